@@ -1,0 +1,63 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""kongming-notification-handler: places this host's guests as Nova's metadata asks."""
+
+import logging as std_logging
+import sys
+
+from oslo_config import cfg
+from oslo_log import log as logging
+from oslo_service import service
+
+from kongming import conf as kongming_conf
+from kongming import version
+from kongming.notification.service import NotificationHandlerService
+
+
+def configure(argv: list[str]) -> cfg.ConfigOpts:
+    """Read the command line and kongming.conf.
+
+    :raises cfg.Error: if an option is wrong.
+    """
+    conf = cfg.ConfigOpts()
+    kongming_conf.set_library_defaults()
+    kongming_conf.register_opts(conf)
+    logging.register_options(conf)
+    # The launcher warns of running in one process, which is what we want.
+    logging.set_defaults(
+        default_log_levels=[*logging.get_default_log_levels(), "oslo_service=ERROR"]
+    )
+    conf(argv, project="kongming", version=version.release())
+    return conf
+
+
+def main() -> int:
+    """Run the service; returns only if it could not start."""
+    try:
+        conf = configure(sys.argv[1:])
+    except cfg.Error as error:
+        print(f"kongming-notification-handler: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    logging.setup(conf, "kongming")
+    try:
+        handler = NotificationHandlerService(conf)
+    except Exception as error:  # noqa: BLE001
+        # Whatever it is, the operator gets one line and no restart loop in silence.
+        std_logging.getLogger("kongming").critical("Can't start: %s", error)
+        return 1
+    service.launch(conf, handler, no_fork=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

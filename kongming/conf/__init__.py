@@ -1,0 +1,43 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The options of kongming.conf: registered on a conf that is handed in.
+
+One file for each option group; there is no global configuration.
+"""
+
+from oslo_config import cfg
+
+from kongming.conf import default, executor, libvirt, notification_handler
+
+_GROUPS = (default, notification_handler, libvirt, executor)
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    """Register all of Kongming's own options on ``conf``."""
+    for group in _GROUPS:
+        conf.register_opts(group.OPTS, group=group.GROUP)
+
+
+def set_library_defaults() -> None:
+    """Set those defaults of the libraries' options that differ for us.
+
+    Prefetch: with 1, a connection lost between handling and acknowledging
+    an event can leave the listener waiting for ever; with 0, a backlog is
+    read into memory whole.
+    """
+    # Imported here: the choice of oslo.service's backend must come first.
+    from oslo_messaging._drivers import impl_rabbit
+    from oslo_service import _options
+
+    cfg.set_defaults(impl_rabbit.rabbit_opts, rabbit_qos_prefetch_count=100)
+    cfg.set_defaults(_options.service_opts, graceful_shutdown_timeout=9)

@@ -1,0 +1,37 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""``[executor]``: how work on the guests is done."""
+
+from oslo_config import cfg
+
+GROUP = "executor"
+
+OPTS = [
+    cfg.IntOpt(
+        "workers",
+        default=4,
+        min=1,
+        max=64,
+        help="Number of instances that are worked on at once. The work for one instance is "
+        "always serial. Raise it if stuck guests (each may hold libvirt for half a minute) "
+        "delay the others.",
+    ),
+    cfg.IntOpt(
+        "retry_interval_max",
+        default=60,
+        min=1,
+        mutable=True,
+        help="Longest time in seconds between two attempts at an allocation that libvirt "
+        "failed to carry out. The first attempts come after 1, 2, 4, … seconds.",
+    ),
+]

@@ -1,0 +1,41 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""``[notification_handler]``: where Nova's notifications are listened for."""
+
+from oslo_config import cfg
+
+GROUP = "notification_handler"
+
+OPTS = [
+    cfg.StrOpt(
+        "exchange",
+        default="nova",
+        help="AMQP exchange that Nova publishes its notifications to. Change it where "
+        "nova.conf sets [DEFAULT] control_exchange.",
+    ),
+    cfg.ListOpt(
+        "topics",
+        default=["versioned_notifications"],
+        help="Topics to listen on. Change it where nova.conf sets [notifications] "
+        "versioned_notifications_topics, for instance to a topic of its own for each host in "
+        "a cloud of more than some hundred hosts.",
+    ),
+    cfg.StrOpt(
+        "pool",
+        default="kongming.$host",
+        help="Name of the listener pool, which is the name of the queue too. Each host has its "
+        "own, so that each sees every event. Empty means no pool: the queue of the topic "
+        "itself, shared with whoever else listens to it; right only for a topic that no other "
+        "host listens to.",
+    ),
+]

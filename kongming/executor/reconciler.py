@@ -1,0 +1,175 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""One pass over one instance: observe ▸ plan ▸ guard ▸ apply ▸ verify.
+
+What is done depends only on what is wanted and what is, never on why the
+pass is made: any pass may be made twice, late, or for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import contextlib
+import logging
+
+from kongming import exception
+from kongming.allocation import Allocation
+from kongming.cpuset import CpuSet
+from kongming.executor import guard, plan
+from kongming.executor.store import Record, Status, Store
+from kongming.hypervisor.connection import Connection
+from kongming.hypervisor.definition import Definition
+from kongming.hypervisor.guest import Guest
+
+LOG = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """Brings guests to what is wanted for them."""
+
+    def __init__(self, store: Store, hypervisor: Connection) -> None:
+        self._store = store
+        self._hypervisor = hypervisor
+
+    def reconcile(self, instance_uuid: str) -> bool:
+        """Make one pass over an instance and keep its outcome.
+
+        :returns: whether it came to an end; if not, it is to be tried again.
+        :raises HypervisorUnavailable: if libvirt went away; all instances
+            are gone through when it is back.
+        :raises StoreUnavailable: if the store can't be used.
+        """
+        record = self._store.get(instance_uuid)
+        if record is None:
+            return True
+        try:
+            self._bring_about(record)
+        except exception.GuestAbsent as absent:
+            self._absent(record, absent)
+        except exception.Refused as refusal:
+            if self._store.report(record, Status.REFUSED, refusal):
+                log_refusal(instance_uuid, refusal)
+        except exception.Failed as failure:
+            if self._store.report(record, Status.FAILED, failure):
+                LOG.error(
+                    "Instance %s: failed (%s): %s; it will be tried again",
+                    instance_uuid,
+                    failure.reason,
+                    failure,
+                )
+            return False
+        return True
+
+    def _bring_about(self, record: Record) -> None:
+        guest = self._hypervisor.guest(record.instance_uuid)
+        definition = guest.definition()
+        if record.asked is None:
+            # What is asked can't be read, and has been answered.
+            self._fall_back(record, guest, definition)
+        elif not record.asked:
+            self._return_to_baseline(record, guest, definition)
+        else:
+            try:
+                self._place(record, record.asked, guest, definition)
+            except exception.Refused:
+                self._fall_back(record, guest, definition)
+                raise
+            self._store.report(record, Status.APPLIED, accepted=record.asked)
+
+    def _fall_back(self, record: Record, guest: Guest, definition: Definition) -> None:
+        """Keep in force what was accepted last, as long as it can be."""
+        if record.accepted and record.accepted != record.asked:
+            with contextlib.suppress(exception.Refused):
+                self._place(record, record.accepted, guest, definition)
+
+    def _place(
+        self, record: Record, allocation: Allocation, guest: Guest, definition: Definition
+    ) -> None:
+        guard.check_guest(definition)
+        if allocation.vcpu_pinning is None:
+            return
+        wanted = allocation.vcpu_pinning.resolve(definition.vcpus)
+        state = plan.GuestState(definition.pins, guest.affinity())
+        steps = plan.make(wanted, state, guest.host.online)
+        guard.check_cpus(steps.cpus(), guest.host)
+        if not steps:
+            return
+        if definition.baseline is None:
+            guest.keep_baseline(definition.pins)
+        carry_out(steps, wanted, guest)
+        LOG.info("Instance %s: %s (applied, seen on the threads)", record.instance_uuid, steps)
+
+    def _return_to_baseline(self, record: Record, guest: Guest, definition: Definition) -> None:
+        if definition.baseline is not None:
+            state = plan.GuestState(definition.pins, guest.affinity())
+            steps = plan.make(definition.baseline, state, guest.host.online)
+            carry_out(steps, definition.baseline, guest)
+            guest.forget_baseline()
+            LOG.info(
+                "Instance %s: nothing is asked any more, back to its baseline: %s",
+                record.instance_uuid,
+                steps,
+            )
+        self._store.forget(record.instance_uuid, generation=record.generation)
+
+    def _absent(self, record: Record, absent: exception.GuestAbsent) -> None:
+        LOG.debug("Instance %s: %s", record.instance_uuid, absent)
+        if record.asked is not None and not record.asked:
+            # A domain that starts later starts at its baseline.
+            self._store.forget(record.instance_uuid, generation=record.generation)
+        elif record.asked is not None:
+            self._store.report(record, Status.ABSENT, absent)
+
+
+def carry_out(steps: plan.Plan, wanted: Mapping[int, CpuSet], guest: Guest) -> None:
+    """Apply the steps and see that they had their effect: all or nothing.
+
+    :raises StepFailed: if libvirt refuses a step.
+    :raises NotVerified: if the threads may run elsewhere than wanted.
+    """
+    begun: list[plan.PinVcpu] = []
+    try:
+        for step in steps.steps:
+            begun.append(step)
+            step.apply(guest)
+        state = plan.GuestState({}, guest.affinity())
+        if differences := plan.differences(wanted, state, guest.host.online):
+            raise exception.NotVerified(
+                f"libvirt reported success, but {differences}; look for a cgroup above the "
+                "guest's that allows fewer CPUs, and for others who pin it"
+            )
+    except exception.Failed as failure:
+        raise type(failure)(f"{failure}; {_undo(begun, guest)}") from failure
+
+
+def _undo(begun: list[plan.PinVcpu], guest: Guest) -> str:
+    """Undo the steps, the last first, and say what came of it."""
+    kept = []
+    for step in reversed(begun):
+        try:
+            step.undo(guest)
+        except exception.Failed as failure:
+            kept.append(f"vCPU {step.vcpu} ({failure})")
+    if kept:
+        return f"undone, except {', '.join(kept)}"
+    return "the guest is as it was before"
+
+
+def log_refusal(instance_uuid: str, refusal: exception.Refused) -> None:
+    """Tell the operator of a refusal: said once, in one form, wherever it is found."""
+    LOG.warning(
+        "Instance %s: refused (%s): %s; the guest stays as it is",
+        instance_uuid,
+        refusal.reason,
+        refusal,
+    )

@@ -1,0 +1,100 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The work queue: which instances are to be looked at, each by one worker.
+
+An instance that is added again while it waits is looked at once; added
+while it is worked on, once more afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import heapq
+import threading
+import time
+
+from kongming.backoff import Backoff
+
+
+class WorkQueue:
+    """Keys in the order of their arrival, never the same one twice at once.
+
+    :param retry_max: gives the longest delay between attempts, in seconds.
+    """
+
+    def __init__(self, retry_max: Callable[[], float]) -> None:
+        self._retry_max = retry_max
+        self._changed = threading.Condition()
+        self._ready: dict[str, None] = {}
+        self._worked_on: set[str] = set()
+        self._again: set[str] = set()
+        self._later: list[tuple[float, str]] = []
+        self._backoffs: dict[str, Backoff] = {}
+        self._closed = False
+
+    def add(self, key: str) -> None:
+        """Have ``key`` looked at as soon as a worker is free."""
+        with self._changed:
+            self._add(key)
+
+    def get(self) -> str | None:
+        """Wait for a key and take it; None once the queue is closed."""
+        with self._changed:
+            while not self._closed:
+                delay = self._bring_forward()
+                if self._ready:
+                    key = next(iter(self._ready))
+                    del self._ready[key]
+                    self._worked_on.add(key)
+                    return key
+                self._changed.wait(delay)
+            return None
+
+    def done(self, key: str, *, succeeded: bool) -> None:
+        """Give a key back; one that did not succeed comes again later."""
+        with self._changed:
+            self._worked_on.discard(key)
+            if succeeded:
+                self._backoffs.pop(key, None)
+            else:
+                backoff = self._backoffs.setdefault(key, Backoff(self._retry_max()))
+                heapq.heappush(self._later, (time.monotonic() + backoff.next(), key))
+                self._changed.notify()
+            if key in self._again:
+                self._again.discard(key)
+                self._add(key)
+
+    def close(self) -> None:
+        """Let all workers go; what was not begun stays undone."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def __len__(self) -> int:
+        """Count the keys that wait for a worker now."""
+        with self._changed:
+            return len(self._ready) + len(self._again)
+
+    def _add(self, key: str) -> None:
+        if key in self._worked_on:
+            self._again.add(key)
+        else:
+            self._ready[key] = None
+            self._changed.notify()
+
+    def _bring_forward(self) -> float | None:
+        """Add what is due; give the seconds until the next is, if any."""
+        now = time.monotonic()
+        while self._later and self._later[0][0] <= now:
+            self._add(heapq.heappop(self._later)[1])
+        return self._later[0][0] - now if self._later else None

@@ -1,0 +1,82 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Nova's wire form: from a notification as it came to an instance event.
+
+Any payload version is read: what we need is required, the rest is ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+import uuid
+
+from kongming import exception
+
+_INSTANCE = "instance."
+_DATA = "nova_object.data"
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceEvent:
+    """What we need to know of one event of one instance.
+
+    :ivar name: Nova's name of it, as ``instance.create.end``.
+    :ivar host: the instance's host by the payload; None if it has none.
+    :ivar publisher_host: the host of the service that sent the event.
+    :ivar metadata: the instance's whole metadata, not yet looked at.
+    """
+
+    name: str
+    instance_uuid: str
+    host: str | None
+    publisher_host: str
+    metadata: Mapping[str, Any]
+
+
+def read(message: Mapping[str, Any]) -> InstanceEvent | None:
+    """Read a versioned notification.
+
+    :param message: the notification's body, as oslo.messaging unpacked it.
+    :returns: None for an event that is not about an instance.
+    :raises EventMalformed: if it is, but can't be understood. The message
+        quotes nothing but names and types: a body holds auth tokens.
+    """
+    name = _field(message, "event_type", str)
+    if not name.startswith(_INSTANCE):
+        return None
+    publisher = _field(message, "publisher_id", str)
+    data = _field(_field(message, "payload", dict), _DATA, dict)
+    return InstanceEvent(
+        name=name,
+        instance_uuid=_uuid(_field(data, "uuid", str)),
+        host=_field(data, "host", str, nullable=True),
+        publisher_host=publisher.partition(":")[2],
+        metadata=_field(data, "metadata", dict),
+    )
+
+
+def _field(data: Mapping[str, Any], name: str, kind: type, *, nullable: bool = False) -> Any:
+    value = data.get(name)
+    if isinstance(value, kind) or (nullable and value is None):
+        return value
+    found = "missing or null" if value is None else f"a {type(value).__name__}"
+    raise exception.EventMalformed(f"{name} is {found}, not a {kind.__name__}")
+
+
+def _uuid(value: str) -> str:
+    try:
+        return str(uuid.UUID(value))
+    except ValueError as error:
+        raise exception.EventMalformed("uuid is not a UUID") from error

@@ -1,0 +1,95 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The trigger: what a notification says is wanted is handed to the executor.
+
+It stores and returns; all work on guests is done elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+import logging
+import time
+from typing import Any
+
+from kongming import exception, metadata
+from kongming.executor.executor import Executor
+from kongming.notification import event as events
+from kongming.notification.meaning import Meaning, meaning
+
+LOG = logging.getLogger(__name__)
+
+
+class Handler:
+    """Handles the notifications that one host hears.
+
+    :ivar counts: how many messages there were of each kind: ``ours``,
+        ``foreign`` (nothing to do with this host) and ``malformed``.
+    """
+
+    def __init__(self, host: str, executor: Executor) -> None:
+        self._host = host
+        self._executor = executor
+        self.counts: Counter[str] = Counter()
+
+    def handle(self, message: Mapping[str, Any]) -> None:
+        """Handle one message; what it asks for is on disk on return.
+
+        :raises StoreUnavailable: if it could not be kept: try again.
+        """
+        try:
+            event = events.read(message)
+        except exception.EventMalformed as error:
+            self.malformed(str(error))
+            return
+        what = Meaning.NOTHING if event is None else meaning(event, self._host)
+        if event is None or what is Meaning.NOTHING:
+            self.counts["foreign"] += 1
+        elif what is Meaning.WANTED:
+            self.counts["ours"] += 1
+            self._wanted(event)
+        elif self._executor.holds(event.instance_uuid):
+            self.counts["ours"] += 1
+            LOG.debug("Instance %s: %s, now on %s", event.instance_uuid, event.name, event.host)
+            self._executor.let_go(event.instance_uuid)
+        else:
+            self.counts["foreign"] += 1
+
+    def malformed(self, why: str) -> None:
+        """Count and tell of a message that can't be understood.
+
+        The message itself is never shown: it holds auth tokens.
+        """
+        self.counts["malformed"] += 1
+        LOG.warning(
+            "A notification can't be understood: %s; left out (%d so far). Is something else "
+            "than Nova publishing to this exchange and topic?",
+            why,
+            self.counts["malformed"],
+        )
+
+    def _wanted(self, event: events.InstanceEvent) -> None:
+        begin = time.monotonic()
+        try:
+            allocation = metadata.parse(event.metadata)
+        except exception.Refused as refusal:
+            self._executor.refuse(event.instance_uuid, refusal)
+        else:
+            self._executor.ask(event.instance_uuid, allocation)
+        LOG.debug(
+            "Instance %s: %s handled in %.1f ms",
+            event.instance_uuid,
+            event.name,
+            1000 * (time.monotonic() - begin),
+        )

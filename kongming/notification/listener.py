@@ -1,0 +1,160 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The bus: subscribes this host to Nova's notifications through oslo.messaging.
+
+Acknowledged is what was handled; nothing else, and nothing twice over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import logging
+import threading
+from typing import Any
+
+from oslo_config import cfg
+import oslo_messaging
+from oslo_messaging import dispatcher
+from oslo_messaging.notify import listener
+
+from kongming import exception
+from kongming.backoff import Backoff
+from kongming.notification.driver_log import DriverLog
+
+LOG = logging.getLogger(__name__)
+
+_RETRY_MAX = 30.0
+
+
+class Listener:
+    """A subscription that comes about as soon as the broker is there.
+
+    :param handle: called with each message, one at a time, in their order.
+    :param on_malformed: called with the reason for each undecodable message.
+    :param on_listening: called once the subscription has come about.
+    """
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        *,
+        handle: Callable[[Mapping[str, Any]], None],
+        on_malformed: Callable[[str], None],
+        on_listening: Callable[[], None],
+    ) -> None:
+        """Read the options; raises oslo.messaging's errors if they are wrong."""
+        self._transport = oslo_messaging.get_notification_transport(conf)
+        options = conf.notification_handler
+        self._targets = [
+            oslo_messaging.Target(exchange=options.exchange, topic=topic)
+            for topic in options.topics
+        ]
+        self._pool = options.pool or None
+        self._on_listening = on_listening
+        self._stopping = threading.Event()
+        self._dispatcher = _Dispatcher(handle, on_malformed, self._stopping)
+        self._driver_log = DriverLog(on_malformed)
+        self._server: Any = None
+        self._thread = threading.Thread(target=self._listen, name="listener", daemon=True)
+
+    def start(self) -> None:
+        """Subscribe, in a thread of its own; returns at once."""
+        self._driver_log.install()
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """Take no more messages and finish the one at hand.
+
+        A broker that is away is not waited for longer than ``timeout``
+        seconds: what it was not told it has kept.
+        """
+        self._stopping.set()
+        stopper = threading.Thread(target=self._stop, name="listener-stop", daemon=True)
+        stopper.start()
+        stopper.join(timeout)
+        self._driver_log.remove()
+
+    def _listen(self) -> None:
+        backoff = Backoff(_RETRY_MAX)
+        while not self._stopping.is_set():
+            server = listener.NotificationServer(
+                self._transport, self._targets, self._dispatcher, pool=self._pool
+            )
+            try:
+                # One thread: order is kept only so.
+                server.start(override_pool_size=1)
+            except Exception as error:  # noqa: BLE001
+                # The driver lets through whatever the AMQP library raises.
+                if backoff.first:
+                    LOG.error(
+                        "RabbitMQ does not let us listen: %s%s; trying again",
+                        error,
+                        _hint(error),
+                    )
+                self._stopping.wait(backoff.next())
+                continue
+            self._server = server
+            self._driver_log.connected()
+            self._on_listening()
+            return
+
+    def _stop(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+            self._server.wait()
+
+
+class _Dispatcher(dispatcher.DispatcherBase):  # type: ignore[misc]
+    """Hands each message over, and is sure to survive it."""
+
+    supported_priorities = ("info",)
+
+    def __init__(
+        self,
+        handle: Callable[[Mapping[str, Any]], None],
+        on_malformed: Callable[[str], None],
+        stopping: threading.Event,
+    ) -> None:
+        self._handle = handle
+        self._on_malformed = on_malformed
+        self._stopping = stopping
+
+    def dispatch(self, incoming: Any) -> str:
+        """Handle one message; until it can be kept it is not acknowledged."""
+        backoff = Backoff(_RETRY_MAX)
+        while True:
+            try:
+                self._handle(incoming.message)
+            except exception.StoreUnavailable as error:
+                if backoff.first:
+                    LOG.error("Events wait in their queue: %s", error)
+                if self._stopping.wait(backoff.next()):
+                    return str(oslo_messaging.NotificationResult.REQUEUE)
+            except Exception as error:
+                # A message that we fail on must not come again and again.
+                LOG.exception("A fault of Kongming")
+                self._on_malformed(f"it led to a {type(error).__name__} in Kongming")
+                return str(oslo_messaging.NotificationResult.HANDLED)
+            else:
+                return str(oslo_messaging.NotificationResult.HANDLED)
+
+
+def _hint(error: Exception) -> str:
+    if "PRECONDITION_FAILED" in str(error):
+        return (
+            " ([oslo_messaging_rabbit] amqp_durable_queues and rabbit_quorum_queue must be as in "
+            "nova.conf; a queue that was declared otherwise must be deleted first)"
+        )
+    if "ACCESS_REFUSED" in str(error):
+        return " (check user, password and vhost in transport_url, and the user's permissions)"
+    return ""

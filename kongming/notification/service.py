@@ -1,0 +1,108 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The service of triggers 1 and 2: listener and executor in one process."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+import queue
+import signal
+
+from oslo_config import cfg
+from oslo_service import service
+
+from kongming.executor.executor import Executor
+from kongming.notification.handler import Handler
+from kongming.notification.listener import Listener
+from kongming.readiness import Readiness
+
+LOG = logging.getLogger(__name__)
+
+# Together below the 10 s in which the service ends.
+_STOP_LISTENER_S = 5.0
+_STOP_EXECUTOR_S = 3.0
+
+_LISTENING = "listening to Nova's notifications"
+_CONNECTED = "libvirt answers"
+
+
+class NotificationHandlerService(service.ServiceBase):  # type: ignore[misc]
+    """Listens to Nova's notifications and places this host's guests."""
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        """Build all parts.
+
+        :raises StoreUnavailable: if the state path can't be used.
+        """
+        self._conf = conf
+        self._readiness = Readiness(_LISTENING, _CONNECTED)
+        self.ready = self._readiness.ready
+        self._executor = Executor(
+            state_path=Path(conf.state_path),
+            connection_uri=conf.libvirt.connection_uri,
+            keepalive=(conf.libvirt.keepalive_interval, conf.libvirt.keepalive_count),
+            workers=conf.executor.workers,
+            retry_max=lambda: float(conf.executor.retry_interval_max),
+            on_connect=lambda: self._readiness.reached(_CONNECTED),
+        )
+        self._handler = Handler(conf.host, self._executor)
+        self._listener = Listener(
+            conf,
+            handle=self._handler.handle,
+            on_malformed=self._handler.malformed,
+            on_listening=lambda: self._readiness.reached(_LISTENING),
+        )
+        # Its put() is safe in a signal handler, a lock's acquisition is not.
+        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def start(self) -> None:
+        """Begin; returns at once, whether broker and libvirt are there or not."""
+        LOG.info(
+            "Starting for host %s: exchange %s, topics %s, pool %s",
+            self._conf.host,
+            self._conf.notification_handler.exchange,
+            ", ".join(self._conf.notification_handler.topics),
+            self._conf.notification_handler.pool or "none",
+        )
+        self._executor.start()
+        self._listener.start()
+
+    def wait(self) -> None:
+        """Serve for ever, taking the options anew on each SIGHUP."""
+        signal.signal(signal.SIGHUP, lambda number, _frame: self._signals.put(number))
+        while True:
+            self._signals.get()
+            self.reset()
+
+    def reset(self) -> None:
+        """Take the mutable options anew; nothing else is disturbed."""
+        try:
+            self._conf.mutate_config_files()
+        except (cfg.Error, OSError) as error:
+            LOG.error("Configuration not taken anew, the former stays: %s", error)
+        else:
+            LOG.info("Configuration taken anew: mutable options are in force")
+
+    def stop(self) -> None:
+        """End: take no more events, finish what has begun, lose nothing."""
+        LOG.info("Ending")
+        self._listener.stop(_STOP_LISTENER_S)
+        self._executor.stop(_STOP_EXECUTOR_S)
+        counts = self._handler.counts
+        LOG.info(
+            "Ended after %d events of this host, %d of others and %d that could not be understood",
+            counts["ours"],
+            counts["foreign"],
+            counts["malformed"],
+        )
