@@ -16,7 +16,7 @@ import socket
 
 from oslo_config import cfg
 
-GROUP = "DEFAULT"
+GROUP = None
 
 OPTS = [
     cfg.HostAddressOpt(

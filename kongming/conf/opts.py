@@ -15,6 +15,6 @@
 from kongming import conf
 
 
-def list_opts() -> list[tuple[str, list[object]]]:
+def list_opts() -> list[tuple[str | None, list[object]]]:
     """Give all of Kongming's own options as (group, options)."""
     return [(group.GROUP, list(group.OPTS)) for group in conf._GROUPS]

@@ -78,14 +78,14 @@ def make(wanted: Mapping[int, CpuSet], state: GuestState, online: CpuSet) -> Pla
     """Plan the steps from ``state`` to ``wanted``.
 
     :param wanted: vCPU → cpuset, for the vCPUs that anything is asked of.
-    :param online: the host's CPUs that can run something: the kernel leaves
-        the others out of a thread's affinity.
+    :param online: the host's CPUs that can run something; the others count
+        for nothing in a thread's affinity.
     """
     return Plan(
         tuple(
             PinVcpu(vcpu, state.pins[vcpu], cpus)
             for vcpu, cpus in sorted(wanted.items())
-            if state.pins[vcpu] != cpus or not _runs_there(state, vcpu, cpus & online)
+            if state.pins[vcpu] != cpus or not _runs_there(state, vcpu, cpus, online)
         )
     )
 
@@ -95,12 +95,12 @@ def differences(wanted: Mapping[int, CpuSet], state: GuestState, online: CpuSet)
     return "; ".join(
         f"vCPU {vcpu} runs on {CpuSet(state.affinity[vcpu])}, wanted {cpus}"
         for vcpu, cpus in sorted(wanted.items())
-        if not _runs_there(state, vcpu, cpus & online)
+        if not _runs_there(state, vcpu, cpus, online)
     )
 
 
-def _runs_there(state: GuestState, vcpu: int, cpus: object) -> bool:
-    return vcpu not in state.affinity or state.affinity[vcpu] == cpus
+def _runs_there(state: GuestState, vcpu: int, cpus: CpuSet, online: CpuSet) -> bool:
+    return vcpu not in state.affinity or state.affinity[vcpu] & online == cpus & online
 
 
 def _changes(steps: tuple[PinVcpu, ...]) -> str:

@@ -128,8 +128,13 @@ class Connection:
     def _open(self) -> Any:
         self._lost.clear()
         connection = libvirt.open(self._uri)
-        # Drivers that run in this process can't be lost and know neither.
-        if connection.setKeepAlive(*self._keepalive) == 0:
+        try:
+            connection.setKeepAlive(*self._keepalive)
+        except libvirt.libvirtError as error:
+            # Drivers that run in this process can't be lost.
+            if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+                raise
+        else:
             connection.registerCloseCallback(self._closed, None)
         connection.domainEventRegisterAny(
             None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle, None

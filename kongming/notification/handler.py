@@ -57,12 +57,12 @@ class Handler:
         if event is None or what is Meaning.NOTHING:
             self.counts["foreign"] += 1
         elif what is Meaning.WANTED:
-            self.counts["ours"] += 1
             self._wanted(event)
-        elif self._executor.holds(event.instance_uuid):
             self.counts["ours"] += 1
+        elif self._executor.holds(event.instance_uuid):
             LOG.debug("Instance %s: %s, now on %s", event.instance_uuid, event.name, event.host)
             self._executor.let_go(event.instance_uuid)
+            self.counts["ours"] += 1
         else:
             self.counts["foreign"] += 1
 

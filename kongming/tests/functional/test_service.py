@@ -1,0 +1,310 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The whole service in one process: fake:// messaging, libvirt's test driver.
+
+The test driver has 8 CPUs, of which 0, 2 and 4 are online.
+"""
+
+import contextlib
+import copy
+import itertools
+import logging
+import time
+import uuid
+
+import libvirt
+import oslo_messaging
+import pytest
+
+from kongming.cmd import notification_handler
+from kongming.hypervisor.connection import run_event_loop
+from kongming.notification.service import NotificationHandlerService
+from kongming.tests import captures
+
+URI = "test:///default"
+EVERYWHERE = set(range(8))
+NOVA = '<metadata><nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/1.1"/></metadata>'
+NUMA = "<cpu><numa><cell id='0' cpus='0-3' memory='1024' unit='KiB'/></numa></cpu>"
+_number = itertools.count()
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "this never came about"
+        time.sleep(0.005)
+
+
+class Cloud:
+    """A host with the service running, a Nova that notifies, and its guests."""
+
+    def __init__(self, tmp_path, connection):
+        # Exchanges of fake:// are shared by all of a process's transports.
+        host = f"host{next(_number)}"
+        config = tmp_path / "kongming.conf"
+        config.write_text(
+            f"[DEFAULT]\nhost = {host}\nstate_path = {tmp_path / 'state'}\n"
+            f"control_exchange = {host}\n[notification_handler]\nexchange = {host}\n"
+            f"[libvirt]\nconnection_uri = {URI}\n"
+            "[oslo_messaging_notifications]\ntransport_url = fake://\n"
+        )
+        self.conf = notification_handler.configure(["--config-file", str(config)])
+        self.connection = connection
+        self.domains = []
+        self.service = None
+
+    def start(self):
+        self.service = NotificationHandlerService(self.conf)
+        self.service.start()
+        assert self.service.ready.wait(20)
+        self.sent = 0
+        self._notifier = oslo_messaging.Notifier(
+            oslo_messaging.get_notification_transport(self.conf),
+            driver="messaging",
+            topics=["versioned_notifications"],
+        )
+        return self
+
+    def stop(self):
+        if self.service is not None:
+            self.service.stop()
+            self.service._executor._lock.close()
+            self.service._executor._hypervisor._thread.join(10)
+        self.service = None
+
+    def guest(self, *, metadata=NOVA, vcpus=4, more=""):
+        instance_uuid = str(uuid.uuid4())
+        self.domains.append(
+            self.connection.createXML(
+                f"<domain type='test'><name>{instance_uuid}</name><uuid>{instance_uuid}</uuid>"
+                f"{metadata}<memory>1024</memory><vcpu>{vcpus}</vcpu>{more}"
+                "<os><type>hvm</type></os></domain>",
+                0,
+            )
+        )
+        return self.domains[-1]
+
+    def publish(self, domain, event_type="instance.create.end", *, host=..., **metadata):
+        message = copy.deepcopy(captures.message("01-create", "instance.create.end"))
+        data = message["payload"]["nova_object.data"]
+        data["uuid"] = domain.UUIDString()
+        data["host"] = self.conf.host if host is ... else host
+        data["metadata"] = {key.replace("_", "-"): value for key, value in metadata.items()}
+        self.send(event_type, message["payload"], publisher=f"nova-compute:{self.conf.host}")
+
+    def send(self, event_type, payload, publisher="nova-compute:x"):
+        self.sent += 1
+        self._notifier.prepare(publisher_id=publisher).info({}, event_type, payload)
+
+    def heard_all(self):
+        """Wait until the listener has handled all that was published."""
+        handled = self.service._handler.counts
+        wait_for(lambda: sum(handled.values()) == self.sent)
+
+    def settled(self):
+        """Wait until all work that is known of is done."""
+        self.heard_all()
+        queue = self.service._executor._queue
+        wait_for(lambda: not queue and not queue._worked_on)
+
+    def record(self, domain):
+        return self.service._executor._store.get(domain.UUIDString())
+
+
+def pins(domain):
+    return [{cpu for cpu, there in enumerate(cpumap) if there} for cpumap in domain.vcpuPinInfo()]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    run_event_loop()
+    cloud = Cloud(tmp_path_factory.mktemp("cloud"), libvirt.open(URI))
+    yield cloud.start()
+    cloud.stop()
+
+
+@pytest.fixture
+def cloud(running, caplog):
+    caplog.set_level(logging.INFO)
+    yield running
+    for domain in running.domains:
+        with contextlib.suppress(libvirt.libvirtError):
+            domain.destroy()
+    running.domains.clear()
+
+
+def warnings(caplog):
+    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+def test_a_created_guest_is_pinned_and_reported(cloud, caplog):
+    guest = cloud.guest()
+    cloud.publish(guest, kongming_vcpu_pinning="0,2-4,^3")
+    wait_for(lambda: pins(guest) == [{0, 2, 4}] * 4)
+    cloud.settled()
+    assert cloud.record(guest).status == "applied"
+    line = f"Instance {guest.UUIDString()}: vCPU pins 0-3: 0-7 → 0,2,4 (applied, seen on"
+    assert line in caplog.text
+    assert not warnings(caplog)
+
+
+def test_a_map_leaves_other_vcpus_as_they_are(cloud):
+    guest = cloud.guest()
+    cloud.publish(guest, kongming_vcpu_pinning="0:2;2-3:4")
+    wait_for(lambda: pins(guest) == [{2}, EVERYWHERE, {4}, {4}])
+
+
+def test_an_edit_moves_and_removal_returns_to_the_baseline(cloud, caplog):
+    guest = cloud.guest(more="<cputune><vcpupin vcpu='1' cpuset='4'/></cputune>")
+    baseline = [EVERYWHERE, {4}, EVERYWHERE, EVERYWHERE]
+    assert pins(guest) == baseline
+    for value in "024":
+        cloud.publish(guest, "instance.update", kongming_vcpu_pinning=value)
+        wait_for(lambda value=value: pins(guest) == [{int(value)}] * 4)
+    cloud.publish(guest, "instance.update", other="x")
+    wait_for(lambda: pins(guest) == baseline)
+    cloud.settled()
+    assert cloud.record(guest) is None
+    assert "kongming" not in guest.XMLDesc()
+    assert "back to its baseline" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("0,x", "request_invalid"),
+        ("0,8", "cpu_unknown"),
+        ("0-2", "cpu_offline"),
+        ("4:0", "vcpu_unknown"),
+    ],
+)
+def test_a_refusal_is_told_once_and_changes_nothing(cloud, caplog, value, reason):
+    guest = cloud.guest()
+    for _ in range(3):
+        cloud.publish(guest, kongming_vcpu_pinning=value)
+        cloud.settled()
+    assert pins(guest) == [EVERYWHERE] * 4
+    assert cloud.record(guest).reason == reason
+    told = warnings(caplog)
+    assert len(told) == 1
+    assert f"refused ({reason})" in told[0]
+
+
+@pytest.mark.parametrize("bad", ["0,x", "0,8", "0-2"])
+def test_a_refused_edit_leaves_the_last_accepted_in_force(cloud, bad):
+    guest = cloud.guest()
+    cloud.publish(guest, kongming_vcpu_pinning="2")
+    wait_for(lambda: pins(guest) == [{2}] * 4)
+    cloud.publish(guest, "instance.update", kongming_vcpu_pinning=bad)
+    cloud.settled()
+    assert cloud.record(guest).status == "refused"
+    assert pins(guest) == [{2}] * 4
+    guest.pinVcpu(1, (True,) * 8)
+    cloud.publish(guest, "instance.update", kongming_vcpu_pinning=bad)
+    wait_for(lambda: pins(guest) == [{2}] * 4)
+    cloud.publish(guest, "instance.update", kongming_vcpu_pinning="4")
+    wait_for(lambda: pins(guest) == [{4}] * 4)
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"), [({"metadata": ""}, "not_nova"), ({"more": NUMA}, "nova_owned")]
+)
+def test_guests_that_are_not_ours_are_refused(cloud, parts, reason):
+    guest = cloud.guest(**parts)
+    cloud.publish(guest, kongming_vcpu_pinning="2")
+    cloud.settled()
+    assert cloud.record(guest).reason == reason
+    assert pins(guest) == [EVERYWHERE] * 4
+    assert "kongming" not in guest.XMLDesc()
+    cloud.publish(guest, "instance.update")
+    cloud.settled()
+    assert cloud.record(guest) is None
+
+
+def test_guests_that_nobody_asked_anything_for_leave_no_trace(cloud):
+    guest = cloud.guest()
+    cloud.publish(guest, other="x")
+    cloud.settled()
+    assert cloud.record(guest) is None
+
+
+def test_guests_of_other_hosts_are_left_alone(cloud):
+    guest = cloud.guest()
+    cloud.publish(guest, host="elsewhere", kongming_vcpu_pinning="2")
+    cloud.settled()
+    assert cloud.record(guest) is None
+    assert pins(guest) == [EVERYWHERE] * 4
+
+
+def test_what_is_asked_before_the_guest_is_there_is_done_when_it_starts(cloud):
+    guest = cloud.guest()
+    xml = guest.XMLDesc()
+    guest.destroy()
+    cloud.publish(guest, kongming_vcpu_pinning="2")
+    cloud.settled()
+    assert cloud.record(guest).status == "absent"
+    started = cloud.connection.createXML(xml, 0)
+    cloud.domains.append(started)
+    wait_for(lambda: pins(started) == [{2}] * 4)
+
+
+def test_an_instance_that_leaves_is_let_go(cloud):
+    guest = cloud.guest()
+    for event, host in [
+        ("instance.delete.end", ...),
+        ("instance.shelve_offload.end", None),
+        ("instance.live_migration_post.end", ...),
+        ("instance.update", "elsewhere"),
+    ]:
+        cloud.publish(guest, kongming_vcpu_pinning="2")
+        cloud.settled()
+        assert cloud.record(guest).status == "applied"
+        cloud.publish(guest, event, host=host, kongming_vcpu_pinning="2")
+        cloud.settled()
+        assert cloud.record(guest) is None
+
+
+@pytest.mark.parametrize("payload", [None, 5, "x", [], {}, {"nova_object.data": 7}])
+def test_a_malformed_event_is_one_warning_and_the_next_is_handled(cloud, caplog, payload):
+    guest = cloud.guest()
+    cloud.send("instance.create.end", payload)
+    cloud.publish(guest, kongming_vcpu_pinning="2")
+    wait_for(lambda: pins(guest) == [{2}] * 4)
+    told = warnings(caplog)
+    assert len(told) == 1
+    assert "can't be understood" in told[0]
+
+
+def test_what_is_wanted_is_brought_about_after_a_restart(cloud):
+    guest = cloud.guest()
+    cloud.publish(guest, kongming_vcpu_pinning="2")
+    wait_for(lambda: pins(guest) == [{2}] * 4)
+    cloud.stop()
+    guest.pinVcpu(0, (True,) * 8)
+    cloud.start()
+    wait_for(lambda: pins(guest) == [{2}] * 4)
+
+
+def test_a_second_service_on_the_same_state_is_refused(cloud):
+    with pytest.raises(Exception, match="another Kongming service runs"):
+        NotificationHandlerService(cloud.conf)
+
+
+def test_all_captured_notifications_are_handled_without_a_warning(cloud, caplog, monkeypatch):
+    monkeypatch.setattr(cloud.service._handler, "_host", "compute-1")
+    for step in captures.STEPS:
+        for message in captures.messages(step):
+            cloud.send(message["event_type"], message["payload"], message["publisher_id"])
+    cloud.heard_all()
+    assert cloud.service._handler.counts["ours"] > 80
+    assert not warnings(caplog)

@@ -1,0 +1,130 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Reading Nova's wire form: tolerant of its versions, strict with what we need."""
+
+import copy
+
+from hypothesis import given
+from hypothesis import strategies as st
+import pytest
+
+from kongming import exception
+from kongming.notification import event
+from kongming.tests import captures
+
+CREATED = captures.message("01-create", "instance.create.end")
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner),
+    max_leaves=8,
+)
+
+
+def changed(*path, to):
+    """Give the captured creation with one field changed, or left out."""
+    message = copy.deepcopy(CREATED)
+    place = message
+    for name in path[:-1]:
+        place = place[name]
+    if to is ...:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = to
+    return message
+
+
+DATA = ("payload", "nova_object.data")
+
+
+@pytest.mark.parametrize("step", captures.STEPS)
+def test_every_captured_notification_is_read(step):
+    for message in captures.messages(step):
+        read = event.read(message)
+        if not message["event_type"].startswith("instance."):
+            assert read is None
+            continue
+        data = message["payload"]["nova_object.data"]
+        assert read == event.InstanceEvent(
+            name=message["event_type"],
+            instance_uuid=data["uuid"],
+            host=data["host"],
+            publisher_host=message["publisher_id"].split(":")[1],
+            metadata=data["metadata"],
+        )
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.99", "9.9", "garbage", None, 7])
+def test_the_payload_version_is_of_no_consequence(version):
+    assert event.read(changed("payload", "nova_object.version", to=version)) == event.read(CREATED)
+
+
+@given(st.dictionaries(st.text(max_size=20), json_values))
+def test_unknown_fields_are_of_no_consequence(more):
+    data = more | CREATED["payload"]["nova_object.data"]
+    assert event.read(changed(*DATA, to=data)) == event.read(CREATED)
+
+
+@pytest.mark.parametrize(
+    "field", sorted(set(CREATED["payload"]["nova_object.data"]) - {"uuid", "metadata", "host"})
+)
+def test_a_missing_optional_field_is_of_no_consequence(field):
+    assert event.read(changed(*DATA, field, to=...)) == event.read(CREATED)
+
+
+def test_host_may_be_null_or_missing():
+    assert event.read(changed(*DATA, "host", to=None)).host is None
+    assert event.read(changed(*DATA, "host", to=...)).host is None
+
+
+@pytest.mark.parametrize(
+    ("path", "to", "says"),
+    [
+        (("event_type",), ..., "event_type is missing or null"),
+        (("event_type",), 5, "event_type is a int"),
+        (("publisher_id",), ..., "publisher_id is missing"),
+        (("payload",), ..., "payload is missing"),
+        (("payload",), [], "payload is a list"),
+        (("payload",), "x", "payload is a str"),
+        (DATA, ..., "nova_object.data is missing"),
+        (DATA, [1], "nova_object.data is a list"),
+        ((*DATA, "uuid"), ..., "uuid is missing"),
+        ((*DATA, "uuid"), "not-a-uuid", "uuid is not a UUID"),
+        ((*DATA, "uuid"), 5, "uuid is a int"),
+        ((*DATA, "host"), ["compute-1"], "host is a list"),
+        ((*DATA, "metadata"), ..., "metadata is missing or null"),
+        ((*DATA, "metadata"), None, "metadata is missing or null"),
+        ((*DATA, "metadata"), [], "metadata is a list"),
+    ],
+)
+def test_what_we_need_is_required(path, to, says):
+    with pytest.raises(exception.EventMalformed, match=says):
+        event.read(changed(*path, to=to))
+
+
+def test_a_message_is_never_quoted():
+    secret = "gAAAAAtoken"
+    for path in [("publisher_id",), ("payload",), DATA, (*DATA, "uuid"), (*DATA, "metadata")]:
+        for value in [secret, [secret], {secret: secret}]:
+            try:
+                event.read(changed(*path, to=value))
+            except exception.EventMalformed as error:
+                assert secret not in str(error)
+
+
+@given(st.dictionaries(st.sampled_from(["event_type", "publisher_id", "payload"]), json_values))
+def test_any_message_is_an_event_or_malformed(message):
+    try:
+        event.read(message)
+    except exception.EventMalformed as error:
+        assert error.reason == "event_malformed"

@@ -1,0 +1,101 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The work queue: one worker for each key, bursts collapse, failures come again."""
+
+import threading
+
+import pytest
+
+from kongming.backoff import Backoff
+from kongming.executor.workqueue import WorkQueue
+
+
+@pytest.fixture
+def queue():
+    return WorkQueue(retry_max=lambda: 0.01)
+
+
+def test_keys_come_in_their_order_and_once(queue):
+    for key in ["a", "b", "a", "a"]:
+        queue.add(key)
+    assert len(queue) == 2
+    assert [queue.get(), queue.get()] == ["a", "b"]
+    assert len(queue) == 0
+
+
+def test_a_key_that_is_worked_on_waits_for_its_worker(queue):
+    queue.add("a")
+    assert queue.get() == "a"
+    for _ in range(3):
+        queue.add("a")
+    queue.add("b")
+    assert queue.get() == "b"
+    queue.done("a", succeeded=True)
+    assert queue.get() == "a"
+    queue.done("a", succeeded=True)
+    assert len(queue) == 0
+
+
+def test_a_failure_comes_again_by_itself(queue):
+    queue.add("a")
+    queue.done(queue.get(), succeeded=False)
+    assert queue.get() == "a"
+
+
+def test_closing_lets_waiting_workers_go(queue):
+    got = []
+    worker = threading.Thread(target=lambda: got.append(queue.get()))
+    worker.start()
+    queue.close()
+    worker.join(10)
+    assert got == [None]
+    queue.add("a")
+    assert queue.get() is None
+
+
+def test_no_key_is_ever_worked_on_twice_at_once(queue):
+    busy, clashes, seen = set(), [], []
+    lock = threading.Lock()
+
+    def work():
+        while (key := queue.get()) is not None:
+            with lock:
+                clashes.extend([key] if key in busy else [])
+                busy.add(key)
+            with lock:
+                busy.discard(key)
+                seen.append(key)
+                last = len(seen) > 300
+            queue.done(key, succeeded=len(seen) % 7 != 0)
+            queue.add(key)
+            if last:
+                queue.close()
+
+    for key in "abc":
+        queue.add(key)
+    workers = [threading.Thread(target=work) for _ in range(5)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+    assert not clashes
+    assert set(seen) == set("abc")
+
+
+def test_delays_grow_to_the_maximum_and_begin_anew():
+    backoff = Backoff(maximum=5)
+    assert backoff.first
+    assert [backoff.next() for _ in range(5)] == [1, 2, 4, 5, 5]
+    assert not backoff.first
+    backoff.reset()
+    assert (backoff.first, backoff.next()) == (True, 1)
