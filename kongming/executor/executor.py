@@ -144,12 +144,13 @@ class Executor:
             LOG.debug("Instance %s: %s", instance_uuid, error)
             return True
         except exception.StoreUnavailable as error:
-            LOG.error("Instance %s: %s; it will be tried again", instance_uuid, error)
-            return False
+            unavailable = error
         except Exception as error:
             # A fault of ours must not end the worker, which others wait for.
             LOG.exception("Instance %s: %s; it will be tried again", instance_uuid, error)  # noqa: TRY401
             return False
+        LOG.error("Instance %s: %s; it will be tried again", instance_uuid, unavailable)
+        return False
 
 
 def _lock(state_path: Path) -> object:

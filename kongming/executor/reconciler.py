@@ -52,23 +52,32 @@ class Reconciler:
         record = self._store.get(instance_uuid)
         if record is None:
             return True
-        try:
-            self._bring_about(record)
-        except exception.GuestAbsent as absent:
-            self._absent(record, absent)
-        except exception.Refused as refusal:
-            if self._store.report(record, Status.REFUSED, refusal):
-                log_refusal(instance_uuid, refusal)
-        except exception.Failed as failure:
-            if self._store.report(record, Status.FAILED, failure):
+        outcome = self._attempt(record)
+        if isinstance(outcome, exception.GuestAbsent):
+            self._absent(record, outcome)
+        elif isinstance(outcome, exception.Refused):
+            if self._store.report(record, Status.REFUSED, outcome):
+                log_refusal(instance_uuid, outcome)
+        elif isinstance(outcome, exception.Failed):
+            if self._store.report(record, Status.FAILED, outcome):
                 LOG.error(
                     "Instance %s: failed (%s): %s; it will be tried again",
                     instance_uuid,
-                    failure.reason,
-                    failure,
+                    outcome.reason,
+                    outcome,
                 )
             return False
         return True
+
+    def _attempt(self, record: Record) -> exception.KongmingError | None:
+        """Give back what came in between: oslo.log would say it a second time
+        in whatever is logged while an exception is handled.
+        """
+        try:
+            self._bring_about(record)
+        except (exception.GuestAbsent, exception.Refused, exception.Failed) as error:
+            return error
+        return None
 
     def _bring_about(self, record: Record) -> None:
         guest = self._hypervisor.guest(record.instance_uuid)

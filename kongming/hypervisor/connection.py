@@ -103,15 +103,14 @@ class Connection:
     def _run(self) -> None:
         backoff = Backoff(maximum=_RECONNECT_MAX)
         while not self._stopping.is_set():
-            try:
-                connection = self._open()
-            except libvirt.libvirtError as error:
+            connection, error = self._try_to_open()
+            if connection is None:
                 if backoff.first:
                     LOG.warning(
                         "libvirt at %s does not answer (%s): waiting for it; is libvirtd "
                         "running, and may this user connect to it?",
                         self._uri,
-                        error.get_error_message(),
+                        error,
                     )
                 self._stopping.wait(backoff.next())
                 continue
@@ -124,6 +123,12 @@ class Connection:
             _close(connection)
             if not self._stopping.is_set():
                 LOG.warning("The connection to libvirt at %s was lost: waiting for it", self._uri)
+
+    def _try_to_open(self) -> tuple[Any, str]:
+        try:
+            return self._open(), ""
+        except libvirt.libvirtError as error:
+            return None, error.get_error_message()
 
     def _open(self) -> Any:
         self._lost.clear()

@@ -24,6 +24,7 @@ import time
 from typing import Any
 
 from kongming import exception, metadata
+from kongming.allocation import Allocation
 from kongming.executor.executor import Executor
 from kongming.notification import event as events
 from kongming.notification.meaning import Meaning, meaning
@@ -48,10 +49,9 @@ class Handler:
 
         :raises StoreUnavailable: if it could not be kept: try again.
         """
-        try:
-            event = events.read(message)
-        except exception.EventMalformed as error:
-            self.malformed(str(error))
+        event = _read(message)
+        if isinstance(event, exception.EventMalformed):
+            self.malformed(str(event))
             return
         what = Meaning.NOTHING if event is None else meaning(event, self._host)
         if event is None or what is Meaning.NOTHING:
@@ -81,15 +81,32 @@ class Handler:
 
     def _wanted(self, event: events.InstanceEvent) -> None:
         begin = time.monotonic()
-        try:
-            allocation = metadata.parse(event.metadata)
-        except exception.Refused as refusal:
-            self._executor.refuse(event.instance_uuid, refusal)
+        asked = _asked(event)
+        if isinstance(asked, exception.Refused):
+            self._executor.refuse(event.instance_uuid, asked)
         else:
-            self._executor.ask(event.instance_uuid, allocation)
+            self._executor.ask(event.instance_uuid, asked)
         LOG.debug(
             "Instance %s: %s handled in %.1f ms",
             event.instance_uuid,
             event.name,
             1000 * (time.monotonic() - begin),
         )
+
+
+# Errors are given back, not raised: oslo.log would say them a second time in
+# whatever is logged while an exception is handled.
+
+
+def _read(message: Mapping[str, Any]) -> events.InstanceEvent | exception.EventMalformed | None:
+    try:
+        return events.read(message)
+    except exception.EventMalformed as error:
+        return error
+
+
+def _asked(event: events.InstanceEvent) -> Allocation | exception.Refused:
+    try:
+        return metadata.parse(event.metadata)
+    except exception.Refused as refusal:
+        return refusal

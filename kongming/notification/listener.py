@@ -87,26 +87,29 @@ class Listener:
     def _listen(self) -> None:
         backoff = Backoff(_RETRY_MAX)
         while not self._stopping.is_set():
-            server = listener.NotificationServer(
-                self._transport, self._targets, self._dispatcher, pool=self._pool
-            )
-            try:
-                # One thread: order is kept only so.
-                server.start(override_pool_size=1)
-            except Exception as error:  # noqa: BLE001
-                # The driver lets through whatever the AMQP library raises.
-                if backoff.first:
-                    LOG.error(
-                        "RabbitMQ does not let us listen: %s%s; trying again",
-                        error,
-                        _hint(error),
-                    )
-                self._stopping.wait(backoff.next())
-                continue
-            self._server = server
-            self._driver_log.connected()
-            self._on_listening()
-            return
+            error = self._subscribe()
+            if error is None:
+                self._driver_log.connected()
+                self._on_listening()
+                return
+            if backoff.first:
+                LOG.error(
+                    "RabbitMQ does not let us listen: %s%s; trying again", error, _hint(error)
+                )
+            self._stopping.wait(backoff.next())
+
+    def _subscribe(self) -> Exception | None:
+        server = listener.NotificationServer(
+            self._transport, self._targets, self._dispatcher, allow_requeue=True, pool=self._pool
+        )
+        try:
+            # One thread: order is kept only so.
+            server.start(override_pool_size=1)
+        except Exception as error:  # noqa: BLE001
+            # The driver lets through whatever the AMQP library raises.
+            return error
+        self._server = server
+        return None
 
     def _stop(self) -> None:
         if self._server is not None:
@@ -132,21 +135,23 @@ class _Dispatcher(dispatcher.DispatcherBase):  # type: ignore[misc]
     def dispatch(self, incoming: Any) -> str:
         """Handle one message; until it can be kept it is not acknowledged."""
         backoff = Backoff(_RETRY_MAX)
-        while True:
-            try:
-                self._handle(incoming.message)
-            except exception.StoreUnavailable as error:
-                if backoff.first:
-                    LOG.error("Events wait in their queue: %s", error)
-                if self._stopping.wait(backoff.next()):
-                    return str(oslo_messaging.NotificationResult.REQUEUE)
-            except Exception as error:
-                # A message that we fail on must not come again and again.
-                LOG.exception("A fault of Kongming")
-                self._on_malformed(f"it led to a {type(error).__name__} in Kongming")
-                return str(oslo_messaging.NotificationResult.HANDLED)
-            else:
-                return str(oslo_messaging.NotificationResult.HANDLED)
+        while (error := self._try_to_handle(incoming.message)) is not None:
+            if backoff.first:
+                LOG.error("Events wait in their queue: %s", error)
+            if self._stopping.wait(backoff.next()):
+                return str(oslo_messaging.NotificationResult.REQUEUE)
+        return str(oslo_messaging.NotificationResult.HANDLED)
+
+    def _try_to_handle(self, message: Mapping[str, Any]) -> exception.StoreUnavailable | None:
+        try:
+            self._handle(message)
+        except exception.StoreUnavailable as error:
+            return error
+        except Exception as error:
+            # A message that we fail on must not come again and again.
+            LOG.exception("A fault of Kongming")
+            self._on_malformed(f"it led to a {type(error).__name__} in Kongming")
+        return None
 
 
 def _hint(error: Exception) -> str:

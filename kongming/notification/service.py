@@ -87,12 +87,18 @@ class NotificationHandlerService(service.ServiceBase):  # type: ignore[misc]
 
     def reset(self) -> None:
         """Take the mutable options anew; nothing else is disturbed."""
+        problem = self._mutate()
+        if problem is None:
+            LOG.info("Configuration taken anew: mutable options are in force")
+        else:
+            LOG.error("Configuration not taken anew, the former stays: %s", problem)
+
+    def _mutate(self) -> Exception | None:
         try:
             self._conf.mutate_config_files()
         except (cfg.Error, OSError) as error:
-            LOG.error("Configuration not taken anew, the former stays: %s", error)
-        else:
-            LOG.info("Configuration taken anew: mutable options are in force")
+            return error
+        return None
 
     def stop(self) -> None:
         """End: take no more events, finish what has begun, lose nothing."""
