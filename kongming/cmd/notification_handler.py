@@ -33,10 +33,6 @@ def configure(argv: list[str]) -> cfg.ConfigOpts:
     kongming_conf.set_library_defaults()
     kongming_conf.register_opts(conf)
     logging.register_options(conf)
-    # The launcher warns of running in one process, which is what we want.
-    logging.set_defaults(
-        default_log_levels=[*logging.get_default_log_levels(), "oslo_service=ERROR"]
-    )
     conf(argv, project="kongming", version=version.release())
     return conf
 

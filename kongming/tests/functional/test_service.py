@@ -16,20 +16,19 @@ The test driver has 8 CPUs, of which 0, 2 and 4 are online.
 """
 
 import contextlib
-import copy
 import itertools
 import logging
 import time
 import uuid
 
 import libvirt
-import oslo_messaging
 import pytest
 
 from kongming.cmd import notification_handler
 from kongming.hypervisor.connection import run_event_loop
 from kongming.notification.service import NotificationHandlerService
 from kongming.tests import captures
+from kongming.tests.testbed.nova import Nova
 
 URI = "test:///default"
 EVERYWHERE = set(range(8))
@@ -54,7 +53,7 @@ class Cloud:
         config = tmp_path / "kongming.conf"
         config.write_text(
             f"[DEFAULT]\nhost = {host}\nstate_path = {tmp_path / 'state'}\n"
-            f"control_exchange = {host}\n[notification_handler]\nexchange = {host}\n"
+            f"[notification_handler]\nexchange = {host}\n"
             f"[libvirt]\nconnection_uri = {URI}\n"
             "[oslo_messaging_notifications]\ntransport_url = fake://\n"
         )
@@ -68,11 +67,7 @@ class Cloud:
         self.service.start()
         assert self.service.ready.wait(20)
         self.sent = 0
-        self._notifier = oslo_messaging.Notifier(
-            oslo_messaging.get_notification_transport(self.conf),
-            driver="messaging",
-            topics=["versioned_notifications"],
-        )
+        self._nova = Nova("fake://", exchange=self.conf.host)
         return self
 
     def stop(self):
@@ -95,16 +90,14 @@ class Cloud:
         return self.domains[-1]
 
     def publish(self, domain, event_type="instance.create.end", *, host=..., **metadata):
-        message = copy.deepcopy(captures.message("01-create", "instance.create.end"))
-        data = message["payload"]["nova_object.data"]
-        data["uuid"] = domain.UUIDString()
-        data["host"] = self.conf.host if host is ... else host
-        data["metadata"] = {key.replace("_", "-"): value for key, value in metadata.items()}
-        self.send(event_type, message["payload"], publisher=f"nova-compute:{self.conf.host}")
+        metadata = {key.replace("_", "-"): value for key, value in metadata.items()}
+        host = self.conf.host if host is ... else host
+        payload = self._nova.payload(domain.UUIDString(), host, metadata)
+        self.send(event_type, payload, f"nova-compute:{self.conf.host}")
 
-    def send(self, event_type, payload, publisher="nova-compute:x"):
+    def send(self, event_type, payload, publisher_id="nova-compute:x"):
         self.sent += 1
-        self._notifier.prepare(publisher_id=publisher).info({}, event_type, payload)
+        self._nova.send(event_type, payload, publisher_id)
 
     def heard_all(self):
         """Wait until the listener has handled all that was published."""

@@ -1,0 +1,199 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A private RabbitMQ node: its own ports, epmd, cookie and database.
+
+It neither knows nor disturbs a RabbitMQ that the machine runs already.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+import socket
+import subprocess
+from types import TracebackType
+from typing import NamedTuple, Self
+from urllib.parse import quote
+
+from kongming.tests.testbed.process import Process, find_program, free_port
+
+# The commands of the same names in PATH switch to the rabbitmq user first.
+PROGRAMS = Path("/usr/lib/rabbitmq/bin")
+PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
+START_TIMEOUT = 60
+STOP_TIMEOUT = 30
+
+
+class Queue(NamedTuple):
+    """What a queue holds now."""
+
+    ready: int
+    unacked: int
+    consumers: int
+
+
+class Broker:
+    """A RabbitMQ node that keeps everything in `root`; a context manager."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.port = free_port()
+        self._environment = _environment(root, self.port)
+        self._epmd = Process(
+            [
+                find_program("epmd", "erlang-base"),
+                *("-address", "127.0.0.1"),
+                *("-port", self._environment["ERL_EPMD_PORT"]),
+            ],
+            root / "epmd.log",
+        )
+        self._node = Process(
+            [_program("rabbitmq-server")], root / "rabbitmq.log", self._environment
+        )
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def start(self) -> None:
+        """Return when the node has booted and takes connections."""
+        for folder in ("home", "mnesia", "log", "plugins"):
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
+        (self.root / "enabled_plugins").write_text("[].\n")
+        _link_applications(self.root / "plugins")
+        if not self._epmd.running:
+            self._epmd.start()
+        self._node.start()
+        # RabbitMQ opens its listeners as the last step of its boot.
+        self._node.wait_ready(self.answers, START_TIMEOUT, "RabbitMQ takes connections")
+
+    def stop(self) -> None:
+        """End the node in its own time; what is durable is kept."""
+        self._node.terminate(STOP_TIMEOUT)
+        # After the node: a node that misses its epmd starts one that nobody ends.
+        self._epmd.terminate()
+
+    def kill(self) -> None:
+        """End the node with SIGKILL."""
+        self._node.kill()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def answers(self) -> bool:
+        """Whether an AMQP connection is greeted."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                connection.sendall(PROTOCOL_HEADER)
+                # A method frame, the server's connection.start, begins with a 1.
+                return connection.recv(1) == b"\x01"
+        except OSError:
+            return False
+
+    def transport_url(self, vhost: str = "/") -> str:
+        """The address in oslo.messaging's form."""
+        path = "" if vhost == "/" else quote(vhost, safe="")
+        return f"rabbit://guest:guest@127.0.0.1:{self.port}/{path}"
+
+    def add_vhost(self, name: str) -> None:
+        self._control("add_vhost", name)
+        self._control("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+
+    def queues(self, vhost: str = "/") -> dict[str, Queue]:
+        """The queues of a vhost by name."""
+        columns = ("name", "messages_ready", "messages_unacknowledged", "consumers")
+        listed = self._control("list_queues", "-p", vhost, "--formatter", "json", *columns)
+        return {
+            row["name"]: Queue(*(row[column] for column in columns[1:]))
+            for row in json.loads(listed)
+        }
+
+    def _control(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [_program("rabbitmqctl"), "--quiet", *arguments],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"rabbitmqctl {' '.join(arguments)} failed:\n{done.stderr}")
+        return done.stdout
+
+    def _end(self) -> None:
+        # What the node holds is of no use to anybody once the testbed ends.
+        self._node.kill()
+        self._epmd.terminate()
+
+
+def _program(name: str) -> str:
+    return find_program(str(PROGRAMS / name), "rabbitmq-server")
+
+
+def _environment(root: Path, port: int) -> dict[str, str]:
+    loopback_only = "-kernel inet_dist_use_interface {127,0,0,1}"
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LANG": "C.UTF-8",
+        # Erlang keeps its cookie there.
+        "HOME": str(root / "home"),
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "ERL_EPMD_PORT": str(free_port()),
+        "RABBITMQ_NODENAME": f"kongming-{port}@localhost",
+        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        "RABBITMQ_NODE_PORT": str(port),
+        "RABBITMQ_DIST_PORT": str(free_port()),
+        "RABBITMQ_MNESIA_BASE": str(root / "mnesia"),
+        "RABBITMQ_LOG_BASE": str(root / "log"),
+        "RABBITMQ_LOGS": "-",
+        "RABBITMQ_CONFIG_FILE": str(root / "rabbitmq"),
+        "RABBITMQ_CONF_ENV_FILE": str(root / "rabbitmq-env.conf"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(root / "enabled_plugins"),
+        "RABBITMQ_PLUGINS_DIR": str(root / "plugins"),
+        # Its default ties its threads to CPUs, the same ones for each node.
+        "RABBITMQ_SCHEDULER_BIND_TYPE": "u",
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": loopback_only,
+        "RABBITMQ_CTL_ERL_ARGS": f"{loopback_only} +S 1:1 +sbwt none",
+        # Then the script becomes the node, instead of waiting for it, so that
+        # signals meet the node itself.
+        "RUNNING_UNDER_SYSTEMD": "true",
+    }
+
+
+def _link_applications(folder: Path) -> None:
+    """Offer the node its own applications without the plugins among them.
+
+    Plugins that are not enabled are read at each start all the same: a second.
+    """
+    installed = Path(_program("rabbitmq-server")).resolve().parents[1] / "plugins"
+    for application in installed.iterdir():
+        name = application.name
+        link = folder / name
+        is_plugin = name.startswith("rabbitmq_") and not name.startswith("rabbitmq_prelaunch")
+        if not is_plugin and not link.exists():
+            link.symlink_to(application)

@@ -1,0 +1,132 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The installed kongming-notification-handler, as a process of its own.
+
+It is started as a service manager would: it is told where to say READY.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import os
+from pathlib import Path
+import signal
+import socket
+import sys
+from types import TracebackType
+from typing import Self
+
+from kongming.executor.store import Record, Store
+from kongming.tests.testbed.process import Process, wait_until
+
+NAME = "kongming-notification-handler"
+
+
+class Daemon:
+    """One service; its configuration, state and log are in ``root``.
+
+    :param options: what kongming.conf holds besides, as the text of it.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        transport_url: str,
+        connection_uri: str,
+        host: str,
+        options: str = "",
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        self.host = host
+        self.state_path = root / "state"
+        self.conf = root / "kongming.conf"
+        self.conf.write_text(
+            f"[DEFAULT]\nhost = {host}\nstate_path = {self.state_path}\n"
+            f"[libvirt]\nconnection_uri = {connection_uri}\n"
+            "[oslo_messaging_notifications]\ndriver = messagingv2\n"
+            f"transport_url = {transport_url}\n{options}"
+        )
+        # The abstract namespace has no length limit worth speaking of.
+        self._address = f"kongming-{os.getpid()}-{id(self)}"
+        self._notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notified.bind(f"\0{self._address}")
+        self._notified.setblocking(False)
+        self.process = Process(
+            [str(Path(sys.executable).parent / NAME), "--config-file", str(self.conf)],
+            root / "log",
+            {**os.environ, "NOTIFY_SOCKET": f"@{self._address}", **(env or {})},
+        )
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+        self._notified.close()
+
+    def start(self) -> None:
+        """Start it and return when it has said READY."""
+        self.start_soon()
+        self.wait_ready()
+
+    def start_soon(self) -> None:
+        """Start it and return at once."""
+        self.is_ready()
+        self.process.start()
+
+    def wait_ready(self, timeout: float = 60) -> None:
+        """Wait until it has said READY."""
+        self.process.wait_ready(self.is_ready, timeout, "the service said READY")
+
+    def is_ready(self) -> bool:
+        """Tell whether it has said READY since this was last asked."""
+        try:
+            return b"READY=1" in self._notified.recv(4096)
+        except BlockingIOError:
+            return False
+
+    def stop(self, timeout: float = 15) -> int | None:
+        """End it with SIGTERM; give its exit status."""
+        return self.process.terminate(timeout)
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        self.process.kill()
+
+    def reload(self) -> None:
+        """Have it take its configuration anew."""
+        os.kill(self.process.pid, signal.SIGHUP)
+
+    def log(self) -> str:
+        """Give all that it has logged."""
+        return self.process.log.read_text(errors="replace")
+
+    def wait_log(self, text: str, times: int = 1, timeout: float = 60) -> None:
+        """Wait until it has logged a text so many times."""
+        wait_until(lambda: self.log().count(text) >= times, timeout, f"{text!r} in the log")
+
+    def record(self, instance_uuid: str) -> Record | None:
+        """Read what it keeps of an instance."""
+        store = Store(self.state_path)
+        try:
+            return store.get(instance_uuid)
+        finally:
+            store.close()

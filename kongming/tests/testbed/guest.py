@@ -1,0 +1,160 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Real QEMU guests, as Nova would have made them but as light as they can be.
+
+They have no disk and no BIOS: their CPUs halt at the first instruction.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+import tempfile
+from typing import Any
+import uuid as uuid_module
+import xml.etree.ElementTree as ET
+
+import libvirt
+
+from kongming.tests.testbed.process import find_program
+from kongming.tests.testbed.qemu import EMULATOR
+
+PROJECT_ID = "0f2b9b9e3d1c4c4e8f3a7d5b6c1e2f30"
+USER_ID = "8a1d4a5c6b7e4f0d9c2b3a1f5e6d7c80"
+NOVA = "http://openstack.org/xmlns/libvirt/nova/1.1"
+QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
+
+FIRMWARE_SIZE = 64 * 1024
+RESET_VECTOR = 0xFFF0
+# The interval timer in one-shot mode, or QEMU would wake up 36 times a second for it:
+#   cli; mov al,0x30; out 0x43,al; mov al,0; out 0x40,al; out 0x40,al
+# then for good: hlt; jmp to the hlt
+HALT = bytes.fromhex("fa b030 e643 b000 e640 e640 f4 ebfd")
+
+ET.register_namespace("nova", NOVA)
+ET.register_namespace("qemu", QEMU)
+
+
+def start_guest(connection: Any, name: str, *, uuid: str | None = None, **options: Any) -> Any:
+    """Start a transient domain, which runs when this returns.
+
+    :param connection: a libvirt.virConnect of the testbed's
+    :param options: those of `domain_xml`
+    :returns: its libvirt.virDomain
+    """
+    # Only its start reads the firmware.
+    with tempfile.NamedTemporaryFile(prefix="kongming-", suffix=".rom") as firmware:
+        firmware.write(halting_firmware())
+        firmware.flush()
+        known = uuid or str(uuid_module.uuid4())
+        return connection.createXML(domain_xml(name, known, Path(firmware.name), **options), 0)
+
+
+def destroy(domain: Any) -> None:
+    """Destroy a domain unless it is gone already."""
+    try:
+        domain.destroy()
+    except libvirt.libvirtError as error:
+        gone = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
+        if error.get_error_code() not in gone:
+            raise
+
+
+def halting_firmware() -> bytes:
+    """A BIOS that halts the CPU for good, so that a guest costs nothing."""
+    return (bytes(RESET_VECTOR) + HALT).ljust(FIRMWARE_SIZE, b"\0")
+
+
+def domain_xml(
+    name: str,
+    uuid: str,
+    firmware: Path,
+    *,
+    vcpus: int = 2,
+    max_vcpus: int | None = None,
+    memory_mib: int = 32,
+    cpuset: str | None = None,
+    nova: bool = True,
+    project_id: str = PROJECT_ID,
+    nova_numa: bool = False,
+    single_threaded: bool = False,
+) -> str:
+    """The definition of a guest.
+
+    :param max_vcpus: leaves room for vCPUs to be plugged in
+    :param cpuset: where its vCPUs may run from the start, in libvirt's form
+    :param nova: with the metadata by which Nova's guests are known
+    :param nova_numa: with a NUMA topology, as Nova writes it, on node 0
+    :param single_threaded: one thread runs all vCPUs, which libvirt can't pin then;
+        takes two vCPUs or more
+    """
+    domain = ET.Element("domain", type="qemu")
+    _add(domain, "name", name)
+    _add(domain, "uuid", uuid)
+    if nova:
+        metadata = _add(domain, "metadata")
+        metadata.append(_nova_instance(name, vcpus, memory_mib, project_id))
+    _add(domain, "memory", memory_mib, unit="MiB")
+    count = _add(domain, "vcpu", max_vcpus or vcpus, placement="static", current=str(vcpus))
+    if cpuset is not None:
+        count.set("cpuset", cpuset)
+    system = _add(domain, "os")
+    _add(system, "type", "hvm", arch="x86_64", machine="pc")
+    _add(system, "loader", firmware, readonly="yes", type="rom")
+    # QEMU plugs no vCPU into a guest without ACPI.
+    _add(_add(domain, "features"), "acpi")
+    if nova_numa:
+        _add_numa(domain, max_vcpus or vcpus, memory_mib, cpuset or "0")
+    devices = _add(domain, "devices")
+    _add(devices, "emulator", find_program(EMULATOR, "qemu-system-x86"))
+    _add(devices, "controller", type="usb", model="none")
+    _add(devices, "memballoon", model="none")
+    if single_threaded:
+        arguments = _add(domain, f"{{{QEMU}}}commandline")
+        for argument in ("-icount", "shift=auto"):
+            _add(arguments, f"{{{QEMU}}}arg", value=argument)
+    return ET.tostring(domain, encoding="unicode")
+
+
+def _nova_instance(name: str, vcpus: int, memory_mib: int, project_id: str) -> ET.Element:
+    instance = ET.Element(f"{{{NOVA}}}instance")
+    _add(instance, f"{{{NOVA}}}package", version="26.1.0")
+    _add(instance, f"{{{NOVA}}}name", name)
+    _add(instance, f"{{{NOVA}}}creationTime", "2024-01-01 00:00:00")
+    flavor = _add(instance, f"{{{NOVA}}}flavor", name="m1.tiny")
+    sizes = {"memory": memory_mib, "disk": 1, "swap": 0, "ephemeral": 0, "vcpus": vcpus}
+    for size, value in sizes.items():
+        _add(flavor, f"{{{NOVA}}}{size}", value)
+    owner = _add(instance, f"{{{NOVA}}}owner")
+    _add(owner, f"{{{NOVA}}}user", "demo", uuid=USER_ID)
+    _add(owner, f"{{{NOVA}}}project", "demo", uuid=project_id)
+    return instance
+
+
+def _add_numa(domain: ET.Element, vcpus: int, memory_mib: int, cpuset: str) -> None:
+    cputune = _add(domain, "cputune")
+    for vcpu in range(vcpus):
+        _add(cputune, "vcpupin", vcpu=str(vcpu), cpuset=cpuset)
+    _add(cputune, "emulatorpin", cpuset=cpuset)
+    numatune = _add(domain, "numatune")
+    _add(numatune, "memory", mode="strict", nodeset="0")
+    _add(numatune, "memnode", cellid="0", mode="strict", nodeset="0")
+    numa = _add(_add(domain, "cpu"), "numa")
+    memory_kib = str(memory_mib * 1024)
+    _add(numa, "cell", id="0", cpus=f"0-{vcpus - 1}", memory=memory_kib, unit="KiB")
+
+
+def _add(parent: ET.Element, tag: str, text: object = None, /, **attributes: str) -> ET.Element:
+    element = ET.SubElement(parent, tag, attributes)
+    if text is not None:
+        element.text = str(text)
+    return element

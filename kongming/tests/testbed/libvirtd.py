@@ -1,0 +1,163 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A private, real libvirtd with the QEMU driver.
+
+It neither sees nor changes anything of the machine's own libvirt.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+import shutil
+import socket
+import tempfile
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+import uuid
+
+import libvirt
+
+from kongming.tests.testbed.cgroup import Cgroup
+from kongming.tests.testbed.namespace import in_namespace
+from kongming.tests.testbed.process import Process, find_program
+from kongming.tests.testbed.qemu import QEMU_CONF, empty_file, masked_from_qemu
+
+START_TIMEOUT = 60
+# sockaddr_un's limit, less the longest name that libvirtd puts into the folder.
+LONGEST_SOCKET_FOLDER = 107 - len("/libvirt-admin-sock")
+
+LIBVIRTD_CONF = """\
+listen_tls = 0
+listen_tcp = 0
+auth_unix_ro = "none"
+auth_unix_rw = "none"
+unix_sock_dir = "{sockets}"
+"""
+
+
+class Libvirtd:
+    """A libvirtd that keeps everything in `root`; a context manager.
+
+    Needs root's rights. Guests outlive the daemon, but not the context.
+    """
+
+    def __init__(self, root: Path) -> None:
+        name = f"kongming-{uuid.uuid4()}"
+        self.root = root
+        self._sockets = root / "sock"
+        if len(str(self._sockets)) > LONGEST_SOCKET_FOLDER:
+            self._sockets = Path(tempfile.gettempdir(), name)
+        # The machine's /run also has D-Bus, through which systemd would be told.
+        self._binds = {
+            Path("/etc/libvirt"): root / "etc",
+            Path("/var/lib/libvirt"): root / "lib",
+            Path("/var/cache/libvirt"): root / "cache",
+            Path("/var/log/libvirt"): root / "log",
+            Path("/var/run").resolve(): root / "run",
+            Path("/run"): root / "run",
+        }
+        self._cgroup = Cgroup(name)
+        daemon = [
+            find_program("libvirtd", "libvirt-daemon-system"),
+            *("--config", "/etc/libvirt/libvirtd.conf"),
+            *("--pid-file", str(root / "libvirtd.pid")),
+        ]
+        self._process = Process(self._in_namespace(daemon), root / "libvirtd.log")
+
+    @property
+    def uri(self) -> str:
+        return f"qemu:///system?socket={quote(str(self._socket))}"
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def start(self) -> None:
+        """Return when libvirt answers and knows the emulator.
+
+        Guests of before are found again.
+        """
+        for folder in (*self._binds.values(), self._sockets):
+            folder.mkdir(parents=True, exist_ok=True)
+        empty_file(self.root)
+        (self.root / "etc/qemu.conf").write_text(QEMU_CONF)
+        (self.root / "etc/libvirtd.conf").write_text(LIBVIRTD_CONF.format(sockets=self._sockets))
+        self._cgroup.create()
+        self._process.start()
+        self._process.wait_ready(self._listens, START_TIMEOUT, "libvirtd takes connections")
+        connection = libvirt.open(self.uri)
+        # Probes the emulator, which the first guest would wait for otherwise.
+        connection.getCapabilities()
+        connection.close()
+
+    def stop(self) -> None:
+        """End the daemon in its own time; guests live on."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End the daemon with SIGKILL; guests live on."""
+        self._process.kill()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Make the daemon hang: connections stay open, nothing answers."""
+        self._process.pause()
+
+    def resume(self) -> None:
+        self._process.resume()
+
+    @property
+    def _socket(self) -> Path:
+        return self._sockets / "libvirt-sock"
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.connect(str(self._socket))
+            except OSError:
+                return False
+            return True
+
+    def _in_namespace(self, command: list[str]) -> list[str]:
+        return in_namespace(
+            command,
+            binds=self._binds,
+            masks=masked_from_qemu(),
+            empty_file=self.root / "empty",
+            cgroup=self._cgroup,
+        )
+
+    def _end(self) -> None:
+        self._process.terminate()
+        self._cgroup.remove()
+        shutil.rmtree(self._sockets, ignore_errors=True)

@@ -1,0 +1,73 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Commands that see other files in some places than the machine does.
+
+They run in a mount namespace (and, if asked, a cgroup namespace) of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+import shlex
+
+from kongming.tests.testbed.cgroup import Cgroup
+from kongming.tests.testbed.process import find_program
+
+
+def in_namespace(
+    command: Sequence[str],
+    *,
+    binds: Mapping[Path, Path],
+    masks: Iterable[Path] = (),
+    empty_file: Path | None = None,
+    cgroup: Cgroup | None = None,
+) -> list[str]:
+    """The command line that runs a command so; the process id stays the same.
+
+    :param binds: what stands where: place → file or folder
+    :param masks: files that nobody can open; those that don't exist stay so
+    :param empty_file: stands in for `masks`
+    :param cgroup: becomes the root of the control groups that the command sees
+    """
+    outside = []
+    inside = []
+    options = ["--mount", "--propagation", "private"]
+    if cgroup is not None:
+        options.append("--cgroup")
+        outside += [_join(group) for group in cgroup.groups]
+        inside += [_join(leaf) for leaf in cgroup.leaves]
+        inside += [_bind(group, group.parent) for group in cgroup.groups]
+    inside += [_bind(source, place) for place, source in binds.items()]
+    if empty_file is not None:
+        for mask in masks:
+            if mask.exists():
+                inside += [_bind(empty_file, mask), f"mount -o remount,bind,ro {_quoted(mask)}"]
+    unshare = [find_program("unshare", "util-linux"), *options]
+    return [*_shell(outside), *unshare, *_shell(inside), *command]
+
+
+def _shell(steps: list[str]) -> list[str]:
+    return ["sh", "-ec", "; ".join([*steps, 'exec "$@"']), "sh"]
+
+
+def _join(group: Path) -> str:
+    return f"echo $$ > {_quoted(group / 'cgroup.procs')}"
+
+
+def _bind(source: Path, place: Path) -> str:
+    return f"mount --bind {_quoted(source)} {_quoted(place)}"
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))

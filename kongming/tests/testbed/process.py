@@ -1,0 +1,151 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Child processes that always end, and the one way to wait for a condition.
+
+Everything in the testbed that runs a program, or waits for one, does it here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+import os
+from pathlib import Path
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from typing import TypeVar
+
+T = TypeVar("T")
+
+INTERVAL = 0.02
+LOG_TAIL = 2000
+
+
+def wait_until(condition: Callable[[], T], timeout: float, what: str) -> T:
+    """The first true value of a condition that is asked again and again.
+
+    :param timeout: seconds
+    :param what: what is waited for, as the error will name it
+    :raises TimeoutError: it did not become true in time
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {timeout:g} s in vain: {what}")
+        time.sleep(INTERVAL)
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def find_program(name: str, package: str) -> str:
+    """The path of a program.
+
+    :param package: the Debian package that has it, for the error message
+    :raises FileNotFoundError: it is not installed
+    """
+    # Services live in sbin, which an ordinary user's PATH leaves out.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+    found = shutil.which(name, path=path)
+    if found is None:
+        raise FileNotFoundError(f"{name} is not installed: apt-get install {package}")
+    return found
+
+
+class Process:
+    """A program that runs in a session of its own and logs to a file."""
+
+    def __init__(
+        self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.command = list(command)
+        self.log = log
+        self.env = env
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        if self.running:
+            raise RuntimeError(f"{self.command[0]} runs already: stop it first")
+        with self.log.open("ab") as log:
+            self._child = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.env,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        if self._child is None:
+            raise RuntimeError(f"{self.command[0]} was never started: call start() first")
+        return self._child.pid
+
+    @property
+    def running(self) -> bool:
+        return self._child is not None and self._child.poll() is None
+
+    def wait_ready(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
+        """Wait as `wait_until` does, but no longer than the process lives.
+
+        :raises RuntimeError: the process ended; the message has the end of its log
+        :raises TimeoutError: the condition did not become true in time
+        """
+
+        def ready_or_over() -> bool:
+            if not self.running:
+                tail = self.log.read_text(errors="replace")[-LOG_TAIL:]
+                raise RuntimeError(f"{self.command[0]} ended before {what}: {self.log}:\n{tail}")
+            return condition()
+
+        wait_until(ready_or_over, timeout, f"{what} (its log is {self.log})")
+
+    def terminate(self, timeout: float = 10) -> int | None:
+        """End it with SIGTERM, and with SIGKILL after `timeout` seconds.
+
+        :returns: its exit status, None if it was never started
+        """
+        if self._child is None:
+            return None
+        if self.running:
+            self._child.terminate()
+            # A paused process hears of it only once it runs again.
+            self._child.send_signal(signal.SIGCONT)
+            try:
+                self._child.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        return self._child.returncode
+
+    def kill(self) -> None:
+        """End it and its process group at once, with SIGKILL."""
+        if self._child is not None and self.running:
+            os.killpg(self._child.pid, signal.SIGKILL)
+            self._child.wait()
+
+    def pause(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
