@@ -57,6 +57,10 @@ class VcpuPinning:
             )
         return dict(self.by_vcpu)
 
+    def names(self, vcpu: int) -> bool:
+        """Tell whether anything is asked of a vCPU."""
+        return self.every is not None or vcpu in dict(self.by_vcpu)
+
     def to_json(self) -> str | dict[str, str]:
         """Give the JSON form: a cpuset, or an object ``{vCPU: cpuset}``."""
         if self.every is not None:

@@ -12,7 +12,6 @@
 
 """kongming-notification-handler: places this host's guests as Nova's metadata asks."""
 
-import logging as std_logging
 import sys
 
 from oslo_config import cfg
@@ -45,14 +44,20 @@ def main() -> int:
         print(f"kongming-notification-handler: {error}", file=sys.stderr)  # noqa: T201
         return 2
     logging.setup(conf, "kongming")
-    try:
-        handler = NotificationHandlerService(conf)
-    except Exception as error:  # noqa: BLE001
-        # Whatever it is, the operator gets one line and no restart loop in silence.
-        std_logging.getLogger("kongming").critical("Can't start: %s", error)
+    handler = _build(conf)
+    if isinstance(handler, Exception):
+        logging.getLogger("kongming").critical("Can't start: %s", handler)
         return 1
     service.launch(conf, handler, no_fork=True)
     return 0
+
+
+def _build(conf: cfg.ConfigOpts) -> NotificationHandlerService | Exception:
+    """Give back what is wrong: whatever it is, the operator gets one line."""
+    try:
+        return NotificationHandlerService(conf)
+    except Exception as error:  # noqa: BLE001
+        return error
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ OPTS = [
         "state_path",
         default="/var/lib/kongming",
         help="Directory in which Kongming keeps what is wanted for each instance, across "
-        "restarts. It must exist, belong to the user that the service runs as, and lie on a "
-        "disk that survives a reboot.",
+        "restarts. It belongs to the user that the service runs as (it is made if that user may) "
+        "and lies on a disk that survives a reboot.",
     ),
 ]

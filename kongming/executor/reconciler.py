@@ -108,22 +108,19 @@ class Reconciler:
         if allocation.vcpu_pinning is None:
             return
         wanted = allocation.vcpu_pinning.resolve(definition.vcpus)
-        state = plan.GuestState(definition.pins, guest.affinity())
-        steps = plan.make(wanted, state, guest.host.online)
-        guard.check_cpus(steps.cpus(), guest.host)
-        if not steps:
-            return
-        if definition.baseline is None:
-            guest.keep_baseline(definition.pins)
-        carry_out(steps, wanted, guest)
-        LOG.info("Instance %s: %s (applied, seen on the threads)", record.instance_uuid, steps)
+        no_longer = _no_longer_asked(record, definition, wanted)
+        steps = plan.place(wanted | no_longer, _state(guest, definition), guest.host.online)
+        asked = CpuSet(cpu for pin in steps.pins() if pin.vcpu in wanted for cpu in pin.wanted)
+        guard.check_cpus(asked, guest.host)
+        if steps:
+            carry_out(steps, guest)
+            LOG.info("Instance %s: %s (applied, seen on the threads)", record.instance_uuid, steps)
 
     def _return_to_baseline(self, record: Record, guest: Guest, definition: Definition) -> None:
         if definition.baseline is not None:
-            state = plan.GuestState(definition.pins, guest.affinity())
-            steps = plan.make(definition.baseline, state, guest.host.online)
-            carry_out(steps, definition.baseline, guest)
-            guest.forget_baseline()
+            state = _state(guest, definition)
+            steps = plan.restore(definition.baseline, state, guest.host.online)
+            carry_out(steps, guest)
             LOG.info(
                 "Instance %s: nothing is asked any more, back to its baseline: %s",
                 record.instance_uuid,
@@ -133,26 +130,25 @@ class Reconciler:
 
     def _absent(self, record: Record, absent: exception.GuestAbsent) -> None:
         LOG.debug("Instance %s: %s", record.instance_uuid, absent)
-        if record.asked is not None and not record.asked:
-            # A domain that starts later starts at its baseline.
-            self._store.forget(record.instance_uuid, generation=record.generation)
-        elif record.asked is not None:
+        # Also if nothing is asked any more: a domain that was saved comes
+        # back with its pins.
+        if record.asked is not None:
             self._store.report(record, Status.ABSENT, absent)
 
 
-def carry_out(steps: plan.Plan, wanted: Mapping[int, CpuSet], guest: Guest) -> None:
+def carry_out(steps: plan.Plan, guest: Guest) -> None:
     """Apply the steps and see that they had their effect: all or nothing.
 
     :raises StepFailed: if libvirt refuses a step.
     :raises NotVerified: if the threads may run elsewhere than wanted.
     """
-    begun: list[plan.PinVcpu] = []
+    begun: list[plan.Step] = []
     try:
         for step in steps.steps:
             begun.append(step)
             step.apply(guest)
-        state = plan.GuestState({}, guest.affinity())
-        if differences := plan.differences(wanted, state, guest.host.online):
+        differences = plan.differences(steps.wanted, guest.affinity(), guest.host.online)
+        if differences:
             raise exception.NotVerified(
                 f"libvirt reported success, but {differences}; look for a cgroup above the "
                 "guest's that allows fewer CPUs, and for others who pin it"
@@ -161,17 +157,37 @@ def carry_out(steps: plan.Plan, wanted: Mapping[int, CpuSet], guest: Guest) -> N
         raise type(failure)(f"{failure}; {_undo(begun, guest)}") from failure
 
 
-def _undo(begun: list[plan.PinVcpu], guest: Guest) -> str:
+def _undo(begun: list[plan.Step], guest: Guest) -> str:
     """Undo the steps, the last first, and say what came of it."""
     kept = []
     for step in reversed(begun):
         try:
             step.undo(guest)
         except exception.Failed as failure:
-            kept.append(f"vCPU {step.vcpu} ({failure})")
+            kept.append(f"{step} ({failure})")
     if kept:
         return f"undone, except {', '.join(kept)}"
     return "the guest is as it was before"
+
+
+def _state(guest: Guest, definition: Definition) -> plan.GuestState:
+    return plan.GuestState(definition.pins, guest.affinity(), definition.baseline)
+
+
+def _no_longer_asked(
+    record: Record, definition: Definition, wanted: Mapping[int, CpuSet]
+) -> dict[int, CpuSet]:
+    """Give the baseline of those vCPUs that were pinned by the request before.
+
+    What a guest has must not depend on the requests that led to the last one.
+    """
+    if record.accepted is None or record.accepted.vcpu_pinning is None:
+        return {}
+    return {
+        vcpu: cpus
+        for vcpu, cpus in (definition.baseline or {}).items()
+        if vcpu not in wanted and record.accepted.vcpu_pinning.names(vcpu)
+    }
 
 
 def log_refusal(instance_uuid: str, refusal: exception.Refused) -> None:

@@ -20,18 +20,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import logging
+import threading
 
-_DRIVER = "oslo_messaging._drivers.impl_rabbit"
-_LISTENER = "oslo_messaging._drivers.amqpdriver"
+# The names of the loggers: one is oslo.log's, the other Python's own.
+DRIVER = "oslo.messaging._drivers.impl_rabbit"
+LISTENER = "oslo_messaging._drivers.amqpdriver"
 
 _UNDECODABLE = "Failed to process message"
-_DUPLICATE = "ignoring duplicate message"
 _AWAY = ("is unreachable", "closed the connection", "Connection failed")
 _BACK = "Reconnected to AMQP server"
+# The first were handled before the connection broke: nothing is lost. Of the
+# others the caller learns by an exception.
+_NO_NEWS = (
+    "ignoring duplicate message",
+    "Failed to declare consumer",
+    "Unable to connect to AMQP server",
+)
+
+LOG = logging.getLogger(__name__)
 
 
 class DriverLog(logging.Filter):
-    """Listens to the driver's log and rewrites what concerns the operator.
+    """Listens to the driver's log and tells what concerns the operator.
 
     :param on_undecodable: called with the kind of the error, for each
         message that the driver could not decode (and has dropped).
@@ -44,42 +54,44 @@ class DriverLog(logging.Filter):
 
     def install(self) -> None:
         """Begin to listen; records of before are not seen."""
-        for name in (_DRIVER, _LISTENER):
+        for name in (DRIVER, LISTENER):
             logging.getLogger(name).addFilter(self)
 
     def remove(self) -> None:
         """Leave the log as it was."""
-        for name in (_DRIVER, _LISTENER):
+        for name in (DRIVER, LISTENER):
             logging.getLogger(name).removeFilter(self)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Say whether the record is to be logged, perhaps rewritten."""
+        """Say whether the record is to be logged as it is."""
         template = str(record.msg)
         if template.startswith(_UNDECODABLE):
             kind = record.exc_info[0] if record.exc_info else None
-            self._on_undecodable(f"undecodable ({kind.__name__ if kind else 'unknown error'})")
-            return False
-        if template.startswith(_DUPLICATE):
-            # It was handled before the connection broke: nothing is lost.
-            return False
-        if any(words in template for words in _AWAY):
-            return self._tell_away(record)
-        if _BACK in template and self._away:
-            self._away = False
-            record.msg, record.args = "RabbitMQ is back, listening again", ()
-        return True
+            what = f"undecodable ({kind.__name__ if kind else 'unknown error'})"
+            _apart(lambda: self._on_undecodable(what))
+        elif any(words in template for words in _AWAY):
+            if not self._away:
+                self._away = True
+                what = record.getMessage()
+                _apart(lambda: LOG.warning("RabbitMQ is away (%s): waiting for it", what))
+        elif _BACK in template:
+            self.connected()
+        else:
+            return not template.startswith(_NO_NEWS)
+        return False
 
     def connected(self) -> None:
-        """Note that the first connection has come about."""
+        """Note that a connection has come about."""
         if self._away:
             self._away = False
-            logging.getLogger(__name__).info("RabbitMQ is there now")
+            LOG.info("RabbitMQ is back, listening again")
 
-    def _tell_away(self, record: logging.LogRecord) -> bool:
-        if self._away:
-            return False
-        self._away = True
-        record.msg = f"RabbitMQ is away ({record.getMessage()}): waiting for it"
-        record.args = ()
-        record.levelno, record.levelname = logging.WARNING, "WARNING"
-        return True
+
+def _apart(tell: Callable[[], None]) -> None:
+    """Log outside the exception that the driver is handling at the moment.
+
+    oslo.log would append it to the line, and it may quote a message's body.
+    """
+    teller = threading.Thread(target=tell, name="driver-log")
+    teller.start()
+    teller.join()

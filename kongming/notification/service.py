@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-import queue
 import signal
+import socket
 
 from oslo_config import cfg
 from oslo_service import service
@@ -63,8 +63,6 @@ class NotificationHandlerService(service.ServiceBase):  # type: ignore[misc]
             on_malformed=self._handler.malformed,
             on_listening=lambda: self._readiness.reached(_LISTENING),
         )
-        # Its put() is safe in a signal handler, a lock's acquisition is not.
-        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def start(self) -> None:
         """Begin; returns at once, whether broker and libvirt are there or not."""
@@ -80,10 +78,16 @@ class NotificationHandlerService(service.ServiceBase):  # type: ignore[misc]
 
     def wait(self) -> None:
         """Serve for ever, taking the options anew on each SIGHUP."""
-        signal.signal(signal.SIGHUP, lambda number, _frame: self._signals.put(number))
+        # A signal that comes just before a lock's acquisition does not end
+        # it, and its handler waits for ever: what wakes us is a byte on a
+        # socket, written the moment that a signal comes.
+        wakeup, written = socket.socketpair()
+        written.setblocking(False)
+        signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGHUP, lambda _number, _frame: None)
         while True:
-            self._signals.get()
-            self.reset()
+            if signal.SIGHUP in wakeup.recv(256):
+                self.reset()
 
     def reset(self) -> None:
         """Take the mutable options anew; nothing else is disturbed."""

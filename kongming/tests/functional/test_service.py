@@ -157,6 +157,31 @@ def test_a_map_leaves_other_vcpus_as_they_are(cloud):
     wait_for(lambda: pins(guest) == [{2}, EVERYWHERE, {4}, {4}])
 
 
+def test_what_a_guest_has_does_not_depend_on_the_requests_before(cloud):
+    guest = cloud.guest()
+    cloud.publish(guest, kongming_vcpu_pinning="0:2;1:4")
+    wait_for(lambda: pins(guest) == [{2}, {4}, EVERYWHERE, EVERYWHERE])
+    guest.pinVcpu(3, (True, False, True, False, False, False, False, False))
+    cloud.publish(guest, "instance.update", kongming_vcpu_pinning="1-2:0")
+    wait_for(lambda: pins(guest) == [EVERYWHERE, {0}, {0}, {0, 2}])
+
+
+def test_a_key_removed_while_the_guest_is_saved_is_removed_when_it_comes_back(cloud):
+    guest = cloud.guest()
+    cloud.publish(guest, kongming_vcpu_pinning="2")
+    wait_for(lambda: pins(guest) == [{2}] * 4)
+    saved = guest.XMLDesc()
+    guest.destroy()
+    cloud.publish(guest, "instance.update")
+    cloud.settled()
+    back = cloud.connection.createXML(saved, 0)
+    cloud.domains.append(back)
+    wait_for(lambda: pins(back) == [EVERYWHERE] * 4)
+    cloud.settled()
+    assert "kongming" not in back.XMLDesc()
+    assert cloud.record(guest) is None
+
+
 def test_an_edit_moves_and_removal_returns_to_the_baseline(cloud, caplog):
     guest = cloud.guest(more="<cputune><vcpupin vcpu='1' cpuset='4'/></cputune>")
     baseline = [EVERYWHERE, {4}, EVERYWHERE, EVERYWHERE]

@@ -45,8 +45,13 @@ class Cgroup:
 
     @property
     def leaves(self) -> list[Path]:
-        """Where a daemon must move to, since a v2 group has either processes or children."""
+        """Where processes must stay: a v2 group has either processes or children."""
         return [group / "daemon" for group in self._v2]
+
+    @property
+    def homes(self) -> list[Path]:
+        """What a process joins to be in the group for good."""
+        return [*self._v1, *self.leaves]
 
     def create(self) -> None:
         for group in self._v1:

@@ -119,7 +119,7 @@ class Daemon:
         """Give all that it has logged."""
         return self.process.log.read_text(errors="replace")
 
-    def wait_log(self, text: str, times: int = 1, timeout: float = 60) -> None:
+    def wait_log(self, text: str, times: int = 1, timeout: float = 30) -> None:
         """Wait until it has logged a text so many times."""
         wait_until(lambda: self.log().count(text) >= times, timeout, f"{text!r} in the log")
 

@@ -22,6 +22,9 @@ from urllib.parse import quote
 
 from kongming.tests.testbed.qemu import QEMU_CONF
 
+# sockaddr_un's limit, less what libvirt appends for the monitor of a guest with a
+# name as long as Nova's: /lib/qemu/domain-9999-instance-00000001/monitor.sock
+LONGEST_ROOT = 107 - 52
 # The guests stay in the caller's control group, so nothing is left behind there.
 NO_CGROUPS = "cgroup_controllers = []\n"
 
@@ -32,7 +35,11 @@ def embedded_uri(root: Path) -> str:
     The guests of one process are lost to the next: destroy them before it ends.
     On a machine whose /dev/kvm opens but doesn't work each guest takes 18 s or
     more to start; `qemu.without_kvm` gives the command line that avoids it.
+
+    :raises ValueError: the folder's path is too long for QEMU's sockets
     """
+    if len(str(root)) > LONGEST_ROOT:
+        raise ValueError(f"{root} has over {LONGEST_ROOT} characters: take tempfile.mkdtemp()")
     (root / "etc").mkdir(parents=True, exist_ok=True)
     (root / "etc/qemu.conf").write_text(QEMU_CONF + NO_CGROUPS)
     return f"qemu:///embed?root={quote(str(root))}"

@@ -17,6 +17,7 @@ It neither sees nor changes anything of the machine's own libvirt.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 import shutil
 import socket
@@ -29,11 +30,12 @@ import uuid
 import libvirt
 
 from kongming.tests.testbed.cgroup import Cgroup
-from kongming.tests.testbed.namespace import in_namespace
+from kongming.tests.testbed.namespace import in_namespace, in_namespace_of
 from kongming.tests.testbed.process import Process, find_program
 from kongming.tests.testbed.qemu import QEMU_CONF, empty_file, masked_from_qemu
 
 START_TIMEOUT = 60
+HOLDER = ("sleep", "infinity")
 # sockaddr_un's limit, less the longest name that libvirtd puts into the folder.
 LONGEST_SOCKET_FOLDER = 107 - len("/libvirt-admin-sock")
 
@@ -42,6 +44,8 @@ listen_tls = 0
 listen_tcp = 0
 auth_unix_ro = "none"
 auth_unix_rw = "none"
+unix_sock_ro_perms = "0700"
+unix_sock_rw_perms = "0700"
 unix_sock_dir = "{sockets}"
 """
 
@@ -68,12 +72,10 @@ class Libvirtd:
             Path("/run"): root / "run",
         }
         self._cgroup = Cgroup(name)
-        daemon = [
-            find_program("libvirtd", "libvirt-daemon-system"),
-            *("--config", "/etc/libvirt/libvirtd.conf"),
-            *("--pid-file", str(root / "libvirtd.pid")),
-        ]
-        self._process = Process(self._in_namespace(daemon), root / "libvirtd.log")
+        # Made once and kept: a v2 group that has guests takes no process any more,
+        # so a daemon of later could not make that group its root again.
+        self._namespaces = Process(self._hold_namespaces(), root / "namespaces.log")
+        self._daemon = Process([], root / "libvirtd.log")
 
     @property
     def uri(self) -> str:
@@ -81,7 +83,7 @@ class Libvirtd:
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._daemon.pid
 
     def __enter__(self) -> Self:
         try:
@@ -104,14 +106,19 @@ class Libvirtd:
 
         Guests of before are found again.
         """
-        for folder in (*self._binds.values(), self._sockets):
-            folder.mkdir(parents=True, exist_ok=True)
-        empty_file(self.root)
-        (self.root / "etc/qemu.conf").write_text(QEMU_CONF)
-        (self.root / "etc/libvirtd.conf").write_text(LIBVIRTD_CONF.format(sockets=self._sockets))
-        self._cgroup.create()
-        self._process.start()
-        self._process.wait_ready(self._listens, START_TIMEOUT, "libvirtd takes connections")
+        if not self._namespaces.running:
+            self._make_namespaces()
+        self._daemon.command = in_namespace_of(
+            self._namespaces.pid,
+            [
+                find_program("libvirtd", "libvirt-daemon-system"),
+                *("--config", "/etc/libvirt/libvirtd.conf"),
+                *("--pid-file", str(self.root / "libvirtd.pid")),
+            ],
+            self._cgroup,
+        )
+        self._daemon.start()
+        self._daemon.wait_ready(self._listens, START_TIMEOUT, "libvirtd takes connections")
         connection = libvirt.open(self.uri)
         # Probes the emulator, which the first guest would wait for otherwise.
         connection.getCapabilities()
@@ -119,11 +126,11 @@ class Libvirtd:
 
     def stop(self) -> None:
         """End the daemon in its own time; guests live on."""
-        self._process.terminate()
+        self._daemon.terminate()
 
     def kill(self) -> None:
         """End the daemon with SIGKILL; guests live on."""
-        self._process.kill()
+        self._daemon.kill()
 
     def restart(self) -> None:
         self.stop()
@@ -131,10 +138,10 @@ class Libvirtd:
 
     def pause(self) -> None:
         """Make the daemon hang: connections stay open, nothing answers."""
-        self._process.pause()
+        self._daemon.pause()
 
     def resume(self) -> None:
-        self._process.resume()
+        self._daemon.resume()
 
     @property
     def _socket(self) -> Path:
@@ -148,9 +155,25 @@ class Libvirtd:
                 return False
             return True
 
-    def _in_namespace(self, command: list[str]) -> list[str]:
+    def _make_namespaces(self) -> None:
+        if os.geteuid() != 0:
+            raise PermissionError("a private libvirtd needs namespaces of its own: run it as root")
+        for folder in (*self._binds.values(), self._sockets):
+            folder.mkdir(parents=True, exist_ok=True)
+        empty_file(self.root)
+        (self.root / "etc/qemu.conf").write_text(QEMU_CONF)
+        (self.root / "etc/libvirtd.conf").write_text(LIBVIRTD_CONF.format(sockets=self._sockets))
+        self._cgroup.create()
+        self._namespaces.start()
+        comm = Path(f"/proc/{self._namespaces.pid}/comm")
+        # The shell that makes them becomes the holder once it is through.
+        self._namespaces.wait_ready(
+            lambda: comm.read_text().strip() == HOLDER[0], START_TIMEOUT, "the mounts are made"
+        )
+
+    def _hold_namespaces(self) -> list[str]:
         return in_namespace(
-            command,
+            HOLDER,
             binds=self._binds,
             masks=masked_from_qemu(),
             empty_file=self.root / "empty",
@@ -158,6 +181,7 @@ class Libvirtd:
         )
 
     def _end(self) -> None:
-        self._process.terminate()
+        self._daemon.terminate()
+        self._namespaces.kill()
         self._cgroup.remove()
         shutil.rmtree(self._sockets, ignore_errors=True)

@@ -57,6 +57,13 @@ def in_namespace(
     return [*_shell(outside), *unshare, *_shell(inside), *command]
 
 
+def in_namespace_of(process: int, command: Sequence[str], cgroup: Cgroup) -> list[str]:
+    """The command line that runs a command where a process of `in_namespace` is."""
+    nsenter = [find_program("nsenter", "util-linux"), "--mount", "--cgroup"]
+    joins = [_join(home) for home in cgroup.homes]
+    return [*_shell(joins), *nsenter, "--target", str(process), *command]
+
+
 def _shell(steps: list[str]) -> list[str]:
     return ["sh", "-ec", "; ".join([*steps, 'exec "$@"']), "sh"]
 

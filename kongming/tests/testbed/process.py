@@ -80,12 +80,13 @@ class Process:
     ) -> None:
         self.command = list(command)
         self.log = log
+        self.name = log.stem
         self.env = env
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         if self.running:
-            raise RuntimeError(f"{self.command[0]} runs already: stop it first")
+            raise RuntimeError(f"{self.name} runs already: stop it first")
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
                 self.command,
@@ -99,7 +100,7 @@ class Process:
     @property
     def pid(self) -> int:
         if self._child is None:
-            raise RuntimeError(f"{self.command[0]} was never started: call start() first")
+            raise RuntimeError(f"{self.name} was never started: call start() first")
         return self._child.pid
 
     @property
@@ -116,7 +117,7 @@ class Process:
         def ready_or_over() -> bool:
             if not self.running:
                 tail = self.log.read_text(errors="replace")[-LOG_TAIL:]
-                raise RuntimeError(f"{self.command[0]} ended before {what}: {self.log}:\n{tail}")
+                raise RuntimeError(f"{self.name} ended before {what}: {self.log}:\n{tail}")
             return condition()
 
         wait_until(ready_or_over, timeout, f"{what} (its log is {self.log})")

@@ -14,11 +14,12 @@
 
 import logging
 
+from oslo_messaging._drivers import amqpdriver, impl_rabbit
 import pytest
 
 from kongming.notification import driver_log
 
-DRIVER = logging.getLogger("oslo_messaging._drivers.impl_rabbit")
+DRIVER = logging.getLogger(driver_log.DRIVER)
 AWAY = "[%(id)s] AMQP server on %(host)s is unreachable: %(err)s. Trying again in 1 seconds."
 
 
@@ -30,6 +31,11 @@ def undecodable(caplog):
     log.install()
     yield kinds
     log.remove()
+
+
+def test_it_listens_to_the_loggers_that_the_driver_uses():
+    assert impl_rabbit.LOG.logger.name == driver_log.DRIVER
+    assert amqpdriver.LOG.name == driver_log.LISTENER
 
 
 def test_an_undecodable_message_is_counted_and_leaves_no_traceback(undecodable, caplog):
@@ -49,7 +55,7 @@ def test_a_broker_that_is_away_is_told_of_once_until_it_is_back(undecodable, cap
     DRIVER.info("[%s] Reconnected to AMQP server on %s", "x", "y")
     DRIVER.error("Connection failed: %s (retrying in %s seconds)", "refused", 2)
     levels = [(record.levelname, record.getMessage()) for record in caplog.records]
-    assert [level for level, _ in levels] == ["WARNING", "INFO", "INFO", "WARNING"]
+    assert [level for level, _ in levels] == ["WARNING", "INFO", "WARNING"]
     assert "127.0.0.1:5672 is unreachable: refused" in levels[0][1]
     assert levels[1][1] == "RabbitMQ is back, listening again"
 

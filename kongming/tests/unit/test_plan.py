@@ -28,8 +28,8 @@ sets = st.frozensets(st.integers(0, 7), min_size=1).map(CpuSet)
 vcpus = st.dictionaries(st.integers(0, 5), sets)
 
 
-def state(pins, affinity=None):
-    return plan.GuestState(pins, pins if affinity is None else affinity)
+def state(pins, affinity=None, baseline=None):
+    return plan.GuestState(pins, pins if affinity is None else affinity, baseline)
 
 
 @given(vcpus, st.data())
@@ -37,45 +37,53 @@ def test_carried_out_the_plan_brings_the_wanted_and_nothing_else(wanted, data):
     has = {v: data.draw(sets) for v in range(6)}
     runs = {v: data.draw(st.just(has[v]) | sets) for v in range(6)}
     after_pins, after_runs = dict(has), dict(runs)
-    steps = plan.make(wanted, state(has, runs), HOST)
-    for step in steps.steps:
-        assert step.former == has[step.vcpu]
-        after_pins[step.vcpu] = after_runs[step.vcpu] = step.wanted
+    steps = plan.place(wanted, state(has, runs), HOST)
+    for pin in steps.pins():
+        assert pin.former == has[pin.vcpu]
+        after_pins[pin.vcpu] = after_runs[pin.vcpu] = pin.wanted
     assert after_pins == has | wanted
     assert all(after_runs[v] == cpus for v, cpus in wanted.items())
     assert {v: after_runs[v] for v in runs if v not in wanted} == {
         v: runs[v] for v in runs if v not in wanted
     }
-    assert not plan.make(wanted, state(after_pins, after_runs), HOST)
+    assert not plan.place(wanted, state(after_pins, after_runs), HOST)
 
 
 def test_a_thread_that_was_moved_behind_libvirts_back_is_pinned_again():
     has = {0: CpuSet([1])}
-    steps = plan.make(has, state(has, {0: CpuSet([2])}), HOST)
-    assert [step.vcpu for step in steps.steps] == [0]
+    steps = plan.place(has, state(has, {0: CpuSet([2])}), HOST)
+    assert [step.vcpu for step in steps.pins()] == [0]
 
 
 def test_a_vcpu_that_is_not_plugged_in_has_no_thread_to_compare():
-    steps = plan.make({0: CpuSet([1]), 1: CpuSet([2])}, plan.GuestState(
-        {0: CpuSet([1]), 1: CpuSet([0])}, {0: CpuSet([1])}), HOST)  # fmt: skip
-    assert [step.vcpu for step in steps.steps] == [1]
+    has = state({0: CpuSet([1]), 1: CpuSet([0])}, {0: CpuSet([1])})
+    steps = plan.place({0: CpuSet([1]), 1: CpuSet([2])}, has, HOST)
+    assert [step.vcpu for step in steps.pins()] == [1]
 
 
 def test_the_kernel_leaves_offline_cpus_out():
     wanted = {0: HOST}
     online = CpuSet([0, 1, 2])
-    assert not plan.make(wanted, state(wanted, {0: online}), online)
-    assert not plan.differences(wanted, state(wanted, {0: online}), online)
-    assert plan.differences(wanted, state(wanted, {0: CpuSet([0])}), online) == (
-        "vCPU 0 runs on 0, wanted 0-7"
-    )
+    assert not plan.place(wanted, state(wanted, {0: online}), online)
+    assert not plan.differences(wanted, {0: online}, online)
+    differences = plan.differences(wanted, {0: CpuSet([0])}, online)
+    assert differences == "vCPU 0 runs on 0, wanted 0-7"
+
+
+def test_the_baseline_is_noted_once_and_before_anything_is_changed():
+    has, wanted = {0: HOST}, {0: CpuSet([1])}
+    assert plan.place(wanted, state(has), HOST).steps[0] == plan.KeepBaseline(has)
+    assert len(plan.place(wanted, state(has, baseline=has), HOST).steps) == 1
+    assert not plan.place(has, state(has), HOST)
+    back = plan.restore(has, state(wanted, baseline=has), HOST)
+    assert back.steps == (plan.PinVcpu(0, wanted[0], HOST), plan.ForgetBaseline(has))
 
 
 def test_a_plan_is_short_to_read():
     has = {0: HOST, 1: HOST, 2: CpuSet([5])}
     wanted = {0: CpuSet([1]), 1: CpuSet([1]), 2: CpuSet([6])}
-    assert str(plan.make(wanted, state(has), HOST)) == "vCPU pins 0-1: 0-7 → 1, 2: 5 → 6"
-    assert str(plan.make(has, state(has), HOST)) == "nothing to change"
+    assert str(plan.place(wanted, state(has), HOST)) == "vCPU pins 0-1: 0-7 → 1, 2: 5 → 6"
+    assert str(plan.place(has, state(has), HOST)) == "nothing to change"
 
 
 @given(sets, st.integers(1, 8), sets)

@@ -1,0 +1,41 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""How the documentation is built."""
+
+from kongming import version as kongming_version
+
+project = "Kongming"
+author = "The Kongming developers"
+project_copyright = "The Kongming developers"
+version = release = kongming_version.release()
+
+extensions = ["openstackdocstheme", "oslo_config.sphinxext"]
+exclude_patterns = ["**/*.inc"]
+pygments_style = "native"
+
+html_theme = "openstackdocs"
+# Nothing is to be taken from a git repository: releases are built without one.
+openstackdocs_auto_name = False
+openstackdocs_auto_version = False
+openstackdocs_repo_name = ""
+openstackdocs_use_storyboard = False
+
+man_pages = [
+    (
+        "cli/kongming-notification-handler",
+        "kongming-notification-handler",
+        "place this host's Nova guests as their metadata asks",
+        [author],
+        1,
+    ),
+]

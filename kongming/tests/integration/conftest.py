@@ -1,0 +1,152 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Real parts: a RabbitMQ, a libvirtd with QEMU guests, and the installed service."""
+
+import itertools
+import uuid
+
+import libvirt
+import pytest
+
+from kongming.hypervisor.connection import run_event_loop
+from kongming.tests.testbed import threads
+from kongming.tests.testbed.broker import Broker
+from kongming.tests.testbed.daemon import Daemon
+from kongming.tests.testbed.guest import destroy, start_guest
+from kongming.tests.testbed.libvirtd import Libvirtd
+from kongming.tests.testbed.nova import Nova
+from kongming.tests.testbed.process import wait_until
+
+KEY = "kongming-vcpu-pinning"
+_number = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory):
+    with Broker(tmp_path_factory.mktemp("rabbitmq")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def libvirtd(tmp_path_factory):
+    run_event_loop()
+    with Libvirtd(tmp_path_factory.mktemp("libvirt")) as libvirtd:
+        yield libvirtd
+
+
+@pytest.fixture(scope="session")
+def cpus():
+    """The host's online CPUs: to see a pin there must be two of them."""
+    online = sorted(threads.online_cpus())
+    assert len(online) >= 2, "on a single CPU no pin can be told from no pin"
+    return online
+
+
+class Guest:
+    """A running QEMU guest and the judgement of the kernel on it."""
+
+    def __init__(self, connection, **options):
+        self.uuid = str(uuid.uuid4())
+        self._connection = connection
+        self._options = options
+        self.start()
+
+    def start(self):
+        name = f"kongming-test-{self.uuid[:8]}"
+        self.domain = start_guest(self._connection, name, uuid=self.uuid, **self._options)
+
+    def affinity(self):
+        return threads.vcpu_affinity(self.uuid)
+
+    def wait_affinity(self, wanted):
+        """Wait until the threads of the vCPUs may run exactly there."""
+        wanted = {vcpu: frozenset(cpus) for vcpu, cpus in wanted.items()}
+        wait_until(lambda: self.affinity() == wanted, 30, f"affinity {wanted}")
+
+    def wait_on(self, cpu):
+        """Wait until all vCPUs may run on that one CPU only."""
+        self.wait_affinity({vcpu: [cpu] for vcpu in self.affinity()})
+
+
+class Cloud:
+    """One host of a cloud: its service, its guests, and Nova's notifications."""
+
+    def __init__(self, broker, libvirtd, root):
+        self.broker = broker
+        self.libvirtd = libvirtd
+        self.exchange = f"nova-{next(_number)}"
+        self.nova = Nova(broker.transport_url(), exchange=self.exchange)
+        self._root = root
+        self._connection = None
+        self._guests = []
+        self._daemons = []
+
+    def daemon(self, host="compute-1", options="", **arguments):
+        daemon = Daemon(
+            self._root / host,
+            transport_url=self.broker.transport_url(),
+            connection_uri=self.libvirtd.uri,
+            host=host,
+            options=f"[notification_handler]\nexchange = {self.exchange}\n"
+            f"pool = {self.exchange}.$host\n{options}",
+            **arguments,
+        )
+        self._daemons.append(daemon)
+        return daemon
+
+    def guest(self, **options):
+        if self._connection is None or not self._connection.isAlive():
+            self._connection = libvirt.open(self.libvirtd.uri)
+        self._guests.append(Guest(self._connection, **options))
+        return self._guests[-1]
+
+    def publish(self, guest, value, host="compute-1", event_type="instance.create.end"):
+        asked = {} if value is None else {KEY: value}
+        self.nova.publish(guest.uuid, host, asked, event_type)
+
+    def settle(self, daemon):
+        """Publish an event of a guest of its own and wait until it was answered.
+
+        Events are handled in their order: all before it have been, too.
+        """
+        marker = str(uuid.uuid4())
+        self.nova.publish(marker, daemon.host, {KEY: "0"})
+        wait_until(lambda: daemon.record(marker), 30, "the marker's event was handled")
+        self.nova.publish(marker, daemon.host, {}, "instance.delete.end")
+
+    def close(self):
+        for daemon in self._daemons:
+            daemon.stop()
+        if not self.libvirtd_answers():
+            self.libvirtd.start()
+        connection = libvirt.open(self.libvirtd.uri)
+        for domain in connection.listAllDomains():
+            destroy(domain)
+
+    def libvirtd_answers(self):
+        try:
+            libvirt.open(self.libvirtd.uri).close()
+        except libvirt.libvirtError:
+            return False
+        return True
+
+
+@pytest.fixture
+def cloud(broker, libvirtd, tmp_path):
+    cloud = Cloud(broker, libvirtd, tmp_path)
+    yield cloud
+    cloud.close()
+
+
+def everywhere(guest):
+    return {vcpu: threads.online_cpus() for vcpu in guest.affinity()}

@@ -1,0 +1,404 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The service on real parts: events in, the kernel's word on the threads out."""
+
+import json
+from pathlib import Path
+import uuid
+
+import kombu
+import pytest
+
+from kongming.tests import captures
+from kongming.tests.integration.conftest import KEY, everywhere
+from kongming.tests.testbed import threads
+from kongming.tests.testbed.process import wait_until
+
+TOKEN = "gAAAAABsecret-token"
+
+
+def publish_raw(cloud, body, content_type="application/json"):
+    """Publish bytes as they are, past oslo.messaging."""
+    host, port = cloud.broker.transport_url().split("@")[1].rstrip("/").split(":")
+    with kombu.Connection(f"amqp://guest:guest@{host}:{port}//") as connection:
+        connection.Producer().publish(
+            body,
+            exchange=cloud.exchange,
+            routing_key="versioned_notifications.info",
+            content_type=content_type,
+            content_encoding="utf-8",
+        )
+
+
+def test_a_created_guest_is_pinned_and_reported(cloud, cpus):
+    first, last = cpus[0], cpus[-1]
+    guest = cloud.guest(vcpus=4)
+    assert guest.affinity() == everywhere(guest)
+    with cloud.daemon() as daemon:
+        cloud.publish(guest, f"0-2:{first};3:{first},{last},^{first}")
+        guest.wait_affinity({0: {first}, 1: {first}, 2: {first}, 3: {last}})
+        daemon.wait_log(f"Instance {guest.uuid}: vCPU pins 0-2: ")
+        wait_until(lambda: daemon.record(guest.uuid).status == "applied", 10, "applied")
+        assert "WARNING" not in daemon.log()
+        assert "ERROR" not in daemon.log()
+
+
+def test_an_edit_is_carried_out_and_removal_returns_to_the_baseline(cloud, cpus):
+    guest = cloud.guest(vcpus=2)
+    with cloud.daemon() as daemon:
+        for cpu in (cpus[0], cpus[-1], cpus[0]):
+            cloud.publish(guest, str(cpu), event_type="instance.update")
+            guest.wait_on(cpu)
+        cloud.publish(guest, None, event_type="instance.update")
+        guest.wait_affinity(everywhere(guest))
+        wait_until(lambda: daemon.record(guest.uuid) is None, 10, "nothing is asked any more")
+        assert "baseline" not in guest.domain.XMLDesc()
+
+
+def test_an_event_of_another_host_is_ignored(cloud, cpus):
+    guest = cloud.guest()
+    with cloud.daemon() as daemon:
+        cloud.publish(guest, str(cpus[0]), host="compute-2")
+        cloud.settle(daemon)
+        assert guest.affinity() == everywhere(guest)
+        assert daemon.record(guest.uuid) is None
+        assert guest.uuid not in daemon.log()
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("0,x", "request_invalid"),
+        ("", "request_invalid"),
+        ("0,8191", "cpu_unknown"),
+        ("0:0;99:0", "vcpu_unknown"),
+    ],
+)
+def test_a_bad_value_is_refused_and_the_guest_left_as_it_was(cloud, cpus, value, reason):
+    guest = cloud.guest()
+    with cloud.daemon() as daemon:
+        cloud.publish(guest, value)
+        cloud.publish(guest, value)
+        daemon.wait_log(f"Instance {guest.uuid}: refused ({reason}): ")
+        cloud.settle(daemon)
+        assert guest.affinity() == everywhere(guest)
+        assert daemon.log().count("refused") == 1
+        cloud.publish(guest, str(cpus[0]))
+        guest.wait_on(cpus[0])
+        cloud.publish(guest, value, event_type="instance.update")
+        wait_until(lambda: daemon.record(guest.uuid).reason == reason, 10, "the refusal")
+        assert guest.affinity() == {0: {cpus[0]}, 1: {cpus[0]}}
+
+
+@pytest.mark.parametrize(
+    ("options", "reason", "says"),
+    [
+        ({"nova": False}, "not_nova", "was not made by Nova"),
+        ({"nova_numa": True}, "nova_owned", "NUMA topology"),
+        ({"single_threaded": True}, "pinning_unsupported", "in a single thread"),
+    ],
+)
+def test_a_guest_that_is_not_ours_to_pin_is_refused(cloud, cpus, options, reason, says):
+    guest = cloud.guest(**options)
+    before = guest.affinity()
+    with cloud.daemon() as daemon:
+        cloud.publish(guest, str(cpus[-1]))
+        daemon.wait_log(f"Instance {guest.uuid}: refused ({reason}): ")
+        assert says in daemon.log()
+        assert guest.affinity() == before
+        assert "baseline" not in guest.domain.XMLDesc()
+
+
+def test_three_services_each_act_on_their_own_events_only(cloud, cpus):
+    hosts = ["compute-1", "compute-2", "compute-3"]
+    guests = {host: cloud.guest() for host in hosts}
+    daemons = {host: cloud.daemon(host) for host in hosts}
+    for daemon in daemons.values():
+        daemon.start_soon()
+    for daemon in daemons.values():
+        daemon.wait_ready()
+    for host, guest in guests.items():
+        cloud.publish(guest, str(cpus[-1]), host=host)
+    for host, guest in guests.items():
+        guest.wait_on(cpus[-1])
+        cloud.settle(daemons[host])
+    for host, daemon in daemons.items():
+        for other, guest in guests.items():
+            assert (guest.uuid in daemon.log()) == (host == other)
+            assert (daemon.record(guest.uuid) is not None) == (host == other)
+
+
+def test_killed_between_storing_and_applying_nothing_is_lost(cloud, cpus):
+    guest = cloud.guest()
+    daemon = cloud.daemon()
+    daemon.start()
+    cloud.libvirtd.pause()
+    try:
+        cloud.publish(guest, str(cpus[-1]))
+        wait_until(lambda: daemon.record(guest.uuid), 30, "the event was stored")
+        daemon.kill()
+    finally:
+        cloud.libvirtd.resume()
+    assert guest.affinity() == everywhere(guest)
+    daemon.start()
+    guest.wait_on(cpus[-1])
+
+
+def test_an_event_that_came_while_the_service_was_down_is_not_lost(cloud, cpus):
+    guest = cloud.guest()
+    daemon = cloud.daemon()
+    daemon.start()
+    assert daemon.stop() == 0
+    cloud.publish(guest, str(cpus[-1]))
+    daemon.start()
+    guest.wait_on(cpus[-1])
+
+
+def test_the_broker_restarted(cloud, cpus):
+    guest = cloud.guest()
+    with cloud.daemon() as daemon:
+        cloud.broker.restart()
+        daemon.wait_log("RabbitMQ is back, listening again")
+        assert daemon.log().count("RabbitMQ is away") == 1
+        # The plain queue may be declared before the pool's is bound again.
+        wait_until(lambda: consumers(cloud, daemon) == 1, 30, "the service listens again")
+        cloud.publish(guest, str(cpus[-1]))
+        guest.wait_on(cpus[-1])
+        assert "Traceback" not in daemon.log()
+
+
+def consumers(cloud, daemon):
+    queue = cloud.broker.queues().get(f"{cloud.exchange}.{daemon.host}")
+    return queue.consumers if queue else 0
+
+
+def test_libvirtd_restarted_all_that_is_wanted_is_checked(cloud, cpus):
+    guest = cloud.guest()
+    with cloud.daemon() as daemon:
+        cloud.publish(guest, str(cpus[-1]))
+        guest.wait_on(cpus[-1])
+        cloud.libvirtd.stop()
+        daemon.wait_log("was lost: waiting for it")
+        threads.set_affinity(threads.vcpu_threads(guest.uuid)[0], [cpus[0]])
+        late = str(uuid.uuid4())
+        cloud.nova.publish(late, daemon.host, {KEY: "0"})
+        wait_until(lambda: daemon.record(late), 30, "events are taken meanwhile")
+        cloud.libvirtd.start()
+        guest.wait_on(cpus[-1])
+        daemon.wait_log("Connected to libvirt", times=2)
+        assert daemon.log().count("does not answer") == 1
+
+
+def test_broker_and_libvirtd_away_at_the_start(cloud, cpus):
+    guest = cloud.guest()
+    daemon = cloud.daemon()
+    cloud.broker.stop()
+    cloud.libvirtd.stop()
+    try:
+        daemon.start_soon()
+        daemon.wait_log("RabbitMQ is away")
+        daemon.wait_log("does not answer")
+        assert not daemon.is_ready()
+    finally:
+        cloud.broker.start()
+        cloud.libvirtd.start()
+    daemon.wait_ready(90)
+    assert daemon.log().count("RabbitMQ is away") == 1
+    assert daemon.log().count("does not answer") == 1
+    cloud.publish(guest, str(cpus[-1]))
+    guest.wait_on(cpus[-1])
+
+
+def test_sigterm_ends_it_and_loses_nothing(cloud, cpus):
+    guests = [cloud.guest() for _ in range(6)]
+    daemon = cloud.daemon()
+    daemon.start()
+    for guest in guests:
+        cloud.publish(guest, str(cpus[-1]))
+    assert daemon.stop(timeout=10) == 0
+    assert daemon.log().rstrip().endswith("that could not be understood")
+    daemon.start()
+    for guest in guests:
+        guest.wait_on(cpus[-1])
+
+
+def test_sigterm_ends_it_even_if_nobody_answers(cloud, cpus):
+    guest = cloud.guest()
+    daemon = cloud.daemon()
+    daemon.start()
+    cloud.broker.stop()
+    cloud.libvirtd.pause()
+    try:
+        daemon.wait_log("RabbitMQ is away")
+        assert daemon.stop(timeout=10) == 0
+    finally:
+        cloud.libvirtd.resume()
+        cloud.broker.start()
+    assert guest.affinity() == everywhere(guest)
+
+
+def test_sighup_takes_mutable_options_anew_and_loses_no_event(cloud, cpus):
+    guests = [cloud.guest(vcpus=1) for _ in range(6)]
+    with cloud.daemon() as daemon:
+        pid = daemon.process.pid
+        assert " DEBUG " not in daemon.log()
+        text = daemon.conf.read_text()
+        for number, guest in enumerate(guests):
+            debug = "[DEFAULT]\ndebug = true\n" if number % 2 == 0 else "[DEFAULT]\n"
+            daemon.conf.write_text(text.replace("[DEFAULT]\n", debug))
+            daemon.reload()
+            cloud.publish(guest, str(cpus[-1]))
+            daemon.wait_log("Configuration taken anew", times=number + 1)
+        for guest in guests:
+            guest.wait_on(cpus[-1])
+        assert " DEBUG kongming." in daemon.log()
+        daemon.conf.write_text("this is no configuration")
+        daemon.reload()
+        daemon.wait_log("Configuration not taken anew, the former stays")
+        cloud.publish(guests[0], str(cpus[0]))
+        guests[0].wait_on(cpus[0])
+        assert daemon.process.running
+        assert daemon.process.pid == pid
+        assert consumers(cloud, daemon) == 1
+
+
+def test_messages_that_nobody_can_read(cloud, cpus):
+    guest = cloud.guest()
+    good = next(iter(captures.bodies("01-create")))
+    text = json.dumps(good)
+    inner = json.loads(good["oslo.message"])
+    token = {"_context_auth_token": TOKEN}
+
+    def wrapped(message):
+        return json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(message)})
+
+    unreadable = [
+        text[: len(text) // 2] + TOKEN,
+        f"{TOKEN} is no JSON",
+        "",
+        "[1, 2, 3]",
+        '"text"',
+        "17",
+        "null",
+        json.dumps({"oslo.version": "99.0", "oslo.message": "{}"} | token),
+        json.dumps({"oslo.version": "2.0", "oslo.message": TOKEN}),
+        json.dumps({"oslo.version": "2.0", "oslo.message": 5} | token),
+        wrapped([TOKEN]),
+        wrapped(token),
+        wrapped(inner | token | {"payload": TOKEN}),
+        wrapped(inner | token | {"event_type": None}),
+        wrapped(inner | token | {"publisher_id": 5}),
+        wrapped(token | {"event_type": "instance.create.end", "payload": {"x": "y" * 1_000_000}}),
+        "x" * 1_000_000 + TOKEN,
+    ]
+    with cloud.daemon() as daemon:
+        for body in unreadable:
+            publish_raw(cloud, body)
+        publish_raw(cloud, text, content_type="text/plain")
+        publish_raw(cloud, text, content_type="application/x-python-serialize")
+        cloud.publish(guest, str(cpus[-1]))
+        guest.wait_on(cpus[-1])
+        log = daemon.log()
+        assert log.count(" WARNING ") == len(unreadable) + 2
+        assert log.count("can't be understood") == len(unreadable) + 2
+        assert f"({len(unreadable) + 2} so far)" in log
+        assert "Traceback" not in log
+        assert " ERROR " not in log
+        assert TOKEN not in log
+        assert max(len(line) for line in log.splitlines()) < 400
+        assert daemon.stop() == 0
+        queue = cloud.broker.queues()[f"{cloud.exchange}.{daemon.host}"]
+        assert (queue.ready, queue.unacked) == (0, 0)
+
+
+def test_a_priority_that_is_no_text_is_no_obstacle(cloud, cpus):
+    guest = cloud.guest()
+    with cloud.daemon():
+        payload = cloud.nova.payload(guest.uuid, "compute-1", {KEY: str(cpus[-1])})
+        message = {"event_type": "instance.create.end", "publisher_id": "nova-compute:compute-1"}
+        publish_raw(cloud, json.dumps(message | {"payload": payload, "priority": 5}))
+        guest.wait_on(cpus[-1])
+
+
+def test_all_captured_notifications_are_handled(cloud):
+    with cloud.daemon() as daemon:
+        for step in captures.STEPS:
+            for body in captures.bodies(step):
+                publish_raw(cloud, json.dumps(body))
+        cloud.settle(daemon)
+        assert " WARNING " not in daemon.log()
+        assert " ERROR " not in daemon.log()
+        assert daemon.log().count("has left this host, let go") == 3
+
+
+def test_a_guest_that_starts_anew_without_any_event_is_placed_again(cloud, cpus):
+    guest = cloud.guest()
+    with cloud.daemon():
+        cloud.publish(guest, str(cpus[-1]))
+        guest.wait_on(cpus[-1])
+        guest.domain.destroy()
+        guest.start()
+        guest.wait_on(cpus[-1])
+
+
+def test_a_topic_of_its_own_needs_no_pool(cloud, cpus):
+    guest = cloud.guest()
+    options = "topics = kongming.compute-1\n[DEFAULT]\n"
+    daemon = cloud.daemon()
+    text = daemon.conf.read_text().replace(
+        f"pool = {cloud.exchange}.$host\n", "pool =\n" + options
+    )
+    daemon.conf.write_text(text)
+    nova = type(cloud.nova)(
+        cloud.broker.transport_url(), exchange=cloud.exchange, topic="kongming.compute-1"
+    )
+    with daemon:
+        nova.publish(guest.uuid, "compute-1", {KEY: str(cpus[-1])})
+        guest.wait_on(cpus[-1])
+
+
+@pytest.mark.parametrize(
+    ("conf", "says"),
+    [
+        ("[DEFAULT]\nstate_path = /proc/nowhere\n", "make the directory"),
+        ("[oslo_messaging_notifications]\ntransport_url = nonsense://\n", "nonsense"),
+        ("[executor]\nworkers = many\n", "workers"),
+        ("[DEFAULT]\nhost = a b\n", "host"),
+        ("no section\n", "section"),
+    ],
+)
+def test_a_wrong_configuration_is_one_clear_line(cloud, conf, says):
+    daemon = cloud.daemon()
+    state = "" if "state_path" in conf else f"[DEFAULT]\nstate_path = {daemon.state_path}\n"
+    daemon.conf.write_text(state + conf)
+    daemon.process.start()
+    wait_until(lambda: not daemon.process.running, 30, "it ended")
+    assert daemon.process.terminate() in (1, 2)
+    assert says in daemon.log()
+    assert "Traceback" not in daemon.log()
+
+
+def test_the_same_user_may_not_run_it_twice(cloud):
+    with cloud.daemon() as daemon:
+        second = cloud.daemon()
+        second.process.log = second.process.log.with_name("second")
+        second.process.start()
+        wait_until(lambda: not second.process.running, 30, "the second one ended")
+        assert "another Kongming service runs" in second.log()
+        assert daemon.process.running
+
+
+def test_idle_it_has_one_process(cloud):
+    with cloud.daemon() as daemon:
+        pid = daemon.process.pid
+        assert Path(f"/proc/{pid}/task/{pid}/children").read_text() == ""
