@@ -29,20 +29,23 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
 
 
 def set_library_defaults() -> None:
-    """Set those defaults of the libraries' options that differ for us.
+    """Set those of the libraries' defaults that differ for us.
 
     Prefetch: with 1, a connection lost between handling and acknowledging
     an event can leave the listener waiting for ever; with 0, a backlog is
     read into memory whole. Log level: the launcher warns of running in one
-    process, which is what we want.
+    process, which is what we want. The driver's longest wait for a message:
+    its 5 s would be the time that each stop takes.
     """
     # Imported here: the choice of oslo.service's backend must come first.
     from oslo_log import log
-    from oslo_messaging._drivers import impl_rabbit
+    from oslo_messaging._drivers import amqpdriver, impl_rabbit
     from oslo_service import _options
 
     levels = [level for level in log.get_default_log_levels() if "oslo_service" not in level]
     log.set_defaults(default_log_levels=[*levels, "oslo_service=ERROR"])
 
     cfg.set_defaults(impl_rabbit.rabbit_opts, rabbit_qos_prefetch_count=100)
+    # No option: the range of one of impl_rabbit's depends on what it was before.
+    amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MAX = 1.0
     cfg.set_defaults(_options.service_opts, graceful_shutdown_timeout=9)

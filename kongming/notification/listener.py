@@ -25,7 +25,6 @@ from typing import Any
 from oslo_config import cfg
 import oslo_messaging
 from oslo_messaging import dispatcher
-from oslo_messaging._drivers import amqpdriver
 from oslo_messaging.notify import listener
 
 from kongming import exception
@@ -35,10 +34,6 @@ from kongming.notification.driver_log import DriverLog
 LOG = logging.getLogger(__name__)
 
 _RETRY_MAX = 30.0
-
-# For so long at most the driver does not look up from waiting for messages:
-# its 5 s would be the time that each stop takes.
-amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MAX = 1.0
 
 
 class Listener:
