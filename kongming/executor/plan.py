@@ -30,7 +30,8 @@ class GuestState:
     """What a guest has now.
 
     :ivar pins: the cpuset that libvirt was told for each vCPU.
-    :ivar affinity: where the threads of the plugged-in vCPUs really may run.
+    :ivar affinity: where the threads of the plugged-in vCPUs really may run;
+        vCPUs whose pins differ from what is wanted may be left out.
     :ivar baseline: the pins before Kongming first touched the guest; None if
         it never did.
     """
@@ -120,10 +121,6 @@ class Plan:
     def pins(self) -> tuple[PinVcpu, ...]:
         """Give those steps that pin a vCPU."""
         return tuple(step for step in self.steps if isinstance(step, PinVcpu))
-
-    def cpus(self) -> CpuSet:
-        """Give all host CPUs that the plan makes use of."""
-        return CpuSet(cpu for pin in self.pins() for cpu in pin.wanted)
 
     def __str__(self) -> str:
         return f"vCPU pins {_changes(self.pins())}" if self.pins() else "nothing to change"

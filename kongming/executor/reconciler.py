@@ -89,36 +89,22 @@ class Reconciler:
             self._return_to_baseline(record, guest, definition)
         else:
             try:
-                self._place(record, record.asked, guest, definition)
+                done = _place(record, record.asked, guest, definition)
             except exception.Refused:
                 self._fall_back(record, guest, definition)
                 raise
             self._store.report(record, Status.APPLIED, accepted=record.asked)
+            _log_placed(record, done)
 
     def _fall_back(self, record: Record, guest: Guest, definition: Definition) -> None:
         """Keep in force what was accepted last, as long as it can be."""
         if record.accepted and record.accepted != record.asked:
             with contextlib.suppress(exception.Refused):
-                self._place(record, record.accepted, guest, definition)
-
-    def _place(
-        self, record: Record, allocation: Allocation, guest: Guest, definition: Definition
-    ) -> None:
-        guard.check_guest(definition)
-        if allocation.vcpu_pinning is None:
-            return
-        wanted = allocation.vcpu_pinning.resolve(definition.vcpus)
-        no_longer = _no_longer_asked(record, definition, wanted)
-        steps = plan.place(wanted | no_longer, _state(guest, definition), guest.host.online)
-        asked = CpuSet(cpu for pin in steps.pins() if pin.vcpu in wanted for cpu in pin.wanted)
-        guard.check_cpus(asked, guest.host)
-        if steps:
-            carry_out(steps, guest)
-            LOG.info("Instance %s: %s (applied, seen on the threads)", record.instance_uuid, steps)
+                _log_placed(record, _place(record, record.accepted, guest, definition))
 
     def _return_to_baseline(self, record: Record, guest: Guest, definition: Definition) -> None:
         if definition.baseline is not None:
-            state = _state(guest, definition)
+            state = _state(guest, definition, definition.baseline)
             steps = plan.restore(definition.baseline, state, guest.host.online)
             carry_out(steps, guest)
             LOG.info(
@@ -134,6 +120,29 @@ class Reconciler:
         # back with its pins.
         if record.asked is not None:
             self._store.report(record, Status.ABSENT, absent)
+
+
+def _place(
+    record: Record, allocation: Allocation, guest: Guest, definition: Definition
+) -> plan.Plan:
+    """Bring a guest to an allocation; give what was done for it."""
+    guard.check_guest(definition)
+    wanted = {}
+    if allocation.vcpu_pinning is not None:
+        wanted = allocation.vcpu_pinning.resolve(definition.vcpus)
+    all_wanted = wanted | _no_longer_asked(record, definition, wanted)
+    state = _state(guest, definition, all_wanted)
+    steps = plan.place(all_wanted, state, guest.host.online)
+    asked = CpuSet(cpu for pin in steps.pins() if pin.vcpu in wanted for cpu in pin.wanted)
+    guard.check_cpus(asked, guest.host)
+    if steps:
+        carry_out(steps, guest)
+    return steps
+
+
+def _log_placed(record: Record, done: plan.Plan) -> None:
+    if done:
+        LOG.info("Instance %s: %s (applied, seen on the threads)", record.instance_uuid, done)
 
 
 def carry_out(steps: plan.Plan, guest: Guest) -> None:
@@ -153,8 +162,8 @@ def carry_out(steps: plan.Plan, guest: Guest) -> None:
                 f"libvirt reported success, but {differences}; look for a cgroup above the "
                 "guest's that allows fewer CPUs, and for others who pin it"
             )
-    except exception.Failed as failure:
-        raise type(failure)(f"{failure}; {_undo(begun, guest)}") from failure
+    except (exception.Failed, exception.Refused) as error:
+        raise type(error)(f"{error}; {_undo(begun, guest)}") from error
 
 
 def _undo(begun: list[plan.Step], guest: Guest) -> str:
@@ -170,7 +179,11 @@ def _undo(begun: list[plan.Step], guest: Guest) -> str:
     return "the guest is as it was before"
 
 
-def _state(guest: Guest, definition: Definition) -> plan.GuestState:
+def _state(guest: Guest, definition: Definition, wanted: Mapping[int, CpuSet]) -> plan.GuestState:
+    """Observe the threads too, unless every vCPU is to be pinned in any case."""
+    known = definition.baseline is not None
+    if known and all(definition.pins[vcpu] != cpus for vcpu, cpus in wanted.items()):
+        return plan.GuestState(definition.pins, {}, definition.baseline)
     return plan.GuestState(definition.pins, guest.affinity(), definition.baseline)
 
 

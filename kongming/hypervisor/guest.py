@@ -47,8 +47,9 @@ class Guest:
     :ivar host: the host's CPUs as they were when the guest was looked up.
 
     Every method raises ``GuestAbsent`` if the domain is no longer running,
-    ``HypervisorUnavailable`` if libvirt went away, and ``StepFailed`` with
-    libvirt's code and words for any other error.
+    ``HypervisorUnavailable`` if libvirt went away, ``PinningUnsupported`` if
+    the vCPUs have no threads of their own, and ``StepFailed`` with libvirt's
+    code and words for any other error.
     """
 
     def __init__(self, domain: Any, host: HostCpus) -> None:
@@ -65,22 +66,9 @@ class Guest:
         """Read where the vCPU threads really may run, by the kernel's word.
 
         :returns: vCPU → cpuset, for the vCPUs that are plugged in.
-        :raises PinningUnsupported: if the vCPUs have no threads of their own.
         """
         with self._translated("reading the threads' affinity"):
-            try:
-                info, maps = self._domain.vcpus()
-            except libvirt.libvirtError as error:
-                if (
-                    error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID
-                    and self._domain.isActive()
-                ):
-                    raise exception.PinningUnsupported(
-                        f"libvirt can't pin this guest's vCPUs ({error.get_error_message()}): "
-                        "QEMU emulates them all in a single thread; run the guest with KVM, or "
-                        "with multi-threaded emulation"
-                    ) from error
-                raise
+            info, maps = self._domain.vcpus()
         return {
             vcpu[0]: CpuSet.from_cpumap(cpumap) for vcpu, cpumap in zip(info, maps, strict=True)
         }
@@ -130,6 +118,11 @@ def raise_translated(error: libvirt.libvirtError, doing: str, domain: Any) -> No
         raise exception.GuestAbsent("the domain is not running") from error
     if not is_alive(domain.connect()):
         raise exception.HypervisorUnavailable(f"libvirt went away while {doing}") from error
+    if code == libvirt.VIR_ERR_OPERATION_INVALID and "affinity" in message:
+        raise exception.PinningUnsupported(
+            f"libvirt can't pin this guest's vCPUs ({message}): QEMU emulates them all in a "
+            "single thread; run the guest with KVM, or with multi-threaded emulation"
+        ) from error
     raise exception.StepFailed(f"{doing}: libvirt error {code}: {message}") from error
 
 
