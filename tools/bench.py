@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import json
 import os
 from pathlib import Path
+import signal
 import statistics
 import subprocess
 import sys
@@ -252,6 +253,8 @@ def _publish_foreign(bed: Bed, exchange: str, events: int) -> None:
     with kombu.Connection(_amqp(bed.broker.transport_url())) as connection:
         producer = connection.Producer()
         for number in range(events):
+            # oslo.messaging drops what it takes for the same message again.
+            message["_unique_id"] = uuid.uuid4().hex
             body = {"oslo.version": "2.0", "oslo.message": json.dumps(message)}
             producer.publish(body, exchange=exchange, routing_key=ROUTING_KEY, serializer="json")
             if number % 500 == 499:
@@ -407,6 +410,8 @@ def main() -> int:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--floor"]:
         run_floor(*sys.argv[2:])
+    # Ended from outside, it still ends what it has started.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     status = main()
     sys.stdout.flush()
     # libvirt's event loop has no end: Python would tear its thread down in mid-work.

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 import os
 from pathlib import Path
+import signal
 import subprocess
 import sys
 import tempfile
@@ -215,6 +216,8 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    # Ended from outside, it still ends what it has started.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     status = main(sys.argv[1:])
     sys.stdout.flush()
     # libvirt's event loop has no end: Python would tear its thread down in mid-work.

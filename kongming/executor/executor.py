@@ -23,6 +23,7 @@ import logging
 from pathlib import Path
 import threading
 import time
+from typing import IO
 
 from kongming import exception
 from kongming.allocation import Allocation
@@ -87,6 +88,9 @@ class Executor:
         for worker in self._workers:
             worker.join(max(0.0, deadline - time.monotonic()))
         self._hypervisor.stop()
+        if not any(worker.is_alive() for worker in self._workers):
+            self._store.close()
+        self._lock.close()
 
     def ask(self, instance_uuid: str, allocation: Allocation) -> None:
         """Want ``allocation`` for an instance from now on.
@@ -153,7 +157,7 @@ class Executor:
         return False
 
 
-def _lock(state_path: Path) -> object:
+def _lock(state_path: Path) -> IO[str]:
     """Keep a second executor away from the same state, until we end.
 
     :raises StoreUnavailable: if there is one, or the directory is unusable.

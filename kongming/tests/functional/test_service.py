@@ -18,6 +18,7 @@ The test driver has 8 CPUs, of which 0, 2 and 4 are online.
 import contextlib
 import itertools
 import logging
+import sqlite3
 import time
 import uuid
 
@@ -73,7 +74,6 @@ class Cloud:
     def stop(self):
         if self.service is not None:
             self.service.stop()
-            self.service._executor._lock.close()
             self.service._executor._hypervisor._thread.join(10)
         self.service = None
 
@@ -311,6 +311,18 @@ def test_what_is_wanted_is_brought_about_after_a_restart(cloud):
     guest.pinVcpu(0, (True,) * 8)
     cloud.start()
     wait_for(lambda: pins(guest) == [{2}] * 4)
+
+
+def test_events_wait_while_the_store_is_unusable(cloud, caplog):
+    guest = cloud.guest()
+    store = sqlite3.connect(cloud.service._executor._store._path, isolation_level=None)
+    store.execute("BEGIN EXCLUSIVE")
+    cloud.publish(guest, kongming_vcpu_pinning="2")
+    wait_for(lambda: "Events wait in their queue" in caplog.text)
+    assert pins(guest) == [EVERYWHERE] * 4
+    store.execute("ROLLBACK")
+    wait_for(lambda: pins(guest) == [{2}] * 4)
+    assert len(warnings(caplog)) == 1
 
 
 def test_a_second_service_on_the_same_state_is_refused(cloud):

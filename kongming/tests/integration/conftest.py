@@ -91,15 +91,14 @@ class Cloud:
         self._guests = []
         self._daemons = []
 
-    def daemon(self, host="compute-1", options="", **arguments):
+    def daemon(self, host="compute-1", options="", transport_url=None):
         daemon = Daemon(
             self._root / host,
-            transport_url=self.broker.transport_url(),
+            transport_url=transport_url or self.broker.transport_url(),
             connection_uri=self.libvirtd.uri,
             host=host,
             options=f"[notification_handler]\nexchange = {self.exchange}\n"
             f"pool = {self.exchange}.$host\n{options}",
-            **arguments,
         )
         self._daemons.append(daemon)
         return daemon

@@ -22,7 +22,9 @@ import pytest
 from kongming.tests import captures
 from kongming.tests.integration.conftest import KEY, everywhere
 from kongming.tests.testbed import threads
-from kongming.tests.testbed.process import wait_until
+from kongming.tests.testbed.broker import Broker
+from kongming.tests.testbed.nova import Nova
+from kongming.tests.testbed.process import free_port, wait_until
 
 TOKEN = "gAAAAABsecret-token"
 
@@ -363,12 +365,51 @@ def test_a_topic_of_its_own_needs_no_pool(cloud, cpus):
         f"pool = {cloud.exchange}.$host\n", "pool =\n" + options
     )
     daemon.conf.write_text(text)
-    nova = type(cloud.nova)(
-        cloud.broker.transport_url(), exchange=cloud.exchange, topic="kongming.compute-1"
-    )
+    url = cloud.broker.transport_url()
+    nova = Nova(url, exchange=cloud.exchange, topic="kongming.compute-1")
     with daemon:
         nova.publish(guest.uuid, "compute-1", {KEY: str(cpus[-1])})
         guest.wait_on(cpus[-1])
+
+
+def test_a_transport_url_of_a_vhost_and_several_hosts(cloud, cpus):
+    guest = cloud.guest()
+    cloud.broker.add_vhost("cloud")
+    url = cloud.broker.transport_url("cloud")
+    nobody = f"rabbit://guest:guest@127.0.0.1:{free_port()},"
+    nova = Nova(url, exchange=cloud.exchange)
+    with cloud.daemon(transport_url=url.replace("rabbit://", nobody)):
+        nova.publish(guest.uuid, "compute-1", {KEY: str(cpus[-1])})
+        guest.wait_on(cpus[-1])
+
+
+def test_a_broker_with_tls(cloud, cpus, tmp_path_factory):
+    guest = cloud.guest()
+    with Broker(tmp_path_factory.mktemp("tls"), tls=True) as broker:
+        nova = Nova(broker.transport_url(), exchange=cloud.exchange)
+        with cloud.daemon(
+            transport_url=f"rabbit://guest:guest@127.0.0.1:{broker.tls_port}/",
+            options=f"[oslo_messaging_rabbit]\nssl = true\nssl_ca_file = {broker.ca_file}\n",
+        ):
+            nova.publish(guest.uuid, "compute-1", {KEY: str(cpus[-1])})
+            guest.wait_on(cpus[-1])
+
+
+def test_durable_queues_as_in_nova_conf(cloud, cpus):
+    guest = cloud.guest()
+    durable = "[oslo_messaging_rabbit]\namqp_durable_queues = true\n"
+    first = cloud.daemon(options=durable)
+    first.start()
+    assert first.stop() == 0
+    other = cloud.daemon("compute-2")
+    other.start_soon()
+    other.wait_log("amqp_durable_queues and rabbit_quorum_queue must be as in nova.conf")
+    assert other.stop() == 0
+    nova = Nova(cloud.broker.transport_url(), exchange=cloud.exchange, durable=True)
+    nova.publish(guest.uuid, "compute-1", {KEY: str(cpus[-1])})
+    cloud.broker.restart()
+    first.start()
+    guest.wait_on(cpus[-1])
 
 
 @pytest.mark.parametrize(

@@ -44,11 +44,17 @@ class Queue(NamedTuple):
 
 
 class Broker:
-    """A RabbitMQ node that keeps everything in `root`; a context manager."""
+    """A RabbitMQ node that keeps everything in `root`; a context manager.
 
-    def __init__(self, root: Path) -> None:
+    :param tls: whether it also listens with TLS, on `tls_port`, with the
+        certificate `ca_file`, made for it
+    """
+
+    def __init__(self, root: Path, *, tls: bool = False) -> None:
         self.root = root
         self.port = free_port()
+        self.tls_port = free_port() if tls else None
+        self.ca_file = root / "certificate.pem"
         self._environment = _environment(root, self.port)
         self._epmd = Process(
             [
@@ -83,6 +89,8 @@ class Broker:
         for folder in ("home", "mnesia", "log", "plugins"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         (self.root / "enabled_plugins").write_text("[].\n")
+        if self.tls_port is not None:
+            self._offer_tls()
         _link_applications(self.root / "plugins")
         if not self._epmd.running:
             self._epmd.start()
@@ -131,6 +139,25 @@ class Broker:
             row["name"]: Queue(*(row[column] for column in columns[1:]))
             for row in json.loads(listed)
         }
+
+    def _offer_tls(self) -> None:
+        key = self.root / "key.pem"
+        subprocess.run(
+            [
+                *(find_program("openssl", "openssl"), "req", "-x509", "-nodes", "-days", "2"),
+                *("-newkey", "rsa:2048", "-subj", "/CN=localhost"),
+                *("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
+                *("-keyout", str(key), "-out", str(self.ca_file)),
+            ],
+            check=True,
+            capture_output=True,
+        )
+        (self.root / "rabbitmq.conf").write_text(
+            f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}\n"
+            f"ssl_options.cacertfile = {self.ca_file}\n"
+            f"ssl_options.certfile = {self.ca_file}\n"
+            f"ssl_options.keyfile = {key}\n"
+        )
 
     def _control(self, *arguments: str) -> str:
         done = subprocess.run(

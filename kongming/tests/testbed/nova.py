@@ -31,13 +31,25 @@ class Nova:
 
     :param transport_url: oslo.messaging's URL of the broker.
     :param exchange: Nova's control exchange.
+    :param durable: whether nova.conf says ``amqp_durable_queues``.
     """
 
-    def __init__(self, transport_url: str, *, exchange: str = "nova", topic: str = TOPIC) -> None:
-        self._conf = cfg.ConfigOpts()
-        self._conf([], default_config_files=[], default_config_dirs=[])
+    def __init__(
+        self,
+        transport_url: str,
+        *,
+        exchange: str = "nova",
+        topic: str = TOPIC,
+        durable: bool = False,
+    ) -> None:
+        conf = cfg.ConfigOpts()
+        conf([], default_config_files=[], default_config_dirs=[])
         oslo_messaging.set_transport_defaults(exchange)
-        transport = oslo_messaging.get_notification_transport(self._conf, transport_url)
+        if durable:
+            # Makes the driver register its options.
+            oslo_messaging.get_notification_transport(conf, "rabbit://")
+            conf.set_override("amqp_durable_queues", True, "oslo_messaging_rabbit")
+        transport = oslo_messaging.get_notification_transport(conf, transport_url)
         self._notifier = oslo_messaging.Notifier(transport, driver="messagingv2", topics=[topic])
         self._created = captures.message("01-create", "instance.create.end")
 
