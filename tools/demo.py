@@ -204,7 +204,7 @@ def main(arguments: list[str]) -> int:
     if "--services" not in arguments and INSIDE not in arguments:
         with tempfile.TemporaryDirectory(prefix="kongming-demo-") as root:
             command = without_kvm([sys.executable, __file__, INSIDE], Path(root))
-            quiet = {**os.environ, "LIBVIRT_LOG_OUTPUTS": "4:stderr"}
+            quiet = {**os.environ, "LIBVIRT_LOG_OUTPUTS": f"3:file:{root}/libvirt.log"}
             return subprocess.run(command, env=quiet, check=False).returncode
     stage = services if "--services" in arguments else embedded
     with tempfile.TemporaryDirectory(prefix="kongming-demo-") as root, stage(Path(root)) as cloud:

@@ -407,6 +407,8 @@ def test_durable_queues_as_in_nova_conf(cloud, cpus):
     assert other.stop() == 0
     nova = Nova(cloud.broker.transport_url(), exchange=cloud.exchange, durable=True)
     nova.publish(guest.uuid, "compute-1", {KEY: str(cpus[-1])})
+    name = f"{cloud.exchange}.{first.host}"
+    wait_until(lambda: cloud.broker.queues()[name].ready == 1, 30, "the broker has the event")
     cloud.broker.restart()
     first.start()
     guest.wait_on(cpus[-1])
