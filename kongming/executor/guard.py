@@ -18,7 +18,7 @@ Functions without side effects; each raises a refusal with its reason.
 from kongming import exception
 from kongming.cpuset import CpuSet
 from kongming.hypervisor.definition import Definition
-from kongming.hypervisor.guest import HostCpus
+from kongming.hypervisor.host import HostCpus
 
 
 def check_guest(definition: Definition) -> None:

@@ -133,8 +133,8 @@ def _place(
     all_wanted = wanted | _no_longer_asked(record, definition, wanted)
     state = _state(guest, definition, all_wanted)
     steps = plan.place(all_wanted, state, guest.host.online)
-    asked = CpuSet(cpu for pin in steps.pins() if pin.vcpu in wanted for cpu in pin.wanted)
-    guard.check_cpus(asked, guest.host)
+    if steps or allocation != record.accepted:
+        guard.check_cpus(CpuSet(cpu for cpus in wanted.values() for cpu in cpus), guest.host)
     if steps:
         carry_out(steps, guest)
     return steps

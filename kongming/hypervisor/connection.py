@@ -27,8 +27,8 @@ import libvirt
 
 from kongming import exception
 from kongming.backoff import Backoff
-from kongming.cpuset import CpuSet
-from kongming.hypervisor.guest import Guest, HostCpus, is_alive
+from kongming.hypervisor import host
+from kongming.hypervisor.guest import Guest, is_alive
 
 LOG = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class Connection:
         on_guest_start: Callable[[str], None],
     ) -> None:
         self._uri = uri
+        self._here = host.is_here(uri)
         self._keepalive = keepalive
         self._on_connect = on_connect
         self._on_guest_start = on_guest_start
@@ -87,7 +88,7 @@ class Connection:
             domain = connection.lookupByUUIDString(instance_uuid)
             if domain.ID() == _NOT_RUNNING:
                 raise exception.GuestAbsent("the domain is not running")
-            count, online, _number = connection.getCPUMap()
+            cpus = host.read_sysfs() if self._here else host.read_libvirt(connection)
         except libvirt.libvirtError as error:
             if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 raise exception.GuestAbsent("there is no such domain on this host") from error
@@ -98,7 +99,7 @@ class Connection:
             raise exception.Failed(
                 f"libvirt error {error.get_error_code()}: {error.get_error_message()}"
             ) from error
-        return Guest(domain, HostCpus(count, CpuSet.from_cpumap(online)))
+        return Guest(domain, cpus)
 
     def _run(self) -> None:
         backoff = Backoff(maximum=_RECONNECT_MAX)

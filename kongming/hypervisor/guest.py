@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import libvirt
@@ -27,18 +26,7 @@ import libvirt
 from kongming import exception
 from kongming.cpuset import CpuSet
 from kongming.hypervisor import definition
-
-
-@dataclass(frozen=True, slots=True)
-class HostCpus:
-    """The host's CPUs.
-
-    :ivar count: how many ids there are: 0 to ``count`` - 1.
-    :ivar online: those that can run something now.
-    """
-
-    count: int
-    online: CpuSet
+from kongming.hypervisor.host import HostCpus
 
 
 class Guest:

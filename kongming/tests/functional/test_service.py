@@ -203,6 +203,7 @@ def test_an_edit_moves_and_removal_returns_to_the_baseline(cloud, caplog):
         ("0,x", "request_invalid"),
         ("0,8", "cpu_unknown"),
         ("0-2", "cpu_offline"),
+        ("0-7", "cpu_offline"),
         ("4:0", "vcpu_unknown"),
     ],
 )

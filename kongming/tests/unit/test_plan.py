@@ -20,7 +20,7 @@ from kongming import exception
 from kongming.cpuset import CpuSet
 from kongming.executor import guard, plan
 from kongming.hypervisor.definition import Definition
-from kongming.hypervisor.guest import HostCpus
+from kongming.hypervisor.host import HostCpus
 
 HOST = CpuSet(range(8))
 

@@ -20,7 +20,7 @@ from kongming import exception
 from kongming.cpuset import CpuSet
 from kongming.executor import plan
 from kongming.executor.reconciler import carry_out
-from kongming.hypervisor.guest import HostCpus
+from kongming.hypervisor.host import HostCpus
 
 HOST = HostCpus(4, CpuSet(range(4)))
 
