@@ -398,17 +398,22 @@ def test_a_broker_with_tls(cloud, cpus, tmp_path_factory):
 def test_durable_queues_as_in_nova_conf(cloud, cpus):
     guest = cloud.guest()
     durable = "[oslo_messaging_rabbit]\namqp_durable_queues = true\n"
-    first = cloud.daemon(options=durable)
+    # Nova's plain queue, which others have declared, is that of the vhost.
+    cloud.broker.add_vhost("durable")
+    url = cloud.broker.transport_url("durable")
+    first = cloud.daemon(options=durable, transport_url=url)
     first.start()
     assert first.stop() == 0
-    other = cloud.daemon("compute-2")
+    other = cloud.daemon("compute-2", transport_url=url)
     other.start_soon()
     other.wait_log("amqp_durable_queues and rabbit_quorum_queue must be as in nova.conf")
     assert other.stop() == 0
-    nova = Nova(cloud.broker.transport_url(), exchange=cloud.exchange, durable=True)
+    nova = Nova(url, exchange=cloud.exchange, durable=True)
     nova.publish(guest.uuid, "compute-1", {KEY: str(cpus[-1])})
     name = f"{cloud.exchange}.{first.host}"
-    wait_until(lambda: cloud.broker.queues()[name].ready == 1, 30, "the broker has the event")
+    wait_until(
+        lambda: cloud.broker.queues("durable")[name].ready == 1, 30, "the broker has the event"
+    )
     cloud.broker.restart()
     first.start()
     guest.wait_on(cpus[-1])
