@@ -59,7 +59,8 @@ def in_namespace(
 
 def in_namespace_of(process: int, command: Sequence[str], cgroup: Cgroup) -> list[str]:
     """The command line that runs a command where a process of `in_namespace` is."""
-    nsenter = [find_program("nsenter", "util-linux"), "--mount", "--cgroup"]
+    # Its root, too: where we run in a changed root, the namespace's is another.
+    nsenter = [find_program("nsenter", "util-linux"), "--mount", "--cgroup", "--root"]
     joins = [_join(home) for home in cgroup.homes]
     return [*_shell(joins), *nsenter, "--target", str(process), *command]
 
