@@ -225,7 +225,8 @@ def memory(bed: Bed, events: int) -> list[Row]:
 
     def row(what: str, values: Sequence[float], unit: str, goal: str) -> Row:
         ours, bare = values
-        ratio = f"{ours / bare:.2f}" if bare else ""
+        # What is next to nothing has no ratio worth the name.
+        ratio = f"{ours / bare:.2f}" if bare > 1 else ""
         return Row(what, f"{ours:.2f} {unit}", f"{bare:.2f} {unit}", ratio, goal)
 
     return [
