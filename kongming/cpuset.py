@@ -118,7 +118,9 @@ class CpuSet(Set[int]):
 
 def shown(text: str) -> str:
     """Quote a piece of a request for a message: ASCII, short, on one line."""
-    return ascii(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…")
+    # Cut after quoting: an escape may be ten times as long as its character.
+    quoted = ascii(text[: _SHOWN + 1])
+    return quoted if len(quoted) <= _SHOWN + 2 else f"{quoted[:_SHOWN]}...{quoted[0]}"
 
 
 def _parse_item(item: str, position: int) -> tuple[int, int, bool]:

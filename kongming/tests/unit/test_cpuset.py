@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import pytest
 
 from kongming import exception
-from kongming.cpuset import MAX_ID, CpuSet
+from kongming.cpuset import MAX_ID, CpuSet, shown
 
 ids = st.integers(0, MAX_ID)
 cpusets = st.frozensets(ids, min_size=1, max_size=40).map(CpuSet)
@@ -113,6 +113,15 @@ def test_refusal_names_item_and_position(text, says):
         CpuSet.parse(text)
     assert says in str(refusal.value)
     assert refusal.value.reason == "request_invalid"
+
+
+@pytest.mark.parametrize("character", ["x", "\u0100", "\U0001f600", "'"])
+def test_a_quoted_item_is_short_whatever_it_holds(character):
+    assert shown(character) == ascii(character)
+    for length in range(200):
+        quoted = shown(character * length)
+        assert len(quoted) <= 44
+        assert quoted[0] == quoted[-1]
 
 
 def test_offset_is_added_to_positions():
