@@ -172,8 +172,8 @@ def _undo(begun: list[plan.Step], guest: Guest) -> str:
     for step in reversed(begun):
         try:
             step.undo(guest)
-        except exception.Failed as failure:
-            kept.append(f"{step} ({failure})")
+        except (exception.Failed, exception.Refused) as error:
+            kept.append(f"{step} ({error})")
     if kept:
         return f"undone, except {', '.join(kept)}"
     return "the guest is as it was before"

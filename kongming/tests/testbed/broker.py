@@ -22,11 +22,10 @@ import os
 from pathlib import Path
 import socket
 import subprocess
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 from urllib.parse import quote
 
-from kongming.tests.testbed.process import Process, find_program, free_port
+from kongming.tests.testbed.process import Process, Service, find_program, free_port
 
 # The commands of the same names in PATH switch to the rabbitmq user first.
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
@@ -43,7 +42,7 @@ class Queue(NamedTuple):
     consumers: int
 
 
-class Broker:
+class Broker(Service):
     """A RabbitMQ node that keeps everything in `root`; a context manager.
 
     :param tls: whether it also listens with TLS, on `tls_port`, with the
@@ -67,22 +66,6 @@ class Broker:
         self._node = Process(
             [_program("rabbitmq-server")], root / "rabbitmq.log", self._environment
         )
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self._end()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._end()
 
     def start(self) -> None:
         """Return when the node has booted and takes connections."""

@@ -23,16 +23,14 @@ from pathlib import Path
 import signal
 import socket
 import sys
-from types import TracebackType
-from typing import Self
 
 from kongming.executor.store import Record, Store
-from kongming.tests.testbed.process import Process, wait_until
+from kongming.tests.testbed.process import Process, Service, wait_until
 
 NAME = "kongming-notification-handler"
 
 
-class Daemon:
+class Daemon(Service):
     """One service; its configuration, state and log are in ``root``.
 
     :param options: what kongming.conf holds besides, as the text of it.
@@ -68,19 +66,6 @@ class Daemon:
             root / "log",
             {**os.environ, "NOTIFY_SOCKET": f"@{self._address}", **(env or {})},
         )
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-        self._notified.close()
 
     def start(self) -> None:
         """Start it and return when it has said READY."""
@@ -122,6 +107,10 @@ class Daemon:
     def wait_log(self, text: str, times: int = 1, timeout: float = 30) -> None:
         """Wait until it has logged a text so many times."""
         wait_until(lambda: self.log().count(text) >= times, timeout, f"{text!r} in the log")
+
+    def _end(self) -> None:
+        self.stop()
+        self._notified.close()
 
     def record(self, instance_uuid: str) -> Record | None:
         """Read what it keeps of an instance."""

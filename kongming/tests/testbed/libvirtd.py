@@ -22,8 +22,6 @@ from pathlib import Path
 import shutil
 import socket
 import tempfile
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote
 import uuid
 
@@ -31,7 +29,7 @@ import libvirt
 
 from kongming.tests.testbed.cgroup import Cgroup
 from kongming.tests.testbed.namespace import in_namespace, in_namespace_of
-from kongming.tests.testbed.process import Process, find_program
+from kongming.tests.testbed.process import Process, Service, find_program
 from kongming.tests.testbed.qemu import QEMU_CONF, empty_file, masked_from_qemu
 
 START_TIMEOUT = 60
@@ -50,7 +48,7 @@ unix_sock_dir = "{sockets}"
 """
 
 
-class Libvirtd:
+class Libvirtd(Service):
     """A libvirtd that keeps everything in `root`; a context manager.
 
     Needs root's rights. Guests outlive the daemon, but not the context.
@@ -84,22 +82,6 @@ class Libvirtd:
     @property
     def pid(self) -> int:
         return self._daemon.pid
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self._end()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._end()
 
     def start(self) -> None:
         """Return when libvirt answers and knows the emulator.

@@ -17,6 +17,7 @@ Everything in the testbed that runs a program, or waits for one, does it here.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Mapping, Sequence
 import os
 from pathlib import Path
@@ -25,7 +26,8 @@ import signal
 import socket
 import subprocess
 import time
-from typing import TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
 T = TypeVar("T")
 
@@ -150,3 +152,31 @@ class Process:
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
+
+
+class Service(abc.ABC):
+    """What is started by entering its context and ended, come what may, by leaving it."""
+
+    @abc.abstractmethod
+    def start(self) -> None:
+        """Return when it serves."""
+
+    @abc.abstractmethod
+    def _end(self) -> None:
+        """Leave nothing behind; also right after a start that failed."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end()
