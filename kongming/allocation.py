@@ -17,62 +17,54 @@ It says nothing of who asked, nor of what the guest or its host have.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
-from kongming import exception
+from kongming import exception, target
 from kongming.cpuset import CpuSet
+from kongming.target import NO_QUOTA, Quota, Target, Value
 
 
 @dataclass(frozen=True, slots=True)
-class VcpuPinning:
-    """The host CPUs on which the vCPUs of an instance may run.
+class Pinning:
+    """The host CPUs on which the vCPUs, or the iothreads, of an instance may run.
 
-    :ivar every: the cpuset of all vCPUs, or None if they are named singly.
-    :ivar by_vcpu: vCPU number → cpuset, in ascending order of the vCPUs;
-        vCPUs not named stay as they are. Empty if ``every`` is given.
+    :ivar every: the cpuset of all of them, or None if they are named singly.
+    :ivar by_number: number → cpuset, in ascending order of the numbers; those
+        not named stay as they are. Empty if ``every`` is given.
     """
 
     every: CpuSet | None = None
-    by_vcpu: tuple[tuple[int, CpuSet], ...] = ()
+    by_number: tuple[tuple[int, CpuSet], ...] = ()
 
     @classmethod
-    def of_map(cls, pins: Mapping[int, CpuSet]) -> VcpuPinning:
-        """Make the pinning that names vCPUs singly."""
-        return cls(by_vcpu=tuple(sorted(pins.items())))
+    def of_map(cls, pins: Mapping[int, CpuSet]) -> Pinning:
+        """Make the pinning that names them singly."""
+        return cls(by_number=tuple(sorted(pins.items())))
 
-    def resolve(self, vcpus: int) -> dict[int, CpuSet]:
-        """Say which cpuset each vCPU of a guest with ``vcpus`` vCPUs gets.
+    def named(self) -> CpuSet:
+        """Give the numbers that are named singly."""
+        return CpuSet(number for number, _ in self.by_number)
 
-        :raises VcpuUnknown: if a vCPU is named that such a guest lacks.
-        """
+    def resolve(self, there: CpuSet) -> dict[int, CpuSet]:
+        """Say which cpuset each one gets of those that are ``there``."""
         if self.every is not None:
-            return dict.fromkeys(range(vcpus), self.every)
-        unknown = CpuSet(vcpu for vcpu, _ in self.by_vcpu if vcpu >= vcpus)
-        if unknown:
-            raise exception.VcpuUnknown(
-                f"vCPU {unknown} does not exist: the guest has {vcpus} vCPUs, "
-                f"0 to {vcpus - 1}; correct the request or resize the instance"
-            )
-        return dict(self.by_vcpu)
-
-    def names(self, vcpu: int) -> bool:
-        """Tell whether anything is asked of a vCPU."""
-        return self.every is not None or vcpu in dict(self.by_vcpu)
+            return dict.fromkeys(there, self.every)
+        return {number: cpus for number, cpus in self.by_number if number in there}
 
     def to_json(self) -> str | dict[str, str]:
-        """Give the JSON form: a cpuset, or an object ``{vCPU: cpuset}``."""
+        """Give the JSON form: a cpuset, or an object ``{number: cpuset}``."""
         if self.every is not None:
             return str(self.every)
-        return {str(vcpu): str(cpus) for vcpu, cpus in self.by_vcpu}
+        return {str(number): str(cpus) for number, cpus in self.by_number}
 
     @classmethod
-    def from_json(cls, value: str | Mapping[str, str]) -> VcpuPinning:
+    def from_json(cls, value: str | Mapping[str, str]) -> Pinning:
         """Read what :meth:`to_json` gives."""
         if isinstance(value, str):
             return cls(every=CpuSet.parse(value))
-        return cls.of_map({int(vcpu): CpuSet.parse(cpus) for vcpu, cpus in value.items()})
+        return cls.of_map({int(number): CpuSet.parse(cpus) for number, cpus in value.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +73,98 @@ class Allocation:
 
     An allocation that asks for nothing (it is false) returns the guest to
     its baseline.
+
+    :ivar vcpu_pinning: host CPUs of the vCPUs.
+    :ivar emulator_pinning: host CPUs of QEMU's own threads.
+    :ivar iothread_pinning: host CPUs of the iothreads.
+    :ivar numa_nodes: host NUMA nodes that hold the guest's memory.
+    :ivar cpu_shares: weight relative to other guests, as the kernel has it.
+    :ivar vcpu_quota: CPU time that each vCPU may use.
     """
 
-    vcpu_pinning: VcpuPinning | None = None
+    vcpu_pinning: Pinning | None = None
+    emulator_pinning: CpuSet | None = None
+    iothread_pinning: Pinning | None = None
+    numa_nodes: CpuSet | None = None
+    cpu_shares: int | None = None
+    vcpu_quota: Quota | None = None
 
     def __bool__(self) -> bool:
-        return self.vcpu_pinning is not None
+        return any(getattr(self, field.name) is not None for field in fields(self))
+
+    def resolve(self, vcpus: int, iothreads: CpuSet) -> dict[Target, Value]:
+        """Say what each part of a guest gets.
+
+        :param vcpus: how many vCPUs the guest has.
+        :param iothreads: the numbers of its iothreads.
+        :raises VcpuUnknown: if a vCPU is named that such a guest lacks.
+        :raises IothreadUnknown: likewise for an iothread.
+        """
+        wanted: dict[Target, Value] = {}
+        if self.vcpu_pinning is not None:
+            _check_vcpus(self.vcpu_pinning, vcpus)
+            pins = self.vcpu_pinning.resolve(CpuSet(range(vcpus)))
+            wanted |= {target.vcpu(number): cpus for number, cpus in pins.items()}
+        if self.emulator_pinning is not None:
+            wanted[target.EMULATOR] = self.emulator_pinning
+        if self.iothread_pinning is not None:
+            _check_iothreads(self.iothread_pinning, iothreads)
+            pins = self.iothread_pinning.resolve(iothreads)
+            wanted |= {target.iothread(number): cpus for number, cpus in pins.items()}
+        if self.cpu_shares is not None:
+            wanted[target.SHARES] = self.cpu_shares
+        if self.vcpu_quota is not None:
+            wanted[target.QUOTA] = self.vcpu_quota
+        if self.numa_nodes is not None:
+            wanted[target.MEMORY] = self.numa_nodes
+        return wanted
 
     def to_json(self) -> dict[str, Any]:
         """Give the JSON form, without what is not asked."""
-        return {} if self.vcpu_pinning is None else {"vcpu_pinning": self.vcpu_pinning.to_json()}
+        return {
+            name: write(getattr(self, name))
+            for name, (write, _) in _JSON.items()
+            if getattr(self, name) is not None
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Allocation:
         """Read what :meth:`to_json` gives."""
-        pinning = value.get("vcpu_pinning")
-        return cls(None if pinning is None else VcpuPinning.from_json(pinning))
+        there = {name: read for name, (_, read) in _JSON.items() if name in value}
+        return cls(**{name: read(value[name]) for name, read in there.items()})
+
+
+def _check_vcpus(pinning: Pinning, vcpus: int) -> None:
+    if unknown := CpuSet(number for number in pinning.named() if number >= vcpus):
+        raise exception.VcpuUnknown(
+            f"vCPU {unknown} does not exist: the guest has {vcpus} vCPUs, "
+            f"0 to {vcpus - 1}; correct the request or resize the instance"
+        )
+
+
+def _check_iothreads(pinning: Pinning, iothreads: CpuSet) -> None:
+    if unknown := CpuSet(pinning.named() - iothreads):
+        there = f"has the iothreads {iothreads}" if iothreads else "has no iothreads"
+        raise exception.IothreadUnknown(
+            f"iothread {unknown} does not exist: the guest {there}; correct the request"
+        )
+
+
+def _quota_to_json(quota: Quota) -> str | dict[str, int]:
+    if quota.quota_us is None:
+        return "none"
+    return {"quota_us": quota.quota_us, "period_us": quota.period_us}
+
+
+def _quota_from_json(value: str | Mapping[str, int]) -> Quota:
+    return NO_QUOTA if isinstance(value, str) else Quota(value["quota_us"], value["period_us"])
+
+
+_JSON: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "vcpu_pinning": (Pinning.to_json, Pinning.from_json),
+    "emulator_pinning": (str, CpuSet.parse),
+    "iothread_pinning": (Pinning.to_json, Pinning.from_json),
+    "numa_nodes": (str, CpuSet.parse),
+    "cpu_shares": (int, int),
+    "vcpu_quota": (_quota_to_json, _quota_from_json),
+}

@@ -50,7 +50,7 @@ class CpuSet(Set[int]):
         self._ids = frozenset(ids)
 
     @classmethod
-    def parse(cls, text: str, *, offset: int = 0) -> CpuSet:
+    def parse(cls, text: str, *, offset: int = 0, noun: str = "CPU") -> CpuSet:
         """Read the written form.
 
         :param text: items separated by commas: ``N``, ``N-M`` (N ≤ M),
@@ -58,6 +58,7 @@ class CpuSet(Set[int]):
             ignored; exclusions count wherever they stand.
         :param offset: where ``text`` begins in a longer value, in
             characters: added to the positions in errors.
+        :param noun: what the ids are of, for the errors.
         :raises RequestInvalid: naming the item and its position (the first
             character is position 1).
         """
@@ -66,19 +67,19 @@ class CpuSet(Set[int]):
         includes = False
         position = offset
         for item in text.split(","):
-            first, last, exclude = _parse_item(item, position + 1)
+            first, last, exclude = _parse_item(item, position + 1, noun)
             (excluded if exclude else included).update(range(first, last + 1))
             includes |= not exclude
             position += len(item) + 1
         if not includes:
             raise exception.RequestInvalid(
-                f"{shown(text)} at position {offset + 1} only excludes: name the CPUs to "
+                f"{shown(text)} at position {offset + 1} only excludes: name the {noun}s to "
                 "exclude from, as in '5-11,^10'"
             )
         if not included - excluded:
             raise exception.RequestInvalid(
                 f"{shown(text)} at position {offset + 1} is empty once its exclusions are taken "
-                "out: leave at least one CPU"
+                f"out: leave at least one {noun}"
             )
         return cls(included - excluded)
 
@@ -123,12 +124,12 @@ def shown(text: str) -> str:
     return quoted if len(quoted) <= _SHOWN + 2 else f"{quoted[:_SHOWN]}...{quoted[0]}"
 
 
-def _parse_item(item: str, position: int) -> tuple[int, int, bool]:
+def _parse_item(item: str, position: int, noun: str) -> tuple[int, int, bool]:
     """Read one item: the first and last id, and whether it excludes them."""
     where = f"item {shown(item)} at position {position}"
     if not item.strip(_SPACE):
         raise exception.RequestInvalid(
-            f"empty item at position {position}: remove the superfluous comma or name a CPU"
+            f"empty item at position {position}: remove the superfluous comma or name a {noun}"
         )
     match = _ITEM.fullmatch(item)
     if match is None:

@@ -61,10 +61,76 @@ class CpuOffline(Refused):
     reason = "cpu_offline"
 
 
+class CpuNotAllowed(Refused):
+    """A CPU was asked for that the operator does not give to Kongming."""
+
+    reason = "cpu_not_allowed"
+
+
+class CpuReserved(Refused):
+    """A CPU was asked for that the operator keeps for the host."""
+
+    reason = "cpu_reserved"
+
+
+class CpuDedicated(Refused):
+    """A CPU was asked for that Nova gives to guests with dedicated CPUs."""
+
+    reason = "cpu_dedicated"
+
+
+class NodeUnknown(Refused):
+    """A NUMA node was asked for that the host lacks, or that has no memory."""
+
+    reason = "node_unknown"
+
+
+class NodeNotAllowed(Refused):
+    """A NUMA node was asked for that the operator does not give to Kongming."""
+
+    reason = "node_not_allowed"
+
+
+class ProjectNotAllowed(Refused):
+    """The instance belongs to a project that may not ask for anything."""
+
+    reason = "project_not_allowed"
+
+
+class Overlap(Refused):
+    """A CPU was asked for that another guest is pinned to."""
+
+    reason = "overlap"
+
+
 class VcpuUnknown(Refused):
     """A vCPU was named that the guest does not have."""
 
     reason = "vcpu_unknown"
+
+
+class IothreadUnknown(Refused):
+    """An iothread was named that the guest does not have."""
+
+    reason = "iothread_unknown"
+
+
+class SharesOutOfRange(Refused):
+    """The kernel of this host would not take this weight."""
+
+    reason = "shares_out_of_range"
+
+
+class QuotaUnsupported(Refused):
+    """libvirt has no control group for each vCPU of this guest to limit."""
+
+    reason = "quota_unsupported"
+
+
+class MemoryFixed(Refused):
+    """The guest's memory was bound when it started, in a mode that stays."""
+
+    reason = "memory_fixed"
 
 
 class NotNova(Refused):
@@ -83,6 +149,24 @@ class PinningUnsupported(Refused):
     """libvirt has no thread for each vCPU of this guest to pin."""
 
     reason = "pinning_unsupported"
+
+
+class Drifted(KongmingError):
+    """The guest does not have what is wanted, and can't have it now."""
+
+    reason = "drifted"
+
+
+class Repinned(Drifted):
+    """Somebody else has changed the guest; it was corrected."""
+
+    reason = "repinned"
+
+
+class CpuWentOffline(Drifted):
+    """A CPU that is wanted went offline: it is pinned again when it is back."""
+
+    reason = "cpu_went_offline"
 
 
 class Failed(KongmingError):
@@ -125,3 +209,9 @@ class EventMalformed(KongmingError):
     """A notification can't be understood."""
 
     reason = "event_malformed"
+
+
+class ConfigInvalid(KongmingError):
+    """An option, or a file that it names, can't be used as it is."""
+
+    reason = "config_invalid"

@@ -18,17 +18,33 @@ Only keys that begin with ``kongming-`` are ours; all others are left alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
+import re
 from typing import Any
 
 from kongming import exception
-from kongming.allocation import Allocation, VcpuPinning
+from kongming.allocation import Allocation, Pinning
 from kongming.cpuset import CpuSet, shown
+from kongming.target import NO_QUOTA, PERIOD_US, Quota
 
 PREFIX = "kongming-"
 VCPU_PINNING = PREFIX + "vcpu-pinning"
 
 #: Nova's limit for a metadata value, in characters.
 MAX_LENGTH = 255
+
+#: The widest range of any cgroup version; the host's own may be narrower.
+CPU_SHARES = range(1, 262_145)
+
+#: libvirt's and the kernel's limits, in µs.
+MIN_QUOTA_US = 1_000
+PERIODS_US = range(1_000, 1_000_001)
+
+# ASCII only: \s and \d would also take other scripts' white space and digits.
+_SPACE = " \t\n\r\f\v"
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_PERCENT = re.compile(rf"([0-9]{{1,3}}(?:\.[0-9]{{1,3}})?)[{_SPACE}]*%")
+_QUOTA_PERIOD = re.compile(rf"([0-9]{{1,9}})[{_SPACE}]*/[{_SPACE}]*([0-9]{{1,9}})")
 
 
 def parse(metadata: Mapping[str, Any]) -> Allocation:
@@ -53,7 +69,7 @@ def parse(metadata: Mapping[str, Any]) -> Allocation:
     return Allocation(**asked)
 
 
-def parse_vcpu_pinning(value: str) -> VcpuPinning:
+def parse_vcpu_pinning(value: str) -> Pinning:
     """Read a cpuset for all vCPUs, or a map ``vcpus:cpuset;vcpus:cpuset``.
 
     >>> parse_vcpu_pinning("0:5;1:6;2-3:9-11,^10").to_json()
@@ -61,26 +77,100 @@ def parse_vcpu_pinning(value: str) -> VcpuPinning:
 
     :raises RequestInvalid: naming the item and its position.
     """
+    return _parse_pinning(value, "vCPU")
+
+
+def parse_iothread_pinning(value: str) -> Pinning:
+    """Read a cpuset for all iothreads, or a map ``iothreads:cpuset;…``.
+
+    :raises RequestInvalid: naming the item and its position.
+    """
+    return _parse_pinning(value, "iothread")
+
+
+def parse_numa_nodes(value: str) -> CpuSet:
+    """Read a set of NUMA nodes, in the grammar of a cpuset.
+
+    :raises RequestInvalid: naming the item and its position.
+    """
+    return CpuSet.parse(value, noun="node")
+
+
+def parse_cpu_shares(value: str) -> int:
+    """Read a weight: a number of the range :data:`CPU_SHARES`.
+
+    :raises RequestInvalid: if it is none.
+    """
+    text = value.strip(_SPACE)
+    if not _NUMBER.fullmatch(text) or int(text) not in CPU_SHARES:
+        raise exception.RequestInvalid(
+            f"{shown(value)} is not a whole number from {CPU_SHARES[0]} to {CPU_SHARES[-1]}"
+        )
+    return int(text)
+
+
+def parse_vcpu_quota(value: str) -> Quota:
+    """Read the share of a CPU that each vCPU may use.
+
+    :param value: ``50%`` (at most three decimals, 1 to 100), ``quota/period``
+        in µs, or ``none``.
+    :raises RequestInvalid: also for a quota that would limit nothing: one
+        vCPU can't use more than one CPU.
+    """
+    text = value.strip(_SPACE)
+    if text == "none":
+        return NO_QUOTA
+    if percent := _PERCENT.fullmatch(text):
+        return _checked(Quota(int(Decimal(percent[1]) * PERIOD_US / 100), PERIOD_US), value)
+    if quota := _QUOTA_PERIOD.fullmatch(text):
+        return _checked(Quota(int(quota[1]), int(quota[2])), value)
+    raise exception.RequestInvalid(
+        f"{shown(value)} is none of a percentage like 50%, quota/period in µs like "
+        "50000/100000, and none"
+    )
+
+
+def _checked(quota: Quota, value: str) -> Quota:
+    if quota.period_us not in PERIODS_US:
+        raise exception.RequestInvalid(
+            f"{shown(value)} has a period of {quota.period_us} µs: it must be from "
+            f"{PERIODS_US[0]} to {PERIODS_US[-1]} µs"
+        )
+    if quota.quota_us is None or quota.quota_us < MIN_QUOTA_US:
+        raise exception.RequestInvalid(
+            f"{shown(value)} is a quota of {quota.quota_us} µs: the kernel takes no less than "
+            f"{MIN_QUOTA_US} µs"
+        )
+    if quota.quota_us > quota.period_us:
+        raise exception.RequestInvalid(
+            f"{shown(value)} is more than one whole CPU, which a vCPU can't use: write none for "
+            "no limit"
+        )
+    return quota
+
+
+def _parse_pinning(value: str, noun: str) -> Pinning:
     if ":" not in value and ";" not in value:
-        return VcpuPinning(every=CpuSet.parse(value))
+        return Pinning(every=CpuSet.parse(value))
     pins: dict[int, CpuSet] = {}
     position = 0
     for entry in value.split(";"):
-        vcpus, colon, cpus = entry.partition(":")
+        numbers, colon, cpus = entry.partition(":")
         if not colon:
             raise exception.RequestInvalid(
-                f"item {shown(entry)} at position {position + 1} is not of the form vcpus:cpuset"
+                f"item {shown(entry)} at position {position + 1} is not of the form "
+                f"{noun.lower()}s:cpuset"
             )
-        cpuset = CpuSet.parse(cpus, offset=position + len(vcpus) + 1)
-        for vcpu in CpuSet.parse(vcpus, offset=position):
-            if vcpu in pins:
+        cpuset = CpuSet.parse(cpus, offset=position + len(numbers) + 1)
+        for number in CpuSet.parse(numbers, offset=position, noun=noun):
+            if number in pins:
                 raise exception.RequestInvalid(
-                    f"item {shown(entry)} at position {position + 1} names vCPU {vcpu} again: "
-                    "name each vCPU once"
+                    f"item {shown(entry)} at position {position + 1} names {noun} {number} "
+                    f"again: name each {noun} once"
                 )
-            pins[vcpu] = cpuset
+            pins[number] = cpuset
         position += len(entry) + 1
-    return VcpuPinning.of_map(pins)
+    return Pinning.of_map(pins)
 
 
 def _text(value: object) -> str:
@@ -97,6 +187,22 @@ def _text(value: object) -> str:
     return value
 
 
+def parse_emulator_pinning(value: str) -> CpuSet:
+    """Read the cpuset of QEMU's own threads.
+
+    :raises RequestInvalid: naming the item and its position.
+    """
+    return CpuSet.parse(value)
+
+
 _PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     VCPU_PINNING: ("vcpu_pinning", parse_vcpu_pinning),
+    f"{PREFIX}emulator-pinning": ("emulator_pinning", parse_emulator_pinning),
+    f"{PREFIX}iothread-pinning": ("iothread_pinning", parse_iothread_pinning),
+    f"{PREFIX}numa-nodes": ("numa_nodes", parse_numa_nodes),
+    f"{PREFIX}cpu-shares": ("cpu_shares", parse_cpu_shares),
+    f"{PREFIX}vcpu-quota": ("vcpu_quota", parse_vcpu_quota),
 }
+
+#: The keys that mean something.
+KEYS = tuple(_PARSERS)

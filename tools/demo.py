@@ -139,7 +139,7 @@ class Story:
         self._expect(None, baseline, before=wanted)
 
     def _wanted(self, asked: str) -> Affinity:
-        pins = metadata.parse_vcpu_pinning(asked).resolve(VCPUS)
+        pins = metadata.parse_vcpu_pinning(asked).resolve(CpuSet(range(VCPUS)))
         return {vcpu: frozenset(cpus) for vcpu, cpus in pins.items()}
 
     def _affinity(self) -> Affinity:

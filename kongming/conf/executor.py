@@ -34,4 +34,21 @@ OPTS = [
         help="Longest time in seconds between two attempts at an allocation that libvirt "
         "failed to carry out. The first attempts come after 1, 2, 4, … seconds.",
     ),
+    cfg.IntOpt(
+        "check_interval",
+        default=60,
+        min=0,
+        mutable=True,
+        help="Seconds between two checks of all guests that anything is asked for: they find what "
+        "nobody announces, such as a thread that was moved with taskset. A check takes some "
+        "milliseconds of CPU time for each such guest. 0 means no such checks.",
+    ),
+    cfg.IntOpt(
+        "history_days",
+        default=90,
+        min=0,
+        mutable=True,
+        help="For how many days it is kept what was asked for each instance, by whom, and what "
+        "came of it (kongming-manage allocation history).",
+    ),
 ]

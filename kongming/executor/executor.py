@@ -17,7 +17,8 @@ What a trigger tells is on disk before the call returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 import fcntl
 import logging
 from pathlib import Path
@@ -26,9 +27,14 @@ import time
 from typing import IO
 
 from kongming import exception
-from kongming.allocation import Allocation
-from kongming.executor.reconciler import Reconciler, log_refusal
+from kongming.executor.claims import Claims
+from kongming.executor.placer import Placer
+from kongming.executor.reconciler import Reconciler, Result, log_refusal
+from kongming.executor.request import Request
+from kongming.executor.rules import Rules
+from kongming.executor.statistics import Statistics
 from kongming.executor.store import Store
+from kongming.executor.watch import Watch
 from kongming.executor.workqueue import WorkQueue
 from kongming.hypervisor.connection import Connection
 
@@ -36,14 +42,23 @@ LOG = logging.getLogger(__name__)
 
 _LOCK_NAME = "executor.lock"
 
+# Who corrects a guest so often within so many seconds is up against somebody:
+# then the guest is left to them for as long.
+_CONTESTED_TIMES = 5
+_CONTESTED_S = 60.0
+
 
 class Executor:
     """All that decides and does on one host.
 
     :param state_path: directory of the store; made if need be.
     :param workers: number of instances worked on at once.
+    :param rules: gives the operator's rules that are in force.
     :param retry_max: gives the longest delay between attempts, in seconds.
+    :param check_interval: gives the seconds between two checks of all guests.
+    :param history_days: gives for how many days the history is kept.
     :param on_connect: called each time libvirt has begun to answer.
+    :ivar statistics: what has been done since the start.
     """
 
     def __init__(
@@ -53,7 +68,10 @@ class Executor:
         connection_uri: str,
         keepalive: tuple[int, int],
         workers: int,
+        rules: Callable[[], Rules],
         retry_max: Callable[[], float],
+        check_interval: Callable[[], float],
+        history_days: Callable[[], int],
         on_connect: Callable[[], None],
     ) -> None:
         self._lock = _lock(state_path)
@@ -63,19 +81,31 @@ class Executor:
             connection_uri,
             keepalive=keepalive,
             on_connect=self._connected,
-            on_guest_start=self._wake,
+            on_happening=self._happened,
         )
         self._on_connect = on_connect
-        self._reconciler = Reconciler(self._store, self._hypervisor)
+        self.statistics = Statistics()
+        placer = Placer(rules, Claims(self._hypervisor.occupants))
+        self._reconciler = Reconciler(self._store, self._hypervisor, placer, self.statistics)
+        self._watch = Watch(
+            self._store,
+            wake=self._wake,
+            online_cpus=self._hypervisor.online_cpus,
+            interval=check_interval,
+            keep_days=history_days,
+        )
         self._workers = [
             threading.Thread(target=self._work, name=f"worker-{number}", daemon=True)
             for number in range(workers)
         ]
+        self._corrections: dict[str, deque[float]] = {}
+        self._store_works = True
 
     def start(self) -> None:
         """Begin to work; returns at once, whether libvirt answers or not."""
         for worker in self._workers:
             worker.start()
+        self._watch.start()
         self._hypervisor.start()
 
     def stop(self, timeout: float) -> None:
@@ -83,6 +113,7 @@ class Executor:
 
         What has not begun is on disk and is done after the next start.
         """
+        self._watch.stop()
         self._queue.close()
         deadline = time.monotonic() + timeout
         for worker in self._workers:
@@ -92,24 +123,19 @@ class Executor:
             self._store.close()
         self._lock.close()
 
-    def ask(self, instance_uuid: str, allocation: Allocation) -> None:
-        """Want ``allocation`` for an instance from now on.
+    def ask(self, instance_uuid: str, request: Request) -> None:
+        """Want what a request says from now on; one that can't be read is kept, too.
 
         :raises StoreUnavailable: if that can't be kept.
         """
-        if not allocation and not self._store.holds(instance_uuid):
+        refusal = request.asked if isinstance(request.asked, exception.Refused) else None
+        if not refusal and not request.asked and not self._store.holds(instance_uuid):
             return
-        if self._store.ask(instance_uuid, allocation):
-            LOG.debug("Instance %s: asked for %s", instance_uuid, allocation.to_json())
-        self._queue.add(instance_uuid)
-
-    def refuse(self, instance_uuid: str, refusal: exception.Refused) -> None:
-        """Keep that what is asked for an instance can't be read.
-
-        :raises StoreUnavailable: if that can't be kept.
-        """
-        if self._store.refuse(instance_uuid, refusal):
-            log_refusal(instance_uuid, refusal)
+        if self._store.ask(instance_uuid, request):
+            LOG.debug("Instance %s: asked for %s", instance_uuid, request.asked)
+            if refusal is not None:
+                self.statistics.refused(refusal)
+                log_refusal(instance_uuid, refusal)
         self._queue.add(instance_uuid)
 
     def let_go(self, instance_uuid: str) -> None:
@@ -117,44 +143,94 @@ class Executor:
 
         :raises StoreUnavailable: if that can't be kept.
         """
-        if self._store.holds(instance_uuid) and self._store.forget(instance_uuid):
+        if self._store.holds(instance_uuid) and self._store.forget(
+            instance_uuid, "has left this host"
+        ):
             LOG.info("Instance %s: has left this host, let go", instance_uuid)
 
     def holds(self, instance_uuid: str) -> bool:
         """Tell whether anything is known of an instance; costs nothing."""
         return self._store.holds(instance_uuid)
 
+    def check_all(self) -> None:
+        """Have all instances looked at, as after a change of the rules."""
+        self._wake(self._store.held())
+
+    @property
+    def connected(self) -> bool:
+        """Tell whether libvirt answers, as far as is known."""
+        return self._hypervisor.connected
+
+    @property
+    def waiting(self) -> int:
+        """Count the instances that wait for a worker now."""
+        return len(self._queue)
+
+    def statuses(self) -> list[str]:
+        """Give the status of each instance that anything is known of.
+
+        :raises StoreUnavailable: if that can't be read.
+        """
+        return [record.status for record in self._store.records()]
+
     def _connected(self) -> None:
         held = self._store.held()
         if held:
             LOG.info("Checking all %d instances that anything is asked for", len(held))
-        for instance_uuid in held:
-            self._queue.add(instance_uuid)
+        self._wake(held)
         self._on_connect()
 
-    def _wake(self, instance_uuid: str) -> None:
+    def _happened(self, instance_uuid: str) -> None:
         if self._store.holds(instance_uuid):
+            self._queue.add(instance_uuid)
+
+    def _wake(self, instance_uuids: Iterable[str]) -> None:
+        for instance_uuid in instance_uuids:
             self._queue.add(instance_uuid)
 
     def _work(self) -> None:
         while (instance_uuid := self._queue.get()) is not None:
-            self._queue.done(instance_uuid, succeeded=self._pass(instance_uuid))
+            result = self._pass(instance_uuid)
+            rest = 0.0
+            if result is Result.CORRECTED and self._is_contested(instance_uuid):
+                rest = _CONTESTED_S
+                LOG.warning(
+                    "Instance %s: corrected %d times within %d s, left alone for as long: find "
+                    "out who else places it",
+                    instance_uuid,
+                    _CONTESTED_TIMES,
+                    _CONTESTED_S,
+                )
+            self._queue.done(instance_uuid, succeeded=result is not Result.AGAIN, rest=rest)
 
-    def _pass(self, instance_uuid: str) -> bool:
+    def _is_contested(self, instance_uuid: str) -> bool:
+        times = self._corrections.setdefault(instance_uuid, deque(maxlen=_CONTESTED_TIMES))
+        times.append(time.monotonic())
+        contested = len(times) == _CONTESTED_TIMES and times[-1] - times[0] < _CONTESTED_S
+        if contested:
+            del self._corrections[instance_uuid]
+        return contested
+
+    def _pass(self, instance_uuid: str) -> Result:
         try:
-            return self._reconciler.reconcile(instance_uuid)
+            result = self._reconciler.reconcile(instance_uuid)
         except exception.HypervisorUnavailable as error:
             # All instances are gone through when the connection is back.
             LOG.debug("Instance %s: %s", instance_uuid, error)
-            return True
+            return Result.DONE
         except exception.StoreUnavailable as error:
             unavailable = error
         except Exception as error:
             # A fault of ours must not end the worker, which others wait for.
             LOG.exception("Instance %s: %s; it will be tried again", instance_uuid, error)  # noqa: TRY401
-            return False
-        LOG.error("Instance %s: %s; it will be tried again", instance_uuid, unavailable)
-        return False
+            return Result.AGAIN
+        else:
+            self._store_works = True
+            return result
+        if self._store_works:
+            self._store_works = False
+            LOG.error("Instance %s: %s; it will be tried again", instance_uuid, unavailable)
+        return Result.AGAIN
 
 
 def _lock(state_path: Path) -> IO[str]:

@@ -15,17 +15,29 @@
 Functions without side effects; each raises a refusal with its reason.
 """
 
-from kongming import exception
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+from kongming import exception, target
 from kongming.cpuset import CpuSet
-from kongming.hypervisor.definition import Definition
-from kongming.hypervisor.host import HostCpus
+from kongming.executor.rules import Rules
+from kongming.hypervisor.definition import RESTRICTIVE, Definition
+from kongming.hypervisor.host import Host
+from kongming.hypervisor.occupancy import Occupant
+from kongming.target import CPU_ASPECTS, Target, Value
+
+#: What the kernel takes as weight: version of the control groups → range.
+CPU_SHARES = {1: range(2, 262_145), 2: range(1, 10_001)}
 
 
-def check_guest(definition: Definition) -> None:
+def check_guest(definition: Definition, rules: Rules) -> None:
     """Refuse a guest that isn't ours to place.
 
     :raises NotNova: if Nova did not make the domain.
     :raises NovaOwned: if Nova itself decides where it runs.
+    :raises ProjectNotAllowed: if its project may not ask for anything.
     """
     if not definition.nova:
         raise exception.NotNova(
@@ -37,23 +49,137 @@ def check_guest(definition: Definition) -> None:
             f"Nova decides the placement: {definition.nova_owns}; remove the request, or use a "
             "flavor and an image without NUMA topology, huge pages and CPU policy"
         )
+    if rules.allowed_projects and definition.project_id not in rules.allowed_projects:
+        raise exception.ProjectNotAllowed(
+            f"project {definition.project_id} is not in [guard] allowed_projects"
+        )
 
 
-def check_cpus(asked: CpuSet, host: HostCpus) -> None:
-    """Refuse CPUs that the host can't run anything on.
+def check_request(
+    wanted: Mapping[Target, Value], definition: Definition, host: Host, rules: Rules
+) -> None:
+    """Refuse what the host does not have, and what the operator's rules forbid.
 
-    libvirt drops a CPU that the host lacks without a word, and the kernel
-    one that is offline, as long as any other is left.
+    :raises Refused: with the reason of the first rule that is broken.
+    """
+    check_cpus(asked_cpus(wanted), host, rules)
+    if target.MEMORY in wanted:
+        check_nodes(cast(CpuSet, wanted[target.MEMORY]), host, rules)
+        check_memory_mode(definition)
+    if target.SHARES in wanted and host.cgroup is not None:
+        check_shares(cast(int, wanted[target.SHARES]), host.cgroup)
+
+
+def check_cpus(asked: CpuSet, host: Host, rules: Rules) -> None:
+    """Refuse CPUs that aren't there, and CPUs that aren't ours to give.
+
+    libvirt drops a CPU that the host lacks without a word.
 
     :raises CpuUnknown: if the host has no such CPU.
-    :raises CpuOffline: if a CPU is offline now.
+    :raises CpuReserved: if the operator reserves a CPU.
+    :raises CpuDedicated: if Nova gives a CPU to guests with dedicated CPUs.
+    :raises CpuNotAllowed: if a CPU is not among those that are allowed.
     """
     if unknown := CpuSet(cpu for cpu in asked if cpu >= host.count):
         raise exception.CpuUnknown(
             f"CPU {unknown} does not exist: this host's CPUs are 0 to {host.count - 1}"
         )
+    if reserved := CpuSet(asked & rules.reserved_cpus):
+        raise exception.CpuReserved(
+            f"CPU {reserved} is reserved ([guard] reserved_cpus is {rules.reserved_cpus})"
+        )
+    if dedicated := CpuSet(asked & rules.dedicated_cpus):
+        raise exception.CpuDedicated(
+            f"CPU {dedicated} is Nova's for guests with dedicated CPUs (nova.conf's [compute] "
+            f"cpu_dedicated_set is {rules.dedicated_cpus})"
+        )
+    if rules.allowed_cpus is not None and (barred := CpuSet(asked - rules.allowed_cpus)):
+        raise exception.CpuNotAllowed(
+            f"CPU {barred} is not allowed ([guard] allowed_cpus is {rules.allowed_cpus})"
+        )
+
+
+def check_online(asked: CpuSet, host: Host) -> None:
+    """Refuse CPUs that can't run anything now.
+
+    The kernel drops them without a word, as long as any other is left.
+
+    :raises CpuOffline: if a CPU is offline now.
+    """
     if offline := CpuSet(asked - host.online):
         raise exception.CpuOffline(
             f"CPU {offline} is offline: online are {host.online}; ask for those, or bring it "
             "online"
         )
+
+
+def check_nodes(asked: CpuSet, host: Host, rules: Rules) -> None:
+    """Refuse NUMA nodes that have no memory for guests, or none for us.
+
+    :raises NodeUnknown: if the host has no such node with memory.
+    :raises NodeNotAllowed: if a node is not among those that are allowed.
+    """
+    if unknown := CpuSet(asked - host.nodes):
+        raise exception.NodeUnknown(
+            f"NUMA node {unknown} does not exist, or has no memory: this host's nodes are "
+            f"{host.nodes}"
+        )
+    if rules.allowed_nodes is not None and (barred := CpuSet(asked - rules.allowed_nodes)):
+        raise exception.NodeNotAllowed(
+            f"NUMA node {barred} is not allowed ([guard] allowed_nodes is {rules.allowed_nodes})"
+        )
+
+
+def check_memory_mode(definition: Definition) -> None:
+    """Refuse to move memory that libvirt won't let move.
+
+    :raises MemoryFixed: if it was bound in another mode than restrictive.
+    """
+    if definition.memory_mode not in (None, RESTRICTIVE):
+        raise exception.MemoryFixed(
+            f"the guest's memory is bound in mode {definition.memory_mode} (<numatune>), which "
+            "libvirt can't change while the guest runs; only guests without numatune, or with "
+            "mode restrictive, can be moved"
+        )
+
+
+def check_shares(shares: int, cgroup: int) -> None:
+    """Refuse a weight that the kernel would not take.
+
+    :raises SharesOutOfRange: naming the range of this host.
+    """
+    allowed = CPU_SHARES[cgroup]
+    if shares not in allowed:
+        raise exception.SharesOutOfRange(
+            f"{shares} CPU shares: this host has cgroup v{cgroup}, which takes {allowed[0]} to "
+            f"{allowed[-1]}"
+        )
+
+
+def overlaps(asked: CpuSet, others: Iterable[Occupant]) -> list[tuple[Occupant, CpuSet]]:
+    """Give the other guests whose vCPUs are pinned to a CPU that is asked for.
+
+    Guests that are not pinned run anywhere; they don't count.
+    """
+    common = (
+        (other, CpuSet(cpu for cpus in other.pins.values() for cpu in cpus & asked))
+        for other in others
+    )
+    return [(other, cpus) for other, cpus in common if cpus]
+
+
+def describe_overlaps(found: Iterable[tuple[Occupant, CpuSet]]) -> str:
+    """Name the other guests and the CPUs that are wanted twice."""
+    return ", ".join(
+        f"CPU {cpus}: instance {other.instance_uuid} ({other.name})" for other, cpus in found
+    )
+
+
+def asked_cpus(wanted: Mapping[Target, Value]) -> CpuSet:
+    """Give all host CPUs that are asked for, for whichever threads."""
+    return CpuSet(
+        cpu
+        for (aspect, _), value in wanted.items()
+        if aspect in CPU_ASPECTS
+        for cpu in cast(CpuSet, value)
+    )

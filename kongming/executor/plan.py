@@ -17,28 +17,29 @@ Making one changes nothing: printed, it is the dry run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 from kongming.cpuset import CpuSet
 from kongming.hypervisor.guest import Guest
+from kongming.hypervisor.host import Host
+from kongming.target import CPU_ASPECTS, Aspect, Target, Value
 
 
 @dataclass(frozen=True, slots=True)
 class GuestState:
     """What a guest has now.
 
-    :ivar pins: the cpuset that libvirt was told for each vCPU.
-    :ivar affinity: where the threads of the plugged-in vCPUs really may run;
-        vCPUs whose pins differ from what is wanted may be left out.
-    :ivar baseline: the pins before Kongming first touched the guest; None if
-        it never did.
+    :ivar told: what libvirt was told, for every target that the guest has.
+    :ivar seen: what the kernel says; targets whose ``told`` differs from
+        what is wanted may be left out, and those that can't be seen are.
+    :ivar baseline: what the targets that Kongming touched had before.
     """
 
-    pins: Mapping[int, CpuSet]
-    affinity: Mapping[int, CpuSet]
-    baseline: Mapping[int, CpuSet] | None
+    told: Mapping[Target, Value]
+    seen: Mapping[Target, Value]
+    baseline: Mapping[Target, Value]
 
 
 class Step(Protocol):
@@ -52,54 +53,39 @@ class Step(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class PinVcpu:
-    """Pin one vCPU.
+class Change:
+    """Give one target another value.
 
     libvirt leaves a refused set in the guest's cgroup, where it would confine
-    the thread later: undoing pins to the former set in any case.
+    the thread later: undoing sets the former one in any case.
     """
 
-    vcpu: int
-    former: CpuSet
-    wanted: CpuSet
+    target: Target
+    former: Value
+    wanted: Value
 
     def apply(self, guest: Guest) -> None:
-        guest.pin_vcpu(self.vcpu, self.wanted)
+        guest.set(self.target, self.wanted)
 
     def undo(self, guest: Guest) -> None:
-        guest.pin_vcpu(self.vcpu, self.former)
+        guest.set(self.target, self.former)
 
     def __str__(self) -> str:
-        return f"vCPU {self.vcpu}"
+        return str(self.target)
 
 
 @dataclass(frozen=True, slots=True)
 class KeepBaseline:
-    """Note in the domain what it had before it was first touched."""
+    """Note in the domain what it had before it was touched."""
 
-    pins: Mapping[int, CpuSet]
-
-    def apply(self, guest: Guest) -> None:
-        guest.keep_baseline(self.pins)
-
-    def undo(self, guest: Guest) -> None:
-        guest.forget_baseline()
-
-    def __str__(self) -> str:
-        return "the note of the baseline"
-
-
-@dataclass(frozen=True, slots=True)
-class ForgetBaseline:
-    """Take the note away: the domain is as if it had never been touched."""
-
-    pins: Mapping[int, CpuSet]
+    former: Mapping[Target, Value]
+    baseline: Mapping[Target, Value]
 
     def apply(self, guest: Guest) -> None:
-        guest.forget_baseline()
+        guest.keep_baseline(self.baseline)
 
     def undo(self, guest: Guest) -> None:
-        guest.keep_baseline(self.pins)
+        guest.keep_baseline(self.former)
 
     def __str__(self) -> str:
         return "the note of the baseline"
@@ -107,72 +93,126 @@ class ForgetBaseline:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps, in order; none if the guest has all that is wanted.
+    """The steps, in order; none if the guest has all that it can have now.
 
-    :ivar wanted: vCPU → cpuset, to be seen on the threads afterwards.
+    :ivar goals: what is to be seen afterwards.
+    :ivar offline: what can't be had now: target → CPUs that are offline.
     """
 
-    wanted: Mapping[int, CpuSet]
+    goals: Mapping[Target, Value]
+    offline: Mapping[Target, CpuSet]
     steps: tuple[Step, ...]
 
     def __bool__(self) -> bool:
         return bool(self.steps)
 
-    def pins(self) -> tuple[PinVcpu, ...]:
-        """Give those steps that pin a vCPU."""
-        return tuple(step for step in self.steps if isinstance(step, PinVcpu))
+    def changes(self) -> tuple[Change, ...]:
+        """Give those steps that change what the guest has."""
+        return tuple(step for step in self.steps if isinstance(step, Change))
 
     def __str__(self) -> str:
-        return f"vCPU pins {_changes(self.pins())}" if self.pins() else "nothing to change"
+        return describe(
+            (change.target, f"{change.former} → {change.wanted}") for change in self.changes()
+        )
 
 
-def place(wanted: Mapping[int, CpuSet], state: GuestState, online: CpuSet) -> Plan:
+def make(wanted: Mapping[Target, Value], state: GuestState, host: Host) -> Plan:
     """Plan the steps from ``state`` to ``wanted``.
 
-    :param wanted: vCPU → cpuset, for the vCPUs that anything is asked of.
-    :param online: the host's CPUs that can run something; the others count
-        for nothing in a thread's affinity.
+    What Kongming touched and is no longer wanted goes back to its baseline:
+    what a guest has must not depend on the requests that led to the last one.
+
+    :param wanted: the targets that anything is asked of; none of them
+        returns the guest to its baseline.
     """
-    pins: tuple[Step, ...] = _pins(wanted, state, online)
-    if pins and state.baseline is None:
-        return Plan(wanted, (KeepBaseline(state.pins), *pins))
-    return Plan(wanted, pins)
-
-
-def restore(baseline: Mapping[int, CpuSet], state: GuestState, online: CpuSet) -> Plan:
-    """Plan the steps from ``state`` back to ``baseline``."""
-    return Plan(baseline, (*_pins(baseline, state, online), ForgetBaseline(baseline)))
-
-
-def _pins(wanted: Mapping[int, CpuSet], state: GuestState, online: CpuSet) -> tuple[PinVcpu, ...]:
-    return tuple(
-        PinVcpu(vcpu, state.pins[vcpu], cpus)
-        for vcpu, cpus in sorted(wanted.items())
-        if state.pins[vcpu] != cpus or not _runs_there(state.affinity, vcpu, cpus, online)
+    touched = {what: value for what, value in state.baseline.items() if what in state.told}
+    aims = touched | dict(wanted)
+    goals = {what: _settable(what, value, host) for what, value in sorted(aims.items())}
+    goals = {what: value for what, value in goals.items() if value != CpuSet()}
+    # A baseline counts as reached once libvirt takes it whole.
+    offline = {
+        what: cpus
+        for what, aim in aims.items()
+        if (cpus := _offline(what, aim, host)) and (what in wanted or goals.get(what) != aim)
+    }
+    changes = tuple(
+        Change(what, state.told[what], value)
+        for what, value in goals.items()
+        if state.told[what] != value or not _has(state.seen, what, value, host)
     )
+    during = {change.target: change.former for change in changes} | dict(state.baseline)
+    after = {what: during[what] for what in during if what in wanted or what in offline}
+    steps: list[Step] = [*changes]
+    if during != state.baseline:
+        steps.insert(0, KeepBaseline(state.baseline, during))
+    if after != during:
+        steps.append(KeepBaseline(during, after))
+    return Plan(goals, offline, tuple(steps))
+
+
+def to_be_seen(goals: Mapping[Target, Value], told: Mapping[Target, Value]) -> set[Target]:
+    """Give the targets that must be looked at to make a plan.
+
+    What libvirt was told otherwise is set in any case.
+    """
+    return {what for what, value in goals.items() if what not in told or told[what] == value}
 
 
 def differences(
-    wanted: Mapping[int, CpuSet], affinity: Mapping[int, CpuSet], online: CpuSet
-) -> str:
-    """Say which vCPU threads run elsewhere than wanted; empty if none does."""
-    return "; ".join(
-        f"vCPU {vcpu} runs on {affinity[vcpu]}, wanted {cpus}"
-        for vcpu, cpus in sorted(wanted.items())
-        if not _runs_there(affinity, vcpu, cpus, online)
+    goals: Mapping[Target, Value], seen: Mapping[Target, Value], host: Host
+) -> dict[Target, Value]:
+    """Give what is seen to be other than its goal."""
+    return {what: seen[what] for what, goal in goals.items() if not _has(seen, what, goal, host)}
+
+
+def describe(items: Iterable[tuple[Target, str]]) -> str:
+    """Write shortly what holds of targets: those alike stand together.
+
+    >>> describe([(Target(Aspect.VCPU, 0), "0-7 → 1"), (Target(Aspect.VCPU, 1), "0-7 → 1")])
+    'vCPU pins 0-1: 0-7 → 1'
+    """
+    numbered: dict[Aspect, dict[str, list[int]]] = {}
+    for (aspect, number), text in items:
+        numbered.setdefault(aspect, {}).setdefault(text, []).append(number)
+    return (
+        "; ".join(
+            f"{_LABELS[aspect]} "
+            + ", ".join(
+                f"{CpuSet(numbers)}: {text}" if aspect in _LISTED else text
+                for text, numbers in texts.items()
+            )
+            for aspect, texts in sorted(numbered.items())
+        )
+        or "nothing to change"
     )
 
 
-def _runs_there(affinity: Mapping[int, CpuSet], vcpu: int, cpus: CpuSet, online: CpuSet) -> bool:
-    # A vCPU that is not plugged in has no thread.
-    return vcpu not in affinity or affinity[vcpu] & online == cpus & online
+_LISTED = frozenset({Aspect.VCPU, Aspect.IOTHREAD})
+_LABELS = {
+    Aspect.VCPU: "vCPU pins",
+    Aspect.EMULATOR: "emulator pin",
+    Aspect.IOTHREAD: "iothread pins",
+    Aspect.SHARES: "CPU shares",
+    Aspect.QUOTA: "vCPU quota",
+    Aspect.MEMORY: "memory nodes",
+}
 
 
-def _changes(pins: tuple[PinVcpu, ...]) -> str:
-    """Write the changes shortly: vCPUs that change alike stand together."""
-    alike: dict[tuple[CpuSet, CpuSet], list[int]] = {}
-    for pin in pins:
-        alike.setdefault((pin.former, pin.wanted), []).append(pin.vcpu)
-    return ", ".join(
-        f"{CpuSet(vcpus)}: {former} → {wanted}" for (former, wanted), vcpus in alike.items()
-    )
+def _settable(what: Target, value: Value, host: Host) -> Value:
+    return host.settable(cast(CpuSet, value)) if what.aspect in CPU_ASPECTS else value
+
+
+def _offline(what: Target, value: Value, host: Host) -> CpuSet:
+    if what.aspect not in CPU_ASPECTS:
+        return CpuSet()
+    return CpuSet(cast(CpuSet, value) - host.online)
+
+
+def _has(seen: Mapping[Target, Value], what: Target, goal: Value, host: Host) -> bool:
+    if what not in seen:
+        # A vCPU that is not plugged in has no thread.
+        return True
+    if what.aspect in CPU_ASPECTS:
+        # The kernel leaves out what is offline.
+        return cast(CpuSet, seen[what]) & host.online == cast(CpuSet, goal) & host.online
+    return seen[what] == goal

@@ -10,55 +10,75 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""One pass over one instance: observe ▸ plan ▸ guard ▸ apply ▸ verify.
+"""One pass over one instance: from what is wanted and what is to an outcome.
 
-What is done depends only on what is wanted and what is, never on why the
-pass is made: any pass may be made twice, late, or for nothing.
+What is done depends only on these two, never on why the pass is made: any
+pass may be made twice, late, or for nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 import contextlib
+import enum
 import logging
+import time
 
 from kongming import exception
 from kongming.allocation import Allocation
-from kongming.cpuset import CpuSet
-from kongming.executor import guard, plan
+from kongming.executor.placer import Placed, Placer, Prospect
+from kongming.executor.statistics import Statistics
 from kongming.executor.store import Record, Status, Store
 from kongming.hypervisor.connection import Connection
-from kongming.hypervisor.definition import Definition
 from kongming.hypervisor.guest import Guest
 
 LOG = logging.getLogger(__name__)
 
 
+class Result(enum.Enum):
+    """What is to be done about an instance after a pass."""
+
+    DONE = "nothing until something changes"
+    AGAIN = "try again later"
+    CORRECTED = "nothing, unless that happens all the time"
+
+
 class Reconciler:
     """Brings guests to what is wanted for them."""
 
-    def __init__(self, store: Store, hypervisor: Connection) -> None:
+    def __init__(
+        self, store: Store, hypervisor: Connection, placer: Placer, statistics: Statistics
+    ) -> None:
         self._store = store
         self._hypervisor = hypervisor
+        self._placer = placer
+        self._statistics = statistics
+        # The incarnation (libvirt's id of the domain) that was last placed.
+        self._placed: dict[str, int] = {}
 
-    def reconcile(self, instance_uuid: str) -> bool:
+    def reconcile(self, instance_uuid: str) -> Result:
         """Make one pass over an instance and keep its outcome.
 
-        :returns: whether it came to an end; if not, it is to be tried again.
         :raises HypervisorUnavailable: if libvirt went away; all instances
             are gone through when it is back.
         :raises StoreUnavailable: if the store can't be used.
         """
         record = self._store.get(instance_uuid)
         if record is None:
-            return True
+            return Result.DONE
+        begin = time.monotonic()
         outcome = self._attempt(record)
+        if isinstance(outcome, Result):
+            return outcome
         if isinstance(outcome, exception.GuestAbsent):
             self._absent(record, outcome)
         elif isinstance(outcome, exception.Refused):
             if self._store.report(record, Status.REFUSED, outcome):
+                self._statistics.refused(outcome)
                 log_refusal(instance_uuid, outcome)
+        elif isinstance(outcome, exception.Drifted):
+            self._drifted(record, outcome)
         elif isinstance(outcome, exception.Failed):
+            self._statistics.applied("failed", time.monotonic() - begin)
             if self._store.report(record, Status.FAILED, outcome):
                 LOG.error(
                     "Instance %s: failed (%s): %s; it will be tried again",
@@ -66,53 +86,111 @@ class Reconciler:
                     outcome.reason,
                     outcome,
                 )
-            return False
-        return True
+            return Result.AGAIN
+        return Result.DONE
 
-    def _attempt(self, record: Record) -> exception.KongmingError | None:
+    def _attempt(self, record: Record) -> exception.KongmingError | Result:
         """Give back what came in between: oslo.log would say it a second time
         in whatever is logged while an exception is handled.
         """
         try:
-            self._bring_about(record)
-        except (exception.GuestAbsent, exception.Refused, exception.Failed) as error:
+            return self._bring_about(record)
+        except (
+            exception.GuestAbsent,
+            exception.Refused,
+            exception.Drifted,
+            exception.Failed,
+        ) as error:
             return error
-        return None
 
-    def _bring_about(self, record: Record) -> None:
+    def _bring_about(self, record: Record) -> Result:
         guest = self._hypervisor.guest(record.instance_uuid)
-        definition = guest.definition()
         if record.asked is None:
             # What is asked can't be read, and has been answered.
-            self._fall_back(record, guest, definition)
-        elif not record.asked:
-            self._return_to_baseline(record, guest, definition)
-        else:
-            try:
-                done = _place(record, record.asked, guest, definition)
-            except exception.Refused:
-                self._fall_back(record, guest, definition)
-                raise
-            self._store.report(record, Status.APPLIED, accepted=record.asked)
-            _log_placed(record, done)
+            self._fall_back(record, guest)
+            return Result.DONE
+        if not record.asked:
+            self._return_to_baseline(record, guest)
+            return Result.DONE
+        try:
+            return self._place(record, record.asked, guest)
+        except exception.Refused:
+            self._fall_back(record, guest)
+            raise
 
-    def _fall_back(self, record: Record, guest: Guest, definition: Definition) -> None:
+    def _place(self, record: Record, allocation: Allocation, guest: Guest) -> Result:
+        """Bring a guest to an allocation.
+
+        :raises CpuWentOffline: if it can't have all of it for now.
+        """
+        accepted = allocation == record.accepted
+        prospect = self._placer.look(allocation, guest, accepted=accepted)
+        again = accepted and self._same_incarnation(record, guest, prospect)
+        begin = time.monotonic()
+        done = self._placer.place(record.instance_uuid, prospect, guest, new=not again)
+        if done.plan:
+            self._statistics.applied("applied", time.monotonic() - begin)
+        self._placed[record.instance_uuid] = guest.domain_id
+        corrected = bool(again and done.plan.changes())
+        drift = exception.Repinned(prospect.found()) if corrected else None
+        if drift is not None:
+            self._statistics.drifted(drift)
+            LOG.warning(
+                "Instance %s: drift (%s): %s; corrected", record.instance_uuid, drift.reason, drift
+            )
+        elif done.plan.changes():
+            _log_placed(record, done)
+        if allocation == record.asked:
+            offline = _offline(done)
+            status = Status.APPLIED if offline is None else Status.DRIFTED
+            if (
+                self._store.report(
+                    record, status, offline, accepted=allocation, note=done.note, drift=drift
+                )
+                and offline is not None
+            ):
+                self._tell_offline(record, offline)
+        return Result.CORRECTED if corrected else Result.DONE
+
+    def _same_incarnation(self, record: Record, guest: Guest, prospect: Prospect) -> bool:
+        """Tell whether the guest had this allocation since it last started."""
+        placed = self._placed.get(record.instance_uuid)
+        if placed is None:
+            # Of before our own start only the note in the domain tells.
+            return bool(prospect.state.baseline)
+        return placed == guest.domain_id
+
+    def _fall_back(self, record: Record, guest: Guest) -> None:
         """Keep in force what was accepted last, as long as it can be."""
         if record.accepted and record.accepted != record.asked:
             with contextlib.suppress(exception.Refused):
-                _log_placed(record, _place(record, record.accepted, guest, definition))
+                self._place(record, record.accepted, guest)
 
-    def _return_to_baseline(self, record: Record, guest: Guest, definition: Definition) -> None:
-        if definition.baseline is not None:
-            state = _state(guest, definition, definition.baseline)
-            steps = plan.restore(definition.baseline, state, guest.host.online)
-            carry_out(steps, guest)
+    def _return_to_baseline(self, record: Record, guest: Guest) -> None:
+        prospect = self._placer.look(Allocation(), guest, accepted=True)
+        done = self._placer.place(record.instance_uuid, prospect, guest, new=False)
+        if done.plan.changes():
             LOG.info(
                 "Instance %s: nothing is asked any more, back to its baseline: %s",
                 record.instance_uuid,
-                steps,
+                done.plan,
             )
-        self._store.forget(record.instance_uuid, generation=record.generation)
+        if offline := _offline(done):
+            raise offline
+        self._placed.pop(record.instance_uuid, None)
+        self._store.forget(
+            record.instance_uuid,
+            "nothing is asked any more, back to its baseline",
+            generation=record.generation,
+        )
+
+    def _drifted(self, record: Record, drift: exception.Drifted) -> None:
+        if self._store.report(record, Status.DRIFTED, drift):
+            self._tell_offline(record, drift)
+
+    def _tell_offline(self, record: Record, drift: exception.Drifted) -> None:
+        self._statistics.drifted(drift)
+        LOG.warning("Instance %s: drift (%s): %s", record.instance_uuid, drift.reason, drift)
 
     def _absent(self, record: Record, absent: exception.GuestAbsent) -> None:
         LOG.debug("Instance %s: %s", record.instance_uuid, absent)
@@ -122,85 +200,25 @@ class Reconciler:
             self._store.report(record, Status.ABSENT, absent)
 
 
-def _place(
-    record: Record, allocation: Allocation, guest: Guest, definition: Definition
-) -> plan.Plan:
-    """Bring a guest to an allocation; give what was done for it."""
-    guard.check_guest(definition)
-    wanted = {}
-    if allocation.vcpu_pinning is not None:
-        wanted = allocation.vcpu_pinning.resolve(definition.vcpus)
-    all_wanted = wanted | _no_longer_asked(record, definition, wanted)
-    state = _state(guest, definition, all_wanted)
-    steps = plan.place(all_wanted, state, guest.host.online)
-    if steps or allocation != record.accepted:
-        guard.check_cpus(CpuSet(cpu for cpus in wanted.values() for cpu in cpus), guest.host)
-    if steps:
-        carry_out(steps, guest)
-    return steps
+def _offline(done: Placed) -> exception.CpuWentOffline | None:
+    if not done.plan.offline:
+        return None
+    return exception.CpuWentOffline(
+        f"CPUs went offline: {_describe(done)}; it is set again when they are back"
+    )
 
 
-def _log_placed(record: Record, done: plan.Plan) -> None:
-    if done:
-        LOG.info("Instance %s: %s (applied, seen on the threads)", record.instance_uuid, done)
+def _describe(done: Placed) -> str:
+    return ", ".join(f"CPU {cpus} of {what}" for what, cpus in done.plan.offline.items())
 
 
-def carry_out(steps: plan.Plan, guest: Guest) -> None:
-    """Apply the steps and see that they had their effect: all or nothing.
-
-    :raises StepFailed: if libvirt refuses a step.
-    :raises NotVerified: if the threads may run elsewhere than wanted.
-    """
-    begun: list[plan.Step] = []
-    try:
-        for step in steps.steps:
-            begun.append(step)
-            step.apply(guest)
-        differences = plan.differences(steps.wanted, guest.affinity(), guest.host.online)
-        if differences:
-            raise exception.NotVerified(
-                f"libvirt reported success, but {differences}; look for a cgroup above the "
-                "guest's that allows fewer CPUs, and for others who pin it"
-            )
-    except (exception.Failed, exception.Refused) as error:
-        raise type(error)(f"{error}; {_undo(begun, guest)}") from error
-
-
-def _undo(begun: list[plan.Step], guest: Guest) -> str:
-    """Undo the steps, the last first, and say what came of it."""
-    kept = []
-    for step in reversed(begun):
-        try:
-            step.undo(guest)
-        except (exception.Failed, exception.Refused) as error:
-            kept.append(f"{step} ({error})")
-    if kept:
-        return f"undone, except {', '.join(kept)}"
-    return "the guest is as it was before"
-
-
-def _state(guest: Guest, definition: Definition, wanted: Mapping[int, CpuSet]) -> plan.GuestState:
-    """Observe the threads too, unless every vCPU is to be pinned in any case."""
-    known = definition.baseline is not None
-    if known and all(definition.pins[vcpu] != cpus for vcpu, cpus in wanted.items()):
-        return plan.GuestState(definition.pins, {}, definition.baseline)
-    return plan.GuestState(definition.pins, guest.affinity(), definition.baseline)
-
-
-def _no_longer_asked(
-    record: Record, definition: Definition, wanted: Mapping[int, CpuSet]
-) -> dict[int, CpuSet]:
-    """Give the baseline of those vCPUs that were pinned by the request before.
-
-    What a guest has must not depend on the requests that led to the last one.
-    """
-    if record.accepted is None or record.accepted.vcpu_pinning is None:
-        return {}
-    return {
-        vcpu: cpus
-        for vcpu, cpus in (definition.baseline or {}).items()
-        if vcpu not in wanted and record.accepted.vcpu_pinning.names(vcpu)
-    }
+def _log_placed(record: Record, done: Placed) -> None:
+    LOG.info(
+        "Instance %s: %s (applied, seen on the threads)%s",
+        record.instance_uuid,
+        done.plan,
+        f"; {done.note}" if done.note else "",
+    )
 
 
 def log_refusal(instance_uuid: str, refusal: exception.Refused) -> None:

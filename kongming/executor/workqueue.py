@@ -39,6 +39,7 @@ class WorkQueue:
         self._worked_on: set[str] = set()
         self._again: set[str] = set()
         self._later: list[tuple[float, str]] = []
+        self._resting: dict[str, float] = {}
         self._backoffs: dict[str, Backoff] = {}
         self._closed = False
 
@@ -60,10 +61,16 @@ class WorkQueue:
                 self._changed.wait(delay)
             return None
 
-    def done(self, key: str, *, succeeded: bool) -> None:
-        """Give a key back; one that did not succeed comes again later."""
+    def done(self, key: str, *, succeeded: bool, rest: float = 0.0) -> None:
+        """Give a key back; one that did not succeed comes again later.
+
+        :param rest: seconds in which the key is not to be looked at again;
+            what is added meanwhile waits for their end.
+        """
         with self._changed:
             self._worked_on.discard(key)
+            if rest:
+                self._resting[key] = time.monotonic() + rest
             if succeeded:
                 self._backoffs.pop(key, None)
             else:
@@ -88,7 +95,12 @@ class WorkQueue:
     def _add(self, key: str) -> None:
         if key in self._worked_on:
             self._again.add(key)
+        elif (until := self._resting.get(key, 0.0)) > time.monotonic():
+            if (until, key) not in self._later:
+                heapq.heappush(self._later, (until, key))
+                self._changed.notify()
         else:
+            self._resting.pop(key, None)
             self._ready[key] = None
             self._changed.notify()
 

@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The connection to libvirt: kept open, opened again when lost, its events.
+"""The connection to libvirt: made when libvirt is there, made anew when lost.
 
-Every guest and all that is known of the host are got from here.
+Guests, their events and all that is known of the host are got from here.
 """
 
 from __future__ import annotations
@@ -27,40 +27,54 @@ import libvirt
 
 from kongming import exception
 from kongming.backoff import Backoff
+from kongming.cpuset import CpuSet
 from kongming.hypervisor import host
 from kongming.hypervisor.guest import Guest, is_alive
+from kongming.hypervisor.occupancy import Occupancy, Occupant
+from kongming.hypervisor.own_changes import OwnChanges
+from kongming.hypervisor.process import Processes
 
 LOG = logging.getLogger(__name__)
 
 _RECONNECT_MAX = 30.0
-_NOT_RUNNING = -1
 
-# A guest is there with all its vCPU threads once one of these was seen.
-_BEGINNINGS = frozenset({libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_RESUMED})
+# A guest has all its vCPU threads once one of the first two was seen.
+_HAPPENINGS = frozenset(
+    {
+        libvirt.VIR_DOMAIN_EVENT_STARTED,
+        libvirt.VIR_DOMAIN_EVENT_RESUMED,
+        libvirt.VIR_DOMAIN_EVENT_STOPPED,
+        libvirt.VIR_DOMAIN_EVENT_UNDEFINED,
+    }
+)
 
 
 class Connection:
     """A lasting connection to one libvirt URI.
 
     :param on_connect: called each time the connection has come about.
-    :param on_guest_start: called with the instance UUID when a guest starts
-        or goes on. Neither may block: libvirt's events wait for them.
+    :param on_happening: called with the instance UUID when a guest starts,
+        goes on, stops, or is changed by somebody else. Neither may block:
+        libvirt's events wait for them.
     """
 
     def __init__(
         self,
         uri: str,
         *,
-        keepalive: tuple[int, int],
-        on_connect: Callable[[], None],
-        on_guest_start: Callable[[str], None],
+        keepalive: tuple[int, int] | None = None,
+        on_connect: Callable[[], None] = lambda: None,
+        on_happening: Callable[[str], None] = lambda _instance_uuid: None,
     ) -> None:
         self._uri = uri
         self._here = host.is_here(uri)
         self._keepalive = keepalive
         self._on_connect = on_connect
-        self._on_guest_start = on_guest_start
+        self._on_happening = on_happening
         self._connection: Any = None
+        self._own_changes = OwnChanges()
+        self._processes = Processes()
+        self._occupancy = Occupancy()
         self._lost = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="libvirt", daemon=True)
@@ -70,36 +84,74 @@ class Connection:
         run_event_loop()
         self._thread.start()
 
+    def open(self) -> None:
+        """Connect now and once, without events: for tools that end soon.
+
+        :raises HypervisorUnavailable: if libvirt does not answer.
+        """
+        run_event_loop()
+        try:
+            self._connection = libvirt.open(self._uri)
+        except libvirt.libvirtError as error:
+            raise exception.HypervisorUnavailable(
+                f"libvirt at {self._uri} does not answer ({error.get_error_message()}): is "
+                "libvirtd running, and may this user connect to it?"
+            ) from error
+
     def stop(self) -> None:
         """Give up the connection; a libvirt that hangs is not waited for."""
         self._stopping.set()
         self._lost.set()
 
+    @property
+    def connected(self) -> bool:
+        """Tell whether libvirt answers, as far as is known."""
+        return self._connection is not None
+
+    def online_cpus(self) -> CpuSet | None:
+        """Ask the kernel which CPUs are online; None if it isn't beside us."""
+        return host.online_cpus() if self._here else None
+
     def guest(self, instance_uuid: str) -> Guest:
         """Look up a guest.
 
-        :raises GuestAbsent: if there is no such domain on this host.
+        :raises GuestAbsent: if there is no such domain, or it is not running.
         :raises HypervisorUnavailable: if libvirt does not answer.
         """
-        connection = self._connection
-        if connection is None:
-            raise exception.HypervisorUnavailable(f"no connection to libvirt at {self._uri}")
+        connection = self._connected()
         try:
             domain = connection.lookupByUUIDString(instance_uuid)
-            if domain.ID() == _NOT_RUNNING:
-                raise exception.GuestAbsent("the domain is not running")
-            cpus = host.read_sysfs() if self._here else host.read_libvirt(connection)
+            now = host.read_sysfs() if self._here else host.read_libvirt(connection)
         except libvirt.libvirtError as error:
             if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 raise exception.GuestAbsent("there is no such domain on this host") from error
-            if not is_alive(connection):
-                raise exception.HypervisorUnavailable(
-                    f"libvirt at {self._uri} went away"
-                ) from error
-            raise exception.Failed(
-                f"libvirt error {error.get_error_code()}: {error.get_error_message()}"
-            ) from error
-        return Guest(domain, cpus)
+            raise self._translated(connection, error) from error
+        process = self._processes.find(instance_uuid) if self._here else None
+        return Guest(domain, now, process, self._own_changes)
+
+    def occupants(self) -> list[Occupant]:
+        """Say who runs on this host, pinned to which CPUs.
+
+        :raises HypervisorUnavailable: if libvirt does not answer.
+        """
+        connection = self._connected()
+        try:
+            return self._occupancy.read(connection)
+        except libvirt.libvirtError as error:
+            raise self._translated(connection, error) from error
+
+    def _connected(self) -> Any:
+        connection = self._connection
+        if connection is None:
+            raise exception.HypervisorUnavailable(f"no connection to libvirt at {self._uri}")
+        return connection
+
+    def _translated(self, connection: Any, error: libvirt.libvirtError) -> exception.KongmingError:
+        if not is_alive(connection):
+            return exception.HypervisorUnavailable(f"libvirt at {self._uri} went away")
+        return exception.Failed(
+            f"libvirt error {error.get_error_code()}: {error.get_error_message()}"
+        )
 
     def _run(self) -> None:
         backoff = Backoff(maximum=_RECONNECT_MAX)
@@ -116,6 +168,7 @@ class Connection:
                 self._stopping.wait(backoff.next())
                 continue
             backoff.reset()
+            self._occupancy.forget()
             self._connection = connection
             LOG.info("Connected to libvirt at %s", self._uri)
             self._on_connect()
@@ -135,16 +188,19 @@ class Connection:
         self._lost.clear()
         connection = libvirt.open(self._uri)
         try:
-            connection.setKeepAlive(*self._keepalive)
+            if self._keepalive is not None:
+                connection.setKeepAlive(*self._keepalive)
         except libvirt.libvirtError as error:
             # Drivers that run in this process can't be lost.
             if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
                 raise
         else:
             connection.registerCloseCallback(self._closed, None)
-        connection.domainEventRegisterAny(
-            None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle, None
-        )
+        for event, callback in (
+            (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle),
+            (libvirt.VIR_DOMAIN_EVENT_ID_TUNABLE, self._tuned),
+        ):
+            connection.domainEventRegisterAny(None, event, callback, None)
         return connection
 
     def _closed(self, _connection: Any, reason: int, _opaque: object) -> None:
@@ -154,9 +210,18 @@ class Connection:
     def _lifecycle(
         self, _connection: Any, domain: Any, event: int, detail: int, _opaque: object
     ) -> None:
-        LOG.debug("Domain %s: lifecycle event %d, detail %d", domain.UUIDString(), event, detail)
-        if event in _BEGINNINGS:
-            self._on_guest_start(domain.UUIDString())
+        instance_uuid = domain.UUIDString()
+        LOG.debug("Domain %s: lifecycle event %d, detail %d", instance_uuid, event, detail)
+        if event in _HAPPENINGS:
+            self._occupancy.forget(instance_uuid)
+            self._on_happening(instance_uuid)
+
+    def _tuned(self, _connection: Any, domain: Any, changes: Any, _opaque: object) -> None:
+        instance_uuid = domain.UUIDString()
+        self._occupancy.forget(instance_uuid)
+        if not self._own_changes.recognise(instance_uuid, changes):
+            LOG.debug("Domain %s: changed by others: %s", instance_uuid, changes)
+            self._on_happening(instance_uuid)
 
 
 def _close(connection: Any) -> None:

@@ -21,7 +21,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
+from kongming import target
 from kongming.cpuset import CpuSet
+from kongming.hypervisor.host import Host
+from kongming.target import Aspect, Quota, Target, Value
 
 # Both 1.0 and 1.1 are in use; the element's presence is what counts.
 _NOVA = "{http://openstack.org/xmlns/libvirt/nova/"
@@ -30,61 +33,130 @@ _NOVA = "{http://openstack.org/xmlns/libvirt/nova/"
 BASELINE_URI = "http://openstack.org/xmlns/libvirt/kongming/1.0"
 BASELINE_PREFIX = "kongming"
 
+#: The only mode in which libvirt lets memory be moved while a guest runs.
+RESTRICTIVE = "restrictive"
+
+_NOWHERE = ET.Element("nowhere")
+
 
 @dataclass(frozen=True, slots=True)
 class Definition:
     """The live definition of one domain.
 
     :ivar nova: whether Nova made it (it has Nova's metadata element).
+    :ivar project_id: the project that the instance belongs to, by Nova.
     :ivar nova_owns: why Nova itself decides the placement; None if not.
     :ivar vcpus: number of vCPUs, those not plugged in yet included.
-    :ivar pins: the cpuset that libvirt was told for each vCPU, the CPUs that
-        an unpinned vCPU may use being all of the host's.
-    :ivar baseline: the pins before Kongming first touched this domain; None
-        if it never did.
+    :ivar iothreads: the numbers of its iothreads.
+    :ivar told: what libvirt was told of pins and memory, for every target
+        that the domain has; what it was not told is all of the host's.
+    :ivar memory_mode: ``numatune``'s mode; None if the domain has none.
+    :ivar baseline: what the targets that Kongming touched had before.
     """
 
     nova: bool
+    project_id: str | None
     nova_owns: str | None
     vcpus: int
-    pins: Mapping[int, CpuSet]
-    baseline: Mapping[int, CpuSet] | None
+    iothreads: CpuSet
+    told: Mapping[Target, CpuSet]
+    memory_mode: str | None
+    baseline: Mapping[Target, Value]
 
 
-def parse(xml: str, host_cpus: int) -> Definition:
-    """Read the live domain XML of a host that has ``host_cpus`` CPUs."""
+def parse(xml: str, host: Host) -> Definition:
+    """Read the live domain XML of a guest on ``host``."""
     root = ET.fromstring(xml)
     vcpu = root.find("vcpu")
     if vcpu is None or vcpu.text is None:
         # libvirt writes the element even for one vCPU.
         raise ValueError("the domain's definition has no <vcpu> element")
-    unpinned = CpuSet(range(host_cpus))
-    if cpuset := vcpu.get("cpuset"):
-        unpinned = CpuSet.parse(cpuset)
-    baseline = root.find(f"metadata/{{{BASELINE_URI}}}baseline")
+    vcpus = int(vcpu.text)
+    iothreads = CpuSet(int(i.get("id", "")) for i in root.iterfind("iothreadids/iothread"))
+    cpuset = vcpu.get("cpuset")
+    anywhere = CpuSet.parse(cpuset) if cpuset else CpuSet(range(host.count))
+    memory = root.find("numatune/memory")
+    mine = [target.vcpu(number) for number in range(vcpus)]
+    mine += [target.EMULATOR, *map(target.iothread, iothreads)]
     return Definition(
         nova=any(child.tag.startswith(_NOVA) for child in root.iterfind("metadata/*")),
+        project_id=_project_id(root),
         nova_owns=_nova_owns(root),
-        vcpus=int(vcpu.text),
-        pins=dict.fromkeys(range(int(vcpu.text)), unpinned) | _pins(root.find("cputune")),
-        baseline=None if baseline is None else _pins(baseline),
+        vcpus=vcpus,
+        iothreads=iothreads,
+        told={
+            **dict.fromkeys(mine, anywhere),
+            **_pins(_under(root, "cputune")),
+            target.MEMORY: _nodes(memory) or host.nodes,
+        },
+        memory_mode=None if memory is None else memory.get("mode", "strict"),
+        baseline=_baseline(_under(root, f"metadata/{{{BASELINE_URI}}}baseline")),
     )
 
 
-def baseline_xml(pins: Mapping[int, CpuSet]) -> str:
+def baseline_xml(baseline: Mapping[Target, Value]) -> str:
     """Write the baseline as libvirt keeps it in the domain's metadata."""
-    baseline = ET.Element("baseline")
-    for vcpu, cpus in pins.items():
-        ET.SubElement(baseline, "vcpupin", vcpu=str(vcpu), cpuset=str(cpus))
-    return ET.tostring(baseline, encoding="unicode")
+    parent = ET.Element("baseline")
+    for (aspect, number), value in sorted(baseline.items()):
+        if isinstance(value, Quota):
+            quota = "none" if value.quota_us is None else str(value.quota_us)
+            ET.SubElement(parent, "quota", quota_us=quota, period_us=str(value.period_us))
+        elif isinstance(value, int):
+            ET.SubElement(parent, "shares", value=str(value))
+        elif aspect is Aspect.MEMORY:
+            ET.SubElement(parent, "memory", nodeset=str(value))
+        else:
+            name, attribute = _PINS[aspect]
+            attributes = {attribute: str(number)} if attribute else {}
+            ET.SubElement(parent, name, attributes, cpuset=str(value))
+    return ET.tostring(parent, encoding="unicode")
 
 
-def _pins(parent: ET.Element | None) -> dict[int, CpuSet]:
+# The element of each pin, and its attribute that holds the number.
+_PINS = {
+    Aspect.VCPU: ("vcpupin", "vcpu"),
+    Aspect.EMULATOR: ("emulatorpin", ""),
+    Aspect.IOTHREAD: ("iothreadpin", "iothread"),
+}
+
+
+def _pins(parent: ET.Element) -> dict[Target, CpuSet]:
     # Our own element's children are in our namespace, libvirt's are in none.
     return {
-        int(pin.get("vcpu", "")): CpuSet.parse(pin.get("cpuset", ""))
-        for pin in (() if parent is None else parent.iterfind("{*}vcpupin"))
+        Target(aspect, int(pin.get(attribute, "0"))): CpuSet.parse(pin.get("cpuset", ""))
+        for aspect, (name, attribute) in _PINS.items()
+        for pin in parent.iterfind(f"{{*}}{name}")
     }
+
+
+def _baseline(parent: ET.Element) -> dict[Target, Value]:
+    baseline: dict[Target, Value] = dict(_pins(parent))
+    for shares in parent.iterfind("{*}shares"):
+        baseline[target.SHARES] = int(shares.get("value", ""))
+    for quota in parent.iterfind("{*}quota"):
+        limit = quota.get("quota_us", "none")
+        period = int(quota.get("period_us", str(target.PERIOD_US)))
+        baseline[target.QUOTA] = Quota(None if limit == "none" else int(limit), period)
+    for memory in parent.iterfind("{*}memory"):
+        baseline[target.MEMORY] = _nodes(memory)
+    return baseline
+
+
+def _nodes(memory: ET.Element | None) -> CpuSet:
+    nodeset = None if memory is None else memory.get("nodeset")
+    return CpuSet.parse(nodeset) if nodeset else CpuSet()
+
+
+def _under(root: ET.Element, path: str) -> ET.Element:
+    found = root.find(path)
+    return _NOWHERE if found is None else found
+
+
+def _project_id(root: ET.Element) -> str | None:
+    for project in root.iterfind("metadata/*/*/*"):
+        if project.tag.startswith(_NOVA) and project.tag.endswith("}project"):
+            return project.get("uuid")
+    return None
 
 
 def _nova_owns(root: ET.Element) -> str | None:

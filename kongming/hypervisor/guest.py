@@ -17,22 +17,32 @@ Everything is done to the live domain only: its definition stays Nova's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import libvirt
 
-from kongming import exception
+from kongming import exception, target
 from kongming.cpuset import CpuSet
 from kongming.hypervisor import definition
-from kongming.hypervisor.host import HostCpus
+from kongming.hypervisor.host import Host
+from kongming.hypervisor.own_changes import OwnChanges
+from kongming.hypervisor.process import QemuProcess, read
+from kongming.target import NO_QUOTA, Aspect, Quota, Target, Value
+
+_LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
+# How libvirt writes and reads that there is no limit.
+_UNLIMITED = -1
+_LARGEST_QUOTA = 17592186044415
+_NOT_RUNNING = -1
 
 
 class Guest:
     """A running domain.
 
-    :ivar host: the host's CPUs as they were when the guest was looked up.
+    :ivar host: the host as it was when the guest was looked up.
+    :ivar domain_id: libvirt's id of it: another one after each start.
 
     Every method raises ``GuestAbsent`` if the domain is no longer running,
     ``HypervisorUnavailable`` if libvirt went away, ``PinningUnsupported`` if
@@ -40,56 +50,165 @@ class Guest:
     code and words for any other error.
     """
 
-    def __init__(self, domain: Any, host: HostCpus) -> None:
-        """Wrap a libvirt domain and the CPUs of its host."""
+    def __init__(
+        self, domain: Any, host: Host, process: QemuProcess | None, own_changes: OwnChanges
+    ) -> None:
+        """Wrap a libvirt domain.
+
+        :param process: its QEMU process, if it is on this machine.
+        :param own_changes: is told of each change that is made here.
+        """
         self._domain = domain
+        self._uuid: str = domain.UUIDString()
+        self._process = process
+        self._own_changes = own_changes
         self.host = host
+        with self._translated("looking at the domain"):
+            self.domain_id: int = domain.ID()
+        if self.domain_id == _NOT_RUNNING:
+            raise exception.GuestAbsent("the domain is not running")
 
     def definition(self) -> definition.Definition:
         """Read the live definition."""
         with self._translated("reading the definition"):
-            return definition.parse(self._domain.XMLDesc(0), self.host.count)
+            return definition.parse(self._domain.XMLDesc(0), self.host)
 
-    def affinity(self) -> dict[int, CpuSet]:
-        """Read where the vCPU threads really may run, by the kernel's word.
+    def seen(self, targets: Iterable[Target]) -> dict[Target, Value]:
+        """Read what the guest really has, by the kernel's word.
 
-        :returns: vCPU → cpuset, for the vCPUs that are plugged in.
+        :returns: the targets that are there and can be seen: a vCPU that is
+            not plugged in can't be.
         """
-        with self._translated("reading the threads' affinity"):
-            info, maps = self._domain.vcpus()
-        return {
-            vcpu[0]: CpuSet.from_cpumap(cpumap) for vcpu, cpumap in zip(info, maps, strict=True)
-        }
+        wanted = set(targets)
+        found: dict[Target, Value] = {}
+        for aspects, look in self._looks().items():
+            if not aspects.isdisjoint({aspect for aspect, _ in wanted}):
+                found |= look()
+        return {what: value for what, value in found.items() if what in wanted}
 
-    def pin_vcpu(self, vcpu: int, cpus: CpuSet) -> None:
-        """Pin a vCPU to host CPUs, all of which must be there.
+    def set(self, what: Target, value: Value) -> None:
+        """Give a target its value.
 
-        libvirt silently leaves out CPUs that the host does not have.
+        CPUs and nodes must all be there: libvirt silently leaves out CPUs
+        that the host does not have.
+
+        :raises QuotaUnsupported: if libvirt took the quota without effect.
         """
-        with self._translated(f"pinning vCPU {vcpu} to {cpus}"):
-            self._domain.pinVcpu(vcpu, cpus.cpumap(self.host.count))
+        reported, call = self._change(what, value)
+        self._own_changes.expect(self._uuid, reported)
+        try:
+            with self._translated(f"setting {what} to {value}"):
+                call()
+        except exception.KongmingError:
+            self._own_changes.withdraw(self._uuid, reported)
+            raise
+        if what == target.QUOTA and self.seen([what])[what] != value:
+            raise exception.QuotaUnsupported(
+                "libvirt has no control group for each vCPU of this guest, so that a quota has "
+                "no effect: QEMU emulates them all in a single thread; run the guest with KVM, "
+                "or with multi-threaded emulation"
+            )
 
-    def keep_baseline(self, pins: Mapping[int, CpuSet]) -> None:
-        """Write the baseline into the domain's own metadata.
+    def memory_kib(self) -> dict[int, int] | None:
+        """Count the guest's memory on each NUMA node, in KiB; see QemuProcess.
+
+        :returns: None if it can't be counted.
+        """
+        return read(self._process, QemuProcess.memory_kib)
+
+    def keep_baseline(self, baseline: Mapping[Target, Value]) -> None:
+        """Write the baseline into the domain's own metadata; none takes it out.
 
         There it lives exactly as long as what it describes: through
         libvirtd's restarts, live migration and managed save, and no longer.
         """
-        self._set_baseline(definition.baseline_xml(pins))
-
-    def forget_baseline(self) -> None:
-        """Take the baseline out of the domain's metadata."""
-        self._set_baseline(None)
-
-    def _set_baseline(self, xml: str | None) -> None:
         with self._translated("writing the baseline"):
             self._domain.setMetadata(
                 libvirt.VIR_DOMAIN_METADATA_ELEMENT,
-                xml,
+                definition.baseline_xml(baseline) if baseline else None,
                 definition.BASELINE_PREFIX,
                 definition.BASELINE_URI,
-                libvirt.VIR_DOMAIN_AFFECT_LIVE,
+                _LIVE,
             )
+
+    def _looks(self) -> dict[frozenset[Aspect], Callable[[], dict[Target, Value]]]:
+        return {
+            frozenset({Aspect.VCPU}): self._vcpus,
+            frozenset({Aspect.IOTHREAD}): self._iothreads,
+            frozenset({Aspect.EMULATOR}): self._emulator,
+            frozenset({Aspect.SHARES, Aspect.QUOTA}): self._cpu_time,
+            frozenset({Aspect.MEMORY}): self._memory,
+        }
+
+    def _vcpus(self) -> dict[Target, Value]:
+        with self._translated("reading the vCPU threads' affinity"):
+            info, maps = self._domain.vcpus()
+        return {
+            target.vcpu(vcpu[0]): CpuSet.from_cpumap(cpumap)
+            for vcpu, cpumap in zip(info, maps, strict=True)
+        }
+
+    def _iothreads(self) -> dict[Target, Value]:
+        with self._translated("reading the iothreads' affinity"):
+            threads = self._domain.ioThreadInfo(_LIVE)
+        return {target.iothread(number): CpuSet.from_cpumap(cpus) for number, cpus in threads}
+
+    def _emulator(self) -> dict[Target, Value]:
+        affinity = read(self._process, QemuProcess.main_affinity)
+        if affinity is None:
+            with self._translated("reading the emulator's pin"):
+                affinity = CpuSet.from_cpumap(self._domain.emulatorPinInfo(_LIVE))
+        return {target.EMULATOR: affinity}
+
+    def _memory(self) -> dict[Target, Value]:
+        nodes = read(self._process, QemuProcess.memory_nodes)
+        if nodes is None:
+            with self._translated("reading the memory's nodes"):
+                nodeset = self._domain.numaParameters(_LIVE)["numa_nodeset"]
+            nodes = CpuSet.parse(nodeset) if nodeset else self.host.nodes
+        return {target.MEMORY: CpuSet(nodes & self.host.nodes)}
+
+    def _cpu_time(self) -> dict[Target, Value]:
+        with self._translated("reading the CPU time"):
+            now = self._domain.schedulerParametersFlags(_LIVE)
+        found: dict[Target, Value] = {}
+        if "cpu_shares" in now:
+            found[target.SHARES] = now["cpu_shares"]
+        if "vcpu_quota" in now:
+            unlimited = now["vcpu_quota"] <= 0 or now["vcpu_quota"] >= _LARGEST_QUOTA
+            quota = Quota(now["vcpu_quota"], now["vcpu_period"])
+            found[target.QUOTA] = NO_QUOTA if unlimited else quota
+        return found
+
+    def _change(
+        self, what: Target, value: Value
+    ) -> tuple[Mapping[str, object], Callable[[], object]]:
+        """Give the report of a change, as libvirt will make it, and the call."""
+        domain, number = self._domain, what.number
+        if what.aspect in target.CPU_ASPECTS:
+            cpumap = cast(CpuSet, value).cpumap(self.host.count)
+            name, call = {
+                Aspect.VCPU: (f"vcpupin{number}", lambda: domain.pinVcpu(number, cpumap)),
+                Aspect.EMULATOR: ("emulatorpin", lambda: domain.pinEmulator(cpumap, _LIVE)),
+                Aspect.IOTHREAD: (
+                    f"iothreadpin{number}",
+                    lambda: domain.pinIOThread(number, cpumap, _LIVE),
+                ),
+            }[what.aspect]
+            return {f"cputune.{name}": str(value)}, call
+        if what.aspect is Aspect.MEMORY:
+            # Any other mode would be for good. libvirt reports no change of it.
+            parameters: dict[str, Any] = {
+                "numa_mode": libvirt.VIR_DOMAIN_NUMATUNE_MEM_RESTRICTIVE,
+                "numa_nodeset": str(value),
+            }
+            return {}, lambda: domain.setNumaParameters(parameters, _LIVE)
+        parameters = {"cpu_shares": value}
+        if isinstance(value, Quota):
+            limit = _UNLIMITED if value.quota_us is None else value.quota_us
+            parameters = {"vcpu_quota": limit, "vcpu_period": value.period_us}
+        reported = {f"cputune.{name}": number for name, number in parameters.items()}
+        return reported, lambda: domain.setSchedulerParametersFlags(parameters, _LIVE)
 
     @contextmanager
     def _translated(self, doing: str) -> Iterator[None]:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The host: which CPUs there are and which of them are online.
+"""The host: its CPUs and NUMA nodes, and how its kernel shares CPU time.
 
 The kernel tells, or libvirt where that is not the kernel beside us.
 """
@@ -21,37 +21,76 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from xml.etree import ElementTree as ET
 
 from kongming.cpuset import CpuSet
 
-SYSFS = Path("/sys/devices/system/cpu")
+SYSTEM = Path("/sys/devices/system")
+CGROUP = Path("/sys/fs/cgroup")
+
+_NODE_0 = CpuSet([0])
 
 
 @dataclass(frozen=True, slots=True)
-class HostCpus:
-    """The host's CPUs.
+class Host:
+    """What guests can be placed on.
 
-    :ivar count: how many ids there are: 0 to ``count`` - 1.
-    :ivar online: those that can run something now.
+    :ivar count: how many CPU ids there are: 0 to ``count`` - 1.
+    :ivar online: those CPUs that can run something now.
+    :ivar nodes: the NUMA nodes that have memory.
+    :ivar cgroup: the version of the control groups that libvirt uses, 1 or
+        2; None if it is not known.
     """
 
     count: int
     online: CpuSet
+    nodes: CpuSet = _NODE_0
+    cgroup: int | None = None
+
+    def settable(self, cpus: CpuSet) -> CpuSet:
+        """Give those CPUs that a thread can be pinned to now.
+
+        With cgroup v2 a set may hold CPUs that are offline: the kernel runs
+        the threads there too once they are back. With v1 it refuses them.
+        """
+        running = CpuSet(cpus & self.online)
+        return running if self.cgroup == 1 or not running else cpus
 
 
-def read_sysfs(sysfs: Path = SYSFS) -> HostCpus:
+def read_sysfs(system: Path = SYSTEM, cgroup: Path = CGROUP) -> Host:
     """Ask the kernel: libvirt would do the same, ten times as slowly."""
-    present = CpuSet.parse((sysfs / "present").read_text())
-    return HostCpus(max(present) + 1, CpuSet.parse((sysfs / "online").read_text()))
+    present = CpuSet.parse((system / "cpu/present").read_text())
+    return Host(
+        max(present) + 1,
+        online_cpus(system),
+        _nodes(system / "node"),
+        # Where both are mounted, libvirt finds the cpu controllers in v1.
+        2 if (cgroup / "cgroup.controllers").exists() else 1,
+    )
 
 
-def read_libvirt(connection: Any) -> HostCpus:
+def online_cpus(system: Path = SYSTEM) -> CpuSet:
+    """Ask the kernel which CPUs are online."""
+    return CpuSet.parse((system / "cpu/online").read_text())
+
+
+def read_libvirt(connection: Any) -> Host:
     """Ask libvirt; raises its errors."""
     count, online, _number = connection.getCPUMap()
-    return HostCpus(count, CpuSet.from_cpumap(online))
+    cells = ET.fromstring(connection.getCapabilities()).iterfind("host/topology/cells/cell")
+    nodes = CpuSet(int(cell.get("id", "")) for cell in cells)
+    return Host(count, CpuSet.from_cpumap(online), nodes or _NODE_0)
 
 
 def is_here(uri: str) -> bool:
     """Tell whether the guests of a libvirt URI run on this machine's kernel."""
     parts = urlsplit(uri)
     return parts.scheme in {"qemu", "qemu+unix"} and not parts.netloc
+
+
+def _nodes(folder: Path) -> CpuSet:
+    try:
+        return CpuSet.parse((folder / "has_memory").read_text())
+    except FileNotFoundError:
+        # A kernel that was built without NUMA.
+        return _NODE_0

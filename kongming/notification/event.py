@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+import time
 from typing import Any
 import uuid
 
@@ -36,6 +38,9 @@ class InstanceEvent:
     :ivar host: the instance's host by the payload; None if it has none.
     :ivar publisher_host: the host of the service that sent the event.
     :ivar metadata: the instance's whole metadata, not yet looked at.
+    :ivar user_id: who caused it, by Nova; None if it is not said.
+    :ivar sent_at: when, in seconds since the epoch, by the sender's clock
+        but never later than now.
     """
 
     name: str
@@ -43,6 +48,8 @@ class InstanceEvent:
     host: str | None
     publisher_host: str
     metadata: Mapping[str, Any]
+    user_id: str | None
+    sent_at: float
 
 
 def read(message: Mapping[str, Any]) -> InstanceEvent | None:
@@ -64,7 +71,25 @@ def read(message: Mapping[str, Any]) -> InstanceEvent | None:
         host=_field(data, "host", str, nullable=True),
         publisher_host=publisher.partition(":")[2],
         metadata=_field(data, "metadata", dict),
+        user_id=_user(data),
+        sent_at=_sent_at(message),
     )
+
+
+def _user(data: Mapping[str, Any]) -> str | None:
+    user = data.get("action_initiator_user")
+    return user if isinstance(user, str) else None
+
+
+def _sent_at(message: Mapping[str, Any]) -> float:
+    now = time.time()
+    try:
+        sent = datetime.fromisoformat(message["timestamp"])
+    except (KeyError, TypeError, ValueError):
+        return now
+    # oslo.messaging writes UTC without saying so. What a clock that is ahead
+    # of ours has dated must not outlive what is sent after it.
+    return min(now, sent.replace(tzinfo=sent.tzinfo or UTC).timestamp())
 
 
 def _field(data: Mapping[str, Any], name: str, kind: type, *, nullable: bool = False) -> Any:

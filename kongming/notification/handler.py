@@ -26,8 +26,10 @@ from typing import Any
 from kongming import exception, metadata
 from kongming.allocation import Allocation
 from kongming.executor.executor import Executor
+from kongming.executor.request import Request, Source
 from kongming.notification import event as events
 from kongming.notification.meaning import Meaning, meaning
+from kongming.notification.order import Order
 
 LOG = logging.getLogger(__name__)
 
@@ -36,12 +38,14 @@ class Handler:
     """Handles the notifications that one host hears.
 
     :ivar counts: how many messages there were of each kind: ``ours``,
-        ``foreign`` (nothing to do with this host) and ``malformed``.
+        ``foreign`` (nothing to do with this host), ``late`` (a newer one of
+        the same instance came before) and ``malformed``.
     """
 
     def __init__(self, host: str, executor: Executor) -> None:
         self._host = host
         self._executor = executor
+        self._order = Order()
         self.counts: Counter[str] = Counter()
 
     def handle(self, message: Mapping[str, Any]) -> None:
@@ -54,17 +58,15 @@ class Handler:
             self.malformed(str(event))
             return
         what = Meaning.NOTHING if event is None else meaning(event, self._host)
-        if event is None or what is Meaning.NOTHING:
+        if event is None or what is Meaning.NOTHING or self._is_nothing_to_us(event, what):
             self.counts["foreign"] += 1
-        elif what is Meaning.WANTED:
-            self._wanted(event)
-            self.counts["ours"] += 1
-        elif self._executor.holds(event.instance_uuid):
-            LOG.debug("Instance %s: %s, now on %s", event.instance_uuid, event.name, event.host)
-            self._executor.let_go(event.instance_uuid)
-            self.counts["ours"] += 1
+        elif self._order.is_late(event.instance_uuid, event.sent_at):
+            self.counts["late"] += 1
+            LOG.debug("Instance %s: %s comes late, left out", event.instance_uuid, event.name)
         else:
-            self.counts["foreign"] += 1
+            self._take(event, what)
+            self._order.note(event.instance_uuid, event.sent_at)
+            self.counts["ours"] += 1
 
     def malformed(self, why: str) -> None:
         """Count and tell of a message that can't be understood.
@@ -79,13 +81,20 @@ class Handler:
             self.counts["malformed"],
         )
 
-    def _wanted(self, event: events.InstanceEvent) -> None:
+    def _is_nothing_to_us(self, event: events.InstanceEvent, what: Meaning) -> bool:
+        return what is Meaning.GONE and not (
+            self._executor.holds(event.instance_uuid) or self._order.knows(event.instance_uuid)
+        )
+
+    def _take(self, event: events.InstanceEvent, what: Meaning) -> None:
+        if what is Meaning.GONE:
+            LOG.debug("Instance %s: %s, now on %s", event.instance_uuid, event.name, event.host)
+            self._executor.let_go(event.instance_uuid)
+            return
         begin = time.monotonic()
-        asked = _asked(event)
-        if isinstance(asked, exception.Refused):
-            self._executor.refuse(event.instance_uuid, asked)
-        else:
-            self._executor.ask(event.instance_uuid, asked)
+        asked_by = f"user {event.user_id} ({event.name})" if event.user_id else event.name
+        request = Request(Source.METADATA, _asked(event), asked_by, event.sent_at)
+        self._executor.ask(event.instance_uuid, request)
         LOG.debug(
             "Instance %s: %s handled in %.1f ms",
             event.instance_uuid,

@@ -22,7 +22,9 @@ import socket
 from oslo_config import cfg
 from oslo_service import service
 
+from kongming import exception
 from kongming.executor.executor import Executor
+from kongming.executor.rules import Rules, read_rules
 from kongming.notification.handler import Handler
 from kongming.notification.listener import Listener
 from kongming.readiness import Readiness
@@ -44,16 +46,21 @@ class NotificationHandlerService(service.ServiceBase):  # type: ignore[misc]
         """Build all parts.
 
         :raises StoreUnavailable: if the state path can't be used.
+        :raises ConfigInvalid: if the guard's options can't be read.
         """
         self._conf = conf
         self._readiness = Readiness(_LISTENING, _CONNECTED)
         self.ready = self._readiness.ready
+        self._rules = read_rules(conf)
         self._executor = Executor(
             state_path=Path(conf.state_path),
             connection_uri=conf.libvirt.connection_uri,
             keepalive=(conf.libvirt.keepalive_interval, conf.libvirt.keepalive_count),
             workers=conf.executor.workers,
+            rules=self._rules_in_force,
             retry_max=lambda: float(conf.executor.retry_interval_max),
+            check_interval=lambda: float(conf.executor.check_interval),
+            history_days=lambda: int(conf.executor.history_days),
             on_connect=lambda: self._readiness.reached(_CONNECTED),
         )
         self._handler = Handler(conf.host, self._executor)
@@ -94,15 +101,20 @@ class NotificationHandlerService(service.ServiceBase):  # type: ignore[misc]
         problem = self._mutate()
         if problem is None:
             LOG.info("Configuration taken anew: mutable options are in force")
+            self._executor.check_all()
         else:
             LOG.error("Configuration not taken anew, the former stays: %s", problem)
 
     def _mutate(self) -> Exception | None:
         try:
             self._conf.mutate_config_files()
-        except (cfg.Error, OSError) as error:
+            self._rules = read_rules(self._conf)
+        except (cfg.Error, OSError, exception.ConfigInvalid) as error:
             return error
         return None
+
+    def _rules_in_force(self) -> Rules:
+        return self._rules
 
     def stop(self) -> None:
         """End: take no more events, finish what has begun, lose nothing."""
@@ -112,7 +124,7 @@ class NotificationHandlerService(service.ServiceBase):  # type: ignore[misc]
         counts = self._handler.counts
         LOG.info(
             "Ended after %d events of this host, %d of others and %d that could not be understood",
-            counts["ours"],
+            counts["ours"] + counts["late"],
             counts["foreign"],
             counts["malformed"],
         )

@@ -317,9 +317,9 @@ def test_what_is_wanted_is_brought_about_after_a_restart(cloud):
 @pytest.fixture
 def unlock(cloud):
     """A store that somebody else has locked, until it is let go."""
-    store = cloud.service._executor._store
+    store = cloud.service._executor._store._db
     store._db.execute("PRAGMA busy_timeout = 20")
-    with contextlib.closing(sqlite3.connect(store._path, isolation_level=None)) as other:
+    with contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         yield lambda: other.execute("ROLLBACK")
     store._db.execute("PRAGMA busy_timeout = 5000")

@@ -12,15 +12,22 @@
 
 """Reading the live definition of a domain."""
 
+from hypothesis import given
+from hypothesis import strategies as st
 import pytest
 
+from kongming import target
 from kongming.cpuset import CpuSet
 from kongming.hypervisor import definition
+from kongming.hypervisor.host import Host
+from kongming.target import NO_QUOTA, Aspect, Quota, Target
 
 NOVA = (
     '<nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/{}">'
     "<nova:name>s1</nova:name></nova:instance>"
 )
+HOST = Host(8, CpuSet(range(8)), CpuSet([0, 1]))
+ALL = CpuSet(range(8))
 NOVA_NOW = NOVA.format("1.1")
 OTHER = '<app:x xmlns:app="http://example.org/nova/1.1"/>'
 
@@ -30,7 +37,7 @@ def xml(*, metadata=NOVA_NOW, vcpu="<vcpu placement='static'>4</vcpu>", more="")
 
 
 def parse(**parts):
-    return definition.parse(xml(**parts), host_cpus=8)
+    return definition.parse(xml(**parts), HOST)
 
 
 @pytest.mark.parametrize(
@@ -41,18 +48,51 @@ def test_a_domain_of_nova_is_known_by_novas_element(metadata, nova):
     assert parse(metadata=metadata).nova is nova
 
 
-def test_an_unpinned_vcpu_may_run_on_all_cpus():
-    assert parse().pins == dict.fromkeys(range(4), CpuSet(range(8)))
+def vcpus(read):
+    return {what.number: cpus for what, cpus in read.told.items() if what.aspect is Aspect.VCPU}
+
+
+def test_the_project_is_that_of_novas_element():
+    owner = '<nova:owner><nova:project uuid="p1">demo</nova:project></nova:owner>'
+    assert parse(metadata=NOVA_NOW).project_id is None
+    assert (
+        parse(metadata=NOVA_NOW.replace("<nova:name>", owner + "<nova:name>")).project_id == "p1"
+    )
+
+
+def test_what_libvirt_was_not_told_is_all_of_the_hosts():
+    more = "<iothreadids><iothread id='3'/></iothreadids>"
+    assert parse(more=more).told == {
+        **{target.vcpu(number): ALL for number in range(4)},
+        target.EMULATOR: ALL,
+        target.iothread(3): ALL,
+        target.MEMORY: {0, 1},
+    }
+
+
+def test_what_libvirt_was_told_is_read():
+    more = (
+        "<iothreadids><iothread id='1'/><iothread id='2'/></iothreadids>"
+        "<cputune><emulatorpin cpuset='0-1'/><iothreadpin iothread='2' cpuset='3'/></cputune>"
+        "<numatune><memory mode='restrictive' nodeset='1'/></numatune>"
+    )
+    read = parse(more=more)
+    assert read.iothreads == {1, 2}
+    assert read.told[target.EMULATOR] == {0, 1}
+    assert (read.told[target.iothread(1)], read.told[target.iothread(2)]) == (ALL, {3})
+    assert read.told[target.MEMORY] == {1}
+    assert read.memory_mode == "restrictive"
+    assert parse().memory_mode is None
 
 
 def test_or_on_those_that_nova_named_for_all():
     read = parse(vcpu="<vcpu placement='static' cpuset='0-3,^2' current='1'>4</vcpu>")
-    assert read.pins == dict.fromkeys(range(4), CpuSet([0, 1, 3]))
+    assert vcpus(read) == dict.fromkeys(range(4), CpuSet([0, 1, 3]))
 
 
 def test_pins_are_read_vcpu_by_vcpu():
     more = "<cputune><shares>100</shares><vcpupin vcpu='2' cpuset='5-6'/></cputune>"
-    assert parse(more=more).pins == dict.fromkeys(range(4), CpuSet(range(8))) | {2: {5, 6}}
+    assert vcpus(parse(more=more)) == dict.fromkeys(range(4), ALL) | {2: {5, 6}}
 
 
 @pytest.mark.parametrize(
@@ -69,14 +109,30 @@ def test_nova_owns_the_placement_of_guests_with_a_topology(more, says):
     assert (read.nova_owns is None) if says is None else (says in read.nova_owns)
 
 
-def test_the_baseline_reads_back():
-    pins = {0: CpuSet([1, 2]), 1: CpuSet([7])}
-    assert parse().baseline is None
-    written = definition.baseline_xml(pins)
+sets = st.frozensets(st.integers(0, 7), min_size=1).map(CpuSet)
+quotas = st.just(NO_QUOTA) | st.builds(Quota, st.integers(1000, 10**6), st.integers(1000, 10**6))
+baselines = st.fixed_dictionaries(
+    {},
+    optional={
+        target.vcpu(0): sets,
+        target.vcpu(12): sets,
+        target.EMULATOR: sets,
+        Target(Aspect.IOTHREAD, 1): sets,
+        target.MEMORY: sets,
+        target.SHARES: st.integers(2, 10_000),
+        target.QUOTA: quotas,
+    },
+)
+
+
+@given(baselines)
+def test_the_baseline_reads_back(baseline):
+    assert parse().baseline == {}
+    written = definition.baseline_xml(baseline)
     # libvirt gives the element back in the namespace under which it was set.
-    kept = written.replace(
-        "<baseline>", f'<kongming:baseline xmlns:kongming="{definition.BASELINE_URI}">'
-    )
-    kept = kept.replace("</baseline>", "</kongming:baseline>")
-    assert parse(metadata=NOVA_NOW + kept).baseline == pins
-    assert parse(metadata=NOVA_NOW + kept).pins[0] == CpuSet(range(8))
+    begin, end = "<kongming:baseline", "</kongming:baseline>"
+    kept = written.replace("<baseline", f'{begin} xmlns:kongming="{definition.BASELINE_URI}"')
+    kept = kept.replace("</baseline>", end)
+    read = parse(metadata=NOVA_NOW + kept)
+    assert read.baseline == baseline
+    assert read.told[target.vcpu(0)] == ALL

@@ -13,6 +13,8 @@
 """Reading Nova's wire form: tolerant of its versions, strict with what we need."""
 
 import copy
+from datetime import datetime
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +47,7 @@ def changed(*path, to):
 
 
 DATA = ("payload", "nova_object.data")
+NEEDED = {"uuid", "metadata", "host", "action_initiator_user"}
 
 
 @pytest.mark.parametrize("step", captures.STEPS)
@@ -61,6 +64,8 @@ def test_every_captured_notification_is_read(step):
             host=data["host"],
             publisher_host=message["publisher_id"].split(":")[1],
             metadata=data["metadata"],
+            user_id=data["action_initiator_user"],
+            sent_at=datetime.fromisoformat(message["timestamp"] + "+00:00").timestamp(),
         )
 
 
@@ -75,11 +80,20 @@ def test_unknown_fields_are_of_no_consequence(more):
     assert event.read(changed(*DATA, to=data)) == event.read(CREATED)
 
 
-@pytest.mark.parametrize(
-    "field", sorted(set(CREATED["payload"]["nova_object.data"]) - {"uuid", "metadata", "host"})
-)
+@pytest.mark.parametrize("field", sorted(set(CREATED["payload"]["nova_object.data"]) - NEEDED))
 def test_a_missing_optional_field_is_of_no_consequence(field):
     assert event.read(changed(*DATA, field, to=...)) == event.read(CREATED)
+
+
+def test_who_caused_it_may_be_unknown():
+    for to in (None, ..., 5, ["x"]):
+        assert event.read(changed(*DATA, "action_initiator_user", to=to)).user_id is None
+
+
+def test_a_time_that_is_missing_or_to_come_is_now():
+    for to in (None, ..., 5, "yesterday", "9999-01-01 00:00:00", "2999-01-01T00:00:00Z"):
+        before = time.time()
+        assert before <= event.read(changed("timestamp", to=to)).sent_at <= time.time()
 
 
 def test_host_may_be_null_or_missing():

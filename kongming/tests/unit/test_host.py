@@ -14,15 +14,41 @@
 
 import pytest
 
+from kongming.cpuset import CpuSet
 from kongming.hypervisor import host
 
 
 def test_the_kernels_files_are_read(tmp_path):
-    (tmp_path / "present").write_text("0-7,9\n")
-    (tmp_path / "online").write_text("0,2-5,9\n")
-    cpus = host.read_sysfs(tmp_path)
-    assert cpus.count == 10
-    assert cpus.online == {0, 2, 3, 4, 5, 9}
+    for name, text in {
+        "cpu/present": "0-7,9\n",
+        "cpu/online": "0,2-5,9\n",
+        "node/has_memory": "0,2\n",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    read = host.read_sysfs(tmp_path, tmp_path)
+    assert read == host.Host(10, CpuSet([0, 2, 3, 4, 5, 9]), CpuSet([0, 2]), 1)
+    (tmp_path / "cgroup.controllers").touch()
+    (tmp_path / "node/has_memory").unlink()
+    read = host.read_sysfs(tmp_path, tmp_path)
+    assert (read.nodes, read.cgroup) == ({0}, 2)
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "asked", "settable"),
+    [
+        (1, {0, 7}, {0}),
+        (2, {0, 7}, {0, 7}),
+        (None, {0, 7}, {0, 7}),
+        (1, {7}, set()),
+        (2, {7}, set()),
+        (1, {0, 1}, {0, 1}),
+    ],
+)
+def test_offline_cpus_can_be_set_with_cgroup_v2_only(cgroup, asked, settable):
+    there = host.Host(8, CpuSet(range(7)), cgroup=cgroup)
+    assert there.settable(CpuSet(asked)) == settable
 
 
 @pytest.mark.parametrize(

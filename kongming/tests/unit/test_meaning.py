@@ -22,7 +22,7 @@ UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 
 
 def of(name, *, host, publisher="here"):
-    return meaning(event.InstanceEvent(name, UUID, host, publisher, {}), "here")
+    return meaning(event.InstanceEvent(name, UUID, host, publisher, {}, None, 0.0), "here")
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,21 @@
 
 """What instance metadata asks for."""
 
+import json
+import re
+
 from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
-from kongming import exception, metadata
-from kongming.allocation import Allocation, VcpuPinning
+from kongming import exception, metadata, target
+from kongming.allocation import Allocation, Pinning
 from kongming.cpuset import CpuSet
+from kongming.target import NO_QUOTA, Quota
 from kongming.tests.unit.test_cpuset import cpusets
 
 KEY = "kongming-vcpu-pinning"
+VCPUS = [CpuSet(range(number)) for number in range(10)]
 
 maps = st.dictionaries(st.integers(0, 300), cpusets, min_size=1, max_size=6)
 
@@ -31,26 +36,26 @@ def pinning(value):
 
 
 def test_a_cpuset_is_for_all_vcpus():
-    assert pinning("5-6,9-11,^10").resolve(2) == {0: {5, 6, 9, 11}, 1: {5, 6, 9, 11}}
+    assert pinning("5-6,9-11,^10").resolve(VCPUS[2]) == {0: {5, 6, 9, 11}, 1: {5, 6, 9, 11}}
 
 
 def test_a_map_names_vcpus():
-    assert pinning(" 0:5 ; 1 : 6;2-3:9-11,^10").resolve(8) == {
+    assert pinning(" 0:5 ; 1 : 6;2-3:9-11,^10").resolve(VCPUS[8]) == {
         0: {5}, 1: {6}, 2: {9, 11}, 3: {9, 11},
     }  # fmt: skip
 
 
 def test_the_vcpu_side_of_a_map_is_a_cpuset_too():
-    assert set(pinning("0-5,^2:1;2:3").resolve(6)) == {0, 1, 2, 3, 4, 5}
+    assert set(pinning("0-5,^2:1;2:3").resolve(VCPUS[6])) == {0, 1, 2, 3, 4, 5}
 
 
 @given(maps)
 def test_a_written_map_reads_back(pins):
     written = ";".join(f"{vcpu}:{cpus}" for vcpu, cpus in pins.items())
-    assert metadata.parse_vcpu_pinning(written) == VcpuPinning.of_map(pins)
+    assert metadata.parse_vcpu_pinning(written) == Pinning.of_map(pins)
 
 
-@given(maps.map(VcpuPinning.of_map) | cpusets.map(lambda cpus: VcpuPinning(every=cpus)))
+@given(maps.map(Pinning.of_map) | cpusets.map(lambda cpus: Pinning(every=cpus)))
 def test_the_json_form_reads_back(wanted):
     allocation = Allocation(vcpu_pinning=wanted)
     assert Allocation.from_json(allocation.to_json()) == allocation
@@ -121,11 +126,102 @@ def test_a_misspelt_key_is_refused_with_the_known_ones():
 
 def test_a_vcpu_that_the_guest_lacks_is_refused():
     with pytest.raises(exception.VcpuUnknown, match="vCPU 4,7 does not exist.*0 to 3"):
-        pinning("0:1;4,7:2").resolve(4)
+        metadata.parse({KEY: "0:1;4,7:2"}).resolve(4, CpuSet())
+
+
+def test_an_iothread_that_the_guest_lacks_is_refused():
+    asked = metadata.parse({"kongming-iothread-pinning": "1:1;3:2"})
+    assert set(asked.resolve(1, CpuSet([1, 2, 3]))) == {target.iothread(1), target.iothread(3)}
+    with pytest.raises(exception.IothreadUnknown, match="iothread 3 does not.*the iothreads 1"):
+        asked.resolve(1, CpuSet([1]))
+    with pytest.raises(exception.IothreadUnknown, match="has no iothreads"):
+        asked.resolve(1, CpuSet())
+    assert metadata.parse({"kongming-iothread-pinning": "1"}).resolve(1, CpuSet()) == {}
+
+
+ALL_KEYS = {
+    KEY: "0:5;1:6",
+    "kongming-emulator-pinning": "0-1",
+    "kongming-iothread-pinning": "1:2",
+    "kongming-numa-nodes": "1",
+    "kongming-cpu-shares": " 200 ",
+    "kongming-vcpu-quota": "50%",
+}
+
+
+def test_all_keys_together_are_one_allocation():
+    assert set(ALL_KEYS) == set(metadata.KEYS)
+    allocation = metadata.parse(ALL_KEYS)
+    assert allocation.resolve(3, CpuSet([1])) == {
+        target.vcpu(0): {5},
+        target.vcpu(1): {6},
+        target.EMULATOR: {0, 1},
+        target.iothread(1): {2},
+        target.MEMORY: {1},
+        target.SHARES: 200,
+        target.QUOTA: Quota(50_000, 100_000),
+    }
+    assert Allocation.from_json(json.loads(json.dumps(allocation.to_json()))) == allocation
+
+
+@pytest.mark.parametrize("key", sorted(ALL_KEYS))
+def test_one_bad_key_refuses_the_whole(key):
+    with pytest.raises(exception.RequestInvalid, match=f"metadata {key}: "):
+        metadata.parse(ALL_KEYS | {key: "x:y"})
+
+
+@pytest.mark.parametrize(
+    ("value", "quota"),
+    [
+        ("none", NO_QUOTA),
+        ("50%", Quota(50_000, 100_000)),
+        ("100 %", Quota(100_000, 100_000)),
+        ("12.5%", Quota(12_500, 100_000)),
+        ("1.001%", Quota(1_001, 100_000)),
+        ("20000/100000", Quota(20_000, 100_000)),
+        (" 1000 / 1000 ", Quota(1_000, 1_000)),
+    ],
+)
+def test_quotas(value, quota):
+    assert metadata.parse_vcpu_quota(value) == quota
+    allocation = Allocation(vcpu_quota=quota)
+    assert Allocation.from_json(allocation.to_json()) == allocation
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("50", "is none of a percentage like 50%"),
+        ("-1", "is none of"),
+        ("0.0001%", "is none of"),
+        ("\u0665\u0660%", "is none of"),
+        ("None", "is none of"),
+        ("0%", "no less than 1000 µs"),
+        ("999/100000", "no less than 1000 µs"),
+        ("101%", "more than one whole CPU"),
+        ("200000/100000", "more than one whole CPU"),
+        ("1000/999", "from 1000 to 1000000"),
+        ("1000/1000001", "from 1000 to 1000000"),
+    ],
+)
+def test_quotas_that_limit_nothing_or_that_the_kernel_does_not_take(value, says):
+    with pytest.raises(exception.RequestInvalid, match=re.escape(says)):
+        metadata.parse({"kongming-vcpu-quota": value})
+
+
+@pytest.mark.parametrize("value", ["0", "262145", "1.5", "-5", "\u0665", "x", "1 2", "9" * 200])
+def test_shares_are_a_number_of_the_kernels_range(value):
+    with pytest.raises(exception.RequestInvalid, match="whole number from 1 to 262144"):
+        metadata.parse({"kongming-cpu-shares": value})
+
+
+def test_nodes_are_called_nodes():
+    with pytest.raises(exception.RequestInvalid, match="leave at least one node"):
+        metadata.parse({"kongming-numa-nodes": "1,^1"})
 
 
 def test_an_allocation_is_a_value():
-    one = Allocation(VcpuPinning(every=CpuSet([1])))
+    one = Allocation(Pinning(every=CpuSet([1])))
     assert one == metadata.parse({KEY: "1"})
     assert hash(one) == hash(metadata.parse({KEY: " 1"}))
     assert one

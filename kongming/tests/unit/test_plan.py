@@ -14,113 +14,156 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-import pytest
 
-from kongming import exception
+from kongming import target
 from kongming.cpuset import CpuSet
-from kongming.executor import guard, plan
-from kongming.hypervisor.definition import Definition
-from kongming.hypervisor.host import HostCpus
+from kongming.executor import plan
+from kongming.hypervisor.host import Host
+from kongming.target import NO_QUOTA, Quota
+from kongming.target import vcpu as v
 
-HOST = CpuSet(range(8))
+HOST = Host(8, CpuSet(range(8)), CpuSet([0, 1]))
+ALL = CpuSet(range(8))
 
 sets = st.frozensets(st.integers(0, 7), min_size=1).map(CpuSet)
-vcpus = st.dictionaries(st.integers(0, 5), sets)
+vcpus = st.dictionaries(st.integers(0, 5).map(v), sets)
 
 
-def state(pins, affinity=None, baseline=None):
-    return plan.GuestState(pins, pins if affinity is None else affinity, baseline)
+def state(told, seen=None, baseline=None):
+    return plan.GuestState(told, told if seen is None else seen, baseline or {})
+
+
+def v_pins(**pins):
+    return {v(int(number[1:])): CpuSet.parse(cpus) for number, cpus in pins.items()}
 
 
 @given(vcpus, st.data())
 def test_carried_out_the_plan_brings_the_wanted_and_nothing_else(wanted, data):
-    has = {v: data.draw(sets) for v in range(6)}
-    runs = {v: data.draw(st.just(has[v]) | sets) for v in range(6)}
-    after_pins, after_runs = dict(has), dict(runs)
-    steps = plan.place(wanted, state(has, runs), HOST)
-    for pin in steps.pins():
-        assert pin.former == has[pin.vcpu]
-        after_pins[pin.vcpu] = after_runs[pin.vcpu] = pin.wanted
-    assert after_pins == has | wanted
-    assert all(after_runs[v] == cpus for v, cpus in wanted.items())
-    assert {v: after_runs[v] for v in runs if v not in wanted} == {
-        v: runs[v] for v in runs if v not in wanted
-    }
-    assert not plan.place(wanted, state(after_pins, after_runs), HOST)
+    has = {v(n): data.draw(sets) for n in range(6)}
+    runs = {what: data.draw(st.just(has[what]) | sets) for what in has}
+    after, seen = dict(has), dict(runs)
+    steps = plan.make(wanted, state(has, runs), HOST)
+    for change in steps.changes():
+        assert change.former == has[change.target]
+        after[change.target] = seen[change.target] = change.wanted
+    assert after == has | wanted
+    assert all(seen[what] == cpus for what, cpus in wanted.items())
+    untouched = has.keys() - wanted.keys()
+    assert {what: seen[what] for what in untouched} == {what: runs[what] for what in untouched}
+    assert not plan.make(wanted, state(after, seen), HOST)
 
 
 def test_a_thread_that_was_moved_behind_libvirts_back_is_pinned_again():
-    has = {0: CpuSet([1])}
-    steps = plan.place(has, state(has, {0: CpuSet([2])}), HOST)
-    assert [step.vcpu for step in steps.pins()] == [0]
+    has = v_pins(v0="1")
+    steps = plan.make(has, state(has, v_pins(v0="2")), HOST)
+    assert [change.target for change in steps.changes()] == [v(0)]
 
 
 def test_a_vcpu_that_is_not_plugged_in_has_no_thread_to_compare():
-    has = state({0: CpuSet([1]), 1: CpuSet([0])}, {0: CpuSet([1])})
-    steps = plan.place({0: CpuSet([1]), 1: CpuSet([2])}, has, HOST)
-    assert [step.vcpu for step in steps.pins()] == [1]
+    has = state(v_pins(v0="1", v1="0"), v_pins(v0="1"))
+    steps = plan.make(v_pins(v0="1", v1="2"), has, HOST)
+    assert [change.target for change in steps.changes()] == [v(1)]
 
 
 def test_the_kernel_leaves_offline_cpus_out():
-    wanted = {0: HOST}
-    online = CpuSet([0, 1, 2])
-    assert not plan.place(wanted, state(wanted, {0: online}), online)
-    assert not plan.differences(wanted, {0: online}, online)
-    differences = plan.differences(wanted, {0: CpuSet([0])}, online)
-    assert differences == "vCPU 0 runs on 0, wanted 0-7"
+    wanted = v_pins(v0="0-7")
+    host = Host(8, CpuSet([0, 1, 2]), cgroup=2)
+    steps = plan.make(wanted, state(wanted, v_pins(v0="0-2")), host)
+    assert not steps
+    assert steps.offline == v_pins(v0="3-7")
+    assert not plan.differences(wanted, v_pins(v0="0-2"), host)
+    assert plan.differences(wanted, v_pins(v0="0"), host) == v_pins(v0="0")
+
+
+def test_with_cgroup_v1_what_is_online_is_set_and_the_whole_once_it_is_back():
+    wanted, has = v_pins(v0="6-7"), v_pins(v0="6-7")
+    without = Host(8, CpuSet(range(7)), cgroup=1)
+    steps = plan.make(wanted, state(has, v_pins(v0="0-6")), without)
+    assert [change.wanted for change in steps.changes()] == [CpuSet([6])]
+    assert not plan.make(wanted, state(v_pins(v0="6"), v_pins(v0="6")), without)
+    again = Host(8, ALL, cgroup=1)
+    steps = plan.make(wanted, state(v_pins(v0="6"), v_pins(v0="6")), again)
+    assert [change.wanted for change in steps.changes()] == [CpuSet([6, 7])]
+
+
+def test_where_nothing_is_left_online_nothing_is_set():
+    wanted = v_pins(v0="7", v1="1")
+    for cgroup in (1, 2, None):
+        host = Host(8, CpuSet(range(7)), cgroup=cgroup)
+        steps = plan.make(wanted, state(v_pins(v0="7", v1="0"), v_pins(v0="0-6", v1="0")), host)
+        assert [change.target for change in steps.changes()] == [v(1)]
+        assert steps.offline == v_pins(v0="7")
 
 
 def test_the_baseline_is_noted_once_and_before_anything_is_changed():
-    has, wanted = {0: HOST}, {0: CpuSet([1])}
-    assert plan.place(wanted, state(has), HOST).steps[0] == plan.KeepBaseline(has)
-    assert len(plan.place(wanted, state(has, baseline=has), HOST).steps) == 1
-    assert not plan.place(has, state(has), HOST)
-    back = plan.restore(has, state(wanted, baseline=has), HOST)
-    assert back.steps == (plan.PinVcpu(0, wanted[0], HOST), plan.ForgetBaseline(has))
+    has, wanted = v_pins(v0="0-7", v1="0-7"), v_pins(v0="1")
+    first = v_pins(v0="0-7")
+    assert plan.make(wanted, state(has), HOST).steps[0] == plan.KeepBaseline({}, first)
+    assert len(plan.make(wanted, state(has, baseline=first), HOST).steps) == 1
+    assert not plan.make(has, state(has), HOST)
+
+
+def test_what_is_no_longer_wanted_goes_back_to_the_baseline():
+    baseline = v_pins(v0="0-7", v1="3")
+    has = v_pins(v0="1", v1="1", v2="5")
+    steps = plan.make(v_pins(v1="1", v2="6"), state(has, baseline=baseline), HOST)
+    assert steps.steps == (
+        plan.KeepBaseline(baseline, baseline | v_pins(v2="5")),
+        plan.Change(v(0), CpuSet([1]), ALL),
+        plan.Change(v(2), CpuSet([5]), CpuSet([6])),
+        plan.KeepBaseline(baseline | v_pins(v2="5"), v_pins(v1="3", v2="5")),
+    )
+    back = plan.make({}, state(has, baseline=baseline), HOST)
+    assert back.steps == (
+        plan.Change(v(0), CpuSet([1]), ALL),
+        plan.Change(v(1), CpuSet([1]), CpuSet([3])),
+        plan.KeepBaseline(baseline, {}),
+    )
+
+
+def test_a_baseline_with_cpus_that_are_offline_is_kept_until_it_can_be_given_back():
+    baseline, has = v_pins(v0="0-7"), v_pins(v0="1")
+    without = Host(8, CpuSet(range(7)), cgroup=1)
+    steps = plan.make({}, state(has, baseline=baseline), without)
+    assert steps.steps == (plan.Change(v(0), CpuSet([1]), CpuSet(range(7))),)
+    assert steps.offline == v_pins(v0="7")
+    v2 = Host(8, CpuSet(range(7)), cgroup=2)
+    steps = plan.make({}, state(has, baseline=baseline), v2)
+    assert steps.steps == (plan.Change(v(0), CpuSet([1]), ALL), plan.KeepBaseline(baseline, {}))
+    assert not steps.offline
+
+
+def test_a_vcpu_that_is_gone_is_not_given_anything_back():
+    steps = plan.make({}, state(v_pins(v0="1"), baseline=v_pins(v0="0-7", v3="0-7")), HOST)
+    assert [change.target for change in steps.changes()] == [v(0)]
+    assert steps.steps[-1].baseline == {}
 
 
 def test_a_plan_is_short_to_read():
-    has = {0: HOST, 1: HOST, 2: CpuSet([5])}
-    wanted = {0: CpuSet([1]), 1: CpuSet([1]), 2: CpuSet([6])}
-    assert str(plan.place(wanted, state(has), HOST)) == "vCPU pins 0-1: 0-7 → 1, 2: 5 → 6"
-    assert str(plan.place(has, state(has), HOST)) == "nothing to change"
+    has = v_pins(v0="0-7", v1="0-7", v2="5")
+    wanted = v_pins(v0="1", v1="1", v2="6")
+    assert str(plan.make(wanted, state(has), HOST)) == "vCPU pins 0-1: 0-7 → 1, 2: 5 → 6"
+    assert str(plan.make(has, state(has), HOST)) == "nothing to change"
 
 
-@given(sets, st.integers(1, 8), sets)
-def test_the_guard_lets_through_exactly_the_online_cpus(asked, count, online):
-    host = HostCpus(count, CpuSet(online & set(range(count))))
-    try:
-        guard.check_cpus(asked, host)
-    except exception.CpuUnknown:
-        assert max(asked) >= count
-    except exception.CpuOffline:
-        assert max(asked) < count
-        assert asked - host.online
-    else:
-        assert asked <= host.online
-
-
-def test_the_guard_says_what_there_is():
-    host = HostCpus(8, CpuSet(range(7)))
-    with pytest.raises(exception.CpuUnknown, match="CPU 8-9 does not exist.* 0 to 7"):
-        guard.check_cpus(CpuSet([1, 8, 9]), host)
-    with pytest.raises(exception.CpuOffline, match="CPU 7 is offline: online are 0-6"):
-        guard.check_cpus(CpuSet([6, 7]), host)
-
-
-@pytest.mark.parametrize(
-    ("nova", "owns", "refusal"),
-    [
-        (True, None, None),
-        (False, None, exception.NotNova),
-        (False, "NUMA", exception.NotNova),
-        (True, "NUMA", exception.NovaOwned),
-    ],
-)
-def test_only_guests_of_nova_that_nova_does_not_place_are_touched(nova, owns, refusal):
-    definition = Definition(nova=nova, nova_owns=owns, vcpus=1, pins={}, baseline=None)
-    if refusal is None:
-        guard.check_guest(definition)
-    else:
-        with pytest.raises(refusal):
-            guard.check_guest(definition)
+def test_a_plan_names_everything_that_it_changes():
+    has = {
+        v(0): ALL,
+        target.EMULATOR: ALL,
+        target.iothread(1): ALL,
+        target.SHARES: 1024,
+        target.QUOTA: NO_QUOTA,
+        target.MEMORY: CpuSet([0, 1]),
+    }
+    wanted = {
+        v(0): CpuSet([1]),
+        target.EMULATOR: CpuSet([2]),
+        target.iothread(1): CpuSet([3]),
+        target.SHARES: 200,
+        target.QUOTA: Quota(50_000),
+        target.MEMORY: CpuSet([1]),
+    }
+    assert str(plan.make(wanted, state(has), HOST)) == (
+        "vCPU pins 0: 0-7 → 1; emulator pin 0-7 → 2; iothread pins 1: 0-7 → 3; "
+        "CPU shares 1024 → 200; vCPU quota none → 50000/100000 µs; memory nodes 0-1 → 1"
+    )

@@ -19,7 +19,8 @@ import pytest
 
 from kongming import exception, metadata
 from kongming.allocation import Allocation
-from kongming.executor.store import FILE_NAME, Status, Store
+from kongming.executor.request import Request, Source
+from kongming.executor.store import _MIGRATIONS, FILE_NAME, Status, Store
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 OTHER = "5a6e9b1e-0000-4000-8000-000000000002"
@@ -27,6 +28,10 @@ OTHER = "5a6e9b1e-0000-4000-8000-000000000002"
 
 def asking(value):
     return metadata.parse({"kongming-vcpu-pinning": value})
+
+
+def request(asked, source=Source.METADATA, asked_by="somebody"):
+    return Request(source, asked, asked_by, 1.5)
 
 
 @pytest.fixture
@@ -38,7 +43,7 @@ def store(tmp_path):
 
 def test_what_is_asked_outlives_the_process(tmp_path):
     first = Store(tmp_path)
-    assert first.ask(UUID, asking("0:1;1:2-3"))
+    assert first.ask(UUID, request(asking("0:1;1:2-3")))
     first.close()
     record = Store(tmp_path).get(UUID)
     assert record.asked == asking("0:1;1:2-3")
@@ -46,63 +51,63 @@ def test_what_is_asked_outlives_the_process(tmp_path):
 
 
 def test_asking_the_same_again_changes_nothing(store):
-    assert store.ask(UUID, asking("1"))
+    assert store.ask(UUID, request(asking("1")))
     store.report(store.get(UUID), Status.APPLIED, accepted=asking("1"))
     before = store.get(UUID)
-    assert not store.ask(UUID, asking(" 1 "))
+    assert not store.ask(UUID, request(asking(" 1 ")))
     assert store.get(UUID) == before
 
 
 def test_a_request_that_cannot_be_read_leaves_what_is_in_force(store):
-    store.ask(UUID, asking("1"))
+    store.ask(UUID, request(asking("1")))
     store.report(store.get(UUID), Status.APPLIED, accepted=asking("1"))
-    assert store.refuse(UUID, exception.RequestInvalid("bad"))
-    assert not store.refuse(UUID, exception.RequestInvalid("bad"))
+    assert store.ask(UUID, request(exception.RequestInvalid("bad")))
+    assert not store.ask(UUID, request(exception.RequestInvalid("bad")))
     record = store.get(UUID)
     assert record.asked is None
     assert record.accepted == asking("1")
     assert (record.status, record.reason) == (Status.REFUSED, "request_invalid")
-    assert store.ask(UUID, asking("1"))
+    assert store.ask(UUID, request(asking("1")))
 
 
 def test_an_outcome_for_what_is_no_longer_asked_is_dropped(store):
-    store.ask(UUID, asking("1"))
+    store.ask(UUID, request(asking("1")))
     working_on = store.get(UUID)
-    store.ask(UUID, asking("2"))
+    store.ask(UUID, request(asking("2")))
     assert not store.report(working_on, Status.APPLIED, accepted=asking("1"))
     assert store.get(UUID).status is Status.PENDING
     assert store.get(UUID).accepted is None
 
 
 def test_an_outcome_is_new_once(store):
-    store.ask(UUID, asking("1"))
+    store.ask(UUID, request(asking("1")))
     assert store.report(store.get(UUID), Status.REFUSED, exception.CpuOffline("CPU 1"))
     assert not store.report(store.get(UUID), Status.REFUSED, exception.CpuOffline("CPU 1"))
     assert store.report(store.get(UUID), Status.REFUSED, exception.CpuOffline("CPU 2"))
 
 
 def test_only_what_nobody_asked_for_since_is_forgotten(store):
-    store.ask(UUID, Allocation())
+    store.ask(UUID, request(Allocation()))
     working_on = store.get(UUID)
-    store.ask(UUID, asking("1"))
-    assert not store.forget(UUID, generation=working_on.generation)
+    store.ask(UUID, request(asking("1")))
+    assert not store.forget(UUID, "gone", generation=working_on.generation)
     assert store.holds(UUID)
-    assert store.forget(UUID)
+    assert store.forget(UUID, "gone")
     assert not store.holds(UUID)
     assert store.get(UUID) is None
-    assert not store.forget(UUID)
+    assert not store.forget(UUID, "gone")
 
 
 def test_held_are_all_instances_that_anything_is_known_of(tmp_path, store):
-    store.ask(UUID, asking("1"))
-    store.refuse(OTHER, exception.RequestInvalid("bad"))
+    store.ask(UUID, request(asking("1")))
+    store.ask(OTHER, request(exception.RequestInvalid("bad")))
     assert store.held() == {UUID, OTHER} == Store(tmp_path).held()
 
 
 def test_any_thread_may_use_it(store):
     def work(number):
         for turn in range(20):
-            store.ask(f"{number}", asking(str(turn)))
+            store.ask(f"{number}", request(asking(str(turn))))
             store.report(store.get(f"{number}"), Status.APPLIED)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
@@ -130,3 +135,99 @@ def test_a_newer_schema_is_left_alone(tmp_path):
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(exception.StoreUnavailable, match="newer Kongming"):
         Store(tmp_path)
+
+
+def test_the_operator_has_the_last_word(store):
+    store.ask(UUID, request(asking("1")))
+    assert store.ask(UUID, request(asking("2"), Source.OPERATOR))
+    assert not store.ask(UUID, request(asking("3")))
+    assert store.get(UUID).asked == asking("2")
+    assert store.get(UUID).source is Source.OPERATOR
+    assert [r.source for r in store.requests(UUID)] == [Source.METADATA, Source.OPERATOR]
+    assert store.withdraw(UUID, Source.OPERATOR, "me")
+    assert not store.withdraw(UUID, Source.OPERATOR, "me")
+    assert store.get(UUID).asked == asking("3")
+    assert store.get(UUID).source is Source.METADATA
+
+
+def test_what_nobody_asks_any_more_is_nothing(store):
+    store.ask(UUID, request(asking("2"), Source.OPERATOR))
+    store.withdraw(UUID, Source.OPERATOR, "me")
+    assert store.get(UUID).asked == Allocation()
+
+
+def test_the_history_tells_who_asked_what_and_what_came_of_it(store):
+    store.ask(UUID, request(asking("1"), asked_by="user u1"))
+    store.report(store.get(UUID), Status.APPLIED, accepted=asking("1"))
+    store.report(store.get(UUID), Status.APPLIED, drift=exception.Repinned("vCPU 0 on 7"))
+    store.ask(UUID, request(asking("9")))
+    store.report(store.get(UUID), Status.REFUSED, exception.CpuUnknown("CPU 9"))
+    store.ask(UUID, request(exception.RequestInvalid("bad")))
+    store.forget(UUID, "has left")
+    told = [(c.asked_by, c.asked, c.status, c.reason, c.message) for c in store.history(UUID)]
+    assert told == [
+        ("user u1", asking("1"), "applied", "", ""),
+        ("", asking("1"), "applied", "repinned", "vCPU 0 on 7"),
+        ("somebody", asking("9"), "refused", "cpu_unknown", "CPU 9"),
+        ("somebody", None, "refused", "request_invalid", "bad"),
+        ("", None, "released", "", "has left"),
+    ]
+    store.purge(before=store.history(UUID)[-1].changed_at)
+    assert [c.status for c in store.history(UUID)] == ["released"]
+
+
+def test_the_last_drift_is_kept(store):
+    store.ask(UUID, request(asking("1")))
+    assert store.get(UUID).drift_at is None
+    store.report(store.get(UUID), Status.APPLIED, drift=exception.Repinned("vCPU 0 on 7"))
+    assert not store.report(store.get(UUID), Status.APPLIED)
+    record = store.get(UUID)
+    assert record.drift == "vCPU 0 on 7"
+    assert record.drift_at == record.changed_at
+
+
+def test_what_another_process_asks_is_found(tmp_path, store):
+    other = Store(tmp_path, create=False)
+    assert store.pending_elsewhere() == []
+    store.ask(UUID, request(asking("1")))
+    assert store.pending_elsewhere() == []
+    other.ask(OTHER, request(asking("1"), Source.OPERATOR))
+    assert set(store.pending_elsewhere()) == {UUID, OTHER}
+    assert store.pending_elsewhere() == []
+    assert store.holds(OTHER)
+    store.report(store.get(OTHER), Status.APPLIED)
+    assert other.demand(OTHER)
+    assert OTHER in store.pending_elsewhere()
+
+
+def test_a_tool_makes_no_database(tmp_path):
+    with pytest.raises(exception.StoreUnavailable, match="has Kongming's service ever run"):
+        Store(tmp_path, create=False)
+    assert not (tmp_path / FILE_NAME).exists()
+
+
+def test_a_database_of_the_first_release_is_taken_over(tmp_path):
+    with sqlite3.connect(tmp_path / FILE_NAME) as db:
+        db.execute(_MIGRATIONS[0][0])
+        insert = "INSERT INTO instance VALUES (?, ?, ?, 3, ?, ?, ?, 2.0)"
+        db.execute(insert, (UUID, '{"vcpu_pinning": "1"}', None, "applied", "", ""))
+        db.execute(insert, (OTHER, None, None, "refused", "request_invalid", "bad"))
+        db.execute("PRAGMA user_version = 1")
+    store = Store(tmp_path)
+    assert store.get(UUID).asked == asking("1")
+    assert [r.asked for r in store.requests(UUID)] == [asking("1")]
+    assert not store.ask(UUID, request(asking("1")))
+    assert not store.ask(OTHER, request(exception.RequestInvalid("bad")))
+    assert store.ask(OTHER, request(asking("1")))
+
+
+def test_damage_while_it_is_open_is_told_and_a_new_file_made_once_it_is_moved(tmp_path, store):
+    store.ask(UUID, request(asking("1")))
+    for name in tmp_path.iterdir():
+        name.write_bytes(b"garbage" * 1000)
+    with pytest.raises(exception.StoreUnavailable, match="move it away"):
+        store.ask(OTHER, request(asking("1")))
+    for name in tmp_path.iterdir():
+        name.unlink()
+    assert store.ask(OTHER, request(asking("1")))
+    assert store.held() == {OTHER}

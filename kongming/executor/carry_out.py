@@ -1,0 +1,61 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Carrying out a plan: all or nothing, and seen to have had its effect."""
+
+from __future__ import annotations
+
+from kongming import exception
+from kongming.executor import plan
+from kongming.hypervisor.guest import Guest
+
+
+def carry_out(steps: plan.Plan, guest: Guest) -> None:
+    """Apply the steps and see that they had their effect: all or nothing.
+
+    :raises Refused: if a step can't be taken with such a guest.
+    :raises StepFailed: if libvirt refuses a step.
+    :raises NotVerified: if the guest has something else than was set.
+    """
+    begun: list[plan.Step] = []
+    try:
+        for step in steps.steps:
+            begun.append(step)
+            step.apply(guest)
+        _verify(steps, guest)
+    except (exception.Failed, exception.Refused) as error:
+        raise type(error)(f"{error}; {_undo(begun, guest)}") from error
+
+
+def _verify(steps: plan.Plan, guest: Guest) -> None:
+    seen = guest.seen(steps.goals)
+    if differences := plan.differences(steps.goals, seen, guest.host):
+        found = plan.describe(
+            (what, f"{value}, wanted {steps.goals[what]}") for what, value in differences.items()
+        )
+        raise exception.NotVerified(
+            f"libvirt reported success, but seen are {found}; look for a cgroup above the "
+            "guest's that allows less, and for others who place it"
+        )
+
+
+def _undo(begun: list[plan.Step], guest: Guest) -> str:
+    """Undo the steps, the last first, and say what came of it."""
+    kept = []
+    for step in reversed(begun):
+        try:
+            step.undo(guest)
+        except (exception.Failed, exception.Refused) as error:
+            kept.append(f"{step} ({error})")
+    if kept:
+        return f"undone, except {', '.join(kept)}"
+    return "the guest is as it was before"

@@ -1,0 +1,170 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""An SQLite database that many threads, and other processes, work on.
+
+All that goes wrong with it is told as one error, which says what to do; a
+damaged file that was moved away is made anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+import sqlite3
+import threading
+from typing import Any
+
+from kongming import exception
+
+_BUSY_TIMEOUT_S = 5.0
+
+# After these the open file is not to be used any more.
+_DAMAGE = frozenset(
+    {
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+# Extended codes carry the primary one in their lowest byte.
+_PRIMARY = 0xFF
+
+
+class Database:
+    """One database file. Any thread may call any method.
+
+    :param migrations: the statements from one version of the schema to the
+        next; PRAGMA user_version holds the number of versions taken.
+    :param create: whether to make the file if there is none.
+    :param on_open: called whenever the file was opened (anew).
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        migrations: Sequence[Sequence[str]],
+        *,
+        create: bool = True,
+        on_open: Callable[[sqlite3.Connection], None],
+    ) -> None:
+        """Open the database.
+
+        :raises StoreUnavailable: if that can't be done.
+        """
+        self.path = path
+        self._migrations = migrations
+        self._create = create
+        self._on_open = on_open
+        self.lock = threading.RLock()
+        self._db: sqlite3.Connection | None = None
+        self._version = 0
+        with self._connected():
+            pass
+
+    def close(self) -> None:
+        """Close it; the next use would open it again."""
+        with self.lock:
+            if self._db is not None:
+                self._db.close()
+                self._db = None
+
+    def query(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Read rows."""
+        with self._connected() as db:
+            return db.execute(statement, parameters).fetchall()
+
+    @contextmanager
+    def transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
+        """All or nothing; a durable one survives a power failure too."""
+        with self._connected() as db:
+            db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            with _begun(db):
+                yield db
+
+    def changed_elsewhere(self) -> bool:
+        """Tell whether another process has changed anything since last asked."""
+        with self._connected() as db:
+            version = _data_version(db)
+            changed = version != self._version
+            self._version = version
+        return changed
+
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        with self.lock:
+            try:
+                if self._db is None:
+                    self._db = self._open()
+                yield self._db
+            except sqlite3.Error as error:
+                if getattr(error, "sqlite_errorcode", 0) & _PRIMARY in _DAMAGE:
+                    with suppress(sqlite3.Error):
+                        self.close()
+                raise exception.StoreUnavailable(
+                    f"{self.path}: {error}; check that the directory is writable, its disk not "
+                    "full and the file not damaged (if it is, move it away: what the instances' "
+                    "metadata asks for comes back with their next events)"
+                ) from error
+
+    def _open(self) -> sqlite3.Connection:
+        if not self._create and not self.path.exists():
+            raise exception.StoreUnavailable(
+                f"{self.path} does not exist: has Kongming's service ever run on this host, with "
+                "this [DEFAULT] state_path?"
+            )
+        db = sqlite3.connect(
+            self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            with _begun(db):
+                self._migrate(db)
+                self._on_open(db)
+            self._version = _data_version(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version > len(self._migrations):
+            raise exception.StoreUnavailable(
+                f"{self.path} was written by a newer Kongming (schema {version}, this one knows "
+                f"{len(self._migrations)}): install that version again"
+            )
+        for statements in self._migrations[version:]:
+            for statement in statements:
+                db.execute(statement)
+        if version < len(self._migrations):
+            db.execute(f"PRAGMA user_version = {len(self._migrations)}")
+
+
+@contextmanager
+def _begun(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _data_version(db: sqlite3.Connection) -> int:
+    (version,) = db.execute("PRAGMA data_version").fetchone()
+    return int(version)

@@ -1,0 +1,196 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Placing one guest: observe ▸ plan ▸ guard ▸ apply ▸ verify.
+
+The dry run takes the same way, as far as the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+import logging
+from typing import cast
+
+from kongming import exception, target
+from kongming.allocation import Allocation
+from kongming.cpuset import CpuSet
+from kongming.executor import guard
+from kongming.executor import plan as plans
+from kongming.executor.carry_out import carry_out
+from kongming.executor.claims import Claims
+from kongming.executor.rules import Overlap, Rules
+from kongming.hypervisor.definition import Definition
+from kongming.hypervisor.guest import Guest
+from kongming.hypervisor.occupancy import Occupant
+from kongming.target import Aspect, Target, Value
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """A guest as it is, and the plan of what is to be done with it.
+
+    :ivar definition: its live definition.
+    :ivar wanted: what each target shall have.
+    :ivar state: what it has.
+    """
+
+    definition: Definition
+    wanted: Mapping[Target, Value]
+    state: plans.GuestState
+    plan: plans.Plan
+
+    def found(self) -> str:
+        """Say what the guest has where it has something else than wanted."""
+        return plans.describe(
+            (step.target, f"found {self._had(step)}, wanted {step.wanted}")
+            for step in self.plan.changes()
+        )
+
+    def _had(self, step: plans.Change) -> Value:
+        if step.former != step.wanted:
+            return step.former
+        return self.state.seen[step.target]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What came of placing a guest.
+
+    :ivar plan: what was done.
+    :ivar note: what there is to say of it besides; may be empty.
+    """
+
+    plan: plans.Plan
+    note: str = ""
+
+
+class Placer:
+    """Brings guests to allocations, within the operator's rules.
+
+    :param rules: gives the rules that are in force.
+    """
+
+    def __init__(self, rules: Callable[[], Rules], claims: Claims) -> None:
+        self._rules = rules
+        self._claims = claims
+
+    def look(self, allocation: Allocation, guest: Guest, *, accepted: bool) -> Prospect:
+        """See what a guest has and plan how to bring it to an allocation.
+
+        :param accepted: whether this was in force before: then CPUs that
+            went offline since are waited for, not refused.
+        :raises Refused: if the guest may not, or can't, have that.
+        """
+        definition = guest.definition()
+        wanted: Mapping[Target, Value] = {}
+        if allocation:
+            rules = self._rules()
+            guard.check_guest(definition, rules)
+            wanted = allocation.resolve(definition.vcpus, definition.iothreads)
+            guard.check_request(wanted, definition, guest.host, rules)
+            if not accepted:
+                guard.check_online(guard.asked_cpus(wanted), guest.host)
+        state = _observe(guest, definition, wanted)
+        return Prospect(definition, wanted, state, plans.make(wanted, state, guest.host))
+
+    def check_overlap(self, instance_uuid: str, prospect: Prospect) -> str:
+        """Say which other guests have CPUs that are wanted; empty if none.
+
+        :raises Overlap: if that is not to be.
+        """
+        with self._claimed(instance_uuid, prospect) as found:
+            return found
+
+    def place(self, instance_uuid: str, prospect: Prospect, guest: Guest, *, new: bool) -> Placed:
+        """Carry out what was planned.
+
+        :param new: whether the guest gets this for the first time since it
+            started: only then it is held against the other guests.
+        :raises Refused: if the guest may not, or can't, have that.
+        :raises Failed: if it did not work; the guest is as it was.
+        """
+        if not prospect.plan:
+            return Placed(prospect.plan)
+        notes = []
+        if new and prospect.wanted:
+            with self._claimed(instance_uuid, prospect) as overlap:
+                carry_out(prospect.plan, guest)
+                notes.append(overlap)
+        else:
+            carry_out(prospect.plan, guest)
+        notes.append(_memory_note(prospect.plan, guest))
+        return Placed(prospect.plan, "; ".join(filter(None, notes)))
+
+    @contextmanager
+    def _claimed(self, instance_uuid: str, prospect: Prospect) -> Iterator[str]:
+        overlap = self._rules().overlap
+        asked = guard.asked_cpus(prospect.wanted)
+        if overlap is Overlap.ALLOW or not asked:
+            yield ""
+            return
+        said: list[str] = []
+
+        def check(others: list[Occupant]) -> None:
+            found = guard.describe_overlaps(guard.overlaps(asked, others))
+            if found and overlap is Overlap.REFUSE:
+                raise exception.Overlap(
+                    f"other guests are pinned there: {found}; ask for other CPUs, or set [guard] "
+                    "overlap to warn"
+                )
+            said.append(found and f"other guests are pinned there, too: {found}")
+
+        pins = {
+            number: cast(CpuSet, cpus)
+            for (aspect, number), cpus in prospect.wanted.items()
+            if aspect is Aspect.VCPU
+        }
+        with self._claims.claim(Occupant(instance_uuid, "being placed now", pins=pins), check):
+            yield said[0]
+
+
+def _observe(
+    guest: Guest, definition: Definition, wanted: Mapping[Target, Value]
+) -> plans.GuestState:
+    """Look at what libvirt was told already; what it was not is set anyhow."""
+    goals = dict(definition.baseline) | dict(wanted)
+    seen = guest.seen(plans.to_be_seen(goals, definition.told))
+    told: dict[Target, Value] = dict(definition.told)
+    # libvirt reads these from the kernel.
+    told |= {what: value for what, value in seen.items() if what not in told}
+    if missing := [what for what in wanted if what not in told]:
+        raise exception.QuotaUnsupported(
+            f"libvirt tells nothing of this guest's {' and '.join(map(str, missing))}: it has no "
+            "control group for CPU time"
+        )
+    return plans.GuestState(told, seen, definition.baseline)
+
+
+def _memory_note(done: plans.Plan, guest: Guest) -> str:
+    """Say how much of the memory is where it shall be."""
+    if not any(change.target == target.MEMORY for change in done.changes()):
+        return ""
+    nodes = cast(CpuSet, done.goals[target.MEMORY])
+    memory = guest.memory_kib()
+    if memory is None:
+        return "the memory can't be counted (that needs CAP_SYS_PTRACE)"
+    there = sum(kib for node, kib in memory.items() if node in nodes)
+    left = ", ".join(
+        f"{kib} KiB stayed on node {node}"
+        for node, kib in memory.items()
+        if node not in nodes and kib
+    )
+    return f"{there} KiB of memory on node {nodes}" + (f", {left}" if left else "")

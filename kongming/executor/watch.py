@@ -1,0 +1,97 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What nobody announces is looked for: at a tick, and at an interval.
+
+At each tick, which costs next to nothing: whether an operator's tool has
+asked for anything, and whether CPUs went offline or came back. At the
+interval: whether the guests still have what is wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+import logging
+import threading
+import time
+
+from kongming import exception
+from kongming.cpuset import CpuSet
+from kongming.executor.store import Store
+
+LOG = logging.getLogger(__name__)
+
+_TICK_S = 0.25
+_DAY_S = 86_400.0
+
+
+class Watch:
+    """Wakes the executor for what nobody announces.
+
+    :param wake: called with each instance that is to be looked at.
+    :param online_cpus: gives the CPUs that are online; None if unknown.
+    :param interval: gives the seconds between two checks of all instances;
+        0 means never.
+    :param keep_days: gives for how many days the history is kept.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        wake: Callable[[Iterable[str]], None],
+        online_cpus: Callable[[], CpuSet | None],
+        interval: Callable[[], float],
+        keep_days: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._wake = wake
+        self._online_cpus = online_cpus
+        self._interval = interval
+        self._keep_days = keep_days
+        self._online = online_cpus()
+        self._checked = self._purged = time.monotonic() - _DAY_S
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        # The first check is made when libvirt answers.
+        self._checked = time.monotonic()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End."""
+        self._stopping.set()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_TICK_S):
+            try:
+                self._tick(time.monotonic())
+            except exception.StoreUnavailable as error:
+                # Whoever needs it says so; here it is only looked at.
+                LOG.debug("%s", error)
+
+    def _tick(self, now: float) -> None:
+        online = self._online_cpus()
+        if online != self._online:
+            LOG.info("CPUs online were %s, now are %s", self._online, online)
+            self._online = online
+            self._wake(self._store.held())
+        interval = self._interval()
+        if interval and now - self._checked >= interval:
+            self._checked = now
+            self._wake(self._store.held())
+        if now - self._purged >= _DAY_S:
+            self._purged = now
+            self._store.purge(time.time() - self._keep_days() * _DAY_S)
+        self._wake(self._store.pending_elsewhere())

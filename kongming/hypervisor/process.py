@@ -1,0 +1,123 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The QEMU process of a guest, as the kernel tells of it.
+
+What libvirt does not read from the kernel itself is read here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+import re
+from typing import TypeVar
+
+from kongming.cpuset import CpuSet
+
+PROC = Path("/proc")
+
+T = TypeVar("T")
+
+_PAGES = re.compile(r"N(\d+)=(\d+)")
+_PAGE_SIZE = re.compile(r"kernelpagesize_kB=(\d+)")
+# The guest's memory where it is not anonymous; other files are QEMU's code.
+_MEMORY_FILES = re.compile(r"file=(?:/memfd:|/dev/(?:shm|hugepages|zero)|\S*/libvirt/qemu/)|huge")
+
+
+class QemuProcess:
+    """One QEMU process; its methods raise OSError once it has ended.
+
+    :ivar pid: its process id.
+    """
+
+    def __init__(self, pid: int, proc: Path = PROC) -> None:
+        self.pid = pid
+        self._folder = proc / str(pid)
+
+    def runs(self, instance_uuid: str) -> bool:
+        """Tell whether it (still) runs this guest."""
+        try:
+            arguments = (self._folder / "cmdline").read_bytes()
+        except OSError:
+            return False
+        return b"\0-uuid\0" + instance_uuid.encode() + b"\0" in arguments
+
+    def main_affinity(self) -> CpuSet:
+        """Say where QEMU's main thread may run."""
+        return _allowed(self._folder, "Cpus_allowed_list")
+
+    def memory_nodes(self) -> CpuSet:
+        """Say from which NUMA nodes any of its threads may take memory."""
+        tasks = (self._folder / "task").iterdir()
+        return CpuSet(node for task in tasks for node in _allowed(task, "Mems_allowed_list"))
+
+    def memory_kib(self) -> dict[int, int]:
+        """Count the guest's memory on each NUMA node, in KiB.
+
+        It takes the kernel a while for a large guest, and needs the right to
+        trace the process (CAP_SYS_PTRACE).
+
+        :raises PermissionError: without that right.
+        """
+        nodes: Counter[int] = Counter()
+        with (self._folder / "numa_maps").open() as maps:
+            for line in maps:
+                size = _PAGE_SIZE.search(line)
+                if size and (" anon=" in line or _MEMORY_FILES.search(line)):
+                    for node, pages in _PAGES.findall(line):
+                        nodes[int(node)] += int(pages) * int(size[1])
+        return dict(sorted(nodes.items()))
+
+
+class Processes:
+    """Finds the QEMU process of each guest, and remembers it."""
+
+    def __init__(self, proc: Path = PROC) -> None:
+        self._proc = proc
+        self._known: dict[str, QemuProcess] = {}
+
+    def find(self, instance_uuid: str) -> QemuProcess | None:
+        """Find the process of a guest; None if there is none to be seen."""
+        known = self._known.get(instance_uuid)
+        if known is not None and known.runs(instance_uuid):
+            return known
+        for process in self._all():
+            if process.runs(instance_uuid):
+                self._known[instance_uuid] = process
+                return process
+        self._known.pop(instance_uuid, None)
+        return None
+
+    def _all(self) -> Iterator[QemuProcess]:
+        pids = (int(entry.name) for entry in self._proc.iterdir() if entry.name.isdecimal())
+        # A guest that was just started is among the last.
+        return (QemuProcess(pid, self._proc) for pid in sorted(pids, reverse=True))
+
+
+def read(process: QemuProcess | None, what: Callable[[QemuProcess], T]) -> T | None:
+    """Read of a process; None if there is none, or none that we may look at."""
+    if process is None:
+        return None
+    try:
+        return what(process)
+    except OSError:
+        return None
+
+
+def _allowed(folder: Path, field: str) -> CpuSet:
+    for line in (folder / "status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return CpuSet.parse(value)
+    raise OSError(f"the kernel does not tell {field}")

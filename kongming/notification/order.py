@@ -1,0 +1,46 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The order of events: an older one must not undo what a newer one said.
+
+A broker delivers again what was not acknowledged, perhaps behind newer ones.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+# Instances of one host are few; one that was not heard of for so long has
+# nothing left on its way.
+_MOST = 4096
+
+
+class Order:
+    """Remembers when the newest event of each instance was sent."""
+
+    def __init__(self) -> None:
+        self._newest: OrderedDict[str, float] = OrderedDict()
+
+    def knows(self, instance_uuid: str) -> bool:
+        """Tell whether an event of an instance was noted."""
+        return instance_uuid in self._newest
+
+    def is_late(self, instance_uuid: str, sent_at: float) -> bool:
+        """Tell whether a newer event was noted before."""
+        return sent_at < self._newest.get(instance_uuid, sent_at)
+
+    def note(self, instance_uuid: str, sent_at: float) -> None:
+        """Note that an event was handled."""
+        self._newest[instance_uuid] = sent_at
+        self._newest.move_to_end(instance_uuid)
+        if len(self._newest) > _MOST:
+            self._newest.popitem(last=False)

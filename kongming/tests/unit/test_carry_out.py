@@ -1,0 +1,132 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Carrying out a plan: all or nothing, whatever fails, wherever it fails."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+import pytest
+
+from kongming import exception, target
+from kongming.cpuset import CpuSet
+from kongming.executor import plan
+from kongming.executor.carry_out import carry_out
+from kongming.hypervisor.host import Host
+from kongming.target import NO_QUOTA, Aspect, Quota
+
+HOST = Host(4, CpuSet(range(4)), CpuSet([0, 1]))
+
+sets = st.frozensets(st.integers(0, 3), min_size=1).map(CpuSet)
+#: A value of each kind for a guest of three vCPUs and one iothread.
+placements = st.fixed_dictionaries(
+    {
+        **{target.vcpu(number): sets for number in range(3)},
+        target.EMULATOR: sets,
+        target.iothread(1): sets,
+        target.SHARES: st.integers(2, 5),
+        target.QUOTA: st.sampled_from([NO_QUOTA, Quota(1000), Quota(5000, 10_000)]),
+        target.MEMORY: st.sampled_from([CpuSet([0]), CpuSet([1]), CpuSet([0, 1])]),
+    }
+)
+
+
+class FakeGuest:
+    """A guest as libvirt presents it, refused values left in the cgroup included.
+
+    :param refuses: numbers of the calls that libvirt refuses.
+    :param confined_to: CPUs that a cgroup above the guest's leaves it.
+    """
+
+    def __init__(self, has, *, refuses=(), confined_to=HOST.online):
+        self.host = HOST
+        self.told = dict(has)
+        self.cgroups = dict(has)
+        self.baseline = {}
+        self._calls = 0
+        self._refuses = refuses
+        self._confined_to = confined_to
+
+    def set(self, what, value):
+        self.cgroups[what] = value
+        self._call()
+        self.told[what] = value
+
+    def keep_baseline(self, baseline):
+        self._call()
+        self.baseline = dict(baseline)
+
+    def _call(self):
+        self._calls += 1
+        if self._calls in self._refuses:
+            raise exception.StepFailed("libvirt error 38: no")
+
+    def seen(self, targets):
+        return {what: self._seen(what) for what in targets if what in self.told}
+
+    def _seen(self, what):
+        value = self.cgroups[what]
+        return CpuSet(value & self._confined_to) if what.aspect is Aspect.VCPU else value
+
+
+def steps_for(guest, wanted):
+    state = plan.GuestState(dict(guest.told), guest.seen(guest.told), guest.baseline)
+    return plan.make(wanted, state, HOST)
+
+
+@given(placements, placements, st.data())
+def test_a_refused_step_leaves_the_guest_as_it_was(before, wanted, data):
+    refused = data.draw(st.integers(1, len(before) + 1))
+    guest = FakeGuest(before, refuses={refused})
+    steps = steps_for(guest, wanted)
+    if len(steps.steps) < refused:
+        carry_out(steps, guest)
+        assert guest.told == wanted == guest.cgroups
+        changed = {what: before[what] for what in before if before[what] != wanted[what]}
+        assert guest.baseline == changed
+        return
+    with pytest.raises(exception.StepFailed) as failure:
+        carry_out(steps, guest)
+    assert guest.told == before == guest.cgroups
+    assert guest.baseline == {}
+    assert "libvirt error 38" in str(failure.value)
+    assert str(failure.value).endswith("the guest is as it was before")
+
+
+@given(placements, st.lists(placements.map(dict), min_size=1, max_size=4), st.data())
+def test_whatever_was_asked_in_between_the_baseline_comes_back(before, asked, data):
+    guest = FakeGuest(before)
+    for wanted in asked:
+        part = data.draw(st.sets(st.sampled_from(sorted(wanted))))
+        wanted = {what: wanted[what] for what in part}
+        carry_out(steps_for(guest, wanted), guest)
+        assert guest.told == before | wanted
+    carry_out(steps_for(guest, {}), guest)
+    assert guest.told == before
+    assert guest.baseline == {}
+
+
+def test_threads_that_run_elsewhere_are_a_failure_and_undone():
+    before = {target.vcpu(0): CpuSet([1]), target.vcpu(1): CpuSet([1])}
+    wanted = {target.vcpu(0): CpuSet([2, 3]), target.vcpu(1): CpuSet([2])}
+    guest = FakeGuest(before, confined_to=CpuSet([1, 2]))
+    with pytest.raises(exception.NotVerified, match="vCPU pins 0: 2, wanted 2-3"):
+        carry_out(steps_for(guest, wanted), guest)
+    assert guest.told == before
+
+
+def test_what_cannot_be_undone_is_named():
+    before = {target.vcpu(0): CpuSet([0]), target.vcpu(1): CpuSet([0])}
+    wanted = {target.vcpu(0): CpuSet([1]), target.vcpu(1): CpuSet([1])}
+    guest = FakeGuest(before, refuses={3, 5})
+    with pytest.raises(exception.StepFailed, match=r"undone, except vCPU 0 \(libvirt error 38"):
+        carry_out(steps_for(guest, wanted), guest)
+    assert guest.told == {target.vcpu(0): {1}, target.vcpu(1): {0}}

@@ -1,0 +1,170 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The guard: nothing forbidden gets through, whatever it looks like."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+import pytest
+
+from kongming import exception, metadata, target
+from kongming.cpuset import CpuSet
+from kongming.executor import guard
+from kongming.executor.rules import Rules
+from kongming.hypervisor.definition import Definition
+from kongming.hypervisor.host import Host
+from kongming.hypervisor.occupancy import Occupant
+
+HOST = Host(8, CpuSet(range(7)), CpuSet([0, 1]), cgroup=2)
+NO_RULES = Rules()
+
+sets = st.frozensets(st.integers(0, 9)).map(CpuSet)
+some = st.frozensets(st.integers(0, 9), min_size=1).map(CpuSet)
+
+
+def definition(**values):
+    parts = {
+        "nova": True,
+        "project_id": "p1",
+        "nova_owns": None,
+        "vcpus": 4,
+        "iothreads": CpuSet([1]),
+        "told": {},
+        "memory_mode": None,
+        "baseline": {},
+    }
+    return Definition(**parts | values)
+
+
+@given(some, st.none() | sets, sets, sets)
+def test_exactly_those_cpus_get_through_that_are_ours_to_give(asked, allowed, reserved, dedicated):
+    rules = Rules(allowed_cpus=allowed, reserved_cpus=reserved, dedicated_cpus=dedicated)
+    ours = set(range(8)) - reserved - dedicated
+    if allowed is not None:
+        ours &= allowed
+    try:
+        guard.check_cpus(asked, HOST, rules)
+    except exception.Refused:
+        assert asked - ours
+    else:
+        assert asked <= ours
+
+
+#: What a tenant may write: anything, but more often something like a request.
+values = st.text(max_size=40) | st.text(alphabet="0123456789-,;:^ ", max_size=40)
+keys = st.sampled_from([*metadata.KEYS, "kongming-vcpu-pinning "])
+
+
+@given(st.dictionaries(keys, values, max_size=4), sets)
+def test_no_value_reaches_a_reserved_cpu(asked, reserved):
+    rules = Rules(reserved_cpus=reserved)
+    try:
+        wanted = metadata.parse(asked).resolve(4, CpuSet([1]))
+        guard.check_request(wanted, definition(), HOST, rules)
+    except exception.Refused:
+        return
+    assert not guard.asked_cpus(wanted) & reserved
+
+
+@given(st.sampled_from(["{}", "0:{}", "{},0", "^0,0-{},{}", " {} ", "0{}", "1-3:{}"]), some)
+def test_no_way_of_writing_it_reaches_a_reserved_cpu(form, reserved):
+    for cpu in reserved:
+        try:
+            wanted = metadata.parse(
+                {"kongming-vcpu-pinning": form.format(*[cpu] * form.count("{}"))}
+            ).resolve(4, CpuSet())
+            guard.check_request(wanted, definition(), HOST, Rules(reserved_cpus=reserved))
+        except exception.Refused:
+            continue
+        assert cpu not in guard.asked_cpus(wanted)
+
+
+def test_the_first_rule_that_is_broken_is_named_with_its_option():
+    rules = Rules(
+        allowed_cpus=CpuSet(range(6)), reserved_cpus=CpuSet([0]), dedicated_cpus=CpuSet([1, 2])
+    )
+    for asked, error, says in [
+        ({8, 9, 1}, exception.CpuUnknown, "CPU 8-9 does not exist.* 0 to 7"),
+        ({0, 1}, exception.CpuReserved, r"CPU 0 is reserved \(\[guard\] reserved_cpus is 0"),
+        ({1, 3}, exception.CpuDedicated, r"CPU 1 is Nova's.*cpu_dedicated_set is 1-2"),
+        ({3, 6}, exception.CpuNotAllowed, r"CPU 6 is not allowed.*allowed_cpus is 0-5"),
+    ]:
+        with pytest.raises(error, match=says):
+            guard.check_cpus(CpuSet(asked), HOST, rules)
+    with pytest.raises(exception.CpuOffline, match="CPU 7 is offline: online are 0-6"):
+        guard.check_online(CpuSet([6, 7]), HOST)
+
+
+def test_nodes():
+    guard.check_nodes(CpuSet([0, 1]), HOST, NO_RULES)
+    with pytest.raises(exception.NodeUnknown, match="node 2 does not exist"):
+        guard.check_nodes(CpuSet([1, 2]), HOST, NO_RULES)
+    with pytest.raises(exception.NodeNotAllowed, match="node 1 is not allowed"):
+        guard.check_nodes(CpuSet([0, 1]), HOST, Rules(allowed_nodes=CpuSet([0])))
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "shares", "fits"),
+    [(1, 2, True), (1, 1, False), (1, 262_144, True), (2, 1, True), (2, 10_001, False)],
+)
+def test_shares_are_held_against_the_hosts_cgroup_version(cgroup, shares, fits):
+    host = Host(8, CpuSet(range(8)), cgroup=cgroup)
+    wanted = {target.SHARES: shares}
+    if fits:
+        guard.check_request(wanted, definition(), host, NO_RULES)
+    else:
+        with pytest.raises(exception.SharesOutOfRange, match=f"cgroup v{cgroup}"):
+            guard.check_request(wanted, definition(), host, NO_RULES)
+
+
+@pytest.mark.parametrize("mode", [None, "restrictive", "strict", "preferred", "interleave"])
+def test_memory_that_libvirt_does_not_let_move_is_refused(mode):
+    wanted = {target.MEMORY: CpuSet([1])}
+    if mode in (None, "restrictive"):
+        guard.check_request(wanted, definition(memory_mode=mode), HOST, NO_RULES)
+    else:
+        with pytest.raises(exception.MemoryFixed, match=mode):
+            guard.check_request(wanted, definition(memory_mode=mode), HOST, NO_RULES)
+
+
+@pytest.mark.parametrize(
+    ("nova", "owns", "projects", "refusal"),
+    [
+        (True, None, [], None),
+        (True, None, ["p0", "p1"], None),
+        (False, None, [], exception.NotNova),
+        (False, "NUMA", [], exception.NotNova),
+        (True, "NUMA", [], exception.NovaOwned),
+        (True, None, ["p2"], exception.ProjectNotAllowed),
+    ],
+)
+def test_only_guests_that_are_ours_to_place_are_touched(nova, owns, projects, refusal):
+    guest = definition(nova=nova, nova_owns=owns)
+    rules = Rules(allowed_projects=frozenset(projects))
+    if refusal is None:
+        guard.check_guest(guest, rules)
+    else:
+        with pytest.raises(refusal):
+            guard.check_guest(guest, rules)
+
+
+def test_other_guests_on_the_same_cpus_are_named():
+    others = [
+        Occupant("u1", "one", pins={0: CpuSet([1, 2])}),
+        Occupant("u2", "two", pins={0: CpuSet([5])}),
+        Occupant("u3", "floating", pins={}),
+        Occupant("u4", "three", pins={0: CpuSet([2]), 1: CpuSet([3])}),
+    ]
+    found = guard.overlaps(CpuSet([2, 3]), others)
+    assert (
+        guard.describe_overlaps(found) == "CPU 2: instance u1 (one), CPU 2-3: instance u4 (three)"
+    )
