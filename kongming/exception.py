@@ -125,3 +125,9 @@ class EventMalformed(KongmingError):
     """A notification can't be understood."""
 
     reason = "event_malformed"
+
+
+class ConfigInvalid(KongmingError):
+    """An option, or a file that it names, can't be used as it is."""
+
+    reason = "config_invalid"

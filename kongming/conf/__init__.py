@@ -17,9 +17,9 @@ One file for each option group; there is no global configuration.
 
 from oslo_config import cfg
 
-from kongming.conf import default, executor, libvirt, notification_handler
+from kongming.conf import default, executor, guard, libvirt, notification_handler
 
-_GROUPS = (default, notification_handler, libvirt, executor)
+_GROUPS = (default, notification_handler, libvirt, executor, guard)
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:

@@ -1,0 +1,140 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The operator's rules: the ``[guard]`` options as a value.
+
+What is reserved for others in nova.conf is read from there, not copied out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import enum
+from pathlib import Path
+from typing import Any
+
+from oslo_config import cfg
+
+from kongming import exception
+from kongming.cpuset import CpuSet
+
+_NOVA_OPTION = "[compute] cpu_dedicated_set"
+_NONE = CpuSet()
+
+
+class Overlap(enum.Enum):
+    """What to do when CPUs are asked for that another guest is pinned to."""
+
+    ALLOW = "allow"
+    WARN = "warn"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What may be asked for on this host.
+
+    :ivar allowed_cpus: None means all.
+    :ivar reserved_cpus: never, even if allowed.
+    :ivar dedicated_cpus: those that nova.conf dedicates to guests that Nova
+        pins itself.
+    :ivar allowed_nodes: NUMA nodes for memory; None means all.
+    :ivar allowed_projects: ids of the projects that may ask; empty means all.
+    """
+
+    allowed_cpus: CpuSet | None = None
+    reserved_cpus: CpuSet = _NONE
+    dedicated_cpus: CpuSet = _NONE
+    allowed_nodes: CpuSet | None = None
+    allowed_projects: frozenset[str] = frozenset()
+    overlap: Overlap = Overlap.WARN
+
+    def to_json(self) -> dict[str, Any]:
+        """Give it as JSON: cpusets in their written form, null where all are allowed."""
+        return {
+            "allowed_cpus": None if self.allowed_cpus is None else str(self.allowed_cpus),
+            "reserved_cpus": str(self.reserved_cpus),
+            "dedicated_cpus": str(self.dedicated_cpus),
+            "allowed_nodes": None if self.allowed_nodes is None else str(self.allowed_nodes),
+            "allowed_projects": sorted(self.allowed_projects),
+            "overlap": self.overlap.value,
+        }
+
+
+def read_rules(conf: cfg.ConfigOpts) -> Rules:
+    """Read ``[guard]`` and the nova.conf that it names.
+
+    :raises ConfigInvalid: naming the option and the problem.
+    """
+    guard = conf.guard
+    return Rules(
+        allowed_cpus=_cpuset("allowed_cpus", guard.allowed_cpus),
+        reserved_cpus=_cpuset("reserved_cpus", guard.reserved_cpus) or _NONE,
+        dedicated_cpus=_read_dedicated(guard.nova_config_file),
+        allowed_nodes=_cpuset("allowed_nodes", guard.allowed_nodes),
+        allowed_projects=frozenset(guard.allowed_projects),
+        overlap=Overlap(guard.overlap),
+    )
+
+
+def _cpuset(option: str, text: str) -> CpuSet | None:
+    if not text.strip():
+        return None
+    try:
+        return CpuSet.parse(text)
+    except exception.RequestInvalid as error:
+        raise exception.ConfigInvalid(f"[guard] {option}: {error}") from error
+
+
+def _read_dedicated(paths: list[str]) -> CpuSet:
+    """Give Nova's dedicated CPUs; none are if nova.conf does not say."""
+    if not paths:
+        return _NONE
+    named = "[guard] nova_config_file"
+    try:
+        text = _read_nova(paths)
+    except (cfg.Error, OSError, ValueError) as error:
+        # The cause is left out, too: it may quote a line of nova.conf, with a password.
+        raise exception.ConfigInvalid(
+            f"{named}: {', '.join(paths)} can't be read: {_problem(error)}"
+        ) from None
+    # Nova leaves out empty items; its grammar is ours otherwise.
+    items = ",".join(item for item in text.split(",") if item.strip())
+    try:
+        return CpuSet.parse(items) if items else _NONE
+    except exception.RequestInvalid as error:
+        raise exception.ConfigInvalid(
+            f"{named}: {_NOVA_OPTION} in {', '.join(paths)}: {error}"
+        ) from error
+
+
+def _read_nova(paths: list[str]) -> str:
+    """Read as Nova would: files and folders in their order, the last one wins."""
+    arguments = []
+    for path in paths:
+        # oslo.config reads a folder that it may not enter as an empty one.
+        folder = Path(path).is_dir()
+        if folder:
+            next(Path(path).iterdir(), None)
+        arguments.append(f"--config-{'dir' if folder else 'file'}={path}")
+    nova = cfg.ConfigOpts()
+    nova.register_opt(cfg.StrOpt("cpu_dedicated_set", default=""), group="compute")
+    # Neither this machine's own defaults nor our environment are Nova's.
+    nova(arguments, default_config_files=[], default_config_dirs=[], use_env=False)
+    return nova.compute.cpu_dedicated_set or ""
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, cfg.ConfigFileParseError):
+        line = getattr(error.__context__, "lineno", "unknown")
+        return f"{error.config_file} is no configuration file: see its line {line}"
+    return " ".join(str(error).split())

@@ -1,0 +1,113 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Who sits on the host: the running domains, Nova's and others', and their pins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import libvirt
+
+from kongming.cpuset import CpuSet
+
+# Both 1.0 and 1.1 are in use; the element's presence is what counts.
+_NOVA = "{http://openstack.org/xmlns/libvirt/nova/"
+
+
+@dataclass(frozen=True, slots=True)
+class Occupant:
+    """A running domain, as far as others are concerned.
+
+    :ivar name: libvirt's name of the domain.
+    :ivar project_id: of its owner, if Nova made it.
+    :ivar pins: the host CPUs of each vCPU that is pinned; vCPUs that are not
+        are not in it.
+    :ivar cpuset: where vCPUs that are not pinned may run; None means anywhere.
+    :ivar memory_nodes: the NUMA nodes that its memory is bound to; None if
+        it is not bound.
+    """
+
+    instance_uuid: str
+    name: str
+    project_id: str | None = None
+    nova: bool = True
+    pins: Mapping[int, CpuSet] = field(default_factory=dict)
+    cpuset: CpuSet | None = None
+    memory_nodes: CpuSet | None = None
+
+    @property
+    def floating(self) -> bool:
+        """Whether no vCPU is pinned."""
+        return not self.pins
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "instance_uuid": self.instance_uuid,
+            "name": self.name,
+            "project_id": self.project_id,
+            "nova": self.nova,
+            "pins": {str(vcpu): str(cpus) for vcpu, cpus in self.pins.items()},
+            "cpuset": None if self.cpuset is None else str(self.cpuset),
+            "memory_nodes": None if self.memory_nodes is None else str(self.memory_nodes),
+        }
+
+
+def parse(xml: str) -> Occupant:
+    """Read a domain's XML."""
+    return _occupant(ET.fromstring(xml))
+
+
+def read(connection: Any) -> tuple[Occupant, ...]:
+    """Ask libvirt for all running domains; raises its errors.
+
+    Domains that end while they are being read are left out.
+    """
+    domains = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+    occupants = [_read(domain) for domain in domains]
+    return tuple(occupant for occupant in occupants if occupant is not None)
+
+
+def _read(domain: Any) -> Occupant | None:
+    try:
+        root = ET.fromstring(domain.XMLDesc())
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return None
+        raise
+    # What is defined but runs no more has no id.
+    return None if root.get("id") is None else _occupant(root)
+
+
+def _occupant(root: ET.Element) -> Occupant:
+    nova = [child for child in root.iterfind("metadata/*") if child.tag.startswith(_NOVA)]
+    project = nova[0].find("{*}owner/{*}project") if nova else None
+    return Occupant(
+        instance_uuid=root.findtext("uuid", ""),
+        name=root.findtext("name", ""),
+        project_id=None if project is None else project.get("uuid"),
+        nova=bool(nova),
+        pins={
+            int(pin.get("vcpu", "")): CpuSet.parse(pin.get("cpuset", ""))
+            for pin in root.iterfind("cputune/vcpupin")
+        },
+        cpuset=_cpuset(root.find("vcpu"), "cpuset"),
+        memory_nodes=_cpuset(root.find("numatune/memory"), "nodeset"),
+    )
+
+
+def _cpuset(element: ET.Element | None, name: str) -> CpuSet | None:
+    text = None if element is None else element.get(name)
+    return CpuSet.parse(text) if text else None
