@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import argparse
 import functools
+import logging
+import signal
 import sys
 from typing import Any
 
@@ -36,6 +38,7 @@ class Manage(App):
     """Finds the command and runs it; whatever goes wrong is one line on stderr."""
 
     NAME = NAME
+    LOG = logging.getLogger(NAME)
     CONSOLE_MESSAGE_FORMAT = f"{NAME}: %(message)s"
     # Warnings and errors; -v adds to it.
     DEFAULT_VERBOSE_LEVEL = 0
@@ -125,6 +128,8 @@ class Manage(App):
 
 def main() -> int:
     """Run one command; give 0, 1 if it failed, 2 if command or configuration is wrong."""
+    # Python's own way would wait for libvirt to return.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     return Manage().run(sys.argv[1:])
 
 

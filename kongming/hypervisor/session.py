@@ -16,29 +16,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
+import threading
 from typing import Any
 
 import libvirt
 
 from kongming import exception
 
+_OPEN_TIMEOUT = 15.0
+
 
 @contextlib.contextmanager
-def read_only(uri: str) -> Iterator[Any]:
+def read_only(uri: str, timeout: float = _OPEN_TIMEOUT) -> Iterator[Any]:
     """Give a connection that can change nothing.
 
+    :param timeout: seconds to wait for a libvirt that hangs.
     :raises HypervisorUnavailable: if libvirt can't be reached.
     :raises Failed: if it gives an error to what it is asked.
     """
     # libvirt would write each error to stderr by itself.
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
-    try:
-        connection = libvirt.openReadOnly(uri)
-    except libvirt.libvirtError as error:
-        raise exception.HypervisorUnavailable(
-            f"libvirt at {uri} does not answer ({error.get_error_message()}): is libvirtd "
-            "running, and is [libvirt] connection_uri right?"
-        ) from error
+    connection = _open(uri, timeout)
     try:
         yield connection
     except libvirt.libvirtError as error:
@@ -48,3 +46,28 @@ def read_only(uri: str) -> Iterator[Any]:
     finally:
         with contextlib.suppress(libvirt.libvirtError):
             connection.close()
+
+
+def _open(uri: str, timeout: float) -> Any:
+    opened: list[Any] = []
+
+    def attempt() -> None:
+        try:
+            opened.append(libvirt.openReadOnly(uri))
+        except libvirt.libvirtError as error:
+            opened.append(error)
+
+    # libvirt itself waits for ever, and can't be interrupted meanwhile.
+    thread = threading.Thread(target=attempt, name="libvirt-open", daemon=True)
+    thread.start()
+    thread.join(timeout)
+    if not opened:
+        raise exception.HypervisorUnavailable(
+            f"libvirt at {uri} did not answer within {timeout:g} s: does libvirtd hang?"
+        )
+    if isinstance(opened[0], libvirt.libvirtError):
+        raise exception.HypervisorUnavailable(
+            f"libvirt at {uri} does not answer ({opened[0].get_error_message()}): is libvirtd "
+            "running, and is [libvirt] connection_uri right?"
+        )
+    return opened[0]

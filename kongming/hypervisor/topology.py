@@ -17,7 +17,7 @@ A value read from libvirt once; nothing here follows what changes later.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,9 @@ _BYTES = {"B": 1, "bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "T
 class Cpu:
     """One host CPU (a hardware thread).
 
-    :ivar socket: None, as ``die`` and ``core``, if neither libvirt nor the
-        kernel tells: so it is with a CPU that is offline.
-    :ivar siblings: the CPUs of the same core, itself included.
+    :ivar socket: None, as ``die`` and ``core``, if it is not known: so it is
+        with a CPU that is offline.
+    :ivar siblings: the CPUs of the same core that are online, and itself.
     """
 
     id: int
@@ -149,8 +149,8 @@ def parse(
 ) -> Topology:
     """Read libvirt's capabilities XML.
 
-    :param cpus: the host's CPUs: the XML leaves out, or says nothing more of,
-        those that are offline.
+    :param cpus: the host's CPUs: the XML leaves out those that are offline, or
+        tells of them what is not so, by libvirt's version.
     :param free_kib: free memory of each cell, as far as it is known.
     :param home: to which cell a CPU belongs that the XML leaves out.
     :param memory_kib: the host's memory, for a host whose XML has no cells.
@@ -161,7 +161,8 @@ def parse(
     members = {int(cell.get("id", "")): _cpus(cell, cpus.online) for cell in found}
     told = {cpu.id for listed in members.values() for cpu in listed}
     left_out = [_bare(cpu, cpus.online) for cpu in range(cpus.count) if cpu not in told]
-    caches = tuple(_cache(bank) for bank in banks)
+    # Where the firmware numbers them oddly, libvirt has a bank for each CPU of a cache.
+    caches = tuple(dict.fromkeys(_cache(bank) for bank in banks))
     free_kib = free_kib or {}
     if not found:
         return Topology((_cell(0, memory_kib, free_kib, {}, left_out, caches),))
@@ -192,7 +193,7 @@ def read(connection: Any, sysfs: Path | None = None) -> Topology:
     return parse(
         capabilities,
         cpus,
-        free_kib=_free_kib(connection, cells or [0]),
+        free_kib=_free_kib(connection, cells),
         home={} if sysfs is None else read_homes(sysfs),
         memory_kib=connection.getInfo()[1] << 10,
     )
@@ -206,20 +207,27 @@ def read_homes(sysfs: Path) -> dict[int, int]:
     }
 
 
-def _free_kib(connection: Any, cells: Iterable[int]) -> dict[int, int]:
-    free: dict[int, int] = {}
+def _free_kib(connection: Any, cells: Sequence[int]) -> dict[int, int]:
+    if not cells:
+        free = _supported(connection.getFreeMemory)
+        return {} if free is None else {0: free >> 10}
+    free_kib = {}
     for cell in cells:
-        try:
-            free[cell] = connection.getMemoryStats(cell)["free"]
-        except libvirt.libvirtError as error:
-            if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
-                raise
-            try:
-                free[cell] = connection.getCellsFreeMemory(cell, 1)[0] >> 10
-            except libvirt.libvirtError as error:
-                if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
-                    raise
-    return free
+        if (stats := _supported(connection.getMemoryStats, cell)) is not None:
+            free_kib[cell] = stats["free"]
+        elif (free := _supported(connection.getCellsFreeMemory, cell, 1)) is not None:
+            free_kib[cell] = free[0] >> 10
+    return free_kib
+
+
+def _supported(function: Callable[..., Any], *arguments: int) -> Any:
+    """Call a function of libvirt's; None if its driver does not have it."""
+    try:
+        return function(*arguments)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+            raise
+        return None
 
 
 def _cell(
@@ -259,7 +267,8 @@ def _cpus(cell: ET.Element, online: CpuSet) -> list[Cpu]:
 
 def _cpu(cpu: ET.Element, online: CpuSet) -> Cpu:
     number = int(cpu.get("id", ""))
-    if cpu.get("socket_id") is None:
+    if number not in online or cpu.get("socket_id") is None:
+        # The kernel does not tell of a CPU that is offline; libvirt writes zeros then.
         return _bare(number, online)
     return Cpu(
         id=number,
@@ -268,7 +277,7 @@ def _cpu(cpu: ET.Element, online: CpuSet) -> Cpu:
         die=int(cpu.get("die_id", "0")),
         core=int(cpu.get("core_id", "0")),
         siblings=CpuSet.parse(cpu.get("siblings", str(number))),
-        online=number in online,
+        online=True,
     )
 
 

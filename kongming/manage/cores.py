@@ -61,7 +61,7 @@ class _Box:
 
     def titled(self, *, first: bool) -> str:
         """Only the first box of a strip says what the numbers are."""
-        if not first or not self.title[:1].isdigit() or " " in self.title:
+        if not first or " " in self.title:
             return self.title
         return ("cores " if "-" in self.title else "core ") + self.title
 
@@ -160,7 +160,7 @@ def _box(run: Sequence[_Core]) -> _Box:
 def _title(run: Sequence[_Core]) -> str:
     numbers = [core.number for core in run if core.number is not None]
     if not numbers:
-        return "core ?" if len(run) == 1 else f"{len(run)} cores ?"
+        return "?"
     if len(numbers) == 1:
         return str(numbers[0])
     if all(b == a + 1 for a, b in pairwise(numbers)):
