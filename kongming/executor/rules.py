@@ -75,7 +75,13 @@ def read_rules(conf: cfg.ConfigOpts) -> Rules:
 
     :raises ConfigInvalid: naming the option and the problem.
     """
-    guard = conf.guard
+    try:
+        return _rules(conf.guard)
+    except (cfg.Error, ValueError) as error:
+        raise exception.ConfigInvalid(f"[guard]: {_problem(error)}") from error
+
+
+def _rules(guard: Any) -> Rules:
     return Rules(
         allowed_cpus=_cpuset("allowed_cpus", guard.allowed_cpus),
         reserved_cpus=_cpuset("reserved_cpus", guard.reserved_cpus) or _NONE,

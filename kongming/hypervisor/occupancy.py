@@ -110,6 +110,11 @@ def parse(xml: str) -> Occupant:
     return _occupant(ET.fromstring(xml))
 
 
+def read(connection: Any) -> tuple[Occupant, ...]:
+    """Ask libvirt once for all running domains; raises its errors."""
+    return tuple(Occupancy().read(connection))
+
+
 def _read(domain: Any) -> Occupant | None:
     try:
         root = ET.fromstring(domain.XMLDesc())

@@ -1,0 +1,137 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""kongming-manage: what an operator types on a compute host."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+import signal
+import sys
+from typing import Any
+
+from cliff.app import App
+from cliff.command import Command
+from cliff.commandmanager import CommandManager
+from oslo_config import cfg
+
+from kongming import conf as kongming_conf
+from kongming import exception, version
+
+NAME = "kongming-manage"
+
+_WRONG_USE = 2
+
+
+class Manage(App):
+    """Finds the command and runs it; whatever goes wrong is one line on stderr."""
+
+    NAME = NAME
+    LOG = logging.getLogger(NAME)
+    CONSOLE_MESSAGE_FORMAT = f"{NAME}: %(message)s"
+    # Warnings and errors; -v adds to it.
+    DEFAULT_VERBOSE_LEVEL = 0
+
+    def __init__(self) -> None:
+        super().__init__(
+            description="Look at this host and its guests as Kongming sees them.",
+            version=version.release(),
+            command_manager=CommandManager("kongming.manage"),
+            deferred_help=True,
+        )
+        self._error: BaseException | None = None
+
+    def build_option_parser(
+        self,
+        description: str | None,
+        version: str | None,
+        argparse_kwargs: dict[str, Any] | None = None,
+    ) -> argparse.ArgumentParser:
+        """Add the options that the service has, too."""
+        parser = super().build_option_parser(
+            description, version, {"prog": NAME, **(argparse_kwargs or {})}
+        )
+        parser.add_argument(
+            "--config-file",
+            metavar="PATH",
+            action="append",
+            default=[],
+            help="A configuration file; may be given more than once, later ones win. Default: "
+            "kongming.conf and kongming-manage.conf where the service looks for its own.",
+        )
+        parser.add_argument(
+            "--config-dir",
+            metavar="DIR",
+            action="append",
+            default=[],
+            help="A directory of configuration files (*.conf), read after the files.",
+        )
+        return parser
+
+    @functools.cached_property
+    def conf(self) -> cfg.ConfigOpts:
+        """The configuration; read only if a command needs it.
+
+        :raises ConfigInvalid: if it can't be read.
+        """
+        conf = cfg.ConfigOpts()
+        kongming_conf.register_opts(conf)
+        arguments = [f"--config-file={path}" for path in self.options.config_file]
+        arguments += [f"--config-dir={path}" for path in self.options.config_dir]
+        try:
+            conf(arguments, project="kongming", prog=NAME, version=version.release())
+        except (cfg.Error, OSError, ValueError) as error:
+            raise exception.ConfigInvalid(" ".join(str(error).split())) from error
+        return conf
+
+    def interact(self) -> None:
+        """Refuse: there is no prompt."""
+        self._error = argparse.ArgumentError(None, "no command")
+        self.LOG.error("name a command; '%s --help' lists them", NAME)
+
+    def run_subcommand(self, argv: list[str]) -> int:
+        """Run a command, or say which ones its name resembles."""
+        try:
+            self.command_manager.find_command(argv)
+        except ValueError:
+            resembling = ", ".join(f"'{name}'" for name in self.get_fuzzy_matches(argv[0]))
+            self.LOG.error(
+                "'%s' is no command; did you mean %s? '%s --help' lists all",
+                " ".join(argv),
+                resembling or "another",
+                NAME,
+            )
+            return _WRONG_USE
+        return super().run_subcommand(argv)
+
+    def clean_up(self, cmd: Command, result: int, err: BaseException | None) -> None:
+        """Keep what went wrong, for the exit status."""
+        self._error = err
+
+    def run(self, argv: list[str]) -> int:
+        """Run a command and give the exit status."""
+        status = super().run(argv)
+        wrong_use = isinstance(self._error, exception.ConfigInvalid | argparse.ArgumentError)
+        return _WRONG_USE if wrong_use else status
+
+
+def main() -> int:
+    """Run one command; give 0, 1 if it failed, 2 if command or configuration is wrong."""
+    # Python's own way would wait for libvirt to return.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return Manage().run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What all commands have in common: the configuration, read when it is first asked for."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from cliff.command import Command
+from oslo_config import cfg
+
+
+class Configured(Protocol):
+    """The application, as far as commands use it."""
+
+    @property
+    def conf(self) -> cfg.ConfigOpts: ...
+
+
+def conf_of(command: Command) -> cfg.ConfigOpts:
+    """Give the configuration that a command was called with.
+
+    :raises ConfigInvalid: if it can't be read.
+    """
+    app: Configured = command.app  # type: ignore[assignment]
+    return app.conf

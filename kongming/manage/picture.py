@@ -1,0 +1,291 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The host as a picture: cells, cores, CPUs, who sits where, what is kept free.
+
+A function without side effects, from values to text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+import itertools
+import string
+
+from kongming.cpuset import CpuSet
+from kongming.executor.rules import Rules
+from kongming.hypervisor.occupancy import Occupant
+from kongming.hypervisor.topology import Cell, Cpu, Topology
+from kongming.manage import cores
+from kongming.manage.text import columns, cut, joined, memory, pad, spans, wrap
+
+WIDTH = 100
+#: Below it, the table of guests has no room.
+WIDTH_MIN = 72
+
+_INDENT = "  "
+_NAME_MAX = 24
+# A CPU shows so many guests at most; the list of shared CPUs has them all.
+_LABELS_MAX = 3
+
+_TO_ASCII = str.maketrans("─│║┌┐└┘┬┴╥╨", "-|#+++++++#")
+
+_MARKS = {
+    "X": "offline",
+    "N": "not allowed",
+    "R": "reserved",
+    "D": "dedicated by nova.conf",
+}
+_FREE = "."
+
+
+def draw(
+    topology: Topology, occupants: Iterable[Occupant], rules: Rules, width: int = WIDTH
+) -> str:
+    """Draw a host.
+
+    :param width: of the longest line, in columns; at least :data:`WIDTH_MIN`.
+    """
+    if width < WIDTH_MIN:
+        raise ValueError(f"a picture takes at least {WIDTH_MIN} columns")
+    pinned, floating = _sorted(occupants)
+    labelled = list(zip(_labels(), pinned, strict=False))
+    labelled = [(label + ("" if guest.nova else "*"), guest) for label, guest in labelled]
+    sitting = _sitting(labelled)
+
+    def state(cpu: Cpu) -> cores.State:
+        marks, labels = _marks(cpu, rules), sitting.get(cpu.id, [])
+        return cores.State(marks, _who(labels) or ("" if marks else _FREE))
+
+    sections = [
+        _summary(topology, [*pinned, *floating], width),
+        *(_cell(cell, rules, state, width) for cell in topology.cells),
+        _homeless(topology, state, width),
+        _key(topology, rules, sitting, width),
+        _pinned(labelled, width),
+        _shared(topology, sitting, width),
+        _floating(floating, width),
+    ]
+    return "\n\n".join("\n".join(section) for section in sections if section)
+
+
+def ascii_only(picture: str) -> str:
+    """Replace the lines of boxes, and whatever else a plain terminal lacks."""
+    return picture.translate(_TO_ASCII).encode("ascii", "replace").decode()
+
+
+def _sorted(occupants: Iterable[Occupant]) -> tuple[list[Occupant], list[Occupant]]:
+    """Sort by where they sit, so that labels follow the picture."""
+    guests = sorted(occupants, key=lambda guest: (guest.name, guest.instance_uuid))
+    pinned = [guest for guest in guests if not guest.floating]
+    pinned.sort(key=lambda guest: min(min(cpus) for cpus in guest.pins.values()))
+    return pinned, [guest for guest in guests if guest.floating]
+
+
+def _labels() -> Iterable[str]:
+    for length in itertools.count(1):
+        for letters in itertools.product(string.ascii_lowercase, repeat=length):
+            yield "".join(letters)
+
+
+def _sitting(labelled: Iterable[tuple[str, Occupant]]) -> dict[int, list[str]]:
+    """Give the labels of the guests that are pinned to each CPU."""
+    sitting: dict[int, list[str]] = {}
+    for label, guest in labelled:
+        for cpu in CpuSet(itertools.chain.from_iterable(guest.pins.values())):
+            sitting.setdefault(cpu, []).append(label)
+    return sitting
+
+
+def _marks(cpu: Cpu, rules: Rules) -> str:
+    holds = {
+        "X": not cpu.online,
+        "N": rules.allowed_cpus is not None and cpu.id not in rules.allowed_cpus,
+        "R": cpu.id in rules.reserved_cpus,
+        "D": cpu.id in rules.dedicated_cpus,
+    }
+    return "".join(mark for mark, does in holds.items() if does)
+
+
+def _who(labels: Sequence[str]) -> str:
+    if len(labels) <= _LABELS_MAX:
+        return "+".join(labels)
+    shown = labels[: _LABELS_MAX - 1]
+    return "+".join([*shown, f"{len(labels) - len(shown)} more"])
+
+
+def _summary(topology: Topology, guests: Sequence[Occupant], width: int) -> list[str]:
+    cpus = topology.cpus
+    offline = sum(not cpu.online for cpu in cpus)
+    floating = sum(guest.floating for guest in guests)
+    words = [
+        _count(len(cpus), "CPU") + (f" ({offline} offline)" if offline else ""),
+        _count(len(topology.cells), "NUMA cell"),
+        _memory(
+            sum(cell.memory_kib for cell in topology.cells),
+            [cell.free_kib for cell in topology.cells],
+        ),
+        _count(len(guests), "guest") + (f" ({floating} floating)" if floating else ""),
+    ]
+    return wrap(joined(words), width)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+
+
+def _memory(total: int, free: Sequence[int | None]) -> str:
+    known = [kib for kib in free if kib is not None]
+    return f"{memory(total)} of memory" + (f" ({memory(sum(known))} free)" if known else "")
+
+
+def _cell(cell: Cell, rules: Rules, state: Callable[[Cpu], cores.State], width: int) -> list[str]:
+    words = [_memory(cell.memory_kib, [cell.free_kib])]
+    if rules.allowed_nodes is not None and cell.id not in rules.allowed_nodes:
+        words.append("memory not allowed")
+    words += [*_cache_words(cell), *_distance_words(cell)]
+    head = f"NUMA cell {cell.id}: "
+    pieces = [*_cpu_pieces(cell.cpus), *joined(words)]
+    lines = wrap(pieces, width, head, " " * len(head))
+    return lines + [_INDENT + line for line in cores.draw(cell, state, width - len(_INDENT))]
+
+
+def _cpu_pieces(cpus: Sequence[Cpu]) -> list[str]:
+    if not cpus:
+        return ["no CPUs, "]
+    name = "CPU" if len(cpus) == 1 else "CPUs"
+    *others, last = joined(spans([cpu.id for cpu in cpus]), ",")
+    return [f"{name} ", *others, f"{last}, "]
+
+
+def _cache_words(cell: Cell) -> list[str]:
+    sizes = [cache.size_kib for cache in cell.caches if cache.level == 3]
+    return [
+        "L3 " + (f"{sizes.count(size)} x " if sizes.count(size) > 1 else "") + memory(size)
+        for size in dict.fromkeys(sizes)
+    ]
+
+
+def _distance_words(cell: Cell) -> list[str]:
+    cells: dict[int, list[int]] = {}
+    for other, distance in sorted(cell.distances.items()):
+        if other != cell.id:
+            cells.setdefault(distance, []).append(other)
+    return [
+        f"distance {distance} to cell{'s' if len(others) > 1 else ''} {CpuSet(others)}"
+        for distance, others in sorted(cells.items())
+    ]
+
+
+def _homeless(topology: Topology, state: Callable[[Cpu], cores.State], width: int) -> list[str]:
+    if not topology.homeless:
+        return []
+    cell = Cell(-1, 0, cpus=topology.homeless)
+    return [
+        "CPUs of an unknown NUMA cell:",
+        *(_INDENT + line for line in cores.draw(cell, state, width - len(_INDENT))),
+    ]
+
+
+def _key(topology: Topology, rules: Rules, sitting: dict[int, list[str]], width: int) -> list[str]:
+    """Explain what is in this picture, and nothing else."""
+    cpus = topology.cpus
+    used = set("".join(_marks(cpu, rules) for cpu in cpus))
+    words = [f"{mark} {meaning}" for mark, meaning in _MARKS.items() if mark in used]
+    if any(cpu.id not in sitting and not _marks(cpu, rules) for cpu in cpus):
+        words.append(f"{_FREE} free: no guest is pinned to it")
+    if any(len(sitting.get(cpu.id, [])) > 1 for cpu in cpus):
+        words.append("a+b guests share the CPU")
+    if any(label.endswith("*") for labels in sitting.values() for label in labels):
+        words.append("* not Nova's")
+    if any(sum(cache.level == 3 for cache in cell.caches) > 1 for cell in topology.cells):
+        words.append("║ border of an L3 cache")
+    return wrap(joined(words, "   "), width)
+
+
+def _pinned(labelled: Sequence[tuple[str, Occupant]], width: int) -> list[str]:
+    if not labelled:
+        return []
+    lines = ["Guests with pinned vCPUs (vCPUs:CPUs)"]
+    longest = max(columns(label) for label, _ in labelled)
+    names = _name_width(guest for _, guest in labelled)
+    for label, guest in labelled:
+        pins = _pins(guest)
+        head = _head(pad(label, longest), guest, names)
+        lines += _guest(head, [*pins, *_remarks(guest)], width, longest)
+    return lines
+
+
+def _pins(guest: Occupant) -> list[str]:
+    """Write the pins as metadata would ask for them, in pieces that may be broken apart."""
+    vcpus: dict[CpuSet, list[int]] = {}
+    for vcpu, cpus in sorted(guest.pins.items()):
+        vcpus.setdefault(cpus, []).append(vcpu)
+    entries = [f"{CpuSet(those)}:{cpus}" for cpus, those in vcpus.items()]
+    return [piece for entry in joined(entries, "; ") for piece in _at_commas(entry)]
+
+
+def _at_commas(text: str) -> list[str]:
+    return joined(text.split(","), ",")
+
+
+def _remarks(guest: Occupant) -> list[str]:
+    remarks = []
+    if guest.memory_nodes is not None:
+        remarks.append(f" (memory {guest.memory_nodes})")
+    if not guest.nova:
+        remarks.append(" (not Nova's)")
+    return remarks
+
+
+def _shared(topology: Topology, sitting: dict[int, list[str]], width: int) -> list[str]:
+    cpus: dict[tuple[str, ...], list[int]] = {}
+    for cpu in topology.cpus:
+        labels = tuple(sitting.get(cpu.id, []))
+        if len(labels) > 1:
+            cpus.setdefault(labels, []).append(cpu.id)
+    if not cpus:
+        return []
+    lines = ["CPUs that guests share"]
+    for labels, ids in cpus.items():
+        pieces = [*joined(spans(ids), ","), ": ", *joined(labels)]
+        lines += wrap(pieces, width, _INDENT, _INDENT * 2)
+    return lines
+
+
+def _floating(guests: Sequence[Occupant], width: int) -> list[str]:
+    if not guests:
+        return []
+    lines = ["Floating guests: no vCPU is pinned"]
+    names = _name_width(guests)
+    for guest in guests:
+        where = [] if guest.cpuset is None else _at_commas(f"on {guest.cpuset}")
+        lines += _guest(_head("", guest, names), [*where, *_remarks(guest)], width, 0)
+    return lines
+
+
+def _name_width(guests: Iterable[Occupant]) -> int:
+    return min(_NAME_MAX, max(columns(guest.name) for guest in guests))
+
+
+def _head(label: str, guest: Occupant, names: int) -> str:
+    words = [label, guest.instance_uuid, pad(cut(guest.name, names), names)]
+    return _INDENT + "  ".join(word for word in words if word) + "  "
+
+
+def _guest(head: str, pieces: Sequence[str], width: int, label: int) -> list[str]:
+    """Set what a guest has beside its name; below it, if there is no room."""
+    room = width - columns(head)
+    if columns("".join(pieces)) <= room or room >= width // 3:
+        return wrap(pieces, width, head, " " * columns(head))
+    indent = _INDENT + " " * (label + len(_INDENT) if label else len(_INDENT))
+    return [head.rstrip(), *wrap(pieces, width, indent, indent)]

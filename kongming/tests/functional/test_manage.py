@@ -1,0 +1,175 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""kongming-manage, with libvirt's test driver."""
+
+import json
+from pathlib import Path
+import subprocess
+import sys
+import uuid
+
+import libvirt
+import pytest
+
+from kongming.hypervisor import occupancy, topology
+
+COMMAND = Path(sys.executable).with_name("kongming-manage")
+GUEST = "5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c11"
+
+ABSENT = "qemu:///system?socket=/absent"
+
+# Such a host has no NUMA cells; which CPUs are online is as on the default host.
+HOST = f"""
+<node>
+  <cpu><nodes>1</nodes><sockets>2</sockets><cores>2</cores><threads>2</threads></cpu>
+  <memory>4194304</memory>
+  <domain type='test'>
+    <name>instance-00000001</name>
+    <uuid>{GUEST}</uuid>
+    <metadata>
+      <nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/1.1"/>
+    </metadata>
+    <memory unit='KiB'>1024</memory>
+    <vcpu>2</vcpu>
+    <cputune><vcpupin vcpu='0' cpuset='2'/><vcpupin vcpu='1' cpuset='4'/></cputune>
+    <os><type>hvm</type></os>
+  </domain>
+</node>
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run the command on that host, and give its status, output and errors."""
+    host = tmp_path / "host.xml"
+    host.write_text(HOST)
+
+    def run(*arguments, uri=f"test://{host}", guard=""):
+        config = tmp_path / "kongming.conf"
+        config.write_text(f"[libvirt]\nconnection_uri = {uri}\n[guard]\n{guard}\n")
+        ended = subprocess.run(
+            [COMMAND, "--config-file", config, *arguments], capture_output=True, text=True
+        )
+        return ended.returncode, ended.stdout, ended.stderr
+
+    return run
+
+
+def test_host_show_draws_the_host(run):
+    status, drawn, errors = run("host", "show", guard="reserved_cpus = 0")
+    assert (status, errors) == (0, "")
+    assert "8 CPUs (5 offline), " in drawn
+    assert "│ 0 R " in drawn
+    assert "│ 2 a " in drawn
+    assert "│ 3 X " in drawn
+    assert f"  a  {GUEST}  instance-00000001  0:2; 1:4\n" in drawn
+
+
+def test_host_show_fits_the_width(run):
+    _, drawn, _ = run("host", "show", "--width", "72")
+    assert max(len(line) for line in drawn.splitlines()) <= 72
+
+
+def test_host_show_tells_programs(run):
+    status, told, _ = run("host", "show", "-f", "json", guard="overlap = refuse")
+    host = json.loads(told)
+    assert status == 0
+    assert sum(len(cell["cpus"]) for cell in host["cells"]) == 8
+    assert host["guests"][0]["pins"] == {"0": "2", "1": "4"}
+    assert host["rules"]["overlap"] == "refuse"
+
+
+def test_host_show_is_a_table_too(run):
+    status, told, _ = run("host", "show", "-f", "table")
+    assert status == 0
+    assert f"| guests        | {GUEST} instance-00000001: 0:2; 1:4" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "status", "says"),
+    [
+        (("host", "show"), {"uri": ABSENT}, 1, f"libvirt at {ABSENT} does not answer"),
+        (("host", "show"), {"guard": "reserved_cpus = x"}, 2, "[guard] reserved_cpus: item 'x'"),
+        (("host", "show"), {"guard": "overlap = maybe"}, 2, "overlap"),
+        (("host", "show", "--config-file", "/absent.conf"), {}, 2, "/absent.conf"),
+        (("host", "shwo"), {}, 2, "'host shwo' is no command; did you mean 'host show'"),
+        ((), {}, 2, "name a command"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(run, arguments, options, status, says):
+    ended, output, errors = run(*arguments, **options)
+    assert ended == status
+    assert output == ""
+    assert errors.startswith("kongming-manage: ")
+    assert says in errors
+    assert errors.count("\n") == 1
+
+
+def test_the_installed_command_knows_its_commands():
+    shown = subprocess.run([COMMAND, "--help"], capture_output=True, text=True, check=True)
+    assert "  host show " in shown.stdout
+
+
+def test_a_traceback_is_for_who_asks(run):
+    status, _, errors = run("--debug", "host", "show", guard="reserved_cpus = x")
+    assert status == 2
+    assert "Traceback" in errors
+
+
+def test_no_configuration_is_needed_to_ask_for_help(tmp_path):
+    asked = [COMMAND, "--config-file", tmp_path / "absent.conf", "host", "show", "--help"]
+    shown = subprocess.run(asked, capture_output=True, text=True, check=True)
+    assert "--width" in shown.stdout
+
+
+def test_libvirts_default_host():
+    connection = libvirt.openReadOnly("test:///default")
+    host = topology.read(connection)
+    assert [cell.memory_kib for cell in host.cells] == [2 << 20, 4 << 20]
+    assert [cpu.id for cpu in host.cpus] == list(range(16))
+    assert [cpu.id for cpu in host.cpus if cpu.online] == [0, 2, 4]
+
+
+class Vanishing:
+    """A connection of which one domain ends as soon as it was listed."""
+
+    def __init__(self, connection):
+        self._connection = connection
+
+    def listAllDomains(self, flags):  # noqa: N802
+        domains = self._connection.listAllDomains(flags)
+        next(domain for domain in domains if domain.name() == "short").destroy()
+        return domains
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_domain_that_ends_meanwhile_is_left_out(persistent):
+    connection = libvirt.open("test:///default")
+    xml = (
+        f"<domain type='test'><name>short</name><uuid>{uuid.uuid4()}</uuid>"
+        "<memory>1024</memory><os><type>hvm</type></os></domain>"
+    )
+    domain = connection.defineXML(xml) if persistent else None
+    try:
+        if domain is None:
+            connection.createXML(xml)
+        else:
+            domain.create()
+        assert {guest.name for guest in occupancy.read(connection)} == {"test", "short"}
+        domain_list = Vanishing(connection)
+        if domain is None:
+            libvirt.registerErrorHandler(lambda _context, _error: None, None)
+        assert {guest.name for guest in occupancy.read(domain_list)} == {"test"}
+    finally:
+        if domain is not None:
+            domain.undefine()

@@ -1,0 +1,84 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""kongming-manage, with a real libvirtd and real QEMU guests."""
+
+from pathlib import Path
+import subprocess
+import sys
+
+import libvirt
+import pytest
+
+from kongming import exception
+from kongming.hypervisor import session, topology
+from kongming.hypervisor.host import SYSTEM, read_sysfs
+
+COMMAND = Path(sys.executable).with_name("kongming-manage")
+
+
+def test_host_show_draws_this_machine_and_its_guests(cloud, cpus, tmp_path):
+    pinned, floating = cloud.guest(vcpus=2), cloud.guest()
+    other = cloud.guest(nova=False)
+    for guest, vcpu, cpu in ((pinned, 0, 0), (pinned, 1, 1), (other, 0, 1)):
+        guest.domain.pinVcpu(vcpu, tuple(n == cpus[cpu] for n in range(cpus[-1] + 1)))
+    config = tmp_path / "manage.conf"
+    config.write_text(f"[libvirt]\nconnection_uri = {cloud.libvirtd.uri}\n")
+    drawn = subprocess.run(
+        [COMMAND, "--config-file", config, "host", "show"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    lines = {
+        guest.uuid: line
+        for line in drawn.splitlines()
+        for guest in (pinned, floating, other)
+        if guest.uuid in line
+    }
+    assert lines[pinned.uuid].endswith(f"0:{cpus[0]}; 1:{cpus[1]}")
+    assert lines[other.uuid].endswith("(not Nova's)")
+    assert lines[floating.uuid] in drawn.partition("Floating guests")[2]
+    assert "CPUs that guests share" in drawn
+
+
+def test_the_topology_is_what_the_kernel_says(libvirtd):
+    with session.read_only(libvirtd.uri) as connection:
+        host = topology.read(connection, SYSTEM / "cpu")
+    kernel = read_sysfs()
+    assert {cpu.id for cpu in host.cpus if cpu.online} == kernel.online
+    assert host.homeless == ()
+    homes = topology.read_homes(SYSTEM / "cpu")
+    assert homes == {cpu.id: cell.id for cell in host.cells for cpu in cell.cpus}
+    assert all(0 < cell.free_kib < cell.memory_kib for cell in host.cells if cell.memory_kib)
+
+
+def test_the_connection_can_change_nothing(cloud):
+    guest = cloud.guest()
+    with (
+        pytest.raises(exception.Failed, match="read only"),
+        session.read_only(cloud.libvirtd.uri) as connection,
+    ):
+        connection.lookupByUUIDString(guest.uuid).destroy()
+    assert guest.domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
+
+
+def test_a_libvirtd_that_hangs_is_not_waited_for(libvirtd):
+    libvirtd.pause()
+    try:
+        with (
+            pytest.raises(exception.HypervisorUnavailable, match="did not answer within"),
+            session.read_only(libvirtd.uri, timeout=0.5),
+        ):
+            pass
+    finally:
+        libvirtd.resume()

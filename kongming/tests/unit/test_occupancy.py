@@ -1,0 +1,99 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Who sits on the host, read from the domains' XML."""
+
+import pytest
+
+from kongming.cpuset import CpuSet
+from kongming.hypervisor import occupancy
+
+UUID = "5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c11"
+PROJECT = "0f2b9b9e3d1c4c4e8f3a7d5b6c1e2f30"
+NOVA = (
+    '<metadata><nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/1.1">'
+    f'<nova:owner><nova:user uuid="u">x</nova:user><nova:project uuid="{PROJECT}">p'
+    "</nova:project></nova:owner></nova:instance></metadata>"
+)
+
+
+def parse(more="", *, vcpu="<vcpu>4</vcpu>", metadata=NOVA):
+    return occupancy.parse(
+        f"<domain id='1'><name>instance-00000001</name><uuid>{UUID}</uuid>"
+        f"{metadata}{vcpu}{more}</domain>"
+    )
+
+
+def test_a_guest_of_nova():
+    read = parse()
+    assert (read.instance_uuid, read.name) == (UUID, "instance-00000001")
+    assert read.nova
+    assert read.project_id == PROJECT
+    assert read.floating
+    assert read.cpuset is None
+    assert read.memory_nodes is None
+
+
+@pytest.mark.parametrize(
+    "metadata", ["", '<metadata><x:y xmlns:x="http://example.org/nova/1.1"/></metadata>']
+)
+def test_a_guest_of_others(metadata):
+    read = parse(metadata=metadata)
+    assert not read.nova
+    assert read.project_id is None
+
+
+def test_an_older_nova_says_less():
+    element = '<nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/1.0"/>'
+    read = parse(metadata=f"<metadata>{element}</metadata>")
+    assert read.nova
+    assert read.project_id is None
+
+
+def test_only_pinned_vcpus_are_pins():
+    read = parse(
+        "<cputune><shares>1</shares><vcpupin vcpu='2' cpuset='5-6'/>"
+        "<emulatorpin cpuset='0'/></cputune>"
+    )
+    assert read.pins == {2: CpuSet([5, 6])}
+    assert not read.floating
+
+
+def test_one_that_floats_may_be_kept_to_some_cpus():
+    read = parse(vcpu="<vcpu placement='static' cpuset='0-3,^1'>4</vcpu>")
+    assert read.floating
+    assert read.cpuset == {0, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("numatune", "nodes"),
+    [
+        ("<memory mode='strict' nodeset='0-1'/>", {0, 1}),
+        ("<memory mode='strict' placement='auto'/>", None),
+        ("<memnode cellid='0' mode='strict' nodeset='1'/>", None),
+    ],
+)
+def test_where_its_memory_is_bound(numatune, nodes):
+    assert parse(f"<numatune>{numatune}</numatune>").memory_nodes == nodes
+
+
+def test_its_json():
+    told = parse("<cputune><vcpupin vcpu='0' cpuset='3'/></cputune>").to_json()
+    assert told == {
+        "instance_uuid": UUID,
+        "name": "instance-00000001",
+        "project_id": PROJECT,
+        "nova": True,
+        "pins": {"0": "3"},
+        "cpuset": None,
+        "memory_nodes": None,
+    }
