@@ -136,7 +136,7 @@ def test_three_services_each_act_on_their_own_events_only(cloud, cpus):
         cloud.settle(daemons[host])
     for host, daemon in daemons.items():
         for other, guest in guests.items():
-            assert (guest.uuid in daemon.log()) == (host == other)
+            assert (f"Instance {guest.uuid}: " in daemon.log()) == (host == other)
             assert (daemon.record(guest.uuid) is not None) == (host == other)
 
 
