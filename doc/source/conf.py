@@ -32,6 +32,13 @@ openstackdocs_use_storyboard = False
 
 man_pages = [
     (
+        "cli/kongming-manage",
+        "kongming-manage",
+        "look at a compute host and its guests as Kongming sees them",
+        [author],
+        1,
+    ),
+    (
         "cli/kongming-notification-handler",
         "kongming-notification-handler",
         "place this host's Nova guests as their metadata asks",

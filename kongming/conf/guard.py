@@ -67,7 +67,7 @@ OPTS = [
         default=[],
         mutable=True,
         help="Paths of Nova's configuration on this host, separated by commas: files such as "
-        "/etc/nova/nova.conf, or folders of *.conf files; later ones win. CPUs of their "
+        "/etc/nova/nova.conf, or folders of such files; later ones win. CPUs of their "
         "[compute] cpu_dedicated_set may then not be asked for. Empty (the default) means that "
         "nova.conf is not read. Set it where Nova pins guests with a dedicated CPU policy; the "
         "user that Kongming runs as must be able to read these files.",

@@ -23,7 +23,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from kongming.hypervisor.topology import Cell, Cpu
@@ -109,9 +109,7 @@ def _cores(cell: Cell, state: Callable[[Cpu], State]) -> list[_Core]:
     # What is not known, for the CPU is offline, stands with what is.
     known = [core.socket for core in cores if core.socket is not None]
     if len(set(known)) == 1:
-        cores = [
-            _Core(known[0], core.number, core.l3, core.threads, core.states) for core in cores
-        ]
+        cores = [replace(core, socket=known[0]) for core in cores]
     return cores
 
 
@@ -129,14 +127,11 @@ def _runs(cores: Sequence[_Core]) -> Iterator[list[_Core]]:
 
 def _continues(run: Sequence[_Core], core: _Core) -> bool:
     last = run[-1]
-    if (core.states, core.l3, core.number is None) != (
-        last.states,
-        last.l3,
-        last.number is None,
-    ):
-        return False
-    steps = _steps(last, core)
-    return len(run) == 1 or steps == _steps(run[0], run[1])
+    return (
+        (core.states, core.l3) == (last.states, last.l3)
+        and (core.number is None) == (last.number is None)
+        and (len(run) == 1 or _steps(last, core) == _steps(run[0], run[1]))
+    )
 
 
 def _steps(a: _Core, b: _Core) -> list[int]:
@@ -185,7 +180,7 @@ def _strips(boxes: Iterable[_Box], width: int) -> Iterator[list[_Box]]:
 
 def _draw_strip(boxes: Sequence[_Box]) -> list[str]:
     widths = [box.width(first=n == 0) for n, box in enumerate(boxes)]
-    walls = [a.l3 != b.l3 for a, b in pairwise(boxes)]
+    walls = [None not in (a.l3, b.l3) and a.l3 != b.l3 for a, b in pairwise(boxes)]
     height = max(len(box.rows) for box in boxes)
     titles = [f" {box.titled(first=n == 0)} " for n, box in enumerate(boxes)]
     lines = [_line("┌┬╥┐", [_ruled(t, w) for t, w in zip(titles, widths, strict=True)], walls)]

@@ -13,6 +13,7 @@
 """kongming-manage, with libvirt's test driver."""
 
 import json
+import os
 from pathlib import Path
 import subprocess
 import sys
@@ -54,11 +55,15 @@ def run(tmp_path):
     host = tmp_path / "host.xml"
     host.write_text(HOST)
 
-    def run(*arguments, uri=f"test://{host}", guard=""):
+    def run(*arguments, uri=f"test://{host}", guard="", encoding="utf-8"):
         config = tmp_path / "kongming.conf"
         config.write_text(f"[libvirt]\nconnection_uri = {uri}\n[guard]\n{guard}\n")
         ended = subprocess.run(
-            [COMMAND, "--config-file", config, *arguments], capture_output=True, text=True
+            [COMMAND, "--config-file", config, *arguments],
+            capture_output=True,
+            text=True,
+            encoding=encoding,
+            env=os.environ | {"PYTHONIOENCODING": encoding},
         )
         return ended.returncode, ended.stdout, ended.stderr
 
@@ -78,6 +83,12 @@ def test_host_show_draws_the_host(run):
 def test_host_show_fits_the_width(run):
     _, drawn, _ = run("host", "show", "--width", "72")
     assert max(len(line) for line in drawn.splitlines()) <= 72
+
+
+def test_host_show_suits_a_plain_terminal(run):
+    status, drawn, _ = run("host", "show", encoding="ascii")
+    assert status == 0
+    assert "| 2 a " in drawn
 
 
 def test_host_show_tells_programs(run):
