@@ -72,7 +72,7 @@ def parse(xml: str, host: Host) -> Definition:
         # libvirt writes the element even for one vCPU.
         raise ValueError("the domain's definition has no <vcpu> element")
     vcpus = int(vcpu.text)
-    iothreads = CpuSet(int(i.get("id", "")) for i in root.iterfind("iothreadids/iothread"))
+    iothreads = _iothreads(root)
     cpuset = vcpu.get("cpuset")
     anywhere = CpuSet.parse(cpuset) if cpuset else CpuSet(range(host.count))
     memory = root.find("numatune/memory")
@@ -150,6 +150,12 @@ def _nodes(memory: ET.Element | None) -> CpuSet:
 def _under(root: ET.Element, path: str) -> ET.Element:
     found = root.find(path)
     return _NOWHERE if found is None else found
+
+
+def _iothreads(root: ET.Element) -> CpuSet:
+    """Read the numbers; libvirt leaves them out where it has given them itself."""
+    numbered = CpuSet(int(each.get("id", "")) for each in root.iterfind("iothreadids/iothread"))
+    return numbered or CpuSet(range(1, int(root.findtext("iothreads", "0")) + 1))
 
 
 def _project_id(root: ET.Element) -> str | None:

@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import threading
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -34,8 +34,8 @@ class Occupant:
 
     :ivar name: libvirt's name of the domain.
     :ivar project_id: of its owner, if Nova made it.
-    :ivar pins: the host CPUs of each vCPU that is pinned; vCPUs that are not
-        are not in it.
+    :ivar pins: the host CPUs of each vCPU that is pinned; vCPUs that are not,
+        or that are pinned to all CPUs, are not in it.
     :ivar cpuset: where vCPUs that are not pinned may run; None means anywhere.
     :ivar memory_nodes: the NUMA nodes that its memory is bound to; None if
         it is not bound.
@@ -90,6 +90,8 @@ class Occupancy:
 
         Domains that end while they are being read are left out.
         """
+        _count, cpumap, _number = connection.getCPUMap()
+        online = CpuSet.from_cpumap(cpumap)
         with self._lock:
             known = self._known
         found = {}
@@ -102,7 +104,7 @@ class Occupancy:
             if self._known is known:
                 # Nothing was to be read anew meanwhile.
                 self._known = found
-        return list(found.values())
+        return [_confined(occupant, online) for occupant in found.values()]
 
 
 def parse(xml: str) -> Occupant:
@@ -113,6 +115,12 @@ def parse(xml: str) -> Occupant:
 def read(connection: Any) -> tuple[Occupant, ...]:
     """Ask libvirt once for all running domains; raises its errors."""
     return tuple(Occupancy().read(connection))
+
+
+def _confined(occupant: Occupant, online: CpuSet) -> Occupant:
+    """Leave out the pins that confine to nothing: libvirt keeps them, too."""
+    pins = {vcpu: cpus for vcpu, cpus in occupant.pins.items() if not online <= cpus}
+    return replace(occupant, pins=pins)
 
 
 def _read(domain: Any) -> Occupant | None:

@@ -156,6 +156,7 @@ class Vanishing:
 
     def __init__(self, connection):
         self._connection = connection
+        self.getCPUMap = connection.getCPUMap
 
     def listAllDomains(self, flags):  # noqa: N802
         domains = self._connection.listAllDomains(flags)

@@ -78,6 +78,11 @@ class Guest:
         wanted = {vcpu: frozenset(cpus) for vcpu, cpus in wanted.items()}
         wait_until(lambda: self.affinity() == wanted, 30, f"affinity {wanted}")
 
+    def pin(self, cpu, vcpu=0):
+        """Pin a vCPU as another user of libvirt would."""
+        online = threads.online_cpus()
+        self.domain.pinVcpu(vcpu, tuple(number == cpu for number in range(max(online) + 1)))
+
     def wait_on(self, cpu):
         """Wait until all vCPUs may run on that one CPU only."""
         self.wait_affinity({vcpu: [cpu] for vcpu in self.affinity()})
@@ -118,6 +123,11 @@ class Cloud:
         asked = {} if value is None else {KEY: value}
         self.nova.publish(guest.uuid, host, asked, event_type)
 
+    def ask(self, guest, host="compute-1", **asked):
+        """Publish an event with metadata: ``vcpu_pinning="1"`` and the like."""
+        metadata = {f"kongming-{key.replace('_', '-')}": value for key, value in asked.items()}
+        self.nova.publish(guest.uuid, host, metadata, "instance.update")
+
     def settle(self, daemon):
         """Publish an event of a guest of its own and wait until it was answered.
 
@@ -150,6 +160,25 @@ def cloud(broker, libvirtd, tmp_path):
     cloud = Cloud(broker, libvirtd, tmp_path)
     yield cloud
     cloud.close()
+
+
+def applied(daemon, guest):
+    """Wait until the service says that it has applied what is asked, and give its record."""
+    return status(daemon, guest, "applied")
+
+
+def status(daemon, guest, wanted):
+    """Wait until what is asked for a guest has come so far, and give the record."""
+
+    def reached():
+        record = daemon.record(guest.uuid)
+        return record if record and record.status == wanted else None
+
+    try:
+        return wait_until(reached, 30, f"status {wanted}")
+    except TimeoutError as error:
+        error.add_note(f"{daemon.record(guest.uuid)}\n{daemon.log()[-4000:]}")
+        raise
 
 
 def everywhere(guest):

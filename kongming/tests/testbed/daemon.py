@@ -24,7 +24,7 @@ import signal
 import socket
 import sys
 
-from kongming.executor.store import Record, Store
+from kongming.executor.store import FILE_NAME, Record, Store
 from kongming.tests.testbed.process import Process, Service, wait_until
 
 NAME = "kongming-notification-handler"
@@ -49,6 +49,7 @@ class Daemon(Service):
         root.mkdir(parents=True, exist_ok=True)
         self.host = host
         self.state_path = root / "state"
+        self._store: Store | None = None
         self.conf = root / "kongming.conf"
         self.conf.write_text(
             f"[DEFAULT]\nhost = {host}\nstate_path = {self.state_path}\n"
@@ -111,11 +112,13 @@ class Daemon(Service):
     def _end(self) -> None:
         self.stop()
         self._notified.close()
+        if self._store is not None:
+            self._store.close()
 
     def record(self, instance_uuid: str) -> Record | None:
         """Read what it keeps of an instance."""
-        store = Store(self.state_path)
-        try:
-            return store.get(instance_uuid)
-        finally:
-            store.close()
+        if self._store is None:
+            if not (self.state_path / FILE_NAME).exists():
+                return None
+            self._store = Store(self.state_path, create=False)
+        return self._store.get(instance_uuid)

@@ -87,6 +87,9 @@ def domain_xml(
     project_id: str = PROJECT_ID,
     nova_numa: bool = False,
     single_threaded: bool = False,
+    iothreads: int = 0,
+    populated: bool = False,
+    numatune: str | None = None,
 ) -> str:
     """The definition of a guest.
 
@@ -96,6 +99,9 @@ def domain_xml(
     :param nova_numa: with a NUMA topology, as Nova writes it, on node 0
     :param single_threaded: one thread runs all vCPUs, which libvirt can't pin then;
         takes two vCPUs or more
+    :param iothreads: how many, numbered from 1
+    :param populated: all of its memory is there from the start, to be moved about
+    :param numatune: the mode in which its memory is bound to node 0 from the start
     """
     domain = ET.Element("domain", type="qemu")
     _add(domain, "name", name)
@@ -107,6 +113,12 @@ def domain_xml(
     count = _add(domain, "vcpu", max_vcpus or vcpus, placement="static", current=str(vcpus))
     if cpuset is not None:
         count.set("cpuset", cpuset)
+    if iothreads:
+        _add(domain, "iothreads", iothreads)
+    if populated:
+        _add(_add(domain, "memoryBacking"), "allocation", mode="immediate")
+    if numatune is not None:
+        _add(_add(domain, "numatune"), "memory", mode=numatune, nodeset="0")
     system = _add(domain, "os")
     _add(system, "type", "hvm", arch="x86_64", machine="pc")
     _add(system, "loader", firmware, readonly="yes", type="rom")

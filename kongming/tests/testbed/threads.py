@@ -17,6 +17,7 @@ It asks nobody but /proc, on purpose: libvirt's word is checked against it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 import os
@@ -25,7 +26,9 @@ import re
 
 PROC = Path("/proc")
 ONLINE = Path("/sys/devices/system/cpu/online")
+CGROUP = Path("/sys/fs/cgroup")
 VCPU_THREAD = re.compile(r"CPU (\d+)/(?:KVM|TCG)")
+IOTHREAD = re.compile(r"IO iothread(\d+)")
 
 
 def vcpu_threads(instance_uuid: str) -> dict[int, int]:
@@ -33,12 +36,45 @@ def vcpu_threads(instance_uuid: str) -> dict[int, int]:
 
     :raises LookupError: no QEMU process runs this guest
     """
-    threads = {}
-    for task in (_process(instance_uuid) / "task").iterdir():
-        vcpu = VCPU_THREAD.fullmatch((task / "comm").read_text().rstrip("\n"))
-        if vcpu:
-            threads[int(vcpu.group(1))] = int(task.name)
-    return dict(sorted(threads.items()))
+    return _threads(instance_uuid, VCPU_THREAD)
+
+
+def iothreads(instance_uuid: str) -> dict[int, int]:
+    """The thread id of each iothread.
+
+    :raises LookupError: no QEMU process runs this guest
+    """
+    return _threads(instance_uuid, IOTHREAD)
+
+
+def emulator_thread(instance_uuid: str) -> int:
+    """The id of QEMU's main thread.
+
+    :raises LookupError: no QEMU process runs this guest
+    """
+    return int(_process(instance_uuid).name)
+
+
+def vcpu_quotas(instance_uuid: str) -> dict[int, tuple[int, int]]:
+    """The quota, -1 for none, and the period of each vCPU, in µs.
+
+    :raises LookupError: no QEMU process runs this guest
+    """
+    return {vcpu: _quota(thread) for vcpu, thread in vcpu_threads(instance_uuid).items()}
+
+
+def memory_kib(instance_uuid: str) -> dict[int, int]:
+    """QEMU's anonymous memory, which is the guest's above all, on each NUMA node.
+
+    :raises LookupError: no QEMU process runs this guest
+    """
+    nodes: Counter[int] = Counter()
+    for line in (_process(instance_uuid) / "numa_maps").read_text().splitlines():
+        fields = dict(field.split("=") for field in line.split() if field.count("=") == 1)
+        for name, pages in fields.items() if "anon" in fields else ():
+            if re.fullmatch(r"N\d+", name):
+                nodes[int(name[1:])] += int(pages) * int(fields["kernelpagesize_kB"])
+    return dict(nodes)
 
 
 def vcpu_affinity(instance_uuid: str) -> dict[int, frozenset[int]]:
@@ -75,6 +111,28 @@ def is_running(instance_uuid: str) -> bool:
     except LookupError:
         return False
     return True
+
+
+def _threads(instance_uuid: str, name: re.Pattern[str]) -> dict[int, int]:
+    threads = {}
+    for task in (_process(instance_uuid) / "task").iterdir():
+        match = name.fullmatch((task / "comm").read_text().rstrip("\n"))
+        if match:
+            threads[int(match.group(1))] = int(task.name)
+    return dict(sorted(threads.items()))
+
+
+def _quota(thread: int) -> tuple[int, int]:
+    for line in (PROC / str(thread) / "cgroup").read_text().splitlines():
+        _, controllers, group = line.split(":", 2)
+        if "cpu" in controllers.split(","):
+            folder = CGROUP / "cpu" / group.lstrip("/")
+            quota, period = ((folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+            return int(quota.read_text()), int(period.read_text())
+        if not controllers and (maximum := CGROUP / group.lstrip("/") / "cpu.max").exists():
+            limit, length = maximum.read_text().split()
+            return -1 if limit == "max" else int(limit), int(length)
+    raise LookupError(f"the kernel does not tell the CPU time of thread {thread}")
 
 
 def _process(instance_uuid: str) -> Path:

@@ -70,6 +70,13 @@ def test_what_libvirt_was_not_told_is_all_of_the_hosts():
     }
 
 
+def test_iothreads_that_libvirt_numbered_itself():
+    assert parse(more="<iothreads>2</iothreads>").iothreads == {1, 2}
+    more = "<iothreads>1</iothreads><iothreadids><iothread id='5'/></iothreadids>"
+    assert parse(more=more).iothreads == {5}
+    assert parse().iothreads == set()
+
+
 def test_what_libvirt_was_told_is_read():
     more = (
         "<iothreadids><iothread id='1'/><iothread id='2'/></iothreadids>"

@@ -1,0 +1,318 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Placed, and kept placed: the whole vocabulary, drift, the guard, on real parts."""
+
+import getpass
+import time
+
+import pytest
+
+from kongming import metadata
+from kongming.executor.request import Request, Source
+from kongming.executor.store import Store
+from kongming.tests.integration.conftest import applied, everywhere, status
+from kongming.tests.testbed import threads
+from kongming.tests.testbed.process import wait_until
+
+
+def told(guest, name):
+    return guest.domain.schedulerParametersFlags(1)[name]
+
+
+def test_all_that_can_be_asked_is_applied_at_once_and_taken_back(cloud, cpus):
+    first, last = cpus[0], cpus[-1]
+    guest = cloud.guest(vcpus=2, iothreads=1)
+    shares = told(guest, "cpu_shares")
+    emulator = threads.emulator_thread(guest.uuid)
+    (iothread,) = threads.iothreads(guest.uuid).values()
+    with cloud.daemon() as daemon:
+        cloud.ask(
+            guest,
+            vcpu_pinning=f"0:{first};1:{last}",
+            emulator_pinning=str(last),
+            iothread_pinning=f"1:{first}",
+            cpu_shares="200",
+            vcpu_quota="50%",
+            numa_nodes="0",
+        )
+        assert applied(daemon, guest).reason == ""
+        assert guest.affinity() == {0: {first}, 1: {last}}
+        assert threads.affinity(emulator) == {last}
+        assert threads.affinity(iothread) == {first}
+        assert told(guest, "cpu_shares") == 200
+        assert threads.vcpu_quotas(guest.uuid) == dict.fromkeys((0, 1), (50_000, 100_000))
+        line = next(line for line in daemon.log().splitlines() if "(applied, seen" in line)
+        assert "emulator pin" in line
+        assert "vCPU quota none → 50000/100000 µs" in line
+
+        cloud.ask(guest, vcpu_quota="20000/40000")
+        wait_until(lambda: guest.affinity() == everywhere(guest), 30, "unpinned again")
+        applied(daemon, guest)
+        assert threads.vcpu_quotas(guest.uuid) == dict.fromkeys((0, 1), (20_000, 40_000))
+        assert threads.affinity(emulator) == threads.online_cpus()
+        assert told(guest, "cpu_shares") == shares
+
+        cloud.ask(guest)
+        wait_until(lambda: daemon.record(guest.uuid) is None, 30, "nothing is kept")
+        assert threads.vcpu_quotas(guest.uuid) == dict.fromkeys((0, 1), (-1, 100_000))
+        assert "baseline" not in guest.domain.XMLDesc()
+
+
+def test_no_limit_can_be_asked_for(cloud):
+    guest = cloud.guest(vcpus=1)
+    guest.domain.setSchedulerParametersFlags({"vcpu_quota": 5_000, "vcpu_period": 10_000}, 1)
+    with cloud.daemon() as daemon:
+        cloud.ask(guest, vcpu_quota="none")
+        applied(daemon, guest)
+        assert threads.vcpu_quotas(guest.uuid) == {0: (-1, 100_000)}
+        cloud.ask(guest)
+        wait_until(lambda: daemon.record(guest.uuid) is None, 30, "nothing is kept")
+        assert threads.vcpu_quotas(guest.uuid) == {0: (5_000, 10_000)}
+
+
+def test_one_part_that_can_not_be_done_undoes_all(cloud, cpus):
+    guest = cloud.guest(single_threaded=True)
+    shares = told(guest, "cpu_shares")
+    emulator = threads.emulator_thread(guest.uuid)
+    with cloud.daemon() as daemon:
+        cloud.ask(guest, emulator_pinning=str(cpus[-1]), cpu_shares="200", vcpu_quota="50%")
+        record = status(daemon, guest, "refused")
+        assert record.reason == "quota_unsupported"
+        assert record.message.endswith("the guest is as it was before")
+        assert threads.affinity(emulator) == threads.online_cpus()
+        assert told(guest, "cpu_shares") == shares
+        assert "baseline" not in guest.domain.XMLDesc()
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"cpu_shares": "1"}, "shares_out_of_range"),
+        ({"cpu_shares": "0"}, "request_invalid"),
+        ({"vcpu_quota": "0.5%"}, "request_invalid"),
+        ({"numa_nodes": "77"}, "node_unknown"),
+        ({"iothread_pinning": "9:0"}, "iothread_unknown"),
+        ({"emulator_pinning": "8191"}, "cpu_unknown"),
+    ],
+)
+def test_what_the_host_or_the_guest_lacks_is_refused(cloud, asked, reason):
+    guest = cloud.guest()
+    with cloud.daemon() as daemon:
+        cloud.ask(guest, vcpu_pinning="0", **asked)
+        assert status(daemon, guest, "refused").reason == reason
+        assert guest.affinity() == everywhere(guest)
+
+
+@pytest.mark.parametrize("mode", ["strict", "preferred", "interleave"])
+def test_memory_that_was_bound_for_good_is_not_touched(cloud, mode):
+    guest = cloud.guest(numatune=mode)
+    with cloud.daemon() as daemon:
+        cloud.ask(guest, vcpu_pinning="0", numa_nodes="0")
+        assert status(daemon, guest, "refused").reason == "memory_fixed"
+        assert guest.affinity() == everywhere(guest)
+
+
+def test_a_foreign_pin_is_corrected_at_once_and_told(cloud, cpus):
+    guest = cloud.guest()
+    # No periodic check: only libvirt's event can tell.
+    with cloud.daemon(options="[executor]\ncheck_interval = 0\n") as daemon:
+        cloud.ask(guest, vcpu_pinning=str(cpus[-1]), cpu_shares="200")
+        applied(daemon, guest)
+        guest.pin(cpus[0], vcpu=1)
+        daemon.wait_log("drift (repinned)")
+        guest.wait_on(cpus[-1])
+        guest.domain.setSchedulerParametersFlags({"cpu_shares": 300}, 1)
+        daemon.wait_log("drift (repinned)", times=2)
+        wait_until(lambda: told(guest, "cpu_shares") == 200, 30, "the shares are corrected")
+        said = f"vCPU pins 1: found {cpus[0]}, wanted {cpus[-1]}"
+        assert f"Instance {guest.uuid}: drift (repinned): {said}; corrected" in daemon.log()
+        record = applied(daemon, guest)
+        assert record.drift == "CPU shares found 300, wanted 200"
+        assert record.drift_at is not None
+
+
+def test_our_own_changes_are_not_taken_for_others(cloud, cpus):
+    guest = cloud.guest(vcpus=4, iothreads=1)
+    with cloud.daemon(options="[DEFAULT]\ndebug = true\n") as daemon:
+        for cpu in (cpus[0], cpus[-1]):
+            cloud.ask(
+                guest,
+                vcpu_pinning=str(cpu),
+                iothread_pinning=str(cpu),
+                emulator_pinning=str(cpu),
+                cpu_shares=str(200 + cpu),
+                vcpu_quota=f"{50 + cpu}%",
+            )
+            guest.wait_on(cpu)
+            applied(daemon, guest)
+        cloud.ask(guest)
+        wait_until(lambda: daemon.record(guest.uuid) is None, 30, "nothing is kept")
+        cloud.settle(daemon)
+        assert "changed by others" not in daemon.log()
+
+
+def test_a_thread_that_was_moved_behind_libvirts_back_is_found_by_the_check(cloud, cpus):
+    guest = cloud.guest()
+    with cloud.daemon(options="[executor]\ncheck_interval = 1\n") as daemon:
+        # Where a cgroup confines a thread to less, nobody else can move it.
+        cloud.ask(guest, vcpu_pinning=",".join(map(str, cpus)), emulator_pinning="0-1")
+        applied(daemon, guest)
+        threads.set_affinity(threads.vcpu_threads(guest.uuid)[1], [cpus[0]])
+        threads.set_affinity(threads.emulator_thread(guest.uuid), [cpus[0]])
+        guest.wait_affinity(everywhere(guest))
+        emulator = threads.emulator_thread(guest.uuid)
+        wait_until(lambda: threads.affinity(emulator) == set(cpus), 30, "QEMU is back")
+        daemon.wait_log("drift (repinned)")
+        assert f"found {cpus[0]}, wanted {cpus[0]}-{cpus[-1]}" in daemon.log()
+
+
+def test_it_does_not_fight_for_ever(cloud, cpus):
+    guest = cloud.guest(vcpus=1)
+    with cloud.daemon() as daemon:
+        cloud.ask(guest, vcpu_pinning=str(cpus[-1]))
+        applied(daemon, guest)
+        deadline = time.monotonic() + 60
+        while "left alone for as long" not in daemon.log():
+            assert time.monotonic() < deadline, "it fights on"
+            guest.pin(cpus[0])
+        guest.pin(cpus[0])
+        cloud.settle(daemon)
+        assert guest.affinity() == {0: {cpus[0]}}
+        assert daemon.log().count("drift (repinned)") == 5
+
+
+def test_a_guest_that_stops_is_absent_and_placed_when_it_starts(cloud, cpus):
+    guest = cloud.guest()
+    with cloud.daemon(options="[executor]\ncheck_interval = 0\n") as daemon:
+        cloud.ask(guest, vcpu_pinning=str(cpus[-1]))
+        applied(daemon, guest)
+        guest.domain.destroy()
+        status(daemon, guest, "absent")
+        guest.start()
+        applied(daemon, guest)
+        guest.wait_on(cpus[-1])
+        assert "drift" not in daemon.log()
+
+
+def test_a_restart_of_the_service_is_no_drift_but_what_happened_meanwhile_is(cloud, cpus):
+    guest = cloud.guest()
+    daemon = cloud.daemon()
+    daemon.start()
+    cloud.ask(guest, vcpu_pinning=str(cpus[-1]))
+    applied(daemon, guest)
+    daemon.stop()
+    daemon.start()
+    daemon.wait_log("Checking all 1 instances", times=1)
+    daemon.stop()
+    assert "drift" not in daemon.log()
+    guest.pin(cpus[0])
+    daemon.start()
+    daemon.wait_log("drift (repinned)")
+    guest.wait_on(cpus[-1])
+
+
+def test_what_an_operator_asks_has_the_last_word(cloud, cpus):
+    guest = cloud.guest()
+    with cloud.daemon() as daemon:
+        cloud.ask(guest, vcpu_pinning=str(cpus[0]))
+        guest.wait_on(cpus[0])
+        applied(daemon, guest)
+        store = Store(daemon.state_path, create=False)
+        by_hand = metadata.parse({metadata.VCPU_PINNING: str(cpus[-1])})
+        request = Request(Source.OPERATOR, by_hand, getpass.getuser(), time.time())
+        store.ask(guest.uuid, request)
+        guest.wait_on(cpus[-1])
+        cloud.ask(guest, vcpu_pinning=f"{cpus[0]},{cpus[-1]}")
+        cloud.settle(daemon)
+        guest.wait_on(cpus[-1])
+        store.withdraw(guest.uuid, Source.OPERATOR, getpass.getuser())
+        guest.wait_affinity(everywhere(guest))
+        applied(daemon, guest)
+        assert [change.asked_by for change in store.history(guest.uuid) if change.asked_at]
+
+
+RULES = "[guard]\n"
+
+
+@pytest.mark.parametrize(
+    ("rules", "reason", "says"),
+    [
+        ("reserved_cpus = {last}", "cpu_reserved", "[guard] reserved_cpus is {last}"),
+        ("allowed_cpus = {first}", "cpu_not_allowed", "[guard] allowed_cpus is {first}"),
+        ("allowed_projects = p1,p2", "project_not_allowed", "[guard] allowed_projects"),
+        ("nova_config_file = {nova}", "cpu_dedicated", "cpu_dedicated_set is {last}"),
+        ("overlap = refuse", "overlap", "CPU {last}: instance {other} ("),
+    ],
+)
+def test_the_operators_rules_are_taken_anew_on_sighup(cloud, cpus, tmp_path, rules, reason, says):
+    nova = tmp_path / "nova.conf"
+    nova.write_text(f"[compute]\ncpu_dedicated_set = {cpus[-1]}\n")
+    guest, other = cloud.guest(), cloud.guest()
+    names = {"first": cpus[0], "last": cpus[-1], "nova": nova, "other": other.uuid}
+    other.pin(cpus[-1])
+    daemon = cloud.daemon(options=RULES + rules.format(**names))
+    free = daemon.conf.read_text()
+    free = free.replace(RULES + rules.format(**names), RULES)
+    with daemon:
+        cloud.ask(guest, vcpu_pinning=str(cpus[-1]))
+        record = status(daemon, guest, "refused")
+        assert record.reason == reason
+        assert says.format(**names) in record.message
+        assert guest.affinity() == everywhere(guest)
+        daemon.conf.write_text(free)
+        daemon.reload()
+        guest.wait_on(cpus[-1])
+        applied(daemon, guest)
+
+
+def test_a_rule_that_comes_later_is_told_and_changes_no_guest(cloud, cpus):
+    guest = cloud.guest()
+    with cloud.daemon() as daemon:
+        cloud.ask(guest, vcpu_pinning=str(cpus[-1]))
+        applied(daemon, guest)
+        daemon.conf.write_text(daemon.conf.read_text() + f"{RULES}reserved_cpus = {cpus[-1]}\n")
+        daemon.reload()
+        assert status(daemon, guest, "refused").reason == "cpu_reserved"
+        guest.wait_on(cpus[-1])
+        daemon.conf.write_text(daemon.conf.read_text() + f"{RULES}allowed_cpus = x\n")
+        daemon.reload()
+        daemon.wait_log("[guard] allowed_cpus: item 'x'")
+        assert daemon.process.running
+
+
+def test_guests_on_the_same_cpu_are_named_in_a_warning(cloud, cpus):
+    guest, other = cloud.guest(), cloud.guest(nova=False)
+    other.pin(cpus[-1])
+    with cloud.daemon() as daemon:
+        cloud.ask(guest, vcpu_pinning=str(cpus[-1]))
+        record = applied(daemon, guest)
+        assert f"instance {other.uuid} ({other.domain.name()})" in record.message
+        guest.wait_on(cpus[-1])
+
+
+def test_of_two_guests_that_want_the_same_cpu_at_once_one_gets_it(cloud, cpus):
+    guests = [cloud.guest(vcpus=1) for _ in range(4)]
+    with cloud.daemon(options=f"{RULES}overlap = refuse\n[executor]\ncheck_interval = 1\n") as d:
+        for guest in guests:
+            cloud.ask(guest, vcpu_pinning=str(cpus[-1]))
+        cloud.settle(d)
+
+        def statuses():
+            records = [d.record(guest.uuid) for guest in guests]
+            return sorted(record.status for record in records if record)
+
+        wait_until(lambda: statuses() == ["applied"] + ["refused"] * 3, 30, "one is applied")
+        (winner,) = [guest for guest in guests if d.record(guest.uuid).status == "applied"]
+        cloud.ask(winner)
+        wait_until(lambda: d.record(winner.uuid) is None, 30, "the CPU is free again")
+        wait_until(lambda: statuses() == ["applied"] + ["refused"] * 2, 30, "the next one has it")
