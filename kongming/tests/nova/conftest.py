@@ -19,8 +19,8 @@ import uuid
 import pytest
 
 from kongming.hypervisor.connection import run_event_loop
+from kongming.tests.nova.aspects import FIRST, VCPU_PINNING, Request
 from kongming.tests.nova.events import Events
-from kongming.tests.nova.requests import FIRST, VCPU_PINNING, Request
 from kongming.tests.nova.server import Server
 from kongming.tests.testbed.broker import Broker
 from kongming.tests.testbed.daemon import Daemon
@@ -50,7 +50,7 @@ class Cloud:
         return Server(self.openstack, self.events, self.libvirtd.uri, request)
 
     def settle(self):
-        """Wait until Kongming has heard all that Nova has said up to now.
+        """Wait until Kongming has heard all that Nova had said when this was called.
 
         Events are handled in their order: after that of a marker, all before it have been.
         """
@@ -86,6 +86,16 @@ def cloud(tmp_path_factory):
             ) as daemon,
         ):
             yield Cloud(openstack, libvirtd, daemon, events, Nova(transport_url))
+
+
+@pytest.fixture(autouse=True)
+def _no_errors(cloud):
+    """Nothing in a guest's ordinary life is an error to Kongming."""
+    before = len(cloud.daemon.log())
+    yield
+    said = cloud.daemon.log()[before:]
+    assert " ERROR " not in said
+    assert "Traceback" not in said
 
 
 class Last:

@@ -18,8 +18,8 @@ from typing import Any
 
 import libvirt
 
+from kongming.tests.nova.aspects import ASPECTS, Request
 from kongming.tests.nova.events import Events
-from kongming.tests.nova.requests import ASPECTS, Request
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.openstack import content
 from kongming.tests.testbed.openstack.cloud import HOST, OpenStack
@@ -51,13 +51,13 @@ class Server:
         }
         created = openstack.rest.post("nova", "/v2.1/servers", {"server": wanted})
         self.uuid: str = created["server"]["id"]
-        self._wait("create", after)
+        self._wait("create.end", after)
         self.wait_status("ACTIVE")
 
     def act(self, action: str, body: Any = None, *, ends: str, status: str = "ACTIVE") -> None:
         """Have Nova do something.
 
-        :param ends: the event that Nova sends at the end of it, without instance. and .end
+        :param ends: the event that Nova sends at the end of it, without "instance."
         :param status: the server's afterwards
         """
         after = self._events.now()
@@ -65,15 +65,16 @@ class Server:
         self._wait(ends, after)
         self.wait_status(status)
 
-    def confirm_resize(self) -> None:
-        self.act("confirmResize", ends="resize_confirm")
-
     def ask(self, request: Request) -> None:
+        """Edit the metadata, so that it asks for this and nothing else."""
+        self.set_metadata(request.metadata)
+
+    def set_metadata(self, metadata: dict[str, str]) -> None:
         """Edit the metadata, so that it is this and nothing else."""
         after = self._events.now()
-        metadata = {"metadata": request.metadata}
-        self._openstack.rest.request("PUT", "nova", f"{self._path}/metadata", metadata)
-        self._wait_edited(request.metadata, after)
+        path = f"{self._path}/metadata"
+        self._openstack.rest.request("PUT", "nova", path, {"metadata": metadata})
+        self._wait_edited(metadata, after)
 
     def remove_key(self, key: str) -> None:
         """Delete one key of the metadata."""
@@ -85,12 +86,12 @@ class Server:
     def rename(self, name: str) -> None:
         after = self._events.now()
         self._openstack.rest.request("PUT", "nova", self._path, {"server": {"name": name}})
-        self._events.wait(self.uuid, "instance.update", after=after, timeout=NOVA_TIMEOUT)
+        self._wait("update", after)
 
     def delete(self) -> None:
         after = self._events.now()
         self._openstack.rest.request("DELETE", "nova", self._path)
-        self._wait("delete", after)
+        self._wait("delete.end", after)
         wait_until(lambda: not self.exists(), NOVA_TIMEOUT, f"server {self.uuid} is gone")
 
     def exists(self) -> bool:
@@ -131,9 +132,20 @@ class Server:
         """The threads of its vCPUs: others once the guest was started anew."""
         return threads.vcpu_threads(self.uuid)
 
+    def wait_started_anew(self, before: dict[int, int]) -> None:
+        """Wait until it has other threads than it had before."""
+
+        def anew() -> bool:
+            return threads.is_running(self.uuid) and self.threads() not in ({}, before)
+
+        wait_until(anew, NOVA_TIMEOUT, f"the guest of server {self.uuid} is started anew")
+
     def looks(self) -> dict[str, Any]:
-        """What is seen of the running guest."""
-        return {aspect.key: aspect.seen(self) for aspect in ASPECTS}
+        """What is seen of the guest: nothing if it does not run."""
+        try:
+            return {aspect.key: aspect.seen(self) for aspect in ASPECTS}
+        except (LookupError, OSError):
+            return {}
 
     def wait_looks(self, request: Request) -> None:
         """Wait until the running guest looks as a request says."""
@@ -152,7 +164,7 @@ class Server:
         return f"/v2.1/servers/{self.uuid}"
 
     def _wait(self, event: str, after: int) -> None:
-        self._events.wait(self.uuid, f"instance.{event}.end", after=after, timeout=NOVA_TIMEOUT)
+        self._events.wait(self.uuid, f"instance.{event}", after=after, timeout=NOVA_TIMEOUT)
 
     def _wait_edited(self, metadata: dict[str, str], after: int) -> None:
         self._events.wait(

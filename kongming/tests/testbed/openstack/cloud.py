@@ -33,6 +33,7 @@ APPLICATIONS = {
     "nova": "nova.wsgi.osapi_compute",
 }
 API_THREADS = 6
+LARGEST_CHUNK = 64 * 1024 * 1024
 
 
 class OpenStack(Service):
@@ -106,6 +107,8 @@ class OpenStack(Service):
                 *("--virtualenv", str(site.venv)),
                 *("--enable-threads", "--threads", str(API_THREADS)),
                 *("--buffer-size", "65535"),
+                # Nova uploads a snapshot in chunks of any size.
+                *("--chunked-input-limit", str(LARGEST_CHUNK)),
                 # uWSGI closes a connection without having said so, which its clients
                 # would take for a failure.
                 *("--add-header", "Connection: close"),

@@ -26,7 +26,7 @@ POWER_CONTROL = 0x604
 
 def obedient_disk() -> bytes:
     """The image, in the raw format."""
-    return boot_sector().ljust(SIZE, b"\1")
+    return boot_sector().ljust(SIZE, b"\0")
 
 
 def boot_sector() -> bytes:
