@@ -113,10 +113,12 @@ class _Endpoint:
         self, context: Any, publisher_id: str, event_type: str, payload: Any, metadata: Any
     ) -> None:
         data = payload["nova_object.data"]
-        fault = data.get("fault") or {}
+        # The second ones are those of a task that failed before any host had the instance.
+        instance_uuid = data.get("uuid") or data.get("instance_uuid")
+        fault = data.get("fault") or data.get("reason") or {}
         message = fault.get("nova_object.data", {}).get("exception_message", "")
-        if "uuid" in data:
+        if instance_uuid:
             instance_metadata = data.get("metadata", {})
-            self._heard.append(Event(event_type, data["uuid"], instance_metadata, message))
+            self._heard.append(Event(event_type, instance_uuid, instance_metadata, message))
 
     error = info

@@ -15,6 +15,7 @@
 import pytest
 
 from kongming.tests.nova.aspects import FIRST
+from kongming.tests.testbed.process import wait_until
 
 
 @pytest.fixture
@@ -55,5 +56,12 @@ def test_a_restart_of_nova_compute(cloud, kept):
 
 
 def test_a_restart_of_libvirt(cloud, kept):
-    cloud.libvirtd.restart()
-    cloud.daemon.wait_log("Connected to libvirt", times=2)
+    connected = cloud.daemon.log().count("Connected to libvirt")
+    cloud.libvirtd.stop()
+    wait_until(lambda: not cloud.openstack.takes_servers(), 60, "Nova misses libvirt")
+    cloud.libvirtd.start()
+    cloud.daemon.wait_log("Connected to libvirt", times=connected + 1)
+    # Nova connects again once it needs to.
+    kept.act("pause", ends="pause.end", status="PAUSED")
+    kept.act("unpause", ends="unpause.end")
+    wait_until(cloud.openstack.takes_servers, 60, "Nova has libvirt again")

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from kongming.tests.testbed.openstack import configuration, content, schemas, venv
 from kongming.tests.testbed.openstack.database import Database
@@ -92,6 +93,11 @@ class OpenStack(Service):
             lambda: self._last_report() != before, START_TIMEOUT, "nova-compute reports again"
         )
 
+    def takes_servers(self) -> bool:
+        """Whether the compute host is enabled: without libvirt nova-compute disables it."""
+        enabled: bool = self._compute_service()["status"] == "enabled"
+        return enabled
+
     def _daemon(self, name: str) -> Process:
         site = self.site
         command = [site.program(name), "--config-file", str(configuration.path(site, "nova"))]
@@ -133,10 +139,13 @@ class OpenStack(Service):
         return bool(found["resource_providers"])
 
     def _last_report(self) -> str | None:
+        updated: str | None = self._compute_service()["updated_at"]
+        return updated
+
+    def _compute_service(self) -> Any:
         query = f"/v2.1/os-services?binary=nova-compute&host={HOST}"
         (service,) = self.rest.get("nova", query)["services"]
-        updated: str | None = service["updated_at"]
-        return updated
+        return service
 
     def _end(self) -> None:
         # What they hold is of no use to anybody once the testbed ends.
