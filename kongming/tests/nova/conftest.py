@@ -27,10 +27,12 @@ from kongming.tests.testbed.daemon import Daemon
 from kongming.tests.testbed.libvirtd import Libvirtd
 from kongming.tests.testbed.nova import Nova
 from kongming.tests.testbed.openstack.cloud import HOST, OpenStack
+from kongming.tests.testbed.openstack.content import flavor
 from kongming.tests.testbed.process import wait_until
 from kongming.tests.testbed.threads import online_cpus
 
 VHOST = "openstack"
+TWO_VCPUS = flavor(2)
 
 logging.getLogger("oslo.messaging._drivers.impl_rabbit").setLevel(logging.CRITICAL)
 
@@ -45,9 +47,9 @@ class Cloud:
     events: Events
     nova: Nova
 
-    def server(self, request: Request) -> Server:
+    def server(self, request: Request, flavor: str = TWO_VCPUS) -> Server:
         """Make a server; a guest of it runs on return."""
-        return Server(self.openstack, self.events, self.libvirtd.uri, request)
+        return Server(self.openstack, self.events, self.libvirtd.uri, request, flavor)
 
     def settle(self):
         """Wait until Kongming has heard all that Nova had said when this was called.

@@ -21,7 +21,6 @@ import libvirt
 from kongming.tests.nova.aspects import ASPECTS, Request
 from kongming.tests.nova.events import Events
 from kongming.tests.testbed import threads
-from kongming.tests.testbed.openstack import content
 from kongming.tests.testbed.openstack.cloud import HOST, OpenStack
 from kongming.tests.testbed.openstack.rest import ApiError
 from kongming.tests.testbed.process import wait_until
@@ -35,7 +34,12 @@ class Server:
     """A server; whatever is done to it is finished on return, as far as Nova is concerned."""
 
     def __init__(
-        self, openstack: OpenStack, events: Events, connection_uri: str, request: Request
+        self,
+        openstack: OpenStack,
+        events: Events,
+        connection_uri: str,
+        request: Request,
+        flavor: str,
     ) -> None:
         self._openstack = openstack
         self._events = events
@@ -44,7 +48,7 @@ class Server:
         wanted = {
             "name": "kongming-nova-suite",
             "imageRef": openstack.image_id,
-            "flavorRef": content.flavor(2),
+            "flavorRef": flavor,
             "networks": "none",
             "host": HOST,
             "metadata": request.metadata,
@@ -88,9 +92,24 @@ class Server:
         self._openstack.rest.request("PUT", "nova", self._path, {"server": {"name": name}})
         self._wait("update", after)
 
-    def delete(self) -> None:
+    def press_power_button(self) -> None:
+        """Have the guest power off by itself, which Nova finds out after a while."""
+        after = self._events.now()
+        self.domain().shutdown()
+        self._wait("power_off.end", after)
+        self.wait_status("SHUTOFF")
+
+    def soft_delete(self) -> None:
+        """Delete it so that it can be restored."""
         after = self._events.now()
         self._openstack.rest.request("DELETE", "nova", self._path)
+        self._wait("soft_delete.end", after)
+        self.wait_status("SOFT_DELETED")
+
+    def delete(self) -> None:
+        """Delete it for good."""
+        after = self._events.now()
+        self._openstack.rest.post("nova", f"{self._path}/action", {"forceDelete": None})
         self._wait("delete.end", after)
         wait_until(lambda: not self.exists(), NOVA_TIMEOUT, f"server {self.uuid} is gone")
 

@@ -45,6 +45,12 @@ def test_a_stop_and_a_start(cloud, server):
     server.wait_looks(FIRST)
 
 
+def test_a_guest_that_powers_off_by_itself_and_is_started(server):
+    server.press_power_button()
+    server.act("os-start", ends="power_on.end")
+    server.wait_looks(FIRST)
+
+
 def test_a_suspend_and_a_resume(server):
     before = server.threads()
     server.act("suspend", ends="suspend.end", status="SUSPENDED")
@@ -114,4 +120,12 @@ def test_a_rescue_and_an_unrescue(server):
     server.wait_looks(FIRST)
     server.act("unrescue", ends="unrescue.end")
     assert server.threads() not in (before, rescued)
+    server.wait_looks(FIRST)
+
+
+def test_a_deleted_server_that_is_restored(cloud, server):
+    server.soft_delete()
+    cloud.settle()
+    assert cloud.daemon.record(server.uuid) is None
+    server.act("restore", ends="restore.end")
     server.wait_looks(FIRST)

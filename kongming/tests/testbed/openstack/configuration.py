@@ -154,6 +154,8 @@ def _nova(site: Site) -> Sections:
             "resume_guests_state_on_host_boot": "true",
             # Shelved instances stay until they are told to go.
             "shelved_offload_time": -1,
+            # Seconds until what was deleted is gone for good: longer than any run.
+            "reclaim_instance_interval": 86400,
             # Seconds for a guest to power off by itself.
             "shutdown_timeout": 10,
             "graceful_shutdown_timeout": 15,

@@ -31,6 +31,7 @@ IMAGE = "obedient"
 MEMORY_MIB = 64
 DISK_GIB = 1
 VCPUS = (1, 2, 3, 4)
+NUMA_FLAVOR = "numa"
 
 
 def flavor(vcpus: int) -> str:
@@ -76,13 +77,16 @@ def create_image(rest: Rest) -> str:
 
 
 def create_flavors(rest: Rest) -> None:
-    """Make a flavor for each number of vCPUs."""
+    """Make a flavor for each number of vCPUs, and one that Nova places itself."""
     for vcpus in VCPUS:
-        name = flavor(vcpus)
-        sizes = {"vcpus": vcpus, "ram": MEMORY_MIB, "disk": DISK_GIB}
-        rest.post("nova", "/v2.1/flavors", {"flavor": {"id": name, "name": name, **sizes}})
-        if vcpus > (os.cpu_count() or 1):
-            # Placement gives a consumer no more vCPUs than the host has CPUs: have it
-            # give none.
-            specs = {"extra_specs": {"resources:VCPU": "0"}}
-            rest.post("nova", f"/v2.1/flavors/{name}/os-extra_specs", specs)
+        # Placement gives a consumer no more vCPUs than the host has CPUs: have it give none.
+        specs = {} if vcpus <= (os.cpu_count() or 1) else {"resources:VCPU": "0"}
+        _create_flavor(rest, flavor(vcpus), vcpus, specs)
+    _create_flavor(rest, NUMA_FLAVOR, 2, {"hw:numa_nodes": "1"})
+
+
+def _create_flavor(rest: Rest, name: str, vcpus: int, specs: dict[str, str]) -> None:
+    sizes = {"vcpus": vcpus, "ram": MEMORY_MIB, "disk": DISK_GIB}
+    rest.post("nova", "/v2.1/flavors", {"flavor": {"id": name, "name": name, **sizes}})
+    if specs:
+        rest.post("nova", f"/v2.1/flavors/{name}/os-extra_specs", {"extra_specs": specs})
