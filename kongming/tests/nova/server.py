@@ -172,8 +172,8 @@ class Server:
         try:
             wait_until(lambda: self.looks() == wanted, KONGMING_TIMEOUT, f"{wanted}")
         except TimeoutError:
-            # Says what it is instead.
-            assert self.looks() == wanted
+            looks = self.looks()
+            assert looks == wanted, f"{looks} instead of {wanted}"
 
     def _get(self) -> Any:
         return self._openstack.rest.get("nova", self._path)["server"]
