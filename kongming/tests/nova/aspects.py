@@ -1,0 +1,99 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the suite asks for its guests, and how a guest looks that has got it.
+
+This is the place for more keys: describe one as an Aspect and add it to ASPECTS. Then
+each step of a guest's life asks for it and checks it, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kongming.tests.testbed import threads
+
+if TYPE_CHECKING:
+    from kongming.tests.nova.server import Server
+
+CPUS = threads.online_cpus()
+LOW, HIGH = min(CPUS), max(CPUS)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A value of one key.
+
+    :ivar looks: what is seen of a guest with so many vCPUs that has got it
+    """
+
+    value: str
+    looks: Callable[[int], Any]
+
+
+@dataclass(frozen=True)
+class Aspect:
+    """One key: two values that look different, and where to look.
+
+    :ivar untouched: what is seen of a guest with so many vCPUs that nothing was asked for
+    :ivar seen: what is seen of a guest that runs; the kernel's word rather than libvirt's
+    """
+
+    key: str
+    first: Wish
+    second: Wish
+    untouched: Callable[[int], Any]
+    seen: Callable[[Server], Any]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for all keys together, and how a guest with so many vCPUs looks then."""
+
+    metadata: dict[str, str]
+    looks: Callable[[int], dict[str, Any]]
+
+
+def _everywhere(vcpus: int) -> dict[int, frozenset[int]]:
+    return dict.fromkeys(range(vcpus), CPUS)
+
+
+def _crossed(vcpus: int) -> dict[int, frozenset[int]]:
+    return _everywhere(vcpus) | {0: frozenset({HIGH}), 1: frozenset({LOW})}
+
+
+def _together(vcpus: int) -> dict[int, frozenset[int]]:
+    return dict.fromkeys(range(vcpus), frozenset({HIGH}))
+
+
+VCPU_PINNING = Aspect(
+    key="kongming-vcpu-pinning",
+    # Names vCPUs that a guest must have: two.
+    first=Wish(f"0:{HIGH};1:{LOW}", _crossed),
+    second=Wish(str(HIGH), _together),
+    untouched=_everywhere,
+    seen=lambda server: threads.vcpu_affinity(server.uuid),
+)
+
+ASPECTS = (VCPU_PINNING,)
+
+FIRST = Request(
+    {aspect.key: aspect.first.value for aspect in ASPECTS},
+    lambda vcpus: {aspect.key: aspect.first.looks(vcpus) for aspect in ASPECTS},
+)
+SECOND = Request(
+    {aspect.key: aspect.second.value for aspect in ASPECTS},
+    lambda vcpus: {aspect.key: aspect.second.looks(vcpus) for aspect in ASPECTS},
+)
+NOTHING = Request({}, lambda vcpus: {aspect.key: aspect.untouched(vcpus) for aspect in ASPECTS})

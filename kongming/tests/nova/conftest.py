@@ -1,0 +1,134 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A whole real OpenStack, and the installed service on its compute host."""
+
+from dataclasses import dataclass
+import logging
+import uuid
+
+import pytest
+
+from kongming.hypervisor.connection import run_event_loop
+from kongming.tests.nova.aspects import FIRST, VCPU_PINNING, Request
+from kongming.tests.nova.events import Events
+from kongming.tests.nova.server import Server
+from kongming.tests.testbed.broker import Broker
+from kongming.tests.testbed.daemon import Daemon
+from kongming.tests.testbed.libvirtd import Libvirtd
+from kongming.tests.testbed.nova import Nova
+from kongming.tests.testbed.openstack.cloud import HOST, OpenStack
+from kongming.tests.testbed.openstack.content import flavor
+from kongming.tests.testbed.process import wait_until
+from kongming.tests.testbed.threads import online_cpus
+
+VHOST = "openstack"
+TWO_VCPUS = flavor(2)
+
+logging.getLogger("oslo.messaging._drivers.impl_rabbit").setLevel(logging.CRITICAL)
+
+
+@dataclass
+class Cloud:
+    """OpenStack, its host's libvirt and Kongming's service."""
+
+    openstack: OpenStack
+    libvirtd: Libvirtd
+    daemon: Daemon
+    events: Events
+    nova: Nova
+
+    def server(self, request: Request, flavor: str = TWO_VCPUS) -> Server:
+        """Make a server; a guest of it runs on return."""
+        return Server(self.openstack, self.events, self.libvirtd.uri, request, flavor)
+
+    def settle(self):
+        """Wait until Kongming has heard all that Nova had said when this was called.
+
+        Events are handled in their order: after that of a marker, all before it have been.
+        """
+        marker = str(uuid.uuid4())
+        self.nova.publish(marker, HOST, {VCPU_PINNING.key: "0"})
+        wait_until(lambda: self.daemon.record(marker), 30, "the marker's event was handled")
+        self.nova.publish(marker, HOST, {}, "instance.delete.end")
+        wait_until(lambda: not self.daemon.record(marker), 30, "the marker was let go of")
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory):
+    assert len(online_cpus()) >= 2, "on a single CPU no pin can be told from no pin"
+    run_event_loop()
+    with (
+        Broker(tmp_path_factory.mktemp("rabbitmq")) as broker,
+        Libvirtd(tmp_path_factory.mktemp("libvirt")) as libvirtd,
+    ):
+        broker.add_vhost(VHOST)
+        transport_url = broker.transport_url(VHOST)
+        with (
+            OpenStack(
+                tmp_path_factory.mktemp("openstack"),
+                transport_url=transport_url,
+                connection_uri=libvirtd.uri,
+            ) as openstack,
+            Events(transport_url) as events,
+            Daemon(
+                tmp_path_factory.mktemp("kongming"),
+                transport_url=transport_url,
+                connection_uri=libvirtd.uri,
+                host=HOST,
+            ) as daemon,
+        ):
+            yield Cloud(openstack, libvirtd, daemon, events, Nova(transport_url))
+
+
+@pytest.fixture(autouse=True)
+def _no_errors(cloud):
+    """Nothing in a guest's ordinary life is an error to Kongming."""
+    before = len(cloud.daemon.log())
+    yield
+    said = cloud.daemon.log()[before:]
+    assert " ERROR " not in said
+    assert "Traceback" not in said
+
+
+class Last:
+    """The server of the test before, which the next goes on with if it is as it should be."""
+
+    server: Server | None = None
+
+
+@pytest.fixture(scope="session")
+def last():
+    return Last()
+
+
+@pytest.fixture
+def server(cloud, last):
+    """A running server with two vCPUs that has got FIRST."""
+    if not cloud.daemon.process.running:
+        cloud.daemon.start()
+    server = last.server
+    if server is None or not _as_new(server):
+        if server is not None and server.exists():
+            server.delete()
+        last.server = None
+        server = last.server = cloud.server(FIRST)
+    else:
+        server.ask(FIRST)
+    server.wait_looks(FIRST)
+    return server
+
+
+def _as_new(server):
+    if not server.exists() or server.status != "ACTIVE" or server.vcpus != 2:
+        return False
+    return server.domain().isActive()

@@ -1,0 +1,110 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What is asked through an instance's metadata, whatever state the instance is in."""
+
+from kongming.tests.nova.aspects import ASPECTS, FIRST, NOTHING, SECOND
+from kongming.tests.testbed.process import wait_until
+
+
+def test_a_server_created_with_the_keys_gets_what_they_ask(cloud):
+    server = cloud.server(FIRST)
+    server.wait_looks(FIRST)
+    wait_until(lambda: cloud.daemon.record(server.uuid).status == "applied", 30, "applied")
+    server.delete()
+
+
+def test_a_server_without_the_keys_is_left_alone_until_they_are_set(cloud):
+    server = cloud.server(NOTHING)
+    cloud.settle()
+    assert server.looks() == NOTHING.looks(2)
+    assert cloud.daemon.record(server.uuid) is None
+    assert server.uuid not in cloud.daemon.log()
+    server.ask(FIRST)
+    server.wait_looks(FIRST)
+    server.delete()
+
+
+def test_edits_of_a_running_server(server):
+    for request in (SECOND, FIRST, SECOND):
+        server.ask(request)
+        server.wait_looks(request)
+
+
+def test_edits_faster_than_they_can_be_carried_out(server):
+    for request in (SECOND, FIRST, NOTHING, SECOND):
+        server.ask(request)
+    server.wait_looks(SECOND)
+
+
+def test_the_keys_are_removed_one_by_one_and_set_again(cloud, server):
+    for aspect in ASPECTS:
+        server.remove_key(aspect.key)
+    server.wait_looks(NOTHING)
+    wait_until(lambda: cloud.daemon.record(server.uuid) is None, 30, "nothing is asked any more")
+    server.ask(FIRST)
+    server.wait_looks(FIRST)
+
+
+def test_an_edit_that_can_not_be_read_changes_nothing(cloud, server):
+    key = ASPECTS[0].key
+    for request in (FIRST, SECOND):
+        server.ask(request)
+        server.wait_looks(request)
+        server.set_metadata(request.metadata | {key: "unreadable"})
+        cloud.settle()
+        assert server.looks() == request.looks(2)
+        wait_until(lambda: cloud.daemon.record(server.uuid).status == "refused", 30, "refused")
+
+
+def test_an_edit_of_a_stopped_server(server):
+    server.act("os-stop", ends="power_off.end", status="SHUTOFF")
+    server.ask(SECOND)
+    server.act("os-start", ends="power_on.end")
+    server.wait_looks(SECOND)
+
+
+def test_an_edit_of_a_paused_server_does_not_wait_for_its_end(server):
+    server.act("pause", ends="pause.end", status="PAUSED")
+    server.ask(SECOND)
+    server.wait_looks(SECOND)
+    server.act("unpause", ends="unpause.end")
+    server.wait_looks(SECOND)
+
+
+def test_an_edit_of_a_suspended_server(server):
+    server.act("suspend", ends="suspend.end", status="SUSPENDED")
+    server.ask(SECOND)
+    # It comes back with the pins that it was saved with.
+    server.act("resume", ends="resume.end")
+    server.wait_looks(SECOND)
+
+
+def test_the_keys_are_removed_from_a_suspended_server(server):
+    server.act("suspend", ends="suspend.end", status="SUSPENDED")
+    server.ask(NOTHING)
+    server.act("resume", ends="resume.end")
+    server.wait_looks(NOTHING)
+
+
+def test_a_rebuild_with_other_metadata(cloud, server):
+    image = cloud.openstack.image_id
+    server.act("rebuild", {"imageRef": image, "metadata": SECOND.metadata}, ends="rebuild.end")
+    server.wait_looks(SECOND)
+
+
+def test_a_deleted_server_is_forgotten(cloud):
+    server = cloud.server(FIRST)
+    server.wait_looks(FIRST)
+    server.delete()
+    cloud.settle()
+    assert cloud.daemon.record(server.uuid) is None

@@ -1,0 +1,222 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The configuration files of all services: what a smallest cloud of one host needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+import shutil
+
+from kongming.tests.testbed.openstack.database import database_url
+from kongming.tests.testbed.openstack.site import PASSWORD, REGION, Site
+
+Options = Mapping[str, object]
+Sections = Mapping[str, Options]
+
+
+def write(site: Site) -> None:
+    """Write all of them; what they name is made, too."""
+    for service, sections in _all(site).items():
+        folder = site.etc / service
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _file_name(service)).write_text(_text(sections))
+    for name in ("instances", "state", "lock"):
+        (site.root / name).mkdir(exist_ok=True)
+    # Nova's API looks for it beside nova.conf only.
+    shutil.copy(site.venv / "etc/nova/api-paste.ini", site.etc / "nova")
+
+
+def path(site: Site, service: str) -> Path:
+    """A service's configuration file."""
+    return site.etc / service / _file_name(service)
+
+
+def _all(site: Site) -> dict[str, Sections]:
+    return {
+        "keystone": _keystone(site),
+        "placement": _placement(site),
+        "glance": _glance(site),
+        "neutron": _neutron(site),
+        "nova": _nova(site),
+    }
+
+
+def _file_name(service: str) -> str:
+    return {"glance": "glance-api.conf"}.get(service, f"{service}.conf")
+
+
+def _text(sections: Sections) -> str:
+    lines = []
+    for section, options in sections.items():
+        lines += [f"[{section}]", *(f"{name} = {value}" for name, value in options.items())]
+    return "\n".join([*lines, ""])
+
+
+def _keystone(site: Site) -> Sections:
+    keys = {name: site.etc / "keystone" / name for name in ("fernet-keys", "credential-keys")}
+    return {
+        "database": {"connection": database_url(site, "keystone")},
+        # No run lasts as long.
+        "token": {"expiration": 86400},
+        "fernet_tokens": {"key_repository": keys["fernet-keys"]},
+        "fernet_receipts": {"key_repository": keys["fernet-keys"]},
+        "credential": {"key_repository": keys["credential-keys"]},
+        "cache": {"enabled": "false"},
+        # Passwords that anybody can read need no strong hash, which takes its time.
+        "identity": {"password_hash_rounds": 4},
+    }
+
+
+def _placement(site: Site) -> Sections:
+    return {
+        "api": {"auth_strategy": "keystone"},
+        "placement_database": {"connection": database_url(site, "placement")},
+        **_token_check(site),
+    }
+
+
+def _glance(site: Site) -> Sections:
+    def store(name: str) -> Options:
+        folder = site.root / "images" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return {"filesystem_store_datadir": folder}
+
+    return {
+        "DEFAULT": {
+            "enabled_backends": "local:file",
+            "worker_self_reference_url": site.url("glance"),
+        },
+        "oslo_concurrency": {"lock_path": site.root / "lock"},
+        "database": {"connection": database_url(site, "glance")},
+        "glance_store": {"default_backend": "local"},
+        "local": store("local"),
+        "os_glance_staging_store": store("staging"),
+        "os_glance_tasks_store": store("tasks"),
+        "paste_deploy": {
+            "flavor": "keystone",
+            "config_file": site.venv / "etc/glance/glance-api-paste.ini",
+        },
+        "oslo_messaging_notifications": {"driver": "noop"},
+        **_token_check(site),
+    }
+
+
+def _neutron(site: Site) -> Sections:
+    return {
+        "DEFAULT": {
+            "state_path": site.root / "state",
+            "core_plugin": "ml2",
+            # Without the latter's tables to list ports is an error.
+            "service_plugins": "router,port_forwarding",
+            "transport_url": site.transport_url,
+            "api_paste_config": site.venv / "etc/neutron/api-paste.ini",
+            "notify_nova_on_port_status_changes": "false",
+            "notify_nova_on_port_data_changes": "false",
+        },
+        "oslo_concurrency": {"lock_path": site.root / "lock"},
+        "oslo_messaging_notifications": {"driver": "noop"},
+        "database": {"connection": database_url(site, "neutron")},
+        # The guests have no ports: no driver, no agents, no bridges.
+        "ml2": {
+            "type_drivers": "local",
+            "project_network_types": "local",
+            "mechanism_drivers": "",
+            "extension_drivers": "",
+        },
+        **_token_check(site),
+    }
+
+
+def _nova(site: Site) -> Sections:
+    helper = site.program("privsep-helper")
+    others = {service: _credentials(site) for service in ("placement", "glance", "neutron")}
+    consoles = {console: {"enabled": "false"} for console in ("vnc", "spice", "serial_console")}
+    return {
+        "DEFAULT": {
+            "host": site.host,
+            "my_ip": "127.0.0.1",
+            "state_path": site.root / "state",
+            "instances_path": site.root / "instances",
+            "transport_url": site.transport_url,
+            "compute_driver": "libvirt.LibvirtDriver",
+            "allow_resize_to_same_host": "true",
+            "resume_guests_state_on_host_boot": "true",
+            # Shelved instances stay until they are told to go.
+            "shelved_offload_time": -1,
+            # Seconds until what was deleted is gone for good: longer than any run.
+            "reclaim_instance_interval": 86400,
+            # Seconds for a guest to power off by itself.
+            "shutdown_timeout": 10,
+            "graceful_shutdown_timeout": 15,
+            "manager_shutdown_timeout": 5,
+            "initial_cpu_allocation_ratio": 32,
+            "initial_disk_allocation_ratio": 8,
+            "reserved_host_disk_mb": 0,
+            "reserved_host_memory_mb": 0,
+        },
+        # As Kongming's README tells to.
+        "notifications": {
+            "notification_format": "versioned",
+            "notify_on_state_change": "vm_state",
+        },
+        "oslo_messaging_notifications": {
+            "driver": "messagingv2",
+            "transport_url": site.transport_url,
+        },
+        "api": {"auth_strategy": "keystone"},
+        "api_database": {"connection": database_url(site, "nova_api")},
+        "database": {"connection": database_url(site, "nova_cell1")},
+        "wsgi": {"api_paste_config": site.etc / "nova/api-paste.ini"},
+        "conductor": {"workers": 1},
+        "scheduler": {"workers": 1},
+        "compute": {"consecutive_build_service_disable_threshold": 0},
+        "oslo_concurrency": {"lock_path": site.root / "lock"},
+        "libvirt": {
+            "connection_uri": site.connection_uri,
+            "virt_type": "qemu",
+            "cpu_mode": "none",
+            "wait_soft_reboot_seconds": 10,
+        },
+        "nova_sys_admin": {
+            "helper_command": f"{helper} --config-file {path(site, 'nova')}",
+        },
+        **consoles,
+        **others,
+        "service_user": {"send_service_user_token": "true", **_credentials(site)},
+        **_token_check(site),
+    }
+
+
+def _token_check(site: Site) -> Sections:
+    """By which a service finds out whose request it is."""
+    return {
+        "keystone_authtoken": {
+            "www_authenticate_uri": site.identity_url,
+            **_credentials(site),
+        }
+    }
+
+
+def _credentials(site: Site) -> Options:
+    """By which a service asks another."""
+    return {
+        "auth_type": "password",
+        "auth_url": site.identity_url,
+        "username": "admin",
+        "password": PASSWORD,
+        "project_name": "admin",
+        "user_domain_id": "default",
+        "project_domain_id": "default",
+        "region_name": REGION,
+    }
