@@ -52,6 +52,11 @@ class DriverLog(logging.Filter):
         self._on_undecodable = on_undecodable
         self._away = False
 
+    @property
+    def away(self) -> bool:
+        """Tell whether the broker is away, by what the driver said last."""
+        return self._away
+
     def install(self) -> None:
         """Begin to listen; records of before are not seen."""
         for name in (DRIVER, LISTENER):

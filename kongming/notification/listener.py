@@ -67,6 +67,12 @@ class Listener:
         self._server: Any = None
         self._thread = threading.Thread(target=self._listen, name="listener", daemon=True)
 
+    @property
+    def connected(self) -> bool:
+        """Tell whether the broker lets us listen, as far as is known."""
+        subscribed = self._server is not None and not self._stopping.is_set()
+        return subscribed and not self._driver_log.away
+
     def start(self) -> None:
         """Subscribe, in a thread of its own; returns at once."""
         self._driver_log.install()
