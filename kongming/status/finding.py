@@ -64,6 +64,7 @@ def run(check: Check, conf: cfg.ConfigOpts, timeout: float = TIMEOUT_S) -> Resul
 
 def _collect(check: Check, conf: cfg.ConfigOpts, findings: list[Result]) -> None:
     try:
+        # One by one: those of before a hang are told, too.
         for finding in check(conf):
             findings.append(finding)
     except cfg.Error:

@@ -78,7 +78,9 @@ def _heard(path: Path) -> Result:
     try:
         with closing(open_read_only(path)) as db:
             (seen,) = db.execute(
-                "SELECT exists (SELECT 1 FROM history WHERE source = ?)", (Source.METADATA,)
+                "SELECT exists (SELECT 1 FROM history WHERE source = ?1)"
+                " OR exists (SELECT 1 FROM request WHERE source = ?1)",
+                (Source.METADATA,),
             ).fetchone()
     except sqlite3.Error:
         return unknown
