@@ -20,7 +20,7 @@ OPTS = [
     cfg.BoolOpt(
         "enabled",
         default=False,
-        help="Whether the service answers Prometheus (default: no). It then takes some 3 MB of "
+        help="Whether the service answers Prometheus (default: no). It then takes some 2 MB of "
         "memory more.",
     ),
     cfg.HostAddressOpt(

@@ -37,6 +37,7 @@ from kongming.tests.testbed.process import free_port
 
 ETC = Path(__file__).parents[3] / "etc"
 RULES = ETC / "prometheus/kongming.rules.yml"
+ALERTS_TESTED = Path(__file__).parents[1] / "data/prometheus/kongming.rules.test.yml"
 DASHBOARD = ETC / "grafana/kongming.json"
 
 # Prometheus makes this one itself.
@@ -309,7 +310,22 @@ def test_the_dashboard_can_be_imported_anywhere():
         assert all("$instance" in target["expr"] for target in panel["targets"])
 
 
-@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool (of Prometheus) is not here")
+with_promtool = pytest.mark.skipif(
+    not shutil.which("promtool"), reason="promtool (of Prometheus) is not here"
+)
+
+
+def promtool(*arguments):
+    checked = subprocess.run(["promtool", *arguments], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@with_promtool
+def test_the_alerts_fire_when_they_should():
+    promtool("test", "rules", ALERTS_TESTED)
+
+
+@with_promtool
 def test_prometheus_accepts_the_rules_and_the_dashboards_queries(tmp_path):
     queries = [
         {"record": f"query:{number}", "expr": re.sub(r"\$__rate_interval", "5m", expression)}
@@ -317,8 +333,5 @@ def test_prometheus_accepts_the_rules_and_the_dashboards_queries(tmp_path):
     ]
     dashboard = tmp_path / "dashboard.yml"
     dashboard.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": queries}]}))
-    for path in (RULES, dashboard):
-        checked = subprocess.run(
-            ["promtool", "check", "rules", path], capture_output=True, text=True
-        )
-        assert checked.returncode == 0, checked.stderr
+    promtool("check", "rules", RULES)
+    promtool("check", "rules", dashboard)

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import uuid
 
+import certifi
 import pytest
 
 from kongming.executor.store import FILE_NAME
@@ -291,8 +292,15 @@ def test_a_management_api_that_is_not_there(managed, watched):
     assert "management API at http://127.0.0.1:1 can't be reached" in limits(status)
 
 
-def test_a_certificate_that_is_not_trusted(heard, watched):
-    conf = replaced(watched, ("localhost", "127.0.0.2"))
+def test_a_certificate_that_is_not_trusted(managed, watched):
+    conf = replaced(watched, (str(managed.ca_file), certifi.where()))
+    status = Status(conf)
+    assert status.code == FAILURE
+    assert "fails at TLS (CERTIFICATE_VERIFY_FAILED)" in status.details["Message broker"]
+
+
+def test_a_port_without_tls(managed, watched):
+    conf = replaced(watched, (f":{managed.tls_port}/", f":{managed.port}/"))
     status = Status(conf)
     assert status.code == FAILURE
     assert "fails at TLS" in status.details["Message broker"]
