@@ -51,3 +51,8 @@ class NotificationCollector(Collector):
             "Whether the broker lets us listen (1) or not (0).",
             value=self._listener.connected,
         )
+        yield GaugeMetricFamily(
+            "kongming_events_held_up",
+            "Whether events wait in their queue, as one can't be kept (1), or not (0).",
+            value=self._listener.held_up,
+        )

@@ -142,10 +142,10 @@ class NotificationHandlerService(service.ServiceBase):  # type: ignore[misc]
     def stop(self) -> None:
         """End: take no more events, finish what has begun, lose nothing."""
         LOG.info("Ending")
-        self._listener.stop(_STOP_LISTENER_S)
-        self._executor.stop(_STOP_EXECUTOR_S)
         if self._metrics is not None:
             self._metrics.stop()
+        self._listener.stop(_STOP_LISTENER_S)
+        self._executor.stop(_STOP_EXECUTOR_S)
         counts = self._handler.counts
         LOG.info(
             "Ended after %d events of this host, %d of others and %d that could not be understood",

@@ -19,11 +19,11 @@ import contextlib
 import ssl
 from typing import Any
 
-from amqp import exceptions as amqp
-import kombu
+import amqp
 from oslo_config import cfg
 import oslo_messaging
 from oslo_upgradecheck.upgradecheck import Result
+from oslo_utils import netutils
 
 from kongming.status.finding import bad, doubtful, good
 
@@ -87,16 +87,17 @@ def _connection(
     conf: cfg.ConfigOpts, url: oslo_messaging.TransportURL, host: Any, timeout: float
 ) -> Any:
     options = conf.oslo_messaging_rabbit
-    return kombu.Connection(
-        hostname=host.hostname,
-        port=host.port or 5672,
+    # oslo.messaging and kombu would try more than once.
+    return amqp.Connection(
+        host=f"{netutils.escape_ipv6(host.hostname)}:{host.port or 5672}",
         userid=host.username or "guest",
         password=host.password or "guest",
         virtual_host=url.virtual_host or "/",
         login_method=options.rabbit_login_method,
         ssl=_tls(options, host.hostname) if options.ssl else False,
         connect_timeout=timeout,
-        transport_options={"read_timeout": timeout, "write_timeout": timeout},
+        read_timeout=timeout,
+        write_timeout=timeout,
     )
 
 

@@ -200,6 +200,21 @@ def test_a_store_that_is_away_is_told_and_the_rest_too(cloud):
     assert cloud.scrape().value("kongming_store_available") == 1
 
 
+def test_events_that_can_not_be_kept_are_told(cloud):
+    store = cloud.service._executor._store._db
+    store._db.execute("PRAGMA busy_timeout = 20")
+    guest = cloud.guest()
+    with contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        cloud.publish(guest, kongming_vcpu_pinning="2")
+        wait_for(lambda: cloud.scrape().value("kongming_events_held_up") == 1)
+        assert cloud.scrape().value("kongming_store_available") == 1
+        other.execute("ROLLBACK")
+    cloud.settled()
+    store._db.execute("PRAGMA busy_timeout = 5000")
+    assert cloud.scrape().value("kongming_events_held_up") == 0
+
+
 def test_a_client_that_says_nothing_holds_up_nobody(cloud):
     with socket.create_connection(("127.0.0.1", cloud.port)):
         assert cloud.scrape().value("kongming_store_available") == 1
