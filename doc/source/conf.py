@@ -45,4 +45,11 @@ man_pages = [
         [author],
         1,
     ),
+    (
+        "cli/kongming-status",
+        "kongming-status",
+        "tell what is wrong on a compute host before a user finds out",
+        [author],
+        1,
+    ),
 ]

@@ -17,9 +17,17 @@ One file for each option group; there is no global configuration.
 
 from oslo_config import cfg
 
-from kongming.conf import default, executor, guard, libvirt, notification_handler
+from kongming.conf import (
+    default,
+    executor,
+    guard,
+    libvirt,
+    metrics,
+    notification_handler,
+    status,
+)
 
-_GROUPS = (default, notification_handler, libvirt, executor, guard)
+_GROUPS = (default, notification_handler, libvirt, executor, guard, metrics, status)
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:

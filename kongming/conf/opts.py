@@ -12,9 +12,11 @@
 
 """All options, for oslo.config's sample generator and the documentation."""
 
+from typing import Any
+
 from kongming import conf
 
 
-def list_opts() -> list[tuple[str | None, list[object]]]:
+def list_opts() -> list[tuple[str | None, list[Any]]]:
     """Give all of Kongming's own options as (group, options)."""
     return [(group.GROUP, list(group.OPTS)) for group in conf._GROUPS]

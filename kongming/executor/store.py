@@ -89,6 +89,9 @@ _MIGRATIONS = (
     ),
 )
 
+#: The version of the schema that this Kongming works with.
+SCHEMA_VERSION = len(_MIGRATIONS)
+
 _NOTHING = "{}"
 
 

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A short connection to libvirt, for a command that looks at the host and ends."""
+"""A short connection to libvirt, for a command that does one thing and ends."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import threading
 from typing import Any
@@ -26,17 +26,26 @@ from kongming import exception
 _OPEN_TIMEOUT = 15.0
 
 
-@contextlib.contextmanager
-def read_only(uri: str, timeout: float = _OPEN_TIMEOUT) -> Iterator[Any]:
+def read_only(uri: str, timeout: float = _OPEN_TIMEOUT) -> contextlib.AbstractContextManager[Any]:
     """Give a connection that can change nothing.
 
     :param timeout: seconds to wait for a libvirt that hangs.
     :raises HypervisorUnavailable: if libvirt can't be reached.
     :raises Failed: if it gives an error to what it is asked.
     """
+    return _session(libvirt.openReadOnly, uri, timeout)
+
+
+def read_write(uri: str, timeout: float = _OPEN_TIMEOUT) -> contextlib.AbstractContextManager[Any]:
+    """Give a connection that can change guests; otherwise as :func:`read_only`."""
+    return _session(libvirt.open, uri, timeout)
+
+
+@contextlib.contextmanager
+def _session(opener: Callable[[str], Any], uri: str, timeout: float) -> Iterator[Any]:
     # libvirt would write each error to stderr by itself.
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
-    connection = _open(uri, timeout)
+    connection = _open(opener, uri, timeout)
     try:
         yield connection
     except libvirt.libvirtError as error:
@@ -48,12 +57,12 @@ def read_only(uri: str, timeout: float = _OPEN_TIMEOUT) -> Iterator[Any]:
             connection.close()
 
 
-def _open(uri: str, timeout: float) -> Any:
+def _open(opener: Callable[[str], Any], uri: str, timeout: float) -> Any:
     opened: list[Any] = []
 
     def attempt() -> None:
         try:
-            opened.append(libvirt.openReadOnly(uri))
+            opened.append(opener(uri))
         except libvirt.libvirtError as error:
             opened.append(error)
 
@@ -68,6 +77,6 @@ def _open(uri: str, timeout: float) -> Any:
     if isinstance(opened[0], libvirt.libvirtError):
         raise exception.HypervisorUnavailable(
             f"libvirt at {uri} does not answer ({opened[0].get_error_message()}): is libvirtd "
-            "running, and is [libvirt] connection_uri right?"
+            "running, may this user connect to it, and is [libvirt] connection_uri right?"
         )
     return opened[0]

@@ -51,14 +51,26 @@ class DriverLog(logging.Filter):
         super().__init__()
         self._on_undecodable = on_undecodable
         self._away = False
+        self._level = self._shown = logging.NOTSET
+
+    @property
+    def away(self) -> bool:
+        """Tell whether the broker is away, by what the driver said last."""
+        return self._away
 
     def install(self) -> None:
         """Begin to listen; records of before are not seen."""
+        driver = logging.getLogger(DRIVER)
+        # That the broker is back is said at INFO: it is to be heard here even
+        # if the operator wants to read less of this logger.
+        self._level, self._shown = driver.level, driver.getEffectiveLevel()
+        driver.setLevel(min(self._shown, logging.INFO))
         for name in (DRIVER, LISTENER):
             logging.getLogger(name).addFilter(self)
 
     def remove(self) -> None:
         """Leave the log as it was."""
+        logging.getLogger(DRIVER).setLevel(self._level)
         for name in (DRIVER, LISTENER):
             logging.getLogger(name).removeFilter(self)
 
@@ -77,7 +89,8 @@ class DriverLog(logging.Filter):
         elif _BACK in template:
             self.connected()
         else:
-            return not template.startswith(_NO_NEWS)
+            wanted = record.name != DRIVER or record.levelno >= self._shown
+            return wanted and not template.startswith(_NO_NEWS)
         return False
 
     def connected(self) -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 import logging
+import re
 import time
 from typing import Any
 
@@ -33,6 +34,11 @@ from kongming.notification.order import Order
 
 LOG = logging.getLogger(__name__)
 
+# Names come from outside: what is kept of them must not grow without end.
+_KINDS_MAX = 200
+_KIND = re.compile(r"instance\.[a-z0-9_.]{1,80}")
+_OTHER = "other"
+
 
 class Handler:
     """Handles the notifications that one host hears.
@@ -40,6 +46,8 @@ class Handler:
     :ivar counts: how many messages there were of each kind: ``ours``,
         ``foreign`` (nothing to do with this host), ``late`` (a newer one of
         the same instance came before) and ``malformed``.
+    :ivar kinds: how many there were by event name and outcome, of those that
+        are ``ours`` or ``late``; names beyond a number count as ``other``.
     """
 
     def __init__(self, host: str, executor: Executor) -> None:
@@ -47,6 +55,7 @@ class Handler:
         self._executor = executor
         self._order = Order()
         self.counts: Counter[str] = Counter()
+        self.kinds: Counter[tuple[str, str]] = Counter()
 
     def handle(self, message: Mapping[str, Any]) -> None:
         """Handle one message; what it asks for is on disk on return.
@@ -61,12 +70,12 @@ class Handler:
         if event is None or what is Meaning.NOTHING or self._is_nothing_to_us(event, what):
             self.counts["foreign"] += 1
         elif self._order.is_late(event.instance_uuid, event.sent_at):
-            self.counts["late"] += 1
+            self._count(event.name, "late")
             LOG.debug("Instance %s: %s comes late, left out", event.instance_uuid, event.name)
         else:
             self._take(event, what)
             self._order.note(event.instance_uuid, event.sent_at)
-            self.counts["ours"] += 1
+            self._count(event.name, "ours")
 
     def malformed(self, why: str) -> None:
         """Count and tell of a message that can't be understood.
@@ -80,6 +89,13 @@ class Handler:
             why,
             self.counts["malformed"],
         )
+
+    def _count(self, name: str, outcome: str) -> None:
+        kind = (name, outcome)
+        if kind not in self.kinds and (len(self.kinds) >= _KINDS_MAX or not _KIND.fullmatch(name)):
+            kind = (_OTHER, outcome)
+        self.kinds[kind] += 1
+        self.counts[outcome] += 1
 
     def _is_nothing_to_us(self, event: events.InstanceEvent, what: Meaning) -> bool:
         return what is Meaning.GONE and not (

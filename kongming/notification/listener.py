@@ -67,6 +67,17 @@ class Listener:
         self._server: Any = None
         self._thread = threading.Thread(target=self._listen, name="listener", daemon=True)
 
+    @property
+    def connected(self) -> bool:
+        """Tell whether the broker lets us listen, as far as is known."""
+        subscribed = self._server is not None and not self._stopping.is_set()
+        return subscribed and not self._driver_log.away
+
+    @property
+    def held_up(self) -> bool:
+        """Tell whether events wait in their queue because one can't be kept."""
+        return self._dispatcher.held_up
+
     def start(self) -> None:
         """Subscribe, in a thread of its own; returns at once."""
         self._driver_log.install()
@@ -131,15 +142,18 @@ class _Dispatcher(dispatcher.DispatcherBase):  # type: ignore[misc]
         self._handle = handle
         self._on_malformed = on_malformed
         self._stopping = stopping
+        self.held_up = False
 
     def dispatch(self, incoming: Any) -> str:
         """Handle one message; until it can be kept it is not acknowledged."""
         backoff = Backoff(_RETRY_MAX)
         while (error := self._try_to_handle(incoming.message)) is not None:
             if backoff.first:
+                self.held_up = True
                 LOG.error("Events wait in their queue: %s", error)
             if self._stopping.wait(backoff.next()):
                 return str(oslo_messaging.NotificationResult.REQUEUE)
+        self.held_up = False
         return str(oslo_messaging.NotificationResult.HANDLED)
 
     def _try_to_handle(self, message: Mapping[str, Any]) -> exception.StoreUnavailable | None:

@@ -18,6 +18,7 @@ import logging
 from pathlib import Path
 import signal
 import socket
+from typing import TYPE_CHECKING
 
 from oslo_config import cfg
 from oslo_service import service
@@ -28,6 +29,9 @@ from kongming.executor.rules import Rules, read_rules
 from kongming.notification.handler import Handler
 from kongming.notification.listener import Listener
 from kongming.readiness import Readiness
+
+if TYPE_CHECKING:
+    from kongming.metrics.endpoint import Endpoint
 
 LOG = logging.getLogger(__name__)
 
@@ -46,7 +50,8 @@ class NotificationHandlerService(service.ServiceBase):  # type: ignore[misc]
         """Build all parts.
 
         :raises StoreUnavailable: if the state path can't be used.
-        :raises ConfigInvalid: if the guard's options can't be read.
+        :raises ConfigInvalid: if the guard's options can't be read, or those of
+            the metrics can't be used.
         """
         self._conf = conf
         self._readiness = Readiness(_LISTENING, _CONNECTED)
@@ -70,6 +75,7 @@ class NotificationHandlerService(service.ServiceBase):  # type: ignore[misc]
             on_malformed=self._handler.malformed,
             on_listening=lambda: self._readiness.reached(_LISTENING),
         )
+        self._metrics = self._open_metrics() if conf.metrics.enabled else None
 
     def start(self) -> None:
         """Begin; returns at once, whether broker and libvirt are there or not."""
@@ -82,6 +88,8 @@ class NotificationHandlerService(service.ServiceBase):  # type: ignore[misc]
         )
         self._executor.start()
         self._listener.start()
+        if self._metrics is not None:
+            self._metrics.start()
 
     def wait(self) -> None:
         """Serve for ever, taking the options anew on each SIGHUP."""
@@ -113,12 +121,29 @@ class NotificationHandlerService(service.ServiceBase):  # type: ignore[misc]
             return error
         return None
 
+    def _open_metrics(self) -> Endpoint:
+        # Imported here: a service without metrics does not pay for them.
+        from kongming.metrics.endpoint import Endpoint
+        from kongming.metrics.executor import ExecutorCollector
+        from kongming.metrics.notification import NotificationCollector
+
+        return Endpoint(
+            self._conf.metrics.listen_address,
+            self._conf.metrics.listen_port,
+            [
+                ExecutorCollector(self._executor),
+                NotificationCollector(self._handler, self._listener),
+            ],
+        )
+
     def _rules_in_force(self) -> Rules:
         return self._rules
 
     def stop(self) -> None:
         """End: take no more events, finish what has begun, lose nothing."""
         LOG.info("Ending")
+        if self._metrics is not None:
+            self._metrics.stop()
         self._listener.stop(_STOP_LISTENER_S)
         self._executor.stop(_STOP_EXECUTOR_S)
         counts = self._handler.counts

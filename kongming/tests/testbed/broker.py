@@ -17,6 +17,7 @@ It neither knows nor disturbs a RabbitMQ that the machine runs already.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 import json
 import os
 from pathlib import Path
@@ -31,6 +32,8 @@ from kongming.tests.testbed.process import Process, Service, find_program, free_
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 START_TIMEOUT = 60
+# The management API, and what it needs of what is itself a plugin.
+MANAGEMENT = ("rabbitmq_management", "rabbitmq_management_agent", "rabbitmq_web_dispatch")
 STOP_TIMEOUT = 30
 
 
@@ -47,12 +50,15 @@ class Broker(Service):
 
     :param tls: whether it also listens with TLS, on `tls_port`, with the
         certificate `ca_file`, made for it
+    :param management: whether it also offers its management API, on
+        `management_port`; it starts some seconds later then
     """
 
-    def __init__(self, root: Path, *, tls: bool = False) -> None:
+    def __init__(self, root: Path, *, tls: bool = False, management: bool = False) -> None:
         self.root = root
         self.port = free_port()
         self.tls_port = free_port() if tls else None
+        self.management_port = free_port() if management else None
         self.ca_file = root / "certificate.pem"
         self._environment = _environment(root, self.port)
         self._epmd = Process(
@@ -71,10 +77,12 @@ class Broker(Service):
         """Return when the node has booted and takes connections."""
         for folder in ("home", "mnesia", "log", "plugins"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
-        (self.root / "enabled_plugins").write_text("[].\n")
-        if self.tls_port is not None:
-            self._offer_tls()
-        _link_applications(self.root / "plugins")
+        plugins = MANAGEMENT if self.management_port is not None else ()
+        (self.root / "enabled_plugins").write_text(f"[{','.join(plugins[:1])}].\n")
+        (self.root / "rabbitmq.conf").write_text(
+            "".join(f"{key} = {value}\n" for key, value in self._options().items())
+        )
+        _link_applications(self.root / "plugins", plugins)
         if not self._epmd.running:
             self._epmd.start()
         self._node.start()
@@ -123,7 +131,29 @@ class Broker(Service):
             for row in json.loads(listed)
         }
 
-    def _offer_tls(self) -> None:
+    def add_user(self, name: str, password: str) -> None:
+        """Add a user that may do everything and look at everything."""
+        self._control("add_user", name, password)
+        self._control("set_user_tags", name, "monitoring")
+        self._control("set_permissions", name, ".*", ".*", ".*")
+
+    def set_policy(self, name: str, pattern: str, **definition: int) -> None:
+        """Limit the queues whose names match; `max_length` means max-length."""
+        limits = {key.replace("_", "-"): value for key, value in definition.items()}
+        self._control("set_policy", "--apply-to", "queues", name, pattern, json.dumps(limits))
+
+    def _options(self) -> dict[str, object]:
+        options: dict[str, object] = {}
+        if self.tls_port is not None:
+            options |= self._offer_tls(self.tls_port)
+        if self.management_port is not None:
+            options |= {
+                "management.tcp.ip": "127.0.0.1",
+                "management.tcp.port": self.management_port,
+            }
+        return options
+
+    def _offer_tls(self, port: int) -> dict[str, object]:
         key = self.root / "key.pem"
         subprocess.run(
             [
@@ -135,12 +165,12 @@ class Broker(Service):
             check=True,
             capture_output=True,
         )
-        (self.root / "rabbitmq.conf").write_text(
-            f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}\n"
-            f"ssl_options.cacertfile = {self.ca_file}\n"
-            f"ssl_options.certfile = {self.ca_file}\n"
-            f"ssl_options.keyfile = {key}\n"
-        )
+        return {
+            "listeners.ssl.1": f"127.0.0.1:{port}",
+            "ssl_options.cacertfile": self.ca_file,
+            "ssl_options.certfile": self.ca_file,
+            "ssl_options.keyfile": key,
+        }
 
     def _control(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -195,8 +225,8 @@ def _environment(root: Path, port: int) -> dict[str, str]:
     }
 
 
-def _link_applications(folder: Path) -> None:
-    """Offer the node its own applications without the plugins among them.
+def _link_applications(folder: Path, plugins: Iterable[str]) -> None:
+    """Offer the node its own applications, and of the plugins only these.
 
     Plugins that are not enabled are read at each start all the same: a second.
     """
@@ -205,5 +235,6 @@ def _link_applications(folder: Path) -> None:
         name = application.name
         link = folder / name
         is_plugin = name.startswith("rabbitmq_") and not name.startswith("rabbitmq_prelaunch")
-        if not is_plugin and not link.exists():
+        wanted = not is_plugin or name.rpartition("-")[0] in plugins
+        if wanted and not link.exists():
             link.symlink_to(application)

@@ -63,3 +63,21 @@ def test_a_broker_that_is_away_is_told_of_once_until_it_is_back(undecodable, cap
 def test_everything_else_is_left_alone(undecodable, caplog):
     DRIVER.error("Something %s", "else")
     assert [record.getMessage() for record in caplog.records] == ["Something else"]
+
+
+def test_that_it_is_back_is_heard_whatever_the_operator_wants_to_read(caplog):
+    DRIVER.setLevel(logging.ERROR)
+    log = driver_log.DriverLog(lambda _what: None)
+    log.install()
+    try:
+        DRIVER.error(AWAY, {"id": "x", "host": "127.0.0.1:5672", "err": "refused"})
+        assert log.away
+        DRIVER.info("Something else")
+        DRIVER.warning("Something else")
+        DRIVER.info("[%s] Reconnected to AMQP server on %s", "x", "y")
+        assert not log.away
+        assert "Something else" not in caplog.text
+    finally:
+        log.remove()
+        assert DRIVER.level == logging.ERROR
+        DRIVER.setLevel(logging.NOTSET)

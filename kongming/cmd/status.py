@@ -1,0 +1,73 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""kongming-status: tells what is wrong on this host before a user finds out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import logging
+import sys
+from typing import Any
+
+from oslo_config import cfg
+from oslo_upgradecheck import upgradecheck
+
+from kongming import conf as kongming_conf
+from kongming.status import broker, cgroup, configuration, hypervisor, nova, queues, state
+from kongming.status.finding import Check, run
+
+NAME = "kongming-status"
+
+_UNEXPECTED = 255
+
+_CHECKS: tuple[tuple[str, Check], ...] = (
+    ("Configuration", configuration.check),
+    ("State path", state.check),
+    ("libvirt", hypervisor.check),
+    ("Control groups", cgroup.check),
+    ("Message broker", broker.check),
+    ("Nova's notifications", nova.check),
+    ("Limits of queues", queues.check),
+)
+
+
+class UpgradeCommands(upgradecheck.UpgradeCommands):
+    """The checks, in the order of what depends on what."""
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        def runner(check: Check) -> Callable[[Any], upgradecheck.Result]:
+            return lambda _self: run(check, conf)
+
+        self._upgrade_checks = tuple((name, runner(check)) for name, check in _CHECKS)
+
+
+def main() -> int:
+    """Check; give 0, 1 after a warning, 2 after a failure, 255 if it can't be checked."""
+    # What libraries log is none of the answer, and may hold credentials.
+    logging.getLogger().addHandler(logging.NullHandler())
+    conf = cfg.ConfigOpts()
+    kongming_conf.set_library_defaults()
+    kongming_conf.register_opts(conf)
+    try:
+        return int(upgradecheck.main(conf, "kongming", UpgradeCommands(conf), sys.argv[1:]))
+    except cfg.ConfigFileParseError as error:
+        # Its text quotes the line, which may hold a password.
+        said = f"{error.config_file} is no configuration file"
+    except cfg.Error as error:
+        said = " ".join(str(error).split())
+    print(f"{NAME}: {said}", file=sys.stderr)  # noqa: T201
+    return _UNEXPECTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

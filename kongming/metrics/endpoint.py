@@ -1,0 +1,109 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Answers Prometheus over HTTP, from a registry of our own.
+
+Importing this imports prometheus_client and an HTTP server: only who serves
+metrics should.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from http.server import ThreadingHTTPServer
+import logging
+import socket
+import socketserver
+import sys
+import threading
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector
+from prometheus_client.core import InfoMetricFamily
+from prometheus_client.exposition import MetricsHandler
+from prometheus_client.registry import Collector
+
+from kongming import exception, version
+
+LOG = logging.getLogger(__name__)
+
+_CLIENT_TIMEOUT_S = 10.0
+
+
+class Endpoint:
+    """The port that Prometheus asks at.
+
+    :param collectors: what it answers, besides the process and the version.
+    """
+
+    def __init__(self, address: str, port: int, collectors: Iterable[Collector]) -> None:
+        """Take the port; nothing is answered yet.
+
+        :raises ConfigInvalid: if it can't be had.
+        """
+        registry = CollectorRegistry()
+        for collector in (_BuildCollector(), *collectors):
+            registry.register(collector)
+        # It holds the time of the start, too.
+        ProcessCollector(registry=registry)
+        try:
+            self._server = _server(address, port, registry)
+        except OSError as error:
+            raise exception.ConfigInvalid(
+                f"[metrics] listen_address {address}, listen_port {port}: "
+                f"{error.strerror or error}; choose an address of this host and a port that is "
+                "free, or set enabled to false"
+            ) from error
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="metrics", daemon=True
+        )
+
+    def start(self) -> None:
+        """Answer, in threads of their own; returns at once."""
+        self._thread.start()
+        LOG.info("Metrics for Prometheus at %s port %d", *self._server.server_address[:2])
+
+    def stop(self) -> None:
+        """Answer no more, and give the port free."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+        self._server.server_close()
+
+
+class _BuildCollector(Collector):
+    def collect(self) -> Iterator[Metric]:
+        yield InfoMetricFamily(
+            "kongming_build", "The version that runs.", {"version": version.release()}
+        )
+
+
+class _Server(ThreadingHTTPServer):
+    def __init__(self, family: int, where: Any, handler: type[MetricsHandler]) -> None:
+        self.address_family = family
+        super().__init__(where, handler)
+
+    def server_bind(self) -> None:
+        # HTTPServer's own would ask a name server who we are, and wait for it.
+        socketserver.TCPServer.server_bind(self)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        error = sys.exception()
+        if isinstance(error, OSError):
+            LOG.debug("A scrape from %s was broken off: %s", client_address, error)
+        else:
+            LOG.error("A fault of Kongming", exc_info=error)
+
+
+def _server(address: str, port: int, registry: CollectorRegistry) -> _Server:
+    family, *_, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+    handler = type("Handler", (MetricsHandler.factory(registry),), {"timeout": _CLIENT_TIMEOUT_S})
+    return _Server(family, where, handler)

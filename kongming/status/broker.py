@@ -1,0 +1,163 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Does RabbitMQ let us in, and does Nova publish there?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import ssl
+from typing import Any
+
+import amqp
+from oslo_config import cfg
+import oslo_messaging
+from oslo_upgradecheck.upgradecheck import Result
+from oslo_utils import netutils
+
+from kongming.status.finding import bad, doubtful, good
+
+_TIMEOUT_S = 8.0
+_RABBIT = ("rabbit", "kombu+rabbit", "amqp", "kombu+amqp")
+_OPTION = "[oslo_messaging_notifications] transport_url"
+
+
+def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
+    """Try each host of the transport URL, and look for Nova's exchange."""
+    url = parse_url(conf)
+    if url is None:
+        yield bad(
+            f"{_OPTION} can't be used: write it as rabbit://user:password@host:5672/, with "
+            "%-escapes in the password"
+        )
+    elif url.transport not in _RABBIT:
+        yield doubtful(f"not checked: {_OPTION} leads to {url.transport}, not to RabbitMQ")
+    elif not url.hosts:
+        yield bad(f"{_OPTION} names no host: set it to that of nova.conf")
+    else:
+        yield from _try_all(conf, url)
+
+
+def parse_url(conf: cfg.ConfigOpts) -> oslo_messaging.TransportURL | None:
+    """Give the transport URL as the service would use it; None if it can't be."""
+    try:
+        # Registers the driver's options, too.
+        oslo_messaging.get_notification_transport(conf)
+        return oslo_messaging.TransportURL.parse(
+            conf, conf.oslo_messaging_notifications.transport_url
+        )
+    except cfg.Error:
+        raise
+    except Exception:  # noqa: BLE001
+        # What the libraries raise quotes the URL, with its password.
+        return None
+
+
+def _try_all(conf: cfg.ConfigOpts, url: oslo_messaging.TransportURL) -> Iterator[Result]:
+    timeout = _TIMEOUT_S / len(url.hosts)
+    refused = []
+    looked = False
+    for host in url.hosts:
+        with contextlib.closing(_connection(conf, url, host, timeout)) as connection:
+            try:
+                connection.connect()
+            except Exception as error:  # noqa: BLE001
+                # The AMQP library lets through whatever the network raises.
+                refused.append(f"{host.hostname}:{host.port} {_why(error)}")
+                continue
+            if not looked:
+                looked = True
+                yield good(f"{host.hostname}:{host.port} lets us in")
+                yield _exchange(conf, connection)
+    for why in refused:
+        yield doubtful(why) if looked else bad(why)
+
+
+def _connection(
+    conf: cfg.ConfigOpts, url: oslo_messaging.TransportURL, host: Any, timeout: float
+) -> Any:
+    options = conf.oslo_messaging_rabbit
+    # oslo.messaging and kombu would try more than once.
+    return amqp.Connection(
+        host=f"{netutils.escape_ipv6(host.hostname)}:{host.port or 5672}",
+        userid=host.username or "guest",
+        password=host.password or "guest",
+        virtual_host=url.virtual_host or "/",
+        login_method=options.rabbit_login_method,
+        ssl=_tls(options, host.hostname) if options.ssl else False,
+        connect_timeout=timeout,
+        read_timeout=timeout,
+        write_timeout=timeout,
+    )
+
+
+def _tls(options: Any, hostname: str) -> dict[str, Any] | bool:
+    """Give what oslo.messaging makes of its options, too."""
+    tls: dict[str, Any] = {}
+    if options.ssl_key_file:
+        tls["keyfile"] = options.ssl_key_file
+    if options.ssl_cert_file:
+        tls["certfile"] = options.ssl_cert_file
+    if options.ssl_ca_file:
+        tls |= {
+            "ca_certs": options.ssl_ca_file,
+            "cert_reqs": ssl.CERT_REQUIRED,
+            "server_hostname": hostname,
+        }
+    return tls or True
+
+
+def _exchange(conf: cfg.ConfigOpts, connection: Any) -> Result:
+    name = conf.notification_handler.exchange
+    options = conf.oslo_messaging_rabbit
+    durable = options.amqp_durable_queues or options.rabbit_quorum_queue
+    try:
+        connection.channel().exchange_declare(name, "topic", passive=True)
+        # As it is there, this makes nothing: it only compares.
+        connection.channel().exchange_declare(
+            name, "topic", durable=durable, auto_delete=options.amqp_auto_delete
+        )
+    except amqp.NotFound:
+        return doubtful(
+            f"there is no exchange {name}: Nova has never published to this virtual host; is it "
+            "that of nova.conf's transport_url, and is [notification_handler] exchange its "
+            "control_exchange?"
+        )
+    except amqp.PreconditionFailed:
+        return bad(
+            f"the exchange {name} was declared otherwise: [oslo_messaging_rabbit] "
+            "amqp_durable_queues and rabbit_quorum_queue must be as in nova.conf"
+        )
+    except amqp.AccessRefused:
+        return bad(
+            f"RabbitMQ does not let this user declare the exchange {name}: give the user the "
+            "permissions of the administration guide's chapter on RabbitMQ"
+        )
+    return good(f"the exchange {name} is there")
+
+
+def _why(error: Exception) -> str:
+    """Say what to do about a connection that did not come about."""
+    if isinstance(error, ssl.SSLError):
+        return (
+            f"fails at TLS ({error.reason or type(error).__name__}): check ssl, ssl_ca_file and "
+            "the port in [oslo_messaging_rabbit] and transport_url"
+        )
+    if isinstance(error, amqp.AccessRefused):
+        return f"refuses user or password: check both in {_OPTION}"
+    if isinstance(error, amqp.NotAllowed):
+        return f"refuses the virtual host: check it in {_OPTION}, and the user's permissions"
+    if isinstance(error, TimeoutError):
+        return "does not answer in time: check host and port, firewalls, and TLS on both sides"
+    reason = getattr(error, "strerror", None) or type(error).__name__
+    return f"can't be reached ({reason}): check that RabbitMQ runs, its host and port"

@@ -1,0 +1,143 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Does Nova say what we need to hear?
+
+Its own configuration tells, if we are told where that is; otherwise whether
+it was ever heard does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+import socket
+import sqlite3
+
+from oslo_config import cfg
+from oslo_upgradecheck.upgradecheck import Result
+
+from kongming.executor.request import Source
+from kongming.executor.store import FILE_NAME
+from kongming.status.finding import bad, doubtful, good
+from kongming.status.state import open_read_only
+
+_OPTIONS = {
+    None: [
+        cfg.StrOpt("host", default=socket.gethostname()),
+        cfg.StrOpt("control_exchange", default="nova"),
+    ],
+    "notifications": [
+        cfg.StrOpt("notification_format", default="unversioned"),
+        cfg.StrOpt("notify_on_state_change"),
+        cfg.ListOpt("versioned_notifications_topics", default=["versioned_notifications"]),
+    ],
+    "oslo_messaging_notifications": [cfg.MultiStrOpt("driver", default=[])],
+}
+_FORMATS = ("versioned", "both")
+_STATES = ("vm_state", "vm_and_task_state")
+_DRIVERS = ("messaging", "messagingv2")
+
+
+def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
+    """Read nova.conf; without it, look whether an event was ever seen."""
+    paths = conf.guard.nova_config_file
+    if not paths:
+        yield _heard(Path(conf.state_path) / FILE_NAME)
+        return
+    try:
+        nova = _read(paths)
+    except (cfg.Error, OSError, ValueError) as error:
+        # Its text may quote a line of nova.conf, with a password.
+        yield bad(
+            f"[guard] nova_config_file: {', '.join(paths)} can't be read "
+            f"({type(error).__name__}): check the paths, and that this user may read them"
+        )
+        return
+    findings = [*_emits(nova), *_leads_here(nova, conf)]
+    yield from findings or [good(f"{', '.join(paths)} has all that is needed on this node")]
+
+
+def _heard(path: Path) -> Result:
+    unknown = doubtful(
+        "not known whether Nova emits versioned notifications: set [guard] nova_config_file to "
+        "have nova.conf read, or set a kongming- key on an instance of this host"
+    )
+    if not path.exists():
+        return unknown
+    try:
+        with closing(open_read_only(path)) as db:
+            (seen,) = db.execute(
+                "SELECT exists (SELECT 1 FROM history WHERE source = ?1)"
+                " OR exists (SELECT 1 FROM request WHERE source = ?1)",
+                (Source.METADATA,),
+            ).fetchone()
+    except sqlite3.Error:
+        return unknown
+    return good("Nova's notifications have reached this host before") if seen else unknown
+
+
+def _emits(nova: cfg.ConfigOpts) -> Iterator[Result]:
+    options = nova.notifications
+    if options.notification_format not in _FORMATS:
+        yield bad(
+            "nova.conf: [notifications] notification_format is "
+            f"{options.notification_format}: set it to versioned or both, on every node of Nova"
+        )
+    if not set(_DRIVERS) & set(nova.oslo_messaging_notifications.driver):
+        yield bad(
+            "nova.conf: [oslo_messaging_notifications] driver is not set, so Nova sends nothing: "
+            "set it to messagingv2, on every node of Nova"
+        )
+    if options.notify_on_state_change not in _STATES:
+        yield doubtful(
+            "nova.conf: [notifications] notify_on_state_change is not set: where it is so on the "
+            "nodes of nova-api, metadata edits of running instances are not announced; set it to "
+            "vm_state"
+        )
+
+
+def _leads_here(nova: cfg.ConfigOpts, conf: cfg.ConfigOpts) -> Iterator[Result]:
+    ours = conf.notification_handler
+    if nova.host != conf.host:
+        yield bad(
+            f"nova.conf: [DEFAULT] host is {nova.host}, here it is {conf.host}: they must be "
+            "equal, or every event is taken for another host's"
+        )
+    if nova.control_exchange != ours.exchange:
+        yield bad(
+            f"nova.conf: [DEFAULT] control_exchange is {nova.control_exchange}: set "
+            f"[notification_handler] exchange, which is {ours.exchange}, to that"
+        )
+    theirs = nova.notifications.versioned_notifications_topics
+    if not set(theirs) & set(ours.topics):
+        yield bad(
+            "nova.conf: [notifications] versioned_notifications_topics is "
+            f"{', '.join(theirs)}: [notification_handler] topics has none of these"
+        )
+
+
+def _read(paths: list[str]) -> cfg.ConfigOpts:
+    """Read as Nova would: files and folders in their order, the last one wins."""
+    arguments = []
+    for path in paths:
+        folder = Path(path).is_dir()
+        if folder:
+            # oslo.config takes a folder that it may not enter for an empty one.
+            next(Path(path).iterdir(), None)
+        arguments.append(f"--config-{'dir' if folder else 'file'}={path}")
+    nova = cfg.ConfigOpts()
+    for group, options in _OPTIONS.items():
+        nova.register_opts(options, group=group)
+    nova(arguments, default_config_files=[], default_config_dirs=[], use_env=False)
+    return nova

@@ -1,0 +1,306 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""kongming-status, with a real RabbitMQ and a real libvirtd."""
+
+import json
+from pathlib import Path
+import socket
+import subprocess
+import sys
+import uuid
+
+import certifi
+import pytest
+
+from kongming.executor.store import FILE_NAME
+from kongming.tests.integration.conftest import KEY
+from kongming.tests.testbed.broker import Broker
+from kongming.tests.testbed.process import wait_until
+
+COMMAND = Path(sys.executable).with_name("kongming-status")
+USER, PASSWORD = "watcher", "top%secret@x"
+QUOTED = "top%25secret%40x"
+
+SUCCESS, WARNING, FAILURE, UNEXPECTED = 0, 1, 2, 255
+
+
+class Status:
+    """One run of the command: its exit status, and each check's result and details."""
+
+    def __init__(self, conf, *arguments):
+        ended = subprocess.run(
+            [COMMAND, "--config-file", conf, "upgrade", "check", *arguments, "--json"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        self.code = ended.returncode
+        self.errors = ended.stderr
+        said = json.loads(ended.stdout) if ended.stdout else {"checks": []}
+        self.results = {check["check"]: check["result"] for check in said["checks"]}
+        self.details = {check["check"]: check["details"] for check in said["checks"]}
+        for secret in ("secret", "guest:guest"):
+            assert secret not in ended.stdout + ended.stderr
+
+    def only(self, name):
+        """Give the details of the one check that is not a success."""
+        assert [check for check, result in self.results.items() if result] == [name], self.details
+        return self.details[name]
+
+
+@pytest.fixture
+def heard(cloud):
+    """A service that has heard an event, and has ended."""
+    with cloud.daemon() as daemon:
+        marker = str(uuid.uuid4())
+        cloud.nova.publish(marker, daemon.host, {KEY: "0"})
+        wait_until(lambda: daemon.record(marker), 30, "the event was handled")
+    return daemon
+
+
+def replaced(daemon, *pairs):
+    """Write another kongming.conf beside the service's, and give its path."""
+    text = daemon.conf.read_text()
+    for old, new in pairs:
+        assert old in text
+        text = text.replace(old, new)
+    path = daemon.conf.with_name("other.conf")
+    path.write_text(text)
+    return path
+
+
+def test_all_is_well(heard):
+    status = Status(heard.conf)
+    assert status.code == SUCCESS, status.details
+    assert not status.errors
+    assert len(status.results) == 7
+
+
+def test_a_table_is_what_people_get(heard):
+    shown = subprocess.run(
+        [COMMAND, "--config-file", heard.conf, "upgrade", "check"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert shown.returncode == SUCCESS
+    assert "| Check: Message broker" in shown.stdout
+
+
+def test_nova_was_never_heard(cloud, tmp_path):
+    daemon = cloud.daemon()
+    status = Status(daemon.conf)
+    assert status.code == WARNING
+    assert "there is no exchange" in status.details["Message broker"]
+    assert "not known whether Nova" in status.details["Nova's notifications"]
+    assert not daemon.state_path.exists()
+
+
+def test_another_exchange(cloud, heard):
+    conf = replaced(heard, (f"exchange = {cloud.exchange}\n", "exchange = nowhere\n"))
+    status = Status(conf)
+    assert status.code == WARNING
+    assert "there is no exchange nowhere" in status.only("Message broker")
+
+
+def test_another_durability(heard):
+    conf = replaced(
+        heard, ("[libvirt]", "[oslo_messaging_rabbit]\namqp_durable_queues = true\n[libvirt]")
+    )
+    status = Status(conf)
+    assert status.code == FAILURE
+    assert "was declared otherwise" in status.only("Message broker")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("guest:guest", "guest:topsecret", "refuses user or password"),
+        ("/\n[notification_handler]", "/absent\n[notification_handler]", "virtual host"),
+    ],
+)
+def test_a_broker_that_does_not_let_us_in(heard, old, new, says):
+    status = Status(replaced(heard, (old, new)))
+    assert status.code == FAILURE
+    assert says in status.only("Message broker")
+
+
+def test_the_broker_is_away(cloud, heard):
+    cloud.broker.stop()
+    try:
+        status = Status(heard.conf)
+    finally:
+        cloud.broker.start()
+    assert status.code == FAILURE
+    assert "can't be reached (Connection refused)" in status.only("Message broker")
+
+
+def test_a_broker_that_says_nothing(heard, cloud):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        there = f":{silent.getsockname()[1]}/"
+        status = Status(replaced(heard, (f":{cloud.broker.port}/", there)))
+    assert status.code == FAILURE
+    assert "does not answer in time" in status.only("Message broker")
+
+
+def test_one_of_two_hosts_is_away(heard, cloud):
+    there = f"127.0.0.1:{cloud.broker.port}"
+    status = Status(replaced(heard, (f"@{there}", f"@{there},guest:guest@127.0.0.1:1")))
+    assert status.code == WARNING
+    details = status.only("Message broker")
+    assert "127.0.0.1:1 can't be reached" in details
+    assert f"{there} lets us in" in details
+
+
+def test_libvirtd_is_away(cloud, heard):
+    cloud.libvirtd.stop()
+    try:
+        status = Status(heard.conf)
+    finally:
+        cloud.libvirtd.start()
+    assert status.code == FAILURE
+    assert "does not answer" in status.only("libvirt")
+
+
+def test_libvirtd_hangs(cloud, heard):
+    cloud.libvirtd.pause()
+    try:
+        status = Status(heard.conf)
+    finally:
+        cloud.libvirtd.resume()
+    assert status.code == FAILURE
+    assert "did not answer within 8 s" in status.only("libvirt")
+
+
+def test_another_driver_of_libvirt(heard, cloud):
+    status = Status(replaced(heard, (cloud.libvirtd.uri, "test:///default")))
+    assert status.code == FAILURE
+    assert "leads to libvirt's driver TEST, not QEMU" in status.details["libvirt"]
+
+
+def test_a_damaged_database(heard):
+    path = heard.state_path / FILE_NAME
+    path.write_bytes(b"x" * path.stat().st_size)
+    status = Status(heard.conf)
+    assert status.code == FAILURE
+    assert "is damaged" in status.details["State path"]
+
+
+def test_a_state_path_that_can_not_be_used(heard):
+    conf = replaced(heard, (str(heard.state_path), str(heard.state_path / FILE_NAME)))
+    status = Status(conf)
+    assert status.code == FAILURE
+    assert "is no directory" in status.details["State path"]
+
+
+def test_rules_that_are_not_valid(heard):
+    status = Status(replaced(heard, ("[libvirt]", "[guard]\nallowed_cpus = 1-x\n[libvirt]")))
+    assert status.code == FAILURE
+    assert "[guard] allowed_cpus" in status.only("Configuration")
+
+
+def test_a_configuration_that_is_none(tmp_path):
+    conf = tmp_path / "kongming.conf"
+    conf.write_text("password is topsecret")
+    status = Status(conf)
+    assert status.code == UNEXPECTED
+    assert status.errors == f"kongming-status: {conf} is no configuration file\n"
+
+
+@pytest.fixture(scope="module")
+def managed(tmp_path_factory):
+    with Broker(tmp_path_factory.mktemp("managed"), tls=True, management=True) as broker:
+        broker.add_user(USER, PASSWORD)
+        yield broker
+
+
+@pytest.fixture
+def watched(cloud, managed):
+    """A kongming.conf for the broker with the management API, with TLS."""
+    url = f"rabbit://{USER}:{QUOTED}@localhost:{managed.tls_port}/"
+    daemon = cloud.daemon(
+        transport_url=url,
+        options=f"[oslo_messaging_rabbit]\nssl = true\nssl_ca_file = {managed.ca_file}\n[status]\n"
+        f"management_url = http://{USER}:{QUOTED}@127.0.0.1:{managed.management_port}\n",
+    )
+    daemon.name = f"{cloud.exchange}.{daemon.host}"
+    return daemon
+
+
+def limits(status):
+    return status.details["Limits of queues"]
+
+
+def test_queues_that_grow_without_limit(managed, watched):
+    assert f"there is no queue {watched.name}" in limits(Status(watched.conf))
+    with watched:
+        status = Status(watched.conf)
+        assert status.code == WARNING
+        assert "lets us in" in status.details["Message broker"]
+        assert f"no policy limits the queue {watched.name}" in limits(status)
+        managed.set_policy("ours", r"^nova-\d+\.", expires=600000)
+        wait_until(
+            lambda: f"the queue {watched.name} has a limit" in limits(Status(watched.conf)),
+            60,
+            "the policy is seen",
+        )
+
+
+def test_the_queue_that_nobody_reads(managed, watched):
+    plain = "versioned_notifications.info"
+    assert f"there is no queue {plain}" in limits(Status(watched.conf))
+    managed._control("eval", _declare(plain))
+    wait_until(
+        lambda: f"nobody reads the queue {plain}" in limits(Status(watched.conf)), 60, "it is seen"
+    )
+    managed.set_policy("undrained", r"\.info$", max_length=100)
+    wait_until(
+        lambda: f"the queue {plain} is read or has a limit" in limits(Status(watched.conf)),
+        60,
+        "the policy is seen",
+    )
+
+
+def _declare(name):
+    return (
+        f'{{new, _}} = rabbit_amqqueue:declare({{resource, <<"/">>, queue, <<"{name}">>}}, '
+        "false, false, [], none, <<>>), ok."
+    )
+
+
+def test_a_management_api_that_does_not_let_us_in(watched):
+    conf = replaced(watched, (f"http://{USER}:{QUOTED}", f"http://{USER}:topsecret"))
+    status = Status(conf)
+    assert status.code == FAILURE
+    assert "refuses user or password" in limits(status)
+
+
+def test_a_management_api_that_is_not_there(managed, watched):
+    conf = replaced(watched, (f"127.0.0.1:{managed.management_port}", "127.0.0.1:1"))
+    status = Status(conf)
+    assert status.code == FAILURE
+    assert "management API at http://127.0.0.1:1 can't be reached" in limits(status)
+
+
+def test_a_certificate_that_is_not_trusted(managed, watched):
+    conf = replaced(watched, (str(managed.ca_file), certifi.where()))
+    status = Status(conf)
+    assert status.code == FAILURE
+    assert "fails at TLS (CERTIFICATE_VERIFY_FAILED)" in status.details["Message broker"]
+
+
+def test_a_port_without_tls(managed, watched):
+    conf = replaced(watched, (f":{managed.tls_port}/", f":{managed.port}/"))
+    status = Status(conf)
+    assert status.code == FAILURE
+    assert "fails at TLS" in status.details["Message broker"]

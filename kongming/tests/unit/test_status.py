@@ -1,0 +1,358 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The checks of kongming-status, each on files of the test's own."""
+
+import os
+from pathlib import Path
+import sqlite3
+import tempfile
+import threading
+
+from oslo_config import cfg
+from oslo_upgradecheck.upgradecheck import Code
+import pytest
+
+from kongming import conf as kongming_conf
+from kongming import exception, metadata
+from kongming.executor.request import Request, Source
+from kongming.executor.store import FILE_NAME, SCHEMA_VERSION, Store
+from kongming.status import broker, cgroup, configuration, finding, nova, queues, state
+
+UUID = "5a6e9b1e-0000-4000-8000-000000000001"
+NOBODY = 65534
+NOVA = """
+[DEFAULT]
+host = compute-1
+transport_url = rabbit://nova:topsecret@10.0.0.1/
+[notifications]
+notification_format = both
+notify_on_state_change = vm_state
+[oslo_messaging_notifications]
+driver = messagingv2
+"""
+
+
+@pytest.fixture
+def configured(tmp_path):
+    """Give a function that reads a kongming.conf."""
+
+    def configured(text=""):
+        path = tmp_path / "kongming.conf"
+        path.write_text(f"[DEFAULT]\nhost = compute-1\nstate_path = {tmp_path}/state\n{text}")
+        conf = cfg.ConfigOpts()
+        kongming_conf.register_opts(conf)
+        conf([f"--config-file={path}"], project="kongming")
+        return conf
+
+    return configured
+
+
+@pytest.fixture
+def state_path(tmp_path):
+    path = tmp_path / "state"
+    path.mkdir()
+    return path
+
+
+def run(check, conf):
+    result = finding.run(check, conf)
+    return result.code, result.details
+
+
+def look(base):
+    result = finding.run(lambda _conf: cgroup.look(base), cfg.ConfigOpts())
+    return result.code, result.details
+
+
+def test_the_worst_finding_counts_and_comes_first():
+    found = (finding.good("a"), finding.bad("b"), finding.doubtful("c"))
+    assert run(lambda _conf: iter(found), None) == (Code.FAILURE, "b; c; a")
+
+
+def test_what_hangs_is_not_waited_for():
+    never = threading.Event()
+
+    def check(_conf):
+        yield finding.good("first")
+        never.wait()
+
+    result = finding.run(check, None, timeout=0.1)
+    never.set()
+    assert result.code is Code.FAILURE
+    assert result.details == "no answer within 0.1 s: find out what hangs; first"
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (exception.Failed("rabbit://u:topsecret@host: no"), "rabbit://***@host: no"),
+        (RuntimeError("topsecret"), "a fault of Kongming: please report this RuntimeError"),
+        (cfg.Error("topsecret"), "not checked: an option that this needs is not valid, see above"),
+    ],
+)
+def test_an_error_is_a_finding_without_credentials(error, says):
+    def check(_conf):
+        yield from ()
+        raise error
+
+    assert run(check, None) == (Code.FAILURE, says)
+
+
+def test_a_valid_configuration(configured):
+    assert run(configuration.check, configured())[0] is Code.SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[guard]\nreserved_cpus = 0-x", "[guard] reserved_cpus: item '0-x'"),
+        ("[executor]\nworkers = many", "[executor] workers: "),
+        ("[guard]\nnova_config_file = /absent", "/absent"),
+    ],
+)
+def test_an_option_that_is_not_valid_is_named(configured, text, says):
+    code, details = run(configuration.check, configured(text))
+    assert code is Code.FAILURE
+    assert says in details
+
+
+def test_no_configuration_file_is_doubtful():
+    conf = cfg.ConfigOpts()
+    kongming_conf.register_opts(conf)
+    conf([], default_config_files=[], default_config_dirs=[])
+    code, details = run(configuration.check, conf)
+    assert code is Code.WARNING
+    assert details.startswith("no kongming.conf was found")
+
+
+def listing(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_a_state_path_that_is_yet_to_be_made_is_not_made(configured, tmp_path):
+    code, details = run(state.check, configured())
+    assert code is Code.SUCCESS
+    assert "no database yet" in details
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_an_intact_database_is_left_as_it_is(configured, state_path, running):
+    store = Store(state_path)
+    if not running:
+        store.close()
+    before = listing(state_path)
+    code, details = run(state.check, configured())
+    assert code is Code.SUCCESS
+    assert "the database is intact" in details
+    assert listing(state_path).keys() == before.keys()
+    assert before[FILE_NAME] == listing(state_path)[FILE_NAME]
+    store.close()
+
+
+def test_a_database_of_another_version(configured, state_path):
+    path = state_path / FILE_NAME
+    Store(state_path).close()
+    for version, code, says in (
+        (SCHEMA_VERSION + 1, Code.FAILURE, "newer Kongming"),
+        (SCHEMA_VERSION - 1, Code.SUCCESS, f"becomes {SCHEMA_VERSION} when the service starts"),
+    ):
+        db = sqlite3.connect(path)
+        db.execute(f"PRAGMA user_version = {version}")
+        db.close()
+        found, details = run(state.check, configured())
+        assert found is code
+        assert says in details
+        db = sqlite3.connect(path)
+        assert db.execute("PRAGMA user_version").fetchone() == (version,)
+        db.close()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_damaged_database(configured, state_path, whole):
+    path = state_path / FILE_NAME
+    Store(state_path).close()
+    content = path.read_bytes()
+    path.write_bytes(b"x" * 5000 if whole else content[:4096] + b"\xff" * (len(content) - 4096))
+    code, details = run(state.check, configured())
+    assert code is Code.FAILURE
+    assert "is damaged" in details
+    assert "move the file away" in details
+
+
+def test_a_state_path_that_is_a_file(configured, tmp_path):
+    (tmp_path / "state").write_text("")
+    code, details = run(state.check, configured())
+    assert code is Code.FAILURE
+    assert f"{tmp_path}/state is no directory" in details
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize(
+    ("mode", "state_path", "says"),
+    [
+        (0o755, "", "is not writable by user nobody"),
+        (0o755, "state", "can't be made: "),
+        (0o700, "state", "Permission denied for user nobody"),
+    ],
+)
+def test_a_state_path_of_somebody_else(configured, mode, state_path, says):
+    conf = configured()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(mode)
+        conf.set_override("state_path", str(Path(folder, state_path)))
+        os.seteuid(NOBODY)
+        try:
+            code, details = run(state.check, conf)
+        finally:
+            os.seteuid(0)
+    assert code is Code.FAILURE
+    assert says in details
+
+
+def tree(base, **files):
+    for name, text in files.items():
+        path = base / name.replace("__", "/").replace("_dot_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def test_control_groups_of_version_1(tmp_path):
+    assert look(tmp_path)[0] is Code.FAILURE
+    tree(tmp_path, cpu__tasks="", memory__tasks="")
+    code, details = look(tmp_path)
+    assert code is Code.FAILURE
+    assert "does not offer cpuset" in details
+    tree(tmp_path, cpuset__tasks="")
+    assert look(tmp_path) == (Code.SUCCESS, "cpu and cpuset are there (cgroup v1)")
+
+
+def test_control_groups_of_version_1_that_are_mounted_together(tmp_path):
+    (tmp_path / "cpu,cpuacct").mkdir()
+    (tmp_path / "cpu,cpuacct/tasks").write_text("")
+    tree(tmp_path, cpuset__tasks="")
+    assert look(tmp_path)[0] is Code.SUCCESS
+
+
+def test_control_groups_of_version_2(tmp_path):
+    offered = tmp_path / "cgroup.controllers"
+    offered.write_text("io memory\n")
+    assert "does not offer cpu and cpuset" in look(tmp_path)[1]
+    offered.write_text("cpuset cpu io memory\n")
+    assert look(tmp_path) == (Code.SUCCESS, "cpu and cpuset are there (cgroup v2)")
+    guest = tmp_path / "machine.slice/machine-qemu\\x2d1.scope"
+    guest.mkdir(parents=True)
+    (guest / "cgroup.controllers").write_text("cpu\n")
+    code, details = look(tmp_path)
+    assert code is Code.WARNING
+    assert "a guest that runs has no controller cpuset" in details
+    (guest / "cgroup.controllers").write_text("cpuset cpu\n")
+    assert look(tmp_path)[0] is Code.SUCCESS
+
+
+def test_guests_elsewhere_have_control_groups_elsewhere(configured):
+    conf = configured("[libvirt]\nconnection_uri = test:///default")
+    assert run(cgroup.check, conf)[1].startswith("not checked")
+
+
+@pytest.fixture
+def with_nova(configured, tmp_path):
+    """Give a function that checks with a nova.conf."""
+
+    def with_nova(text, more=""):
+        path = tmp_path / "nova.conf"
+        path.write_text(text)
+        return run(nova.check, configured(f"{more}\n[guard]\nnova_config_file = {path}"))
+
+    return with_nova
+
+
+def test_a_nova_conf_that_has_all(with_nova):
+    assert with_nova(NOVA)[0] is Code.SUCCESS
+    assert with_nova(NOVA.replace("both", "versioned"))[0] is Code.SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "code", "says"),
+    [
+        ("notification_format = both", "", Code.FAILURE, "notification_format is unversioned"),
+        ("driver = messagingv2", "", Code.FAILURE, "driver is not set"),
+        ("driver = messagingv2", "driver = noop", Code.FAILURE, "driver is not set"),
+        ("notify_on_state_change = vm_state", "", Code.WARNING, "are not announced"),
+        ("host = compute-1", "host = compute-2", Code.FAILURE, "host is compute-2, here it is"),
+        ("host = compute-1", "host = compute-1\ncontrol_exchange = x", Code.FAILURE, "exchange"),
+        (
+            "[notifications]",
+            "[notifications]\nversioned_notifications_topics = x",
+            Code.FAILURE,
+            "versioned_notifications_topics is x",
+        ),
+    ],
+)
+def test_what_a_nova_conf_lacks(with_nova, here, there, code, says):
+    found, details = with_nova(NOVA.replace(here, there))
+    assert found is code
+    assert says in details
+    assert "topsecret" not in details
+
+
+def test_a_nova_conf_that_is_none(with_nova):
+    code, details = with_nova("topsecret is here")
+    assert code is Code.FAILURE
+    assert "can't be read" in details
+    assert "topsecret" not in details
+
+
+def test_without_nova_conf_what_was_heard_counts(configured, state_path):
+    assert run(nova.check, configured())[0] is Code.WARNING
+    store = Store(state_path)
+    asked = metadata.parse({"kongming-vcpu-pinning": "1"})
+    store.ask(UUID, Request(Source.OPERATOR, asked, "somebody", 1.5))
+    assert run(nova.check, configured())[0] is Code.WARNING
+    store.ask(UUID, Request(Source.METADATA, asked, "somebody", 1.5))
+    assert run(nova.check, configured())[0] is Code.SUCCESS
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "says"),
+    [
+        ("rabbit://u:topsecret@h:port/", Code.FAILURE, "can't be used"),
+        ("hare://u:topsecret@h/", Code.FAILURE, "can't be used"),
+        ("fake://", Code.WARNING, "leads to fake"),
+        ("rabbit://", Code.FAILURE, "names no host"),
+    ],
+)
+def test_a_transport_url_that_leads_nowhere(configured, url, code, says):
+    conf = configured(f"[oslo_messaging_notifications]\ntransport_url = {url}")
+    found, details = run(broker.check, conf)
+    assert found is code
+    assert says in details
+    assert "topsecret" not in details
+
+
+@pytest.mark.parametrize(
+    "url", ["host:15672", "ftp://u:topsecret@host", "http://host", "http://u:topsecret@host:port"]
+)
+def test_a_management_url_that_can_not_be_used(configured, url):
+    conf = configured(f"[status]\nmanagement_url = {url}")
+    code, details = run(queues.check, conf)
+    assert code is Code.FAILURE
+    assert "can't be used" in details
+    assert "topsecret" not in details
+
+
+def test_queues_are_looked_at_only_if_asked_for(configured):
+    code, details = run(queues.check, configured())
+    assert code is Code.SUCCESS
+    assert details.startswith("not checked: set [status] management_url")
