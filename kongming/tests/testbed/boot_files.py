@@ -33,7 +33,7 @@ from kongming.tests.testbed.process import find_program
 KERNEL_PACKAGE = "linux-image-amd64"
 BUSYBOX_PACKAGE = "busybox-static"
 # What Debian doesn't build into its kernel, of what virtual_host_init.sh needs.
-MODULES = ("virtio_pci", "virtio_console", "virtio_rng", "9pnet_virtio", "9p", "overlay")
+MODULES = ("virtio_pci", "virtio_console", "virtio_rng", "virtio_net", "9pnet_virtio", "9p", "overlay")
 
 DEPENDENCIES = re.compile(rb"\0depends=([^\0]*)\0")
 FOLDER_MODE = 0o040755
@@ -58,12 +58,16 @@ class BootFiles:
     def kernel(self) -> Path:
         return self.folder / "vmlinuz"
 
+    @property
+    def busybox(self) -> Path:
+        return self.folder / "busybox"
+
     def initramfs(self, files: Mapping[str, bytes]) -> bytes:
         """An archive for the kernel, with busybox, the modules and the given files.
 
         The modules are in /modules, in the order of their names. All files may be run.
         """
-        packed = {"bin/busybox": (self.folder / "busybox").read_bytes(), **files}
+        packed = {"bin/busybox": self.busybox.read_bytes(), **files}
         for module in sorted((self.folder / "modules").iterdir()):
             packed[f"modules/{module.name}"] = module.read_bytes()
         folders = {str(parent) for name in packed for parent in Path(name).parents} - {"."}

@@ -87,6 +87,7 @@ def domain_xml(
     project_id: str = PROJECT_ID,
     nova_numa: bool = False,
     single_threaded: bool = False,
+    allocated: bool = False,
 ) -> str:
     """The definition of a guest.
 
@@ -96,6 +97,8 @@ def domain_xml(
     :param nova_numa: with a NUMA topology, as Nova writes it, on node 0
     :param single_threaded: one thread runs all vCPUs, which libvirt can't pin then;
         takes two vCPUs or more
+    :param allocated: the host gives it all its memory at the start; else it has next
+        to none, as it never writes to any
     """
     domain = ET.Element("domain", type="qemu")
     _add(domain, "name", name)
@@ -104,6 +107,8 @@ def domain_xml(
         metadata = _add(domain, "metadata")
         metadata.append(_nova_instance(name, vcpus, memory_mib, project_id))
     _add(domain, "memory", memory_mib, unit="MiB")
+    if allocated:
+        _add(_add(domain, "memoryBacking"), "allocation", mode="immediate")
     count = _add(domain, "vcpu", max_vcpus or vcpus, placement="static", current=str(vcpus))
     if cpuset is not None:
         count.set("cpuset", cpuset)

@@ -34,7 +34,7 @@ def vcpu_threads(instance_uuid: str) -> dict[int, int]:
     :raises LookupError: no QEMU process runs this guest
     """
     threads = {}
-    for task in (_process(instance_uuid) / "task").iterdir():
+    for task in (process_folder(instance_uuid) / "task").iterdir():
         vcpu = VCPU_THREAD.fullmatch((task / "comm").read_text().rstrip("\n"))
         if vcpu:
             threads[int(vcpu.group(1))] = int(task.name)
@@ -55,7 +55,7 @@ def affinity(thread: int) -> frozenset[int]:
     for line in (PROC / str(thread) / "status").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == "Cpus_allowed_list":
-            return _cpus(value)
+            return cpu_list(value)
     raise LookupError(f"the kernel does not tell the affinity of thread {thread}")
 
 
@@ -65,19 +65,23 @@ def set_affinity(thread: int, cpus: Iterable[int]) -> None:
 
 
 def online_cpus() -> frozenset[int]:
-    return _cpus(ONLINE.read_text())
+    return cpu_list(ONLINE.read_text())
 
 
 def is_running(instance_uuid: str) -> bool:
     """Whether a QEMU process runs this guest."""
     try:
-        _process(instance_uuid)
+        process_folder(instance_uuid)
     except LookupError:
         return False
     return True
 
 
-def _process(instance_uuid: str) -> Path:
+def process_folder(instance_uuid: str) -> Path:
+    """Where /proc tells of a guest's QEMU process.
+
+    :raises LookupError: no QEMU process runs this guest
+    """
     for folder in PROC.glob("[0-9]*"):
         try:
             arguments = (folder / "cmdline").read_text(errors="replace").split("\0")
@@ -89,7 +93,8 @@ def _process(instance_uuid: str) -> Path:
     raise LookupError(f"no QEMU process runs instance {instance_uuid}: is the guest running?")
 
 
-def _cpus(written: str) -> frozenset[int]:
+def cpu_list(written: str) -> frozenset[int]:
+    """The CPUs of a list as the kernel writes it."""
     cpus: set[int] = set()
     for item in written.strip().split(","):
         first, _, last = item.partition("-")

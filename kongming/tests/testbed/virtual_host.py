@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 import json
 import os
 from pathlib import Path
@@ -32,47 +33,74 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any
+from typing import Any, Self
 
 from kongming.tests.testbed.boot_files import BootFiles, cache_folder
 from kongming.tests.testbed.process import Process, Service, find_program
 from kongming.tests.testbed.qemu import EMULATOR
 
-CPUS = 8
-MEMORY_MIB = 3072
 CGROUPS = ("v2", "v1")
 BOOT_TIMEOUT = 300
 HERE = Path(__file__).parent
+# Of its own: what others left in the machine's is none of its business.
+TMPDIR = "/var/tmp/virtual-host"
 PORT = Path("/dev/vport0p1")
+# Those of QEMU's own little network.
+ADDRESS = "10.0.2.15"
+SERVER = ("10.0.2.100", 5672)
 # numa_balancing: nobody but us is to move memory. panic: the host ends with its first process.
 KERNEL_OPTIONS = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr numa_balancing=disable"
+COMMAND_LINE = Path("/proc/cmdline")
+SHAPE_OPTION = "kongming.shape="
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a virtual host is asked to be like.
+
+    :param cgroup: which version of the control groups it has, "v2" or "v1"
+    :param memory_mib: of all nodes together; CPUs and memory are shared out evenly
+    """
+
+    nodes: int = 2
+    cgroup: str = "v2"
+    cpus: int = 8
+    memory_mib: int = 3072
+
+    def __post_init__(self) -> None:
+        if self.cgroup not in CGROUPS:
+            raise ValueError(f"no such version of the control groups: {self.cgroup}")
+        if self.cpus % self.nodes or self.memory_mib % self.nodes:
+            raise ValueError(f"{self.nodes} nodes can't have the same share of all: {self}")
+
+    @classmethod
+    def of_this_host(cls) -> Self | None:
+        """That of the virtual host that we run in; None elsewhere."""
+        for option in COMMAND_LINE.read_text().split():
+            if option.startswith(SHAPE_OPTION):
+                return cls(**json.loads(option.removeprefix(SHAPE_OPTION).replace("'", '"')))
+        return None
+
+    @property
+    def kernel_option(self) -> str:
+        """How the host is told: the kernel keeps what it doesn't know."""
+        written = json.dumps(asdict(self), separators=(",", ":"))
+        # The kernel takes a double quote for itself.
+        return SHAPE_OPTION + written.replace('"', "'")
 
 
 class VirtualHost(Service):
     """A host that is booted by entering its context; a context manager.
 
     :param root: an existing folder: its log is there, and the folder `share`
-    :param cgroup: which version of the control groups it has, "v2" or "v1"
+    :param reaches: a port of the machine's loopback interface, the one thing that the
+        host reaches: it is at `SERVER` there
     """
 
-    def __init__(
-        self,
-        root: Path,
-        *,
-        nodes: int = 2,
-        cgroup: str = "v2",
-        cpus: int = CPUS,
-        memory_mib: int = MEMORY_MIB,
-    ) -> None:
-        if cgroup not in CGROUPS:
-            raise ValueError(f"no such version of the control groups: {cgroup}")
-        if cpus % nodes or memory_mib % nodes:
-            raise ValueError(f"{cpus} CPUs and {memory_mib} MiB can't be shared by {nodes} nodes")
-        self.nodes = nodes
-        self.cgroup = cgroup
-        self.cpus = cpus
-        self.memory_mib = memory_mib
-        #: The folder that it can write to, which has the same path on the host.
+    def __init__(self, root: Path, shape: Shape, *, reaches: int | None = None) -> None:
+        self.shape = shape
+        self._reaches = reaches
+        #: The one folder that the host can change; it has the same path there.
         self.share = root.resolve() / "share"
         self._boot = BootFiles(cache_folder())
         self._initramfs = root / "initramfs"
@@ -122,7 +150,7 @@ class VirtualHost(Service):
         request = {
             "command": list(command),
             "cwd": str(cwd or Path.cwd()),
-            "env": {**os.environ, "HOME": "/root", **(env or {})},
+            "env": {**os.environ, "HOME": "/root", "TMPDIR": TMPDIR, **(env or {})},
         }
         self._agent.settimeout(timeout)
         self._agent.sendall(json.dumps(request).encode() + b"\n")
@@ -155,7 +183,13 @@ class VirtualHost(Service):
 
     def _own_files(self) -> dict[str, bytes]:
         agent = [sys.executable, "-IS", str(HERE / "virtual_host_agent.py"), str(PORT)]
-        settings = {"CGROUP": self.cgroup, "SHARE": str(self.share), "AGENT": shlex.join(agent)}
+        settings = {
+            "ADDRESS": ADDRESS,
+            "AGENT": shlex.join(agent),
+            "CGROUP": self.shape.cgroup,
+            "SHARE": str(self.share),
+            "TMPDIR": TMPDIR,
+        }
         lines = [f"{name}={shlex.quote(value)}\n" for name, value in settings.items()]
         return {
             "init": (HERE / "virtual_host_init.sh").read_bytes(),
@@ -163,7 +197,8 @@ class VirtualHost(Service):
         }
 
     def _command(self, agent: Path) -> list[str]:
-        per_node = self.cpus // self.nodes
+        shape = self.shape
+        per_node = shape.cpus // shape.nodes
         command = [
             # Whatever becomes of us, it doesn't outlive us.
             *(find_program("setpriv", "util-linux"), "--pdeathsig", "KILL"),
@@ -171,23 +206,33 @@ class VirtualHost(Service):
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
             *("-machine", "q35,usb=off,vmport=off,smbus=off,sata=off"),
             *("-accel", "tcg,thread=multi,tb-size=512", "-cpu", "qemu64"),
-            *("-smp", f"{self.cpus},sockets={self.nodes},cores={per_node},threads=1"),
-            *("-m", f"{self.memory_mib}M"),
+            *("-smp", f"{shape.cpus},sockets={shape.nodes},cores={per_node},threads=1"),
+            *("-m", f"{shape.memory_mib}M"),
             *("-kernel", str(self._boot.kernel), "-initrd", str(self._initramfs)),
-            *("-append", KERNEL_OPTIONS, "-serial", "stdio"),
+            *("-append", f"{KERNEL_OPTIONS} {shape.kernel_option}"),
+            *( "-serial", "stdio"),
             *("-chardev", f"socket,id=agent,path={agent},server=on,wait=off"),
             *("-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent"),
             *("-device", "virtio-rng-pci"),
+            *("-netdev", self._network(), "-device", "virtio-net-pci,netdev=net,romfile="),
             *_folder("machine", Path("/"), "readonly=on,multidevs=remap"),
             *_folder("share", self.share, "multidevs=remap"),
         ]
-        for node in range(self.nodes):
+        for node in range(shape.nodes):
             first = node * per_node
-            size = self.memory_mib // self.nodes
+            size = shape.memory_mib // shape.nodes
             command += ["-object", f"memory-backend-ram,id=memory{node},size={size}M"]
             cpus = f"cpus={first}-{first + per_node - 1}"
             command += ["-numa", f"node,nodeid={node},{cpus},memdev=memory{node}"]
         return command
+
+    def _network(self) -> str:
+        network = "user,id=net,restrict=on,ipv6=off"
+        if self._reaches is not None:
+            # Not QEMU's own way to forward, which makes one connection in all.
+            forward = shlex.join([str(self._boot.busybox), "nc", "127.0.0.1", str(self._reaches)])
+            network += f",guestfwd=tcp:{SERVER[0]}:{SERVER[1]}-cmd:{_quoted(forward)}"
+        return network
 
     def _end(self) -> None:
         self._qemu.kill()
@@ -201,10 +246,13 @@ class VirtualHost(Service):
 
 
 def _folder(tag: str, path: Path, options: str) -> list[str]:
-    # A comma in a value is written twice.
-    written = str(path).replace(",", ",,")
-    filesystem = f"local,id={tag},path={written},security_model=none,{options}"
+    filesystem = f"local,id={tag},path={_quoted(str(path))},security_model=none,{options}"
     return ["-fsdev", filesystem, "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
+
+
+def _quoted(value: str) -> str:
+    """A value as it is written among QEMU's options."""
+    return value.replace(",", ",,")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -216,7 +264,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("command", nargs="+", metavar="COMMAND")
     asked = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="kongming-") as root:
-        host = VirtualHost(Path(root), nodes=asked.nodes, cgroup=asked.cgroup)
+        host = VirtualHost(Path(root), Shape(asked.nodes, asked.cgroup))
         begin = time.monotonic()
         with host:
             print(f"booted in {time.monotonic() - begin:.1f} s", file=sys.stderr)

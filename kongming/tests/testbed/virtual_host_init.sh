@@ -1,7 +1,6 @@
 #!/bin/busybox sh
 # The first program of a virtual host: mounts the machine's own files, so that
 # what is installed on the machine is installed here, and lets the agent take over.
-# Called with what the kernel was not asked for itself: see VirtualHost.
 #
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 set -e
@@ -15,6 +14,7 @@ for module in /modules/*; do
     insmod "$module"
 done
 
+# ADDRESS, AGENT, CGROUP, SHARE and TMPDIR, as VirtualHost chose them.
 . /settings
 
 plan9=trans=virtio,version=9p2000.L,msize=507904
@@ -28,7 +28,7 @@ mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs -o mode=755 tmpfs /root/run
-mkdir /root/run/lock
+mkdir -p /root/run/lock "/root$TMPDIR"
 mount -t 9p -o "$plan9,cache=none" share "/root$SHARE"
 
 case $CGROUP in
@@ -48,6 +48,7 @@ v1)
 esac
 
 ifconfig lo 127.0.0.1 up
+ifconfig eth0 "$ADDRESS" up
 hostname virtual-host
 mount -o move /proc /root/proc
 mount -o move /sys /root/sys
