@@ -33,7 +33,15 @@ from kongming.tests.testbed.process import find_program
 KERNEL_PACKAGE = "linux-image-amd64"
 BUSYBOX_PACKAGE = "busybox-static"
 # What Debian doesn't build into its kernel, of what virtual_host_init.sh needs.
-MODULES = ("virtio_pci", "virtio_console", "virtio_rng", "virtio_net", "9pnet_virtio", "9p", "overlay")
+MODULES = (
+    "virtio_pci",
+    "virtio_console",
+    "virtio_rng",
+    "virtio_net",
+    "9pnet_virtio",
+    "9p",
+    "overlay",
+)
 
 DEPENDENCIES = re.compile(rb"\0depends=([^\0]*)\0")
 FOLDER_MODE = 0o040755

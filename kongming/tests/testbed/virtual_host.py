@@ -210,7 +210,7 @@ class VirtualHost(Service):
             *("-m", f"{shape.memory_mib}M"),
             *("-kernel", str(self._boot.kernel), "-initrd", str(self._initramfs)),
             *("-append", f"{KERNEL_OPTIONS} {shape.kernel_option}"),
-            *( "-serial", "stdio"),
+            *("-serial", "stdio"),
             *("-chardev", f"socket,id=agent,path={agent},server=on,wait=off"),
             *("-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent"),
             *("-device", "virtio-rng-pci"),
