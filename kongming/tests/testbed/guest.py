@@ -88,8 +88,8 @@ def domain_xml(
     nova_numa: bool = False,
     single_threaded: bool = False,
     iothreads: int = 0,
-    populated: bool = False,
     numatune: str | None = None,
+    allocated: bool = False,
 ) -> str:
     """The definition of a guest.
 
@@ -100,8 +100,9 @@ def domain_xml(
     :param single_threaded: one thread runs all vCPUs, which libvirt can't pin then;
         takes two vCPUs or more
     :param iothreads: how many, numbered from 1
-    :param populated: all of its memory is there from the start, to be moved about
     :param numatune: the mode in which its memory is bound to node 0 from the start
+    :param allocated: the host gives it all its memory at the start; else it has next
+        to none, as it never writes to any
     """
     domain = ET.Element("domain", type="qemu")
     _add(domain, "name", name)
@@ -110,13 +111,13 @@ def domain_xml(
         metadata = _add(domain, "metadata")
         metadata.append(_nova_instance(name, vcpus, memory_mib, project_id))
     _add(domain, "memory", memory_mib, unit="MiB")
+    if allocated:
+        _add(_add(domain, "memoryBacking"), "allocation", mode="immediate")
     count = _add(domain, "vcpu", max_vcpus or vcpus, placement="static", current=str(vcpus))
     if cpuset is not None:
         count.set("cpuset", cpuset)
     if iothreads:
         _add(domain, "iothreads", iothreads)
-    if populated:
-        _add(_add(domain, "memoryBacking"), "allocation", mode="immediate")
     if numatune is not None:
         _add(_add(domain, "numatune"), "memory", mode=numatune, nodeset="0")
     system = _add(domain, "os")

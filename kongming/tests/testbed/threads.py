@@ -17,7 +17,6 @@ It asks nobody but /proc, on purpose: libvirt's word is checked against it.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 import os
@@ -52,7 +51,7 @@ def emulator_thread(instance_uuid: str) -> int:
 
     :raises LookupError: no QEMU process runs this guest
     """
-    return int(_process(instance_uuid).name)
+    return int(process_folder(instance_uuid).name)
 
 
 def vcpu_quotas(instance_uuid: str) -> dict[int, tuple[int, int]]:
@@ -61,20 +60,6 @@ def vcpu_quotas(instance_uuid: str) -> dict[int, tuple[int, int]]:
     :raises LookupError: no QEMU process runs this guest
     """
     return {vcpu: _quota(thread) for vcpu, thread in vcpu_threads(instance_uuid).items()}
-
-
-def memory_kib(instance_uuid: str) -> dict[int, int]:
-    """QEMU's anonymous memory, which is the guest's above all, on each NUMA node.
-
-    :raises LookupError: no QEMU process runs this guest
-    """
-    nodes: Counter[int] = Counter()
-    for line in (_process(instance_uuid) / "numa_maps").read_text().splitlines():
-        fields = dict(field.split("=") for field in line.split() if field.count("=") == 1)
-        for name, pages in fields.items() if "anon" in fields else ():
-            if re.fullmatch(r"N\d+", name):
-                nodes[int(name[1:])] += int(pages) * int(fields["kernelpagesize_kB"])
-    return dict(nodes)
 
 
 def vcpu_affinity(instance_uuid: str) -> dict[int, frozenset[int]]:
@@ -91,7 +76,7 @@ def affinity(thread: int) -> frozenset[int]:
     for line in (PROC / str(thread) / "status").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == "Cpus_allowed_list":
-            return _cpus(value)
+            return cpu_list(value)
     raise LookupError(f"the kernel does not tell the affinity of thread {thread}")
 
 
@@ -101,13 +86,13 @@ def set_affinity(thread: int, cpus: Iterable[int]) -> None:
 
 
 def online_cpus() -> frozenset[int]:
-    return _cpus(ONLINE.read_text())
+    return cpu_list(ONLINE.read_text())
 
 
 def is_running(instance_uuid: str) -> bool:
     """Whether a QEMU process runs this guest."""
     try:
-        _process(instance_uuid)
+        process_folder(instance_uuid)
     except LookupError:
         return False
     return True
@@ -115,7 +100,7 @@ def is_running(instance_uuid: str) -> bool:
 
 def _threads(instance_uuid: str, name: re.Pattern[str]) -> dict[int, int]:
     threads = {}
-    for task in (_process(instance_uuid) / "task").iterdir():
+    for task in (process_folder(instance_uuid) / "task").iterdir():
         match = name.fullmatch((task / "comm").read_text().rstrip("\n"))
         if match:
             threads[int(match.group(1))] = int(task.name)
@@ -135,7 +120,11 @@ def _quota(thread: int) -> tuple[int, int]:
     raise LookupError(f"the kernel does not tell the CPU time of thread {thread}")
 
 
-def _process(instance_uuid: str) -> Path:
+def process_folder(instance_uuid: str) -> Path:
+    """Where /proc tells of a guest's QEMU process.
+
+    :raises LookupError: no QEMU process runs this guest
+    """
     for folder in PROC.glob("[0-9]*"):
         try:
             arguments = (folder / "cmdline").read_text(errors="replace").split("\0")
@@ -147,7 +136,8 @@ def _process(instance_uuid: str) -> Path:
     raise LookupError(f"no QEMU process runs instance {instance_uuid}: is the guest running?")
 
 
-def _cpus(written: str) -> frozenset[int]:
+def cpu_list(written: str) -> frozenset[int]:
+    """The CPUs of a list as the kernel writes it."""
     cpus: set[int] = set()
     for item in written.strip().split(","):
         first, _, last = item.partition("-")

@@ -1,0 +1,21 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The installed service on a host of several nodes. The broker is the machine's."""
+
+
+def test_pins_across_nodes(cloud, nodes):
+    across = {min(nodes[0]), max(nodes[max(nodes)])}
+    guest = cloud.guest(vcpus=2)
+    with cloud.daemon():
+        cloud.publish(guest, ",".join(map(str, across)))
+        guest.wait_affinity({0: across, 1: across})
