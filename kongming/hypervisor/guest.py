@@ -25,7 +25,7 @@ import libvirt
 
 from kongming import exception, target
 from kongming.cpuset import CpuSet
-from kongming.hypervisor import definition
+from kongming.hypervisor import cpuset_v1, definition
 from kongming.hypervisor.host import Host
 from kongming.hypervisor.own_changes import OwnChanges
 from kongming.hypervisor.process import QemuProcess, read
@@ -34,7 +34,8 @@ from kongming.target import NO_QUOTA, Aspect, Quota, Target, Value
 _LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
 # How libvirt writes and reads that there is no limit.
 _UNLIMITED = -1
-_LARGEST_QUOTA = 17592186044415
+# Any real quota is far below; libvirt's own word for none is not always the same.
+_NO_REAL_QUOTA_US = 10**12
 _NOT_RUNNING = -1
 
 
@@ -97,8 +98,7 @@ class Guest:
         reported, call = self._change(what, value)
         self._own_changes.expect(self._uuid, reported)
         try:
-            with self._translated(f"setting {what} to {value}"):
-                call()
+            self._call(call, what, value)
         except exception.KongmingError:
             self._own_changes.withdraw(self._uuid, reported)
             raise
@@ -108,6 +108,23 @@ class Guest:
                 "no effect: QEMU emulates them all in a single thread; run the guest with KVM, "
                 "or with multi-threaded emulation"
             )
+
+    def _call(self, call: Callable[[], object], what: Target, value: Value) -> None:
+        try:
+            with self._translated(f"setting {what} to {value}"):
+                call()
+        except exception.StepFailed:
+            if not self._is_too_narrow(what, value):
+                raise
+            with self._translated(f"setting {what} to {value}"):
+                call()
+
+    def _is_too_narrow(self, what: Target, value: Value) -> bool:
+        """Tell whether CPUs were missing above the guest, as after being offline."""
+        if self.host.cgroup != 1 or what.aspect not in target.CPU_ASPECTS:
+            return False
+        cpus = CpuSet(cast(CpuSet, value) & self.host.online)
+        return bool(read(self._process, lambda process: cpuset_v1.widen(process.pid, cpus)))
 
     def memory_kib(self) -> dict[int, int] | None:
         """Count the guest's memory on each NUMA node, in KiB; see QemuProcess.
@@ -175,7 +192,7 @@ class Guest:
         if "cpu_shares" in now:
             found[target.SHARES] = now["cpu_shares"]
         if "vcpu_quota" in now:
-            unlimited = now["vcpu_quota"] <= 0 or now["vcpu_quota"] >= _LARGEST_QUOTA
+            unlimited = now["vcpu_quota"] <= 0 or now["vcpu_quota"] >= _NO_REAL_QUOTA_US
             quota = Quota(now["vcpu_quota"], now["vcpu_period"])
             found[target.QUOTA] = NO_QUOTA if unlimited else quota
         return found
