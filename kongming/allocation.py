@@ -150,12 +150,6 @@ def _check_iothreads(pinning: Pinning, iothreads: CpuSet) -> None:
         )
 
 
-def _quota_to_json(quota: Quota) -> str | dict[str, int]:
-    if quota.quota_us is None:
-        return "none"
-    return {"quota_us": quota.quota_us, "period_us": quota.period_us}
-
-
 def _quota_from_json(value: str | Mapping[str, int]) -> Quota:
     return NO_QUOTA if isinstance(value, str) else Quota(value["quota_us"], value["period_us"])
 
@@ -166,5 +160,5 @@ _JSON: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "iothread_pinning": (Pinning.to_json, Pinning.from_json),
     "numa_nodes": (str, CpuSet.parse),
     "cpu_shares": (int, int),
-    "vcpu_quota": (_quota_to_json, _quota_from_json),
+    "vcpu_quota": (target.quota_to_json, _quota_from_json),
 }

@@ -69,6 +69,29 @@ def parse(metadata: Mapping[str, Any]) -> Allocation:
     return Allocation(**asked)
 
 
+def write(allocation: Allocation) -> dict[str, str]:
+    """Give the metadata that asks for an allocation: what :func:`parse` reads.
+
+    >>> write(parse({"kongming-vcpu-pinning": "0:5;1:5;2:6"}))
+    {'kongming-vcpu-pinning': '0-1:5;2:6'}
+    """
+    values = {key: getattr(allocation, field) for key, (field, _) in _PARSERS.items()}
+    return {key: _written(value) for key, value in values.items() if value is not None}
+
+
+def _written(value: Pinning | CpuSet | int | Quota) -> str:
+    if isinstance(value, Quota):
+        return "none" if value.quota_us is None else f"{value.quota_us}/{value.period_us}"
+    if not isinstance(value, Pinning):
+        return str(value)
+    if value.every is not None:
+        return str(value.every)
+    alike: dict[CpuSet, list[int]] = {}
+    for number, cpus in value.by_number:
+        alike.setdefault(cpus, []).append(number)
+    return ";".join(f"{CpuSet(numbers)}:{cpus}" for cpus, numbers in alike.items())
+
+
 def parse_vcpu_pinning(value: str) -> Pinning:
     """Read a cpuset for all vCPUs, or a map ``vcpus:cpuset;vcpus:cpuset``.
 

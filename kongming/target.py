@@ -18,9 +18,10 @@ that they can be compared whatever they are about.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 import enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kongming.cpuset import CpuSet
 
@@ -108,3 +109,35 @@ def vcpu(number: int) -> Target:
 def iothread(number: int) -> Target:
     """Give the target of one iothread."""
     return Target(Aspect.IOTHREAD, number)
+
+
+def to_json(values: Mapping[Target, Value]) -> dict[str, Any]:
+    """Give values as JSON, in the names and units of an allocation's JSON form."""
+    told: dict[str, Any] = {}
+    for (aspect, number), value in sorted(values.items()):
+        name = _JSON_NAMES[aspect]
+        written = quota_to_json(value) if isinstance(value, Quota) else value
+        if isinstance(written, CpuSet):
+            written = str(written)
+        if aspect in _NUMBERED:
+            told.setdefault(name, {})[str(number)] = written
+        else:
+            told[name] = written
+    return told
+
+
+def quota_to_json(quota: Quota) -> str | dict[str, int]:
+    """Give a quota as JSON: ``"none"``, or an object with both in µs."""
+    if quota.quota_us is None:
+        return "none"
+    return {"quota_us": quota.quota_us, "period_us": quota.period_us}
+
+
+_JSON_NAMES = {
+    Aspect.VCPU: "vcpu_pinning",
+    Aspect.EMULATOR: "emulator_pinning",
+    Aspect.IOTHREAD: "iothread_pinning",
+    Aspect.SHARES: "cpu_shares",
+    Aspect.QUOTA: "vcpu_quota",
+    Aspect.MEMORY: "numa_nodes",
+}

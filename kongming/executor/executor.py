@@ -19,14 +19,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-import fcntl
 import logging
 from pathlib import Path
 import threading
 import time
-from typing import IO
 
 from kongming import exception
+from kongming.executor import lock
 from kongming.executor.claims import Claims
 from kongming.executor.placer import Placer
 from kongming.executor.reconciler import Reconciler, Result, log_refusal
@@ -39,8 +38,6 @@ from kongming.executor.workqueue import WorkQueue
 from kongming.hypervisor.connection import Connection
 
 LOG = logging.getLogger(__name__)
-
-_LOCK_NAME = "executor.lock"
 
 # Who corrects a guest so often within so many seconds is up against somebody:
 # then the guest is left to them for as long.
@@ -74,7 +71,7 @@ class Executor:
         history_days: Callable[[], int],
         on_connect: Callable[[], None],
     ) -> None:
-        self._lock = _lock(state_path)
+        self._lock = lock.take(state_path)
         self._store = Store(state_path)
         self._queue = WorkQueue(retry_max)
         self._hypervisor = Connection(
@@ -231,25 +228,3 @@ class Executor:
             self._store_works = False
             LOG.error("Instance %s: %s; it will be tried again", instance_uuid, unavailable)
         return Result.AGAIN
-
-
-def _lock(state_path: Path) -> IO[str]:
-    """Keep a second executor away from the same state, until we end.
-
-    :raises StoreUnavailable: if there is one, or the directory is unusable.
-    """
-    try:
-        state_path.mkdir(mode=0o750, parents=True, exist_ok=True)
-        lock = (state_path / _LOCK_NAME).open("w")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise exception.StoreUnavailable(
-            f"another Kongming service runs on {state_path}: end it, or give this one a "
-            "[DEFAULT] state_path of its own"
-        ) from error
-    except OSError as error:
-        raise exception.StoreUnavailable(
-            f"{state_path}: {error.strerror}; make the directory, owned by the user that this "
-            "service runs as, or change [DEFAULT] state_path"
-        ) from error
-    return lock

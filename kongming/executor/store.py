@@ -241,6 +241,11 @@ class Store:
                 self._decide(db, instance_uuid, f"withdrawn by {asked_by}")
         return bool(known)
 
+    def release(self, instance_uuid: str, asked_by: str) -> None:
+        """Have a guest that nothing is known of go back to its baseline."""
+        with self._db.transaction(durable=True) as db:
+            self._decide(db, instance_uuid, f"released by {asked_by}")
+
     def report(
         self,
         record: Record,

@@ -84,19 +84,12 @@ class Connection:
         run_event_loop()
         self._thread.start()
 
-    def open(self) -> None:
-        """Connect now and once, without events: for tools that end soon.
+    def adopt(self, connection: Any) -> None:
+        """Use a connection that somebody else has opened, without events.
 
-        :raises HypervisorUnavailable: if libvirt does not answer.
+        For tools that look once and end.
         """
-        run_event_loop()
-        try:
-            self._connection = libvirt.open(self._uri)
-        except libvirt.libvirtError as error:
-            raise exception.HypervisorUnavailable(
-                f"libvirt at {self._uri} does not answer ({error.get_error_message()}): is "
-                "libvirtd running, and may this user connect to it?"
-            ) from error
+        self._connection = connection
 
     def stop(self) -> None:
         """Give up the connection; a libvirt that hangs is not waited for."""

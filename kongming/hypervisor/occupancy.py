@@ -23,6 +23,7 @@ from xml.etree import ElementTree as ET
 import libvirt
 
 from kongming.cpuset import CpuSet
+from kongming.hypervisor.definition import BASELINE_URI
 
 # Both 1.0 and 1.1 are in use; the element's presence is what counts.
 _NOVA = "{http://openstack.org/xmlns/libvirt/nova/"
@@ -39,6 +40,7 @@ class Occupant:
     :ivar cpuset: where vCPUs that are not pinned may run; None means anywhere.
     :ivar memory_nodes: the NUMA nodes that its memory is bound to; None if
         it is not bound.
+    :ivar touched: whether Kongming has changed it: it holds a baseline.
     """
 
     instance_uuid: str
@@ -48,6 +50,7 @@ class Occupant:
     pins: Mapping[int, CpuSet] = field(default_factory=dict)
     cpuset: CpuSet | None = None
     memory_nodes: CpuSet | None = None
+    touched: bool = False
 
     @property
     def floating(self) -> bool:
@@ -148,6 +151,7 @@ def _occupant(root: ET.Element) -> Occupant:
         },
         cpuset=_cpuset(root.find("vcpu"), "cpuset"),
         memory_nodes=_cpuset(root.find("numatune/memory"), "nodeset"),
+        touched=root.find(f"metadata/{{{BASELINE_URI}}}baseline") is not None,
     )
 
 

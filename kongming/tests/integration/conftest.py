@@ -83,6 +83,10 @@ class Guest:
         online = threads.online_cpus()
         self.domain.pinVcpu(vcpu, tuple(number == cpu for number in range(max(online) + 1)))
 
+    def move_thread(self, vcpu, cpu):
+        """Move a vCPU's thread behind libvirt's back, as taskset does."""
+        threads.set_affinity(threads.vcpu_threads(self.uuid)[vcpu], [cpu])
+
     def wait_on(self, cpu):
         """Wait until all vCPUs may run on that one CPU only."""
         self.wait_affinity({vcpu: [cpu] for vcpu in self.affinity()})

@@ -109,11 +109,16 @@ class Daemon(Service):
         """Wait until it has logged a text so many times."""
         wait_until(lambda: self.log().count(text) >= times, timeout, f"{text!r} in the log")
 
+    def forget_store(self) -> None:
+        """Open the store anew at the next look: it was moved away."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
     def _end(self) -> None:
         self.stop()
         self._notified.close()
-        if self._store is not None:
-            self._store.close()
+        self.forget_store()
 
     def record(self, instance_uuid: str) -> Record | None:
         """Read what it keeps of an instance."""

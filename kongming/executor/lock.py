@@ -1,0 +1,60 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""One executor for each state path: the lock that it holds as long as it lives."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+from kongming import exception
+
+_NAME = "executor.lock"
+_LOCKS = Path("/proc/locks")
+
+
+def take(state_path: Path) -> IO[str]:
+    """Keep a second executor away from the same state, until the file is closed.
+
+    :raises StoreUnavailable: if there is one, or the directory is unusable.
+    """
+    try:
+        state_path.mkdir(mode=0o750, parents=True, exist_ok=True)
+        lock = (state_path / _NAME).open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise exception.StoreUnavailable(
+            f"another Kongming service runs on {state_path}: end it, or give this one a "
+            "[DEFAULT] state_path of its own"
+        ) from error
+    except OSError as error:
+        raise exception.StoreUnavailable(
+            f"{state_path}: {error.strerror}; make the directory, owned by the user that this "
+            "service runs as, or change [DEFAULT] state_path"
+        ) from error
+    return lock
+
+
+def is_taken(state_path: Path) -> bool:
+    """Tell whether an executor runs, without getting into the way of one that starts."""
+    try:
+        status = (state_path / _NAME).stat()
+    except OSError:
+        return False
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    held = f"{device}:{status.st_ino}"
+    return any(
+        held in line.split() and "FLOCK" in line for line in _LOCKS.read_text().splitlines()
+    )

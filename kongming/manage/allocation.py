@@ -1,0 +1,319 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""``kongming-manage allocation ...``: what is wanted for this host's instances."""
+
+from __future__ import annotations
+
+import abc
+import argparse
+from collections.abc import Iterable, Sequence
+import time
+from typing import Any
+
+from cliff.lister import Lister
+from cliff.show import ShowOne
+
+from kongming import exception
+from kongming.executor.plan import Plan
+from kongming.executor.request import Request, Source
+from kongming.executor.store import Record, Store
+from kongming.hypervisor.guest import Guest
+from kongming.manage import state, times
+from kongming.manage.columns import Asked, Memory, Requests, Values
+from kongming.target import QUOTA, SHARES, Target, Value
+
+#: The status of a guest that was placed once and that nothing is known of.
+UNCLAIMED = "unclaimed"
+
+_Table = tuple[Sequence[str], Iterable[Sequence[Any]]]
+_Fields = tuple[Sequence[str], Iterable[Any]]
+
+
+class AllocationList(Lister):
+    """List the instances of this host that anything is asked for.
+
+    Guests that Kongming placed and that nothing is known of any more are
+    "unclaimed": their placement stays until the instance's next event, or
+    until 'allocation unset'.
+    """
+
+    def take_action(self, parsed_args: argparse.Namespace) -> _Table:
+        with state.opened_store(self) as store:
+            records = store.records()
+        rows = [
+            (
+                record.instance_uuid,
+                str(record.status),
+                record.reason,
+                str(record.source),
+                Asked(record.asked),
+                times.written(record.changed_at),
+            )
+            for record in records
+        ]
+        known = {record.instance_uuid for record in records}
+        for instance_uuid in self._touched():
+            if instance_uuid not in known:
+                rows.append((instance_uuid, UNCLAIMED, "", "", Asked(None), ""))
+        return ("instance_uuid", "status", "reason", "source", "asked", "since"), rows
+
+    def _touched(self) -> list[str]:
+        try:
+            with state.hypervisor(self) as look:
+                return [guest.instance_uuid for guest in look.occupants() if guest.touched]
+        except exception.KongmingError as error:
+            self.app.LOG.warning("%s; unclaimed guests are not listed", error)
+            return []
+
+
+class _OfInstance:
+    """What commands about one instance have in common."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)  # type: ignore[misc]
+        parser.add_argument("instance_uuid", metavar="<instance>", type=state.instance_uuid)
+        return parser
+
+
+class AllocationShow(_OfInstance, ShowOne):
+    """Show what is asked for an instance, what came of it and what it has now."""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> _Fields:
+        with state.opened_store(self) as store:
+            record = _known(store, parsed_args.instance_uuid)
+            requests = store.requests(record.instance_uuid)
+        return self.dict2columns(
+            _told(record) | {"requests": Requests(requests)} | self._now(record)
+        )
+
+    def _now(self, record: Record) -> dict[str, Any]:
+        has: dict[Target, Value] | None = None
+        baseline: dict[Target, Value] | None = None
+        memory: dict[int, int] | None = None
+        try:
+            with state.hypervisor(self) as look:
+                guest = look.guest(record.instance_uuid)
+                has, baseline = _observed(guest)
+                memory = guest.memory_kib()
+        except exception.KongmingError as error:
+            self.app.LOG.warning("what the guest has now is not known: %s", error)
+        return {"baseline": Values(baseline), "has_now": Values(has), "memory_kib": Memory(memory)}
+
+
+class AllocationPlan(_OfInstance, Lister):
+    """Show what would be done to a running guest, and do nothing (dry run).
+
+    Without any option: for what is asked now. Ends with 1 if it would be
+    refused, and says why.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        state.add_allocation_options(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> _Table:
+        instance_uuid = parsed_args.instance_uuid
+        asked = state.asked(parsed_args)
+        accepted = False
+        if not asked:
+            with state.opened_store(self) as store:
+                record = _known(store, instance_uuid)
+            if record.asked is None:
+                raise exception.RequestInvalid(record.message)
+            asked, accepted = record.asked, record.asked == record.accepted
+        with state.hypervisor(self) as look:
+            placer = state.placer(self, look)
+            prospect = placer.look(asked, look.guest(instance_uuid), accepted=accepted)
+            overlap = placer.check_overlap(instance_uuid, prospect)
+        if overlap:
+            self.app.LOG.warning("%s", overlap)
+        if prospect.plan.offline:
+            offline = ", ".join(
+                f"CPU {cpus} of {what}" for what, cpus in prospect.plan.offline.items()
+            )
+            self.app.LOG.warning("offline now, and waited for: %s", offline)
+        return ("step", "target", "from", "to"), _steps(prospect.plan)
+
+
+class _Change(_OfInstance, ShowOne):
+    """A command that changes what is asked, and waits for what comes of it."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "--wait",
+            metavar="<seconds>",
+            type=float,
+            default=30.0,
+            help="How long to wait for the service to do it (default: 30); 0 means not at all.",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> _Fields:
+        instance_uuid = parsed_args.instance_uuid
+        with state.opened_store(self) as store:
+            self.change(store, instance_uuid, parsed_args)
+            record = store.get(instance_uuid)
+            if parsed_args.wait:
+                try:
+                    record = state.wait(self, store, instance_uuid, parsed_args.wait)
+                except state.ServiceAway as error:
+                    self.app.LOG.warning("%s", error)
+        if record is None:
+            return self.dict2columns({"instance_uuid": instance_uuid, "status": "released"})
+        if record.reason and record.status in ("refused", "failed"):
+            raise exception.KongmingError(f"{record.status} ({record.reason}): {record.message}")
+        return self.dict2columns(_told(record))
+
+    @abc.abstractmethod
+    def change(self, store: Store, instance_uuid: str, parsed: argparse.Namespace) -> None:
+        """Change what is asked."""
+
+
+class AllocationSet(_Change):
+    """Ask for an instance by hand.
+
+    It has the last word over the instance's metadata, until 'allocation
+    unset' or until the instance leaves this host.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        state.add_allocation_options(parser)
+        return parser
+
+    def change(self, store: Store, instance_uuid: str, parsed: argparse.Namespace) -> None:
+        asked = state.asked(parsed)
+        if not asked:
+            raise exception.RequestInvalid("nothing is asked: name at least one of the options")
+        request = Request(Source.OPERATOR, asked, state.operator(), time.time())
+        if not store.ask(instance_uuid, request):
+            # Asked already: then it is to be looked at again.
+            store.demand(instance_uuid)
+
+
+class AllocationUnset(_Change):
+    """Take back what was asked by hand: the instance's metadata counts again.
+
+    An unclaimed guest goes back to its baseline.
+    """
+
+    def change(self, store: Store, instance_uuid: str, parsed: argparse.Namespace) -> None:
+        if store.withdraw(instance_uuid, Source.OPERATOR, state.operator()):
+            return
+        if store.holds(instance_uuid):
+            raise exception.KongmingError(
+                f"nothing was asked by hand for instance {instance_uuid}: what is asked comes "
+                "from its metadata, remove the keys there"
+            )
+        with state.hypervisor(self) as look:
+            touched = {guest.instance_uuid for guest in look.occupants() if guest.touched}
+        if instance_uuid not in touched:
+            raise _unknown(instance_uuid)
+        store.release(instance_uuid, state.operator())
+
+
+class AllocationHistory(_OfInstance, Lister):
+    """Show what was asked for an instance, by whom, when, and what came of it."""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> _Table:
+        with state.opened_store(self) as store:
+            history = store.history(parsed_args.instance_uuid)
+        if not history:
+            raise _unknown(parsed_args.instance_uuid)
+        return ("when", "asked_by", "source", "asked", "status", "reason", "message"), [
+            (
+                times.written(change.changed_at),
+                change.asked_by,
+                str(change.source),
+                Asked(change.asked),
+                str(change.status),
+                change.reason,
+                change.message,
+            )
+            for change in history
+        ]
+
+
+class Reconcile(Lister):
+    """Have the service compare an instance, or all, with what is asked, now."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "instance_uuid", metavar="<instance>", nargs="?", type=state.instance_uuid
+        )
+        parser.add_argument(
+            "--wait",
+            metavar="<seconds>",
+            type=float,
+            default=60.0,
+            help="How long to wait for the service to do it (default: 60).",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> _Table:
+        one = parsed_args.instance_uuid
+        with state.opened_store(self) as store:
+            wanted = [one] if one else sorted(store.held())
+            for instance_uuid in wanted:
+                if not store.demand(instance_uuid):
+                    raise _unknown(instance_uuid)
+            records = [state.wait(self, store, each, parsed_args.wait) for each in wanted]
+        return ("instance_uuid", "status", "reason", "message"), [
+            (record.instance_uuid, str(record.status), record.reason, record.message)
+            for record in records
+            if record is not None
+        ]
+
+
+def _known(store: Store, instance_uuid: str) -> Record:
+    record = store.get(instance_uuid)
+    if record is None:
+        raise _unknown(instance_uuid)
+    return record
+
+
+def _unknown(instance_uuid: str) -> exception.KongmingError:
+    return exception.KongmingError(
+        f"nothing is known of instance {instance_uuid} on this host: see 'allocation list'"
+    )
+
+
+def _told(record: Record) -> dict[str, Any]:
+    return {
+        "instance_uuid": record.instance_uuid,
+        "status": str(record.status),
+        "reason": record.reason,
+        "message": record.message,
+        "since": times.written(record.changed_at),
+        "source": str(record.source),
+        "asked": Asked(record.asked),
+        "in_force": Asked(record.accepted),
+        "last_drift": record.drift,
+        "last_drift_at": times.written(record.drift_at),
+    }
+
+
+def _observed(guest: Guest) -> tuple[dict[Target, Value], dict[Target, Value]]:
+    definition = guest.definition()
+    everything = [*definition.told, SHARES, QUOTA]
+    return guest.seen(everything), dict(definition.baseline)
+
+
+def _steps(plan: Plan) -> list[tuple[int, str, str, str]]:
+    return [
+        (number, str(change.target), str(change.former), str(change.wanted))
+        for number, change in enumerate(plan.changes(), 1)
+    ]

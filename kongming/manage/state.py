@@ -1,0 +1,151 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The service's store and the live guests, as commands use them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+import getpass
+import os
+from pathlib import Path
+import time
+import uuid
+
+from cliff.command import Command
+
+from kongming import exception, metadata
+from kongming.allocation import Allocation
+from kongming.executor import lock
+from kongming.executor.claims import Claims
+from kongming.executor.placer import Placer
+from kongming.executor.rules import read_rules
+from kongming.executor.store import Record, Status, Store
+from kongming.hypervisor import session
+from kongming.hypervisor.connection import Connection
+from kongming.manage.command import conf_of
+
+_POLL_S = 0.05
+
+
+@contextmanager
+def opened_store(command: Command) -> Iterator[Store]:
+    """Give the store of the service on this host.
+
+    :raises StoreUnavailable: if there is none, or it can't be used.
+    """
+    store = Store(Path(conf_of(command).state_path), create=False)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def hypervisor(command: Command) -> Iterator[Connection]:
+    """Give a look at the host's guests that can change nothing.
+
+    :raises HypervisorUnavailable: if libvirt does not answer.
+    """
+    uri = conf_of(command).libvirt.connection_uri
+    with session.read_only(uri) as connection:
+        look = Connection(uri)
+        look.adopt(connection)
+        yield look
+
+
+def placer(command: Command, look: Connection) -> Placer:
+    """Give what plans within the operator's rules.
+
+    :raises ConfigInvalid: if the rules can't be read.
+    """
+    rules = read_rules(conf_of(command))
+    return Placer(lambda: rules, Claims(look.occupants))
+
+
+def wait(command: Command, store: Store, instance_uuid: str, timeout: float) -> Record | None:
+    """Wait until the service has come to an outcome, and give the record.
+
+    :returns: None if nothing is asked any more.
+    :raises ServiceAway: if no service runs that could.
+    :raises KongmingError: if it takes longer than ``timeout`` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while (record := store.get(instance_uuid)) and not _is_settled(record):
+        if not lock.is_taken(Path(conf_of(command).state_path)):
+            raise ServiceAway(
+                "kept, but kongming-notification-handler does not run on this state path: it "
+                "will be done when it starts"
+            )
+        if time.monotonic() > deadline:
+            raise exception.KongmingError(
+                f"kept, but not done within {timeout:g} s: look at 'allocation show' and at the "
+                "service's log"
+            )
+        time.sleep(_POLL_S)
+    return record
+
+
+class ServiceAway(exception.KongmingError):
+    """No service runs that could do what was asked."""
+
+    reason = "service_away"
+
+
+def _is_settled(record: Record) -> bool:
+    # Nothing asked comes to its end by being forgotten.
+    return record.status is not Status.PENDING and (
+        record.asked is None or bool(record.asked) or record.status is not Status.APPLIED
+    )
+
+
+def operator() -> str:
+    """Say who types: also behind sudo."""
+    return f"operator {os.environ.get('SUDO_USER') or getpass.getuser()}"
+
+
+def instance_uuid(text: str) -> str:
+    """Read an instance's UUID, for argparse."""
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the UUID of an instance") from None
+
+
+def add_allocation_options(parser: argparse.ArgumentParser) -> None:
+    """Add an option for each key of the instance metadata, with the same values."""
+    group = parser.add_argument_group("what is asked, written as in the instance metadata")
+    for key, (metavar, meaning) in _OPTIONS.items():
+        group.add_argument(f"--{key}", metavar=metavar, help=meaning)
+
+
+def asked(parsed: argparse.Namespace) -> Allocation:
+    """Read the options of :func:`add_allocation_options`.
+
+    :raises Refused: naming the key, the item and its position.
+    """
+    given = {key: getattr(parsed, key.replace("-", "_")) for key in _OPTIONS}
+    return metadata.parse(
+        {f"{metadata.PREFIX}{key}": value for key, value in given.items() if value is not None}
+    )
+
+
+_OPTIONS = {
+    "vcpu-pinning": ("<cpuset|map>", "Host CPUs of the vCPUs: 5-6,9 or 0:5;1:6."),
+    "emulator-pinning": ("<cpuset>", "Host CPUs of QEMU's own threads."),
+    "iothread-pinning": ("<cpuset|map>", "Host CPUs of the iothreads."),
+    "numa-nodes": ("<nodes>", "Host NUMA nodes of the memory."),
+    "cpu-shares": ("<weight>", "Weight relative to other guests."),
+    "vcpu-quota": ("<share>", "CPU time of each vCPU: 50%%, 50000/100000 in µs, or none."),
+}

@@ -1,0 +1,189 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""kongming-manage beside the running service, on a real guest."""
+
+import json
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+
+from kongming.tests.integration.conftest import applied, everywhere, status
+from kongming.tests.testbed.process import wait_until
+
+COMMAND = Path(sys.executable).parent / "kongming-manage"
+
+
+@pytest.fixture
+def manage(cloud):
+    """Run a command with the configuration of a daemon; JSON comes back as what it says."""
+
+    def run(daemon, *words, fails=False):
+        command = [COMMAND, "--config-file", daemon.conf, *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert "Traceback" not in done.stderr, done.stderr
+        assert (done.returncode != 0) == fails, done.stderr
+        run.stderr = done.stderr
+        if fails:
+            assert done.stdout == ""
+            return done.stderr
+        return json.loads(done.stdout) if "json" in words else done.stdout
+
+    return run
+
+
+def test_an_operator_sets_shows_and_unsets_beside_the_service(cloud, cpus, manage):
+    first, last = cpus[0], cpus[-1]
+    guest = cloud.guest(iothreads=1)
+    with cloud.daemon() as daemon:
+        cloud.ask(guest, vcpu_pinning=str(first))
+        applied(daemon, guest)
+        told = manage(
+            daemon,
+            *("allocation", "set", guest.uuid, "-f", "json"),
+            *("--vcpu-pinning", f"0:{last}", "--cpu-shares", "200", "--vcpu-quota", "50%"),
+        )
+        assert told["status"] == "applied"
+        assert told["source"] == "operator"
+        assert guest.affinity() == {0: {last}, 1: set(cpus)}
+        shown = manage(daemon, "allocation", "show", guest.uuid, "-f", "json")
+        assert (
+            shown["asked"]
+            == shown["in_force"]
+            == {
+                "vcpu_pinning": {"0": str(last)},
+                "cpu_shares": 200,
+                "vcpu_quota": {"quota_us": 50_000, "period_us": 100_000},
+            }
+        )
+        assert shown["has_now"]["vcpu_pinning"] == {"0": str(last), "1": f"{first}-{last}"}
+        assert shown["has_now"]["iothread_pinning"] == {"1": f"{first}-{last}"}
+        assert shown["has_now"]["cpu_shares"] == 200
+        assert shown["baseline"]["vcpu_pinning"] == {"0": f"{first}-{last}"}
+        assert shown["baseline"]["vcpu_quota"] == "none"
+        assert [request["source"] for request in shown["requests"]] == ["metadata", "operator"]
+        assert sum(shown["memory_kib"].values()) > 0
+        text = manage(daemon, "allocation", "show", guest.uuid)
+        assert f"vcpu-pinning=0:{last}" in text
+        assert (
+            manage(daemon, "allocation", "unset", guest.uuid, "-f", "json")["status"] == "applied"
+        )
+        assert guest.affinity() == {0: {first}, 1: {first}}
+        history = manage(daemon, "allocation", "history", guest.uuid, "-f", "json")
+        assert [entry["source"] for entry in history] == ["metadata", "operator", "metadata"]
+        assert history[1]["asked_by"].startswith("operator ")
+        assert "withdrawn by operator " in history[2]["asked_by"]
+        said = manage(daemon, "allocation", "unset", guest.uuid, fails=True)
+        assert "nothing was asked by hand" in said
+
+
+def test_a_list_of_all_and_a_text_for_each_format(cloud, cpus, manage):
+    guests = [cloud.guest(vcpus=1) for _ in range(2)]
+    with cloud.daemon() as daemon:
+        cloud.ask(guests[0], vcpu_pinning=str(cpus[0]), cpu_shares="200")
+        cloud.ask(guests[1], vcpu_pinning="x")
+        applied(daemon, guests[0])
+        status(daemon, guests[1], "refused")
+        rows = {
+            row["instance_uuid"]: row for row in manage(daemon, "allocation", "list", "-f", "json")
+        }
+        assert rows[guests[0].uuid]["status"] == "applied"
+        assert rows[guests[0].uuid]["asked"]["cpu_shares"] == 200
+        assert rows[guests[1].uuid]["reason"] == "request_invalid"
+        assert rows[guests[1].uuid]["asked"] is None
+        for form in ("table", "yaml", "csv", "value"):
+            assert guests[0].uuid in manage(daemon, "allocation", "list", "-f", form)
+
+
+def test_a_plan_shows_the_steps_or_the_refusal_and_changes_nothing(cloud, cpus, manage):
+    guest, other = cloud.guest(), cloud.guest()
+    other.pin(cpus[-1])
+    with cloud.daemon(options=f"[guard]\nreserved_cpus = {cpus[0]}\n") as daemon:
+        words = ("allocation", "plan", guest.uuid, "-f", "json")
+        steps = manage(daemon, *words, "--vcpu-pinning", str(cpus[-1]), "--cpu-shares", "300")
+        assert [(step["target"], step["to"]) for step in steps] == [
+            ("vCPU 0", str(cpus[-1])),
+            ("vCPU 1", str(cpus[-1])),
+            ("CPU shares", "300"),
+        ]
+        assert f"CPU {cpus[-1]}: instance {other.uuid}" in manage.stderr
+        said = manage(daemon, *words, "--vcpu-pinning", str(cpus[0]), fails=True)
+        assert "reserved" in said
+        said = manage(daemon, *words, "--vcpu-pinning", "0;1", fails=True)
+        assert "item '0' at position 1" in said
+        said = manage(daemon, *words, fails=True)
+        assert "nothing is known of instance" in said
+        assert guest.affinity() == everywhere(guest)
+        assert daemon.record(guest.uuid) is None
+
+
+def test_a_refused_request_by_hand_says_why_and_the_former_stays(cloud, cpus, manage):
+    guest = cloud.guest()
+    with cloud.daemon() as daemon:
+        words = ("allocation", "set", guest.uuid, "--vcpu-pinning")
+        manage(daemon, *words, str(cpus[-1]))
+        said = manage(daemon, *words, "8191", fails=True)
+        assert "refused (cpu_unknown): CPU 8191 does not exist" in said
+        guest.wait_on(cpus[-1])
+        assert "nothing is asked" in manage(daemon, "allocation", "set", guest.uuid, fails=True)
+        assert "not the UUID" in manage(daemon, "allocation", "set", "vm1", fails=True)
+
+
+def test_reconcile_finds_what_nobody_announced(cloud, cpus, manage):
+    guest = cloud.guest()
+    with cloud.daemon(options="[executor]\ncheck_interval = 0\n") as daemon:
+        cloud.ask(guest, vcpu_pinning=f"{cpus[0]},{cpus[-1]}")
+        applied(daemon, guest)
+        guest.move_thread(0, cpus[0])
+        (row,) = manage(daemon, "reconcile", guest.uuid, "-f", "json")
+        assert row["status"] == "applied"
+        assert guest.affinity() == everywhere(guest)
+        assert daemon.record(guest.uuid).drift
+        assert len(manage(daemon, "reconcile", "-f", "json")) == 1
+
+
+def test_without_the_service_it_is_kept_for_its_start(cloud, cpus, manage):
+    guest = cloud.guest()
+    daemon = cloud.daemon()
+    assert "has Kongming's service ever run" in manage(daemon, "allocation", "list", fails=True)
+    daemon.start()
+    daemon.stop()
+    told = manage(
+        daemon, "allocation", "set", guest.uuid, "--vcpu-pinning", str(cpus[-1]), "-f", "json"
+    )
+    assert told["status"] == "pending"
+    assert "does not run on this state path" in manage.stderr
+    assert "does not run" in manage(daemon, "reconcile", guest.uuid, fails=True)
+    daemon.start()
+    guest.wait_on(cpus[-1])
+
+
+def test_a_guest_that_nothing_is_known_of_can_be_given_its_baseline_back(cloud, cpus, manage):
+    guest = cloud.guest()
+    daemon = cloud.daemon()
+    daemon.start()
+    cloud.ask(guest, vcpu_pinning=str(cpus[-1]))
+    applied(daemon, guest)
+    daemon.stop()
+    for path in daemon.state_path.glob("allocations*"):
+        path.unlink()
+    daemon.forget_store()
+    with daemon:
+        (row,) = manage(daemon, "allocation", "list", "-f", "json")
+        assert (row["instance_uuid"], row["status"]) == (guest.uuid, "unclaimed")
+        guest.wait_on(cpus[-1])
+        told = manage(daemon, "allocation", "unset", guest.uuid, "-f", "json")
+        assert told["status"] == "released"
+        wait_until(lambda: guest.affinity() == everywhere(guest), 30, "the baseline")
+        assert manage(daemon, "allocation", "list", "-f", "json") == []
