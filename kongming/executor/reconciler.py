@@ -33,6 +33,9 @@ from kongming.hypervisor.guest import Guest
 
 LOG = logging.getLogger(__name__)
 
+# What fails because a guest is just being ended is no failure.
+_ENDING_S = 0.5
+
 
 class Result(enum.Enum):
     """What is to be done about an instance after a pass."""
@@ -116,6 +119,10 @@ class Reconciler:
             return self._place(record, record.asked, guest)
         except exception.Refused:
             self._fall_back(record, guest)
+            raise
+        except exception.Failed:
+            if guest.ends_within(_ENDING_S):
+                raise exception.GuestAbsent("the domain is being ended") from None
             raise
 
     def _place(self, record: Record, allocation: Allocation, guest: Guest) -> Result:

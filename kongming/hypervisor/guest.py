@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+import time
 from typing import Any, cast
 
 import libvirt
@@ -37,6 +38,7 @@ _UNLIMITED = -1
 # Any real quota is far below; libvirt's own word for none is not always the same.
 _NO_REAL_QUOTA_US = 10**12
 _NOT_RUNNING = -1
+_POLL_S = 0.02
 
 
 class Guest:
@@ -132,6 +134,24 @@ class Guest:
         :returns: None if it can't be counted.
         """
         return read(self._process, QemuProcess.memory_kib)
+
+    def ends_within(self, seconds: float) -> bool:
+        """Wait whether this incarnation ends soon.
+
+        While a domain is being ended it still counts as running, but nothing
+        can be done to it any more.
+        """
+        deadline = time.monotonic() + seconds
+        while not (ended := self._has_ended()) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        return ended
+
+    def _has_ended(self) -> bool:
+        try:
+            domain_id = self._domain.connect().lookupByUUIDString(self._uuid).ID()
+        except libvirt.libvirtError:
+            return True
+        return bool(domain_id != self.domain_id)
 
     def keep_baseline(self, baseline: Mapping[Target, Value]) -> None:
         """Write the baseline into the domain's own metadata; none takes it out.

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kongming.tests.testbed import threads
+from kongming.tests.testbed import memory, threads
 
 if TYPE_CHECKING:
     from kongming.tests.nova.server import Server
@@ -86,7 +86,44 @@ VCPU_PINNING = Aspect(
     seen=lambda server: threads.vcpu_affinity(server.uuid),
 )
 
-ASPECTS = (VCPU_PINNING,)
+EMULATOR_PINNING = Aspect(
+    key="kongming-emulator-pinning",
+    first=Wish(str(HIGH), lambda _vcpus: {HIGH}),
+    second=Wish(str(LOW), lambda _vcpus: {LOW}),
+    untouched=lambda _vcpus: CPUS,
+    seen=lambda server: threads.affinity(threads.emulator_thread(server.uuid)),
+)
+
+IOTHREAD_PINNING = Aspect(
+    key="kongming-iothread-pinning",
+    # Nova gives each guest one.
+    first=Wish(f"1:{LOW}", lambda _vcpus: {1: {LOW}}),
+    second=Wish(str(HIGH), lambda _vcpus: {1: {HIGH}}),
+    untouched=lambda _vcpus: {1: CPUS},
+    seen=lambda server: {
+        number: threads.affinity(thread)
+        for number, thread in threads.iothreads(server.uuid).items()
+    },
+)
+
+VCPU_QUOTA = Aspect(
+    key="kongming-vcpu-quota",
+    first=Wish("50%", lambda vcpus: dict.fromkeys(range(vcpus), (50_000, 100_000))),
+    second=Wish("20000/40000", lambda vcpus: dict.fromkeys(range(vcpus), (20_000, 40_000))),
+    untouched=lambda vcpus: dict.fromkeys(range(vcpus), (-1, 100_000)),
+    seen=lambda server: threads.vcpu_quotas(server.uuid),
+)
+
+# With one node nothing is to be seen of it, but that the guest lives through it all.
+NUMA_NODES = Aspect(
+    key="kongming-numa-nodes",
+    first=Wish("0", lambda _vcpus: "0"),
+    second=Wish("0", lambda _vcpus: "0"),
+    untouched=lambda _vcpus: "0",
+    seen=lambda server: memory.allowed_nodes(threads.emulator_thread(server.uuid)),
+)
+
+ASPECTS = (VCPU_PINNING, EMULATOR_PINNING, IOTHREAD_PINNING, VCPU_QUOTA, NUMA_NODES)
 
 FIRST = Request(
     {aspect.key: aspect.first.value for aspect in ASPECTS},
