@@ -13,6 +13,7 @@
 """Kongming on hosts of several NUMA nodes: boots them and runs kongming/tests/numa there."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 import sys
 
@@ -23,8 +24,8 @@ from kongming.tests.testbed.virtual_host import SERVER, Shape, VirtualHost
 
 TESTS = Path(__file__).parents[1] / "numa"
 TIMEOUT = 600
-# Those that need more than two nodes to be worth a host of their own.
-MANY_NODES = ("test_topology.py", "test_pinning.py", "test_service.py")
+# Those to which it makes a difference that there are more than two nodes.
+MANY_NODES = ("test_topology.py", "test_pinning.py", "test_memory.py")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 def test_on_a_virtual_host(
     broker: Broker, tmp_path: Path, shape: Shape, tests: tuple[str, ...]
 ) -> None:
-    pytest_inside = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider"]
+    pytest_inside = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     with VirtualHost(tmp_path, shape, reaches=broker.port) as host:
         done = host.run(
             [*pytest_inside, "--durations=5", *(str(TESTS / test) for test in tests)],
@@ -53,7 +54,7 @@ def test_on_a_virtual_host(
             cwd=TESTS.parents[2],
             env={"KONGMING_TEST_TRANSPORT_URL": "rabbit://guest:guest@{}:{}/".format(*SERVER)},
             # What pytest here shows if the tests there fail.
-            echo=print,
+            echo=partial(print, end=""),
         )
     assert done.returncode == 0
 

@@ -26,6 +26,9 @@ from kongming.tests.testbed import host_cpus, memory
 from kongming.tests.testbed.guest import destroy
 from kongming.tests.testbed.virtual_host import Shape
 
+MEMORY_MIB = 64
+ALLOCATED = {"memory_mib": MEMORY_MIB, "allocated": True}
+
 
 def pytest_collection_modifyitems():
     if Shape.of_this_host() is None:
@@ -60,9 +63,9 @@ def connection(libvirtd):  # noqa: F811
     return libvirt.open(libvirtd.uri)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def start(connection):
-    """Start guests: they end with the tests of the file."""
+    """Start guests: they end with the test."""
     with contextlib.ExitStack() as stack:
 
         def start_one(**options):
@@ -71,6 +74,22 @@ def start(connection):
             return guest
 
         yield start_one
+
+
+@pytest.fixture(scope="session")
+def plain(connection):
+    """A guest for all that can be undone. A start takes seconds here."""
+    guest = NumaGuest(connection, vcpus=4)
+    yield guest
+    destroy(guest.domain)
+
+
+@pytest.fixture(scope="session")
+def single_threaded(connection):
+    """A guest without threads, and so without groups, of its vCPUs' own."""
+    guest = NumaGuest(connection, single_threaded=True, **ALLOCATED)
+    yield guest
+    destroy(guest.domain)
 
 
 @pytest.fixture

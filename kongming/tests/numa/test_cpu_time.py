@@ -34,16 +34,11 @@ def default_shares(shape):
     return 100 if shape.cgroup == "v2" else 1024
 
 
-@pytest.fixture(scope="module")
-def running(start):
-    return start()
-
-
 @pytest.fixture
-def guest(running, default_shares):
+def guest(plain, default_shares):
     """A guest without any limit."""
-    running.set_cpu_time(cpu_shares=default_shares, vcpu_quota=-1, vcpu_period=PERIOD)
-    return running
+    plain.set_cpu_time(cpu_shares=default_shares, vcpu_quota=-1, vcpu_period=PERIOD)
+    return plain
 
 
 def refused(guest, **parameters):
@@ -52,8 +47,8 @@ def refused(guest, **parameters):
     return refusal.value.get_error_code()
 
 
-def test_there_is_no_limit_at_first(start, default_shares, unlimited):
-    assert start().cpu_time() == (default_shares, unlimited, PERIOD)
+def test_no_limit(guest, default_shares, unlimited):
+    assert guest.cpu_time() == (default_shares, unlimited, PERIOD)
 
 
 def test_a_quota(guest, default_shares):
@@ -126,8 +121,8 @@ def test_a_refused_change_may_be_half_done(guest, unlimited):
     assert guest.cpu_time() == (300, unlimited, PERIOD)
 
 
-def test_a_single_threaded_guest_takes_a_quota_without_effect(start, shape, unlimited):
-    guest = start(single_threaded=True)
+def test_a_single_threaded_guest_takes_a_quota_without_effect(single_threaded, shape, unlimited):
+    guest = single_threaded
     before = guest.cpu_time()
     guest.set_cpu_time(vcpu_quota=20_000, vcpu_period=50_000)
     assert guest.cpu_time() == before

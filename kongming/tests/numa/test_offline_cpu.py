@@ -19,12 +19,16 @@ all groups: none can use it until somebody writes it into each of them again.
 import libvirt
 import pytest
 
+from kongming.tests.numa.conftest import ALLOCATED
 from kongming.tests.testbed import host_cpus
 
 
 @pytest.fixture
-def guest(start):
-    return start(vcpus=3)
+def guest(plain, nodes):
+    """A guest that may run everywhere."""
+    for vcpu in plain.affinity():
+        plain.pin(vcpu, frozenset().union(*nodes.values()))
+    return plain
 
 
 @pytest.fixture
@@ -44,12 +48,12 @@ def test_a_pinned_cpu_goes_and_comes_back(guest, shape, offline, last, left):
     guest.pin(0, {last})
     guest.pin(1, {last - 1, last})
     with offline(last):
-        guest.wait_affinity({0: left, 1: {last - 1}, 2: left})
-        # libvirt doesn't notice, but for the vCPU that nobody pinned.
-        assert guest.pins() == [{last}, {last - 1, last}, left]
-    assert guest.pins() == [{last}, {last - 1, last}, everywhere]
+        guest.wait_affinity({0: left, 1: {last - 1}, 2: left, 3: left})
+        # libvirt doesn't notice.
+        assert guest.pins() == [{last}, {last - 1, last}, everywhere, everywhere]
+    assert guest.pins() == [{last}, {last - 1, last}, everywhere, everywhere]
     if shape.cgroup == "v2":
-        guest.wait_affinity({0: {last}, 1: {last - 1, last}, 2: everywhere})
+        guest.wait_affinity({0: {last}, 1: {last - 1, last}, 2: everywhere, 3: everywhere})
         return
     assert guest.affinity() == {0: left, 1: {last - 1}, 2: left}
     for cpus in ({last}, {last - 1, last}, everywhere):
@@ -62,13 +66,16 @@ def test_a_pinned_cpu_goes_and_comes_back(guest, shape, offline, last, left):
     guest.pin(0, {last})
     guest.pin(1, everywhere)
     guest.pin(2, everywhere)
+    guest.pin(3, everywhere)
     assert guest.affinity() == {0: {last}, 1: everywhere, 2: everywhere}
 
 
-def test_a_guest_of_later_lacks_the_cpu_on_v1(start, shape, offline, last, left):
+def test_a_guest_of_meanwhile_lacks_the_cpu_on_v1(start, shape, offline, last, left):
     with offline(last):
-        pass
-    guest = start(vcpus=1)
+        guest = start(vcpus=1)
+        # For libvirt a vCPU that nobody pinned is on all CPUs that are there.
+        assert guest.pins() == [left]
+    assert guest.pins() == [left | {last}]
     if shape.cgroup == "v2":
         guest.pin(0, {last})
         assert guest.affinity() == {0: {last}}
@@ -110,7 +117,7 @@ def test_a_pin_to_some_cpus_that_are_there(guest, shape, offline, last):
 
 def test_a_group_that_lost_all_its_cpus_loses_its_threads_on_v1(start, shape, offline, last):
     """They are moved to the group above: what is set for their own no longer reaches them."""
-    guest = start(vcpus=1, memory_mib=64, allocated=True)
+    guest = start(**ALLOCATED)
     guest.set_memory(numa_mode=libvirt.VIR_DOMAIN_NUMATUNE_MEM_RESTRICTIVE, numa_nodeset="0")
     guest.pin_emulator({last})
     with offline(last):

@@ -14,8 +14,6 @@
 
 from pathlib import Path
 
-import libvirt
-
 from kongming.tests.testbed import threads
 
 MEMORY_LOST = 0.1
@@ -45,6 +43,3 @@ def test_control_groups_are_of_the_version(shape):
 def test_libvirt_sees_the_nodes(shape, connection):
     assert connection.getInfo()[4] == shape.nodes
     assert len(connection.getCellsFreeMemory(0, shape.nodes)) == shape.nodes
-    assert connection.getType() == "QEMU"
-    assert connection.getURI() == "qemu:///system"
-    assert libvirt.getVersion() >= 9_000_000

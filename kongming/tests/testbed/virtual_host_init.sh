@@ -50,6 +50,9 @@ esac
 ifconfig lo 127.0.0.1 up
 ifconfig eth0 "$ADDRESS" up
 hostname virtual-host
+# There is no name server: without these, a name costs seconds until it is given up.
+echo "127.0.0.1 localhost virtual-host" >/root/etc/hosts
+: >/root/etc/resolv.conf
 mount -o move /proc /root/proc
 mount -o move /sys /root/sys
 mount -o move /dev /root/dev
