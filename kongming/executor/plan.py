@@ -110,6 +110,10 @@ class Plan:
         """Give those steps that change what the guest has."""
         return tuple(step for step in self.steps if isinstance(step, Change))
 
+    def describe_offline(self) -> str:
+        """Say which CPUs are waited for."""
+        return ", ".join(f"CPU {cpus} of {what}" for what, cpus in self.offline.items())
+
     def __str__(self) -> str:
         return describe(
             (change.target, f"{change.former} → {change.wanted}") for change in self.changes()

@@ -211,12 +211,8 @@ def _offline(done: Placed) -> exception.CpuWentOffline | None:
     if not done.plan.offline:
         return None
     return exception.CpuWentOffline(
-        f"CPUs went offline: {_describe(done)}; it is set again when they are back"
+        f"CPUs went offline: {done.plan.describe_offline()}; it is set again when they are back"
     )
-
-
-def _describe(done: Placed) -> str:
-    return ", ".join(f"CPU {cpus} of {what}" for what, cpus in done.plan.offline.items())
 
 
 def _log_placed(record: Record, done: Placed) -> None:

@@ -19,12 +19,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 import enum
-from pathlib import Path
 from typing import Any
 
 from oslo_config import cfg
 
-from kongming import exception
+from kongming import exception, nova_config
 from kongming.cpuset import CpuSet
 
 _NOVA_OPTION = "[compute] cpu_dedicated_set"
@@ -78,7 +77,7 @@ def read_rules(conf: cfg.ConfigOpts) -> Rules:
     try:
         return _rules(conf.guard)
     except (cfg.Error, ValueError) as error:
-        raise exception.ConfigInvalid(f"[guard]: {_problem(error)}") from error
+        raise exception.ConfigInvalid(f"[guard]: {nova_config.problem(error)}") from error
 
 
 def _rules(guard: Any) -> Rules:
@@ -106,14 +105,13 @@ def _read_dedicated(paths: list[str]) -> CpuSet:
     if not paths:
         return _NONE
     named = "[guard] nova_config_file"
+    option = cfg.StrOpt("cpu_dedicated_set", default="")
     try:
-        text = _read_nova(paths)
-    except (cfg.Error, OSError, ValueError) as error:
-        # The cause is left out, too: it may quote a line of nova.conf, with a password.
-        raise exception.ConfigInvalid(
-            f"{named}: {', '.join(paths)} can't be read: {_problem(error)}"
-        ) from None
+        nova = nova_config.read(paths, {"compute": [option]})
+    except exception.ConfigInvalid as error:
+        raise exception.ConfigInvalid(f"{named}: {error}") from None
     # Nova leaves out empty items; its grammar is ours otherwise.
+    text = nova.compute.cpu_dedicated_set or ""
     items = ",".join(item for item in text.split(",") if item.strip())
     try:
         return CpuSet.parse(items) if items else _NONE
@@ -121,26 +119,3 @@ def _read_dedicated(paths: list[str]) -> CpuSet:
         raise exception.ConfigInvalid(
             f"{named}: {_NOVA_OPTION} in {', '.join(paths)}: {error}"
         ) from error
-
-
-def _read_nova(paths: list[str]) -> str:
-    """Read as Nova would: files and folders in their order, the last one wins."""
-    arguments = []
-    for path in paths:
-        # oslo.config reads a folder that it may not enter as an empty one.
-        folder = Path(path).is_dir()
-        if folder:
-            next(Path(path).iterdir(), None)
-        arguments.append(f"--config-{'dir' if folder else 'file'}={path}")
-    nova = cfg.ConfigOpts()
-    nova.register_opt(cfg.StrOpt("cpu_dedicated_set", default=""), group="compute")
-    # Neither this machine's own defaults nor our environment are Nova's.
-    nova(arguments, default_config_files=[], default_config_dirs=[], use_env=False)
-    return nova.compute.cpu_dedicated_set or ""
-
-
-def _problem(error: Exception) -> str:
-    if isinstance(error, cfg.ConfigFileParseError):
-        line = getattr(error.__context__, "lineno", "unknown")
-        return f"{error.config_file} is no configuration file: see its line {line}"
-    return " ".join(str(error).split())

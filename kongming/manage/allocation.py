@@ -139,9 +139,7 @@ class AllocationPlan(_OfInstance, Lister):
         if overlap:
             self.app.LOG.warning("%s", overlap)
         if prospect.plan.offline:
-            offline = ", ".join(
-                f"CPU {cpus} of {what}" for what, cpus in prospect.plan.offline.items()
-            )
+            offline = prospect.plan.describe_offline()
             self.app.LOG.warning("offline now, and waited for: %s", offline)
         return ("step", "target", "from", "to"), _steps(prospect.plan)
 
@@ -151,13 +149,7 @@ class _Change(_OfInstance, ShowOne):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument(
-            "--wait",
-            metavar="<seconds>",
-            type=float,
-            default=30.0,
-            help="How long to wait for the service to do it (default: 30); 0 means not at all.",
-        )
+        state.add_wait_option(parser, 30.0)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> _Fields:
@@ -254,13 +246,7 @@ class Reconcile(Lister):
         parser.add_argument(
             "instance_uuid", metavar="<instance>", nargs="?", type=state.instance_uuid
         )
-        parser.add_argument(
-            "--wait",
-            metavar="<seconds>",
-            type=float,
-            default=60.0,
-            help="How long to wait for the service to do it (default: 60).",
-        )
+        state.add_wait_option(parser, 60.0)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> _Table:

@@ -130,6 +130,17 @@ def add_allocation_options(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{key}", metavar=metavar, help=meaning)
 
 
+def add_wait_option(parser: argparse.ArgumentParser, seconds: float) -> None:
+    """Add ``--wait``."""
+    parser.add_argument(
+        "--wait",
+        metavar="<seconds>",
+        type=float,
+        default=seconds,
+        help=f"How long to wait for the service to do it (default: {seconds:g}).",
+    )
+
+
 def asked(parsed: argparse.Namespace) -> Allocation:
     """Read the options of :func:`add_allocation_options`.
 

@@ -23,16 +23,18 @@ from contextlib import closing
 from pathlib import Path
 import socket
 import sqlite3
+from typing import Any
 
 from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Result
 
+from kongming import exception, nova_config
 from kongming.executor.request import Source
 from kongming.executor.store import FILE_NAME
 from kongming.status.finding import bad, doubtful, good
 from kongming.status.state import open_read_only
 
-_OPTIONS = {
+_OPTIONS: dict[str | None, list[Any]] = {
     None: [
         cfg.StrOpt("host", default=socket.gethostname()),
         cfg.StrOpt("control_exchange", default="nova"),
@@ -56,13 +58,9 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
         yield _heard(Path(conf.state_path) / FILE_NAME)
         return
     try:
-        nova = _read(paths)
-    except (cfg.Error, OSError, ValueError) as error:
-        # Its text may quote a line of nova.conf, with a password.
-        yield bad(
-            f"[guard] nova_config_file: {', '.join(paths)} can't be read "
-            f"({type(error).__name__}): check the paths, and that this user may read them"
-        )
+        nova = nova_config.read(paths, _OPTIONS)
+    except exception.ConfigInvalid as error:
+        yield bad(f"[guard] nova_config_file: {error}")
         return
     findings = [*_emits(nova), *_leads_here(nova, conf)]
     yield from findings or [good(f"{', '.join(paths)} has all that is needed on this node")]
@@ -125,19 +123,3 @@ def _leads_here(nova: cfg.ConfigOpts, conf: cfg.ConfigOpts) -> Iterator[Result]:
             "nova.conf: [notifications] versioned_notifications_topics is "
             f"{', '.join(theirs)}: [notification_handler] topics has none of these"
         )
-
-
-def _read(paths: list[str]) -> cfg.ConfigOpts:
-    """Read as Nova would: files and folders in their order, the last one wins."""
-    arguments = []
-    for path in paths:
-        folder = Path(path).is_dir()
-        if folder:
-            # oslo.config takes a folder that it may not enter for an empty one.
-            next(Path(path).iterdir(), None)
-        arguments.append(f"--config-{'dir' if folder else 'file'}={path}")
-    nova = cfg.ConfigOpts()
-    for group, options in _OPTIONS.items():
-        nova.register_opts(options, group=group)
-    nova(arguments, default_config_files=[], default_config_dirs=[], use_env=False)
-    return nova
