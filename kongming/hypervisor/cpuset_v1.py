@@ -20,15 +20,19 @@ narrow. With version 2 the kernel does all this by itself.
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
+import re
 
 from kongming import exception
 from kongming.cpuset import CpuSet
 
-CPUSET = Path("/sys/fs/cgroup/cpuset")
+CGROUP = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
 
+# The groups of a guest's threads: what these have is libvirt's to set.
+_OF_THREADS = re.compile(r"emulator|(vcpu|iothread)\d+")
 
-def widen(pid: int, cpus: CpuSet, *, proc: Path = PROC, cpuset: Path = CPUSET) -> bool:
+
+def widen(pid: int, cpus: CpuSet, *, proc: Path = PROC, cgroup: Path = CGROUP) -> bool:
     """Let the groups above those of a guest's threads have ``cpus``.
 
     :param pid: of the guest's QEMU process.
@@ -37,7 +41,7 @@ def widen(pid: int, cpus: CpuSet, *, proc: Path = PROC, cpuset: Path = CPUSET) -
     :raises Failed: if we may not write there; it says what to write.
     """
     widened = False
-    for folder in _above(proc / str(pid) / "cgroup", cpuset):
+    for folder in _above(proc / str(pid) / "cgroup", cgroup):
         has = _read(folder / "cpuset.cpus")
         if cpus - has:
             _write(folder / "cpuset.cpus", CpuSet(has | cpus))
@@ -45,13 +49,21 @@ def widen(pid: int, cpus: CpuSet, *, proc: Path = PROC, cpuset: Path = CPUSET) -
     return widened
 
 
-def _above(cgroup: Path, cpuset: Path) -> list[Path]:
-    """Give the groups above the process's own, the outermost first; not the root."""
-    for line in cgroup.read_text().splitlines():
+def _above(groups: Path, cgroup: Path) -> list[Path]:
+    """Give the groups above those of the threads, the outermost first; not the root.
+
+    A group that lost all its CPUs has lost its threads, too: to the one above.
+    """
+    for line in groups.read_text().splitlines():
         _number, controllers, group = line.split(":", 2)
         if "cpuset" in controllers.split(","):
             names = PurePosixPath(group.lstrip("/")).parts
-            return [cpuset.joinpath(*names[: length + 1]) for length in range(len(names) - 1)]
+            if names and _OF_THREADS.fullmatch(names[-1]):
+                names = names[:-1]
+            return [
+                (cgroup / controllers).joinpath(*names[:length])
+                for length in range(1, len(names) + 1)
+            ]
     return []
 
 

@@ -25,7 +25,12 @@ from kongming.tests.testbed.virtual_host import SERVER, Shape, VirtualHost
 TESTS = Path(__file__).parents[1] / "numa"
 TIMEOUT = 600
 # Those to which it makes a difference that there are more than two nodes.
-MANY_NODES = ("test_topology.py", "test_pinning.py", "test_memory.py")
+MANY_NODES = (
+    "test_topology.py",
+    "test_memory.py",
+    "test_service.py::test_all_of_a_guest_moves_from_node_to_node_and_back",
+    "test_service.py::test_host_show",
+)
 
 
 @pytest.fixture(scope="module")

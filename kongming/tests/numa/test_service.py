@@ -12,10 +12,172 @@
 
 """The installed service on a host of several nodes. The broker is the machine's."""
 
+import json
+from pathlib import Path
+import subprocess
+import sys
 
-def test_pins_across_nodes(cloud, nodes):
-    across = {min(nodes[0]), max(nodes[max(nodes)])}
-    guest = cloud.guest(vcpus=2)
-    with cloud.daemon():
-        cloud.publish(guest, ",".join(map(str, across)))
-        guest.wait_affinity({0: across, 1: across})
+import pytest
+
+from kongming import metadata
+from kongming.cpuset import CpuSet
+from kongming.tests.integration.conftest import Cloud, everywhere, status
+from kongming.tests.numa.conftest import ALLOCATED, Machine
+from kongming.tests.testbed import memory, threads
+from kongming.tests.testbed.process import wait_until
+
+TIMEOUT = 60
+
+
+@pytest.fixture(scope="module")
+def cloud(libvirtd, tmp_path_factory):
+    cloud = Cloud(Machine(), libvirtd, tmp_path_factory.mktemp("cloud"))
+    yield cloud
+    cloud.close()
+
+
+@pytest.fixture(scope="module")
+def daemon(cloud):
+    """One for all: its start takes long here."""
+    with cloud.daemon(options="[executor]\ncheck_interval = 1\n") as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def guest(cloud):
+    guest = cloud.guest(vcpus=2, **ALLOCATED)
+    yield guest
+    guest.domain.destroy()
+
+
+@pytest.fixture
+def ask(cloud, daemon):
+    """Ask for a guest and wait until just that has come to an outcome."""
+
+    def ask(guest, wanted="applied", **asked):
+        allocation = metadata.parse(
+            {f"kongming-{key.replace('_', '-')}": value for key, value in asked.items()}
+        )
+        cloud.ask(guest, **asked)
+
+        def done():
+            record = daemon.record(guest.uuid)
+            if not asked:
+                return record is None
+            return record and record.asked == allocation and record.status == wanted and record
+
+        return wait_until(done, TIMEOUT, f"{asked} is {wanted}")
+
+    return ask
+
+
+def allowed_nodes(guest):
+    return CpuSet.parse(memory.allowed_nodes(threads.emulator_thread(guest.uuid)))
+
+
+def test_all_of_a_guest_moves_from_node_to_node_and_back(guest, ask, daemon, nodes):
+    emulator = threads.emulator_thread(guest.uuid)
+    for node in (max(nodes), 0, max(nodes)):
+        cpus = nodes[node]
+        record = ask(
+            guest,
+            vcpu_pinning=f"0:{min(cpus)};1:{max(cpus)}",
+            emulator_pinning=str(CpuSet(cpus)),
+            numa_nodes=str(node),
+            vcpu_quota="50%",
+        )
+        assert guest.affinity() == {0: {min(cpus)}, 1: {max(cpus)}}
+        assert threads.affinity(emulator) == cpus
+        assert allowed_nodes(guest) == {node}
+        there = memory.memory_kib(guest.uuid)
+        assert set(there) == {node}
+        assert f"KiB of memory on node {node}" in record.message
+        assert "stayed" not in record.message
+        assert threads.vcpu_quotas(guest.uuid) == dict.fromkeys((0, 1), (50_000, 100_000))
+    moves = daemon.log().count(f"Instance {guest.uuid}: ")
+    daemon.reload()
+    ask(guest)
+    assert guest.affinity() == everywhere(guest)
+    assert allowed_nodes(guest) == set(nodes)
+    assert "baseline" not in guest.domain.XMLDesc()
+    assert set(memory.memory_kib(guest.uuid)) == {max(nodes)}
+    assert daemon.log().count(f"Instance {guest.uuid}: ") == moves + 1
+
+
+def test_a_refused_part_moves_nothing(guest, ask, nodes):
+    before = set(memory.memory_kib(guest.uuid))
+    record = ask(guest, "refused", vcpu_pinning="0", numa_nodes=str(max(nodes) + 1))
+    assert record.reason == "node_unknown"
+    assert guest.affinity() == everywhere(guest)
+    assert set(memory.memory_kib(guest.uuid)) == before
+    assert allowed_nodes(guest) == set(nodes)
+
+
+@pytest.mark.parametrize("besides", [[], [0]], ids=["only", "among-others"])
+def test_a_cpu_goes_and_comes_back(cloud, guest, ask, daemon, last, offline, besides):
+    wanted = {last, *besides}
+    ask(guest, vcpu_pinning=str(CpuSet(wanted)), emulator_pinning=str(CpuSet(wanted)))
+    assert guest.affinity() == {0: wanted, 1: wanted}
+    with offline(last):
+        assert status(daemon, guest, "drifted").reason == "cpu_went_offline"
+        if besides:
+            guest.wait_affinity({0: besides, 1: besides})
+        checks = daemon.log().count("\n")
+        cloud.settle(daemon)
+        told = f"Instance {guest.uuid}: drift (cpu_went_offline)"
+        assert daemon.log().count(told) == 1
+        # Nothing is tried again and again meanwhile.
+        assert daemon.log().count("\n") - checks < 5
+    guest.wait_affinity({0: wanted, 1: wanted})
+    emulator = threads.emulator_thread(guest.uuid)
+    wait_until(lambda: threads.affinity(emulator) == wanted, TIMEOUT, "QEMU is back, too")
+    status(daemon, guest, "applied")
+
+
+def test_a_cpu_that_is_offline_is_refused_and_used_once_it_is_there(
+    guest, ask, daemon, last, offline
+):
+    with offline(last):
+        assert ask(guest, "refused", vcpu_pinning=str(last)).reason == "cpu_offline"
+    guest.wait_affinity({0: [last], 1: [last]})
+    status(daemon, guest, "applied")
+
+
+def test_the_baseline_is_given_back_whole(cloud, guest, ask, daemon, last, offline):
+    ask(guest, vcpu_pinning="0")
+    with offline(last):
+        cloud.ask(guest)
+        guest.wait_affinity(everywhere(guest))
+    guest.wait_affinity(everywhere(guest))
+    assert last in guest.affinity()[0]
+    wait_until(lambda: daemon.record(guest.uuid) is None, TIMEOUT, "nothing is kept")
+
+
+def test_shares_within_the_kernels_limits(guest, ask, shape):
+    most, too_many = (10_000, 10_001) if shape.cgroup == "v2" else (262_144, 262_145)
+    ask(guest, cpu_shares=str(most))
+    assert guest.domain.schedulerParametersFlags(1)["cpu_shares"] == most
+    if shape.cgroup == "v2":
+        assert ask(guest, "refused", cpu_shares=str(too_many)).reason == "shares_out_of_range"
+        assert guest.domain.schedulerParametersFlags(1)["cpu_shares"] == most
+
+
+def test_host_show(guest, ask, daemon, nodes, last, offline):
+    ask(guest, vcpu_pinning=f"0:{min(nodes[max(nodes)])}")
+    command = [Path(sys.executable).parent / "kongming-manage", "--config-file", daemon.conf]
+
+    def show(*words):
+        return subprocess.run(
+            [*command, "host", "show", *words], capture_output=True, text=True, check=True
+        ).stdout
+
+    told = json.loads(show("-f", "json"))
+    assert {cell["id"]: {cpu["id"] for cpu in cell["cpus"]} for cell in told["cells"]} == nodes
+    (occupant,) = [one for one in told["guests"] if one["instance_uuid"] == guest.uuid]
+    assert occupant["pins"] == {"0": str(min(nodes[max(nodes)]))}
+    with offline(last):
+        picture = show()
+    assert f"{len(nodes)} NUMA cells" in picture
+    assert guest.uuid in picture
+    assert f"{last} X" in picture
+    assert max(len(line) for line in picture.splitlines()) <= 100

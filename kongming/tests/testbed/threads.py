@@ -111,7 +111,7 @@ def _quota(thread: int) -> tuple[int, int]:
     for line in (PROC / str(thread) / "cgroup").read_text().splitlines():
         _, controllers, group = line.split(":", 2)
         if "cpu" in controllers.split(","):
-            folder = CGROUP / "cpu" / group.lstrip("/")
+            folder = CGROUP / controllers / group.lstrip("/")
             quota, period = ((folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
             return int(quota.read_text()), int(period.read_text())
         if not controllers and (maximum := CGROUP / group.lstrip("/") / "cpu.max").exists():

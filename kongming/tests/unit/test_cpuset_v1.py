@@ -35,7 +35,7 @@ def widen(tmp_path):
     (emulator / "cpuset.cpus").write_text("0\n")
 
     def widen(cpus):
-        return cpuset_v1.widen(7, CpuSet(cpus), proc=tmp_path / "proc", cpuset=tmp_path / "cpuset")
+        return cpuset_v1.widen(7, CpuSet(cpus), proc=tmp_path / "proc", cgroup=tmp_path)
 
     return widen
 
@@ -48,6 +48,12 @@ def test_all_groups_above_get_what_they_lack(widen, tmp_path):
     assert (cpuset / "machine/qemu-1/emulator/cpuset.cpus").read_text() == "0\n"
     assert (cpuset / "cpuset.cpus").read_text() == "0-7\n"
     assert not widen([6, 7])
+
+
+def test_threads_that_were_moved_to_the_group_above(widen, tmp_path):
+    (tmp_path / "proc/7/cgroup").write_text("4:cpuset:/machine/qemu-1\n")
+    assert widen([7])
+    assert (tmp_path / "cpuset/machine/qemu-1/cpuset.cpus").read_text() == "7"
 
 
 def test_what_may_not_be_written_is_said_with_what_to_write(widen, tmp_path, monkeypatch):
