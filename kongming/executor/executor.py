@@ -79,6 +79,7 @@ class Executor:
             keepalive=keepalive,
             on_connect=self._connected,
             on_happening=self._happened,
+            on_change=self._changed,
         )
         self._on_connect = on_connect
         self.statistics = Statistics()
@@ -87,6 +88,7 @@ class Executor:
         self._watch = Watch(
             self._store,
             wake=self._wake,
+            check=self._check,
             online_cpus=self._hypervisor.online_cpus,
             interval=check_interval,
             keep_days=history_days,
@@ -181,9 +183,18 @@ class Executor:
         if self._store.holds(instance_uuid):
             self._queue.add(instance_uuid)
 
+    def _changed(self, instance_uuid: str) -> None:
+        # Not urgent: who changes a guest all the time must not keep us busy.
+        if self._store.holds(instance_uuid):
+            self._queue.add(instance_uuid, urgent=False)
+
     def _wake(self, instance_uuids: Iterable[str]) -> None:
         for instance_uuid in instance_uuids:
             self._queue.add(instance_uuid)
+
+    def _check(self, instance_uuids: Iterable[str]) -> None:
+        for instance_uuid in instance_uuids:
+            self._queue.add(instance_uuid, urgent=False)
 
     def _work(self) -> None:
         while (instance_uuid := self._queue.get()) is not None:

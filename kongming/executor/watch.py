@@ -37,7 +37,8 @@ _DAY_S = 86_400.0
 class Watch:
     """Wakes the executor for what nobody announces.
 
-    :param wake: called with each instance that is to be looked at.
+    :param wake: called with the instances that are to be looked at now.
+    :param check: called with those that are to be looked at by and by.
     :param online_cpus: gives the CPUs that are online; None if unknown.
     :param interval: gives the seconds between two checks of all instances;
         0 means never.
@@ -49,12 +50,14 @@ class Watch:
         store: Store,
         *,
         wake: Callable[[Iterable[str]], None],
+        check: Callable[[Iterable[str]], None],
         online_cpus: Callable[[], CpuSet | None],
         interval: Callable[[], float],
         keep_days: Callable[[], int],
     ) -> None:
         self._store = store
         self._wake = wake
+        self._check = check
         self._online_cpus = online_cpus
         self._interval = interval
         self._keep_days = keep_days
@@ -90,7 +93,7 @@ class Watch:
         interval = self._interval()
         if interval and now - self._checked >= interval:
             self._checked = now
-            self._wake(self._store.held())
+            self._check(self._store.held())
         if now - self._purged >= _DAY_S:
             self._purged = now
             self._store.purge(time.time() - self._keep_days() * _DAY_S)

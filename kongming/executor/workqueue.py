@@ -13,7 +13,8 @@
 """The work queue: which instances are to be looked at, each by one worker.
 
 An instance that is added again while it waits is looked at once; added
-while it is worked on, once more afterwards.
+while it is worked on, once more afterwards. One that did not succeed, or is
+contested, rests for a while: only what is urgent is looked at before.
 """
 
 from __future__ import annotations
@@ -37,16 +38,19 @@ class WorkQueue:
         self._changed = threading.Condition()
         self._ready: dict[str, None] = {}
         self._worked_on: set[str] = set()
-        self._again: set[str] = set()
+        self._again: dict[str, bool] = {}
         self._later: list[tuple[float, str]] = []
         self._resting: dict[str, float] = {}
         self._backoffs: dict[str, Backoff] = {}
         self._closed = False
 
-    def add(self, key: str) -> None:
-        """Have ``key`` looked at as soon as a worker is free."""
+    def add(self, key: str, *, urgent: bool = True) -> None:
+        """Have ``key`` looked at as soon as a worker is free.
+
+        :param urgent: whether also a key that rests is.
+        """
         with self._changed:
-            self._add(key)
+            self._add(key, urgent=urgent)
 
     def get(self) -> str | None:
         """Wait for a key and take it; None once the queue is closed."""
@@ -69,17 +73,15 @@ class WorkQueue:
         """
         with self._changed:
             self._worked_on.discard(key)
-            if rest:
-                self._resting[key] = time.monotonic() + rest
             if succeeded:
                 self._backoffs.pop(key, None)
+                self._rest(key, rest)
             else:
-                backoff = self._backoffs.setdefault(key, Backoff(self._retry_max()))
-                heapq.heappush(self._later, (time.monotonic() + backoff.next(), key))
-                self._changed.notify()
+                rest = self._backoffs.setdefault(key, Backoff(self._retry_max())).next()
+                self._rest(key, rest)
+                self._add(key, urgent=False)
             if key in self._again:
-                self._again.discard(key)
-                self._add(key)
+                self._add(key, urgent=self._again.pop(key))
 
     def close(self) -> None:
         """Let all workers go; what was not begun stays undone."""
@@ -92,10 +94,15 @@ class WorkQueue:
         with self._changed:
             return len(self._ready) + len(self._again)
 
-    def _add(self, key: str) -> None:
+    def _rest(self, key: str, seconds: float) -> None:
+        if seconds:
+            self._resting[key] = time.monotonic() + seconds
+
+    def _add(self, key: str, *, urgent: bool) -> None:
+        until = self._resting.get(key, 0.0)
         if key in self._worked_on:
-            self._again.add(key)
-        elif (until := self._resting.get(key, 0.0)) > time.monotonic():
+            self._again[key] = urgent or self._again.get(key, False)
+        elif not urgent and until > time.monotonic():
             if (until, key) not in self._later:
                 heapq.heappush(self._later, (until, key))
                 self._changed.notify()
@@ -108,5 +115,5 @@ class WorkQueue:
         """Add what is due; give the seconds until the next is, if any."""
         now = time.monotonic()
         while self._later and self._later[0][0] <= now:
-            self._add(heapq.heappop(self._later)[1])
+            self._add(heapq.heappop(self._later)[1], urgent=False)
         return self._later[0][0] - now if self._later else None

@@ -54,8 +54,9 @@ class Connection:
 
     :param on_connect: called each time the connection has come about.
     :param on_happening: called with the instance UUID when a guest starts,
-        goes on, stops, or is changed by somebody else. Neither may block:
-        libvirt's events wait for them.
+        goes on or stops.
+    :param on_change: called when somebody else has changed a guest. None of
+        these may block: libvirt's events wait for them.
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class Connection:
         keepalive: tuple[int, int] | None = None,
         on_connect: Callable[[], None] = lambda: None,
         on_happening: Callable[[str], None] = lambda _instance_uuid: None,
+        on_change: Callable[[str], None] = lambda _instance_uuid: None,
     ) -> None:
         self._uri = uri
         self._here = host.is_here(uri)
         self._keepalive = keepalive
         self._on_connect = on_connect
         self._on_happening = on_happening
+        self._on_change = on_change
         self._connection: Any = None
         self._own_changes = OwnChanges()
         self._processes = Processes()
@@ -214,7 +217,7 @@ class Connection:
         self._occupancy.forget(instance_uuid)
         if not self._own_changes.recognise(instance_uuid, changes):
             LOG.debug("Domain %s: changed by others: %s", instance_uuid, changes)
-            self._on_happening(instance_uuid)
+            self._on_change(instance_uuid)
 
 
 def _close(connection: Any) -> None:

@@ -52,6 +52,45 @@ def test_a_failure_comes_again_by_itself(queue):
     assert queue.get() == "a"
 
 
+def resting():
+    queue = WorkQueue(retry_max=lambda: 3600)
+    queue.add("a")
+    queue.done(queue.get(), succeeded=True, rest=3600)
+    return queue
+
+
+def test_a_key_that_rests_is_left_alone_unless_it_is_urgent():
+    queue = resting()
+    for _ in range(3):
+        queue.add("a", urgent=False)
+    assert len(queue) == 0
+    assert len(queue._later) == 1
+    queue.add("a")
+    assert queue.get() == "a"
+
+
+def test_a_key_that_failed_rests_until_its_next_attempt():
+    queue = WorkQueue(retry_max=lambda: 3600)
+    queue.add("a")
+    queue.add("b")
+    assert queue.get() == "a"
+    queue.add("a", urgent=False)
+    queue.done("a", succeeded=False)
+    queue.add("a", urgent=False)
+    assert len(queue) == 1
+    assert len(queue._later) == 1
+
+
+def test_what_was_urgent_while_it_failed_does_not_wait():
+    queue = WorkQueue(retry_max=lambda: 3600)
+    queue.add("a")
+    assert queue.get() == "a"
+    queue.add("a")
+    queue.add("a", urgent=False)
+    queue.done("a", succeeded=False)
+    assert queue.get() == "a"
+
+
 def test_closing_lets_waiting_workers_go(queue):
     got = []
     worker = threading.Thread(target=lambda: got.append(queue.get()))
