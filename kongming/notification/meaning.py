@@ -30,14 +30,10 @@ class Meaning(enum.Enum):
     NOTHING = "another host's, or of no consequence"
 
 
-# The instance's stay on the payload's host ends.
-_LEAVES = frozenset(
-    {
-        "instance.delete.end",
-        "instance.soft_delete.end",
-        "instance.live_migration_post.end",
-    }
-)
+# The instance is nowhere any more.
+_DELETED = frozenset({"instance.delete.end", "instance.soft_delete.end"})
+# The instance's stay on the payload's host ends; where it is now others say.
+_LEAVES = "instance.live_migration_post.end"
 # Nova has cleared the payload's host: only the publisher tells.
 _LEAVES_ITS_PUBLISHER = "instance.shelve_offload.end"
 # Sent by the new host, with the old one in the payload, on evacuation.
@@ -58,7 +54,9 @@ def meaning(event: InstanceEvent, host: str) -> Meaning:
         return Meaning.NOTHING
     if event.name == _REBUILT and event.publisher_host == host:
         return Meaning.WANTED
-    if event.name in _LEAVES:
+    if event.name in _DELETED:
+        return Meaning.GONE
+    if event.name == _LEAVES:
         return _if(event.host == host, Meaning.GONE)
     if event.name == _REBUILT and event.host == host:
         return Meaning.GONE

@@ -192,7 +192,9 @@ def test_events_in_any_order_end_where_the_newest_says(cloud, cpus):
             host = None
         sent = begin + timedelta(seconds=number)
         events.append((guest, name, host, value, sent))
-        newest[guest.uuid] = (name, host, value)
+        if (name, host) != ("instance.live_migration_post.end", "compute-2"):
+            # Where it has gone, and whether that is here, this one does not say.
+            newest[guest.uuid] = (name, host, value)
     rng.shuffle(events)
     with cloud.daemon() as daemon:
         with kombu.Connection(amqp(cloud)) as connection:

@@ -122,11 +122,19 @@ class VirtualHost(Service):
         self._sockets = Path(tempfile.mkdtemp(prefix="kongming-"))
         self._qemu.command = self._command(self._sockets / "agent")
         self._qemu.start()
-        self._qemu.wait_ready((self._sockets / "agent").exists, BOOT_TIMEOUT, "QEMU listens")
-        self._agent = socket.socket(socket.AF_UNIX)
-        self._agent.connect(str(self._sockets / "agent"))
+        self._qemu.wait_ready(self._connects, BOOT_TIMEOUT, "QEMU listens")
         if "ready" not in self._answer(time.monotonic() + BOOT_TIMEOUT, "it has booted"):
             raise RuntimeError("the agent speaks another language")
+
+    def _connects(self) -> bool:
+        agent = socket.socket(socket.AF_UNIX)
+        try:
+            agent.connect(str(self._sockets and self._sockets / "agent"))
+        except OSError:
+            agent.close()
+            return False
+        self._agent = agent
+        return True
 
     def run(
         self,
