@@ -267,7 +267,8 @@ class Store:
     ) -> bool:
         """Keep the outcome of working on ``record``.
 
-        It is dropped if something else was asked meanwhile.
+        It is dropped if something else was asked meanwhile, but for what is
+        in force.
 
         :param accepted: what is in force now; None leaves it as it was.
         :param note: what there is to say of a success.
@@ -299,6 +300,12 @@ class Store:
                     record.generation,
                 ),
             ).rowcount
+            if not changed and accepted is not None:
+                # It is in force all the same: a later refusal leaves it so.
+                db.execute(
+                    "UPDATE instance SET accepted = ? WHERE instance_uuid = ?",
+                    (_dump(accepted), record.instance_uuid),
+                )
             if changed:
                 said = (reason, message) if drift is None else _said(drift)
                 _complete(db, record, status, *said, now)

@@ -39,14 +39,15 @@ def around(name, call=1):
 
 
 COMMON = [
-    *around("kongming.notification.handler:Handler.handle"),
+    Fault("kongming.notification.handler:Handler.handle"),
     *around(STORE + "Store._decide"),
     *around(STORE + "_remember"),
-    *around(STORE + "Store.ask"),
+    Fault(STORE + "Store.ask", after=True),
     *around(ACKNOWLEDGE),
     *around(RECONCILE),
     *around(GUEST + "keep_baseline"),
-    *(fault for number in range(CHANGES) for fault in around(GUEST + "set", number + 1)),
+    # Between two of them there is nothing: after one is before the next.
+    *(Fault(GUEST + "set", number + 1, after=True) for number in range(CHANGES)),
 ]
 #: Where it is killed while it brings a guest to what is asked.
 THERE = [*COMMON, *around(GUEST + "seen", 2), *around(STORE + "Store.report")]
@@ -70,13 +71,21 @@ def snapshot(guest):
 def shared(broker, libvirtd, tmp_path_factory):
     cloud = Cloud(broker, libvirtd, tmp_path_factory.mktemp("faults"))
     yield cloud
+    _clean.clear()
     cloud.close()
+
+
+#: The guest of the case before, if that has passed.
+_clean = []
 
 
 @contextmanager
 def faulty(cloud, *faults):
     """A host with a guest that nothing was ever done to, and its service."""
-    guest = cloud.guest(vcpus=2)
+    # Another one only if something was left on it: ending one takes seconds.
+    if not _clean:
+        _clean.append(cloud.guest(vcpus=2))
+    guest = _clean.pop()
     plain = cloud.daemon(host=f"host-{uuid.uuid4().hex[:8]}")
     daemon = FaultyDaemon(
         plain.conf.parent,
@@ -89,9 +98,9 @@ def faulty(cloud, *faults):
     try:
         daemon.start_with(*faults)
         yield guest, daemon
+        _clean.append(guest)
     finally:
-        daemon.stop()
-        guest.domain.destroy()
+        daemon.kill()
 
 
 def ask(cloud, daemon, guest, cpus):

@@ -15,6 +15,7 @@
 from contextlib import contextmanager
 import errno
 import os
+import sqlite3
 import subprocess
 import uuid
 
@@ -118,6 +119,10 @@ def test_the_file_is_replaced_by_garbage_and_moved_away(cloud, cpus):
         file = daemon.state_path / FILE_NAME
         damaged = file.with_name("damaged")
         damaged.write_bytes(GARBAGE)
+        # Else SQLite would repair the file from the write-ahead log.
+        with sqlite3.connect(file) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        db.close()
         damaged.rename(file)
         cloud.publish(other, str(last))
         daemon.wait_log("Events wait in their queue: ")
@@ -197,8 +202,12 @@ def test_a_file_that_was_made_read_only(cloud, cpus):
     guest = cloud.guest(vcpus=1)
     daemon = cloud.daemon()
     # Else root may write to whatever there is.
-    setpriv = [find_program("setpriv", "util-linux"), "--bounding-set=-dac_override"]
-    daemon.process.command = [*setpriv, *daemon.process.command]
+    drop = ("--bounding-set=-dac_override", "--inh-caps=-dac_override")
+    daemon.process.command = [
+        find_program("setpriv", "util-linux"),
+        *drop,
+        *daemon.process.command,
+    ]
     daemon.start()
     cloud.publish(guest, str(first))
     applied(daemon, guest)

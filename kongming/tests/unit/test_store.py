@@ -76,7 +76,15 @@ def test_an_outcome_for_what_is_no_longer_asked_is_dropped(store):
     store.ask(UUID, request(asking("2")))
     assert not store.report(working_on, Status.APPLIED, accepted=asking("1"))
     assert store.get(UUID).status is Status.PENDING
-    assert store.get(UUID).accepted is None
+
+
+def test_what_came_into_force_is_known_even_if_something_else_was_asked_meanwhile(store):
+    store.ask(UUID, request(asking("1")))
+    working_on = store.get(UUID)
+    store.ask(UUID, request(exception.RequestInvalid("bad")))
+    assert not store.report(working_on, Status.APPLIED, accepted=asking("1"))
+    assert store.get(UUID).status is Status.REFUSED
+    assert store.get(UUID).accepted == asking("1")
 
 
 def test_an_outcome_is_new_once(store):
