@@ -154,11 +154,25 @@ class Database:
             with _begun(db):
                 self._migrate(db)
                 self._on_open(db)
+            if self._create:
+                self._check_writable(db)
             self._version = _data_version(db)
         except BaseException:
             db.close()
             raise
         return db
+
+    def _check_writable(self, db: sqlite3.Connection) -> None:
+        """Find out now that the file is read-only; nothing is written.
+
+        Else SQLite tells only of what is first to be kept.
+        """
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            db.execute(f"PRAGMA user_version = {len(self._migrations)}")
+        finally:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
 
     def _migrate(self, db: sqlite3.Connection) -> None:
         (version,) = db.execute("PRAGMA user_version").fetchone()
