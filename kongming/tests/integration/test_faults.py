@@ -21,7 +21,7 @@ import uuid
 
 import pytest
 
-from kongming.tests.integration.conftest import Cloud, applied, status
+from kongming.tests.integration.conftest import Cloud, Guest, applied, status
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.faulty import Fault, FaultyDaemon
 from kongming.tests.testbed.process import wait_until
@@ -76,7 +76,7 @@ def shared(broker, libvirtd, tmp_path_factory):
 
 
 #: The guest of the case before, if that has passed.
-_clean = []
+_clean: list[Guest] = []
 
 
 @contextmanager
