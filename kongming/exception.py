@@ -15,6 +15,7 @@
 The codes are the same in logs, metrics, the command line and the API.
 """
 
+import threading
 from typing import ClassVar
 
 
@@ -199,10 +200,31 @@ class HypervisorUnavailable(KongmingError):
     reason = "hypervisor_unavailable"
 
 
+class Outage:
+    """A time in which something can't be used: many notice, one tells."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._told = False
+
+    def is_news(self) -> bool:
+        """Tell whether nobody has told the operator yet; whoever asks does it."""
+        with self._lock:
+            news, self._told = not self._told, True
+        return news
+
+
 class StoreUnavailable(KongmingError):
-    """What is wanted can't be read from or written to the state path."""
+    """What is wanted can't be read from or written to the state path.
+
+    :ivar outage: what all errors have in common until the store works again.
+    """
 
     reason = "store_unavailable"
+
+    def __init__(self, message: str, outage: Outage | None = None) -> None:
+        super().__init__(message)
+        self.outage = outage or Outage()
 
 
 class EventMalformed(KongmingError):

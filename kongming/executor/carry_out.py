@@ -49,9 +49,15 @@ def _verify(steps: plan.Plan, guest: Guest) -> None:
 
 
 def _undo(begun: list[plan.Step], guest: Guest) -> str:
-    """Undo the steps, the last first, and say what came of it."""
-    kept = []
+    """Undo the steps, the last first, and say what came of it.
+
+    What could not be undone still needs the note of what it had before, or
+    the next attempt would take what it has now for its baseline.
+    """
+    kept: list[str] = []
     for step in reversed(begun):
+        if kept and isinstance(step, plan.KeepBaseline):
+            continue
         try:
             step.undo(guest)
         except (exception.Failed, exception.Refused) as error:

@@ -20,12 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+import logging
 from pathlib import Path
 import sqlite3
 import threading
 from typing import Any
 
 from kongming import exception
+
+LOG = logging.getLogger(__name__)
 
 _BUSY_TIMEOUT_S = 5.0
 
@@ -71,6 +74,8 @@ class Database:
         self.lock = threading.RLock()
         self._db: sqlite3.Connection | None = None
         self._version = 0
+        self._file: tuple[int, int] | None = None
+        self._outage: exception.Outage | None = None
         with self._connected():
             pass
 
@@ -93,6 +98,9 @@ class Database:
             db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             with _begun(db):
                 yield db
+            if self._outage is not None:
+                self._outage = None
+                LOG.info("%s can be used again", self.path)
 
     def changed_elsewhere(self) -> bool:
         """Tell whether another process has changed anything since last asked."""
@@ -106,17 +114,30 @@ class Database:
     def _connected(self) -> Iterator[sqlite3.Connection]:
         with self.lock:
             try:
+                if self._db is not None and _file(self.path) != self._file:
+                    # Moved away, or another one put in its place: what is
+                    # written to the old one would be lost.
+                    with suppress(sqlite3.Error):
+                        self.close()
+                    self._db = None
                 if self._db is None:
                     self._db = self._open()
+                    self._file = _file(self.path)
                 yield self._db
+            except exception.StoreUnavailable as error:
+                self._outage = error.outage = self._outage or error.outage
+                raise
             except sqlite3.Error as error:
                 if getattr(error, "sqlite_errorcode", 0) & _PRIMARY in _DAMAGE:
                     with suppress(sqlite3.Error):
                         self.close()
+                if self._outage is None:
+                    self._outage = exception.Outage()
                 raise exception.StoreUnavailable(
                     f"{self.path}: {error}; check that the directory is writable, its disk not "
                     "full and the file not damaged (if it is, move it away: what the instances' "
-                    "metadata asks for comes back with their next events)"
+                    "metadata asks for comes back with their next events)",
+                    self._outage,
                 ) from error
 
     def _open(self) -> sqlite3.Connection:
@@ -133,11 +154,25 @@ class Database:
             with _begun(db):
                 self._migrate(db)
                 self._on_open(db)
+            if self._create:
+                self._check_writable(db)
             self._version = _data_version(db)
         except BaseException:
             db.close()
             raise
         return db
+
+    def _check_writable(self, db: sqlite3.Connection) -> None:
+        """Find out now that the file is read-only; nothing is written.
+
+        Else SQLite tells only of what is first to be kept.
+        """
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            db.execute(f"PRAGMA user_version = {len(self._migrations)}")
+        finally:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
 
     def _migrate(self, db: sqlite3.Connection) -> None:
         (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -163,6 +198,15 @@ def _begun(db: sqlite3.Connection) -> Iterator[None]:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Tell which file a path names now; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _data_version(db: sqlite3.Connection) -> int:

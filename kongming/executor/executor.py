@@ -98,7 +98,6 @@ class Executor:
             for number in range(workers)
         ]
         self._corrections: dict[str, deque[float]] = {}
-        self._store_works = True
 
     def start(self) -> None:
         """Begin to work; returns at once, whether libvirt answers or not."""
@@ -233,9 +232,7 @@ class Executor:
             LOG.exception("Instance %s: %s; it will be tried again", instance_uuid, error)  # noqa: TRY401
             return Result.AGAIN
         else:
-            self._store_works = True
             return result
-        if self._store_works:
-            self._store_works = False
+        if unavailable.outage.is_news():
             LOG.error("Instance %s: %s; it will be tried again", instance_uuid, unavailable)
         return Result.AGAIN

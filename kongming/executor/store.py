@@ -208,43 +208,52 @@ class Store:
         refusal = request.asked if isinstance(request.asked, exception.Refused) else None
         asked = None if isinstance(request.asked, exception.Refused) else _dump(request.asked)
         reason, message = _said(refusal)
-        with self._db.transaction(durable=True) as db:
-            new = db.execute(
-                "INSERT INTO request VALUES (?, ?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT DO UPDATE SET asked = excluded.asked, reason = excluded.reason,"
-                " message = excluded.message, asked_by = excluded.asked_by,"
-                " asked_at = excluded.asked_at"
-                " WHERE asked IS NOT excluded.asked OR message != excluded.message",
-                (
-                    instance_uuid,
-                    request.source,
-                    asked,
-                    reason,
-                    message,
-                    request.asked_by,
-                    request.asked_at,
-                ),
-            ).rowcount
-            return bool(new) and self._decide(db, instance_uuid)
+        with self._db.lock:
+            with self._db.transaction(durable=True) as db:
+                new = db.execute(
+                    "INSERT INTO request VALUES (?, ?, ?, ?, ?, ?, ?)"
+                    " ON CONFLICT DO UPDATE SET asked = excluded.asked, reason = excluded.reason,"
+                    " message = excluded.message, asked_by = excluded.asked_by,"
+                    " asked_at = excluded.asked_at"
+                    " WHERE asked IS NOT excluded.asked OR message != excluded.message",
+                    (
+                        instance_uuid,
+                        request.source,
+                        asked,
+                        reason,
+                        message,
+                        request.asked_by,
+                        request.asked_at,
+                    ),
+                ).rowcount
+                changed = bool(new) and self._decide(db, instance_uuid)
+            if changed:
+                self._held |= {instance_uuid}
+        return changed
 
     def withdraw(self, instance_uuid: str, source: Source, asked_by: str) -> bool:
         """Take back what a source asked; that of the others counts again.
 
         :returns: whether it had asked anything.
         """
-        with self._db.transaction(durable=True) as db:
-            known = db.execute(
-                "DELETE FROM request WHERE instance_uuid = ? AND source = ?",
-                (instance_uuid, source),
-            ).rowcount
+        with self._db.lock:
+            with self._db.transaction(durable=True) as db:
+                known = db.execute(
+                    "DELETE FROM request WHERE instance_uuid = ? AND source = ?",
+                    (instance_uuid, source),
+                ).rowcount
+                if known:
+                    self._decide(db, instance_uuid, f"withdrawn by {asked_by}")
             if known:
-                self._decide(db, instance_uuid, f"withdrawn by {asked_by}")
+                self._held |= {instance_uuid}
         return bool(known)
 
     def release(self, instance_uuid: str, asked_by: str) -> None:
         """Have a guest that nothing is known of go back to its baseline."""
-        with self._db.transaction(durable=True) as db:
-            self._decide(db, instance_uuid, f"released by {asked_by}")
+        with self._db.lock:
+            with self._db.transaction(durable=True) as db:
+                self._decide(db, instance_uuid, f"released by {asked_by}")
+            self._held |= {instance_uuid}
 
     def report(
         self,
@@ -258,7 +267,8 @@ class Store:
     ) -> bool:
         """Keep the outcome of working on ``record``.
 
-        It is dropped if something else was asked meanwhile.
+        It is dropped if something else was asked meanwhile, but for what is
+        in force.
 
         :param accepted: what is in force now; None leaves it as it was.
         :param note: what there is to say of a success.
@@ -290,6 +300,12 @@ class Store:
                     record.generation,
                 ),
             ).rowcount
+            if not changed and accepted is not None:
+                # It is in force all the same: a later refusal leaves it so.
+                db.execute(
+                    "UPDATE instance SET accepted = ? WHERE instance_uuid = ?",
+                    (_dump(accepted), record.instance_uuid),
+                )
             if changed:
                 said = (reason, message) if drift is None else _said(drift)
                 _complete(db, record, status, *said, now)
@@ -384,7 +400,6 @@ class Store:
             (instance_uuid, asked, status, reason, message, now, source),
         ).fetchall()
         for (generation,) in generations:
-            self._held |= {instance_uuid}
             asked_for = (asked_at, source, by or asked_by, asked)
             said = (status, reason, message, now)
             _remember(db, instance_uuid, generation, *asked_for, *said)

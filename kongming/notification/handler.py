@@ -67,7 +67,10 @@ class Handler:
             self.malformed(str(event))
             return
         what = Meaning.NOTHING if event is None else meaning(event, self._host)
-        if event is None or what is Meaning.NOTHING or self._is_nothing_to_us(event, what):
+        if event is None or what is Meaning.NOTHING:
+            self.counts["foreign"] += 1
+        elif self._is_nothing_to_us(event, what):
+            self._order.note_elsewhere(event.instance_uuid, event.sent_at)
             self.counts["foreign"] += 1
         elif self._order.is_late(event.instance_uuid, event.sent_at):
             self._count(event.name, "late")

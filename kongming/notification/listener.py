@@ -148,8 +148,8 @@ class _Dispatcher(dispatcher.DispatcherBase):  # type: ignore[misc]
         """Handle one message; until it can be kept it is not acknowledged."""
         backoff = Backoff(_RETRY_MAX)
         while (error := self._try_to_handle(incoming.message)) is not None:
-            if backoff.first:
-                self.held_up = True
+            self.held_up = True
+            if error.outage.is_news():
                 LOG.error("Events wait in their queue: %s", error)
             if self._stopping.wait(backoff.next()):
                 return str(oslo_messaging.NotificationResult.REQUEUE)

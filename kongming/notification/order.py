@@ -25,10 +25,16 @@ _MOST = 4096
 
 
 class Order:
-    """Remembers when the newest event of each instance was sent."""
+    """Remembers when the newest event of each instance was sent.
+
+    Those of instances that nothing is known of are remembered, too, but
+    apart, as there are so many of them: an event of ours that is behind one
+    that says "elsewhere" must not bring the instance back.
+    """
 
     def __init__(self) -> None:
         self._newest: OrderedDict[str, float] = OrderedDict()
+        self._elsewhere: OrderedDict[str, float] = OrderedDict()
 
     def knows(self, instance_uuid: str) -> bool:
         """Tell whether an event of an instance was noted."""
@@ -36,11 +42,20 @@ class Order:
 
     def is_late(self, instance_uuid: str, sent_at: float) -> bool:
         """Tell whether a newer event was noted before."""
-        return sent_at < self._newest.get(instance_uuid, sent_at)
+        newest = self._newest.get(instance_uuid, sent_at)
+        return sent_at < max(newest, self._elsewhere.get(instance_uuid, sent_at))
 
     def note(self, instance_uuid: str, sent_at: float) -> None:
         """Note that an event was handled."""
-        self._newest[instance_uuid] = sent_at
-        self._newest.move_to_end(instance_uuid)
-        if len(self._newest) > _MOST:
-            self._newest.popitem(last=False)
+        _note(self._newest, instance_uuid, sent_at)
+
+    def note_elsewhere(self, instance_uuid: str, sent_at: float) -> None:
+        """Note that an instance that nothing is known of is elsewhere."""
+        _note(self._elsewhere, instance_uuid, sent_at)
+
+
+def _note(newest: OrderedDict[str, float], instance_uuid: str, sent_at: float) -> None:
+    newest[instance_uuid] = max(sent_at, newest.get(instance_uuid, sent_at))
+    newest.move_to_end(instance_uuid)
+    if len(newest) > _MOST:
+        newest.popitem(last=False)

@@ -25,8 +25,6 @@ import socket
 import sys
 
 from kongming.executor.store import FILE_NAME, Record, Store
-from kongming.tests.testbed import faulty
-from kongming.tests.testbed.faulty import Fault
 from kongming.tests.testbed.process import Process, Service, wait_until
 
 NAME = "kongming-notification-handler"
@@ -69,22 +67,6 @@ class Daemon(Service):
             root / "log",
             {**os.environ, "NOTIFY_SOCKET": f"@{self._address}", **(env or {})},
         )
-
-    def start_faulty(self, fault: Fault) -> None:
-        """Start it so that something goes wrong, once, and return when it is READY."""
-        command, environment = self.process.command, self.process.env or {}
-        self.process.command = [sys.executable, "-m", faulty.__name__, *command[1:]]
-        self.process.env = {**environment, **fault.environment}
-        try:
-            self.start()
-        finally:
-            self.process.command, self.process.env = command, environment
-
-    def wait_killed(self, timeout: float = 30) -> None:
-        """Wait until it has ended by SIGKILL."""
-        wait_until(lambda: not self.process.running, timeout, "the fault killed the service")
-        if self.process.terminate() != -signal.SIGKILL:
-            raise RuntimeError(f"it ended by itself:\n{self.log()[-2000:]}")
 
     def start(self) -> None:
         """Start it and return when it has said READY."""

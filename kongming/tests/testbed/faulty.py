@@ -10,98 +10,147 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The service with one fault: it is killed, or a call fails, at a named point.
+"""The service with faults: named calls of it, or of a library, fail or end it.
 
-Run in place of the command; the fault is in ``KONGMING_TEST_FAULT``, as JSON.
-The product knows nothing of it.
+``python -m kongming.tests.testbed.faulty`` is the installed service, which
+knows nothing of it. Which faults there are is in the environment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 import functools
 import importlib
 import itertools
 import json
 import os
+from pathlib import Path
 import signal
 import sys
-from typing import Any, cast
+import time
+from typing import Any, TypeVar
 
-VARIABLE = "KONGMING_TEST_FAULT"
-PROGRAM = "kongming.cmd.notification_handler"
+from kongming.tests.testbed.daemon import Daemon
+
+FAULTS = "KONGMING_TEST_FAULTS"
+ARMED = "KONGMING_TEST_FAULTS_ARMED"
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong, and where.
+    """What happens at one call of one function.
 
-    :ivar point: a function of the product or of libvirt: ``module:Class.name``.
-    :ivar call: at its how manyth call, the first being 1.
-    :ivar after: whether the call has had its effect before.
-    :ivar error: libvirt's error code that the call ends with; None kills.
+    :ivar name: module:function or module:class.method.
+    :ivar call: the number of the call, from 1; counted are those made while
+        the faults are armed.
+    :ivar after: whether it happens after the call has done its work.
+    :ivar error: the number and text of the libvirt error that is raised;
+        none of it: the process ends by SIGKILL.
+    :ivar wait: it goes on once the faults are no longer armed; no error.
     """
 
-    point: str
+    name: str
     call: int = 1
     after: bool = False
-    error: int | None = None
+    error: tuple[int, str] | None = None
+    wait: bool = False
 
     def __str__(self) -> str:
-        when = "after" if self.after else "before"
-        what = "killed" if self.error is None else f"error {self.error}"
-        return f"{what} {when} {self.point.partition(':')[2]} {self.call}"
+        return f"{'after' if self.after else 'before'} {self.name.split(':')[1]} {self.call}"
+
+
+class FaultyDaemon(Daemon):
+    """The service, as it is with faults once they are armed."""
+
+    def start_with(self, *faults: Fault) -> None:
+        """Start it with other faults than before, and not yet armed."""
+        self.disarm()
+        command = [sys.executable, "-m", "kongming.tests.testbed.faulty"]
+        self.process.command = [*command, "--config-file", str(self.conf)]
+        self.process.env = {
+            **(self.process.env or {}),
+            FAULTS: json.dumps([asdict(fault) for fault in faults]),
+            ARMED: str(self._armed),
+        }
+        self.start()
+
+    def arm(self) -> None:
+        """Have the calls counted from now on."""
+        self._armed.touch()
+
+    def disarm(self) -> None:
+        """Have nothing happen any more."""
+        self._armed.unlink(missing_ok=True)
 
     @property
-    def environment(self) -> dict[str, str]:
-        """How the service is told."""
-        return {VARIABLE: json.dumps(asdict(self))}
+    def _armed(self) -> Path:
+        return self.conf.with_name("armed")
 
 
-def install(fault: Fault) -> None:
-    """Have it happen in this process."""
-    module, _, path = fault.point.partition(":")
-    *owners, name = path.split(".")
-    owner: Any = importlib.import_module(module)
-    for each in owners:
-        owner = getattr(owner, each)
-    setattr(owner, name, _faulty(getattr(owner, name), fault))
+def install(faults: Sequence[Fault], armed: Path) -> None:
+    """Put the faults into the functions of this process."""
+    for name, some in itertools.groupby(sorted(faults, key=_name), key=_name):
+        module, _, path = name.partition(":")
+        owner: Any = importlib.import_module(module)
+        *parents, attribute = path.split(".")
+        for parent in parents:
+            owner = getattr(owner, parent)
+        setattr(owner, attribute, _wrapped(getattr(owner, attribute), list(some), armed))
 
 
-def _faulty(function: Callable[..., Any], fault: Fault) -> Callable[..., Any]:
+def _name(fault: Fault) -> str:
+    return fault.name
+
+
+def _wrapped(
+    function: Callable[..., _T], faults: Sequence[Fault], armed: Path
+) -> Callable[..., _T]:
     numbers = itertools.count(1)
 
     @functools.wraps(function)
-    def call(*arguments: Any, **named: Any) -> Any:
-        if next(numbers) != fault.call:
+    def faulty(*arguments: Any, **named: Any) -> _T:
+        if not armed.exists():
             return function(*arguments, **named)
-        if fault.after:
-            function(*arguments, **named)
-        if fault.error is None:
-            signal.raise_signal(signal.SIGKILL)
-        raise _libvirt_error(fault.error or 0)
+        number = next(numbers)
+        now = [fault for fault in faults if fault.call == number]
+        for fault in now:
+            if not fault.after:
+                _happen(fault, armed)
+        result = function(*arguments, **named)
+        for fault in now:
+            if fault.after:
+                _happen(fault, armed)
+        return result
 
-    return call
+    return faulty
 
 
-def _libvirt_error(code: int) -> Exception:
-    # Not before the product has chosen its backend.
-    import libvirt
+def _happen(fault: Fault, armed: Path) -> None:
+    if fault.wait:
+        while armed.exists():
+            time.sleep(0.01)
+    elif fault.error is not None:
+        import libvirt
 
-    error: Any = libvirt.libvirtError("")
-    error.err = (code, 0, "an injected error", 2, "", "", "", 0, 0)
-    return cast(Exception, error)
+        code, text = fault.error
+        error = libvirt.libvirtError(text)
+        error.err = (code, 0, text, 2, None, None, None, -1, -1)
+        raise error
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main() -> int:
-    """Be the service, with the fault."""
-    # First of all: it chooses oslo.service's backend.
-    importlib.import_module("kongming.cmd")
-    if VARIABLE in os.environ:
-        install(Fault(**json.loads(os.environ[VARIABLE])))
-    status: int = importlib.import_module(PROGRAM).main()
-    return status
+    """Be the service, with the faults that the environment names."""
+    # First of all: what it imports must be imported in its own order.
+    from kongming.cmd import notification_handler
+
+    faults = [Fault(**fault) for fault in json.loads(os.environ[FAULTS])]
+    install(faults, Path(os.environ[ARMED]))
+    return notification_handler.main()
 
 
 if __name__ == "__main__":

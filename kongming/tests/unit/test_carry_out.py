@@ -130,3 +130,16 @@ def test_what_cannot_be_undone_is_named():
     with pytest.raises(exception.StepFailed, match=r"undone, except vCPU 0 \(libvirt error 38"):
         carry_out(steps_for(guest, wanted), guest)
     assert guest.told == {target.vcpu(0): {1}, target.vcpu(1): {0}}
+
+
+def test_what_could_not_be_undone_keeps_its_baseline():
+    before = {target.vcpu(0): CpuSet([0]), target.vcpu(1): CpuSet([0])}
+    wanted = {target.vcpu(0): CpuSet([1]), target.vcpu(1): CpuSet([1])}
+    # The note, both vCPUs, of which the second is refused; its undoing; then
+    # the undoing of the first is refused, too.
+    guest = FakeGuest(before, refuses={3, 5})
+    with pytest.raises(exception.StepFailed, match="undone, except vCPU 0"):
+        carry_out(steps_for(guest, wanted), guest)
+    assert guest.baseline == before
+    carry_out(steps_for(guest, wanted), guest)
+    assert guest.baseline == before

@@ -76,7 +76,15 @@ def test_an_outcome_for_what_is_no_longer_asked_is_dropped(store):
     store.ask(UUID, request(asking("2")))
     assert not store.report(working_on, Status.APPLIED, accepted=asking("1"))
     assert store.get(UUID).status is Status.PENDING
-    assert store.get(UUID).accepted is None
+
+
+def test_what_came_into_force_is_known_even_if_something_else_was_asked_meanwhile(store):
+    store.ask(UUID, request(asking("1")))
+    working_on = store.get(UUID)
+    store.ask(UUID, request(exception.RequestInvalid("bad")))
+    assert not store.report(working_on, Status.APPLIED, accepted=asking("1"))
+    assert store.get(UUID).status is Status.REFUSED
+    assert store.get(UUID).accepted == asking("1")
 
 
 def test_an_outcome_is_new_once(store):
@@ -231,3 +239,42 @@ def test_damage_while_it_is_open_is_told_and_a_new_file_made_once_it_is_moved(tm
         name.unlink()
     assert store.ask(OTHER, request(asking("1")))
     assert store.held() == {OTHER}
+
+
+def test_a_file_that_was_moved_away_is_made_anew_at_once(tmp_path, store):
+    store.ask(UUID, request(asking("1")))
+    (tmp_path / FILE_NAME).rename(tmp_path / "damaged")
+    assert store.ask(OTHER, request(asking("1")))
+    assert store.held() == {OTHER}
+    assert Store(tmp_path).held() == {OTHER}
+
+
+def test_what_could_not_be_kept_is_not_held(tmp_path, store):
+    with sqlite3.connect(tmp_path / FILE_NAME) as db:
+        db.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON history BEGIN SELECT raise(ABORT, 'full'); END"
+        )
+    with pytest.raises(exception.StoreUnavailable):
+        store.ask(UUID, request(asking("1")))
+    assert not store.holds(UUID)
+    assert store.requests(UUID) == []
+
+
+def test_an_outage_is_news_once_until_it_is_over(tmp_path, store):
+    def fail():
+        with pytest.raises(exception.StoreUnavailable) as failure:
+            store.ask(UUID, request(asking("1")))
+        return failure.value.outage
+
+    trigger = "CREATE TRIGGER full BEFORE INSERT ON request BEGIN SELECT raise(ABORT, 'full'); END"
+    with sqlite3.connect(tmp_path / FILE_NAME) as db:
+        db.execute(trigger)
+    assert fail().is_news()
+    assert store.get(UUID) is None
+    assert not fail().is_news()
+    with sqlite3.connect(tmp_path / FILE_NAME) as db:
+        db.execute("DROP TRIGGER full")
+    assert store.ask(OTHER, request(asking("1")))
+    with sqlite3.connect(tmp_path / FILE_NAME) as db:
+        db.execute(trigger)
+    assert fail().is_news()
