@@ -20,9 +20,8 @@ its own with ``--floor``.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 import json
 import os
 from pathlib import Path
@@ -36,6 +35,8 @@ import time
 from typing import Any
 import uuid
 
+from bench_bed import HOST, KEY, Bed, Row, cpu_time
+import bench_keeping
 import kombu
 import libvirt
 from oslo_config import cfg
@@ -46,58 +47,18 @@ from kongming.hypervisor.connection import run_event_loop
 from kongming.tests import captures
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.broker import Broker
-from kongming.tests.testbed.daemon import Daemon
 from kongming.tests.testbed.guest import start_guest
 from kongming.tests.testbed.libvirtd import Libvirtd
 from kongming.tests.testbed.nova import TOPIC, Nova
 from kongming.tests.testbed.process import Process, wait_until
 
-HOST = "compute-1"
-KEY = "kongming-vcpu-pinning"
 ROUTING_KEY = f"{TOPIC}.info"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table; texts, with their units."""
-
-    what: str
-    ours: str
-    floor: str
-    ratio: str
-    goal: str
-
-
-@dataclass(frozen=True)
-class Bed:
-    """The services that all parts share."""
-
-    root: Path
-    broker: Broker
-    libvirtd: Libvirtd
-
-    def daemon(self, name: str, exchange: str) -> Daemon:
-        """Give a service of its own that listens on one exchange."""
-        return Daemon(
-            self.root / name,
-            transport_url=self.broker.transport_url(),
-            connection_uri=self.libvirtd.uri,
-            host=HOST,
-            options=f"[notification_handler]\nexchange = {exchange}\npool = {exchange}.$host\n",
-        )
-
-    @contextmanager
-    def floor(self, kind: str, exchange: str, out: Path) -> Iterator[Process]:
-        """Run a floor: a process that writes to ``out`` once it listens."""
-        arguments = ["--floor", kind, exchange, self.broker.transport_url(), self.libvirtd.uri]
-        command = [sys.executable, __file__, *arguments, str(out)]
-        process = Process(command, self.root / f"{exchange}.log")
-        process.start()
-        try:
-            process.wait_ready(out.exists, 60, f"the floor {kind} listens")
-            yield process
-        finally:
-            process.terminate()
+def floor(bed: Bed, kind: str, exchange: str, out: Path) -> AbstractContextManager[Process]:
+    """Run a floor of this file's."""
+    addresses = (bed.broker.transport_url(), bed.libvirtd.uri)
+    return bed.floor(__file__, kind, exchange, *addresses, out=out)
 
 
 def latency(bed: Bed, events: int) -> list[Row]:
@@ -108,7 +69,7 @@ def latency(bed: Bed, events: int) -> list[Row]:
     with ExitStack() as stack:
         daemon = stack.enter_context(bed.daemon("latency", "ours"))
         results = bed.root / "results"
-        stack.enter_context(bed.floor("pin", "bare", results))
+        stack.enter_context(floor(bed, "pin", "bare", results))
         store = Store(daemon.state_path)
         url = bed.broker.transport_url()
         novas = {exchange: Nova(url, exchange=exchange) for exchange in ("ours", "bare")}
@@ -182,13 +143,13 @@ def foreign(bed: Bed, events: int) -> list[Row]:
     with ExitStack() as stack:
         daemon = stack.enter_context(bed.daemon("foreign", "cloud"))
         listening = bed.root / "listening"
-        floor = stack.enter_context(bed.floor("listen", "cloud", listening))
-        costs: dict[int, list[float]] = {daemon.process.pid: [], floor.pid: []}
+        bare_one = stack.enter_context(floor(bed, "listen", "cloud", listening))
+        costs: dict[int, list[float]] = {daemon.process.pid: [], bare_one.pid: []}
         for _ in range(rounds):
-            before = {pid: _cpu_time(pid) for pid in costs}
+            before = {pid: cpu_time(pid) for pid in costs}
             _publish_foreign(bed, "cloud", events)
             for pid, cost in costs.items():
-                cost.append((_cpu_time(pid) - before[pid]) / events)
+                cost.append((cpu_time(pid) - before[pid]) / events)
         ours, bare = (statistics.median(cost) * 1e6 for cost in costs.values())
     return [
         Row(
@@ -205,17 +166,17 @@ def memory(bed: Bed, events: int) -> list[Row]:
     """Memory over many foreign events, and what the service needs when idle."""
     with ExitStack() as stack:
         daemon = stack.enter_context(bed.daemon("memory", "busy"))
-        floor = stack.enter_context(bed.floor("listen", "busy", bed.root / "busy"))
-        pids = (daemon.process.pid, floor.pid)
+        bare_one = stack.enter_context(floor(bed, "listen", "busy", bed.root / "busy"))
+        pids = (daemon.process.pid, bare_one.pid)
         samples = [[_pss(pid) for pid in pids]]
         for _ in range(20):
             _publish_foreign(bed, "busy", events // 20)
             samples.append([_pss(pid) for pid in pids])
         seconds = 60
-        before = [_cpu_time(pid) for pid in pids]
+        before = [cpu_time(pid) for pid in pids]
         # Nothing happens in this time: that is what is measured.
         time.sleep(seconds)
-        spent = [_cpu_time(pid) for pid in pids]
+        spent = [cpu_time(pid) for pid in pids]
     idle = [100 * (end - begin) / seconds for begin, end in zip(before, spent, strict=True)]
     # Of the last half, its first and its last five samples.
     growth = [
@@ -301,12 +262,6 @@ def _drain(bed: Bed, exchange: str, at_most: int) -> None:
 def _unacked(bed: Bed, exchange: str) -> int:
     queues = bed.broker.queues()
     return sum(queue.unacked for name, queue in queues.items() if name.startswith(f"{exchange}."))
-
-
-def _cpu_time(pid: int) -> float:
-    """CPU time of all threads, in seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _pss(pid: int) -> float:
@@ -399,6 +354,7 @@ def main() -> int:
         "foreign": (foreign, 10_000),
         "memory": (memory, 100_000),
         "start": (start, 7),
+        "keeping": (bench_keeping.measure, 50),
     }
     parser = argparse.ArgumentParser(prog="tools/bench", description=__doc__.splitlines()[0])
     parser.add_argument("part", nargs="*", choices=[[], *parts], help="what to measure")

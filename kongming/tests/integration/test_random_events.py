@@ -49,6 +49,7 @@ WANTED = [
 LEAVING = [
     ("instance.delete.end", HOST, HOST),
     ("instance.soft_delete.end", HOST, HOST),
+    ("instance.delete.end", OTHER, OTHER),
     ("instance.live_migration_post.end", HOST, HOST),
     ("instance.shelve_offload.end", None, HOST),
     ("instance.rebuild.end", HOST, OTHER),
@@ -59,7 +60,6 @@ MEANINGLESS = [
     ("instance.create.start", HOST, HOST),
     ("instance.delete.start", HOST, HOST),
     ("instance.resize.end", HOST, HOST),
-    ("instance.delete.end", OTHER, OTHER),
     ("instance.live_migration_post.end", OTHER, OTHER),
     ("instance.shelve_offload.end", None, OTHER),
     ("instance.update", None, HOST),
