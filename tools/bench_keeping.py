@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 import statistics
 import sys
@@ -82,12 +83,7 @@ def replaced(
         before = len(daemon.log())
         with daemon:
             _await_placed(guests, last)
-            daemon.wait_log("corrected", times=daemon.log().count("corrected"))
-            wait_until(
-                lambda seen=before: daemon.log()[seen:].count("; corrected") == len(guests),
-                60,
-                "all were corrected",
-            )
+            wait_until(partial(_all_corrected, daemon, before, len(guests)), 60, "all corrected")
         lines = daemon.log()[before:].splitlines()
         begin = next(line for line in lines if "Checking all" in line)
         end = [line for line in lines if "; corrected" in line][-1]
@@ -110,6 +106,10 @@ def replaced(
             "≤ 1.5",
         )
     ]
+
+
+def _all_corrected(daemon: Daemon, seen: int, number: int) -> bool:
+    return daemon.log()[seen:].count("; corrected") == number
 
 
 def checked(daemon: Daemon, number: int) -> list[Row]:
@@ -237,11 +237,11 @@ def _rows(what: str, taken: dict[str, list[float]]) -> list[Row]:
 
 def _await_placed(guests: Sequence[str], cpu: int) -> None:
     for known in guests:
-        wait_until(
-            lambda known=known: set(threads.vcpu_affinity(known).values()) == {frozenset([cpu])},
-            60,
-            f"guest {known} is placed",
-        )
+        wait_until(partial(_is_placed, known, cpu), 60, f"guest {known} is placed")
+
+
+def _is_placed(known: str, cpu: int) -> bool:
+    return set(threads.vcpu_affinity(known).values()) == {frozenset([cpu])}
 
 
 def _pin_all(connection: Any, guests: Sequence[str], cpu: int) -> None:
@@ -284,11 +284,12 @@ def run_floor(kind: str, uri: str, cpu: str, *rest: str) -> None:
     todo: list[Any] = []
     there = threading.Semaphore(0)
     if kind == "start":
-        event, callback = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, started
+        lifecycle = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
+        connection.domainEventRegisterAny(None, lifecycle, started, None)
     else:
-        event, callback = libvirt.VIR_DOMAIN_EVENT_ID_TUNABLE, tuned
         _pin_all(connection, guests, int(cpu))
-    connection.domainEventRegisterAny(None, event, callback, None)
+        tunable = libvirt.VIR_DOMAIN_EVENT_ID_TUNABLE
+        connection.domainEventRegisterAny(None, tunable, tuned, None)
     Path(out).touch()
     while True:
         there.acquire()

@@ -55,8 +55,9 @@ class Reconciler:
         self._hypervisor = hypervisor
         self._placer = placer
         self._statistics = statistics
-        # The incarnation (libvirt's id of the domain) that was last placed.
-        self._placed: dict[str, int] = {}
+        # The incarnation (libvirt's id of the domain) that was last placed, and
+        # what it got: the store misses that if more was asked meanwhile.
+        self._placed: dict[str, tuple[int, Allocation]] = {}
 
     def reconcile(self, instance_uuid: str) -> Result:
         """Make one pass over an instance and keep its outcome.
@@ -132,12 +133,12 @@ class Reconciler:
         """
         accepted = allocation == record.accepted
         prospect = self._placer.look(allocation, guest, accepted=accepted)
-        again = accepted and self._same_incarnation(record, guest, prospect)
+        again = accepted and self._had_it(record, allocation, guest, prospect)
         begin = time.monotonic()
         done = self._placer.place(record.instance_uuid, prospect, guest, new=not again)
         if done.plan:
             self._statistics.applied("applied", time.monotonic() - begin)
-        self._placed[record.instance_uuid] = guest.domain_id
+        self._placed[record.instance_uuid] = (guest.domain_id, allocation)
         corrected = bool(again and done.plan.changes())
         drift = exception.Repinned(prospect.found()) if corrected else None
         if drift is not None:
@@ -159,13 +160,15 @@ class Reconciler:
                 self._tell_offline(record, offline)
         return Result.CORRECTED if corrected else Result.DONE
 
-    def _same_incarnation(self, record: Record, guest: Guest, prospect: Prospect) -> bool:
-        """Tell whether the guest had this allocation since it last started."""
+    def _had_it(
+        self, record: Record, allocation: Allocation, guest: Guest, prospect: Prospect
+    ) -> bool:
+        """Tell whether this is what the guest was given last, since it started."""
         placed = self._placed.get(record.instance_uuid)
         if placed is None:
             # Of before our own start only the note in the domain tells.
             return bool(prospect.state.baseline)
-        return placed == guest.domain_id
+        return placed == (guest.domain_id, allocation)
 
     def _fall_back(self, record: Record, guest: Guest) -> None:
         """Keep in force what was accepted last, as long as it can be."""

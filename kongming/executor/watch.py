@@ -95,6 +95,6 @@ class Watch:
             self._checked = now
             self._check(self._store.held())
         if now - self._purged >= _DAY_S:
-            self._purged = now
             self._store.purge(time.time() - self._keep_days() * _DAY_S)
+            self._purged = now
         self._wake(self._store.pending_elsewhere())

@@ -18,7 +18,7 @@ What libvirt does not read from the kernel itself is read here.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 import re
 from typing import TypeVar
@@ -47,11 +47,15 @@ class QemuProcess:
 
     def runs(self, instance_uuid: str) -> bool:
         """Tell whether it (still) runs this guest."""
+        return self.guest() == instance_uuid
+
+    def guest(self) -> str:
+        """Say which guest it runs; empty if none, or if it has ended."""
         try:
             arguments = (self._folder / "cmdline").read_bytes()
         except OSError:
-            return False
-        return b"\0-uuid\0" + instance_uuid.encode() + b"\0" in arguments
+            return ""
+        return arguments.partition(b"\0-uuid\0")[2].partition(b"\0")[0].decode(errors="replace")
 
     def main_affinity(self) -> CpuSet:
         """Say where QEMU's main thread may run."""
@@ -92,17 +96,29 @@ class Processes:
         known = self._known.get(instance_uuid)
         if known is not None and known.runs(instance_uuid):
             return known
-        for process in self._all():
-            if process.runs(instance_uuid):
-                self._known[instance_uuid] = process
-                return process
-        self._known.pop(instance_uuid, None)
-        return None
+        return self._look_for(instance_uuid)
 
-    def _all(self) -> Iterator[QemuProcess]:
-        pids = (int(entry.name) for entry in self._proc.iterdir() if entry.name.isdecimal())
+    def _look_for(self, instance_uuid: str) -> QemuProcess | None:
+        """Look through the processes until it is found; remember all that are passed.
+
+        So many guests that are new at once take one look, not one each.
+        """
+        pids = {int(entry.name) for entry in self._proc.iterdir() if entry.name.isdecimal()}
+        passed: dict[str, QemuProcess] = {}
         # A guest that was just started is among the last.
-        return (QemuProcess(pid, self._proc) for pid in sorted(pids, reverse=True))
+        for pid in sorted(pids, reverse=True):
+            process = QemuProcess(pid, self._proc)
+            passed.setdefault(process.guest(), process)
+            if instance_uuid in passed:
+                break
+        passed.pop("", None)
+        still = {
+            guest: process
+            for guest, process in self._known.items()
+            if process.pid in pids and guest != instance_uuid
+        }
+        self._known = still | passed
+        return passed.get(instance_uuid)
 
 
 def read(process: QemuProcess | None, what: Callable[[QemuProcess], T]) -> T | None:

@@ -13,8 +13,14 @@
 """What all tests have in common."""
 
 # Chooses oslo.service's backend before a test imports oslo.messaging.
+import hypothesis
+
 import kongming.cmd  # noqa: F401
 from kongming.tests.testbed.virtual_host import Shape
+
+# On a machine that is busy an example may take any time.
+hypothesis.settings.register_profile("kongming", deadline=None)
+hypothesis.settings.load_profile("kongming")
 
 # Named on the command line it says itself why it refuses.
 collect_ignore = [] if Shape.of_this_host() else ["numa"]
