@@ -16,7 +16,6 @@ import contextlib
 import json
 from pathlib import Path
 import re
-import shutil
 import socket
 import sqlite3
 import subprocess
@@ -34,6 +33,7 @@ from kongming.notification import handler
 from kongming.notification.service import NotificationHandlerService
 from kongming.tests.functional.test_service import URI, Cloud, pins, wait_for
 from kongming.tests.testbed.process import free_port
+from kongming.tests.testbed.promtool import fetch
 
 ETC = Path(__file__).parents[3] / "etc"
 RULES = ETC / "prometheus/kongming.rules.yml"
@@ -325,23 +325,22 @@ def test_the_dashboard_can_be_imported_anywhere():
         assert all("$instance" in target["expr"] for target in panel["targets"])
 
 
-with_promtool = pytest.mark.skipif(
-    not shutil.which("promtool"), reason="promtool (of Prometheus) is not here"
-)
+@pytest.fixture(scope="module")
+def promtool():
+    program = fetch()
+
+    def run(*arguments):
+        checked = subprocess.run([program, *arguments], capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+    return run
 
 
-def promtool(*arguments):
-    checked = subprocess.run(["promtool", *arguments], capture_output=True, text=True)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-
-
-@with_promtool
-def test_the_alerts_fire_when_they_should():
+def test_the_alerts_fire_when_they_should(promtool):
     promtool("test", "rules", ALERTS_TESTED)
 
 
-@with_promtool
-def test_prometheus_accepts_the_rules_and_the_dashboards_queries(tmp_path):
+def test_prometheus_accepts_the_rules_and_the_dashboards_queries(promtool, tmp_path):
     queries = [
         {"record": f"query:{number}", "expr": re.sub(r"\$__rate_interval", "5m", expression)}
         for number, expression in enumerate(expressions())

@@ -20,14 +20,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 import hashlib
 import lzma
-import os
 from pathlib import Path
 import re
 import shutil
-import subprocess
-import tempfile
 
-from kongming.tests.testbed.process import find_program
+from kongming.tests.testbed.debian_package import keep, output, unpack
 
 # The cloud kernel is smaller, but can't mount 9p.
 KERNEL_PACKAGE = "linux-image-amd64"
@@ -47,12 +44,6 @@ DEPENDENCIES = re.compile(rb"\0depends=([^\0]*)\0")
 FOLDER_MODE = 0o040755
 FILE_MODE = 0o100755
 LAST_ENTRY = "TRAILER!!!"
-
-
-def cache_folder() -> Path:
-    """Where the testbed keeps what takes long to get."""
-    chosen = os.environ.get("KONGMING_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache/kongming"
 
 
 class BootFiles:
@@ -89,22 +80,16 @@ class BootFiles:
 
         :raises RuntimeError: the packages can't be had; says why
         """
-        if self.folder.exists():
-            return
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        _output("apt-get", "-q", "update")
-        with tempfile.TemporaryDirectory(dir=self.folder.parent, prefix="fetch-") as scratch:
-            kept = Path(scratch, "kept")
-            (kept / "modules").mkdir(parents=True)
-            busybox = _unpacked(BUSYBOX_PACKAGE, Path(scratch, "busybox"))
-            shutil.copy(busybox / "bin/busybox", kept / "busybox")
-            kernel = _unpacked(_dependency(KERNEL_PACKAGE), Path(scratch, "kernel"))
-            shutil.copy(next(kernel.glob("boot/vmlinuz-*")), kept / "vmlinuz")
-            for number, content in enumerate(_modules(kernel)):
-                (kept / f"modules/{number:02}.ko").write_bytes(content)
-            # Somebody else may have been faster: theirs is as good.
-            if not self.folder.exists():
-                kept.rename(self.folder)
+        keep(self.folder, _fill)
+
+
+def _fill(kept: Path, scratch: Path) -> None:
+    (kept / "modules").mkdir()
+    shutil.copy(unpack(BUSYBOX_PACKAGE, scratch / "busybox") / "bin/busybox", kept)
+    kernel = unpack(_dependency(KERNEL_PACKAGE), scratch / "kernel")
+    shutil.copy(next(kernel.glob("boot/vmlinuz-*")), kept / "vmlinuz")
+    for number, content in enumerate(_modules(kernel)):
+        (kept / f"modules/{number:02}.ko").write_bytes(content)
 
 
 def _modules(kernel: Path) -> Iterator[bytes]:
@@ -136,27 +121,11 @@ def _module_name(path: Path) -> str:
 
 def _dependency(package: str) -> str:
     """The package of a certain version that a package of none stands for."""
-    listed = _output("apt-cache", "depends", "--important", package)
+    listed = output("apt-cache", "depends", "--important", package)
     found = re.search(r"Depends: (linux-image-\S+)", listed)
     if found is None:
         raise RuntimeError(f"apt knows no kernel:\n{listed}")
     return found.group(1)
-
-
-def _unpacked(package: str, folder: Path) -> Path:
-    folder.mkdir()
-    # Without a sandbox: apt's own user can't write into our folder.
-    _output("apt-get", "-q", "-o", "APT::Sandbox::User=", "download", package, cwd=folder)
-    _output("dpkg-deb", "--extract", *map(str, folder.glob("*.deb")), ".", cwd=folder)
-    return folder
-
-
-def _output(name: str, *arguments: str, cwd: Path | None = None) -> str:
-    command = [find_program(name, name.partition("-")[0]), *arguments]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
-    return done.stdout
 
 
 def _archived(name: str, mode: int, content: bytes) -> bytes:

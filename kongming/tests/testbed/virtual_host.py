@@ -35,7 +35,8 @@ import tempfile
 import time
 from typing import Any, Self
 
-from kongming.tests.testbed.boot_files import BootFiles, cache_folder
+from kongming.tests.testbed.boot_files import BootFiles
+from kongming.tests.testbed.debian_package import cache_folder
 from kongming.tests.testbed.process import Process, Service, find_program
 from kongming.tests.testbed.qemu import EMULATOR
 
