@@ -35,7 +35,8 @@ from oslo_log import log
 from kongming import metadata
 from kongming.cmd import notification_handler
 from kongming.cpuset import CpuSet
-from kongming.executor.store import Record, Store
+from kongming.executor.record import Record
+from kongming.executor.store import Store
 from kongming.hypervisor.connection import run_event_loop
 from kongming.notification.service import NotificationHandlerService
 from kongming.tests.testbed import threads

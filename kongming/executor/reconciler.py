@@ -26,8 +26,9 @@ import time
 from kongming import exception
 from kongming.allocation import Allocation
 from kongming.executor.placer import Placed, Placer, Prospect
+from kongming.executor.record import Record, Status
 from kongming.executor.statistics import Statistics
-from kongming.executor.store import Record, Status, Store
+from kongming.executor.store import Store
 from kongming.hypervisor.connection import Connection
 from kongming.hypervisor.guest import Guest
 

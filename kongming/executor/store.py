@@ -18,140 +18,20 @@ operator's tools work on at the same time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-import enum
-import json
 from pathlib import Path
 import sqlite3
 import time
-from typing import Any
 
 from kongming import exception
 from kongming.allocation import Allocation
 from kongming.executor.database import Database
+from kongming.executor.record import Change, Record, Status, dump, load, read_record
 from kongming.executor.request import Request, Source
+from kongming.executor.schema import MIGRATIONS
 
 FILE_NAME = "allocations.sqlite"
 
-_MIGRATIONS = (
-    (
-        """
-        CREATE TABLE instance (
-            instance_uuid TEXT PRIMARY KEY,
-            asked TEXT,
-            accepted TEXT,
-            generation INTEGER NOT NULL,
-            status TEXT NOT NULL,
-            reason TEXT NOT NULL,
-            message TEXT NOT NULL,
-            changed_at REAL NOT NULL
-        ) WITHOUT ROWID
-        """,
-    ),
-    (
-        "ALTER TABLE instance ADD COLUMN source TEXT NOT NULL DEFAULT 'metadata'",
-        "ALTER TABLE instance ADD COLUMN drift TEXT NOT NULL DEFAULT ''",
-        "ALTER TABLE instance ADD COLUMN drift_at REAL",
-        """
-        CREATE TABLE request (
-            instance_uuid TEXT NOT NULL,
-            source TEXT NOT NULL,
-            asked TEXT,
-            reason TEXT NOT NULL,
-            message TEXT NOT NULL,
-            asked_by TEXT NOT NULL,
-            asked_at REAL NOT NULL,
-            PRIMARY KEY (instance_uuid, source)
-        ) WITHOUT ROWID
-        """,
-        """
-        INSERT INTO request SELECT instance_uuid, 'metadata', asked,
-            iif(asked IS NULL, reason, ''), iif(asked IS NULL, message, ''), '', changed_at
-            FROM instance
-        """,
-        """
-        CREATE TABLE history (
-            id INTEGER PRIMARY KEY,
-            instance_uuid TEXT NOT NULL,
-            generation INTEGER NOT NULL,
-            asked_at REAL,
-            source TEXT NOT NULL,
-            asked_by TEXT NOT NULL,
-            asked TEXT,
-            status TEXT NOT NULL,
-            reason TEXT NOT NULL,
-            message TEXT NOT NULL,
-            changed_at REAL NOT NULL
-        )
-        """,
-        "CREATE INDEX history_of_instance ON history (instance_uuid, id)",
-        "CREATE INDEX history_by_time ON history (changed_at)",
-    ),
-)
-
-#: The version of the schema that this Kongming works with.
-SCHEMA_VERSION = len(_MIGRATIONS)
-
 _NOTHING = "{}"
-
-
-class Status(enum.StrEnum):
-    """How far what was asked has come.
-
-    RELEASED is only found in the history: nothing is kept any more.
-    """
-
-    PENDING = "pending"
-    APPLIED = "applied"
-    DRIFTED = "drifted"
-    REFUSED = "refused"
-    FAILED = "failed"
-    ABSENT = "absent"
-    RELEASED = "released"
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """All that is known of one instance.
-
-    :ivar asked: what is asked; None if it can't be read.
-    :ivar accepted: what last was in force on the guest; None if nothing was.
-    :ivar generation: grows with each change of ``asked``.
-    :ivar reason: reason code of a refusal, failure or drift; empty otherwise.
-    :ivar changed_at: when the status changed, in seconds since the epoch.
-    :ivar source: whose request this is.
-    :ivar drift: what was last found to be other than wanted; empty if never.
-    :ivar drift_at: when, in seconds since the epoch.
-    """
-
-    instance_uuid: str
-    asked: Allocation | None
-    accepted: Allocation | None
-    generation: int
-    status: Status
-    reason: str
-    message: str
-    changed_at: float
-    source: Source
-    drift: str
-    drift_at: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One entry of an instance's history: what was asked, and what came of it.
-
-    Times are in seconds since the epoch.
-    """
-
-    asked_at: float | None
-    source: Source
-    asked_by: str
-    asked: Allocation | None
-    status: Status
-    reason: str
-    message: str
-    changed_at: float
 
 
 class Store:
@@ -167,7 +47,7 @@ class Store:
         """
         self._held: frozenset[str] = frozenset()
         self._db = Database(
-            state_path / FILE_NAME, _MIGRATIONS, create=create, on_open=self._read_held
+            state_path / FILE_NAME, MIGRATIONS, create=create, on_open=self._read_held
         )
 
     def close(self) -> None:
@@ -185,11 +65,11 @@ class Store:
     def get(self, instance_uuid: str) -> Record | None:
         """Read what is known of an instance."""
         rows = self._db.query(f"{_SELECT} WHERE instance_uuid = ?", (instance_uuid,))
-        return _record(*rows[0]) if rows else None
+        return read_record(*rows[0]) if rows else None
 
     def records(self) -> list[Record]:
         """Read what is known of all instances."""
-        return [_record(*row) for row in self._db.query(f"{_SELECT} ORDER BY instance_uuid")]
+        return [read_record(*row) for row in self._db.query(f"{_SELECT} ORDER BY instance_uuid")]
 
     def requests(self, instance_uuid: str) -> list[Request]:
         """Read what is asked for an instance, by whom; the last word last."""
@@ -206,7 +86,7 @@ class Store:
         :returns: whether it changes what is wanted.
         """
         refusal = request.asked if isinstance(request.asked, exception.Refused) else None
-        asked = None if isinstance(request.asked, exception.Refused) else _dump(request.asked)
+        asked = None if isinstance(request.asked, exception.Refused) else dump(request.asked)
         reason, message = _said(refusal)
         with self._db.lock:
             with self._db.transaction(durable=True) as db:
@@ -293,7 +173,7 @@ class Store:
                     reason,
                     message,
                     now if not same else record.changed_at,
-                    None if accepted is None else _dump(accepted),
+                    None if accepted is None else dump(accepted),
                     None if drift is None else str(drift),
                     None if drift is None else now,
                     record.instance_uuid,
@@ -304,7 +184,7 @@ class Store:
                 # It is in force all the same: a later refusal leaves it so.
                 db.execute(
                     "UPDATE instance SET accepted = ? WHERE instance_uuid = ?",
-                    (_dump(accepted), record.instance_uuid),
+                    (dump(accepted), record.instance_uuid),
                 )
             if changed:
                 said = (reason, message) if drift is None else _said(drift)
@@ -363,7 +243,7 @@ class Store:
             (instance_uuid,),
         )
         return [
-            Change(at, Source(source), by, _load(asked), Status(status), *rest)
+            Change(at, Source(source), by, load(asked), Status(status), *rest)
             for at, source, by, asked, status, *rest in rows
         ]
 
@@ -426,7 +306,7 @@ def _complete(
         (status, reason, message, now, *of, Status.PENDING),
     ).rowcount
     if not completed:
-        asked = None if record.asked is None else _dump(record.asked)
+        asked = None if record.asked is None else dump(record.asked)
         _remember(db, *of, None, record.source, "", asked, status, reason, message, now)
 
 
@@ -447,38 +327,11 @@ def _rank(request: Request) -> int:
     return _ORDER.index(request.source)
 
 
-def _dump(allocation: Allocation) -> str:
-    return json.dumps(allocation.to_json(), sort_keys=True)
-
-
-def _load(text: str | None) -> Allocation | None:
-    return None if text is None else Allocation.from_json(json.loads(text))
-
-
 def _request(
     source: str, asked: str | None, message: str, asked_by: str, asked_at: float
 ) -> Request:
-    allocation = _load(asked)
+    allocation = load(asked)
     refused = exception.RequestInvalid(message)
     return Request(
         Source(source), refused if allocation is None else allocation, asked_by, asked_at
-    )
-
-
-def _record(
-    instance_uuid: str, asked: str | None, accepted: str | None, generation: int, *rest: Any
-) -> Record:
-    status, reason, message, changed_at, source, drift, drift_at = rest
-    return Record(
-        instance_uuid,
-        _load(asked),
-        _load(accepted),
-        generation,
-        Status(status),
-        reason,
-        message,
-        changed_at,
-        Source(source),
-        drift,
-        drift_at,
     )

@@ -25,8 +25,9 @@ from cliff.show import ShowOne
 
 from kongming import exception
 from kongming.executor.plan import Plan
+from kongming.executor.record import Record
 from kongming.executor.request import Request, Source
-from kongming.executor.store import Record, Store
+from kongming.executor.store import Store
 from kongming.hypervisor.guest import Guest
 from kongming.manage import state, times
 from kongming.manage.columns import Asked, Memory, Requests, Values

@@ -30,8 +30,9 @@ from kongming.allocation import Allocation
 from kongming.executor import lock
 from kongming.executor.claims import Claims
 from kongming.executor.placer import Placer
+from kongming.executor.record import Record, Status
 from kongming.executor.rules import read_rules
-from kongming.executor.store import Record, Status, Store
+from kongming.executor.store import Store
 from kongming.hypervisor import session
 from kongming.hypervisor.connection import Connection
 from kongming.manage.command import conf_of

@@ -27,8 +27,8 @@ from prometheus_client.registry import Collector
 
 from kongming import exception
 from kongming.executor.executor import Executor
+from kongming.executor.record import Status
 from kongming.executor.statistics import BUCKETS_S, Statistics
-from kongming.executor.store import Status
 
 _OUTCOMES = ("applied", "failed")
 # That status is never a guest's own, only its history's.

@@ -27,7 +27,8 @@ import sqlite3
 from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Result
 
-from kongming.executor.store import FILE_NAME, SCHEMA_VERSION
+from kongming.executor.schema import SCHEMA_VERSION
+from kongming.executor.store import FILE_NAME
 from kongming.status.finding import bad, good
 
 _BUSY_TIMEOUT_S = 3.0

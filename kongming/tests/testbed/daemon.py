@@ -24,7 +24,8 @@ import signal
 import socket
 import sys
 
-from kongming.executor.store import FILE_NAME, Record, Store
+from kongming.executor.record import Record
+from kongming.executor.store import FILE_NAME, Store
 from kongming.tests.testbed.process import Process, Service, wait_until
 
 NAME = "kongming-notification-handler"

@@ -25,7 +25,8 @@ import pytest
 from kongming import conf as kongming_conf
 from kongming import exception, metadata
 from kongming.executor.request import Request, Source
-from kongming.executor.store import FILE_NAME, SCHEMA_VERSION, Store
+from kongming.executor.schema import SCHEMA_VERSION
+from kongming.executor.store import FILE_NAME, Store
 from kongming.status import broker, cgroup, configuration, finding, nova, queues, state
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"

@@ -19,8 +19,10 @@ import pytest
 
 from kongming import exception, metadata
 from kongming.allocation import Allocation
+from kongming.executor.record import Status
 from kongming.executor.request import Request, Source
-from kongming.executor.store import _MIGRATIONS, FILE_NAME, Status, Store
+from kongming.executor.schema import MIGRATIONS
+from kongming.executor.store import FILE_NAME, Store
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 OTHER = "5a6e9b1e-0000-4000-8000-000000000002"
@@ -216,7 +218,7 @@ def test_a_tool_makes_no_database(tmp_path):
 
 def test_a_database_of_the_first_release_is_taken_over(tmp_path):
     with sqlite3.connect(tmp_path / FILE_NAME) as db:
-        db.execute(_MIGRATIONS[0][0])
+        db.execute(MIGRATIONS[0][0])
         insert = "INSERT INTO instance VALUES (?, ?, ?, 3, ?, ?, ?, 2.0)"
         db.execute(insert, (UUID, '{"vcpu_pinning": "1"}', None, "applied", "", ""))
         db.execute(insert, (OTHER, None, None, "refused", "request_invalid", "bad"))
