@@ -328,11 +328,12 @@ def unlock(cloud):
 def test_events_wait_while_the_store_is_unusable(cloud, unlock, caplog):
     guest = cloud.guest()
     cloud.publish(guest, kongming_vcpu_pinning="2")
-    wait_for(lambda: "Events wait in their queue" in caplog.text)
+    wait_for(lambda: cloud.service._listener.held_up)
     assert pins(guest) == [EVERYWHERE] * 4
     unlock()
     wait_for(lambda: pins(guest) == [{2}] * 4)
-    assert caplog.text.count("Events wait in their queue") == 1
+    # Whoever notices first tells: the listener, or a worker that is about another guest.
+    assert len([r for r in caplog.records if r.levelno >= logging.ERROR]) == 1
 
 
 def test_a_second_service_on_the_same_state_is_refused(cloud):
