@@ -60,6 +60,9 @@ def _undo(begun: list[plan.Step], guest: Guest) -> str:
             continue
         try:
             step.undo(guest)
+        except exception.PinningUnsupported:
+            # What can't be pinned at all has not been pinned.
+            continue
         except (exception.Failed, exception.Refused) as error:
             kept.append(f"{step} ({error})")
     if kept:

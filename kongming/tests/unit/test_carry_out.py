@@ -123,6 +123,18 @@ def test_threads_that_run_elsewhere_are_a_failure_and_undone():
     assert guest.told == before
 
 
+def test_a_guest_that_cannot_be_pinned_at_all_is_as_it_was():
+    guest = FakeGuest({target.vcpu(0): CpuSet([0])})
+
+    def unsupported(what, value):
+        raise exception.PinningUnsupported("a single thread")
+
+    guest.set = unsupported
+    with pytest.raises(exception.PinningUnsupported, match="the guest is as it was before"):
+        carry_out(steps_for(guest, {target.vcpu(0): CpuSet([1])}), guest)
+    assert guest.baseline == {}
+
+
 def test_what_cannot_be_undone_is_named():
     before = {target.vcpu(0): CpuSet([0]), target.vcpu(1): CpuSet([0])}
     wanted = {target.vcpu(0): CpuSet([1]), target.vcpu(1): CpuSet([1])}
