@@ -21,6 +21,7 @@ import os
 from pathlib import Path
 import sys
 
+import kongming.cmd  # noqa: F401  (chooses oslo.service's backend)
 from kongming.tests.testbed.broker import Broker
 from kongming.tests.testbed.daemon import Daemon
 from kongming.tests.testbed.libvirtd import Libvirtd
