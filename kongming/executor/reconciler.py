@@ -34,8 +34,9 @@ from kongming.hypervisor.guest import Guest
 
 LOG = logging.getLogger(__name__)
 
-# What fails because a guest is just being ended is no failure.
-_ENDING_S = 0.5
+# What fails because a guest is just being ended is no failure; libvirt takes
+# two seconds to end one.
+_ENDING_S = 3.0
 
 
 class Result(enum.Enum):
