@@ -77,14 +77,6 @@ def start(connection):
 
 
 @pytest.fixture(scope="session")
-def plain(connection):
-    """A guest for all that can be undone. A start takes seconds here."""
-    guest = NumaGuest(connection, vcpus=4)
-    yield guest
-    destroy(guest.domain)
-
-
-@pytest.fixture(scope="session")
 def single_threaded(connection):
     """A guest without threads, and so without groups, of its vCPUs' own."""
     guest = NumaGuest(connection, single_threaded=True, **ALLOCATED)
@@ -115,18 +107,7 @@ def cloud(libvirtd, tmp_path):  # noqa: F811
 
 
 class NumaGuest(Guest):
-    """A guest whose memory and pins can be asked for and changed by libvirt's means."""
-
-    def pin(self, vcpu, cpus):
-        self.domain.pinVcpu(vcpu, as_map(cpus))
-
-    def pin_emulator(self, cpus):
-        self.domain.pinEmulator(as_map(cpus), libvirt.VIR_DOMAIN_AFFECT_LIVE)
-
-    def pins(self):
-        """What libvirt was told."""
-        told = self.domain.vcpuPinInfo(libvirt.VIR_DOMAIN_AFFECT_LIVE)
-        return [as_set(cpus) for cpus in told]
+    """A guest whose memory can be asked for and changed by libvirt's means."""
 
     def set_memory(self, **parameters):
         self.domain.setNumaParameters(parameters, libvirt.VIR_DOMAIN_AFFECT_LIVE)
@@ -139,19 +120,3 @@ class NumaGuest(Guest):
     def nodes(self):
         """The nodes that hold its memory, by the kernel's word."""
         return set(memory.memory_kib(self.uuid))
-
-    def set_cpu_time(self, **parameters):
-        self.domain.setSchedulerParametersFlags(parameters, libvirt.VIR_DOMAIN_AFFECT_LIVE)
-
-    def cpu_time(self):
-        """The shares, the quota and the period that libvirt reads from the control groups."""
-        told = self.domain.schedulerParametersFlags(libvirt.VIR_DOMAIN_AFFECT_LIVE)
-        return told["cpu_shares"], told["vcpu_quota"], told["vcpu_period"]
-
-
-def as_map(cpus):
-    return tuple(cpu in cpus for cpu in range(max(cpus) + 1))
-
-
-def as_set(cpu_map):
-    return {cpu for cpu, is_in in enumerate(cpu_map) if is_in}
