@@ -123,7 +123,7 @@ class Reconciler:
         except exception.Refused:
             self._fall_back(record, guest)
             raise
-        except exception.Failed:
+        except exception.StepFailed:
             if guest.ends_within(_ENDING_S):
                 raise exception.GuestAbsent("the domain is being ended") from None
             raise
