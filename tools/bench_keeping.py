@@ -42,8 +42,7 @@ from kongming.tests.testbed.process import wait_until
 
 ROUNDS = 5
 SECONDS = 20
-# libvirt takes two seconds to end a guest.
-STARTS = 15
+STARTS = 100
 CORRECTED = 25
 # Fewer than the corrections after which a guest is left alone.
 REPINS = 4

@@ -77,6 +77,10 @@ set_up() {
     PATH=$VENV/bin:$PATH
 }
 
+# reaping COMMAND...: QEMU's parent is the machine's init, which in some containers takes
+# a second or two to see that it has ended, and libvirt waits for that. tini does at once.
+reaping() { tini -s -- "$@"; }
+
 pip_install() {
     "$VENV/bin/python" -m pip --disable-pip-version-check install -q -c "$TOP/constraints.txt" \
         "$@" >>"$SETUP_LOG" 2>&1 || fail "pip install failed"

@@ -34,8 +34,8 @@ from kongming.hypervisor.guest import Guest
 
 LOG = logging.getLogger(__name__)
 
-# What fails because a guest is just being ended is no failure; libvirt takes
-# two seconds to end one.
+# What fails because a guest is just being ended is no failure. libvirt waits
+# for QEMU's end, which where init is slow takes a second or two to be seen.
 _ENDING_S = 3.0
 
 

@@ -32,7 +32,7 @@ from kongming.hypervisor import host
 from kongming.hypervisor.guest import Guest, is_alive
 from kongming.hypervisor.occupancy import Occupancy, Occupant
 from kongming.hypervisor.own_changes import OwnChanges
-from kongming.hypervisor.process import Processes
+from kongming.hypervisor.process import Processes, QemuProcess
 
 LOG = logging.getLogger(__name__)
 
@@ -122,8 +122,7 @@ class Connection:
             if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 raise exception.GuestAbsent("there is no such domain on this host") from error
             raise self._translated(connection, error) from error
-        process = self._processes.find(instance_uuid) if self._here else None
-        return Guest(domain, now, process, self._own_changes)
+        return Guest(domain, now, self._find_process, self._own_changes)
 
     def occupants(self) -> list[Occupant]:
         """Say who runs on this host, pinned to which CPUs.
@@ -132,9 +131,12 @@ class Connection:
         """
         connection = self._connected()
         try:
-            return self._occupancy.read(connection)
+            return self._occupancy.read(connection, self.online_cpus())
         except libvirt.libvirtError as error:
             raise self._translated(connection, error) from error
+
+    def _find_process(self, instance_uuid: str) -> QemuProcess | None:
+        return self._processes.find(instance_uuid) if self._here else None
 
     def _connected(self) -> Any:
         connection = self._connection

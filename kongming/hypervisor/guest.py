@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 import time
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import libvirt
 
@@ -29,8 +29,10 @@ from kongming.cpuset import CpuSet
 from kongming.hypervisor import cpuset_v1, definition
 from kongming.hypervisor.host import Host
 from kongming.hypervisor.own_changes import OwnChanges
-from kongming.hypervisor.process import QemuProcess, read
+from kongming.hypervisor.process import QemuProcess
 from kongming.target import NO_QUOTA, Aspect, Quota, Target, Value
+
+T = TypeVar("T")
 
 _LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
 # How libvirt writes and reads that there is no limit.
@@ -54,16 +56,21 @@ class Guest:
     """
 
     def __init__(
-        self, domain: Any, host: Host, process: QemuProcess | None, own_changes: OwnChanges
+        self,
+        domain: Any,
+        host: Host,
+        find_process: Callable[[str], QemuProcess | None],
+        own_changes: OwnChanges,
     ) -> None:
         """Wrap a libvirt domain.
 
-        :param process: its QEMU process, if it is on this machine.
+        :param find_process: finds its QEMU process by its UUID, if it is on
+            this machine; called if need be.
         :param own_changes: is told of each change that is made here.
         """
         self._domain = domain
         self._uuid: str = domain.UUIDString()
-        self._process = process
+        self._find_process = find_process
         self._own_changes = own_changes
         self.host = host
         with self._translated("looking at the domain"):
@@ -126,14 +133,14 @@ class Guest:
         if self.host.cgroup != 1 or what.aspect not in target.CPU_ASPECTS:
             return False
         cpus = CpuSet(cast(CpuSet, value) & self.host.online)
-        return bool(read(self._process, lambda process: cpuset_v1.widen(process.pid, cpus)))
+        return bool(self._read(lambda process: cpuset_v1.widen(process.pid, cpus)))
 
     def memory_kib(self) -> dict[int, int] | None:
         """Count the guest's memory on each NUMA node, in KiB; see QemuProcess.
 
         :returns: None if it can't be counted.
         """
-        return read(self._process, QemuProcess.memory_kib)
+        return self._read(QemuProcess.memory_kib)
 
     def ends_within(self, seconds: float) -> bool:
         """Wait whether this incarnation ends soon.
@@ -168,6 +175,16 @@ class Guest:
                 _LIVE,
             )
 
+    def _read(self, what: Callable[[QemuProcess], T]) -> T | None:
+        """Read of its process; None if there is none, or none that we may look at."""
+        process = self._find_process(self._uuid)
+        if process is None:
+            return None
+        try:
+            return what(process)
+        except OSError:
+            return None
+
     def _looks(self) -> dict[frozenset[Aspect], Callable[[], dict[Target, Value]]]:
         return {
             frozenset({Aspect.VCPU}): self._vcpus,
@@ -191,14 +208,14 @@ class Guest:
         return {target.iothread(number): CpuSet.from_cpumap(cpus) for number, cpus in threads}
 
     def _emulator(self) -> dict[Target, Value]:
-        affinity = read(self._process, QemuProcess.main_affinity)
+        affinity = self._read(QemuProcess.main_affinity)
         if affinity is None:
             with self._translated("reading the emulator's pin"):
                 affinity = CpuSet.from_cpumap(self._domain.emulatorPinInfo(_LIVE))
         return {target.EMULATOR: affinity}
 
     def _memory(self) -> dict[Target, Value]:
-        nodes = read(self._process, QemuProcess.memory_nodes)
+        nodes = self._read(QemuProcess.memory_nodes)
         if nodes is None:
             with self._translated("reading the memory's nodes"):
                 nodeset = self._domain.numaParameters(_LIVE)["numa_nodeset"]

@@ -18,6 +18,7 @@ The kernel tells, or libvirt where that is not the kernel beside us.
 from __future__ import annotations
 
 from dataclasses import dataclass
+import functools
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -59,14 +60,20 @@ class Host:
 
 def read_sysfs(system: Path = SYSTEM, cgroup: Path = CGROUP) -> Host:
     """Ask the kernel: libvirt would do the same, ten times as slowly."""
-    present = CpuSet.parse((system / "cpu/present").read_text())
-    return Host(
-        max(present) + 1,
-        online_cpus(system),
-        _nodes(system / "node"),
+    return _host(
+        (system / "cpu/present").read_text(),
+        (system / "cpu/online").read_text(),
+        _memory_nodes(system / "node"),
         # Where both are mounted, libvirt finds the cpu controllers in v1.
         2 if (cgroup / "cgroup.controllers").exists() else 1,
     )
+
+
+@functools.lru_cache(maxsize=1)
+def _host(present: str, online: str, nodes: str, cgroup: int) -> Host:
+    """Read what the kernel said, unless it says the same as before."""
+    cpus = CpuSet.parse(present)
+    return Host(max(cpus) + 1, CpuSet.parse(online), CpuSet.parse(nodes), cgroup)
 
 
 def online_cpus(system: Path = SYSTEM) -> CpuSet:
@@ -88,9 +95,9 @@ def is_here(uri: str) -> bool:
     return parts.scheme in {"qemu", "qemu+unix"} and not parts.netloc
 
 
-def _nodes(folder: Path) -> CpuSet:
+def _memory_nodes(folder: Path) -> str:
     try:
-        return CpuSet.parse((folder / "has_memory").read_text())
+        return (folder / "has_memory").read_text()
     except FileNotFoundError:
         # A kernel that was built without NUMA.
-        return _NODE_0
+        return str(_NODE_0)

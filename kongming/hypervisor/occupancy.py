@@ -82,19 +82,23 @@ class Occupancy:
     def forget(self, instance_uuid: str | None = None) -> None:
         """Have a domain, or all of them, read anew at the next look."""
         with self._lock:
+            # Always another one: it tells a look that goes on that it was changed.
             self._known = {
                 key: occupant
                 for key, occupant in self._known.items()
                 if instance_uuid is not None and key[0] != instance_uuid
             }
 
-    def read(self, connection: Any) -> list[Occupant]:
+    def read(self, connection: Any, online: CpuSet | None = None) -> list[Occupant]:
         """Ask libvirt for all running domains; raises its errors.
 
         Domains that end while they are being read are left out.
+
+        :param online: the host's CPUs that are online, if that is known.
         """
-        _count, cpumap, _number = connection.getCPUMap()
-        online = CpuSet.from_cpumap(cpumap)
+        if online is None:
+            _count, cpumap, _number = connection.getCPUMap()
+            online = CpuSet.from_cpumap(cpumap)
         with self._lock:
             known = self._known
         found = {}

@@ -18,16 +18,12 @@ What libvirt does not read from the kernel itself is read here.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 import re
-from typing import TypeVar
 
 from kongming.cpuset import CpuSet
 
 PROC = Path("/proc")
-
-T = TypeVar("T")
 
 _PAGES = re.compile(r"N(\d+)=(\d+)")
 _PAGE_SIZE = re.compile(r"kernelpagesize_kB=(\d+)")
@@ -119,16 +115,6 @@ class Processes:
         }
         self._known = still | passed
         return passed.get(instance_uuid)
-
-
-def read(process: QemuProcess | None, what: Callable[[QemuProcess], T]) -> T | None:
-    """Read of a process; None if there is none, or none that we may look at."""
-    if process is None:
-        return None
-    try:
-        return what(process)
-    except OSError:
-        return None
 
 
 def _allowed(folder: Path, field: str) -> CpuSet:

@@ -154,7 +154,7 @@ def test_the_newest_event_of_each_guest_counts(cloud, publisher, cpus):
                 raise
         assert " ERROR " not in daemon.log()
         assert "Traceback" not in daemon.log()
-    # Ending a guest takes libvirt two seconds.
+    # Where init is slow to see that a QEMU has ended, each takes a second or two.
     with ThreadPoolExecutor(GUESTS) as pool:
         list(pool.map(destroy, [guest.domain for guest in guests]))
 

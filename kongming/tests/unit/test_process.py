@@ -20,7 +20,7 @@ from kongming import target
 from kongming.cpuset import CpuSet
 from kongming.executor.placer import _memory_note
 from kongming.executor.plan import Change, Plan
-from kongming.hypervisor.process import Processes, QemuProcess, read
+from kongming.hypervisor.process import Processes, QemuProcess
 
 UUID = "5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c11"
 OTHER = "5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c12"
@@ -63,9 +63,9 @@ def test_what_the_kernel_tells(proc):
     assert process.memory_kib() == {0: 12, 1: 120 + 5 * 2048}
 
 
-def test_a_process_that_ended_or_is_hidden_tells_nothing(proc):
-    assert read(None, QemuProcess.memory_kib) is None
-    assert read(QemuProcess(4711, proc), QemuProcess.memory_kib) is None
+def test_a_process_that_ended_tells_nothing(proc):
+    with pytest.raises(OSError, match="4711"):
+        QemuProcess(4711, proc).memory_kib()
 
 
 @pytest.mark.parametrize(
