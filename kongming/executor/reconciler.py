@@ -143,24 +143,36 @@ class Reconciler:
         self._placed[record.instance_uuid] = (guest.domain_id, allocation)
         corrected = bool(again and done.plan.changes())
         drift = exception.Repinned(prospect.found()) if corrected else None
+        try:
+            if allocation == record.asked:
+                self._report_placed(record, done, drift)
+        finally:
+            # Whoever waits for the outcome waits for the store, not for the log.
+            self._log_placed(record, done, drift)
+        return Result.CORRECTED if corrected else Result.DONE
+
+    def _report_placed(self, record: Record, done: Placed, drift: exception.Drifted | None) -> None:
+        offline = _offline(done)
+        status = Status.APPLIED if offline is None else Status.DRIFTED
+        news = self._store.report(
+            record, status, offline, accepted=record.asked, note=done.note, drift=drift
+        )
+        if news and offline is not None:
+            self._tell_offline(record, offline)
+
+    def _log_placed(self, record: Record, done: Placed, drift: exception.Drifted | None) -> None:
         if drift is not None:
             self._statistics.drifted(drift)
             LOG.warning(
                 "Instance %s: drift (%s): %s; corrected", record.instance_uuid, drift.reason, drift
             )
         elif done.plan.changes():
-            _log_placed(record, done)
-        if allocation == record.asked:
-            offline = _offline(done)
-            status = Status.APPLIED if offline is None else Status.DRIFTED
-            if (
-                self._store.report(
-                    record, status, offline, accepted=allocation, note=done.note, drift=drift
-                )
-                and offline is not None
-            ):
-                self._tell_offline(record, offline)
-        return Result.CORRECTED if corrected else Result.DONE
+            LOG.info(
+                "Instance %s: %s (applied, seen on the threads)%s",
+                record.instance_uuid,
+                done.plan,
+                f"; {done.note}" if done.note else "",
+            )
 
     def _had_it(
         self, record: Record, allocation: Allocation, guest: Guest, prospect: Prospect
@@ -217,15 +229,6 @@ def _offline(done: Placed) -> exception.CpuWentOffline | None:
         return None
     return exception.CpuWentOffline(
         f"CPUs went offline: {done.plan.describe_offline()}; it is set again when they are back"
-    )
-
-
-def _log_placed(record: Record, done: Placed) -> None:
-    LOG.info(
-        "Instance %s: %s (applied, seen on the threads)%s",
-        record.instance_uuid,
-        done.plan,
-        f"; {done.note}" if done.note else "",
     )
 
 

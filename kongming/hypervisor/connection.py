@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import functools
 import logging
+import re
 import threading
 from typing import Any
 
@@ -39,6 +40,8 @@ LOG = logging.getLogger(__name__)
 _RECONNECT_MAX = 30.0
 
 # A guest has all its vCPU threads once one of the first two was seen.
+_VCPU_PIN = re.compile(r"cputune\.vcpupin([0-9]+)")
+
 _HAPPENINGS = frozenset(
     {
         libvirt.VIR_DOMAIN_EVENT_STARTED,
@@ -210,13 +213,15 @@ class Connection:
     ) -> None:
         instance_uuid = domain.UUIDString()
         LOG.debug("Domain %s: lifecycle event %d, detail %d", instance_uuid, event, detail)
+        self._occupancy.forget(instance_uuid)
         if event in _HAPPENINGS:
-            self._occupancy.forget(instance_uuid)
             self._on_happening(instance_uuid)
 
     def _tuned(self, _connection: Any, domain: Any, changes: Any, _opaque: object) -> None:
         instance_uuid = domain.UUIDString()
-        self._occupancy.forget(instance_uuid)
+        for name, value in changes.items():
+            if vcpu := _VCPU_PIN.fullmatch(name):
+                self._occupancy.note_pin(instance_uuid, int(vcpu[1]), CpuSet.parse(value))
         if not self._own_changes.recognise(instance_uuid, changes):
             LOG.debug("Domain %s: changed by others: %s", instance_uuid, changes)
             self._on_change(instance_uuid)

@@ -72,25 +72,39 @@ class Occupant:
 class Occupancy:
     """The occupants of a host, remembered from one look to the next.
 
-    Whoever gets libvirt's events says which ones have to be read anew.
+    Whoever gets libvirt's events says what has changed since.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[tuple[str, int], Occupant] = {}
+        self._complete = False
+        self._changes = 0
 
     def forget(self, instance_uuid: str | None = None) -> None:
-        """Have a domain, or all of them, read anew at the next look."""
+        """Have libvirt asked at the next look, for all that is known of a domain, or of all."""
         with self._lock:
-            # Always another one: it tells a look that goes on that it was changed.
+            self._changes += 1
+            self._complete = False
             self._known = {
                 key: occupant
                 for key, occupant in self._known.items()
                 if instance_uuid is not None and key[0] != instance_uuid
             }
 
+    def note_pin(self, instance_uuid: str, vcpu: int, cpus: CpuSet) -> None:
+        """Note that a vCPU of a domain was pinned."""
+        with self._lock:
+            self._changes += 1
+            self._known = {
+                key: replace(occupant, pins={**occupant.pins, vcpu: cpus})
+                if key[0] == instance_uuid
+                else occupant
+                for key, occupant in self._known.items()
+            }
+
     def read(self, connection: Any, online: CpuSet | None = None) -> list[Occupant]:
-        """Ask libvirt for all running domains; raises its errors.
+        """Say who is there; raises libvirt's errors if it has to be asked.
 
         Domains that end while they are being read are left out.
 
@@ -100,18 +114,25 @@ class Occupancy:
             _count, cpumap, _number = connection.getCPUMap()
             online = CpuSet.from_cpumap(cpumap)
         with self._lock:
-            known = self._known
-        found = {}
-        for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
-            key = (domain.UUIDString(), domain.ID())
-            occupant = known.get(key) or _read(domain)
-            if occupant is not None:
-                found[key] = occupant
-        with self._lock:
-            if self._known is known:
-                # Nothing was to be read anew meanwhile.
-                self._known = found
-        return [_confined(occupant, online) for occupant in found.values()]
+            known, complete, changes = self._known, self._complete, self._changes
+        if not complete:
+            known = _look(connection, known)
+            with self._lock:
+                if self._changes == changes:
+                    self._known, self._complete = known, True
+        return [_confined(occupant, online) for occupant in known.values()]
+
+
+def _look(
+    connection: Any, known: Mapping[tuple[str, int], Occupant]
+) -> dict[tuple[str, int], Occupant]:
+    found = {}
+    for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+        key = (domain.UUIDString(), domain.ID())
+        occupant = known.get(key) or _read(domain)
+        if occupant is not None:
+            found[key] = occupant
+    return found
 
 
 def parse(xml: str) -> Occupant:
