@@ -24,6 +24,9 @@ from kongming import version
 from kongming.notification.service import NotificationHandlerService
 
 
+_SWITCH_S = 0.0005
+
+
 def configure(argv: list[str]) -> cfg.ConfigOpts:
     """Read the command line and kongming.conf.
 
@@ -53,6 +56,9 @@ def main() -> int:
     # which each decoded event causes some, need not look at it again.
     gc.collect()
     gc.freeze()
+    # Most threads wait for libvirt or the disk: one that goes on must not wait
+    # long for one that computes, as the listener does while it connects.
+    sys.setswitchinterval(_SWITCH_S)
     service.launch(conf, handler, no_fork=True)
     return 0
 

@@ -151,7 +151,9 @@ class Reconciler:
             self._log_placed(record, done, drift)
         return Result.CORRECTED if corrected else Result.DONE
 
-    def _report_placed(self, record: Record, done: Placed, drift: exception.Drifted | None) -> None:
+    def _report_placed(
+        self, record: Record, done: Placed, drift: exception.Drifted | None
+    ) -> None:
         offline = _offline(done)
         status = Status.APPLIED if offline is None else Status.DRIFTED
         news = self._store.report(
