@@ -23,7 +23,6 @@ from kongming import conf as kongming_conf
 from kongming import version
 from kongming.notification.service import NotificationHandlerService
 
-
 _SWITCH_S = 0.0005
 
 
