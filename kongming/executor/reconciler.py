@@ -34,8 +34,9 @@ from kongming.hypervisor.guest import Guest
 
 LOG = logging.getLogger(__name__)
 
-# What fails because a guest is just being ended is no failure. libvirt waits
-# for QEMU's end, which where init is slow takes a second or two to be seen.
+# What fails because a guest is just being started or ended is no failure.
+# libvirt waits for QEMU's end, which where init is slow takes a second or two
+# to be seen.
 _ENDING_S = 3.0
 
 
@@ -124,8 +125,8 @@ class Reconciler:
             self._fall_back(record, guest)
             raise
         except exception.StepFailed:
-            if guest.ends_within(_ENDING_S):
-                raise exception.GuestAbsent("the domain is being ended") from None
+            if guest.is_starting() or guest.ends_within(_ENDING_S):
+                raise exception.GuestAbsent("the domain is being started or ended") from None
             raise
 
     def _place(self, record: Record, allocation: Allocation, guest: Guest) -> Result:

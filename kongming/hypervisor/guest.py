@@ -142,6 +142,15 @@ class Guest:
         """
         return self._read(QemuProcess.memory_kib)
 
+    def is_starting(self) -> bool:
+        """Tell whether libvirt is about to start it.
+
+        It counts as running from the beginning, before it has control groups.
+        """
+        with self._translated("reading the state"):
+            state = self._domain.state()
+        return bool(state == [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP])
+
     def ends_within(self, seconds: float) -> bool:
         """Wait whether this incarnation ends soon.
 
