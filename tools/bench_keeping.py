@@ -127,8 +127,8 @@ def _all_corrected(daemon: Daemon, seen: int, number: int) -> bool:
 def checked(daemon: Daemon, number: int) -> list[Row]:
     """CPU time with a check each second, less that without any.
 
-    The service looks at the time four times a second, so that a check may
-    come a quarter late: fewer are counted than there may have been.
+    The service looks at the time twice a second, so that a check may come
+    half a second late: fewer are counted than there may have been.
     """
     spent = []
     text = daemon.conf.read_text()
@@ -141,7 +141,7 @@ def checked(daemon: Daemon, number: int) -> list[Row]:
             time.sleep(SECONDS)
             spent.append(cpu_time(pid) - before)
     daemon.conf.write_text(text)
-    each = (spent[1] - spent[0]) / (SECONDS / 1.25)
+    each = (spent[1] - spent[0]) / (SECONDS / 1.5)
     share = 100 * each / 60
     what = f"periodic check of {number} placed guests"
     return [

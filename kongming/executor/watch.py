@@ -30,7 +30,7 @@ from kongming.executor.store import Store
 
 LOG = logging.getLogger(__name__)
 
-_TICK_S = 0.25
+_TICK_S = 0.5
 _DAY_S = 86_400.0
 
 
