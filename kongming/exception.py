@@ -227,6 +227,26 @@ class StoreUnavailable(KongmingError):
         self.outage = outage or Outage()
 
 
+class NovaUnavailable(KongmingError):
+    """Nova's API gives no usable answer now.
+
+    :ivar retry_after: for how many seconds it asked not to be asked; 0 if it
+        did not.
+    """
+
+    reason = "nova_unavailable"
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class NovaDenied(NovaUnavailable):
+    """Nova, or Keystone, does not let the service user ask."""
+
+    reason = "nova_denied"
+
+
 class EventMalformed(KongmingError):
     """A notification can't be understood."""
 

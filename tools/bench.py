@@ -37,6 +37,7 @@ import uuid
 
 from bench_bed import HOST, KEY, Bed, Row, cpu_time
 import bench_keeping
+import bench_nova
 import kombu
 import libvirt
 from oslo_config import cfg
@@ -356,6 +357,7 @@ def main() -> int:
         "memory": (memory, 100_000),
         "start": (start, 7),
         "keeping": (bench_keeping.measure, 50),
+        "nova": (bench_nova.requests, 0),
     }
     parser = argparse.ArgumentParser(prog="tools/bench", description=__doc__.splitlines()[0])
     parser.add_argument("part", nargs="*", choices=[[], *parts], help="what to measure")

@@ -23,7 +23,16 @@ from oslo_config import cfg
 from oslo_upgradecheck import upgradecheck
 
 from kongming import conf as kongming_conf
-from kongming.status import broker, cgroup, configuration, hypervisor, nova, queues, state
+from kongming.status import (
+    broker,
+    cgroup,
+    configuration,
+    hypervisor,
+    nova,
+    nova_api,
+    queues,
+    state,
+)
 from kongming.status.finding import Check, run
 
 NAME = "kongming-status"
@@ -37,6 +46,7 @@ _CHECKS: tuple[tuple[str, Check], ...] = (
     ("Control groups", cgroup.check),
     ("Message broker", broker.check),
     ("Nova's notifications", nova.check),
+    ("Nova's API", nova_api.check),
     ("Limits of queues", queues.check),
 )
 

@@ -24,10 +24,11 @@ from kongming.conf import (
     libvirt,
     metrics,
     notification_handler,
+    nova,
     status,
 )
 
-_GROUPS = (default, notification_handler, libvirt, executor, guard, metrics, status)
+_GROUPS = (default, notification_handler, libvirt, executor, guard, metrics, nova, status)
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:

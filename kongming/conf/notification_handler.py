@@ -16,7 +16,24 @@ from oslo_config import cfg
 
 GROUP = "notification_handler"
 
+VERSIONED = "versioned"
+LEGACY = "legacy"
+TOPICS = {VERSIONED: "versioned_notifications", LEGACY: "notifications"}
+
 OPTS = [
+    cfg.StrOpt(
+        "trigger",
+        default=VERSIONED,
+        choices=[
+            (VERSIONED, "Nova's versioned notifications, which carry the metadata"),
+            (
+                LEGACY,
+                "Nova's legacy notifications, and Nova's API asked for the metadata; needs [nova]",
+            ),
+        ],
+        help="What tells that something may be wanted. Change it where nova.conf leaves "
+        "[notifications] notification_format at its default, and that can't be changed.",
+    ),
     cfg.StrOpt(
         "exchange",
         default="nova",
@@ -25,10 +42,12 @@ OPTS = [
     ),
     cfg.ListOpt(
         "topics",
-        default=["versioned_notifications"],
-        help="Topics to listen on. Change it where nova.conf sets [notifications] "
-        "versioned_notifications_topics, for instance to a topic of its own for each host in "
-        "a cloud of more than some hundred hosts.",
+        default=[],
+        sample_default=[TOPICS[VERSIONED]],
+        help="Topics to listen on; empty means Nova's own: versioned_notifications, or "
+        "notifications for the legacy trigger. Change it where nova.conf sets [notifications] "
+        "versioned_notifications_topics, or [oslo_messaging_notifications] topics, for instance "
+        "to a topic of its own for each host in a cloud of more than some hundred hosts.",
     ),
     cfg.StrOpt(
         "pool",
@@ -39,3 +58,9 @@ OPTS = [
         "host listens to.",
     ),
 ]
+
+
+def topics(conf: cfg.ConfigOpts) -> list[str]:
+    """Give the topics to listen on."""
+    options = conf.notification_handler
+    return list(options.topics) or [TOPICS[options.trigger]]

@@ -15,8 +15,17 @@
 from typing import Any
 
 from kongming import conf
+from kongming.conf import nova
+
+
+def own_opts() -> list[tuple[str | None, list[Any]]]:
+    """Give all of Kongming's own options as (group, options)."""
+    return [(group.GROUP, list(group.OPTS)) for group in conf._GROUPS]
 
 
 def list_opts() -> list[tuple[str | None, list[Any]]]:
-    """Give all of Kongming's own options as (group, options)."""
-    return [(group.GROUP, list(group.OPTS)) for group in conf._GROUPS]
+    """Give all options that kongming.conf may have, but for those of oslo's libraries."""
+    return [
+        (name, [*options, *(nova.auth_opts() if name == nova.GROUP else ())])
+        for name, options in own_opts()
+    ]

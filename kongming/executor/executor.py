@@ -150,6 +150,11 @@ class Executor:
         """Tell whether anything is known of an instance; costs nothing."""
         return self._store.holds(instance_uuid)
 
+    @property
+    def held(self) -> frozenset[str]:
+        """The instances that anything is known of."""
+        return self._store.held()
+
     def check_all(self) -> None:
         """Have all instances looked at, as after a change of the rules."""
         self._wake(self._store.held())

@@ -17,13 +17,16 @@ from __future__ import annotations
 import abc
 import argparse
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 import time
 from typing import Any
 
+from cliff.command import Command
 from cliff.lister import Lister
 from cliff.show import ShowOne
 
 from kongming import exception
+from kongming.conf import nova
 from kongming.executor.plan import Plan
 from kongming.executor.record import Record
 from kongming.executor.request import Request, Source
@@ -31,6 +34,8 @@ from kongming.executor.store import Store
 from kongming.hypervisor.guest import Guest
 from kongming.manage import state, times
 from kongming.manage.columns import Asked, Memory, Requests, Values
+from kongming.manage.command import conf_of
+from kongming.notification.inquiries import ALL, Inquiries
 from kongming.target import QUOTA, SHARES, Target, Value
 
 #: The status of a guest that was placed once and that nothing is known of.
@@ -244,10 +249,7 @@ class Reconcile(Lister):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument(
-            "instance_uuid", metavar="<instance>", nargs="?", type=state.instance_uuid
-        )
-        state.add_wait_option(parser, 60.0)
+        _add_instance(parser, 60.0)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> _Table:
@@ -257,12 +259,47 @@ class Reconcile(Lister):
             for instance_uuid in wanted:
                 if not store.demand(instance_uuid):
                     raise _unknown(instance_uuid)
-            records = [state.wait(self, store, each, parsed_args.wait) for each in wanted]
-        return ("instance_uuid", "status", "reason", "message"), [
-            (record.instance_uuid, str(record.status), record.reason, record.message)
-            for record in records
-            if record is not None
-        ]
+            return _outcomes(self, store, wanted, parsed_args.wait)
+
+
+class Resync(Lister):
+    """Have the service ask Nova about an instance, or about all of this host, now."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        _add_instance(parser, 120.0)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> _Table:
+        conf = conf_of(self)
+        if not nova.is_configured(conf):
+            raise exception.ConfigInvalid(
+                "[nova] does not say how Nova's API is asked: set its auth_type and what goes "
+                "with it, and start the service anew"
+            )
+        about = parsed_args.instance_uuid or ALL
+        with (
+            state.opened_store(self) as store,
+            Inquiries(Path(conf.state_path), create=False) as inquiries,
+        ):
+            inquiries.add(about)
+            state.wait_until(self, lambda: not inquiries.is_kept(about), parsed_args.wait)
+            wanted = [about] if about != ALL else sorted(store.held())
+            return _outcomes(self, store, wanted, parsed_args.wait)
+
+
+def _add_instance(parser: argparse.ArgumentParser, wait: float) -> None:
+    parser.add_argument("instance_uuid", metavar="<instance>", nargs="?", type=state.instance_uuid)
+    state.add_wait_option(parser, wait)
+
+
+def _outcomes(command: Command, store: Store, wanted: Iterable[str], timeout: float) -> _Table:
+    records = [state.wait(command, store, each, timeout) for each in wanted]
+    return ("instance_uuid", "status", "reason", "message"), [
+        (record.instance_uuid, str(record.status), record.reason, record.message)
+        for record in records
+        if record is not None
+    ]
 
 
 def _known(store: Store, instance_uuid: str) -> Record:

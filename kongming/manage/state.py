@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 import getpass
 import os
@@ -82,8 +82,23 @@ def wait(command: Command, store: Store, instance_uuid: str, timeout: float) -> 
     :raises ServiceAway: if no service runs that could.
     :raises KongmingError: if it takes longer than ``timeout`` seconds.
     """
+
+    def settled() -> bool:
+        record = store.get(instance_uuid)
+        return record is None or _is_settled(record)
+
+    wait_until(command, settled, timeout)
+    return store.get(instance_uuid)
+
+
+def wait_until(command: Command, condition: Callable[[], bool], timeout: float) -> None:
+    """Wait until the service has done what was left to it.
+
+    :raises ServiceAway: if no service runs that could.
+    :raises KongmingError: if it takes longer than ``timeout`` seconds.
+    """
     deadline = time.monotonic() + timeout
-    while (record := store.get(instance_uuid)) and not _is_settled(record):
+    while not condition():
         if not lock.is_taken(Path(conf_of(command).state_path)):
             raise ServiceAway(
                 "kept, but kongming-notification-handler does not run on this state path: it "
@@ -95,7 +110,6 @@ def wait(command: Command, store: Store, instance_uuid: str, timeout: float) -> 
                 "service's log"
             )
         time.sleep(_POLL_S)
-    return record
 
 
 class ServiceAway(exception.KongmingError):

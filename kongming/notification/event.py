@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+import re
 import time
 from typing import Any
 import uuid
@@ -28,6 +29,11 @@ from kongming import exception
 
 _INSTANCE = "instance."
 _DATA = "nova_object.data"
+
+_LEGACY = "compute.instance."
+# Where the legacy name of an operation is another one than the versioned.
+_RENAMED = {"finish_resize": "resize_finish"}
+_PHASE = re.compile(r"(.*)\.(start|end|error)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,37 @@ def read(message: Mapping[str, Any]) -> InstanceEvent | None:
         user_id=_user(data),
         sent_at=_sent_at(message),
     )
+
+
+def read_legacy(message: Mapping[str, Any]) -> InstanceEvent | None:
+    """Read a legacy notification: it gets the name that it has among the versioned ones.
+
+    :param message: the notification's body, as oslo.messaging unpacked it.
+    :returns: None for an event that is not about an instance.
+    :raises EventMalformed: as :func:`read` does.
+    """
+    name = _field(message, "event_type", str)
+    if not name.startswith(_LEGACY):
+        return None
+    publisher = _field(message, "publisher_id", str)
+    payload = _field(message, "payload", dict)
+    return InstanceEvent(
+        name=_INSTANCE + _renamed(name.removeprefix(_LEGACY)),
+        instance_uuid=_uuid(_field(payload, "instance_id", str)),
+        host=_field(payload, "host", str, nullable=True),
+        publisher_host=publisher.partition(".")[2],
+        metadata={},
+        user_id=None,
+        sent_at=_sent_at(message),
+    )
+
+
+def _renamed(name: str) -> str:
+    """Give the versioned name: ``live_migration._post.end`` → ``live_migration_post.end``."""
+    phased = _PHASE.fullmatch(name)
+    operation, phase = (phased[1], f".{phased[2]}") if phased else (name, "")
+    operation = operation.replace("._", "_").replace(".", "_")
+    return _RENAMED.get(operation, operation) + phase
 
 
 def _user(data: Mapping[str, Any]) -> str | None:

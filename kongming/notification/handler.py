@@ -10,27 +10,22 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The trigger: what a notification says is wanted is handed to the executor.
+"""From a notification as it came to what is made of it: counted, and handed on.
 
-It stores and returns; all work on guests is done elsewhere.
+What is handed on is on disk on return; all work on guests is done elsewhere.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import logging
 import re
-import time
-from typing import Any
+from typing import Any, Protocol
 
-from kongming import exception, metadata
-from kongming.allocation import Allocation
-from kongming.executor.executor import Executor
-from kongming.executor.request import Request, Source
-from kongming.notification import event as events
+from kongming import exception
+from kongming.notification.event import InstanceEvent
 from kongming.notification.meaning import Meaning, meaning
-from kongming.notification.order import Order
 
 LOG = logging.getLogger(__name__)
 
@@ -40,8 +35,26 @@ _KIND = re.compile(r"instance\.[a-z0-9_.]{1,80}")
 _OTHER = "other"
 
 
+class Trigger(Protocol):
+    """What events of this host lead to.
+
+    :raises StoreUnavailable: each, if it could not be kept: try again.
+    """
+
+    def knows(self, instance_uuid: str) -> bool:
+        """Tell whether it is of any consequence that an instance is elsewhere."""
+
+    def is_elsewhere(self, event: InstanceEvent) -> None:
+        """Take an event of an instance that is elsewhere, and of no consequence."""
+
+    def hear(self, event: InstanceEvent, *, here: bool) -> bool:
+        """Take an event; tell whether it was the newest of its instance."""
+
+
 class Handler:
     """Handles the notifications that one host hears.
+
+    :param read: reads a notification; None if it is not about an instance.
 
     :ivar counts: how many messages there were of each kind: ``ours``,
         ``foreign`` (nothing to do with this host), ``late`` (a newer one of
@@ -50,10 +63,15 @@ class Handler:
         are ``ours`` or ``late``; names beyond a number count as ``other``.
     """
 
-    def __init__(self, host: str, executor: Executor) -> None:
+    def __init__(
+        self,
+        host: str,
+        read: Callable[[Mapping[str, Any]], InstanceEvent | None],
+        trigger: Trigger,
+    ) -> None:
         self._host = host
-        self._executor = executor
-        self._order = Order()
+        self._read = read
+        self._trigger = trigger
         self.counts: Counter[str] = Counter()
         self.kinds: Counter[tuple[str, str]] = Counter()
 
@@ -62,23 +80,22 @@ class Handler:
 
         :raises StoreUnavailable: if it could not be kept: try again.
         """
-        event = _read(message)
+        event = self._try_to_read(message)
         if isinstance(event, exception.EventMalformed):
             self.malformed(str(event))
             return
         what = Meaning.NOTHING if event is None else meaning(event, self._host)
         if event is None or what is Meaning.NOTHING:
             self.counts["foreign"] += 1
-        elif self._is_nothing_to_us(event, what):
-            self._order.note_elsewhere(event.instance_uuid, event.sent_at)
+        elif what is Meaning.GONE and not self._trigger.knows(event.instance_uuid):
+            self._trigger.is_elsewhere(event)
             self.counts["foreign"] += 1
-        elif self._order.is_late(event.instance_uuid, event.sent_at):
+        elif self._trigger.hear(event, here=what is Meaning.WANTED):
+            self._count(event.name, "ours")
+            LOG.debug("Instance %s: %s handled", event.instance_uuid, event.name)
+        else:
             self._count(event.name, "late")
             LOG.debug("Instance %s: %s comes late, left out", event.instance_uuid, event.name)
-        else:
-            self._take(event, what)
-            self._order.note(event.instance_uuid, event.sent_at)
-            self._count(event.name, "ours")
 
     def malformed(self, why: str) -> None:
         """Count and tell of a message that can't be understood.
@@ -100,41 +117,10 @@ class Handler:
         self.kinds[kind] += 1
         self.counts[outcome] += 1
 
-    def _is_nothing_to_us(self, event: events.InstanceEvent, what: Meaning) -> bool:
-        return what is Meaning.GONE and not (
-            self._executor.holds(event.instance_uuid) or self._order.knows(event.instance_uuid)
-        )
-
-    def _take(self, event: events.InstanceEvent, what: Meaning) -> None:
-        if what is Meaning.GONE:
-            LOG.debug("Instance %s: %s, now on %s", event.instance_uuid, event.name, event.host)
-            self._executor.let_go(event.instance_uuid)
-            return
-        begin = time.monotonic()
-        asked_by = f"user {event.user_id} ({event.name})" if event.user_id else event.name
-        request = Request(Source.METADATA, _asked(event), asked_by, event.sent_at)
-        self._executor.ask(event.instance_uuid, request)
-        LOG.debug(
-            "Instance %s: %s handled in %.1f ms",
-            event.instance_uuid,
-            event.name,
-            1000 * (time.monotonic() - begin),
-        )
-
-
-# Errors are given back, not raised: oslo.log would say them a second time in
-# whatever is logged while an exception is handled.
-
-
-def _read(message: Mapping[str, Any]) -> events.InstanceEvent | exception.EventMalformed | None:
-    try:
-        return events.read(message)
-    except exception.EventMalformed as error:
-        return error
-
-
-def _asked(event: events.InstanceEvent) -> Allocation | exception.Refused:
-    try:
-        return metadata.parse(event.metadata)
-    except exception.Refused as refusal:
-        return refusal
+    def _try_to_read(
+        self, message: Mapping[str, Any]
+    ) -> InstanceEvent | exception.EventMalformed | None:
+        try:
+            return self._read(message)
+        except exception.EventMalformed as error:
+            return error

@@ -29,6 +29,7 @@ from oslo_messaging.notify import listener
 
 from kongming import exception
 from kongming.backoff import Backoff
+from kongming.conf.notification_handler import topics
 from kongming.notification.driver_log import DriverLog
 
 LOG = logging.getLogger(__name__)
@@ -56,8 +57,7 @@ class Listener:
         self._transport = oslo_messaging.get_notification_transport(conf)
         options = conf.notification_handler
         self._targets = [
-            oslo_messaging.Target(exchange=options.exchange, topic=topic)
-            for topic in options.topics
+            oslo_messaging.Target(exchange=options.exchange, topic=topic) for topic in topics(conf)
         ]
         self._pool = options.pool or None
         self._on_listening = on_listening

@@ -18,6 +18,7 @@ A broker delivers again what was not acknowledged, perhaps behind newer ones.
 from __future__ import annotations
 
 from collections import OrderedDict
+import time
 
 # Instances of one host are few; one that was not heard of for so long has
 # nothing left on its way.
@@ -35,6 +36,7 @@ class Order:
     def __init__(self) -> None:
         self._newest: OrderedDict[str, float] = OrderedDict()
         self._elsewhere: OrderedDict[str, float] = OrderedDict()
+        self._heard: OrderedDict[str, float] = OrderedDict()
 
     def knows(self, instance_uuid: str) -> bool:
         """Tell whether an event of an instance was noted."""
@@ -45,9 +47,14 @@ class Order:
         newest = self._newest.get(instance_uuid, sent_at)
         return sent_at < max(newest, self._elsewhere.get(instance_uuid, sent_at))
 
+    def heard_since(self, instance_uuid: str, began: float) -> bool:
+        """Tell whether an event was noted since then, by our monotonic clock."""
+        return self._heard.get(instance_uuid, began) > began
+
     def note(self, instance_uuid: str, sent_at: float) -> None:
         """Note that an event was handled."""
         _note(self._newest, instance_uuid, sent_at)
+        _note(self._heard, instance_uuid, time.monotonic())
 
     def note_elsewhere(self, instance_uuid: str, sent_at: float) -> None:
         """Note that an instance that nothing is known of is elsewhere."""

@@ -24,19 +24,28 @@ from oslo_config import cfg
 from oslo_service import service
 
 from kongming import exception
+from kongming.conf import nova as conf_nova
+from kongming.conf.notification_handler import VERSIONED, topics
 from kongming.executor.executor import Executor
 from kongming.executor.rules import Rules, read_rules
+from kongming.notification import event
 from kongming.notification.handler import Handler
+from kongming.notification.inquiries import Inquiries
 from kongming.notification.listener import Listener
+from kongming.notification.wanted import Wanted
 from kongming.readiness import Readiness
 
 if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
     from kongming.metrics.endpoint import Endpoint
+    from kongming.notification.inquirer import Inquirer
 
 LOG = logging.getLogger(__name__)
 
 # Together below the 10 s in which the service ends.
 _STOP_LISTENER_S = 5.0
+_STOP_INQUIRER_S = 1.0
 _STOP_EXECUTOR_S = 3.0
 
 _LISTENING = "listening to Nova's notifications"
@@ -51,7 +60,7 @@ class NotificationHandlerService(service.ServiceBase):  # type: ignore[misc]
 
         :raises StoreUnavailable: if the state path can't be used.
         :raises ConfigInvalid: if the guard's options can't be read, or those of
-            the metrics can't be used.
+            the metrics or of Nova can't be used.
         """
         self._conf = conf
         self._readiness = Readiness(_LISTENING, _CONNECTED)
@@ -68,7 +77,9 @@ class NotificationHandlerService(service.ServiceBase):  # type: ignore[misc]
             history_days=lambda: int(conf.executor.history_days),
             on_connect=lambda: self._readiness.reached(_CONNECTED),
         )
-        self._handler = Handler(conf.host, self._executor)
+        self._wanted = Wanted(self._executor)
+        self._inquirer = self._open_inquirer() if conf_nova.is_configured(conf) else None
+        self._handler = self._make_handler()
         self._listener = Listener(
             conf,
             handle=self._handler.handle,
@@ -78,16 +89,20 @@ class NotificationHandlerService(service.ServiceBase):  # type: ignore[misc]
         self._metrics = self._open_metrics() if conf.metrics.enabled else None
 
     def start(self) -> None:
-        """Begin; returns at once, whether broker and libvirt are there or not."""
+        """Begin; returns at once, whether all others are there or not."""
         LOG.info(
-            "Starting for host %s: exchange %s, topics %s, pool %s",
+            "Starting for host %s: %s trigger, exchange %s, topics %s, pool %s; Nova's API %s",
             self._conf.host,
+            self._conf.notification_handler.trigger,
             self._conf.notification_handler.exchange,
-            ", ".join(self._conf.notification_handler.topics),
+            ", ".join(topics(self._conf)),
             self._conf.notification_handler.pool or "none",
+            "is not asked" if self._inquirer is None else "is asked",
         )
         self._executor.start()
         self._listener.start()
+        if self._inquirer is not None:
+            self._inquirer.start()
         if self._metrics is not None:
             self._metrics.start()
 
@@ -121,20 +136,52 @@ class NotificationHandlerService(service.ServiceBase):  # type: ignore[misc]
             return error
         return None
 
+    def _open_inquirer(self) -> Inquirer:
+        # Imported here: a service that does not ask Nova does not pay for it.
+        from kongming.notification.inquirer import Inquirer
+        from kongming.nova.client import Nova
+
+        conf_nova.register_auth_opts(self._conf)
+        return Inquirer(
+            self._conf.host,
+            Nova(self._conf),
+            Inquiries(Path(self._conf.state_path)),
+            self._wanted,
+            held=lambda: self._executor.held,
+            interval=lambda: float(self._conf.nova.resync_interval),
+            full_interval=lambda: float(self._conf.nova.resync_full_interval),
+            start_spread=float(self._conf.nova.start_spread),
+        )
+
+    def _make_handler(self) -> Handler:
+        if self._conf.notification_handler.trigger == VERSIONED:
+            return Handler(self._conf.host, event.read, self._wanted)
+        if self._inquirer is None:
+            raise exception.ConfigInvalid(
+                "[notification_handler] trigger is legacy: what is wanted is then asked of Nova's "
+                "API, and [nova] says how; set its auth_type and what goes with it"
+            )
+        from kongming.notification.asking import Asking
+
+        trigger = Asking(self._wanted, self._inquirer)
+        return Handler(self._conf.host, event.read_legacy, trigger)
+
     def _open_metrics(self) -> Endpoint:
         # Imported here: a service without metrics does not pay for them.
         from kongming.metrics.endpoint import Endpoint
         from kongming.metrics.executor import ExecutorCollector
         from kongming.metrics.notification import NotificationCollector
 
-        return Endpoint(
-            self._conf.metrics.listen_address,
-            self._conf.metrics.listen_port,
-            [
-                ExecutorCollector(self._executor),
-                NotificationCollector(self._handler, self._listener),
-            ],
-        )
+        collectors: list[Collector] = [
+            ExecutorCollector(self._executor),
+            NotificationCollector(self._handler, self._listener),
+        ]
+        if self._inquirer is not None:
+            from kongming.metrics.nova import NovaCollector
+
+            collectors.append(NovaCollector(self._inquirer))
+        options = self._conf.metrics
+        return Endpoint(options.listen_address, options.listen_port, collectors)
 
     def _rules_in_force(self) -> Rules:
         return self._rules
@@ -145,6 +192,8 @@ class NotificationHandlerService(service.ServiceBase):  # type: ignore[misc]
         if self._metrics is not None:
             self._metrics.stop()
         self._listener.stop(_STOP_LISTENER_S)
+        if self._inquirer is not None:
+            self._inquirer.stop(_STOP_INQUIRER_S)
         self._executor.stop(_STOP_EXECUTOR_S)
         counts = self._handler.counts
         LOG.info(

@@ -42,7 +42,7 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
 
 
 def _not_valid(conf: cfg.ConfigOpts) -> Iterator[Result]:
-    for group, options in opts.list_opts():
+    for group, options in opts.own_opts():
         for option in options:
             try:
                 getattr(conf if group is None else conf[group], option.dest)

@@ -29,6 +29,7 @@ from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Result
 
 from kongming import exception, nova_config
+from kongming.conf.notification_handler import LEGACY, VERSIONED, topics
 from kongming.executor.request import Source
 from kongming.executor.store import FILE_NAME
 from kongming.status.finding import bad, doubtful, good
@@ -44,9 +45,12 @@ _OPTIONS: dict[str | None, list[Any]] = {
         cfg.StrOpt("notify_on_state_change"),
         cfg.ListOpt("versioned_notifications_topics", default=["versioned_notifications"]),
     ],
-    "oslo_messaging_notifications": [cfg.MultiStrOpt("driver", default=[])],
+    "oslo_messaging_notifications": [
+        cfg.MultiStrOpt("driver", default=[]),
+        cfg.ListOpt("topics", default=["notifications"]),
+    ],
 }
-_FORMATS = ("versioned", "both")
+_FORMATS = {VERSIONED: ("versioned", "both"), LEGACY: ("unversioned", "both")}
 _STATES = ("vm_state", "vm_and_task_state")
 _DRIVERS = ("messaging", "messagingv2")
 
@@ -62,13 +66,13 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
     except exception.ConfigInvalid as error:
         yield bad(f"[guard] nova_config_file: {error}")
         return
-    findings = [*_emits(nova), *_leads_here(nova, conf)]
+    findings = [*_emits(nova, conf.notification_handler.trigger), *_leads_here(nova, conf)]
     yield from findings or [good(f"{', '.join(paths)} has all that is needed on this node")]
 
 
 def _heard(path: Path) -> Result:
     unknown = doubtful(
-        "not known whether Nova emits versioned notifications: set [guard] nova_config_file to "
+        "not known whether Nova emits notifications: set [guard] nova_config_file to "
         "have nova.conf read, or set a kongming- key on an instance of this host"
     )
     if not path.exists():
@@ -85,12 +89,13 @@ def _heard(path: Path) -> Result:
     return good("Nova's notifications have reached this host before") if seen else unknown
 
 
-def _emits(nova: cfg.ConfigOpts) -> Iterator[Result]:
+def _emits(nova: cfg.ConfigOpts, trigger: str) -> Iterator[Result]:
     options = nova.notifications
-    if options.notification_format not in _FORMATS:
+    if options.notification_format not in _FORMATS[trigger]:
         yield bad(
             "nova.conf: [notifications] notification_format is "
-            f"{options.notification_format}: set it to versioned or both, on every node of Nova"
+            f"{options.notification_format}: set it to {' or '.join(_FORMATS[trigger])}, on every "
+            "node of Nova"
         )
     if not set(_DRIVERS) & set(nova.oslo_messaging_notifications.driver):
         yield bad(
@@ -117,9 +122,14 @@ def _leads_here(nova: cfg.ConfigOpts, conf: cfg.ConfigOpts) -> Iterator[Result]:
             f"nova.conf: [DEFAULT] control_exchange is {nova.control_exchange}: set "
             f"[notification_handler] exchange, which is {ours.exchange}, to that"
         )
-    theirs = nova.notifications.versioned_notifications_topics
-    if not set(theirs) & set(ours.topics):
+    if ours.trigger == VERSIONED:
+        option = "[notifications] versioned_notifications_topics"
+        theirs = nova.notifications.versioned_notifications_topics
+    else:
+        option = "[oslo_messaging_notifications] topics"
+        theirs = nova.oslo_messaging_notifications.topics
+    if not set(theirs) & set(topics(conf)):
         yield bad(
-            "nova.conf: [notifications] versioned_notifications_topics is "
+            f"nova.conf: {option} is "
             f"{', '.join(theirs)}: [notification_handler] topics has none of these"
         )

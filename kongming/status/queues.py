@@ -35,6 +35,7 @@ from urllib.request import (
 from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Result
 
+from kongming.conf.notification_handler import topics
 from kongming.status.broker import parse_url
 from kongming.status.finding import bad, doubtful, good
 
@@ -63,7 +64,7 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
         opener = _opener(conf, base)
         if options.pool:
             yield _pool(options.pool, _queue(opener, base, vhost, options.pool))
-        for topic in options.topics if options.pool else ():
+        for topic in topics(conf) if options.pool else ():
             name = f"{topic}.{_PRIORITY}"
             yield _plain(name, _queue(opener, base, vhost, name))
     except (OSError, ValueError) as error:

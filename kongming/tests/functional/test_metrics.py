@@ -32,6 +32,7 @@ from kongming.hypervisor.connection import run_event_loop
 from kongming.notification import handler
 from kongming.notification.service import NotificationHandlerService
 from kongming.tests.functional.test_service import URI, Cloud, pins, wait_for
+from kongming.tests.testbed.nova_api import NovaApi
 from kongming.tests.testbed.process import free_port
 from kongming.tests.testbed.promtool import fetch
 
@@ -66,8 +67,8 @@ class Scraped:
 class MeasuredCloud(Cloud):
     """A host whose service answers Prometheus."""
 
-    def __init__(self, tmp_path, connection):
-        super().__init__(tmp_path, connection)
+    def __init__(self, tmp_path, connection, more=""):
+        super().__init__(tmp_path, connection, more)
         self.port = free_port()
         self.conf.set_override("enabled", True, "metrics")
         self.conf.set_override("listen_port", self.port, "metrics")
@@ -84,9 +85,11 @@ class MeasuredCloud(Cloud):
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
     run_event_loop()
-    cloud = MeasuredCloud(tmp_path_factory.mktemp("cloud"), libvirt.open(URI))
-    yield cloud.start()
-    cloud.stop()
+    with NovaApi() as nova_api:
+        folder = tmp_path_factory.mktemp("cloud")
+        cloud = MeasuredCloud(folder, libvirt.open(URI), nova_api.options())
+        yield cloud.start()
+        cloud.stop()
 
 
 @pytest.fixture

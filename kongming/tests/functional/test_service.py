@@ -48,7 +48,7 @@ def wait_for(condition):
 class Cloud:
     """A host with the service running, a Nova that notifies, and its guests."""
 
-    def __init__(self, tmp_path, connection):
+    def __init__(self, tmp_path, connection, more=""):
         # Exchanges of fake:// are shared by all of a process's transports.
         host = f"host{next(_number)}"
         config = tmp_path / "kongming.conf"
@@ -56,7 +56,7 @@ class Cloud:
             f"[DEFAULT]\nhost = {host}\nstate_path = {tmp_path / 'state'}\n"
             f"[notification_handler]\nexchange = {host}\n"
             f"[libvirt]\nconnection_uri = {URI}\n"
-            "[oslo_messaging_notifications]\ntransport_url = fake://\n"
+            f"[oslo_messaging_notifications]\ntransport_url = fake://\n{more}"
         )
         self.conf = notification_handler.configure(["--config-file", str(config)])
         self.connection = connection

@@ -66,6 +66,7 @@ class OpenStack(Service):
         self._wait_api("keystone")
         content.create_catalogue(self.site, self.rest)
         content.trust_services(self.rest)
+        content.create_service_user(self.rest)
         for name, api in self._apis.items():
             if name != "keystone":
                 api.start()

@@ -19,7 +19,7 @@ from pathlib import Path
 import shutil
 
 from kongming.tests.testbed.openstack.database import database_url
-from kongming.tests.testbed.openstack.site import PASSWORD, REGION, Site
+from kongming.tests.testbed.openstack.site import PASSWORD, REGION, USER, Site
 
 Options = Mapping[str, object]
 Sections = Mapping[str, Options]
@@ -167,7 +167,7 @@ def _nova(site: Site) -> Sections:
         },
         # As Kongming's README tells to.
         "notifications": {
-            "notification_format": "versioned",
+            "notification_format": "both",
             "notify_on_state_change": "vm_state",
         },
         "oslo_messaging_notifications": {
@@ -175,6 +175,7 @@ def _nova(site: Site) -> Sections:
             "transport_url": site.transport_url,
         },
         "api": {"auth_strategy": "keystone"},
+        "oslo_policy": {"policy_file": _policy(site)},
         "api_database": {"connection": database_url(site, "nova_api")},
         "database": {"connection": database_url(site, "nova_cell1")},
         "wsgi": {"api_paste_config": site.etc / "nova/api-paste.ini"},
@@ -196,6 +197,20 @@ def _nova(site: Site) -> Sections:
         "service_user": {"send_service_user_token": "true", **_credentials(site)},
         **_token_check(site),
     }
+
+
+def _policy(site: Site) -> Path:
+    """What the service user may do besides, as the documentation tells to."""
+    file = site.etc / "nova/policy.yaml"
+    rules = (
+        "os_compute_api:servers:detail:get_all_tenants",
+        "os_compute_api:servers:allow_all_filters",
+        "os_compute_api:os-extended-server-attributes",
+    )
+    file.write_text(
+        "".join(f'"{rule}": "rule:context_is_admin or role:{USER}"\n' for rule in rules)
+    )
+    return file
 
 
 def _token_check(site: Site) -> Sections:

@@ -18,7 +18,7 @@ import os
 
 from kongming.tests.testbed.openstack.image import obedient_disk
 from kongming.tests.testbed.openstack.rest import Rest
-from kongming.tests.testbed.openstack.site import REGION, Site
+from kongming.tests.testbed.openstack.site import PASSWORD, REGION, USER, Site
 
 # Keystone knows its own since it was set up.
 CATALOGUE = {
@@ -45,6 +45,20 @@ def trust_services(rest: Rest) -> None:
     user = rest.get("keystone", "/v3/users?name=admin")["users"][0]["id"]
     project = rest.get("keystone", "/v3/projects?name=admin")["projects"][0]["id"]
     rest.request("PUT", "keystone", f"/v3/projects/{project}/users/{user}/roles/{role}")
+
+
+def create_service_user(rest: Rest) -> None:
+    """Make Kongming's user, who may read what Nova lets it and nothing else."""
+    domain = {"domain_id": "default"}
+    role = rest.post("keystone", "/v3/roles", {"role": {"name": USER}})["role"]["id"]
+    reader = rest.get("keystone", "/v3/roles?name=reader")["roles"][0]["id"]
+    project = rest.post("keystone", "/v3/projects", {"project": {"name": USER, **domain}})
+    user = rest.post(
+        "keystone", "/v3/users", {"user": {"name": USER, "password": PASSWORD, **domain}}
+    )
+    members = f"/v3/projects/{project['project']['id']}/users/{user['user']['id']}"
+    for each in (role, reader):
+        rest.request("PUT", "keystone", f"{members}/roles/{each}")
 
 
 def create_catalogue(site: Site, rest: Rest) -> None:

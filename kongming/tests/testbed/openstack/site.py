@@ -24,6 +24,8 @@ from kongming.tests.testbed.process import free_port
 # Whoever reaches these ports is on this machine, and can read it here.
 PASSWORD = "kongming"
 REGION = "testbed"
+# Kongming's, and its project and role.
+USER = "kongming"
 
 
 def _api_ports() -> dict[str, int]:
@@ -61,6 +63,15 @@ class Site:
     @property
     def identity_url(self) -> str:
         return f"{self.url('keystone')}/v3"
+
+    def nova_options(self) -> str:
+        """The group of kongming.conf by which Nova is asked."""
+        return (
+            f"[nova]\nauth_type = password\nauth_url = {self.identity_url}\n"
+            f"username = {USER}\npassword = {PASSWORD}\nproject_name = {USER}\n"
+            "user_domain_id = default\nproject_domain_id = default\n"
+            f"region_name = {REGION}\nvalid_interfaces = internal\n"
+        )
 
     def program(self, name: str) -> str:
         """A program of the Python environment."""

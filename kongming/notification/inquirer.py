@@ -1,0 +1,265 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""Asking Nova what is wanted: what events hint at, and now and then everything.
+
+Questions are gathered while one is under way: many events make few requests.
+As long as Nova does not answer, all stays as it is and nothing is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+import logging
+import random
+import threading
+import time
+
+from kongming import exception
+from kongming.backoff import Backoff
+from kongming.notification.inquiries import ALL, Inquiries, Inquiry
+from kongming.notification.wanted import Wanted
+from kongming.nova.client import Nova
+from kongming.nova.server import Server
+
+LOG = logging.getLogger(__name__)
+
+# Who has more questions than this lists the servers of the host instead.
+_FEW = 8
+# From one round of questions to the next, so that what comes meanwhile is gathered.
+_ROUND_S = 0.5
+_LOOK_S = 1.0
+_RETRY_MAX_S = 60.0
+# Nova may announce what its database shows a moment later.
+_PATIENCE = 4
+# Nova's clock, and what it had not committed yet when it was last asked.
+_OVERLAP_S = 300.0
+
+
+class Inquirer:
+    """Asks Nova, in a thread of its own.
+
+    :param held: gives the instances that anything is known of.
+    :param interval: gives the seconds between two looks at what has changed.
+    :param full_interval: gives the seconds between two looks at all servers.
+    :ivar since: since when Nova does not answer, by the wall clock; None if it does.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        nova: Nova,
+        inquiries: Inquiries,
+        wanted: Wanted,
+        *,
+        held: Callable[[], frozenset[str]],
+        interval: Callable[[], float],
+        full_interval: Callable[[], float],
+        start_spread: float,
+    ) -> None:
+        self._host = host
+        self._nova = nova
+        self._inquiries = inquiries
+        self._wanted = wanted
+        self._held = held
+        self._changes = _Due(interval)
+        self._all = _Due(full_interval)
+        self._start_spread = start_spread
+        self._backoff = Backoff(_RETRY_MAX_S)
+        self._changed = threading.Event()
+        self._stopping = threading.Event()
+        self._asked_at = 0.0
+        self.since: float | None = None
+        self._thread = threading.Thread(target=self._run, name="inquirer", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._all.come_within(self._start_spread)
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """End; what is open is on disk, and asked after the next start."""
+        self._stopping.set()
+        self._changed.set()
+        self._thread.join(timeout)
+        if not self._thread.is_alive():
+            self._inquiries.close()
+
+    def ask(self, instance_uuid: str, *, here: bool) -> None:
+        """Have Nova asked about an instance; that this is to be done is on disk on return.
+
+        :param here: whether an event said that the instance is on this host.
+        :raises StoreUnavailable: if it could not be kept: try again.
+        """
+        self._inquiries.add(instance_uuid, here=here)
+        self._changed.set()
+
+    def asks(self, instance_uuid: str) -> bool:
+        """Tell whether an instance is to be asked about."""
+        return instance_uuid in self._inquiries
+
+    @property
+    def requests(self) -> Counter[str]:
+        """How many requests were made, by what came of them."""
+        return self._nova.requests
+
+    @property
+    def waiting(self) -> int:
+        """Count what Nova is still to be asked about."""
+        return len(self._inquiries)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            pause = self._step()
+            if pause is not None:
+                self._stopping.wait(pause)
+            elif self._changed.wait(_LOOK_S):
+                self._changed.clear()
+
+    def _step(self) -> float | None:
+        """Ask what is due; give the seconds until the next attempt, None if none is needed."""
+        try:
+            asked = self._round()
+        except exception.NovaUnavailable as error:
+            outage = error
+        except exception.StoreUnavailable as error:
+            if error.outage.is_news():
+                LOG.error("Nova is not asked: %s", error)
+            return self._backoff.next()
+        except Exception as error:
+            LOG.exception("Asking Nova: %s; it will be tried again", error)  # noqa: TRY401
+            return self._backoff.next()
+        else:
+            if asked:
+                self._answered()
+            return _ROUND_S if asked else None
+        if self.since is None:
+            self.since = time.time()
+            LOG.warning(
+                "Nova can't be asked (%s): %s; all stays as it is until it answers",
+                outage.reason,
+                outage,
+            )
+        return max(self._backoff.next() * _anywhere(0.5, 1.0), outage.retry_after)
+
+    def _answered(self) -> None:
+        self._backoff.reset()
+        if self.since is not None:
+            LOG.info("Nova answers again, after %d s", time.time() - self.since)
+            self.since = None
+
+    def _round(self) -> bool:
+        """Make one round; tell whether anything was asked."""
+        now = time.monotonic()
+        due = {about: one for about, one in self._inquiries.open().items() if one.due <= now}
+        if ALL in due or self._all.has_come():
+            self._ask_all(due)
+        elif self._changes.has_come():
+            self._ask_changes()
+        elif len(due) > _FEW:
+            self._take(due, self._listed(host=self._host), now)
+        elif due:
+            self._take(due, {}, now)
+        else:
+            return False
+        return True
+
+    def _ask_all(self, due: dict[str, Inquiry]) -> None:
+        began, asked_at = time.monotonic(), time.time()
+        found = self._listed(host=self._host)
+        for server in found.values():
+            self._learn(server.instance_uuid, server, "resync", began)
+        missing = {gone: Inquiry(0) for gone in self._held() if gone not in found}
+        if missing:
+            LOG.debug("Not among the servers of %s: %s", self._host, ", ".join(sorted(missing)))
+        self._take(missing | due, found, began)
+        if ALL in due:
+            self._inquiries.close_one(ALL, due[ALL])
+        LOG.log(
+            logging.INFO if ALL in due else logging.DEBUG,
+            "Nova tells of %d servers on %s, all are looked at",
+            len(found),
+            self._host,
+        )
+        self._asked_at = asked_at
+        self._all.begin_anew()
+        self._changes.begin_anew()
+
+    def _ask_changes(self) -> None:
+        began, asked_at = time.monotonic(), time.time()
+        since = datetime.fromtimestamp(self._asked_at - _OVERLAP_S, UTC)
+        changes = {"host": self._host, "changes-since": since.strftime("%Y-%m-%dT%H:%M:%SZ")}
+        for server in self._listed(**changes).values():
+            self._learn(server.instance_uuid, server, "resync", began)
+        self._asked_at = asked_at
+        self._changes.begin_anew()
+
+    def _listed(self, **filters: str) -> dict[str, Server]:
+        return {server.instance_uuid: server for server in self._nova.servers(**filters)}
+
+    def _take(self, due: dict[str, Inquiry], found: dict[str, Server], began: float) -> None:
+        """Answer what is asked: by the list, or else by a question of its own."""
+        for instance_uuid, inquiry in due.items():
+            if instance_uuid == ALL:
+                continue
+            server = found.get(instance_uuid)
+            if server is None:
+                began = time.monotonic()
+                server = self._nova.server(instance_uuid)
+            here = server is not None and server.host == self._host
+            if inquiry.here in (None, here) or inquiry.attempts >= _PATIENCE:
+                why = "resync" if inquiry.here is None else "its event"
+                self._learn(instance_uuid, server, why, began)
+                self._inquiries.close_one(instance_uuid, inquiry)
+            else:
+                self._inquiries.postpone(instance_uuid, inquiry, 2.0**inquiry.attempts)
+
+    def _learn(self, instance_uuid: str, server: Server | None, why: str, began: float) -> None:
+        here = server is not None and server.host == self._host
+        metadata = server.metadata if server is not None and here else None
+        self._wanted.learn(instance_uuid, metadata, f"Nova's API ({why})", began)
+
+
+class _Due:
+    """When the next look comes: on each host, and each time, at another moment.
+
+    :param interval: gives the seconds between two looks; 0 means never.
+    """
+
+    def __init__(self, interval: Callable[[], float]) -> None:
+        self._interval = interval
+        self._first: float | None = None
+        self._last = time.monotonic()
+        self._factor = 1.0
+
+    def come_within(self, seconds: float) -> None:
+        """Have the first look come soon, whatever the interval."""
+        self._first = time.monotonic() + _anywhere(0.0, seconds)
+
+    def has_come(self) -> bool:
+        if self._first is not None:
+            return time.monotonic() >= self._first
+        interval = self._interval()
+        return bool(interval) and time.monotonic() >= self._last + interval * self._factor
+
+    def begin_anew(self) -> None:
+        self._first = None
+        self._last = time.monotonic()
+        self._factor = _anywhere(0.8, 1.2)
+
+
+def _anywhere(low: float, high: float) -> float:
+    """Give a number of this range: so that a thousand hosts do not ask at once."""
+    return random.uniform(low, high)  # noqa: S311

@@ -1,0 +1,201 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""Asking Nova, as the service user: which servers there are, on which host.
+
+Whatever else than an answer comes, nothing is concluded from it: one error
+says that Nova can't be asked now, another that it does not let us.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+import time
+from typing import Any
+
+from keystoneauth1 import exceptions as keystone_exceptions
+from keystoneauth1 import loading
+from openstack import connection, exceptions
+from oslo_config import cfg
+
+from kongming import exception, version
+from kongming.nova import server as servers
+from kongming.nova.server import Server
+
+GROUP = "nova"
+
+# Nova gives no more at once, whatever is asked for.
+_PAGE = 1000
+_PAGES_MAX = 1000
+_RETRY_AFTER_MAX_S = 600.0
+
+_POLICIES = (
+    "os_compute_api:servers:detail:get_all_tenants and os_compute_api:servers:allow_all_filters"
+)
+
+
+class Nova:
+    """Nova's API. Any thread may call any method, one at a time.
+
+    :ivar requests: how many were made, by what came of them.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        """Read ``[nova]``; nothing is asked yet.
+
+        :raises ConfigInvalid: if the options can't be used.
+        """
+        self._conf = conf
+        self._compute: Any = None
+        self.requests: Counter[str] = Counter()
+        try:
+            auth = loading.load_auth_from_conf_options(conf, GROUP)
+            self._session = loading.load_session_from_conf_options(conf, GROUP, auth=auth)
+        except (keystone_exceptions.ClientException, cfg.Error) as error:
+            raise exception.ConfigInvalid(f"[nova]: {error}") from error
+
+    def server(self, instance_uuid: str) -> Server | None:
+        """Ask for one server.
+
+        :returns: None if Nova has no such server, or has deleted it.
+        :raises NovaUnavailable: also NovaDenied, which is one.
+        """
+        for found in self.servers(uuid=instance_uuid):
+            return found
+        # Nova leaves out of lists what is in a cell that does not answer; asked
+        # for the very server it says so.
+        status, body = self._get(f"/servers/{instance_uuid}")
+        if status == 200 and isinstance(body.get("server"), dict):
+            return servers.read(body["server"])
+        if status == 404 and "itemNotFound" in body:
+            return None
+        raise self._unusable(status, body)
+
+    def servers(self, **filters: str) -> Iterator[Server]:
+        """List the servers of all projects that pass a filter, page by page.
+
+        :param filters: ``host``, ``uuid``, ``changes-since``.
+        :raises NovaUnavailable: also NovaDenied, which is one.
+        """
+        asked = {"all_tenants": "1", "limit": str(_PAGE), **filters}
+        for _ in range(_PAGES_MAX):
+            status, body = self._get("/servers/detail", asked)
+            rows = body.get("servers")
+            if status != 200 or not isinstance(rows, list):
+                raise self._unusable(status, body)
+            page = [servers.read(row) for row in rows]
+            self._check_filter(page, filters)
+            yield from page
+            if not page or not body.get("servers_links"):
+                return
+            if asked.get("marker") == page[-1].instance_uuid:
+                break
+            asked["marker"] = page[-1].instance_uuid
+        raise exception.NovaUnavailable("the list of servers has no end")
+
+    def _check_filter(self, page: list[Server], filters: dict[str, str]) -> None:
+        """Nova drops, without a word, the filters that a user may not use."""
+        wanted = filters.get("uuid")
+        if wanted and any(server.instance_uuid != wanted for server in page):
+            self._deny()
+        host = filters.get("host")
+        if host and any(server.host not in (None, host) for server in page):
+            self._deny()
+
+    def _deny(self) -> None:
+        self.requests["denied"] += 1
+        raise exception.NovaDenied(
+            "Nova gives servers that were not asked for: the service user may not filter; allow "
+            f"it {_POLICIES}"
+        )
+
+    def _get(self, path: str, query: dict[str, str] | None = None) -> tuple[int, dict[str, Any]]:
+        try:
+            response = self._adapter().get(path, params=query or {}, raise_exc=False)
+        except (keystone_exceptions.ClientException, exceptions.SDKException) as error:
+            raise self._unreachable(error) from error
+        if response.status_code in _HINTS or response.status_code >= 500:
+            raise self._unusable(response.status_code, {}, response.headers.get("Retry-After"))
+        try:
+            body = response.json()
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            self.requests["garbage"] += 1
+            raise exception.NovaUnavailable(
+                f"Nova's answer (HTTP {response.status_code}) can't be read: is it Nova that the "
+                "endpoint leads to?"
+            )
+        self.requests["answered"] += 1
+        return response.status_code, body
+
+    def _adapter(self) -> Any:
+        if self._compute is None:
+            self._compute = connection.Connection(
+                session=self._session,
+                oslo_conf=self._conf,
+                service_types=["compute"],
+                app_name="kongming",
+                app_version=version.release(),
+            ).compute
+        return self._compute
+
+    def _unreachable(self, error: Exception) -> exception.NovaUnavailable:
+        """Say what keystoneauth, or the SDK, means; Keystone's refusals come so, too."""
+        status = getattr(error, "http_status", None) or getattr(error, "status_code", None)
+        if status in _HINTS or (status and status >= 500):
+            response = getattr(error, "response", None)
+            retry_after = response.headers.get("Retry-After") if response is not None else None
+            return self._unusable(status, {}, retry_after, who=f"{error.__class__.__module__}: ")
+        self.requests["unreachable"] += 1
+        return exception.NovaUnavailable(f"{type(error).__name__}: {_short(error)}")
+
+    def _unusable(
+        self, status: int, body: dict[str, Any], retry_after: str | None = None, who: str = ""
+    ) -> exception.NovaUnavailable:
+        """Say what an answer means that is none."""
+        kind = exception.NovaDenied if status in _DENIED else exception.NovaUnavailable
+        self.requests[_OUTCOMES.get(status, "failed")] += 1
+        hint = _HINTS.get(status, "" if status >= 500 else f" with {_short(sorted(body))}")
+        return kind(f"{who}HTTP {status}{hint}", retry_after=_seconds(retry_after))
+
+
+_DENIED = frozenset({401, 403})
+_OUTCOMES = {401: "denied", 403: "denied", 429: "rate_limited", 413: "rate_limited"}
+_HINTS = {
+    401: ": the service user is not let in; check [nova] username, password, user_domain_name, "
+    "project_name and project_domain_name, or the application credential",
+    403: f": the service user may not do that; allow it {_POLICIES}",
+    413: ": too many requests",
+    429: ": too many requests",
+}
+
+
+def _seconds(retry_after: str | None) -> float:
+    """Read Retry-After: a number of seconds, or a date; bounded."""
+    if not retry_after:
+        return 0.0
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
+        except ValueError:
+            return 0.0
+    return min(max(seconds, 0.0), _RETRY_AFTER_MAX_S)
+
+
+def _short(what: object) -> str:
+    return str(what).splitlines()[0][:200] if str(what) else ""

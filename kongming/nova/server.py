@@ -1,0 +1,68 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""One server, as Nova's API tells of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+import uuid
+
+from kongming import exception
+
+_HOST = "OS-EXT-SRV-ATTR:host"
+# Such a server has no domain on any host, whatever host it is told of.
+_NOWHERE = frozenset({"DELETED", "SOFT_DELETED", "SHELVED_OFFLOADED"})
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What we need to know of a server.
+
+    :ivar host: the compute host that it is on; None if it is on none.
+    :ivar metadata: its whole metadata, not yet looked at.
+    """
+
+    instance_uuid: str
+    host: str | None
+    metadata: Mapping[str, Any]
+
+
+def read(row: object) -> Server:
+    """Read one server of an answer.
+
+    :raises NovaDenied: if Nova does not tell its host.
+    :raises NovaUnavailable: if this is no server.
+    """
+    if not isinstance(row, dict):
+        raise exception.NovaUnavailable(f"a server is a {type(row).__name__}, not an object")
+    try:
+        instance_uuid = str(uuid.UUID(row["id"]))
+        metadata, status = row["metadata"], row["status"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise exception.NovaUnavailable(
+            f"a server without a readable id, metadata or status ({type(error).__name__})"
+        ) from error
+    if not isinstance(metadata, dict):
+        raise exception.NovaUnavailable(f"the metadata is a {type(metadata).__name__}")
+    if _HOST not in row:
+        raise exception.NovaDenied(
+            f"Nova does not tell the host of a server ({_HOST}): allow the service user "
+            "os_compute_api:os-extended-server-attributes"
+        )
+    host = row[_HOST]
+    if status in _NOWHERE or not isinstance(host, str):
+        host = None
+    return Server(instance_uuid, host, metadata)

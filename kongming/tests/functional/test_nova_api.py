@@ -1,0 +1,477 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""Asking Nova, over real HTTP, whatever it answers; no guest runs here."""
+
+from contextlib import ExitStack, contextmanager
+import logging
+import random
+import uuid
+
+import pytest
+
+from kongming import exception
+from kongming.cmd import notification_handler
+from kongming.conf import nova as conf_nova
+from kongming.executor.executor import Executor
+from kongming.executor.rules import Rules
+from kongming.executor.store import Store
+from kongming.metrics.nova import NovaCollector
+from kongming.notification import event
+from kongming.notification.asking import Asking
+from kongming.notification.handler import Handler
+from kongming.notification.inquirer import Inquirer
+from kongming.notification.inquiries import ALL, Inquiries
+from kongming.notification.wanted import Wanted
+from kongming.nova.client import Nova
+from kongming.tests import captures
+from kongming.tests.testbed.nova_api import PASSWORD, Fault, NovaApi
+from kongming.tests.testbed.process import wait_until
+
+HOST = "compute-1"
+OTHER = "compute-2"
+KEY = "kongming-vcpu-pinning"
+FAULTS = {
+    "rate limited": Fault(429, headers={"Retry-After": "0"}),
+    "overloaded": Fault(503),
+    "broken": Fault(500, "<html>Traceback"),
+    "not nova": Fault(200, "<html>"),
+    "something else": Fault(200, '{"servers": 3}'),
+    "no servers": Fault(200, '{"servers": [{"id": 1}]}'),
+    "not found": Fault(404, "<html>"),
+    "forbidden": Fault(403, '{"forbidden": {}}'),
+}
+
+
+@pytest.fixture
+def api():
+    with NovaApi() as api:
+        yield api
+
+
+@pytest.fixture
+def conf(api, tmp_path):
+    return configured(api, tmp_path)
+
+
+def configured(api, folder, more="timeout = 2\n", change=("", "")):
+    path = folder / "kongming.conf"
+    path.write_text(f"[DEFAULT]\nhost = {HOST}\n{api.options(more).replace(*change)}")
+    conf = notification_handler.configure([f"--config-file={path}"])
+    conf_nova.register_auth_opts(conf)
+    return conf
+
+
+@pytest.fixture
+def nova(conf):
+    return Nova(conf)
+
+
+def names(found):
+    return {server.instance_uuid for server in found}
+
+
+class TestClient:
+    def test_all_pages_are_read(self, api, nova):
+        here = {api.add(HOST, {}) for _ in range(10)}
+        for _ in range(5):
+            api.add(OTHER, {})
+        api.page = 3
+        assert names(nova.servers(host=HOST)) == here
+        assert len(api.requests) == 4
+
+    def test_one_server(self, api, nova):
+        known = api.add(HOST, {"a": "b"})
+        found = nova.server(known)
+        assert (found.instance_uuid, found.host, found.metadata) == (known, HOST, {"a": "b"})
+        assert nova.server(str(uuid.uuid4())) is None
+
+    @pytest.mark.parametrize("status", ["SHELVED_OFFLOADED", "SOFT_DELETED"])
+    def test_a_server_that_is_nowhere(self, api, nova, status):
+        known = api.add(HOST, {})
+        api.servers[known].status = status
+        assert nova.server(known).host is None
+
+    def test_one_that_is_left_out_of_lists_is_asked_for(self, api, nova, monkeypatch):
+        known = api.add(HOST, {})
+        monkeypatch.setattr(api, "list", lambda _query: (200, {"servers": []}, {}))
+        assert nova.server(known).host == HOST
+
+    @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+    def test_what_is_no_answer_is_told(self, api, nova, fault):
+        api.add(HOST, {})
+        api.fault = fault
+        fault.times = float("inf")
+        with pytest.raises(exception.NovaUnavailable) as raised:
+            list(nova.servers(host=HOST))
+        assert "\n" not in str(raised.value)
+        with pytest.raises(exception.NovaUnavailable):
+            nova.server(str(uuid.uuid4()))
+        assert nova.requests["answered"] < 3
+
+    @pytest.mark.parametrize(
+        ("value", "seconds"), [("7", 7), ("99999", 600), ("x", 0), ("-1", 0), ("", 0)]
+    )
+    def test_how_long_to_wait_is_heard(self, api, nova, value, seconds):
+        api.fault = Fault(429, headers={"Retry-After": value})
+        with pytest.raises(exception.NovaUnavailable) as raised:
+            list(nova.servers(host=HOST))
+        assert raised.value.retry_after == seconds
+
+    def test_a_date_may_say_how_long_to_wait(self, api, nova):
+        api.fault = Fault(503, headers={"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"})
+        with pytest.raises(exception.NovaUnavailable) as raised:
+            list(nova.servers(host=HOST))
+        assert raised.value.retry_after == 600
+
+    def test_a_token_that_expired_is_renewed(self, api, nova):
+        known = api.add(HOST, {})
+        assert nova.server(known)
+        api.tokens.clear()
+        assert nova.server(known)
+
+    def test_a_nova_that_hangs_is_not_waited_for(self, api, nova):
+        api.fault = Fault(0, delay=60)
+        with pytest.raises(exception.NovaUnavailable, match=r"(?i)time"):
+            list(nova.servers(host=HOST))
+
+    def test_a_nova_that_is_down(self, api, nova):
+        api.down()
+        with pytest.raises(exception.NovaUnavailable):
+            list(nova.servers(host=HOST))
+        api.up()
+        assert names(nova.servers(host=HOST)) == set()
+
+    def test_a_wrong_password(self, api, tmp_path):
+        conf = configured(api, tmp_path, change=(PASSWORD, "guess"))
+        with pytest.raises(exception.NovaDenied, match="username, password"):
+            list(Nova(conf).servers(host=HOST))
+
+    def test_filters_that_nova_drops_without_a_word(self, api, nova):
+        known = api.add(HOST, {})
+        api.add(OTHER, {})
+        api.privileged = False
+        for ask in (lambda: list(nova.servers(host=HOST)), lambda: nova.server(known)):
+            with pytest.raises(exception.NovaDenied, match="allow_all_filters"):
+                ask()
+
+    def test_hosts_that_nova_does_not_tell(self, api, nova):
+        api.add(HOST, {})
+        api.tells_hosts = False
+        with pytest.raises(exception.NovaDenied, match="os-extended-server-attributes"):
+            list(nova.servers(host=HOST))
+
+    def test_a_list_without_an_end(self, api, nova, monkeypatch):
+        known = api.add(HOST, {})
+        row = api.show(known)[1]["server"]
+        page = {"servers": [row], "servers_links": [{"rel": "next"}]}
+        monkeypatch.setattr(api, "list", lambda _query: (200, page, {}))
+        with pytest.raises(exception.NovaUnavailable, match="no end"):
+            list(nova.servers(host=HOST))
+
+    def test_options_that_can_not_be_used(self, api, tmp_path):
+        conf = configured(api, tmp_path, change=("= password", "= no-such-plugin"))
+        with pytest.raises(exception.ConfigInvalid, match=r"\[nova\]"):
+            Nova(conf)
+
+
+class Host:
+    """All of the service but its listener and libvirt."""
+
+    def __init__(self, conf, state_path, legacy=True):
+        self.executor = Executor(
+            state_path=state_path,
+            connection_uri="test:///default",
+            keepalive=(5, 3),
+            workers=1,
+            rules=Rules,
+            retry_max=lambda: 1.0,
+            check_interval=lambda: 0.0,
+            history_days=lambda: 1,
+            on_connect=lambda: None,
+        )
+        self.store = Store(state_path)
+        self.wanted = Wanted(self.executor)
+        self.inquirer = Inquirer(
+            HOST,
+            Nova(conf),
+            Inquiries(state_path),
+            self.wanted,
+            held=lambda: self.executor.held,
+            interval=lambda: float(conf.nova.resync_interval),
+            full_interval=lambda: float(conf.nova.resync_full_interval),
+            start_spread=0.0,
+        )
+        trigger = Asking(self.wanted, self.inquirer) if legacy else self.wanted
+        self.handler = Handler(HOST, event.read_legacy if legacy else event.read, trigger)
+        self.executor.start()
+        self.inquirer.start()
+
+    def stop(self):
+        self.inquirer.stop(10)
+        self.executor.stop(1)
+        self.store.close()
+
+    def asked(self, instance_uuid):
+        record = self.store.get(instance_uuid)
+        return record and record.asked and str(record.asked.vcpu_pinning.every)
+
+    def wait_asked(self, instance_uuid, cpus):
+        wait_until(lambda: self.asked(instance_uuid) == cpus, 30, f"{cpus} is asked")
+
+    def wait_answered(self):
+        wait_until(lambda: not self.inquirer.waiting, 60, "Nova was asked all there was to ask")
+
+
+@pytest.fixture
+def run(api, tmp_path):
+    """Give what runs a host; it keeps its state from one run to the next."""
+
+    @contextmanager
+    def run(legacy=True, more="timeout = 2\n"):
+        host = Host(configured(api, tmp_path, more), tmp_path / "state", legacy)
+        try:
+            # The look after the start.
+            wait_until(lambda: api.requests or not api.serves, 30, "Nova was asked")
+            yield host
+        finally:
+            host.stop()
+
+    return run
+
+
+def legacy_update(instance_uuid, host=HOST, name="compute.instance.update", publisher=HOST):
+    return {
+        "event_type": name,
+        "publisher_id": f"compute.{publisher}",
+        "timestamp": "2026-01-01 00:00:00.000000",
+        "payload": {"instance_id": instance_uuid, "host": host, "metadata": {KEY: "77"}},
+    }
+
+
+class TestInquirer:
+    def test_an_event_has_nova_asked(self, api, run):
+        known = api.add(HOST, {})
+        with run() as host:
+            api.servers[known].metadata[KEY] = "1"
+            host.handler.handle(legacy_update(known))
+            host.wait_asked(known, "1")
+            del api.servers[known].metadata[KEY]
+            host.handler.handle(legacy_update(known))
+            wait_until(lambda: host.asked(known) is not True and not host.inquirer.waiting, 30, "")
+            assert not host.store.get(known).asked
+            del api.servers[known]
+            host.handler.handle(legacy_update(known, name="compute.instance.delete.end"))
+            wait_until(lambda: host.store.get(known) is None, 30, "let go")
+
+    def test_events_of_other_hosts_cost_no_request(self, api, run):
+        with run() as host:
+            before = len(api.requests)
+            for _ in range(100):
+                host.handler.handle(legacy_update(str(uuid.uuid4()), OTHER, publisher=OTHER))
+            assert not host.inquirer.waiting
+            assert len(api.requests) == before
+            assert host.handler.counts["foreign"] == 100
+
+    @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+    def test_no_answer_changes_nothing_and_is_waited_for(self, api, run, fault, caplog):
+        caplog.set_level(logging.INFO)
+        known = api.add(HOST, {KEY: "1"})
+        with run() as host:
+            host.wait_asked(known, "1")
+            fault.times = 2
+            api.fault = fault
+            api.servers[known].metadata[KEY] = "2"
+            host.handler.handle(legacy_update(known))
+            wait_until(lambda: host.inquirer.since, 30, "the outage was noticed")
+            assert host.asked(known) == "1"
+            assert host.inquirer.waiting == 1
+            host.wait_asked(known, "2")
+            wait_until(lambda: host.inquirer.since is None, 30, "the recovery was noticed")
+        assert caplog.text.count("Nova can't be asked") == 1
+        assert caplog.text.count("Nova answers again") == 1
+
+    def test_what_is_open_outlives_the_service(self, api, run):
+        known = api.add(HOST, {KEY: "1"})
+        with run() as host:
+            host.wait_asked(known, "1")
+            api.down()
+            api.servers[known].metadata[KEY] = "2"
+            host.handler.handle(legacy_update(known))
+        with run() as host:
+            assert host.inquirer.asks(known)
+            wait_until(lambda: host.inquirer.since, 30, "the outage was noticed")
+            assert host.asked(known) == "1"
+            api.up()
+            host.wait_asked(known, "2")
+            host.wait_answered()
+
+    def test_a_thousand_events_make_few_requests(self, api, run):
+        servers = [api.add(HOST, {}) for _ in range(100)]
+        with run() as host:
+            wait_until(lambda: host.inquirer.requests["answered"], 30, "resynced")
+            before = len(api.requests)
+            for number in range(1000):
+                known = servers[number % 100]
+                api.servers[known].metadata[KEY] = str(number // 100)
+                host.handler.handle(legacy_update(known))
+            host.wait_answered()
+            assert {host.asked(known) for known in servers} == {"9"}
+            assert len(api.requests) - before < 20
+
+    def test_nova_may_be_behind_its_event(self, api, run):
+        known = api.add(OTHER, {KEY: "1"})
+        with run() as host:
+            name = "compute.instance.rebuild.end"
+            host.handler.handle(legacy_update(known, OTHER, name, publisher=HOST))
+            wait_until(lambda: any(known in path for path in api.requests), 30, "asked once")
+            api.servers[known].host = HOST
+            host.wait_asked(known, "1")
+            host.wait_answered()
+
+    def test_its_last_word_counts_all_the_same(self, api, run):
+        known = api.add(HOST, {KEY: "1"})
+        with run() as host:
+            host.wait_asked(known, "1")
+            # Nova's database says that it is still here.
+            host.handler.handle(legacy_update(known, OTHER, publisher=OTHER))
+            host.wait_answered()
+            assert host.asked(known) == "1"
+
+    def test_a_request_that_can_not_be_read_is_refused(self, api, run):
+        known = api.add(HOST, {KEY: "1-"})
+        with run() as host:
+            wait_until(lambda: host.store.get(known), 30, "it is kept")
+            assert host.store.get(known).reason == "request_invalid"
+
+
+class TestResync:
+    def test_what_was_missed_is_caught_at_the_start(self, api, run):
+        edited, gone, moved, kept = (api.add(HOST, {KEY: "1"}) for _ in range(4))
+        with run() as host:
+            for known in (edited, gone, moved, kept):
+                host.wait_asked(known, "1")
+        api.servers[edited].metadata[KEY] = "2"
+        del api.servers[gone]
+        api.servers[moved].host = OTHER
+        new = api.add(HOST, {KEY: "3"})
+        with run(legacy=False) as host:
+            host.wait_asked(edited, "2")
+            host.wait_asked(new, "3")
+            wait_until(lambda: host.store.get(gone) is None, 30, "let go")
+            wait_until(lambda: host.store.get(moved) is None, 30, "let go")
+            assert host.asked(kept) == "1"
+
+    def test_changes_are_caught_at_the_interval_and_all_at_the_longer_one(self, api, run):
+        known = api.add(HOST, {KEY: "1"})
+        with run(legacy=False, more="resync_interval = 1\nresync_full_interval = 5\n") as host:
+            host.wait_asked(known, "1")
+            api.servers[known].metadata[KEY] = "2"
+            api.servers[known].touch()
+            host.wait_asked(known, "2")
+            assert any("changes-since" in path for path in api.requests)
+            # As of Nova: the removal of a key is no change.
+            api.servers[known].updated = "2000-01-01T00:00:00Z"
+            del api.servers[known].metadata[KEY]
+            wait_until(lambda: not host.store.get(known).asked, 30, "nothing is asked any more")
+
+    def test_a_newer_event_has_the_last_word(self, api, run):
+        known = api.add(HOST, {KEY: "1"})
+        with run(legacy=False) as host:
+            host.wait_asked(known, "1")
+            api.fault = Fault(0, delay=1.0, times=1)
+            before = len(api.requests)
+            host.inquirer.ask(known, here=True)
+            wait_until(lambda: len(api.requests) > before, 30, "Nova is being asked")
+            message = captures.message("02-meta-set", "instance.update")
+            data = message["payload"]["nova_object.data"]
+            data |= {"uuid": known, "host": HOST, "metadata": {KEY: "2"}}
+            host.handler.handle(message)
+            assert host.asked(known) == "2"
+            host.wait_answered()
+            assert host.asked(known) == "2"
+
+    def test_by_hand(self, api, run):
+        known = api.add(HOST, {})
+        with run(legacy=False) as host, Inquiries(host.store._db.path.parent) as by_hand:
+            wait_until(lambda: api.requests, 30, "the first is made")
+            api.servers[known].metadata[KEY] = "1"
+            by_hand.add(ALL)
+            host.wait_asked(known, "1")
+            wait_until(lambda: not by_hand.is_kept(ALL), 30, "it is done")
+
+    def test_metrics(self, api, run):
+        api.add(HOST, {})
+        with run() as host:
+            wait_until(lambda: host.inquirer.requests["answered"], 30, "Nova has answered")
+            found = {
+                (sample.name, *sample.labels.values()): sample.value
+                for family in NovaCollector(host.inquirer).collect()
+                for sample in family.samples
+            }
+            assert found[("kongming_nova_requests_total", "answered")] >= 1
+            assert found[("kongming_nova_answers",)] == 1
+            assert found[("kongming_nova_inquiries",)] == 0
+
+
+def wishes(step):
+    """The instances of a step, as Nova's API tells of them afterwards."""
+    servers = {}
+    for message in captures.messages(step):
+        if not message["event_type"].startswith("instance."):
+            continue
+        data = message["payload"]["nova_object.data"]
+        gone = message["event_type"] == "instance.delete.end"
+        left = message["event_type"] == "instance.live_migration_post.end"
+        if gone:
+            servers[data["uuid"]] = None
+        elif not left:
+            servers[data["uuid"]] = (data["host"], data["metadata"])
+    return servers
+
+
+@pytest.mark.parametrize("host_name", [HOST, "fake1", "fake2"])
+def test_both_triggers_end_in_the_same_state(api, tmp_path, host_name, monkeypatch):
+    """The same story, step by step: what is kept after each, for one host."""
+    monkeypatch.setattr("kongming.tests.functional.test_nova_api.HOST", host_name)
+    random.seed(0)
+    with ExitStack() as stack:
+        hosts = {}
+        for legacy in (False, True):
+            folder = tmp_path / str(legacy)
+            folder.mkdir()
+            host = Host(configured(api, folder), folder / "state", legacy)
+            stack.callback(host.stop)
+            hosts[legacy] = host
+        seen = set()
+        for step in captures.STEPS:
+            for known, server in wishes(step).items():
+                api.servers.pop(known, None)
+                if server is not None:
+                    api.add(*server, instance_uuid=known)
+            for message in captures.messages(step):
+                hosts[False].handler.handle(message)
+            for message in captures.messages(step, "notifications"):
+                hosts[True].handler.handle(message)
+            hosts[True].wait_answered()
+            states = [
+                {
+                    record.instance_uuid: record.asked
+                    for record in host.store.records()
+                    if record.asked
+                }
+                for host in hosts.values()
+            ]
+            assert states[0] == states[1], step
+            seen |= set(states[0])
+        assert seen
