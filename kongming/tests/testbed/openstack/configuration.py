@@ -33,6 +33,7 @@ def write(site: Site) -> None:
         (folder / _file_name(service)).write_text(_text(sections))
     for name in ("instances", "state", "lock"):
         (site.root / name).mkdir(exist_ok=True)
+    _policy_file(site).write_text(_policy())
     # Nova's API looks for it beside nova.conf only.
     shutil.copy(site.venv / "etc/nova/api-paste.ini", site.etc / "nova")
 
@@ -175,7 +176,7 @@ def _nova(site: Site) -> Sections:
             "transport_url": site.transport_url,
         },
         "api": {"auth_strategy": "keystone"},
-        "oslo_policy": {"policy_file": _policy(site)},
+        "oslo_policy": {"policy_file": _policy_file(site)},
         "api_database": {"connection": database_url(site, "nova_api")},
         "database": {"connection": database_url(site, "nova_cell1")},
         "wsgi": {"api_paste_config": site.etc / "nova/api-paste.ini"},
@@ -199,18 +200,19 @@ def _nova(site: Site) -> Sections:
     }
 
 
-def _policy(site: Site) -> Path:
+def _policy_file(site: Site) -> Path:
+    return site.etc / "nova/policy.yaml"
+
+
+def _policy() -> str:
     """What the service user may do besides, as the documentation tells to."""
-    file = site.etc / "nova/policy.yaml"
     rules = (
         "os_compute_api:servers:detail:get_all_tenants",
         "os_compute_api:servers:allow_all_filters",
         "os_compute_api:os-extended-server-attributes",
     )
-    file.write_text(
-        "".join(f'"{rule}": "rule:context_is_admin or role:{USER}"\n' for rule in rules)
-    )
-    return file
+    who = f"rule:context_is_admin or role:{USER}"
+    return "".join(f'"{rule}": "{who}"\n' for rule in rules)
 
 
 def _token_check(site: Site) -> Sections:
