@@ -1,0 +1,169 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+from hypothesis import given
+from hypothesis import strategies as st
+import pytest
+
+from kongming import exception
+from kongming.window import Window, in_force, next_change, preview
+
+BERLIN = ZoneInfo("Europe/Berlin")
+NIGHT = Window("night", "0 22 * * mon-fri", 8 * 3600, "Europe/Berlin")
+MINUTE = timedelta(minutes=1)
+YEAR = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def berlin(*fields, fold=0):
+    return datetime(*fields, tzinfo=BERLIN, fold=fold)
+
+
+def test_a_window_begins_and_ends():
+    # A Friday.
+    assert not NIGHT.is_in_force(berlin(2026, 11, 20, 21, 59, 59))
+    assert NIGHT.is_in_force(berlin(2026, 11, 20, 22))
+    assert NIGHT.is_in_force(berlin(2026, 11, 21, 5, 59, 59))
+    assert not NIGHT.is_in_force(berlin(2026, 11, 21, 6))
+    assert NIGHT.next_change(berlin(2026, 11, 20, 12)) == berlin(2026, 11, 20, 22)
+    assert NIGHT.next_change(berlin(2026, 11, 20, 23)) == berlin(2026, 11, 21, 6)
+    # The weekend is free.
+    assert NIGHT.next_change(berlin(2026, 11, 21, 6)) == berlin(2026, 11, 23, 22)
+
+
+@pytest.mark.parametrize(
+    ("start", "begin", "end"),
+    [
+        # 02:30 does not exist on that day; it comes right after the gap.
+        (berlin(2026, 3, 28, 12), berlin(2026, 3, 29, 3), berlin(2026, 3, 29, 4)),
+        # 02:30 comes twice on that day: the first counts, and an hour later it ends.
+        (
+            berlin(2026, 10, 24, 12),
+            berlin(2026, 10, 25, 2, 30),
+            berlin(2026, 10, 25, 2, 30, fold=1),
+        ),
+    ],
+)
+def test_daylight_saving_changes(start, begin, end):
+    window = Window("w", "30 2 * * *", 3600, "Europe/Berlin")
+    assert window.next_change(start) == begin.astimezone(UTC)
+    assert window.next_change(begin) == end.astimezone(UTC)
+    assert window.is_in_force(begin)
+    assert not window.is_in_force(end)
+    assert window.next_change(end).astimezone(BERLIN).hour == 2
+
+
+def test_the_hours_of_a_window_are_those_that_pass():
+    night = Window("w", "0 22 * * *", 8 * 3600, "Europe/Berlin")
+    assert night.next_change(berlin(2026, 3, 28, 23)) == berlin(2026, 3, 29, 7).astimezone(UTC)
+    assert night.next_change(berlin(2026, 10, 24, 23)) == berlin(2026, 10, 25, 5).astimezone(UTC)
+
+
+def test_a_leap_day():
+    window = Window("w", "0 0 29 2 *", 86_400)
+    assert window.next_change(datetime(2026, 1, 1, tzinfo=UTC)) == datetime(
+        2028, 2, 29, tzinfo=UTC
+    )
+    assert window.is_in_force(datetime(2028, 2, 29, 23, 59, tzinfo=UTC))
+
+
+def test_the_last_of_those_that_overlap_wins():
+    day = Window("day", "0 8 * * *", 10 * 3600)
+    lunch = Window("lunch", "0 12 * * *", 3600)
+
+    def name(windows, hour):
+        found = in_force(windows, datetime(2026, 11, 24, hour, 30, tzinfo=UTC))
+        return found and found.name
+
+    assert [name([day, lunch], hour) for hour in (7, 9, 12, 13, 18)] == [
+        None,
+        "day",
+        "lunch",
+        "day",
+        None,
+    ]
+    assert name([lunch, day], 12) == "day"
+
+
+def test_one_that_begins_again_before_it_ends_does_not_end():
+    window = Window("w", "0 * * * *", 3600)
+    moment = datetime(2026, 11, 24, tzinfo=UTC)
+    assert window.is_in_force(moment)
+    assert window.next_change(moment) is None
+
+
+def test_a_preview_has_no_gaps():
+    begin = berlin(2026, 11, 23).astimezone(UTC)
+    spans = list(preview([NIGHT], begin, begin + timedelta(days=7)))
+    assert [span.window for span in spans] == [None, "night"] * 5 + [None]
+    assert spans[0].begin == begin
+    assert spans[-1].end == begin + timedelta(days=7)
+    assert all(one.end == two.begin for one, two in pairwise(spans))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (("", "0 0 * * *", 3600), "window name ''"),
+        (("a b", "0 0 * * *", 3600), "window name 'a b'"),
+        (("w", "0 0 * *", 3600), "five fields"),
+        (("w", "0 0 0 * * *", 3600), "five fields"),
+        (("w", "0 25 * * *", 3600), "Bad hour"),
+        (("w", "0 0 30 2 *", 3600), "Bad day-of-month"),
+        (("w", "0 0 * * *", 59), "duration of 59 s"),
+        (("w", "0 0 * * *", 10**9), "duration of 1000000000 s"),
+        (("w", "0 0 * * *", 3600, "Mars/Olympus"), "IANA time zone"),
+        (("w", "0 0 * * *", 3600, "../UTC"), "IANA time zone"),
+        (("w", "0 0 * * *", 3600, ""), "IANA time zone"),
+    ],
+)
+def test_what_can_not_be_is_refused(fields, words):
+    with pytest.raises(exception.RequestInvalid, match=words):
+        Window(*fields)
+
+
+windows = st.builds(
+    Window,
+    st.sampled_from(["a", "b", "c"]),
+    st.builds(
+        "{} {} * * {}".format,
+        st.sampled_from(["0", "30", "*/15", "5,50"]),
+        st.sampled_from(["*", "0", "6-8", "*/5", "23"]),
+        st.sampled_from(["*", "mon-fri", "sun"]),
+    ),
+    st.sampled_from([60, 900, 3600, 5 * 3600, 26 * 3600]),
+    st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"]),
+)
+moments = st.integers(0, 365 * 24 * 60).map(lambda minutes: YEAR + minutes * MINUTE)
+
+
+@given(windows=st.lists(windows, max_size=3), moment=moments)
+def test_between_two_changes_nothing_changes(windows, moment):
+    change = next_change(windows, moment)
+    if change is None:
+        return
+    assert change > moment
+    here = in_force(windows, moment)
+    inside = [moment + (change - moment) * part / 7 for part in range(7)]
+    assert {in_force(windows, each) for each in inside} == {here}
+
+
+@given(window=windows, moment=moments)
+def test_the_next_change_of_one_is_a_change(window, moment):
+    change = window.next_change(moment)
+    if change is not None:
+        assert window.is_in_force(change) != window.is_in_force(moment)
+        assert window.is_in_force(change - MINUTE / 60) == window.is_in_force(moment)
