@@ -18,12 +18,14 @@ It says nothing of who asked, nor of what the guest or its host have.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from typing import Any
 
-from kongming import exception, target
+from kongming import exception, target, window
 from kongming.cpuset import CpuSet
 from kongming.target import NO_QUOTA, Quota, Target, Value
+from kongming.window import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class Allocation:
     :ivar numa_nodes: host NUMA nodes that hold the guest's memory.
     :ivar cpu_shares: weight relative to other guests, as the kernel has it.
     :ivar vcpu_quota: CPU time that each vCPU may use.
+    :ivar windows: what holds instead at certain times; the last one that
+        matches counts.
     """
 
     vcpu_pinning: Pinning | None = None
@@ -88,9 +92,22 @@ class Allocation:
     numa_nodes: CpuSet | None = None
     cpu_shares: int | None = None
     vcpu_quota: Quota | None = None
+    windows: tuple[Windowed, ...] = ()
 
     def __bool__(self) -> bool:
-        return any(getattr(self, field.name) is not None for field in fields(self))
+        return bool(self.parts() or self.windows)
+
+    def parts(self) -> dict[str, Any]:
+        """Give what is asked outside of windows, by the name of the field."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        del found["windows"]
+        return {name: value for name, value in found.items() if value is not None}
+
+    def at(self, moment: datetime) -> Allocation:
+        """Give what is wanted at a moment, which knows its time zone; it has no windows."""
+        current = window.in_force((each.window for each in self.windows), moment)
+        found = [each.instead for each in self.windows if each.window is current]
+        return Allocation(**self.parts() | (found[-1].parts() if found else {}))
 
     def resolve(self, vcpus: int, iothreads: CpuSet) -> dict[Target, Value]:
         """Say what each part of a guest gets.
@@ -121,17 +138,42 @@ class Allocation:
 
     def to_json(self) -> dict[str, Any]:
         """Give the JSON form, without what is not asked."""
-        return {
-            name: write(getattr(self, name))
-            for name, (write, _) in _JSON.items()
-            if getattr(self, name) is not None
-        }
+        written = {name: _JSON[name][0](value) for name, value in self.parts().items()}
+        if self.windows:
+            written["windows"] = [each.to_json() for each in self.windows]
+        return written
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Allocation:
         """Read what :meth:`to_json` gives."""
         there = {name: read for name, (_, read) in _JSON.items() if name in value}
-        return cls(**{name: read(value[name]) for name, read in there.items()})
+        windows = tuple(Windowed.from_json(each) for each in value.get("windows", ()))
+        return cls(**{name: read(value[name]) for name, read in there.items()}, windows=windows)
+
+
+@dataclass(frozen=True, slots=True)
+class Windowed:
+    """What replaces parts of an allocation while a window is in force.
+
+    :ivar instead: without windows of its own.
+    """
+
+    window: Window
+    instead: Allocation
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the JSON form: the window's fields and the parts' side by side."""
+        return {**asdict(self.window), **self.instead.to_json()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Windowed:
+        """Read what :meth:`to_json` gives.
+
+        :raises RequestInvalid: if there can be no such window.
+        """
+        named = {field.name for field in fields(Window)}
+        of_window = {name: each for name, each in value.items() if name in named}
+        return cls(Window(**of_window), Allocation.from_json(value))
 
 
 def _check_vcpus(pinning: Pinning, vcpus: int) -> None:
