@@ -33,6 +33,7 @@ from kongming.executor.request import Request
 from kongming.executor.rules import Rules
 from kongming.executor.statistics import Statistics
 from kongming.executor.store import Store
+from kongming.executor.switches import Switches
 from kongming.executor.watch import Watch
 from kongming.executor.workqueue import WorkQueue
 from kongming.hypervisor.connection import Connection
@@ -84,12 +85,16 @@ class Executor:
         self._on_connect = on_connect
         self.statistics = Statistics()
         placer = Placer(rules, Claims(self._hypervisor.occupants))
-        self._reconciler = Reconciler(self._store, self._hypervisor, placer, self.statistics)
+        switches = Switches()
+        self._reconciler = Reconciler(
+            self._store, self._hypervisor, placer, self.statistics, switches
+        )
         self._watch = Watch(
             self._store,
             wake=self._wake,
             check=self._check,
             online_cpus=self._hypervisor.online_cpus,
+            switches=switches,
             interval=check_interval,
             keep_days=history_days,
         )

@@ -25,6 +25,7 @@ import time
 
 from kongming import exception
 from kongming.allocation import Allocation
+from kongming.executor import switches
 from kongming.executor.placer import Placed, Placer, Prospect
 from kongming.executor.record import Record, Status
 from kongming.executor.statistics import Statistics
@@ -52,9 +53,15 @@ class Reconciler:
     """Brings guests to what is wanted for them."""
 
     def __init__(
-        self, store: Store, hypervisor: Connection, placer: Placer, statistics: Statistics
+        self,
+        store: Store,
+        hypervisor: Connection,
+        placer: Placer,
+        statistics: Statistics,
+        changes: switches.Switches,
     ) -> None:
         self._store = store
+        self._switches = changes
         self._hypervisor = hypervisor
         self._placer = placer
         self._statistics = statistics
@@ -71,6 +78,7 @@ class Reconciler:
         """
         record = self._store.get(instance_uuid)
         if record is None:
+            self._switches.note(instance_uuid, [])
             return Result.DONE
         begin = time.monotonic()
         outcome = self._attempt(record)
@@ -111,6 +119,7 @@ class Reconciler:
             return error
 
     def _bring_about(self, record: Record) -> Result:
+        self._switches.note(record.instance_uuid, [record.asked, record.accepted])
         guest = self._hypervisor.guest(record.instance_uuid)
         if record.asked is None:
             # What is asked can't be read, and has been answered.
@@ -130,18 +139,21 @@ class Reconciler:
             raise
 
     def _place(self, record: Record, allocation: Allocation, guest: Guest) -> Result:
-        """Bring a guest to an allocation.
+        """Bring a guest to what an allocation says now.
 
         :raises CpuWentOffline: if it can't have all of it for now.
         """
         accepted = allocation == record.accepted
-        prospect = self._placer.look(allocation, guest, accepted=accepted)
-        again = accepted and self._had_it(record, allocation, guest, prospect)
+        if not accepted:
+            self._check_windows(allocation, guest)
+        current = allocation.at(switches.now())
+        prospect = self._placer.look(current, guest, accepted=accepted)
+        again = accepted and self._had_it(record, current, guest, prospect)
         begin = time.monotonic()
         done = self._placer.place(record.instance_uuid, prospect, guest, new=not again)
         if done.plan:
             self._statistics.applied("applied", time.monotonic() - begin)
-        self._placed[record.instance_uuid] = (guest.domain_id, allocation)
+        self._placed[record.instance_uuid] = (guest.domain_id, current)
         corrected = bool(again and done.plan.changes())
         drift = exception.Repinned(prospect.found()) if corrected else None
         try:
@@ -151,6 +163,16 @@ class Reconciler:
             # Whoever waits for the outcome waits for the store, not for the log.
             self._log_placed(record, done, drift)
         return Result.CORRECTED if corrected else Result.DONE
+
+    def _check_windows(self, allocation: Allocation, guest: Guest) -> None:
+        """Refuse now what would be refused when a window begins."""
+        for each in allocation.windows:
+            then = Allocation(**allocation.parts() | each.instead.parts())
+            try:
+                # CPUs that are offline now may be back then.
+                self._placer.look(then, guest, accepted=True)
+            except exception.Refused as refusal:
+                raise type(refusal)(f"in window {each.window.name}: {refusal}") from refusal
 
     def _report_placed(
         self, record: Record, done: Placed, drift: exception.Drifted | None
@@ -183,8 +205,9 @@ class Reconciler:
         """Tell whether this is what the guest was given last, since it started."""
         placed = self._placed.get(record.instance_uuid)
         if placed is None:
-            # Of before our own start only the note in the domain tells.
-            return bool(prospect.state.baseline)
+            # Of before our own start only the note in the domain tells; if there are
+            # windows, it may be of another time.
+            return bool(prospect.state.baseline) and not (record.asked and record.asked.windows)
         return placed == (guest.domain_id, allocation)
 
     def _fall_back(self, record: Record, guest: Guest) -> None:

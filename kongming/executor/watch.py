@@ -13,8 +13,9 @@
 """What nobody announces is looked for: at a tick, and at an interval.
 
 At each tick, which costs next to nothing: whether an operator's tool has
-asked for anything, and whether CPUs went offline or came back. At the
-interval: whether the guests still have what is wanted.
+asked for anything, whether CPUs went offline or came back, and whether a
+time window has begun or ended. At the interval: whether the guests still have
+what is wanted.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import time
 from kongming import exception
 from kongming.cpuset import CpuSet
 from kongming.executor.store import Store
+from kongming.executor.switches import Switches
 
 LOG = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ class Watch:
     :param wake: called with the instances that are to be looked at now.
     :param check: called with those that are to be looked at by and by.
     :param online_cpus: gives the CPUs that are online; None if unknown.
+    :param switches: tells for whom a time window has begun or ended.
     :param interval: gives the seconds between two checks of all instances;
         0 means never.
     :param keep_days: gives for how many days the history is kept.
@@ -52,6 +55,7 @@ class Watch:
         wake: Callable[[Iterable[str]], None],
         check: Callable[[Iterable[str]], None],
         online_cpus: Callable[[], CpuSet | None],
+        switches: Switches,
         interval: Callable[[], float],
         keep_days: Callable[[], int],
     ) -> None:
@@ -59,6 +63,7 @@ class Watch:
         self._wake = wake
         self._check = check
         self._online_cpus = online_cpus
+        self._switches = switches
         self._interval = interval
         self._keep_days = keep_days
         self._online = online_cpus()
@@ -90,6 +95,7 @@ class Watch:
             LOG.info("CPUs online were %s, now are %s", self._online, online)
             self._online = online
             self._wake(self._store.held())
+        self._wake(self._switches.due())
         interval = self._interval()
         if interval and now - self._checked >= interval:
             self._checked = now

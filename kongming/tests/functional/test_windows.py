@@ -1,0 +1,168 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""Time windows, with libvirt's test driver and a clock that the test sets."""
+
+from datetime import datetime, timedelta
+import time
+from zoneinfo import ZoneInfo
+
+import libvirt
+import pytest
+
+from kongming import metadata
+from kongming.allocation import Allocation, Windowed
+from kongming.executor import switches
+from kongming.executor.request import Request, Source
+from kongming.hypervisor.connection import run_event_loop
+from kongming.tests.functional.test_service import URI, Cloud, pins, wait_for
+from kongming.window import Window
+
+BERLIN = ZoneInfo("Europe/Berlin")
+NIGHT = Window("night", "0 22 * * *", 8 * 3600, "Europe/Berlin")
+
+
+class Clock:
+    """A clock on the wall; the service looks at it by itself."""
+
+    def __init__(self, monkeypatch):
+        self.set(24, 12)
+        monkeypatch.setattr(switches, "now", lambda: self.moment)
+
+    def set(self, day, hour, minute=0):
+        self.moment = datetime(2026, 11, day, hour, minute, tzinfo=BERLIN)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def cloud(clock, tmp_path):
+    run_event_loop()
+    cloud = Cloud(tmp_path, libvirt.open(URI)).start()
+    yield cloud
+    cloud.stop()
+    for domain in cloud.domains:
+        domain.destroy()
+
+
+def parts(**asked):
+    return metadata.parse({f"kongming-{key.replace('_', '-')}": asked[key] for key in asked})
+
+
+def ask(cloud, guest, base, *windows):
+    windowed = tuple(Windowed(window, instead) for window, instead in windows)
+    asked = Allocation(**base.parts(), windows=windowed)
+    request = Request(Source.OPERATOR, asked, "test", time.time())
+    cloud.service._executor.ask(guest.UUIDString(), request)
+    return asked
+
+
+def wait_pins(guest, *wanted):
+    wait_for(lambda: pins(guest) == [set(cpus) for cpus in wanted])
+
+
+def wait_status(cloud, guest, status):
+    wait_for(lambda: (record := cloud.record(guest)) and record.status == status)
+
+
+def test_the_night_begins_and_ends(cloud, clock):
+    guest = cloud.guest(vcpus=1)
+    ask(cloud, guest, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="0,4")))
+    wait_pins(guest, {2})
+    for day in (24, 25):
+        clock.set(day, 22)
+        wait_pins(guest, {0, 4})
+        clock.set(day + 1, 6)
+        wait_pins(guest, {2})
+    assert cloud.record(guest).drift == ""
+
+
+def test_where_nothing_is_asked_but_at_night(cloud, clock):
+    guest = cloud.guest(vcpus=1)
+    before = pins(guest)
+    ask(cloud, guest, Allocation(), (NIGHT, parts(vcpu_pinning="4")))
+    wait_status(cloud, guest, "applied")
+    assert pins(guest) == before
+    clock.set(24, 23)
+    wait_pins(guest, {4})
+    clock.set(25, 7)
+    wait_for(lambda: pins(guest) == before)
+    assert cloud.record(guest).asked.windows
+
+
+def test_a_clock_that_is_set_back(cloud, clock):
+    guest = cloud.guest(vcpus=1)
+    ask(cloud, guest, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="4")))
+    clock.set(24, 22)
+    wait_pins(guest, {4})
+    clock.set(24, 21)
+    wait_pins(guest, {2})
+    clock.set(24, 22, 30)
+    wait_pins(guest, {4})
+
+
+def test_a_boundary_while_the_service_is_down(cloud, clock):
+    guest = cloud.guest(vcpus=1)
+    ask(cloud, guest, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="4")))
+    wait_pins(guest, {2})
+    cloud.stop()
+    clock.set(25, 3)
+    cloud.start()
+    wait_pins(guest, {4})
+    wait_status(cloud, guest, "applied")
+    assert cloud.record(guest).drift == ""
+
+
+def test_what_would_be_refused_at_night_is_refused_now(cloud):
+    guest = cloud.guest(vcpus=1)
+    first = ask(cloud, guest, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="4")))
+    wait_pins(guest, {2})
+    ask(cloud, guest, parts(vcpu_pinning="0"), (NIGHT, parts(vcpu_pinning="99")))
+    wait_status(cloud, guest, "refused")
+    record = cloud.record(guest)
+    assert record.reason == "cpu_unknown"
+    assert record.message.startswith("in window night: ")
+    assert record.accepted == first
+    wait_pins(guest, {2})
+
+
+def test_the_last_accepted_keeps_its_windows(cloud, clock):
+    guest = cloud.guest(vcpus=1)
+    ask(cloud, guest, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="4")))
+    wait_pins(guest, {2})
+    ask(cloud, guest, parts(vcpu_pinning="99"))
+    wait_status(cloud, guest, "refused")
+    clock.set(24, 22)
+    wait_pins(guest, {4})
+
+
+def test_the_way_to_disk_and_back(cloud):
+    asked = Allocation(
+        **parts(vcpu_pinning="0:1;1:2", vcpu_quota="50%").parts(),
+        windows=(Windowed(NIGHT, parts(cpu_shares="200")),),
+    )
+    assert Allocation.from_json(asked.to_json()) == asked
+    assert asked.to_json()["windows"] == [
+        {
+            "name": "night",
+            "start": "0 22 * * *",
+            "duration_s": 28800,
+            "timezone": "Europe/Berlin",
+            "cpu_shares": 200,
+        }
+    ]
+    night = asked.at(datetime(2026, 11, 24, 23, tzinfo=BERLIN) + timedelta(hours=1))
+    assert (night.cpu_shares, night.vcpu_quota) == (200, asked.vcpu_quota)
