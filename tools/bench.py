@@ -35,7 +35,7 @@ import time
 from typing import Any
 import uuid
 
-from bench_bed import HOST, KEY, Bed, Row, cpu_time
+from bench_bed import HOST, KEY, Bed, Row, cpu_time, pss
 import bench_keeping
 import bench_nova
 import kombu
@@ -170,10 +170,10 @@ def memory(bed: Bed, events: int) -> list[Row]:
         daemon = stack.enter_context(bed.daemon("memory", "busy"))
         bare_one = stack.enter_context(floor(bed, "listen", "busy", bed.root / "busy"))
         pids = (daemon.process.pid, bare_one.pid)
-        samples = [[_pss(pid) for pid in pids]]
+        samples = [[pss(pid) for pid in pids]]
         for _ in range(20):
             _publish_foreign(bed, "busy", events // 20)
-            samples.append([_pss(pid) for pid in pids])
+            samples.append([pss(pid) for pid in pids])
         seconds = 60
         before = [cpu_time(pid) for pid in pids]
         # Nothing happens in this time: that is what is measured.
@@ -264,14 +264,6 @@ def _drain(bed: Bed, exchange: str, at_most: int) -> None:
 def _unacked(bed: Bed, exchange: str) -> int:
     queues = bed.broker.queues()
     return sum(queue.unacked for name, queue in queues.items() if name.startswith(f"{exchange}."))
-
-
-def _pss(pid: int) -> float:
-    """Proportional set size in MB; the service is one process."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) / 1024
-    raise LookupError(f"the kernel does not tell the memory of process {pid}")
 
 
 def _amqp(transport_url: str) -> str:

@@ -77,3 +77,11 @@ def cpu_time(pid: int) -> float:
     """CPU time of all threads, in seconds: to the nanosecond, unlike that of ps."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
+def pss(pid: int) -> float:
+    """Proportional set size in MB; the service is one process."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    raise LookupError(f"the kernel does not tell the memory of process {pid}")

@@ -21,7 +21,7 @@ from pathlib import Path
 import tempfile
 from typing import Any
 
-from bench_bed import KEY, Bed, Row
+from bench_bed import KEY, Bed, Row, pss
 
 from kongming.cmd.notification_handler import configure
 from kongming.conf import nova as conf_nova
@@ -52,9 +52,9 @@ class Kept(dict[str, object]):
         self.pop(instance_uuid, None)
 
 
-def requests(_bed: Bed, _number: int) -> list[Row]:
-    """Requests to Nova as a function of guests and of hosts."""
-    rows = []
+def requests(bed: Bed, _number: int) -> list[Row]:
+    """Requests to Nova as a function of guests and of hosts; and what asking takes."""
+    rows = [_memory(bed)]
     for guests in GUESTS:
         rows += _of_one_host(guests)
     counted = {}
@@ -67,6 +67,23 @@ def requests(_bed: Bed, _number: int) -> list[Row]:
         raise AssertionError("not one request for each host: it can't be told for more of them")
     rows.append(_row(f"the same of {ON_PAPER} hosts, by the same rule (not run)", ON_PAPER))
     return rows
+
+
+def _memory(bed: Bed) -> Row:
+    used = []
+    with NovaApi() as api:
+        for name, options in (("asking", api.options()), ("silent", "")):
+            with bed.daemon(name, name, options) as daemon:
+                wait_until(lambda: api.requests, 60, "the look after the start")
+                used.append(pss(daemon.process.pid))
+    asking, silent = used
+    return Row(
+        "memory (PSS) of a service that asks Nova; floor: of one that does not",
+        f"{asking:.1f} MB",
+        f"{silent:.1f} MB",
+        f"{asking / silent:.2f}",
+        "",
+    )
 
 
 def _of_one_host(guests: int) -> list[Row]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import abc
 import argparse
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 import time
 from typing import Any
@@ -37,6 +38,9 @@ from kongming.manage.columns import Asked, Memory, Requests, Values
 from kongming.manage.command import conf_of
 from kongming.notification.inquiries import ALL, Inquiries
 from kongming.target import QUOTA, SHARES, Target, Value
+from kongming.window import in_force, next_change, preview
+
+_DAYS_MAX = 366
 
 #: The status of a guest that was placed once and that nothing is known of.
 UNCLAIMED = "unclaimed"
@@ -140,7 +144,8 @@ class AllocationPlan(_OfInstance, Lister):
             asked, accepted = record.asked, record.asked == record.accepted
         with state.hypervisor(self) as look:
             placer = state.placer(self, look)
-            prospect = placer.look(asked, look.guest(instance_uuid), accepted=accepted)
+            current = asked.at(datetime.now(UTC))
+            prospect = placer.look(current, look.guest(instance_uuid), accepted=accepted)
             overlap = placer.check_overlap(instance_uuid, prospect)
         if overlap:
             self.app.LOG.warning("%s", overlap)
@@ -220,6 +225,36 @@ class AllocationUnset(_Change):
         if instance_uuid not in touched:
             raise _unknown(instance_uuid)
         store.release(instance_uuid, state.operator())
+
+
+class AllocationPreview(_OfInstance, Lister):
+    """Show which time window will be in force when."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "--days", metavar="<days>", type=int, default=7, help="How far to look (default: 7)."
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> _Table:
+        with state.opened_store(self) as store:
+            record = _known(store, parsed_args.instance_uuid)
+        if record.asked is None:
+            raise exception.RequestInvalid(record.message)
+        if not 1 <= parsed_args.days <= _DAYS_MAX:
+            raise exception.RequestInvalid(f"--days is not from 1 to {_DAYS_MAX}")
+        begin = datetime.now(UTC)
+        windows = [each.window for each in record.asked.windows]
+        return ("from", "to", "window", "asked"), [
+            (
+                times.written(span.begin.timestamp()),
+                times.written(span.end.timestamp()),
+                span.window or "",
+                Asked(record.asked.at(span.begin)),
+            )
+            for span in preview(windows, begin, begin + timedelta(days=parsed_args.days))
+        ]
 
 
 class AllocationHistory(_OfInstance, Lister):
@@ -325,8 +360,20 @@ def _told(record: Record) -> dict[str, Any]:
         "source": str(record.source),
         "asked": Asked(record.asked),
         "in_force": Asked(record.accepted),
+        **_window(record),
         "last_drift": record.drift,
         "last_drift_at": times.written(record.drift_at),
+    }
+
+
+def _window(record: Record) -> dict[str, str]:
+    """Say which time window is in force, if there are any."""
+    windows = [each.window for each in record.accepted.windows] if record.accepted else []
+    now = datetime.now(UTC)
+    current, change = in_force(windows, now), next_change(windows, now)
+    return {
+        "window": current.name if current else "",
+        "next_change": times.written(change.timestamp() if change else None),
     }
 
 

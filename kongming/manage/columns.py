@@ -33,9 +33,14 @@ class Asked(FormattableColumn[Allocation | None]):
     def human_readable(self) -> str:
         if self._value is None:
             return "(can't be read)"
-        written = metadata.write(self._value)
-        names = {key.removeprefix(metadata.PREFIX): value for key, value in written.items()}
-        return "\n".join(f"{name}={value}" for name, value in names.items()) or "(nothing)"
+        lines = _parts(self._value)
+        for each in self._value.windows:
+            when = each.window
+            lines.append(
+                f"{when.name}: {when.start} ({when.timezone}), {when.duration_s} s"
+                + "".join(f", {part}" for part in _parts(each.instead))
+            )
+        return "\n".join(lines) or "(nothing)"
 
     def machine_readable(self) -> Any:
         return None if self._value is None else self._value.to_json()
@@ -89,3 +94,8 @@ class Memory(FormattableColumn[dict[int, int] | None]):
         if self._value is None:
             return None
         return {str(node): kib for node, kib in self._value.items()}
+
+
+def _parts(allocation: Allocation) -> list[str]:
+    written = metadata.write(allocation)
+    return [f"{key.removeprefix(metadata.PREFIX)}={value}" for key, value in written.items()]

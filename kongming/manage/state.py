@@ -20,12 +20,14 @@ from contextlib import contextmanager
 import getpass
 import os
 from pathlib import Path
+import sys
 import time
 import uuid
 
 from cliff.command import Command
+import yaml
 
-from kongming import exception, metadata
+from kongming import exception, metadata, schema
 from kongming.allocation import Allocation
 from kongming.executor import lock
 from kongming.executor.claims import Claims
@@ -143,6 +145,12 @@ def add_allocation_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is asked, written as in the instance metadata")
     for key, (metavar, meaning) in _OPTIONS.items():
         group.add_argument(f"--{key}", metavar=metavar, help=meaning)
+    group.add_argument(
+        "--file",
+        metavar="<path>",
+        help="A file with all that is asked, in the JSON form of an allocation or as YAML; it may "
+        "hold time windows. - is the standard input.",
+    )
 
 
 def add_wait_option(parser: argparse.ArgumentParser, seconds: float) -> None:
@@ -162,9 +170,24 @@ def asked(parsed: argparse.Namespace) -> Allocation:
     :raises Refused: naming the key, the item and its position.
     """
     given = {key: getattr(parsed, key.replace("-", "_")) for key in _OPTIONS}
-    return metadata.parse(
-        {f"{metadata.PREFIX}{key}": value for key, value in given.items() if value is not None}
-    )
+    asked = {f"{metadata.PREFIX}{key}": value for key, value in given.items() if value is not None}
+    if parsed.file is None:
+        return metadata.parse(asked)
+    if asked:
+        raise exception.RequestInvalid("--file says all that is asked: leave out the others")
+    return _read_file(parsed.file)
+
+
+def _read_file(path: str) -> Allocation:
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text()
+        # JSON is YAML, too.
+        return schema.read(yaml.safe_load(text))
+    except (OSError, UnicodeDecodeError) as error:
+        raise exception.RequestInvalid(f"{path} can't be read: {error}") from error
+    except yaml.YAMLError as error:
+        said = " ".join(str(error).split())
+        raise exception.RequestInvalid(f"{path} is neither JSON nor YAML: {said}") from error
 
 
 _OPTIONS = {

@@ -88,6 +88,37 @@ def test_an_operator_sets_shows_and_unsets_beside_the_service(cloud, cpus, manag
         assert "nothing was asked by hand" in said
 
 
+def test_time_windows_from_a_file(cloud, cpus, manage, tmp_path):
+    first, last = cpus[0], cpus[-1]
+    guest = cloud.guest()
+    written = tmp_path / "allocation.yaml"
+    written.write_text(
+        f"vcpu_pinning: '{first}'\n"
+        "windows:\n"
+        "- {name: never, start: 0 0 29 2 *, duration_s: 60, vcpu_pinning: '0'}\n"
+        f"- {{name: always, start: '* * * * *', duration_s: 3600, vcpu_pinning: '{last}'}}\n"
+    )
+    with cloud.daemon() as daemon:
+        words = ("allocation", "set", guest.uuid, "--file", written, "-f", "json")
+        told = manage(daemon, *words)
+        assert (told["status"], told["window"]) == ("applied", "always")
+        guest.wait_on(last)
+        shown = manage(daemon, "allocation", "show", guest.uuid)
+        assert f"always: * * * * * (UTC), 3600 s, vcpu-pinning={last}" in shown
+        spans = manage(daemon, "allocation", "preview", guest.uuid, "-f", "json", "--days", "1")
+        assert {span["window"] for span in spans} <= {"always", "never"}
+        assert spans[-1]["asked"] == {"vcpu_pinning": str(last)}
+        text = written.read_text()
+        written.write_text(text.replace("duration_s: 3600", "duration_s: 1"))
+        said = manage(daemon, *words[:5], fails=True)
+        assert "windows[1].duration_s: 1 is less than the minimum" in said
+        written.write_text("{")
+        assert "neither JSON nor YAML" in manage(daemon, *words[:5], fails=True)
+        said = manage(daemon, *words[:5], "--cpu-shares", "200", fails=True)
+        assert "leave out the others" in said
+        guest.wait_on(last)
+
+
 def test_a_list_of_all_and_a_text_for_each_format(cloud, cpus, manage):
     guests = [cloud.guest(vcpus=1) for _ in range(2)]
     with cloud.daemon() as daemon:
