@@ -44,6 +44,8 @@ _DAMAGE = frozenset(
 )
 # Extended codes carry the primary one in their lowest byte.
 _PRIMARY = 0xFF
+# A version that no database has.
+_UNKNOWN = -1
 
 
 class Database:
@@ -156,7 +158,8 @@ class Database:
                 self._on_open(db)
             if self._create:
                 self._check_writable(db)
-            self._version = _data_version(db)
+            # One that was opened anew may be another one, as after a restore.
+            self._version = _data_version(db) if self._file is None else _UNKNOWN
         except BaseException:
             db.close()
             raise

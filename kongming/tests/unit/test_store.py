@@ -210,6 +210,21 @@ def test_what_another_process_asks_is_found(tmp_path, store):
     assert OTHER in store.pending_elsewhere()
 
 
+def test_what_a_restored_database_leaves_to_be_done_is_found(tmp_path, store):
+    store.ask(UUID, request(asking("1")))
+    backup = tmp_path / "backup"
+    backup.mkdir()
+    other = Store(backup)
+    other.ask(OTHER, request(asking("1")))
+    other.close()
+    for left in tmp_path.glob("allocations.sqlite-*"):
+        left.unlink()
+    (backup / "allocations.sqlite").replace(tmp_path / "allocations.sqlite")
+    assert store.pending_elsewhere() == [OTHER]
+    assert store.holds(OTHER)
+    assert not store.holds(UUID)
+
+
 def test_a_tool_makes_no_database(tmp_path):
     with pytest.raises(exception.StoreUnavailable, match="has Kongming's service ever run"):
         Store(tmp_path, create=False)
