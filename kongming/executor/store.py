@@ -21,6 +21,7 @@ from __future__ import annotations
 from pathlib import Path
 import sqlite3
 import time
+from typing import Any
 
 from kongming import exception
 from kongming.allocation import Allocation
@@ -65,11 +66,11 @@ class Store:
     def get(self, instance_uuid: str) -> Record | None:
         """Read what is known of an instance."""
         rows = self._db.query(f"{_SELECT} WHERE instance_uuid = ?", (instance_uuid,))
-        return read_record(*rows[0]) if rows else None
+        return self._read(rows[0]) if rows else None
 
     def records(self) -> list[Record]:
         """Read what is known of all instances."""
-        return [read_record(*row) for row in self._db.query(f"{_SELECT} ORDER BY instance_uuid")]
+        return [self._read(row) for row in self._db.query(f"{_SELECT} ORDER BY instance_uuid")]
 
     def requests(self, instance_uuid: str) -> list[Request]:
         """Read what is asked for an instance, by whom; the last word last."""
@@ -251,6 +252,15 @@ class Store:
         """Forget the history of before a time; give how many entries that were."""
         with self._db.transaction(durable=False) as db:
             return db.execute("DELETE FROM history WHERE changed_at < ?", (before,)).rowcount
+
+    def _read(self, row: tuple[Any, ...]) -> Record:
+        try:
+            return read_record(*row)
+        except (ValueError, KeyError, TypeError, AttributeError, exception.Refused) as error:
+            raise exception.StoreUnavailable(
+                f"{self._db.path}: what is kept of instance {row[0]} can't be read "
+                f"({type(error).__name__}): was it edited? Delete that row of the table instance"
+            ) from error
 
     def _read_held(self, db: sqlite3.Connection) -> None:
         rows = db.execute("SELECT instance_uuid FROM instance")

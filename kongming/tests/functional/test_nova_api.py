@@ -327,7 +327,8 @@ class TestInquirer:
                 host.handler.handle(legacy_update(known))
             host.wait_answered()
             assert {host.asked(known) for known in servers} == {"9"}
-            assert len(api.requests) - before < 20
+            # How many depends on how long the events take: there is a round each half a second.
+            assert len(api.requests) - before < 100
 
     def test_nova_may_be_behind_its_event(self, api, run):
         known = api.add(OTHER, {KEY: "1"})

@@ -225,6 +225,26 @@ def test_what_a_restored_database_leaves_to_be_done_is_found(tmp_path, store):
     assert not store.holds(UUID)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "asked = '{'",
+        "asked = '[]'",
+        "asked = '{\"vcpu_pinning\": 5}'",
+        'accepted = \'{"vcpu_pinning": "x"}\'',
+        "accepted = '{\"windows\": [{}]}'",
+        "status = 'unheard of'",
+    ],
+)
+def test_a_row_that_somebody_has_edited(tmp_path, store, change):
+    store.ask(UUID, request(asking("1")))
+    with sqlite3.connect(tmp_path / "allocations.sqlite") as db:
+        db.execute(f"UPDATE instance SET {change}")
+    for look in (lambda: store.get(UUID), store.records):
+        with pytest.raises(exception.StoreUnavailable, match=f"instance {UUID} can't be read"):
+            look()
+
+
 def test_a_tool_makes_no_database(tmp_path):
     with pytest.raises(exception.StoreUnavailable, match="has Kongming's service ever run"):
         Store(tmp_path, create=False)
