@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+import json
 from typing import Any, cast
 
 import jsonschema
@@ -177,3 +178,8 @@ def _place(path: Iterable[str | int]) -> str:
 def _said(error: jsonschema.ValidationError) -> str:
     text = " ".join(error.message.split())
     return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+if __name__ == "__main__":
+    # Written to doc/source/reference/allocation.schema.json.
+    print(json.dumps(ALLOCATION, indent=2))  # noqa: T201

@@ -11,11 +11,15 @@
 # under the License.
 
 
+import json
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 import jsonschema
 import pytest
 
+import kongming
 from kongming import exception, metadata
 from kongming.allocation import Allocation
 from kongming.schema import ALLOCATION, read
@@ -25,6 +29,11 @@ NIGHT = {"name": "night", "start": "0 22 * * *", "duration_s": 28800}
 
 def test_the_schema_is_one():
     jsonschema.Draft202012Validator.check_schema(ALLOCATION)
+
+
+def test_the_documented_schema_is_up_to_date():
+    file = Path(kongming.__file__).parents[1] / "doc/source/reference/allocation.schema.json"
+    assert json.loads(file.read_text()) == ALLOCATION, f"python -m kongming.schema > {file}"
 
 
 def test_all_that_can_be_asked():
