@@ -139,6 +139,25 @@ def test_what_would_be_refused_at_night_is_refused_now(cloud):
     wait_pins(guest, {2})
 
 
+def test_another_guest_has_the_cpus_when_the_night_begins(cloud, clock):
+    cloud.conf.set_override("overlap", "refuse", "guard")
+    cloud.service.reset()
+    guest, other = cloud.guest(vcpus=1), cloud.guest(vcpus=1)
+    ask(cloud, other, parts(vcpu_pinning="4"))
+    wait_pins(other, {4})
+    ask(cloud, guest, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="4")))
+    wait_pins(guest, {2})
+    # libvirt's test driver, unlike the others, reports no pins.
+    cloud.service._executor._hypervisor._occupancy.forget()
+    clock.set(24, 22)
+    wait_status(cloud, guest, "refused")
+    assert cloud.record(guest).reason == "overlap"
+    assert pins(guest) == [{2}]
+    clock.set(25, 6)
+    wait_status(cloud, guest, "applied")
+    assert pins(guest) == [{2}]
+
+
 def test_the_last_accepted_keeps_its_windows(cloud, clock):
     guest = cloud.guest(vcpus=1)
     ask(cloud, guest, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="4")))
