@@ -18,16 +18,13 @@ import abc
 import argparse
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 import time
 from typing import Any
 
-from cliff.command import Command
 from cliff.lister import Lister
 from cliff.show import ShowOne
 
 from kongming import exception
-from kongming.conf import nova
 from kongming.executor.plan import Plan
 from kongming.executor.record import Record
 from kongming.executor.request import Request, Source
@@ -35,8 +32,6 @@ from kongming.executor.store import Store
 from kongming.hypervisor.guest import Guest
 from kongming.manage import state, times
 from kongming.manage.columns import Asked, Memory, Requests, Values
-from kongming.manage.command import conf_of
-from kongming.notification.inquiries import ALL, Inquiries
 from kongming.target import QUOTA, SHARES, Target, Value
 from kongming.window import in_force, next_change, preview
 
@@ -223,7 +218,7 @@ class AllocationUnset(_Change):
         with state.hypervisor(self) as look:
             touched = {guest.instance_uuid for guest in look.occupants() if guest.touched}
         if instance_uuid not in touched:
-            raise _unknown(instance_uuid)
+            raise state.unknown(instance_uuid)
         store.release(instance_uuid, state.operator())
 
 
@@ -264,7 +259,7 @@ class AllocationHistory(_OfInstance, Lister):
         with state.opened_store(self) as store:
             history = store.history(parsed_args.instance_uuid)
         if not history:
-            raise _unknown(parsed_args.instance_uuid)
+            raise state.unknown(parsed_args.instance_uuid)
         return ("when", "asked_by", "source", "asked", "status", "reason", "message"), [
             (
                 times.written(change.changed_at),
@@ -279,75 +274,11 @@ class AllocationHistory(_OfInstance, Lister):
         ]
 
 
-class Reconcile(Lister):
-    """Have the service compare an instance, or all, with what is asked, now."""
-
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        parser = super().get_parser(prog_name)
-        _add_instance(parser, 60.0)
-        return parser
-
-    def take_action(self, parsed_args: argparse.Namespace) -> _Table:
-        one = parsed_args.instance_uuid
-        with state.opened_store(self) as store:
-            wanted = [one] if one else sorted(store.held())
-            for instance_uuid in wanted:
-                if not store.demand(instance_uuid):
-                    raise _unknown(instance_uuid)
-            return _outcomes(self, store, wanted, parsed_args.wait)
-
-
-class Resync(Lister):
-    """Have the service ask Nova about an instance, or about all of this host, now."""
-
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        parser = super().get_parser(prog_name)
-        _add_instance(parser, 120.0)
-        return parser
-
-    def take_action(self, parsed_args: argparse.Namespace) -> _Table:
-        conf = conf_of(self)
-        if not nova.is_configured(conf):
-            raise exception.ConfigInvalid(
-                "[nova] does not say how Nova's API is asked: set its auth_type and what goes "
-                "with it, and start the service anew"
-            )
-        about = parsed_args.instance_uuid or ALL
-        with (
-            state.opened_store(self) as store,
-            Inquiries(Path(conf.state_path), create=False) as inquiries,
-        ):
-            inquiries.add(about)
-            state.wait_until(self, lambda: not inquiries.is_kept(about), parsed_args.wait)
-            wanted = [about] if about != ALL else sorted(store.held())
-            return _outcomes(self, store, wanted, parsed_args.wait)
-
-
-def _add_instance(parser: argparse.ArgumentParser, wait: float) -> None:
-    parser.add_argument("instance_uuid", metavar="<instance>", nargs="?", type=state.instance_uuid)
-    state.add_wait_option(parser, wait)
-
-
-def _outcomes(command: Command, store: Store, wanted: Iterable[str], timeout: float) -> _Table:
-    records = [state.wait(command, store, each, timeout) for each in wanted]
-    return ("instance_uuid", "status", "reason", "message"), [
-        (record.instance_uuid, str(record.status), record.reason, record.message)
-        for record in records
-        if record is not None
-    ]
-
-
 def _known(store: Store, instance_uuid: str) -> Record:
     record = store.get(instance_uuid)
     if record is None:
-        raise _unknown(instance_uuid)
+        raise state.unknown(instance_uuid)
     return record
-
-
-def _unknown(instance_uuid: str) -> exception.KongmingError:
-    return exception.KongmingError(
-        f"nothing is known of instance {instance_uuid} on this host: see 'allocation list'"
-    )
 
 
 def _told(record: Record) -> dict[str, Any]:

@@ -114,6 +114,13 @@ def wait_until(command: Command, condition: Callable[[], bool], timeout: float) 
         time.sleep(_POLL_S)
 
 
+def unknown(instance_uuid: str) -> exception.KongmingError:
+    """Give the error that says that nothing is known of an instance."""
+    return exception.KongmingError(
+        f"nothing is known of instance {instance_uuid} on this host: see 'allocation list'"
+    )
+
+
 class ServiceAway(exception.KongmingError):
     """No service runs that could do what was asked."""
 
