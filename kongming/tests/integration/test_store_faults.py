@@ -110,14 +110,20 @@ def test_the_disk_is_full(cloud, cpus):
         daemon.forget_store()
 
 
+@contextmanager
+def placed(cloud, guest, cpu):
+    """A service that has placed a guest, and the file of its store, closed here."""
+    with cloud.daemon() as daemon:
+        cloud.publish(guest, str(cpu))
+        applied(daemon, guest)
+        daemon.forget_store()
+        yield daemon, daemon.state_path / FILE_NAME
+
+
 def test_the_file_is_replaced_by_garbage_and_moved_away(cloud, cpus):
     first, last = cpus[0], cpus[-1]
     guest, other = cloud.guest(vcpus=1), cloud.guest(vcpus=1)
-    with cloud.daemon() as daemon:
-        cloud.publish(guest, str(first))
-        applied(daemon, guest)
-        daemon.forget_store()
-        file = daemon.state_path / FILE_NAME
+    with placed(cloud, guest, first) as (daemon, file):
         damaged = file.with_name("damaged")
         damaged.write_bytes(GARBAGE)
         # Else SQLite would repair the file from the write-ahead log.
@@ -148,11 +154,7 @@ def test_the_file_is_replaced_by_garbage_and_moved_away(cloud, cpus):
 def test_the_file_is_overwritten_in_place_and_moved_away(cloud, cpus):
     first, last = cpus[0], cpus[-1]
     guest, other = cloud.guest(vcpus=1), cloud.guest(vcpus=1)
-    with cloud.daemon() as daemon:
-        cloud.publish(guest, str(first))
-        applied(daemon, guest)
-        daemon.forget_store()
-        file = daemon.state_path / FILE_NAME
+    with placed(cloud, guest, first) as (daemon, file):
         for damaged in (file, file.with_name(f"{FILE_NAME}-wal")):
             with damaged.open("r+b") as opened:
                 opened.write(GARBAGE)
