@@ -105,9 +105,15 @@ class Allocation:
 
     def at(self, moment: datetime) -> Allocation:
         """Give what is wanted at a moment, which knows its time zone; it has no windows."""
+        if not self.windows:
+            return self
         current = window.in_force((each.window for each in self.windows), moment)
-        found = [each.instead for each in self.windows if each.window is current]
-        return Allocation(**self.parts() | (found[-1].parts() if found else {}))
+        found = [each for each in self.windows if each.window is current]
+        return self.during(found[-1]) if found else Allocation(**self.parts())
+
+    def during(self, windowed: Windowed) -> Allocation:
+        """Give what is wanted while a window is in force."""
+        return Allocation(**self.parts() | windowed.instead.parts())
 
     def resolve(self, vcpus: int, iothreads: CpuSet) -> dict[Target, Value]:
         """Say what each part of a guest gets.

@@ -10,7 +10,6 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
 """The JSON form of an allocation: its schema, and how what others wrote is read."""
 
 from __future__ import annotations

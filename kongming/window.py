@@ -10,7 +10,6 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
 """Time windows: when a part of an allocation holds instead of the base.
 
 All that is asked is a moment; nothing here knows what time it is, so a clock

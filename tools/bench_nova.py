@@ -10,7 +10,6 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
 """How many requests Nova gets: counted by the emulator of its API, over real HTTP."""
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from typing import Any
 from bench_bed import KEY, Bed, Row, pss
 
 from kongming.cmd.notification_handler import configure
-from kongming.conf import nova as conf_nova
 from kongming.notification.inquirer import Inquirer
 from kongming.notification.inquiries import ALL, Inquiries
 from kongming.notification.wanted import Wanted
@@ -130,7 +128,6 @@ def _host(api: NovaApi, name: str) -> Iterator[tuple[Inquirer, Inquiries]]:
         conf_file = Path(folder, "kongming.conf")
         conf_file.write_text(f"[DEFAULT]\nhost = {name}\n{api.options()}")
         conf = configure([f"--config-file={conf_file}"])
-        conf_nova.register_auth_opts(conf)
         kept: Any = Kept()
         inquiries = Inquiries(Path(folder))
         inquirer = Inquirer(

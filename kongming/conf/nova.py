@@ -10,7 +10,6 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
 """``[nova]``: how Nova's API is asked, the way every OpenStack service has it.
 
 The options of the authentication are keystoneauth's. Importing that takes 13 MB,

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 import logging
 from pathlib import Path
 import threading
@@ -92,7 +93,7 @@ class Executor:
         self._watch = Watch(
             self._store,
             wake=self._wake,
-            check=self._check,
+            check=partial(self._wake, urgent=False),
             online_cpus=self._hypervisor.online_cpus,
             switches=switches,
             interval=check_interval,
@@ -197,13 +198,9 @@ class Executor:
         if self._store.holds(instance_uuid):
             self._queue.add(instance_uuid, urgent=False)
 
-    def _wake(self, instance_uuids: Iterable[str]) -> None:
+    def _wake(self, instance_uuids: Iterable[str], *, urgent: bool = True) -> None:
         for instance_uuid in instance_uuids:
-            self._queue.add(instance_uuid)
-
-    def _check(self, instance_uuids: Iterable[str]) -> None:
-        for instance_uuid in instance_uuids:
-            self._queue.add(instance_uuid, urgent=False)
+            self._queue.add(instance_uuid, urgent=urgent)
 
     def _work(self) -> None:
         while (instance_uuid := self._queue.get()) is not None:

@@ -167,10 +167,9 @@ class Reconciler:
     def _check_windows(self, allocation: Allocation, guest: Guest) -> None:
         """Refuse now what would be refused when a window begins."""
         for each in allocation.windows:
-            then = Allocation(**allocation.parts() | each.instead.parts())
             try:
                 # CPUs that are offline now may be back then.
-                self._placer.look(then, guest, accepted=True)
+                self._placer.look(allocation.during(each), guest, accepted=True)
             except exception.Refused as refusal:
                 raise type(refusal)(f"in window {each.window.name}: {refusal}") from refusal
 

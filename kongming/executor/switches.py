@@ -10,7 +10,6 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
 """When the time windows of the instances begin and end: then they are looked at."""
 
 from __future__ import annotations

@@ -39,9 +39,9 @@ LOG = logging.getLogger(__name__)
 
 _RECONNECT_MAX = 30.0
 
-# A guest has all its vCPU threads once one of the first two was seen.
 _VCPU_PIN = re.compile(r"cputune\.vcpupin([0-9]+)")
 
+# A guest has all its vCPU threads once one of the first two was seen.
 _HAPPENINGS = frozenset(
     {
         libvirt.VIR_DOMAIN_EVENT_STARTED,

@@ -10,7 +10,6 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
 """What Prometheus is told of the questions to Nova."""
 
 from __future__ import annotations

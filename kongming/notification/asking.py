@@ -10,7 +10,6 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
 """The legacy trigger: an event says that something may be wanted, Nova's API what."""
 
 from __future__ import annotations

@@ -10,7 +10,6 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
 """Asking Nova what is wanted: what events hint at, and now and then everything.
 
 Questions are gathered while one is under way: many events make few requests.

@@ -10,7 +10,6 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
 """The instances that Nova is to be asked about, on disk until it has answered."""
 
 from __future__ import annotations

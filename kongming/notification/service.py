@@ -141,7 +141,6 @@ class NotificationHandlerService(service.ServiceBase):  # type: ignore[misc]
         from kongming.notification.inquirer import Inquirer
         from kongming.nova.client import Nova
 
-        conf_nova.register_auth_opts(self._conf)
         return Inquirer(
             self._conf.host,
             Nova(self._conf),

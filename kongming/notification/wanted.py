@@ -10,7 +10,6 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
 """What is wanted, as events and Nova's answers tell it: handed to the executor in order."""
 
 from __future__ import annotations

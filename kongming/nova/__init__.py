@@ -10,5 +10,4 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
 """Nova as it answers its API: the only place that knows that API."""

@@ -10,7 +10,6 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
 """Asking Nova, as the service user: which servers there are, on which host.
 
 Whatever else than an answer comes, nothing is concluded from it: one error
@@ -31,10 +30,9 @@ from openstack import connection, exceptions
 from oslo_config import cfg
 
 from kongming import exception, version
+from kongming.conf.nova import GROUP, register_auth_opts
 from kongming.nova import server as servers
 from kongming.nova.server import Server
-
-GROUP = "nova"
 
 # Nova gives no more at once, whatever is asked for.
 _PAGE = 1000
@@ -60,6 +58,7 @@ class Nova:
         self._conf = conf
         self._compute: Any = None
         self.requests: Counter[str] = Counter()
+        register_auth_opts(conf)
         try:
             auth = loading.load_auth_from_conf_options(conf, GROUP)
             self._session = loading.load_session_from_conf_options(conf, GROUP, auth=auth)

@@ -10,7 +10,6 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
 """One server, as Nova's API tells of it."""
 
 from __future__ import annotations

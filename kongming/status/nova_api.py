@@ -10,7 +10,6 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
 """Whether Nova's API can be asked, and lets the service user see what it needs."""
 
 from __future__ import annotations
@@ -37,7 +36,6 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
     # Imported here: who does not ask Nova does not pay for it.
     from kongming.nova.client import Nova
 
-    conf_nova.register_auth_opts(conf)
     try:
         servers = list(Nova(conf).servers(host=conf.host))
     except exception.NovaUnavailable as error:

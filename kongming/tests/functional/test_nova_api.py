@@ -10,7 +10,6 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
 """Asking Nova, over real HTTP, whatever it answers; no guest runs here."""
 
 from contextlib import ExitStack, contextmanager
@@ -22,7 +21,6 @@ import pytest
 
 from kongming import exception
 from kongming.cmd import notification_handler
-from kongming.conf import nova as conf_nova
 from kongming.executor.executor import Executor
 from kongming.executor.rules import Rules
 from kongming.executor.store import Store
@@ -67,9 +65,7 @@ def conf(api, tmp_path):
 def configured(api, folder, more="timeout = 2\n", change=("", "")):
     path = folder / "kongming.conf"
     path.write_text(f"[DEFAULT]\nhost = {HOST}\n{api.options(more).replace(*change)}")
-    conf = notification_handler.configure([f"--config-file={path}"])
-    conf_nova.register_auth_opts(conf)
-    return conf
+    return notification_handler.configure([f"--config-file={path}"])
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
 """Time windows, with libvirt's test driver and a clock that the test sets."""
 
 from datetime import datetime, timedelta

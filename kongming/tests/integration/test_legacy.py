@@ -10,7 +10,6 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
 """The legacy trigger: real events, guests and libvirt; Nova's API emulated over real HTTP."""
 
 import subprocess

@@ -10,7 +10,6 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
 """Nova's API and Keystone's, as far as Kongming asks them, over real HTTP.
 
 What a real Nova rarely does on request, this one does: it is slow, down, overloaded,
