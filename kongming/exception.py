@@ -257,3 +257,69 @@ class ConfigInvalid(KongmingError):
     """An option, or a file that it names, can't be used as it is."""
 
     reason = "config_invalid"
+
+
+class DatabaseUnavailable(KongmingError):
+    """The database does not answer, or is not what this version works with."""
+
+    reason = "database_unavailable"
+
+
+class Conflict(KongmingError):
+    """What was to be changed is not as the caller believes it to be."""
+
+    reason = "conflict"
+
+
+class GenerationConflict(Conflict):
+    """Somebody else has changed it since the caller read it."""
+
+    reason = "generation_conflict"
+
+
+class MapConflict(Conflict):
+    """An instance belongs to another allocation map."""
+
+    reason = "map_conflict"
+
+
+class Unknown(KongmingError):
+    """There is nothing of that name."""
+
+    reason = "unknown"
+
+
+class AllocationUnknown(Unknown):
+    """Nothing is asked for that instance."""
+
+    reason = "allocation_unknown"
+
+
+class MapUnknown(Unknown):
+    """There is no allocation map of that name."""
+
+    reason = "map_unknown"
+
+
+class HostUnknown(Unknown):
+    """No executor of that host was ever heard of."""
+
+    reason = "host_unknown"
+
+
+class Silent(KongmingError):
+    """Who was asked over the message bus does not answer."""
+
+    reason = "silent"
+
+
+class HostSilent(Silent):
+    """The executor of a host does not answer."""
+
+    reason = "host_silent"
+
+
+class ConductorSilent(Silent):
+    """No conductor answers."""
+
+    reason = "conductor_silent"
