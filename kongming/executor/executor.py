@@ -26,11 +26,13 @@ import threading
 import time
 
 from kongming import exception
-from kongming.executor import lock
+from kongming.allocation import Allocation
+from kongming.executor import dry_run, lock
 from kongming.executor.claims import Claims
 from kongming.executor.placer import Placer
 from kongming.executor.reconciler import Reconciler, Result, log_refusal
-from kongming.executor.request import Request
+from kongming.executor.record import Record
+from kongming.executor.request import Request, Source
 from kongming.executor.rules import Rules
 from kongming.executor.statistics import Statistics
 from kongming.executor.store import Store
@@ -57,6 +59,9 @@ class Executor:
     :param check_interval: gives the seconds between two checks of all guests.
     :param history_days: gives for how many days the history is kept.
     :param on_connect: called each time libvirt has begun to answer.
+    :param on_pass: called with an instance after each look at it.
+    :param on_stranger: called with an instance that nothing is known of when
+        its guest starts, goes on or stops. It may not block.
     :ivar statistics: what has been done since the start.
     """
 
@@ -72,6 +77,8 @@ class Executor:
         check_interval: Callable[[], float],
         history_days: Callable[[], int],
         on_connect: Callable[[], None],
+        on_pass: Callable[[str], None] = lambda _instance_uuid: None,
+        on_stranger: Callable[[str], None] = lambda _instance_uuid: None,
     ) -> None:
         self._lock = lock.take(state_path)
         self._store = Store(state_path)
@@ -84,8 +91,10 @@ class Executor:
             on_change=self._changed,
         )
         self._on_connect = on_connect
+        self._on_pass = on_pass
+        self._on_stranger = on_stranger
         self.statistics = Statistics()
-        placer = Placer(rules, Claims(self._hypervisor.occupants))
+        self._placer = placer = Placer(rules, Claims(self._hypervisor.occupants))
         switches = Switches()
         self._reconciler = Reconciler(
             self._store, self._hypervisor, placer, self.statistics, switches
@@ -142,6 +151,47 @@ class Executor:
                 log_refusal(instance_uuid, refusal)
         self._queue.add(instance_uuid)
 
+    def withdraw(self, instance_uuid: str, source: Source, asked_by: str) -> bool:
+        """Take back what a source asked; give whether it had asked anything.
+
+        :raises StoreUnavailable: if that can't be kept.
+        """
+        withdrawn = self._store.withdraw(instance_uuid, source, asked_by)
+        if withdrawn:
+            self._queue.add(instance_uuid)
+        return withdrawn
+
+    def asked_by(self, source: Source) -> dict[str, tuple[int, Record]]:
+        """Give what a source asks: generation and record of each instance.
+
+        :raises StoreUnavailable: if that can't be read.
+        """
+        return self._store.asked_by(source)
+
+    def returning(self) -> set[str]:
+        """Give the instances that are still to be back at their baseline.
+
+        :raises StoreUnavailable: if that can't be read.
+        """
+        return self._store.returning()
+
+    def guests(self) -> list[str]:
+        """Give the instances that run on this host.
+
+        :raises HypervisorUnavailable: if libvirt does not answer.
+        """
+        return [guest.instance_uuid for guest in self._hypervisor.occupants() if guest.nova]
+
+    def plan(self, instance_uuid: str, allocation: Allocation) -> dry_run.DryRun:
+        """Say what would be done to a guest, and do nothing.
+
+        :raises Refused: if it would be refused.
+        :raises GuestAbsent: if there is no such guest now.
+        :raises HypervisorUnavailable: if libvirt does not answer.
+        """
+        guest = self._hypervisor.guest(instance_uuid)
+        return dry_run.look(self._placer, guest, instance_uuid, allocation)
+
     def let_go(self, instance_uuid: str) -> None:
         """Forget an instance that is no longer on this host.
 
@@ -192,6 +242,8 @@ class Executor:
     def _happened(self, instance_uuid: str) -> None:
         if self._store.holds(instance_uuid):
             self._queue.add(instance_uuid)
+        else:
+            self._on_stranger(instance_uuid)
 
     def _changed(self, instance_uuid: str) -> None:
         # Not urgent: who changes a guest all the time must not keep us busy.
@@ -205,6 +257,7 @@ class Executor:
     def _work(self) -> None:
         while (instance_uuid := self._queue.get()) is not None:
             result = self._pass(instance_uuid)
+            self._on_pass(instance_uuid)
             rest = 0.0
             if result is Result.CORRECTED and self._is_contested(instance_uuid):
                 rest = _CONTESTED_S

@@ -107,6 +107,18 @@ class Placer:
         state = _observe(guest, definition, wanted)
         return Prospect(definition, wanted, state, plans.make(wanted, state, guest.host))
 
+    def check_windows(self, allocation: Allocation, guest: Guest) -> None:
+        """Refuse now what would be refused when a window begins.
+
+        :raises Refused: naming the window.
+        """
+        for each in allocation.windows:
+            try:
+                # CPUs that are offline now may be back then.
+                self.look(allocation.during(each), guest, accepted=True)
+            except exception.Refused as refusal:
+                raise type(refusal)(f"in window {each.window.name}: {refusal}") from refusal
+
     def check_overlap(self, instance_uuid: str, prospect: Prospect) -> str:
         """Say which other guests have CPUs that are wanted; empty if none.
 

@@ -145,7 +145,7 @@ class Reconciler:
         """
         accepted = allocation == record.accepted
         if not accepted:
-            self._check_windows(allocation, guest)
+            self._placer.check_windows(allocation, guest)
         current = allocation.at(switches.now())
         prospect = self._placer.look(current, guest, accepted=accepted)
         again = accepted and self._had_it(record, current, guest, prospect)
@@ -163,15 +163,6 @@ class Reconciler:
             # Whoever waits for the outcome waits for the store, not for the log.
             self._log_placed(record, done, drift)
         return Result.CORRECTED if corrected else Result.DONE
-
-    def _check_windows(self, allocation: Allocation, guest: Guest) -> None:
-        """Refuse now what would be refused when a window begins."""
-        for each in allocation.windows:
-            try:
-                # CPUs that are offline now may be back then.
-                self._placer.look(allocation.during(each), guest, accepted=True)
-            except exception.Refused as refusal:
-                raise type(refusal)(f"in window {each.window.name}: {refusal}") from refusal
 
     def _report_placed(
         self, record: Record, done: Placed, drift: exception.Drifted | None

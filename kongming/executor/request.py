@@ -28,6 +28,7 @@ class Source(enum.StrEnum):
     """Who may ask; each has the last word over those before it."""
 
     METADATA = "metadata"
+    API = "api"
     OPERATOR = "operator"
 
 
@@ -38,9 +39,11 @@ class Request:
     :ivar asked: the allocation, or the refusal if the request can't be read.
     :ivar asked_by: who or what asked, for the operator to read.
     :ivar asked_at: when, in seconds since the epoch.
+    :ivar generation: the number that whoever asked has for this request; 0 if none.
     """
 
     source: Source
     asked: Allocation | exception.Refused
     asked_by: str
     asked_at: float
+    generation: int = 0

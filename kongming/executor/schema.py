@@ -69,6 +69,7 @@ MIGRATIONS = (
     ),
     # Read once a day, written at each request.
     ("DROP INDEX history_by_time",),
+    ("ALTER TABLE request ADD COLUMN generation INTEGER NOT NULL DEFAULT 0",),
 )
 
 #: The version of the schema that this Kongming works with.

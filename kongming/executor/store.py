@@ -75,11 +75,37 @@ class Store:
     def requests(self, instance_uuid: str) -> list[Request]:
         """Read what is asked for an instance, by whom; the last word last."""
         rows = self._db.query(
-            "SELECT source, asked, message, asked_by, asked_at FROM request"
+            "SELECT source, asked, message, asked_by, asked_at, generation FROM request"
             " WHERE instance_uuid = ?",
             (instance_uuid,),
         )
         return sorted((_request(*row) for row in rows), key=_rank)
+
+    def asked_by(self, source: Source) -> dict[str, tuple[int, Record]]:
+        """Read what a source asks, and how far that has come.
+
+        :returns: for each instance the generation that the source gave its
+            request, and all that is known of the instance.
+        """
+        with self._db.lock:
+            records = self._db.query(
+                f"{_SELECT} JOIN request USING (instance_uuid) WHERE request.source = ?", (source,)
+            )
+            generations = dict(
+                self._db.query(
+                    "SELECT instance_uuid, generation FROM request WHERE source = ?", (source,)
+                )
+            )
+        return {row[0]: (generations[row[0]], self._read(row)) for row in records}
+
+    def returning(self) -> set[str]:
+        """Give the instances that nobody asks anything for, still to be at their baseline."""
+        rows = self._db.query(
+            "SELECT instance_uuid FROM instance WHERE status != ? AND NOT EXISTS"
+            " (SELECT 1 FROM request WHERE request.instance_uuid = instance.instance_uuid)",
+            (Status.ABSENT,),
+        )
+        return {instance_uuid for (instance_uuid,) in rows}
 
     def ask(self, instance_uuid: str, request: Request) -> bool:
         """Keep what is asked for an instance; it is on disk on return.
@@ -92,11 +118,12 @@ class Store:
         with self._db.lock:
             with self._db.transaction(durable=True) as db:
                 new = db.execute(
-                    "INSERT INTO request VALUES (?, ?, ?, ?, ?, ?, ?)"
+                    "INSERT INTO request VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
                     " ON CONFLICT DO UPDATE SET asked = excluded.asked, reason = excluded.reason,"
                     " message = excluded.message, asked_by = excluded.asked_by,"
-                    " asked_at = excluded.asked_at"
-                    " WHERE asked IS NOT excluded.asked OR message != excluded.message",
+                    " asked_at = excluded.asked_at, generation = excluded.generation"
+                    " WHERE asked IS NOT excluded.asked OR message != excluded.message"
+                    " OR generation != excluded.generation",
                     (
                         instance_uuid,
                         request.source,
@@ -105,6 +132,7 @@ class Store:
                         message,
                         request.asked_by,
                         request.asked_at,
+                        request.generation,
                     ),
                 ).rowcount
                 changed = bool(new) and self._decide(db, instance_uuid)
@@ -299,8 +327,9 @@ class Store:
 _ORDER = list(Source)
 
 _SELECT = (
-    "SELECT instance_uuid, asked, accepted, generation, status, reason, message, changed_at,"
-    " source, drift, drift_at FROM instance"
+    "SELECT instance.instance_uuid, instance.asked, instance.accepted, instance.generation,"
+    " instance.status, instance.reason, instance.message, instance.changed_at, instance.source,"
+    " instance.drift, instance.drift_at FROM instance"
 )
 
 
@@ -338,10 +367,19 @@ def _rank(request: Request) -> int:
 
 
 def _request(
-    source: str, asked: str | None, message: str, asked_by: str, asked_at: float
+    source: str,
+    asked: str | None,
+    message: str,
+    asked_by: str,
+    asked_at: float,
+    generation: int,
 ) -> Request:
     allocation = load(asked)
     refused = exception.RequestInvalid(message)
     return Request(
-        Source(source), refused if allocation is None else allocation, asked_by, asked_at
+        Source(source),
+        refused if allocation is None else allocation,
+        asked_by,
+        asked_at,
+        generation,
     )

@@ -25,7 +25,7 @@ from cliff.lister import Lister
 from cliff.show import ShowOne
 
 from kongming import exception
-from kongming.executor.plan import Plan
+from kongming.executor import dry_run
 from kongming.executor.record import Record
 from kongming.executor.request import Request, Source
 from kongming.executor.store import Store
@@ -139,15 +139,14 @@ class AllocationPlan(_OfInstance, Lister):
             asked, accepted = record.asked, record.asked == record.accepted
         with state.hypervisor(self) as look:
             placer = state.placer(self, look)
-            current = asked.at(datetime.now(UTC))
-            prospect = placer.look(current, look.guest(instance_uuid), accepted=accepted)
-            overlap = placer.check_overlap(instance_uuid, prospect)
-        if overlap:
-            self.app.LOG.warning("%s", overlap)
-        if prospect.plan.offline:
-            offline = prospect.plan.describe_offline()
-            self.app.LOG.warning("offline now, and waited for: %s", offline)
-        return ("step", "target", "from", "to"), _steps(prospect.plan)
+            guest = look.guest(instance_uuid)
+            found = dry_run.look(placer, guest, instance_uuid, asked, accepted=accepted)
+        for warning in found.warnings:
+            self.app.LOG.warning("%s", warning)
+        return ("step", "target", "from", "to"), [
+            (number, step.target, step.former, step.wanted)
+            for number, step in enumerate(found.steps, 1)
+        ]
 
 
 class _Change(_OfInstance, ShowOne):
@@ -312,10 +311,3 @@ def _observed(guest: Guest) -> tuple[dict[Target, Value], dict[Target, Value]]:
     definition = guest.definition()
     everything = [*definition.told, SHARES, QUOTA]
     return guest.seen(everything), dict(definition.baseline)
-
-
-def _steps(plan: Plan) -> list[tuple[int, str, str, str]]:
-    return [
-        (number, str(change.target), str(change.former), str(change.wanted))
-        for number, change in enumerate(plan.changes(), 1)
-    ]

@@ -1,0 +1,78 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The dry run: what would be done to a guest, without doing it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from kongming.allocation import Allocation
+from kongming.executor.placer import Placer
+from kongming.hypervisor.guest import Guest
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that would be set; all are in the form in which they are shown."""
+
+    target: str
+    former: str
+    wanted: str
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What would be done now.
+
+    :ivar warnings: what would be done all the same.
+    """
+
+    steps: tuple[Step, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "steps": [
+                {"target": step.target, "from": step.former, "to": step.wanted}
+                for step in self.steps
+            ],
+            "warnings": list(self.warnings),
+        }
+
+
+def look(
+    placer: Placer,
+    guest: Guest,
+    instance_uuid: str,
+    allocation: Allocation,
+    *,
+    accepted: bool = False,
+) -> DryRun:
+    """Say what would be done to a guest.
+
+    :param accepted: whether this was in force before.
+    :raises Refused: if it would be refused, now or when a window begins.
+    """
+    if not accepted:
+        placer.check_windows(allocation, guest)
+    prospect = placer.look(allocation.at(datetime.now(UTC)), guest, accepted=accepted)
+    warnings = [placer.check_overlap(instance_uuid, prospect)]
+    if prospect.plan.offline:
+        warnings.append(f"offline now, and waited for: {prospect.plan.describe_offline()}")
+    steps = (
+        Step(str(change.target), str(change.former), str(change.wanted))
+        for change in prospect.plan.changes()
+    )
+    return DryRun(tuple(steps), tuple(filter(None, warnings)))
