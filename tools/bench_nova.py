@@ -22,7 +22,7 @@ from typing import Any
 
 from bench_bed import KEY, Bed, Row, pss
 
-from kongming.cmd.notification_handler import configure
+from kongming.cmd.launch import configure
 from kongming.notification.inquirer import Inquirer
 from kongming.notification.inquiries import ALL, Inquiries
 from kongming.notification.wanted import Wanted

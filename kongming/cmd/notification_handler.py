@@ -12,62 +12,15 @@
 
 """kongming-notification-handler: places this host's guests as Nova's metadata asks."""
 
-import gc
 import sys
 
-from oslo_config import cfg
-from oslo_log import log as logging
-from oslo_service import service
-
-from kongming import conf as kongming_conf
-from kongming import version
+from kongming.cmd import launch
 from kongming.notification.service import NotificationHandlerService
-
-_SWITCH_S = 0.0005
-
-
-def configure(argv: list[str]) -> cfg.ConfigOpts:
-    """Read the command line and kongming.conf.
-
-    :raises cfg.Error: if an option is wrong.
-    """
-    conf = cfg.ConfigOpts()
-    kongming_conf.set_library_defaults()
-    kongming_conf.register_opts(conf)
-    logging.register_options(conf)
-    conf(argv, project="kongming", version=version.release())
-    return conf
 
 
 def main() -> int:
     """Run the service; returns only if it could not start."""
-    try:
-        conf = configure(sys.argv[1:])
-    except cfg.Error as error:
-        print(f"kongming-notification-handler: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    logging.setup(conf, "kongming")
-    handler = _build(conf)
-    if isinstance(handler, Exception):
-        logging.getLogger("kongming").critical("Can't start: %s", handler)
-        return 1
-    # What is there now lives as long as the process: garbage collections, of
-    # which each decoded event causes some, need not look at it again.
-    gc.collect()
-    gc.freeze()
-    # Most threads wait for libvirt or the disk: one that goes on must not wait
-    # long for one that computes, as the listener does while it connects.
-    sys.setswitchinterval(_SWITCH_S)
-    service.launch(conf, handler, no_fork=True)
-    return 0
-
-
-def _build(conf: cfg.ConfigOpts) -> NotificationHandlerService | Exception:
-    """Give back what is wrong: whatever it is, the operator gets one line."""
-    try:
-        return NotificationHandlerService(conf)
-    except Exception as error:  # noqa: BLE001
-        return error
+    return launch.run("kongming-notification-handler", NotificationHandlerService)
 
 
 if __name__ == "__main__":

@@ -16,29 +16,23 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-import signal
-import socket
 from typing import TYPE_CHECKING
 
 from oslo_config import cfg
-from oslo_service import service
 
 from kongming import exception
 from kongming.conf import nova as conf_nova
 from kongming.conf.notification_handler import VERSIONED, topics
-from kongming.executor.executor import Executor
-from kongming.executor.rules import Rules, read_rules
+from kongming.executor.service import HostService
 from kongming.notification import event
 from kongming.notification.handler import Handler
 from kongming.notification.inquiries import Inquiries
 from kongming.notification.listener import Listener
 from kongming.notification.wanted import Wanted
-from kongming.readiness import Readiness
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
-    from kongming.metrics.endpoint import Endpoint
     from kongming.notification.inquirer import Inquirer
 
 LOG = logging.getLogger(__name__)
@@ -49,10 +43,9 @@ _STOP_INQUIRER_S = 1.0
 _STOP_EXECUTOR_S = 3.0
 
 _LISTENING = "listening to Nova's notifications"
-_CONNECTED = "libvirt answers"
 
 
-class NotificationHandlerService(service.ServiceBase):  # type: ignore[misc]
+class NotificationHandlerService(HostService):
     """Listens to Nova's notifications and places this host's guests."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
@@ -62,21 +55,7 @@ class NotificationHandlerService(service.ServiceBase):  # type: ignore[misc]
         :raises ConfigInvalid: if the guard's options can't be read, or those of
             the metrics or of Nova can't be used.
         """
-        self._conf = conf
-        self._readiness = Readiness(_LISTENING, _CONNECTED)
-        self.ready = self._readiness.ready
-        self._rules = read_rules(conf)
-        self._executor = Executor(
-            state_path=Path(conf.state_path),
-            connection_uri=conf.libvirt.connection_uri,
-            keepalive=(conf.libvirt.keepalive_interval, conf.libvirt.keepalive_count),
-            workers=conf.executor.workers,
-            rules=self._rules_in_force,
-            retry_max=lambda: float(conf.executor.retry_interval_max),
-            check_interval=lambda: float(conf.executor.check_interval),
-            history_days=lambda: int(conf.executor.history_days),
-            on_connect=lambda: self._readiness.reached(_CONNECTED),
-        )
+        super().__init__(conf, _LISTENING)
         self._wanted = Wanted(self._executor)
         self._inquirer = self._open_inquirer() if conf_nova.is_configured(conf) else None
         self._handler = self._make_handler()
@@ -86,7 +65,7 @@ class NotificationHandlerService(service.ServiceBase):  # type: ignore[misc]
             on_malformed=self._handler.malformed,
             on_listening=lambda: self._readiness.reached(_LISTENING),
         )
-        self._metrics = self._open_metrics() if conf.metrics.enabled else None
+        self._metrics = self.open_metrics(self._collectors)
 
     def start(self) -> None:
         """Begin; returns at once, whether all others are there or not."""
@@ -105,36 +84,6 @@ class NotificationHandlerService(service.ServiceBase):  # type: ignore[misc]
             self._inquirer.start()
         if self._metrics is not None:
             self._metrics.start()
-
-    def wait(self) -> None:
-        """Serve for ever, taking the options anew on each SIGHUP."""
-        # A signal that comes just before a lock's acquisition does not end
-        # it, and its handler waits for ever: what wakes us is a byte on a
-        # socket, written the moment that a signal comes.
-        wakeup, written = socket.socketpair()
-        written.setblocking(False)
-        signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGHUP, lambda _number, _frame: None)
-        while True:
-            if signal.SIGHUP in wakeup.recv(256):
-                self.reset()
-
-    def reset(self) -> None:
-        """Take the mutable options anew; nothing else is disturbed."""
-        problem = self._mutate()
-        if problem is None:
-            LOG.info("Configuration taken anew: mutable options are in force")
-            self._executor.check_all()
-        else:
-            LOG.error("Configuration not taken anew, the former stays: %s", problem)
-
-    def _mutate(self) -> Exception | None:
-        try:
-            self._conf.mutate_config_files()
-            self._rules = read_rules(self._conf)
-        except (cfg.Error, OSError, exception.ConfigInvalid) as error:
-            return error
-        return None
 
     def _open_inquirer(self) -> Inquirer:
         # Imported here: a service that does not ask Nova does not pay for it.
@@ -165,25 +114,15 @@ class NotificationHandlerService(service.ServiceBase):  # type: ignore[misc]
         trigger = Asking(self._wanted, self._inquirer)
         return Handler(self._conf.host, event.read_legacy, trigger)
 
-    def _open_metrics(self) -> Endpoint:
-        # Imported here: a service without metrics does not pay for them.
-        from kongming.metrics.endpoint import Endpoint
-        from kongming.metrics.executor import ExecutorCollector
+    def _collectors(self) -> list[Collector]:
         from kongming.metrics.notification import NotificationCollector
 
-        collectors: list[Collector] = [
-            ExecutorCollector(self._executor),
-            NotificationCollector(self._handler, self._listener),
-        ]
+        collectors: list[Collector] = [NotificationCollector(self._handler, self._listener)]
         if self._inquirer is not None:
             from kongming.metrics.nova import NovaCollector
 
             collectors.append(NovaCollector(self._inquirer))
-        options = self._conf.metrics
-        return Endpoint(options.listen_address, options.listen_port, collectors)
-
-    def _rules_in_force(self) -> Rules:
-        return self._rules
+        return collectors
 
     def stop(self) -> None:
         """End: take no more events, finish what has begun, lose nothing."""

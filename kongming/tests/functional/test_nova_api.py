@@ -20,7 +20,7 @@ import uuid
 import pytest
 
 from kongming import exception
-from kongming.cmd import notification_handler
+from kongming.cmd import launch
 from kongming.executor.executor import Executor
 from kongming.executor.rules import Rules
 from kongming.executor.store import Store
@@ -65,7 +65,7 @@ def conf(api, tmp_path):
 def configured(api, folder, more="timeout = 2\n", change=("", "")):
     path = folder / "kongming.conf"
     path.write_text(f"[DEFAULT]\nhost = {HOST}\n{api.options(more).replace(*change)}")
-    return notification_handler.configure([f"--config-file={path}"])
+    return launch.configure([f"--config-file={path}"])
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ import uuid
 import libvirt
 import pytest
 
-from kongming.cmd import notification_handler
+from kongming.cmd import launch
 from kongming.hypervisor.connection import run_event_loop
 from kongming.notification.service import NotificationHandlerService
 from kongming.tests import captures
@@ -58,7 +58,7 @@ class Cloud:
             f"[libvirt]\nconnection_uri = {URI}\n"
             f"[oslo_messaging_notifications]\ntransport_url = fake://\n{more}"
         )
-        self.conf = notification_handler.configure(["--config-file", str(config)])
+        self.conf = launch.configure(["--config-file", str(config)])
         self.connection = connection
         self.domains = []
         self.service = None

@@ -17,7 +17,7 @@ import socket
 import pytest
 
 from kongming import conf as kongming_conf
-from kongming.cmd import notification_handler
+from kongming.cmd import launch
 from kongming.conf import opts
 
 CLASSIC = """
@@ -31,7 +31,7 @@ driver = messagingv2
 def conf(tmp_path):
     path = tmp_path / "kongming.conf"
     path.write_text(CLASSIC)
-    return notification_handler.configure([f"--config-file={path}"])
+    return launch.configure([f"--config-file={path}"])
 
 
 def test_the_classic_configuration_is_enough(conf):

@@ -1,0 +1,94 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the services of a compute host have in common: the executor, assembled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oslo_config import cfg
+
+from kongming.executor.executor import Executor
+from kongming.executor.rules import Rules, read_rules
+from kongming.service import Service
+
+if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
+    from kongming.metrics.endpoint import Endpoint
+
+_CONNECTED = "libvirt answers"
+
+
+class HostService(Service):
+    """A service around an executor.
+
+    :param parts: what has to be reached, besides libvirt, to be ready.
+    """
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        *parts: str,
+        on_pass: Callable[[str], None] = lambda _instance_uuid: None,
+        on_stranger: Callable[[str], None] = lambda _instance_uuid: None,
+    ) -> None:
+        """Build the executor.
+
+        :raises StoreUnavailable: if the state path can't be used.
+        :raises ConfigInvalid: if the guard's options can't be read.
+        """
+        super().__init__(conf, *parts, _CONNECTED)
+        self.read_options()
+        self._executor = Executor(
+            state_path=Path(conf.state_path),
+            connection_uri=conf.libvirt.connection_uri,
+            keepalive=(conf.libvirt.keepalive_interval, conf.libvirt.keepalive_count),
+            workers=conf.executor.workers,
+            rules=lambda: self.rules,
+            retry_max=lambda: float(conf.executor.retry_interval_max),
+            check_interval=lambda: float(conf.executor.check_interval),
+            history_days=lambda: int(conf.executor.history_days),
+            on_connect=lambda: self._readiness.reached(_CONNECTED),
+            on_pass=on_pass,
+            on_stranger=on_stranger,
+        )
+
+    def read_options(self) -> None:
+        """Read the operator's rules.
+
+        :raises ConfigInvalid: if they can't be used.
+        """
+        self.rules: Rules = read_rules(self._conf)
+
+    def options_changed(self) -> None:
+        """Look at all guests: the rules may be others."""
+        self._executor.check_all()
+
+    def open_metrics(self, make: Callable[[], list[Collector]]) -> Endpoint | None:
+        """Give the endpoint of the metrics, if it is wanted.
+
+        :param make: gives what tells more than the executor does.
+        :raises ConfigInvalid: if its options can't be used.
+        """
+        options = self._conf.metrics
+        if not options.enabled:
+            return None
+        # Imported here: a service without metrics does not pay for them.
+        from kongming.metrics.endpoint import Endpoint
+        from kongming.metrics.executor import ExecutorCollector
+
+        collectors = [ExecutorCollector(self._executor), *make()]
+        return Endpoint(options.listen_address, options.listen_port, collectors)

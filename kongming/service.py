@@ -1,0 +1,78 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What every service has: it says when it is ready, serves, and takes its options anew."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+
+from oslo_config import cfg
+from oslo_service import service
+
+from kongming import exception
+from kongming.readiness import Readiness
+
+LOG = logging.getLogger(__name__)
+
+
+class Service(service.ServiceBase):  # type: ignore[misc]
+    """One service in one process.
+
+    :param parts: what has to be reached for the first time to be ready.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts, *parts: str) -> None:
+        self._conf = conf
+        self._readiness = Readiness(*parts)
+        self.ready = self._readiness.ready
+
+    def wait(self) -> None:
+        """Serve for ever, taking the options anew on each SIGHUP."""
+        # A signal that comes just before a lock's acquisition does not end
+        # it, and its handler waits for ever: what wakes us is a byte on a
+        # socket, written the moment that a signal comes.
+        wakeup, written = socket.socketpair()
+        written.setblocking(False)
+        signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGHUP, lambda _number, _frame: None)
+        while True:
+            if signal.SIGHUP in wakeup.recv(256):
+                self.reset()
+
+    def reset(self) -> None:
+        """Take the mutable options anew; nothing else is disturbed."""
+        problem = self._mutate()
+        if problem is None:
+            LOG.info("Configuration taken anew: mutable options are in force")
+            self.options_changed()
+        else:
+            LOG.error("Configuration not taken anew, the former stays: %s", problem)
+
+    def read_options(self) -> None:
+        """Read what is not read at each use.
+
+        :raises ConfigInvalid: if that can't be used: the former stays.
+        """
+
+    def options_changed(self) -> None:
+        """Do what new options make necessary."""
+
+    def _mutate(self) -> Exception | None:
+        try:
+            self._conf.mutate_config_files()
+            self.read_options()
+        except (cfg.Error, OSError, exception.ConfigInvalid) as error:
+            return error
+        return None
