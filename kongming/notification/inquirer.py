@@ -22,12 +22,12 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 import logging
-import random
 import threading
 import time
 
 from kongming import exception
 from kongming.backoff import Backoff
+from kongming.due import Due, anywhere
 from kongming.notification.inquiries import ALL, Inquiries, Inquiry
 from kongming.notification.wanted import Wanted
 from kongming.nova.client import Nova
@@ -73,8 +73,8 @@ class Inquirer:
         self._inquiries = inquiries
         self._wanted = wanted
         self._held = held
-        self._changes = _Due(interval)
-        self._all = _Due(full_interval)
+        self._changes = Due(interval)
+        self._all = Due(full_interval)
         self._start_spread = start_spread
         self._backoff = Backoff(_RETRY_MAX_S)
         self._changed = threading.Event()
@@ -151,7 +151,7 @@ class Inquirer:
                 outage.reason,
                 outage,
             )
-        return max(self._backoff.next() * _anywhere(0.5, 1.0), outage.retry_after)
+        return max(self._backoff.next() * anywhere(0.5, 1.0), outage.retry_after)
 
     def _answered(self) -> None:
         self._backoff.reset()
@@ -229,36 +229,3 @@ class Inquirer:
         here = server is not None and server.host == self._host
         metadata = server.metadata if server is not None and here else None
         self._wanted.learn(instance_uuid, metadata, f"Nova's API ({why})", began)
-
-
-class _Due:
-    """When the next look comes: on each host, and each time, at another moment.
-
-    :param interval: gives the seconds between two looks; 0 means never.
-    """
-
-    def __init__(self, interval: Callable[[], float]) -> None:
-        self._interval = interval
-        self._first: float | None = None
-        self._last = time.monotonic()
-        self._factor = 1.0
-
-    def come_within(self, seconds: float) -> None:
-        """Have the first look come soon, whatever the interval."""
-        self._first = time.monotonic() + _anywhere(0.0, seconds)
-
-    def has_come(self) -> bool:
-        if self._first is not None:
-            return time.monotonic() >= self._first
-        interval = self._interval()
-        return bool(interval) and time.monotonic() >= self._last + interval * self._factor
-
-    def begin_anew(self) -> None:
-        self._first = None
-        self._last = time.monotonic()
-        self._factor = _anywhere(0.8, 1.2)
-
-
-def _anywhere(low: float, high: float) -> float:
-    """Give a number of this range: so that a thousand hosts do not ask at once."""
-    return random.uniform(low, high)  # noqa: S311

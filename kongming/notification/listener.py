@@ -29,8 +29,8 @@ from oslo_messaging.notify import listener
 
 from kongming import exception
 from kongming.backoff import Backoff
+from kongming.bus.subscription import Subscription
 from kongming.conf.notification_handler import topics
-from kongming.notification.driver_log import DriverLog
 
 LOG = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ _RETRY_MAX = 30.0
 
 
 class Listener:
-    """A subscription that comes about as soon as the broker is there.
+    """A subscription to Nova's notifications.
 
     :param handle: called with each message, one at a time, in their order.
     :param on_malformed: called with the reason for each undecodable message.
@@ -60,18 +60,18 @@ class Listener:
             oslo_messaging.Target(exchange=options.exchange, topic=topic) for topic in topics(conf)
         ]
         self._pool = options.pool or None
-        self._on_listening = on_listening
-        self._stopping = threading.Event()
-        self._dispatcher = _Dispatcher(handle, on_malformed, self._stopping)
-        self._driver_log = DriverLog(on_malformed)
-        self._server: Any = None
-        self._thread = threading.Thread(target=self._listen, name="listener", daemon=True)
+        self._subscription = Subscription(
+            "listener",
+            self._subscribe,
+            on_undecodable=on_malformed,
+            on_listening=on_listening,
+        )
+        self._dispatcher = _Dispatcher(handle, on_malformed, self._subscription.stopping)
 
     @property
     def connected(self) -> bool:
         """Tell whether the broker lets us listen, as far as is known."""
-        subscribed = self._server is not None and not self._stopping.is_set()
-        return subscribed and not self._driver_log.away
+        return self._subscription.connected
 
     @property
     def held_up(self) -> bool:
@@ -80,8 +80,7 @@ class Listener:
 
     def start(self) -> None:
         """Subscribe, in a thread of its own; returns at once."""
-        self._driver_log.install()
-        self._thread.start()
+        self._subscription.start()
 
     def stop(self, timeout: float) -> None:
         """Take no more messages and finish the one at hand.
@@ -89,43 +88,15 @@ class Listener:
         A broker that is away is not waited for longer than ``timeout``
         seconds: what it was not told it has kept.
         """
-        self._stopping.set()
-        stopper = threading.Thread(target=self._stop, name="listener-stop", daemon=True)
-        stopper.start()
-        stopper.join(timeout)
-        self._driver_log.remove()
+        self._subscription.stop(timeout)
 
-    def _listen(self) -> None:
-        backoff = Backoff(_RETRY_MAX)
-        while not self._stopping.is_set():
-            error = self._subscribe()
-            if error is None:
-                self._driver_log.connected()
-                self._on_listening()
-                return
-            if backoff.first:
-                LOG.error(
-                    "RabbitMQ does not let us listen: %s%s; trying again", error, _hint(error)
-                )
-            self._stopping.wait(backoff.next())
-
-    def _subscribe(self) -> Exception | None:
+    def _subscribe(self) -> Any:
         server = listener.NotificationServer(
             self._transport, self._targets, self._dispatcher, allow_requeue=True, pool=self._pool
         )
-        try:
-            # One thread: order is kept only so.
-            server.start(override_pool_size=1)
-        except Exception as error:  # noqa: BLE001
-            # The driver lets through whatever the AMQP library raises.
-            return error
-        self._server = server
-        return None
-
-    def _stop(self) -> None:
-        if self._server is not None:
-            self._server.stop()
-            self._server.wait()
+        # One thread: order is kept only so.
+        server.start(override_pool_size=1)
+        return server
 
 
 class _Dispatcher(dispatcher.DispatcherBase):  # type: ignore[misc]
@@ -166,14 +137,3 @@ class _Dispatcher(dispatcher.DispatcherBase):  # type: ignore[misc]
             LOG.exception("A fault of Kongming")
             self._on_malformed(f"it led to a {type(error).__name__} in Kongming")
         return None
-
-
-def _hint(error: Exception) -> str:
-    if "PRECONDITION_FAILED" in str(error):
-        return (
-            " ([oslo_messaging_rabbit] amqp_durable_queues and rabbit_quorum_queue must be as in "
-            "nova.conf; a queue that was declared otherwise must be deleted first)"
-        )
-    if "ACCESS_REFUSED" in str(error):
-        return " (check user, password and vhost in transport_url, and the user's permissions)"
-    return ""

@@ -17,7 +17,7 @@ import logging
 from oslo_messaging._drivers import amqpdriver, impl_rabbit
 import pytest
 
-from kongming.notification import driver_log
+from kongming.bus import driver_log
 
 DRIVER = logging.getLogger(driver_log.DRIVER)
 AWAY = "[%(id)s] AMQP server on %(host)s is unreachable: %(err)s. Trying again in 1 seconds."
