@@ -18,6 +18,7 @@ One file for each option group; there is no global configuration.
 from oslo_config import cfg
 
 from kongming.conf import (
+    conductor,
     default,
     executor,
     guard,
@@ -28,7 +29,27 @@ from kongming.conf import (
     status,
 )
 
-_GROUPS = (default, notification_handler, libvirt, executor, guard, metrics, nova, status)
+_GROUPS = (
+    default,
+    notification_handler,
+    libvirt,
+    executor,
+    conductor,
+    guard,
+    metrics,
+    nova,
+    status,
+)
+    default,
+    notification_handler,
+    libvirt,
+    executor,
+    guard,
+    metrics,
+    nova,
+    status,
+    conductor,
+)
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:

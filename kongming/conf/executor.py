@@ -44,6 +44,16 @@ OPTS = [
         "milliseconds of CPU time for each such guest. 0 means no such checks.",
     ),
     cfg.IntOpt(
+        "pull_interval",
+        default=60,
+        min=1,
+        mutable=True,
+        help="Seconds between two times that kongming-executor asks a conductor what is wanted "
+        "for all guests of this host, and tells it what it sees. What changes is told and heard "
+        "at once: this is for what got lost. Each is one message and one answer. A host that was "
+        "not heard of for three times as long counts as silent.",
+    ),
+    cfg.IntOpt(
         "history_days",
         default=90,
         min=0,

@@ -24,10 +24,11 @@ import logging
 from pathlib import Path
 import threading
 import time
+from typing import Any
 
 from kongming import exception
 from kongming.allocation import Allocation
-from kongming.executor import dry_run, lock
+from kongming.executor import dry_run, lock, view
 from kongming.executor.claims import Claims
 from kongming.executor.placer import Placer
 from kongming.executor.reconciler import Reconciler, Result, log_refusal
@@ -181,6 +182,13 @@ class Executor:
         :raises HypervisorUnavailable: if libvirt does not answer.
         """
         return [guest.instance_uuid for guest in self._hypervisor.occupants() if guest.nova]
+
+    def look_around(self, rules: Rules) -> dict[str, Any]:
+        """Give what the host looks like, as JSON; see :mod:`kongming.executor.view`.
+
+        :raises HypervisorUnavailable: if libvirt does not answer.
+        """
+        return self._hypervisor.look(partial(view.look, rules=rules))
 
     def plan(self, instance_uuid: str, allocation: Allocation) -> dry_run.DryRun:
         """Say what would be done to a guest, and do nothing.

@@ -61,10 +61,14 @@ class HostService(Service):
             retry_max=lambda: float(conf.executor.retry_interval_max),
             check_interval=lambda: float(conf.executor.check_interval),
             history_days=lambda: int(conf.executor.history_days),
-            on_connect=lambda: self._readiness.reached(_CONNECTED),
+            on_connect=self.connected,
             on_pass=on_pass,
             on_stranger=on_stranger,
         )
+
+    def connected(self) -> None:
+        """Note that libvirt has begun to answer; may not block."""
+        self._readiness.reached(_CONNECTED)
 
     def read_options(self) -> None:
         """Read the operator's rules.

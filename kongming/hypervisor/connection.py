@@ -20,9 +20,10 @@ from __future__ import annotations
 from collections.abc import Callable
 import functools
 import logging
+from pathlib import Path
 import re
 import threading
-from typing import Any
+from typing import Any, TypeVar
 
 import libvirt
 
@@ -36,6 +37,8 @@ from kongming.hypervisor.own_changes import OwnChanges
 from kongming.hypervisor.process import Processes, QemuProcess
 
 LOG = logging.getLogger(__name__)
+
+_Found = TypeVar("_Found")
 
 _RECONNECT_MAX = 30.0
 
@@ -135,6 +138,20 @@ class Connection:
         connection = self._connected()
         try:
             return self._occupancy.read(connection, self.online_cpus())
+        except libvirt.libvirtError as error:
+            raise self._translated(connection, error) from error
+
+    def look(self, ask: Callable[[Any, Path | None], _Found]) -> _Found:
+        """Ask libvirt something else.
+
+        :param ask: called with libvirt's connection, and the kernel's folder of
+            the CPUs if that is of the same host.
+        :raises HypervisorUnavailable: if libvirt does not answer.
+        :raises Failed: if it gives an error.
+        """
+        connection = self._connected()
+        try:
+            return ask(connection, host.SYSTEM / "cpu" if self._here else None)
         except libvirt.libvirtError as error:
             raise self._translated(connection, error) from error
 

@@ -23,7 +23,8 @@ from kongming import exception
 
 _HOST = "OS-EXT-SRV-ATTR:host"
 # Such a server has no domain on any host, whatever host it is told of.
-_NOWHERE = frozenset({"DELETED", "SOFT_DELETED", "SHELVED_OFFLOADED"})
+_DELETED = "DELETED"
+_NOWHERE = frozenset({_DELETED, "SOFT_DELETED", "SHELVED_OFFLOADED"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,15 @@ class Server:
 
     :ivar host: the compute host that it is on; None if it is on none.
     :ivar metadata: its whole metadata, not yet looked at.
+    :ivar project_id: whose it is; None if Nova does not tell.
+    :ivar deleted: whether it is gone for good.
     """
 
     instance_uuid: str
     host: str | None
     metadata: Mapping[str, Any]
+    project_id: str | None = None
+    deleted: bool = False
 
 
 def read(row: object) -> Server:
@@ -64,4 +69,11 @@ def read(row: object) -> Server:
     host = row[_HOST]
     if status in _NOWHERE or not isinstance(host, str):
         host = None
-    return Server(instance_uuid, host, metadata)
+    project = row.get("tenant_id")
+    return Server(
+        instance_uuid,
+        host,
+        metadata,
+        project if isinstance(project, str) else None,
+        status == _DELETED,
+    )

@@ -18,21 +18,34 @@ from collections.abc import Callable, Mapping, Sequence
 import logging
 from typing import Any
 
+from oslo_config import cfg
+
 from kongming import exception
 from kongming.allocation import Allocation
-from kongming.rpc.calls import CONDUCTOR, EXECUTOR, Caller
+from kongming.rpc.calls import CONDUCTOR, EXECUTOR, Caller, get_transport
 
 LOG = logging.getLogger(__name__)
 
 
+# So much longer a conductor may take than the host that it asks.
+_MARGIN_S = 10.0
+
+
 class ConductorClient:
-    """Any one of the conductors.
+    """Any one of the conductors."""
 
-    :param timeout: gives the seconds to wait for an answer.
-    """
+    def __init__(self, conf: cfg.ConfigOpts, transport: Any = None) -> None:
+        """Use the bus of ``[DEFAULT] transport_url``; nothing is sent yet.
 
-    def __init__(self, transport: Any, timeout: Callable[[], float]) -> None:
-        self._caller = Caller(transport, CONDUCTOR, exception.ConductorSilent, timeout)
+        :param transport: one that is there already.
+        :raises ConfigInvalid: if that can't be used.
+        """
+        self._caller = Caller(
+            get_transport(conf) if transport is None else transport,
+            CONDUCTOR,
+            exception.ConductorSilent,
+            lambda: float(conf.conductor.host_timeout) + _MARGIN_S,
+        )
 
     def changed(self, instance_uuids: Sequence[str]) -> None:
         """Say that something else is wanted now; a hint, which may get lost."""

@@ -1,0 +1,237 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Taking care that what is wanted gets to where the instances are.
+
+At once, for what was changed just now; and for the rest one of the conductors
+looks into Nova and the database now and then, which the lease says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+import logging
+import threading
+import time
+
+from kongming import exception
+from kongming.backoff import Backoff
+from kongming.conductor.pusher import Pusher
+from kongming.conductor.whereabouts import Whereabouts
+from kongming.db.allocations import Allocations
+from kongming.db.hosts import Leases
+from kongming.db.values import Report
+from kongming.due import Due, anywhere
+
+LOG = logging.getLogger(__name__)
+
+_LEASE = "nova"
+_LEASE_S = 30.0
+_TICK_S = 1.0
+_RENEW_S = 10.0
+# How often those are looked for that were on no host.
+_LOST_S = 20.0
+_LOST_MAX = 5_000
+_RETRY_MAX_S = 60.0
+
+
+class Care:
+    """Brings what is wanted to the hosts.
+
+    :param holder: the name of this conductor, among the others.
+    :param whereabouts: asks Nova; None if the executors say what runs where.
+    :ivar since: since when Nova does not answer, by the wall clock; None if it does.
+    """
+
+    def __init__(
+        self,
+        holder: str,
+        allocations: Allocations,
+        leases: Leases,
+        pusher: Pusher,
+        whereabouts: Whereabouts | None,
+        *,
+        interval: Callable[[], float],
+        full_interval: Callable[[], float],
+    ) -> None:
+        self._holder = holder
+        self._allocations = allocations
+        self._leases = leases
+        self._pusher = pusher
+        self._whereabouts = whereabouts
+        self._changes = Due(interval)
+        self._all = Due(full_interval)
+        self._lost = Due(lambda: _LOST_S)
+        self._renewal = Due(lambda: _RENEW_S)
+        self._mine = False
+        self._lock = threading.Lock()
+        self._unsure: set[str] = set()
+        self._backoff = Backoff(_RETRY_MAX_S)
+        self._stopping = threading.Event()
+        self.since: float | None = None
+        self._thread = threading.Thread(target=self._run, name="care", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._renewal.come_within(0.0)
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """End; another conductor goes on."""
+        self._stopping.set()
+        self._thread.join(timeout)
+
+    def take(self, instance_uuids: Sequence[str]) -> None:
+        """See that what is wanted for some instances gets to their hosts."""
+        problem = self._try_to(lambda: self._deliver(instance_uuids))
+        if problem is not None:
+            # Who is on a host that is known of asks by itself.
+            self.ask_nova(instance_uuids)
+
+    def host_of(self, instance_uuid: str) -> str | None:
+        """Say on which host an instance is.
+
+        :raises NovaUnavailable: if only Nova could tell.
+        :raises DatabaseUnavailable: if it can't be read.
+        """
+        if self._whereabouts is not None:
+            return self._whereabouts.host_of(instance_uuid)
+        entry = self._allocations.get(instance_uuid)
+        if entry is not None and entry.reporter:
+            return entry.reporter
+        return self._pusher.seen_on(instance_uuid)
+
+    def ask_nova(self, instance_uuids: Collection[str]) -> None:
+        """Have Nova asked about some instances soon."""
+        with self._lock:
+            self._unsure.update(instance_uuids)
+
+    def _deliver(self, instance_uuids: Sequence[str]) -> None:
+        """Tell those hosts that are known, then ask Nova for the others."""
+        nowhere = self._pusher.push(instance_uuids)
+        if self._whereabouts is not None:
+            whose = set(self._allocations.unlocated()) & set(instance_uuids)
+            moved = self._whereabouts.locate({*nowhere, *whose}) if nowhere or whose else []
+            nowhere = self._pusher.push(moved) + [uuid for uuid in nowhere if uuid not in moved]
+        self._say_absent(nowhere)
+
+    def _say_absent(self, instance_uuids: Sequence[str]) -> None:
+        """Nobody else will say of these that they are nowhere."""
+        now = time.time()
+        entries = self._allocations.wanted(instance_uuids) if instance_uuids else {}
+        absent = [
+            Report(
+                instance_uuid=entry.instance_uuid,
+                generation=entry.generation,
+                status="absent",
+                reason=exception.GuestAbsent.reason,
+                message="the instance is on no host yet; it is placed the moment it starts",
+                source="api",
+                drift="",
+                drift_at=None,
+                changed_at=now,
+            )
+            for entry in entries.values()
+            if entry.allocation is not None and entry.status == "pending"
+        ]
+        if absent:
+            self._allocations.report("", absent, now)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_TICK_S):
+            if (pause := self._step()) is not None:
+                self._stopping.wait(pause)
+
+    def _step(self) -> float | None:
+        """Do what is due; give the seconds to wait if something is away."""
+        problem = self._try_to(self._look)
+        if problem is None:
+            self._backoff.reset()
+            return None
+        return max(self._backoff.next() * anywhere(0.5, 1.0), problem)
+
+    def _try_to(self, work: Callable[[], None]) -> float | None:
+        """Do some work; give for how many seconds at least it is to be left if it fails."""
+        try:
+            work()
+        except exception.NovaUnavailable as error:
+            outage = error
+        except exception.DatabaseUnavailable as error:
+            LOG.debug("%s", error)
+            return 0.0
+        except Exception as error:
+            LOG.exception("Looking after the allocations: %s; it will be tried again", error)  # noqa: TRY401
+            return 0.0
+        else:
+            return None
+        if self.since is None:
+            self.since = time.time()
+            LOG.warning(
+                "Nova can't be asked (%s): %s; all stays as it is until it answers",
+                outage.reason,
+                outage,
+            )
+        return outage.retry_after
+
+    def _look(self) -> None:
+        self._look_at_unsure()
+        if self._renewal.has_come():
+            mine = self._leases.take(_LEASE, self._holder, _LEASE_S, time.time())
+            if mine and not self._mine:
+                # What was looked at before, and when, only the other one knew.
+                self._all.come_within(0.0)
+            self._mine = mine
+            self._renewal.begin_anew()
+        if not self._mine:
+            return
+        if self._whereabouts is not None:
+            self._look_into_nova(self._whereabouts)
+        if self._lost.has_come():
+            self._lost.begin_anew()
+            lost = self._allocations.nowhere(_LOST_MAX)
+            if lost:
+                self._deliver(lost)
+
+    def _look_at_unsure(self) -> None:
+        with self._lock:
+            unsure, self._unsure = self._unsure, set()
+        if not unsure:
+            return
+        try:
+            self._deliver_anew(unsure)
+        except (exception.NovaUnavailable, exception.DatabaseUnavailable):
+            self.ask_nova(unsure)
+            raise
+
+    def _deliver_anew(self, instance_uuids: set[str]) -> None:
+        if self._whereabouts is not None:
+            self._whereabouts.locate(instance_uuids)
+            self._nova_answered()
+        self._deliver(sorted(instance_uuids))
+
+    def _look_into_nova(self, whereabouts: Whereabouts) -> None:
+        if self._all.has_come():
+            moved = whereabouts.look_at_all()
+            self._all.begin_anew()
+        elif self._changes.has_come():
+            moved = whereabouts.look_at_changes()
+        else:
+            return
+        self._changes.begin_anew()
+        self._nova_answered()
+        if moved:
+            self._pusher.push(moved)
+
+    def _nova_answered(self) -> None:
+        if self.since is not None:
+            LOG.info("Nova answers again, after %d s", time.time() - self.since)
+            self.since = None

@@ -1,0 +1,105 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The service of trigger 3 on a controller: calls, the database, and Nova."""
+
+from __future__ import annotations
+
+from functools import partial
+import logging
+import uuid
+
+from oslo_config import cfg
+
+from kongming.conductor.care import Care
+from kongming.conductor.endpoint import Endpoint
+from kongming.conductor.pusher import Pusher
+from kongming.conductor.whereabouts import Whereabouts
+from kongming.conf import nova as conf_nova
+from kongming.db.allocations import Allocations
+from kongming.db.database import Database
+from kongming.db.hosts import Hosts, Leases
+from kongming.rpc.calls import CONDUCTOR, get_transport, subscription
+from kongming.rpc.client import ExecutorClient
+from kongming.service import Service
+
+LOG = logging.getLogger(__name__)
+
+_STOP_CALLS_S = 5.0
+_STOP_CARE_S = 2.0
+
+_LISTENING = "listening to API and executors"
+
+
+class ConductorService(Service):
+    """Knows what is wanted everywhere; any number of them may run."""
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        """Build all parts.
+
+        :raises DatabaseUnavailable: if its schema is another.
+        :raises ConfigInvalid: if options can't be used.
+        """
+        super().__init__(conf, _LISTENING)
+        database = Database(conf)
+        database.check_schema()
+        transport = get_transport(conf)
+        allocations, hosts = Allocations(database), Hosts(database)
+        executors = ExecutorClient(transport, lambda: float(conf.conductor.host_timeout))
+        self._whereabouts = self._open_whereabouts(allocations)
+        self._care = Care(
+            # Two may run on one controller.
+            f"{conf.host}/{uuid.uuid4()}",
+            allocations,
+            Leases(database),
+            Pusher(allocations, hosts, executors),
+            self._whereabouts,
+            interval=lambda: float(conf.conductor.poll_interval),
+            full_interval=lambda: float(conf.conductor.poll_full_interval),
+        )
+        endpoint = Endpoint(
+            allocations, hosts, executors, self._care, nova=self._whereabouts is not None
+        )
+        self._calls = subscription(
+            transport,
+            CONDUCTOR,
+            conf.host,
+            [endpoint],
+            partial(self._readiness.reached, _LISTENING),
+        )
+
+    def start(self) -> None:
+        """Begin; returns at once, whether all others are there or not."""
+        LOG.info(
+            "Starting on %s; Nova's API %s",
+            self._conf.host,
+            "is not asked: executors say what runs where, and no project is known"
+            if self._whereabouts is None
+            else "is asked",
+        )
+        self._calls.start()
+        self._care.start()
+
+    def stop(self) -> None:
+        """End: take no more calls, finish what has begun."""
+        LOG.info("Ending")
+        self._calls.stop(_STOP_CALLS_S)
+        self._care.stop(_STOP_CARE_S)
+        LOG.info("Ended")
+
+    def _open_whereabouts(self, allocations: Allocations) -> Whereabouts | None:
+        if not conf_nova.is_configured(self._conf):
+            return None
+        # Imported here: who does not ask Nova does not pay for it.
+        from kongming.nova.client import Nova
+
+        return Whereabouts(Nova(self._conf), allocations)

@@ -1,0 +1,123 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The service of trigger 3 on a compute host: calls, link and executor in one process."""
+
+from __future__ import annotations
+
+from functools import partial
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from oslo_config import cfg
+
+from kongming import exception, version
+from kongming.executor import view
+from kongming.executor.service import HostService
+from kongming.rpc.calls import EXECUTOR, get_transport, subscription
+from kongming.rpc.client import ConductorClient
+from kongming.standalone.endpoint import Endpoint
+from kongming.standalone.link import Link
+from kongming.standalone.wanted import Wanted
+
+if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
+LOG = logging.getLogger(__name__)
+
+# Together below the 10 s in which the service ends.
+_STOP_CALLS_S = 4.0
+_STOP_LINK_S = 2.0
+_STOP_EXECUTOR_S = 3.0
+
+_LISTENING = "listening to the conductors"
+
+
+class ExecutorService(HostService):
+    """Places this host's guests as Kongming's API was asked to."""
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        """Build all parts.
+
+        :raises StoreUnavailable: if the state path can't be used.
+        :raises ConfigInvalid: if options can't be used.
+        """
+        super().__init__(conf, _LISTENING, on_pass=self._passed, on_stranger=self._met)
+        transport = get_transport(conf)
+        self._wanted = Wanted(self._executor)
+        self._link = Link(
+            conf.host,
+            {"version": version.release(), "started_at": time.time()},
+            ConductorClient(conf, transport),
+            self._wanted,
+            interval=lambda: float(conf.executor.pull_interval),
+            guests=self._executor.guests,
+            view=self._view,
+        )
+        endpoint = Endpoint(conf.host, self._executor, self._wanted, self._link.ask_soon)
+        self._calls = subscription(
+            transport,
+            EXECUTOR,
+            conf.host,
+            [endpoint],
+            partial(self._readiness.reached, _LISTENING),
+        )
+        self._metrics = self.open_metrics(self._collectors)
+
+    def start(self) -> None:
+        """Begin; returns at once, whether all others are there or not."""
+        LOG.info("Starting for host %s: placing what Kongming's API is asked for", self._conf.host)
+        self._executor.start()
+        self._calls.start()
+        self._link.start()
+        if self._metrics is not None:
+            self._metrics.start()
+
+    def stop(self) -> None:
+        """End: take no more calls, finish what has begun, lose nothing."""
+        LOG.info("Ending")
+        if self._metrics is not None:
+            self._metrics.stop()
+        self._calls.stop(_STOP_CALLS_S)
+        self._link.stop(_STOP_LINK_S)
+        self._executor.stop(_STOP_EXECUTOR_S)
+        LOG.info("Ended")
+
+    def connected(self) -> None:
+        """Ask what is wanted for the guests that libvirt tells of now."""
+        super().connected()
+        self._link.ask_soon()
+
+    def options_changed(self) -> None:
+        """Look at all guests, and show the rules."""
+        super().options_changed()
+        self._link.ask_soon()
+
+    def _passed(self, instance_uuid: str) -> None:
+        self._link.note(instance_uuid)
+
+    def _met(self, instance_uuid: str) -> None:
+        self._link.meet(instance_uuid)
+
+    def _view(self) -> tuple[dict[str, Any], str] | None:
+        try:
+            seen = self._executor.look_around(self.rules)
+        except (exception.HypervisorUnavailable, exception.Failed) as error:
+            LOG.debug("What the host looks like is not known now: %s", error)
+            return None
+        return seen, view.digest(seen)
+
+    def _collectors(self) -> list[Collector]:
+        from kongming.metrics.standalone import LinkCollector
+
+        return [LinkCollector(self._link, self._calls)]
