@@ -33,7 +33,7 @@ import libvirt
 from oslo_log import log
 
 from kongming import metadata
-from kongming.cmd import notification_handler
+from kongming.cmd import launch
 from kongming.cpuset import CpuSet
 from kongming.executor.record import Record
 from kongming.executor.store import Store
@@ -78,7 +78,7 @@ def embedded(root: Path) -> Iterator[Cloud]:
         f"[libvirt]\nconnection_uri = {uri}\n"
         "[oslo_messaging_notifications]\ndriver = messagingv2\ntransport_url = fake://\n"
     )
-    conf = notification_handler.configure(["--config-file", str(config)])
+    conf = launch.configure(["--config-file", str(config)])
     log.setup(conf, "kongming")
     service = NotificationHandlerService(conf)
     service.start()

@@ -18,6 +18,7 @@ One file for each option group; there is no global configuration.
 from oslo_config import cfg
 
 from kongming.conf import (
+    api,
     conductor,
     default,
     executor,
@@ -35,20 +36,11 @@ _GROUPS = (
     libvirt,
     executor,
     conductor,
+    api,
     guard,
     metrics,
     nova,
     status,
-)
-    default,
-    notification_handler,
-    libvirt,
-    executor,
-    guard,
-    metrics,
-    nova,
-    status,
-    conductor,
 )
 
 
