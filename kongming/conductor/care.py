@@ -28,7 +28,7 @@ from kongming.backoff import Backoff
 from kongming.conductor.pusher import Pusher
 from kongming.conductor.whereabouts import Whereabouts
 from kongming.db.allocations import Allocations
-from kongming.db.hosts import Leases
+from kongming.db.leases import Leases
 from kongming.db.values import Report
 from kongming.due import Due, anywhere
 

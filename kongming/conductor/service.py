@@ -27,7 +27,8 @@ from kongming.conductor.whereabouts import Whereabouts
 from kongming.conf import nova as conf_nova
 from kongming.db.allocations import Allocations
 from kongming.db.database import Database
-from kongming.db.hosts import Hosts, Leases
+from kongming.db.hosts import Hosts
+from kongming.db.leases import Leases
 from kongming.rpc.calls import CONDUCTOR, get_transport, subscription
 from kongming.rpc.client import ExecutorClient
 from kongming.service import Service
