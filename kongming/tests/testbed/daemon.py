@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The installed kongming-notification-handler, as a process of its own.
+"""The installed services, each as a process of its own.
 
-It is started as a service manager would: it is told where to say READY.
+They are started as a service manager would: they are told where to say READY.
 """
 
 from __future__ import annotations
@@ -28,43 +28,35 @@ from kongming.executor.record import Record
 from kongming.executor.store import FILE_NAME, Store
 from kongming.tests.testbed.process import Process, Service, wait_until
 
-NAME = "kongming-notification-handler"
+HANDLER = "kongming-notification-handler"
+EXECUTOR = "kongming-executor"
+CONDUCTOR = "kongming-conductor"
 
 
-class Daemon(Service):
-    """One service; its configuration, state and log are in ``root``.
+class ServiceProcess(Service):
+    """One service; its configuration and log are in ``root``.
 
-    :param options: what kongming.conf holds besides, as the text of it.
+    :param program: the name of its command.
+    :param configuration: what kongming.conf holds, as the text of it.
     """
 
     def __init__(
         self,
         root: Path,
-        *,
-        transport_url: str,
-        connection_uri: str,
-        host: str,
-        options: str = "",
+        program: str,
+        configuration: str,
         env: Mapping[str, str] | None = None,
     ) -> None:
         root.mkdir(parents=True, exist_ok=True)
-        self.host = host
-        self.state_path = root / "state"
-        self._store: Store | None = None
         self.conf = root / "kongming.conf"
-        self.conf.write_text(
-            f"[DEFAULT]\nhost = {host}\nstate_path = {self.state_path}\n"
-            f"[libvirt]\nconnection_uri = {connection_uri}\n"
-            "[oslo_messaging_notifications]\ndriver = messagingv2\n"
-            f"transport_url = {transport_url}\n{options}"
-        )
+        self.conf.write_text(configuration)
         # The abstract namespace has no length limit worth speaking of.
         self._address = f"kongming-{os.getpid()}-{id(self)}"
         self._notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notified.bind(f"\0{self._address}")
         self._notified.setblocking(False)
         self.process = Process(
-            [str(Path(sys.executable).parent / NAME), "--config-file", str(self.conf)],
+            [str(Path(sys.executable).parent / program), "--config-file", str(self.conf)],
             root / "log",
             {**os.environ, "NOTIFY_SOCKET": f"@{self._address}", **(env or {})},
         )
@@ -110,16 +102,40 @@ class Daemon(Service):
         """Wait until it has logged a text so many times."""
         wait_until(lambda: self.log().count(text) >= times, timeout, f"{text!r} in the log")
 
+    def _end(self) -> None:
+        self.stop()
+        self._notified.close()
+
+
+class HostProcess(ServiceProcess):
+    """A service of a compute host, which keeps its state in ``root``, too."""
+
+    def __init__(
+        self,
+        root: Path,
+        program: str,
+        *,
+        connection_uri: str,
+        host: str,
+        options: str,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.host = host
+        self.state_path = root / "state"
+        self._store: Store | None = None
+        super().__init__(
+            root,
+            program,
+            f"[DEFAULT]\nhost = {host}\nstate_path = {self.state_path}\n"
+            f"[libvirt]\nconnection_uri = {connection_uri}\n{options}",
+            env,
+        )
+
     def forget_store(self) -> None:
         """Open the store anew at the next look: it was moved away."""
         if self._store is not None:
             self._store.close()
             self._store = None
-
-    def _end(self) -> None:
-        self.stop()
-        self._notified.close()
-        self.forget_store()
 
     def record(self, instance_uuid: str) -> Record | None:
         """Read what it keeps of an instance."""
@@ -128,3 +144,55 @@ class Daemon(Service):
                 return None
             self._store = Store(self.state_path, create=False)
         return self._store.get(instance_uuid)
+
+    def _end(self) -> None:
+        super()._end()
+        self.forget_store()
+
+
+class Daemon(HostProcess):
+    """One ``kongming-notification-handler``.
+
+    :param options: what kongming.conf holds besides, as the text of it.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        transport_url: str,
+        connection_uri: str,
+        host: str,
+        options: str = "",
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(
+            root,
+            HANDLER,
+            connection_uri=connection_uri,
+            host=host,
+            options="[oslo_messaging_notifications]\ndriver = messagingv2\n"
+            f"transport_url = {transport_url}\n{options}",
+            env=env,
+        )
+
+
+class ExecutorDaemon(HostProcess):
+    """One ``kongming-executor``."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        transport_url: str,
+        connection_uri: str,
+        host: str,
+        options: str = "",
+    ) -> None:
+        super().__init__(
+            root,
+            EXECUTOR,
+            connection_uri=connection_uri,
+            host=host,
+            options=f"[DEFAULT]\ntransport_url = {transport_url}\n{options}",
+        )
