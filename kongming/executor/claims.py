@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 import threading
 
-from kongming.hypervisor.occupancy import Occupant
+from kongming.hypervisor.occupant import Occupant
 
 
 class Claims:

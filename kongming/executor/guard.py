@@ -25,7 +25,7 @@ from kongming.cpuset import CpuSet
 from kongming.executor.rules import Rules
 from kongming.hypervisor.definition import RESTRICTIVE, Definition
 from kongming.hypervisor.host import Host
-from kongming.hypervisor.occupancy import Occupant
+from kongming.hypervisor.occupant import Occupant
 from kongming.target import CPU_ASPECTS, Target, Value
 
 #: What the kernel takes as weight: version of the control groups → range.

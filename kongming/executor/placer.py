@@ -33,7 +33,7 @@ from kongming.executor.claims import Claims
 from kongming.executor.rules import Overlap, Rules
 from kongming.hypervisor.definition import Definition
 from kongming.hypervisor.guest import Guest
-from kongming.hypervisor.occupancy import Occupant
+from kongming.hypervisor.occupant import Occupant
 from kongming.target import Aspect, Target, Value
 
 LOG = logging.getLogger(__name__)

@@ -17,6 +17,7 @@ What is reserved for others in nova.conf is read from there, not copied out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 import enum
 from typing import Any
@@ -68,6 +69,18 @@ class Rules:
             "overlap": self.overlap.value,
         }
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Rules:
+        """Read what :meth:`to_json` gives."""
+        return cls(
+            allowed_cpus=_optional(value["allowed_cpus"]),
+            reserved_cpus=_optional(value["reserved_cpus"] or None) or _NONE,
+            dedicated_cpus=_optional(value["dedicated_cpus"] or None) or _NONE,
+            allowed_nodes=_optional(value["allowed_nodes"]),
+            allowed_projects=frozenset(value["allowed_projects"]),
+            overlap=Overlap(value["overlap"]),
+        )
+
 
 def read_rules(conf: cfg.ConfigOpts) -> Rules:
     """Read ``[guard]`` and the nova.conf that it names.
@@ -78,6 +91,10 @@ def read_rules(conf: cfg.ConfigOpts) -> Rules:
         return _rules(conf.guard)
     except (cfg.Error, ValueError) as error:
         raise exception.ConfigInvalid(f"[guard]: {nova_config.problem(error)}") from error
+
+
+def _optional(text: str | None) -> CpuSet | None:
+    return None if text is None else CpuSet.parse(text)
 
 
 def _rules(guard: Any) -> Rules:

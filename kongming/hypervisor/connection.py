@@ -32,7 +32,8 @@ from kongming.backoff import Backoff
 from kongming.cpuset import CpuSet
 from kongming.hypervisor import host
 from kongming.hypervisor.guest import Guest, is_alive
-from kongming.hypervisor.occupancy import Occupancy, Occupant
+from kongming.hypervisor.occupancy import Occupancy
+from kongming.hypervisor.occupant import Occupant
 from kongming.hypervisor.own_changes import OwnChanges
 from kongming.hypervisor.process import Processes, QemuProcess
 

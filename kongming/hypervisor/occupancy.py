@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Who sits on the host: the running domains, Nova's and others', and their pins."""
+"""Who sits on the host: libvirt is asked, and what it said is remembered."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 import threading
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -24,49 +24,10 @@ import libvirt
 
 from kongming.cpuset import CpuSet
 from kongming.hypervisor.definition import BASELINE_URI
+from kongming.hypervisor.occupant import Occupant
 
 # Both 1.0 and 1.1 are in use; the element's presence is what counts.
 _NOVA = "{http://openstack.org/xmlns/libvirt/nova/"
-
-
-@dataclass(frozen=True, slots=True)
-class Occupant:
-    """A running domain, as far as others are concerned.
-
-    :ivar name: libvirt's name of the domain.
-    :ivar project_id: of its owner, if Nova made it.
-    :ivar pins: the host CPUs of each vCPU that is pinned; vCPUs that are not,
-        or that are pinned to all CPUs, are not in it.
-    :ivar cpuset: where vCPUs that are not pinned may run; None means anywhere.
-    :ivar memory_nodes: the NUMA nodes that its memory is bound to; None if
-        it is not bound.
-    :ivar touched: whether Kongming has changed it: it holds a baseline.
-    """
-
-    instance_uuid: str
-    name: str
-    project_id: str | None = None
-    nova: bool = True
-    pins: Mapping[int, CpuSet] = field(default_factory=dict)
-    cpuset: CpuSet | None = None
-    memory_nodes: CpuSet | None = None
-    touched: bool = False
-
-    @property
-    def floating(self) -> bool:
-        """Whether no vCPU is pinned."""
-        return not self.pins
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "instance_uuid": self.instance_uuid,
-            "name": self.name,
-            "project_id": self.project_id,
-            "nova": self.nova,
-            "pins": {str(vcpu): str(cpus) for vcpu, cpus in self.pins.items()},
-            "cpuset": None if self.cpuset is None else str(self.cpuset),
-            "memory_nodes": None if self.memory_nodes is None else str(self.memory_nodes),
-        }
 
 
 class Occupancy:

@@ -23,7 +23,7 @@ import string
 
 from kongming.cpuset import CpuSet
 from kongming.executor.rules import Rules
-from kongming.hypervisor.occupancy import Occupant
+from kongming.hypervisor.occupant import Occupant
 from kongming.hypervisor.topology import Cell, Cpu, Topology
 from kongming.manage import cores
 from kongming.manage.text import columns, cut, joined, memory, pad, spans, wrap
@@ -49,10 +49,16 @@ _FREE = "."
 
 
 def draw(
-    topology: Topology, occupants: Iterable[Occupant], rules: Rules, width: int = WIDTH
+    topology: Topology,
+    occupants: Iterable[Occupant],
+    rules: Rules,
+    width: int = WIDTH,
+    *,
+    violations: Sequence[str] = (),
 ) -> str:
     """Draw a host.
 
+    :param violations: what is wrong with it, in words.
     :param width: of the longest line, in columns; at least :data:`WIDTH_MIN`.
     """
     if width < WIDTH_MIN:
@@ -74,6 +80,7 @@ def draw(
         _pinned(labelled, width),
         _shared(topology, sitting, width),
         _floating(floating, width),
+        _wrong(violations, width),
     ]
     return "\n\n".join("\n".join(section) for section in sections if section)
 
@@ -270,6 +277,17 @@ def _floating(guests: Sequence[Occupant], width: int) -> list[str]:
     for guest in guests:
         where = [] if guest.cpuset is None else _at_commas(f"on {guest.cpuset}")
         lines += _guest(_head("", guest, names), [*where, *_remarks(guest)], width, 0)
+    return lines
+
+
+def _wrong(violations: Sequence[str], width: int) -> list[str]:
+    if not violations:
+        return []
+    lines = ["Violations"]
+    for violation in violations:
+        words = joined(cut(violation, len(violation) * 2).split(" "), " ")
+        pieces = [piece for word in words for piece in _at_commas(word)]
+        lines += wrap(pieces, width, _INDENT, _INDENT * 2)
     return lines
 
 

@@ -16,7 +16,7 @@ from collections.abc import Collection
 from uuid import UUID
 
 from kongming.cpuset import CpuSet
-from kongming.hypervisor.occupancy import Occupant
+from kongming.hypervisor.occupant import Occupant
 from kongming.hypervisor.topology import Cache, Cell, Cpu, Topology
 
 GIB = 1 << 20

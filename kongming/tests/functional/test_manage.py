@@ -22,7 +22,7 @@ import uuid
 import libvirt
 import pytest
 
-from kongming.hypervisor import occupancy, topology
+from kongming.hypervisor import capabilities, occupancy
 
 COMMAND = Path(sys.executable).with_name("kongming-manage")
 GUEST = "5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c11"
@@ -98,6 +98,7 @@ def test_host_show_tells_programs(run):
     assert sum(len(cell["cpus"]) for cell in host["cells"]) == 8
     assert host["guests"][0]["pins"] == {"0": "2", "1": "4"}
     assert host["rules"]["overlap"] == "refuse"
+    assert [violation["kind"] for violation in host["violations"]] == []
 
 
 def test_host_show_is_a_table_too(run):
@@ -145,7 +146,7 @@ def test_no_configuration_is_needed_to_ask_for_help(tmp_path):
 
 def test_libvirts_default_host():
     connection = libvirt.openReadOnly("test:///default")
-    host = topology.read(connection)
+    host = capabilities.read(connection)
     assert [cell.memory_kib for cell in host.cells] == [2 << 20, 4 << 20]
     assert [cpu.id for cpu in host.cpus] == list(range(16))
     assert [cpu.id for cpu in host.cpus if cpu.online] == [0, 2, 4]

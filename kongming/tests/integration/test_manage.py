@@ -20,7 +20,7 @@ import libvirt
 import pytest
 
 from kongming import exception
-from kongming.hypervisor import session, topology
+from kongming.hypervisor import capabilities, session
 from kongming.hypervisor.host import SYSTEM, read_sysfs
 
 COMMAND = Path(sys.executable).with_name("kongming-manage")
@@ -41,7 +41,7 @@ def test_host_show_draws_this_machine_and_its_guests(cloud, cpus, tmp_path):
     ).stdout
     lines = {
         guest.uuid: line
-        for line in drawn.splitlines()
+        for line in drawn.partition("\n\nViolations")[0].splitlines()
         for guest in (pinned, floating, other)
         if guest.uuid in line
     }
@@ -49,15 +49,16 @@ def test_host_show_draws_this_machine_and_its_guests(cloud, cpus, tmp_path):
     assert lines[other.uuid].endswith("(not Nova's)")
     assert lines[floating.uuid] in drawn.partition("Floating guests")[2]
     assert "CPUs that guests share" in drawn
+    assert f"  CPU {cpus[1]} is shared by instance " in drawn.partition("\n\nViolations\n")[2]
 
 
 def test_the_topology_is_what_the_kernel_says(libvirtd):
     with session.read_only(libvirtd.uri) as connection:
-        host = topology.read(connection, SYSTEM / "cpu")
+        host = capabilities.read(connection, SYSTEM / "cpu")
     kernel = read_sysfs()
     assert {cpu.id for cpu in host.cpus if cpu.online} == kernel.online
     assert host.homeless == ()
-    homes = topology.read_homes(SYSTEM / "cpu")
+    homes = capabilities.read_homes(SYSTEM / "cpu")
     assert homes == {cpu.id: cell.id for cell in host.cells for cpu in cell.cpus}
     assert all(0 < cell.free_kib < cell.memory_kib for cell in host.cells if cell.memory_kib)
 

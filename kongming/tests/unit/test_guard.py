@@ -22,7 +22,7 @@ from kongming.executor import guard
 from kongming.executor.rules import Rules
 from kongming.hypervisor.definition import Definition
 from kongming.hypervisor.host import Host
-from kongming.hypervisor.occupancy import Occupant
+from kongming.hypervisor.occupant import Occupant
 
 HOST = Host(8, CpuSet(range(7)), CpuSet([0, 1]), cgroup=2)
 NO_RULES = Rules()

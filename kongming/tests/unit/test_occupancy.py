@@ -96,4 +96,5 @@ def test_its_json():
         "pins": {"0": "3"},
         "cpuset": None,
         "memory_nodes": None,
+        "touched": False,
     }

@@ -135,6 +135,14 @@ def test_a_terminal_without_box_characters_gets_ascii():
     assert "?" not in drawn
 
 
+def test_what_is_wrong_is_told_below():
+    told = ["CPU 1 is offline", "instance x\x1b is pinned to " + ",".join(map(str, range(99)))]
+    drawn = picture.draw(*LAPTOP, 80, violations=told)
+    told = drawn.partition("\n\nViolations\n")[2]
+    assert told.startswith("  CPU 1 is offline\n  instance x? is pinned to 0,1,2,")
+    assert max(len(line) for line in told.splitlines()) <= 80
+
+
 def test_a_width_without_room_is_an_error():
     with pytest.raises(ValueError, match="72 columns"):
         picture.draw(*LAPTOP, width=71)

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from kongming.cpuset import CpuSet
-from kongming.hypervisor import topology
+from kongming.hypervisor import capabilities
 from kongming.hypervisor.host import Host
 from kongming.hypervisor.topology import Cache, Cpu
 
@@ -26,7 +26,7 @@ REAL = (Path(__file__).parents[1] / "data/libvirt-9.0.0/capabilities.xml").read_
 REAL_CPUS = Host(8, CpuSet.parse("0-2,4-7"))
 
 
-def capabilities(*cells, cache=""):
+def written(*cells, cache=""):
     listed = "".join(f"<cell id='{number}'>{content}</cell>" for number, content in cells)
     cells = f"<topology><cells>{listed}</cells></topology>" if cells else ""
     return f"<capabilities><host>{cells}<cache>{cache}</cache></host></capabilities>"
@@ -41,7 +41,7 @@ def ids(listed):
 
 
 def test_a_real_host():
-    host = topology.parse(REAL, REAL_CPUS, free_kib={0: 900996})
+    host = capabilities.parse(REAL, REAL_CPUS, free_kib={0: 900996})
     first, second = host.cells
     assert (first.id, first.memory_kib, first.free_kib) == (0, 984716, 900996)
     assert (second.id, second.memory_kib, second.free_kib) == (1, 1030832, None)
@@ -51,12 +51,12 @@ def test_a_real_host():
 
 
 def test_what_is_told_of_an_offline_cpu_is_not_believed():
-    host = topology.parse(REAL, REAL_CPUS)
+    host = capabilities.parse(REAL, REAL_CPUS)
     assert host.cells[0].cpus[3] == Cpu(3, None, None, None, CpuSet([3]), False)
 
 
 def test_a_cache_is_one_however_often_it_is_told_of():
-    host = topology.parse(REAL, REAL_CPUS)
+    host = capabilities.parse(REAL, REAL_CPUS)
     assert host.cells[0].caches == (Cache(3, "both", 16 << 10, CpuSet.parse("0-3")),)
     assert host.cells[1].caches == (Cache(3, "both", 16 << 10, CpuSet.parse("4-7")),)
 
@@ -68,8 +68,8 @@ def test_siblings_and_caches_are_read():
         "<cpu id='2' socket_id='1' core_id='4' siblings='0,2'/></cpus>"
     )
     bank = "<bank id='0' level='2' type='data' size='{}' unit='KiB' cpus='{}'/>"
-    told = capabilities((0, cell), cache=bank.format(512, "0,2") + bank.format(256, "1"))
-    host = topology.parse(told, Host(3, CpuSet([0, 2])))
+    told = written((0, cell), cache=bank.format(512, "0,2") + bank.format(256, "1"))
+    host = capabilities.parse(told, Host(3, CpuSet([0, 2])))
     (read,) = host.cells
     assert read.memory_kib == 2 << 20
     assert read.cpus[2] == Cpu(2, 1, 0, 4, CpuSet([0, 2]), True)
@@ -77,8 +77,8 @@ def test_siblings_and_caches_are_read():
 
 
 def test_a_cpu_that_is_left_out_is_at_home_where_the_kernel_says():
-    told = capabilities((0, cpus(0)), (1, cpus(2)))
-    host = topology.parse(told, Host(4, CpuSet([0, 2])), home={1: 1})
+    told = written((0, cpus(0)), (1, cpus(2)))
+    host = capabilities.parse(told, Host(4, CpuSet([0, 2])), home={1: 1})
     assert [ids(cell.cpus) for cell in host.cells] == [[0], [1, 2]]
     assert ids(host.homeless) == [3]
     assert ids(host.cpus) == [0, 1, 2, 3]
@@ -86,39 +86,37 @@ def test_a_cpu_that_is_left_out_is_at_home_where_the_kernel_says():
 
 @pytest.mark.parametrize("home", [{}, {1: 7}])
 def test_or_homeless_where_nothing_is_known(home):
-    told = capabilities((0, cpus(0)), (1, cpus(2)))
-    host = topology.parse(told, Host(3, CpuSet([0, 2])), home=home)
+    told = written((0, cpus(0)), (1, cpus(2)))
+    host = capabilities.parse(told, Host(3, CpuSet([0, 2])), home=home)
     assert host.homeless == (Cpu(1, None, None, None, CpuSet([1]), False),)
 
 
 def test_all_are_at_home_in_the_only_cell():
-    host = topology.parse(capabilities((0, cpus(0))), Host(2, CpuSet([0])))
+    host = capabilities.parse(written((0, cpus(0))), Host(2, CpuSet([0])))
     assert ids(host.cells[0].cpus) == [0, 1]
 
 
 def test_a_host_without_numa_is_one_cell():
-    host = topology.parse(
-        capabilities(), Host(2, CpuSet([0])), memory_kib=4096, free_kib={0: 1024}
-    )
+    host = capabilities.parse(written(), Host(2, CpuSet([0])), memory_kib=4096, free_kib={0: 1024})
     (cell,) = host.cells
     assert (cell.id, cell.memory_kib, cell.free_kib) == (0, 4096, 1024)
     assert [cpu.online for cpu in cell.cpus] == [True, False]
 
 
 def test_cells_need_no_cpus_and_no_order():
-    told = capabilities((3, "<memory unit='KiB'>7</memory>"), (0, cpus(0)))
-    host = topology.parse(told, Host(1, CpuSet([0])))
+    told = written((3, "<memory unit='KiB'>7</memory>"), (0, cpus(0)))
+    host = capabilities.parse(told, Host(1, CpuSet([0])))
     assert [(cell.id, ids(cell.cpus)) for cell in host.cells] == [(0, [0]), (3, [])]
 
 
 def test_the_kernel_tells_where_offline_cpus_are(tmp_path):
     for path in ("cpu0/node0", "cpu1/node0", "cpu10/node1", "cpuidle/node5", "cpu2/topology"):
         (tmp_path / path).mkdir(parents=True)
-    assert topology.read_homes(tmp_path) == {0: 0, 1: 0, 10: 1}
+    assert capabilities.read_homes(tmp_path) == {0: 0, 1: 0, 10: 1}
 
 
 def test_its_json_names_the_units():
-    told = topology.parse(REAL, REAL_CPUS, free_kib={0: 1, 1: 2}).to_json()
+    told = capabilities.parse(REAL, REAL_CPUS, free_kib={0: 1, 1: 2}).to_json()
     assert json.loads(json.dumps(told)) == told
     cell = told["cells"][0]
     assert (cell["memory_kib"], cell["free_kib"]) == (984716, 1)

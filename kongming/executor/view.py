@@ -1,0 +1,68 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""The view: what a host looks like, as JSON. It is what the API shows of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from kongming.executor import violations
+from kongming.executor.rules import Rules
+from kongming.hypervisor import capabilities, occupancy
+from kongming.hypervisor.occupant import Occupant
+from kongming.hypervisor.topology import Topology
+
+
+def look(connection: Any, sysfs: Path | None, rules: Rules) -> dict[str, Any]:
+    """Ask libvirt, and give the view; raises libvirt's errors.
+
+    :param sysfs: see :func:`kongming.hypervisor.capabilities.read`.
+    """
+    return to_json(*ask(connection, sysfs), rules)
+
+
+def ask(connection: Any, sysfs: Path | None) -> tuple[Topology, tuple[Occupant, ...]]:
+    """Ask libvirt for the host and who is on it; raises libvirt's errors.
+
+    :returns: the occupants in an order that stays.
+    """
+    found = occupancy.read(connection)
+    return (
+        capabilities.read(connection, sysfs),
+        tuple(sorted(found, key=lambda guest: (guest.name, guest.instance_uuid))),
+    )
+
+
+def to_json(topology: Topology, occupants: Iterable[Occupant], rules: Rules) -> dict[str, Any]:
+    """Give the view: ``cells``, ``homeless_cpus``, ``guests``, ``rules``, ``violations``."""
+    occupants = tuple(occupants)
+    return {
+        **topology.to_json(),
+        "guests": [guest.to_json() for guest in occupants],
+        "rules": rules.to_json(),
+        "violations": [
+            violation.to_json() for violation in violations.find(topology, occupants, rules)
+        ],
+    }
+
+
+def digest(view: dict[str, Any]) -> str:
+    """Tell two views apart, but for what changes all the time: free memory."""
+    lasting = {
+        **view,
+        "cells": [{**cell, "free_kib": None} for cell in view["cells"]],
+    }
+    return hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,103 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""A host's view, drawn or in columns: see :mod:`kongming.executor.view` for what it holds.
+
+Nothing here asks libvirt: the view may be that of a host far away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cliff.columns import FormattableColumn
+
+from kongming.executor.rules import Rules
+from kongming.hypervisor.occupant import Occupant
+from kongming.hypervisor.topology import Cell, Topology, ids
+from kongming.manage import picture
+from kongming.manage.text import memory
+
+
+def draw(view: Mapping[str, Any], width: int = picture.WIDTH) -> str:
+    """Draw the host; see :func:`kongming.manage.picture.draw`."""
+    return picture.draw(
+        Topology.from_json(view),
+        [Occupant.from_json(guest) for guest in view["guests"]],
+        Rules.from_json(view["rules"]),
+        width,
+        violations=[violation["message"] for violation in view["violations"]],
+    )
+
+
+def columns(view: Mapping[str, Any]) -> dict[str, FormattableColumn[Any]]:
+    """Give the parts of a view as columns: data for programs, lines for people."""
+    return {
+        "cells": Cells(view["cells"]),
+        "homeless_cpus": Cpus(view["homeless_cpus"]),
+        "guests": Guests(view["guests"]),
+        "rules": Fields(view["rules"]),
+        "violations": Violations(view["violations"]),
+    }
+
+
+class Cells(FormattableColumn[list[dict[str, Any]]]):
+    """The NUMA cells."""
+
+    def human_readable(self) -> str:
+        return "\n".join(_line(Cell.from_json(cell)) for cell in self._value)
+
+
+class Cpus(FormattableColumn[list[dict[str, Any]]]):
+    """Some CPUs."""
+
+    def human_readable(self) -> str:
+        return ", ".join(str(cpu["id"]) for cpu in self._value)
+
+
+class Fields(FormattableColumn[dict[str, Any]]):
+    """The operator's rules, or other fields of which null means all."""
+
+    def human_readable(self) -> str:
+        return "\n".join(f"{name}: {_plain(value)}" for name, value in self._value.items())
+
+
+class Guests(FormattableColumn[list[dict[str, Any]]]):
+    """The guests, and where they are pinned."""
+
+    def human_readable(self) -> str:
+        return "\n".join(
+            f"{guest['instance_uuid']} {guest['name']}: {_pins(guest['pins'])}"
+            for guest in self._value
+        )
+
+
+class Violations(FormattableColumn[list[dict[str, Any]]]):
+    """What is wrong."""
+
+    def human_readable(self) -> str:
+        return "\n".join(f"{each['kind']}: {each['message']}" for each in self._value)
+
+
+def _line(cell: Cell) -> str:
+    free = "" if cell.free_kib is None else f" ({memory(cell.free_kib)} free)"
+    return f"{cell.id}: CPUs {ids(cell.cpus)}, {memory(cell.memory_kib)} of memory{free}"
+
+
+def _pins(pins: dict[str, str]) -> str:
+    return "; ".join(f"{vcpu}:{cpus}" for vcpu, cpus in pins.items()) or "floating"
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "all"
+    return ", ".join(value) if isinstance(value, list) else str(value)
