@@ -1,0 +1,251 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Trigger 3 with real parts: a RabbitMQ, conductors, the API, executors, QEMU guests.
+
+What is asked over HTTP is judged by the threads' affinity in /proc.
+"""
+
+import uuid
+
+import libvirt
+import pytest
+
+from kongming.tests.integration.conftest import Guest
+from kongming.tests.testbed.control_plane import ControlPlane
+from kongming.tests.testbed.daemon import ExecutorDaemon
+from kongming.tests.testbed.guest import destroy
+from kongming.tests.testbed.process import wait_until
+
+HOST = "compute-1"
+
+
+class Site:
+    """A control plane, and hosts that share one libvirtd."""
+
+    def __init__(self, broker, libvirtd, root, **options):
+        self.broker = broker
+        self.vhost = f"site-{uuid.uuid4().hex[:8]}"
+        broker.add_vhost(self.vhost)
+        self.url = broker.transport_url(self.vhost)
+        self.libvirtd = libvirtd
+        self._root = root
+        self.plane = ControlPlane(root / "control", transport_url=self.url, **options)
+        self.api = self.plane.api
+        self._executors = []
+        self._connection = None
+
+    def executor(self, host=HOST, options=""):
+        executor = ExecutorDaemon(
+            self._root / host,
+            transport_url=self.url,
+            connection_uri=self.libvirtd.uri,
+            host=host,
+            options=options,
+        )
+        self._executors.append(executor)
+        return executor
+
+    def guest(self, **options):
+        if self._connection is None or not self._connection.isAlive():
+            self._connection = libvirt.open(self.libvirtd.uri)
+        return Guest(self._connection, **options)
+
+    def put(self, instance_uuid, **allocation):
+        answer = self.api.request(
+            "PUT", f"/v1/allocations/{instance_uuid}", {"allocation": allocation}
+        )
+        assert answer.status in (200, 201), answer
+        return answer.body
+
+    def delete(self, instance_uuid):
+        answer = self.api.request("DELETE", f"/v1/allocations/{instance_uuid}")
+        assert answer.status in (202, 204), answer
+
+    def close(self):
+        for executor in self._executors:
+            executor.__exit__(None, None, None)
+        self.plane.__exit__(None, None, None)
+        connection = libvirt.open(self.libvirtd.uri)
+        for domain in connection.listAllDomains():
+            destroy(domain)
+
+
+@pytest.fixture
+def make_site(broker, libvirtd, tmp_path):
+    sites = []
+
+    def make(**options):
+        sites.append(Site(broker, libvirtd, tmp_path, **options))
+        sites[-1].plane.start()
+        return sites[-1]
+
+    yield make
+    for site in sites:
+        site.close()
+
+
+@pytest.fixture
+def site(make_site):
+    return make_site()
+
+
+def test_what_is_put_is_seen_on_the_threads_and_taken_back(site, cpus):
+    site.executor().start()
+    guest = site.guest()
+    before = guest.affinity()
+    created = site.put(guest.uuid, vcpu_pinning=str(cpus[1]))
+    assert (created["generation"], created["status"]) == (1, "pending")
+    told = site.plane.wait_status(guest.uuid, "applied")
+    guest.wait_on(cpus[1])
+    assert (told["host"], told["reported_by"], told["host_state"]) == (HOST, HOST, "up")
+    site.put(guest.uuid, vcpu_pinning=str(cpus[0]))
+    assert site.plane.wait_status(guest.uuid, "applied")["generation"] == 2
+    guest.wait_on(cpus[0])
+    site.delete(guest.uuid)
+    site.plane.wait_gone(guest.uuid)
+    assert guest.affinity() == before
+    history = site.api.get(f"/v1/allocations/{guest.uuid}/history")["history"]
+    assert [entry["status"] for entry in history] == ["applied", "applied", "released"]
+
+
+def test_what_cannot_be_is_refused_by_the_host(site, cpus):
+    site.executor().start()
+    guest = site.guest()
+    before = guest.affinity()
+    site.put(guest.uuid, vcpu_pinning="99999")
+    told = site.plane.wait_status(guest.uuid, "refused")
+    assert told["reason"] == "cpu_unknown"
+    assert guest.affinity() == before
+
+
+def test_a_dry_run_is_made_by_the_host_and_changes_nothing(site, cpus):
+    site.executor().start()
+    guest = site.guest()
+    before = guest.affinity()
+    path = f"/v1/allocations/{guest.uuid}?dry_run=true"
+    site.plane.api.request("GET", "/v1/hosts")
+
+    def planned():
+        answer = site.api.request("PUT", path, {"allocation": {"vcpu_pinning": str(cpus[1])}})
+        return answer.body if answer.body.get("outcome") == "planned" else None
+
+    # Where Nova is not asked, the host is known once it has told of its guests.
+    body = wait_until(planned, 30, "a plan")
+    assert body["steps"][0]["target"] == "vCPU 0"
+    assert body["steps"][0]["to"] == str(cpus[1])
+    refused = site.api.request("PUT", path, {"allocation": {"vcpu_pinning": "99999"}}).body
+    assert (refused["outcome"], refused["reason"]) == ("refused", "cpu_unknown")
+    assert guest.affinity() == before
+    assert site.api.request("GET", f"/v1/allocations/{guest.uuid}").status == 404
+
+
+def test_an_instance_that_does_not_exist_yet_is_placed_as_it_starts(site, cpus):
+    site.executor().start()
+    guest = site.guest()
+    guest.domain.destroy()
+    site.put(guest.uuid, vcpu_pinning=str(cpus[1]))
+    site.plane.wait_status(guest.uuid, "absent")
+    guest.start()
+    site.plane.wait_status(guest.uuid, "applied")
+    guest.wait_on(cpus[1])
+
+
+def test_a_map_places_many_and_returns_them(site, cpus):
+    site.executor().start()
+    guests = [site.guest() for _ in range(3)]
+    absent = str(uuid.uuid4())
+    before = {guest.uuid: guest.affinity() for guest in guests}
+    wanted = {guest.uuid: {"vcpu_pinning": str(cpus[1])} for guest in guests}
+    wanted[absent] = {"vcpu_pinning": str(cpus[0])}
+    path = "/v1/allocation-maps/night"
+    answer = site.api.request("PUT", path, {"allocations": wanted})
+    assert answer.status == 201, answer
+    wait_until(
+        lambda: site.api.get(path)["counts"] == {"applied": 3, "absent": 1}, 30, "all applied"
+    )
+    for guest in guests:
+        guest.wait_on(cpus[1])
+    assert site.api.request("DELETE", path).status == 202
+    wait_until(lambda: site.api.request("GET", path).status == 404, 30, "the map is gone")
+    assert {guest.uuid: guest.affinity() for guest in guests} == before
+
+
+def test_a_host_that_was_down_asks_for_what_it_missed(site, cpus):
+    executor = site.executor()
+    executor.start()
+    guest, other = site.guest(), site.guest()
+    before = guest.affinity()
+    site.put(guest.uuid, vcpu_pinning=str(cpus[1]))
+    site.plane.wait_status(guest.uuid, "applied")
+    executor.kill()
+    site.delete(guest.uuid)
+    site.put(other.uuid, vcpu_pinning=str(cpus[1]))
+    executor.start()
+    site.plane.wait_gone(guest.uuid)
+    site.plane.wait_status(other.uuid, "applied")
+    other.wait_on(cpus[1])
+    assert guest.affinity() == before
+
+
+def test_a_conductor_that_is_killed_loses_nothing(make_site, cpus):
+    site = make_site(conductors=2)
+    site.executor(options="[executor]\npull_interval = 1\n").start()
+    guest = site.guest()
+    for number, conductor in enumerate([*site.plane.conductors, None]):
+        cpu = cpus[number % 2]
+        site.put(guest.uuid, vcpu_pinning=str(cpu))
+        if conductor is not None:
+            conductor.kill()
+            if not any(each.process.running for each in site.plane.conductors):
+                conductor.start()
+        site.plane.wait_status(guest.uuid, "applied")
+        guest.wait_on(cpu)
+
+
+def test_a_broker_that_restarts_loses_nothing(site, cpus):
+    site.executor(options="[executor]\npull_interval = 1\n").start()
+    guest = site.guest()
+    site.put(guest.uuid, vcpu_pinning=str(cpus[1]))
+    site.plane.wait_status(guest.uuid, "applied")
+    site.broker.stop()
+    try:
+        # The API's database takes it; nobody can be told.
+        site.put(guest.uuid, vcpu_pinning=str(cpus[0]))
+    finally:
+        site.broker.start()
+    site.plane.wait_status(guest.uuid, "applied", timeout=60)
+    guest.wait_on(cpus[0])
+
+
+def test_hosts_tell_what_they_look_like_and_fall_silent(site, cpus):
+    executor = site.executor(options="[executor]\npull_interval = 1\n")
+    executor.start()
+    guest = site.guest()
+    site.put(guest.uuid, vcpu_pinning=str(cpus[1]))
+    site.plane.wait_status(guest.uuid, "applied")
+
+    def shown():
+        view = site.api.get(f"/v1/hosts/{HOST}")["view"]
+        mine = [each for each in view["guests"] if each["instance_uuid"] == guest.uuid]
+        return view if mine and mine[0]["pins"] else None
+
+    view = wait_until(shown, 30, "the guest's pins in the view of its host")
+    online = {cpu["id"] for cell in view["cells"] for cpu in cell["cpus"] if cpu["online"]}
+    assert online == set(cpus)
+    executor.kill()
+
+    def state():
+        return {host["name"]: host["state"] for host in site.api.get("/v1/hosts")["hosts"]}
+
+    wait_until(lambda: state() == {HOST: "silent"}, 30, "the host counts as silent")
+    told = site.api.get(f"/v1/allocations/{guest.uuid}")
+    assert (told["status"], told["host_state"]) == ("applied", "silent")
