@@ -20,6 +20,7 @@ from oslo_config import cfg
 from kongming.conf import (
     api,
     conductor,
+    database,
     default,
     executor,
     guard,
@@ -48,6 +49,7 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     """Register all of Kongming's own options on ``conf``."""
     for group in _GROUPS:
         conf.register_opts(group.OPTS, group=group.GROUP)
+    database.register_opts(conf)
 
 
 def set_library_defaults() -> None:
@@ -73,3 +75,4 @@ def set_library_defaults() -> None:
     amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MIN = 0.02
     amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MAX = 1.0
     cfg.set_defaults(_options.service_opts, graceful_shutdown_timeout=9)
+    database.set_defaults()

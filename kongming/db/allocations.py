@@ -14,22 +14,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 import builtins
+from collections.abc import Iterable, Mapping, Sequence
+import functools
+import time
+from typing import Any
 
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.orm import Session
+
+from kongming import exception
 from kongming.allocation import Allocation
+from kongming.db import asking, locking, reports, rows
+from kongming.db.asking import Asker, Changes
 from kongming.db.database import Database
+from kongming.db.models import ALLOCATION, ALLOCATION_MAP, HISTORY
 from kongming.db.values import Change, Entry, Location, Map, Report
+
+# So many at once: what a statement may hold ends somewhere.
+_CHUNK = 5_000
 
 
 class Allocations:
-    """What is wanted. Any thread may call any method."""
+    """What is wanted. Any thread may call any method.
+
+    Every method raises ``DatabaseUnavailable`` if the database can't be used.
+    A ``generation`` is the one that the caller believes in: None for any, 0
+    for "there is none"; if it is another one, ``GenerationConflict`` is raised.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def get(self, instance_uuid: str) -> Entry | None:
-        raise NotImplementedError
+        """Read what is wanted for an instance."""
+        return self.wanted([instance_uuid]).get(instance_uuid)
 
     def list(
         self,
@@ -41,7 +60,22 @@ class Allocations:
         limit: int | None = None,
         marker: str | None = None,
     ) -> builtins.list[Entry]:
-        raise NotImplementedError
+        """Read what is wanted, ordered by UUID, in one statement; None: whatever it is.
+
+        :param host: where the instance is, or who spoke of it if that is not known.
+        :param status: as :attr:`Entry.status` has it.
+        :param marker: the UUID after which to begin.
+        """
+        query = rows.entries()
+        if host is not None:
+            query = rows.entries_on(host).where(rows.is_at(host))
+        if project_id is not None:
+            query = query.where(ALLOCATION.c.project_id == project_id)
+        if map_name is not None:
+            query = query.where(ALLOCATION.c.map_name == map_name)
+        if status is not None:
+            query = query.where(rows.has_status(status))
+        return self._entries(_page(query, ALLOCATION.c.instance_uuid, limit, marker))
 
     def put(
         self,
@@ -52,12 +86,38 @@ class Allocations:
         asked_by: str,
         request_id: str,
     ) -> tuple[Entry, bool]:
-        raise NotImplementedError
+        """Want an allocation for an instance; the same one again changes nothing.
+
+        :returns: what is wanted now, and whether nothing was before.
+        :raises GenerationConflict: if somebody else has changed it.
+        """
+        asked = rows.dump(allocation)
+
+        def work(session: Session) -> tuple[Entry, bool]:
+            asker = Asker(asked_by, request_id, time.time())
+            created = asking.put(session, instance_uuid, asked, generation, asker)
+            (row,) = session.execute(_of(instance_uuid))
+            return rows.entry(row), created
+
+        return self._database.write(work)
 
     def delete(
         self, instance_uuid: str, *, generation: int | None, asked_by: str, request_id: str
     ) -> Entry | None:
-        raise NotImplementedError
+        """Want nothing any more for an instance: its host brings it back to its baseline.
+
+        :returns: what is left until then; None if no host can have it.
+        :raises AllocationUnknown: if nothing was wanted.
+        :raises GenerationConflict: if somebody else has changed it.
+        """
+
+        def work(session: Session) -> Entry | None:
+            asker = Asker(asked_by, request_id, time.time())
+            asking.release(session, instance_uuid, generation, asker)
+            row = session.execute(_of(instance_uuid)).one_or_none()
+            return None if row is None else rows.entry(row)
+
+        return self._database.write(work)
 
     def put_map(
         self,
@@ -68,41 +128,188 @@ class Allocations:
         asked_by: str,
         request_id: str,
     ) -> tuple[Map, bool, builtins.list[str]]:
-        raise NotImplementedError
+        """Want exactly what a map says; what belonged to it and does not any more is released.
+
+        :returns: the map, whether it is new, and the UUIDs of the instances
+            for which something else is wanted now.
+        :raises GenerationConflict: if somebody else has changed the map.
+        :raises MapConflict: if an instance belongs to another map.
+        """
+
+        def work(session: Session) -> tuple[Map, bool, builtins.list[str]]:
+            asker = Asker(asked_by, request_id, time.time())
+            locked = locking.lock(session, allocations, name)
+            there = locked.maps.get(name)
+            created = there is None or there["deleting"]
+            asking.check(generation, there, ending=created, what=f"the allocation map {name}")
+            if there is None:
+                session.execute(insert(ALLOCATION_MAP).values(_new_map(name, asker.now)))
+            changes = Changes(asker)
+            changed = asking.want_all(session, changes, name, allocations, locked.rows)
+            dropped = [row for uuid, row in locked.rows.items() if uuid not in allocations]
+            changed += asking.release_all(session, changes, dropped, None)
+            changes.write(session)
+            if there is not None and (created or changes):
+                _change_map(session, name, there["generation"] + 1, asker.now, deleting=False)
+            locking.remove_empty(session, locked.maps)
+            (row,) = session.execute(_maps().where(ALLOCATION_MAP.c.name == name))
+            return _map(row), created, changed
+
+        return self._database.write(work)
 
     def get_map(self, name: str) -> Map | None:
-        raise NotImplementedError
+        """Read a map."""
+        with self._database.reader() as session:
+            row = session.execute(_maps().where(ALLOCATION_MAP.c.name == name)).one_or_none()
+        return None if row is None else _map(row)
 
     def maps(self, limit: int | None = None, marker: str | None = None) -> builtins.list[Map]:
-        raise NotImplementedError
+        """Read the maps, ordered by name, those after ``marker``."""
+        with self._database.reader() as session:
+            found = session.execute(_page(_maps(), ALLOCATION_MAP.c.name, limit, marker))
+            return [_map(row) for row in found]
 
     def delete_map(
         self, name: str, *, generation: int | None, asked_by: str, request_id: str
     ) -> builtins.list[str]:
-        raise NotImplementedError
+        """Want nothing any more for all that belongs to a map, and then no map.
+
+        It stays until the last instance is released.
+
+        :returns: the UUIDs of the instances for which nothing is wanted any more.
+        :raises MapUnknown: if there is none.
+        :raises GenerationConflict: if somebody else has changed it.
+        """
+
+        def work(session: Session) -> builtins.list[str]:
+            asker = Asker(asked_by, request_id, time.time())
+            locked = locking.lock(session, (), name)
+            there = locked.maps.get(name)
+            if there is None:
+                raise exception.MapUnknown(f"there is no allocation map {name}: check its name")
+            asking.check(generation, there, ending=False, what=f"the allocation map {name}")
+            changes = Changes(asker)
+            changed = asking.release_all(session, changes, locked.rows.values(), name)
+            changes.write(session)
+            if not there["deleting"]:
+                _change_map(session, name, there["generation"] + 1, asker.now, deleting=True)
+            locking.remove_empty(session, [name])
+            return changed
+
+        return self._database.write(work)
 
     def history(
         self, instance_uuid: str, *, limit: int | None = None, marker: int | None = None
     ) -> builtins.list[Change]:
-        raise NotImplementedError
+        """Read what was wanted for an instance and what came of it, the oldest first.
+
+        :param marker: the id of the entry after which to begin.
+        """
+        query = select(HISTORY).where(HISTORY.c.instance_uuid == instance_uuid)
+        with self._database.reader() as session:
+            found = session.execute(_page(query, HISTORY.c.id, limit, marker))
+            return [rows.change(row) for row in found]
 
     def wanted(self, instance_uuids: Iterable[str]) -> dict[str, Entry]:
-        raise NotImplementedError
+        """Read what is wanted for instances, by UUID, in one statement."""
+        query = rows.entries().where(ALLOCATION.c.instance_uuid.in_(list(instance_uuids)))
+        return {entry.instance_uuid: entry for entry in self._entries(query)}
 
     def wanted_on(self, host: str) -> dict[str, Entry]:
-        raise NotImplementedError
+        """Read what is wanted for all instances that a host has or last spoke of, by UUID."""
+        return {entry.instance_uuid: entry for entry in self._entries(rows.entries_on(host))}
 
-    def report(self, host: str, reports: Sequence[Report], now: float) -> None:
-        raise NotImplementedError
+    def report(self, host: str, reports_: Sequence[Report], now: float) -> None:
+        """Keep what a host says came of what is wanted.
+
+        What it says of another generation than the one that is wanted, or of
+        instances for which nothing is wanted, changes nothing. That an
+        instance is absent counts only from the host that had it.
+        """
+        said = {each.instance_uuid: reports.Said(host, each, now) for each in reports_}
+        if not said:
+            return
+        with self._database.reader() as session:
+            news = reports.is_news(session, said)
+        if news:
+            self._database.write(lambda session: reports.keep(session, said))
 
     def locate(self, found: Mapping[str, Location]) -> builtins.list[str]:
-        raise NotImplementedError
+        """Keep whose instances are, and where; give those that are elsewhere now."""
+        moved: builtins.list[str] = []
+        for part in _parts(found):
+            of_part = {uuid: found[uuid] for uuid in part}
+            moved += self._database.write(functools.partial(reports.locate, found=of_part))
+        return moved
 
     def gone(self, instance_uuids: Iterable[str], now: float) -> None:
-        raise NotImplementedError
+        """Forget instances whose servers were deleted in Nova, but for their history."""
+        for part in _parts(instance_uuids):
+            self._database.write(functools.partial(reports.end, instance_uuids=part, now=now))
 
     def unlocated(self) -> builtins.list[str]:
-        raise NotImplementedError
+        """Give those of which nobody has said yet whose they are."""
+        return self._uuids(
+            select(ALLOCATION.c.instance_uuid).where(ALLOCATION.c.project_id.is_(None))
+        )
 
     def known(self) -> builtins.list[str]:
-        raise NotImplementedError
+        """Give all for which anything is wanted, or to be released."""
+        return self._uuids(select(ALLOCATION.c.instance_uuid))
+
+    def _entries(self, query: rows.AnySelect) -> builtins.list[Entry]:
+        with self._database.reader() as session:
+            found = session.execute(query).all()
+        return [rows.entry(row) for row in found]
+
+    def _uuids(self, query: rows.AnySelect) -> builtins.list[str]:
+        with self._database.reader() as session:
+            return [*session.scalars(query.order_by(ALLOCATION.c.instance_uuid))]
+
+
+def _of(instance_uuid: str) -> rows.AnySelect:
+    return rows.entries().where(ALLOCATION.c.instance_uuid == instance_uuid)
+
+
+def _page(query: rows.AnySelect, key: Any, limit: int | None, marker: Any) -> rows.AnySelect:
+    if marker is not None:
+        query = query.where(key > marker)
+    return query.order_by(key).limit(limit)
+
+
+def _parts(instance_uuids: Iterable[str]) -> Iterable[builtins.list[str]]:
+    uuids = sorted(instance_uuids)
+    return (uuids[first : first + _CHUNK] for first in range(0, len(uuids), _CHUNK))
+
+
+def _maps() -> rows.AnySelect:
+    members = (
+        select(func.count())
+        .where(ALLOCATION.c.map_name == ALLOCATION_MAP.c.name)
+        .scalar_subquery()
+    )
+    return select(*ALLOCATION_MAP.c, members.label("instances"))
+
+
+def _map(row: rows.AnyRow) -> Map:
+    return Map(**row._asdict())
+
+
+def _new_map(name: str, now: float) -> dict[str, Any]:
+    return {
+        "name": name,
+        "generation": 1,
+        "deleting": False,
+        "created_at": now,
+        "updated_at": now,
+    }
+
+
+def _change_map(
+    session: Session, name: str, generation: int, now: float, *, deleting: bool
+) -> None:
+    session.execute(
+        update(ALLOCATION_MAP)
+        .where(ALLOCATION_MAP.c.name == name)
+        .values(generation=generation, updated_at=now, deleting=deleting)
+    )

@@ -15,14 +15,26 @@
 from __future__ import annotations
 
 import builtins
+import json
 from typing import Any
 
+from sqlalchemy import delete, null, select, update
+from sqlalchemy.orm import Session
+
+from kongming.db import rows
 from kongming.db.database import Database
+from kongming.db.models import HOST, WORD_LENGTH
+from kongming.db.upsert import upsert
 from kongming.db.values import Host
+
+_SEEN = ("seen_at", "started_at", "version", "interval_s")
 
 
 class Hosts:
-    """The compute hosts. Any thread may call any method."""
+    """The compute hosts. Any thread may call any method.
+
+    Every method raises ``DatabaseUnavailable`` if the database can't be used.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -30,18 +42,65 @@ class Hosts:
     def see(
         self, name: str, *, started_at: float, version: str, interval_s: float, now: float
     ) -> str:
-        raise NotImplementedError
+        """Keep that a host's executor is there.
+
+        :param interval_s: how often it says so, in seconds.
+        :returns: the digest of the view that is kept; empty if none is.
+        """
+        row = {
+            "name": name,
+            "seen_at": now,
+            "started_at": started_at,
+            "version": rows.clean(version, WORD_LENGTH),
+            "interval_s": interval_s,
+            "view": None,
+            "view_digest": "",
+            "view_at": None,
+        }
+
+        def work(session: Session) -> str:
+            upsert(session, HOST, [row], _SEEN)
+            digest = session.scalar(select(HOST.c.view_digest).where(HOST.c.name == name))
+            return digest or ""
+
+        return self._database.write(work)
 
     def keep_view(self, name: str, view: dict[str, Any], digest: str, now: float) -> None:
-        raise NotImplementedError
+        """Keep what a host looks like; one that was never seen is not made."""
+        told = {"view": rows.clean(json.dumps(view)), "view_digest": digest, "view_at": now}
+        self._database.write(
+            lambda session: session.execute(update(HOST).where(HOST.c.name == name).values(told))
+        )
 
     def get(self, name: str) -> Host | None:
-        raise NotImplementedError
+        """Read what is known of a host."""
+        with self._database.reader() as session:
+            row = session.execute(select(HOST).where(HOST.c.name == name)).one_or_none()
+        return None if row is None else _host(row)
 
     def list(
         self, limit: int | None = None, marker: str | None = None, *, views: bool = True
     ) -> builtins.list[Host]:
-        raise NotImplementedError
+        """Read what is known of the hosts, ordered by name, those after ``marker``.
+
+        :param views: whether with their views, which are large.
+        """
+        columns = [column for column in HOST.c if views or column.name != "view"]
+        query = select(*columns, *(() if views else (null().label("view"),)))
+        if marker is not None:
+            query = query.where(HOST.c.name > marker)
+        with self._database.reader() as session:
+            found = session.execute(query.order_by(HOST.c.name).limit(limit)).all()
+        return [_host(row) for row in found]
 
     def forget(self, name: str) -> None:
-        raise NotImplementedError
+        """Forget a host; if it is still there, it is seen again."""
+        self._database.write(
+            lambda session: session.execute(delete(HOST).where(HOST.c.name == name))
+        )
+
+
+def _host(row: rows.AnyRow) -> Host:
+    fields = row._asdict()
+    view = fields.pop("view")
+    return Host(view=None if view is None else json.loads(view), **fields)

@@ -14,14 +14,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from sqlalchemy import or_, update
+from sqlalchemy.orm import Session
+
 from kongming.db.database import Database
+from kongming.db.models import LEASE
+from kongming.db.upsert import add_if_missing
 
 
 class Leases:
-    """The leases. Any thread may call any method."""
+    """The leases. Any thread may call any method.
+
+    Every method raises ``DatabaseUnavailable`` if the database can't be used.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def take(self, name: str, holder: str, seconds: float, now: float) -> bool:
-        raise NotImplementedError
+        """Take a lease, or renew one's own; tell whether one has it now.
+
+        :param seconds: for how long; after that anybody may take it.
+        """
+        row = {"name": name, "holder": holder, "expires_at": now + seconds}
+
+        def work(session: Session) -> bool:
+            free = or_(LEASE.c.holder == holder, LEASE.c.expires_at <= now)
+            taken: Any = session.execute(
+                update(LEASE).where(LEASE.c.name == name, free).values(row)
+            )
+            return bool(taken.rowcount) or add_if_missing(session, LEASE, row)
+
+        return self._database.write(work)

@@ -1,0 +1,37 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""``[database]``: how the database is reached. The options are oslo.db's, with our defaults."""
+
+from __future__ import annotations
+
+from oslo_config import cfg
+from oslo_db import options
+
+GROUP = "database"
+
+_DEFAULTS = {
+    "connection": "sqlite:///$state_path/kongming.sqlite",
+    # A database that is away is told of at once; the next use tries it again.
+    "max_retries": 0,
+}
+
+
+def set_defaults() -> None:
+    """Set those of oslo.db's defaults that differ for us."""
+    cfg.set_defaults(options.database_opts, **_DEFAULTS)
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    """Register oslo.db's options on ``conf``."""
+    set_defaults()
+    conf.register_opts(options.database_opts, group=GROUP)

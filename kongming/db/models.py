@@ -1,0 +1,174 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The tables. What they hold is told by the values; how they came about, by the migrations.
+
+No table refers to another by a foreign key: the database would lock rows for it in an order of
+its own.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from sqlalchemy import BigInteger, Boolean, Double, Index, Integer, String, Table, Text
+from sqlalchemy.dialects import mysql
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+# The migration that makes the tables as they are here.
+VERSION = "0001"
+
+UUID_LENGTH = 36
+NAME_LENGTH = 255
+WORD_LENGTH = 64
+
+
+def _name(length: int) -> String:
+    """A string that is compared and sorted byte by byte."""
+    return String(length).with_variant(String(length, collation="C"), "postgresql")
+
+
+UUID = _name(UUID_LENGTH)
+NAME = _name(NAME_LENGTH)
+WORD = _name(WORD_LENGTH)
+# MariaDB's TEXT ends at 64 KiB.
+TEXT = Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+# SQLite numbers rows by itself only if they have an INTEGER.
+ID = BigInteger().with_variant(Integer(), "sqlite")
+
+_OPTIONS = {
+    f"{dialect}_{option}": value
+    for dialect in ("mysql", "mariadb")
+    for option, value in (
+        ("engine", "InnoDB"),
+        ("charset", "utf8mb4"),
+        ("collate", "utf8mb4_bin"),
+    )
+}
+
+
+class Base(DeclarativeBase):
+    """What all tables have in common."""
+
+
+class Allocation(Base):
+    """What is wanted; ``asked`` is an allocation's JSON form, NULL if it is to be released."""
+
+    __tablename__ = "allocation"
+    __table_args__ = (
+        Index("allocation_by_host", "host"),
+        Index("allocation_by_map", "map_name"),
+        Index("allocation_by_project", "project_id"),
+        _OPTIONS,
+    )
+
+    instance_uuid: Mapped[str] = mapped_column(UUID, primary_key=True)
+    asked: Mapped[str | None] = mapped_column(TEXT)
+    generation: Mapped[int] = mapped_column(BigInteger)
+    project_id: Mapped[str | None] = mapped_column(NAME)
+    host: Mapped[str | None] = mapped_column(NAME)
+    map_name: Mapped[str | None] = mapped_column(NAME)
+    asked_by: Mapped[str] = mapped_column(NAME)
+    created_at: Mapped[float] = mapped_column(Double)
+    updated_at: Mapped[float] = mapped_column(Double)
+
+
+class Outcome(Base):
+    """What a host last said of an instance."""
+
+    __tablename__ = "outcome"
+    __table_args__ = (Index("outcome_by_host", "host"), _OPTIONS)
+
+    instance_uuid: Mapped[str] = mapped_column(UUID, primary_key=True)
+    host: Mapped[str] = mapped_column(NAME)
+    generation: Mapped[int] = mapped_column(BigInteger)
+    status: Mapped[str] = mapped_column(WORD)
+    reason: Mapped[str] = mapped_column(WORD)
+    message: Mapped[str] = mapped_column(TEXT)
+    source: Mapped[str] = mapped_column(WORD)
+    drift: Mapped[str] = mapped_column(TEXT)
+    drift_at: Mapped[float | None] = mapped_column(Double)
+    changed_at: Mapped[float] = mapped_column(Double)
+    reported_at: Mapped[float] = mapped_column(Double)
+
+
+class AllocationMap(Base):
+    """An allocation map; what belongs to it says so itself."""
+
+    __tablename__ = "allocation_map"
+    __table_args__ = (_OPTIONS,)
+
+    name: Mapped[str] = mapped_column(NAME, primary_key=True)
+    generation: Mapped[int] = mapped_column(BigInteger)
+    deleting: Mapped[bool] = mapped_column(Boolean)
+    created_at: Mapped[float] = mapped_column(Double)
+    updated_at: Mapped[float] = mapped_column(Double)
+
+
+class History(Base):
+    """What was asked, and what came of it."""
+
+    __tablename__ = "history"
+    __table_args__ = (
+        Index("history_by_instance", "instance_uuid", "id"),
+        Index("history_by_time", "changed_at"),
+        _OPTIONS,
+    )
+
+    id: Mapped[int] = mapped_column(ID, primary_key=True, autoincrement=True)
+    instance_uuid: Mapped[str] = mapped_column(UUID)
+    generation: Mapped[int] = mapped_column(BigInteger)
+    asked: Mapped[str | None] = mapped_column(TEXT)
+    map_name: Mapped[str | None] = mapped_column(NAME)
+    asked_by: Mapped[str] = mapped_column(NAME)
+    request_id: Mapped[str] = mapped_column(NAME)
+    asked_at: Mapped[float] = mapped_column(Double)
+    status: Mapped[str] = mapped_column(WORD)
+    reason: Mapped[str] = mapped_column(WORD)
+    message: Mapped[str] = mapped_column(TEXT)
+    host: Mapped[str | None] = mapped_column(NAME)
+    changed_at: Mapped[float] = mapped_column(Double)
+
+
+class Host(Base):
+    """A compute host's executor; ``view`` is JSON."""
+
+    __tablename__ = "host"
+    __table_args__ = (_OPTIONS,)
+
+    name: Mapped[str] = mapped_column(NAME, primary_key=True)
+    seen_at: Mapped[float] = mapped_column(Double)
+    started_at: Mapped[float] = mapped_column(Double)
+    version: Mapped[str] = mapped_column(WORD)
+    interval_s: Mapped[float] = mapped_column(Double)
+    view: Mapped[str | None] = mapped_column(TEXT)
+    view_digest: Mapped[str] = mapped_column(NAME)
+    view_at: Mapped[float | None] = mapped_column(Double)
+
+
+class Lease(Base):
+    """What one holder may do until a time."""
+
+    __tablename__ = "lease"
+    __table_args__ = (_OPTIONS,)
+
+    name: Mapped[str] = mapped_column(NAME, primary_key=True)
+    holder: Mapped[str] = mapped_column(NAME)
+    expires_at: Mapped[float] = mapped_column(Double)
+
+
+ALLOCATION = cast(Table, Allocation.__table__)
+OUTCOME = cast(Table, Outcome.__table__)
+ALLOCATION_MAP = cast(Table, AllocationMap.__table__)
+HISTORY = cast(Table, History.__table__)
+HOST = cast(Table, Host.__table__)
+LEASE = cast(Table, Lease.__table__)

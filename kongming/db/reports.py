@@ -1,0 +1,197 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What hosts, and Nova, say of instances: what of it counts, and how it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from kongming.db import locking, rows
+from kongming.db.locking import Fields
+from kongming.db.models import ALLOCATION, HISTORY, NAME_LENGTH, OUTCOME, WORD_LENGTH
+from kongming.db.upsert import add, upsert
+from kongming.db.values import Location, Report, Status
+
+_OUTCOME = tuple(column.name for column in OUTCOME.c if not column.primary_key)
+_COMPLETED = ("status", "reason", "message", "host", "changed_at")
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a host said of one instance, as it is going to be kept."""
+
+    host: str
+    report: Report
+    now: float
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """The columns of the table outcome."""
+        return {
+            "instance_uuid": self.report.instance_uuid,
+            "host": rows.clean(self.host, NAME_LENGTH),
+            "generation": self.report.generation,
+            "status": rows.clean(self.report.status, WORD_LENGTH),
+            "reason": rows.clean(self.report.reason, WORD_LENGTH),
+            "message": rows.clean(self.report.message),
+            "source": rows.clean(self.report.source, WORD_LENGTH),
+            "drift": rows.clean(self.report.drift),
+            "drift_at": self.report.drift_at,
+            "changed_at": self.report.changed_at,
+            "reported_at": self.now,
+        }
+
+    def releases(self, row: Fields) -> bool:
+        """Tell whether the host has let go of what is to be released."""
+        return (
+            self.report.status == Status.RELEASED
+            and row["asked"] is None
+            and self.report.generation >= row["generation"]
+        )
+
+    def counts(self, row: Fields, before: Fields | None) -> bool:
+        """Tell whether it says anything new of what is wanted.
+
+        :param row: of the table allocation.
+        :param before: of the table outcome, if there is one.
+        """
+        if self.report.generation != row["generation"] or self.report.status == Status.RELEASED:
+            return False
+        if before is None:
+            return True
+        if self.report.status == Status.ABSENT and self.host not in (before["host"], row["host"]):
+            return False
+        said = self.outcome
+        return any(said[name] != before[name] for name in _OUTCOME if name != "reported_at")
+
+
+@dataclass(slots=True)
+class _History:
+    """Entries of the history that are completed, and those that are added."""
+
+    latest: Mapping[str, Fields]
+    completed: list[dict[str, Any]] = field(default_factory=list)
+    added: list[dict[str, Any]] = field(default_factory=list)
+
+    def tell(self, row: Fields, said: Fields) -> None:
+        """Tell what came of what is wanted by ``row``."""
+        if said["status"] == Status.PENDING:
+            return
+        outcome = {name: said[name] for name in _COMPLETED}
+        entry = self.latest.get(row["instance_uuid"])
+        if entry is None or entry["generation"] != row["generation"]:
+            self.added.append(_later(row, outcome))
+        elif entry["status"] == Status.PENDING:
+            self.completed.append({**entry, **outcome})
+        elif entry["status"] != said["status"]:
+            self.added.append(_later(row, outcome))
+
+    def write(self, session: Session) -> None:
+        upsert(session, HISTORY, self.completed, _COMPLETED)
+        add(session, HISTORY, self.added)
+
+
+def is_news(session: Session, said: Mapping[str, Said]) -> bool:
+    """Tell whether anything of it changes anything; one statement, and no lock."""
+    found = session.execute(rows.entries().where(ALLOCATION.c.instance_uuid.in_(list(said))))
+    for row in found:
+        fields = row._asdict()
+        each = said[fields["instance_uuid"]]
+        before = {name: fields[f"outcome_{name}"] for name in _OUTCOME}
+        known = None if before["host"] is None else before
+        if each.releases(fields) or each.counts(fields, known):
+            return True
+    return False
+
+
+def keep(session: Session, said: Mapping[str, Said]) -> None:
+    """Keep what is new of it: a number of statements that does not grow with it."""
+    locked = locking.lock(session, said)
+    before = _outcomes(session, locked.rows)
+    released = [uuid for uuid, row in locked.rows.items() if said[uuid].releases(row)]
+    told = [uuid for uuid, row in locked.rows.items() if said[uuid].counts(row, before.get(uuid))]
+    history = _History(_latest(session, [*released, *told]))
+    for uuid in (*released, *told):
+        history.tell(locked.rows[uuid], said[uuid].outcome)
+    upsert(session, OUTCOME, [said[uuid].outcome for uuid in told], _OUTCOME)
+    history.write(session)
+    _remove(session, locked, released)
+
+
+def locate(session: Session, found: Mapping[str, Location]) -> list[str]:
+    """Keep whose instances are and where; give those that are elsewhere now."""
+    known = session.execute(select(ALLOCATION).where(ALLOCATION.c.instance_uuid.in_(list(found))))
+    news = [row.instance_uuid for row in known if _is_elsewhere(row._asdict(), found)]
+    if not news:
+        return []
+    # Nobody can take them away now, so that none of them is made anew.
+    there = locking.lock(session, news).rows
+    written = [
+        {**row, "project_id": found[uuid].project_id, "host": found[uuid].host}
+        for uuid, row in there.items()
+    ]
+    upsert(session, ALLOCATION, written, ("project_id", "host"))
+    return sorted(uuid for uuid, row in there.items() if row["host"] != found[uuid].host)
+
+
+def end(session: Session, instance_uuids: Iterable[str], now: float) -> None:
+    """Forget instances that don't exist any more; their history says so."""
+    locked = locking.lock(session, instance_uuids)
+    gone = {"status": Status.GONE.value, "reason": "", "message": "", "host": None}
+    ends = [
+        _later({**row, "asked": None}, {**gone, "changed_at": now}) for row in locked.rows.values()
+    ]
+    add(session, HISTORY, ends)
+    _remove(session, locked, list(locked.rows))
+
+
+def _remove(session: Session, locked: locking.Locked, instance_uuids: Sequence[str]) -> None:
+    locking.remove(session, instance_uuids)
+    if instance_uuids:
+        locking.remove_empty(session, locked.maps)
+
+
+def _is_elsewhere(row: Fields, found: Mapping[str, Location]) -> bool:
+    now = found[row["instance_uuid"]]
+    return (row["project_id"], row["host"]) != (now.project_id, now.host)
+
+
+def _later(row: Fields, outcome: Fields) -> dict[str, Any]:
+    """Make an entry that nobody asked for."""
+    return {
+        "instance_uuid": row["instance_uuid"],
+        "generation": row["generation"],
+        "asked": row["asked"],
+        "map_name": row["map_name"],
+        "asked_by": "",
+        "request_id": "",
+        "asked_at": outcome["changed_at"],
+        **outcome,
+    }
+
+
+def _outcomes(session: Session, instance_uuids: Iterable[str]) -> dict[str, Fields]:
+    found = session.execute(select(OUTCOME).where(OUTCOME.c.instance_uuid.in_(instance_uuids)))
+    return {row.instance_uuid: row._asdict() for row in found}
+
+
+def _latest(session: Session, instance_uuids: Sequence[str]) -> dict[str, Fields]:
+    if not instance_uuids:
+        return {}
+    found = session.execute(rows.latest_changes(instance_uuids))
+    return {row.instance_uuid: row._asdict() for row in found}

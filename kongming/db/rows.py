@@ -1,0 +1,139 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""How rows become values, and the query that all of what is wanted is read by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+import json
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Select, and_, case, func, or_, select, union
+
+from kongming import exception
+from kongming.allocation import Allocation
+from kongming.db.models import ALLOCATION, HISTORY, OUTCOME
+from kongming.db.values import Change, Entry, Outcome, Status
+
+AnyRow = Row[Any]
+AnySelect = Select[Any]
+
+_PREFIX = "outcome_"
+
+
+def dump(allocation: Allocation) -> str:
+    """Write an allocation; the same one is always the same text."""
+    return json.dumps(allocation.to_json(), sort_keys=True, separators=(",", ":"))
+
+
+def load(text: str | None, instance_uuid: str) -> Allocation | None:
+    """Read what :func:`dump` wrote.
+
+    :raises DatabaseUnavailable: if somebody else wrote it.
+    """
+    if text is None:
+        return None
+    try:
+        return Allocation.from_json(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError, exception.Refused) as error:
+        raise exception.DatabaseUnavailable(
+            f"what is kept of instance {instance_uuid} can't be read ({type(error).__name__}): "
+            "was it edited? Delete its row of the table allocation"
+        ) from error
+
+
+def entries() -> AnySelect:
+    """Select all that is wanted with what came of it; :func:`entry` reads a row."""
+    outcome = [column.label(_PREFIX + column.name) for column in OUTCOME.c]
+    joined = ALLOCATION.outerjoin(OUTCOME, ALLOCATION.c.instance_uuid == OUTCOME.c.instance_uuid)
+    return select(*ALLOCATION.c, *outcome).select_from(joined)
+
+
+def entries_on(host: str) -> AnySelect:
+    """Select as :func:`entries` does, but only what a host has or is to have."""
+    there = union(
+        select(ALLOCATION.c.instance_uuid).where(ALLOCATION.c.host == host),
+        select(OUTCOME.c.instance_uuid).where(OUTCOME.c.host == host),
+    ).subquery()
+    # Joined, not asked for by an OR, which no index would help with.
+    return entries().join(there, ALLOCATION.c.instance_uuid == there.c.instance_uuid)
+
+
+def is_at(host: str) -> ColumnElement[bool]:
+    """The condition that an instance is at a host, as the entry's reader is told."""
+    told = and_(ALLOCATION.c.host.is_(None), OUTCOME.c.host == host)
+    return or_(ALLOCATION.c.host == host, told)
+
+
+def has_status(status: str) -> ColumnElement[bool]:
+    """The condition that corresponds to :attr:`Entry.status`."""
+    computed = case(
+        (ALLOCATION.c.asked.is_(None), Status.RELEASING.value),
+        (OUTCOME.c.generation == ALLOCATION.c.generation, OUTCOME.c.status),
+        else_=Status.PENDING.value,
+    )
+    return computed == status
+
+
+def entry(row: AnyRow) -> Entry:
+    """Read a row of :func:`entries`."""
+    fields = row._asdict()
+    outcome = None
+    if fields["outcome_instance_uuid"] is not None:
+        outcome = outcome_of({column.name: fields[_PREFIX + column.name] for column in OUTCOME.c})
+    return entry_of(fields, outcome)
+
+
+def entry_of(fields: Mapping[str, Any], outcome: Outcome | None) -> Entry:
+    """Make an entry of the columns of a row of the table allocation."""
+    return Entry(
+        instance_uuid=fields["instance_uuid"],
+        allocation=load(fields["asked"], fields["instance_uuid"]),
+        generation=fields["generation"],
+        project_id=fields["project_id"],
+        host=fields["host"],
+        map_name=fields["map_name"],
+        asked_by=fields["asked_by"],
+        created_at=fields["created_at"],
+        updated_at=fields["updated_at"],
+        outcome=outcome,
+    )
+
+
+def outcome_of(fields: Mapping[str, Any]) -> Outcome:
+    """Make an outcome of the columns of a row of the table outcome."""
+    return Outcome(**{name: value for name, value in fields.items() if name != "instance_uuid"})
+
+
+def change(row: AnyRow) -> Change:
+    """Read a row of the table history."""
+    fields = row._asdict()
+    asked = fields.pop("asked")
+    return Change(allocation=load(asked, fields["instance_uuid"]), **fields)
+
+
+def latest_changes(instance_uuids: Iterable[str]) -> AnySelect:
+    """Select the last entry of each instance's history."""
+    last = (
+        select(func.max(HISTORY.c.id).label("id"))
+        .where(HISTORY.c.instance_uuid.in_(list(instance_uuids)))
+        .group_by(HISTORY.c.instance_uuid)
+        .subquery()
+    )
+    return select(HISTORY).join(last, HISTORY.c.id == last.c.id)
+
+
+def clean(text: str, length: int | None = None) -> str:
+    """Leave out what not every database takes, and what is too long for the column."""
+    kept = text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return kept if length is None else kept[:length]
