@@ -14,9 +14,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 import functools
+import importlib
 import logging
+import threading
 from typing import Any, TypeVar
 
 from oslo_config import cfg
@@ -28,6 +31,9 @@ from kongming.bus.subscription import Subscription
 LOG = logging.getLogger(__name__)
 
 EXCHANGE = "kongming"
+# What a connection takes besides the answer.
+_OPEN_S = 2.0
+_CLIENT_GROUPS = ("metrics", "tracing")
 CONDUCTOR = oslo_messaging.Target(topic="kongming-conductor", version="1.0")
 EXECUTOR = oslo_messaging.Target(topic="kongming-executor", version="1.0")
 
@@ -40,10 +46,23 @@ def get_transport(conf: cfg.ConfigOpts) -> Any:
     :raises ConfigInvalid: if ``transport_url`` can't be used.
     """
     oslo_messaging.set_transport_defaults(EXCHANGE)
+    for group in _CLIENT_GROUPS:
+        _register(conf, group)
     try:
         return oslo_messaging.get_rpc_transport(conf)
     except (oslo_messaging.MessagingException, ValueError) as error:
         raise exception.ConfigInvalid(f"[DEFAULT] transport_url: {error}") from error
+
+
+def _register(conf: cfg.ConfigOpts, group: str) -> None:
+    """Register options that oslo.messaging registers on the global configuration only."""
+    name = f"oslo_messaging_{group}"
+    try:
+        module = importlib.import_module(f"oslo_messaging._{group}.client")
+    except ModuleNotFoundError:
+        # Older ones do not have it, nor need it.
+        return
+    conf.register_opts(getattr(module, name), group=name)
 
 
 def subscription(
@@ -104,6 +123,9 @@ class Caller:
         self._topic = target.topic
         self._silent = silent
         self._timeout = timeout
+        self._lock = threading.Lock()
+        self._opened = False
+        self._opening: threading.Thread | None = None
 
     def cast(self, method: str, host: str | None = None, **arguments: Any) -> None:
         """Send without waiting for anything to come of it.
@@ -118,12 +140,29 @@ class Caller:
         :raises Silent: if it can't be sent, or no answer comes, or none that is
             an answer.
         """
-        answer = self._try(lambda: self._to(host).call({}, method, **arguments), host)
+        answer = self._try(lambda: self._open_and_call(host, method, arguments), host)
         if not isinstance(answer, dict):
             raise self._silent(f"{self._name(host)} answers with a {type(answer).__name__}")
         if "error" in answer:
             raise self._silent(f"{self._name(host)} can't: {answer['error'].get('message')}")
         return answer
+
+    def _open_and_call(self, host: str | None, method: str, arguments: Mapping[str, Any]) -> Any:
+        """Call; the driver waits for ever for a broker that is away at the first call."""
+
+        def send() -> Any:
+            answer = self._to(host).call({}, method, **arguments)
+            self._opened = True
+            return answer
+
+        if self._opened:
+            return send()
+        with self._lock:
+            if self._opening is not None and self._opening.is_alive():
+                raise oslo_messaging.MessagingTimeout
+            call = _InThread(send)
+            self._opening = call.thread
+        return call.result(self._timeout() + _OPEN_S)
 
     def _to(self, host: str | None) -> Any:
         return self._client.prepare(server=host, timeout=self._timeout())
@@ -145,6 +184,28 @@ class Caller:
 
     def _name(self, host: str | None) -> str:
         return self._topic if host is None else f"{self._topic} of host {host}"
+
+
+class _InThread:
+    """Something that may never end, done where nobody waits for it but as long as they want."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._work = work
+        self._done: Future[Any] = Future()
+        self.thread = threading.Thread(target=self._run, name="first-call", daemon=True)
+        self.thread.start()
+
+    def result(self, timeout: float) -> Any:
+        try:
+            return self._done.result(timeout)
+        except TimeoutError:
+            raise oslo_messaging.MessagingTimeout from None
+
+    def _run(self) -> None:
+        try:
+            self._done.set_result(self._work())
+        except BaseException as error:  # noqa: BLE001
+            self._done.set_exception(error)
 
 
 def _short(error: Exception) -> str:
