@@ -20,6 +20,7 @@ import functools
 import importlib
 import logging
 import threading
+import time
 from typing import Any, TypeVar
 
 from oslo_config import cfg
@@ -125,7 +126,7 @@ class Caller:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._opened = False
-        self._opening: threading.Thread | None = None
+        self._first: _InThread | None = None
 
     def cast(self, method: str, host: str | None = None, **arguments: Any) -> None:
         """Send without waiting for anything to come of it.
@@ -157,12 +158,17 @@ class Caller:
 
         if self._opened:
             return send()
+        patience = self._timeout() + _OPEN_S
         with self._lock:
-            if self._opening is not None and self._opening.is_alive():
+            first = self._first
+            if first is None or not first.thread.is_alive():
+                call = self._first = _InThread(send)
+            elif time.monotonic() - first.began > patience:
+                # One that waits is enough; it finds out when the broker is back.
                 raise oslo_messaging.MessagingTimeout
-            call = _InThread(send)
-            self._opening = call.thread
-        return call.result(self._timeout() + _OPEN_S)
+            else:
+                call = _InThread(send)
+        return call.result(patience)
 
     def _to(self, host: str | None) -> Any:
         return self._client.prepare(server=host, timeout=self._timeout())
@@ -190,6 +196,7 @@ class _InThread:
     """Something that may never end, done where nobody waits for it but as long as they want."""
 
     def __init__(self, work: Callable[[], Any]) -> None:
+        self.began = time.monotonic()
         self._work = work
         self._done: Future[Any] = Future()
         self.thread = threading.Thread(target=self._run, name="first-call", daemon=True)
