@@ -18,7 +18,7 @@ that they can be compared whatever they are about.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 import enum
 from typing import Any, NamedTuple
@@ -111,6 +111,28 @@ def iothread(number: int) -> Target:
     return Target(Aspect.IOTHREAD, number)
 
 
+def describe(items: Iterable[tuple[Target, str]]) -> str:
+    """Write shortly what holds of targets: those alike stand together.
+
+    >>> describe([(Target(Aspect.VCPU, 0), "0-7 → 1"), (Target(Aspect.VCPU, 1), "0-7 → 1")])
+    'vCPU pins 0-1: 0-7 → 1'
+    """
+    numbered: dict[Aspect, dict[str, list[int]]] = {}
+    for (aspect, number), text in items:
+        numbered.setdefault(aspect, {}).setdefault(text, []).append(number)
+    return (
+        "; ".join(
+            f"{_LABELS[aspect]} "
+            + ", ".join(
+                f"{CpuSet(numbers)}: {text}" if aspect in _NUMBERED else text
+                for text, numbers in texts.items()
+            )
+            for aspect, texts in sorted(numbered.items())
+        )
+        or "nothing to change"
+    )
+
+
 def to_json(values: Mapping[Target, Value]) -> dict[str, Any]:
     """Give values as JSON, in the names and units of an allocation's JSON form."""
     told: dict[str, Any] = {}
@@ -133,6 +155,14 @@ def quota_to_json(quota: Quota) -> str | dict[str, int]:
     return {"quota_us": quota.quota_us, "period_us": quota.period_us}
 
 
+_LABELS = {
+    Aspect.VCPU: "vCPU pins",
+    Aspect.EMULATOR: "emulator pin",
+    Aspect.IOTHREAD: "iothread pins",
+    Aspect.SHARES: "CPU shares",
+    Aspect.QUOTA: "vCPU quota",
+    Aspect.MEMORY: "memory nodes",
+}
 _JSON_NAMES = {
     Aspect.VCPU: "vcpu_pinning",
     Aspect.EMULATOR: "emulator_pinning",

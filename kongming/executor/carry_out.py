@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from kongming import exception
+from kongming import exception, target
 from kongming.executor import plan
 from kongming.hypervisor.guest import Guest
 
@@ -39,7 +39,7 @@ def carry_out(steps: plan.Plan, guest: Guest) -> None:
 def _verify(steps: plan.Plan, guest: Guest) -> None:
     seen = guest.seen(steps.goals)
     if differences := plan.differences(steps.goals, seen, guest.host):
-        found = plan.describe(
+        found = target.describe(
             (what, f"{value}, wanted {steps.goals[what]}") for what, value in differences.items()
         )
         raise exception.NotVerified(

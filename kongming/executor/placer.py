@@ -55,7 +55,7 @@ class Prospect:
 
     def found(self) -> str:
         """Say what the guest has where it has something else than wanted."""
-        return plans.describe(
+        return target.describe(
             (step.target, f"found {self._had(step)}, wanted {step.wanted}")
             for step in self.plan.changes()
         )

@@ -17,14 +17,14 @@ Making one changes nothing: printed, it is the dry run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, cast
 
 from kongming.cpuset import CpuSet
 from kongming.hypervisor.guest import Guest
 from kongming.hypervisor.host import Host
-from kongming.target import CPU_ASPECTS, Aspect, Target, Value
+from kongming.target import CPU_ASPECTS, Target, Value, describe
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,39 +167,6 @@ def differences(
 ) -> dict[Target, Value]:
     """Give what is seen to be other than its goal."""
     return {what: seen[what] for what, goal in goals.items() if not _has(seen, what, goal, host)}
-
-
-def describe(items: Iterable[tuple[Target, str]]) -> str:
-    """Write shortly what holds of targets: those alike stand together.
-
-    >>> describe([(Target(Aspect.VCPU, 0), "0-7 → 1"), (Target(Aspect.VCPU, 1), "0-7 → 1")])
-    'vCPU pins 0-1: 0-7 → 1'
-    """
-    numbered: dict[Aspect, dict[str, list[int]]] = {}
-    for (aspect, number), text in items:
-        numbered.setdefault(aspect, {}).setdefault(text, []).append(number)
-    return (
-        "; ".join(
-            f"{_LABELS[aspect]} "
-            + ", ".join(
-                f"{CpuSet(numbers)}: {text}" if aspect in _LISTED else text
-                for text, numbers in texts.items()
-            )
-            for aspect, texts in sorted(numbered.items())
-        )
-        or "nothing to change"
-    )
-
-
-_LISTED = frozenset({Aspect.VCPU, Aspect.IOTHREAD})
-_LABELS = {
-    Aspect.VCPU: "vCPU pins",
-    Aspect.EMULATOR: "emulator pin",
-    Aspect.IOTHREAD: "iothread pins",
-    Aspect.SHARES: "CPU shares",
-    Aspect.QUOTA: "vCPU quota",
-    Aspect.MEMORY: "memory nodes",
-}
 
 
 def _settable(what: Target, value: Value, host: Host) -> Value:

@@ -24,7 +24,7 @@ from cliff.lister import Lister
 from kongming import exception
 from kongming.conf import nova
 from kongming.executor.store import Store
-from kongming.manage import state
+from kongming.manage import options, state
 from kongming.manage.command import conf_of
 from kongming.notification.inquiries import ALL, Inquiries
 
@@ -39,7 +39,7 @@ class _Again(Lister):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument(
-            "instance_uuid", metavar="<instance>", nargs="?", type=state.instance_uuid
+            "instance_uuid", metavar="<instance>", nargs="?", type=options.instance_uuid
         )
         state.add_wait_option(parser, self.seconds)
         return parser

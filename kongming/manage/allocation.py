@@ -30,7 +30,7 @@ from kongming.executor.record import Record
 from kongming.executor.request import Request, Source
 from kongming.executor.store import Store
 from kongming.hypervisor.guest import Guest
-from kongming.manage import state, times
+from kongming.manage import options, state, times
 from kongming.manage.columns import Asked, Memory, Requests, Values
 from kongming.target import QUOTA, SHARES, Target, Value
 from kongming.window import in_force, next_change, preview
@@ -86,7 +86,7 @@ class _OfInstance:
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)  # type: ignore[misc]
-        parser.add_argument("instance_uuid", metavar="<instance>", type=state.instance_uuid)
+        parser.add_argument("instance_uuid", metavar="<instance>", type=options.instance_uuid)
         return parser
 
 
@@ -124,12 +124,12 @@ class AllocationPlan(_OfInstance, Lister):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        state.add_allocation_options(parser)
+        options.add_allocation_options(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> _Table:
         instance_uuid = parsed_args.instance_uuid
-        asked = state.asked(parsed_args)
+        asked = options.asked(parsed_args)
         accepted = False
         if not asked:
             with state.opened_store(self) as store:
@@ -187,11 +187,11 @@ class AllocationSet(_Change):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        state.add_allocation_options(parser)
+        options.add_allocation_options(parser)
         return parser
 
     def change(self, store: Store, instance_uuid: str, parsed: argparse.Namespace) -> None:
-        asked = state.asked(parsed)
+        asked = options.asked(parsed)
         if not asked:
             raise exception.RequestInvalid("nothing is asked: name at least one of the options")
         request = Request(Source.OPERATOR, asked, state.operator(), time.time())

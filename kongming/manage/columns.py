@@ -21,10 +21,9 @@ from cliff.columns import FormattableColumn
 
 from kongming import metadata
 from kongming.allocation import Allocation
-from kongming.executor.plan import describe
 from kongming.executor.request import Request
 from kongming.manage import times
-from kongming.target import Target, Value, to_json
+from kongming.target import Target, Value, describe, to_json
 
 
 class Asked(FormattableColumn[Allocation | None]):

@@ -20,15 +20,11 @@ from contextlib import contextmanager
 import getpass
 import os
 from pathlib import Path
-import sys
 import time
-import uuid
 
 from cliff.command import Command
-import yaml
 
-from kongming import exception, metadata, schema
-from kongming.allocation import Allocation
+from kongming import exception
 from kongming.executor import lock
 from kongming.executor.claims import Claims
 from kongming.executor.placer import Placer
@@ -139,27 +135,6 @@ def operator() -> str:
     return f"operator {os.environ.get('SUDO_USER') or getpass.getuser()}"
 
 
-def instance_uuid(text: str) -> str:
-    """Read an instance's UUID, for argparse."""
-    try:
-        return str(uuid.UUID(text))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not the UUID of an instance") from None
-
-
-def add_allocation_options(parser: argparse.ArgumentParser) -> None:
-    """Add an option for each key of the instance metadata, with the same values."""
-    group = parser.add_argument_group("what is asked, written as in the instance metadata")
-    for key, (metavar, meaning) in _OPTIONS.items():
-        group.add_argument(f"--{key}", metavar=metavar, help=meaning)
-    group.add_argument(
-        "--file",
-        metavar="<path>",
-        help="A file with all that is asked, in the JSON form of an allocation or as YAML; it may "
-        "hold time windows. - is the standard input.",
-    )
-
-
 def add_wait_option(parser: argparse.ArgumentParser, seconds: float) -> None:
     """Add ``--wait``."""
     parser.add_argument(
@@ -169,39 +144,3 @@ def add_wait_option(parser: argparse.ArgumentParser, seconds: float) -> None:
         default=seconds,
         help=f"How long to wait for the service to do it (default: {seconds:g}).",
     )
-
-
-def asked(parsed: argparse.Namespace) -> Allocation:
-    """Read the options of :func:`add_allocation_options`.
-
-    :raises Refused: naming the key, the item and its position.
-    """
-    given = {key: getattr(parsed, key.replace("-", "_")) for key in _OPTIONS}
-    asked = {f"{metadata.PREFIX}{key}": value for key, value in given.items() if value is not None}
-    if parsed.file is None:
-        return metadata.parse(asked)
-    if asked:
-        raise exception.RequestInvalid("--file says all that is asked: leave out the others")
-    return _read_file(parsed.file)
-
-
-def _read_file(path: str) -> Allocation:
-    try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text()
-        # JSON is YAML, too.
-        return schema.read(yaml.safe_load(text))
-    except (OSError, UnicodeDecodeError) as error:
-        raise exception.RequestInvalid(f"{path} can't be read: {error}") from error
-    except yaml.YAMLError as error:
-        said = " ".join(str(error).split())
-        raise exception.RequestInvalid(f"{path} is neither JSON nor YAML: {said}") from error
-
-
-_OPTIONS = {
-    "vcpu-pinning": ("<cpuset|map>", "Host CPUs of the vCPUs: 5-6,9 or 0:5;1:6."),
-    "emulator-pinning": ("<cpuset>", "Host CPUs of QEMU's own threads."),
-    "iothread-pinning": ("<cpuset|map>", "Host CPUs of the iothreads."),
-    "numa-nodes": ("<nodes>", "Host NUMA nodes of the memory."),
-    "cpu-shares": ("<weight>", "Weight relative to other guests."),
-    "vcpu-quota": ("<share>", "CPU time of each vCPU: 50%%, 50000/100000 in µs, or none."),
-}
