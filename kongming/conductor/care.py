@@ -29,7 +29,7 @@ from kongming.conductor.pusher import Pusher
 from kongming.conductor.whereabouts import Whereabouts
 from kongming.db.allocations import Allocations
 from kongming.db.leases import Leases
-from kongming.db.values import Report
+from kongming.db.values import Entry, Report, Status
 from kongming.due import Due, anywhere
 
 LOG = logging.getLogger(__name__)
@@ -122,29 +122,21 @@ class Care:
             whose = set(self._allocations.unlocated()) & set(instance_uuids)
             moved = self._whereabouts.locate({*nowhere, *whose}) if nowhere or whose else []
             nowhere = self._pusher.push(moved) + [uuid for uuid in nowhere if uuid not in moved]
-        self._say_absent(nowhere)
+        self._answer_for(nowhere)
 
-    def _say_absent(self, instance_uuids: Sequence[str]) -> None:
-        """Nobody else will say of these that they are nowhere."""
-        now = time.time()
+    def _answer_for(self, instance_uuids: Sequence[str]) -> None:
+        """Say of instances that are nowhere what no host will say."""
         entries = self._allocations.wanted(instance_uuids) if instance_uuids else {}
-        absent = [
-            Report(
-                instance_uuid=entry.instance_uuid,
-                generation=entry.generation,
-                status="absent",
-                reason=exception.GuestAbsent.reason,
-                message="the instance is on no host yet; it is placed the moment it starts",
-                source="api",
-                drift="",
-                drift_at=None,
-                changed_at=now,
-            )
+        now = time.time()
+        answers = [
+            Report.released(entry.instance_uuid, entry.generation, now)
+            if entry.allocation is None
+            else _absent(entry, now)
             for entry in entries.values()
-            if entry.allocation is not None and entry.status == "pending"
+            if entry.status in (Status.PENDING, Status.RELEASING)
         ]
-        if absent:
-            self._allocations.report("", absent, now)
+        if answers:
+            self._allocations.report("", answers, now)
 
     def _run(self) -> None:
         while not self._stopping.wait(_TICK_S):
@@ -235,3 +227,17 @@ class Care:
         if self.since is not None:
             LOG.info("Nova answers again, after %d s", time.time() - self.since)
             self.since = None
+
+
+def _absent(entry: Entry, now: float) -> Report:
+    return Report(
+        instance_uuid=entry.instance_uuid,
+        generation=entry.generation,
+        status=Status.ABSENT,
+        reason=exception.GuestAbsent.reason,
+        message="the instance is on no host yet; it is placed the moment it starts",
+        source="",
+        drift="",
+        drift_at=None,
+        changed_at=now,
+    )

@@ -176,19 +176,7 @@ class Endpoint:
             if entry.allocation is None and uuid not in known and (entry.reporter or host) == host
         ]
         if gone:
-            reports = [_released(entry, now) for entry in gone]
+            reports = [
+                Report.released(entry.instance_uuid, entry.generation, now) for entry in gone
+            ]
             self._allocations.report(host, reports, now)
-
-
-def _released(entry: Entry, now: float) -> Report:
-    return Report(
-        instance_uuid=entry.instance_uuid,
-        generation=entry.generation,
-        status="released",
-        reason="",
-        message="the host knows nothing of it",
-        source="api",
-        drift="",
-        drift_at=None,
-        changed_at=now,
-    )

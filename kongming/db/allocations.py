@@ -257,6 +257,10 @@ class Allocations:
         """Give all for which anything is wanted, or to be released."""
         return self._uuids(select(ALLOCATION.c.instance_uuid))
 
+    def nowhere(self, limit: int) -> builtins.list[str]:
+        """Give those that are on no host that is known of, and of which nobody has said so yet."""
+        return self._uuids(rows.nowhere().limit(limit))
+
     def _entries(self, query: rows.AnySelect) -> builtins.list[Entry]:
         with self._database.reader() as session:
             found = session.execute(query).all()

@@ -36,20 +36,29 @@ def versions() -> list[str]:
     return [revision.revision for revision in script.walk_revisions()][::-1]
 
 
-def sync(database: Database, version: str = _HEAD) -> tuple[str | None, str | None]:
+def version(database: Database) -> str | None:
+    """Tell which version the tables are of; None if there are none.
+
+    :raises DatabaseUnavailable: if the database does not answer.
+    """
+    with database.reader() as session:
+        return schema_version(session.connection())
+
+
+def sync(database: Database, wanted: str = _HEAD) -> tuple[str | None, str | None]:
     """Bring the tables to a version, up or down; give the versions before and after.
 
-    :param version: one of :func:`versions`, ``head`` for the last one or
+    :param wanted: one of :func:`versions`, ``head`` for the last one or
         ``base`` for no tables at all.
     :raises ConfigInvalid: if there is no such version.
     :raises DatabaseUnavailable: if the database does not answer, or has tables
         of a newer version.
     """
     known = versions()
-    goal = known[-1] if version == _HEAD else version
+    goal = known[-1] if wanted == _HEAD else wanted
     if goal not in (*known, _BASE):
         raise exception.ConfigInvalid(
-            f"there is no version {version} of the tables: {', '.join(known)}, 'head' or 'base'"
+            f"there is no version {wanted} of the tables: {', '.join(known)}, 'head' or 'base'"
         )
     _prepare(database)
     with database.writer() as session:

@@ -69,6 +69,22 @@ def entries_on(host: str) -> AnySelect:
     return entries().join(there, ALLOCATION.c.instance_uuid == there.c.instance_uuid)
 
 
+def nowhere() -> AnySelect:
+    """Select the instances that no host answers for, where that is still to be told."""
+    joined = ALLOCATION.outerjoin(OUTCOME, ALLOCATION.c.instance_uuid == OUTCOME.c.instance_uuid)
+    untold = or_(
+        ALLOCATION.c.asked.is_(None),
+        OUTCOME.c.generation.is_(None),
+        OUTCOME.c.generation != ALLOCATION.c.generation,
+    )
+    unheld = or_(OUTCOME.c.host.is_(None), OUTCOME.c.host == "")
+    return (
+        select(ALLOCATION.c.instance_uuid)
+        .select_from(joined)
+        .where(ALLOCATION.c.host.is_(None), unheld, untold)
+    )
+
+
 def is_at(host: str) -> ColumnElement[bool]:
     """The condition that an instance is at a host, as the entry's reader is told."""
     told = and_(ALLOCATION.c.host.is_(None), OUTCOME.c.host == host)

@@ -46,7 +46,7 @@ class Status(enum.StrEnum):
 class Outcome:
     """What a host last said of an instance.
 
-    :ivar host: who said it.
+    :ivar host: who said it; empty if it was a conductor, as of an instance that is nowhere.
     :ivar generation: of what was wanted.
     :ivar reason: reason code of a refusal, failure or drift; empty otherwise.
     :ivar source: who had asked the host for it; empty if it did not say.
@@ -104,7 +104,8 @@ class Entry:
     @property
     def reporter(self) -> str | None:
         """The host that answers for it; None if none does."""
-        return self.host if self.outcome is None else self.outcome.host
+        told = None if self.outcome is None else self.outcome.host
+        return told or self.host
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,14 @@ class Report:
     drift: str
     drift_at: float | None
     changed_at: float
+
+    @classmethod
+    def released(cls, instance_uuid: str, generation: int, now: float) -> Report:
+        """Make the report that an instance has been let go of."""
+        words = dict.fromkeys(("reason", "message", "source", "drift"), "")
+        return cls(
+            instance_uuid, generation, Status.RELEASED, drift_at=None, changed_at=now, **words
+        )
 
 
 @dataclass(frozen=True, slots=True)
