@@ -86,8 +86,7 @@ class Hosts:
 
         :param views: whether with their views, which are large.
         """
-        columns = [column for column in HOST.c if views or column.name != "view"]
-        query = select(*columns, *(() if views else (null().label("view"),)))
+        query: rows.AnySelect = select(*_columns(views=views))
         if marker is not None:
             query = query.where(HOST.c.name > marker)
         with self._database.reader() as session:
@@ -96,8 +95,8 @@ class Hosts:
 
     def named(self, names: Iterable[str]) -> builtins.list[Host]:
         """Read what is known of some hosts, without their views."""
-        columns = [column for column in HOST.c if column.name != "view"]
-        query = select(*columns, null().label("view")).where(HOST.c.name.in_(list(names)))
+        query: rows.AnySelect = select(*_columns(views=False))
+        query = query.where(HOST.c.name.in_(list(names)))
         with self._database.reader() as session:
             found = session.execute(query).all()
         return [_host(row) for row in found]
@@ -107,6 +106,12 @@ class Hosts:
         self._database.write(
             lambda session: session.execute(delete(HOST).where(HOST.c.name == name))
         )
+
+
+def _columns(*, views: bool) -> builtins.list[Any]:
+    if views:
+        return [*HOST.c]
+    return [*(column for column in HOST.c if column.name != "view"), null().label("view")]
 
 
 def _host(row: rows.AnyRow) -> Host:
