@@ -14,14 +14,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-import socket
-import subprocess
-
+from kongming.tests.testbed.mariadb import MariaDB, grant
 from kongming.tests.testbed.openstack.site import PASSWORD, Site
-from kongming.tests.testbed.process import Process, Service, find_program
 
-PACKAGE = "mariadb-server-core"
 USER = "openstack"
 DATABASES = (
     "keystone",
@@ -33,8 +28,6 @@ DATABASES = (
     "nova_cell1",
 )
 CHARACTERS = "utf8mb3"
-START_TIMEOUT = 60
-PROTOCOL_VERSION = 10
 
 
 def database_url(site: Site, name: str) -> str:
@@ -43,83 +36,17 @@ def database_url(site: Site, name: str) -> str:
     return f"mysql+pymysql://{address}/{name}?charset={CHARACTERS}"
 
 
-class Database(Service):
-    """The server; a context manager. It serves TCP only, on the site's port."""
+class Database(MariaDB):
+    """The server, on the site's port; a context manager."""
 
     def __init__(self, site: Site) -> None:
-        self._port = site.database_port
-        self._root = site.root / "database"
-        self._data = self._root / "data"
-        self._statements = self._root / "init.sql"
-        self._server = Process(
-            [
-                find_program("mariadbd", PACKAGE),
-                "--no-defaults",
-                f"--user={_user()}",
-                f"--datadir={self._data}",
-                f"--socket={self._root / 'socket'}",
-                f"--pid-file={self._root / 'pid'}",
-                "--bind-address=127.0.0.1",
-                f"--port={self._port}",
-                "--skip-name-resolve",
-                "--max-connections=500",
-                # Nothing of it needs to outlive a crash of the machine.
-                "--innodb-flush-log-at-trx-commit=0",
-                # Carried out before the first connection is taken.
-                f"--init-file={self._statements}",
-            ],
-            site.log("mariadb"),
+        made = [
+            f"CREATE DATABASE IF NOT EXISTS {name} CHARACTER SET {CHARACTERS}"
+            for name in DATABASES
+        ]
+        super().__init__(
+            site.root / "database",
+            port=site.database_port,
+            log=site.log("mariadb"),
+            statements=[*made, grant(USER, PASSWORD)],
         )
-
-    def start(self) -> None:
-        """Return when it takes connections and has the databases."""
-        if not self._data.exists():
-            self._make_system_tables()
-            self._statements.write_text("".join(_statements()))
-        self._server.start()
-        self._server.wait_ready(self._answers, START_TIMEOUT, "MariaDB takes connections")
-
-    def _make_system_tables(self) -> None:
-        self._root.mkdir(parents=True, exist_ok=True)
-        # The program that makes them runs it.
-        find_program("my_print_defaults", "mariadb-client-core")
-        done = subprocess.run(
-            [
-                find_program("mariadb-install-db", PACKAGE),
-                "--no-defaults",
-                f"--user={_user()}",
-                f"--datadir={self._data}",
-                "--auth-root-authentication-method=normal",
-                "--skip-test-db",
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(f"mariadb-install-db failed:\n{done.stdout}")
-
-    def _answers(self) -> bool:
-        """Whether a connection is greeted: the socket alone is open long before."""
-        try:
-            with socket.create_connection(("127.0.0.1", self._port), timeout=1) as connection:
-                return connection.recv(5)[4:] == bytes([PROTOCOL_VERSION])
-        except OSError:
-            return False
-
-    def _end(self) -> None:
-        self._server.kill()
-
-
-def _statements() -> list[str]:
-    # Each statement of an init file is a line.
-    made = [
-        f"CREATE DATABASE IF NOT EXISTS {name} CHARACTER SET {CHARACTERS};\n" for name in DATABASES
-    ]
-    user = f"'{USER}'@'127.0.0.1'"
-    return [*made, f"GRANT ALL ON *.* TO {user} IDENTIFIED BY '{PASSWORD}';\n"]
-
-
-def _user() -> str:
-    return Path("/proc/self").owner()

@@ -1,0 +1,97 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""``kongming-manage db ...``: the tables of the API and the conductors, and what they hold."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+import time
+from typing import Any
+
+from cliff.command import Command
+from cliff.show import ShowOne
+
+from kongming.db import migration
+from kongming.db.database import Database
+from kongming.db.purge import purge
+from kongming.manage.command import conf_of
+
+_Columns = tuple[Sequence[str], Iterable[Any]]
+
+_DAY_S = 86_400
+
+
+class DbSync(ShowOne):
+    """Make the tables, or bring them to the version that this Kongming works with.
+
+    Run it once after each installation of a new version, before the API and the conductors are
+    started. It does nothing if there is nothing to do.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "--version",
+            metavar="VERSION",
+            default="head",
+            help="go to this version, up or down, to install an older Kongming afterwards; "
+            "'base' drops all tables and what they hold. Default: the newest.",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> _Columns:
+        with _database(self) as database:
+            before, after = migration.sync(database, parsed_args.version)
+        return ("before", "after"), (before or "", after or "")
+
+
+class DbVersion(ShowOne):
+    """Show the version of the tables, and the one that this Kongming works with."""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> _Columns:
+        with _database(self) as database:
+            there = migration.version(database)
+        return ("version", "needed"), (there or "", migration.versions()[-1])
+
+
+class DbPurge(ShowOne):
+    """Forget the history that is older than some days, and hosts not seen for that long."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "--days", metavar="N", type=_days, required=True, help="keep so many days"
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> _Columns:
+        with _database(self) as database:
+            database.check_schema()
+            return self.dict2columns(purge(database, time.time() - parsed_args.days * _DAY_S))
+
+
+@contextmanager
+def _database(command: Command) -> Iterator[Database]:
+    database = Database(conf_of(command))
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def _days(value: str) -> int:
+    if not (value.isascii() and value.isdigit()):
+        raise argparse.ArgumentTypeError(f"{value!r} is not a number of days, such as 90")
+    return int(value)
