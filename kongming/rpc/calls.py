@@ -80,7 +80,7 @@ def subscription(
     here = oslo_messaging.Target(topic=target.topic, server=host)
 
     def subscribe() -> Any:
-        server = oslo_messaging.get_rpc_server(transport, here, endpoints, executor="threading")
+        server = oslo_messaging.get_rpc_server(transport, here, endpoints)
         server.start()
         return server
 

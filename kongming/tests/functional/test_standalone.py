@@ -1,0 +1,253 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Conductor and executor in one process: fake:// messaging, SQLite, libvirt's test driver.
+
+The test driver has 8 CPUs, of which 0, 2 and 4 are online.
+"""
+
+import itertools
+import time
+import uuid
+
+import libvirt
+from oslo_config import cfg
+import pytest
+
+from kongming.allocation import Allocation
+from kongming.cmd import launch
+from kongming.conductor.service import ConductorService
+from kongming.db import migration
+from kongming.db.allocations import Allocations
+from kongming.db.database import Database
+from kongming.db.hosts import Hosts
+from kongming.hypervisor.connection import run_event_loop
+from kongming.rpc.client import ConductorClient
+from kongming.standalone.service import ExecutorService
+from kongming.tests.functional.test_service import NOVA, URI, wait_for
+
+_number = itertools.count()
+
+
+class Site:
+    """A database, a conductor, and the executor of one host."""
+
+    def __init__(self, tmp_path, connection):
+        self.host = f"site{next(_number)}"
+        config = tmp_path / "kongming.conf"
+        config.write_text(
+            f"[DEFAULT]\nhost = {self.host}\nstate_path = {tmp_path / 'state'}\n"
+            f"transport_url = fake:///{self.host}\n[libvirt]\nconnection_uri = {URI}\n"
+            f"[database]\nconnection = sqlite:///{tmp_path / 'kongming.sqlite'}\n"
+            "[executor]\npull_interval = 1\n"
+        )
+        self.conf = launch.configure(["--config-file", str(config)])
+        self.connection = connection
+        database = Database(self.conf)
+        migration.sync(database)
+        self.allocations, self.hosts = Allocations(database), Hosts(database)
+        self.client = ConductorClient(self.conf)
+        self.services = []
+        self.domains = []
+
+    def start(self, *kinds):
+        for kind in kinds or (ConductorService, ExecutorService):
+            service = kind(self.conf)
+            service.start()
+            self.services.append(service)
+            assert service.ready.wait(20)
+
+    def stop(self):
+        for service in self.services:
+            service.stop()
+        self.services = []
+
+    def guest(self, instance_uuid=None):
+        instance_uuid = instance_uuid or str(uuid.uuid4())
+        domain = self.connection.createXML(
+            f"<domain type='test'><name>{instance_uuid[:8]}</name><uuid>{instance_uuid}</uuid>"
+            f"<memory>1024</memory><vcpu>2</vcpu><os><type>hvm</type></os>{NOVA}</domain>"
+        )
+        self.domains.append(domain)
+        return instance_uuid
+
+    def put(self, instance_uuid, cpus):
+        allocation = Allocation.from_json({"vcpu_pinning": cpus})
+        entry, _ = self.allocations.put(
+            instance_uuid, allocation, generation=None, asked_by="a test", request_id=""
+        )
+        self.client.changed([instance_uuid])
+        return entry
+
+    def delete(self, instance_uuid):
+        self.allocations.delete(instance_uuid, generation=None, asked_by="a test", request_id="")
+        self.client.changed([instance_uuid])
+
+    def status(self, instance_uuid):
+        entry = self.allocations.get(instance_uuid)
+        return None if entry is None else entry.status
+
+    def wait(self, instance_uuid, status):
+        wait_for(lambda: self.status(instance_uuid) == status)
+
+    def pins(self, instance_uuid):
+        maps = self.connection.lookupByUUIDString(instance_uuid).vcpus()[1]
+        return [{cpu for cpu, there in enumerate(cpus) if there} for cpus in maps]
+
+
+@pytest.fixture(scope="module")
+def connection():
+    run_event_loop()
+    connection = libvirt.open(URI)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def site(tmp_path, connection):
+    site = Site(tmp_path, connection)
+    yield site
+    site.stop()
+    for domain in site.domains:
+        if domain.isActive():
+            domain.destroy()
+
+
+def test_what_is_wanted_is_pushed_reported_and_taken_back(site):
+    site.start()
+    guest = site.guest()
+    before = site.pins(guest)
+    site.put(guest, "2")
+    site.wait(guest, "applied")
+    assert site.pins(guest) == [{2}, {2}]
+    entry = site.allocations.get(guest)
+    assert (entry.host, entry.outcome.host, entry.outcome.source) == (
+        site.host,
+        site.host,
+        "api",
+    )
+    site.delete(guest)
+    site.wait(guest, None)
+    assert site.pins(guest) == before
+
+
+def test_what_was_asked_while_the_executor_was_away_is_pulled(site):
+    site.start(ConductorService)
+    guest = site.guest()
+    site.put(guest, "2")
+    site.wait(guest, "absent")
+    site.start(ExecutorService)
+    site.wait(guest, "applied")
+    assert site.pins(guest) == [{2}, {2}]
+
+
+def test_a_push_that_got_lost_is_made_up_for_by_the_pull(site):
+    site.start()
+    guest = site.guest()
+    allocation = Allocation.from_json({"vcpu_pinning": "4"})
+    site.allocations.put(guest, allocation, generation=None, asked_by="", request_id="")
+    site.wait(guest, "applied")
+    assert site.pins(guest) == [{4}, {4}]
+
+
+def test_what_nobody_wants_any_more_is_let_go_even_if_the_database_forgot_it(site):
+    site.start()
+    guest = site.guest()
+    before = site.pins(guest)
+    site.put(guest, "2")
+    site.wait(guest, "applied")
+    site.allocations.gone([guest], time.time())
+    wait_for(lambda: site.pins(guest) == before)
+
+
+def test_an_instance_that_is_nowhere_is_absent_and_goes_at_once(site):
+    site.start(ConductorService)
+    nowhere = str(uuid.uuid4())
+    site.put(nowhere, "2")
+    site.wait(nowhere, "absent")
+    site.delete(nowhere)
+    site.wait(nowhere, None)
+
+
+def test_an_older_push_that_comes_late_changes_nothing(site):
+    site.start()
+    guest = site.guest()
+    site.put(guest, "2")
+    site.wait(guest, "applied")
+    site.put(guest, "4")
+    site.wait(guest, "applied")
+    executor = site.services[-1]
+    executor._wanted.push({guest: {"generation": 1, "allocation": {"vcpu_pinning": "0"}}})
+    assert site.pins(guest) == [{4}, {4}]
+    assert executor._wanted.known() == {guest: 2}
+
+
+def test_what_an_executor_does_not_understand_is_refused_not_dropped(site):
+    site.start()
+    guest = site.guest()
+    executor = site.services[-1]
+    newer = {"vcpu_pinning": "2", "cache_ways": "3"}
+    executor._wanted.push({guest: {"generation": 1, "allocation": newer}})
+    report = executor._wanted.reports()[guest]
+    assert (report["status"], report["reason"]) == ("refused", "request_invalid")
+
+
+def test_a_dry_run_goes_to_the_host_and_back(site):
+    site.start()
+    guest = site.guest()
+    site.put(guest, "2")
+    site.wait(guest, "applied")
+    said = site.client.plan(guest, Allocation.from_json({"vcpu_pinning": "4"}))
+    assert (said["outcome"], said["host"]) == ("planned", site.host)
+    assert [(step["target"], step["from"], step["to"]) for step in said["steps"]] == [
+        ("vCPU 0", "2", "4"),
+        ("vCPU 1", "2", "4"),
+    ]
+    refused = site.client.plan(guest, Allocation.from_json({"vcpu_pinning": "1"}))
+    assert (refused["outcome"], refused["reason"]) == ("refused", "cpu_offline")
+    nowhere = site.client.plan(str(uuid.uuid4()), Allocation.from_json({"vcpu_pinning": "2"}))
+    assert nowhere["outcome"] == "absent"
+
+
+def test_a_guest_that_starts_is_placed_before_the_next_pull(site):
+    site.conf.set_override("pull_interval", 1000, group="executor")
+    site.start()
+    wait_for(lambda: site.hosts.get(site.host))
+    instance_uuid = str(uuid.uuid4())
+    site.put(instance_uuid, "2")
+    site.wait(instance_uuid, "absent")
+    site.guest(instance_uuid)
+    site.wait(instance_uuid, "applied")
+
+
+def test_what_a_host_looks_like_is_kept(site):
+    site.start()
+    guest = site.guest()
+    site.put(guest, "2")
+
+    def pinned():
+        host = site.hosts.get(site.host)
+        guests = host.view["guests"] if host and host.view else []
+        return [each["pins"] for each in guests if each["instance_uuid"] == guest]
+
+    wait_for(lambda: pinned() == [{"0": "2", "1": "2"}])
+    host = site.hosts.get(site.host)
+    assert {"cells", "rules", "violations"} < set(host.view)
+    assert not host.silent(time.time())
+
+
+def test_without_tables_a_conductor_says_what_to_do(tmp_path):
+    config = tmp_path / "kongming.conf"
+    config.write_text(f"[DEFAULT]\nstate_path = {tmp_path}\ntransport_url = fake://\n")
+    conf = launch.configure(["--config-file", str(config)])
+    assert isinstance(conf, cfg.ConfigOpts)
+    with pytest.raises(Exception, match="kongming-manage db sync"):
+        ConductorService(conf)
