@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 import random
+import re
 import threading
 import time
 from typing import Any, TypeVar
@@ -41,7 +42,9 @@ _CONNECT_TIMEOUT_S = 10
 _ATTEMPTS = 12
 _PAUSE_MAX_S = 0.2
 
-_NO_TABLE = ("no such table", "42P01", "1146")
+_OTHER_TABLES = re.compile(
+    r"no such (table|column)|(relation|column) \S+ does not exist|\((1146|1054),"
+)
 
 
 class Overtaken(Exception):
@@ -158,7 +161,7 @@ class Database:
         ) as error:
             said = self._without_secrets(_said(error))
             hint = "check [database] connection, and that the server runs"
-            if any(word in said for word in _NO_TABLE):
+            if _OTHER_TABLES.search(said):
                 hint = SYNC
             raise exception.DatabaseUnavailable(
                 f"{self.place} can't be used: {said}; {hint}"

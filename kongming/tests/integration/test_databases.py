@@ -1,0 +1,465 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What is wanted, kept in each of the databases: a file, and real servers."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+import functools
+import itertools
+import threading
+import uuid
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+import pytest
+import sqlalchemy
+
+from kongming import exception
+from kongming.db import migration, models
+from kongming.db.allocations import Allocations
+from kongming.db.database import Database
+from kongming.db.hosts import Hosts
+from kongming.db.leases import Leases
+from kongming.db.purge import purge
+from kongming.db.values import Location, Status
+from kongming.tests.databases import BY, asking, configuration, database, instance, report
+from kongming.tests.testbed.mariadb import PASSWORD, MariaDB
+from kongming.tests.testbed.postgresql import PostgreSQL
+from kongming.tests.testbed.process import wait_until
+
+KINDS = ("sqlite", "mariadb", "postgresql")
+UUID = instance()
+OTHER = instance(2)
+THREADS = 8
+
+_names = (f"kongming_{number}" for number in itertools.count())
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory):
+    root = tmp_path_factory.mktemp("databases")
+    with MariaDB(root / "mariadb") as mariadb, PostgreSQL(root / "postgresql") as postgresql:
+        yield {"mariadb": mariadb, "postgresql": postgresql}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def url(kind, servers, tmp_path):
+    """The address of an empty database."""
+    if kind == "sqlite":
+        return f"sqlite:///{tmp_path}/kongming.sqlite"
+    return servers[kind].create(next(_names))
+
+
+@pytest.fixture
+def db(url):
+    with closing(database(url)) as made:
+        yield made
+
+
+@pytest.fixture
+def allocations(db):
+    return Allocations(db)
+
+
+def at_once(*works):
+    """Do all of it at the same moment; what each gives, or raises."""
+    barrier = threading.Barrier(len(works))
+
+    def run(work):
+        barrier.wait()
+        try:
+            return work()
+        except exception.KongmingError as error:
+            return error
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        return list(pool.map(run, works))
+
+
+def statements(db, work):
+    before = db.statements
+    work()
+    return db.statements - before
+
+
+def test_the_migrations_make_the_tables_of_the_models(db):
+    with db.engine().connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, models.Base.metadata) == []
+
+
+def test_the_tables_come_and_go_and_come(url):
+    with closing(Database(configuration(url))) as db:
+        with pytest.raises(exception.DatabaseUnavailable, match="no tables yet.*db sync"):
+            db.check_schema()
+        assert migration.sync(db) == (None, models.VERSION)
+        db.check_schema()
+        assert migration.sync(db) == (models.VERSION, models.VERSION)
+        Allocations(db).put(UUID, asking(1), generation=0, **BY)
+        assert migration.sync(db, "base") == (models.VERSION, None)
+        with db.engine().connect() as connection:
+            assert sqlalchemy.inspect(connection).get_table_names() == ["alembic_version"]
+        with pytest.raises(exception.DatabaseUnavailable, match="run 'kongming-manage db sync'"):
+            Allocations(db).get(UUID)
+        assert migration.sync(db) == (None, models.VERSION)
+        assert Allocations(db).get(UUID) is None
+
+
+def test_tables_of_another_version_are_refused(db):
+    with db.writer() as session:
+        session.execute(sqlalchemy.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(exception.DatabaseUnavailable, match="9999.*db sync"):
+        db.check_schema()
+    with pytest.raises(exception.DatabaseUnavailable, match="9999"):
+        migration.sync(db)
+
+
+def test_the_life_of_an_allocation(allocations):
+    entry, created = allocations.put(UUID, asking(1), generation=0, **BY)
+    assert (created, entry.generation, entry.status) == (True, 1, Status.PENDING)
+    assert allocations.unlocated() == [UUID]
+    assert allocations.locate({UUID: Location("project", "here")}) == [UUID]
+    assert allocations.locate({UUID: Location("project", "here")}) == []
+    allocations.report("here", [report(UUID)], 20.0)
+    assert allocations.get(UUID).status == Status.APPLIED
+
+    entry, created = allocations.put(UUID, asking(2), generation=1, **BY)
+    assert (created, entry.generation, entry.status) == (False, 2, Status.PENDING)
+    allocations.report("here", [report(UUID, 2, "refused", "cpu_offline", "CPU 2 ☹")], 30.0)
+    entry = allocations.get(UUID)
+    assert (entry.project_id, entry.host, entry.status) == ("project", "here", Status.REFUSED)
+    assert (entry.outcome.reason, entry.outcome.message) == ("cpu_offline", "CPU 2 ☹")
+
+    entry = allocations.delete(UUID, generation=2, **BY)
+    assert (entry.allocation, entry.generation, entry.status) == (None, 3, Status.RELEASING)
+    assert allocations.wanted_on("here") == {UUID: entry}
+    allocations.report("here", [report(UUID, 3, "released")], 40.0)
+    assert allocations.get(UUID) is None
+    assert allocations.known() == []
+    assert [(e.generation, e.status, e.host) for e in allocations.history(UUID)] == [
+        (1, "applied", "here"),
+        (2, "refused", "here"),
+        (3, "released", "here"),
+    ]
+
+
+def test_names_are_told_apart_byte_by_byte(allocations, db):
+    for name in ("b", "A", "a", "B", "a-b", "ab"):
+        allocations.put_map(name, {}, generation=0, **BY)
+        Hosts(db).see(name, started_at=1.0, version="1", interval_s=60.0, now=2.0)
+    in_order = ["A", "B", "a", "a-b", "ab", "b"]
+    assert [each.name for each in allocations.maps()] == in_order
+    assert [each.name for each in allocations.maps(2, "B")] == ["a", "a-b"]
+    assert [host.name for host in Hosts(db).list()] == in_order
+
+
+def test_large_texts_are_kept_whole(allocations, db):
+    text = "ü" * 200_000
+    allocations.put(UUID, asking(1), generation=0, **BY)
+    allocations.report("here", [report(UUID, 1, "failed", "failed", text)], 1.0)
+    assert allocations.get(UUID).outcome.message == text
+    hosts = Hosts(db)
+    assert hosts.see("here", started_at=1.0, version="1", interval_s=60.0, now=2.0) == ""
+    hosts.keep_view("here", {"text": text}, "digest", 3.0)
+    assert hosts.see("here", started_at=1.0, version="1", interval_s=60.0, now=4.0) == "digest"
+    assert hosts.get("here").view == {"text": text}
+    assert hosts.list(views=False)[0].view is None
+
+
+def test_what_no_database_takes_is_left_out(allocations):
+    allocations.put(UUID, asking(1), generation=0, asked_by="a\0b" * 200, request_id="\udcff")
+    allocations.report("here", [report(UUID, 1, "failed", "r" * 100, "\0 and \udcff")], 1.0)
+    assert allocations.get(UUID).outcome.message == "\N{REPLACEMENT CHARACTER} and ?"
+
+
+def test_of_many_who_change_an_allocation_one_does(allocations):
+    allocations.put(UUID, asking(0), generation=0, **BY)
+    for generation in range(1, 11):
+
+        def change(value, generation=generation):
+            return allocations.put(UUID, asking(value), generation=generation, **BY)[0]
+
+        first = generation * THREADS
+        results = at_once(*(functools.partial(change, first + each) for each in range(THREADS)))
+        (won,) = [each for each in results if not isinstance(each, exception.GenerationConflict)]
+        assert won.generation == generation + 1
+        assert allocations.get(UUID) == won
+
+
+def test_of_many_who_make_an_allocation_one_does(allocations):
+    results = at_once(
+        *(
+            lambda value=value: allocations.put(UUID, asking(value), generation=0, **BY)
+            for value in range(THREADS)
+        )
+    )
+    (won,) = [each for each in results if not isinstance(each, exception.GenerationConflict)]
+    assert won[1] is True
+    assert allocations.get(UUID) == won[0]
+    assert len(allocations.history(UUID)) == 1
+
+
+def test_whoever_minds_no_generation_comes_after_the_other(allocations):
+    values = range(THREADS)
+    at_once(
+        *(
+            lambda value=value: allocations.put(UUID, asking(value), generation=None, **BY)
+            for value in values
+        )
+    )
+    entry = allocations.get(UUID)
+    changes = allocations.history(UUID)
+    assert entry.generation == THREADS
+    assert [each.generation for each in changes] == list(range(1, THREADS + 1))
+    assert changes[-1].allocation == entry.allocation
+
+
+def test_of_many_who_put_a_map_one_does_and_all_of_it_is_its(allocations):
+    uuids = [instance(number) for number in range(50)]
+    for generation in range(4):
+
+        def put(value, generation=generation):
+            # Each in an order of its own.
+            of_mine = dict.fromkeys(uuids if value % 2 else reversed(uuids), asking(value))
+            return allocations.put_map("map", of_mine, generation=generation, **BY)
+
+        first = generation * THREADS
+        results = at_once(
+            *(lambda value=value: put(value) for value in range(first, first + THREADS))
+        )
+        (won,) = [each for each in results if not isinstance(each, exception.GenerationConflict)]
+        assert won[0].generation == generation + 1
+        entries = allocations.list(map_name="map")
+        assert {entry.generation for entry in entries} == {generation + 1}
+        assert len({entry.allocation for entry in entries}) == 1
+
+
+class Crowd:
+    """Those who put maps, single allocations and reports of the same instances."""
+
+    def __init__(self, allocations):
+        self.uuids = [instance(number) for number in range(30)]
+        self._allocations = allocations
+
+    def map(self, name, those):
+        for value in range(6):
+            of_mine = dict.fromkeys(those, asking(value))
+            with suppress(exception.MapConflict, exception.MapUnknown):
+                self._allocations.put_map(name, of_mine, generation=None, **BY)
+                self._allocations.delete_map(name, generation=None, **BY)
+
+    def single(self, numbers):
+        for number in numbers:
+            self._allocations.put(self.uuids[number], asking(number), generation=None, **BY)
+
+    def hosts(self):
+        for _ in range(10):
+            wanted = self._allocations.wanted(self.uuids)
+            self._allocations.locate(dict.fromkeys(wanted, Location("project", "here")))
+            said = [
+                report(uuid, entry.generation, "applied" if entry.allocation else "released")
+                for uuid, entry in wanted.items()
+            ]
+            self._allocations.report("here", said, 1.0)
+
+    def leave(self):
+        for each in self._allocations.maps():
+            self._allocations.delete_map(each.name, generation=None, **BY)
+        for each in self._allocations.known():
+            self._allocations.delete(each, generation=None, **BY)
+        self.hosts()
+
+
+def test_maps_single_changes_and_reports_at_once_end_in_one_of_the_orders(allocations):
+    crowd = Crowd(allocations)
+    results = at_once(
+        lambda: crowd.map("left", crowd.uuids[:20]),
+        lambda: crowd.map("right", crowd.uuids[10:]),
+        lambda: crowd.single(range(0, 30, 3)),
+        lambda: crowd.single(range(29, -1, -3)),
+        crowd.hosts,
+        crowd.hosts,
+    )
+    assert results == [None] * 6
+    for each in crowd.uuids:
+        generations = [change.generation for change in allocations.history(each)]
+        assert generations == sorted(generations)
+    crowd.leave()
+    assert allocations.known() == []
+    assert allocations.maps() == []
+
+
+def test_whoever_loses_against_another_tries_again(allocations, db, kind):
+    """Two who lock the same two rows the other way round: one of them has to give way."""
+    for each in (UUID, OTHER):
+        allocations.put(each, asking(0), generation=0, **BY)
+    first = threading.Barrier(2)
+    turns = []
+
+    def work(session, mine, others):
+        turns.append(mine)
+        for each in (mine, others):
+            session.execute(
+                sqlalchemy.update(models.ALLOCATION)
+                .where(models.ALLOCATION.c.instance_uuid == each)
+                .values(generation=models.ALLOCATION.c.generation + 1)
+            )
+            # In an SQLite file there is only one who writes.
+            if each == mine and turns.count(mine) == 1 and kind != "sqlite":
+                first.wait()
+
+    at_once(
+        lambda: db.write(lambda session: work(session, UUID, OTHER)),
+        lambda: db.write(lambda session: work(session, OTHER, UUID)),
+    )
+    assert [allocations.get(each).generation for each in (UUID, OTHER)] == [3, 3]
+    assert len(turns) == (2 if kind == "sqlite" else 3)
+
+
+def test_a_call_is_so_many_statements_whatever_the_number_of_instances(allocations, db):
+    counted = {}
+    for size in (1, 100, 1000):
+        name = f"map-{size}"
+        uuids = [str(uuid.UUID(int=size * 10_000 + number)) for number in range(size)]
+        half = uuids[: size // 2 + 1]
+
+        def put(those, value, name=name):
+            return lambda: allocations.put_map(
+                name, dict.fromkeys(those, asking(value)), generation=None, **BY
+            )
+
+        def tell(generation, status, uuids=uuids):
+            said = [report(each, generation, status) for each in uuids]
+            return lambda: allocations.report("here", said, 1.0)
+
+        def place(host, uuids=uuids):
+            there = Location("project", host)
+            return lambda: allocations.locate(dict.fromkeys(uuids, there))
+
+        works = {
+            "put": put(uuids, 1),
+            "locate": place("here"),
+            "report": tell(1, "applied"),
+            "report again": tell(1, "applied"),
+            "report another": tell(1, "failed"),
+            "change": put(uuids, 2),
+            "list": lambda name=name: allocations.list(map_name=name),
+            "wanted": lambda uuids=uuids: allocations.wanted(uuids),
+            "wanted_on": lambda: allocations.wanted_on("here"),
+            "move": place("there"),
+            "delete": lambda name=name: allocations.delete_map(name, generation=None, **BY),
+            "released": tell(3, "released"),
+            "put anew": put(uuids, 1),
+            "adopt": put(half, 1),
+            "gone": lambda uuids=uuids: allocations.gone(uuids, 2.0),
+        }
+        counted[size] = {what: statements(db, work) for what, work in works.items()}
+        assert allocations.known() == []
+    # All of a map of one is half of it.
+    del counted[1]["adopt"], counted[100]["adopt"], counted[1000]["adopt"]
+    assert counted[1] == counted[100] == counted[1000]
+    assert counted[1]["report again"] <= 2
+    assert counted[1]["wanted_on"] <= 2
+
+
+def test_a_map_of_5000(allocations):
+    uuids = [instance(number) for number in range(5000)]
+    made, created, changed = allocations.put_map(
+        "map", dict.fromkeys(uuids, asking(1)), generation=0, **BY
+    )
+    assert (created, made.instances, len(changed)) == (True, 5000, 5000)
+    allocations.report("here", [report(each) for each in uuids], 1.0)
+    assert len(allocations.wanted(uuids)) == 5000
+    assert len(allocations.list(map_name="map", status="applied")) == 5000
+    others = [instance(number) for number in range(5000, 10_000)]
+    allocations.put_map("map", dict.fromkeys(others, asking(1)), generation=1, **BY)
+    assert len(allocations.list(status="releasing")) == 5000
+    assert len(allocations.list(map_name="map", limit=10, marker=others[-3])) == 2
+
+
+def test_a_lease_is_one_holders(db):
+    leases = Leases(db)
+    results = at_once(
+        *(
+            lambda name=name: leases.take("task", name, 10.0, 100.0)
+            for name in map(str, range(THREADS))
+        )
+    )
+    assert sorted(results) == [False] * (THREADS - 1) + [True]
+    holder = str(results.index(True))
+    assert leases.take("task", holder, 10.0, 105.0)
+    assert not leases.take("task", "another", 10.0, 114.0)
+    assert leases.take("task", "another", 10.0, 115.0)
+    assert not leases.take("task", holder, 10.0, 116.0)
+
+
+def test_what_is_old_is_forgotten(allocations, db):
+    for number in range(5):
+        allocations.put(instance(number), asking(1), generation=0, **BY)
+        allocations.report("here", [report(instance(number), changed_at=number)], 1.0)
+        Hosts(db).see(str(number), started_at=1.0, version="", interval_s=60.0, now=number)
+    assert purge(db, 3.0) == {"history": 3, "hosts": 3}
+    assert purge(db, 3.0) == {"history": 0, "hosts": 0}
+    assert [host.name for host in Hosts(db).list()] == ["3", "4"]
+    assert [len(allocations.history(instance(number))) for number in range(5)] == [0, 0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"], indirect=True)
+def test_a_server_that_was_killed_is_used_again_when_it_is_back(kind, servers, allocations):
+    entry, _ = allocations.put(UUID, asking(1), generation=0, **BY)
+    stop = threading.Event()
+    failures = []
+
+    def use():
+        while not stop.is_set():
+            try:
+                allocations.get(UUID)
+                allocations.put(OTHER, asking(len(failures) % 8), generation=None, **BY)
+            except exception.DatabaseUnavailable as error:
+                failures.append(str(error))
+
+    with ThreadPoolExecutor(4) as pool:
+        users = [pool.submit(use) for _ in range(4)]
+        try:
+            wait_until(lambda: allocations.get(OTHER), 30, "the database is used")
+            servers[kind].kill()
+            wait_until(lambda: failures, 30, "it is noticed")
+        finally:
+            servers[kind].start()
+            stop.set()
+        for user in users:
+            user.result()
+    assert allocations.get(UUID) == entry
+    assert not [message for message in failures if PASSWORD in message]
+    assert all("can't be used" in message for message in failures)
+
+
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"], indirect=True)
+def test_what_is_wrong_is_said_without_the_password(kind, url):
+    wrong = url.replace("100%25", "wrong%2F100%25")
+    nowhere = url.rpartition("/")[0] + "/nowhere"
+    for each in (wrong, nowhere):
+        with (
+            closing(Database(configuration(each))) as db,
+            pytest.raises(exception.DatabaseUnavailable) as told,
+        ):
+            db.check_schema()
+        message = str(told.value)
+        assert "check [database] connection" in message
+        assert "se:cr@t" not in message
+        assert "100%" not in message
