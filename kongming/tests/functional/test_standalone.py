@@ -66,7 +66,8 @@ class Site:
             assert service.ready.wait(20)
 
     def stop(self):
-        for service in self.services:
+        # The executor first: it might be waiting for the conductor.
+        for service in reversed(self.services):
             service.stop()
         self.services = []
 
