@@ -1,0 +1,233 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""``openstack kongming allocation ...``: what is wanted for single instances."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from osc_lib import exceptions
+from osc_lib.command import command
+
+from kongming import exception
+from kongming.allocation import Allocation
+from kongming.manage import options, times
+from kongming.osc import columns
+from kongming.osc.client import Client
+from kongming.osc.command import (
+    Change,
+    Fields,
+    OfInstance,
+    Table,
+    add_generation,
+    add_limit,
+    client_of,
+)
+from kongming.osc.waiting import Allocations
+from kongming.window import preview
+
+_DAYS_MAX = 366
+_STATUSES = ("releasing", "pending", "applied", "drifted", "refused", "failed", "absent")
+
+_SHORT = ("instance_uuid", "status", "reason", "host", "map", "generation", "allocation")
+_LONG = (
+    *_SHORT,
+    "message",
+    "project_id",
+    "host_state",
+    "window",
+    "next_change",
+    "last_drift_at",
+    "reported_at",
+    "updated_at",
+)
+_CHANGE = (
+    "asked_at",
+    "generation",
+    "asked_by",
+    "map",
+    "allocation",
+    "status",
+    "reason",
+    "message",
+    "host",
+    "changed_at",
+    "request_id",
+)
+
+
+class AllocationList(command.Lister):
+    """List the instances that anything is wanted for."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.add_argument("--host", metavar="<host>", help="Only what is on this host.")
+        parser.add_argument(
+            "--project", metavar="<project-id>", help="Only instances of this project."
+        )
+        parser.add_argument("--status", choices=_STATUSES, help="Only what has this status.")
+        parser.add_argument("--map", metavar="<map>", help="Only what is of this map.")
+        add_limit(parser)
+        parser.add_argument("--long", action="store_true", help="Show more fields.")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Table:
+        names = _LONG if parsed_args.long else _SHORT
+        found = client_of(self).allocations(
+            parsed_args.limit,
+            host=parsed_args.host,
+            project_id=parsed_args.project,
+            status=parsed_args.status,
+            map=parsed_args.map,
+        )
+        return names, [columns.rows(names, each) for each in found]
+
+
+class AllocationShow(OfInstance, command.ShowOne):
+    """Show what is wanted for an instance, and what came of it."""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Fields:
+        told = client_of(self).allocation(parsed_args.instance_uuid)
+        return self.dict2columns(columns.of_allocation(told))
+
+
+class AllocationSet(OfInstance, Change):
+    """Want an allocation for an instance, instead of what is wanted now."""
+
+    timeout = 60.0
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        options.add_allocation_options(parser)
+        add_generation(parser, absent=True)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Fields:
+        asked = options.asked(parsed_args)
+        if not asked:
+            raise exception.RequestInvalid("nothing is asked: name at least one of the options")
+        client, instance_uuid = client_of(self), parsed_args.instance_uuid
+        told = client.set_allocation(instance_uuid, asked.to_json(), parsed_args.generation)
+        if parsed_args.wait:
+            outcome = self.waiter(parsed_args).settled(lambda: [client.allocation(instance_uuid)])
+            told = dict((*self.ended(outcome), told)[0])
+        return self.dict2columns(columns.of_allocation(told))
+
+
+class AllocationUnset(OfInstance, Change):
+    """Want nothing any more for an instance: it goes back to its baseline."""
+
+    timeout = 60.0
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        add_generation(parser, absent=False)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Fields:
+        client, instance_uuid = client_of(self), parsed_args.instance_uuid
+        told = client.unset_allocation(instance_uuid, parsed_args.generation)
+        if told is not None and parsed_args.wait:
+            outcome = self.waiter(parsed_args).released(
+                lambda: _not_released(client, instance_uuid), 1
+            )
+            told = dict(next(iter(self.ended(outcome)), {})) or (told if self._status else None)
+        if told is None:
+            return self.dict2columns({"instance_uuid": instance_uuid, "status": "released"})
+        return self.dict2columns(columns.of_allocation(told))
+
+
+class AllocationPlan(OfInstance, command.Lister):
+    """Show what would be done to a running guest, and do nothing (dry run).
+
+    Without any option: for what is wanted now. Ends with 1 if it would be
+    refused, and says why.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        options.add_allocation_options(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Table:
+        client, instance_uuid = client_of(self), parsed_args.instance_uuid
+        asked = options.asked(parsed_args) or _wanted(client, instance_uuid)
+        told = client.plan(instance_uuid, asked.to_json())
+        for warning in told["warnings"]:
+            self.log.warning("%s", warning)
+        if told["outcome"] != "planned":
+            raise exceptions.CommandError(
+                f"{told['outcome']} ({told['reason']}): {told['message']}"
+            )
+        return ("step", "target", "from", "to"), [
+            (number, step["target"], step["from"], step["to"])
+            for number, step in enumerate(told["steps"], 1)
+        ]
+
+
+class AllocationPreview(OfInstance, command.Lister):
+    """Show which time window will be in force when."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.add_argument(
+            "--days", metavar="<days>", type=int, default=7, help="How far to look (default: 7)."
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Table:
+        if not 1 <= parsed_args.days <= _DAYS_MAX:
+            raise exception.RequestInvalid(f"--days is not from 1 to {_DAYS_MAX}")
+        asked = _wanted(client_of(self), parsed_args.instance_uuid)
+        begin = datetime.now(UTC)
+        windows = [each.window for each in asked.windows]
+        return ("from", "to", "window", "allocation"), [
+            (
+                times.written(span.begin.timestamp()),
+                times.written(span.end.timestamp()),
+                span.window or "",
+                columns.Wanted(asked.at(span.begin).to_json()),
+            )
+            for span in preview(windows, begin, begin + timedelta(days=parsed_args.days))
+        ]
+
+
+class AllocationHistory(OfInstance, command.Lister):
+    """Show what was wanted for an instance, by whom, when, and what came of it."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        add_limit(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Table:
+        found = client_of(self).history(parsed_args.instance_uuid, parsed_args.limit)
+        return _CHANGE, [columns.rows(_CHANGE, each) for each in found]
+
+
+def _wanted(client: Client, instance_uuid: str) -> Allocation:
+    told: Any = client.allocation(instance_uuid)["allocation"]
+    if told is None:
+        raise exceptions.CommandError(
+            f"nothing is wanted any more for instance {instance_uuid}: it goes back to its "
+            "baseline"
+        )
+    return Allocation.from_json(told)
+
+
+def _not_released(client: Client, instance_uuid: str) -> Allocations:
+    try:
+        return [client.allocation(instance_uuid)]
+    except exceptions.NotFound:
+        return []

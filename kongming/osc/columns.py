@@ -1,0 +1,78 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Columns of the API's JSON: read well in a table, and are that JSON for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cliff.columns import FormattableColumn
+
+from kongming.allocation import Allocation
+from kongming.manage.columns import Asked
+from kongming.osc import waiting
+
+
+class Wanted(FormattableColumn[dict[str, Any] | None]):
+    """An allocation; None to go back to the baseline."""
+
+    def human_readable(self) -> str:
+        if self._value is None:
+            return "(its baseline)"
+        return Asked(Allocation.from_json(self._value)).human_readable()
+
+
+class Counts(FormattableColumn[dict[str, int]]):
+    """How many there are of each status."""
+
+    def human_readable(self) -> str:
+        return ", ".join(f"{number} {status}" for status, number in self._value.items())
+
+
+class Outcomes(FormattableColumn[list[Mapping[str, Any]]]):
+    """What became of allocations."""
+
+    def human_readable(self) -> str:
+        return "\n".join(waiting.describe(each) for each in self._value)
+
+
+def of_allocation(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the fields of an allocation of the API as columns."""
+    return {**told, "allocation": Wanted(told["allocation"])}
+
+
+def of_map(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the fields of an allocation map of the API as columns."""
+    fields = dict(told)
+    if "counts" in fields:
+        fields["counts"] = Counts(fields["counts"])
+    if "allocations" in fields:
+        fields["allocations"] = Outcomes(fields["allocations"])
+    return fields
+
+
+def not_applied(allocations: waiting.Allocations) -> Outcomes:
+    """Give those that do not have what is wanted, in short."""
+    names = ("instance_uuid", "host", "host_state", "status", "reason", "message")
+    return Outcomes(
+        [
+            {name: each.get(name) for name in names}
+            for each in allocations
+            if each["status"] != "applied"
+        ]
+    )
+
+
+def rows(names: Sequence[str], told: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Give one row of a list; an allocation is written as such."""
+    return tuple(Wanted(told[name]) if name == "allocation" else told.get(name) for name in names)

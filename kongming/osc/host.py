@@ -1,0 +1,90 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""``openstack kongming host ...``: the hosts whose executors were heard of."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from osc_lib.command import command
+
+from kongming.manage import host_view
+from kongming.osc import columns
+from kongming.osc.command import Fields, Table, add_limit, client_of
+
+_COLUMNS = ("name", "state", "seen_at", "age_s", "version", "guests", "violations")
+_PARTS = ("cells", "homeless_cpus", "guests", "rules", "violations")
+_UNITS = (("d", 86_400), ("h", 3600), ("min", 60))
+
+
+class HostList(command.Lister):
+    """List the hosts, and how many guests and violations there are."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        add_limit(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Table:
+        found = client_of(self).hosts(parsed_args.limit)
+        return _COLUMNS, [columns.rows(_COLUMNS, each) for each in found]
+
+
+class HostShow(command.ShowOne):
+    """Show a host: its NUMA cells, cores and CPUs, which guests are pinned where, what is wrong.
+
+    It is shown as its executor last told it.
+    """
+
+    @property
+    def formatter_namespace(self) -> str:
+        return "kongming.manage.picture"
+
+    @property
+    def formatter_default(self) -> str:
+        return "picture"
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.add_argument("host", metavar="<host>", help="The host's name, as Nova has it.")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Fields:
+        told = client_of(self).host(parsed_args.host)
+        if parsed_args.formatter == self.formatter_default:
+            return ("picture",), (_drawn(told, parsed_args.width),)
+        view = told.pop("view")
+        parts = dict.fromkeys(_PARTS) if view is None else host_view.columns(view)
+        return self.dict2columns({**told, **parts})
+
+
+def _drawn(told: Mapping[str, Any], width: int) -> str:
+    """Draw the host below a line that says how old the picture is."""
+    seen = f"{told['name']} is {told['state']}: last seen {age(told['age_s'])} ago"
+    if told["view"] is None:
+        return f"{seen}. It has not told what it looks like."
+    head = f"{seen}, unchanged since {told['view_at']}."
+    return f"{head}\n\n{host_view.draw(told['view'], width)}"
+
+
+def age(seconds: float) -> str:
+    """Write an age in the largest unit of which there is one.
+
+    >>> age(7), age(90), age(200000)
+    ('7 s', '1 min', '2 d')
+    """
+    for name, size in _UNITS:
+        if seconds >= size:
+            return f"{int(seconds // size)} {name}"
+    return f"{max(0, int(seconds))} s"

@@ -1,0 +1,79 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""What python-openstackclient loads: the service's name, its options, its client."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Any
+
+from keystoneauth1.adapter import Adapter
+from osc_lib import exceptions, utils
+
+from kongming import version
+from kongming.osc.client import Client
+
+API_NAME = "kongming"
+API_VERSION_OPTION = "os_kongming_api_version"
+DEFAULT_API_VERSION = "1.0"
+
+_VERSION = re.compile(r"1(\.[0-9]{1,4})?", re.ASCII)
+
+
+def make_client(instance: Any) -> Client:
+    """Make the client, for osc_lib's client manager."""
+    configuration = instance.get_configuration()
+    asked = str(configuration.get("kongming_api_version") or DEFAULT_API_VERSION)
+    return Client(
+        Adapter(
+            instance.session,
+            service_type=API_NAME,
+            interface=instance.interface,
+            region_name=instance.region_name,
+            endpoint_override=configuration.get("kongming_endpoint_override") or None,
+            default_microversion=asked if "." in asked else f"{asked}.0",
+            client_name="python-kongming",
+            client_version=version.release(),
+        )
+    )
+
+
+def build_option_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add the options that all commands of the service have."""
+    parser.add_argument(
+        "--os-kongming-api-version",
+        metavar="<kongming-api-version>",
+        default=utils.env("OS_KONGMING_API_VERSION"),
+        help=f"Kongming API version, default={DEFAULT_API_VERSION} (Env: OS_KONGMING_API_VERSION)",
+    )
+    parser.add_argument(
+        "--os-kongming-endpoint",
+        metavar="<kongming-endpoint>",
+        dest="os_kongming_endpoint_override",
+        default=utils.env("OS_KONGMING_ENDPOINT_OVERRIDE", "OS_KONGMING_ENDPOINT"),
+        help="Kongming's URL, instead of the one in the service catalogue "
+        "(Env: OS_KONGMING_ENDPOINT_OVERRIDE)",
+    )
+    return parser
+
+
+def check_api_version(asked: str) -> bool:
+    """Check the version that is asked for; the service knows which minor ones there are.
+
+    :raises CommandError: if it is none.
+    """
+    if not _VERSION.fullmatch(asked):
+        raise exceptions.CommandError(
+            f"--os-kongming-api-version {asked}: name 1 or a version like {DEFAULT_API_VERSION}"
+        )
+    return True
