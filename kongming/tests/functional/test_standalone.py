@@ -33,6 +33,7 @@ from kongming.hypervisor.connection import run_event_loop
 from kongming.rpc.client import ConductorClient
 from kongming.standalone.service import ExecutorService
 from kongming.tests.functional.test_service import NOVA, URI, wait_for
+from kongming.tests.testbed.nova_api import PROJECT, Fault, NovaApi
 
 _number = itertools.count()
 
@@ -40,14 +41,14 @@ _number = itertools.count()
 class Site:
     """A database, a conductor, and the executor of one host."""
 
-    def __init__(self, tmp_path, connection):
+    def __init__(self, tmp_path, connection, options=""):
         self.host = f"site{next(_number)}"
         config = tmp_path / "kongming.conf"
         config.write_text(
             f"[DEFAULT]\nhost = {self.host}\nstate_path = {tmp_path / 'state'}\n"
             f"transport_url = fake:///{self.host}\n[libvirt]\nconnection_uri = {URI}\n"
             f"[database]\nconnection = sqlite:///{tmp_path / 'kongming.sqlite'}\n"
-            "[executor]\npull_interval = 1\n"
+            f"[executor]\npull_interval = 1\n{options}"
         )
         self.conf = launch.configure(["--config-file", str(config)])
         self.connection = connection
@@ -115,6 +116,24 @@ def connection():
 @pytest.fixture
 def site(tmp_path, connection):
     site = Site(tmp_path, connection)
+    yield site
+    site.stop()
+    for domain in site.domains:
+        if domain.isActive():
+            domain.destroy()
+
+
+@pytest.fixture
+def nova():
+    with NovaApi() as nova:
+        yield nova
+
+
+@pytest.fixture
+def clouded(tmp_path, connection, nova):
+    """A site whose conductor asks Nova."""
+    options = "[conductor]\npoll_interval = 1\npoll_full_interval = 2\n"
+    site = Site(tmp_path, connection, nova.options() + options)
     yield site
     site.stop()
     for domain in site.domains:
@@ -252,3 +271,82 @@ def test_without_tables_a_conductor_says_what_to_do(tmp_path):
     assert isinstance(conf, cfg.ConfigOpts)
     with pytest.raises(Exception, match="kongming-manage db sync"):
         ConductorService(conf)
+
+
+def test_project_and_host_come_from_nova(clouded, nova):
+    clouded.start()
+    guest = clouded.guest()
+    nova.add(clouded.host, {}, instance_uuid=guest)
+    clouded.put(guest, "2")
+    clouded.wait(guest, "applied")
+    entry = clouded.allocations.get(guest)
+    assert (entry.project_id, entry.host) == (PROJECT, clouded.host)
+
+
+def test_what_nova_says_of_the_host_counts_more_than_what_an_executor_says(clouded, nova):
+    clouded.start()
+    guest = clouded.guest()
+    nova.add("elsewhere", {}, instance_uuid=guest)
+    clouded.put(guest, "2")
+    # It runs here, so it is placed here: as on the target of a live migration.
+    clouded.wait(guest, "applied")
+    wait_for(lambda: clouded.allocations.get(guest).project_id == PROJECT)
+    assert clouded.allocations.get(guest).host == "elsewhere"
+
+
+def test_a_server_that_is_deleted_in_nova_is_let_go_with_its_allocation(clouded, nova):
+    clouded.start()
+    guest = clouded.guest()
+    before = clouded.pins(guest)
+    nova.add(clouded.host, {}, instance_uuid=guest)
+    clouded.put(guest, "2")
+    clouded.wait(guest, "applied")
+    nova.servers[guest].status = "DELETED"
+    nova.servers[guest].touch()
+    clouded.wait(guest, None)
+    wait_for(lambda: clouded.pins(guest) == before)
+    assert clouded.allocations.history(guest)[-1].status == "gone"
+
+
+def test_a_server_that_nova_has_forgotten_is_let_go_by_the_full_look(clouded, nova):
+    clouded.start(ConductorService)
+    known, to_come = nova.add("compute-1", {}), str(uuid.uuid4())
+    for instance_uuid in (known, to_come):
+        clouded.put(instance_uuid, "2")
+    wait_for(lambda: clouded.allocations.get(known).project_id == PROJECT)
+    del nova.servers[known]
+    clouded.wait(known, None)
+    # Of one that was never there nobody can say that it is gone.
+    assert clouded.status(to_come) == "absent"
+
+
+def test_a_server_that_moves_is_let_go_where_it_was(clouded, nova):
+    clouded.start()
+    instance_uuid = nova.add(clouded.host, {})
+    clouded.put(instance_uuid, "2")
+    clouded.wait(instance_uuid, "absent")
+    executor = clouded.services[-1]
+    wait_for(lambda: executor._wanted.known() == {instance_uuid: 1})
+    nova.servers[instance_uuid].host = "elsewhere"
+    nova.servers[instance_uuid].touch()
+    wait_for(lambda: executor._wanted.known() == {})
+    assert clouded.allocations.get(instance_uuid).host == "elsewhere"
+
+
+@pytest.mark.parametrize("status", [500, 401, 429, 0])
+def test_while_nova_does_not_answer_all_stays_as_it_is(clouded, nova, status):
+    clouded.start()
+    guest = clouded.guest()
+    nova.add(clouded.host, {}, instance_uuid=guest)
+    clouded.put(guest, "2")
+    clouded.wait(guest, "applied")
+    nova.fault = Fault(status=status, delay=0.2 if status == 0 else 0.0)
+    asked = len(nova.requests)
+    wait_for(lambda: len(nova.requests) > asked)
+    clouded.put(guest, "4")
+    clouded.wait(guest, "applied")
+    wait_for(lambda: clouded.pins(guest) == [{4}, {4}])
+    nova.fault = None
+    other = nova.add("compute-9", {})
+    clouded.put(other, "2")
+    wait_for(lambda: clouded.allocations.get(other).project_id == PROJECT)
