@@ -31,6 +31,7 @@ import uuid
 
 import libvirt
 from oslo_log import log
+from story import say
 
 from kongming import metadata
 from kongming.cmd import launch
@@ -177,11 +178,6 @@ class Story:
             print(f"  {vcpu:>6} {thread:>8}   {sets[0]:<12} {sets[1]:<12} {sets[2]:<14} {right}")
 
 
-def say(what: str) -> None:
-    """Show progress."""
-    print(f"\033[1m-- {what}\033[0m", flush=True)
-
-
 def show(cloud: Cloud) -> bool:
     """Run the story on a guest of its own; tell whether all came as asked."""
     connection: Any = libvirt.open(cloud.uri)
@@ -197,6 +193,17 @@ def show(cloud: Cloud) -> bool:
     return not story.failed
 
 
+def _show_chosen(arguments: list[str], root: Path) -> bool:
+    if "--standalone" in arguments:
+        # Imported here: the others need nothing of it.
+        import demo_standalone
+
+        return demo_standalone.show(root)
+    stage = services if "--services" in arguments else embedded
+    with stage(root) as cloud:
+        return show(cloud)
+
+
 def main(arguments: list[str]) -> int:
     """Show the demonstration that was chosen; 0 if the threads ran as asked."""
     if os.geteuid() != 0:
@@ -204,12 +211,11 @@ def main(arguments: list[str]) -> int:
         return 2
     if "--services" not in arguments and INSIDE not in arguments:
         with tempfile.TemporaryDirectory(prefix="kongming-demo-") as root:
-            command = without_kvm([sys.executable, __file__, INSIDE], Path(root))
+            command = without_kvm([sys.executable, __file__, INSIDE, *arguments], Path(root))
             quiet = {**os.environ, "LIBVIRT_LOG_OUTPUTS": f"3:file:{root}/libvirt.log"}
             return subprocess.run(command, env=quiet, check=False).returncode
-    stage = services if "--services" in arguments else embedded
-    with tempfile.TemporaryDirectory(prefix="kongming-demo-") as root, stage(Path(root)) as cloud:
-        good = show(cloud)
+    with tempfile.TemporaryDirectory(prefix="kongming-demo-") as root:
+        good = _show_chosen(arguments, Path(root))
     if len(threads.online_cpus()) == 1:
         print("This machine has a single CPU: its threads could not have run elsewhere.")
     say("every vCPU thread ran where it was asked to" if good else "NOT as asked: see above")
