@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 import random
 import re
@@ -26,6 +26,7 @@ from oslo_config import cfg
 from oslo_db import exception as db_exception
 from oslo_db.sqlalchemy import enginefacade
 from sqlalchemy import URL, Connection, Engine, event, exc, inspect, make_url, text
+from sqlalchemy.engine.interfaces import ExecuteStyle
 from sqlalchemy.orm import Session
 
 from kongming import exception
@@ -183,9 +184,20 @@ class Database:
         elif name in ("mysql", "mariadb"):
             event.listen(engine, "connect", _prepare_mysql)
 
-    def _count(self, *_: object) -> None:
+    def _count(
+        self,
+        connection: Connection,
+        _cursor: object,
+        _statement: str,
+        parameters: Sequence[object],
+        context: Any,
+        _many: object,
+    ) -> None:
+        is_many = context is not None and context.execute_style is ExecuteStyle.EXECUTEMANY
+        # psycopg2 sends one for each row then; the others don't.
+        single = is_many and connection.dialect.name == "postgresql"
         with self._lock:
-            self._statements += 1
+            self._statements += len(parameters) if single else 1
 
     def _without_secrets(self, said: str) -> str:
         secrets = [self._url.password]

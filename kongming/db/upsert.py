@@ -62,7 +62,9 @@ def _statement(session: Session, table: Table, changing: Sequence[str]) -> Inser
     if dialect == "postgresql":
         of_postgresql = postgresql.insert(table)
         excluded = {name: of_postgresql.excluded[name] for name in changing}
-        return of_postgresql.on_conflict_do_update(index_elements=keys, set_=excluded)
+        written = of_postgresql.on_conflict_do_update(index_elements=keys, set_=excluded)
+        # Without this SQLAlchemy would send a statement for each row (its issue 13130).
+        return written.returning(*keys)
     if dialect == "sqlite":
         of_sqlite = sqlite.insert(table)
         excluded = {name: of_sqlite.excluded[name] for name in changing}
