@@ -27,7 +27,7 @@ from kongming.db.database import Database, schema_version
 
 _HEAD = "head"
 _BASE = "base"
-_FOLDER = Path(__file__).parent / "migrations"
+FOLDER = Path(__file__).parent / "migrations"
 
 
 def versions() -> list[str]:
@@ -67,7 +67,7 @@ def sync(database: Database, wanted: str = _HEAD) -> tuple[str | None, str | Non
         if before is not None and before not in known:
             raise exception.DatabaseUnavailable(
                 f"the tables are of version {before}, which this Kongming does not know: run "
-                "the newer Kongming's 'kongming-manage db sync --version' first"
+                "the newer Kongming's 'kongming-manage db sync <version>' first"
             )
         _migrate(connection, down=_is_down(known, before, goal), goal=goal)
         return before, schema_version(connection)
@@ -102,5 +102,5 @@ def _prepare(database: Database) -> None:
 
 def _config() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     return config

@@ -43,8 +43,9 @@ class DbSync(ShowOne):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument(
-            "--version",
-            metavar="VERSION",
+            "wanted",
+            metavar="<version>",
+            nargs="?",
             default="head",
             help="go to this version, up or down, to install an older Kongming afterwards; "
             "'base' drops all tables and what they hold. Default: the newest.",
@@ -53,7 +54,7 @@ class DbSync(ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> _Columns:
         with _database(self) as database:
-            before, after = migration.sync(database, parsed_args.version)
+            before, after = migration.sync(database, parsed_args.wanted)
         return ("before", "after"), (before or "", after or "")
 
 

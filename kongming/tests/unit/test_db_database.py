@@ -1,0 +1,198 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The way to the database: what is said if it can't be used; and kongming-manage db."""
+
+from contextlib import closing
+import json
+import sqlite3
+import subprocess
+import sys
+
+from alembic.script import ScriptDirectory
+import pytest
+
+from kongming import exception
+from kongming.cmd.manage import Manage
+from kongming.db import migration, models
+from kongming.db.allocations import Allocations
+from kongming.db.database import Database
+from kongming.db.hosts import Hosts
+from kongming.db.values import Host
+from kongming.tests.databases import BY, asking, configuration, database, instance, report
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "kongming.sqlite"
+
+
+@pytest.fixture
+def db(path):
+    with closing(database(f"sqlite:///{path}")) as made:
+        yield made
+
+
+@pytest.fixture
+def manage(path, tmp_path, capsys):
+    """Run a command of kongming-manage; its status, its words, and what it complains of."""
+    file = tmp_path / "kongming.conf"
+    file.write_text(f"[DEFAULT]\nstate_path = {tmp_path}\n")
+
+    def run(*words):
+        status = Manage().run([f"--config-file={file}", "db", *words])
+        written = capsys.readouterr()
+        return status, json.loads(written.out) if written.out else None, written.err
+
+    return run
+
+
+def test_the_version_is_that_of_the_last_migration():
+    assert migration.versions()[-1] == models.VERSION
+    assert ScriptDirectory(str(migration.FOLDER)).get_heads() == [models.VERSION]
+
+
+def test_it_is_a_file_in_the_state_path_by_default(tmp_path):
+    conf = configuration("")
+    conf.clear_override("connection", group="database")
+    conf.set_override("state_path", str(tmp_path))
+    assert conf.database.connection == f"sqlite:///{tmp_path}/kongming.sqlite"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("", "is no URL"),
+        ("mysql+pymysql://user:p@ss:word/with@host:x/db", "is no URL"),
+        ("oracle+nothing://user:secret@host/db", "no driver oracle.nothing"),
+        ("mysql+mysqldb://user:secret@host/db", "not installed.*kongming.mysql"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused_without_its_password(url, said):
+    with pytest.raises(exception.ConfigInvalid, match=said) as refusal:
+        Database(configuration(url))
+    assert "secret" not in str(refusal.value)
+    assert "p@ss" not in str(refusal.value)
+
+
+def test_a_server_that_is_away_is_told_of_at_once():
+    url = "mysql+pymysql://user:secret@127.0.0.1:1/kongming"
+    with closing(Database(configuration(url))) as db:
+        with pytest.raises(exception.DatabaseUnavailable) as told:
+            db.check_schema()
+        assert "kongming (mysql at 127.0.0.1:1) can't be used" in str(told.value)
+        assert "secret" not in str(told.value)
+
+
+def test_a_directory_that_is_missing_is_told(tmp_path):
+    with (
+        closing(Database(configuration(f"sqlite:///{tmp_path}/none/kongming.sqlite"))) as db,
+        pytest.raises(exception.DatabaseUnavailable, match="none/kongming.sqlite can't be used"),
+    ):
+        db.check_schema()
+
+
+def test_a_file_that_is_no_database_is_told(path):
+    path.write_text("no database at all" * 100)
+    with (
+        closing(Database(configuration(f"sqlite:///{path}"))) as db,
+        pytest.raises(exception.DatabaseUnavailable, match="not a database"),
+    ):
+        db.check_schema()
+
+
+def test_an_error_of_ours_undoes_all_and_comes_through(db):
+    allocations = Allocations(db)
+
+    def work(session):
+        session.execute(models.HOST.delete())
+        session.execute(models.LEASE.insert().values(name="a", holder="b", expires_at=1.0))
+        raise exception.MapUnknown("a")
+
+    with pytest.raises(exception.MapUnknown):
+        db.write(work)
+    with db.reader() as session:
+        assert session.execute(models.LEASE.select()).all() == []
+    assert allocations.known() == []
+
+
+def test_readers_go_on_while_somebody_writes(db, path):
+    Allocations(db).put(instance(), asking(1), generation=0, **BY)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("DELETE FROM allocation")
+        assert Allocations(db).get(instance()) is not None
+        other.execute("ROLLBACK")
+
+
+def test_several_processes_write_one_file(db, path):
+    program = (
+        "import sys\n"
+        "from kongming.tests.databases import *\n"
+        "from kongming.db.allocations import Allocations\n"
+        "allocations = Allocations(Database(configuration(sys.argv[1])))\n"
+        "for value in range(25):\n"
+        "    allocations.put(instance(), asking(value), generation=None, **BY)\n"
+    )
+    url = f"sqlite:///{path}"
+    others = [subprocess.Popen([sys.executable, "-c", program, url]) for _ in range(3)]
+    assert [other.wait(60) for other in others] == [0, 0, 0]
+    allocations = Allocations(db)
+    generations = [change.generation for change in allocations.history(instance())]
+    assert generations == list(range(1, len(generations) + 1))
+    assert allocations.get(instance()).generation == generations[-1] >= 25
+
+
+def test_a_host_is_silent_after_three_intervals():
+    host = Host("here", 100.0, 1.0, "1", 20.0, None, "", None)
+    assert not host.silent(160.0)
+    assert host.silent(160.1)
+
+
+def test_a_view_is_kept_of_hosts_that_are_known(db):
+    hosts = Hosts(db)
+    hosts.keep_view("here", {"cells": []}, "1", 1.0)
+    assert hosts.get("here") is None
+    assert hosts.see("here", started_at=1.0, version="1", interval_s=60.0, now=2.0) == ""
+    hosts.keep_view("here", {"cells": [0]}, "1", 3.0)
+    assert hosts.see("here", started_at=4.0, version="2", interval_s=30.0, now=5.0) == "1"
+    assert hosts.get("here") == Host("here", 5.0, 4.0, "2", 30.0, {"cells": [0]}, "1", 3.0)
+    hosts.see("there", started_at=4.0, version="2", interval_s=30.0, now=5.0)
+    assert [host.name for host in hosts.list(limit=1, marker="here")] == ["there"]
+    hosts.forget("here")
+    assert [host.name for host in hosts.list()] == ["there"]
+
+
+def test_the_command_makes_the_tables_and_takes_them_back(manage):
+    assert manage("version", "-f", "json")[1] == {"version": "", "needed": models.VERSION}
+    assert manage("sync", "-f", "json")[1] == {"before": "", "after": models.VERSION}
+    assert manage("version", "-f", "json")[1]["version"] == models.VERSION
+    assert manage("sync", "base", "-f", "json")[1]["after"] == ""
+
+
+def test_the_command_knows_its_versions(manage):
+    status, _, complaint = manage("sync", "0815")
+    assert status == 2
+    assert f"there is no version 0815 of the tables: {models.VERSION}" in complaint
+
+
+def test_the_command_forgets_what_is_old(manage, path):
+    status, _, complaint = manage("purge", "--days", "1")
+    assert status == 1
+    assert "run 'kongming-manage db sync'" in complaint
+    with closing(database(f"sqlite:///{path}")) as db:
+        allocations = Allocations(db)
+        allocations.put(instance(), asking(1), generation=0, **BY)
+        allocations.report("here", [report(instance(), changed_at=1.0)], 1.0)
+    assert manage("purge", "--days", "1", "-f", "json")[1] == {"history": 1, "hosts": 0}
+    with pytest.raises(SystemExit, match="2"):
+        manage("purge", "--days", "x")
