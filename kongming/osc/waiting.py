@@ -26,6 +26,7 @@ from kongming.osc.client import NoAnswer
 
 _POLL_MIN_S = 0.2
 _POLL_MAX_S = 3.0
+_PATIENCE_S = 3.0
 # A terminal has no room for more.
 _TOLD_MAX = 40
 
@@ -69,10 +70,13 @@ class Waiter:
     """Polls, and tells on the standard error how far it is.
 
     :param timeout: in seconds.
+    :param patience: for so many seconds an absent guest may still turn up: it
+        has just been started, and its host has not told of it yet.
     """
 
-    def __init__(self, stderr: TextIO, timeout: float) -> None:
+    def __init__(self, stderr: TextIO, timeout: float, *, patience: float = _PATIENCE_S) -> None:
         self._stderr = stderr
+        self._patience = patience
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout
         self._told = ""
@@ -84,17 +88,23 @@ class Waiter:
         :raises ClientException: if they are not known any more.
         """
         last: Allocations = ()
+        since: float | None = None
 
         def over() -> bool:
-            nonlocal last
+            nonlocal last, since
             seen = self._look(look)
             if seen is None:
                 return False
             last = seen
             self._progress(_standing(seen))
-            return not any(each["status"] in _OPEN for each in seen)
+            found = {each["status"] for each in seen}
+            if found & _OPEN or _ABSENT not in found:
+                since = None
+                return not found & _OPEN
+            since = since or time.monotonic()
+            return time.monotonic() - since >= self._patience
 
-        done = self._until(over)
+        done = self._until(over) or since is not None
         missing = [each for each in last if each["status"] != _DONE]
         self._tell_each(missing)
         if not done:

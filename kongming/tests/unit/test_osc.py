@@ -114,7 +114,7 @@ def wait(*looks, timeout=5.0, released=None):
             raise seen
         return seen
 
-    waiter = waiting.Waiter(stderr, timeout)
+    waiter = waiting.Waiter(stderr, timeout, patience=0.5)
     outcome = waiter.settled(look) if released is None else waiter.released(look, released)
     return outcome, stderr.getvalue().splitlines()
 
@@ -150,6 +150,12 @@ def test_a_guest_that_is_absent_is_told_of_and_no_failure():
     outcome, lines = wait([told(0, "absent", host=None, host_state="unknown")])
     assert outcome.status == 0
     assert lines[-1] == f"{UUIDS[0]}: absent: there is no running guest; it is done when it starts"
+
+
+def test_a_guest_that_is_absent_may_still_turn_up():
+    outcome, lines = wait([told(0, "absent")], [told(0, "pending")], [told(0, "applied")])
+    assert outcome.status == 0
+    assert lines[-1] == "1 of 1 applied"
 
 
 def test_waiting_has_an_end():
