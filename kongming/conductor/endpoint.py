@@ -119,22 +119,22 @@ class Endpoint:
             entries |= self._allocations.wanted_on(told_by)
         self._note_where(told_by, guests, entries)
         self._release(told_by, known, entries, now)
-        wanted = {
-            uuid: written(entry)
-            for uuid, entry in entries.items()
-            if entry.generation != known.get(uuid)
-            and (uuid in known or entry.allocation is not None)
-            and (uuid in known or uuid in guests or entry.host in (None, told_by))
-        }
-        wanted |= {uuid: _UNKNOWN for uuid in known if uuid not in entries}
+        running = set(guests)
         elsewhere = [
             uuid
             for uuid in known
-            if uuid in entries and uuid not in guests and entries[uuid].host not in (None, told_by)
+            if uuid not in running
+            and (uuid not in entries or _is_elsewhere(entries[uuid], told_by))
         ]
-        for uuid in elsewhere:
-            wanted.pop(uuid, None)
-        return {"wanted": wanted, "elsewhere": elsewhere, "show": bool(digest) and kept != digest}
+        wanted = {uuid: _UNKNOWN for uuid in known if uuid not in entries and uuid in running}
+        for uuid, entry in entries.items():
+            if uuid in known or uuid in running or not _is_elsewhere(entry, told_by):
+                wanted |= _news(entry, known.get(uuid))
+        return {
+            "wanted": {uuid: said for uuid, said in wanted.items() if uuid not in elsewhere},
+            "elsewhere": elsewhere,
+            "show": bool(digest) and kept != digest,
+        }
 
     @answers
     def report(
@@ -180,3 +180,18 @@ class Endpoint:
                 Report.released(entry.instance_uuid, entry.generation, now) for entry in gone
             ]
             self._allocations.report(host, reports, now)
+
+
+def _is_elsewhere(entry: Entry, host: str) -> bool:
+    """Tell whether an instance that does not run on a host is not there, either."""
+    if entry.host is None:
+        # Of one that Nova has told of it is known that it is nowhere.
+        return entry.project_id is not None
+    return entry.host != host
+
+
+def _news(entry: Entry, known: int | None) -> dict[str, dict[str, Any]]:
+    """Give what a host does not know yet."""
+    if entry.generation == known or (known is None and entry.allocation is None):
+        return {}
+    return {entry.instance_uuid: written(entry)}

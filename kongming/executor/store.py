@@ -18,6 +18,7 @@ operator's tools work on at the same time.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 import sqlite3
 import time
@@ -29,6 +30,8 @@ from kongming.executor.database import Database
 from kongming.executor.record import Change, Record, Status, dump, load, read_record
 from kongming.executor.request import Request, Source
 from kongming.executor.schema import MIGRATIONS
+
+LOG = logging.getLogger(__name__)
 
 FILE_NAME = "allocations.sqlite"
 
@@ -100,11 +103,7 @@ class Store:
 
     def returning(self) -> set[str]:
         """Give the instances that nobody asks anything for, still to be at their baseline."""
-        rows = self._db.query(
-            "SELECT instance_uuid FROM instance WHERE status != ? AND NOT EXISTS"
-            " (SELECT 1 FROM request WHERE request.instance_uuid = instance.instance_uuid)",
-            (Status.ABSENT,),
-        )
+        rows = self._db.query(f"{_NOBODY_ASKS} AND status != ?", (Status.ABSENT,))
         return {instance_uuid for (instance_uuid,) in rows}
 
     def ask(self, instance_uuid: str, request: Request) -> bool:
@@ -277,9 +276,22 @@ class Store:
         ]
 
     def purge(self, before: float) -> int:
-        """Forget the history of before a time; give how many entries that were."""
+        """Forget the history of before a time; give how many entries that were.
+
+        With it goes what is kept of guests that were to be returned to their
+        baseline and never came back.
+        """
+        left = [uuid for uuid in self._left_before(before) if self.forget(uuid, "never came back")]
+        if left:
+            LOG.info("Forgotten, as they never came back: %s", ", ".join(left))
         with self._db.transaction(durable=False) as db:
             return db.execute("DELETE FROM history WHERE changed_at < ?", (before,)).rowcount
+
+    def _left_before(self, before: float) -> list[str]:
+        rows = self._db.query(
+            f"{_NOBODY_ASKS} AND status = ? AND changed_at < ?", (Status.ABSENT, before)
+        )
+        return [instance_uuid for (instance_uuid,) in rows]
 
     def _read(self, row: tuple[Any, ...]) -> Record:
         try:
@@ -325,6 +337,11 @@ class Store:
 
 
 _ORDER = list(Source)
+
+_NOBODY_ASKS = (
+    "SELECT instance_uuid FROM instance WHERE NOT EXISTS"
+    " (SELECT 1 FROM request WHERE request.instance_uuid = instance.instance_uuid)"
+)
 
 _SELECT = (
     "SELECT instance.instance_uuid, instance.asked, instance.accepted, instance.generation,"

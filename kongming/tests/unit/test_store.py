@@ -12,6 +12,7 @@
 
 """The store: what is on disk, and what comes of damage."""
 
+from dataclasses import replace
 import sqlite3
 import threading
 
@@ -184,6 +185,28 @@ def test_the_history_tells_who_asked_what_and_what_came_of_it(store):
     ]
     store.purge(before=store.history(UUID)[-1].changed_at)
     assert [c.status for c in store.history(UUID)] == ["released"]
+
+
+def test_what_an_api_asks_is_told_with_its_generation(store):
+    asked = Request(Source.API, asking("1"), "somebody", 1.0, 7)
+    assert store.ask(UUID, asked)
+    assert not store.ask(UUID, replace(asked, generation=8))
+    store.ask(OTHER, request(asking("1")))
+    assert store.asked_by(Source.API) == {UUID: (8, store.get(UUID))}
+    assert store.requests(UUID)[0].generation == 8
+
+
+def test_what_nobody_asks_any_more_is_returning_until_it_is_absent(store):
+    store.ask(UUID, request(asking("1"), Source.API))
+    assert store.returning() == set()
+    store.withdraw(UUID, Source.API, "somebody")
+    assert store.returning() == {UUID}
+    store.report(store.get(UUID), Status.ABSENT, exception.GuestAbsent("gone"))
+    assert store.returning() == set()
+    store.purge(before=store.get(UUID).changed_at)
+    assert store.holds(UUID)
+    store.purge(before=store.get(UUID).changed_at + 1)
+    assert not store.holds(UUID)
 
 
 def test_the_last_drift_is_kept(store):
