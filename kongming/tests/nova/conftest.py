@@ -12,12 +12,17 @@
 
 """A whole real OpenStack, and the installed service on its compute host."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 import logging
+import time
 import uuid
 
 import pytest
 
+from kongming import metadata
 from kongming.conf.notification_handler import LEGACY, TOPICS, VERSIONED
 from kongming.hypervisor.connection import run_event_loop
 from kongming.notification.inquiries import Inquiries
@@ -25,7 +30,8 @@ from kongming.tests.nova.aspects import FIRST, VCPU_PINNING, Request
 from kongming.tests.nova.events import Events
 from kongming.tests.nova.server import Server
 from kongming.tests.testbed.broker import Broker
-from kongming.tests.testbed.daemon import Daemon
+from kongming.tests.testbed.control_plane import ControlPlane
+from kongming.tests.testbed.daemon import Daemon, ExecutorDaemon, HostProcess
 from kongming.tests.testbed.libvirtd import Libvirtd
 from kongming.tests.testbed.nova import Nova
 from kongming.tests.testbed.openstack.cloud import HOST, OpenStack
@@ -35,6 +41,9 @@ from kongming.tests.testbed.threads import online_cpus
 
 VHOST = "openstack"
 TWO_VCPUS = flavor(2)
+STANDALONE = "standalone"
+# Conductor and executor look that often, in seconds.
+LOOK = 1
 
 logging.getLogger("oslo.messaging._drivers.impl_rabbit").setLevel(logging.CRITICAL)
 
@@ -45,21 +54,38 @@ class Cloud:
 
     openstack: OpenStack
     libvirtd: Libvirtd
-    daemon: Daemon
+    daemon: HostProcess
     events: Events
-    nova: Nova
+    nova: Nova | None
     trigger: str
+    plane: ControlPlane | None = None
     _markers: set[str] = field(default_factory=set)
 
     def server(self, request: Request, flavor: str = TWO_VCPUS) -> Server:
         """Make a server; a guest of it runs on return."""
-        return Server(self.openstack, self.events, self.libvirtd.uri, request, flavor)
+        put = None if self.plane is None else self._put
+        return Server(self.openstack, self.events, self.libvirtd.uri, request, flavor, put)
+
+    def _put(self, instance_uuid: str, request: Request) -> None:
+        """Ask over Kongming's API."""
+        assert self.plane is not None
+        path = f"/v1/allocations/{instance_uuid}"
+        if request.metadata:
+            allocation = metadata.parse(request.metadata).to_json()
+            answer = self.plane.api.request("PUT", path, {"allocation": allocation})
+            assert answer.status in (200, 201), answer
+        else:
+            answer = self.plane.api.request("DELETE", path)
+            assert answer.status in (202, 204, 404), answer
 
     def settle(self):
         """Wait until Kongming has heard, and looked into, all that Nova had said at the call.
 
         Events are handled in their order: after that of a marker, all before it have been.
         """
+        if self.plane is not None:
+            self._settle_api()
+            return
         marker = str(uuid.uuid4())
         if self.trigger == LEGACY:
             payload = {"instance_id": marker, "host": HOST, "metadata": {}}
@@ -72,6 +98,17 @@ class Cloud:
         wait_until(lambda: self.daemon.record(marker), 30, "the marker's event was handled")
         self.nova.publish(marker, HOST, {}, "instance.delete.end")
         wait_until(lambda: not self.daemon.record(marker), 30, "the marker was let go of")
+
+    def _settle_api(self):
+        """Wait until the conductor has looked into Nova, and the executor has asked it then."""
+        assert self.plane is not None
+        plane, now = self.plane, time.time()
+
+        def seen() -> float:
+            (host,) = plane.api.get("/v1/hosts")["hosts"]
+            return datetime.fromisoformat(host["seen_at"]).timestamp()
+
+        wait_until(lambda: seen() > now + 5 * LOOK, 60, "the host was heard of again and again")
 
     def _asked_about(self):
         # Nova knows no marker: it is asked about one again and again for a while.
@@ -110,14 +147,28 @@ def bed(tmp_path_factory):
             yield Bed(transport_url, openstack, libvirtd, events)
 
 
-@pytest.fixture(scope="session", params=[VERSIONED, LEGACY])
+def pytest_generate_tests(metafunc):
+    """Run each test with each trigger, but for modules that name theirs."""
+    if "cloud" in metafunc.fixturenames:
+        triggers = getattr(metafunc.module, "TRIGGERS", (VERSIONED, LEGACY, STANDALONE))
+        metafunc.parametrize("cloud", triggers, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def cloud(bed, request, tmp_path_factory):
     trigger = request.param
+    root = tmp_path_factory.mktemp(f"kongming-{trigger}")
+    with (_standalone if trigger == STANDALONE else _notified)(bed, root, trigger) as cloud:
+        yield cloud
+
+
+@contextmanager
+def _notified(bed: Bed, root, trigger: str) -> Iterator[Cloud]:
     options = ""
     if trigger == LEGACY:
         options = f"[notification_handler]\ntrigger = legacy\n{bed.openstack.site.nova_options()}"
     with Daemon(
-        tmp_path_factory.mktemp(f"kongming-{trigger}"),
+        root,
         transport_url=bed.transport_url,
         connection_uri=bed.libvirtd.uri,
         host=HOST,
@@ -125,6 +176,26 @@ def cloud(bed, request, tmp_path_factory):
     ) as daemon:
         nova = Nova(bed.transport_url, topic=TOPICS[trigger])
         yield Cloud(bed.openstack, bed.libvirtd, daemon, bed.events, nova, trigger)
+
+
+@contextmanager
+def _standalone(bed: Bed, root, trigger: str) -> Iterator[Cloud]:
+    often = f"[conductor]\npoll_interval = {LOOK}\npoll_full_interval = {LOOK}\n"
+    with (
+        ControlPlane(
+            root / "control",
+            transport_url=bed.transport_url,
+            options=f"{bed.openstack.site.nova_options()}{often}",
+        ) as plane,
+        ExecutorDaemon(
+            root / "compute",
+            transport_url=bed.transport_url,
+            connection_uri=bed.libvirtd.uri,
+            host=HOST,
+            options=f"[executor]\npull_interval = {LOOK}\n",
+        ) as daemon,
+    ):
+        yield Cloud(bed.openstack, bed.libvirtd, daemon, bed.events, None, trigger, plane)
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import libvirt
@@ -31,7 +32,10 @@ NOT_FOUND = 404
 
 
 class Server:
-    """A server; whatever is done to it is finished on return, as far as Nova is concerned."""
+    """A server; whatever is done to it is finished on return, as far as Nova is concerned.
+
+    :param put: asks for a placement otherwise than by the metadata
+    """
 
     def __init__(
         self,
@@ -40,7 +44,9 @@ class Server:
         connection_uri: str,
         request: Request,
         flavor: str,
+        put: Callable[[str, Request], None] | None = None,
     ) -> None:
+        self._put = put
         self._openstack = openstack
         self._events = events
         self._connection_uri = connection_uri
@@ -51,10 +57,12 @@ class Server:
             "flavorRef": flavor,
             "networks": "none",
             "host": HOST,
-            "metadata": request.metadata,
+            "metadata": {} if put else request.metadata,
         }
         created = openstack.rest.post("nova", "/v2.1/servers", {"server": wanted})
         self.uuid: str = created["server"]["id"]
+        if put:
+            put(self.uuid, request)
         self._wait("create.end", after)
         self.wait_status("ACTIVE")
 
@@ -70,8 +78,11 @@ class Server:
         self.wait_status(status)
 
     def ask(self, request: Request) -> None:
-        """Edit the metadata, so that it asks for this and nothing else."""
-        self.set_metadata(request.metadata)
+        """Ask for this and nothing else."""
+        if self._put:
+            self._put(self.uuid, request)
+        else:
+            self.set_metadata(request.metadata)
 
     def set_metadata(self, metadata: dict[str, str]) -> None:
         """Edit the metadata, so that it is this and nothing else."""

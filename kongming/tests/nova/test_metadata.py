@@ -12,8 +12,11 @@
 
 """What is asked through an instance's metadata, whatever state the instance is in."""
 
+from kongming.conf.notification_handler import LEGACY, VERSIONED
 from kongming.tests.nova.aspects import ASPECTS, FIRST, NOTHING, SECOND
 from kongming.tests.testbed.process import wait_until
+
+TRIGGERS = (VERSIONED, LEGACY)
 
 
 def test_a_server_created_with_the_keys_gets_what_they_ask(cloud):
