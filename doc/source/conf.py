@@ -32,6 +32,20 @@ openstackdocs_use_storyboard = False
 
 man_pages = [
     (
+        "cli/kongming-conductor",
+        "kongming-conductor",
+        "know what is wanted for all guests, and tell their hosts",
+        [author],
+        1,
+    ),
+    (
+        "cli/kongming-executor",
+        "kongming-executor",
+        "place this host's guests as Kongming's API was asked to",
+        [author],
+        1,
+    ),
+    (
         "cli/kongming-manage",
         "kongming-manage",
         "look at a compute host and its guests as Kongming sees them",
@@ -49,6 +63,13 @@ man_pages = [
         "cli/kongming-status",
         "kongming-status",
         "tell what is wrong on a compute host before a user finds out",
+        [author],
+        1,
+    ),
+    (
+        "cli/openstack-kongming",
+        "openstack-kongming",
+        "ask Kongming's API for the placement of guests, from anywhere",
         [author],
         1,
     ),
