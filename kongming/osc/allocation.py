@@ -99,7 +99,7 @@ class AllocationShow(OfInstance, command.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Fields:
         told = client_of(self).allocation(parsed_args.instance_uuid)
-        return self.dict2columns(columns.of_allocation(told))
+        return self.dict2columns(columns.of_fields(told))
 
 
 class AllocationSet(OfInstance, Change):
@@ -122,7 +122,7 @@ class AllocationSet(OfInstance, Change):
         if parsed_args.wait:
             outcome = self.waiter(parsed_args).settled(lambda: [client.allocation(instance_uuid)])
             told = dict((*self.ended(outcome), told)[0])
-        return self.dict2columns(columns.of_allocation(told))
+        return self.dict2columns(columns.of_fields(told))
 
 
 class AllocationUnset(OfInstance, Change):
@@ -145,7 +145,7 @@ class AllocationUnset(OfInstance, Change):
             told = dict(next(iter(self.ended(outcome)), {})) or (told if self._status else None)
         if told is None:
             return self.dict2columns({"instance_uuid": instance_uuid, "status": "released"})
-        return self.dict2columns(columns.of_allocation(told))
+        return self.dict2columns(columns.of_fields(told))
 
 
 class AllocationPlan(OfInstance, command.Lister):

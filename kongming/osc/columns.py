@@ -46,9 +46,27 @@ class Outcomes(FormattableColumn[list[Mapping[str, Any]]]):
         return "\n".join(waiting.describe(each) for each in self._value)
 
 
-def of_allocation(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the fields of an allocation of the API as columns."""
-    return {**told, "allocation": Wanted(told["allocation"])}
+class Missing(Outcomes):
+    """What was not done, in short: why is told besides."""
+
+    def human_readable(self) -> str:
+        return "\n".join(
+            f"{each['instance_uuid']}: {each['status']}"
+            + (f" ({each['reason']})" if each["reason"] else "")
+            for each in self._value
+        )
+
+
+class Unknown(FormattableColumn[None]):
+    """What is not there: nothing to read."""
+
+    def human_readable(self) -> str:
+        return ""
+
+
+def of_fields(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the fields of what the API tells as columns."""
+    return {name: _column(name, value) for name, value in told.items()}
 
 
 def of_map(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,10 +79,10 @@ def of_map(told: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def not_applied(allocations: waiting.Allocations) -> Outcomes:
+def not_applied(allocations: waiting.Allocations) -> Missing:
     """Give those that do not have what is wanted, in short."""
     names = ("instance_uuid", "host", "host_state", "status", "reason", "message")
-    return Outcomes(
+    return Missing(
         [
             {name: each.get(name) for name in names}
             for each in allocations
@@ -75,4 +93,10 @@ def not_applied(allocations: waiting.Allocations) -> Outcomes:
 
 def rows(names: Sequence[str], told: Mapping[str, Any]) -> tuple[Any, ...]:
     """Give one row of a list; an allocation is written as such."""
-    return tuple(Wanted(told[name]) if name == "allocation" else told.get(name) for name in names)
+    return tuple(_column(name, told.get(name)) for name in names)
+
+
+def _column(name: str, value: Any) -> Any:
+    if name == "allocation":
+        return Wanted(value)
+    return Unknown(None) if value is None else value

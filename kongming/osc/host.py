@@ -65,8 +65,12 @@ class HostShow(command.ShowOne):
         if parsed_args.formatter == self.formatter_default:
             return ("picture",), (_drawn(told, parsed_args.width),)
         view = told.pop("view")
-        parts = dict.fromkeys(_PARTS) if view is None else host_view.columns(view)
-        return self.dict2columns({**told, **parts})
+        parts = (
+            dict.fromkeys(_PARTS, columns.Unknown(None))
+            if view is None
+            else host_view.columns(view)
+        )
+        return self.dict2columns({**columns.of_fields(told), **parts})
 
 
 def _drawn(told: Mapping[str, Any], width: int) -> str:
