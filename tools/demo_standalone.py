@@ -157,7 +157,7 @@ class Story:
         wait_until(lambda: self._affinity() == before, 60, "the baseline is back")
         self._expect(before, "at the end")
 
-    def _planned(self, path: str, asked: dict[str, str]) -> Any:
+    def _planned(self, path: str, asked: dict[str, Any]) -> Any:
         def planned() -> Any:
             answer = self._api.send("PUT", path, {"allocation": asked}, show=False)
             return answer if answer["outcome"] == "planned" else None

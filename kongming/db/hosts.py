@@ -57,6 +57,8 @@ class Hosts:
             "view": None,
             "view_digest": "",
             "view_at": None,
+            "guests": 0,
+            "violations": 0,
         }
 
         def work(session: Session) -> str:
@@ -68,7 +70,13 @@ class Hosts:
 
     def keep_view(self, name: str, view: dict[str, Any], digest: str, now: float) -> None:
         """Keep what a host looks like; one that was never seen is not made."""
-        told = {"view": rows.clean(json.dumps(view)), "view_digest": digest, "view_at": now}
+        told = {
+            "view": rows.clean(json.dumps(view)),
+            "view_digest": digest,
+            "view_at": now,
+            "guests": len(view.get("guests", ())),
+            "violations": len(view.get("violations", ())),
+        }
         self._database.write(
             lambda session: session.execute(update(HOST).where(HOST.c.name == name).values(told))
         )

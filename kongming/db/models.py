@@ -153,6 +153,8 @@ class Host(Base):
     view: Mapped[str | None] = mapped_column(TEXT)
     view_digest: Mapped[str] = mapped_column(NAME)
     view_at: Mapped[float | None] = mapped_column(Double)
+    guests: Mapped[int]
+    violations: Mapped[int]
 
 
 class Lease(Base):

@@ -195,6 +195,8 @@ class Host:
         told them, or if they were not asked for.
     :ivar view_digest: tells two views apart; empty if there is none.
     :ivar view_at: when it told them.
+    :ivar guests: how many it told of.
+    :ivar violations: how many it told of.
     """
 
     name: str
@@ -205,6 +207,8 @@ class Host:
     view: dict[str, Any] | None
     view_digest: str
     view_at: float | None
+    guests: int
+    violations: int
 
     def silent(self, now: float) -> bool:
         """Tell whether it was not heard of for so long that something is wrong."""

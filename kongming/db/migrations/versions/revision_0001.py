@@ -115,6 +115,8 @@ def _make_hosts() -> None:
         sa.Column("view", _text()),
         sa.Column("view_digest", _string(255), nullable=False),
         sa.Column("view_at", sa.Double),
+        sa.Column("guests", sa.Integer, nullable=False),
+        sa.Column("violations", sa.Integer, nullable=False),
     )
     _make(
         "lease",

@@ -1,0 +1,162 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""/v1/allocation-maps: what is wanted for many instances, handed over together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import falcon
+
+from kongming import exception
+from kongming.allocation import Allocation
+from kongming.api import identity, operation, paging, representation
+from kongming.api.allocations import Parts, read
+from kongming.api.operation import Operation, Resource
+from kongming.db.values import Map
+
+
+class MapList(Resource):
+    """All allocation maps."""
+
+    path: ClassVar[str] = "/v1/allocation-maps"
+    operations: ClassVar[Mapping[str, Operation]] = {
+        "GET": Operation(
+            "List the allocation maps by name.",
+            {200: "MapList"},
+            query=(operation.LIMIT, operation.AFTER_NAME),
+        )
+    }
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """List them."""
+        parts = self._parts
+        parts.rights.require(req, "kongming:map:list")
+        query = self.operations["GET"].read_query(req)
+        limit = paging.limit_of(query, parts.max_limit)
+        found = parts.allocations.maps(limit + 1, query.get("marker"))
+        page, more = paging.cut(found, limit)
+        resp.media = {
+            "allocation_maps": [representation.allocation_map(each) for each in page],
+            "links": paging.links(req, query, page[-1].name) if more else [],
+        }
+
+
+class MapItem(Resource):
+    """One allocation map."""
+
+    path: ClassVar[str] = "/v1/allocation-maps/{name}"
+    operations: ClassVar[Mapping[str, Operation]] = {
+        "GET": Operation(
+            "Show an allocation map with the status of each instance.",
+            {200: "MapWithAllocations"},
+            errors=(404,),
+        ),
+        "PUT": Operation(
+            "Hand over a whole map: what is not in it any more goes back to its baseline.",
+            {200: "Map", 201: "Map"},
+            body="MapBody",
+            errors=(409, 413, 415),
+        ),
+        "DELETE": Operation(
+            "Return all instances of a map to their baseline.",
+            {202: "Map", 204: None},
+            query=(operation.GENERATION,),
+            errors=(404, 409),
+        ),
+    }
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        """Show it."""
+        parts = self._parts
+        parts.rights.require(req, "kongming:map:get")
+        name = operation.NAME.value(name)
+        self.operations["GET"].read_query(req)
+        found = parts.allocations.get_map(name)
+        if found is None:
+            raise exception.MapUnknown(f"there is no allocation map {name}: check its name")
+        entries = parts.allocations.list(map_name=name)
+        resp.media = {
+            **representation.allocation_map(found),
+            "counts": representation.counts(entries),
+            "allocations": parts.show(entries),
+        }
+
+    def on_put(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        """Take the whole map."""
+        parts = self._parts
+        parts.rights.require(req, "kongming:map:set")
+        name = operation.NAME.value(name)
+        self.operations["PUT"].read_query(req)
+        written, generation = parts.bodies.read(req, "allocations")
+        found, created, changed = parts.allocations.put_map(
+            name,
+            self._read(written),
+            generation=generation,
+            asked_by=identity.asked_by(req),
+            request_id=identity.request_id(req),
+        )
+        self._tell(changed)
+        resp.status = 201 if created else 200
+        resp.media = representation.allocation_map(found)
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        """Have all go back to their baseline."""
+        parts = self._parts
+        parts.rights.require(req, "kongming:map:delete")
+        name = operation.NAME.value(name)
+        query = self.operations["DELETE"].read_query(req)
+        changed = parts.allocations.delete_map(
+            name,
+            generation=query.get("generation"),
+            asked_by=identity.asked_by(req),
+            request_id=identity.request_id(req),
+        )
+        self._tell(changed)
+        self._left(resp, parts.allocations.get_map(name))
+
+    def _tell(self, changed: list[str]) -> None:
+        if changed:
+            self._parts.conductor.changed(changed)
+
+    def _left(self, resp: falcon.Response, left: Map | None) -> None:
+        if left is None:
+            resp.status = 204
+            return
+        resp.status = 202
+        resp.media = representation.allocation_map(left)
+
+    def _read(self, written: object) -> dict[str, Allocation]:
+        if not isinstance(written, dict):
+            raise exception.RequestInvalid(
+                "allocations is not an object with an allocation for each instance's id"
+            )
+        if len(written) > self._parts.max_instances:
+            raise exception.RequestInvalid(
+                f"allocations: {len(written)} instances are more than [api] max_map_instances, "
+                f"{self._parts.max_instances}: use several maps"
+            )
+        found = {}
+        for key, value in written.items():
+            try:
+                uuid = operation.INSTANCE_UUID.value(key)
+            except exception.RequestInvalid as error:
+                raise exception.RequestInvalid(f"allocations: {error}") from error
+            found[uuid] = read(f"allocations.{uuid}", value)
+        return found

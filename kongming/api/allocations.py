@@ -1,0 +1,252 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""/v1/allocations: what is wanted for single instances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+import time
+from typing import Any, ClassVar
+
+import falcon
+
+from kongming import exception, schema
+from kongming.allocation import Allocation
+from kongming.api import identity, operation, paging, representation
+from kongming.api.body import BodyReader
+from kongming.api.identity import Rights
+from kongming.api.operation import Operation, Resource
+from kongming.db.allocations import Allocations
+from kongming.db.hosts import Hosts
+from kongming.db.values import Entry, Host
+from kongming.rpc.client import ConductorClient
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the resources work with.
+
+    :ivar max_limit: the most entries of one page.
+    :ivar max_instances: the most instances of one map.
+    """
+
+    allocations: Allocations
+    hosts: Hosts
+    conductor: ConductorClient
+    rights: Rights
+    bodies: BodyReader
+    max_limit: int
+    max_instances: int
+
+    def hosts_of(self, entries: Iterable[Entry]) -> Mapping[str, Host]:
+        """Read what is known of those hosts that answer for instances."""
+        names = {entry.reporter for entry in entries if entry.reporter}
+        return {host.name: host for host in self.hosts.named(names)} if names else {}
+
+    def show(self, entries: Iterable[Entry]) -> list[dict[str, Any]]:
+        """Show what is wanted for instances."""
+        entries, now = list(entries), time.time()
+        hosts = self.hosts_of(entries)
+        return [representation.allocation(entry, hosts, now) for entry in entries]
+
+
+def read(where: str, written: object) -> Allocation:
+    """Read an allocation that somebody sent.
+
+    :raises RequestInvalid: naming the place; also if it asks for nothing.
+    """
+    try:
+        found = schema.read(written)
+    except exception.RequestInvalid as error:
+        raise exception.RequestInvalid(f"{where}: {error}") from error
+    if not found:
+        raise exception.RequestInvalid(
+            f"{where}: nothing is asked; DELETE returns an instance to its baseline"
+        )
+    return found
+
+
+class AllocationList(Resource):
+    """All allocations."""
+
+    path: ClassVar[str] = "/v1/allocations"
+    operations: ClassVar[Mapping[str, Operation]] = {
+        "GET": Operation(
+            "List what is wanted, and what came of it, by instance.",
+            {200: "AllocationList"},
+            query=(
+                operation.OF_HOST,
+                operation.OF_PROJECT,
+                operation.OF_STATUS,
+                operation.OF_MAP,
+                operation.LIMIT,
+                operation.AFTER_INSTANCE,
+            ),
+        )
+    }
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """List them; who may see only a project's gets only those."""
+        parts = self._parts
+        own = parts.rights.own_project(req, "kongming:allocation:list")
+        query = self.operations["GET"].read_query(req)
+        project_id = query.get("project_id", own)
+        limit = paging.limit_of(query, parts.max_limit)
+        found: list[Entry] = []
+        if own in (None, project_id):
+            found = parts.allocations.list(
+                host=query.get("host"),
+                project_id=project_id,
+                status=query.get("status"),
+                map_name=query.get("map"),
+                limit=limit + 1,
+                marker=query.get("marker"),
+            )
+        page, more = paging.cut(found, limit)
+        resp.media = {
+            "allocations": parts.show(page),
+            "links": paging.links(req, query, page[-1].instance_uuid) if more else [],
+        }
+
+
+class AllocationItem(Resource):
+    """What is wanted for one instance."""
+
+    path: ClassVar[str] = "/v1/allocations/{instance_uuid}"
+    operations: ClassVar[Mapping[str, Operation]] = {
+        "GET": Operation(
+            "Show what is wanted for an instance, and what came of it.",
+            {200: "Allocation"},
+            errors=(404,),
+        ),
+        "PUT": Operation(
+            "Ask for an allocation, or for the plan that it would lead to.",
+            {200: "AllocationOrPlan", 201: "Allocation"},
+            query=(operation.DRY_RUN,),
+            body="AllocationBody",
+            errors=(409, 413, 415),
+        ),
+        "DELETE": Operation(
+            "Return an instance to its baseline.",
+            {202: "Allocation", 204: None},
+            query=(operation.GENERATION,),
+            errors=(404, 409),
+        ),
+    }
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, instance_uuid: str) -> None:
+        """Show it."""
+        uuid = operation.INSTANCE_UUID.value(instance_uuid)
+        self.operations["GET"].read_query(req)
+        resp.media = self._shown(visible(self._parts, req, uuid, "kongming:allocation:get"))
+
+    def on_put(self, req: falcon.Request, resp: falcon.Response, instance_uuid: str) -> None:
+        """Ask for it, or for its plan."""
+        uuid = operation.INSTANCE_UUID.value(instance_uuid)
+        dry_run = self.operations["PUT"].read_query(req).get("dry_run", False)
+        self._parts.rights.require(req, f"kongming:allocation:{'plan' if dry_run else 'set'}")
+        written, generation = self._parts.bodies.read(req, "allocation")
+        asked = read("allocation", written)
+        if dry_run:
+            plan = self._parts.conductor.plan(uuid, asked)
+            resp.media = {"instance_uuid": uuid, **plan}
+            return
+        entry, created = self._parts.allocations.put(
+            uuid,
+            asked,
+            generation=generation,
+            asked_by=identity.asked_by(req),
+            request_id=identity.request_id(req),
+        )
+        self._parts.conductor.changed([uuid])
+        resp.status = 201 if created else 200
+        resp.media = self._shown(entry)
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, instance_uuid: str) -> None:
+        """Have it go back to its baseline."""
+        uuid = operation.INSTANCE_UUID.value(instance_uuid)
+        self._parts.rights.require(req, "kongming:allocation:delete")
+        query = self.operations["DELETE"].read_query(req)
+        left = self._parts.allocations.delete(
+            uuid,
+            generation=query.get("generation"),
+            asked_by=identity.asked_by(req),
+            request_id=identity.request_id(req),
+        )
+        if left is None:
+            resp.status = 204
+            return
+        self._parts.conductor.changed([uuid])
+        resp.status = 202
+        resp.media = self._shown(left)
+
+    def _shown(self, entry: Entry) -> dict[str, Any]:
+        return self._parts.show([entry])[0]
+
+
+class AllocationHistory(Resource):
+    """What was wanted for one instance."""
+
+    path: ClassVar[str] = "/v1/allocations/{instance_uuid}/history"
+    operations: ClassVar[Mapping[str, Operation]] = {
+        "GET": Operation(
+            "List what was wanted for an instance and what came of it, the oldest first.",
+            {200: "History"},
+            query=(operation.LIMIT, operation.AFTER_CHANGE),
+            errors=(404,),
+        )
+    }
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, instance_uuid: str) -> None:
+        """List it; administrators see also that of instances that are gone."""
+        parts, rule = self._parts, "kongming:allocation:history"
+        uuid = operation.INSTANCE_UUID.value(instance_uuid)
+        query = self.operations["GET"].read_query(req)
+        if parts.rights.own_project(req, rule) is not None:
+            visible(parts, req, uuid, rule)
+        limit = paging.limit_of(query, parts.max_limit)
+        found = parts.allocations.history(uuid, limit=limit + 1, marker=query.get("marker"))
+        if not found and "marker" not in query:
+            raise unknown(uuid)
+        page, more = paging.cut(found, limit)
+        resp.media = {
+            "history": [representation.change(entry) for entry in page],
+            "links": paging.links(req, query, page[-1].id) if more else [],
+        }
+
+
+def visible(parts: Parts, req: falcon.Request, instance_uuid: str, rule: str) -> Entry:
+    """Give what is wanted for an instance, to who may see it.
+
+    :raises AllocationUnknown: if there is none, or it is of another project:
+        not even that there is one is anybody else's business.
+    """
+    entry = parts.allocations.get(instance_uuid)
+    project_id = None if entry is None else entry.project_id
+    if not parts.rights.may_see(req, rule, project_id) or entry is None:
+        raise unknown(instance_uuid)
+    return entry
+
+
+def unknown(instance_uuid: str) -> exception.AllocationUnknown:
+    """Say that nothing is wanted for an instance."""
+    return exception.AllocationUnknown(f"nothing is asked for instance {instance_uuid}")

@@ -1,0 +1,132 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The body of a request: JSON, of bounded length and depth, without what is there twice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import json
+from typing import Any
+
+import falcon
+
+from kongming import exception
+from kongming.api import errors
+from kongming.api.operation import GENERATION_MAX
+from kongming.cpuset import shown
+
+# An allocation map's body needs seven.
+MAX_DEPTH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class BodyReader:
+    """Reads bodies up to a length.
+
+    :ivar max_size: in bytes.
+    """
+
+    max_size: int
+
+    def read(self, req: falcon.Request, field: str) -> tuple[Any, int | None]:
+        """Read a body that has a field, and the generation that the caller knows.
+
+        :returns: the value of the field, and the generation, None if it is not given.
+        :raises RequestInvalid: if it is anything else.
+        :raises BodyTooLarge: if it is longer than is read.
+        :raises ContentTypeUnsupported: if it does not say that it is JSON.
+        """
+        body = self._load(req)
+        if not isinstance(body, dict):
+            raise exception.RequestInvalid(f"the body is not a JSON object with the field {field}")
+        if unknown := sorted(body.keys() - {field, "generation"}):
+            raise exception.RequestInvalid(
+                f"the body has the unknown field {shown(unknown[0])}; "
+                f"known are: {field}, generation"
+            )
+        if field not in body:
+            raise exception.RequestInvalid(f"the body lacks the field {field}")
+        return body[field], _generation(body.get("generation"))
+
+    def _load(self, req: falcon.Request) -> Any:
+        kind = (req.content_type or "").partition(";")[0].strip().lower()
+        if kind != errors.CONTENT_TYPE:
+            raise errors.ContentTypeUnsupported(
+                f"the body has to be JSON: send the header Content-Type: {errors.CONTENT_TYPE}"
+            )
+        try:
+            value = json.loads(
+                self._bytes(req), object_pairs_hook=_object, parse_constant=_no_number
+            )
+        except RecursionError:
+            raise exception.RequestInvalid("the body is nested too deeply") from None
+        # UnicodeDecodeError, JSONDecodeError, and Python's own on numbers of thousands of digits.
+        except ValueError as error:
+            said = str(error)
+            raise exception.RequestInvalid(f"the body is not JSON: {said[:200]}") from None
+        _check_depth(value)
+        return value
+
+    def _bytes(self, req: falcon.Request) -> bytes:
+        if (req.content_length or 0) > self.max_size:
+            raise self._too_large()
+        # Only a server that ends the stream itself can be read from without a length.
+        chunked = req.content_length is None and req.env.get("wsgi.input_terminated")
+        stream = req.stream if chunked else req.bounded_stream
+        body: bytes = stream.read(self.max_size + 1)
+        if len(body) > self.max_size:
+            raise self._too_large()
+        return body
+
+    def _too_large(self) -> errors.BodyTooLarge:
+        return errors.BodyTooLarge(
+            f"the body is longer than {self.max_size} bytes, [api] max_body_size: "
+            "hand over fewer instances at once"
+        )
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise exception.RequestInvalid(f"the body has the field {shown(twice)} twice")
+    return found
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number of JSON's")
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, list | dict)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return
+    raise exception.RequestInvalid(f"the body is nested deeper than {MAX_DEPTH} levels")
+
+
+def _generation(value: object) -> int | None:
+    if value is None:
+        return None
+    if type(value) is not int or not 0 <= value <= GENERATION_MAX:
+        raise exception.RequestInvalid(
+            f"generation is not a whole number from 0 to {GENERATION_MAX}"
+        )
+    return value

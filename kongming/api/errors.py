@@ -1,0 +1,190 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Errors as the API tells them: JSON with a stable code, whatever went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from http import HTTPStatus
+import json
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import falcon
+
+from kongming import exception
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+LOG = logging.getLogger(__name__)
+
+REQUEST_ID = "openstack.request_id"
+CONTENT_TYPE = "application/json"
+
+
+class ApiError(exception.KongmingError):
+    """What only a client of the API can meet.
+
+    :ivar status: the HTTP status.
+    """
+
+    status: ClassVar[int] = 400
+
+
+class Unauthenticated(ApiError):
+    """Nobody knows who asks."""
+
+    reason = "unauthenticated"
+    status = 401
+
+
+class Forbidden(ApiError):
+    """Who asks may not do this."""
+
+    reason = "forbidden"
+    status = 403
+
+
+class NotLocal(ApiError):
+    """Without authentication, only this machine itself is answered."""
+
+    reason = "not_local"
+    status = 403
+
+
+class IdentityUnavailable(ApiError):
+    """Keystone can't be asked whose token it is."""
+
+    reason = "identity_unavailable"
+    status = 503
+
+
+class VersionUnsupported(ApiError):
+    """There is no such microversion."""
+
+    reason = "version_unsupported"
+    status = 406
+
+
+class BodyTooLarge(ApiError):
+    """The body is longer than this API reads."""
+
+    reason = "body_too_large"
+    status = 413
+
+
+class ContentTypeUnsupported(ApiError):
+    """The body is not JSON, by its own words."""
+
+    reason = "content_type_unsupported"
+    status = 415
+
+
+_STATUS: tuple[tuple[type[exception.KongmingError], int], ...] = (
+    (exception.Refused, 400),
+    (exception.Unknown, 404),
+    (exception.Conflict, 409),
+    (exception.DatabaseUnavailable, 503),
+    (exception.Silent, 503),
+)
+_FALCON_CODES = {404: "path_unknown", 405: "method_not_allowed"}
+_INTERNAL = "internal_error"
+
+
+def status_of(error: exception.KongmingError) -> int:
+    """Give the HTTP status that an error is told with."""
+    if isinstance(error, ApiError):
+        return error.status
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def document(status: int, code: str, detail: str, request_id: str) -> dict[str, Any]:
+    """Give the body of an answer that is an error."""
+    title = HTTPStatus(status).phrase
+    error = {
+        "status": status,
+        "code": code,
+        "title": title,
+        "detail": detail,
+        "request_id": request_id,
+    }
+    return {"errors": [error]}
+
+
+def write(value: object) -> bytes:
+    """Write JSON in ASCII, which no text that a client sent can break."""
+    return json.dumps(value).encode("ascii")
+
+
+def install(app: falcon.App[Any, Any]) -> None:
+    """Have a falcon application tell all errors in this form."""
+    app.add_error_handler(Exception, _unexpected)
+    app.add_error_handler(exception.KongmingError, _ours)
+    app.add_error_handler(falcon.HTTPError, _falcons)
+
+
+def answer_wsgi(
+    error: ApiError, environ: WSGIEnvironment, start_response: StartResponse
+) -> Iterable[bytes]:
+    """Tell an error where there is no falcon yet."""
+    body = _body(environ, error.status, error.reason, str(error))
+    headers = [("Content-Type", CONTENT_TYPE), ("Content-Length", str(len(body)))]
+    start_response(f"{error.status} {HTTPStatus(error.status).phrase}", headers)
+    return [body]
+
+
+def _body(environ: WSGIEnvironment, status: int, code: str, detail: str) -> bytes:
+    return write(document(status, code, detail, environ.get(REQUEST_ID, "")))
+
+
+def _tell(req: falcon.Request, resp: falcon.Response, status: int, code: str, detail: str) -> None:
+    resp.status = status
+    resp.content_type = CONTENT_TYPE
+    resp.data = _body(req.env, status, code, detail)
+
+
+def _ours(
+    req: falcon.Request, resp: falcon.Response, error: exception.KongmingError, _params: object
+) -> None:
+    status = status_of(error)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        LOG.error("%s %s: %s", req.method, req.path, error)
+    _tell(req, resp, status, error.reason, str(error))
+
+
+def _falcons(
+    req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, _params: object
+) -> None:
+    status = error.status_code
+    detail = (
+        {
+            404: "there is no such path; GET /openapi.json lists them all",
+            405: f"{req.method} is not for this path; the header Allow says what is",
+        }.get(status)
+        or error.description
+        or error.title
+        or "the request can't be read"
+    )
+    resp.set_headers(error.headers or {})
+    code = _INTERNAL if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "request_invalid"
+    _tell(req, resp, status, _FALCON_CODES.get(status, code), detail)
+
+
+def _unexpected(
+    req: falcon.Request, resp: falcon.Response, error: Exception, _params: object
+) -> None:
+    request_id = req.env.get(REQUEST_ID, "")
+    LOG.error("%s %s failed (%s)", req.method, req.path, request_id, exc_info=error)
+    detail = f"this should not happen; the log of the API says more about {request_id}"
+    _tell(req, resp, 500, _INTERNAL, detail)

@@ -1,0 +1,290 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""The OpenAPI document: made of what the resources say of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+import json
+from typing import Any
+
+from kongming import schema
+from kongming.api import microversion, operation
+from kongming.api.operation import Described, Operation, Parameter
+
+OPENAPI = "3.1.0"
+
+_TEXT = {"type": "string"}
+_MAYBE_TEXT = {"type": ["string", "null"]}
+_MOMENT = {"type": "string", "format": "date-time"}
+_MAYBE_MOMENT = {"type": ["string", "null"], "format": "date-time"}
+_COUNT = {"type": "integer", "minimum": 0}
+_UUID = {"type": "string", "pattern": operation.UUID}
+_GENERATION = {
+    "type": ["integer", "null"],
+    "minimum": 0,
+    "maximum": operation.GENERATION_MAX,
+    "description": "Refuse if it is another one by now; 0: if there is one at all. "
+    "Without it, whatever is there is replaced.",
+}
+
+_REASON = {
+    400: "The request can't be understood, or asks for what can't be.",
+    401: "Nobody knows who asks.",
+    403: "Who asks may not do this.",
+    404: "There is nothing of that name, or it is another project's.",
+    406: "There is no such microversion.",
+    409: "Somebody else has changed it meanwhile, or another map has the instance.",
+    413: "The body is too long.",
+    415: "The body is not JSON.",
+    500: "A fault of Kongming's; its log says more.",
+    503: "The database, Keystone, a conductor or the host does not answer now.",
+}
+_ALWAYS = (400, 406, 500, 503)
+_IDENTIFIED = (401, 403)
+
+
+def _object(optional: Iterable[str] = (), **properties: Mapping[str, Any]) -> dict[str, Any]:
+    required = [name for name in properties if name not in set(optional)]
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _list(of: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": of}
+
+
+def _wanted() -> dict[str, Any]:
+    return {name: value for name, value in schema.ALLOCATION.items() if name != "$schema"}
+
+
+_PLAN_STEP = _object(target=_TEXT, **{"from": _TEXT}, to=_TEXT)
+
+_ALLOCATION = _object(
+    instance_uuid=_UUID,
+    generation=_COUNT,
+    project_id=_MAYBE_TEXT,
+    host=_MAYBE_TEXT,
+    map=_MAYBE_TEXT,
+    allocation={"oneOf": [_ref("WantedAllocation"), {"type": "null"}]},
+    status={"type": "string", "enum": list(operation.STATUSES)},
+    reason=_TEXT,
+    message=_TEXT,
+    source=_MAYBE_TEXT,
+    window=_MAYBE_TEXT,
+    next_change=_MAYBE_MOMENT,
+    last_drift=_TEXT,
+    last_drift_at=_MAYBE_MOMENT,
+    reported_by=_MAYBE_TEXT,
+    reported_at=_MAYBE_MOMENT,
+    report_age_s={"type": ["number", "null"], "minimum": 0},
+    host_state={"type": "string", "enum": ["up", "silent", "unknown"]},
+    created_at=_MOMENT,
+    updated_at=_MOMENT,
+)
+_PLAN = _object(
+    instance_uuid=_UUID,
+    host=_MAYBE_TEXT,
+    outcome={"type": "string", "enum": ["planned", "refused", "failed", "absent"]},
+    reason=_TEXT,
+    message=_TEXT,
+    warnings=_list(_TEXT),
+    steps=_list(_PLAN_STEP),
+)
+_CHANGE = _object(
+    id=_COUNT,
+    generation=_COUNT,
+    allocation={"oneOf": [_ref("WantedAllocation"), {"type": "null"}]},
+    map=_MAYBE_TEXT,
+    asked_by=_TEXT,
+    request_id=_TEXT,
+    asked_at=_MOMENT,
+    status=_TEXT,
+    reason=_TEXT,
+    message=_TEXT,
+    host=_MAYBE_TEXT,
+    changed_at=_MOMENT,
+)
+_MAP: dict[str, Any] = {
+    "name": {"type": "string", "pattern": operation.MAP_NAME},
+    "generation": _COUNT,
+    "deleting": {"type": "boolean"},
+    "instances": _COUNT,
+    "created_at": _MOMENT,
+    "updated_at": _MOMENT,
+}
+_HOST: dict[str, Any] = {
+    "name": _TEXT,
+    "state": {"type": "string", "enum": ["up", "silent"]},
+    "seen_at": _MOMENT,
+    "age_s": {"type": "number", "minimum": 0},
+    "started_at": _MOMENT,
+    "version": _TEXT,
+    "guests": _COUNT,
+    "violations": _COUNT,
+}
+_ERROR = _object(
+    status={"type": "integer"}, code=_TEXT, title=_TEXT, detail=_TEXT, request_id=_TEXT
+)
+_LINK = _object(rel=_TEXT, href={"type": "string", "format": "uri"})
+_VERSION = _object(
+    id=_TEXT,
+    status=_TEXT,
+    version=_TEXT,
+    min_version=_TEXT,
+    links=_list(_object(rel=_TEXT, href=_TEXT)),
+)
+
+SCHEMAS: dict[str, Any] = {
+    "WantedAllocation": _wanted(),
+    "Allocation": _ALLOCATION,
+    "Plan": _PLAN,
+    "AllocationOrPlan": {"oneOf": [_ref("Allocation"), _ref("Plan")]},
+    "AllocationBody": _object(
+        ["generation"], allocation=_ref("WantedAllocation"), generation=_GENERATION
+    ),
+    "AllocationList": _object(allocations=_list(_ref("Allocation")), links=_list(_LINK)),
+    "History": _object(history=_list(_CHANGE), links=_list(_LINK)),
+    "Map": _object(**_MAP),
+    "MapWithAllocations": _object(
+        **_MAP,
+        counts={"type": "object", "additionalProperties": _COUNT},
+        allocations=_list(_ref("Allocation")),
+    ),
+    "MapBody": _object(
+        ["generation"],
+        allocations={
+            "type": "object",
+            "propertyNames": _UUID,
+            "additionalProperties": _ref("WantedAllocation"),
+        },
+        generation=_GENERATION,
+    ),
+    "MapList": _object(allocation_maps=_list(_ref("Map")), links=_list(_LINK)),
+    "HostList": _object(hosts=_list(_object(**_HOST)), links=_list(_LINK)),
+    "HostWithView": _object(
+        **_HOST,
+        view={
+            "type": ["object", "null"],
+            "description": "Cells, CPUs, guests, the operator's rules, and what violates them; "
+            "as 'kongming-manage host show -f json' tells them.",
+        },
+        view_at=_MAYBE_MOMENT,
+    ),
+    "Versions": _object(versions=_list(_VERSION)),
+    "Version": _object(version=_VERSION),
+    "Document": {"type": "object"},
+    "Errors": _object(errors=_list(_ERROR)),
+}
+
+
+def build(resources: Iterable[Described]) -> dict[str, Any]:
+    """Make the document of the paths that there are."""
+    return {
+        "openapi": OPENAPI,
+        "info": {
+            "title": "Kongming",
+            "version": microversion.MAX_VERSION,
+            "description": "Exact CPU and memory placement of Nova's instances on their hosts.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": {resource.path: _path(resource) for resource in resources},
+        "components": {
+            "schemas": SCHEMAS,
+            "securitySchemes": {
+                "token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"}
+            },
+        },
+    }
+
+
+def _path(resource: Described) -> dict[str, Any]:
+    names = [part[1:-1] for part in resource.path.split("/") if part.startswith("{")]
+    found: dict[str, Any] = {
+        method.lower(): _operation(method, resource.path, each)
+        for method, each in resource.operations.items()
+    }
+    if names:
+        found["parameters"] = [_parameter(_IN_PATH[name], "path") for name in names]
+    return found
+
+
+_IN_PATH = {each.name: each for each in (operation.INSTANCE_UUID, operation.NAME, operation.HOST)}
+
+
+def _operation(method: str, path: str, each: Operation) -> dict[str, Any]:
+    words = path.replace("{", "").replace("}", "").replace(".", "-").strip("/").split("/")
+    statuses = [*_ALWAYS, *(() if each.public else _IDENTIFIED), *each.errors]
+    found: dict[str, Any] = {
+        "operationId": "-".join([method.lower(), *filter(None, words)]),
+        "summary": each.summary,
+        "parameters": [_parameter(one, "query") for one in each.query] + [_VERSION_HEADER],
+        "responses": {
+            **{str(status): _answer(name) for status, name in each.answers.items()},
+            **{str(status): _error(status) for status in sorted(set(statuses))},
+        },
+        "security": [] if each.public else [{"token": []}],
+    }
+    if each.body is not None:
+        found["requestBody"] = {"required": True, "content": _json(each.body)}
+    return found
+
+
+_VERSION_HEADER = {
+    "name": microversion.HEADER,
+    "in": "header",
+    "required": False,
+    "description": "The microversion: 'kongming 1.0', or 'kongming latest'.",
+    "schema": {
+        "type": "string",
+        "enum": [f"kongming {version}" for version in (*microversion.VERSIONS, "latest")],
+    },
+}
+
+
+def _parameter(each: Parameter, where: str) -> dict[str, Any]:
+    return {
+        "name": each.name,
+        "in": where,
+        "required": where == "path",
+        "description": each.description,
+        "schema": each.schema,
+    }
+
+
+def _answer(name: str | None) -> dict[str, Any]:
+    if name is None:
+        return {"description": "Done; there is nothing to tell."}
+    return {"description": name, "content": _json(name)}
+
+
+def _error(status: int) -> dict[str, Any]:
+    return {"description": _REASON[status], "content": _json("Errors")}
+
+
+def _json(name: str) -> dict[str, Any]:
+    return {"application/json": {"schema": _ref(name)}}
+
+
+if __name__ == "__main__":
+    # Written to doc/source/reference/openapi.json.
+    from kongming.api.application import RESOURCES
+
+    print(json.dumps(build(RESOURCES), indent=2))  # noqa: T201

@@ -1,0 +1,202 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What can be asked of a path: the one description that is checked and documented."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+import re
+from typing import Any, ClassVar, Protocol
+
+import falcon
+
+from kongming import exception
+from kongming.cpuset import shown
+
+UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+MAP_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,254}$"
+HOST_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,254}$"
+PROJECT_ID = r"^[A-Za-z0-9_-]{1,64}$"
+
+STATUSES = ("releasing", "pending", "applied", "drifted", "refused", "failed", "absent")
+
+# What a database's integer can hold.
+GENERATION_MAX = 2**31 - 1
+ID_MAX = 2**63 - 1
+
+Schema = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A value in the path or in the query.
+
+    :ivar schema: the JSON Schema of what it means.
+    :ivar read: makes the value of the text; ValueError if it can't.
+    :ivar wanted: what it has to be, for who got it wrong.
+    """
+
+    name: str
+    description: str
+    schema: Schema
+    read: Callable[[str], Any]
+    wanted: str
+
+    def value(self, text: str) -> Any:
+        """Read it.
+
+        :raises RequestInvalid: naming it.
+        """
+        try:
+            return self.read(text)
+        except ValueError:
+            raise exception.RequestInvalid(
+                f"{self.name} {shown(text)} is not {self.wanted}"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of a path.
+
+    :ivar answers: status → name of the schema of the answer; None if there is
+        no body.
+    :ivar body: name of the schema of the request's body.
+    :ivar errors: the statuses of its errors, besides those that all have.
+    :ivar public: whether it is answered whoever asks.
+    """
+
+    summary: str
+    answers: Mapping[int, str | None]
+    query: tuple[Parameter, ...] = ()
+    body: str | None = None
+    errors: tuple[int, ...] = ()
+    public: bool = False
+
+    def read_query(self, req: falcon.Request) -> dict[str, Any]:
+        """Read the query; what was not given is not there.
+
+        :raises RequestInvalid: naming the parameter.
+        """
+        known = {parameter.name: parameter for parameter in self.query}
+        values = {}
+        for name, text in req.params.items():
+            if name not in known:
+                raise exception.RequestInvalid(
+                    f"there is no parameter {shown(name)} here; "
+                    f"known are: {', '.join(sorted(known)) or 'none'}"
+                )
+            if not isinstance(text, str):
+                raise exception.RequestInvalid(f"{name} is given more than once")
+            values[name] = known[name].value(text)
+        return values
+
+
+class Resource:
+    """One path; GET is answered for HEAD, too.
+
+    :cvar path: as falcon's router takes it.
+    :cvar operations: method → what it does.
+    """
+
+    path: ClassVar[str]
+    operations: ClassVar[Mapping[str, Operation]]
+
+    def __init_subclass__(cls) -> None:
+        """Answer HEAD as GET is."""
+        if on_get := getattr(cls, "on_get", None):
+            cls.on_head = on_get  # type: ignore[attr-defined]
+
+
+class Described(Protocol):
+    """What has a path and says what can be asked of it."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def operations(self) -> Mapping[str, Operation]: ...
+
+
+def _matching(pattern: str) -> Callable[[str], str]:
+    expression = re.compile(pattern, re.ASCII)
+
+    def read(text: str) -> str:
+        # A $ would let a newline through at the end.
+        if not expression.fullmatch(text) or text.endswith("\n"):
+            raise ValueError(text)
+        return text
+
+    return read
+
+
+def _whole(minimum: int, maximum: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,19}", text, re.ASCII):
+            raise ValueError(text)
+        if not minimum <= (value := int(text)) <= maximum:
+            raise ValueError(text)
+        return value
+
+    return read
+
+
+def _truth(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(text)
+    return text == "true"
+
+
+def _text(name: str, description: str, pattern: str, wanted: str) -> Parameter:
+    schema = {"type": "string", "pattern": pattern}
+    return Parameter(name, description, schema, _matching(pattern), wanted)
+
+
+def _number(name: str, description: str, minimum: int, maximum: int) -> Parameter:
+    schema = {"type": "integer", "minimum": minimum, "maximum": maximum}
+    wanted = f"a whole number from {minimum} to {maximum}"
+    return Parameter(name, description, schema, _whole(minimum, maximum), wanted)
+
+
+_A_UUID = "the id of an instance as Nova writes it: 32 lower-case hexadecimal digits and 4 dashes"
+_A_MAP = "1 to 255 letters, digits, '_', '.' and '-', beginning with a letter or digit"
+_A_HOST = "a host name"
+
+INSTANCE_UUID = _text("instance_uuid", "The id of an instance of Nova.", UUID, _A_UUID)
+NAME = _text("name", "The name of an allocation map.", MAP_NAME, _A_MAP)
+HOST = _text("host", "The name of a compute host, as Nova has it.", HOST_NAME, _A_HOST)
+
+OF_HOST = _text("host", "Only what is on this compute host.", HOST_NAME, _A_HOST)
+OF_PROJECT = _text("project_id", "Only what is this project's.", PROJECT_ID, "a project's id")
+OF_MAP = _text("map", "Only what is of this allocation map.", MAP_NAME, _A_MAP)
+OF_STATUS = Parameter(
+    "status",
+    "Only what has this status.",
+    {"type": "string", "enum": list(STATUSES)},
+    _matching(f"^({'|'.join(STATUSES)})$"),
+    f"one of {', '.join(STATUSES)}",
+)
+GENERATION = _number("generation", "Refuse if it is another one by now.", 0, GENERATION_MAX)
+LIMIT = _number("limit", "The most entries to give; the operator's limit holds, too.", 1, ID_MAX)
+AFTER_INSTANCE = _text("marker", "The last instance of the page before.", UUID, _A_UUID)
+AFTER_NAME = _text("marker", "The last name of the page before.", MAP_NAME, _A_MAP)
+AFTER_HOST = _text("marker", "The last host of the page before.", HOST_NAME, _A_HOST)
+AFTER_CHANGE = _number("marker", "The last change of the page before.", 0, ID_MAX)
+DRY_RUN = Parameter(
+    "dry_run",
+    "Whether to say only what would be done.",
+    {"type": "boolean"},
+    _truth,
+    "true or false",
+)

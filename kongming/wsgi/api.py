@@ -1,0 +1,42 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""``kongming.wsgi.api:application``: the REST API, for any WSGI server.
+
+The configuration is read from the files that OS_KONGMING_CONFIG_FILES names,
+separated by ``;``, or from where the other commands look for kongming.conf.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from oslo_log import log as logging
+
+from kongming.api.application import make_application
+from kongming.cmd import launch
+
+FILES = "OS_KONGMING_CONFIG_FILES"
+
+
+def make() -> Any:
+    """Give the application.
+
+    :raises ConfigInvalid: if options can't be used.
+    """
+    named = [path for path in os.environ.get(FILES, "").split(";") if path]
+    conf = launch.configure([f"--config-file={path}" for path in named])
+    logging.setup(conf, "kongming")
+    return make_application(conf)
+
+
+application = make()
