@@ -81,7 +81,7 @@ def of_map(told: Mapping[str, Any]) -> dict[str, Any]:
 
 def not_applied(allocations: waiting.Allocations) -> Missing:
     """Give those that do not have what is wanted, in short."""
-    names = ("instance_uuid", "host", "host_state", "status", "reason", "message")
+    names = ("instance_uuid", "host", "reported_by", "host_state", "status", "reason", "message")
     return Missing(
         [
             {name: each.get(name) for name in names}

@@ -180,7 +180,8 @@ def counts(allocations: Allocations) -> dict[str, int]:
 
 def describe(allocation: Mapping[str, Any]) -> str:
     """Say what became of an allocation, where, and why."""
-    where = f" on {allocation['host']}" if allocation.get("host") else ""
+    host = _host(allocation)
+    where = f" on {host}" if host else ""
     text = f"{allocation['instance_uuid']}{where}: {allocation['status']}"
     if allocation.get("reason"):
         text += f" ({allocation['reason']}): {allocation['message']}"
@@ -191,9 +192,14 @@ def describe(allocation: Mapping[str, Any]) -> str:
     return text
 
 
+def _host(allocation: Mapping[str, Any]) -> str:
+    """Give the host that answers for it; empty if none does."""
+    return allocation.get("host") or allocation.get("reported_by") or ""
+
+
 def _silence(allocation: Mapping[str, Any]) -> str:
     if allocation.get("host_state") == "silent":
-        return f"; the executor of {allocation['host']} is silent"
+        return f"; the executor of {_host(allocation)} is silent"
     if allocation.get("host_state") == "unknown":
         return "; no executor was heard of that has it"
     return ""
@@ -204,7 +210,7 @@ def _standing(allocations: Allocations) -> str:
     text = f"{found.pop(_DONE, 0)} of {len(allocations)} applied"
     others = ", ".join(f"{number} {status}" for status, number in found.items())
     silent = {
-        each["host"]
+        _host(each)
         for each in allocations
         if each["status"] in _OPEN and each.get("host_state") == "silent"
     }

@@ -1,0 +1,417 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""``openstack kongming``: its commands, with the real API, a conductor and an executor.
+
+Most run in this process, where API, conductor and executor share a bus; some
+are the installed command with the API under a WSGI server of its own.
+
+The test driver has 8 CPUs, of which 0, 2 and 4 are online.
+"""
+
+from importlib.metadata import entry_points
+import io
+import json
+import os
+from pathlib import Path
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+import uuid
+from wsgiref import simple_server
+
+from keystoneauth1 import noauth, session
+from osc_lib import exceptions
+import pytest
+import yaml
+
+from kongming import exception
+from kongming.api.application import make_application
+from kongming.cmd import launch
+from kongming.conductor.service import ConductorService
+from kongming.osc import plugin
+from kongming.standalone.service import ExecutorService
+from kongming.tests.functional.test_service import wait_for
+from kongming.tests.functional.test_standalone import Site, connection  # noqa: F401
+from kongming.tests.testbed.process import Process, free_port
+
+COMMANDS = entry_points(group="openstack.kongming.v1")
+NIGHT = {
+    "vcpu_pinning": "0",
+    "windows": [{"name": "night", "start": "0 22 * * *", "duration_s": 3600, "vcpu_pinning": "2"}],
+}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, connection):  # noqa: F811
+    site = Site(tmp_path_factory.mktemp("site"), connection)
+    site.start(ConductorService, ExecutorService)
+    wait_for(lambda: (host := site.hosts.get(site.host)) and host.view)
+    yield site
+    site.stop()
+    for domain in site.domains:
+        if domain.isActive():
+            domain.destroy()
+
+
+@pytest.fixture(scope="module")
+def config(site):
+    """The API's configuration; pages are short."""
+    path = Path(site.conf.config_file[0])
+    more = path.with_name("api.conf")
+    more.write_text(path.read_text() + "[api]\nauth_strategy = noauth\nmax_limit = 2\n")
+    return more
+
+
+@pytest.fixture(scope="module")
+def url(config):
+    """The API, in this process."""
+
+    class Quiet(simple_server.WSGIRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    application = make_application(launch.configure(["--config-file", str(config)]))
+    with simple_server.make_server("127.0.0.1", 0, application, handler_class=Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever, args=[0.05])
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def client_at(url, **options):
+    """The client, as openstackclient has it made."""
+    return plugin.make_client(
+        SimpleNamespace(
+            session=session.Session(auth=noauth.NoAuth(endpoint=url)),
+            interface="public",
+            region_name=None,
+            get_configuration=lambda: options,
+        )
+    )
+
+
+@pytest.fixture
+def run(url):
+    """Run a command; give its exit status, its output and what it says besides."""
+
+    def run(name, *arguments, client=None):
+        app = SimpleNamespace(
+            stdout=io.StringIO(),
+            stderr=io.StringIO(),
+            client_manager=SimpleNamespace(kongming=client or client_at(url)),
+        )
+        kind = COMMANDS[f"kongming_{name.replace(' ', '_')}"].load()
+        command = kind(app, None)
+        parsed = command.get_parser(f"openstack kongming {name}").parse_args(arguments)
+        try:
+            status = command.run(parsed)
+        except (
+            exceptions.CommandError,
+            exceptions.ClientException,
+            exception.KongmingError,
+        ) as error:
+            return 1, app.stdout.getvalue(), app.stderr.getvalue() + str(error)
+        return status, app.stdout.getvalue(), app.stderr.getvalue()
+
+    return run
+
+
+@pytest.fixture
+def ask(run):
+    """Run a command that succeeds, and give what it tells programs."""
+
+    def ask(*arguments, **more):
+        status, output, said = run(*arguments, "-f", "json", **more)
+        assert status == 0, said
+        return json.loads(output)
+
+    return ask
+
+
+def test_an_instances_allocation_from_set_to_unset(site, run, ask):
+    guest = site.guest()
+    before = site.pins(guest)
+    status, output, said = run(
+        "allocation set", guest, "--vcpu-pinning", "0:2", "--wait", "-f", "json"
+    )
+    assert status == 0, said
+    assert said.endswith("1 of 1 applied\n")
+    told = json.loads(output)
+    assert (told["status"], told["allocation"]) == ("applied", {"vcpu_pinning": {"0": "2"}})
+    assert (told["host"], told["host_state"]) == (site.host, "up")
+    assert site.pins(guest)[0] == {2}
+    assert ask("allocation show", guest)["generation"] == 1
+    history = ask("allocation history", guest)
+    assert history[0]["asked_by"]
+    assert (history[-1]["generation"], history[-1]["status"]) == (1, "applied")
+    assert ask("allocation list", "--map", "none") == []
+    (listed,) = [
+        each
+        for each in ask("allocation list", "--host", site.host, "--status", "applied", "--long")
+        if each["instance_uuid"] == guest
+    ]
+    assert listed["allocation"] == told["allocation"]
+    status, output, said = run("allocation unset", guest, "--wait", "-f", "json")
+    assert (status, json.loads(output)["status"]) == (0, "released"), said
+    assert said.endswith("1 of 1 released\n")
+    assert site.pins(guest) == before
+    status, _, said = run("allocation show", guest)
+    assert status == 1
+    assert said.startswith("allocation_unknown: ")
+
+
+def test_what_is_refused_is_said_and_shown(site, run):
+    guest = site.guest()
+    status, output, said = run(
+        "allocation set", guest, "--vcpu-pinning", "99", "--wait", "-f", "json"
+    )
+    assert status == 1
+    assert json.loads(output)["reason"] == "cpu_unknown"
+    assert f"{guest} on {site.host}: refused (cpu_unknown): CPU 99 does not exist" in said
+
+
+def test_another_generation_is_a_conflict(site, run):
+    guest = site.guest()
+    assert run("allocation set", guest, "--cpu-shares", "7", "--generation", "0")[0] == 0
+    status, _, said = run("allocation set", guest, "--cpu-shares", "8", "--generation", "5")
+    assert status == 1
+    assert said.startswith("generation_conflict: ")
+    assert said.endswith("(HTTP 409)")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "nothing is asked"),
+        (("--vcpu-pinning", "6-5"), "item '6-5' at position 1 runs backwards"),
+        (("--file", "/absent"), "/absent can't be read"),
+    ],
+)
+def test_what_can_not_be_meant_is_not_sent(run, arguments, says):
+    guest = str(uuid.uuid4())
+    status, _, said = run("allocation set", guest, *arguments)
+    assert status == 1
+    assert says in said
+    assert run("allocation show", guest)[0] == 1
+
+
+def test_a_map_from_apply_to_delete(site, run, ask, tmp_path):
+    one, two, nowhere = site.guest(), site.guest(), str(uuid.uuid4())
+    before = site.pins(one)
+    path = tmp_path / "map.yaml"
+    wanted = {one: {"vcpu_pinning": "2"}, two: {"vcpu_pinning": "1"}, nowhere: NIGHT}
+    path.write_text(yaml.safe_dump({"allocations": wanted}))
+    status, output, said = run("allocation map apply", "blue", str(path), "--wait", "-f", "json")
+    assert status == 1
+    told = json.loads(output)
+    assert (told["name"], told["instances"]) == ("blue", 3)
+    assert told["counts"] == {"absent": 1, "applied": 1, "refused": 1}
+    assert {each["instance_uuid"] for each in told["not_applied"]} == {two, nowhere}
+    assert f"{two} on {site.host}: refused (cpu_offline): CPU 1 is offline" in said
+    assert f"{nowhere}: absent (guest_absent): " in said
+    assert site.pins(one) == [{2}, {2}]
+    shown = ask("allocation map show", "blue")
+    assert shown["counts"] == told["counts"]
+    assert {each["instance_uuid"] for each in shown["allocations"]} == set(wanted)
+    assert [each["name"] for each in ask("allocation map list")] == ["blue"]
+    assert len(ask("allocation list", "--map", "blue")) == 3
+    status, output, said = run("allocation map delete", "blue", "--wait", "-f", "json")
+    assert (status, json.loads(output)) == (0, {"name": "blue", "status": "released"}), said
+    assert said.endswith("3 of 3 released\n")
+    assert site.pins(one) == before
+    assert ask("allocation map list") == []
+
+
+def test_a_map_with_a_mistake_is_not_sent(run, ask, tmp_path):
+    path = tmp_path / "map.json"
+    good, bad = str(uuid.uuid4()), str(uuid.uuid4())
+    path.write_text(json.dumps({good: {"cpu_shares": 5}, bad: {"cpu_shares": 0}}))
+    status, _, said = run("allocation map apply", "green", str(path))
+    assert status == 1
+    assert f"{path}: {bad}: cpu_shares: 0 is less than the minimum" in said
+    assert ask("allocation map list") == []
+
+
+def test_a_dry_run(site, run, ask):
+    guest = site.guest()
+    assert run("allocation set", guest, "--vcpu-pinning", "2", "--wait")[0] == 0
+    assert ask("allocation plan", guest) == []
+    assert ask("allocation plan", guest, "--vcpu-pinning", "0:4") == [
+        {"step": 1, "target": "vCPU 0", "from": "2", "to": "4"},
+        {"step": 2, "target": "vCPU 1", "from": "2", "to": "0-7"},
+    ]
+    status, output, said = run("allocation plan", guest, "--vcpu-pinning", "1")
+    assert (status, output) == (1, "")
+    assert said.startswith("refused (cpu_offline): CPU 1 is offline")
+    status, _, said = run("allocation plan", str(uuid.uuid4()), "--vcpu-pinning", "2")
+    assert status == 1
+    assert said.startswith("absent (guest_absent): ")
+
+
+def test_windows_are_previewed(run, ask, tmp_path):
+    path, instance = tmp_path / "night.json", str(uuid.uuid4())
+    path.write_text(json.dumps(NIGHT))
+    assert run("allocation set", instance, "--file", str(path))[0] == 0
+    spans = ask("allocation preview", instance, "--days", "2")
+    assert {span["window"] for span in spans} == {"", "night"}
+    assert {"vcpu_pinning": "2"} in [span["allocation"] for span in spans]
+
+
+def test_pages_are_followed(run, ask):
+    instances = sorted(str(uuid.uuid4()) for _ in range(5))
+    for instance in instances:
+        assert run("allocation set", instance, "--cpu-shares", "7")[0] == 0
+    listed = [each["instance_uuid"] for each in ask("allocation list")]
+    assert set(instances) <= set(listed)
+    assert listed == sorted(listed)
+    assert [each["instance_uuid"] for each in ask("allocation list", "--limit", "3")] == listed[:3]
+
+
+def test_a_host_is_drawn_with_its_age(site, run, ask):
+    guest = site.guest()
+    assert run("allocation set", guest, "--vcpu-pinning", "2", "--wait")[0] == 0
+    wait_for(lambda: guest in json.dumps(site.hosts.get(site.host).view))
+    status, drawn, _ = run("host show", site.host, "--width", "90")
+    assert status == 0
+    assert drawn.startswith(f"{site.host} is up: last seen ")
+    assert " s ago, unchanged since 20" in drawn
+    assert "NUMA cell 1: " in drawn
+    assert guest in drawn
+    told = ask("host show", site.host)
+    assert [cell["id"] for cell in told["cells"]] == [0, 1]
+    assert guest in [each["instance_uuid"] for each in told["guests"]]
+    assert isinstance(told["violations"], list)
+    assert told["rules"]["overlap"] == "warn"
+    (listed,) = ask("host list")
+    assert (listed["name"], listed["state"]) == (site.host, "up")
+    assert listed["guests"] == len(told["guests"])
+    status, _, said = run("host show", "nobody")
+    assert status == 1
+    assert said.startswith("host_unknown: ")
+
+
+@pytest.mark.parametrize("form", ["table", "json", "yaml", "value", "csv"])
+def test_lists_have_all_formats(site, run, form):
+    for name in ("allocation list", "allocation map list", "host list"):
+        status, output, said = run(name, "-f", form)
+        assert status == 0, said
+    assert site.host in output
+
+
+@pytest.mark.parametrize("form", ["table", "json", "yaml", "value", "shell"])
+def test_all_that_is_shown_has_all_formats(run, form):
+    instance = str(uuid.uuid4())
+    status, output, said = run("allocation set", instance, "--cpu-shares", "5", "-f", form)
+    assert status == 0, said
+    assert instance in output
+
+
+def test_an_endpoint_may_hold_the_version(url, ask):
+    there = client_at("http://127.0.0.1:9", kongming_endpoint_override=f"{url}/v1/")
+    assert ask("host list", client=there)
+
+
+def test_a_version_that_is_not_there_is_refused(url, run):
+    status, _, said = run("host list", client=client_at(url, kongming_api_version="1.999"))
+    assert status == 1
+    assert said.startswith("version_unsupported: ")
+
+
+def test_an_api_that_is_away(run):
+    status, _, said = run("host list", client=client_at("http://127.0.0.1:9"))
+    assert status == 1
+    assert said.startswith("Kongming's API can't be reached: ")
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_what_is_no_name_is_not_asked_for(run, name):
+    assert run("host show", name)[0] == 1
+
+
+@pytest.fixture(scope="module")
+def gunicorn(config):
+    """The API under a WSGI server of its own."""
+    port = free_port()
+    server = Process(
+        [
+            str(Path(sys.executable).with_name("gunicorn")),
+            f"--bind=127.0.0.1:{port}",
+            "kongming.wsgi.api:application",
+        ],
+        config.with_name("gunicorn.log"),
+        os.environ | {"OS_KONGMING_CONFIG_FILES": str(config)},
+    )
+    url = f"http://127.0.0.1:{port}"
+    server.start()
+    try:
+        server.wait_ready(lambda: _answers(url), 30, "it answers")
+        yield url
+    finally:
+        server.terminate()
+
+
+def _answers(url):
+    try:
+        return list(client_at(url).hosts())
+    except (exceptions.CommandError, exceptions.ClientException):
+        return False
+
+
+@pytest.fixture
+def openstack(gunicorn):
+    """Run the installed command."""
+
+    def openstack(*arguments, stdin=""):
+        ended = subprocess.run(
+            [
+                Path(sys.executable).with_name("openstack"),
+                "--os-auth-type=none",
+                f"--os-kongming-endpoint={gunicorn}",
+                "kongming",
+                *arguments,
+            ],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env={name: value for name, value in os.environ.items() if name[:3] != "OS_"},
+        )
+        return ended.returncode, ended.stdout, ended.stderr
+
+    return openstack
+
+
+def test_the_installed_command_applies_a_map_and_waits(site, openstack):
+    guest, wrong = site.guest(), site.guest()
+    text = f"{guest}: {{vcpu_pinning: '2'}}\n{wrong}: {{vcpu_pinning: '1'}}\n"
+    status, output, said = openstack(
+        "allocation", "map", "apply", "red", "-", "--wait", "-f", "yaml", stdin=text
+    )
+    assert status == 1
+    assert yaml.safe_load(output)["counts"] == {"applied": 1, "refused": 1}
+    assert said.splitlines()[-1].startswith(f"{wrong} on {site.host}: refused (cpu_offline): ")
+    assert "Traceback" not in said
+    assert site.pins(guest) == [{2}, {2}]
+
+
+def test_the_installed_command_draws_a_host(site, openstack):
+    status, drawn, said = openstack("host", "show", site.host)
+    assert (status, said) == (0, "")
+    assert "NUMA cell 0: " in drawn
+
+
+def test_the_installed_command_says_what_is_wrong_in_one_line(openstack):
+    status, output, said = openstack("host", "show", "nobody")
+    assert (status, output) == (1, "")
+    assert said.startswith("host_unknown: ")
+    assert said.count("\n") == 1
