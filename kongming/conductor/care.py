@@ -29,7 +29,7 @@ from kongming.conductor.pusher import Pusher
 from kongming.conductor.whereabouts import Whereabouts
 from kongming.db.allocations import Allocations
 from kongming.db.leases import Leases
-from kongming.db.values import Entry, Report, Status
+from kongming.db.values import Entry, Location, Report, Status
 from kongming.due import Due, anywhere
 
 LOG = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class Care:
         entry = self._allocations.get(instance_uuid)
         if entry is not None and entry.reporter:
             return entry.reporter
-        return self._pusher.seen_on(instance_uuid)
+        return self._pusher.seen().get(instance_uuid)
 
     def ask_nova(self, instance_uuids: Collection[str]) -> None:
         """Have Nova asked about some instances soon."""
@@ -118,11 +118,19 @@ class Care:
     def _deliver(self, instance_uuids: Sequence[str]) -> None:
         """Tell those hosts that are known, then ask Nova for the others."""
         nowhere = self._pusher.push(instance_uuids)
+        found = self._find(nowhere, instance_uuids)
+        if found:
+            nowhere = self._pusher.push(found) + [uuid for uuid in nowhere if uuid not in found]
+        self._answer_for(nowhere)
+
+    def _find(self, nowhere: Collection[str], instance_uuids: Collection[str]) -> list[str]:
+        """Find out where instances are, and whose; give those that have moved."""
         if self._whereabouts is not None:
             whose = set(self._allocations.unlocated()) & set(instance_uuids)
-            moved = self._whereabouts.locate({*nowhere, *whose}) if nowhere or whose else []
-            nowhere = self._pusher.push(moved) + [uuid for uuid in nowhere if uuid not in moved]
-        self._answer_for(nowhere)
+            return self._whereabouts.locate({*nowhere, *whose}) if nowhere or whose else []
+        seen = self._pusher.seen() if nowhere else {}
+        there = {uuid: Location(None, seen[uuid]) for uuid in nowhere if uuid in seen}
+        return self._allocations.locate(there) if there else []
 
     def _answer_for(self, instance_uuids: Sequence[str]) -> None:
         """Say of instances that are nowhere what no host will say."""

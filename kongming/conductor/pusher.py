@@ -60,13 +60,14 @@ class Pusher:
             self._executors.wanted(host, by_host[host])
         return nowhere
 
-    def seen_on(self, instance_uuid: str) -> str | None:
-        """Say which host was last seen with a guest; for where Nova is not asked."""
-        for host in self._hosts.list():
-            guests = host.view["guests"] if host.view else []
-            if any(guest["instance_uuid"] == instance_uuid for guest in guests):
-                return host.name
-        return None
+    def seen(self) -> dict[str, str]:
+        """Give the hosts on which guests were last seen; for where Nova is not asked."""
+        return {
+            guest["instance_uuid"]: host.name
+            for host in self._hosts.list()
+            if host.view
+            for guest in host.view["guests"]
+        }
 
     def _awake(self, names: Collection[str]) -> list[str]:
         now = time.time()

@@ -187,6 +187,7 @@ class Link:
         self._exchange(complete=False, guests=sorted(strangers), reports={}, digest="")
         with self._lock:
             self._strangers -= strangers
+        self._show_at = time.monotonic() + _VIEW_S
 
     def _exchange(
         self, *, complete: bool, guests: list[str], reports: dict[str, dict[str, Any]], digest: str

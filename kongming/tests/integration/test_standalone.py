@@ -23,6 +23,7 @@ from kongming.tests.integration.conftest import Guest
 from kongming.tests.testbed.control_plane import ControlPlane
 from kongming.tests.testbed.daemon import ExecutorDaemon
 from kongming.tests.testbed.guest import destroy
+from kongming.tests.testbed.nova_api import NovaApi
 from kongming.tests.testbed.process import wait_until
 
 HOST = "compute-1"
@@ -31,14 +32,17 @@ HOST = "compute-1"
 class Site:
     """A control plane, and hosts that share one libvirtd."""
 
-    def __init__(self, broker, libvirtd, root, **options):
+    def __init__(self, broker, libvirtd, root, nova, options="", **more):
         self.broker = broker
+        self.nova = nova
         self.vhost = f"site-{uuid.uuid4().hex[:8]}"
         broker.add_vhost(self.vhost)
         self.url = broker.transport_url(self.vhost)
         self.libvirtd = libvirtd
         self._root = root
-        self.plane = ControlPlane(root / "control", transport_url=self.url, **options)
+        self.plane = ControlPlane(
+            root / "control", transport_url=self.url, options=nova.options() + options, **more
+        )
         self.api = self.plane.api
         self._executors = []
         self._connection = None
@@ -54,10 +58,13 @@ class Site:
         self._executors.append(executor)
         return executor
 
-    def guest(self, **options):
+    def guest(self, host=HOST, **options):
+        """Make a guest, which Nova has on a host."""
         if self._connection is None or not self._connection.isAlive():
             self._connection = libvirt.open(self.libvirtd.uri)
-        return Guest(self._connection, **options)
+        guest = Guest(self._connection, **options)
+        self.nova.add(host, {}, instance_uuid=guest.uuid)
+        return guest
 
     def put(self, instance_uuid, **allocation):
         answer = self.api.request(
@@ -84,13 +91,14 @@ def make_site(broker, libvirtd, tmp_path):
     sites = []
 
     def make(**options):
-        sites.append(Site(broker, libvirtd, tmp_path, **options))
+        sites.append(Site(broker, libvirtd, tmp_path, nova, **options))
         sites[-1].plane.start()
         return sites[-1]
 
-    yield make
-    for site in sites:
-        site.close()
+    with NovaApi() as nova:
+        yield make
+        for site in sites:
+            site.close()
 
 
 @pytest.fixture
@@ -121,7 +129,7 @@ def test_what_cannot_be_is_refused_by_the_host(site, cpus):
     site.executor().start()
     guest = site.guest()
     before = guest.affinity()
-    site.put(guest.uuid, vcpu_pinning="99999")
+    site.put(guest.uuid, vcpu_pinning="9999")
     told = site.plane.wait_status(guest.uuid, "refused")
     assert told["reason"] == "cpu_unknown"
     assert guest.affinity() == before
@@ -132,17 +140,12 @@ def test_a_dry_run_is_made_by_the_host_and_changes_nothing(site, cpus):
     guest = site.guest()
     before = guest.affinity()
     path = f"/v1/allocations/{guest.uuid}?dry_run=true"
-    site.plane.api.request("GET", "/v1/hosts")
-
-    def planned():
-        answer = site.api.request("PUT", path, {"allocation": {"vcpu_pinning": str(cpus[1])}})
-        return answer.body if answer.body.get("outcome") == "planned" else None
-
-    # Where Nova is not asked, the host is known once it has told of its guests.
-    body = wait_until(planned, 30, "a plan")
+    asked = {"allocation": {"vcpu_pinning": str(cpus[1])}}
+    body = site.api.request("PUT", path, asked).body
+    assert (body["outcome"], body["host"]) == ("planned", HOST)
     assert body["steps"][0]["target"] == "vCPU 0"
     assert body["steps"][0]["to"] == str(cpus[1])
-    refused = site.api.request("PUT", path, {"allocation": {"vcpu_pinning": "99999"}}).body
+    refused = site.api.request("PUT", path, {"allocation": {"vcpu_pinning": "9999"}}).body
     assert (refused["outcome"], refused["reason"]) == ("refused", "cpu_unknown")
     assert guest.affinity() == before
     assert site.api.request("GET", f"/v1/allocations/{guest.uuid}").status == 404
@@ -152,8 +155,10 @@ def test_an_instance_that_does_not_exist_yet_is_placed_as_it_starts(site, cpus):
     site.executor().start()
     guest = site.guest()
     guest.domain.destroy()
+    del site.nova.servers[guest.uuid]
     site.put(guest.uuid, vcpu_pinning=str(cpus[1]))
-    site.plane.wait_status(guest.uuid, "absent")
+    told = site.plane.wait_status(guest.uuid, "absent")
+    assert (told["host"], told["reported_by"]) == (None, None)
     guest.start()
     site.plane.wait_status(guest.uuid, "applied")
     guest.wait_on(cpus[1])
