@@ -19,7 +19,7 @@ author = "The Kongming developers"
 project_copyright = "The Kongming developers"
 version = release = kongming_version.release()
 
-extensions = ["openstackdocstheme", "oslo_config.sphinxext"]
+extensions = ["openstackdocstheme", "oslo_config.sphinxext", "oslo_policy.sphinxext"]
 exclude_patterns = ["**/*.inc"]
 pygments_style = "native"
 
