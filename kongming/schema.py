@@ -36,6 +36,7 @@ _CPUSET = {
     "examples": ["5-6,9-11,^10"],
 }
 _PINNING = {
+    "examples": ["5-6,9-11,^10", {"0": "5", "1": "6"}],
     "oneOf": [
         _CPUSET,
         {
@@ -66,6 +67,7 @@ PARTS: dict[str, Any] = {
     },
     "vcpu_quota": {
         "description": "CPU time that each vCPU may use, or none: no limit.",
+        "examples": ["none", {"quota_us": 20_000, "period_us": 100_000}],
         "oneOf": [
             {"const": "none"},
             {
@@ -176,7 +178,9 @@ def _place(path: Iterable[str | int]) -> str:
 
 def _said(error: jsonschema.ValidationError) -> str:
     text = " ".join(error.message.split())
-    return text if len(text) <= 200 else f"{text[:200]}..."
+    said = text if len(text) <= 200 else f"{text[:200]}..."
+    examples = [json.dumps(each) for each in error.schema.get("examples", ())]
+    return f"{said}; as it should be: {' or '.join(examples)}" if examples else said
 
 
 if __name__ == "__main__":

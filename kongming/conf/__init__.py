@@ -57,8 +57,9 @@ def set_library_defaults() -> None:
 
     Prefetch: with 1, a connection lost between handling and acknowledging
     an event can leave the listener waiting for ever; with 0, a backlog is
-    read into memory whole. Log level: the launcher warns of running in one
-    process, which is what we want. The driver's shortest and longest wait
+    read into memory whole. Log levels: the launcher warns of running in one
+    process, which is what we want; what goes wrong with the database is told
+    in our words. The driver's shortest and longest wait
     for a message: the first costs CPU time just when a guest is worked on,
     and its 5 s would be the time that each stop takes.
     """
@@ -67,8 +68,12 @@ def set_library_defaults() -> None:
     from oslo_messaging._drivers import amqpdriver, impl_rabbit
     from oslo_service import _options
 
-    levels = [level for level in log.get_default_log_levels() if "oslo_service" not in level]
-    log.set_defaults(default_log_levels=[*levels, "oslo_service=ERROR"])
+    quiet = ("oslo_service=ERROR", "sqlalchemy=CRITICAL", "oslo_db=ERROR", "alembic=WARNING")
+    ours = {level.partition("=")[0] for level in quiet}
+    levels = [
+        level for level in log.get_default_log_levels() if level.partition("=")[0] not in ours
+    ]
+    log.set_defaults(default_log_levels=[*levels, *quiet])
 
     cfg.set_defaults(impl_rabbit.rabbit_opts, rabbit_qos_prefetch_count=100)
     # No option: the range of one of impl_rabbit's depends on what it was before.

@@ -28,7 +28,7 @@ from typing import Any
 
 from kongming import exception
 from kongming.allocation import Allocation
-from kongming.executor import dry_run, lock
+from kongming.executor import dry_run, lock, view
 from kongming.executor.claims import Claims
 from kongming.executor.placer import Placer
 from kongming.executor.reconciler import Reconciler, Result, log_refusal
@@ -183,14 +183,14 @@ class Executor:
         """
         return [guest.instance_uuid for guest in self._hypervisor.occupants() if guest.nova]
 
-    def look(self, ask: Callable[[Any, Path | None], dict[str, Any]]) -> dict[str, Any]:
-        """Ask libvirt something about the host.
+    def view(self, rules: Rules) -> dict[str, Any]:
+        """Give what the host looks like, as JSON; see :mod:`kongming.executor.view`.
 
-        :param ask: see :meth:`kongming.hypervisor.connection.Connection.look`.
         :raises HypervisorUnavailable: if libvirt does not answer.
         :raises Failed: if it gives an error.
         """
-        return self._hypervisor.look(ask)
+        hypervisor = self._hypervisor
+        return view.to_json(hypervisor.topology(), hypervisor.occupants(), rules)
 
     def plan(self, instance_uuid: str, allocation: Allocation) -> dry_run.DryRun:
         """Say what would be done to a guest, and do nothing.

@@ -31,24 +31,15 @@ def look(connection: Any, sysfs: Path | None, rules: Rules) -> dict[str, Any]:
 
     :param sysfs: see :func:`kongming.hypervisor.capabilities.read`.
     """
-    return to_json(*ask(connection, sysfs), rules)
-
-
-def ask(connection: Any, sysfs: Path | None) -> tuple[Topology, tuple[Occupant, ...]]:
-    """Ask libvirt for the host and who is on it; raises libvirt's errors.
-
-    :returns: the occupants in an order that stays.
-    """
-    found = occupancy.read(connection)
-    return (
-        capabilities.read(connection, sysfs),
-        tuple(sorted(found, key=lambda guest: (guest.name, guest.instance_uuid))),
-    )
+    return to_json(capabilities.read(connection, sysfs), occupancy.read(connection), rules)
 
 
 def to_json(topology: Topology, occupants: Iterable[Occupant], rules: Rules) -> dict[str, Any]:
-    """Give the view: ``cells``, ``homeless_cpus``, ``guests``, ``rules``, ``violations``."""
-    occupants = tuple(occupants)
+    """Give the view: ``cells``, ``homeless_cpus``, ``guests``, ``rules``, ``violations``.
+
+    The guests come in an order that stays.
+    """
+    occupants = sorted(occupants, key=lambda guest: (guest.name, guest.instance_uuid))
     return {
         **topology.to_json(),
         "guests": [guest.to_json() for guest in occupants],

@@ -20,26 +20,25 @@ from __future__ import annotations
 from collections.abc import Callable
 import functools
 import logging
-from pathlib import Path
 import re
 import threading
-from typing import Any, TypeVar
+from typing import Any
 
 import libvirt
 
 from kongming import exception
 from kongming.backoff import Backoff
 from kongming.cpuset import CpuSet
-from kongming.hypervisor import host
+from kongming.hypervisor import capabilities, host
 from kongming.hypervisor.guest import Guest, is_alive
 from kongming.hypervisor.occupancy import Occupancy
 from kongming.hypervisor.occupant import Occupant
 from kongming.hypervisor.own_changes import OwnChanges
 from kongming.hypervisor.process import Processes, QemuProcess
+from kongming.hypervisor.topology import Topology
 
 LOG = logging.getLogger(__name__)
 
-_Found = TypeVar("_Found")
 
 _RECONNECT_MAX = 30.0
 
@@ -142,17 +141,15 @@ class Connection:
         except libvirt.libvirtError as error:
             raise self._translated(connection, error) from error
 
-    def look(self, ask: Callable[[Any, Path | None], _Found]) -> _Found:
-        """Ask libvirt something else.
+    def topology(self) -> Topology:
+        """Say what the host is made of.
 
-        :param ask: called with libvirt's connection, and the kernel's folder of
-            the CPUs if that is of the same host.
         :raises HypervisorUnavailable: if libvirt does not answer.
         :raises Failed: if it gives an error.
         """
         connection = self._connected()
         try:
-            return ask(connection, host.SYSTEM / "cpu" if self._here else None)
+            return capabilities.read(connection, host.SYSTEM / "cpu" if self._here else None)
         except libvirt.libvirtError as error:
             raise self._translated(connection, error) from error
 

@@ -111,7 +111,7 @@ class ExecutorService(HostService):
 
     def _view(self) -> tuple[dict[str, Any], str] | None:
         try:
-            seen = self._executor.look(partial(view.look, rules=self.rules))
+            seen = self._executor.view(self.rules)
         except (exception.HypervisorUnavailable, exception.Failed) as error:
             LOG.debug("What the host looks like is not known now: %s", error)
             return None
