@@ -66,7 +66,10 @@ class BodyReader:
             )
         try:
             value = json.loads(
-                self._bytes(req), object_pairs_hook=_object, parse_constant=_no_number
+                self._bytes(req),
+                object_pairs_hook=_object,
+                parse_constant=_no_number,
+                parse_float=_number,
             )
         except RecursionError:
             raise exception.RequestInvalid("the body is nested too deeply") from None
@@ -96,16 +99,22 @@ class BodyReader:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise exception.RequestInvalid(f"the body has the field {shown(twice)} twice")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise exception.RequestInvalid(f"the body has the field {shown(name)} twice")
+        found[name] = value
     return found
 
 
 def _no_number(text: str) -> Any:
     raise ValueError(f"{text} is no number of JSON's")
+
+
+def _number(text: str) -> int | float:
+    """Read 1000.0 and 1e3 as the whole numbers that JSON Schema takes them for."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
 
 
 def _check_depth(value: Any) -> None:

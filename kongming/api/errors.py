@@ -14,18 +14,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from http import HTTPStatus
 import json
 import logging
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import falcon
 
 from kongming import exception
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 LOG = logging.getLogger(__name__)
 
@@ -134,24 +130,10 @@ def install(app: falcon.App[Any, Any]) -> None:
     app.add_error_handler(falcon.HTTPError, _falcons)
 
 
-def answer_wsgi(
-    error: ApiError, environ: WSGIEnvironment, start_response: StartResponse
-) -> Iterable[bytes]:
-    """Tell an error where there is no falcon yet."""
-    body = _body(environ, error.status, error.reason, str(error))
-    headers = [("Content-Type", CONTENT_TYPE), ("Content-Length", str(len(body)))]
-    start_response(f"{error.status} {HTTPStatus(error.status).phrase}", headers)
-    return [body]
-
-
-def _body(environ: WSGIEnvironment, status: int, code: str, detail: str) -> bytes:
-    return write(document(status, code, detail, environ.get(REQUEST_ID, "")))
-
-
 def _tell(req: falcon.Request, resp: falcon.Response, status: int, code: str, detail: str) -> None:
     resp.status = status
     resp.content_type = CONTENT_TYPE
-    resp.data = _body(req.env, status, code, detail)
+    resp.data = write(document(status, code, detail, req.env.get(REQUEST_ID, "")))
 
 
 def _ours(

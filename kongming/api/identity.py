@@ -13,8 +13,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from http import HTTPStatus
 import ipaddress
+import logging
 from typing import TYPE_CHECKING, Any
 
 import falcon
@@ -24,13 +25,18 @@ from oslo_context import context as oslo_context
 from oslo_policy import policy
 
 from kongming.api import errors
+from kongming.api.microversion import SERVICE_TYPE
 from kongming.conf.api import NOAUTH
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+
+LOG = logging.getLogger(__name__)
 
 _CONFIRMED = "Confirmed"
-_FORWARDED = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_VIA")
+_SERVICE_STATUS = "HTTP_X_SERVICE_IDENTITY_STATUS"
+_AWAY = "kongming.keystone_away"
+_FORWARDED = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_", "HTTP_X_REAL_IP", "HTTP_VIA")
 # What a project is called that is not known: no token's project is.
 _NOBODYS = ""
 
@@ -51,6 +57,7 @@ class Identity:
         """Settle it.
 
         :raises Unauthenticated: if nobody knows.
+        :raises IdentityUnavailable: if Keystone can't be asked.
         :raises NotLocal: if nobody is to know, and it is not from this machine.
         """
         operation = getattr(resource, "operations", {}).get(req.method.replace("HEAD", "GET"))
@@ -59,11 +66,8 @@ class Identity:
         if self._noauth:
             _check_local(req.env)
             user = oslo_context.RequestContext(user_id="noauth", roles=["admin", "reader"])
-        elif req.env.get("HTTP_X_IDENTITY_STATUS") != _CONFIRMED:
-            raise errors.Unauthenticated(
-                "a valid token is needed: get one from Keystone and send it as X-Auth-Token"
-            )
         else:
+            _check_token(req.env)
             user = oslo_context.RequestContext.from_environ(req.env)
         req.context.user = user
 
@@ -124,47 +128,59 @@ def wrap(application: WSGIApplication, conf: cfg.ConfigOpts) -> WSGIApplication:
     """Have Keystone say whose tokens they are, if it is to be asked."""
     if conf.api.auth_strategy == NOAUTH:
         return application
-    # The decision is left to us, who know what everybody may see.
-    settings = {"oslo_config_config": conf, "delay_auth_decision": True}
-    return _InOurWords(auth_token.AuthProtocol(application, settings))
+    checked: WSGIApplication = _TokenCheck(application, {"oslo_config_config": conf})
+    # By this, Keystone's access rules of application credentials name us.
+    conf.set_default("service_type", SERVICE_TYPE, group="keystone_authtoken")
+    return checked
 
 
-class _InOurWords:
-    """Tells that Keystone is away as all errors are told."""
+class _TokenCheck(auth_token.AuthProtocol):  # type: ignore[misc]
+    """keystonemiddleware's check of tokens, which leaves all answers to us.
 
-    def __init__(self, application: WSGIApplication) -> None:
-        self._application = application
+    We know what everybody may see, and tell errors in one form. Its own way to
+    leave them to us, ``delay_auth_decision``, takes a Keystone that is away
+    for a token that is wrong.
+    """
 
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        started: list[tuple[str, list[tuple[str, str]], Any]] = []
+    def process_request(self, request: Any) -> None:
+        """Note in the request whose it is, or why nobody knows."""
+        try:
+            super().process_request(request)
+        except Exception as error:  # noqa: BLE001
+            if getattr(error, "status_int", None) != HTTPStatus.UNAUTHORIZED:
+                LOG.error("Keystone can't be asked whose token it is: %s", error)
+                request.environ[_AWAY] = True
 
-        def keep(status: str, headers: list[tuple[str, str]], info: Any = None) -> Any:
-            started.append((status, headers, info))
-            return lambda _data: None
-
-        answer = self._application(environ, keep)
-        status, headers, info = started[-1]
-        kinds = [value for name, value in headers if name.lower() == "content-type"]
-        if status.startswith("503") and errors.CONTENT_TYPE not in "".join(kinds):
-            return errors.answer_wsgi(_keystone_away(), environ, start_response)
-        if info is None:
-            start_response(status, headers)
-        else:
-            start_response(status, headers, info)
-        return answer
+    def process_response(self, response: Any) -> Any:
+        """Say in a 401 where to get a token, if that can be found out now."""
+        try:
+            return super().process_response(response)
+        except Exception as error:  # noqa: BLE001
+            LOG.warning(
+                "Where to get a token is not known, set [keystone_authtoken] "
+                "www_authenticate_uri: %s",
+                error,
+            )
+            return response
 
 
-def _keystone_away() -> errors.IdentityUnavailable:
-    return errors.IdentityUnavailable(
-        "Keystone can't be asked whose token this is: try again later; the operator finds more "
-        "in the log of the API and checks [keystone_authtoken]"
-    )
+def _check_token(environ: WSGIEnvironment) -> None:
+    if environ.get(_AWAY):
+        raise errors.IdentityUnavailable(
+            "Keystone can't be asked whose token this is: try again later; the operator finds "
+            "more in the log of the API and checks [keystone_authtoken]"
+        )
+    # A service token is not needed, but one that is sent must be valid.
+    status = (environ.get("HTTP_X_IDENTITY_STATUS"), environ.get(_SERVICE_STATUS, _CONFIRMED))
+    if status != (_CONFIRMED, _CONFIRMED):
+        raise errors.Unauthenticated(
+            "a valid token is needed: get one from Keystone and send it as X-Auth-Token"
+        )
 
 
 def _check_local(environ: WSGIEnvironment) -> None:
-    if any(header in environ for header in _FORWARDED) or not _is_loopback(
-        environ.get("REMOTE_ADDR", "")
-    ):
+    forwarded = any(name.startswith(_FORWARDED) for name in environ)
+    if forwarded or not _is_loopback(environ.get("REMOTE_ADDR", "")):
         raise errors.NotLocal(
             "[api] auth_strategy is noauth: only this machine itself is answered, and not through "
             "a proxy; set it to keystone to serve others"
@@ -173,9 +189,11 @@ def _check_local(environ: WSGIEnvironment) -> None:
 
 def _is_loopback(address: str) -> bool:
     try:
-        return ipaddress.ip_address(address).is_loopback
+        found = ipaddress.ip_address(address)
     except ValueError:
         return False
+    # A server that listens to both protocols names IPv4's addresses so.
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 def _forbidden(rule: str) -> errors.Forbidden:

@@ -21,6 +21,8 @@ import functools
 from oslo_config import cfg
 from oslo_policy import policy
 
+from kongming import exception
+
 _ADMIN_OR_SERVICE = "rule:kongming:admin_or_service"
 _READER = "rule:kongming:reader"
 
@@ -109,9 +111,19 @@ def list_rules() -> list[policy.RuleDefault]:
 
 
 def make_enforcer(conf: cfg.ConfigOpts) -> policy.Enforcer:
-    """Give what enforces the rules, with what policy.yaml changes of them."""
+    """Give what enforces the rules, with what policy.yaml changes of them.
+
+    :raises ConfigInvalid: if that file can't be read.
+    """
     made = policy.Enforcer(conf)
     made.register_defaults(_RULES)
+    try:
+        made.load_rules()
+    except Exception as error:  # Whatever the library makes of a file that is no policy.
+        said = " ".join(str(error).split())
+        raise exception.ConfigInvalid(
+            f"[oslo_policy] policy_file, {made.policy_path or made.policy_file}: {said}"
+        ) from error
     return made
 
 

@@ -12,7 +12,8 @@
 """``kongming.wsgi.api:application``: the REST API, for any WSGI server.
 
 The configuration is read from the files that OS_KONGMING_CONFIG_FILES names,
-separated by ``;``, or from where the other commands look for kongming.conf.
+separated by ``;``, or from kongming.conf and kongming-api.conf where the other
+commands look for theirs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from oslo_config import cfg
 from oslo_log import log as logging
 
 from kongming.api.application import make_application
@@ -34,6 +36,8 @@ def make() -> Any:
     :raises ConfigInvalid: if options can't be used.
     """
     named = [path for path in os.environ.get(FILES, "").split(";") if path]
+    # The name of the command would be that of the WSGI server.
+    named = named or cfg.find_config_files(project="kongming", prog="kongming-api")
     conf = launch.configure([f"--config-file={path}" for path in named])
     logging.setup(conf, "kongming")
     return make_application(conf)
