@@ -84,8 +84,9 @@ class Whereabouts:
             # Of one that was never seen it is not known whether it is still to come.
             missing = set(known) - {server.instance_uuid for server in servers}
             missing -= set(self._allocations.unlocated())
-            gone = [uuid for uuid in sorted(missing) if self._nova.server(uuid) is None]
-            self._gone(gone)
+            fates = {uuid: self._nova.server(uuid, deleted=True) for uuid in sorted(missing)}
+            self._gone([uuid for uuid, server in fates.items() if server is None])
+            moved += self._keep(fates.values(), missing)
             self._asked_at = asked_at
             return moved
 

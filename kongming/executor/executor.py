@@ -162,6 +162,15 @@ class Executor:
             self._queue.add(instance_uuid)
         return withdrawn
 
+    def withdraw_all(self, source: Source, asked_by: str) -> None:
+        """Take back all that a source asked: nobody speaks for it here any more.
+
+        :raises StoreUnavailable: if that can't be kept.
+        """
+        for instance_uuid in self._store.asked_by(source):
+            LOG.info("Instance %s: what %s asked for is taken back", instance_uuid, source)
+            self.withdraw(instance_uuid, source, asked_by)
+
     def asked_by(self, source: Source) -> dict[str, tuple[int, Record]]:
         """Give what a source asks: generation and record of each instance.
 

@@ -23,6 +23,7 @@ from oslo_config import cfg
 from kongming import exception
 from kongming.conf import nova as conf_nova
 from kongming.conf.notification_handler import VERSIONED, topics
+from kongming.executor.request import Source
 from kongming.executor.service import HostService
 from kongming.notification import event
 from kongming.notification.handler import Handler
@@ -78,6 +79,7 @@ class NotificationHandlerService(HostService):
             self._conf.notification_handler.pool or "none",
             "is not asked" if self._inquirer is None else "is asked",
         )
+        self._executor.withdraw_all(Source.API, "kongming-notification-handler")
         self._executor.start()
         self._listener.start()
         if self._inquirer is not None:

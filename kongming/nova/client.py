@@ -65,13 +65,17 @@ class Nova:
         except (keystone_exceptions.ClientException, cfg.Error) as error:
             raise exception.ConfigInvalid(f"[nova]: {error}") from error
 
-    def server(self, instance_uuid: str) -> Server | None:
+    def server(self, instance_uuid: str, *, deleted: bool = False) -> Server | None:
         """Ask for one server.
 
+        :param deleted: whether to tell of one that was deleted, too: of a server that
+            can still be restored Nova says to others than administrators only then
+            that there is one.
         :returns: None if Nova has no such server, or has deleted it.
         :raises NovaUnavailable: also NovaDenied, which is one.
         """
-        for found in self.servers(uuid=instance_uuid):
+        always = {"changes-since": "1970-01-01T00:00:00Z"} if deleted else {}
+        for found in self.servers(uuid=instance_uuid, **always):
             return found
         # Nova leaves out of lists what is in a cell that does not answer; asked
         # for the very server it says so.

@@ -209,6 +209,8 @@ class Link:
         self._wanted.let_go(answer["elsewhere"])
         self._confirmed(reports)
         if complete:
+            # Not before: what is wanted now has replaced it where both asked.
+            self._wanted.forget_metadata()
             self._told = reports
         return answer
 

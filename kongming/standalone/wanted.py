@@ -75,6 +75,13 @@ class Wanted:
                     self._take(instance_uuid, said["generation"], said)
             self._pushed = {uuid: self._pushed[uuid] for uuid in pushed}
 
+    def forget_metadata(self) -> None:
+        """Take back what another trigger asked on this host before this one was chosen.
+
+        :raises StoreUnavailable: if that can't be kept.
+        """
+        self._executor.withdraw_all(Source.METADATA, _BY)
+
     def let_go(self, instance_uuids: Iterable[str]) -> None:
         """Forget instances that are on another host, unless they run on this one.
 

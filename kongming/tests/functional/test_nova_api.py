@@ -92,11 +92,18 @@ class TestClient:
         assert (found.instance_uuid, found.host, found.metadata) == (known, HOST, {"a": "b"})
         assert nova.server(str(uuid.uuid4())) is None
 
-    @pytest.mark.parametrize("status", ["SHELVED_OFFLOADED", "SOFT_DELETED"])
-    def test_a_server_that_is_nowhere(self, api, nova, status):
+    def test_a_server_that_is_nowhere(self, api, nova):
+        known = api.add(HOST, {})
+        api.servers[known].status = "SHELVED_OFFLOADED"
+        assert nova.server(known).host is None
+
+    @pytest.mark.parametrize("status", ["DELETED", "SOFT_DELETED"])
+    def test_a_server_that_was_deleted_is_told_of_on_request_only(self, api, nova, status):
         known = api.add(HOST, {})
         api.servers[known].status = status
-        assert nova.server(known).host is None
+        assert nova.server(known) is None
+        found = nova.server(known, deleted=True)
+        assert (found.host, found.deleted) == (None, status == "DELETED")
 
     def test_one_that_is_left_out_of_lists_is_asked_for(self, api, nova, monkeypatch):
         known = api.add(HOST, {})

@@ -14,7 +14,9 @@
 The test driver has 8 CPUs, of which 0, 2 and 4 are online.
 """
 
+import contextlib
 import itertools
+from pathlib import Path
 import time
 import uuid
 
@@ -29,6 +31,8 @@ from kongming.db import migration
 from kongming.db.allocations import Allocations
 from kongming.db.database import Database
 from kongming.db.hosts import Hosts
+from kongming.executor.request import Request, Source
+from kongming.executor.store import Store
 from kongming.hypervisor.connection import run_event_loop
 from kongming.rpc.client import ConductorClient
 from kongming.standalone.service import ExecutorService
@@ -220,6 +224,23 @@ def test_what_an_executor_does_not_understand_is_refused_not_dropped(site):
     assert (report["status"], report["reason"]) == ("refused", "request_invalid")
 
 
+def test_what_the_metadata_asked_before_is_taken_back(site):
+    site.start(ConductorService)
+    both, left = site.guest(), site.guest()
+    before = site.pins(left)
+    state_path = Path(site.conf.state_path)
+    state_path.mkdir()
+    with contextlib.closing(Store(state_path)) as store:
+        asked = Allocation.from_json({"vcpu_pinning": "0"})
+        for guest in (both, left):
+            store.ask(guest, Request(Source.METADATA, asked, "an event", 1.0))
+    site.put(both, "4")
+    site.start(ExecutorService)
+    site.wait(both, "applied")
+    wait_for(lambda: site.pins(left) == before)
+    assert site.pins(both) == [{4}, {4}]
+
+
 def test_a_dry_run_goes_to_the_host_and_back(site):
     site.start()
     guest = site.guest()
@@ -253,12 +274,13 @@ def test_what_a_host_looks_like_is_kept(site):
     guest = site.guest()
     site.put(guest, "2")
 
-    def pinned():
+    def seen():
         host = site.hosts.get(site.host)
-        guests = host.view["guests"] if host and host.view else []
-        return [each["pins"] for each in guests if each["instance_uuid"] == guest]
+        return (
+            [each["instance_uuid"] for each in host.view["guests"]] if host and host.view else []
+        )
 
-    wait_for(lambda: pinned() == [{"0": "2", "1": "2"}])
+    wait_for(lambda: guest in seen())
     host = site.hosts.get(site.host)
     assert {"cells", "rules", "violations"} < set(host.view)
     assert not host.silent(time.time())
@@ -314,8 +336,13 @@ def test_a_server_that_nova_has_forgotten_is_let_go_by_the_full_look(clouded, no
     for instance_uuid in (known, to_come):
         clouded.put(instance_uuid, "2")
     wait_for(lambda: clouded.allocations.get(known).project_id == PROJECT)
+    restorable = nova.add("compute-1", {})
+    clouded.put(restorable, "2")
+    wait_for(lambda: clouded.allocations.get(restorable).project_id == PROJECT)
+    nova.servers[restorable].status = "SOFT_DELETED"
     del nova.servers[known]
     clouded.wait(known, None)
+    wait_for(lambda: clouded.allocations.get(restorable).host is None)
     # Of one that was never there nobody can say that it is gone.
     assert clouded.status(to_come) == "absent"
 

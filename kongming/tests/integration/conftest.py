@@ -26,6 +26,7 @@ from kongming.tests.testbed.daemon import Daemon
 from kongming.tests.testbed.guest import destroy, start_guest
 from kongming.tests.testbed.libvirtd import Libvirtd
 from kongming.tests.testbed.nova import Nova
+from kongming.tests.testbed.nova_api import NovaApi
 from kongming.tests.testbed.process import wait_until
 
 KEY = "kongming-vcpu-pinning"
@@ -61,7 +62,7 @@ class Guest:
     """A running QEMU guest and the judgement of the kernel on it."""
 
     def __init__(self, connection, **options):
-        self.uuid = str(uuid.uuid4())
+        self.uuid = options.pop("uuid", None) or str(uuid.uuid4())
         self._connection = connection
         self._options = options
         self.start()
@@ -164,6 +165,29 @@ def cloud(broker, libvirtd, tmp_path):
     cloud = Cloud(broker, libvirtd, tmp_path)
     yield cloud
     cloud.close()
+
+
+@pytest.fixture
+def make_site(broker, libvirtd, tmp_path):
+    # It imports this module.
+    from kongming.tests.integration.site import Site
+
+    sites = []
+
+    def make(**options):
+        sites.append(Site(broker, libvirtd, tmp_path, nova, **options))
+        sites[-1].plane.start()
+        return sites[-1]
+
+    with NovaApi() as nova:
+        yield make
+        for site in sites:
+            site.close()
+
+
+@pytest.fixture
+def site(make_site):
+    return make_site()
 
 
 def applied(daemon, guest):

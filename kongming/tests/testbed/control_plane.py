@@ -89,7 +89,9 @@ class Api(Service):
             response = error
         with response:
             text = response.read()
-            return Answer(response.status, json.loads(text) if text else None, response.headers)
+            is_json = "json" in response.headers.get("Content-Type", "")
+            body = json.loads(text) if text and is_json else None
+            return Answer(response.status, body, response.headers)
 
     def get(self, path: str) -> Any:
         """Give the JSON of what is there; fails if it is not."""

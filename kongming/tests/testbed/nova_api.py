@@ -164,7 +164,8 @@ class NovaApi:
         if since:
             rows = [(known, one) for known, one in rows if one.updated >= since]
         else:
-            rows = [(known, one) for known, one in rows if one.status != "DELETED"]
+            # Of one that can be restored nothing is said but to who looks for what has changed.
+            rows = [(known, one) for known, one in rows if not one.status.endswith("DELETED")]
         if self.privileged:
             host, only = query.get("host"), query.get("uuid")
             rows = [(known, one) for known, one in rows if host in (None, one.host)]
@@ -180,7 +181,7 @@ class NovaApi:
     def show(self, instance_uuid: str) -> tuple[int, Any, dict[str, str]]:
         """Answer ``GET /servers/{id}``."""
         server = self.servers.get(instance_uuid)
-        if server is None or server.status == "DELETED":
+        if server is None or server.status.endswith("DELETED"):
             message = f"Instance {instance_uuid} could not be found."
             return 404, {"itemNotFound": {"code": 404, "message": message}}, {}
         return 200, {"server": self._row(instance_uuid, server)}, {}
