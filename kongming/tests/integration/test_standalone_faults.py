@@ -1,0 +1,164 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Trigger 3 while its parts are killed, away, or left behind: all ends in the right state."""
+
+import itertools
+import random
+import threading
+
+import libvirt
+import pytest
+
+from kongming.tests.integration.conftest import Guest
+from kongming.tests.integration.site import HOST
+from kongming.tests.testbed.guest import destroy
+from kongming.tests.testbed.libvirtd import Libvirtd
+from kongming.tests.testbed.mariadb import MariaDB
+from kongming.tests.testbed.process import wait_until
+
+OFTEN = "[executor]\npull_interval = 1\n"
+
+
+def test_an_api_that_is_killed_right_after_it_took_something_loses_nothing(site, cpus):
+    site.executor(options=OFTEN).start()
+    guest = site.guest()
+    for number in range(4):
+        cpu = cpus[number % 2]
+        answered = []
+
+        def ask(cpu=cpu, answered=answered):
+            try:
+                site.put(guest.uuid, vcpu_pinning=str(cpu))
+            except OSError:
+                return
+            answered.append(cpu)
+
+        asker = threading.Thread(target=ask)
+        asker.start()
+        if number % 2:
+            asker.join()
+        site.api.process.kill()
+        asker.join()
+        site.api.start()
+        if not answered:
+            # It was not taken, or nobody was told: asking again does no harm.
+            site.put(guest.uuid, vcpu_pinning=str(cpu))
+        site.plane.wait_status(guest.uuid, "applied")
+        guest.wait_on(cpu)
+
+
+def test_executor_and_conductor_are_killed_at_any_moment(site, cpus):
+    chance = random.Random(20261124)
+    executor = site.executor(options=OFTEN)
+    executor.start()
+    guests = [site.guest() for _ in range(3)]
+    wanted = {}
+    victims = itertools.cycle([executor, site.plane.conductors[0]])
+    for _ in range(8):
+        for guest in guests:
+            wanted[guest.uuid] = chance.choice(cpus)
+            site.put(guest.uuid, vcpu_pinning=str(wanted[guest.uuid]))
+        victim = next(victims)
+        victim.kill()
+        victim.start_soon()
+    for guest in guests:
+        site.plane.wait_status(guest.uuid, "applied", timeout=60)
+        guest.wait_on(wanted[guest.uuid])
+
+
+@pytest.fixture
+def mariadb(tmp_path):
+    with MariaDB(tmp_path / "mariadb") as server:
+        yield server
+
+
+def test_the_database_may_be_away_for_a_while(make_site, mariadb, cpus):
+    site = make_site(connection=mariadb.create("kongming"), conductors=2)
+    executor = site.executor(options=OFTEN)
+    executor.start()
+    guest, other = site.guest(), site.guest()
+    site.put(guest.uuid, vcpu_pinning=str(cpus[1]))
+    site.plane.wait_status(guest.uuid, "applied")
+    mariadb.kill()
+    answer = site.api.request("GET", f"/v1/allocations/{guest.uuid}")
+    (error,) = answer.body["errors"]
+    assert (answer.status, error["code"]) == (503, "database_unavailable")
+    assert site.api.request("GET", "/healthcheck").status == 503
+    executor.wait_log("No conductor answers")
+    # What was wanted goes on being kept without it.
+    guest.pin(cpus[0])
+    guest.wait_on(cpus[1])
+    guest.domain.destroy()
+    guest.start()
+    guest.wait_on(cpus[1])
+    mariadb.start()
+    site.put(other.uuid, vcpu_pinning=str(cpus[0]))
+    site.plane.wait_status(other.uuid, "applied", timeout=60)
+    other.wait_on(cpus[0])
+    executor.wait_log("A conductor answers again")
+    for conductor in site.plane.conductors:
+        assert "Traceback" not in conductor.log()
+
+
+def test_a_window_goes_on_without_the_control_plane(site, cpus):
+    site.executor(options=OFTEN).start()
+    guest = site.guest()
+    day, night = str(cpus[0]), str(cpus[1])
+    # As long as it may last: it is in force now, and until long after the test.
+    always = {"name": "always", "start": "* * * * *", "duration_s": 3600, "vcpu_pinning": night}
+    site.put(guest.uuid, vcpu_pinning=day, windows=[always])
+    told = site.plane.wait_status(guest.uuid, "applied")
+    assert told["window"] == "always"
+    guest.wait_on(cpus[1])
+    for conductor in site.plane.conductors:
+        conductor.kill()
+    site.api.process.kill()
+    guest.domain.destroy()
+    guest.start()
+    guest.wait_on(cpus[1])
+
+
+@pytest.fixture
+def second_libvirtd(tmp_path):
+    with Libvirtd(tmp_path / "libvirt-2") as libvirtd:
+        yield libvirtd
+
+
+def test_an_instance_that_moves_to_another_host_takes_its_allocation_along(
+    site, second_libvirtd, cpus
+):
+    first = site.executor(options=OFTEN)
+    first.start()
+    second = site.executor("compute-2", options=OFTEN, libvirtd=second_libvirtd)
+    second.start()
+    guest = site.guest()
+    site.put(guest.uuid, vcpu_pinning=str(cpus[1]))
+    assert site.plane.wait_status(guest.uuid, "applied")["reported_by"] == HOST
+    guest.domain.destroy()
+    moved = Guest(libvirt.open(second_libvirtd.uri), uuid=guest.uuid)
+    try:
+        # As soon as it runs there, whether Nova has said so or not.
+        moved.wait_on(cpus[1])
+        site.nova.servers[guest.uuid].host = "compute-2"
+        site.nova.servers[guest.uuid].touch()
+
+        def followed():
+            told = site.api.get(f"/v1/allocations/{guest.uuid}")
+            where = (told["host"], told["reported_by"], told["status"])
+            return where == ("compute-2", "compute-2", "applied")
+
+        wait_until(followed, 60, "the allocation has followed")
+        wait_until(lambda: first.record(guest.uuid) is None, 30, "the first host has let it go")
+        site.put(guest.uuid, vcpu_pinning=str(cpus[0]))
+        moved.wait_on(cpus[0])
+    finally:
+        destroy(moved.domain)
