@@ -14,15 +14,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import logging
 import signal
 import socket
+from typing import TYPE_CHECKING
 
 from oslo_config import cfg
 from oslo_service import service
 
 from kongming import exception
 from kongming.readiness import Readiness
+
+if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
+    from kongming.metrics.endpoint import Endpoint
 
 LOG = logging.getLogger(__name__)
 
@@ -68,6 +75,20 @@ class Service(service.ServiceBase):  # type: ignore[misc]
 
     def options_changed(self) -> None:
         """Do what new options make necessary."""
+
+    def open_metrics(self, make: Callable[[], list[Collector]]) -> Endpoint | None:
+        """Give the endpoint of the metrics, if it is wanted.
+
+        :param make: gives what is told there.
+        :raises ConfigInvalid: if its options can't be used.
+        """
+        options = self._conf.metrics
+        if not options.enabled:
+            return None
+        # Imported here: a service without metrics does not pay for them.
+        from kongming.metrics.endpoint import Endpoint
+
+        return Endpoint(options.listen_address, options.listen_port, make())
 
     def _mutate(self) -> Exception | None:
         try:

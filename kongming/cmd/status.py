@@ -27,6 +27,7 @@ from kongming.status import (
     broker,
     cgroup,
     configuration,
+    database,
     hypervisor,
     nova,
     nova_api,
@@ -42,6 +43,7 @@ _UNEXPECTED = 255
 _CHECKS: tuple[tuple[str, Check], ...] = (
     ("Configuration", configuration.check),
     ("State path", state.check),
+    ("Database", database.check),
     ("libvirt", hypervisor.check),
     ("Control groups", cgroup.check),
     ("Message broker", broker.check),

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from functools import partial
 import logging
+from typing import TYPE_CHECKING
 import uuid
 
 from oslo_config import cfg
@@ -32,6 +33,9 @@ from kongming.db.leases import Leases
 from kongming.rpc.calls import CONDUCTOR, get_transport, subscription
 from kongming.rpc.client import ExecutorClient
 from kongming.service import Service
+
+if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
 
 LOG = logging.getLogger(__name__)
 
@@ -77,6 +81,8 @@ class ConductorService(Service):
             [endpoint],
             partial(self._readiness.reached, _LISTENING),
         )
+        self._allocations, self._hosts = allocations, hosts
+        self._metrics = self.open_metrics(self._collectors)
 
     def start(self) -> None:
         """Begin; returns at once, whether all others are there or not."""
@@ -89,13 +95,22 @@ class ConductorService(Service):
         )
         self._calls.start()
         self._care.start()
+        if self._metrics is not None:
+            self._metrics.start()
 
     def stop(self) -> None:
         """End: take no more calls, finish what has begun."""
         LOG.info("Ending")
+        if self._metrics is not None:
+            self._metrics.stop()
         self._calls.stop(_STOP_CALLS_S)
         self._care.stop(_STOP_CARE_S)
         LOG.info("Ended")
+
+    def _collectors(self) -> list[Collector]:
+        from kongming.metrics.conductor import ConductorCollector
+
+        return [ConductorCollector(self._calls, self._care, self._allocations, self._hosts)]
 
     def _open_whereabouts(self, allocations: Allocations) -> Whereabouts | None:
         if not conf_nova.is_configured(self._conf):

@@ -257,6 +257,11 @@ class Allocations:
         """Give all for which anything is wanted, or to be released."""
         return self._uuids(select(ALLOCATION.c.instance_uuid))
 
+    def counts(self) -> dict[str, int]:
+        """Count the instances by status."""
+        with self._database.reader() as session:
+            return {row.status: row.number for row in session.execute(rows.counts())}
+
     def nowhere(self, limit: int) -> builtins.list[str]:
         """Give those that are on no host that is known of, and of which nobody has said so yet."""
         return self._uuids(rows.nowhere().limit(limit))

@@ -93,12 +93,22 @@ def is_at(host: str) -> ColumnElement[bool]:
 
 def has_status(status: str) -> ColumnElement[bool]:
     """The condition that corresponds to :attr:`Entry.status`."""
-    computed = case(
+    return _status() == status
+
+
+def counts() -> Select[str, int]:
+    """Count the instances of each status."""
+    joined = ALLOCATION.outerjoin(OUTCOME, ALLOCATION.c.instance_uuid == OUTCOME.c.instance_uuid)
+    status = _status().label("status")
+    return select(status, func.count().label("number")).select_from(joined).group_by(status)
+
+
+def _status() -> ColumnElement[str]:
+    return case(
         (ALLOCATION.c.asked.is_(None), Status.RELEASING.value),
         (OUTCOME.c.generation == ALLOCATION.c.generation, OUTCOME.c.status),
         else_=Status.PENDING.value,
     )
-    return computed == status
 
 
 def entry(row: AnyRow) -> Entry:

@@ -27,8 +27,6 @@ from kongming.service import Service
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
-    from kongming.metrics.endpoint import Endpoint
-
 _CONNECTED = "libvirt answers"
 
 
@@ -81,18 +79,8 @@ class HostService(Service):
         """Look at all guests: the rules may be others."""
         self._executor.check_all()
 
-    def open_metrics(self, make: Callable[[], list[Collector]]) -> Endpoint | None:
-        """Give the endpoint of the metrics, if it is wanted.
-
-        :param make: gives what tells more than the executor does.
-        :raises ConfigInvalid: if its options can't be used.
-        """
-        options = self._conf.metrics
-        if not options.enabled:
-            return None
-        # Imported here: a service without metrics does not pay for them.
-        from kongming.metrics.endpoint import Endpoint
+    def executor_collector(self) -> Collector:
+        """Give what tells the metrics of the executor."""
         from kongming.metrics.executor import ExecutorCollector
 
-        collectors = [ExecutorCollector(self._executor), *make()]
-        return Endpoint(options.listen_address, options.listen_port, collectors)
+        return ExecutorCollector(self._executor)

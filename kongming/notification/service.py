@@ -119,7 +119,10 @@ class NotificationHandlerService(HostService):
     def _collectors(self) -> list[Collector]:
         from kongming.metrics.notification import NotificationCollector
 
-        collectors: list[Collector] = [NotificationCollector(self._handler, self._listener)]
+        collectors = [
+            self.executor_collector(),
+            NotificationCollector(self._handler, self._listener),
+        ]
         if self._inquirer is not None:
             from kongming.metrics.nova import NovaCollector
 

@@ -120,4 +120,4 @@ class ExecutorService(HostService):
     def _collectors(self) -> list[Collector]:
         from kongming.metrics.standalone import LinkCollector
 
-        return [LinkCollector(self._link, self._calls)]
+        return [self.executor_collector(), LinkCollector(self._link, self._calls)]

@@ -38,7 +38,8 @@ from kongming.tests.testbed.promtool import fetch
 
 ETC = Path(__file__).parents[3] / "etc"
 RULES = ETC / "prometheus/kongming.rules.yml"
-ALERTS_TESTED = Path(__file__).parents[1] / "data/prometheus/kongming.rules.test.yml"
+STANDALONE_RULES = ETC / "prometheus/kongming-standalone.rules.yml"
+ALERTS_TESTED = Path(__file__).parents[1] / "data/prometheus"
 DASHBOARD = ETC / "grafana/kongming.json"
 
 # Prometheus makes this one itself.
@@ -252,9 +253,9 @@ def test_a_service_without_metrics_does_not_load_them():
     assert (said.stdout, said.returncode) == ("set()\n", 0), said.stderr
 
 
-def rules():
+def rules(path=RULES):
     return [
-        rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]
+        rule for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]
     ]
 
 
@@ -296,8 +297,9 @@ def test_the_dashboard_shows_all_that_there_is(cloud):
 
 
 def test_each_alert_says_what_to_do():
-    assert len({rule["alert"] for rule in rules()}) == len(rules())
-    for rule in rules():
+    everything = rules() + rules(STANDALONE_RULES)
+    assert len({rule["alert"] for rule in everything}) == len(everything)
+    for rule in everything:
         assert rule["annotations"]["summary"]
         assert len(rule["annotations"]["description"]) > 80
         assert rule["labels"]["severity"] in {"warning", "critical"}
@@ -339,8 +341,9 @@ def promtool():
     return run
 
 
-def test_the_alerts_fire_when_they_should(promtool):
-    promtool("test", "rules", ALERTS_TESTED)
+@pytest.mark.parametrize("rules", [RULES, STANDALONE_RULES], ids=lambda rules: rules.stem)
+def test_the_alerts_fire_when_they_should(promtool, rules):
+    promtool("test", "rules", ALERTS_TESTED / f"{rules.stem}.test.yml")
 
 
 def test_prometheus_accepts_the_rules_and_the_dashboards_queries(promtool, tmp_path):
@@ -351,4 +354,5 @@ def test_prometheus_accepts_the_rules_and_the_dashboards_queries(promtool, tmp_p
     dashboard = tmp_path / "dashboard.yml"
     dashboard.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": queries}]}))
     promtool("check", "rules", RULES)
+    promtool("check", "rules", STANDALONE_RULES)
     promtool("check", "rules", dashboard)

@@ -17,12 +17,15 @@ The test driver has 8 CPUs, of which 0, 2 and 4 are online.
 import contextlib
 import itertools
 from pathlib import Path
+import re
 import time
+import urllib.request
 import uuid
 
 import libvirt
 from oslo_config import cfg
 import pytest
+import yaml
 
 from kongming.allocation import Allocation
 from kongming.cmd import launch
@@ -34,12 +37,16 @@ from kongming.db.hosts import Hosts
 from kongming.executor.request import Request, Source
 from kongming.executor.store import Store
 from kongming.hypervisor.connection import run_event_loop
+from kongming.metrics.standalone import LinkCollector
 from kongming.rpc.client import ConductorClient
 from kongming.standalone.service import ExecutorService
+from kongming.tests.functional.test_metrics import STANDALONE_RULES
 from kongming.tests.functional.test_service import NOVA, URI, wait_for
 from kongming.tests.testbed.nova_api import PROJECT, Fault, NovaApi
+from kongming.tests.testbed.process import free_port
 
 _number = itertools.count()
+NAME = re.compile(r"kongming_[a-z_]+")
 
 
 class Site:
@@ -284,6 +291,42 @@ def test_what_a_host_looks_like_is_kept(site):
     host = site.hosts.get(site.host)
     assert {"cells", "rules", "violations"} < set(host.view)
     assert not host.silent(time.time())
+
+
+def test_a_conductor_tells_prometheus_how_far_all_has_come(site):
+    port = free_port()
+    for option, value in (("enabled", True), ("listen_port", port)):
+        site.conf.set_override(option, value, group="metrics")
+    site.start(ConductorService)
+    site.conf.set_override("enabled", False, group="metrics")
+    site.start(ExecutorService)
+    guest = site.guest()
+    site.put(guest, "2")
+    site.put(str(uuid.uuid4()), "2")
+    site.wait(guest, "applied")
+
+    def told():
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            return set(answer.read().decode().splitlines())
+
+    wanted = {
+        "kongming_broker_connected 1.0",
+        "kongming_nova_answers 1.0",
+        "kongming_database_available 1.0",
+        'kongming_allocations{status="applied"} 1.0',
+        'kongming_allocations{status="absent"} 1.0',
+        'kongming_hosts{state="up"} 1.0',
+        'kongming_hosts{state="silent"} 0.0',
+    }
+    wait_for(lambda: wanted <= told())
+    link = LinkCollector(site.services[-1]._link, site.services[-1]._calls)
+    names = (
+        {family.name for family in link.collect()}
+        | {line.split("{")[0] for line in wanted}
+        | {"kongming_database_available"}
+    )
+    alerts = yaml.safe_load(STANDALONE_RULES.read_text())["groups"][0]["rules"]
+    assert {NAME.search(alert["expr"])[0] for alert in alerts} <= names
 
 
 def test_without_tables_a_conductor_says_what_to_do(tmp_path):

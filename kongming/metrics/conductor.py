@@ -1,0 +1,84 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""The metrics of a conductor: what it is connected to, and how far all has come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import time
+
+from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from kongming import exception
+from kongming.bus.subscription import Subscription
+from kongming.conductor.care import Care
+from kongming.db.allocations import Allocations
+from kongming.db.hosts import Hosts
+from kongming.db.values import Status
+
+# Those that an allocation can have.
+_STATUSES = [status for status in Status if status not in (Status.RELEASED, Status.GONE)]
+
+
+class ConductorCollector(Collector):
+    """Reads a conductor and its database, of which all conductors tell the same."""
+
+    def __init__(
+        self, calls: Subscription, care: Care, allocations: Allocations, hosts: Hosts
+    ) -> None:
+        self._calls = calls
+        self._care = care
+        self._allocations = allocations
+        self._hosts = hosts
+
+    def collect(self) -> Iterator[Metric]:
+        """Give all families; what the database tells only if it can be read."""
+        yield GaugeMetricFamily(
+            "kongming_broker_connected",
+            "Whether the broker lets us listen (1) or not (0).",
+            value=self._calls.connected,
+        )
+        yield GaugeMetricFamily(
+            "kongming_nova_answers",
+            "Whether Nova's API answers (1) or not (0), as far as is known.",
+            value=self._care.since is None,
+        )
+        told = self._of_database()
+        yield GaugeMetricFamily(
+            "kongming_database_available",
+            "Whether the database could be read just now (1) or not (0).",
+            value=bool(told),
+        )
+        yield from told
+
+    def _of_database(self) -> list[Metric]:
+        try:
+            counts, hosts = self._allocations.counts(), self._hosts.list(views=False)
+        except exception.DatabaseUnavailable:
+            return []
+        allocations = GaugeMetricFamily(
+            "kongming_allocations",
+            "Allocations in the database, by how far they have come.",
+            labels=["status"],
+        )
+        for status in _STATUSES:
+            allocations.add_metric([status], counts.get(status, 0))
+        now = time.time()
+        silent = sum(host.silent(now) for host in hosts)
+        states = GaugeMetricFamily(
+            "kongming_hosts", "Hosts whose executor was heard of.", labels=["state"]
+        )
+        states.add_metric(["up"], len(hosts) - silent)
+        states.add_metric(["silent"], silent)
+        return [allocations, states]

@@ -1,0 +1,36 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Does the database of the API answer, with the tables of this version: on controllers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from oslo_config import cfg
+from oslo_upgradecheck.upgradecheck import Result
+from sqlalchemy import make_url
+
+from kongming.db.database import Database
+from kongming.status.finding import good
+
+
+def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
+    """Ask the database for its version; it is neither made nor brought up to date."""
+    # Connecting would make the file.
+    url = make_url(conf.database.connection)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        yield good("not used here: neither API nor conductor have a database in [database]")
+        return
+    database = Database(conf)
+    database.check_schema()
+    yield good(f"{database.place} answers, its tables are of this version")
