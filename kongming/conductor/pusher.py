@@ -57,7 +57,9 @@ class Pusher:
             if not places:
                 nowhere.append(entry.instance_uuid)
         for host in self._awake(by_host):
-            self._executors.wanted(host, by_host[host])
+            if not self._executors.wanted(host, by_host[host]):
+                # Nor could the others be told: each takes a second to find out.
+                break
         return nowhere
 
     def seen(self) -> dict[str, str]:

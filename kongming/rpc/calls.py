@@ -119,8 +119,8 @@ class Caller:
         silent: type[exception.Silent],
         timeout: Callable[[], float],
     ) -> None:
-        # Not sent at once is not sent: whoever calls tries again by itself.
-        self._client = oslo_messaging.get_rpc_client(transport, target, retry=0)
+        # Once more, as the connection may be an old one; then whoever calls tries again by itself.
+        self._client = oslo_messaging.get_rpc_client(transport, target, retry=1)
         self._topic = target.topic
         self._silent = silent
         self._timeout = timeout

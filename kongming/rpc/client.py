@@ -100,12 +100,17 @@ class ExecutorClient:
     def __init__(self, transport: Any, timeout: Callable[[], float]) -> None:
         self._caller = Caller(transport, EXECUTOR, exception.HostSilent, timeout)
 
-    def wanted(self, host: str, instances: Mapping[str, Mapping[str, Any]]) -> None:
-        """Say what is wanted on a host; a hint, which may get lost."""
+    def wanted(self, host: str, instances: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Say what is wanted on a host; a hint, which may get lost.
+
+        :returns: whether it could be sent.
+        """
         try:
             self._caller.cast("wanted", host, instances=instances)
         except exception.Silent as error:
             LOG.warning("%s; it will ask by itself", error)
+            return False
+        return True
 
     def plan(self, host: str, instance_uuid: str, allocation: Mapping[str, Any]) -> dict[str, Any]:
         """Have a host say what it would do to a guest.
