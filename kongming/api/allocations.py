@@ -167,6 +167,7 @@ class AllocationItem(Resource):
             plan = self._parts.conductor.plan(uuid, asked)
             resp.media = {"instance_uuid": uuid, **plan}
             return
+        before = self._parts.allocations.get(uuid)
         entry, created = self._parts.allocations.put(
             uuid,
             asked,
@@ -174,7 +175,8 @@ class AllocationItem(Resource):
             asked_by=identity.asked_by(req),
             request_id=identity.request_id(req),
         )
-        self._parts.conductor.changed([uuid])
+        if before is None or before.generation != entry.generation:
+            self._parts.conductor.changed([uuid])
         resp.status = 201 if created else 200
         resp.media = self._shown(entry)
 

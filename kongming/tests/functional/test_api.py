@@ -1,0 +1,1040 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The REST API as one WSGI application, with SQLite; conductors are stood in for."""
+
+import itertools
+import json
+import logging
+import re
+import time
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from sqlalchemy import insert, select
+
+from kongming import exception
+from kongming.api import application
+from kongming.db.models import HOST
+from kongming.db.values import Location
+from kongming.tests.api import Api
+from kongming.tests.databases import instance, report
+
+ALLOCATIONS = "/v1/allocations"
+MAPS = "/v1/allocation-maps"
+HOSTS = "/v1/hosts"
+PROJECT = "0f2b9b9e3d1c4c4e8f3a7d5b6c1e2f30"
+REQUEST_ID = re.compile(r"req-[0-9a-f-]{36}")
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+PATHS = [kind.path for kind in application.RESOURCES]
+PIN = {"vcpu_pinning": "1"}
+NIGHT = {"name": "night", "start": "0 22 * * *", "duration_s": 3600, "vcpu_pinning": "2"}
+
+
+@pytest.fixture
+def api(tmp_path):
+    return Api(tmp_path)
+
+
+@pytest.fixture
+def caplog(caplog):
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+def path_of(number=1):
+    return f"{ALLOCATIONS}/{instance(number)}"
+
+
+def put(api, number=1, cpus="1", **more):
+    return api.put(path_of(number), {"allocation": {"vcpu_pinning": cpus}, **more})
+
+
+def see(api, host, *, ago=0.0, interval_s=10.0, view=None):
+    now = time.time() - ago
+    api.hosts.see(host, started_at=now - 60, version="1.2.3", interval_s=interval_s, now=now)
+    if view is not None:
+        api.hosts.keep_view(host, view, "digest", now)
+
+
+def place(api, host, *numbers, project_id=PROJECT):
+    api.allocations.locate({instance(number): Location(project_id, host) for number in numbers})
+
+
+def told(api, host, *reports):
+    api.allocations.report(host, reports, time.time())
+
+
+def refused(answer, status, code):
+    """Check that an answer is the one error, told as all are; give its detail."""
+    assert answer.status == status, answer
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.data.isascii()
+    assert list(answer.body) == ["errors"]
+    assert answer.error.keys() == {"status", "code", "title", "detail", "request_id"}
+    assert (answer.error["status"], answer.error["code"]) == (status, code)
+    assert answer.error["request_id"] == answer.headers["x-openstack-request-id"]
+    assert answer.error["title"]
+    assert answer.error["detail"]
+    assert "\n" not in answer.error["detail"]
+    assert len(answer.error["detail"]) < 500
+    return answer.error["detail"]
+
+
+class TestDocuments:
+    def test_versions(self, api):
+        version = {
+            "id": "v1",
+            "status": "CURRENT",
+            "version": "1.0",
+            "min_version": "1.0",
+            "links": [{"rel": "self", "href": "http://localhost:80/v1"}],
+        }
+        assert api.get("/") == {"versions": [version]}
+        assert api.get("/v1") == api.get("/v1/") == {"version": version}
+
+    def test_links_are_as_the_client_calls_the_service(self, api):
+        answer = api.request(
+            "GET", "/v1", headers={"Host": "placing.example:9630"}, environ={"SCRIPT_NAME": "/api"}
+        )
+        (link,) = answer.body["version"]["links"]
+        assert link["href"] == "http://placing.example:9630/api/v1"
+
+    def test_the_schema_of_an_allocation(self, api):
+        assert api.get("/v1/schemas/allocation")["title"] == "Allocation"
+
+    def test_the_openapi_document_names_all_paths(self, api):
+        assert list(api.get("/openapi.json")["paths"]) == PATHS
+
+    @pytest.mark.parametrize("path", ["/", "/v1", "/openapi.json", "/v1/schemas/allocation"])
+    def test_they_are_for_everybody(self, api, path):
+        api.address = "192.0.2.1"
+        api.get(path)
+
+
+class TestHeaders:
+    @pytest.mark.parametrize("path", ["/", ALLOCATIONS, "/nowhere", HOSTS + "/unheard-of"])
+    def test_each_answer_says_its_version_and_its_request(self, api, path):
+        answer = api.request("GET", path)
+        assert answer.headers["OpenStack-API-Version"] == "kongming 1.0"
+        assert answer.headers["Vary"] == "OpenStack-API-Version"
+        assert REQUEST_ID.fullmatch(answer.headers["x-openstack-request-id"])
+
+    def test_a_request_id_is_made_for_each(self, api):
+        sent = {"X-Openstack-Request-Id": "req-00000000-0000-0000-0000-000000000000"}
+        ids = {
+            api.request("GET", "/", headers=sent).headers["x-openstack-request-id"]
+            for _ in range(3)
+        }
+        assert len(ids) == 3
+        assert sent["X-Openstack-Request-Id"] not in ids
+
+    @pytest.mark.parametrize(
+        "version",
+        [
+            "kongming 1.0",
+            "kongming latest",
+            "compute 2.1, kongming 1.0",
+            "compute 2.1",
+            "",
+            "what",
+        ],
+    )
+    def test_versions_that_there_are(self, api, version):
+        answer = api.request("GET", ALLOCATIONS, headers={"OpenStack-API-Version": version})
+        assert answer.status == 200
+        assert answer.headers["OpenStack-API-Version"] == "kongming 1.0"
+
+    @pytest.mark.parametrize(
+        "version",
+        [
+            "1.9",
+            "0.9",
+            "2.0",
+            "1",
+            "1.0.0",
+            "x.y",
+            "-1.0",
+            "1.0 1.0",
+            "\xe9",
+            "\u0661.0",
+            "9" * 5000,
+        ],
+    )
+    def test_versions_that_there_are_not(self, api, version):
+        written = f"kongming {version}".encode().decode("latin-1")
+        answer = api.request("GET", ALLOCATIONS, environ={"HTTP_OPENSTACK_API_VERSION": written})
+        assert "1.0 to 1.0, or latest" in refused(answer, 406, "version_unsupported")
+        assert answer.headers["OpenStack-API-Version"] == "kongming 1.0"
+
+    @pytest.mark.parametrize("path", [ALLOCATIONS, "/", path_of(), "/nowhere", HOSTS])
+    def test_head_is_get_without_the_body(self, api, path):
+        put(api)
+        head, get = (api.request(method, path) for method in ("HEAD", "GET"))
+        assert head.status == get.status
+        assert head.data == b""
+        assert head.headers["Content-Type"] == get.headers["Content-Type"]
+
+    @pytest.mark.parametrize(
+        ("path", "allowed"),
+        [
+            ("/", "GET, HEAD, OPTIONS"),
+            (ALLOCATIONS, "GET, HEAD, OPTIONS"),
+            (path_of(), "DELETE, GET, HEAD, OPTIONS, PUT"),
+            (path_of() + "/history", "GET, HEAD, OPTIONS"),
+            (MAPS, "GET, HEAD, OPTIONS"),
+            (f"{MAPS}/blue", "DELETE, GET, HEAD, OPTIONS, PUT"),
+            (HOSTS, "GET, HEAD, OPTIONS"),
+            (f"{HOSTS}/compute-1", "GET, HEAD, OPTIONS"),
+        ],
+    )
+    def test_methods_that_a_path_does_not_have(self, api, path, allowed):
+        for method in ("POST", "PATCH", "TRACE", "CONNECT"):
+            answer = api.request(method, path)
+            refused(answer, 405, "method_not_allowed")
+            assert ", ".join(sorted(answer.headers["Allow"].split(", "))) == allowed
+        options = api.request("OPTIONS", path)
+        assert (options.status, options.data) == (200, b"")
+
+    def test_a_method_that_nobody_knows(self, api):
+        refused(api.request("FROB", ALLOCATIONS), 400, "request_invalid")
+
+    @pytest.mark.parametrize(
+        "path",
+        ["/nowhere", "/v2", "/v1/allocation", f"{path_of()}/x", "/v1//hosts", "/healthchecks"],
+    )
+    def test_paths_that_there_are_not(self, api, path):
+        assert "/openapi.json" in refused(api.request("GET", path), 404, "path_unknown")
+
+
+class TestAllocation:
+    def test_it_is_made_shown_replaced_and_taken_back(self, api):
+        asked = {**PIN, "vcpu_quota": {"quota_us": 10000, "period_us": 100000}}
+        made = api.put(path_of(), {"allocation": asked}, 201)
+        assert MOMENT.fullmatch(made["created_at"])
+        assert made == {
+            "instance_uuid": instance(),
+            "generation": 1,
+            "project_id": None,
+            "host": None,
+            "map": None,
+            "allocation": asked,
+            "status": "pending",
+            "reason": "",
+            "message": "",
+            "source": None,
+            "window": None,
+            "next_change": None,
+            "last_drift": "",
+            "last_drift_at": None,
+            "reported_by": None,
+            "reported_at": None,
+            "report_age_s": None,
+            "host_state": "unknown",
+            "created_at": made["created_at"],
+            "updated_at": made["created_at"],
+        }
+        assert api.get(path_of()) == made
+        replaced = api.put(path_of(), {"allocation": PIN}, 200)
+        assert (replaced["generation"], replaced["allocation"]) == (2, PIN)
+        assert api.conductor.told == [[instance()]] * 2
+        assert api.request("DELETE", path_of()).status == 204
+        refused(api.request("GET", path_of()), 404, "allocation_unknown")
+
+    def test_what_its_host_says_is_shown(self, api):
+        put(api)
+        place(api, "compute-1", 1)
+        see(api, "compute-1")
+        told(api, "compute-1", report(instance(), status="drifted", reason="repinned", drift="2"))
+        shown = api.get(path_of())
+        assert (shown["project_id"], shown["host"]) == (PROJECT, "compute-1")
+        assert (shown["status"], shown["reason"], shown["source"]) == (
+            "drifted",
+            "repinned",
+            "api",
+        )
+        assert (shown["last_drift"], shown["last_drift_at"]) == ("2", "1970-01-01T00:00:09.000Z")
+        assert (shown["reported_by"], shown["host_state"]) == ("compute-1", "up")
+        assert 0 <= shown["report_age_s"] < 60
+
+    def test_a_host_that_is_not_heard_of_is_silent(self, api):
+        put(api)
+        place(api, "compute-1", 1)
+        see(api, "compute-1", ago=31, interval_s=10)
+        assert api.get(path_of())["host_state"] == "silent"
+
+    def test_what_was_said_of_an_older_generation_does_not_count(self, api):
+        put(api)
+        told(
+            api,
+            "compute-1",
+            report(instance(), status="failed", reason="step_failed", message="x"),
+        )
+        assert api.get(path_of())["reason"] == "step_failed"
+        put(api, cpus="2")
+        shown = api.get(path_of())
+        assert [shown[name] for name in ("status", "reason", "message")] == ["pending", "", ""]
+
+    def test_a_window_says_what_is_in_force_and_when_it_changes(self, api):
+        always = {**NIGHT, "name": "always", "start": "* * * * *"}
+        shown = api.put(path_of(), {"allocation": {"windows": [always]}})
+        assert (shown["window"], shown["next_change"]) == ("always", None)
+        shown = api.put(path_of(), {"allocation": {"windows": [NIGHT]}})
+        assert re.fullmatch(r"\S+T2[23]:00:00\.000Z", shown["next_change"])
+        assert shown["allocation"] == {"windows": [{**NIGHT, "timezone": "UTC"}]}
+
+    def test_the_same_again_changes_nothing_and_is_told_to_nobody(self, api):
+        made = put(api, cpus="1-3")
+        again = put(api, cpus="3,1,2", generation=1)
+        assert again == made
+        assert api.conductor.told == [[instance()]]
+        assert len(api.get(f"{path_of()}/history")["history"]) == 1
+
+    def test_generations(self, api):
+        put(api, generation=0)
+        detail = refused(
+            api.request("PUT", path_of(), {"allocation": PIN, "generation": 0}),
+            409,
+            "generation_conflict",
+        )
+        assert instance() in detail
+        assert put(api, cpus="2", generation=1)["generation"] == 2
+        stale = {"allocation": {"vcpu_pinning": "3"}, "generation": 1}
+        refused(api.request("PUT", path_of(), stale), 409, "generation_conflict")
+        refused(api.request("DELETE", f"{path_of()}?generation=1"), 409, "generation_conflict")
+        assert put(api, cpus="3", generation=None)["generation"] == 3
+        assert api.request("DELETE", f"{path_of()}?generation=3").status == 204
+        refused(
+            api.request("PUT", path_of(), {"allocation": PIN, "generation": 3}),
+            409,
+            "generation_conflict",
+        )
+        assert len(api.conductor.told) == 3
+
+    def test_a_host_that_may_have_it_lets_go_of_it_first(self, api):
+        put(api)
+        place(api, "compute-1", 1)
+        left = api.request("DELETE", path_of())
+        assert left.status == 202
+        assert (left.body["status"], left.body["allocation"]) == ("releasing", None)
+        assert left.body["generation"] == 2
+        assert api.conductor.told[1:] == [[instance()]]
+        assert api.get(path_of())["status"] == "releasing"
+        assert api.request("DELETE", path_of()).body["generation"] == 2
+        told(api, "compute-1", report(instance(), 2, "released"))
+        refused(api.request("GET", path_of()), 404, "allocation_unknown")
+
+    def test_what_is_not_there(self, api):
+        for method, path in (
+            ("GET", path_of()),
+            ("DELETE", path_of()),
+            ("GET", f"{path_of()}/history"),
+        ):
+            refused(api.request(method, path), 404, "allocation_unknown")
+        assert api.conductor.told == []
+
+    @pytest.mark.parametrize(
+        "wrong",
+        ["1", instance().upper(), instance()[:-1], instance() + "0", "%00", "%ff", "%0a", "%20"],
+    )
+    def test_ids_that_are_none(self, api, wrong):
+        for method in ("GET", "PUT", "DELETE"):
+            answer = api.request(method, f"{ALLOCATIONS}/{wrong}", {"allocation": PIN})
+            assert "instance_uuid" in refused(answer, 400, "request_invalid")
+        answer = api.request("GET", f"{ALLOCATIONS}/{wrong}/history")
+        refused(answer, 400, "request_invalid")
+
+    def test_nobody_can_say_whose_it_is_or_where(self, api):
+        for name in ("project_id", "host", "map"):
+            answer = api.request("PUT", path_of(), {"allocation": PIN, name: "x"})
+            assert name in refused(answer, 400, "request_invalid")
+
+
+class TestDryRun:
+    BODY = {"allocation": PIN}  # noqa: RUF012
+
+    def test_a_plan_is_handed_on(self, api):
+        api.conductor.answer = {
+            "host": "compute-1",
+            "outcome": "planned",
+            "reason": "",
+            "message": "",
+            "warnings": ["shared"],
+            "steps": [{"target": "vCPU 0", "from": "0-7", "to": "1"}],
+        }
+        answer = api.request("PUT", f"{path_of()}?dry_run=true", self.BODY)
+        assert answer.status == 200
+        assert answer.body == {"instance_uuid": instance(), **api.conductor.answer}
+        ((asked, allocation),) = api.conductor.planned
+        assert (asked, allocation.to_json()) == (instance(), PIN)
+        assert api.conductor.told == []
+        assert api.get(ALLOCATIONS)["allocations"] == []
+
+    @pytest.mark.parametrize("outcome", ["refused", "failed", "absent"])
+    def test_that_it_would_not_work_is_an_answer(self, api, outcome):
+        api.conductor.answer = {"outcome": outcome, "host": None}
+        answer = api.request("PUT", f"{path_of()}?dry_run=true", self.BODY)
+        assert (answer.status, answer.body["outcome"]) == (200, outcome)
+
+    @pytest.mark.parametrize("silent", [exception.HostSilent, exception.ConductorSilent])
+    def test_nobody_answers(self, api, silent):
+        api.conductor.answer = silent("who was asked does not answer")
+        answer = api.request("PUT", f"{path_of()}?dry_run=true", self.BODY)
+        assert refused(answer, 503, silent.reason) == "who was asked does not answer"
+
+    def test_no_conductor_is_there_at_all(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("kongming.rpc.client._MARGIN_S", -0.9)
+        options = "[conductor]\nhost_timeout = 1\n[DEFAULT]\ntransport_url = fake:///nobody\n"
+        api = Api(tmp_path, options, real_conductor=True)
+        answer = api.request("PUT", f"{path_of()}?dry_run=true", self.BODY)
+        assert "transport_url" in refused(answer, 503, "conductor_silent")
+        # What is asked is kept all the same.
+        assert put(api)["status"] == "pending"
+
+    def test_it_is_asked_for_in_clear_words(self, api):
+        assert api.request("PUT", f"{path_of()}?dry_run=false", self.BODY).status == 201
+        for wrong in ("", "1", "True", "yes"):
+            answer = api.request("PUT", f"{path_of()}?dry_run={wrong}", self.BODY)
+            assert "true or false" in refused(answer, 400, "request_invalid")
+
+    def test_what_is_no_allocation_is_refused_here(self, api):
+        for body in ({"allocation": {}}, {"allocation": {"vcpu_pinning": "x"}}):
+            answer = api.request("PUT", f"{path_of()}?dry_run=true", body)
+            refused(answer, 400, "request_invalid")
+        assert api.conductor.planned == []
+
+
+BODIES = {
+    "empty": (b"", "not JSON"),
+    "no JSON": (b"allocation: 1", "not JSON"),
+    "two": (b"{} {}", "not JSON"),
+    "not UTF-8": (b'{"allocation": {"vcpu_pinning": "\xff"}}', "not JSON"),
+    "NaN": (b'{"allocation": {"cpu_shares": NaN}}', "NaN"),
+    "infinite": (b'{"allocation": {"cpu_shares": -Infinity}}', "Infinity"),
+    "as large as infinite": (b'{"allocation": {"cpu_shares": 1e999}}', "cpu_shares"),
+    "a number of 5000 digits": (b'{"allocation": {"cpu_shares": ' + b"9" * 5000 + b"}}", "JSON"),
+    "a number of 4000 digits": (b'{"allocation": {"cpu_shares": ' + b"9" * 4000 + b"}}", "shares"),
+    "a fraction": (b'{"allocation": {"cpu_shares": 1024.5}}', "cpu_shares"),
+    "deep": (b'{"allocation": ' + b"[" * 20 + b"]" * 20 + b"}", "nested"),
+    "bottomless": (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "nested"),
+    "twice": (b'{"allocation": {}, "allocation": {}}', "'allocation' twice"),
+    "twice inside": (b'{"allocation": {"cpu_shares": 3, "cpu_shares": 3}}', "'cpu_shares' twice"),
+    "a list": (b"[]", "not a JSON object"),
+    "null": (b"null", "not a JSON object"),
+    "without": (b"{}", "lacks the field allocation"),
+    "unknown": (b'{"allocation": {"cpu_shares": 3}, "x\\u0000\\ud800": 1}', "unknown field"),
+    "unknown inside": (b'{"allocation": {"x": 3}}', "'x'"),
+    "nothing asked": (b'{"allocation": {}}', "DELETE"),
+    "no allocation": (b'{"allocation": null}', "allocation"),
+    "no cpuset": (b'{"allocation": {"vcpu_pinning": "1-"}}', "vcpu_pinning"),
+    "NUL": (b'{"allocation": {"vcpu_pinning": "\\u0000"}}', "vcpu_pinning"),
+    "a surrogate": (b'{"allocation": {"numa_nodes": "\\ud800"}}', "numa_nodes"),
+    "a window with NUL": (
+        json.dumps({"allocation": {"windows": [{**NIGHT, "name": "a\0b"}]}}).encode(),
+        "window",
+    ),
+    "a window on 30 February": (
+        json.dumps({"allocation": {"windows": [{**NIGHT, "start": "0 0 30 2 *"}]}}).encode(),
+        "day-of-month",
+    ),
+    "a time zone elsewhere": (
+        json.dumps({"allocation": {"windows": [{**NIGHT, "timezone": "../passwd"}]}}).encode(),
+        "time zone",
+    ),
+    "generation -1": (b'{"allocation": {"cpu_shares": 3}, "generation": -1}', "generation"),
+    "generation true": (b'{"allocation": {"cpu_shares": 3}, "generation": true}', "generation"),
+    "generation 2^31": (
+        b'{"allocation": {"cpu_shares": 3}, "generation": 2147483648}',
+        "generation",
+    ),
+    "generation as text": (b'{"allocation": {"cpu_shares": 3}, "generation": "1"}', "generation"),
+}
+
+
+class TestBody:
+    @pytest.mark.parametrize(("data", "said"), BODIES.values(), ids=BODIES)
+    def test_what_is_no_body(self, api, data, said):
+        assert said in refused(api.request("PUT", path_of(), data=data), 400, "request_invalid")
+        assert api.get(ALLOCATIONS)["allocations"] == []
+        assert api.conductor.told == []
+
+    def test_whole_numbers_may_be_written_as_fractions(self, api):
+        data = (
+            b'{"allocation": {"cpu_shares": 1.024e3,'
+            b' "vcpu_quota": {"quota_us": 5000.0, "period_us": 1e5}}, "generation": 0.0}'
+        )
+        answer = api.request("PUT", path_of(), data=data)
+        assert answer.status == 201
+        assert b'"quota_us": 5000, "period_us": 100000' in answer.data
+        assert answer.body["allocation"]["cpu_shares"] == 1024
+
+    @pytest.mark.parametrize(
+        "kind", ["", "text/plain", "application/xml", "application/json-patch"]
+    )
+    def test_what_does_not_say_that_it_is_json(self, api, kind):
+        answer = api.request("PUT", path_of(), {"allocation": PIN}, headers={"Content-Type": kind})
+        refused(answer, 415, "content_type_unsupported")
+
+    @pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON"])
+    def test_ways_to_say_that_it_is(self, api, kind):
+        answer = api.request("PUT", path_of(), {"allocation": PIN}, headers={"Content-Type": kind})
+        assert answer.status == 201
+
+    def test_what_is_too_long_is_not_read(self, tmp_path):
+        api = Api(tmp_path, "max_body_size = 1024\n")
+        data = json.dumps({"allocation": PIN}).encode()
+        fitting, longer = data.ljust(1024), data.ljust(1025)
+        assert api.request("PUT", path_of(), data=fitting).status == 201
+        told = refused(api.request("PUT", path_of(), data=longer), 413, "body_too_large")
+        assert "1024 bytes" in told
+        # It does not say how long it is.
+        chunked = {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}
+        assert api.request("PUT", path_of(), data=fitting, environ=chunked).status == 200
+        answer = api.request("PUT", path_of(), data=longer, environ=chunked)
+        refused(answer, 413, "body_too_large")
+
+    @pytest.mark.parametrize("length", ["-1", "x", "1.5"])
+    def test_lengths_that_are_none(self, api, length):
+        answer = api.request("PUT", path_of(), data=b"{}", environ={"CONTENT_LENGTH": length})
+        refused(answer, 400, "request_invalid")
+
+
+class TestList:
+    def test_pages_are_followed_to_the_end(self, tmp_path):
+        api = Api(tmp_path, "max_limit = 4\n")
+        for number in range(1, 11):
+            put(api, number)
+        place(api, "compute-1", *range(1, 10))
+        sizes, found = [], []
+        path = f"{ALLOCATIONS}?host=compute-1&status=pending&limit=1000"
+        while path:
+            answer = api.get(path)
+            sizes.append(len(answer["allocations"]))
+            found += [each["instance_uuid"] for each in answer["allocations"]]
+            path = next((link["href"] for link in answer["links"]), None)
+            if path:
+                query = dict(parse_qsl(urlsplit(path).query))
+                assert query == {
+                    "host": "compute-1",
+                    "status": "pending",
+                    "limit": "1000",
+                    "marker": found[-1],
+                }
+                assert path.startswith(f"http://localhost:80{ALLOCATIONS}?")
+        assert sizes == [4, 4, 1]
+        assert found == [instance(number) for number in range(1, 10)]
+
+    def test_a_page_that_ends_with_the_last_has_no_link(self, api):
+        for number in (1, 2):
+            put(api, number)
+        assert api.get(f"{ALLOCATIONS}?limit=2")["links"] == []
+        assert len(api.get(f"{ALLOCATIONS}?limit=1")["links"]) == 1
+
+    def test_links_are_as_the_client_calls_the_service(self, api):
+        for number in (1, 2):
+            put(api, number)
+        answer = api.request(
+            "GET",
+            f"{ALLOCATIONS}/?limit=1",
+            headers={"Host": "[2001:db8::1]:9630"},
+            environ={"SCRIPT_NAME": "/placing", "wsgi.url_scheme": "https"},
+        )
+        assert answer.body["links"] == [
+            {
+                "rel": "next",
+                "href": f"https://[2001:db8::1]:9630/placing{ALLOCATIONS}?limit=1"
+                f"&marker={instance(1)}",
+            }
+        ]
+
+    def test_filters(self, api):
+        for number in range(1, 5):
+            put(api, number)
+        api.put(f"{MAPS}/blue", {"allocations": {instance(5): PIN}})
+        place(api, "compute-1", 1, 2)
+        place(api, "compute-2", 3, project_id="other")
+        told(api, "compute-1", report(instance(1)))
+
+        def found(query):
+            listed = api.get(f"{ALLOCATIONS}?{query}")["allocations"]
+            return [int(each["instance_uuid"][-2:]) for each in listed]
+
+        assert found("") == [1, 2, 3, 4, 5]
+        assert found("host=compute-1") == [1, 2]
+        assert found(f"project_id={PROJECT}") == [1, 2]
+        assert found("project_id=other&host=compute-2") == [3]
+        assert found("project_id=nobody") == []
+        assert found("status=applied") == [1]
+        assert found("status=pending&host=compute-1") == [2]
+        assert found("map=blue") == [5]
+        assert found(f"marker={instance(3)}") == [4, 5]
+        assert found(f"marker={instance(9)}") == []
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            *("limit=0", "limit=-1", "limit=x", "limit=", "limit", "limit=1.0", "limit=%201"),
+            *(
+                "limit=9223372036854775808",
+                "limit=" + "9" * 5000,
+                "limit=1&limit=2",
+                "limit=%d9%a1",
+            ),
+            *(
+                "marker=x",
+                "marker=",
+                "status=gone",
+                "status=",
+                "status=%ff",
+                "host=a%00b",
+                "host=",
+            ),
+            *("host=%0a", "host=a%0a", "project_id=%00", "project_id=" + "a" * 65, "map=-", "x=1"),
+            *("=1", "%ff=1", "Limit=1", "generation=1", "dry_run=true"),
+        ],
+    )
+    def test_what_can_not_be_asked_for(self, api, query):
+        refused(api.request("GET", f"{ALLOCATIONS}?{query}"), 400, "request_invalid")
+
+    @pytest.mark.parametrize("path", [path_of(), MAPS + "/blue", HOSTS + "/compute-1", HOSTS])
+    def test_parameters_that_a_path_does_not_have(self, api, path):
+        detail = refused(api.request("GET", f"{path}?status=applied"), 400, "request_invalid")
+        assert "there is no parameter 'status'" in detail
+
+
+class TestHistory:
+    def test_all_that_was_asked_page_by_page(self, api):
+        for cpus in range(5):
+            put(api, cpus=str(cpus))
+        told(api, "compute-1", report(instance(), 5, message="shared", changed_at=20.5))
+        path, found = f"{path_of()}/history?limit=2", []
+        while path:
+            answer = api.get(path)
+            found += answer["history"]
+            path = next((link["href"] for link in answer["links"]), None)
+        assert [each["generation"] for each in found] == [1, 2, 3, 4, 5]
+        assert [each["status"] for each in found] == ["pending"] * 4 + ["applied"]
+        assert MOMENT.fullmatch(found[-1].pop("asked_at"))
+        assert REQUEST_ID.fullmatch(found[-1].pop("request_id"))
+        del found[-1]["id"]
+        assert found[-1] == {
+            "generation": 5,
+            "allocation": {"vcpu_pinning": "4"},
+            "map": None,
+            "asked_by": "noauth",
+            "status": "applied",
+            "reason": "",
+            "message": "shared",
+            "host": "compute-1",
+            "changed_at": "1970-01-01T00:00:20.500Z",
+        }
+
+    def test_it_knows_which_request_it_was(self, api):
+        answer = api.request("PUT", path_of(), {"allocation": PIN})
+        (entry,) = api.get(f"{path_of()}/history")["history"]
+        assert entry["request_id"] == answer.headers["x-openstack-request-id"]
+
+    def test_it_outlives_the_instance(self, api):
+        put(api)
+        api.allocations.gone([instance()], time.time())
+        entries = api.get(f"{path_of()}/history")["history"]
+        assert [(each["status"], each["allocation"]) for each in entries][1:] == [("gone", None)]
+
+    def test_after_the_last_page_there_is_nothing(self, api):
+        put(api)
+        last = 2**63 - 1
+        assert api.get(f"{path_of()}/history?marker={last}&limit={last}")["history"] == []
+        for wrong in ("marker=-1", "marker=x", f"marker={last + 1}"):
+            answer = api.request("GET", f"{path_of()}/history?{wrong}")
+            refused(answer, 400, "request_invalid")
+
+
+class TestMap:
+    def test_it_is_made_replaced_and_shown(self, api):
+        blue = {instance(1): PIN, instance(2): {"cpu_shares": 7}}
+        made = api.put(f"{MAPS}/blue", {"allocations": blue}, 201)
+        assert MOMENT.fullmatch(made["created_at"])
+        assert made == {
+            "name": "blue",
+            "generation": 1,
+            "deleting": False,
+            "instances": 2,
+            "created_at": made["created_at"],
+            "updated_at": made["created_at"],
+        }
+        assert [sorted(each) for each in api.conductor.told] == [[instance(1), instance(2)]]
+        assert api.put(f"{MAPS}/blue", {"allocations": blue}, 200) == made
+        assert len(api.conductor.told) == 1
+        place(api, "compute-1", 1, 2)
+        told(api, "compute-1", report(instance(2)))
+        dropped = api.put(
+            f"{MAPS}/blue", {"allocations": {instance(2): blue[instance(2)]}, "generation": 1}, 200
+        )
+        assert dropped["generation"] == 2
+        assert api.conductor.told[1:] == [[instance(1)]]
+        shown = api.get(f"{MAPS}/blue")
+        assert shown["counts"] == {"applied": 1}
+        (left,) = shown["allocations"]
+        assert (left["instance_uuid"], left["generation"]) == (instance(2), 1)
+        assert left == api.get(path_of(2)) | {"report_age_s": left["report_age_s"]}
+        assert api.get(path_of(1))["status"] == "releasing"
+        assert [each["name"] for each in api.get(MAPS)["allocation_maps"]] == ["blue"]
+
+    def test_single_ones_are_adopted(self, api):
+        put(api)
+        api.put(f"{MAPS}/blue", {"allocations": {instance(): PIN}})
+        shown = api.get(path_of())
+        assert (shown["map"], shown["generation"]) == ("blue", 1)
+
+    def test_generations(self, api):
+        body = {"allocations": {instance(): PIN}}
+        api.put(f"{MAPS}/blue", {**body, "generation": 0}, 201)
+        for generation in (0, 2):
+            answer = api.request("PUT", f"{MAPS}/blue", {**body, "generation": generation})
+            assert "blue" in refused(answer, 409, "generation_conflict")
+        # Whoever changes one of it changes it, too.
+        put(api, cpus="3")
+        assert api.get(f"{MAPS}/blue")["generation"] == 2
+        answer = api.request("DELETE", f"{MAPS}/blue?generation=1")
+        refused(answer, 409, "generation_conflict")
+        assert api.request("DELETE", f"{MAPS}/blue?generation=2").status == 204
+        refused(api.request("GET", f"{MAPS}/blue"), 404, "map_unknown")
+        refused(api.request("GET", path_of()), 404, "allocation_unknown")
+
+    def test_an_instance_is_in_one_map(self, api):
+        api.put(f"{MAPS}/blue", {"allocations": {instance(1): PIN}})
+        both = {"allocations": {instance(1): PIN, instance(2): PIN}}
+        detail = refused(api.request("PUT", f"{MAPS}/green", both), 409, "map_conflict")
+        assert all(word in detail for word in ("blue", "green", instance(1)))
+        refused(api.request("GET", f"{MAPS}/green"), 404, "map_unknown")
+        refused(api.request("GET", path_of(2)), 404, "allocation_unknown")
+        assert len(api.conductor.told) == 1
+
+    def test_it_stays_until_the_last_is_released(self, api):
+        api.put(f"{MAPS}/blue", {"allocations": {instance(1): PIN, instance(2): PIN}})
+        place(api, "compute-1", 1)
+        gone = api.request("DELETE", f"{MAPS}/blue")
+        assert (gone.status, gone.body["deleting"], gone.body["instances"]) == (202, True, 1)
+        assert sorted(api.conductor.told[-1]) == [instance(1), instance(2)]
+        assert api.get(f"{MAPS}/blue")["counts"] == {"releasing": 1}
+        assert api.request("DELETE", f"{MAPS}/blue").status == 202
+        assert len(api.conductor.told) == 2
+        told(api, "compute-1", report(instance(1), 2, "released"))
+        refused(api.request("GET", f"{MAPS}/blue"), 404, "map_unknown")
+        refused(api.request("DELETE", f"{MAPS}/blue"), 404, "map_unknown")
+
+    def test_too_many(self, tmp_path):
+        api = Api(tmp_path, "max_map_instances = 2\n")
+        found = {instance(number): PIN for number in range(3)}
+        answer = api.request("PUT", f"{MAPS}/blue", {"allocations": found})
+        assert "max_map_instances" in refused(answer, 400, "request_invalid")
+        found.popitem()
+        api.put(f"{MAPS}/blue", {"allocations": found}, 201)
+
+    def test_an_empty_one(self, api):
+        assert api.put(f"{MAPS}/blue", {"allocations": {}}, 201)["instances"] == 0
+        assert api.get(f"{MAPS}/blue")["counts"] == {}
+        assert api.conductor.told == []
+        assert api.request("DELETE", f"{MAPS}/blue").status == 204
+
+    def test_pages(self, api):
+        for name in "abcde":
+            api.put(f"{MAPS}/{name}", {"allocations": {}})
+        path, found = f"{MAPS}?limit=2", []
+        while path:
+            answer = api.get(path)
+            found += [each["name"] for each in answer["allocation_maps"]]
+            path = next((link["href"] for link in answer["links"]), None)
+        assert found == list("abcde")
+
+    @pytest.mark.parametrize(
+        "name", ["-", ".x", "a b", "a%00", "a%0a", "a%2fb", "%c3%a9", "%ff", "a" * 256]
+    )
+    def test_names_that_are_none(self, api, name):
+        for method in ("GET", "PUT", "DELETE"):
+            answer = api.request(method, f"{MAPS}/{name}", {"allocations": {}})
+            if "%2f" in name:
+                refused(answer, 404, "path_unknown")
+            else:
+                assert "name" in refused(answer, 400, "request_invalid")
+
+    def test_names_that_are_some(self, api):
+        for name in ("a", "a" * 255, "0", "vEPC_blue-1.2"):
+            assert api.put(f"{MAPS}/{name}", {"allocations": {}}, 201)["name"] == name
+
+    @pytest.mark.parametrize(
+        ("allocations", "said"),
+        [
+            ([], "not an object"),
+            (None, "not an object"),
+            ({"x": PIN}, "allocations: instance_uuid 'x'"),
+            ({instance().upper(): PIN}, "instance_uuid"),
+            ({"\0": PIN}, "instance_uuid"),
+            ({"\ud800": PIN}, "instance_uuid"),
+            ({instance(): {}}, f"allocations.{instance()}: nothing is asked"),
+            ({instance(): {"cpu_shares": 0}}, f"allocations.{instance()}: cpu_shares"),
+        ],
+    )
+    def test_what_is_no_map(self, api, allocations, said):
+        answer = api.request("PUT", f"{MAPS}/blue", {"allocations": allocations})
+        assert said in refused(answer, 400, "request_invalid")
+        refused(api.request("GET", f"{MAPS}/blue"), 404, "map_unknown")
+
+    def test_an_instance_that_is_named_twice(self, api):
+        entry = f'"{instance()}": {{"cpu_shares": 3}}'
+        data = f'{{"allocations": {{{entry}, {entry}}}}}'.encode()
+        answer = api.request("PUT", f"{MAPS}/blue", data=data)
+        assert "twice" in refused(answer, 400, "request_invalid")
+
+
+VIEW = {"cells": [], "homeless_cpus": "", "guests": [{}, {}], "rules": {}, "violations": [{}]}
+
+
+class TestHosts:
+    def test_one(self, api):
+        see(api, "compute-1", ago=5, view=VIEW)
+        shown = api.get(f"{HOSTS}/compute-1")
+        assert 5 <= shown["age_s"] < 65
+        assert (shown["state"], shown["version"]) == ("up", "1.2.3")
+        assert (shown["guests"], shown["violations"], shown["view"]) == (2, 1, VIEW)
+        for name in ("seen_at", "started_at", "view_at"):
+            assert MOMENT.fullmatch(shown[name])
+        (listed,) = api.get(HOSTS)["hosts"]
+        assert listed == {
+            name: value for name, value in shown.items() if name not in ("view", "view_at")
+        } | {"age_s": listed["age_s"]}
+
+    def test_one_that_has_not_told_of_itself_and_is_silent(self, api):
+        see(api, "compute-1", ago=3600)
+        shown = api.get(f"{HOSTS}/compute-1")
+        assert (shown["state"], shown["view"], shown["view_at"]) == ("silent", None, None)
+
+    def test_pages(self, api):
+        names = [f"compute-{number}.example" for number in range(5)]
+        for name in names:
+            see(api, name)
+        path, found = f"{HOSTS}?limit=2", []
+        while path:
+            answer = api.get(path)
+            found += [each["name"] for each in answer["hosts"]]
+            path = next((link["href"] for link in answer["links"]), None)
+        assert found == names
+
+    def test_one_that_nobody_heard_of(self, api):
+        answer = api.request("GET", f"{HOSTS}/compute-9")
+        assert "compute-9" in refused(answer, 404, "host_unknown")
+
+    @pytest.mark.parametrize("name", ["a%00b", "%ff", "-", "a" * 256])
+    def test_names_that_are_none(self, api, name):
+        refused(api.request("GET", f"{HOSTS}/{name}"), 400, "request_invalid")
+
+
+class TestNoAuth:
+    @pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
+    def test_this_machine_is_answered(self, api, address):
+        api.address = address
+        api.get(ALLOCATIONS)
+
+    @pytest.mark.parametrize(
+        "address", ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1", "", "unix:", "0.0.0.0", "::"]
+    )
+    def test_others_are_not(self, api, address):
+        api.address = address
+        for method, path in (
+            ("GET", ALLOCATIONS),
+            ("HEAD", ALLOCATIONS),
+            ("GET", HOSTS),
+            ("GET", MAPS),
+            ("PUT", path_of()),
+            ("DELETE", f"{MAPS}/blue"),
+        ):
+            answer = api.request(method, path, {"allocation": PIN})
+            if method == "HEAD":
+                assert answer.status == 403
+            else:
+                assert "auth_strategy" in refused(answer, 403, "not_local")
+        api.address = "127.0.0.1"
+        assert api.get(ALLOCATIONS)["allocations"] == []
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            "X-Forwarded-For",
+            "Forwarded",
+            "X-Forwarded-Host",
+            "X-Forwarded-Proto",
+            "X-Real-IP",
+            "Via",
+        ],
+    )
+    def test_nobody_comes_through_a_proxy(self, api, header):
+        for value in ("127.0.0.1", "for=127.0.0.1", ""):
+            answer = api.request("GET", ALLOCATIONS, headers={header: value})
+            refused(answer, 403, "not_local")
+
+    def test_proxies_are_not_believed_even_if_that_is_configured(self, tmp_path):
+        api = Api(tmp_path, "[oslo_middleware]\nenable_proxy_headers_parsing = true\n")
+        api.address = "192.0.2.1"
+        forwarded = {"X-Forwarded-For": "127.0.0.1", "Forwarded": "for=127.0.0.1"}
+        refused(api.request("GET", ALLOCATIONS, headers=forwarded), 403, "not_local")
+
+    def test_who_says_who_he_is_is_not_believed(self, api):
+        said = {"X-User-Id": "mano", "X-Roles": "admin", "X-Identity-Status": "Confirmed"}
+        api.request("PUT", path_of(), {"allocation": PIN}, headers=said)
+        (entry,) = api.get(f"{path_of()}/history")["history"]
+        assert entry["asked_by"] == "noauth"
+
+
+class TestFaults:
+    def test_health(self, api):
+        answer = api.request("GET", "/healthcheck")
+        assert (answer.status, answer.data) == (200, b"OK")
+        api.address = "192.0.2.1"
+        assert api.request("GET", "/healthcheck").status == 200
+
+    def test_without_tables(self, tmp_path):
+        api = Api(tmp_path, tables=False)
+        answer = api.request("GET", "/healthcheck")
+        assert (answer.status, answer.data) == (503, b"database_unavailable")
+        assert "kongming-manage db sync" in refused(
+            api.request("GET", ALLOCATIONS), 503, "database_unavailable"
+        )
+
+    @pytest.mark.parametrize(
+        ("method", "path", "body"),
+        [
+            ("GET", ALLOCATIONS, None),
+            ("GET", path_of(), None),
+            ("PUT", path_of(), {"allocation": PIN}),
+            ("DELETE", path_of(), None),
+            ("GET", path_of() + "/history", None),
+            ("GET", MAPS, None),
+            ("PUT", f"{MAPS}/blue", {"allocations": {}}),
+            ("DELETE", f"{MAPS}/blue", None),
+            ("GET", HOSTS, None),
+            ("GET", f"{HOSTS}/compute-1", None),
+        ],
+    )
+    def test_a_database_that_is_away(self, away, caplog, method, path, body):
+        detail = refused(away.request(method, path, body), 503, "database_unavailable")
+        assert "s3cret" not in detail + caplog.text
+        assert away.conductor.told == []
+
+    def test_a_database_that_is_away_is_told_to_load_balancers(self, away):
+        answer = away.request("GET", "/healthcheck")
+        assert (answer.status, answer.data) == (503, b"database_unavailable")
+
+    @pytest.fixture
+    def away(self, tmp_path):
+        url = "postgresql+psycopg2://kongming:s3cret@127.0.0.1:1/kongming"
+        more = "[database]\nmax_retries = 0\n"
+        return Api(tmp_path, more, tables=False, connection=url)
+
+    def test_what_should_not_happen(self, api, monkeypatch, caplog):
+        def fail(*_, **__):
+            raise ZeroDivisionError("a secret")
+
+        monkeypatch.setattr(api.conductor, "changed", fail)
+        answer = api.request("PUT", path_of(), {"allocation": PIN})
+        detail = refused(answer, 500, "internal_error")
+        assert answer.error["request_id"] in detail
+        assert "secret" not in detail
+        (record,) = [record for record in caplog.records if record.exc_info]
+        assert record.exc_info[0] is ZeroDivisionError
+        assert answer.error["request_id"] in record.getMessage()
+        assert api.request("GET", path_of()).status == 200
+
+    def test_a_refusal_is_not_logged_as_a_fault(self, api, caplog):
+        refused(api.request("GET", path_of()), 404, "allocation_unknown")
+        assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+STEPS = (1, 10, 100, 1000)
+
+
+class TestStatements:
+    """How much SQL a request needs does not depend on how much there is."""
+
+    @pytest.fixture
+    def count(self, api):
+        def count(method, path, body=None):
+            before = api.database.statements
+            answer = api.request(method, path, body)
+            assert answer.status < 300, answer
+            return api.database.statements - before
+
+        return count
+
+    def test_of_allocations_and_maps(self, api, count):
+        counts = []
+        numbers = itertools.count(1)
+        for step, size in enumerate(STEPS):
+            uuids = [instance(next(numbers)) for _ in range(size)]
+            asked = dict.fromkeys(uuids, PIN)
+            more = {uuid: {"vcpu_pinning": "2"} for uuid in uuids}
+            fewer = {uuid: more[uuid] for uuid in uuids[: size // 2]}
+            path = f"{MAPS}/map{step}"
+            made = count("PUT", path, {"allocations": asked})
+            place_all(api, uuids)
+            alone = f"{ALLOCATIONS}/{uuids[-1]}"
+            counts.append(
+                {
+                    "map made": made,
+                    "map again": count("PUT", path, {"allocations": asked}),
+                    "map changed": count("PUT", path, {"allocations": more}),
+                    "map shown": count("GET", path),
+                    "maps": count("GET", MAPS),
+                    "list": count("GET", f"{ALLOCATIONS}?limit={size}"),
+                    "of the map": count("GET", f"{ALLOCATIONS}?map=map{step}&status=pending"),
+                    "of a host": count("GET", f"{ALLOCATIONS}?host=compute-{size}"),
+                    "get": count("GET", alone),
+                    "put": count("PUT", alone, {"allocation": {"cpu_shares": size + 2}}),
+                    "history": count("GET", f"{alone}/history"),
+                    "delete": count("DELETE", alone),
+                    "map dropped": count("PUT", path, {"allocations": fewer or more}),
+                    "map deleted": count("DELETE", path),
+                }
+            )
+        assert counts[1:] == counts[:1] * (len(STEPS) - 1)
+        assert max(counts[0].values()) <= 20
+
+    def test_of_hosts(self, api, count):
+        counts = []
+        for size in STEPS:
+            see_many(api, [f"compute-{size}-{number}" for number in range(size)])
+            counts.append((count("GET", HOSTS), count("GET", f"{HOSTS}/compute-{size}-0")))
+        assert counts[1:] == counts[:1] * (len(STEPS) - 1)
+
+
+def see_many(api, hosts):
+    """Have many hosts be heard of, in one go."""
+    see(api, "model", view=VIEW)
+    with api.database.writer() as session:
+        row = session.execute(select(HOST).where(HOST.c.name == "model")).one()._asdict()
+        session.execute(insert(HOST), [{**row, "name": host} for host in hosts])
+    api.hosts.forget("model")
+
+
+def place_all(api, uuids):
+    """Place each on a host of its own, which was heard of."""
+    host = f"compute-{len(uuids)}"
+    api.allocations.locate({uuid: Location(PROJECT, f"{host}") for uuid in uuids})
+    see(api, host)
+
+
+def test_asking_is_kept_before_anybody_is_told(api, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        api.conductor, "changed", lambda uuids: seen.append(api.allocations.get(uuids[0]).status)
+    )
+    put(api)
+    assert seen == ["pending"]
