@@ -1,0 +1,259 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Who may do what, with the tokens of a real Keystone; the API under gunicorn."""
+
+from contextlib import closing
+import functools
+
+import pytest
+
+from kongming.allocation import Allocation
+from kongming.db import migration
+from kongming.db.allocations import Allocations
+from kongming.db.database import Database
+from kongming.db.values import Location
+from kongming.tests.api import Api as EmbeddedApi
+from kongming.tests.databases import BY, configuration, instance
+from kongming.tests.testbed.control_plane import Api
+from kongming.tests.testbed.keystone import ADMIN, DOMAIN, PASSWORD, Keystone
+from kongming.tests.testbed.process import free_port
+
+RED, BLUE, UNLOCATED, ABSENT = (instance(number) for number in (1, 2, 3, 4))
+ASKED = {"allocation": {"vcpu_pinning": "1"}}
+
+
+@pytest.fixture(scope="module")
+def keystone(tmp_path_factory):
+    with Keystone(tmp_path_factory.mktemp("keystone")) as keystone:
+        yield keystone
+
+
+@pytest.fixture(scope="module")
+def projects(keystone):
+    """Projects and their users: reader@red, member@red and so on."""
+    made = {name: keystone.project(name) for name in ("red", "blue", "service")}
+    for who in ("reader@red", "reader@blue", "member@red", "admin@blue", "service@service"):
+        role, _, project = who.partition("@")
+        keystone.user(who, made[project], role)
+    return made
+
+
+@pytest.fixture(scope="module")
+def connection(tmp_path_factory, projects):
+    """A database with an allocation of each project, and one that is nobody's yet."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('database')}/kongming.sqlite"
+    with closing(Database(configuration(url))) as database:
+        migration.sync(database)
+        allocations = Allocations(database)
+        asked = Allocation(cpu_shares=5)
+        for uuid in (RED, BLUE, UNLOCATED):
+            allocations.put(uuid, asked, generation=None, **BY)
+        found = {RED: projects["red"], BLUE: projects["blue"]}
+        allocations.locate({uuid: Location(found[uuid], "compute-1") for uuid in found})
+    return url
+
+
+@pytest.fixture(scope="module")
+def options(projects):
+    """Give the part of kongming.conf that names a Keystone."""
+
+    def options(identity_url):
+        return (
+            "[keystone_authtoken]\n"
+            f"www_authenticate_uri = {identity_url}\nauth_type = password\n"
+            f"auth_url = {identity_url}\nusername = service@service\npassword = {PASSWORD}\n"
+            f"user_domain_id = {DOMAIN}\nproject_id = {projects['service']}\n"
+            "http_request_max_retries = 0\n"
+        )
+
+    return options
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory, keystone, connection, options):
+    root = tmp_path_factory.mktemp("api")
+    conf = root / "kongming.conf"
+    conf.write_text(
+        f"[DEFAULT]\nstate_path = {root}\ntransport_url = fake://\n"
+        f"[database]\nconnection = {connection}\n{options(keystone.url)}"
+    )
+    with Api(root, conf) as api:
+        yield api
+
+
+@pytest.fixture(scope="module")
+def token_of(keystone, projects):
+    """Give a token of somebody's, the same one again and again."""
+    return functools.cache(lambda who: keystone.token(who, projects[who.partition("@")[2]]))
+
+
+@pytest.fixture
+def ask(api, token_of):
+    """Send a request as somebody; give its status, and the code of an error."""
+
+    def ask(who, method, path, body=None, *, token="", service_token=""):
+        if who:
+            token = token_of(who)
+        headers = {"X-Auth-Token": token, "X-Service-Token": service_token}
+        answer = api.request(method, path, body, {k: v for k, v in headers.items() if v})
+        code = answer.body["errors"][0]["code"] if answer.status >= 400 else ""
+        return answer.status, code
+
+    return ask
+
+
+def of(uuid):
+    return f"/v1/allocations/{uuid}"
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/openapi.json", "/v1/schemas/allocation"])
+def test_everybody_may_read_what_the_api_is(ask, path):
+    assert ask("", "GET", path) == (200, "")
+    assert ask("", "GET", path, token="garbage") == (200, "")
+
+
+@pytest.mark.parametrize("token", ["", "garbage", "gAAAAA" + 200 * "x", "\xe9"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_without_a_token_nothing_is_told(api, keystone, token, method):
+    headers = {"X-Auth-Token": token} if token else {}
+    answer = api.request(method, of(RED), ASKED, headers)
+    assert answer.status == 401
+    assert answer.headers["WWW-Authenticate"] == f'Keystone uri="{keystone.url}"'
+    (error,) = answer.body["errors"]
+    assert error["code"] == "unauthenticated"
+    assert error["request_id"] == answer.headers["x-openstack-request-id"]
+
+
+def test_a_token_that_has_ended(ask, keystone, token_of, projects):
+    token = keystone.ended_token("member@red", projects["red"])
+    assert ask("", "GET", of(RED), token=token) == (401, "unauthenticated")
+    # A service that works for somebody may still finish what it began.
+    service = token_of("service@service")
+    assert ask("", "GET", of(RED), token=token, service_token=service) == (200, "")
+    # It speaks for somebody, it does not lend its rights.
+    assert ask("", "PUT", of(RED), ASKED, token=token, service_token=service)[0] == 403
+
+
+def test_a_service_token_that_is_none(ask, token_of):
+    for token in ("garbage", token_of("member@red")):
+        assert ask("admin@blue", "GET", of(RED), service_token=token)[0] == 401
+
+
+def test_a_token_that_was_revoked(ask, keystone, projects):
+    token = keystone.token("admin@blue", projects["blue"])
+    keystone.revoke(token)
+    assert ask("", "GET", of(RED), token=token) == (401, "unauthenticated")
+
+
+def test_a_token_for_no_project_may_nothing(ask, keystone):
+    token = keystone.token(ADMIN, None)
+    assert ask("", "GET", of(RED), token=token) == (403, "forbidden")
+    assert ask("", "GET", "/v1/allocations", token=token) == (403, "forbidden")
+
+
+# member implies reader
+@pytest.mark.parametrize("who", ["reader@red", "member@red"])
+def test_who_is_of_a_project_sees_what_is_its_own(api, ask, token_of, projects, who):
+    assert ask(who, "GET", of(RED)) == (200, "")
+    assert ask(who, "GET", f"{of(RED)}/history") == (200, "")
+    for uuid in (BLUE, UNLOCATED, ABSENT):
+        assert ask(who, "GET", of(uuid)) == (404, "allocation_unknown")
+        assert ask(who, "GET", f"{of(uuid)}/history") == (404, "allocation_unknown")
+    token = token_of(who)
+    for query in ("", f"?project_id={projects['red']}", "?limit=1", "?host=compute-1"):
+        listed = api.request("GET", f"/v1/allocations{query}", None, {"X-Auth-Token": token})
+        assert [each["instance_uuid"] for each in listed.body["allocations"]] == [RED]
+        assert listed.body["links"] == []
+    query = f"?project_id={projects['blue']}"
+    listed = api.request("GET", f"/v1/allocations{query}", None, {"X-Auth-Token": token})
+    assert listed.body["allocations"] == []
+
+
+@pytest.mark.parametrize("who", ["reader@red", "reader@blue", "member@red"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("PUT", of(RED)),
+        ("PUT", f"{of(RED)}?dry_run=true"),
+        ("DELETE", of(RED)),
+        ("DELETE", of(ABSENT)),
+        ("GET", "/v1/allocation-maps"),
+        ("GET", "/v1/allocation-maps/blue"),
+        ("PUT", "/v1/allocation-maps/blue"),
+        ("DELETE", "/v1/allocation-maps/blue"),
+        ("GET", "/v1/hosts"),
+        ("GET", "/v1/hosts/compute-1"),
+    ],
+)
+def test_who_only_sees_a_project_may_not_change_it_nor_see_the_cloud(ask, who, method, path):
+    assert ask(who, method, path, ASKED) == (403, "forbidden")
+
+
+# Administrators are so in each project.
+@pytest.mark.parametrize("who", ["admin@blue", "service@service"])
+def test_administrators_and_services_may_all(ask, who):
+    uuid = instance(len(who) * 100)
+    assert ask(who, "PUT", of(uuid), ASKED) == (201, "")
+    assert ask(who, "GET", f"{of(uuid)}/history") == (200, "")
+    assert ask(who, "DELETE", of(uuid)) == (204, "")
+    assert ask(who, "GET", of(uuid)) == (404, "allocation_unknown")
+    for other in (RED, BLUE, UNLOCATED):
+        assert ask(who, "GET", of(other)) == (200, "")
+    body = {"allocations": {uuid: ASKED["allocation"]}}
+    assert ask(who, "PUT", "/v1/allocation-maps/all", body) == (201, "")
+    assert ask(who, "DELETE", "/v1/allocation-maps/all") == (204, "")
+    assert ask(who, "GET", "/v1/hosts") == (200, "")
+    assert ask(who, "GET", "/v1/hosts/compute-1") == (404, "host_unknown")
+
+
+def test_the_history_says_who(api, token_of):
+    token = token_of("admin@blue")
+    path = of(instance(77))
+    put = api.request("PUT", path, ASKED, {"X-Auth-Token": token})
+    told = api.request("GET", f"{path}/history", None, {"X-Auth-Token": token}).body
+    (change,) = told["history"]
+    assert change["request_id"] == put.headers["x-openstack-request-id"]
+    assert change["asked_by"].startswith("user ")
+
+
+def test_who_asks_can_not_be_made_up(api, ask):
+    headers = {
+        "X-Roles": "admin",
+        "X-User-Id": "me",
+        "X-Project-Id": "red",
+        "X-Identity-Status": "Confirmed",
+        "X-Service-Identity-Status": "Confirmed",
+    }
+    assert api.request("GET", of(RED), None, headers).status == 401
+    assert api.request("DELETE", of(RED), None, headers).status == 401
+
+
+@pytest.mark.parametrize("path", ["", "/v3"])
+def test_keystone_is_away(tmp_path, connection, options, token_of, path):
+    nobody = options(f"http://127.0.0.1:{free_port()}{path}")
+    api = EmbeddedApi(tmp_path, nobody, connection=connection, auth_strategy="keystone")
+    token = {"X-Auth-Token": token_of("reader@red")}
+    told = api.request("GET", of(RED), headers=token)
+    # The client is not to blame: another token would be of no help.
+    assert (told.status, told.error["code"]) == (503, "identity_unavailable")
+    told = api.request("GET", of(RED))
+    assert (told.status, told.error["code"]) == (401, "unauthenticated")
+    assert api.request("GET", "/v1", headers=token).status == 200
+
+
+def test_no_token_is_in_the_log(api, token_of, ask):
+    token = token_of("admin@blue")
+    assert ask("", "GET", of(RED), token=token) == (200, "")
+    said = api.process.log.read_text()
+    assert token not in said
+    assert PASSWORD not in said
