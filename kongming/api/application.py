@@ -106,7 +106,6 @@ def _wrapped(app: Any, conf: cfg.ConfigOpts) -> WSGIApplication:
     if conf.api.auth_strategy != NOAUTH:
         # Else who asks from where could be made up.
         wrapped = http_proxy_to_wsgi.HTTPProxyToWSGI(wrapped, conf)
-    wrapped = request_ids.RequestId(wrapped, conf)
     conf.register_opts(opts.HEALTHCHECK_OPTS, group=_HEALTH)
     conf.set_default("backends", ["kongming_database"], group=_HEALTH)
     health = healthcheck.Healthcheck(None, conf)
@@ -116,4 +115,4 @@ def _wrapped(app: Any, conf: cfg.ConfigOpts) -> WSGIApplication:
         answer: Iterable[bytes] = chosen(environ, start_response)
         return answer
 
-    return application
+    return request_ids.RequestId(application, conf)

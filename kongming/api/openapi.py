@@ -208,6 +208,7 @@ def build(resources: Iterable[Described]) -> dict[str, Any]:
         "paths": {resource.path: _path(resource) for resource in resources},
         "components": {
             "schemas": SCHEMAS,
+            "headers": _HEADERS,
             "securitySchemes": {
                 "token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"}
             },
@@ -251,10 +252,13 @@ _VERSION_HEADER = {
     "name": microversion.HEADER,
     "in": "header",
     "required": False,
-    "description": "The microversion: 'kongming 1.0', or 'kongming latest'.",
+    "description": "The microversion. Other services' may stand beside it, after a comma.",
     "schema": {
         "type": "string",
-        "enum": [f"kongming {version}" for version in (*microversion.VERSIONS, "latest")],
+        "examples": [
+            f"{microversion.SERVICE_TYPE} {version}"
+            for version in (*microversion.VERSIONS, "latest")
+        ],
     },
 }
 
@@ -269,14 +273,32 @@ def _parameter(each: Parameter, where: str) -> dict[str, Any]:
     }
 
 
+_HEADERS = {
+    "RequestId": {
+        "required": True,
+        "description": "The id of the request; the history and the API's log have it, too.",
+        "schema": {"type": "string", "pattern": "^req-[0-9a-f-]{36}$"},
+    },
+    "Version": {
+        "required": True,
+        "description": "The microversion of the answer.",
+        "schema": {"enum": [f"kongming {version}" for version in microversion.VERSIONS]},
+    },
+}
+_OF_ALL = {
+    "x-openstack-request-id": {"$ref": "#/components/headers/RequestId"},
+    microversion.HEADER: {"$ref": "#/components/headers/Version"},
+}
+
+
 def _answer(name: str | None) -> dict[str, Any]:
     if name is None:
-        return {"description": "Done; there is nothing to tell."}
-    return {"description": name, "content": _json(name)}
+        return {"description": "Done; there is nothing to tell.", "headers": _OF_ALL}
+    return {"description": name, "headers": _OF_ALL, "content": _json(name)}
 
 
 def _error(status: int) -> dict[str, Any]:
-    return {"description": _REASON[status], "content": _json("Errors")}
+    return {"description": _REASON[status], "headers": _OF_ALL, "content": _json("Errors")}
 
 
 def _json(name: str) -> dict[str, Any]:

@@ -898,6 +898,7 @@ class TestFaults:
     def test_health(self, api):
         answer = api.request("GET", "/healthcheck")
         assert (answer.status, answer.data) == (200, b"OK")
+        assert REQUEST_ID.fullmatch(answer.headers["x-openstack-request-id"])
         api.address = "192.0.2.1"
         assert api.request("GET", "/healthcheck").status == 200
 
