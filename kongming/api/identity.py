@@ -37,8 +37,8 @@ _CONFIRMED = "Confirmed"
 _SERVICE_STATUS = "HTTP_X_SERVICE_IDENTITY_STATUS"
 _AWAY = "kongming.keystone_away"
 _FORWARDED = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_", "HTTP_X_REAL_IP", "HTTP_VIA")
-# What a project is called that is not known: no token's project is.
-_NOBODYS = ""
+# What a project is called that is not known: no token's project is, not even an empty one.
+NOBODYS = "(unknown)"
 
 
 class Identity:
@@ -83,7 +83,7 @@ class Rights:
 
         :raises Forbidden: else.
         """
-        if not self._may(req, rule, _NOBODYS):
+        if not self._may(req, rule, NOBODYS):
             raise _forbidden(rule)
 
     def may_see(self, req: falcon.Request, rule: str, project_id: str | None) -> bool:
@@ -91,7 +91,7 @@ class Rights:
 
         :raises Forbidden: if they may do it with nothing at all.
         """
-        if self._may(req, rule, project_id or _NOBODYS):
+        if self._may(req, rule, project_id or NOBODYS):
             return True
         self.own_project(req, rule)
         return False
@@ -101,7 +101,7 @@ class Rights:
 
         :raises Forbidden: if they may do this with nothing at all.
         """
-        if self._may(req, rule, _NOBODYS):
+        if self._may(req, rule, NOBODYS):
             return None
         own: str | None = req.context.user.project_id
         if own and self._may(req, rule, own):

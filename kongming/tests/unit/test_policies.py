@@ -1,0 +1,177 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Who may do what: three roles, and nobody else."""
+
+from pathlib import Path
+import subprocess
+import sys
+
+from oslo_config import cfg
+from oslo_context.context import RequestContext
+from oslo_policy import policy
+import pytest
+
+import kongming
+from kongming import exception, policies
+from kongming.api.application import RESOURCES
+from kongming.api.identity import NOBODYS
+
+ROOT = Path(kongming.__file__).parents[1]
+BIN = Path(sys.executable).parent
+MINE, OTHERS = "mine", "others"
+RULES = {rule.name: rule for rule in policies.list_rules()}
+OPERATIONS = [name for name, rule in RULES.items() if hasattr(rule, "operations")]
+FOR_READERS = [
+    "kongming:allocation:list",
+    "kongming:allocation:get",
+    "kongming:allocation:history",
+]
+ROLES = ("reader", "member", "manager", "Admins", "administrator", "services", "operator", "")
+
+
+@pytest.fixture
+def conf(tmp_path):
+    conf = cfg.ConfigOpts()
+    conf([], default_config_files=[], default_config_dirs=[str(tmp_path)], project="kongming")
+    return conf
+
+
+@pytest.fixture
+def may(conf):
+    enforcer = policies.make_enforcer(conf)
+
+    def may(rule, project_id, *roles, of=MINE, **who):
+        user = RequestContext(user_id="somebody", roles=list(roles), project_id=of, **who)
+        return enforcer.authorize(rule, {"project_id": project_id}, user, do_raise=False)
+
+    return may
+
+
+@pytest.mark.parametrize("rule", OPERATIONS)
+@pytest.mark.parametrize("role", ["admin", "service"])
+@pytest.mark.parametrize("project_id", [MINE, OTHERS, NOBODYS])
+def test_administrators_and_services_may_all(may, rule, role, project_id):
+    assert may(rule, project_id, role)
+    assert may(rule, project_id, role.upper(), "reader")
+
+
+@pytest.mark.parametrize("rule", OPERATIONS)
+def test_readers_see_what_is_their_projects(may, rule):
+    assert may(rule, MINE, "reader") == (rule in FOR_READERS)
+    assert not may(rule, OTHERS, "reader")
+
+
+@pytest.mark.parametrize("rule", OPERATIONS)
+@pytest.mark.parametrize("project_id", [MINE, OTHERS, NOBODYS])
+def test_nobody_else_may_anything(may, rule, project_id):
+    for role in ROLES[1:]:
+        assert not may(rule, project_id, role)
+    assert not may(rule, project_id, *ROLES[1:])
+    assert not may(rule, project_id)
+
+
+@pytest.mark.parametrize("rule", OPERATIONS)
+@pytest.mark.parametrize("of", [None, "", MINE, OTHERS])
+def test_what_is_of_no_known_project_is_no_readers(may, rule, of):
+    assert not may(rule, NOBODYS, "reader", of=of)
+
+
+@pytest.mark.parametrize("rule", OPERATIONS)
+@pytest.mark.parametrize("project_id", [MINE, OTHERS, NOBODYS, "*", "%(project_id)s"])
+@pytest.mark.parametrize("of", [None, ""])
+def test_a_token_without_a_project_sees_nothing(may, rule, project_id, of):
+    assert not may(rule, project_id, "reader", "member", of=of)
+
+
+@pytest.mark.parametrize("rule", OPERATIONS)
+@pytest.mark.parametrize("scope", [{"system_scope": "all"}, {"domain_id": "default"}])
+def test_tokens_of_the_system_and_of_domains_are_not_for_this(may, rule, scope):
+    assert not may(rule, NOBODYS, "admin", "reader", of=None, **scope)
+
+
+def test_a_rule_that_there_is_not(may):
+    with pytest.raises(policy.PolicyNotRegistered):
+        may("kongming:host:set", MINE, "admin")
+
+
+def test_each_rule_is_documented():
+    for name, rule in RULES.items():
+        assert rule.description.endswith("."), name
+        assert rule.description[0].isupper(), name
+    for name in OPERATIONS:
+        assert RULES[name].scope_types == ["project"]
+        assert RULES[name].operations
+
+
+def test_each_operation_has_its_rule():
+    there = {
+        (method, kind.path)
+        for kind in RESOURCES
+        for method, each in kind.operations.items()
+        if not each.public
+    }
+    ruled = {
+        (operation["method"], operation["path"].partition("?")[0])
+        for name in OPERATIONS
+        for operation in RULES[name].operations
+    }
+    assert ruled == there
+
+
+def test_an_operator_changes_a_rule(conf, may, tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text('"kongming:admin_or_service": "role:mano"\n')
+    policies.make_enforcer(conf)
+    conf.set_override("policy_file", str(path), group="oslo_policy")
+    enforcer = policies.make_enforcer(conf)
+    target = {"project_id": NOBODYS}
+    for role, allowed in (("mano", True), ("admin", False), ("reader", False)):
+        user = RequestContext(user_id="x", roles=[role], project_id=MINE)
+        for rule in OPERATIONS:
+            assert enforcer.authorize(rule, target, user, do_raise=False) is allowed
+
+
+@pytest.mark.parametrize("text", ["- a\n", '"a: b\n', "\t", '"kongming:host:get": "role:"\n: :'])
+def test_a_file_that_is_no_policy_ends_the_start(conf, tmp_path, text):
+    path = tmp_path / "policy.yaml"
+    path.write_text(text)
+    policies.make_enforcer(conf)
+    conf.set_override("policy_file", str(path), group="oslo_policy")
+    with pytest.raises(exception.ConfigInvalid, match="policy_file"):
+        policies.make_enforcer(conf)
+
+
+def tool(name, *arguments, cwd=ROOT):
+    """Run one of oslo.policy's own tools; give what it says."""
+    done = subprocess.run(
+        [str(BIN / name), *arguments], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_sample_is_current(tmp_path):
+    made = tmp_path / "policy.yaml"
+    generator = "etc/oslo-policy-generator/kongming.conf"
+    tool("oslopolicy-sample-generator", "--config-file", generator, "--output-file", str(made))
+    assert made.read_text() == (ROOT / "etc/kongming/policy.yaml.sample").read_text()
+
+
+def test_the_librarys_tools_know_the_rules(tmp_path):
+    rule = "kongming:host:list"
+    (tmp_path / "policy.yaml").write_text(f'"{rule}": "{RULES[rule].check_str}"\n')
+    config = tmp_path / "kongming.conf"
+    config.write_text(f"[oslo_policy]\npolicy_file = {tmp_path}/policy.yaml\n")
+    named = ("--namespace", "kongming", "--config-file", str(config))
+    assert rule in tool("oslopolicy-list-redundant", *named)
+    assert rule in tool("oslopolicy-policy-generator", *named)
