@@ -27,6 +27,7 @@ from kongming import exception
 from kongming.backoff import Backoff
 from kongming.conductor.pusher import Pusher
 from kongming.conductor.whereabouts import Whereabouts
+from kongming.contact import Contact
 from kongming.db.allocations import Allocations
 from kongming.db.leases import Leases
 from kongming.db.values import Entry, Location, Report, Status
@@ -49,7 +50,6 @@ class Care:
 
     :param holder: the name of this conductor, among the others.
     :param whereabouts: asks Nova; None if the executors say what runs where.
-    :ivar since: since when Nova does not answer, by the wall clock; None if it does.
     """
 
     def __init__(
@@ -77,8 +77,13 @@ class Care:
         self._unsure: set[str] = set()
         self._backoff = Backoff(_RETRY_MAX_S)
         self._stopping = threading.Event()
-        self.since: float | None = None
+        self._contact = Contact("Nova", LOG)
         self._thread = threading.Thread(target=self._run, name="care", daemon=True)
+
+    @property
+    def since(self) -> float | None:
+        """Since when Nova does not answer, by the wall clock; None if it does."""
+        return self._contact.since
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -173,13 +178,9 @@ class Care:
             return 0.0
         else:
             return None
-        if self.since is None:
-            self.since = time.time()
-            LOG.warning(
-                "Nova can't be asked (%s): %s; all stays as it is until it answers",
-                outage.reason,
-                outage,
-            )
+        self._contact.lost(
+            f"Nova can't be asked ({outage.reason}): {outage}; all stays as it is until it answers"
+        )
         return outage.retry_after
 
     def _look(self) -> None:
@@ -215,7 +216,7 @@ class Care:
     def _deliver_anew(self, instance_uuids: set[str]) -> None:
         if self._whereabouts is not None:
             self._whereabouts.locate(instance_uuids)
-            self._nova_answered()
+            self._contact.answered()
         self._deliver(sorted(instance_uuids))
 
     def _look_into_nova(self, whereabouts: Whereabouts) -> None:
@@ -227,14 +228,9 @@ class Care:
         else:
             return
         self._changes.begin_anew()
-        self._nova_answered()
+        self._contact.answered()
         if moved:
             self._pusher.push(moved)
-
-    def _nova_answered(self) -> None:
-        if self.since is not None:
-            LOG.info("Nova answers again, after %d s", time.time() - self.since)
-            self.since = None
 
 
 def _absent(entry: Entry, now: float) -> Report:

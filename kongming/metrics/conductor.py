@@ -26,6 +26,7 @@ from kongming.conductor.care import Care
 from kongming.db.allocations import Allocations
 from kongming.db.hosts import Hosts
 from kongming.db.values import Status
+from kongming.metrics.gauges import broker_connected, nova_answers
 
 # Those that an allocation can have.
 _STATUSES = [status for status in Status if status not in (Status.RELEASED, Status.GONE)]
@@ -44,16 +45,8 @@ class ConductorCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Give all families; what the database tells only if it can be read."""
-        yield GaugeMetricFamily(
-            "kongming_broker_connected",
-            "Whether the broker lets us listen (1) or not (0).",
-            value=self._calls.connected,
-        )
-        yield GaugeMetricFamily(
-            "kongming_nova_answers",
-            "Whether Nova's API answers (1) or not (0), as far as is known.",
-            value=self._care.since is None,
-        )
+        yield broker_connected(self._calls.connected)
+        yield nova_answers(self._care.since)
         told = self._of_database()
         yield GaugeMetricFamily(
             "kongming_database_available",

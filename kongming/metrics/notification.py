@@ -20,6 +20,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from kongming.metrics.gauges import broker_connected
 from kongming.notification.handler import Handler
 from kongming.notification.listener import Listener
 
@@ -46,11 +47,7 @@ class NotificationCollector(Collector):
         for (kind, outcome), count in sorted(dict(self._handler.kinds).items()):
             events.add_metric([kind, outcome], count)
         yield events
-        yield GaugeMetricFamily(
-            "kongming_broker_connected",
-            "Whether the broker lets us listen (1) or not (0).",
-            value=self._listener.connected,
-        )
+        yield broker_connected(self._listener.connected)
         yield GaugeMetricFamily(
             "kongming_events_held_up",
             "Whether events wait in their queue, as one can't be kept (1), or not (0).",

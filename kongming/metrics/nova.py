@@ -20,6 +20,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from kongming.metrics.gauges import nova_answers
 from kongming.notification.inquirer import Inquirer
 
 _OUTCOMES = ("answered", "denied", "rate_limited", "failed", "unreachable", "garbage")
@@ -39,11 +40,7 @@ class NovaCollector(Collector):
         for outcome in _OUTCOMES:
             requests.add_metric([outcome], self._inquirer.requests[outcome])
         yield requests
-        yield GaugeMetricFamily(
-            "kongming_nova_answers",
-            "Whether Nova's API answers (1) or not (0), as far as is known.",
-            value=self._inquirer.since is None,
-        )
+        yield nova_answers(self._inquirer.since)
         yield GaugeMetricFamily(
             "kongming_nova_inquiries",
             "Instances that Nova is still to be asked about.",

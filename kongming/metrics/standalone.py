@@ -21,6 +21,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from kongming.bus.subscription import Subscription
+from kongming.metrics.gauges import broker_connected
 from kongming.standalone.link import Link
 
 
@@ -33,11 +34,7 @@ class LinkCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Give all families."""
-        yield GaugeMetricFamily(
-            "kongming_broker_connected",
-            "Whether the broker lets us listen (1) or not (0).",
-            value=self._calls.connected,
-        )
+        yield broker_connected(self._calls.connected)
         yield GaugeMetricFamily(
             "kongming_conductor_available",
             "Whether a conductor answered when one was last asked (1) or not (0).",

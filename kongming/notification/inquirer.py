@@ -27,6 +27,7 @@ import time
 
 from kongming import exception
 from kongming.backoff import Backoff
+from kongming.contact import Contact
 from kongming.due import Due, anywhere
 from kongming.notification.inquiries import ALL, Inquiries, Inquiry
 from kongming.notification.wanted import Wanted
@@ -53,7 +54,6 @@ class Inquirer:
     :param held: gives the instances that anything is known of.
     :param interval: gives the seconds between two looks at what has changed.
     :param full_interval: gives the seconds between two looks at all servers.
-    :ivar since: since when Nova does not answer, by the wall clock; None if it does.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Inquirer:
         self._changed = threading.Event()
         self._stopping = threading.Event()
         self._asked_at = 0.0
-        self.since: float | None = None
+        self._contact = Contact("Nova", LOG)
         self._thread = threading.Thread(target=self._run, name="inquirer", daemon=True)
 
     def start(self) -> None:
@@ -108,6 +108,11 @@ class Inquirer:
     def asks(self, instance_uuid: str) -> bool:
         """Tell whether an instance is to be asked about."""
         return instance_uuid in self._inquiries
+
+    @property
+    def since(self) -> float | None:
+        """Since when Nova does not answer, by the wall clock; None if it does."""
+        return self._contact.since
 
     @property
     def requests(self) -> Counter[str]:
@@ -142,22 +147,13 @@ class Inquirer:
             return self._backoff.next()
         else:
             if asked:
-                self._answered()
+                self._backoff.reset()
+                self._contact.answered()
             return _ROUND_S if asked else None
-        if self.since is None:
-            self.since = time.time()
-            LOG.warning(
-                "Nova can't be asked (%s): %s; all stays as it is until it answers",
-                outage.reason,
-                outage,
-            )
+        self._contact.lost(
+            f"Nova can't be asked ({outage.reason}): {outage}; all stays as it is until it answers"
+        )
         return max(self._backoff.next() * anywhere(0.5, 1.0), outage.retry_after)
-
-    def _answered(self) -> None:
-        self._backoff.reset()
-        if self.since is not None:
-            LOG.info("Nova answers again, after %d s", time.time() - self.since)
-            self.since = None
 
     def _round(self) -> bool:
         """Make one round; tell whether anything was asked."""

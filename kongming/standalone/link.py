@@ -28,6 +28,7 @@ from typing import Any
 
 from kongming import exception
 from kongming.backoff import Backoff
+from kongming.contact import Contact
 from kongming.due import Due, anywhere
 from kongming.rpc.client import ConductorClient
 from kongming.standalone.wanted import Wanted
@@ -51,7 +52,6 @@ class Link:
     :param guests: gives the instances that run on this host.
     :param view: gives what the host looks like, and the digest of that; None
         if it can't be seen now.
-    :ivar since: since when no conductor answers, by the wall clock; None if one does.
     """
 
     def __init__(
@@ -82,8 +82,13 @@ class Link:
         self._dirty = False
         self._changed = threading.Event()
         self._stopping = threading.Event()
-        self.since: float | None = None
+        self._contact = Contact("A conductor", LOG)
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
+
+    @property
+    def since(self) -> float | None:
+        """Since when no conductor answers, by the wall clock; None if one does."""
+        return self._contact.since
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -140,18 +145,11 @@ class Link:
             return self._backoff.next()
         else:
             if spoke:
-                self._answered()
+                self._backoff.reset()
+                self._contact.answered()
             return None
-        if self.since is None:
-            self.since = time.time()
-            LOG.warning("No conductor answers: %s; all stays as it is until one does", silent)
+        self._contact.lost(f"No conductor answers: {silent}; all stays as it is until one does")
         return self._backoff.next() * anywhere(0.5, 1.0)
-
-    def _answered(self) -> None:
-        self._backoff.reset()
-        if self.since is not None:
-            LOG.info("A conductor answers again, after %d s", time.time() - self.since)
-            self.since = None
 
     def _talk(self) -> bool:
         if self._all.has_come():

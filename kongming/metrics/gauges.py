@@ -1,0 +1,37 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Gauges that more than one service has."""
+
+from __future__ import annotations
+
+from prometheus_client.core import GaugeMetricFamily
+
+
+def broker_connected(connected: bool) -> GaugeMetricFamily:
+    """Whether the broker is there."""
+    return GaugeMetricFamily(
+        "kongming_broker_connected",
+        "Whether the broker lets us listen (1) or not (0).",
+        value=connected,
+    )
+
+
+def nova_answers(since: float | None) -> GaugeMetricFamily:
+    """Whether Nova answers.
+
+    :param since: since when it does not; None if it does.
+    """
+    return GaugeMetricFamily(
+        "kongming_nova_answers",
+        "Whether Nova's API answers (1) or not (0), as far as is known.",
+        value=since is None,
+    )
