@@ -1,0 +1,243 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the API shows of what the database holds."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from kongming import schema
+from kongming.api import representation
+from kongming.db.values import Change, Entry, Host, Map, Outcome
+
+NOW = datetime(2026, 11, 24, 14, 0, tzinfo=UTC).timestamp()
+OUTCOME = Outcome(
+    host="compute-1",
+    generation=2,
+    status="drifted",
+    reason="repinned",
+    message="vCPU 0 was on 7",
+    source="api",
+    drift="vCPU 0 was on 7",
+    drift_at=NOW - 10,
+    changed_at=NOW - 10,
+    reported_at=NOW - 9,
+)
+ENTRY = Entry(
+    instance_uuid="5a6e9b1e-0000-4000-8000-000000000001",
+    allocation=schema.read({"vcpu_pinning": "5-6"}),
+    generation=2,
+    project_id="project",
+    host="compute-1",
+    map_name="blue",
+    asked_by="user mano",
+    created_at=NOW - 100.4,
+    updated_at=NOW - 50,
+    outcome=OUTCOME,
+)
+HOST = Host(
+    name="compute-1",
+    seen_at=NOW - 4,
+    started_at=NOW - 1000,
+    version="1.0.0",
+    interval_s=10.0,
+    view={"guests": []},
+    view_digest="digest",
+    view_at=NOW - 4,
+    guests=3,
+    violations=1,
+)
+
+
+def show(entry=ENTRY, *hosts, now=NOW, **changes):
+    return representation.allocation(
+        replace(entry, **changes), {host.name: host for host in hosts or [HOST]}, now
+    )
+
+
+@pytest.mark.parametrize(
+    ("moment", "text"),
+    [
+        (None, None),
+        (0, "1970-01-01T00:00:00.000Z"),
+        (NOW, "2026-11-24T14:00:00.000Z"),
+        (NOW + 0.9999, "2026-11-24T14:00:00.999Z"),
+        (-1.5, "1969-12-31T23:59:58.500Z"),
+    ],
+)
+def test_moments(moment, text):
+    assert representation.written(moment) == text
+
+
+def test_an_allocation():
+    assert show() == {
+        "instance_uuid": "5a6e9b1e-0000-4000-8000-000000000001",
+        "generation": 2,
+        "project_id": "project",
+        "host": "compute-1",
+        "map": "blue",
+        "allocation": {"vcpu_pinning": "5-6"},
+        "status": "drifted",
+        "reason": "repinned",
+        "message": "vCPU 0 was on 7",
+        "source": "api",
+        "window": None,
+        "next_change": None,
+        "last_drift": "vCPU 0 was on 7",
+        "last_drift_at": "2026-11-24T13:59:50.000Z",
+        "reported_by": "compute-1",
+        "reported_at": "2026-11-24T13:59:56.000Z",
+        "report_age_s": 4.0,
+        "host_state": "up",
+        "created_at": "2026-11-24T13:58:19.600Z",
+        "updated_at": "2026-11-24T13:59:10.000Z",
+    }
+
+
+def test_what_was_said_of_another_generation_is_not_shown_but_the_drift_is():
+    for generation in (1, 3):
+        shown = show(generation=generation)
+        assert (shown["status"], shown["reason"], shown["message"]) == ("pending", "", "")
+        assert shown["source"] is None
+        assert shown["last_drift"] == OUTCOME.drift
+        assert shown["reported_by"] == "compute-1"
+
+
+def test_of_one_that_nobody_has_spoken_of():
+    shown = show(outcome=None)
+    assert (shown["status"], shown["last_drift"]) == ("pending", "")
+    for name in ("source", "last_drift_at", "reported_by", "reported_at", "report_age_s"):
+        assert shown[name] is None
+    assert shown["host_state"] == "up"
+
+
+def test_one_that_is_released():
+    shown = show(allocation=None)
+    assert (shown["status"], shown["allocation"]) == ("releasing", None)
+    assert (shown["window"], shown["next_change"]) == (None, None)
+
+
+def test_one_that_is_nowhere_by_a_conductors_word():
+    outcome = replace(OUTCOME, host="", status="absent", source="")
+    shown = show(host=None, outcome=outcome)
+    assert (shown["status"], shown["host"], shown["host_state"]) == ("absent", None, "unknown")
+    assert (shown["reported_by"], shown["source"]) == (None, None)
+    assert shown["reported_at"] == "2026-11-24T13:59:51.000Z"
+
+
+def test_who_is_heard_of_confirms_what_it_said():
+    assert show(ENTRY, replace(HOST, seen_at=NOW - 1))["report_age_s"] == 1.0
+    # Not one that has been silent since.
+    assert show(ENTRY, replace(HOST, seen_at=NOW - 60))["report_age_s"] == 9.0
+
+
+def test_who_said_it_answers_for_it_wherever_it_is():
+    there = replace(HOST, name="compute-2", seen_at=NOW - 600)
+    shown = show(ENTRY, HOST, there, host="compute-2")
+    assert (shown["reported_by"], shown["host"]) == ("compute-1", "compute-2")
+    assert shown["host_state"] == "up"
+    assert show(ENTRY, there)["host_state"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("ago", "state"), [(0, "up"), (30, "up"), (30.1, "silent"), (9e6, "silent"), (-5, "up")]
+)
+def test_a_host_is_silent_after_three_times_its_interval(ago, state):
+    host = replace(HOST, seen_at=NOW - ago)
+    assert representation.host(host, NOW)["state"] == state
+    assert show(ENTRY, host)["host_state"] == state
+    # Another machine's clock may be ahead.
+    assert representation.host(host, NOW)["age_s"] == max(0.0, ago)
+
+
+@pytest.mark.parametrize(
+    ("hour", "window", "following"),
+    [
+        (14, None, "2026-11-24T22:00:00.000Z"),
+        (22, "night", "2026-11-25T06:00:00.000Z"),
+        (29, "night", "2026-11-25T06:00:00.000Z"),
+        (30, None, "2026-11-25T22:00:00.000Z"),
+    ],
+)
+def test_windows(hour, window, following):
+    night = {"name": "night", "start": "0 22 * * *", "duration_s": 28800, "vcpu_pinning": "0"}
+    asked = schema.read({"vcpu_pinning": "5", "windows": [night]})
+    shown = show(allocation=asked, now=NOW + (hour - 14) * 3600)
+    assert (shown["window"], shown["next_change"]) == (window, following)
+    assert shown["allocation"]["windows"] == [{**night, "timezone": "UTC"}]
+
+
+def test_a_change():
+    change = Change(
+        id=7,
+        instance_uuid=ENTRY.instance_uuid,
+        generation=2,
+        allocation=ENTRY.allocation,
+        map_name="blue",
+        asked_by="user mano",
+        request_id="req-1",
+        asked_at=NOW,
+        status="applied",
+        reason="",
+        message="",
+        host="compute-1",
+        changed_at=NOW + 1,
+    )
+    assert representation.change(change) == {
+        "id": 7,
+        "generation": 2,
+        "allocation": {"vcpu_pinning": "5-6"},
+        "map": "blue",
+        "asked_by": "user mano",
+        "request_id": "req-1",
+        "asked_at": "2026-11-24T14:00:00.000Z",
+        "status": "applied",
+        "reason": "",
+        "message": "",
+        "host": "compute-1",
+        "changed_at": "2026-11-24T14:00:01.000Z",
+    }
+    shown = representation.change(replace(change, allocation=None, host=""))
+    assert (shown["allocation"], shown["host"]) == (None, None)
+
+
+def test_a_map():
+    found = Map("blue", 3, True, NOW, NOW + 1, 4)
+    assert representation.allocation_map(found) == {
+        "name": "blue",
+        "generation": 3,
+        "deleting": True,
+        "instances": 4,
+        "created_at": "2026-11-24T14:00:00.000Z",
+        "updated_at": "2026-11-24T14:00:01.000Z",
+    }
+
+
+def test_a_host():
+    assert representation.host(HOST, NOW) == {
+        "name": "compute-1",
+        "state": "up",
+        "seen_at": "2026-11-24T13:59:56.000Z",
+        "age_s": 4.0,
+        "started_at": "2026-11-24T13:43:20.000Z",
+        "version": "1.0.0",
+        "guests": 3,
+        "violations": 1,
+    }
+
+
+def test_counts():
+    entries = [ENTRY, ENTRY, replace(ENTRY, outcome=None), replace(ENTRY, allocation=None)]
+    assert representation.counts(entries) == {"drifted": 2, "pending": 1, "releasing": 1}
+    assert representation.counts([]) == {}
