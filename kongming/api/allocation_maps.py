@@ -69,7 +69,7 @@ class MapItem(Resource):
             "Hand over a whole map: what is not in it any more goes back to its baseline.",
             {200: "Map", 201: "Map"},
             body="MapBody",
-            errors=(409, 413, 415),
+            errors=(409, 411, 413, 415),
         ),
         "DELETE": Operation(
             "Return all instances of a map to their baseline.",

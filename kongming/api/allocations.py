@@ -137,7 +137,7 @@ class AllocationItem(Resource):
             {200: "AllocationOrPlan", 201: "Allocation"},
             query=(operation.DRY_RUN,),
             body="AllocationBody",
-            errors=(409, 413, 415),
+            errors=(409, 411, 413, 415),
         ),
         "DELETE": Operation(
             "Return an instance to its baseline.",

@@ -43,6 +43,7 @@ class BodyReader:
 
         :returns: the value of the field, and the generation, None if it is not given.
         :raises RequestInvalid: if it is anything else.
+        :raises LengthRequired: if it comes in chunks that the server does not read.
         :raises BodyTooLarge: if it is longer than is read.
         :raises ContentTypeUnsupported: if it does not say that it is JSON.
         """
@@ -83,8 +84,12 @@ class BodyReader:
     def _bytes(self, req: falcon.Request) -> bytes:
         if (req.content_length or 0) > self.max_size:
             raise self._too_large()
+        chunked = req.content_length is None and "HTTP_TRANSFER_ENCODING" in req.env
         # Only a server that ends the stream itself can be read from without a length.
-        chunked = req.content_length is None and req.env.get("wsgi.input_terminated")
+        if chunked and not req.env.get("wsgi.input_terminated"):
+            raise errors.LengthRequired(
+                "this WSGI server takes no body in chunks: send the header Content-Length"
+            )
         stream = req.stream if chunked else req.bounded_stream
         body: bytes = stream.read(self.max_size + 1)
         if len(body) > self.max_size:

@@ -73,6 +73,13 @@ class VersionUnsupported(ApiError):
     status = 406
 
 
+class LengthRequired(ApiError):
+    """The WSGI server reads no bodies that come in chunks."""
+
+    reason = "length_required"
+    status = 411
+
+
 class BodyTooLarge(ApiError):
     """The body is longer than this API reads."""
 

@@ -44,6 +44,7 @@ _REASON = {
     404: "There is nothing of that name, or it is another project's.",
     406: "There is no such microversion.",
     409: "Somebody else has changed it meanwhile, or another map has the instance.",
+    411: "The WSGI server takes no body in chunks.",
     413: "The body is too long.",
     415: "The body is not JSON.",
     500: "A fault of Kongming's; its log says more.",
