@@ -12,6 +12,7 @@
 
 """The REST API as one WSGI application, with SQLite; conductors are stood in for."""
 
+import io
 import itertools
 import json
 import logging
@@ -502,6 +503,15 @@ class TestBody:
         assert api.request("PUT", path_of(), data=fitting, environ=chunked).status == 200
         answer = api.request("PUT", path_of(), data=longer, environ=chunked)
         refused(answer, 413, "body_too_large")
+
+    def test_who_still_sends_hears_that_it_is_too_long(self, tmp_path):
+        api = Api(tmp_path, "max_body_size = 1024\n")
+        for length, read in ((3000, 3000), (10**9, 4096)):
+            stream = io.BytesIO(bytes(5000))
+            environ = {"wsgi.input": stream, "CONTENT_LENGTH": str(length)}
+            answer = api.request("PUT", path_of(), data=b"x", environ=environ)
+            refused(answer, 413, "body_too_large")
+            assert stream.tell() == read
 
     def test_chunks_that_the_server_does_not_read(self, api):
         # uWSGI hands such a body over as an empty one.
