@@ -182,7 +182,10 @@ class Link:
     def _ask_for_strangers(self) -> None:
         with self._lock:
             strangers = set(self._strangers)
-        self._exchange(complete=False, guests=sorted(strangers), reports={}, digest="")
+        # One may have stopped, or stopped meanwhile.
+        running = strangers.intersection(self._guests())
+        if running:
+            self._exchange(complete=False, guests=sorted(running), reports={}, digest="")
         with self._lock:
             self._strangers -= strangers
         self._show_at = time.monotonic() + _VIEW_S

@@ -26,7 +26,6 @@ from kongming.tests.testbed.daemon import Daemon
 from kongming.tests.testbed.guest import destroy, start_guest
 from kongming.tests.testbed.libvirtd import Libvirtd
 from kongming.tests.testbed.nova import Nova
-from kongming.tests.testbed.nova_api import NovaApi
 from kongming.tests.testbed.process import wait_until
 
 KEY = "kongming-vcpu-pinning"
@@ -167,27 +166,24 @@ def cloud(broker, libvirtd, tmp_path):
     cloud.close()
 
 
-@pytest.fixture
-def make_site(broker, libvirtd, tmp_path):
+@pytest.fixture(scope="module")
+def installation(broker, tmp_path_factory):
+    """A control plane that all tests of a module share."""
     # It imports this module.
+    from kongming.tests.integration.site import Installation
+
+    with Installation(broker, tmp_path_factory.mktemp("control")) as installation:
+        yield installation
+
+
+@pytest.fixture
+def site(installation, broker, libvirtd, tmp_path):
+    """Hosts of a test's own at the shared control plane."""
     from kongming.tests.integration.site import Site
 
-    sites = []
-
-    def make(**options):
-        sites.append(Site(broker, libvirtd, tmp_path, nova, **options))
-        sites[-1].plane.start()
-        return sites[-1]
-
-    with NovaApi() as nova:
-        yield make
-        for site in sites:
-            site.close()
-
-
-@pytest.fixture
-def site(make_site):
-    return make_site()
+    site = Site(installation, broker, libvirtd, tmp_path)
+    yield site
+    site.close()
 
 
 def applied(daemon, guest):

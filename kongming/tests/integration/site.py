@@ -19,32 +19,51 @@ from kongming.tests.integration.conftest import Guest
 from kongming.tests.testbed.control_plane import ControlPlane
 from kongming.tests.testbed.daemon import ExecutorDaemon
 from kongming.tests.testbed.guest import destroy
+from kongming.tests.testbed.nova_api import NovaApi
 
 HOST = "compute-1"
 
 
-class Site:
-    """A control plane, and hosts that share one libvirtd."""
+class Installation:
+    """A control plane and its Nova, at a virtual host of a broker."""
 
-    def __init__(self, broker, libvirtd, root, nova, options="", **more):
-        self.broker = broker
-        self.nova = nova
-        self.vhost = f"site-{uuid.uuid4().hex[:8]}"
-        broker.add_vhost(self.vhost)
-        self.url = broker.transport_url(self.vhost)
-        self.libvirtd = libvirtd
-        self._root = root
+    def __init__(self, broker, root, **more):
+        self.nova = NovaApi()
+        self.nova.up()
+        vhost = f"site-{uuid.uuid4().hex[:8]}"
+        broker.add_vhost(vhost)
+        self.url = broker.transport_url(vhost)
         self.plane = ControlPlane(
-            root / "control", transport_url=self.url, options=nova.options() + options, **more
+            root, transport_url=self.url, options=self.nova.options(), **more
         )
+
+    def __enter__(self):
+        self.plane.start()
+        return self
+
+    def __exit__(self, *_):
+        self.plane.__exit__(None, None, None)
+        self.nova.down()
+
+
+class Site:
+    """A control plane, and hosts that share one libvirtd but for those that have their own."""
+
+    def __init__(self, installation, broker, libvirtd, root):
+        self.broker = broker
+        self.nova = installation.nova
+        self.plane = installation.plane
         self.api = self.plane.api
+        self.libvirtd = libvirtd
+        self._url = installation.url
+        self._root = root
         self._executors = []
         self._connection = None
 
     def executor(self, host=HOST, options="", libvirtd=None):
         executor = ExecutorDaemon(
             self._root / host,
-            transport_url=self.url,
+            transport_url=self._url,
             connection_uri=(libvirtd or self.libvirtd).uri,
             host=host,
             options=options,
@@ -72,9 +91,10 @@ class Site:
         assert answer.status in (202, 204), answer
 
     def close(self):
+        """End the hosts; the control plane runs again on return, whatever was done to it."""
         for executor in self._executors:
             executor.__exit__(None, None, None)
-        self.plane.__exit__(None, None, None)
         connection = libvirt.open(self.libvirtd.uri)
         for domain in connection.listAllDomains():
             destroy(domain)
+        self.plane.start_missing()

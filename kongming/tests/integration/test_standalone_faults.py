@@ -19,7 +19,7 @@ import libvirt
 import pytest
 
 from kongming.tests.integration.conftest import Guest
-from kongming.tests.integration.site import HOST
+from kongming.tests.integration.site import HOST, Installation, Site
 from kongming.tests.testbed.guest import destroy
 from kongming.tests.testbed.libvirtd import Libvirtd
 from kongming.tests.testbed.mariadb import MariaDB
@@ -81,8 +81,17 @@ def mariadb(tmp_path):
         yield server
 
 
-def test_the_database_may_be_away_for_a_while(make_site, mariadb, cpus):
-    site = make_site(connection=mariadb.create("kongming"), conductors=2)
+@pytest.fixture
+def on_mariadb(broker, libvirtd, tmp_path, mariadb):
+    connection = mariadb.create("kongming")
+    with Installation(broker, tmp_path / "control", connection=connection) as installation:
+        site = Site(installation, broker, libvirtd, tmp_path)
+        yield site
+        site.close()
+
+
+def test_the_database_may_be_away_for_a_while(on_mariadb, mariadb, cpus):
+    site = on_mariadb
     executor = site.executor(options=OFTEN)
     executor.start()
     guest, other = site.guest(), site.guest()

@@ -116,7 +116,7 @@ class ControlPlane(Service):
         *,
         transport_url: str,
         connection: str = "",
-        conductors: int = 1,
+        conductors: int = 2,
         options: str = "",
     ) -> None:
         self._root = root
@@ -141,11 +141,17 @@ class ControlPlane(Service):
     def start(self) -> None:
         """Make the database and start all; return when all are ready."""
         self.manage("db", "sync")
-        for conductor in self.conductors:
+        self.start_missing()
+
+    def start_missing(self) -> None:
+        """Start what does not run; return when all are ready."""
+        missing = [each for each in self.conductors if not each.process.running]
+        for conductor in missing:
             conductor.start_soon()
-        for conductor in self.conductors:
+        if not self.api.process.running:
+            self.api.start()
+        for conductor in missing:
             conductor.wait_ready()
-        self.api.start()
 
     def manage(self, *arguments: str) -> str:
         """Run kongming-manage; give what it says."""
