@@ -25,6 +25,7 @@ from kongming.conductor.care import Care
 from kongming.conductor.endpoint import Endpoint
 from kongming.conductor.pusher import Pusher
 from kongming.conductor.whereabouts import Whereabouts
+from kongming.conf import database as conf_database
 from kongming.conf import nova as conf_nova
 from kongming.db.allocations import Allocations
 from kongming.db.database import Database
@@ -44,6 +45,10 @@ _STOP_CARE_S = 2.0
 
 _LISTENING = "listening to API and executors"
 
+# Many threads answer calls, most of them short: to wait for one of a few
+# connections costs less than to open one, and less than that all run at once.
+_CONNECTIONS = {"max_pool_size": 16, "max_overflow": 0}
+
 
 class ConductorService(Service):
     """Knows what is wanted everywhere; any number of them may run."""
@@ -55,6 +60,8 @@ class ConductorService(Service):
         :raises ConfigInvalid: if options can't be used.
         """
         super().__init__(conf, _LISTENING)
+        for option, value in _CONNECTIONS.items():
+            conf.set_default(option, value, group=conf_database.GROUP)
         database = Database(conf)
         database.check_schema()
         transport = get_transport(conf)
