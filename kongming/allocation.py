@@ -179,6 +179,8 @@ class Windowed:
         """
         named = {field.name for field in fields(Window)}
         of_window = {name: each for name, each in value.items() if name in named}
+        # JSON does not tell 60.0 from 60.
+        of_window["duration_s"] = int(of_window["duration_s"])
         return cls(Window(**of_window), Allocation.from_json(value))
 
 
@@ -199,7 +201,11 @@ def _check_iothreads(pinning: Pinning, iothreads: CpuSet) -> None:
 
 
 def _quota_from_json(value: str | Mapping[str, int]) -> Quota:
-    return NO_QUOTA if isinstance(value, str) else Quota(value["quota_us"], value["period_us"])
+    return (
+        NO_QUOTA
+        if isinstance(value, str)
+        else Quota(int(value["quota_us"]), int(value["period_us"]))
+    )
 
 
 _JSON: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {

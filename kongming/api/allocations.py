@@ -22,7 +22,7 @@ import falcon
 
 from kongming import exception, schema
 from kongming.allocation import Allocation
-from kongming.api import identity, operation, paging, representation
+from kongming.api import errors, identity, operation, paging, representation
 from kongming.api.body import BodyReader
 from kongming.api.identity import Rights
 from kongming.api.operation import Operation, Resource
@@ -104,6 +104,8 @@ class AllocationList(Resource):
         own = parts.rights.own_project(req, "kongming:allocation:list")
         query = self.operations["GET"].read_query(req)
         project_id = query.get("project_id", own)
+        if own is not None and "host" in query:
+            raise errors.Forbidden("which host an instance is on is for administrators only")
         limit = paging.limit_of(query, parts.max_limit)
         found: list[Entry] = []
         if own in (None, project_id):
@@ -116,8 +118,9 @@ class AllocationList(Resource):
                 marker=query.get("marker"),
             )
         page, more = paging.cut(found, limit)
+        shown = parts.show(page)
         resp.media = {
-            "allocations": parts.show(page),
+            "allocations": shown if own is None else [*map(representation.without_hosts, shown)],
             "links": paging.links(req, query, page[-1].instance_uuid) if more else [],
         }
 
@@ -154,7 +157,10 @@ class AllocationItem(Resource):
         """Show it."""
         uuid = operation.INSTANCE_UUID.value(instance_uuid)
         self.operations["GET"].read_query(req)
-        resp.media = self._shown(visible(self._parts, req, uuid, "kongming:allocation:get"))
+        rule = "kongming:allocation:get"
+        shown = self._shown(visible(self._parts, req, uuid, rule))
+        confined = self._parts.rights.own_project(req, rule) is not None
+        resp.media = representation.without_hosts(shown) if confined else shown
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, instance_uuid: str) -> None:
         """Ask for it, or for its plan."""
@@ -223,15 +229,17 @@ class AllocationHistory(Resource):
         parts, rule = self._parts, "kongming:allocation:history"
         uuid = operation.INSTANCE_UUID.value(instance_uuid)
         query = self.operations["GET"].read_query(req)
-        if parts.rights.own_project(req, rule) is not None:
+        confined = parts.rights.own_project(req, rule) is not None
+        if confined:
             visible(parts, req, uuid, rule)
         limit = paging.limit_of(query, parts.max_limit)
         found = parts.allocations.history(uuid, limit=limit + 1, marker=query.get("marker"))
         if not found and "marker" not in query:
             raise unknown(uuid)
         page, more = paging.cut(found, limit)
+        shown = [representation.change(entry) for entry in page]
         resp.media = {
-            "history": [representation.change(entry) for entry in page],
+            "history": [*map(representation.without_hosts, shown)] if confined else shown,
             "links": paging.links(req, query, page[-1].id) if more else [],
         }
 

@@ -20,6 +20,15 @@ from typing import Any
 from kongming.db.values import Change, Entry, Host, Map
 from kongming.window import in_force, next_change
 
+# Messages name hosts' CPUs and other guests; the reason code says enough.
+_HIDDEN: Mapping[str, Any] = {
+    "host": None,
+    "reported_by": None,
+    "message": "",
+    "last_drift": "",
+    "asked_by": "",
+}
+
 UP, SILENT, UNKNOWN = "up", "silent", "unknown"
 
 
@@ -56,6 +65,14 @@ def allocation(entry: Entry, hosts: Mapping[str, Host], now: float) -> dict[str,
         "created_at": written(entry.created_at),
         "updated_at": written(entry.updated_at),
     }
+
+
+def without_hosts(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what is no tenant's business: which host it is, and who else is there.
+
+    :param shown: an allocation, or an entry of its history.
+    """
+    return {name: _HIDDEN.get(name, value) for name, value in shown.items()}
 
 
 def change(entry: Change) -> dict[str, Any]:

@@ -56,7 +56,8 @@ class Api(Service):
             [
                 str(BIN / "gunicorn"),
                 *("--bind", f"127.0.0.1:{self.port}", "--workers", str(workers)),
-                *("--threads", "4", "kongming.wsgi.api:application"),
+                # Its control socket would be the user's.
+                *("--threads", "4", "--no-control-socket", "kongming.wsgi.api:application"),
             ],
             root / "api.log",
             {**os.environ, "OS_KONGMING_CONFIG_FILES": str(conf)},

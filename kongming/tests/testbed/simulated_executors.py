@@ -51,7 +51,7 @@ class SimulatedExecutors(Service):
 
     :param guests: by host, the instances that run there.
     :param interval: seconds between two exchanges of a host; 0: it begins
-        anew as soon as it has its answer.
+        anew as soon as it has its answer; None: only the one at the start.
     :param threads: how many hosts may wait for a conductor at once.
     """
 
@@ -61,7 +61,7 @@ class SimulatedExecutors(Service):
         *,
         transport_url: str,
         guests: dict[str, list[str]],
-        interval: float = 60.0,
+        interval: float | None = 60.0,
         threads: int = 16,
     ) -> None:
         root.mkdir(parents=True, exist_ok=True)
@@ -223,13 +223,13 @@ class _Executors:
             self._conductor.show(host.name, self._view, DIGEST)
             self._count("show")
         self._report(host, host.take(answer["wanted"]))
-        pause = self._interval
-        if not host.asked:
-            host.asked = True
+        is_first, host.asked = not host.asked, True
+        if is_first:
             self._count("asked")
-            # So that they don't come at once for ever.
-            pause = random.uniform(0, pause)
-        self._ask_later(host, pause)
+        if self._interval is not None:
+            # The first one at random, so that they don't come at once for ever.
+            share = random.random() if is_first else 1.0
+            self._ask_later(host, share * self._interval)
 
     def _report(self, host: _Host, reports: list[dict[str, Any]]) -> None:
         if reports:

@@ -241,3 +241,13 @@ def test_counts():
     entries = [ENTRY, ENTRY, replace(ENTRY, outcome=None), replace(ENTRY, allocation=None)]
     assert representation.counts(entries) == {"drifted": 2, "pending": 1, "releasing": 1}
     assert representation.counts([]) == {}
+
+
+def test_what_is_the_clouds_business_is_left_out_for_tenants():
+    shown = {"host": "compute-1", "reported_by": "compute-1", "message": "guest x", "status": "a"}
+    assert representation.without_hosts(shown) == {
+        "host": None,
+        "reported_by": None,
+        "message": "",
+        "status": "a",
+    }

@@ -101,3 +101,19 @@ def test_anything_is_read_or_refused(value):
         assert "\n" not in str(refusal)
         return
     assert read(allocation.to_json()) == allocation
+
+
+def test_whole_numbers_are_whole_however_they_are_written():
+    floats = read(
+        {
+            "vcpu_quota": {"quota_us": 10000.0, "period_us": 100000.0},
+            "windows": [{"name": "night", "start": "0 22 * * *", "duration_s": 3600.0}],
+        }
+    )
+    integers = read(
+        {
+            "vcpu_quota": {"quota_us": 10000, "period_us": 100000},
+            "windows": [{"name": "night", "start": "0 22 * * *", "duration_s": 3600}],
+        }
+    )
+    assert json.dumps(floats.to_json()) == json.dumps(integers.to_json())
