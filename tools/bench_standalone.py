@@ -50,7 +50,6 @@ CLIENTS = 4
 STEADY_S = 60
 BUSY_S = 15
 BUSY_HOSTS = 50
-NEVER_S = 3600.0
 TIMEOUT = 300
 _LOOK_S = 0.1
 
@@ -184,7 +183,7 @@ def _of_hosts(counted: Statements) -> Callable[[int], dict[str, int]]:
 
 def _messages(bed: Bed, plane: ControlPlane, url: str, cloud: Cloud, hosts: int) -> Row:
     """Count what one PUT sends: of one allocation, and of a map with one on each host."""
-    executors = _executors(bed, url, cloud.guests(hosts), NEVER_S)
+    executors = _executors(bed, url, cloud.guests(hosts), None)
     with executors:
         executors.wait_asked(TIMEOUT)
         found = []
@@ -222,7 +221,7 @@ def _each(sent: Counter[str], hosts: int) -> str:
 def _load(bed: Bed, plane: ControlPlane, url: str, cloud: Cloud, floor: Floor) -> list[Row]:
     number = len(cloud.names)
     guests = cloud.guests(number)
-    with _executors(bed, floor.url, guests, NEVER_S) as executors:
+    with _executors(bed, floor.url, guests, None) as executors:
         empty_calls = _until_asked(executors)
     with _executors(bed, url, guests, float(STEADY_S)) as executors:
         started = _until_asked(executors)
@@ -323,7 +322,7 @@ def _busy(bed: Bed, plane: ControlPlane, url: str, cloud: Cloud, floor: Floor) -
 
 
 def _executors(
-    bed: Bed, url: str, guests: dict[str, list[str]], interval: float
+    bed: Bed, url: str, guests: dict[str, list[str]], interval: float | None
 ) -> SimulatedExecutors:
     root = bed.root / "executors"
     return SimulatedExecutors(root, transport_url=url, guests=guests, interval=interval)
