@@ -61,6 +61,11 @@ def lock(session: Session, instance_uuids: Iterable[str], map_name: str | None =
     return Locked(maps, rows)
 
 
+def lock_alone(session: Session, instance_uuids: Iterable[str]) -> Locked:
+    """Lock instances, but not their maps: for who changes neither maps nor who belongs to them."""
+    return Locked({}, _lock_rows(session, set(instance_uuids)))
+
+
 def bump(session: Session, names: Sequence[str], now: float) -> None:
     """Give maps their next generation."""
     if names:

@@ -121,7 +121,9 @@ def is_news(session: Session, said: Mapping[str, Said]) -> bool:
 
 def keep(session: Session, said: Mapping[str, Said]) -> None:
     """Keep what is new of it: a number of statements that does not grow with it."""
-    locked = locking.lock(session, said)
+    # Only who is the last to leave a map changes it: the others need not wait for each other.
+    leaving = any(each.report.status == Status.RELEASED for each in said.values())
+    locked = (locking.lock if leaving else locking.lock_alone)(session, said)
     before = _outcomes(session, locked.rows)
     released = [uuid for uuid, row in locked.rows.items() if said[uuid].releases(row)]
     told = [uuid for uuid, row in locked.rows.items() if said[uuid].counts(row, before.get(uuid))]
@@ -140,7 +142,7 @@ def locate(session: Session, found: Mapping[str, Location]) -> list[str]:
     if not news:
         return []
     # Nobody can take them away now, so that none of them is made anew.
-    there = locking.lock(session, news).rows
+    there = locking.lock_alone(session, news).rows
     written = [
         {**row, "project_id": found[uuid].project_id, "host": found[uuid].host}
         for uuid, row in there.items()
