@@ -61,7 +61,7 @@ class Guest:
     """A running QEMU guest and the judgement of the kernel on it."""
 
     def __init__(self, connection, **options):
-        self.uuid = options.pop("uuid", None) or str(uuid.uuid4())
+        self.uuid = str(uuid.uuid4())
         self._connection = connection
         self._options = options
         self.start()

@@ -18,9 +18,8 @@ import threading
 import libvirt
 import pytest
 
-from kongming.tests.integration.conftest import Guest
 from kongming.tests.integration.site import HOST, Installation, Site
-from kongming.tests.testbed.guest import destroy
+from kongming.tests.testbed.guest import destroy, migrate
 from kongming.tests.testbed.libvirtd import Libvirtd
 from kongming.tests.testbed.mariadb import MariaDB
 from kongming.tests.testbed.process import wait_until
@@ -142,21 +141,21 @@ def second_libvirtd(tmp_path):
         yield libvirtd
 
 
-def test_an_instance_that_moves_to_another_host_takes_its_allocation_along(
-    site, second_libvirtd, cpus
+def test_an_instance_that_is_migrated_live_takes_its_allocation_along(
+    site, second_libvirtd, cpus, tmp_path
 ):
     first = site.executor(options=OFTEN)
     first.start()
     second = site.executor("compute-2", options=OFTEN, libvirtd=second_libvirtd)
     second.start()
-    guest = site.guest()
+    guest = site.guest(firmware=tmp_path / "firmware.rom")
+    before = guest.affinity()
     site.put(guest.uuid, vcpu_pinning=str(cpus[1]))
     assert site.plane.wait_status(guest.uuid, "applied")["reported_by"] == HOST
-    guest.domain.destroy()
-    moved = Guest(libvirt.open(second_libvirtd.uri), uuid=guest.uuid)
+    guest.domain = migrate(guest.domain, libvirt.open(second_libvirtd.uri))
     try:
         # As soon as it runs there, whether Nova has said so or not.
-        moved.wait_on(cpus[1])
+        guest.wait_on(cpus[1])
         site.nova.servers[guest.uuid].host = "compute-2"
         site.nova.servers[guest.uuid].touch()
 
@@ -168,6 +167,9 @@ def test_an_instance_that_moves_to_another_host_takes_its_allocation_along(
         wait_until(followed, 60, "the allocation has followed")
         wait_until(lambda: first.record(guest.uuid) is None, 30, "the first host has let it go")
         site.put(guest.uuid, vcpu_pinning=str(cpus[0]))
-        moved.wait_on(cpus[0])
+        guest.wait_on(cpus[0])
+        site.delete(guest.uuid)
+        site.plane.wait_gone(guest.uuid)
+        assert guest.affinity() == before
     finally:
-        destroy(moved.domain)
+        destroy(guest.domain)

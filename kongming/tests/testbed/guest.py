@@ -25,7 +25,7 @@ import xml.etree.ElementTree as ET
 
 import libvirt
 
-from kongming.tests.testbed.process import find_program
+from kongming.tests.testbed.process import find_program, free_port
 from kongming.tests.testbed.qemu import EMULATOR
 
 PROJECT_ID = "0f2b9b9e3d1c4c4e8f3a7d5b6c1e2f30"
@@ -44,19 +44,37 @@ ET.register_namespace("nova", NOVA)
 ET.register_namespace("qemu", QEMU)
 
 
-def start_guest(connection: Any, name: str, *, uuid: str | None = None, **options: Any) -> Any:
+def start_guest(
+    connection: Any,
+    name: str,
+    *,
+    uuid: str | None = None,
+    firmware: Path | None = None,
+    **options: Any,
+) -> Any:
     """Start a transient domain, which runs when this returns.
 
     :param connection: a libvirt.virConnect of the testbed's
+    :param firmware: a file that its firmware is written to, and that stays: a guest that
+        is migrated reads it where it arrives
     :param options: those of `domain_xml`
     :returns: its libvirt.virDomain
     """
+    known = uuid or str(uuid_module.uuid4())
+    if firmware is not None:
+        firmware.write_bytes(halting_firmware())
+        return connection.createXML(domain_xml(name, known, firmware, **options), 0)
     # Only its start reads the firmware.
-    with tempfile.NamedTemporaryFile(prefix="kongming-", suffix=".rom") as firmware:
-        firmware.write(halting_firmware())
-        firmware.flush()
-        known = uuid or str(uuid_module.uuid4())
-        return connection.createXML(domain_xml(name, known, Path(firmware.name), **options), 0)
+    with tempfile.NamedTemporaryFile(prefix="kongming-", suffix=".rom") as temporary:
+        temporary.write(halting_firmware())
+        temporary.flush()
+        return connection.createXML(domain_xml(name, known, Path(temporary.name), **options), 0)
+
+
+def migrate(domain: Any, connection: Any) -> Any:
+    """Migrate a domain live to another libvirt on this machine; give the one that runs there."""
+    there = {libvirt.VIR_MIGRATE_PARAM_URI: f"tcp://127.0.0.1:{free_port()}"}
+    return domain.migrate3(connection, there, libvirt.VIR_MIGRATE_LIVE)
 
 
 def destroy(domain: Any) -> None:

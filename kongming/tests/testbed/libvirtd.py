@@ -45,6 +45,8 @@ auth_unix_rw = "none"
 unix_sock_ro_perms = "0700"
 unix_sock_rw_perms = "0700"
 unix_sock_dir = "{sockets}"
+# Else a guest could not be migrated from one to another on the same machine.
+host_uuid = "{host_uuid}"
 """
 
 
@@ -144,7 +146,9 @@ class Libvirtd(Service):
             folder.mkdir(parents=True, exist_ok=True)
         empty_file(self.root)
         (self.root / "etc/qemu.conf").write_text(QEMU_CONF)
-        (self.root / "etc/libvirtd.conf").write_text(LIBVIRTD_CONF.format(sockets=self._sockets))
+        (self.root / "etc/libvirtd.conf").write_text(
+            LIBVIRTD_CONF.format(sockets=self._sockets, host_uuid=uuid.uuid4())
+        )
         self._cgroup.create()
         self._namespaces.start()
         comm = Path(f"/proc/{self._namespaces.pid}/comm")
