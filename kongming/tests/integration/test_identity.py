@@ -14,6 +14,9 @@
 
 from contextlib import closing
 import functools
+import json
+import os
+import subprocess
 
 import pytest
 
@@ -25,7 +28,7 @@ from kongming.db.values import Location
 from kongming.tests.api import Api as EmbeddedApi
 from kongming.tests.databases import BY, configuration, instance
 from kongming.tests.testbed.control_plane import Api
-from kongming.tests.testbed.keystone import ADMIN, DOMAIN, PASSWORD, Keystone
+from kongming.tests.testbed.keystone import ADMIN, BIN, DOMAIN, PASSWORD, Keystone
 from kongming.tests.testbed.process import free_port
 
 RED, BLUE, UNLOCATED, ABSENT = (instance(number) for number in (1, 2, 3, 4))
@@ -142,6 +145,28 @@ def test_a_token_that_has_ended(ask, keystone, token_of, projects):
     assert ask("", "GET", of(RED), token=token, service_token=service) == (200, "")
     # It speaks for somebody, it does not lend its rights.
     assert ask("", "PUT", of(RED), ASKED, token=token, service_token=service)[0] == 403
+
+
+def test_the_command_line_finds_the_api_in_the_catalogue(api, keystone, projects):
+    keystone.endpoint("kongming", api.url)
+
+    def openstack(who, *arguments):
+        environment = keystone.environment(who, projects[who.partition("@")[2]])
+        return subprocess.run(
+            [str(BIN / "openstack"), "kongming", "allocation", *arguments, "-f", "json"],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    for who, seen in (("admin@blue", {RED, BLUE, UNLOCATED}), ("reader@red", {RED})):
+        listed = openstack(who, "list")
+        assert listed.returncode == 0, listed.stderr
+        assert {row["instance_uuid"] for row in json.loads(listed.stdout)} == seen
+    refused = openstack("reader@red", "unset", RED)
+    assert refused.returncode == 1
+    assert "forbidden" in refused.stderr
 
 
 def test_a_service_token_that_is_none(ask, token_of):

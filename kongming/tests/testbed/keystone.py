@@ -96,6 +96,23 @@ class Keystone(Service):
         role_id = self._admin.get(url).json()["roles"][0]["id"]
         self._admin.put(f"{self.url}/projects/{project_id}/users/{user}/roles/{role_id}")
 
+    def endpoint(self, service_type: str, url: str) -> None:
+        """Enter a service in the catalogue."""
+        service = self._post("services", "service", type=service_type, name=service_type)
+        for interface in ("public", "internal"):
+            self._post("endpoints", "endpoint", service_id=service, interface=interface, url=url)
+
+    def environment(self, user: str, project_id: str) -> dict[str, str]:
+        """Give what the command line takes from the environment to be a user."""
+        return {
+            "OS_AUTH_URL": self.url,
+            "OS_IDENTITY_API_VERSION": "3",
+            "OS_USERNAME": user,
+            "OS_PASSWORD": PASSWORD,
+            "OS_USER_DOMAIN_ID": DOMAIN,
+            "OS_PROJECT_ID": project_id,
+        }
+
     def token(self, user: str, project_id: str | None) -> str:
         """Give a token of a user's, for a project or for none."""
         return self._token(self._server, user, project_id)
