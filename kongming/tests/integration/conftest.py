@@ -136,11 +136,14 @@ class Cloud:
         """Publish an event of a guest of its own and wait until it was answered.
 
         Events are handled in their order: all before it have been, too.
+
+        :returns: the guest's UUID; that it is let go may still be told of.
         """
         marker = str(uuid.uuid4())
         self.nova.publish(marker, daemon.host, {KEY: "0"})
         wait_until(lambda: daemon.record(marker), 30, "the marker's event was handled")
         self.nova.publish(marker, daemon.host, {}, "instance.delete.end")
+        return marker
 
     def close(self):
         for daemon in self._daemons:
