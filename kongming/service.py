@@ -44,6 +44,7 @@ class Service(service.ServiceBase):  # type: ignore[misc]
         self._conf = conf
         self._readiness = Readiness(*parts)
         self.ready = self._readiness.ready
+        self._metrics: Endpoint | None = None
 
     def wait(self) -> None:
         """Serve for ever, taking the options anew on each SIGHUP."""
@@ -76,19 +77,28 @@ class Service(service.ServiceBase):  # type: ignore[misc]
     def options_changed(self) -> None:
         """Do what new options make necessary."""
 
-    def open_metrics(self, make: Callable[[], list[Collector]]) -> Endpoint | None:
-        """Give the endpoint of the metrics, if it is wanted.
+    def open_metrics(self, make: Callable[[], list[Collector]]) -> None:
+        """Take the port of the metrics, if they are wanted.
 
         :param make: gives what is told there.
-        :raises ConfigInvalid: if its options can't be used.
+        :raises ConfigInvalid: if the options can't be used.
         """
         options = self._conf.metrics
-        if not options.enabled:
-            return None
-        # Imported here: a service without metrics does not pay for them.
-        from kongming.metrics.endpoint import Endpoint
+        if options.enabled:
+            # Imported here: a service without metrics does not pay for them.
+            from kongming.metrics.endpoint import Endpoint
 
-        return Endpoint(options.listen_address, options.listen_port, make())
+            self._metrics = Endpoint(options.listen_address, options.listen_port, make())
+
+    def start_metrics(self) -> None:
+        """Begin to answer Prometheus, if that is wanted."""
+        if self._metrics is not None:
+            self._metrics.start()
+
+    def stop_metrics(self) -> None:
+        """Answer Prometheus no more."""
+        if self._metrics is not None:
+            self._metrics.stop()
 
     def _mutate(self) -> Exception | None:
         try:

@@ -120,19 +120,19 @@ class Endpoint:
         self._note_where(told_by, guests, entries)
         self._release(told_by, known, entries, now)
         running = set(guests)
-        elsewhere = [
+        elsewhere = {
             uuid
             for uuid in known
             if uuid not in running
             and (uuid not in entries or _is_elsewhere(entries[uuid], told_by))
-        ]
+        }
         wanted = {uuid: _UNKNOWN for uuid in known if uuid not in entries and uuid in running}
         for uuid, entry in entries.items():
             if uuid in known or uuid in running or not _is_elsewhere(entry, told_by):
                 wanted |= _news(entry, known.get(uuid))
         return {
             "wanted": {uuid: said for uuid, said in wanted.items() if uuid not in elsewhere},
-            "elsewhere": elsewhere,
+            "elsewhere": sorted(elsewhere),
             "show": bool(digest) and kept != digest,
         }
 

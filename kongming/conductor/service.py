@@ -89,7 +89,7 @@ class ConductorService(Service):
             partial(self._readiness.reached, _LISTENING),
         )
         self._allocations, self._hosts = allocations, hosts
-        self._metrics = self.open_metrics(self._collectors)
+        self.open_metrics(self._collectors)
 
     def start(self) -> None:
         """Begin; returns at once, whether all others are there or not."""
@@ -102,14 +102,12 @@ class ConductorService(Service):
         )
         self._calls.start()
         self._care.start()
-        if self._metrics is not None:
-            self._metrics.start()
+        self.start_metrics()
 
     def stop(self) -> None:
         """End: take no more calls, finish what has begun."""
         LOG.info("Ending")
-        if self._metrics is not None:
-            self._metrics.stop()
+        self.stop_metrics()
         self._calls.stop(_STOP_CALLS_S)
         self._care.stop(_STOP_CARE_S)
         LOG.info("Ended")

@@ -66,7 +66,7 @@ class NotificationHandlerService(HostService):
             on_malformed=self._handler.malformed,
             on_listening=lambda: self._readiness.reached(_LISTENING),
         )
-        self._metrics = self.open_metrics(self._collectors)
+        self.open_metrics(self._collectors)
 
     def start(self) -> None:
         """Begin; returns at once, whether all others are there or not."""
@@ -84,8 +84,7 @@ class NotificationHandlerService(HostService):
         self._listener.start()
         if self._inquirer is not None:
             self._inquirer.start()
-        if self._metrics is not None:
-            self._metrics.start()
+        self.start_metrics()
 
     def _open_inquirer(self) -> Inquirer:
         # Imported here: a service that does not ask Nova does not pay for it.
@@ -132,8 +131,7 @@ class NotificationHandlerService(HostService):
     def stop(self) -> None:
         """End: take no more events, finish what has begun, lose nothing."""
         LOG.info("Ending")
-        if self._metrics is not None:
-            self._metrics.stop()
+        self.stop_metrics()
         self._listener.stop(_STOP_LISTENER_S)
         if self._inquirer is not None:
             self._inquirer.stop(_STOP_INQUIRER_S)

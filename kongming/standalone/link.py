@@ -174,6 +174,9 @@ class Link:
         answer = self._exchange(
             complete=True, guests=guests, reports=reports, digest="" if seen is None else seen[1]
         )
+        # Not before: what is wanted now has replaced it where both asked.
+        self._wanted.forget_metadata()
+        self._told = reports
         self._all.begin_anew()
         self._shown = "" if seen is None else seen[1]
         if answer.get("show") and seen is not None:
@@ -208,11 +211,7 @@ class Link:
         )
         self._wanted.learn(answer["wanted"], asked_at)
         self._wanted.let_go(answer["elsewhere"])
-        self._confirmed(reports)
-        if complete:
-            # Not before: what is wanted now has replaced it where both asked.
-            self._wanted.forget_metadata()
-            self._told = reports
+        self._wanted.confirmed(reports.values())
         return answer
 
     def _report(self) -> None:
@@ -227,11 +226,8 @@ class Link:
             self._dirty = True
             raise
         self._told = reports
-        self._confirmed(news)
+        self._wanted.confirmed(news.values())
         self._show_at = time.monotonic() + _VIEW_S
-
-    def _confirmed(self, reports: dict[str, dict[str, Any]]) -> None:
-        self._wanted.confirmed(reports.values())
 
     def _show(self) -> None:
         self._show_at = None

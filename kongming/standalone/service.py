@@ -72,7 +72,7 @@ class ExecutorService(HostService):
             [endpoint],
             partial(self._readiness.reached, _LISTENING),
         )
-        self._metrics = self.open_metrics(self._collectors)
+        self.open_metrics(self._collectors)
 
     def start(self) -> None:
         """Begin; returns at once, whether all others are there or not."""
@@ -80,14 +80,12 @@ class ExecutorService(HostService):
         self._executor.start()
         self._calls.start()
         self._link.start()
-        if self._metrics is not None:
-            self._metrics.start()
+        self.start_metrics()
 
     def stop(self) -> None:
         """End: take no more calls, finish what has begun, lose nothing."""
         LOG.info("Ending")
-        if self._metrics is not None:
-            self._metrics.stop()
+        self.stop_metrics()
         self._calls.stop(_STOP_CALLS_S)
         self._link.stop(_STOP_LINK_S)
         self._executor.stop(_STOP_EXECUTOR_S)
