@@ -15,6 +15,9 @@
 The codes are the same in logs, metrics, the command line and the API.
 """
 
+from __future__ import annotations
+
+from datetime import UTC, datetime
 import threading
 from typing import ClassVar
 
@@ -60,6 +63,12 @@ class CpuOffline(Refused):
     """A CPU was asked for that is offline now."""
 
     reason = "cpu_offline"
+
+
+class CpuNotInSlice(Refused):
+    """A CPU was asked for that a control group above the guest's lacks."""
+
+    reason = "cpu_not_in_slice"
 
 
 class CpuNotAllowed(Refused):
@@ -122,6 +131,12 @@ class SharesOutOfRange(Refused):
     reason = "shares_out_of_range"
 
 
+class SharesUnsupported(Refused):
+    """libvirt does not control the CPU time of this guest."""
+
+    reason = "shares_unsupported"
+
+
 class QuotaUnsupported(Refused):
     """libvirt has no control group for each vCPU of this guest to limit."""
 
@@ -144,6 +159,18 @@ class NovaOwned(Refused):
     """Nova itself decides where this guest runs."""
 
     reason = "nova_owned"
+
+
+class MemoryUnsupported(Refused):
+    """libvirt does not control which NUMA nodes the memory of this guest is on."""
+
+    reason = "memory_unsupported"
+
+
+class Unsupported(Refused):
+    """libvirt can't do what a step needs, for this guest on this host."""
+
+    reason = "unsupported"
 
 
 class PinningUnsupported(Refused):
@@ -170,6 +197,12 @@ class CpuWentOffline(Drifted):
     reason = "cpu_went_offline"
 
 
+class SliceNarrowed(Drifted):
+    """A control group above the guest's was taken a CPU that the guest was given."""
+
+    reason = "cpu_not_in_slice"
+
+
 class Failed(KongmingError):
     """It should have worked and did not; it will be tried again."""
 
@@ -186,6 +219,28 @@ class NotVerified(Failed):
     """libvirt agreed to every step, but the threads run elsewhere."""
 
     reason = "not_verified"
+
+
+class GuestHung(Failed):
+    """A call that concerns the guest does not return."""
+
+    reason = "guest_hung"
+
+    @classmethod
+    def since(cls, what: str, moment: float) -> GuestHung:
+        """Make the error.
+
+        :param what: what hangs, as a sentence begins with it.
+        :param moment: since when, in seconds since the epoch.
+        """
+        written = datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return cls(f"{what} since {written}: look at the guest's storage and at QEMU's log")
+
+
+class GuestBusy(KongmingError):
+    """A job of libvirt's keeps the guest; it is placed when that has ended."""
+
+    reason = "guest_busy"
 
 
 class GuestAbsent(KongmingError):

@@ -18,7 +18,7 @@ Ready is when it is true: when all parts have come about for the first time.
 import logging
 import threading
 
-from oslo_service import systemd
+from kongming.runtime import systemd
 
 LOG = logging.getLogger(__name__)
 
@@ -40,4 +40,4 @@ class Readiness:
                 return
             self.ready.set()
         LOG.info("Ready: %s", ", ".join(self._parts))
-        systemd.notify()
+        systemd.notify(systemd.READY)

@@ -25,6 +25,8 @@ from oslo_service import service
 
 from kongming import exception
 from kongming.readiness import Readiness
+from kongming.runtime import systemd
+from kongming.runtime.heartbeats import Heartbeats
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
@@ -38,12 +40,15 @@ class Service(service.ServiceBase):  # type: ignore[misc]
     """One service in one process.
 
     :param parts: what has to be reached for the first time to be ready.
+    :ivar heartbeats: the threads that are to get on; a service manager that watches ends
+        the service, and starts it again, if one does not.
     """
 
     def __init__(self, conf: cfg.ConfigOpts, *parts: str) -> None:
         self._conf = conf
         self._readiness = Readiness(*parts)
         self.ready = self._readiness.ready
+        self.heartbeats = Heartbeats()
         self._metrics: Endpoint | None = None
 
     def wait(self) -> None:
@@ -55,9 +60,28 @@ class Service(service.ServiceBase):  # type: ignore[misc]
         written.setblocking(False)
         signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGHUP, lambda _number, _frame: None)
+        interval = systemd.watchdog_interval()
+        # Twice as often as it is waited for.
+        wakeup.settimeout(interval and interval / 2)
         while True:
-            if signal.SIGHUP in wakeup.recv(256):
+            try:
+                signals = wakeup.recv(256)
+            except TimeoutError:
+                self._tell_watchdog()
+                continue
+            if signal.SIGHUP in signals:
                 self.reset()
+
+    def _tell_watchdog(self) -> None:
+        """Tell the service manager that all is well, if it is."""
+        if overdue := self.heartbeats.overdue():
+            LOG.critical(
+                "Not getting on: %s; the service manager is not told that all is well, so that "
+                "it starts the service again",
+                ", ".join(overdue),
+            )
+        else:
+            systemd.notify(systemd.ALIVE)
 
     def reset(self) -> None:
         """Take the mutable options anew; nothing else is disturbed."""

@@ -38,7 +38,7 @@ from kongming.cmd import launch
 from kongming.cpuset import CpuSet
 from kongming.executor.record import Record
 from kongming.executor.store import Store
-from kongming.hypervisor.connection import run_event_loop
+from kongming.hypervisor.keeper import run_event_loop
 from kongming.notification.service import NotificationHandlerService
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.broker import Broker

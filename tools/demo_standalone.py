@@ -37,7 +37,7 @@ from kongming.conductor.service import ConductorService
 from kongming.cpuset import CpuSet
 from kongming.db import migration
 from kongming.db.database import Database
-from kongming.hypervisor.connection import run_event_loop
+from kongming.hypervisor.keeper import run_event_loop
 from kongming.standalone.service import ExecutorService
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.embedded import embedded_uri

@@ -25,6 +25,7 @@ def carry_out(steps: plan.Plan, guest: Guest) -> None:
     :raises Refused: if a step can't be taken with such a guest.
     :raises StepFailed: if libvirt refuses a step.
     :raises NotVerified: if the guest has something else than was set.
+    :raises GuestBusy: if libvirt does not let the guest be changed now.
     """
     begun: list[plan.Step] = []
     try:
@@ -32,19 +33,22 @@ def carry_out(steps: plan.Plan, guest: Guest) -> None:
             begun.append(step)
             step.apply(guest)
         _verify(steps, guest)
+    except exception.GuestBusy as busy:
+        # libvirt did nothing; it was not asked twice.
+        raise exception.GuestBusy(f"{busy}; {_undo(begun[:-1], guest)}") from busy
     except (exception.Failed, exception.Refused) as error:
         raise type(error)(f"{error}; {_undo(begun, guest)}") from error
 
 
 def _verify(steps: plan.Plan, guest: Guest) -> None:
-    seen = guest.seen(steps.goals)
-    if differences := plan.differences(steps.goals, seen, guest.host):
+    observed = guest.observe(steps.goals)
+    if differences := plan.differences(steps.goals, observed, guest.host):
         found = target.describe(
-            (what, f"{value}, wanted {steps.goals[what]}") for what, value in differences.items()
+            (what, f"{part}, wanted {steps.goals[what]}") for what, part in differences.items()
         )
         raise exception.NotVerified(
-            f"libvirt reported success, but seen are {found}; look for a cgroup above the "
-            "guest's that allows less, and for others who place it"
+            f"libvirt reported success, but observed are {found}; look for others who place the "
+            "guest, and whether this service may move its threads (CAP_SYS_NICE)"
         )
 
 
@@ -63,7 +67,7 @@ def _undo(begun: list[plan.Step], guest: Guest) -> str:
         except exception.PinningUnsupported:
             # What can't be pinned at all has not been pinned.
             continue
-        except (exception.Failed, exception.Refused) as error:
+        except (exception.Failed, exception.Refused, exception.GuestBusy) as error:
             kept.append(f"{step} ({error})")
     if kept:
         return f"undone, except {', '.join(kept)}"

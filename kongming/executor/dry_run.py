@@ -69,8 +69,9 @@ def look(
         placer.check_windows(allocation, guest)
     prospect = placer.look(allocation.at(datetime.now(UTC)), guest, accepted=accepted)
     warnings = [placer.check_overlap(instance_uuid, prospect)]
-    if prospect.plan.offline:
-        warnings.append(f"offline now, and waited for: {prospect.plan.describe_offline()}")
+    if prospect.plan.unusable:
+        warnings.append(f"not usable now, waited for: {prospect.plan.describe_unusable()}")
+    warnings += map(str, prospect.shortfalls)
     steps = (
         Step(str(change.target), str(change.former), str(change.wanted))
         for change in prospect.plan.changes()

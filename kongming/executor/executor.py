@@ -18,11 +18,11 @@ What a trigger tells is on disk before the call returns.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 import logging
 from pathlib import Path
-import threading
 import time
 from typing import Any
 
@@ -38,9 +38,15 @@ from kongming.executor.rules import Rules
 from kongming.executor.statistics import Statistics
 from kongming.executor.store import Store
 from kongming.executor.switches import Switches
+from kongming.executor.thread_watch import ThreadWatch
 from kongming.executor.watch import Watch
+from kongming.executor.workers import Workers
 from kongming.executor.workqueue import WorkQueue
-from kongming.hypervisor.connection import Connection
+from kongming.hypervisor.calls import Call
+from kongming.hypervisor.hypervisor import Hypervisor
+from kongming.hypervisor.keeper import Keeper
+from kongming.hypervisor.pool import Pool, open_connection
+from kongming.runtime.heartbeats import Heartbeats
 
 LOG = logging.getLogger(__name__)
 
@@ -59,6 +65,7 @@ class Executor:
     :param retry_max: gives the longest delay between attempts, in seconds.
     :param check_interval: gives the seconds between two checks of all guests.
     :param history_days: gives for how many days the history is kept.
+    :param heartbeats: where the threads that are to get on say so.
     :param on_connect: called each time libvirt has begun to answer.
     :param on_pass: called with an instance after each look at it.
     :param on_stranger: called with an instance that nothing is known of when
@@ -77,6 +84,7 @@ class Executor:
         retry_max: Callable[[], float],
         check_interval: Callable[[], float],
         history_days: Callable[[], int],
+        heartbeats: Heartbeats,
         on_connect: Callable[[], None],
         on_pass: Callable[[str], None] = lambda _instance_uuid: None,
         on_stranger: Callable[[str], None] = lambda _instance_uuid: None,
@@ -84,43 +92,54 @@ class Executor:
         self._lock = lock.take(state_path)
         self._store = Store(state_path)
         self._queue = WorkQueue(retry_max)
-        self._hypervisor = Connection(
+        self._pool = Pool(partial(open_connection, connection_uri, keepalive))
+        self._hypervisor = Hypervisor(
+            connection_uri, self._lend, on_happening=self._happened, on_change=self._changed
+        )
+        self._keeper = Keeper(
             connection_uri,
-            keepalive=keepalive,
+            partial(open_connection, connection_uri, keepalive),
+            self._hypervisor.events,
+            on_hearing=self._hypervisor.hear_again,
             on_connect=self._connected,
-            on_happening=self._happened,
-            on_change=self._changed,
+            heartbeats=heartbeats,
         )
         self._on_connect = on_connect
         self._on_pass = on_pass
         self._on_stranger = on_stranger
         self.statistics = Statistics()
         self._placer = placer = Placer(rules, Claims(self._hypervisor.occupants))
-        switches = Switches()
+        switches, threads = Switches(), ThreadWatch()
         self._reconciler = Reconciler(
-            self._store, self._hypervisor, placer, self.statistics, switches
+            self._store, self._hypervisor, placer, self.statistics, switches, threads
         )
         self._watch = Watch(
             self._store,
             wake=self._wake,
             check=partial(self._wake, urgent=False),
             online_cpus=self._hypervisor.online_cpus,
+            on_offline=self._hypervisor.lost_cpus.went_offline,
             switches=switches,
+            threads=threads,
             interval=check_interval,
             keep_days=history_days,
+            heartbeats=heartbeats,
         )
-        self._workers = [
-            threading.Thread(target=self._work, name=f"worker-{number}", daemon=True)
-            for number in range(workers)
-        ]
+        self._workers = Workers(
+            workers,
+            self._queue,
+            self._hypervisor.calls,
+            work=self._work,
+            on_hung=self._hung,
+            heartbeats=heartbeats,
+        )
         self._corrections: dict[str, deque[float]] = {}
 
     def start(self) -> None:
         """Begin to work; returns at once, whether libvirt answers or not."""
-        for worker in self._workers:
-            worker.start()
+        self._workers.start()
         self._watch.start()
-        self._hypervisor.start()
+        self._keeper.start()
 
     def stop(self, timeout: float) -> None:
         """Finish what has begun, for at most ``timeout`` seconds.
@@ -128,12 +147,12 @@ class Executor:
         What has not begun is on disk and is done after the next start.
         """
         self._watch.stop()
+        self._workers.stop()
         self._queue.close()
-        deadline = time.monotonic() + timeout
-        for worker in self._workers:
-            worker.join(max(0.0, deadline - time.monotonic()))
-        self._hypervisor.stop()
-        if not any(worker.is_alive() for worker in self._workers):
+        ended = self._workers.join(timeout)
+        self._keeper.stop()
+        self._pool.close()
+        if ended:
             self._store.close()
         self._lock.close()
 
@@ -208,8 +227,8 @@ class Executor:
         :raises GuestAbsent: if there is no such guest now.
         :raises HypervisorUnavailable: if libvirt does not answer.
         """
-        guest = self._hypervisor.guest(instance_uuid)
-        return dry_run.look(self._placer, guest, instance_uuid, allocation)
+        with self._hypervisor.guest(instance_uuid) as guest:
+            return dry_run.look(self._placer, guest, instance_uuid, allocation)
 
     def let_go(self, instance_uuid: str) -> None:
         """Forget an instance that is no longer on this host.
@@ -237,19 +256,32 @@ class Executor:
     @property
     def connected(self) -> bool:
         """Tell whether libvirt answers, as far as is known."""
-        return self._hypervisor.connected
+        return self._keeper.connected
 
     @property
     def waiting(self) -> int:
         """Count the instances that wait for a worker now."""
         return len(self._queue)
 
-    def statuses(self) -> list[str]:
-        """Give the status of each instance that anything is known of.
+    def statuses(self) -> list[tuple[str, str]]:
+        """Return status and reason of each instance that anything is known of.
 
         :raises StoreUnavailable: if that can't be read.
         """
-        return [record.status for record in self._store.records()]
+        return [(record.status, record.reason) for record in self._store.records()]
+
+    @property
+    def held_up(self) -> int:
+        """Count the workers that wait for a call to libvirt that takes long."""
+        return self._workers.held_up
+
+    @contextmanager
+    def _lend(self) -> Iterator[Any]:
+        # To open a connection to a libvirt that hangs would hang, too.
+        if not self._keeper.connected:
+            raise exception.HypervisorUnavailable("there is no connection to libvirt")
+        with self._pool.lend() as connection:
+            yield connection
 
     def _connected(self) -> None:
         held = self._store.held()
@@ -273,21 +305,31 @@ class Executor:
         for instance_uuid in instance_uuids:
             self._queue.add(instance_uuid, urgent=urgent)
 
-    def _work(self) -> None:
-        while (instance_uuid := self._queue.get()) is not None:
-            result = self._pass(instance_uuid)
-            self._on_pass(instance_uuid)
-            rest = 0.0
-            if result is Result.CORRECTED and self._is_contested(instance_uuid):
-                rest = _CONTESTED_S
-                LOG.warning(
-                    "Instance %s: corrected %d times within %d s, left alone for as long: find "
-                    "out who else places it",
-                    instance_uuid,
-                    _CONTESTED_TIMES,
-                    _CONTESTED_S,
-                )
-            self._queue.done(instance_uuid, succeeded=result is not Result.AGAIN, rest=rest)
+    def _work(self, instance_uuid: str) -> None:
+        result = self._pass(instance_uuid)
+        self._on_pass(instance_uuid)
+        rest = 0.0
+        if result is Result.CORRECTED and self._is_contested(instance_uuid):
+            rest = _CONTESTED_S
+            LOG.warning(
+                "Instance %s: corrected %d times within %d s, left alone for as long: find "
+                "out who else places it",
+                instance_uuid,
+                _CONTESTED_TIMES,
+                _CONTESTED_S,
+            )
+        self._queue.done(instance_uuid, succeeded=result is not Result.AGAIN, rest=rest)
+
+    def _hung(self, call: Call) -> None:
+        """Tell of a call that does not return; what comes of it if it does is told then."""
+        hung = exception.GuestHung.since(f"{call.doing} has not returned", call.began_at)
+        about = f"Instance {call.instance_uuid}" if call.instance_uuid else "libvirt"
+        LOG.error("%s: failed (%s): %s", about, hung.reason, hung)
+        try:
+            self._reconciler.report_hung(call.instance_uuid, hung)
+        except exception.StoreUnavailable as error:
+            LOG.debug("%s", error)
+        self._on_pass(call.instance_uuid)
 
     def _is_contested(self, instance_uuid: str) -> bool:
         times = self._corrections.setdefault(instance_uuid, deque(maxlen=_CONTESTED_TIMES))

@@ -80,9 +80,9 @@ def check_cpus(asked: CpuSet, host: Host, rules: Rules) -> None:
     :raises CpuDedicated: if Nova gives a CPU to guests with dedicated CPUs.
     :raises CpuNotAllowed: if a CPU is not among those that are allowed.
     """
-    if unknown := CpuSet(cpu for cpu in asked if cpu >= host.count):
+    if unknown := CpuSet(asked - host.present):
         raise exception.CpuUnknown(
-            f"CPU {unknown} does not exist: this host's CPUs are 0 to {host.count - 1}"
+            f"CPU {unknown} does not exist: this host's CPUs are {host.present}"
         )
     if reserved := CpuSet(asked & rules.reserved_cpus):
         raise exception.CpuReserved(
@@ -99,18 +99,26 @@ def check_cpus(asked: CpuSet, host: Host, rules: Rules) -> None:
         )
 
 
-def check_online(asked: CpuSet, host: Host) -> None:
-    """Refuse CPUs that can't run anything now.
+def check_usable(asked: CpuSet, host: Host) -> None:
+    """Refuse CPUs on which the guest can't run now.
 
     The kernel drops them without a word, as long as any other is left.
 
+    :param host: as the guest has it.
     :raises CpuOffline: if a CPU is offline now.
+    :raises CpuNotInSlice: if a control group above the guest's lacks a CPU.
     """
     if offline := CpuSet(asked - host.online):
         raise exception.CpuOffline(
             f"CPU {offline} is offline: online are {host.online}; ask for those, or bring it "
             "online"
         )
+    for group, cpus in host.barred:
+        if missing := CpuSet(asked & cpus):
+            raise exception.CpuNotInSlice(
+                f"CPU {missing} is not given to the control group {group}, which the guest is "
+                "in: ask for other CPUs, or widen it (a slice's AllowedCPUs=)"
+            )
 
 
 def check_nodes(asked: CpuSet, host: Host, rules: Rules) -> None:

@@ -33,8 +33,10 @@ from kongming.executor.claims import Claims
 from kongming.executor.rules import Overlap, Rules
 from kongming.hypervisor.definition import Definition
 from kongming.hypervisor.guest import Guest
+from kongming.hypervisor.host import Host
 from kongming.hypervisor.occupant import Occupant
-from kongming.target import Aspect, Target, Value
+from kongming.hypervisor.reading import Reading
+from kongming.target import CPU_ASPECTS, Aspect, Target, Value
 
 LOG = logging.getLogger(__name__)
 
@@ -46,24 +48,28 @@ class Prospect:
     :ivar definition: its live definition.
     :ivar wanted: what each target shall have.
     :ivar state: what it has.
+    :ivar shortfalls: what was asked for and can't be had, each with its reason.
     """
 
     definition: Definition
     wanted: Mapping[Target, Value]
     state: plans.GuestState
     plan: plans.Plan
+    shortfalls: tuple[exception.Refused, ...] = ()
 
     def found(self) -> str:
-        """Say what the guest has where it has something else than wanted."""
+        """Return what the guest has where it has something else than wanted."""
         return target.describe(
-            (step.target, f"found {self._had(step)}, wanted {step.wanted}")
+            (step.target, f"found {self._has(step)}, wanted {step.wanted}")
             for step in self.plan.changes()
         )
 
-    def _had(self, step: plans.Change) -> Value:
-        if step.former != step.wanted:
-            return step.former
-        return self.state.seen[step.target]
+    def _has(self, step: plans.Change) -> object:
+        told = self.state.told[step.target]
+        if told != step.wanted:
+            return told
+        reading = self.state.observed[step.target]
+        return reading.first_that(lambda value: value != step.wanted) or told
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +109,17 @@ class Placer:
             wanted = allocation.resolve(definition.vcpus, definition.iothreads)
             guard.check_request(wanted, definition, guest.host, rules)
             if not accepted:
-                guard.check_online(guard.asked_cpus(wanted), guest.host)
+                guard.check_usable(guard.asked_cpus(wanted), guest.host)
         state = _observe(guest, definition, wanted)
-        return Prospect(definition, wanted, state, plans.make(wanted, state, guest.host))
+        shortfalls = _shortfalls(guest, wanted, state)
+        wanted = {what: value for what, value in wanted.items() if what not in shortfalls}
+        return Prospect(
+            definition,
+            wanted,
+            state,
+            plans.make(wanted, state, guest.host),
+            tuple(shortfalls.values()),
+        )
 
     def check_windows(self, allocation: Allocation, guest: Guest) -> None:
         """Refuse now what would be refused when a window begins.
@@ -133,10 +147,12 @@ class Placer:
         :param new: whether the guest gets this for the first time since it
             started: only then it is held against the other guests.
         :raises Refused: if the guest may not, or can't, have that.
+        :raises GuestBusy: if a job of libvirt's keeps the guest now.
         :raises Failed: if it did not work; the guest is as it was.
         """
         if not prospect.plan:
             return Placed(prospect.plan)
+        guest.check_free()
         notes = []
         if new and prospect.wanted:
             with self._claimed(instance_uuid, prospect) as overlap:
@@ -177,18 +193,48 @@ class Placer:
 def _observe(
     guest: Guest, definition: Definition, wanted: Mapping[Target, Value]
 ) -> plans.GuestState:
-    """Look at what libvirt was told already; what it was not is set anyhow."""
-    goals = dict(definition.baseline) | dict(wanted)
-    seen = guest.seen(plans.to_be_seen(goals, definition.told))
-    told: dict[Target, Value] = dict(definition.told)
-    # libvirt reads these from the kernel.
-    told |= {what: value for what, value in seen.items() if what not in told}
-    if missing := [what for what in wanted if what not in told]:
-        raise exception.QuotaUnsupported(
-            f"libvirt tells nothing of this guest's {' and '.join(map(str, missing))}: it has no "
-            "control group for CPU time"
-        )
-    return plans.GuestState(told, seen, definition.baseline)
+    observed = guest.observe({*definition.baseline, *wanted}, definition)
+    # libvirt reads the CPU time from the kernel, it is not in the definition.
+    read = {what: each.parts[0].value for what, each in observed.items()}
+    told: dict[Target, Value] = read | dict(definition.told)
+    had = dict(told)
+    for what, reading in observed.items():
+        narrower = _narrower(what, reading, definition, guest.host)
+        if narrower is not None:
+            had[what] = narrower
+    return plans.GuestState(had, told, observed, definition.baseline)
+
+
+def _narrower(what: Target, reading: Reading, definition: Definition, host: Host) -> CpuSet | None:
+    """Return where threads run that libvirt was told nothing of, if not everywhere.
+
+    Somebody else has confined them: by taskset, or with the kernel's isolcpus.
+    """
+    if what.aspect not in CPU_ASPECTS or what in definition.configured:
+        return None
+    cpus = cast(CpuSet | None, reading.common)
+    return cpus if reading.by_kernel and cpus and cpus & host.usable < host.usable else None
+
+
+def _shortfalls(
+    guest: Guest, wanted: Mapping[Target, Value], state: plans.GuestState
+) -> dict[Target, exception.Refused]:
+    """Return what libvirt can't control on this host; the rest is judged by itself."""
+    found: dict[Target, exception.Refused] = {}
+    if target.SHARES in wanted and target.SHARES not in state.told:
+        found[target.SHARES] = exception.SharesUnsupported(_uncontrolled("CPU shares", "cpu"))
+    if target.QUOTA in wanted and target.QUOTA not in state.told:
+        found[target.QUOTA] = exception.QuotaUnsupported(_uncontrolled("vCPU quota", "cpu"))
+    if target.MEMORY in wanted and not guest.has_cpuset_controller:
+        found[target.MEMORY] = exception.MemoryUnsupported(_uncontrolled("memory nodes", "cpuset"))
+    return found
+
+
+def _uncontrolled(what: str, controller: str) -> str:
+    return (
+        f"{what} can't be set: libvirt has no control group with the controller {controller} for "
+        "this guest; see cgroup_controllers of qemu.conf and 'kongming-status upgrade check'"
+    )
 
 
 def _memory_note(done: plans.Plan, guest: Guest) -> str:

@@ -24,21 +24,24 @@ from typing import Protocol, cast
 from kongming.cpuset import CpuSet
 from kongming.hypervisor.guest import Guest
 from kongming.hypervisor.host import Host
-from kongming.target import CPU_ASPECTS, Target, Value, describe
+from kongming.hypervisor.reading import Part, Reading
+from kongming.target import CPU_ASPECTS, Aspect, Target, Value, describe
 
 
 @dataclass(frozen=True, slots=True)
 class GuestState:
     """What a guest has now.
 
-    :ivar told: what libvirt was told, for every target that the guest has.
-    :ivar seen: what the kernel says; targets whose ``told`` differs from
-        what is wanted may be left out, and those that can't be seen are.
+    :ivar had: for every target that the guest has, what undoing and releasing return to:
+        what libvirt was told, or what the kernel shows where libvirt was told nothing.
+    :ivar told: what libvirt was told.
+    :ivar observed: what the kernel shows; targets that can't be seen are left out.
     :ivar baseline: what the targets that Kongming touched had before.
     """
 
+    had: Mapping[Target, Value]
     told: Mapping[Target, Value]
-    seen: Mapping[Target, Value]
+    observed: Mapping[Target, Reading]
     baseline: Mapping[Target, Value]
 
 
@@ -95,12 +98,13 @@ class KeepBaseline:
 class Plan:
     """The steps, in order; none if the guest has all that it can have now.
 
-    :ivar goals: what is to be seen afterwards.
-    :ivar offline: what can't be had now: target → CPUs that are offline.
+    :ivar goals: what is to be observed afterwards.
+    :ivar unusable: what can't be had now: target → CPUs that are offline, or that a
+        control group above the guest's lacks.
     """
 
     goals: Mapping[Target, Value]
-    offline: Mapping[Target, CpuSet]
+    unusable: Mapping[Target, CpuSet]
     steps: tuple[Step, ...]
 
     def __bool__(self) -> bool:
@@ -110,9 +114,9 @@ class Plan:
         """Give those steps that change what the guest has."""
         return tuple(step for step in self.steps if isinstance(step, Change))
 
-    def describe_offline(self) -> str:
-        """Say which CPUs are waited for."""
-        return ", ".join(f"CPU {cpus} of {what}" for what, cpus in self.offline.items())
+    def describe_unusable(self) -> str:
+        """Return which CPUs are waited for, of which targets."""
+        return ", ".join(f"CPU {cpus} of {what}" for what, cpus in self.unusable.items())
 
     def __str__(self) -> str:
         return describe(
@@ -129,61 +133,74 @@ def make(wanted: Mapping[Target, Value], state: GuestState, host: Host) -> Plan:
     :param wanted: the targets that anything is asked of; none of them
         returns the guest to its baseline.
     """
-    touched = {what: value for what, value in state.baseline.items() if what in state.told}
+    touched = {
+        what: _reachable(what, value, host)
+        for what, value in state.baseline.items()
+        if what in state.told
+    }
     aims = touched | dict(wanted)
     goals = {what: _settable(what, value, host) for what, value in sorted(aims.items())}
     goals = {what: value for what, value in goals.items() if value != CpuSet()}
     # A baseline counts as reached once libvirt takes it whole.
-    offline = {
+    unusable = {
         what: cpus
         for what, aim in aims.items()
-        if (cpus := _offline(what, aim, host)) and (what in wanted or goals.get(what) != aim)
+        if (cpus := _unusable(what, aim, host)) and (what in wanted or goals.get(what) != aim)
     }
     changes = tuple(
-        Change(what, state.told[what], value)
+        Change(what, state.had[what], value)
         for what, value in goals.items()
-        if state.told[what] != value or not _has(state.seen, what, value, host)
+        if state.told[what] != value or _differs(state.observed, what, value, host)
     )
     during = {change.target: change.former for change in changes} | dict(state.baseline)
-    after = {what: during[what] for what in during if what in wanted or what in offline}
+    after = {what: during[what] for what in during if what in wanted or what in unusable}
     steps: list[Step] = [*changes]
     if during != state.baseline:
         steps.insert(0, KeepBaseline(state.baseline, during))
     if after != during:
         steps.append(KeepBaseline(during, after))
-    return Plan(goals, offline, tuple(steps))
-
-
-def to_be_seen(goals: Mapping[Target, Value], told: Mapping[Target, Value]) -> set[Target]:
-    """Give the targets that must be looked at to make a plan.
-
-    What libvirt was told otherwise is set in any case.
-    """
-    return {what for what, value in goals.items() if what not in told or told[what] == value}
+    return Plan(goals, unusable, tuple(steps))
 
 
 def differences(
-    goals: Mapping[Target, Value], seen: Mapping[Target, Value], host: Host
-) -> dict[Target, Value]:
-    """Give what is seen to be other than its goal."""
-    return {what: seen[what] for what, goal in goals.items() if not _has(seen, what, goal, host)}
+    goals: Mapping[Target, Value], observed: Mapping[Target, Reading], host: Host
+) -> dict[Target, Part]:
+    """Return what is observed to be other than its goal: the first part that is."""
+    found = {what: _differs(observed, what, goal, host) for what, goal in goals.items()}
+    return {what: part for what, part in found.items() if part is not None}
+
+
+def _reachable(what: Target, baseline: Value, host: Host) -> Value:
+    """Return what of a baseline this host has: the guest may come from a larger one."""
+    if what.aspect in CPU_ASPECTS:
+        return CpuSet(cast(CpuSet, baseline) & host.present) or host.present
+    if what.aspect is Aspect.MEMORY:
+        return CpuSet(cast(CpuSet, baseline) & host.nodes) or host.nodes
+    return baseline
 
 
 def _settable(what: Target, value: Value, host: Host) -> Value:
     return host.settable(cast(CpuSet, value)) if what.aspect in CPU_ASPECTS else value
 
 
-def _offline(what: Target, value: Value, host: Host) -> CpuSet:
+def _unusable(what: Target, value: Value, host: Host) -> CpuSet:
     if what.aspect not in CPU_ASPECTS:
         return CpuSet()
-    return CpuSet(cast(CpuSet, value) - host.online)
+    return CpuSet(cast(CpuSet, value) - host.usable)
 
 
-def _has(seen: Mapping[Target, Value], what: Target, goal: Value, host: Host) -> bool:
-    if what not in seen:
-        # A vCPU that is not plugged in has no thread.
-        return True
+def _differs(
+    observed: Mapping[Target, Reading], what: Target, goal: Value, host: Host
+) -> Part | None:
+    """Return the first part that has something else; None also if nothing can be seen.
+
+    A vCPU that is not plugged in has no thread.
+    """
+    reading = observed.get(what)
+    if reading is None:
+        return None
     if what.aspect in CPU_ASPECTS:
-        # The kernel leaves out what is offline.
-        return cast(CpuSet, seen[what]) & host.online == cast(CpuSet, goal) & host.online
-    return seen[what] == goal
+        # The kernel leaves out what can't be used.
+        usable = cast(CpuSet, goal) & host.usable
+        return reading.first_that(lambda cpus: cast(CpuSet, cpus) & host.usable != usable)
+    return reading.first_that(lambda value: value != goal)

@@ -18,6 +18,7 @@ pass may be made twice, late, or for nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import contextlib
 import enum
 import logging
@@ -30,8 +31,10 @@ from kongming.executor.placer import Placed, Placer, Prospect
 from kongming.executor.record import Record, Status
 from kongming.executor.statistics import Statistics
 from kongming.executor.store import Store
-from kongming.hypervisor.connection import Connection
+from kongming.executor.thread_watch import ThreadWatch
 from kongming.hypervisor.guest import Guest
+from kongming.hypervisor.host import Host
+from kongming.hypervisor.hypervisor import Hypervisor
 
 LOG = logging.getLogger(__name__)
 
@@ -55,15 +58,17 @@ class Reconciler:
     def __init__(
         self,
         store: Store,
-        hypervisor: Connection,
+        hypervisor: Hypervisor,
         placer: Placer,
         statistics: Statistics,
         changes: switches.Switches,
+        threads: ThreadWatch,
     ) -> None:
         self._store = store
         self._switches = changes
         self._hypervisor = hypervisor
         self._placer = placer
+        self._threads = threads
         self._statistics = statistics
         # The incarnation (libvirt's id of the domain) that was last placed, and
         # what it got: the store misses that if more was asked meanwhile.
@@ -84,25 +89,38 @@ class Reconciler:
         outcome = self._attempt(record)
         if isinstance(outcome, Result):
             return outcome
+        if isinstance(outcome, exception.Failed):
+            self._statistics.applied("failed", time.monotonic() - begin)
+        return self._keep(record, outcome)
+
+    def _keep(self, record: Record, outcome: exception.KongmingError) -> Result:
+        """Keep what a pass ended with, and tell it if it is new."""
+        about = (record.instance_uuid, outcome.reason, outcome)
         if isinstance(outcome, exception.GuestAbsent):
             self._absent(record, outcome)
+        elif isinstance(outcome, exception.GuestBusy):
+            if self._store.report(record, Status.PENDING, outcome):
+                LOG.info("Instance %s: waiting (%s): %s", *about)
+            return Result.AGAIN
         elif isinstance(outcome, exception.Refused):
             if self._store.report(record, Status.REFUSED, outcome):
                 self._statistics.refused(outcome)
-                log_refusal(instance_uuid, outcome)
+                log_refusal(record.instance_uuid, outcome)
         elif isinstance(outcome, exception.Drifted):
-            self._drifted(record, outcome)
-        elif isinstance(outcome, exception.Failed):
-            self._statistics.applied("failed", time.monotonic() - begin)
-            if self._store.report(record, Status.FAILED, outcome):
-                LOG.error(
-                    "Instance %s: failed (%s): %s; it will be tried again",
-                    instance_uuid,
-                    outcome.reason,
-                    outcome,
-                )
-            return Result.AGAIN
-        return Result.DONE
+            if self._store.report(record, Status.DRIFTED, outcome):
+                self._tell_unusable(record, outcome)
+        elif self._store.report(record, Status.FAILED, outcome):
+            LOG.error("Instance %s: failed (%s): %s; it will be tried again", *about)
+        return Result.AGAIN if isinstance(outcome, exception.Failed) else Result.DONE
+
+    def report_hung(self, instance_uuid: str, hung: exception.GuestHung) -> None:
+        """Keep that a pass over an instance is held up; its own outcome comes later.
+
+        :raises StoreUnavailable: if the store can't be used.
+        """
+        record = self._store.get(instance_uuid)
+        if record is not None:
+            self._store.report(record, Status.FAILED, hung)
 
     def _attempt(self, record: Record) -> exception.KongmingError | Result:
         """Give back what came in between: oslo.log would say it a second time
@@ -112,6 +130,7 @@ class Reconciler:
             return self._bring_about(record)
         except (
             exception.GuestAbsent,
+            exception.GuestBusy,
             exception.Refused,
             exception.Drifted,
             exception.Failed,
@@ -120,7 +139,10 @@ class Reconciler:
 
     def _bring_about(self, record: Record) -> Result:
         self._switches.note(record.instance_uuid, [record.asked, record.accepted])
-        guest = self._hypervisor.guest(record.instance_uuid)
+        with self._hypervisor.guest(record.instance_uuid) as guest:
+            return self._bring_guest(record, guest)
+
+    def _bring_guest(self, record: Record, guest: Guest) -> Result:
         if record.asked is None:
             # What is asked can't be read, and has been answered.
             self._fall_back(record, guest)
@@ -154,26 +176,40 @@ class Reconciler:
         if done.plan:
             self._statistics.applied("applied", time.monotonic() - begin)
         self._placed[record.instance_uuid] = (guest.domain_id, current)
+        self._threads.note(record.instance_uuid, guest.group_folder)
         corrected = bool(again and done.plan.changes())
         drift = exception.Repinned(prospect.found()) if corrected else None
         try:
             if allocation == record.asked:
-                self._report_placed(record, done, drift)
+                self._report_placed(record, prospect, done, guest, drift)
         finally:
             # Whoever waits for the outcome waits for the store, not for the log.
             self._log_placed(record, done, drift)
         return Result.CORRECTED if corrected else Result.DONE
 
     def _report_placed(
-        self, record: Record, done: Placed, drift: exception.Drifted | None
+        self,
+        record: Record,
+        prospect: Prospect,
+        done: Placed,
+        guest: Guest,
+        drift: exception.Drifted | None,
     ) -> None:
-        offline = _offline(done)
-        status = Status.APPLIED if offline is None else Status.DRIFTED
+        if prospect.shortfalls:
+            shortfall = _partly(prospect.shortfalls)
+            if self._store.report(
+                record, Status.REFUSED, shortfall, accepted=record.asked, drift=drift
+            ):
+                self._statistics.refused(shortfall)
+                log_refusal(record.instance_uuid, shortfall, left="the rest is in force")
+            return
+        unusable = _unusable(done, guest.host)
+        status = Status.APPLIED if unusable is None else Status.DRIFTED
         news = self._store.report(
-            record, status, offline, accepted=record.asked, note=done.note, drift=drift
+            record, status, unusable, accepted=record.asked, note=done.note, drift=drift
         )
-        if news and offline is not None:
-            self._tell_offline(record, offline)
+        if news and unusable is not None:
+            self._tell_unusable(record, unusable)
 
     def _log_placed(self, record: Record, done: Placed, drift: exception.Drifted | None) -> None:
         if drift is not None:
@@ -215,20 +251,17 @@ class Reconciler:
                 record.instance_uuid,
                 done.plan,
             )
-        if offline := _offline(done):
-            raise offline
+        if unusable := _unusable(done, guest.host):
+            raise unusable
         self._placed.pop(record.instance_uuid, None)
+        self._threads.note(record.instance_uuid, None)
         self._store.forget(
             record.instance_uuid,
             "nothing is asked any more, back to its baseline",
             generation=record.generation,
         )
 
-    def _drifted(self, record: Record, drift: exception.Drifted) -> None:
-        if self._store.report(record, Status.DRIFTED, drift):
-            self._tell_offline(record, drift)
-
-    def _tell_offline(self, record: Record, drift: exception.Drifted) -> None:
+    def _tell_unusable(self, record: Record, drift: exception.Drifted) -> None:
         self._statistics.drifted(drift)
         LOG.warning("Instance %s: drift (%s): %s", record.instance_uuid, drift.reason, drift)
 
@@ -240,19 +273,28 @@ class Reconciler:
             self._store.report(record, Status.ABSENT, absent)
 
 
-def _offline(done: Placed) -> exception.CpuWentOffline | None:
-    if not done.plan.offline:
+def _unusable(done: Placed, host: Host) -> exception.Drifted | None:
+    """Return what the guest can't have now: its CPUs are offline, or were taken from it."""
+    unusable = done.plan.unusable
+    if not unusable:
         return None
-    return exception.CpuWentOffline(
-        f"CPUs went offline: {done.plan.describe_offline()}; it is set again when they are back"
-    )
+    waiting = f"{done.plan.describe_unusable()}; it is set again when it has them again"
+    if any(cpus - host.online for cpus in unusable.values()):
+        return exception.CpuWentOffline(f"CPUs went offline: {waiting}")
+    groups = ", ".join(group for group, _cpus in host.barred)
+    return exception.SliceNarrowed(f"the control group {groups} lacks {waiting}")
 
 
-def log_refusal(instance_uuid: str, refusal: exception.Refused) -> None:
-    """Tell the operator of a refusal: said once, in one form, wherever it is found."""
-    LOG.warning(
-        "Instance %s: refused (%s): %s; the guest stays as it is",
-        instance_uuid,
-        refusal.reason,
-        refusal,
-    )
+def _partly(shortfalls: Sequence[exception.Refused]) -> exception.Refused:
+    """Return one refusal for all of what can't be had, with the reason of the first."""
+    return type(shortfalls[0])("; ".join(map(str, shortfalls)))
+
+
+def log_refusal(
+    instance_uuid: str, refusal: exception.Refused, left: str = "the guest stays as it is"
+) -> None:
+    """Tell the operator of a refusal: said once, in one form, wherever it is found.
+
+    :param left: what the guest has in spite of it.
+    """
+    LOG.warning("Instance %s: refused (%s): %s; %s", instance_uuid, refusal.reason, refusal, left)

@@ -59,6 +59,7 @@ class HostService(Service):
             retry_max=lambda: float(conf.executor.retry_interval_max),
             check_interval=lambda: float(conf.executor.check_interval),
             history_days=lambda: int(conf.executor.history_days),
+            heartbeats=self.heartbeats,
             on_connect=self.connected,
             on_pass=on_pass,
             on_stranger=on_stranger,

@@ -13,9 +13,9 @@
 """What nobody announces is looked for: at a tick, and at an interval.
 
 At each tick, which costs next to nothing: whether an operator's tool has
-asked for anything, whether CPUs went offline or came back, and whether a
-time window has begun or ended. At the interval: whether the guests still have
-what is wanted.
+asked for anything, whether CPUs went offline or came back, whether a guest
+has got vCPUs or iothreads, and whether a time window has begun or ended. At
+the interval: whether the guests still have what is wanted.
 """
 
 from __future__ import annotations
@@ -29,11 +29,15 @@ from kongming import exception
 from kongming.cpuset import CpuSet
 from kongming.executor.store import Store
 from kongming.executor.switches import Switches
+from kongming.executor.thread_watch import ThreadWatch
+from kongming.runtime.heartbeats import Heartbeats
 
 LOG = logging.getLogger(__name__)
 
 _TICK_S = 0.5
 _DAY_S = 86_400.0
+# A tick may wait for a store that is locked, and once a day forget many entries of it.
+_SILENT_S = 120.0
 
 
 class Watch:
@@ -42,7 +46,9 @@ class Watch:
     :param wake: called with the instances that are to be looked at now.
     :param check: called with those that are to be looked at by and by.
     :param online_cpus: gives the CPUs that are online; None if unknown.
+    :param on_offline: called with CPUs that went offline.
     :param switches: tells for whom a time window has begun or ended.
+    :param threads: tells which guests have got vCPUs or iothreads, or lost some.
     :param interval: gives the seconds between two checks of all instances;
         0 means never.
     :param keep_days: gives for how many days the history is kept.
@@ -55,17 +61,23 @@ class Watch:
         wake: Callable[[Iterable[str]], None],
         check: Callable[[Iterable[str]], None],
         online_cpus: Callable[[], CpuSet | None],
+        on_offline: Callable[[CpuSet], None],
         switches: Switches,
+        threads: ThreadWatch,
         interval: Callable[[], float],
         keep_days: Callable[[], int],
+        heartbeats: Heartbeats,
     ) -> None:
         self._store = store
         self._wake = wake
         self._check = check
         self._online_cpus = online_cpus
+        self._on_offline = on_offline
         self._switches = switches
+        self._threads = threads
         self._interval = interval
         self._keep_days = keep_days
+        self._heartbeats = heartbeats
         self._online = online_cpus()
         self._checked = self._purged = time.monotonic() - _DAY_S
         self._stopping = threading.Event()
@@ -82,7 +94,9 @@ class Watch:
         self._stopping.set()
 
     def _run(self) -> None:
+        beat = self._heartbeats.expect(self._thread.name, _SILENT_S)
         while not self._stopping.wait(_TICK_S):
+            beat()
             try:
                 self._tick(time.monotonic())
             except exception.StoreUnavailable as error:
@@ -93,9 +107,12 @@ class Watch:
         online = self._online_cpus()
         if online != self._online:
             LOG.info("CPUs online were %s, now are %s", self._online, online)
+            if online is not None and self._online is not None:
+                self._on_offline(CpuSet(self._online - online))
             self._online = online
             self._wake(self._store.held())
         self._wake(self._switches.due())
+        self._wake(self._threads.changed())
         interval = self._interval()
         if interval and now - self._checked >= interval:
             self._checked = now

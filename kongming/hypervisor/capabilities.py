@@ -50,14 +50,14 @@ def parse(
     banks = [] if host is None else host.findall("cache/bank")
     members = {int(cell.get("id", "")): _cpus(cell, cpus.online) for cell in found}
     told = {cpu.id for listed in members.values() for cpu in listed}
-    left_out = [_bare(cpu, cpus.online) for cpu in range(cpus.count) if cpu not in told]
+    left_out = [_bare(cpu, cpus.online) for cpu in cpus.present if cpu not in told]
     # Where the firmware numbers them oddly, libvirt has a bank for each CPU of a cache.
     caches = tuple(dict.fromkeys(_cache(bank) for bank in banks))
     free_kib = free_kib or {}
     if not found:
         return Topology((_cell(0, memory_kib, free_kib, {}, left_out, caches),))
     # Where there is but one cell, all are at home there.
-    homes = dict.fromkeys(range(cpus.count), next(iter(members))) if len(members) == 1 else {}
+    homes = dict.fromkeys(cpus.present, next(iter(members))) if len(members) == 1 else {}
     homes |= home or {}
     homeless: list[Cpu] = []
     for cpu in left_out:

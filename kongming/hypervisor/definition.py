@@ -17,7 +17,7 @@ Only reading: from libvirt's domain XML to a value, and our own part of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
@@ -26,7 +26,6 @@ from kongming.cpuset import CpuSet
 from kongming.hypervisor.host import Host
 from kongming.target import Aspect, Quota, Target, Value
 
-# Both 1.0 and 1.1 are in use; the element's presence is what counts.
 _NOVA = "{http://openstack.org/xmlns/libvirt/nova/"
 
 #: Namespace of our own element in a domain's metadata.
@@ -48,8 +47,11 @@ class Definition:
     :ivar nova_owns: why Nova itself decides the placement; None if not.
     :ivar vcpus: number of vCPUs, those not plugged in yet included.
     :ivar iothreads: the numbers of its iothreads.
+    :ivar memory_kib: how much memory it has now.
     :ivar told: what libvirt was told of pins and memory, for every target
         that the domain has; what it was not told is all of the host's.
+    :ivar configured: the targets whose CPUs libvirt was told, rather than left to run
+        wherever the kernel lets them.
     :ivar memory_mode: ``numatune``'s mode; None if the domain has none.
     :ivar baseline: what the targets that Kongming touched had before.
     """
@@ -59,7 +61,9 @@ class Definition:
     nova_owns: str | None
     vcpus: int
     iothreads: CpuSet
+    memory_kib: int
     told: Mapping[Target, CpuSet]
+    configured: Set[Target]
     memory_mode: str | None
     baseline: Mapping[Target, Value]
 
@@ -74,24 +78,45 @@ def parse(xml: str, host: Host) -> Definition:
     vcpus = int(vcpu.text)
     iothreads = _iothreads(root)
     cpuset = vcpu.get("cpuset")
-    anywhere = CpuSet.parse(cpuset) if cpuset else CpuSet(range(host.count))
+    anywhere = CpuSet.parse(cpuset) if cpuset else host.present
     memory = root.find("numatune/memory")
     mine = [target.vcpu(number) for number in range(vcpus)]
     mine += [target.EMULATOR, *map(target.iothread, iothreads)]
+    pins = _pins(_under(root, "cputune"))
+    nova = nova_instance(root)
     return Definition(
-        nova=any(child.tag.startswith(_NOVA) for child in root.iterfind("metadata/*")),
-        project_id=_project_id(root),
+        nova=nova is not None,
+        project_id=project_id(nova),
         nova_owns=_nova_owns(root),
         vcpus=vcpus,
         iothreads=iothreads,
+        memory_kib=_memory_kib(root),
         told={
             **dict.fromkeys(mine, anywhere),
-            **_pins(_under(root, "cputune")),
+            **pins,
             target.MEMORY: _nodes(memory) or host.nodes,
         },
+        configured=frozenset(mine if cpuset else pins),
         memory_mode=None if memory is None else memory.get("mode", "strict"),
         baseline=_baseline(_under(root, f"metadata/{{{BASELINE_URI}}}baseline")),
     )
+
+
+def nova_instance(root: ET.Element) -> ET.Element | None:
+    """Return the element by which Nova's domains are known; None if it has none.
+
+    Both 1.0 and 1.1 of its namespace are in use; that it is there is what counts.
+    """
+    for child in root.iterfind("metadata/*"):
+        if child.tag.startswith(_NOVA) and child.tag.endswith("}instance"):
+            return child
+    return None
+
+
+def project_id(nova: ET.Element | None) -> str | None:
+    """Return the project that owns an instance, by Nova's element; None if it does not say."""
+    project = None if nova is None else nova.find("{*}owner/{*}project")
+    return None if project is None else project.get("uuid")
 
 
 def baseline_xml(baseline: Mapping[Target, Value]) -> str:
@@ -158,11 +183,9 @@ def _iothreads(root: ET.Element) -> CpuSet:
     return numbered or CpuSet(range(1, int(root.findtext("iothreads", "0")) + 1))
 
 
-def _project_id(root: ET.Element) -> str | None:
-    for project in root.iterfind("metadata/*/*/*"):
-        if project.tag.startswith(_NOVA) and project.tag.endswith("}project"):
-            return project.get("uuid")
-    return None
+def _memory_kib(root: ET.Element) -> int:
+    """Read libvirt's own form, which is always in KiB."""
+    return int(root.findtext("currentMemory") or root.findtext("memory") or 0)
 
 
 def _nova_owns(root: ET.Element) -> str | None:

@@ -12,13 +12,16 @@
 
 """One guest: a libvirt domain, what it has now and the few ways to change it.
 
-Everything is done to the live domain only: its definition stays Nova's.
+Everything is done to the live domain only: its definition stays Nova's. No call enters
+QEMU's monitor, where a QEMU that hangs would keep it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+import os
+from pathlib import Path
 import time
 from typing import Any, TypeVar, cast
 
@@ -26,75 +29,110 @@ import libvirt
 
 from kongming import exception, target
 from kongming.cpuset import CpuSet
-from kongming.hypervisor import cpuset_v1, definition
+from kongming.hypervisor import change, definition, libvirt_reading
+from kongming.hypervisor.calls import PATIENCE_S, Calls
+from kongming.hypervisor.definition import Definition
+from kongming.hypervisor.errors import translated
 from kongming.hypervisor.host import Host
+from kongming.hypervisor.lost_cpus import LostCpus
+from kongming.hypervisor.observer import Observer
 from kongming.hypervisor.own_changes import OwnChanges
-from kongming.hypervisor.process import QemuProcess
-from kongming.target import NO_QUOTA, Aspect, Quota, Target, Value
+from kongming.hypervisor.reading import Reading
+from kongming.target import CPU_ASPECTS, Aspect, Quota, Target, Value
 
 T = TypeVar("T")
 
 _LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
-# How libvirt writes and reads that there is no limit.
-_UNLIMITED = -1
-# Any real quota is far below; libvirt's own word for none is not always the same.
-_NO_REAL_QUOTA_US = 10**12
 _NOT_RUNNING = -1
 _POLL_S = 0.02
+# libvirt knows only what it was told of these; to ask QEMU it would enter its monitor.
+_UNSEEN_BY_LIBVIRT = frozenset({Aspect.EMULATOR, Aspect.IOTHREAD})
+# What the kernel moves at least of a guest's memory, in KiB a second.
+_MOVED_KIB_S = 16 * 1024
+# Others may be in QEMU's monitor for so long without anything being wrong.
+_MONITOR_S = 5.0
 
 
 class Guest:
     """A running domain.
 
-    :ivar host: the host as it was when the guest was looked up.
+    :ivar host: the host as this guest has it: the groups above it may leave it less.
     :ivar domain_id: libvirt's id of it: another one after each start.
 
     Every method raises ``GuestAbsent`` if the domain is no longer running,
-    ``HypervisorUnavailable`` if libvirt went away, ``PinningUnsupported`` if
-    the vCPUs have no threads of their own, and ``StepFailed`` with libvirt's
-    code and words for any other error.
+    ``HypervisorUnavailable`` if libvirt went away, ``GuestBusy`` if a job of libvirt's
+    keeps it, ``PinningUnsupported`` if the vCPUs have no threads of their own, and
+    ``StepFailed`` with libvirt's code and words for any other error.
     """
 
     def __init__(
         self,
         domain: Any,
         host: Host,
-        find_process: Callable[[str], QemuProcess | None],
+        observer: Observer | None,
+        *,
         own_changes: OwnChanges,
+        lost_cpus: LostCpus,
+        calls: Calls,
     ) -> None:
         """Wrap a libvirt domain.
 
-        :param find_process: finds its QEMU process by its UUID, if it is on
-            this machine; called if need be.
+        :param observer: looks at its QEMU process; None if that is not to be seen.
         :param own_changes: is told of each change that is made here.
+        :param lost_cpus: knows which CPUs may be given back to groups.
         """
         self._domain = domain
         self._uuid: str = domain.UUIDString()
-        self._find_process = find_process
+        self._observer = observer
         self._own_changes = own_changes
+        self._lost_cpus = lost_cpus
+        self._calls = calls
+        self._memory_kib = 0
         self.host = host
-        with self._translated("looking at the domain"):
+        with self._calling("looking at the domain"):
             self.domain_id: int = domain.ID()
         if self.domain_id == _NOT_RUNNING:
             raise exception.GuestAbsent("the domain is not running")
 
-    def definition(self) -> definition.Definition:
+    def definition(self) -> Definition:
         """Read the live definition."""
-        with self._translated("reading the definition"):
-            return definition.parse(self._domain.XMLDesc(0), self.host)
+        with self._calling("reading the definition"):
+            xml = self._domain.XMLDesc(0)
+        found = definition.parse(xml, self.host)
+        self._memory_kib = found.memory_kib
+        return found
 
-    def seen(self, targets: Iterable[Target]) -> dict[Target, Value]:
-        """Read what the guest really has, by the kernel's word.
+    def observe(
+        self, targets: Iterable[Target], now: Definition | None = None
+    ) -> dict[Target, Reading]:
+        """Read what the guest really has: by the kernel's word, or else by libvirt's.
 
-        :returns: the targets that are there and can be seen: a vCPU that is
-            not plugged in can't be.
+        :param now: its live definition, if that was just read.
+        :returns: the targets that are there and can be seen: a vCPU that is not plugged
+            in can't be, nor the CPU time where libvirt does not control it.
         """
         wanted = set(targets)
-        found: dict[Target, Value] = {}
-        for aspects, look in self._looks().items():
-            if not aspects.isdisjoint({aspect for aspect, _ in wanted}):
-                found |= look()
-        return {what: value for what, value in found.items() if what in wanted}
+        found: dict[Target, Reading] = {}
+        if self._observer is not None:
+            with suppress(OSError):
+                found = self._observer.read(wanted, self.host.nodes)
+        aspects = {what.aspect for what in wanted - found.keys()}
+        if Aspect.VCPU in aspects and not any(what.aspect is Aspect.VCPU for what in found):
+            with self._calling("reading the vCPU threads' affinity"):
+                found |= libvirt_reading.vcpus(self._domain)
+        if aspects & _UNSEEN_BY_LIBVIRT:
+            told = (now or self.definition()).told
+            found |= {
+                what: Reading.of(told[what], by_kernel=False)
+                for what in wanted - found.keys()
+                if what.aspect in _UNSEEN_BY_LIBVIRT and what in told
+            }
+        if aspects & {Aspect.SHARES, Aspect.QUOTA}:
+            found = self._cpu_time() | found
+        if Aspect.MEMORY in aspects:
+            with self._calling("reading the memory's nodes"):
+                found |= libvirt_reading.memory(self._domain, self.host.nodes)
+        return {what: reading for what, reading in found.items() if what in wanted}
 
     def set(self, what: Target, value: Value) -> None:
         """Give a target its value.
@@ -104,50 +142,60 @@ class Guest:
 
         :raises QuotaUnsupported: if libvirt took the quota without effect.
         """
-        reported, call = self._change(what, value)
+        reported, call = change.make(self._domain, self.host, what, value)
         self._own_changes.expect(self._uuid, reported)
         try:
             self._call(call, what, value)
         except exception.KongmingError:
             self._own_changes.withdraw(self._uuid, reported)
             raise
-        if what == target.QUOTA and self.seen([what])[what] != value:
-            raise exception.QuotaUnsupported(
-                "libvirt has no control group for each vCPU of this guest, so that a quota has "
-                "no effect: QEMU emulates them all in a single thread; run the guest with KVM, "
-                "or with multi-threaded emulation"
+        if what == target.EMULATOR:
+            self._move_stragglers(cast(CpuSet, value))
+        if what == target.QUOTA:
+            self._check_quota(cast(Quota, value))
+
+    def check_free(self) -> None:
+        """Find out whether libvirt would let the guest be changed now.
+
+        It would wait for half a minute where somebody else's call, or a job such as a
+        migration, keeps the guest.
+
+        :raises GuestBusy: if a job keeps it.
+        :raises GuestHung: if QEMU does not answer others.
+        """
+        control = self._asked("its control interface", lambda: self._domain.controlInfo())
+        if control is not None:
+            state, _details, milliseconds = control
+            if state == libvirt.VIR_DOMAIN_CONTROL_OCCUPIED and milliseconds > 1000 * _MONITOR_S:
+                raise exception.GuestHung.since(
+                    "QEMU's monitor has not answered", time.time() - milliseconds / 1000
+                )
+            if state in (libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, libvirt.VIR_DOMAIN_CONTROL_JOB):
+                raise exception.GuestBusy("libvirt is busy with the guest")
+        job = self._asked("its job", lambda: self._domain.jobInfo())
+        if job is not None and job[0] != libvirt.VIR_DOMAIN_JOB_NONE:
+            raise exception.GuestBusy(
+                "a job of libvirt's is under way on the guest, as a migration or a save is one"
             )
-
-    def _call(self, call: Callable[[], object], what: Target, value: Value) -> None:
-        try:
-            with self._translated(f"setting {what} to {value}"):
-                call()
-        except exception.StepFailed:
-            if not self._is_too_narrow(what, value):
-                raise
-            with self._translated(f"setting {what} to {value}"):
-                call()
-
-    def _is_too_narrow(self, what: Target, value: Value) -> bool:
-        """Tell whether CPUs were missing above the guest, as after being offline."""
-        if self.host.cgroup != 1 or what.aspect not in target.CPU_ASPECTS:
-            return False
-        cpus = CpuSet(cast(CpuSet, value) & self.host.online)
-        return bool(self._read(lambda process: cpuset_v1.widen(process.pid, cpus)))
 
     def memory_kib(self) -> dict[int, int] | None:
         """Count the guest's memory on each NUMA node, in KiB; see QemuProcess.
 
         :returns: None if it can't be counted.
         """
-        return self._read(QemuProcess.memory_kib)
+        if self._observer is None:
+            return None
+        try:
+            return self._observer.process.memory_kib()
+        except OSError:
+            return None
 
     def is_starting(self) -> bool:
         """Tell whether libvirt is about to start it.
 
         It counts as running from the beginning, before it has control groups.
         """
-        with self._translated("reading the state"):
+        with self._calling("reading the state"):
             state = self._domain.state()
         return bool(state == [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP])
 
@@ -162,20 +210,13 @@ class Guest:
             time.sleep(_POLL_S)
         return ended
 
-    def _has_ended(self) -> bool:
-        try:
-            domain_id = self._domain.connect().lookupByUUIDString(self._uuid).ID()
-        except libvirt.libvirtError:
-            return True
-        return bool(domain_id != self.domain_id)
-
     def keep_baseline(self, baseline: Mapping[Target, Value]) -> None:
         """Write the baseline into the domain's own metadata; none takes it out.
 
         There it lives exactly as long as what it describes: through
         libvirtd's restarts, live migration and managed save, and no longer.
         """
-        with self._translated("writing the baseline"):
+        with self._calling("writing the baseline"):
             self._domain.setMetadata(
                 libvirt.VIR_DOMAIN_METADATA_ELEMENT,
                 definition.baseline_xml(baseline) if baseline else None,
@@ -184,128 +225,107 @@ class Guest:
                 _LIVE,
             )
 
-    def _read(self, what: Callable[[QemuProcess], T]) -> T | None:
-        """Read of its process; None if there is none, or none that we may look at."""
-        process = self._find_process(self._uuid)
-        if process is None:
-            return None
+    @property
+    def group_folder(self) -> Path | None:
+        """Where the control groups of its threads are; None if it has none to be seen."""
+        groups = None if self._observer is None else self._observer.groups
+        return None if groups is None else groups.folder
+
+    @property
+    def has_cpu_controller(self) -> bool:
+        """Whether libvirt can control the guest's CPU time, as far as is known."""
+        groups = None if self._observer is None else self._observer.groups
+        return groups is None or groups.has_cpu
+
+    @property
+    def has_cpuset_controller(self) -> bool:
+        """Whether libvirt can control the guest's memory nodes, as far as is known."""
+        groups = None if self._observer is None else self._observer.groups
+        return groups is None or groups.has_cpuset
+
+    def _has_ended(self) -> bool:
         try:
-            return what(process)
-        except OSError:
-            return None
+            domain_id = self._domain.connect().lookupByUUIDString(self._uuid).ID()
+        except libvirt.libvirtError:
+            return True
+        return bool(domain_id != self.domain_id)
 
-    def _looks(self) -> dict[frozenset[Aspect], Callable[[], dict[Target, Value]]]:
-        return {
-            frozenset({Aspect.VCPU}): self._vcpus,
-            frozenset({Aspect.IOTHREAD}): self._iothreads,
-            frozenset({Aspect.EMULATOR}): self._emulator,
-            frozenset({Aspect.SHARES, Aspect.QUOTA}): self._cpu_time,
-            frozenset({Aspect.MEMORY}): self._memory,
-        }
-
-    def _vcpus(self) -> dict[Target, Value]:
-        with self._translated("reading the vCPU threads' affinity"):
-            info, maps = self._domain.vcpus()
-        return {
-            target.vcpu(vcpu[0]): CpuSet.from_cpumap(cpumap)
-            for vcpu, cpumap in zip(info, maps, strict=True)
-        }
-
-    def _iothreads(self) -> dict[Target, Value]:
-        with self._translated("reading the iothreads' affinity"):
-            threads = self._domain.ioThreadInfo(_LIVE)
-        return {target.iothread(number): CpuSet.from_cpumap(cpus) for number, cpus in threads}
-
-    def _emulator(self) -> dict[Target, Value]:
-        affinity = self._read(QemuProcess.main_affinity)
-        if affinity is None:
-            with self._translated("reading the emulator's pin"):
-                affinity = CpuSet.from_cpumap(self._domain.emulatorPinInfo(_LIVE))
-        return {target.EMULATOR: affinity}
-
-    def _memory(self) -> dict[Target, Value]:
-        nodes = self._read(QemuProcess.memory_nodes)
-        if nodes is None:
-            with self._translated("reading the memory's nodes"):
-                nodeset = self._domain.numaParameters(_LIVE)["numa_nodeset"]
-            nodes = CpuSet.parse(nodeset) if nodeset else self.host.nodes
-        return {target.MEMORY: CpuSet(nodes & self.host.nodes)}
-
-    def _cpu_time(self) -> dict[Target, Value]:
-        with self._translated("reading the CPU time"):
-            now = self._domain.schedulerParametersFlags(_LIVE)
-        found: dict[Target, Value] = {}
-        if "cpu_shares" in now:
-            found[target.SHARES] = now["cpu_shares"]
-        if "vcpu_quota" in now:
-            unlimited = now["vcpu_quota"] <= 0 or now["vcpu_quota"] >= _NO_REAL_QUOTA_US
-            quota = Quota(now["vcpu_quota"], now["vcpu_period"])
-            found[target.QUOTA] = NO_QUOTA if unlimited else quota
-        return found
-
-    def _change(
-        self, what: Target, value: Value
-    ) -> tuple[Mapping[str, object], Callable[[], object]]:
-        """Give the report of a change, as libvirt will make it, and the call."""
-        domain, number = self._domain, what.number
-        if what.aspect in target.CPU_ASPECTS:
-            cpumap = cast(CpuSet, value).cpumap(self.host.count)
-            name, call = {
-                Aspect.VCPU: (f"vcpupin{number}", lambda: domain.pinVcpu(number, cpumap)),
-                Aspect.EMULATOR: ("emulatorpin", lambda: domain.pinEmulator(cpumap, _LIVE)),
-                Aspect.IOTHREAD: (
-                    f"iothreadpin{number}",
-                    lambda: domain.pinIOThread(number, cpumap, _LIVE),
-                ),
-            }[what.aspect]
-            return {f"cputune.{name}": str(value)}, call
+    def _call(self, call: Callable[[], object], what: Target, value: Value) -> None:
+        doing = f"setting {what} to {value}"
+        patience = PATIENCE_S
         if what.aspect is Aspect.MEMORY:
-            # Any other mode would be for good. libvirt reports no change of it.
-            parameters: dict[str, Any] = {
-                "numa_mode": libvirt.VIR_DOMAIN_NUMATUNE_MEM_RESTRICTIVE,
-                "numa_nodeset": str(value),
-            }
-            return {}, lambda: domain.setNumaParameters(parameters, _LIVE)
-        parameters = {"cpu_shares": value}
-        if isinstance(value, Quota):
-            limit = _UNLIMITED if value.quota_us is None else value.quota_us
-            parameters = {"vcpu_quota": limit, "vcpu_period": value.period_us}
-        reported = {f"cputune.{name}": number for name, number in parameters.items()}
-        return reported, lambda: domain.setSchedulerParametersFlags(parameters, _LIVE)
+            patience += self._memory_kib / _MOVED_KIB_S
+        try:
+            with self._calling(doing, patience):
+                call()
+        except exception.StepFailed:
+            if not self._widen(what, value):
+                raise
+            with self._calling(doing, patience):
+                call()
+
+    def _widen(self, what: Target, value: Value) -> bool:
+        """Give back to the groups above what they lost while CPUs were offline."""
+        groups = None if self._observer is None else self._observer.groups
+        if groups is None or groups.version != 1 or what.aspect not in CPU_ASPECTS:
+            return False
+        cpus = CpuSet(cast(CpuSet, value) & self.host.online)
+        try:
+            above = groups.cpus_above()
+        except OSError:
+            return False
+        return self._lost_cpus.give_back(above, cpus)
+
+    def _move_stragglers(self, cpus: CpuSet) -> None:
+        """Move those threads that libvirt's pin of the emulator left where they were.
+
+        libvirt pins the main thread and confines the others by their group. A thread that
+        was born while the main thread was pinned keeps that when the group gets wider.
+        """
+        if self._observer is None:
+            return
+        wanted = CpuSet(cpus & self.host.usable)
+        with suppress(OSError):
+            for thread in self._observer.threads_of(target.EMULATOR):
+                if CpuSet(thread.cpus & self.host.usable) != wanted:
+                    # Without the right to (CAP_SYS_NICE) it is told when all is verified.
+                    with suppress(OSError):
+                        os.sched_setaffinity(thread.id, wanted)
+
+    def _check_quota(self, value: Quota) -> None:
+        found = None
+        if self._observer is not None:
+            with suppress(OSError):
+                found = self._observer.read([target.QUOTA], self.host.nodes)
+        found = found or self._cpu_time()
+        if target.QUOTA not in found or found[target.QUOTA].common != value:
+            raise exception.QuotaUnsupported(
+                "libvirt has no control group for each vCPU of this guest, so that a quota has "
+                "no effect: QEMU emulates them all in a single thread; run the guest with KVM, "
+                "or with multi-threaded emulation"
+            )
+
+    def _cpu_time(self) -> dict[Target, Reading]:
+        """Read shares and quota; nothing if libvirt has no control group for them."""
+        if not self.has_cpu_controller:
+            return {}
+        with self._calling("reading the CPU time"):
+            return libvirt_reading.cpu_time(self._domain)
+
+    def _asked(self, what: str, ask: Callable[[], T]) -> T | None:
+        """Ask something that not every driver of libvirt's answers."""
+        try:
+            with self._calls.make(f"reading {what}", self._uuid):
+                return ask()
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
+                return None
+            raise translated(error, f"reading {what}", self._domain) from error
 
     @contextmanager
-    def _translated(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except libvirt.libvirtError as error:
-            raise_translated(error, doing, self._domain)
-
-
-def raise_translated(error: libvirt.libvirtError, doing: str, domain: Any) -> None:
-    """Raise the error of ours that says what libvirt's ``error`` means."""
-    code, message = error.get_error_code(), error.get_error_message()
-    if code == libvirt.VIR_ERR_NO_DOMAIN or _stopped(domain):
-        raise exception.GuestAbsent("the domain is not running") from error
-    if not is_alive(domain.connect()):
-        raise exception.HypervisorUnavailable(f"libvirt went away while {doing}") from error
-    if code == libvirt.VIR_ERR_OPERATION_INVALID and "affinity" in message:
-        raise exception.PinningUnsupported(
-            f"libvirt can't pin this guest's vCPUs ({message}): QEMU emulates them all in a "
-            "single thread; run the guest with KVM, or with multi-threaded emulation"
-        ) from error
-    raise exception.StepFailed(f"{doing}: libvirt error {code}: {message}") from error
-
-
-def is_alive(connection: Any) -> bool:
-    """Tell whether a libvirt connection still serves."""
-    try:
-        return bool(connection.isAlive())
-    except libvirt.libvirtError:
-        return False
-
-
-def _stopped(domain: Any) -> bool:
-    try:
-        return not domain.isActive()
-    except libvirt.libvirtError as error:
-        return bool(error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN)
+    def _calling(self, doing: str, patience_s: float = PATIENCE_S) -> Iterator[None]:
+        with self._calls.make(doing, self._uuid, patience_s):
+            try:
+                yield
+            except libvirt.libvirtError as error:
+                raise translated(error, doing, self._domain) from error

@@ -23,11 +23,8 @@ from xml.etree import ElementTree as ET
 import libvirt
 
 from kongming.cpuset import CpuSet
-from kongming.hypervisor.definition import BASELINE_URI
+from kongming.hypervisor.definition import BASELINE_URI, nova_instance, project_id
 from kongming.hypervisor.occupant import Occupant
-
-# Both 1.0 and 1.1 are in use; the element's presence is what counts.
-_NOVA = "{http://openstack.org/xmlns/libvirt/nova/"
 
 
 class Occupancy:
@@ -124,13 +121,12 @@ def _read(domain: Any) -> Occupant | None:
 
 
 def _occupant(root: ET.Element) -> Occupant:
-    nova = [child for child in root.iterfind("metadata/*") if child.tag.startswith(_NOVA)]
-    project = nova[0].find("{*}owner/{*}project") if nova else None
+    nova = nova_instance(root)
     return Occupant(
         instance_uuid=root.findtext("uuid", ""),
         name=root.findtext("name", ""),
-        project_id=None if project is None else project.get("uuid"),
-        nova=bool(nova),
+        project_id=project_id(nova),
+        nova=nova is not None,
         pins={
             int(pin.get("vcpu", "")): CpuSet.parse(pin.get("cpuset", ""))
             for pin in root.iterfind("cputune/vcpupin")

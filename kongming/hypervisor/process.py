@@ -18,10 +18,14 @@ What libvirt does not read from the kernel itself is read here.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 import re
 
 from kongming.cpuset import CpuSet
+from kongming.hypervisor.files import read_text
+from kongming.target import EMULATOR, Target, iothread, vcpu
 
 PROC = Path("/proc")
 
@@ -29,6 +33,36 @@ _PAGES = re.compile(r"N(\d+)=(\d+)")
 _PAGE_SIZE = re.compile(r"kernelpagesize_kB=(\d+)")
 # The guest's memory where it is not anonymous; other files are QEMU's code.
 _MEMORY_FILES = re.compile(r"file=(?:/memfd:|/dev/(?:shm|hugepages|zero)|\S*/libvirt/qemu/)|huge")
+# libvirt has QEMU name its threads so.
+_VCPU = re.compile(r"CPU (\d+)/\w+")
+_IOTHREAD = re.compile(r"IO iothread(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """A thread at one moment.
+
+    :ivar name: as the kernel has it: at most 15 characters.
+    :ivar cpus: the host CPUs that it may run on; those offline are left out.
+    :ivar nodes: the NUMA nodes that it may take memory from.
+    """
+
+    id: int
+    name: str
+    cpus: CpuSet
+    nodes: CpuSet
+
+    @property
+    def target(self) -> Target:
+        """The target that it belongs to, by its name."""
+        if number := _VCPU.fullmatch(self.name):
+            return vcpu(int(number[1]))
+        if number := _IOTHREAD.fullmatch(self.name):
+            return iothread(int(number[1]))
+        return EMULATOR
+
+    def __str__(self) -> str:
+        return f"thread {self.id}, {self.name}"
 
 
 class QemuProcess:
@@ -39,6 +73,7 @@ class QemuProcess:
 
     def __init__(self, pid: int, proc: Path = PROC) -> None:
         self.pid = pid
+        self._proc = proc
         self._folder = proc / str(pid)
 
     def runs(self, instance_uuid: str) -> bool:
@@ -46,21 +81,30 @@ class QemuProcess:
         return self.guest() == instance_uuid
 
     def guest(self) -> str:
-        """Say which guest it runs; empty if none, or if it has ended."""
+        """Return which guest it runs; empty if none, or if it has ended."""
         try:
             arguments = (self._folder / "cmdline").read_bytes()
         except OSError:
             return ""
         return arguments.partition(b"\0-uuid\0")[2].partition(b"\0")[0].decode(errors="replace")
 
-    def main_affinity(self) -> CpuSet:
-        """Say where QEMU's main thread may run."""
-        return _allowed(self._folder, "Cpus_allowed_list")
+    def threads(self) -> list[Thread]:
+        """Look at all of its threads; the main thread comes first."""
+        ids = sorted(int(task.name) for task in (self._folder / "task").iterdir())
+        return self.look_at(ids)
 
-    def memory_nodes(self) -> CpuSet:
-        """Say from which NUMA nodes any of its threads may take memory."""
-        tasks = (self._folder / "task").iterdir()
-        return CpuSet(node for task in tasks for node in _allowed(task, "Mems_allowed_list"))
+    def look_at(self, ids: Iterable[int]) -> list[Thread]:
+        """Look at some threads; also at those that the kernel runs for this process.
+
+        Those that have ended meanwhile are left out.
+        """
+        found = []
+        for thread_id in ids:
+            try:
+                found.append(_thread(thread_id, read_text(self._proc / str(thread_id) / "status")))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+        return found
 
     def memory_kib(self) -> dict[int, int]:
         """Count the guest's memory on each NUMA node, in KiB.
@@ -117,9 +161,14 @@ class Processes:
         return passed.get(instance_uuid)
 
 
-def _allowed(folder: Path, field: str) -> CpuSet:
-    for line in (folder / "status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == field:
-            return CpuSet.parse(value)
-    raise OSError(f"the kernel does not tell {field}")
+def _thread(thread_id: int, status: str) -> Thread:
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    try:
+        return Thread(
+            thread_id,
+            fields["Name"],
+            CpuSet.parse(fields["Cpus_allowed_list"]),
+            CpuSet.parse(fields["Mems_allowed_list"]),
+        )
+    except KeyError as error:
+        raise OSError(f"the kernel does not tell {error} of thread {thread_id}") from None

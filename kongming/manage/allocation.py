@@ -106,8 +106,7 @@ class AllocationShow(_OfInstance, ShowOne):
         baseline: dict[Target, Value] | None = None
         memory: dict[int, int] | None = None
         try:
-            with state.hypervisor(self) as look:
-                guest = look.guest(record.instance_uuid)
+            with state.hypervisor(self) as look, look.guest(record.instance_uuid) as guest:
                 has, baseline = _observed(guest)
                 memory = guest.memory_kib()
         except exception.KongmingError as error:
@@ -139,8 +138,8 @@ class AllocationPlan(_OfInstance, Lister):
             asked, accepted = record.asked, record.asked == record.accepted
         with state.hypervisor(self) as look:
             placer = state.placer(self, look)
-            guest = look.guest(instance_uuid)
-            found = dry_run.look(placer, guest, instance_uuid, asked, accepted=accepted)
+            with look.guest(instance_uuid) as guest:
+                found = dry_run.look(placer, guest, instance_uuid, asked, accepted=accepted)
         for warning in found.warnings:
             self.app.LOG.warning("%s", warning)
         return ("step", "target", "from", "to"), [
@@ -309,5 +308,5 @@ def _window(record: Record) -> dict[str, str]:
 
 def _observed(guest: Guest) -> tuple[dict[Target, Value], dict[Target, Value]]:
     definition = guest.definition()
-    everything = [*definition.told, SHARES, QUOTA]
-    return guest.seen(everything), dict(definition.baseline)
+    found = guest.observe([*definition.told, SHARES, QUOTA], definition)
+    return {what: each.parts[0].value for what, each in found.items()}, dict(definition.baseline)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 import getpass
 import os
 from pathlib import Path
@@ -32,7 +32,7 @@ from kongming.executor.record import Record, Status
 from kongming.executor.rules import read_rules
 from kongming.executor.store import Store
 from kongming.hypervisor import session
-from kongming.hypervisor.connection import Connection
+from kongming.hypervisor.hypervisor import Hypervisor
 from kongming.manage.command import conf_of
 
 _POLL_S = 0.05
@@ -52,19 +52,17 @@ def opened_store(command: Command) -> Iterator[Store]:
 
 
 @contextmanager
-def hypervisor(command: Command) -> Iterator[Connection]:
+def hypervisor(command: Command) -> Iterator[Hypervisor]:
     """Give a look at the host's guests that can change nothing.
 
     :raises HypervisorUnavailable: if libvirt does not answer.
     """
     uri = conf_of(command).libvirt.connection_uri
     with session.read_only(uri) as connection:
-        look = Connection(uri)
-        look.adopt(connection)
-        yield look
+        yield Hypervisor(uri, lambda: nullcontext(connection))
 
 
-def placer(command: Command, look: Connection) -> Placer:
+def placer(command: Command, look: Hypervisor) -> Placer:
     """Give what plans within the operator's rules.
 
     :raises ConfigInvalid: if the rules can't be read.

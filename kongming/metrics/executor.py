@@ -52,8 +52,13 @@ class ExecutorCollector(Collector):
                 labels=["status"],
             )
             for status in _STATUSES:
-                guests.add_metric([status], statuses.count(status))
+                guests.add_metric([status], sum(each == status for each, _reason in statuses))
             yield guests
+            yield GaugeMetricFamily(
+                "kongming_guests_hung",
+                "Guests that can't be placed because a call that concerns them does not return.",
+                value=sum(reason == exception.GuestHung.reason for _status, reason in statuses),
+            )
         yield GaugeMetricFamily(
             "kongming_store_available",
             "Whether the state path could be read just now (1) or not (0).",
@@ -65,12 +70,17 @@ class ExecutorCollector(Collector):
             value=self._executor.waiting,
         )
         yield GaugeMetricFamily(
+            "kongming_workers_held_up",
+            "Workers that wait for a call to libvirt that takes long; others take their place.",
+            value=self._executor.held_up,
+        )
+        yield GaugeMetricFamily(
             "kongming_libvirt_connected",
             "Whether libvirt answers (1) or not (0).",
             value=self._executor.connected,
         )
 
-    def _statuses(self) -> list[str] | None:
+    def _statuses(self) -> list[tuple[str, str]] | None:
         try:
             return self._executor.statuses()
         except exception.StoreUnavailable:

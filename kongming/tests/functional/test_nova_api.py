@@ -32,6 +32,7 @@ from kongming.notification.inquirer import Inquirer
 from kongming.notification.inquiries import ALL, Inquiries
 from kongming.notification.wanted import Wanted
 from kongming.nova.client import Nova
+from kongming.runtime.heartbeats import Heartbeats
 from kongming.tests import captures
 from kongming.tests.testbed.nova_api import PASSWORD, Fault, NovaApi
 from kongming.tests.testbed.process import wait_until
@@ -201,6 +202,7 @@ class Host:
             retry_max=lambda: 1.0,
             check_interval=lambda: 0.0,
             history_days=lambda: 1,
+            heartbeats=Heartbeats(),
             on_connect=lambda: None,
         )
         self.store = Store(state_path)

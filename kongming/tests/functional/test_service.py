@@ -26,7 +26,7 @@ import libvirt
 import pytest
 
 from kongming.cmd import launch
-from kongming.hypervisor.connection import run_event_loop
+from kongming.hypervisor.keeper import run_event_loop
 from kongming.notification.service import NotificationHandlerService
 from kongming.tests import captures
 from kongming.tests.testbed.nova import Nova
@@ -74,7 +74,7 @@ class Cloud:
     def stop(self):
         if self.service is not None:
             self.service.stop()
-            self.service._executor._hypervisor._thread.join(10)
+            self.service._executor._keeper._thread.join(10)
         self.service = None
 
     def guest(self, *, metadata=NOVA, vcpus=4, more=""):

@@ -36,7 +36,7 @@ from kongming.db.database import Database
 from kongming.db.hosts import Hosts
 from kongming.executor.request import Request, Source
 from kongming.executor.store import Store
-from kongming.hypervisor.connection import run_event_loop
+from kongming.hypervisor.keeper import run_event_loop
 from kongming.metrics.standalone import LinkCollector
 from kongming.rpc.client import ConductorClient
 from kongming.standalone.service import ExecutorService

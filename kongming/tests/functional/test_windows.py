@@ -23,7 +23,7 @@ from kongming import metadata
 from kongming.allocation import Allocation, Windowed
 from kongming.executor import switches
 from kongming.executor.request import Request, Source
-from kongming.hypervisor.connection import run_event_loop
+from kongming.hypervisor.keeper import run_event_loop
 from kongming.tests.functional.test_service import URI, Cloud, pins, wait_for
 from kongming.window import Window
 

@@ -19,7 +19,7 @@ import uuid
 import libvirt
 import pytest
 
-from kongming.hypervisor.connection import run_event_loop
+from kongming.hypervisor.keeper import run_event_loop
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.broker import Broker
 from kongming.tests.testbed.daemon import Daemon

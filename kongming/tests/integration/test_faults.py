@@ -50,9 +50,9 @@ COMMON = [
     *(Fault(GUEST + "set", number + 1, after=True) for number in range(CHANGES)),
 ]
 #: Where it is killed while it brings a guest to what is asked.
-THERE = [*COMMON, *around(GUEST + "seen", 2), *around(STORE + "Store.report")]
+THERE = [*COMMON, *around(GUEST + "observe", 2), *around(STORE + "Store.report")]
 #: And while it brings it back.
-BACK = [*COMMON, *around(GUEST + "seen", 2), *around(STORE + "Store.forget")]
+BACK = [*COMMON, *around(GUEST + "observe", 2), *around(STORE + "Store.forget")]
 
 
 def snapshot(guest):
@@ -163,7 +163,7 @@ STEPS = [
     Fault(DOMAIN + "pinVcpu", 2, after=True, error=ERROR),
     Fault(DOMAIN + "setSchedulerParametersFlags", 2, after=True, error=ERROR),
     # Seeing that it had its effect.
-    Fault(DOMAIN + "vcpus", 1, error=ERROR),
+    Fault(DOMAIN + "schedulerParametersFlags", 2, error=ERROR),
 ]
 #: The second attempt waits until the test has looked.
 HOLD = Fault(RECONCILE, 2, wait=True)

@@ -24,7 +24,7 @@ import pytest
 
 from kongming import metadata
 from kongming.conf.notification_handler import LEGACY, TOPICS, VERSIONED
-from kongming.hypervisor.connection import run_event_loop
+from kongming.hypervisor.keeper import run_event_loop
 from kongming.notification.inquiries import Inquiries
 from kongming.tests.nova.aspects import FIRST, VCPU_PINNING, Request
 from kongming.tests.nova.events import Events

@@ -21,9 +21,10 @@ from kongming.cpuset import CpuSet
 from kongming.executor import plan
 from kongming.executor.carry_out import carry_out
 from kongming.hypervisor.host import Host
+from kongming.hypervisor.reading import Reading
 from kongming.target import NO_QUOTA, Aspect, Quota
 
-HOST = Host(4, CpuSet(range(4)), CpuSet([0, 1]))
+HOST = Host(CpuSet(range(4)), CpuSet(range(4)), CpuSet([0, 1]))
 
 sets = st.frozensets(st.integers(0, 3), min_size=1).map(CpuSet)
 #: A value of each kind for a guest of three vCPUs and one iothread.
@@ -69,16 +70,18 @@ class FakeGuest:
         if self._calls in self._refuses:
             raise exception.StepFailed("libvirt error 38: no")
 
-    def seen(self, targets):
-        return {what: self._seen(what) for what in targets if what in self.told}
+    def observe(self, targets, now=None):
+        found = {what: self._observed(what) for what in targets if what in self.told}
+        return {what: Reading.of(value) for what, value in found.items()}
 
-    def _seen(self, what):
+    def _observed(self, what):
         value = self.cgroups[what]
         return CpuSet(value & self._confined_to) if what.aspect is Aspect.VCPU else value
 
 
 def steps_for(guest, wanted):
-    state = plan.GuestState(dict(guest.told), guest.seen(guest.told), guest.baseline)
+    told = dict(guest.told)
+    state = plan.GuestState(told, told, guest.observe(told), guest.baseline)
     return plan.make(wanted, state, HOST)
 
 

@@ -26,7 +26,7 @@ NOVA = (
     '<nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/{}">'
     "<nova:name>s1</nova:name></nova:instance>"
 )
-HOST = Host(8, CpuSet(range(8)), CpuSet([0, 1]))
+HOST = Host(CpuSet(range(8)), CpuSet(range(8)), CpuSet([0, 1]))
 ALL = CpuSet(range(8))
 NOVA_NOW = NOVA.format("1.1")
 OTHER = '<app:x xmlns:app="http://example.org/nova/1.1"/>'

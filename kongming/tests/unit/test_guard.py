@@ -12,6 +12,8 @@
 
 """The guard: nothing forbidden gets through, whatever it looks like."""
 
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 import pytest
@@ -24,8 +26,9 @@ from kongming.hypervisor.definition import Definition
 from kongming.hypervisor.host import Host
 from kongming.hypervisor.occupant import Occupant
 
-HOST = Host(8, CpuSet(range(7)), CpuSet([0, 1]), cgroup=2)
+HOST = Host(CpuSet(range(8)), CpuSet(range(7)), CpuSet([0, 1]), cgroup=2)
 NO_RULES = Rules()
+ALL = CpuSet(range(8))
 
 sets = st.frozensets(st.integers(0, 9)).map(CpuSet)
 some = st.frozensets(st.integers(0, 9), min_size=1).map(CpuSet)
@@ -39,6 +42,8 @@ def definition(**values):
         "vcpus": 4,
         "iothreads": CpuSet([1]),
         "told": {},
+        "memory_kib": 1 << 20,
+        "configured": frozenset(),
         "memory_mode": None,
         "baseline": {},
     }
@@ -93,7 +98,7 @@ def test_the_first_rule_that_is_broken_is_named_with_its_option():
         allowed_cpus=CpuSet(range(6)), reserved_cpus=CpuSet([0]), dedicated_cpus=CpuSet([1, 2])
     )
     for asked, error, says in [
-        ({8, 9, 1}, exception.CpuUnknown, "CPU 8-9 does not exist.* 0 to 7"),
+        ({8, 9, 1}, exception.CpuUnknown, "CPU 8-9 does not exist.* 0-7"),
         ({0, 1}, exception.CpuReserved, r"CPU 0 is reserved \(\[guard\] reserved_cpus is 0"),
         ({1, 3}, exception.CpuDedicated, r"CPU 1 is Nova's.*cpu_dedicated_set is 1-2"),
         ({3, 6}, exception.CpuNotAllowed, r"CPU 6 is not allowed.*allowed_cpus is 0-5"),
@@ -101,7 +106,7 @@ def test_the_first_rule_that_is_broken_is_named_with_its_option():
         with pytest.raises(error, match=says):
             guard.check_cpus(CpuSet(asked), HOST, rules)
     with pytest.raises(exception.CpuOffline, match="CPU 7 is offline: online are 0-6"):
-        guard.check_online(CpuSet([6, 7]), HOST)
+        guard.check_usable(CpuSet([6, 7]), HOST)
 
 
 def test_nodes():
@@ -117,7 +122,7 @@ def test_nodes():
     [(1, 2, True), (1, 1, False), (1, 262_144, True), (2, 1, True), (2, 10_001, False)],
 )
 def test_shares_are_held_against_the_hosts_cgroup_version(cgroup, shares, fits):
-    host = Host(8, CpuSet(range(8)), cgroup=cgroup)
+    host = Host(CpuSet(range(8)), CpuSet(range(8)), cgroup=cgroup)
     wanted = {target.SHARES: shares}
     if fits:
         guard.check_request(wanted, definition(), host, NO_RULES)
@@ -168,3 +173,25 @@ def test_other_guests_on_the_same_cpus_are_named():
     assert (
         guard.describe_overlaps(found) == "CPU 2: instance u1 (one), CPU 2-3: instance u4 (three)"
     )
+
+
+def test_a_cpu_that_a_group_above_the_guest_lacks_is_refused_with_the_group():
+    groups = {
+        Path("/cgroup/machine.slice"): CpuSet(range(6)),
+        Path("/cgroup/machine.slice/vm"): ALL,
+    }
+    narrowed = HOST.of_groups(2, groups)
+    guard.check_usable(CpuSet([4, 5]), narrowed)
+    said = r"CPU 6 is not given to the control group /cgroup/machine.slice, which"
+    with pytest.raises(exception.CpuNotInSlice, match=said):
+        guard.check_usable(CpuSet([5, 6]), narrowed)
+    # Offline comes first: no group could give it.
+    with pytest.raises(exception.CpuOffline, match="CPU 7"):
+        guard.check_usable(CpuSet([6, 7]), narrowed)
+
+
+def test_cpus_that_are_not_there_between_those_that_are():
+    host = Host(CpuSet.parse("0-3,8-11"), CpuSet.parse("0-3,8-11"))
+    guard.check_cpus(CpuSet([3, 8]), host, NO_RULES)
+    with pytest.raises(exception.CpuUnknown, match="CPU 5 does not exist.* are 0-3,8-11"):
+        guard.check_cpus(CpuSet([3, 5]), host, NO_RULES)

@@ -28,7 +28,7 @@ def test_the_kernels_files_are_read(tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     read = host.read_sysfs(tmp_path, tmp_path)
-    assert read == host.Host(10, CpuSet([0, 2, 3, 4, 5, 9]), CpuSet([0, 2]), 1)
+    assert read == host.Host(CpuSet.parse("0-7,9"), CpuSet([0, 2, 3, 4, 5, 9]), CpuSet([0, 2]), 1)
     (tmp_path / "cgroup.controllers").touch()
     (tmp_path / "node/has_memory").unlink()
     read = host.read_sysfs(tmp_path, tmp_path)
@@ -47,7 +47,7 @@ def test_the_kernels_files_are_read(tmp_path):
     ],
 )
 def test_offline_cpus_can_be_set_with_cgroup_v2_only(cgroup, asked, settable):
-    there = host.Host(8, CpuSet(range(7)), cgroup=cgroup)
+    there = host.Host(CpuSet(range(8)), CpuSet(range(7)), cgroup=cgroup)
     assert there.settable(CpuSet(asked)) == settable
 
 

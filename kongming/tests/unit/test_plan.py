@@ -12,6 +12,8 @@
 
 """Planning: from what a guest has to what is wanted, and no step more."""
 
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,18 +21,25 @@ from kongming import target
 from kongming.cpuset import CpuSet
 from kongming.executor import plan
 from kongming.hypervisor.host import Host
+from kongming.hypervisor.reading import Part, Reading
 from kongming.target import NO_QUOTA, Quota
 from kongming.target import vcpu as v
 
-HOST = Host(8, CpuSet(range(8)), CpuSet([0, 1]))
 ALL = CpuSet(range(8))
+HOST = Host(ALL, ALL, CpuSet([0, 1]))
 
 sets = st.frozensets(st.integers(0, 7), min_size=1).map(CpuSet)
 vcpus = st.dictionaries(st.integers(0, 5).map(v), sets)
 
 
-def state(told, seen=None, baseline=None):
-    return plan.GuestState(told, told if seen is None else seen, baseline or {})
+def state(told, observed=None, baseline=None, had=None):
+    return plan.GuestState(
+        told if had is None else had, told, readings(observed or told), baseline or {}
+    )
+
+
+def readings(values):
+    return {what: Reading.of(value) for what, value in values.items()}
 
 
 def v_pins(**pins):
@@ -41,16 +50,16 @@ def v_pins(**pins):
 def test_carried_out_the_plan_brings_the_wanted_and_nothing_else(wanted, data):
     has = {v(n): data.draw(sets) for n in range(6)}
     runs = {what: data.draw(st.just(has[what]) | sets) for what in has}
-    after, seen = dict(has), dict(runs)
+    after, observed = dict(has), dict(runs)
     steps = plan.make(wanted, state(has, runs), HOST)
     for change in steps.changes():
         assert change.former == has[change.target]
-        after[change.target] = seen[change.target] = change.wanted
+        after[change.target] = observed[change.target] = change.wanted
     assert after == has | wanted
-    assert all(seen[what] == cpus for what, cpus in wanted.items())
+    assert all(observed[what] == cpus for what, cpus in wanted.items())
     untouched = has.keys() - wanted.keys()
-    assert {what: seen[what] for what in untouched} == {what: runs[what] for what in untouched}
-    assert not plan.make(wanted, state(after, seen), HOST)
+    assert {what: observed[what] for what in untouched} == {what: runs[what] for what in untouched}
+    assert not plan.make(wanted, state(after, observed), HOST)
 
 
 def test_a_thread_that_was_moved_behind_libvirts_back_is_pinned_again():
@@ -67,21 +76,22 @@ def test_a_vcpu_that_is_not_plugged_in_has_no_thread_to_compare():
 
 def test_the_kernel_leaves_offline_cpus_out():
     wanted = v_pins(v0="0-7")
-    host = Host(8, CpuSet([0, 1, 2]), cgroup=2)
+    host = Host(ALL, CpuSet([0, 1, 2]), cgroup=2)
     steps = plan.make(wanted, state(wanted, v_pins(v0="0-2")), host)
     assert not steps
-    assert steps.offline == v_pins(v0="3-7")
-    assert not plan.differences(wanted, v_pins(v0="0-2"), host)
-    assert plan.differences(wanted, v_pins(v0="0"), host) == v_pins(v0="0")
+    assert steps.unusable == v_pins(v0="3-7")
+    assert not plan.differences(wanted, readings(v_pins(v0="0-2")), host)
+    found = plan.differences(wanted, readings(v_pins(v0="0")), host)
+    assert found == {v(0): Part(CpuSet([0]))}
 
 
 def test_with_cgroup_v1_what_is_online_is_set_and_the_whole_once_it_is_back():
     wanted, has = v_pins(v0="6-7"), v_pins(v0="6-7")
-    without = Host(8, CpuSet(range(7)), cgroup=1)
+    without = Host(ALL, CpuSet(range(7)), cgroup=1)
     steps = plan.make(wanted, state(has, v_pins(v0="0-6")), without)
     assert [change.wanted for change in steps.changes()] == [CpuSet([6])]
     assert not plan.make(wanted, state(v_pins(v0="6"), v_pins(v0="6")), without)
-    again = Host(8, ALL, cgroup=1)
+    again = Host(ALL, ALL, cgroup=1)
     steps = plan.make(wanted, state(v_pins(v0="6"), v_pins(v0="6")), again)
     assert [change.wanted for change in steps.changes()] == [CpuSet([6, 7])]
 
@@ -89,10 +99,10 @@ def test_with_cgroup_v1_what_is_online_is_set_and_the_whole_once_it_is_back():
 def test_where_nothing_is_left_online_nothing_is_set():
     wanted = v_pins(v0="7", v1="1")
     for cgroup in (1, 2, None):
-        host = Host(8, CpuSet(range(7)), cgroup=cgroup)
+        host = Host(ALL, CpuSet(range(7)), cgroup=cgroup)
         steps = plan.make(wanted, state(v_pins(v0="7", v1="0"), v_pins(v0="0-6", v1="0")), host)
         assert [change.target for change in steps.changes()] == [v(1)]
-        assert steps.offline == v_pins(v0="7")
+        assert steps.unusable == v_pins(v0="7")
 
 
 def test_the_baseline_is_noted_once_and_before_anything_is_changed():
@@ -123,14 +133,14 @@ def test_what_is_no_longer_wanted_goes_back_to_the_baseline():
 
 def test_a_baseline_with_cpus_that_are_offline_is_kept_until_it_can_be_given_back():
     baseline, has = v_pins(v0="0-7"), v_pins(v0="1")
-    without = Host(8, CpuSet(range(7)), cgroup=1)
+    without = Host(ALL, CpuSet(range(7)), cgroup=1)
     steps = plan.make({}, state(has, baseline=baseline), without)
     assert steps.steps == (plan.Change(v(0), CpuSet([1]), CpuSet(range(7))),)
-    assert steps.offline == v_pins(v0="7")
-    v2 = Host(8, CpuSet(range(7)), cgroup=2)
+    assert steps.unusable == v_pins(v0="7")
+    v2 = Host(ALL, CpuSet(range(7)), cgroup=2)
     steps = plan.make({}, state(has, baseline=baseline), v2)
     assert steps.steps == (plan.Change(v(0), CpuSet([1]), ALL), plan.KeepBaseline(baseline, {}))
-    assert not steps.offline
+    assert not steps.unusable
 
 
 def test_a_vcpu_that_is_gone_is_not_given_anything_back():
@@ -167,3 +177,67 @@ def test_a_plan_names_everything_that_it_changes():
         "vCPU pins 0: 0-7 → 1; emulator pin 0-7 → 2; iothread pins 1: 0-7 → 3; "
         "CPU shares 1024 → 200; vCPU quota none → 50000/100000 µs; memory nodes 0-1 → 1"
     )
+
+
+def test_one_thread_that_differs_is_enough_for_a_step():
+    wanted = {target.EMULATOR: CpuSet([1])}
+    left = plan.GuestState(
+        wanted,
+        wanted,
+        {target.EMULATOR: Reading((Part(CpuSet([1])), Part(CpuSet([2]), "IO")))},
+        {},
+    )
+    assert [change.target for change in plan.make(wanted, left, HOST).changes()] == [
+        target.EMULATOR
+    ]
+    assert plan.differences(wanted, left.observed, HOST) == {
+        target.EMULATOR: Part(CpuSet([2]), "IO")
+    }
+
+
+def test_a_quota_that_one_vcpu_has_lost_is_set_again():
+    wanted = {target.QUOTA: Quota(50_000)}
+    lost = Reading((Part(Quota(50_000), "vCPU 0"), Part(NO_QUOTA, "vCPU 2")))
+    steps = plan.make(wanted, plan.GuestState(wanted, wanted, {target.QUOTA: lost}, {}), HOST)
+    assert [change.target for change in steps.changes()] == [target.QUOTA]
+
+
+def test_what_libvirt_was_told_nothing_of_goes_back_to_where_it_ran():
+    told, had = v_pins(v0="0-7"), v_pins(v0="2-3")
+    steps = plan.make(v_pins(v0="1"), state(told, had, had=had), HOST)
+    assert steps.steps == (
+        plan.KeepBaseline({}, had),
+        plan.Change(v(0), CpuSet([2, 3]), CpuSet([1])),
+    )
+
+
+def test_a_baseline_of_a_larger_host_is_cut_to_what_is_here_and_forgotten():
+    baseline = v_pins(v0="0-127", v1="64-127") | {target.MEMORY: CpuSet([1, 2])}
+    has = v_pins(v0="1", v1="1") | {target.MEMORY: CpuSet([0])}
+    for cgroup in (1, 2):
+        host = Host(ALL, ALL, CpuSet([0, 1]), cgroup)
+        steps = plan.make({}, state(has, baseline=baseline), host)
+        assert {change.target: change.wanted for change in steps.changes()} == {
+            v(0): ALL,
+            v(1): ALL,
+            target.MEMORY: CpuSet([1]),
+        }
+        assert steps.steps[-1] == plan.KeepBaseline(baseline, {})
+        assert not steps.unusable
+
+
+def test_memory_whose_baseline_has_no_node_here_may_be_anywhere():
+    baseline = {target.MEMORY: CpuSet([3])}
+    has = {target.MEMORY: CpuSet([0])}
+    (change, _note) = plan.make({}, state(has, baseline=baseline), HOST).steps
+    assert change.wanted == CpuSet([0, 1])
+
+
+def test_cpus_that_a_group_above_took_away_are_waited_for():
+    wanted, has = v_pins(v0="2-3", v1="3"), v_pins(v0="2-3", v1="3")
+    for version, set_now in ((1, v_pins(v0="2")), (2, {})):
+        host = Host(ALL, ALL).of_groups(version, {Path("/m"): CpuSet([0, 1, 2])})
+        steps = plan.make(wanted, state(has, v_pins(v0="2", v1="0-2")), host)
+        assert {each.target: each.wanted for each in steps.changes()} == set_now
+        assert steps.unusable == v_pins(v0="3", v1="3")
+        assert steps.describe_unusable() == "CPU 3 of vCPU 0, CPU 3 of vCPU 1"

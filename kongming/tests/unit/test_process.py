@@ -36,12 +36,9 @@ MAPS = """\
 def proc(tmp_path):
     for pid, guest in {1: "", 7: UUID, 9: OTHER}.items():
         folder = tmp_path / str(pid)
-        (folder / "task/1").mkdir(parents=True)
+        folder.mkdir()
         uuid = f"\0-uuid\0{guest}\0" if guest else "\0"
         (folder / "cmdline").write_text(f"qemu{uuid}-smp\0001\0")
-        status = "Name:\tq\nCpus_allowed_list:\t0-3,7\nMems_allowed_list:\t1\n"
-        (folder / "status").write_text(status)
-        (folder / "task/1/status").write_text(status)
         (folder / "numa_maps").write_text(MAPS)
     (tmp_path / "self").mkdir()
     return tmp_path
@@ -58,8 +55,6 @@ def test_the_process_of_a_guest_is_found_and_remembered(proc):
 
 def test_what_the_kernel_tells(proc):
     process = QemuProcess(7, proc)
-    assert process.main_affinity() == CpuSet([0, 1, 2, 3, 7])
-    assert process.memory_nodes() == {1}
     assert process.memory_kib() == {0: 12, 1: 120 + 5 * 2048}
 
 

@@ -23,7 +23,7 @@ from kongming.hypervisor.host import Host
 from kongming.hypervisor.topology import Cache, Cpu
 
 REAL = (Path(__file__).parents[1] / "data/libvirt-9.0.0/capabilities.xml").read_text()
-REAL_CPUS = Host(8, CpuSet.parse("0-2,4-7"))
+REAL_CPUS = Host(CpuSet(range(8)), CpuSet.parse("0-2,4-7"))
 
 
 def written(*cells, cache=""):
@@ -69,7 +69,7 @@ def test_siblings_and_caches_are_read():
     )
     bank = "<bank id='0' level='2' type='data' size='{}' unit='KiB' cpus='{}'/>"
     told = written((0, cell), cache=bank.format(512, "0,2") + bank.format(256, "1"))
-    host = capabilities.parse(told, Host(3, CpuSet([0, 2])))
+    host = capabilities.parse(told, Host(CpuSet(range(3)), CpuSet([0, 2])))
     (read,) = host.cells
     assert read.memory_kib == 2 << 20
     assert read.cpus[2] == Cpu(2, 1, 0, 4, CpuSet([0, 2]), True)
@@ -78,7 +78,7 @@ def test_siblings_and_caches_are_read():
 
 def test_a_cpu_that_is_left_out_is_at_home_where_the_kernel_says():
     told = written((0, cpus(0)), (1, cpus(2)))
-    host = capabilities.parse(told, Host(4, CpuSet([0, 2])), home={1: 1})
+    host = capabilities.parse(told, Host(CpuSet(range(4)), CpuSet([0, 2])), home={1: 1})
     assert [ids(cell.cpus) for cell in host.cells] == [[0], [1, 2]]
     assert ids(host.homeless) == [3]
     assert ids(host.cpus) == [0, 1, 2, 3]
@@ -87,17 +87,19 @@ def test_a_cpu_that_is_left_out_is_at_home_where_the_kernel_says():
 @pytest.mark.parametrize("home", [{}, {1: 7}])
 def test_or_homeless_where_nothing_is_known(home):
     told = written((0, cpus(0)), (1, cpus(2)))
-    host = capabilities.parse(told, Host(3, CpuSet([0, 2])), home=home)
+    host = capabilities.parse(told, Host(CpuSet(range(3)), CpuSet([0, 2])), home=home)
     assert host.homeless == (Cpu(1, None, None, None, CpuSet([1]), False),)
 
 
 def test_all_are_at_home_in_the_only_cell():
-    host = capabilities.parse(written((0, cpus(0))), Host(2, CpuSet([0])))
+    host = capabilities.parse(written((0, cpus(0))), Host(CpuSet(range(2)), CpuSet([0])))
     assert ids(host.cells[0].cpus) == [0, 1]
 
 
 def test_a_host_without_numa_is_one_cell():
-    host = capabilities.parse(written(), Host(2, CpuSet([0])), memory_kib=4096, free_kib={0: 1024})
+    host = capabilities.parse(
+        written(), Host(CpuSet(range(2)), CpuSet([0])), memory_kib=4096, free_kib={0: 1024}
+    )
     (cell,) = host.cells
     assert (cell.id, cell.memory_kib, cell.free_kib) == (0, 4096, 1024)
     assert [cpu.online for cpu in cell.cpus] == [True, False]
@@ -105,7 +107,7 @@ def test_a_host_without_numa_is_one_cell():
 
 def test_cells_need_no_cpus_and_no_order():
     told = written((3, "<memory unit='KiB'>7</memory>"), (0, cpus(0)))
-    host = capabilities.parse(told, Host(1, CpuSet([0])))
+    host = capabilities.parse(told, Host(CpuSet(range(1)), CpuSet([0])))
     assert [(cell.id, ids(cell.cpus)) for cell in host.cells] == [(0, [0]), (3, [])]
 
 

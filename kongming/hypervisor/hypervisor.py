@@ -1,0 +1,212 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""libvirt on this host: its guests, their events, and all that it knows of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+import logging
+import re
+from typing import Any
+
+import libvirt
+
+from kongming import exception
+from kongming.cpuset import CpuSet
+from kongming.hypervisor import capabilities, cgroup, host
+from kongming.hypervisor.calls import Calls
+from kongming.hypervisor.guest import Guest
+from kongming.hypervisor.host import Host
+from kongming.hypervisor.lost_cpus import LostCpus
+from kongming.hypervisor.observer import Observer
+from kongming.hypervisor.occupancy import Occupancy
+from kongming.hypervisor.occupant import Occupant
+from kongming.hypervisor.own_changes import OwnChanges
+from kongming.hypervisor.pool import is_alive
+from kongming.hypervisor.process import Processes
+from kongming.hypervisor.topology import Topology
+
+LOG = logging.getLogger(__name__)
+
+_VCPU_PIN = re.compile(r"cputune\.vcpupin([0-9]+)")
+
+# A guest has all its vCPU threads once one of the first two was seen.
+_HAPPENINGS = frozenset(
+    {
+        libvirt.VIR_DOMAIN_EVENT_STARTED,
+        libvirt.VIR_DOMAIN_EVENT_RESUMED,
+        libvirt.VIR_DOMAIN_EVENT_STOPPED,
+        libvirt.VIR_DOMAIN_EVENT_UNDEFINED,
+    }
+)
+
+
+class Hypervisor:
+    """Looks things up at one libvirt URI. Any thread may call any method.
+
+    :param lend: lends a connection to the calling thread; raises libvirt's errors.
+    :param on_happening: called with the instance UUID when a guest starts, goes on or
+        stops.
+    :param on_change: called when somebody else has changed a guest. Neither may block:
+        libvirt's events wait for them.
+    :ivar calls: those that are under way.
+    :ivar lost_cpus: what control groups lost while CPUs were offline.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        lend: Callable[[], AbstractContextManager[Any]],
+        *,
+        on_happening: Callable[[str], None] = lambda _instance_uuid: None,
+        on_change: Callable[[str], None] = lambda _instance_uuid: None,
+    ) -> None:
+        self._uri = uri
+        self._here = host.is_here(uri)
+        self._lend = lend
+        self._on_happening = on_happening
+        self._on_change = on_change
+        self._own_changes = OwnChanges()
+        self._processes = Processes()
+        self._occupancy = Occupancy()
+        self.calls = Calls()
+        self.lost_cpus = LostCpus()
+        #: What libvirt is to tell of, for a :class:`Keeper`.
+        self.events: dict[int, Callable[..., None]] = {
+            libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: self._lifecycle,
+            libvirt.VIR_DOMAIN_EVENT_ID_TUNABLE: self._tuned,
+        }
+
+    def hear_again(self) -> None:
+        """Forget what may have changed while no events were heard."""
+        self._occupancy.forget()
+
+    def online_cpus(self) -> CpuSet | None:
+        """Ask the kernel which CPUs are online; None if it isn't beside us."""
+        return host.online_cpus() if self._here else None
+
+    @contextmanager
+    def guest(self, instance_uuid: str) -> Iterator[Guest]:
+        """Look up a guest; it is to be used by this thread, within the block.
+
+        :raises GuestAbsent: if there is no such domain, or it is not running.
+        :raises HypervisorUnavailable: if libvirt does not answer.
+        """
+        with self._connected(instance_uuid) as connection:
+            with self._asking(connection, "looking the domain up", instance_uuid):
+                domain = self._find(connection, instance_uuid)
+                now = host.read_sysfs() if self._here else host.read_libvirt(connection)
+            observer = self._observer(instance_uuid)
+            yield Guest(
+                domain,
+                self._within(now, observer),
+                observer,
+                own_changes=self._own_changes,
+                lost_cpus=self.lost_cpus,
+                calls=self.calls,
+            )
+
+    def occupants(self) -> list[Occupant]:
+        """Return who runs on this host, pinned to which CPUs.
+
+        :raises HypervisorUnavailable: if libvirt does not answer.
+        """
+        with self._connected() as connection, self._asking(connection, "listing the domains"):
+            return self._occupancy.read(connection, self.online_cpus())
+
+    def topology(self) -> Topology:
+        """Return what the host is made of.
+
+        :raises HypervisorUnavailable: if libvirt does not answer.
+        :raises Failed: if it gives an error.
+        """
+        with self._connected() as connection, self._asking(connection, "reading the topology"):
+            return capabilities.read(connection, host.SYSTEM / "cpu" if self._here else None)
+
+    @contextmanager
+    def _connected(self, instance_uuid: str = "") -> Iterator[Any]:
+        """Lend a connection for the block."""
+        with ExitStack() as stack:
+            try:
+                with self.calls.make("connecting to libvirt", instance_uuid):
+                    connection = stack.enter_context(self._lend())
+            except libvirt.libvirtError as error:
+                raise exception.HypervisorUnavailable(
+                    f"libvirt at {self._uri} is unavailable ({error.get_error_message()})"
+                ) from error
+            yield connection
+
+    @contextmanager
+    def _asking(self, connection: Any, doing: str, instance_uuid: str = "") -> Iterator[None]:
+        with self.calls.make(doing, instance_uuid):
+            try:
+                yield
+            except libvirt.libvirtError as error:
+                if not is_alive(connection):
+                    raise exception.HypervisorUnavailable(
+                        f"libvirt at {self._uri} went away"
+                    ) from error
+                raise exception.Failed(
+                    f"{doing}: libvirt error {error.get_error_code()}: {error.get_error_message()}"
+                ) from error
+
+    def _find(self, connection: Any, instance_uuid: str) -> Any:
+        try:
+            return connection.lookupByUUIDString(instance_uuid)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise
+            raise exception.GuestAbsent("there is no such domain on this host") from error
+
+    def _observer(self, instance_uuid: str) -> Observer | None:
+        process = self._processes.find(instance_uuid) if self._here else None
+        if process is None:
+            return None
+        try:
+            return Observer(process, cgroup.find(process.pid))
+        except OSError:
+            return Observer(process, None)
+
+    def _within(self, now: Host, observer: Observer | None) -> Host:
+        """Return the host as the groups above a guest leave it."""
+        groups = None if observer is None else observer.groups
+        if groups is None:
+            return now
+        try:
+            above = groups.cpus_above()
+        except OSError:
+            return now
+        if groups.version == 1:
+            self.lost_cpus.note(above)
+            returnable = self.lost_cpus.returnable(above, now.online)
+            above = {folder: CpuSet(has | returnable) for folder, has in above.items()}
+        return now.of_groups(groups.version, above)
+
+    def _lifecycle(
+        self, _connection: Any, domain: Any, event: int, detail: int, _opaque: object
+    ) -> None:
+        instance_uuid = domain.UUIDString()
+        LOG.debug("Domain %s: lifecycle event %d, detail %d", instance_uuid, event, detail)
+        self._occupancy.forget(instance_uuid)
+        if event in _HAPPENINGS:
+            self._on_happening(instance_uuid)
+
+    def _tuned(self, _connection: Any, domain: Any, changes: Any, _opaque: object) -> None:
+        instance_uuid = domain.UUIDString()
+        for name, value in changes.items():
+            if vcpu := _VCPU_PIN.fullmatch(name):
+                self._occupancy.note_pin(instance_uuid, int(vcpu[1]), CpuSet.parse(value))
+        if not self._own_changes.recognise(instance_uuid, changes):
+            LOG.debug("Domain %s: changed by others: %s", instance_uuid, changes)
+            self._on_change(instance_uuid)

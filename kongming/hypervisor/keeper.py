@@ -1,0 +1,170 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The lasting connection to libvirt: it hears libvirt's events, and is opened again when lost.
+
+No call is made on it. Those that guests need have connections of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import functools
+import logging
+import threading
+import time
+from typing import Any
+
+import libvirt
+
+from kongming.backoff import Backoff
+from kongming.hypervisor.pool import close
+from kongming.runtime.heartbeats import Heartbeats
+
+LOG = logging.getLogger(__name__)
+
+# A libvirtd that was restarted is found again within this time.
+_RECONNECT_MAX_S = 3.0
+# One that takes a connection but says nothing for longer hangs.
+_GREETING_S = 10.0
+# How often libvirt's event loop says that it turns, and when that is overdue.
+_BEAT_MS = 5_000
+_SILENT_S = 60.0
+
+
+class Keeper:
+    """Keeps one connection, in a thread of its own.
+
+    :param open_: opens one; raises libvirt's errors.
+    :param events: the events that are wanted: libvirt's id of each → its callback. None
+        of these may block.
+    :param on_hearing: called each time events are heard again, before ``connected`` says so.
+    :param on_connect: called each time after that. Neither may block.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        open_: Callable[[], Any],
+        events: Mapping[int, Callable[..., None]],
+        *,
+        on_hearing: Callable[[], None],
+        on_connect: Callable[[], None],
+        heartbeats: Heartbeats,
+    ) -> None:
+        self._uri = uri
+        self._open = open_
+        self._events = events
+        self._on_hearing = on_hearing
+        self._on_connect = on_connect
+        self._heartbeats = heartbeats
+        self._connected = False
+        self._opening_since: float | None = None
+        self._told = False
+        self._lost = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="libvirt", daemon=True)
+
+    @property
+    def connected(self) -> bool:
+        """Whether libvirt answers, as far as is known."""
+        return self._connected
+
+    def start(self) -> None:
+        """Connect; returns at once."""
+        run_event_loop()
+        beat = self._heartbeats.expect("libvirt-events", _SILENT_S)
+        libvirt.virEventAddTimeout(_BEAT_MS, self._turned, beat)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Give up the connection; a libvirt that hangs is not waited for."""
+        self._stopping.set()
+        self._lost.set()
+
+    def _run(self) -> None:
+        backoff = Backoff(maximum=_RECONNECT_MAX_S)
+        while not self._stopping.is_set():
+            connection, error = self._try_to_open()
+            if connection is None:
+                if backoff.first:
+                    LOG.warning(
+                        "libvirt at %s is unavailable (%s); waiting for it. Is libvirtd "
+                        "running, and may this user connect to it?",
+                        self._uri,
+                        error,
+                    )
+                self._stopping.wait(backoff.next())
+                continue
+            backoff.reset()
+            self._on_hearing()
+            self._connected = True
+            LOG.info("Connected to libvirt at %s", self._uri)
+            self._on_connect()
+            self._lost.wait()
+            self._connected = False
+            close(connection)
+            if not self._stopping.is_set():
+                LOG.warning(
+                    "The connection to libvirt at %s was lost; waiting for libvirt", self._uri
+                )
+
+    def _try_to_open(self) -> tuple[Any, str]:
+        self._lost.clear()
+        self._opening_since, self._told = time.monotonic(), False
+        try:
+            connection = self._open()
+            try:
+                connection.registerCloseCallback(self._closed, None)
+            except libvirt.libvirtError as error:
+                # Drivers that run in this process can't be lost.
+                if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+                    raise
+            for event, callback in self._events.items():
+                connection.domainEventRegisterAny(None, event, callback, None)
+        except libvirt.libvirtError as error:
+            return None, error.get_error_message()
+        finally:
+            self._opening_since = None
+        return connection, ""
+
+    def _turned(self, _timer: int, beat: Callable[[], None]) -> None:
+        """Note that libvirt's event loop turns, and tell if libvirt leaves us waiting."""
+        beat()
+        since = self._opening_since
+        if since is not None and time.monotonic() - since > _GREETING_S and not self._told:
+            self._told = True
+            LOG.warning(
+                "libvirt at %s takes connections but does not answer on them: does libvirtd "
+                "hang? Waiting for it",
+                self._uri,
+            )
+
+    def _closed(self, _connection: Any, reason: int, _opaque: object) -> None:
+        LOG.debug("libvirt closed the connection, reason %d", reason)
+        self._lost.set()
+
+
+@functools.cache
+def run_event_loop() -> None:
+    """Run libvirt's event loop in a thread: once for each process.
+
+    It must run before the first connection is opened.
+    """
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)
+    libvirt.virEventRegisterDefaultImpl()
+    threading.Thread(target=_event_loop, name="libvirt-events", daemon=True).start()
+
+
+def _event_loop() -> None:
+    while True:
+        libvirt.virEventRunDefaultImpl()

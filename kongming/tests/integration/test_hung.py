@@ -1,0 +1,165 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""What does not answer: a libvirtd that hangs, QEMUs that hang, a job that keeps a guest.
+
+Others are placed as usual meanwhile, each of these is told of once, and all comes right
+by itself. KONGMING_SLOW=1 makes it longer, and more at once.
+"""
+
+from contextlib import contextmanager
+import os
+import signal
+import threading
+
+import libvirt
+import pytest
+
+from kongming.tests.integration.conftest import applied, status
+from kongming.tests.testbed import threads
+from kongming.tests.testbed.process import wait_until
+
+SLOW = bool(os.environ.get("KONGMING_SLOW"))
+KEEPALIVE = "" if SLOW else "[libvirt]\nkeepalive_interval = 1\nkeepalive_count = 1\n"
+HANG_S = 60.0 if SLOW else 4.0
+WAITING = (1, 4, 50) if SLOW else (1, 8)
+ROUNDS = 10 if SLOW else 1
+WORKERS = (1, 4, 8, 16) if SLOW else (1, 4)
+
+
+@contextmanager
+def hung(*guests):
+    """QEMUs that hang, as when their storage does."""
+    pids = [threads.emulator_thread(guest.uuid) for guest in guests]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def monitors_held(uri, *guests):
+    """Somebody who has asked each guest's QEMU something, and waits for the answer."""
+    callers = []
+    for guest in guests:
+        # A connection of its own for each: a stuck one serves nobody else.
+        domain = libvirt.open(uri).lookupByUUIDString(guest.uuid)
+        caller = threading.Thread(target=lambda domain=domain: domain.ioThreadInfo(1))
+        caller.start()
+        callers.append(caller)
+        wait_until(lambda domain=domain: domain.controlInfo()[0] == 2, 30, "the monitor is held")
+    yield
+    for caller in callers:
+        caller.join(30)
+
+
+@pytest.mark.parametrize("waiting", WAITING)
+def test_a_libvirtd_that_hung_finds_the_service_as_it_was(cloud, cpus, waiting):
+    guests = [cloud.guest(vcpus=1) for _ in range(waiting)]
+    with cloud.daemon(options=KEEPALIVE) as daemon:
+        for number in range(ROUNDS):
+            cpu = cpus[number % 2]
+            cloud.libvirtd.pause()
+            try:
+                for guest in guests:
+                    cloud.publish(guest, str(cpu))
+                threading.Event().wait(HANG_S)
+                assert daemon.process.running
+                daemon.wait_log("was lost; waiting for libvirt", times=number + 1)
+            finally:
+                cloud.libvirtd.resume()
+            for guest in guests:
+                guest.wait_on(cpu)
+                applied(daemon, guest)
+        assert "Traceback" not in daemon.log()
+        assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_hung_guests_do_not_hold_up_the_others(cloud, cpus, workers):
+    stuck = [cloud.guest(vcpus=1, iothreads=1) for _ in range(workers)]
+    healthy = cloud.guest(vcpus=1)
+    options = f"[executor]\nworkers = {workers}\ncheck_interval = 1\n"
+    with cloud.daemon(options=options) as daemon:
+        for guest in stuck:
+            cloud.ask(guest, vcpu_pinning=str(cpus[0]), iothread_pinning=str(cpus[0]))
+            applied(daemon, guest)
+        with hung(*stuck):
+            # What they are is read from the kernel: nothing is wrong with their placement.
+            cloud.settle(daemon)
+            assert "failed" not in daemon.log()
+            with monitors_held(cloud.libvirtd.uri, *stuck):
+                for guest in stuck:
+                    cloud.ask(guest, vcpu_pinning=str(cpus[-1]), iothread_pinning=str(cpus[0]))
+                for cpu in (cpus[0], cpus[-1]):
+                    cloud.ask(healthy, vcpu_pinning=str(cpu))
+                    healthy.wait_on(cpu)
+                for guest in stuck:
+                    assert status(daemon, guest, "failed").reason == "guest_hung"
+                daemon.reload()
+                daemon.wait_log("Configuration taken anew")
+                cloud.ask(healthy, vcpu_pinning=str(cpus[0]))
+                healthy.wait_on(cpus[0])
+                for guest in stuck:
+                    os.kill(threads.emulator_thread(guest.uuid), signal.SIGCONT)
+        for guest in stuck:
+            guest.wait_on(cpus[-1])
+            applied(daemon, guest)
+        for guest in stuck:
+            assert daemon.log().count(f"Instance {guest.uuid}: failed (guest_hung)") == 1
+        assert "Traceback" not in daemon.log()
+
+
+def test_a_service_with_hung_guests_ends_at_once(cloud, cpus):
+    guest = cloud.guest(vcpus=1, iothreads=1)
+    with (
+        cloud.daemon(options="[executor]\nworkers = 1\n") as daemon,
+        hung(guest),
+        monitors_held(cloud.libvirtd.uri, guest),
+    ):
+        cloud.publish(guest, str(cpus[0]))
+        assert status(daemon, guest, "failed").reason == "guest_hung"
+        assert daemon.stop() == 0
+        os.kill(threads.emulator_thread(guest.uuid), signal.SIGCONT)
+
+
+def test_a_guest_that_a_job_keeps_is_placed_when_the_job_has_ended(cloud, cpus, tmp_path):
+    guest, other = cloud.guest(vcpus=1), cloud.guest(vcpus=1)
+    image = tmp_path / "image"
+    os.mkfifo(image)
+    reader = os.open(image, os.O_RDONLY | os.O_NONBLOCK)
+    # Nobody reads what it writes.
+    job = threading.Thread(target=lambda: guest.domain.coreDump(str(image), libvirt.VIR_DUMP_LIVE))
+    with cloud.daemon(options="[executor]\nworkers = 1\nretry_interval_max = 1\n") as daemon:
+        job.start()
+        wait_until(lambda: guest.domain.jobInfo()[0] != 0, 30, "the job is under way")
+        cloud.publish(guest, str(cpus[0]))
+        cloud.publish(other, str(cpus[0]))
+        other.wait_on(cpus[0])
+        record = status(daemon, guest, "pending")
+        daemon.wait_log(f"Instance {guest.uuid}: waiting (guest_busy)")
+        assert guest.affinity() == {0: threads.online_cpus()}
+        wait_until(lambda: not _drained(reader) and not job.is_alive(), 30, "the job has ended")
+        guest.wait_on(cpus[0])
+        assert applied(daemon, guest).generation == record.generation
+        assert daemon.log().count("waiting (guest_busy)") == 1
+        assert " ERROR " not in daemon.log()
+    os.close(reader)
+
+
+def _drained(reader):
+    try:
+        return os.read(reader, 1 << 20)
+    except BlockingIOError:
+        return b""

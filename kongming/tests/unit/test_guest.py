@@ -1,0 +1,247 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""A guest as libvirt presents it: what is asked of it when, and what its errors mean."""
+
+import libvirt
+import pytest
+
+from kongming import exception
+from kongming.cpuset import CpuSet
+from kongming.hypervisor.calls import Calls
+from kongming.hypervisor.guest import Guest
+from kongming.hypervisor.host import Host
+from kongming.hypervisor.lost_cpus import LostCpus
+from kongming.hypervisor.own_changes import OwnChanges
+from kongming.hypervisor.reading import Reading
+from kongming.target import EMULATOR, MEMORY, NO_QUOTA, QUOTA, SHARES, Quota, iothread, vcpu
+from kongming.tests.kernel import Kernel
+
+UUID = "5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c11"
+ALL = CpuSet(range(4))
+XML = """
+<domain type='kvm' id='3'><memory unit='KiB'>2097152</memory><vcpu>2</vcpu>
+<iothreads>1</iothreads>
+<cputune><vcpupin vcpu='0' cpuset='1'/><iothreadpin iothread='1' cpuset='2'/></cputune>
+</domain>
+"""
+
+
+def error(code, message="no"):
+    """An error as libvirt-python raises it."""
+    raised = libvirt.libvirtError(message)
+    raised.err = (code, 0, message, 2, "", None, None, 0, 0)
+    return raised
+
+
+class Domain:
+    """libvirt's domain: each call answers, raises, or is noted.
+
+    :ivar calls: the names of the calls, in their order.
+    """
+
+    def __init__(self, **answers):
+        self.calls = []
+        self.alive = True
+        self._answers = {
+            "UUIDString": UUID,
+            "ID": 3,
+            "XMLDesc": XML,
+            "isActive": 1,
+            "controlInfo": [0, 0, 0],
+            "jobInfo": [0] * 12,
+            "vcpus": ([(0, 1, 0, 0), (1, 1, 0, 0)], [(True,) * 4, (False, True) * 2]),
+            "schedulerParametersFlags": {
+                "cpu_shares": 1024,
+                "vcpu_quota": -1,
+                "vcpu_period": 100_000,
+            },
+            "numaParameters": {"numa_nodeset": "1"},
+        } | answers
+
+    def __getattr__(self, name):
+        def call(*_arguments):
+            self.calls.append(name)
+            answer = self._answers.get(name)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        return call
+
+    def connect(self):
+        return self
+
+    def isAlive(self):  # noqa: N802
+        return self.alive
+
+
+def guest_of(domain, kernel=None, host=None):
+    return Guest(
+        domain,
+        host or Host(ALL, ALL, CpuSet([0, 1])),
+        None if kernel is None else kernel.observer(),
+        own_changes=OwnChanges(),
+        lost_cpus=LostCpus(),
+        calls=Calls(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("control", "job", "raised"),
+    [
+        ([0, 0, 0], 0, None),
+        ([libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, 0, 5_000], 0, exception.GuestBusy),
+        ([libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, 0, 5_001], 0, exception.GuestHung),
+        ([libvirt.VIR_DOMAIN_CONTROL_JOB, 0, 9_000], 0, exception.GuestBusy),
+        ([libvirt.VIR_DOMAIN_CONTROL_ERROR, 0, 9_000], 0, None),
+        ([0, 0, 0], libvirt.VIR_DOMAIN_JOB_UNBOUNDED, exception.GuestBusy),
+        # Such a driver has neither.
+        (error(libvirt.VIR_ERR_NO_SUPPORT), error(libvirt.VIR_ERR_NO_SUPPORT), None),
+    ],
+)
+def test_a_guest_that_libvirt_would_not_let_be_changed_is_told_apart(control, job, raised):
+    info = job if isinstance(job, Exception) else [job] * 12
+    guest = guest_of(Domain(controlInfo=control, jobInfo=info))
+    if raised is None:
+        guest.check_free()
+        return
+    with pytest.raises(raised) as told:
+        guest.check_free()
+    assert type(told.value) is raised
+
+
+def test_a_hung_guest_is_not_asked_what_would_hang_too():
+    domain = Domain(controlInfo=[libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, 0, 60_000])
+    with pytest.raises(exception.GuestHung, match=r"QEMU's monitor has not answered since \d{4}-"):
+        guest_of(domain).check_free()
+    assert "jobInfo" not in domain.calls
+
+
+@pytest.mark.parametrize(
+    ("raised", "means"),
+    [
+        (error(libvirt.VIR_ERR_NO_DOMAIN), exception.GuestAbsent),
+        (error(libvirt.VIR_ERR_OPERATION_TIMEOUT), exception.GuestBusy),
+        (error(libvirt.VIR_ERR_OPERATION_INVALID, "cpu affinity"), exception.PinningUnsupported),
+        (error(libvirt.VIR_ERR_OPERATION_INVALID, "other"), exception.StepFailed),
+        (
+            error(libvirt.VIR_ERR_OPERATION_INVALID, "cgroup CPU controller is not mounted"),
+            exception.Unsupported,
+        ),
+        (error(libvirt.VIR_ERR_OPERATION_UNSUPPORTED), exception.Unsupported),
+        (error(libvirt.VIR_ERR_SYSTEM_ERROR), exception.StepFailed),
+    ],
+)
+def test_what_libvirts_errors_mean(raised, means):
+    guest = guest_of(Domain(pinVcpu=raised))
+    with pytest.raises(exception.KongmingError) as told:
+        guest.set(vcpu(0), ALL)
+    assert type(told.value) is means
+
+
+def test_an_error_on_a_dead_connection_means_that_libvirt_went_away():
+    domain = Domain(pinVcpu=error(libvirt.VIR_ERR_RPC))
+    guest = guest_of(domain)
+    domain.alive = False
+    with pytest.raises(exception.HypervisorUnavailable):
+        guest.set(vcpu(0), ALL)
+
+
+def test_a_domain_that_stopped_is_absent():
+    guest = guest_of(Domain(pinVcpu=error(libvirt.VIR_ERR_SYSTEM_ERROR), isActive=0))
+    with pytest.raises(exception.GuestAbsent):
+        guest.set(vcpu(0), ALL)
+    with pytest.raises(exception.GuestAbsent):
+        guest_of(Domain(ID=-1))
+
+
+EVERYTHING = (vcpu(0), vcpu(1), vcpu(2), EMULATOR, iothread(1), iothread(2), SHARES, QUOTA, MEMORY)
+
+
+def test_what_the_kernel_shows_is_not_asked_of_libvirt(tmp_path):
+    kernel = Kernel(tmp_path, 2)
+    kernel.quota(0, 20_000)
+    kernel.quota(1, 20_000)
+    domain = Domain()
+    guest = guest_of(domain, kernel)
+    read = guest.observe([each for each in EVERYTHING if each != SHARES])
+    assert read.keys() == {vcpu(0), vcpu(1), EMULATOR, iothread(1), QUOTA, MEMORY}
+    assert read[QUOTA] == Reading.of(Quota(20_000))
+    assert domain.calls == ["UUIDString", "ID", "XMLDesc"]
+
+
+def test_what_the_kernel_does_not_show_libvirt_tells():
+    domain = Domain()
+    guest = guest_of(domain)
+    read = guest.observe(EVERYTHING, guest.definition())
+    assert read == {
+        vcpu(0): Reading.of(ALL),
+        vcpu(1): Reading.of(CpuSet([1, 3])),
+        EMULATOR: Reading.of(ALL, by_kernel=False),
+        iothread(1): Reading.of(CpuSet([2]), by_kernel=False),
+        SHARES: Reading.of(1024),
+        QUOTA: Reading.of(NO_QUOTA, by_kernel=False),
+        MEMORY: Reading.of(CpuSet([1]), by_kernel=False),
+    }
+    # That would enter QEMU's monitor.
+    assert "ioThreadInfo" not in domain.calls
+
+
+def test_a_cpu_time_that_libvirt_does_not_control_is_not_asked_for(tmp_path):
+    domain = Domain()
+    guest = guest_of(domain, Kernel(tmp_path, 2, controllers=("cpuset",)))
+    assert guest.observe([SHARES, QUOTA]) == {}
+    assert "schedulerParametersFlags" not in domain.calls
+    assert (guest.has_cpu_controller, guest.has_cpuset_controller) == (False, True)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_quota_that_one_vcpu_did_not_take_is_no_quota(tmp_path, lost):
+    kernel = Kernel(tmp_path, 1)
+    guest = guest_of(Domain(), kernel)
+    for number in (0, 1):
+        kernel.quota(number, 20_000)
+    guest.set(QUOTA, Quota(20_000))
+    kernel.quota(lost, -1)
+    with pytest.raises(exception.QuotaUnsupported):
+        guest.set(QUOTA, Quota(20_000))
+
+
+def test_a_thread_that_the_emulators_pin_left_behind_is_moved(tmp_path, monkeypatch):
+    kernel = Kernel(tmp_path, 2)
+    kernel.thread(703, "IO mon_iothread", cpus="1")
+    kernel.thread(701, "qemu-system-x86", cpus="2")
+    moved = []
+
+    def set_affinity(thread, cpus):
+        moved.append((thread, CpuSet(cpus)))
+        if thread == 701:
+            raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.sched_setaffinity", set_affinity)
+    guest_of(Domain(), kernel).set(EMULATOR, ALL)
+    assert moved == [(701, ALL), (703, ALL)]
+
+
+def test_a_move_of_much_memory_may_take_long(tmp_path):
+    patience = []
+
+    class Noting(Domain):
+        def setNumaParameters(self, *_):  # noqa: N802
+            patience.extend(call.patience_s for call in guest._calls.older_than(-1.0))
+
+    guest = guest_of(Noting())
+    guest.definition()
+    guest.set(MEMORY, CpuSet([1]))
+    # 2 GiB at 16 MiB a second.
+    assert patience == [60.0 + 128.0]
+    assert guest._calls.older_than(-1.0) == []

@@ -1,0 +1,81 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Which CPUs may be given back to a control group: only those that were seen to be lost."""
+
+from pathlib import Path
+
+import pytest
+
+from kongming.cpuset import CpuSet
+from kongming.hypervisor.lost_cpus import LostCpus
+
+ALL = CpuSet(range(4))
+MACHINE, GUEST = Path("/machine"), Path("/machine/vm")
+
+
+@pytest.fixture
+def lost(monkeypatch):
+    written = []
+    monkeypatch.setattr(
+        "kongming.hypervisor.cgroup.give_back", lambda folder, cpus: written.append((folder, cpus))
+    )
+    lost = LostCpus()
+    lost.written = written
+    lost.note({MACHINE: ALL, GUEST: ALL})
+    return lost
+
+
+def test_what_went_offline_is_given_back_outermost_first(lost):
+    lost.went_offline(CpuSet([2, 3]))
+    now = {MACHINE: CpuSet([0, 1]), GUEST: CpuSet([0, 1, 2])}
+    lost.note(now)
+    assert lost.returnable(now, ALL) == ALL
+    assert lost.give_back(now, CpuSet([2, 3]))
+    assert lost.written == [(MACHINE, {2, 3}), (GUEST, {3})]
+    assert not lost.give_back({MACHINE: ALL, GUEST: ALL}, ALL)
+
+
+def test_what_an_operator_took_away_is_not_given_back(lost):
+    now = {MACHINE: CpuSet([0]), GUEST: CpuSet([0])}
+    lost.note(now)
+    # It went offline when the group did not have it any more.
+    lost.went_offline(CpuSet([1]))
+    assert lost.returnable(now, ALL) == {0}
+    assert not lost.give_back(now, ALL)
+    assert lost.written == []
+
+
+def test_a_group_that_was_narrow_before_keeps_the_others_out(lost):
+    lost.note({MACHINE: CpuSet([0, 1])})
+    lost.went_offline(CpuSet([1, 2]))
+    now = {MACHINE: CpuSet([0]), GUEST: CpuSet([0, 3])}
+    lost.note(now)
+    assert lost.returnable(now, ALL) == {0, 1}
+    lost.give_back(now, CpuSet([1, 2]))
+    assert lost.written == [(MACHINE, {1}), (GUEST, {1, 2})]
+
+
+def test_what_somebody_else_gave_back_is_not_lost_any_more(lost):
+    lost.went_offline(CpuSet([3]))
+    lost.note({MACHINE: CpuSet([0, 1, 2])})
+    lost.note({MACHINE: ALL})
+    lost.note({MACHINE: CpuSet([0, 1, 2])})
+    assert lost.returnable({MACHINE: CpuSet([0, 1, 2])}, ALL) == {0, 1, 2}
+
+
+def test_groups_that_are_gone_are_forgotten_once_there_are_many(lost, tmp_path):
+    for number in range(2_100):
+        lost.note({tmp_path / str(number): ALL})
+    lost.note({tmp_path: ALL})
+    lost.went_offline(CpuSet([3]))
+    assert lost.returnable({tmp_path: CpuSet([0])}, ALL) == {0, 3}
+    assert lost.returnable({tmp_path / "1": CpuSet([0])}, ALL) == {0}
