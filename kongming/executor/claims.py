@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 import threading
 
+from kongming.executor.admission import Move, Verdict, judge
 from kongming.hypervisor.occupant import Occupant
 
 
@@ -29,27 +30,39 @@ class Claims:
     """The guests that are being placed at this moment.
 
     :param occupants: gives the running guests of the host.
+    :param moves: see :func:`kongming.executor.admission.judge`.
     """
 
-    def __init__(self, occupants: Callable[[], Iterable[Occupant]]) -> None:
+    def __init__(
+        self,
+        occupants: Callable[[], Iterable[Occupant]],
+        moves: Callable[[str], Move | None] = lambda _instance_uuid: None,
+    ) -> None:
         self._occupants = occupants
+        self._moves = moves
         self._lock = threading.Lock()
         self._claimed: dict[str, Occupant] = {}
 
     @contextmanager
-    def claim(self, mine: Occupant, check: Callable[[list[Occupant]], None]) -> Iterator[None]:
-        """Claim the CPUs of ``mine`` while it is being placed.
+    def claim(self, move: Move, check: Callable[[Verdict], None]) -> Iterator[Verdict]:
+        """Claim what an instance is to have while it is being placed.
 
-        :param check: is given all others, those that are being placed
-            included, and raises if ``mine`` may not have its CPUs.
+        :param check: is given who is in the way, those that are being placed included,
+            and raises if the instance may not have its CPUs.
         """
+        mine = Occupant(move.instance_uuid, "being placed now", pins=move.pins)
         with self._lock:
-            others = {other.instance_uuid: other for other in self._occupants()} | self._claimed
-            others.pop(mine.instance_uuid, None)
-            check(list(others.values()))
-            self._claimed[mine.instance_uuid] = mine
+            there = {each.instance_uuid: each for each in self._occupants()} | self._claimed
+            # Who is being placed does not move on meanwhile.
+            verdict = judge(
+                move,
+                there.values(),
+                lambda uuid: None if uuid in self._claimed else self._moves(uuid),
+            )
+            check(verdict)
+            self._claimed[move.instance_uuid] = mine
         try:
-            yield
+            yield verdict
         finally:
             with self._lock:
-                self._claimed.pop(mine.instance_uuid, None)
+                self._claimed.pop(move.instance_uuid, None)

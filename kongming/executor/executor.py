@@ -30,6 +30,7 @@ from kongming import exception
 from kongming.allocation import Allocation
 from kongming.executor import dry_run, lock, view
 from kongming.executor.claims import Claims
+from kongming.executor.moves import Moves
 from kongming.executor.placer import Placer
 from kongming.executor.reconciler import Reconciler, Result, log_refusal
 from kongming.executor.record import Record
@@ -108,10 +109,18 @@ class Executor:
         self._on_pass = on_pass
         self._on_stranger = on_stranger
         self.statistics = Statistics()
-        self._placer = placer = Placer(rules, Claims(self._hypervisor.occupants))
+        claims = Claims(self._hypervisor.occupants, lambda uuid: moves.of(uuid))
+        self._placer = placer = Placer(rules, claims)
+        moves = Moves(self._store, self._hypervisor, placer)
         switches, threads = Switches(), ThreadWatch()
         self._reconciler = Reconciler(
-            self._store, self._hypervisor, placer, self.statistics, switches, threads
+            self._store,
+            self._hypervisor,
+            placer,
+            self.statistics,
+            switches,
+            threads,
+            wake=self._wake,
         )
         self._watch = Watch(
             self._store,

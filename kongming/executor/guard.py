@@ -17,7 +17,7 @@ Functions without side effects; each raises a refusal with its reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import cast
 
 from kongming import exception, target
@@ -25,7 +25,6 @@ from kongming.cpuset import CpuSet
 from kongming.executor.rules import Rules
 from kongming.hypervisor.definition import RESTRICTIVE, Definition
 from kongming.hypervisor.host import Host
-from kongming.hypervisor.occupant import Occupant
 from kongming.target import CPU_ASPECTS, Target, Value
 
 #: What the kernel takes as weight: version of the control groups → range.
@@ -162,25 +161,6 @@ def check_shares(shares: int, cgroup: int) -> None:
             f"{shares} CPU shares: this host has cgroup v{cgroup}, which takes {allowed[0]} to "
             f"{allowed[-1]}"
         )
-
-
-def overlaps(asked: CpuSet, others: Iterable[Occupant]) -> list[tuple[Occupant, CpuSet]]:
-    """Give the other guests whose vCPUs are pinned to a CPU that is asked for.
-
-    Guests that are not pinned run anywhere; they don't count.
-    """
-    common = (
-        (other, CpuSet(cpu for cpus in other.pins.values() for cpu in cpus & asked))
-        for other in others
-    )
-    return [(other, cpus) for other, cpus in common if cpus]
-
-
-def describe_overlaps(found: Iterable[tuple[Occupant, CpuSet]]) -> str:
-    """Name the other guests and the CPUs that are wanted twice."""
-    return ", ".join(
-        f"CPU {cpus}: instance {other.instance_uuid} ({other.name})" for other, cpus in found
-    )
 
 
 def asked_cpus(wanted: Mapping[Target, Value]) -> CpuSet:

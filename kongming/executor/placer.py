@@ -28,13 +28,13 @@ from kongming.allocation import Allocation
 from kongming.cpuset import CpuSet
 from kongming.executor import guard
 from kongming.executor import plan as plans
+from kongming.executor.admission import Move, Verdict
 from kongming.executor.carry_out import carry_out
 from kongming.executor.claims import Claims
 from kongming.executor.rules import Overlap, Rules
 from kongming.hypervisor.definition import Definition
 from kongming.hypervisor.guest import Guest
 from kongming.hypervisor.host import Host
-from kongming.hypervisor.occupant import Occupant
 from kongming.hypervisor.reading import Reading
 from kongming.target import CPU_ASPECTS, Aspect, Target, Value
 
@@ -45,13 +45,13 @@ LOG = logging.getLogger(__name__)
 class Prospect:
     """A guest as it is, and the plan of what is to be done with it.
 
-    :ivar definition: its live definition.
+    :ivar host: the host as the guest has it.
     :ivar wanted: what each target shall have.
     :ivar state: what it has.
     :ivar shortfalls: what was asked for and can't be had, each with its reason.
     """
 
-    definition: Definition
+    host: Host
     wanted: Mapping[Target, Value]
     state: plans.GuestState
     plan: plans.Plan
@@ -63,6 +63,17 @@ class Prospect:
             (step.target, f"found {self._has(step)}, wanted {step.wanted}")
             for step in self.plan.changes()
         )
+
+    def move(self, instance_uuid: str) -> Move:
+        """Return what the guest is to have, as it concerns other guests."""
+        after = {**self.state.told, **self.plan.goals}
+        # A pin to all that is online confines to nothing.
+        pins = {
+            what.number: cast(CpuSet, cpus)
+            for what, cpus in after.items()
+            if what.aspect is Aspect.VCPU and not self.host.online <= cast(CpuSet, cpus)
+        }
+        return Move(instance_uuid, guard.asked_cpus(self.wanted), pins)
 
     def _has(self, step: plans.Change) -> object:
         told = self.state.told[step.target]
@@ -78,10 +89,12 @@ class Placed:
 
     :ivar plan: what was done.
     :ivar note: what there is to say of it besides; may be empty.
+    :ivar moving: the instances that have to move away from where this guest is now.
     """
 
     plan: plans.Plan
     note: str = ""
+    moving: frozenset[str] = frozenset()
 
 
 class Placer:
@@ -114,7 +127,7 @@ class Placer:
         shortfalls = _shortfalls(guest, wanted, state)
         wanted = {what: value for what, value in wanted.items() if what not in shortfalls}
         return Prospect(
-            definition,
+            guest.host,
             wanted,
             state,
             plans.make(wanted, state, guest.host),
@@ -134,12 +147,12 @@ class Placer:
                 raise type(refusal)(f"in window {each.window.name}: {refusal}") from refusal
 
     def check_overlap(self, instance_uuid: str, prospect: Prospect) -> str:
-        """Say which other guests have CPUs that are wanted; empty if none.
+        """Return which other guests have CPUs that are wanted; empty if none.
 
         :raises Overlap: if that is not to be.
         """
-        with self._claimed(instance_uuid, prospect) as found:
-            return found
+        with self._claimed(instance_uuid, prospect) as claimed:
+            return claimed.told
 
     def place(self, instance_uuid: str, prospect: Prospect, guest: Guest, *, new: bool) -> Placed:
         """Carry out what was planned.
@@ -153,41 +166,52 @@ class Placer:
         if not prospect.plan:
             return Placed(prospect.plan)
         guest.check_free()
+        moving: frozenset[str] = frozenset()
         notes = []
         if new and prospect.wanted:
-            with self._claimed(instance_uuid, prospect) as overlap:
+            with self._claimed(instance_uuid, prospect) as claimed:
                 carry_out(prospect.plan, guest)
-                notes.append(overlap)
+            notes.append(claimed.told)
+            moving = claimed.moving
         else:
             carry_out(prospect.plan, guest)
         notes.append(_memory_note(prospect.plan, guest))
-        return Placed(prospect.plan, "; ".join(filter(None, notes)))
+        return Placed(prospect.plan, "; ".join(filter(None, notes)), moving)
 
     @contextmanager
-    def _claimed(self, instance_uuid: str, prospect: Prospect) -> Iterator[str]:
+    def _claimed(self, instance_uuid: str, prospect: Prospect) -> Iterator[_Claimed]:
         overlap = self._rules().overlap
-        asked = guard.asked_cpus(prospect.wanted)
-        if overlap is Overlap.ALLOW or not asked:
-            yield ""
+        move = prospect.move(instance_uuid)
+        if overlap is Overlap.ALLOW or not move.cpus:
+            yield _Claimed()
             return
-        said: list[str] = []
 
-        def check(others: list[Occupant]) -> None:
-            found = guard.describe_overlaps(guard.overlaps(asked, others))
-            if found and overlap is Overlap.REFUSE:
+        def check(verdict: Verdict) -> None:
+            if verdict.in_the_way and overlap is Overlap.REFUSE:
                 raise exception.Overlap(
-                    f"other guests are pinned there: {found}; ask for other CPUs, or set [guard] "
-                    "overlap to warn"
+                    f"other guests are pinned there: {_named(verdict)}; ask for other CPUs, or "
+                    "set [guard] overlap to warn"
                 )
-            said.append(found and f"other guests are pinned there, too: {found}")
 
-        pins = {
-            number: cast(CpuSet, cpus)
-            for (aspect, number), cpus in prospect.wanted.items()
-            if aspect is Aspect.VCPU
-        }
-        with self._claims.claim(Occupant(instance_uuid, "being placed now", pins=pins), check):
-            yield said[0]
+        with self._claims.claim(move, check) as verdict:
+            told = f"other guests are pinned there, too: {_named(verdict)}"
+            yield _Claimed(told if verdict.in_the_way else "", verdict.moving)
+
+
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    """What is told of the other guests, and which of them are to move as well."""
+
+    told: str = ""
+    moving: frozenset[str] = frozenset()
+
+
+def _named(verdict: Verdict) -> str:
+    """Name the other guests and the CPUs that are wanted twice."""
+    return ", ".join(
+        f"CPU {cpus}: instance {other.instance_uuid} ({other.name})"
+        for other, cpus in verdict.in_the_way
+    )
 
 
 def _observe(

@@ -18,7 +18,7 @@ pass may be made twice, late, or for nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 import contextlib
 import enum
 import logging
@@ -63,12 +63,16 @@ class Reconciler:
         statistics: Statistics,
         changes: switches.Switches,
         threads: ThreadWatch,
+        *,
+        wake: Callable[[Iterable[str]], None],
     ) -> None:
+        """:param wake: called with instances that are to be looked at at once."""
         self._store = store
         self._switches = changes
         self._hypervisor = hypervisor
         self._placer = placer
         self._threads = threads
+        self._wake = wake
         self._statistics = statistics
         # The incarnation (libvirt's id of the domain) that was last placed, and
         # what it got: the store misses that if more was asked meanwhile.
@@ -175,6 +179,8 @@ class Reconciler:
         done = self._placer.place(record.instance_uuid, prospect, guest, new=not again)
         if done.plan:
             self._statistics.applied("applied", time.monotonic() - begin)
+        # They were judged by this guest's move, too: all go in one go.
+        self._wake(done.moving)
         self._placed[record.instance_uuid] = (guest.domain_id, current)
         self._threads.note(record.instance_uuid, guest.group_folder)
         corrected = bool(again and done.plan.changes())

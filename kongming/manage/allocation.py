@@ -136,8 +136,8 @@ class AllocationPlan(_OfInstance, Lister):
             if record.asked is None:
                 raise exception.RequestInvalid(record.message)
             asked, accepted = record.asked, record.asked == record.accepted
-        with state.hypervisor(self) as look:
-            placer = state.placer(self, look)
+        with state.store_if_any(self) as others, state.hypervisor(self) as look:
+            placer = state.placer(self, look, others)
             with look.guest(instance_uuid) as guest:
                 found = dry_run.look(placer, guest, instance_uuid, asked, accepted=accepted)
         for warning in found.warnings:

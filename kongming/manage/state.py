@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 import getpass
 import os
 from pathlib import Path
@@ -27,6 +27,7 @@ from cliff.command import Command
 from kongming import exception
 from kongming.executor import lock
 from kongming.executor.claims import Claims
+from kongming.executor.moves import Moves
 from kongming.executor.placer import Placer
 from kongming.executor.record import Record, Status
 from kongming.executor.rules import read_rules
@@ -52,6 +53,17 @@ def opened_store(command: Command) -> Iterator[Store]:
 
 
 @contextmanager
+def store_if_any(command: Command) -> Iterator[Store | None]:
+    """Give the store of the service on this host; None if there is none to be used."""
+    with ExitStack() as stack:
+        try:
+            store = stack.enter_context(opened_store(command))
+        except exception.StoreUnavailable:
+            store = None
+        yield store
+
+
+@contextmanager
 def hypervisor(command: Command) -> Iterator[Hypervisor]:
     """Give a look at the host's guests that can change nothing.
 
@@ -62,13 +74,17 @@ def hypervisor(command: Command) -> Iterator[Hypervisor]:
         yield Hypervisor(uri, lambda: nullcontext(connection))
 
 
-def placer(command: Command, look: Hypervisor) -> Placer:
-    """Give what plans within the operator's rules.
+def placer(command: Command, look: Hypervisor, store: Store | None) -> Placer:
+    """Return what plans within the operator's rules.
 
+    :param store: what is requested for the other instances; None if that is not known.
     :raises ConfigInvalid: if the rules can't be read.
     """
     rules = read_rules(conf_of(command))
-    return Placer(lambda: rules, Claims(look.occupants))
+    claims = Claims(look.occupants, lambda uuid: None if moves is None else moves.of(uuid))
+    found = Placer(lambda: rules, claims)
+    moves = None if store is None else Moves(store, look, found)
+    return found
 
 
 def wait(command: Command, store: Store, instance_uuid: str, timeout: float) -> Record | None:

@@ -24,7 +24,6 @@ from kongming.executor import guard
 from kongming.executor.rules import Rules
 from kongming.hypervisor.definition import Definition
 from kongming.hypervisor.host import Host
-from kongming.hypervisor.occupant import Occupant
 
 HOST = Host(CpuSet(range(8)), CpuSet(range(7)), CpuSet([0, 1]), cgroup=2)
 NO_RULES = Rules()
@@ -160,19 +159,6 @@ def test_only_guests_that_are_ours_to_place_are_touched(nova, owns, projects, re
     else:
         with pytest.raises(refusal):
             guard.check_guest(guest, rules)
-
-
-def test_other_guests_on_the_same_cpus_are_named():
-    others = [
-        Occupant("u1", "one", pins={0: CpuSet([1, 2])}),
-        Occupant("u2", "two", pins={0: CpuSet([5])}),
-        Occupant("u3", "floating", pins={}),
-        Occupant("u4", "three", pins={0: CpuSet([2]), 1: CpuSet([3])}),
-    ]
-    found = guard.overlaps(CpuSet([2, 3]), others)
-    assert (
-        guard.describe_overlaps(found) == "CPU 2: instance u1 (one), CPU 2-3: instance u4 (three)"
-    )
 
 
 def test_a_cpu_that_a_group_above_the_guest_lacks_is_refused_with_the_group():

@@ -1,0 +1,105 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Whether a guest may have CPUs that others have now, because these are to move away.
+
+What is asked together, by an allocation map or at the edge of time windows, is judged by
+what all will have: two guests that swap, or a whole chain, would refuse each other for
+ever otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from kongming.cpuset import CpuSet
+from kongming.hypervisor.occupant import Occupant
+
+# One after another, as each waits for the next.
+_CHAIN_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What a guest is to have.
+
+    :ivar cpus: all host CPUs that are asked for, for whichever threads.
+    :ivar pins: the host CPUs of each of its vCPUs that is pinned then.
+    """
+
+    instance_uuid: str
+    cpus: CpuSet
+    pins: Mapping[int, CpuSet]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of it.
+
+    :ivar in_the_way: the other guests that have, or will have, some of the CPUs, and these.
+    :ivar moving: the instances that have to move as well; empty if any is in the way.
+    """
+
+    in_the_way: tuple[tuple[Occupant, CpuSet], ...]
+    moving: frozenset[str] = frozenset()
+
+
+def judge(
+    move: Move, occupants: Iterable[Occupant], moves: Callable[[str], Move | None]
+) -> Verdict:
+    """Judge a move by what all others will have.
+
+    :param occupants: the guests of the host as they are.
+    :param moves: returns what an instance is to have, if that is something else than it
+        has and nothing but other guests stands against it; None if it stays.
+    """
+    judgement = _Judgement(occupants, moves)
+    in_the_way = judgement.in_the_way(move)
+    moving = frozenset() if in_the_way else judgement.moving.keys() - {move.instance_uuid}
+    return Verdict(tuple(in_the_way), frozenset(moving))
+
+
+class _Judgement:
+    """:ivar moving: the moves that are known to be made, by instance."""
+
+    def __init__(self, occupants: Iterable[Occupant], moves: Callable[[str], Move | None]) -> None:
+        self._occupants = list(occupants)
+        self._moves = moves
+        self.moving: dict[str, Move] = {}
+
+    def in_the_way(self, move: Move) -> list[tuple[Occupant, CpuSet]]:
+        """Return who keeps a move from being made; note it as being made."""
+        self.moving[move.instance_uuid] = move
+        found = []
+        for other in self._occupants:
+            if other.instance_uuid == move.instance_uuid:
+                continue
+            known = self.moving.get(other.instance_uuid)
+            shared = _shared(move.cpus, other.pins if known is None else known.pins)
+            if shared and (known is not None or not self._gives_way(other.instance_uuid, move)):
+                found.append((other, shared))
+        return found
+
+    def _gives_way(self, instance_uuid: str, move: Move) -> bool:
+        """Tell whether another guest moves away, which others may have to do first."""
+        away = self._moves(instance_uuid) if len(self.moving) < _CHAIN_MAX else None
+        if away is None or _shared(move.cpus, away.pins):
+            return False
+        before = dict(self.moving)
+        if self.in_the_way(away):
+            self.moving = before
+            return False
+        return True
+
+
+def _shared(cpus: CpuSet, pins: Mapping[int, CpuSet]) -> CpuSet:
+    return CpuSet(cpu for pinned in pins.values() for cpu in pinned & cpus)
