@@ -143,8 +143,21 @@ class Reconciler:
 
     def _bring_about(self, record: Record) -> Result:
         self._switches.note(record.instance_uuid, [record.asked, record.accepted])
-        with self._hypervisor.guest(record.instance_uuid) as guest:
-            return self._bring_guest(record, guest)
+        try:
+            with self._hypervisor.guest(record.instance_uuid) as guest:
+                return self._bring_guest(record, guest)
+        except exception.GuestAbsent:
+            self._release_saved(record)
+            raise
+
+    def _release_saved(self, record: Record) -> None:
+        """Let a suspended guest resume wherever it can: it is placed again when it runs."""
+        if self._hypervisor.release_saved(record.instance_uuid):
+            LOG.info(
+                "Instance %s: suspended; its placement was taken out of the saved image, so that "
+                "it can be resumed on whatever CPUs there are, and is set again then",
+                record.instance_uuid,
+            )
 
     def _bring_guest(self, record: Record, guest: Guest) -> Result:
         if record.asked is None:

@@ -31,6 +31,7 @@ _NOVA = "{http://openstack.org/xmlns/libvirt/nova/"
 #: Namespace of our own element in a domain's metadata.
 BASELINE_URI = "http://openstack.org/xmlns/libvirt/kongming/1.0"
 BASELINE_PREFIX = "kongming"
+BASELINE_TAG = f"{{{BASELINE_URI}}}baseline"
 
 #: The only mode in which libvirt lets memory be moved while a guest runs.
 RESTRICTIVE = "restrictive"
@@ -98,7 +99,7 @@ def parse(xml: str, host: Host) -> Definition:
         },
         configured=frozenset(mine if cpuset else pins),
         memory_mode=None if memory is None else memory.get("mode", "strict"),
-        baseline=_baseline(_under(root, f"metadata/{{{BASELINE_URI}}}baseline")),
+        baseline=read_baseline(_under(root, f"metadata/{BASELINE_TAG}")),
     )
 
 
@@ -154,7 +155,8 @@ def _pins(parent: ET.Element) -> dict[Target, CpuSet]:
     }
 
 
-def _baseline(parent: ET.Element) -> dict[Target, Value]:
+def read_baseline(parent: ET.Element) -> dict[Target, Value]:
+    """Read the element that :func:`baseline_xml` writes."""
     baseline: dict[Target, Value] = dict(_pins(parent))
     for shares in parent.iterfind("{*}shares"):
         baseline[target.SHARES] = int(shares.get("value", ""))

@@ -24,7 +24,7 @@ import libvirt
 
 from kongming import exception
 from kongming.cpuset import CpuSet
-from kongming.hypervisor import capabilities, cgroup, host
+from kongming.hypervisor import capabilities, cgroup, host, saved_image
 from kongming.hypervisor.calls import Calls
 from kongming.hypervisor.guest import Guest
 from kongming.hypervisor.host import Host
@@ -116,6 +116,29 @@ class Hypervisor:
                 lost_cpus=self.lost_cpus,
                 calls=self.calls,
             )
+
+    def release_saved(self, instance_uuid: str) -> bool:
+        """Take what Kongming has set out of the saved image of a suspended guest.
+
+        :returns: whether there was anything to take out.
+        :raises HypervisorUnavailable: if libvirt does not answer.
+        :raises Failed: if it gives an error.
+        """
+        with (
+            self._connected(instance_uuid) as connection,
+            self._asking(connection, "changing the saved image", instance_uuid),
+        ):
+            try:
+                domain = self._find(connection, instance_uuid)
+            except exception.GuestAbsent:
+                return False
+            if domain.isActive() or not _is_saved(domain):
+                return False
+            xml = domain.managedSaveGetXMLDesc(libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE)
+            released = saved_image.released(xml)
+            if released is not None:
+                domain.managedSaveDefineXML(released, 0)
+            return released is not None
 
     def occupants(self) -> list[Occupant]:
         """Return who runs on this host, pinned to which CPUs.
@@ -210,3 +233,12 @@ class Hypervisor:
         if not self._own_changes.recognise(instance_uuid, changes):
             LOG.debug("Domain %s: changed by others: %s", instance_uuid, changes)
             self._on_change(instance_uuid)
+
+
+def _is_saved(domain: Any) -> bool:
+    try:
+        return bool(domain.hasManagedSaveImage(0))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+            raise
+        return False

@@ -23,7 +23,7 @@ from xml.etree import ElementTree as ET
 import libvirt
 
 from kongming.cpuset import CpuSet
-from kongming.hypervisor.definition import BASELINE_URI, nova_instance, project_id
+from kongming.hypervisor.definition import BASELINE_TAG, nova_instance, project_id
 from kongming.hypervisor.occupant import Occupant
 
 
@@ -133,7 +133,7 @@ def _occupant(root: ET.Element) -> Occupant:
         },
         cpuset=_cpuset(root.find("vcpu"), "cpuset"),
         memory_nodes=_cpuset(root.find("numatune/memory"), "nodeset"),
-        touched=root.find(f"metadata/{{{BASELINE_URI}}}baseline") is not None,
+        touched=root.find(f"metadata/{BASELINE_TAG}") is not None,
     )
 
 

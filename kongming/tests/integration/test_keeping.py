@@ -15,6 +15,7 @@
 import getpass
 import time
 
+import libvirt
 import pytest
 
 from kongming import metadata
@@ -66,6 +67,37 @@ def test_all_that_can_be_asked_is_applied_at_once_and_taken_back(cloud, cpus):
         wait_until(lambda: daemon.record(guest.uuid) is None, 30, "nothing is kept")
         assert threads.vcpu_quotas(guest.uuid) == dict.fromkeys((0, 1), (-1, 100_000))
         assert "baseline" not in guest.domain.XMLDesc()
+
+
+@pytest.mark.parametrize("asked_meanwhile", [True, False])
+def test_a_suspended_guest_is_saved_without_its_placement(cloud, cpus, tmp_path, asked_meanwhile):
+    guest = cloud.guest(vcpus=2, firmware=tmp_path / "firmware")
+    guest.domain.connect().defineXML(guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+    shares = told(guest, "cpu_shares")
+    asked = {"vcpu_pinning": str(cpus[-1]), "emulator_pinning": str(cpus[-1])}
+    with cloud.daemon() as daemon:
+        cloud.ask(guest, **asked, cpu_shares="200", vcpu_quota="50%", numa_nodes="0")
+        applied(daemon, guest)
+        guest.domain.managedSave()
+        daemon.wait_log(f"Instance {guest.uuid}: suspended; its placement was taken out")
+        saved = guest.domain.managedSaveGetXMLDesc()
+        for element in ("pin", "numatune", "quota", "baseline"):
+            assert element not in saved
+        assert f"<shares>{shares}</shares>" in saved
+        if not asked_meanwhile:
+            cloud.ask(guest)
+            cloud.settle(daemon)
+        guest.domain.create()
+        if asked_meanwhile:
+            guest.wait_on(cpus[-1])
+            applied(daemon, guest)
+            assert told(guest, "cpu_shares") == 200
+        else:
+            wait_until(lambda: daemon.record(guest.uuid) is None, 30, "nothing is kept")
+            assert guest.affinity() == everywhere(guest)
+            assert told(guest, "cpu_shares") == shares
+        assert "Traceback" not in daemon.log()
+    guest.domain.undefine()
 
 
 def test_no_limit_can_be_asked_for(cloud):

@@ -1,0 +1,83 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""The saved image of a suspended guest: a placement in it would keep the guest from resuming.
+
+libvirt saves the live definition with the guest's memory, pins included, and refuses to
+restore it on a host that lacks one of their CPUs or nodes, or has it offline. What
+Kongming has set is taken out of the image, as its note says; it is set again when the
+guest runs.
+"""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree as ET
+
+from kongming.cpuset import CpuSet
+from kongming.hypervisor import definition
+from kongming.target import Aspect, Quota, Target, Value
+
+# libvirt's elements below cputune: of what is numbered, and of what a guest has once.
+_PIN = {
+    Aspect.VCPU: "vcpupin[@vcpu='{}']",
+    Aspect.EMULATOR: "emulatorpin",
+    Aspect.IOTHREAD: "iothreadpin[@iothread='{}']",
+}
+
+
+def released(xml: str) -> str | None:
+    """Return a domain's XML as it would be without Kongming; None if that is no other.
+
+    Pins and memory nodes are taken out, rather than set to what they were before: that
+    may not be there any more, and without them a guest runs where Nova lets it.
+    """
+    root = ET.fromstring(xml)
+    metadata = root.find("metadata")
+    note = None if metadata is None else metadata.find(definition.BASELINE_TAG)
+    if metadata is None or note is None:
+        return None
+    for what, before in definition.read_baseline(note).items():
+        _release(root, what, before)
+    metadata.remove(note)
+    for name in ("cputune", "numatune"):
+        element = root.find(name)
+        if element is not None and not len(element):
+            root.remove(element)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _release(root: ET.Element, what: Target, before: Value) -> None:
+    cputune, numatune = root.find("cputune"), root.find("numatune")
+    if what.aspect is Aspect.MEMORY:
+        if numatune is not None:
+            _remove(numatune, "memory")
+    elif cputune is None:
+        return
+    elif what.aspect in _PIN:
+        _remove(cputune, _PIN[what.aspect].format(what.number))
+    elif isinstance(before, Quota):
+        _set(cputune, "period", None if before.quota_us is None else before.period_us)
+        _set(cputune, "quota", before.quota_us)
+    elif not isinstance(before, CpuSet):
+        _set(cputune, "shares", before)
+
+
+def _remove(parent: ET.Element, path: str) -> None:
+    for element in parent.findall(path):
+        parent.remove(element)
+
+
+def _set(parent: ET.Element, name: str, value: int | None) -> None:
+    element = parent.find(name)
+    if value is None:
+        _remove(parent, name)
+    elif element is not None:
+        element.text = str(value)

@@ -1,0 +1,112 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""What Kongming takes out of a suspended guest's saved image."""
+
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from kongming.cpuset import CpuSet
+from kongming.hypervisor import saved_image
+from kongming.hypervisor.definition import BASELINE_TAG, baseline_xml
+from kongming.target import EMULATOR, MEMORY, NO_QUOTA, QUOTA, SHARES, Quota, iothread, vcpu
+
+NOVA = '<nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/1.1"/>'
+PLACED = """
+<cputune>
+  <shares>200</shares><period>100000</period><quota>50000</quota>
+  <vcpupin vcpu='0' cpuset='1'/><vcpupin vcpu='1' cpuset='2'/>
+  <emulatorpin cpuset='3'/><iothreadpin iothread='1' cpuset='3'/>
+</cputune>
+<numatune><memory mode='restrictive' nodeset='1'/></numatune>
+"""
+ALL = CpuSet(range(4))
+TOUCHED = {
+    vcpu(0): ALL,
+    vcpu(1): ALL,
+    EMULATOR: ALL,
+    iothread(1): ALL,
+    SHARES: 1024,
+    QUOTA: NO_QUOTA,
+    MEMORY: CpuSet([0, 1]),
+}
+
+
+def image(baseline, body=PLACED):
+    note = "" if baseline is None else baseline_xml(baseline)
+    uri = BASELINE_TAG[1:].partition("}")[0]
+    note = note.replace("<baseline>", f'<baseline xmlns="{uri}">')
+    return (
+        f"<domain><metadata>{NOVA}{note}</metadata><vcpu cpuset='0-3'>2</vcpu>{body}"
+        "<devices/></domain>"
+    )
+
+
+def released(baseline, body=PLACED):
+    return ET.fromstring(saved_image.released(image(baseline, body)))
+
+
+@pytest.mark.parametrize("body", [PLACED, ""])
+def test_an_image_that_kongming_has_no_part_in_stays(body):
+    assert saved_image.released(image(None, body)) is None
+    assert saved_image.released("<domain><vcpu>1</vcpu></domain>") is None
+
+
+def test_all_that_was_set_is_taken_out_and_the_note_with_it():
+    root = released(TOUCHED)
+    assert root.find("metadata").find(BASELINE_TAG) is None
+    assert len(root.find("metadata")) == 1
+    assert [child.tag for child in root.find("cputune")] == ["shares"]
+    assert root.findtext("cputune/shares") == "1024"
+    assert root.find("numatune") is None
+    assert root.find("vcpu").get("cpuset") == "0-3"
+    assert root.find("devices") is not None
+
+
+def test_a_quota_that_the_guest_had_before_comes_back():
+    root = released({QUOTA: Quota(20_000, 40_000)})
+    assert root.findtext("cputune/quota") == "20000"
+    assert root.findtext("cputune/period") == "40000"
+
+
+@pytest.mark.parametrize(
+    ("touched", "left"),
+    [
+        (vcpu(0), ["vcpupin 1", "emulatorpin ", "iothreadpin "]),
+        (vcpu(1), ["vcpupin 0", "emulatorpin ", "iothreadpin "]),
+        (EMULATOR, ["vcpupin 0", "vcpupin 1", "iothreadpin "]),
+        (iothread(1), ["vcpupin 0", "vcpupin 1", "emulatorpin "]),
+        (iothread(2), ["vcpupin 0", "vcpupin 1", "emulatorpin ", "iothreadpin "]),
+    ],
+)
+def test_what_was_not_touched_is_left(touched, left):
+    root = released({touched: ALL})
+    pins = [each for each in root.find("cputune") if each.tag.endswith("pin")]
+    assert [f"{each.tag} {each.get('vcpu', '')}" for each in pins] == left
+    assert root.findtext("cputune/shares") == "200"
+    assert root.findtext("cputune/quota") == "50000"
+    assert root.find("numatune/memory") is not None
+
+
+def test_memory_that_is_bound_cell_by_cell_keeps_its_cells():
+    body = (
+        "<numatune><memory mode='restrictive' nodeset='1'/><memnode cellid='0' mode='strict'"
+        " nodeset='1'/></numatune>"
+    )
+    root = released({MEMORY: CpuSet([0, 1]), vcpu(0): ALL}, body)
+    assert [child.tag for child in root.find("numatune")] == ["memnode"]
+
+
+def test_an_image_without_what_the_note_names_is_fine():
+    root = released(TOUCHED, "")
+    assert root.find("cputune") is None
+    assert root.find("metadata").find(BASELINE_TAG) is None
