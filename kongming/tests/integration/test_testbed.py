@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 import subprocess
 import sys
+import tempfile
 from typing import Any
 import uuid
 
@@ -31,6 +32,7 @@ from kongming.tests.testbed.guest import destroy, start_guest
 from kongming.tests.testbed.libvirtd import Libvirtd
 from kongming.tests.testbed.process import wait_until
 from kongming.tests.testbed.qemu import without_kvm
+from kongming.tests.testbed.session_libvirtd import SessionLibvirtd
 
 EMBEDDED = """
 import pathlib, sys, threading
@@ -167,6 +169,46 @@ def test_two_testbeds_do_not_meet(libvirtd: Libvirtd, tmp_path: Path) -> None:
     assert threads.is_running(ours)
     assert not threads.is_running(theirs)
     destroy(domains[0])
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users can reach."""
+    with tempfile.TemporaryDirectory(prefix="kongming-") as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder, "libvirt")
+
+
+def lives_and_ends(libvirtd: Libvirtd) -> None:
+    """Pin a guest, restart the daemon, and see the guest end with the testbed."""
+    with libvirtd:
+        domain = start_guest(libvirt.open(libvirtd.uri), "instance-00000001")
+        instance_uuid = domain.UUIDString()
+        pin_first_vcpu(domain, 0)
+        assert threads.vcpu_affinity(instance_uuid) == {0: {0}, 1: threads.online_cpus()}
+        libvirtd.kill()
+        assert threads.is_running(instance_uuid)
+        libvirtd.start()
+        domain = libvirt.open(libvirtd.uri).lookupByUUIDString(instance_uuid)
+        pin_first_vcpu(domain, max(threads.online_cpus()))
+        assert threads.vcpu_affinity(instance_uuid)[0] == {max(threads.online_cpus())}
+    assert not threads.is_running(instance_uuid)
+
+
+def test_a_libvirtd_without_control_groups_pins_and_leaves_no_guest(tmp_path: Path) -> None:
+    lives_and_ends(Libvirtd(tmp_path, control_groups=False))
+
+
+def test_a_libvirtd_of_one_user_pins_and_leaves_no_guest(open_folder: Path) -> None:
+    lives_and_ends(SessionLibvirtd(open_folder))
+
+
+def test_a_libvirtd_that_cannot_start_is_told_with_its_log(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kongming.tests.testbed.libvirtd.LIBVIRTD_CONF", "listen_tcp = 'x'\n")
+    with pytest.raises(RuntimeError, match="listen_tcp"), SessionLibvirtd(open_folder):
+        pass
 
 
 def test_the_embedded_driver_needs_no_daemon(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -85,7 +85,8 @@ class BootFiles:
 
 def _fill(kept: Path, scratch: Path) -> None:
     (kept / "modules").mkdir()
-    shutil.copy(unpack(BUSYBOX_PACKAGE, scratch / "busybox") / "bin/busybox", kept)
+    # In bin up to Debian 12, in usr/bin from 13.
+    shutil.copy(next(unpack(BUSYBOX_PACKAGE, scratch / "busybox").rglob("bin/busybox")), kept)
     kernel = unpack(_dependency(KERNEL_PACKAGE), scratch / "kernel")
     shutil.copy(next(kernel.glob("boot/vmlinuz-*")), kept / "vmlinuz")
     for number, content in enumerate(_modules(kernel)):

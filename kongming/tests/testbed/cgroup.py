@@ -22,18 +22,22 @@ from functools import partial
 import os
 from pathlib import Path
 import signal
+import uuid
 
 from kongming.tests.testbed.process import wait_until
 
+MOUNT = Path("/sys/fs/cgroup")
 MOUNTS = Path("/proc/self/mounts")
 CONTROLLERS = ("cpu", "cpuset")
+PREFIX = "kongming-"
 END_TIMEOUT = 10
 
 
 class Cgroup:
-    """Works with cgroup v1, v2 and both at once."""
+    """Works with cgroup v1, v2 and both at once; a name of its own tells it from others."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self) -> None:
+        name = f"{PREFIX}{uuid.uuid4()}"
         mounts = [line.split() for line in MOUNTS.read_text().splitlines()]
         self._v1 = [Path(mount[1]) / name for mount in mounts if mount[2] == "cgroup"]
         self._v2 = [Path(mount[1]) / name for mount in mounts if mount[2] == "cgroup2"]
@@ -53,6 +57,12 @@ class Cgroup:
         """What a process joins to be in the group for good."""
         return [*self._v1, *self.leaves]
 
+    def controllers(self) -> set[str]:
+        """Return the names of the controllers that the group has, once it is made."""
+        v1 = {name for group in self._v1 for name in group.parent.name.split(",")}
+        v2 = ((group / "cgroup.controllers").read_text().split() for group in self._v2)
+        return v1.union(*v2)
+
     def create(self) -> None:
         for group in self._v1:
             group.mkdir(exist_ok=True)
@@ -61,8 +71,9 @@ class Cgroup:
                     # A v1 cpuset is born empty and takes no process then.
                     (group / setting).write_text((group.parent / setting).read_text())
         for group in self._v2:
-            self._lend_controllers(group.parent)
+            # In this order: whoever takes the controllers back sees the group before.
             group.mkdir(exist_ok=True)
+            self._lend_controllers(group.parent)
         for leaf in self.leaves:
             leaf.mkdir(exist_ok=True)
 
@@ -72,9 +83,10 @@ class Cgroup:
             if group.exists():
                 wait_until(partial(_emptied, group), END_TIMEOUT, f"{group} is empty")
         for subtree_control, controller in self._lent:
-            # Somebody else may need it by now.
-            with contextlib.suppress(OSError):
-                subtree_control.write_text(f"-{controller}")
+            # Somebody else may need it by now: another testbed, or whoever has it refused.
+            if not any(subtree_control.parent.glob(f"{PREFIX}*")):
+                with contextlib.suppress(OSError):
+                    subtree_control.write_text(f"-{controller}")
         self._lent.clear()
 
     def _lend_controllers(self, root: Path) -> None:
@@ -84,6 +96,20 @@ class Cgroup:
             if controller in CONTROLLERS and controller not in enabled:
                 subtree_control.write_text(f"+{controller}")
                 self._lent.append((subtree_control, controller))
+
+
+def refusal() -> str | None:
+    """Return why this machine lets us make no control group for guests; None if it does."""
+    group = Cgroup()
+    try:
+        group.create()
+        missing = [each for each in CONTROLLERS if each not in group.controllers()]
+    except OSError as error:
+        hint = "; root may make some" if os.geteuid() else ""
+        return f"{MOUNT}: {error.strerror}{hint}"
+    finally:
+        group.remove()
+    return f"no control group has the controller {missing[0]}" if missing else None
 
 
 def _emptied(group: Path) -> bool:

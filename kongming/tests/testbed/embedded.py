@@ -17,16 +17,15 @@ The caller runs libvirt's event loop, and must have registered it before opening
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from urllib.parse import quote
 
-from kongming.tests.testbed.qemu import QEMU_CONF
+from kongming.tests.testbed.qemu import qemu_conf
 
 # sockaddr_un's limit, less what libvirt appends for the monitor of a guest with a
 # name as long as Nova's: /lib/qemu/domain-9999-instance-00000001/monitor.sock
 LONGEST_ROOT = 107 - 52
-# The guests stay in the caller's control group, so nothing is left behind there.
-NO_CGROUPS = "cgroup_controllers = []\n"
 
 
 def embedded_uri(root: Path) -> str:
@@ -41,5 +40,7 @@ def embedded_uri(root: Path) -> str:
     if len(str(root)) > LONGEST_ROOT:
         raise ValueError(f"{root} has over {LONGEST_ROOT} characters: take tempfile.mkdtemp()")
     (root / "etc").mkdir(parents=True, exist_ok=True)
-    (root / "etc/qemu.conf").write_text(QEMU_CONF + NO_CGROUPS)
+    # The guests stay in the caller's control group, so nothing is left behind there.
+    conf = qemu_conf(root=os.geteuid() == 0, control_groups=False)
+    (root / "etc/qemu.conf").write_text(conf)
     return f"qemu:///embed?root={quote(str(root))}"

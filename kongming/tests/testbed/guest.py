@@ -17,6 +17,7 @@ They have no disk and no BIOS: their CPUs halt at the first instruction.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 import tempfile
 from typing import Any
@@ -25,8 +26,8 @@ import xml.etree.ElementTree as ET
 
 import libvirt
 
-from kongming.tests.testbed.process import find_program, free_port
-from kongming.tests.testbed.qemu import EMULATOR
+from kongming.tests.testbed.process import free_port
+from kongming.tests.testbed.qemu import find_emulator
 
 PROJECT_ID = "0f2b9b9e3d1c4c4e8f3a7d5b6c1e2f30"
 USER_ID = "8a1d4a5c6b7e4f0d9c2b3a1f5e6d7c80"
@@ -68,6 +69,8 @@ def start_guest(
     with tempfile.NamedTemporaryFile(prefix="kongming-", suffix=".rom") as temporary:
         temporary.write(halting_firmware())
         temporary.flush()
+        # QEMU may run as another user.
+        os.fchmod(temporary.fileno(), 0o644)
         return connection.createXML(domain_xml(name, known, Path(temporary.name), **options), 0)
 
 
@@ -146,7 +149,7 @@ def domain_xml(
     if nova_numa:
         _add_numa(domain, max_vcpus or vcpus, memory_mib, cpuset or "0")
     devices = _add(domain, "devices")
-    _add(devices, "emulator", find_program(EMULATOR, "qemu-system-x86"))
+    _add(devices, "emulator", find_emulator())
     _add(devices, "controller", type="usb", model="none")
     _add(devices, "memballoon", model="none")
     if single_threaded:

@@ -30,7 +30,7 @@ import libvirt
 from kongming.tests.testbed.cgroup import Cgroup
 from kongming.tests.testbed.namespace import in_namespace, in_namespace_of
 from kongming.tests.testbed.process import Process, Service, find_program
-from kongming.tests.testbed.qemu import QEMU_CONF, empty_file, masked_from_qemu
+from kongming.tests.testbed.qemu import empty_file, end_guests, masked_from_qemu, qemu_conf
 
 START_TIMEOUT = 60
 HOLDER = ("sleep", "infinity")
@@ -53,15 +53,19 @@ host_uuid = "{host_uuid}"
 class Libvirtd(Service):
     """A libvirtd that keeps everything in `root`; a context manager.
 
-    Needs root's rights. Guests outlive the daemon, but not the context.
+    Needs root's rights, and mounts in a namespace of its own; `session_libvirtd` has one that
+    needs neither. Guests outlive the daemon, but not the context.
+
+    :param control_groups: whether guests get control groups of their own
     """
 
-    def __init__(self, root: Path) -> None:
-        name = f"kongming-{uuid.uuid4()}"
+    MODE = "system"
+
+    def __init__(self, root: Path, *, control_groups: bool = True) -> None:
         self.root = root
         self._sockets = root / "sock"
         if len(str(self._sockets)) > LONGEST_SOCKET_FOLDER:
-            self._sockets = Path(tempfile.gettempdir(), name)
+            self._sockets = Path(tempfile.gettempdir(), f"kongming-{uuid.uuid4()}")
         # The machine's /run also has D-Bus, through which systemd would be told.
         self._binds = {
             Path("/etc/libvirt"): root / "etc",
@@ -71,15 +75,20 @@ class Libvirtd(Service):
             Path("/var/run").resolve(): root / "run",
             Path("/run"): root / "run",
         }
-        self._cgroup = Cgroup(name)
+        self._cgroup = Cgroup() if control_groups else None
         # Made once and kept: a v2 group that has guests takes no process any more,
         # so a daemon of later could not make that group its root again.
-        self._namespaces = Process(self._hold_namespaces(), root / "namespaces.log")
+        self._namespaces = Process([], root / "namespaces.log")
         self._daemon = Process([], root / "libvirtd.log")
 
     @property
+    def has_control_groups(self) -> bool:
+        """Tell whether guests get control groups of their own."""
+        return self._cgroup is not None
+
+    @property
     def uri(self) -> str:
-        return f"qemu:///system?socket={quote(str(self._socket))}"
+        return f"qemu:///{self.MODE}?socket={quote(str(self._socket))}"
 
     @property
     def pid(self) -> int:
@@ -90,23 +99,9 @@ class Libvirtd(Service):
 
         Guests of before are found again.
         """
-        if not self._namespaces.running:
-            self._make_namespaces()
-        self._daemon.command = in_namespace_of(
-            self._namespaces.pid,
-            [
-                find_program("libvirtd", "libvirt-daemon-system"),
-                *("--config", "/etc/libvirt/libvirtd.conf"),
-                *("--pid-file", str(self.root / "libvirtd.pid")),
-            ],
-            self._cgroup,
-        )
+        self._daemon.command = self._command()
         self._daemon.start()
-        self._daemon.wait_ready(self._listens, START_TIMEOUT, "libvirtd takes connections")
-        connection = libvirt.open(self.uri)
-        # Probes the emulator, which the first guest would wait for otherwise.
-        connection.getCapabilities()
-        connection.close()
+        self._daemon.wait_ready(self._answers, START_TIMEOUT, "libvirtd takes connections")
 
     def stop(self) -> None:
         """End the daemon in its own time; guests live on."""
@@ -127,6 +122,31 @@ class Libvirtd(Service):
     def resume(self) -> None:
         self._daemon.resume()
 
+    def _command(self) -> list[str]:
+        """Prepare what the daemon needs, unless it is there already; give its command line."""
+        if not self._namespaces.running:
+            self._make_namespaces()
+        return in_namespace_of(
+            self._namespaces.pid, self._daemon_command(Path("/etc/libvirt")), self._cgroup
+        )
+
+    def _daemon_command(self, configuration: Path) -> list[str]:
+        return [
+            find_program("libvirtd", "libvirt-daemon"),
+            *("--config", str(configuration / "libvirtd.conf")),
+            *("--pid-file", str(self.root / "libvirtd.pid")),
+        ]
+
+    def _configure(self, folder: Path) -> None:
+        for each in (folder, self._sockets):
+            each.mkdir(parents=True, exist_ok=True)
+        (folder / "qemu.conf").write_text(
+            qemu_conf(root=self.MODE == "system", control_groups=self.has_control_groups)
+        )
+        (folder / "libvirtd.conf").write_text(
+            LIBVIRTD_CONF.format(sockets=self._sockets, host_uuid=uuid.uuid4())
+        )
+
     @property
     def _socket(self) -> Path:
         return self._sockets / "libvirt-sock"
@@ -139,17 +159,29 @@ class Libvirtd(Service):
                 return False
             return True
 
+    def _answers(self) -> bool:
+        if not self._listens():
+            return False
+        try:
+            connection = libvirt.open(self.uri)
+            # Probes the emulator, which the first guest would wait for otherwise.
+            connection.getCapabilities()
+            connection.close()
+        except libvirt.libvirtError:
+            # It is on its way out, maybe.
+            return False
+        return True
+
     def _make_namespaces(self) -> None:
         if os.geteuid() != 0:
             raise PermissionError("a private libvirtd needs namespaces of its own: run it as root")
-        for folder in (*self._binds.values(), self._sockets):
+        for folder in self._binds.values():
             folder.mkdir(parents=True, exist_ok=True)
         empty_file(self.root)
-        (self.root / "etc/qemu.conf").write_text(QEMU_CONF)
-        (self.root / "etc/libvirtd.conf").write_text(
-            LIBVIRTD_CONF.format(sockets=self._sockets, host_uuid=uuid.uuid4())
-        )
-        self._cgroup.create()
+        self._configure(self.root / "etc")
+        if self._cgroup is not None:
+            self._cgroup.create()
+        self._namespaces.command = self._hold_namespaces()
         self._namespaces.start()
         comm = Path(f"/proc/{self._namespaces.pid}/comm")
         # The shell that makes them becomes the holder once it is through.
@@ -168,6 +200,8 @@ class Libvirtd(Service):
 
     def _end(self) -> None:
         self._daemon.terminate()
+        end_guests(self.root)
         self._namespaces.kill()
-        self._cgroup.remove()
+        if self._cgroup is not None:
+            self._cgroup.remove()
         shutil.rmtree(self._sockets, ignore_errors=True)

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 import shlex
+import subprocess
 
 from kongming.tests.testbed.cgroup import Cgroup
 from kongming.tests.testbed.process import find_program
@@ -57,12 +58,22 @@ def in_namespace(
     return [*_shell(outside), *unshare, *_shell(inside), *command]
 
 
-def in_namespace_of(process: int, command: Sequence[str], cgroup: Cgroup) -> list[str]:
+def in_namespace_of(process: int, command: Sequence[str], cgroup: Cgroup | None) -> list[str]:
     """The command line that runs a command where a process of `in_namespace` is."""
     # Its root, too: where we run in a changed root, the namespace's is another.
-    nsenter = [find_program("nsenter", "util-linux"), "--mount", "--cgroup", "--root"]
-    joins = [_join(home) for home in cgroup.homes]
+    nsenter = [find_program("nsenter", "util-linux"), "--mount", "--root"]
+    joins = []
+    if cgroup is not None:
+        nsenter.append("--cgroup")
+        joins = [_join(home) for home in cgroup.homes]
     return [*_shell(joins), *nsenter, "--target", str(process), *command]
+
+
+def refusal() -> str | None:
+    """Return why `in_namespace` can't be done on this machine; None if it can."""
+    trial = in_namespace(["true"], binds={Path("/dev/null"): Path("/dev/null")})
+    done = subprocess.run(trial, capture_output=True, text=True, check=False)
+    return None if done.returncode == 0 else done.stderr.strip().rpartition("\n")[2]
 
 
 def _shell(steps: list[str]) -> list[str]:

@@ -26,4 +26,9 @@ def fetch() -> Path:
 
 
 def _fill(kept: Path, scratch: Path) -> None:
-    shutil.copy(unpack("prometheus", scratch / "prometheus") / "usr/bin/promtool", kept)
+    try:
+        package = unpack("promtool", scratch / "promtool")
+    except RuntimeError:
+        # Up to Debian 12 it is part of the server's.
+        package = unpack("prometheus", scratch / "prometheus")
+    shutil.copy(package / "usr/bin/promtool", kept)

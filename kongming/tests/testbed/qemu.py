@@ -17,18 +17,22 @@ Quick to start, without KVM, and without help from any other daemon.
 
 from __future__ import annotations
 
+import contextlib
+from functools import partial
+import os
 from pathlib import Path
+import signal
 
 from kongming.tests.testbed.namespace import in_namespace
-from kongming.tests.testbed.process import find_program
+from kongming.tests.testbed.process import find_program, wait_until
 
 EMULATOR = "qemu-system-x86_64"
 KVM = Path("/dev/kvm")
+PROC = Path("/proc")
+END_TIMEOUT = 10
 
-# stdio_handler: no virtlogd. The rest: QEMU runs as we do, on plain files.
-QEMU_CONF = """\
-user = "root"
-group = "root"
+# stdio_handler: no virtlogd. The rest: QEMU runs as libvirt does, on plain files.
+_QEMU_CONF = """\
 dynamic_ownership = 0
 remember_owner = 0
 security_driver = "none"
@@ -37,20 +41,46 @@ namespaces = []
 """
 
 
+def qemu_conf(*, root: bool, control_groups: bool) -> str:
+    """Return the text of a qemu.conf.
+
+    :param root: whether libvirt runs as root, which has QEMU run as another user otherwise
+    :param control_groups: whether guests get some of their own; else they stay in libvirt's
+    """
+    user = 'user = "root"\ngroup = "root"\n' if root else ""
+    return user + _QEMU_CONF + ("" if control_groups else "cgroup_controllers = []\n")
+
+
+def find_emulator() -> str:
+    """Return the path of QEMU.
+
+    :raises FileNotFoundError: it is not installed
+    """
+    return find_program(EMULATOR, "qemu-system-x86")
+
+
 def masked_from_qemu() -> list[Path]:
-    """What only costs time if libvirt sees it.
+    """Return what only costs time if libvirt sees it.
 
     Each emulator is probed once, for a second or two. A /dev/kvm that opens but
     doesn't work makes libvirt throw the result away and probe at each domain
     start anew, for 18 s or more.
     """
-    wanted = Path(find_program(EMULATOR, "qemu-system-x86"))
-    others = (path for path in wanted.parent.glob("qemu-system-*") if path.name != EMULATOR)
-    return [KVM, *sorted(others)]
+    return [KVM, *other_emulators(Path(find_emulator()))]
+
+
+def other_emulators(wanted: Path) -> list[Path]:
+    """Return the emulators beside one, by their own names.
+
+    A mask over a link is a mask over the file that it leads to: links that lead to the
+    wanted one, or are it, are left out.
+    """
+    found = {path.resolve() for path in wanted.parent.glob("qemu-system-*") if path.exists()}
+    return sorted(found - {wanted.resolve()})
 
 
 def without_kvm(command: list[str], root: Path) -> list[str]:
-    """The command line that runs a command where libvirt can't find KVM.
+    """Return the command line that runs a command where libvirt can't find KVM.
 
     :param root: an existing folder; an empty file is left there
     """
@@ -58,7 +88,30 @@ def without_kvm(command: list[str], root: Path) -> list[str]:
 
 
 def empty_file(root: Path) -> Path:
-    """A file that not even root can open for writing or run, once it is read-only."""
+    """Return a file that not even root can open for writing or run, once it is read-only."""
     path = root / "empty"
     path.touch(mode=0o400)
     return path
+
+
+def end_guests(folder: Path) -> None:
+    """Kill the guests whose pid files libvirt keeps anywhere in a folder."""
+    for file in folder.rglob("*.pid"):
+        with contextlib.suppress(OSError, ValueError):
+            process = int(file.read_text())
+            # Whose number it was may have ended, and somebody else have it by now.
+            if _is_guest(process):
+                os.kill(process, signal.SIGKILL)
+                wait_until(partial(_is_over, process), END_TIMEOUT, f"QEMU {process} ends")
+
+
+def _is_guest(process: int) -> bool:
+    return (PROC / str(process) / "comm").read_text().startswith("qemu-system")
+
+
+def _is_over(process: int) -> bool:
+    try:
+        # Empty, until its parent takes notice.
+        return not (PROC / str(process) / "cmdline").read_bytes()
+    except OSError:
+        return True

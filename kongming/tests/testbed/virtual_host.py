@@ -38,7 +38,7 @@ from typing import Any, Self
 from kongming.tests.testbed.boot_files import BootFiles
 from kongming.tests.testbed.debian_package import cache_folder
 from kongming.tests.testbed.process import Process, Service, find_program
-from kongming.tests.testbed.qemu import EMULATOR
+from kongming.tests.testbed.qemu import find_emulator
 
 CGROUPS = ("v2", "v1")
 BOOT_TIMEOUT = 300
@@ -211,7 +211,7 @@ class VirtualHost(Service):
         command = [
             # Whatever becomes of us, it doesn't outlive us.
             *(find_program("setpriv", "util-linux"), "--pdeathsig", "KILL"),
-            find_program(EMULATOR, "qemu-system-x86"),
+            find_emulator(),
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
             *("-machine", "q35,usb=off,vmport=off,smbus=off,sata=off"),
             *("-accel", "tcg,thread=multi,tb-size=512", "-cpu", "qemu64"),

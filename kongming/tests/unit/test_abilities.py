@@ -1,0 +1,220 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the demonstrations and the testbed choose by what the machine is and allows."""
+
+import pytest
+
+from kongming.tests.testbed import folder, namespace, qemu
+from kongming.tests.testbed.abilities import Abilities, left_out
+from kongming.tests.testbed.cgroup import Cgroup
+from kongming.tests.testbed.libvirtd import Libvirtd
+from kongming.tests.testbed.session_libvirtd import SessionLibvirtd, private_libvirtd
+
+READ_ONLY = Abilities(no_control_groups="/sys/fs/cgroup: Read-only file system")
+
+
+def emulators(folder, *names):
+    for name in names:
+        (folder / name).touch()
+    return folder / "qemu-system-x86_64"
+
+
+def test_the_other_emulators_are_all_but_the_wanted(tmp_path):
+    wanted = emulators(tmp_path, "qemu-system-x86_64", "qemu-system-i386", "qemu-img")
+    assert qemu.other_emulators(wanted) == [tmp_path / "qemu-system-i386"]
+
+
+def test_an_emulator_that_is_a_link_is_not_masked_by_the_name_of_its_target(tmp_path):
+    wanted = emulators(tmp_path, "qemu-system-amd64", "qemu-system-i386")
+    wanted.symlink_to("qemu-system-amd64")
+    assert qemu.other_emulators(wanted) == [tmp_path / "qemu-system-i386"]
+
+
+def test_an_emulator_is_not_masked_by_a_link_that_leads_to_it(tmp_path):
+    wanted = emulators(tmp_path, "qemu-system-x86_64")
+    (tmp_path / "qemu-system-amd64").symlink_to(wanted.name)
+    (tmp_path / "qemu-system-gone").symlink_to("nowhere")
+    assert qemu.other_emulators(wanted) == []
+
+
+def test_an_emulator_is_not_masked_through_a_chain_of_links(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/qemu-real").touch()
+    (tmp_path / "qemu-system-amd64").symlink_to("elsewhere/qemu-real")
+    wanted = tmp_path / "qemu-system-x86_64"
+    wanted.symlink_to("qemu-system-amd64")
+    (tmp_path / "qemu-system-arm").symlink_to("qemu-system-aarch64")
+    (tmp_path / "qemu-system-aarch64").touch()
+    assert qemu.other_emulators(wanted) == [tmp_path / "qemu-system-aarch64"]
+
+
+@pytest.mark.parametrize("root", [True, False])
+def test_qemu_is_told_its_user_by_root_only(root):
+    assert ('user = "root"' in qemu.qemu_conf(root=root, control_groups=True)) == root
+
+
+@pytest.mark.parametrize("control_groups", [True, False])
+def test_guests_without_control_groups_are_told_none(control_groups):
+    conf = qemu.qemu_conf(root=True, control_groups=control_groups)
+    assert ("cgroup_controllers = []" in conf) != control_groups
+
+
+def test_all_abilities_make_a_libvirtd_with_control_groups(tmp_path):
+    libvirtd = private_libvirtd(tmp_path, Abilities())
+    assert type(libvirtd) is Libvirtd
+    assert libvirtd.has_control_groups
+    assert libvirtd.uri.startswith("qemu:///system?")
+
+
+def test_no_control_groups_make_a_libvirtd_without(tmp_path):
+    libvirtd = private_libvirtd(tmp_path, READ_ONLY)
+    assert type(libvirtd) is Libvirtd
+    assert not libvirtd.has_control_groups
+
+
+def test_no_mounts_make_a_libvirtd_of_one_user(tmp_path):
+    # Even where control groups could be made: it could not be given any.
+    libvirtd = private_libvirtd(tmp_path, Abilities(no_mounts="Operation not permitted"))
+    assert type(libvirtd) is SessionLibvirtd
+    assert not libvirtd.has_control_groups
+    assert libvirtd.uri.startswith("qemu:///session?")
+
+
+@pytest.mark.parametrize(
+    ("abilities", "embedded", "nodes", "said"),
+    [
+        (READ_ONLY, False, 2, "Read-only file system"),
+        (READ_ONLY, True, 1, "Read-only file system"),
+        (Abilities(), True, 2, "--services"),
+        (Abilities(), False, 1, "single NUMA node"),
+        (Abilities(), False, 2, None),
+    ],
+)
+def test_what_is_left_out_is_one_line_with_its_reason(abilities, embedded, nodes, said):
+    line = left_out(abilities, embedded=embedded, nodes=nodes)
+    assert (line is None) == (said is None)
+    if said is not None:
+        assert said in line
+        assert "\n" not in line
+
+
+def test_a_refused_namespace_is_told_by_the_last_line_of_the_refusal(monkeypatch, tmp_path):
+    refusing = tmp_path / "unshare"
+    refusing.write_text("#!/bin/sh\necho first >&2\necho unshare: not permitted >&2\nexit 1\n")
+    refusing.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert namespace.refusal() == "unshare: not permitted"
+
+
+def test_a_granted_namespace_is_no_refusal(monkeypatch, tmp_path):
+    granting = tmp_path / "unshare"
+    granting.write_text("#!/bin/sh\nexit 0\n")
+    granting.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert namespace.refusal() is None
+
+
+@pytest.fixture
+def mounts(monkeypatch, tmp_path):
+    """Lay control groups: the hierarchy's name → its kind."""
+
+    def lay(**kinds):
+        lines = []
+        for name, kind in kinds.items():
+            (tmp_path / name).mkdir()
+            lines.append(f"cgroup {tmp_path / name} {kind} rw 0 0\n")
+        (tmp_path / "mounts").write_text("".join(lines))
+        monkeypatch.setattr("kongming.tests.testbed.cgroup.MOUNTS", tmp_path / "mounts")
+
+    return lay
+
+
+def test_the_controllers_of_a_group_are_those_of_both_versions(mounts, tmp_path):
+    mounts(**{"cpu,cpuacct": "cgroup", "unified": "cgroup2"})
+    group = Cgroup()
+    (folder,) = (group for group in group.groups if group.parent.name == "unified")
+    folder.mkdir()
+    (folder / "cgroup.controllers").write_text("cpuset memory\n")
+    assert group.controllers() == {"cpu", "cpuacct", "cpuset", "memory"}
+
+
+def test_a_machine_without_control_groups_has_no_controllers(mounts):
+    mounts()
+    assert Cgroup().controllers() == set()
+
+
+@pytest.mark.parametrize(
+    ("neighbour", "then"), [("kongming-other", "+cpuset"), ("system.slice", "-cpuset")]
+)
+def test_a_controller_is_taken_back_unless_another_testbed_has_a_group(
+    mounts, tmp_path, neighbour, then
+):
+    mounts(unified="cgroup2")
+    root = tmp_path / "unified"
+    (root / "cgroup.controllers").write_text("cpuset memory\n")
+    enabled = root / "cgroup.subtree_control"
+    enabled.write_text("memory\n")
+    group = Cgroup()
+    group.create()
+    assert enabled.read_text() == "+cpuset"
+    (root / neighbour).mkdir()
+    group.remove()
+    assert enabled.read_text() == then
+
+
+MUCH, LITTLE = folder.ROOM, folder.ROOM - 1
+
+
+@pytest.mark.parametrize(
+    ("free", "chosen"),
+    [
+        ({"a": MUCH, "b": MUCH}, "a"),
+        ({"a": LITTLE, "b": MUCH}, "b"),
+        ({"a": LITTLE, "b": LITTLE - 1}, "a"),
+        ({"a": LITTLE - 1, "b": LITTLE}, "b"),
+    ],
+)
+def test_the_first_folder_with_room_is_chosen(monkeypatch, free, chosen):
+    monkeypatch.setattr(folder, "_is_writable", lambda _: True)
+    assert folder.fit_folder(free, free.__getitem__) == chosen
+
+
+def test_a_folder_that_cannot_be_written_is_not_chosen(tmp_path):
+    missing = str(tmp_path / "missing")
+    short = "/dev/shm"
+    assert folder.fit_folder(["/proc", short], lambda _: MUCH) == short
+    with pytest.raises(OSError, match="none of these can be written"):
+        folder.fit_folder([missing, "/proc"], lambda _: MUCH)
+
+
+def test_a_folder_whose_path_is_too_long_is_not_chosen(monkeypatch):
+    monkeypatch.setattr(folder, "_is_writable", lambda _: True)
+    fits, too_long = "/" + "x" * (folder.LONGEST - 1), "/" + "x" * folder.LONGEST
+    assert folder.fit_folder([too_long, fits], lambda _: MUCH) == fits
+
+
+def test_only_qemus_are_ended_by_their_pid_files(tmp_path, monkeypatch):
+    proc = tmp_path / "proc"
+    for process, comm in {"11": "qemu-system-x86\n", "12": "libvirtd\n"}.items():
+        (proc / process).mkdir(parents=True)
+        (proc / process / "comm").write_text(comm)
+        (proc / process / "cmdline").write_bytes(b"")
+    for name, content in {"a/guest.pid": "11", "driver.pid": "12", "no.pid": "x"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    (tmp_path / "gone.pid").write_text("13")
+    killed = []
+    monkeypatch.setattr(qemu, "PROC", proc)
+    monkeypatch.setattr(qemu.os, "kill", lambda process, _: killed.append(process))
+    qemu.end_guests(tmp_path)
+    assert killed == [11]
