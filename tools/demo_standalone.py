@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""The stand-alone trigger at a glance: API, conductor and executor, all in this process.
+"""The stand-alone API at a glance: API, conductor and executor, all in this process.
 
 fake:// messaging, SQLite, libvirt's embedded QEMU driver; the API over real HTTP.
 """
@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 import json
+import os
 from pathlib import Path
 import threading
 from typing import Any
@@ -27,9 +28,8 @@ import urllib.request
 import uuid
 from wsgiref import simple_server
 
-import libvirt
 from oslo_log import log
-from story import say
+from story import explain, introduce, judged, running_guest, say
 
 from kongming.api.application import make_application
 from kongming.cmd import launch
@@ -40,15 +40,20 @@ from kongming.db.database import Database
 from kongming.hypervisor.keeper import run_event_loop
 from kongming.standalone.service import ExecutorService
 from kongming.tests.testbed import threads
+from kongming.tests.testbed.abilities import abilities, left_out
 from kongming.tests.testbed.embedded import embedded_uri
-from kongming.tests.testbed.guest import destroy, start_guest
 from kongming.tests.testbed.process import free_port, wait_until
 
 HOST = "demo-host"
 VCPUS = 2
 MAP = "demo-map"
 # The window is to end while somebody looks, but not before it was seen to hold.
-MIN_LEFT_S = 12
+LEFT_S = 15
+
+TITLE = (
+    "An orchestrator hands Kongming's own HTTP API an allocation map; the host carries it out, "
+    "and moves the vCPUs by itself when a time window ends."
+)
 
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -67,7 +72,9 @@ class Api:
     def send(self, method: str, path: str, body: Any = None, *, show: bool = True) -> Any:
         """Send a request and give the JSON of the answer."""
         if show:
-            print(f"  {method} {path}" + ("" if body is None else f"  {json.dumps(body)}"))
+            print(f"   {method} {path}")
+            if body is not None:
+                explain(json.dumps(body), indent=6)
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self._url}{path}", data, method=method)
         request.add_header("Content-Type", "application/json")
@@ -119,40 +126,43 @@ class Story:
 
     def tell(self) -> None:
         """Tell it from the map's arrival to the return to the baseline."""
-        online = sorted(threads.online_cpus())
-        day, night = {0: online[0], 1: online[-1]}, {0: online[-1], 1: online[0]}
+        cpus = sorted(os.sched_getaffinity(0))
+        day, night = {0: cpus[0], 1: cpus[-1]}, {0: cpus[-1], 1: cpus[0]}
         before = self._affinity()
-        print(f"  before: {_shown(before)}")
+        print(f"   /proc, at the start: {_shown(before)}")
+
+        asked = {"vcpu_pinning": _written(day)}
+        say("Ask for a dry run: what would be done?")
+        explain("The host that runs the guest answers, and changes nothing.")
+        plan = self._planned(f"/v1/allocations/{self._uuid}?dry_run=true", asked)
+        for step in plan["steps"]:
+            print(f"     {step['target']}: from {step['from']} to {step['to']}")
+        self._expect(before, "after the dry run")
 
         window, ends = _window_that_ends_soon()
-        asked = {"vcpu_pinning": _written(day)}
-        say("a dry run, made by the host against the guest: what would be done?")
-        path = f"/v1/allocations/{self._uuid}?dry_run=true"
-        plan = self._planned(path, asked)
-        for step in plan["steps"]:
-            print(f"    {step['target']}: from {step['from']} to {step['to']}")
-
-        say(f"an allocation map with a time window, which ends at {ends:%H:%M:%S} UTC")
+        say(f"Put an allocation map with a time window, which ends at {ends:%H:%M:%S} UTC")
+        explain("In the window the two vCPUs change places.")
         windows = [{**window, "vcpu_pinning": _written(night)}]
         wanted = {self._uuid: {**asked, "windows": windows}}
         self._api.send("PUT", f"/v1/allocation-maps/{MAP}", {"allocations": wanted})
-        told = self._settled()
-        print(f"  status {told['status']}, window {told['window']}, next {told['next_change']}")
+        self._show_status(self._settled())
         self._expect(_sets(night), "in the window")
 
-        say("waiting for the window to end: nobody does anything")
+        say(f"Wait for the window to end, {LEFT_S} s at most")
+        explain("Nobody asks for anything: the host knows the window.")
         wait_until(lambda: self._affinity() == _sets(day), 90, "the base is back by itself")
-        told = self._api.send("GET", f"/v1/allocations/{self._uuid}")
-        print(f"  status {told['status']}, window {told['window']}, next {told['next_change']}")
-        self._expect(_sets(day), "after it")
+        self._show_status(self._api.send("GET", f"/v1/allocations/{self._uuid}"))
+        self._expect(_sets(day), "after the window")
 
-        say("the host, as the API shows it")
+        say("Look at the host")
         host = self._api.send("GET", f"/v1/hosts/{HOST}")
         print(
-            f"  {HOST}: {host['state']}, {host['guests']} guest, {host['violations']} violations"
+            f"   {HOST}: {host['state']}, {host['guests']} guest, "
+            f"{host['violations']} violations of placement"
         )
 
-        say("the map is deleted: back to what was before")
+        say("Delete the map")
+        explain("The guest returns to its baseline: what it had before Kongming touched it.")
         self._api.send("DELETE", f"/v1/allocation-maps/{MAP}")
         wait_until(lambda: self._affinity() == before, 60, "the baseline is back")
         self._expect(before, "at the end")
@@ -162,7 +172,7 @@ class Story:
             answer = self._api.send("PUT", path, {"allocation": asked}, show=False)
             return answer if answer["outcome"] == "planned" else None
 
-        print(f"  PUT {path}")
+        print(f"   PUT {path}")
         return wait_until(planned, 60, "the host is known and plans")
 
     def _settled(self) -> Any:
@@ -172,6 +182,12 @@ class Story:
 
         return wait_until(settled, 60, "an outcome")
 
+    def _show_status(self, told: Any) -> None:
+        print(
+            f"   status {told['status']}, window {told['window'] or 'none'}, "
+            f"next change {told['next_change']}"
+        )
+
     def _affinity(self) -> dict[int, frozenset[int]]:
         return threads.vcpu_affinity(self._uuid)
 
@@ -179,21 +195,21 @@ class Story:
         now = self._affinity()
         right = now == wanted
         self.failed |= not right
-        print(f"  /proc, {when}: {_shown(now)}  {'right' if right else 'WRONG'}")
+        print(f"   /proc, {when}: {_shown(now)}  {judged(right)}")
 
 
 def _window_that_ends_soon() -> tuple[dict[str, Any], datetime]:
-    """Give a window of a minute, or of two, that has begun already."""
-    now = datetime.now(UTC)
-    begin = now.replace(second=0, microsecond=0)
-    minutes = 1 if 60 - now.second >= MIN_LEFT_S else 2
+    """Return a window that has begun already, at a full minute, and when it ends."""
+    ends = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=LEFT_S)
+    # The shortest window has a minute.
+    begin = (ends - timedelta(minutes=1)).replace(second=0)
     window = {
         "name": "night-shift",
         "start": f"{begin.minute} {begin.hour} * * *",
-        "duration_s": minutes * 60,
+        "duration_s": int((ends - begin).total_seconds()),
         "timezone": "UTC",
     }
-    return window, begin + timedelta(minutes=minutes)
+    return window, ends
 
 
 def _written(pins: dict[int, int]) -> dict[str, str]:
@@ -210,16 +226,12 @@ def _shown(affinity: dict[int, frozenset[int]]) -> str:
 
 def show(root: Path) -> bool:
     """Run the story on a guest of its own; tell whether all came as asked."""
-    say("API, conductor and executor in this process: SQLite, embedded QEMU driver")
+    introduce(TITLE, left_out(abilities(), embedded=True))
+    say("Start API, conductor and executor in this process: SQLite, embedded QEMU driver")
     with stage(root) as (api, uri):
-        connection: Any = libvirt.open(uri)
         instance_uuid = str(uuid.uuid4())
-        say(f"a QEMU guest with {VCPUS} vCPUs: instance {instance_uuid}")
-        guest = start_guest(connection, "kongming-demo", uuid=instance_uuid, vcpus=VCPUS)
-        try:
+        say(f"Start a guest with {VCPUS} vCPUs: instance {instance_uuid}")
+        with running_guest(uri, instance_uuid, vcpus=VCPUS):
             story = Story(api, instance_uuid)
             story.tell()
-        finally:
-            destroy(guest)
-            connection.close()
     return not story.failed
