@@ -23,50 +23,10 @@ from datetime import datetime
 from typing import Any
 
 from kongming import exception, target, window
-from kongming.cpuset import CpuSet
+from kongming.cpuset import CpuSet, listed
+from kongming.pinning import Pinning
 from kongming.target import NO_QUOTA, Quota, Target, Value
 from kongming.window import Window
-
-
-@dataclass(frozen=True, slots=True)
-class Pinning:
-    """The host CPUs on which the vCPUs, or the iothreads, of an instance may run.
-
-    :ivar every: the cpuset of all of them, or None if they are named singly.
-    :ivar by_number: number → cpuset, in ascending order of the numbers; those
-        not named stay as they are. Empty if ``every`` is given.
-    """
-
-    every: CpuSet | None = None
-    by_number: tuple[tuple[int, CpuSet], ...] = ()
-
-    @classmethod
-    def of_map(cls, pins: Mapping[int, CpuSet]) -> Pinning:
-        """Make the pinning that names them singly."""
-        return cls(by_number=tuple(sorted(pins.items())))
-
-    def named(self) -> CpuSet:
-        """Give the numbers that are named singly."""
-        return CpuSet(number for number, _ in self.by_number)
-
-    def resolve(self, there: CpuSet) -> dict[int, CpuSet]:
-        """Say which cpuset each one gets of those that are ``there``."""
-        if self.every is not None:
-            return dict.fromkeys(there, self.every)
-        return {number: cpus for number, cpus in self.by_number if number in there}
-
-    def to_json(self) -> str | dict[str, str]:
-        """Give the JSON form: a cpuset, or an object ``{number: cpuset}``."""
-        if self.every is not None:
-            return str(self.every)
-        return {str(number): str(cpus) for number, cpus in self.by_number}
-
-    @classmethod
-    def from_json(cls, value: str | Mapping[str, str]) -> Pinning:
-        """Read what :meth:`to_json` gives."""
-        if isinstance(value, str):
-            return cls(every=CpuSet.parse(value))
-        return cls.of_map({int(number): CpuSet.parse(cpus) for number, cpus in value.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +85,9 @@ class Allocation:
         """
         wanted: dict[Target, Value] = {}
         if self.vcpu_pinning is not None:
-            _check_vcpus(self.vcpu_pinning, vcpus)
-            pins = self.vcpu_pinning.resolve(CpuSet(range(vcpus)))
+            numbers = CpuSet(range(vcpus))
+            _check_vcpus(self.vcpu_pinning, numbers)
+            pins = self.vcpu_pinning.resolve(numbers)
             wanted |= {target.vcpu(number): cpus for number, cpus in pins.items()}
         if self.emulator_pinning is not None:
             wanted[target.EMULATOR] = self.emulator_pinning
@@ -151,7 +112,7 @@ class Allocation:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Allocation:
-        """Read what :meth:`to_json` gives."""
+        """Read what :meth:`to_json` returns, or returned when other rules held."""
         there = {name: read for name, (_, read) in _JSON.items() if name in value}
         windows = tuple(Windowed.from_json(each) for each in value.get("windows", ()))
         return cls(**{name: read(value[name]) for name, read in there.items()}, windows=windows)
@@ -184,19 +145,19 @@ class Windowed:
         return cls(Window(**of_window), Allocation.from_json(value))
 
 
-def _check_vcpus(pinning: Pinning, vcpus: int) -> None:
-    if unknown := CpuSet(number for number in pinning.named() if number >= vcpus):
+def _check_vcpus(pinning: Pinning, vcpus: CpuSet) -> None:
+    if missing := pinning.missing(vcpus):
         raise exception.VcpuUnknown(
-            f"vCPU {unknown} does not exist: the guest has {vcpus} vCPUs, "
-            f"0 to {vcpus - 1}; correct the request or resize the instance"
+            f"vCPU {listed(missing)} does not exist: the guest has {len(vcpus)} vCPUs, "
+            f"0 to {len(vcpus) - 1}; correct the request or resize the instance"
         )
 
 
 def _check_iothreads(pinning: Pinning, iothreads: CpuSet) -> None:
-    if unknown := CpuSet(pinning.named() - iothreads):
+    if missing := pinning.missing(iothreads):
         there = f"has the iothreads {iothreads}" if iothreads else "has no iothreads"
         raise exception.IothreadUnknown(
-            f"iothread {unknown} does not exist: the guest {there}; correct the request"
+            f"iothread {listed(missing)} does not exist: the guest {there}; correct the request"
         )
 
 

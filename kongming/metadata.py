@@ -17,14 +17,16 @@ Only keys that begin with ``kongming-`` are ours; all others are left alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 import re
 from typing import Any
 
 from kongming import exception
-from kongming.allocation import Allocation, Pinning
-from kongming.cpuset import CpuSet, shown
+from kongming.allocation import Allocation
+from kongming.cpuset import IOTHREAD, NODE, SPACE, VCPU, CpuSet, Ids, shown
+from kongming.pinning import Pinning
 from kongming.target import NO_QUOTA, PERIOD_US, Quota
 
 PREFIX = "kongming-"
@@ -32,6 +34,9 @@ VCPU_PINNING = PREFIX + "vcpu-pinning"
 
 #: Nova's limit for a metadata value, in characters.
 MAX_LENGTH = 255
+
+#: How many keys a map may take: kongming-vcpu-pinning, kongming-vcpu-pinning-2, ...
+MAX_KEYS = 16
 
 #: The widest range of any cgroup version; the host's own may be narrower.
 CPU_SHARES = range(1, 262_145)
@@ -41,32 +46,80 @@ MIN_QUOTA_US = 1_000
 PERIODS_US = range(1_000, 1_000_001)
 
 # ASCII only: \s and \d would also take other scripts' white space and digits.
-_SPACE = " \t\n\r\f\v"
 _NUMBER = re.compile(r"[0-9]{1,9}")
-_PERCENT = re.compile(rf"([0-9]{{1,3}}(?:\.[0-9]{{1,3}})?)[{_SPACE}]*%")
-_QUOTA_PERIOD = re.compile(rf"([0-9]{{1,9}})[{_SPACE}]*/[{_SPACE}]*([0-9]{{1,9}})")
+_PERCENT = re.compile(rf"([0-9]{{1,3}}(?:\.[0-9]{{1,3}})?)[{SPACE}]*%")
+_QUOTA_PERIOD = re.compile(rf"([0-9]{{1,9}})[{SPACE}]*/[{SPACE}]*([0-9]{{1,9}})")
 
 
-def parse(metadata: Mapping[str, Any]) -> Allocation:
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """What a key means.
+
+    :ivar field: of the allocation.
+    :ivar read: reads a value.
+    :ivar continued: what is pinned, if a map may take several keys.
+    """
+
+    field: str
+    read: Callable[[str], Any]
+    continued: Ids | None = None
+
+
+def parse(metadata: Mapping[str, Any], *, max_length: int = MAX_LENGTH) -> Allocation:
     """Read what an instance's metadata asks for.
 
     :param metadata: all of the instance's metadata.
+    :param max_length: of a value, in characters.
     :returns: the allocation; it is false if the metadata asks for nothing.
     :raises Refused: naming the key, the item and its position. One bad key
         refuses the whole: half of a placement is not what was asked for.
     """
-    asked: dict[str, Any] = {}
+    found: dict[str, dict[int, Any]] = {}
     for key in sorted(key for key in metadata if key.startswith(PREFIX)):
-        if key not in _PARSERS:
-            raise exception.RequestKeyUnknown(
-                f"metadata key {shown(key)} is not known; known: {', '.join(sorted(_PARSERS))}"
+        base, number = _split(key)
+        found.setdefault(base, {})[number] = metadata[key]
+    asked = {_KEYS[base].field: _read(base, found[base], max_length) for base in sorted(found)}
+    return Allocation(**asked)
+
+
+def _split(key: str) -> tuple[str, int]:
+    """Return the key that a continuation key continues, and its number; 1 if it is none.
+
+    :raises RequestKeyUnknown: if it means nothing.
+    """
+    base, _, number = key.rpartition("-")
+    if key in _KEYS:
+        return key, 1
+    if base in _CONTINUED and number in _NUMBERS:
+        return base, int(number)
+    raise exception.RequestKeyUnknown(
+        f"metadata key {shown(key)} is not known; known: {', '.join(sorted(_KEYS))}; "
+        f"{' and '.join(sorted(_CONTINUED))} can be continued by -2 to -{MAX_KEYS}"
+    )
+
+
+def _read(base: str, values: Mapping[int, Any], max_length: int) -> Any:
+    """Read the request of a key and of those that continue it."""
+    this, whole = _KEYS[base], None
+    for number in sorted(values):
+        key = _numbered(base, number)
+        if number > 1 and number - 1 not in values:
+            raise exception.RequestInvalid(
+                f"metadata {key}: it continues {_numbered(base, number - 1)}, which is missing; "
+                "number the keys without a gap"
             )
-        field, parser = _PARSERS[key]
         try:
-            asked[field] = parser(_text(metadata[key]))
+            value = this.read(_text(values[number], max_length, this))
+            if whole is not None and this.continued is not None:
+                value = whole.joined(value, this.continued)
         except exception.RequestInvalid as error:
             raise exception.RequestInvalid(f"metadata {key}: {error}") from error
-    return Allocation(**asked)
+        whole = value
+    return whole
+
+
+def _numbered(base: str, number: int) -> str:
+    return base if number == 1 else f"{base}-{number}"
 
 
 def write(allocation: Allocation) -> dict[str, str]:
@@ -74,41 +127,74 @@ def write(allocation: Allocation) -> dict[str, str]:
 
     >>> write(parse({"kongming-vcpu-pinning": "0:5;1:5;2:6"}))
     {'kongming-vcpu-pinning': '0-1:5;2:6'}
+
+    What does not fit into the keys that there are is written all the same, for people to read.
     """
-    values = {key: getattr(allocation, field) for key, (field, _) in _PARSERS.items()}
-    return {key: _written(value) for key, value in values.items() if value is not None}
+    return {
+        _numbered(key, number): text
+        for key, this in _KEYS.items()
+        if (value := getattr(allocation, this.field)) is not None
+        for number, text in enumerate(_written(value), 1)
+    }
 
 
-def _written(value: Pinning | CpuSet | int | Quota) -> str:
+def _written(value: Pinning | CpuSet | int | Quota) -> list[str]:
     if isinstance(value, Quota):
-        return "none" if value.quota_us is None else f"{value.quota_us}/{value.period_us}"
-    if not isinstance(value, Pinning):
-        return str(value)
-    if value.every is not None:
-        return str(value.every)
-    alike: dict[CpuSet, list[int]] = {}
-    for number, cpus in value.by_number:
-        alike.setdefault(cpus, []).append(number)
-    return ";".join(f"{CpuSet(numbers)}:{cpus}" for cpus, numbers in alike.items())
+        return ["none" if value.quota_us is None else f"{value.quota_us}/{value.period_us}"]
+    if isinstance(value, CpuSet):
+        return [_short(value)]
+    if isinstance(value, int):
+        return [str(value)]
+    return [_short(value.every)] if value.every is not None else _packed(_entries(value), ";")
+
+
+def _entries(pinning: Pinning) -> Iterable[str]:
+    for numbers, cpus in pinning.groups:
+        right = f":{_short(cpus, MAX_LENGTH // 2)}"
+        for left in _packed(str(numbers).split(","), ",", MAX_LENGTH - len(right)):
+            yield left + right
+    yield from map(str, pinning.runs)
+
+
+def _packed(pieces: Iterable[str], separator: str, room: int = MAX_LENGTH) -> list[str]:
+    """Join pieces, in their order, to texts that are no longer than there is room."""
+    packed: list[str] = []
+    for piece in pieces:
+        if packed and len(packed[-1]) + len(separator) + len(piece) <= room:
+            packed[-1] += separator + piece
+        else:
+            packed.append(piece)
+    return packed
+
+
+def _short(cpus: CpuSet, room: int = MAX_LENGTH) -> str:
+    """Return the written form of a cpuset; with exclusions if only that finds room."""
+    text = str(cpus)
+    if len(text) <= room:
+        return text
+    runs = cpus.runs()
+    whole = CpuSet(range(runs[0].start, runs[-1].stop))
+    gaps = str(whole - cpus).split(",")
+    return min(text, ",".join([str(whole), *(f"^{gap}" for gap in gaps)]), key=len)
 
 
 def parse_vcpu_pinning(value: str) -> Pinning:
-    """Read a cpuset for all vCPUs, or a map ``vcpus:cpuset;vcpus:cpuset``.
+    """Read a cpuset for all vCPUs, or a map ``vcpus:cpuset;vcpus=CPUs``.
 
     >>> parse_vcpu_pinning("0:5;1:6;2-3:9-11,^10").to_json()
-    {'0': '5', '1': '6', '2': '9,11', '3': '9,11'}
+    {'0': '5', '1': '6', '2-3': '9,11'}
 
     :raises RequestInvalid: naming the item and its position.
     """
-    return _parse_pinning(value, "vCPU")
+    return Pinning.parse(value, VCPU)
 
 
 def parse_iothread_pinning(value: str) -> Pinning:
-    """Read a cpuset for all iothreads, or a map ``iothreads:cpuset;…``.
+    """Read a cpuset for all iothreads, or a map ``iothreads:cpuset;iothreads=CPUs``.
 
     :raises RequestInvalid: naming the item and its position.
     """
-    return _parse_pinning(value, "iothread")
+    return Pinning.parse(value, IOTHREAD)
 
 
 def parse_numa_nodes(value: str) -> CpuSet:
@@ -116,7 +202,7 @@ def parse_numa_nodes(value: str) -> CpuSet:
 
     :raises RequestInvalid: naming the item and its position.
     """
-    return CpuSet.parse(value, noun="node")
+    return CpuSet.parse(value, of=NODE)
 
 
 def parse_cpu_shares(value: str) -> int:
@@ -124,7 +210,7 @@ def parse_cpu_shares(value: str) -> int:
 
     :raises RequestInvalid: if it is none.
     """
-    text = value.strip(_SPACE)
+    text = value.strip(SPACE)
     if not _NUMBER.fullmatch(text) or int(text) not in CPU_SHARES:
         raise exception.RequestInvalid(
             f"{shown(value)} is not a whole number from {CPU_SHARES[0]} to {CPU_SHARES[-1]}"
@@ -140,7 +226,7 @@ def parse_vcpu_quota(value: str) -> Quota:
     :raises RequestInvalid: also for a quota that would limit nothing: one
         vCPU can't use more than one CPU.
     """
-    text = value.strip(_SPACE)
+    text = value.strip(SPACE)
     if text == "none":
         return NO_QUOTA
     if percent := _PERCENT.fullmatch(text):
@@ -172,36 +258,14 @@ def _checked(quota: Quota, value: str) -> Quota:
     return quota
 
 
-def _parse_pinning(value: str, noun: str) -> Pinning:
-    if ":" not in value and ";" not in value:
-        return Pinning(every=CpuSet.parse(value))
-    pins: dict[int, CpuSet] = {}
-    position = 0
-    for entry in value.split(";"):
-        numbers, colon, cpus = entry.partition(":")
-        if not colon:
-            raise exception.RequestInvalid(
-                f"item {shown(entry)} at position {position + 1} is not of the form "
-                f"{noun.lower()}s:cpuset"
-            )
-        cpuset = CpuSet.parse(cpus, offset=position + len(numbers) + 1)
-        for number in CpuSet.parse(numbers, offset=position, noun=noun):
-            if number in pins:
-                raise exception.RequestInvalid(
-                    f"item {shown(entry)} at position {position + 1} names {noun} {number} "
-                    f"again: name each {noun} once"
-                )
-            pins[number] = cpuset
-        position += len(entry) + 1
-    return Pinning.of_map(pins)
-
-
-def _text(value: object) -> str:
+def _text(value: object, max_length: int, key: _Key) -> str:
     if not isinstance(value, str):
         raise exception.RequestInvalid(f"the value is not a text but a {type(value).__name__}")
-    if len(value) > MAX_LENGTH:
+    if len(value) > max_length:
+        way_out = f"use a run such as 0-63=4-67, or continuation keys (-2 to -{MAX_KEYS})"
         raise exception.RequestInvalid(
-            f"the value has {len(value)} characters, more than Nova's limit of {MAX_LENGTH}"
+            f"the value has {len(value)} characters, more than the limit of {max_length}"
+            + (f": {way_out}" if key.continued else "")
         )
     if not value.strip():
         raise exception.RequestInvalid(
@@ -218,14 +282,16 @@ def parse_emulator_pinning(value: str) -> CpuSet:
     return CpuSet.parse(value)
 
 
-_PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    VCPU_PINNING: ("vcpu_pinning", parse_vcpu_pinning),
-    f"{PREFIX}emulator-pinning": ("emulator_pinning", parse_emulator_pinning),
-    f"{PREFIX}iothread-pinning": ("iothread_pinning", parse_iothread_pinning),
-    f"{PREFIX}numa-nodes": ("numa_nodes", parse_numa_nodes),
-    f"{PREFIX}cpu-shares": ("cpu_shares", parse_cpu_shares),
-    f"{PREFIX}vcpu-quota": ("vcpu_quota", parse_vcpu_quota),
+_KEYS = {
+    VCPU_PINNING: _Key("vcpu_pinning", parse_vcpu_pinning, VCPU),
+    f"{PREFIX}emulator-pinning": _Key("emulator_pinning", parse_emulator_pinning),
+    f"{PREFIX}iothread-pinning": _Key("iothread_pinning", parse_iothread_pinning, IOTHREAD),
+    f"{PREFIX}numa-nodes": _Key("numa_nodes", parse_numa_nodes),
+    f"{PREFIX}cpu-shares": _Key("cpu_shares", parse_cpu_shares),
+    f"{PREFIX}vcpu-quota": _Key("vcpu_quota", parse_vcpu_quota),
 }
+_CONTINUED = [key for key, this in _KEYS.items() if this.continued]
+_NUMBERS = [str(number) for number in range(2, MAX_KEYS + 1)]
 
-#: The keys that mean something.
-KEYS = tuple(_PARSERS)
+#: The keys that mean something; some may be continued.
+KEYS = tuple(_KEYS)

@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 import json
 from typing import Any, cast
 
@@ -22,43 +22,55 @@ import jsonschema
 
 from kongming import exception, metadata
 from kongming.allocation import Allocation
-from kongming.cpuset import MAX_ID
+from kongming.cpuset import CPU, IOTHREAD, NODE, VCPU, CpuSet, Ids, shown
+from kongming.pinning import Pinning
 from kongming.target import PERIOD_US
 from kongming.window import MAX_DURATION_S, MIN_DURATION_S
 
-_NUMBER = r"^(0|[1-9][0-9]{0,5})$"
+#: The longest cpuset, in characters: that of every third CPU has less.
+CPUSET_LENGTH = 32_768
 
-_CPUSET = {
-    "type": "string",
-    "minLength": 1,
-    "description": "Ids from 0 to "
-    f"{MAX_ID}: items separated by commas, N, N-M, ^N, ^N-M; at least one is left.",
-    "examples": ["5-6,9-11,^10"],
-}
-_PINNING = {
-    "examples": ["5-6,9-11,^10", {"0": "5", "1": "6"}],
-    "oneOf": [
-        _CPUSET,
-        {
-            "type": "object",
-            "minProperties": 1,
-            "patternProperties": {_NUMBER: _CPUSET},
-            "additionalProperties": False,
-        },
-    ],
-}
+#: The longest allocation, in characters, in the shortest of its JSON forms.
+MAX_LENGTH = 131_072
+
+_MESSAGE = 200
+
+# No pattern says what they look like: the parsers do, with item and position.
+
+
+def _cpuset(description: str, of: Ids) -> dict[str, Any]:
+    return {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": CPUSET_LENGTH,
+        "description": f"{description} Ids from 0 to {of.largest}: items separated by commas, "
+        "N, N-M, ^N, ^N-M; at least one is left.",
+        "examples": ["5-6,9-11,^10"],
+    }
+
+
+def _pinning(of: Ids) -> dict[str, Any]:
+    noun = of.noun
+    return {
+        "description": f"Host CPUs of the {noun}s. A string: a cpuset for all of them, or entries "
+        f"separated by semicolons, {noun}s:cpuset and {noun}s=CPUs, which gives each one a CPU. "
+        f"An object: {noun}s, and the cpuset that they share.",
+        "examples": ["5-6,9-11,^10", "0-1:5-6;2-63=8-69", {"0": "5", "1-2": "6"}],
+        "type": ["string", "object"],
+        "minLength": 1,
+        "maxLength": MAX_LENGTH,
+        "minProperties": 1,
+        "maxProperties": of.largest + 1,
+        "propertyNames": {"minLength": 1, "maxLength": CPUSET_LENGTH},
+        "additionalProperties": _cpuset("The host CPUs that they share.", CPU),
+    }
+
 
 PARTS: dict[str, Any] = {
-    "vcpu_pinning": {
-        **_PINNING,
-        "description": "Host CPUs of the vCPUs: of all, or of each that is named.",
-    },
-    "emulator_pinning": {**_CPUSET, "description": "Host CPUs of QEMU's own threads."},
-    "iothread_pinning": {
-        **_PINNING,
-        "description": "Host CPUs of the iothreads: of all, or of each that is named.",
-    },
-    "numa_nodes": {**_CPUSET, "description": "Host NUMA nodes of the memory."},
+    "vcpu_pinning": _pinning(VCPU),
+    "emulator_pinning": _cpuset("Host CPUs of QEMU's own threads.", CPU),
+    "iothread_pinning": _pinning(IOTHREAD),
+    "numa_nodes": _cpuset("Host NUMA nodes of the memory.", NODE),
     "cpu_shares": {
         "type": "integer",
         "minimum": metadata.CPU_SHARES[0],
@@ -73,7 +85,11 @@ PARTS: dict[str, Any] = {
             {
                 "type": "object",
                 "properties": {
-                    "quota_us": {"type": "integer", "minimum": metadata.MIN_QUOTA_US},
+                    "quota_us": {
+                        "type": "integer",
+                        "minimum": metadata.MIN_QUOTA_US,
+                        "maximum": metadata.PERIODS_US[-1],
+                    },
                     "period_us": {
                         "type": "integer",
                         "minimum": metadata.PERIODS_US[0],
@@ -152,14 +168,30 @@ def read(value: object) -> Allocation:
     names = [window["name"] for window in windows]
     if len(set(names)) < len(names):
         raise exception.RequestInvalid("windows: two have the same name")
-    return Allocation.from_json(written)
+    allocation = Allocation.from_json(written)
+    if (length := len(json.dumps(allocation.to_json()))) > MAX_LENGTH:
+        raise exception.RequestInvalid(
+            f"the allocation has {length} characters in its shortest form, more than {MAX_LENGTH}"
+        )
+    return allocation
 
 
-def _check_values(where: str, value: dict[str, Any]) -> None:
+# Stricter than what is kept is read.
+_READERS: dict[str, Callable[[Any], object]] = {
+    "vcpu_pinning": lambda value: Pinning.from_json(value, VCPU),
+    "emulator_pinning": CpuSet.parse,
+    "iothread_pinning": lambda value: Pinning.from_json(value, IOTHREAD),
+    "numa_nodes": metadata.parse_numa_nodes,
+}
+
+
+def _check_values(where: str, value: Mapping[str, Any]) -> None:
     """Read each part by itself, so that the error says which one it is."""
-    for name in value.keys() & PARTS.keys():
+    for name, read_part in _READERS.items():
+        if name not in value:
+            continue
         try:
-            Allocation.from_json({name: value[name]})
+            read_part(value[name])
         except exception.RequestInvalid as error:
             raise exception.RequestInvalid(f"{where}{name}: {error}") from error
     quota = value.get("vcpu_quota")
@@ -172,13 +204,15 @@ def _check_values(where: str, value: dict[str, Any]) -> None:
 def _place(path: Iterable[str | int]) -> str:
     place = ""
     for part in path:
-        place += f"[{part}]" if isinstance(part, int) else f".{part}"
+        known = part in ALLOCATION["properties"] or part in _WINDOW["properties"]
+        place += f"[{part}]" if isinstance(part, int) else f".{part if known else shown(part)}"
     return place.lstrip(".") or "the allocation"
 
 
 def _said(error: jsonschema.ValidationError) -> str:
     text = " ".join(error.message.split())
-    said = text if len(text) <= 200 else f"{text[:200]}..."
+    # The beginning quotes the value, the end says what is wrong with it.
+    said = text if len(text) <= _MESSAGE else f"{text[: _MESSAGE // 2]}...{text[-_MESSAGE // 2 :]}"
     examples = [json.dumps(each) for each in error.schema.get("examples", ())]
     return f"{said}; as it should be: {' or '.join(examples)}" if examples else said
 

@@ -20,6 +20,7 @@ from typing import Any
 from kongming import schema
 from kongming.api import microversion, operation
 from kongming.api.operation import Described, Operation, Parameter
+from kongming.conf.api import MAP_INSTANCES_MAX
 
 OPENAPI = "3.1.0"
 
@@ -173,6 +174,8 @@ SCHEMAS: dict[str, Any] = {
         ["generation"],
         allocations={
             "type": "object",
+            "maxProperties": MAP_INSTANCES_MAX,
+            "description": "No more than [api] max_map_instances.",
             "propertyNames": _UUID,
             "additionalProperties": _ref("WantedAllocation"),
         },

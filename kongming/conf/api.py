@@ -19,6 +19,9 @@ GROUP = "api"
 KEYSTONE = "keystone"
 NOAUTH = "noauth"
 
+#: No allocation map may have more instances, whatever the option says.
+MAP_INSTANCES_MAX = 100_000
+
 OPTS = [
     cfg.StrOpt(
         "auth_strategy",
@@ -43,6 +46,7 @@ OPTS = [
         "max_map_instances",
         default=5000,
         min=1,
+        max=MAP_INSTANCES_MAX,
         help="The most instances in one allocation map. Change it if your orchestrator hands over "
         "more at once: each thousand of them takes some 10 MB of memory and up to a second of "
         "CPU time for the request.",

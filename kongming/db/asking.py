@@ -282,7 +282,7 @@ def _tell_maps(session: Session, locked: locking.Locked, changes: Changes, now: 
 
 
 def _is_same(row: Fields, asked: str) -> bool:
-    """Tell whether that is wanted already; an older Kongming may have written it otherwise."""
+    """Tell whether that is wanted already, in whichever form it was written."""
     if row["asked"] == asked:
         return True
     if row["asked"] is None:

@@ -32,7 +32,7 @@ _PREFIX = "outcome_"
 
 
 def dump(allocation: Allocation) -> str:
-    """Write an allocation; the same one is always the same text."""
+    """Return an allocation as text; equal ones may have been written in other forms."""
     return json.dumps(allocation.to_json(), sort_keys=True, separators=(",", ":"))
 
 

@@ -102,4 +102,4 @@ class _Judgement:
 
 
 def _shared(cpus: CpuSet, pins: Mapping[int, CpuSet]) -> CpuSet:
-    return CpuSet(cpu for pinned in pins.values() for cpu in pinned & cpus)
+    return CpuSet.union(pins.values()) & cpus

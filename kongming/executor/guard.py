@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from kongming import exception, target
-from kongming.cpuset import CpuSet
+from kongming.cpuset import CpuSet, listed
 from kongming.executor.rules import Rules
 from kongming.hypervisor.definition import RESTRICTIVE, Definition
 from kongming.hypervisor.host import Host
@@ -79,20 +79,20 @@ def check_cpus(asked: CpuSet, host: Host, rules: Rules) -> None:
     :raises CpuDedicated: if Nova gives a CPU to guests with dedicated CPUs.
     :raises CpuNotAllowed: if a CPU is not among those that are allowed.
     """
-    if unknown := CpuSet(asked - host.present):
+    if unknown := asked - host.present:
         raise exception.CpuUnknown(
-            f"CPU {unknown} does not exist: this host's CPUs are {host.present}"
+            f"CPU {listed(unknown)} does not exist: this host's CPUs are {host.present}"
         )
-    if reserved := CpuSet(asked & rules.reserved_cpus):
+    if reserved := asked & rules.reserved_cpus:
         raise exception.CpuReserved(
             f"CPU {reserved} is reserved ([guard] reserved_cpus is {rules.reserved_cpus})"
         )
-    if dedicated := CpuSet(asked & rules.dedicated_cpus):
+    if dedicated := asked & rules.dedicated_cpus:
         raise exception.CpuDedicated(
             f"CPU {dedicated} is Nova's for guests with dedicated CPUs (nova.conf's [compute] "
             f"cpu_dedicated_set is {rules.dedicated_cpus})"
         )
-    if rules.allowed_cpus is not None and (barred := CpuSet(asked - rules.allowed_cpus)):
+    if rules.allowed_cpus is not None and (barred := asked - rules.allowed_cpus):
         raise exception.CpuNotAllowed(
             f"CPU {barred} is not allowed ([guard] allowed_cpus is {rules.allowed_cpus})"
         )
@@ -107,7 +107,7 @@ def check_usable(asked: CpuSet, host: Host) -> None:
     :raises CpuOffline: if a CPU is offline now.
     :raises CpuNotInSlice: if a control group above the guest's lacks a CPU.
     """
-    if offline := CpuSet(asked - host.online):
+    if offline := asked - host.online:
         raise exception.CpuOffline(
             f"CPU {offline} is offline: online are {host.online}; ask for those, or bring it "
             "online"
@@ -126,12 +126,12 @@ def check_nodes(asked: CpuSet, host: Host, rules: Rules) -> None:
     :raises NodeUnknown: if the host has no such node with memory.
     :raises NodeNotAllowed: if a node is not among those that are allowed.
     """
-    if unknown := CpuSet(asked - host.nodes):
+    if unknown := asked - host.nodes:
         raise exception.NodeUnknown(
-            f"NUMA node {unknown} does not exist, or has no memory: this host's nodes are "
+            f"NUMA node {listed(unknown)} does not exist, or has no memory: this host's nodes are "
             f"{host.nodes}"
         )
-    if rules.allowed_nodes is not None and (barred := CpuSet(asked - rules.allowed_nodes)):
+    if rules.allowed_nodes is not None and (barred := asked - rules.allowed_nodes):
         raise exception.NodeNotAllowed(
             f"NUMA node {barred} is not allowed ([guard] allowed_nodes is {rules.allowed_nodes})"
         )
@@ -165,9 +165,6 @@ def check_shares(shares: int, cgroup: int) -> None:
 
 def asked_cpus(wanted: Mapping[Target, Value]) -> CpuSet:
     """Give all host CPUs that are asked for, for whichever threads."""
-    return CpuSet(
-        cpu
-        for (aspect, _), value in wanted.items()
-        if aspect in CPU_ASPECTS
-        for cpu in cast(CpuSet, value)
+    return CpuSet.union(
+        cast(CpuSet, value) for (aspect, _), value in wanted.items() if aspect in CPU_ASPECTS
     )

@@ -52,7 +52,7 @@ class Occupant:
     @property
     def cpus(self) -> CpuSet:
         """All host CPUs that a vCPU is pinned to."""
-        return CpuSet(cpu for cpus in self.pins.values() for cpu in cpus)
+        return CpuSet.union(self.pins.values())
 
     def to_json(self) -> dict[str, Any]:
         return {

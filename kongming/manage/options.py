@@ -53,14 +53,15 @@ def asked(parsed: argparse.Namespace) -> Allocation:
     given = {key: getattr(parsed, key.replace("-", "_")) for key in _OPTIONS}
     asked = {f"{metadata.PREFIX}{key}": value for key, value in given.items() if value is not None}
     if parsed.file is None:
-        return metadata.parse(asked)
+        # The limit of 255 characters is Nova's.
+        return metadata.parse(asked, max_length=schema.MAX_LENGTH)
     if asked:
         raise exception.RequestInvalid("--file says all that is asked: leave out the others")
     return schema.read(files.load(parsed.file))
 
 
 _OPTIONS = {
-    "vcpu-pinning": ("<cpuset|map>", "Host CPUs of the vCPUs: 5-6,9 or 0:5;1:6."),
+    "vcpu-pinning": ("<cpuset|map>", "Host CPUs of the vCPUs: 5-6,9 or 0:5;1:6 or 0-63=4-67."),
     "emulator-pinning": ("<cpuset>", "Host CPUs of QEMU's own threads."),
     "iothread-pinning": ("<cpuset|map>", "Host CPUs of the iothreads."),
     "numa-nodes": ("<nodes>", "Host NUMA nodes of the memory."),

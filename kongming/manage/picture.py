@@ -94,7 +94,7 @@ def _sorted(occupants: Iterable[Occupant]) -> tuple[list[Occupant], list[Occupan
     """Sort by where they sit, so that labels follow the picture."""
     guests = sorted(occupants, key=lambda guest: (guest.name, guest.instance_uuid))
     pinned = [guest for guest in guests if not guest.floating]
-    pinned.sort(key=lambda guest: min(min(cpus) for cpus in guest.pins.values()))
+    pinned.sort(key=lambda guest: next(iter(guest.cpus)))
     return pinned, [guest for guest in guests if guest.floating]
 
 
@@ -108,7 +108,7 @@ def _sitting(labelled: Iterable[tuple[str, Occupant]]) -> dict[int, list[str]]:
     """Give the labels of the guests that are pinned to each CPU."""
     sitting: dict[int, list[str]] = {}
     for label, guest in labelled:
-        for cpu in CpuSet(itertools.chain.from_iterable(guest.pins.values())):
+        for cpu in guest.cpus:
             sitting.setdefault(cpu, []).append(label)
     return sitting
 

@@ -12,12 +12,15 @@
 
 """The cpuset's written form: what it means, and how garbage is refused."""
 
+import operator
+
 from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
 from kongming import exception
-from kongming.cpuset import MAX_ID, CpuSet, shown
+from kongming.cpuset import CPU, IOTHREAD, MAX_ID, NODE, VCPU, CpuSet, listed, shown
+from kongming.tests.cost import cost, soon
 
 ids = st.integers(0, MAX_ID)
 cpusets = st.frozensets(ids, min_size=1, max_size=40).map(CpuSet)
@@ -106,6 +109,8 @@ def test_any_text_is_a_cpuset_or_refused(text):
         ("8192", "names an id above 8191"),
         ("0-9999999999999999999", "names an id above 8191"),
         ("9" * 10_000, "names an id above 8191"),
+        ("99999999", "names an id above 8191"),
+        ("5,9000-x", "item '9000-x' at position 3"),
     ],
 )
 def test_refusal_names_item_and_position(text, says):
@@ -133,5 +138,105 @@ def test_is_a_value():
     assert CpuSet.parse("0-2") == CpuSet([2, 1, 0]) == {0, 1, 2}
     assert len({CpuSet.parse("0-2"), CpuSet.parse("0,1,2")}) == 1
     assert str(CpuSet([9, 5, 6, 11, 10])) == "5-6,9-11"
+    assert str(CpuSet([7, 0, 5])) == "0,5,7"
+    assert str(CpuSet()) == ""
     assert repr(CpuSet([5, 6])) == "CpuSet('5-6')"
     assert list(CpuSet([3, 1])) == [1, 3]
+
+
+few = st.frozensets(st.integers(0, 40))
+
+
+@given(few, few)
+def test_sets_combine_as_sets_do(one, other):
+    for combine in (operator.and_, operator.or_, operator.sub, operator.xor):
+        expected = combine(one, other)
+        combined = combine(CpuSet(one), CpuSet(other))
+        assert combined == expected == combine(CpuSet(one), other) == combine(one, CpuSet(other))
+        assert combined == CpuSet(expected)
+        assert hash(combined) == hash(CpuSet(expected))
+    for compare in (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne):
+        assert compare(CpuSet(one), CpuSet(other)) is compare(one, other)
+        assert compare(CpuSet(one), other) is compare(one, other)
+    assert CpuSet(one).isdisjoint(other) is one.isdisjoint(other)
+    assert CpuSet.union([CpuSet(one), CpuSet(), CpuSet(other)]) == one | other
+
+
+@given(few)
+def test_a_set_has_what_it_was_made_of(ids):
+    cpus = CpuSet(ids)
+    assert list(cpus) == sorted(ids)
+    assert len(cpus) == len(ids)
+    assert bool(cpus) is bool(ids)
+    assert [number in cpus for number in range(42)] == [number in ids for number in range(42)]
+    assert [*cpus.runs()] == [*CpuSet(reversed(list(cpus))).runs()]
+    assert all(run.start - 1 not in ids and run.stop not in ids for run in cpus.runs())
+    assert CpuSet(cpus) == CpuSet.of_runs(reversed(cpus.runs())) == cpus
+
+
+def test_ranges_and_what_is_no_id():
+    assert CpuSet(range(3, 6)) == {3, 4, 5}
+    assert CpuSet(range(3, 9, 2)) == {3, 5, 7}
+    assert CpuSet(range(5, 5)) == CpuSet(range(5, 2)) == CpuSet() == set()
+    assert CpuSet.of_runs([range(3), range(1, 2), range(4, 4), range(3, 5)]) == CpuSet(range(5))
+    assert "1" not in CpuSet([1])
+    assert CpuSet([1]) != {"1"}
+    assert CpuSet([1]) != [1]
+
+
+@pytest.mark.parametrize(
+    ("of", "largest"), [(CPU, 8191), (VCPU, 4095), (IOTHREAD, 8191), (NODE, 1023)]
+)
+def test_each_kind_of_ids_has_its_end(of, largest):
+    assert CpuSet.parse(f"0-{largest}", of=of) == CpuSet(range(largest + 1))
+    assert CpuSet.parse(f"0000{largest}", of=of) == {largest}
+    for text in (f"{largest + 1}", f"0-{largest + 1}", f"00000{largest + 1}"):
+        with pytest.raises(exception.RequestInvalid, match=f"names an id above {largest}, "):
+            CpuSet.parse(text, of=of)
+    with pytest.raises(exception.RequestInvalid, match=f"leave at least one {of.noun}$"):
+        CpuSet.parse("1,^1", of=of)
+
+
+def test_a_long_list_is_cut_between_two_items():
+    assert listed(CpuSet(range(5))) == "0-4"
+    assert listed("1," * 39 + "22") == "1," * 39 + "22"
+    assert listed("1," * 39 + "222") == "1," * 38 + "1,..."
+    assert listed(CpuSet(range(0, 8192, 2))).endswith(",...")
+    assert len(listed(CpuSet(range(1000, 8192, 2)))) < 90
+
+
+def every_other(count):
+    return CpuSet(range(0, 2 * count, 2))
+
+
+def test_large_ids_cost_no_more_than_small_ones():
+    def work(last, other):
+        cpus = CpuSet.parse(f"0-{last},^{other}")
+        assert CpuSet.parse(str(cpus)) == cpus & CpuSet(range(last + 1)) == cpus | cpus
+        assert len(cpus) == last
+        assert cpus - CpuSet([other]) == cpus <= CpuSet(range(last + 1))
+        assert not cpus.isdisjoint(cpus)
+        assert hash(cpus) == hash(CpuSet(cpus))
+        assert other not in cpus
+
+    small, large = cost(lambda: work(9, 5)), cost(lambda: work(8190, 4095))
+    assert large.lines == small.lines
+    assert large.peak <= small.peak + 500
+
+
+def test_cost_grows_with_the_runs_and_no_faster():
+    def work(cpus, other):
+        assert CpuSet.parse(str(cpus)) == cpus
+        assert len((cpus | other) - other) == len(cpus)
+
+    few = cost(lambda: work(every_other(100), CpuSet([1])))
+    many = cost(lambda: work(every_other(2000), CpuSet([1])))
+    assert many.lines <= 21 * few.lines
+    assert many.peak <= 25 * few.peak
+
+
+@pytest.mark.parametrize("text", ["{}x", "0{}x", "0-{}x", "^{}x", "0 - {}- x", "{}^", "1{}2"])
+def test_blanks_are_read_once(text):
+    """A million of them would take weeks if each were tried with each."""
+    with soon(), pytest.raises(exception.RequestInvalid, match="at position 1 is none of"):
+        CpuSet.parse(text.format(" \t" * 500_000))

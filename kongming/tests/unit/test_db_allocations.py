@@ -69,6 +69,12 @@ def test_the_same_again_keeps_its_generation(allocations):
     assert len(allocations.history(UUID)) == 1
 
 
+def test_the_same_pins_in_another_form_keep_their_generation(allocations):
+    for form in ("0:4;1:5;2:6", "0-2=4-6", "2=6;0-1=4,5"):
+        assert put(allocations, UUID, form).generation == 1
+    assert put(allocations, UUID, "0-2=4,6,5").generation == 2
+
+
 def test_what_an_older_kongming_wrote_otherwise_is_the_same(allocations, db):
     put(allocations, UUID, 1)
     with db.writer() as session:

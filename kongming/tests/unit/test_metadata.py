@@ -12,6 +12,7 @@
 
 """What instance metadata asks for."""
 
+import contextlib
 import json
 import re
 
@@ -20,10 +21,13 @@ from hypothesis import strategies as st
 import pytest
 
 from kongming import exception, metadata, target
-from kongming.allocation import Allocation, Pinning
+from kongming.allocation import Allocation
 from kongming.cpuset import CpuSet
+from kongming.pinning import Pinning
 from kongming.target import NO_QUOTA, Quota
+from kongming.tests.cost import cost, soon
 from kongming.tests.unit.test_cpuset import cpusets
+from kongming.tests.unit.test_pinning import WORST, mappings
 
 KEY = "kongming-vcpu-pinning"
 VCPUS = [CpuSet(range(number)) for number in range(10)]
@@ -93,7 +97,8 @@ def test_any_metadata_is_an_allocation_or_refused(whatever):
         (None, "not a text but a NoneType"),
         (5, "not a text but a int"),
         (["5"], "not a text but a list"),
-        ("5" * 256, "256 characters"),
+        ("5" * 256, "256 characters, more than the limit of 255: use a run such as 0-63=4-67"),
+        ("0-3=4-6", "item '0-3=4-6' at position 1 names 4 vCPUs and 3 CPUs"),
         (";", "item '' at position 1 is not of the form vcpus:cpuset"),
         ("0:5;", "item '' at position 5 is not of the form"),
         ("0:5;6", "item '6' at position 5 is not of the form"),
@@ -137,6 +142,163 @@ def test_an_iothread_that_the_guest_lacks_is_refused():
     with pytest.raises(exception.IothreadUnknown, match="has no iothreads"):
         asked.resolve(1, CpuSet())
     assert metadata.parse({"kongming-iothread-pinning": "1"}).resolve(1, CpuSet()) == {}
+
+
+IOTHREADS = "kongming-iothread-pinning"
+
+
+def test_a_map_may_take_several_keys():
+    values = {KEY: "0:5;1-3=6-8", f"{KEY}-2": "4-5:5", f"{KEY}-3": "6=9"}
+    assert metadata.parse(values) == metadata.parse({KEY: "0,4-5:5;1-3=6-8;6=9"})
+    more = {f"{IOTHREADS}-{number}": f"{number}:5" for number in range(2, 17)}
+    asked = metadata.parse({IOTHREADS: "1:5", **more})
+    assert asked == metadata.parse({IOTHREADS: "1-16:5"})
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({f"{KEY}-3": "4:5"}, f"{KEY}-3: it continues {KEY}-2, which is missing"),
+        ({f"{KEY}-2": "4:5", f"{KEY}-4": "x"}, f"{KEY}-4: it continues {KEY}-3, which is"),
+        ({f"{IOTHREADS}-2": "4:5"}, f"{IOTHREADS}-2: it continues {IOTHREADS}, which is missing"),
+        ({f"{KEY}-2": "4"}, f"{KEY}-2: a cpuset for all vCPUs can't be continued"),
+        ({KEY: "4", f"{KEY}-2": "4:5"}, f"{KEY}-2: a cpuset for all vCPUs can't be continued"),
+        ({IOTHREADS: "4", f"{IOTHREADS}-2": "1:5"}, "for all iothreads can't be continued"),
+        ({f"{KEY}-2": "4:5;0:6"}, f"{KEY}-2: it names vCPU 0 again: name each vCPU once"),
+        ({f"{KEY}-2": "4-9=0-5", f"{KEY}-3": "7:6"}, f"{KEY}-3: it names vCPU 7 again"),
+        ({f"{KEY}-2": "4:5;5:x"}, f"{KEY}-2: item 'x' at position 7"),
+        ({f"{KEY}-2": " "}, f"{KEY}-2: the value is empty"),
+        ({f"{KEY}-2": "4:5" + " " * 253}, f"{KEY}-2: the value has 256 characters"),
+    ],
+)
+def test_a_wrong_continuation_is_refused_with_its_key(more, says):
+    with pytest.raises(exception.RequestInvalid) as refusal:
+        metadata.parse({KEY: "0:5", **more})
+    assert says in str(refusal.value)
+    assert str(refusal.value).startswith("metadata kongming-")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *(
+            f"{KEY}-{number}"
+            for number in ("0", "1", "02", "17", "100", "", "-2", "2-2", "x", "\u0662")
+        ),
+        "kongming-numa-nodes-2",
+        "kongming-emulator-pinning-2",
+        "kongming-cpu-shares-2",
+        "kongming--2",
+        "kongming-2",
+    ],
+)
+def test_what_is_no_continuation_key_is_not_known(key):
+    with pytest.raises(exception.RequestKeyUnknown, match=r"can be continued by -2 to -16"):
+        metadata.parse({KEY: "0:5", "kongming-numa-nodes": "0", key: "1:5"})
+
+
+@given(st.lists(mappings(), min_size=1, max_size=4))
+def test_what_several_keys_say_is_written_in_keys_that_nova_takes(found):
+    texts, named = [], set()
+    for text, pins in found:
+        if len(text) <= metadata.MAX_LENGTH and named.isdisjoint(pins):
+            named |= set(pins)
+            texts.append(text)
+    keys = [KEY, *(f"{KEY}-{number}" for number in range(2, 17))]
+    asked = metadata.parse(dict(zip(keys, texts, strict=False)))
+    written = metadata.write(asked)
+    assert all(len(value) <= metadata.MAX_LENGTH for value in written.values())
+    assert metadata.parse(written) == asked
+
+
+@given(maps, cpusets, cpusets, st.none() | st.integers(1, 262_144))
+def test_what_is_written_is_read(pins, emulator, nodes, shares):
+    asked = Allocation(
+        vcpu_pinning=Pinning.of_map(pins),
+        emulator_pinning=emulator,
+        iothread_pinning=Pinning(every=emulator),
+        numa_nodes=CpuSet(number % 1024 for number in nodes),
+        cpu_shares=shares,
+    )
+    assert metadata.parse(metadata.write(asked)) == asked
+
+
+def test_exclusions_are_written_only_where_there_is_no_room():
+    def written(first, last):
+        cpus = CpuSet(number for number in range(first, last + 1) if number % 10)
+        asked = Allocation(emulator_pinning=cpus, vcpu_pinning=Pinning(every=cpus))
+        found = metadata.write(asked)
+        assert metadata.parse(found) == asked
+        (text,) = {*found.values()}
+        return text, str(cpus)
+
+    text, plain = written(9, 342)
+    assert len(plain) == metadata.MAX_LENGTH
+    assert text == plain
+    text, plain = written(9, 352)
+    assert len(plain) > metadata.MAX_LENGTH
+    assert text.startswith("9-352,^10,^20,")
+
+
+def test_what_fills_all_keys_is_written_in_as_many():
+    values = [""]
+    for number in range(0, 4096, 7):
+        pin = f"{number}={4 * number % 8191}"
+        if len(values[-1]) + len(pin) < metadata.MAX_LENGTH:
+            values[-1] += f";{pin}" if values[-1] else pin
+        elif len(values) < metadata.MAX_KEYS:
+            values.append(pin)
+    assert len(values) == 16
+    assert len(values[-1]) > 245
+    keys = [KEY, *(f"{KEY}-{number}" for number in range(2, 17))]
+    asked = metadata.parse(dict(zip(keys, values, strict=True)))
+    assert metadata.write(asked) == dict(zip(keys, values, strict=True))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "0-8191" + "".join(f",^{number}" for number in range(100, 4300, 100)),
+        ";".join(f"{number}:0-999,^{number}" for number in range(0, 170, 10)),
+        "1-4095:0-999" + "".join(f",^{number}" for number in range(10, 900, 20)),
+        ",".join(map(str, range(0, 130, 2))) + ":5",
+    ],
+)
+def test_what_is_short_only_with_exclusions_is_written_with_them(value):
+    asked = metadata.parse({KEY: value})
+    written = metadata.write(asked)
+    assert all(len(each) <= metadata.MAX_LENGTH for each in written.values())
+    assert metadata.parse(written) == asked
+
+
+@pytest.mark.parametrize("text", [*WORST.values(), "0" * 255, "0," * 127 + "0"], ids=repr)
+def test_a_value_costs_what_its_length_allows(text):
+    asked = metadata.parse({KEY: text})
+
+    def everything():
+        assert metadata.parse({KEY: text}) == asked
+        assert metadata.parse(metadata.write(asked)) == asked
+        with contextlib.suppress(exception.VcpuUnknown):
+            asked.resolve(4, CpuSet())
+
+    assert cost(everything).within(lines=1000 + 300 * len(text), peak=16_000 + 400 * len(text))
+
+
+@pytest.mark.parametrize("text", WORST.values(), ids=WORST)
+def test_a_refusal_is_no_longer_than_a_line_or_two(text):
+    asked = metadata.parse({KEY: text})
+    if asked.vcpu_pinning.every is None:
+        with pytest.raises(exception.VcpuUnknown) as refusal:
+            asked.resolve(4, CpuSet())
+        assert len(str(refusal.value)) < 250
+
+
+@pytest.mark.parametrize("key", [key for key in metadata.KEYS if key != KEY])
+@pytest.mark.parametrize("value", ["1{}x", "{}x", "1{}%x", "1{}/{}x", "1/1{}x"])
+def test_blanks_are_read_once_in_whichever_key(key, value):
+    value = value.format(*[" " * 500_000] * 2)
+    with soon(), pytest.raises(exception.RequestInvalid):
+        metadata.parse({key: value}, max_length=len(value))
 
 
 ALL_KEYS = {
@@ -186,6 +348,7 @@ def test_quotas(value, quota):
     assert metadata.parse_vcpu_quota(value) == quota
     allocation = Allocation(vcpu_quota=quota)
     assert Allocation.from_json(allocation.to_json()) == allocation
+    assert metadata.parse(metadata.write(allocation)) == allocation
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@
 
 import json
 from pathlib import Path
+import re
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,9 +21,12 @@ import jsonschema
 import pytest
 
 import kongming
-from kongming import exception, metadata
+from kongming import exception, metadata, schema
 from kongming.allocation import Allocation
-from kongming.schema import ALLOCATION, read
+from kongming.cpuset import CpuSet
+from kongming.schema import ALLOCATION, CPUSET_LENGTH, MAX_LENGTH, read
+from kongming.tests.cost import cost
+from kongming.tests.unit.test_pinning import WORST, mappings
 
 NIGHT = {"name": "night", "start": "0 22 * * *", "duration_s": 28800}
 
@@ -65,6 +69,13 @@ def test_all_that_can_be_asked():
         ({"vcpu_pinning": {}}, "vcpu_pinning: "),
         ({"vcpu_pinning": {"x": "1"}}, "vcpu_pinning"),
         ({"vcpu_pinning": {"0": "1-"}}, "vcpu_pinning: item '1-' at position 1"),
+        ({"vcpu_pinning": {"0": 1}}, "vcpu_pinning.'0': 1 is not of type"),
+        ({"vcpu_pinning": {"\x1b\n" * 99: 1}}, r"vcpu_pinning.'(\\x1b\\n)+[^ ]*\.\.\.': 1 is not"),
+        ({"vcpu_pinning": "0-3=4-6"}, "vcpu_pinning: item '0-3=4-6' at position 1 names 4 vCPUs"),
+        ({"vcpu_pinning": "4096:1"}, "vcpu_pinning: item '4096' at position 1 names an id above"),
+        ({"iothread_pinning": "1:x"}, "iothread_pinning: item 'x' at position 3"),
+        ({"numa_nodes": "1024"}, "numa_nodes: item '1024' at position 1 names an id above 1023"),
+        ({"vcpu_quota": {"quota_us": 1000001, "period_us": 1000000}}, "vcpu_quota"),
         ({"emulator_pinning": ""}, "emulator_pinning: "),
         ({"emulator_pinning": "^1"}, "emulator_pinning: "),
         ({"cpu_shares": 0}, "cpu_shares: 0 is less than the minimum"),
@@ -117,3 +128,117 @@ def test_whole_numbers_are_whole_however_they_are_written():
         }
     )
     assert json.dumps(floats.to_json()) == json.dumps(integers.to_json())
+
+
+@given(mappings())
+def test_a_string_says_what_the_metadata_says(mapping):
+    text, pins = mapping
+    asked = read({"vcpu_pinning": text})
+    assert asked == Allocation(vcpu_pinning=metadata.parse_vcpu_pinning(text))
+    assert asked.vcpu_pinning.resolve(CpuSet(pins)) == pins
+    assert read(asked.to_json()) == read(json.loads(json.dumps(asked.to_json()))) == asked
+
+
+def test_two_names_of_the_same_vcpu_are_refused_however_they_are_written():
+    for names in ("0", "00"), ("0", "0\n"), ("0-1", "1"), ("3", "0-9,^4"), ("7", "0007"):
+        for kind in ("vcpu_pinning", "iothread_pinning"):
+            with pytest.raises(exception.RequestInvalid, match=f"^{kind}: item "):
+                read({kind: dict(zip(names, ("1", "2"), strict=True))})
+    with pytest.raises(exception.RequestInvalid, match="white space"):
+        read({"vcpu_pinning": {"0\n": "2"}})
+
+
+def texts_of(part):
+    """Everything in a schema of which the length is the caller's, with its place."""
+    kinds = part.get("type", ())
+    if "string" in kinds:
+        yield part, "maxLength"
+    if "array" in kinds:
+        yield part, "maxItems"
+    if "object" in kinds and part.get("additionalProperties", True) is not False:
+        yield part, "maxProperties"
+        yield part["propertyNames"], "maxLength"
+    for name in ("items", "additionalProperties"):
+        if isinstance(part.get(name), dict):
+            yield from texts_of(part[name])
+    for inner in (*part.get("properties", {}).values(), *part.get("oneOf", ())):
+        yield from texts_of(inner)
+
+
+def test_everything_has_a_length_that_it_may_not_exceed():
+    found = [*texts_of({"properties": schema.PARTS})]
+    assert len(found) >= 10
+    assert [part for part, limit in found if limit not in part] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "longest", "too_long"),
+    [
+        ("emulator_pinning", "0" * CPUSET_LENGTH, "0" * (CPUSET_LENGTH + 1)),
+        ("numa_nodes", "0" * CPUSET_LENGTH, "0" * (CPUSET_LENGTH + 1)),
+        ("vcpu_pinning", "0" * MAX_LENGTH, "0" * (MAX_LENGTH + 1)),
+        ("vcpu_pinning", {"0": "0" * CPUSET_LENGTH}, {"0": "0" * (CPUSET_LENGTH + 1)}),
+        ("iothread_pinning", {"0" * CPUSET_LENGTH: "0"}, {"0" * (CPUSET_LENGTH + 1): "0"}),
+        (
+            "vcpu_pinning",
+            {str(number): "0" for number in range(4096)},
+            {f"0{number}": "0" for number in range(4097)},
+        ),
+    ],
+)
+def test_what_is_too_long_is_refused_in_short(name, longest, too_long):
+    assert read({name: longest})
+    with pytest.raises(exception.RequestInvalid, match="too (long|many properties)") as refusal:
+        read({name: too_long})
+    assert len(str(refusal.value)) < 500
+
+
+def test_every_cpuset_has_a_written_form_that_is_read():
+    longest = CpuSet(number for number in range(8192) if number % 3)
+    assert len(str(longest)) <= CPUSET_LENGTH
+    assert read({"emulator_pinning": str(longest)}).emulator_pinning == longest
+
+
+def test_an_allocation_is_no_longer_than_its_limit():
+    cpus = CpuSet(number for number in range(8192) if number % 3)
+    pins = {str(number): str(cpus - CpuSet([number * 3 + 1])) for number in range(4)}
+    assert len(json.dumps(read({"vcpu_pinning": pins}).to_json())) <= MAX_LENGTH
+    with pytest.raises(exception.RequestInvalid, match=f"more than {MAX_LENGTH}"):
+        read({"vcpu_pinning": pins | {"10": str(cpus)}})
+
+
+def test_an_allocation_may_be_as_long_as_its_limit(monkeypatch):
+    asked = {"emulator_pinning": "0-8191", "cpu_shares": 200}
+    monkeypatch.setattr(schema, "MAX_LENGTH", len(json.dumps(asked)))
+    assert read(asked).to_json() == asked
+    with pytest.raises(exception.RequestInvalid, match="has 50 characters .* more than 49"):
+        read({**asked, "cpu_shares": 2000})
+
+
+def test_a_quota_may_be_the_whole_period():
+    assert read({"vcpu_quota": {"quota_us": 1000, "period_us": 1000}})
+    with pytest.raises(exception.RequestInvalid, match="more than one whole CPU"):
+        read({"vcpu_quota": {"quota_us": 1001, "period_us": 1000}})
+
+
+def test_a_refusal_quotes_the_beginning_and_the_end_and_shows_how_it_should_be():
+    with pytest.raises(exception.RequestInvalid) as refusal:
+        read({"numa_nodes": "7" * (CPUSET_LENGTH + 1)})
+    said = f"'{'7' * 99}...{'7' * 87}' is too long"
+    assert str(refusal.value) == f'numa_nodes: {said}; as it should be: "5-6,9-11,^10"'
+    with pytest.raises(exception.RequestInvalid) as refusal:
+        read({"cpu_shares": "1" * 170})
+    assert str(refusal.value) == f"cpu_shares: '{'1' * 170}' is not of type 'integer'"
+
+
+@pytest.mark.parametrize("text", WORST.values(), ids=WORST)
+def test_an_allocation_costs_what_its_length_allows(text):
+    written = {"vcpu_pinning": text}
+    bound = {"lines": 4000 + 400 * len(text), "peak": 64_000 + 600 * len(text)}
+    assert cost(lambda: read(read(written).to_json())).within(**bound)
+    assert cost(lambda: Allocation.from_json(written).to_json()).within(**bound)
+
+
+def test_no_pattern_ends_with_a_dollar():
+    """Python's would let a newline through behind it."""
+    assert not re.findall(r'"pattern": "[^"]*\$"', json.dumps(schema.ALLOCATION))

@@ -13,6 +13,7 @@
 """The store: what is on disk, and what comes of damage."""
 
 from dataclasses import replace
+import json
 import sqlite3
 import threading
 
@@ -20,10 +21,13 @@ import pytest
 
 from kongming import exception, metadata
 from kongming.allocation import Allocation
+from kongming.cpuset import CpuSet
 from kongming.executor.record import Status
 from kongming.executor.request import Request, Source
 from kongming.executor.schema import MIGRATIONS
 from kongming.executor.store import FILE_NAME, Store
+from kongming.tests.cost import cost
+from kongming.tests.unit.test_pinning import WORST
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 OTHER = "5a6e9b1e-0000-4000-8000-000000000002"
@@ -51,6 +55,41 @@ def test_what_is_asked_outlives_the_process(tmp_path):
     record = Store(tmp_path).get(UUID)
     assert record.asked == asking("0:1;1:2-3")
     assert record.status is Status.PENDING
+
+
+@pytest.mark.parametrize("text", WORST.values(), ids=WORST)
+def test_what_is_kept_costs_what_its_length_allows(tmp_path, text):
+    asked = asking(text)
+    first = Store(tmp_path)
+    bound = {"lines": 3000 + 200 * len(text), "peak": 64_000 + 400 * len(text)}
+    assert cost(lambda: first.ask(UUID, request(asked))).within(**bound)
+    first.report(first.get(UUID), Status.APPLIED, accepted=asked)
+    first.close()
+    again = Store(tmp_path)
+    assert cost(again.records).within(**bound)
+    assert cost(lambda: again.history(UUID)).within(**bound)
+    assert again.get(UUID).accepted == asked
+    again.close()
+    kept = sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert kept < 120_000
+
+
+def test_what_an_older_version_kept_is_read(tmp_path, store):
+    store.ask(UUID, request(asking("0:1")))
+    store.close()
+    for kept, asked in (
+        (dict.fromkeys(map(str, range(2000)), "0-8191"), {0: set(range(8192))}),
+        ({"0": "1", "999999": "2"}, {0: {1}}),
+        ({"0": "1", "0\n": "2"}, {0: {2}}),
+    ):
+        with sqlite3.connect(tmp_path / FILE_NAME) as db:
+            db.execute("UPDATE instance SET asked = ?", (json.dumps({"vcpu_pinning": kept}),))
+        again = Store(tmp_path)
+        assert cost(again.records).within(
+            lines=50 * len(str(kept)), peak=100 * len(str(kept)) + 64_000
+        )
+        assert again.get(UUID).asked.vcpu_pinning.resolve(CpuSet([0])) == asked
+        again.close()
 
 
 def test_asking_the_same_again_changes_nothing(store):
