@@ -66,15 +66,18 @@ open_log() {
     : >"$SETUP_LOG"
 }
 
+# Sets PYTHON. Where a virtual environment is active it is the Python that this was made with:
+# the environment may be the one that is to be made again.
 find_python() {
-    local candidate
+    local candidate found
     for candidate in "${PYTHON:-python3}" python3.14 python3.13 python3.12 python3.11 \
         /usr/bin/python3; do
-        if "$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' \
-            2>/dev/null; then
-            PYTHON=$candidate
-            return 0
-        fi
+        found=$("$candidate" -c '
+import ensurepip, sys, venv
+print(getattr(sys, "_base_executable", sys.executable))
+sys.exit(sys.version_info < (3, 11))' 2>/dev/null) || continue
+        PYTHON=$found
+        return 0
     done
     return 1
 }

@@ -43,7 +43,10 @@ class Machine:
         for name in ("test-requirements.txt", "setup.cfg", "doc/requirements.txt"):
             (self.tree / name).parent.mkdir(exist_ok=True)
             (self.tree / name).touch()
-        self.python = self.program("python", f'case "$2" in *print*) echo {RELEASE};; esac')
+        self.python = self.program(
+            "python",
+            f'case "$2" in *executable*) echo "${{BASE:-$0}}";; *print*) echo {RELEASE};; esac',
+        )
         self.user(0)
         self.program("dpkg", "exit 0")
         self.program("apt-get", "exit 0")
@@ -105,6 +108,15 @@ def test_a_machine_that_has_all_shows_the_demonstration_at_once(machine):
     second = machine.demo()
     assert (second.returncode, second.stderr) == (0, "")
     assert second.stdout == f"shown: {machine.tree}/tools/demo.py\n"
+
+
+def test_an_environment_that_is_active_does_not_make_itself_anew(machine):
+    # It says of itself what any Python says, and can't make an environment.
+    said = f'case "$*" in *venv*/.venv) exit 1;; *executable*) echo "$0";; *) echo {RELEASE}; esac'
+    base = machine.program("base", said)
+    machine.make_venv()
+    (machine.venv / ".kongming-python").write_text("another place\n")
+    assert only_line(machine.demo(BASE=str(base))).startswith(f"ERROR: {base} -m venv failed")
 
 
 def test_a_user_without_root_or_sudo_is_told_in_one_line_what_to_run(machine):
