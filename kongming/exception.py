@@ -308,6 +308,24 @@ class EventMalformed(KongmingError):
     reason = "event_malformed"
 
 
+class MessageRefused(KongmingError):
+    """What another service sent over the bus is not taken."""
+
+    reason = "message_refused"
+
+
+class MessageInvalid(MessageRefused):
+    """A message, or a part of it, is not what it should be."""
+
+    reason = "message_invalid"
+
+
+class SignatureInvalid(MessageRefused):
+    """Nothing proves who sent a message: it is not signed, or not rightly."""
+
+    reason = "signature_invalid"
+
+
 class ConfigInvalid(KongmingError):
     """An option, or a file that it names, can't be used as it is."""
 

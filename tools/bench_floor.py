@@ -61,22 +61,19 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
 
 def answer_calls(transport_url: str, out: str) -> None:
     """Answer what executors call with what says nothing."""
-    import oslo_messaging
-
     from kongming.cmd import launch
-    from kongming.rpc.calls import CONDUCTOR, get_transport, subscription
+    from kongming.rpc.bus import CONDUCTOR, open_bus, subscription
+    from kongming.rpc.messages import Exchange, ExchangeAnswer
+    from kongming.rpc.server import Method, Server
 
-    class Endpoint:
-        target = oslo_messaging.Target(version=CONDUCTOR.version)
-
-        def exchange(self, _context: object, **_told: object) -> dict[str, Any]:
-            return {"wanted": {}, "elsewhere": [], "show": False}
+    def exchange(_told: Exchange) -> ExchangeAnswer:
+        return ExchangeAnswer({}, ())
 
     conf_file = Path(out).with_suffix(".conf")
     conf_file.write_text(f"[DEFAULT]\ntransport_url = {transport_url}\n")
-    transport = get_transport(launch.configure(["--config-file", str(conf_file)]))
-    here = Path(out).name
-    subscription(transport, CONDUCTOR, here, [Endpoint()], Path(out).touch).start()
+    bus = open_bus(launch.configure(["--config-file", str(conf_file)]))
+    server = Server({"exchange": Method(Exchange, exchange, by_host=True)}, None, bus.refusals)
+    subscription(bus, CONDUCTOR, Path(out).name, server, Path(out).touch).start()
     threading.Event().wait()
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+import math
 from typing import Any
 
 from kongming.db.values import Change, Entry, Host, Map
@@ -32,10 +33,18 @@ _HIDDEN: Mapping[str, Any] = {
 UP, SILENT, UNKNOWN = "up", "silent", "unknown"
 
 
+# The last day that can be written.
+_LAST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+
+
 def written(moment: float | None) -> str | None:
-    """Write a moment that is given in seconds since the epoch."""
+    """Write a moment that is given in seconds since the epoch.
+
+    What is no time, as an older version may have kept it, is written as the nearest that is one.
+    """
     if moment is None:
         return None
+    moment = 0.0 if math.isnan(moment) else min(max(moment, 0.0), _LAST)
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
@@ -160,4 +169,4 @@ def _state(found: Host, now: float) -> str:
 
 
 def _age(moment: float, now: float) -> float:
-    return round(max(0.0, now - moment), 3)
+    return round(max(0.0, min(now, now - moment)), 3)

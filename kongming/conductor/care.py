@@ -30,8 +30,9 @@ from kongming.conductor.whereabouts import Whereabouts
 from kongming.contact import Contact
 from kongming.db.allocations import Allocations
 from kongming.db.leases import Leases
-from kongming.db.values import Entry, Location, Report, Status
+from kongming.db.values import Entry, Location, Status
 from kongming.due import Due, anywhere
+from kongming.rpc.messages import Report
 
 LOG = logging.getLogger(__name__)
 
@@ -111,8 +112,8 @@ class Care:
         if self._whereabouts is not None:
             return self._whereabouts.host_of(instance_uuid)
         entry = self._allocations.get(instance_uuid)
-        if entry is not None and entry.reporter:
-            return entry.reporter
+        if entry is not None and entry.holder:
+            return entry.holder
         return self._pusher.seen().get(instance_uuid)
 
     def ask_nova(self, instance_uuids: Collection[str]) -> None:

@@ -12,39 +12,45 @@
 
 """What the API and the executors ask a conductor for.
 
-Any conductor may answer any call: all that they know is in the database.
+Any conductor may answer any call: all that they know is in the database. What a host says counts
+only for the instances that it holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-import logging
+from collections.abc import Collection, Mapping, Sequence
 import time
-from typing import Any
-
-import oslo_messaging
 
 from kongming import exception
 from kongming.conductor.care import Care
+from kongming.conductor.claims import Claims
 from kongming.conductor.pusher import written
 from kongming.db.allocations import Allocations
 from kongming.db.hosts import Hosts
-from kongming.db.values import Entry, Location, Report
-from kongming.rpc.calls import CONDUCTOR, answers
+from kongming.db.values import Entry
 from kongming.rpc.client import ExecutorClient
+from kongming.rpc.messages import (
+    Changed,
+    Exchange,
+    ExchangeAnswer,
+    Kept,
+    Plan,
+    PlanAnswer,
+    Report,
+    Reports,
+    Show,
+    Wanted,
+)
+from kongming.rpc.server import Method
 
-LOG = logging.getLogger(__name__)
-
-_UNKNOWN: dict[str, Any] = {"generation": 0, "allocation": None, "asked_by": ""}
+_UNKNOWN = Wanted(0, None)
 
 
 class Endpoint:
     """What a conductor can be asked for.
 
-    :param nova: whether Nova says where instances are; else executors do.
+    :param claims: settles where instances are; None if Nova says it.
     """
-
-    target = oslo_messaging.Target(version=CONDUCTOR.version)
 
     def __init__(
         self,
@@ -52,134 +58,117 @@ class Endpoint:
         hosts: Hosts,
         executors: ExecutorClient,
         care: Care,
-        *,
-        nova: bool,
+        claims: Claims | None,
     ) -> None:
         self._allocations = allocations
         self._hosts = hosts
         self._executors = executors
         self._care = care
-        self._nova = nova
+        self._claims = claims
 
-    def changed(self, _context: Any, instance_uuids: Sequence[str]) -> None:
+    @property
+    def methods(self) -> Mapping[str, Method]:
+        """What can be called, by name."""
+        return {
+            "changed": Method(Changed, self.changed),
+            "plan": Method(Plan, self.plan),
+            "exchange": Method(Exchange, self.exchange, by_host=True),
+            "report": Method(Reports, self.report, by_host=True),
+            "show": Method(Show, self.show, by_host=True),
+        }
+
+    def changed(self, told: Changed) -> None:
         """See that what is wanted reaches the hosts of some instances."""
-        self._care.take(instance_uuids)
+        self._care.take(told.instance_uuids)
 
-    @answers
-    def plan(
-        self, _context: Any, instance_uuid: str, allocation: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def plan(self, question: Plan) -> PlanAnswer:
         """Ask the host of an instance what it would do; nothing of it is kept."""
-        host = self._care.host_of(instance_uuid)
+        host = self._care.host_of(question.instance_uuid)
         if host is None:
-            return {
-                "outcome": "absent",
-                "host": None,
-                "reason": exception.GuestAbsent.reason,
-                "message": "the instance is on no host that is known of",
-                "steps": [],
-                "warnings": [],
-            }
+            return PlanAnswer(
+                "absent",
+                reason=exception.GuestAbsent.reason,
+                message="the instance is on no host that is known of",
+            )
         try:
-            return self._executors.plan(host, instance_uuid, allocation)
+            return self._executors.plan(host, question)
         except exception.HostSilent as error:
-            return {"outcome": "silent", "message": str(error)}
+            return PlanAnswer("silent", message=str(error))
+        except exception.MessageRefused as error:
+            return PlanAnswer("silent", message=f"host {host} refuses the question: {error}")
 
-    @answers
-    def exchange(
-        self,
-        _context: Any,
-        *,
-        told_by: str,
-        about: Mapping[str, Any],
-        complete: bool,
-        guests: Sequence[str],
-        known: Mapping[str, int],
-        reports: Sequence[Mapping[str, Any]],
-        digest: str,
-    ) -> dict[str, Any]:
-        """Take what a host tells, and say what is wanted there.
-
-        :param about: ``version``, ``started_at`` and ``interval_s`` of the executor.
-        :param complete: whether this is about all that the host has.
-        :param guests: the instances that run there.
-        :param known: the generation of what is known there of each instance.
-        :param reports: how far each has come.
-        :param digest: of what the host looks like; empty if that is not told.
-        :returns: ``wanted``: what is to be done otherwise than is known there;
-            ``elsewhere``: what is on another host; ``show``: whether to tell
-            what the host looks like.
-        """
+    def exchange(self, told: Exchange) -> ExchangeAnswer:
+        """Take what a host tells, and say what is wanted there."""
         now = time.time()
-        self._keep(told_by, reports, now)
-        entries = self._allocations.wanted({*guests, *known})
-        kept = digest
-        if complete:
-            kept = self._hosts.see(told_by, **about, now=now)
-            entries |= self._allocations.wanted_on(told_by)
-        self._note_where(told_by, guests, entries)
-        self._release(told_by, known, entries, now)
-        running = set(guests)
+        host, running = told.told_by, set(told.guests)
+        kept = told.digest
+        entries = self._allocations.wanted({*told.guests, *told.known})
+        if told.complete:
+            about = told.about
+            kept = self._hosts.see(
+                host,
+                started_at=about.started_at,
+                version=about.version,
+                interval_s=about.interval_s,
+                now=now,
+            )
+            entries |= self._allocations.wanted_on(host)
+        contested = self._settle(host, told.guests, entries)
+        self._keep(host, [*told.reports, *_released(told, entries, now)], now)
         elsewhere = {
             uuid
-            for uuid in known
-            if uuid not in running
-            and (uuid not in entries or _is_elsewhere(entries[uuid], told_by))
+            for uuid in told.known
+            if uuid not in running and (uuid not in entries or _is_elsewhere(entries[uuid], host))
         }
-        wanted = {uuid: _UNKNOWN for uuid in known if uuid not in entries and uuid in running}
+        unknown = {uuid for uuid in told.known if uuid not in entries and uuid in running}
+        wanted = dict.fromkeys(unknown, _UNKNOWN)
         for uuid, entry in entries.items():
-            if uuid in known or uuid in running or not _is_elsewhere(entry, told_by):
-                wanted |= _news(entry, known.get(uuid))
-        return {
-            "wanted": {uuid: said for uuid, said in wanted.items() if uuid not in elsewhere},
-            "elsewhere": sorted(elsewhere),
-            "show": bool(digest) and kept != digest,
-        }
+            has_it = uuid in told.known or uuid in running or not _is_elsewhere(entry, host)
+            if entry.holder == host and has_it and uuid not in elsewhere:
+                wanted |= _news(entry, told.known.get(uuid))
+        return ExchangeAnswer(
+            wanted,
+            tuple(sorted(elsewhere)),
+            tuple(sorted(contested)),
+            show=bool(told.digest) and kept != told.digest,
+            refused=told.unfit,
+        )
 
-    @answers
-    def report(
-        self, _context: Any, *, told_by: str, reports: Sequence[Mapping[str, Any]]
-    ) -> dict[str, Any]:
+    def report(self, told: Reports) -> Kept:
         """Keep what came of what is wanted."""
-        self._keep(told_by, reports, time.time())
-        return {}
+        self._keep(told.told_by, told.reports, time.time())
+        return Kept(told.unfit)
 
-    @answers
-    def show(
-        self, _context: Any, *, told_by: str, view: Mapping[str, Any], digest: str
-    ) -> dict[str, Any]:
+    def show(self, told: Show) -> Kept:
         """Keep what a host looks like."""
-        self._hosts.keep_view(told_by, dict(view), digest, time.time())
-        return {}
+        self._hosts.keep_view(told.told_by, told.view, told.digest, time.time())
+        return Kept(told.unfit)
 
-    def _keep(self, host: str, reports: Sequence[Mapping[str, Any]], now: float) -> None:
-        if reports:
-            self._allocations.report(host, [Report(**report) for report in reports], now)
+    def _keep(self, host: str, reports: Sequence[Report], now: float) -> None:
+        self._allocations.report(host, reports, now, nova=self._claims is None)
 
-    def _note_where(self, host: str, guests: Sequence[str], entries: dict[str, Entry]) -> None:
-        """Note where guests run, unless Nova tells; then it is to be asked again."""
-        moved = [uuid for uuid in guests if uuid in entries and entries[uuid].host != host]
-        if not moved:
-            return
-        if self._nova:
-            self._care.ask_nova(moved)
-        else:
-            self._allocations.locate({uuid: Location(None, host) for uuid in moved})
+    def _settle(
+        self, host: str, guests: Collection[str], entries: dict[str, Entry]
+    ) -> Collection[str]:
+        """Settle where guests count as being; return those that don't count as being here.
 
-    def _release(
-        self, host: str, known: Mapping[str, int], entries: dict[str, Entry], now: float
-    ) -> None:
-        """What is to be let go, and of which the host knows nothing, is let go."""
-        gone = [
-            entry
-            for uuid, entry in entries.items()
-            if entry.allocation is None and uuid not in known and (entry.reporter or host) == host
-        ]
-        if gone:
-            reports = [
-                Report.released(entry.instance_uuid, entry.generation, now) for entry in gone
-            ]
-            self._allocations.report(host, reports, now)
+        By Nova's word, if it is asked: then it is asked again about what runs elsewhere.
+        """
+        if self._claims is not None:
+            return self._claims.settle(host, guests, entries)
+        elsewhere = [uuid for uuid in guests if uuid in entries and entries[uuid].host != host]
+        if elsewhere:
+            self._care.ask_nova(elsewhere)
+        return elsewhere
+
+
+def _released(told: Exchange, entries: Mapping[str, Entry], now: float) -> list[Report]:
+    """Report as released what is to be, and of which the host that holds it knows nothing."""
+    return [
+        Report.released(entry.instance_uuid, entry.generation, now)
+        for uuid, entry in entries.items()
+        if entry.allocation is None and uuid not in told.known and entry.holder == told.told_by
+    ]
 
 
 def _is_elsewhere(entry: Entry, host: str) -> bool:
@@ -190,8 +179,8 @@ def _is_elsewhere(entry: Entry, host: str) -> bool:
     return entry.host != host
 
 
-def _news(entry: Entry, known: int | None) -> dict[str, dict[str, Any]]:
-    """Give what a host does not know yet."""
+def _news(entry: Entry, known: int | None) -> dict[str, Wanted]:
+    """Return what a host does not know yet."""
     if entry.generation == known or (known is None and entry.allocation is None):
         return {}
     return {entry.instance_uuid: written(entry)}

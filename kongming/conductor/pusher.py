@@ -14,24 +14,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 import time
-from typing import Any
 
 from kongming.db.allocations import Allocations
 from kongming.db.hosts import Hosts
 from kongming.db.values import Entry
 from kongming.rpc.client import ExecutorClient
+from kongming.rpc.messages import Wanted
 
 
-def written(entry: Entry) -> dict[str, Any]:
-    """Give what an executor is told of an allocation."""
+def written(entry: Entry) -> Wanted:
+    """Return what an executor is told of an allocation."""
     allocation = entry.allocation
-    return {
-        "generation": entry.generation,
-        "allocation": None if allocation is None else allocation.to_json(),
-        "asked_by": entry.asked_by,
-    }
+    return Wanted(
+        entry.generation,
+        None if allocation is None else allocation.to_json(),
+        entry.asked_by,
+    )
 
 
 class Pusher:
@@ -48,14 +48,13 @@ class Pusher:
         :returns: those of the instances that are on no host, as far as is known.
         :raises DatabaseUnavailable: if it can't be read.
         """
-        by_host: dict[str, dict[str, Any]] = {}
+        by_host: dict[str, dict[str, Wanted]] = {}
         nowhere = []
         for entry in self._allocations.wanted(instance_uuids).values():
-            places = set(_places(entry))
-            for host in places:
-                by_host.setdefault(host, {})[entry.instance_uuid] = written(entry)
-            if not places:
+            if entry.holder is None:
                 nowhere.append(entry.instance_uuid)
+            else:
+                by_host.setdefault(entry.holder, {})[entry.instance_uuid] = written(entry)
         for host in self._awake(by_host):
             if not self._executors.wanted(host, by_host[host]):
                 # Nor could the others be told: each takes a second to find out.
@@ -63,23 +62,17 @@ class Pusher:
         return nowhere
 
     def seen(self) -> dict[str, str]:
-        """Give the hosts on which guests were last seen; for where Nova is not asked."""
-        return {
-            guest["instance_uuid"]: host.name
-            for host in self._hosts.list()
-            if host.view
-            for guest in host.view["guests"]
-        }
+        """Return the hosts on which guests were last seen; for where Nova is not asked.
+
+        Those that two hosts show are left out: the first one that claims them has them.
+        """
+        found: dict[str, str] = {}
+        twice: set[str] = set()
+        for name, guests in self._hosts.running():
+            twice.update(uuid for uuid in guests if found.setdefault(uuid, name) != name)
+        return {uuid: name for uuid, name in found.items() if uuid not in twice}
 
     def _awake(self, names: Collection[str]) -> list[str]:
         now = time.time()
         known = self._hosts.named(names) if names else []
         return [host.name for host in known if not host.silent(now)]
-
-
-def _places(entry: Entry) -> Iterable[str]:
-    """Give where it may be: by Nova's word, and where it was last seen."""
-    if entry.host:
-        yield entry.host
-    if entry.outcome is not None and entry.outcome.host:
-        yield entry.outcome.host

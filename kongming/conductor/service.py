@@ -22,6 +22,7 @@ import uuid
 from oslo_config import cfg
 
 from kongming.conductor.care import Care
+from kongming.conductor.claims import Claims
 from kongming.conductor.endpoint import Endpoint
 from kongming.conductor.pusher import Pusher
 from kongming.conductor.whereabouts import Whereabouts
@@ -31,8 +32,9 @@ from kongming.db.allocations import Allocations
 from kongming.db.database import Database
 from kongming.db.hosts import Hosts
 from kongming.db.leases import Leases
-from kongming.rpc.calls import CONDUCTOR, get_transport, subscription
+from kongming.rpc.bus import CONDUCTOR, open_bus, subscription
 from kongming.rpc.client import ExecutorClient
+from kongming.rpc.server import Server
 from kongming.service import Service
 
 if TYPE_CHECKING:
@@ -64,9 +66,9 @@ class ConductorService(Service):
             conf.set_default(option, value, group=conf_database.GROUP)
         database = Database(conf)
         database.check_schema()
-        transport = get_transport(conf)
+        self._bus = open_bus(conf)
         allocations, hosts = Allocations(database), Hosts(database)
-        executors = ExecutorClient(transport, lambda: float(conf.conductor.host_timeout))
+        executors = ExecutorClient(self._bus, lambda: float(conf.conductor.host_timeout))
         self._whereabouts = self._open_whereabouts(allocations)
         self._care = Care(
             # Two may run on one controller.
@@ -78,14 +80,13 @@ class ConductorService(Service):
             interval=lambda: float(conf.conductor.poll_interval),
             full_interval=lambda: float(conf.conductor.poll_full_interval),
         )
-        endpoint = Endpoint(
-            allocations, hosts, executors, self._care, nova=self._whereabouts is not None
-        )
+        claims = Claims(allocations, hosts) if self._whereabouts is None else None
+        endpoint = Endpoint(allocations, hosts, executors, self._care, claims)
         self._calls = subscription(
-            transport,
+            self._bus,
             CONDUCTOR,
             conf.host,
-            [endpoint],
+            Server(endpoint.methods, self._bus.signer, self._bus.refusals),
             partial(self._readiness.reached, _LISTENING),
         )
         self._allocations, self._hosts = allocations, hosts
@@ -115,7 +116,11 @@ class ConductorService(Service):
     def _collectors(self) -> list[Collector]:
         from kongming.metrics.conductor import ConductorCollector
 
-        return [ConductorCollector(self._calls, self._care, self._allocations, self._hosts)]
+        return [
+            ConductorCollector(
+                self._calls, self._bus.refusals, self._care, self._allocations, self._hosts
+            )
+        ]
 
     def _open_whereabouts(self, allocations: Allocations) -> Whereabouts | None:
         if not conf_nova.is_configured(self._conf):

@@ -28,6 +28,7 @@ from kongming.conf import (
     metrics,
     notification_handler,
     nova,
+    rpc,
     status,
 )
 
@@ -41,6 +42,7 @@ _GROUPS = (
     guard,
     metrics,
     nova,
+    rpc,
     status,
 )
 

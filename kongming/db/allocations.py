@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 import functools
 import time
 from typing import Any
@@ -29,7 +29,8 @@ from kongming.db import asking, locking, reports, rows
 from kongming.db.asking import Asker, Changes
 from kongming.db.database import Database
 from kongming.db.models import ALLOCATION, ALLOCATION_MAP, HISTORY
-from kongming.db.values import Change, Entry, Location, Map, Report
+from kongming.db.values import Change, Entry, Location, Map
+from kongming.rpc.messages import Report
 
 # So many at once: what a statement may hold ends somewhere.
 _CHUNK = 5_000
@@ -219,14 +220,20 @@ class Allocations:
         """Read what is wanted for all instances that a host has or last spoke of, by UUID."""
         return {entry.instance_uuid: entry for entry in self._entries(rows.entries_on(host))}
 
-    def report(self, host: str, reports_: Sequence[Report], now: float) -> None:
+    def report(
+        self, host: str, reports_: Sequence[Report], now: float, *, nova: bool = False
+    ) -> None:
         """Keep what a host says came of what is wanted.
 
         What it says of another generation than the one that is wanted, or of
-        instances for which nothing is wanted, changes nothing. That an
-        instance is absent counts only from the host that had it.
+        instances for which nothing is wanted, changes nothing; neither does
+        what it says of instances that another host holds.
+
+        :param host: empty if a conductor says it, as of instances that no host holds.
+        :param nova: whether Nova says which host holds an instance; else the first one does
+            that speaks of it.
         """
-        said = {each.instance_uuid: reports.Said(host, each, now) for each in reports_}
+        said = {each.instance_uuid: reports.Said(host, each, now, nova) for each in reports_}
         if not said:
             return
         with self._database.reader() as session:
@@ -241,6 +248,22 @@ class Allocations:
             of_part = {uuid: found[uuid] for uuid in part}
             moved += self._database.write(functools.partial(reports.locate, found=of_part))
         return moved
+
+    def claim(
+        self, host: str, instance_uuids: Iterable[str], lapsed: Container[str]
+    ) -> builtins.list[str]:
+        """Note instances as being on a host that claims them; give those that it won.
+
+        It wins what no host has, what its host reported as absent, and what is
+        with hosts that have nothing any more.
+
+        :param lapsed: those hosts.
+        """
+        won: builtins.list[str] = []
+        for part in _parts(instance_uuids):
+            work = functools.partial(reports.claim, host=host, instance_uuids=part, lapsed=lapsed)
+            won += self._database.write(work)
+        return won
 
     def gone(self, instance_uuids: Iterable[str], now: float) -> None:
         """Forget instances whose servers were deleted in Nova, but for their history."""

@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 import json
 from typing import Any
 
@@ -27,6 +27,7 @@ from kongming.db.database import Database
 from kongming.db.models import HOST, WORD_LENGTH
 from kongming.db.upsert import upsert
 from kongming.db.values import Host
+from kongming.rpc import view as host_view
 
 _SEEN = ("seen_at", "started_at", "version", "interval_s")
 
@@ -68,7 +69,7 @@ class Hosts:
 
         return self._database.write(work)
 
-    def keep_view(self, name: str, view: dict[str, Any], digest: str, now: float) -> None:
+    def keep_view(self, name: str, view: Mapping[str, Any], digest: str, now: float) -> None:
         """Keep what a host looks like; one that was never seen is not made."""
         told = {
             "view": rows.clean(json.dumps(view)),
@@ -87,14 +88,12 @@ class Hosts:
             row = session.execute(select(HOST).where(HOST.c.name == name)).one_or_none()
         return None if row is None else _host(row)
 
-    def list(
-        self, limit: int | None = None, marker: str | None = None, *, views: bool = True
-    ) -> builtins.list[Host]:
+    def list(self, limit: int | None = None, marker: str | None = None) -> builtins.list[Host]:
         """Read what is known of the hosts, ordered by name, those after ``marker``.
 
-        :param views: whether with their views, which are large.
+        Their views are left out: they are large.
         """
-        query: rows.AnySelect = select(*_columns(views=views))
+        query: rows.AnySelect = select(*_without_view())
         if marker is not None:
             query = query.where(HOST.c.name > marker)
         with self._database.reader() as session:
@@ -103,11 +102,19 @@ class Hosts:
 
     def named(self, names: Iterable[str]) -> builtins.list[Host]:
         """Read what is known of some hosts, without their views."""
-        query: rows.AnySelect = select(*_columns(views=False))
-        query = query.where(HOST.c.name.in_(list(names)))
+        query: rows.AnySelect = select(*_without_view())
+        query = query.where(HOST.c.name.in_(builtins.list(names)))
         with self._database.reader() as session:
             found = session.execute(query).all()
         return [_host(row) for row in found]
+
+    def running(self) -> Iterator[tuple[str, builtins.list[str]]]:
+        """Read which guests each host had when it last told what it looks like."""
+        query = select(HOST.c.name, HOST.c.view).where(HOST.c.view.is_not(None))
+        with self._database.reader() as session:
+            found = session.execute(query.order_by(HOST.c.name)).all()
+        for name, text in found:
+            yield name, host_view.guests(text)
 
     def forget(self, name: str) -> None:
         """Forget a host; if it is still there, it is seen again."""
@@ -116,13 +123,15 @@ class Hosts:
         )
 
 
-def _columns(*, views: bool) -> builtins.list[Any]:
-    if views:
-        return [*HOST.c]
+def _without_view() -> builtins.list[Any]:
     return [*(column for column in HOST.c if column.name != "view"), null().label("view")]
 
 
 def _host(row: rows.AnyRow) -> Host:
     fields = row._asdict()
-    view = fields.pop("view")
-    return Host(view=None if view is None else json.loads(view), **fields)
+    return Host(
+        view=host_view.load(fields.pop("view")),
+        seen_at=rows.finite(fields.pop("seen_at")),
+        interval_s=rows.finite(fields.pop("interval_s")),
+        **fields,
+    )

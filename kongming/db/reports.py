@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,8 @@ from kongming.db import locking, rows
 from kongming.db.locking import Fields
 from kongming.db.models import ALLOCATION, HISTORY, NAME_LENGTH, OUTCOME, WORD_LENGTH
 from kongming.db.upsert import add, upsert
-from kongming.db.values import Location, Report, Status
+from kongming.db.values import Location, Status, holder
+from kongming.rpc.messages import Report
 
 _OUTCOME = tuple(column.name for column in OUTCOME.c if not column.primary_key)
 _COMPLETED = ("status", "reason", "message", "host", "changed_at")
@@ -33,11 +34,16 @@ _COMPLETED = ("status", "reason", "message", "host", "changed_at")
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a host said of one instance, as it is going to be kept."""
+    """What a host said of one instance, as it is going to be kept.
+
+    :ivar host: empty if a conductor said it.
+    :ivar nova: whether Nova says where instances are: then no host's word counts before it has.
+    """
 
     host: str
     report: Report
     now: float
+    nova: bool
 
     @property
     def outcome(self) -> dict[str, Any]:
@@ -56,28 +62,43 @@ class Said:
             "reported_at": self.now,
         }
 
-    def releases(self, row: Fields) -> bool:
-        """Tell whether the host has let go of what is to be released."""
+    def releases(self, row: Fields, before: Fields | None) -> bool:
+        """Tell whether what is to be released has been, by the word of who may say so.
+
+        :param row: of the table allocation.
+        :param before: of the table outcome, if there is one.
+        """
         return (
             self.report.status == Status.RELEASED
             and row["asked"] is None
             and self.report.generation >= row["generation"]
+            and self._is_holders(row, before)
         )
 
     def counts(self, row: Fields, before: Fields | None) -> bool:
-        """Tell whether it says anything new of what is wanted.
+        """Tell whether it says anything new of what is wanted, and may.
 
         :param row: of the table allocation.
         :param before: of the table outcome, if there is one.
         """
         if self.report.generation != row["generation"] or self.report.status == Status.RELEASED:
             return False
-        if before is None:
-            return True
-        if self.report.status == Status.ABSENT and self.host not in (before["host"], row["host"]):
+        if not self._is_holders(row, before):
             return False
         said = self.outcome
-        return any(said[name] != before[name] for name in _OUTCOME if name != "reported_at")
+        return before is None or any(
+            said[name] != before[name] for name in _OUTCOME if name != "reported_at"
+        )
+
+    def _is_holders(self, row: Fields, before: Fields | None) -> bool:
+        """Tell whether this is the word of who holds the instance.
+
+        If no host does, a conductor's counts, and the first host's that Nova need not confirm.
+        """
+        held_by = holder(row["host"], None if before is None else before["host"])
+        if held_by is None:
+            return not self.host or not self.nova
+        return self.host == held_by
 
 
 @dataclass(slots=True)
@@ -114,7 +135,7 @@ def is_news(session: Session, said: Mapping[str, Said]) -> bool:
         each = said[fields["instance_uuid"]]
         before = {name: fields[f"outcome_{name}"] for name in _OUTCOME}
         known = None if before["host"] is None else before
-        if each.releases(fields) or each.counts(fields, known):
+        if each.releases(fields, known) or each.counts(fields, known):
             return True
     return False
 
@@ -125,11 +146,12 @@ def keep(session: Session, said: Mapping[str, Said]) -> None:
     leaving = any(each.report.status == Status.RELEASED for each in said.values())
     locked = (locking.lock if leaving else locking.lock_alone)(session, said)
     before = _outcomes(session, locked.rows)
-    released = [uuid for uuid, row in locked.rows.items() if said[uuid].releases(row)]
-    told = [uuid for uuid, row in locked.rows.items() if said[uuid].counts(row, before.get(uuid))]
+    there = locked.rows
+    released = [uuid for uuid in there if said[uuid].releases(there[uuid], before.get(uuid))]
+    told = [uuid for uuid in there if said[uuid].counts(there[uuid], before.get(uuid))]
     history = _History(_latest(session, [*released, *told]))
     for uuid in (*released, *told):
-        history.tell(locked.rows[uuid], said[uuid].outcome)
+        history.tell(there[uuid], said[uuid].outcome)
     upsert(session, OUTCOME, [said[uuid].outcome for uuid in told], _OUTCOME)
     history.write(session)
     _remove(session, locked, released)
@@ -149,6 +171,33 @@ def locate(session: Session, found: Mapping[str, Location]) -> list[str]:
     ]
     upsert(session, ALLOCATION, written, ("project_id", "host"))
     return sorted(uuid for uuid, row in there.items() if row["host"] != found[uuid].host)
+
+
+def claim(
+    session: Session, host: str, instance_uuids: Iterable[str], lapsed: Container[str]
+) -> list[str]:
+    """Note instances as being on a host, unless another one has them; give those that it won.
+
+    :param lapsed: hosts that have nothing any more.
+    """
+    there = locking.lock_alone(session, instance_uuids).rows
+    before = _outcomes(session, there)
+    won = [uuid for uuid in there if _is_free(there[uuid], before.get(uuid), host, lapsed)]
+    upsert(session, ALLOCATION, [{**there[uuid], "host": host} for uuid in won], ("host",))
+    return won
+
+
+def _is_free(row: Fields, before: Fields | None, host: str, lapsed: Container[str]) -> bool:
+    """Tell whether a host may claim an instance.
+
+    Who has it may give it up: it does so by reporting it as absent.
+    """
+    owner = row["host"]
+    if owner is None or owner == host or owner in lapsed:
+        return True
+    return (
+        before is not None and before["host"] == owner and before["status"] == Status.ABSENT.value
+    )
 
 
 def end(session: Session, instance_uuids: Iterable[str], now: float) -> None:

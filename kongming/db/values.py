@@ -103,9 +103,17 @@ class Entry:
 
     @property
     def reporter(self) -> str | None:
-        """The host that answers for it; None if none does."""
+        """The host that last spoke of it, or is to; None if none did, nor is."""
         told = None if self.outcome is None else self.outcome.host
         return told or self.host
+
+    @property
+    def holder(self) -> str | None:
+        """The host whose word counts for it, and which is told what is wanted.
+
+        It is the one that has it; of an instance that is nowhere, the one that had it last.
+        """
+        return holder(self.host, None if self.outcome is None else self.outcome.host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,29 +162,6 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What a host says of an instance; the fields are those of :class:`Outcome`."""
-
-    instance_uuid: str
-    generation: int
-    status: str
-    reason: str
-    message: str
-    source: str
-    drift: str
-    drift_at: float | None
-    changed_at: float
-
-    @classmethod
-    def released(cls, instance_uuid: str, generation: int, now: float) -> Report:
-        """Make the report that an instance has been let go of."""
-        words = dict.fromkeys(("reason", "message", "source", "drift"), "")
-        return cls(
-            instance_uuid, generation, Status.RELEASED, drift_at=None, changed_at=now, **words
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Location:
     """Whose instance it is, and where; ``host`` is None if it is nowhere."""
 
@@ -213,3 +198,12 @@ class Host:
     def silent(self, now: float) -> bool:
         """Tell whether it was not heard of for so long that something is wrong."""
         return now - self.seen_at > _SILENT_AFTER * self.interval_s
+
+
+def holder(host: str | None, reporter: str | None) -> str | None:
+    """Return the host whose word on an instance counts; None if no host's does.
+
+    :param host: where the instance is: by Nova's word, or that of the first host to claim it.
+    :param reporter: who last spoke of it.
+    """
+    return host or reporter or None

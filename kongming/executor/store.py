@@ -35,6 +35,9 @@ LOG = logging.getLogger(__name__)
 
 FILE_NAME = "allocations.sqlite"
 
+#: So many entries are kept of each instance, the latest ones.
+HISTORY_MAX = 1_000
+
 _NOTHING = "{}"
 
 
@@ -366,12 +369,20 @@ def _complete(
         _remember(db, *of, None, record.source, "", asked, status, reason, message, now)
 
 
-def _remember(db: sqlite3.Connection, *entry: object) -> None:
-    """Add an entry to the history; ``entry`` is all of its columns."""
+def _remember(db: sqlite3.Connection, instance_uuid: str, *entry: object) -> None:
+    """Add an entry to the history, and forget those that are too many.
+
+    :param entry: all other columns.
+    """
     db.execute(
         "INSERT INTO history (instance_uuid, generation, asked_at, source, asked_by, asked,"
         " status, reason, message, changed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        entry,
+        (instance_uuid, *entry),
+    )
+    db.execute(
+        "DELETE FROM history WHERE instance_uuid = ?1 AND id <= (SELECT id FROM history"
+        " WHERE instance_uuid = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+        (instance_uuid, HISTORY_MAX),
     )
 
 

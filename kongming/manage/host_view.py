@@ -26,10 +26,15 @@ from kongming.hypervisor.occupant import Occupant
 from kongming.hypervisor.topology import Cell, Topology, ids
 from kongming.manage import picture
 from kongming.manage.text import memory
+from kongming.rpc.view import fitted
 
 
 def draw(view: Mapping[str, Any], width: int = picture.WIDTH) -> str:
-    """Draw the host; see :func:`kongming.manage.picture.draw`."""
+    """Draw the host; see :func:`kongming.manage.picture.draw`.
+
+    Of a view that is not what it should be, what can be drawn is.
+    """
+    view = fitted(view)
     return picture.draw(
         Topology.from_json(view),
         [Occupant.from_json(guest) for guest in view["guests"]],
@@ -41,6 +46,7 @@ def draw(view: Mapping[str, Any], width: int = picture.WIDTH) -> str:
 
 def columns(view: Mapping[str, Any]) -> dict[str, FormattableColumn[Any]]:
     """Give the parts of a view as columns: data for programs, lines for people."""
+    view = fitted(view)
     return {
         "cells": Cells(view["cells"]),
         "homeless_cpus": Cpus(view["homeless_cpus"]),
@@ -100,4 +106,4 @@ def _pins(pins: dict[str, str]) -> str:
 def _plain(value: Any) -> str:
     if value is None:
         return "all"
-    return ", ".join(value) if isinstance(value, list) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -26,19 +26,30 @@ from kongming.conductor.care import Care
 from kongming.db.allocations import Allocations
 from kongming.db.hosts import Hosts
 from kongming.db.values import Status
-from kongming.metrics.gauges import broker_connected, nova_answers
+from kongming.metrics.gauges import broker_connected, messages_refused, nova_answers
+from kongming.rpc.refusals import Refusals
+from kongming.rpc.server import OTHER
 
 # Those that an allocation can have.
 _STATUSES = [status for status in Status if status not in (Status.RELEASED, Status.GONE)]
+
+# What is called here, or asked of hosts; and what nobody knows.
+_CALLS = ("exchange", "report", "show", "changed", "plan", OTHER)
 
 
 class ConductorCollector(Collector):
     """Reads a conductor and its database, of which all conductors tell the same."""
 
     def __init__(
-        self, calls: Subscription, care: Care, allocations: Allocations, hosts: Hosts
+        self,
+        calls: Subscription,
+        refusals: Refusals,
+        care: Care,
+        allocations: Allocations,
+        hosts: Hosts,
     ) -> None:
         self._calls = calls
+        self._refusals = refusals
         self._care = care
         self._allocations = allocations
         self._hosts = hosts
@@ -46,6 +57,7 @@ class ConductorCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Give all families; what the database tells only if it can be read."""
         yield broker_connected(self._calls.connected)
+        yield messages_refused(self._refusals, _CALLS)
         yield nova_answers(self._care.since)
         told = self._of_database()
         yield GaugeMetricFamily(
@@ -57,7 +69,7 @@ class ConductorCollector(Collector):
 
     def _of_database(self) -> list[Metric]:
         try:
-            counts, hosts = self._allocations.counts(), self._hosts.list(views=False)
+            counts, hosts = self._allocations.counts(), self._hosts.list()
         except exception.DatabaseUnavailable:
             return []
         allocations = GaugeMetricFamily(

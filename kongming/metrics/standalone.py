@@ -21,20 +21,27 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from kongming.bus.subscription import Subscription
-from kongming.metrics.gauges import broker_connected
+from kongming.metrics.gauges import broker_connected, messages_refused
+from kongming.rpc.refusals import Refusals
+from kongming.rpc.server import OTHER
 from kongming.standalone.link import Link
+
+# What is called here, or asked of conductors; and what nobody knows.
+_CALLS = ("wanted", "plan", "exchange", "report", "show", OTHER)
 
 
 class LinkCollector(Collector):
     """Reads the link and the subscription of a ``kongming-executor``."""
 
-    def __init__(self, link: Link, calls: Subscription) -> None:
+    def __init__(self, link: Link, calls: Subscription, refusals: Refusals) -> None:
         self._link = link
         self._calls = calls
+        self._refusals = refusals
 
     def collect(self) -> Iterator[Metric]:
         """Give all families."""
         yield broker_connected(self._calls.connected)
+        yield messages_refused(self._refusals, _CALLS)
         yield GaugeMetricFamily(
             "kongming_conductor_available",
             "Whether a conductor answered when one was last asked (1) or not (0).",

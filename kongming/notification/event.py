@@ -26,6 +26,10 @@ from typing import Any
 import uuid
 
 from kongming import exception
+from kongming.cleaning import clean
+
+# Longer than any name of an event, and than any id of Keystone's.
+_TEXT_MAX = 255
 
 _INSTANCE = "instance."
 _DATA = "nova_object.data"
@@ -72,7 +76,7 @@ def read(message: Mapping[str, Any]) -> InstanceEvent | None:
     publisher = _field(message, "publisher_id", str)
     data = _field(_field(message, "payload", dict), _DATA, dict)
     return InstanceEvent(
-        name=name,
+        name=clean(name, _TEXT_MAX),
         instance_uuid=_uuid(_field(data, "uuid", str)),
         host=_field(data, "host", str, nullable=True),
         publisher_host=publisher.partition(":")[2],
@@ -95,7 +99,7 @@ def read_legacy(message: Mapping[str, Any]) -> InstanceEvent | None:
     publisher = _field(message, "publisher_id", str)
     payload = _field(message, "payload", dict)
     return InstanceEvent(
-        name=_INSTANCE + _renamed(name.removeprefix(_LEGACY)),
+        name=_INSTANCE + _renamed(clean(name, _TEXT_MAX).removeprefix(_LEGACY)),
         instance_uuid=_uuid(_field(payload, "instance_id", str)),
         host=_field(payload, "host", str, nullable=True),
         publisher_host=publisher.partition(".")[2],
@@ -115,7 +119,7 @@ def _renamed(name: str) -> str:
 
 def _user(data: Mapping[str, Any]) -> str | None:
     user = data.get("action_initiator_user")
-    return user if isinstance(user, str) else None
+    return clean(user, _TEXT_MAX) if isinstance(user, str) else None
 
 
 def _sent_at(message: Mapping[str, Any]) -> float:

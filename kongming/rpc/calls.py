@@ -10,99 +10,29 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Those who can be called, and what goes wrong with a call."""
+"""The caller's side of calls, and what goes wrong with a call."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-import functools
-import importlib
-import logging
 import threading
 import time
 from typing import Any, TypeVar
 
-from oslo_config import cfg
 import oslo_messaging
 
 from kongming import exception
-from kongming.bus.subscription import Subscription
+from kongming.cleaning import clean
+from kongming.rpc.bus import Bus
+from kongming.rpc.messages import Message
+from kongming.rpc.signing import SIGNATURE, Signature
 
-LOG = logging.getLogger(__name__)
-
-EXCHANGE = "kongming"
 # What a connection takes besides the answer.
 _OPEN_S = 2.0
-_CLIENT_GROUPS = ("metrics", "tracing")
-CONDUCTOR = oslo_messaging.Target(topic="kongming-conductor", version="1.0")
-EXECUTOR = oslo_messaging.Target(topic="kongming-executor", version="1.0")
+_WORDS_MAX = 500
 
-_Method = TypeVar("_Method", bound=Callable[..., Any])
-
-
-def get_transport(conf: cfg.ConfigOpts) -> Any:
-    """Give the transport that calls take.
-
-    :raises ConfigInvalid: if ``transport_url`` can't be used.
-    """
-    oslo_messaging.set_transport_defaults(EXCHANGE)
-    for group in _CLIENT_GROUPS:
-        _register(conf, group)
-    try:
-        return oslo_messaging.get_rpc_transport(conf)
-    except (oslo_messaging.MessagingException, ValueError) as error:
-        raise exception.ConfigInvalid(f"[DEFAULT] transport_url: {error}") from error
-
-
-def _register(conf: cfg.ConfigOpts, group: str) -> None:
-    """Register options that oslo.messaging registers on the global configuration only."""
-    name = f"oslo_messaging_{group}"
-    try:
-        module = importlib.import_module(f"oslo_messaging._{group}.client")
-    except ModuleNotFoundError:
-        # Older ones do not have it, nor need it.
-        return
-    conf.register_opts(getattr(module, name), group=name)
-
-
-def subscription(
-    transport: Any,
-    target: Any,
-    host: str,
-    endpoints: Sequence[object],
-    on_listening: Callable[[], None],
-) -> Subscription:
-    """Give what takes the calls to a target.
-
-    :param host: under which this server can be called by itself.
-    """
-    here = oslo_messaging.Target(topic=target.topic, server=host)
-
-    def subscribe() -> Any:
-        server = oslo_messaging.get_rpc_server(transport, here, endpoints)
-        server.start()
-        return server
-
-    return Subscription(
-        target.topic,
-        subscribe,
-        on_undecodable=lambda why: LOG.warning("A call can't be understood: %s; left out", why),
-        on_listening=on_listening,
-    )
-
-
-def answers(method: _Method) -> _Method:
-    """Have a method answer with our error instead of raising it."""
-
-    @functools.wraps(method)
-    def answering(*arguments: Any, **named: Any) -> Any:
-        try:
-            return method(*arguments, **named)
-        except exception.KongmingError as error:
-            return {"error": {"reason": error.reason, "message": str(error)}}
-
-    return answering  # type: ignore[return-value]
+_Answer = TypeVar("_Answer", bound=Message)
 
 
 class Caller:
@@ -114,13 +44,14 @@ class Caller:
 
     def __init__(
         self,
-        transport: Any,
+        bus: Bus,
         target: Any,
         silent: type[exception.Silent],
         timeout: Callable[[], float],
     ) -> None:
         # Once more, as the connection may be an old one; then whoever calls tries again by itself.
-        self._client = oslo_messaging.get_rpc_client(transport, target, retry=1)
+        self._client = oslo_messaging.get_rpc_client(bus.transport, target, retry=1)
+        self._bus = bus
         self._topic = target.topic
         self._silent = silent
         self._timeout = timeout
@@ -128,33 +59,79 @@ class Caller:
         self._opened = False
         self._first: _InThread | None = None
 
-    def cast(self, method: str, host: str | None = None, **arguments: Any) -> None:
+    def cast(self, method: str, message: Message, host: str | None = None) -> None:
         """Send without waiting for anything to come of it.
 
         :raises Silent: if it can't be sent.
         """
-        self._try(lambda: self._to(host).cast({}, method, **arguments), host)
+        arguments = message.to_json()
+        context = _context(self._sign(host, method, arguments))
+        self._try(lambda: self._to(host).cast(context, method, **arguments), host)
 
-    def call(self, method: str, host: str | None = None, **arguments: Any) -> dict[str, Any]:
-        """Send, and give the answer.
+    def call(
+        self, method: str, message: Message, answer: type[_Answer], host: str | None = None
+    ) -> _Answer:
+        """Send, and return the answer.
 
-        :raises Silent: if it can't be sent, or no answer comes, or none that is
-            an answer.
+        :param answer: what it should be.
+        :raises Silent: if it can't be sent, or no answer comes, or none that can be believed.
+        :raises MessageRefused: if the other side does not take it.
         """
-        answer = self._try(lambda: self._open_and_call(host, method, arguments), host)
-        if not isinstance(answer, dict):
-            raise self._silent(f"{self._name(host)} answers with a {type(answer).__name__}")
-        if "error" in answer:
-            raise self._silent(f"{self._name(host)} can't: {answer['error'].get('message')}")
-        return answer
+        arguments = message.to_json()
+        signature = self._sign(host, method, arguments)
+        said = self._try(lambda: self._open_and_call(host, signature, method, arguments), host)
+        try:
+            found = self._read(signature, said, answer)
+        except exception.MessageRefused as error:
+            self._bus.refusals.note(self._name(host), method, error)
+            raise self._silent(f"{self._name(host)} answers, but {error}") from error
+        if isinstance(found, exception.KongmingError):
+            raise found
+        self._bus.refusals.note_unfit(self._name(host), method, found)
+        return found
 
-    def _open_and_call(self, host: str | None, method: str, arguments: Mapping[str, Any]) -> Any:
+    def _sign(
+        self, host: str | None, method: str, arguments: Mapping[str, Any]
+    ) -> Signature | None:
+        signer = self._bus.signer
+        return None if signer is None else signer.sign(host, method, arguments)
+
+    def _read(
+        self, signature: Signature | None, said: Any, answer: type[_Answer]
+    ) -> _Answer | exception.KongmingError:
+        """Return what was answered: it may be an error.
+
+        :raises MessageRefused: if it can't be believed, or is no answer.
+        """
+        if not isinstance(said, dict):
+            raise exception.MessageInvalid(f"its answer is a {type(said).__name__}")
+        reason, words = _error(said)
+        if self._bus.signer is not None and signature is not None:
+            try:
+                self._bus.signer.check_answer(signature, said)
+            except exception.SignatureInvalid as unproven:
+                more = f"; it says: {words}" if words else ""
+                raise exception.SignatureInvalid(f"{unproven}{more}") from unproven
+        if "error" not in said:
+            return answer.from_json(said)
+        for refusal in (exception.MessageInvalid, exception.SignatureInvalid):
+            if reason == refusal.reason:
+                return refusal(words)
+        return self._silent(f"{self._topic} can't: {words}")
+
+    def _open_and_call(
+        self,
+        host: str | None,
+        signature: Signature | None,
+        method: str,
+        arguments: Mapping[str, Any],
+    ) -> Any:
         """Call; the driver waits for ever for a broker that is away at the first call."""
 
         def send() -> Any:
-            answer = self._to(host).call({}, method, **arguments)
+            said = self._to(host).call(_context(signature), method, **arguments)
             self._opened = True
-            return answer
+            return said
 
         if self._opened:
             return send()
@@ -215,6 +192,19 @@ class _InThread:
             self._done.set_exception(error)
 
 
+def _context(signature: Signature | None) -> dict[str, Any]:
+    return {} if signature is None else {SIGNATURE: signature.to_json()}
+
+
+def _error(said: Mapping[str, Any]) -> tuple[str, str]:
+    """Return reason code and message of an error; empty if there is none."""
+    error = said.get("error")
+    if not isinstance(error, dict):
+        return "", "" if error is None else "an error without words"
+    reason, words = error.get("reason"), error.get("message")
+    return str(reason)[:_WORDS_MAX], clean(str(words), _WORDS_MAX)
+
+
 def _short(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else ""
+    return clean(lines[0], 200) if lines else ""

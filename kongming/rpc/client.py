@@ -22,7 +22,21 @@ from oslo_config import cfg
 
 from kongming import exception
 from kongming.allocation import Allocation
-from kongming.rpc.calls import CONDUCTOR, EXECUTOR, Caller, get_transport
+from kongming.rpc.bus import CONDUCTOR, EXECUTOR, Bus, open_bus
+from kongming.rpc.calls import Caller
+from kongming.rpc.messages import (
+    Changed,
+    Exchange,
+    ExchangeAnswer,
+    Kept,
+    Plan,
+    PlanAnswer,
+    Push,
+    Report,
+    Reports,
+    Show,
+    Wanted,
+)
 
 LOG = logging.getLogger(__name__)
 
@@ -34,14 +48,14 @@ _MARGIN_S = 10.0
 class ConductorClient:
     """Any one of the conductors."""
 
-    def __init__(self, conf: cfg.ConfigOpts, transport: Any = None) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, bus: Bus | None = None) -> None:
         """Use the bus of ``[DEFAULT] transport_url``; nothing is sent yet.
 
-        :param transport: one that is there already.
+        :param bus: one that is there already.
         :raises ConfigInvalid: if that can't be used.
         """
         self._caller = Caller(
-            get_transport(conf) if transport is None else transport,
+            open_bus(conf) if bus is None else bus,
             CONDUCTOR,
             exception.ConductorSilent,
             lambda: float(conf.conductor.host_timeout) + _MARGIN_S,
@@ -50,7 +64,7 @@ class ConductorClient:
     def changed(self, instance_uuids: Sequence[str]) -> None:
         """Say that something else is wanted now; a hint, which may get lost."""
         try:
-            self._caller.cast("changed", instance_uuids=list(instance_uuids))
+            self._caller.cast("changed", Changed(tuple(instance_uuids)))
         except exception.Silent as error:
             LOG.warning("%s; the executors will ask by themselves", error)
 
@@ -59,36 +73,43 @@ class ConductorClient:
 
         :returns: ``outcome`` (planned, refused, failed, absent), ``host``,
             ``reason``, ``message``, ``steps`` and ``warnings``.
-        :raises ConductorSilent: if no conductor answers.
+        :raises ConductorSilent: if no conductor answers, or none takes the question.
         :raises HostSilent: if the host does not.
         """
-        written = allocation.to_json()
-        answer = self._caller.call("plan", instance_uuid=instance_uuid, allocation=written)
-        if answer.get("outcome") == "silent":
-            raise exception.HostSilent(answer["message"])
-        return answer
+        question = Plan(instance_uuid, allocation.to_json())
+        try:
+            answer = self._caller.call("plan", question, PlanAnswer)
+        except exception.MessageRefused as error:
+            raise exception.ConductorSilent(
+                f"a conductor refuses the question: {error}"
+            ) from error
+        if answer.outcome == "silent":
+            raise exception.HostSilent(answer.message)
+        return answer.to_json()
 
-    def exchange(self, host: str, **told: Any) -> dict[str, Any]:
+    def exchange(self, told: Exchange) -> ExchangeAnswer:
         """Tell what is known on a host, and ask what is wanted there.
 
-        :param told: see ``conductor.endpoint``.
         :raises ConductorSilent: if no conductor answers.
+        :raises MessageRefused: if none takes it.
         """
-        return self._caller.call("exchange", told_by=host, **told)
+        return self._caller.call("exchange", told, ExchangeAnswer)
 
-    def report(self, host: str, reports: Sequence[Mapping[str, Any]]) -> None:
+    def report(self, host: str, reports: Sequence[Report]) -> Kept:
         """Tell what came of what is wanted.
 
         :raises ConductorSilent: if no conductor says that it has kept that.
+        :raises MessageRefused: if none takes it.
         """
-        self._caller.call("report", told_by=host, reports=list(reports))
+        return self._caller.call("report", Reports(host, tuple(reports)), Kept)
 
-    def show(self, host: str, view: Mapping[str, Any], digest: str) -> None:
+    def show(self, host: str, view: Mapping[str, Any], digest: str) -> Kept:
         """Tell what a host looks like.
 
         :raises ConductorSilent: if no conductor says that it has kept that.
+        :raises MessageRefused: if none takes it.
         """
-        self._caller.call("show", told_by=host, view=view, digest=digest)
+        return self._caller.call("show", Show(host, view, digest), Kept)
 
 
 class ExecutorClient:
@@ -97,25 +118,25 @@ class ExecutorClient:
     :param timeout: gives the seconds to wait for an answer.
     """
 
-    def __init__(self, transport: Any, timeout: Callable[[], float]) -> None:
-        self._caller = Caller(transport, EXECUTOR, exception.HostSilent, timeout)
+    def __init__(self, bus: Bus, timeout: Callable[[], float]) -> None:
+        self._caller = Caller(bus, EXECUTOR, exception.HostSilent, timeout)
 
-    def wanted(self, host: str, instances: Mapping[str, Mapping[str, Any]]) -> bool:
+    def wanted(self, host: str, instances: Mapping[str, Wanted]) -> bool:
         """Say what is wanted on a host; a hint, which may get lost.
 
         :returns: whether it could be sent.
         """
         try:
-            self._caller.cast("wanted", host, instances=instances)
+            self._caller.cast("wanted", Push(instances), host)
         except exception.Silent as error:
             LOG.warning("%s; it will ask by itself", error)
             return False
         return True
 
-    def plan(self, host: str, instance_uuid: str, allocation: Mapping[str, Any]) -> dict[str, Any]:
+    def plan(self, host: str, question: Plan) -> PlanAnswer:
         """Have a host say what it would do to a guest.
 
         :raises HostSilent: if it does not answer.
+        :raises MessageRefused: if it does not take the question.
         """
-        asked = {"instance_uuid": instance_uuid, "allocation": allocation}
-        return self._caller.call("plan", host, **asked)
+        return self._caller.call("plan", question, PlanAnswer, host)

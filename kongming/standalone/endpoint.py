@@ -16,64 +16,62 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import logging
-from typing import Any
-
-import oslo_messaging
 
 from kongming import exception, schema
 from kongming.executor.executor import Executor
-from kongming.rpc.calls import EXECUTOR, answers
+from kongming.rpc.messages import Plan, PlanAnswer, Push
+from kongming.rpc.server import Method
 from kongming.standalone.wanted import Wanted
 
 LOG = logging.getLogger(__name__)
+
+# Whatever comes in between, a conductor is not asked more often than that because of it.
+_ASK_WITHIN_S = 5.0
 
 
 class Endpoint:
     """What an executor can be asked for.
 
-    :param ask_soon: has a conductor asked for all that is wanted.
+    :param ask: has a conductor asked, within so many seconds, for all that is wanted.
     """
 
-    target = oslo_messaging.Target(version=EXECUTOR.version)
-
     def __init__(
-        self, host: str, executor: Executor, wanted: Wanted, ask_soon: Callable[[], None]
+        self, host: str, executor: Executor, wanted: Wanted, ask: Callable[[float], None]
     ) -> None:
         self._host = host
         self._executor = executor
         self._wanted = wanted
-        self._ask_soon = ask_soon
+        self._ask = ask
 
-    def wanted(self, _context: Any, instances: Mapping[str, Any]) -> None:
-        """Take what is wanted for some instances: generation, allocation (or null), asked_by."""
+    @property
+    def methods(self) -> Mapping[str, Method]:
+        """What can be called, by name."""
+        return {"wanted": Method(Push, self.wanted), "plan": Method(Plan, self.plan)}
+
+    def wanted(self, told: Push) -> None:
+        """Take what is wanted for some instances; what can't be taken is asked for."""
+        if told.unfit:
+            self._ask(_ASK_WITHIN_S)
         try:
-            self._wanted.push(instances)
+            self._wanted.push(told.instances)
         except exception.StoreUnavailable as error:
             unavailable = error
-        except (KeyError, TypeError, AttributeError) as error:
-            LOG.warning("What a conductor says can't be read (%r); it is asked instead", error)
-            self._ask_soon()
-            return
         else:
             return
         if unavailable.outage.is_news():
             LOG.error("What is wanted can't be kept: %s; it will be asked for", unavailable)
-        self._ask_soon()
+        self._ask(0.0)
 
-    @answers
-    def plan(
-        self, _context: Any, instance_uuid: str, allocation: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Say what would be done to a guest: ``outcome``, ``reason``, ``message`` and the plan."""
-        said: dict[str, Any] = {"host": self._host, "reason": "", "message": ""}
+    def plan(self, question: Plan) -> PlanAnswer:
+        """Say what would be done to a guest."""
         try:
-            found = self._executor.plan(instance_uuid, schema.read(allocation))
+            allocation = schema.read(question.allocation)
+            found = self._executor.plan(question.instance_uuid, allocation)
         except exception.HypervisorUnavailable:
             raise
         except exception.KongmingError as error:
-            said |= {"outcome": _outcome(error), "reason": error.reason, "message": str(error)}
-            return said | {"steps": [], "warnings": []}
-        return said | {"outcome": "planned"} | found.to_json()
+            return PlanAnswer(_outcome(error), self._host, error.reason, str(error))
+        return PlanAnswer("planned", self._host, **found.to_json())
 
 
 def _outcome(error: exception.KongmingError) -> str:

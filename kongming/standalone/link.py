@@ -20,7 +20,7 @@ all stays as it was said last.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 import logging
 import threading
 import time
@@ -31,6 +31,7 @@ from kongming.backoff import Backoff
 from kongming.contact import Contact
 from kongming.due import Due, anywhere
 from kongming.rpc.client import ConductorClient
+from kongming.rpc.messages import About, Exchange, ExchangeAnswer, Refusal, Report, by_instance
 from kongming.standalone.wanted import Wanted
 
 LOG = logging.getLogger(__name__)
@@ -41,14 +42,14 @@ _RETRY_MAX_S = 30.0
 _GATHER_S = 0.05
 # What the host looks like is told so long after it has changed.
 _VIEW_S = 2.0
+# Where an instance is may not be settled yet.
+_CONTEST_MAX_S = 30.0
 
 
 class Link:
     """Talks to the conductors, in a thread of its own.
 
-    :param about: what a conductor is told of this executor: ``version``,
-        ``started_at``.
-    :param interval: gives the seconds between two times that all is asked for.
+    :param about: gives what a conductor is told of this executor, which asks for all that often.
     :param guests: gives the instances that run on this host.
     :param view: gives what the host looks like, and the digest of that; None
         if it can't be seen now.
@@ -57,11 +58,10 @@ class Link:
     def __init__(
         self,
         host: str,
-        about: dict[str, Any],
+        about: Callable[[], About],
         conductor: ConductorClient,
         wanted: Wanted,
         *,
-        interval: Callable[[], float],
         guests: Callable[[], list[str]],
         view: Callable[[], tuple[dict[str, Any], str] | None],
     ) -> None:
@@ -69,15 +69,17 @@ class Link:
         self._about = about
         self._conductor = conductor
         self._wanted = wanted
-        self._interval = interval
         self._guests = guests
         self._view = view
-        self._all = Due(interval)
+        self._all = Due(lambda: about().interval_s)
+        self._contest = Backoff(_CONTEST_MAX_S)
         self._backoff = Backoff(_RETRY_MAX_S)
         self._strangers: set[str] = set()
         self._lock = threading.Lock()
-        self._told: dict[str, dict[str, Any]] = {}
+        self._told: dict[str, Report] = {}
+        self._refused: dict[str, Report] = {}
         self._shown = ""
+        self._unfit_view = ""
         self._show_at: float | None = None
         self._dirty = False
         self._changed = threading.Event()
@@ -112,9 +114,9 @@ class Link:
             self._strangers.add(instance_uuid)
         self._changed.set()
 
-    def ask_soon(self) -> None:
-        """Ask for all that is wanted."""
-        self._all.come_within(0.0)
+    def ask(self, seconds: float = 0.0) -> None:
+        """Ask for all that is wanted, within so many seconds."""
+        self._all.come_within(seconds)
         self._changed.set()
 
     def _run(self) -> None:
@@ -131,7 +133,12 @@ class Link:
         try:
             spoke = self._talk()
         except exception.ConductorSilent as error:
-            silent = error
+            problem = f"No conductor answers: {error}; all stays as it is until one does"
+        except exception.MessageRefused as error:
+            problem = (
+                f"A conductor refuses what this host tells ({error.reason}): {error}; all stays "
+                "as it is until one takes it"
+            )
         except exception.StoreUnavailable as error:
             if error.outage.is_news():
                 LOG.error("What is wanted can't be asked for: %s", error)
@@ -148,7 +155,7 @@ class Link:
                 self._backoff.reset()
                 self._contact.answered()
             return None
-        self._contact.lost(f"No conductor answers: {silent}; all stays as it is until one does")
+        self._contact.lost(problem)
         return self._backoff.next() * anywhere(0.5, 1.0)
 
     def _talk(self) -> bool:
@@ -170,17 +177,17 @@ class Link:
             self._strangers.clear()
         self._dirty = False
         reports = self._wanted.reports()
-        seen = self._view()
-        answer = self._exchange(
-            complete=True, guests=guests, reports=reports, digest="" if seen is None else seen[1]
-        )
+        view, digest = self._view() or (None, "")
+        answer = self._exchange(complete=True, guests=guests, reports=reports, digest=digest)
         # Not before: what is wanted now has replaced it where both asked.
         self._wanted.forget_metadata()
         self._told = reports
+        self._refused = {uuid: self._refused[uuid] for uuid in self._refused.keys() & reports}
         self._all.begin_anew()
-        self._shown = "" if seen is None else seen[1]
-        if answer.get("show") and seen is not None:
-            self._conductor.show(self._host, *seen)
+        self._shown = digest
+        self._ask_again_about(answer.contested)
+        if answer.show and view is not None:
+            self._show_view(view, digest)
 
     def _ask_for_strangers(self) -> None:
         with self._lock:
@@ -188,50 +195,96 @@ class Link:
         # One may have stopped, or stopped meanwhile.
         running = strangers.intersection(self._guests())
         if running:
-            self._exchange(complete=False, guests=sorted(running), reports={}, digest="")
+            answer = self._exchange(complete=False, guests=sorted(running), reports={}, digest="")
+            self._ask_again_about(answer.contested)
         with self._lock:
             self._strangers -= strangers
         self._show_at = time.monotonic() + _VIEW_S
 
     def _exchange(
-        self, *, complete: bool, guests: list[str], reports: dict[str, dict[str, Any]], digest: str
-    ) -> dict[str, Any]:
+        self, *, complete: bool, guests: list[str], reports: dict[str, Report], digest: str
+    ) -> ExchangeAnswer:
         asked_at = time.monotonic()
         known = self._wanted.known()
         if not complete:
             known = {uuid: known[uuid] for uuid in guests if uuid in known}
+        told = self._without_refused(reports)
         answer = self._conductor.exchange(
-            self._host,
-            about={**self._about, "interval_s": self._interval()},
-            complete=complete,
-            guests=guests,
-            known=known,
-            reports=list(reports.values()),
-            digest=digest,
+            Exchange(
+                self._host, self._about(), complete, tuple(guests), known, tuple(told), digest
+            )
         )
-        self._wanted.learn(answer["wanted"], asked_at)
-        self._wanted.let_go(answer["elsewhere"])
-        self._wanted.confirmed(reports.values())
+        self._wanted.learn(answer.wanted, asked_at)
+        self._wanted.let_go(answer.elsewhere)
+        self._confirm(told, answer.refused)
         return answer
+
+    def _ask_again_about(self, contested: Collection[str]) -> None:
+        """Ask again soon while instances that run here count as being elsewhere."""
+        if contested:
+            self._all.come_within(self._contest.next())
+        else:
+            self._contest.reset()
 
     def _report(self) -> None:
         self._dirty = False
         reports = self._wanted.reports()
         news = {uuid: said for uuid, said in reports.items() if said != self._told.get(uuid)}
-        if not news:
+        told = self._without_refused(news)
+        if not told:
             return
         try:
-            self._conductor.report(self._host, list(news.values()))
-        except exception.ConductorSilent:
+            answer = self._conductor.report(self._host, told)
+        except (exception.ConductorSilent, exception.MessageRefused):
             self._dirty = True
             raise
         self._told = reports
-        self._wanted.confirmed(news.values())
+        self._confirm(told, answer.refused)
         self._show_at = time.monotonic() + _VIEW_S
+
+    def _without_refused(self, reports: dict[str, Report]) -> list[Report]:
+        """Leave out what was refused before, and is still the same."""
+        return [said for uuid, said in reports.items() if said != self._refused.get(uuid)]
+
+    def _confirm(self, told: list[Report], refused: Iterable[Refusal]) -> None:
+        """Note what was kept of what was told, and what never will be."""
+        named = by_instance(refused)
+        self._wanted.confirmed(said for said in told if said.instance_uuid not in named)
+        unkept = [said for said in told if said.instance_uuid in named]
+        for said in told:
+            self._refused.pop(said.instance_uuid, None)
+        for said in unkept:
+            self._refused[said.instance_uuid] = said
+        if unkept:
+            first = unkept[0].instance_uuid
+            LOG.warning(
+                "A conductor refuses the reports of %d instances, among them that of %s: %s; each "
+                "is told again when it changes",
+                len(unkept),
+                first,
+                named[first].why,
+            )
 
     def _show(self) -> None:
         self._show_at = None
-        seen = self._view()
-        if seen is not None and seen[1] != self._shown:
-            self._conductor.show(self._host, *seen)
-            self._shown = seen[1]
+        view, digest = self._view() or (None, "")
+        if view is not None and digest != self._shown:
+            self._show_view(view, digest)
+            self._shown = digest
+
+    def _show_view(self, view: dict[str, Any], digest: str) -> None:
+        if digest == self._unfit_view:
+            return
+        try:
+            refused = self._conductor.show(self._host, view, digest).refused
+        except exception.MessageInvalid as error:
+            self._unfit_view = digest
+            LOG.warning("A conductor refuses the view of this host: %s", error)
+            return
+        if refused:
+            LOG.warning(
+                "A conductor leaves out %d parts of this host's view, among them %s: %s",
+                len(refused),
+                refused[0].key,
+                refused[0].why,
+            )

@@ -24,8 +24,10 @@ from oslo_config import cfg
 from kongming import exception, version
 from kongming.executor import view
 from kongming.executor.service import HostService
-from kongming.rpc.calls import EXECUTOR, get_transport, subscription
+from kongming.rpc.bus import EXECUTOR, open_bus, subscription
 from kongming.rpc.client import ConductorClient
+from kongming.rpc.messages import About
+from kongming.rpc.server import Server
 from kongming.standalone.endpoint import Endpoint
 from kongming.standalone.link import Link
 from kongming.standalone.wanted import Wanted
@@ -53,23 +55,23 @@ class ExecutorService(HostService):
         :raises ConfigInvalid: if options can't be used.
         """
         super().__init__(conf, _LISTENING, on_pass=self._passed, on_stranger=self._met)
-        transport = get_transport(conf)
+        self._bus = open_bus(conf, conf.host)
         self._wanted = Wanted(self._executor)
+        started_at = time.time()
         self._link = Link(
             conf.host,
-            {"version": version.release(), "started_at": time.time()},
-            ConductorClient(conf, transport),
+            lambda: About(version.release(), started_at, float(conf.executor.pull_interval)),
+            ConductorClient(conf, self._bus),
             self._wanted,
-            interval=lambda: float(conf.executor.pull_interval),
             guests=self._executor.guests,
             view=self._view,
         )
-        endpoint = Endpoint(conf.host, self._executor, self._wanted, self._link.ask_soon)
+        endpoint = Endpoint(conf.host, self._executor, self._wanted, self._link.ask)
         self._calls = subscription(
-            transport,
+            self._bus,
             EXECUTOR,
             conf.host,
-            [endpoint],
+            Server(endpoint.methods, self._bus.signer, self._bus.refusals),
             partial(self._readiness.reached, _LISTENING),
         )
         self.open_metrics(self._collectors)
@@ -94,12 +96,12 @@ class ExecutorService(HostService):
     def connected(self) -> None:
         """Ask what is wanted for the guests that libvirt tells of now."""
         super().connected()
-        self._link.ask_soon()
+        self._link.ask()
 
     def options_changed(self) -> None:
         """Look at all guests, and show the rules."""
         super().options_changed()
-        self._link.ask_soon()
+        self._link.ask()
 
     def _passed(self, instance_uuid: str) -> None:
         self._link.note(instance_uuid)
@@ -118,4 +120,5 @@ class ExecutorService(HostService):
     def _collectors(self) -> list[Collector]:
         from kongming.metrics.standalone import LinkCollector
 
-        return [self.executor_collector(), LinkCollector(self._link, self._calls)]
+        link = LinkCollector(self._link, self._calls, self._bus.refusals)
+        return [self.executor_collector(), link]

@@ -22,20 +22,18 @@ from collections.abc import Iterable, Mapping
 import logging
 import threading
 import time
-from typing import Any
 
 from kongming import exception, schema
 from kongming.allocation import Allocation
 from kongming.executor.executor import Executor
 from kongming.executor.record import Record
 from kongming.executor.request import Request, Source
+from kongming.rpc import messages
+from kongming.rpc.messages import RELEASED, Report
 
 LOG = logging.getLogger(__name__)
 
 _BY = "Kongming's API"
-
-#: How far it has come if nothing is wanted any more and the guest is as it was before.
-RELEASED = "released"
 
 
 class Wanted:
@@ -49,7 +47,7 @@ class Wanted:
         # When something was last pushed: an answer to an older question is older.
         self._pushed: dict[str, float] = {}
 
-    def push(self, instances: Mapping[str, Any]) -> None:
+    def push(self, instances: Mapping[str, messages.Wanted]) -> None:
         """Take what a conductor says without being asked; it is on disk on return.
 
         :raises StoreUnavailable: if it could not be kept; the rest is not, either.
@@ -57,12 +55,11 @@ class Wanted:
         with self._lock:
             held = self._generations()
             for instance_uuid, said in instances.items():
-                generation = said["generation"]
-                if generation > held.get(instance_uuid, 0):
+                if said.generation > held.get(instance_uuid, 0):
                     self._pushed[instance_uuid] = time.monotonic()
-                    self._take(instance_uuid, generation, said)
+                    self._take(instance_uuid, said)
 
-    def learn(self, instances: Mapping[str, Any], asked_at: float) -> None:
+    def learn(self, instances: Mapping[str, messages.Wanted], asked_at: float) -> None:
         """Take a conductor's answer; it is on disk on return.
 
         :param asked_at: when it was asked, by the monotonic clock.
@@ -72,7 +69,7 @@ class Wanted:
             pushed = {uuid for uuid, at in self._pushed.items() if at >= asked_at}
             for instance_uuid, said in instances.items():
                 if instance_uuid not in pushed:
-                    self._take(instance_uuid, said["generation"], said)
+                    self._take(instance_uuid, said)
             self._pushed = {uuid: self._pushed[uuid] for uuid in pushed}
 
     def forget_metadata(self) -> None:
@@ -100,7 +97,7 @@ class Wanted:
         with self._lock:
             return dict.fromkeys(self._executor.returning(), 0) | self._generations()
 
-    def reports(self) -> dict[str, dict[str, Any]]:
+    def reports(self) -> dict[str, Report]:
         """Say how far all has come, by instance.
 
         :raises StoreUnavailable: if it can't be read.
@@ -113,30 +110,29 @@ class Wanted:
             returning = self._executor.returning()
             for instance_uuid, generation in self._released.items():
                 if instance_uuid not in found and instance_uuid not in returning:
-                    found[instance_uuid] = _released(instance_uuid, generation)
+                    found[instance_uuid] = Report.released(instance_uuid, generation, time.time())
             return found
 
-    def confirmed(self, reports: Iterable[Mapping[str, Any]]) -> None:
+    def confirmed(self, reports: Iterable[Report]) -> None:
         """Note that a conductor has kept some reports."""
         with self._lock:
             for report in reports:
-                instance_uuid = report["instance_uuid"]
-                generation = self._released.get(instance_uuid)
-                if report["status"] == RELEASED and generation == report["generation"]:
-                    del self._released[instance_uuid]
+                generation = self._released.get(report.instance_uuid)
+                if report.status == RELEASED and generation == report.generation:
+                    del self._released[report.instance_uuid]
 
     def _generations(self) -> dict[str, int]:
         asked = self._executor.asked_by(Source.API)
         return self._released | {uuid: generation for uuid, (generation, _) in asked.items()}
 
-    def _take(self, instance_uuid: str, generation: int, said: Mapping[str, Any]) -> None:
-        if said["allocation"] is None:
-            self._released[instance_uuid] = generation
+    def _take(self, instance_uuid: str, said: messages.Wanted) -> None:
+        if said.allocation is None:
+            self._released[instance_uuid] = said.generation
             self._executor.withdraw(instance_uuid, Source.API, _BY)
         else:
             self._released.pop(instance_uuid, None)
-            by = said.get("asked_by") or _BY
-            request = Request(Source.API, _read(said["allocation"]), by, time.time(), generation)
+            asked, by = _read(said.allocation), said.asked_by or _BY
+            request = Request(Source.API, asked, by, time.time(), said.generation)
             self._executor.ask(instance_uuid, request)
 
 
@@ -148,29 +144,15 @@ def _read(written: object) -> Allocation | exception.Refused:
         return refusal
 
 
-def _report(generation: int, record: Record) -> dict[str, Any]:
-    return {
-        "instance_uuid": record.instance_uuid,
-        "generation": generation,
-        "status": str(record.status),
-        "reason": record.reason,
-        "message": record.message,
-        "source": str(record.source),
-        "drift": record.drift,
-        "drift_at": record.drift_at,
-        "changed_at": record.changed_at,
-    }
-
-
-def _released(instance_uuid: str, generation: int) -> dict[str, Any]:
-    return {
-        "instance_uuid": instance_uuid,
-        "generation": generation,
-        "status": RELEASED,
-        "reason": "",
-        "message": "",
-        "source": str(Source.API),
-        "drift": "",
-        "drift_at": None,
-        "changed_at": time.time(),
-    }
+def _report(generation: int, record: Record) -> Report:
+    return Report(
+        record.instance_uuid,
+        generation,
+        str(record.status),
+        record.reason,
+        record.message,
+        str(record.source),
+        record.drift,
+        record.drift_at,
+        record.changed_at,
+    )

@@ -21,7 +21,7 @@ from kongming import metadata
 from kongming.allocation import Allocation
 from kongming.db import migration
 from kongming.db.database import Database
-from kongming.db.values import Report
+from kongming.rpc.messages import Report
 
 BY = {"asked_by": "mano", "request_id": "req-1"}
 

@@ -25,6 +25,7 @@ from oslo_config import cfg
 
 from kongming.api.application import make_application
 from kongming.conductor.care import Care
+from kongming.conductor.claims import Claims
 from kongming.conductor.endpoint import Endpoint
 from kongming.conductor.pusher import Pusher
 from kongming.conf.api import NOAUTH
@@ -33,8 +34,9 @@ from kongming.db.database import Database
 from kongming.db.hosts import Hosts
 from kongming.db.leases import Leases
 from kongming.db.values import Location
+from kongming.rpc.messages import About, Changed, Exchange, Report, Reports
 
-ABOUT = {"version": "1.0", "started_at": 1.0, "interval_s": 60.0}
+ABOUT = About("1.0", 1e9, 60.0)
 
 
 class Silence:
@@ -72,7 +74,8 @@ class Statements:
             interval=lambda: 60.0,
             full_interval=lambda: 60.0,
         )
-        self._conductor = Endpoint(self._allocations, self._hosts, silence, care, nova=False)
+        claims = Claims(self._allocations, self._hosts)
+        self._conductor = Endpoint(self._allocations, self._hosts, silence, care, claims)
         self._number = itertools.count(1)
 
     def close(self) -> None:
@@ -94,7 +97,8 @@ class Statements:
         # As Nova would tell it.
         self._allocations.locate({known: Location("p", host) for known in uuids})
         self._exchange(host, [], {})
-        counted["changed: tell the host"] = self._count(lambda: self._conductor.changed({}, uuids))
+        changed = Changed(tuple(uuids))
+        counted["changed: tell the host"] = self._count(lambda: self._conductor.changed(changed))
         counted["report: all applied"] = self._report(host, uuids, 1, "applied")
         counted["PUT of a map, all changed"] = self._request("PUT", path, _map(uuids, "1"))
         counted["report: all applied again"] = self._report(host, uuids, 2, "applied")
@@ -116,7 +120,7 @@ class Statements:
         counted["exchange of a new host"] = self._exchange(host, [known], {})
         counted["PUT of a changed allocation"] = self._request("PUT", path, _allocation("1"))
         counted["changed: tell the host"] = self._count(
-            lambda: self._conductor.changed({}, [known])
+            lambda: self._conductor.changed(Changed((known,)))
         )
         counted["report: applied"] = self._report(host, [known], 2, "applied")
         counted["exchange, nothing new"] = self._exchange(host, [known], {known: 2})
@@ -130,9 +134,9 @@ class Statements:
 
     def add_hosts(self, number: int) -> None:
         """Have hosts seen until there are so many."""
-        for _ in range(number - len(self._hosts.list(views=False))):
+        for _ in range(number - len(self._hosts.list())):
             name = f"more-{next(self._number)}"
-            self._hosts.see(name, **ABOUT, now=time.time())  # type: ignore[arg-type]
+            self._hosts.see(name, started_at=1e9, version="1.0", interval_s=60.0, now=time.time())
 
     def _request(self, method: str, path: str, body: Any = None) -> int:
         def send() -> None:
@@ -143,33 +147,17 @@ class Statements:
         return self._count(send)
 
     def _report(self, host: str, uuids: list[str], generation: int, status: str) -> int:
-        reports = [_report(known, generation, status) for known in uuids]
-        return self._call(lambda: self._conductor.report({}, told_by=host, reports=reports))
+        reports = Reports(host, tuple(_report(known, generation, status) for known in uuids))
+        return self._count(lambda: self._conductor.report(reports))
 
     def _exchange(self, host: str, guests: list[str], known: dict[str, int]) -> int:
-        reports = [_report(instance, number, "applied") for instance, number in known.items()]
-        return self._call(
-            lambda: self._conductor.exchange(
-                {},
-                told_by=host,
-                about=ABOUT,
-                complete=True,
-                guests=guests,
-                known=known,
-                reports=reports,
-                digest="",
-            )
+        reports = tuple(_report(one, number, "applied") for one, number in known.items())
+        told = Exchange(
+            host, ABOUT, complete=True, guests=tuple(guests), known=known, reports=reports
         )
+        return self._count(lambda: self._conductor.exchange(told))
 
-    def _call(self, call: Callable[[], dict[str, Any]]) -> int:
-        def send() -> None:
-            answer = call()
-            if "error" in answer:
-                raise AssertionError(answer["error"])
-
-        return self._count(send)
-
-    def _count(self, what: Callable[[], None]) -> int:
+    def _count(self, what: Callable[[], object]) -> int:
         before = self._database.statements
         what()
         return self._database.statements - before
@@ -183,12 +171,6 @@ def _map(uuids: list[str], cpus: str) -> dict[str, Any]:
     return {"allocations": {known: {"vcpu_pinning": cpus} for known in uuids}}
 
 
-def _report(instance_uuid: str, generation: int, status: str) -> dict[str, Any]:
-    return {
-        "instance_uuid": instance_uuid,
-        "generation": generation,
-        "status": status,
-        **dict.fromkeys(("reason", "message", "source", "drift"), ""),
-        "drift_at": None,
-        "changed_at": float(generation),
-    }
+def _report(instance_uuid: str, generation: int, status: str) -> Report:
+    changed_at = 1e9 + generation
+    return Report(instance_uuid, generation, status, "", "", "", "", None, changed_at)

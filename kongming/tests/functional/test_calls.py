@@ -9,8 +9,10 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Calls between services: what comes of them when the other side is not there."""
 
+"""Calls between services: what comes of them when the other side is not there, or odd."""
+
+import logging
 import uuid
 
 import oslo_messaging
@@ -19,89 +21,238 @@ import pytest
 from kongming import exception
 from kongming.bus.subscription import Subscription
 from kongming.cmd import launch
-from kongming.rpc.calls import CONDUCTOR, Caller, answers, get_transport, subscription
+from kongming.rpc import keys
+from kongming.rpc.bus import CONDUCTOR, Bus, open_bus, subscription
+from kongming.rpc.calls import Caller
+from kongming.rpc.messages import Changed, Kept, PlanAnswer, Reports
+from kongming.rpc.server import Method, Server
+from kongming.rpc.signing import Signer
+from kongming.tests.databases import instance, report
 from kongming.tests.functional.test_service import wait_for
 from kongming.tests.testbed.process import free_port
 
-
-class Endpoint:
-    """Answers as it is told to."""
-
-    target = oslo_messaging.Target(version=CONDUCTOR.version)
-
-    @answers
-    def good(self, _context, number):
-        return {"number": number}
-
-    @answers
-    def unable(self, _context):
-        raise exception.DatabaseUnavailable("the database is away")
-
-    def faulty(self, _context):
-        raise ZeroDivisionError("a fault of ours")
-
-    def odd(self, _context):
-        return ["no", "object"]
+MASTER = bytes(range(32))
+OTHER = bytes(range(1, 33))
+REPORTS = Reports("compute-1", (report(instance(), changed_at=1e9),))
+CHANGED = Changed((instance(),))
 
 
-def configured(tmp_path, url):
+def good(told):
+    return PlanAnswer("planned", message=f"{len(told.instance_uuids)} instances")
+
+
+def unable(_told):
+    raise exception.DatabaseUnavailable("the database is away")
+
+
+def faulty(_told):
+    raise ZeroDivisionError("a fault of ours")
+
+
+METHODS = {
+    "good": Method(Changed, good),
+    "unable": Method(Changed, unable),
+    "faulty": Method(Changed, faulty),
+    "odd": Method(Changed, lambda _told: Kept()),
+    "report": Method(Reports, lambda _told: Kept(), by_host=True),
+}
+
+
+def configured(tmp_path, url, options=""):
     path = tmp_path / "kongming.conf"
-    path.write_text(f"[DEFAULT]\nstate_path = {tmp_path}\ntransport_url = {url}\n")
+    path.write_text(f"[DEFAULT]\nstate_path = {tmp_path}\ntransport_url = {url}\n{options}")
     return launch.configure(["--config-file", str(path)])
 
 
 @pytest.fixture
 def transport(tmp_path):
-    return get_transport(configured(tmp_path, f"fake:///{uuid.uuid4()}"))
+    return open_bus(configured(tmp_path, f"fake:///{uuid.uuid4()}")).transport
 
 
 @pytest.fixture
-def caller(transport):
-    listening = []
-    served: Subscription = subscription(
-        transport, CONDUCTOR, "here", [Endpoint()], lambda: listening.append(True)
-    )
-    served.start()
-    wait_for(lambda: listening)
-    yield Caller(transport, CONDUCTOR, exception.ConductorSilent, lambda: 10.0)
-    served.stop(5)
+def serve(transport):
+    """Serve the calls to a conductor; returns its side of the bus."""
+    served = []
+
+    def start(signer=None):
+        listening = []
+        bus = Bus(transport, signer)
+        server = Server(METHODS, signer, bus.refusals)
+        calls: Subscription = subscription(
+            bus, CONDUCTOR, "here", server, lambda: listening.append(True)
+        )
+        calls.start()
+        served.append(calls)
+        wait_for(lambda: listening)
+        return bus
+
+    yield start
+    for calls in served:
+        calls.stop(5)
 
 
-def test_an_answer_is_given(caller):
-    assert caller.call("good", number=5) == {"number": 5}
-    assert caller.call("good", "here", number=6) == {"number": 6}
+def caller_of(transport, signer=None):
+    return Caller(Bus(transport, signer), CONDUCTOR, exception.ConductorSilent, lambda: 10.0)
+
+
+def controller(master=MASTER, **options):
+    return Signer(keys.Keys([master]), None, **options)
+
+
+def host(name="compute-1", master=MASTER, **options):
+    derived = keys.Keys(hosts={name: [keys.derive(master, name)]})
+    return Signer(derived, name, **options)
+
+
+def test_an_answer_is_given(serve, transport):
+    serve()
+    caller = caller_of(transport)
+    assert caller.call("good", CHANGED, PlanAnswer).message == "1 instances"
+    assert caller.call("good", Changed(()), PlanAnswer, "here").message == "0 instances"
 
 
 @pytest.mark.parametrize(
     ("method", "said"),
     [
         ("unable", "the database is away"),
-        ("faulty", "a fault of ours"),
-        ("odd", "answers with a list"),
+        ("faulty", "a fault: ZeroDivisionError"),
+        ("odd", "outcome is missing"),
     ],
 )
-def test_what_is_no_answer_is_told_as_silence_with_its_reason(caller, method, said):
+def test_what_is_no_answer_is_told_as_silence_with_its_reason(serve, transport, method, said):
+    serve()
     with pytest.raises(exception.ConductorSilent, match=said):
-        caller.call(method)
+        caller_of(transport).call(method, CHANGED, PlanAnswer)
+
+
+def test_a_call_that_is_not_taken_is_told_from_silence(serve, transport):
+    bus = serve()
+    with pytest.raises(exception.MessageInvalid, match="there is no such method"):
+        caller_of(transport).call("more", CHANGED, Kept)
+    assert bus.refusals.counts == {("other", "message_invalid"): 1}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"told_by": "compute-1"},
+        {"told_by": 5, "reports": []},
+        {"told_by": "a\nb", "reports": []},
+        {"told_by": "compute-1", "reports": "none"},
+        {"told_by": "compute-1", "reports": {"0": None}},
+    ],
+)
+def test_odd_arguments_are_answered_with_an_error_and_told_in_one_line(
+    serve, transport, caplog, arguments
+):
+    bus = serve()
+    client = oslo_messaging.get_rpc_client(transport, CONDUCTOR).prepare(timeout=10)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            answer = client.call({}, "report", **arguments)
+            assert answer["error"]["reason"] == "message_invalid"
+    assert bus.refusals.counts["report", "message_invalid"] == 3
+    told = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(told) == 1
+    assert told[0].exc_info is None
+    assert "\n" not in told[0].getMessage()
+
+
+def test_a_bad_item_is_left_out_alone_and_named_once_for_each_sender(serve, transport, caplog):
+    bus = serve()
+    client = oslo_messaging.get_rpc_client(transport, CONDUCTOR).prepare(timeout=10)
+    fit = report(instance(), changed_at=1e9).to_json()
+    unfit = {**fit, "instance_uuid": instance(2), "drift_at": 1e300}
+    for told_by in ("compute-1", "compute-1", "compute-2"):
+        assert client.call({}, "report", told_by=told_by, reports=[unfit, fit]) == {"refused": []}
+    assert bus.refusals.counts["report", "message_invalid"] == 3
+    told = [record.getMessage() for record in caplog.records]
+    assert [line.split()[2] for line in told] == ["compute-1", "compute-2"]
+    assert instance(2) in told[0]
+
+
+def test_calls_and_answers_that_are_signed_are_believed(serve, transport):
+    serve(controller())
+    assert caller_of(transport, host()).call("report", REPORTS, Kept) == Kept()
+    planned = caller_of(transport, controller()).call("good", CHANGED, PlanAnswer)
+    assert planned.outcome == "planned"
+
+
+@pytest.mark.parametrize(
+    ("signer", "method", "message", "said"),
+    [
+        (None, "report", REPORTS, "not signed"),
+        (host(master=OTHER), "report", REPORTS, "is not that of compute-1"),
+        (host("compute-2"), "report", REPORTS, "compute-2 signed what is for compute-1 to say"),
+        (controller(), "report", REPORTS, "a controller signed what is for compute-1 to say"),
+        (host(), "good", CHANGED, "compute-1 signed what is for controllers to say"),
+        (None, "good", CHANGED, "not signed"),
+    ],
+)
+def test_a_call_that_does_not_prove_its_sender_is_refused(
+    serve, transport, signer, method, message, said
+):
+    bus = serve(controller())
+    with pytest.raises((exception.ConductorSilent, exception.SignatureInvalid), match=said):
+        caller_of(transport, signer).call(method, message, Kept)
+    assert bus.refusals.counts == {(method, "signature_invalid"): 1}
+
+
+def test_an_answer_that_is_not_signed_is_not_believed(serve, transport):
+    serve()
+    caller = caller_of(transport, host())
+    with pytest.raises(exception.ConductorSilent, match="answer is not signed"):
+        caller.call("report", REPORTS, Kept)
+
+
+def test_unsigned_calls_and_answers_count_while_signatures_are_not_required(serve, transport):
+    serve(controller(required=False))
+    assert caller_of(transport).call("report", REPORTS, Kept) == Kept()
+    assert caller_of(transport, host()).call("report", REPORTS, Kept) == Kept()
+    with pytest.raises(exception.ConductorSilent, match="is not that of compute-1"):
+        caller_of(transport, host(master=OTHER)).call("report", REPORTS, Kept)
+
+
+def test_answers_that_are_not_signed_count_while_signatures_are_not_required(serve, transport):
+    serve()
+    caller = caller_of(transport, host(required=False))
+    assert caller.call("report", REPORTS, Kept) == Kept()
 
 
 def test_nobody_there_is_told_after_the_timeout(transport):
-    caller = Caller(transport, CONDUCTOR, exception.HostSilent, lambda: 0.1)
+    caller = Caller(Bus(transport), CONDUCTOR, exception.HostSilent, lambda: 0.1)
     with pytest.raises(exception.HostSilent, match="of host nowhere does not answer"):
-        caller.call("good", "nowhere", number=1)
+        caller.call("good", CHANGED, Kept, "nowhere")
 
 
 def test_a_broker_that_is_away_is_not_waited_for(tmp_path):
     conf = configured(tmp_path, f"rabbit://guest:sesame@127.0.0.1:{free_port()}/")
-    caller = Caller(get_transport(conf), CONDUCTOR, exception.ConductorSilent, lambda: 0.1)
+    caller = Caller(open_bus(conf), CONDUCTOR, exception.ConductorSilent, lambda: 0.1)
     for _ in range(2):
         with pytest.raises(exception.ConductorSilent, match="does not answer"):
-            caller.call("good", number=1)
+            caller.call("good", CHANGED, Kept)
         with pytest.raises(exception.ConductorSilent, match="can't be asked") as raised:
-            caller.cast("good", number=1)
+            caller.cast("good", CHANGED)
     assert "sesame" not in str(raised.value)
 
 
 def test_a_wrong_url_is_told(tmp_path):
     with pytest.raises(exception.ConfigInvalid, match="transport_url"):
-        get_transport(configured(tmp_path, "carrier-pigeon://loft/"))
+        open_bus(configured(tmp_path, "carrier-pigeon://loft/"))
+
+
+def test_a_key_file_is_read_for_who_uses_it(tmp_path):
+    key_file = tmp_path / "rpc.key"
+    key_file.write_text(f"# of the cloud\n\n{keys.written(MASTER)}\n")
+    options = f"[rpc]\nkey_file = {key_file}\n"
+    conf = configured(tmp_path, "fake://", options)
+    assert open_bus(conf).signer is not None
+    with pytest.raises(exception.ConfigInvalid, match="no compute host may hold"):
+        open_bus(conf, "compute-1")
+    key_file.write_text(f"{keys.written(keys.derive(MASTER, 'compute-1'), 'compute-1')}\n")
+    assert open_bus(conf, "compute-1").signer is not None
+    with pytest.raises(exception.ConfigInvalid, match="is the key of host compute-1"):
+        open_bus(conf, "compute-2")
+    with pytest.raises(exception.ConfigInvalid, match="need the master key"):
+        open_bus(conf)

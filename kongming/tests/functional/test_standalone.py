@@ -39,6 +39,7 @@ from kongming.executor.store import Store
 from kongming.hypervisor.keeper import run_event_loop
 from kongming.metrics.standalone import LinkCollector
 from kongming.rpc.client import ConductorClient
+from kongming.rpc.messages import Wanted
 from kongming.standalone.service import ExecutorService
 from kongming.tests.functional.test_metrics import STANDALONE_RULES
 from kongming.tests.functional.test_service import NOVA, URI, wait_for
@@ -216,7 +217,7 @@ def test_an_older_push_that_comes_late_changes_nothing(site):
     site.put(guest, "4")
     site.wait(guest, "applied")
     executor = site.services[-1]
-    executor._wanted.push({guest: {"generation": 1, "allocation": {"vcpu_pinning": "0"}}})
+    executor._wanted.push({guest: Wanted(1, {"vcpu_pinning": "0"})})
     assert site.pins(guest) == [{4}, {4}]
     assert executor._wanted.known() == {guest: 2}
 
@@ -226,9 +227,9 @@ def test_what_an_executor_does_not_understand_is_refused_not_dropped(site):
     guest = site.guest()
     executor = site.services[-1]
     newer = {"vcpu_pinning": "2", "cache_ways": "3"}
-    executor._wanted.push({guest: {"generation": 1, "allocation": newer}})
+    executor._wanted.push({guest: Wanted(1, newer)})
     report = executor._wanted.reports()[guest]
-    assert (report["status"], report["reason"]) == ("refused", "request_invalid")
+    assert (report.status, report.reason) == ("refused", "request_invalid")
 
 
 def test_what_the_metadata_asked_before_is_taken_back(site):
@@ -317,10 +318,13 @@ def test_a_conductor_tells_prometheus_how_far_all_has_come(site):
         'kongming_allocations{status="absent"} 1.0',
         'kongming_hosts{state="up"} 1.0',
         'kongming_hosts{state="silent"} 0.0',
+        'kongming_messages_refused_total{kind="exchange",reason="message_invalid"} 0.0',
+        'kongming_messages_refused_total{kind="other",reason="signature_invalid"} 0.0',
     }
     wait_for(lambda: wanted <= told())
-    link = LinkCollector(site.services[-1]._link, site.services[-1]._calls)
-    names = {family.name for family in link.collect()}
+    executor = site.services[-1]
+    link = LinkCollector(executor._link, executor._calls, executor._bus.refusals)
+    names = {sample.name for family in link.collect() for sample in family.samples}
     names |= {NAME.search(line)[0] for line in wanted}
     alerts = yaml.safe_load(STANDALONE_RULES.read_text())["groups"][0]["rules"]
     assert {NAME.search(alert["expr"])[0] for alert in alerts} <= names
@@ -345,15 +349,22 @@ def test_project_and_host_come_from_nova(clouded, nova):
     assert (entry.project_id, entry.host) == (PROJECT, clouded.host)
 
 
-def test_what_nova_says_of_the_host_counts_more_than_what_an_executor_says(clouded, nova):
+def test_what_nova_says_of_the_host_counts_and_not_what_an_executor_says(clouded, nova):
     clouded.start()
     guest = clouded.guest()
+    before = clouded.pins(guest)
     nova.add("elsewhere", {}, instance_uuid=guest)
     clouded.put(guest, "2")
-    # It runs here, so it is placed here: as on the target of a live migration.
+    wait_for(lambda: clouded.allocations.get(guest).host == "elsewhere")
+    # It runs here, as on the target of a live migration; it has been asked about since then.
+    asked = len(nova.requests)
+    wait_for(lambda: len(nova.requests) >= asked + 3)
+    assert (clouded.status(guest), clouded.pins(guest)) == ("pending", before)
+    assert clouded.services[-1]._wanted.known() == {}
+    # Nova has the word; as soon as it says so, and sooner than it would be looked at.
+    nova.servers[guest].host = clouded.host
     clouded.wait(guest, "applied")
-    wait_for(lambda: clouded.allocations.get(guest).project_id == PROJECT)
-    assert clouded.allocations.get(guest).host == "elsewhere"
+    assert clouded.pins(guest) == [{2}, {2}]
 
 
 def test_a_server_that_is_deleted_in_nova_is_let_go_with_its_allocation(clouded, nova):

@@ -20,7 +20,7 @@ connections of these, and keep what they know in memory.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 import heapq
 import itertools
 import json
@@ -31,14 +31,16 @@ import sys
 import threading
 import time
 from typing import Any
+import uuid
 
 import kombu
 
 from kongming import exception
 import kongming.cmd  # noqa: F401  (chooses oslo.service's backend)
 from kongming.cmd import launch
-from kongming.rpc.calls import EXCHANGE, EXECUTOR
+from kongming.rpc.bus import EXCHANGE, EXECUTOR
 from kongming.rpc.client import ConductorClient
+from kongming.rpc.messages import RELEASED, About, Exchange, Push, Report, Wanted
 from kongming.tests.testbed.process import Process, Service, wait_until
 
 DIGEST = "0" * 64
@@ -113,14 +115,14 @@ class _Host:
     def known(self) -> dict[str, int]:
         return {uuid: generation for uuid, (generation, _) in self._known.items()}
 
-    def reports(self) -> list[dict[str, Any]]:
+    def reports(self) -> list[Report]:
         return [_report(uuid, *known) for uuid, known in self._known.items()]
 
-    def take(self, instances: dict[str, Any]) -> list[dict[str, Any]]:
+    def take(self, instances: Mapping[str, Wanted]) -> list[Report]:
         """Do what is wanted, and give the reports of it."""
         news = []
         for instance_uuid, said in instances.items():
-            known = said["generation"], said["allocation"] is None
+            known = said.generation, said.allocation is None
             if known[0] > self._known.get(instance_uuid, (0, False))[0]:
                 self._known[instance_uuid] = known
                 news.append(_report(instance_uuid, *known))
@@ -130,9 +132,9 @@ class _Host:
         for instance_uuid in instance_uuids:
             self._known.pop(instance_uuid, None)
 
-    def confirmed(self, reports: list[dict[str, Any]]) -> None:
+    def confirmed(self, reports: list[Report]) -> None:
         """Forget what a conductor knows to be released."""
-        self.let_go(each["instance_uuid"] for each in reports if each["status"] == "released")
+        self.let_go(each.instance_uuid for each in reports if each.status == RELEASED)
 
 
 class _Executors:
@@ -145,7 +147,9 @@ class _Executors:
         self._started_at = time.time()
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._work: queue.SimpleQueue[tuple[_Host, dict[str, Any] | None]] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[_Host, Mapping[str, Wanted] | None]] = (
+            queue.SimpleQueue()
+        )
         self._due: list[tuple[float, int, _Host]] = []
         self._number = itertools.count()
         self._view = _view(max(map(len, job["guests"].values())))
@@ -183,7 +187,7 @@ class _Executors:
         def take(body: Any, _message: Any) -> None:
             said = json.loads(body["oslo.message"])
             self._count("pushes")
-            self._work.put((host, said["args"]["instances"]))
+            self._work.put((host, Push.from_json(said["args"]).instances))
 
         return take
 
@@ -204,25 +208,23 @@ class _Executors:
     def _exchange(self, host: _Host) -> None:
         reports = host.reports()
         answer = self._conductor.exchange(
-            host.name,
-            about={
-                "version": "1.0",
-                "started_at": self._started_at,
-                "interval_s": self._interval or 60.0,
-            },
-            complete=True,
-            guests=host.guests,
-            known=host.known,
-            reports=reports,
-            digest=DIGEST,
+            Exchange(
+                host.name,
+                About("1.0", self._started_at, self._interval or 60.0),
+                complete=True,
+                guests=tuple(host.guests),
+                known=host.known,
+                reports=tuple(reports),
+                digest=DIGEST,
+            )
         )
         self._count("exchange")
         host.confirmed(reports)
-        host.let_go(answer["elsewhere"])
-        if answer["show"]:
+        host.let_go(answer.elsewhere)
+        if answer.show:
             self._conductor.show(host.name, self._view, DIGEST)
             self._count("show")
-        self._report(host, host.take(answer["wanted"]))
+        self._report(host, host.take(answer.wanted))
         is_first, host.asked = not host.asked, True
         if is_first:
             self._count("asked")
@@ -231,7 +233,7 @@ class _Executors:
             share = random.random() if is_first else 1.0
             self._ask_later(host, share * self._interval)
 
-    def _report(self, host: _Host, reports: list[dict[str, Any]]) -> None:
+    def _report(self, host: _Host, reports: list[Report]) -> None:
         if reports:
             self._conductor.report(host.name, reports)
             self._count("report")
@@ -261,29 +263,23 @@ class _Executors:
         new.rename(self._told)
 
 
-def _report(instance_uuid: str, generation: int, released: bool) -> dict[str, Any]:
-    return {
-        "instance_uuid": instance_uuid,
-        "generation": generation,
-        "status": "released" if released else "applied",
-        "reason": "",
-        "message": "",
-        "source": "api",
-        "drift": "",
-        "drift_at": None,
-        # Always the same for the same: a report of it is no news.
-        "changed_at": float(generation),
-    }
+def _report(instance_uuid: str, generation: int, released: bool) -> Report:
+    # Always the same for the same: a report of it is no news.
+    changed_at = 1e9 + generation
+    if released:
+        return Report.released(instance_uuid, generation, changed_at)
+    return Report(instance_uuid, generation, "applied", "", "", "api", "", None, changed_at)
 
 
 def _view(guests: int) -> dict[str, Any]:
     """Make a view as long as that of a host with two nodes, 64 CPUs and some guests."""
-    cell = {"cpus": [{"id": cpu, "siblings": [cpu]} for cpu in range(32)], "free_kib": 1}
-    names = [{"instance_uuid": str(number), "vcpus": [[0]] * 8} for number in range(guests)]
+    cpus = [{"id": cpu, "siblings": str(cpu), "online": True} for cpu in range(32)]
+    pins = {str(vcpu): "0" for vcpu in range(8)}
+    uuids = (str(uuid.UUID(int=number)) for number in range(guests))
     return {
-        "cells": [cell, cell],
+        "cells": [{"id": cell, "cpus": cpus, "free_kib": 1} for cell in (0, 1)],
         "homeless_cpus": [],
-        "guests": names,
+        "guests": [{"instance_uuid": each, "name": each, "pins": pins} for each in uuids],
         "rules": {},
         "violations": [],
     }

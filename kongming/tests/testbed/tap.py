@@ -20,7 +20,7 @@ from typing import Any
 
 import kombu
 
-from kongming.rpc.calls import EXCHANGE
+from kongming.rpc.bus import EXCHANGE
 from kongming.tests.testbed.process import Service, wait_until
 
 REPLY = "reply"

@@ -184,17 +184,88 @@ def test_the_history_has_one_entry_until_the_status_changes(allocations):
     assert allocations.history(UUID, marker=first.id) == [second]
 
 
-def test_that_an_instance_is_absent_counts_from_whoever_has_it(allocations):
+@pytest.mark.parametrize("status", ["applied", "refused", "failed", "drifted", "absent"])
+def test_a_report_counts_only_from_the_host_that_has_the_instance(allocations, status):
     put(allocations, UUID, 1)
     place(allocations, UUID, host="there")
-    allocations.report("here", [report(UUID, 1, "absent")], 1.0)
-    assert allocations.get(UUID).status == Status.ABSENT
-    allocations.report("there", [report(UUID, 1, "applied")], 2.0)
+    allocations.report("here", [report(UUID, 1, status)], 1.0)
+    assert (allocations.get(UUID).status, allocations.get(UUID).outcome) == ("pending", None)
+    allocations.report("there", [report(UUID, 1, status)], 2.0)
+    assert allocations.get(UUID).status == status
     # A host that it has left, or was never at.
-    allocations.report("here", [report(UUID, 1, "absent")], 3.0)
-    assert allocations.get(UUID).status == Status.APPLIED
-    allocations.report("there", [report(UUID, 1, "absent")], 4.0)
-    assert allocations.get(UUID).status == Status.ABSENT
+    allocations.report("here", [report(UUID, 1, "failed", "step_failed", "a lie")], 3.0)
+    assert (allocations.get(UUID).status, allocations.get(UUID).outcome.host) == (status, "there")
+
+
+def test_of_an_instance_that_is_nowhere_the_host_that_had_it_last_may_speak(allocations):
+    put(allocations, UUID, 1)
+    place(allocations, UUID, host="there")
+    allocations.report("there", [report(UUID, 1)], 1.0)
+    allocations.locate({UUID: Location("p", None)})
+    allocations.report("here", [report(UUID, 1, "failed")], 2.0)
+    assert allocations.get(UUID).status == "applied"
+    allocations.report("there", [report(UUID, 1, "absent")], 3.0)
+    assert allocations.get(UUID).status == "absent"
+
+
+def test_before_nova_has_said_where_it_is_no_host_may_speak_of_an_instance(allocations):
+    put(allocations, UUID, 1)
+    allocations.report("here", [report(UUID, 1)], 1.0, nova=True)
+    assert allocations.get(UUID).outcome is None
+    # Without Nova the first one that speaks of it has it.
+    allocations.report("here", [report(UUID, 1)], 2.0)
+    allocations.report("there", [report(UUID, 1, "failed")], 3.0)
+    assert allocations.get(UUID).status == "applied"
+
+
+def test_a_release_is_confirmed_only_by_the_host_that_has_the_instance(allocations):
+    put(allocations, UUID, 1)
+    place(allocations, UUID, host="there")
+    delete(allocations, UUID)
+    allocations.report("here", [report(UUID, 2, "released")], 1.0)
+    assert allocations.get(UUID).status == Status.RELEASING
+    allocations.report("there", [report(UUID, 2, "released")], 2.0)
+    assert allocations.get(UUID) is None
+
+
+def test_a_conductors_word_counts_only_where_no_host_has_the_instance(allocations):
+    put(allocations, UUID, 1)
+    allocations.report("", [report(UUID, 1, "absent")], 1.0, nova=True)
+    assert allocations.get(UUID).status == "absent"
+    place(allocations, UUID, host="there")
+    allocations.report("there", [report(UUID, 1)], 2.0, nova=True)
+    allocations.report("", [report(UUID, 1, "absent")], 3.0, nova=True)
+    assert allocations.get(UUID).status == "applied"
+
+
+def test_the_first_host_that_claims_an_instance_has_it(allocations):
+    put(allocations, UUID, 1)
+    assert allocations.claim("here", [UUID], ()) == [UUID]
+    assert allocations.claim("there", [UUID], ()) == []
+    assert allocations.get(UUID).host == "here"
+    # Claimed once more by itself, and never asked for at all.
+    assert allocations.claim("here", [UUID, instance(9)], ()) == [UUID]
+
+
+def test_a_claim_passes_on_when_the_host_that_has_the_instance_reports_it_as_absent(allocations):
+    put(allocations, UUID, 1)
+    allocations.claim("here", [UUID], ())
+    allocations.report("here", [report(UUID, 1)], 1.0)
+    assert allocations.claim("there", [UUID], ()) == []
+    allocations.report("here", [report(UUID, 1, "absent")], 2.0)
+    put(allocations, UUID, 2)
+    assert allocations.claim("there", [UUID], ()) == [UUID]
+    assert allocations.get(UUID).host == "there"
+    # What the former one said of it is not the new one's word.
+    assert allocations.claim("here", [UUID], ()) == []
+
+
+def test_a_claim_passes_on_when_the_host_that_has_the_instance_is_given_up(allocations):
+    put(allocations, UUID, 1)
+    allocations.claim("here", [UUID], ())
+    allocations.report("here", [report(UUID, 1)], 1.0)
+    assert allocations.claim("there", [UUID], {"elsewhere"}) == []
+    assert allocations.claim("there", [UUID], {"here"}) == [UUID]
 
 
 def test_a_failed_release_is_told(allocations):
@@ -219,10 +290,11 @@ def test_a_release_that_nobody_asked_for_changes_nothing(allocations):
 def test_lists_are_filtered_and_paged(allocations):
     for number in range(1, 7):
         put(allocations, instance(number), number)
+    # There before it was here.
+    allocations.report("there", [report(instance(1), 1, "refused", "overlap")], 1.0)
     place(allocations, instance(1), instance(2))
     allocations.locate({instance(3): Location("another", "there")})
     allocations.report("there", [report(instance(3)), report(instance(4))], 1.0)
-    allocations.report("there", [report(instance(1), 1, "refused", "overlap")], 1.0)
     put(allocations, instance(3), 0)
     delete(allocations, instance(2))
 

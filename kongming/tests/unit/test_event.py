@@ -142,3 +142,37 @@ def test_any_message_is_an_event_or_malformed(message):
         event.read(message)
     except exception.EventMalformed as error:
         assert error.reason == "event_malformed"
+
+
+@pytest.mark.parametrize(
+    ("user", "kept"),
+    [
+        ("5f0c3b526a0e4c6e9a5f0d6a4f0b8c11", "5f0c3b526a0e4c6e9a5f0d6a4f0b8c11"),
+        ("x" * 255, "x" * 255),
+        ("x" * 1_600_000, "x" * 255),
+        ("\ud800mano", "�mano"),
+        ("a\nb\x1b[31mc\x00", "a b�[31mc�"),
+        ("", ""),
+        *((odd, None) for odd in (None, 5, ["x"], {"id": "x"}, True)),
+    ],
+)
+def test_who_caused_it_is_cleaned_and_cut(user, kept):
+    read = event.read(changed(*DATA, "action_initiator_user", to=user))
+    assert (read.user_id, read.metadata) == (
+        kept,
+        CREATED["payload"]["nova_object.data"]["metadata"],
+    )
+
+
+@pytest.mark.parametrize("read", [event.read, event.read_legacy])
+def test_the_name_of_an_event_is_cleaned_and_cut(read):
+    message = changed("event_type", to=f"compute.instance.\ud800\n{'x' * 5000}")
+    message["payload"] = CREATED["payload"] | {
+        "instance_id": "5a6e9b1e-0000-4000-8000-000000000001"
+    }
+    if read is event.read:
+        message["event_type"] = message["event_type"].removeprefix("compute.")
+    name = read(message).name
+    assert name.startswith("instance.� xxx")
+    assert name.isprintable()
+    assert len(name) <= 255

@@ -22,6 +22,7 @@ import pytest
 from kongming import exception, metadata
 from kongming.allocation import Allocation
 from kongming.cpuset import CpuSet
+from kongming.executor import store as executor_store
 from kongming.executor.record import Status
 from kongming.executor.request import Request, Source
 from kongming.executor.schema import MIGRATIONS
@@ -204,6 +205,18 @@ def test_what_nobody_asks_any_more_is_nothing(store):
     store.ask(UUID, request(asking("2"), Source.OPERATOR))
     store.withdraw(UUID, Source.OPERATOR, "me")
     assert store.get(UUID).asked == Allocation()
+
+
+def test_the_history_of_an_instance_has_an_end(store, monkeypatch):
+    monkeypatch.setattr(executor_store, "HISTORY_MAX", 3)
+    store.ask(OTHER, request(asking("7")))
+    for number in range(5):
+        store.ask(UUID, request(asking(str(number))))
+    assert [str(each.asked.vcpu_pinning.every) for each in store.history(UUID)] == ["2", "3", "4"]
+    # Neither is the last entry lost that is still to be completed, nor one of another instance.
+    store.report(store.get(UUID), Status.APPLIED, accepted=asking("4"))
+    assert [each.status for each in store.history(UUID)] == ["pending", "pending", "applied"]
+    assert len(store.history(OTHER)) == 1
 
 
 def test_the_history_tells_who_asked_what_and_what_came_of_it(store):

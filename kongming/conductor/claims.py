@@ -1,0 +1,100 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Claims: which host has an instance where Nova is not asked. The first one that claims it has it.
+
+It has it until it reports it as absent, or is not heard of for long. A claim of another host
+does not count until then, and is told to the operator if it lasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+import dataclasses
+import logging
+import threading
+import time
+
+from kongming.db.allocations import Allocations
+from kongming.db.hosts import Hosts
+from kongming.db.values import Entry
+
+LOG = logging.getLogger(__name__)
+
+#: A host that was not heard of for so many seconds has nothing any more.
+LAPSE_S = 600.0
+
+# While an instance migrates both hosts have it for a moment.
+_PATIENCE_S = 30.0
+_REMEMBERED_S = 3600.0
+_REMEMBERED_MAX = 1_000
+
+
+class Claims:
+    """The hosts' claims to instances. Any thread may call any method."""
+
+    def __init__(self, allocations: Allocations, hosts: Hosts) -> None:
+        self._allocations = allocations
+        self._hosts = hosts
+        self._lock = threading.Lock()
+        # When a claim first did not count, and whether that was told.
+        self._disputes: dict[tuple[str, str], tuple[float, bool]] = {}
+
+    def settle(self, host: str, guests: Iterable[str], entries: dict[str, Entry]) -> set[str]:
+        """Have a host claim its guests; note in ``entries`` those that it won.
+
+        :param entries: what is wanted, by instance.
+        :returns: the guests that another host has.
+        """
+        wanted = [entries[uuid] for uuid in guests if uuid in entries]
+        claimed = {entry.instance_uuid: entry for entry in wanted if entry.host != host}
+        if not claimed:
+            return set()
+        lapsed = self._lapsed({entry.host for entry in claimed.values() if entry.host})
+        won = self._allocations.claim(host, claimed, lapsed)
+        for uuid in won:
+            entries[uuid] = dataclasses.replace(entries[uuid], host=host)
+        lost = claimed.keys() - set(won)
+        self._tell(host, {uuid: claimed[uuid].host or "" for uuid in lost})
+        return lost
+
+    def _lapsed(self, names: Collection[str]) -> set[str]:
+        now = time.time()
+        there = {host.name for host in self._hosts.named(names) if now - host.seen_at < LAPSE_S}
+        return set(names) - there
+
+    def _tell(self, host: str, lost: Mapping[str, str]) -> None:
+        """Tell of claims that did not count for some time: once for each."""
+        now = time.monotonic()
+        with self._lock:
+            lasting = {key: each for key, each in self._disputes.items() if _is_fresh(each, now)}
+            told = []
+            for uuid in sorted(lost):
+                began, is_told = lasting.get((uuid, host), (now, False))
+                if not is_told and now - began >= _PATIENCE_S:
+                    is_told = True
+                    told.append(uuid)
+                if len(lasting) < _REMEMBERED_MAX:
+                    lasting[uuid, host] = (began, is_told)
+            self._disputes = lasting
+        for uuid in told:
+            LOG.warning(
+                "Instance %s: %s says that it runs there, but it counts as being on %s, which was "
+                "first: %s is not told what is wanted, and its reports do not count. Find out on "
+                "which of them it runs; it counts as being on another host once %s reports it as "
+                "absent, or is not heard of for %d minutes. With [nova], Nova's word decides",
+                *(uuid, host, lost[uuid], host, lost[uuid], LAPSE_S // 60),
+            )
+
+
+def _is_fresh(dispute: tuple[float, bool], now: float) -> bool:
+    return now - dispute[0] < _REMEMBERED_S

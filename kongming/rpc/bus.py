@@ -1,0 +1,122 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The bus as calls use it: the transport, who can be called there, and what proves who calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+import importlib
+import logging
+from typing import Any
+import uuid
+
+from oslo_config import cfg
+import oslo_messaging
+from oslo_messaging.rpc.server import RPCServer
+
+from kongming import exception
+from kongming.bus.subscription import Subscription
+from kongming.rpc import keys
+from kongming.rpc.refusals import Refusals
+from kongming.rpc.server import Server
+from kongming.rpc.signing import Signer
+
+LOG = logging.getLogger(__name__)
+
+EXCHANGE = "kongming"
+_CLIENT_GROUPS = ("metrics", "tracing")
+CONDUCTOR = oslo_messaging.Target(topic="kongming-conductor", version="1.0")
+EXECUTOR = oslo_messaging.Target(topic="kongming-executor", version="1.0")
+
+
+@dataclass(frozen=True, slots=True)
+class Bus:
+    """The bus, as one service uses it.
+
+    :ivar transport: oslo.messaging's.
+    :ivar signer: signs calls; None if that is not configured.
+    :ivar refusals: what came over it and was not taken.
+    """
+
+    transport: Any
+    signer: Signer | None = None
+    refusals: Refusals = field(default_factory=Refusals)
+
+
+def open_bus(conf: cfg.ConfigOpts, host: str | None = None) -> Bus:
+    """Return the bus of ``[DEFAULT] transport_url``; nothing is sent yet.
+
+    :param host: the compute host whose service this is; None on controllers.
+    :raises ConfigInvalid: if it, or ``[rpc]``, can't be used.
+    """
+    oslo_messaging.set_transport_defaults(EXCHANGE)
+    for group in _CLIENT_GROUPS:
+        _register(conf, group)
+    try:
+        transport = oslo_messaging.get_rpc_transport(conf)
+    except (oslo_messaging.MessagingException, ValueError) as error:
+        raise exception.ConfigInvalid(f"[DEFAULT] transport_url: {error}") from error
+    if host is not None:
+        _own_replies(transport, host)
+    return Bus(transport, _signer(conf, host))
+
+
+def subscription(
+    bus: Bus, target: Any, host: str, server: Server, on_listening: Callable[[], None]
+) -> Subscription:
+    """Return what takes the calls to a target.
+
+    :param host: under which this server can be called by itself.
+    """
+    here = oslo_messaging.Target(topic=target.topic, server=host)
+
+    def subscribe() -> Any:
+        listening = RPCServer(bus.transport, here, server)
+        listening.start()
+        return listening
+
+    return Subscription(
+        target.topic,
+        subscribe,
+        on_undecodable=lambda why: LOG.warning("A call can't be understood: %s; left out", why),
+        on_listening=on_listening,
+    )
+
+
+def _signer(conf: cfg.ConfigOpts, host: str | None) -> Signer | None:
+    if not conf.rpc.key_file:
+        return None
+    found = keys.read(conf.rpc.key_file, host)
+    return Signer(found, host, required=conf.rpc.require_signatures)
+
+
+def _own_replies(transport: Any, host: str) -> None:
+    """Name the queue of the answers after the host, so that RabbitMQ can keep others from it.
+
+    oslo.messaging has no option for that; with ``use_queue_manager`` its own names do as well.
+    """
+    driver = transport._driver
+    if getattr(driver, "_q_manager", None) is None:
+        driver._get_reply_queue_name = lambda: f"reply_{host}:{uuid.uuid4().hex}"
+
+
+def _register(conf: cfg.ConfigOpts, group: str) -> None:
+    """Register options that oslo.messaging registers on the global configuration only."""
+    name = f"oslo_messaging_{group}"
+    try:
+        module = importlib.import_module(f"oslo_messaging._{group}.client")
+    except ModuleNotFoundError:
+        # Older ones do not have it, nor need it.
+        return
+    conf.register_opts(getattr(module, name), group=name)

@@ -1,0 +1,602 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What a conductor believes of what comes over the bus, and what odd rows do to those who read.
+
+A database, a conductor's calls and the API, without a broker: messages are handed over as they
+would come.
+"""
+
+import json
+import logging
+import time
+from types import SimpleNamespace
+
+import falcon.testing
+import pytest
+from sqlalchemy import text
+
+from kongming import exception
+from kongming.api.application import make_application
+from kongming.conductor import claims as conductor_claims
+from kongming.conductor.care import Care
+from kongming.conductor.claims import Claims
+from kongming.conductor.endpoint import Endpoint
+from kongming.conductor.pusher import Pusher
+from kongming.conductor.whereabouts import Whereabouts
+from kongming.conf.api import NOAUTH
+from kongming.db.allocations import Allocations
+from kongming.db.hosts import Hosts
+from kongming.db.leases import Leases
+from kongming.db.values import Location
+from kongming.metrics.conductor import ConductorCollector
+from kongming.rpc.messages import PlanAnswer
+from kongming.rpc.refusals import Refusals
+from kongming.rpc.server import Server
+from kongming.tests.databases import BY, asking, configuration, database, instance
+from kongming.tests.hosts import guest as occupant
+from kongming.tests.hosts import host as topology
+from kongming.tests.testbed.nova_api import PROJECT
+
+UUID = instance()
+VIEW = {"cells": [], "homeless_cpus": [], "guests": [], "rules": {}, "violations": []}
+
+
+class Bus:
+    """The side of the bus on which the hosts are: keeps what they are told."""
+
+    def __init__(self):
+        self.pushed = []
+
+    def wanted(self, host, instances):
+        self.pushed.append((host, {uuid: each.generation for uuid, each in instances.items()}))
+        return True
+
+    def plan(self, host, _question):
+        return PlanAnswer("planned", host)
+
+    def changed(self, _instance_uuids):
+        """Take what the API tells conductors."""
+
+
+class Nova:
+    """Nova's word on where servers are."""
+
+    def __init__(self):
+        self.hosts = {}
+        self.asked = []
+
+    def server(self, instance_uuid, deleted=False):
+        self.asked.append(instance_uuid)
+        if instance_uuid not in self.hosts:
+            return None
+        return SimpleNamespace(
+            instance_uuid=instance_uuid,
+            host=self.hosts[instance_uuid],
+            project_id=PROJECT,
+            deleted=False,
+        )
+
+    def servers(self, **_filters):
+        return [self.server(instance_uuid) for instance_uuid in self.hosts]
+
+
+class Conductor:
+    """A conductor that is called as the bus would call it."""
+
+    def __init__(self, tmp_path, nova=None):
+        url = f"sqlite:///{tmp_path / 'kongming.sqlite'}"
+        self.database = database(url)
+        self.allocations, self.hosts = Allocations(self.database), Hosts(self.database)
+        self.bus, self.refusals = Bus(), Refusals()
+        self.pusher = Pusher(self.allocations, self.hosts, self.bus)
+        self.care = Care(
+            "here",
+            self.allocations,
+            Leases(self.database),
+            self.pusher,
+            None if nova is None else Whereabouts(nova, self.allocations),
+            interval=lambda: 3600.0,
+            full_interval=lambda: 3600.0,
+        )
+        claims = Claims(self.allocations, self.hosts) if nova is None else None
+        endpoint = Endpoint(self.allocations, self.hosts, self.bus, self.care, claims)
+        self._server = Server(endpoint.methods, None, self.refusals)
+        conf = configuration(url)
+        conf.set_override("auth_strategy", NOAUTH, group="api")
+        app = make_application(conf, self.database, self.bus)
+        self._http = falcon.testing.TestClient(lambda environ, answer: app(environ, answer))
+
+    def call(self, method, **arguments):
+        sent = json.loads(json.dumps({"method": method, "args": arguments, "version": "1.0"}))
+        return self._server.dispatch(SimpleNamespace(message=sent, ctxt={}))
+
+    def exchange(self, host, *, guests=(), known=None, reports=(), complete=True, digest=""):
+        return self.call(
+            "exchange",
+            told_by=host,
+            about={"version": "1", "started_at": 1e9, "interval_s": 60.0},
+            complete=complete,
+            guests=list(guests),
+            known=known or {},
+            reports=list(reports),
+            digest=digest,
+        )
+
+    def put(self, number=1, cpus="0"):
+        self.allocations.put(instance(number), asking(cpus), generation=None, **BY)
+
+    def get(self, path):
+        answer = self._http.simulate_get(path, remote_addr="127.0.0.1")
+        assert answer.status_code == 200, answer.text
+        return answer.json
+
+    def status(self, number=1):
+        return self.get(f"/v1/allocations/{instance(number)}")["status"]
+
+    def sql(self, statement, **values):
+        with self.database.writer() as session:
+            session.execute(text(statement), values)
+
+
+@pytest.fixture
+def conductor(tmp_path):
+    return Conductor(tmp_path)
+
+
+@pytest.fixture
+def nova():
+    return Nova()
+
+
+@pytest.fixture
+def asking_nova(tmp_path, nova):
+    return Conductor(tmp_path, nova)
+
+
+def report(number=1, generation=1, status="applied", **more):
+    said = {
+        "instance_uuid": instance(number),
+        "generation": generation,
+        "status": status,
+        **dict.fromkeys(("reason", "message", "source", "drift"), ""),
+        "drift_at": None,
+        "changed_at": time.time(),
+    }
+    return said | more
+
+
+def lines(caplog):
+    return [each for each in caplog.records if each.levelno >= logging.WARNING]
+
+
+# One host's word does not harm what is shown of others.
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("drift_at", 1e300),
+        ("drift_at", -1e300),
+        ("drift_at", float("nan")),
+        ("changed_at", float("inf")),
+        ("changed_at", 1e12),
+        ("generation", 2**70),
+        ("status", "broken"),
+        ("reason", "x" * 1000),
+        ("message", {"a": 1}),
+    ],
+)
+@pytest.mark.parametrize("call", ["exchange", "report"])
+def test_a_bad_report_is_refused_alone_told_and_counted(conductor, caplog, call, field, value):
+    conductor.put(1)
+    conductor.put(2)
+    for number in (1, 2):
+        conductor.exchange("compute-1", guests=[instance(number)], complete=False)
+    told = [report(1, **{field: value}), report(2)]
+    answer = (
+        conductor.exchange("compute-1", guests=[instance(1), instance(2)], reports=told)
+        if call == "exchange"
+        else conductor.call("report", told_by="compute-1", reports=told)
+    )
+    (refusal,) = answer["refused"]
+    assert (refusal["what"], refusal["key"]) == ("reports", instance(1))
+    assert field in refusal["why"]
+    statuses = {
+        each["instance_uuid"]: each["status"]
+        for each in conductor.get("/v1/allocations")["allocations"]
+    }
+    assert statuses == {instance(1): "pending", instance(2): "applied"}
+    assert conductor.refusals.counts == {(call, "message_invalid"): 1}
+    (line,) = lines(caplog)
+    assert instance(1) in line.getMessage()
+    assert line.exc_info is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"told_by": "compute-1"},
+        {"told_by": None, "about": None, "guests": None},
+        {"told_by": "compute-1", "about": {}, "guests": [[[[]]]], "known": 1, "reports": {}},
+        {"told_by": "compute-1", "extra": 1, "guests": ["x"] * 100_000},
+        {"told_by": "compute-1\x1b[2J", "about": {"version": "1"}},
+    ],
+)
+def test_odd_calls_are_answered_with_an_error_and_one_line(conductor, caplog, arguments):
+    for method in ("exchange", "report", "show", "changed", "plan", "nothing", "__init__"):
+        answer = conductor.call(method, **arguments)
+        assert answer["error"]["reason"] == "message_invalid"
+        assert answer["error"]["message"].isprintable()
+    assert len(lines(caplog)) == 6
+    for line in lines(caplog):
+        assert line.exc_info is None
+        assert line.getMessage().isprintable()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {},
+        {"method": None},
+        {"method": ["exchange"], "args": {}},
+        {"method": "exchange"},
+        {"method": "exchange", "args": None},
+        {"method": "exchange", "args": [1]},
+        {"method": "exchange", "args": {}, "version": "2.0"},
+        {"method": "exchange", "args": {}, "version": 5},
+        {"method": "exchange", "args": {}, "namespace": "x"},
+    ],
+)
+def test_what_is_no_call_is_answered_with_an_error(conductor, message):
+    incoming = SimpleNamespace(message=message, ctxt=None)
+    assert conductor._server.dispatch(incoming)["error"]["reason"] == "message_invalid"
+
+
+def test_more_than_a_host_can_have_is_refused(conductor):
+    many = {instance(number): 1 for number in range(100_001)}
+    assert "100001 items are more" in conductor.exchange("c", known=many)["error"]["message"]
+    many = [instance(number) for number in range(10_001)]
+    assert "10001 items are more" in conductor.exchange("c", guests=many)["error"]["message"]
+    assert "error" not in conductor.exchange("c", guests=many[1:], known=dict.fromkeys(many, 1))
+
+
+def test_a_view_with_bad_parts_is_kept_without_them(conductor):
+    view = {"guests": [{}, occupant(1, "0:1").to_json()], "cells": 5, "later": [1]}
+    conductor.exchange("compute-1", digest="a" * 64)
+    answer = conductor.call("show", told_by="compute-1", view=view, digest="a" * 64)
+    assert [each["key"] for each in answer["refused"]] == [".cells", ".guests[0]"]
+    found = conductor.get("/v1/hosts/compute-1")
+    assert [each["name"] for each in found["view"]["guests"]] == ["instance-00000001"]
+    assert (found["guests"], found["view"]["cells"], found["view"]["later"]) == (1, [], [1])
+    # It is not asked for again.
+    assert conductor.exchange("compute-1", digest="a" * 64)["show"] is False
+
+
+# What is in the database already.
+
+
+def odd_rows(conductor):
+    """Put into the database what earlier versions took from hosts."""
+    for number in (1, 2):
+        conductor.put(number)
+        conductor.exchange("compute-1", guests=[instance(number)], reports=[report(number)])
+    conductor.exchange("compute-2", guests=[])
+    conductor.sql(
+        "UPDATE outcome SET drift = 'x', drift_at = 1e300, changed_at = -1e300,"
+        " reported_at = 9e999 WHERE instance_uuid = :uuid",
+        uuid=UUID,
+    )
+    conductor.sql(
+        "UPDATE history SET changed_at = 1e300, asked_at = -9e999 WHERE instance_uuid = :uuid",
+        uuid=UUID,
+    )
+    conductor.sql(
+        "UPDATE host SET view = :view, started_at = 1e300, interval_s = 9e999, view_at = -1e300"
+        " WHERE name = 'compute-2'",
+        view='{"guests": [{}, {"instance_uuid": 5}, 7], "cells": null, "x": 1e400}',
+    )
+
+
+def test_odd_rows_are_shown_with_what_can_be_shown_and_others_as_ever(conductor):
+    odd_rows(conductor)
+    first, second = conductor.get("/v1/allocations")["allocations"]
+    assert (first["status"], second["status"]) == ("applied", "applied")
+    assert first["last_drift_at"] == "9999-12-31T00:00:00.000Z"
+    assert (second["last_drift_at"], second["reported_by"]) == (None, "compute-1")
+    assert conductor.get(f"/v1/allocations/{UUID}")["last_drift"] == "x"
+    assert conductor.get(f"/v1/allocations/{UUID}/history")["history"]
+    assert conductor.get("/v1/allocation-maps")["allocation_maps"] == []
+    assert [each["name"] for each in conductor.get("/v1/hosts")["hosts"]] == [
+        "compute-1",
+        "compute-2",
+    ]
+    found = conductor.get("/v1/hosts/compute-2")
+    assert found["view"]["x"] is None
+    json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "view", ["{", "[]", "5", "null", '{"guests": 5}', '{"guests": {"a": 1}}', "[" * 5000]
+)
+def test_a_view_that_can_not_be_read_stops_nobody(conductor, view):
+    odd_rows(conductor)
+    conductor.sql("UPDATE host SET view = :view WHERE name = 'compute-2'", view=view)
+    conductor.get("/v1/hosts/compute-2")
+    conductor.put(3)
+    conductor.exchange("compute-1", digest="a" * 64)
+    shown = VIEW | {"guests": [{**occupant(1).to_json(), "instance_uuid": instance(3)}]}
+    conductor.call("show", told_by="compute-1", view=shown, digest="a" * 64)
+    conductor.call("changed", instance_uuids=[instance(2), instance(3)])
+    # One is known to be there, the other is seen there.
+    assert conductor.bus.pushed == [
+        ("compute-1", {instance(2): 1}),
+        ("compute-1", {instance(3): 1}),
+    ]
+
+
+def test_odd_rows_do_not_stop_the_metrics(conductor):
+    odd_rows(conductor)
+    calls = SimpleNamespace(connected=True)
+    told = ConductorCollector(
+        calls, conductor.refusals, conductor.care, conductor.allocations, conductor.hosts
+    ).collect()
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in told
+        for sample in family.samples
+    }
+    assert samples["kongming_database_available",] == 1
+    assert samples["kongming_allocations", "applied"] == 2
+    assert samples["kongming_hosts", "up"] + samples["kongming_hosts", "silent"] == 2
+
+
+# Whose word counts: by Nova's.
+
+
+def placed(conductor, nova, host="compute-1"):
+    """Have an allocation for an instance that Nova has on a host."""
+    nova.hosts[UUID] = host
+    conductor.put()
+    conductor.call("changed", instance_uuids=[UUID])
+    assert conductor.allocations.get(UUID).host == host
+
+
+def test_a_host_that_claims_what_nova_has_elsewhere_gets_nothing(asking_nova, nova):
+    placed(asking_nova, nova)
+    answer = asking_nova.exchange("intruder", guests=[UUID], reports=[report(status="failed")])
+    assert (answer["wanted"], answer["contested"]) == ({}, [UUID])
+    # Neither by knowing it, nor by speaking of it first.
+    for known in (0, 1, 7):
+        answer = asking_nova.exchange("intruder", guests=[UUID], known={UUID: known})
+        assert answer["wanted"] == {}
+    asking_nova.call("report", told_by="intruder", reports=[report(status="failed")])
+    shown = asking_nova.get(f"/v1/allocations/{UUID}")
+    assert (shown["status"], shown["reported_by"]) == ("pending", None)
+    answer = asking_nova.exchange("compute-1", guests=[UUID])
+    assert answer["wanted"][UUID]["allocation"] == {"vcpu_pinning": "0"}
+    asking_nova.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
+    asking_nova.exchange(
+        "intruder", guests=[UUID], known={UUID: 1}, reports=[report(status="failed")]
+    )
+    shown = asking_nova.get(f"/v1/allocations/{UUID}")
+    assert (shown["status"], shown["reported_by"]) == ("applied", "compute-1")
+
+
+def test_a_host_that_nova_has_an_instance_elsewhere_than_can_not_confirm_its_release(
+    asking_nova, nova
+):
+    placed(asking_nova, nova)
+    asking_nova.allocations.delete(UUID, generation=None, **BY)
+    released = report(generation=2, status="released")
+    asking_nova.exchange("intruder", guests=[UUID], reports=[released])
+    # Nor by knowing nothing of it.
+    asking_nova.exchange("intruder", guests=[UUID])
+    asking_nova.call("report", told_by="intruder", reports=[released])
+    assert asking_nova.status() == "releasing"
+    asking_nova.exchange("compute-1", guests=[UUID], known={UUID: 2}, reports=[released])
+    assert asking_nova.allocations.get(UUID) is None
+
+
+def test_nova_is_asked_again_about_what_is_claimed(asking_nova, nova):
+    placed(asking_nova, nova)
+    asked = len(nova.asked)
+    asking_nova.exchange("compute-2", guests=[UUID])
+    nova.hosts[UUID] = "compute-2"
+    asking_nova.care._step()
+    assert len(nova.asked) > asked
+    assert asking_nova.allocations.get(UUID).host == "compute-2"
+    assert UUID in asking_nova.exchange("compute-2", guests=[UUID])["wanted"]
+    # The one that it has left has nothing to say any more, and nothing to keep.
+    assert asking_nova.exchange("compute-1", known={UUID: 1})["elsewhere"] == [UUID]
+
+
+def test_both_ends_of_a_live_migration_keep_what_they_have_until_nova_has_spoken(
+    asking_nova, nova
+):
+    placed(asking_nova, nova)
+    asking_nova.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
+    # It runs at both ends for a moment, and then at the second one only.
+    assert asking_nova.exchange("compute-2", guests=[UUID])["contested"] == [UUID]
+    source = asking_nova.exchange("compute-1", guests=[UUID], known={UUID: 1})
+    assert (source["wanted"], source["elsewhere"]) == ({}, [])
+    asking_nova.exchange("compute-1", known={UUID: 1}, reports=[report(status="absent")])
+    nova.hosts[UUID] = "compute-2"
+    asking_nova.exchange("compute-2", guests=[UUID])
+    asking_nova.care._step()
+    asking_nova.exchange("compute-2", guests=[UUID], known={UUID: 1}, reports=[report()])
+    shown = asking_nova.get(f"/v1/allocations/{UUID}")
+    assert (shown["status"], shown["host"], shown["reported_by"]) == (
+        "applied",
+        *["compute-2"] * 2,
+    )
+
+
+def test_what_nova_has_nowhere_is_for_the_host_that_had_it_last(asking_nova, nova):
+    placed(asking_nova, nova)
+    asking_nova.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
+    nova.hosts[UUID] = None
+    asking_nova.care.ask_nova([UUID])
+    asking_nova.care._step()
+    asking_nova.allocations.delete(UUID, generation=None, **BY)
+    asking_nova.exchange("intruder")
+    asking_nova.exchange("intruder", guests=[UUID])
+    assert asking_nova.status() == "releasing"
+    asking_nova.exchange("compute-1")
+    assert asking_nova.allocations.get(UUID) is None
+
+
+def test_a_push_and_a_dry_run_go_to_the_host_that_has_the_instance_only(asking_nova, nova):
+    placed(asking_nova, nova)
+    for host in ("compute-1", "compute-2", "intruder"):
+        asking_nova.exchange(host)
+    asking_nova.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
+    nova.hosts[UUID] = "compute-2"
+    asking_nova.care.ask_nova([UUID])
+    asking_nova.care._step()
+    asking_nova.bus.pushed.clear()
+    asking_nova.put(cpus="1")
+    asking_nova.call("changed", instance_uuids=[UUID])
+    assert asking_nova.bus.pushed == [("compute-2", {UUID: 2})]
+    plan = asking_nova.call("plan", instance_uuid=UUID, allocation={"vcpu_pinning": "0"})
+    assert plan["host"] == "compute-2"
+
+
+def test_while_nova_is_silent_no_host_gets_what_it_has_not_had(tmp_path, nova, monkeypatch):
+    conductor = Conductor(tmp_path, nova)
+    placed(conductor, nova)
+
+    def silent(*_arguments, **_named):
+        raise exception.NovaUnavailable("no answer")
+
+    monkeypatch.setattr(nova, "server", silent)
+    monkeypatch.setattr(nova, "servers", silent)
+    conductor.put(2)
+    for host in ("compute-1", "intruder"):
+        answer = conductor.exchange(host, guests=[UUID, instance(2)], reports=[report(2)])
+        assert instance(2) not in answer["wanted"]
+    # The host that is known goes on.
+    assert UUID in conductor.exchange("compute-1", guests=[UUID])["wanted"]
+    assert conductor.status(2) == "pending"
+
+
+# Whose word counts without Nova: the first one's.
+
+
+def test_without_nova_the_first_host_that_claims_an_instance_has_it(conductor):
+    conductor.put()
+    assert UUID in conductor.exchange("compute-1", guests=[UUID])["wanted"]
+    conductor.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
+    answer = conductor.exchange("intruder", guests=[UUID], reports=[report(status="failed")])
+    assert (answer["wanted"], answer["contested"]) == ({}, [UUID])
+    conductor.call("report", told_by="intruder", reports=[report(status="failed")])
+    shown = conductor.get(f"/v1/allocations/{UUID}")
+    assert (shown["status"], shown["host"]) == ("applied", "compute-1")
+    conductor.allocations.delete(UUID, generation=None, **BY)
+    conductor.exchange(
+        "intruder", guests=[UUID], reports=[report(generation=2, status="released")]
+    )
+    conductor.exchange("intruder", guests=[UUID])
+    assert conductor.status() == "releasing"
+
+
+def test_without_nova_a_claim_passes_on_when_the_instance_has_left(conductor):
+    conductor.put()
+    conductor.exchange("compute-1", guests=[UUID])
+    conductor.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
+    conductor.call("report", told_by="compute-1", reports=[report(status="absent")])
+    answer = conductor.exchange("compute-2", guests=[UUID], complete=False)
+    assert (list(answer["wanted"]), answer["contested"]) == ([UUID], [])
+    assert conductor.exchange("compute-1", known={UUID: 1})["elsewhere"] == [UUID]
+
+
+@pytest.mark.parametrize(("seconds", "passes"), [(595, False), (605, True)])
+def test_without_nova_a_claim_passes_on_when_its_host_is_unresponsive_for_long(
+    conductor, monkeypatch, seconds, passes
+):
+    conductor.put()
+    conductor.exchange("compute-1", guests=[UUID])
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + seconds)
+    answer = conductor.exchange("compute-2", guests=[UUID])
+    assert (UUID in answer["wanted"]) is passes
+
+
+def test_without_nova_a_claim_of_a_host_that_was_forgotten_passes_on(conductor):
+    conductor.put()
+    conductor.exchange("compute-1", guests=[UUID])
+    conductor.hosts.forget("compute-1")
+    assert UUID in conductor.exchange("compute-2", guests=[UUID])["wanted"]
+
+
+def test_a_conflict_that_lasts_is_told_once_with_both_hosts_and_what_to_do(
+    conductor, monkeypatch, caplog
+):
+    conductor.put()
+    conductor.put(2)
+    both = [UUID, instance(2)]
+    conductor.exchange("compute-1", guests=both)
+    now = time.monotonic()
+    for seconds in (0, 10, 29):
+        monkeypatch.setattr(time, "monotonic", lambda seconds=seconds: now + seconds)
+        conductor.exchange("compute-2", guests=both)
+    assert lines(caplog) == []
+    for seconds in (31, 60, 3000):
+        monkeypatch.setattr(time, "monotonic", lambda seconds=seconds: now + seconds)
+        conductor.exchange("compute-2", guests=both)
+    told = [line.getMessage() for line in lines(caplog)]
+    assert [uuid in line for uuid, line in zip(both, told, strict=True)] == [True, True]
+    assert "compute-1" in told[0]
+    assert "compute-2" in told[0]
+    assert "Find out on which of them it runs" in told[0]
+
+
+def test_conflicts_that_are_remembered_have_an_end(conductor, monkeypatch):
+    monkeypatch.setattr(conductor_claims, "_REMEMBERED_MAX", 3)
+    for number in range(6):
+        conductor.put(number)
+    everything = [instance(number) for number in range(6)]
+    conductor.exchange("compute-1", guests=everything)
+    conductor.exchange("compute-2", guests=everything)
+    assert len(conductor.exchange("compute-2", guests=everything)["contested"]) == 6
+    dispute = conductor._server._methods["exchange"].work.__self__._claims._disputes
+    assert len(dispute) == 3
+
+
+def test_without_nova_guests_that_two_hosts_show_are_nobodys_until_one_claims_them(conductor):
+    conductor.put()
+    conductor.put(2)
+    for host, shown in (("compute-1", (1, 2)), ("compute-2", (2,))):
+        conductor.exchange(host, digest="a" * 64)
+        guests = [{**occupant(1).to_json(), "instance_uuid": instance(number)} for number in shown]
+        view = VIEW | {"guests": guests}
+        conductor.call("show", told_by=host, view=view, digest="a" * 64)
+    conductor.call("changed", instance_uuids=[instance(1), instance(2)])
+    assert conductor.bus.pushed == [("compute-1", {instance(1): 1})]
+    assert conductor.status(2) == "absent"
+
+
+def test_nothing_is_told_of_instances_for_which_nothing_is_wanted(conductor):
+    answer = conductor.exchange("intruder", guests=[instance(9)], known={instance(8): 3})
+    assert (answer["wanted"], answer["elsewhere"]) == ({}, [instance(8)])
+    # The same is said of what is on another host.
+    conductor.put(8)
+    conductor.allocations.locate({instance(8): Location(None, "compute-1")})
+    assert conductor.exchange("intruder", known={instance(8): 3})["elsewhere"] == [instance(8)]
+
+
+def test_a_view_of_a_real_host_is_kept_whole(conductor):
+    view = VIEW | topology(2, 2, 2).to_json()
+    conductor.exchange("compute-1", digest="a" * 64)
+    conductor.call("show", told_by="compute-1", view=view, digest="a" * 64)
+    assert conductor.get("/v1/hosts/compute-1")["view"]["cells"] == view["cells"]

@@ -1,0 +1,154 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Views of hosts as others tell them, or as they were kept: what can be used of them is."""
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+import pytest
+
+from kongming import exception
+from kongming.executor.rules import Rules
+from kongming.executor.view import to_json
+from kongming.manage import host_view
+from kongming.rpc import view
+from kongming.rpc.fields import Partly
+from kongming.tests.databases import instance
+from kongming.tests.hosts import guest, host
+from kongming.tests.unit.test_messages import json_values
+
+GOOD = json.loads(json.dumps(to_json(host(2, 2, 2), [guest(1, "0:1"), guest(2)], Rules())))
+
+
+def test_what_an_executor_shows_is_taken_as_it_is():
+    assert view.read(GOOD) == GOOD
+    assert view.fitted(GOOD) == GOOD
+
+
+def test_bad_parts_are_left_out_alone_and_named():
+    bad = json.loads(json.dumps(GOOD))
+    bad["guests"] += [
+        {},
+        {"instance_uuid": "x"},
+        5,
+        {"instance_uuid": instance(), "pins": {"a": "0"}},
+    ]
+    bad["cells"][0]["cpus"][0]["id"] = "0"
+    bad["cells"][1]["caches"] = None
+    bad["rules"]["overlap"] = 3
+    bad["violations"] = "none"
+    taken = view.read(bad)
+    assert isinstance(taken, Partly)
+    assert [key for key, _ in taken.left_out] == [
+        ".cells[0].cpus[0]",
+        ".cells[1].caches",
+        ".guests[2]",
+        ".guests[3]",
+        ".guests[4]",
+        f".guests{instance()}.pins",
+        ".rules.overlap",
+        ".violations",
+    ]
+    assert [each["name"] for each in taken.value["guests"]] == [
+        *(each["name"] for each in GOOD["guests"]),
+        "",
+    ]
+    assert len(taken.value["cells"][0]["cpus"]) == 3
+    assert taken.value["rules"]["overlap"] == "warn"
+
+
+@pytest.mark.parametrize(
+    ("cpus", "fit"),
+    [
+        ("", True),
+        ("0-3,8", True),
+        ("8191", True),
+        ("3-3", True),
+        ("8192", False),
+        ("0-8192", False),
+        ("3-2", False),
+        ("0,", False),
+        ("0-", False),
+        ("^1", False),
+        (" 1", False),
+        ("1\n", False),
+        (0, False),
+        (None, False),
+    ],
+)
+def test_a_set_of_ids_is_taken_or_not(cpus, fit):
+    shown = {"guests": [{"instance_uuid": instance(), "pins": {"0": cpus}}]}
+    assert view.fitted(shown)["guests"][0]["pins"] == ({"0": cpus} if fit else {})
+
+
+@pytest.mark.parametrize("value", [None, 5, "view", [], [GOOD]])
+def test_what_is_no_view_is_refused(value):
+    with pytest.raises(exception.MessageInvalid):
+        view.read(value)
+    assert view.fitted(value)["guests"] == []
+
+
+def test_a_view_longer_than_any_hosts_is_refused():
+    with pytest.raises(exception.MessageInvalid, match="no view of a host"):
+        view.read({"later": "x" * (8 * 2**20)})
+
+
+@given(json_values)
+def test_any_value_has_something_to_draw(value):
+    for whole in (value, {"cells": [value]}, {"guests": [value]}, {"rules": value}):
+        fitted = view.fitted(whole)
+        assert host_view.draw(fitted)
+        assert all(
+            each.human_readable() is not None for each in host_view.columns(fitted).values()
+        )
+
+
+@given(st.dictionaries(st.sampled_from(sorted(GOOD)), json_values))
+def test_any_stored_view_is_drawn_with_what_is_left_of_it(changed):
+    kept = view.load(json.dumps(GOOD | changed))
+    assert host_view.draw(kept)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (None, None),
+        ("", None),
+        ("{", None),
+        ("[1]", None),
+        ("5", None),
+        ("[" * 100_000, None),
+        ('{"a": 1e400, "b": NaN, "c": -Infinity}', {"a": None, "b": None, "c": None}),
+        ('{"a": 1.5, "b": 2}', {"a": 1.5, "b": 2}),
+        ('{"guests": [{}]}', {"guests": [{}]}),
+    ],
+)
+def test_a_view_that_was_kept_is_loaded_or_there_is_none(text, value):
+    assert view.load(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (json.dumps(GOOD), [each["instance_uuid"] for each in GOOD["guests"]]),
+        ('{"guests": [{}, 5, null, {"instance_uuid": 7}]}', []),
+        (json.dumps({"guests": [{}, {"instance_uuid": instance()}]}), [instance()]),
+        ('{"guests": 5}', []),
+        ("{}", []),
+        ("[]", []),
+        ("{", []),
+    ],
+)
+def test_the_guests_of_a_view_that_was_kept_are_those_that_are_named(text, found):
+    assert view.guests(text) == found

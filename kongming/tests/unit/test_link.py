@@ -1,0 +1,288 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The link of a host to the conductors: what it makes of what they answer."""
+
+import logging
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from kongming import exception
+from kongming.rpc.messages import About, ExchangeAnswer, Kept, Refusal, Report, Wanted
+from kongming.standalone import link as standalone_link
+from kongming.standalone.endpoint import Endpoint
+from kongming.standalone.link import Link
+from kongming.tests.databases import instance
+
+UUID, OTHER = instance(), instance(2)
+VIEW, DIGEST = {"cells": []}, "d" * 64
+
+
+def report(uuid=UUID, status="applied", generation=1, changed_at=1e9):
+    return Report(uuid, generation, status, "", "", "api", "", None, changed_at)
+
+
+class Conductor:
+    """Answers as it is told to, and keeps what it was told."""
+
+    def __init__(self):
+        self.answer = ExchangeAnswer({}, ())
+        self.kept = Kept()
+        self.exchanges, self.reports, self.views = [], [], []
+
+    def exchange(self, told):
+        self.exchanges.append(told)
+        return self._said(self.answer)
+
+    def report(self, _host, told):
+        self.reports.append(list(told))
+        return self._said(self.kept)
+
+    def show(self, _host, _view, digest):
+        self.views.append(digest)
+        return self._said(self.kept)
+
+    def _said(self, answer):
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class Host:
+    """What a host has, and what it is told."""
+
+    def __init__(self):
+        self.conductor = Conductor()
+        self.told = {UUID: report()}
+        self.learned, self.gone, self.confirmed_ = {}, [], []
+        self.digest = DIGEST
+        self.link = Link(
+            "compute-1",
+            lambda: About("1", 1e9, 60.0),
+            self.conductor,
+            self,
+            guests=lambda: [UUID],
+            view=lambda: (VIEW, self.digest),
+        )
+
+    def reports(self):
+        return dict(self.told)
+
+    def known(self):
+        return dict.fromkeys(self.told, 1)
+
+    def learn(self, instances, _asked_at):
+        self.learned |= instances
+
+    def let_go(self, instance_uuids):
+        self.gone += instance_uuids
+
+    def confirmed(self, reports):
+        self.confirmed_ += [each.instance_uuid for each in reports]
+
+    def forget_metadata(self):
+        """Nothing was asked by metadata."""
+
+    def ask(self):
+        self.link.ask()
+        return self.link._step()
+
+    def change(self, **reports):
+        self.told |= {UUID: report(**reports)}
+        self.link.note(UUID)
+        return self.link._step()
+
+
+@pytest.fixture
+def host():
+    return Host()
+
+
+def lines(caplog):
+    return [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+
+
+def refusal(what="reports", key=UUID):
+    return Refusal(what, key, "changed_at: 5 is not a time")
+
+
+def test_a_report_that_is_refused_is_not_told_again_until_it_changes(host, caplog):
+    host.told |= {OTHER: report(OTHER)}
+    host.conductor.answer = ExchangeAnswer({}, (), refused=(refusal(),))
+    for _ in range(3):
+        assert host.ask() is None
+    sent = [[each.instance_uuid for each in told.reports] for told in host.conductor.exchanges]
+    assert sent == [[UUID, OTHER], [OTHER], [OTHER]]
+    assert host.confirmed_ == [OTHER] * 3
+    (line,) = lines(caplog)
+    assert "1 instances" in line
+    assert UUID in line
+    host.conductor.answer = ExchangeAnswer({}, ())
+    host.told[UUID] = report(changed_at=2e9)
+    host.ask()
+    assert len(host.conductor.exchanges[-1].reports) == 2
+
+
+def test_a_report_that_was_refused_alone_is_told_again_when_it_changes(host):
+    host.ask()
+    host.conductor.kept = Kept((refusal(),))
+    host.change(status="failed")
+    host.change(status="failed")
+    assert len(host.conductor.reports) == 1
+    host.conductor.kept = Kept()
+    host.change(status="refused")
+    assert [each[0].status for each in host.conductor.reports] == ["failed", "refused"]
+    assert host.confirmed_ == [UUID, UUID]
+
+
+def test_a_refused_report_is_forgotten_with_its_instance(host):
+    host.conductor.answer = ExchangeAnswer({}, (), refused=(refusal(),))
+    host.ask()
+    del host.told[UUID]
+    host.conductor.answer = ExchangeAnswer({}, ())
+    host.ask()
+    host.told[UUID] = report()
+    host.ask()
+    assert len(host.conductor.exchanges[-1].reports) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (exception.ConductorSilent("nobody"), "No conductor answers: nobody; all stays as it is"),
+        (
+            exception.MessageInvalid("told_by: no"),
+            "refuses what this host tells (message_invalid)",
+        ),
+        (exception.SignatureInvalid("clocks"), "refuses what this host tells (signature_invalid)"),
+    ],
+)
+def test_a_conductor_that_does_not_take_what_is_told_is_told_of_once(host, caplog, error, said):
+    host.conductor.answer = error
+    for _ in range(5):
+        assert host.ask() > 0
+    (line,) = lines(caplog)
+    assert said in line
+    assert host.link.since is not None
+    host.conductor.answer = ExchangeAnswer({UUID: Wanted(2, None)}, (OTHER,))
+    assert host.ask() is None
+    assert (host.learned[UUID].generation, host.gone, host.link.since) == (2, [OTHER], None)
+
+
+@pytest.mark.parametrize("error", [exception.ConductorSilent("x"), exception.MessageInvalid("x")])
+def test_what_was_not_taken_is_reported_again(host, error):
+    host.ask()
+    host.conductor.kept = error
+    assert host.change(status="failed") > 0
+    host.conductor.kept = Kept()
+    assert host.link._step() is None
+    assert len(host.conductor.reports) == 2
+    assert host.confirmed_ == [UUID, UUID]
+
+
+def test_a_view_that_is_refused_is_not_shown_again_until_it_changes(host, caplog):
+    host.conductor.answer = ExchangeAnswer({}, (), show=True)
+    host.conductor.kept = exception.MessageInvalid("view: too long")
+    for _ in range(3):
+        assert host.ask() is None
+    assert host.conductor.views == [DIGEST]
+    assert len(lines(caplog)) == 1
+    host.digest = "e" * 64
+    host.ask()
+    assert host.conductor.views == [DIGEST, "e" * 64]
+
+
+def test_a_view_whose_parts_are_left_out_is_told_of(host, caplog):
+    host.conductor.answer = ExchangeAnswer({}, (), show=True)
+    host.conductor.kept = Kept((refusal("view", ".guests[0]"), refusal("view", ".cells")))
+    host.ask()
+    (line,) = lines(caplog)
+    assert "leaves out 2 parts of this host's view, among them .guests[0]" in line
+
+
+def test_a_view_is_shown_when_it_changes(host, monkeypatch):
+    host.ask()
+    host.change(status="failed")
+    assert host.conductor.views == []
+    later = time.monotonic() + 10
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    host.digest = "e" * 64
+    host.link._step()
+    assert host.conductor.views == ["e" * 64]
+
+
+def test_a_conductor_is_asked_again_soon_about_what_is_contested(host, monkeypatch):
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr("kongming.due.anywhere", lambda _low, high: high)
+    host.conductor.answer = ExchangeAnswer({}, (), contested=(UUID,))
+    host.link.ask()
+    asked_after = []
+    for _ in range(7):
+        before = now
+        while host.link._step() is None and len(host.conductor.exchanges) <= len(asked_after):
+            now += 0.5
+        asked_after.append(now - before)
+    assert asked_after[1:] == [1, 2, 4, 8, 16, standalone_link._CONTEST_MAX_S]
+    host.conductor.answer = ExchangeAnswer({}, ())
+    host.ask()
+    assert not host.link._all.has_come()
+
+
+def test_a_guest_that_is_met_is_asked_about_and_again_while_it_is_contested(host, monkeypatch):
+    host.ask()
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    host.conductor.answer = ExchangeAnswer({}, (), contested=(UUID,))
+    host.link.meet(UUID)
+    host.link._step()
+    assert (host.conductor.exchanges[-1].complete, host.conductor.exchanges[-1].reports) == (
+        False,
+        (),
+    )
+    assert not host.link._all.has_come()
+    now += 1.1
+    assert host.link._all.has_come()
+
+
+class Asked:
+    """Keeps within how many seconds a conductor is to be asked."""
+
+    def __init__(self):
+        self.seconds = []
+
+    def __call__(self, seconds):
+        self.seconds.append(seconds)
+
+
+@pytest.mark.parametrize(
+    ("error", "unfit", "asked"),
+    [
+        (None, (), []),
+        (None, (refusal("instances"),), [5.0]),
+        (exception.StoreUnavailable("full"), (), [0.0]),
+    ],
+)
+def test_what_can_not_be_taken_of_a_push_is_asked_for(error, unfit, asked):
+    def push(instances):
+        if error:
+            raise error
+        taken.update(instances)
+
+    taken, ask = {}, Asked()
+    endpoint = Endpoint("compute-1", None, SimpleNamespace(push=push), ask)
+    told = endpoint.methods["wanted"].message({UUID: Wanted(2, None)}, unfit=unfit)
+    endpoint.wanted(told)
+    assert ask.seconds == asked
+    assert (UUID in taken) is (error is None)

@@ -1,0 +1,405 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Messages over RPC: what is taken, whatever comes; what was sent before and will be later."""
+
+import copy
+import json
+import math
+from pathlib import Path
+import sys
+import time
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+import pytest
+
+from kongming import exception
+from kongming.executor.record import Status
+from kongming.rpc import fields, messages
+from kongming.rpc.messages import (
+    About,
+    Changed,
+    Exchange,
+    ExchangeAnswer,
+    Kept,
+    Plan,
+    PlanAnswer,
+    Push,
+    Refusal,
+    Report,
+    Reports,
+    Show,
+    Wanted,
+)
+from kongming.tests.databases import instance
+
+RECORDED = Path(__file__).parents[1] / "data/rpc"
+
+# Question and answer of each call, as it is recorded.
+CALLS = {
+    "conductor-changed": (Changed, None),
+    "conductor-exchange": (Exchange, ExchangeAnswer),
+    "conductor-plan": (Plan, PlanAnswer),
+    "conductor-report": (Reports, Kept),
+    "conductor-show": (Show, Kept),
+    "host-plan": (Plan, PlanAnswer),
+    "host-wanted": (Push, None),
+}
+ALL = [About, Refusal, Report, Wanted, *(kind for pair in CALLS.values() for kind in pair if kind)]
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=10)
+    | st.text(st.characters(categories=["Cs", "Cc"]), max_size=3)
+    | st.sampled_from([instance(), "applied", "compute-1", 1e300, 2**70, "", "0"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner),
+    max_leaves=8,
+)
+
+
+def recorded(name):
+    return json.loads((RECORDED / f"{name}.json").read_text())
+
+
+def told():
+    """Give each recorded message with its kind."""
+    for name, (question, answer) in CALLS.items():
+        for pair in recorded(name):
+            yield question, pair["arguments"]
+            if answer is not None:
+                yield answer, pair["answer"]
+
+
+def on_wire(message):
+    return json.loads(json.dumps(message.to_json()))
+
+
+def report(**changed):
+    fit = {
+        "instance_uuid": instance(),
+        "generation": 1,
+        "status": "applied",
+        **dict.fromkeys(("reason", "message", "source", "drift"), ""),
+        "drift_at": None,
+        "changed_at": 1e9,
+    }
+    return fit | changed
+
+
+def exchange(**changed):
+    fit = {
+        "told_by": "compute-1",
+        "about": {"version": "1", "started_at": 1e9, "interval_s": 60.0},
+        "complete": True,
+        "guests": [],
+        "known": {},
+        "reports": [],
+        "digest": "",
+    }
+    return fit | changed
+
+
+def test_what_older_versions_send_is_taken_whole():
+    for kind, message in told():
+        read = kind.from_json(message)
+        assert read.unfit == ()
+        # What it has besides are defaults, which an older version leaves alone.
+        assert on_wire(read).items() >= message.items()
+
+
+def test_what_is_sent_has_all_that_older_versions_need():
+    for kind, message in told():
+        assert on_wire(kind.from_json(message)).keys() >= message.keys()
+
+
+# By instance, or handed on as it is for the host to judge.
+KEPT = {"known", "allocation", "distances", "pins"}
+BY_INSTANCE = {"wanted", "instances"}
+
+
+def with_more(value, name=""):
+    """Add what a later version may add, everywhere."""
+    if isinstance(value, list):
+        return [with_more(each) for each in value]
+    if not isinstance(value, dict) or name in KEPT:
+        return value
+    more = {} if name in BY_INSTANCE else {"later": {"than": ["this", 1.5, None]}}
+    return {key: with_more(each, key) for key, each in value.items()} | more
+
+
+def test_what_later_versions_add_is_tolerated():
+    for kind, message in told():
+        read = kind.from_json(with_more(message))
+        assert read.unfit == ()
+        if kind is not Show:
+            assert read == kind.from_json(message)
+
+
+def test_a_view_of_a_later_version_keeps_what_is_new():
+    (pair,) = recorded("conductor-show")
+    view = Show.from_json(with_more(pair["arguments"])).view
+    assert view["later"] == view["cells"][0]["later"] == {"than": ["this", 1.5, None]}
+    assert view["cells"][0]["cpus"][0].items() >= {"id": 0, "online": True}.items()
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(ALL), json_values)
+def test_any_json_is_a_message_or_refused(kind, value):
+    try:
+        kind.from_json(value)
+    except exception.MessageInvalid as error:
+        assert str(error).isprintable()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(list(told())), st.data())
+def test_a_message_with_any_part_replaced_is_read_or_refused(pair, data):
+    kind, message = pair
+    message = copy.deepcopy(message)
+    place, holder = message, None
+    while isinstance(place, dict | list) and place and data.draw(st.booleans() | st.just(True)):
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        holder, key = place, data.draw(st.sampled_from(keys))
+        place = holder[key]
+    if holder is not None:
+        holder[key] = data.draw(json_values)
+    try:
+        read = kind.from_json(message)
+    except exception.MessageInvalid as error:
+        assert str(error).isprintable()
+    else:
+        written = json.dumps(read.to_json(), allow_nan=False)
+        assert kind.from_json(json.loads(written)) == read
+        assert all(ord(each) >= 32 for each in written)
+
+
+texts = st.text(max_size=20).map(lambda text: fields.text(20)(text))
+moments = st.floats(fields.EARLIEST, 1.7e9)
+uuids = st.integers(0, 10**11).map(instance)
+codes = st.sampled_from(["", "cpu_offline", "failed"])
+generations = st.integers(0, fields.GENERATION_MAX)
+reports = st.builds(
+    Report,
+    uuids,
+    generations,
+    st.sampled_from(messages.STATUSES),
+    codes,
+    texts,
+    codes,
+    texts,
+    st.none() | moments,
+    moments,
+)
+wanted = st.builds(Wanted, generations, st.none() | st.just({"vcpu_pinning": "0"}), texts)
+refusals = st.builds(Refusal, texts, texts, texts)
+lists = {kind: st.lists(kind, max_size=3).map(tuple) for kind in (uuids, reports, refusals)}
+
+
+@given(
+    st.builds(
+        Exchange,
+        st.sampled_from(["compute-1", "c1.example.org"]),
+        st.builds(About, texts, moments, st.floats(0.1, 86_400)),
+        st.booleans(),
+        lists[uuids],
+        st.dictionaries(uuids, generations, max_size=3),
+        lists[reports],
+        st.sampled_from(["", "0" * 64]),
+    )
+    | st.builds(
+        ExchangeAnswer,
+        st.dictionaries(uuids, wanted, max_size=3),
+        lists[uuids],
+        lists[uuids],
+        st.booleans(),
+        lists[refusals],
+    )
+    | st.builds(Kept, lists[refusals])
+    | st.builds(Push, st.dictionaries(uuids, wanted, max_size=3))
+)
+def test_what_is_sent_is_read_back(message):
+    read = type(message).from_json(on_wire(message))
+    assert (read, read.unfit) == (message, ())
+
+
+DAY = 86_400
+NOW = time.time()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("instance_uuid", instance().upper()),
+        ("instance_uuid", f"{instance()}\n"),
+        ("instance_uuid", None),
+        ("generation", -1),
+        ("generation", 2**31),
+        ("generation", True),
+        ("generation", 1.0),
+        ("generation", "1"),
+        ("status", "releasing"),
+        ("status", "gone"),
+        ("status", ["applied"]),
+        ("reason", "Bad Code"),
+        ("reason", "a" * 65),
+        ("reason", "code\n"),
+        ("source", 5),
+        ("message", None),
+        ("message", 5),
+        ("drift", []),
+        ("drift_at", 1e300),
+        ("drift_at", math.inf),
+        ("drift_at", math.nan),
+        ("drift_at", -1e300),
+        ("drift_at", "2026-01-01"),
+        ("drift_at", True),
+        ("changed_at", None),
+        ("changed_at", fields.EARLIEST - 1),
+        ("changed_at", NOW + 2 * DAY),
+        ("changed_at", 10**400),
+    ],
+)
+def test_a_bad_report_is_left_out_alone(field, value):
+    batch = [report(), report(instance_uuid=instance(2)) | {field: value}, report()]
+    read = Reports.from_json({"told_by": "compute-1", "reports": batch})
+    assert read.reports == (Report.from_json(report()),) * 2
+    (refusal,) = read.unfit
+    named = "[1]" if field == "instance_uuid" else instance(2)
+    assert (refusal.what, refusal.key) == ("reports", named)
+    assert field in refusal.why
+    assert refusal.why.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("generation", 0),
+        ("generation", 2**31 - 1),
+        ("reason", "a" * 64),
+        ("source", "something_later"),
+        ("drift_at", 1e9),
+        ("changed_at", fields.EARLIEST),
+        ("changed_at", NOW + DAY / 2),
+        ("changed_at", 1_000_000_000),
+        *(("status", str(status)) for status in Status),
+    ],
+)
+def test_what_a_host_may_report_is_taken(field, value):
+    read = Reports.from_json({"told_by": "compute-1", "reports": [report(**{field: value})]})
+    assert read.unfit == ()
+    assert getattr(read.reports[0], field) == value
+
+
+@pytest.mark.parametrize("field", sorted(report()))
+def test_a_report_without_one_of_its_fields_is_left_out(field):
+    partial = {name: value for name, value in report().items() if name != field}
+    read = Reports.from_json({"told_by": "compute-1", "reports": [partial]})
+    assert read.reports == ()
+    assert read.unfit[0].why == f"{field} is missing"
+
+
+def test_text_for_people_is_cleaned_and_cut():
+    said = "line\nline\x00\x1b[31m\ud800\u202e" + "x" * 10_000
+    message = Report.from_json(report(message=said)).message
+    assert message.startswith("line line�" + "�[31m��x")
+    assert message.isprintable()
+    assert len(message) == 4_000
+
+
+def test_bad_guests_and_bad_known_generations_are_left_out_alone():
+    read = Exchange.from_json(
+        exchange(guests=[instance(), 5, "x"], known={instance(): 3, instance(2): -1, "y": 1})
+    )
+    assert (read.guests, read.known) == ((instance(),), {instance(): 3})
+    left_out = [(each.what, each.key) for each in read.unfit]
+    assert left_out == [
+        ("guests", "[1]"),
+        ("guests", "[2]"),
+        ("known", instance(2)),
+        ("known", "[2]"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("told_by", ""),
+        ("told_by", "-x"),
+        ("told_by", "a b"),
+        ("told_by", "x" * 256),
+        ("told_by", None),
+        ("complete", 1),
+        ("guests", {}),
+        ("guests", [instance()] * 10_001),
+        ("known", []),
+        ("reports", None),
+        ("digest", "no digest"),
+        ("about", []),
+        ("about", {"version": "1", "started_at": 1e9, "interval_s": 0}),
+        ("about", {"version": "1", "started_at": 1e9, "interval_s": 2 * DAY}),
+        ("about", {"version": 1, "started_at": 1e9, "interval_s": 60}),
+        ("about", {"version": "1", "started_at": 1e9, "interval_s": math.nan}),
+    ],
+)
+def test_an_exchange_that_can_not_be_read_is_refused_with_the_field(field, value):
+    with pytest.raises(exception.MessageInvalid, match=f"^{field}: "):
+        Exchange.from_json(exchange(**{field: value}))
+
+
+def test_a_start_that_can_not_be_does_not_silence_a_host():
+    about = {"version": "1", "started_at": 12.0, "interval_s": 60.0}
+    read = Exchange.from_json(exchange(about=about))
+    assert abs(read.about.started_at - time.time()) < DAY
+    assert [each.what for each in read.unfit] == ["started_at"]
+
+
+def test_what_a_conductor_wants_is_left_out_alone_if_it_can_not_be_read():
+    good = {"generation": 2, "allocation": None}
+    bad = {"generation": "2", "allocation": None}
+    deep = {"generation": 2, "allocation": {"a": [[[[[[[[[[[[[1]]]]]]]]]]]]]}}
+    answer = {"wanted": {instance(): good, instance(2): bad, instance(3): deep}, "elsewhere": [7]}
+    read = ExchangeAnswer.from_json(answer)
+    assert read.wanted == {instance(): Wanted(2, None, "")}
+    assert [each.key for each in read.unfit] == [instance(2), instance(3), "[0]"]
+
+
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_what_is_nested_without_end_is_refused():
+    depth = sys.getrecursionlimit() // 2
+    for value in (nested(depth), {"a": nested(depth)}):
+        with pytest.raises(exception.MessageInvalid):
+            Plan.from_json({"instance_uuid": instance(), "allocation": value})
+    read = Show.from_json(
+        {"told_by": "c", "view": {"later": 1, "cells": nested(depth)}, "digest": ""}
+    )
+    assert read.view["cells"] == []
+
+
+def test_a_huge_allocation_is_refused():
+    with pytest.raises(exception.MessageInvalid, match="more is nested or listed"):
+        Plan.from_json({"instance_uuid": instance(), "allocation": {"a": [0] * 100_001}})
+    assert Plan.from_json({"instance_uuid": instance(), "allocation": {"a": [0] * 90_000}})
+
+
+def test_the_refusals_that_name_instances_are_told_apart():
+    named, other = Refusal("reports", instance(), "x"), Refusal("reports", "[3]", "x")
+    assert messages.by_instance([named, other]) == {instance(): named}

@@ -1,0 +1,96 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What is refused of what comes over the bus is counted, and told once for each sender."""
+
+import logging
+import time
+
+import pytest
+
+from kongming import exception
+from kongming.cleaning import clean
+from kongming.rpc import refusals as rpc_refusals
+from kongming.rpc.messages import Kept, Refusal
+from kongming.rpc.refusals import Refusals
+
+INVALID = exception.MessageInvalid("it is odd")
+UNSIGNED = exception.SignatureInvalid("it is not signed")
+
+
+@pytest.fixture
+def refusals(caplog):
+    caplog.set_level(logging.WARNING)
+    return Refusals()
+
+
+def test_each_sender_and_kind_is_told_once_and_all_are_counted(refusals, caplog):
+    for _ in range(3):
+        for sender in ("compute-1", "compute-2"):
+            refusals.note(sender, "report", INVALID)
+        refusals.note("compute-1", "exchange", INVALID)
+        refusals.note("compute-1", "report", UNSIGNED)
+    assert refusals.counts == {
+        ("report", "message_invalid"): 6,
+        ("exchange", "message_invalid"): 3,
+        ("report", "signature_invalid"): 3,
+    }
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 4
+    assert told[0].startswith("report of compute-1 is refused (message_invalid): it is odd")
+
+
+def test_what_is_left_out_of_a_message_counts_item_by_item(refusals, caplog):
+    unfit = tuple(Refusal("reports", f"[{number}]", "x") for number in range(3))
+    refusals.note_unfit("compute-1", "report", Kept(unfit=unfit))
+    refusals.note_unfit("compute-1", "report", Kept())
+    assert refusals.counts["report", "message_invalid"] == 3
+    assert len(caplog.records) == 1
+
+
+def test_made_up_senders_do_not_fill_the_log(refusals, caplog, monkeypatch):
+    now = time.monotonic()
+    for number in range(1000):
+        refusals.note(f"host-{number}", "report", INVALID)
+    assert len(caplog.records) == 100
+    monkeypatch.setattr(time, "monotonic", lambda: now + rpc_refusals._AGAIN_S - 10)
+    refusals.note("host-0", "report", INVALID)
+    assert len(caplog.records) == 100
+    monkeypatch.setattr(time, "monotonic", lambda: now + rpc_refusals._AGAIN_S + 10)
+    refusals.note("host-0", "report", INVALID)
+    assert len(caplog.records) == 101
+    assert refusals.counts["report", "message_invalid"] == 1002
+
+
+@pytest.mark.parametrize("sender", ["", "a\nb\x1b[2J", "\ud800", "x" * 1000])
+def test_a_line_holds_nothing_that_is_not_printable(refusals, caplog, sender):
+    refusals.note(sender, "report", INVALID)
+    (record,) = caplog.records
+    assert record.getMessage().isprintable()
+    assert len(record.getMessage()) < 400
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "cleaned"),
+    [
+        ("", 5, ""),
+        ("plain ä 漢", 20, "plain ä 漢"),
+        ("12345", 5, "12345"),
+        ("123456", 5, "12345"),
+        ("a\tb\r\nc", 9, "a b  c"),
+        ("\x00\x07\x1b\x7f\x9b", 9, "�" * 5),
+        ("\ud800\u202e\u2028", 9, "�" * 3),
+        ("ok\x00", 2, "ok"),
+    ],
+)
+def test_text_of_others_is_made_printable(text, most, cleaned):
+    assert clean(text, most) == cleaned
