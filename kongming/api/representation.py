@@ -33,8 +33,8 @@ _HIDDEN: Mapping[str, Any] = {
 UP, SILENT, UNKNOWN = "up", "silent", "unknown"
 
 
-# The last day that can be written.
-_LAST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+# The first and the last day that can be written.
+_FIRST, _LAST = (datetime(*day, tzinfo=UTC).timestamp() for day in ((1, 1, 1), (9999, 12, 31)))
 
 
 def written(moment: float | None) -> str | None:
@@ -44,7 +44,7 @@ def written(moment: float | None) -> str | None:
     """
     if moment is None:
         return None
-    moment = 0.0 if math.isnan(moment) else min(max(moment, 0.0), _LAST)
+    moment = 0.0 if math.isnan(moment) else min(max(moment, _FIRST), _LAST)
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 

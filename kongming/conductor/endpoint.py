@@ -123,8 +123,9 @@ class Endpoint:
         unknown = {uuid for uuid in told.known if uuid not in entries and uuid in running}
         wanted = dict.fromkeys(unknown, _UNKNOWN)
         for uuid, entry in entries.items():
+            may_know = entry.holder == host or (entry.unknown and uuid in running)
             has_it = uuid in told.known or uuid in running or not _is_elsewhere(entry, host)
-            if entry.holder == host and has_it and uuid not in elsewhere:
+            if may_know and has_it and uuid not in elsewhere:
                 wanted |= _news(entry, told.known.get(uuid))
         return ExchangeAnswer(
             wanted,
@@ -152,14 +153,16 @@ class Endpoint:
     ) -> Collection[str]:
         """Settle where guests count as being; return those that don't count as being here.
 
-        By Nova's word, if it is asked: then it is asked again about what runs elsewhere.
+        By Nova's word, if it is asked: then it is asked again about what does not run where it
+        should. What Nova does not know is the first host's that has it.
         """
         if self._claims is not None:
             return self._claims.settle(host, guests, entries)
-        elsewhere = [uuid for uuid in guests if uuid in entries and entries[uuid].host != host]
-        if elsewhere:
-            self._care.ask_nova(elsewhere)
-        return elsewhere
+        unsure = [uuid for uuid in guests if uuid in entries and entries[uuid].host != host]
+        if unsure:
+            self._care.ask_nova(unsure)
+        of_another = (entries[uuid] for uuid in unsure if entries[uuid].holder != host)
+        return [entry.instance_uuid for entry in of_another if not entry.unknown]
 
 
 def _released(told: Exchange, entries: Mapping[str, Entry], now: float) -> list[Report]:

@@ -93,12 +93,14 @@ class Said:
     def _is_holders(self, row: Fields, before: Fields | None) -> bool:
         """Tell whether this is the word of who holds the instance.
 
-        If no host does, a conductor's counts, and the first host's that Nova need not confirm.
+        If no host does, a conductor's counts, and the first host's: with Nova only once a
+        conductor has found that Nova does not know the instance.
         """
         held_by = holder(row["host"], None if before is None else before["host"])
-        if held_by is None:
-            return not self.host or not self.nova
-        return self.host == held_by
+        if held_by is not None:
+            return self.host == held_by
+        looked_for = before is not None and row["project_id"] is None
+        return not self.host or not self.nova or looked_for
 
 
 @dataclass(slots=True)

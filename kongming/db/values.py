@@ -115,6 +115,11 @@ class Entry:
         """
         return holder(self.host, None if self.outcome is None else self.outcome.host)
 
+    @property
+    def unknown(self) -> bool:
+        """Whether it was looked for in vain: neither Nova nor any host knows of it."""
+        return self.project_id is None and self.holder is None and self.outcome is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Map:

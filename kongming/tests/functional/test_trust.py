@@ -48,7 +48,13 @@ from kongming.tests.hosts import host as topology
 from kongming.tests.testbed.nova_api import PROJECT
 
 UUID = instance()
-VIEW = {"cells": [], "homeless_cpus": [], "guests": [], "rules": {}, "violations": []}
+VIEW: dict[str, object] = {
+    "cells": [],
+    "homeless_cpus": [],
+    "guests": [],
+    "rules": {},
+    "violations": [],
+}
 
 
 class Bus:
@@ -488,6 +494,27 @@ def test_while_nova_is_silent_no_host_gets_what_it_has_not_had(tmp_path, nova, m
     # The host that is known goes on.
     assert UUID in conductor.exchange("compute-1", guests=[UUID])["wanted"]
     assert conductor.status(2) == "pending"
+
+
+def test_what_nova_does_not_know_is_the_first_hosts_that_has_it_until_nova_does(asking_nova, nova):
+    asking_nova.put()
+    # Before Nova was asked it is nobody's.
+    assert asking_nova.exchange("compute-1", guests=[UUID])["contested"] == [UUID]
+    asking_nova.call("changed", instance_uuids=[UUID])
+    assert asking_nova.status() == "absent"
+    # Who does not run it has nothing to read.
+    assert asking_nova.exchange("compute-2", known={UUID: 0})["wanted"] == {}
+    answer = asking_nova.exchange("compute-1", guests=[UUID], complete=False)
+    assert (list(answer["wanted"]), answer["contested"]) == ([UUID], [])
+    asking_nova.call("report", told_by="compute-1", reports=[report()])
+    assert asking_nova.status() == "applied"
+    answer = asking_nova.exchange("compute-2", guests=[UUID], reports=[report(status="failed")])
+    assert (answer["wanted"], answer["contested"]) == ({}, [UUID])
+    assert asking_nova.status() == "applied"
+    nova.hosts[UUID] = "compute-2"
+    asking_nova.exchange("compute-2", guests=[UUID])
+    asking_nova.care._step()
+    assert UUID in asking_nova.exchange("compute-2", guests=[UUID])["wanted"]
 
 
 # Whose word counts without Nova: the first one's.

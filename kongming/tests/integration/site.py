@@ -25,16 +25,21 @@ HOST = "compute-1"
 
 
 class Installation:
-    """A control plane and its Nova, at a virtual host of a broker."""
+    """A control plane and its Nova, at a virtual host of a broker.
 
-    def __init__(self, broker, root, **more):
+    :param user: of the control plane, on the broker; it is there already.
+    :param vhost: that is there already; if empty, one is made.
+    """
+
+    def __init__(self, broker, root, *, vhost="", user="guest", options="", **more):
         self.nova = NovaApi()
         self.nova.up()
-        vhost = f"site-{uuid.uuid4().hex[:8]}"
-        broker.add_vhost(vhost)
-        self.url = broker.transport_url(vhost)
+        if not vhost:
+            vhost = f"site-{uuid.uuid4().hex[:8]}"
+            broker.add_vhost(vhost)
+        self.url = broker.transport_url(vhost, user)
         self.plane = ControlPlane(
-            root, transport_url=self.url, options=self.nova.options(), **more
+            root, transport_url=self.url, options=self.nova.options() + options, **more
         )
 
     def __enter__(self):
@@ -60,10 +65,10 @@ class Site:
         self._executors = []
         self._connection = None
 
-    def executor(self, host=HOST, options="", libvirtd=None):
+    def executor(self, host=HOST, options="", libvirtd=None, transport_url=None):
         executor = ExecutorDaemon(
             self._root / host,
-            transport_url=self._url,
+            transport_url=transport_url or self._url,
             connection_uri=(libvirtd or self.libvirtd).uri,
             host=host,
             options=options,

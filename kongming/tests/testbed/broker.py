@@ -21,6 +21,7 @@ from collections.abc import Iterable
 import json
 import os
 from pathlib import Path
+import shlex
 import socket
 import subprocess
 from typing import NamedTuple
@@ -113,10 +114,10 @@ class Broker(Service):
         except OSError:
             return False
 
-    def transport_url(self, vhost: str = "/") -> str:
-        """The address in oslo.messaging's form."""
+    def transport_url(self, vhost: str = "/", user: str = "guest") -> str:
+        """The address in oslo.messaging's form; a user's password is its name."""
         path = "" if vhost == "/" else quote(vhost, safe="")
-        return f"rabbit://guest:guest@127.0.0.1:{self.port}/{path}"
+        return f"rabbit://{user}:{user}@127.0.0.1:{self.port}/{path}"
 
     def add_vhost(self, name: str) -> None:
         self._control("add_vhost", name)
@@ -136,6 +137,16 @@ class Broker(Service):
         self._control("add_user", name, password)
         self._control("set_user_tags", name, "monitoring")
         self._control("set_permissions", name, ".*", ".*", ".*")
+
+    def add_stranger(self, name: str) -> None:
+        """Add a user that may do nothing yet; its password is its name."""
+        self._control("add_user", name, name)
+
+    def run(self, line: str) -> str:
+        """Run a command as an operator types it: ``rabbitmqctl list_users``."""
+        program, *arguments = shlex.split(line)
+        assert program == "rabbitmqctl", line
+        return self._control(*arguments)
 
     def set_policy(self, name: str, pattern: str, **definition: int) -> None:
         """Limit the queues whose names match; `max_length` means max-length."""

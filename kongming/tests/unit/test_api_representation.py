@@ -14,6 +14,8 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+import json
+import math
 
 import pytest
 
@@ -72,6 +74,11 @@ def show(entry=ENTRY, *hosts, now=NOW, **changes):
         (None, None),
         (0, "1970-01-01T00:00:00.000Z"),
         (NOW, "2026-11-24T14:00:00.000Z"),
+        (1e300, "9999-12-31T00:00:00.000Z"),
+        (math.inf, "9999-12-31T00:00:00.000Z"),
+        (-1e300, "0001-01-01T00:00:00.000Z"),
+        (-math.inf, "0001-01-01T00:00:00.000Z"),
+        (math.nan, "1970-01-01T00:00:00.000Z"),
         (NOW + 0.9999, "2026-11-24T14:00:00.999Z"),
         (-1.5, "1969-12-31T23:59:58.500Z"),
     ],
@@ -251,3 +258,11 @@ def test_what_is_the_clouds_business_is_left_out_for_tenants():
         "message": "",
         "status": "a",
     }
+
+
+@pytest.mark.parametrize("odd", [1e300, -1e300, math.inf, -math.inf, math.nan])
+def test_times_that_can_not_be_are_shown_as_json_all_the_same(odd):
+    outcome = replace(OUTCOME, drift_at=odd, changed_at=odd, reported_at=odd)
+    host = replace(HOST, seen_at=odd, started_at=odd, view_at=odd, interval_s=odd)
+    for shown in (show(ENTRY, host, outcome=outcome), representation.host(host, NOW)):
+        json.dumps(shown, allow_nan=False)

@@ -212,7 +212,17 @@ def test_before_nova_has_said_where_it_is_no_host_may_speak_of_an_instance(alloc
     put(allocations, UUID, 1)
     allocations.report("here", [report(UUID, 1)], 1.0, nova=True)
     assert allocations.get(UUID).outcome is None
-    # Without Nova the first one that speaks of it has it.
+    # Once a conductor has looked for it in vain, and without Nova, the first one to speak has it.
+    put(allocations, other := instance(2), 1)
+    allocations.report("", [report(other, 1, "absent")], 1.0, nova=True)
+    allocations.report("here", [report(other, 1)], 1.0, nova=True)
+    allocations.report("there", [report(other, 1, "failed")], 1.0, nova=True)
+    assert allocations.get(other).outcome.host == "here"
+    put(allocations, known := instance(3), 1)
+    allocations.locate({known: Location("p", None)})
+    allocations.report("", [report(known, 1, "absent")], 1.0, nova=True)
+    allocations.report("here", [report(known, 1)], 1.0, nova=True)
+    assert allocations.get(known).status == "absent"
     allocations.report("here", [report(UUID, 1)], 2.0)
     allocations.report("there", [report(UUID, 1, "failed")], 3.0)
     assert allocations.get(UUID).status == "applied"

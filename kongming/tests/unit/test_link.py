@@ -26,7 +26,7 @@ from kongming.standalone.link import Link
 from kongming.tests.databases import instance
 
 UUID, OTHER = instance(), instance(2)
-VIEW, DIGEST = {"cells": []}, "d" * 64
+DIGEST = "d" * 64
 
 
 def report(uuid=UUID, status="applied", generation=1, changed_at=1e9):
@@ -73,7 +73,7 @@ class Host:
             self.conductor,
             self,
             guests=lambda: [UUID],
-            view=lambda: (VIEW, self.digest),
+            view=lambda: ({"cells": []}, self.digest),
         )
 
     def reports(self):

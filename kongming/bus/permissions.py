@@ -1,0 +1,117 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Permissions: what RabbitMQ has to let each user do, and nothing else.
+
+RabbitMQ judges by the names of queues and exchanges, with one namespace for both: what a user may
+declare, write to and read it may do so with either kind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import re
+
+_CONDUCTOR = "kongming-conductor"
+_EXECUTOR = "kongming-executor"
+# The nameless exchange, by which answers go straight to a queue.
+_DEFAULT = "amq.default"
+# Those of RabbitMQ's own nobody declares, and nobody can delete.
+_RABBITMQS = "amq."
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """What one user may do in a virtual host: regular expressions, which must match whole names.
+
+    :ivar configure: what it may declare and delete.
+    :ivar write: what it may publish to, and bind as the target.
+    :ivar read: what it may consume and purge, and bind as the source.
+    :ivar exchange: the topic exchange that the next two are about; None if any routing key may
+        be used.
+    :ivar topic_write: the routing keys that it may publish with.
+    :ivar topic_read: the routing keys that it may bind with.
+    """
+
+    user: str
+    configure: str
+    write: str
+    read: str
+    exchange: str | None = None
+    topic_write: str | None = None
+    topic_read: str | None = None
+
+
+def of_controllers(user: str, exchange: str) -> Permissions:
+    """Return the permissions of API and conductors."""
+    own = [_or_parts(_CONDUCTOR), "reply_.*"]
+    return Permissions(
+        user,
+        configure=_any_of(*_declared(exchange), *own),
+        write=_any_of(_literal(_DEFAULT), _literal(exchange), *own),
+        read=_any_of(_literal(exchange), *own),
+    )
+
+
+def of_executor(user: str, host: str, exchange: str) -> Permissions:
+    """Return the permissions of the ``kongming-executor`` of a host."""
+    name = _literal(host)
+    own = [rf"{_EXECUTOR}(\.{name}|_fanout(_.+)?)?", f"reply_{name}:.+"]
+    return Permissions(
+        user,
+        configure=_any_of(*_declared(exchange), *own),
+        write=_any_of(_literal(_DEFAULT), _literal(exchange), *own),
+        read=_any_of(_literal(exchange), *own),
+        exchange=exchange,
+        topic_write=_any_of(_CONDUCTOR),
+        topic_read=_any_of(rf"{_EXECUTOR}(\.{name})?"),
+    )
+
+
+def of_notification_handler(
+    user: str, host: str, exchange: str, topics: tuple[str, ...]
+) -> Permissions:
+    """Return the permissions of the ``kongming-notification-handler`` of a host.
+
+    :param exchange: Nova's.
+    :param topics: on which Nova notifies.
+    """
+    pool = rf"kongming\.{_literal(host)}"
+    return Permissions(
+        user,
+        configure=_any_of(*_declared(exchange), pool),
+        write=_any_of(pool),
+        read=_any_of(_literal(exchange), pool),
+        exchange=exchange,
+        # It notifies nobody.
+        topic_write="^$",
+        topic_read=_any_of(*(rf"{_literal(topic)}\.info" for topic in topics)),
+    )
+
+
+def _declared(exchange: str) -> list[str]:
+    """Return the exchange if it has to be declared."""
+    return [] if exchange.startswith(_RABBITMQS) else [_literal(exchange)]
+
+
+def _or_parts(name: str) -> str:
+    """Return what matches a topic, and what oslo.messaging derives from its name."""
+    return rf"{name}([._].+)?"
+
+
+def _any_of(*patterns: str) -> str:
+    return f"^({'|'.join(patterns)})$" if len(patterns) > 1 else f"^{patterns[0]}$"
+
+
+def _literal(name: str) -> str:
+    # A dash has no meaning of its own there, and the result is for people, too.
+    return re.escape(name).replace(r"\-", "-")

@@ -1,0 +1,566 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the documentation says of the bus, tried on a real RabbitMQ, sentence by sentence.
+
+The intruder is a compute host that was broken into: it has its own RabbitMQ user and its own key.
+"""
+
+import contextlib
+import itertools
+import json
+import subprocess
+import time
+import uuid
+
+import amqp
+import pytest
+
+from kongming.rpc import keys
+from kongming.rpc.signing import SIGNATURE, Signer
+from kongming.tests.integration.site import HOST, Installation, Site
+from kongming.tests.testbed.control_plane import BIN
+from kongming.tests.testbed.process import wait_until
+
+INTRUDER = "compute-2"
+OFTEN = "[executor]\npull_interval = 1\n"
+_number = itertools.count(1)
+
+
+def manage(*arguments):
+    """Run kongming-manage; give what it says."""
+    command = [str(BIN / "kongming-manage"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+class Secured:
+    """A virtual host of its own, with a user for each host, as the documentation has it.
+
+    :param signed: whether calls are signed, too.
+    :param exchange: ``[DEFAULT] control_exchange``.
+    """
+
+    def __init__(self, broker, root, *, signed, exchange="kongming"):
+        self.broker, self.exchange = broker, exchange
+        self.vhost = f"secured-{next(_number)}"
+        self.prefix = f"kongming{next(_number)}"
+        self._root = root
+        broker.run(f"rabbitmqctl add_vhost {self.vhost}")
+        for user in (self.prefix, self.user(HOST), self.user(INTRUDER)):
+            broker.add_stranger(user)
+        said = manage(
+            *("broker", "permissions", "--vhost", self.vhost, "--prefix", self.prefix),
+            *("--exchange", exchange, HOST, INTRUDER),
+        )
+        for line in said.splitlines():
+            broker.run(line)
+        self.signed = signed
+        if signed:
+            self.key(None).write_text(manage("broker", "key", "create"))
+            options = root / "controller.conf"
+            options.write_text(f"[rpc]\nkey_file = {self.key(None)}\n")
+            for host in (HOST, INTRUDER):
+                derived = manage("--config-file", str(options), "broker", "key", "derive", host)
+                self.key(host).write_text(derived)
+
+    def user(self, host):
+        return f"{self.prefix}-{host}"
+
+    def key(self, host):
+        return self._root / f"{host or 'controllers'}.key"
+
+    def options(self, host):
+        """What kongming.conf of a host (None: a controller) has besides."""
+        signing = f"[rpc]\nkey_file = {self.key(host)}\n" if self.signed else ""
+        return f"[DEFAULT]\ncontrol_exchange = {self.exchange}\n{signing}"
+
+    def url(self, host):
+        return self.broker.transport_url(self.vhost, self.user(host))
+
+    @contextlib.contextmanager
+    def channel(self, host=INTRUDER):
+        """A channel of a host's user."""
+        user = self.user(host)
+        connection = amqp.Connection(
+            f"127.0.0.1:{self.broker.port}", user, user, virtual_host=self.vhost
+        )
+        connection.connect()
+        try:
+            yield connection.channel()
+        finally:
+            with contextlib.suppress(Exception):
+                connection.close()
+
+    def queues(self):
+        return self.broker.queues(self.vhost)
+
+
+class Occupied(Secured):
+    """With a control plane, and a host that a guest runs on."""
+
+    def __init__(self, broker, libvirtd, root, **options):
+        super().__init__(broker, root, **options)
+        self.installation = Installation(
+            broker,
+            root / "control",
+            vhost=self.vhost,
+            user=self.prefix,
+            options=self.options(None),
+        )
+        self._libvirtd = libvirtd
+
+    def __enter__(self):
+        self.installation.__enter__()
+        self.site = Site(self.installation, self.broker, self._libvirtd, self._root)
+        self.executor = self.site.executor(
+            options=OFTEN + self.options(HOST), transport_url=self.url(HOST)
+        )
+        self.executor.start()
+        return self
+
+    def __exit__(self, *_):
+        self.site.close()
+        self.installation.__exit__(None, None, None)
+
+    def placed(self, cpu):
+        """A guest that was placed."""
+        guest = self.site.guest()
+        self.site.put(guest.uuid, vcpu_pinning=str(cpu))
+        self.site.plane.wait_status(guest.uuid, "applied")
+        guest.wait_on(cpu)
+        return guest
+
+    def intruders(self):
+        """The UUID of an instance of the intruder's own, that something is wanted for."""
+        mine = self.site.nova.add(INTRUDER, {})
+        self.site.put(mine, vcpu_pinning="0")
+        path = f"/v1/allocations/{mine}"
+        wait_until(lambda: self.site.api.get(path)["host"] == INTRUDER, 30, "Nova's word")
+        return mine
+
+    def logs(self):
+        return "".join(each.log() for each in [self.executor, *self.site.plane.conductors])
+
+    def reply_queues(self, host):
+        """Queues of the answers to a host; of None: to conductors."""
+        prefix = f"reply_{host}:" if host else "reply_"
+        wait_until(lambda: any(map(self._is_reply(prefix), self.queues())), 30, "answers' queues")
+        return [name for name in self.queues() if self._is_reply(prefix)(name)]
+
+    def _is_reply(self, prefix):
+        return lambda name: name.startswith(prefix) and (":" in name) == (":" in prefix)
+
+
+@pytest.fixture(scope="module")
+def permitted(broker, libvirtd, tmp_path_factory):
+    """Users with permissions; calls are not signed."""
+    with Occupied(
+        broker, libvirtd, tmp_path_factory.mktemp("permitted"), signed=False
+    ) as occupied:
+        yield occupied
+
+
+@pytest.fixture(scope="module")
+def signed(broker, libvirtd, tmp_path_factory):
+    """Users with permissions, and signed calls, at the exchange that nobody can delete."""
+    root = tmp_path_factory.mktemp("signed")
+    with Occupied(broker, libvirtd, root, signed=True, exchange="amq.topic") as occupied:
+        yield occupied
+
+
+@pytest.fixture(params=["permitted", "signed"])
+def secured(request):
+    return request.getfixturevalue(request.param)
+
+
+def message(method, context=None, **arguments):
+    """A call as oslo.messaging sends it, that nobody waits for."""
+    said = {
+        "method": method,
+        "args": arguments,
+        "version": "1.0",
+        "_unique_id": uuid.uuid4().hex,
+        **{f"_context_{name}": value for name, value in (context or {}).items()},
+    }
+    envelope = {"oslo.version": "2.0", "oslo.message": json.dumps(said)}
+    return amqp.Message(
+        json.dumps(envelope), content_type="application/json", content_encoding="utf-8"
+    )
+
+
+def push(instance_uuid, cpu):
+    allocation = {"vcpu_pinning": str(cpu)}
+    wanted = {"generation": 9, "allocation": allocation, "asked_by": "intruder"}
+    return {"instances": {instance_uuid: wanted}}
+
+
+def report(instance_uuid, generation=1, status="failed"):
+    words = dict.fromkeys(("message", "source", "drift"), "")
+    times = {"drift_at": None, "changed_at": time.time()}
+    said = {"instance_uuid": instance_uuid, "generation": generation, "status": status}
+    return {**said, "reason": "forged", **words, **times}
+
+
+def refused(secured, attempt, host=INTRUDER):
+    """Tell whether RabbitMQ refuses what a host's user attempts."""
+    try:
+        with secured.channel(host) as channel:
+            attempt(channel)
+            # An error of a publication comes with the next answer.
+            channel.basic_qos(0, 1, False)
+    except amqp.AccessRefused:
+        return True
+    return False
+
+
+# All of it works with no more than these permissions.
+
+
+def test_all_works_with_the_permissions_that_the_tool_writes(secured, cpus):
+    guest = secured.placed(cpus[1])
+    site = secured.site
+    plan = site.api.request(
+        "PUT",
+        f"/v1/allocations/{guest.uuid}?dry_run=true",
+        {"allocation": {"vcpu_pinning": str(cpus[0])}},
+    )
+    assert (plan.status, plan.body["outcome"], plan.body["host"]) == (200, "planned", HOST)
+
+    def shown():
+        return site.api.get(f"/v1/hosts/{HOST}")["view"]
+
+    wait_until(shown, 30, "the host's view")
+    site.delete(guest.uuid)
+    site.plane.wait_gone(guest.uuid)
+    assert "is refused" not in secured.logs()
+    assert "ACCESS_REFUSED" not in secured.logs()
+
+
+# It can't read what is others'.
+
+
+def theirs(secured):
+    """Queues of the other host, and of the conductors."""
+    names = [
+        f"kongming-executor.{HOST}",
+        "kongming-conductor",
+        "kongming-conductor.controller-1",
+        *secured.reply_queues(HOST),
+    ]
+    assert set(names) <= set(secured.queues())
+    return names
+
+
+def test_a_host_can_not_read_purge_delete_or_bind_what_is_others(secured, cpus):
+    guest = secured.placed(cpus[1])
+    # A dry run has the conductor tell the host where it waits for the answer.
+    path = f"/v1/allocations/{guest.uuid}?dry_run=true"
+    secured.site.api.request("PUT", path, {"allocation": {"vcpu_pinning": "0"}})
+    for name in [*theirs(secured), *secured.reply_queues(None)]:
+        for attempt in (
+            lambda channel, name=name: channel.basic_get(name),
+            lambda channel, name=name: channel.basic_consume(name),
+            lambda channel, name=name: channel.queue_purge(name),
+            lambda channel, name=name: channel.queue_delete(name),
+            lambda channel, name=name: channel.queue_unbind(name, secured.exchange, name),
+            lambda channel, name=name: channel.queue_bind(name, secured.exchange, "x"),
+        ):
+            assert refused(secured, attempt), name
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        f"kongming-executor.{HOST}",
+        "kongming-conductor",
+        "kongming-conductor.controller-1",
+        "#",
+        "*",
+        "kongming-executor.#",
+        "kongming-executor.*",
+        "*.*",
+    ],
+)
+def test_a_host_can_not_have_copies_of_what_is_for_others(secured, key):
+    own = f"kongming-executor.{INTRUDER}"
+
+    def to_queue(channel):
+        channel.queue_declare(own, auto_delete=False)
+        channel.queue_bind(own, secured.exchange, key)
+
+    def to_exchange(channel):
+        channel.exchange_declare(f"reply_{INTRUDER}:x", "fanout", auto_delete=False)
+        channel.exchange_bind(f"reply_{INTRUDER}:x", secured.exchange, key)
+
+    assert refused(secured, to_queue)
+    assert refused(secured, to_exchange)
+    assert not refused(secured, lambda channel: channel.queue_bind(own, secured.exchange, own))
+
+
+def test_a_host_can_not_listen_to_the_brokers_own_exchanges(secured):
+    own = f"kongming-executor.{INTRUDER}"
+    for exchange in {"amq.topic", "amq.fanout", "amq.rabbitmq.trace"} - {secured.exchange}:
+        assert refused(secured, lambda channel, of=exchange: channel.queue_bind(own, of, "#"))
+
+
+def test_a_host_has_no_other_virtual_host(secured, broker):
+    user = secured.user(INTRUDER)
+    connection = amqp.Connection(f"127.0.0.1:{broker.port}", user, user, virtual_host="/")
+    with pytest.raises(amqp.NotAllowed):
+        connection.connect()
+
+
+def test_a_host_can_not_send_to_another_one_in_the_ordinary_way(secured):
+    for key in (
+        f"kongming-executor.{HOST}",
+        "kongming-executor",
+        "kongming-conductor.controller-1",
+    ):
+        assert refused(
+            secured,
+            lambda channel, key=key: channel.basic_publish(
+                amqp.Message("x"), secured.exchange, key
+            ),
+        )
+
+
+# It can put messages into the queues of others, in roundabout ways.
+
+
+def by_queue_name(channel, _secured, body, queue):
+    channel.basic_publish(body, "", queue)
+
+
+def by_an_exchange_of_its_own(channel, secured, body, queue):
+    own = f"reply_{INTRUDER}:exchange"
+    channel.exchange_declare(own, "fanout", auto_delete=False)
+    channel.exchange_bind(secured.exchange, own, "")
+    channel.basic_publish(body, own, queue)
+
+
+def by_dead_letters(channel, _secured, body, queue):
+    own = f"reply_{INTRUDER}:{uuid.uuid4().hex}"
+    arguments = {
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": queue,
+        "x-message-ttl": 0,
+    }
+    channel.queue_declare(own, auto_delete=False, arguments=arguments)
+    channel.basic_publish(body, "", own)
+
+
+WAYS = [by_queue_name, by_an_exchange_of_its_own, by_dead_letters]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_without_signatures_a_host_can_have_guests_of_others_placed(permitted, cpus, way):
+    guest = permitted.placed(cpus[1])
+    with permitted.channel() as channel:
+        body = message("wanted", **push(guest.uuid, cpus[0]))
+        way(channel, permitted, body, f"kongming-executor.{HOST}")
+        guest.wait_on(cpus[0])
+
+
+def test_without_signatures_a_host_can_speak_in_the_name_of_another(permitted, cpus):
+    guest = permitted.placed(cpus[1])
+    with permitted.channel() as channel:
+        body = message("report", told_by=HOST, reports=[report(guest.uuid)])
+        by_queue_name(channel, permitted, body, "kongming-conductor")
+        told = permitted.site.plane.wait_status(guest.uuid, "failed")
+    assert (told["reason"], told["reported_by"]) == ("forged", HOST)
+
+
+def test_in_its_own_name_a_host_can_say_nothing_of_what_nova_has_elsewhere(secured, cpus):
+    guest = secured.placed(cpus[1])
+    mine = secured.intruders()
+    reports = [report(guest.uuid), report(mine)]
+    with secured.channel() as channel:
+        call = own_call(secured, "report", told_by=INTRUDER, reports=reports)
+        channel.basic_publish(call, secured.exchange, "kongming-conductor")
+        # It may of its own, and both came in one message.
+        told = secured.site.plane.wait_status(mine, "failed")
+    assert told["reported_by"] == INTRUDER
+    assert secured.site.api.get(f"/v1/allocations/{guest.uuid}")["status"] == "applied"
+
+
+def own_call(secured, method, **arguments):
+    """A call as the intruder's own service would send it."""
+    if not secured.signed:
+        return message(method, **arguments)
+    return message(method, {SIGNATURE: own_signature(secured, method, arguments)}, **arguments)
+
+
+def own_signature(signed, method, arguments):
+    signer = Signer(keys.read(str(signed.key(INTRUDER)), INTRUDER), INTRUDER)
+    return signer.sign(None, method, arguments).to_json()
+
+
+def forged(signed, to, method, arguments):
+    """Calls that an intruder can make up with what it knows: no signature, its own, and others."""
+    own = Signer(keys.read(str(signed.key(INTRUDER)), INTRUDER), INTRUDER)
+    claimed = keys.Keys(hosts={HOST: keys.read(str(signed.key(INTRUDER)), INTRUDER).of(INTRUDER)})
+    master = keys.Keys([keys.new_master()])
+    signatures = [
+        None,
+        own.sign(to, method, arguments),
+        Signer(claimed, HOST).sign(to, method, arguments),
+        Signer(master, None).sign(to, method, arguments),
+    ]
+    for signature in signatures:
+        context = {} if signature is None else {SIGNATURE: signature.to_json()}
+        yield message(method, context, **arguments)
+
+
+def test_with_signatures_a_host_can_not_have_guests_of_others_placed(signed, cpus):
+    guest = signed.placed(cpus[1])
+    before = signed.executor.log().count("wanted of")
+    queue = f"kongming-executor.{HOST}"
+    with signed.channel() as channel:
+        for way in WAYS:
+            for body in forged(signed, HOST, "wanted", push(guest.uuid, cpus[0])):
+                way(channel, signed, body, queue)
+        wait_until(lambda: signed.queues()[queue].ready == 0, 30, "all were taken")
+    # What is rightly asked afterwards is done, with the next generation but one.
+    signed.site.put(guest.uuid, vcpu_pinning=f"{cpus[0]}-{cpus[1]}")
+    told = signed.site.plane.wait_status(guest.uuid, "applied")
+    assert told["generation"] == 2
+    guest.wait_affinity({vcpu: [cpus[0], cpus[1]] for vcpu in guest.affinity()})
+    # One line for all of them.
+    assert before <= signed.executor.log().count("wanted of") <= 1
+    assert "(signature_invalid)" in signed.executor.log()
+
+
+def test_with_signatures_a_host_can_not_speak_in_the_name_of_another(signed, cpus):
+    guest = signed.placed(cpus[1])
+    signed.site.put(guest.uuid, vcpu_pinning=str(cpus[0]))
+    signed.site.plane.wait_status(guest.uuid, "applied")
+    about = {"version": "1", "started_at": time.time(), "interval_s": 60.0}
+    exchange = {
+        "about": about,
+        "complete": True,
+        "guests": [guest.uuid],
+        "known": {},
+        "digest": "",
+    }
+    reports = {"reports": [report(guest.uuid, 2)]}
+    view = {"view": {"cells": [], "guests": []}, "digest": "0" * 64}
+    with signed.channel() as channel:
+        for method, arguments in (
+            ("report", reports),
+            ("exchange", exchange | reports),
+            ("show", view),
+            ("changed", None),
+        ):
+            said = (
+                {"instance_uuids": [guest.uuid]}
+                if arguments is None
+                else {"told_by": HOST, **arguments}
+            )
+            for body in forged(signed, None, method, said):
+                by_queue_name(channel, signed, body, "kongming-conductor")
+        wait_until(lambda: signed.queues()["kongming-conductor"].ready == 0, 30, "all were taken")
+    guests = [
+        each["instance_uuid"]
+        for each in signed.site.api.get(f"/v1/hosts/{HOST}")["view"]["guests"]
+    ]
+    assert guest.uuid in guests
+    told = signed.site.api.get(f"/v1/allocations/{guest.uuid}")
+    assert (told["status"], told["reported_by"]) == ("applied", HOST)
+    logged = "".join(each.log() for each in signed.site.plane.conductors)
+    assert "Traceback" not in logged
+    assert "(signature_invalid)" in logged
+
+
+def test_with_signatures_what_was_taken_once_is_not_taken_again(signed, cpus):
+    guest = signed.placed(cpus[1])
+    mine = signed.intruders()
+    arguments = {"told_by": INTRUDER, "reports": [report(mine)]}
+    signature = own_signature(signed, "report", arguments)
+    with signed.channel() as channel:
+        # To each conductor twice; what oslo.messaging tells copies by is not signed.
+        for queue in ("kongming-conductor.controller-1", "kongming-conductor.controller-2") * 2:
+            body = message("report", {SIGNATURE: signature}, **arguments)
+            by_queue_name(channel, signed, body, queue)
+        signed.site.plane.wait_status(mine, "failed")
+    for conductor in signed.site.plane.conductors:
+        conductor.wait_log("it came before: somebody repeats it")
+    assert signed.site.api.get(f"/v1/allocations/{guest.uuid}")["status"] == "applied"
+
+
+# What it can do to the bus itself.
+
+
+def test_a_host_can_delete_the_exchange_unless_it_is_one_of_rabbitmqs_own(broker, tmp_path):
+    ordinary = Secured(broker, tmp_path, signed=False)
+    with ordinary.channel(HOST) as channel:
+        channel.exchange_declare("kongming", "topic", auto_delete=False)
+    assert not refused(ordinary, lambda channel: channel.exchange_delete("kongming"))
+    fixed = Secured(broker, tmp_path, signed=False, exchange="amq.topic")
+    assert refused(fixed, lambda channel: channel.exchange_delete("amq.topic"))
+    assert refused(fixed, lambda channel: channel.exchange_declare("kongming", "topic"))
+
+
+def test_a_host_can_fill_queues_of_others_and_a_policy_limits_them(broker, tmp_path):
+    secured = Secured(broker, tmp_path, signed=False)
+    queue = f"kongming-executor.{HOST}"
+    with secured.channel(HOST) as channel:
+        channel.queue_declare(queue, auto_delete=False)
+    broker.run(
+        f"rabbitmqctl set_policy -p {secured.vhost} --apply-to queues kongming-rpc"
+        """ '^kongming-(conductor|executor)' '{"max-length":10}'"""
+    )
+    with secured.channel() as channel:
+        for _ in range(50):
+            channel.basic_publish(amqp.Message("x"), "", queue)
+        wait_until(lambda: secured.queues()[queue].ready == 10, 30, "the queue is full")
+
+
+# The notification handler's user.
+
+
+def test_a_notification_handlers_user_hears_nova_and_nothing_else_of_its(
+    broker, libvirtd, tmp_path, cloud, cpus
+):
+    vhost = f"nova-{next(_number)}"
+    broker.add_vhost(vhost)
+    user = f"listener-{HOST}"
+    broker.add_stranger(user)
+    said = manage(
+        *("broker", "permissions", "--trigger", "notification", "--vhost", vhost),
+        *("--exchange", cloud.exchange, "--prefix", "listener", HOST),
+    )
+    for line in said.splitlines():
+        broker.run(line)
+    daemon = cloud.daemon(
+        transport_url=broker.transport_url(vhost, user),
+        options=f"[notification_handler]\npool = kongming.{HOST}\n",
+    )
+    daemon.start()
+    connection = amqp.Connection(f"127.0.0.1:{broker.port}", user, user, virtual_host=vhost)
+    connection.connect()
+    own = f"kongming.{HOST}"
+    for attempt in (
+        lambda channel: channel.queue_bind(own, cloud.exchange, "conductor"),
+        lambda channel: channel.queue_bind(own, cloud.exchange, "#"),
+        lambda channel: channel.queue_bind(own, cloud.exchange, "versioned_notifications.error"),
+        lambda channel: channel.queue_declare("conductor", auto_delete=False),
+        lambda channel: channel.basic_consume(f"kongming.{INTRUDER}"),
+        lambda channel: channel.queue_declare(f"kongming.{INTRUDER}", auto_delete=False),
+    ):
+        with pytest.raises(amqp.AccessRefused):
+            attempt(connection.channel())
+    for exchange in (cloud.exchange, ""):
+        channel = connection.channel()
+        channel.basic_publish(amqp.Message("x"), exchange, "conductor")
+        with pytest.raises(amqp.AccessRefused):
+            channel.basic_qos(0, 1, False)
+    connection.close()
