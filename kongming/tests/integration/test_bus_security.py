@@ -182,14 +182,16 @@ def secured(request):
     return request.getfixturevalue(request.param)
 
 
-def message(method, context=None, **arguments):
-    """A call as oslo.messaging sends it, that nobody waits for."""
+def message(method, context=None, reply_to=None, **arguments):
+    """A call as oslo.messaging sends it."""
+    waiting = {} if reply_to is None else {"_msg_id": uuid.uuid4().hex, "_reply_q": reply_to}
     said = {
         "method": method,
         "args": arguments,
         "version": "1.0",
         "_unique_id": uuid.uuid4().hex,
         **{f"_context_{name}": value for name, value in (context or {}).items()},
+        **waiting,
     }
     envelope = {"oslo.version": "2.0", "oslo.message": json.dumps(said)}
     return amqp.Message(
@@ -208,6 +210,16 @@ def report(instance_uuid, generation=1, status="failed"):
     times = {"drift_at": None, "changed_at": time.time()}
     said = {"instance_uuid": instance_uuid, "generation": generation, "status": status}
     return {**said, "reason": "forged", **words, **times}
+
+
+def answer(channel, method, context=None, **arguments):
+    """Call a conductor as the intruder; give the answer."""
+    own = f"reply_{INTRUDER}:{uuid.uuid4().hex}"
+    channel.queue_declare(own, auto_delete=False)
+    body = message(method, context, reply_to=own, **arguments)
+    channel.basic_publish(body, "", "kongming-conductor")
+    came = wait_until(lambda: channel.basic_get(own, no_ack=True), 30, f"an answer to {method}")
+    return json.loads(json.loads(came.body)["oslo.message"])["result"]
 
 
 def refused(secured, attempt, host=INTRUDER):
@@ -392,6 +404,41 @@ def test_in_its_own_name_a_host_can_say_nothing_of_what_nova_has_elsewhere(secur
     assert secured.site.api.get(f"/v1/allocations/{guest.uuid}")["status"] == "applied"
 
 
+def test_in_its_own_name_a_host_is_told_nothing_of_what_nova_has_elsewhere(secured, cpus):
+    guest, mine = secured.placed(cpus[1]), secured.intruders()
+    arguments = {
+        "told_by": INTRUDER,
+        "about": {"version": "1", "started_at": time.time(), "interval_s": 60.0},
+        "complete": True,
+        "guests": [guest.uuid, mine],
+        "known": {guest.uuid: 0},
+        "reports": [],
+    }
+    context = (
+        {SIGNATURE: own_signature(secured, "exchange", arguments)} if secured.signed else None
+    )
+    with secured.channel() as channel:
+        told = answer(channel, "exchange", context, **arguments)
+    assert (list(told["wanted"]), told["contested"]) == ([mine], [guest.uuid])
+
+
+def test_only_without_signatures_a_host_can_call_conductors_as_the_api_does(
+    permitted, signed, cpus
+):
+    for secured in (permitted, signed):
+        guest = secured.placed(cpus[1])
+        arguments = {"instance_uuid": guest.uuid, "allocation": {"vcpu_pinning": str(cpus[0])}}
+        with secured.channel() as channel:
+            told = answer(channel, "plan", **arguments)
+            if not secured.signed:
+                assert (told["outcome"], told["host"]) == ("planned", HOST)
+                continue
+            assert told["error"]["reason"] == "signature_invalid"
+            context = {SIGNATURE: own_signature(secured, "plan", arguments)}
+            told = answer(channel, "plan", context, **arguments)
+            assert told["error"]["reason"] == "signature_invalid"
+
+
 def own_call(secured, method, **arguments):
     """A call as the intruder's own service would send it."""
     if not secured.signed:
@@ -522,6 +569,12 @@ def test_a_host_can_fill_queues_of_others_and_a_policy_limits_them(broker, tmp_p
         for _ in range(50):
             channel.basic_publish(amqp.Message("x"), "", queue)
         wait_until(lambda: secured.queues()[queue].ready == 10, 30, "the queue is full")
+        # It can count them, if it knows the name.
+        assert channel.queue_declare(queue, passive=True).message_count == 10
+    user = secured.user(INTRUDER)
+    broker.run(f"""rabbitmqctl set_user_limits {user} '{{"max-connections":2}}'""")
+    with secured.channel(), secured.channel(), pytest.raises(amqp.NotAllowed), secured.channel():
+        """A third connection does not come about."""
 
 
 # The notification handler's user.
@@ -554,6 +607,8 @@ def test_a_notification_handlers_user_hears_nova_and_nothing_else_of_its(
         lambda channel: channel.queue_bind(own, cloud.exchange, "versioned_notifications.error"),
         lambda channel: channel.queue_declare("conductor", auto_delete=False),
         lambda channel: channel.basic_consume(f"kongming.{INTRUDER}"),
+        lambda channel: channel.queue_bind(f"kongming.{INTRUDER}", cloud.exchange, "x"),
+        lambda channel: channel.exchange_bind(cloud.exchange, own, ""),
         lambda channel: channel.queue_declare(f"kongming.{INTRUDER}", auto_delete=False),
     ):
         with pytest.raises(amqp.AccessRefused):
@@ -563,4 +618,11 @@ def test_a_notification_handlers_user_hears_nova_and_nothing_else_of_its(
         channel.basic_publish(amqp.Message("x"), exchange, "conductor")
         with pytest.raises(amqp.AccessRefused):
             channel.basic_qos(0, 1, False)
+    # It may make its own queue anew, but none whose dead letters go elsewhere.
+    assert daemon.stop() == 0
+    connection.channel().queue_delete(own)
+    for elsewhere in ("", cloud.exchange):
+        dead_letters = {"x-dead-letter-exchange": elsewhere}
+        with pytest.raises(amqp.AccessRefused):
+            connection.channel().queue_declare(own, auto_delete=False, arguments=dead_letters)
     connection.close()

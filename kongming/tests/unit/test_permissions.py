@@ -12,12 +12,7 @@
 
 """RabbitMQ's permissions: which names they let a user have, and which not."""
 
-import itertools
-from pathlib import Path
 import re
-import shlex
-import subprocess
-import sys
 
 import pytest
 
@@ -114,56 +109,3 @@ def test_a_notification_handler_only_listens():
     keys = ["versioned_notifications.info", "kongming.c1.info", "conductor", "#", "compute.c1"]
     assert [key for key in keys if lets(HANDLER.topic_read, key)] == keys[:2]
     assert not any(lets(HANDLER.topic_write, key) for key in keys)
-
-
-def run(*arguments):
-    command = [Path(sys.executable).with_name("kongming-manage"), "broker", *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-def test_the_command_writes_what_rabbitmqctl_takes():
-    ended = run("permissions", "--vhost", "a b", "c1", "c2")
-    lines = [shlex.split(line) for line in ended.stdout.splitlines()]
-    commands = [(line[1], line[4]) for line in lines]
-    assert commands == [
-        ("set_permissions", "kongming"),
-        ("clear_topic_permissions", "kongming"),
-        *itertools.chain.from_iterable(
-            (
-                ("set_permissions", f"kongming-{host}"),
-                ("set_topic_permissions", f"kongming-{host}"),
-            )
-            for host in ("c1", "c2")
-        ),
-    ]
-    assert lines[2][5:] == [
-        getattr(permissions.of_executor("x", "c1", EXCHANGE), r) for r in RIGHTS
-    ]
-    assert lines[3][5] == EXCHANGE
-
-
-@pytest.mark.parametrize("host", ["a b", "-", "x;y", "ä", "x" * 256])
-def test_what_is_no_host_is_refused(host):
-    ended = run("permissions", "--", host)
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert "is not the name of a host" in ended.stderr
-
-
-def test_a_key_is_derived_from_the_master_key_only(tmp_path):
-    master = tmp_path / "rpc.key"
-    master.write_text(run("key", "create").stdout)
-    conf = tmp_path / "kongming.conf"
-    conf.write_text(f"[rpc]\nkey_file = {master}\n")
-    command = [Path(sys.executable).with_name("kongming-manage"), "--config-file", conf]
-
-    def derive():
-        arguments = ["broker", "key", "derive", "c1"]
-        return subprocess.run([*command, *arguments], capture_output=True, text=True)
-
-    derived = derive()
-    assert re.fullmatch(r"host c1 [0-9a-f]{64}\n", derived.stdout)
-    assert derive().stdout == derived.stdout
-    master.write_text(derived.stdout)
-    ended = derive()
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert "need the master key" in ended.stderr
