@@ -48,11 +48,12 @@ class Refusals:
         :param sender: who sent it, by its own word.
         :param kind: the method that was called.
         """
+        sender = clean(sender, 255) or "an unnamed sender"
         if self._is_news(sender, kind, error.reason):
             LOG.warning(
                 "%s of %s is refused (%s): %s; the like is only counted from now on",
                 kind,
-                clean(sender, 255) or "an unnamed sender",
+                sender,
                 error.reason,
                 error,
             )

@@ -24,6 +24,7 @@ import uuid
 
 import libvirt
 from oslo_config import cfg
+import oslo_messaging
 import pytest
 import yaml
 
@@ -38,6 +39,7 @@ from kongming.executor.request import Request, Source
 from kongming.executor.store import Store
 from kongming.hypervisor.keeper import run_event_loop
 from kongming.metrics.standalone import LinkCollector
+from kongming.rpc.bus import CONDUCTOR, EXECUTOR, open_bus
 from kongming.rpc.client import ConductorClient
 from kongming.rpc.messages import Wanted
 from kongming.standalone.service import ExecutorService
@@ -230,6 +232,86 @@ def test_what_an_executor_does_not_understand_is_refused_not_dropped(site):
     executor._wanted.push({guest: Wanted(1, newer)})
     report = executor._wanted.reports()[guest]
     assert (report.status, report.reason) == ("refused", "request_invalid")
+
+
+def call(site, method, **arguments):
+    """Send to the executor what no conductor of ours would."""
+    bus = open_bus(site.conf)
+    client = oslo_messaging.get_rpc_client(bus.transport, EXECUTOR)
+    return client.prepare(server=site.host, timeout=20).call({}, method, **arguments)
+
+
+def test_what_a_conductor_says_amiss_stops_nothing_and_is_asked_for(site):
+    site.conf.set_override("pull_interval", 1000, group="executor")
+    site.start()
+    executor, guest = site.services[-1], site.guest()
+    wait_for(lambda: site.hosts.get(site.host))
+    asked_at = site.hosts.get(site.host).seen_at
+    for odd in (
+        {},
+        {"instances": None},
+        {"instances": [guest]},
+        {"instances": {guest: {"generation": "2", "allocation": {}}}},
+        {"instances": {guest: {"generation": 2, "allocation": [1]}, "x": None}},
+    ):
+        call(site, "wanted", **odd)
+    assert "error" in call(site, "plan", instance_uuid=5, allocation=None)
+    assert "error" in call(site, "stop")
+    odd = call(site, "plan", instance_uuid=guest, allocation={"vcpu_pinning": {"a": [1]}})
+    assert (odd["outcome"], odd["reason"]) == ("refused", "request_invalid")
+    assert executor._bus.refusals.counts == {
+        ("wanted", "message_invalid"): 6,
+        ("plan", "message_invalid"): 1,
+        ("other", "message_invalid"): 1,
+    }
+    # Long before the interval is over.
+    wait_for(lambda: site.hosts.get(site.host).seen_at > asked_at)
+    site.put(guest, "2")
+    site.wait(guest, "applied")
+
+
+class OddConductor:
+    """Answers each exchange with the next of some odd answers, and the last one for ever."""
+
+    target = oslo_messaging.Target(version=CONDUCTOR.version)
+
+    def __init__(self, guest):
+        self.asked = 0
+        item = {"generation": 1, "allocation": {"vcpu_pinning": "2"}, "asked_by": "\x1b[2J"}
+        self._answers = [
+            None,
+            {"wanted": [], "elsewhere": []},
+            {"error": ["no", "object"]},
+            {"wanted": {guest: item, "x": item}, "elsewhere": [5], "show": False, "later": 1},
+        ]
+
+    def exchange(self, _context, **_told):
+        self.asked += 1
+        return self._answers[min(self.asked, len(self._answers)) - 1]
+
+    def report(self, _context, **_told):
+        return {"refused": [{"what": 5}]}
+
+
+def test_an_executor_asks_again_until_an_answer_can_be_read(site):
+    guest = site.guest()
+    odd = OddConductor(guest)
+    target = oslo_messaging.Target(topic=CONDUCTOR.topic, server="odd")
+    server = oslo_messaging.get_rpc_server(open_bus(site.conf).transport, target, [odd])
+    server.start()
+    site.start(ExecutorService)
+    wait_for(lambda: site.pins(guest) == [{2}, {2}])
+    executor = site.services[-1]
+    assert odd.asked >= 4
+    assert executor._link.since is None
+    counts = executor._bus.refusals.counts
+    # Three that are no answers; two items of the fourth.
+    assert counts["exchange", "message_invalid"] >= 4
+    record = executor._executor.asked_by(Source.API)[guest]
+    assert record[0] == 1
+    site.stop()
+    server.stop()
+    server.wait()
 
 
 def test_what_the_metadata_asked_before_is_taken_back(site):
