@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Claims: which host has an instance where Nova is not asked. The first one that claims it has it.
+"""Claims: which host has an instance, where executors and Nova say it of different ones.
 
-It has it until it reports it as absent, or is not heard of for long. A claim of another host
-does not count until then, and is told to the operator if it lasts.
+Where Nova is not asked the first host that claims an instance has it. It has it until it reports
+it as absent, or is not heard of for long. A claim of another host does not count until then.
 """
 
 from __future__ import annotations
@@ -33,10 +33,38 @@ LOG = logging.getLogger(__name__)
 #: A host that was not heard of for so many seconds has nothing any more.
 LAPSE_S = 600.0
 
-# While an instance migrates both hosts have it for a moment.
-_PATIENCE_S = 30.0
+# While an instance migrates both hosts have it.
+_PATIENCE_S = 60.0
 _REMEMBERED_S = 3600.0
 _REMEMBERED_MAX = 1_000
+
+
+class Disputes:
+    """Claims that do not count: told if they last, once for each. Any thread may call it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # When a claim first did not count, and whether that was told.
+        self._claims: dict[tuple[str, str], tuple[float, bool]] = {}
+
+    def note(self, host: str, instance_uuids: Iterable[str]) -> list[str]:
+        """Note that claims of a host do not count.
+
+        :returns: the instances of which that is to be told now.
+        """
+        now = time.monotonic()
+        told = []
+        with self._lock:
+            known = {key: each for key, each in self._claims.items() if _is_fresh(each, now)}
+            for uuid in sorted(instance_uuids):
+                began, is_told = known.get((uuid, host), (now, False))
+                if not is_told and now - began >= _PATIENCE_S:
+                    is_told = True
+                    told.append(uuid)
+                if (uuid, host) in known or len(known) < _REMEMBERED_MAX:
+                    known[uuid, host] = (began, is_told)
+            self._claims = known
+        return told
 
 
 class Claims:
@@ -45,9 +73,7 @@ class Claims:
     def __init__(self, allocations: Allocations, hosts: Hosts) -> None:
         self._allocations = allocations
         self._hosts = hosts
-        self._lock = threading.Lock()
-        # When a claim first did not count, and whether that was told.
-        self._disputes: dict[tuple[str, str], tuple[float, bool]] = {}
+        self._disputes = Disputes()
 
     def settle(self, host: str, guests: Iterable[str], entries: dict[str, Entry]) -> set[str]:
         """Have a host claim its guests; note in ``entries`` those that it won.
@@ -64,7 +90,7 @@ class Claims:
         for uuid in won:
             entries[uuid] = dataclasses.replace(entries[uuid], host=host)
         lost = claimed.keys() - set(won)
-        self._tell(host, {uuid: claimed[uuid].host or "" for uuid in lost})
+        self._tell(host, lost, claimed)
         return lost
 
     def _lapsed(self, names: Collection[str]) -> set[str]:
@@ -72,27 +98,15 @@ class Claims:
         there = {host.name for host in self._hosts.named(names) if now - host.seen_at < LAPSE_S}
         return set(names) - there
 
-    def _tell(self, host: str, lost: Mapping[str, str]) -> None:
-        """Tell of claims that did not count for some time: once for each."""
-        now = time.monotonic()
-        with self._lock:
-            lasting = {key: each for key, each in self._disputes.items() if _is_fresh(each, now)}
-            told = []
-            for uuid in sorted(lost):
-                began, is_told = lasting.get((uuid, host), (now, False))
-                if not is_told and now - began >= _PATIENCE_S:
-                    is_told = True
-                    told.append(uuid)
-                if len(lasting) < _REMEMBERED_MAX:
-                    lasting[uuid, host] = (began, is_told)
-            self._disputes = lasting
-        for uuid in told:
+    def _tell(self, host: str, lost: Iterable[str], entries: Mapping[str, Entry]) -> None:
+        for uuid in self._disputes.note(host, lost):
+            first = entries[uuid].host
             LOG.warning(
                 "Instance %s: %s says that it runs there, but it counts as being on %s, which was "
-                "first: %s is not told what is wanted, and its reports do not count. Find out on "
-                "which of them it runs; it counts as being on another host once %s reports it as "
-                "absent, or is not heard of for %d minutes. With [nova], Nova's word decides",
-                *(uuid, host, lost[uuid], host, lost[uuid], LAPSE_S // 60),
+                "first: %s is not told what is wanted, and its reports do not count. Unless it is "
+                "being migrated, find out on which of them it runs; it counts as being on another "
+                "host once %s reports it as absent, or is not heard of for %d minutes",
+                *(uuid, host, first, host, first, LAPSE_S // 60),
             )
 
 

@@ -19,11 +19,12 @@ only for the instances that it holds.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+import logging
 import time
 
 from kongming import exception
 from kongming.conductor.care import Care
-from kongming.conductor.claims import Claims
+from kongming.conductor.claims import Claims, Disputes
 from kongming.conductor.pusher import written
 from kongming.db.allocations import Allocations
 from kongming.db.hosts import Hosts
@@ -42,6 +43,8 @@ from kongming.rpc.messages import (
     Wanted,
 )
 from kongming.rpc.server import Method
+
+LOG = logging.getLogger(__name__)
 
 _UNKNOWN = Wanted(0, None)
 
@@ -65,6 +68,7 @@ class Endpoint:
         self._executors = executors
         self._care = care
         self._claims = claims
+        self._disputes = Disputes()
 
     @property
     def methods(self) -> Mapping[str, Method]:
@@ -161,8 +165,16 @@ class Endpoint:
         unsure = [uuid for uuid in guests if uuid in entries and entries[uuid].host != host]
         if unsure:
             self._care.ask_nova(unsure)
-        of_another = (entries[uuid] for uuid in unsure if entries[uuid].holder != host)
-        return [entry.instance_uuid for entry in of_another if not entry.unknown]
+        of_another = [entries[uuid] for uuid in unsure if entries[uuid].holder != host]
+        contested = {entry.instance_uuid: entry for entry in of_another if not entry.unknown}
+        for uuid in self._disputes.note(host, contested):
+            LOG.warning(
+                "Instance %s: %s says that it runs there, but Nova has it on %s: %s is not told "
+                "what is wanted, and its reports do not count. Unless it is being migrated, "
+                "compare [DEFAULT] host in kongming.conf of that host with nova.conf",
+                *(uuid, host, contested[uuid].host or "no host", host),
+            )
+        return contested
 
 
 def _released(told: Exchange, entries: Mapping[str, Entry], now: float) -> list[Report]:

@@ -32,10 +32,13 @@ from kongming.rpc import view as host_view
 STATUSES = ("pending", "applied", "drifted", "refused", "failed", "absent", "released")
 RELEASED = "released"
 
-# More than any host has, and than any map may have.
+# More than any host has, than any map may have, and than any plan takes.
 _GUESTS_MAX = 10_000
-_INSTANCES_MAX = 100_000
+_OF_HOST_MAX = 20_000
+_OF_MAP_MAX = 100_000
 _LINES_MAX = 100_000
+# So many bad items are named; the others are left out without a word.
+_UNFIT_MAX = 1_000
 
 _name = form.text(255)
 _word = form.text(64)
@@ -90,7 +93,7 @@ class Message:
             elif isinstance(taken, Message):
                 unfit += taken.unfit
             found[name] = taken
-        return cls(**found, unfit=tuple(unfit))
+        return cls(**found, unfit=tuple(unfit[:_UNFIT_MAX]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +184,8 @@ class Exchange(Message):
     about: About = wire(About.from_json)  # noqa: RUF009
     complete: bool = wire(form.flag)
     guests: tuple[str, ...] = wire(form.each(form.instance_uuid, _GUESTS_MAX))
-    known: Mapping[str, int] = wire(form.each_of(form.generation, _INSTANCES_MAX))
-    reports: tuple[Report, ...] = wire(form.each(Report.from_json, _INSTANCES_MAX))
+    known: Mapping[str, int] = wire(form.each_of(form.generation, _OF_HOST_MAX))
+    reports: tuple[Report, ...] = wire(form.each(Report.from_json, _OF_HOST_MAX))
     digest: str = wire(form.digest, "")
 
 
@@ -209,9 +212,9 @@ class ExchangeAnswer(Message):
     :ivar refused: as in :class:`Kept`.
     """
 
-    wanted: Mapping[str, Wanted] = wire(form.each_of(Wanted.from_json, _INSTANCES_MAX))
-    elsewhere: tuple[str, ...] = wire(form.each(form.instance_uuid, _INSTANCES_MAX))
-    contested: tuple[str, ...] = wire(form.each(form.instance_uuid, _INSTANCES_MAX), ())
+    wanted: Mapping[str, Wanted] = wire(form.each_of(Wanted.from_json, _OF_HOST_MAX))
+    elsewhere: tuple[str, ...] = wire(form.each(form.instance_uuid, _OF_HOST_MAX))
+    contested: tuple[str, ...] = wire(form.each(form.instance_uuid, _OF_HOST_MAX), ())
     show: bool = wire(form.flag, default=False)
     refused: tuple[Refusal, ...] = wire(form.each(Refusal.from_json, _LINES_MAX), ())
 
@@ -221,7 +224,7 @@ class Reports(Message):
     """What came of what is wanted; the answer is :class:`Kept`."""
 
     told_by: str = wire(form.host_name)
-    reports: tuple[Report, ...] = wire(form.each(Report.from_json, _INSTANCES_MAX))
+    reports: tuple[Report, ...] = wire(form.each(Report.from_json, _OF_HOST_MAX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,14 +243,14 @@ class Show(Message):
 class Changed(Message):
     """Instances for which something else is wanted now; there is no answer."""
 
-    instance_uuids: tuple[str, ...] = wire(form.each(form.instance_uuid, _INSTANCES_MAX))
+    instance_uuids: tuple[str, ...] = wire(form.each(form.instance_uuid, _OF_MAP_MAX))
 
 
 @dataclass(frozen=True, slots=True)
 class Push(Message):
     """What is wanted for some instances of a host; there is no answer."""
 
-    instances: Mapping[str, Wanted] = wire(form.each_of(Wanted.from_json, _INSTANCES_MAX))
+    instances: Mapping[str, Wanted] = wire(form.each_of(Wanted.from_json, _OF_HOST_MAX))
 
 
 @dataclass(frozen=True, slots=True)

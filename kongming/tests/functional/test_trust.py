@@ -16,8 +16,10 @@ A database, a conductor's calls and the API, without a broker: messages are hand
 would come.
 """
 
+import functools
 import json
 import logging
+import shutil
 import time
 from types import SimpleNamespace
 
@@ -35,6 +37,7 @@ from kongming.conductor.pusher import Pusher
 from kongming.conductor.whereabouts import Whereabouts
 from kongming.conf.api import NOAUTH
 from kongming.db.allocations import Allocations
+from kongming.db.database import Database
 from kongming.db.hosts import Hosts
 from kongming.db.leases import Leases
 from kongming.db.values import Location
@@ -99,9 +102,9 @@ class Nova:
 class Conductor:
     """A conductor that is called as the bus would call it."""
 
-    def __init__(self, tmp_path, nova=None):
-        url = f"sqlite:///{tmp_path / 'kongming.sqlite'}"
-        self.database = database(url)
+    def __init__(self, path, nova=None):
+        url = f"sqlite:///{path}"
+        self.database = Database(configuration(url))
         self.allocations, self.hosts = Allocations(self.database), Hosts(self.database)
         self.bus, self.refusals = Bus(), Refusals()
         self.pusher = Pusher(self.allocations, self.hosts, self.bus)
@@ -117,10 +120,14 @@ class Conductor:
         claims = Claims(self.allocations, self.hosts) if nova is None else None
         endpoint = Endpoint(self.allocations, self.hosts, self.bus, self.care, claims)
         self._server = Server(endpoint.methods, None, self.refusals)
-        conf = configuration(url)
+        self._url = url
+
+    @functools.cached_property
+    def _http(self):
+        conf = configuration(self._url)
         conf.set_override("auth_strategy", NOAUTH, group="api")
         app = make_application(conf, self.database, self.bus)
-        self._http = falcon.testing.TestClient(lambda environ, answer: app(environ, answer))
+        return falcon.testing.TestClient(lambda environ, answer: app(environ, answer))
 
     def call(self, method, **arguments):
         sent = json.loads(json.dumps({"method": method, "args": arguments, "version": "1.0"}))
@@ -147,16 +154,29 @@ class Conductor:
         return answer.json
 
     def status(self, number=1):
-        return self.get(f"/v1/allocations/{instance(number)}")["status"]
+        return self.allocations.get(instance(number)).status
 
     def sql(self, statement, **values):
         with self.database.writer() as session:
             session.execute(text(statement), values)
 
 
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """A database with its tables and nothing else."""
+    path = tmp_path_factory.mktemp("tables") / "kongming.sqlite"
+    database(f"sqlite:///{path}").close()
+    return path
+
+
 @pytest.fixture
-def conductor(tmp_path):
-    return Conductor(tmp_path)
+def path(tmp_path, tables):
+    return shutil.copy(tables, tmp_path / "kongming.sqlite")
+
+
+@pytest.fixture
+def conductor(path):
+    return Conductor(path)
 
 
 @pytest.fixture
@@ -165,8 +185,8 @@ def nova():
 
 
 @pytest.fixture
-def asking_nova(tmp_path, nova):
-    return Conductor(tmp_path, nova)
+def asking_nova(path, nova):
+    return Conductor(path, nova)
 
 
 def report(number=1, generation=1, status="applied", **more):
@@ -270,8 +290,8 @@ def test_what_is_no_call_is_answered_with_an_error(conductor, message):
 
 
 def test_more_than_a_host_can_have_is_refused(conductor):
-    many = {instance(number): 1 for number in range(100_001)}
-    assert "100001 items are more" in conductor.exchange("c", known=many)["error"]["message"]
+    many = {instance(number): 1 for number in range(20_001)}
+    assert "20001 items are more" in conductor.exchange("c", known=many)["error"]["message"]
     many = [instance(number) for number in range(10_001)]
     assert "10001 items are more" in conductor.exchange("c", guests=many)["error"]["message"]
     assert "error" not in conductor.exchange("c", guests=many[1:], known=dict.fromkeys(many, 1))
@@ -478,8 +498,8 @@ def test_a_push_and_a_dry_run_go_to_the_host_that_has_the_instance_only(asking_n
     assert plan["host"] == "compute-2"
 
 
-def test_while_nova_is_silent_no_host_gets_what_it_has_not_had(tmp_path, nova, monkeypatch):
-    conductor = Conductor(tmp_path, nova)
+def test_while_nova_is_silent_no_host_gets_what_it_has_not_had(asking_nova, nova, monkeypatch):
+    conductor = asking_nova
     placed(conductor, nova)
 
     def silent(*_arguments, **_named):
@@ -574,18 +594,31 @@ def test_a_conflict_that_lasts_is_told_once_with_both_hosts_and_what_to_do(
     both = [UUID, instance(2)]
     conductor.exchange("compute-1", guests=both)
     now = time.monotonic()
-    for seconds in (0, 10, 29):
+    for seconds in (0, 10, 59):
         monkeypatch.setattr(time, "monotonic", lambda seconds=seconds: now + seconds)
         conductor.exchange("compute-2", guests=both)
     assert lines(caplog) == []
-    for seconds in (31, 60, 3000):
+    for seconds in (61, 90, 3000):
         monkeypatch.setattr(time, "monotonic", lambda seconds=seconds: now + seconds)
         conductor.exchange("compute-2", guests=both)
     told = [line.getMessage() for line in lines(caplog)]
     assert [uuid in line for uuid, line in zip(both, told, strict=True)] == [True, True]
     assert "compute-1" in told[0]
     assert "compute-2" in told[0]
-    assert "Find out on which of them it runs" in told[0]
+    assert "find out on which of them it runs" in told[0]
+
+
+def test_a_name_that_nova_does_not_have_is_told_once(asking_nova, nova, monkeypatch, caplog):
+    placed(asking_nova, nova)
+    now = time.monotonic()
+    for seconds in (0, 59, 61, 90):
+        monkeypatch.setattr(time, "monotonic", lambda seconds=seconds: now + seconds)
+        asking_nova.exchange("compute-1.example.org", guests=[UUID])
+        assert len(lines(caplog)) == (seconds > 60)
+    said = lines(caplog)[0].getMessage()
+    assert f"Instance {UUID}: compute-1.example.org says" in said
+    assert "Nova has it on compute-1:" in said
+    assert "compare [DEFAULT] host in kongming.conf" in said
 
 
 def test_conflicts_that_are_remembered_have_an_end(conductor, monkeypatch):
@@ -596,8 +629,8 @@ def test_conflicts_that_are_remembered_have_an_end(conductor, monkeypatch):
     conductor.exchange("compute-1", guests=everything)
     conductor.exchange("compute-2", guests=everything)
     assert len(conductor.exchange("compute-2", guests=everything)["contested"]) == 6
-    dispute = conductor._server._methods["exchange"].work.__self__._claims._disputes
-    assert len(dispute) == 3
+    claims = conductor._server._methods["exchange"].work.__self__._claims
+    assert len(claims._disputes._claims) == 3
 
 
 def test_without_nova_guests_that_two_hosts_show_are_nobodys_until_one_claims_them(conductor):

@@ -403,3 +403,51 @@ def test_a_huge_allocation_is_refused():
 def test_the_refusals_that_name_instances_are_told_apart():
     named, other = Refusal("reports", instance(), "x"), Refusal("reports", "[3]", "x")
     assert messages.by_instance([named, other]) == {instance(): named}
+
+
+def test_of_many_bad_items_some_are_named_and_all_are_left_out():
+    read = Reports.from_json({"told_by": "compute-1", "reports": [5] * 5_000})
+    assert (read.reports, len(read.unfit)) == ((), 1_000)
+
+
+def test_a_report_that_something_was_released_says_nothing_else():
+    released = Report.released(instance(), 7, 1e9)
+    assert on_wire(released) == report(generation=7, status="released")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "None"),
+        (True, "True"),
+        (1.5, "1.5"),
+        (2**64, "18446744073709551616"),
+        (-(2**64), "-18446744073709551616"),
+        (2**64 + 1, "a huge number"),
+        (10**4000, "a huge number"),
+        ("x" * 38, f"'{'x' * 38}'"),
+        ("x" * 39, f"'{'x' * 39}…"),
+        ("x" * 100_000, f"'{'x' * 39}…"),
+        ("\x1b\ud800", "'\\x1b\\ud800'"),
+        ([1], "a list"),
+        ({}, "a dict"),
+    ],
+)
+def test_an_error_quotes_a_value_in_short(value, shown):
+    assert fields.shown(value) == shown
+
+
+def test_an_error_says_what_should_have_been_there():
+    for kind, noun in ((list, "a list"), (dict, "an object")):
+        with pytest.raises(exception.MessageInvalid, match=f"^5 is not {noun}$"):
+            fields.sized(5, kind, 3)
+        with pytest.raises(exception.MessageInvalid, match="^4 items are more than 3$"):
+            fields.sized(kind(zip(range(4), range(4), strict=True)), kind, 3)
+        assert len(fields.sized(kind(zip(range(3), range(3), strict=True)), kind, 3)) == 3
+
+
+def test_names_and_nesting_of_unknown_fields_have_an_end():
+    assert fields.anything({"x" * 300: 1}) == {"x" * 255: 1}
+    assert fields.anything(nested(12)) == nested(12)
+    with pytest.raises(exception.MessageInvalid, match="more is nested"):
+        fields.anything(nested(13))
