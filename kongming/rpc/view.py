@@ -35,7 +35,8 @@ _ITEMS_MAX = 10_000
 _FIELDS_MAX = 100
 
 _flag, _name, _message = form.flag, form.text(255), form.text(4_000)
-_number = form.whole(0, 2**31 - 1)
+# Firmware has odd numbers for sockets and cores, -1 among them.
+_number = form.whole(-(2**31), 2**32)
 _kib = form.whole(0, 2**53)
 _id = form.whole(0, MAX_ID)
 _numeral = form.word(r"[0-9]{1,4}", "a number up to 9999")

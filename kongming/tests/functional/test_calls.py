@@ -12,10 +12,8 @@
 
 """Calls between services: what comes of them when the other side is not there, or odd."""
 
-import logging
 import uuid
 
-import oslo_messaging
 import pytest
 
 from kongming import exception
@@ -130,46 +128,6 @@ def test_a_call_that_is_not_taken_is_told_from_silence(serve, transport):
     with pytest.raises(exception.MessageInvalid, match="there is no such method"):
         caller_of(transport).call("more", CHANGED, Kept)
     assert bus.refusals.counts == {("other", "message_invalid"): 1}
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {},
-        {"told_by": "compute-1"},
-        {"told_by": 5, "reports": []},
-        {"told_by": "a\nb", "reports": []},
-        {"told_by": "compute-1", "reports": "none"},
-        {"told_by": "compute-1", "reports": {"0": None}},
-    ],
-)
-def test_odd_arguments_are_answered_with_an_error_and_told_in_one_line(
-    serve, transport, caplog, arguments
-):
-    bus = serve()
-    client = oslo_messaging.get_rpc_client(transport, CONDUCTOR).prepare(timeout=10)
-    with caplog.at_level(logging.WARNING):
-        for _ in range(3):
-            answer = client.call({}, "report", **arguments)
-            assert answer["error"]["reason"] == "message_invalid"
-    assert bus.refusals.counts["report", "message_invalid"] == 3
-    told = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert len(told) == 1
-    assert told[0].exc_info is None
-    assert "\n" not in told[0].getMessage()
-
-
-def test_a_bad_item_is_left_out_alone_and_named_once_for_each_sender(serve, transport, caplog):
-    bus = serve()
-    client = oslo_messaging.get_rpc_client(transport, CONDUCTOR).prepare(timeout=10)
-    fit = report(instance(), changed_at=1e9).to_json()
-    unfit = {**fit, "instance_uuid": instance(2), "drift_at": 1e300}
-    for told_by in ("compute-1", "compute-1", "compute-2"):
-        assert client.call({}, "report", told_by=told_by, reports=[unfit, fit]) == {"refused": []}
-    assert bus.refusals.counts["report", "message_invalid"] == 3
-    told = [record.getMessage() for record in caplog.records]
-    assert [line.split()[2] for line in told] == ["compute-1", "compute-2"]
-    assert instance(2) in told[0]
 
 
 def test_calls_and_answers_that_are_signed_are_believed(serve, transport):

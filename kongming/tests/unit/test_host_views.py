@@ -152,3 +152,90 @@ def test_a_view_that_was_kept_is_loaded_or_there_is_none(text, value):
 )
 def test_the_guests_of_a_view_that_was_kept_are_those_that_are_named(text, found):
     assert view.guests(text) == found
+
+
+def test_what_is_missing_has_a_default():
+    fitted = view.fitted(
+        {
+            "cells": [{"id": 0, "cpus": [{"id": 1}], "caches": [{"level": 3}]}],
+            "guests": [{"instance_uuid": instance()}],
+            "violations": [{"kind": "overlap"}],
+        }
+    )
+    assert fitted == {
+        "cells": [
+            {
+                "id": 0,
+                "memory_kib": 0,
+                "free_kib": None,
+                "distances": {},
+                "cpus": [
+                    {
+                        "id": 1,
+                        **dict.fromkeys(("socket", "die", "core")),
+                        "siblings": "",
+                        "online": False,
+                    }
+                ],
+                "caches": [{"level": 3, "kind": "", "size_kib": 0, "cpus": ""}],
+            }
+        ],
+        "homeless_cpus": [],
+        "guests": [
+            {
+                "instance_uuid": instance(),
+                "name": "",
+                **dict.fromkeys(("project_id", "cpuset", "memory_nodes")),
+                "nova": False,
+                "pins": {},
+                "touched": False,
+            }
+        ],
+        "rules": {
+            "allowed_cpus": None,
+            "reserved_cpus": "",
+            "dedicated_cpus": "",
+            "allowed_nodes": None,
+            "allowed_projects": [],
+            "overlap": "warn",
+        },
+        "violations": [
+            {"kind": "overlap", "instance_uuids": [], "cpus": "", "nodes": "", "message": ""}
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "fit"),
+    [
+        ("memory_kib", 2**53, True),
+        ("memory_kib", 2**53 + 1, False),
+        ("memory_kib", -1, False),
+        ("memory_kib", 1.0, False),
+        ("distances", {"9999": 2**32}, True),
+        ("distances", {"9999": 2**32 + 1}, False),
+        ("distances", {"0": -(2**31)}, True),
+        ("distances", {"0": -(2**31) - 1}, False),
+        ("distances", {"10000": 1}, False),
+        ("distances", {"": 1}, False),
+    ],
+)
+def test_numbers_of_a_cell_are_taken_or_not(part, value, fit):
+    (cell,) = view.fitted({"cells": [{"id": 0, part: value}]})["cells"]
+    assert (cell[part] == value) is fit
+
+
+@pytest.mark.parametrize(("number", "fit"), [(0, True), (8191, True), (8192, False), (-1, False)])
+def test_ids_of_cells_are_those_that_linux_has(number, fit):
+    assert bool(view.fitted({"cells": [{"id": number}]})["cells"]) is fit
+
+
+def test_names_and_messages_of_a_view_are_cleaned_and_cut():
+    violation = {"kind": "x" * 300, "message": "a\x1b" + "y" * 5_000}
+    (told,) = view.fitted({"violations": [violation]})["violations"]
+    assert (told["kind"], told["message"]) == (
+        "x" * 255,
+        "a\N{REPLACEMENT CHARACTER}" + "y" * 3_998,
+    )
+    many = {str(number): 1 for number in range(101)}
+    assert view.fitted({"guests": [{"instance_uuid": instance()} | many]})["guests"] == []

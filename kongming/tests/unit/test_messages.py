@@ -451,3 +451,25 @@ def test_names_and_nesting_of_unknown_fields_have_an_end():
     assert fields.anything(nested(12)) == nested(12)
     with pytest.raises(exception.MessageInvalid, match="more is nested"):
         fields.anything(nested(13))
+
+
+def test_words_and_names_are_cut():
+    about = About.from_json({"version": "1" * 65, "started_at": 1e9, "interval_s": 1})
+    assert about.version == "1" * 64
+    asked = Wanted.from_json({"generation": 1, "allocation": None, "asked_by": "x" * 256})
+    assert asked.asked_by == "x" * 255
+    step = {"target": "t", "from": "0" * 70_000, "to": "1"}
+    answer = PlanAnswer.from_json({"outcome": "planned", "steps": [step]})
+    assert answer.steps == ({"target": "t", "from": "0" * 65_536, "to": "1"},)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fit"), [(0.1, True), (0.09, False), (86_400, True), (86_401, False)]
+)
+def test_how_often_a_host_tells_all_is_taken_or_not(seconds, fit):
+    about = {"version": "1", "started_at": 1e9, "interval_s": seconds}
+    if fit:
+        assert About.from_json(about).interval_s == seconds
+    else:
+        with pytest.raises(exception.MessageInvalid, match="not a number from 0.1 to 86400"):
+            About.from_json(about)
