@@ -289,6 +289,20 @@ def test_a_dispute_is_told_once_when_it_lasts_and_again_after_an_hour(clock):
     assert told == [1060.0, 4660.0]
 
 
+@pytest.mark.parametrize("nova", [True, False])
+def test_a_claim_that_is_contradicted_for_long_is_told_with_both_hosts(clock, caplog, nova):
+    conductor = Conductor(entry(THERE), entry(HERE, uuid=OTHER), nova=nova)
+    conductor.hosts = [SimpleNamespace(name=THERE, seen_at=time.time())]
+    for _ in range(3):
+        conductor.exchange(guests=(UUID, OTHER))
+        clock.seconds += 40
+    (record,) = caplog.records
+    said = record.getMessage()
+    assert said.startswith(f"Instance {UUID}: {HERE} says that it runs there")
+    assert f"on {THERE}" in said
+    assert ("nova.conf" in said) is nova
+
+
 def test_disputes_of_different_hosts_and_instances_are_told_apart(clock):
     disputes = Disputes()
     disputes.note(HERE, [UUID])

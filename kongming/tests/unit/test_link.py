@@ -238,6 +238,19 @@ def test_a_conductor_is_asked_again_soon_about_what_is_contested(host, monkeypat
     host.conductor.answer = ExchangeAnswer({}, ())
     host.ask()
     assert not host.link._all.has_come()
+    # The next contest begins anew.
+    host.conductor.answer = ExchangeAnswer({}, (), contested=(UUID,))
+    host.ask()
+    now += 1
+    assert host.link._all.has_come()
+
+
+def test_a_view_that_can_not_be_seen_now_is_not_shown(host):
+    host.link._view = lambda: None
+    host.conductor.answer = ExchangeAnswer({}, (), show=True)
+    host.ask()
+    host.link._show()
+    assert (host.conductor.exchanges[0].digest, host.conductor.views) == ("", [])
 
 
 def test_a_guest_that_is_met_is_asked_about_and_again_while_it_is_contested(host, monkeypatch):
