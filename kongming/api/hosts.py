@@ -46,7 +46,7 @@ class HostList(Resource):
         parts.rights.require(req, "kongming:host:list")
         query = self.operations["GET"].read_query(req)
         limit = paging.limit_of(query, parts.max_limit)
-        found = parts.hosts.list(limit + 1, query.get("marker"))
+        found = parts.hosts.list(limit + 1, query.get("marker"), views=False)
         page, more = paging.cut(found, limit)
         now = time.time()
         resp.media = {

@@ -88,12 +88,14 @@ class Hosts:
             row = session.execute(select(HOST).where(HOST.c.name == name)).one_or_none()
         return None if row is None else _host(row)
 
-    def list(self, limit: int | None = None, marker: str | None = None) -> builtins.list[Host]:
+    def list(
+        self, limit: int | None = None, marker: str | None = None, *, views: bool = True
+    ) -> builtins.list[Host]:
         """Read what is known of the hosts, ordered by name, those after ``marker``.
 
-        Their views are left out: they are large.
+        :param views: whether with their views, which are large.
         """
-        query: rows.AnySelect = select(*_without_view())
+        query: rows.AnySelect = select(*_columns(views=views))
         if marker is not None:
             query = query.where(HOST.c.name > marker)
         with self._database.reader() as session:
@@ -102,8 +104,8 @@ class Hosts:
 
     def named(self, names: Iterable[str]) -> builtins.list[Host]:
         """Read what is known of some hosts, without their views."""
-        query: rows.AnySelect = select(*_without_view())
-        query = query.where(HOST.c.name.in_(builtins.list(names)))
+        query: rows.AnySelect = select(*_columns(views=False))
+        query = query.where(HOST.c.name.in_(list(names)))
         with self._database.reader() as session:
             found = session.execute(query).all()
         return [_host(row) for row in found]
@@ -123,7 +125,9 @@ class Hosts:
         )
 
 
-def _without_view() -> builtins.list[Any]:
+def _columns(*, views: bool) -> builtins.list[Any]:
+    if views:
+        return [*HOST.c]
     return [*(column for column in HOST.c if column.name != "view"), null().label("view")]
 
 

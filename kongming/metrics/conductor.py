@@ -69,7 +69,7 @@ class ConductorCollector(Collector):
 
     def _of_database(self) -> list[Metric]:
         try:
-            counts, hosts = self._allocations.counts(), self._hosts.list()
+            counts, hosts = self._allocations.counts(), self._hosts.list(views=False)
         except exception.DatabaseUnavailable:
             return []
         allocations = GaugeMetricFamily(

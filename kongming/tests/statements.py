@@ -134,7 +134,7 @@ class Statements:
 
     def add_hosts(self, number: int) -> None:
         """Have hosts seen until there are so many."""
-        for _ in range(number - len(self._hosts.list())):
+        for _ in range(number - len(self._hosts.list(views=False))):
             name = f"more-{next(self._number)}"
             self._hosts.see(name, started_at=1e9, version="1.0", interval_s=60.0, now=time.time())
 

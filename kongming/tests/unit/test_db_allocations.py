@@ -21,6 +21,7 @@ from kongming import exception
 from kongming.allocation import Allocation
 from kongming.db import models
 from kongming.db.allocations import Allocations
+from kongming.db.purge import purge
 from kongming.db.values import Location, Status
 from kongming.tests.databases import BY, asking, database, instance, report
 
@@ -276,6 +277,21 @@ def test_a_claim_passes_on_when_the_host_that_has_the_instance_is_given_up(alloc
     allocations.report("here", [report(UUID, 1)], 1.0)
     assert allocations.claim("there", [UUID], {"elsewhere"}) == []
     assert allocations.claim("there", [UUID], {"here"}) == [UUID]
+
+
+def test_that_something_is_being_done_is_no_entry_of_the_history(allocations):
+    put(allocations, UUID, 1)
+    allocations.report("here", [report(UUID, 1, "pending")], 1.0)
+    (asked,) = allocations.history(UUID)
+    assert (asked.status, asked.host) == ("pending", None)
+
+
+def test_what_comes_after_the_history_was_forgotten_begins_it_anew(db, allocations):
+    put(allocations, UUID, 1)
+    purge(db, 1e12)
+    allocations.report("here", [report(UUID, 1)], 1.0)
+    (later,) = allocations.history(UUID)
+    assert (later.status, later.host, later.asked_by) == ("applied", "here", "")
 
 
 def test_a_failed_release_is_told(allocations):

@@ -146,6 +146,30 @@ def test_a_report_that_was_refused_alone_is_told_again_when_it_changes(host):
     assert host.confirmed_ == [UUID, UUID]
 
 
+def test_a_report_that_is_as_it_was_when_refused_is_told_again_after_another_one(host):
+    host.conductor.answer = ExchangeAnswer({}, (), refused=(refusal(),))
+    host.ask()
+    host.change(status="failed")
+    host.change(status="applied")
+    assert [each[0].status for each in host.conductor.reports] == ["failed", "applied"]
+
+
+def test_a_guest_that_has_gone_before_it_was_asked_about_is_not(host):
+    host.ask()
+    host.link.meet(OTHER)
+    host.link._step()
+    assert len(host.conductor.exchanges) == 1
+
+
+def test_all_that_is_known_is_told_whether_it_runs_or_not(host):
+    host.told |= {OTHER: report(OTHER)}
+    host.ask()
+    host.link.meet(UUID)
+    host.link._step()
+    complete, partial = host.conductor.exchanges
+    assert (set(complete.known), set(partial.known)) == ({UUID, OTHER}, {UUID})
+
+
 def test_a_refused_report_is_forgotten_with_its_instance(host):
     host.conductor.answer = ExchangeAnswer({}, (), refused=(refusal(),))
     host.ask()
@@ -214,10 +238,11 @@ def test_a_view_whose_parts_are_left_out_is_told_of(host, caplog):
 def test_a_view_is_shown_when_it_changes(host, monkeypatch):
     host.ask()
     host.change(status="failed")
+    host.digest = "e" * 64
+    host.link._step()
     assert host.conductor.views == []
     later = time.monotonic() + 10
     monkeypatch.setattr(time, "monotonic", lambda: later)
-    host.digest = "e" * 64
     host.link._step()
     assert host.conductor.views == ["e" * 64]
 

@@ -151,19 +151,24 @@ def test_unsigned_calls_count_only_while_signatures_are_not_required():
     assert refused(controller(required=False), signed() | {"mac": "0" * 64})
 
 
+def test_the_order_of_fields_is_of_no_consequence():
+    turned = dict(reversed(list(over_the_bus(ARGUMENTS).items())))
+    assert controller().check(signed(), "report", turned)
+
+
 def test_an_answer_fits_its_question_only():
     asking, answering = host(), controller()
     question, other = (asking.sign(None, "report", ARGUMENTS) for _ in range(2))
     answer = {"wanted": {"x": 1.5}}
     answer |= {SIGNATURE: answering.sign_answer(question, answer)}
     asking.check_answer(question, over_the_bus(answer))
-    for unfit in (
-        {**answer, "wanted": {}},
-        {**answer, "more": 1},
-        {**answer, SIGNATURE: 5},
-        {"wanted": {"x": 1.5}},
+    for unfit, said in (
+        ({**answer, "wanted": {}}, "signature of its answer is wrong"),
+        ({**answer, "more": 1}, "signature of its answer is wrong"),
+        ({**answer, SIGNATURE: 5}, "signature of its answer is wrong"),
+        ({"wanted": {"x": 1.5}}, "answer is not signed"),
     ):
-        with pytest.raises(exception.SignatureInvalid):
+        with pytest.raises(exception.SignatureInvalid, match=said):
             asking.check_answer(question, over_the_bus(unfit))
     with pytest.raises(exception.SignatureInvalid, match="wrong"):
         asking.check_answer(other, over_the_bus(answer))
