@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import falcon
 
 from kongming import exception
+from kongming.escaping import escape
 
 LOG = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ def install(app: falcon.App[Any, Any]) -> None:
 def _tell(req: falcon.Request, resp: falcon.Response, status: int, code: str, detail: str) -> None:
     resp.status = status
     resp.content_type = CONTENT_TYPE
-    resp.data = write(document(status, code, detail, req.env.get(REQUEST_ID, "")))
+    resp.data = write(document(status, code, escape(detail), req.env.get(REQUEST_ID, "")))
 
 
 def _ours(

@@ -13,15 +13,18 @@
 """The entry points: they only assemble the parts.
 
 What is decided here is decided before anything imports oslo.messaging,
-which would otherwise settle on eventlet.
+which would otherwise settle on eventlet, and before anything is logged.
 """
 
 import sys
 
 from oslo_service import backend
 
+from kongming import log_record
+
 # Libraries import eventlet wherever it is installed, and oslo.service brings
 # it along: without it a process is 10 MB smaller and starts in half the time.
 sys.modules.setdefault("eventlet", None)  # type: ignore[arg-type]
 
+log_record.install()
 backend.init_backend(backend.BackendType.THREADING)

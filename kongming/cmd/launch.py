@@ -24,6 +24,7 @@ from oslo_service import service
 
 from kongming import conf as kongming_conf
 from kongming import version
+from kongming.escaping import escape
 from kongming.service import Service
 
 _SWITCH_S = 0.0005
@@ -47,7 +48,7 @@ def run(name: str, build: Callable[[cfg.ConfigOpts], Service]) -> int:
     try:
         conf = configure(sys.argv[1:])
     except cfg.Error as error:
-        print(f"{name}: {error}", file=sys.stderr)  # noqa: T201
+        print(f"{name}: {escape(str(error))}", file=sys.stderr)  # noqa: T201
         return 2
     logging.setup(conf, "kongming")
     built = _try_to(build, conf)

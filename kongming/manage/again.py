@@ -19,13 +19,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from cliff.lister import Lister
-
 from kongming import exception
 from kongming.conf import nova
 from kongming.executor.store import Store
 from kongming.manage import options, state
 from kongming.manage.command import conf_of
+from kongming.manage.output import Lister
 from kongming.notification.inquiries import ALL, Inquiries
 
 _Table = tuple[Sequence[str], Iterable[Sequence[Any]]]

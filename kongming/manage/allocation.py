@@ -21,9 +21,6 @@ from datetime import UTC, datetime, timedelta
 import time
 from typing import Any
 
-from cliff.lister import Lister
-from cliff.show import ShowOne
-
 from kongming import exception
 from kongming.executor import dry_run
 from kongming.executor.record import Record
@@ -32,6 +29,7 @@ from kongming.executor.store import Store
 from kongming.hypervisor.guest import Guest
 from kongming.manage import options, state, times
 from kongming.manage.columns import Asked, Memory, Requests, Values
+from kongming.manage.output import Lister, ShowOne
 from kongming.target import QUOTA, SHARES, Target, Value
 from kongming.window import in_force, next_change, preview
 

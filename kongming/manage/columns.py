@@ -21,6 +21,7 @@ from cliff.columns import FormattableColumn
 
 from kongming import metadata
 from kongming.allocation import Allocation
+from kongming.escaping import escape
 from kongming.executor.request import Request
 from kongming.manage import times
 from kongming.target import Target, Value, describe, to_json
@@ -63,7 +64,8 @@ class Requests(FormattableColumn[list[Request]]):
 
     def human_readable(self) -> str:
         return "\n".join(
-            f"{request.source}: {request.asked_by or 'unknown'}, {times.written(request.asked_at)}"
+            escape(f"{request.source}: {request.asked_by or 'unknown'}, ")
+            + times.written(request.asked_at)
             for request in self._value
         )
 

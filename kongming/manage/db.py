@@ -21,12 +21,12 @@ import time
 from typing import Any
 
 from cliff.command import Command
-from cliff.show import ShowOne
 
 from kongming.db import migration
 from kongming.db.database import Database
 from kongming.db.purge import purge
 from kongming.manage.command import conf_of
+from kongming.manage.output import ShowOne
 
 _Columns = tuple[Sequence[str], Iterable[Any]]
 

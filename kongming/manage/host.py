@@ -18,13 +18,12 @@ import argparse
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cliff.show import ShowOne
-
 from kongming.executor import view
 from kongming.executor.rules import read_rules
 from kongming.hypervisor import host, session
 from kongming.manage import host_view
 from kongming.manage.command import conf_of
+from kongming.manage.output import ShowOne
 
 
 class HostShow(ShowOne):

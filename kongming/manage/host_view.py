@@ -21,6 +21,7 @@ from typing import Any
 
 from cliff.columns import FormattableColumn
 
+from kongming.escaping import escape_all
 from kongming.executor.rules import Rules
 from kongming.hypervisor.occupant import Occupant
 from kongming.hypervisor.topology import Cell, Topology, ids
@@ -34,7 +35,7 @@ def draw(view: Mapping[str, Any], width: int = picture.WIDTH) -> str:
 
     Of a view that is not what it should be, what can be drawn is.
     """
-    view = fitted(view)
+    view = escape_all(fitted(view))
     return picture.draw(
         Topology.from_json(view),
         [Occupant.from_json(guest) for guest in view["guests"]],
@@ -60,7 +61,7 @@ class Cells(FormattableColumn[list[dict[str, Any]]]):
     """The NUMA cells."""
 
     def human_readable(self) -> str:
-        return "\n".join(_line(Cell.from_json(cell)) for cell in self._value)
+        return "\n".join(_line(Cell.from_json(cell)) for cell in escape_all(self._value))
 
 
 class Cpus(FormattableColumn[list[dict[str, Any]]]):
@@ -74,7 +75,8 @@ class Fields(FormattableColumn[dict[str, Any]]):
     """The operator's rules, or other fields of which null means all."""
 
     def human_readable(self) -> str:
-        return "\n".join(f"{name}: {_plain(value)}" for name, value in self._value.items())
+        fields = escape_all(self._value)
+        return "\n".join(f"{name}: {_plain(value)}" for name, value in fields.items())
 
 
 class Guests(FormattableColumn[list[dict[str, Any]]]):
@@ -83,7 +85,7 @@ class Guests(FormattableColumn[list[dict[str, Any]]]):
     def human_readable(self) -> str:
         return "\n".join(
             f"{guest['instance_uuid']} {guest['name']}: {_pins(guest['pins'])}"
-            for guest in self._value
+            for guest in escape_all(self._value)
         )
 
 
@@ -91,7 +93,7 @@ class Violations(FormattableColumn[list[dict[str, Any]]]):
     """What is wrong."""
 
     def human_readable(self) -> str:
-        return "\n".join(f"{each['kind']}: {each['message']}" for each in self._value)
+        return "\n".join(f"{each['kind']}: {each['message']}" for each in escape_all(self._value))
 
 
 def _line(cell: Cell) -> str:

@@ -22,6 +22,7 @@ import itertools
 import string
 
 from kongming.cpuset import CpuSet
+from kongming.escaping import escape
 from kongming.executor.rules import Rules
 from kongming.hypervisor.occupant import Occupant
 from kongming.hypervisor.topology import Cell, Cpu, Topology
@@ -292,11 +293,11 @@ def _wrong(violations: Sequence[str], width: int) -> list[str]:
 
 
 def _name_width(guests: Iterable[Occupant]) -> int:
-    return min(_NAME_MAX, max(columns(guest.name) for guest in guests))
+    return min(_NAME_MAX, max(columns(escape(guest.name)) for guest in guests))
 
 
 def _head(label: str, guest: Occupant, names: int) -> str:
-    words = [label, guest.instance_uuid, pad(cut(guest.name, names), names)]
+    words = [label, escape(guest.instance_uuid), pad(cut(guest.name, names), names)]
     return _INDENT + "  ".join(word for word in words if word) + "  "
 
 

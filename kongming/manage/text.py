@@ -15,6 +15,8 @@
 from collections.abc import Iterable, Sequence
 import unicodedata
 
+from kongming.escaping import escape
+
 
 def columns(text: str) -> int:
     """Give the columns that a text takes: characters of East Asia take two."""
@@ -22,8 +24,8 @@ def columns(text: str) -> int:
 
 
 def cut(text: str, width: int) -> str:
-    """Shorten to a width, and replace what a terminal might obey instead of show."""
-    text = "".join(character if character.isprintable() else "?" for character in text)
+    """Shorten to a width, and escape what a terminal might obey instead of show."""
+    text = escape(text)
     if columns(text) <= width:
         return text
     while columns(text) > width - 2:

@@ -18,17 +18,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from osc_lib import exceptions
-from osc_lib.command import command
 
 from kongming import exception
 from kongming.allocation import Allocation
+from kongming.escaping import escape
 from kongming.manage import options, times
 from kongming.osc import columns
 from kongming.osc.client import Client
 from kongming.osc.command import (
     Change,
     Fields,
+    Lister,
     OfInstance,
+    ShowOne,
     Table,
     add_generation,
     add_limit,
@@ -67,7 +69,7 @@ _CHANGE = (
 )
 
 
-class AllocationList(command.Lister):
+class AllocationList(Lister):
     """List the instances that anything is wanted for."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -94,7 +96,7 @@ class AllocationList(command.Lister):
         return names, [columns.rows(names, each) for each in found]
 
 
-class AllocationShow(OfInstance, command.ShowOne):
+class AllocationShow(OfInstance, ShowOne):
     """Show what is wanted for an instance, and what came of it."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> Fields:
@@ -148,7 +150,7 @@ class AllocationUnset(OfInstance, Change):
         return self.dict2columns(columns.of_fields(told))
 
 
-class AllocationPlan(OfInstance, command.Lister):
+class AllocationPlan(OfInstance, Lister):
     """Show what would be done to a running guest, and do nothing (dry run).
 
     Without any option: for what is wanted now. Ends with 1 if it would be
@@ -165,10 +167,10 @@ class AllocationPlan(OfInstance, command.Lister):
         asked = options.asked(parsed_args) or _wanted(client, instance_uuid)
         told = client.plan(instance_uuid, asked.to_json())
         for warning in told["warnings"]:
-            self.log.warning("%s", warning)
+            self.log.warning("%s", escape(warning))
         if told["outcome"] != "planned":
             raise exceptions.CommandError(
-                f"{told['outcome']} ({told['reason']}): {told['message']}"
+                escape(f"{told['outcome']} ({told['reason']}): {told['message']}")
             )
         return ("step", "target", "from", "to"), [
             (number, step["target"], step["from"], step["to"])
@@ -176,7 +178,7 @@ class AllocationPlan(OfInstance, command.Lister):
         ]
 
 
-class AllocationPreview(OfInstance, command.Lister):
+class AllocationPreview(OfInstance, Lister):
     """Show which time window will be in force when."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -203,7 +205,7 @@ class AllocationPreview(OfInstance, command.Lister):
         ]
 
 
-class AllocationHistory(OfInstance, command.Lister):
+class AllocationHistory(OfInstance, Lister):
     """Show what was wanted for an instance, by whom, when, and what came of it."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

@@ -26,7 +26,16 @@ from kongming.cpuset import shown
 from kongming.manage import files
 from kongming.osc import columns, waiting
 from kongming.osc.client import Client
-from kongming.osc.command import Change, Fields, Table, add_generation, add_limit, client_of
+from kongming.osc.command import (
+    Change,
+    Fields,
+    Lister,
+    ShowOne,
+    Table,
+    add_generation,
+    add_limit,
+    client_of,
+)
 from kongming.osc.waiting import Allocations
 
 _FIELD = "allocations"
@@ -42,7 +51,7 @@ class _OfMap(command.Command):
         return parser
 
 
-class MapList(command.Lister):
+class MapList(Lister):
     """List the allocation maps."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -55,7 +64,7 @@ class MapList(command.Lister):
         return _COLUMNS, [columns.rows(_COLUMNS, each) for each in found]
 
 
-class MapShow(_OfMap, command.ShowOne):
+class MapShow(_OfMap, ShowOne):
     """Show an allocation map, and what came of its allocations."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> Fields:

@@ -25,6 +25,8 @@ from keystoneauth1 import exceptions as keystone
 from keystoneauth1.adapter import Adapter
 from osc_lib import exceptions
 
+from kongming.escaping import escape
+
 _PREFIX = "/v1"
 _KINDS: dict[int, type[exceptions.ClientException]] = {
     kind.http_status: kind
@@ -42,6 +44,9 @@ _KINDS: dict[int, type[exceptions.ClientException]] = {
 
 class NoAnswer(exceptions.CommandError):
     """The API can't be reached."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(escape(message))
 
 
 class Client:
@@ -222,4 +227,4 @@ def _error(response: Any) -> exceptions.ClientException:
     if details and status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         message += f" ({details})"
     kind = _KINDS.get(status, exceptions.ClientException)
-    return kind(status, message, details)
+    return kind(status, escape(message), None if details is None else escape(str(details)))

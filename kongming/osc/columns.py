@@ -19,6 +19,7 @@ from typing import Any
 from cliff.columns import FormattableColumn
 
 from kongming.allocation import Allocation
+from kongming.escaping import escape
 from kongming.manage.columns import Asked
 from kongming.osc import waiting
 
@@ -43,7 +44,7 @@ class Outcomes(FormattableColumn[list[Mapping[str, Any]]]):
     """What became of allocations."""
 
     def human_readable(self) -> str:
-        return "\n".join(waiting.describe(each) for each in self._value)
+        return "\n".join(escape(waiting.describe(each)) for each in self._value)
 
 
 class Missing(Outcomes):
@@ -51,8 +52,10 @@ class Missing(Outcomes):
 
     def human_readable(self) -> str:
         return "\n".join(
-            f"{each['instance_uuid']}: {each['status']}"
-            + (f" ({each['reason']})" if each["reason"] else "")
+            escape(
+                f"{each['instance_uuid']}: {each['status']}"
+                + (f" ({each['reason']})" if each["reason"] else "")
+            )
             for each in self._value
         )
 

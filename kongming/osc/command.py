@@ -20,6 +20,7 @@ from typing import Any, cast
 from osc_lib.command import command
 
 from kongming.manage import options
+from kongming.manage.output import EscapedOutput
 from kongming.osc import waiting
 from kongming.osc.client import Client
 
@@ -82,7 +83,15 @@ class OfInstance(command.Command):
         return parser
 
 
-class Change(command.ShowOne):
+class Lister(EscapedOutput, command.Lister):
+    """A command that shows rows."""
+
+
+class ShowOne(EscapedOutput, command.ShowOne):
+    """A command that shows the fields of one thing."""
+
+
+class Change(ShowOne):
     """A command that changes what is wanted, and may wait for what comes of it.
 
     What it shows is written in any case; the exit status says whether all

@@ -17,18 +17,17 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from osc_lib.command import command
-
+from kongming.escaping import escape
 from kongming.manage import host_view
 from kongming.osc import columns
-from kongming.osc.command import Fields, Table, add_limit, client_of
+from kongming.osc.command import Fields, Lister, ShowOne, Table, add_limit, client_of
 
 _COLUMNS = ("name", "state", "seen_at", "age_s", "version", "guests", "violations")
 _PARTS = ("cells", "homeless_cpus", "guests", "rules", "violations")
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60))
 
 
-class HostList(command.Lister):
+class HostList(Lister):
     """List the hosts, and how many guests and violations there are."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -41,7 +40,7 @@ class HostList(command.Lister):
         return _COLUMNS, [columns.rows(_COLUMNS, each) for each in found]
 
 
-class HostShow(command.ShowOne):
+class HostShow(ShowOne):
     """Show a host: its NUMA cells, cores and CPUs, which guests are pinned where, what is wrong.
 
     It is shown as its executor last told it.
@@ -75,7 +74,7 @@ class HostShow(command.ShowOne):
 
 def _drawn(told: Mapping[str, Any], width: int) -> str:
     """Draw the host below a line that says how old the picture is."""
-    seen = f"{told['name']} is {told['state']}: last seen {age(told['age_s'])} ago"
+    seen = f"{escape(told['name'])} is {told['state']}: last seen {age(told['age_s'])} ago"
     if told["view"] is None:
         return f"{seen}. It has not told what it looks like."
     head = f"{seen}, unchanged since {told['view_at']}."

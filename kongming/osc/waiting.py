@@ -22,6 +22,7 @@ from typing import Any, TextIO
 
 from osc_lib import exceptions
 
+from kongming.escaping import escape
 from kongming.osc.client import NoAnswer
 
 _POLL_MIN_S = 0.2
@@ -169,7 +170,7 @@ class Waiter:
             self._tell(text)
 
     def _tell(self, text: str) -> None:
-        self._stderr.write(f"{text}\n")
+        self._stderr.write(f"{escape(text)}\n")
         self._stderr.flush()
 
 

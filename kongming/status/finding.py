@@ -22,6 +22,7 @@ from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Code, Result
 
 from kongming import exception
+from kongming.escaping import escape
 
 Check = Callable[[cfg.ConfigOpts], Iterator[Result]]
 
@@ -49,7 +50,7 @@ def bad(details: str) -> Result:
 def run(check: Check, conf: cfg.ConfigOpts, timeout: float = TIMEOUT_S) -> Result:
     """Run a check to its end, or for so many seconds, and give its findings as one.
 
-    What it shows holds no credentials, whatever the libraries say.
+    What it shows holds no credentials, and is escaped, whatever the libraries say.
     """
     findings: list[Result] = []
     # What hangs in a library can't be interrupted; it ends with the process.
@@ -81,4 +82,4 @@ def _one(results: list[Result]) -> Result:
     results = sorted(results, key=lambda result: -result.code)
     worst = results[0].code if results else Code.SUCCESS
     text = "; ".join(result.details or "" for result in results)
-    return Result(worst, _CREDENTIALS.sub("***@", text) or None)
+    return Result(worst, escape(_CREDENTIALS.sub("***@", text)) or None)

@@ -1,0 +1,189 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What commands show: the text of others is escaped, but in JSON and YAML, which escape it."""
+
+import csv
+from importlib.metadata import entry_points
+import io
+import json
+import subprocess
+from types import SimpleNamespace
+
+from osc_lib import exceptions
+import pytest
+import yaml
+
+from kongming.escaping import escape
+from kongming.executor.request import Request, Source
+from kongming.manage import columns, host_view
+from kongming.manage.output import EscapedOutput, Lister, ShowOne
+from kongming.osc import client, waiting
+from kongming.osc import columns as osc_columns
+
+EVIL = "a\n| forged |\r\x1b[2J\u202eb\u2028\x85\udc80"
+SHOWN = r"a\n| forged |\r\x1b[2J\u202eb\u2028\x85\udc80"
+# What a shell would carry out if it read the output.
+COMMANDS = 'x$(echo run)`echo run`"; echo run; "\\'
+
+
+class Row(Lister):
+    """A command whose row holds the text of somebody else."""
+
+    cell = EVIL
+
+    def take_action(self, parsed_args):
+        return ("name", "parts"), [(self.cell, osc_columns.Counts({self.cell: 1})), ("z", "")]
+
+
+class Field(ShowOne):
+    """A command whose field holds it."""
+
+    cell = EVIL
+
+    def take_action(self, parsed_args):
+        return ("name", "parts"), (self.cell, osc_columns.Counts({self.cell: 1}))
+
+
+def written(kind, *arguments):
+    app = SimpleNamespace(stdout=io.StringIO())
+    command = kind(app, None)
+    assert command.run(command.get_parser("x").parse_args(arguments)) == 0
+    return app.stdout.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [
+        *((kind, form) for kind in (Row, Field) for form in ("table", "value")),
+        (Row, "csv"),
+        (Field, "shell"),
+    ],
+)
+def test_nothing_of_others_is_obeyed_by_a_terminal(kind, form):
+    text = written(kind, "-f", form)
+    lines = text.removesuffix("\n").split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert not [line for line in lines if line.startswith(("| forged", "forged"))]
+    # These two have a backslash of their own before each backslash.
+    assert (SHOWN.replace("\\", "\\\\") if form in ("csv", "shell") else SHOWN) in text
+
+
+def test_the_cells_of_csv_are_still_read_as_they_are_shown():
+    rows = list(csv.reader(io.StringIO(written(Row, "-f", "csv")), escapechar="\\"))
+    assert rows[1][0] == SHOWN
+    assert len(rows) == 3
+
+
+@pytest.mark.parametrize(("form", "load"), [("json", json.loads), ("yaml", yaml.safe_load)])
+@pytest.mark.parametrize("kind", [Row, Field])
+def test_data_for_programs_stays_exact(kind, form, load):
+    found = load(written(kind, "-f", form, "-c", "name"))
+    name = (found[0] if kind is Row else found)["name"]
+    assert name.encode("utf-16", "surrogatepass") == EVIL.encode("utf-16", "surrogatepass")
+
+
+def test_a_shell_that_reads_the_output_carries_nothing_out(monkeypatch):
+    monkeypatch.setattr(Field, "cell", COMMANDS)
+    script = written(Field, "-f", "shell", "-c", "name") + 'printf %s "$name"'
+    ended = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert ended.stdout == COMMANDS
+    assert "run" not in written(Field, "-f", "shell").replace("echo run", "")
+
+
+def test_rows_are_sorted_by_what_is_shown():
+    text = written(Row, "-f", "value", "--sort-column", "name", "--sort-descending", "-c", "name")
+    assert text.startswith("z\n")
+
+
+def test_every_command_shows_its_output_so():
+    groups = ("kongming.manage", "openstack.kongming.v1")
+    commands = [each.load() for group in groups for each in entry_points(group=group)]
+    assert len(commands) > 25
+    assert all(issubclass(command, EscapedOutput) for command in commands)
+
+
+def test_who_asked_forges_no_line_among_the_requests():
+    request = Request(Source.METADATA, None, f"user {EVIL}", 0.0)
+    (line,) = columns.Requests([request]).human_readable().split("\n")
+    assert line == f"metadata: user {SHOWN}, 1970-01-01T00:00:00Z"
+    assert columns.Requests([request]).machine_readable()[0]["asked_by"] == f"user {EVIL}"
+
+
+GUEST = {
+    "instance_uuid": EVIL,
+    "name": EVIL,
+    "nova": False,
+    "touched": False,
+    "vcpus": 1,
+    "pins": {},
+    "cpuset": None,
+    "memory_nodes": None,
+}
+VIEW = {
+    "cells": [],
+    "homeless_cpus": [],
+    "guests": [GUEST],
+    "rules": {"reserved_cpus": EVIL},
+    "violations": [{"kind": EVIL, "message": EVIL}],
+}
+
+
+@pytest.mark.parametrize("column", ["guests", "rules", "violations"])
+def test_no_name_of_a_domain_forges_a_line_of_a_host(column):
+    (line,) = host_view.columns(VIEW)[column].human_readable().split("\n")
+    assert SHOWN in line
+
+
+def test_no_message_of_a_host_forges_a_line_among_outcomes():
+    told = {"instance_uuid": "x", "status": "failed", "reason": "r", "message": EVIL, "host": EVIL}
+    (line,) = osc_columns.Outcomes([told]).human_readable().split("\n")
+    assert line == f"x on {SHOWN}: failed (r): {SHOWN}"
+    (line,) = osc_columns.Missing([{**told, "reason": EVIL}]).human_readable().split("\n")
+    assert line == f"x: failed ({SHOWN})"
+
+
+def test_no_message_of_a_host_forges_a_line_while_waiting():
+    stderr = io.StringIO()
+    told = {"instance_uuid": "x", "status": "failed", "reason": "r", "message": EVIL}
+    waiting.Waiter(stderr, 0.0).settled(lambda: [told])
+    assert f"x: failed (r): {SHOWN}\n" in stderr.getvalue()
+    assert stderr.getvalue().count("\n") == 2
+
+
+class Answer:
+    status_code = 503
+    reason = EVIL
+    url = "http://api"
+
+    def __init__(self, body):
+        self._body = body
+
+    def json(self):
+        if self._body is None:
+            raise ValueError
+        return self._body
+
+
+@pytest.mark.parametrize(
+    "body", [None, {"errors": [{"code": "x", "detail": EVIL, "request_id": EVIL}]}]
+)
+def test_an_error_of_the_api_or_of_who_stands_in_for_it_is_escaped(body):
+    error = client._error(Answer(body))
+    assert isinstance(error, exceptions.ClientException)
+    assert str(error).isprintable()
+    assert SHOWN in str(error)
+    assert str(client.NoAnswer(EVIL)) == SHOWN
+
+
+def test_what_is_escaped_once_stays_as_it_is():
+    assert escape(SHOWN) == SHOWN
