@@ -19,6 +19,7 @@ that was set, or a host that slept, changes nothing but the answer.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 import functools
@@ -35,6 +36,9 @@ MAX_DURATION_S = 366 * 86_400
 
 _FIELDS = 5
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+# IANA's names alone: a zone directory also holds this machine's own zone (localtime), one that
+# is none (Factory), and zones in which leap seconds count (right/).
+_ZONE = re.compile(r"(?!Factory)[A-Z][A-Za-z0-9_+-]*(?:/[A-Z][A-Za-z0-9_+-]*)*", re.ASCII)
 # A window that starts again before it ends may be in force for ever.
 _CHAIN_MAX = 2_000
 
@@ -161,9 +165,9 @@ def _before(moment: datetime, duration: timedelta) -> datetime:
 
 @functools.lru_cache(maxsize=64)
 def _zone(name: str, timezone: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(timezone)
-    except (KeyError, OSError, ValueError) as error:
-        raise exception.RequestInvalid(
-            f"window {name}: {shown(timezone)} is no IANA time zone, as Europe/Berlin is one"
-        ) from error
+    if _ZONE.fullmatch(timezone):
+        with contextlib.suppress(KeyError, OSError, ValueError):
+            return ZoneInfo(timezone)
+    raise exception.RequestInvalid(
+        f"window {name}: {shown(timezone)} is no IANA time zone, as Europe/Berlin is one"
+    )

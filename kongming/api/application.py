@@ -24,7 +24,7 @@ from oslo_middleware import request_id as request_ids
 from oslo_middleware.healthcheck import opts
 
 from kongming import policies
-from kongming.api import documents, errors, identity, openapi
+from kongming.api import documents, errors, headers, identity, openapi
 from kongming.api.allocation_maps import MapItem, MapList
 from kongming.api.allocations import (
     AllocationHistory,
@@ -115,4 +115,4 @@ def _wrapped(app: Any, conf: cfg.ConfigOpts) -> WSGIApplication:
         answer: Iterable[bytes] = chosen(environ, start_response)
         return answer
 
-    return request_ids.RequestId(application, conf)
+    return headers.on_all_answers(request_ids.RequestId(application, conf))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 import json
+import re
 from typing import Any
 
 import falcon
@@ -48,7 +49,8 @@ class BodyReader:
         :raises RequestInvalid: if it is anything else.
         :raises LengthRequired: if it comes in chunks that the server does not read.
         :raises BodyTooLarge: if it is longer than is read.
-        :raises ContentTypeUnsupported: if it does not say that it is JSON.
+        :raises ContentTypeUnsupported: if it does not say that it is JSON, or is not UTF-8.
+        :raises ContentEncodingUnsupported: if it is compressed.
         """
         body = self._load(req)
         if not isinstance(body, dict):
@@ -63,21 +65,22 @@ class BodyReader:
         return body[field], _generation(body.get("generation"))
 
     def _load(self, req: falcon.Request) -> Any:
-        kind = (req.content_type or "").partition(";")[0].strip().lower()
-        if kind != errors.CONTENT_TYPE:
-            raise errors.ContentTypeUnsupported(
-                f"the body has to be JSON: send the header Content-Type: {errors.CONTENT_TYPE}"
-            )
+        _check_form(req)
         try:
+            # The mark that some editors put in front is none of JSON's, but harmless.
             value = json.loads(
-                self._bytes(req),
+                self._bytes(req).decode("utf-8-sig"),
                 object_pairs_hook=_object,
                 parse_constant=_no_number,
                 parse_float=_number,
             )
         except RecursionError:
             raise exception.RequestInvalid("the body is nested too deeply") from None
-        # UnicodeDecodeError, JSONDecodeError, and Python's own on numbers of thousands of digits.
+        except UnicodeDecodeError as error:
+            raise exception.RequestInvalid(
+                f"the body is not UTF-8 at byte {error.start + 1}: send JSON in UTF-8"
+            ) from None
+        # JSONDecodeError, and Python's own on numbers of thousands of digits.
         except ValueError as error:
             said = str(error)
             raise exception.RequestInvalid(f"the body is not JSON: {said[:200]}") from None
@@ -109,6 +112,26 @@ class BodyReader:
         return errors.BodyTooLarge(
             f"the body is longer than {self.max_size} bytes, [api] max_body_size: "
             "hand over fewer instances at once"
+        )
+
+
+def _check_form(req: falcon.Request) -> None:
+    kind, _, parameters = (req.content_type or "").partition(";")
+    charset = re.search(r"charset=([^;]*)", parameters, re.IGNORECASE)
+    if kind.strip().lower() != errors.CONTENT_TYPE:
+        raise errors.ContentTypeUnsupported(
+            f"the body has to be JSON: send the header Content-Type: {errors.CONTENT_TYPE}"
+        )
+    if charset and charset[1].strip(' "').lower() not in ("utf-8", "utf8"):
+        raise errors.ContentTypeUnsupported(
+            f"JSON is UTF-8, not {shown(charset[1])}: send the header Content-Type: "
+            f"{errors.CONTENT_TYPE}, and the body in UTF-8"
+        )
+    encoding = (req.get_header("Content-Encoding") or "").strip()
+    if encoding.lower() not in ("", "identity"):
+        raise errors.ContentEncodingUnsupported(
+            f"the body is encoded as {shown(encoding)}: send it as it is, without the header "
+            "Content-Encoding"
         )
 
 

@@ -88,6 +88,13 @@ class BodyTooLarge(ApiError):
     status = 413
 
 
+class ContentEncodingUnsupported(ApiError):
+    """The body is compressed."""
+
+    reason = "content_encoding_unsupported"
+    status = 415
+
+
 class ContentTypeUnsupported(ApiError):
     """The body is not JSON, by its own words."""
 

@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-import ipaddress
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from oslo_config import cfg
 from oslo_context import context as oslo_context
 from oslo_policy import policy
 
-from kongming.api import errors
+from kongming.api import errors, local
 from kongming.api.microversion import SERVICE_TYPE
 from kongming.conf.api import NOAUTH
 
@@ -36,7 +35,6 @@ LOG = logging.getLogger(__name__)
 _CONFIRMED = "Confirmed"
 _SERVICE_STATUS = "HTTP_X_SERVICE_IDENTITY_STATUS"
 _AWAY = "kongming.keystone_away"
-_FORWARDED = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_", "HTTP_X_REAL_IP", "HTTP_VIA")
 # What a project is called that is not known: no token's project is, not even an empty one.
 NOBODYS = "(unknown)"
 
@@ -50,7 +48,7 @@ class Identity:
     def process_resource(
         self,
         req: falcon.Request,
-        _resp: falcon.Response,
+        resp: falcon.Response,
         resource: Any,
         _params: dict[str, Any],
     ) -> None:
@@ -63,8 +61,9 @@ class Identity:
         operation = getattr(resource, "operations", {}).get(req.method.replace("HEAD", "GET"))
         if operation is None or operation.public:
             return
+        resp.append_header("Vary", "X-Auth-Token")
         if self._noauth:
-            _check_local(req.env)
+            local.check(req.env)
             user = oslo_context.RequestContext(user_id="noauth", roles=["admin", "reader"])
         else:
             _check_token(req.env)
@@ -176,24 +175,6 @@ def _check_token(environ: WSGIEnvironment) -> None:
         raise errors.Unauthenticated(
             "a valid token is needed: get one from Keystone and send it as X-Auth-Token"
         )
-
-
-def _check_local(environ: WSGIEnvironment) -> None:
-    forwarded = any(name.startswith(_FORWARDED) for name in environ)
-    if forwarded or not _is_loopback(environ.get("REMOTE_ADDR", "")):
-        raise errors.NotLocal(
-            "[api] auth_strategy is noauth: only this machine itself is answered, and not through "
-            "a proxy; set it to keystone to serve others"
-        )
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    # A server that listens to both protocols names IPv4's addresses so.
-    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 def _forbidden(rule: str) -> errors.Forbidden:

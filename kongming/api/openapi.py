@@ -281,7 +281,7 @@ _HEADERS = {
     "RequestId": {
         "required": True,
         "description": "The id of the request; the history and the API's log have it, too.",
-        "schema": {"type": "string", "pattern": "^req-[0-9a-f-]{36}$"},
+        "schema": {"type": "string", "pattern": rf"^req-[0-9a-f-]{{36}}{operation.END}"},
     },
     "Version": {
         "required": True,

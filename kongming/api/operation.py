@@ -24,10 +24,12 @@ import falcon
 from kongming import exception
 from kongming.cpuset import shown
 
-UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
-MAP_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,254}$"
-HOST_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,254}$"
-PROJECT_ID = r"^[A-Za-z0-9_-]{1,64}$"
+# In some dialects, Python's among them, $ matches before a line break, too.
+END = r"$(?!\n)"
+UUID = rf"^[0-9a-f]{{8}}-[0-9a-f]{{4}}-[0-9a-f]{{4}}-[0-9a-f]{{4}}-[0-9a-f]{{12}}{END}"
+MAP_NAME = rf"^[A-Za-z0-9][A-Za-z0-9_.-]{{0,254}}{END}"
+HOST_NAME = rf"^[A-Za-z0-9][A-Za-z0-9_.:-]{{0,254}}{END}"
+PROJECT_ID = rf"^[A-Za-z0-9_-]{{1,64}}{END}"
 
 STATUSES = ("releasing", "pending", "applied", "drifted", "refused", "failed", "absent")
 
@@ -133,8 +135,7 @@ def _matching(pattern: str) -> Callable[[str], str]:
     expression = re.compile(pattern, re.ASCII)
 
     def read(text: str) -> str:
-        # A $ would let a newline through at the end.
-        if not expression.fullmatch(text) or text.endswith("\n"):
+        if not expression.fullmatch(text):
             raise ValueError(text)
         return text
 
@@ -184,7 +185,7 @@ OF_STATUS = Parameter(
     "status",
     "Only what has this status.",
     {"type": "string", "enum": list(STATUSES)},
-    _matching(f"^({'|'.join(STATUSES)})$"),
+    _matching("|".join(STATUSES)),
     f"one of {', '.join(STATUSES)}",
 )
 GENERATION = _number("generation", "Refuse if it is another one by now.", 0, GENERATION_MAX)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+import errno
 import logging
 from pathlib import Path
 import sqlite3
@@ -27,6 +28,7 @@ import threading
 from typing import Any
 
 from kongming import exception
+from kongming.executor import ownership
 
 LOG = logging.getLogger(__name__)
 
@@ -136,14 +138,22 @@ class Database:
                 if self._outage is None:
                     self._outage = exception.Outage()
                 raise exception.StoreUnavailable(
-                    f"{self.path}: {error}; check that the directory is writable, its disk not "
-                    "full and the file not damaged (if it is, move it away: what the instances' "
-                    "metadata asks for comes back with their next events)",
-                    self._outage,
+                    f"{self.path}: {error}; {self._hint()}", self._outage
                 ) from error
 
+    def _hint(self) -> str:
+        """Return what to do about a file that can't be used."""
+        beside = [self.path.with_name(f"{self.path.name}-{end}") for end in ("wal", "shm")]
+        return ownership.explain(
+            [self.path, *beside, self.path.parent], tool=not self._create
+        ) or (
+            "check that the directory is writable, its disk not full and the file not damaged (if "
+            "it is, move it away: what the instances' metadata asks for comes back with their "
+            "next events)"
+        )
+
     def _open(self) -> sqlite3.Connection:
-        if not self._create and not self.path.exists():
+        if not self._create and _is_missing(self.path):
             raise exception.StoreUnavailable(
                 f"{self.path} does not exist: has Kongming's service ever run on this host, with "
                 "this [DEFAULT] state_path?"
@@ -201,6 +211,15 @@ def _begun(db: sqlite3.Connection) -> Iterator[None]:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+
+
+def _is_missing(path: Path) -> bool:
+    """Tell whether there is no such file; of one that may not be looked at SQLite tells more."""
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ENOENT
+    return False
 
 
 def _file(path: Path) -> tuple[int, int] | None:

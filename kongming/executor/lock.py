@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import IO
 
 from kongming import exception
+from kongming.executor import ownership
 
-_NAME = "executor.lock"
+NAME = "executor.lock"
 _LOCKS = Path("/proc/locks")
 
 
@@ -30,9 +31,10 @@ def take(state_path: Path) -> IO[str]:
 
     :raises StoreUnavailable: if there is one, or the directory is unusable.
     """
+    path = state_path / NAME
     try:
         state_path.mkdir(mode=0o750, parents=True, exist_ok=True)
-        lock = (state_path / _NAME).open("w")
+        lock = path.open("w")
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise exception.StoreUnavailable(
@@ -40,17 +42,19 @@ def take(state_path: Path) -> IO[str]:
             "[DEFAULT] state_path of its own"
         ) from error
     except OSError as error:
-        raise exception.StoreUnavailable(
-            f"{state_path}: {error.strerror}; make the directory, owned by the user that this "
-            "service runs as, or change [DEFAULT] state_path"
-        ) from error
+        kept = sorted(state_path.glob("*.sqlite*"))
+        hint = ownership.explain([path, *kept, state_path]) or (
+            "make the directory, owned by the user that this service runs as, or change [DEFAULT] "
+            "state_path"
+        )
+        raise exception.StoreUnavailable(f"{state_path}: {error.strerror}; {hint}") from error
     return lock
 
 
 def is_taken(state_path: Path) -> bool:
     """Tell whether an executor runs, without getting into the way of one that starts."""
     try:
-        status = (state_path / _NAME).stat()
+        status = (state_path / NAME).stat()
     except OSError:
         return False
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"

@@ -21,12 +21,13 @@ from collections.abc import Iterator
 from contextlib import closing
 import os
 from pathlib import Path
-import pwd
 import sqlite3
 
 from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Result
 
+from kongming.executor.lock import NAME as LOCK_NAME
+from kongming.executor.ownership import user
 from kongming.executor.schema import SCHEMA_VERSION
 from kongming.executor.store import FILE_NAME
 from kongming.status.finding import bad, good
@@ -41,7 +42,15 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
     if problem:
         yield bad(f"{problem}; [DEFAULT] state_path must belong to the service's user")
         return
-    yield good(f"{folder} is writable by user {_user()}, who ran this check")
+    yield good(f"{folder} is writable by user {user()}, who ran this check")
+    # A service that root has started once has left all of them.
+    for path in (folder / LOCK_NAME, *sorted(folder.glob("*.sqlite*"))):
+        if path.exists() and not _may(path, os.R_OK | os.W_OK):
+            yield bad(
+                f"user {user()} may not read and write {path}, which belongs to user "
+                f"{user(path.stat().st_uid)}: give it to the service's user"
+            )
+            return
     yield from _database(folder / FILE_NAME)
 
 
@@ -61,14 +70,14 @@ def _folder_problem(folder: Path) -> str:
         except FileNotFoundError:
             continue
         except OSError as error:
-            return f"{folder}: {error.strerror} for user {_user()}"
+            return f"{folder}: {error.strerror} for user {user()}"
         if not part.is_dir():
             return f"{part} is no directory"
         if not _may(part, os.W_OK | os.X_OK):
             what = (
                 "is not writable" if part == folder else f"can't be made: {part} is not writable"
             )
-            return f"{folder} {what} by user {_user()}"
+            return f"{folder} {what} by user {user()}"
         return ""
     return f"{folder} has no root"
 
@@ -76,9 +85,6 @@ def _folder_problem(folder: Path) -> str:
 def _database(path: Path) -> Iterator[Result]:
     if not path.exists():
         yield good("there is no database yet: the service makes it when it starts")
-        return
-    if not _may(path, os.R_OK | os.W_OK):
-        yield bad(f"user {_user()} may not read and write {path}: give it to the service's user")
         return
     try:
         with closing(open_read_only(path)) as db:
@@ -107,10 +113,3 @@ def _database(path: Path) -> Iterator[Result]:
 
 def _may(path: Path, mode: int) -> bool:
     return os.access(path, mode, effective_ids=True)
-
-
-def _user() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())

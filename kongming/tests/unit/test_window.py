@@ -13,7 +13,7 @@
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -127,6 +127,16 @@ def test_a_preview_has_no_gaps():
         (("w", "0 0 * * *", 10**9), "duration of 1000000000 s"),
         (("w", "0 0 * * *", 3600, "Mars/Olympus"), "IANA time zone"),
         (("w", "0 0 * * *", 3600, "../UTC"), "IANA time zone"),
+        # What else a zone directory holds: this machine's own zone, none, leap seconds.
+        (("w", "0 0 * * *", 3600, "localtime"), "IANA time zone"),
+        (("w", "0 0 * * *", 3600, "posixrules"), "IANA time zone"),
+        (("w", "0 0 * * *", 3600, "Factory"), "IANA time zone"),
+        (("w", "0 0 * * *", 3600, "right/Europe/Berlin"), "IANA time zone"),
+        (("w", "0 0 * * *", 3600, "posix/Europe/Berlin"), "IANA time zone"),
+        (("w", "0 0 * * *", 3600, "/etc/localtime"), "IANA time zone"),
+        (("w", "0 0 * * *", 3600, "europe/berlin"), "IANA time zone"),
+        (("w", "0 0 * * *", 3600, "Europe"), "IANA time zone"),
+        (("w", "0 0 * * *", 3600, "Europe/Berlin\n"), "IANA time zone"),
         (("w", "0 0 * * *", 3600, ""), "IANA time zone"),
     ],
 )
@@ -167,3 +177,10 @@ def test_the_next_change_of_one_is_a_change(window, moment):
     if change is not None:
         assert window.is_in_force(change) != window.is_in_force(moment)
         assert window.is_in_force(change - MINUTE / 60) == window.is_in_force(moment)
+
+
+def test_every_zone_of_the_machine_is_taken_but_those_that_are_none_of_ianas():
+    taken = [zone for zone in available_timezones() if zone not in ("Factory", "localtime")]
+    assert len(taken) > 400
+    for zone in taken:
+        assert Window("w", "0 0 * * *", 3600, zone).timezone == zone

@@ -1,0 +1,41 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""The headers that every answer has, whoever gives it: falcon, Keystone's check, the health."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_OF_ALL = (
+    # What is true now, for who asks, is not true later, or for others.
+    ("Cache-Control", "no-store"),
+    # JSON is not to be taken for a script or a page, whatever it holds.
+    ("X-Content-Type-Options", "nosniff"),
+)
+_NAMES = frozenset(name.lower() for name, _ in _OF_ALL)
+
+
+def on_all_answers(application: WSGIApplication) -> WSGIApplication:
+    """Return the application with these headers on each answer."""
+
+    def wrapped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+            kept = [(name, value) for name, value in headers if name.lower() not in _NAMES]
+            return start_response(status, [*kept, *_OF_ALL], *exc_info)
+
+        return application(environ, start)
+
+    return wrapped

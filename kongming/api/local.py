@@ -1,0 +1,94 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Whether a request comes from this machine itself: without Keystone, no other is answered.
+
+A browser on this machine asks for whatever web page it shows, from a loopback
+address, too: such a page may have pointed a name of its own at this machine
+(DNS rebinding). So the name that was asked for counts as well, and the page's.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import TYPE_CHECKING
+
+from kongming.api import errors
+from kongming.cpuset import shown
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+_FORWARDED = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_", "HTTP_X_REAL_IP", "HTTP_VIA")
+_AUTHORITY = re.compile(
+    r"(?P<name>localhost)(?::[0-9]*)?"
+    r"|(?P<v4>127\.[0-9.]+)(?::[0-9]*)?"
+    r"|\[(?P<v6>[0-9a-f:]+)\](?::[0-9]*)?",
+    re.ASCII | re.IGNORECASE,
+)
+_ORIGIN = re.compile(r"https?://(?P<authority>.*)", re.IGNORECASE)
+_PATH = re.compile(r"[/?#]")
+_KNOWN = "localhost, 127.0.0.0/8 and [::1]"
+
+
+def check(environ: WSGIEnvironment) -> None:
+    """Let pass only what this machine itself asks of itself.
+
+    :raises NotLocal: naming what says otherwise.
+    """
+    forwarded = any(name.startswith(_FORWARDED) for name in environ)
+    if forwarded or not _is_loopback(environ.get("REMOTE_ADDR", "")):
+        raise errors.NotLocal(
+            "[api] auth_strategy is noauth: only this machine itself is answered, and not through "
+            "a proxy; set it to keystone to serve others"
+        )
+    for authority in _authorities(environ):
+        if not _names_loopback(authority):
+            raise errors.NotLocal(
+                f"[api] auth_strategy is noauth: the host {shown(authority)} was asked for, and "
+                f"only {_KNOWN} are answered; ask for one of these, or set it to keystone"
+            )
+    origin = environ.get("HTTP_ORIGIN")
+    if origin is not None and not _is_local_page(origin):
+        raise errors.NotLocal(
+            f"[api] auth_strategy is noauth: a web page of {shown(origin)} asks, and only those "
+            f"of {_KNOWN} are answered; set it to keystone to serve others"
+        )
+
+
+def _authorities(environ: WSGIEnvironment) -> list[str]:
+    """Return what was asked for: by the header, and by a target that is a whole URL."""
+    # As gunicorn and uWSGI have it; it wins over the header, where servers look at it.
+    target = environ.get("RAW_URI") or environ.get("REQUEST_URI") or "/"
+    named = [] if target.startswith(("/", "*")) else [_PATH.split(target.partition("://")[2])[0]]
+    return [environ.get("HTTP_HOST", ""), *named]
+
+
+def _names_loopback(authority: str) -> bool:
+    found = _AUTHORITY.fullmatch(authority)
+    if found is None:
+        return False
+    return bool(found["name"]) or _is_loopback(found["v4"] or found["v6"])
+
+
+def _is_local_page(origin: str) -> bool:
+    found = _ORIGIN.fullmatch(origin)
+    return found is not None and _names_loopback(found["authority"])
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    # A server that listens to both protocols names IPv4's addresses so.
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback

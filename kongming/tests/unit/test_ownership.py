@@ -1,0 +1,129 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A file that belongs to somebody else: named, with its owner and what mends that."""
+
+import os
+from pathlib import Path
+import pwd
+import subprocess
+import sys
+
+import pytest
+
+from kongming import exception
+from kongming.executor import lock, ownership
+from kongming.executor.store import FILE_NAME, Store
+from kongming.notification.inquiries import Inquiries
+
+ME = pwd.getpwuid(os.geteuid()).pw_name
+NOBODY = pwd.getpwnam("nobody")
+
+# Opens what the service opens, or what a command does, as somebody else.
+_OPEN = """
+import sys
+from pathlib import Path
+from kongming import exception
+from kongming.executor import lock
+from kongming.executor.store import Store
+what, path = sys.argv[1], Path(sys.argv[2])
+try:
+    lock.take(path) if what == "lock" else Store(path, create=what == "service")
+except exception.StoreUnavailable as error:
+    print(error)
+"""
+
+
+@pytest.fixture
+def locked_out(monkeypatch):
+    """No file may be read or written."""
+    monkeypatch.setattr(os, "access", lambda *_arguments, **_more: False)
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("")
+    return path
+
+
+def test_what_may_be_used_needs_no_explanation(file):
+    assert ownership.explain([file.with_name("missing"), file, file.parent]) is None
+
+
+def test_somebody_elses_file_is_named_with_its_owner_and_the_command(
+    file, locked_out, monkeypatch
+):
+    monkeypatch.setattr(os, "geteuid", lambda: NOBODY.pw_uid)
+    told = ownership.explain([file.with_name("missing"), file])
+    assert told.startswith(f"{file} belongs to user {ME}, and this runs as user nobody")
+    assert told.endswith(f": run 'chown nobody: {file}'")
+
+
+def test_a_command_is_to_be_run_by_another_user_instead(file, locked_out, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: NOBODY.pw_uid)
+    told = ownership.explain([file], tool=True)
+    assert f": run it as {ME}" in told
+    assert "chown" not in told
+
+
+def test_ones_own_file_without_permission_is_another_matter(file, locked_out):
+    file.chmod(0o400)
+    assert ownership.explain([file]).endswith(f"owner {ME}: run 'chmod u+rw {file}'")
+
+
+def test_ones_own_file_with_permission_is_on_a_read_only_file_system(file, locked_out):
+    file.chmod(0o600)
+    assert ownership.explain([file]) == f"{file} is on a file system that is read-only"
+
+
+def test_a_user_without_a_name_is_a_number():
+    assert ownership.user(4_000_000_001) == "4000000001"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of several users")
+@pytest.mark.parametrize("opened", ["lock", "service", "command"])
+def test_a_service_that_root_started_first_leaves_files_that_are_named(tmp_path, opened):
+    for part in (tmp_path, *tmp_path.parents[:-2]):
+        part.chmod(0o755)
+    state = tmp_path / "state"
+    state.mkdir()
+    os.chown(state, NOBODY.pw_uid, NOBODY.pw_gid)
+    lock.take(state).close()
+    Store(state).close()
+    Inquiries(state).close()
+    left = state / ("executor.lock" if opened == "lock" else FILE_NAME)
+    for kept in state.iterdir():
+        kept.chmod(0o600)
+    # A checkout of root's may not be read by others: what is imported is brought along.
+    code = f"import os; os.setgid({NOBODY.pw_gid}); os.setuid({NOBODY.pw_uid})\n"
+    script = "import kongming.executor.store, kongming.executor.lock\n" + code + _OPEN
+    told = subprocess.run(
+        [sys.executable, "-c", script, opened, str(state)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[3],
+    ).stdout
+    assert f"{left} belongs to user root, and this runs as user nobody" in told
+    mended = ": run it as root\n" if opened == "command" else f": run 'chown nobody: {left}"
+    assert mended in told
+    if opened == "lock":
+        # All at once: the next start would meet the next one.
+        assert f" {state / FILE_NAME}" in told
+        assert f" {state / 'inquiries.sqlite'}" in told
+
+
+def test_a_folder_that_can_not_be_made_is_still_told_of(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(exception.StoreUnavailable, match="make the directory"):
+        lock.take(tmp_path / "file" / "state")
