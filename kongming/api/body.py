@@ -78,7 +78,7 @@ class BodyReader:
             raise exception.RequestInvalid("the body is nested too deeply") from None
         except UnicodeDecodeError as error:
             raise exception.RequestInvalid(
-                f"the body is not UTF-8 at byte {error.start + 1}: send JSON in UTF-8"
+                f"the body is not JSON: byte {error.start + 1} is not UTF-8's, in which JSON is"
             ) from None
         # JSONDecodeError, and Python's own on numbers of thousands of digits.
         except ValueError as error:
