@@ -47,6 +47,12 @@ class RequestInvalid(Refused):
     reason = "request_invalid"
 
 
+class StoredInvalid(Refused):
+    """What is kept of a request is not understood by this version."""
+
+    reason = "stored_invalid"
+
+
 class RequestKeyUnknown(Refused):
     """The metadata has a ``kongming-`` key that means nothing to us."""
 

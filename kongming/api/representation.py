@@ -18,7 +18,10 @@ from datetime import UTC, datetime
 import math
 from typing import Any
 
-from kongming.db.values import Change, Entry, Host, Map
+from kongming.allocation import Allocation
+from kongming.db.values import Change, Entry, Host, Map, Outcome
+from kongming.exception import StoredInvalid
+from kongming.stored import Unreadable, readable
 from kongming.window import in_force, next_change
 
 # Messages name hosts' CPUs and other guests; the reason code says enough.
@@ -55,17 +58,15 @@ def allocation(entry: Entry, hosts: Mapping[str, Host], now: float) -> dict[str,
     """
     outcome = entry.outcome
     current = outcome if outcome is not None and outcome.generation == entry.generation else None
-    asked = entry.allocation
     return {
         "instance_uuid": entry.instance_uuid,
         "generation": entry.generation,
         "project_id": entry.project_id,
         "host": entry.host,
         "map": entry.map_name,
-        "allocation": None if asked is None else asked.to_json(),
+        "allocation": _asked(entry.allocation),
         "status": str(entry.status),
-        "reason": current.reason if current else "",
-        "message": current.message if current else "",
+        **_words(entry.allocation, current),
         "source": (current.source or None) if current else None,
         **_window(entry, now),
         "last_drift": outcome.drift if outcome else "",
@@ -86,11 +87,10 @@ def without_hosts(shown: Mapping[str, Any]) -> dict[str, Any]:
 
 def change(entry: Change) -> dict[str, Any]:
     """Show an entry of the history of an instance."""
-    asked = entry.allocation
     return {
         "id": entry.id,
         "generation": entry.generation,
-        "allocation": None if asked is None else asked.to_json(),
+        "allocation": _asked(entry.allocation),
         "map": entry.map_name,
         "asked_by": entry.asked_by,
         "request_id": entry.request_id,
@@ -137,8 +137,24 @@ def counts(entries: Iterable[Entry]) -> dict[str, int]:
     return found
 
 
+def _asked(found: Allocation | Unreadable | None) -> dict[str, Any] | None:
+    known = readable(found)
+    return None if known is None else known.to_json()
+
+
+def _words(asked: Allocation | Unreadable | None, current: Outcome | None) -> dict[str, str]:
+    """Return reason and message: what the host says, and what can't be read here."""
+    reason, message = (current.reason, current.message) if current else ("", "")
+    if isinstance(asked, Unreadable):
+        unread = f"what is kept can't be read ({asked.why}): PUT replaces it, DELETE releases it"
+        reason = reason or StoredInvalid.reason
+        message = f"{message}; {unread}" if message else unread
+    return {"reason": reason, "message": message}
+
+
 def _window(entry: Entry, now: float) -> dict[str, Any]:
-    windows = [each.window for each in entry.allocation.windows] if entry.allocation else []
+    asked = readable(entry.allocation)
+    windows = [each.window for each in asked.windows] if asked else []
     moment = datetime.fromtimestamp(now, UTC)
     current, following = in_force(windows, moment), next_change(windows, moment)
     return {

@@ -24,7 +24,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from kongming import exception
+from kongming import exception, stored
 from kongming.allocation import Allocation
 from kongming.db import locking, rows
 from kongming.db.locking import Fields
@@ -287,8 +287,7 @@ def _is_same(row: Fields, asked: str) -> bool:
         return True
     if row["asked"] is None:
         return False
-    uuid = row["instance_uuid"]
-    return rows.load(row["asked"], uuid) == rows.load(asked, uuid)
+    return stored.load(row["asked"]) == stored.load(asked)
 
 
 def _check_map(row: Fields, name: str) -> None:

@@ -265,6 +265,8 @@ def _said(error: BaseException) -> str:
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
+    # Else one text that is not UTF-8 would make all rows unreadable.
+    connection.text_factory = lambda raw: raw.decode("utf-8", "backslashreplace")
     connection.execute(f"PRAGMA busy_timeout = {_SQLITE_BUSY_MS}")
 
 

@@ -24,6 +24,7 @@ from typing import Any
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
+from kongming import stored
 from kongming.db.database import Overtaken
 from kongming.db.models import ALLOCATION, ALLOCATION_MAP, HISTORY, OUTCOME
 
@@ -139,4 +140,7 @@ def _lock_rows(session: Session, instance_uuids: set[str]) -> dict[str, Fields]:
         .order_by(ALLOCATION.c.instance_uuid)
         .with_for_update()
     )
-    return {row.instance_uuid: row._asdict() for row in found}
+    return {
+        row.instance_uuid: {**row._asdict(), "generation": stored.whole(row.generation)}
+        for row in found
+    }

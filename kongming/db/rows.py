@@ -21,7 +21,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, and_, case, func, or_, select, union
 
-from kongming import exception
+from kongming import stored
 from kongming.allocation import Allocation
 from kongming.db.models import ALLOCATION, HISTORY, OUTCOME
 from kongming.db.values import Change, Entry, Outcome, Status
@@ -35,22 +35,6 @@ _PREFIX = "outcome_"
 def dump(allocation: Allocation) -> str:
     """Return an allocation as text; equal ones may have been written in other forms."""
     return json.dumps(allocation.to_json(), sort_keys=True, separators=(",", ":"))
-
-
-def load(text: str | None, instance_uuid: str) -> Allocation | None:
-    """Read what :func:`dump` wrote.
-
-    :raises DatabaseUnavailable: if somebody else wrote it.
-    """
-    if text is None:
-        return None
-    try:
-        return Allocation.from_json(json.loads(text))
-    except (ValueError, KeyError, TypeError, AttributeError, exception.Refused) as error:
-        raise exception.DatabaseUnavailable(
-            f"what is kept of instance {instance_uuid} can't be read ({type(error).__name__}): "
-            "was it edited? Delete its row of the table allocation"
-        ) from error
 
 
 def entries() -> AnySelect:
@@ -125,28 +109,51 @@ def entry_of(fields: Mapping[str, Any], outcome: Outcome | None) -> Entry:
     """Make an entry of the columns of a row of the table allocation."""
     return Entry(
         instance_uuid=fields["instance_uuid"],
-        allocation=load(fields["asked"], fields["instance_uuid"]),
-        generation=fields["generation"],
+        allocation=stored.load(fields["asked"]),
+        generation=stored.whole(fields["generation"]),
         project_id=fields["project_id"],
         host=fields["host"],
         map_name=fields["map_name"],
-        asked_by=fields["asked_by"],
-        created_at=fields["created_at"],
-        updated_at=fields["updated_at"],
+        asked_by=stored.text(fields["asked_by"]),
+        created_at=stored.moment(fields["created_at"]),
+        updated_at=stored.moment(fields["updated_at"]),
         outcome=outcome,
     )
 
 
 def outcome_of(fields: Mapping[str, Any]) -> Outcome:
     """Make an outcome of the columns of a row of the table outcome."""
-    return Outcome(**{name: value for name, value in fields.items() if name != "instance_uuid"})
+    return Outcome(
+        host=stored.text(fields["host"]),
+        generation=stored.whole(fields["generation"]),
+        status=stored.text(fields["status"]),
+        reason=stored.text(fields["reason"]),
+        message=stored.text(fields["message"]),
+        source=stored.text(fields["source"]),
+        drift=stored.text(fields["drift"]),
+        drift_at=stored.maybe_moment(fields["drift_at"]),
+        changed_at=stored.moment(fields["changed_at"]),
+        reported_at=stored.moment(fields["reported_at"]),
+    )
 
 
 def change(row: AnyRow) -> Change:
     """Read a row of the table history."""
-    fields = row._asdict()
-    asked = fields.pop("asked")
-    return Change(allocation=load(asked, fields["instance_uuid"]), **fields)
+    return Change(
+        id=row.id,
+        instance_uuid=row.instance_uuid,
+        generation=stored.whole(row.generation),
+        allocation=stored.load(row.asked),
+        map_name=row.map_name,
+        asked_by=stored.text(row.asked_by),
+        request_id=stored.text(row.request_id),
+        asked_at=stored.moment(row.asked_at),
+        status=stored.text(row.status),
+        reason=stored.text(row.reason),
+        message=stored.text(row.message),
+        host=row.host,
+        changed_at=stored.moment(row.changed_at),
+    )
 
 
 def latest_changes(instance_uuids: Iterable[str]) -> AnySelect:

@@ -19,6 +19,7 @@ import enum
 from typing import Any
 
 from kongming.allocation import Allocation
+from kongming.stored import Unreadable
 
 _SILENT_AFTER = 3
 
@@ -72,7 +73,7 @@ class Outcome:
 class Entry:
     """What is wanted for one instance, and what last came of it.
 
-    :ivar allocation: None if it is to go back to its baseline.
+    :ivar allocation: None if it is to go back to its baseline; what can't be read says so.
     :ivar generation: grows with each change of the allocation.
     :ivar project_id: whose instance it is; None if nobody has said yet.
     :ivar host: where it is; None if that is not known, or nowhere.
@@ -82,7 +83,7 @@ class Entry:
     """
 
     instance_uuid: str
-    allocation: Allocation | None
+    allocation: Allocation | Unreadable | None
     generation: int
     project_id: str | None
     host: str | None
@@ -146,7 +147,8 @@ class Change:
     is an entry of its own, which nobody asked for.
 
     :ivar id: grows from each entry to the next.
-    :ivar allocation: None for a release, and for a server that is gone.
+    :ivar allocation: None for a release, and for a server that is gone; what can't be read says
+        so.
     :ivar asked_by: empty if it is a later outcome.
     :ivar host: who said what came of it; None as long as nobody did.
     """
@@ -154,7 +156,7 @@ class Change:
     id: int
     instance_uuid: str
     generation: int
-    allocation: Allocation | None
+    allocation: Allocation | Unreadable | None
     map_name: str | None
     asked_by: str
     request_id: str

@@ -161,6 +161,8 @@ class Database:
         db = sqlite3.connect(
             self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
+        # Else one text that is not UTF-8 would make the others unreadable, too.
+        db.text_factory = lambda raw: raw.decode("utf-8", "backslashreplace")
         try:
             db.execute("PRAGMA journal_mode = WAL")
             with _begun(db):

@@ -21,6 +21,7 @@ from kongming.executor.placer import Placer
 from kongming.executor.record import Record, Status
 from kongming.executor.store import Store
 from kongming.hypervisor.hypervisor import Hypervisor
+from kongming.stored import readable
 
 
 class Moves:
@@ -56,4 +57,5 @@ def _requested(record: Record) -> Allocation | None:
     if record.status is Status.FAILED:
         return None
     refused = record.status is Status.REFUSED and record.reason != exception.Overlap.reason
-    return record.accepted if record.asked is None or refused else record.asked
+    asked = readable(record.asked)
+    return record.accepted if asked is None or refused else asked

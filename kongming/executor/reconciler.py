@@ -35,6 +35,7 @@ from kongming.executor.thread_watch import ThreadWatch
 from kongming.hypervisor.guest import Guest
 from kongming.hypervisor.host import Host
 from kongming.hypervisor.hypervisor import Hypervisor
+from kongming.stored import Unreadable, readable
 
 LOG = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class Reconciler:
             are gone through when it is back.
         :raises StoreUnavailable: if the store can't be used.
         """
-        record = self._store.get(instance_uuid)
+        record = self._read(instance_uuid)
         if record is None:
             self._switches.note(instance_uuid, [])
             return Result.DONE
@@ -107,9 +108,7 @@ class Reconciler:
                 LOG.info("Instance %s: waiting (%s): %s", *about)
             return Result.AGAIN
         elif isinstance(outcome, exception.Refused):
-            if self._store.report(record, Status.REFUSED, outcome):
-                self._statistics.refused(outcome)
-                log_refusal(record.instance_uuid, outcome)
+            self._refused(record, outcome)
         elif isinstance(outcome, exception.Drifted):
             if self._store.report(record, Status.DRIFTED, outcome):
                 self._tell_unusable(record, outcome)
@@ -125,6 +124,19 @@ class Reconciler:
         record = self._store.get(instance_uuid)
         if record is not None:
             self._store.report(record, Status.FAILED, hung)
+
+    def _read(self, instance_uuid: str) -> Record | None:
+        record = self._store.get(instance_uuid)
+        bad = record.asked if record is not None else None
+        if not isinstance(bad, Unreadable) or not self._store.restore(instance_uuid):
+            return record
+        LOG.warning(
+            "Instance %s: what was kept of it can't be read (%s), and is taken again from what "
+            "was asked",
+            instance_uuid,
+            bad.why,
+        )
+        return self._store.get(instance_uuid)
 
     def _attempt(self, record: Record) -> exception.KongmingError | Result:
         """Give back what came in between: oslo.log would say it a second time
@@ -142,7 +154,7 @@ class Reconciler:
             return error
 
     def _bring_about(self, record: Record) -> Result:
-        self._switches.note(record.instance_uuid, [record.asked, record.accepted])
+        self._switches.note(record.instance_uuid, [readable(record.asked), record.accepted])
         try:
             with self._hypervisor.guest(record.instance_uuid) as guest:
                 return self._bring_guest(record, guest)
@@ -160,15 +172,18 @@ class Reconciler:
             )
 
     def _bring_guest(self, record: Record, guest: Guest) -> Result:
-        if record.asked is None:
-            # What is asked can't be read, and has been answered.
+        asked = readable(record.asked)
+        if asked is None:
             self._fall_back(record, guest)
+            if isinstance(record.asked, Unreadable):
+                raise _not_understood(record.instance_uuid, record.asked)
+            # It was refused for what it says, and that was told.
             return Result.DONE
-        if not record.asked:
+        if not asked:
             self._return_to_baseline(record, guest)
             return Result.DONE
         try:
-            return self._place(record, record.asked, guest)
+            return self._place(record, asked, guest)
         except exception.Refused:
             self._fall_back(record, guest)
             raise
@@ -214,18 +229,17 @@ class Reconciler:
         guest: Guest,
         drift: exception.Drifted | None,
     ) -> None:
+        asked = readable(record.asked)
         if prospect.shortfalls:
             shortfall = _partly(prospect.shortfalls)
-            if self._store.report(
-                record, Status.REFUSED, shortfall, accepted=record.asked, drift=drift
-            ):
+            if self._store.report(record, Status.REFUSED, shortfall, accepted=asked, drift=drift):
                 self._statistics.refused(shortfall)
                 log_refusal(record.instance_uuid, shortfall, left="the rest is in force")
             return
         unusable = _unusable(done, guest.host)
         status = Status.APPLIED if unusable is None else Status.DRIFTED
         news = self._store.report(
-            record, status, unusable, accepted=record.asked, note=done.note, drift=drift
+            record, status, unusable, accepted=asked, note=done.note, drift=drift
         )
         if news and unusable is not None:
             self._tell_unusable(record, unusable)
@@ -252,7 +266,8 @@ class Reconciler:
         if placed is None:
             # Of before our own start only the note in the domain tells; if there are
             # windows, it may be of another time.
-            return bool(prospect.state.baseline) and not (record.asked and record.asked.windows)
+            asked = readable(record.asked)
+            return bool(prospect.state.baseline) and not (asked and asked.windows)
         return placed == (guest.domain_id, allocation)
 
     def _fall_back(self, record: Record, guest: Guest) -> None:
@@ -288,8 +303,22 @@ class Reconciler:
         LOG.debug("Instance %s: %s", record.instance_uuid, absent)
         # Also if nothing is asked any more: a domain that was saved comes
         # back with its pins.
-        if record.asked is not None:
+        if isinstance(record.asked, Unreadable):
+            self._refused(record, _not_understood(record.instance_uuid, record.asked))
+        elif record.asked is not None:
             self._store.report(record, Status.ABSENT, absent)
+
+    def _refused(self, record: Record, refusal: exception.Refused) -> None:
+        if self._store.report(record, Status.REFUSED, refusal):
+            self._statistics.refused(refusal)
+            log_refusal(record.instance_uuid, refusal)
+
+
+def _not_understood(instance_uuid: str, kept: Unreadable) -> exception.StoredInvalid:
+    return exception.StoredInvalid(
+        f"what is kept of it can't be read ({kept.why}): ask for it again, or "
+        f"'kongming-manage allocation unset {instance_uuid}' deletes it"
+    )
 
 
 def _unusable(done: Placed, host: Host) -> exception.Drifted | None:

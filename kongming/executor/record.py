@@ -17,10 +17,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 import enum
 import json
+import time
 from typing import Any
 
+from kongming import exception, stored
 from kongming.allocation import Allocation
-from kongming.executor.request import Source
+from kongming.executor.request import Request, Source
+from kongming.stored import Unreadable
 
 
 class Status(enum.StrEnum):
@@ -38,29 +41,32 @@ class Status(enum.StrEnum):
     RELEASED = "released"
 
 
+_STATUSES, _SOURCES = frozenset(Status), frozenset(Source)
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """All that is known of one instance.
 
-    :ivar asked: what is asked; None if it can't be read.
-    :ivar accepted: what last was in force on the guest; None if nothing was.
-    :ivar generation: grows with each change of ``asked``.
+    :ivar asked: what is asked; None if the request was refused for what it says.
+    :ivar accepted: what last was in force on the guest; None if nothing was, or it can't be read.
+    :ivar generation: grows with each change of ``asked``; as it is kept.
     :ivar reason: reason code of a refusal, failure or drift; empty otherwise.
     :ivar changed_at: when the status changed, in seconds since the epoch.
-    :ivar source: whose request this is.
+    :ivar source: whose request this is; another version may know more of them than this one.
     :ivar drift: what was last found to be other than wanted; empty if never.
     :ivar drift_at: when, in seconds since the epoch.
     """
 
     instance_uuid: str
-    asked: Allocation | None
+    asked: Allocation | Unreadable | None
     accepted: Allocation | None
     generation: int
     status: Status
     reason: str
     message: str
     changed_at: float
-    source: Source
+    source: str
     drift: str
     drift_at: float | None
 
@@ -73,10 +79,10 @@ class Change:
     """
 
     asked_at: float | None
-    source: Source
+    source: str
     asked_by: str
-    asked: Allocation | None
-    status: Status
+    asked: Allocation | Unreadable | None
+    status: str
     reason: str
     message: str
     changed_at: float
@@ -86,24 +92,61 @@ def dump(allocation: Allocation) -> str:
     return json.dumps(allocation.to_json(), sort_keys=True)
 
 
-def load(text: str | None) -> Allocation | None:
-    return None if text is None else Allocation.from_json(json.loads(text))
+def written(asked: Allocation | Unreadable | None) -> str | None:
+    """Return what is kept of what is asked; of what can't be read that is all that is known."""
+    if asked is None:
+        return None
+    return asked.text if isinstance(asked, Unreadable) else dump(asked)
 
 
-def read_record(
-    instance_uuid: str, asked: str | None, accepted: str | None, generation: int, *rest: Any
-) -> Record:
-    status, reason, message, changed_at, source, drift, drift_at = rest
+def read_record(row: tuple[Any, ...]) -> Record:
+    """Read what is kept of an instance, whatever it is.
+
+    A status that is unknown counts as pending: the next look finds it out again.
+    """
+    instance_uuid, asked, accepted, generation, status, reason, message, *rest = row
+    changed_at, source, drift, drift_at = rest
     return Record(
-        instance_uuid,
-        load(asked),
-        load(accepted),
+        stored.text(instance_uuid),
+        stored.load(asked),
+        stored.readable(stored.load(accepted)),
         generation,
-        Status(status),
-        reason,
-        message,
-        changed_at,
-        Source(source),
-        drift,
-        drift_at,
+        Status(status) if status in _STATUSES else Status.PENDING,
+        stored.text(reason),
+        stored.text(message),
+        stored.moment(changed_at, time.time()),
+        _source(source),
+        stored.text(drift),
+        stored.maybe_moment(drift_at),
     )
+
+
+def read_request(row: tuple[Any, ...]) -> Request:
+    """Read what is kept of a request, whatever it is."""
+    source, asked, message, asked_by, asked_at, generation = row
+    found = stored.load(asked)
+    if isinstance(found, Unreadable):
+        found_or_refusal: Allocation | exception.Refused = exception.StoredInvalid(found.why)
+    else:
+        found_or_refusal = (
+            exception.RequestInvalid(stored.text(message)) if found is None else found
+        )
+    return Request(
+        _source(source),
+        found_or_refusal,
+        stored.text(asked_by),
+        stored.moment(asked_at),
+        stored.whole(generation),
+    )
+
+
+def _source(kept: object) -> str:
+    text = stored.text(kept)
+    return Source(text) if text in _SOURCES else text
+
+
+def _asked(text: object, message: object) -> Allocation | exception.Refused:
+    found = stored.load(text)
+    if isinstance(found, Unreadable):
+        return exception.StoredInvalid(found.why)
+    return exception.RequestInvalid(stored.text(message)) if found is None else found

@@ -36,13 +36,14 @@ class Source(enum.StrEnum):
 class Request:
     """What is asked.
 
+    :ivar source: one of :class:`Source`; of one that was kept, another version may know more.
     :ivar asked: the allocation, or the refusal if the request can't be read.
     :ivar asked_by: who or what asked, for the operator to read.
     :ivar asked_at: when, in seconds since the epoch.
     :ivar generation: the number that whoever asked has for this request; 0 if none.
     """
 
-    source: Source
+    source: str
     asked: Allocation | exception.Refused
     asked_by: str
     asked_at: float

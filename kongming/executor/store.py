@@ -22,23 +22,20 @@ import logging
 from pathlib import Path
 import sqlite3
 import time
-from typing import Any
 
-from kongming import exception
+from kongming import exception, stored
 from kongming.allocation import Allocation
+from kongming.cpuset import shown
+from kongming.executor import history, precedence
 from kongming.executor.database import Database
-from kongming.executor.record import Change, Record, Status, dump, load, read_record
+from kongming.executor.record import Change, Record, Status, dump, read_record, read_request
 from kongming.executor.request import Request, Source
 from kongming.executor.schema import MIGRATIONS
+from kongming.stored import Unreadable, is_instance
 
 LOG = logging.getLogger(__name__)
 
 FILE_NAME = "allocations.sqlite"
-
-#: So many entries are kept of each instance, the latest ones.
-HISTORY_MAX = 1_000
-
-_NOTHING = "{}"
 
 
 class Store:
@@ -53,9 +50,8 @@ class Store:
         :param create: whether to make it if there is none.
         """
         self._held: frozenset[str] = frozenset()
-        self._db = Database(
-            state_path / FILE_NAME, MIGRATIONS, create=create, on_open=self._read_held
-        )
+        path = state_path / FILE_NAME
+        self._db = Database(path, MIGRATIONS, create=create, on_open=self._read_held)
 
     def close(self) -> None:
         """Close the database."""
@@ -72,11 +68,11 @@ class Store:
     def get(self, instance_uuid: str) -> Record | None:
         """Read what is known of an instance."""
         rows = self._db.query(f"{_SELECT} WHERE instance_uuid = ?", (instance_uuid,))
-        return self._read(rows[0]) if rows else None
+        return read_record(rows[0]) if rows else None
 
     def records(self) -> list[Record]:
         """Read what is known of all instances."""
-        return [self._read(row) for row in self._db.query(f"{_SELECT} ORDER BY instance_uuid")]
+        return [read_record(row) for row in self._db.query(f"{_SELECT} ORDER BY instance_uuid")]
 
     def requests(self, instance_uuid: str) -> list[Request]:
         """Read what is asked for an instance, by whom; the last word last."""
@@ -85,7 +81,7 @@ class Store:
             " WHERE instance_uuid = ?",
             (instance_uuid,),
         )
-        return sorted((_request(*row) for row in rows), key=_rank)
+        return sorted(map(read_request, rows), key=lambda request: precedence.rank(request.source))
 
     def asked_by(self, source: Source) -> dict[str, tuple[int, Record]]:
         """Read what a source asks, and how far that has come.
@@ -102,12 +98,16 @@ class Store:
                     "SELECT instance_uuid, generation FROM request WHERE source = ?", (source,)
                 )
             )
-        return {row[0]: (generations[row[0]], self._read(row)) for row in records}
+        return {
+            row[0]: (stored.whole(generations[row[0]]), read_record(row))
+            for row in records
+            if is_instance(row[0])
+        }
 
     def returning(self) -> set[str]:
         """Give the instances that nobody asks anything for, still to be at their baseline."""
         rows = self._db.query(f"{_NOBODY_ASKS} AND status != ?", (Status.ABSENT,))
-        return {instance_uuid for (instance_uuid,) in rows}
+        return {instance_uuid for (instance_uuid,) in rows if is_instance(instance_uuid)}
 
     def ask(self, instance_uuid: str, request: Request) -> bool:
         """Keep what is asked for an instance; it is on disk on return.
@@ -132,12 +132,12 @@ class Store:
                         asked,
                         reason,
                         message,
-                        request.asked_by,
+                        _kept(request.asked_by),
                         request.asked_at,
                         request.generation,
                     ),
                 ).rowcount
-                changed = bool(new) and self._decide(db, instance_uuid)
+                changed = bool(new) and precedence.decide(db, instance_uuid)
             if changed:
                 self._held |= {instance_uuid}
         return changed
@@ -154,16 +154,40 @@ class Store:
                     (instance_uuid, source),
                 ).rowcount
                 if known:
-                    self._decide(db, instance_uuid, f"withdrawn by {asked_by}")
+                    precedence.decide(db, instance_uuid, f"withdrawn by {asked_by}")
             if known:
                 self._held |= {instance_uuid}
         return bool(known)
+
+    def withdraw_unreadable(self, instance_uuid: str, asked_by: str) -> bool:
+        """Delete what is kept of an instance and can't be read; tell whether there was any.
+
+        :param instance_uuid: or the key of a row that no instance can have.
+        """
+        if not is_instance(instance_uuid):
+            return self.forget(instance_uuid, f"deleted as unreadable by {asked_by}")
+        with self._db.lock, self._db.transaction(durable=True) as db:
+            found = db.execute(
+                "SELECT source, asked FROM request WHERE instance_uuid = ?", (instance_uuid,)
+            ).fetchall()
+            bad = [source for source, asked in found if isinstance(stored.load(asked), Unreadable)]
+            db.executemany(
+                "DELETE FROM request WHERE instance_uuid = ? AND source = ?",
+                [(instance_uuid, source) for source in bad],
+            )
+            decide = precedence.decide if bad else precedence.restore
+            return decide(db, instance_uuid, f"deleted as unreadable by {asked_by}") or bool(bad)
+
+    def restore(self, instance_uuid: str) -> bool:
+        """Take what is wanted from the requests if it can't be read; tell whether that helps."""
+        with self._db.lock, self._db.transaction(durable=True) as db:
+            return precedence.restore(db, instance_uuid, "")
 
     def release(self, instance_uuid: str, asked_by: str) -> None:
         """Have a guest that nothing is known of go back to its baseline."""
         with self._db.lock:
             with self._db.transaction(durable=True) as db:
-                self._decide(db, instance_uuid, f"released by {asked_by}")
+                precedence.decide(db, instance_uuid, f"released by {asked_by}")
             self._held |= {instance_uuid}
 
     def report(
@@ -205,7 +229,7 @@ class Store:
                     message,
                     now if not same else record.changed_at,
                     None if accepted is None else dump(accepted),
-                    None if drift is None else str(drift),
+                    None if drift is None else _kept(str(drift)),
                     None if drift is None else now,
                     record.instance_uuid,
                     record.generation,
@@ -219,7 +243,7 @@ class Store:
                 )
             if changed:
                 said = (reason, message) if drift is None else _said(drift)
-                _complete(db, record, status, *said, now)
+                history.complete(db, record, status, *said, now)
         return bool(changed)
 
     def demand(self, instance_uuid: str) -> bool:
@@ -241,8 +265,8 @@ class Store:
         if not self._db.changed_elsewhere():
             return []
         rows = self._db.query("SELECT instance_uuid, status FROM instance")
-        self._held = frozenset(uuid for uuid, _ in rows)
-        return [uuid for uuid, status in rows if status == Status.PENDING]
+        self._held = frozenset(uuid for uuid, _ in rows if is_instance(uuid))
+        return [uuid for uuid, status in rows if status == Status.PENDING and uuid in self._held]
 
     def forget(self, instance_uuid: str, why: str, *, generation: int | None = None) -> bool:
         """Forget an instance, but for its history.
@@ -261,7 +285,7 @@ class Store:
                 for of, source, asked in gone:
                     db.execute("DELETE FROM request WHERE instance_uuid = ?", (instance_uuid,))
                     said = (Status.RELEASED, "", why, time.time())
-                    _remember(db, instance_uuid, of, None, source, "", asked, *said)
+                    history.remember(db, instance_uuid, of, None, source, "", asked, *said)
             if gone:
                 self._held -= {instance_uuid}
         return bool(gone)
@@ -269,14 +293,10 @@ class Store:
     def history(self, instance_uuid: str) -> list[Change]:
         """Read an instance's history, the oldest entry first."""
         rows = self._db.query(
-            "SELECT asked_at, source, asked_by, asked, status, reason, message, changed_at"
-            " FROM history WHERE instance_uuid = ? ORDER BY id",
+            f"SELECT {history.COLUMNS} FROM history WHERE instance_uuid = ? ORDER BY id",  # noqa: S608
             (instance_uuid,),
         )
-        return [
-            Change(at, Source(source), by, load(asked), Status(status), *rest)
-            for at, source, by, asked, status, *rest in rows
-        ]
+        return [history.read(row) for row in rows]
 
     def purge(self, before: float) -> int:
         """Forget the history of before a time; give how many entries that were.
@@ -296,50 +316,17 @@ class Store:
         )
         return [instance_uuid for (instance_uuid,) in rows]
 
-    def _read(self, row: tuple[Any, ...]) -> Record:
-        try:
-            return read_record(*row)
-        except (ValueError, KeyError, TypeError, AttributeError, exception.Refused) as error:
-            raise exception.StoreUnavailable(
-                f"{self._db.path}: what is kept of instance {row[0]} can't be read "
-                f"({type(error).__name__}): was it edited? Delete that row of the table instance"
-            ) from error
-
     def _read_held(self, db: sqlite3.Connection) -> None:
-        rows = db.execute("SELECT instance_uuid FROM instance")
-        self._held = frozenset(uuid for (uuid,) in rows)
+        keys = {key for (key,) in db.execute("SELECT instance_uuid FROM instance")}
+        self._held = frozenset(filter(is_instance, keys))
+        if strange := keys - self._held:
+            LOG.warning(
+                "%s has rows of what can be no instance, and they are left out: %s; "
+                "'kongming-manage allocation unset' deletes them",
+                FILE_NAME,
+                ", ".join(sorted(map(shown, map(str, strange)))),
+            )
 
-    def _decide(self, db: sqlite3.Connection, instance_uuid: str, by: str = "") -> bool:
-        """Make the request that has the last word what is wanted."""
-        rows = db.execute(
-            "SELECT source, asked, reason, message, asked_by, asked_at FROM request"
-            " WHERE instance_uuid = ?",
-            (instance_uuid,),
-        ).fetchall()
-        now = time.time()
-        nobody = (Source.OPERATOR, _NOTHING, "", "", by, now)
-        source, asked, reason, message, asked_by, asked_at = max(
-            rows, key=lambda row: _ORDER.index(row[0]), default=nobody
-        )
-        status = Status.REFUSED if asked is None else Status.PENDING
-        generations = db.execute(
-            "INSERT INTO instance (instance_uuid, asked, generation, status, reason, message,"
-            " changed_at, source) VALUES (?, ?, 1, ?, ?, ?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET asked = excluded.asked, generation = generation + 1,"
-            " status = excluded.status, reason = excluded.reason, message = excluded.message,"
-            " changed_at = excluded.changed_at, source = excluded.source"
-            " WHERE asked IS NOT excluded.asked OR source != excluded.source"
-            " OR asked IS NULL AND message != excluded.message RETURNING generation",
-            (instance_uuid, asked, status, reason, message, now, source),
-        ).fetchall()
-        for (generation,) in generations:
-            asked_for = (asked_at, source, by or asked_by, asked)
-            said = (status, reason, message, now)
-            _remember(db, instance_uuid, generation, *asked_for, *said)
-        return bool(generations)
-
-
-_ORDER = list(Source)
 
 _NOBODY_ASKS = (
     "SELECT instance_uuid FROM instance WHERE NOT EXISTS"
@@ -353,61 +340,10 @@ _SELECT = (
 )
 
 
-def _complete(
-    db: sqlite3.Connection, record: Record, status: Status, reason: str, message: str, now: float
-) -> None:
-    """Complete the entry of what was asked, or begin one for what came later."""
-    of = (record.instance_uuid, record.generation)
-    completed = db.execute(
-        "UPDATE history SET status = ?, reason = ?, message = ?, changed_at = ?"
-        " WHERE id = (SELECT max(id) FROM history WHERE instance_uuid = ?)"
-        " AND generation = ? AND status = ?",
-        (status, reason, message, now, *of, Status.PENDING),
-    ).rowcount
-    if not completed:
-        asked = None if record.asked is None else dump(record.asked)
-        _remember(db, *of, None, record.source, "", asked, status, reason, message, now)
-
-
-def _remember(db: sqlite3.Connection, instance_uuid: str, *entry: object) -> None:
-    """Add an entry to the history, and forget those that are too many.
-
-    :param entry: all other columns.
-    """
-    db.execute(
-        "INSERT INTO history (instance_uuid, generation, asked_at, source, asked_by, asked,"
-        " status, reason, message, changed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (instance_uuid, *entry),
-    )
-    db.execute(
-        "DELETE FROM history WHERE instance_uuid = ?1 AND id <= (SELECT id FROM history"
-        " WHERE instance_uuid = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
-        (instance_uuid, HISTORY_MAX),
-    )
-
-
 def _said(error: exception.KongmingError | None) -> tuple[str, str]:
-    return ("", "") if error is None else (error.reason, str(error))
+    return ("", "") if error is None else (error.reason, _kept(str(error)))
 
 
-def _rank(request: Request) -> int:
-    return _ORDER.index(request.source)
-
-
-def _request(
-    source: str,
-    asked: str | None,
-    message: str,
-    asked_by: str,
-    asked_at: float,
-    generation: int,
-) -> Request:
-    allocation = load(asked)
-    refused = exception.RequestInvalid(message)
-    return Request(
-        Source(source),
-        refused if allocation is None else allocation,
-        asked_by,
-        asked_at,
-        generation,
-    )
+def _kept(text: str) -> str:
+    """Return a text as SQLite takes it: without lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import abc
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 import time
 from typing import Any
 
 from kongming import exception
+from kongming.allocation import Allocation
 from kongming.executor import dry_run
 from kongming.executor.record import Record
 from kongming.executor.request import Request, Source
@@ -30,6 +31,7 @@ from kongming.hypervisor.guest import Guest
 from kongming.manage import options, state, times
 from kongming.manage.columns import Asked, Memory, Requests, Values
 from kongming.manage.output import Lister, ShowOne
+from kongming.stored import Unreadable
 from kongming.target import QUOTA, SHARES, Target, Value
 from kongming.window import in_force, next_change, preview
 
@@ -53,6 +55,8 @@ class AllocationList(Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> _Table:
         with state.opened_store(self) as store:
             records = store.records()
+        for record in records:
+            state.warn_of_unreadable(self, record)
         rows = [
             (
                 record.instance_uuid,
@@ -82,9 +86,11 @@ class AllocationList(Lister):
 class _OfInstance:
     """What commands about one instance have in common."""
 
+    key: Callable[[str], str] = staticmethod(options.instance_uuid)
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)  # type: ignore[misc]
-        parser.add_argument("instance_uuid", metavar="<instance>", type=options.instance_uuid)
+        parser.add_argument("instance_uuid", metavar="<instance>", type=self.key)
         return parser
 
 
@@ -95,6 +101,7 @@ class AllocationShow(_OfInstance, ShowOne):
         with state.opened_store(self) as store:
             record = _known(store, parsed_args.instance_uuid)
             requests = store.requests(record.instance_uuid)
+        state.warn_of_unreadable(self, record)
         return self.dict2columns(
             _told(record) | {"requests": Requests(requests)} | self._now(record)
         )
@@ -131,9 +138,8 @@ class AllocationPlan(_OfInstance, Lister):
         if not asked:
             with state.opened_store(self) as store:
                 record = _known(store, instance_uuid)
-            if record.asked is None:
-                raise exception.RequestInvalid(record.message)
-            asked, accepted = record.asked, record.asked == record.accepted
+            asked = _wanted(record)
+            accepted = asked == record.accepted
         with state.store_if_any(self) as others, state.hypervisor(self) as look:
             placer = state.placer(self, look, others)
             with look.guest(instance_uuid) as guest:
@@ -200,11 +206,16 @@ class AllocationSet(_Change):
 class AllocationUnset(_Change):
     """Take back what was asked by hand: the instance's metadata counts again.
 
-    An unclaimed guest goes back to its baseline.
+    An unclaimed guest goes back to its baseline. What is kept of an instance and can't be read is
+    deleted: what its metadata asks for comes back with its next event.
     """
+
+    key = staticmethod(options.instance_key)
 
     def change(self, store: Store, instance_uuid: str, parsed: argparse.Namespace) -> None:
         if store.withdraw(instance_uuid, Source.OPERATOR, state.operator()):
+            return
+        if store.withdraw_unreadable(instance_uuid, state.operator()):
             return
         if store.holds(instance_uuid):
             raise exception.KongmingError(
@@ -231,18 +242,17 @@ class AllocationPreview(_OfInstance, Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> _Table:
         with state.opened_store(self) as store:
             record = _known(store, parsed_args.instance_uuid)
-        if record.asked is None:
-            raise exception.RequestInvalid(record.message)
+        wanted = _wanted(record)
         if not 1 <= parsed_args.days <= _DAYS_MAX:
             raise exception.RequestInvalid(f"--days is not from 1 to {_DAYS_MAX}")
         begin = datetime.now(UTC)
-        windows = [each.window for each in record.asked.windows]
+        windows = [each.window for each in wanted.windows]
         return ("from", "to", "window", "asked"), [
             (
                 times.written(span.begin.timestamp()),
                 times.written(span.end.timestamp()),
                 span.window or "",
-                Asked(record.asked.at(span.begin)),
+                Asked(wanted.at(span.begin)),
             )
             for span in preview(windows, begin, begin + timedelta(days=parsed_args.days))
         ]
@@ -275,6 +285,14 @@ def _known(store: Store, instance_uuid: str) -> Record:
     if record is None:
         raise state.unknown(instance_uuid)
     return record
+
+
+def _wanted(record: Record) -> Allocation:
+    if isinstance(record.asked, Unreadable):
+        raise exception.StoredInvalid(state.unreadable(record.instance_uuid, record.asked))
+    if record.asked is None:
+        raise exception.RequestInvalid(record.message)
+    return record.asked
 
 
 def _told(record: Record) -> dict[str, Any]:

@@ -24,14 +24,15 @@ from kongming.allocation import Allocation
 from kongming.escaping import escape
 from kongming.executor.request import Request
 from kongming.manage import times
+from kongming.stored import Unreadable, readable
 from kongming.target import Target, Value, describe, to_json
 
 
-class Asked(FormattableColumn[Allocation | None]):
-    """An allocation; None if the request can't be read."""
+class Asked(FormattableColumn[Allocation | Unreadable | None]):
+    """An allocation; None if the request was refused for what it says."""
 
     def human_readable(self) -> str:
-        if self._value is None:
+        if self._value is None or isinstance(self._value, Unreadable):
             return "(can't be read)"
         lines = _parts(self._value)
         for each in self._value.windows:
@@ -43,7 +44,8 @@ class Asked(FormattableColumn[Allocation | None]):
         return "\n".join(lines) or "(nothing)"
 
     def machine_readable(self) -> Any:
-        return None if self._value is None else self._value.to_json()
+        found = readable(self._value)
+        return None if found is None else found.to_json()
 
 
 class Values(FormattableColumn[Mapping[Target, Value] | None]):

@@ -32,6 +32,14 @@ def instance_uuid(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text!r} is not the UUID of an instance") from None
 
 
+def instance_key(text: str) -> str:
+    """Read an instance's UUID, or the key of a row that is not one, for argparse."""
+    try:
+        return instance_uuid(text)
+    except argparse.ArgumentTypeError:
+        return text
+
+
 def add_allocation_options(parser: argparse.ArgumentParser) -> None:
     """Add an option for each key of the instance metadata, with the same values."""
     group = parser.add_argument_group("what is asked, written as in the instance metadata")

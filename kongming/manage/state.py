@@ -25,6 +25,8 @@ import time
 from cliff.command import Command
 
 from kongming import exception
+from kongming.cpuset import shown
+from kongming.escaping import escape
 from kongming.executor import lock
 from kongming.executor.claims import Claims
 from kongming.executor.moves import Moves
@@ -35,6 +37,7 @@ from kongming.executor.store import Store
 from kongming.hypervisor import session
 from kongming.hypervisor.hypervisor import Hypervisor
 from kongming.manage.command import conf_of
+from kongming.stored import Unreadable, is_instance
 
 _POLL_S = 0.05
 
@@ -131,6 +134,25 @@ def unknown(instance_uuid: str) -> exception.KongmingError:
     )
 
 
+def unreadable(instance_uuid: str, kept: Unreadable) -> str:
+    """Say that what is kept of an instance can't be read, and what to do."""
+    return (
+        f"instance {instance_uuid}: what is kept of it can't be read ({kept.why}): "
+        "'allocation set' asks for it again, 'allocation unset' deletes it"
+    )
+
+
+def warn_of_unreadable(command: Command, record: Record) -> None:
+    """Name an instance of which what is kept can't be read."""
+    if isinstance(record.asked, Unreadable):
+        command.app.LOG.warning("%s", unreadable(record.instance_uuid, record.asked))
+    elif not is_instance(record.instance_uuid):
+        command.app.LOG.warning(
+            "%s can be no instance: 'allocation unset' deletes what is kept of it",
+            shown(record.instance_uuid),
+        )
+
+
 class ServiceAway(exception.KongmingError):
     """No service runs that could do what was asked."""
 
@@ -146,7 +168,7 @@ def _is_settled(record: Record) -> bool:
 
 def operator() -> str:
     """Say who types: also behind sudo."""
-    return f"operator {os.environ.get('SUDO_USER') or getpass.getuser()}"
+    return escape(f"operator {os.environ.get('SUDO_USER') or getpass.getuser()}")
 
 
 def add_wait_option(parser: argparse.ArgumentParser, seconds: float) -> None:

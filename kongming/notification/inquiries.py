@@ -15,10 +15,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+import logging
 from pathlib import Path
 import time
 
 from kongming.executor.database import Database
+from kongming.stored import is_instance
+
+LOG = logging.getLogger(__name__)
 
 FILE_NAME = "inquiries.sqlite"
 
@@ -117,7 +121,12 @@ class Inquiries:
 
     def _load(self) -> None:
         for (about,) in self._db.query("SELECT about FROM inquiry"):
-            if about not in self._open:
+            if about != ALL and not is_instance(about):
+                # Nova could only be asked something else by it.
+                LOG.warning("%s: %s can be no instance, and is forgotten", FILE_NAME, repr(about))
+                with self._db.transaction(durable=False) as db:
+                    db.execute("DELETE FROM inquiry WHERE about = ?", (about,))
+            elif about not in self._open:
                 self._note(about, None)
 
     def _note(self, about: str, here: bool | None) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from osc_lib import exceptions
 
-from kongming import exception
+from kongming import exception, stored
 from kongming.allocation import Allocation
 from kongming.escaping import escape
 from kongming.manage import options, times
@@ -37,6 +37,7 @@ from kongming.osc.command import (
     client_of,
 )
 from kongming.osc.waiting import Allocations
+from kongming.stored import Unreadable
 from kongming.window import preview
 
 _DAYS_MAX = 366
@@ -219,13 +220,20 @@ class AllocationHistory(OfInstance, Lister):
 
 
 def _wanted(client: Client, instance_uuid: str) -> Allocation:
-    told: Any = client.allocation(instance_uuid)["allocation"]
-    if told is None:
+    told: Any = client.allocation(instance_uuid)
+    if told["allocation"] is None:
         raise exceptions.CommandError(
             f"nothing is wanted any more for instance {instance_uuid}: it goes back to its "
             "baseline"
+            if told["status"] == "releasing"
+            else escape(f"instance {instance_uuid}: {told['message']}")
         )
-    return Allocation.from_json(told)
+    found = stored.understand(told["allocation"])
+    if isinstance(found, Unreadable):
+        raise exceptions.CommandError(
+            f"this client does not understand what is wanted ({found.why}): use a newer one"
+        )
+    return found
 
 
 def _not_released(client: Client, instance_uuid: str) -> Allocations:

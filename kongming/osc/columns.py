@@ -18,10 +18,11 @@ from typing import Any
 
 from cliff.columns import FormattableColumn
 
-from kongming.allocation import Allocation
+from kongming import stored
 from kongming.escaping import escape
 from kongming.manage.columns import Asked
 from kongming.osc import waiting
+from kongming.stored import Unreadable
 
 
 class Wanted(FormattableColumn[dict[str, Any] | None]):
@@ -30,7 +31,16 @@ class Wanted(FormattableColumn[dict[str, Any] | None]):
     def human_readable(self) -> str:
         if self._value is None:
             return "(its baseline)"
-        return Asked(Allocation.from_json(self._value)).human_readable()
+        found = stored.understand(self._value)
+        # A newer API may know more than this client.
+        return found.text if isinstance(found, Unreadable) else Asked(found).human_readable()
+
+
+class Unread(FormattableColumn[None]):
+    """An allocation that the API can't read."""
+
+    def human_readable(self) -> str:
+        return "(can't be read)"
 
 
 class Counts(FormattableColumn[dict[str, int]]):
@@ -69,7 +79,7 @@ class Unknown(FormattableColumn[None]):
 
 def of_fields(told: Mapping[str, Any]) -> dict[str, Any]:
     """Give the fields of what the API tells as columns."""
-    return {name: _column(name, value) for name, value in told.items()}
+    return {name: _column(name, told) for name in told}
 
 
 def of_map(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,10 +106,13 @@ def not_applied(allocations: waiting.Allocations) -> Missing:
 
 def rows(names: Sequence[str], told: Mapping[str, Any]) -> tuple[Any, ...]:
     """Give one row of a list; an allocation is written as such."""
-    return tuple(_column(name, told.get(name)) for name in names)
+    return tuple(_column(name, told) for name in names)
 
 
-def _column(name: str, value: Any) -> Any:
+def _column(name: str, told: Mapping[str, Any]) -> Any:
+    value = told.get(name)
     if name == "allocation":
-        return Wanted(value)
+        # Only of what is in force the API tells when it began.
+        in_force = "created_at" in told and told.get("status") != "releasing"
+        return Unread(None) if value is None and in_force else Wanted(value)
     return Unknown(None) if value is None else value

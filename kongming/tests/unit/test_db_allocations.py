@@ -495,14 +495,6 @@ def test_maps_are_paged(allocations):
     assert [each.name for each in allocations.maps(marker="b")] == ["c"]
 
 
-def test_what_was_edited_by_hand_is_told(allocations, db):
-    put(allocations, UUID, 1)
-    with db.writer() as session:
-        session.execute(sqlalchemy.update(models.ALLOCATION).values(asked='{"numa_nodes": "x"}'))
-    with pytest.raises(exception.DatabaseUnavailable, match=f"{UUID} can't be read"):
-        allocations.get(UUID)
-
-
 def test_nothing_to_say_is_nothing_to_do(allocations, db):
     before = db.statements
     allocations.report("here", [], 1.0)

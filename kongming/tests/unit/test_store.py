@@ -22,7 +22,7 @@ import pytest
 from kongming import exception, metadata
 from kongming.allocation import Allocation
 from kongming.cpuset import CpuSet
-from kongming.executor import store as executor_store
+from kongming.executor import history
 from kongming.executor.record import Status
 from kongming.executor.request import Request, Source
 from kongming.executor.schema import MIGRATIONS
@@ -208,7 +208,7 @@ def test_what_nobody_asks_any_more_is_nothing(store):
 
 
 def test_the_history_of_an_instance_has_an_end(store, monkeypatch):
-    monkeypatch.setattr(executor_store, "HISTORY_MAX", 3)
+    monkeypatch.setattr(history, "MAX_ENTRIES", 3)
     store.ask(OTHER, request(asking("7")))
     for number in range(5):
         store.ask(UUID, request(asking(str(number))))
@@ -298,26 +298,6 @@ def test_what_a_restored_database_leaves_to_be_done_is_found(tmp_path, store):
     assert store.pending_elsewhere() == [OTHER]
     assert store.holds(OTHER)
     assert not store.holds(UUID)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        "asked = '{'",
-        "asked = '[]'",
-        "asked = '{\"vcpu_pinning\": 5}'",
-        'accepted = \'{"vcpu_pinning": "x"}\'',
-        "accepted = '{\"windows\": [{}]}'",
-        "status = 'unheard of'",
-    ],
-)
-def test_a_row_that_somebody_has_edited(tmp_path, store, change):
-    store.ask(UUID, request(asking("1")))
-    with sqlite3.connect(tmp_path / "allocations.sqlite") as db:
-        db.execute(f"UPDATE instance SET {change}")
-    for look in (lambda: store.get(UUID), store.records):
-        with pytest.raises(exception.StoreUnavailable, match=f"instance {UUID} can't be read"):
-            look()
 
 
 def test_a_tool_makes_no_database(tmp_path):

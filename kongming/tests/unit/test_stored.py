@@ -1,0 +1,430 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What a database holds is read whatever it is: one bad row says so, the others are there."""
+
+from contextlib import closing
+import json
+import math
+import re
+import sqlite3
+
+import pytest
+import sqlalchemy
+
+from kongming import exception, metadata, stored
+from kongming.allocation import Allocation
+from kongming.db import models
+from kongming.db.allocations import Allocations
+from kongming.executor.record import Status
+from kongming.executor.request import Request, Source
+from kongming.executor.store import FILE_NAME, Store
+from kongming.notification.inquiries import ALL, Inquiries
+from kongming.notification.inquiries import FILE_NAME as INQUIRIES
+from kongming.stored import Unreadable
+from kongming.tests.databases import BY, database, instance, report
+
+GOOD, BAD, THIRD = instance(1), instance(2), instance(3)
+NIGHT = {"name": "night", "start": "0 22 * * *", "duration_s": 3600, "vcpu_pinning": "2"}
+
+DEEP = '{"vcpu_pinning":' * 3000 + '"1"' + "}" * 3000
+#: What nobody asked for, and some words of why.
+TEXTS = {
+    "nested 3000 deep": (DEEP, "nested too deeply|not the JSON"),
+    "a list nested 3000 deep": ("[" * 3000 + "]" * 3000, "nested too deeply|list in place"),
+    "1e400": ('{"cpu_shares": 1e400}', "1e400.* is no whole number"),
+    "-1e400": ('{"cpu_shares": -1e400}', "is no whole number"),
+    "NaN": ('{"cpu_shares": NaN}', "NaN is no number"),
+    "Infinity": ('{"cpu_shares": -Infinity}', "-Infinity is no number"),
+    "a fraction": ('{"cpu_shares": 1.5}', "1.5' is no whole number"),
+    "5000 digits": (f'{{"cpu_shares": {"9" * 5000}}}', "not the JSON"),
+    "cut": ('{"vcpu_pinn', "no JSON from character 2"),
+    "empty": ("", "no JSON from character 1"),
+    "a list": ("[]", "list in place of an object"),
+    "a text": ('"1"', "str in place of an object"),
+    "null": ("null", "NoneType in place of an object"),
+    "a null": ('{"vcpu_pinning": null}', "vcpu_pinning is null"),
+    "a truth": ('{"cpu_shares": true}', "cpu_shares is true"),
+    "a number for a cpuset": ('{"vcpu_pinning": 5}', "not the JSON"),
+    "a cpuset that is none": ('{"numa_nodes": "x"}', "item 'x'"),
+    "a field of a newer version": ('{"vcpu_pinning": "1", "llc": "0"}', "know its field 'llc'"),
+    "a field in a window": (json.dumps({"windows": [{**NIGHT, "llc": "0"}]}), "field 'llc'"),
+    "a field in a quota": (
+        '{"vcpu_quota": {"quota_us": 1, "period_us": 9, "burst_us": 1}}',
+        "field 'burst_us'",
+    ),
+    "a window that is none": ('{"windows": [1]}', "int in place of an object"),
+    "windows that are none": ('{"windows": {"a": 1}}', "windows is no list"),
+    "a zone that is unknown here": (
+        json.dumps({"windows": [{**NIGHT, "timezone": "America/Nowhere"}]}),
+        "America/Nowhere",
+    ),
+    "a rule that became stricter": (
+        json.dumps({"windows": [{**NIGHT, "timezone": "localtime"}]}),
+        "localtime",
+    ),
+    "a duration of text": (json.dumps({"windows": [{**NIGHT, "duration_s": "x"}]}), "not the"),
+}
+
+
+@pytest.mark.parametrize(("text", "why"), TEXTS.values(), ids=TEXTS)
+def test_what_is_not_understood_says_why(text, why):
+    found = stored.load(text)
+    assert isinstance(found, Unreadable)
+    assert found.text == text
+    assert found
+    assert re.search(why, found.why)
+
+
+@pytest.mark.parametrize(("text", "why"), TEXTS.values(), ids=TEXTS)
+def test_others_get_it_as_a_small_object_of_json(text, why):
+    given = stored.load(text).to_json()
+    assert isinstance(given, dict)
+    written = json.dumps(given, allow_nan=False)
+    assert len(written) < 1200
+    try:
+        understood = json.loads(text)
+    except (ValueError, RecursionError):
+        understood = None
+    if isinstance(understood, dict) and "llc" in text:
+        assert given == understood
+
+
+@pytest.mark.parametrize("kept", [b"{}", 5, 1.5])
+def test_what_is_no_text_is_not_understood(kept):
+    assert "not as text" in stored.load(kept).why
+
+
+def test_what_was_accepted_is_read_as_it_was():
+    asked = {"vcpu_pinning": {"0": "1"}, "cpu_shares": 200, "windows": [NIGHT]}
+    found = stored.load(json.dumps(asked))
+    assert isinstance(found, Allocation)
+    assert stored.understand(asked) == stored.readable(found) == found
+    assert stored.load('{"cpu_shares": 2e2}') == Allocation(cpu_shares=200)
+    assert stored.load("{}") == Allocation()
+    assert stored.load(None) is None
+    assert stored.readable(Unreadable("x", "y")) is None
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 1e300, -1.0, "soon", b"", None])
+def test_a_time_that_is_none_becomes_the_default(value):
+    assert stored.moment(value, 7.0) == 7.0
+    assert stored.maybe_moment(value) is None
+
+
+def test_other_values_are_what_they_should_be():
+    assert stored.moment(5) == 5.0
+    assert stored.maybe_moment(0.0) == 0.0
+    assert stored.moment(253_402_300_799) == 253_402_300_799.0
+    assert stored.moment(253_402_300_800, 1.0) == 1.0
+    assert (stored.whole(3), stored.whole("x"), stored.whole(1.5)) == (3, 0, 0)
+    assert (stored.text("a"), stored.text(None), stored.text(b"\xff")) == ("a", "", r"b'\xff'")
+    assert stored.is_instance(GOOD)
+    for other in (GOOD.upper(), GOOD + "\n", "x", None, 5, "1" * 36):
+        assert not stored.is_instance(other)
+
+
+def asking(value):
+    return metadata.parse({"kongming-vcpu-pinning": value})
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path)
+    for uuid in (GOOD, BAD, THIRD):
+        store.ask(uuid, Request(Source.METADATA, asking("1"), "somebody", 1.5))
+        store.report(store.get(uuid), Status.APPLIED, accepted=asking("1"))
+    yield store
+    store.close()
+
+
+def edit(tmp_path, statement, *values, file=FILE_NAME):
+    with closing(sqlite3.connect(tmp_path / file)) as db, db:
+        db.execute(statement, values)
+
+
+def others_are_read(store):
+    assert {record.instance_uuid for record in store.records()} >= {GOOD, THIRD}
+    for uuid in (GOOD, THIRD):
+        record = store.get(uuid)
+        assert (record.asked, record.accepted, record.status) == (
+            asking("1"),
+            asking("1"),
+            "applied",
+        )
+        assert store.requests(uuid)
+        assert store.history(uuid)
+    assert {GOOD, THIRD} <= store.held()
+
+
+class TestStore:
+    def test_one_bad_text_leaves_the_others(self, tmp_path, store):
+        for text, _ in TEXTS.values():
+            for table in ("instance", "request", "history"):
+                edit(tmp_path, f"UPDATE {table} SET asked = ? WHERE instance_uuid = ?", text, BAD)
+            edit(tmp_path, "UPDATE instance SET accepted = ? WHERE instance_uuid = ?", text, BAD)
+            for opened in (store, Store(tmp_path, create=False)):
+                others_are_read(opened)
+                record = opened.get(BAD)
+                assert isinstance(record.asked, Unreadable), text
+                assert record.accepted is None, text
+                (request,) = opened.requests(BAD)
+                assert isinstance(request.asked, exception.StoredInvalid), text
+                assert all(isinstance(each.asked, Unreadable) for each in opened.history(BAD))
+
+    @pytest.mark.parametrize(
+        ("column", "value"),
+        [
+            ("status", "unheard of"),
+            ("status", b"\xff"),
+            ("source", "flavor"),
+            ("source", 5),
+            ("reason", b"\xff\xfe"),
+            ("message", 1.5),
+            ("message", b"\xff"),
+            ("changed_at", "soon"),
+            ("changed_at", math.inf),
+            ("changed_at", -1e300),
+            ("drift_at", math.inf),
+            ("drift_at", b"x"),
+            ("drift", 5),
+            ("generation", "x"),
+            ("asked", b"{}"),
+            ("accepted", 7),
+        ],
+    )
+    def test_one_bad_value_leaves_the_others(self, tmp_path, store, column, value):
+        edit(tmp_path, f"UPDATE instance SET {column} = ? WHERE instance_uuid = ?", value, BAD)
+        others_are_read(store)
+        record = store.get(BAD)
+        assert record.status in (Status.APPLIED, Status.PENDING)
+        assert isinstance(record.message, str)
+        assert 0 <= record.changed_at < 1e11
+        assert set(store.asked_by(Source.METADATA)) == {GOOD, BAD, THIRD}
+        # It heals by being worked on.
+        assert store.ask(BAD, Request(Source.METADATA, asking("2"), "", 2.0))
+        assert store.report(store.get(BAD), Status.APPLIED, accepted=asking("2"))
+        healed = store.get(BAD)
+        assert (healed.asked, healed.status, healed.source) == (asking("2"), "applied", "metadata")
+
+    def test_a_text_that_is_not_utf_8_leaves_the_others(self, tmp_path, store):
+        for table, column in (
+            ("instance", "message"),
+            ("request", "asked_by"),
+            ("history", "asked"),
+        ):
+            edit(
+                tmp_path,
+                f"UPDATE {table} SET {column} = CAST(x'7b22ff22' AS TEXT) WHERE instance_uuid = ?",
+                BAD,
+            )
+        others_are_read(store)
+        assert store.get(BAD).message == '{"\\xff"'
+        assert store.requests(BAD)[0].asked_by == '{"\\xff"'
+        assert isinstance(store.history(BAD)[0].asked, Unreadable)
+
+    @pytest.mark.parametrize(
+        ("column", "value"),
+        [("source", "flavor"), ("asked_at", "soon"), ("generation", "x"), ("asked_by", b"\xff")],
+    )
+    def test_one_bad_request_leaves_the_others(self, tmp_path, store, column, value):
+        edit(tmp_path, f"UPDATE request SET {column} = ? WHERE instance_uuid = ?", value, BAD)
+        others_are_read(store)
+        assert len(store.requests(BAD)) == 1
+        assert store.ask(BAD, Request(Source.OPERATOR, asking("2"), "me", 2.0))
+        assert store.get(BAD).asked == asking("2")
+        assert store.withdraw(BAD, Source.OPERATOR, "me")
+        assert store.get(BAD).asked == asking("1")
+
+    def test_a_source_of_a_newer_version_has_the_first_word(self, tmp_path, store):
+        edit(tmp_path, "UPDATE request SET source = 'flavor' WHERE instance_uuid = ?", BAD)
+        assert store.ask(BAD, Request(Source.METADATA, asking("2"), "", 2.0))
+        assert [each.source for each in store.requests(BAD)] == ["flavor", "metadata"]
+        assert store.get(BAD).asked == asking("2")
+        store.withdraw(BAD, Source.METADATA, "me")
+        assert (store.get(BAD).asked, store.get(BAD).source) == (asking("1"), "flavor")
+
+    def test_a_row_that_no_instance_can_have_is_named_and_deleted_by_the_command(
+        self, tmp_path, store, caplog
+    ):
+        edit(tmp_path, "UPDATE instance SET instance_uuid = ? WHERE instance_uuid = ?", "x\n", BAD)
+        assert store.pending_elsewhere() == []
+        assert store.held() == {GOOD, THIRD}
+        assert set(store.asked_by(Source.METADATA)) == {GOOD, THIRD}
+        with closing(Store(tmp_path)) as again:
+            assert again.held() == {GOOD, THIRD}
+            assert r"'x\n'" in caplog.text
+            assert again.returning() == set()
+            assert again.withdraw_unreadable("x\n", "me")
+            assert not again.withdraw_unreadable("x\n", "me")
+            others_are_read(again)
+
+    def test_what_is_not_understood_is_overwritten_by_the_next_request(self, tmp_path, store):
+        edit(tmp_path, "UPDATE instance SET asked = ? WHERE instance_uuid = ?", DEEP, BAD)
+        edit(tmp_path, "UPDATE request SET asked = ? WHERE instance_uuid = ?", DEEP, BAD)
+        assert store.ask(BAD, Request(Source.METADATA, asking("1"), "", 2.0))
+        assert store.get(BAD).asked == asking("1")
+
+    def test_what_is_not_understood_is_kept_in_the_history(self, tmp_path, store):
+        edit(tmp_path, "UPDATE instance SET asked = '{\"llc\": 1}' WHERE instance_uuid = ?", BAD)
+        store.report(store.get(BAD), Status.REFUSED, exception.StoredInvalid("bad"))
+        last = store.history(BAD)[-1]
+        assert (last.asked.text, last.reason) == ('{"llc": 1}', "stored_invalid")
+
+    def test_a_row_is_restored_from_the_requests(self, tmp_path, store):
+        edit(tmp_path, "UPDATE instance SET asked = '[' WHERE instance_uuid = ?", BAD)
+        assert store.restore(BAD)
+        assert store.get(BAD).asked == asking("1")
+        assert store.get(BAD).status is Status.PENDING
+        assert not store.restore(BAD)
+
+    def test_a_row_is_not_restored_from_what_is_as_bad(self, tmp_path, store):
+        edit(tmp_path, "UPDATE instance SET asked = '[' WHERE instance_uuid = ?", BAD)
+        edit(tmp_path, "UPDATE request SET asked = '[' WHERE instance_uuid = ?", BAD)
+        assert not store.restore(BAD)
+
+    def test_a_row_that_is_understood_is_left_alone_by_restoring(self, tmp_path, store):
+        edit(tmp_path, "UPDATE instance SET asked = '{}' WHERE instance_uuid = ?", BAD)
+        assert not store.restore(BAD)
+
+    @pytest.mark.parametrize("also", ["instance", "request"])
+    def test_deleting_leaves_the_other_requests_in_force(self, tmp_path, store, also):
+        store.ask(BAD, Request(Source.OPERATOR, asking("2"), "me", 2.0))
+        edit(tmp_path, "UPDATE request SET asked = '[' WHERE source = 'operator'")
+        if also == "instance":
+            edit(tmp_path, "UPDATE instance SET asked = '[' WHERE instance_uuid = ?", BAD)
+        assert store.withdraw_unreadable(BAD, "me")
+        assert store.get(BAD).asked == asking("1")
+        assert [each.source for each in store.requests(BAD)] == ["metadata"]
+        assert not store.withdraw_unreadable(BAD, "me")
+
+    def test_deleting_the_only_request_returns_the_guest(self, tmp_path, store):
+        for table in ("instance", "request"):
+            edit(tmp_path, f"UPDATE {table} SET asked = '[' WHERE instance_uuid = ?", BAD)
+        assert store.withdraw_unreadable(BAD, "me")
+        assert store.get(BAD).asked == Allocation()
+        assert store.history(BAD)[-1].asked_by == "deleted as unreadable by me"
+
+    def test_a_lone_surrogate_is_kept_as_its_escape(self, store):
+        store.ask(BAD, Request(Source.METADATA, asking("2"), "user \udc80", 2.0))
+        assert store.requests(BAD)[0].asked_by == r"user \udc80"
+        store.report(
+            store.get(BAD),
+            Status.FAILED,
+            exception.StepFailed("x\udc80"),
+            drift=exception.Repinned("y\udc81"),
+        )
+        assert (store.get(BAD).message, store.get(BAD).drift) == (r"x\udc80", r"y\udc81")
+
+
+class TestInquiries:
+    @pytest.mark.parametrize("about", ["x", "../flavors", "", 5, b"\xff", GOOD.upper(), "All"])
+    def test_what_is_no_instance_is_named_and_forgotten(self, tmp_path, caplog, about):
+        Inquiries(tmp_path).close()
+        for each in (about, GOOD, ALL):
+            edit(tmp_path, "INSERT INTO inquiry VALUES (?)", each, file=INQUIRIES)
+        with Inquiries(tmp_path) as inquiries:
+            assert set(inquiries.open()) == {GOOD, ALL}
+            assert len(inquiries) == 2
+        assert caplog.text.count("WARNING") == 1
+        with Inquiries(tmp_path) as again:
+            assert set(again.open()) == {GOOD, ALL}
+        assert caplog.text.count("WARNING") == 1
+
+    def test_a_text_that_is_not_utf_8_leaves_the_others(self, tmp_path):
+        Inquiries(tmp_path).close()
+        edit(tmp_path, "INSERT INTO inquiry VALUES (CAST(x'ff' AS TEXT))", file=INQUIRIES)
+        edit(tmp_path, "INSERT INTO inquiry VALUES (?)", GOOD, file=INQUIRIES)
+        with Inquiries(tmp_path) as inquiries:
+            assert set(inquiries.open()) == {GOOD}
+
+
+@pytest.fixture
+def db(tmp_path):
+    with closing(database(f"sqlite:///{tmp_path}/kongming.sqlite")) as made:
+        yield made
+
+
+@pytest.fixture
+def allocations(db):
+    allocations = Allocations(db)
+    for uuid in (GOOD, BAD, THIRD):
+        allocations.put(uuid, Allocation(cpu_shares=5), generation=None, **BY)
+    allocations.report("here", [report(BAD, 1)], 5.0)
+    return allocations
+
+
+def set_row(db, table, **values):
+    with db.writer() as session:
+        session.execute(
+            sqlalchemy.update(table).where(table.c.instance_uuid == BAD).values(values)
+        )
+
+
+class TestDatabase:
+    def test_one_bad_text_leaves_the_others(self, db, allocations):
+        for text, _ in TEXTS.values():
+            set_row(db, models.ALLOCATION, asked=text)
+            set_row(db, models.HISTORY, asked=text)
+            found = {entry.instance_uuid: entry for entry in allocations.list()}
+            assert found.keys() == {GOOD, BAD, THIRD}
+            assert found[GOOD].allocation == Allocation(cpu_shares=5)
+            assert isinstance(found[BAD].allocation, Unreadable), text
+            assert found[BAD].status == "applied"
+            assert isinstance(allocations.history(BAD)[0].allocation, Unreadable)
+
+    @pytest.mark.parametrize("text", [DEEP, '{"cpu_shares": 1e400}', '{"llc": "0"}'])
+    def test_a_bad_text_is_overwritten_also_by_a_map_and_deleted(self, db, allocations, text):
+        set_row(db, models.ALLOCATION, asked=text)
+        entry, created = allocations.put(BAD, Allocation(cpu_shares=6), generation=1, **BY)
+        assert (entry.generation, created) == (2, False)
+        set_row(db, models.ALLOCATION, asked=text)
+        wanted = {BAD: Allocation(cpu_shares=7)}
+        assert allocations.put_map("m", wanted, generation=None, **BY)[2] == [BAD]
+        set_row(db, models.ALLOCATION, asked=text)
+        assert allocations.delete(BAD, generation=None, **BY).status == "releasing"
+
+    def test_one_bad_number_leaves_the_others(self, db, allocations):
+        for table, column, value in (
+            (models.OUTCOME, "drift_at", 1e300),
+            (models.OUTCOME, "drift_at", math.inf),
+            (models.OUTCOME, "reported_at", -1e300),
+            (models.OUTCOME, "changed_at", math.inf),
+            (models.OUTCOME, "status", "unheard of"),
+            (models.ALLOCATION, "created_at", 1e300),
+            (models.ALLOCATION, "updated_at", math.inf),
+            (models.HISTORY, "asked_at", 1e300),
+            (models.HISTORY, "changed_at", math.inf),
+        ):
+            set_row(db, table, **{column: value})
+            assert len(allocations.list()) == 3
+            entry = allocations.get(BAD)
+            for moment in (entry.created_at, entry.updated_at, entry.outcome.reported_at):
+                assert 0 <= moment < 1e11
+            assert entry.outcome.drift_at is None
+            assert 0 <= allocations.history(BAD)[0].asked_at < 1e11
+
+    def test_wrong_types_leave_the_others(self, db, allocations):
+        # Only SQLite takes them.
+        with db.writer() as session:
+            for statement in (
+                "allocation SET generation = 'x', asked_by = CAST(x'ff' AS TEXT)",
+                "outcome SET message = x'ff', drift_at = 'soon'",
+            ):
+                where = f"WHERE instance_uuid = '{BAD}'"
+                session.execute(sqlalchemy.text(f"UPDATE {statement} {where}"))
+        assert len(allocations.list()) == 3
+        entry = allocations.get(BAD)
+        assert (entry.generation, entry.asked_by) == (0, r"\xff")
+        entry, _ = allocations.put(BAD, Allocation(cpu_shares=6), generation=None, **BY)
+        assert entry.generation == 1
+        assert allocations.delete(BAD, generation=None, **BY) is not None
