@@ -40,8 +40,8 @@ def around(name, call=1):
 
 COMMON = [
     Fault("kongming.notification.handler:Handler.handle"),
-    *around(STORE + "Store._decide"),
-    *around(STORE + "_remember"),
+    *around("kongming.executor.precedence:decide"),
+    *around("kongming.executor.history:remember"),
     Fault(STORE + "Store.ask", after=True),
     *around(ACKNOWLEDGE),
     *around(RECONCILE),

@@ -1,0 +1,358 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Rows that are not understood: services go on, others are served, each bad one is named.
+
+The test driver has 8 CPUs, of which 0, 2 and 4 are online.
+"""
+
+from contextlib import closing
+import json
+import logging
+import os
+from pathlib import Path
+import re
+import sqlite3
+import subprocess
+import sys
+import uuid
+
+import libvirt
+import pytest
+from sqlalchemy import update
+
+from kongming import metadata
+from kongming.api import representation
+from kongming.conductor.service import ConductorService
+from kongming.db import models
+from kongming.executor.request import Request, Source
+from kongming.executor.store import FILE_NAME, Store
+from kongming.hypervisor.connection import run_event_loop
+from kongming.osc import columns
+from kongming.standalone.service import ExecutorService
+from kongming.tests.api import Api
+from kongming.tests.databases import instance, report
+from kongming.tests.functional.test_service import EVERYWHERE, URI, Cloud, pins, wait_for
+from kongming.tests.functional.test_standalone import Site, connection  # noqa: F401
+from kongming.tests.unit.test_stored import TEXTS
+
+KEY = "kongming-vcpu-pinning"
+COMMAND = Path(sys.executable).with_name("kongming-manage")
+PATHS = {uuid: f"/v1/allocations/{uuid}" for uuid in map(instance, range(1, 4))}
+GOOD, BAD, THIRD = PATHS
+NEWER = '{"vcpu_pinning": "2", "llc": "0"}'
+DEEP = TEXTS["nested 3000 deep"][0]
+
+
+def damage(state_path, instance_uuid, text, *tables):
+    with closing(sqlite3.connect(state_path / FILE_NAME)) as db, db:
+        for table in tables or ("instance", "request", "history"):
+            db.execute(
+                f"UPDATE {table} SET asked = ? WHERE instance_uuid = ?", (text, instance_uuid)
+            )
+
+
+@pytest.fixture
+def cloud(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    run_event_loop()
+    cloud = Cloud(tmp_path, libvirt.open(URI))
+    yield cloud
+    cloud.stop()
+    for domain in cloud.domains:
+        domain.destroy()
+
+
+def told(caplog, instance_uuid):
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.levelno >= logging.WARNING and instance_uuid in record.getMessage()
+    ]
+
+
+def placed(cloud, cpu):
+    guest = cloud.guest()
+    cloud.publish(guest, **{KEY: cpu})
+    wait_for(lambda: pins(guest) == [{int(cpu)}] * 4)
+    cloud.settled()
+    return guest
+
+
+@pytest.mark.parametrize(
+    "text", [DEEP, '{"cpu_shares": 1e400}', '{"vcpu_pinning": "2", "llc": 1}']
+)
+def test_a_service_starts_over_a_row_that_it_does_not_understand(cloud, tmp_path, caplog, text):
+    cloud.start()
+    bad, good = placed(cloud, "2"), placed(cloud, "4")
+    cloud.stop()
+    damage(tmp_path / "state", bad.UUIDString(), text)
+    caplog.clear()
+    cloud.start()
+    wait_for(lambda: cloud.record(bad).status == "refused")
+    assert cloud.record(bad).reason == "stored_invalid"
+    # It keeps what was accepted, and so does the other one.
+    assert pins(bad) == [{2}] * 4
+    cloud.publish(good, "instance.update", **{KEY: "0"})
+    wait_for(lambda: pins(good) == [{0}] * 4)
+    (line,) = told(caplog, bad.UUIDString())
+    assert "refused (stored_invalid): what is kept of it can't be read" in line
+    assert f"'kongming-manage allocation unset {bad.UUIDString()}' deletes it" in line
+    # What is asked next is done.
+    cloud.publish(bad, "instance.update", **{KEY: "0"})
+    wait_for(lambda: pins(bad) == [{0}] * 4)
+    cloud.settled()
+    assert cloud.record(bad).status == "applied"
+    assert len(told(caplog, bad.UUIDString())) == 1
+    assert cloud.service._executor.statuses().count("applied") == 2
+
+
+def test_what_was_accepted_may_be_as_bad(cloud, tmp_path, caplog):
+    cloud.start()
+    bad, good = placed(cloud, "2"), placed(cloud, "4")
+    cloud.stop()
+    damage(tmp_path / "state", bad.UUIDString(), "[")
+    with closing(sqlite3.connect(tmp_path / "state" / FILE_NAME)) as db, db:
+        db.execute(
+            "UPDATE instance SET accepted = '[' WHERE instance_uuid = ?", (bad.UUIDString(),)
+        )
+    cloud.start()
+    wait_for(lambda: cloud.record(bad).status == "refused")
+    assert pins(bad) == [{2}] * 4
+    assert cloud.record(good).status == "applied"
+    cloud.publish(bad, "instance.update")
+    wait_for(lambda: pins(bad) == [EVERYWHERE] * 4)
+
+
+def test_what_the_requests_still_say_is_taken_from_them(cloud, tmp_path, caplog):
+    cloud.start()
+    bad = placed(cloud, "2")
+    cloud.stop()
+    damage(tmp_path / "state", bad.UUIDString(), DEEP, "instance")
+    caplog.clear()
+    cloud.start()
+    wait_for(lambda: told(caplog, bad.UUIDString()))
+    (line,) = told(caplog, bad.UUIDString())
+    wait_for(lambda: cloud.record(bad).status == "applied")
+    assert "can't be read (" in line
+    assert line.endswith("is taken again from what was asked")
+
+
+def test_a_guest_that_does_not_run_has_its_row_named_too(cloud, tmp_path, caplog):
+    cloud.start()
+    gone = str(uuid.uuid4())
+    store = cloud.service._executor._store
+    store.ask(gone, Request(Source.METADATA, metadata.parse({KEY: "2"}), "", 1.0))
+    cloud.stop()
+    damage(tmp_path / "state", gone, "[")
+    cloud.start()
+    wait_for(lambda: told(caplog, gone))
+    assert "stored_invalid" in told(caplog, gone)[0]
+
+
+class Host:
+    """A host whose service does not run, and kongming-manage there."""
+
+    def __init__(self, root):
+        self.state = root / "state"
+        self.state.mkdir()
+        self._conf = root / "kongming.conf"
+        self._conf.write_text(
+            f"[DEFAULT]\nstate_path = {self.state}\n[libvirt]\nconnection_uri = {URI}\n"
+        )
+        with closing(Store(self.state)) as store:
+            for each in (GOOD, BAD, THIRD):
+                store.ask(each, Request(Source.METADATA, metadata.parse({KEY: "2"}), "nova", 1.0))
+
+    def run(self, *arguments):
+        ended = subprocess.run(
+            [COMMAND, "--config-file", self._conf, *arguments],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+        )
+        assert "Traceback" not in ended.stderr
+        return ended.returncode, ended.stdout, ended.stderr
+
+
+@pytest.fixture
+def host(tmp_path):
+    return Host(tmp_path)
+
+
+class TestManage:
+    def test_a_list_shows_all_and_names_the_bad_one(self, host):
+        damage(host.state, BAD, DEEP)
+        status, listed, errors = host.run("allocation", "list", "-f", "json")
+        assert status == 0
+        assert [(row["instance_uuid"], row["asked"]) for row in json.loads(listed)] == [
+            (GOOD, {"vcpu_pinning": "2"}),
+            (BAD, None),
+            (THIRD, {"vcpu_pinning": "2"}),
+        ]
+        (line,) = errors.splitlines()
+        assert f"instance {BAD}: what is kept of it can't be read" in line
+        assert "'allocation set' asks for it again, 'allocation unset' deletes it" in line
+
+    def test_it_is_shown_as_far_as_it_is_known(self, host):
+        damage(host.state, BAD, '{"llc": 1}')
+        status, shown, errors = host.run("allocation", "show", BAD)
+        assert status == 0
+        assert "(can't be read)" in shown
+        assert "this version does not know its field 'llc'" in errors
+        status, shown, _ = host.run("allocation", "history", BAD)
+        assert (status, shown.count("(can't be read)")) == (0, 1)
+        for command in ("plan", "preview"):
+            status, _, errors = host.run("allocation", command, BAD)
+            assert status == 1
+            assert "this version does not know its field 'llc'" in errors
+
+    def test_it_is_overwritten_and_taken_back(self, host):
+        damage(host.state, BAD, DEEP)
+        change = ("--wait", "0", BAD)
+        status, shown, _ = host.run(
+            "allocation", "set", "--vcpu-pinning", "4", *change, "-f", "json"
+        )
+        assert (status, json.loads(shown)["asked"]) == (0, {"vcpu_pinning": "4"})
+        # First what was asked by hand, then what can't be read.
+        assert host.run("allocation", "unset", *change)[0] == 0
+        with closing(Store(host.state)) as store:
+            assert [each.source for each in store.requests(BAD)] == ["metadata"]
+        assert host.run("allocation", "unset", *change)[0] == 0
+        with closing(Store(host.state)) as store:
+            assert store.requests(BAD) == []
+            assert store.requests(GOOD)
+        status, _, errors = host.run("allocation", "unset", "--wait", "0", GOOD)
+        assert (status, "nothing was asked by hand" in errors) == (1, True)
+
+    def test_a_row_that_no_instance_can_have_is_shown_and_deleted(self, host):
+        with closing(sqlite3.connect(host.state / FILE_NAME)) as db, db:
+            db.execute(
+                "UPDATE instance SET instance_uuid = ? WHERE instance_uuid = ?", ("x\n", BAD)
+            )
+        status, listed, errors = host.run("allocation", "list")
+        assert status == 0
+        assert r"| x\n " in listed
+        assert r"'x\n' can be no instance: 'allocation unset' deletes" in errors
+        assert host.run("allocation", "unset", "--wait", "0", "x\n")[0] == 0
+        assert r"x\n" not in host.run("allocation", "list")[1]
+        assert host.run("allocation", "unset", "--wait", "0", "x\n")[0] == 1
+
+
+@pytest.fixture
+def api(tmp_path):
+    api = Api(tmp_path)
+    for path in PATHS.values():
+        api.put(path, {"allocation": {"vcpu_pinning": "2"}})
+    return api
+
+
+def damage_database(api, **values):
+    table = models.ALLOCATION
+    with api.database.writer() as session:
+        session.execute(update(table).where(table.c.instance_uuid == BAD).values(values))
+
+
+class TestApi:
+    def test_one_bad_row_is_named_and_the_others_are_listed(self, api):
+        for text, why in TEXTS.values():
+            damage_database(api, asked=text)
+            listed = api.get("/v1/allocations")["allocations"]
+            assert [each["instance_uuid"] for each in listed] == [GOOD, BAD, THIRD]
+            assert listed[0]["allocation"] == {"vcpu_pinning": "2"}
+            shown = api.get(PATHS[BAD])
+            assert (shown["allocation"], shown["status"]) == (None, "pending")
+            assert shown["reason"] == "stored_invalid"
+            assert re.search(why, shown["message"])
+            assert "PUT replaces it, DELETE releases it" in shown["message"]
+            assert shown["window"] is None
+            told = columns.of_fields(shown)["allocation"]
+            assert told.human_readable() == "(can't be read)"
+
+    def test_it_is_replaced_and_released(self, api):
+        damage_database(api, asked=DEEP)
+        changed = api.put(PATHS[BAD], {"allocation": {"vcpu_pinning": "4"}, "generation": 1})
+        assert (changed["generation"], changed["reason"]) == (2, "")
+        damage_database(api, asked=DEEP)
+        # Some host has it: the row stays until that has let go of it.
+        api.allocations.report("compute-1", [report(BAD, 2, status="failed")], 5.0)
+        answer = api.request("DELETE", PATHS[BAD])
+        assert (answer.status, answer.body["status"]) == (202, "releasing")
+        assert columns.of_fields(answer.body)["allocation"].human_readable() == "(its baseline)"
+
+    def test_what_the_host_says_of_it_is_told_too(self, api):
+        damage_database(api, asked='{"llc": "0"}')
+        told = report(BAD, 1, status="refused", reason="request_invalid", message="no llc here")
+        api.allocations.report("compute-1", [told], 5.0)
+        shown = api.get(PATHS[BAD])
+        assert (shown["status"], shown["reason"]) == ("refused", "request_invalid")
+        assert shown["message"].startswith("no llc here; what is kept can't be read (")
+        (listed,) = api.get("/v1/allocations?status=refused")["allocations"]
+        assert listed["message"] == shown["message"]
+
+    def test_a_tenant_reads_the_code_alone(self, api):
+        damage_database(api, asked="[")
+        shown = representation.without_hosts(api.get(PATHS[BAD]))
+        assert (shown["reason"], shown["message"]) == ("stored_invalid", "")
+
+    def test_maps_and_histories_hold_it(self, api):
+        wanted = {each: {"vcpu_pinning": "2"} for each in PATHS}
+        api.put("/v1/allocation-maps/m", {"allocations": wanted})
+        damage_database(api, asked=DEEP)
+        with api.database.writer() as session:
+            session.execute(update(models.HISTORY).values(asked=DEEP, changed_at=1e300))
+        shown = api.get("/v1/allocation-maps/m")
+        assert shown["counts"] == {"pending": 3}
+        assert [each["reason"] for each in shown["allocations"]] == ["", "stored_invalid", ""]
+        (entry,) = api.get(f"{PATHS[BAD]}/history")["history"]
+        assert entry["allocation"] is None
+        api.put("/v1/allocation-maps/m", {"allocations": wanted})
+        assert api.get(PATHS[BAD])["allocation"] == {"vcpu_pinning": "2"}
+        assert api.request("DELETE", "/v1/allocation-maps/m").status == 204
+
+
+@pytest.mark.parametrize(
+    "text", ['{"vcpu_pinning": "2", "llc": "0"}', DEEP, '{"cpu_shares": 1e400}']
+)
+def test_the_host_is_handed_it_and_judges(tmp_path, connection, text):  # noqa: F811
+    site = Site(tmp_path, connection)
+    site.start(ConductorService, ExecutorService)
+    try:
+        guest, other = site.guest(), site.guest()
+        for each in (guest, other):
+            site.put(each, "2")
+            site.wait(each, "applied")
+        with site.allocations._database.writer() as session:
+            table = models.ALLOCATION
+            session.execute(
+                update(table)
+                .where(table.c.instance_uuid == guest)
+                .values(asked=text, generation=table.c.generation + 1)
+            )
+        site.put(other, "4")
+        site.wait(other, "applied")
+        site.wait(guest, "refused")
+        assert site.allocations.get(guest).outcome.reason == "request_invalid"
+        assert site.pins(guest) == [{2}] * 2
+        site.put(guest, "4")
+        site.wait(guest, "applied")
+        assert site.pins(guest) == [{4}] * 2
+    finally:
+        site.stop()
+        for domain in site.domains:
+            domain.destroy()
+
+
+def test_a_client_that_knows_less_than_the_api_shows_what_it_got():
+    told = {"allocation": {"vcpu_pinning": "2", "llc": "0\x1b"}, "created_at": "x"}
+    shown = columns.of_fields(told)["allocation"].human_readable()
+    assert json.loads(shown) == told["allocation"]
