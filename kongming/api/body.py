@@ -50,7 +50,7 @@ class BodyReader:
         :raises LengthRequired: if it comes in chunks that the server does not read.
         :raises BodyTooLarge: if it is longer than is read.
         :raises ContentTypeUnsupported: if it does not say that it is JSON, or is not UTF-8.
-        :raises ContentEncodingUnsupported: if it is compressed.
+        :raises BodyEncoded: if it is compressed.
         """
         body = self._load(req)
         if not isinstance(body, dict):
@@ -129,7 +129,7 @@ def _check_form(req: falcon.Request) -> None:
         )
     encoding = (req.get_header("Content-Encoding") or "").strip()
     if encoding.lower() not in ("", "identity"):
-        raise errors.ContentEncodingUnsupported(
+        raise errors.BodyEncoded(
             f"the body is encoded as {shown(encoding)}: send it as it is, without the header "
             "Content-Encoding"
         )

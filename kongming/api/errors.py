@@ -88,10 +88,10 @@ class BodyTooLarge(ApiError):
     status = 413
 
 
-class ContentEncodingUnsupported(ApiError):
+class BodyEncoded(ApiError):
     """The body is compressed."""
 
-    reason = "content_encoding_unsupported"
+    reason = "body_encoded"
     status = 415
 
 

@@ -10,101 +10,150 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What oslo.messaging's RabbitMQ driver says only through its log.
+"""What oslo.messaging's driver says only in its log, told in our words.
 
-A message that it can't decode, and a broker that is away, never reach the
-code above it; here both are told in our words: once, without traceback.
+A message that it can't decode, and why it can't listen, never reach the code
+above it. All that it and the libraries below it log is taken here: most is
+told elsewhere, or of no consequence, and seen at DEBUG only; the rest is told
+once, in one line. None of it is passed on as it is: the libraries do not know
+what an operator can do, and their tracebacks may quote a message's body.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
 import logging
+import sys
 import threading
+import time
 
-# The names of the loggers: one is oslo.log's, the other Python's own.
-DRIVER = "oslo.messaging._drivers.impl_rabbit"
-LISTENER = "oslo_messaging._drivers.amqpdriver"
+from kongming.bus.driver_messages import Meaning, meaning
+from kongming.bus.reasons import UNKNOWN, explain, not_acknowledged
 
-_UNDECODABLE = "Failed to process message"
-_AWAY = ("is unreachable", "closed the connection", "Connection failed")
-_BACK = "Reconnected to AMQP server"
-# The first were handled before the connection broke: nothing is lost. Of the
-# others the caller learns by an exception.
-_NO_NEWS = (
-    "ignoring duplicate message",
-    "Failed to declare consumer",
-    "Unable to connect to AMQP server",
-)
+# All loggers of the driver, and of the libraries below it: some are named by oslo.log.
+_ABOVE = ("oslo.messaging.", "oslo_messaging.", "oslo_utils.excutils.", "kombu.", "amqp.")
 
 LOG = logging.getLogger(__name__)
 
+_AGAIN_S = 3600.0
+_REMEMBERED = 100
+
 
 class DriverLog(logging.Filter):
-    """Listens to the driver's log and tells what concerns the operator.
+    """Takes the driver's log and tells what concerns the operator.
 
     :param on_undecodable: called with the kind of the error, for each
         message that the driver could not decode (and has dropped).
+    :param on_trouble: called with each error that keeps the driver from
+        listening or sending. Neither may use the driver.
     """
 
-    def __init__(self, on_undecodable: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        on_undecodable: Callable[[str], None] = lambda _what: None,
+        on_trouble: Callable[[BaseException], None] = lambda _error: None,
+    ) -> None:
         super().__init__()
         self._on_undecodable = on_undecodable
-        self._away = False
-        self._level = self._shown = logging.NOTSET
-
-    @property
-    def away(self) -> bool:
-        """Tell whether the broker is away, by what the driver said last."""
-        return self._away
+        self._on_trouble = on_trouble
+        self._told: dict[str, float] = {}
 
     def install(self) -> None:
-        """Begin to listen; records of before are not seen."""
-        driver = logging.getLogger(DRIVER)
-        # That the broker is back is said at INFO: it is to be heard here even
-        # if the operator wants to read less of this logger.
-        self._level, self._shown = driver.level, driver.getEffectiveLevel()
-        driver.setLevel(min(self._shown, logging.INFO))
-        for name in (DRIVER, LISTENER):
-            logging.getLogger(name).addFilter(self)
+        """Begin to take it: what all loggers say that there are by now."""
+        for logger in _loggers():
+            logger.addFilter(self)
 
     def remove(self) -> None:
         """Leave the log as it was."""
-        logging.getLogger(DRIVER).setLevel(self._level)
-        for name in (DRIVER, LISTENER):
-            logging.getLogger(name).removeFilter(self)
+        for logger in _loggers():
+            logger.removeFilter(self)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Say whether the record is to be logged as it is."""
-        template = str(record.msg)
-        if template.startswith(_UNDECODABLE):
-            kind = record.exc_info[0] if record.exc_info else None
-            what = f"undecodable ({kind.__name__ if kind else 'unknown error'})"
-            _apart(lambda: self._on_undecodable(what))
-        elif any(words in template for words in _AWAY):
-            if not self._away:
-                self._away = True
-                what = record.getMessage()
-                _apart(lambda: LOG.warning("RabbitMQ is away (%s): waiting for it", what))
-        elif _BACK in template:
-            self.connected()
-        else:
-            wanted = record.name != DRIVER or record.levelno >= self._shown
-            return wanted and not template.startswith(_NO_NEWS)
+        """Take one record; tell whether it is to be logged as it is."""
+        if record.levelno <= logging.DEBUG:
+            # Who asked for this wants all of it.
+            return True
+        # Apart: oslo.log would append the exception that the driver is
+        # handling at the moment, and it may quote a message's body.
+        told = (record, _error(record) or sys.exception())
+        teller = threading.Thread(target=self._take, args=told, name="driver-log")
+        # At the very end of the process no thread may begin.
+        with contextlib.suppress(RuntimeError):
+            teller.start()
+            teller.join()
         return False
 
-    def connected(self) -> None:
-        """Note that a connection has come about."""
-        if self._away:
-            self._away = False
-            LOG.info("RabbitMQ is back, listening again")
+    def _take(self, record: logging.LogRecord, error: BaseException | None) -> None:
+        what = meaning(str(record.msg))
+        if what is Meaning.UNDECODABLE:
+            kind = type(error).__name__ if error else "unknown error"
+            self._on_undecodable(f"undecodable ({kind})")
+            return
+        LOG.debug("%s: %s", record.name, record.getMessage(), exc_info=record.exc_info)
+        after = None if error is None else not_acknowledged(error)
+        if after is not None:
+            self._once("taken back", logging.WARNING, _TAKEN_BACK, after)
+        elif what is Meaning.TROUBLE and error is not None and explain(error).kind != UNKNOWN:
+            self._on_trouble(error)
+        elif what is Meaning.BLOCKED:
+            LOG.warning(_BLOCKED, _first(record))
+        elif what is Meaning.UNBLOCKED:
+            LOG.info("RabbitMQ takes messages again")
+        elif what is Meaning.DECLARED_OTHERWISE:
+            self._once(what.name, logging.WARNING, _OTHERWISE)
+        elif what is Meaning.STUCK:
+            LOG.warning(_STUCK, _first(record))
+        elif what is not Meaning.NO_NEWS:
+            why = "" if error is None else f": {explain(error).words}"
+            told = (record.name, record.getMessage(), why)
+            self._once(str(record.msg), record.levelno, "%s: %s%s", *told)
+
+    def _once(self, what: str, level: int, text: str, *arguments: object) -> None:
+        """Tell something, unless it was told within the hour."""
+        now = time.monotonic()
+        if now - self._told.get(what, now - _AGAIN_S) >= _AGAIN_S:
+            if len(self._told) >= _REMEMBERED:
+                self._told.clear()
+            self._told[what] = now
+            LOG.log(level, text, *arguments)
 
 
-def _apart(tell: Callable[[], None]) -> None:
-    """Log outside the exception that the driver is handling at the moment.
+_TAKEN_BACK = (
+    "RabbitMQ has taken back what was not acknowledged within its consumer_timeout (%g s): it "
+    "could not be kept for so long. Nothing is lost, it is delivered again; find out why the "
+    "state path can't be written"
+)
+_BLOCKED = (
+    "RabbitMQ takes no messages for now (%s): what is to be sent waits, or fails. Its memory or "
+    "disk alarm is on: see 'rabbitmqctl status'"
+)
+_OTHERWISE = (
+    "RabbitMQ has an exchange or queue of ours otherwise than [oslo_messaging_rabbit] "
+    "amqp_durable_queues and rabbit_quorum_queue say, and it is used as it is: set them as they "
+    "were set when it was made, or delete it"
+)
+_STUCK = (
+    "The queue %s is on a node of RabbitMQ that does not answer: it is deleted and made anew, and "
+    "what was in it is lost"
+)
 
-    oslo.log would append it to the line, and it may quote a message's body.
-    """
-    teller = threading.Thread(target=tell, name="driver-log")
-    teller.start()
-    teller.join()
+
+def _loggers() -> Iterator[logging.Logger]:
+    """Yield the driver's loggers; a filter does not count for those below its own."""
+    for name, logger in [*logging.root.manager.loggerDict.items()]:
+        if isinstance(logger, logging.Logger) and f"{name}.".startswith(_ABOVE):
+            yield logger
+
+
+def _first(record: logging.LogRecord) -> object:
+    return record.args[0] if isinstance(record.args, tuple) and record.args else "?"
+
+
+def _error(record: logging.LogRecord) -> BaseException | None:
+    """Return the error that a record is about."""
+    arguments = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
+    for each in arguments:
+        if isinstance(each, BaseException):
+            return each
+    return record.exc_info[1] if record.exc_info else None

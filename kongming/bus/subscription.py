@@ -10,32 +10,39 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A subscription that comes about as soon as the broker is there."""
+"""A subscription that comes about as soon as RabbitMQ lets us listen, and as often as need be."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-import logging
 import threading
+import time
 from typing import Any
 
 from kongming.backoff import Backoff
+from kongming.bus import driver
+from kongming.bus.availability import Availability
 from kongming.bus.driver_log import DriverLog
+from kongming.bus.reasons import Reason, explain
 
-LOG = logging.getLogger(__name__)
-
-_RETRY_MAX = 30.0
+_RETRY_MAX_S = 30.0
+_LOOK_S, _TICK_S = 0.5, 0.05
+# What the driver mends by itself within seconds is no outage.
+_PATIENCE_S = 2.0
+# What it does not within so many once RabbitMQ lets us in, it never does.
+_DEAF_S = 15.0
+_DEAF = Reason("deaf", "it lets us in, and does not take our consumers", of_connection=False)
 
 
 class Subscription:
-    """Subscribes, in a thread of its own, until it has succeeded.
+    """Subscribes, in a thread of its own, and sees that it stays so.
 
     :param name: of the thread.
     :param subscribe: makes and starts a server of oslo.messaging's; raises
         whatever it may.
     :param on_undecodable: called with the reason for each message that the
         driver could not decode.
-    :param on_listening: called once the subscription has come about.
+    :param on_listening: called each time that the subscription has come about.
     """
 
     def __init__(
@@ -50,15 +57,17 @@ class Subscription:
         self._subscribe = subscribe
         self._on_listening = on_listening
         self.stopping = threading.Event()
-        self._driver_log = DriverLog(on_undecodable)
+        self._driver_log = DriverLog(on_undecodable, self._trouble)
+        self._availability = Availability()
+        self._refusal: Reason | None = None
         self._server: Any = None
-        self._thread = threading.Thread(target=self._listen, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @property
     def connected(self) -> bool:
-        """Tell whether the broker lets us listen, as far as is known."""
-        subscribed = self._server is not None and not self.stopping.is_set()
-        return subscribed and not self._driver_log.away
+        """Tell whether RabbitMQ lets us listen, as far as is known."""
+        server = self._server
+        return server is not None and not self.stopping.is_set() and driver.is_listening(server)
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -68,27 +77,22 @@ class Subscription:
     def stop(self, timeout: float) -> None:
         """Take no more messages and finish what is at hand.
 
-        A broker that is away is not waited for longer than ``timeout``
-        seconds: what it was not told it has kept.
+        A RabbitMQ that is unavailable is not waited for longer than
+        ``timeout`` seconds: what it was not told it has kept.
         """
         self.stopping.set()
-        stopper = threading.Thread(target=self._stop, name=f"{self._name}-stop", daemon=True)
-        stopper.start()
-        stopper.join(timeout)
+        self._end_server().join(timeout)
         self._driver_log.remove()
 
-    def _listen(self) -> None:
-        backoff = Backoff(_RETRY_MAX)
+    def _run(self) -> None:
+        backoff = Backoff(_RETRY_MAX_S)
         while not self.stopping.is_set():
             error = self._try_to_subscribe()
             if error is None:
-                self._driver_log.connected()
-                self._on_listening()
-                return
-            if backoff.first:
-                LOG.error(
-                    "RabbitMQ does not let us listen: %s%s; trying again", error, _hint(error)
-                )
+                self._watch(backoff)
+                self._give_up()
+            else:
+                self._availability.lost(explain(error))
             self.stopping.wait(backoff.next())
 
     def _try_to_subscribe(self) -> Exception | None:
@@ -97,20 +101,72 @@ class Subscription:
         except Exception as error:  # noqa: BLE001
             # The driver lets through whatever the AMQP library raises.
             return error
+        # What it met on the way is over.
+        self._refusal = None
         return None
+
+    def _watch(self, backoff: Backoff) -> None:
+        """See whether we listen; return once RabbitMQ refuses it on a connection that stands.
+
+        A connection that is lost the driver makes again by itself, and waits
+        longer and longer; what is refused it would ask for each second.
+        """
+        while self._comes_to_listen():
+            self._availability.back()
+            self._on_listening()
+            self._refusal = None
+            backoff.reset()
+            while driver.is_listening(self._server):
+                if self.stopping.wait(_LOOK_S):
+                    return
+
+    def _comes_to_listen(self) -> bool:
+        """Wait until we listen, and tell why we don't; return whether it came to that."""
+        looks = Backoff(_RETRY_MAX_S)
+        look_at = time.monotonic() + _PATIENCE_S
+        deaf_at: float | None = None
+        while not driver.is_listening(self._server):
+            if self.stopping.wait(_TICK_S):
+                return False
+            if time.monotonic() < look_at:
+                continue
+            reason = driver.why_not(self._server) or self._refusal
+            now = time.monotonic()
+            look_at = now + looks.next()
+            if reason is None:
+                # It lets us in by now: the driver is to notice.
+                looks.reset()
+                deaf_at = deaf_at or now + _DEAF_S
+                if now < deaf_at:
+                    continue
+                reason = _DEAF
+            self._availability.lost(reason)
+            if not reason.of_connection:
+                return False
+        return True
+
+    def _trouble(self, error: BaseException) -> None:
+        """Note what the driver is refused; before it has a connection, tell what it meets."""
+        reason = explain(error)
+        if not reason.of_connection:
+            self._refusal = reason
+        if self._server is None:
+            self._availability.lost(reason)
+
+    def _give_up(self) -> None:
+        """End the server that can't listen; another one may not begin before."""
+        ending = self._end_server()
+        while ending.is_alive() and not self.stopping.is_set():
+            ending.join(_LOOK_S)
+        if not self.stopping.is_set():
+            self._server = None
+
+    def _end_server(self) -> threading.Thread:
+        stopper = threading.Thread(target=self._stop, name=f"{self._name}-stop", daemon=True)
+        stopper.start()
+        return stopper
 
     def _stop(self) -> None:
         if self._server is not None:
             self._server.stop()
             self._server.wait()
-
-
-def _hint(error: Exception) -> str:
-    if "PRECONDITION_FAILED" in str(error):
-        return (
-            " ([oslo_messaging_rabbit] amqp_durable_queues and rabbit_quorum_queue must be as in "
-            "nova.conf; a queue that was declared otherwise must be deleted first)"
-        )
-    if "ACCESS_REFUSED" in str(error):
-        return " (check user, password and vhost in transport_url, and the user's permissions)"
-    return ""

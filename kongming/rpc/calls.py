@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import oslo_messaging
 
 from kongming import exception
+from kongming.bus.reasons import UNKNOWN, explain
 from kongming.cleaning import clean
 from kongming.rpc.bus import Bus
 from kongming.rpc.messages import Message
@@ -161,9 +162,7 @@ class Caller:
         except Exception as error:
             # The driver lets through whatever the AMQP library raises; and what
             # a fault over there led to comes as an error, too.
-            raise self._silent(
-                f"{self._name(host)} can't be asked: {type(error).__name__}: {_short(error)}"
-            ) from error
+            raise self._silent(f"{self._name(host)} can't be asked: {_why(error)}") from error
 
     def _name(self, host: str | None) -> str:
         return self._topic if host is None else f"{self._topic} of host {host}"
@@ -205,6 +204,6 @@ def _error(said: Mapping[str, Any]) -> tuple[str, str]:
     return str(reason)[:_WORDS_MAX], clean(str(words), _WORDS_MAX)
 
 
-def _short(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return clean(lines[0], 200) if lines else ""
+def _why(error: Exception) -> str:
+    reason = explain(error)
+    return reason.words if reason.kind == UNKNOWN else f"RabbitMQ can't be used: {reason.words}"

@@ -25,6 +25,7 @@ from oslo_config import cfg
 from oslo_log import log as logging
 
 from kongming.api.application import make_application
+from kongming.bus.driver_log import DriverLog
 from kongming.cmd import launch
 
 FILES = "OS_KONGMING_CONFIG_FILES"
@@ -40,6 +41,8 @@ def make() -> Any:
     named = named or cfg.find_config_files(project="kongming", prog="kongming-api")
     conf = launch.configure([f"--config-file={path}" for path in named])
     logging.setup(conf, "kongming")
+    # Whoever calls a conductor is told what goes wrong; the driver's log is of no use here.
+    DriverLog().install()
     return make_application(conf)
 
 

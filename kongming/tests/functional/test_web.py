@@ -268,7 +268,7 @@ class TestBodies:
     def test_a_compressed_body_is_refused_by_its_name(self, api, encoding):
         sent = {"Content-Encoding": encoding}
         answer = api.request("PUT", PATH, data=b"\x1f\x8b\x08\x00", headers=sent)
-        detail = refused(answer, 415, "content_encoding_unsupported")
+        detail = refused(answer, 415, "body_encoded")
         assert repr(encoding) in detail
         assert "without the header Content-Encoding" in detail
 

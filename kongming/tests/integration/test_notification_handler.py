@@ -171,7 +171,7 @@ def test_the_broker_restarted(cloud, cpus):
     with cloud.daemon() as daemon:
         cloud.broker.restart()
         daemon.wait_log("RabbitMQ is back, listening again")
-        assert daemon.log().count("RabbitMQ is away") == 1
+        assert daemon.log().count("RabbitMQ is unavailable") == 1
         # The plain queue may be declared before the pool's is bound again.
         wait_until(lambda: consumers(cloud, daemon) == 1, 30, "the service listens again")
         cloud.publish(guest, str(cpus[-1]))
@@ -211,15 +211,15 @@ def test_broker_and_libvirtd_away_at_the_start(cloud, cpus):
     cloud.libvirtd.stop()
     try:
         daemon.start_soon()
-        daemon.wait_log("RabbitMQ is away")
-        daemon.wait_log("is unavailable")
+        daemon.wait_log("RabbitMQ is unavailable")
+        daemon.wait_log(f"libvirt at {cloud.libvirtd.uri} is unavailable")
         assert not daemon.is_ready()
     finally:
         cloud.broker.start()
         cloud.libvirtd.start()
     daemon.wait_ready(90)
-    assert daemon.log().count("RabbitMQ is away") == 1
-    assert daemon.log().count("is unavailable") == 1
+    assert daemon.log().count("RabbitMQ is unavailable") == 1
+    assert daemon.log().count(f"libvirt at {cloud.libvirtd.uri} is unavailable") == 1
     cloud.publish(guest, str(cpus[-1]))
     guest.wait_on(cpus[-1])
 
@@ -244,7 +244,7 @@ def test_sigterm_ends_it_even_if_nobody_answers(cloud, cpus):
     cloud.broker.stop()
     cloud.libvirtd.pause()
     try:
-        daemon.wait_log("RabbitMQ is away")
+        daemon.wait_log("RabbitMQ is unavailable")
         assert daemon.stop(timeout=10) == 0
     finally:
         cloud.libvirtd.resume()

@@ -17,7 +17,7 @@ It neither knows nor disturbs a RabbitMQ that the machine runs already.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 import json
 import os
 from pathlib import Path
@@ -53,10 +53,19 @@ class Broker(Service):
         certificate `ca_file`, made for it
     :param management: whether it also offers its management API, on
         `management_port`; it starts some seconds later then
+    :param settings: more of rabbitmq.conf
     """
 
-    def __init__(self, root: Path, *, tls: bool = False, management: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        tls: bool = False,
+        management: bool = False,
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
         self.root = root
+        self._settings = settings or {}
         self.port = free_port()
         self.tls_port = free_port() if tls else None
         self.management_port = free_port() if management else None
@@ -136,7 +145,26 @@ class Broker(Service):
         """Add a user that may do everything and look at everything."""
         self._control("add_user", name, password)
         self._control("set_user_tags", name, "monitoring")
-        self._control("set_permissions", name, ".*", ".*", ".*")
+        self.permit(name)
+
+    def permit(self, user: str, *, read: str = ".*", vhost: str = "/") -> None:
+        """Let a user configure and write everything, and read what matches."""
+        self._control("set_permissions", "-p", vhost, user, ".*", ".*", read)
+
+    def change_password(self, user: str, password: str) -> None:
+        self._control("change_password", user, password)
+
+    def close_connections(self, reason: str) -> None:
+        """Close all connections, as an operator does."""
+        self._control("close_all_connections", reason)
+
+    def delete_queue(self, name: str, vhost: str = "/") -> None:
+        self._control("delete_queue", "-p", vhost, name)
+
+    def tick_each(self, milliseconds: int) -> None:
+        """How often channels that are opened from now on look for what is not acknowledged."""
+        setting = f"application:set_env(rabbit, channel_tick_interval, {milliseconds})."
+        self._control("eval", setting)
 
     def add_stranger(self, name: str) -> None:
         """Add a user that may do nothing yet; its password is its name."""
@@ -154,7 +182,7 @@ class Broker(Service):
         self._control("set_policy", "--apply-to", "queues", name, pattern, json.dumps(limits))
 
     def _options(self) -> dict[str, object]:
-        options: dict[str, object] = {}
+        options: dict[str, object] = {**self._settings}
         if self.tls_port is not None:
             options |= self._offer_tls(self.tls_port)
         if self.management_port is not None:

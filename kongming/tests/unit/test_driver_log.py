@@ -12,72 +12,430 @@
 
 """What the RabbitMQ driver logs, as the operator reads it."""
 
+import ast
+from importlib.util import find_spec
 import logging
+from pathlib import Path
+import ssl
+import time
 
+import amqp
+from oslo_messaging import exceptions as oslo
+from oslo_messaging import server
 from oslo_messaging._drivers import amqpdriver, impl_rabbit
 import pytest
 
-from kongming.bus import driver_log
+from kongming.bus import availability, driver_log, reasons
+from kongming.bus.availability import Availability
+from kongming.bus.driver_log import DriverLog
+from kongming.bus.driver_messages import MEANINGS, Meaning, meaning
+from kongming.bus.reasons import UNKNOWN, UNREACHABLE, Reason, explain, not_acknowledged
 
-DRIVER = logging.getLogger(driver_log.DRIVER)
-AWAY = "[%(id)s] AMQP server on %(host)s is unreachable: %(err)s. Trying again in 1 seconds."
+DRIVER = logging.getLogger("oslo.messaging._drivers.impl_rabbit")
+AWAY = (
+    "[%(connection_id)s] AMQP server on %(hostname)s:%(port)s is unreachable: %(err_str)s. "
+    "Trying again in %(sleep_time)d seconds."
+)
+INFO = {"connection_id": "x", "hostname": "h", "port": 5672, "sleep_time": 1}
+CONSUMING = "Failed to consume message from queue: %s"
+TIMED_OUT = amqp.PreconditionFailed(
+    "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value used: "
+    "5000 ms. This timeout value can be configured, see consumers doc guide to learn more",
+    (0, 0),
+    "",
+    406,
+)
+REFUSED = amqp.AccessRefused(
+    "ACCESS_REFUSED - access to queue 'kongming.compute-1' in vhost '/' refused for user 'k'",
+    (50, 10),
+    "Queue.declare",
+    403,
+)
+LOGIN = amqp.AccessRefused(
+    "ACCESS_REFUSED - Login was refused using authentication mechanism AMQPLAIN. For details see "
+    "the broker logfile.",
+    (0, 0),
+    "",
+    403,
+)
+#: Their sources, and what each logs by.
+SOURCES = {
+    "oslo_messaging._drivers.impl_rabbit": "LOG",
+    "oslo_messaging._drivers.amqpdriver": "LOG",
+    "oslo_messaging._drivers.amqp": "LOG",
+    "oslo_messaging._drivers.common": "LOG",
+    "oslo_messaging._drivers.pool": "LOG",
+    "oslo_messaging._drivers.base": "LOG",
+    "oslo_messaging.server": "LOG",
+    "oslo_messaging.transport": "LOG",
+    "oslo_messaging.rpc.server": "LOG",
+    "oslo_messaging.rpc.client": "LOG",
+    "oslo_messaging.rpc.dispatcher": "LOG",
+    "oslo_messaging.notify.listener": "LOG",
+    "oslo_messaging.notify.dispatcher": "LOG",
+    "kombu.connection": "logger",
+    "kombu.common": "logger",
+    "kombu.message": "logger",
+    "kombu.entity": "logger",
+    "amqp.channel": "AMQP_LOGGER",
+    "amqp.abstract_channel": "AMQP_LOGGER",
+    "amqp.connection": "AMQP_LOGGER",
+}
+
+
+class Taken:
+    """What was taken of the driver's log."""
+
+    def __init__(self, caplog):
+        self._caplog = caplog
+        self.undecodable = []
+        self.troubles = []
+        self.log = DriverLog(self.undecodable.append, self.troubles.append)
+
+    @property
+    def lines(self):
+        return [(each.levelname, each.getMessage()) for each in self._caplog.records]
 
 
 @pytest.fixture
-def undecodable(caplog):
+def taken(caplog):
     caplog.set_level(logging.INFO)
-    kinds = []
-    log = driver_log.DriverLog(kinds.append)
-    log.install()
-    yield kinds
-    log.remove()
+    taken = Taken(caplog)
+    taken.log.install()
+    yield taken
+    taken.log.remove()
 
 
-def test_it_listens_to_the_loggers_that_the_driver_uses():
-    assert impl_rabbit.LOG.logger.name == driver_log.DRIVER
-    assert amqpdriver.LOG.name == driver_log.LISTENER
+def raised(error):
+    """An error as it is caught: with a traceback."""
+    try:
+        raise error
+    except type(error) as caught:
+        return caught
 
 
-def test_an_undecodable_message_is_counted_and_leaves_no_traceback(undecodable, caplog):
+def logged(modules):
+    """The beginnings of all that modules log from INFO on."""
+    levels = {"info", "warning", "error", "exception", "critical"}
+    for module, name in modules.items():
+        path = Path(find_spec(module).origin)
+        tree = ast.parse(path.read_text())
+        constants = {
+            each.targets[0].id: each.value
+            for each in tree.body
+            if isinstance(each, ast.Assign) and isinstance(each.targets[0], ast.Name)
+        }
+        for node in ast.walk(tree):
+            function = getattr(node, "func", None)
+            if not (isinstance(function, ast.Attribute) and function.attr in levels):
+                continue
+            if isinstance(function.value, ast.Name) and function.value.id == name:
+                yield module, _text(node.args[0], constants)
+
+
+def _text(node, constants):
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return _text(node.values[0], constants)
+    if isinstance(node, ast.BinOp):
+        return _text(node.left, constants)
+    if isinstance(node, ast.Name) and node.id in constants:
+        return _text(constants[node.id], constants)
+    return f"<{getattr(node, 'id', None) or ast.unparse(node.value)}>"
+
+
+def test_all_that_the_libraries_may_log_has_a_meaning():
+    texts = list(logged(SOURCES))
+    assert len(texts) > 50
+    unknown = [
+        (module, text)
+        for module, text in texts
+        # Two are put together before: "Unable to connect ...", and one of endpoints.
+        if text not in ("<msg>", "<errmsg>")
+        and not any(text.startswith(start) for start in MEANINGS)
+    ]
+    assert unknown == []
+
+
+def test_all_loggers_of_the_libraries_are_listened_to(taken):
+    assert impl_rabbit.LOG.logger.name == DRIVER.name
+    for log in (impl_rabbit.LOG.logger, amqpdriver.LOG, server.LOG, logging.getLogger("amqp")):
+        assert taken.log in log.filters
+    assert taken.log not in logging.getLogger("kongming.bus.driver_log").filters
+
+
+def test_the_longest_beginning_counts():
+    assert meaning("Exception in string format operation, x") is Meaning.ONE_LINE
+    assert meaning("Failed to process message ... skipping it.") is Meaning.UNDECODABLE
+    assert meaning("Failed to process incoming message, retrying..") is Meaning.NO_NEWS
+    assert meaning("never heard of") is Meaning.ONE_LINE
+
+
+def test_an_undecodable_message_is_counted_and_leaves_no_traceback(taken, caplog):
+    caplog.set_level(logging.DEBUG)
     try:
         raise ValueError("the body, with a token")
     except ValueError:
         DRIVER.exception("Failed to process message ... skipping it.")
-    assert undecodable == ["undecodable (ValueError)"]
+    assert taken.undecodable == ["undecodable (ValueError)"]
     assert "token" not in caplog.text
     assert not caplog.records
 
 
-def test_a_broker_that_is_away_is_told_of_once_until_it_is_back(undecodable, caplog):
-    for _ in range(3):
-        DRIVER.error(AWAY, {"id": "x", "host": "127.0.0.1:5672", "err": "refused"})
-    DRIVER.info("[%s] Reconnected to AMQP server on %s", "x", "y")
-    DRIVER.info("[%s] Reconnected to AMQP server on %s", "x", "y")
-    DRIVER.error("Connection failed: %s (retrying in %s seconds)", "refused", 2)
-    levels = [(record.levelname, record.getMessage()) for record in caplog.records]
-    assert [level for level, _ in levels] == ["WARNING", "INFO", "WARNING"]
-    assert "127.0.0.1:5672 is unreachable: refused" in levels[0][1]
-    assert levels[1][1] == "RabbitMQ is back, listening again"
+def test_what_keeps_it_from_listening_is_handed_on_and_not_shown(taken):
+    for error in (ConnectionRefusedError(111, "refused"), REFUSED):
+        DRIVER.error(AWAY, {**INFO, "err_str": error})
+        DRIVER.error(CONSUMING, error)
+        try:
+            raise oslo.MessageDeliveryFailure("Unable to connect") from error
+        except oslo.MessageDeliveryFailure:
+            logging.getLogger("oslo_utils.excutils").exception(
+                "Unexpected exception occurred %d time(s)... retrying.", 1
+            )
+    assert len(taken.troubles) == 6
+    assert not taken.lines
 
 
-def test_everything_else_is_left_alone(undecodable, caplog):
-    DRIVER.error("Something %s", "else")
-    assert [record.getMessage() for record in caplog.records] == ["Something else"]
-
-
-def test_that_it_is_back_is_heard_whatever_the_operator_wants_to_read(caplog):
-    DRIVER.setLevel(logging.ERROR)
-    log = driver_log.DriverLog(lambda _what: None)
-    log.install()
+def test_an_error_that_is_only_being_handled_counts_too(taken):
     try:
-        DRIVER.error(AWAY, {"id": "x", "host": "127.0.0.1:5672", "err": "refused"})
-        assert log.away
-        DRIVER.info("Something else")
-        DRIVER.warning("Something else")
-        DRIVER.info("[%s] Reconnected to AMQP server on %s", "x", "y")
-        assert not log.away
-        assert "Something else" not in caplog.text
+        raise ConnectionRefusedError(111, "refused")
+    except ConnectionRefusedError as error:
+        DRIVER.error("Connection failed: %s (retrying in %s seconds)", str(error), 1)
+    assert [type(each) for each in taken.troubles] == [ConnectionRefusedError]
+    assert not taken.lines
+
+
+def test_a_fault_in_the_driver_s_thread_is_one_line(taken):
+    try:
+        raise RuntimeError("cannot schedule new futures")
+    except RuntimeError:
+        logging.getLogger("oslo_utils.excutils").exception(
+            "Unexpected exception occurred %d time(s)... retrying.", 1
+        )
+    ((level, line),) = taken.lines
+    assert level == "ERROR"
+    assert line.endswith("retrying.: RuntimeError: cannot schedule new futures")
+    assert not taken.troubles
+
+
+def test_what_rabbitmq_takes_back_is_one_line_and_no_outage(taken, caplog):
+    for error in (TIMED_OUT, raised(oslo.MessageDeliveryFailure("Unable to connect"))):
+        error.__context__ = None if error is TIMED_OUT else TIMED_OUT
+        DRIVER.error(CONSUMING, error)
+        DRIVER.error(AWAY, {**INFO, "err_str": error})
+    amqpdriver.LOG.warning("Failed to acknowledge received message: %s", TIMED_OUT)
+    ((level, line),) = taken.lines
+    assert level == "WARNING"
+    assert "not acknowledged within its consumer_timeout (5 s)" in line
+    assert "Nothing is lost, it is delivered again" in line
+    assert not taken.troubles
+    assert "Traceback" not in caplog.text
+
+
+def test_it_is_told_again_after_an_hour(taken, monkeypatch):
+    DRIVER.error(CONSUMING, TIMED_OUT)
+    now = time.monotonic()
+    monkeypatch.setattr(driver_log.time, "monotonic", lambda: now + 3599)
+    DRIVER.error(CONSUMING, TIMED_OUT)
+    assert len(taken.lines) == 1
+    monkeypatch.setattr(driver_log.time, "monotonic", lambda: now + 3601)
+    DRIVER.error(CONSUMING, TIMED_OUT)
+    assert len(taken.lines) == 2
+
+
+def test_what_is_no_news_is_seen_at_debug_alone(taken, caplog):
+    for template, what in MEANINGS.items():
+        if what is Meaning.NO_NEWS:
+            record = logging.LogRecord("x", logging.ERROR, "f", 1, template, (), None)
+            assert not taken.log.filter(record)
+    assert not taken.lines
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("kombu.connection").critical("Couldn't ack %r, reason:%r", 1, OSError("x"))
+    ((level, line),) = taken.lines
+    assert (level, line.partition(", reason")[0]) == ("DEBUG", "kombu.connection: Couldn't ack 1")
+
+
+def test_an_alarm_of_the_broker_is_told_with_what_it_says(taken):
+    DRIVER.error("The broker has blocked the connection: %s", "low on memory")
+    DRIVER.info("The broker has unblocked the connection")
+    (blocked, unblocked) = taken.lines
+    assert blocked[0] == "WARNING"
+    assert "takes no messages for now (low on memory)" in blocked[1]
+    assert unblocked == ("INFO", "RabbitMQ takes messages again")
+
+
+def test_what_is_declared_otherwise_and_what_is_stuck_are_told(taken):
+    for _ in range(3):
+        DRIVER.warning("Force creating a non durable exchange.")
+    DRIVER.warning("Queue %s is stuck on unresponsive node. Error info: %s", "q", REFUSED)
+    (otherwise, stuck) = taken.lines
+    assert "amqp_durable_queues and rabbit_quorum_queue say" in otherwise[1]
+    assert stuck[1].startswith("The queue q is on a node of RabbitMQ that does not answer")
+
+
+def test_an_error_in_handling_is_one_line_and_its_traceback_debug(taken, caplog):
+    caplog.set_level(logging.DEBUG)
+    log = logging.getLogger("oslo_messaging.rpc.server")
+    for _ in range(2):
+        try:
+            raise KeyError("x")
+        except KeyError:
+            log.exception("Exception during message handling")
+    told = [each for each in caplog.records if each.levelno > logging.DEBUG]
+    (line,) = told
+    assert line.getMessage().endswith("Exception during message handling: KeyError: 'x'")
+    assert line.exc_info is None
+    assert "Traceback" in caplog.text
+
+
+def test_what_nobody_knows_of_is_one_line_at_its_level(taken):
+    logging.getLogger("amqp").error("Something %s", "else\nentirely")
+    DRIVER.info("[%s] Something new", "x")
+    assert taken.lines == [
+        ("ERROR", r"amqp: Something else\nentirely"),
+        ("INFO", "oslo.messaging._drivers.impl_rabbit: [x] Something new"),
+    ]
+
+
+def test_who_asks_for_the_driver_s_debug_log_gets_it(taken, caplog):
+    caplog.set_level(logging.DEBUG)
+    DRIVER.setLevel(logging.DEBUG)
+    try:
+        DRIVER.debug("Received recoverable error from kombu:", exc_info=raised(OSError("x")))
     finally:
-        log.remove()
-        assert DRIVER.level == logging.ERROR
         DRIVER.setLevel(logging.NOTSET)
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == (DRIVER.name, "DEBUG")
+
+
+def test_what_is_not_listened_to_any_more_is_logged_as_before(caplog):
+    caplog.set_level(logging.INFO)
+    first, second = DriverLog(), DriverLog()
+    for log in (first, second):
+        log.install()
+    first.remove()
+    DRIVER.error("Failed to publish message to topic '%s'", "x")
+    told = len(caplog.records)
+    second.remove()
+    DRIVER.error("Failed to publish message to topic '%s'", "x")
+    assert (told, len(caplog.records)) == (0, 1)
+
+
+def verification(message):
+    error = ssl.SSLCertVerificationError(1, message)
+    error.verify_message = message
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "of_connection", "words"),
+    [
+        (ConnectionRefusedError(111, "x"), UNREACHABLE, True, "does it run"),
+        (ConnectionResetError(104, "x"), UNREACHABLE, True, "was lost"),
+        (TimeoutError("timed out"), UNREACHABLE, True, "does not answer"),
+        (OSError("Socket closed"), UNREACHABLE, True, "was lost"),
+        (amqp.RecoverableConnectionError("x"), UNREACHABLE, True, "was lost"),
+        (amqp.ConnectionForced("by me", (0, 0), "", 320), UNREACHABLE, True, "closed .*by me"),
+        (__import__("socket").gaierror(-2, "x"), "name", True, "name of its host"),
+        (LOGIN, "login", True, "user or the password"),
+        (amqp.NotAllowed("vhost v not found", (10, 40), "", 530), "access", True, "v not found"),
+        (REFUSED, "permission", False, "kongming.compute-1.*permissions in this vhost"),
+        (amqp.NotFound("no exchange 'x'", (40, 10), "", 404), "missing", False, "no exchange"),
+        (amqp.ResourceLocked("x", (50, 10), "", 405), "locked", False, "for themselves"),
+        (
+            amqp.PreconditionFailed("inequivalent arg 'durable'", (50, 10), "", 406),
+            "precondition",
+            False,
+            "amqp_durable_queues and rabbit_quorum_queue must be as in nova.conf",
+        ),
+        (amqp.InternalError("x", (50, 10), "", 541), "internal", True, "does it still take such"),
+        (verification("self-signed certificate"), "certificate", True, "self-signed.*ssl_ca_file"),
+        (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] x"), "tls", True, "TLS does not come about"),
+        (FileNotFoundError(2, "No such file"), "tls_file", True, "ssl_ca_file"),
+        (ValueError("two\nlines"), UNKNOWN, True, "ValueError: two lines"),
+    ],
+)
+def test_each_error_has_our_words(error, kind, of_connection, words):
+    reason = explain(error)
+    assert (reason.kind, reason.of_connection) == (kind, of_connection)
+    assert __import__("re").search(words, reason.words)
+
+
+def test_the_most_telling_error_of_a_chain_counts():
+    outer = oslo.MessageDeliveryFailure("Unable to connect after inf tries")
+    outer.__context__ = amqp.RecoverableConnectionError("x")
+    assert explain(outer).kind == UNREACHABLE
+    outer.__context__.__cause__ = REFUSED
+    assert explain(outer).kind == "permission"
+    # oslo.messaging hides it in an attribute.
+    assert explain(server.ServerListenError("target", LOGIN)).kind == "login"
+    REFUSED.__cause__ = outer
+    assert explain(outer).kind == "permission"
+    REFUSED.__cause__ = None
+
+
+def test_only_the_acknowledgement_timeout_is_one():
+    assert not_acknowledged(TIMED_OUT) == 5.0
+    assert not_acknowledged(REFUSED) is None
+    other = amqp.PreconditionFailed("inequivalent arg", (0, 0), "", 406)
+    assert not_acknowledged(other) is None
+    no_value = Exception("delivery acknowledgement on channel 7 timed out")
+    assert not_acknowledged(no_value) == 0.0
+
+
+class TestAvailability:
+    @pytest.fixture
+    def clock(self, monkeypatch):
+        now = [1000.0]
+        monkeypatch.setattr(availability.time, "monotonic", lambda: now[0])
+        return now
+
+    @pytest.fixture
+    def lines(self, caplog):
+        caplog.set_level(logging.INFO)
+        return lambda: [(each.levelname, each.getMessage()) for each in caplog.records]
+
+    def test_an_outage_is_told_once_and_its_end(self, clock, lines):
+        contact = Availability()
+        contact.back()
+        for _ in range(3):
+            contact.lost(Reason(UNREACHABLE, "gone"))
+        clock[0] += 7
+        contact.back()
+        contact.back()
+        assert lines() == [
+            ("WARNING", "RabbitMQ is unavailable (gone): waiting for it"),
+            ("INFO", "RabbitMQ is back, listening again, after 7 s"),
+        ]
+
+    def test_another_kind_of_reason_is_told_and_none_of_them_twice(self, clock, lines):
+        contact = Availability()
+        for kind in (UNREACHABLE, "login", UNREACHABLE, "login", "certificate"):
+            contact.lost(Reason(kind, kind))
+        assert [line for _, line in lines()] == [
+            "RabbitMQ is unavailable (unreachable): waiting for it",
+            "RabbitMQ does not let us listen: login; trying again",
+            "RabbitMQ does not let us listen: certificate; trying again",
+        ]
+        assert [level for level, _ in lines()] == ["WARNING", "ERROR", "ERROR"]
+
+    def test_an_outage_that_lasts_is_told_each_hour(self, clock, lines):
+        contact = Availability()
+        for seconds in (0, 3599, 1, 3599, 1):
+            clock[0] += seconds
+            contact.lost(Reason(UNREACHABLE, "gone"))
+        assert len(lines()) == 3
+
+    def test_the_next_outage_is_told_anew(self, clock, lines):
+        contact = Availability()
+        for _ in range(2):
+            contact.lost(Reason("login", "x"))
+            contact.back()
+        assert len(lines()) == 4
+
+
+def test_reasons_are_short_and_on_one_line():
+    text = "x" * 5_000 + "\n"
+    assert len(explain(Exception(text)).words) < 300
+    assert reasons.explain(Exception("a\n\n b")).words == "Exception: a b"

@@ -1,0 +1,123 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What oslo.messaging and the libraries below it may log, and what is made of each message.
+
+All that they log from INFO on is here; a test compares it with their sources.
+A message that is not is shown in one line, without traceback.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class Meaning(enum.Enum):
+    """What a message of the driver's is to us."""
+
+    UNDECODABLE = "a message that could not be decoded, and was dropped"
+    TROUBLE = "the error that keeps the driver from listening or sending"
+    BLOCKED = "RabbitMQ takes no messages for now"
+    UNBLOCKED = "it takes them again"
+    DECLARED_OTHERWISE = "an exchange or queue is used as it is there"
+    STUCK = "a queue is deleted and made anew"
+    FAULT = "an error in what handles a message"
+    NO_NEWS = "nothing that anybody must know"
+    ONE_LINE = "something else"
+
+
+_T, _N, _L = Meaning.TROUBLE, Meaning.NO_NEWS, Meaning.ONE_LINE
+
+#: How a message begins, before its arguments are put in, and what it means.
+MEANINGS: dict[str, Meaning] = {
+    # The listening connection, and the sending ones: who sends is told by an exception.
+    "[%(connection_id)s] AMQP server on %(hostname)s:%(port)s is unreachable": _T,
+    "[%(connection_id)s] AMQP server %(hostname)s:%(port)s closed the connection": _T,
+    "Failed to consume message from queue": _T,
+    "Failed to declare consumer for topic": _T,
+    "Failed to publish message to topic": _N,
+    "Unable to connect to AMQP server on": _N,
+    "Connection failed": _T,
+    "Internal amqp error (541) during queue declare": _T,
+    "Unexpected exception occurred": _T,
+    # Whether we listen again is looked at, not taken from this.
+    "[%(connection_id)s] Reconnected to AMQP server on": _N,
+    # A thread of its own that finds out what the others do, too.
+    "A recoverable connection/channel error occurred, trying to reconnect": _N,
+    "Unexpected error during heartbeat thread processing, retrying": _N,
+    "Heartbeat support requested but it is not supported": _L,
+    "The broker has blocked the connection": Meaning.BLOCKED,
+    "The broker has unblocked the connection": Meaning.UNBLOCKED,
+    "Process forked after connection established": _L,
+    "Selecting the kombu transport through the transport url": _L,
+    # Declaring.
+    "[%s] Retrying to declare the exchange": _N,
+    "[%s] Queue %s could not be declared probably because": Meaning.DECLARED_OTHERWISE,
+    "Force creating a non durable exchange": Meaning.DECLARED_OTHERWISE,
+    "Queue %s is stuck on unresponsive node": Meaning.STUCK,
+    "During cleanup of stuck queue deletion another exception": _N,
+    # Streams, which nothing of ours uses.
+    "Reset consumer for queue": _N,
+    "[%s] Stream Queue.declare": _N,
+    "[%s] Basic.cancel received": _N,
+    # Messages: what was not acknowledged comes again, and once is enough.
+    "Failed to process message": Meaning.UNDECODABLE,
+    "Failed to acknowledge received message": _N,
+    "Failed to requeue received message": _N,
+    "Fail to ack/requeue message": _N,
+    "Discarding RPC request due to failed acknowledge": _N,
+    "Can not acknowledge message. Skip processing": _N,
+    "ignoring duplicate message": _N,
+    "Couldn't ack %r": _N,
+    "Couldn't reject %r": _N,
+    # Answers: who waits for one is told that none came.
+    "The reply %(msg_id)s failed to send": _N,
+    "%(reply_queue)s doesn't exist, drop reply": _N,
+    "MessageUndeliverable error": _N,
+    "Can not send reply for message": _N,
+    "No calling threads waiting for msg_id": _N,
+    "Failed to process incoming message, retrying": _N,
+    "Failed to rebuild remote exception": _L,
+    "Number of call queues is": _L,
+    "Connection pool limit exceeded": _L,
+    "Fail to reset the connection, drop it": _N,
+    # Handling: none of these gets past our own dispatchers.
+    "Exception during message handling": Meaning.FAULT,
+    "Exception during messages handling": Meaning.FAULT,
+    "Callback raised an exception": Meaning.FAULT,
+    'Unknown priority "%s"': _L,
+    # Stopping is bounded by us.
+    "Possible hang": _N,
+    "The server has already been started": _L,
+    "Using notification transport for RPC": _L,
+    "Using RPC transport for notifications": _L,
+    # A configuration that is no use, and calls that are none.
+    "All hosts must be set with username/password or not at the same time": _L,
+    "Using RPCClient manually": _L,
+    "Client provided an invalid timeout": _L,
+    "rpc_ping_enabled": _L,
+    "Exception in string format operation": _L,
+    "%s: %s": _L,
+    # kombu and amqp themselves.
+    "Connection error": _N,
+    "QoS: Disabled": _L,
+    "Received method %s during closing channel": _N,
+    "Rejecting message with delivery tag": _N,
+    "Secure redis scheme specified": _L,
+    "No hostname was supplied": _L,
+}
+
+
+def meaning(template: str) -> Meaning:
+    """Return what a message means, by its text before its arguments are put in."""
+    found = [start for start in MEANINGS if template.startswith(start)]
+    return MEANINGS[max(found, key=len)] if found else Meaning.ONE_LINE

@@ -1,0 +1,155 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Why RabbitMQ can't be used, in our words: what the libraries raise says it in many ways.
+
+Their texts name what they were doing, seldom what is wrong, and never what to
+do about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+import re
+import socket
+import ssl
+
+import amqp
+
+#: Nobody answers there now, for whatever reason: it is waited for.
+UNREACHABLE = "unreachable"
+#: Nothing of RabbitMQ's, as far as is known.
+UNKNOWN = "unknown"
+
+_TIMED_OUT = re.compile(r"delivery acknowledgement on channel .* timed out", re.DOTALL)
+_MILLISECONDS = re.compile(r"Timeout value used: ([0-9]{1,12}) ms")
+_TEXT = 200
+
+_DURABILITY = (
+    "[oslo_messaging_rabbit] amqp_durable_queues and rabbit_quorum_queue must be as in nova.conf; "
+    "a queue that was declared otherwise must be deleted first"
+)
+_USER = "check user, password and vhost in transport_url"
+# By the reply code of AMQP: kind, words, and whether the connection itself is what fails.
+_BY_CODE = {
+    320: (UNREACHABLE, "it has closed the connection", True),
+    402: ("access", "it does not let this user connect", True),
+    403: ("permission", "the user lacks a permission", False),
+    404: ("missing", "what is to be listened to is not there", False),
+    405: ("locked", "somebody else has it for themselves", False),
+    406: ("precondition", "it is declared otherwise there", False),
+    530: ("access", "it does not let this user connect", True),
+    541: ("internal", "it refuses with an internal error", True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why RabbitMQ can't be used.
+
+    :ivar kind: the same for what an operator would do the same about.
+    :ivar words: for the operator: what is wrong, and what to do.
+    :ivar of_connection: whether there is no connection; else there is one, and
+        what is to be done on it is refused.
+    """
+
+    kind: str
+    words: str
+    of_connection: bool = True
+
+
+def explain(error: BaseException) -> Reason:
+    """Return why something went wrong, by the most telling error of its chain."""
+    found = [reason for each in _chain(error) if (reason := _known(each))]
+    # A lost connection is what all others end with.
+    telling = [reason for reason in found if reason.kind != UNREACHABLE]
+    if telling or found:
+        return (telling or found)[0]
+    return Reason(UNKNOWN, f"{type(error).__name__}: {_short(str(error))}")
+
+
+def not_acknowledged(error: BaseException) -> float | None:
+    """Return after how many seconds RabbitMQ took messages back; None if it is another error."""
+    for each in _chain(error):
+        if _TIMED_OUT.search(str(each)):
+            milliseconds = _MILLISECONDS.search(str(each))
+            return int(milliseconds[1]) / 1000 if milliseconds else 0.0
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what led to it, the first cause last."""
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        yield following
+        # oslo.messaging keeps it in an attribute of its own.
+        inner = getattr(following, "ex", None)
+        following = following.__cause__ or following.__context__ or inner
+
+
+def _known(error: BaseException) -> Reason | None:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Reason(
+            "certificate",
+            f"its certificate is not trusted ({_short(error.verify_message)}): check "
+            "[oslo_messaging_rabbit] ssl_ca_file, and the name in transport_url",
+        )
+    if isinstance(error, ssl.SSLError):
+        return Reason(
+            "tls",
+            f"TLS does not come about ({_short(str(error))}): check the port in "
+            "transport_url, and the ssl options of [oslo_messaging_rabbit]",
+        )
+    if isinstance(error, amqp.AMQPError) and error.code in _BY_CODE:
+        return _of_code(error)
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return Reason(
+            "tls_file",
+            "a file that [oslo_messaging_rabbit] names for TLS (ssl_ca_file, ssl_cert_file or "
+            "ssl_key_file) is not there, or this user may not read it",
+        )
+    return _of_network(error)
+
+
+def _of_code(error: amqp.AMQPError) -> Reason:
+    kind, words, of_connection = _BY_CODE[error.code]
+    if "Login was refused" in str(error):
+        return Reason("login", f"it refuses the user or the password: {_USER}")
+    said = f"{words} ({_short(error.reply_text or str(error))})"
+    hint = {
+        403: "; give the user its permissions in this vhost",
+        404: "; does Nova, or the conductor, use this exchange and vhost?",
+        406: f"; {_DURABILITY}",
+        530: f"; {_USER}, and that the vhost is there",
+        541: f"; does it still take such queues? {_DURABILITY}",
+    }.get(error.code, "")
+    return Reason(kind, said + hint, of_connection)
+
+
+def _of_network(error: BaseException) -> Reason | None:
+    if isinstance(error, ConnectionRefusedError):
+        return Reason(UNREACHABLE, "nobody listens at its port: does it run?")
+    if isinstance(error, socket.gaierror):
+        return Reason("name", "the name of its host is not known: check transport_url")
+    if isinstance(error, TimeoutError):
+        return Reason(UNREACHABLE, "it does not answer")
+    # The AMQP library's own errors are none of OSError.
+    if isinstance(error, OSError | amqp.ConnectionError):
+        return Reason(UNREACHABLE, "the connection was lost")
+    return None
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:_TEXT]

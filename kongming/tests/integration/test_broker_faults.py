@@ -1,0 +1,254 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""RabbitMQ refuses, closes, takes back: what the services make of it, and what they say.
+
+libvirt is its test driver: no guest is needed here.
+"""
+
+from contextlib import closing
+import re
+import sqlite3
+import subprocess
+import uuid
+
+import pytest
+
+from kongming.executor.store import FILE_NAME, Store
+from kongming.tests.testbed.broker import Broker
+from kongming.tests.testbed.control_plane import ControlPlane
+from kongming.tests.testbed.daemon import EXECUTOR, HANDLER, HostProcess
+from kongming.tests.testbed.nova import Nova
+from kongming.tests.testbed.process import find_program, wait_until
+
+KEY = "kongming-vcpu-pinning"
+USER, PASSWORD = "kongming", "secret-of-a-test"
+CONSUMER_TIMEOUT_S = 5
+# All that is logged is lines of ours, each of which begins so.
+LINE = re.compile(
+    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \d+ (INFO|WARNING|ERROR) kongming\.\S+ \["
+)
+
+pytestmark = pytest.mark.usefixtures("user")
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory):
+    """One that takes back soon what is not acknowledged."""
+    settings = {"consumer_timeout": 1000 * CONSUMER_TIMEOUT_S}
+    with Broker(tmp_path_factory.mktemp("rabbitmq"), tls=True, settings=settings) as broker:
+        broker.add_user(USER, PASSWORD)
+        broker.tick_each(500)
+        yield broker
+
+
+@pytest.fixture
+def user(broker):
+    """The services' user, as it should be; whatever a test has taken from it comes back."""
+    yield
+    if not broker.answers():
+        broker.start()
+    broker.change_password(USER, PASSWORD)
+    broker.permit(USER)
+
+
+class Host:
+    """A host's service, whose log is read from where the test began."""
+
+    def __init__(self, root, broker, program=HANDLER, *, tls=False, more=""):
+        self.name = f"host-{uuid.uuid4().hex[:8]}"
+        port = broker.tls_port if tls else broker.port
+        self.queue = f"kongming.{self.name}"
+        self.process = HostProcess(
+            root / self.name,
+            program,
+            connection_uri="test:///default",
+            host=self.name,
+            options=f"[DEFAULT]\ntransport_url = rabbit://{USER}:{PASSWORD}@localhost:{port}/\n"
+            f"[notification_handler]\npool = kongming.$host\n{more}",
+        )
+        self.process.start()
+        self._from = len(self.process.log())
+        self._nova = Nova(broker.transport_url())
+
+    def lines(self):
+        return self.process.log()[self._from :].splitlines()
+
+    def told(self, words):
+        return [line for line in self.lines() if words in line]
+
+    def wait_told(self, words, times=1):
+        wait_until(lambda: len(self.told(words)) >= times, 90, f"{words!r} in the log")
+
+    def publish(self):
+        instance_uuid = str(uuid.uuid4())
+        self._nova.publish(instance_uuid, self.name, {KEY: "0"})
+        return instance_uuid
+
+    def check_hears(self):
+        instance_uuid = self.publish()
+        wait_until(lambda: self.process.record(instance_uuid), 60, "an event was heard")
+
+    def check_lines(self):
+        assert [line for line in self.lines() if not LINE.match(line)] == []
+        assert PASSWORD not in self.process.log()
+
+    def end(self):
+        assert self.process.stop() == 0
+
+
+@pytest.fixture
+def host(tmp_path, broker):
+    host = Host(tmp_path, broker)
+    yield host
+    host.check_lines()
+    host.end()
+
+
+def test_what_can_not_be_kept_is_taken_back_and_delivered_again(host, broker):
+    path = host.process.state_path / FILE_NAME
+    with closing(sqlite3.connect(path, isolation_level=None)) as locked:
+        locked.execute("BEGIN EXCLUSIVE")
+        asked = [host.publish() for _ in range(3)]
+        host.wait_told("RabbitMQ has taken back")
+        # It has come again, and is waited for as before.
+        wait_until(lambda: broker.queues()[host.queue].unacked, 60, "it was delivered again")
+        locked.execute("ROLLBACK")
+    host.wait_told("can be used again")
+    for instance_uuid in asked:
+        wait_until(lambda one=instance_uuid: host.process.record(one), 60, "it was kept")
+    wait_until(lambda: broker.queues()[host.queue][:2] == (0, 0), 60, "all is acknowledged")
+    (line,) = host.told("RabbitMQ")
+    assert " WARNING " in line
+    assert f"consumer_timeout ({CONSUMER_TIMEOUT_S} s)" in line
+    assert "Nothing is lost, it is delivered again" in line
+    assert len(host.told(" ERROR ")) == 1
+    with closing(Store(host.process.state_path, create=False)) as store:
+        # Once each, however often it came.
+        assert [len(store.history(each)) for each in asked] == [1, 1, 1]
+
+
+def test_a_connection_that_was_closed_and_comes_back_at_once_is_no_outage(host, broker):
+    broker.close_connections("maintenance")
+    host.check_hears()
+    assert host.told("RabbitMQ") == []
+
+
+def test_a_queue_that_was_deleted_is_no_outage(host, broker):
+    broker.delete_queue(host.queue)
+    wait_until(lambda: host.queue in broker.queues(), 60, "it was declared again")
+    wait_until(lambda: broker.queues()[host.queue].consumers, 60, "it is listened to")
+    host.check_hears()
+    assert host.told("RabbitMQ") == []
+
+
+def test_rights_that_are_taken_away_are_one_line_and_asked_for_again(host, broker):
+    broker.permit(USER, read="^$")
+    broker.delete_queue(host.queue)
+    host.wait_told("RabbitMQ does not let us listen")
+
+    # The queue may be declared; to bind it the exchange must be read.
+    def refused():
+        return (broker.root / "rabbitmq.log").read_text().count("access_refused")
+
+    began = refused()
+    wait_until(lambda: refused() >= began + 2, 60, "it asks again and again")
+    broker.permit(USER)
+    host.wait_told("RabbitMQ is back, listening again")
+    host.check_hears()
+    lacking, back = host.told("RabbitMQ")
+    assert " ERROR " in lacking
+    assert "the user lacks a permission (ACCESS_REFUSED - access to exchange 'nova'" in lacking
+    assert " INFO " in back
+
+
+def test_a_password_that_was_changed_in_an_outage_is_told_as_what_it_is(host, broker):
+    broker.stop()
+    host.wait_told("RabbitMQ is unavailable (nobody listens at its port: does it run?)")
+    broker.start()
+    broker.change_password(USER, "another")
+    broker.close_connections("it may have been quick")
+    host.wait_told("it refuses the user or the password")
+    broker.change_password(USER, PASSWORD)
+    host.wait_told("RabbitMQ is back, listening again")
+    host.check_hears()
+    assert len(host.told("RabbitMQ is unavailable")) == 1
+    assert len(host.told("RabbitMQ does not let us listen")) == 1
+
+
+def test_a_user_that_was_deleted_while_connected(host, broker):
+    broker._control("delete_user", USER)
+    try:
+        host.wait_told("it refuses the user or the password")
+    finally:
+        broker.add_user(USER, PASSWORD)
+    host.wait_told("RabbitMQ is back, listening again")
+    host.check_hears()
+    assert len(host.told("RabbitMQ")) == 2
+
+
+def test_a_certificate_that_is_not_trusted_any_more_and_a_file_that_is_gone(tmp_path, broker):
+    trusted = tmp_path / "ca.pem"
+    trusted.write_bytes(broker.ca_file.read_bytes())
+    more = f"[oslo_messaging_rabbit]\nssl = true\nssl_ca_file = {trusted}\n"
+    host = Host(tmp_path, broker, tls=True, more=more)
+    openssl = (find_program("openssl", "openssl"), "req", "-x509", "-nodes", "-newkey", "rsa:2048")
+    subprocess.run(
+        [*openssl, "-subj", "/CN=another", "-keyout", tmp_path / "key", "-out", trusted],
+        check=True,
+        capture_output=True,
+    )
+    broker.close_connections("another certificate")
+    host.wait_told("its certificate is not trusted (self-signed certificate)")
+    trusted.unlink()
+    host.wait_told("a file that [oslo_messaging_rabbit] names for TLS")
+    trusted.write_bytes(broker.ca_file.read_bytes())
+    host.wait_told("RabbitMQ is back, listening again")
+    host.check_hears()
+    host.check_lines()
+    host.end()
+
+
+def test_no_service_passes_on_what_the_driver_prints(tmp_path, broker):
+    url = f"rabbit://{USER}:{PASSWORD}@localhost:{broker.port}/"
+    with ControlPlane(tmp_path / "control", transport_url=url, conductors=1) as control:
+        host = Host(tmp_path, broker, EXECUTOR, more="[executor]\npull_interval = 1\n")
+        (conductor,) = control.conductors
+        began = len(conductor.log()), len(control.api.process.log.read_text())
+        path = f"/v1/allocations/{uuid.uuid4()}"
+
+        def put(cpu):
+            body = {"allocation": {"vcpu_pinning": str(cpu)}}
+            assert control.api.request("PUT", path, body).status in (200, 201)
+
+        put(0)
+        broker.stop()
+        put(1)
+        host.wait_told("RabbitMQ is unavailable")
+        host.wait_told("No conductor answers")
+        broker.start()
+        broker.change_password(USER, "another")
+        broker.close_connections("another password")
+        host.wait_told("it refuses the user or the password")
+        put(2)
+        broker.change_password(USER, PASSWORD)
+        host.wait_told("A conductor answers again")
+        conductor.wait_log("RabbitMQ is back, listening again")
+        put(3)
+        host.check_lines()
+        lines = conductor.log()[began[0] :] + control.api.process.log.read_text()[began[1] :]
+        assert PASSWORD not in lines
+        ours = [line for line in lines.splitlines() if re.match(r"\d{4}-\d\d-\d\d ", line)]
+        assert len(ours) > 3
+        assert [line for line in ours if not LINE.match(line)] == []
+        assert "Traceback" not in lines
+        host.end()

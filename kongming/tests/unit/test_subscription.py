@@ -1,0 +1,326 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A subscription: made anew where RabbitMQ refuses it, told of once, back when it listens."""
+
+import logging
+from pathlib import Path
+import threading
+import time
+
+import amqp
+from oslo_messaging import exceptions as oslo
+from oslo_messaging._drivers import impl_rabbit
+import pytest
+
+from kongming.bus import driver, subscription
+from kongming.bus.reasons import UNREACHABLE, Reason, explain
+from kongming.bus.subscription import Subscription
+
+DRIVER = logging.getLogger("oslo.messaging._drivers.impl_rabbit")
+REFUSED = amqp.AccessRefused("access to queue 'q' refused for user 'k'", (50, 10), "x", 403)
+LOGIN = Reason("login", "it refuses the user or the password")
+GONE = Reason(UNREACHABLE, "nobody listens")
+
+
+class Server:
+    """What the driver would give."""
+
+    def __init__(self):
+        self.listening = False
+        self.ended = threading.Event()
+
+    def stop(self):
+        pass
+
+    def wait(self):
+        self.ended.set()
+
+
+class Broker:
+    """Stands in for RabbitMQ and the driver: what it lets us do is set by the test."""
+
+    def __init__(self, monkeypatch):
+        self.servers = []
+        self.refusal = None
+        self.why_not = None
+        self.looks = 0
+        self.heard = []
+        self.asked = 0
+        monkeypatch.setattr(driver, "is_listening", self._is_listening)
+        monkeypatch.setattr(driver, "why_not", self._look)
+        for name in ("_PATIENCE_S", "_LOOK_S", "_TICK_S"):
+            monkeypatch.setattr(subscription, name, 0.01)
+        monkeypatch.setattr(subscription, "_DEAF_S", 60.0)
+        # Each pause as short, but kept: how long it would have been.
+        self.pauses = []
+        real = subscription.Backoff.next
+
+        def next_(backoff):
+            self.pauses.append(real(backoff))
+            return 0.001
+
+        monkeypatch.setattr(subscription.Backoff, "next", next_)
+        self.subscription = Subscription(
+            "test",
+            self._subscribe,
+            on_undecodable=self.heard.append,
+            on_listening=lambda: self.heard.append("listening"),
+        )
+
+    def _subscribe(self):
+        if self.refusal is not None:
+            raise self.refusal
+        self.servers.append(Server())
+        return self.servers[-1]
+
+    def _is_listening(self, server):
+        self.asked += 1
+        return server.listening
+
+    def _look(self, _server):
+        self.looks += 1
+        return self.why_not
+
+    @property
+    def server(self):
+        wait_for(lambda: self.servers)
+        return self.servers[-1]
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "this never came about"
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def broker(monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    broker = Broker(monkeypatch)
+    yield broker
+    broker.subscription.stop(5)
+    # What is left of it would meet the next test's.
+    broker.subscription._thread.join(20)
+
+
+@pytest.fixture
+def lines(caplog):
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def test_it_is_there_once_the_consumers_are(broker, lines):
+    broker.subscription.start()
+    assert not broker.subscription.connected
+    wait_for(lambda: broker.looks > 2)
+    assert broker.heard == []
+    broker.server.listening = True
+    wait_for(lambda: broker.heard == ["listening"])
+    assert broker.subscription.connected
+    assert lines() == []
+
+
+def test_what_the_driver_mends_within_the_patience_is_no_outage(broker, lines, monkeypatch):
+    monkeypatch.setattr(subscription, "_PATIENCE_S", 60.0)
+    broker.subscription.start()
+    broker.server.listening = True
+    wait_for(lambda: broker.heard == ["listening"])
+    broker.why_not = GONE
+    broker.server.listening = False
+    asked = broker.asked
+    wait_for(lambda: broker.asked > asked + 3)
+    assert not broker.subscription.connected
+    broker.server.listening = True
+    wait_for(lambda: len(broker.heard) == 2)
+    assert lines() == []
+    assert broker.looks == 0
+
+
+def test_an_outage_is_told_with_its_reason_and_again_when_that_changes(broker, lines):
+    broker.subscription.start()
+    broker.server.listening = True
+    wait_for(lambda: broker.heard)
+    broker.why_not = GONE
+    broker.server.listening = False
+    wait_for(lambda: len(lines()) == 1)
+    looks = broker.looks
+    wait_for(lambda: broker.looks > looks + 3)
+    broker.why_not = LOGIN
+    wait_for(lambda: len(lines()) == 2)
+    # The driver makes a lost connection again by itself: nothing is given up.
+    assert len(broker.servers) == 1
+    broker.server.listening = True
+    wait_for(lambda: len(lines()) == 3)
+    assert lines() == [
+        "RabbitMQ is unavailable (nobody listens): waiting for it",
+        "RabbitMQ does not let us listen: it refuses the user or the password; trying again",
+        "RabbitMQ is back, listening again, after 0 s",
+    ]
+    assert broker.subscription.connected
+
+
+def test_it_looks_less_and_less_often_why_not(broker):
+    broker.why_not = GONE
+    broker.subscription.start()
+    wait_for(lambda: broker.looks > 7)
+    assert broker.pauses[:7] == [1, 2, 4, 8, 16, 30, 30]
+
+
+def test_what_is_refused_on_a_connection_is_given_up_and_made_anew_with_growing_pauses(
+    broker, lines
+):
+    broker.subscription.start()
+    first = broker.server
+    first.listening = True
+    wait_for(lambda: broker.heard)
+    broker.refusal = oslo.MessageDeliveryFailure("Unable to connect")
+    broker.refusal.__context__ = REFUSED
+    first.listening = False
+    DRIVER.error("Failed to consume message from queue: %s", REFUSED)
+    wait_for(first.ended.is_set)
+    before = len(broker.pauses)
+    wait_for(lambda: len(broker.pauses) > before + 7)
+    assert len(broker.servers) == 1
+    assert broker.pauses[-1] == 30
+    (line,) = lines()
+    assert line.startswith("RabbitMQ does not let us listen: the user lacks a permission")
+    broker.refusal = None
+    wait_for(lambda: len(broker.servers) == 2)
+    assert not broker.subscription.connected
+    broker.server.listening = True
+    wait_for(lambda: broker.heard == ["listening", "listening"])
+    assert lines()[1].startswith("RabbitMQ is back, listening again")
+
+
+def test_a_server_that_is_let_in_and_never_listens_is_made_anew(broker, lines, monkeypatch):
+    monkeypatch.setattr(subscription, "_DEAF_S", 0.01)
+    broker.subscription.start()
+    first = broker.server
+    wait_for(lambda: len(broker.servers) > 1)
+    assert first.ended.is_set()
+    assert lines()[0].startswith("RabbitMQ does not let us listen: it lets us in")
+    broker.server.listening = True
+
+
+def test_before_the_first_connection_all_that_the_driver_meets_is_told_once(broker, lines):
+    began, go_on = threading.Event(), threading.Event()
+
+    def subscribe():
+        began.set()
+        assert go_on.wait(20)
+        return broker.servers.append(Server()) or broker.servers[-1]
+
+    broker.subscription._subscribe = subscribe
+    broker.subscription.start()
+    assert began.wait(20)
+    info = {"connection_id": "x", "hostname": "h", "port": 1, "sleep_time": 1}
+    for error in (ConnectionRefusedError(111, "x"), OSError("x"), REFUSED):
+        DRIVER.error(
+            "[%(connection_id)s] AMQP server on %(hostname)s:%(port)s is unreachable: "
+            "%(err_str)s. Trying again in %(sleep_time)d seconds.",
+            {**info, "err_str": error},
+        )
+    go_on.set()
+    assert [line.partition(" (")[0] for line in lines()] == [
+        "RabbitMQ is unavailable",
+        "RabbitMQ does not let us listen: the user lacks a permission",
+    ]
+    broker.server.listening = True
+    wait_for(lambda: broker.heard)
+    assert lines()[-1].startswith("RabbitMQ is back, listening again")
+
+
+def test_stopping_does_not_wait_for_what_does_not_end(broker):
+    broker.subscription.start()
+    broker.server.listening = True
+    wait_for(lambda: broker.heard)
+    forever = threading.Event()
+    broker.server.wait = lambda: forever.wait(20)
+    broker.subscription.stop(0.01)
+    assert not broker.subscription.connected
+    assert broker.subscription.stopping.is_set()
+    forever.set()
+
+
+class Connection:
+    """kombu's, as far as it is used."""
+
+    def __init__(self, errors, alternates=()):
+        self._errors = list(errors)
+        self.alt = list(alternates)
+        self.switched = 0
+        self.transport = self
+        self.closed = []
+
+    def clone(self, **given):
+        assert given == {"connect_timeout": 5.0}
+        return self
+
+    def establish_connection(self):
+        error = self._errors.pop(0)
+        if error is not None:
+            raise error
+        return "connection"
+
+    def close_connection(self, connection):
+        self.closed.append(connection)
+
+    def maybe_switch_next(self):
+        self.switched += 1
+
+
+class Holder:
+    """Something that holds something."""
+
+    def __init__(self, **held):
+        self.__dict__ |= held
+
+
+def holding(connection):
+    poller = Holder(conn=Holder(connection=Holder(connection=connection, _new_tags=set())))
+    return Holder(listener=Holder(_poll_style_listener=poller))
+
+
+class TestDriver:
+    def test_why_it_can_not_connect_is_found_out_by_connecting(self):
+        assert driver.why_not(holding(Connection([REFUSED]))) == explain(REFUSED)
+        lets_us_in = Connection([None])
+        assert driver.why_not(holding(lets_us_in)) is None
+        assert lets_us_in.closed == ["connection"]
+
+    def test_each_of_several_hosts_is_tried(self):
+        error = ConnectionRefusedError(111, "x")
+        several = Connection([error, None], ["a", "b"])
+        assert driver.why_not(holding(several)) is None
+        assert several.switched == 1
+        neither = Connection([error, REFUSED], ["a", "b"])
+        assert driver.why_not(holding(neither)) == explain(REFUSED)
+
+    def test_it_listens_if_it_is_connected_and_its_consumers_are_known(self):
+        server = holding(Holder(connected=True))
+        assert driver.is_listening(server)
+        rabbit = server.listener._poll_style_listener.conn.connection
+        rabbit._new_tags.add(1)
+        assert not driver.is_listening(server)
+        rabbit._new_tags.clear()
+        rabbit.connection.connected = False
+        assert not driver.is_listening(server)
+
+    def test_a_driver_without_a_connection_always_listens(self):
+        assert driver.is_listening(object())
+        assert driver.why_not(object()) is None
+
+    def test_the_driver_has_what_is_looked_at(self):
+        source = Path(impl_rabbit.__file__).read_text()
+        assert "self._new_tags = set(self._consumers.values())" in source
+        assert "self._new_tags.remove(tag)" in source
