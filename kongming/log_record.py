@@ -21,6 +21,7 @@ sets, and the lines of a traceback, stay.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from kongming.escaping import escape
 
@@ -32,6 +33,12 @@ _OF_LINES = frozenset({"exc_text", "stack_info"})
 
 class EscapedRecord(logging.LogRecord):
     """A log record as all handlers see it."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        # To set each attribute here would cost five times as much.
+        self.__dict__.update(logging.LogRecord(*arguments, **named).__dict__)
+        if self.exc_info:
+            self.exc_info = self.exc_info
 
     def __setattr__(self, name: str, value: object) -> None:
         if isinstance(value, str) and name not in _AS_IT_IS:
