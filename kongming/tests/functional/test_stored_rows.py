@@ -36,7 +36,7 @@ from kongming.conductor.service import ConductorService
 from kongming.db import models
 from kongming.executor.request import Request, Source
 from kongming.executor.store import FILE_NAME, Store
-from kongming.hypervisor.connection import run_event_loop
+from kongming.hypervisor.keeper import run_event_loop
 from kongming.osc import columns
 from kongming.standalone.service import ExecutorService
 from kongming.tests.api import Api

@@ -41,6 +41,7 @@ DEEP = '{"vcpu_pinning":' * 3000 + '"1"' + "}" * 3000
 TEXTS = {
     "nested 3000 deep": (DEEP, "nested too deeply|not the JSON"),
     "a list nested 3000 deep": ("[" * 3000 + "]" * 3000, "nested too deeply|list in place"),
+    "lists nested 20 deep": ('{"cpu_shares": ' + "[" * 20 + "]" * 20 + "}", "not the JSON"),
     "1e400": ('{"cpu_shares": 1e400}', "1e400.* is no whole number"),
     "-1e400": ('{"cpu_shares": -1e400}', "is no whole number"),
     "NaN": ('{"cpu_shares": NaN}', "NaN is no number"),
@@ -97,6 +98,8 @@ def test_others_get_it_as_a_small_object_of_json(text, why):
         understood = None
     if isinstance(understood, dict) and "llc" in text:
         assert given == understood
+    if "nested" in why or "[[[" in text:
+        assert given.keys() == {"unreadable"}
 
 
 @pytest.mark.parametrize("kept", [b"{}", 5, 1.5])
