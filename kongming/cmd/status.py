@@ -23,6 +23,7 @@ from oslo_config import cfg
 from oslo_upgradecheck import upgradecheck
 
 from kongming import conf as kongming_conf
+from kongming.escaping import escape
 from kongming.status import (
     broker,
     cgroup,
@@ -77,7 +78,7 @@ def main() -> int:
         said = f"{error.config_file} is no configuration file"
     except cfg.Error as error:
         said = " ".join(str(error).split())
-    print(f"{NAME}: {said}", file=sys.stderr)  # noqa: T201
+    print(f"{NAME}: {escape(said)}", file=sys.stderr)  # noqa: T201
     return _UNEXPECTED
 
 

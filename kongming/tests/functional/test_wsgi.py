@@ -221,3 +221,36 @@ def test_a_configuration_that_can_not_be_used_ends_the_start(tmp_path, file, tex
     with pytest.raises(RuntimeError, match="ended before the API answers"), api:
         pass
     assert says in api.process.log.read_text()
+
+
+def raw(api, *lines):
+    """The status of the answer to a request as it is sent, and its headers."""
+    with socket.create_connection(("127.0.0.1", api.port), timeout=TIMEOUT) as connection:
+        request = "\r\n".join([*lines, "Connection: close", "", ""])
+        connection.sendall(request.encode("latin-1"))
+        with connection.makefile("rb") as answer:
+            head = answer.read().partition(b"\r\n\r\n")[0].decode("latin-1")
+    return int(head.split()[1]), head
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("/v1/hosts", "Host: localhost:9630", 200),
+        ("/v1/hosts", "Host: placing.example", 403),
+        ("/v1/hosts", "X-Nothing: no host at all", 403),
+        ("/v1/hosts", "Host: localhost\r\nHost: placing.example", 403),
+        ("http://localhost/v1/hosts", "Host: localhost", 200),
+        ("http://placing.example/v1/hosts", "Host: localhost", 403),
+        ("//placing.example/v1/hosts", "Host: localhost", 404),
+        ("/v1/hosts/%0aforged%1b[2J", "Host: localhost", 400),
+        ("/v1/hosts/%ff%fe", "Host: localhost", 400),
+    ],
+)
+def test_what_is_asked_for_counts_as_it_came_over_the_wire(api, target, host, status):
+    told, head = raw(api, f"GET {target} HTTP/1.1", host)
+    # A server may refuse by itself what names two hosts.
+    assert told == status or (host.count("Host:") == 2 and told == 400)
+    if "application/json" in head:
+        assert "Cache-Control: no-store" in head
+        assert "X-Content-Type-Options: nosniff" in head
