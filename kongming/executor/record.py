@@ -124,16 +124,9 @@ def read_record(row: tuple[Any, ...]) -> Record:
 def read_request(row: tuple[Any, ...]) -> Request:
     """Read what is kept of a request, whatever it is."""
     source, asked, message, asked_by, asked_at, generation = row
-    found = stored.load(asked)
-    if isinstance(found, Unreadable):
-        found_or_refusal: Allocation | exception.Refused = exception.StoredInvalid(found.why)
-    else:
-        found_or_refusal = (
-            exception.RequestInvalid(stored.text(message)) if found is None else found
-        )
     return Request(
         _source(source),
-        found_or_refusal,
+        _asked(asked, message),
         stored.text(asked_by),
         stored.moment(asked_at),
         stored.whole(generation),

@@ -67,6 +67,14 @@ def test_somebody_elses_file_is_named_with_its_owner_and_the_command(
     told = ownership.explain([file.with_name("missing"), file])
     assert told.startswith(f"{file} belongs to user {ME}, and this runs as user nobody")
     assert told.endswith(f": run 'chown nobody: {file}'")
+    assert ("as root once?" in told) == (file.stat().st_uid == 0)
+
+
+def test_a_folder_must_let_one_in(tmp_path, file, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(os, "access", lambda path, mode, **_more: asked.setdefault(path, mode))
+    ownership.explain([tmp_path, file])
+    assert asked == {tmp_path: os.R_OK | os.W_OK | os.X_OK, file: os.R_OK | os.W_OK}
 
 
 def test_a_command_is_to_be_run_by_another_user_instead(file, locked_out, monkeypatch):

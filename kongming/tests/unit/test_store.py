@@ -110,6 +110,8 @@ def test_a_request_that_cannot_be_read_leaves_what_is_in_force(store):
     assert record.asked is None
     assert record.accepted == asking("1")
     assert (record.status, record.reason) == (Status.REFUSED, "request_invalid")
+    (kept,) = store.requests(UUID)
+    assert (type(kept.asked), str(kept.asked)) == (exception.RequestInvalid, "bad")
     assert store.ask(UUID, request(asking("1")))
 
 

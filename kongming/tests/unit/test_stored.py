@@ -235,6 +235,15 @@ class TestStore:
         assert store.requests(BAD)[0].asked_by == '{"\\xff"'
         assert isinstance(store.history(BAD)[0].asked, Unreadable)
 
+    def test_history_keeps_what_is_not_understood_as_it_was(self, tmp_path, store):
+        text = '{"vcpu_pinning": "0", "of a newer version": 1}'
+        edit(tmp_path, "UPDATE instance SET asked = ? WHERE instance_uuid = ?", text, BAD)
+        for words in ("once", "again"):
+            store.report(store.get(BAD), Status.REFUSED, exception.StoredInvalid(words))
+        with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+            newest = "SELECT asked FROM history WHERE instance_uuid = ? ORDER BY id DESC"
+            assert db.execute(newest, (BAD,)).fetchone() == (text,)
+
     @pytest.mark.parametrize(
         ("column", "value"),
         [("source", "flavor"), ("asked_at", "soon"), ("generation", "x"), ("asked_by", b"\xff")],
