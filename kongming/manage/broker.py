@@ -22,13 +22,13 @@ from typing import Any, TextIO
 
 from cliff.command import Command
 from cliff.formatters import base
-from cliff.lister import Lister
 
 from kongming import exception
 from kongming.bus import permissions
 from kongming.bus.permissions import Permissions
 from kongming.conf.notification_handler import TOPICS, VERSIONED
 from kongming.manage.command import conf_of
+from kongming.manage.output import Lister
 from kongming.rpc import keys
 
 _STANDALONE = "standalone"

@@ -35,7 +35,7 @@ def draw(view: Mapping[str, Any], width: int = picture.WIDTH) -> str:
 
     Of a view that is not what it should be, what can be drawn is.
     """
-    view = escape_all(fitted(view))
+    view = fitted(escape_all(view))
     return picture.draw(
         Topology.from_json(view),
         [Occupant.from_json(guest) for guest in view["guests"]],
