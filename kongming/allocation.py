@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from kongming import exception, target, window
+from kongming import exception, target
 from kongming.cpuset import CpuSet, listed
 from kongming.pinning import Pinning
 from kongming.target import NO_QUOTA, Quota, Target, Value
@@ -64,11 +64,13 @@ class Allocation:
         return {name: value for name, value in found.items() if value is not None}
 
     def at(self, moment: datetime) -> Allocation:
-        """Give what is wanted at a moment, which knows its time zone; it has no windows."""
+        """Return what is wanted at a moment, which knows its time zone; it has no windows.
+
+        :raises RequestInvalid: if it has a window that can't be read here.
+        """
         if not self.windows:
             return self
-        current = window.in_force((each.window for each in self.windows), moment)
-        found = [each for each in self.windows if each.window is current]
+        found = [each for each in self.windows if each.window.is_in_force(moment)]
         return self.during(found[-1]) if found else Allocation(**self.parts())
 
     def during(self, windowed: Windowed) -> Allocation:
@@ -134,15 +136,13 @@ class Windowed:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Windowed:
-        """Read what :meth:`to_json` gives.
-
-        :raises RequestInvalid: if there can be no such window.
-        """
-        named = {field.name for field in fields(Window)}
-        of_window = {name: each for name, each in value.items() if name in named}
+        """Read what :meth:`to_json` gives; the window is not checked."""
+        texts = {name: value[name] for name in ("name", "start", "timezone") if name in value}
+        if not all(isinstance(text, str) for text in texts.values()):
+            raise TypeError("a field of a window is no text")
         # JSON does not tell 60.0 from 60.
-        of_window["duration_s"] = int(of_window["duration_s"])
-        return cls(Window(**of_window), Allocation.from_json(value))
+        when = Window(**texts, duration_s=int(value["duration_s"]), checked=False)
+        return cls(when, Allocation.from_json(value))
 
 
 def _check_vcpus(pinning: Pinning, vcpus: CpuSet) -> None:

@@ -25,7 +25,8 @@ from kongming.allocation import Allocation
 from kongming.cpuset import CPU, IOTHREAD, NODE, VCPU, CpuSet, Ids, shown
 from kongming.pinning import Pinning
 from kongming.target import PERIOD_US
-from kongming.window import MAX_DURATION_S, MIN_DURATION_S
+from kongming.timezones import MAX_NAME
+from kongming.window import MAX_DURATION_S, MAX_START, MIN_DURATION_S
 
 #: The longest cpuset, in characters: that of every third CPU has less.
 CPUSET_LENGTH = 32_768
@@ -110,6 +111,8 @@ _WINDOW: dict[str, Any] = {
         "name": {"type": "string", "minLength": 1, "maxLength": 63},
         "start": {
             "type": "string",
+            "minLength": 1,
+            "maxLength": MAX_START,
             "description": "A cron expression of five fields.",
             "examples": ["0 22 * * mon-fri"],
         },
@@ -121,6 +124,8 @@ _WINDOW: dict[str, Any] = {
         },
         "timezone": {
             "type": "string",
+            "minLength": 1,
+            "maxLength": MAX_NAME,
             "default": "UTC",
             "description": "The IANA time zone of start.",
             "examples": ["Europe/Berlin"],
@@ -169,6 +174,8 @@ def read(value: object) -> Allocation:
     if len(set(names)) < len(names):
         raise exception.RequestInvalid("windows: two have the same name")
     allocation = Allocation.from_json(written)
+    for windowed in allocation.windows:
+        windowed.window.check()
     if (length := len(json.dumps(allocation.to_json()))) > MAX_LENGTH:
         raise exception.RequestInvalid(
             f"the allocation has {length} characters in its shortest form, more than {MAX_LENGTH}"

@@ -9,7 +9,6 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-
 """Time windows: when a part of an allocation holds instead of the base.
 
 All that is asked is a moment; nothing here knows what time it is, so a clock
@@ -19,38 +18,35 @@ that was set, or a host that slept, changes nothing but the answer.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-import contextlib
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import InitVar, dataclass
+from datetime import datetime, timedelta
 import functools
 import re
-from zoneinfo import ZoneInfo
 
-from cronsim import CronSim, CronSimError
-
-from kongming import exception
+from kongming import cron, exception, timezones
 from kongming.cpuset import shown
+from kongming.schedule import Schedule
 
 MIN_DURATION_S = 60
 MAX_DURATION_S = 366 * 86_400
+MAX_START = 256
 
-_FIELDS = 5
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-# IANA's names alone: a zone directory also holds this machine's own zone (localtime), one that
-# is none (Factory), and zones in which leap seconds count (right/).
-_ZONE = re.compile(r"(?!Factory)[A-Z][A-Za-z0-9_+-]*(?:/[A-Z][A-Za-z0-9_+-]*)*", re.ASCII)
-# A window that starts again before it ends may be in force for ever.
-_CHAIN_MAX = 2_000
+_START = re.compile(r"[0-9A-Za-z*,/# \t-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
     """A span of time that comes again and again.
 
+    What is asked for is checked. What was accepted once may be read without
+    (``checked=False``): rules become stricter, and a zone that this machine
+    does not know may be known to another one. Then it is an error to ask when
+    it is in force.
+
     :ivar name: of letters, digits, ``_``, ``.`` and ``-``.
-    :ivar start: a cron expression of five fields, as Debian's cron reads it:
-        a start in an hour that daylight-saving time leaves out comes right
-        after it, one in an hour that comes twice comes once.
+    :ivar start: a cron expression of five fields, whose starts are those that
+        :mod:`kongming.schedule` describes.
     :ivar duration_s: how long it is in force, in seconds that pass, whatever
         the clocks on the wall do meanwhile.
     :ivar timezone: the IANA time zone of ``start``.
@@ -60,9 +56,18 @@ class Window:
     start: str
     duration_s: int
     timezone: str = "UTC"
+    checked: InitVar[bool] = True
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, checked: bool) -> None:
         """Refuse what can't be.
+
+        :raises RequestInvalid: naming the field.
+        """
+        if checked:
+            self.check()
+
+    def check(self) -> None:
+        """Refuse what may not be asked for.
 
         :raises RequestInvalid: naming the field.
         """
@@ -71,57 +76,47 @@ class Window:
                 f"window name {shown(self.name)} is not of 1 to 63 letters, digits, '_', '.' and "
                 "'-', beginning with a letter or digit"
             )
+        if len(self.start) > MAX_START or not _START.fullmatch(self.start):
+            raise exception.RequestInvalid(
+                f"window {self.name}: start {shown(self.start)} is not of at most {MAX_START} "
+                "letters, digits, blanks and * , - / #"
+            )
+        if not timezones.is_portable(self.timezone):
+            raise exception.RequestInvalid(
+                f"window {self.name}: {shown(self.timezone)} is not the name of an IANA time "
+                "zone; name the zone itself, as in Europe/Berlin"
+            )
+        if not self._schedule().comes:
+            raise exception.RequestInvalid(
+                f"window {self.name}: start {shown(self.start)} never comes: the clocks of "
+                f"{self.timezone} leave it out"
+            )
+
+    def is_in_force(self, moment: datetime) -> bool:
+        """Return whether it has begun and not ended at a moment, which knows its time zone.
+
+        :raises RequestInvalid: if that can't be told; see the class.
+        """
+        return self._schedule().is_in_force(moment)
+
+    def next_change(self, moment: datetime) -> datetime | None:
+        """Return when it next begins or ends, which is after ``moment``.
+
+        :return: None if that never comes, or only in more than five years.
+        :raises RequestInvalid: as :meth:`is_in_force`.
+        """
+        return self._schedule().next_change(moment)
+
+    def _schedule(self) -> Schedule:
         if not MIN_DURATION_S <= self.duration_s <= MAX_DURATION_S:
             raise exception.RequestInvalid(
                 f"window {self.name}: a duration of {self.duration_s} s is not from "
                 f"{MIN_DURATION_S} to {MAX_DURATION_S} s"
             )
-        _zone(self.name, self.timezone)
-        if len(self.start.split()) != _FIELDS:
-            raise exception.RequestInvalid(
-                f"window {self.name}: start {shown(self.start)} is not a cron expression of five "
-                "fields, as in '0 22 * * mon-fri'"
-            )
         try:
-            first = self._start_after(datetime(2000, 1, 1, tzinfo=UTC))
-        except CronSimError as error:
-            raise exception.RequestInvalid(
-                f"window {self.name}: start {shown(self.start)} is not a cron expression: {error}"
-            ) from None
-        if first is None:
-            raise exception.RequestInvalid(
-                f"window {self.name}: start {shown(self.start)} never comes"
-            )
-
-    def is_in_force(self, moment: datetime) -> bool:
-        """Tell whether it has begun and not ended at ``moment``, which knows its time zone."""
-        start = self._start_after(_before(moment, self._duration))
-        return start is not None and start <= moment
-
-    def next_change(self, moment: datetime) -> datetime | None:
-        """Say when it next begins or ends; None if that is far away, or never."""
-        if not self.is_in_force(moment):
-            return self._start_after(moment)
-        start = self._start_after(_before(moment, self._duration))
-        for _ in range(_CHAIN_MAX):
-            if start is None:
-                return None
-            end = start + self._duration
-            following = self._start_after(start)
-            if following is None or following > end:
-                return end
-            start = following
-        return None
-
-    @property
-    def _duration(self) -> timedelta:
-        return timedelta(seconds=self.duration_s)
-
-    def _start_after(self, moment: datetime) -> datetime | None:
-        """Give the first start after a moment, in UTC."""
-        local = moment.astimezone(ZoneInfo(self.timezone))
-        found = next(CronSim(self.start, local), None)
-        return None if found is None else found.astimezone(UTC)
+            return _schedule_of(self.start, self.duration_s, timezones.zone(self.timezone))
+        except exception.RequestInvalid as error:
+            raise exception.RequestInvalid(f"window {self.name}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +129,22 @@ class Span:
 
 
 def in_force(windows: Iterable[Window], moment: datetime) -> Window | None:
-    """Say which window is in force: the last one that matches; None is the base."""
+    """Return the window in force: the last one that matches; None is the base."""
     found = [window for window in windows if window.is_in_force(moment)]
     return found[-1] if found else None
 
 
 def next_change(windows: Iterable[Window], moment: datetime) -> datetime | None:
-    """Say when any of them next begins or ends: what is in force may change then."""
+    """Return when any of them next begins or ends: what is in force may change then."""
     changes = [change for window in windows if (change := window.next_change(moment))]
     return min(changes, default=None)
 
 
 def preview(windows: Iterable[Window], begin: datetime, end: datetime) -> Iterator[Span]:
-    """Give what is in force from ``begin`` to ``end``, without gaps."""
+    """Yield what is in force from ``begin`` to ``end``, without gaps.
+
+    A window begins or ends at most twice a minute, which bounds the spans.
+    """
     windows = list(windows)
     since, now = begin, begin
     current = in_force(windows, begin)
@@ -158,16 +156,7 @@ def preview(windows: Iterable[Window], begin: datetime, end: datetime) -> Iterat
             since, current = now, following
 
 
-def _before(moment: datetime, duration: timedelta) -> datetime:
-    """Go back by the time that passes, which is not what the clocks on the wall show."""
-    return moment.astimezone(UTC) - duration
-
-
-@functools.lru_cache(maxsize=64)
-def _zone(name: str, timezone: str) -> ZoneInfo:
-    if _ZONE.fullmatch(timezone):
-        with contextlib.suppress(KeyError, OSError, ValueError):
-            return ZoneInfo(timezone)
-    raise exception.RequestInvalid(
-        f"window {name}: {shown(timezone)} is no IANA time zone, as Europe/Berlin is one"
-    )
+# The zone is a part of the key: after a change of the database it is another one.
+@functools.lru_cache(maxsize=4096)
+def _schedule_of(start: str, duration_s: int, zone: timezones.Zone) -> Schedule:
+    return Schedule(cron.parse(start), zone, timedelta(seconds=duration_s))

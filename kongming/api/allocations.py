@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import falcon
 
-from kongming import exception, schema
+from kongming import exception, schema, timezones
 from kongming.allocation import Allocation
 from kongming.api import errors, identity, operation, paging, representation
 from kongming.api.body import BodyReader
@@ -54,7 +54,7 @@ class Parts:
         return {host.name: host for host in self.hosts.named(names)} if names else {}
 
     def show(self, entries: Iterable[Entry]) -> list[dict[str, Any]]:
-        """Show what is wanted for instances."""
+        """Show what is wanted for instances: rows of a list."""
         entries, now = list(entries), time.time()
         hosts = self.hosts_of(entries)
         return [representation.allocation(entry, hosts, now) for entry in entries]
@@ -205,7 +205,8 @@ class AllocationItem(Resource):
         resp.media = self._shown(left)
 
     def _shown(self, entry: Entry) -> dict[str, Any]:
-        return self._parts.show([entry])[0]
+        timezones.refresh()
+        return representation.with_window(self._parts.show([entry])[0], entry, time.time())
 
 
 class AllocationHistory(Resource):

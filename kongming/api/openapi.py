@@ -79,28 +79,27 @@ def _wanted() -> dict[str, Any]:
 
 _PLAN_STEP = _object(target=_TEXT, **{"from": _TEXT}, to=_TEXT)
 
-_ALLOCATION = _object(
-    instance_uuid=_UUID,
-    generation=_COUNT,
-    project_id=_MAYBE_TEXT,
-    host=_MAYBE_TEXT,
-    map=_MAYBE_TEXT,
-    allocation={"oneOf": [_ref("WantedAllocation"), {"type": "null"}]},
-    status={"type": "string", "enum": list(operation.STATUSES)},
-    reason=_TEXT,
-    message=_TEXT,
-    source=_MAYBE_TEXT,
-    window=_MAYBE_TEXT,
-    next_change=_MAYBE_MOMENT,
-    last_drift=_TEXT,
-    last_drift_at=_MAYBE_MOMENT,
-    reported_by=_MAYBE_TEXT,
-    reported_at=_MAYBE_MOMENT,
-    report_age_s={"type": ["number", "null"], "minimum": 0},
-    host_state={"type": "string", "enum": ["up", "silent", "unknown"]},
-    created_at=_MOMENT,
-    updated_at=_MOMENT,
-)
+_ROW: dict[str, Any] = {
+    "instance_uuid": _UUID,
+    "generation": _COUNT,
+    "project_id": _MAYBE_TEXT,
+    "host": _MAYBE_TEXT,
+    "map": _MAYBE_TEXT,
+    "allocation": {"oneOf": [_ref("WantedAllocation"), {"type": "null"}]},
+    "status": {"type": "string", "enum": list(operation.STATUSES)},
+    "reason": _TEXT,
+    "message": _TEXT,
+    "source": _MAYBE_TEXT,
+    "last_drift": _TEXT,
+    "last_drift_at": _MAYBE_MOMENT,
+    "reported_by": _MAYBE_TEXT,
+    "reported_at": _MAYBE_MOMENT,
+    "report_age_s": {"type": ["number", "null"], "minimum": 0},
+    "host_state": {"type": "string", "enum": ["up", "silent", "unknown"]},
+    "created_at": _MOMENT,
+    "updated_at": _MOMENT,
+}
+_ALLOCATION = _object(**_ROW, window=_MAYBE_TEXT, next_change=_MAYBE_MOMENT)
 _PLAN = _object(
     instance_uuid=_UUID,
     host=_MAYBE_TEXT,
@@ -162,13 +161,14 @@ SCHEMAS: dict[str, Any] = {
     "AllocationBody": _object(
         ["generation"], allocation=_ref("WantedAllocation"), generation=_GENERATION
     ),
-    "AllocationList": _object(allocations=_list(_ref("Allocation")), links=_list(_LINK)),
+    "AllocationRow": _object(**_ROW),
+    "AllocationList": _object(allocations=_list(_ref("AllocationRow")), links=_list(_LINK)),
     "History": _object(history=_list(_CHANGE), links=_list(_LINK)),
     "Map": _object(**_MAP),
     "MapWithAllocations": _object(
         **_MAP,
         counts={"type": "object", "additionalProperties": _COUNT},
-        allocations=_list(_ref("Allocation")),
+        allocations=_list(_ref("AllocationRow")),
     ),
     "MapBody": _object(
         ["generation"],

@@ -15,12 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-import math
 from typing import Any
 
+from kongming import exception
 from kongming.allocation import Allocation
 from kongming.db.values import Change, Entry, Host, Map, Outcome
-from kongming.exception import StoredInvalid
 from kongming.stored import Unreadable, readable
 from kongming.window import in_force, next_change
 
@@ -36,23 +35,15 @@ _HIDDEN: Mapping[str, Any] = {
 UP, SILENT, UNKNOWN = "up", "silent", "unknown"
 
 
-# The first and the last day that can be written.
-_FIRST, _LAST = (datetime(*day, tzinfo=UTC).timestamp() for day in ((1, 1, 1), (9999, 12, 31)))
-
-
 def written(moment: float | None) -> str | None:
-    """Write a moment that is given in seconds since the epoch.
-
-    What is no time, as an older version may have kept it, is written as the nearest that is one.
-    """
+    """Write a moment that is given in seconds since the epoch."""
     if moment is None:
         return None
-    moment = 0.0 if math.isnan(moment) else min(max(moment, _FIRST), _LAST)
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def allocation(entry: Entry, hosts: Mapping[str, Host], now: float) -> dict[str, Any]:
-    """Show what is wanted for an instance, and what came of it.
+    """Show what is wanted for an instance, and what came of it: a row of a list.
 
     :param hosts: what is known of the hosts that answer for instances, by name.
     """
@@ -68,12 +59,31 @@ def allocation(entry: Entry, hosts: Mapping[str, Host], now: float) -> dict[str,
         "status": str(entry.status),
         **_words(entry.allocation, current),
         "source": (current.source or None) if current else None,
-        **_window(entry, now),
         "last_drift": outcome.drift if outcome else "",
         "last_drift_at": written(outcome.drift_at) if outcome else None,
         **_report(entry, hosts, now),
         "created_at": written(entry.created_at),
         "updated_at": written(entry.updated_at),
+    }
+
+
+def with_window(shown: Mapping[str, Any], entry: Entry, now: float) -> dict[str, Any]:
+    """Show which time window is in force, besides.
+
+    Not in lists, whose rows may have 32 windows each. Nothing is shown of
+    windows in a time zone that this machine does not know.
+    """
+    asked = readable(entry.allocation)
+    windows = [each.window for each in asked.windows] if asked else []
+    moment = datetime.fromtimestamp(now, UTC)
+    try:
+        current, following = in_force(windows, moment), next_change(windows, moment)
+    except exception.RequestInvalid:
+        current = following = None
+    return {
+        **shown,
+        "window": current.name if current else None,
+        "next_change": written(following.timestamp()) if following else None,
     }
 
 
@@ -147,20 +157,9 @@ def _words(asked: Allocation | Unreadable | None, current: Outcome | None) -> di
     reason, message = (current.reason, current.message) if current else ("", "")
     if isinstance(asked, Unreadable):
         unread = f"what is kept can't be read ({asked.why}): PUT replaces it, DELETE releases it"
-        reason = reason or StoredInvalid.reason
+        reason = reason or exception.StoredInvalid.reason
         message = f"{message}; {unread}" if message else unread
     return {"reason": reason, "message": message}
-
-
-def _window(entry: Entry, now: float) -> dict[str, Any]:
-    asked = readable(entry.allocation)
-    windows = [each.window for each in asked.windows] if asked else []
-    moment = datetime.fromtimestamp(now, UTC)
-    current, following = in_force(windows, moment), next_change(windows, moment)
-    return {
-        "window": current.name if current else None,
-        "next_change": written(following.timestamp()) if following else None,
-    }
 
 
 def _report(entry: Entry, hosts: Mapping[str, Host], now: float) -> dict[str, Any]:

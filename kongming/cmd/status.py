@@ -34,6 +34,7 @@ from kongming.status import (
     nova_api,
     queues,
     state,
+    timezones,
 )
 from kongming.status.finding import Check, run
 
@@ -44,6 +45,7 @@ _UNEXPECTED = 255
 _CHECKS: tuple[tuple[str, Check], ...] = (
     ("Configuration", configuration.check),
     ("State path", state.check),
+    ("Time zones", timezones.check),
     ("Database", database.check),
     ("libvirt", hypervisor.check),
     ("Control groups", cgroup.check),

@@ -22,6 +22,7 @@ from typing import Any
 from sqlalchemy import delete, null, select, update
 from sqlalchemy.orm import Session
 
+from kongming import stored
 from kongming.db import rows
 from kongming.db.database import Database
 from kongming.db.models import HOST, WORD_LENGTH
@@ -135,7 +136,9 @@ def _host(row: rows.AnyRow) -> Host:
     fields = row._asdict()
     return Host(
         view=host_view.load(fields.pop("view")),
-        seen_at=rows.finite(fields.pop("seen_at")),
-        interval_s=rows.finite(fields.pop("interval_s")),
+        seen_at=stored.moment(fields.pop("seen_at")),
+        started_at=stored.moment(fields.pop("started_at")),
+        view_at=stored.maybe_moment(fields.pop("view_at")),
+        interval_s=stored.moment(fields.pop("interval_s")),
         **fields,
     )

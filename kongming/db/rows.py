@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 import json
-import math
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, and_, case, func, or_, select, union
@@ -165,11 +164,6 @@ def latest_changes(instance_uuids: Iterable[str]) -> AnySelect:
         .subquery()
     )
     return select(HISTORY).join(last, HISTORY.c.id == last.c.id)
-
-
-def finite(value: float | None) -> float:
-    """Return a number as it was kept; 0 for what is none, as an older version may have kept."""
-    return value if value is not None and math.isfinite(value) else 0.0
 
 
 def clean(text: str, length: int | None = None) -> str:

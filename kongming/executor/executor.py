@@ -38,9 +38,9 @@ from kongming.executor.request import Request, Source
 from kongming.executor.rules import Rules
 from kongming.executor.statistics import Statistics
 from kongming.executor.store import Store
-from kongming.executor.switches import Switches
 from kongming.executor.thread_watch import ThreadWatch
 from kongming.executor.watch import Watch
+from kongming.executor.window_timer import WindowTimer
 from kongming.executor.workers import Workers
 from kongming.executor.workqueue import WorkQueue
 from kongming.hypervisor.calls import Call
@@ -112,13 +112,13 @@ class Executor:
         claims = Claims(self._hypervisor.occupants, lambda uuid: moves.of(uuid))
         self._placer = placer = Placer(rules, claims)
         moves = Moves(self._store, self._hypervisor, placer)
-        switches, threads = Switches(), ThreadWatch()
+        windows, threads = WindowTimer(), ThreadWatch()
         self._reconciler = Reconciler(
             self._store,
             self._hypervisor,
             placer,
             self.statistics,
-            switches,
+            windows,
             threads,
             wake=self._wake,
         )
@@ -128,7 +128,7 @@ class Executor:
             check=partial(self._wake, urgent=False),
             online_cpus=self._hypervisor.online_cpus,
             on_offline=self._hypervisor.lost_cpus.went_offline,
-            switches=switches,
+            windows=windows,
             threads=threads,
             interval=check_interval,
             keep_days=history_days,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from kongming import exception
 from kongming.allocation import Allocation
-from kongming.executor import switches
+from kongming.executor import window_timer
 from kongming.executor.admission import Move
 from kongming.executor.placer import Placer
 from kongming.executor.record import Record, Status
@@ -45,7 +45,9 @@ class Moves:
                 return None
             with self._hypervisor.guest(instance_uuid) as guest:
                 prospect = self._placer.look(
-                    allocation.at(switches.now()), guest, accepted=allocation == record.accepted
+                    allocation.at(window_timer.now()),
+                    guest,
+                    accepted=allocation == record.accepted,
                 )
                 guest.check_free()
         except exception.KongmingError:

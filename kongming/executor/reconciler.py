@@ -20,18 +20,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 import contextlib
+from datetime import datetime
 import enum
 import logging
 import time
 
 from kongming import exception
 from kongming.allocation import Allocation
-from kongming.executor import switches
 from kongming.executor.placer import Placed, Placer, Prospect
 from kongming.executor.record import Record, Status
 from kongming.executor.statistics import Statistics
 from kongming.executor.store import Store
 from kongming.executor.thread_watch import ThreadWatch
+from kongming.executor.window_timer import WindowTimer
 from kongming.hypervisor.guest import Guest
 from kongming.hypervisor.host import Host
 from kongming.hypervisor.hypervisor import Hypervisor
@@ -62,14 +63,14 @@ class Reconciler:
         hypervisor: Hypervisor,
         placer: Placer,
         statistics: Statistics,
-        changes: switches.Switches,
+        windows: WindowTimer,
         threads: ThreadWatch,
         *,
         wake: Callable[[Iterable[str]], None],
     ) -> None:
         """:param wake: called with instances that are to be looked at at once."""
         self._store = store
-        self._switches = changes
+        self._windows = windows
         self._hypervisor = hypervisor
         self._placer = placer
         self._threads = threads
@@ -88,7 +89,7 @@ class Reconciler:
         """
         record = self._read(instance_uuid)
         if record is None:
-            self._switches.note(instance_uuid, [])
+            self._windows.note(instance_uuid, [])
             return Result.DONE
         begin = time.monotonic()
         outcome = self._attempt(record)
@@ -154,10 +155,11 @@ class Reconciler:
             return error
 
     def _bring_about(self, record: Record) -> Result:
-        self._switches.note(record.instance_uuid, [readable(record.asked), record.accepted])
+        wanted = [readable(record.asked), record.accepted]
+        moment = self._windows.note(record.instance_uuid, wanted)
         try:
             with self._hypervisor.guest(record.instance_uuid) as guest:
-                return self._bring_guest(record, guest)
+                return self._bring_guest(record, guest, moment)
         except exception.GuestAbsent:
             self._release_saved(record)
             raise
@@ -171,10 +173,10 @@ class Reconciler:
                 record.instance_uuid,
             )
 
-    def _bring_guest(self, record: Record, guest: Guest) -> Result:
+    def _bring_guest(self, record: Record, guest: Guest, moment: datetime) -> Result:
         asked = readable(record.asked)
         if asked is None:
-            self._fall_back(record, guest)
+            self._fall_back(record, guest, moment)
             if isinstance(record.asked, Unreadable):
                 raise _not_understood(record.instance_uuid, record.asked)
             # It was refused for what it says, and that was told.
@@ -183,24 +185,26 @@ class Reconciler:
             self._return_to_baseline(record, guest)
             return Result.DONE
         try:
-            return self._place(record, asked, guest)
+            return self._place(record, asked, guest, moment)
         except exception.Refused:
-            self._fall_back(record, guest)
+            self._fall_back(record, guest, moment)
             raise
         except exception.StepFailed:
             if guest.is_starting() or guest.ends_within(_ENDING_S):
                 raise exception.GuestAbsent("the domain is being started or ended") from None
             raise
 
-    def _place(self, record: Record, allocation: Allocation, guest: Guest) -> Result:
-        """Bring a guest to what an allocation says now.
+    def _place(
+        self, record: Record, allocation: Allocation, guest: Guest, moment: datetime
+    ) -> Result:
+        """Bring a guest to what an allocation says at a moment.
 
         :raises CpuWentOffline: if it can't have all of it for now.
         """
         accepted = allocation == record.accepted
         if not accepted:
             self._placer.check_windows(allocation, guest)
-        current = allocation.at(switches.now())
+        current = allocation.at(moment)
         prospect = self._placer.look(current, guest, accepted=accepted)
         again = accepted and self._had_it(record, current, guest, prospect)
         begin = time.monotonic()
@@ -270,11 +274,11 @@ class Reconciler:
             return bool(prospect.state.baseline) and not (asked and asked.windows)
         return placed == (guest.domain_id, allocation)
 
-    def _fall_back(self, record: Record, guest: Guest) -> None:
+    def _fall_back(self, record: Record, guest: Guest, moment: datetime) -> None:
         """Keep in force what was accepted last, as long as it can be."""
         if record.accepted and record.accepted != record.asked:
             with contextlib.suppress(exception.Refused):
-                self._place(record, record.accepted, guest)
+                self._place(record, record.accepted, guest, moment)
 
     def _return_to_baseline(self, record: Record, guest: Guest) -> None:
         prospect = self._placer.look(Allocation(), guest, accepted=True)

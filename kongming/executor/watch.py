@@ -28,8 +28,8 @@ import time
 from kongming import exception
 from kongming.cpuset import CpuSet
 from kongming.executor.store import Store
-from kongming.executor.switches import Switches
 from kongming.executor.thread_watch import ThreadWatch
+from kongming.executor.window_timer import WindowTimer
 from kongming.runtime.heartbeats import Heartbeats
 
 LOG = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Watch:
     :param check: called with those that are to be looked at by and by.
     :param online_cpus: gives the CPUs that are online; None if unknown.
     :param on_offline: called with CPUs that went offline.
-    :param switches: tells for whom a time window has begun or ended.
+    :param windows: tells for which instances a time window has begun or ended.
     :param threads: tells which guests have got vCPUs or iothreads, or lost some.
     :param interval: gives the seconds between two checks of all instances;
         0 means never.
@@ -62,7 +62,7 @@ class Watch:
         check: Callable[[Iterable[str]], None],
         online_cpus: Callable[[], CpuSet | None],
         on_offline: Callable[[CpuSet], None],
-        switches: Switches,
+        windows: WindowTimer,
         threads: ThreadWatch,
         interval: Callable[[], float],
         keep_days: Callable[[], int],
@@ -73,7 +73,7 @@ class Watch:
         self._check = check
         self._online_cpus = online_cpus
         self._on_offline = on_offline
-        self._switches = switches
+        self._windows = windows
         self._threads = threads
         self._interval = interval
         self._keep_days = keep_days
@@ -111,7 +111,7 @@ class Watch:
                 self._on_offline(CpuSet(self._online - online))
             self._online = online
             self._wake(self._store.held())
-        self._wake(self._switches.due())
+        self._wake(self._windows.due())
         self._wake(self._threads.changed())
         interval = self._interval()
         if interval and now - self._checked >= interval:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import abc
 import argparse
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 import time
 from typing import Any
 
@@ -28,14 +28,12 @@ from kongming.executor.record import Record
 from kongming.executor.request import Request, Source
 from kongming.executor.store import Store
 from kongming.hypervisor.guest import Guest
-from kongming.manage import options, state, times
+from kongming.manage import options, preview, state, times
 from kongming.manage.columns import Asked, Memory, Requests, Values
 from kongming.manage.output import Lister, ShowOne
 from kongming.stored import Unreadable
 from kongming.target import QUOTA, SHARES, Target, Value
-from kongming.window import in_force, next_change, preview
-
-_DAYS_MAX = 366
+from kongming.window import in_force, next_change
 
 #: The status of a guest that was placed once and that nothing is known of.
 UNCLAIMED = "unclaimed"
@@ -234,28 +232,14 @@ class AllocationPreview(_OfInstance, Lister):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument(
-            "--days", metavar="<days>", type=int, default=7, help="How far to look (default: 7)."
-        )
+        preview.add_days_option(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> _Table:
         with state.opened_store(self) as store:
             record = _known(store, parsed_args.instance_uuid)
-        wanted = _wanted(record)
-        if not 1 <= parsed_args.days <= _DAYS_MAX:
-            raise exception.RequestInvalid(f"--days is not from 1 to {_DAYS_MAX}")
-        begin = datetime.now(UTC)
-        windows = [each.window for each in wanted.windows]
-        return ("from", "to", "window", "asked"), [
-            (
-                times.written(span.begin.timestamp()),
-                times.written(span.end.timestamp()),
-                span.window or "",
-                Asked(wanted.at(span.begin)),
-            )
-            for span in preview(windows, begin, begin + timedelta(days=parsed_args.days))
-        ]
+        rows = preview.rows(parsed_args.days, _wanted(record), Asked, self.app.LOG)
+        return ("from", "to", "window", "asked"), rows
 
 
 class AllocationHistory(_OfInstance, Lister):
@@ -312,10 +296,13 @@ def _told(record: Record) -> dict[str, Any]:
 
 
 def _window(record: Record) -> dict[str, str]:
-    """Say which time window is in force, if there are any."""
+    """Return which time window is in force, if there are any that can be read here."""
     windows = [each.window for each in record.accepted.windows] if record.accepted else []
     now = datetime.now(UTC)
-    current, change = in_force(windows, now), next_change(windows, now)
+    try:
+        current, change = in_force(windows, now), next_change(windows, now)
+    except exception.RequestInvalid:
+        current = change = None
     return {
         "window": current.name if current else "",
         "next_change": times.written(change.timestamp() if change else None),

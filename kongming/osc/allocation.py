@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import argparse
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from osc_lib import exceptions
@@ -22,7 +21,7 @@ from osc_lib import exceptions
 from kongming import exception, stored
 from kongming.allocation import Allocation
 from kongming.escaping import escape
-from kongming.manage import options, times
+from kongming.manage import options, preview
 from kongming.osc import columns
 from kongming.osc.client import Client
 from kongming.osc.command import (
@@ -38,9 +37,7 @@ from kongming.osc.command import (
 )
 from kongming.osc.waiting import Allocations
 from kongming.stored import Unreadable
-from kongming.window import preview
 
-_DAYS_MAX = 366
 _STATUSES = ("releasing", "pending", "applied", "drifted", "refused", "failed", "absent")
 
 _SHORT = ("instance_uuid", "status", "reason", "host", "map", "generation", "allocation")
@@ -49,8 +46,6 @@ _LONG = (
     "message",
     "project_id",
     "host_state",
-    "window",
-    "next_change",
     "last_drift_at",
     "reported_at",
     "updated_at",
@@ -184,26 +179,14 @@ class AllocationPreview(OfInstance, Lister):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        parser.add_argument(
-            "--days", metavar="<days>", type=int, default=7, help="How far to look (default: 7)."
-        )
+        preview.add_days_option(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Table:
-        if not 1 <= parsed_args.days <= _DAYS_MAX:
-            raise exception.RequestInvalid(f"--days is not from 1 to {_DAYS_MAX}")
         asked = _wanted(client_of(self), parsed_args.instance_uuid)
-        begin = datetime.now(UTC)
-        windows = [each.window for each in asked.windows]
-        return ("from", "to", "window", "allocation"), [
-            (
-                times.written(span.begin.timestamp()),
-                times.written(span.end.timestamp()),
-                span.window or "",
-                columns.Wanted(asked.at(span.begin).to_json()),
-            )
-            for span in preview(windows, begin, begin + timedelta(days=parsed_args.days))
-        ]
+        return ("from", "to", "window", "allocation"), preview.rows(
+            parsed_args.days, asked, lambda part: columns.Wanted(part.to_json()), self.log
+        )
 
 
 class AllocationHistory(OfInstance, Lister):

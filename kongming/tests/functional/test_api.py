@@ -12,6 +12,7 @@
 
 """The REST API as one WSGI application, with SQLite; conductors are stood in for."""
 
+from importlib import resources
 import io
 import itertools
 import json
@@ -19,11 +20,12 @@ import logging
 import re
 import time
 from urllib.parse import parse_qsl, urlsplit
+import zoneinfo
 
 import pytest
 from sqlalchemy import insert, select
 
-from kongming import exception
+from kongming import exception, timezones
 from kongming.api import application
 from kongming.db.models import HOST
 from kongming.db.values import Location
@@ -296,6 +298,25 @@ class TestAllocation:
         assert re.fullmatch(r"\S+T2[23]:00:00\.000Z", shown["next_change"])
         assert shown["allocation"] == {"windows": [{**NIGHT, "timezone": "UTC"}]}
 
+    def test_a_list_does_not_say_which_window_is_in_force(self, api):
+        api.put(path_of(), {"allocation": {"windows": [NIGHT]}}, 201)
+        shown = api.get(path_of())
+        (row,) = api.get("/v1/allocations")["allocations"]
+        assert shown.keys() - row.keys() == {"window", "next_change"}
+        assert {name: shown[name] for name in row} == row
+
+    def test_a_zone_that_is_updated_counts_at_once(self, api, tmp_path, monkeypatch):
+        monkeypatch.setattr(timezones, "_zones", {})
+        monkeypatch.setattr(zoneinfo, "TZPATH", (str(tmp_path), *zoneinfo.TZPATH))
+        rules = resources.files("tzdata").joinpath("zoneinfo")
+        (tmp_path / "Test").write_bytes(rules.joinpath("UTC").read_bytes())
+        api.put(path_of(), {"allocation": {"windows": [{**NIGHT, "timezone": "Test"}]}}, 201)
+        before = api.get(path_of())["next_change"]
+        (tmp_path / "Test").write_bytes(rules.joinpath("Asia/Kolkata").read_bytes())
+        after = api.get(path_of())["next_change"]
+        # Half an hour is left of five and a half.
+        assert (before[14:16], after[14:16]) == ("00", "30")
+
     def test_the_same_again_changes_nothing_and_is_told_to_nobody(self, api):
         made = put(api, cpus="1-3")
         again = put(api, cpus="3,1,2", generation=1)
@@ -448,7 +469,7 @@ BODIES = {
     ),
     "a window on 30 February": (
         json.dumps({"allocation": {"windows": [{**NIGHT, "start": "0 0 30 2 *"}]}}).encode(),
-        "day-of-month",
+        "never comes",
     ),
     "a time zone elsewhere": (
         json.dumps({"allocation": {"windows": [{**NIGHT, "timezone": "../passwd"}]}}).encode(),
@@ -702,7 +723,8 @@ class TestMap:
         assert shown["counts"] == {"applied": 1}
         (left,) = shown["allocations"]
         assert (left["instance_uuid"], left["generation"]) == (instance(2), 1)
-        assert left == api.get(path_of(2)) | {"report_age_s": left["report_age_s"]}
+        alone = api.get(path_of(2)) | {"report_age_s": left["report_age_s"]}
+        assert alone == left | {"window": None, "next_change": None}
         assert api.get(path_of(1))["status"] == "releasing"
         assert [each["name"] for each in api.get(MAPS)["allocation_maps"]] == ["blue"]
 

@@ -12,16 +12,19 @@
 
 """Time windows, with libvirt's test driver and a clock that the test sets."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
+from importlib import resources
 import time
+import zoneinfo
 from zoneinfo import ZoneInfo
 
 import libvirt
 import pytest
 
-from kongming import metadata
+from kongming import metadata, timezones
 from kongming.allocation import Allocation, Windowed
-from kongming.executor import switches
+from kongming.executor import window_timer
 from kongming.executor.request import Request, Source
 from kongming.hypervisor.keeper import run_event_loop
 from kongming.tests.functional.test_service import URI, Cloud, pins, wait_for
@@ -36,7 +39,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.set(24, 12)
-        monkeypatch.setattr(switches, "now", lambda: self.moment)
+        monkeypatch.setattr(window_timer, "now", lambda: self.moment)
 
     def set(self, day, hour, minute=0):
         self.moment = datetime(2026, 11, day, hour, minute, tzinfo=BERLIN)
@@ -165,6 +168,57 @@ def test_the_last_accepted_keeps_its_windows(cloud, clock):
     wait_status(cloud, guest, "refused")
     clock.set(24, 22)
     wait_pins(guest, {4})
+
+
+def test_an_update_of_the_tz_database_is_noticed(cloud, clock, tmp_path, monkeypatch):
+    monkeypatch.setattr(timezones, "_zones", {})
+    monkeypatch.setattr(zoneinfo, "TZPATH", (str(tmp_path), *zoneinfo.TZPATH))
+    rules = resources.files("tzdata").joinpath("zoneinfo")
+    zone, fresh = tmp_path / "Test", tmp_path / "Fresh"
+    zone.write_bytes(rules.joinpath("Europe/Berlin").read_bytes())
+    guest = cloud.guest(vcpus=1)
+    night = replace(NIGHT, timezone="Test")
+    ask(cloud, guest, parts(vcpu_pinning="2"), (night, parts(vcpu_pinning="4")))
+    wait_pins(guest, {2})
+    clock.set(24, 21)
+    # As a package manager does it. There it is an hour later.
+    fresh.write_bytes(rules.joinpath("Europe/Athens").read_bytes())
+    fresh.rename(zone)
+    wait_pins(guest, {4})
+    clock.set(25, 5)
+    wait_pins(guest, {2})
+
+
+def test_a_zone_that_the_host_lost_is_refused_and_the_guest_stays_as_it_is(
+    cloud, clock, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(timezones, "_zones", {})
+    monkeypatch.setattr(zoneinfo, "TZPATH", (str(tmp_path), *zoneinfo.TZPATH))
+    rules = resources.files("tzdata").joinpath("zoneinfo")
+    (tmp_path / "Test").write_bytes(rules.joinpath("Europe/Berlin").read_bytes())
+    guest, other = cloud.guest(vcpus=1), cloud.guest(vcpus=1)
+    night = replace(NIGHT, timezone="Test")
+    asked = ask(cloud, guest, parts(vcpu_pinning="2"), (night, parts(vcpu_pinning="4")))
+    ask(cloud, other, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="4")))
+    wait_pins(guest, {2})
+    cloud.stop()
+    (tmp_path / "Test").unlink()
+    timezones._zones.clear()
+    clock.set(24, 22)
+    cloud.start()
+    wait_status(cloud, guest, "refused")
+    record = cloud.record(guest)
+    assert (record.reason, record.asked) == ("request_invalid", asked)
+    assert record.message.startswith("window night: 'Test' is no IANA time zone")
+    assert pins(guest) == [{2}]
+    wait_pins(other, {4})
+    # It is looked at again at each check, and whenever somebody asks.
+    (tmp_path / "Test").write_bytes(rules.joinpath("Europe/Berlin").read_bytes())
+    cloud.service.reset()
+    wait_pins(guest, {4})
+    wait_status(cloud, guest, "applied")
+    clock.set(25, 6)
+    wait_pins(guest, {2})
 
 
 def test_the_way_to_disk_and_back(cloud):

@@ -86,6 +86,13 @@ def test_all_that_can_be_asked():
         ({"windows": [{}]}, r"windows\[0\]: "),
         ({"windows": [{**NIGHT, "duration_s": 1}]}, r"windows\[0\].duration_s: "),
         ({"windows": [{**NIGHT, "start": "x"}]}, "window night: start 'x'"),
+        ({"windows": [{**NIGHT, "start": "0 0 * * ".ljust(257, "*")}]}, r"windows\[0\].start: "),
+        ({"windows": [{**NIGHT, "start": ""}]}, r"windows\[0\].start: "),
+        ({"windows": [{**NIGHT, "timezone": "x" * 65}]}, r"windows\[0\].timezone: "),
+        ({"windows": [{**NIGHT, "timezone": ""}]}, r"windows\[0\].timezone: "),
+        ({"windows": [{**NIGHT, "timezone": "localtime"}]}, "window night: 'localtime'"),
+        ({"windows": [{**NIGHT, "name": "a b"}]}, "window name 'a b'"),
+        ({"windows": [{**NIGHT, "name": str(number)} for number in range(33)]}, "windows: "),
         ({"windows": [{**NIGHT, "windows": []}]}, r"windows\[0\]: Additional properties"),
         ({"windows": [{**NIGHT, "numa_nodes": "x"}]}, r"windows\[0\].numa_nodes: "),
         ({"windows": [NIGHT, NIGHT]}, "windows: two have the same name"),
@@ -112,6 +119,27 @@ def test_anything_is_read_or_refused(value):
         assert "\n" not in str(refusal)
         return
     assert read(allocation.to_json()) == allocation
+
+
+def test_what_was_kept_is_read_whatever_the_rules_are_by_now():
+    kept = {
+        "vcpu_pinning": "1",
+        "windows": [
+            {
+                "name": "night",
+                "start": "0 22 * * *".ljust(300),
+                "duration_s": 60,
+                "timezone": "Mars/Olympus",
+                "cpu_shares": 7,
+            }
+        ],
+    }
+    assert Allocation.from_json(kept).to_json() == kept
+    with pytest.raises(exception.RequestInvalid):
+        read(kept)
+    for field in ("name", "start", "timezone"):
+        with pytest.raises(TypeError):
+            Allocation.from_json({"windows": [{**kept["windows"][0], field: 5}]})
 
 
 def test_whole_numbers_are_whole_however_they_are_written():

@@ -17,6 +17,7 @@ from pathlib import Path
 import sqlite3
 import tempfile
 import threading
+import zoneinfo
 
 from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Code
@@ -27,7 +28,16 @@ from kongming import exception, metadata
 from kongming.executor.request import Request, Source
 from kongming.executor.schema import SCHEMA_VERSION
 from kongming.executor.store import FILE_NAME, Store
-from kongming.status import broker, cgroup, configuration, finding, nova, queues, state
+from kongming.status import (
+    broker,
+    cgroup,
+    configuration,
+    finding,
+    nova,
+    queues,
+    state,
+    timezones,
+)
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 NOBODY = 65534
@@ -357,3 +367,23 @@ def test_queues_are_looked_at_only_if_asked_for(configured):
     code, details = run(queues.check, configured())
     assert code is Code.SUCCESS
     assert details.startswith("not checked: set [status] management_url")
+
+
+def test_the_tz_databases_are_named_with_their_versions(configured, tmp_path, monkeypatch):
+    (tmp_path / "Etc").mkdir()
+    (tmp_path / "Etc" / "UTC").touch()
+    (tmp_path / "tzdata.zi").write_text("# version 2031c\n")
+    monkeypatch.setattr(zoneinfo, "TZPATH", (str(tmp_path),))
+    code, details = run(timezones.check, configured())
+    assert code is Code.SUCCESS
+    assert details.startswith(
+        f"zones come from {tmp_path} (version 2031c), and those that it lacks from /"
+    )
+    assert "tzdata/zoneinfo (version 20" in details
+
+
+def test_a_machine_without_a_tz_database_is_warned(configured, monkeypatch):
+    monkeypatch.setattr("kongming.timezones.sources", dict)
+    code, details = run(timezones.check, configured())
+    assert code is Code.WARNING
+    assert "install tzdata" in details

@@ -11,20 +11,24 @@
 # under the License.
 
 
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from zoneinfo import ZoneInfo, available_timezones
+from operator import attrgetter
+from zoneinfo import ZoneInfo
 
 from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
 from kongming import exception
+from kongming.tests import steps
 from kongming.window import Window, in_force, next_change, preview
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NIGHT = Window("night", "0 22 * * mon-fri", 8 * 3600, "Europe/Berlin")
 MINUTE = timedelta(minutes=1)
+DAY = timedelta(days=1)
 YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -119,13 +123,24 @@ def test_a_preview_has_no_gaps():
     [
         (("", "0 0 * * *", 3600), "window name ''"),
         (("a b", "0 0 * * *", 3600), "window name 'a b'"),
-        (("w", "0 0 * *", 3600), "five fields"),
+        (("a\n", "0 0 * * *", 3600), r"window name 'a\\n'"),
+        (("a" * 64, "0 0 * * *", 3600), "window name 'aaa"),
+        (("w", "0 0 * *", 3600), "window w: start '0 0 [*] [*]' .* five fields"),
         (("w", "0 0 0 * * *", 3600), "five fields"),
-        (("w", "0 25 * * *", 3600), "Bad hour"),
-        (("w", "0 0 30 2 *", 3600), "Bad day-of-month"),
-        (("w", "0 0 * * *", 59), "duration of 59 s"),
+        (("w", "0 25 * * *", 3600), "window w: .* the hour '25' can't be read"),
+        (("w", "0 0 30 2 *", 3600), "never comes"),
+        (("w", "0 0 * * \u017fun", 3600), "is not of at most 256 letters"),
+        (("w", "0 0 * * *\n", 3600), "is not of at most 256 letters"),
+        (("w", "0 0 * *\u00a0*", 3600), "is not of at most 256 letters"),
+        (("w", "0 0 * * *".ljust(257), 3600), "is not of at most 256 letters"),
+        (("w", "0," * 400_000 + "0 0 * * *", 3600), "is not of at most 256 letters"),
+        (("w", "0 0 * * *", 59), "duration of 59 s is not from 60 to 31622400 s"),
+        (("w", "0 0 * * *", 366 * 86_400 + 1), "duration of 31622401 s"),
         (("w", "0 0 * * *", 10**9), "duration of 1000000000 s"),
-        (("w", "0 0 * * *", 3600, "Mars/Olympus"), "IANA time zone"),
+        (
+            ("w", "0 0 * * *", 3600, "Mars/Olympus"),
+            "window w: 'Mars/Olympus' is no IANA",
+        ),
         (("w", "0 0 * * *", 3600, "../UTC"), "IANA time zone"),
         # What else a zone directory holds: this machine's own zone, none, leap seconds.
         (("w", "0 0 * * *", 3600, "localtime"), "IANA time zone"),
@@ -138,11 +153,56 @@ def test_a_preview_has_no_gaps():
         (("w", "0 0 * * *", 3600, "Europe"), "IANA time zone"),
         (("w", "0 0 * * *", 3600, "Europe/Berlin\n"), "IANA time zone"),
         (("w", "0 0 * * *", 3600, ""), "IANA time zone"),
+        (
+            ("w", "0 0 * * *", 3600, "localtime"),
+            "'localtime' is not the name of an IANA",
+        ),
+        (("w", "0 0 * * *", 3600, "right/UTC"), "'right/UTC' is not the name"),
     ],
 )
 def test_what_can_not_be_is_refused(fields, words):
-    with pytest.raises(exception.RequestInvalid, match=words):
+    with pytest.raises(exception.RequestInvalid, match=words) as refusal:
         Window(*fields)
+    assert len(str(refusal.value)) < 300
+    # What was kept once is read nevertheless.
+    kept = Window(*fields, checked=False)
+    with pytest.raises(exception.RequestInvalid, match=words):
+        kept.check()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ("a" * 63, "0 0 * * *".ljust(256), 60, "America/Argentina/ComodRivadavia"),
+        ("0", "0\t0 * * *", 366 * 86_400, "Etc/GMT+5"),
+    ],
+)
+def test_what_is_just_allowed_is_taken(fields):
+    assert asdict(Window(*fields)) == dict(
+        zip(("name", "start", "duration_s", "timezone"), fields, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ("w", "0 25 * * *", 3600, "UTC"),
+        ("w", "0 0 * * *", 3600, "Mars/Olympus"),
+        ("w", "0 0 * * *", 10**400, "UTC"),
+    ],
+)
+def test_what_was_kept_and_means_nothing_here_is_an_error_only_when_it_counts(fields):
+    kept = Window(*fields, checked=False)
+    assert kept == Window(*fields, checked=False)
+    for ask in (kept.is_in_force, kept.next_change):
+        with pytest.raises(exception.RequestInvalid, match="^window w: "):
+            ask(YEAR)
+
+
+def test_what_was_kept_before_a_rule_came_still_counts():
+    kept = Window("w", "0 0 * * *".ljust(300), 3600, "UTC", checked=False)
+    assert kept.is_in_force(YEAR)
+    assert kept.next_change(YEAR) == YEAR + 60 * MINUTE
 
 
 windows = st.builds(
@@ -163,10 +223,11 @@ moments = st.integers(0, 365 * 24 * 60).map(lambda minutes: YEAR + minutes * MIN
 @given(windows=st.lists(windows, max_size=3), moment=moments)
 def test_between_two_changes_nothing_changes(windows, moment):
     change = next_change(windows, moment)
+    here = in_force(windows, moment)
     if change is None:
+        assert {in_force(windows, moment + day * DAY) for day in range(0, 1826, 83)} == {here}
         return
     assert change > moment
-    here = in_force(windows, moment)
     inside = [moment + (change - moment) * part / 7 for part in range(7)]
     assert {in_force(windows, each) for each in inside} == {here}
 
@@ -179,8 +240,29 @@ def test_the_next_change_of_one_is_a_change(window, moment):
         assert window.is_in_force(change - MINUTE / 60) == window.is_in_force(moment)
 
 
-def test_every_zone_of_the_machine_is_taken_but_those_that_are_none_of_ianas():
-    taken = [zone for zone in available_timezones() if zone not in ("Factory", "localtime")]
-    assert len(taken) > 400
-    for zone in taken:
-        assert Window("w", "0 0 * * *", 3600, zone).timezone == zone
+@given(windows=st.lists(windows, max_size=3, unique_by=attrgetter("name")), moment=moments)
+def test_a_preview_has_no_gaps_and_an_end(windows, moment):
+    end = moment + DAY / 4
+    spans = list(preview(windows, moment, end))
+    assert (spans[0].begin, spans[-1].end) == (moment, end)
+    assert all(one.end == two.begin and one.window != two.window for one, two in pairwise(spans))
+    for span in spans:
+        assert span.begin < span.end
+        for here in (span.begin, span.end - MINUTE / 60):
+            found = in_force(windows, here)
+            assert (found and found.name) == span.window
+
+
+def test_a_preview_of_a_year_with_an_hourly_window_ends():
+    hourly = Window("hourly", "30 * * * *", 600, "Europe/Berlin")
+    spans = list(preview([NIGHT, hourly], YEAR, YEAR + 366 * DAY))
+    assert spans[-1].end == YEAR + 366 * DAY
+    assert [span.window for span in spans].count("hourly") == 366 * 24
+
+
+def test_what_is_read_again_is_not_parsed_again():
+    def read():
+        Window("w", "17 3 * * 1-5", 4711, "Europe/Berlin")
+
+    read()
+    assert steps.count(read) < 20

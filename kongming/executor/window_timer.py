@@ -1,0 +1,129 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""When time windows begin and end: then their instances get a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+import threading
+
+from kongming import exception, timezones
+from kongming.allocation import Allocation
+from kongming.window import Window
+
+# So long none is looked for again where there is none in sight.
+_DAY = timedelta(days=1)
+
+
+def now() -> datetime:
+    """Return this moment, by the wall clock."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class _Transition:
+    """The next transition of an instance.
+
+    :ivar mark: tells of which windows it is, by which tz database; None if
+        the next pass has to look for it in any case.
+    :ivar since: when it was looked for.
+    :ivar at: None if there is none in sight.
+    """
+
+    mark: int | None
+    since: datetime
+    at: datetime | None
+
+    def is_known(self, mark: int, moment: datetime) -> bool:
+        return mark == self.mark and self.since <= moment < (self.at or self.since + _DAY)
+
+
+class WindowTimer:
+    """The next window transition of each instance that has windows.
+
+    Any thread may call any method.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next: dict[str, _Transition] = {}
+        # The earliest transition of all, or one before it.
+        self._first: datetime | None = None
+        self._last = now()
+        self._updates = 0
+
+    def note(self, instance_uuid: str, allocations: Iterable[Allocation | None]) -> datetime:
+        """Note when what is requested for an instance, or in force on it, changes next.
+
+        :return: the moment by which it was found; a pass that goes by it
+            misses no transition.
+        """
+        moment = now()
+        windows = frozenset(
+            each.window for allocation in allocations if allocation for each in allocation.windows
+        )
+        mark, known = hash((windows, self._updates)), self._next.get(instance_uuid)
+        if known is not None and known.is_known(mark, moment):
+            return moment
+        found = _find(windows, mark, moment)
+        with self._lock:
+            # A clock that is set back is known by this moment.
+            self._last = max(self._last, moment)
+            if not windows:
+                self._next.pop(instance_uuid, None)
+                return moment
+            self._next[instance_uuid] = found
+            if found.at is not None and (self._first is None or found.at < self._first):
+                self._first = found.at
+        return moment
+
+    def due(self) -> list[str]:
+        """Return the instances that need a pass now.
+
+        These are all that have windows if the clock was set back, or the tz
+        database was updated. As long as nothing is due, it costs the same for
+        any number of instances.
+        """
+        updated = timezones.refresh()
+        with self._lock:
+            # Not before: others may note a later moment while this waits.
+            moment = now()
+            self._updates += updated
+            every = updated or moment < self._last
+            self._last = moment
+            if not every and (self._first is None or moment < self._first):
+                return []
+            found = [
+                instance_uuid
+                for instance_uuid, each in self._next.items()
+                if every or (each.at is not None and each.at <= moment)
+            ]
+            for instance_uuid in found:
+                # Its pass finds the next one.
+                self._next[instance_uuid] = _Transition(None, moment, None)
+            ahead = [each.at for each in self._next.values() if each.at is not None]
+            self._first = min(ahead, default=None)
+        return found
+
+
+def _find(windows: Iterable[Window], mark: int, moment: datetime) -> _Transition:
+    changes: list[datetime | None] = []
+    known: int | None = mark
+    for window in windows:
+        try:
+            changes.append(window.next_change(moment))
+        except exception.RequestInvalid:
+            # The pass refuses what can't be read here; once it can be, it counts.
+            known = None
+    return _Transition(known, moment, min(filter(None, changes), default=None))

@@ -1,0 +1,34 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""By which tz database do time windows go on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from oslo_config import cfg
+from oslo_upgradecheck.upgradecheck import Result
+
+from kongming import timezones
+from kongming.status.finding import doubtful, good
+
+
+def check(_conf: cfg.ConfigOpts) -> Iterator[Result]:
+    """Name the databases and their versions, in the order in which zones are looked for."""
+    found = [f"{folder} (version {version})" for folder, version in timezones.sources().items()]
+    if not found:
+        yield doubtful(
+            "there is no tz database: requests with time windows are refused; install tzdata, the "
+            "system's package or Python's"
+        )
+        return
+    yield good(f"zones come from {', and those that it lacks from '.join(found)}")

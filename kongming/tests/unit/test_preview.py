@@ -1,0 +1,65 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""The rows of ``allocation preview``."""
+
+from datetime import UTC, datetime
+from itertools import pairwise
+import logging
+
+import pytest
+
+from kongming import exception
+from kongming.allocation import Allocation, Windowed
+from kongming.manage import preview
+from kongming.window import Window
+
+LOG = logging.getLogger("preview")
+NIGHT = Window("night", "0 22 * * *", 8 * 3600, "Europe/Berlin")
+HOURLY = Window("hourly", "30 * * * *", 600, "Europe/Berlin")
+
+
+def asked(*windows):
+    parts = (Allocation(cpu_shares=10 + number) for number in range(len(windows)))
+    return Allocation(cpu_shares=9, windows=tuple(map(Windowed, windows, parts)))
+
+
+def shares(allocation):
+    return allocation.cpu_shares
+
+
+def test_a_year_with_an_hourly_window_ends_and_has_no_gaps(caplog):
+    rows = preview.rows(366, asked(NIGHT, HOURLY), shares, LOG)
+    assert all(one[1] == two[0] for one, two in pairwise(rows))
+    begin, end = (datetime.fromisoformat(moment) for moment in (rows[0][0], rows[-1][1]))
+    assert (end - begin).days == 366
+    assert abs((begin - datetime.now(UTC)).total_seconds()) < 60
+    assert {row[2:] for row in rows} == {("", 9), ("night", 10), ("hourly", 11)}
+    assert sum(row[2] == "hourly" for row in rows) in (366 * 24, 366 * 24 + 1)
+    assert caplog.records == []
+
+
+def test_more_rows_than_anybody_reads_are_not_shown(caplog, monkeypatch):
+    monkeypatch.setattr(preview, "_ROWS_MAX", 7)
+    rows = preview.rows(366, asked(HOURLY), shares, LOG)
+    assert len(rows) == 7
+    assert caplog.messages == ["only the first 7 rows are shown: ask for fewer --days"]
+
+
+def test_what_has_no_windows_is_one_row():
+    ((_, _, window, requested),) = preview.rows(1, Allocation(cpu_shares=5), shares, LOG)
+    assert (window, requested) == ("", 5)
+
+
+@pytest.mark.parametrize("days", [0, 367, -1])
+def test_days_that_are_not_looked_ahead_are_refused(days):
+    with pytest.raises(exception.RequestInvalid, match=f"--days {days} is not from 1 to 366"):
+        preview.rows(days, asked(NIGHT), shares, LOG)
