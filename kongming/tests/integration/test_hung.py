@@ -12,10 +12,11 @@
 """What does not answer: a libvirtd that hangs, QEMUs that hang, a job that keeps a guest.
 
 Others are placed as usual meanwhile, each of these is told of once, and all comes right
-by itself. KONGMING_SLOW=1 makes it longer, and more at once.
+by itself.
 """
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 import os
 import signal
 import threading
@@ -27,12 +28,20 @@ from kongming.tests.integration.conftest import applied, status
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.process import wait_until
 
-SLOW = bool(os.environ.get("KONGMING_SLOW"))
-KEEPALIVE = "" if SLOW else "[libvirt]\nkeepalive_interval = 1\nkeepalive_count = 1\n"
-HANG_S = 60.0 if SLOW else 4.0
-WAITING = (1, 4, 50) if SLOW else (1, 8)
-ROUNDS = 10 if SLOW else 1
-WORKERS = (1, 4, 8, 16) if SLOW else (1, 4)
+QUICK_KEEPALIVE = "[libvirt]\nkeepalive_interval = 1\nkeepalive_count = 1\n"
+
+
+@dataclass(frozen=True)
+class Hang:
+    """A libvirtd that hangs, so long and so often."""
+
+    seconds: float
+    rounds: int
+    options: str
+
+
+SHORT = Hang(4, 1, QUICK_KEEPALIVE)
+LONG = Hang(60, 10, "")
 
 
 @contextmanager
@@ -64,17 +73,26 @@ def monitors_held(uri, *guests):
         caller.join(30)
 
 
-@pytest.mark.parametrize("waiting", WAITING)
-def test_a_libvirtd_that_hung_finds_the_service_as_it_was(cloud, cpus, waiting):
+@pytest.mark.parametrize(
+    ("hang", "waiting"),
+    [
+        pytest.param(SHORT, 1, id="short-1"),
+        pytest.param(SHORT, 8, id="short-8"),
+        pytest.param(LONG, 1, id="long-1", marks=pytest.mark.slow),
+        pytest.param(LONG, 4, id="long-4", marks=pytest.mark.slow),
+        pytest.param(LONG, 50, id="long-50", marks=pytest.mark.slow),
+    ],
+)
+def test_a_libvirtd_that_hung_finds_the_service_as_it_was(cloud, cpus, hang, waiting):
     guests = [cloud.guest(vcpus=1) for _ in range(waiting)]
-    with cloud.daemon(options=KEEPALIVE) as daemon:
-        for number in range(ROUNDS):
+    with cloud.daemon(options=hang.options) as daemon:
+        for number in range(hang.rounds):
             cpu = cpus[number % 2]
             cloud.libvirtd.pause()
             try:
                 for guest in guests:
                     cloud.publish(guest, str(cpu))
-                threading.Event().wait(HANG_S)
+                threading.Event().wait(hang.seconds)
                 assert daemon.process.running
                 daemon.wait_log("was lost; waiting for libvirt", times=number + 1)
             finally:
@@ -86,7 +104,9 @@ def test_a_libvirtd_that_hung_finds_the_service_as_it_was(cloud, cpus, waiting):
         assert daemon.stop() == 0
 
 
-@pytest.mark.parametrize("workers", WORKERS)
+@pytest.mark.parametrize(
+    "workers", [1, 4, *(pytest.param(number, marks=pytest.mark.slow) for number in (8, 16))]
+)
 def test_hung_guests_do_not_hold_up_the_others(cloud, cpus, workers):
     stuck = [cloud.guest(vcpus=1, iothreads=1) for _ in range(workers)]
     healthy = cloud.guest(vcpus=1)

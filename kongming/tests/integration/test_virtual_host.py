@@ -24,6 +24,8 @@ from kongming.tests.testbed.virtual_host import SERVER, Shape, VirtualHost
 
 TESTS = Path(__file__).parents[1] / "numa"
 TIMEOUT = 600
+STORY = ("test_service.py::test_all_of_a_guest_moves_from_node_to_node_and_back",)
+ALL = ("",)
 # Those to which it makes a difference that there are more than two nodes.
 MANY_NODES = (
     "test_topology.py",
@@ -43,9 +45,12 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 @pytest.mark.parametrize(
     ("shape", "tests"),
     [
-        pytest.param(Shape(nodes=2, cgroup="v2"), ("",), id="2-nodes-v2"),
-        pytest.param(Shape(nodes=2, cgroup="v1"), ("",), id="2-nodes-v1"),
-        pytest.param(Shape(nodes=4, cgroup="v2"), MANY_NODES, id="4-nodes-v2"),
+        pytest.param(Shape(nodes=2, cgroup="v2"), STORY, id="a-story"),
+        pytest.param(Shape(nodes=2, cgroup="v2"), ALL, id="2-nodes-v2", marks=pytest.mark.slow),
+        pytest.param(Shape(nodes=2, cgroup="v1"), ALL, id="2-nodes-v1", marks=pytest.mark.slow),
+        pytest.param(
+            Shape(nodes=4, cgroup="v2"), MANY_NODES, id="4-nodes-v2", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_on_a_virtual_host(
