@@ -27,8 +27,9 @@ from kongming.hypervisor.definition import RESTRICTIVE, Definition
 from kongming.hypervisor.host import Host
 from kongming.target import CPU_ASPECTS, Target, Value
 
-#: What the kernel takes as weight: version of the control groups → range.
-CPU_SHARES = {1: range(2, 262_145), 2: range(1, 10_001)}
+#: What the kernel and every libvirt take as weight: version of the control groups → range.
+#: The kernel's v2 has a weight of 1, too, but libvirt before 9.1 can't set it.
+CPU_SHARES = {1: range(2, 262_145), 2: range(2, 10_001)}
 
 
 def check_guest(definition: Definition, rules: Rules) -> None:
@@ -151,7 +152,7 @@ def check_memory_mode(definition: Definition) -> None:
 
 
 def check_shares(shares: int, cgroup: int) -> None:
-    """Refuse a weight that the kernel would not take.
+    """Refuse a weight that the kernel or some libvirt would not take.
 
     :raises SharesOutOfRange: naming the range of this host.
     """

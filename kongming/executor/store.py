@@ -244,7 +244,7 @@ class Store:
             if changed:
                 said = (reason, message) if drift is None else _said(drift)
                 history.complete(db, record, status, *said, now)
-        return bool(changed)
+        return bool(changed) and not same
 
     def demand(self, instance_uuid: str) -> bool:
         """Have an instance looked at by the service, as if it were new.

@@ -140,7 +140,9 @@ class Statements:
 
     def _request(self, method: str, path: str, body: Any = None) -> int:
         def send() -> None:
-            result = self._http.simulate_request(method, path, json=body, remote_addr="127.0.0.1")
+            result = self._http.simulate_request(
+                method, path, json=body, host="localhost", remote_addr="127.0.0.1"
+            )
             if not 200 <= result.status_code < 300:
                 raise AssertionError(f"{method} {path}: {result.status}: {result.text[:500]}")
 

@@ -196,7 +196,7 @@ def lives_and_ends(libvirtd: Libvirtd) -> None:
 
 
 def test_a_libvirtd_without_control_groups_pins_and_leaves_no_guest(tmp_path: Path) -> None:
-    lives_and_ends(Libvirtd(tmp_path, control_groups=False))
+    lives_and_ends(Libvirtd(tmp_path, controllers=()))
 
 
 def test_a_libvirtd_of_one_user_pins_and_leaves_no_guest(open_folder: Path) -> None:

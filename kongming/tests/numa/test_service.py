@@ -157,9 +157,12 @@ def test_shares_within_the_kernels_limits(guest, ask, shape):
     most, too_many = (10_000, 10_001) if shape.cgroup == "v2" else (262_144, 262_145)
     ask(guest, cpu_shares=str(most))
     assert guest.domain.schedulerParametersFlags(1)["cpu_shares"] == most
-    if shape.cgroup == "v2":
-        assert ask(guest, "refused", cpu_shares=str(too_many)).reason == "shares_out_of_range"
+    out_of_range = [1, too_many] if shape.cgroup == "v2" else [1]
+    for shares in out_of_range:
+        assert ask(guest, "refused", cpu_shares=str(shares)).reason == "shares_out_of_range"
         assert guest.domain.schedulerParametersFlags(1)["cpu_shares"] == most
+    ask(guest, cpu_shares="2")
+    assert guest.domain.schedulerParametersFlags(1)["cpu_shares"] == 2
 
 
 def test_host_show(guest, ask, daemon, nodes, last, offline):

@@ -41,6 +41,6 @@ def embedded_uri(root: Path) -> str:
         raise ValueError(f"{root} has over {LONGEST_ROOT} characters: take tempfile.mkdtemp()")
     (root / "etc").mkdir(parents=True, exist_ok=True)
     # The guests stay in the caller's control group, so nothing is left behind there.
-    conf = qemu_conf(root=os.geteuid() == 0, control_groups=False)
+    conf = qemu_conf(root=os.geteuid() == 0, controllers=())
     (root / "etc/qemu.conf").write_text(conf)
     return f"qemu:///embed?root={quote(str(root))}"

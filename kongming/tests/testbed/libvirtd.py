@@ -17,6 +17,7 @@ It neither sees nor changes anything of the machine's own libvirt.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import os
 from pathlib import Path
 import shutil
@@ -56,12 +57,12 @@ class Libvirtd(Service):
     Needs root's rights, and mounts in a namespace of its own; `session_libvirtd` has one that
     needs neither. Guests outlive the daemon, but not the context.
 
-    :param control_groups: whether guests get control groups of their own
+    :param controllers: those of the control groups that guests get; None: all that there are
     """
 
     MODE = "system"
 
-    def __init__(self, root: Path, *, control_groups: bool = True) -> None:
+    def __init__(self, root: Path, *, controllers: Sequence[str] | None = None) -> None:
         self.root = root
         self._sockets = root / "sock"
         if len(str(self._sockets)) > LONGEST_SOCKET_FOLDER:
@@ -75,7 +76,8 @@ class Libvirtd(Service):
             Path("/var/run").resolve(): root / "run",
             Path("/run"): root / "run",
         }
-        self._cgroup = Cgroup() if control_groups else None
+        self._controllers = controllers
+        self._cgroup = Cgroup() if self.has_control_groups else None
         # Made once and kept: a v2 group that has guests takes no process any more,
         # so a daemon of later could not make that group its root again.
         self._namespaces = Process([], root / "namespaces.log")
@@ -84,7 +86,7 @@ class Libvirtd(Service):
     @property
     def has_control_groups(self) -> bool:
         """Tell whether guests get control groups of their own."""
-        return self._cgroup is not None
+        return self._controllers is None or bool(self._controllers)
 
     @property
     def uri(self) -> str:
@@ -141,7 +143,7 @@ class Libvirtd(Service):
         for each in (folder, self._sockets):
             each.mkdir(parents=True, exist_ok=True)
         (folder / "qemu.conf").write_text(
-            qemu_conf(root=self.MODE == "system", control_groups=self.has_control_groups)
+            qemu_conf(root=self.MODE == "system", controllers=self._controllers)
         )
         (folder / "libvirtd.conf").write_text(
             LIBVIRTD_CONF.format(sockets=self._sockets, host_uuid=uuid.uuid4())

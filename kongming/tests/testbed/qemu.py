@@ -17,8 +17,10 @@ Quick to start, without KVM, and without help from any other daemon.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import contextlib
 from functools import partial
+import json
 import os
 from pathlib import Path
 import signal
@@ -41,14 +43,18 @@ namespaces = []
 """
 
 
-def qemu_conf(*, root: bool, control_groups: bool) -> str:
+def qemu_conf(*, root: bool, controllers: Sequence[str] | None) -> str:
     """Return the text of a qemu.conf.
 
     :param root: whether libvirt runs as root, which has QEMU run as another user otherwise
-    :param control_groups: whether guests get some of their own; else they stay in libvirt's
+    :param controllers: those of the control groups that guests get, None for all; without any
+        guests stay in libvirt's own group
     """
     user = 'user = "root"\ngroup = "root"\n' if root else ""
-    return user + _QEMU_CONF + ("" if control_groups else "cgroup_controllers = []\n")
+    groups = (
+        "" if controllers is None else f"cgroup_controllers = {json.dumps(list(controllers))}\n"
+    )
+    return user + _QEMU_CONF + groups
 
 
 def find_emulator() -> str:

@@ -37,7 +37,7 @@ class SessionLibvirtd(Libvirtd):
     MODE = "session"
 
     def __init__(self, root: Path) -> None:
-        super().__init__(root, control_groups=False)
+        super().__init__(root, controllers=())
 
     def _command(self) -> list[str]:
         folders = {
@@ -74,4 +74,4 @@ def private_libvirtd(root: Path, abilities: Abilities) -> Libvirtd:
     """Return the libvirtd, not started yet, that can do the most on this machine."""
     if abilities.no_mounts is not None:
         return SessionLibvirtd(root)
-    return Libvirtd(root, control_groups=abilities.no_control_groups is None)
+    return Libvirtd(root, controllers=None if abilities.no_control_groups is None else ())

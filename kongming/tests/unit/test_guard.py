@@ -118,7 +118,15 @@ def test_nodes():
 
 @pytest.mark.parametrize(
     ("cgroup", "shares", "fits"),
-    [(1, 2, True), (1, 1, False), (1, 262_144, True), (2, 1, True), (2, 10_001, False)],
+    [
+        (1, 2, True),
+        (1, 1, False),
+        (1, 262_144, True),
+        (2, 2, True),
+        (2, 1, False),
+        (2, 10_000, True),
+        (2, 10_001, False),
+    ],
 )
 def test_shares_are_held_against_the_hosts_cgroup_version(cgroup, shares, fits):
     host = Host(CpuSet(range(8)), CpuSet(range(8)), cgroup=cgroup)
