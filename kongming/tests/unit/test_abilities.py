@@ -60,13 +60,22 @@ def test_an_emulator_is_not_masked_through_a_chain_of_links(tmp_path):
 
 @pytest.mark.parametrize("root", [True, False])
 def test_qemu_is_told_its_user_by_root_only(root):
-    assert ('user = "root"' in qemu.qemu_conf(root=root, control_groups=True)) == root
+    assert ('user = "root"' in qemu.qemu_conf(root=root, controllers=None)) == root
 
 
-@pytest.mark.parametrize("control_groups", [True, False])
-def test_guests_without_control_groups_are_told_none(control_groups):
-    conf = qemu.qemu_conf(root=True, control_groups=control_groups)
-    assert ("cgroup_controllers = []" in conf) != control_groups
+@pytest.mark.parametrize(
+    ("controllers", "line"),
+    [
+        ((), "cgroup_controllers = []\n"),
+        (("cpuset", "cpu"), 'cgroup_controllers = ["cpuset", "cpu"]\n'),
+    ],
+)
+def test_libvirt_is_told_which_controllers_guests_get(controllers, line):
+    assert line in qemu.qemu_conf(root=True, controllers=controllers)
+
+
+def test_libvirt_is_not_told_of_controllers_where_guests_get_all():
+    assert "cgroup_controllers" not in qemu.qemu_conf(root=True, controllers=None)
 
 
 def test_all_abilities_make_a_libvirtd_with_control_groups(tmp_path):
