@@ -119,6 +119,12 @@ class Overlap(Refused):
     reason = "overlap"
 
 
+class SmtSibling(Refused):
+    """A CPU was asked for whose core another guest is pinned to, on another CPU of it."""
+
+    reason = "smt_sibling"
+
+
 class VcpuUnknown(Refused):
     """A vCPU was named that the guest does not have."""
 

@@ -38,6 +38,7 @@ import uuid
 from bench_bed import HOST, KEY, Bed, Row, cpu_time, pss
 import bench_keeping
 import bench_nova
+import bench_snapshot
 import bench_standalone
 import kombu
 import libvirt
@@ -351,6 +352,7 @@ def main() -> int:
         "start": (start, 7),
         "keeping": (bench_keeping.measure, 50),
         "nova": (bench_nova.requests, 0),
+        "snapshot": (bench_snapshot.measure, 9),
         "standalone": (bench_standalone.measure, 1000),
     }
     parser = argparse.ArgumentParser(prog="tools/bench", description=__doc__.splitlines()[0])

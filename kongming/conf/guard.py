@@ -62,6 +62,21 @@ OPTS = [
         "warn). Set it to refuse where every guest is to have its CPUs alone, to allow where "
         "sharing them is meant.",
     ),
+    cfg.StrOpt(
+        "smt",
+        default="warn",
+        choices=[
+            ("allow", "it is done"),
+            ("warn", "it is done, and told as a warning"),
+            ("refuse", "it is refused"),
+        ],
+        mutable=True,
+        help="What becomes of a request for CPUs whose cores another guest is pinned to: with "
+        "SMT (hyper-threading) the CPUs of a core slow each other down, and caches that they "
+        "share leak (default: warn, for a neighbour on the core is often meant, and never to be "
+        "overlooked). Set it to refuse where every guest is to have its cores alone, to allow "
+        "where guests are packed on purpose.",
+    ),
     cfg.ListOpt(
         "nova_config_file",
         default=[],

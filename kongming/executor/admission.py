@@ -53,16 +53,26 @@ class Verdict:
     moving: frozenset[str] = frozenset()
 
 
+#: Returns on which CPUs other guests are in the way of one that is to have some.
+Contested = Callable[[CpuSet], CpuSet]
+#: Judges a move that is known, by what is contested.
+Judge = Callable[[Contested], Verdict]
+
+
 def judge(
-    move: Move, occupants: Iterable[Occupant], moves: Callable[[str], Move | None]
+    move: Move,
+    occupants: Iterable[Occupant],
+    moves: Callable[[str], Move | None],
+    contested: Contested = lambda cpus: cpus,
 ) -> Verdict:
     """Judge a move by what all others will have.
 
     :param occupants: the guests of the host as they are.
     :param moves: returns what an instance is to have, if that is something else than it
         has and nothing but other guests stands against it; None if it stays.
+    :param contested: by default the CPUs themselves.
     """
-    judgement = _Judgement(occupants, moves)
+    judgement = _Judgement(occupants, moves, contested)
     in_the_way = judgement.in_the_way(move)
     moving = frozenset() if in_the_way else judgement.moving.keys() - {move.instance_uuid}
     return Verdict(tuple(in_the_way), frozenset(moving))
@@ -71,28 +81,35 @@ def judge(
 class _Judgement:
     """:ivar moving: the moves that are known to be made, by instance."""
 
-    def __init__(self, occupants: Iterable[Occupant], moves: Callable[[str], Move | None]) -> None:
+    def __init__(
+        self,
+        occupants: Iterable[Occupant],
+        moves: Callable[[str], Move | None],
+        contested: Contested,
+    ) -> None:
         self._occupants = list(occupants)
         self._moves = moves
+        self._contested = contested
         self.moving: dict[str, Move] = {}
 
     def in_the_way(self, move: Move) -> list[tuple[Occupant, CpuSet]]:
         """Return who keeps a move from being made; note it as being made."""
         self.moving[move.instance_uuid] = move
+        cpus = self._contested(move.cpus)
         found = []
         for other in self._occupants:
             if other.instance_uuid == move.instance_uuid:
                 continue
             known = self.moving.get(other.instance_uuid)
-            shared = _shared(move.cpus, other.pins if known is None else known.pins)
-            if shared and (known is not None or not self._gives_way(other.instance_uuid, move)):
+            shared = _shared(cpus, other.pins if known is None else known.pins)
+            if shared and (known is not None or not self._gives_way(other.instance_uuid, cpus)):
                 found.append((other, shared))
         return found
 
-    def _gives_way(self, instance_uuid: str, move: Move) -> bool:
+    def _gives_way(self, instance_uuid: str, cpus: CpuSet) -> bool:
         """Tell whether another guest moves away, which others may have to do first."""
         away = self._moves(instance_uuid) if len(self.moving) < _CHAIN_MAX else None
-        if away is None or _shared(move.cpus, away.pins):
+        if away is None or _shared(cpus, away.pins):
             return False
         before = dict(self.moving)
         if self.in_the_way(away):

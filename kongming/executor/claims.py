@@ -21,9 +21,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 import threading
+from typing import TypeVar
 
-from kongming.executor.admission import Move, Verdict, judge
+from kongming.executor.admission import Judge, Move, judge
 from kongming.hypervisor.occupant import Occupant
+
+_Found = TypeVar("_Found")
 
 
 class Claims:
@@ -44,25 +47,27 @@ class Claims:
         self._claimed: dict[str, Occupant] = {}
 
     @contextmanager
-    def claim(self, move: Move, check: Callable[[Verdict], None]) -> Iterator[Verdict]:
+    def claim(self, move: Move, check: Callable[[Judge], _Found]) -> Iterator[_Found]:
         """Claim what an instance is to have while it is being placed.
 
-        :param check: is given who is in the way, those that are being placed included,
-            and raises if the instance may not have its CPUs.
+        :param check: asks who is in the way, those that are being placed included, and
+            raises if the instance may not have its CPUs; what it returns is passed on.
         """
         mine = Occupant(move.instance_uuid, "being placed now", pins=move.pins)
         with self._lock:
             there = {each.instance_uuid: each for each in self._occupants()} | self._claimed
             # Who is being placed does not move on meanwhile.
-            verdict = judge(
-                move,
-                there.values(),
-                lambda uuid: None if uuid in self._claimed else self._moves(uuid),
+            found = check(
+                lambda contested: judge(
+                    move,
+                    there.values(),
+                    lambda uuid: None if uuid in self._claimed else self._moves(uuid),
+                    contested,
+                )
             )
-            check(verdict)
             self._claimed[move.instance_uuid] = mine
         try:
-            yield verdict
+            yield found
         finally:
             with self._lock:
                 self._claimed.pop(move.instance_uuid, None)

@@ -68,7 +68,7 @@ def look(
     if not accepted:
         placer.check_windows(allocation, guest)
     prospect = placer.look(allocation.at(datetime.now(UTC)), guest, accepted=accepted)
-    warnings = [placer.check_overlap(instance_uuid, prospect)]
+    warnings = placer.warnings(instance_uuid, prospect)
     if prospect.plan.unusable:
         warnings.append(f"not usable now, waited for: {prospect.plan.describe_unusable()}")
     warnings += map(str, prospect.shortfalls)
@@ -76,4 +76,4 @@ def look(
         Step(str(change.target), str(change.former), str(change.wanted))
         for change in prospect.plan.changes()
     )
-    return DryRun(tuple(steps), tuple(filter(None, warnings)))
+    return DryRun(tuple(steps), tuple(warnings))

@@ -110,7 +110,7 @@ class Executor:
         self._on_stranger = on_stranger
         self.statistics = Statistics()
         claims = Claims(self._hypervisor.occupants, lambda uuid: moves.of(uuid))
-        self._placer = placer = Placer(rules, claims)
+        self._placer = placer = Placer(rules, claims, self._hypervisor.topology)
         moves = Moves(self._store, self._hypervisor, placer)
         windows, threads = WindowTimer(), ThreadWatch()
         self._reconciler = Reconciler(

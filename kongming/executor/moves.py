@@ -23,6 +23,9 @@ from kongming.executor.store import Store
 from kongming.hypervisor.hypervisor import Hypervisor
 from kongming.stored import readable
 
+# Refusals that end when other guests move.
+_BY_OTHERS = (exception.Overlap.reason, exception.SmtSibling.reason)
+
 
 class Moves:
     """Looks at the requests of other instances. Any thread may call any method."""
@@ -58,6 +61,6 @@ class Moves:
 def _requested(record: Record) -> Allocation | None:
     if record.status is Status.FAILED:
         return None
-    refused = record.status is Status.REFUSED and record.reason != exception.Overlap.reason
+    refused = record.status is Status.REFUSED and record.reason not in _BY_OTHERS
     asked = readable(record.asked)
     return record.accepted if asked is None or refused else asked

@@ -20,22 +20,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 import logging
 from typing import cast
 
 from kongming import exception, target
 from kongming.allocation import Allocation
 from kongming.cpuset import CpuSet
-from kongming.executor import guard
+from kongming.executor import guard, isolated_sets, neighbours
 from kongming.executor import plan as plans
-from kongming.executor.admission import Move, Verdict
+from kongming.executor.admission import Move
 from kongming.executor.carry_out import carry_out
 from kongming.executor.claims import Claims
+from kongming.executor.neighbours import Neighbours
 from kongming.executor.rules import Overlap, Rules
 from kongming.hypervisor.definition import Definition
 from kongming.hypervisor.guest import Guest
 from kongming.hypervisor.host import Host
 from kongming.hypervisor.reading import Reading
+from kongming.hypervisor.topology import Topology
 from kongming.target import CPU_ASPECTS, Aspect, Target, Value
 
 LOG = logging.getLogger(__name__)
@@ -100,12 +103,16 @@ class Placed:
 class Placer:
     """Brings guests to allocations, within the operator's rules.
 
-    :param rules: gives the rules that are in force.
+    :param rules: returns the rules that are in force.
+    :param topology: returns what the host is made of.
     """
 
-    def __init__(self, rules: Callable[[], Rules], claims: Claims) -> None:
+    def __init__(
+        self, rules: Callable[[], Rules], claims: Claims, topology: Callable[[], Topology]
+    ) -> None:
         self._rules = rules
         self._claims = claims
+        self._topology = topology
 
     def look(self, allocation: Allocation, guest: Guest, *, accepted: bool) -> Prospect:
         """See what a guest has and plan how to bring it to an allocation.
@@ -146,13 +153,14 @@ class Placer:
             except exception.Refused as refusal:
                 raise type(refusal)(f"in window {each.window.name}: {refusal}") from refusal
 
-    def check_overlap(self, instance_uuid: str, prospect: Prospect) -> str:
-        """Return which other guests have CPUs that are wanted; empty if none.
+    def warnings(self, instance_uuid: str, prospect: Prospect) -> list[str]:
+        """Return what is to be said of a placement before it is carried out.
 
-        :raises Overlap: if that is not to be.
+        :raises Overlap: if CPUs are shared with another guest, and that is not to be.
+        :raises SmtSibling: if cores are.
         """
-        with self._claimed(instance_uuid, prospect) as claimed:
-            return claimed.told
+        with self._claimed(instance_uuid, prospect) as found:
+            return [*found.told, *self._unbalanced(prospect)]
 
     def place(self, instance_uuid: str, prospect: Prospect, guest: Guest, *, new: bool) -> Placed:
         """Carry out what was planned.
@@ -169,49 +177,29 @@ class Placer:
         moving: frozenset[str] = frozenset()
         notes = []
         if new and prospect.wanted:
-            with self._claimed(instance_uuid, prospect) as claimed:
+            with self._claimed(instance_uuid, prospect) as found:
+                notes += [*found.told, *self._unbalanced(prospect)]
                 carry_out(prospect.plan, guest)
-            notes.append(claimed.told)
-            moving = claimed.moving
+            moving = found.moving
         else:
             carry_out(prospect.plan, guest)
         notes.append(_memory_note(prospect.plan, guest))
         return Placed(prospect.plan, "; ".join(filter(None, notes)), moving)
 
     @contextmanager
-    def _claimed(self, instance_uuid: str, prospect: Prospect) -> Iterator[_Claimed]:
-        overlap = self._rules().overlap
+    def _claimed(self, instance_uuid: str, prospect: Prospect) -> Iterator[Neighbours]:
+        rules = self._rules()
         move = prospect.move(instance_uuid)
-        if overlap is Overlap.ALLOW or not move.cpus:
-            yield _Claimed()
+        if not move.cpus or rules.overlap is rules.smt is Overlap.ALLOW:
+            yield Neighbours()
             return
+        cores = {} if rules.smt is Overlap.ALLOW else self._topology().cores
+        with self._claims.claim(move, partial(neighbours.check, move, rules, cores)) as found:
+            yield found
 
-        def check(verdict: Verdict) -> None:
-            if verdict.in_the_way and overlap is Overlap.REFUSE:
-                raise exception.Overlap(
-                    f"other guests are pinned there: {_named(verdict)}; ask for other CPUs, or "
-                    "set [guard] overlap to warn"
-                )
-
-        with self._claims.claim(move, check) as verdict:
-            told = f"other guests are pinned there, too: {_named(verdict)}"
-            yield _Claimed(told if verdict.in_the_way else "", verdict.moving)
-
-
-@dataclass(frozen=True, slots=True)
-class _Claimed:
-    """What is told of the other guests, and which of them are to move as well."""
-
-    told: str = ""
-    moving: frozenset[str] = frozenset()
-
-
-def _named(verdict: Verdict) -> str:
-    """Name the other guests and the CPUs that are wanted twice."""
-    return ", ".join(
-        f"CPU {cpus}: instance {other.instance_uuid} ({other.name})"
-        for other, cpus in verdict.in_the_way
-    )
+    def _unbalanced(self, prospect: Prospect) -> list[str]:
+        pins = isolated_sets.of_request(prospect.wanted)
+        return isolated_sets.warnings(pins, self._topology().isolated) if pins else []
 
 
 def _observe(

@@ -26,13 +26,13 @@ from oslo_config import cfg
 
 from kongming import exception, nova_config
 from kongming.cpuset import CpuSet
+from kongming.hypervisor.files import parse_ids
 
-_NOVA_OPTION = "[compute] cpu_dedicated_set"
 _NONE = CpuSet()
 
 
 class Overlap(enum.Enum):
-    """What to do when CPUs are asked for that another guest is pinned to."""
+    """What to do when another guest is pinned to the CPUs that are asked for, or their cores."""
 
     ALLOW = "allow"
     WARN = "warn"
@@ -49,6 +49,8 @@ class Rules:
         pins itself.
     :ivar allowed_nodes: NUMA nodes for memory; None means all.
     :ivar allowed_projects: ids of the projects that may ask; empty means all.
+    :ivar overlap: what to do about guests on the same CPUs.
+    :ivar smt: what to do about guests on other CPUs of the same cores.
     """
 
     allowed_cpus: CpuSet | None = None
@@ -57,6 +59,7 @@ class Rules:
     allowed_nodes: CpuSet | None = None
     allowed_projects: frozenset[str] = frozenset()
     overlap: Overlap = Overlap.WARN
+    smt: Overlap = Overlap.WARN
 
     def to_json(self) -> dict[str, Any]:
         """Give it as JSON: cpusets in their written form, null where all are allowed."""
@@ -67,6 +70,7 @@ class Rules:
             "allowed_nodes": None if self.allowed_nodes is None else str(self.allowed_nodes),
             "allowed_projects": sorted(self.allowed_projects),
             "overlap": self.overlap.value,
+            "smt": self.smt.value,
         }
 
     @classmethod
@@ -74,11 +78,13 @@ class Rules:
         """Read what :meth:`to_json` gives."""
         return cls(
             allowed_cpus=_optional(value["allowed_cpus"]),
-            reserved_cpus=_optional(value["reserved_cpus"] or None) or _NONE,
-            dedicated_cpus=_optional(value["dedicated_cpus"] or None) or _NONE,
+            reserved_cpus=parse_ids(value["reserved_cpus"]),
+            dedicated_cpus=parse_ids(value["dedicated_cpus"]),
             allowed_nodes=_optional(value["allowed_nodes"]),
             allowed_projects=frozenset(value["allowed_projects"]),
             overlap=Overlap(value["overlap"]),
+            # Older hosts know nothing of it.
+            smt=Overlap(value.get("smt", Overlap.ALLOW.value)),
         )
 
 
@@ -94,17 +100,18 @@ def read_rules(conf: cfg.ConfigOpts) -> Rules:
 
 
 def _optional(text: str | None) -> CpuSet | None:
-    return None if text is None else CpuSet.parse(text)
+    return None if text is None else parse_ids(text)
 
 
 def _rules(guard: Any) -> Rules:
     return Rules(
         allowed_cpus=_cpuset("allowed_cpus", guard.allowed_cpus),
         reserved_cpus=_cpuset("reserved_cpus", guard.reserved_cpus) or _NONE,
-        dedicated_cpus=_read_dedicated(guard.nova_config_file),
+        dedicated_cpus=nova_cpus(guard.nova_config_file, "cpu_dedicated_set"),
         allowed_nodes=_cpuset("allowed_nodes", guard.allowed_nodes),
         allowed_projects=frozenset(guard.allowed_projects),
         overlap=Overlap(guard.overlap),
+        smt=Overlap(guard.smt),
     )
 
 
@@ -117,22 +124,24 @@ def _cpuset(option: str, text: str) -> CpuSet | None:
         raise exception.ConfigInvalid(f"[guard] {option}: {error}") from error
 
 
-def _read_dedicated(paths: list[str]) -> CpuSet:
-    """Give Nova's dedicated CPUs; none are if nova.conf does not say."""
+def nova_cpus(paths: list[str], name: str) -> CpuSet:
+    """Return the CPUs of one of nova.conf's ``[compute]`` options; none if it does not say.
+
+    :raises ConfigInvalid: naming the option and the problem.
+    """
     if not paths:
         return _NONE
     named = "[guard] nova_config_file"
-    option = cfg.StrOpt("cpu_dedicated_set", default="")
     try:
-        nova = nova_config.read(paths, {"compute": [option]})
+        nova = nova_config.read(paths, {"compute": [cfg.StrOpt(name, default="")]})
     except exception.ConfigInvalid as error:
         raise exception.ConfigInvalid(f"{named}: {error}") from None
     # Nova leaves out empty items; its grammar is ours otherwise.
-    text = nova.compute.cpu_dedicated_set or ""
+    text = nova.compute[name] or ""
     items = ",".join(item for item in text.split(",") if item.strip())
     try:
         return CpuSet.parse(items) if items else _NONE
     except exception.RequestInvalid as error:
         raise exception.ConfigInvalid(
-            f"{named}: {_NOVA_OPTION} in {', '.join(paths)}: {error}"
+            f"{named}: [compute] {name} in {', '.join(paths)}: {error}"
         ) from error

@@ -26,16 +26,16 @@ from kongming.hypervisor.occupant import Occupant
 from kongming.hypervisor.topology import Topology
 
 
-def look(connection: Any, sysfs: Path | None, rules: Rules) -> dict[str, Any]:
-    """Ask libvirt, and give the view; raises libvirt's errors.
+def look(connection: Any, system: Path | None, rules: Rules) -> dict[str, Any]:
+    """Ask for all that the view shows, and return it; raises libvirt's errors.
 
-    :param sysfs: see :func:`kongming.hypervisor.capabilities.read`.
+    :param system: see :func:`kongming.hypervisor.capabilities.read`.
     """
-    return to_json(capabilities.read(connection, sysfs), occupancy.read(connection), rules)
+    return to_json(capabilities.read(connection, system), occupancy.read(connection), rules)
 
 
 def to_json(topology: Topology, occupants: Iterable[Occupant], rules: Rules) -> dict[str, Any]:
-    """Give the view: ``cells``, ``homeless_cpus``, ``guests``, ``rules``, ``violations``.
+    """Return the view: ``cells``, ``unassigned_cpus``, ``guests``, ``rules``, ``violations``.
 
     The guests come in an order that stays.
     """

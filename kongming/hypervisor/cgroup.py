@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 
 from kongming import exception
 from kongming.cpuset import CpuSet
-from kongming.hypervisor.files import read_text
+from kongming.hypervisor.files import read_ids, read_text
 from kongming.target import NO_QUOTA, Aspect, Quota, Target
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -118,7 +118,7 @@ class Groups:
             return {}
         name = "cpuset.cpus" if self.version == 1 else "cpuset.cpus.effective"
         paths = ((folder, folder / name) for folder in self._cpuset.above)
-        return {folder: _cpus(path) for folder, path in paths if path.exists()}
+        return {folder: read_ids(path) for folder, path in paths if path.exists()}
 
 
 def find(pid: int, *, proc: Path = PROC, cgroup: Path = CGROUP) -> Groups | None:
@@ -157,7 +157,7 @@ def give_back(folder: Path, cpus: CpuSet) -> None:
     :raises Failed: if we may not write there; it says what to write.
     """
     path = folder / "cpuset.cpus"
-    wider = CpuSet(_cpus(path) | cpus)
+    wider = CpuSet(read_ids(path) | cpus)
     try:
         path.write_text(str(wider))
     except OSError as error:
@@ -175,8 +175,3 @@ def _domain(group: str) -> tuple[str, ...]:
     """
     names = PurePosixPath(group.lstrip("/")).parts
     return names[:-1] if names and names[-1] == _NAMES[Aspect.EMULATOR] else names
-
-
-def _cpus(path: Path) -> CpuSet:
-    text = read_text(path).strip()
-    return CpuSet.parse(text) if text else CpuSet()

@@ -17,6 +17,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from kongming.cpuset import CpuSet
+
 
 def read_text(path: str | Path) -> str:
     """Return what a file of /proc, /sys or a control group holds.
@@ -32,3 +34,17 @@ def read_text(path: str | Path) -> str:
     finally:
         os.close(file)
     return b"".join(parts).decode(errors="replace")
+
+
+def read_ids(path: str | Path) -> CpuSet:
+    """Return the ids that a file lists: none if it is empty.
+
+    :raises OSError: if it can't be read.
+    """
+    return parse_ids(read_text(path))
+
+
+def parse_ids(text: str) -> CpuSet:
+    """Read the kernel's lists of ids; some kernels write ``(null)`` for none."""
+    text = text.strip()
+    return CpuSet() if text in ("", "(null)") else CpuSet.parse(text)

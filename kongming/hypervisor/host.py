@@ -17,20 +17,26 @@ The kernel tells, or libvirt where that is not the kernel beside us.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 import functools
 import os
 from pathlib import Path
+import re
 from typing import Any
 from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
 from kongming.cpuset import CpuSet
-from kongming.hypervisor.files import read_text
+from kongming.hypervisor.files import parse_ids, read_text
 
 SYSTEM = Path("/sys/devices/system")
 CGROUP = Path("/sys/fs/cgroup")
+
+_NODE = re.compile(r"node([0-9]+)")
+_MEMORY = re.compile(r"Mem(Total|Free): *([0-9]+) kB")
+# libvirt writes IEC units; "B" and "bytes" only for what is smaller than 1 KiB.
+_BYTES = {"B": 1, "bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 _NODE_0 = CpuSet([0])
 _NONE = CpuSet()
@@ -92,20 +98,53 @@ class Host:
 
 
 def read_sysfs(system: Path = SYSTEM, cgroup: Path = CGROUP) -> Host:
-    """Ask the kernel: libvirt would do the same, ten times as slowly."""
+    """Ask the kernel: libvirt would do the same, ten times as slowly.
+
+    :raises OSError: if it does not tell.
+    """
     return _host(
+        str(system),
         read_text(f"{system}/cpu/present"),
         read_text(f"{system}/cpu/online"),
-        _memory_nodes(f"{system}/node/has_memory"),
+        _has_memory(system),
         # Where both are mounted, libvirt finds the cpu controllers in v1.
         2 if os.path.exists(f"{cgroup}/cgroup.controllers") else 1,  # noqa: PTH110
     )
 
 
 @functools.lru_cache(maxsize=1)
-def _host(present: str, online: str, nodes: str, cgroup: int) -> Host:
+def _host(system: str, present: str, online: str, has_memory: str | None, cgroup: int) -> Host:
     """Read what the kernel said, unless it says the same as before."""
-    return Host(CpuSet.parse(present), CpuSet.parse(online), CpuSet.parse(nodes), cgroup)
+    there = parse_ids(present)
+    return Host(
+        there,
+        parse_ids(online) & there,
+        _memory_nodes(Path(system), has_memory),
+        cgroup,
+    )
+
+
+def node_ids(system: Path = SYSTEM) -> list[int]:
+    """Return the ids of the NUMA nodes; none if the kernel was built without NUMA."""
+    try:
+        names = os.listdir(f"{system}/node")  # noqa: PTH208
+    except FileNotFoundError:
+        return []
+    return sorted(int(node[1]) for node in map(_NODE.fullmatch, names) if node)
+
+
+def memory_nodes(system: Path = SYSTEM) -> CpuSet:
+    """Return the NUMA nodes that have memory; node 0 if the kernel was built without NUMA."""
+    return _memory_nodes(system, _has_memory(system))
+
+
+def memory_kib(meminfo: Path) -> tuple[int, int | None]:
+    """Read how much memory there is, and how much of it is free, in KiB; None if unknown."""
+    try:
+        found = dict(_MEMORY.findall(read_text(meminfo)))
+    except OSError:
+        found = {}
+    return int(found.get("Total", 0)), int(found["Free"]) if "Free" in found else None
 
 
 def online_cpus(system: Path = SYSTEM) -> CpuSet:
@@ -115,10 +154,37 @@ def online_cpus(system: Path = SYSTEM) -> CpuSet:
 
 def read_libvirt(connection: Any) -> Host:
     """Ask libvirt; raises its errors."""
-    count, online, _number = connection.getCPUMap()
-    cells = ET.fromstring(connection.getCapabilities()).iterfind("host/topology/cells/cell")
-    nodes = CpuSet(int(cell.get("id", "")) for cell in cells)
-    return Host(CpuSet(range(count)), CpuSet.from_cpumap(online), nodes or _NODE_0)
+    return parse_libvirt(connection.getCapabilities(), connection.getCPUMap())
+
+
+def parse_libvirt(capabilities: str, cpumap: tuple[int, Sequence[bool], int]) -> Host:
+    """Read libvirt's capabilities XML and its map of CPUs.
+
+    libvirt counts from 0 to the last CPU, whether all of these are there or not, and says
+    which are online. Of those that are not, the ones that it lists in the cells are there;
+    of a host without cells it is not known better than that all are.
+    """
+    count, online, _number = cpumap
+    running = CpuSet.from_cpumap(online)
+    cells = ET.fromstring(capabilities).findall("host/topology/cells/cell")
+    told = {int(cpu.get("id", "")) for cell in cells for cpu in cell.iterfind("cpus/cpu")}
+    storing = CpuSet(int(cell.get("id", "")) for cell in cells if cell_memory_kib(cell))
+    return Host(
+        running | (CpuSet(told) if told else CpuSet(range(count))) & CpuSet(range(count)),
+        running,
+        storing or _NODE_0,
+    )
+
+
+def cell_memory_kib(cell: ET.Element) -> int:
+    """Read how much memory a cell of libvirt's capabilities has; it may say nothing of none."""
+    memory = cell.find("memory")
+    return 0 if memory is None else kib(memory.text or "0", memory.get("unit", "KiB"))
+
+
+def kib(size: str, unit: str) -> int:
+    """Return a size in one of libvirt's units in KiB."""
+    return int(size) * _BYTES[unit] >> 10
 
 
 def is_here(uri: str) -> bool:
@@ -132,9 +198,18 @@ def _online(online: str) -> CpuSet:
     return CpuSet.parse(online)
 
 
-def _memory_nodes(path: str) -> str:
+def _has_memory(system: Path) -> str | None:
     try:
-        return read_text(path)
+        return read_text(f"{system}/node/has_memory")
     except FileNotFoundError:
-        # A kernel that was built without NUMA.
-        return str(_NODE_0)
+        return None
+
+
+def _memory_nodes(system: Path, has_memory: str | None) -> CpuSet:
+    nodes = CpuSet(node_ids(system))
+    listed = nodes if has_memory is None else parse_ids(has_memory)
+    # A node is listed, too, if the firmware keeps all of its memory for itself.
+    storing = CpuSet(
+        node for node in nodes & listed if memory_kib(system / f"node/node{node}/meminfo")[0]
+    )
+    return (storing if nodes else listed) or _NODE_0

@@ -155,7 +155,7 @@ class Hypervisor:
         :raises Failed: if it gives an error.
         """
         with self._connected() as connection, self._asking(connection, "reading the topology"):
-            return capabilities.read(connection, host.SYSTEM / "cpu" if self._here else None)
+            return capabilities.read(connection, host.SYSTEM if self._here else None)
 
     @contextmanager
     def _connected(self, instance_uuid: str = "") -> Iterator[Any]:

@@ -14,8 +14,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+import functools
 import threading
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -35,34 +36,32 @@ class Occupancy:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: dict[tuple[str, int], Occupant] = {}
+        # By domain, with libvirt's number of its incarnation.
+        self._known: dict[str, tuple[int, Occupant]] = {}
         self._complete = False
         self._changes = 0
+        self._told: list[Occupant] = []
+        self._told_for: tuple[int, CpuSet | None] = (-1, None)
 
     def forget(self, instance_uuid: str | None = None) -> None:
         """Have libvirt asked at the next look, for all that is known of a domain, or of all."""
         with self._lock:
             self._changes += 1
             self._complete = False
-            self._known = {
-                key: occupant
-                for key, occupant in self._known.items()
-                if instance_uuid is not None and key[0] != instance_uuid
-            }
+            self._known = {} if instance_uuid is None else {**self._known}
+            self._known.pop(instance_uuid or "", None)
 
     def note_pin(self, instance_uuid: str, vcpu: int, cpus: CpuSet) -> None:
         """Note that a vCPU of a domain was pinned."""
         with self._lock:
             self._changes += 1
-            self._known = {
-                key: replace(occupant, pins={**occupant.pins, vcpu: cpus})
-                if key[0] == instance_uuid
-                else occupant
-                for key, occupant in self._known.items()
-            }
+            if instance_uuid in self._known:
+                number, occupant = self._known[instance_uuid]
+                pinned = replace(occupant, pins={**occupant.pins, vcpu: cpus})
+                self._known = {**self._known, instance_uuid: (number, pinned)}
 
     def read(self, connection: Any, online: CpuSet | None = None) -> list[Occupant]:
-        """Say who is there; raises libvirt's errors if it has to be asked.
+        """Return who is there; raises libvirt's errors if it has to be asked.
 
         Domains that end while they are being read are left out.
 
@@ -73,23 +72,28 @@ class Occupancy:
             online = CpuSet.from_cpumap(cpumap)
         with self._lock:
             known, complete, changes = self._known, self._complete, self._changes
+            if complete and self._told_for == (changes, online):
+                return list(self._told)
         if not complete:
             known = _look(connection, known)
-            with self._lock:
-                if self._changes == changes:
-                    self._known, self._complete = known, True
-        return [_confined(occupant, online) for occupant in known.values()]
+        told = _confined((occupant for _number, occupant in known.values()), online)
+        with self._lock:
+            if self._changes == changes:
+                self._known, self._complete = known, True
+                self._told, self._told_for = told, (changes, online)
+        return list(told)
 
 
 def _look(
-    connection: Any, known: Mapping[tuple[str, int], Occupant]
-) -> dict[tuple[str, int], Occupant]:
+    connection: Any, known: Mapping[str, tuple[int, Occupant]]
+) -> dict[str, tuple[int, Occupant]]:
     found = {}
     for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
-        key = (domain.UUIDString(), domain.ID())
-        occupant = known.get(key) or _read(domain)
+        instance_uuid, number = domain.UUIDString(), domain.ID()
+        before = known.get(instance_uuid)
+        occupant = before[1] if before and before[0] == number else _read(domain)
         if occupant is not None:
-            found[key] = occupant
+            found[instance_uuid] = (number, occupant)
     return found
 
 
@@ -103,10 +107,16 @@ def read(connection: Any) -> tuple[Occupant, ...]:
     return tuple(Occupancy().read(connection))
 
 
-def _confined(occupant: Occupant, online: CpuSet) -> Occupant:
+def _confined(occupants: Iterable[Occupant], online: CpuSet) -> list[Occupant]:
     """Leave out the pins that confine to nothing: libvirt keeps them, too."""
-    pins = {vcpu: cpus for vcpu, cpus in occupant.pins.items() if not online <= cpus}
-    return replace(occupant, pins=pins)
+    everywhere = functools.cache(online.__le__)
+    return [
+        replace(
+            occupant,
+            pins={vcpu: cpus for vcpu, cpus in occupant.pins.items() if not everywhere(cpus)},
+        )
+        for occupant in occupants
+    ]
 
 
 def _read(domain: Any) -> Occupant | None:

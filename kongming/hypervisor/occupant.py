@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kongming.cpuset import CpuSet
+from kongming.hypervisor.files import parse_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Occupant:
             name=value["name"],
             project_id=value["project_id"],
             nova=value["nova"],
-            pins={int(vcpu): CpuSet.parse(cpus) for vcpu, cpus in value["pins"].items()},
+            pins={int(vcpu): parse_ids(cpus) for vcpu, cpus in value["pins"].items() if cpus},
             cpuset=_optional(value["cpuset"]),
             memory_nodes=_optional(value["memory_nodes"]),
             touched=value["touched"],
@@ -82,4 +83,4 @@ class Occupant:
 
 
 def _optional(text: str | None) -> CpuSet | None:
-    return None if text is None else CpuSet.parse(text)
+    return None if text is None else parse_ids(text)

@@ -18,20 +18,31 @@ anybody.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from kongming.cpuset import CpuSet
+from kongming.hypervisor.files import parse_ids
+
+#: The types of cores, where a host has more than one.
+PERFORMANCE = "performance"
+EFFICIENCY = "efficiency"
 
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
     """One host CPU (a hardware thread).
 
-    :ivar socket: None, as ``die`` and ``core``, if it is not known: so it is
+    :ivar socket: None, as ``die`` and ``core``, if it is not known: so it mostly is
         with a CPU that is offline.
     :ivar siblings: the CPUs of the same core that are online, and itself.
+    :ivar isolated: whether the kernel leaves it out when it spreads threads over CPUs.
+    :ivar core_type: :data:`PERFORMANCE` or :data:`EFFICIENCY`; None if all cores are
+        alike, or if that is not known.
+    :ivar capacity: how much it computes in a given time, as the kernel rates it: 1024 is
+        the host's largest; None if the kernel does not rate it.
     """
 
     id: int
@@ -40,6 +51,14 @@ class Cpu:
     core: int | None
     siblings: CpuSet
     online: bool
+    isolated: bool = False
+    core_type: str | None = None
+    capacity: int | None = None
+
+    @classmethod
+    def bare(cls, number: int, *, online: bool = False) -> Cpu:
+        """Return a CPU of which only its id is known, and whether it is online."""
+        return cls(number, None, None, None, CpuSet([number]), online)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -49,18 +68,24 @@ class Cpu:
             "core": self.core,
             "siblings": str(self.siblings),
             "online": self.online,
+            "isolated": self.isolated,
+            "core_type": self.core_type,
+            "capacity": self.capacity,
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Cpu:
-        """Read what :meth:`to_json` gives."""
+        """Read what :meth:`to_json` returns."""
         return cls(
             id=value["id"],
             socket=value["socket"],
             die=value["die"],
             core=value["core"],
-            siblings=CpuSet.parse(value["siblings"]),
+            siblings=parse_ids(value["siblings"]) or CpuSet([value["id"]]),
             online=value["online"],
+            isolated=value.get("isolated", False),
+            core_type=value.get("core_type"),
+            capacity=value.get("capacity"),
         )
 
 
@@ -86,12 +111,12 @@ class Cache:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Cache:
-        """Read what :meth:`to_json` gives."""
+        """Read what :meth:`to_json` returns."""
         return cls(
             level=value["level"],
             kind=value["kind"],
             size_kib=value["size_kib"],
-            cpus=CpuSet.parse(value["cpus"]),
+            cpus=parse_ids(value["cpus"]),
         )
 
 
@@ -124,7 +149,7 @@ class Cell:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Cell:
-        """Read what :meth:`to_json` gives."""
+        """Read what :meth:`to_json` returns."""
         return cls(
             id=value["id"],
             memory_kib=value["memory_kib"],
@@ -137,38 +162,127 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The host.
+    """The host. Its CPUs are those that are present; the ids of CPUs and cells may have holes.
 
     :ivar cells: at least one; a host without NUMA has one cell, 0.
-    :ivar homeless: CPUs of which it is not known to which cell they belong;
-        they are offline.
+    :ivar unassigned: CPUs of which it is not known to which cell they belong: mostly
+        such as are offline.
     """
 
     cells: tuple[Cell, ...]
-    homeless: tuple[Cpu, ...] = ()
+    unassigned: tuple[Cpu, ...] = ()
 
     @property
     def cpus(self) -> tuple[Cpu, ...]:
         """All CPUs, in the order of their ids."""
-        everywhere = [cpu for cell in self.cells for cpu in cell.cpus] + list(self.homeless)
-        return tuple(sorted(everywhere, key=lambda cpu: cpu.id))
+        return tuple(sorted(self._everywhere(), key=lambda cpu: cpu.id))
+
+    @property
+    def cores(self) -> dict[int, CpuSet]:
+        """For each CPU, the CPUs of its core."""
+        return {cpu.id: cpu.siblings for cpu in self._everywhere()}
+
+    @property
+    def shared_cores(self) -> list[CpuSet]:
+        """The cores of several CPUs."""
+        cores = self.cores.items()
+        return [core for cpu, core in cores if len(core) > 1 and next(iter(core)) == cpu]
+
+    @property
+    def isolated(self) -> CpuSet:
+        """The CPUs that are isolated."""
+        return ids(cpu for cpu in self._everywhere() if cpu.isolated)
+
+    def _everywhere(self) -> Iterator[Cpu]:
+        return chain(self.unassigned, *(cell.cpus for cell in self.cells))
+
+    def near_memory(self) -> dict[int, CpuSet]:
+        """Return for each cell that has CPUs the cells whose memory is near to them.
+
+        That is its own memory, or the nearest where it has none; and memory beside which
+        there are no CPUs (CXL, HBM) is near to those that are nearest to it. Where
+        distances are not known, whatever may be near is.
+        """
+        computing = [cell for cell in self.cells if cell.cpus]
+        storing = [cell for cell in self.cells if cell.memory_kib] or computing
+        stores = {cell.id for cell in storing}
+        near = {
+            cell.id: {cell.id}
+            if cell.id in stores
+            else _nearest({other.id: _distance(cell, other) for other in storing})
+            for cell in computing
+        }
+        for cell in storing:
+            if not cell.cpus:
+                for each in _nearest({other.id: _distance(other, cell) for other in computing}):
+                    near[each].add(cell.id)
+        return {cell: CpuSet(nodes) for cell, nodes in near.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as JSON: cpusets in their written form, units in the names."""
+        """Return it as JSON: cpusets in their written form, units in the names."""
         return {
             "cells": [cell.to_json() for cell in self.cells],
-            "homeless_cpus": [cpu.to_json() for cpu in self.homeless],
+            "unassigned_cpus": [cpu.to_json() for cpu in self.unassigned],
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Topology:
-        """Read what :meth:`to_json` gives."""
+        """Read what :meth:`to_json` returns."""
         return cls(
             cells=tuple(Cell.from_json(cell) for cell in value["cells"]),
-            homeless=tuple(Cpu.from_json(cpu) for cpu in value["homeless_cpus"]),
+            unassigned=tuple(Cpu.from_json(cpu) for cpu in value["unassigned_cpus"]),
         )
 
 
+def assemble(
+    cells: Iterable[Cell],
+    cpus: Iterable[Cpu],
+    homes: Mapping[int, int],
+    caches: Iterable[Cache],
+) -> Topology:
+    """Put CPUs and caches into their cells.
+
+    :param cells: without CPUs and caches.
+    :param homes: the cell of each CPU, as far as it is known.
+    :param caches: the same one may be told of more than once.
+    """
+    cells = sorted(cells, key=lambda cell: cell.id)
+    cpus = sorted(cpus, key=lambda cpu: cpu.id)
+    if len(cells) == 1:
+        homes = dict.fromkeys((cpu.id for cpu in cpus), cells[0].id)
+    members: dict[int, list[Cpu]] = {cell.id: [] for cell in cells}
+    used: dict[int, list[Cache]] = {cell.id: [] for cell in cells}
+    unassigned: list[Cpu] = []
+    for cpu in cpus:
+        members.get(homes.get(cpu.id, -1), unassigned).append(cpu)
+    for cache in dict.fromkeys(caches):
+        for cell in {homes.get(cpu, -1) for cpu in cache.cpus} & used.keys():
+            used[cell].append(cache)
+    return Topology(
+        tuple(
+            replace(cell, cpus=tuple(members[cell.id]), caches=tuple(used[cell.id]))
+            for cell in cells
+        ),
+        tuple(unassigned),
+    )
+
+
+def among(listed: CpuSet, there: Set[int]) -> CpuSet:
+    """Return those ids of a list that are there, at the cost of the list."""
+    return CpuSet(each for each in listed if each in there)
+
+
 def ids(cpus: Iterable[Cpu]) -> CpuSet:
-    """Give the ids of some CPUs."""
+    """Return the ids of some CPUs."""
     return CpuSet(cpu.id for cpu in cpus)
+
+
+def _distance(computing: Cell, storing: Cell) -> int | None:
+    """Return how far a cell's CPUs are from another's memory; None if nobody says."""
+    there = computing.distances.get(storing.id)
+    return storing.distances.get(computing.id) if there is None else there
+
+
+def _nearest(distances: Mapping[int, int | None]) -> set[int]:
+    least = min((each for each in distances.values() if each is not None), default=None)
+    return {cell for cell, distance in distances.items() if distance in (None, least)}

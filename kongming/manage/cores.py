@@ -45,6 +45,7 @@ class _Core:
     """One core: its CPUs that belong to the cell."""
 
     socket: int | None
+    kind: str | None
     number: int | None
     l3: int | None
     threads: tuple[Cpu, ...]
@@ -76,40 +77,54 @@ def draw(cell: Cell, state: Callable[[Cpu], State], width: int) -> list[str]:
     cores with equal states share one.
     """
     lines: list[str] = []
-    cores = _cores(cell, state)
-    sockets = list(dict.fromkeys(core.socket for core in cores))
-    for socket in sockets:
-        of_socket = [core for core in cores if core.socket == socket]
-        if len(sockets) > 1:
-            lines.append("no socket known" if socket is None else f"socket {socket}")
-        boxes = [_box([core]) for core in of_socket]
+    alike: dict[tuple[int | None, str | None], list[_Core]] = {}
+    for core in _cores(cell, state):
+        alike.setdefault((core.socket, core.kind), []).append(core)
+    for cores in alike.values():
+        lines += _heading(cores[0], list(alike))
+        boxes = [_box([core]) for core in cores]
         if _strip_width(boxes) > width:
-            boxes = [_box(run) for run in _runs(of_socket)]
+            boxes = [_box(run) for run in _runs(cores)]
         for strip in _strips(boxes, width):
             lines += _draw_strip(strip)
     return lines
+
+
+def _heading(core: _Core, alike: Sequence[tuple[int | None, str | None]]) -> list[str]:
+    """Name what tells the cores of a strip from those of others."""
+    words = []
+    if any(socket != core.socket for socket, _kind in alike):
+        words.append("no socket known" if core.socket is None else f"socket {core.socket}")
+    if any(kind != core.kind for _socket, kind in alike):
+        words.append("cores of an unknown type" if core.kind is None else f"{core.kind} cores")
+    return [", ".join(words)] if words else []
 
 
 def _cores(cell: Cell, state: Callable[[Cpu], State]) -> list[_Core]:
     threads: dict[int, list[Cpu]] = {}
     ids = {cpu.id for cpu in cell.cpus}
     for cpu in cell.cpus:
-        threads.setdefault(min((cpu.siblings & ids) or [cpu.id]), []).append(cpu)
-    banks = [cache.cpus for cache in cell.caches if cache.level == 3]
+        first = next((sibling for sibling in cpu.siblings if sibling in ids), cpu.id)
+        threads.setdefault(first, []).append(cpu)
+    banks: dict[int, int] = {}
+    for number, cache in enumerate(cache for cache in cell.caches if cache.level == 3):
+        for each in cache.cpus:
+            banks.setdefault(each, number)
     cores = [
         _Core(
             socket=siblings[0].socket,
+            kind=siblings[0].core_type,
             number=siblings[0].core,
-            l3=next((n for n, cpus in enumerate(banks) if siblings[0].id in cpus), None),
+            l3=banks.get(siblings[0].id),
             threads=tuple(siblings),
             states=tuple(state(cpu) for cpu in siblings),
         )
         for siblings in threads.values()
     ]
     # What is not known, for the CPU is offline, stands with what is.
-    known = [core.socket for core in cores if core.socket is not None]
-    if len(set(known)) == 1:
-        cores = [replace(core, socket=known[0]) for core in cores]
+    known = {core.socket for core in cores} - {None}
+    if len(known) == 1:
+        cores = [replace(core, socket=known.copy().pop()) for core in cores]
     return cores
 
 

@@ -41,9 +41,9 @@ class HostShow(ShowOne):
         conf = conf_of(self)
         rules = read_rules(conf)
         uri = conf.libvirt.connection_uri
-        sysfs = host.SYSTEM / "cpu" if host.is_here(uri) else None
+        system = host.SYSTEM if host.is_here(uri) else None
         with session.read_only(uri) as connection:
-            seen = view.look(connection, sysfs, rules)
+            seen = view.look(connection, system, rules)
         if parsed_args.formatter == self.formatter_default:
             return ("picture",), (host_view.draw(seen, parsed_args.width),)
         return self.dict2columns(host_view.columns(seen))

@@ -21,8 +21,11 @@ from typing import Any
 
 from cliff.columns import FormattableColumn
 
+from kongming.cpuset import CpuSet
 from kongming.escaping import escape_all
 from kongming.executor.rules import Rules
+from kongming.executor.violations import Kind
+from kongming.hypervisor.files import parse_ids
 from kongming.hypervisor.occupant import Occupant
 from kongming.hypervisor.topology import Cell, Topology, ids
 from kongming.manage import picture
@@ -42,6 +45,12 @@ def draw(view: Mapping[str, Any], width: int = picture.WIDTH) -> str:
         Rules.from_json(view["rules"]),
         width,
         violations=[violation["message"] for violation in view["violations"]],
+        siblings=CpuSet(
+            cpu
+            for violation in view["violations"]
+            if violation["kind"] == Kind.SMT_SIBLING
+            for cpu in parse_ids(violation["cpus"])
+        ),
     )
 
 
@@ -50,7 +59,7 @@ def columns(view: Mapping[str, Any]) -> dict[str, FormattableColumn[Any]]:
     view = fitted(view)
     return {
         "cells": Cells(view["cells"]),
-        "homeless_cpus": Cpus(view["homeless_cpus"]),
+        "unassigned_cpus": Cpus(view["unassigned_cpus"]),
         "guests": Guests(view["guests"]),
         "rules": Fields(view["rules"]),
         "violations": Violations(view["violations"]),
@@ -98,7 +107,8 @@ class Violations(FormattableColumn[list[dict[str, Any]]]):
 
 def _line(cell: Cell) -> str:
     free = "" if cell.free_kib is None else f" ({memory(cell.free_kib)} free)"
-    return f"{cell.id}: CPUs {ids(cell.cpus)}, {memory(cell.memory_kib)} of memory{free}"
+    stored = f"{memory(cell.memory_kib)} of memory{free}" if cell.memory_kib else "no memory"
+    return f"{cell.id}: {f'CPUs {ids(cell.cpus)}' if cell.cpus else 'no CPUs'}, {stored}"
 
 
 def _pins(pins: dict[str, str]) -> str:

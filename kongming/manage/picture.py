@@ -17,12 +17,14 @@ A function without side effects, from values to text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import functools
 import itertools
 import string
 
 from kongming.cpuset import CpuSet
 from kongming.escaping import escape
+from kongming.executor import sharing
 from kongming.executor.rules import Rules
 from kongming.hypervisor.occupant import Occupant
 from kongming.hypervisor.topology import Cell, Cpu, Topology
@@ -45,6 +47,8 @@ _MARKS = {
     "N": "not allowed",
     "R": "reserved",
     "D": "dedicated by nova.conf",
+    "I": "isolated: the kernel does not spread threads over these",
+    "S": "shares its core with another guest's CPU",
 }
 _FREE = "."
 
@@ -56,10 +60,12 @@ def draw(
     width: int = WIDTH,
     *,
     violations: Sequence[str] = (),
+    siblings: CpuSet = CpuSet(),  # noqa: B008
 ) -> str:
     """Draw a host.
 
     :param violations: what is wrong with it, in words.
+    :param siblings: the CPUs whose cores guests share that should not.
     :param width: of the longest line, in columns; at least :data:`WIDTH_MIN`.
     """
     if width < WIDTH_MIN:
@@ -67,19 +73,22 @@ def draw(
     pinned, floating = _sorted(occupants)
     labelled = list(zip(_labels(), pinned, strict=False))
     labelled = [(label + ("" if guest.nova else "*"), guest) for label, guest in labelled]
-    sitting = _sitting(labelled)
+    labels = [label for label, _guest in labelled]
+    seats = sharing.seats(guest.cpus for _label, guest in labelled)
+    who = functools.cache(lambda guests: _who(labels, guests))
+    marks = {cpu.id: _marks(cpu, rules, siblings) for cpu in topology.cpus}
 
     def state(cpu: Cpu) -> cores.State:
-        marks, labels = _marks(cpu, rules), sitting.get(cpu.id, [])
-        return cores.State(marks, _who(labels) or ("" if marks else _FREE))
+        there = seats.get(cpu.id, 0)
+        return cores.State(marks[cpu.id], who(there) or ("" if marks[cpu.id] else _FREE))
 
     sections = [
         _summary(topology, [*pinned, *floating], width),
         *(_cell(cell, rules, state, width) for cell in topology.cells),
-        _homeless(topology, state, width),
-        _key(topology, rules, sitting, width),
+        _unassigned(topology, state, width),
+        _key(topology, marks, seats, labelled, width),
         _pinned(labelled, width),
-        _shared(topology, sitting, width),
+        _shared(topology, seats, labels, width),
         _floating(floating, width),
         _wrong(violations, width),
     ]
@@ -105,30 +114,23 @@ def _labels() -> Iterable[str]:
             yield "".join(letters)
 
 
-def _sitting(labelled: Iterable[tuple[str, Occupant]]) -> dict[int, list[str]]:
-    """Give the labels of the guests that are pinned to each CPU."""
-    sitting: dict[int, list[str]] = {}
-    for label, guest in labelled:
-        for cpu in guest.cpus:
-            sitting.setdefault(cpu, []).append(label)
-    return sitting
-
-
-def _marks(cpu: Cpu, rules: Rules) -> str:
+def _marks(cpu: Cpu, rules: Rules, siblings: CpuSet) -> str:
     holds = {
         "X": not cpu.online,
         "N": rules.allowed_cpus is not None and cpu.id not in rules.allowed_cpus,
         "R": cpu.id in rules.reserved_cpus,
         "D": cpu.id in rules.dedicated_cpus,
+        "I": cpu.isolated,
+        "S": cpu.id in siblings,
     }
     return "".join(mark for mark, does in holds.items() if does)
 
 
-def _who(labels: Sequence[str]) -> str:
-    if len(labels) <= _LABELS_MAX:
-        return "+".join(labels)
-    shown = labels[: _LABELS_MAX - 1]
-    return "+".join([*shown, f"{len(labels) - len(shown)} more"])
+def _who(labels: Sequence[str], guests: int) -> str:
+    count = guests.bit_count()
+    shown = count if count <= _LABELS_MAX else _LABELS_MAX - 1
+    named = [labels[number] for number in itertools.islice(sharing.numbers(guests), shown)]
+    return "+".join([*named, f"{count - shown} more"] if count > shown else named)
 
 
 def _summary(topology: Topology, guests: Sequence[Occupant], width: int) -> list[str]:
@@ -152,6 +154,8 @@ def _count(number: int, noun: str) -> str:
 
 
 def _memory(total: int, free: Sequence[int | None]) -> str:
+    if not total:
+        return "no memory"
     known = [kib for kib in free if kib is not None]
     return f"{memory(total)} of memory" + (f" ({memory(sum(known))} free)" if known else "")
 
@@ -194,26 +198,33 @@ def _distance_words(cell: Cell) -> list[str]:
     ]
 
 
-def _homeless(topology: Topology, state: Callable[[Cpu], cores.State], width: int) -> list[str]:
-    if not topology.homeless:
+def _unassigned(topology: Topology, state: Callable[[Cpu], cores.State], width: int) -> list[str]:
+    if not topology.unassigned:
         return []
-    cell = Cell(-1, 0, cpus=topology.homeless)
+    cell = Cell(-1, 0, cpus=topology.unassigned)
     return [
         "CPUs of an unknown NUMA cell:",
         *(_INDENT + line for line in cores.draw(cell, state, width - len(_INDENT))),
     ]
 
 
-def _key(topology: Topology, rules: Rules, sitting: dict[int, list[str]], width: int) -> list[str]:
+def _key(
+    topology: Topology,
+    marks: Mapping[int, str],
+    seats: Mapping[int, int],
+    labelled: Sequence[tuple[str, Occupant]],
+    width: int,
+) -> list[str]:
     """Explain what is in this picture, and nothing else."""
-    cpus = topology.cpus
-    used = set("".join(_marks(cpu, rules) for cpu in cpus))
+    used = set("".join(marks.values()))
+    there = [seats.get(cpu, 0) for cpu in marks]
+    seated = functools.reduce(int.__or__, set(there), 0)
     words = [f"{mark} {meaning}" for mark, meaning in _MARKS.items() if mark in used]
-    if any(cpu.id not in sitting and not _marks(cpu, rules) for cpu in cpus):
+    if any(not guests and not marks[cpu] for cpu, guests in zip(marks, there, strict=True)):
         words.append(f"{_FREE} free: no guest is pinned to it")
-    if any(len(sitting.get(cpu.id, [])) > 1 for cpu in cpus):
+    if any(guests.bit_count() > 1 for guests in there):
         words.append("a+b guests share the CPU")
-    if any(label.endswith("*") for labels in sitting.values() for label in labels):
+    if any(not labelled[number][1].nova for number in sharing.numbers(seated)):
         words.append("* not Nova's")
     if any(sum(cache.level == 3 for cache in cell.caches) > 1 for cell in topology.cells):
         words.append("║ border of an L3 cache")
@@ -255,19 +266,16 @@ def _remarks(guest: Occupant) -> list[str]:
     return remarks
 
 
-def _shared(topology: Topology, sitting: dict[int, list[str]], width: int) -> list[str]:
-    cpus: dict[tuple[str, ...], list[int]] = {}
-    for cpu in topology.cpus:
-        labels = tuple(sitting.get(cpu.id, []))
-        if len(labels) > 1:
-            cpus.setdefault(labels, []).append(cpu.id)
-    if not cpus:
-        return []
+def _shared(
+    topology: Topology, seats: Mapping[int, int], labels: Sequence[str], width: int
+) -> list[str]:
+    there = {cpu.id: seats[cpu.id] for cpu in topology.cpus if cpu.id in seats}
     lines = ["CPUs that guests share"]
-    for labels, ids in cpus.items():
-        pieces = [*joined(spans(ids), ","), ": ", *joined(labels)]
+    for cpus, guests in sharing.shared_cpus(there):
+        named = [labels[number] for number in sharing.numbers(guests)]
+        pieces = [*joined(spans(list(cpus)), ","), ": ", *joined(named)]
         lines += wrap(pieces, width, _INDENT, _INDENT * 2)
-    return lines
+    return lines if len(lines) > 1 else []
 
 
 def _floating(guests: Sequence[Occupant], width: int) -> list[str]:

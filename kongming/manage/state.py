@@ -85,7 +85,7 @@ def placer(command: Command, look: Hypervisor, store: Store | None) -> Placer:
     """
     rules = read_rules(conf_of(command))
     claims = Claims(look.occupants, lambda uuid: None if moves is None else moves.of(uuid))
-    found = Placer(lambda: rules, claims)
+    found = Placer(lambda: rules, claims, look.topology)
     moves = None if store is None else Moves(store, look, found)
     return found
 

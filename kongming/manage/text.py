@@ -20,7 +20,7 @@ from kongming.escaping import escape
 
 def columns(text: str) -> int:
     """Give the columns that a text takes: characters of East Asia take two."""
-    return sum(_width(character) for character in text)
+    return len(text) if text.isascii() else sum(_width(character) for character in text)
 
 
 def cut(text: str, width: int) -> str:

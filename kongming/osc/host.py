@@ -23,7 +23,7 @@ from kongming.osc import columns
 from kongming.osc.command import Fields, Lister, ShowOne, Table, add_limit, client_of
 
 _COLUMNS = ("name", "state", "seen_at", "age_s", "version", "guests", "violations")
-_PARTS = ("cells", "homeless_cpus", "guests", "rules", "violations")
+_PARTS = ("cells", "unassigned_cpus", "guests", "rules", "violations")
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60))
 
 

@@ -65,6 +65,9 @@ _CPU = {
     "core": (form.maybe(_number), None),
     "siblings": (_ids, ""),
     "online": (_flag, False),
+    "isolated": (_flag, False),
+    "core_type": (form.maybe(_name), None),
+    "capacity": (form.maybe(_number), None),
 }
 _CACHE = {
     "level": (_number, REQUIRED),
@@ -104,12 +107,14 @@ _RULES: dict[str, tuple[Check, Any]] = {
     "allowed_nodes": (form.maybe(_ids), None),
     "allowed_projects": (form.each(_name, _ITEMS_MAX, list), []),
     "overlap": (form.one_of("allow", "warn", "refuse"), "warn"),
+    # A host that does not say so does not look for it.
+    "smt": (form.one_of("allow", "warn", "refuse"), "allow"),
 }
 _NO_RULES = {name: default for name, (_, default) in _RULES.items()}
 _VIEW = form.lenient(
     {
         "cells": _objects(_CELL),
-        "homeless_cpus": _objects(_CPU),
+        "unassigned_cpus": _objects(_CPU),
         "guests": _objects(_GUEST),
         "rules": (form.lenient(_RULES, _FIELDS_MAX), _NO_RULES),
         "violations": _objects(_VIOLATION),

@@ -835,7 +835,7 @@ class TestMap:
         assert "twice" in refused(answer, 400, "request_invalid")
 
 
-VIEW = {"cells": [], "homeless_cpus": "", "guests": [{}, {}], "rules": {}, "violations": [{}]}
+VIEW = {"cells": [], "unassigned_cpus": "", "guests": [{}, {}], "rules": {}, "violations": [{}]}
 
 
 class TestHosts:

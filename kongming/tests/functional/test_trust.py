@@ -53,7 +53,7 @@ from kongming.tests.testbed.nova_api import PROJECT
 UUID = instance()
 VIEW: dict[str, object] = {
     "cells": [],
-    "homeless_cpus": [],
+    "unassigned_cpus": [],
     "guests": [],
     "rules": {},
     "violations": [],

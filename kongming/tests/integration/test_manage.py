@@ -12,6 +12,7 @@
 
 """kongming-manage, with a real libvirtd and real QEMU guests."""
 
+from dataclasses import replace
 from pathlib import Path
 import subprocess
 import sys
@@ -52,15 +53,24 @@ def test_host_show_draws_this_machine_and_its_guests(cloud, cpus, tmp_path):
     assert f"  CPU {cpus[1]} is shared by instance " in drawn.partition("\n\nViolations\n")[2]
 
 
-def test_the_topology_is_what_the_kernel_says(libvirtd):
+def test_libvirt_says_of_this_machine_what_the_kernel_says(libvirtd):
+    def known_to_libvirt(topology):
+        return [
+            (
+                replace(cell, free_kib=None, cpus=()),
+                [(cpu.id, cpu.socket, cpu.core, cpu.siblings) for cpu in cell.cpus],
+            )
+            for cell in topology.cells
+        ]
+
     with session.read_only(libvirtd.uri) as connection:
-        host = capabilities.read(connection, SYSTEM / "cpu")
-    kernel = read_sysfs()
-    assert {cpu.id for cpu in host.cpus if cpu.online} == kernel.online
-    assert host.homeless == ()
-    homes = capabilities.read_homes(SYSTEM / "cpu")
-    assert homes == {cpu.id: cell.id for cell in host.cells for cpu in cell.cpus}
-    assert all(0 < cell.free_kib < cell.memory_kib for cell in host.cells if cell.memory_kib)
+        by_kernel, by_libvirt = (capabilities.read(connection, each) for each in (SYSTEM, None))
+    host = read_sysfs()
+    assert known_to_libvirt(by_kernel) == known_to_libvirt(by_libvirt)
+    assert {cpu.id for cpu in by_kernel.cpus if cpu.online} == host.online
+    assert by_kernel.unassigned == ()
+    assert {cell.id for cell in by_kernel.cells if cell.memory_kib} == host.nodes
+    assert all(0 < cell.free_kib < cell.memory_kib for cell in by_kernel.cells if cell.memory_kib)
 
 
 def test_the_connection_can_change_nothing(cloud):

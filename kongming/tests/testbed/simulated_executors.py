@@ -278,7 +278,7 @@ def _view(guests: int) -> dict[str, Any]:
     uuids = (str(uuid.UUID(int=number)) for number in range(guests))
     return {
         "cells": [{"id": cell, "cpus": cpus, "free_kib": 1} for cell in (0, 1)],
-        "homeless_cpus": [],
+        "unassigned_cpus": [],
         "guests": [{"instance_uuid": each, "name": each, "pins": pins} for each in uuids],
         "rules": {},
         "violations": [],

@@ -114,6 +114,16 @@ def test_any_value_has_something_to_draw(value):
         )
 
 
+def test_a_view_of_which_sets_are_missing_is_drawn():
+    kept = {
+        "cells": [{"id": 0, "cpus": [{"id": 1}], "caches": [{"level": 3}]}],
+        "guests": [{"instance_uuid": instance(), "pins": {"0": ""}, "cpuset": ""}],
+        "rules": {"allowed_cpus": "", "allowed_nodes": ""},
+    }
+    assert "│ 1 XN" in host_view.draw(kept)
+    assert host_view.columns(kept)["cells"].human_readable() == "0: CPUs 1, no memory"
+
+
 @given(st.dictionaries(st.sampled_from(sorted(GOOD)), json_values))
 def test_any_stored_view_is_drawn_with_what_is_left_of_it(changed):
     kept = view.load(json.dumps(GOOD | changed))
@@ -175,12 +185,14 @@ def test_what_is_missing_has_a_default():
                         **dict.fromkeys(("socket", "die", "core")),
                         "siblings": "",
                         "online": False,
+                        "isolated": False,
+                        **dict.fromkeys(("core_type", "capacity")),
                     }
                 ],
                 "caches": [{"level": 3, "kind": "", "size_kib": 0, "cpus": ""}],
             }
         ],
-        "homeless_cpus": [],
+        "unassigned_cpus": [],
         "guests": [
             {
                 "instance_uuid": instance(),
@@ -198,6 +210,7 @@ def test_what_is_missing_has_a_default():
             "allowed_nodes": None,
             "allowed_projects": [],
             "overlap": "warn",
+            "smt": "allow",
         },
         "violations": [
             {"kind": "overlap", "instance_uuids": [], "cpus": "", "nodes": "", "message": ""}

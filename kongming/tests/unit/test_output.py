@@ -133,7 +133,7 @@ GUEST = {
 }
 VIEW = {
     "cells": [],
-    "homeless_cpus": [],
+    "unassigned_cpus": [],
     "guests": [GUEST],
     "rules": {"allowed_projects": [EVIL]},
     "violations": [{"kind": EVIL, "message": EVIL}],

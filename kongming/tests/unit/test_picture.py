@@ -16,6 +16,7 @@ The pictures of whole hosts are in ``kongming/tests/data/pictures``: look at
 them as an operator would before you change one.
 """
 
+from dataclasses import replace
 from pathlib import Path
 import re
 
@@ -24,9 +25,17 @@ from hypothesis import strategies as st
 import pytest
 
 from kongming.cpuset import CpuSet
+from kongming.executor import view
 from kongming.executor.rules import Rules
-from kongming.hypervisor.topology import Cache, Cell, Cpu, Topology
-from kongming.manage import picture
+from kongming.hypervisor.topology import (
+    EFFICIENCY,
+    PERFORMANCE,
+    Cache,
+    Cell,
+    Cpu,
+    Topology,
+)
+from kongming.manage import host_view, picture
 from kongming.manage.text import columns, spans
 from kongming.tests.hosts import guest, host
 
@@ -77,6 +86,21 @@ EIGHT_CELLS = (
         allowed_cpus=CpuSet.parse("0-15,64-143,192-255"),
     ),
 )
+
+
+def _hybrid():
+    """Two performance cores of two threads, four efficiency cores; one CPU is offline."""
+    fast = [Cpu(n, 0, 0, n // 2, CpuSet([n // 2 * 2, n // 2 * 2 + 1]), True) for n in range(4)]
+    slow = [Cpu(n, 0, 0, n * 2, CpuSet([n]), True, isolated=n > 5) for n in range(4, 8)]
+    typed = [
+        *(replace(cpu, core_type=PERFORMANCE, capacity=1024) for cpu in fast),
+        *(replace(cpu, core_type=EFFICIENCY, capacity=610) for cpu in slow),
+    ]
+    cells = (Cell(0, 16 << 20, cpus=(*typed, Cpu.bare(8))), Cell(1, 0))
+    guests = [replace(guest(1, "0:0;1:2", nodes="0"), touched=True), guest(2, "0:1;1:6")]
+    return Topology(cells), guests, Rules()
+
+
 INTERLEAVED = host(2, 20, 2, memory_gib=96, interleaved=True), [guest(1, "0-3:2,4,42,44")], Rules()
 
 
@@ -89,10 +113,12 @@ INTERLEAVED = host(2, 20, 2, memory_gib=96, interleaved=True), [guest(1, "0-3:2,
         ("two-sockets-256-cpus", TWO_SOCKETS),
         ("eight-cells-256-cpus", EIGHT_CELLS),
         ("interleaved-numbers", INTERLEAVED),
+        ("two-types-of-cores", _hybrid()),
     ],
 )
 def test_hosts_look_like_this(name, drawn):
-    assert picture.draw(*drawn) + "\n" == (PICTURES / f"{name}.txt").read_text()
+    seen = host_view.draw(view.to_json(*drawn))
+    assert seen.partition("\n\nViolations")[0] + "\n" == (PICTURES / f"{name}.txt").read_text()
 
 
 def test_the_largest_hosts_fit_on_a_few_screens():
@@ -100,8 +126,8 @@ def test_the_largest_hosts_fit_on_a_few_screens():
 
 
 def test_cpus_of_an_unknown_cell_are_drawn_apart():
-    homeless = Cpu(9, None, None, None, CpuSet([9]), False)
-    drawn = picture.draw(Topology(host(2, 2, 1).cells, (homeless,)), [], Rules())
+    unassigned = Cpu.bare(9)
+    drawn = picture.draw(Topology(host(2, 2, 1).cells, (unassigned,)), [], Rules())
     assert "CPUs of an unknown NUMA cell:\n  ┌ core ? ┐\n  │ 9 X    │\n" in drawn
 
 
@@ -114,6 +140,44 @@ def test_a_cell_of_several_sockets_shows_them_apart():
     cpus = tuple(Cpu(n, n // 2, 0, n % 2, CpuSet([n]), True) for n in range(4))
     drawn = picture.draw(Topology((Cell(0, 1024, cpus=cpus),)), [], Rules())
     assert "  socket 1\n  ┌ core 0 ┬ 1 ──┐\n  │ 2 .    │ 3 . │\n" in drawn
+
+
+def test_a_cell_may_have_nothing_but_cpus():
+    drawn = picture.draw(Topology((Cell(0, 0, cpus=(Cpu.bare(3),)),)), [], Rules())
+    assert "NUMA cell 0: CPU 3, no memory\n" in drawn
+
+
+@pytest.mark.parametrize(
+    ("kinds", "headings"),
+    [
+        ([(0, None)], []),
+        ([(0, None), (1, None)], ["socket 0", "socket 1"]),
+        (
+            [(0, PERFORMANCE), (0, EFFICIENCY), (0, None)],
+            ["performance cores", "efficiency cores", "cores of an unknown type"],
+        ),
+        (
+            [(0, PERFORMANCE), (1, PERFORMANCE), (1, EFFICIENCY)],
+            [
+                "socket 0, performance cores",
+                "socket 1, performance cores",
+                "socket 1, efficiency cores",
+            ],
+        ),
+        ([(0, None), (None, None)], []),
+        ([(0, None), (1, None), (None, None)], ["socket 0", "socket 1", "no socket known"]),
+    ],
+)
+def test_cores_that_differ_have_headings(kinds, headings):
+    cpus = tuple(
+        Cpu(n, socket, 0, n, CpuSet([n]), True, core_type=kind)
+        for n, (socket, kind) in enumerate(kinds)
+    )
+    drawn = picture.draw(Topology((Cell(0, 1024, cpus=cpus),)), [], Rules())
+    lines = drawn.splitlines()
+    assert [
+        line.strip() for line in lines if "socket" in line or "cores" in line.split()
+    ] == headings
 
 
 def test_who_is_too_much_for_a_cpu_is_in_the_list_below():
@@ -180,7 +244,16 @@ def topologies(draw):
     cpus = [
         Cpu(n, None, None, None, CpuSet([n]), False)
         if draw(st.integers(0, 9)) == 0
-        else Cpu(n, draw(sockets), 0, draw(st.integers(0, 5)), draw(cpusets), draw(st.booleans()))
+        else Cpu(
+            n,
+            draw(sockets),
+            0,
+            draw(st.integers(0, 5)),
+            draw(cpusets),
+            draw(st.booleans()),
+            isolated=draw(st.booleans()),
+            core_type=draw(st.none() | st.sampled_from([PERFORMANCE, EFFICIENCY])),
+        )
         for n in numbers
     ]
     cells = draw(st.integers(1, 4))

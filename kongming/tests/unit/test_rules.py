@@ -54,18 +54,20 @@ def test_everything_is_allowed_by_default(read):
     assert rules == Rules()
     assert rules.allowed_cpus is None
     assert rules.overlap is Overlap.WARN
+    assert rules.smt is Overlap.WARN
 
 
 def test_the_rules_are_read(read):
     assert read(
         "allowed_cpus = 2-7,^4\nreserved_cpus = 2\nallowed_nodes = 0-1\n"
-        "allowed_projects = p1, p2\noverlap = refuse"
+        "allowed_projects = p1, p2\noverlap = refuse\nsmt = allow"
     ) == Rules(
         allowed_cpus=CpuSet([2, 3, 5, 6, 7]),
         reserved_cpus=CpuSet([2]),
         allowed_nodes=CpuSet([0, 1]),
         allowed_projects=frozenset({"p1", "p2"}),
         overlap=Overlap.REFUSE,
+        smt=Overlap.ALLOW,
     )
 
 
@@ -77,9 +79,10 @@ def test_what_is_no_cpuset_is_named(read, option):
     assert error.value.reason == "config_invalid"
 
 
-def test_what_is_no_choice_is_named(read):
-    with pytest.raises(exception.ConfigInvalid, match=r"\[guard\]: .*option overlap.*maybe"):
-        read("overlap = maybe")
+@pytest.mark.parametrize("option", ["overlap", "smt"])
+def test_what_is_no_choice_is_named(read, option):
+    with pytest.raises(exception.ConfigInvalid, match=rf"\[guard\]: .*option {option}.*maybe"):
+        read(f"{option} = maybe")
 
 
 @pytest.mark.parametrize(
@@ -148,4 +151,11 @@ def test_its_json():
         "allowed_nodes": None,
         "allowed_projects": ["a", "b"],
         "overlap": "warn",
+        "smt": "warn",
     }
+
+
+def test_the_json_of_an_older_host_says_nothing_of_cores():
+    told = Rules().to_json()
+    del told["smt"]
+    assert Rules.from_json(told).smt is Overlap.ALLOW

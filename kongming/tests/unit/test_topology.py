@@ -10,20 +10,51 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Reading the host's topology from what libvirt and the kernel say."""
+"""The host's topology, read from what the kernel tells, or libvirt."""
 
+from dataclasses import replace
+import functools
 import json
+import os
 from pathlib import Path
+import tempfile
 
 import pytest
 
 from kongming.cpuset import CpuSet
-from kongming.hypervisor import capabilities
+from kongming.executor.rules import Rules
+from kongming.hypervisor import capabilities, host, sysfs
 from kongming.hypervisor.host import Host
-from kongming.hypervisor.topology import Cache, Cpu
+from kongming.hypervisor.topology import Cache, Cell, Cpu, Topology
+from kongming.manage import picture
+from kongming.tests import machines
 
 REAL = (Path(__file__).parents[1] / "data/libvirt-9.0.0/capabilities.xml").read_text()
 REAL_CPUS = Host(CpuSet(range(8)), CpuSet.parse("0-2,4-7"))
+MACHINES = machines.HWLOC | machines.ODD
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """Return a function that writes a machine's files, once each."""
+
+    @functools.cache
+    def written(name):
+        return machines.write(MACHINES[name], Path(tempfile.mkdtemp(dir=folder)))
+
+    # Trees of many small files are written much faster to memory.
+    memory = Path("/dev/shm")
+    home = memory if os.access(memory, os.W_OK) else tmp_path_factory.getbasetemp()
+    with tempfile.TemporaryDirectory(dir=home, prefix="kongming-") as folder:
+        yield written
+
+
+@pytest.fixture(scope="module")
+def read(tree, tmp_path_factory):
+    """Return a function that reads a machine's topology by its kernel's words."""
+    folder = tmp_path_factory.mktemp("no-numa")
+    (folder / "meminfo").write_text("MemTotal:  2048 kB\nMemFree:   1024 kB\n")
+    return functools.cache(lambda name: sysfs.read(tree(name), folder, folder / "meminfo"))
 
 
 def written(*cells, cache=""):
@@ -40,25 +71,217 @@ def ids(listed):
     return [cpu.id for cpu in listed]
 
 
+def listed(text):
+    return set(CpuSet.parse(text)) if text else set()
+
+
+def as_libvirt_knows_it(topology):
+    """The topology without what libvirt does not tell."""
+
+    def known(cpu):
+        return replace(
+            cpu if cpu.online else Cpu.bare(cpu.id), isolated=False, core_type=None, capacity=None
+        )
+
+    cells = (replace(each, cpus=tuple(map(known, each.cpus))) for each in topology.cells)
+    return Topology(tuple(cells), tuple(map(known, topology.unassigned)))
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_the_topology_of_a_machine_is_what_its_files_say(read, name):
+    machine, found = MACHINES[name], read(name)
+    present, online = listed(machine["present"]), listed(machine["online"])
+    assert ids(found.cpus) == sorted(present)
+    assert {cpu.id for cpu in found.cpus if cpu.online} == online
+    cores = {number: core for core in machine["cores"] for number in listed(core[4])}
+    by_id = {cpu.id: cpu for cpu in found.cpus}
+    for cpu in found.cpus:
+        assert cpu.siblings == (listed(cores[cpu.id][4]) if cpu.id in cores else {cpu.id})
+        assert all(by_id[other].siblings == cpu.siblings for other in cpu.siblings)
+    for cell in found.cells:
+        cpus, memory, distances = machine["nodes"].get(
+            cell.id, machine["nodes"].get(str(cell.id), [machine["present"], 2048, []])
+        )
+        assert cell.memory_kib == memory
+        known = distances if len(distances) == len(machine["nodes"]) else []
+        assert list(cell.distances.values()) == [each for each in known if each]
+        assert cell.distances.get(cell.id, 10) == 10
+        # No kernel has a CPU on several nodes, but that of a buggy firmware.
+        if name not in ("linux/8em64t-2s2ca2c-buggynuma", "linux/fakeheterocpunuma"):
+            assert listed(cpus) & present <= set(ids(cell.cpus))
+    assert sum(len(cell.cpus) for cell in found.cells) + len(found.unassigned) == len(present)
+    caches = {cache for cell in found.cells for cache in cell.caches}
+    assert len(caches) == len(machine.get("caches", ()))
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_the_topology_of_a_machine_can_be_sent_and_drawn(read, name):
+    found = read(name)
+    assert Topology.from_json(json.loads(json.dumps(found.to_json()))) == found
+    drawn = picture.draw(found, [], Rules())
+    assert drawn.startswith(f"{len(found.cpus)} CPU")
+
+
+@pytest.mark.parametrize("name", [name for name, machine in MACHINES.items() if machine["nodes"]])
+def test_libvirt_and_the_kernel_tell_the_same_of_a_machine(read, tree, tmp_path, name):
+    connection = machines.Libvirt(MACHINES[name])
+    by_kernel, by_libvirt = as_libvirt_knows_it(read(name)), capabilities.read(connection)
+    here, there = host.read_sysfs(tree(name), tmp_path), host.read_libvirt(connection)
+    assert (there.online, there.nodes) == (here.online, here.nodes)
+    assert ids(by_kernel.cpus) == list(here.present)
+    assert ids(by_libvirt.cpus) == list(there.present)
+    if here.present == there.present:
+        assert by_libvirt.cells == by_kernel.cells
+
+
+@pytest.mark.parametrize(
+    ("name", "phantoms", "missing"),
+    [
+        # This libvirt lists CPUs of a node that only could be there, up to the last that is.
+        ("linux/nvidiagpunumanodes", "16-87", ""),
+        ("numbers with holes", "4-7", ""),
+        # And this one tells nothing of CPUs that are offline.
+        ("threads switched off", "", "4-7"),
+        ("linux/offline-cpu0-node0", "", "0,2,22"),
+    ],
+)
+def test_what_libvirt_alone_cannot_know_of_cpus_that_are_not_online(read, name, phantoms, missing):
+    by_libvirt = set(host.read_libvirt(machines.Libvirt(MACHINES[name])).present)
+    by_kernel = set(ids(read(name).cpus))
+    assert by_libvirt - by_kernel == listed(phantoms)
+    assert by_kernel - by_libvirt == listed(missing)
+
+
+def test_cpus_that_are_only_possible_are_not_there(read, tree, tmp_path):
+    found = read("numbers with holes")
+    assert [ids(cell.cpus) for cell in found.cells] == [[0, 1, 2, 3], [8, 9, 10, 11]]
+    assert found.cells[0].cpus[3] == Cpu.bare(3)
+    assert host.read_sysfs(tree("numbers with holes"), tmp_path).present == listed("0-3,8-11")
+
+
+def test_offline_cpus_stay_at_home_where_the_kernel_tells(read):
+    found = read("offline CPUs that only their own links tell of")
+    assert [(cell.id, ids(cell.cpus)) for cell in found.cells] == [
+        (0, [0, 1, 4]),
+        (8, [2, 3, 5, 6]),
+    ]
+    assert found.unassigned == (Cpu.bare(7),)
+    assert found.cells[1].distances == {0: 20, 8: 10}
+    assert found.isolated == CpuSet()
+
+
+def test_a_cpu_of_no_node_has_a_core_and_may_be_isolated(read, monkeypatch):
+    machine = machines.ODD["memory without CPUs"]
+    nodes = {**machine["nodes"], 1: ["", *machine["nodes"][1][1:]]}
+    changed = {**machine, "nodes": nodes, "isolated": "3"}
+    monkeypatch.setitem(MACHINES, "CPUs of no node", changed)
+    found = read("CPUs of no node")
+    assert ids(found.unassigned) == [2, 3]
+    assert found.isolated == {3}
+    assert found.cores[2] == {2, 3}
+    assert sorted(found.shared_cores, key=min) == [{0, 1}, {2, 3}]
+
+
+def test_an_offline_cpu_of_which_the_kernel_still_tells_keeps_its_core(tmp_path):
+    system = machines.write(MACHINES["threads switched off"], tmp_path)
+    folder = system / "cpu/cpu5/topology"
+    folder.mkdir(parents=True)
+    for name, number in {"physical_package_id": 1, "die_id": 2, "core_id": 3}.items():
+        (folder / name).write_text(f"{number}\n")
+    cpu = sysfs.read(system, tmp_path).cpus[5]
+    assert cpu == Cpu(5, 1, 2, 3, CpuSet([5]), online=False)
+
+
+def test_shared_are_cores_of_several_cpus_only(read):
+    assert sorted(read("cores of two types").shared_cores, key=min) == [{0, 1}, {2, 3}]
+    assert read("threads switched off").shared_cores == []
+
+
+def test_types_of_cores_are_those_of_their_counters(read):
+    found = read("cores of two types")
+    assert [cpu.core_type for cpu in found.cpus] == ["performance"] * 4 + ["efficiency"] * 4
+    assert [cpu.capacity for cpu in found.cpus] == [1024] * 4 + [610] * 4
+
+
+def test_isolated_are_cpus_with_either_option_of_the_kernel(read):
+    assert read("cores of two types").isolated == {2, 3, 4, 5}
+
+
+def test_cores_that_compute_clearly_less_are_efficient(read):
+    found = read("cores that are rated")
+    assert [cpu.core_type for cpu in found.cpus] == ["performance"] * 4 + ["efficiency"] * 3 + [
+        None
+    ]
+    (cell,) = found.cells
+    assert (cell.id, cell.memory_kib, cell.free_kib) == (0, 2048, 1024)
+
+
+@pytest.mark.parametrize(("least", "kinds"), [(972, {"efficiency", "performance"}), (973, {None})])
+def test_cores_that_compute_little_less_are_alike(read, monkeypatch, least, kinds):
+    machine = machines.ODD["cores that are rated"]
+    cores = [[0, 0, 0, 1024, "0-3"], [0, 0, 1, least, "4-6"]]
+    monkeypatch.setitem(MACHINES, f"rated {least}", {**machine, "cores": cores, "present": "0-6"})
+    assert {cpu.core_type for cpu in read(f"rated {least}").cpus} == kinds
+
+
+def test_one_type_of_counters_is_no_difference(read, monkeypatch):
+    machine = machines.ODD["cores of two types"]
+    monkeypatch.setitem(MACHINES, "alike", {**machine, "types": {"cpu_core": "0-7"}})
+    assert {cpu.core_type for cpu in read("alike").cpus} == {None}
+
+
+def test_caches_of_single_cores_are_left_out(read, monkeypatch):
+    machine = machines.ODD["threads switched off"]
+    caches = [[2, "both", 1024, "0"], [3, "code", 2048, "0-2"], [4, "data", 4096, "0-3"]]
+    monkeypatch.setitem(MACHINES, "cached", {**machine, "caches": caches})
+    (cell,) = read("cached").cells
+    assert cell.caches == (
+        Cache(3, "code", 2048, CpuSet(range(3))),
+        Cache(4, "data", 4096, CpuSet(range(4))),
+    )
+
+
+def test_what_changes_is_read_anew(tmp_path):
+    system = machines.write(MACHINES["a node without memory"], tmp_path)
+    assert [cell.free_kib for cell in sysfs.read(system, tmp_path).cells] == [1 << 19, 0, 1 << 19]
+    (system / "node/node1/meminfo").write_text("Node 1 MemTotal: 8 kB\nNode 1 MemFree: 5 kB\n")
+    (system / "node/has_memory").write_text("0-2\n")
+    (system / "cpu/isolated").write_text("1\n")
+    found = sysfs.read(system, tmp_path)
+    assert [(cell.memory_kib, cell.free_kib) for cell in found.cells][1] == (8, 5)
+    assert found.isolated == {1}
+    assert host.read_sysfs(system, tmp_path).nodes == {0, 1, 2}
+    (system / "cpu/online").write_text("0-3\n")
+    assert [cpu.online for cpu in sysfs.read(system, tmp_path).cpus] == [True] * 4 + [False] * 2
+
+
+def test_where_the_kernel_tells_nothing_libvirt_is_asked(tmp_path):
+    machine = MACHINES["a node without memory"]
+    asked = capabilities.read(machines.Libvirt(machine), tmp_path / "absent")
+    assert asked == capabilities.read(machines.Libvirt(machine))
+    told = capabilities.read(None, machines.write(machine, tmp_path))
+    assert ids(told.cpus) == ids(asked.cpus)
+
+
 def test_a_real_host():
-    host = capabilities.parse(REAL, REAL_CPUS, free_kib={0: 900996})
-    first, second = host.cells
+    found = capabilities.parse(REAL, REAL_CPUS, free_kib={0: 900996})
+    first, second = found.cells
     assert (first.id, first.memory_kib, first.free_kib) == (0, 984716, 900996)
     assert (second.id, second.memory_kib, second.free_kib) == (1, 1030832, None)
     assert second.distances == {0: 20, 1: 10}
     assert second.cpus[1] == Cpu(5, 1, 1, 1, CpuSet([5]), True)
-    assert host.homeless == ()
+    assert found.unassigned == ()
 
 
 def test_what_is_told_of_an_offline_cpu_is_not_believed():
-    host = capabilities.parse(REAL, REAL_CPUS)
-    assert host.cells[0].cpus[3] == Cpu(3, None, None, None, CpuSet([3]), False)
+    found = capabilities.parse(REAL, REAL_CPUS)
+    assert found.cells[0].cpus[3] == Cpu.bare(3)
 
 
 def test_a_cache_is_one_however_often_it_is_told_of():
-    host = capabilities.parse(REAL, REAL_CPUS)
-    assert host.cells[0].caches == (Cache(3, "both", 16 << 10, CpuSet.parse("0-3")),)
-    assert host.cells[1].caches == (Cache(3, "both", 16 << 10, CpuSet.parse("4-7")),)
+    found = capabilities.parse(REAL, REAL_CPUS)
+    assert found.cells[0].caches == (Cache(3, "both", 16 << 10, CpuSet.parse("0-3")),)
+    assert found.cells[1].caches == (Cache(3, "both", 16 << 10, CpuSet.parse("4-7")),)
 
 
 def test_siblings_and_caches_are_read():
@@ -69,52 +292,94 @@ def test_siblings_and_caches_are_read():
     )
     bank = "<bank id='0' level='2' type='data' size='{}' unit='KiB' cpus='{}'/>"
     told = written((0, cell), cache=bank.format(512, "0,2") + bank.format(256, "1"))
-    host = capabilities.parse(told, Host(CpuSet(range(3)), CpuSet([0, 2])))
-    (read,) = host.cells
+    found = capabilities.parse(told, Host(CpuSet(range(3)), CpuSet([0, 2])))
+    (read,) = found.cells
     assert read.memory_kib == 2 << 20
     assert read.cpus[2] == Cpu(2, 1, 0, 4, CpuSet([0, 2]), True)
     assert [cache.size_kib for cache in read.caches] == [512, 256]
 
 
-def test_a_cpu_that_is_left_out_is_at_home_where_the_kernel_says():
-    told = written((0, cpus(0)), (1, cpus(2)))
-    host = capabilities.parse(told, Host(CpuSet(range(4)), CpuSet([0, 2])), home={1: 1})
-    assert [ids(cell.cpus) for cell in host.cells] == [[0], [1, 2]]
-    assert ids(host.homeless) == [3]
-    assert ids(host.cpus) == [0, 1, 2, 3]
+def test_siblings_that_are_offline_or_elsewhere_are_none():
+    cpu = "<cpus><cpu id='{}' socket_id='0' core_id='1' siblings='{}'/></cpus>"
+    there = Host(CpuSet(range(4)), CpuSet([0, 2]))
+    for number, siblings, seen in ((0, "0-1", {0}), (2, "0", {2}), (2, "", {2})):
+        found = capabilities.parse(written((0, cpu.format(number, siblings))), there)
+        assert found.cores[number] == seen
 
 
-@pytest.mark.parametrize("home", [{}, {1: 7}])
-def test_or_homeless_where_nothing_is_known(home):
+def test_a_cpu_that_libvirt_lists_and_that_is_not_there_is_left_out():
+    told = written((0, cpus(0, 1)), (1, cpus(2, 3)))
+    found = capabilities.parse(told, Host(CpuSet([0, 2, 3]), CpuSet([0, 2])))
+    assert [ids(cell.cpus) for cell in found.cells] == [[0], [2, 3]]
+
+
+def test_a_cpu_of_which_libvirt_says_no_cell_is_of_no_cell():
     told = written((0, cpus(0)), (1, cpus(2)))
-    host = capabilities.parse(told, Host(CpuSet(range(3)), CpuSet([0, 2])), home=home)
-    assert host.homeless == (Cpu(1, None, None, None, CpuSet([1]), False),)
+    found = capabilities.parse(told, Host(CpuSet(range(3)), CpuSet([0, 2])))
+    assert found.unassigned == (Cpu.bare(1),)
+    assert ids(found.cpus) == [0, 1, 2]
 
 
 def test_all_are_at_home_in_the_only_cell():
-    host = capabilities.parse(written((0, cpus(0))), Host(CpuSet(range(2)), CpuSet([0])))
-    assert ids(host.cells[0].cpus) == [0, 1]
+    found = capabilities.parse(written((0, cpus(0))), Host(CpuSet(range(2)), CpuSet([0])))
+    assert ids(found.cells[0].cpus) == [0, 1]
 
 
 def test_a_host_without_numa_is_one_cell():
-    host = capabilities.parse(
+    found = capabilities.parse(
         written(), Host(CpuSet(range(2)), CpuSet([0])), memory_kib=4096, free_kib={0: 1024}
     )
-    (cell,) = host.cells
+    (cell,) = found.cells
     assert (cell.id, cell.memory_kib, cell.free_kib) == (0, 4096, 1024)
     assert [cpu.online for cpu in cell.cpus] == [True, False]
 
 
 def test_cells_need_no_cpus_and_no_order():
     told = written((3, "<memory unit='KiB'>7</memory>"), (0, cpus(0)))
-    host = capabilities.parse(told, Host(CpuSet(range(1)), CpuSet([0])))
-    assert [(cell.id, ids(cell.cpus)) for cell in host.cells] == [(0, [0]), (3, [])]
+    found = capabilities.parse(told, Host(CpuSet(range(1)), CpuSet([0])))
+    assert [(cell.id, ids(cell.cpus)) for cell in found.cells] == [(0, [0]), (3, [])]
 
 
-def test_the_kernel_tells_where_offline_cpus_are(tmp_path):
-    for path in ("cpu0/node0", "cpu1/node0", "cpu10/node1", "cpuidle/node5", "cpu2/topology"):
-        (tmp_path / path).mkdir(parents=True)
-    assert capabilities.read_homes(tmp_path) == {0: 0, 1: 0, 10: 1}
+def test_of_a_host_without_cells_all_cpus_that_libvirt_counts_are_there():
+    there = host.parse_libvirt(written(), (4, [True, False, True, False, False], 2))
+    assert (there.present, there.online, there.nodes) == ({0, 1, 2, 3}, {0, 2}, {0})
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("numbers with holes", {0: "0", 1: "1"}),
+        # By what its CPUs measure, not by what the others do.
+        ("a node without memory", {0: "0", 1: "2", 2: "2"}),
+        ("memory without CPUs", {0: "0,2", 1: "1,3"}),
+        # Nobody says how far it is.
+        ("memory that the firmware keeps", {0: "0", 1: "0"}),
+        ("linux/fakememinitiators-1np2c+1npp+gi", {0: "5,7", 1: "8,10", 2: "6-7", 3: "9-10"}),
+        # Equally far from all, so near to all.
+        ("linux/fakeheteromemtiers", {0: "0,4,6,8-9", 1: "1,4,6,8-9", 2: "2,4,6,8-9"}),
+        ("linux/nvidiagpunumanodes", {0: "0,250-255", 8: "8,250-255"}),
+    ],
+)
+def test_memory_is_near_to_cpus(read, name, near):
+    assert {cell: str(nodes) for cell, nodes in read(name).near_memory().items()} == near
+
+
+def test_memory_is_near_by_the_other_ones_word_where_a_cell_has_none():
+    (cpu,) = (Cpu.bare(0),)
+    cells = (
+        Cell(0, 0, cpus=(cpu,)),
+        Cell(1, 1, distances={0: 30}),
+        Cell(2, 1, distances={0: 20}),
+    )
+    # Both have no CPUs, so they are near to the only ones anyway.
+    assert Topology(cells).near_memory() == {0: {1, 2}}
+    with_cpus = tuple(replace(cell, cpus=(Cpu.bare(cell.id),)) for cell in cells)
+    assert Topology(with_cpus).near_memory() == {0: {2}, 1: {1}, 2: {2}}
+
+
+def test_a_host_that_tells_of_no_memory_has_it_everywhere():
+    cells = tuple(Cell(n, 0, cpus=(Cpu.bare(n),)) for n in range(2))
+    assert Topology(cells).near_memory() == {0: {0}, 1: {1}}
 
 
 def test_its_json_names_the_units():
@@ -131,5 +396,16 @@ def test_its_json_names_the_units():
         "core": 2,
         "siblings": "2",
         "online": True,
+        "isolated": False,
+        "core_type": None,
+        "capacity": None,
     }
-    assert told["homeless_cpus"] == []
+    assert told["unassigned_cpus"] == []
+
+
+def test_the_json_of_an_older_host_is_read():
+    (cpu,) = (Cpu(1, 0, 0, 0, CpuSet([1]), online=True),)
+    told = cpu.to_json()
+    for name in ("isolated", "core_type", "capacity"):
+        del told[name]
+    assert Cpu.from_json(told) == cpu

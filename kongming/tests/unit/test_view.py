@@ -21,13 +21,31 @@ from kongming.cpuset import CpuSet
 from kongming.executor import view
 from kongming.executor.rules import Overlap, Rules
 from kongming.hypervisor.occupant import Occupant
-from kongming.hypervisor.topology import Cache, Cell, Cpu, Topology
+from kongming.hypervisor.topology import (
+    EFFICIENCY,
+    PERFORMANCE,
+    Cache,
+    Cell,
+    Cpu,
+    Topology,
+)
 from kongming.manage import host_view, picture
 from kongming.tests.hosts import guest, host
 
 cpusets = st.frozensets(st.integers(0, 300), min_size=1).map(CpuSet)
 known = st.none() | st.integers(0, 7)
-cpus = st.builds(Cpu, st.integers(0, 300), known, known, known, cpusets, st.booleans())
+cpus = st.builds(
+    Cpu,
+    st.integers(0, 300),
+    known,
+    known,
+    known,
+    cpusets,
+    st.booleans(),
+    isolated=st.booleans(),
+    core_type=st.none() | st.sampled_from([PERFORMANCE, EFFICIENCY]),
+    capacity=st.none() | st.integers(1, 1024),
+)
 cells = st.builds(
     Cell,
     id=st.integers(0, 63),
@@ -59,6 +77,7 @@ rules = st.builds(
     allowed_nodes=st.none() | cpusets,
     allowed_projects=st.frozensets(st.text()),
     overlap=st.sampled_from(Overlap),
+    smt=st.sampled_from(Overlap),
 )
 
 
@@ -105,7 +124,7 @@ def test_the_digest_is_of_what_lasts():
 def test_a_look_at_libvirts_default_host():
     connection = libvirt.openReadOnly("test:///default")
     seen = view.look(connection, None, Rules())
-    assert set(seen) == {"cells", "homeless_cpus", "guests", "rules", "violations"}
+    assert set(seen) == {"cells", "unassigned_cpus", "guests", "rules", "violations"}
     assert [each["name"] for each in seen["guests"]] == ["test"]
     assert view.digest(seen) == view.digest(view.look(connection, None, Rules()))
     assert host_view.columns(seen)["guests"].human_readable().endswith(" test: floating")

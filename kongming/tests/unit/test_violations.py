@@ -33,10 +33,10 @@ def placed(number, pins, **more):
     return replace(guest(number, pins, **more), touched=True)
 
 
-def found(guests, rules=Rules()):  # noqa: B008
+def found(guests, rules=Rules(), there=HOST):  # noqa: B008
     """Give kind, CPUs and nodes of what is found."""
     return [
-        (str(each.kind), str(each.cpus), str(each.nodes)) for each in find(HOST, guests, rules)
+        (str(each.kind), str(each.cpus), str(each.nodes)) for each in find(there, guests, rules)
     ]
 
 
@@ -122,11 +122,140 @@ def test_some_of_its_memory_is_near(pins, nodes):
     assert found([guest(1, pins, nodes=nodes)]) == []
 
 
-def test_where_a_homeless_cpu_is_nobody_knows():
-    homeless = Cpu(1, None, None, None, CpuSet([1]), False)
-    topology = Topology((Cell(0, 1, cpus=host(1, 1, 1).cells[0].cpus), Cell(1, 1)), (homeless,))
+def test_where_a_cpu_of_no_cell_is_nobody_knows():
+    cells = (Cell(0, 1, cpus=host(1, 1, 1).cells[0].cpus), Cell(1, 1))
+    topology = Topology(cells, (Cpu.bare(1),))
     kinds = [str(each.kind) for each in find(topology, [guest(1, "0:0-1", nodes="1")], Rules())]
     assert kinds == ["offline"]
+
+
+# CPU n and n + 4 are the threads of one core.
+THREADS = host(2, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("guests", "cpus"),
+    [
+        ([placed(1, "0:0"), guest(2, "0:4")], "0,4"),
+        ([placed(1, "0:0"), guest(2, "0:4", nova=False)], "0,4"),
+        ([placed(1, "0:0-1"), placed(2, "0:4;1:5"), placed(3, "0:3")], "0-1,4-5"),
+        # Nova packs its guests, and so may others.
+        ([guest(1, "0:0"), guest(2, "0:4", nova=False)], None),
+        # Not the core is shared, but the CPUs.
+        ([placed(1, "0:0-1"), placed(2, "0:0-1")], None),
+        ([placed(1, "0:0,4"), placed(2, "0:0,4")], None),
+        # A guest is no neighbour to itself.
+        ([placed(1, "0:0;1:4"), placed(2, "0:1")], None),
+        ([placed(1, "0:0"), guest(2), guest(3, cpuset="4")], None),
+    ],
+)
+def test_guests_on_different_threads_of_a_core_share_it(guests, cpus):
+    expected = [] if cpus is None else [("smt_sibling", cpus, "")]
+    assert [each for each in found(guests, there=THREADS) if each[0] != "overlap"] == expected
+    assert "smt_sibling" not in {
+        kind for kind, *_more in found(guests, Rules(smt=Overlap.ALLOW), THREADS)
+    }
+
+
+def test_guests_that_share_cores_are_named_with_their_cpus():
+    mine, other = placed(1, "0:0-1"), guest(2, "0:4-5")
+    (violation,) = find(THREADS, [other, mine], Rules(smt=Overlap.REFUSE))
+    assert violation.instance_uuids == (mine.instance_uuid, other.instance_uuid)
+    assert violation.message == (
+        f"cores are shared: on the same are CPU 0-1 with instance {mine.instance_uuid} "
+        f"({mine.name}, placed by Kongming), CPU 4-5 with instance {other.instance_uuid} "
+        f"({other.name}, Nova's)"
+    )
+
+
+def test_a_core_may_be_shared_besides_a_cpu():
+    guests = [placed(1, "0:0"), placed(2, "0:0;1:4")]
+    assert found(guests, there=THREADS) == [("overlap", "0", ""), ("smt_sibling", "0,4", "")]
+
+
+ISOLATED = Topology(
+    tuple(
+        replace(cell, cpus=tuple(replace(cpu, isolated=2 <= cpu.id <= 5) for cpu in cell.cpus))
+        for cell in host(2, 4, 1).cells
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("who", "cpus"),
+    [
+        (placed(1, "0:2;1:3"), []),
+        (placed(1, "0-1:2"), []),
+        (placed(1, "0-1:0-1"), []),
+        (guest(1, "0-1:2-3"), ["2-3"]),
+        (guest(1, "0:1-2", nova=False), ["2"]),
+        (placed(1, "0:2-3;1:4-5;2:6"), ["2-3", "4-5"]),
+        # Who floats over others, too, runs there.
+        (guest(1, cpuset="2-5"), ["2-5"]),
+        (guest(1, cpuset="2"), []),
+        (guest(1, cpuset="1-5"), []),
+        (guest(1), []),
+        (guest(1, "0:0", cpuset="2-5"), []),
+    ],
+)
+def test_a_set_of_isolated_cpus_does_not_serve_vcpus(who, cpus):
+    assert found([who], there=ISOLATED) == [("isolated", each, "") for each in cpus]
+
+
+def test_pins_to_isolated_cpus_are_proposed():
+    (violation,) = find(ISOLATED, [guest(1, "0-1:2-3")], Rules())
+    assert violation.message.startswith(f"instance {guest(1).instance_uuid} (instance-00000001, ")
+    assert violation.message.endswith("; pin each to one CPU: 0:2;1:3")
+
+
+def test_cpus_in_a_hole_are_not_there():
+    there = Topology((Cell(0, 1, cpus=tuple(map(Cpu.bare, (0, 1, 8)))),))
+    (violation,) = find(there, [guest(1, "0:1,5")], Rules())
+    assert violation.message.endswith(": CPU 1 is offline, CPU 5 does not exist")
+
+
+def cell(number, memory_kib, *cpus, **distances):
+    online = tuple(Cpu.bare(cpu, online=True) for cpu in cpus)
+    measured = {int(name[1:]): distance for name, distance in distances.items()}
+    return Cell(number, memory_kib, distances=measured, cpus=online)
+
+
+#: Node 1 has no memory and 3 is nearer to it than 0; node 9 has no CPUs and is beside 0.
+UNEVEN = Topology(
+    (
+        cell(0, 1, 0, 1, n0=10, n1=30, n3=30, n9=15),
+        cell(1, 0, 2, 3, n0=30, n1=10, n3=20, n9=40),
+        cell(3, 1, 4, 5, n0=30, n1=20, n3=10, n9=40),
+        cell(9, 1),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("pins", "nodes", "away"),
+    [
+        ("0:2", "3", False),
+        ("0:2", "0", True),
+        ("0:2", "0,3", False),
+        ("0:2;1:0", "0", False),
+        ("0:0", "9", False),
+        ("0:4", "9", True),
+        ("0:4;1:1", "9", False),
+        ("0:0", "0", False),
+        ("0:0", "3", True),
+    ],
+)
+def test_memory_is_judged_by_what_is_near(pins, nodes, away):
+    cpus = str(guest(1, pins).cpus)
+    expected = [("memory_away", cpus, nodes)] if away else []
+    assert found([guest(1, pins, nodes=nodes)], there=UNEVEN) == expected
+
+
+def test_the_nearest_memory_is_named_if_it_is_not_the_nodes_own():
+    (violation,) = find(UNEVEN, [guest(1, "0:2", nodes="0")], Rules())
+    assert violation.message.endswith("node 0; the nearest memory is that of node 3")
+    (violation,) = find(UNEVEN, [guest(1, "0:4", nodes="0")], Rules())
+    assert violation.message.endswith("pinned to NUMA node 3, its memory is bound to node 0")
 
 
 guests = st.builds(

@@ -1,0 +1,59 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Are there CPUs that do not serve guests as others do?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from oslo_config import cfg
+from oslo_upgradecheck.upgradecheck import Result
+
+from kongming.cpuset import CpuSet, listed
+from kongming.executor.rules import Rules, nova_cpus, read_rules
+from kongming.hypervisor import host
+from kongming.hypervisor.isolation import isolated_cpus
+from kongming.status.finding import doubtful, good
+
+
+def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
+    """Look at this machine's CPUs, and who may get them."""
+    if not host.is_here(conf.libvirt.connection_uri):
+        yield good("not checked: the guests of [libvirt] connection_uri are elsewhere")
+        return
+    shared = nova_cpus(conf.guard.nova_config_file, "cpu_shared_set")
+    yield from look(isolated_cpus(host.SYSTEM, host.CGROUP), read_rules(conf), shared)
+
+
+def look(isolated: CpuSet, rules: Rules, shared: CpuSet) -> Iterator[Result]:
+    """Compare the isolated CPUs with those that guests may get.
+
+    :param shared: nova.conf's ``cpu_shared_set``.
+    """
+    requestable = isolated - rules.reserved_cpus - rules.dedicated_cpus
+    if rules.allowed_cpus is not None:
+        requestable &= rules.allowed_cpus
+    if requestable:
+        yield doubtful(
+            f"CPU {listed(requestable)} may be requested and is isolated (isolcpus, nohz_full, or "
+            "a cpuset partition): the kernel does not spread threads over such CPUs, so a vCPU "
+            "must be pinned to one of them, never to a set; or add them to [guard] reserved_cpus"
+        )
+    if floating := isolated & shared:
+        yield doubtful(
+            f"nova.conf: [compute] cpu_shared_set has isolated CPU {listed(floating)}: the kernel "
+            "does not spread the threads of floating guests over them; take them out"
+        )
+    if not requestable and not floating:
+        kept = f"CPU {listed(isolated)} is isolated, and kept from requests and floating guests"
+        yield good(kept if isolated else "no CPU is isolated")
