@@ -261,6 +261,27 @@ class GuestAbsent(KongmingError):
     reason = "guest_absent"
 
 
+class DomainOff(GuestAbsent):
+    """The domain is defined, and does not run."""
+
+
+class DomainGone(GuestAbsent):
+    """There is no domain at all.
+
+    :ivar migrated: whether libvirt has migrated it to another host.
+    """
+
+    def __init__(self, message: str, *, migrated: bool = False) -> None:
+        super().__init__(message)
+        self.migrated = migrated
+
+
+class ClaimedElsewhere(KongmingError):
+    """The guest runs here, though Nova says that the instance is not on this host."""
+
+    reason = "claimed_elsewhere"
+
+
 class HypervisorUnavailable(KongmingError):
     """libvirt does not answer."""
 
@@ -312,6 +333,12 @@ class NovaDenied(NovaUnavailable):
     """Nova, or Keystone, does not let the service user ask."""
 
     reason = "nova_denied"
+
+
+class NovaAmbiguous(NovaUnavailable):
+    """Keystone's catalogue names several Novas, or Nova names this host otherwise."""
+
+    reason = "nova_ambiguous"
 
 
 class EventMalformed(KongmingError):

@@ -27,6 +27,7 @@ from kongming import exception
 from kongming.allocation import Allocation
 from kongming.cpuset import IOTHREAD, NODE, SPACE, VCPU, CpuSet, Ids, shown
 from kongming.pinning import Pinning
+from kongming.spelling import meant
 from kongming.target import NO_QUOTA, PERIOD_US, Quota
 
 PREFIX = "kongming-"
@@ -74,6 +75,7 @@ def parse(metadata: Mapping[str, Any], *, max_length: int = MAX_LENGTH) -> Alloc
     :raises Refused: naming the key, the item and its position. One bad key
         refuses the whole: half of a placement is not what was asked for.
     """
+    _check_spelling(metadata)
     found: dict[str, dict[int, Any]] = {}
     for key in sorted(key for key in metadata if key.startswith(PREFIX)):
         base, number = _split(key)
@@ -120,6 +122,16 @@ def _read(base: str, values: Mapping[int, Any], max_length: int) -> Any:
 
 def _numbered(base: str, number: int) -> str:
     return base if number == 1 else f"{base}-{number}"
+
+
+def _check_spelling(metadata: Mapping[str, Any]) -> None:
+    """Refuse keys that are almost ours: to leave them alone would be to say nothing."""
+    for key in sorted(metadata):
+        if not key.startswith(PREFIX) and (known := meant(key, KEYS)):
+            raise exception.RequestKeyUnknown(
+                f"metadata key {shown(key)} is not known; meant {known}? Keys are compared "
+                "letter by letter"
+            )
 
 
 def write(allocation: Allocation) -> dict[str, str]:

@@ -15,10 +15,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from oslo_config import cfg
+from oslo_utils import netutils
 
 from kongming import exception
 
@@ -43,6 +45,8 @@ def read(paths: Iterable[str], options: Mapping[Any, Iterable[Any]]) -> cfg.Conf
             arguments.append(f"--config-{'dir' if folder else 'file'}={path}")
         # Neither this machine's own defaults nor our environment are Nova's.
         nova(arguments, default_config_files=[], default_config_dirs=[], use_env=False)
+        _register_substituted(nova, paths)
+        _check_substituted(nova, options)
     except (cfg.Error, OSError, ValueError) as error:
         # The cause is left out, too: it may quote a line.
         raise exception.ConfigInvalid(
@@ -50,6 +54,33 @@ def read(paths: Iterable[str], options: Mapping[Any, Iterable[Any]]) -> cfg.Conf
             "user may read them"
         ) from None
     return nova
+
+
+def _register_substituted(nova: cfg.ConfigOpts, paths: Iterable[str]) -> None:
+    """Register whatever is set: the values of the options that are wanted may refer to it."""
+    nova.register_opt(cfg.StrOpt("my_ip", default=netutils.get_my_ipv4()))
+    sections: dict[str, dict[str, list[str]]] = {}
+    for path in paths:
+        folder = Path(path)
+        for file in sorted(folder.glob("*.conf")) if folder.is_dir() else [folder]:
+            cfg.ConfigParser(str(file), sections).parse()
+    for group, found in sections.items():
+        for name in found:
+            # One that is wanted is registered already, with what it is.
+            with contextlib.suppress(cfg.DuplicateOptError):
+                nova.register_opt(cfg.StrOpt(name), group=None if group == "DEFAULT" else group)
+
+
+def _check_substituted(nova: cfg.ConfigOpts, options: Mapping[Any, Iterable[Any]]) -> None:
+    for group, wanted in options.items():
+        for option in wanted:
+            try:
+                getattr(nova if group is None else nova[group], option.dest)
+            except (cfg.NoSuchOptError, cfg.TemplateSubstitutionError):
+                raise ValueError(
+                    f"[{group or 'DEFAULT'}] {option.name} refers to an option that is not set "
+                    "there"
+                ) from None
 
 
 def problem(error: Exception) -> str:

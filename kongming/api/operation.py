@@ -31,7 +31,16 @@ MAP_NAME = rf"^[A-Za-z0-9][A-Za-z0-9_.-]{{0,254}}{END}"
 HOST_NAME = rf"^[A-Za-z0-9][A-Za-z0-9_.:-]{{0,254}}{END}"
 PROJECT_ID = rf"^[A-Za-z0-9_-]{{1,64}}{END}"
 
-STATUSES = ("releasing", "pending", "applied", "drifted", "refused", "failed", "absent")
+STATUSES = (
+    "releasing",
+    "pending",
+    "applied",
+    "elsewhere",
+    "drifted",
+    "refused",
+    "failed",
+    "absent",
+)
 
 # What a database's integer can hold.
 GENERATION_MAX = 2**31 - 1

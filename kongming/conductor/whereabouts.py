@@ -68,19 +68,18 @@ class Whereabouts:
     def look_at_changes(self) -> list[str]:
         """Look at the servers that have changed since the last look."""
         with self._lock:
-            asked_at = time.time()
             since = datetime.fromtimestamp(self._asked_at - _OVERLAP_S, UTC)
             changes = {"changes-since": since.strftime("%Y-%m-%dT%H:%M:%SZ")}
             moved = self._keep(self._nova.servers(**changes), set(self._allocations.known()))
-            self._asked_at = asked_at
+            self._asked_at = self._nova.listed_at
             return moved
 
     def look_at_all(self) -> list[str]:
         """Look at all servers: those that Nova does not have any more are gone."""
         with self._lock:
-            asked_at = time.time()
             known = self._allocations.known()
             moved = self._keep(servers := list(self._nova.servers()), set(known))
+            asked_at = self._nova.listed_at
             # Of one that was never seen it is not known whether it is still to come.
             missing = set(known) - {server.instance_uuid for server in servers}
             missing -= set(self._allocations.unlocated())

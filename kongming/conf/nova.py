@@ -60,14 +60,15 @@ _PLUGINS = ("password", "v3applicationcredential")
 
 
 def is_configured(conf: cfg.ConfigOpts) -> bool:
-    """Tell whether the files say how to authenticate."""
+    """Tell whether the files say how to authenticate, in [nova] or where its auth_section says."""
     probe = cfg.ConfigOpts()
     probe.register_opt(
         cfg.StrOpt("auth_type", deprecated_opts=[cfg.DeprecatedOpt("auth_plugin", group=GROUP)]),
         group=GROUP,
     )
+    probe.register_opt(cfg.StrOpt("auth_section"), group=GROUP)
     probe([], default_config_files=conf.config_file, default_config_dirs=conf.config_dir)
-    return bool(probe.nova.auth_type)
+    return bool(probe.nova.auth_type or probe.nova.auth_section)
 
 
 def register_auth_opts(conf: cfg.ConfigOpts) -> None:

@@ -27,6 +27,7 @@ _SILENT_AFTER = 3
 class Status(enum.StrEnum):
     """How far what is wanted has come.
 
+    ELSEWHERE is in force like APPLIED, though Nova says that the guest is on another host.
     RELEASING is never reported: it is an allocation that was deleted and that
     the host has not yet let go of. RELEASED and GONE (the server was deleted
     in Nova) are only found in reports and in the history.
@@ -34,6 +35,7 @@ class Status(enum.StrEnum):
 
     PENDING = "pending"
     APPLIED = "applied"
+    ELSEWHERE = "elsewhere"
     DRIFTED = "drifted"
     REFUSED = "refused"
     FAILED = "failed"

@@ -17,33 +17,35 @@ What a trigger tells is on disk before the call returns.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 import logging
 from pathlib import Path
-import time
 from typing import Any
 
 from kongming import exception
 from kongming.allocation import Allocation
 from kongming.executor import dry_run, lock, view
 from kongming.executor.claims import Claims
+from kongming.executor.departures import Departures
 from kongming.executor.moves import Moves
+from kongming.executor.outcomes import log_refusal
 from kongming.executor.placer import Placer
-from kongming.executor.reconciler import Reconciler, Result, log_refusal
+from kongming.executor.reconciler import Reconciler
 from kongming.executor.record import Record
 from kongming.executor.request import Request, Source
+from kongming.executor.residence import Hint
 from kongming.executor.rules import Rules
 from kongming.executor.statistics import Statistics
 from kongming.executor.store import Store
 from kongming.executor.thread_watch import ThreadWatch
+from kongming.executor.turns import UNCLAIMED, Turns
+from kongming.executor.unclaimed import Unclaimed
 from kongming.executor.watch import Watch
 from kongming.executor.window_timer import WindowTimer
 from kongming.executor.workers import Workers
 from kongming.executor.workqueue import WorkQueue
-from kongming.hypervisor.calls import Call
 from kongming.hypervisor.hypervisor import Hypervisor
 from kongming.hypervisor.keeper import Keeper
 from kongming.hypervisor.pool import Pool, open_connection
@@ -51,15 +53,11 @@ from kongming.runtime.heartbeats import Heartbeats
 
 LOG = logging.getLogger(__name__)
 
-# Who corrects a guest so often within so many seconds is up against somebody:
-# then the guest is left to them for as long.
-_CONTESTED_TIMES = 5
-_CONTESTED_S = 60.0
-
 
 class Executor:
     """All that decides and does on one host.
 
+    :param host: the name of this host.
     :param state_path: directory of the store; made if need be.
     :param workers: number of instances worked on at once.
     :param rules: gives the operator's rules that are in force.
@@ -71,12 +69,15 @@ class Executor:
     :param on_pass: called with an instance after each look at it.
     :param on_stranger: called with an instance that nothing is known of when
         its guest starts, goes on or stops. It may not block.
+    :param on_doubt: called with an instance of which Nova is to be asked where it is and
+        what it has.
     :ivar statistics: what has been done since the start.
     """
 
     def __init__(
         self,
         *,
+        host: str,
         state_path: Path,
         connection_uri: str,
         keepalive: tuple[int, int],
@@ -89,13 +90,18 @@ class Executor:
         on_connect: Callable[[], None],
         on_pass: Callable[[str], None] = lambda _instance_uuid: None,
         on_stranger: Callable[[str], None] = lambda _instance_uuid: None,
+        on_doubt: Callable[[str], object] = lambda _instance_uuid: None,
     ) -> None:
         self._lock = lock.take(state_path)
         self._store = Store(state_path)
         self._queue = WorkQueue(retry_max)
         self._pool = Pool(partial(open_connection, connection_uri, keepalive))
         self._hypervisor = Hypervisor(
-            connection_uri, self._lend, on_happening=self._happened, on_change=self._changed
+            connection_uri,
+            self._lend,
+            on_happening=self._happened,
+            on_change=self._changed,
+            store=lambda: self._store.identity,
         )
         self._keeper = Keeper(
             connection_uri,
@@ -106,22 +112,24 @@ class Executor:
             heartbeats=heartbeats,
         )
         self._on_connect = on_connect
-        self._on_pass = on_pass
         self._on_stranger = on_stranger
         self.statistics = Statistics()
         claims = Claims(self._hypervisor.occupants, lambda uuid: moves.of(uuid))
         self._placer = placer = Placer(rules, claims, self._hypervisor.topology)
         moves = Moves(self._store, self._hypervisor, placer)
         windows, threads = WindowTimer(), ThreadWatch()
-        self._reconciler = Reconciler(
+        reconciler = Reconciler(
             self._store,
             self._hypervisor,
             placer,
             self.statistics,
             windows,
             threads,
+            Departures(host, self._store, on_doubt),
             wake=self._wake,
         )
+        self._unclaimed = Unclaimed(self._store, self._hypervisor, on_doubt)
+        turns = Turns(self._store, self._queue, reconciler, self._unclaimed, on_pass)
         self._watch = Watch(
             self._store,
             wake=self._wake,
@@ -138,11 +146,10 @@ class Executor:
             workers,
             self._queue,
             self._hypervisor.calls,
-            work=self._work,
-            on_hung=self._hung,
+            work=turns.work,
+            on_hung=turns.hung,
             heartbeats=heartbeats,
         )
-        self._corrections: dict[str, deque[float]] = {}
 
     def start(self) -> None:
         """Begin to work; returns at once, whether libvirt answers or not."""
@@ -172,7 +179,10 @@ class Executor:
         """
         refusal = request.asked if isinstance(request.asked, exception.Refused) else None
         if not refusal and not request.asked and not self._store.holds(instance_uuid):
+            if self._unclaimed.unrequested(instance_uuid):
+                self._queue.add(instance_uuid)
             return
+        self._unclaimed.requested(instance_uuid)
         if self._store.ask(instance_uuid, request):
             LOG.debug("Instance %s: asked for %s", instance_uuid, request.asked)
             if refusal is not None:
@@ -239,6 +249,21 @@ class Executor:
         with self._hypervisor.guest(instance_uuid) as guest:
             return dry_run.look(self._placer, guest, instance_uuid, allocation)
 
+    def locate(self, instance_uuid: str, hint: Hint) -> None:
+        """Take what Nova says of where an instance is; what becomes of it libvirt decides.
+
+        :raises StoreUnavailable: if that can't be kept.
+        """
+        if self._store.holds(instance_uuid) and self._store.hints.keep(instance_uuid, hint):
+            self._queue.add(instance_uuid)
+
+    def forget_hints(self) -> None:
+        """Forget where Nova said that instances are: it is not asked here any more.
+
+        :raises StoreUnavailable: if that can't be kept.
+        """
+        self._store.hints.clear()
+
     def let_go(self, instance_uuid: str) -> None:
         """Forget an instance that is no longer on this host.
 
@@ -296,13 +321,14 @@ class Executor:
         held = self._store.held()
         if held:
             LOG.info("Checking all %d instances that anything is asked for", len(held))
-        self._wake(held)
+        self._unclaimed.happened()
+        self._wake([*held, UNCLAIMED])
         self._on_connect()
 
     def _happened(self, instance_uuid: str) -> None:
-        if self._store.holds(instance_uuid):
-            self._queue.add(instance_uuid)
-        else:
+        self._unclaimed.happened(instance_uuid)
+        self._queue.add(instance_uuid)
+        if not self._store.holds(instance_uuid):
             self._on_stranger(instance_uuid)
 
     def _changed(self, instance_uuid: str) -> None:
@@ -313,56 +339,3 @@ class Executor:
     def _wake(self, instance_uuids: Iterable[str], *, urgent: bool = True) -> None:
         for instance_uuid in instance_uuids:
             self._queue.add(instance_uuid, urgent=urgent)
-
-    def _work(self, instance_uuid: str) -> None:
-        result = self._pass(instance_uuid)
-        self._on_pass(instance_uuid)
-        rest = 0.0
-        if result is Result.CORRECTED and self._is_contested(instance_uuid):
-            rest = _CONTESTED_S
-            LOG.warning(
-                "Instance %s: corrected %d times within %d s, left alone for as long: find "
-                "out who else places it",
-                instance_uuid,
-                _CONTESTED_TIMES,
-                _CONTESTED_S,
-            )
-        self._queue.done(instance_uuid, succeeded=result is not Result.AGAIN, rest=rest)
-
-    def _hung(self, call: Call) -> None:
-        """Tell of a call that does not return; what comes of it if it does is told then."""
-        hung = exception.GuestHung.since(f"{call.doing} has not returned", call.began_at)
-        about = f"Instance {call.instance_uuid}" if call.instance_uuid else "libvirt"
-        LOG.error("%s: failed (%s): %s", about, hung.reason, hung)
-        try:
-            self._reconciler.report_hung(call.instance_uuid, hung)
-        except exception.StoreUnavailable as error:
-            LOG.debug("%s", error)
-        self._on_pass(call.instance_uuid)
-
-    def _is_contested(self, instance_uuid: str) -> bool:
-        times = self._corrections.setdefault(instance_uuid, deque(maxlen=_CONTESTED_TIMES))
-        times.append(time.monotonic())
-        contested = len(times) == _CONTESTED_TIMES and times[-1] - times[0] < _CONTESTED_S
-        if contested:
-            del self._corrections[instance_uuid]
-        return contested
-
-    def _pass(self, instance_uuid: str) -> Result:
-        try:
-            result = self._reconciler.reconcile(instance_uuid)
-        except exception.HypervisorUnavailable as error:
-            # All instances are gone through when the connection is back.
-            LOG.debug("Instance %s: %s", instance_uuid, error)
-            return Result.DONE
-        except exception.StoreUnavailable as error:
-            unavailable = error
-        except Exception as error:
-            # A fault of ours must not end the worker, which others wait for.
-            LOG.exception("Instance %s: %s; it will be tried again", instance_uuid, error)  # noqa: TRY401
-            return Result.AGAIN
-        else:
-            return result
-        if unavailable.outage.is_news():
-            LOG.error("Instance %s: %s; it will be tried again", instance_uuid, unavailable)
-        return Result.AGAIN

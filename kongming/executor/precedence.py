@@ -17,10 +17,10 @@ from __future__ import annotations
 import sqlite3
 import time
 
-from kongming import stored
+from kongming import exception, stored
 from kongming.executor import history
-from kongming.executor.record import Status
-from kongming.executor.request import Source
+from kongming.executor.record import Status, dump, kept
+from kongming.executor.request import Request, Source
 from kongming.stored import Unreadable
 
 _ORDER = [*Source]
@@ -31,6 +31,31 @@ def rank(source: object) -> int:
     """Return a source's place among those of which the last has the last word."""
     # Another version may know more of them than this one.
     return _ORDER.index(source) if source in _ORDER else -1
+
+
+def keep(db: sqlite3.Connection, instance_uuid: str, request: Request) -> bool:
+    """Keep a request in the place of its source's former one; tell whether it is another."""
+    refusal = request.asked if isinstance(request.asked, exception.Refused) else None
+    return bool(
+        db.execute(
+            "INSERT INTO request VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET asked = excluded.asked, reason = excluded.reason,"
+            " message = excluded.message, asked_by = excluded.asked_by,"
+            " asked_at = excluded.asked_at, generation = excluded.generation"
+            " WHERE asked IS NOT excluded.asked OR message != excluded.message"
+            " OR generation != excluded.generation",
+            (
+                instance_uuid,
+                request.source,
+                None if isinstance(request.asked, exception.Refused) else dump(request.asked),
+                "" if refusal is None else refusal.reason,
+                "" if refusal is None else kept(str(refusal)),
+                kept(request.asked_by),
+                request.asked_at,
+                request.generation,
+            ),
+        ).rowcount
+    )
 
 
 def decide(db: sqlite3.Connection, instance_uuid: str, by: str = "") -> bool:
@@ -68,3 +93,18 @@ def restore(db: sqlite3.Connection, instance_uuid: str, by: str) -> bool:
     found = db.execute("SELECT asked FROM instance WHERE instance_uuid = ?", (instance_uuid,))
     bad = any(isinstance(stored.load(asked), Unreadable) for (asked,) in found.fetchall())
     return bad and decide(db, instance_uuid, by)
+
+
+def withdraw_unreadable(db: sqlite3.Connection, instance_uuid: str, by: str) -> bool:
+    """Delete the requests that can't be read; tell whether there were any, or that helps."""
+    found = db.execute(
+        "SELECT source, asked FROM request WHERE instance_uuid = ?", (instance_uuid,)
+    ).fetchall()
+    bad = [source for source, asked in found if isinstance(stored.load(asked), Unreadable)]
+    db.executemany(
+        "DELETE FROM request WHERE instance_uuid = ? AND source = ?",
+        [(instance_uuid, source) for source in bad],
+    )
+    return (decide if bad else restore)(
+        db, instance_uuid, f"deleted as unreadable by {by}"
+    ) or bool(bad)

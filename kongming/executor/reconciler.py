@@ -18,7 +18,7 @@ pass may be made twice, late, or for nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 import contextlib
 from datetime import datetime
 import enum
@@ -27,6 +27,8 @@ import time
 
 from kongming import exception
 from kongming.allocation import Allocation
+from kongming.executor import outcomes
+from kongming.executor.departures import Departures
 from kongming.executor.placer import Placed, Placer, Prospect
 from kongming.executor.record import Record, Status
 from kongming.executor.statistics import Statistics
@@ -34,7 +36,6 @@ from kongming.executor.store import Store
 from kongming.executor.thread_watch import ThreadWatch
 from kongming.executor.window_timer import WindowTimer
 from kongming.hypervisor.guest import Guest
-from kongming.hypervisor.host import Host
 from kongming.hypervisor.hypervisor import Hypervisor
 from kongming.stored import Unreadable, readable
 
@@ -65,12 +66,14 @@ class Reconciler:
         statistics: Statistics,
         windows: WindowTimer,
         threads: ThreadWatch,
+        departures: Departures,
         *,
         wake: Callable[[Iterable[str]], None],
     ) -> None:
         """:param wake: called with instances that are to be looked at at once."""
         self._store = store
         self._windows = windows
+        self._departures = departures
         self._hypervisor = hypervisor
         self._placer = placer
         self._threads = threads
@@ -159,6 +162,8 @@ class Reconciler:
         moment = self._windows.note(record.instance_uuid, wanted)
         try:
             with self._hypervisor.guest(record.instance_uuid) as guest:
+                if not self._departures.may_place(record, guest.domain_id):
+                    return Result.AGAIN
                 return self._bring_guest(record, guest, moment)
         except exception.GuestAbsent:
             self._release_saved(record)
@@ -178,7 +183,7 @@ class Reconciler:
         if asked is None:
             self._fall_back(record, guest, moment)
             if isinstance(record.asked, Unreadable):
-                raise _not_understood(record.instance_uuid, record.asked)
+                raise outcomes.not_understood(record.instance_uuid, record.asked)
             # It was refused for what it says, and that was told.
             return Result.DONE
         if not asked:
@@ -235,15 +240,16 @@ class Reconciler:
     ) -> None:
         asked = readable(record.asked)
         if prospect.shortfalls:
-            shortfall = _partly(prospect.shortfalls)
+            shortfall = outcomes.partly(prospect.shortfalls)
             if self._store.report(record, Status.REFUSED, shortfall, accepted=asked, drift=drift):
                 self._statistics.refused(shortfall)
-                log_refusal(record.instance_uuid, shortfall, left="the rest is in force")
+                outcomes.log_refusal(record.instance_uuid, shortfall, left="the rest is in force")
             return
-        unusable = _unusable(done, guest.host)
-        status = Status.APPLIED if unusable is None else Status.DRIFTED
+        unusable = outcomes.unusable(done, guest.host)
+        claim = None if unusable else self._departures.claim(record.instance_uuid)
+        status = Status.DRIFTED if unusable else Status.ELSEWHERE if claim else Status.APPLIED
         news = self._store.report(
-            record, status, unusable, accepted=asked, note=done.note, drift=drift
+            record, status, unusable or claim, accepted=asked, note=done.note, drift=drift
         )
         if news and unusable is not None:
             self._tell_unusable(record, unusable)
@@ -289,8 +295,9 @@ class Reconciler:
                 record.instance_uuid,
                 done.plan,
             )
-        if unusable := _unusable(done, guest.host):
+        if unusable := outcomes.unusable(done, guest.host):
             raise unusable
+        self._clean_definition(record, guest)
         self._placed.pop(record.instance_uuid, None)
         self._threads.note(record.instance_uuid, None)
         self._store.forget(
@@ -299,54 +306,43 @@ class Reconciler:
             generation=record.generation,
         )
 
+    def _clean_definition(self, record: Record, guest: Guest) -> None:
+        """See that the next start does not bring back what the guest was released from."""
+        try:
+            cleaned = guest.clean_definition()
+        except (exception.Failed, exception.Refused, exception.GuestBusy) as error:
+            problem = error
+        else:
+            if cleaned:
+                LOG.info("Instance %s: its definition was cleaned, too", record.instance_uuid)
+            return
+        LOG.warning(
+            "Instance %s: its definition still has what it was released from (%s); it is released "
+            "again when that has started",
+            record.instance_uuid,
+            problem,
+        )
+
     def _tell_unusable(self, record: Record, drift: exception.Drifted) -> None:
         self._statistics.drifted(drift)
         LOG.warning("Instance %s: drift (%s): %s", record.instance_uuid, drift.reason, drift)
 
     def _absent(self, record: Record, absent: exception.GuestAbsent) -> None:
         LOG.debug("Instance %s: %s", record.instance_uuid, absent)
+        if self._departures.forgets(record, absent):
+            self._hypervisor.forget_migrated(record.instance_uuid)
+            self._placed.pop(record.instance_uuid, None)
+            self._threads.note(record.instance_uuid, None)
+            self._windows.note(record.instance_uuid, [])
+            return
         # Also if nothing is asked any more: a domain that was saved comes
         # back with its pins.
         if isinstance(record.asked, Unreadable):
-            self._refused(record, _not_understood(record.instance_uuid, record.asked))
+            self._refused(record, outcomes.not_understood(record.instance_uuid, record.asked))
         elif record.asked is not None:
             self._store.report(record, Status.ABSENT, absent)
 
     def _refused(self, record: Record, refusal: exception.Refused) -> None:
         if self._store.report(record, Status.REFUSED, refusal):
             self._statistics.refused(refusal)
-            log_refusal(record.instance_uuid, refusal)
-
-
-def _not_understood(instance_uuid: str, kept: Unreadable) -> exception.StoredInvalid:
-    return exception.StoredInvalid(
-        f"what is kept of it can't be read ({kept.why}): ask for it again, or "
-        f"'kongming-manage allocation unset {instance_uuid}' deletes it"
-    )
-
-
-def _unusable(done: Placed, host: Host) -> exception.Drifted | None:
-    """Return what the guest can't have now: its CPUs are offline, or were taken from it."""
-    unusable = done.plan.unusable
-    if not unusable:
-        return None
-    waiting = f"{done.plan.describe_unusable()}; it is set again when it has them again"
-    if any(cpus - host.online for cpus in unusable.values()):
-        return exception.CpuWentOffline(f"CPUs went offline: {waiting}")
-    groups = ", ".join(group for group, _cpus in host.barred)
-    return exception.SliceNarrowed(f"the control group {groups} lacks {waiting}")
-
-
-def _partly(shortfalls: Sequence[exception.Refused]) -> exception.Refused:
-    """Return one refusal for all of what can't be had, with the reason of the first."""
-    return type(shortfalls[0])("; ".join(map(str, shortfalls)))
-
-
-def log_refusal(
-    instance_uuid: str, refusal: exception.Refused, left: str = "the guest stays as it is"
-) -> None:
-    """Tell the operator of a refusal: said once, in one form, wherever it is found.
-
-    :param left: what the guest has in spite of it.
-    """
-    LOG.warning("Instance %s: refused (%s): %s; %s", instance_uuid, refusal.reason, refusal, left)
+            outcomes.log_refusal(record.instance_uuid, refusal)

@@ -29,11 +29,13 @@ from kongming.stored import Unreadable
 class Status(enum.StrEnum):
     """How far what was asked has come.
 
+    ELSEWHERE is in force like APPLIED, though Nova says that the guest is not here.
     RELEASED is only found in the history: nothing is kept any more.
     """
 
     PENDING = "pending"
     APPLIED = "applied"
+    ELSEWHERE = "elsewhere"
     DRIFTED = "drifted"
     REFUSED = "refused"
     FAILED = "failed"
@@ -90,6 +92,11 @@ class Change:
 
 def dump(allocation: Allocation) -> str:
     return json.dumps(allocation.to_json(), sort_keys=True)
+
+
+def kept(text: str) -> str:
+    """Return a text as SQLite takes it: without lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def written(asked: Allocation | Unreadable | None) -> str | None:

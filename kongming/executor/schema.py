@@ -70,6 +70,21 @@ MIGRATIONS = (
     # Read once a day, written at each request.
     ("DROP INDEX history_by_time",),
     ("ALTER TABLE request ADD COLUMN generation INTEGER NOT NULL DEFAULT 0",),
+    (
+        """
+        CREATE TABLE hint (
+            instance_uuid TEXT PRIMARY KEY,
+            place TEXT NOT NULL,
+            host TEXT NOT NULL,
+            said_by TEXT NOT NULL,
+            said_at REAL NOT NULL,
+            doubtful INTEGER NOT NULL,
+            answered INTEGER NOT NULL
+        ) WITHOUT ROWID
+        """,
+        # Which of the notes in domains are of this store, and not of one before it.
+        "CREATE TABLE identity AS SELECT lower(hex(randomblob(8))) AS id",
+    ),
 )
 
 #: The version of the schema that this Kongming works with.

@@ -42,6 +42,7 @@ class HostService(Service):
         *parts: str,
         on_pass: Callable[[str], None] = lambda _instance_uuid: None,
         on_stranger: Callable[[str], None] = lambda _instance_uuid: None,
+        on_doubt: Callable[[str], object] = lambda _instance_uuid: None,
     ) -> None:
         """Build the executor.
 
@@ -51,6 +52,7 @@ class HostService(Service):
         super().__init__(conf, *parts, _CONNECTED)
         self.read_options()
         self._executor = Executor(
+            host=conf.host,
             state_path=Path(conf.state_path),
             connection_uri=conf.libvirt.connection_uri,
             keepalive=(conf.libvirt.keepalive_interval, conf.libvirt.keepalive_count),
@@ -63,6 +65,7 @@ class HostService(Service):
             on_connect=self.connected,
             on_pass=on_pass,
             on_stranger=on_stranger,
+            on_doubt=on_doubt,
         )
 
     def connected(self) -> None:

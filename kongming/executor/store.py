@@ -26,12 +26,13 @@ import time
 from kongming import exception, stored
 from kongming.allocation import Allocation
 from kongming.cpuset import shown
-from kongming.executor import history, precedence
+from kongming.executor import hints, history, precedence
 from kongming.executor.database import Database
-from kongming.executor.record import Change, Record, Status, dump, read_record, read_request
+from kongming.executor.record import Change, Record, Status, dump, kept, read_record, read_request
 from kongming.executor.request import Request, Source
+from kongming.executor.residence import Hint
 from kongming.executor.schema import MIGRATIONS
-from kongming.stored import Unreadable, is_instance
+from kongming.stored import is_instance
 
 LOG = logging.getLogger(__name__)
 
@@ -42,6 +43,10 @@ class Store:
     """The database of one host. Any thread may call any method.
 
     Every method raises ``StoreUnavailable`` if the database can't be used.
+
+    :ivar hints: where Nova says that the instances are.
+    :ivar identity: another one for each store: one that was made anew after a loss
+        does not know what the one before it did.
     """
 
     def __init__(self, state_path: Path, *, create: bool = True) -> None:
@@ -50,8 +55,10 @@ class Store:
         :param create: whether to make it if there is none.
         """
         self._held: frozenset[str] = frozenset()
+        self.identity = ""
         path = state_path / FILE_NAME
         self._db = Database(path, MIGRATIONS, create=create, on_open=self._read_held)
+        self.hints = hints.Hints(self._db)
 
     def close(self) -> None:
         """Close the database."""
@@ -114,30 +121,10 @@ class Store:
 
         :returns: whether it changes what is wanted.
         """
-        refusal = request.asked if isinstance(request.asked, exception.Refused) else None
-        asked = None if isinstance(request.asked, exception.Refused) else dump(request.asked)
-        reason, message = _said(refusal)
         with self._db.lock:
             with self._db.transaction(durable=True) as db:
-                new = db.execute(
-                    "INSERT INTO request VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-                    " ON CONFLICT DO UPDATE SET asked = excluded.asked, reason = excluded.reason,"
-                    " message = excluded.message, asked_by = excluded.asked_by,"
-                    " asked_at = excluded.asked_at, generation = excluded.generation"
-                    " WHERE asked IS NOT excluded.asked OR message != excluded.message"
-                    " OR generation != excluded.generation",
-                    (
-                        instance_uuid,
-                        request.source,
-                        asked,
-                        reason,
-                        message,
-                        _kept(request.asked_by),
-                        request.asked_at,
-                        request.generation,
-                    ),
-                ).rowcount
-                changed = bool(new) and precedence.decide(db, instance_uuid)
+                new = precedence.keep(db, instance_uuid, request)
+                changed = new and precedence.decide(db, instance_uuid)
             if changed:
                 self._held |= {instance_uuid}
         return changed
@@ -167,16 +154,7 @@ class Store:
         if not is_instance(instance_uuid):
             return self.forget(instance_uuid, f"deleted as unreadable by {asked_by}")
         with self._db.lock, self._db.transaction(durable=True) as db:
-            found = db.execute(
-                "SELECT source, asked FROM request WHERE instance_uuid = ?", (instance_uuid,)
-            ).fetchall()
-            bad = [source for source, asked in found if isinstance(stored.load(asked), Unreadable)]
-            db.executemany(
-                "DELETE FROM request WHERE instance_uuid = ? AND source = ?",
-                [(instance_uuid, source) for source in bad],
-            )
-            decide = precedence.decide if bad else precedence.restore
-            return decide(db, instance_uuid, f"deleted as unreadable by {asked_by}") or bool(bad)
+            return precedence.withdraw_unreadable(db, instance_uuid, asked_by)
 
     def restore(self, instance_uuid: str) -> bool:
         """Take what is wanted from the requests if it can't be read; tell whether that helps."""
@@ -229,7 +207,7 @@ class Store:
                     message,
                     now if not same else record.changed_at,
                     None if accepted is None else dump(accepted),
-                    None if drift is None else _kept(str(drift)),
+                    None if drift is None else kept(str(drift)),
                     None if drift is None else now,
                     record.instance_uuid,
                     record.generation,
@@ -284,11 +262,23 @@ class Store:
                 ).fetchall()
                 for of, source, asked in gone:
                     db.execute("DELETE FROM request WHERE instance_uuid = ?", (instance_uuid,))
+                    hints.drop(db, instance_uuid)
                     said = (Status.RELEASED, "", why, time.time())
                     history.remember(db, instance_uuid, of, None, source, "", asked, *said)
             if gone:
                 self._held -= {instance_uuid}
         return bool(gone)
+
+    def give_up(self, record: Record, hint: Hint | None, why: str) -> bool:
+        """Forget an instance, unless anything was requested or said since it was read.
+
+        :param hint: what Nova had said of where it is.
+        :returns: whether it was forgotten.
+        """
+        with self._db.lock:
+            return self.hints.get(record.instance_uuid) == hint and self.forget(
+                record.instance_uuid, why, generation=record.generation
+            )
 
     def history(self, instance_uuid: str) -> list[Change]:
         """Read an instance's history, the oldest entry first."""
@@ -301,8 +291,8 @@ class Store:
     def purge(self, before: float) -> int:
         """Forget the history of before a time; give how many entries that were.
 
-        With it goes what is kept of guests that were to be returned to their
-        baseline and never came back.
+        With it goes what is kept of guests that have not run since, if they were to be
+        returned to their baseline, or if Nova says that they are elsewhere.
         """
         left = [uuid for uuid in self._left_before(before) if self.forget(uuid, "never came back")]
         if left:
@@ -311,12 +301,16 @@ class Store:
             return db.execute("DELETE FROM history WHERE changed_at < ?", (before,)).rowcount
 
     def _left_before(self, before: float) -> list[str]:
-        rows = self._db.query(
-            f"{_NOBODY_ASKS} AND status = ? AND changed_at < ?", (Status.ABSENT, before)
-        )
-        return [instance_uuid for (instance_uuid,) in rows]
+        absent = "AND status = ? AND changed_at < ?"
+        return [
+            instance_uuid
+            for left in (_NOBODY_ASKS, _ELSEWHERE)
+            for (instance_uuid,) in self._db.query(f"{left} {absent}", (Status.ABSENT, before))
+        ]
 
     def _read_held(self, db: sqlite3.Connection) -> None:
+        found = db.execute("SELECT id FROM identity").fetchone()
+        self.identity = str(found[0]) if found else ""
         keys = {key for (key,) in db.execute("SELECT instance_uuid FROM instance")}
         self._held = frozenset(filter(is_instance, keys))
         if strange := keys - self._held:
@@ -333,6 +327,10 @@ _NOBODY_ASKS = (
     " (SELECT 1 FROM request WHERE request.instance_uuid = instance.instance_uuid)"
 )
 
+_ELSEWHERE = (
+    "SELECT instance_uuid FROM instance JOIN hint USING (instance_uuid) WHERE place = 'elsewhere'"
+)
+
 _SELECT = (
     "SELECT instance.instance_uuid, instance.asked, instance.accepted, instance.generation,"
     " instance.status, instance.reason, instance.message, instance.changed_at, instance.source,"
@@ -341,9 +339,4 @@ _SELECT = (
 
 
 def _said(error: exception.KongmingError | None) -> tuple[str, str]:
-    return ("", "") if error is None else (error.reason, _kept(str(error)))
-
-
-def _kept(text: str) -> str:
-    """Return a text as SQLite takes it: without lone surrogates."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    return ("", "") if error is None else (error.reason, kept(str(error)))

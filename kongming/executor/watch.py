@@ -14,8 +14,8 @@
 
 At each tick, which costs next to nothing: whether an operator's tool has
 asked for anything, whether CPUs went offline or came back, whether a guest
-has got vCPUs or iothreads, and whether a time window has begun or ended. At
-the interval: whether the guests still have what is wanted.
+has got vCPUs or iothreads, whether a time window has begun or ended, and whether
+the clock was set. At the interval: whether the guests still have what is wanted.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from kongming.cpuset import CpuSet
 from kongming.executor.store import Store
 from kongming.executor.thread_watch import ThreadWatch
 from kongming.executor.window_timer import WindowTimer
+from kongming.runtime.clock import ClockWatch
 from kongming.runtime.heartbeats import Heartbeats
 
 LOG = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ class Watch:
         self._keep_days = keep_days
         self._heartbeats = heartbeats
         self._online = online_cpus()
+        self._clock = ClockWatch()
         self._checked = self._purged = time.monotonic() - _DAY_S
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -104,6 +106,7 @@ class Watch:
                 LOG.debug("%s", error)
 
     def _tick(self, now: float) -> None:
+        self._clock.look()
         online = self._online_cpus()
         if online != self._online:
             LOG.info("CPUs online were %s, now are %s", self._online, online)

@@ -23,23 +23,34 @@ from kongming.cpuset import CpuSet
 from kongming.hypervisor.host import Host
 from kongming.target import CPU_ASPECTS, Aspect, Quota, Target, Value
 
-_LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
+LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
+DEFINED = libvirt.VIR_DOMAIN_AFFECT_CONFIG
 _UNLIMITED = -1
 
 
 def make(
-    domain: Any, host: Host, what: Target, value: Value
+    domain: Any, host: Host, what: Target, value: Value, flags: int = LIVE
 ) -> tuple[Mapping[str, object], Callable[[], object]]:
-    """Return the report of a change, as libvirt will make it, and the call that makes it."""
+    """Return the report of a change, as libvirt will make it, and the call that makes it.
+
+    :param flags: ``LIVE`` or ``DEFINED``: what of the domain is changed. Of its definition
+        libvirt reports no change.
+    """
     number = what.number
     if what.aspect in CPU_ASPECTS:
         cpumap = cast(CpuSet, value).cpumap(host.map_length)
         name, call = {
-            Aspect.VCPU: (f"vcpupin{number}", lambda: domain.pinVcpu(number, cpumap)),
-            Aspect.EMULATOR: ("emulatorpin", lambda: domain.pinEmulator(cpumap, _LIVE)),
+            Aspect.VCPU: (
+                f"vcpupin{number}",
+                # Not every driver of libvirt's takes flags here.
+                (lambda: domain.pinVcpu(number, cpumap))
+                if flags == LIVE
+                else (lambda: domain.pinVcpuFlags(number, cpumap, flags)),
+            ),
+            Aspect.EMULATOR: ("emulatorpin", lambda: domain.pinEmulator(cpumap, flags)),
             Aspect.IOTHREAD: (
                 f"iothreadpin{number}",
-                lambda: domain.pinIOThread(number, cpumap, _LIVE),
+                lambda: domain.pinIOThread(number, cpumap, flags),
             ),
         }[what.aspect]
         return {f"cputune.{name}": str(value)}, call
@@ -49,10 +60,10 @@ def make(
             "numa_mode": libvirt.VIR_DOMAIN_NUMATUNE_MEM_RESTRICTIVE,
             "numa_nodeset": str(value),
         }
-        return {}, lambda: domain.setNumaParameters(parameters, _LIVE)
+        return {}, lambda: domain.setNumaParameters(parameters, flags)
     parameters = {"cpu_shares": value}
     if isinstance(value, Quota):
         limit = _UNLIMITED if value.quota_us is None else value.quota_us
         parameters = {"vcpu_quota": limit, "vcpu_period": value.period_us}
     reported = {f"cputune.{name}": each for name, each in parameters.items()}
-    return reported, lambda: domain.setSchedulerParametersFlags(parameters, _LIVE)
+    return reported, lambda: domain.setSchedulerParametersFlags(parameters, flags)

@@ -55,6 +55,7 @@ class Definition:
         wherever the kernel lets them.
     :ivar memory_mode: ``numatune``'s mode; None if the domain has none.
     :ivar baseline: what the targets that Kongming touched had before.
+    :ivar kept_by: the store that wrote the baseline; empty if it does not say.
     """
 
     nova: bool
@@ -67,6 +68,7 @@ class Definition:
     configured: Set[Target]
     memory_mode: str | None
     baseline: Mapping[Target, Value]
+    kept_by: str = ""
 
 
 def parse(xml: str, host: Host) -> Definition:
@@ -85,6 +87,7 @@ def parse(xml: str, host: Host) -> Definition:
     mine += [target.EMULATOR, *map(target.iothread, iothreads)]
     pins = _pins(_under(root, "cputune"))
     nova = nova_instance(root)
+    baseline = baseline_of(root)
     return Definition(
         nova=nova is not None,
         project_id=project_id(nova),
@@ -99,7 +102,8 @@ def parse(xml: str, host: Host) -> Definition:
         },
         configured=frozenset(mine if cpuset else pins),
         memory_mode=None if memory is None else memory.get("mode", "strict"),
-        baseline=read_baseline(_under(root, f"metadata/{BASELINE_TAG}")),
+        baseline=read_baseline(baseline),
+        kept_by=kept_by(baseline),
     )
 
 
@@ -120,9 +124,28 @@ def project_id(nova: ET.Element | None) -> str | None:
     return None if project is None else project.get("uuid")
 
 
-def baseline_xml(baseline: Mapping[Target, Value]) -> str:
-    """Write the baseline as libvirt keeps it in the domain's metadata."""
-    parent = ET.Element("baseline")
+def baseline_of(root: ET.Element) -> ET.Element | None:
+    """Return our own element; None if the domain has none."""
+    return root.find(f"metadata/{BASELINE_TAG}")
+
+
+def kept_by(baseline: ET.Element | None) -> str:
+    """Return which store knows why a domain has our element; empty if it does not say."""
+    return "" if baseline is None else baseline.get("store", "")
+
+
+def parse_baseline(xml: str) -> Mapping[Target, Value] | None:
+    """Read the baseline in a domain's XML; None if it has none."""
+    element = baseline_of(ET.fromstring(xml))
+    return None if element is None else read_baseline(element)
+
+
+def baseline_xml(baseline: Mapping[Target, Value], store: str = "") -> str:
+    """Write the baseline as libvirt keeps it in the domain's metadata.
+
+    :param store: which store knows why; empty if none is to be named.
+    """
+    parent = ET.Element("baseline", {"store": store} if store else {})
     for (aspect, number), value in sorted(baseline.items()):
         if isinstance(value, Quota):
             quota = "none" if value.quota_us is None else str(value.quota_us)
@@ -155,8 +178,10 @@ def _pins(parent: ET.Element) -> dict[Target, CpuSet]:
     }
 
 
-def read_baseline(parent: ET.Element) -> dict[Target, Value]:
-    """Read the element that :func:`baseline_xml` writes."""
+def read_baseline(parent: ET.Element | None) -> dict[Target, Value]:
+    """Read the element that :func:`baseline_xml` writes; nothing if there is none."""
+    if parent is None:
+        return {}
     baseline: dict[Target, Value] = dict(_pins(parent))
     for shares in parent.iterfind("{*}shares"):
         baseline[target.SHARES] = int(shares.get("value", ""))

@@ -29,7 +29,7 @@ import libvirt
 
 from kongming import exception, target
 from kongming.cpuset import CpuSet
-from kongming.hypervisor import change, definition, libvirt_reading
+from kongming.hypervisor import change, definition, libvirt_reading, note
 from kongming.hypervisor.calls import PATIENCE_S, Calls
 from kongming.hypervisor.definition import Definition
 from kongming.hypervisor.errors import translated
@@ -42,7 +42,6 @@ from kongming.target import CPU_ASPECTS, Aspect, Quota, Target, Value
 
 T = TypeVar("T")
 
-_LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
 _NOT_RUNNING = -1
 _POLL_S = 0.02
 # libvirt knows only what it was told of these; to ask QEMU it would enter its monitor.
@@ -74,14 +73,17 @@ class Guest:
         own_changes: OwnChanges,
         lost_cpus: LostCpus,
         calls: Calls,
+        store: str = "",
     ) -> None:
         """Wrap a libvirt domain.
 
         :param observer: looks at its QEMU process; None if that is not to be seen.
         :param own_changes: is told of each change that is made here.
         :param lost_cpus: knows which CPUs may be given back to groups.
+        :param store: which store knows why the guest is changed, for its baseline.
         """
         self._domain = domain
+        self._store = store
         self._uuid: str = domain.UUIDString()
         self._observer = observer
         self._own_changes = own_changes
@@ -92,7 +94,7 @@ class Guest:
         with self._calling("looking at the domain"):
             self.domain_id: int = domain.ID()
         if self.domain_id == _NOT_RUNNING:
-            raise exception.GuestAbsent("the domain is not running")
+            raise exception.DomainOff("the domain is not running")
 
     def definition(self) -> Definition:
         """Read the live definition."""
@@ -195,9 +197,11 @@ class Guest:
 
         It counts as running from the beginning, before it has control groups.
         """
-        with self._calling("reading the state"):
-            state = self._domain.state()
-        return bool(state == [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP])
+        return self._is_paused(libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
+
+    def is_migrating(self) -> bool:
+        """Tell whether it waits for the end of a live migration, on either side of it."""
+        return self._is_paused(libvirt.VIR_DOMAIN_PAUSED_MIGRATION)
 
     def ends_within(self, seconds: float) -> bool:
         """Wait whether this incarnation ends soon.
@@ -211,19 +215,14 @@ class Guest:
         return ended
 
     def keep_baseline(self, baseline: Mapping[Target, Value]) -> None:
-        """Write the baseline into the domain's own metadata; none takes it out.
-
-        There it lives exactly as long as what it describes: through
-        libvirtd's restarts, live migration and managed save, and no longer.
-        """
+        """Write the baseline into the domain's own metadata; none takes it out."""
         with self._calling("writing the baseline"):
-            self._domain.setMetadata(
-                libvirt.VIR_DOMAIN_METADATA_ELEMENT,
-                definition.baseline_xml(baseline) if baseline else None,
-                definition.BASELINE_PREFIX,
-                definition.BASELINE_URI,
-                _LIVE,
-            )
+            note.write(self._domain, baseline, self._store)
+
+    def clean_definition(self) -> bool:
+        """Take what is ours out of the persistent definition; tell whether anything was."""
+        with self._calling("cleaning the definition"):
+            return note.clean(self._domain, self.host)
 
     @property
     def group_folder(self) -> Path | None:
@@ -242,6 +241,11 @@ class Guest:
         """Whether libvirt can control the guest's memory nodes, as far as is known."""
         groups = None if self._observer is None else self._observer.groups
         return groups is None or groups.has_cpuset
+
+    def _is_paused(self, reason: int) -> bool:
+        with self._calling("reading the state"):
+            state = self._domain.state()
+        return bool(state == [libvirt.VIR_DOMAIN_PAUSED, reason])
 
     def _has_ended(self) -> bool:
         try:

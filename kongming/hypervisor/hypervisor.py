@@ -50,6 +50,9 @@ _HAPPENINGS = frozenset(
         libvirt.VIR_DOMAIN_EVENT_UNDEFINED,
     }
 )
+_MIGRATED = (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED)
+# So many that left are remembered, until whoever keeps anything of them has looked.
+_MIGRATED_MAX = 1024
 
 
 class Hypervisor:
@@ -60,6 +63,7 @@ class Hypervisor:
         stops.
     :param on_change: called when somebody else has changed a guest. Neither may block:
         libvirt's events wait for them.
+    :param store: tells which store knows why guests are changed, for their baselines.
     :ivar calls: those that are under way.
     :ivar lost_cpus: what control groups lost while CPUs were offline.
     """
@@ -71,12 +75,15 @@ class Hypervisor:
         *,
         on_happening: Callable[[str], None] = lambda _instance_uuid: None,
         on_change: Callable[[str], None] = lambda _instance_uuid: None,
+        store: Callable[[], str] = lambda: "",
     ) -> None:
         self._uri = uri
         self._here = host.is_here(uri)
         self._lend = lend
         self._on_happening = on_happening
         self._on_change = on_change
+        self._store = store
+        self._migrated: dict[str, None] = {}
         self._own_changes = OwnChanges()
         self._processes = Processes()
         self._occupancy = Occupancy()
@@ -100,7 +107,8 @@ class Hypervisor:
     def guest(self, instance_uuid: str) -> Iterator[Guest]:
         """Look up a guest; it is to be used by this thread, within the block.
 
-        :raises GuestAbsent: if there is no such domain, or it is not running.
+        :raises GuestAbsent: if it is not running; DomainGone, which is one, if there is no
+            such domain.
         :raises HypervisorUnavailable: if libvirt does not answer.
         """
         with self._connected(instance_uuid) as connection:
@@ -115,6 +123,7 @@ class Hypervisor:
                 own_changes=self._own_changes,
                 lost_cpus=self.lost_cpus,
                 calls=self.calls,
+                store=self._store(),
             )
 
     def release_saved(self, instance_uuid: str) -> bool:
@@ -139,6 +148,10 @@ class Hypervisor:
             if released is not None:
                 domain.managedSaveDefineXML(released, 0)
             return released is not None
+
+    def forget_migrated(self, instance_uuid: str) -> None:
+        """Forget that a guest was migrated away: whatever is said of it now is newer."""
+        self._migrated.pop(instance_uuid, None)
 
     def occupants(self) -> list[Occupant]:
         """Return who runs on this host, pinned to which CPUs.
@@ -190,7 +203,9 @@ class Hypervisor:
         except libvirt.libvirtError as error:
             if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 raise
-            raise exception.GuestAbsent("there is no such domain on this host") from error
+            raise exception.DomainGone(
+                "there is no such domain on this host", migrated=instance_uuid in self._migrated
+            ) from error
 
     def _observer(self, instance_uuid: str) -> Observer | None:
         process = self._processes.find(instance_uuid) if self._here else None
@@ -222,6 +237,12 @@ class Hypervisor:
         instance_uuid = domain.UUIDString()
         LOG.debug("Domain %s: lifecycle event %d, detail %d", instance_uuid, event, detail)
         self._occupancy.forget(instance_uuid)
+        if (event, detail) == _MIGRATED:
+            self._migrated[instance_uuid] = None
+            if len(self._migrated) > _MIGRATED_MAX:
+                del self._migrated[next(iter(self._migrated))]
+        elif event != libvirt.VIR_DOMAIN_EVENT_UNDEFINED:
+            self._migrated.pop(instance_uuid, None)
         if event in _HAPPENINGS:
             self._on_happening(instance_uuid)
 

@@ -24,7 +24,7 @@ from xml.etree import ElementTree as ET
 import libvirt
 
 from kongming.cpuset import CpuSet
-from kongming.hypervisor.definition import BASELINE_TAG, nova_instance, project_id
+from kongming.hypervisor.definition import baseline_of, kept_by, nova_instance, project_id
 from kongming.hypervisor.occupant import Occupant
 
 
@@ -132,6 +132,7 @@ def _read(domain: Any) -> Occupant | None:
 
 def _occupant(root: ET.Element) -> Occupant:
     nova = nova_instance(root)
+    baseline = baseline_of(root)
     return Occupant(
         instance_uuid=root.findtext("uuid", ""),
         name=root.findtext("name", ""),
@@ -143,7 +144,8 @@ def _occupant(root: ET.Element) -> Occupant:
         },
         cpuset=_cpuset(root.find("vcpu"), "cpuset"),
         memory_nodes=_cpuset(root.find("numatune/memory"), "nodeset"),
-        touched=root.find(f"metadata/{BASELINE_TAG}") is not None,
+        touched=baseline is not None,
+        touched_by=kept_by(baseline),
     )
 
 

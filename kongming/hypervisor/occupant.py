@@ -34,6 +34,8 @@ class Occupant:
     :ivar memory_nodes: the NUMA nodes that its memory is bound to; None if
         it is not bound.
     :ivar touched: whether Kongming has changed it: it holds a baseline.
+    :ivar touched_by: the store that knows why, as the baseline names it; empty if it
+        names none. Others have no use for it: it is not in the JSON form.
     """
 
     instance_uuid: str
@@ -44,6 +46,7 @@ class Occupant:
     cpuset: CpuSet | None = None
     memory_nodes: CpuSet | None = None
     touched: bool = False
+    touched_by: str = ""
 
     @property
     def floating(self) -> bool:

@@ -88,6 +88,14 @@ class QemuProcess:
             return ""
         return arguments.partition(b"\0-uuid\0")[2].partition(b"\0")[0].decode(errors="replace")
 
+    def has_vcpus(self) -> bool:
+        """Tell whether it has a vCPU's thread: others may name a guest in their arguments, too."""
+        try:
+            names = [read_text(task / "comm") for task in (self._folder / "task").iterdir()]
+        except OSError:
+            return False
+        return any(_VCPU.fullmatch(name.strip()) for name in names)
+
     def threads(self) -> list[Thread]:
         """Look at all of its threads; the main thread comes first."""
         ids = sorted(int(task.name) for task in (self._folder / "task").iterdir())
@@ -148,10 +156,11 @@ class Processes:
         # A guest that was just started is among the last.
         for pid in sorted(pids, reverse=True):
             process = QemuProcess(pid, self._proc)
-            passed.setdefault(process.guest(), process)
+            guest = process.guest()
+            if guest and guest not in passed and process.has_vcpus():
+                passed[guest] = process
             if instance_uuid in passed:
                 break
-        passed.pop("", None)
         still = {
             guest: process
             for guest, process in self._known.items()

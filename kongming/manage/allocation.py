@@ -99,9 +99,12 @@ class AllocationShow(_OfInstance, ShowOne):
         with state.opened_store(self) as store:
             record = _known(store, parsed_args.instance_uuid)
             requests = store.requests(record.instance_uuid)
+            hint = store.hints.get(record.instance_uuid)
         state.warn_of_unreadable(self, record)
         return self.dict2columns(
-            _told(record) | {"requests": Requests(requests)} | self._now(record)
+            _told(record)
+            | {"nova_says": str(hint or ""), "requests": Requests(requests)}
+            | self._now(record)
         )
 
     def _now(self, record: Record) -> dict[str, Any]:

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+from kongming.executor.residence import Place
 from kongming.notification.event import InstanceEvent
 from kongming.notification.inquirer import Inquirer
 from kongming.notification.wanted import Wanted
@@ -29,9 +30,9 @@ class Asking:
     def knows(self, instance_uuid: str) -> bool:
         return self._wanted.knows(instance_uuid) or self._inquirer.asks(instance_uuid)
 
-    def is_elsewhere(self, event: InstanceEvent) -> None:
+    def is_elsewhere(self, event: InstanceEvent, place: Place) -> None:
         """Nova says where it is, once it is asked."""
 
-    def hear(self, event: InstanceEvent, *, here: bool) -> bool:
-        self._inquirer.ask(event.instance_uuid, here=here)
+    def hear(self, event: InstanceEvent, place: Place) -> bool:
+        self._inquirer.ask(event.instance_uuid, here=place is Place.HERE)
         return True

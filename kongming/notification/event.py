@@ -18,7 +18,7 @@ Any payload version is read: what we need is required, the rest is ignored.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 import re
 import time
@@ -37,6 +37,8 @@ _DATA = "nova_object.data"
 _LEGACY = "compute.instance."
 # Where the legacy name of an operation is another one than the versioned.
 _RENAMED = {"finish_resize": "resize_finish"}
+# Longer than any that oslo.messaging makes.
+_ID_MAX = 100
 _PHASE = re.compile(r"(.*)\.(start|end|error)")
 
 
@@ -51,6 +53,9 @@ class InstanceEvent:
     :ivar user_id: who caused it, by Nova; None if it is not said.
     :ivar sent_at: when, in seconds since the epoch, by the sender's clock
         but never later than now.
+    :ivar publisher: the service that sent it, as Nova names it: what it dates is of one clock.
+    :ivar message_id: by it the same message is known when it comes again; empty if it has none.
+    :ivar ahead_s: by how many seconds the sender's clock is ahead of ours, at least.
     """
 
     name: str
@@ -60,6 +65,9 @@ class InstanceEvent:
     metadata: Mapping[str, Any]
     user_id: str | None
     sent_at: float
+    publisher: str = field(default="", compare=False)
+    message_id: str = field(default="", compare=False)
+    ahead_s: float = field(default=0.0, compare=False)
 
 
 def read(message: Mapping[str, Any]) -> InstanceEvent | None:
@@ -75,6 +83,7 @@ def read(message: Mapping[str, Any]) -> InstanceEvent | None:
         return None
     publisher = _field(message, "publisher_id", str)
     data = _field(_field(message, "payload", dict), _DATA, dict)
+    sent_at, ahead_s = _sent_at(message)
     return InstanceEvent(
         name=clean(name, _TEXT_MAX),
         instance_uuid=_uuid(_field(data, "uuid", str)),
@@ -82,7 +91,10 @@ def read(message: Mapping[str, Any]) -> InstanceEvent | None:
         publisher_host=publisher.partition(":")[2],
         metadata=_field(data, "metadata", dict),
         user_id=_user(data),
-        sent_at=_sent_at(message),
+        sent_at=sent_at,
+        publisher=publisher,
+        message_id=_message_id(message),
+        ahead_s=ahead_s,
     )
 
 
@@ -98,6 +110,7 @@ def read_legacy(message: Mapping[str, Any]) -> InstanceEvent | None:
         return None
     publisher = _field(message, "publisher_id", str)
     payload = _field(message, "payload", dict)
+    sent_at, ahead_s = _sent_at(message)
     return InstanceEvent(
         name=_INSTANCE + _renamed(clean(name, _TEXT_MAX).removeprefix(_LEGACY)),
         instance_uuid=_uuid(_field(payload, "instance_id", str)),
@@ -105,7 +118,10 @@ def read_legacy(message: Mapping[str, Any]) -> InstanceEvent | None:
         publisher_host=publisher.partition(".")[2],
         metadata={},
         user_id=None,
-        sent_at=_sent_at(message),
+        sent_at=sent_at,
+        publisher=publisher,
+        message_id=_message_id(message),
+        ahead_s=ahead_s,
     )
 
 
@@ -122,15 +138,26 @@ def _user(data: Mapping[str, Any]) -> str | None:
     return clean(user, _TEXT_MAX) if isinstance(user, str) else None
 
 
-def _sent_at(message: Mapping[str, Any]) -> float:
+def _sent_at(message: Mapping[str, Any]) -> tuple[float, float]:
+    """Return when a message was sent, and by how much that is later than now."""
     now = time.time()
     try:
-        sent = datetime.fromisoformat(message["timestamp"])
+        dated = datetime.fromisoformat(message["timestamp"])
     except (KeyError, TypeError, ValueError):
-        return now
+        return now, 0.0
     # oslo.messaging writes UTC without saying so. What a clock that is ahead
     # of ours has dated must not outlive what is sent after it.
-    return min(now, sent.replace(tzinfo=sent.tzinfo or UTC).timestamp())
+    sent = dated.replace(tzinfo=dated.tzinfo or UTC).timestamp()
+    return min(now, sent), max(0.0, sent - now)
+
+
+def _message_id(message: Mapping[str, Any]) -> str:
+    """Return what tells a message from all others; it may be that nothing does."""
+    known = message.get("message_id")
+    if isinstance(known, str) and known:
+        return known[:_ID_MAX]
+    dated = message.get("timestamp")
+    return f"{message['event_type']} {dated}"[:_ID_MAX] if isinstance(dated, str) else ""
 
 
 def _field(data: Mapping[str, Any], name: str, kind: type, *, nullable: bool = False) -> Any:

@@ -24,8 +24,10 @@ import re
 from typing import Any, Protocol
 
 from kongming import exception
+from kongming.executor.residence import Place
 from kongming.notification.event import InstanceEvent
-from kongming.notification.meaning import Meaning, meaning
+from kongming.notification.lookalikes import Lookalikes
+from kongming.notification.meaning import meaning
 
 LOG = logging.getLogger(__name__)
 
@@ -42,19 +44,23 @@ class Trigger(Protocol):
     """
 
     def knows(self, instance_uuid: str) -> bool:
-        """Tell whether it is of any consequence that an instance is elsewhere."""
+        """Tell whether it is of any consequence that an instance is not here."""
 
-    def is_elsewhere(self, event: InstanceEvent) -> None:
-        """Take an event of an instance that is elsewhere, and of no consequence."""
+    def is_elsewhere(self, event: InstanceEvent, place: Place) -> None:
+        """Take an event of an instance that is not here, and of no consequence."""
 
-    def hear(self, event: InstanceEvent, *, here: bool) -> bool:
-        """Take an event; tell whether it was the newest of its instance."""
+    def hear(self, event: InstanceEvent, place: Place) -> bool:
+        """Take an event, which says where the instance is.
+
+        :returns: whether it was the newest of its instance.
+        """
 
 
 class Handler:
     """Handles the notifications that one host hears.
 
     :param read: reads a notification; None if it is not about an instance.
+    :param lookalikes: looks for other names of this host.
 
     :ivar counts: how many messages there were of each kind: ``ours``,
         ``foreign`` (nothing to do with this host), ``late`` (a newer one of
@@ -68,7 +74,9 @@ class Handler:
         host: str,
         read: Callable[[Mapping[str, Any]], InstanceEvent | None],
         trigger: Trigger,
+        lookalikes: Lookalikes | None = None,
     ) -> None:
+        self._lookalikes = lookalikes
         self._host = host
         self._read = read
         self._trigger = trigger
@@ -84,13 +92,15 @@ class Handler:
         if isinstance(event, exception.EventMalformed):
             self.malformed(str(event))
             return
-        what = Meaning.NOTHING if event is None else meaning(event, self._host)
-        if event is None or what is Meaning.NOTHING:
+        if event is not None and self._lookalikes is not None:
+            self._lookalikes.look(event)
+        place = None if event is None else meaning(event, self._host)
+        if event is None or place is None:
             self.counts["foreign"] += 1
-        elif what is Meaning.GONE and not self._trigger.knows(event.instance_uuid):
-            self._trigger.is_elsewhere(event)
+        elif place is not Place.HERE and not self._trigger.knows(event.instance_uuid):
+            self._trigger.is_elsewhere(event, place)
             self.counts["foreign"] += 1
-        elif self._trigger.hear(event, here=what is Meaning.WANTED):
+        elif self._trigger.hear(event, place):
             self._count(event.name, "ours")
             LOG.debug("Instance %s: %s handled", event.instance_uuid, event.name)
         else:

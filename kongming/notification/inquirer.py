@@ -29,7 +29,9 @@ from kongming import exception
 from kongming.backoff import Backoff
 from kongming.contact import Contact
 from kongming.due import Due, anywhere
+from kongming.executor.residence import Place
 from kongming.notification.inquiries import ALL, Inquiries, Inquiry
+from kongming.notification.order import Moment
 from kongming.notification.wanted import Wanted
 from kongming.nova.client import Nova
 from kongming.nova.server import Server
@@ -44,7 +46,7 @@ _LOOK_S = 1.0
 _RETRY_MAX_S = 60.0
 # Nova may announce what its database shows a moment later.
 _PATIENCE = 4
-# Nova's clock, and what it had not committed yet when it was last asked.
+# What Nova had not committed yet when it was last asked, and clocks of its own that differ.
 _OVERLAP_S = 300.0
 
 
@@ -96,10 +98,11 @@ class Inquirer:
         if not self._thread.is_alive():
             self._inquiries.close()
 
-    def ask(self, instance_uuid: str, *, here: bool) -> None:
+    def ask(self, instance_uuid: str, *, here: bool | None = None) -> None:
         """Have Nova asked about an instance; that this is to be done is on disk on return.
 
-        :param here: whether an event said that the instance is on this host.
+        :param here: whether an event said that the instance is on this host; None if that is
+            the question.
         :raises StoreUnavailable: if it could not be kept: try again.
         """
         self._inquiries.add(instance_uuid, here=here)
@@ -164,22 +167,26 @@ class Inquirer:
         elif self._changes.has_come():
             self._ask_changes()
         elif len(due) > _FEW:
-            self._take(due, self._listed(host=self._host), now)
+            put = Moment.now()
+            self._take(due, self._listed(host=self._host), put)
         elif due:
-            self._take(due, {}, now)
+            self._take(due, {}, Moment.now())
         else:
             return False
         return True
 
     def _ask_all(self, due: dict[str, Inquiry]) -> None:
-        began, asked_at = time.monotonic(), time.time()
+        put = Moment.now()
         found = self._listed(host=self._host)
+        asked_at = self._nova.listed_at
         for server in found.values():
-            self._learn(server.instance_uuid, server, "resync", began)
-        missing = {gone: Inquiry(0) for gone in self._held() if gone not in found}
+            self._learn(server.instance_uuid, server, "resync", put)
+        missing = sorted(self._held() - found.keys())
         if missing:
-            LOG.debug("Not among the servers of %s: %s", self._host, ", ".join(sorted(missing)))
-        self._take(missing | due, found, began)
+            LOG.debug("Not among the servers of %s: %s", self._host, ", ".join(missing))
+            for instance_uuid in missing:
+                self._inquiries.add(instance_uuid)
+        self._take(due, found, put)
         if ALL in due:
             self._inquiries.close_one(ALL, due[ALL])
         LOG.log(
@@ -193,35 +200,44 @@ class Inquirer:
         self._changes.begin_anew()
 
     def _ask_changes(self) -> None:
-        began, asked_at = time.monotonic(), time.time()
+        put = Moment.now()
         since = datetime.fromtimestamp(self._asked_at - _OVERLAP_S, UTC)
         changes = {"host": self._host, "changes-since": since.strftime("%Y-%m-%dT%H:%M:%SZ")}
-        for server in self._listed(**changes).values():
-            self._learn(server.instance_uuid, server, "resync", began)
-        self._asked_at = asked_at
+        servers = self._listed(**changes)
+        self._asked_at = self._nova.listed_at
+        for server in servers.values():
+            self._learn(server.instance_uuid, server, "resync", put)
         self._changes.begin_anew()
 
     def _listed(self, **filters: str) -> dict[str, Server]:
         return {server.instance_uuid: server for server in self._nova.servers(**filters)}
 
-    def _take(self, due: dict[str, Inquiry], found: dict[str, Server], began: float) -> None:
+    def _take(self, due: dict[str, Inquiry], found: dict[str, Server], put: Moment) -> None:
         """Answer what is asked: by the list, or else by a question of its own."""
+        held = self._held()
         for instance_uuid, inquiry in due.items():
             if instance_uuid == ALL:
                 continue
-            server = found.get(instance_uuid)
+            server, asked = found.get(instance_uuid), put
             if server is None:
-                began = time.monotonic()
+                asked = Moment.now()
                 server = self._nova.server(instance_uuid)
             here = server is not None and server.host == self._host
-            if inquiry.here in (None, here) or inquiry.attempts >= _PATIENCE:
+            # What is kept here is expected here: Nova's database may be a moment behind.
+            expected = True if inquiry.here is None and instance_uuid in held else inquiry.here
+            if expected in (None, here) or inquiry.attempts >= _PATIENCE:
                 why = "resync" if inquiry.here is None else "its event"
-                self._learn(instance_uuid, server, why, began)
+                self._learn(instance_uuid, server, why, asked)
                 self._inquiries.close_one(instance_uuid, inquiry)
             else:
                 self._inquiries.postpone(instance_uuid, inquiry, 2.0**inquiry.attempts)
 
-    def _learn(self, instance_uuid: str, server: Server | None, why: str, began: float) -> None:
-        here = server is not None and server.host == self._host
-        metadata = server.metadata if server is not None and here else None
-        self._wanted.learn(instance_uuid, metadata, f"Nova's API ({why})", began)
+    def _learn(self, instance_uuid: str, server: Server | None, why: str, put: Moment) -> None:
+        host = "" if server is None or server.host is None else server.host
+        place = Place.ELSEWHERE if host else Place.NOWHERE
+        if host == self._host:
+            place = Place.HERE
+            host = ""
+        metadata = {} if server is None else server.metadata
+        by = f"Nova's API ({why})"
+        self._wanted.learn(instance_uuid, place, metadata, by, put, host)

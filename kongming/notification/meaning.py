@@ -12,56 +12,49 @@
 
 """What an instance event means to one host: the table of Nova's events.
 
-An event is a hint: it says what is wanted now, never what is to be done.
+An event is a hint: it says where Nova has the instance, never what is to be done.
 """
 
 from __future__ import annotations
 
-import enum
-
+from kongming.executor.residence import Place
 from kongming.notification.event import InstanceEvent
 
-
-class Meaning(enum.Enum):
-    """What one host makes of an event."""
-
-    WANTED = "its metadata says what is wanted on this host"
-    GONE = "the instance has left this host"
-    NOTHING = "another host's, or of no consequence"
-
-
-# The instance is nowhere any more.
-_DELETED = frozenset({"instance.delete.end", "instance.soft_delete.end"})
+#: The instance is nowhere, and never will be again.
+DELETED = "instance.delete.end"
+# It is nowhere, until it is restored.
+_SOFT_DELETED = "instance.soft_delete.end"
 # The instance's stay on the payload's host ends; where it is now others say.
 _LEAVES = "instance.live_migration_post.end"
-# Nova has cleared the payload's host: only the publisher tells.
-_LEAVES_ITS_PUBLISHER = "instance.shelve_offload.end"
+# Nova has cleared the payload's host.
+_OFFLOADED = "instance.shelve_offload.end"
 # Sent by the new host, with the old one in the payload, on evacuation.
 _REBUILT = "instance.rebuild.end"
 # Names the destination before there is a domain; resize_finish.end follows.
 _TOO_EARLY = "instance.resize.end"
 
 
-def meaning(event: InstanceEvent, host: str) -> Meaning:
-    """Say what ``event`` means to ``host``.
+def meaning(event: InstanceEvent, host: str) -> Place | None:
+    """Return where the instance is, as ``event`` tells ``host``; None if it does not.
 
-    GONE is also the answer to every event of an instance that is elsewhere:
-    whoever holds nothing of it has nothing to let go.
+    Whoever keeps nothing of an instance has nothing to do if it is elsewhere.
     """
-    if event.name == _LEAVES_ITS_PUBLISHER:
-        return _if(event.publisher_host == host or event.host == host, Meaning.GONE)
-    if event.name.endswith(".start") or event.name == _TOO_EARLY or event.host is None:
-        return Meaning.NOTHING
-    if event.name == _REBUILT and event.publisher_host == host:
-        return Meaning.WANTED
-    if event.name in _DELETED:
-        return Meaning.GONE
+    if event.name in (DELETED, _SOFT_DELETED):
+        return Place.NOWHERE
+    if event.name.endswith(".start") or event.name == _TOO_EARLY:
+        return None
     if event.name == _LEAVES:
-        return _if(event.host == host, Meaning.GONE)
-    if event.name == _REBUILT and event.host == host:
-        return Meaning.GONE
-    return Meaning.WANTED if event.host == host else Meaning.GONE
+        return Place.ELSEWHERE if event.host == host else None
+    if event.name == _REBUILT and host in (event.host, event.publisher_host):
+        return Place.HERE if event.publisher_host == host else Place.ELSEWHERE
+    if event.name == _OFFLOADED or event.host is None:
+        # A build or an unshelving that failed has no host, either.
+        return Place.NOWHERE
+    return Place.HERE if event.host == host else Place.ELSEWHERE
 
 
-def _if(condition: bool, what: Meaning) -> Meaning:
-    return what if condition else Meaning.NOTHING
+def named_host(event: InstanceEvent) -> str:
+    """Return the host that the event says the instance is on; empty if it names none."""
+    if event.name == _LEAVES:
+        return ""
+    return event.publisher_host if event.name == _REBUILT else event.host or ""

@@ -29,6 +29,9 @@ from kongming.notification import event
 from kongming.notification.handler import Handler
 from kongming.notification.inquiries import Inquiries
 from kongming.notification.listener import Listener
+from kongming.notification.lookalikes import Lookalikes
+from kongming.notification.memory import Memory
+from kongming.notification.order import Order
 from kongming.notification.wanted import Wanted
 
 if TYPE_CHECKING:
@@ -56,8 +59,9 @@ class NotificationHandlerService(HostService):
         :raises ConfigInvalid: if the guard's options can't be read, or those of
             the metrics or of Nova can't be used.
         """
-        super().__init__(conf, _LISTENING)
-        self._wanted = Wanted(self._executor)
+        super().__init__(conf, _LISTENING, on_doubt=self._ask_nova)
+        self._memory = Memory(Path(conf.state_path))
+        self._wanted = Wanted(self._executor, Order(self._memory), self._ask_nova)
         self._inquirer = self._open_inquirer() if conf_nova.is_configured(conf) else None
         self._handler = self._make_handler()
         self._listener = Listener(
@@ -86,6 +90,13 @@ class NotificationHandlerService(HostService):
             self._inquirer.start()
         self.start_metrics()
 
+    def _ask_nova(self, instance_uuid: str) -> bool:
+        """Have Nova asked about an instance; tell whether it can be."""
+        if self._inquirer is None:
+            return False
+        self._inquirer.ask(instance_uuid)
+        return True
+
     def _open_inquirer(self) -> Inquirer:
         # Imported here: a service that does not ask Nova does not pay for it.
         from kongming.notification.inquirer import Inquirer
@@ -104,7 +115,7 @@ class NotificationHandlerService(HostService):
 
     def _make_handler(self) -> Handler:
         if self._conf.notification_handler.trigger == VERSIONED:
-            return Handler(self._conf.host, event.read, self._wanted)
+            return Handler(self._conf.host, event.read, self._wanted, self._make_lookalikes())
         if self._inquirer is None:
             raise exception.ConfigInvalid(
                 "[notification_handler] trigger is legacy: what is wanted is then asked of Nova's "
@@ -113,7 +124,10 @@ class NotificationHandlerService(HostService):
         from kongming.notification.asking import Asking
 
         trigger = Asking(self._wanted, self._inquirer)
-        return Handler(self._conf.host, event.read_legacy, trigger)
+        return Handler(self._conf.host, event.read_legacy, trigger, self._make_lookalikes())
+
+    def _make_lookalikes(self) -> Lookalikes:
+        return Lookalikes(self._conf.host, self._executor.guests, self._memory)
 
     def _collectors(self) -> list[Collector]:
         from kongming.metrics.notification import NotificationCollector
@@ -136,6 +150,7 @@ class NotificationHandlerService(HostService):
         if self._inquirer is not None:
             self._inquirer.stop(_STOP_INQUIRER_S)
         self._executor.stop(_STOP_EXECUTOR_S)
+        self._memory.close()
         counts = self._handler.counts
         LOG.info(
             "Ended after %d events of this host, %d of others and %d that could not be understood",

@@ -14,77 +14,134 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import logging
+import re
 import threading
 import time
 from typing import Any
 
 from kongming import exception, metadata
 from kongming.allocation import Allocation
+from kongming.cpuset import shown
 from kongming.executor.executor import Executor
 from kongming.executor.request import Request, Source
+from kongming.executor.residence import Hint, Place
 from kongming.notification.event import InstanceEvent
-from kongming.notification.order import Order
+from kongming.notification.meaning import named_host
+from kongming.notification.order import Moment, Order, Verdict
+from kongming.notification.publishers import Publishers
 
 LOG = logging.getLogger(__name__)
 
+_PLAIN = re.compile(r"[A-Za-z0-9_.:-]{1,255}")
+
 
 class Wanted:
-    """Keeps the newest word on each instance of this host."""
+    """Keeps the newest word on each instance of this host.
 
-    def __init__(self, executor: Executor) -> None:
+    :param ask: has Nova asked about an instance, and tells whether it can be asked; it
+        raises StoreUnavailable if that could not be kept.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        order: Order | None = None,
+        ask: Callable[[str], bool] = lambda _instance_uuid: False,
+    ) -> None:
         self._executor = executor
-        self._order = Order()
+        self._order = order or Order()
+        self._ask = ask
+        self._publishers = Publishers()
         self._lock = threading.Lock()
 
     def knows(self, instance_uuid: str) -> bool:
         """Tell whether anything is known of an instance, or was lately."""
         return self._executor.holds(instance_uuid) or self._order.knows(instance_uuid)
 
-    def is_elsewhere(self, event: InstanceEvent) -> None:
-        """Take an event that says that an instance that nothing is known of is elsewhere."""
-        self._order.note_elsewhere(event.instance_uuid, event.sent_at)
+    def is_elsewhere(self, event: InstanceEvent, place: Place) -> None:
+        """Take an event that says that an instance that nothing is known of is not here."""
+        self._order.note_elsewhere(event, place)
 
-    def hear(self, event: InstanceEvent, *, here: bool) -> bool:
+    def hear(self, event: InstanceEvent, place: Place) -> bool:
         """Take an event that carries the metadata; what it asks for is on disk on return.
 
-        :param here: whether it says that the instance is on this host.
+        :param place: where it says that the instance is.
         :returns: whether it was the newest.
         :raises StoreUnavailable: if it could not be kept: try again.
         """
-        instance_uuid = event.instance_uuid
         with self._lock:
-            if self._order.is_late(instance_uuid, event.sent_at):
+            verdict = self._order.judge(event, place)
+            missed = self._publishers.watch(event, place, verdict)
+            if missed is not None:
+                self._order.forget_times(event.publisher)
+                for each in missed:
+                    self._take(*each, self._order.judge(*each))
+                verdict = self._order.judge(event, place)
+            if verdict.late:
+                if verdict.ask:
+                    self._ask(event.instance_uuid)
                 return False
-            if here:
-                by = f"user {event.user_id} ({event.name})" if event.user_id else event.name
-                self._ask(instance_uuid, event.metadata, by, event.sent_at)
-            else:
-                self._executor.let_go(instance_uuid)
-            self._order.note(instance_uuid, event.sent_at)
+            self._take(event, place, verdict)
         return True
 
     def learn(
-        self, instance_uuid: str, found: Mapping[str, Any] | None, by: str, began: float
+        self,
+        instance_uuid: str,
+        place: Place,
+        found: Mapping[str, Any],
+        by: str,
+        put: Moment,
+        host: str = "",
     ) -> None:
-        """Take Nova's answer, unless an event was heard since the question.
+        """Take Nova's answer, unless an event was sent since the question was put.
 
-        :param found: the instance's metadata; None if it is not on this host.
+        If any event came since then Nova is asked anew: which of them it knew is not certain.
+
+        :param place: where the instance is.
+        :param found: its metadata; of no consequence if it is not on this host.
         :param by: what led to the question.
-        :param began: when it was asked, by the monotonic clock.
+        :param put: when it was put.
+        :param host: where else it is.
         :raises StoreUnavailable: if it could not be kept: ask again.
         """
         with self._lock:
-            if self._order.heard_since(instance_uuid, began):
+            sent_at = self._order.heard_since(instance_uuid, put)
+            if sent_at is not None:
                 LOG.debug("Instance %s: an event came before Nova's answer", instance_uuid)
-            elif found is None:
-                self._executor.let_go(instance_uuid)
-            else:
-                self._ask(instance_uuid, found, by, time.time())
+                self._ask(instance_uuid)
+            if sent_at is not None and sent_at >= put.wall:
+                return
+            if place is Place.HERE:
+                self._request(instance_uuid, found, by, time.time())
+            hint = Hint(place, _plain(host), by, time.time(), answered=True)
+            self._executor.locate(instance_uuid, hint)
+            self._order.note_answer(instance_uuid, put, place)
 
-    def _ask(self, instance_uuid: str, found: Mapping[str, Any], by: str, at: float) -> None:
+    def _take(self, event: InstanceEvent, place: Place, verdict: Verdict) -> None:
+        """Take an event that is not late."""
+        instance_uuid = event.instance_uuid
+        asked = verdict.ask and self._ask(instance_uuid)
+        if asked and verdict.outdated:
+            LOG.debug("Instance %s: %s is older than Nova's answer", instance_uuid, event.name)
+            return
+        if place is Place.HERE:
+            by = f"user {event.user_id} ({event.name})" if event.user_id else event.name
+            self._request(instance_uuid, event.metadata, by, event.sent_at)
+        host = _plain(named_host(event)) if place is Place.ELSEWHERE else ""
+        said_by = f"{_plain(event.name)} of {_plain(event.publisher)}"
+        hint = Hint(place, host, said_by, time.time(), verdict.doubtful)
+        self._executor.locate(instance_uuid, hint)
+        self._order.note(event, place)
+
+    def _request(self, instance_uuid: str, found: Mapping[str, Any], by: str, at: float) -> None:
         self._executor.ask(instance_uuid, Request(Source.METADATA, _asked(found), by, at))
+
+
+def _plain(name: str) -> str:
+    """Return a name as it may be shown: what no name of a host has is escaped."""
+    return name if not name or _PLAIN.fullmatch(name) else shown(name)
 
 
 def _asked(found: Mapping[str, Any]) -> Allocation | exception.Refused:

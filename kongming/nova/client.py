@@ -19,7 +19,7 @@ says that Nova can't be asked now, another that it does not let us.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 import time
 from typing import Any
@@ -38,6 +38,7 @@ from kongming.nova.server import Server
 _PAGE = 1000
 _PAGES_MAX = 1000
 _RETRY_AFTER_MAX_S = 600.0
+_SHORT = 200
 
 _POLICIES = (
     "os_compute_api:servers:detail:get_all_tenants and os_compute_api:servers:allow_all_filters"
@@ -48,6 +49,8 @@ class Nova:
     """Nova's API. Any thread may call any method, one at a time.
 
     :ivar requests: how many were made, by what came of them.
+    :ivar listed_at: when servers were last listed, by Nova's clock, in seconds since the
+        epoch: from then on ``changes-since`` counts.
     """
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
@@ -57,6 +60,8 @@ class Nova:
         """
         self._conf = conf
         self._compute: Any = None
+        self._date = 0.0
+        self.listed_at = 0.0
         self.requests: Counter[str] = Counter()
         register_auth_opts(conf)
         try:
@@ -93,8 +98,10 @@ class Nova:
         :raises NovaUnavailable: also NovaDenied, which is one.
         """
         asked = {"all_tenants": "1", "limit": str(_PAGE), **filters}
-        for _ in range(_PAGES_MAX):
+        for number in range(_PAGES_MAX):
             status, body = self._get("/servers/detail", asked)
+            if number == 0:
+                self.listed_at = self._date
             rows = body.get("servers")
             if status != 200 or not isinstance(rows, list):
                 raise self._unusable(status, body)
@@ -114,8 +121,14 @@ class Nova:
         if wanted and any(server.instance_uuid != wanted for server in page):
             self._deny()
         host = filters.get("host")
-        if host and any(server.host not in (None, host) for server in page):
-            self._deny()
+        for server in page if host else ():
+            if server.host not in (None, host):
+                if server.host.casefold() == str(host).casefold():
+                    raise exception.NovaAmbiguous(
+                        f"Nova has this host's servers on {server.host}, and [DEFAULT] host is "
+                        f"{host}: names are compared exactly, set the one that nova-compute has"
+                    )
+                self._deny()
 
     def _deny(self) -> None:
         self.requests["denied"] += 1
@@ -129,12 +142,14 @@ class Nova:
             response = self._adapter().get(path, params=query or {}, raise_exc=False)
         except (keystone_exceptions.ClientException, exceptions.SDKException) as error:
             raise self._unreachable(error) from error
-        if response.status_code in _HINTS or response.status_code >= 500:
-            raise self._unusable(response.status_code, {}, response.headers.get("Retry-After"))
+        self._date = _moment(response.headers.get("Date"), time.time())
         try:
             body = response.json()
         except ValueError:
             body = None
+        if response.status_code in _HINTS or response.status_code >= 500:
+            known = body if isinstance(body, dict) else {}
+            raise self._unusable(response.status_code, known, self._pause(response.headers))
         if not isinstance(body, dict):
             self.requests["garbage"] += 1
             raise exception.NovaUnavailable(
@@ -146,33 +161,72 @@ class Nova:
 
     def _adapter(self) -> Any:
         if self._compute is None:
-            self._compute = connection.Connection(
+            compute = connection.Connection(
                 session=self._session,
                 oslo_conf=self._conf,
                 service_types=["compute"],
                 app_name="kongming",
                 app_version=version.release(),
             ).compute
+            self._check_catalog(compute)
+            self._compute = compute
         return self._compute
+
+    def _check_catalog(self, compute: Any) -> None:
+        """Refuse to choose among several Novas: the first one may be another region's."""
+        if compute.region_name or compute.endpoint_override:
+            return
+        # Not every plugin of keystoneauth's has a catalogue.
+        get_access = getattr(self._session.auth, "get_access", None)
+        access: Any = None if get_access is None else get_access(self._session)
+        if access is None or not access.has_service_catalog():
+            return
+        found = access.service_catalog.get_endpoints_data(
+            "compute", interface=compute.interface, service_name=compute.service_name
+        )
+        endpoints = {
+            str(each.url).rstrip("/"): str(each.region_name)
+            for several in found.values()
+            for each in several
+        }
+        if len(endpoints) > 1:
+            named = ", ".join(f"{region} ({url})" for url, region in sorted(endpoints.items()))
+            raise exception.NovaAmbiguous(
+                f"Keystone's catalogue has Nova in several regions: {_short(named)}; set [nova] "
+                "region_name to the one of this host"
+            )
 
     def _unreachable(self, error: Exception) -> exception.NovaUnavailable:
         """Say what keystoneauth, or the SDK, means; Keystone's refusals come so, too."""
         status = getattr(error, "http_status", None) or getattr(error, "status_code", None)
         if status in _HINTS or (status and status >= 500):
             response = getattr(error, "response", None)
-            retry_after = response.headers.get("Retry-After") if response is not None else None
-            return self._unusable(status, {}, retry_after, who=f"{error.__class__.__module__}: ")
+            pause = self._pause(response.headers) if response is not None else 0.0
+            return self._unusable(status, {}, pause, who=f"{error.__class__.__module__}: ")
         self.requests["unreachable"] += 1
         return exception.NovaUnavailable(f"{type(error).__name__}: {_short(error)}")
 
     def _unusable(
-        self, status: int, body: dict[str, Any], retry_after: str | None = None, who: str = ""
+        self, status: int, body: dict[str, Any], retry_after: float = 0.0, who: str = ""
     ) -> exception.NovaUnavailable:
         """Say what an answer means that is none."""
         kind = exception.NovaDenied if status in _DENIED else exception.NovaUnavailable
         self.requests[_OUTCOMES.get(status, "failed")] += 1
-        hint = _HINTS.get(status, "" if status >= 500 else f" with {_short(sorted(body))}")
-        return kind(f"{who}HTTP {status}{hint}", retry_after=_seconds(retry_after))
+        words = _words(body)
+        said = f"; Nova says: {words}" if words else ""
+        return kind(f"{who}HTTP {status}{_HINTS.get(status, '')}{said}", retry_after=retry_after)
+
+    def _pause(self, headers: Mapping[str, str]) -> float:
+        """Read Retry-After: a number of seconds, or a date by the answerer's clock; bounded."""
+        written = headers.get("Retry-After")
+        if not written:
+            return 0.0
+        try:
+            seconds = float(written)
+        except ValueError:
+            now = _moment(headers.get("Date"), time.time())
+            seconds = _moment(written, now) - now
+        return min(max(seconds, 0.0), _RETRY_AFTER_MAX_S)
 
 
 _DENIED = frozenset({401, 403})
@@ -186,19 +240,27 @@ _HINTS = {
 }
 
 
-def _seconds(retry_after: str | None) -> float:
-    """Read Retry-After: a number of seconds, or a date; bounded."""
-    if not retry_after:
-        return 0.0
+def _moment(date: str | None, otherwise: float) -> float:
+    """Read a date of HTTP; what is none means otherwise."""
     try:
-        seconds = float(retry_after)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
-        except ValueError:
-            return 0.0
-    return min(max(seconds, 0.0), _RETRY_AFTER_MAX_S)
+        return parsedate_to_datetime(date or "").timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return otherwise
+
+
+def _words(body: Mapping[str, Any]) -> str:
+    """Return what Nova says of an answer that is an error, or a choice; empty if nothing."""
+    for said in body.values():
+        if isinstance(said, dict) and isinstance(said.get("message"), str):
+            return _short(said["message"])
+    choices = body.get("choices")
+    if isinstance(choices, list):
+        ids = [str(each.get("id")) for each in choices if isinstance(each, dict)]
+        return _short(f"choose one of the versions {', '.join(ids)}")
+    return _short(", ".join(sorted(body)))
 
 
 def _short(what: object) -> str:
-    return str(what).splitlines()[0][:200] if str(what) else ""
+    """Return a text of others on one line, short, and without what a terminal would obey."""
+    text = " ".join(str(what).split())[:_SHORT]
+    return "".join(each if each.isprintable() else "?" for each in text)

@@ -38,7 +38,16 @@ from kongming.osc.command import (
 from kongming.osc.waiting import Allocations
 from kongming.stored import Unreadable
 
-_STATUSES = ("releasing", "pending", "applied", "drifted", "refused", "failed", "absent")
+_STATUSES = (
+    "releasing",
+    "pending",
+    "applied",
+    "elsewhere",
+    "drifted",
+    "refused",
+    "failed",
+    "absent",
+)
 
 _SHORT = ("instance_uuid", "status", "reason", "host", "map", "generation", "allocation")
 _LONG = (

@@ -29,7 +29,16 @@ from kongming.rpc import fields as form
 from kongming.rpc import view as host_view
 
 #: The statuses that hosts report.
-STATUSES = ("pending", "applied", "drifted", "refused", "failed", "absent", "released")
+STATUSES = (
+    "pending",
+    "applied",
+    "elsewhere",
+    "drifted",
+    "refused",
+    "failed",
+    "absent",
+    "released",
+)
 RELEASED = "released"
 
 # More than any host has, than any map may have, and than any plan takes.

@@ -79,6 +79,8 @@ class ExecutorService(HostService):
     def start(self) -> None:
         """Begin; returns at once, whether all others are there or not."""
         LOG.info("Starting for host %s: placing what Kongming's API is asked for", self._conf.host)
+        # What Nova said was said to another trigger: here the conductors ask it.
+        self._executor.forget_hints()
         self._executor.start()
         self._calls.start()
         self._link.start()

@@ -29,7 +29,8 @@ from kongming.status.finding import bad, doubtful, good
 
 _TIMEOUT_S = 8.0
 _RABBIT = ("rabbit", "kombu+rabbit", "amqp", "kombu+amqp")
-_OPTION = "[oslo_messaging_notifications] transport_url"
+#: Where Nova's notifications are heard, else [DEFAULT] transport_url.
+OPTION = "[oslo_messaging_notifications] transport_url"
 
 
 def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
@@ -37,13 +38,13 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
     url = parse_url(conf)
     if url is None:
         yield bad(
-            f"{_OPTION} can't be used: write it as rabbit://user:password@host:5672/, with "
+            f"{OPTION} can't be used: write it as rabbit://user:password@host:5672/, with "
             "%-escapes in the password"
         )
     elif url.transport not in _RABBIT:
-        yield doubtful(f"not checked: {_OPTION} leads to {url.transport}, not to RabbitMQ")
+        yield doubtful(f"not checked: {OPTION} leads to {url.transport}, not to RabbitMQ")
     elif not url.hosts:
-        yield bad(f"{_OPTION} names no host: set it to that of nova.conf")
+        yield bad(f"{OPTION} names no host: set it to that of nova.conf")
     else:
         yield from _try_all(conf, url)
 
@@ -154,9 +155,9 @@ def _why(error: Exception) -> str:
             "the port in [oslo_messaging_rabbit] and transport_url"
         )
     if isinstance(error, amqp.AccessRefused):
-        return f"refuses user or password: check both in {_OPTION}"
+        return f"refuses user or password: check both in {OPTION}"
     if isinstance(error, amqp.NotAllowed):
-        return f"refuses the virtual host: check it in {_OPTION}, and the user's permissions"
+        return f"refuses the virtual host: check it in {OPTION}, and the user's permissions"
     if isinstance(error, TimeoutError):
         return "does not answer in time: check host and port, firewalls, and TLS on both sides"
     reason = getattr(error, "strerror", None) or type(error).__name__

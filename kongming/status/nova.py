@@ -26,28 +26,41 @@ import sqlite3
 from typing import Any
 
 from oslo_config import cfg
+import oslo_messaging
 from oslo_upgradecheck.upgradecheck import Result
 
 from kongming import exception, nova_config
 from kongming.conf.notification_handler import LEGACY, VERSIONED, topics
 from kongming.executor.request import Source
 from kongming.executor.store import FILE_NAME
+from kongming.notification.lookalikes import describe
+from kongming.notification.memory import FILE_NAME as MEMORY
+from kongming.status import broker
 from kongming.status.finding import bad, doubtful, good
 from kongming.status.state import open_read_only
+
+
+def _former(name: str) -> cfg.DeprecatedOpt:
+    return cfg.DeprecatedOpt(name, group="DEFAULT")
+
 
 _OPTIONS: dict[str | None, list[Any]] = {
     None: [
         cfg.StrOpt("host", default=socket.gethostname()),
         cfg.StrOpt("control_exchange", default="nova"),
+        cfg.StrOpt("transport_url"),
     ],
     "notifications": [
-        cfg.StrOpt("notification_format", default="unversioned"),
-        cfg.StrOpt("notify_on_state_change"),
+        cfg.StrOpt("notification_format", default="unversioned", deprecated_group="DEFAULT"),
+        cfg.StrOpt("notify_on_state_change", deprecated_group="DEFAULT"),
         cfg.ListOpt("versioned_notifications_topics", default=["versioned_notifications"]),
     ],
     "oslo_messaging_notifications": [
-        cfg.MultiStrOpt("driver", default=[]),
-        cfg.ListOpt("topics", default=["notifications"]),
+        cfg.MultiStrOpt("driver", default=[], deprecated_opts=[_former("notification_driver")]),
+        cfg.ListOpt(
+            "topics", default=["notifications"], deprecated_opts=[_former("notification_topics")]
+        ),
+        cfg.StrOpt("transport_url", deprecated_opts=[_former("notification_transport_url")]),
     ],
 }
 _FORMATS = {VERSIONED: ("versioned", "both"), LEGACY: ("unversioned", "both")}
@@ -58,35 +71,58 @@ _DRIVERS = ("messaging", "messagingv2")
 def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
     """Read nova.conf; without it, look whether an event was ever seen."""
     paths = conf.guard.nova_config_file
+    folder = Path(conf.state_path)
+    alike = list(_lookalikes(folder, conf.host))
+    yield from alike
     if not paths:
-        yield _heard(Path(conf.state_path) / FILE_NAME)
+        if not alike:
+            yield _heard(folder)
         return
     try:
         nova = nova_config.read(paths, _OPTIONS)
     except exception.ConfigInvalid as error:
         yield bad(f"[guard] nova_config_file: {error}")
         return
-    findings = [*_emits(nova, conf.notification_handler.trigger), *_leads_here(nova, conf)]
+    findings = [
+        *_emits(nova, conf.notification_handler.trigger),
+        *_leads_here(nova, conf),
+        *_same_broker(nova, conf),
+    ]
     yield from findings or [good(f"{', '.join(paths)} has all that is needed on this node")]
 
 
-def _heard(path: Path) -> Result:
+def _lookalikes(folder: Path, host: str) -> Iterator[Result]:
+    """Tell of hosts that the service has found to look like this one."""
+    for name, instance_uuid in _rows(folder / MEMORY, "SELECT host, instance_uuid FROM lookalike"):
+        kind = bad if instance_uuid else doubtful
+        yield kind(describe(str(name), host, str(instance_uuid)))
+
+
+def _heard(folder: Path) -> Result:
     unknown = doubtful(
         "not known whether Nova emits notifications: set [guard] nova_config_file to "
-        "have nova.conf read, or set a kongming- key on an instance of this host"
+        "have nova.conf read, or cause an event of an instance of this host"
     )
+    heard = _rows(folder / MEMORY, "SELECT 1 FROM heard LIMIT 1") or _rows(
+        folder / FILE_NAME,
+        "SELECT 1 FROM (SELECT source FROM history UNION SELECT source FROM request)"
+        " WHERE source = ?",
+        Source.METADATA,
+    )
+    if heard:
+        return good("Nova's notifications have reached this host before")
+    return unknown
+
+
+def _rows(path: Path, query: str, *parameters: str) -> list[tuple[Any, ...]]:
+    """Read rows of one of the service's databases; none if that can't be done."""
     if not path.exists():
-        return unknown
+        return []
     try:
         with closing(open_read_only(path)) as db:
-            (seen,) = db.execute(
-                "SELECT exists (SELECT 1 FROM history WHERE source = ?1)"
-                " OR exists (SELECT 1 FROM request WHERE source = ?1)",
-                (Source.METADATA,),
-            ).fetchone()
+            return db.execute(query, parameters).fetchall()
     except sqlite3.Error:
-        return unknown
-    return good("Nova's notifications have reached this host before") if seen else unknown
+        return []
 
 
 def _emits(nova: cfg.ConfigOpts, trigger: str) -> Iterator[Result]:
@@ -97,7 +133,13 @@ def _emits(nova: cfg.ConfigOpts, trigger: str) -> Iterator[Result]:
             f"{options.notification_format}: set it to {' or '.join(_FORMATS[trigger])}, on every "
             "node of Nova"
         )
-    if not set(_DRIVERS) & set(nova.oslo_messaging_notifications.driver):
+    drivers = nova.oslo_messaging_notifications.driver
+    if "routing" in drivers:
+        yield doubtful(
+            "nova.conf: [oslo_messaging_notifications] driver is routing: see that its routing "
+            "configuration sends the events of instances by messagingv2"
+        )
+    elif not set(_DRIVERS) & set(drivers):
         yield bad(
             "nova.conf: [oslo_messaging_notifications] driver is not set, so Nova sends nothing: "
             "set it to messagingv2, on every node of Nova"
@@ -108,6 +150,38 @@ def _emits(nova: cfg.ConfigOpts, trigger: str) -> Iterator[Result]:
             "nodes of nova-api, metadata edits of running instances are not announced; set it to "
             "vm_state"
         )
+
+
+def _same_broker(nova: cfg.ConfigOpts, conf: cfg.ConfigOpts) -> Iterator[Result]:
+    """Compare where Nova's notifications go with where we listen; passwords are not shown."""
+    theirs = nova.oslo_messaging_notifications.transport_url or nova.transport_url
+    ours = broker.parse_url(conf)
+    if theirs is None or ours is None or not ours.hosts:
+        return
+    try:
+        url = oslo_messaging.TransportURL.parse(conf, theirs)
+    except (oslo_messaging.InvalidTransportURL, ValueError):
+        # The message quotes the URL, with its password.
+        yield doubtful("nova.conf: transport_url can't be read, and is not compared")
+        return
+    if (url.virtual_host or "/") != (ours.virtual_host or "/"):
+        yield bad(
+            f"nova.conf: Nova's notifications go to the virtual host {url.virtual_host or '/'}, "
+            f"and {broker.OPTION} (or [DEFAULT] transport_url) has {ours.virtual_host or '/'} "
+            "here: nothing arrives; name the same one"
+        )
+    elif not _hosts(url) & _hosts(ours):
+        yield doubtful(
+            f"nova.conf: Nova's notifications go to {', '.join(sorted(_hosts(url)))}, and "
+            f"{broker.OPTION} (or [DEFAULT] transport_url) has {', '.join(sorted(_hosts(ours)))} "
+            "here: if these are not the same brokers, nothing arrives"
+        )
+
+
+def _hosts(url: oslo_messaging.TransportURL) -> set[str]:
+    return {f"{host.hostname or 'localhost'}:{host.port or 5672}" for host in url.hosts} or {
+        "localhost:5672"
+    }
 
 
 def _leads_here(nova: cfg.ConfigOpts, conf: cfg.ConfigOpts) -> Iterator[Result]:

@@ -13,14 +13,18 @@
 """Asking Nova, over real HTTP, whatever it answers; no guest runs here."""
 
 from contextlib import ExitStack, contextmanager
+from email.utils import formatdate
+import json
 import logging
 import random
+import time
 import uuid
 
 import pytest
 
 from kongming import exception
 from kongming.cmd import launch
+from kongming.conf.nova import is_configured
 from kongming.executor.executor import Executor
 from kongming.executor.rules import Rules
 from kongming.executor.store import Store
@@ -33,7 +37,7 @@ from kongming.notification.inquiries import ALL, Inquiries
 from kongming.notification.wanted import Wanted
 from kongming.nova.client import Nova
 from kongming.runtime.heartbeats import Heartbeats
-from kongming.tests import captures
+from kongming.tests import captures, messages
 from kongming.tests.testbed.nova_api import PASSWORD, Fault, NovaApi
 from kongming.tests.testbed.process import wait_until
 
@@ -138,6 +142,85 @@ class TestClient:
             list(nova.servers(host=HOST))
         assert raised.value.retry_after == 600
 
+    def test_a_date_is_one_of_novas_clock(self, api, nova):
+        api.clock_s = 7200
+        until = formatdate(time.time() + 7200 + 60, usegmt=True)
+        api.fault = Fault(503, headers={"Retry-After": until})
+        with pytest.raises(exception.NovaUnavailable) as raised:
+            list(nova.servers(host=HOST))
+        assert 0 < raised.value.retry_after <= 61
+
+    @pytest.mark.parametrize("clock_s", [-7200, 0, 7200])
+    def test_when_servers_were_listed_is_told_by_novas_clock(self, api, nova, clock_s):
+        api.clock_s = clock_s
+        api.add(HOST, {})
+        list(nova.servers(host=HOST))
+        assert nova.listed_at == pytest.approx(time.time() + clock_s, abs=30)
+
+    @pytest.mark.parametrize(
+        ("status", "body", "says"),
+        [
+            (400, {"badRequest": {"code": 400, "message": "Bad\nmarker"}}, "Bad marker"),
+            (300, {"choices": [{"id": "v2.0"}, {"id": "v2.1"}]}, "the versions v2.0, v2.1"),
+            (403, {"forbidden": {"message": "Policy doesn't allow x"}}, "Policy doesn't allow x"),
+            (409, {"conflict": {"message": "a\u001b[31mb"}}, "a?[31mb"),
+            (400, {"strange": 1}, "Nova says: strange"),
+            (500, {"computeFault": {"message": "Unexpected API Error"}}, "Unexpected API Error"),
+            (400, {"x": {"message": "y" * 5000}}, "y" * 200),
+        ],
+    )
+    def test_novas_own_words_are_told(self, api, nova, status, body, says):
+        api.fault = Fault(status, json.dumps(body))
+        with pytest.raises(exception.NovaUnavailable) as raised:
+            list(nova.servers(host=HOST))
+        assert f"HTTP {status}" in str(raised.value)
+        assert str(raised.value).endswith(says)
+
+    def test_several_regions_and_none_named_are_refused_with_their_names(self, api, tmp_path):
+        api.regions = {"RegionOne": "", "RegionTwo": "/two"}
+        conf = configured(api, tmp_path, change=("region_name = RegionOne\n", ""))
+        nova = Nova(conf)
+        for _ in range(2):
+            with pytest.raises(exception.NovaAmbiguous) as raised:
+                list(nova.servers(host=HOST))
+            assert "RegionOne (" in str(raised.value)
+            assert "RegionTwo (" in str(raised.value)
+            assert "set [nova] region_name" in str(raised.value)
+        assert not api.requests
+
+    @pytest.mark.parametrize(
+        ("regions", "named"),
+        [
+            ({"RegionOne": ""}, ""),
+            ({"RegionOne": "", "RegionTwo": "/two"}, "region_name = RegionOne\n"),
+            ({"RegionOne": "", "Alias": ""}, ""),
+        ],
+        ids=["one", "one of them is named", "two names of one"],
+    )
+    def test_one_region_or_one_that_is_named_is_taken(self, api, tmp_path, regions, named):
+        api.regions = regions
+        known = api.add(HOST, {})
+        conf = configured(api, tmp_path, change=("region_name = RegionOne\n", named))
+        assert names(Nova(conf).servers(host=HOST)) == {known}
+
+    def test_an_endpoint_that_is_named_is_taken(self, api, tmp_path):
+        api.regions = {"RegionOne": "", "RegionTwo": "/two"}
+        known = api.add(HOST, {})
+        override = f"endpoint_override = {api.url}/compute/v2.1\n"
+        conf = configured(api, tmp_path, change=("region_name = RegionOne\n", override))
+        assert names(Nova(conf).servers(host=HOST)) == {known}
+
+    def test_a_host_whose_name_differs_by_case_blames_the_name(self, api, nova, monkeypatch):
+        # MySQL compares without case.
+        known = api.add("Compute-1", {})
+        row = api.show(known)[1]["server"]
+        monkeypatch.setattr(api, "list", lambda _query: (200, {"servers": [row]}, {}))
+        with pytest.raises(exception.NovaAmbiguous) as raised:
+            list(nova.servers(host=HOST))
+        assert "Compute-1" in str(raised.value)
+        assert f"[DEFAULT] host is {HOST}" in str(raised.value)
+        assert "allow_all_filters" not in str(raised.value)
+
     def test_a_token_that_expired_is_renewed(self, api, nova):
         known = api.add(HOST, {})
         assert nova.server(known)
@@ -194,6 +277,7 @@ class Host:
 
     def __init__(self, conf, state_path, legacy=True):
         self.executor = Executor(
+            host=HOST,
             state_path=state_path,
             connection_uri="test:///default",
             keepalive=(5, 3),
@@ -206,7 +290,7 @@ class Host:
             on_connect=lambda: None,
         )
         self.store = Store(state_path)
-        self.wanted = Wanted(self.executor)
+        self.wanted = Wanted(self.executor, ask=self.ask)
         self.inquirer = Inquirer(
             HOST,
             Nova(conf),
@@ -222,6 +306,10 @@ class Host:
         self.executor.start()
         self.inquirer.start()
 
+    def ask(self, instance_uuid):
+        self.inquirer.ask(instance_uuid)
+        return True
+
     def stop(self):
         self.inquirer.stop(10)
         self.executor.stop(1)
@@ -236,6 +324,12 @@ class Host:
 
     def wait_answered(self):
         wait_until(lambda: not self.inquirer.waiting, 60, "Nova was asked all there was to ask")
+
+    def wait_settled(self):
+        """Wait until libvirt was asked about all that anything was said of."""
+        wait_until(lambda: self.executor.connected, 30, "libvirt answers")
+        queue = self.executor._queue
+        wait_until(lambda: not queue and not queue._worked_on, 30, "all was looked at")
 
 
 @pytest.fixture
@@ -391,6 +485,72 @@ class TestResync:
             del api.servers[known].metadata[KEY]
             wait_until(lambda: not host.store.get(known).asked, 30, "nothing is asked any more")
 
+    @pytest.mark.parametrize("clock_s", [-7200, 7200])
+    def test_changes_are_counted_by_novas_clock(self, api, run, clock_s):
+        api.clock_s = clock_s
+        known = api.add(HOST, {KEY: "1"})
+        with run(legacy=False, more="resync_interval = 1\nresync_full_interval = 0\n") as host:
+            host.wait_asked(known, "1")
+            wait_until(lambda: "changes-since" in api.requests[-1], 30, "changes are looked at")
+            api.servers[known].metadata[KEY] = "2"
+            api.touch(known)
+            host.wait_asked(known, "2")
+
+    def test_an_old_event_does_not_undo_novas_newer_answer(self, api, run):
+        known = api.add(HOST, {KEY: "1"})
+        with run(legacy=False) as host:
+            host.wait_asked(known, "1")
+            before = len(api.requests)
+            host.handler.handle(messages.message(known, time.time() - 3600, vcpu_pinning="0"))
+            assert host.asked(known) == "1"
+            # It may be that its sender's clock is behind: Nova is asked.
+            wait_until(lambda: len(api.requests) > before, 30, "Nova is asked")
+            host.wait_answered()
+            assert host.asked(known) == "1"
+
+    def test_an_answer_is_not_left_out_for_an_older_event(self, api, run):
+        known = api.add(HOST, {})
+        with run(legacy=False) as host:
+            wait_until(lambda: host.inquirer.requests["answered"], 30, "the first is made")
+            host.wait_answered()
+            api.fault = Fault(0, delay=1.0, times=1)
+            before = len(api.requests)
+            api.servers[known].metadata[KEY] = "1"
+            host.inquirer.ask(known)
+            wait_until(lambda: len(api.requests) > before, 30, "Nova is being asked")
+            host.handler.handle(messages.message(known, time.time() - 3600, vcpu_pinning="0"))
+            host.wait_asked(known, "1")
+            host.wait_answered()
+            assert host.asked(known) == "1"
+
+    def test_a_database_that_is_behind_makes_nobody_leave(self, api, run):
+        known = api.add(HOST, {KEY: "1"})
+        with run(legacy=False) as host:
+            host.wait_asked(known, "1")
+            server = api.servers.pop(known)
+            host.inquirer.ask(known)
+            wait_until(lambda: known in api.requests[-1], 30, "it was asked about")
+            api.servers[known] = server
+            host.wait_answered()
+            assert host.asked(known) == "1"
+            assert host.store.hints.get(known) is None
+
+    def test_an_event_that_contradicts_another_publishers_is_asked_about(self, api, run):
+        known = api.add(HOST, {KEY: "1"})
+        with run(legacy=False) as host:
+            host.wait_asked(known, "1")
+            host.wait_answered()
+            begin = time.time()
+            host.handler.handle(messages.message(known, begin, host=OTHER))
+            host.handler.handle(
+                messages.message(known, begin - 2, publisher="nova-api:a", vcpu_pinning="0")
+            )
+            # Whichever of them is right, Nova knows.
+            host.wait_asked(known, "1")
+            host.wait_answered()
+            host.wait_settled()
+            assert host.store.hints.get(known) is None
+
     def test_a_newer_event_has_the_last_word(self, api, run):
         known = api.add(HOST, {KEY: "1"})
         with run(legacy=False) as host:
@@ -399,13 +559,13 @@ class TestResync:
             before = len(api.requests)
             host.inquirer.ask(known, here=True)
             wait_until(lambda: len(api.requests) > before, 30, "Nova is being asked")
-            message = captures.message("02-meta-set", "instance.update")
-            data = message["payload"]["nova_object.data"]
-            data |= {"uuid": known, "host": HOST, "metadata": {KEY: "2"}}
-            host.handler.handle(message)
+            api.servers[known].metadata[KEY] = "2"
+            host.handler.handle(messages.message(known, time.time(), vcpu_pinning="2"))
             assert host.asked(known) == "2"
             host.wait_answered()
             assert host.asked(known) == "2"
+            # The answer was older; it was asked for again.
+            assert len(api.requests) > before + 1
 
     def test_by_hand(self, api, run):
         known = api.add(HOST, {})
@@ -469,7 +629,9 @@ def test_both_triggers_end_in_the_same_state(api, tmp_path, host_name, monkeypat
                 hosts[False].handler.handle(message)
             for message in captures.messages(step, "notifications"):
                 hosts[True].handler.handle(message)
-            hosts[True].wait_answered()
+            for host in hosts.values():
+                host.wait_answered()
+                host.wait_settled()
             states = [
                 {
                     record.instance_uuid: record.asked
@@ -481,3 +643,22 @@ def test_both_triggers_end_in_the_same_state(api, tmp_path, host_name, monkeypat
             assert states[0] == states[1], step
             seen |= set(states[0])
         assert seen
+
+
+def test_an_identity_of_another_group_is_used(api, tmp_path):
+    known = api.add(HOST, {KEY: "0"})
+    elsewhere = api.options().replace("[nova]", "[keystone]")
+    path = tmp_path / "kongming.conf"
+    path.write_text(
+        f"[DEFAULT]\nhost = {HOST}\n{elsewhere}\n[nova]\nauth_section = keystone\n"
+        "region_name = RegionOne\nvalid_interfaces = internal\n"
+    )
+    conf = launch.configure([f"--config-file={path}"])
+    assert is_configured(conf)
+    assert [server.instance_uuid for server in Nova(conf).servers(host=HOST)] == [known]
+
+
+def test_without_an_identity_nova_is_not_asked(tmp_path):
+    path = tmp_path / "kongming.conf"
+    path.write_text("[nova]\nregion_name = RegionOne\n")
+    assert not is_configured(launch.configure([f"--config-file={path}"]))

@@ -278,16 +278,17 @@ def test_what_is_asked_before_the_guest_is_there_is_done_when_it_starts(cloud):
 
 
 def test_an_instance_that_leaves_is_let_go(cloud):
-    guest = cloud.guest()
     for event, host in [
         ("instance.delete.end", ...),
         ("instance.shelve_offload.end", None),
         ("instance.live_migration_post.end", ...),
         ("instance.update", "elsewhere"),
     ]:
+        guest = cloud.guest()
         cloud.publish(guest, kongming_vcpu_pinning="2")
         cloud.settled()
         assert cloud.record(guest).status == "applied"
+        guest.destroy()
         cloud.publish(guest, event, host=host, kongming_vcpu_pinning="2")
         cloud.settled()
         assert cloud.record(guest) is None

@@ -37,32 +37,30 @@ APPLIED, INVALID, UNKNOWN_CPU, NOTHING = "applied", "request_invalid", "cpu_unkn
 #: Of an event that says that the guest is no longer here.
 GONE = "gone"
 
-#: Event, its payload's host and its publisher's, where the metadata counts.
+#: Event and its payload's host, where the metadata counts. The publisher is the same for
+#: all: times of different ones say nothing of their order.
 WANTED = [
-    ("instance.create.end", HOST, HOST),
-    ("instance.update", HOST, OTHER),
-    ("instance.power_on.end", HOST, HOST),
-    ("instance.reboot.end", HOST, HOST),
-    ("instance.rebuild.end", OTHER, HOST),
-    ("instance.live_migration_post_dest.end", HOST, HOST),
+    ("instance.create.end", HOST),
+    ("instance.update", HOST),
+    ("instance.power_on.end", HOST),
+    ("instance.reboot.end", HOST),
+    ("instance.rebuild.end", OTHER),
+    ("instance.live_migration_post_dest.end", HOST),
 ]
 LEAVING = [
-    ("instance.delete.end", HOST, HOST),
-    ("instance.soft_delete.end", HOST, HOST),
-    ("instance.delete.end", OTHER, OTHER),
-    ("instance.live_migration_post.end", HOST, HOST),
-    ("instance.shelve_offload.end", None, HOST),
-    ("instance.rebuild.end", HOST, OTHER),
-    ("instance.update", OTHER, OTHER),
-    ("instance.resize_finish.end", OTHER, OTHER),
+    ("instance.soft_delete.end", HOST),
+    ("instance.soft_delete.end", OTHER),
+    ("instance.live_migration_post.end", HOST),
+    ("instance.shelve_offload.end", None),
+    ("instance.update", None),
+    ("instance.update", OTHER),
+    ("instance.resize_finish.end", OTHER),
 ]
 MEANINGLESS = [
-    ("instance.create.start", HOST, HOST),
-    ("instance.delete.start", HOST, HOST),
-    ("instance.resize.end", HOST, HOST),
-    ("instance.live_migration_post.end", OTHER, OTHER),
-    ("instance.shelve_offload.end", None, OTHER),
-    ("instance.update", None, HOST),
+    ("instance.create.start", HOST),
+    ("instance.delete.start", HOST),
+    ("instance.resize.end", HOST),
+    ("instance.live_migration_post.end", OTHER),
 ]
 
 
@@ -76,12 +74,12 @@ class Publisher:
         self._producer = self._connection.Producer()
 
     def publish(self, event, instance_uuid, metadata, sent_at):
-        name, host, publisher = event
+        name, host = event
         message = {
             "_unique_id": uuid.uuid4().hex,
             "message_id": str(uuid.uuid4()),
             "event_type": name,
-            "publisher_id": f"nova-compute:{publisher}",
+            "publisher_id": f"nova-compute:{HOST}",
             "priority": "INFO",
             "timestamp": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(sent_at))
             + f".{int(sent_at % 1 * 1e6):06d}",
@@ -144,6 +142,10 @@ def test_the_newest_event_of_each_guest_counts(cloud, publisher, cpus):
         for event in events:
             publisher.publish(*event)
         cloud.settle(daemon)
+        leaving = [guest for guest in guests if expected[guest.uuid][0] == GONE]
+        # As long as they run they are kept, whatever Nova says.
+        with ThreadPoolExecutor(GUESTS) as pool:
+            list(pool.map(destroy, [guest.domain for guest in leaving]))
         for guest in guests:
             kind, cpu = expected[guest.uuid]
             try:

@@ -67,6 +67,8 @@ class NovaApi:
     :ivar privileged: whether the service user may filter by host and UUID.
     :ivar tells_hosts: whether it may see on which host a server is.
     :ivar page: the most servers on one page.
+    :ivar clock_s: by how many seconds its clock is ahead of ours.
+    :ivar regions: the regions of Keystone's catalogue, and where the Nova of each is.
     """
 
     def __init__(self) -> None:
@@ -76,6 +78,8 @@ class NovaApi:
         self.privileged = True
         self.tells_hosts = True
         self.page = 1000
+        self.clock_s = 0.0
+        self.regions = {"RegionOne": ""}
         self.tokens: set[str] = set()
         self._http: ThreadingHTTPServer | None = None
         self._port = 0
@@ -125,8 +129,13 @@ class NovaApi:
         """Make a server; its UUID."""
         known = instance_uuid or str(uuid.uuid4())
         self.servers[known] = FakeServer(host, dict(metadata))
-        self.servers[known].touch()
+        self.touch(known)
         return known
+
+    def touch(self, instance_uuid: str) -> None:
+        """Note that a server has changed now, by Nova's clock."""
+        moment = datetime.fromtimestamp(time.time() + self.clock_s, UTC)
+        self.servers[instance_uuid].updated = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def authenticate(self, request: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
         user = request["auth"]["identity"]["password"]["user"]
@@ -134,14 +143,20 @@ class NovaApi:
             return 401, {"error": {"code": 401, "message": "The request you have made..."}}, {}
         token = uuid.uuid4().hex
         self.tokens.add(token)
-        endpoint = {"region": "RegionOne", "region_id": "RegionOne", "id": "1"}
         catalog = [
             {
                 "type": "compute",
                 "name": "nova",
                 "id": "2",
                 "endpoints": [
-                    {**endpoint, "interface": interface, "url": f"{self.url}/compute/v2.1"}
+                    {
+                        "id": f"{region}-{interface}",
+                        "region": region,
+                        "region_id": region,
+                        "interface": interface,
+                        "url": f"{self.url}{path}/compute/v2.1",
+                    }
+                    for region, path in self.regions.items()
                     for interface in ("public", "internal")
                 ],
             }
@@ -205,6 +220,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """Give the header Date, by Nova's clock."""
+        return super().date_time_string(
+            int((time.time() if timestamp is None else timestamp) + self.api.clock_s)
+        )
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -14,15 +14,21 @@
 
 import pytest
 
+from kongming.executor.residence import Place
 from kongming.notification import event
-from kongming.notification.meaning import Meaning, meaning
+from kongming.notification.meaning import meaning, named_host
 from kongming.tests import captures
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
+HERE, ELSEWHERE, NOWHERE = Place.HERE, Place.ELSEWHERE, Place.NOWHERE
+
+
+def made(name, *, host, publisher="here"):
+    return event.InstanceEvent(name, UUID, host, publisher, {}, None, 0.0)
 
 
 def of(name, *, host, publisher="here"):
-    return meaning(event.InstanceEvent(name, UUID, host, publisher, {}, None, 0.0), "here")
+    return meaning(made(name, host=host, publisher=publisher), "here")
 
 
 @pytest.mark.parametrize(
@@ -34,73 +40,98 @@ def of(name, *, host, publisher="here"):
         "operation_of_a_later_nova",
     ],
 )  # fmt: skip
-def test_the_end_of_an_operation_on_this_host_says_what_is_wanted(operation):
-    assert of(f"instance.{operation}.end", host="here") is Meaning.WANTED
-    elsewhere = of(f"instance.{operation}.end", host="there", publisher="there")
-    assert elsewhere is not Meaning.WANTED
-    assert of(f"instance.{operation}.end", host=None) is Meaning.NOTHING
-    assert of(f"instance.{operation}.start", host="here") is Meaning.NOTHING
+def test_the_end_of_an_operation_says_where_the_instance_is(operation):
+    assert of(f"instance.{operation}.end", host="here") is HERE
+    assert of(f"instance.{operation}.end", host="there", publisher="there") is ELSEWHERE
+    assert of(f"instance.{operation}.end", host=None, publisher="there") is NOWHERE
+    assert of(f"instance.{operation}.start", host="here") is None
+    assert of(f"instance.{operation}.start", host=None) is None
 
 
 def test_a_metadata_edit_names_the_api_host_as_publisher():
-    assert of("instance.update", host="here", publisher="controller") is Meaning.WANTED
-    assert of("instance.update", host="there", publisher="here") is Meaning.GONE
+    assert of("instance.update", host="here", publisher="controller") is HERE
+    assert of("instance.update", host="there", publisher="here") is ELSEWHERE
 
 
-@pytest.mark.parametrize("operation", ["delete", "soft_delete", "live_migration_post"])
-def test_the_end_of_the_stay(operation):
-    assert of(f"instance.{operation}.end", host="here") is Meaning.GONE
-    assert of(f"instance.{operation}.end", host="here", publisher="api") is Meaning.GONE
+def test_an_instance_that_could_not_be_built_is_on_no_host():
+    assert of("instance.update", host=None) is NOWHERE
+    assert of("instance.update", host=None, publisher="conductor") is NOWHERE
+
+
+@pytest.mark.parametrize("operation", ["delete", "soft_delete"])
+@pytest.mark.parametrize("host", ["here", "there", None])
+@pytest.mark.parametrize("publisher", ["here", "api"])
+def test_a_deletion_counts_whatever_its_host(operation, host, publisher):
+    assert of(f"instance.{operation}.end", host=host, publisher=publisher) is NOWHERE
+
+
+def test_the_end_of_the_stay_by_live_migration():
+    assert of("instance.live_migration_post.end", host="here") is ELSEWHERE
+    assert of("instance.live_migration_post.end", host="here", publisher="api") is ELSEWHERE
     # Who left another host by live migration may have come here.
-    elsewhere = Meaning.NOTHING if operation == "live_migration_post" else Meaning.GONE
-    assert of(f"instance.{operation}.end", host="there") is elsewhere
+    assert of("instance.live_migration_post.end", host="there") is None
+    assert of("instance.live_migration_post.end", host=None) is None
 
 
-def test_offloading_is_told_by_the_publisher():
-    assert of("instance.shelve_offload.end", host=None) is Meaning.GONE
-    assert of("instance.shelve_offload.end", host=None, publisher="there") is Meaning.NOTHING
+def test_an_offloaded_instance_is_on_no_host():
+    assert of("instance.shelve_offload.end", host=None) is NOWHERE
+    assert of("instance.shelve_offload.end", host=None, publisher="there") is NOWHERE
+    assert of("instance.shelve_offload.end", host="here") is NOWHERE
 
 
 def test_evacuation_names_the_old_host():
-    assert of("instance.rebuild.end", host="there", publisher="here") is Meaning.WANTED
-    assert of("instance.rebuild.end", host="here", publisher="there") is Meaning.GONE
-    assert of("instance.rebuild.end", host="here", publisher="here") is Meaning.WANTED
+    assert of("instance.rebuild.end", host="there", publisher="here") is HERE
+    assert of("instance.rebuild.end", host="here", publisher="there") is ELSEWHERE
+    assert of("instance.rebuild.end", host="here", publisher="here") is HERE
+    assert of("instance.rebuild.end", host=None, publisher="here") is HERE
+    assert of("instance.rebuild.end", host="there", publisher="there") is ELSEWHERE
+
+
+def test_the_host_that_is_named_is_that_of_the_payload_but_for_an_evacuation():
+    def named(name, host, publisher="controller"):
+        return named_host(made(name, host=host, publisher=publisher))
+
+    assert named("instance.update", "there") == "there"
+    assert named("instance.update", None) == ""
+    assert named("instance.rebuild.end", "here", "there") == "there"
+    # It is the one that was left.
+    assert named("instance.live_migration_post.end", "here") == ""
 
 
 def test_the_end_of_the_first_half_of_a_resize_comes_before_the_domain():
-    assert of("instance.resize.end", host="here") is Meaning.NOTHING
+    assert of("instance.resize.end", host="here") is None
 
 
 def test_a_confirmed_migration_ends_the_stay_on_the_source():
-    assert of("instance.resize_confirm.end", host="there", publisher="here") is Meaning.GONE
-    assert of("instance.resize_confirm.end", host="here", publisher="here") is Meaning.WANTED
+    assert of("instance.resize_confirm.end", host="there", publisher="here") is ELSEWHERE
+    assert of("instance.resize_confirm.end", host="here", publisher="here") is HERE
 
 
 def story(host, *steps):
     """Follow the captured steps as one host: the last thing each meant to it."""
     last = []
     for step in steps:
-        meanings = [
+        places = [
             meaning(read, host)
             for message in captures.messages(step)
             if (read := event.read(message)) is not None
         ]
-        last.append(next((m for m in reversed(meanings) if m is not Meaning.NOTHING), None))
+        last.append(next((each for each in reversed(places) if each is not None), None))
     return last
 
 
 def test_the_captured_life_on_one_host():
     kept = story("compute-1", *(s for s in captures.STEPS if s[0] not in "F2"))
-    assert set(kept) == {Meaning.WANTED}
-    assert story("compute-1", "20-shelve-offload", "28-delete") == [Meaning.GONE] * 2
+    assert set(kept) == {HERE}
+    assert story("compute-1", "20-shelve-offload", "28-delete") == [NOWHERE] * 2
 
 
 def test_the_captured_migrations_between_two_hosts():
     steps = ["F-01-create", "F-04-live-migrate", "F-06-cold-migrate", "F-07-migrate-confirm"]
-    assert story("fake1", *steps) == [Meaning.WANTED, Meaning.GONE, Meaning.WANTED, Meaning.WANTED]
-    assert story("fake2", *steps)[1:] == [Meaning.WANTED, Meaning.GONE, Meaning.GONE]
+    assert story("fake1", *steps) == [HERE, ELSEWHERE, HERE, HERE]
+    assert story("fake2", *steps)[1:] == [HERE, ELSEWHERE, ELSEWHERE]
 
 
 def test_the_captured_revert_brings_the_instance_back():
     forth, back = story("fake1", "F-08-cold-migrate2", "F-09-migrate-revert")
-    assert (forth, back) == (Meaning.GONE, Meaning.WANTED)
+    assert (forth, back) == (ELSEWHERE, HERE)

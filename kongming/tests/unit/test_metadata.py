@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
-from kongming import exception, metadata, target
+from kongming import exception, metadata, spelling, target
 from kongming.allocation import Allocation
 from kongming.cpuset import CpuSet
 from kongming.pinning import Pinning
@@ -121,7 +121,7 @@ def test_refusal_names_key_item_and_position(value, says):
 
 def test_what_is_not_ours_asks_for_nothing():
     assert not metadata.parse({})
-    assert not metadata.parse({"other": "x", "Kongming-vcpu-pinning": "y", "kongming": "z"})
+    assert not metadata.parse({"other": "x", "kongming": "z"})
 
 
 def test_a_misspelt_key_is_refused_with_the_known_ones():
@@ -389,3 +389,40 @@ def test_an_allocation_is_a_value():
     assert hash(one) == hash(metadata.parse({KEY: " 1"}))
     assert one
     assert not Allocation()
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "Kongming-vcpu-pinning",
+        "KONGMING-VCPU-PINNING",
+        "kongming_vcpu_pinning",
+        "kongming:vcpu-pinning",
+        "kongming.vcpu.pinning",
+        "kongming vcpu pinning",
+        " kongming-vcpu-pinning",
+        "_kongming-vcpu-pinning_",
+        "Kongming__vcpu:-pinning",
+    ],
+)
+def test_a_key_that_is_almost_ours_is_refused_with_the_one_that_is_meant(key):
+    with pytest.raises(exception.RequestKeyUnknown) as refusal:
+        metadata.parse({key: "0", "role": "db"})
+    assert f"{key!r} is not known; meant kongming-vcpu-pinning?" in str(refusal.value)
+    with pytest.raises(exception.RequestKeyUnknown):
+        metadata.parse({key: "0", KEY: "0"})
+
+
+@pytest.mark.parametrize(
+    "key", ["vcpu-pinning", "kongming", "mykongming-vcpu-pinning", "kongming_vcpu", "-", ""]
+)
+def test_other_keys_are_not_ours(key):
+    assert not metadata.parse({key: "0"})
+
+
+def test_a_key_that_continues_another_can_be_almost_one_too():
+    known = {KEY}
+    assert spelling.meant("kongming_vcpu_pinning_2", known) == f"{KEY}-2"
+    assert spelling.meant("kongming_vcpu_pinning_1000", known) is None
+    assert spelling.meant(f"{KEY}-2", known) is None
+    assert spelling.meant(KEY, known) is None

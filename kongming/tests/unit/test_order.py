@@ -10,33 +10,375 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The order of events, also of those that say that an instance is elsewhere."""
+"""The order of events: what is late, what is doubtful, and what Nova is asked about."""
 
-from kongming.notification.order import _MOST, Order
+import pytest
 
+from kongming.executor.residence import Place
+from kongming.notification import event as events
+from kongming.notification.heard import Heard, load
+from kongming.notification.memory import FILE_NAME, Memory
+from kongming.notification.order import _KEEP_S, _MOST, Moment, Order, Verdict
+from kongming.tests.messages import message
 
-def test_an_older_event_is_late_and_one_of_the_same_time_is_not():
-    order = Order()
-    order.note("a", 5.0)
-    assert order.is_late("a", 4.9)
-    assert not order.is_late("a", 5.0)
-    assert not order.is_late("b", 1.0)
-
-
-def test_an_event_behind_one_that_says_elsewhere_is_late():
-    order = Order()
-    order.note_elsewhere("a", 5.0)
-    order.note_elsewhere("a", 3.0)
-    assert order.is_late("a", 4.0)
-    assert not order.is_late("a", 6.0)
-    assert not order.knows("a")
+UUID = "5a6e9b1e-0000-4000-8000-000000000001"
+OTHER = "5a6e9b1e-0000-4000-8000-000000000002"
+COMPUTE, API = "nova-compute:compute-1", "nova-api:controller"
+NOW = 1_800_000_000.0
+HERE, ELSEWHERE, NOWHERE = Place.HERE, Place.ELSEWHERE, Place.NOWHERE
 
 
-def test_many_that_are_elsewhere_leave_ours_alone():
-    order = Order()
-    order.note("ours", 5.0)
-    for number in range(_MOST + 1):
-        order.note_elsewhere(str(number), 5.0)
-    assert order.is_late("ours", 4.0)
-    assert not order.is_late("0", 4.0)
-    assert order.is_late("1", 4.0)
+class Clock:
+    def __init__(self):
+        self.now = NOW
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def order(clock):
+    return Order(clock=clock)
+
+
+def event(sent_at, publisher=COMPUTE, instance_uuid=UUID, **more):
+    """An event that was sent so many seconds after NOW, by its publisher's clock."""
+    ahead_s = more.pop("ahead_s", 0.0)
+    made = message(instance_uuid, NOW + sent_at, publisher=publisher, **more)
+    read = events.read(made)
+    return events.InstanceEvent(
+        read.name,
+        read.instance_uuid,
+        read.host,
+        read.publisher_host,
+        read.metadata,
+        read.user_id,
+        NOW + sent_at,
+        read.publisher,
+        read.message_id,
+        ahead_s,
+    )
+
+
+def test_an_older_event_of_the_same_publisher_is_late_and_one_of_the_same_time_is_not(order):
+    order.note(event(-5), HERE)
+    assert order.judge(event(-5.1), HERE).late
+    assert not order.judge(event(-5), HERE).late
+    assert not order.judge(event(-4.9), HERE).late
+    assert order.judge(event(-9, instance_uuid=OTHER), HERE) == Verdict()
+
+
+def test_how_late_an_event_is_tells_whether_nova_is_asked(order):
+    order.note(event(-5), HERE)
+    assert order.judge(event(-5.5), HERE) == Verdict(late=True, late_s=pytest.approx(0.5))
+    much = order.judge(event(-9), HERE)
+    assert (much.late, much.ask, much.late_s) == (True, True, 4)
+
+
+def test_an_event_of_another_publisher_counts_though_its_clock_is_behind(order):
+    order.note(event(-5), HERE)
+    verdict = order.judge(event(-7, API), HERE)
+    assert not verdict.late
+    assert not verdict.doubtful
+    assert (verdict.behind, verdict.behind_s, verdict.ask) == (COMPUTE, 2, True)
+    assert not order.judge(event(-5.5, API), HERE).ask
+    assert order.judge(event(-4, API), HERE) == Verdict()
+    order.note(event(-7, API), HERE)
+    conductor = order.judge(event(-6, "nova-conductor:controller"), HERE)
+    assert (conductor.behind, conductor.behind_s) == (COMPUTE, 1)
+
+
+def test_a_message_that_comes_again_is_late_whatever_came_between(order):
+    again = event(-5, message_id="m1")
+    order.note(again, HERE)
+    order.note(event(-7, API), HERE)
+    assert order.judge(again, HERE) == Verdict(late=True)
+
+
+def test_a_message_without_an_id_is_known_by_its_name_and_time(order):
+    again = event(-5, message_id="")
+    order.note(again, HERE)
+    order.note(event(-7, API, message_id=""), HERE)
+    assert order.judge(again, HERE).late
+    assert not order.judge(event(-5, name="instance.reboot.end", message_id=""), HERE).late
+
+
+def test_a_message_without_id_and_time_is_never_taken_for_another(order):
+    made = message(UUID, NOW, message_id="")
+    del made["timestamp"]
+    first, second = events.read(made), events.read(made)
+    assert first.message_id == ""
+    order.note(first, HERE)
+    assert not order.judge(second, HERE).late
+
+
+def test_only_the_last_messages_are_known_again(order):
+    for number in range(17):
+        order.note(event(number - 20, message_id=f"m{number}"), HERE)
+    # One of them is old enough to be late by its time alone.
+    assert order.judge(event(-20, message_id="m0"), HERE).late_s > 0
+    assert order.judge(event(-19, message_id="m1"), HERE) == Verdict(late=True)
+
+
+@pytest.mark.parametrize("publisher", [COMPUTE, API])
+def test_a_clock_that_was_set_back_silences_nobody(order, clock, publisher):
+    order.note(event(-1), HERE)
+    order.note_answer(UUID, Moment(NOW - 1, 0.0), HERE)
+    clock.now = NOW - 3600
+    assert order.judge(event(-3600, publisher), ELSEWHERE) == Verdict()
+    order.note(event(-3600, publisher), HERE)
+    assert order.judge(event(-3601, publisher), HERE).late
+
+
+def test_what_another_publisher_dates_after_now_is_no_reason_for_doubt(order, clock):
+    order.note(event(-1), HERE)
+    clock.now = NOW - 3600
+    assert order.judge(event(-3600, API), ELSEWHERE) == Verdict()
+
+
+@pytest.mark.parametrize(
+    ("before", "place", "doubtful"),
+    [(HERE, ELSEWHERE, True), (ELSEWHERE, HERE, True), (HERE, HERE, False), (NOWHERE, HERE, True)],
+)
+def test_another_place_is_doubtful_if_the_times_say_otherwise(order, before, place, doubtful):
+    order.note(event(-5), before)
+    assert order.judge(event(-5.5, API), place).doubtful is doubtful
+    assert not order.judge(event(-4.5, API), place).doubtful
+    assert not order.judge(event(-4.5), place).doubtful
+
+
+def test_a_doubtful_word_does_not_make_the_next_one_certain(order):
+    order.note(event(-5), ELSEWHERE)
+    order.note(event(-7, API), HERE)
+    assert order.judge(event(-6, "nova-conductor:controller"), HERE).doubtful
+    assert order.judge(event(-6, API), HERE).doubtful
+    assert not order.judge(event(-5, API), HERE).doubtful
+    order.note_answer(UUID, Moment(NOW - 4, 0.0), HERE)
+    assert not order.judge(event(-4, API), HERE).doubtful
+
+
+def test_an_instance_that_was_deleted_is_here_again_only_if_libvirt_says_so(order):
+    order.note(event(-5, name="instance.delete.end"), NOWHERE)
+    assert order.judge(event(-4, API), HERE).doubtful
+    assert order.judge(event(-4), HERE).doubtful
+    assert not order.judge(event(-4), ELSEWHERE).doubtful
+    order.note(event(-4), NOWHERE)
+    assert order.judge(event(-3), HERE).doubtful
+    order.note_answer(UUID, Moment(NOW - 3, 0.0), NOWHERE)
+    assert order.judge(event(-2), HERE).doubtful
+    order.note_answer(UUID, Moment(NOW - 3, 0.0), HERE)
+    assert not order.judge(event(-2), HERE).doubtful
+    order.note(event(-5, name="instance.soft_delete.end", instance_uuid=OTHER), NOWHERE)
+    assert not order.judge(event(-4, instance_uuid=OTHER), HERE).doubtful
+
+
+def test_a_deletion_of_what_nothing_was_known_of_is_remembered_too(order):
+    order.note_elsewhere(event(-5, name="instance.delete.end"), NOWHERE)
+    order.note_elsewhere(event(-4, API), NOWHERE)
+    assert order.judge(event(-3), HERE).doubtful
+    order.note(event(-3), HERE)
+    assert order.judge(event(-2), HERE).doubtful
+
+
+def test_an_event_that_was_sent_before_an_answered_question_is_outdated(order):
+    order.note_answer(UUID, Moment(NOW - 5, 0.0), HERE)
+    assert order.knows(UUID)
+    old = order.judge(event(-6), HERE)
+    assert (old.outdated, old.ask) == (True, True)
+    new = order.judge(event(-5), HERE)
+    assert (new.outdated, new.ask) == (False, False)
+
+
+def test_of_a_clock_that_is_ahead_it_is_not_known_what_nova_knew(order):
+    order.note(event(-9), HERE)
+    assert not order.judge(event(0, ahead_s=60.0), HERE).ask
+    order.note_answer(UUID, Moment(NOW - 5, 0.0), HERE)
+    assert order.judge(event(0, ahead_s=60.0), HERE).ask
+    assert not order.judge(event(0, ahead_s=1.0), HERE).ask
+
+
+def test_what_was_heard_since_a_question_is_told_with_when_it_was_sent(order):
+    before = Moment.now()
+    assert order.heard_since(UUID, before) is None
+    order.note(event(-5), HERE)
+    assert order.heard_since(UUID, before) == NOW - 5
+    assert order.heard_since(UUID, Moment.now()) is None
+
+
+def test_an_event_behind_one_that_says_elsewhere_is_late(order):
+    order.note_elsewhere(event(-5), ELSEWHERE)
+    order.note_elsewhere(event(-7), ELSEWHERE)
+    assert order.judge(event(-6), HERE).late
+    assert not order.judge(event(-4), HERE).late
+    assert order.judge(event(-6, API), HERE).doubtful
+    assert not order.knows(UUID)
+    order.note_elsewhere(event(-8, API), ELSEWHERE)
+    assert not order.judge(event(-6), HERE).late
+
+
+def test_what_was_elsewhere_is_remembered_when_it_comes(order):
+    order.note_elsewhere(event(-5), ELSEWHERE)
+    order.note(event(-4, API), HERE)
+    assert order.knows(UUID)
+    assert order.judge(event(-6), HERE).late
+
+
+def test_many_that_are_elsewhere_leave_ours_alone(order):
+    order.note(event(-5), HERE)
+    uuids = [f"5a6e9b1e-0000-4000-8000-{number:012}" for number in range(10, _MOST + 11)]
+    read = event(-5)
+    for uuid in uuids:
+        order.note_elsewhere(_of(read, uuid), ELSEWHERE)
+    assert order.judge(event(-6), HERE).late
+    assert not order.judge(event(-6, instance_uuid=uuids[0]), HERE).late
+    assert order.judge(event(-6, instance_uuid=uuids[1]), HERE).late
+
+
+def _of(read, instance_uuid):
+    return events.InstanceEvent(
+        read.name, instance_uuid, read.host, "", {}, None, read.sent_at, read.publisher, ""
+    )
+
+
+def test_of_our_own_only_so_many_are_remembered(order):
+    read = event(-5)
+    uuids = [f"5a6e9b1e-0000-4000-8000-{number:012}" for number in range(9, _MOST + 9)]
+    for uuid in uuids:
+        order.note(_of(read, uuid), HERE)
+    order.note(_of(read, uuids[0]), HERE)
+    order.note(event(-5), HERE)
+    assert order.knows(uuids[0])
+    assert not order.knows(uuids[1])
+    assert order.knows(uuids[2])
+
+
+def test_what_a_publisher_dated_can_be_forgotten(order):
+    order.note(event(-5, API), HERE)
+    order.note(event(-4), HERE)
+    order.forget_times(COMPUTE)
+    assert order.judge(event(-9), ELSEWHERE).late_s == 0
+    assert not order.judge(event(-9), ELSEWHERE).late
+    assert not order.judge(event(-4.5, API), ELSEWHERE).doubtful
+    assert order.judge(event(-9, API), HERE).late
+    assert order.judge(event(-8, API, instance_uuid=OTHER), HERE) == Verdict()
+
+
+class TestMemory:
+    @pytest.fixture
+    def memory(self, tmp_path):
+        memory = Memory(tmp_path)
+        yield memory
+        memory.close()
+
+    def test_the_order_outlives_the_process(self, memory, clock, tmp_path, monkeypatch):
+        monkeypatch.setattr("time.time", clock)
+        order = Order(memory, clock)
+        again = event(-5, message_id="m1")
+        order.note(again, ELSEWHERE)
+        order.note(event(-4, API, name="instance.delete.end"), NOWHERE)
+        anew = Order(Memory(tmp_path), clock)
+        assert anew.knows(UUID)
+        assert anew.judge(again, HERE) == Verdict(late=True)
+        assert anew.judge(event(-6), HERE).late
+        assert anew.judge(event(-3), HERE).doubtful
+        # Nova is asked anew after a start.
+        assert not anew.judge(event(-3), HERE).outdated
+
+    def test_what_was_heard_long_ago_is_forgotten(self, memory, clock, tmp_path, monkeypatch):
+        monkeypatch.setattr("time.time", clock)
+        Order(memory, clock).note(event(-5), HERE)
+        clock.now = NOW + _KEEP_S
+        assert Order(Memory(tmp_path), clock).knows(UUID)
+        clock.now = NOW + _KEEP_S + 1
+        assert not Order(Memory(tmp_path), clock).knows(UUID)
+
+    def test_what_was_heard_in_a_time_to_come_is_forgotten(
+        self, memory, clock, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr("time.time", clock)
+        Order(memory, clock).note(event(-5), HERE)
+        clock.now = NOW - 1
+        assert not Order(Memory(tmp_path), clock).knows(UUID)
+
+    def test_it_does_not_grow_without_end(self, memory, clock, monkeypatch):
+        monkeypatch.setattr("time.time", clock)
+        monkeypatch.setattr("kongming.notification.order._MOST", 3)
+        order = Order(memory, clock)
+        read = event(-5)
+        for number in range(5):
+            order.note(_of(read, f"5a6e9b1e-0000-4000-8000-{number:012}"), HERE)
+        assert len(memory.load(0.0)) == 3
+
+    def test_a_clock_that_was_set_back_stays_known(self, memory, clock, tmp_path, monkeypatch):
+        monkeypatch.setattr("time.time", clock)
+        order = Order(memory, clock)
+        order.note(event(-5), HERE)
+        order.forget_times(COMPUTE)
+        assert not Order(Memory(tmp_path), clock).judge(event(-9), HERE).late
+
+    def test_without_its_file_it_does_without(self, tmp_path, caplog):
+        (tmp_path / FILE_NAME).mkdir()
+        memory = Memory(tmp_path)
+        order = Order(memory)
+        order.note(event(-5), HERE)
+        order.note(event(-4), HERE)
+        assert order.knows(UUID)
+        assert memory.load(0.0) == []
+        memory.close()
+        assert caplog.text.count("The order of events is not kept across a restart") == 1
+
+    def test_a_file_that_breaks_later_is_told_once(self, memory, clock, caplog):
+        order = Order(memory, clock)
+        memory._db.path.unlink()
+        memory._db.path.mkdir()
+        order.note(event(-5), HERE)
+        order.note(event(-4), HERE)
+        assert order.judge(event(-6), HERE).late
+        assert caplog.text.count("The order of events is not kept across a restart") == 1
+
+    def test_a_row_that_can_not_be_read_is_as_if_it_were_not_there(
+        self, memory, clock, monkeypatch
+    ):
+        monkeypatch.setattr("time.time", clock)
+        order = Order(memory, clock)
+        order.note(event(-5), HERE)
+        order.note(event(-5, instance_uuid=OTHER), HERE)
+        with memory._db.transaction(durable=False) as db:
+            db.execute("UPDATE heard SET said = '[1, 2]' WHERE instance_uuid = ?", (UUID,))
+        assert [uuid for uuid, _heard in memory.load(0.0)] == [OTHER]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", "null", "7", "[{}, [], {}]", "[[], [], {}, false]", "[{}, 5, {}, false]",
+     '[{"a": "x"}, [], {}, false]', '[{}, [], {"there": ["a", 1]}, false]',
+     '[{}, [], {"here": "a"}, false]', '[{}, [], {"here": ["a", null]}, false]'],
+)  # fmt: skip
+def test_what_is_no_memory_is_left_out(text):
+    assert load(text) is None
+
+
+def test_what_was_heard_is_written_and_read_again():
+    heard = Heard()
+    heard.note(COMPUTE, 5.0, HERE)
+    heard.note(API, 4.5, ELSEWHERE)
+    heard.messages.extend(["m1", "m2"])
+    heard.note(API, 5.5, NOWHERE, deleted=True)
+    heard.last_sent = 0.0
+    assert load(heard.dump()) == heard
+    assert load(Heard().dump()) == Heard()
+
+
+def test_of_many_publishers_the_last_are_remembered():
+    heard = Heard()
+    for number in range(8):
+        heard.note(f"p{number}", 1.0, HERE)
+    heard.note("p0", 2.0, HERE)
+    heard.note("p8", 3.0, HERE)
+    assert list(heard.sent) == ["p2", "p3", "p4", "p5", "p6", "p7", "p0", "p8"]
+    assert heard.words == {HERE: ("p8", 3.0)}

@@ -32,6 +32,12 @@ MAPS = """\
 """
 
 
+def threads(folder, *names):
+    for number, name in enumerate(names):
+        (folder / f"task/{number}").mkdir(parents=True)
+        (folder / f"task/{number}/comm").write_text(f"{name}\n")
+
+
 @pytest.fixture
 def proc(tmp_path):
     for pid, guest in {1: "", 7: UUID, 9: OTHER}.items():
@@ -40,6 +46,7 @@ def proc(tmp_path):
         uuid = f"\0-uuid\0{guest}\0" if guest else "\0"
         (folder / "cmdline").write_text(f"qemu{uuid}-smp\0001\0")
         (folder / "numa_maps").write_text(MAPS)
+        threads(folder, "qemu-system-x86", "CPU 0/KVM")
     (tmp_path / "self").mkdir()
     return tmp_path
 
@@ -51,6 +58,31 @@ def test_the_process_of_a_guest_is_found_and_remembered(proc):
     (proc / "7").rename(proc / "8")
     assert processes.find(UUID).pid == 8
     assert processes.find(OTHER).pid == 9
+
+
+@pytest.mark.parametrize(
+    "names",
+    [(), ("virt-what",), ("CPU 0",), ("xCPU 0/KVM",)],
+    ids=["ended", "one", "near", "other"],
+)
+def test_a_process_that_only_names_a_guest_is_not_its_qemu(proc, names):
+    for pid in (3, 12):
+        folder = proc / str(pid)
+        folder.mkdir()
+        (folder / "cmdline").write_text(f"tool\0-uuid\0{UUID}\0")
+        threads(folder, *names)
+    assert Processes(proc).find(UUID).pid == 7
+
+
+def test_a_qemu_that_has_no_vcpus_yet_is_found_when_it_has(proc):
+    folder = proc / "12"
+    folder.mkdir()
+    (folder / "cmdline").write_text("qemu\0-uuid\0new\0-smp\0001\0")
+    processes = Processes(proc)
+    threads(folder, "qemu")
+    assert processes.find("new") is None
+    (folder / "task/0/comm").write_text("CPU 3/TCG\n")
+    assert processes.find("new").pid == 12
 
 
 def test_what_the_kernel_tells(proc):

@@ -28,6 +28,9 @@ from kongming import exception, metadata
 from kongming.executor.request import Request, Source
 from kongming.executor.schema import SCHEMA_VERSION
 from kongming.executor.store import FILE_NAME, Store
+from kongming.notification.heard import Heard
+from kongming.notification.memory import FILE_NAME as MEMORY
+from kongming.notification.memory import Memory
 from kongming.status import (
     broker,
     cgroup,
@@ -317,11 +320,118 @@ def test_what_a_nova_conf_lacks(with_nova, here, there, code, says):
     assert "topsecret" not in details
 
 
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        (
+            "[notifications]\nnotification_format = both",
+            "notification_format = both\n[notifications]",
+        ),
+        ("notify_on_state_change = vm_state", "[DEFAULT]\nnotify_on_state_change = vm_state"),
+        ("driver = messagingv2", "[DEFAULT]\nnotification_driver = messagingv2"),
+        ("host = compute-1", "host = $my_ip\nmy_ip = compute-1"),
+        ("host = compute-1", "host = ${place.name}-1\n[place]\nname = compute\n[DEFAULT]"),
+    ],
+)
+def test_a_nova_conf_is_read_as_nova_reads_it(with_nova, here, there):
+    assert here in NOVA
+    assert with_nova(NOVA.replace(here, there))[0] is Code.SUCCESS
+
+
+def test_a_host_that_is_named_by_nothing_is_told_by_its_option(with_nova):
+    code, details = with_nova(NOVA.replace("host = compute-1", "host = $nobody"))
+    assert code is Code.FAILURE
+    assert "[DEFAULT] host refers to an option that is not set" in details
+    code, details = with_nova(NOVA.replace("host = compute-1", "host = $my_ip"))
+    assert code is Code.FAILURE
+    assert "[DEFAULT] host is " in details
+    assert "$" not in details
+
+
+def test_a_driver_that_routes_is_not_said_to_be_missing(with_nova):
+    code, details = with_nova(NOVA.replace("driver = messagingv2", "driver = routing"))
+    assert code is Code.WARNING
+    assert "driver is routing" in details
+
+
+NEAR = "[DEFAULT]\ntransport_url = rabbit://me:topsecret@b1,me:topsecret@b2:5671/nova"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "code", "says"),
+    [
+        ("rabbit://u:topsecret@b2:5671/nova", Code.SUCCESS, ""),
+        ("rabbit://u:topsecret@b1:5672/nova", Code.SUCCESS, ""),
+        ("rabbit://u:topsecret@b1/", Code.FAILURE, "the virtual host /, and"),
+        ("rabbit://u:topsecret@b1/nova-2", Code.FAILURE, "the virtual host nova-2, and"),
+        ("rabbit://u:topsecret@b2/nova", Code.WARNING, "go to b2:5672, and"),
+        ("rabbit://u:topsecret@b3,u:topsecret@b4:1/nova", Code.WARNING, "b3:5672, b4:1, and"),
+        ("rabbit://u:topsecret@b1:x/nova", Code.WARNING, "transport_url can't be read"),
+    ],
+)
+@pytest.mark.parametrize("group", ["DEFAULT", "oslo_messaging_notifications"])
+def test_a_broker_that_nova_does_not_send_to_is_told(with_nova, group, theirs, code, says):
+    nova_conf = f"{NOVA}\n[{group}]\ntransport_url = {theirs}\n"
+    found, details = with_nova(nova_conf, NEAR)
+    assert found is code
+    assert says in details
+    assert "topsecret" not in details
+    if group != "DEFAULT":
+        # It has the last word over the general one.
+        general = nova_conf + "[DEFAULT]\ntransport_url = rabbit://x@elsewhere/other\n"
+        assert with_nova(general, NEAR)[0] is code
+
+
 def test_a_nova_conf_that_is_none(with_nova):
     code, details = with_nova("topsecret is here")
     assert code is Code.FAILURE
     assert "can't be read" in details
     assert "topsecret" not in details
+
+
+@pytest.fixture
+def memory(state_path):
+    memory = Memory(state_path)
+    yield memory
+    memory.close()
+
+
+def test_any_event_of_this_host_tells_that_nova_emits_them(configured, memory):
+    assert run(nova.check, configured())[0] is Code.WARNING
+    memory.keep(UUID, Heard())
+    assert run(nova.check, configured())[0] is Code.SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("instance", "code", "says"),
+    [
+        (UUID, Code.FAILURE, f"instance {UUID} of them runs here"),
+        ("", Code.WARNING, "if they are"),
+    ],
+)
+def test_a_host_that_looks_like_this_one_is_told(configured, memory, instance, code, says):
+    memory.keep_lookalike("compute-1.example.org", instance)
+    found, details = run(nova.check, configured())
+    assert found is code
+    assert says in details
+    assert "'compute-1.example.org'" in details
+    assert "[DEFAULT] host is 'compute-1'" in details
+    assert "not known whether" not in details
+    memory.forget_lookalikes()
+    assert "'compute-1.example.org'" not in run(nova.check, configured())[1]
+
+
+def test_a_host_that_looks_like_this_one_is_told_beside_what_nova_conf_lacks(with_nova, memory):
+    memory.keep_lookalike("Compute-1", "")
+    code, details = with_nova(NOVA.replace("driver = messagingv2", ""))
+    assert code is Code.FAILURE
+    assert "'Compute-1'" in details
+    assert "driver is not set" in details
+
+
+def test_a_memory_that_is_damaged_tells_nothing(configured, state_path):
+    (state_path / MEMORY).write_bytes(b"x" * 5000)
+    assert run(nova.check, configured())[0] is Code.WARNING
 
 
 def test_without_nova_conf_what_was_heard_counts(configured, state_path):

@@ -1,0 +1,49 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Guests that are corrected again and again: somebody else places them, too."""
+
+from __future__ import annotations
+
+from collections import deque
+import logging
+import time
+
+LOG = logging.getLogger(__name__)
+
+# Who corrects a guest so often within so many seconds is up against somebody:
+# then the guest is left to them for as long.
+_TIMES = 5
+_SECONDS = 60.0
+
+
+class Contest:
+    """Counts the corrections of each guest."""
+
+    def __init__(self) -> None:
+        self._corrections: dict[str, deque[float]] = {}
+
+    def corrected(self, instance_uuid: str) -> float:
+        """Note a correction; return for how many seconds the guest is to be left alone."""
+        times = self._corrections.setdefault(instance_uuid, deque(maxlen=_TIMES))
+        times.append(time.monotonic())
+        if len(times) < _TIMES or times[-1] - times[0] >= _SECONDS:
+            return 0.0
+        del self._corrections[instance_uuid]
+        LOG.warning(
+            "Instance %s: corrected %d times within %d s, left alone for as long: find "
+            "out who else places it",
+            instance_uuid,
+            _TIMES,
+            _SECONDS,
+        )
+        return _SECONDS

@@ -1,0 +1,105 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A worker's turn: one look at one instance, whatever comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import logging
+
+from kongming import exception
+from kongming.executor.contest import Contest
+from kongming.executor.reconciler import Reconciler, Result
+from kongming.executor.store import Store
+from kongming.executor.unclaimed import Unclaimed
+from kongming.executor.workqueue import WorkQueue
+from kongming.hypervisor.calls import Call
+
+LOG = logging.getLogger(__name__)
+
+#: In the work queue instead of an instance: find out which guests are unclaimed.
+UNCLAIMED = ""
+
+
+class Turns:
+    """What workers do with what the queue gives them. Any thread may call any method.
+
+    :param on_pass: called with an instance after each look at it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        queue: WorkQueue,
+        reconciler: Reconciler,
+        unclaimed: Unclaimed,
+        on_pass: Callable[[str], None],
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._reconciler = reconciler
+        self._unclaimed = unclaimed
+        self._on_pass = on_pass
+        self._contest = Contest()
+
+    def work(self, key: str) -> None:
+        """Work on an instance, or find those that are :data:`UNCLAIMED`, and give it back."""
+        result = self._try_to_look(key)
+        if key != UNCLAIMED:
+            self._on_pass(key)
+        corrected = result is Result.CORRECTED
+        rest = self._contest.corrected(key) if corrected else 0.0
+        self._queue.done(key, succeeded=result is not Result.AGAIN, rest=rest)
+
+    def hung(self, call: Call) -> None:
+        """Tell of a call that does not return; what comes of it if it does is told then."""
+        hung = exception.GuestHung.since(f"{call.doing} has not returned", call.began_at)
+        about = f"Instance {call.instance_uuid}" if call.instance_uuid else "libvirt"
+        LOG.error("%s: failed (%s): %s", about, hung.reason, hung)
+        try:
+            self._reconciler.report_hung(call.instance_uuid, hung)
+        except exception.StoreUnavailable as error:
+            LOG.debug("%s", error)
+        self._on_pass(call.instance_uuid)
+
+    def _look(self, key: str) -> Result:
+        if key == UNCLAIMED:
+            for instance_uuid in self._unclaimed.find():
+                self._queue.add(instance_uuid)
+            return Result.DONE
+        result = self._reconciler.reconcile(key)
+        if self._store.holds(key):
+            return result
+        again = self._unclaimed.look(key)
+        if self._store.holds(key):
+            return self._reconciler.reconcile(key)
+        return Result.AGAIN if again else Result.DONE
+
+    def _try_to_look(self, key: str) -> Result:
+        try:
+            result = self._look(key)
+        except exception.HypervisorUnavailable as error:
+            # All instances are gone through when the connection is back.
+            LOG.debug("Instance %s: %s", key, error)
+            return Result.DONE
+        except exception.StoreUnavailable as error:
+            unavailable = error
+        except Exception as error:
+            # A fault of ours must not end the worker, which others wait for.
+            LOG.exception("Instance %s: %s; it will be tried again", key, error)  # noqa: TRY401
+            return Result.AGAIN
+        else:
+            return result
+        if unavailable.outage.is_news():
+            LOG.error("Instance %s: %s; it will be tried again", key, unavailable)
+        return Result.AGAIN

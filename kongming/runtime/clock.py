@@ -1,0 +1,59 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Whether this machine's clock was set: told once, with how far and which way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import logging
+import time
+
+LOG = logging.getLogger(__name__)
+
+# NTP moves a clock by less without setting it.
+_JUMP_S = 2.0
+
+
+def since_boot() -> float:
+    """Return the seconds since the machine was started, those in which it slept included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class ClockWatch:
+    """Compares the time of day with a clock that nobody sets.
+
+    :param wall: tells the time, in seconds since the epoch.
+    :param steady: seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        wall: Callable[[], float] = time.time,
+        steady: Callable[[], float] = since_boot,
+    ) -> None:
+        self._wall = wall
+        self._steady = steady
+        self._offset = wall() - steady()
+
+    def look(self) -> None:
+        """Tell if the clock was set since the last look."""
+        offset = self._wall() - self._steady()
+        moved, self._offset = offset - self._offset, offset
+        if abs(moved) > _JUMP_S:
+            LOG.warning(
+                "The clock of this host was set %s by %.0f s: what is dated later than now counts "
+                "for nothing, and no event is left out for it. Keep the clocks of all nodes in "
+                "step (NTP)",
+                "forward" if moved > 0 else "back",
+                abs(moved),
+            )

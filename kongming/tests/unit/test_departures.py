@@ -1,0 +1,327 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Instances that have left by Nova's word: forgotten where libvirt agrees, else told."""
+
+import pytest
+
+from kongming import exception, metadata
+from kongming.executor.departures import _GRACE_S, Departures
+from kongming.executor.record import Status
+from kongming.executor.request import Request, Source
+from kongming.executor.residence import Hint, Place
+from kongming.executor.store import Store
+
+UUID = "5a6e9b1e-0000-4000-8000-000000000001"
+OTHER = "5a6e9b1e-0000-4000-8000-000000000002"
+THERE = Hint(Place.ELSEWHERE, "compute-2", "instance.update of nova-compute:compute-2")
+NOWHERE = Hint(Place.NOWHERE, said_by="instance.delete.end of nova-api:a")
+HERE = Hint(Place.HERE)
+ANSWER = Hint(Place.ELSEWHERE, "compute-2", "Nova's API", answered=True)
+DOUBTFUL = Hint(Place.ELSEWHERE, "compute-2", doubtful=True)
+OFF = exception.DomainOff("off")
+GONE = exception.DomainGone("gone")
+MIGRATED = exception.DomainGone("gone", migrated=True)
+
+
+class Host:
+    """Departures, with their store, a clock, and the questions to Nova."""
+
+    def __init__(self, tmp_path):
+        self.store = Store(tmp_path)
+        self.now = 0.0
+        self.asked = []
+        self.departures = self.begin()
+
+    def begin(self):
+        return Departures("compute-1", self.store, self.asked.append, lambda: self.now)
+
+    def hold(self, uuid=UUID, hint=None, cpus="1"):
+        asked = metadata.parse({metadata.VCPU_PINNING: cpus} if cpus else {})
+        self.store.ask(uuid, Request(Source.METADATA, asked, "somebody", 1.5))
+        self.hint(hint, uuid)
+
+    def hint(self, hint, uuid=UUID):
+        if hint is not None:
+            self.store.hints.keep(uuid, hint)
+
+    def runs(self, uuid=UUID, domain_id=7):
+        return self.departures.may_place(self.store.get(uuid), domain_id)
+
+    def settle(self, uuid=UUID, domain_id=7):
+        """Let it run until the hint counts."""
+        self.runs(uuid, domain_id)
+        self.now += _GRACE_S
+        return self.runs(uuid, domain_id)
+
+    def is_absent(self, absent, uuid=UUID):
+        return self.departures.forgets(self.store.get(uuid), absent)
+
+
+@pytest.fixture
+def host(tmp_path):
+    host = Host(tmp_path)
+    yield host
+    host.store.close()
+
+
+def warnings(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize("hint", [None, HERE])
+def test_a_guest_that_is_here_is_placed(host, hint, caplog):
+    host.hold(hint=hint)
+    assert host.runs()
+    assert host.departures.claim(UUID) is None
+    assert not host.asked
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("hint", "says"),
+    [
+        (THERE, "it is on compute-2 (instance.update of nova-compute:compute-2)"),
+        (NOWHERE, "it is on no host (instance.delete.end of nova-api:a)"),
+    ],
+)
+def test_a_guest_that_runs_in_spite_of_nova_is_kept_and_told_once(host, hint, says, caplog):
+    host.hold(hint=hint)
+    assert not host.runs()
+    host.now += _GRACE_S - 0.1
+    assert not host.runs()
+    assert host.departures.claim(UUID) is None
+    host.now += 0.1
+    for _ in range(3):
+        assert host.runs()
+    (line,) = warnings(caplog)
+    assert (
+        f"Instance {UUID}: elsewhere (claimed_elsewhere): it runs on this host, compute-1" in line
+    )
+    assert says in line
+    assert says in str(host.departures.claim(UUID))
+    assert host.store.holds(UUID)
+
+
+def test_it_is_not_told_again_after_a_restart(host, caplog):
+    host.hold(hint=THERE)
+    host.settle()
+    host.store.report(host.store.get(UUID), Status.ELSEWHERE, host.departures.claim(UUID))
+    host.departures = host.begin()
+    host.settle()
+    assert len(warnings(caplog)) == 1
+    assert host.departures.claim(UUID) is not None
+
+
+def test_another_host_is_told_anew(host, caplog):
+    host.hold(hint=THERE)
+    host.settle()
+    host.hint(Hint(Place.ELSEWHERE, "compute-3"))
+    assert not host.runs()
+    host.now += _GRACE_S
+    assert host.runs()
+    assert "it is on compute-3" in warnings(caplog)[1]
+
+
+def test_a_guest_that_starts_anew_has_its_grace_anew(host):
+    host.hold(hint=THERE)
+    assert host.settle()
+    assert not host.runs(domain_id=8)
+    assert host.settle(domain_id=8)
+
+
+def test_nova_that_says_here_again_heals_it(host, caplog):
+    caplog.set_level("INFO")
+    host.hold(hint=THERE)
+    host.settle()
+    host.hint(HERE)
+    assert host.runs()
+    assert host.departures.claim(UUID) is None
+    assert caplog.text.count("Nova says again that it is on this host") == 1
+    assert host.runs()
+    assert caplog.text.count("Nova says again that it is on this host") == 1
+    host.hint(THERE)
+    assert not host.runs()
+    host.now += _GRACE_S
+    assert host.runs()
+    assert len(warnings(caplog)) == 2
+
+
+def test_that_it_was_healed_while_the_service_was_down_is_told(host, caplog):
+    caplog.set_level("INFO")
+    host.hold()
+    host.store.report(host.store.get(UUID), Status.ELSEWHERE, exception.ClaimedElsewhere("x"))
+    assert host.runs()
+    assert "Nova says again" in caplog.text
+
+
+def test_nova_is_asked_once_whether_its_event_is_right(host):
+    host.hold(hint=THERE)
+    for _ in range(3):
+        host.runs()
+    assert host.asked == [UUID]
+    host.hint(ANSWER)
+    host.settle()
+    assert host.asked == [UUID]
+    host.hint(NOWHERE)
+    host.runs()
+    assert host.asked == [UUID, UUID]
+
+
+def test_a_question_that_could_not_be_kept_is_put_again(host):
+    host.hold(hint=THERE)
+    failing = Departures("compute-1", host.store, _fail, lambda: host.now)
+    host.departures = failing
+    with pytest.raises(exception.StoreUnavailable):
+        host.runs()
+    host.departures._on_doubt = host.asked.append
+    host.runs()
+    assert host.asked == [UUID]
+
+
+def _fail(_uuid):
+    raise exception.StoreUnavailable("no")
+
+
+def test_a_doubtful_hint_leaves_a_guest_as_it_is(host, caplog):
+    host.hold(hint=DOUBTFUL)
+    assert host.runs()
+    host.now += 2 * _GRACE_S
+    assert host.runs()
+    assert host.departures.claim(UUID) is None
+    assert host.asked == [UUID]
+    assert not warnings(caplog)
+
+
+def test_a_guest_on_its_way_to_its_baseline_goes_there(host):
+    host.hold()
+    host.hold(cpus="", hint=THERE)
+    assert host.runs()
+    assert host.departures.claim(UUID) is None
+
+
+def test_a_request_that_can_not_be_read_is_kept_too(host):
+    unreadable = Request(Source.METADATA, exception.RequestInvalid("bad"), "somebody", 1.5)
+    host.store.ask(UUID, unreadable)
+    host.hint(THERE)
+    assert host.settle()
+    assert host.departures.claim(UUID) is not None
+
+
+@pytest.mark.parametrize(
+    ("hint", "absent", "forgotten"),
+    [
+        (None, GONE, False),
+        (None, OFF, False),
+        (None, MIGRATED, True),
+        (HERE, GONE, False),
+        (THERE, GONE, True),
+        (THERE, OFF, False),
+        (NOWHERE, OFF, True),
+        (NOWHERE, GONE, True),
+        (DOUBTFUL, OFF, False),
+        (DOUBTFUL, GONE, True),
+        # Whether it is there is not certain: it is just being ended.
+        (THERE, exception.GuestAbsent("ends"), False),
+        (NOWHERE, exception.GuestAbsent("ends"), False),
+    ],
+)
+def test_an_instance_without_a_guest_is_forgotten_if_it_has_left(
+    host, hint, absent, forgotten, caplog
+):
+    caplog.set_level("INFO")
+    host.hold(hint=hint)
+    assert host.is_absent(absent) is forgotten
+    assert host.store.holds(UUID) is not forgotten
+    assert caplog.text.count(f"Instance {UUID}: has left this host, let go: ") == int(forgotten)
+    assert not warnings(caplog)
+
+
+def test_why_it_was_forgotten_is_in_its_history(host):
+    host.hold(hint=THERE)
+    host.is_absent(GONE)
+    assert host.store.history(UUID)[-1].message == f"has left this host: Nova says that {THERE}"
+    host.hold()
+    host.is_absent(MIGRATED)
+    assert host.store.history(UUID)[-1].message == "has left this host: libvirt has migrated it"
+
+
+def test_what_was_requested_meanwhile_is_not_forgotten(host):
+    host.hold(hint=THERE)
+    record = host.store.get(UUID)
+    host.hold(cpus="2")
+    assert not host.departures.forgets(record, GONE)
+    assert host.store.holds(UUID)
+
+
+def test_a_guest_that_stops_later_is_forgotten_then(host):
+    host.hold(hint=THERE)
+    assert host.settle()
+    assert host.is_absent(GONE)
+    assert host.departures.claim(UUID) is None
+
+
+def test_a_guest_that_comes_back_is_claimed_anew(host, caplog):
+    host.hold(hint=THERE)
+    host.settle()
+    host.is_absent(GONE)
+    host.hold(hint=THERE)
+    assert not host.runs()
+    host.now += _GRACE_S
+    assert host.runs()
+    assert len(warnings(caplog)) == 2
+
+
+def test_nova_is_asked_of_what_was_forgotten_in_doubt(host):
+    host.hold(hint=DOUBTFUL)
+    assert host.is_absent(GONE)
+    assert host.asked == [UUID]
+
+
+def everyone(caplog):
+    return [line for line in warnings(caplog) if "Nova says of all" in line]
+
+
+def test_that_all_are_elsewhere_is_told_once_with_what_may_be_wrong(host, caplog):
+    for uuid in (UUID, OTHER):
+        host.hold(uuid, hint=THERE)
+    for uuid in (UUID, OTHER, UUID):
+        host.settle(uuid)
+    (line,) = everyone(caplog)
+    assert "Nova says of all 2 instances" in line
+    assert "[DEFAULT] host, which is compute-1" in line
+    assert "region_name" in line
+
+
+def test_that_one_of_several_is_elsewhere_blames_nobody(host, caplog):
+    host.hold(UUID, hint=THERE)
+    host.hold(OTHER)
+    host.settle()
+    assert not everyone(caplog)
+    assert len(warnings(caplog)) == 1
+
+
+def test_that_the_only_one_is_elsewhere_blames_nobody(host, caplog):
+    host.hold(hint=THERE)
+    host.settle()
+    assert not everyone(caplog)
+
+
+def test_that_all_are_elsewhere_again_is_told_again(host, caplog):
+    for uuid in (UUID, OTHER):
+        host.hold(uuid, hint=THERE)
+        host.settle(uuid)
+    host.hint(HERE)
+    host.runs()
+    host.hint(THERE)
+    host.settle()
+    assert len(everyone(caplog)) == 2

@@ -1,0 +1,165 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Hosts that look like this one: told once, and never taken for it."""
+
+import pytest
+
+from kongming import exception
+from kongming.notification import event as events
+from kongming.notification.lookalikes import Lookalikes, describe, looks_like
+from kongming.notification.memory import Memory
+from kongming.tests.messages import message
+
+UUID = "5a6e9b1e-0000-4000-8000-000000000001"
+OTHER = "5a6e9b1e-0000-4000-8000-000000000002"
+FULL = "compute-1.example.org"
+
+
+@pytest.fixture
+def memory(tmp_path):
+    memory = Memory(tmp_path)
+    yield memory
+    memory.close()
+
+
+@pytest.fixture
+def running():
+    return []
+
+
+class Told:
+    """A host that hears events."""
+
+    def __init__(self, host, running, memory):
+        self.looks = Lookalikes(host, running, memory, start=lambda work: work())
+
+    def hear(self, host, times=1, instance_uuid=UUID):
+        for _ in range(times):
+            self.looks.look(events.read(message(instance_uuid, 1.0, host=host)))
+
+
+@pytest.fixture
+def of(running, memory):
+    return lambda host: Told(host, lambda: running, memory)
+
+
+def warnings(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def kept(memory):
+    return memory._db.query("SELECT host, instance_uuid FROM lookalike")
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [(FULL, "compute-1"), ("compute-1", FULL), ("Compute-1", "compute-1"), ("COMPUTE-1.x", FULL)],
+)
+def test_a_host_that_looks_like_this_one_is_told_once(of, memory, caplog, name, host):
+    told = of(host)
+    told.hear(name, 19)
+    assert not warnings(caplog)
+    told.hear(name, 50)
+    assert warnings(caplog) == [describe(name, host, "")]
+    assert kept(memory) == [(name, "")]
+
+
+@pytest.mark.parametrize("name", ["compute-10", "compute-2", "compute-1b.example.org", "", None])
+def test_other_hosts_are_other_hosts(of, caplog, name):
+    of("compute-1").hear(name, 30)
+    assert not warnings(caplog)
+    assert name is None or not looks_like(name, "compute-1")
+
+
+@pytest.mark.parametrize(("events", "found"), [(4, False), (5, True), (9, True)])
+def test_a_guest_of_theirs_that_runs_here_is_told_of_sooner(of, running, caplog, events, found):
+    running.append(OTHER)
+    told = of("compute-1")
+    told.hear(FULL, 2)
+    told.hear(FULL, events - 2, instance_uuid=OTHER)
+    assert warnings(caplog) == ([describe(FULL, "compute-1", OTHER)] if found else [])
+
+
+def test_a_guest_that_runs_here_counts_whenever_it_is_heard_of(of, running, memory, caplog):
+    running.append(OTHER)
+    told = of("compute-1")
+    told.hear(FULL, 19)
+    told.hear(FULL, 1, instance_uuid=OTHER)
+    (line,) = warnings(caplog)
+    assert f"instance {OTHER} of them runs here: set [DEFAULT] host to '{FULL}'" in line
+    assert kept(memory) == [(FULL, OTHER)]
+
+
+def test_where_our_own_name_is_heard_another_domain_is_another_host(of, running, caplog):
+    ours, theirs = "compute-1.a.example.org", "compute-1.b.example.org"
+    told = of(ours)
+    told.hear(ours)
+    told.hear(theirs, 30)
+    assert not warnings(caplog)
+    told = of(ours)
+    told.hear(theirs, 30)
+    assert len(warnings(caplog)) == 1
+
+
+@pytest.mark.parametrize("name", ["Compute-1.example.org", "compute-1"])
+def test_though_our_own_name_is_heard_no_other_spelling_is_another_host(of, caplog, name):
+    told = of(FULL)
+    told.hear(FULL)
+    told.hear(name, 30)
+    assert len(warnings(caplog)) == 1
+
+
+def test_a_guest_that_runs_here_tells_even_of_another_domain(of, running, caplog):
+    running.append(UUID)
+    told = of("compute-1.a")
+    told.hear("compute-1.a")
+    told.hear("compute-1.b", 5)
+    assert len(warnings(caplog)) == 1
+
+
+def test_our_own_name_heard_after_a_start_is_the_end_of_it(of, memory):
+    told = of("compute-1")
+    told.hear(FULL, 20)
+    told.hear("compute-1")
+    assert kept(memory) == []
+
+
+def test_a_libvirt_that_is_away_is_no_obstacle(memory, caplog):
+    def away():
+        raise exception.HypervisorUnavailable("no")
+
+    Told("compute-1", away, memory).hear(FULL, 20)
+    assert warnings(caplog) == [describe(FULL, "compute-1", "")]
+
+
+def test_names_and_instances_do_not_pile_up(of, running, monkeypatch):
+    monkeypatch.setattr("kongming.notification.lookalikes._NAMES_MAX", 3)
+    monkeypatch.setattr("kongming.notification.lookalikes._INSTANCES_MAX", 2)
+    told = of("compute-1")
+    for number in range(9):
+        told.hear(f"host-{number}")
+        assert len(told.looks._names) <= 3
+    for number in range(9):
+        told.hear(FULL, instance_uuid=f"5a6e9b1e-0000-4000-8000-{number:012}")
+    assert len(told.looks._instances[FULL]) == 2
+
+
+def test_looks_that_end_together_tell_of_a_name_once(memory, caplog):
+    looks = []
+    lookalikes = Lookalikes("compute-1", lambda: [UUID], memory, start=looks.append)
+    for _ in range(20):
+        lookalikes.look(events.read(message(UUID, 1.0, host=FULL)))
+    assert len(looks) == 3
+    for look in looks:
+        look()
+    assert warnings(caplog) == [describe(FULL, "compute-1", UUID)]

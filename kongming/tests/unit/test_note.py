@@ -1,0 +1,147 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Our note in a domain: written to the live domain, and taken out of the definition again."""
+
+import libvirt
+import pytest
+
+from kongming import exception, target
+from kongming.cpuset import CpuSet
+from kongming.hypervisor import definition, note, occupancy
+from kongming.hypervisor.host import Host
+from kongming.target import Quota
+from kongming.tests.unit.test_guest import Domain, error, guest_of
+
+HOST = Host(CpuSet(range(4)), CpuSet(range(4)), CpuSet([0, 1]))
+LIVE, DEFINED = libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG
+BASELINE = {
+    target.vcpu(0): CpuSet(range(4)),
+    target.EMULATOR: CpuSet([0, 1]),
+    target.iothread(1): CpuSet([2]),
+    target.MEMORY: CpuSet([0, 1]),
+    target.SHARES: 100,
+    target.QUOTA: Quota(None),
+}
+
+
+class Noting(Domain):
+    """A domain that notes what is done to it, with all arguments."""
+
+    def __init__(self, **answers):
+        self.done = []
+        super().__init__(**answers)
+
+    def __getattr__(self, name):
+        answer = super().__getattr__(name)
+
+        def call(*arguments):
+            self.done.append((name, arguments))
+            return answer(*arguments)
+
+        return call
+
+
+def xml(baseline, store="a-store"):
+    written = definition.baseline_xml(baseline, store) if baseline else ""
+    kept = written.replace("<baseline", f'<k:baseline xmlns:k="{definition.BASELINE_URI}"')
+    kept = kept.replace("</baseline>", "</k:baseline>")
+    return (
+        f"<domain><uuid>u</uuid><name>n</name><metadata>{kept}</metadata><vcpu>2</vcpu></domain>"
+    )
+
+
+def changes(domain):
+    return [each for each in domain.done if each[0] not in ("isPersistent", "XMLDesc")]
+
+
+def test_the_store_that_wrote_a_note_is_named_in_it():
+    domain = Noting()
+    note.write(domain, {target.SHARES: 100}, "a-store")
+    ((name, (kind, written, prefix, uri, flags)),) = domain.done
+    assert name == "setMetadata"
+    assert (kind, prefix, uri, flags) == (
+        libvirt.VIR_DOMAIN_METADATA_ELEMENT,
+        definition.BASELINE_PREFIX,
+        definition.BASELINE_URI,
+        LIVE,
+    )
+    assert written == '<baseline store="a-store"><shares value="100" /></baseline>'
+    assert definition.parse(xml(BASELINE), HOST).kept_by == "a-store"
+    assert definition.parse(xml(BASELINE, ""), HOST).kept_by == ""
+    assert definition.parse(xml({}), HOST).kept_by == ""
+    assert occupancy.parse(xml(BASELINE)).touched_by == "a-store"
+    assert occupancy.parse(xml(BASELINE)).touched
+    assert not occupancy.parse(xml({})).touched
+
+
+def test_an_empty_note_takes_it_out():
+    domain = Noting()
+    note.write(domain, {}, "a-store")
+    ((_name, (_kind, written, *_rest)),) = domain.done
+    assert written is None
+
+
+def test_a_definition_goes_back_to_the_baseline_that_it_names_and_the_note_goes_last():
+    domain = Noting(isPersistent=1, XMLDesc=xml(BASELINE))
+    assert note.clean(domain, HOST)
+    assert ("XMLDesc", (libvirt.VIR_DOMAIN_XML_INACTIVE,)) in domain.done
+    done = changes(domain)
+    assert {name: arguments for name, arguments in done[:-1] if name != "setScheduler"} == {
+        "pinVcpuFlags": (0, (True,) * 4, DEFINED),
+        "pinEmulator": ((True, True, False, False), DEFINED),
+        "pinIOThread": (1, (False, False, True, False), DEFINED),
+        "setNumaParameters": ({"numa_mode": 3, "numa_nodeset": "0-1"}, DEFINED),
+        "setSchedulerParametersFlags": ({"vcpu_quota": -1, "vcpu_period": 100_000}, DEFINED),
+    }
+    assert ("setSchedulerParametersFlags", ({"cpu_shares": 100}, DEFINED)) in done
+    name, arguments = done[-1]
+    assert name == "setMetadata"
+    assert (arguments[1], arguments[-1]) == (None, DEFINED)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [{"isPersistent": 0, "XMLDesc": xml(BASELINE)}, {"isPersistent": 1, "XMLDesc": xml({})}],
+)
+def test_a_definition_without_anything_of_ours_is_not_touched(answers):
+    domain = Noting(**answers)
+    assert not note.clean(domain, HOST)
+    assert not changes(domain)
+
+
+def test_a_guest_hands_on_what_libvirt_says_of_it():
+    answers = {"isPersistent": 1, "XMLDesc": xml(BASELINE)}
+    assert guest_of(Domain(**answers)).clean_definition()
+    assert not guest_of(Domain()).clean_definition()
+    refusing = Domain(**answers, pinEmulator=error(libvirt.VIR_ERR_INTERNAL_ERROR))
+    with pytest.raises(exception.StepFailed, match="cleaning the definition"):
+        guest_of(refusing).clean_definition()
+    assert "setMetadata" not in refusing.calls
+
+
+@pytest.mark.parametrize(
+    ("reason", "migrating", "starting"),
+    [
+        (libvirt.VIR_DOMAIN_PAUSED_MIGRATION, True, False),
+        (libvirt.VIR_DOMAIN_PAUSED_STARTING_UP, False, True),
+        (libvirt.VIR_DOMAIN_PAUSED_USER, False, False),
+    ],
+)
+def test_a_guest_that_waits_for_a_migration_is_told_from_one_that_starts(
+    reason, migrating, starting
+):
+    guest = guest_of(Domain(state=[libvirt.VIR_DOMAIN_PAUSED, reason]))
+    assert guest.is_migrating() is migrating
+    assert guest.is_starting() is starting
+    running = guest_of(Domain(state=[libvirt.VIR_DOMAIN_RUNNING, reason]))
+    assert not running.is_migrating()

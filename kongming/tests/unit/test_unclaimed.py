@@ -1,0 +1,225 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Guests that nothing is kept of and that have our note: who goes back, and when."""
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from kongming import exception, metadata, target
+from kongming.cpuset import CpuSet
+from kongming.executor.request import Request, Source
+from kongming.executor.store import Store
+from kongming.executor.unclaimed import _PATIENCE_S, Unclaimed
+from kongming.hypervisor.occupant import Occupant
+
+UUID = "5a6e9b1e-0000-4000-8000-000000000001"
+OTHER = "5a6e9b1e-0000-4000-8000-000000000002"
+BASELINE = {target.vcpu(0): CpuSet([0, 1])}
+
+
+class Guest:
+    """A running guest: what there is to see of it."""
+
+    def __init__(self, *, baseline=BASELINE, kept_by="", nova=True):
+        self.nova = nova
+        self.baseline = baseline
+        self.kept_by = kept_by
+        self.looks = 0
+        self.busy = self.migrating = False
+
+    def definition(self):
+        self.looks += 1
+        return SimpleNamespace(nova=self.nova, baseline=self.baseline, kept_by=self.kept_by)
+
+    def check_free(self):
+        if self.busy:
+            raise exception.GuestBusy("a job")
+
+    def is_migrating(self):
+        return self.migrating
+
+
+class Hypervisor:
+    def __init__(self):
+        self.guests = {}
+
+    @contextmanager
+    def guest(self, instance_uuid):
+        found = self.guests.get(instance_uuid)
+        if found is None:
+            raise exception.DomainGone("gone")
+        if isinstance(found, Exception):
+            raise found
+        yield found
+
+    def occupants(self):
+        return [
+            Occupant(uuid, uuid, touched=bool(guest.baseline))
+            for uuid, guest in self.guests.items()
+        ]
+
+
+class Host:
+    def __init__(self, tmp_path):
+        self.store = Store(tmp_path)
+        self.hypervisor = Hypervisor()
+        self.now = 0.0
+        self.asked = []
+        self.unclaimed = Unclaimed(
+            self.store, self.hypervisor, self.asked.append, lambda: self.now
+        )
+
+    def start(self, uuid=UUID, **options):
+        self.hypervisor.guests[uuid] = guest = Guest(**options)
+        self.unclaimed.happened(uuid)
+        return guest
+
+    def own(self, **options):
+        return self.start(kept_by=self.store.identity, **options)
+
+    def look(self, uuid=UUID):
+        return self.unclaimed.look(uuid)
+
+    def released(self, uuid=UUID):
+        record = self.store.get(uuid)
+        return record is not None and record.asked is not None and not record.asked
+
+
+@pytest.fixture
+def host(tmp_path):
+    host = Host(tmp_path)
+    yield host
+    host.store.close()
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["of this store", "of an older release"])
+def test_a_guest_that_this_store_released_once_goes_back_after_a_while(host, own, caplog):
+    caplog.set_level("INFO")
+    if own:
+        host.own()
+    else:
+        host.start()
+    assert host.look()
+    host.now = _PATIENCE_S - 0.1
+    assert host.look()
+    assert not host.released()
+    host.now = _PATIENCE_S
+    assert not host.look()
+    assert host.released()
+    assert "an old definition has brought back" in caplog.text
+    assert "Kongming" in host.store.history(UUID)[-1].asked_by
+
+
+def test_as_soon_as_nova_says_that_nothing_is_requested_it_goes_back(host):
+    host.own()
+    assert host.look()
+    assert host.unclaimed.unrequested(UUID)
+    assert not host.look()
+    assert host.released()
+
+
+def test_what_another_store_wrote_stays_until_nova_says_that_nothing_is_requested(host):
+    host.start(kept_by="another")
+    assert not host.look()
+    host.now = 100 * _PATIENCE_S
+    assert not host.look()
+    assert not host.released()
+    assert host.unclaimed.unrequested(UUID)
+    assert not host.look()
+    assert host.released()
+
+
+def test_nova_is_asked_once_of_each_start(host):
+    host.start(kept_by="another")
+    for _ in range(3):
+        host.look()
+    assert host.asked == [UUID]
+    host.start(kept_by="another")
+    host.look()
+    assert host.asked == [UUID, UUID]
+
+
+def test_what_is_requested_after_all_is_kept(host):
+    host.own()
+    host.look()
+    host.unclaimed.unrequested(UUID)
+    host.unclaimed.requested(UUID)
+    assert host.look()
+    asked = metadata.parse({metadata.VCPU_PINNING: "1"})
+    host.store.ask(UUID, Request(Source.METADATA, asked, "somebody", 1.5))
+    host.now = _PATIENCE_S
+    host.look()
+    assert host.store.get(UUID).asked == asked
+
+
+@pytest.mark.parametrize("options", [{"baseline": {}}, {"nova": False}])
+def test_a_guest_without_our_note_is_looked_at_once_for_each_start(host, options):
+    guest = host.start(**options)
+    assert host.unclaimed.unrequested(UUID)
+    assert not host.look()
+    assert not host.unclaimed.unrequested(UUID)
+    host.unclaimed.happened(OTHER)
+    assert not host.unclaimed.unrequested(UUID)
+    host.unclaimed.happened(UUID)
+    assert host.unclaimed.unrequested(UUID)
+    host.look()
+    host.unclaimed.happened()
+    assert host.unclaimed.unrequested(UUID)
+    assert not host.released()
+    assert not host.asked
+    assert guest.looks == 2
+
+
+@pytest.mark.parametrize("why", ["busy", "migrating"])
+def test_a_guest_that_arrives_by_live_migration_brings_its_request_along(host, why):
+    guest = host.own()
+    host.look()
+    setattr(guest, why, True)
+    host.now = _PATIENCE_S
+    assert host.look()
+    assert not host.released()
+    setattr(guest, why, False)
+    assert host.look()
+    host.now = 2 * _PATIENCE_S
+    assert not host.look()
+    assert host.released()
+
+
+def test_a_guest_that_has_ended_is_looked_at_no_more(host):
+    assert not host.look()
+    host.hypervisor.guests[UUID] = exception.DomainOff("off")
+    assert not host.look()
+    assert not host.store.holds(UUID)
+
+
+def test_a_guest_that_could_not_be_looked_at_is_looked_at_again(host):
+    host.hypervisor.guests[UUID] = exception.Failed("no")
+    assert host.look()
+
+
+def test_guests_with_a_note_that_nothing_is_kept_of_are_found(host):
+    host.start()
+    host.start(OTHER)
+    host.start("5a6e9b1e-0000-4000-8000-000000000003", baseline={})
+    asked = metadata.parse({metadata.VCPU_PINNING: "1"})
+    host.store.ask(OTHER, Request(Source.METADATA, asked, "somebody", 1.5))
+    assert host.unclaimed.find() == [UUID]
+
+
+def test_what_nova_says_of_guests_without_requests_does_not_pile_up(host, monkeypatch):
+    monkeypatch.setattr("kongming.executor.unclaimed._MOST", 2)
+    for uuid in ("a", "b", "a", "c"):
+        host.unclaimed.unrequested(uuid)
+    assert list(host.unclaimed._unrequested) == ["a", "c"]
