@@ -78,23 +78,18 @@ class Allocation:
         return Allocation(**self.parts() | windowed.instead.parts())
 
     def resolve(self, vcpus: int, iothreads: CpuSet) -> dict[Target, Value]:
-        """Say what each part of a guest gets.
+        """Return what each part of a guest gets; what the guest lacks is left out.
 
         :param vcpus: how many vCPUs the guest has.
         :param iothreads: the numbers of its iothreads.
-        :raises VcpuUnknown: if a vCPU is named that such a guest lacks.
-        :raises IothreadUnknown: likewise for an iothread.
         """
         wanted: dict[Target, Value] = {}
         if self.vcpu_pinning is not None:
-            numbers = CpuSet(range(vcpus))
-            _check_vcpus(self.vcpu_pinning, numbers)
-            pins = self.vcpu_pinning.resolve(numbers)
+            pins = self.vcpu_pinning.resolve(CpuSet(range(vcpus)))
             wanted |= {target.vcpu(number): cpus for number, cpus in pins.items()}
         if self.emulator_pinning is not None:
             wanted[target.EMULATOR] = self.emulator_pinning
         if self.iothread_pinning is not None:
-            _check_iothreads(self.iothread_pinning, iothreads)
             pins = self.iothread_pinning.resolve(iothreads)
             wanted |= {target.iothread(number): cpus for number, cpus in pins.items()}
         if self.cpu_shares is not None:
@@ -104,6 +99,26 @@ class Allocation:
         if self.numa_nodes is not None:
             wanted[target.MEMORY] = self.numa_nodes
         return wanted
+
+    def lacking(self, vcpus: int, iothreads: CpuSet) -> list[exception.Refused]:
+        """Return a refusal for the vCPUs, and one for the iothreads, that a guest lacks."""
+        found: list[exception.Refused] = []
+        if self.vcpu_pinning and (missing := self.vcpu_pinning.missing(CpuSet(range(vcpus)))):
+            found.append(
+                exception.VcpuUnknown(
+                    f"vCPU {listed(missing)} does not exist: the guest has {vcpus} vCPUs, "
+                    f"0 to {vcpus - 1}; correct the request or resize the instance"
+                )
+            )
+        if self.iothread_pinning and (missing := self.iothread_pinning.missing(iothreads)):
+            there = f"has the iothreads {iothreads}" if iothreads else "has no iothreads"
+            found.append(
+                exception.IothreadUnknown(
+                    f"iothread {listed(missing)} does not exist: the guest {there}; correct the "
+                    "request"
+                )
+            )
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Give the JSON form, without what is not asked."""
@@ -143,22 +158,6 @@ class Windowed:
         # JSON does not tell 60.0 from 60.
         when = Window(**texts, duration_s=int(value["duration_s"]), checked=False)
         return cls(when, Allocation.from_json(value))
-
-
-def _check_vcpus(pinning: Pinning, vcpus: CpuSet) -> None:
-    if missing := pinning.missing(vcpus):
-        raise exception.VcpuUnknown(
-            f"vCPU {listed(missing)} does not exist: the guest has {len(vcpus)} vCPUs, "
-            f"0 to {len(vcpus) - 1}; correct the request or resize the instance"
-        )
-
-
-def _check_iothreads(pinning: Pinning, iothreads: CpuSet) -> None:
-    if missing := pinning.missing(iothreads):
-        there = f"has the iothreads {iothreads}" if iothreads else "has no iothreads"
-        raise exception.IothreadUnknown(
-            f"iothread {listed(missing)} does not exist: the guest {there}; correct the request"
-        )
 
 
 def _quota_from_json(value: str | Mapping[str, int]) -> Quota:

@@ -70,6 +70,33 @@ def check_request(
         check_shares(cast(int, wanted[target.SHARES]), host.cgroup)
 
 
+def part(
+    wanted: Mapping[Target, Value], definition: Definition, host: Host, rules: Rules
+) -> tuple[dict[Target, Value], list[exception.Refused]]:
+    """Part what passes :func:`check_request` from what does not, each target by itself.
+
+    :returns: what passes, and one refusal for each rule that is broken.
+    """
+    passing: dict[Target, Value] = {}
+    broken: dict[type[exception.Refused], dict[Target, Value]] = {}
+    for what, value in wanted.items():
+        refusal = _refusal({what: value}, definition, host, rules)
+        there = passing if refusal is None else broken.setdefault(type(refusal), {})
+        there[what] = value
+    together = (_refusal(targets, definition, host, rules) for targets in broken.values())
+    return passing, [refusal for refusal in together if refusal is not None]
+
+
+def _refusal(
+    wanted: Mapping[Target, Value], definition: Definition, host: Host, rules: Rules
+) -> exception.Refused | None:
+    try:
+        check_request(wanted, definition, host, rules)
+    except exception.Refused as refusal:
+        return refusal
+    return None
+
+
 def check_cpus(asked: CpuSet, host: Host, rules: Rules) -> None:
     """Refuse CPUs that aren't there, and CPUs that aren't ours to give.
 

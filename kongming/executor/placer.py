@@ -118,27 +118,31 @@ class Placer:
         """See what a guest has and plan how to bring it to an allocation.
 
         :param accepted: whether this was in force before: then CPUs that
-            went offline since are waited for, not refused.
+            went offline since are waited for, not refused, and what can't be kept
+            does not lift the rest.
         :raises Refused: if the guest may not, or can't, have that.
         """
-        definition = guest.definition()
-        wanted: Mapping[Target, Value] = {}
-        if allocation:
-            rules = self._rules()
+        definition, host, rules = guest.definition(), guest.host, self._rules()
+        asked = allocation.resolve(definition.vcpus, definition.iothreads)
+        permitted, refusals = asked, list[exception.Refused]()
+        if allocation and accepted:
             guard.check_guest(definition, rules)
-            wanted = allocation.resolve(definition.vcpus, definition.iothreads)
-            guard.check_request(wanted, definition, guest.host, rules)
-            if not accepted:
-                guard.check_usable(guard.asked_cpus(wanted), guest.host)
-        state = _observe(guest, definition, wanted)
-        shortfalls = _shortfalls(guest, wanted, state)
-        wanted = {what: value for what, value in wanted.items() if what not in shortfalls}
+            permitted, refusals = guard.part(asked, definition, host, rules)
+            refusals += allocation.lacking(definition.vcpus, definition.iothreads)
+        elif allocation:
+            _check_whole(allocation, definition, host, rules)
+            guard.check_usable(guard.asked_cpus(asked), host)
+        state = _observe(guest, definition, asked)
+        shortfalls = _shortfalls(guest, permitted, state)
+        wanted = {what: value for what, value in permitted.items() if what not in shortfalls}
+        # What the rules no longer permit is left as it is: a reload moves nobody.
+        left = {what: state.told[what] for what in asked.keys() - permitted if what in state.told}
         return Prospect(
-            guest.host,
+            host,
             wanted,
             state,
-            plans.make(wanted, state, guest.host),
-            tuple(shortfalls.values()),
+            plans.make(wanted | left, state, host),
+            (*refusals, *shortfalls.values()),
         )
 
     def check_windows(self, allocation: Allocation, guest: Guest) -> None:
@@ -146,10 +150,13 @@ class Placer:
 
         :raises Refused: naming the window.
         """
+        if not allocation.windows:
+            return
+        definition, rules = guest.definition(), self._rules()
         for each in allocation.windows:
             try:
                 # CPUs that are offline now may be back then.
-                self.look(allocation.during(each), guest, accepted=True)
+                _check_whole(allocation.during(each), definition, guest.host, rules)
             except exception.Refused as refusal:
                 raise type(refusal)(f"in window {each.window.name}: {refusal}") from refusal
 
@@ -200,6 +207,15 @@ class Placer:
     def _unbalanced(self, prospect: Prospect) -> list[str]:
         pins = isolated_sets.of_request(prospect.wanted)
         return isolated_sets.warnings(pins, self._topology().isolated) if pins else []
+
+
+def _check_whole(allocation: Allocation, definition: Definition, host: Host, rules: Rules) -> None:
+    """Refuse an allocation that a guest may not, or can't, have all of."""
+    guard.check_guest(definition, rules)
+    for refusal in allocation.lacking(definition.vcpus, definition.iothreads):
+        raise refusal
+    asked = allocation.resolve(definition.vcpus, definition.iothreads)
+    guard.check_request(asked, definition, host, rules)
 
 
 def _observe(

@@ -77,8 +77,8 @@ class Cloud:
             self.service._executor._keeper._thread.join(10)
         self.service = None
 
-    def guest(self, *, metadata=NOVA, vcpus=4, more=""):
-        instance_uuid = str(uuid.uuid4())
+    def guest(self, *, metadata=NOVA, vcpus=4, more="", instance_uuid=None):
+        instance_uuid = instance_uuid or str(uuid.uuid4())
         self.domains.append(
             self.connection.createXML(
                 f"<domain type='test'><name>{instance_uuid}</name><uuid>{instance_uuid}</uuid>"
@@ -233,6 +233,30 @@ def test_a_refused_edit_leaves_the_last_accepted_in_force(cloud, bad):
     wait_for(lambda: pins(guest) == [{2}] * 4)
     cloud.publish(guest, "instance.update", kongming_vcpu_pinning="4")
     wait_for(lambda: pins(guest) == [{4}] * 4)
+
+
+def test_what_a_smaller_guest_still_has_of_an_accepted_request_stays_in_force(cloud, caplog):
+    guest = cloud.guest()
+    instance_uuid = guest.UUIDString()
+    cloud.publish(guest, kongming_vcpu_pinning="0:2;3:4")
+    wait_for(lambda: pins(guest) == [{2}, EVERYWHERE, EVERYWHERE, {4}])
+    cloud.settled()
+    guest.destroy()
+    smaller = cloud.guest(vcpus=2, instance_uuid=instance_uuid)
+    wait_for(lambda: pins(smaller) == [{2}, EVERYWHERE])
+    wait_for(lambda: cloud.record(smaller).reason == "vcpu_unknown")
+    smaller.pinVcpu(0, (True,) * 8)
+    cloud.publish(smaller, "instance.update", kongming_vcpu_pinning="0:2;3:4")
+    wait_for(lambda: pins(smaller) == [{2}, EVERYWHERE])
+    cloud.settled()
+    assert cloud.record(smaller).status == "refused"
+    (told,) = (each for each in warnings(caplog) if "vcpu_unknown" in each)
+    assert "vCPU 3 does not exist: the guest has 2 vCPUs" in told
+    assert told.endswith("; the rest is in force")
+    smaller.destroy()
+    again = cloud.guest(instance_uuid=instance_uuid)
+    wait_for(lambda: pins(again) == [{2}, EVERYWHERE, EVERYWHERE, {4}])
+    wait_for(lambda: cloud.record(again).status == "applied")
 
 
 @pytest.mark.parametrize(

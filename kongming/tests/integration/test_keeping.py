@@ -311,6 +311,43 @@ def test_the_operators_rules_are_taken_anew_on_sighup(cloud, cpus, tmp_path, rul
         applied(daemon, guest)
 
 
+def test_an_iothread_that_goes_away_lifts_nothing_else(cloud, cpus):
+    guest = cloud.guest(vcpus=1)
+    guest.domain.addIOThread(7, 1)
+    with cloud.daemon(options="[executor]\ncheck_interval = 1\n") as daemon:
+        cloud.ask(
+            guest,
+            vcpu_pinning=str(cpus[-1]),
+            iothread_pinning=f"7:{cpus[-1]}",
+            vcpu_quota="50%",
+        )
+        applied(daemon, guest)
+        guest.domain.delIOThread(7, 1)
+        record = status(daemon, guest, "refused")
+        assert record.reason == "iothread_unknown"
+        guest.pin(cpus[0])
+        guest.domain.setSchedulerParametersFlags({"vcpu_quota": 90_000}, 1)
+        guest.wait_on(cpus[-1])
+        wait_until(lambda: threads.vcpu_quotas(guest.uuid) == {0: (50_000, 100_000)}, 30, "quota")
+        assert daemon.log().count("refused (iothread_unknown)") == 1
+        assert "; the rest is in force" in daemon.log()
+        guest.domain.addIOThread(7, 1)
+        applied(daemon, guest)
+
+
+def test_a_rule_that_forbids_one_part_leaves_it_as_it_is_and_keeps_the_others(cloud, cpus):
+    guest = cloud.guest(vcpus=2)
+    with cloud.daemon(options="[executor]\ncheck_interval = 1\n") as daemon:
+        cloud.ask(guest, vcpu_pinning=f"0:{cpus[0]};1:{cpus[-1]}", vcpu_quota="50%")
+        applied(daemon, guest)
+        daemon.conf.write_text(daemon.conf.read_text() + f"{RULES}reserved_cpus = {cpus[-1]}\n")
+        daemon.reload()
+        assert status(daemon, guest, "refused").reason == "cpu_reserved"
+        guest.pin(cpus[-1], vcpu=0)
+        guest.wait_affinity({0: [cpus[0]], 1: [cpus[-1]]})
+        assert threads.vcpu_quotas(guest.uuid)[1] == (50_000, 100_000)
+
+
 def test_a_rule_that_comes_later_is_told_and_changes_no_guest(cloud, cpus):
     guest = cloud.guest()
     with cloud.daemon() as daemon:

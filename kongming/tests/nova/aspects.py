@@ -70,7 +70,8 @@ def _everywhere(vcpus: int) -> dict[int, frozenset[int]]:
 
 
 def _crossed(vcpus: int) -> dict[int, frozenset[int]]:
-    return _everywhere(vcpus) | {0: frozenset({HIGH}), 1: frozenset({LOW})}
+    crossed = _everywhere(vcpus) | {0: frozenset({HIGH}), 1: frozenset({LOW})}
+    return {vcpu: cpus for vcpu, cpus in crossed.items() if vcpu < vcpus}
 
 
 def _together(vcpus: int) -> dict[int, frozenset[int]]:

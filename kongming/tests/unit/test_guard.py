@@ -24,6 +24,7 @@ from kongming.executor import guard
 from kongming.executor.rules import Rules
 from kongming.hypervisor.definition import Definition
 from kongming.hypervisor.host import Host
+from kongming.target import NO_QUOTA
 
 HOST = Host(CpuSet(range(8)), CpuSet(range(7)), CpuSet([0, 1]), cgroup=2)
 NO_RULES = Rules()
@@ -189,3 +190,30 @@ def test_cpus_that_are_not_there_between_those_that_are():
     guard.check_cpus(CpuSet([3, 8]), host, NO_RULES)
     with pytest.raises(exception.CpuUnknown, match="CPU 5 does not exist.* are 0-3,8-11"):
         guard.check_cpus(CpuSet([3, 5]), host, NO_RULES)
+
+
+def test_each_target_is_judged_by_itself_where_some_may_stay():
+    wanted = {
+        target.vcpu(0): CpuSet([2]),
+        target.vcpu(1): CpuSet([1, 2]),
+        target.vcpu(2): CpuSet([1, 3]),
+        target.EMULATOR: CpuSet([9]),
+        target.MEMORY: CpuSet([1]),
+        target.SHARES: 10_001,
+        target.QUOTA: NO_QUOTA,
+    }
+    rules = Rules(reserved_cpus=CpuSet([1, 3]), allowed_nodes=CpuSet([0]))
+    passing, refusals = guard.part(wanted, definition(), HOST, rules)
+    assert passing == {target.vcpu(0): CpuSet([2]), target.QUOTA: NO_QUOTA}
+    assert [type(each) for each in refusals] == [
+        exception.CpuReserved,
+        exception.CpuUnknown,
+        exception.NodeNotAllowed,
+        exception.SharesOutOfRange,
+    ]
+    assert "CPU 1,3 is reserved" in str(refusals[0])
+
+
+def test_what_breaks_no_rule_passes_whole():
+    wanted = {target.vcpu(0): CpuSet([2]), target.SHARES: 100}
+    assert guard.part(wanted, definition(), HOST, NO_RULES) == (wanted, [])
