@@ -18,7 +18,7 @@ What a trigger tells is on disk before the call returns.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 import logging
 from pathlib import Path
@@ -171,6 +171,10 @@ class Executor:
         if ended:
             self._store.close()
         self._lock.close()
+
+    def together(self) -> AbstractContextManager[None]:
+        """Have what is asked in a context judged together: nothing is looked at before its end."""
+        return self._queue.holding()
 
     def ask(self, instance_uuid: str, request: Request) -> None:
         """Want what a request says from now on; one that can't be read is kept, too.

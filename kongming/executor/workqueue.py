@@ -19,7 +19,8 @@ contested, rests for a while: only what is urgent is looked at before.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 import heapq
 import threading
 import time
@@ -42,7 +43,20 @@ class WorkQueue:
         self._later: list[tuple[float, str]] = []
         self._resting: dict[str, float] = {}
         self._backoffs: dict[str, Backoff] = {}
+        self._holders = 0
         self._closed = False
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Hand out nothing in this context: what is added in it is added together."""
+        with self._changed:
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._holders -= 1
+                self._changed.notify_all()
 
     def add(self, key: str, *, urgent: bool = True) -> None:
         """Have ``key`` looked at as soon as a worker is free.
@@ -57,7 +71,7 @@ class WorkQueue:
         with self._changed:
             while not self._closed:
                 delay = self._bring_forward()
-                if self._ready:
+                if self._ready and not self._holders:
                     key = next(iter(self._ready))
                     del self._ready[key]
                     self._worked_on.add(key)

@@ -52,7 +52,7 @@ class Wanted:
 
         :raises StoreUnavailable: if it could not be kept; the rest is not, either.
         """
-        with self._lock:
+        with self._lock, self._executor.together():
             held = self._generations()
             for instance_uuid, said in instances.items():
                 if said.generation > held.get(instance_uuid, 0):
@@ -65,7 +65,7 @@ class Wanted:
         :param asked_at: when it was asked, by the monotonic clock.
         :raises StoreUnavailable: as :meth:`push`.
         """
-        with self._lock:
+        with self._lock, self._executor.together():
             pushed = {uuid for uuid, at in self._pushed.items() if at >= asked_at}
             for instance_uuid, said in instances.items():
                 if instance_uuid not in pushed:

@@ -104,6 +104,29 @@ def test_a_map_places_many_and_returns_them(site, cpus):
     assert {guest.uuid: guest.affinity() for guest in guests} == before
 
 
+def test_guests_swap_their_cpus_by_a_map_without_a_refusal(site, cpus):
+    site.executor(options="[guard]\noverlap = refuse\n").start()
+    first, last = cpus[0], cpus[-1]
+    one, other = site.guest(vcpus=1), site.guest(vcpus=1)
+    path = "/v1/allocation-maps/swap"
+
+    def put(*pins):
+        guests = zip((one, other), pins, strict=True)
+        wanted = {guest.uuid: {"vcpu_pinning": str(cpu)} for guest, cpu in guests}
+        assert site.api.request("PUT", path, {"allocations": wanted}).status in (200, 201)
+        for guest, cpu in zip((one, other), pins, strict=True):
+            guest.wait_on(cpu)
+
+    for pins in ((first, last), (last, first), (first, last)):
+        put(*pins)
+    wait_until(lambda: site.api.get(path)["counts"] == {"applied": 2}, 30, "all applied")
+    for guest in (one, other):
+        history = site.api.get(f"/v1/allocations/{guest.uuid}/history")["history"]
+        assert {entry["status"] for entry in history} <= {"applied", "pending"}
+    assert site.api.request("DELETE", path).status == 202
+    wait_until(lambda: site.api.request("GET", path).status == 404, 30, "the map is gone")
+
+
 def test_a_host_that_was_down_asks_for_what_it_missed(site, cpus):
     executor = site.executor()
     executor.start()

@@ -46,6 +46,35 @@ def test_a_key_that_is_worked_on_waits_for_its_worker(queue):
     assert len(queue) == 0
 
 
+def test_what_is_added_together_is_handed_out_once_all_is_there(queue):
+    taken = []
+    worker = threading.Thread(target=lambda: taken.extend([queue.get(), queue.get()]))
+    with queue.holding():
+        worker.start()
+        queue.add("a")
+        with queue.holding():
+            queue.add("b")
+        # A worker that did not wait would have both long before.
+        worker.join(0.05)
+        assert (taken, len(queue)) == ([], 2)
+    worker.join(10)
+    assert taken == ["a", "b"]
+
+
+def test_a_queue_that_is_held_lets_its_workers_go_when_it_is_closed(queue):
+    with queue.holding():
+        queue.add("a")
+        queue.close()
+        assert queue.get() is None
+
+
+def test_a_failure_that_ends_the_adding_holds_nothing_any_more(queue):
+    queue.add("a")
+    with pytest.raises(OSError, match="full"), queue.holding():
+        raise OSError("full")
+    assert queue.get() == "a"
+
+
 def test_a_failure_comes_again_by_itself(queue):
     queue.add("a")
     queue.done(queue.get(), succeeded=False)
