@@ -51,9 +51,9 @@ def clock(monkeypatch):
 
 
 @pytest.fixture
-def cloud(clock, tmp_path):
+def cloud(clock, tmp_path, request):
     run_event_loop()
-    cloud = Cloud(tmp_path, libvirt.open(URI)).start()
+    cloud = Cloud(tmp_path, libvirt.open(URI), getattr(request, "param", "")).start()
     yield cloud
     cloud.stop()
     for domain in cloud.domains:
@@ -90,6 +90,19 @@ def test_the_night_begins_and_ends(cloud, clock):
         clock.set(day + 1, 6)
         wait_pins(guest, {2})
     assert cloud.record(guest).drift == ""
+
+
+@pytest.mark.parametrize("cloud", ["[guard]\noverlap = refuse\n"], indirect=True)
+def test_guests_swap_their_cpus_when_a_window_begins_and_when_it_ends(cloud, clock, caplog):
+    one, other = cloud.guest(vcpus=1), cloud.guest(vcpus=1)
+    ask(cloud, one, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="4")))
+    ask(cloud, other, parts(vcpu_pinning="4"), (NIGHT, parts(vcpu_pinning="2")))
+    for moment, first, second in (((24, 21), 2, 4), ((24, 22), 4, 2), ((25, 6), 2, 4)):
+        clock.set(*moment)
+        wait_pins(one, {first})
+        wait_pins(other, {second})
+    cloud.settled()
+    assert "refused" not in caplog.text
 
 
 def test_where_nothing_is_asked_but_at_night(cloud, clock):
