@@ -17,6 +17,7 @@ from pathlib import Path
 import subprocess
 import sys
 
+import libvirt
 import pytest
 
 from kongming import metadata
@@ -132,6 +133,24 @@ def test_a_cpu_goes_and_comes_back(cloud, guest, ask, daemon, last, offline, bes
     emulator = threads.emulator_thread(guest.uuid)
     wait_until(lambda: threads.affinity(emulator) == wanted, TIMEOUT, "QEMU is back, too")
     status(daemon, guest, "applied")
+
+
+def test_a_suspended_guest_resumes_without_its_cpu_and_gets_it_back(
+    cloud, ask, daemon, last, offline, tmp_path
+):
+    guest = cloud.guest(vcpus=2, firmware=tmp_path / "firmware")
+    # As Nova does it: the domain is kept while its guest is saved.
+    guest.domain.connect().defineXML(guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+    ask(guest, vcpu_pinning=str(last))
+    guest.domain.managedSave()
+    daemon.wait_log(f"Instance {guest.uuid}: suspended; its placement was taken out")
+    with offline(last):
+        guest.domain.create()
+        assert status(daemon, guest, "drifted").reason == "cpu_went_offline"
+        assert last not in guest.affinity()[0]
+    guest.wait_affinity({0: [last], 1: [last]})
+    guest.domain.destroy()
+    guest.domain.undefine()
 
 
 def test_a_cpu_that_is_offline_is_refused_and_used_once_it_is_there(
