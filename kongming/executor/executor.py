@@ -53,6 +53,9 @@ from kongming.runtime.heartbeats import Heartbeats
 
 LOG = logging.getLogger(__name__)
 
+# For connections to be closed in; a libvirt that answers takes milliseconds.
+_CLOSE_TIMEOUT_S = 2.0
+
 
 class Executor:
     """All that decides and does on one host.
@@ -167,7 +170,7 @@ class Executor:
         self._queue.close()
         ended = self._workers.join(timeout)
         self._keeper.stop()
-        self._pool.close()
+        self._pool.close(_CLOSE_TIMEOUT_S)
         if ended:
             self._store.close()
         self._lock.close()

@@ -67,12 +67,21 @@ class Pool:
         finally:
             self._take_back(connection)
 
-    def close(self) -> None:
-        """Close those that nobody uses."""
+    def close(self, timeout: float) -> None:
+        """Close those that nobody uses; where libvirt hangs the process's end does it.
+
+        :param timeout: seconds that libvirt has for its answers.
+        """
         with self._lock:
             idle, self._idle = self._idle, []
-        for connection in idle:
-            close(connection)
+
+        def close_all() -> None:
+            for connection in idle:
+                close(connection)
+
+        closing = threading.Thread(target=close_all, name="pool-close", daemon=True)
+        closing.start()
+        closing.join(timeout)
 
     def _take(self) -> Any:
         while True:

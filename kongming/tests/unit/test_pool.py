@@ -11,6 +11,8 @@
 # under the License.
 """Connections for calls: each belongs to one thread while it is lent."""
 
+import threading
+
 import libvirt
 import pytest
 
@@ -93,5 +95,14 @@ def test_no_more_are_kept_than_are_of_use(pool, opened):
     for each in lent:
         each.__exit__(None, None, None)
     assert sum(not connection.closed for connection in opened) == 8
-    pool.close()
+    pool.close(10)
     assert all(connection.closed for connection in opened)
+
+
+def test_one_that_hangs_as_it_is_closed_holds_up_nobody(pool, opened):
+    answered = threading.Event()
+    with pool.lend() as connection:
+        connection.close = answered.wait
+    pool.close(0)
+    assert not answered.is_set()
+    answered.set()
