@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+import functools
 
 from kongming.cpuset import CpuSet
 from kongming.hypervisor.occupant import Occupant
@@ -88,7 +89,8 @@ class _Judgement:
         contested: Contested,
     ) -> None:
         self._occupants = list(occupants)
-        self._moves = moves
+        # To find out what one is to have takes time: each is asked for once.
+        self._moves = functools.cache(moves)
         self._contested = contested
         self.moving: dict[str, Move] = {}
 
@@ -102,19 +104,36 @@ class _Judgement:
                 continue
             known = self.moving.get(other.instance_uuid)
             shared = _shared(cpus, other.pins if known is None else known.pins)
-            if shared and (known is not None or not self._gives_way(other.instance_uuid, cpus)):
+            if shared and (known is not None or not self._gives_way(other.instance_uuid)):
                 found.append((other, shared))
         return found
 
-    def _gives_way(self, instance_uuid: str, cpus: CpuSet) -> bool:
-        """Tell whether another guest moves away, which others may have to do first."""
-        away = self._moves(instance_uuid) if len(self.moving) < _CHAIN_MAX else None
-        if away is None or _shared(cpus, away.pins):
-            return False
-        before = dict(self.moving)
-        if self.in_the_way(away):
-            self.moving = before
-            return False
+    def _gives_way(self, instance_uuid: str) -> bool:
+        """Tell whether another guest moves away; note it and all that move for it.
+
+        Who has to move for whom leaves no choice, so one walk over them is enough: as soon as
+        one of them can't, none of them does.
+        """
+        together = dict(self.moving)
+        cpus = {each: self._contested(move.cpus) for each, move in together.items()}
+        waiting = [instance_uuid]
+        while waiting:
+            current = waiting.pop()
+            if current in together:
+                continue
+            away = self._moves(current) if len(together) < _CHAIN_MAX else None
+            if away is None or any(_shared(others, away.pins) for others in cpus.values()):
+                return False
+            together[current], cpus[current] = away, self._contested(away.cpus)
+            for other in self._occupants:
+                known = together.get(other.instance_uuid)
+                if not _shared(cpus[current], other.pins if known is None else known.pins):
+                    continue
+                if known is None:
+                    waiting.append(other.instance_uuid)
+                elif known is not away:
+                    return False
+        self.moving = together
         return True
 
 

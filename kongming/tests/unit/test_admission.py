@@ -11,7 +11,9 @@
 # under the License.
 """Judging together what is asked together: who has to move for whom."""
 
+from collections import Counter
 import itertools
+import random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -143,3 +145,56 @@ def test_any_permutation_is_carried_out(then, first):
     planned = {str(i): move(str(i), [at]) for i, at in enumerate(then)}
     found = judge(planned[str(first)], there, planned.get)
     assert not found.in_the_way
+
+
+@given(places, places, st.integers(0, 5))
+def test_a_guest_moves_if_any_guests_can_move_with_it(now, then, first):
+    def fits(movers):
+        after = {i: then[i] if i in movers else now[i] for i in range(6)}
+        return all(after[i] != at for i in movers for other, at in after.items() if other != i)
+
+    others = [i for i in range(6) if i != first]
+    sets = itertools.chain.from_iterable(itertools.combinations(others, n) for n in range(6))
+    there = [Occupant(str(i), str(i), pins={0: CpuSet([at])}) for i, at in enumerate(now)]
+    planned = {str(i): move(str(i), [at]) for i, at in enumerate(then)}
+    found = judge(planned[str(first)], there, planned.get)
+    assert bool(found.in_the_way) is not any(fits({first, *movers}) for movers in sets)
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 8, 40])
+def test_a_host_whose_guests_all_move_is_judged_by_one_look_at_each(cpus):
+    chance = random.Random(cpus)
+    names = [f"g{number}" for number in range(50)]
+    there = [Occupant(name, name, pins={0: CpuSet([chance.randrange(cpus)])}) for name in names]
+    planned = {name: move(name, [chance.randrange(cpus)]) for name in names}
+    looked = Counter()
+
+    def moves(name):
+        looked[name] += 1
+        assert looked[name] == 1, f"{name} was looked at before"
+        return planned[name]
+
+    for name in names:
+        looked.clear()
+        judge(planned[name], there, moves)
+
+
+@pytest.mark.parametrize("layers", [4, 40])
+def test_guests_of_which_each_waits_for_two_are_gone_through_once(layers):
+    # Both of a layer wait for both of the next, with QEMU's own threads; the last ones stay.
+    at = {f"g{cpu}": cpu for cpu in range(2 * layers)}
+    there = [Occupant(name, name, pins={0: CpuSet([cpu])}) for name, cpu in at.items()]
+    planned = {
+        name: move(name, [100 + cpu], [cpu // 2 * 2 + 2, cpu // 2 * 2 + 3])
+        for name, cpu in at.items()
+        if cpu < 2 * layers - 2
+    }
+    asked = Counter()
+
+    def contested(cpus):
+        asked["times"] += 1
+        assert asked["times"] <= 4 * len(there)
+        return cpus
+
+    found = judge(planned["g0"], there, planned.get, contested)
+    assert {each.instance_uuid for each, _cpus in found.in_the_way} == {"g2", "g3"}
