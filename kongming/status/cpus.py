@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Result
 
+from kongming import exception
 from kongming.cpuset import CpuSet, listed
 from kongming.executor.rules import Rules, nova_cpus, read_rules
 from kongming.hypervisor import host
@@ -31,8 +32,13 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
     if not host.is_here(conf.libvirt.connection_uri):
         yield good("not checked: the guests of [libvirt] connection_uri are elsewhere")
         return
-    shared = nova_cpus(conf.guard.nova_config_file, "cpu_shared_set")
-    yield from look(isolated_cpus(host.SYSTEM, host.CGROUP), read_rules(conf), shared)
+    try:
+        rules = read_rules(conf)
+        shared = nova_cpus(conf.guard.nova_config_file, "cpu_shared_set")
+    except exception.ConfigInvalid:
+        yield good("not checked: [guard] is not valid; see the check Configuration")
+        return
+    yield from look(isolated_cpus(host.SYSTEM, host.CGROUP), rules, shared)
 
 
 def look(isolated: CpuSet, rules: Rules, shared: CpuSet) -> Iterator[Result]:
