@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What can be seen of oslo.messaging's driver: whether it listens, and what keeps it from that.
+"""What can be seen of oslo.messaging's driver, and set: whether it listens, and why not.
 
 It says neither. As long as it reconnects it even forgets why it can't: of each
 error but the first it makes a time-out of its own.
@@ -18,6 +18,7 @@ error but the first it makes a time-out of its own.
 
 from __future__ import annotations
 
+from collections import deque
 import contextlib
 from typing import Any
 
@@ -58,7 +59,22 @@ def why_not(server: Any) -> Reason | None:
     return reason
 
 
+def hand_over_repeated(server: Any) -> None:
+    """Have a server hand over a message that comes again, as any other.
+
+    The driver drops one that is among the last that it was told to acknowledge, and never
+    acknowledges it: each takes one place of the prefetch count for as long as the connection
+    stands, and when all are taken RabbitMQ sends nothing more.
+    """
+    cache = getattr(_poller(server), "msg_id_cache", None)
+    if cache is not None:
+        cache.prev_msgids = deque(maxlen=0)
+
+
 def _connection(server: Any) -> Any:
     """Return the RabbitMQ driver's connection of a server; None if it has none."""
-    poller = getattr(getattr(server, "listener", None), "_poll_style_listener", None)
-    return getattr(getattr(poller, "conn", None), "connection", None)
+    return getattr(getattr(_poller(server), "conn", None), "connection", None)
+
+
+def _poller(server: Any) -> Any:
+    return getattr(getattr(server, "listener", None), "_poll_style_listener", None)

@@ -29,6 +29,7 @@ from oslo_messaging.notify import listener
 
 from kongming import exception
 from kongming.backoff import Backoff
+from kongming.bus import driver
 from kongming.bus.subscription import Subscription
 from kongming.conf.notification_handler import topics
 
@@ -96,6 +97,8 @@ class Listener:
         )
         # One thread: order is kept only so.
         server.start(override_pool_size=1)
+        # Handling one twice does no harm.
+        driver.hand_over_repeated(server)
         return server
 
 

@@ -17,13 +17,17 @@ libvirt is its test driver: no guest is needed here.
 
 from contextlib import closing
 import re
+from secrets import token_hex
 import sqlite3
 import subprocess
+import time
 import uuid
 
 import pytest
 
 from kongming.executor.store import FILE_NAME, Store
+from kongming.tests.soak.publisher import Publisher
+from kongming.tests.soak.world import Event
 from kongming.tests.testbed.broker import Broker
 from kongming.tests.testbed.control_plane import ControlPlane
 from kongming.tests.testbed.daemon import EXECUTOR, HANDLER, HostProcess
@@ -141,6 +145,23 @@ def test_a_connection_that_was_closed_and_comes_back_at_once_is_no_outage(host, 
     broker.close_connections("maintenance")
     host.check_hears()
     assert host.told("RabbitMQ") == []
+
+
+@pytest.mark.parametrize("different", [1, 12])
+def test_events_that_come_again_do_not_make_a_host_deaf(host, broker, different):
+    publisher = Publisher(broker.transport_url(), "nova")
+    events = [
+        Event("instance.update", "x", "x", str(uuid.uuid4()), {}, time.time(), token_hex())
+        for _ in range(different)
+    ]
+    # More than RabbitMQ sends before some are acknowledged.
+    for _ in range(300 // different):
+        for event in events:
+            publisher.publish(event)
+    assert publisher.flush()
+    publisher.close()
+    host.check_hears()
+    wait_until(lambda: broker.queues()[host.queue][:2] == (0, 0), 60, "all is acknowledged")
 
 
 def test_a_queue_that_was_deleted_is_no_outage(host, broker):

@@ -19,7 +19,8 @@ import time
 
 import amqp
 from oslo_messaging import exceptions as oslo
-from oslo_messaging._drivers import impl_rabbit
+from oslo_messaging._drivers import amqp as driver_amqp
+from oslo_messaging._drivers import amqpdriver, common, impl_rabbit
 import pytest
 
 from kongming.bus import driver, subscription
@@ -320,7 +321,23 @@ class TestDriver:
         assert driver.is_listening(object())
         assert driver.why_not(object()) is None
 
+    def test_a_message_that_comes_again_is_handed_over(self):
+        cache = driver_amqp._MsgIdCache()
+        cache.add("one")
+        with pytest.raises(common.DuplicateMessageError):
+            cache.check_duplicate_message({driver_amqp.UNIQUE_ID: "one"})
+        server = Holder(listener=Holder(_poll_style_listener=Holder(msg_id_cache=cache)))
+        driver.hand_over_repeated(server)
+        cache.add("two")
+        for name in ("one", "two"):
+            assert cache.check_duplicate_message({driver_amqp.UNIQUE_ID: name}) == name
+
+    def test_a_driver_that_drops_nothing_is_left_as_it_is(self):
+        driver.hand_over_repeated(object())
+
     def test_the_driver_has_what_is_looked_at(self):
         source = Path(impl_rabbit.__file__).read_text()
         assert "self._new_tags = set(self._consumers.values())" in source
         assert "self._new_tags.remove(tag)" in source
+        source = Path(amqpdriver.__file__).read_text()
+        assert "self.msg_id_cache = rpc_amqp._MsgIdCache()" in source
