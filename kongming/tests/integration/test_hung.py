@@ -26,6 +26,7 @@ import pytest
 
 from kongming.tests.integration.conftest import applied, status
 from kongming.tests.testbed import threads
+from kongming.tests.testbed.hang import hold_monitor, hung
 from kongming.tests.testbed.process import wait_until
 
 QUICK_KEEPALIVE = "[libvirt]\nkeepalive_interval = 1\nkeepalive_count = 1\n"
@@ -45,29 +46,9 @@ LONG = Hang(60, 10, "")
 
 
 @contextmanager
-def hung(*guests):
-    """QEMUs that hang, as when their storage does."""
-    pids = [threads.emulator_thread(guest.uuid) for guest in guests]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-
-
-@contextmanager
 def monitors_held(uri, *guests):
     """Somebody who has asked each guest's QEMU something, and waits for the answer."""
-    callers = []
-    for guest in guests:
-        # A connection of its own for each: a stuck one serves nobody else.
-        domain = libvirt.open(uri).lookupByUUIDString(guest.uuid)
-        caller = threading.Thread(target=lambda domain=domain: domain.ioThreadInfo(1))
-        caller.start()
-        callers.append(caller)
-        wait_until(lambda domain=domain: domain.controlInfo()[0] == 2, 30, "the monitor is held")
+    callers = [hold_monitor(uri, guest.uuid) for guest in guests]
     yield
     for caller in callers:
         caller.join(30)
@@ -115,7 +96,7 @@ def test_hung_guests_do_not_hold_up_the_others(cloud, cpus, workers):
         for guest in stuck:
             cloud.ask(guest, vcpu_pinning=str(cpus[0]), iothread_pinning=str(cpus[0]))
             applied(daemon, guest)
-        with hung(*stuck):
+        with hung(*(guest.uuid for guest in stuck)):
             # What they are is read from the kernel: nothing is wrong with their placement.
             cloud.settle(daemon)
             assert "failed" not in daemon.log()
@@ -145,7 +126,7 @@ def test_a_service_with_hung_guests_ends_at_once(cloud, cpus):
     guest = cloud.guest(vcpus=1, iothreads=1)
     with (
         cloud.daemon(options="[executor]\nworkers = 1\n") as daemon,
-        hung(guest),
+        hung(guest.uuid),
         monitors_held(cloud.libvirtd.uri, guest),
     ):
         cloud.publish(guest, str(cpus[0]))

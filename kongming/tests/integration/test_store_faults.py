@@ -13,41 +13,15 @@
 """The store's disk is full, its file damaged: told once, and nothing is lost or half written."""
 
 from contextlib import contextmanager
-import errno
-import os
 import sqlite3
-import subprocess
 import uuid
 
 from kongming.executor.store import FILE_NAME, Store
 from kongming.tests.integration.conftest import KEY, applied, status
+from kongming.tests.testbed.disk import fill, small_disk
 from kongming.tests.testbed.process import find_program, wait_until
 
 GARBAGE = b"garbage " * 100_000
-
-
-@contextmanager
-def small_disk(path):
-    """A file system of its own, of one MiB."""
-    path.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "kongming-test", path], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", path], check=True)
-
-
-def fill(path):
-    """Leave not one byte on a file system."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT)
-    try:
-        while True:
-            os.write(file, bytes(4096))
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-    finally:
-        os.close(file)
 
 
 def check_told_once(daemon):
