@@ -45,9 +45,9 @@ import libvirt
 from oslo_config import cfg
 
 import kongming.cmd  # noqa: F401  (chooses oslo.service's backend)
-from kongming.executor.record import Status
 from kongming.executor.store import Store
 from kongming.hypervisor.keeper import run_event_loop
+from kongming.statuses import Status
 from kongming.tests import captures
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.broker import Broker

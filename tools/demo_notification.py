@@ -27,10 +27,11 @@ from story import explain, introduce, judged, running_guest, say, show_threads
 from kongming import metadata
 from kongming.cmd import launch
 from kongming.cpuset import CpuSet
-from kongming.executor.record import Record, Status
+from kongming.executor.record import Record
 from kongming.executor.store import Store
 from kongming.hypervisor.keeper import run_event_loop
 from kongming.notification.service import NotificationHandlerService
+from kongming.statuses import Status
 from kongming.tests.testbed import memory, threads
 from kongming.tests.testbed.abilities import Abilities, abilities, left_out
 from kongming.tests.testbed.broker import Broker

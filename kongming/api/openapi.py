@@ -21,6 +21,7 @@ from kongming import schema
 from kongming.api import microversion, operation
 from kongming.api.operation import Described, Operation, Parameter
 from kongming.conf.api import MAP_INSTANCES_MAX
+from kongming.statuses import LISTED
 
 OPENAPI = "3.1.0"
 
@@ -86,7 +87,7 @@ _ROW: dict[str, Any] = {
     "host": _MAYBE_TEXT,
     "map": _MAYBE_TEXT,
     "allocation": {"oneOf": [_ref("WantedAllocation"), {"type": "null"}]},
-    "status": {"type": "string", "enum": list(operation.STATUSES)},
+    "status": {"type": "string", "enum": list(LISTED)},
     "reason": _TEXT,
     "message": _TEXT,
     "source": _MAYBE_TEXT,

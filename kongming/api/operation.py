@@ -23,6 +23,7 @@ import falcon
 
 from kongming import exception
 from kongming.cpuset import shown
+from kongming.statuses import LISTED
 
 # In some dialects, Python's among them, $ matches before a line break, too.
 END = r"$(?!\n)"
@@ -30,17 +31,6 @@ UUID = rf"^[0-9a-f]{{8}}-[0-9a-f]{{4}}-[0-9a-f]{{4}}-[0-9a-f]{{4}}-[0-9a-f]{{12}
 MAP_NAME = rf"^[A-Za-z0-9][A-Za-z0-9_.-]{{0,254}}{END}"
 HOST_NAME = rf"^[A-Za-z0-9][A-Za-z0-9_.:-]{{0,254}}{END}"
 PROJECT_ID = rf"^[A-Za-z0-9_-]{{1,64}}{END}"
-
-STATUSES = (
-    "releasing",
-    "pending",
-    "applied",
-    "elsewhere",
-    "drifted",
-    "refused",
-    "failed",
-    "absent",
-)
 
 # What a database's integer can hold.
 GENERATION_MAX = 2**31 - 1
@@ -193,9 +183,9 @@ OF_MAP = _text("map", "Only what is of this allocation map.", MAP_NAME, _A_MAP)
 OF_STATUS = Parameter(
     "status",
     "Only what has this status.",
-    {"type": "string", "enum": list(STATUSES)},
-    _matching("|".join(STATUSES)),
-    f"one of {', '.join(STATUSES)}",
+    {"type": "string", "enum": list(LISTED)},
+    _matching("|".join(LISTED)),
+    f"one of {', '.join(LISTED)}",
 )
 GENERATION = _number("generation", "Refuse if it is another one by now.", 0, GENERATION_MAX)
 LIMIT = _number("limit", "The most entries to give; the operator's limit holds, too.", 1, ID_MAX)

@@ -30,9 +30,10 @@ from kongming.conductor.whereabouts import Whereabouts
 from kongming.contact import Contact
 from kongming.db.allocations import Allocations
 from kongming.db.leases import Leases
-from kongming.db.values import Entry, Location, Status
+from kongming.db.values import Entry, Location
 from kongming.due import Due, anywhere
 from kongming.rpc.messages import Report
+from kongming.statuses import Status
 
 LOG = logging.getLogger(__name__)
 

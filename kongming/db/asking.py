@@ -30,7 +30,7 @@ from kongming.db import locking, rows
 from kongming.db.locking import Fields
 from kongming.db.models import ALLOCATION, HISTORY, NAME_LENGTH, OUTCOME
 from kongming.db.upsert import add, upsert
-from kongming.db.values import Status
+from kongming.statuses import Status
 
 _CHANGING = ("asked", "generation", "map_name", "asked_by", "updated_at")
 

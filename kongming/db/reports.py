@@ -25,8 +25,9 @@ from kongming.db import locking, rows
 from kongming.db.locking import Fields
 from kongming.db.models import ALLOCATION, HISTORY, NAME_LENGTH, OUTCOME, WORD_LENGTH
 from kongming.db.upsert import add, upsert
-from kongming.db.values import Location, Status, holder
+from kongming.db.values import Location, holder
 from kongming.rpc.messages import Report
+from kongming.statuses import Status
 
 _OUTCOME = tuple(column.name for column in OUTCOME.c if not column.primary_key)
 _COMPLETED = ("status", "reason", "message", "host", "changed_at")

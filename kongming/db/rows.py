@@ -23,7 +23,8 @@ from sqlalchemy import ColumnElement, Row, Select, and_, case, func, or_, select
 from kongming import stored
 from kongming.allocation import Allocation
 from kongming.db.models import ALLOCATION, HISTORY, OUTCOME
-from kongming.db.values import Change, Entry, Outcome, Status
+from kongming.db.values import Change, Entry, Outcome
+from kongming.statuses import Status
 
 AnyRow = Row[Any]
 AnySelect = Select[Any]

@@ -15,34 +15,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-import enum
 from typing import Any
 
 from kongming.allocation import Allocation
+from kongming.statuses import Status
 from kongming.stored import Unreadable
 
 _SILENT_AFTER = 3
-
-
-class Status(enum.StrEnum):
-    """How far what is wanted has come.
-
-    ELSEWHERE is in force like APPLIED, though Nova says that the guest is on another host.
-    RELEASING is never reported: it is an allocation that was deleted and that
-    the host has not yet let go of. RELEASED and GONE (the server was deleted
-    in Nova) are only found in reports and in the history.
-    """
-
-    PENDING = "pending"
-    APPLIED = "applied"
-    ELSEWHERE = "elsewhere"
-    DRIFTED = "drifted"
-    REFUSED = "refused"
-    FAILED = "failed"
-    ABSENT = "absent"
-    RELEASING = "releasing"
-    RELEASED = "released"
-    GONE = "gone"
 
 
 @dataclass(frozen=True, slots=True)

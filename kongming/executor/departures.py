@@ -19,9 +19,10 @@ import logging
 import time
 
 from kongming import exception
-from kongming.executor.record import Record, Status
+from kongming.executor.record import Record
 from kongming.executor.residence import Decision, Fate, Hint, Kept, Presence, decide
 from kongming.executor.store import Store
+from kongming.statuses import Status
 
 LOG = logging.getLogger(__name__)
 

@@ -18,7 +18,8 @@ import sqlite3
 from typing import Any
 
 from kongming import stored
-from kongming.executor.record import Change, Record, Status, written
+from kongming.executor.record import Change, Record, written
+from kongming.statuses import Status
 
 #: So many entries are kept of each instance, the latest ones.
 MAX_ENTRIES = 1_000

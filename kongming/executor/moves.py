@@ -18,9 +18,10 @@ from kongming.allocation import Allocation
 from kongming.executor import window_timer
 from kongming.executor.admission import Move
 from kongming.executor.placer import Placer
-from kongming.executor.record import Record, Status
+from kongming.executor.record import Record
 from kongming.executor.store import Store
 from kongming.hypervisor.hypervisor import Hypervisor
+from kongming.statuses import Status
 from kongming.stored import readable
 
 # Refusals that end when other guests move.

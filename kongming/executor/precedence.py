@@ -19,8 +19,9 @@ import time
 
 from kongming import exception, stored
 from kongming.executor import history
-from kongming.executor.record import Status, dump, kept
+from kongming.executor.record import dump, kept
 from kongming.executor.request import Request, Source
+from kongming.statuses import Status
 from kongming.stored import Unreadable
 
 _ORDER = [*Source]

@@ -30,13 +30,14 @@ from kongming.allocation import Allocation
 from kongming.executor import outcomes
 from kongming.executor.departures import Departures
 from kongming.executor.placer import Placed, Placer, Prospect
-from kongming.executor.record import Record, Status
+from kongming.executor.record import Record
 from kongming.executor.statistics import Statistics
 from kongming.executor.store import Store
 from kongming.executor.thread_watch import ThreadWatch
 from kongming.executor.window_timer import WindowTimer
 from kongming.hypervisor.guest import Guest
 from kongming.hypervisor.hypervisor import Hypervisor
+from kongming.statuses import Status
 from kongming.stored import Unreadable, readable
 
 LOG = logging.getLogger(__name__)

@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-import enum
 import json
 import time
 from typing import Any
@@ -23,27 +22,10 @@ from typing import Any
 from kongming import exception, stored
 from kongming.allocation import Allocation
 from kongming.executor.request import Request, Source
+from kongming.statuses import REPORTED, Status
 from kongming.stored import Unreadable
 
-
-class Status(enum.StrEnum):
-    """How far what was asked has come.
-
-    ELSEWHERE is in force like APPLIED, though Nova says that the guest is not here.
-    RELEASED is only found in the history: nothing is kept any more.
-    """
-
-    PENDING = "pending"
-    APPLIED = "applied"
-    ELSEWHERE = "elsewhere"
-    DRIFTED = "drifted"
-    REFUSED = "refused"
-    FAILED = "failed"
-    ABSENT = "absent"
-    RELEASED = "released"
-
-
-_STATUSES, _SOURCES = frozenset(Status), frozenset(Source)
+_STATUSES, _SOURCES = frozenset(REPORTED), frozenset(Source)
 
 
 @dataclass(frozen=True, slots=True)

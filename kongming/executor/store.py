@@ -28,10 +28,11 @@ from kongming.allocation import Allocation
 from kongming.cpuset import shown
 from kongming.executor import hints, history, precedence
 from kongming.executor.database import Database
-from kongming.executor.record import Change, Record, Status, dump, kept, read_record, read_request
+from kongming.executor.record import Change, Record, dump, kept, read_record, read_request
 from kongming.executor.request import Request, Source
 from kongming.executor.residence import Hint
 from kongming.executor.schema import MIGRATIONS
+from kongming.statuses import Status
 from kongming.stored import is_instance
 
 LOG = logging.getLogger(__name__)

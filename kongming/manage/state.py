@@ -31,12 +31,13 @@ from kongming.executor import lock
 from kongming.executor.claims import Claims
 from kongming.executor.moves import Moves
 from kongming.executor.placer import Placer
-from kongming.executor.record import Record, Status
+from kongming.executor.record import Record
 from kongming.executor.rules import read_rules
 from kongming.executor.store import Store
 from kongming.hypervisor import session
 from kongming.hypervisor.hypervisor import Hypervisor
 from kongming.manage.command import conf_of
+from kongming.statuses import Status
 from kongming.stored import Unreadable, is_instance
 
 _POLL_S = 0.05

@@ -25,13 +25,12 @@ from kongming.bus.subscription import Subscription
 from kongming.conductor.care import Care
 from kongming.db.allocations import Allocations
 from kongming.db.hosts import Hosts
-from kongming.db.values import Status
 from kongming.metrics.gauges import broker_connected, messages_refused, nova_answers
 from kongming.rpc.refusals import Refusals
 from kongming.rpc.server import OTHER
+from kongming.statuses import LISTED
 
 # Those that an allocation can have.
-_STATUSES = [status for status in Status if status not in (Status.RELEASED, Status.GONE)]
 
 # What is called here, or asked of hosts; and what nobody knows.
 _CALLS = ("exchange", "report", "show", "changed", "plan", OTHER)
@@ -77,7 +76,7 @@ class ConductorCollector(Collector):
             "Allocations in the database, by how far they have come.",
             labels=["status"],
         )
-        for status in _STATUSES:
+        for status in LISTED:
             allocations.add_metric([status], counts.get(status, 0))
         now = time.time()
         silent = sum(host.silent(now) for host in hosts)

@@ -27,12 +27,12 @@ from prometheus_client.registry import Collector
 
 from kongming import exception
 from kongming.executor.executor import Executor
-from kongming.executor.record import Status
 from kongming.executor.statistics import BUCKETS_S, Statistics
+from kongming.statuses import REPORTED, Status
 
 _OUTCOMES = ("applied", "failed")
 # That status is never a guest's own, only its history's.
-_STATUSES = [status for status in Status if status is not Status.RELEASED]
+_STATUSES = [status for status in REPORTED if status != Status.RELEASED]
 
 
 class ExecutorCollector(Collector):

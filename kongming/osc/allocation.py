@@ -36,18 +36,8 @@ from kongming.osc.command import (
     client_of,
 )
 from kongming.osc.waiting import Allocations
+from kongming.statuses import LISTED
 from kongming.stored import Unreadable
-
-_STATUSES = (
-    "releasing",
-    "pending",
-    "applied",
-    "elsewhere",
-    "drifted",
-    "refused",
-    "failed",
-    "absent",
-)
 
 _SHORT = ("instance_uuid", "status", "reason", "host", "map", "generation", "allocation")
 _LONG = (
@@ -83,7 +73,7 @@ class AllocationList(Lister):
         parser.add_argument(
             "--project", metavar="<project-id>", help="Only instances of this project."
         )
-        parser.add_argument("--status", choices=_STATUSES, help="Only what has this status.")
+        parser.add_argument("--status", choices=LISTED, help="Only what has this status.")
         parser.add_argument("--map", metavar="<map>", help="Only what is of this map.")
         add_limit(parser)
         parser.add_argument("--long", action="store_true", help="Show more fields.")

@@ -27,19 +27,9 @@ from typing import Any, ClassVar, Self
 from kongming import exception
 from kongming.rpc import fields as form
 from kongming.rpc import view as host_view
+from kongming.statuses import REPORTED, Status
 
-#: The statuses that hosts report.
-STATUSES = (
-    "pending",
-    "applied",
-    "elsewhere",
-    "drifted",
-    "refused",
-    "failed",
-    "absent",
-    "released",
-)
-RELEASED = "released"
+RELEASED = Status.RELEASED.value
 
 # More than any host has, than any map may have, and than any plan takes.
 _GUESTS_MAX = 10_000
@@ -143,7 +133,7 @@ class Report(Message):
 
     instance_uuid: str = wire(form.instance_uuid)
     generation: int = wire(form.generation)
-    status: str = wire(form.one_of(*STATUSES))
+    status: str = wire(form.one_of(*REPORTED))
     reason: str = wire(form.reason_code)
     message: str = wire(_message)
     source: str = wire(form.reason_code)

@@ -31,7 +31,8 @@ from kongming.db.database import Database
 from kongming.db.hosts import Hosts
 from kongming.db.leases import Leases
 from kongming.db.purge import purge
-from kongming.db.values import Location, Status
+from kongming.db.values import Location
+from kongming.statuses import Status
 from kongming.tests.databases import BY, asking, configuration, database, instance, report
 from kongming.tests.testbed.mariadb import PASSWORD, MariaDB
 from kongming.tests.testbed.postgresql import PostgreSQL

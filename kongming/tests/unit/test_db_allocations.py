@@ -22,7 +22,8 @@ from kongming.allocation import Allocation
 from kongming.db import models
 from kongming.db.allocations import Allocations
 from kongming.db.purge import purge
-from kongming.db.values import Location, Status
+from kongming.db.values import Location
+from kongming.statuses import Status
 from kongming.tests.databases import BY, asking, database, instance, report
 
 UUID = instance()

@@ -16,10 +16,10 @@ import pytest
 
 from kongming import exception, metadata
 from kongming.executor.departures import _GRACE_S, Departures
-from kongming.executor.record import Status
 from kongming.executor.request import Request, Source
 from kongming.executor.residence import Hint, Place
 from kongming.executor.store import Store
+from kongming.statuses import Status
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 OTHER = "5a6e9b1e-0000-4000-8000-000000000002"

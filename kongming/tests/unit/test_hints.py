@@ -18,10 +18,10 @@ import sqlite3
 import pytest
 
 from kongming import exception, metadata
-from kongming.executor.record import Status
 from kongming.executor.request import Request, Source
 from kongming.executor.residence import Hint, Place
 from kongming.executor.store import FILE_NAME, Store
+from kongming.statuses import Status
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 OTHER = "5a6e9b1e-0000-4000-8000-000000000002"

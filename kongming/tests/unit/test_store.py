@@ -23,10 +23,10 @@ from kongming import exception, metadata
 from kongming.allocation import Allocation
 from kongming.cpuset import CpuSet
 from kongming.executor import history
-from kongming.executor.record import Status
 from kongming.executor.request import Request, Source
 from kongming.executor.schema import MIGRATIONS
 from kongming.executor.store import FILE_NAME, Store
+from kongming.statuses import Status
 from kongming.tests.cost import cost
 from kongming.tests.unit.test_pinning import WORST
 

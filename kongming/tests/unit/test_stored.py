@@ -25,11 +25,11 @@ from kongming import exception, metadata, stored
 from kongming.allocation import Allocation
 from kongming.db import models
 from kongming.db.allocations import Allocations
-from kongming.executor.record import Status
 from kongming.executor.request import Request, Source
 from kongming.executor.store import FILE_NAME, Store
 from kongming.notification.inquiries import ALL, Inquiries
 from kongming.notification.inquiries import FILE_NAME as INQUIRIES
+from kongming.statuses import Status
 from kongming.stored import Unreadable
 from kongming.tests.databases import BY, database, instance, report
 

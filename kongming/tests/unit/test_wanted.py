@@ -22,13 +22,13 @@ import pytest
 
 from kongming import exception
 from kongming.executor.departures import Departures
-from kongming.executor.record import Status
 from kongming.executor.residence import Place
 from kongming.executor.store import Store
 from kongming.notification import event as events
 from kongming.notification.meaning import meaning
 from kongming.notification.order import Moment
 from kongming.notification.wanted import Wanted
+from kongming.statuses import Status
 from kongming.tests.messages import HOST, KEY, message
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
