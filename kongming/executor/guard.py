@@ -77,6 +77,8 @@ def part(
 
     :returns: what passes, and one refusal for each rule that is broken.
     """
+    if _refusal(wanted, definition, host, rules) is None:
+        return dict(wanted), []
     passing: dict[Target, Value] = {}
     broken: dict[type[exception.Refused], dict[Target, Value]] = {}
     for what, value in wanted.items():

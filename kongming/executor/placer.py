@@ -123,14 +123,15 @@ class Placer:
         :raises Refused: if the guest may not, or can't, have that.
         """
         definition, host, rules = guest.definition(), guest.host, self._rules()
-        asked = allocation.resolve(definition.vcpus, definition.iothreads)
+        asked: dict[Target, Value] = {}
         permitted, refusals = asked, list[exception.Refused]()
         if allocation and accepted:
             guard.check_guest(definition, rules)
+            asked = allocation.resolve(definition.vcpus, definition.iothreads)
             permitted, refusals = guard.part(asked, definition, host, rules)
             refusals += allocation.lacking(definition.vcpus, definition.iothreads)
         elif allocation:
-            _check_whole(allocation, definition, host, rules)
+            asked = permitted = _whole(allocation, definition, host, rules)
             guard.check_usable(guard.asked_cpus(asked), host)
         state = _observe(guest, definition, asked)
         shortfalls = _shortfalls(guest, permitted, state)
@@ -156,7 +157,7 @@ class Placer:
         for each in allocation.windows:
             try:
                 # CPUs that are offline now may be back then.
-                _check_whole(allocation.during(each), definition, guest.host, rules)
+                _whole(allocation.during(each), definition, guest.host, rules)
             except exception.Refused as refusal:
                 raise type(refusal)(f"in window {each.window.name}: {refusal}") from refusal
 
@@ -209,13 +210,19 @@ class Placer:
         return isolated_sets.warnings(pins, self._topology().isolated) if pins else []
 
 
-def _check_whole(allocation: Allocation, definition: Definition, host: Host, rules: Rules) -> None:
-    """Refuse an allocation that a guest may not, or can't, have all of."""
+def _whole(
+    allocation: Allocation, definition: Definition, host: Host, rules: Rules
+) -> dict[Target, Value]:
+    """Return what each part of a guest gets.
+
+    :raises Refused: if the guest may not, or can't, have all of it.
+    """
     guard.check_guest(definition, rules)
     for refusal in allocation.lacking(definition.vcpus, definition.iothreads):
         raise refusal
     asked = allocation.resolve(definition.vcpus, definition.iothreads)
     guard.check_request(asked, definition, host, rules)
+    return asked
 
 
 def _observe(

@@ -19,7 +19,7 @@ import time
 
 from kongming import exception, stored
 from kongming.executor import history
-from kongming.executor.record import dump, kept
+from kongming.executor.record import dump, kept, said_of
 from kongming.executor.request import Request, Source
 from kongming.statuses import Status
 from kongming.stored import Unreadable
@@ -49,8 +49,7 @@ def keep(db: sqlite3.Connection, instance_uuid: str, request: Request) -> bool:
                 instance_uuid,
                 request.source,
                 None if isinstance(request.asked, exception.Refused) else dump(request.asked),
-                "" if refusal is None else refusal.reason,
-                "" if refusal is None else kept(str(refusal)),
+                *said_of(refusal),
                 kept(request.asked_by),
                 request.asked_at,
                 request.generation,

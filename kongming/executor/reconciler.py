@@ -93,7 +93,7 @@ class Reconciler:
         """
         record = self._read(instance_uuid)
         if record is None:
-            self._windows.note(instance_uuid, [])
+            self._forget(instance_uuid)
             return Result.DONE
         begin = time.monotonic()
         outcome = self._attempt(record)
@@ -299,8 +299,7 @@ class Reconciler:
         if unusable := outcomes.unusable(done, guest.host):
             raise unusable
         self._clean_definition(record, guest)
-        self._placed.pop(record.instance_uuid, None)
-        self._threads.note(record.instance_uuid, None)
+        self._forget(record.instance_uuid)
         self._store.forget(
             record.instance_uuid,
             "nothing is asked any more, back to its baseline",
@@ -324,6 +323,12 @@ class Reconciler:
             problem,
         )
 
+    def _forget(self, instance_uuid: str) -> None:
+        """Forget what is remembered, beside the store, of an instance that has nothing here."""
+        self._placed.pop(instance_uuid, None)
+        self._threads.note(instance_uuid, None)
+        self._windows.note(instance_uuid, [])
+
     def _tell_unusable(self, record: Record, drift: exception.Drifted) -> None:
         self._statistics.drifted(drift)
         LOG.warning("Instance %s: drift (%s): %s", record.instance_uuid, drift.reason, drift)
@@ -332,9 +337,7 @@ class Reconciler:
         LOG.debug("Instance %s: %s", record.instance_uuid, absent)
         if self._departures.forgets(record, absent):
             self._hypervisor.forget_migrated(record.instance_uuid)
-            self._placed.pop(record.instance_uuid, None)
-            self._threads.note(record.instance_uuid, None)
-            self._windows.note(record.instance_uuid, [])
+            self._forget(record.instance_uuid)
             return
         # Also if nothing is asked any more: a domain that was saved comes
         # back with its pins.

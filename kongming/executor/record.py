@@ -81,6 +81,11 @@ def kept(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def said_of(error: exception.KongmingError | None) -> tuple[str, str]:
+    """Return an error's reason and message as they are kept; empty of none."""
+    return ("", "") if error is None else (error.reason, kept(str(error)))
+
+
 def written(asked: Allocation | Unreadable | None) -> str | None:
     """Return what is kept of what is asked; of what can't be read that is all that is known."""
     if asked is None:

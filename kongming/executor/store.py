@@ -28,7 +28,7 @@ from kongming.allocation import Allocation
 from kongming.cpuset import shown
 from kongming.executor import hints, history, precedence
 from kongming.executor.database import Database
-from kongming.executor.record import Change, Record, dump, kept, read_record, read_request
+from kongming.executor.record import Change, Record, dump, kept, read_record, read_request, said_of
 from kongming.executor.request import Request, Source
 from kongming.executor.residence import Hint
 from kongming.executor.schema import MIGRATIONS
@@ -189,7 +189,7 @@ class Store:
         :param drift: what was found to be other than wanted.
         :returns: whether the outcome is anything new.
         """
-        reason, message = _said(error)
+        reason, message = said_of(error)
         message = message or note
         if not note and error is None and status is record.status:
             message = record.message
@@ -221,7 +221,7 @@ class Store:
                     (dump(accepted), record.instance_uuid),
                 )
             if changed:
-                said = (reason, message) if drift is None else _said(drift)
+                said = (reason, message) if drift is None else said_of(drift)
                 history.complete(db, record, status, *said, now)
         return bool(changed) and not same
 
@@ -337,7 +337,3 @@ _SELECT = (
     " instance.status, instance.reason, instance.message, instance.changed_at, instance.source,"
     " instance.drift, instance.drift_at FROM instance"
 )
-
-
-def _said(error: exception.KongmingError | None) -> tuple[str, str]:
-    return ("", "") if error is None else (error.reason, kept(str(error)))
