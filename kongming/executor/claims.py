@@ -33,13 +33,14 @@ class Claims:
     """The guests that are being placed at this moment.
 
     :param occupants: gives the running guests of the host.
-    :param moves: see :func:`kongming.executor.admission.judge`.
+    :param moves: returns what a guest is to have, if it is to move; see
+        :func:`kongming.executor.admission.judge`.
     """
 
     def __init__(
         self,
         occupants: Callable[[], Iterable[Occupant]],
-        moves: Callable[[str], Move | None] = lambda _instance_uuid: None,
+        moves: Callable[[Occupant], Move | None] = lambda _other: None,
     ) -> None:
         self._occupants = occupants
         self._moves = moves
@@ -61,7 +62,7 @@ class Claims:
                 lambda contested: judge(
                     move,
                     there.values(),
-                    lambda uuid: None if uuid in self._claimed else self._moves(uuid),
+                    lambda uuid: None if uuid in self._claimed else self._moves(there[uuid]),
                     contested,
                 )
             )

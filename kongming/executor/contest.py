@@ -34,9 +34,13 @@ class Contest:
 
     def corrected(self, instance_uuid: str) -> float:
         """Note a correction; return for how many seconds the guest is to be left alone."""
+        now = time.monotonic()
+        self._corrections = {
+            each: times for each, times in self._corrections.items() if now - times[-1] < _SECONDS
+        }
         times = self._corrections.setdefault(instance_uuid, deque(maxlen=_TIMES))
-        times.append(time.monotonic())
-        if len(times) < _TIMES or times[-1] - times[0] >= _SECONDS:
+        times.append(now)
+        if len(times) < _TIMES or now - times[0] >= _SECONDS:
             return 0.0
         del self._corrections[instance_uuid]
         LOG.warning(

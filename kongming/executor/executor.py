@@ -117,7 +117,7 @@ class Executor:
         self._on_connect = on_connect
         self._on_stranger = on_stranger
         self.statistics = Statistics()
-        claims = Claims(self._hypervisor.occupants, lambda uuid: moves.of(uuid))
+        claims = Claims(self._hypervisor.occupants, lambda other: moves.of(other))
         self._placer = placer = Placer(rules, claims, self._hypervisor.topology)
         moves = Moves(self._store, self._hypervisor, placer)
         windows, threads = WindowTimer(), ThreadWatch()

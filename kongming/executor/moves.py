@@ -15,12 +15,14 @@ from __future__ import annotations
 
 from kongming import exception
 from kongming.allocation import Allocation
+from kongming.cpuset import CpuSet
 from kongming.executor import window_timer
 from kongming.executor.admission import Move
 from kongming.executor.placer import Placer
 from kongming.executor.record import Record
 from kongming.executor.store import Store
 from kongming.hypervisor.hypervisor import Hypervisor
+from kongming.hypervisor.occupant import Occupant
 from kongming.statuses import Status
 from kongming.stored import readable
 
@@ -36,18 +38,20 @@ class Moves:
         self._hypervisor = hypervisor
         self._placer = placer
 
-    def of(self, instance_uuid: str) -> Move | None:
+    def of(self, other: Occupant) -> Move | None:
         """Return what an instance is to have; None if it stays as it is.
 
         It stays if nothing else is requested for it, if that is refused for another
         reason than other guests, or if it can't be carried out now.
+
+        :param other: its guest; libvirt is asked for more only if it may have to move.
         """
         try:
-            record = self._store.get(instance_uuid)
+            record = self._store.get(other.instance_uuid)
             allocation = None if record is None else _requested(record)
-            if record is None or allocation is None:
+            if record is None or allocation is None or _is_in_force(record, other):
                 return None
-            with self._hypervisor.guest(instance_uuid) as guest:
+            with self._hypervisor.guest(other.instance_uuid) as guest:
                 prospect = self._placer.look(
                     allocation.at(window_timer.now()),
                     guest,
@@ -56,7 +60,16 @@ class Moves:
                 guest.check_free()
         except exception.KongmingError:
             return None
-        return prospect.move(instance_uuid) if prospect.plan.changes() else None
+        return prospect.move(other.instance_uuid) if prospect.plan.changes() else None
+
+
+def _is_in_force(record: Record, other: Occupant) -> bool:
+    """Tell whether a guest was given what is requested at any time, and still is where it was."""
+    asked = readable(record.asked)
+    if asked is None or asked.windows or asked.vcpu_pinning is None:
+        return False
+    pins = asked.vcpu_pinning.resolve(CpuSet(other.pins))
+    return record.status is Status.APPLIED and asked == record.accepted and pins == other.pins
 
 
 def _requested(record: Record) -> Allocation | None:
@@ -64,4 +77,4 @@ def _requested(record: Record) -> Allocation | None:
         return None
     refused = record.status is Status.REFUSED and record.reason not in _BY_OTHERS
     asked = readable(record.asked)
-    return record.accepted if asked is None or refused else asked
+    return readable(record.accepted) if asked is None or refused else asked

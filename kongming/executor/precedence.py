@@ -59,7 +59,11 @@ def keep(db: sqlite3.Connection, instance_uuid: str, request: Request) -> bool:
 
 
 def decide(db: sqlite3.Connection, instance_uuid: str, by: str = "") -> bool:
-    """Make the request that has the last word what is wanted."""
+    """Make the request that has the last word what is wanted.
+
+    Where nothing is requested, nothing is in force any more: what is refused next must not
+    bring it back.
+    """
     rows = db.execute(
         "SELECT source, asked, reason, message, asked_by, asked_at FROM request"
         " WHERE instance_uuid = ?",
@@ -76,7 +80,8 @@ def decide(db: sqlite3.Connection, instance_uuid: str, by: str = "") -> bool:
         " changed_at, source) VALUES (?, ?, 1, ?, ?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET asked = excluded.asked, generation = generation + 1,"
         " status = excluded.status, reason = excluded.reason, message = excluded.message,"
-        " changed_at = excluded.changed_at, source = excluded.source"
+        " changed_at = excluded.changed_at, source = excluded.source,"
+        " accepted = CASE WHEN excluded.asked = '{}' THEN NULL ELSE accepted END"
         " WHERE asked IS NOT excluded.asked OR source != excluded.source"
         " OR asked IS NULL AND message != excluded.message RETURNING generation",
         (instance_uuid, asked, status, reason, message, now, source),

@@ -27,7 +27,7 @@ import time
 
 from kongming import exception
 from kongming.allocation import Allocation
-from kongming.executor import outcomes
+from kongming.executor import leftovers, outcomes
 from kongming.executor.departures import Departures
 from kongming.executor.placer import Placed, Placer, Prospect
 from kongming.executor.record import Record
@@ -159,7 +159,7 @@ class Reconciler:
             return error
 
     def _bring_about(self, record: Record) -> Result:
-        wanted = [readable(record.asked), record.accepted]
+        wanted = [readable(record.asked), readable(record.accepted)]
         moment = self._windows.note(record.instance_uuid, wanted)
         try:
             with self._hypervisor.guest(record.instance_uuid) as guest:
@@ -167,17 +167,8 @@ class Reconciler:
                     return Result.AGAIN
                 return self._bring_guest(record, guest, moment)
         except exception.GuestAbsent:
-            self._release_saved(record)
+            leftovers.release_saved(record.instance_uuid, self._hypervisor)
             raise
-
-    def _release_saved(self, record: Record) -> None:
-        """Let a suspended guest resume wherever it can: it is placed again when it runs."""
-        if self._hypervisor.release_saved(record.instance_uuid):
-            LOG.info(
-                "Instance %s: suspended; its placement was taken out of the saved image, so that "
-                "it can be resumed on whatever CPUs there are, and is set again then",
-                record.instance_uuid,
-            )
 
     def _bring_guest(self, record: Record, guest: Guest, moment: datetime) -> Result:
         asked = readable(record.asked)
@@ -282,45 +273,42 @@ class Reconciler:
         return placed == (guest.domain_id, allocation)
 
     def _fall_back(self, record: Record, guest: Guest, moment: datetime) -> None:
-        """Keep in force what was accepted last, as long as it can be."""
-        if record.accepted and record.accepted != record.asked:
-            with contextlib.suppress(exception.Refused):
-                self._place(record, record.accepted, guest, moment)
+        """Keep in force what was accepted last, as long as it can be.
 
-    def _return_to_baseline(self, record: Record, guest: Guest) -> None:
+        If nothing was, a placement can only be of a request that was cut off before it was
+        known to be in force.
+        """
+        accepted = readable(record.accepted)
+        if accepted and accepted != record.asked:
+            with contextlib.suppress(exception.Refused):
+                self._place(record, accepted, guest, moment)
+        elif (
+            record.accepted is None
+            and not isinstance(record.asked, Unreadable)
+            and guest.definition().is_placed_by(self._store.identity)
+        ):
+            self._release(record, guest, "nothing was in force before")
+
+    def _release(self, record: Record, guest: Guest, why: str) -> Placed:
         prospect = self._placer.look(Allocation(), guest, accepted=True)
         done = self._placer.place(record.instance_uuid, prospect, guest, new=False)
+        self._placed.pop(record.instance_uuid, None)
         if done.plan.changes():
             LOG.info(
-                "Instance %s: nothing is asked any more, back to its baseline: %s",
-                record.instance_uuid,
-                done.plan,
+                "Instance %s: %s, back to its baseline: %s", record.instance_uuid, why, done.plan
             )
+        return done
+
+    def _return_to_baseline(self, record: Record, guest: Guest) -> None:
+        done = self._release(record, guest, "nothing is asked any more")
         if unusable := outcomes.unusable(done, guest.host):
             raise unusable
-        self._clean_definition(record, guest)
+        leftovers.clean_definition(record.instance_uuid, guest)
         self._forget(record.instance_uuid)
         self._store.forget(
             record.instance_uuid,
             "nothing is asked any more, back to its baseline",
             generation=record.generation,
-        )
-
-    def _clean_definition(self, record: Record, guest: Guest) -> None:
-        """See that the next start does not bring back what the guest was released from."""
-        try:
-            cleaned = guest.clean_definition()
-        except (exception.Failed, exception.Refused, exception.GuestBusy) as error:
-            problem = error
-        else:
-            if cleaned:
-                LOG.info("Instance %s: its definition was cleaned, too", record.instance_uuid)
-            return
-        LOG.warning(
-            "Instance %s: its definition still has what it was released from (%s); it is released "
-            "again when that has started",
-            record.instance_uuid,
-            problem,
         )
 
     def _forget(self, instance_uuid: str) -> None:

@@ -33,7 +33,8 @@ class Record:
     """All that is known of one instance.
 
     :ivar asked: what is asked; None if the request was refused for what it says.
-    :ivar accepted: what last was in force on the guest; None if nothing was, or it can't be read.
+    :ivar accepted: what last was in force on the guest; None if nothing was since nothing was
+        requested.
     :ivar generation: grows with each change of ``asked``; as it is kept.
     :ivar reason: reason code of a refusal, failure or drift; empty otherwise.
     :ivar changed_at: when the status changed, in seconds since the epoch.
@@ -44,7 +45,7 @@ class Record:
 
     instance_uuid: str
     asked: Allocation | Unreadable | None
-    accepted: Allocation | None
+    accepted: Allocation | Unreadable | None
     generation: int
     status: Status
     reason: str
@@ -103,7 +104,7 @@ def read_record(row: tuple[Any, ...]) -> Record:
     return Record(
         stored.text(instance_uuid),
         stored.load(asked),
-        stored.readable(stored.load(accepted)),
+        stored.load(accepted),
         generation,
         Status(status) if status in _STATUSES else Status.PENDING,
         stored.text(reason),

@@ -217,7 +217,8 @@ class Store:
             if not changed and accepted is not None:
                 # It is in force all the same: a later refusal leaves it so.
                 db.execute(
-                    "UPDATE instance SET accepted = ? WHERE instance_uuid = ?",
+                    "UPDATE instance SET accepted = ? WHERE instance_uuid = ?"
+                    " AND asked IS NOT '{}'",
                     (dump(accepted), record.instance_uuid),
                 )
             if changed:

@@ -144,7 +144,7 @@ class Unclaimed:
         definition = guest.definition()
         if not definition.nova or not definition.baseline:
             return Kept.NOTHING
-        own = definition.kept_by in ("", self._store.identity)
+        own = definition.is_placed_by(self._store.identity)
         return Kept.OWN_NOTE if own else Kept.FOREIGN_NOTE
 
 

@@ -70,6 +70,10 @@ class Definition:
     baseline: Mapping[Target, Value]
     kept_by: str = ""
 
+    def is_placed_by(self, store: str) -> bool:
+        """Tell whether Kongming placed the guest, and no other store is known to say why."""
+        return bool(self.baseline) and self.kept_by in ("", store)
+
 
 def parse(xml: str, host: Host) -> Definition:
     """Read the live domain XML of a guest on ``host``."""

@@ -31,7 +31,7 @@ from kongming.hypervisor.guest import Guest
 from kongming.manage import options, preview, state, times
 from kongming.manage.columns import Asked, Memory, Requests, Values
 from kongming.manage.output import Lister, ShowOne
-from kongming.stored import Unreadable
+from kongming.stored import Unreadable, readable
 from kongming.target import QUOTA, SHARES, Target, Value
 from kongming.window import in_force, next_change
 
@@ -300,7 +300,8 @@ def _told(record: Record) -> dict[str, Any]:
 
 def _window(record: Record) -> dict[str, str]:
     """Return which time window is in force, if there are any that can be read here."""
-    windows = [each.window for each in record.accepted.windows] if record.accepted else []
+    accepted = readable(record.accepted)
+    windows = [each.window for each in accepted.windows] if accepted else []
     now = datetime.now(UTC)
     try:
         current, change = in_force(windows, now), next_change(windows, now)

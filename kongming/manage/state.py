@@ -85,7 +85,7 @@ def placer(command: Command, look: Hypervisor, store: Store | None) -> Placer:
     :raises ConfigInvalid: if the rules can't be read.
     """
     rules = read_rules(conf_of(command))
-    claims = Claims(look.occupants, lambda uuid: None if moves is None else moves.of(uuid))
+    claims = Claims(look.occupants, lambda other: None if moves is None else moves.of(other))
     found = Placer(lambda: rules, claims, look.topology)
     moves = None if store is None else Moves(store, look, found)
     return found

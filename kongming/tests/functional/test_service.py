@@ -25,7 +25,9 @@ import uuid
 import libvirt
 import pytest
 
+from kongming import exception
 from kongming.cmd import launch
+from kongming.executor.reconciler import Reconciler, Result
 from kongming.hypervisor.keeper import run_event_loop
 from kongming.notification.service import NotificationHandlerService
 from kongming.tests import captures
@@ -233,6 +235,38 @@ def test_a_refused_edit_leaves_the_last_accepted_in_force(cloud, bad):
     wait_for(lambda: pins(guest) == [{2}] * 4)
     cloud.publish(guest, "instance.update", kongming_vcpu_pinning="4")
     wait_for(lambda: pins(guest) == [{4}] * 4)
+
+
+@pytest.mark.parametrize("bad", ["0,x", "0,8"])
+def test_a_first_request_that_was_cut_off_leaves_nothing_behind_a_refusal(cloud, monkeypatch, bad):
+    def lose_the_connection(*_args):
+        raise exception.HypervisorUnavailable("libvirt went away")
+
+    guest = cloud.guest()
+    with monkeypatch.context() as patched:
+        patched.setattr(Reconciler, "_report_placed", lose_the_connection)
+        cloud.publish(guest, kongming_vcpu_pinning="0:2")
+        wait_for(lambda: pins(guest)[0] == {2})
+        cloud.settled()
+    assert cloud.record(guest).status == "pending"
+    cloud.publish(guest, "instance.update", kongming_vcpu_pinning=bad)
+    cloud.settled()
+    assert cloud.record(guest).status == "refused"
+    assert pins(guest) == [EVERYWHERE] * 4
+
+
+def test_a_request_that_was_taken_back_does_not_come_back_with_a_refusal(cloud, monkeypatch):
+    guest = cloud.guest()
+    cloud.publish(guest, kongming_vcpu_pinning="0:2")
+    wait_for(lambda: pins(guest)[0] == {2})
+    cloud.settled()
+    with monkeypatch.context() as patched:
+        patched.setattr(Reconciler, "reconcile", lambda *_args: Result.DONE)
+        cloud.publish(guest, "instance.update")
+        cloud.settled()
+    assert pins(guest)[0] == {2}
+    cloud.publish(guest, "instance.update", kongming_vcpu_pinning="0,x")
+    wait_for(lambda: pins(guest) == [EVERYWHERE] * 4)
 
 
 def test_what_a_smaller_guest_still_has_of_an_accepted_request_stays_in_force(cloud, caplog):

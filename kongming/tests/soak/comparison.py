@@ -35,9 +35,8 @@ def differences(kept: Mapping[str, Row], expected: Mapping[str, Instance]) -> di
         row, ask = kept.get(uuid), instance.asked
         assert ask is not None
         problems = [*_of_row(row, ask, real=instance.real)]
-        allocation = _in_force(row, ask)
-        if instance.real and not problems and allocation is not None:
-            problems += _of_threads(uuid, allocation)
+        if instance.real and not problems:
+            problems += _of_threads(uuid, _in_force(row, ask))
         if problems:
             found[uuid] = f"{', '.join(problems)}: {ask}; {row}"
     return found
@@ -77,17 +76,11 @@ def _read(kept: str) -> Allocation:
     return pins, found.get("vcpu_quota", {}).get("quota_us", -1)
 
 
-def _in_force(row: Row | None, ask: Ask) -> Allocation | None:
-    """Return what the guest is to have: a refusal leaves what was accepted before.
-
-    :returns: None if that is not certain: before the refusal, a pass over it may have been
-        cut off by the end of libvirtd.
-    """
-    if row is None:
-        return {}, -1
+def _in_force(row: Row | None, ask: Ask) -> Allocation:
+    """Return what the guest is to have: a refusal leaves what was accepted before."""
     if ask.kind == PLACED:
         return _requested(ask)
-    return None if row.accepted is None else _read(row.accepted)
+    return ({}, -1) if row is None or row.accepted is None else _read(row.accepted)
 
 
 def _of_threads(uuid: str, allocation: Allocation) -> Iterator[str]:

@@ -132,6 +132,17 @@ def test_what_came_into_force_is_known_even_if_something_else_was_asked_meanwhil
     assert store.get(UUID).accepted == asking("1")
 
 
+def test_what_was_taken_back_is_not_in_force_when_the_next_one_is_refused(store):
+    store.ask(UUID, request(asking("1")))
+    working_on = store.get(UUID)
+    store.report(working_on, Status.APPLIED, accepted=asking("1"))
+    store.ask(UUID, request(Allocation()))
+    assert store.get(UUID).accepted is None
+    assert not store.report(working_on, Status.APPLIED, accepted=asking("1"))
+    store.ask(UUID, request(exception.RequestInvalid("bad")))
+    assert store.get(UUID).accepted is None
+
+
 def test_an_outcome_is_new_once(store):
     store.ask(UUID, request(asking("1")))
     assert store.report(store.get(UUID), Status.REFUSED, exception.CpuOffline("CPU 1"))

@@ -13,7 +13,6 @@
 """Guests that nothing is kept of and that have our note: who goes back, and when."""
 
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import pytest
 
@@ -22,6 +21,7 @@ from kongming.cpuset import CpuSet
 from kongming.executor.request import Request, Source
 from kongming.executor.store import Store
 from kongming.executor.unclaimed import _PATIENCE_S, Unclaimed
+from kongming.hypervisor.definition import Definition
 from kongming.hypervisor.occupant import Occupant
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
@@ -41,7 +41,9 @@ class Guest:
 
     def definition(self):
         self.looks += 1
-        return SimpleNamespace(nova=self.nova, baseline=self.baseline, kept_by=self.kept_by)
+        return Definition(
+            self.nova, None, None, 2, CpuSet(), 1024, {}, set(), None, self.baseline, self.kept_by
+        )
 
     def check_free(self):
         if self.busy:

@@ -1,0 +1,51 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What outlives a guest and would give it a placement that it is not to have any more."""
+
+from __future__ import annotations
+
+import logging
+
+from kongming import exception
+from kongming.hypervisor.guest import Guest
+from kongming.hypervisor.hypervisor import Hypervisor
+
+LOG = logging.getLogger(__name__)
+
+
+def release_saved(instance_uuid: str, hypervisor: Hypervisor) -> None:
+    """Let a suspended guest resume wherever it can: it is placed again when it runs."""
+    if hypervisor.release_saved(instance_uuid):
+        LOG.info(
+            "Instance %s: suspended; its placement was taken out of the saved image, so that "
+            "it can be resumed on whatever CPUs there are, and is set again then",
+            instance_uuid,
+        )
+
+
+def clean_definition(instance_uuid: str, guest: Guest) -> None:
+    """See that the next start does not bring back what the guest was released from."""
+    try:
+        cleaned = guest.clean_definition()
+    except (exception.Failed, exception.Refused, exception.GuestBusy) as error:
+        problem = error
+    else:
+        if cleaned:
+            LOG.info("Instance %s: its definition was cleaned, too", instance_uuid)
+        return
+    LOG.warning(
+        "Instance %s: its definition still has what it was released from (%s); it is released "
+        "again when that has started",
+        instance_uuid,
+        problem,
+    )

@@ -1,0 +1,109 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Which guests libvirt is asked about, for somebody who wants their CPUs."""
+
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from kongming import exception, metadata
+from kongming.allocation import Windowed
+from kongming.cpuset import CpuSet
+from kongming.executor.moves import Moves
+from kongming.executor.request import Request, Source
+from kongming.executor.store import Store
+from kongming.hypervisor.occupant import Occupant
+from kongming.statuses import Status
+from kongming.window import Window
+
+UUID = "5a6e9b1e-0000-4000-8000-000000000001"
+NIGHT = Window("night", "0 22 * * *", 3600, "UTC")
+
+
+class Hypervisor:
+    def __init__(self):
+        self.asked = []
+
+    @contextmanager
+    def guest(self, instance_uuid):
+        self.asked.append(instance_uuid)
+        raise exception.DomainGone("gone")
+        yield
+
+
+@pytest.fixture
+def store(tmp_path):
+    with_store = Store(tmp_path)
+    yield with_store
+    with_store.close()
+
+
+def asking(pinning):
+    return metadata.parse({"kongming-vcpu-pinning": pinning})
+
+
+def is_asked_about(store, pins):
+    hypervisor = Hypervisor()
+    other = Occupant(UUID, "a guest", pins={vcpu: CpuSet(cpus) for vcpu, cpus in pins.items()})
+    assert Moves(store, hypervisor, None).of(other) is None
+    return hypervisor.asked == [UUID]
+
+
+def request(store, allocation, status, accepted=None):
+    store.ask(UUID, Request(Source.METADATA, allocation, "", 1.0))
+    store.report(store.get(UUID), status, accepted=accepted)
+
+
+@pytest.mark.parametrize(
+    ("pins", "asked"),
+    [
+        ({0: [1], 1: [2]}, False),
+        ({0: [1]}, False),
+        ({0: [3], 1: [2]}, True),
+        ({0: [1, 2], 1: [2]}, True),
+        ({0: [1], 1: [2], 2: [3]}, True),
+    ],
+)
+def test_a_guest_that_is_where_it_was_put_stays(store, pins, asked):
+    allocation = asking("0:1;1:2")
+    request(store, allocation, Status.APPLIED, accepted=allocation)
+    assert is_asked_about(store, pins) is asked
+
+
+@pytest.mark.parametrize("status", [Status.PENDING, Status.DRIFTED, Status.ABSENT])
+def test_a_guest_that_has_not_got_what_is_requested_may_move(store, status):
+    allocation = asking("0:1")
+    request(store, allocation, status, accepted=allocation)
+    assert is_asked_about(store, {0: [1]})
+
+
+def test_a_guest_that_was_given_something_else_may_move(store):
+    request(store, asking("0:1"), Status.APPLIED, accepted=asking("0:2"))
+    assert is_asked_about(store, {0: [1]})
+
+
+def test_a_guest_with_windows_may_move(store):
+    allocation = replace(asking("1"), windows=(Windowed(NIGHT, asking("2")),))
+    request(store, allocation, Status.APPLIED, accepted=allocation)
+    assert is_asked_about(store, {0: [1]})
+
+
+def test_a_guest_that_pins_are_not_requested_for_may_move(store):
+    allocation = metadata.parse({"kongming-cpu-shares": "512"})
+    request(store, allocation, Status.APPLIED, accepted=allocation)
+    assert is_asked_about(store, {0: [1]})
+
+
+def test_a_guest_that_nothing_is_known_of_stays(store):
+    assert not is_asked_about(store, {0: [1]})
