@@ -69,6 +69,11 @@ class InstanceEvent:
     message_id: str = field(default="", compare=False)
     ahead_s: float = field(default=0.0, compare=False)
 
+    @property
+    def dated_at(self) -> float:
+        """When it was sent, by the sender's clock alone."""
+        return self.sent_at + self.ahead_s
+
 
 def read(message: Mapping[str, Any]) -> InstanceEvent | None:
     """Read a versioned notification.

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import json
 
 from kongming.executor.residence import Place
+from kongming.notification.event import InstanceEvent
 
 # Of so many publishers, and so many of the last messages: those of one operation are fewer.
 _PUBLISHERS = 8
@@ -29,7 +30,8 @@ _MESSAGES = 16
 class Heard:
     """What was heard of an instance. Times are in seconds since the epoch.
 
-    :ivar sent: when the newest message of each publisher was sent, by its own clock.
+    :ivar sent: when the newest message of each publisher was sent, by its own clock but not
+        later than it came, and how much later it was dated.
     :ivar messages: the last messages, by their identity.
     :ivar words: who said last that the instance is at each place, and when that was sent. Of
         an answer of Nova's API the publisher is empty, and the time that of the question.
@@ -39,7 +41,7 @@ class Heard:
     :ivar last_sent: when that was sent.
     """
 
-    sent: dict[str, float] = field(default_factory=dict)
+    sent: dict[str, tuple[float, float]] = field(default_factory=dict)
     messages: deque[str] = field(default_factory=lambda: deque(maxlen=_MESSAGES))
     words: dict[Place, tuple[str, float]] = field(default_factory=dict)
     deleted: bool = False
@@ -47,17 +49,46 @@ class Heard:
     heard_at: float = 0.0
     last_sent: float = 0.0
 
-    def note(self, publisher: str, sent_at: float, place: Place, *, deleted: bool = False) -> None:
+    def note(
+        self,
+        publisher: str,
+        sent_at: float,
+        place: Place,
+        *,
+        ahead_s: float = 0.0,
+        deleted: bool = False,
+    ) -> None:
         """Note what a publisher says.
 
+        :param ahead_s: by how much later than now it is dated.
         :param deleted: whether it says that the instance is deleted.
         """
         self.sent.pop(publisher, None)
-        self.sent[publisher] = self.last_sent = sent_at
+        self.sent[publisher] = sent_at, ahead_s
+        self.last_sent = sent_at
         if len(self.sent) > _PUBLISHERS:
             del self.sent[next(iter(self.sent))]
         self.words[place] = (publisher, sent_at)
         self.deleted = self.deleted or deleted
+
+    def set_forward(self, seconds: float) -> None:
+        """Take it that our clock was set forward: what seemed to be ahead of it was less so."""
+        for publisher, (sent_at, ahead_s) in self.sent.items():
+            moved = min(seconds, ahead_s)
+            self.sent[publisher] = sent_at + moved, ahead_s - moved
+
+    def late_by(self, event: InstanceEvent, now: float) -> float:
+        """Return by how much an event is older than the newest of its publisher; 0 if it is not.
+
+        A clock that is still ahead of ours is compared with itself. What one that was ahead
+        has dated is worth nothing once it is right; nor is what came in a time to come by our
+        clock, which was set back since.
+        """
+        newest, ahead_s = self.sent.get(event.publisher, (event.sent_at, event.ahead_s))
+        late_s = newest - event.sent_at if newest <= now else 0.0
+        if event.ahead_s:
+            late_s = max(late_s, newest + ahead_s - event.dated_at)
+        return max(late_s, 0.0)
 
     def ahead_of(self, publisher: str, sent_at: float, now: float) -> tuple[str, float]:
         """Return which other publisher has dated something latest, and by how much later.
@@ -66,7 +97,7 @@ class Heard:
         """
         others = [
             (at, other)
-            for other, at in self.sent.items()
+            for other, (at, _ahead_s) in self.sent.items()
             if other != publisher and sent_at < at <= now
         ]
         latest, other = max(others, default=(sent_at, ""))
@@ -92,7 +123,7 @@ def load(text: str) -> Heard | None:
     try:
         sent, messages, words, deleted = json.loads(text)
         heard = Heard(
-            {str(each): float(at) for each, at in sent.items()},
+            {str(each): (float(at), float(ahead_s)) for each, (at, ahead_s) in sent.items()},
             words={Place(place): (str(who), float(at)) for place, (who, at) in words.items()},
             deleted=bool(deleted),
         )

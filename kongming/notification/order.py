@@ -29,6 +29,7 @@ from kongming.notification.event import InstanceEvent
 from kongming.notification.heard import Heard
 from kongming.notification.meaning import DELETED
 from kongming.notification.memory import Memory
+from kongming.runtime.clock import Steps, since_boot
 
 #: Clocks that differ by less, in seconds, are nothing to be told of.
 SKEW_S = 1.0
@@ -87,13 +88,18 @@ class Order:
 
     :param memory: keeps it across a restart.
     :param clock: tells the time, in seconds since the epoch.
+    :param steady: seconds that only grow.
     """
 
     def __init__(
-        self, memory: Memory | None = None, clock: Callable[[], float] = time.time
+        self,
+        memory: Memory | None = None,
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = since_boot,
     ) -> None:
         self._memory = memory
         self._clock = clock
+        self._steps = Steps(clock, steady)
         self._ours: OrderedDict[str, Heard] = OrderedDict()
         self._elsewhere: OrderedDict[str, tuple[str, float, Place, bool]] = OrderedDict()
         if memory is not None:
@@ -108,15 +114,18 @@ class Order:
 
         :param place: where it says that the instance is.
         """
+        moved = self._steps.take()
+        if moved > 0:
+            for each in self._ours.values():
+                each.set_forward(moved)
         heard = self._heard(event.instance_uuid)
         if heard is None:
             return Verdict()
         if event.message_id and event.message_id in heard.messages:
             return Verdict(late=True)
         now = self._clock()
-        newest = heard.sent.get(event.publisher, event.sent_at)
-        if event.sent_at < newest <= now:
-            late_s = newest - event.sent_at
+        late_s = heard.late_by(event, now)
+        if late_s:
             return Verdict(late=True, late_s=late_s, ask=late_s > SKEW_S)
         behind, behind_s = heard.ahead_of(event.publisher, event.sent_at, now)
         outdated = event.sent_at < heard.answered_at <= now
@@ -139,7 +148,8 @@ class Order:
     def note(self, event: InstanceEvent, place: Place) -> None:
         """Note that an event was handled."""
         heard = self._heard(event.instance_uuid) or Heard()
-        heard.note(event.publisher, event.sent_at, place, deleted=event.name == DELETED)
+        deleted = event.name == DELETED
+        heard.note(event.publisher, event.sent_at, place, ahead_s=event.ahead_s, deleted=deleted)
         heard.heard_at = time.monotonic()
         if event.message_id:
             heard.messages.append(event.message_id)

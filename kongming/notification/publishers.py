@@ -80,8 +80,7 @@ class Publishers:
             self._tell(
                 event.publisher,
                 "ahead",
-                f"is ahead of this host's by about {_long(event.ahead_s)}: its events count as "
-                "sent when they come",
+                f"is {_far(-event.ahead_s)}: its events count as sent when they come",
             )
         if verdict.behind_s > SKEW_S:
             self._tell(
@@ -92,8 +91,15 @@ class Publishers:
             )
         return self._set_back(event, place, verdict)
 
+    def hear_of_others(self, event: InstanceEvent, place: Place) -> list[Said] | None:
+        """Look at an event that is of no consequence otherwise; see :meth:`watch`.
+
+        It tells nothing of its publisher but whether a clock was set back that may have been.
+        """
+        return self._set_back(event, place, Verdict())
+
     def _set_back(self, event: InstanceEvent, place: Place, verdict: Verdict) -> list[Said] | None:
-        now, delay_s = self._monotonic(), self._clock() - event.sent_at
+        now, delay_s = self._monotonic(), self._clock() - event.dated_at
         suspect = self._suspects.get(event.publisher)
         alike = suspect is not None and abs(delay_s - suspect.delay_s) <= _ALIKE_S
         if suspect is not None and alike and now - suspect.since >= _APART_S:
@@ -101,8 +107,7 @@ class Publishers:
             self._tell(
                 event.publisher,
                 "set back",
-                f"was set back: it is behind this host's by about {_long(delay_s)}; what it dated "
-                "before is forgotten",
+                f"was set back: it is {_far(delay_s)} now; what it dated before is forgotten",
             )
             suspect.said.pop(event.instance_uuid, None)
             return list(suspect.said.values())
@@ -119,7 +124,7 @@ class Publishers:
                     "one that came earlier. Unless others confirm that, it is left out as late",
                 )
             suspect.said[event.instance_uuid] = (event, place)
-        elif suspect is not None and delay_s < suspect.delay_s / 2:
+        elif suspect is not None and delay_s < suspect.delay_s - abs(suspect.delay_s) / 2:
             del self._suspects[event.publisher]
         return None
 
@@ -132,6 +137,12 @@ class Publishers:
             shown(publisher),
             what,
         )
+
+
+def _far(delay_s: float) -> str:
+    """Write how a clock is to this host's."""
+    where = "behind" if delay_s >= 0 else "ahead of"
+    return f"{where} this host's by about {_long(abs(delay_s))}"
 
 
 def _long(seconds: float) -> str:

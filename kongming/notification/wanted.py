@@ -30,7 +30,7 @@ from kongming.executor.residence import Hint, Place
 from kongming.notification.event import InstanceEvent
 from kongming.notification.meaning import named_host
 from kongming.notification.order import Moment, Order, Verdict
-from kongming.notification.publishers import Publishers
+from kongming.notification.publishers import Publishers, Said
 
 LOG = logging.getLogger(__name__)
 
@@ -62,7 +62,9 @@ class Wanted:
 
     def is_elsewhere(self, event: InstanceEvent, place: Place) -> None:
         """Take an event that says that an instance that nothing is known of is not here."""
-        self._order.note_elsewhere(event, place)
+        with self._lock:
+            self._order.note_elsewhere(event, place)
+            self._catch_up(event.publisher, self._publishers.hear_of_others(event, place))
 
     def hear(self, event: InstanceEvent, place: Place) -> bool:
         """Take an event that carries the metadata; what it asks for is on disk on return.
@@ -73,11 +75,7 @@ class Wanted:
         """
         with self._lock:
             verdict = self._order.judge(event, place)
-            missed = self._publishers.watch(event, place, verdict)
-            if missed is not None:
-                self._order.forget_times(event.publisher)
-                for each in missed:
-                    self._take(*each, self._order.judge(*each))
+            if self._catch_up(event.publisher, self._publishers.watch(event, place, verdict)):
                 verdict = self._order.judge(event, place)
             if verdict.late:
                 if verdict.ask:
@@ -118,6 +116,15 @@ class Wanted:
             hint = Hint(place, _plain(host), by, time.time(), answered=True)
             self._executor.locate(instance_uuid, hint)
             self._order.note_answer(instance_uuid, put, place)
+
+    def _catch_up(self, publisher: str, missed: list[Said] | None) -> bool:
+        """Take what was left out as late, if its publisher's clock was set back; tell if so."""
+        if missed is None:
+            return False
+        self._order.forget_times(publisher)
+        for event, place in missed:
+            self._take(event, place, self._order.judge(event, place))
+        return True
 
     def _take(self, event: InstanceEvent, place: Place, verdict: Verdict) -> None:
         """Take an event that is not late."""

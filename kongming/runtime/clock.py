@@ -29,7 +29,7 @@ def since_boot() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-class ClockWatch:
+class Steps:
     """Compares the time of day with a clock that nobody sets.
 
     :param wall: tells the time, in seconds since the epoch.
@@ -45,11 +45,23 @@ class ClockWatch:
         self._steady = steady
         self._offset = wall() - steady()
 
-    def look(self) -> None:
-        """Tell if the clock was set since the last look."""
+    def take(self) -> float:
+        """Return by how many seconds the clock was set since the last call; 0 if it was not."""
         offset = self._wall() - self._steady()
         moved, self._offset = offset - self._offset, offset
-        if abs(moved) > _JUMP_S:
+        return moved if abs(moved) > _JUMP_S else 0.0
+
+
+class ClockWatch:
+    """Tells when the clock was set."""
+
+    def __init__(self, steps: Steps | None = None) -> None:
+        self._steps = steps or Steps()
+
+    def look(self) -> None:
+        """Tell if the clock was set since the last look."""
+        moved = self._steps.take()
+        if moved:
             LOG.warning(
                 "The clock of this host was set %s by %.0f s: what is dated later than now counts "
                 "for nothing, and no event is left out for it. Keep the clocks of all nodes in "

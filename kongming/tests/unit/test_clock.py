@@ -14,7 +14,7 @@
 
 import pytest
 
-from kongming.runtime.clock import ClockWatch, since_boot
+from kongming.runtime.clock import ClockWatch, Steps, since_boot
 
 
 class Clocks:
@@ -34,7 +34,7 @@ def clocks():
 
 @pytest.fixture
 def watch(clocks):
-    return ClockWatch(lambda: clocks.wall, lambda: clocks.steady)
+    return ClockWatch(Steps(lambda: clocks.wall, lambda: clocks.steady))
 
 
 def test_a_clock_that_goes_as_it_should_is_not_told(watch, clocks, caplog):

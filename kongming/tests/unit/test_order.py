@@ -29,11 +29,20 @@ HERE, ELSEWHERE, NOWHERE = Place.HERE, Place.ELSEWHERE, Place.NOWHERE
 
 
 class Clock:
+    """Our clock.
+
+    :ivar set_by: by how many seconds it was set since the beginning.
+    """
+
     def __init__(self):
         self.now = NOW
+        self.set_by = 0.0
 
     def __call__(self):
         return self.now
+
+    def steady(self):
+        return self.now - self.set_by
 
 
 @pytest.fixture
@@ -43,7 +52,7 @@ def clock():
 
 @pytest.fixture
 def order(clock):
-    return Order(clock=clock)
+    return Order(clock=clock, steady=clock.steady)
 
 
 def event(sent_at, publisher=COMPUTE, instance_uuid=UUID, **more):
@@ -133,6 +142,39 @@ def test_a_clock_that_was_set_back_silences_nobody(order, clock, publisher):
     assert order.judge(event(-3600, publisher), ELSEWHERE) == Verdict()
     order.note(event(-3600, publisher), HERE)
     assert order.judge(event(-3601, publisher), HERE).late
+
+
+@pytest.mark.parametrize(
+    ("passed", "ahead_s", "late_s"),
+    [(1.0, 3598.5, 0.5), (1.0, 3599.0, 0.0), (1.0, 1800.0, 1799.0), (10.0, 0.0, 0.0)],
+    ids=["older", "of the same time", "set back by half", "set right"],
+)
+def test_a_clock_that_is_ahead_is_compared_with_itself(order, clock, passed, ahead_s, late_s):
+    order.note(event(0, ahead_s=3600.0), HERE)
+    clock.now = NOW + passed
+    assert order.judge(event(passed, ahead_s=ahead_s), HERE).late_s == late_s
+
+
+def test_a_publishers_events_keep_their_order_when_our_clock_is_set_back(order, clock):
+    order.note(event(-1), HERE)
+    clock.now = NOW - 3600
+    assert order.judge(event(-3600, ahead_s=3598.5), HERE).late_s == 0.5
+    assert not order.judge(event(-3600, ahead_s=3599.0), HERE).late
+
+
+@pytest.mark.parametrize(("earlier_s", "late_s"), [(0.5, 0.5), (0.0, 0.0)])
+@pytest.mark.parametrize("set_by", [3600.0, 1800.0, -3600.0])
+def test_events_keep_their_order_when_our_clock_is_set(order, clock, set_by, earlier_s, late_s):
+    order.note(event(0, ahead_s=3600.0), HERE)
+    clock.now, clock.set_by = NOW + set_by, set_by
+    dated_at = 3600 - earlier_s
+    sent_at = min(dated_at, set_by)
+    assert order.judge(event(sent_at, ahead_s=dated_at - sent_at), HERE).late_s == late_s
+
+
+def test_what_a_clock_that_was_ahead_has_sent_long_ago_is_late(order, clock):
+    order.note(event(0, ahead_s=3600.0), HERE)
+    assert order.judge(event(-2), HERE).late_s == 2
 
 
 def test_what_another_publisher_dates_after_now_is_no_reason_for_doubt(order, clock):

@@ -120,6 +120,36 @@ def test_a_clock_that_was_set_back_is_known_by_its_second_event(watch, time, cap
     assert watch(HOUR) is None
 
 
+@pytest.mark.parametrize(
+    ("delay_s", "told_last"),
+    [(HOUR, "is behind this host's by about 60 min now"), (-HOUR, "is ahead of this host's by")],
+)
+def test_a_clock_may_be_set_back_to_anything(watch, time, caplog, delay_s, told_last):
+    ahead_s = max(0.0, -delay_s)
+    for _ in range(2):
+        assert watch(max(0.0, delay_s), late(HOUR), ahead_s=ahead_s) is None
+        time.passed += 0.9
+    assert watch(max(0.0, delay_s), late(HOUR), ahead_s=ahead_s) == []
+    assert f"was set back: it {told_last}" in told(caplog)[-1]
+
+
+def test_an_event_of_no_consequence_tells_only_whether_a_clock_was_set_back(
+    watch, publishers, time, caplog
+):
+    def hear_of_others(delay_s, ahead_s=0.0):
+        read = events.read(message(OTHER, 1.0, publisher=API))
+        sent = dataclasses.replace(read, sent_at=time.wall() - delay_s, ahead_s=ahead_s)
+        return publishers.hear_of_others(sent, HERE)
+
+    assert hear_of_others(0, HOUR) is None
+    assert hear_of_others(HOUR) is None
+    assert not told(caplog)
+    assert watch(HOUR, late(HOUR)) is None
+    time.passed = 1
+    (missed,) = hear_of_others(HOUR)
+    assert missed[0].instance_uuid == UUID
+
+
 def test_the_second_event_may_be_one_that_is_not_late(watch, time):
     watch(HOUR, late(HOUR))
     time.passed = 1

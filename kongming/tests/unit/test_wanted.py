@@ -161,6 +161,17 @@ class TestEvents:
         assert not host.hear(update(begin - 3601, "0"))
         assert host.hear(update(begin - 3599, "0"))
 
+    def test_an_event_of_another_hosts_instance_tells_that_a_clock_was_set_back(
+        self, host, monkeypatch
+    ):
+        begin = now()
+        host.hear(update(begin, publisher=API))
+        assert not host.hear(update(begin - 3600, "2", API))
+        monkeypatch.setattr(host.wanted._publishers, "_monotonic", lambda: time.monotonic() + 2)
+        host.hear(message(UUID[:-1] + "2", begin - 3600, publisher=API, host=OTHER))
+        assert host.pins() == "2"
+        assert not host.hear(update(begin - 3601, "0", API))
+
     def test_an_event_that_says_elsewhere_names_who_said_so(self, host):
         host.hear(update(now()))
         host.hear(update(now(), host=OTHER, publisher="nova-compute:x\ny"))
