@@ -277,7 +277,7 @@ NOW = time.time()
         ("drift_at", True),
         ("changed_at", None),
         ("changed_at", fields.EARLIEST - 1),
-        ("changed_at", NOW + 2 * DAY),
+        pytest.param("changed_at", NOW + 2 * DAY, id="changed_at-two days from now"),
         ("changed_at", 10**400),
     ],
 )
@@ -301,7 +301,7 @@ def test_a_bad_report_is_left_out_alone(field, value):
         ("source", "something_later"),
         ("drift_at", 1e9),
         ("changed_at", fields.EARLIEST),
-        ("changed_at", NOW + DAY / 2),
+        pytest.param("changed_at", NOW + DAY / 2, id="changed_at-half a day from now"),
         ("changed_at", 1_000_000_000),
         *(("status", status) for status in REPORTED),
     ],
