@@ -44,11 +44,13 @@ class _Suspect:
     """Messages that were left out as late, if it was not the publisher's clock.
 
     :ivar delay_s: from when they were sent, by their publisher's clock, until they came.
+    :ivar late_s: by how much the first one is older than what came before it.
     :ivar since: when the first one came, by the monotonic clock.
     :ivar said: the last of each instance.
     """
 
     delay_s: float
+    late_s: float
     since: float
     said: dict[str, Said] = field(default_factory=dict)
 
@@ -113,7 +115,7 @@ class Publishers:
             return list(suspect.said.values())
         if verdict.late_s > _SET_BACK_S:
             if suspect is None or not alike:
-                suspect = self._suspects[event.publisher] = _Suspect(delay_s, now)
+                suspect = self._suspects[event.publisher] = _Suspect(delay_s, verdict.late_s, now)
                 if len(self._suspects) > _PUBLISHERS_MAX:
                     del self._suspects[next(iter(self._suspects))]
             if verdict.late_s > _TOLD_S:
@@ -124,7 +126,7 @@ class Publishers:
                     "one that came earlier. Unless others confirm that, it is left out as late",
                 )
             suspect.said[event.instance_uuid] = (event, place)
-        elif suspect is not None and delay_s < suspect.delay_s - abs(suspect.delay_s) / 2:
+        elif suspect is not None and delay_s < suspect.delay_s - suspect.late_s / 2:
             del self._suspects[event.publisher]
         return None
 

@@ -195,6 +195,20 @@ def test_messages_that_come_in_time_prove_the_clock_right(watch, time):
     assert watch(HOUR, late(HOUR)) == []
 
 
+def test_a_clock_that_is_wrong_all_the_time_was_not_set_back(watch, time):
+    watch(HOUR + 16, late(16.0))
+    time.passed = 2
+    assert watch(HOUR + 8.1) is None
+    time.passed = 4
+    assert watch(HOUR + 16, late(16.0)) is not None
+    time.passed = 10
+    watch(HOUR + 16, late(16.0))
+    time.passed = 12
+    assert watch(HOUR + 7.9) is None
+    time.passed = 14
+    assert watch(HOUR + 16, late(16.0)) is None
+
+
 def test_what_is_hardly_late_is_no_sign_of_a_clock(watch, time):
     watch(6.0, late(5.0))
     time.passed = 2
