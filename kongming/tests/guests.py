@@ -1,0 +1,155 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A guest, and the hypervisor that runs it, as the executor works with them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kongming import exception, metadata
+from kongming.allocation import Allocation
+from kongming.cpuset import CpuSet
+from kongming.hypervisor.definition import Definition, parse
+from kongming.hypervisor.host import Host
+from kongming.hypervisor.occupant import Occupant
+from kongming.hypervisor.reading import Reading
+from kongming.target import NO_QUOTA, QUOTA, SHARES, Target, Value, vcpu
+
+ALL = CpuSet(range(8))
+HOST = Host(ALL, ALL, CpuSet([0, 1]), cgroup=2)
+#: The same host with half of its CPUs online.
+HALF = replace(HOST, online=CpuSet(range(4)))
+
+_XML = """<domain><metadata><n:instance xmlns:n='http://openstack.org/xmlns/libvirt/nova/1.1'/>
+</metadata><vcpu>2</vcpu><iothreads>1</iothreads><cputune>{}</cputune></domain>"""
+
+
+class Guest:
+    """A running guest of two vCPUs and an iothread, without threads.
+
+    :ivar shown: what the kernel shows of targets, where that is not what libvirt was told.
+    :ivar done: the targets that were set.
+    :ivar looks: how often its definition was read.
+    :ivar fails: what libvirt answers to each attempt to set anything.
+    """
+
+    def __init__(self, host: Host = HOST, pins: str = "", **shown: Reading) -> None:
+        self.host = host
+        self.domain_id = 7
+        self.cpu_time: dict[Target, Value] = {SHARES: 1024, QUOTA: NO_QUOTA}
+        self.has_cpuset_controller = True
+        self.memory: dict[int, int] | None = {0: 30, 1: 0}
+        self.shown = {vcpu(int(name[1:])): reading for name, reading in shown.items()}
+        self.busy = self.starting = self.ending = False
+        self.fails: exception.KongmingError | None = None
+        self.cleaning: bool | exception.KongmingError = False
+        self.group_folder: Path | None = None
+        self.done: list[Target] = []
+        self.looks = 0
+        self._now = parse(_XML.format(pins), host)
+
+    @property
+    def told(self) -> dict[Target, Value]:
+        """What libvirt was told."""
+        return {**self._now.told, **self.cpu_time}
+
+    def definition(self) -> Definition:
+        self.looks += 1
+        return self._now
+
+    def observe(self, targets: Any, now: Any = None) -> dict[Target, Reading]:
+        told = self.told
+        found = {what: Reading.of(value) for what, value in told.items()} | self.shown
+        return {what: found[what] for what in targets if what in told}
+
+    def set(self, what: Target, value: Any) -> None:
+        if self.fails is not None:
+            raise self.fails
+        self.done.append(what)
+        self.shown.pop(what, None)
+        if what in self.cpu_time:
+            self.cpu_time[what] = value
+        else:
+            self._now = replace(self._now, told={**self._now.told, what: value})
+
+    def keep_baseline(self, baseline: Any) -> None:
+        self._now = replace(self._now, baseline=dict(baseline))
+
+    def check_free(self) -> None:
+        if self.busy:
+            raise exception.GuestBusy("a job")
+
+    def memory_kib(self) -> dict[int, int] | None:
+        return self.memory
+
+    def is_starting(self) -> bool:
+        return self.starting
+
+    def ends_within(self, _seconds: float) -> bool:
+        return self.ending
+
+    def clean_definition(self) -> bool:
+        if isinstance(self.cleaning, bool):
+            return self.cleaning
+        raise self.cleaning
+
+
+class Hypervisor:
+    """A libvirt with guests.
+
+    :ivar guests: by instance; or why there is none.
+    :ivar saved: the instances that have a saved image with a placement in it.
+    :ivar released, forgotten: the instances of which it was told that.
+    """
+
+    def __init__(self) -> None:
+        self.guests: dict[str, Guest | exception.KongmingError] = {}
+        self.others: list[Occupant] = []
+        self.saved: set[str] = set()
+        self.released: list[str] = []
+        self.forgotten: list[str] = []
+
+    @contextmanager
+    def guest(self, instance_uuid: str) -> Iterator[Guest]:
+        found = self.guests.get(instance_uuid, exception.DomainGone("no such domain"))
+        if isinstance(found, Exception):
+            raise found
+        yield found
+
+    def occupants(self) -> list[Occupant]:
+        return self.others
+
+    def release_saved(self, instance_uuid: str) -> bool:
+        self.released.append(instance_uuid)
+        return instance_uuid in self.saved
+
+    def forget_migrated(self, instance_uuid: str) -> None:
+        self.forgotten.append(instance_uuid)
+
+
+def request(**asked: str) -> Allocation:
+    """Return a request, by the fields of an allocation."""
+    keys = {name.replace("_", "-"): value for name, value in asked.items()}
+    return metadata.parse({metadata.PREFIX + name: value for name, value in keys.items()})
+
+
+def pin(number: int, cpus: object) -> str:
+    """Return how libvirt's definition says that a vCPU is pinned."""
+    return f"<vcpupin vcpu='{number}' cpuset='{cpus}'/>"
+
+
+def occupant(instance_uuid: str, *cpus: int) -> Occupant:
+    """Return a guest on some CPUs."""
+    return Occupant(instance_uuid, "router", pins={0: CpuSet(cpus)})

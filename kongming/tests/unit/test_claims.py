@@ -1,0 +1,79 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""Claims: two guests that are placed at once do not get the same CPUs."""
+
+import pytest
+
+from kongming.cpuset import CpuSet
+from kongming.executor.admission import Move
+from kongming.executor.claims import Claims
+from kongming.hypervisor.occupant import Occupant
+
+
+def move(name, *cpus):
+    return Move(name, CpuSet(cpus), {0: CpuSet(cpus)})
+
+
+def occupant(name, *cpus):
+    return Occupant(name, name, pins={0: CpuSet(cpus)})
+
+
+def verdict(judge):
+    return judge(lambda cpus: cpus)
+
+
+def names(verdict):
+    return [other.instance_uuid for other, _cpus in verdict.in_the_way]
+
+
+def test_a_guest_that_is_being_placed_is_in_the_way_until_it_is_placed():
+    claims = Claims(lambda: [occupant("c", 2)])
+    with claims.claim(move("a", 1), verdict) as first:
+        assert not first.in_the_way
+        with claims.claim(move("b", 1, 2), verdict) as second:
+            assert names(second) == ["c", "a"]
+            assert second.in_the_way[1][0].name == "being placed now"
+    with claims.claim(move("b", 1), verdict) as third:
+        assert not third.in_the_way
+
+
+def test_a_guest_that_is_being_placed_is_where_it_will_be_and_no_more_where_it_is():
+    claims = Claims(lambda: [occupant("a", 1)])
+    with claims.claim(move("a", 3), verdict):
+        with claims.claim(move("b", 1), verdict) as found:
+            assert not found.in_the_way
+        with claims.claim(move("b", 3), verdict) as found:
+            assert names(found) == ["a"]
+
+
+def test_a_guest_that_is_to_move_gives_way_unless_it_is_being_placed():
+    moves = {"a": move("a", 5)}
+    claims = Claims(lambda: [occupant("a", 1)], lambda other: moves.get(other.name))
+    with claims.claim(move("b", 1), verdict) as found:
+        assert (names(found), found.moving) == ([], {"a"})
+    with claims.claim(move("a", 1), verdict), claims.claim(move("b", 1), verdict) as found:
+        assert names(found) == ["a"]
+
+
+def test_a_claim_that_is_refused_or_fails_leaves_nothing():
+    def refuse(_judge):
+        raise LookupError
+
+    claims = Claims(list)
+    with pytest.raises(LookupError), claims.claim(move("a", 1), refuse):
+        pass
+    with pytest.raises(LookupError), claims.claim(move("a", 1), verdict):
+        raise LookupError
+    with claims.claim(move("b", 1), verdict) as found:
+        assert not found.in_the_way

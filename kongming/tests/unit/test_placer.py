@@ -1,0 +1,311 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""Placing one guest: what it may have, what it has instead, and what there is to say of it."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from kongming import exception
+from kongming.allocation import Allocation, Windowed
+from kongming.cpuset import CpuSet
+from kongming.executor.claims import Claims
+from kongming.executor.placer import Placer
+from kongming.executor.rules import Overlap, Rules
+from kongming.hypervisor.reading import Part, Reading
+from kongming.target import SHARES, vcpu
+from kongming.tests import hosts
+from kongming.tests.guests import ALL, HALF, Guest, occupant, pin, request
+from kongming.window import Window
+
+UUID = "5a6e9b1e-0000-4000-8000-000000000001"
+OTHER = "5a6e9b1e-0000-4000-8000-000000000002"
+#: CPU n and n + 4 are the threads of one core.
+TOPOLOGY = hosts.host(1, 4, 2)
+
+
+class Executor:
+    """A placer with its rules and its host.
+
+    :ivar looks: how often the other guests, and the topology, were looked at.
+    """
+
+    def __init__(self, **rules):
+        self.rules = Rules(**rules)
+        self.topology = TOPOLOGY
+        self.occupants = []
+        self.moves = {}
+        self.looks = []
+        claims = Claims(
+            lambda: self._looked("guests", self.occupants),
+            lambda other: self.moves.get(other.instance_uuid),
+        )
+        self.placer = Placer(
+            lambda: self.rules, claims, lambda: self._looked("topology", self.topology)
+        )
+
+    def look(self, guest, accepted=False, **asked):
+        return self.placer.look(request(**asked), guest, accepted=accepted)
+
+    def place(self, guest, new=True, **asked):
+        prospect = self.look(guest, accepted=not new, **asked)
+        return self.placer.place(UUID, prospect, guest, new=new)
+
+    def warnings(self, guest, **asked):
+        return self.placer.warnings(UUID, self.look(guest, **asked))
+
+    def _looked(self, at, found):
+        self.looks.append(at)
+        return found
+
+
+def reasons(prospect):
+    return [each.reason for each in prospect.shortfalls]
+
+
+class TestLook:
+    def test_a_new_request_is_permitted_whole_or_refused(self):
+        executor = Executor(reserved_cpus=CpuSet([1]))
+        prospect = executor.look(Guest(), vcpu_pinning="0:2;1:3", cpu_shares="5")
+        assert prospect.wanted == {vcpu(0): CpuSet([2]), vcpu(1): CpuSet([3]), SHARES: 5}
+        assert [change.target for change in prospect.plan.changes()] == [vcpu(0), vcpu(1), SHARES]
+        assert not prospect.shortfalls
+        with pytest.raises(exception.CpuReserved):
+            executor.look(Guest(), vcpu_pinning="0:1;1:3", cpu_shares="5")
+        with pytest.raises(exception.VcpuUnknown):
+            executor.look(Guest(), vcpu_pinning="0:2;2:3")
+        with pytest.raises(exception.CpuOffline, match="CPU 4"):
+            executor.look(Guest(HALF), vcpu_pinning="3-4")
+
+    def test_of_an_accepted_request_stays_what_can(self):
+        executor = Executor(reserved_cpus=CpuSet([1]))
+        guest = Guest(HALF, pins=pin(1, 1))
+        prospect = executor.look(
+            guest, accepted=True, vcpu_pinning="0:3-4;1:1;2:3", cpu_shares="5"
+        )
+        assert prospect.wanted == {vcpu(0): CpuSet([3, 4]), SHARES: 5}
+        assert reasons(prospect) == ["cpu_reserved", "vcpu_unknown"]
+        assert prospect.plan.unusable == {vcpu(0): CpuSet([4])}
+        assert [change.target for change in prospect.plan.changes()] == [vcpu(0), SHARES]
+
+    def test_what_the_rules_no_longer_permit_is_left_as_it_is(self):
+        executor, guest = Executor(), Guest()
+        executor.place(guest, vcpu_pinning="0:1;1:2")
+        executor.rules = Rules(reserved_cpus=CpuSet([1]))
+        prospect = executor.look(guest, accepted=True, vcpu_pinning="0:1;1:2")
+        assert reasons(prospect) == ["cpu_reserved"]
+        assert not prospect.plan
+        assert executor.look(guest).plan.goals == {vcpu(0): ALL, vcpu(1): ALL}
+
+    def test_a_guest_that_is_not_ours_may_have_nothing_but_its_baseline_back(self):
+        executor = Executor()
+        executor.place(guest := Guest(), vcpu_pinning="1")
+        executor.rules = Rules(allowed_projects=frozenset(["another"]))
+        for accepted in (True, False):
+            with pytest.raises(exception.ProjectNotAllowed):
+                executor.look(guest, accepted, vcpu_pinning="1")
+            assert executor.look(guest, accepted).plan.goals == {vcpu(0): ALL, vcpu(1): ALL}
+
+    def test_what_libvirt_has_no_control_group_for_is_named_and_the_rest_is_placed(self):
+        guest = Guest()
+        asked = {"vcpu_pinning": "0:2", "cpu_shares": "5", "vcpu_quota": "50%", "numa_nodes": "1"}
+        assert not Executor().look(guest, **asked).shortfalls
+        guest.cpu_time, guest.has_cpuset_controller = {}, False
+        prospect = Executor().look(guest, **asked)
+        assert prospect.wanted == {vcpu(0): CpuSet([2])}
+        told = ["shares_unsupported", "quota_unsupported", "memory_unsupported"]
+        assert reasons(prospect) == told
+        assert "CPU shares can't be set: libvirt has no control group with the" in str(
+            prospect.shortfalls[0]
+        )
+        assert "controller cpuset for" in str(prospect.shortfalls[2])
+        assert not Executor().look(guest, vcpu_pinning="0:2").shortfalls
+
+    @pytest.mark.parametrize(
+        ("pins", "shown", "former"),
+        [
+            ("", Reading.of(CpuSet([2, 3])), CpuSet([2, 3])),
+            ("", Reading.of(CpuSet(range(7))), CpuSet(range(7))),
+            ("", Reading.of(ALL), ALL),
+            ("", Reading.of(CpuSet([2, 3]), by_kernel=False), ALL),
+            ("", Reading((Part(CpuSet([2]), "a"), Part(CpuSet([3]), "b"))), ALL),
+            (pin(0, "0-5"), Reading.of(CpuSet([2, 3])), CpuSet(range(6))),
+        ],
+    )
+    def test_a_guest_goes_back_to_where_it_ran_if_libvirt_was_told_nothing(
+        self, pins, shown, former
+    ):
+        prospect = Executor().look(Guest(pins=pins, v0=shown), vcpu_pinning="0:1")
+        assert [change.former for change in prospect.plan.changes()] == [former]
+        assert prospect.state.told[vcpu(0)] == (CpuSet(range(6)) if pins else ALL)
+
+    def test_a_guest_on_all_cpus_that_are_online_is_confined_by_nobody(self):
+        for cpus in (range(4), range(6)):
+            guest = Guest(HALF, v0=Reading.of(CpuSet(cpus)))
+            (change,) = Executor().look(guest, vcpu_pinning="0:1").plan.changes()
+            assert change.former == ALL
+
+    def test_a_weight_that_is_narrower_than_nothing_is_no_cpuset(self):
+        (change,) = Executor().look(Guest(), cpu_shares="5").plan.changes()
+        assert (change.target, change.former) == (SHARES, 1024)
+
+    def test_what_differs_is_told_as_libvirt_was_told_or_else_as_the_kernel_shows(self):
+        parts = (Part(CpuSet([2]), "700"), Part(CpuSet([4]), "701"))
+        guest = Guest(pins=pin(0, 2) + pin(1, 5), v0=Reading(parts))
+        prospect = Executor().look(guest, vcpu_pinning="0:2;1:3")
+        assert prospect.found() == "vCPU pins 0: found 4 (701), wanted 2, 1: found 5, wanted 3"
+
+
+class TestMove:
+    def test_a_move_has_what_is_asked_for_and_all_pins_that_the_guest_has_then(self):
+        move = (
+            Executor()
+            .look(Guest(pins=pin(0, 2)), vcpu_pinning="1:3", emulator_pinning="4")
+            .move(UUID)
+        )
+        assert move.instance_uuid == UUID
+        assert move.cpus == {3, 4}
+        assert move.pins == {0: {2}, 1: {3}}
+
+    def test_a_pin_to_all_cpus_that_are_online_is_none(self):
+        move = Executor().look(Guest(HALF, pins=pin(0, "0-3")), vcpu_pinning="1:0-2").move(UUID)
+        assert move.pins == {1: {0, 1, 2}}
+
+
+class TestWindows:
+    def allocation(self, cpus):
+        night = Window("night", "0 22 * * *", 3600)
+        return Allocation(windows=(Windowed(night, request(vcpu_pinning=cpus)),))
+
+    def test_a_window_is_refused_now_for_what_would_be_refused_when_it_begins(self):
+        executor = Executor(reserved_cpus=CpuSet([1]))
+        executor.placer.check_windows(self.allocation("2,7"), Guest(HALF))
+        with pytest.raises(exception.CpuReserved, match="in window night: CPU 1 is reserved"):
+            executor.placer.check_windows(self.allocation("1"), Guest())
+        noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+        assert not executor.placer.look(
+            self.allocation("1").at(noon), Guest(), accepted=False
+        ).plan
+
+    def test_a_request_without_windows_costs_no_look_at_the_guest(self):
+        guest = Guest()
+        Executor().placer.check_windows(request(vcpu_pinning="1"), guest)
+        assert guest.looks == 0
+
+
+class TestPlace:
+    def test_a_guest_that_has_all_of_it_is_left_alone(self):
+        executor = Executor()
+        guest = Guest(pins=pin(0, 2))
+        guest.busy = True
+        placed = executor.place(guest, vcpu_pinning="0:2")
+        assert (guest.done, placed.note, placed.moving) == ([], "", frozenset())
+        assert not executor.looks
+
+    def test_a_guest_that_a_job_keeps_is_waited_for(self):
+        executor, guest = Executor(), Guest()
+        guest.busy = True
+        with pytest.raises(exception.GuestBusy):
+            executor.place(guest, vcpu_pinning="0:2")
+        assert not executor.looks
+
+    def test_who_gets_cpus_anew_is_held_against_the_others_and_who_had_them_is_not(self):
+        executor, guest = Executor(overlap=Overlap.REFUSE), Guest()
+        executor.occupants = [occupant(OTHER, 2)]
+        with pytest.raises(exception.Overlap):
+            executor.place(guest, vcpu_pinning="0:2")
+        assert guest.done == []
+        placed = executor.place(guest, new=False, vcpu_pinning="0:2")
+        assert (guest.done, placed.note) == ([vcpu(0)], "")
+        assert executor.looks == ["topology", "guests"]
+
+    def test_who_is_released_is_held_against_nobody(self):
+        executor = Executor(overlap=Overlap.REFUSE)
+        executor.place(guest := Guest(), vcpu_pinning="0:2")
+        executor.looks.clear()
+        executor.placer.place(UUID, executor.look(guest), guest, new=True)
+        assert guest.done == [vcpu(0), vcpu(0)]
+        assert not executor.looks
+
+    def test_all_that_there_is_to_say_is_noted(self):
+        executor, guest = Executor(), Guest()
+        executor.occupants = [occupant(OTHER, 2)]
+        executor.topology = isolated(2, 3)
+        note = executor.place(guest, vcpu_pinning="0-1:2-3", numa_nodes="0").note
+        (overlap, rest), memory = note.split("; ", 1), note.split("; ")[-1]
+        assert overlap.startswith("other guests are pinned there, too: CPU 2")
+        assert rest.startswith("vCPU 0-1 on isolated CPUs (2-3)")
+        assert memory == "30 KiB of memory on node 0"
+
+    def test_who_has_to_move_away_is_told(self):
+        executor = Executor(overlap=Overlap.REFUSE)
+        executor.occupants = [occupant(OTHER, 2)]
+        other = executor.look(Guest(pins=pin(0, 2)), vcpu_pinning="0:6").move(OTHER)
+        executor.moves[OTHER] = other
+        executor.rules = replace(executor.rules, smt=Overlap.ALLOW)
+        assert executor.place(Guest(), vcpu_pinning="0:2").moving == {OTHER}
+
+    @pytest.mark.parametrize(
+        ("memory", "note"),
+        [
+            ({0: 30, 1: 7}, "7 KiB of memory on node 1, 30 KiB stayed on node 0"),
+            ({0: 0, 1: 7}, "7 KiB of memory on node 1"),
+            ({}, "0 KiB of memory on node 1"),
+            (None, "the memory can't be counted (that needs CAP_SYS_PTRACE)"),
+        ],
+    )
+    def test_memory_that_was_moved_is_counted(self, memory, note):
+        guest = Guest()
+        guest.memory = memory
+        assert Executor().place(guest, numa_nodes="1").note == note
+        assert Executor().place(guest, numa_nodes="1", cpu_shares="5").note == ""
+
+
+class TestWarnings:
+    def test_a_placement_is_warned_of_before_it_is_carried_out(self):
+        executor, guest = Executor(), Guest()
+        executor.occupants = [occupant(OTHER, 2)]
+        executor.topology = isolated(2, 3)
+        overlap, unbalanced = executor.warnings(guest, vcpu_pinning="2-3")
+        assert "other guests are pinned there, too: CPU 2" in overlap
+        assert "the kernel does not spread threads over isolated CPUs" in unbalanced
+        assert guest.done == []
+        executor.topology = TOPOLOGY
+        assert executor.warnings(guest, vcpu_pinning="3") == []
+
+    @pytest.mark.parametrize(
+        ("overlap", "smt", "looks"),
+        [
+            (Overlap.ALLOW, Overlap.ALLOW, []),
+            (Overlap.WARN, Overlap.ALLOW, ["guests"]),
+            (Overlap.ALLOW, Overlap.WARN, ["topology", "guests"]),
+            (Overlap.WARN, Overlap.WARN, ["topology", "guests"]),
+        ],
+    )
+    def test_only_what_the_rules_ask_for_is_looked_at(self, overlap, smt, looks):
+        executor = Executor(overlap=overlap, smt=smt)
+        executor.occupants = [occupant(OTHER, 6)]
+        told = executor.warnings(Guest(), vcpu_pinning="2")
+        assert executor.looks == looks
+        assert ["same cores" in each for each in told] == [True] * (smt is Overlap.WARN)
+        executor.looks.clear()
+        assert executor.warnings(Guest(), cpu_shares="5") == []
+        assert not executor.looks
+
+
+def isolated(*cpus):
+    cell = TOPOLOGY.cells[0]
+    there = tuple(replace(cpu, isolated=cpu.id in cpus) for cpu in cell.cpus)
+    return replace(TOPOLOGY, cells=(replace(cell, cpus=there),))
