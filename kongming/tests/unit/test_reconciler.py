@@ -1,0 +1,400 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A pass over an instance: from what is desired and what is observed to an outcome."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from kongming import exception
+from kongming.allocation import Allocation, Windowed
+from kongming.cpuset import CpuSet
+from kongming.executor import window_timer
+from kongming.executor.claims import Claims
+from kongming.executor.departures import _GRACE_S, Departures
+from kongming.executor.placer import Placer
+from kongming.executor.reconciler import Reconciler, Result
+from kongming.executor.request import Request, Source
+from kongming.executor.residence import Hint, Place
+from kongming.executor.rules import Overlap, Rules
+from kongming.executor.statistics import Statistics
+from kongming.executor.store import Store
+from kongming.executor.window_timer import WindowTimer
+from kongming.hypervisor.reading import Reading
+from kongming.statuses import Status
+from kongming.target import SHARES, vcpu
+from kongming.tests import hosts
+from kongming.tests.guests import ALL, HALF, Guest, Hypervisor, occupant, pin, request
+from kongming.window import Window
+
+UUID = "5a6e9b1e-0000-4000-8000-000000000001"
+OTHER = "5a6e9b1e-0000-4000-8000-000000000002"
+THERE = Hint(Place.ELSEWHERE, "compute-2", answered=True)
+ONE = request(vcpu_pinning="1")
+
+
+class Threads:
+    """Notes whose threads are watched."""
+
+    def __init__(self):
+        self.watched = {}
+
+    def note(self, instance_uuid, folder):
+        if folder is None:
+            self.watched.pop(instance_uuid, None)
+        else:
+            self.watched[instance_uuid] = folder
+
+
+class Host:
+    """A host with a guest, and the reconciler with all that it works with."""
+
+    def __init__(self, tmp_path):
+        self.tmp_path = tmp_path
+        self.store = Store(tmp_path)
+        self.hypervisor = Hypervisor()
+        self.rules = Rules()
+        self.moves = {}
+        self.now = 0.0
+        self.woken = []
+        self.windows, self.threads = WindowTimer(), Threads()
+        self.guest = self.start()
+        self.begin()
+
+    def begin(self):
+        """Start the service, again, too."""
+        self.statistics = Statistics()
+        claims = Claims(
+            self.hypervisor.occupants, lambda other: self.moves.get(other.instance_uuid)
+        )
+        self.reconciler = Reconciler(
+            self.store,
+            self.hypervisor,
+            Placer(lambda: self.rules, claims, lambda: hosts.host(1, 4, 2)),
+            self.statistics,
+            self.windows,
+            self.threads,
+            Departures("compute-1", self.store, lambda _uuid: None, lambda: self.now),
+            wake=self.woken.extend,
+        )
+
+    def start(self, *arguments, **options):
+        self.guest = self.hypervisor.guests[UUID] = Guest(*arguments, **options)
+        self.guest.group_folder = self.tmp_path
+        return self.guest
+
+    def ask(self, asked=ONE):
+        self.store.ask(UUID, Request(Source.METADATA, asked, "somebody", 1.5))
+
+    def reconcile(self, asked=None):
+        if asked is not None:
+            self.ask(asked)
+        return self.reconciler.reconcile(UUID)
+
+    @property
+    def record(self):
+        return self.store.get(UUID)
+
+    @property
+    def outcome(self):
+        return self.record.status, self.record.reason
+
+    def pins(self):
+        return [self.guest.told[vcpu(number)] for number in (0, 1)]
+
+
+@pytest.fixture
+def host(tmp_path):
+    host = Host(tmp_path)
+    yield host
+    host.store.close()
+
+
+def lines(caplog, level):
+    found = [each.getMessage() for each in caplog.records if each.levelname == level]
+    caplog.clear()
+    return found
+
+
+class TestPlacing:
+    def test_a_request_is_brought_about_once_and_told(self, host, caplog):
+        caplog.set_level("INFO")
+        assert host.reconcile(ONE) is Result.DONE
+        assert host.pins() == [CpuSet([1])] * 2
+        assert (*host.outcome, host.record.accepted) == (Status.APPLIED, "", ONE)
+        assert lines(caplog, "INFO") == [
+            f"Instance {UUID}: vCPU pins 0-1: 0-7 → 1 (applied, seen on the threads)"
+        ]
+        assert host.threads.watched == {UUID: host.tmp_path}
+        assert host.statistics.applies == {"applied": 1}
+        done = list(host.guest.done)
+        assert host.reconcile() is Result.DONE
+        assert host.guest.done == done
+        assert host.statistics.applies == {"applied": 1}
+        assert not caplog.records
+        assert not host.statistics.drifts
+
+    def test_what_there_is_to_say_is_told_and_kept(self, host, caplog):
+        caplog.set_level("INFO")
+        host.reconcile(request(numa_nodes="0", vcpu_pinning="1"))
+        host.reconcile(request(numa_nodes="1"))
+        (_first, line) = lines(caplog, "INFO")
+        note = "0 KiB of memory on node 1, 30 KiB stayed on node 0"
+        assert line.endswith(f"(applied, seen on the threads); {note}")
+        assert host.record.message == note
+
+    def test_who_has_to_move_as_well_is_looked_at_at_once(self, host):
+        host.rules = Rules(overlap=Overlap.REFUSE, smt=Overlap.ALLOW)
+        host.hypervisor.others = [occupant(OTHER, 1)]
+        assert host.reconcile(ONE) is Result.DONE
+        assert (host.outcome, host.woken) == ((Status.REFUSED, "overlap"), [])
+        there = host.reconciler._placer.look(
+            request(vcpu_pinning="6"), Guest(pins=pin(0, 1)), accepted=False
+        )
+        host.moves[OTHER] = there.move(OTHER)
+        host.reconcile()
+        assert (host.outcome, host.woken) == ((Status.APPLIED, ""), [OTHER])
+
+    def test_the_window_that_is_in_force_decides(self, host, monkeypatch):
+        monkeypatch.setattr(window_timer, "now", lambda: datetime(2026, 1, 1, 12, tzinfo=UTC))
+        for start, shares in (("0 12 * * *", 7), ("1 12 * * *", 5), ("59 11 * * *", 5)):
+            window = Windowed(Window("w", start, 60), request(cpu_shares="7"))
+            host.reconcile(Allocation(cpu_shares=5, windows=(window,)))
+            assert host.guest.told[SHARES] == shares
+        bad = Windowed(Window("w", "0 0 * * *", 60), request(vcpu_pinning="9"))
+        host.reconcile(Allocation(cpu_shares=6, windows=(bad,)))
+        assert (host.outcome, host.guest.told[SHARES]) == ((Status.REFUSED, "cpu_unknown"), 5)
+
+
+class TestDrift:
+    def test_a_guest_that_somebody_moved_is_corrected_and_that_is_told(self, host, caplog):
+        host.reconcile(ONE)
+        host.guest.shown[vcpu(0)] = Reading.of(CpuSet([2]))
+        assert host.reconcile() is Result.CORRECTED
+        assert host.guest.shown == {}
+        assert host.outcome == (Status.APPLIED, "")
+        assert host.record.drift == "vCPU pins 0: found 2, wanted 1"
+        assert lines(caplog, "WARNING") == [
+            f"Instance {UUID}: drift (repinned): vCPU pins 0: found 2, wanted 1; corrected"
+        ]
+        assert host.statistics.drifts == {"repinned": 1}
+
+    @pytest.mark.parametrize("windows", [False, True])
+    def test_after_a_restart_of_the_service_the_note_in_the_domain_tells(self, host, windows):
+        night = Windowed(Window("night", "0 22 * * *", 60), request(vcpu_pinning="1"))
+        host.reconcile(Allocation(ONE.vcpu_pinning, windows=(night,) * windows))
+        host.begin()
+        host.guest.shown[vcpu(0)] = Reading.of(CpuSet([2]))
+        # What may be of another time is no drift.
+        assert host.reconcile() is (Result.DONE if windows else Result.CORRECTED)
+        assert host.guest.shown == {}
+
+    @pytest.mark.parametrize("restart", ["of the guest", "of both"])
+    def test_a_guest_that_started_anew_gets_it_anew(self, host, restart):
+        host.reconcile(ONE)
+        host.start().domain_id = 8
+        if restart == "of both":
+            host.begin()
+        host.rules = Rules(overlap=Overlap.REFUSE)
+        host.hypervisor.others = [occupant(OTHER, 1)]
+        assert host.reconcile() is Result.DONE
+        assert host.outcome == (Status.REFUSED, "overlap")
+        host.hypervisor.others = []
+        assert host.reconcile() is Result.DONE
+        assert (host.outcome, host.pins()) == ((Status.APPLIED, ""), [CpuSet([1])] * 2)
+        assert not host.statistics.drifts
+
+    def test_cpus_that_went_offline_are_told_once_and_waited_for(self, host, caplog):
+        host.reconcile(request(vcpu_pinning="3-4"))
+        host.guest.host = HALF
+        for _ in range(2):
+            assert host.reconcile() is Result.DONE
+        assert host.outcome == (Status.DRIFTED, "cpu_went_offline")
+        (line,) = lines(caplog, "WARNING")
+        assert f"Instance {UUID}: drift (cpu_went_offline): CPUs went offline: CPU 4" in line
+        assert host.statistics.drifts == {"cpu_went_offline": 1}
+        host.guest.host = Guest().host
+        host.reconcile()
+        assert host.outcome == (Status.APPLIED, "")
+
+
+class TestRefusal:
+    def test_a_refused_request_leaves_in_force_what_was_accepted(self, host, caplog):
+        host.reconcile(ONE)
+        host.guest.shown[vcpu(0)] = Reading.of(CpuSet([2]))
+        for _ in range(2):
+            assert host.reconcile(request(vcpu_pinning="9")) is Result.DONE
+        assert host.outcome == (Status.REFUSED, "cpu_unknown")
+        assert (host.record.accepted, host.guest.shown) == (ONE, {})
+        assert host.statistics.refusals == {"cpu_unknown": 1}
+        refused = [line for line in lines(caplog, "WARNING") if "refused (cpu_unknown)" in line]
+        assert len(refused) == 1
+        assert refused[0].endswith("; the guest stays as it is")
+
+    def test_a_request_that_says_nothing_sensible_leaves_it_too(self, host):
+        host.reconcile(ONE)
+        host.guest.shown[vcpu(0)] = Reading.of(CpuSet([2]))
+        assert host.reconcile(exception.RequestInvalid("no cpuset")) is Result.DONE
+        assert host.outcome == (Status.REFUSED, "request_invalid")
+        assert host.guest.shown == {}
+
+    def test_what_was_accepted_and_is_not_permitted_any_more_is_told_in_part(self, host, caplog):
+        host.reconcile(request(vcpu_pinning="0:1;1:2"))
+        host.rules = Rules(reserved_cpus=CpuSet([1]))
+        for _ in range(2):
+            assert host.reconcile() is Result.DONE
+        assert host.outcome == (Status.REFUSED, "cpu_reserved")
+        (line,) = lines(caplog, "WARNING")
+        assert line.endswith("the rest is in force")
+        assert host.statistics.refusals == {"cpu_reserved": 1}
+        assert host.pins() == [CpuSet([1]), CpuSet([2])]
+
+    def test_what_can_not_be_read_is_refused_and_leaves_what_is_in_force(self, host):
+        host.reconcile(ONE)
+        with host.store._db.transaction(durable=True) as db:
+            for table in ("instance", "request"):
+                db.execute(f"UPDATE {table} SET asked = '[1'")
+        host.guest.shown[vcpu(0)] = Reading.of(CpuSet([2]))
+        assert host.reconcile() is Result.DONE
+        assert host.outcome == (Status.REFUSED, "stored_invalid")
+        assert host.guest.shown == {}
+        host.hypervisor.guests.clear()
+        assert host.reconcile() is Result.DONE
+        assert host.outcome == (Status.REFUSED, "stored_invalid")
+
+    def test_what_can_not_be_read_is_decided_anew_by_the_requests(self, host, caplog):
+        host.ask()
+        with host.store._db.transaction(durable=True) as db:
+            db.execute("UPDATE instance SET asked = '[1'")
+        assert host.reconcile() is Result.DONE
+        assert (host.outcome, host.pins()) == ((Status.APPLIED, ""), [CpuSet([1])] * 2)
+        assert "is taken again from what was asked" in lines(caplog, "WARNING")[0]
+
+
+class TestFailure:
+    def test_a_busy_guest_comes_again_and_is_told_once(self, host, caplog):
+        caplog.set_level("INFO")
+        host.guest.busy = True
+        host.ask()
+        assert [host.reconcile() for _ in range(2)] == [Result.AGAIN] * 2
+        assert host.outcome == (Status.PENDING, "guest_busy")
+        assert lines(caplog, "INFO") == [f"Instance {UUID}: waiting (guest_busy): a job"]
+        assert not host.statistics.applies
+
+    def test_a_failure_comes_again_and_is_told_once(self, host, caplog):
+        host.guest.fails = exception.StepFailed("libvirt error 38")
+        host.ask()
+        assert [host.reconcile() for _ in range(2)] == [Result.AGAIN] * 2
+        assert host.outcome == (Status.FAILED, "step_failed")
+        (line,) = lines(caplog, "ERROR")
+        assert f"Instance {UUID}: failed (step_failed): libvirt error 38" in line
+        assert host.statistics.applies == {"failed": 2}
+
+    @pytest.mark.parametrize("why", ["starting", "ending"])
+    def test_a_failure_of_a_guest_that_starts_or_ends_is_none(self, host, caplog, why):
+        host.guest.fails = exception.StepFailed("libvirt error 38")
+        setattr(host.guest, why, True)
+        assert host.reconcile(ONE) is Result.DONE
+        assert host.outcome == (Status.ABSENT, "guest_absent")
+        assert not lines(caplog, "ERROR")
+
+    def test_a_call_that_hangs_is_kept_if_anything_is_known_of_the_guest(self, host):
+        hung = exception.GuestHung("reading its job has not returned")
+        host.reconciler.report_hung(UUID, hung)
+        assert host.record is None
+        host.ask()
+        host.reconciler.report_hung(UUID, hung)
+        assert host.outcome == (Status.FAILED, "guest_hung")
+
+
+class TestAbsence:
+    def test_an_absent_guest_is_waited_for(self, host, caplog):
+        caplog.set_level("INFO")
+        host.hypervisor.guests[UUID] = exception.DomainOff("off")
+        assert host.reconcile(ONE) is Result.DONE
+        assert host.outcome == (Status.ABSENT, "guest_absent")
+        assert host.hypervisor.released == [UUID]
+        assert not lines(caplog, "INFO")
+        host.hypervisor.saved = {UUID}
+        host.reconcile()
+        assert "its placement was taken out of the saved image" in lines(caplog, "INFO")[0]
+
+    def test_a_refused_request_of_an_absent_guest_stays_refused(self, host):
+        host.hypervisor.guests.clear()
+        host.reconcile(exception.RequestInvalid("no cpuset"))
+        assert host.outcome == (Status.REFUSED, "request_invalid")
+
+    def test_a_guest_that_was_migrated_is_forgotten(self, host):
+        host.reconcile(ONE)
+        host.hypervisor.guests[UUID] = exception.DomainGone("gone", migrated=True)
+        assert host.reconcile() is Result.DONE
+        assert (host.record, host.threads.watched) == (None, {})
+        assert host.hypervisor.forgotten == [UUID]
+
+    def test_a_guest_that_nova_has_elsewhere_is_placed_after_its_grace(self, host):
+        host.ask()
+        host.store.hints.keep(UUID, THERE)
+        assert host.reconcile() is Result.AGAIN
+        assert host.guest.done == []
+        host.now = _GRACE_S
+        assert host.reconcile() is Result.DONE
+        assert host.outcome == (Status.ELSEWHERE, "claimed_elsewhere")
+        assert host.pins() == [CpuSet([1])] * 2
+
+
+class TestRelease:
+    def test_a_guest_of_which_nothing_is_requested_gets_its_baseline_back(self, host, caplog):
+        caplog.set_level("INFO")
+        host.reconcile(ONE)
+        caplog.clear()
+        assert host.reconcile(Allocation()) is Result.DONE
+        assert host.pins() == [ALL] * 2
+        assert (host.record, host.threads.watched) == (None, {})
+        (line,) = lines(caplog, "INFO")
+        assert line.endswith("back to its baseline: vCPU pins 0-1: 1 → 0-7")
+        assert host.reconcile() is Result.DONE
+
+    def test_a_guest_that_has_its_baseline_is_forgotten_without_a_word(self, host, caplog):
+        caplog.set_level("INFO")
+        host.reconcile(Allocation())
+        assert host.record is None
+        assert not caplog.records
+        host.guest.cleaning = True
+        host.reconcile(Allocation())
+        assert "its definition was cleaned, too" in lines(caplog, "INFO")[0]
+
+    def test_a_definition_that_can_not_be_cleaned_is_told(self, host, caplog):
+        host.guest.cleaning = exception.GuestBusy("a job")
+        host.reconcile(Allocation())
+        assert host.record is None
+        assert "its definition still has what it was released from (a job)" in caplog.text
+
+    def test_a_baseline_that_can_not_be_had_now_is_waited_for(self, host):
+        host.start(pins=pin(0, 4))
+        host.reconcile(request(vcpu_pinning="0:1"))
+        host.guest.host = HALF
+        assert host.reconcile(Allocation()) is Result.DONE
+        assert host.outcome == (Status.DRIFTED, "cpu_went_offline")
+        host.guest.host = Guest().host
+        assert host.reconcile() is Result.DONE
+        assert (host.record, host.pins()[0]) == (None, CpuSet([4]))
+
+    def test_what_was_forgotten_is_placed_anew(self, host):
+        host.reconcile(ONE)
+        host.store.forget(UUID, "by hand")
+        host.reconcile()
+        assert not host.threads.watched
+        host.rules = Rules(overlap=Overlap.REFUSE)
+        host.hypervisor.others = [occupant(OTHER, 2)]
+        host.reconcile(request(vcpu_pinning="2"))
+        assert host.outcome == (Status.REFUSED, "overlap")

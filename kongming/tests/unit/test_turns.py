@@ -1,0 +1,157 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A worker's turn: what is looked at, what comes again, and what is told."""
+
+import pytest
+
+from kongming import exception
+from kongming.executor.reconciler import Result
+from kongming.executor.turns import UNCLAIMED, Turns
+from kongming.hypervisor.calls import Call
+
+UUID = "5a6e9b1e-0000-4000-8000-000000000001"
+OTHER = "5a6e9b1e-0000-4000-8000-000000000002"
+
+
+class Executor:
+    """All that a turn works with; each look answers what it is told to, or raises it.
+
+    :ivar held: the instances that the store holds.
+    :ivar looks: what was looked at, by whom.
+    :ivar given_back: what the queue was told at the end of each turn.
+    """
+
+    def __init__(self):
+        self.held = {UUID}
+        self.result = Result.DONE
+        self.unclaimed = []
+        self.claims_it = self.again = False
+        self.looks, self.given_back, self.added, self.passes = [], [], [], []
+        self.hung = []
+        self.turns = Turns(self, self, self, self, self.passes.append)
+
+    def work(self, key=UUID):
+        self.turns.work(key)
+        return self.given_back[-1]
+
+    # The store.
+    def holds(self, key):
+        return key in self.held
+
+    # The queue.
+    def add(self, key):
+        self.added.append(key)
+
+    def done(self, key, *, succeeded, rest):
+        self.given_back.append((key, succeeded, rest))
+
+    # The reconciler.
+    def reconcile(self, key):
+        self.looks.append(("reconciler", key))
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+    def report_hung(self, instance_uuid, hung):
+        if isinstance(self.result, Exception):
+            raise self.result
+        self.hung.append((instance_uuid, hung.reason))
+
+    # Who looks at guests that nothing is kept of.
+    def find(self):
+        return self.unclaimed
+
+    def look(self, key):
+        self.looks.append(("unclaimed", key))
+        if self.claims_it:
+            self.held.add(key)
+        return self.again
+
+
+@pytest.fixture
+def executor():
+    return Executor()
+
+
+@pytest.mark.parametrize(("result", "succeeded"), [(Result.DONE, True), (Result.AGAIN, False)])
+def test_an_instance_that_is_kept_is_reconciled_once(executor, result, succeeded):
+    executor.result = result
+    assert executor.work() == (UUID, succeeded, 0.0)
+    assert executor.looks == [("reconciler", UUID)]
+    assert executor.passes == [UUID]
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_guest_that_nothing_is_kept_of_is_looked_at_as_such(executor, again):
+    executor.again = again
+    assert executor.work(OTHER) == (OTHER, not again, 0.0)
+    assert executor.looks == [("reconciler", OTHER), ("unclaimed", OTHER)]
+
+
+def test_a_guest_that_is_found_to_be_released_is_released_in_the_same_turn(executor):
+    executor.claims_it, executor.again = True, True
+    assert executor.work(OTHER) == (OTHER, True, 0.0)
+    assert executor.looks[2:] == [("reconciler", OTHER)]
+
+
+def test_guests_that_nothing_is_kept_of_are_looked_for_and_are_no_pass(executor):
+    executor.unclaimed = [OTHER, UUID]
+    assert executor.work(UNCLAIMED) == (UNCLAIMED, True, 0.0)
+    assert executor.added == [OTHER, UUID]
+    assert (executor.looks, executor.passes) == ([], [])
+
+
+def test_a_guest_that_is_corrected_all_the_time_rests(executor):
+    executor.result = Result.CORRECTED
+    rests = [executor.work()[1:] for _ in range(5)]
+    assert rests[:4] == [(True, 0.0)] * 4
+    assert rests[4][0]
+    assert rests[4][1] > 0
+
+
+def test_what_is_not_corrected_does_not_rest(executor):
+    assert {executor.work() for _ in range(10)} == {(UUID, True, 0.0)}
+
+
+def test_without_libvirt_nothing_comes_again_before_it_is_back(executor, caplog):
+    executor.result = exception.HypervisorUnavailable("no")
+    assert executor.work() == (UUID, True, 0.0)
+    assert executor.passes == [UUID]
+    assert "ERROR" not in caplog.text
+
+
+def test_an_outage_of_the_store_is_told_once(executor, caplog):
+    executor.result = exception.StoreUnavailable("disk full", exception.Outage())
+    for _ in range(3):
+        assert executor.work() == (UUID, False, 0.0)
+    assert caplog.text.count("ERROR") == 1
+    assert f"Instance {UUID}: disk full; it will be tried again" in caplog.text
+
+
+def test_a_fault_of_ours_is_told_with_its_place_and_ends_no_worker(executor, caplog):
+    executor.result = ZeroDivisionError("of ours")
+    assert executor.work() == (UUID, False, 0.0)
+    assert f"Instance {UUID}: of ours; it will be tried again" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+@pytest.mark.parametrize(("uuid", "about"), [(UUID, f"Instance {UUID}"), ("", "libvirt")])
+def test_a_call_that_hangs_is_told_and_kept(executor, caplog, uuid, about):
+    call = Call(1, uuid, "reading its job", 0.0, 0.0, 1.0)
+    executor.turns.hung(call)
+    assert executor.hung == [(uuid, "guest_hung")]
+    assert executor.passes == [uuid]
+    assert f"{about}: failed (guest_hung): reading its job has not returned" in caplog.text
+    executor.result = exception.StoreUnavailable("disk full")
+    executor.turns.hung(call)
+    assert executor.passes == [uuid, uuid]

@@ -1,0 +1,144 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The watch: what nobody announces is noticed at a tick, and all is checked at an interval."""
+
+import threading
+import time
+
+import pytest
+
+from kongming import exception
+from kongming.cpuset import CpuSet
+from kongming.executor import watch as module
+from kongming.executor.watch import Watch
+from kongming.runtime.heartbeats import Heartbeats
+
+DAY_S = 86_400
+SOME, ALL = CpuSet([0, 1]), CpuSet(range(4))
+
+
+class World:
+    """All that a watch looks at, and whom it wakes."""
+
+    def __init__(self):
+        self.online = ALL
+        self.transitions, self.resized, self.by_tools = [], [], []
+        self.interval, self.keep_days = 0.0, 3
+        self.woken, self.checked, self.offline, self.purged = [], [], [], []
+        self.ticks = 0
+        self.ticked = threading.Event()
+        self.watch = Watch(
+            self,
+            wake=self.woken.extend,
+            check=self.checked.append,
+            online_cpus=lambda: self.online,
+            on_offline=self.offline.append,
+            windows=self,
+            threads=self,
+            interval=lambda: self.interval,
+            keep_days=lambda: self.keep_days,
+            heartbeats=Heartbeats(),
+        )
+        self.begin = time.monotonic()
+
+    def tick(self, after=0.0):
+        """Tick so many seconds after the beginning; return who was woken."""
+        self.woken.clear()
+        self.watch._tick(self.begin + after)
+        return list(self.woken)
+
+    # The store.
+    def held(self):
+        return ["held"]
+
+    def purge(self, before):
+        self.purged.append(before)
+
+    def pending_elsewhere(self):
+        return self.by_tools
+
+    # The windows, and the guests' threads.
+    def due(self):
+        self.ticks += 1
+        if self.ticks == 3:
+            self.ticked.set()
+        if isinstance(self.transitions, Exception):
+            raise self.transitions
+        return self.transitions
+
+    def changed(self):
+        return self.resized
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+def test_whoever_needs_a_pass_is_woken(world):
+    assert world.tick() == []
+    world.transitions, world.resized, world.by_tools = ["w"], ["r"], ["t"]
+    assert world.tick() == ["w", "r", "t"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "offline"),
+    [
+        (ALL, SOME, [CpuSet([2, 3])]),
+        (SOME, ALL, [CpuSet()]),
+        (ALL, None, []),
+        (None, ALL, []),
+    ],
+)
+def test_all_are_woken_once_when_other_cpus_are_online(world, before, after, offline):
+    world.online = before
+    world.tick()
+    world.offline.clear()
+    assert world.tick() == []
+    assert world.offline == []
+    world.online = after
+    assert world.tick() == ["held"]
+    assert world.tick() == []
+    assert world.offline == offline
+
+
+def test_all_are_checked_at_the_interval_and_without_one_never(world):
+    for after in (0, DAY_S):
+        world.tick(after)
+    assert world.checked == []
+    world.interval = 10.0
+    for after, checks in ((DAY_S, 1), (DAY_S + 9.9, 1), (DAY_S + 10, 2), (DAY_S + 19.9, 2)):
+        world.tick(after)
+        assert world.checked == [["held"]] * checks
+
+
+def test_the_history_is_purged_once_a_day(world, monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: 10.0 * DAY_S)
+    for after, times in ((0.1, 1), (DAY_S, 1), (DAY_S + 0.1, 2)):
+        world.tick(after)
+        assert world.purged == [7 * DAY_S] * times
+
+
+def test_a_store_that_can_not_be_used_ends_no_watch(world, monkeypatch):
+    monkeypatch.setattr(module, "_TICK_S", 0.001)
+    world.interval = 3600.0
+    world.transitions = exception.StoreUnavailable("disk full")
+    world.watch.start()
+    assert world.ticked.wait(30)
+    world.watch.stop()
+    world.watch._thread.join(30)
+    assert not world.watch._thread.is_alive()
+    # The first check is made by whoever knows that libvirt is there.
+    world.transitions = []
+    world.tick()
+    assert world.checked == []
