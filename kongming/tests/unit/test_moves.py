@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Which guests libvirt is asked about, for somebody who wants their CPUs."""
+"""Where other guests are to move, for somebody who wants their CPUs."""
 
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,11 +20,16 @@ import pytest
 from kongming import exception, metadata
 from kongming.allocation import Windowed
 from kongming.cpuset import CpuSet
+from kongming.executor.admission import Move
+from kongming.executor.claims import Claims
 from kongming.executor.moves import Moves
+from kongming.executor.placer import Placer
 from kongming.executor.request import Request, Source
+from kongming.executor.rules import Rules
 from kongming.executor.store import Store
 from kongming.hypervisor.occupant import Occupant
 from kongming.statuses import Status
+from kongming.tests import guests, hosts
 from kongming.window import Window
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
@@ -107,3 +112,78 @@ def test_a_guest_that_pins_are_not_requested_for_may_move(store):
 
 def test_a_guest_that_nothing_is_known_of_stays(store):
     assert not is_asked_about(store, {0: [1]})
+
+
+class Guests(guests.Hypervisor):
+    """A libvirt with one guest that runs on CPUs 0 and 1, and what it is to have."""
+
+    def __init__(self, store, host=guests.HOST):
+        super().__init__()
+        self.running = guests.Guest(host, guests.pin(0, 0) + guests.pin(1, 1))
+        self.guests[UUID] = self.running
+        placer = Placer(Rules, Claims(list), lambda: hosts.host(1, 4, 2))
+        self._moves = Moves(store, self, placer)
+
+    def move(self):
+        return self._moves.of(Occupant(UUID, "a guest", pins={0: CpuSet([0]), 1: CpuSet([1])}))
+
+
+def to(first, second):
+    cpus = CpuSet([first]), CpuSet([second])
+    return Move(UUID, cpus[0] | cpus[1], dict(enumerate(cpus)))
+
+
+def test_a_guest_moves_to_what_is_requested_for_it(store):
+    request(store, asking("0:2;1:3"), Status.PENDING)
+    host = Guests(store)
+    assert host.move() == to(2, 3)
+    host.running.busy = True
+    assert host.move() is None
+
+
+def test_a_guest_that_has_what_is_requested_for_it_stays(store):
+    request(store, asking("0:0;1:1"), Status.PENDING)
+    assert Guests(store).move() is None
+
+
+@pytest.mark.parametrize(
+    ("refusal", "goes"),
+    [
+        (exception.Overlap, to(4, 5)),
+        (exception.SmtSibling, to(4, 5)),
+        (exception.ProjectNotAllowed, to(2, 3)),
+    ],
+)
+def test_a_refusal_counts_unless_it_is_for_other_guests(store, refusal, goes):
+    request(store, asking("0:2;1:3"), Status.PENDING, accepted=asking("0:2;1:3"))
+    store.ask(UUID, Request(Source.METADATA, asking("0:4;1:5"), "", 2.0))
+    store.report(store.get(UUID), Status.REFUSED, refusal("no"))
+    assert Guests(store).move() == goes
+
+
+def test_a_guest_that_nothing_sensible_is_requested_for_goes_back_to_what_it_had(store):
+    accepted = asking("0:2;1:3")
+    request(store, accepted, Status.APPLIED, accepted=accepted)
+    store.ask(UUID, Request(Source.METADATA, exception.RequestInvalid("no"), "", 2.0))
+    assert Guests(store).move() == to(2, 3)
+
+
+def test_a_guest_that_could_not_be_placed_stays(store):
+    request(store, asking("0:2;1:3"), Status.FAILED)
+    assert Guests(store).move() is None
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_cpus_that_are_offline_are_waited_for_only_if_they_were_accepted(store, accepted):
+    offline = replace(guests.HOST, online=guests.ALL - {3})
+    allocation = asking("0:2;1:2-3")
+    request(store, allocation, Status.PENDING, accepted=allocation if accepted else None)
+    found = Guests(store, offline).move()
+    assert (None if found is None else found.cpus) == (CpuSet([2, 3]) if accepted else None)
+
+
+def test_a_guest_moves_to_what_the_window_in_force_says(store):
+    always = Window("always", "* * * * *", 3600, "UTC")
+    windows = (Windowed(always, asking("0:4;1:5")),)
+    request(store, replace(asking("0:2;1:3"), windows=windows), Status.PENDING)
+    assert Guests(store).move() == to(4, 5)
