@@ -109,6 +109,8 @@ def test_pinned_to_what_is_not_there():
     (violation,) = find(HOST, [guest(1, "0:2-3;1:8")], Rules())
     assert (violation.kind, violation.cpus) == ("offline", CpuSet([3, 8]))
     assert violation.message.endswith(": CPU 3 is offline, CPU 8 does not exist")
+    # All that is online is there.
+    assert found([guest(1, "0:0-2,4-7")]) == []
 
 
 def test_its_memory_is_elsewhere():
