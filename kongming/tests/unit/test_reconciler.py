@@ -12,6 +12,7 @@
 
 """A pass over an instance: from what is desired and what is observed to an outcome."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -34,7 +35,7 @@ from kongming.hypervisor.reading import Reading
 from kongming.statuses import Status
 from kongming.target import SHARES, vcpu
 from kongming.tests import hosts
-from kongming.tests.guests import ALL, HALF, Guest, Hypervisor, occupant, pin, request
+from kongming.tests.guests import ALL, HALF, HOST, Guest, Hypervisor, occupant, pin, request
 from kongming.window import Window
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
@@ -226,6 +227,14 @@ class TestDrift:
         host.guest.host = Guest().host
         host.reconcile()
         assert host.outcome == (Status.APPLIED, "")
+
+    def test_cpus_that_a_control_group_lost_are_told_with_it(self, host, caplog):
+        host.reconcile(request(vcpu_pinning="3-4"))
+        host.guest.host = replace(HOST, barred=(("/a", CpuSet([4])), ("/a/b", CpuSet([5]))))
+        host.reconcile()
+        assert host.outcome == (Status.DRIFTED, "cpu_not_in_slice")
+        (line,) = lines(caplog, "WARNING")
+        assert "the control group /a, /a/b lacks CPU 4 of vCPU 0, CPU 4 of vCPU 1; it is" in line
 
 
 class TestRefusal:

@@ -1,0 +1,78 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The dry run: what would be done is told, and nothing is done."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from kongming import exception
+from kongming.allocation import Allocation, Windowed
+from kongming.cpuset import CpuSet
+from kongming.executor import dry_run
+from kongming.executor.claims import Claims
+from kongming.executor.placer import Placer
+from kongming.executor.rules import Rules
+from kongming.tests import hosts
+from kongming.tests.guests import HALF, Guest, occupant, pin, request
+from kongming.window import Window
+
+UUID = "5a6e9b1e-0000-4000-8000-000000000001"
+OTHER = "5a6e9b1e-0000-4000-8000-000000000002"
+
+
+def look(guest, allocation, accepted=False, **rules):
+    claims = Claims(lambda: [occupant(OTHER, 3)])
+    placer = Placer(lambda: Rules(**rules), claims, lambda: hosts.host(1, 4, 2))
+    found = dry_run.look(placer, guest, UUID, allocation, accepted=accepted)
+    assert guest.done == []
+    return found.to_json()
+
+
+def test_what_would_be_set_is_told_with_what_there_is_to_say():
+    found = look(Guest(), request(vcpu_pinning="1:3", cpu_shares="5"))
+    assert found["steps"] == [
+        {"target": "vCPU 1", "from": "0-7", "to": "3"},
+        {"target": "CPU shares", "from": "1024", "to": "5"},
+    ]
+    assert [each.partition(":")[0] for each in found["warnings"]] == [
+        "other guests are pinned there, too"
+    ]
+
+
+def test_what_can_not_be_had_now_is_told_of_what_was_in_force_and_refused_else():
+    guest, asked = Guest(HALF, pins=pin(0, 3)), request(vcpu_pinning="0:1-2;1:2,5;2:2")
+    found = look(guest, asked, accepted=True, reserved_cpus=CpuSet([1]))
+    unusable, reserved, lacking = found["warnings"]
+    assert unusable == "not usable now, waited for: CPU 5 of vCPU 1"
+    assert "CPU 1 is reserved" in reserved
+    assert "vCPU 2 does not exist" in lacking
+    assert [step["target"] for step in found["steps"]] == ["vCPU 1"]
+    with pytest.raises(exception.Refused):
+        look(guest, asked)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_windows_are_judged_and_the_one_in_force_is_told(begun):
+    start = datetime.now(UTC) + timedelta(hours=-1 if begun else 1)
+    window = Window("w", f"{start.minute} {start.hour} * * *", 2 * 3600)
+
+    def during(cpus):
+        return Allocation(cpu_shares=7, windows=(Windowed(window, request(vcpu_pinning=cpus)),))
+
+    targets = [step["target"] for step in look(Guest(), during("0:1"))["steps"]]
+    assert targets == ["vCPU 0", "CPU shares"][not begun :]
+    with pytest.raises(exception.CpuUnknown, match="in window w"):
+        look(Guest(), during("9"))
+    if not begun:
+        assert look(Guest(), during("9"), accepted=True)["steps"]
