@@ -32,18 +32,16 @@ ALL = "all"
 _MIGRATIONS = (("CREATE TABLE inquiry (about TEXT PRIMARY KEY) WITHOUT ROWID",),)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Inquiry:
-    """What is to be asked about one instance.
+    """What is to be asked about one instance: another one whenever that is requested again.
 
-    :ivar number: another one whenever it is asked for again.
     :ivar here: whether the event that led to it says that the instance is on
         this host; None if there was no event.
     :ivar attempts: how many answers have said something else.
     :ivar due: when to ask, by the monotonic clock.
     """
 
-    number: int
     here: bool | None = None
     attempts: int = 0
     due: float = field(default_factory=time.monotonic)
@@ -63,7 +61,6 @@ class Inquiries:
     def __init__(self, state_path: Path, *, create: bool = True) -> None:
         """Open the database in the directory ``state_path``."""
         self._open: dict[str, Inquiry] = {}
-        self._numbers = 0
         self._db = Database(
             state_path / FILE_NAME, _MIGRATIONS, create=create, on_open=lambda _db: None
         )
@@ -97,13 +94,13 @@ class Inquiries:
     def postpone(self, about: str, asked: Inquiry, seconds: float) -> None:
         """Ask again later, unless it was asked for again already."""
         with self._db.lock:
-            if self._open.get(about) == asked:
+            if self._open.get(about) is asked:
                 self._open[about] = asked.postponed(seconds)
 
     def close_one(self, about: str, asked: Inquiry) -> None:
         """Note that it was answered, unless it was asked for again meanwhile."""
         with self._db.lock:
-            if self._open.get(about) == asked:
+            if self._open.get(about) is asked:
                 with self._db.transaction(durable=False) as db:
                     db.execute("DELETE FROM inquiry WHERE about = ?", (about,))
                 del self._open[about]
@@ -130,5 +127,4 @@ class Inquiries:
                 self._note(about, None)
 
     def _note(self, about: str, here: bool | None) -> None:
-        self._numbers += 1
-        self._open[about] = Inquiry(self._numbers, here)
+        self._open[about] = Inquiry(here)
