@@ -33,8 +33,8 @@ class Heard:
     :ivar sent: when the newest message of each publisher was sent, by its own clock but not
         later than it came, and how much later it was dated.
     :ivar messages: the last messages, by their identity.
-    :ivar words: who said last that the instance is at each place, and when that was sent. Of
-        an answer of Nova's API the publisher is empty, and the time that of the question.
+    :ivar words: the newest word that the instance is at each place: whose, and when it was
+        sent. Of an answer of Nova's API the publisher is empty, and the time that of the question.
     :ivar deleted: whether it was said to be deleted: then it never comes back.
     :ivar answered_at: when the last question was put that Nova has answered; 0 if none was.
     :ivar heard_at: when the last event came, by our monotonic clock.
@@ -68,7 +68,8 @@ class Heard:
         self.last_sent = sent_at
         if len(self.sent) > _PUBLISHERS:
             del self.sent[next(iter(self.sent))]
-        self.words[place] = (publisher, sent_at)
+        if sent_at >= self.words.get(place, ("", 0.0))[1]:
+            self.words[place] = (publisher, sent_at)
         self.deleted = self.deleted or deleted
 
     def set_forward(self, seconds: float) -> None:
@@ -76,6 +77,10 @@ class Heard:
         for publisher, (sent_at, ahead_s) in self.sent.items():
             moved = min(seconds, ahead_s)
             self.sent[publisher] = sent_at + moved, ahead_s - moved
+
+    def forget_words_to_come(self, now: float) -> None:
+        """Forget what was said in a time to come by our clock: it was set back since."""
+        self.words = {place: word for place, word in self.words.items() if word[1] <= now}
 
     def late_by(self, event: InstanceEvent, now: float) -> float:
         """Return by how much an event is older than the newest of its publisher; 0 if it is not.

@@ -149,6 +149,7 @@ class Order:
         """Note that an event was handled."""
         heard = self._heard(event.instance_uuid) or Heard()
         deleted = event.name == DELETED
+        heard.forget_words_to_come(self._clock())
         heard.note(event.publisher, event.sent_at, place, ahead_s=event.ahead_s, deleted=deleted)
         heard.heard_at = time.monotonic()
         if event.message_id:
@@ -158,13 +159,13 @@ class Order:
             self._memory.keep(event.instance_uuid, heard)
 
     def note_elsewhere(self, event: InstanceEvent, place: Place) -> None:
-        """Note that an instance that nothing is known of is not here."""
+        """Note that an instance that nothing is known of is not here; the newest word counts."""
         instance_uuid, elsewhere = event.instance_uuid, self._elsewhere
-        before = elsewhere.get(instance_uuid)
-        if before is None or before[0] != event.publisher or before[1] <= event.sent_at:
-            deleted = event.name == DELETED or (before is not None and before[3])
-            elsewhere[instance_uuid] = (event.publisher, event.sent_at, place, deleted)
-        elsewhere.move_to_end(instance_uuid)
+        word, deleted = (event.publisher, event.sent_at, place), event.name == DELETED
+        if before := elsewhere.pop(instance_uuid, None):
+            word = before[:3] if event.sent_at < before[1] <= self._clock() else word
+            deleted = deleted or before[3]
+        elsewhere[instance_uuid] = (*word, deleted)
         if len(elsewhere) > _MOST:
             elsewhere.popitem(last=False)
 

@@ -259,8 +259,32 @@ def test_an_event_behind_one_that_says_elsewhere_is_late(order):
     assert not order.judge(event(-4), HERE).late
     assert order.judge(event(-6, API), HERE).doubtful
     assert not order.knows(UUID)
+    # Others that say so later, but said so before, take nothing back.
     order.note_elsewhere(event(-8, API), ELSEWHERE)
-    assert not order.judge(event(-6), HERE).late
+    assert order.judge(event(-6), HERE).late
+    order.note_elsewhere(event(-5, API), ELSEWHERE)
+    assert order.judge(event(-6), HERE).doubtful
+
+
+def test_the_newest_word_of_a_place_counts_whoever_else_says_the_same_later(order):
+    order.note(event(-9), HERE)
+    order.note(event(-3, API), ELSEWHERE)
+    order.note(event(-6), ELSEWHERE)
+    judged = order.judge(event(-4, "nova-conductor:controller"), HERE)
+    assert (judged.doubtful, judged.ask) == (True, False)
+    assert not order.judge(event(-3, "nova-conductor:controller"), HERE).doubtful
+    assert not order.judge(event(-4, "nova-conductor:controller"), ELSEWHERE).doubtful
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_word_that_is_to_come_by_our_clock_gives_way_to_any(order, clock, known):
+    note = order.note if known else order.note_elsewhere
+    note(event(0, API), ELSEWHERE)
+    clock.now -= 3600
+    clock.set_by -= 3600
+    note(event(-3610), ELSEWHERE)
+    assert order.judge(event(-3620), HERE).late
+    assert order.judge(event(-3620, "nova-conductor:controller"), HERE).doubtful
 
 
 def test_what_was_elsewhere_is_remembered_when_it_comes(order):
