@@ -24,6 +24,7 @@ from kongming.allocation import Allocation
 from kongming.cpuset import CpuSet
 from kongming.executor import history
 from kongming.executor.request import Request, Source
+from kongming.executor.residence import Hint, Place
 from kongming.executor.schema import MIGRATIONS
 from kongming.executor.store import FILE_NAME, Store
 from kongming.statuses import Status
@@ -91,6 +92,31 @@ def test_what_an_older_version_kept_is_read(tmp_path, store):
         )
         assert again.get(UUID).asked.vcpu_pinning.resolve(CpuSet([0])) == asked
         again.close()
+
+
+def test_requests_and_hints_are_synced_to_disk_and_outcomes_need_not_be(store):
+    hint = Hint(Place.ELSEWHERE, "compute-2")
+    for change, synced in (
+        (lambda: store.ask(UUID, request(asking("1"))), True),
+        (lambda: store.report(store.get(UUID), Status.APPLIED), False),
+        (lambda: store.demand(UUID), True),
+        (lambda: store.purge(0.0), False),
+        (lambda: store.hints.keep(UUID, hint), True),
+        (lambda: store.report(store.get(UUID), Status.FAILED), False),
+        (lambda: store.hints.clear(), True),
+        (lambda: store.purge(0.0), False),
+        (lambda: store.withdraw(UUID, Source.METADATA, "somebody"), True),
+        (lambda: store.purge(0.0), False),
+        (lambda: store.forget(UUID, "by hand"), True),
+        (lambda: store.purge(0.0), False),
+        (lambda: store.release(UUID, "somebody"), True),
+        (lambda: store.purge(0.0), False),
+        (lambda: store.restore(UUID), True),
+        (lambda: store.purge(0.0), False),
+        (lambda: store.withdraw_unreadable(UUID, "somebody"), True),
+    ):
+        change()
+        assert store._db.query("PRAGMA synchronous") == [(2 if synced else 1,)]
 
 
 def test_asking_the_same_again_changes_nothing(store):
