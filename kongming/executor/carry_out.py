@@ -56,11 +56,16 @@ def _undo(begun: list[plan.Step], guest: Guest) -> str:
     """Undo the steps, the last first, and say what came of it.
 
     What could not be undone still needs the note of what it had before, or
-    the next attempt would take what it has now for its baseline.
+    the next attempt would take what it has now for its baseline. So nothing is
+    undone without it, either.
     """
     kept: list[str] = []
+    noted = True
     for step in reversed(begun):
         if kept and isinstance(step, plan.KeepBaseline):
+            continue
+        if not noted:
+            kept.append(str(step))
             continue
         try:
             step.undo(guest)
@@ -69,6 +74,7 @@ def _undo(begun: list[plan.Step], guest: Guest) -> str:
             continue
         except (exception.Failed, exception.Refused, exception.GuestBusy) as error:
             kept.append(f"{step} ({error})")
+            noted = not isinstance(step, plan.KeepBaseline)
     if kept:
         return f"undone, except {', '.join(kept)}"
     return "the guest is as it was before"

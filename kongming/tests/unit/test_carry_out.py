@@ -52,6 +52,9 @@ class FakeGuest:
         self.told = dict(has)
         self.cgroups = dict(has)
         self.baseline = {}
+        self.refuse(refuses, confined_to)
+
+    def refuse(self, refuses, confined_to=HOST.online):
         self._calls = 0
         self._refuses = refuses
         self._confined_to = confined_to
@@ -115,6 +118,28 @@ def test_whatever_was_asked_in_between_the_baseline_comes_back(before, asked, da
     carry_out(steps_for(guest, {}), guest)
     assert guest.told == before
     assert guest.baseline == {}
+
+
+@pytest.mark.parametrize("times", [1, 2, 20])
+@pytest.mark.parametrize("first", range(1, 10))
+def test_whatever_fails_what_the_guest_did_not_have_before_is_noted(first, times):
+    before = {target.vcpu(number): HOST.online for number in range(3)}
+    once, then = ({what: CpuSet([cpu]) for what in before} for cpu in (1, 2))
+    del then[target.vcpu(2)]
+    for wanted in (then, {}):
+        guest = FakeGuest(before)
+        carry_out(steps_for(guest, once), guest)
+        steps = steps_for(guest, wanted)
+        # It is carried out, and seen to be elsewhere; going back fails, too.
+        guest.refuse(range(first, first + times), confined_to=CpuSet([3]))
+        with pytest.raises(exception.Failed):
+            carry_out(steps, guest)
+        changed = {what for what in before if guest.told[what] != before[what]}
+        assert changed <= guest.baseline.keys()
+        assert guest.baseline.items() <= before.items()
+        guest.refuse(())
+        carry_out(steps_for(guest, {}), guest)
+        assert (guest.told, guest.baseline) == (before, {})
 
 
 def test_threads_that_run_elsewhere_are_a_failure_and_undone():
