@@ -22,6 +22,7 @@ import io
 import json
 import os
 from pathlib import Path
+import re
 import subprocess
 import sys
 import threading
@@ -228,7 +229,8 @@ def test_a_map_from_apply_to_delete(site, run, ask, tmp_path):
     assert len(ask("allocation list", "--map", "blue")) == 3
     status, output, said = run("allocation map delete", "blue", "--wait", "-f", "json")
     assert (status, json.loads(output)) == (0, {"name": "blue", "status": "released"}), said
-    assert said.endswith("3 of 3 released\n")
+    # Of those that were released before the answer was read nothing is said.
+    assert re.search(r"([123]) of \1 released\n$", said)
     assert site.pins(one) == before
     assert ask("allocation map list") == []
 

@@ -204,7 +204,7 @@ class Soak:
         for event in events:
             self._publisher.publish(event)
             self._events += 1
-            told = self._told.setdefault(event.instance_uuid, deque(maxlen=6))
+            told = self._told.setdefault(event.instance_uuid, deque(maxlen=30))
             told.append(f"    {self._events}: {event}; {', '.join(self._active)}")
             if self._events % BATCH == 0 and not DEAF & self._active.keys():
                 wait_until(self._keeps_up, TIMEOUT_S, "the service takes its events")
