@@ -23,7 +23,7 @@ from kongming.tests.testbed.broker import Broker
 from kongming.tests.testbed.virtual_host import SERVER, Shape, VirtualHost
 
 TESTS = Path(__file__).parents[1] / "numa"
-TIMEOUT = 600
+TIMEOUT = 1800
 STORY = ("test_service.py::test_all_of_a_guest_moves_from_node_to_node_and_back",)
 ALL = ("",)
 # Those to which it makes a difference that there are more than two nodes.

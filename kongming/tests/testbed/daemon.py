@@ -71,7 +71,7 @@ class ServiceProcess(Service):
         self.is_ready()
         self.process.start()
 
-    def wait_ready(self, timeout: float = 60) -> None:
+    def wait_ready(self, timeout: float = 180) -> None:
         """Wait until it has said READY."""
         self.process.wait_ready(self.is_ready, timeout, "the service said READY")
 
