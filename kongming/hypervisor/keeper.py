@@ -18,6 +18,7 @@ No call is made on it. Those that guests need have connections of their own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 import functools
 import logging
 import threading
@@ -70,6 +71,7 @@ class Keeper:
         self._connected = False
         self._opening_since: float | None = None
         self._told = False
+        self._registered: list[int] = []
         self._lost = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="libvirt", daemon=True)
@@ -112,6 +114,8 @@ class Keeper:
             self._on_connect()
             self._lost.wait()
             self._connected = False
+            if not self._stopping.is_set():
+                self._deregister(connection)
             close(connection)
             if not self._stopping.is_set():
                 LOG.warning(
@@ -121,21 +125,36 @@ class Keeper:
     def _try_to_open(self) -> tuple[Any, str]:
         self._lost.clear()
         self._opening_since, self._told = time.monotonic(), False
+        connection = None
         try:
             connection = self._open()
-            try:
-                connection.registerCloseCallback(self._closed, None)
-            except libvirt.libvirtError as error:
-                # Drivers that run in this process can't be lost.
-                if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
-                    raise
-            for event, callback in self._events.items():
-                connection.domainEventRegisterAny(None, event, callback, None)
+            self._register(connection)
         except libvirt.libvirtError as error:
+            if connection is not None:
+                self._deregister(connection)
+                close(connection)
             return None, error.get_error_message()
         finally:
             self._opening_since = None
         return connection, ""
+
+    def _register(self, connection: Any) -> None:
+        try:
+            connection.registerCloseCallback(self._closed, None)
+        except libvirt.libvirtError as error:
+            # Drivers that run in this process can't be lost.
+            if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+                raise
+        for event, callback in self._events.items():
+            self._registered.append(connection.domainEventRegisterAny(None, event, callback, None))
+
+    def _deregister(self, connection: Any) -> None:
+        """Take back what was registered: it would keep a closed connection, and its socket."""
+        while self._registered:
+            with suppress(libvirt.libvirtError):
+                connection.domainEventDeregisterAny(self._registered.pop())
+        with suppress(libvirt.libvirtError):
+            connection.unregisterCloseCallback()
 
     def _turned(self, _timer: int, beat: Callable[[], None]) -> None:
         """Note that libvirt's event loop turns, and tell if libvirt leaves us waiting."""

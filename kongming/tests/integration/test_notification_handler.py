@@ -204,6 +204,19 @@ def test_libvirtd_restarted_all_that_is_wanted_is_checked(cloud, cpus):
         assert daemon.log().count("is unavailable") == 1
 
 
+def test_a_libvirtd_that_comes_and_goes_leaves_nothing_open(cloud):
+    def files():
+        return len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir()))
+
+    with cloud.daemon() as daemon:
+        before = files()
+        for times in range(2, 5):
+            cloud.libvirtd.stop()
+            cloud.libvirtd.start()
+            daemon.wait_log("Connected to libvirt", times=times)
+        wait_until(lambda: files() <= before, 30, "lost connections are closed")
+
+
 def test_broker_and_libvirtd_away_at_the_start(cloud, cpus):
     guest = cloud.guest()
     daemon = cloud.daemon()
