@@ -29,6 +29,7 @@ import threading
 import time
 
 from kongming.bus.driver_messages import Meaning, meaning
+from kongming.bus.incoming import Unreadable
 from kongming.bus.reasons import UNKNOWN, explain, not_acknowledged
 
 # All loggers of the driver, and of the libraries below it: some are named by oslo.log.
@@ -88,7 +89,8 @@ class DriverLog(logging.Filter):
         what = meaning(str(record.msg))
         if what is Meaning.UNDECODABLE:
             kind = type(error).__name__ if error else "unknown error"
-            self._on_undecodable(f"undecodable ({kind})")
+            unreadable = isinstance(error, Unreadable)
+            self._on_undecodable(str(error) if unreadable else f"undecodable ({kind})")
             return
         LOG.debug("%s: %s", record.name, record.getMessage(), exc_info=record.exc_info)
         after = None if error is None else not_acknowledged(error)

@@ -25,6 +25,8 @@ _CONDUCTOR = "kongming-conductor"
 _EXECUTOR = "kongming-executor"
 # The nameless exchange, by which answers go straight to a queue.
 _DEFAULT = "amq.default"
+# What oslo.messaging puts behind the host's name: a UUID, or a name and a number.
+_LAST_PART = "([0-9a-f]{32}|[^:]+:[0-9]{1,9})"
 # Those of RabbitMQ's own nobody declares, and nobody can delete.
 _RABBITMQS = "amq."
 
@@ -64,16 +66,16 @@ def of_controllers(user: str, exchange: str) -> Permissions:
 
 def of_executor(user: str, host: str, exchange: str) -> Permissions:
     """Return the permissions of the ``kongming-executor`` of a host."""
-    name = _literal(host)
-    own = [rf"{_EXECUTOR}(\.{name}|_fanout(_.+)?)?", f"reply_{name}:.+"]
+    queue = rf"{_EXECUTOR}\.{_literal(host)}"
+    own = [queue, f"reply_{_literal(host)}:{_LAST_PART}"]
     return Permissions(
         user,
-        configure=_any_of(*_declared(exchange), *own),
+        configure=_any_of(*own),
         write=_any_of(_literal(_DEFAULT), _literal(exchange), *own),
         read=_any_of(_literal(exchange), *own),
         exchange=exchange,
         topic_write=_any_of(_CONDUCTOR),
-        topic_read=_any_of(rf"{_EXECUTOR}(\.{name})?"),
+        topic_read=_any_of(queue),
     )
 
 
@@ -88,7 +90,7 @@ def of_notification_handler(
     pool = rf"kongming\.{_literal(host)}"
     return Permissions(
         user,
-        configure=_any_of(*_declared(exchange), pool),
+        configure=_any_of(pool),
         write=_any_of(pool),
         read=_any_of(_literal(exchange), pool),
         exchange=exchange,

@@ -29,6 +29,7 @@ from kongming.rpc import keys
 from kongming.rpc.signing import SIGNATURE, Signer
 from kongming.tests.integration.site import HOST, Installation, Site
 from kongming.tests.testbed.control_plane import BIN
+from kongming.tests.testbed.daemon import ExecutorDaemon
 from kongming.tests.testbed.process import wait_until
 
 INTRUDER = "compute-2"
@@ -55,7 +56,7 @@ class Secured:
         self.prefix = f"kongming{next(_number)}"
         self._root = root
         broker.run(f"rabbitmqctl add_vhost {self.vhost}")
-        for user in (self.prefix, self.user(HOST), self.user(INTRUDER)):
+        for user in (self.user(None), self.user(HOST), self.user(INTRUDER)):
             broker.add_stranger(user)
         said = manage(
             *("broker", "permissions", "--vhost", self.vhost, "--prefix", self.prefix),
@@ -73,7 +74,7 @@ class Secured:
                 self.key(host).write_text(derived)
 
     def user(self, host):
-        return f"{self.prefix}-{host}"
+        return self.prefix if host is None else f"{self.prefix}-{host}"
 
     def key(self, host):
         return self._root / f"{host or 'controllers'}.key"
@@ -88,7 +89,7 @@ class Secured:
 
     @contextlib.contextmanager
     def channel(self, host=INTRUDER):
-        """A channel of a host's user."""
+        """A channel of a host's user; of None: of that of API and conductors."""
         user = self.user(host)
         connection = amqp.Connection(
             f"127.0.0.1:{self.broker.port}", user, user, virtual_host=self.vhost
@@ -205,6 +206,11 @@ def push(instance_uuid, cpu):
     return {"instances": {instance_uuid: wanted}}
 
 
+def own_name():
+    """A name that the intruder may give a queue or an exchange."""
+    return f"reply_{INTRUDER}:{uuid.uuid4().hex}"
+
+
 def report(instance_uuid, generation=1, status="failed"):
     words = dict.fromkeys(("message", "source", "drift"), "")
     times = {"drift_at": None, "changed_at": time.time()}
@@ -214,7 +220,7 @@ def report(instance_uuid, generation=1, status="failed"):
 
 def answer(channel, method, context=None, **arguments):
     """Call a conductor as the intruder; give the answer."""
-    own = f"reply_{INTRUDER}:{uuid.uuid4().hex}"
+    own = own_name()
     channel.queue_declare(own, auto_delete=False)
     body = message(method, context, reply_to=own, **arguments)
     channel.basic_publish(body, "", "kongming-conductor")
@@ -295,6 +301,7 @@ def test_a_host_can_not_read_purge_delete_or_bind_what_is_others(secured, cpus):
         f"kongming-executor.{HOST}",
         "kongming-conductor",
         "kongming-conductor.controller-1",
+        "kongming-executor",
         "#",
         "*",
         "kongming-executor.#",
@@ -310,8 +317,9 @@ def test_a_host_can_not_have_copies_of_what_is_for_others(secured, key):
         channel.queue_bind(own, secured.exchange, key)
 
     def to_exchange(channel):
-        channel.exchange_declare(f"reply_{INTRUDER}:x", "fanout", auto_delete=False)
-        channel.exchange_bind(f"reply_{INTRUDER}:x", secured.exchange, key)
+        exchange = own_name()
+        channel.exchange_declare(exchange, "fanout", auto_delete=False)
+        channel.exchange_bind(exchange, secured.exchange, key)
 
     assert refused(secured, to_queue)
     assert refused(secured, to_exchange)
@@ -353,14 +361,21 @@ def by_queue_name(channel, _secured, body, queue):
 
 
 def by_an_exchange_of_its_own(channel, secured, body, queue):
-    own = f"reply_{INTRUDER}:exchange"
+    own = own_name()
     channel.exchange_declare(own, "fanout", auto_delete=False)
     channel.exchange_bind(secured.exchange, own, "")
     channel.basic_publish(body, own, queue)
 
 
+def by_an_exchange_that_routes_nothing(channel, secured, body, queue):
+    own = own_name()
+    arguments = {"alternate-exchange": secured.exchange}
+    channel.exchange_declare(own, "fanout", auto_delete=False, arguments=arguments)
+    channel.basic_publish(body, own, queue)
+
+
 def by_dead_letters(channel, _secured, body, queue):
-    own = f"reply_{INTRUDER}:{uuid.uuid4().hex}"
+    own = own_name()
     arguments = {
         "x-dead-letter-exchange": "",
         "x-dead-letter-routing-key": queue,
@@ -370,7 +385,18 @@ def by_dead_letters(channel, _secured, body, queue):
     channel.basic_publish(body, "", own)
 
 
-WAYS = [by_queue_name, by_an_exchange_of_its_own, by_dead_letters]
+def by_carbon_copy(channel, secured, body, queue):
+    copied = amqp.Message(body.body, **body.properties, application_headers={"CC": [queue]})
+    channel.basic_publish(copied, secured.exchange, "kongming-conductor")
+
+
+WAYS = [
+    by_queue_name,
+    by_an_exchange_of_its_own,
+    by_an_exchange_that_routes_nothing,
+    by_dead_letters,
+    by_carbon_copy,
+]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -550,14 +576,46 @@ def test_with_signatures_what_was_taken_once_is_not_taken_again(signed, cpus):
 # What it can do to the bus itself.
 
 
-def test_a_host_can_delete_the_exchange_unless_it_is_one_of_rabbitmqs_own(broker, tmp_path):
-    ordinary = Secured(broker, tmp_path, signed=False)
-    with ordinary.channel(HOST) as channel:
-        channel.exchange_declare("kongming", "topic", auto_delete=False)
-    assert not refused(ordinary, lambda channel: channel.exchange_delete("kongming"))
-    fixed = Secured(broker, tmp_path, signed=False, exchange="amq.topic")
-    assert refused(fixed, lambda channel: channel.exchange_delete("amq.topic"))
-    assert refused(fixed, lambda channel: channel.exchange_declare("kongming", "topic"))
+def test_a_host_can_neither_delete_nor_replace_an_exchange(secured):
+    # One in its place could hand all calls to a queue of the intruder's own.
+    own = own_name()
+    for attempt in (
+        lambda channel: channel.exchange_delete(secured.exchange),
+        lambda channel: channel.exchange_declare(secured.exchange, "topic", auto_delete=False),
+        lambda channel: channel.exchange_declare(
+            secured.exchange, "topic", arguments={"alternate-exchange": own}
+        ),
+        lambda channel: channel.exchange_declare(secured.exchange, "fanout"),
+        lambda channel: channel.exchange_delete("kongming-conductor_fanout"),
+    ):
+        assert refused(secured, attempt)
+
+
+def test_hosts_share_no_queue_that_one_could_keep_others_from(secured):
+    names = {name for name in secured.queues() if not name.startswith("reply_")}
+    of_hosts = {name for name in names if name.startswith("kongming-executor")}
+    assert of_hosts <= {f"kongming-executor.{HOST}", f"kongming-executor.{INTRUDER}"}
+    for name in ("kongming-executor", "kongming-executor_fanout", "kongming-conductor"):
+        assert refused(secured, lambda channel, of=name: channel.queue_declare(of))
+        assert refused(secured, lambda channel, of=name: channel.exchange_declare(of, "fanout"))
+
+
+def test_a_host_waits_for_the_exchange_which_is_not_its_to_make(broker, libvirtd, tmp_path):
+    secured = Secured(broker, tmp_path, signed=False)
+    executor = ExecutorDaemon(
+        tmp_path / HOST,
+        transport_url=secured.url(HOST),
+        connection_uri=libvirtd.uri,
+        host=HOST,
+        options=OFTEN,
+    )
+    with contextlib.ExitStack() as ending:
+        ending.push(executor.__exit__)
+        executor.start_soon()
+        executor.wait_log("no exchange 'kongming', and it is not ours to make")
+        with secured.channel(None) as channel:
+            channel.exchange_declare("kongming", "topic", auto_delete=False)
+        executor.wait_ready()
 
 
 def test_a_host_can_fill_queues_of_others_and_a_policy_limits_them(broker, tmp_path):
@@ -601,7 +659,14 @@ def test_a_notification_handlers_user_hears_nova_and_nothing_else_of_its(
         transport_url=broker.transport_url(vhost, user),
         options=f"[notification_handler]\npool = kongming.{HOST}\n",
     )
-    daemon.start()
+    daemon.start_soon()
+    # The exchange is Nova's to make.
+    daemon.wait_log(f"no exchange '{cloud.exchange}', and it is not ours to make")
+    nova = amqp.Connection(f"127.0.0.1:{broker.port}", virtual_host=vhost)
+    nova.connect()
+    nova.channel().exchange_declare(cloud.exchange, "topic", auto_delete=False)
+    nova.close()
+    daemon.wait_ready()
     connection = amqp.Connection(f"127.0.0.1:{broker.port}", user, user, virtual_host=vhost)
     connection.connect()
     own = f"kongming.{HOST}"
@@ -614,6 +679,9 @@ def test_a_notification_handlers_user_hears_nova_and_nothing_else_of_its(
         lambda channel: channel.queue_bind(f"kongming.{INTRUDER}", cloud.exchange, "x"),
         lambda channel: channel.exchange_bind(cloud.exchange, own, ""),
         lambda channel: channel.queue_declare(f"kongming.{INTRUDER}", auto_delete=False),
+        # One in its place could hand all of Nova's calls to this user's queue.
+        lambda channel: channel.exchange_delete(cloud.exchange),
+        lambda channel: channel.exchange_declare(cloud.exchange, "fanout"),
     ):
         with pytest.raises(amqp.AccessRefused):
             attempt(connection.channel())
