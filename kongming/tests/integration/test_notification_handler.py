@@ -396,7 +396,7 @@ def test_a_broker_with_tls(cloud, cpus, tmp_path_factory):
             guest.wait_on(cpus[-1])
 
 
-def test_durable_queues_as_in_nova_conf(cloud, cpus):
+def test_durable_queues(cloud, cpus):
     guest = cloud.guest()
     durable = "[oslo_messaging_rabbit]\namqp_durable_queues = true\n"
     # Nova's plain queue, which others have declared, is that of the vhost.
@@ -405,19 +405,33 @@ def test_durable_queues_as_in_nova_conf(cloud, cpus):
     first = cloud.daemon(options=durable, transport_url=url)
     first.start()
     assert first.stop() == 0
-    other = cloud.daemon("compute-2", transport_url=url)
+    name = f"{cloud.exchange}.{first.host}"
+    other = cloud.daemon(transport_url=url)
     other.start_soon()
-    other.wait_log("amqp_durable_queues and rabbit_quorum_queue must be as in nova.conf")
+    other.wait_log(f"inequivalent arg 'durable' for queue '{name}'")
+    other.wait_log("as they were when it was declared, or delete it")
     assert other.stop() == 0
+    first = cloud.daemon(options=durable, transport_url=url)
     nova = Nova(url, exchange=cloud.exchange, durable=True)
     nova.publish(guest.uuid, "compute-1", {KEY: str(cpus[-1])})
-    name = f"{cloud.exchange}.{first.host}"
     wait_until(
         lambda: cloud.broker.queues("durable")[name].ready == 1, 30, "the broker has the event"
     )
     cloud.broker.restart()
     first.start()
     guest.wait_on(cpus[-1])
+
+
+def test_nova_decides_whether_its_exchange_is_durable(cloud):
+    cloud.broker.add_vhost("mixed")
+    url = cloud.broker.transport_url("mixed")
+    durable = "[oslo_messaging_rabbit]\namqp_durable_queues = true\n"
+    with cloud.daemon(options=durable, transport_url=url):
+        """The exchange is durable from now on."""
+    for options in ("", durable):
+        with cloud.daemon("compute-2", options, url) as other:
+            # A queue from before that is not durable is used as it is.
+            assert ("it is used as it is" in other.log()) == bool(options)
 
 
 @pytest.mark.parametrize(

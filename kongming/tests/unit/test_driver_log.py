@@ -347,7 +347,7 @@ def verification(message):
             amqp.PreconditionFailed("inequivalent arg 'durable'", (50, 10), "", 406),
             "precondition",
             False,
-            "amqp_durable_queues and rabbit_quorum_queue must be as in nova.conf",
+            "amqp_durable_queues and rabbit_quorum_queue as they were when it was declared",
         ),
         (amqp.InternalError("x", (50, 10), "", 541), "internal", True, "does it still take such"),
         (verification("self-signed certificate"), "certificate", True, "self-signed.*ssl_ca_file"),
