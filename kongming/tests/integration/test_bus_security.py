@@ -18,7 +18,11 @@ The intruder is a compute host that was broken into: it has its own RabbitMQ use
 import contextlib
 import itertools
 import json
+from pathlib import Path
+import re
+import shlex
 import subprocess
+import textwrap
 import time
 import uuid
 
@@ -28,10 +32,12 @@ import pytest
 from kongming.rpc import keys
 from kongming.rpc.signing import SIGNATURE, Signer
 from kongming.tests.integration.site import HOST, Installation, Site
+from kongming.tests.testbed.broker import Broker
 from kongming.tests.testbed.control_plane import BIN
 from kongming.tests.testbed.daemon import ExecutorDaemon
 from kongming.tests.testbed.process import wait_until
 
+DOCUMENTS = Path(__file__).parents[3] / "doc/source"
 INTRUDER = "compute-2"
 OFTEN = "[executor]\npull_interval = 1\n"
 _number = itertools.count(1)
@@ -172,9 +178,9 @@ def permitted(broker, libvirtd, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def signed(broker, libvirtd, tmp_path_factory):
-    """Users with permissions, and signed calls, at the exchange that nobody can delete."""
+    """Users with permissions, and signed calls; the exchange has another name than usual."""
     root = tmp_path_factory.mktemp("signed")
-    with Occupied(broker, libvirtd, root, signed=True, exchange="amq.topic") as occupied:
+    with Occupied(broker, libvirtd, root, signed=True, exchange="calls") as occupied:
         yield occupied
 
 
@@ -328,7 +334,7 @@ def test_a_host_can_not_have_copies_of_what_is_for_others(secured, key):
 
 def test_a_host_can_not_listen_to_the_brokers_own_exchanges(secured):
     own = f"kongming-executor.{INTRUDER}"
-    for exchange in {"amq.topic", "amq.fanout", "amq.rabbitmq.trace"} - {secured.exchange}:
+    for exchange in ("amq.topic", "amq.fanout", "amq.rabbitmq.trace"):
         assert refused(secured, lambda channel, of=exchange: channel.queue_bind(own, of, "#"))
 
 
@@ -618,25 +624,76 @@ def test_a_host_waits_for_the_exchange_which_is_not_its_to_make(broker, libvirtd
         executor.wait_ready()
 
 
-def test_a_host_can_fill_queues_of_others_and_a_policy_limits_them(broker, tmp_path):
+def blocks(document):
+    """The commands of a document that are for RabbitMQ, as they are to be typed."""
+    text = (DOCUMENTS / document).read_text()
+    for block in re.findall(r"code-block:: console\n\n((?: +.*\n|\n)+)", text):
+        lines = textwrap.dedent(block).replace("\\\n", " ").splitlines()
+        typed = [line[2:] for line in lines if line.startswith("# ")]
+        if typed := [line for line in typed if re.search("rabbitmqctl|permissions", line)]:
+            yield [line for line in typed if not line.startswith("less")]
+
+
+def limit(broker, secured):
+    """Type the commands that limit queues and connections, with other names."""
+    (limits,) = [each for each in blocks("admin/rabbitmq.rst") if "max-connections" in str(each)]
+    for line in limits:
+        ours = line.replace("-p kongming", f"-p {secured.vhost}")
+        broker.run(ours.replace("kongming-compute-1", secured.user(INTRUDER)))
+
+
+@pytest.fixture
+def node(tmp_path):
+    """A RabbitMQ as it is after its installation."""
+    with Broker(tmp_path / "node") as node:
+        yield node
+
+
+def test_what_is_documented_can_be_typed(node, tmp_path):
+    # There is a queue to be deleted, and whoever follows one document has not followed another.
+    with contextlib.closing(amqp.Connection(f"127.0.0.1:{node.port}")) as connection:
+        connection.connect()
+        for document in ("admin/rabbitmq.rst", "install/index.rst", "install/standalone.rst"):
+            connection.channel().queue_declare("kongming.compute-1", auto_delete=False)
+            for line in itertools.chain.from_iterable(blocks(document)):
+                for made in re.findall(r"rabbitmqctl add_((?:user|vhost) \S+)", line):
+                    with contextlib.suppress(RuntimeError):
+                        node.run(f"rabbitmqctl delete_{made}")
+                node.type(line, tmp_path, answer="secret\n")
+
+
+def test_what_is_documented_is_what_the_tool_writes():
+    (documented,) = [
+        each[1:] for each in blocks("admin/rabbitmq.rst") if "set_topic_permissions" in str(each)
+    ]
+    written = manage("broker", "permissions", "--trigger", "notification", "compute-1")
+    assert [*map(shlex.split, documented)] == [*map(shlex.split, written.splitlines())]
+
+
+def test_a_host_can_fill_queues_of_others_and_limits_hold_it(broker, tmp_path):
     secured = Secured(broker, tmp_path, signed=False)
     queue = f"kongming-executor.{HOST}"
     with secured.channel(HOST) as channel:
         channel.queue_declare(queue, auto_delete=False)
-    broker.run(
-        f"rabbitmqctl set_policy -p {secured.vhost} --apply-to queues kongming-rpc"
-        """ '^kongming-(conductor|executor)' '{"max-length":10}'"""
-    )
+    limit(broker, secured)
+    most = 10_000
     with secured.channel() as channel:
-        for _ in range(50):
+        for _ in range(most + 50):
             channel.basic_publish(amqp.Message("x"), "", queue)
-        wait_until(lambda: secured.queues()[queue].ready == 10, 30, "the queue is full")
+        wait_until(lambda: secured.queues()[queue].ready == most, 30, "the queue is full")
         # It can count them, if it knows the name.
-        assert channel.queue_declare(queue, passive=True).message_count == 10
+        assert channel.queue_declare(queue, passive=True).message_count == most
+        for _ in range(3):
+            channel.basic_publish(amqp.Message(b"x" * 40_000_000), "", queue)
+        wait_until(lambda: secured.queues()[queue].ready == 1, 30, "it has as many bytes")
     user = secured.user(INTRUDER)
     broker.run(f"""rabbitmqctl set_user_limits {user} '{{"max-connections":2}}'""")
     with secured.channel(), secured.channel(), pytest.raises(amqp.NotAllowed), secured.channel():
         """A third connection does not come about."""
+    with secured.channel() as channel:
+        broker.run(f"rabbitmqctl delete_user {user}")
+        with pytest.raises(amqp.ConnectionForced):
+            wait_until(lambda: channel.queue_declare(queue, passive=True) is None, 30, "the end")
 
 
 # The notification handler's user.

@@ -91,19 +91,6 @@ def test_a_host_publishes_to_conductors_and_hears_what_is_for_it():
     assert CONTROLLERS.exchange is None
 
 
-def test_an_exchange_of_rabbitmqs_own_is_declared_by_nobody():
-    assert lets(CONTROLLERS.configure, EXCHANGE)
-    of_all = [
-        permissions.of_controllers("kongming", "amq.topic"),
-        permissions.of_executor("kongming-c1", "c1", "amq.topic"),
-    ]
-    for each in of_all:
-        assert not lets(each.configure, "amq.topic")
-        assert lets(each.write, "amq.topic")
-        assert lets(each.read, "amq.topic")
-        assert not lets(each.write, "amqxtopic")
-
-
 def test_a_notification_handler_only_listens():
     for right, allowed in (
         ("configure", ["kongming.c1.example.org"]),
@@ -113,6 +100,12 @@ def test_a_notification_handler_only_listens():
         pattern = getattr(HANDLER, right)
         names = [*OF_HOST, *OF_CONTROLLERS, *OF_OTHERS, "kongming.c1.example.org", "kongming.c2"]
         assert [name for name in sorted(names) if lets(pattern, name)] == sorted(allowed)
+    # The queue of a topic is a host's own if the topic is.
+    topics = ("kongming.c1", "kongming.c2", "versioned_notifications")
+    own = permissions.of_notification_handler("kongming-c1", "c1", "nova", topics)
+    for right in RIGHTS:
+        names = ["kongming.c1", "kongming.c1.info", "kongming.c2.info", f"{topics[-1]}.info"]
+        assert [name for name in names if lets(getattr(own, right), name)] == names[:2]
     keys = ["versioned_notifications.info", "kongming.c1.info", "conductor", "#", "compute.c1"]
     assert [key for key in keys if lets(HANDLER.topic_read, key)] == keys[:2]
     assert not any(lets(HANDLER.topic_write, key) for key in keys)
