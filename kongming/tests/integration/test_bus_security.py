@@ -39,7 +39,8 @@ from kongming.tests.testbed.process import wait_until
 
 DOCUMENTS = Path(__file__).parents[3] / "doc/source"
 INTRUDER = "compute-2"
-OFTEN = "[executor]\npull_interval = 1\n"
+# And a rule that nothing here asks to break.
+OFTEN = "[executor]\npull_interval = 1\n[guard]\nallowed_nodes = 1\n"
 _number = itertools.count(1)
 
 
@@ -206,9 +207,9 @@ def message(method, context=None, reply_to=None, **arguments):
     )
 
 
-def push(instance_uuid, cpu):
-    allocation = {"vcpu_pinning": str(cpu)}
-    wanted = {"generation": 9, "allocation": allocation, "asked_by": "intruder"}
+def push(instance_uuid, cpu=None, **allocation):
+    pins = {} if cpu is None else {"vcpu_pinning": str(cpu)}
+    wanted = {"generation": 9, "allocation": pins | allocation, "asked_by": "intruder"}
     return {"instances": {instance_uuid: wanted}}
 
 
@@ -414,6 +415,15 @@ def test_without_signatures_a_host_can_have_guests_of_others_placed(permitted, c
         guest.wait_on(cpus[0])
 
 
+def test_what_the_guard_of_a_host_refuses_nobody_can_have_done(permitted, cpus):
+    guest = permitted.placed(cpus[1])
+    with permitted.channel() as channel:
+        body = message("wanted", **push(guest.uuid, cpus[0], numa_nodes="0"))
+        by_queue_name(channel, permitted, body, f"kongming-executor.{HOST}")
+        permitted.executor.wait_log(f"Instance {guest.uuid}: refused (node_not_allowed)")
+    guest.wait_on(cpus[1])
+
+
 def test_without_signatures_a_host_can_speak_in_the_name_of_another(permitted, cpus):
     guest = permitted.placed(cpus[1])
     with permitted.channel() as channel:
@@ -438,22 +448,41 @@ def test_in_its_own_name_a_host_can_say_nothing_of_what_nova_has_elsewhere(secur
 
 def test_in_its_own_name_a_host_is_told_nothing_of_what_nova_has_elsewhere(secured, cpus):
     guest, mine = secured.placed(cpus[1]), secured.intruders()
+    told = exchanged(secured, guest.uuid, mine)
+    assert mine in told["wanted"]
+    assert guest.uuid not in told["wanted"]
+    assert told["contested"] == [guest.uuid]
+
+
+def exchanged(secured, *guests):
+    """Give what the intruder is told if it says that it has some guests."""
     arguments = {
         "told_by": INTRUDER,
         "about": {"version": "1", "started_at": time.time(), "interval_s": 60.0},
         "complete": True,
-        "guests": [guest.uuid, mine],
-        "known": {guest.uuid: 0},
+        "guests": guests,
+        "known": dict.fromkeys(guests[:1], 0),
         "reports": [],
     }
     context = (
         {SIGNATURE: own_signature(secured, "exchange", arguments)} if secured.signed else None
     )
     with secured.channel() as channel:
-        told = answer(channel, "exchange", context, **arguments)
-    assert mine in told["wanted"]
-    assert guest.uuid not in told["wanted"]
-    assert told["contested"] == [guest.uuid]
+        return answer(channel, "exchange", context, **arguments)
+
+
+def test_a_host_can_claim_what_nova_does_not_know(secured):
+    unknown = str(uuid.uuid4())
+    secured.site.put(unknown, vcpu_pinning="0")
+    wait_until(
+        lambda: unknown in exchanged(secured, str(uuid.uuid4()), unknown)["wanted"],
+        60,
+        "the intruder is told what is wanted",
+    )
+    secured.site.nova.add(HOST, {}, instance_uuid=unknown)
+    wait_until(
+        lambda: unknown in exchanged(secured, unknown)["contested"], 60, "until Nova knows it"
+    )
 
 
 def test_only_without_signatures_a_host_can_call_conductors_as_the_api_does(
