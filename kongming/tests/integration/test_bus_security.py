@@ -25,6 +25,7 @@ import subprocess
 import textwrap
 import time
 import uuid
+import zlib
 
 import amqp
 import pytest
@@ -606,6 +607,36 @@ def test_with_signatures_what_was_taken_once_is_not_taken_again(signed, cpus):
     for conductor in signed.site.plane.conductors:
         conductor.wait_log("it came before: somebody repeats it")
     assert signed.site.api.get(f"/v1/allocations/{guest.uuid}")["status"] == "applied"
+
+
+def test_no_message_costs_more_than_its_length(secured, cpus):
+    packed = zlib.compress(b'"' + bytes(2**29) + b'"')
+    json_of = {"content_type": "application/json", "content_encoding": "utf-8"}
+    costly = [
+        amqp.Message(packed, application_headers={"compression": "application/x-gzip"}, **json_of),
+        amqp.Message(packed, content_type="text/plain", content_encoding="zlib_codec"),
+        amqp.Message("x" * 1_000_000, content_type="text/plain", content_encoding="punycode"),
+        amqp.Message("[" + "[]," * 10**7 + "[]]", **json_of),
+    ]
+    services = [secured.executor, *secured.site.plane.conductors]
+    pids = [each.process.pid for each in services]
+    queues = [f"kongming-executor.{HOST}"]
+    queues += [f"kongming-conductor.controller-{number}" for number in (1, 2)]
+    with secured.channel() as channel:
+        for queue in queues:
+            for body in costly:
+                channel.basic_publish(body, "", queue)
+        wait_until(
+            lambda: all(secured.queues()[queue].ready == 0 for queue in queues), 60, "all taken"
+        )
+    guest = secured.placed(cpus[1])
+    secured.site.delete(guest.uuid)
+    secured.site.plane.wait_gone(guest.uuid)
+    assert [each.process.pid for each in services] == pids
+    for pid in pids:
+        peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        assert int(peak[1]) < 400 * 1024
+    assert "is longer than" in secured.executor.log()
 
 
 # What it can do to the bus itself.
