@@ -26,18 +26,16 @@ import contextlib
 import logging
 import sys
 import threading
-import time
 
 from kongming.bus.driver_messages import Meaning, meaning
+from kongming.bus.incoming import Unreadable
 from kongming.bus.reasons import UNKNOWN, explain, not_acknowledged
+from kongming.hourly import Hourly
 
 # All loggers of the driver, and of the libraries below it: some are named by oslo.log.
 _ABOVE = ("oslo.messaging.", "oslo_messaging.", "oslo_utils.excutils.", "kombu.", "amqp.")
 
 LOG = logging.getLogger(__name__)
-
-_AGAIN_S = 3600.0
-_REMEMBERED = 100
 
 
 class DriverLog(logging.Filter):
@@ -57,7 +55,7 @@ class DriverLog(logging.Filter):
         super().__init__()
         self._on_undecodable = on_undecodable
         self._on_trouble = on_trouble
-        self._told: dict[str, float] = {}
+        self._hourly = Hourly()
 
     def install(self) -> None:
         """Begin to take it: what all loggers say that there are by now."""
@@ -88,7 +86,8 @@ class DriverLog(logging.Filter):
         what = meaning(str(record.msg))
         if what is Meaning.UNDECODABLE:
             kind = type(error).__name__ if error else "unknown error"
-            self._on_undecodable(f"undecodable ({kind})")
+            unreadable = isinstance(error, Unreadable)
+            self._on_undecodable(str(error) if unreadable else f"undecodable ({kind})")
             return
         LOG.debug("%s: %s", record.name, record.getMessage(), exc_info=record.exc_info)
         after = None if error is None else not_acknowledged(error)
@@ -111,11 +110,7 @@ class DriverLog(logging.Filter):
 
     def _once(self, what: str, level: int, text: str, *arguments: object) -> None:
         """Tell something, unless it was told within the hour."""
-        now = time.monotonic()
-        if now - self._told.get(what, now - _AGAIN_S) >= _AGAIN_S:
-            if len(self._told) >= _REMEMBERED:
-                self._told.clear()
-            self._told[what] = now
+        if self._hourly.is_news(what):
             LOG.log(level, text, *arguments)
 
 

@@ -25,8 +25,8 @@ _CONDUCTOR = "kongming-conductor"
 _EXECUTOR = "kongming-executor"
 # The nameless exchange, by which answers go straight to a queue.
 _DEFAULT = "amq.default"
-# Those of RabbitMQ's own nobody declares, and nobody can delete.
-_RABBITMQS = "amq."
+# What oslo.messaging puts behind the host's name: a UUID, or a name and a number.
+_LAST_PART = "([0-9a-f]{32}|[^:]+:[0-9]{1,9})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def of_controllers(user: str, exchange: str) -> Permissions:
     own = [_or_parts(_CONDUCTOR), "reply_.*"]
     return Permissions(
         user,
-        configure=_any_of(*_declared(exchange), *own),
+        configure=_any_of(_literal(exchange), *own),
         write=_any_of(_literal(_DEFAULT), _literal(exchange), *own),
         read=_any_of(_literal(exchange), *own),
     )
@@ -64,16 +64,16 @@ def of_controllers(user: str, exchange: str) -> Permissions:
 
 def of_executor(user: str, host: str, exchange: str) -> Permissions:
     """Return the permissions of the ``kongming-executor`` of a host."""
-    name = _literal(host)
-    own = [rf"{_EXECUTOR}(\.{name}|_fanout(_.+)?)?", f"reply_{name}:.+"]
+    queue = rf"{_EXECUTOR}\.{_literal(host)}"
+    own = [queue, f"reply_{_literal(host)}:{_LAST_PART}"]
     return Permissions(
         user,
-        configure=_any_of(*_declared(exchange), *own),
+        configure=_any_of(*own),
         write=_any_of(_literal(_DEFAULT), _literal(exchange), *own),
         read=_any_of(_literal(exchange), *own),
         exchange=exchange,
         topic_write=_any_of(_CONDUCTOR),
-        topic_read=_any_of(rf"{_EXECUTOR}(\.{name})?"),
+        topic_read=_any_of(queue),
     )
 
 
@@ -85,22 +85,19 @@ def of_notification_handler(
     :param exchange: Nova's.
     :param topics: on which Nova notifies.
     """
-    pool = rf"kongming\.{_literal(host)}"
+    own = f"kongming.{host}"
+    # Without a pool it reads the queue of the topic; that is its own only if the topic is.
+    queues = [_literal(each) for each in (own, *(f"{own}.info" for t in topics if t == own))]
     return Permissions(
         user,
-        configure=_any_of(*_declared(exchange), pool),
-        write=_any_of(pool),
-        read=_any_of(_literal(exchange), pool),
+        configure=_any_of(*queues),
+        write=_any_of(*queues),
+        read=_any_of(_literal(exchange), *queues),
         exchange=exchange,
         # It notifies nobody.
         topic_write="^$",
         topic_read=_any_of(*(rf"{_literal(topic)}\.info" for topic in topics)),
     )
-
-
-def _declared(exchange: str) -> list[str]:
-    """Return the exchange if it has to be declared."""
-    return [] if exchange.startswith(_RABBITMQS) else [_literal(exchange)]
 
 
 def _or_parts(name: str) -> str:

@@ -36,8 +36,12 @@ _MILLISECONDS = re.compile(r"Timeout value used: ([0-9]{1,12}) ms")
 _TEXT = 200
 
 _DURABILITY = (
-    "[oslo_messaging_rabbit] amqp_durable_queues and rabbit_quorum_queue must be as in nova.conf; "
-    "a queue that was declared otherwise must be deleted first"
+    "set [oslo_messaging_rabbit] amqp_durable_queues and rabbit_quorum_queue as they were when it "
+    "was declared, or delete it"
+)
+_TRANSIENT = (
+    "does it still take queues that are not durable? Set [oslo_messaging_rabbit] "
+    "rabbit_quorum_queue and rabbit_transient_quorum_queue"
 )
 _USER = "check user, password and vhost in transport_url"
 # By the reply code of AMQP: kind, words, and whether the connection itself is what fails.
@@ -133,7 +137,7 @@ def _of_code(error: amqp.AMQPError) -> Reason:
         404: "; does Nova, or the conductor, use this exchange and vhost?",
         406: f"; {_DURABILITY}",
         530: f"; {_USER}, and that the vhost is there",
-        541: f"; does it still take such queues? {_DURABILITY}",
+        541: f"; {_TRANSIENT}",
     }.get(error.code, "")
     return Reason(kind, said + hint, of_connection)
 

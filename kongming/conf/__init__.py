@@ -63,12 +63,15 @@ def set_library_defaults() -> None:
     process, which is what we want; what goes wrong with the database is told
     in our words. The driver's shortest and longest wait
     for a message: the first costs CPU time just when a guest is worked on,
-    and its 5 s would be the time that each stop takes.
+    and its 5 s would be the time that each stop takes. Messages: reading one
+    costs what its length is worth, whatever its sender says of it.
     """
     # Imported here: the choice of oslo.service's backend must come first.
     from oslo_log import log
     from oslo_messaging._drivers import amqpdriver, impl_rabbit
     from oslo_service import _options
+
+    from kongming.bus import incoming
 
     quiet = ("oslo_service=ERROR", "sqlalchemy=CRITICAL", "oslo_db=ERROR", "alembic=WARNING")
     ours = {level.partition("=")[0] for level in quiet}
@@ -77,6 +80,7 @@ def set_library_defaults() -> None:
     ]
     log.set_defaults(default_log_levels=[*levels, *quiet])
 
+    incoming.read_bounded()
     cfg.set_defaults(impl_rabbit.rabbit_opts, rabbit_qos_prefetch_count=100)
     # No option: the range of one of impl_rabbit's depends on what it was before.
     amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MIN = 0.02

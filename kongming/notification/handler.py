@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 from kongming import exception
 from kongming.executor.residence import Place
+from kongming.hourly import Hourly
 from kongming.notification.event import InstanceEvent
 from kongming.notification.lookalikes import Lookalikes
 from kongming.notification.meaning import meaning
@@ -82,6 +83,7 @@ class Handler:
         self._trigger = trigger
         self.counts: Counter[str] = Counter()
         self.kinds: Counter[tuple[str, str]] = Counter()
+        self._hourly = Hourly()
 
     def handle(self, message: Mapping[str, Any]) -> None:
         """Handle one message; what it asks for is on disk on return.
@@ -108,17 +110,19 @@ class Handler:
             LOG.debug("Instance %s: %s comes late, left out", event.instance_uuid, event.name)
 
     def malformed(self, why: str) -> None:
-        """Count and tell of a message that can't be understood.
+        """Count a message that can't be understood, and tell of the first of its kind.
 
         The message itself is never shown: it holds auth tokens.
         """
         self.counts["malformed"] += 1
-        LOG.warning(
-            "A notification can't be understood: %s; left out (%d so far). Is something else "
-            "than Nova publishing to this exchange and topic?",
-            why,
-            self.counts["malformed"],
-        )
+        if self._hourly.is_news(why):
+            LOG.warning(
+                "A notification can't be understood: %s; left out (%d so far), and the like is "
+                "only counted from now on. Is something else than Nova publishing to this "
+                "exchange and topic?",
+                why,
+                self.counts["malformed"],
+            )
 
     def _count(self, name: str, outcome: str) -> None:
         kind = (name, outcome)

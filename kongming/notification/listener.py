@@ -29,7 +29,7 @@ from oslo_messaging.notify import listener
 
 from kongming import exception
 from kongming.backoff import Backoff
-from kongming.bus import driver
+from kongming.bus import driver, own
 from kongming.bus.subscription import Subscription
 from kongming.conf.notification_handler import topics
 
@@ -56,6 +56,7 @@ class Listener:
     ) -> None:
         """Read the options; raises oslo.messaging's errors if they are wrong."""
         self._transport = oslo_messaging.get_notification_transport(conf)
+        own.restrict(self._transport)
         options = conf.notification_handler
         self._targets = [
             oslo_messaging.Target(exchange=options.exchange, topic=topic) for topic in topics(conf)

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 import importlib
-import logging
 from typing import Any
 import uuid
 
@@ -26,13 +25,12 @@ import oslo_messaging
 from oslo_messaging.rpc.server import RPCServer
 
 from kongming import exception
+from kongming.bus import own
 from kongming.bus.subscription import Subscription
 from kongming.rpc import keys
 from kongming.rpc.refusals import Refusals
-from kongming.rpc.server import Server
+from kongming.rpc.server import OTHER, Server
 from kongming.rpc.signing import Signer
-
-LOG = logging.getLogger(__name__)
 
 EXCHANGE = "kongming"
 _CLIENT_GROUPS = ("metrics", "tracing")
@@ -69,6 +67,7 @@ def open_bus(conf: cfg.ConfigOpts, host: str | None = None) -> Bus:
         raise exception.ConfigInvalid(f"[DEFAULT] transport_url: {error}") from error
     if host is not None:
         _own_replies(transport, host)
+        own.restrict(transport, EXECUTOR.topic)
     return Bus(transport, _signer(conf, host))
 
 
@@ -89,7 +88,7 @@ def subscription(
     return Subscription(
         target.topic,
         subscribe,
-        on_undecodable=lambda why: LOG.warning("A call can't be understood: %s; left out", why),
+        on_undecodable=lambda why: bus.refusals.note("", OTHER, exception.MessageInvalid(why)),
         on_listening=on_listening,
     )
 

@@ -17,17 +17,13 @@ from __future__ import annotations
 from collections import Counter
 import logging
 import threading
-import time
 
 from kongming import exception
 from kongming.cleaning import clean
+from kongming.hourly import Hourly
 from kongming.rpc.messages import Message
 
 LOG = logging.getLogger(__name__)
-
-# Senders can be made up: so many lines, then no more of them for an hour.
-_LINES_MAX = 100
-_AGAIN_S = 3600.0
 
 
 class Refusals:
@@ -39,8 +35,7 @@ class Refusals:
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
-        self._began = time.monotonic()
-        self._told: set[tuple[str, str, str]] = set()
+        self._hourly = Hourly()
 
     def note(self, sender: str, kind: str, error: exception.MessageRefused) -> None:
         """Note that a message was not taken.
@@ -49,7 +44,9 @@ class Refusals:
         :param kind: the method that was called.
         """
         sender = clean(sender, 255) or "an unnamed sender"
-        if self._is_news(sender, kind, error.reason):
+        with self._lock:
+            self.counts[kind, error.reason] += 1
+        if self._hourly.is_news((sender, kind, error.reason)):
             LOG.warning(
                 "%s of %s is refused (%s): %s; the like is only counted from now on",
                 kind,
@@ -66,14 +63,3 @@ class Refusals:
                 kind,
                 exception.MessageInvalid(f"{each.what} {each.key} is left out: {each.why}"),
             )
-
-    def _is_news(self, sender: str, kind: str, reason: str) -> bool:
-        told = (sender, kind, reason)
-        with self._lock:
-            self.counts[kind, reason] += 1
-            if time.monotonic() - self._began > _AGAIN_S:
-                self._began, self._told = time.monotonic(), set()
-            news = told not in self._told and len(self._told) < _LINES_MAX
-            if news:
-                self._told.add(told)
-        return news

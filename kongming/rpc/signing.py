@@ -19,6 +19,7 @@ and covers the signature of the call, so that it fits no other one.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 import hashlib
@@ -40,7 +41,7 @@ SIGNATURE = "kongming_signature"
 #: By so many seconds the clocks of two machines may differ.
 WINDOW_S = 300.0
 
-_NONCES_MAX = 200_000
+_NONCES_MAX = 50_000
 _SAME = "were both keys made of the same master key?"
 
 _party = form.maybe(form.host_name)
@@ -76,7 +77,8 @@ class Signer:
         self._keys = keys
         self._host = host
         self._required = required
-        self._nonces = _Nonces()
+        self._lock = threading.Lock()
+        self._nonces: defaultdict[str | None, _Nonces] = defaultdict(_Nonces)
 
     def sign(self, to: str | None, method: str, arguments: Mapping[str, Any]) -> Signature:
         """Sign a call.
@@ -114,7 +116,10 @@ class Signer:
                 f"it was signed {abs(late):.0f} s {'ago' if late > 0 else 'ahead'} by the clock "
                 f"of {by}, which may differ by {WINDOW_S:.0f} s: set the clocks"
             )
-        if not self._nonces.is_new(found.nonce):
+        with self._lock:
+            # Of each sender by itself: none can have others' forgotten by sending a lot.
+            is_new = self._nonces[found.by].is_new(found.nonce)
+        if not is_new:
             raise exception.SignatureInvalid("it came before: somebody repeats it")
         return found
 
@@ -144,21 +149,19 @@ class Signer:
 
 
 class _Nonces:
-    """Remembers what was taken for as long as it could be repeated."""
+    """Remembers what was taken of one sender for as long as it could be repeated."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._began = time.monotonic()
         self._new: set[str] = set()
         self._old: set[str] = set()
 
     def is_new(self, nonce: str) -> bool:
-        with self._lock:
-            # One that was signed ahead of our clock can be repeated for twice the window.
-            if time.monotonic() - self._began > 2 * WINDOW_S or len(self._new) > _NONCES_MAX:
-                self._began, self._new, self._old = time.monotonic(), set(), self._new
-            new = nonce not in self._new and nonce not in self._old
-            self._new.add(nonce)
+        # One that was signed ahead of our clock can be repeated for twice the window.
+        if time.monotonic() - self._began > 2 * WINDOW_S or len(self._new) > _NONCES_MAX:
+            self._began, self._new, self._old = time.monotonic(), set(), self._new
+        new = nonce not in self._new and nonce not in self._old
+        self._new.add(nonce)
         return new
 
 

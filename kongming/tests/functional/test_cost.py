@@ -189,6 +189,32 @@ def test_a_body_of_the_api(tmp_path, made):
 
 
 @pytest.mark.parametrize(
+    "start",
+    ["{0} 0 * * *", "{0} {0} 29 2 {0}", "{0}-59/7,{0} */2 1-31 * *"],
+    ids=["always", "seldom", "often"],
+)
+def test_windows(tmp_path, start):
+    api = Api(tmp_path, "max_limit = 1000\n")
+    windows = [
+        {"name": f"w{number}", "start": start.format(number % 7), "duration_s": 86_400}
+        | {"timezone": "Europe/Berlin", "vcpu_pinning": "0"}
+        for number in range(32)
+    ]
+    asked = {instance(number): {"windows": windows} for number in range(20)}
+    length = len(json.dumps(asked))
+    path = "/v1/allocation-maps/worst"
+    api.put("/v1/allocation-maps/first", {"allocations": {instance(98): {"cpu_shares": 9}}})
+    for call in (
+        lambda: api.put(path, {"allocations": asked}),
+        lambda: api.get(path),
+        lambda: api.get("/v1/allocations"),
+        lambda: api.get(f"/v1/allocations/{instance(1)}"),
+    ):
+        with soon():
+            assert cost(call).within(lines=30_000 + 20 * length, peak=384_000 + 130 * length)
+
+
+@pytest.mark.parametrize(
     "value",
     [
         " " * 60_000 + "x",

@@ -18,9 +18,14 @@ The intruder is a compute host that was broken into: it has its own RabbitMQ use
 import contextlib
 import itertools
 import json
+from pathlib import Path
+import re
+import shlex
 import subprocess
+import textwrap
 import time
 import uuid
+import zlib
 
 import amqp
 import pytest
@@ -28,11 +33,15 @@ import pytest
 from kongming.rpc import keys
 from kongming.rpc.signing import SIGNATURE, Signer
 from kongming.tests.integration.site import HOST, Installation, Site
+from kongming.tests.testbed.broker import Broker
 from kongming.tests.testbed.control_plane import BIN
+from kongming.tests.testbed.daemon import ExecutorDaemon
 from kongming.tests.testbed.process import wait_until
 
+DOCUMENTS = Path(__file__).parents[3] / "doc/source"
 INTRUDER = "compute-2"
-OFTEN = "[executor]\npull_interval = 1\n"
+# And a rule that nothing here asks to break.
+OFTEN = "[executor]\npull_interval = 1\n[guard]\nallowed_nodes = 1\n"
 _number = itertools.count(1)
 
 
@@ -55,7 +64,7 @@ class Secured:
         self.prefix = f"kongming{next(_number)}"
         self._root = root
         broker.run(f"rabbitmqctl add_vhost {self.vhost}")
-        for user in (self.prefix, self.user(HOST), self.user(INTRUDER)):
+        for user in (self.user(None), self.user(HOST), self.user(INTRUDER)):
             broker.add_stranger(user)
         said = manage(
             *("broker", "permissions", "--vhost", self.vhost, "--prefix", self.prefix),
@@ -73,7 +82,7 @@ class Secured:
                 self.key(host).write_text(derived)
 
     def user(self, host):
-        return f"{self.prefix}-{host}"
+        return self.prefix if host is None else f"{self.prefix}-{host}"
 
     def key(self, host):
         return self._root / f"{host or 'controllers'}.key"
@@ -88,7 +97,7 @@ class Secured:
 
     @contextlib.contextmanager
     def channel(self, host=INTRUDER):
-        """A channel of a host's user."""
+        """A channel of a host's user; of None: of that of API and conductors."""
         user = self.user(host)
         connection = amqp.Connection(
             f"127.0.0.1:{self.broker.port}", user, user, virtual_host=self.vhost
@@ -171,9 +180,9 @@ def permitted(broker, libvirtd, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def signed(broker, libvirtd, tmp_path_factory):
-    """Users with permissions, and signed calls, at the exchange that nobody can delete."""
+    """Users with permissions, and signed calls; the exchange has another name than usual."""
     root = tmp_path_factory.mktemp("signed")
-    with Occupied(broker, libvirtd, root, signed=True, exchange="amq.topic") as occupied:
+    with Occupied(broker, libvirtd, root, signed=True, exchange="calls") as occupied:
         yield occupied
 
 
@@ -199,10 +208,15 @@ def message(method, context=None, reply_to=None, **arguments):
     )
 
 
-def push(instance_uuid, cpu):
-    allocation = {"vcpu_pinning": str(cpu)}
-    wanted = {"generation": 9, "allocation": allocation, "asked_by": "intruder"}
+def push(instance_uuid, cpu=None, **allocation):
+    pins = {} if cpu is None else {"vcpu_pinning": str(cpu)}
+    wanted = {"generation": 9, "allocation": pins | allocation, "asked_by": "intruder"}
     return {"instances": {instance_uuid: wanted}}
+
+
+def own_name():
+    """A name that the intruder may give a queue or an exchange."""
+    return f"reply_{INTRUDER}:{uuid.uuid4().hex}"
 
 
 def report(instance_uuid, generation=1, status="failed"):
@@ -214,7 +228,7 @@ def report(instance_uuid, generation=1, status="failed"):
 
 def answer(channel, method, context=None, **arguments):
     """Call a conductor as the intruder; give the answer."""
-    own = f"reply_{INTRUDER}:{uuid.uuid4().hex}"
+    own = own_name()
     channel.queue_declare(own, auto_delete=False)
     body = message(method, context, reply_to=own, **arguments)
     channel.basic_publish(body, "", "kongming-conductor")
@@ -295,6 +309,7 @@ def test_a_host_can_not_read_purge_delete_or_bind_what_is_others(secured, cpus):
         f"kongming-executor.{HOST}",
         "kongming-conductor",
         "kongming-conductor.controller-1",
+        "kongming-executor",
         "#",
         "*",
         "kongming-executor.#",
@@ -310,8 +325,9 @@ def test_a_host_can_not_have_copies_of_what_is_for_others(secured, key):
         channel.queue_bind(own, secured.exchange, key)
 
     def to_exchange(channel):
-        channel.exchange_declare(f"reply_{INTRUDER}:x", "fanout", auto_delete=False)
-        channel.exchange_bind(f"reply_{INTRUDER}:x", secured.exchange, key)
+        exchange = own_name()
+        channel.exchange_declare(exchange, "fanout", auto_delete=False)
+        channel.exchange_bind(exchange, secured.exchange, key)
 
     assert refused(secured, to_queue)
     assert refused(secured, to_exchange)
@@ -320,7 +336,7 @@ def test_a_host_can_not_have_copies_of_what_is_for_others(secured, key):
 
 def test_a_host_can_not_listen_to_the_brokers_own_exchanges(secured):
     own = f"kongming-executor.{INTRUDER}"
-    for exchange in {"amq.topic", "amq.fanout", "amq.rabbitmq.trace"} - {secured.exchange}:
+    for exchange in ("amq.topic", "amq.fanout", "amq.rabbitmq.trace"):
         assert refused(secured, lambda channel, of=exchange: channel.queue_bind(own, of, "#"))
 
 
@@ -353,14 +369,21 @@ def by_queue_name(channel, _secured, body, queue):
 
 
 def by_an_exchange_of_its_own(channel, secured, body, queue):
-    own = f"reply_{INTRUDER}:exchange"
+    own = own_name()
     channel.exchange_declare(own, "fanout", auto_delete=False)
     channel.exchange_bind(secured.exchange, own, "")
     channel.basic_publish(body, own, queue)
 
 
+def by_an_exchange_that_routes_nothing(channel, secured, body, queue):
+    own = own_name()
+    arguments = {"alternate-exchange": secured.exchange}
+    channel.exchange_declare(own, "fanout", auto_delete=False, arguments=arguments)
+    channel.basic_publish(body, own, queue)
+
+
 def by_dead_letters(channel, _secured, body, queue):
-    own = f"reply_{INTRUDER}:{uuid.uuid4().hex}"
+    own = own_name()
     arguments = {
         "x-dead-letter-exchange": "",
         "x-dead-letter-routing-key": queue,
@@ -370,7 +393,18 @@ def by_dead_letters(channel, _secured, body, queue):
     channel.basic_publish(body, "", own)
 
 
-WAYS = [by_queue_name, by_an_exchange_of_its_own, by_dead_letters]
+def by_carbon_copy(channel, secured, body, queue):
+    copied = amqp.Message(body.body, **body.properties, application_headers={"CC": [queue]})
+    channel.basic_publish(copied, secured.exchange, "kongming-conductor")
+
+
+WAYS = [
+    by_queue_name,
+    by_an_exchange_of_its_own,
+    by_an_exchange_that_routes_nothing,
+    by_dead_letters,
+    by_carbon_copy,
+]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -380,6 +414,15 @@ def test_without_signatures_a_host_can_have_guests_of_others_placed(permitted, c
         body = message("wanted", **push(guest.uuid, cpus[0]))
         way(channel, permitted, body, f"kongming-executor.{HOST}")
         guest.wait_on(cpus[0])
+
+
+def test_what_the_guard_of_a_host_refuses_nobody_can_have_done(permitted, cpus):
+    guest = permitted.placed(cpus[1])
+    with permitted.channel() as channel:
+        body = message("wanted", **push(guest.uuid, cpus[0], numa_nodes="0"))
+        by_queue_name(channel, permitted, body, f"kongming-executor.{HOST}")
+        permitted.executor.wait_log(f"Instance {guest.uuid}: refused (node_not_allowed)")
+    guest.wait_on(cpus[1])
 
 
 def test_without_signatures_a_host_can_speak_in_the_name_of_another(permitted, cpus):
@@ -406,22 +449,41 @@ def test_in_its_own_name_a_host_can_say_nothing_of_what_nova_has_elsewhere(secur
 
 def test_in_its_own_name_a_host_is_told_nothing_of_what_nova_has_elsewhere(secured, cpus):
     guest, mine = secured.placed(cpus[1]), secured.intruders()
+    told = exchanged(secured, guest.uuid, mine)
+    assert mine in told["wanted"]
+    assert guest.uuid not in told["wanted"]
+    assert told["contested"] == [guest.uuid]
+
+
+def exchanged(secured, *guests):
+    """Give what the intruder is told if it says that it has some guests."""
     arguments = {
         "told_by": INTRUDER,
         "about": {"version": "1", "started_at": time.time(), "interval_s": 60.0},
         "complete": True,
-        "guests": [guest.uuid, mine],
-        "known": {guest.uuid: 0},
+        "guests": guests,
+        "known": dict.fromkeys(guests[:1], 0),
         "reports": [],
     }
     context = (
         {SIGNATURE: own_signature(secured, "exchange", arguments)} if secured.signed else None
     )
     with secured.channel() as channel:
-        told = answer(channel, "exchange", context, **arguments)
-    assert mine in told["wanted"]
-    assert guest.uuid not in told["wanted"]
-    assert told["contested"] == [guest.uuid]
+        return answer(channel, "exchange", context, **arguments)
+
+
+def test_a_host_can_claim_what_nova_does_not_know(secured):
+    unknown = str(uuid.uuid4())
+    secured.site.put(unknown, vcpu_pinning="0")
+    wait_until(
+        lambda: unknown in exchanged(secured, str(uuid.uuid4()), unknown)["wanted"],
+        60,
+        "the intruder is told what is wanted",
+    )
+    secured.site.nova.add(HOST, {}, instance_uuid=unknown)
+    wait_until(
+        lambda: unknown in exchanged(secured, unknown)["contested"], 60, "until Nova knows it"
+    )
 
 
 def test_only_without_signatures_a_host_can_call_conductors_as_the_api_does(
@@ -547,38 +609,151 @@ def test_with_signatures_what_was_taken_once_is_not_taken_again(signed, cpus):
     assert signed.site.api.get(f"/v1/allocations/{guest.uuid}")["status"] == "applied"
 
 
+def test_no_message_costs_more_than_its_length(secured, cpus):
+    packed = zlib.compress(b'"' + bytes(2**29) + b'"')
+    json_of = {"content_type": "application/json", "content_encoding": "utf-8"}
+    costly = [
+        amqp.Message(packed, application_headers={"compression": "application/x-gzip"}, **json_of),
+        amqp.Message(packed, content_type="text/plain", content_encoding="zlib_codec"),
+        amqp.Message("x" * 1_000_000, content_type="text/plain", content_encoding="punycode"),
+        amqp.Message("[" + "[]," * 10**7 + "[]]", **json_of),
+    ]
+    services = [secured.executor, *secured.site.plane.conductors]
+    pids = [each.process.pid for each in services]
+    queues = [f"kongming-executor.{HOST}"]
+    queues += [f"kongming-conductor.controller-{number}" for number in (1, 2)]
+    with secured.channel() as channel:
+        for queue in queues:
+            for body in costly:
+                channel.basic_publish(body, "", queue)
+        wait_until(
+            lambda: all(secured.queues()[queue].ready == 0 for queue in queues), 60, "all taken"
+        )
+    guest = secured.placed(cpus[1])
+    secured.site.delete(guest.uuid)
+    secured.site.plane.wait_gone(guest.uuid)
+    assert [each.process.pid for each in services] == pids
+    for pid in pids:
+        peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        assert int(peak[1]) < 400 * 1024
+    assert "is longer than" in secured.executor.log()
+
+
 # What it can do to the bus itself.
 
 
-def test_a_host_can_delete_the_exchange_unless_it_is_one_of_rabbitmqs_own(broker, tmp_path):
-    ordinary = Secured(broker, tmp_path, signed=False)
-    with ordinary.channel(HOST) as channel:
-        channel.exchange_declare("kongming", "topic", auto_delete=False)
-    assert not refused(ordinary, lambda channel: channel.exchange_delete("kongming"))
-    fixed = Secured(broker, tmp_path, signed=False, exchange="amq.topic")
-    assert refused(fixed, lambda channel: channel.exchange_delete("amq.topic"))
-    assert refused(fixed, lambda channel: channel.exchange_declare("kongming", "topic"))
+def test_a_host_can_neither_delete_nor_replace_an_exchange(secured):
+    # One in its place could hand all calls to a queue of the intruder's own.
+    own = own_name()
+    for attempt in (
+        lambda channel: channel.exchange_delete(secured.exchange),
+        lambda channel: channel.exchange_declare(secured.exchange, "topic", auto_delete=False),
+        lambda channel: channel.exchange_declare(
+            secured.exchange, "topic", arguments={"alternate-exchange": own}
+        ),
+        lambda channel: channel.exchange_declare(secured.exchange, "fanout"),
+        lambda channel: channel.exchange_delete("kongming-conductor_fanout"),
+    ):
+        assert refused(secured, attempt)
 
 
-def test_a_host_can_fill_queues_of_others_and_a_policy_limits_them(broker, tmp_path):
+def test_hosts_share_no_queue_that_one_could_keep_others_from(secured):
+    names = {name for name in secured.queues() if not name.startswith("reply_")}
+    of_hosts = {name for name in names if name.startswith("kongming-executor")}
+    assert of_hosts <= {f"kongming-executor.{HOST}", f"kongming-executor.{INTRUDER}"}
+    for name in ("kongming-executor", "kongming-executor_fanout", "kongming-conductor"):
+        assert refused(secured, lambda channel, of=name: channel.queue_declare(of))
+        assert refused(secured, lambda channel, of=name: channel.exchange_declare(of, "fanout"))
+
+
+def test_a_host_waits_for_the_exchange_which_is_not_its_to_make(broker, libvirtd, tmp_path):
+    secured = Secured(broker, tmp_path, signed=False)
+    executor = ExecutorDaemon(
+        tmp_path / HOST,
+        transport_url=secured.url(HOST),
+        connection_uri=libvirtd.uri,
+        host=HOST,
+        options=OFTEN,
+    )
+    with contextlib.ExitStack() as ending:
+        ending.push(executor.__exit__)
+        executor.start_soon()
+        executor.wait_log("no exchange 'kongming', and it is not ours to make")
+        with secured.channel(None) as channel:
+            channel.exchange_declare("kongming", "topic", auto_delete=False)
+        executor.wait_ready()
+
+
+def blocks(document):
+    """The commands of a document that are for RabbitMQ, as they are to be typed."""
+    text = (DOCUMENTS / document).read_text()
+    for block in re.findall(r"code-block:: console\n\n((?: +.*\n|\n)+)", text):
+        lines = textwrap.dedent(block).replace("\\\n", " ").splitlines()
+        typed = [line[2:] for line in lines if line.startswith("# ")]
+        if typed := [line for line in typed if re.search("rabbitmqctl|permissions", line)]:
+            yield [line for line in typed if not line.startswith("less")]
+
+
+def limit(broker, secured):
+    """Type the commands that limit queues and connections, with other names."""
+    (limits,) = [each for each in blocks("admin/rabbitmq.rst") if "max-connections" in str(each)]
+    for line in limits:
+        ours = line.replace("-p kongming", f"-p {secured.vhost}")
+        broker.run(ours.replace("kongming-compute-1", secured.user(INTRUDER)))
+
+
+@pytest.fixture
+def node(tmp_path):
+    """A RabbitMQ as it is after its installation."""
+    with Broker(tmp_path / "node") as node:
+        yield node
+
+
+def test_what_is_documented_can_be_typed(node, tmp_path):
+    # There is a queue to be deleted, and whoever follows one document has not followed another.
+    with contextlib.closing(amqp.Connection(f"127.0.0.1:{node.port}")) as connection:
+        connection.connect()
+        for document in ("admin/rabbitmq.rst", "install/index.rst", "install/standalone.rst"):
+            connection.channel().queue_declare("kongming.compute-1", auto_delete=False)
+            for line in itertools.chain.from_iterable(blocks(document)):
+                for made in re.findall(r"rabbitmqctl add_((?:user|vhost) \S+)", line):
+                    with contextlib.suppress(RuntimeError):
+                        node.run(f"rabbitmqctl delete_{made}")
+                node.type(line, tmp_path, answer="secret\n")
+
+
+def test_what_is_documented_is_what_the_tool_writes():
+    (documented,) = [
+        each[1:] for each in blocks("admin/rabbitmq.rst") if "set_topic_permissions" in str(each)
+    ]
+    written = manage("broker", "permissions", "--trigger", "notification", "compute-1")
+    assert [*map(shlex.split, documented)] == [*map(shlex.split, written.splitlines())]
+
+
+def test_a_host_can_fill_queues_of_others_and_limits_hold_it(broker, tmp_path):
     secured = Secured(broker, tmp_path, signed=False)
     queue = f"kongming-executor.{HOST}"
     with secured.channel(HOST) as channel:
         channel.queue_declare(queue, auto_delete=False)
-    broker.run(
-        f"rabbitmqctl set_policy -p {secured.vhost} --apply-to queues kongming-rpc"
-        """ '^kongming-(conductor|executor)' '{"max-length":10}'"""
-    )
+    limit(broker, secured)
+    most = 10_000
     with secured.channel() as channel:
-        for _ in range(50):
+        for _ in range(most + 50):
             channel.basic_publish(amqp.Message("x"), "", queue)
-        wait_until(lambda: secured.queues()[queue].ready == 10, 30, "the queue is full")
+        wait_until(lambda: secured.queues()[queue].ready == most, 30, "the queue is full")
         # It can count them, if it knows the name.
-        assert channel.queue_declare(queue, passive=True).message_count == 10
+        assert channel.queue_declare(queue, passive=True).message_count == most
+        for _ in range(3):
+            channel.basic_publish(amqp.Message(b"x" * 40_000_000), "", queue)
+        wait_until(lambda: secured.queues()[queue].ready == 1, 30, "it has as many bytes")
     user = secured.user(INTRUDER)
     broker.run(f"""rabbitmqctl set_user_limits {user} '{{"max-connections":2}}'""")
     with secured.channel(), secured.channel(), pytest.raises(amqp.NotAllowed), secured.channel():
         """A third connection does not come about."""
+    with secured.channel() as channel:
+        broker.run(f"rabbitmqctl delete_user {user}")
+        with pytest.raises(amqp.ConnectionForced):
+            wait_until(lambda: channel.queue_declare(queue, passive=True) is None, 30, "the end")
 
 
 # The notification handler's user.
@@ -601,7 +776,14 @@ def test_a_notification_handlers_user_hears_nova_and_nothing_else_of_its(
         transport_url=broker.transport_url(vhost, user),
         options=f"[notification_handler]\npool = kongming.{HOST}\n",
     )
-    daemon.start()
+    daemon.start_soon()
+    # The exchange is Nova's to make.
+    daemon.wait_log(f"no exchange '{cloud.exchange}', and it is not ours to make")
+    nova = amqp.Connection(f"127.0.0.1:{broker.port}", virtual_host=vhost)
+    nova.connect()
+    nova.channel().exchange_declare(cloud.exchange, "topic", auto_delete=False)
+    nova.close()
+    daemon.wait_ready()
     connection = amqp.Connection(f"127.0.0.1:{broker.port}", user, user, virtual_host=vhost)
     connection.connect()
     own = f"kongming.{HOST}"
@@ -614,6 +796,9 @@ def test_a_notification_handlers_user_hears_nova_and_nothing_else_of_its(
         lambda channel: channel.queue_bind(f"kongming.{INTRUDER}", cloud.exchange, "x"),
         lambda channel: channel.exchange_bind(cloud.exchange, own, ""),
         lambda channel: channel.queue_declare(f"kongming.{INTRUDER}", auto_delete=False),
+        # One in its place could hand all of Nova's calls to this user's queue.
+        lambda channel: channel.exchange_delete(cloud.exchange),
+        lambda channel: channel.exchange_declare(cloud.exchange, "fanout"),
     ):
         with pytest.raises(amqp.AccessRefused):
             attempt(connection.channel())

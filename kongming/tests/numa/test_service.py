@@ -23,6 +23,7 @@ import pytest
 from kongming import metadata
 from kongming.cpuset import CpuSet
 from kongming.tests.integration.conftest import Cloud, everywhere, status
+from kongming.tests.integration.test_whole import group_of
 from kongming.tests.numa.conftest import ALLOCATED, Machine
 from kongming.tests.testbed import memory, threads
 from kongming.tests.testbed.process import wait_until
@@ -160,6 +161,32 @@ def test_a_cpu_that_is_offline_is_refused_and_used_once_it_is_there(
         assert ask(guest, "refused", vcpu_pinning=str(last)).reason == "cpu_offline"
     guest.wait_affinity({0: [last], 1: [last]})
     status(daemon, guest, "applied")
+
+
+def test_a_slice_that_allows_less_is_named(guest, ask, daemon, last, shape):
+    if shape.cgroup == "v1":
+        pytest.skip("a group of version 1 can't have less than those below it")
+    group = next(
+        parent
+        for parent in group_of(guest, threads.emulator_thread(guest.uuid)).parents
+        if "qemu" not in str(parent)
+    )
+    ask(guest, vcpu_pinning=str(last))
+    allowed = group / "cpuset.cpus"
+    allowed.write_text("0")
+    try:
+        record = status(daemon, guest, "drifted")
+        assert record.reason == "cpu_not_in_slice"
+        assert str(group) in record.message
+        record = ask(guest, "refused", vcpu_pinning=f"0:{last}")
+        assert record.reason == "cpu_not_in_slice"
+        assert f"CPU {last}" in record.message
+        assert str(group) in record.message
+        assert "failed" not in daemon.log().partition(guest.uuid)[2]
+    finally:
+        # The kernel does not let it be emptied again.
+        allowed.write_text(f"0-{last}")
+    guest.wait_affinity({0: [last], 1: [last]})
 
 
 def test_the_baseline_is_given_back_whole(cloud, guest, ask, daemon, last, offline):

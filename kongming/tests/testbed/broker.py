@@ -24,6 +24,7 @@ from pathlib import Path
 import shlex
 import socket
 import subprocess
+import sys
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -175,6 +176,25 @@ class Broker(Service):
         program, *arguments = shlex.split(line)
         assert program == "rabbitmqctl", line
         return self._control(*arguments)
+
+    def type(self, line: str, folder: Path, answer: str = "") -> str:
+        """Run a line of a shell, as an operator types it on the node.
+
+        :param answer: to what it asks.
+        """
+        path = f"{Path(sys.executable).parent}:{PROGRAMS}:{self._environment['PATH']}"
+        done = subprocess.run(
+            ["sh", "-ec", line],
+            cwd=folder,
+            env={**self._environment, "PATH": path},
+            input=answer,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{line} failed:\n{done.stdout}{done.stderr}")
+        return done.stdout
 
     def set_policy(self, name: str, pattern: str, **definition: int) -> None:
         """Limit the queues whose names match; `max_length` means max-length."""

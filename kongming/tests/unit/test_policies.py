@@ -12,9 +12,11 @@
 
 """Who may do what: three roles, and nobody else."""
 
+import os
 from pathlib import Path
 import subprocess
 import sys
+import time
 
 from oslo_config import cfg
 from oslo_context.context import RequestContext
@@ -139,6 +141,11 @@ def test_an_operator_changes_a_rule(conf, may, tmp_path):
         user = RequestContext(user_id="x", roles=[role], project_id=MINE)
         for rule in OPERATIONS:
             assert enforcer.authorize(rule, target, user, do_raise=False) is allowed
+    # Also while the API runs.
+    path.write_text('"kongming:admin_or_service": "role:admin"\n')
+    os.utime(path, (later := time.time() + 10, later))
+    user = RequestContext(user_id="x", roles=["mano"], project_id=MINE)
+    assert not enforcer.authorize("kongming:map:set", target, user, do_raise=False)
 
 
 @pytest.mark.parametrize("text", ["- a\n", '"a: b\n', "\t", '"kongming:host:get": "role:"\n: :'])

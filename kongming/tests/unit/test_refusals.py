@@ -17,9 +17,8 @@ import time
 
 import pytest
 
-from kongming import exception
+from kongming import exception, hourly
 from kongming.cleaning import clean
-from kongming.rpc import refusals as rpc_refusals
 from kongming.rpc.messages import Kept, Refusal
 from kongming.rpc.refusals import Refusals
 
@@ -62,10 +61,10 @@ def test_made_up_senders_do_not_fill_the_log(refusals, caplog, monkeypatch):
     for number in range(1000):
         refusals.note(f"host-{number}", "report", INVALID)
     assert len(caplog.records) == 100
-    monkeypatch.setattr(time, "monotonic", lambda: now + rpc_refusals._AGAIN_S - 10)
+    monkeypatch.setattr(time, "monotonic", lambda: now + hourly.HOUR_S - 10)
     refusals.note("host-0", "report", INVALID)
     assert len(caplog.records) == 100
-    monkeypatch.setattr(time, "monotonic", lambda: now + rpc_refusals._AGAIN_S + 10)
+    monkeypatch.setattr(time, "monotonic", lambda: now + hourly.HOUR_S + 10)
     refusals.note("host-0", "report", INVALID)
     assert len(caplog.records) == 101
     assert refusals.counts["report", "message_invalid"] == 1002

@@ -142,7 +142,17 @@ def test_what_is_remembered_has_an_end(monkeypatch):
     taking = controller()
     for _ in range(100):
         taking.check(signed(), "report", over_the_bus(ARGUMENTS))
-    assert len(taking._nonces._new) + len(taking._nonces._old) <= 24
+    (remembered,) = taking._nonces.values()
+    assert len(remembered._new) + len(remembered._old) <= 24
+
+
+def test_nobody_has_forgotten_what_another_one_sent(monkeypatch):
+    monkeypatch.setattr(signing, "_NONCES_MAX", 10)
+    taking, once = controller(), signed()
+    taking.check(once, "report", over_the_bus(ARGUMENTS))
+    for _ in range(100):
+        taking.check(signed(host("compute-2")), "report", over_the_bus(ARGUMENTS))
+    assert "came before" in refused(taking, once)
 
 
 def test_unsigned_calls_count_only_while_signatures_are_not_required():
