@@ -60,7 +60,12 @@ def test_an_orphan_is_reaped_while_the_command_runs():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_reaches_the_command(number):
     script = f"trap 'exit 7' {number.name.removeprefix('SIG')}; echo ready; while :; do :; done"
-    with subprocess.Popen([*REAPER, "sh", "-c", script], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [*REAPER, "sh", "-c", script],
+        stdout=subprocess.PIPE,
+        # What nohup has ignored no shell can trap.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    ) as process:
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(number)
         assert process.wait(60) == 7
