@@ -326,10 +326,11 @@ def test_an_iothread_that_goes_away_lifts_nothing_else(cloud, cpus):
         record = status(daemon, guest, "refused")
         assert record.reason == "iothread_unknown"
         guest.pin(cpus[0])
+        guest.wait_on(cpus[-1])
+        assert daemon.log().count("refused (iothread_unknown)") == 1
         guest.domain.setSchedulerParametersFlags({"vcpu_quota": 90_000}, 1)
         guest.wait_on(cpus[-1])
         wait_until(lambda: threads.vcpu_quotas(guest.uuid) == {0: (50_000, 100_000)}, 30, "quota")
-        assert daemon.log().count("refused (iothread_unknown)") == 1
         assert "; the rest is in force" in daemon.log()
         guest.domain.addIOThread(7, 1)
         applied(daemon, guest)

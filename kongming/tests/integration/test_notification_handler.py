@@ -279,7 +279,11 @@ def test_sighup_takes_mutable_options_anew_and_loses_no_event(cloud, cpus):
             daemon.wait_log("Configuration taken anew", times=number + 1)
         for guest in guests:
             guest.wait_on(cpus[-1])
-        assert " DEBUG kongming." in daemon.log()
+        daemon.conf.write_text(text.replace("[DEFAULT]\n", "[DEFAULT]\ndebug = true\n"))
+        daemon.reload()
+        daemon.wait_log("Configuration taken anew", times=len(guests) + 1)
+        cloud.publish(guests[1], str(cpus[0]))
+        daemon.wait_log(" DEBUG kongming.")
         daemon.conf.write_text("this is no configuration")
         daemon.reload()
         daemon.wait_log("Configuration not taken anew, the former stays")
@@ -360,8 +364,12 @@ def test_all_captured_notifications_are_handled(cloud):
         marker = cloud.settle(daemon)
         assert " WARNING " not in daemon.log()
         assert " ERROR " not in daemon.log()
-        told = [line for line in daemon.log().splitlines() if marker not in line]
-        assert sum("has left this host, let go" in line for line in told) == 2
+
+        def left():
+            told = [line for line in daemon.log().splitlines() if marker not in line]
+            return sum("has left this host, let go" in line for line in told)
+
+        wait_until(lambda: left() == 2, 30, "two have left")
 
 
 def test_a_guest_that_starts_anew_without_any_event_is_placed_again(cloud, cpus):
