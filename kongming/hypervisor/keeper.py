@@ -114,13 +114,11 @@ class Keeper:
             self._on_connect()
             self._lost.wait()
             self._connected = False
-            if not self._stopping.is_set():
-                self._deregister(connection)
-            close(connection)
-            if not self._stopping.is_set():
-                LOG.warning(
-                    "The connection to libvirt at %s was lost; waiting for libvirt", self._uri
-                )
+            if self._stopping.is_set():
+                close(connection)
+                return
+            self._let_go(connection)
+            LOG.warning("The connection to libvirt at %s was lost; waiting for libvirt", self._uri)
 
     def _try_to_open(self) -> tuple[Any, str]:
         self._lost.clear()
@@ -131,8 +129,7 @@ class Keeper:
             self._register(connection)
         except libvirt.libvirtError as error:
             if connection is not None:
-                self._deregister(connection)
-                close(connection)
+                self._let_go(connection)
             return None, error.get_error_message()
         finally:
             self._opening_since = None
@@ -148,13 +145,14 @@ class Keeper:
         for event, callback in self._events.items():
             self._registered.append(connection.domainEventRegisterAny(None, event, callback, None))
 
-    def _deregister(self, connection: Any) -> None:
-        """Take back what was registered: it would keep a closed connection, and its socket."""
+    def _let_go(self, connection: Any) -> None:
+        """Close a connection; what is registered with it would keep it, and its socket."""
         while self._registered:
             with suppress(libvirt.libvirtError):
                 connection.domainEventDeregisterAny(self._registered.pop())
         with suppress(libvirt.libvirtError):
             connection.unregisterCloseCallback()
+        close(connection)
 
     def _turned(self, _timer: int, beat: Callable[[], None]) -> None:
         """Note that libvirt's event loop turns, and tell if libvirt leaves us waiting."""

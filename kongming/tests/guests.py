@@ -110,12 +110,14 @@ class Hypervisor:
     """A libvirt with guests.
 
     :ivar guests: by instance; or why there is none.
+    :ivar looked_at: the instances whose guests were asked for.
     :ivar saved: the instances that have a saved image with a placement in it.
     :ivar released, forgotten: the instances of which it was told that.
     """
 
     def __init__(self) -> None:
         self.guests: dict[str, Guest | exception.KongmingError] = {}
+        self.looked_at: list[str] = []
         self.others: list[Occupant] = []
         self.saved: set[str] = set()
         self.released: list[str] = []
@@ -123,6 +125,7 @@ class Hypervisor:
 
     @contextmanager
     def guest(self, instance_uuid: str) -> Iterator[Guest]:
+        self.looked_at.append(instance_uuid)
         found = self.guests.get(instance_uuid, exception.DomainGone("no such domain"))
         if isinstance(found, Exception):
             raise found

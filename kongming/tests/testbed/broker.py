@@ -183,18 +183,8 @@ class Broker(Service):
         :param answer: to what it asks.
         """
         path = f"{Path(sys.executable).parent}:{PROGRAMS}:{self._environment['PATH']}"
-        done = subprocess.run(
-            ["sh", "-ec", line],
-            cwd=folder,
-            env={**self._environment, "PATH": path},
-            input=answer,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(f"{line} failed:\n{done.stdout}{done.stderr}")
-        return done.stdout
+        environment = {**self._environment, "PATH": path}
+        return _run(["sh", "-ec", line], environment, answer, cwd=folder)
 
     def set_policy(self, name: str, pattern: str, **definition: int) -> None:
         """Limit the queues whose names match; `max_length` means max-length."""
@@ -232,22 +222,29 @@ class Broker(Service):
         }
 
     def _control(self, *arguments: str) -> str:
-        done = subprocess.run(
-            [_program("rabbitmqctl"), "--quiet", *arguments],
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(f"rabbitmqctl {' '.join(arguments)} failed:\n{done.stderr}")
-        return done.stdout
+        return _run([_program("rabbitmqctl"), "--quiet", *arguments], self._environment)
 
     def _end(self) -> None:
         # What the node holds is of no use to anybody once the testbed ends.
         self._node.kill()
         self._epmd.terminate()
+
+
+def _run(
+    command: list[str], environment: Mapping[str, str], answer: str = "", cwd: Path | None = None
+) -> str:
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment,
+        input=answer,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{shlex.join(command)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
 
 
 def _program(name: str) -> str:

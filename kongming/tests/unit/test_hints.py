@@ -31,12 +31,10 @@ THERE = Hint(Place.ELSEWHERE, "compute-2", "an event", 5.0)
 
 
 @pytest.fixture
-def store(tmp_path):
-    store = Store(tmp_path)
+def store(store):
     for uuid in (UUID, OTHER):
         store.ask(uuid, request("1"))
-    yield store
-    store.close()
+    return store
 
 
 def request(cpus):

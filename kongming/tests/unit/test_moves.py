@@ -12,12 +12,11 @@
 
 """Where other guests are to move, for somebody who wants their CPUs."""
 
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
-from kongming import exception, metadata
+from kongming import exception
 from kongming.allocation import Windowed
 from kongming.cpuset import CpuSet
 from kongming.executor.admission import Move
@@ -26,7 +25,6 @@ from kongming.executor.moves import Moves
 from kongming.executor.placer import Placer
 from kongming.executor.request import Request, Source
 from kongming.executor.rules import Rules
-from kongming.executor.store import Store
 from kongming.hypervisor.occupant import Occupant
 from kongming.statuses import Status
 from kongming.tests import guests, hosts
@@ -36,33 +34,15 @@ UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 NIGHT = Window("night", "0 22 * * *", 3600, "UTC")
 
 
-class Hypervisor:
-    def __init__(self):
-        self.asked = []
-
-    @contextmanager
-    def guest(self, instance_uuid):
-        self.asked.append(instance_uuid)
-        raise exception.DomainGone("gone")
-        yield
-
-
-@pytest.fixture
-def store(tmp_path):
-    with_store = Store(tmp_path)
-    yield with_store
-    with_store.close()
-
-
 def asking(pinning):
-    return metadata.parse({"kongming-vcpu-pinning": pinning})
+    return guests.request(vcpu_pinning=pinning)
 
 
 def is_asked_about(store, pins):
-    hypervisor = Hypervisor()
+    hypervisor = guests.Hypervisor()
     other = Occupant(UUID, "a guest", pins={vcpu: CpuSet(cpus) for vcpu, cpus in pins.items()})
     assert Moves(store, hypervisor, None).of(other) is None
-    return hypervisor.asked == [UUID]
+    return hypervisor.looked_at == [UUID]
 
 
 def request(store, allocation, status, accepted=None):
@@ -105,7 +85,7 @@ def test_a_guest_with_windows_may_move(store):
 
 
 def test_a_guest_that_pins_are_not_requested_for_may_move(store):
-    allocation = metadata.parse({"kongming-cpu-shares": "512"})
+    allocation = guests.request(cpu_shares="512")
     request(store, allocation, Status.APPLIED, accepted=allocation)
     assert is_asked_about(store, {0: [1]})
 

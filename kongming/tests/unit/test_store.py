@@ -43,13 +43,6 @@ def request(asked, source=Source.METADATA, asked_by="somebody"):
     return Request(source, asked, asked_by, 1.5)
 
 
-@pytest.fixture
-def store(tmp_path):
-    store = Store(tmp_path)
-    yield store
-    store.close()
-
-
 def test_what_is_asked_outlives_the_process(tmp_path):
     first = Store(tmp_path)
     assert first.ask(UUID, request(asking("0:1;1:2-3")))

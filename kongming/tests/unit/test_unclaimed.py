@@ -12,7 +12,7 @@
 
 """Guests that nothing is kept of and that have our note: who goes back, and when."""
 
-from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -21,54 +21,30 @@ from kongming.cpuset import CpuSet
 from kongming.executor.request import Request, Source
 from kongming.executor.store import Store
 from kongming.executor.unclaimed import _PATIENCE_S, Unclaimed
-from kongming.hypervisor.definition import Definition
 from kongming.hypervisor.occupant import Occupant
+from kongming.tests import guests
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 OTHER = "5a6e9b1e-0000-4000-8000-000000000002"
 BASELINE = {target.vcpu(0): CpuSet([0, 1])}
 
 
-class Guest:
+class Guest(guests.Guest):
     """A running guest: what there is to see of it."""
 
     def __init__(self, *, baseline=BASELINE, kept_by="", nova=True):
-        self.nova = nova
-        self.baseline = baseline
-        self.kept_by = kept_by
-        self.looks = 0
-        self.busy = self.migrating = False
-
-    def definition(self):
-        self.looks += 1
-        return Definition(
-            self.nova, None, None, 2, CpuSet(), 1024, {}, set(), None, self.baseline, self.kept_by
-        )
-
-    def check_free(self):
-        if self.busy:
-            raise exception.GuestBusy("a job")
+        super().__init__()
+        self._now = replace(self._now, nova=nova, baseline=baseline, kept_by=kept_by)
+        self.migrating = False
 
     def is_migrating(self):
         return self.migrating
 
 
-class Hypervisor:
-    def __init__(self):
-        self.guests = {}
-
-    @contextmanager
-    def guest(self, instance_uuid):
-        found = self.guests.get(instance_uuid)
-        if found is None:
-            raise exception.DomainGone("gone")
-        if isinstance(found, Exception):
-            raise found
-        yield found
-
+class Hypervisor(guests.Hypervisor):
     def occupants(self):
         return [
-            Occupant(uuid, uuid, touched=bool(guest.baseline))
+            Occupant(uuid, uuid, touched=bool(guest._now.baseline))
             for uuid, guest in self.guests.items()
         ]
 
