@@ -10,33 +10,31 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What every service has: it says when it is ready, serves, and takes its options anew."""
+"""What every service has: it says when it is ready, serves, and reloads its configuration."""
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 import logging
-import signal
-import socket
 from typing import TYPE_CHECKING
-
-from oslo_config import cfg
-from oslo_service import service
 
 from kongming import exception
 from kongming.readiness import Readiness
 from kongming.runtime import systemd
 from kongming.runtime.heartbeats import Heartbeats
+from kongming.runtime.signals import END, RELOAD, Signals
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
+    from kongming.configuration.in_force import Configuration
     from kongming.metrics.endpoint import Endpoint
 
 LOG = logging.getLogger(__name__)
 
 
-class Service(service.ServiceBase):  # type: ignore[misc]
+class Service(abc.ABC):
     """One service in one process.
 
     :param parts: what has to be reached for the first time to be ready.
@@ -44,32 +42,30 @@ class Service(service.ServiceBase):  # type: ignore[misc]
         the service, and starts it again, if one does not.
     """
 
-    def __init__(self, conf: cfg.ConfigOpts, *parts: str) -> None:
+    def __init__(self, conf: Configuration, *parts: str) -> None:
         self._conf = conf
         self._readiness = Readiness(*parts)
         self.ready = self._readiness.ready
         self.heartbeats = Heartbeats()
         self._metrics: Endpoint | None = None
 
-    def wait(self) -> None:
-        """Serve for ever, taking the options anew on each SIGHUP."""
-        # A signal that comes just before a lock's acquisition does not end
-        # it, and its handler waits for ever: what wakes us is a byte on a
-        # socket, written the moment that a signal comes.
-        wakeup, written = socket.socketpair()
-        written.setblocking(False)
-        signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGHUP, lambda _number, _frame: None)
+    @abc.abstractmethod
+    def start(self) -> None:
+        """Begin; return at once, whether all others are there or not."""
+
+    @abc.abstractmethod
+    def stop(self) -> None:
+        """End what has begun."""
+
+    def wait(self, signals: Signals) -> None:
+        """Serve until a signal ends it, reloading the configuration on each SIGHUP."""
         interval = systemd.watchdog_interval()
         # Twice as often as it is waited for.
-        wakeup.settimeout(interval and interval / 2)
-        while True:
-            try:
-                signals = wakeup.recv(256)
-            except TimeoutError:
+        timeout = interval and interval / 2
+        while (number := signals.wait(timeout)) != END:
+            if number is None:
                 self._tell_watchdog()
-                continue
-            if signal.SIGHUP in signals:
+            elif number == RELOAD:
                 self.reset()
 
     def _tell_watchdog(self) -> None:
@@ -84,21 +80,28 @@ class Service(service.ServiceBase):  # type: ignore[misc]
             systemd.notify(systemd.ALIVE)
 
     def reset(self) -> None:
-        """Take the mutable options anew; nothing else is disturbed."""
-        problem = self._mutate()
-        if problem is None:
-            LOG.info("Configuration taken anew: mutable options are in force")
-            self.options_changed()
-        else:
-            LOG.error("Configuration not taken anew, the former stays: %s", problem)
+        """Take the mutable options anew, all of them or none; nothing else is disturbed."""
+        try:
+            self._conf.put_in_force(self._conf.candidate(), self.read_options)
+        except exception.ConfigInvalid as error:
+            LOG.error("Configuration not taken anew, the former stays: %s", error)
+            return
+        except Exception as error:  # noqa: BLE001
+            # Its text may quote a password.
+            fault = f"a fault of Kongming, please report this {type(error).__name__}"
+            LOG.error("Configuration not taken anew, the former stays: %s", fault)
+            return
+        LOG.info("Configuration taken anew: mutable options are in force")
+        self._conf.tell_unread()
+        self.options_changed()
 
-    def read_options(self) -> None:
+    def read_options(self) -> None:  # noqa: B027
         """Read what is not read at each use.
 
         :raises ConfigInvalid: if that can't be used: the former stays.
         """
 
-    def options_changed(self) -> None:
+    def options_changed(self) -> None:  # noqa: B027
         """Do what new options make necessary."""
 
     def open_metrics(self, make: Callable[[], list[Collector]]) -> None:
@@ -123,11 +126,3 @@ class Service(service.ServiceBase):  # type: ignore[misc]
         """Answer Prometheus no more."""
         if self._metrics is not None:
             self._metrics.stop()
-
-    def _mutate(self) -> Exception | None:
-        try:
-            self._conf.mutate_config_files()
-            self.read_options()
-        except (cfg.Error, OSError, exception.ConfigInvalid) as error:
-            return error
-        return None

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import sys
 
-import kongming.cmd  # noqa: F401  (chooses oslo.service's backend)
+import kongming.cmd.backend  # noqa: F401  (chooses oslo.service's backend)
 from kongming.tests.testbed.broker import Broker
 from kongming.tests.testbed.daemon import Daemon
 from kongming.tests.testbed.libvirtd import Libvirtd

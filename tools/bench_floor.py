@@ -78,6 +78,6 @@ def answer_calls(transport_url: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    import kongming.cmd  # noqa: F401  (chooses oslo.service's backend)
+    import kongming.cmd.backend  # noqa: F401  (chooses oslo.service's backend)
 
     answer_calls(*sys.argv[3:])

@@ -102,7 +102,7 @@ def tell(mode: str, root: Path) -> int:
 def _tell(mode: str, root: Path) -> int:
     # Imported here: neither needs anything of the other, and a signal may come before.
     # The first chooses oslo.service's backend for all that follow.
-    import kongming.cmd  # noqa: F401
+    import kongming.cmd.backend  # noqa: F401
 
     if mode == STANDALONE:
         import demo_standalone

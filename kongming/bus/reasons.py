@@ -35,10 +35,13 @@ _TIMED_OUT = re.compile(r"delivery acknowledgement on channel .* timed out", re.
 _MILLISECONDS = re.compile(r"Timeout value used: ([0-9]{1,12}) ms")
 _TEXT = 200
 
-_DURABILITY = (
-    "set [oslo_messaging_rabbit] amqp_durable_queues and rabbit_quorum_queue as they were when it "
-    "was declared, or delete it"
-)
+_INEQUIVALENT = re.compile(r"inequivalent arg '([\w-]+)' for (exchange|queue)")
+# What an argument of a queue or an exchange depends on.
+_DECLARED_BY = {
+    "durable": "amqp_durable_queues and rabbit_quorum_queue",
+    "auto_delete": "amqp_auto_delete",
+    "x-": "rabbit_quorum_queue, rabbit_transient_quorum_queue and rabbit_transient_queues_ttl",
+}
 _TRANSIENT = (
     "does it still take queues that are not durable? Set [oslo_messaging_rabbit] "
     "rabbit_quorum_queue and rabbit_transient_quorum_queue"
@@ -135,11 +138,27 @@ def _of_code(error: amqp.AMQPError) -> Reason:
     hint = {
         403: "; give the user its permissions in this vhost",
         404: "; does Nova, or the conductor, use this exchange and vhost?",
-        406: f"; {_DURABILITY}",
+        406: f"; {_otherwise(str(error))}",
         530: f"; {_USER}, and that the vhost is there",
         541: f"; {_TRANSIENT}",
     }.get(error.code, "")
     return Reason(kind, said + hint, of_connection)
+
+
+def _otherwise(said: str) -> str:
+    """Return what to do about something that RabbitMQ has otherwise than it is declared."""
+    found = _INEQUIVALENT.search(said)
+    argument, kind = found.groups() if found else ("durable", "queue")
+    if (argument, kind) == ("type", "exchange"):
+        return (
+            "something else made it: is it that of Nova's control_exchange? Name another, or "
+            "delete it"
+        )
+    options = _DECLARED_BY.get("x-" if argument.startswith("x-") else argument)
+    return (
+        f"set [oslo_messaging_rabbit] {options or _DECLARED_BY['durable']} as they were when it "
+        "was declared, or delete it"
+    )
 
 
 def _of_network(error: BaseException) -> Reason | None:

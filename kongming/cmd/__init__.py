@@ -10,21 +10,4 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The entry points: they only assemble the parts.
-
-What is decided here is decided before anything imports oslo.messaging,
-which would otherwise settle on eventlet, and before anything is logged.
-"""
-
-import sys
-
-from oslo_service import backend
-
-from kongming import log_record
-
-# Libraries import eventlet wherever it is installed, and oslo.service brings
-# it along: without it a process is 10 MB smaller and starts in half the time.
-sys.modules.setdefault("eventlet", None)  # type: ignore[arg-type]
-
-log_record.install()
-backend.init_backend(backend.BackendType.THREADING)
+"""The entry points: they only assemble the parts."""

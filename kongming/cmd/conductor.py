@@ -12,15 +12,31 @@
 
 """kongming-conductor: knows what is wanted everywhere, tells the hosts, and asks Nova."""
 
-import sys
+from __future__ import annotations
 
-from kongming.cmd import launch
-from kongming.conductor.service import ConductorService
+import sys
+from typing import TYPE_CHECKING
+
+from kongming.runtime.signals import Signals
+
+if TYPE_CHECKING:
+    from kongming.configuration.in_force import Configuration
+    from kongming.service import Service
 
 
 def main() -> int:
-    """Run the service; returns only if it could not start."""
-    return launch.run("kongming-conductor", ConductorService)
+    """Run the service; returns only if it could not start, or was ended before it did."""
+    signals = Signals()
+    # Imported here: it takes its time, and none of the signals may be lost.
+    from kongming.cmd import launch
+
+    return launch.run("kongming-conductor", _build, signals)
+
+
+def _build(conf: Configuration) -> Service:
+    from kongming.conductor.service import ConductorService
+
+    return ConductorService(conf)
 
 
 if __name__ == "__main__":

@@ -12,15 +12,31 @@
 
 """kongming-executor: places this host's guests as Kongming's API was asked to."""
 
-import sys
+from __future__ import annotations
 
-from kongming.cmd import launch
-from kongming.standalone.service import ExecutorService
+import sys
+from typing import TYPE_CHECKING
+
+from kongming.runtime.signals import Signals
+
+if TYPE_CHECKING:
+    from kongming.configuration.in_force import Configuration
+    from kongming.service import Service
 
 
 def main() -> int:
-    """Run the service; returns only if it could not start."""
-    return launch.run("kongming-executor", ExecutorService)
+    """Run the service; returns only if it could not start, or was ended before it did."""
+    signals = Signals()
+    # Imported here: it takes its time, and none of the signals may be lost.
+    from kongming.cmd import launch
+
+    return launch.run("kongming-executor", _build, signals)
+
+
+def _build(conf: Configuration) -> Service:
+    from kongming.standalone.service import ExecutorService
+
+    return ExecutorService(conf)
 
 
 if __name__ == "__main__":

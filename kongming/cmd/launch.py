@@ -10,51 +10,84 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How a service is started: its configuration, its log, and one line if it can't be."""
+"""How a service is started and ended: its configuration, its log, and one line if it can't be."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 import gc
+import os
 import sys
+import threading
+import traceback
 
-from oslo_config import cfg
 from oslo_log import log as logging
-from oslo_service import service
 
-from kongming import conf as kongming_conf
-from kongming import version
+from kongming import exception
+from kongming.cmd import backend  # noqa: F401
+from kongming.configuration.in_force import Configuration
 from kongming.escaping import escape
+from kongming.runtime.signals import Signals
+from kongming.runtime.threads import Faults
 from kongming.service import Service
 
+LOG = logging.getLogger("kongming")
+
 _SWITCH_S = 0.0005
+_ENDED, _FAILED, _CONFIGURATION = 0, 1, 2
 
 
-def configure(argv: list[str]) -> cfg.ConfigOpts:
-    """Read the command line and kongming.conf.
+def configure(argv: list[str], *, of_the_api: bool = False) -> Configuration:
+    """Read the command line and kongming.conf, and check all of it.
 
-    :raises cfg.Error: if an option is wrong.
+    :param of_the_api: whether this is the REST API.
+    :raises ConfigInvalid: naming the option and the file of the first thing that is wrong.
     """
-    conf = cfg.ConfigOpts()
-    kongming_conf.set_library_defaults()
-    kongming_conf.register_opts(conf)
-    logging.register_options(conf)
-    conf(argv, project="kongming", version=version.release())
-    return conf
+    return Configuration(argv, of_the_api=of_the_api)
 
 
-def run(name: str, build: Callable[[cfg.ConfigOpts], Service]) -> int:
-    """Run a service; returns only if it could not start."""
+def set_up_log(conf: Configuration) -> None:
+    """Log as the options say, first what nobody reads of them.
+
+    :raises ConfigInvalid: if that can't be done.
+    """
+    try:
+        logging.setup(conf, "kongming")
+    except Exception as error:  # noqa: BLE001
+        # All that is known to fail was checked. Its text is not ours to show.
+        raise exception.ConfigInvalid(
+            conf.located(
+                f"[DEFAULT]: the log can't be set up ({type(error).__name__}): see the options "
+                "whose names begin with log or use"
+            )
+        ) from None
+    conf.tell_unread()
+
+
+def run(name: str, build: Callable[[Configuration], Service], signals: Signals) -> int:
+    """Run a service; returns only if it could not start, or was ended before it did."""
     try:
         conf = configure(sys.argv[1:])
-    except cfg.Error as error:
+        set_up_log(conf)
+    except exception.ConfigInvalid as error:
         print(f"{name}: {escape(str(error))}", file=sys.stderr)  # noqa: T201
-        return 2
-    logging.setup(conf, "kongming")
-    built = _try_to(build, conf)
-    if isinstance(built, Exception):
-        logging.getLogger("kongming").critical("Can't start: %s", built)
-        return 1
+        return _CONFIGURATION
+    if signals.end_came():
+        return _ENDED
+    try:
+        built = build(conf)
+    except exception.ConfigInvalid as error:
+        LOG.critical("Can't start: %s", conf.located(str(error)))
+        return _CONFIGURATION
+    except exception.KongmingError as error:
+        LOG.critical("Can't start: %s", error)
+        return _FAILED
+    except Exception as error:  # noqa: BLE001
+        LOG.critical("Can't start: %s", _fault(error))
+        return _FAILED
+    if signals.end_came():
+        LOG.info("Ended before it was ready")
+        return _ENDED
     # What is there now lives as long as the process: garbage collections, of
     # which each decoded event causes some, need not look at it again.
     gc.collect()
@@ -62,15 +95,37 @@ def run(name: str, build: Callable[[cfg.ConfigOpts], Service]) -> int:
     # Most threads wait for libvirt or the disk: one that goes on must not wait
     # long for one that computes, as the listener does while it connects.
     sys.setswitchinterval(_SWITCH_S)
-    service.launch(conf, built, no_fork=True)
-    return 0
+    os._exit(_serve(built, signals, conf.graceful_shutdown_timeout))
 
 
-def _try_to(
-    build: Callable[[cfg.ConfigOpts], Service], conf: cfg.ConfigOpts
-) -> Service | Exception:
-    """Give back what is wrong: whatever it is, the operator gets one line."""
-    try:
-        return build(conf)
-    except Exception as error:  # noqa: BLE001
-        return error
+def _serve(built: Service, signals: Signals, patience_s: float) -> int:
+    """Serve until a signal, or the end of a thread by an error, ends it; return the status."""
+    faults = Faults(signals.wake)
+    faults.install()
+    built.start()
+    built.wait(signals)
+    if patience_s:
+        # What hangs in a library can't be interrupted, not even by a signal.
+        giving_up = threading.Timer(patience_s, _give_up, [patience_s])
+        giving_up.daemon = True
+        giving_up.start()
+    built.stop()
+    return _FAILED if faults.count else _ENDED
+
+
+def _give_up(patience_s: float) -> None:
+    LOG.warning(
+        "Ending took longer than graceful_shutdown_timeout (%g s): what was not finished is done "
+        "after the next start",
+        patience_s,
+    )
+    os._exit(_FAILED)
+
+
+def _fault(error: Exception) -> str:
+    """Return what is known of an error that is not ours; its text may quote a password."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"a fault of Kongming, please report this {type(error).__name__} at "
+        f"{frame.filename}:{frame.lineno}"
+    )

@@ -28,6 +28,8 @@ from oslo_config import cfg
 
 from kongming import conf as kongming_conf
 from kongming import exception, version
+from kongming.conf import database, opts
+from kongming.configuration import files, values
 
 NAME = "kongming-manage"
 
@@ -89,10 +91,11 @@ class Manage(App):
         kongming_conf.register_opts(conf)
         arguments = [f"--config-file={path}" for path in self.options.config_file]
         arguments += [f"--config-dir={path}" for path in self.options.config_dir]
-        try:
-            conf(arguments, project="kongming", prog=NAME, version=version.release())
-        except (cfg.Error, OSError, ValueError) as error:
-            raise exception.ConfigInvalid(" ".join(str(error).split())) from error
+        settings = files.read(files.find(arguments, "kongming"))
+        conf(arguments, project="kongming", prog=NAME, version=version.release())
+        for group, options in (*opts.own_opts(), (database.GROUP, database.OPTS)):
+            for problem in values.problems(conf, group or files.DEFAULT, options):
+                raise exception.ConfigInvalid(files.located(problem, settings))
         return conf
 
     def interact(self) -> None:

@@ -23,6 +23,9 @@ from oslo_config import cfg
 from oslo_upgradecheck import upgradecheck
 
 from kongming import conf as kongming_conf
+from kongming import exception
+from kongming.cmd import backend  # noqa: F401
+from kongming.configuration import files
 from kongming.escaping import escape
 from kongming.status import (
     broker,
@@ -76,12 +79,13 @@ def main() -> int:
     kongming_conf.set_library_defaults()
     kongming_conf.register_opts(conf)
     try:
+        # oslo.config's own errors quote lines, which may hold a password.
+        files.read(files.find(sys.argv[1:], "kongming"))
         return int(upgradecheck.main(conf, "kongming", UpgradeCommands(conf), sys.argv[1:]))
-    except cfg.ConfigFileParseError as error:
-        # Its text quotes the line, which may hold a password.
-        said = f"{error.config_file} is no configuration file"
-    except cfg.Error as error:
-        said = " ".join(str(error).split())
+    except exception.ConfigInvalid as error:
+        said = str(error)
+    except (cfg.Error, ValueError) as error:
+        said = f"the configuration can't be read ({type(error).__name__})"
     print(f"{NAME}: {escape(said)}", file=sys.stderr)  # noqa: T201
     return _UNEXPECTED
 

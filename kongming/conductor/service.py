@@ -19,8 +19,6 @@ import logging
 from typing import TYPE_CHECKING
 import uuid
 
-from oslo_config import cfg
-
 from kongming.conductor.care import Care
 from kongming.conductor.claims import Claims
 from kongming.conductor.endpoint import Endpoint
@@ -40,6 +38,8 @@ from kongming.service import Service
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
+    from kongming.configuration.in_force import Configuration
+
 LOG = logging.getLogger(__name__)
 
 _STOP_CALLS_S = 5.0
@@ -55,7 +55,7 @@ _CONNECTIONS = {"max_pool_size": 16, "max_overflow": 0}
 class ConductorService(Service):
     """Knows what is wanted everywhere; any number of them may run."""
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
+    def __init__(self, conf: Configuration) -> None:
         """Build all parts.
 
         :raises DatabaseUnavailable: if its schema is another.

@@ -55,6 +55,7 @@ OPTS = [
         "max_body_size",
         default=16 * 1024 * 1024,
         min=1024,
+        max=1024 * 1024 * 1024,
         help="The longest body of a request, in bytes. Change it together with max_map_instances.",
     ),
 ]

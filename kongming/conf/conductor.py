@@ -21,6 +21,7 @@ OPTS = [
         "poll_interval",
         default=60,
         min=1,
+        max=86_400,
         mutable=True,
         help="Seconds between two looks at what has changed in Nova: servers that were deleted or "
         "moved. One of the conductors asks, for all of them, and only if [nova] says how. Each "
@@ -30,6 +31,7 @@ OPTS = [
         "poll_full_interval",
         default=3600,
         min=1,
+        max=604_800,
         mutable=True,
         help="Seconds between two looks at all of Nova's servers: one request for each thousand "
         "of them.",
@@ -38,6 +40,7 @@ OPTS = [
         "host_timeout",
         default=10,
         min=1,
+        max=600,
         mutable=True,
         help="Seconds that a host has to answer when it is asked for a plan (dry run).",
     ),

@@ -19,6 +19,8 @@ from oslo_db import options
 
 GROUP = "database"
 
+OPTS = options.database_opts
+
 _DEFAULTS = {
     "connection": "sqlite:///$state_path/kongming.sqlite",
     # A database that is away is told of at once; the next use tries it again.
@@ -28,10 +30,10 @@ _DEFAULTS = {
 
 def set_defaults() -> None:
     """Set those of oslo.db's defaults that differ for us."""
-    cfg.set_defaults(options.database_opts, **_DEFAULTS)
+    cfg.set_defaults(OPTS, **_DEFAULTS)
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
     """Register oslo.db's options on ``conf``."""
     set_defaults()
-    conf.register_opts(options.database_opts, group=GROUP)
+    conf.register_opts(OPTS, group=GROUP)

@@ -29,6 +29,7 @@ OPTS = [
     cfg.StrOpt(
         "state_path",
         default="/var/lib/kongming",
+        regex=".",
         help="Directory in which Kongming keeps what is wanted for each instance, across "
         "restarts. It belongs to the user that the service runs as (it is made if that user may) "
         "and lies on a disk that survives a reboot.",

@@ -30,6 +30,7 @@ OPTS = [
         "retry_interval_max",
         default=60,
         min=1,
+        max=3_600,
         mutable=True,
         help="Longest time in seconds between two attempts at an allocation that libvirt "
         "failed to carry out. The first attempts come after 1, 2, 4, … seconds.",
@@ -38,6 +39,7 @@ OPTS = [
         "check_interval",
         default=60,
         min=0,
+        max=86_400,
         mutable=True,
         help="Seconds between two checks of all guests that anything is asked for: they find what "
         "nobody announces, such as a thread that was moved with taskset. A check takes some "
@@ -47,6 +49,7 @@ OPTS = [
         "pull_interval",
         default=60,
         min=1,
+        max=3_600,
         mutable=True,
         help="Seconds between two times that kongming-executor asks a conductor what is wanted "
         "for all guests of this host, and tells it what it sees. What changes is told and heard "
@@ -57,6 +60,7 @@ OPTS = [
         "history_days",
         default=90,
         min=0,
+        max=36_500,
         mutable=True,
         help="For how many days it is kept what was asked for each instance, by whom, and what "
         "came of it (kongming-manage allocation history).",

@@ -27,12 +27,14 @@ OPTS = [
         "keepalive_interval",
         default=5,
         min=1,
+        max=3_600,
         help="Seconds between the questions by which a silent libvirtd is noticed.",
     ),
     cfg.IntOpt(
         "keepalive_count",
         default=5,
         min=1,
+        max=1_000,
         help="Number of questions that may stay unanswered before the connection is given up "
         "and opened anew.",
     ),

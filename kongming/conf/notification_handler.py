@@ -12,7 +12,7 @@
 
 """``[notification_handler]``: where Nova's notifications are listened for."""
 
-from oslo_config import cfg
+from oslo_config import cfg, types
 
 GROUP = "notification_handler"
 
@@ -37,12 +37,15 @@ OPTS = [
     cfg.StrOpt(
         "exchange",
         default="nova",
+        regex=".",
+        max_length=255,
         help="AMQP exchange that Nova publishes its notifications to. Change it where "
         "nova.conf sets [DEFAULT] control_exchange.",
     ),
     cfg.ListOpt(
         "topics",
         default=[],
+        item_type=types.String(max_length=200),
         sample_default=[TOPICS[VERSIONED]],
         help="Topics to listen on; empty means Nova's own: versioned_notifications, or "
         "notifications for the legacy trigger. Change it where nova.conf sets [notifications] "
@@ -52,6 +55,7 @@ OPTS = [
     cfg.StrOpt(
         "pool",
         default="kongming.$host",
+        max_length=255,
         help="Name of the listener pool, which is the name of the queue too. Each host has its "
         "own, so that each sees every event. Empty means no pool: the queue of the topic "
         "itself, shared with whoever else listens to it; right only for a topic that no other "

@@ -31,6 +31,7 @@ OPTS = [
         "resync_interval",
         default=600,
         min=0,
+        max=86_400,
         help="Seconds between two looks at those servers of this host that have changed, which "
         "catch what no event told (0: never, but for the one after the start). Each is one "
         "request to Nova and comes at a moment of its own on each host. Change it if a thousand "
@@ -42,6 +43,7 @@ OPTS = [
         "resync_full_interval",
         default=3600,
         min=0,
+        max=604_800,
         help="Seconds between two looks at all servers of this host, changed or not (0: never, "
         "but for the one after the start). Nova does not count the removal of a single metadata "
         "key as a change: without other events, it takes this long to be seen.",
@@ -51,6 +53,7 @@ OPTS = [
         "start_spread",
         default=10,
         min=0,
+        max=3_600,
         help="The look after the start comes within so many seconds, at a moment of its own on "
         "each host, so that a thousand hosts that start at once do not ask at once.",
     ),

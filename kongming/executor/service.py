@@ -18,14 +18,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oslo_config import cfg
-
 from kongming.executor.executor import Executor
 from kongming.executor.rules import Rules, read_rules
 from kongming.service import Service
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
+
+    from kongming.configuration.in_force import Configuration
 
 _CONNECTED = "libvirt answers"
 
@@ -38,7 +38,7 @@ class HostService(Service):
 
     def __init__(
         self,
-        conf: cfg.ConfigOpts,
+        conf: Configuration,
         *parts: str,
         on_pass: Callable[[str], None] = lambda _instance_uuid: None,
         on_stranger: Callable[[str], None] = lambda _instance_uuid: None,

@@ -31,6 +31,7 @@ from kongming import exception
 from kongming.backoff import Backoff
 from kongming.bus import driver, own
 from kongming.bus.subscription import Subscription
+from kongming.bus.url import open_transport
 from kongming.conf.notification_handler import topics
 
 LOG = logging.getLogger(__name__)
@@ -54,8 +55,15 @@ class Listener:
         on_malformed: Callable[[str], None],
         on_listening: Callable[[], None],
     ) -> None:
-        """Read the options; raises oslo.messaging's errors if they are wrong."""
-        self._transport = oslo_messaging.get_notification_transport(conf)
+        """Read the options.
+
+        :raises ConfigInvalid: if the driver of the transport URL can't be used.
+        """
+        self._transport = open_transport(
+            oslo_messaging.get_notification_transport,
+            conf,
+            "[oslo_messaging_notifications] transport_url",
+        )
         own.restrict(self._transport)
         options = conf.notification_handler
         self._targets = [

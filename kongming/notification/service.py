@@ -18,8 +18,6 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oslo_config import cfg
-
 from kongming import exception
 from kongming.conf import nova as conf_nova
 from kongming.conf.notification_handler import VERSIONED, topics
@@ -37,6 +35,7 @@ from kongming.notification.wanted import Wanted
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
+    from kongming.configuration.in_force import Configuration
     from kongming.notification.inquirer import Inquirer
 
 LOG = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ _LISTENING = "listening to Nova's notifications"
 class NotificationHandlerService(HostService):
     """Listens to Nova's notifications and places this host's guests."""
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
+    def __init__(self, conf: Configuration) -> None:
         """Build all parts.
 
         :raises StoreUnavailable: if the state path can't be used.

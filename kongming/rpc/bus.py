@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-import importlib
 from typing import Any
 import uuid
 
@@ -26,14 +25,15 @@ from oslo_messaging.rpc.server import RPCServer
 
 from kongming import exception
 from kongming.bus import own
+from kongming.bus.client_options import client_options
 from kongming.bus.subscription import Subscription
+from kongming.bus.url import open_transport
 from kongming.rpc import keys
 from kongming.rpc.refusals import Refusals
 from kongming.rpc.server import OTHER, Server
 from kongming.rpc.signing import Signer
 
 EXCHANGE = "kongming"
-_CLIENT_GROUPS = ("metrics", "tracing")
 CONDUCTOR = oslo_messaging.Target(topic="kongming-conductor", version="1.0")
 EXECUTOR = oslo_messaging.Target(topic="kongming-executor", version="1.0")
 
@@ -59,12 +59,9 @@ def open_bus(conf: cfg.ConfigOpts, host: str | None = None) -> Bus:
     :raises ConfigInvalid: if it, or ``[rpc]``, can't be used.
     """
     oslo_messaging.set_transport_defaults(EXCHANGE)
-    for group in _CLIENT_GROUPS:
-        _register(conf, group)
-    try:
-        transport = oslo_messaging.get_rpc_transport(conf)
-    except (oslo_messaging.MessagingException, ValueError) as error:
-        raise exception.ConfigInvalid(f"[DEFAULT] transport_url: {error}") from error
+    for group, registered in client_options():
+        conf.register_opts(registered, group=group)
+    transport = open_transport(oslo_messaging.get_rpc_transport, conf, "[DEFAULT] transport_url")
     if host is not None:
         _own_replies(transport, host)
         own.restrict(transport, EXECUTOR.topic)
@@ -108,14 +105,3 @@ def _own_replies(transport: Any, host: str) -> None:
     driver = transport._driver
     if getattr(driver, "_q_manager", None) is None:
         driver._get_reply_queue_name = lambda: f"reply_{host}:{uuid.uuid4().hex}"
-
-
-def _register(conf: cfg.ConfigOpts, group: str) -> None:
-    """Register options that oslo.messaging registers on the global configuration only."""
-    name = f"oslo_messaging_{group}"
-    try:
-        module = importlib.import_module(f"oslo_messaging._{group}.client")
-    except ModuleNotFoundError:
-        # Older ones do not have it, nor need it.
-        return
-    conf.register_opts(getattr(module, name), group=name)

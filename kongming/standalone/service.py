@@ -19,8 +19,6 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from oslo_config import cfg
-
 from kongming import exception, version
 from kongming.executor import view
 from kongming.executor.service import HostService
@@ -35,6 +33,8 @@ from kongming.standalone.wanted import Wanted
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
+    from kongming.configuration.in_force import Configuration
+
 LOG = logging.getLogger(__name__)
 
 # Together below the 10 s in which the service ends.
@@ -48,7 +48,7 @@ _LISTENING = "listening to the conductors"
 class ExecutorService(HostService):
     """Places this host's guests as Kongming's API was asked to."""
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
+    def __init__(self, conf: Configuration) -> None:
         """Build all parts.
 
         :raises StoreUnavailable: if the state path can't be used.

@@ -25,10 +25,11 @@ import oslo_messaging
 from oslo_upgradecheck.upgradecheck import Result
 from oslo_utils import netutils
 
+from kongming import exception
+from kongming.bus.url import RABBIT, open_transport, parse
 from kongming.status.finding import bad, doubtful, good
 
 _TIMEOUT_S = 8.0
-_RABBIT = ("rabbit", "kombu+rabbit", "amqp", "kombu+amqp")
 #: Where Nova's notifications are heard, else [DEFAULT] transport_url.
 OPTION = "[oslo_messaging_notifications] transport_url"
 
@@ -41,7 +42,7 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
             f"{OPTION} can't be used: write it as rabbit://user:password@host:5672/, with "
             "%-escapes in the password"
         )
-    elif url.transport not in _RABBIT:
+    elif url.transport not in RABBIT:
         yield doubtful(f"not checked: {OPTION} leads to {url.transport}, not to RabbitMQ")
     elif not url.hosts:
         yield bad(f"{OPTION} names no host: set it to that of nova.conf")
@@ -53,14 +54,10 @@ def parse_url(conf: cfg.ConfigOpts) -> oslo_messaging.TransportURL | None:
     """Give the transport URL as the service would use it; None if it can't be."""
     try:
         # Registers the driver's options, too.
-        oslo_messaging.get_notification_transport(conf)
-        return oslo_messaging.TransportURL.parse(
-            conf, conf.oslo_messaging_notifications.transport_url
-        )
-    except cfg.Error:
-        raise
-    except Exception:  # noqa: BLE001
-        # What the libraries raise quotes the URL, with its password.
+        open_transport(oslo_messaging.get_notification_transport, conf, OPTION)
+        named = conf.oslo_messaging_notifications.transport_url or conf.transport_url
+        return parse(OPTION, named)
+    except exception.ConfigInvalid:
         return None
 
 
@@ -138,6 +135,8 @@ def _why(error: Exception) -> str:
             f"fails at TLS ({error.reason or type(error).__name__}): check ssl, ssl_ca_file and "
             "the port in [oslo_messaging_rabbit] and transport_url"
         )
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return "is not tried: a file that [oslo_messaging_rabbit] names for TLS can't be read"
     if isinstance(error, amqp.AccessRefused):
         return f"refuses user or password: check both in {OPTION}"
     if isinstance(error, amqp.NotAllowed):

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Is kongming.conf there, and is what it says valid?"""
+"""Is kongming.conf there, does each service take it, and does somebody read all of it?"""
 
 from __future__ import annotations
 
@@ -19,41 +19,30 @@ from collections.abc import Iterator
 from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Result
 
-from kongming import exception
-from kongming.conf import opts
-from kongming.executor.rules import read_rules
+from kongming.configuration import check as configuration
 from kongming.status.finding import bad, doubtful, good
 
 
 def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
-    """Read all of our options, and the rules."""
-    files = [*conf.config_file, *conf.config_dir]
-    if files:
-        yield good(f"read: {', '.join(files)}")
+    """Read the files as the services do."""
+    named = [*conf.config_file, *conf.config_dir]
+    if named:
+        yield good(f"read: {', '.join(named)}")
     else:
         yield doubtful(
             "no kongming.conf was found, all options have their defaults: make "
             "/etc/kongming/kongming.conf, or name another with --config-file"
         )
-    wrong = list(_not_valid(conf))
-    yield from wrong
-    if not wrong:
-        yield _rules(conf)
-
-
-def _not_valid(conf: cfg.ConfigOpts) -> Iterator[Result]:
-    for group, options in opts.own_opts():
-        for option in options:
-            try:
-                getattr(conf if group is None else conf[group], option.dest)
-            except (cfg.Error, ValueError) as error:
-                said = "not valid" if option.secret else " ".join(str(error).split())
-                yield bad(f"[{group or 'DEFAULT'}] {option.name}: {said}; correct it")
-
-
-def _rules(conf: cfg.ConfigOpts) -> Result:
-    try:
-        read_rules(conf)
-    except exception.ConfigInvalid as error:
-        return bad(f"{error}; correct it: the service does not start so")
-    return good("[guard] is valid")
+    candidate = configuration.read(
+        [
+            *(f"--config-file={path}" for path in conf.config_file),
+            *(f"--config-dir={path}" for path in conf.config_dir),
+        ]
+    )
+    problems = [*candidate.problems()]
+    for problem in problems:
+        yield bad(f"{problem}; correct it: the service does not start so")
+    for each in candidate.unread():
+        yield doubtful(f"nobody reads {each}")
+    if not problems:
+        yield good("[guard] is valid")

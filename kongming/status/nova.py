@@ -30,6 +30,7 @@ import oslo_messaging
 from oslo_upgradecheck.upgradecheck import Result
 
 from kongming import exception, nova_config
+from kongming.bus.url import parse
 from kongming.conf.notification_handler import LEGACY, VERSIONED, topics
 from kongming.executor.request import Source
 from kongming.executor.store import FILE_NAME
@@ -58,7 +59,12 @@ _OPTIONS: dict[str | None, list[Any]] = {
     "oslo_messaging_notifications": [
         cfg.MultiStrOpt("driver", default=[], deprecated_opts=[_former("notification_driver")]),
         cfg.ListOpt(
-            "topics", default=["notifications"], deprecated_opts=[_former("notification_topics")]
+            "topics",
+            default=["notifications"],
+            deprecated_opts=[
+                _former("notification_topics"),
+                cfg.DeprecatedOpt("topics", group="rpc_notifier2"),
+            ],
         ),
         cfg.StrOpt("transport_url", deprecated_opts=[_former("notification_transport_url")]),
     ],
@@ -159,10 +165,9 @@ def _same_broker(nova: cfg.ConfigOpts, conf: cfg.ConfigOpts) -> Iterator[Result]
     if theirs is None or ours is None or not ours.hosts:
         return
     try:
-        url = oslo_messaging.TransportURL.parse(conf, theirs)
-    except (oslo_messaging.InvalidTransportURL, ValueError):
-        # The message quotes the URL, with its password.
-        yield doubtful("nova.conf: transport_url can't be read, and is not compared")
+        url = parse("transport_url", theirs)
+    except exception.ConfigInvalid as error:
+        yield doubtful(f"nova.conf: {error}; it is not compared")
         return
     if (url.virtual_host or "/") != (ours.virtual_host or "/"):
         yield bad(

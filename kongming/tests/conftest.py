@@ -15,7 +15,7 @@
 # Chooses oslo.service's backend before a test imports oslo.messaging.
 import hypothesis
 
-import kongming.cmd  # noqa: F401
+import kongming.cmd.backend  # noqa: F401
 from kongming.tests.testbed.virtual_host import Shape
 
 # On a machine that is busy an example may take any time.

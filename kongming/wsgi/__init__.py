@@ -15,4 +15,4 @@
 Threads are chosen first, as for all services.
 """
 
-import kongming.cmd  # noqa: F401
+import kongming.cmd.backend  # noqa: F401

@@ -22,7 +22,6 @@ import os
 from typing import Any
 
 from oslo_config import cfg
-from oslo_log import log as logging
 
 from kongming.api.application import make_application
 from kongming.bus.driver_log import DriverLog
@@ -34,13 +33,13 @@ FILES = "OS_KONGMING_CONFIG_FILES"
 def make() -> Any:
     """Give the application.
 
-    :raises ConfigInvalid: if options can't be used.
+    :raises ConfigInvalid: naming the option and the file of the first that can't be used.
     """
     named = [path for path in os.environ.get(FILES, "").split(";") if path]
     # The name of the command would be that of the WSGI server.
     named = named or cfg.find_config_files(project="kongming", prog="kongming-api")
-    conf = launch.configure([f"--config-file={path}" for path in named])
-    logging.setup(conf, "kongming")
+    conf = launch.configure([f"--config-file={path}" for path in named], of_the_api=True)
+    launch.set_up_log(conf)
     # Whoever calls a conductor is told what goes wrong; the driver's log is of no use here.
     DriverLog().install()
     return make_application(conf)

@@ -138,6 +138,29 @@ def test_a_traceback_is_for_who_asks(run):
     assert "Traceback" in errors
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[DEFAULT]\npassword is Tr0ub4dor", "line 2: an option is written 'name = value'"),
+        ("[database]\nconnection = mysql://u:Tr0ub4dor$and3@h/k", "[database] connection: its"),
+        ("[executor]\ncheck_interval = soon", "[executor] check_interval: 'soon'"),
+        ("[DEFAULT]\nstate_path = $Tr0ub4dor", "[DEFAULT] state_path: its value refers"),
+    ],
+)
+def test_a_configuration_that_is_none_is_one_line_without_a_password(tmp_path, text, says):
+    path = tmp_path / "kongming.conf"
+    path.write_text(f"{text}\n")
+    told = subprocess.run(
+        [COMMAND, "--config-file", path, "db", "version"], capture_output=True, text=True
+    )
+    assert told.returncode == 2
+    assert told.stderr.count("\n") == 1
+    assert says in told.stderr
+    assert str(path) in told.stderr
+    assert "Tr0ub4dor" not in told.stderr
+    assert "and3" not in told.stderr
+
+
 def test_no_configuration_is_needed_to_ask_for_help(tmp_path):
     asked = [COMMAND, "--config-file", tmp_path / "absent.conf", "host", "show", "--help"]
     shown = subprocess.run(asked, capture_output=True, text=True, check=True)

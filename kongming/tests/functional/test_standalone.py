@@ -16,6 +16,7 @@ The test driver has 8 CPUs, of which 0, 2 and 4 are online.
 
 import contextlib
 import itertools
+import logging
 from pathlib import Path
 import re
 import time
@@ -410,6 +411,15 @@ def test_a_conductor_tells_prometheus_how_far_all_has_come(site):
     names |= {NAME.search(line)[0] for line in wanted}
     alerts = yaml.safe_load(STANDALONE_RULES.read_text())["groups"][0]["rules"]
     assert {NAME.search(alert["expr"])[0] for alert in alerts} <= names
+
+
+def test_each_service_reloads_its_configuration(site, caplog):
+    caplog.set_level(logging.INFO)
+    site.start()
+    for service in site.services:
+        service.reset()
+    assert caplog.text.count("Configuration taken anew") == len(site.services) == 2
+    assert "not taken anew" not in caplog.text
 
 
 def test_without_tables_a_conductor_says_what_to_do(tmp_path):

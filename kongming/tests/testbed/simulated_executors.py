@@ -36,8 +36,8 @@ import uuid
 import kombu
 
 from kongming import exception
-import kongming.cmd  # noqa: F401  (chooses oslo.service's backend)
 from kongming.cmd import launch
+import kongming.cmd.backend  # noqa: F401  (chooses oslo.service's backend)
 from kongming.rpc.bus import EXCHANGE, EXECUTOR
 from kongming.rpc.client import ConductorClient
 from kongming.rpc.messages import RELEASED, About, Exchange, Push, Report, Wanted

@@ -367,6 +367,27 @@ def test_each_error_has_our_words(error, kind, of_connection, words):
     assert __import__("re").search(words, reason.words)
 
 
+@pytest.mark.parametrize(
+    ("argument", "what", "hint"),
+    [
+        ("type", "exchange 'nova'", "something else made it"),
+        ("durable", "exchange 'nova'", "amqp_durable_queues and rabbit_quorum_queue as they"),
+        ("durable", "queue 'kongming.h1'", "amqp_durable_queues and rabbit_quorum_queue as they"),
+        ("auto_delete", "exchange 'nova'", "amqp_auto_delete as they"),
+        ("type", "queue 'kongming.h1'", "amqp_durable_queues and rabbit_quorum_queue as they"),
+        ("x-queue-type", "queue 'kongming.h1'", "rabbit_transient_quorum_queue"),
+        ("x-expires", "queue 'reply_h1'", "rabbit_transient_queues_ttl as they were"),
+    ],
+)
+def test_what_is_declared_otherwise_is_told_by_what_it_depends_on(argument, what, hint):
+    said = (
+        f"inequivalent arg '{argument}' for {what} in vhost '/': received 'a' but current is 'b'"
+    )
+    words = explain(amqp.PreconditionFailed(said, (40, 10), "", 406)).words
+    assert said[:60] in words
+    assert hint in words
+
+
 def test_the_most_telling_error_of_a_chain_counts():
     outer = oslo.MessageDeliveryFailure("Unable to connect after inf tries")
     outer.__context__ = amqp.RecoverableConnectionError("x")

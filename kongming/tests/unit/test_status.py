@@ -140,6 +140,43 @@ def test_an_option_that_is_not_valid_is_named(configured, text, says):
     assert says in details
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[DEFAULT]\nlog_config_append = /absent", "[DEFAULT] log_config_append: /absent"),
+        ("[DEFAULT]\nlog_dir = /absent", "there is no directory /absent"),
+        ("[DEFAULT]\ndefault_log_levels = amqp=LOUD", "[DEFAULT] default_log_levels: "),
+        ("[DEFAULT]\ndebug = maybe", "[DEFAULT] debug: 'maybe'"),
+        ("[oslo_messaging_rabbit]\nssl = true\nssl_ca_file = /absent", "ssl_ca_file: /absent"),
+        ("[oslo_messaging_rabbit]\nssl = true\nssl_version = TLSv1_3", "ssl_version: "),
+        ("[DEFAULT]\ntransport_url = rabbit://u:topsecret%2Fx@h/", "can't log in with a /"),
+    ],
+)
+def test_options_of_libraries_that_a_service_would_refuse_are_a_failure(configured, text, says):
+    code, details = run(configuration.check, configured(text))
+    assert code is Code.FAILURE
+    assert says in details
+    assert "the service does not start so" in details
+    assert "topsecret" not in details
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "[gaurd]\nreserved_cpus = 0",
+            "[gaurd] reserved_cpus, did you mean [guard] reserved_cpus",
+        ),
+        ("[oslo_messaging_rabbit]\nrabbit_quorum_queues = 1", "rabbit_quorum_queue?"),
+    ],
+)
+def test_what_nobody_reads_is_doubtful(configured, text, says):
+    code, details = run(configuration.check, configured(text))
+    assert code is Code.WARNING
+    assert details.startswith("nobody reads ")
+    assert says in details
+
+
 def test_no_configuration_file_is_doubtful():
     conf = cfg.ConfigOpts()
     kongming_conf.register_opts(conf)
@@ -367,6 +404,8 @@ NEAR = "[DEFAULT]\ntransport_url = rabbit://me:topsecret@b1,me:topsecret@b2:5671
         ("rabbit://u:topsecret@b2/nova", Code.WARNING, "go to b2:5672, and"),
         ("rabbit://u:topsecret@b3,u:topsecret@b4:1/nova", Code.WARNING, "b3:5672, b4:1, and"),
         ("rabbit://u:topsecret@b1:x/nova", Code.WARNING, "transport_url can't be read"),
+        ("rabbit://u:12/topsecret@b1/nova", Code.WARNING, "it is not compared"),
+        ("rabbit://u:12?topsecret@b1/nova", Code.WARNING, "must be written %3F; it is not"),
     ],
 )
 @pytest.mark.parametrize("group", ["DEFAULT", "oslo_messaging_notifications"])

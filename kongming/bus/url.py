@@ -1,0 +1,153 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Transport URLs, read as the driver reads them, and refused in our words.
+
+What the libraries say of a wrong one quotes it, and with it a part of the password. What the
+driver would take and then never connect with is refused as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import functools
+from importlib.metadata import entry_points
+import re
+from typing import Any
+
+from oslo_config import cfg
+import oslo_messaging
+
+from kongming import exception
+
+RABBIT = ("rabbit", "kombu+rabbit", "amqp", "kombu+amqp")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9.])?|[0-9A-Fa-f:.]+(%[\w.]+)?")
+_FORM = "rabbit://user:password@host:5672/vhost"
+_PARTS = re.compile(r"([^/?#]*)([/?#]?)(.*)", re.DOTALL)
+_ENCODED = {"?": "%3F", "#": "%23"}
+_SLASH = (
+    "the driver can't log in with a / in user or password, however it is written; choose others"
+)
+
+
+def parse(option: str, text: str) -> oslo_messaging.TransportURL:
+    """Read a transport URL.
+
+    :param option: what is to be named if it can't be used.
+    :raises ConfigInvalid: with no part of the URL.
+    """
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme.partition("+")[0] not in _drivers():
+        raise exception.ConfigInvalid(
+            f"{option} begins with no driver that there is: write it as {_FORM}"
+        )
+    if scheme not in RABBIT:
+        return _parsed(option, text)
+    _check_signs(option, rest)
+    url = _parsed(option, text)
+    for host in url.hosts:
+        _check_host(option, host)
+    if len({host.username is None for host in url.hosts}) > 1:
+        raise exception.ConfigInvalid(
+            f"{option}: either all hosts have user and password, or none has; a comma in them is "
+            "written %2C"
+        )
+    if re.search(r"[\s#?%;]", url.virtual_host or ""):
+        raise exception.ConfigInvalid(
+            f"{option}: the driver can't reach a virtual host whose name has a blank, #, ?, % or ;"
+        )
+    return url
+
+
+def open_transport(
+    opener: Callable[[cfg.ConfigOpts], Any], conf: cfg.ConfigOpts, option: str
+) -> Any:
+    """Return a transport of oslo.messaging's; nothing is connected to yet.
+
+    :param opener: oslo.messaging's function for it.
+    :raises ConfigInvalid: if its driver can't be used.
+    """
+    try:
+        return opener(conf)
+    except (oslo_messaging.MessagingException, ValueError, ImportError) as error:
+        # Its text may quote the URL.
+        raise exception.ConfigInvalid(
+            f"{option}: its driver can't be used ({type(error).__name__}): is what it needs "
+            "installed?"
+        ) from None
+
+
+def check_rabbit(conf: cfg.ConfigOpts) -> None:
+    """Check those options of the driver that it looks at only when it connects.
+
+    :raises ConfigInvalid: naming the option and the rule.
+    """
+    from oslo_messaging._drivers.impl_rabbit import Connection
+
+    options = conf.oslo_messaging_rabbit
+    known = sorted(Connection._SSL_PROTOCOLS)
+    if options.ssl and options.ssl_version and options.ssl_version.lower() not in known:
+        raise exception.ConfigInvalid(
+            f"[oslo_messaging_rabbit] ssl_version: the driver knows only {', '.join(known)}; "
+            "leave it out, and the newest that both sides know is used"
+        )
+    if options.rabbit_stream_fanout and not (
+        options.rabbit_transient_quorum_queue and options.rabbit_qos_prefetch_count
+    ):
+        raise exception.ConfigInvalid(
+            "[oslo_messaging_rabbit] rabbit_stream_fanout needs rabbit_transient_quorum_queue = "
+            "true and a rabbit_qos_prefetch_count above 0"
+        )
+
+
+@functools.cache
+def _drivers() -> set[str]:
+    return {found.name for found in entry_points(group="oslo.messaging.drivers")}
+
+
+def _check_signs(option: str, rest: str) -> None:
+    """Refuse signs that end what they stand in.
+
+    :param rest: all that follows the driver.
+    """
+    _hosts, sign, after = _PARTS.fullmatch(rest).groups()  # type: ignore[union-attr]
+    if "@" in after:
+        raise exception.ConfigInvalid(
+            f"{option}: {_SLASH}; an @ in the virtual host must be written %40"
+            if sign == "/"
+            else f"{option}: a {sign} in user or password must be written {_ENCODED[sign]}"
+        )
+    if "#" in rest or re.search(r"\s", rest):
+        raise exception.ConfigInvalid(f"{option}: a # must be written %23, and a blank %20")
+
+
+def _parsed(option: str, text: str) -> oslo_messaging.TransportURL:
+    try:
+        # It registers options, of which only a transport makes use.
+        return oslo_messaging.TransportURL.parse(cfg.ConfigOpts(), text)
+    except Exception:  # noqa: BLE001
+        raise exception.ConfigInvalid(
+            f"{option} can't be read as {_FORM}: its port must be a number, and signs other than "
+            "letters, digits and - _ . ~ in user and password be written as %-escapes"
+        ) from None
+
+
+def _check_host(option: str, host: Any) -> None:
+    if not host.hostname or not _HOST.fullmatch(host.hostname):
+        raise exception.ConfigInvalid(
+            f"{option} has a host that is neither a name nor an address; signs such as @ in user "
+            "and password are written as %-escapes (%40)"
+        )
+    if host.port is not None and not 0 < host.port < 65536:
+        raise exception.ConfigInvalid(f"{option} has a port that is not between 1 and 65535")
+    if "/" in f"{host.username or ''}{host.password or ''}":
+        raise exception.ConfigInvalid(f"{option}: {_SLASH}")

@@ -1,0 +1,151 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The one check of a configuration: each value, what they say together, the files they name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+import re
+
+from oslo_config import cfg
+
+from kongming import exception
+from kongming.bus import url
+from kongming.configuration import files, logs, options, tls, unread, values
+from kongming.configuration.files import DEFAULT, Setting
+from kongming.configuration.known import Known
+from kongming.executor.rules import read_rules
+
+PROJECT = "kongming"
+_LIBVIRT_DRIVERS = (
+    "bhyve|ch|esx|gsx|hyperv|lxc|openvz|qemu|test|vbox|vmwarefusion|vmwareplayer|vmwarews|vpx|vz|"
+    "xen"
+)
+# What is no URI may be an alias, which libvirt.conf explains.
+_LIBVIRT = re.compile(rf"({_LIBVIRT_DRIVERS})(\+\w+)?:///?\S*|[\w-]+")
+
+
+class Reading(cfg.ConfigOpts):
+    """oslo.config's, which would end the process for some values that a file has."""
+
+    def _validate_cli_options(self, namespace: object) -> None:
+        """Leave it to the check of all values."""
+
+    def _check_required_opts(self, namespace: object = None) -> None:
+        """Leave it to who needs them: of several ways to authenticate one is used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A configuration that could be read, and is not in force.
+
+    :ivar conf: all that it says.
+    :ivar settings: where each of its settings stands.
+    :ivar known: the options that there are.
+    """
+
+    conf: Reading
+    settings: Sequence[Setting]
+    known: Known
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, each with the place where it stands."""
+        for problem in _problems(self.conf, self.known):
+            yield self.located(problem)
+
+    def unread(self) -> Iterator[str]:
+        """Yield what is set and nobody reads."""
+        known = self.known
+        return unread.unread(self.settings, known.names(), known.elsewhere, known.idle)
+
+    def located(self, problem: str) -> str:
+        """Add to a text that begins with an option where that is set."""
+        return files.located(problem, self.settings)
+
+
+def read(argv: Sequence[str], *, of_the_api: bool | None = None) -> Candidate:
+    """Read a command line and the files that it names.
+
+    :param of_the_api: whether to look at what only the REST API reads; None to do so if the
+        files have any of it.
+    :raises ConfigInvalid: if they can't be read, naming the file and the line.
+    """
+    settings = files.read(files.find(argv, PROJECT))
+    if of_the_api is None:
+        of_the_api = any(each.section in options.OF_THE_API for each in settings)
+    known = Known.of(settings, of_the_api=of_the_api)
+    conf = Reading()
+    options.register_log_options(conf)
+    for section, each in known.options.items():
+        conf.register_opts(each, group=None if section == DEFAULT else section)
+    try:
+        conf([*argv], project=PROJECT)
+    except (cfg.Error, OSError, ValueError) as error:
+        # Neither its text nor the error itself: they may quote a line.
+        raise exception.ConfigInvalid(
+            f"{', '.join(dict.fromkeys(each.path for each in settings))} can't be read: "
+            f"{type(error).__name__}"
+        ) from None
+    return Candidate(conf, settings, known)
+
+
+def check(argv: Sequence[str], *, of_the_api: bool = False) -> Candidate:
+    """Read a command line and the files that it names, and see that nothing is wrong.
+
+    :raises ConfigInvalid: naming the option and the file of the first thing that is.
+    """
+    found = read(argv, of_the_api=of_the_api)
+    for problem in found.problems():
+        raise exception.ConfigInvalid(problem)
+    return found
+
+
+def _problems(conf: cfg.ConfigOpts, known: Known) -> Iterator[str]:
+    wrong = [*known.problems]
+    for section, each in known.options.items():
+        wrong += values.problems(conf, section, each)
+    yield from wrong
+    if wrong:
+        # What the values say together needs all of them.
+        return
+    for part in (_of_rules, _of_libvirt, _of_transport, tls.problems, logs.problems):
+        try:
+            yield from part(conf)
+        except exception.ConfigInvalid as error:
+            yield str(error)
+
+
+def _of_rules(conf: cfg.ConfigOpts) -> Iterator[str]:
+    read_rules(conf)
+    yield from ()
+
+
+def _of_libvirt(conf: cfg.ConfigOpts) -> Iterator[str]:
+    if not _LIBVIRT.fullmatch(conf.libvirt.connection_uri):
+        yield (
+            "[libvirt] connection_uri: it must be a URI of libvirt's such as qemu:///system, with "
+            "a driver that libvirt has"
+        )
+
+
+def _of_transport(conf: cfg.ConfigOpts) -> Iterator[str]:
+    notifications = "oslo_messaging_notifications"
+    for section, text in (
+        (DEFAULT, conf.transport_url),
+        (notifications, conf[notifications].transport_url),
+    ):
+        if text or section == DEFAULT:
+            url.parse(f"[{section}] transport_url", text)
+    url.check_rabbit(conf)
+    yield from ()

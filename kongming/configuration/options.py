@@ -1,0 +1,106 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""All options that anything reads from kongming.conf: ours, and those of the libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+import functools
+from typing import Any
+
+from oslo_concurrency import opts as concurrency
+from oslo_config import cfg
+from oslo_log import _options as log
+from oslo_service import _options as service
+
+from kongming import conf as kongming_conf
+from kongming.bus.client_options import client_options
+from kongming.conf import database, nova, opts
+from kongming.configuration.files import DEFAULT
+
+#: Sections that the REST API reads, and no other service does.
+OF_THE_API = ("keystone_authtoken", "healthcheck", "oslo_middleware", "oslo_policy")
+#: Sections that say how to authenticate at Keystone, or name the section that does.
+AUTHENTICATE = ("nova", "keystone_authtoken")
+
+Options = dict[str, list[Any]]
+
+
+@functools.cache
+def everywhere() -> Options:
+    """Return the options that every service knows, by section."""
+    kongming_conf.set_library_defaults()
+    # Imported here: the choice of oslo.service's backend must come first.
+    from oslo_messaging import opts as messaging
+
+    return _by_section(
+        *opts.own_opts(),
+        *log.list_opts(),
+        *messaging.list_opts(),
+        *client_options(),
+        *concurrency.list_opts(),
+        (database.GROUP, database.OPTS),
+        (None, service.service_opts),
+    )
+
+
+@functools.cache
+def of_the_api() -> Options:
+    """Return the options that only the REST API knows; to import them takes long."""
+    from keystonemiddleware.auth_token import _opts as auth_token
+    from oslo_middleware import opts as middleware
+    from oslo_policy import opts as policy
+
+    return _by_section(
+        *auth_token.list_opts(),
+        *middleware.list_opts_healthcheck(),
+        *middleware.list_opts_http_proxy_to_wsgi(),
+        *policy.list_opts(),
+    )
+
+
+@functools.cache
+def of_authentication(auth_type: str | None) -> list[Any] | None:
+    """Return the options of a way to authenticate; None if there is no such way.
+
+    :param auth_type: None if it is not known; those of the usual ways then.
+    """
+    # Imported here: a service that does not ask Keystone does not pay for it.
+    from keystoneauth1 import exceptions, loading
+
+    try:
+        plugin = loading.get_auth_plugin_conf_options(auth_type) if auth_type else []
+    except exceptions.NoMatchingPlugin:
+        return None
+    by_name = {option.dest: option for option in (*nova.auth_opts(), *plugin)}
+    return list(by_name.values())
+
+
+def register_log_options(conf: cfg.ConfigOpts) -> None:
+    """Register those of the log, which the command line has, too."""
+    conf.register_cli_opts([*log.common_cli_opts, *log.logging_cli_opts])
+
+
+def names(section: str, option: Any) -> Iterator[tuple[str, str]]:
+    """Yield the sections and names under which a file may have an option."""
+    yield section, option.dest
+    for former in option.deprecated_opts:
+        yield former.group or section, former.name or option.dest
+
+
+def _by_section(*groups: tuple[Any, Iterable[Any]]) -> Options:
+    found: Options = {}
+    for group, options in groups:
+        section = DEFAULT if group is None else str(getattr(group, "name", group))
+        found.setdefault(section, []).extend(options)
+    return found

@@ -1,0 +1,80 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Whether the files that options name for TLS are there, and are what they are to be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import os
+from pathlib import Path
+import ssl
+from typing import Any
+
+from oslo_config import cfg
+
+from kongming.executor.ownership import user
+
+# Section, and its options for the certificates to trust, our own, and its key.
+_NAMES = {
+    "oslo_messaging_rabbit": ("ssl_ca_file", "ssl_cert_file", "ssl_key_file"),
+    "nova": ("cafile", "certfile", "keyfile"),
+    "keystone_authtoken": ("cafile", "certfile", "keyfile"),
+}
+
+
+def problems(conf: cfg.ConfigOpts) -> Iterator[str]:
+    """Yield what is wrong with the files of TLS, as this user sees them."""
+    for section, names in _NAMES.items():
+        if section not in conf or ("ssl" in conf[section] and not conf[section].ssl):
+            continue
+        options = {**conf[section]}
+        paths = [options.get(name) for name in names]
+        yield from _of_section(section, names, paths)
+
+
+def _of_section(section: str, names: tuple[str, ...], paths: list[Any]) -> Iterator[str]:
+    unusable = [
+        f"[{section}] {name}: {path} {problem}"
+        for name, path in zip(names, paths, strict=True)
+        if path and (problem := _unusable(path))
+    ]
+    if unusable:
+        yield from unusable
+        return
+    authorities, certificate, key = paths
+    try:
+        if authorities and Path(authorities).is_file():
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(authorities)
+    except (ssl.SSLError, OSError):
+        yield f"[{section}] {names[0]}: {authorities} has no certificates in PEM form"
+    try:
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            # Nobody is there to be asked for a password.
+            context.load_cert_chain(certificate, key or None, password=lambda: "")
+    except (ssl.SSLError, OSError, ValueError):
+        yield (
+            f"[{section}] {names[1]}: {certificate} is no certificate in PEM form, or "
+            f"{names[2]} is not its key without a password"
+        )
+
+
+def _unusable(path: str) -> str | None:
+    """Return what keeps this process from reading a file."""
+    try:
+        Path(path).stat()
+    except OSError as error:
+        return f"can't be read by user {user()}: {error.strerror}"
+    except ValueError:
+        return "is no path"
+    return None if os.access(path, os.R_OK, effective_ids=True) else f"may not be read by {user()}"

@@ -1,0 +1,50 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A thread that ends by an error ends the service: no part dies while the rest says Ready."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import logging
+import threading
+
+LOG = logging.getLogger(__name__)
+
+
+class Faults:
+    """Takes the errors that threads end by.
+
+    :param on_fault: called after each, once it is told. It may not block.
+    :ivar count: how many there were.
+    """
+
+    def __init__(self, on_fault: Callable[[], None]) -> None:
+        self._on_fault = on_fault
+        self.count = 0
+
+    def install(self) -> None:
+        """Take those of all threads from now on."""
+        threading.excepthook = self.take
+
+    def take(self, ended: threading.ExceptHookArgs) -> None:
+        """Tell of one thread that has ended by an error."""
+        if ended.exc_value is None or isinstance(ended.exc_value, SystemExit):
+            return
+        self.count += 1
+        LOG.critical(
+            "A fault of Kongming ends the thread %s, and the service with it; it begins where it "
+            "was when it is started again",
+            ended.thread.name if ended.thread is not None else "(unknown)",
+            exc_info=(type(ended.exc_value), ended.exc_value, ended.exc_traceback),
+        )
+        self._on_fault()
