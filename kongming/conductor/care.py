@@ -188,7 +188,7 @@ class Care:
     def _look(self) -> None:
         self._look_at_unsure()
         if self._renewal.has_come():
-            mine = self._leases.take(_LEASE, self._holder, _LEASE_S, time.time())
+            mine = self._leases.take(_LEASE, self._holder, _LEASE_S)
             if mine and not self._mine:
                 # What was looked at before, and when, only the other one knew.
                 self._all.come_within(0.0)
@@ -200,6 +200,7 @@ class Care:
             self._look_into_nova(self._whereabouts)
         if self._lost.has_come():
             self._lost.begin_anew()
+            self._allocations.sweep()
             lost = self._allocations.nowhere(_LOST_MAX)
             if lost:
                 self._deliver(lost)

@@ -270,6 +270,10 @@ class Allocations:
         for part in _parts(instance_uuids):
             self._database.write(functools.partial(reports.end, instance_uuids=part, now=now))
 
+    def sweep(self) -> int:
+        """Delete the maps that are to go and that nothing belongs to; tell how many."""
+        return self._database.write(locking.remove_empty)
+
     def unlocated(self) -> builtins.list[str]:
         """Give those of which nobody has said yet whose they are."""
         return self._uuids(

@@ -100,7 +100,15 @@ class Database:
 
         :raises DatabaseUnavailable: if the database does not answer.
         """
-        with self.errors(), self._writing() as session:
+        with self.errors(), self.writing() as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """Likewise, for who understands the libraries' errors."""
+        with self._context.writer.using(_Context()) as session:
+            # Taken now: the begin of an SQLite transaction says that it will write.
+            session.connection(execution_options={_WRITER: True})
             yield session
 
     def write(self, work: Callable[[Session], T]) -> T:
@@ -118,7 +126,7 @@ class Database:
         with self.errors():
             for attempt in itertools.count():
                 try:
-                    with self._writing() as session:
+                    with self.writing() as session:
                         return work(session)
                 except Overtaken:
                     pass
@@ -207,13 +215,6 @@ class Database:
             raise exception.DatabaseUnavailable(
                 f"{self.place} can't be used: {said}; {meaning.hint}"
             ) from error
-
-    @contextmanager
-    def _writing(self) -> Iterator[Session]:
-        with self._context.writer.using(_Context()) as session:
-            # Taken now: the begin of an SQLite transaction says that it will write.
-            session.connection(execution_options={_WRITER: True})
-            yield session
 
     def _listen(self, engine: Engine) -> None:
         event.listen(engine, "before_cursor_execute", self._count)

@@ -53,7 +53,7 @@ class DbSync(ShowOne):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> _Columns:
-        with _database(self) as database:
+        with _database(self, patient=True) as database:
             before, after = migration.sync(database, parsed_args.wanted)
         return ("before", "after"), (before or "", after or "")
 
@@ -84,8 +84,8 @@ class DbPurge(ShowOne):
 
 
 @contextmanager
-def _database(command: Command) -> Iterator[Database]:
-    database = Database(conf_of(command))
+def _database(command: Command, *, patient: bool = False) -> Iterator[Database]:
+    database = Database(conf_of(command), patient=patient)
     try:
         yield database
     finally:
