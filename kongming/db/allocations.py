@@ -17,6 +17,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Container, Iterable, Mapping, Sequence
 import functools
+import logging
 import time
 from typing import Any
 
@@ -31,6 +32,8 @@ from kongming.db.database import Database
 from kongming.db.models import ALLOCATION, ALLOCATION_MAP, HISTORY
 from kongming.db.values import Change, Entry, Location, Map
 from kongming.rpc.messages import Report
+
+LOG = logging.getLogger(__name__)
 
 # So many at once: what a statement may hold ends somewhere.
 _CHUNK = 5_000
@@ -239,7 +242,20 @@ class Allocations:
         with self._database.reader() as session:
             news = reports.is_news(session, said)
         if news:
+            self._keep(said)
+
+    def _keep(self, said: Mapping[str, reports.Said]) -> None:
+        """Keep reports; what the database refuses fails alone."""
+        try:
             self._database.write(lambda session: reports.keep(session, said))
+        except exception.DatabaseFault as fault:
+            uuids = sorted(said)
+            if len(uuids) == 1:
+                LOG.error("The report of instance %s can't be kept: %s", uuids[0], fault)
+                return
+            middle = len(uuids) // 2
+            for part in (uuids[:middle], uuids[middle:]):
+                self._keep({uuid: said[uuid] for uuid in part})
 
     def locate(self, found: Mapping[str, Location]) -> builtins.list[str]:
         """Keep whose instances are, and where; give those that are elsewhere now."""

@@ -40,6 +40,7 @@ _LOCK_S = 2
 # A transaction of somebody who is no more, or frozen, does not keep its locks for longer.
 _IDLE_S = 30
 _SQLITE_BUSY_MS = 30_000
+_UTF8 = "UTF8"
 _NO_SUCH_VARIABLE = 1193
 
 # A peer that is no more is noticed after some ten seconds.
@@ -152,6 +153,12 @@ def _prepare_mysql(connection: Any, lock_s: int) -> None:
 
 
 def _prepare_postgresql(connection: Any, lock_s: int) -> None:
+    encoding = connection.get_parameter_status("server_encoding")
+    if encoding != _UTF8:
+        raise exception.DatabaseUnavailable(
+            f"the database of [database] connection has the encoding {encoding}, which lacks "
+            f"signs: make it with the encoding {_UTF8}"
+        )
     # Said with each transaction: also where others use the same session in between.
     connection.set_session(isolation_level="READ COMMITTED")
     with connection.cursor() as cursor:

@@ -307,10 +307,11 @@ def schema_version(connection: Connection) -> str | None:
 
 
 def _leave_what_is_unfit(context: ExceptionContext) -> None:
-    """Have a connection closed, and all others, if its server can't do the work any more."""
+    """Have a connection closed, and all others, if nothing can be done over it any more."""
     found = context.sqlalchemy_exception
-    if isinstance(found, exc.DBAPIError) and errors.meaning(found).unfit:
-        context.is_disconnect = True
+    if isinstance(found, exc.DBAPIError):
+        meaning = errors.meaning(found)
+        context.is_disconnect |= meaning.unfit or meaning.last
 
 
 def _begin_sqlite(

@@ -51,12 +51,14 @@ class Meaning:
     :ivar unfit: the connection works but leads to a server that can't do the work; another
         connection may lead to one that can. Nothing was done.
     :ivar ours: the statement itself is wrong: a fault of Kongming.
+    :ivar last: the server closes the connection after it: a rollback would hide it.
     """
 
     hint: str
     again: bool = False
     unfit: bool = False
     ours: bool = False
+    last: bool = False
 
 
 _CHECK = "check [database] connection"
@@ -84,7 +86,7 @@ _PRIVILEGES = Meaning(f"grant all privileges on this database to the user of {_C
 _NO_DATABASE = Meaning(f"{_CHECK}: create this database, or name another one")
 _TLS = Meaning(f"{_CHECK}: its TLS options, and the server's certificate")
 _FULL = Meaning("the disk of the server is full: make room")
-_PACKET = Meaning("raise max_allowed_packet of the server, to 64M for instance")
+_PACKET = Meaning("raise max_allowed_packet of the server, to 64M for instance", last=True)
 _STOPPED = Meaning("the server ended the statement: look at its time limits and its log")
 _FILE = Meaning(f"{_CHECK}: whether this user may write the file and its directory")
 _DAMAGED = Meaning("the file is no database, or it is damaged: restore it from a backup")

@@ -18,6 +18,7 @@ What is silent is a way to a real server; that a wait ends is what the tests wai
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+import dataclasses
 from dataclasses import dataclass
 import itertools
 import threading
@@ -30,7 +31,8 @@ from kongming.db import connecting, models
 from kongming.db import database as database_module
 from kongming.db.allocations import Allocations
 from kongming.db.database import Database
-from kongming.tests.databases import BY, asking, configuration, database, instance
+from kongming.db.hosts import Hosts
+from kongming.tests.databases import BY, asking, configuration, database, instance, report
 from kongming.tests.testbed.control_plane import Api
 from kongming.tests.testbed.forwarder import Forwarder
 from kongming.tests.testbed.mariadb import PASSWORD, USER, MariaDB, grant
@@ -373,3 +375,123 @@ def test_a_primary_that_is_fenced_in_a_transaction_is_left_and_the_work_done_els
     assert tried == [0, 0]
     with closing(database(primaries.second)) as other, other.reader() as session:
         assert session.execute(models.LEASE.select()).all() == [("task", "me", 1.0)]
+
+
+@pytest.fixture
+def ordinary(kind, servers):
+    """Who may not do everything: gives the way to execute as the owner, and an URL."""
+    name = next(_names)
+    owner = servers[kind].create(name)
+    database(owner).close()
+    if kind == "postgresql":
+        execute(
+            owner,
+            f"CREATE ROLE {name} LOGIN PASSWORD 'ordinary'",
+            f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {name}",
+            f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {name}",
+        )
+    else:
+        execute(owner, f"GRANT ALL ON {name}.* TO {name}@'127.0.0.1' IDENTIFIED BY 'ordinary'")
+    scheme, _, rest = owner.partition("://")
+    yield owner, name, f"{scheme}://{name}:ordinary@{rest.rpartition('@')[2]}"
+    if kind == "mariadb":
+        execute(owner, f"DROP USER {name}@'127.0.0.1'", "SET GLOBAL max_allowed_packet = 16777216")
+
+
+def told(url, work=lambda allocations: allocations.put(UUID, asking(1), generation=None, **BY)):
+    with closing(Database(configuration(url))) as db:
+        with pytest.raises(exception.DatabaseUnavailable) as error:
+            work(Allocations(db))
+        return str(error.value)
+
+
+def test_a_user_who_may_not_write_is_told_to_be_granted_it(kind, ordinary):
+    owner, name, url = ordinary
+    if kind == "mariadb":
+        execute(
+            owner,
+            f"REVOKE ALL ON {name}.* FROM {name}@'127.0.0.1'",
+            f"GRANT SELECT ON {name}.* TO {name}@'127.0.0.1'",
+        )
+    else:
+        execute(owner, f"REVOKE INSERT, UPDATE ON allocation FROM {name}")
+    said = told(url)
+    assert "grant all privileges on this database" in said
+    assert "ordinary" not in said
+
+
+def test_a_server_that_takes_no_more_connections_says_so(kind, ordinary):
+    owner, name, url = ordinary
+    if kind == "mariadb":
+        execute(owner, f"ALTER USER {name}@'127.0.0.1' WITH MAX_USER_CONNECTIONS 1")
+    else:
+        execute(owner, f"ALTER ROLE {name} CONNECTION LIMIT 1")
+    with closing(Database(configuration(url))) as db, db.reader() as session:
+        session.connection()
+        assert "takes no more connections" in told(url)
+
+
+def test_a_pool_that_is_too_small_says_so(url):
+    conf = configuration(url)
+    for option, value in (("max_pool_size", 1), ("max_overflow", 0), ("pool_timeout", 0)):
+        conf.set_override(option, value, group="database")
+    with closing(Database(conf)) as db:
+        with db.reader() as session:
+            session.connection()
+            with pytest.raises(exception.DatabaseUnavailable, match="max_pool_size"):
+                db.check_schema()
+
+
+@pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
+def test_a_packet_that_is_too_long_says_so(kind, ordinary):
+    owner, _, url = ordinary
+    execute(owner, "SET GLOBAL max_allowed_packet = 16384")
+
+    def long(allocations):
+        allocations.put(UUID, asking(1), generation=None, **BY)
+        said = [report(UUID, 1, "failed", "failed", "x" * 100_000)]
+        allocations.report("here", said, 1.0)
+
+    assert "raise max_allowed_packet" in told(url, long)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["SELEC 1", "INSERT INTO lease VALUES ('a', NULL, 1)", "UPDATE host SET version = {long}"],
+)
+def test_what_kongming_does_wrong_is_said_to_be_its_fault(url, statement):
+    with closing(Database(configuration(url))) as db:
+        Hosts(db).see("here", started_at=1.0, version="1", interval_s=60.0, now=2.0)
+        text = sqlalchemy.text(statement.format(long=f"'{'x' * 300}'"))
+        with pytest.raises(exception.DatabaseFault, match="a fault of Kongming"):
+            db.write(lambda session: session.execute(text))
+
+
+def test_a_report_that_cannot_be_kept_fails_alone(url, caplog):
+    with closing(Database(configuration(url))) as db:
+        allocations = Allocations(db)
+        uuids = [instance(number) for number in range(7)]
+        for each in uuids:
+            allocations.put(each, asking(1), generation=None, **BY)
+        said = [report(each) for each in uuids]
+        # What a message is checked for, and what the database takes, is not always the same.
+        said[4] = dataclasses.replace(said[4], reason="r", generation=1, drift_at="never")
+        allocations.report("here", said, 1.0)
+        pending = [each for each in uuids if allocations.get(each).status == "pending"]
+        assert pending == [uuids[4]]
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert f"The report of instance {uuids[4]} can't be kept" in line
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_a_database_that_lacks_signs_is_refused(kind, servers):
+    name = next(_names)
+    url = servers[kind].create(name)
+    server = url.rpartition("/")[0] + "/postgres"
+    execute(
+        server,
+        f"DROP DATABASE {name}",
+        f"CREATE DATABASE {name} ENCODING 'LATIN1' TEMPLATE template0 LOCALE_PROVIDER libc "
+        "LOCALE 'C'",
+    )
+    assert "has the encoding LATIN1" in told(url, lambda allocations: allocations.get(UUID))
