@@ -25,8 +25,8 @@ from typing import Any, TypeVar
 
 from oslo_config import cfg
 from oslo_db.sqlalchemy import enginefacade
-from sqlalchemy import Connection, Dialect, Engine, event, exc, inspect, text, update
-from sqlalchemy.engine.interfaces import ExceptionContext, ExecuteStyle
+from sqlalchemy import Connection, Dialect, Engine, event, inspect, text, update
+from sqlalchemy.engine.interfaces import ExecuteStyle
 from sqlalchemy.orm import Session
 
 from kongming import exception
@@ -218,11 +218,11 @@ class Database:
 
     def _listen(self, engine: Engine) -> None:
         event.listen(engine, "before_cursor_execute", self._count)
-        event.listen(engine, "handle_error", _leave_what_is_unfit)
         if self._backend == connecting.SQLITE:
             event.listen(engine, "connect", connecting.prepare_sqlite)
             event.listen(engine, "before_cursor_execute", _begin_sqlite, retval=True)
             return
+        _leave_what_is_unfit(engine.dialect)
         event.listen(engine, "do_connect", self._connect)
         for name in _WAITS:
             self._limit(engine.dialect, name)
@@ -306,12 +306,15 @@ def schema_version(connection: Connection) -> str | None:
     return version
 
 
-def _leave_what_is_unfit(context: ExceptionContext) -> None:
+def _leave_what_is_unfit(dialect: Dialect) -> None:
     """Have a connection closed, and all others, if nothing can be done over it any more."""
-    found = context.sqlalchemy_exception
-    if isinstance(found, exc.DBAPIError):
-        meaning = errors.meaning(found)
-        context.is_disconnect |= meaning.unfit or meaning.last
+    is_disconnect = dialect.is_disconnect
+
+    def is_over(error: Any, *others: Any) -> bool:
+        meaning = errors.meaning(error)
+        return meaning.unfit or meaning.last or is_disconnect(error, *others)
+
+    vars(dialect)["is_disconnect"] = is_over
 
 
 def _begin_sqlite(

@@ -435,11 +435,10 @@ def test_a_pool_that_is_too_small_says_so(url):
     conf = configuration(url)
     for option, value in (("max_pool_size", 1), ("max_overflow", 0), ("pool_timeout", 0)):
         conf.set_override(option, value, group="database")
-    with closing(Database(conf)) as db:
-        with db.reader() as session:
-            session.connection()
-            with pytest.raises(exception.DatabaseUnavailable, match="max_pool_size"):
-                db.check_schema()
+    with closing(Database(conf)) as db, db.reader() as session:
+        session.connection()
+        with pytest.raises(exception.DatabaseUnavailable, match="max_pool_size"):
+            db.check_schema()
 
 
 @pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
