@@ -18,6 +18,7 @@ and a limit for every wait.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -31,12 +32,29 @@ SQLITE = "sqlite"
 
 #: Seconds until a connection is there, its greeting and its login among it.
 CONNECT_S = 10
-#: Seconds that a statement may take.
-STATEMENT_S = 30
-#: Likewise, for who changes the tables themselves.
-PATIENT_S = 24 * 3600
-# For a row, and for a table. It is taken up again a few times.
-_LOCK_S = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long is waited for a database; seconds.
+
+    :ivar answer_s: until it counts as silent, if it does not answer at all.
+    :ivar statement_s: until a statement is done, if it does.
+    :ivar lock_s: for a row or a table that others have.
+    """
+
+    answer_s: float
+    statement_s: int
+    lock_s: int
+
+
+#: For the API: whoever asks it, and the load balancer, waits no longer than a second.
+HURRIED = Limits(0.4, 30, 2)
+#: For services that nobody waits for like that.
+USUAL = Limits(3.0, 30, 2)
+#: For who changes the tables themselves, however long that takes.
+PATIENT = Limits(10.0, 24 * 3600, 24 * 3600)
+
 # A transaction of somebody who is no more, or frozen, does not keep its locks for longer.
 _IDLE_S = 30
 _SQLITE_BUSY_MS = 30_000
@@ -105,12 +123,11 @@ def complete(url: URL, given: str, statement_s: int) -> URL:
     return url.update_query_dict({key: str(value) for key, value in (missing | needed).items()})
 
 
-def prepare(connection: Any, backend: str, *, patient: bool) -> None:
+def prepare(connection: Any, backend: str, lock_s: int) -> None:
     """Tell the server how it is to treat a new session.
 
-    :param patient: whether it may wait for locks as long as it takes.
+    :param lock_s: for how many seconds it may wait for a lock.
     """
-    lock_s = PATIENT_S if patient else _LOCK_S
     if backend == POSTGRESQL:
         _prepare_postgresql(connection, lock_s)
     else:

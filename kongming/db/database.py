@@ -31,6 +31,7 @@ from sqlalchemy.orm import Session
 
 from kongming import exception
 from kongming.db import connecting, errors
+from kongming.db.connecting import Limits
 from kongming.db.errors import SYNC
 from kongming.db.liveness import Liveness
 from kongming.db.models import LEASE, VERSION
@@ -57,21 +58,19 @@ class Overtaken(Exception):
 class Database:
     """One database. Any thread may call any method."""
 
-    def __init__(self, conf: cfg.ConfigOpts, *, patient: bool = False) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, limits: Limits = connecting.USUAL) -> None:
         """Take the options of [database]; nothing is connected to yet.
 
-        :param patient: whether statements may take as long as they do: those that change tables.
         :raises ConfigInvalid: if the URL can't be used.
         """
-        self._patient = patient
-        self._limit_s = connecting.PATIENT_S if patient else connecting.STATEMENT_S
+        self._limits = limits
         url = connecting.usable_url(conf.database.connection)
         given = conf.database.connection_parameters
-        self._url = connecting.complete(url, given, self._limit_s)
+        self._url = connecting.complete(url, given, limits.statement_s)
         self._backend = url.get_backend_name()
         self._lock = threading.Lock()
         self._statements = 0
-        self._liveness = Liveness(self.place, self._ask)
+        self._liveness = Liveness(self.place, self._ask, limits.answer_s)
         self._context = enginefacade.transaction_context()
         options = {name: value for name, value in conf.database.items() if value is not None}
         connection = self._url.render_as_string(hide_password=False)
@@ -224,6 +223,8 @@ class Database:
             return
         _leave_what_is_unfit(engine.dialect)
         event.listen(engine, "do_connect", self._connect)
+        for name in ("close", "close_detached"):
+            event.listen(engine, name, lambda connection, *_: self._liveness.forget(connection))
         for name in _WAITS:
             self._limit(engine.dialect, name)
         # SQLAlchemy calls it for each connection that it takes from its pool.
@@ -232,7 +233,7 @@ class Database:
     def _connect(self, dialect: Dialect, _: object, arguments: Any, named: Any) -> Any:
         def make() -> Any:
             connection = dialect.connect(*arguments, **named)
-            connecting.prepare(connection, self._backend, patient=self._patient)
+            connecting.prepare(connection, self._backend, self._limits.lock_s)
             return connection
 
         connection = self._liveness.connect(make, dialect.do_close, connecting.CONNECT_S)
@@ -249,7 +250,7 @@ class Database:
             connection = getattr(first, "dbapi_connection", None) or first
             if "execute" in name:
                 connection = first.connection
-            with self._liveness.waiting(connection, self._limit_s):
+            with self._liveness.waiting(connection, self._limits.statement_s):
                 return method(first, *others, **named)
 
         vars(dialect)[name] = limited

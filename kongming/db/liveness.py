@@ -40,8 +40,8 @@ T = TypeVar("T")
 
 #: Who waits for longer has the database asked whether it answers; seconds.
 PATIENCE_S = 0.25
-# Steps, not a time: they take as much longer as this machine is slower.
-_STEP_S, _STEPS = 0.05, 8
+# What is counted is such steps, not the time: they last longer if this machine is slow.
+_STEP_S = 0.05
 _AGAIN_S = 1.0
 
 
@@ -102,11 +102,13 @@ class Liveness:
 
     :param place: which database it is, for the operator.
     :param ask: connects and asks; whatever it returns or raises is an answer.
+    :param answer_s: after so many seconds without one the database counts as silent.
     """
 
-    def __init__(self, place: str, ask: Callable[[], object]) -> None:
+    def __init__(self, place: str, ask: Callable[[], object], answer_s: float) -> None:
         self._place = place
         self._ask = ask
+        self._steps = round(answer_s / _STEP_S)
         self._contact = Contact(place[:1].upper() + place[1:], LOG)
         self._changed = threading.Condition()
         self._waits: set[_Wait] = set()
@@ -122,9 +124,13 @@ class Liveness:
         number = _file_number(connection)
         if number is not None:
             # A number of its own, which stays that of this line when the driver has closed its.
-            line = socket.socket(fileno=os.dup(number))
-            weakref.finalize(connection, line.close)
-            self._lines[connection] = line
+            self._lines[connection] = socket.socket(fileno=os.dup(number))
+
+    def forget(self, connection: Any) -> None:
+        """Leave a connection alone that its driver is about to close."""
+        line = self._lines.pop(connection, None)
+        if line is not None:
+            line.close()
 
     @contextmanager
     def waiting(self, connection: Any, limit_s: float) -> Iterator[None]:
@@ -211,7 +217,7 @@ class Liveness:
         """Ask; tell whether there was an answer, to this question or to anybody."""
         before = self._answers
         question = Attempt(self._ask, lambda _: None)
-        for _ in range(_STEPS):
+        for _ in range(self._steps):
             if question.done.wait(_STEP_S):
                 return True
         return not self._silent and self._answers != before

@@ -79,20 +79,15 @@ def way(kind, servers):
 
 @pytest.fixture
 def db(url, way):
-    with closing(Database(configuration(way.through(url)))) as made:
+    # What ends a wait here is not that it lasted too long.
+    limits = dataclasses.replace(connecting.HURRIED, statement_s=3600)
+    with closing(Database(configuration(way.through(url)), limits)) as made:
         yield made
 
 
 @pytest.fixture
 def allocations(db):
     return Allocations(db)
-
-
-@pytest.fixture(autouse=True)
-def no_limit_of_the_driver_ends_it(monkeypatch):
-    """What ends a wait here is not that it lasted too long."""
-    for name in ("CONNECT_S", "STATEMENT_S"):
-        monkeypatch.setattr(connecting, name, 3600)
 
 
 def is_told(work):
@@ -168,30 +163,29 @@ def test_a_statement_that_takes_its_time_is_waited_for(db, kind):
 
 
 @pytest.fixture
-def short_of_patience(monkeypatch):
-    """Who waits for locks gives up after a second or two."""
-    monkeypatch.setattr(connecting, "_LOCK_S", 1)
+def impatient(url, monkeypatch):
+    """The database, for somebody who gives up soon where others have locks."""
     monkeypatch.setattr(database_module, "_BUSY_S", 0.5)
+    limits = dataclasses.replace(connecting.USUAL, lock_s=1)
+    with closing(Database(configuration(url), limits)) as made:
+        yield Allocations(made)
 
 
-@pytest.mark.usefixtures("short_of_patience")
-def test_who_waits_for_a_lock_is_told_that_others_hold_it(allocations, db, url, way):
-    allocations.put(UUID, asking(1), generation=None, **BY)
+def test_who_waits_for_a_lock_is_told_that_others_hold_it(impatient, url):
+    impatient.put(UUID, asking(1), generation=None, **BY)
     with closing(Database(configuration(url))) as other, other.writer() as session:
         session.execute(sqlalchemy.text("UPDATE allocation SET generation = 7"))
         with pytest.raises(exception.DatabaseUnavailable, match="too busy"):
-            allocations.put(UUID, asking(2), generation=None, **BY)
-    assert not way.silent
-    allocations.put(UUID, asking(2), generation=7, **BY)
+            impatient.put(UUID, asking(2), generation=None, **BY)
+    impatient.put(UUID, asking(2), generation=7, **BY)
 
 
-@pytest.mark.usefixtures("short_of_patience")
-def test_a_table_that_somebody_keeps_locked_is_not_waited_for_all_day(allocations, url, kind):
+def test_a_table_that_somebody_keeps_locked_is_not_waited_for_all_day(impatient, url, kind):
     lock = "LOCK TABLES allocation WRITE" if kind == "mariadb" else "LOCK TABLE allocation"
     with closing(Database(configuration(url))) as other, other.engine().connect() as connection:
         connection.execute(sqlalchemy.text(lock))
-        with pytest.raises(exception.DatabaseUnavailable, match="too busy|others hold"):
-            allocations.put(UUID, asking(2), generation=None, **BY)
+        with pytest.raises(exception.DatabaseUnavailable, match="too busy"):
+            impatient.put(UUID, asking(2), generation=None, **BY)
 
 
 def test_it_is_told_once_and_told_when_it_is_over(allocations, db, way, caplog):
