@@ -36,26 +36,12 @@ from kongming.tests.databases import BY, asking, configuration, database, instan
 from kongming.tests.testbed.control_plane import Api
 from kongming.tests.testbed.forwarder import Forwarder
 from kongming.tests.testbed.mariadb import PASSWORD, USER, MariaDB, grant
-from kongming.tests.testbed.postgresql import PostgreSQL
 from kongming.tests.testbed.process import wait_until
 
 UUID = instance()
 OTHER = instance(2)
 
-_names = (f"kongming_{number}" for number in itertools.count())
-
-
-def mariadb_at(root):
-    """A server whose user may make others."""
-    granted = f"{grant(USER, PASSWORD)} WITH GRANT OPTION"
-    return MariaDB(root / "mariadb", statements=[granted])
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory):
-    root = tmp_path_factory.mktemp("databases")
-    with mariadb_at(root) as mariadb, PostgreSQL(root / "postgresql") as postgresql:
-        yield {"mariadb": mariadb, "postgresql": postgresql}
+_names = (f"kongming_fault_{number}" for number in itertools.count())
 
 
 @pytest.fixture(params=["mariadb", "postgresql"])
@@ -129,13 +115,22 @@ def test_nobody_waits_for_the_greeting_of_a_server(allocations, db, way):
 
 
 @pytest.mark.parametrize(
-    "word", [b"COMMIT", b"INSERT INTO", b"FOR UPDATE", b"isolation", b"SELECT"]
+    "word",
+    [
+        b"COMMIT",
+        b"session",
+        *(
+            pytest.param(word, marks=pytest.mark.slow)
+            for word in (b"INSERT INTO", b"FOR UPDATE", b"SELECT")
+        ),
+    ],
 )
 def test_nobody_waits_for_an_answer_that_does_not_come(allocations, db, way, word):
-    if word != b"isolation":
-        db.check_schema()
+    if word == b"session":
+        # What each session is told.
+        word = b"lock_wait_timeout" if "mysql" in db.place else b"lock_timeout"
     else:
-        word = b"TRANSACTION ISOLATION" if "mysql" in db.place else b"lock_timeout"
+        db.check_schema()
     way.go_silent_at(word)
     assert is_told(lambda: allocations.put(UUID, asking(1), generation=None, **BY))
     assert way.silent
@@ -212,6 +207,9 @@ def test_asking_again_and_again_leaves_no_thread_behind(db, way):
     wait_until(lambda: threading.active_count() <= before, 30, "their threads have ended")
 
 
+@pytest.mark.parametrize(
+    "kind", ["mariadb", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
+)
 def test_an_api_whose_database_is_silent_answers_everybody(url, way, tmp_path):
     conf = tmp_path / "kongming.conf"
     conf.write_text(
@@ -251,7 +249,8 @@ class Primaries:
 
 @pytest.fixture(scope="module")
 def second(tmp_path_factory):
-    with mariadb_at(tmp_path_factory.mktemp("second")) as mariadb:
+    granted = [f"{grant(USER, PASSWORD)} WITH GRANT OPTION"]
+    with MariaDB(tmp_path_factory.mktemp("second") / "mariadb", statements=granted) as mariadb:
         yield mariadb
 
 
