@@ -23,7 +23,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-import logging
 import os
 import socket
 import threading
@@ -32,9 +31,6 @@ from typing import Any, Generic, TypeVar
 import weakref
 
 from kongming import exception
-from kongming.contact import Contact
-
-LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -109,7 +105,6 @@ class Liveness:
         self._place = place
         self._ask = ask
         self._steps = round(answer_s / _STEP_S)
-        self._contact = Contact(place[:1].upper() + place[1:], LOG)
         self._changed = threading.Condition()
         self._waits: set[_Wait] = set()
         self._answers = 0
@@ -207,7 +202,7 @@ class Liveness:
             waits = set(self._waits)
         lasting = {wait for wait in waits if now - wait.began >= PATIENCE_S}
         if (lasting or self._silent) and now >= self._ask_at:
-            self._note(answered=self._answered())
+            self._silent = not self._answered()
             self._ask_at = time.monotonic() + _AGAIN_S
         over = lasting if self._silent else {w for w in waits if now - w.began >= w.limit_s}
         for wait in over:
@@ -221,13 +216,6 @@ class Liveness:
             if question.done.wait(_STEP_S):
                 return True
         return not self._silent and self._answers != before
-
-    def _note(self, *, answered: bool) -> None:
-        self._silent = not answered
-        if answered:
-            self._contact.answered()
-        else:
-            self._contact.lost(f"{self._error()}; until then who needs it is told so")
 
 
 def _file_number(connection: Any) -> int | None:

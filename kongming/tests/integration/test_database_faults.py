@@ -183,19 +183,6 @@ def test_a_table_that_somebody_keeps_locked_is_not_waited_for_all_day(impatient,
             impatient.put(UUID, asking(2), generation=None, **BY)
 
 
-def test_it_is_told_once_and_told_when_it_is_over(allocations, db, way, caplog):
-    caplog.set_level("INFO", "kongming.db.liveness")
-    db.check_schema()
-    way.go_silent()
-    for _ in range(3):
-        assert is_told(lambda: allocations.get(UUID))
-    way.resume()
-    wait_until(lambda: answers(db), 30, "the database is used again")
-    lost, back = [record.getMessage() for record in caplog.records]
-    assert "does not answer" in lost
-    assert "answers again" in back
-
-
 def test_asking_again_and_again_leaves_no_thread_behind(db, way):
     before = threading.active_count()
     way.go_silent()
