@@ -24,7 +24,7 @@ from typing import Any
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
-from kongming import exception
+from kongming import exception, stored
 from kongming.allocation import Allocation
 from kongming.db import asking, locking, reports, rows
 from kongming.db.asking import Asker, Changes
@@ -344,7 +344,15 @@ def _maps() -> rows.AnySelect:
 
 
 def _map(row: rows.AnyRow) -> Map:
-    return Map(**row._asdict())
+    fields = row._asdict()
+    return Map(
+        name=fields["name"],
+        generation=stored.whole(fields["generation"]),
+        deleting=bool(fields["deleting"]),
+        created_at=stored.moment(fields["created_at"]),
+        updated_at=stored.moment(fields["updated_at"]),
+        instances=fields["instances"],
+    )
 
 
 def _new_map(name: str, now: float) -> dict[str, Any]:

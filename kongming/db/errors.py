@@ -35,7 +35,7 @@ SYNC = "run 'kongming-manage db sync'"
 ERRORS = (
     db_exception.DBError,
     db_exception.CantStartEngineError,
-    exc.DBAPIError,
+    exc.StatementError,
     exc.TimeoutError,
 )
 
@@ -165,9 +165,8 @@ def meaning(error: BaseException) -> Meaning:
     for words, each in _BY_WORDS:
         if words.search(said):
             return each
-    wrapped = getattr(error, "inner_exception", None)
-    ours = isinstance(error, _CLASSES_OF_OURS) or isinstance(wrapped, _CLASSES_OF_OURS)
-    return _OURS if ours or found == _SQLITES_OWN else _AWAY
+    ours = found == _SQLITES_OWN or _is_ours(error)
+    return _OURS if ours or _is_ours(getattr(error, "inner_exception", None)) else _AWAY
 
 
 def code(error: BaseException) -> Code:
@@ -185,6 +184,13 @@ def code(error: BaseException) -> Code:
 def said(error: BaseException) -> str:
     """Return the driver's own words, without the statement, in one line."""
     return " ".join(str(_of_driver(error)).split())
+
+
+def _is_ours(error: BaseException | None) -> bool:
+    # The second: what was given is nothing that the driver could send.
+    return isinstance(error, _CLASSES_OF_OURS) or (
+        isinstance(error, exc.StatementError) and not isinstance(error, exc.DBAPIError)
+    )
 
 
 def _of_driver(error: BaseException) -> BaseException:

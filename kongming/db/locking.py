@@ -50,14 +50,15 @@ def lock(session: Session, instance_uuids: Iterable[str], map_name: str | None =
     :raises Overtaken: if an instance has just come into a map.
     """
     uuids = set(instance_uuids)
-    maps = _lock_maps(session, _maps_of(session, uuids) | ({map_name} if map_name else set()))
+    names = _maps_of(session, uuids) | ({map_name} if map_name else set())
+    maps = _lock_maps(session, names)
     if map_name in maps:
         # Nobody joins or leaves a map that is locked.
         members = select(ALLOCATION.c.instance_uuid).where(ALLOCATION.c.map_name == map_name)
         uuids |= set(session.scalars(members))
     rows = _lock_rows(session, uuids)
-    belonging = {row["map_name"] for row in rows.values()} - {None}
-    if not belonging <= maps.keys():
+    # A map that is not there, though an instance belongs to it, is none.
+    if not {row["map_name"] for row in rows.values()} <= {None, *names}:
         raise Overtaken
     return Locked(maps, rows)
 
@@ -92,7 +93,7 @@ def leave(session: Session, locked: Locked, instance_uuids: Sequence[str], now: 
     """
     remove(session, instance_uuids)
     left = {locked.rows[uuid]["map_name"] for uuid in instance_uuids}
-    going = [name for name in sorted(left - {None}) if locked.maps[name]["deleting"]]
+    going = sorted(name for name in left & locked.maps.keys() if locked.maps[name]["deleting"])
     bump(session, going, now)
     remove_empty(session, going)
 

@@ -41,6 +41,7 @@ _WAIT_S = 0.2
 # Two who change the same tables over two nodes of a cluster, where no lock reaches the other.
 _OVERTAKEN = frozenset({1050, 1051, 1060, 1061, 1062, 1091, 1205, 1213, 1684})
 _ATTEMPTS = 10
+_FILE_ATTEMPTS = 150
 FOLDER = Path(__file__).parent / "migrations"
 
 
@@ -153,15 +154,17 @@ def _prepare(database: Database) -> None:
         # No transaction: SQLite refuses it in one. Nor does it wait for those who use the file.
         connection.commit()
         cursor = connection.connection.cursor()
-        for attempt in range(_ATTEMPTS):
+        for _ in range(_FILE_ATTEMPTS):
             try:
                 cursor.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError:
-                if attempt + 1 == _ATTEMPTS:
-                    raise
+            except sqlite3.OperationalError as error:
+                problem = error
                 time.sleep(_WAIT_S)
             else:
                 return
+        raise exception.DatabaseUnavailable(
+            f"{database.place} can't be used: {problem}; end what else uses the file"
+        )
 
 
 def _config(connection: Connection | None = None) -> Config:

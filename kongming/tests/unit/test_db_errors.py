@@ -125,6 +125,8 @@ def test_each_error_has_the_hint_of_its_class(error, hint):
         postgresql("22P05", kind=exc.DataError),
         db_exception.DBDataError(mysql(1366)),
         db_exception.DBError(postgresql("22003", kind=exc.DataError)),
+        exc.StatementError("no number", "UPDATE …", {}, ValueError("no number")),
+        db_exception.DBError(exc.StatementError("x", "UPDATE …", {}, ValueError("x"))),
     ],
 )
 def test_a_statement_that_is_wrong_is_our_fault(error):
