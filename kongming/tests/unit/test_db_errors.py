@@ -21,7 +21,7 @@ from sqlalchemy import exc, make_url
 from kongming.db import connecting, errors
 
 
-class OfPostgresql(psycopg2.Error):
+class OfPostgresql(psycopg2.Error):  # type: ignore[misc]
     """An error with a code, which only the driver itself can make otherwise."""
 
     def __init__(self, state, words):
