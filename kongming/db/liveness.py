@@ -47,6 +47,10 @@ class _Wait:
     limit_s: float
     end: Callable[[], None]
 
+    def lasts(self, seconds: float) -> bool:
+        """Tell whether it has lasted for so long."""
+        return time.monotonic() - self.began >= seconds
+
 
 class Attempt(Generic[T]):
     """Some work in a thread of its own, which nobody needs to wait for until it ends.
@@ -197,16 +201,16 @@ class Liveness:
             time.sleep(_STEP_S)
 
     def _look(self) -> None:
-        now = time.monotonic()
         with self._changed:
-            waits = set(self._waits)
-        lasting = {wait for wait in waits if now - wait.began >= PATIENCE_S}
-        if (lasting or self._silent) and now >= self._ask_at:
+            lasting = any(wait.lasts(PATIENCE_S) for wait in self._waits)
+        if (lasting or self._silent) and time.monotonic() >= self._ask_at:
             self._silent = not self._answered()
             self._ask_at = time.monotonic() + _AGAIN_S
-        over = lasting if self._silent else {w for w in waits if now - w.began >= w.limit_s}
-        for wait in over:
-            wait.end()
+        # With the lock: the connection of who has ended waiting may be somebody else's.
+        with self._changed:
+            for wait in self._waits:
+                if wait.lasts(PATIENCE_S if self._silent else wait.limit_s):
+                    wait.end()
 
     def _answered(self) -> bool:
         """Ask; tell whether there was an answer, to this question or to anybody."""

@@ -19,6 +19,7 @@ from pathlib import Path
 import subprocess
 import sys
 
+import pymysql
 import pytest
 import sqlalchemy
 
@@ -30,6 +31,7 @@ from kongming.db.leases import Leases
 from kongming.tests.databases import BY, asking, configuration, instance, report
 from kongming.tests.integration.test_databases import THREADS, Crowd, at_once
 from kongming.tests.testbed.galera import Galera
+from kongming.tests.testbed.mariadb import PASSWORD, USER
 from kongming.tests.testbed.process import wait_until
 
 pytestmark = pytest.mark.slow
@@ -221,7 +223,13 @@ def test_a_node_that_has_lost_the_others_says_so_and_serves_again_when_they_are_
 
     wait_until(is_told, 60, "the node has noticed that it is alone")
     # As an operator does it.
-    with both[0].engine().connect() as connection:
-        connection.exec_driver_sql("SET GLOBAL wsrep_provider_options = 'pc.bootstrap=yes'")
+    port = cluster.nodes[0].port
+    with (
+        closing(
+            pymysql.connect(host="127.0.0.1", port=port, user=USER, password=PASSWORD)
+        ) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute("SET GLOBAL wsrep_provider_options = 'pc.bootstrap=yes'")
     wait_until(lambda: not is_told(), 30, "it serves")
     Allocations(both[0]).put(UUID, asking(2), generation=1, **BY)

@@ -14,13 +14,12 @@
 
 import socket
 import threading
-import time
 
 import pytest
 
 from kongming import exception
 from kongming.db import liveness
-from kongming.db.liveness import Attempt, Liveness
+from kongming.db.liveness import PATIENCE_S, Attempt, Liveness
 from kongming.tests.testbed.process import wait_until
 
 
@@ -127,34 +126,52 @@ def test_a_short_wait_has_nobody_asked(watch, server, line):
     assert server.asked == 0
 
 
+def hear(watch, condition):
+    """Be answered again and again until a condition is true."""
+    line = Line()
+    watch.watch(line)
+
+    def is_true():
+        with watch.waiting(line, 3600):
+            pass
+        return condition()
+
+    try:
+        wait_until(is_true, 30, "what it waits for")
+    finally:
+        watch.forget(line)
+        line.close()
+
+
 def test_what_others_hear_is_an_answer_too(watch, server, line):
     """Then the question is slow, not the database."""
     server.answers.clear()
-    stop = threading.Event()
-    other = Line()
-    watch.watch(other)
-
-    def hear():
-        while not stop.is_set():
-            with watch.waiting(other, 3600):
-                pass
-            time.sleep(0.01)
-
-    hearing = threading.Thread(target=hear)
-    hearing.start()
     with watch.waiting(line, 3600):
-        wait_until(lambda: server.asked >= 2, 30, "it was asked again")
+        hear(watch, lambda: server.asked >= 3)
         assert not is_silent(watch)
-    stop.set()
-    hearing.join()
-    watch.forget(other)
-    other.close()
 
 
 def test_a_wait_has_an_end_also_if_the_database_answers_others(watch, server, line):
     with watch.waiting(line, 0.0):
         assert line.read() == b""
     assert not is_silent(watch)
+
+
+def test_who_has_ended_waiting_meanwhile_is_not_cut_off(watch, server, line):
+    """While the database is asked the connection may have gone to somebody else."""
+    server.answers.clear()
+    # It would be over before the question is.
+    with watch.waiting(line, PATIENCE_S):
+        wait_until(lambda: server.asked == 1, 30, "it is asked")
+    other = Line()
+    watch.watch(other)
+    with watch.waiting(other, 3600):
+        # Others are heard meanwhile.
+        hear(watch, lambda: server.asked >= 2)
+    line.other.send(b"x")
+    assert line.read() == b"x"
+    watch.forget(other)
+    other.close()
 
 
 def test_nobody_begins_to_wait_for_one_that_is_silent_until_it_answers(watch, server, line):
