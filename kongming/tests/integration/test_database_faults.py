@@ -152,7 +152,7 @@ def test_connections_of_a_host_that_is_lost_hold_up_nobody_whom_another_one_serv
 
 
 def test_a_statement_that_takes_its_time_is_waited_for(db, kind):
-    sleep = "SELECT sleep(2)" if kind == "mariadb" else "SELECT 0 FROM pg_sleep(2)"
+    sleep = "SELECT sleep(1)" if kind == "mariadb" else "SELECT 0 FROM pg_sleep(1)"
     with db.reader() as session:
         assert session.scalar(sqlalchemy.text(sleep)) == 0
 
@@ -183,6 +183,7 @@ def test_a_table_that_somebody_keeps_locked_is_not_waited_for_all_day(impatient,
             impatient.put(UUID, asking(2), generation=None, **BY)
 
 
+@pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
 def test_asking_again_and_again_leaves_no_thread_behind(db, way):
     before = threading.active_count()
     way.go_silent()
