@@ -377,6 +377,12 @@ class DatabaseUnavailable(KongmingError):
     reason = "database_unavailable"
 
 
+class DatabaseFault(KongmingError):
+    """The database refuses a statement as such: a fault of Kongming."""
+
+    reason = "internal_error"
+
+
 class Conflict(KongmingError):
     """What was to be changed is not as the caller believes it to be."""
 

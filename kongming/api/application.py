@@ -37,6 +37,7 @@ from kongming.api.hosts import HostItem, HostList
 from kongming.api.microversion import Microversion
 from kongming.conf.api import NOAUTH
 from kongming.db.allocations import Allocations
+from kongming.db.connecting import HURRIED
 from kongming.db.database import Database
 from kongming.db.hosts import Hosts
 from kongming.rpc.client import ConductorClient
@@ -71,7 +72,7 @@ def make_application(
     :param conductor: likewise, as :class:`ConductorClient`.
     :raises ConfigInvalid: if options can't be used.
     """
-    database = database or Database(conf)
+    database = database or Database(conf, HURRIED)
     parts = Parts(
         Allocations(database),
         Hosts(database),

@@ -142,6 +142,7 @@ def install(app: falcon.App[Any, Any]) -> None:
     """Have a falcon application tell all errors in this form."""
     app.add_error_handler(Exception, _unexpected)
     app.add_error_handler(exception.KongmingError, _ours)
+    app.add_error_handler(exception.DatabaseFault, _unexpected)
     app.add_error_handler(falcon.HTTPError, _falcons)
 
 
@@ -183,5 +184,8 @@ def _unexpected(
 ) -> None:
     request_id = req.env.get(REQUEST_ID, "")
     LOG.error("%s %s failed (%s)", req.method, req.path, request_id, exc_info=error)
-    detail = f"this should not happen; the log of the API says more about {request_id}"
+    detail = (
+        "this is a fault of Kongming, not of the request: please report it; the log of the API "
+        f"says more about {request_id}"
+    )
     _tell(req, resp, 500, _INTERNAL, detail)

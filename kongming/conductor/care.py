@@ -80,6 +80,7 @@ class Care:
         self._backoff = Backoff(_RETRY_MAX_S)
         self._stopping = threading.Event()
         self._contact = Contact("Nova", LOG)
+        self._database = Contact("The database", LOG)
         self._thread = threading.Thread(target=self._run, name="care", daemon=True)
 
     @property
@@ -173,7 +174,7 @@ class Care:
         except exception.NovaUnavailable as error:
             outage = error
         except exception.DatabaseUnavailable as error:
-            LOG.debug("%s", error)
+            self._database.lost(f"{error}; hosts keep what was wanted last until it can be used")
             return 0.0
         except Exception as error:
             LOG.exception("Looking after the allocations: %s; it will be tried again", error)  # noqa: TRY401
@@ -188,7 +189,8 @@ class Care:
     def _look(self) -> None:
         self._look_at_unsure()
         if self._renewal.has_come():
-            mine = self._leases.take(_LEASE, self._holder, _LEASE_S, time.time())
+            mine = self._leases.take(_LEASE, self._holder, _LEASE_S)
+            self._database.answered()
             if mine and not self._mine:
                 # What was looked at before, and when, only the other one knew.
                 self._all.come_within(0.0)
@@ -200,6 +202,7 @@ class Care:
             self._look_into_nova(self._whereabouts)
         if self._lost.has_come():
             self._lost.begin_anew()
+            self._allocations.sweep()
             lost = self._allocations.nowhere(_LOST_MAX)
             if lost:
                 self._deliver(lost)

@@ -17,20 +17,23 @@ from __future__ import annotations
 import builtins
 from collections.abc import Container, Iterable, Mapping, Sequence
 import functools
+import logging
 import time
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from kongming import exception
 from kongming.allocation import Allocation
-from kongming.db import asking, locking, reports, rows
+from kongming.db import asking, locking, maps, reports, rows
 from kongming.db.asking import Asker, Changes
 from kongming.db.database import Database
 from kongming.db.models import ALLOCATION, ALLOCATION_MAP, HISTORY
 from kongming.db.values import Change, Entry, Location, Map
 from kongming.rpc.messages import Report
+
+LOG = logging.getLogger(__name__)
 
 # So many at once: what a statement may hold ends somewhere.
 _CHUNK = 5_000
@@ -144,31 +147,33 @@ class Allocations:
             created = there is None or there["deleting"]
             asking.check(generation, there, ending=created, what=f"the allocation map {name}")
             if there is None:
-                session.execute(insert(ALLOCATION_MAP).values(_new_map(name, asker.now)))
+                session.execute(insert(ALLOCATION_MAP).values(maps.new(name, asker.now)))
             changes = Changes(asker)
             changed = asking.want_all(session, changes, name, allocations, locked.rows)
             dropped = [row for uuid, row in locked.rows.items() if uuid not in allocations]
             changed += asking.release_all(session, changes, dropped, None)
             changes.write(session)
             if there is not None and (created or changes):
-                _change_map(session, name, there["generation"] + 1, asker.now, deleting=False)
+                maps.change(session, name, there["generation"] + 1, asker.now, deleting=False)
             locking.remove_empty(session, locked.maps)
-            (row,) = session.execute(_maps().where(ALLOCATION_MAP.c.name == name))
-            return _map(row), created, changed
+            (row,) = session.execute(maps.select_all().where(ALLOCATION_MAP.c.name == name))
+            return maps.read(row), created, changed
 
         return self._database.write(work)
 
     def get_map(self, name: str) -> Map | None:
         """Read a map."""
         with self._database.reader() as session:
-            row = session.execute(_maps().where(ALLOCATION_MAP.c.name == name)).one_or_none()
-        return None if row is None else _map(row)
+            row = session.execute(
+                maps.select_all().where(ALLOCATION_MAP.c.name == name)
+            ).one_or_none()
+        return None if row is None else maps.read(row)
 
     def maps(self, limit: int | None = None, marker: str | None = None) -> builtins.list[Map]:
         """Read the maps, ordered by name, those after ``marker``."""
         with self._database.reader() as session:
-            found = session.execute(_page(_maps(), ALLOCATION_MAP.c.name, limit, marker))
-            return [_map(row) for row in found]
+            found = session.execute(_page(maps.select_all(), ALLOCATION_MAP.c.name, limit, marker))
+            return [maps.read(row) for row in found]
 
     def delete_map(
         self, name: str, *, generation: int | None, asked_by: str, request_id: str
@@ -193,7 +198,7 @@ class Allocations:
             changed = asking.release_all(session, changes, locked.rows.values(), name)
             changes.write(session)
             if not there["deleting"]:
-                _change_map(session, name, there["generation"] + 1, asker.now, deleting=True)
+                maps.change(session, name, there["generation"] + 1, asker.now, deleting=True)
             locking.remove_empty(session, [name])
             return changed
 
@@ -239,7 +244,20 @@ class Allocations:
         with self._database.reader() as session:
             news = reports.is_news(session, said)
         if news:
+            self._keep(said)
+
+    def _keep(self, said: Mapping[str, reports.Said]) -> None:
+        """Keep reports; what the database refuses fails alone."""
+        try:
             self._database.write(lambda session: reports.keep(session, said))
+        except exception.DatabaseFault as fault:
+            uuids = sorted(said)
+            if len(uuids) == 1:
+                LOG.error("The report of instance %s can't be kept: %s", uuids[0], fault)
+                return
+            middle = len(uuids) // 2
+            for part in (uuids[:middle], uuids[middle:]):
+                self._keep({uuid: said[uuid] for uuid in part})
 
     def locate(self, found: Mapping[str, Location]) -> builtins.list[str]:
         """Keep whose instances are, and where; give those that are elsewhere now."""
@@ -269,6 +287,10 @@ class Allocations:
         """Forget instances whose servers were deleted in Nova, but for their history."""
         for part in _parts(instance_uuids):
             self._database.write(functools.partial(reports.end, instance_uuids=part, now=now))
+
+    def sweep(self) -> int:
+        """Delete the maps that are to go and that nothing belongs to; tell how many."""
+        return self._database.write(locking.remove_empty)
 
     def unlocated(self) -> builtins.list[str]:
         """Give those of which nobody has said yet whose they are."""
@@ -312,36 +334,3 @@ def _page(query: rows.AnySelect, key: Any, limit: int | None, marker: Any) -> ro
 def _parts(instance_uuids: Iterable[str]) -> Iterable[builtins.list[str]]:
     uuids = sorted(instance_uuids)
     return (uuids[first : first + _CHUNK] for first in range(0, len(uuids), _CHUNK))
-
-
-def _maps() -> rows.AnySelect:
-    members = (
-        select(func.count())
-        .where(ALLOCATION.c.map_name == ALLOCATION_MAP.c.name)
-        .scalar_subquery()
-    )
-    return select(*ALLOCATION_MAP.c, members.label("instances"))
-
-
-def _map(row: rows.AnyRow) -> Map:
-    return Map(**row._asdict())
-
-
-def _new_map(name: str, now: float) -> dict[str, Any]:
-    return {
-        "name": name,
-        "generation": 1,
-        "deleting": False,
-        "created_at": now,
-        "updated_at": now,
-    }
-
-
-def _change_map(
-    session: Session, name: str, generation: int, now: float, *, deleting: bool
-) -> None:
-    session.execute(
-        update(ALLOCATION_MAP)
-        .where(ALLOCATION_MAP.c.name == name)
-        .values(generation=generation, updated_at=now, deleting=deleting)
-    )

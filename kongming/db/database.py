@@ -16,36 +16,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+import functools
+import itertools
 import random
-import re
 import threading
 import time
 from typing import Any, TypeVar
 
 from oslo_config import cfg
-from oslo_db import exception as db_exception
 from oslo_db.sqlalchemy import enginefacade
-from sqlalchemy import URL, Connection, Engine, event, exc, inspect, make_url, text
+from sqlalchemy import Connection, Dialect, Engine, event, inspect, text, update
 from sqlalchemy.engine.interfaces import ExecuteStyle
 from sqlalchemy.orm import Session
 
 from kongming import exception
-from kongming.db.models import VERSION
+from kongming.db import connecting, errors
+from kongming.db.connecting import Limits
+from kongming.db.errors import SYNC
+from kongming.db.liveness import Liveness
+from kongming.db.models import LEASE, VERSION
 
 T = TypeVar("T")
 
-SYNC = "run 'kongming-manage db sync'"
-
 _VERSION_TABLE = "alembic_version"
 _WRITER = "kongming_writer"
-_SQLITE_BUSY_MS = 30_000
-_CONNECT_TIMEOUT_S = 10
 _ATTEMPTS = 12
 _PAUSE_MAX_S = 0.2
-
-_OTHER_TABLES = re.compile(
-    r"no such (table|column)|(relation|column) \S+ does not exist|\((1146|1054),"
-)
+# Others hold the same rows for so long: there is no use in waiting for them.
+_BUSY_S = 5.0
+# A connection that was not used for a while is asked first whether it is still one.
+_PING_S = 0.5
+# The threads that ask whether it answers end by themselves.
+_ASK_S = 3
+_WAITS = ("do_execute", "do_execute_no_params", "do_executemany", "do_commit", "do_rollback")
 
 
 class Overtaken(Exception):
@@ -55,18 +58,24 @@ class Overtaken(Exception):
 class Database:
     """One database. Any thread may call any method."""
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, limits: Limits = connecting.USUAL) -> None:
         """Take the options of [database]; nothing is connected to yet.
 
         :raises ConfigInvalid: if the URL can't be used.
         """
-        self._url = _usable_url(conf.database.connection)
+        self._limits = limits
+        url = connecting.usable_url(conf.database.connection)
+        given = conf.database.connection_parameters
+        self._url = connecting.complete(url, given, limits.statement_s)
+        self._backend = url.get_backend_name()
         self._lock = threading.Lock()
         self._statements = 0
+        self._liveness = Liveness(self.place, self._ask, limits.answer_s)
         self._context = enginefacade.transaction_context()
         options = {name: value for name, value in conf.database.items() if value is not None}
+        connection = self._url.render_as_string(hide_password=False)
         self._context.configure(
-            **options | {"connection_parameters": _parameters(self._url, conf)}
+            **options | {"connection": connection, "connection_parameters": ""}
         )
         self._context.append_on_engine_create(self._listen)
 
@@ -90,34 +99,55 @@ class Database:
 
         :raises DatabaseUnavailable: if the database does not answer.
         """
-        with self.errors(), self._writing() as session:
+        with self.errors(), self.writing() as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """Likewise, for who understands the libraries' errors."""
+        with self._context.writer.using(_Context()) as session:
+            # Taken now: the begin of an SQLite transaction says that it will write.
+            session.connection(execution_options={_WRITER: True})
             yield session
 
     def write(self, work: Callable[[Session], T]) -> T:
         """Do some work in a transaction that writes; again if it lost against another one.
 
+        Once more, too, if the connection led to a server that takes no writes: another one may
+        lead to the primary.
+
         :param work: may be called several times; what it did before is undone.
         :raises DatabaseUnavailable: if the database does not answer, or the
             work loses again and again.
         """
+        began = time.monotonic()
+        unfit = 0
         with self.errors():
-            for attempt in range(_ATTEMPTS):
+            for attempt in itertools.count():
                 try:
-                    with self._writing() as session:
+                    with self.writing() as session:
                         return work(session)
-                except (db_exception.DBDeadlock, db_exception.DBDuplicateEntry, Overtaken):
-                    # At random, so that those who met don't meet again.
-                    time.sleep(random.uniform(0, min(_PAUSE_MAX_S, 0.005 * 2**attempt)))  # noqa: S311
+                except Overtaken:
+                    pass
+                except errors.ERRORS as error:
+                    meaning = errors.meaning(error)
+                    unfit += meaning.unfit
+                    if not meaning.again and (not meaning.unfit or unfit > 1):
+                        raise
+                if attempt + 1 >= _ATTEMPTS or time.monotonic() - began > _BUSY_S:
+                    break
+                # At random, so that those who met don't meet again.
+                time.sleep(random.uniform(0, min(_PAUSE_MAX_S, 0.005 * 2**attempt)))  # noqa: S311
             raise exception.DatabaseUnavailable(
-                f"{self.place} is too busy: others changed the same rows {_ATTEMPTS} times in "
-                "between; try again"
+                f"{self.place} is too busy: others hold or changed the same rows, {attempt + 1} "
+                "times one after the other; try again"
             )
 
     @property
     def place(self) -> str:
         """Which database it is, in words that may be shown to anybody."""
         url = self._url
-        if url.get_backend_name() == "sqlite":
+        if url.get_backend_name() == connecting.SQLITE:
             return f"the database {url.database or 'in memory'}"
         port = "" if url.port is None else f":{url.port}"
         return f"the database {url.database} ({url.get_backend_name()} at {url.host}{port})"
@@ -128,7 +158,24 @@ class Database:
         :raises DatabaseUnavailable: if not; the message says what to do.
         """
         with self.reader() as session:
-            there = schema_version(session.connection())
+            self._check_schema(session)
+
+    def check_writes(self) -> None:
+        """Find out likewise whether something could be written now; nothing is.
+
+        :raises DatabaseUnavailable: if not; the message says what to do.
+        """
+
+        def work(session: Session) -> None:
+            self._check_schema(session)
+            # No lease has no name. Who may not write is told so all the same.
+            nothing = update(LEASE).where(LEASE.c.name == "").values(holder=LEASE.c.holder)
+            session.execute(nothing)
+
+        self.write(work)
+
+    def _check_schema(self, session: Session) -> None:
+        there = schema_version(session.connection())
         if there is None:
             raise exception.DatabaseUnavailable(f"{self.place} has no tables yet: {SYNC}")
         if there != VERSION:
@@ -145,44 +192,85 @@ class Database:
     def close(self) -> None:
         """Close all connections; the next use opens new ones."""
         self._context.dispose_pool()
+        self._liveness.close()
 
     @contextmanager
     def errors(self) -> Iterator[None]:
         """Say what goes wrong with the database in our words.
 
         :raises DatabaseUnavailable: instead of the errors of SQLAlchemy and oslo.db.
+        :raises DatabaseFault: likewise, if Kongming itself has done something wrong.
         """
         try:
             yield
-        except (
-            db_exception.DBError,
-            db_exception.CantStartEngineError,
-            exc.DBAPIError,
-            exc.TimeoutError,
-        ) as error:
-            said = self._without_secrets(_said(error))
-            hint = "check [database] connection, and that the server runs"
-            if _OTHER_TABLES.search(said):
-                hint = SYNC
+        except errors.ERRORS as error:
+            self._liveness.check()
+            meaning = errors.meaning(error)
+            said = self._without_secrets(errors.said(error))
+            if meaning.ours:
+                raise exception.DatabaseFault(
+                    f"{self.place} refuses what it was asked: {said}; {meaning.hint}"
+                ) from error
             raise exception.DatabaseUnavailable(
-                f"{self.place} can't be used: {said}; {hint}"
+                f"{self.place} can't be used: {said}; {meaning.hint}"
             ) from error
-
-    @contextmanager
-    def _writing(self) -> Iterator[Session]:
-        with self._context.writer.using(_Context()) as session:
-            # Taken now: the begin of an SQLite transaction says that it will write.
-            session.connection(execution_options={_WRITER: True})
-            yield session
 
     def _listen(self, engine: Engine) -> None:
         event.listen(engine, "before_cursor_execute", self._count)
-        name = engine.dialect.name
-        if name == "sqlite":
-            event.listen(engine, "connect", _prepare_sqlite)
+        if self._backend == connecting.SQLITE:
+            event.listen(engine, "connect", connecting.prepare_sqlite)
             event.listen(engine, "before_cursor_execute", _begin_sqlite, retval=True)
-        elif name in ("mysql", "mariadb"):
-            event.listen(engine, "connect", _prepare_mysql)
+            return
+        _leave_what_is_unfit(engine.dialect)
+        event.listen(engine, "do_connect", self._connect)
+        for name in ("close", "close_detached"):
+            event.listen(engine, name, lambda connection, *_: self._liveness.forget(connection))
+        for name in _WAITS:
+            self._limit(engine.dialect, name)
+        # SQLAlchemy calls it for each connection that it takes from its pool.
+        vars(engine.dialect)["do_ping"] = self._is_fit
+
+    def _connect(self, dialect: Dialect, _: object, arguments: Any, named: Any) -> Any:
+        def make() -> Any:
+            connection = dialect.connect(*arguments, **named)
+            connecting.prepare(connection, self._backend, self._limits.lock_s)
+            return connection
+
+        connection = self._liveness.connect(make, dialect.do_close, connecting.CONNECT_S)
+        self._liveness.watch(connection)
+        return connection
+
+    def _limit(self, dialect: Dialect, name: str) -> None:
+        """Have each call of a method of a dialect end at some time."""
+        method = getattr(dialect, name)
+
+        @functools.wraps(method)
+        def limited(first: Any, *others: Any, **named: Any) -> Any:
+            # A cursor of the driver's, its connection, or what the pool has it in.
+            connection = getattr(first, "dbapi_connection", None) or first
+            if "execute" in name:
+                connection = first.connection
+            with self._liveness.waiting(connection, self._limits.statement_s):
+                return method(first, *others, **named)
+
+        vars(dialect)[name] = limited
+
+    def _is_fit(self, connection: Any) -> bool:
+        """Tell whether a connection still works, and leads to a server that takes writes."""
+        self._liveness.check()
+        with self._liveness.waiting(connection, _PING_S):
+            return connecting.takes_writes(connection, self._backend)
+
+    def _ask(self) -> None:
+        """Find out whether the database answers, over a connection of its own."""
+        dialect = self.engine().dialect
+        arguments, named = dialect.create_connect_args(self._url)
+        shorter = {name: _ASK_S for name in ("connect_timeout", "read_timeout") if name in named}
+        connection = dialect.connect(*arguments, **{**named, **shorter})
+        try:
+            connecting.takes_writes(connection, self._backend)
+        finally:
+            connection.close()
 
     def _count(
         self,
@@ -219,55 +307,15 @@ def schema_version(connection: Connection) -> str | None:
     return version
 
 
-def _usable_url(written: str | None) -> URL:
-    try:
-        url = make_url(written or "")
-        url.get_dialect().import_dbapi()
-    except exc.NoSuchModuleError:
-        raise exception.ConfigInvalid(
-            f"[database] connection: there is no driver {url.drivername}; use sqlite, "
-            "mysql+pymysql or postgresql+psycopg2"
-        ) from None
-    except ImportError as error:
-        raise exception.ConfigInvalid(
-            f"[database] connection: the driver of {url.drivername} is not installed ({error}); "
-            "install kongming[mysql] or kongming[postgresql]"
-        ) from error
-    except (exc.ArgumentError, ValueError):
-        # Not said why: that would quote the password.
-        raise exception.ConfigInvalid(
-            "[database] connection is no URL such as mysql+pymysql://user:password@host/kongming; "
-            "signs as @ and / in the password are written %40 and %2F"
-        ) from None
-    return url
+def _leave_what_is_unfit(dialect: Dialect) -> None:
+    """Have a connection closed, and all others, if nothing can be done over it any more."""
+    is_disconnect = dialect.is_disconnect
 
+    def is_over(error: Any, *others: Any) -> bool:
+        meaning = errors.meaning(error)
+        return meaning.unfit or meaning.last or is_disconnect(error, *others)
 
-def _parameters(url: URL, conf: cfg.ConfigOpts) -> str:
-    """Add to what the operator gives the driver what all of Kongming counts on."""
-    wanted: dict[str, object] = {}
-    if url.get_backend_name() in ("mysql", "mariadb"):
-        wanted = {"charset": "utf8mb4", "connect_timeout": _CONNECT_TIMEOUT_S}
-    elif url.get_backend_name() == "postgresql":
-        wanted = {"connect_timeout": _CONNECT_TIMEOUT_S}
-    given = conf.database.connection_parameters
-    missing = [
-        f"{key}={value}"
-        for key, value in wanted.items()
-        if key not in url.query and f"{key}=" not in given
-    ]
-    return "&".join(filter(None, [given, *missing]))
-
-
-def _said(error: BaseException) -> str:
-    """Give the driver's own words, without the statement."""
-    inner = getattr(error, "inner_exception", None) or error
-    return " ".join(str(getattr(inner, "orig", None) or inner).split())
-
-
-def _prepare_sqlite(connection: Any, _: object) -> None:
-    # Else one text that is not UTF-8 would make all rows unreadable.
-    connection.text_factory = lambda raw: raw.decode("utf-8", "backslashreplace")
-    connection.execute(f"PRAGMA busy_timeout = {_SQLITE_BUSY_MS}")
+    vars(dialect)["is_disconnect"] = is_over
 
 
 def _begin_sqlite(
@@ -280,9 +328,3 @@ def _begin_sqlite(
     if statement == "BEGIN" and connection.get_execution_options().get(_WRITER):
         statement = "BEGIN IMMEDIATE"
     return statement, parameters
-
-
-def _prepare_mysql(connection: Any, _: object) -> None:
-    """See what others have committed, and lock rows but not the gaps between them."""
-    with connection.cursor() as cursor:
-        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")

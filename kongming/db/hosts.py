@@ -26,6 +26,7 @@ from kongming import stored
 from kongming.db import rows
 from kongming.db.database import Database
 from kongming.db.models import HOST, WORD_LENGTH
+from kongming.db.reports import LATE_S
 from kongming.db.upsert import upsert
 from kongming.db.values import Host
 from kongming.rpc import view as host_view
@@ -64,8 +65,11 @@ class Hosts:
         }
 
         def work(session: Session) -> str:
-            upsert(session, HOST, [row], _SEEN)
-            digest = session.scalar(select(HOST.c.view_digest).where(HOST.c.name == name))
+            known = select(HOST.c.seen_at, HOST.c.view_digest).where(HOST.c.name == name)
+            seen_at, digest = session.execute(known).one_or_none() or (0.0, "")
+            # A conductor that was stopped for a while may say it late.
+            if not 0.0 < stored.moment(seen_at) - now <= LATE_S:
+                upsert(session, HOST, [row], _SEEN)
             return digest or ""
 
         return self._database.write(work)

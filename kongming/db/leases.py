@@ -16,12 +16,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import or_, update
+from sqlalchemy import ColumnElement, Double, literal, or_, update
 from sqlalchemy.orm import Session
 
+from kongming.db.clock import Now
 from kongming.db.database import Database
 from kongming.db.models import LEASE
 from kongming.db.upsert import add_if_missing
+
+# The clocks of the nodes of a cluster differ a little.
+_TOLERANCE_S = 5.0
 
 
 class Leases:
@@ -33,15 +37,20 @@ class Leases:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def take(self, name: str, holder: str, seconds: float, now: float) -> bool:
+    def take(self, name: str, holder: str, seconds: float, now: float | None = None) -> bool:
         """Take a lease, or renew one's own; tell whether one has it now.
 
         :param seconds: for how long; after that anybody may take it.
+        :param now: by the database's clock if it is None, which all have in common.
         """
-        row = {"name": name, "holder": holder, "expires_at": now + seconds}
+        moment: ColumnElement[float] = Now() if now is None else literal(now, Double())
+        row = {"name": name, "holder": holder, "expires_at": moment + seconds}
 
         def work(session: Session) -> bool:
-            free = or_(LEASE.c.holder == holder, LEASE.c.expires_at <= now)
+            end = LEASE.c.expires_at
+            # Nobody takes it for longer: whoever did had a clock that was ahead.
+            wrong = end > moment + (seconds + _TOLERANCE_S)
+            free = or_(LEASE.c.holder == holder, end <= moment, wrong)
             taken: Any = session.execute(
                 update(LEASE).where(LEASE.c.name == name, free).values(row)
             )

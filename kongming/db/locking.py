@@ -50,14 +50,15 @@ def lock(session: Session, instance_uuids: Iterable[str], map_name: str | None =
     :raises Overtaken: if an instance has just come into a map.
     """
     uuids = set(instance_uuids)
-    maps = _lock_maps(session, _maps_of(session, uuids) | ({map_name} if map_name else set()))
+    names = _maps_of(session, uuids) | ({map_name} if map_name else set())
+    maps = _lock_maps(session, names)
     if map_name in maps:
         # Nobody joins or leaves a map that is locked.
         members = select(ALLOCATION.c.instance_uuid).where(ALLOCATION.c.map_name == map_name)
         uuids |= set(session.scalars(members))
     rows = _lock_rows(session, uuids)
-    belonging = {row["map_name"] for row in rows.values()} - {None}
-    if not belonging <= maps.keys():
+    # A map that is not there, though an instance belongs to it, is none.
+    if not {row["map_name"] for row in rows.values()} <= {None, *names}:
         raise Overtaken
     return Locked(maps, rows)
 
@@ -84,18 +85,33 @@ def remove(session: Session, instance_uuids: Sequence[str]) -> None:
             session.execute(delete(table).where(table.c.instance_uuid.in_(instance_uuids)))
 
 
-def remove_empty(session: Session, names: Iterable[str]) -> None:
-    """Delete those maps that are to go and that nothing belongs to any more."""
-    wanted = list(names)
-    if wanted:
-        left = select(ALLOCATION.c.instance_uuid).where(
-            ALLOCATION.c.map_name == ALLOCATION_MAP.c.name
-        )
-        session.execute(
-            delete(ALLOCATION_MAP).where(
-                ALLOCATION_MAP.c.name.in_(wanted), ALLOCATION_MAP.c.deleting, ~left.exists()
-            )
-        )
+def leave(session: Session, locked: Locked, instance_uuids: Sequence[str], now: float) -> None:
+    """Delete instances, and with the last one of a map that is to go the map itself.
+
+    The map's row is written whoever leaves it: nodes of a Galera cluster don't see each other's
+    locks, and each would take the instance that leaves at another one for still being there.
+    """
+    remove(session, instance_uuids)
+    left = {locked.rows[uuid]["map_name"] for uuid in instance_uuids}
+    going = sorted(name for name in left & locked.maps.keys() if locked.maps[name]["deleting"])
+    bump(session, going, now)
+    remove_empty(session, going)
+
+
+def remove_empty(session: Session, names: Iterable[str] | None = None) -> int:
+    """Delete maps that are to go and that nothing belongs to any more; tell how many.
+
+    :param names: of those to look at; None for all.
+    """
+    left = select(ALLOCATION.c.instance_uuid).where(ALLOCATION.c.map_name == ALLOCATION_MAP.c.name)
+    empty = delete(ALLOCATION_MAP).where(ALLOCATION_MAP.c.deleting, ~left.exists())
+    if names is not None:
+        wanted = list(names)
+        if not wanted:
+            return 0
+        empty = empty.where(ALLOCATION_MAP.c.name.in_(wanted))
+    result: Any = session.execute(empty)
+    return int(result.rowcount)
 
 
 def last_generations(session: Session, instance_uuids: Sequence[str]) -> dict[str, int]:

@@ -14,19 +14,34 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+import sqlite3
+import time
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Select, func, inspect, select
+from sqlalchemy.orm import Session
 
 from kongming import exception
+from kongming.db import connecting, errors, models
 from kongming.db.database import Database, schema_version
+
+LOG = logging.getLogger(__name__)
 
 _HEAD = "head"
 _BASE = "base"
+# Whoever makes or changes tables has this lock.
+_LOCK = 0x6B6F6E67
+_WAIT_S = 0.2
+# Two who change the same tables over two nodes of a cluster, where no lock reaches the other.
+_OVERTAKEN = frozenset({1050, 1051, 1060, 1061, 1062, 1091, 1205, 1213, 1684})
+_ATTEMPTS = 10
+_FILE_ATTEMPTS = 150
 FOLDER = Path(__file__).parent / "migrations"
 
 
@@ -61,16 +76,58 @@ def sync(database: Database, wanted: str = _HEAD) -> tuple[str | None, str | Non
             f"there is no version {wanted} of the tables: {', '.join(known)}, 'head' or 'base'"
         )
     _prepare(database)
-    with database.writer() as session:
-        connection = session.connection()
-        before = schema_version(connection)
-        if before is not None and before not in known:
-            raise exception.DatabaseUnavailable(
-                f"the tables are of version {before}, which this Kongming does not know: run "
-                "the newer Kongming's 'kongming-manage db sync <version>' first"
-            )
-        _migrate(connection, down=_is_down(known, before, goal), goal=goal)
-        return before, schema_version(connection)
+    with database.errors():
+        for _ in range(_ATTEMPTS):
+            try:
+                with database.writing() as session:
+                    _lock(session)
+                    return _sync(session.connection(), known, goal)
+            except errors.ERRORS as error:
+                if errors.code(error) not in _OVERTAKEN:
+                    raise
+                time.sleep(_WAIT_S)
+            finally:
+                # It is the connection that has the lock.
+                database.close()
+    raise exception.DatabaseUnavailable("others change the same tables: try again")
+
+
+def _sync(connection: Connection, known: list[str], goal: str) -> tuple[str | None, str | None]:
+    before = schema_version(connection)
+    if before is not None and before not in known:
+        raise exception.DatabaseUnavailable(
+            f"the tables are of version {before}, which this Kongming does not know: run "
+            "the newer Kongming's 'kongming-manage db sync <version>' first"
+        )
+    if _is_interrupted(connection, before, known[-1]):
+        # All steps are looked at again; whatever is wanted then begins with all tables.
+        command.stamp(_config(connection), _BASE)
+        _migrate(connection, down=False, goal=known[-1])
+    now = schema_version(connection)
+    _migrate(connection, down=_is_down(known, now, goal), goal=goal)
+    return before, schema_version(connection)
+
+
+def _is_interrupted(connection: Connection, version: str | None, last: str) -> bool:
+    """Tell whether the tables are not those of their version: making or dropping them was."""
+    ours = models.Base.metadata.tables.keys()
+    there = set(inspect(connection).get_table_names()) & ours
+    return bool(there) if version is None else version == last and there < ours
+
+
+def _lock(session: Session) -> None:
+    """Wait until nobody else changes the tables, and have all others wait."""
+    backend = session.get_bind().dialect.name
+    if backend == connecting.SQLITE:
+        # Only one can have a transaction that writes.
+        return
+    taken: Select[Any] = select(func.pg_try_advisory_xact_lock(_LOCK))
+    if backend != connecting.POSTGRESQL:
+        taken = select(func.get_lock(func.concat(f"{_LOCK}.", func.sha1(func.database())), 0))
+    if not session.scalar(taken):
+        LOG.warning("Somebody else is changing the tables: waiting until that is done")
+        while not session.scalar(taken):
+            time.sleep(_WAIT_S)
 
 
 def _is_down(known: list[str], before: str | None, goal: str) -> bool:
@@ -79,9 +136,7 @@ def _is_down(known: list[str], before: str | None, goal: str) -> bool:
 
 
 def _migrate(connection: Connection, *, down: bool, goal: str) -> None:
-    config = _config()
-    config.attributes["connection"] = connection
-    config.attributes["transactional"] = connection.dialect.name in ("postgresql", "sqlite")
+    config = _config(connection)
     try:
         if down:
             command.downgrade(config, goal)
@@ -94,13 +149,29 @@ def _migrate(connection: Connection, *, down: bool, goal: str) -> None:
 def _prepare(database: Database) -> None:
     """Let readers of an SQLite file go on while somebody writes; the file keeps that in mind."""
     with database.errors(), database.engine().connect() as connection:
-        if connection.dialect.name == "sqlite":
-            # No transaction: SQLite refuses it in one.
-            connection.commit()
-            connection.connection.cursor().execute("PRAGMA journal_mode = WAL")
+        if connection.dialect.name != connecting.SQLITE:
+            return
+        # No transaction: SQLite refuses it in one. Nor does it wait for those who use the file.
+        connection.commit()
+        cursor = connection.connection.cursor()
+        for _ in range(_FILE_ATTEMPTS):
+            try:
+                cursor.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                problem = error
+                time.sleep(_WAIT_S)
+            else:
+                return
+        raise exception.DatabaseUnavailable(
+            f"{database.place} can't be used: {problem}; end what else uses the file"
+        )
 
 
-def _config() -> Config:
+def _config(connection: Connection | None = None) -> Config:
     config = Config()
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    if connection is not None:
+        config.attributes["connection"] = connection
+        transactional = connection.dialect.name in (connecting.POSTGRESQL, connecting.SQLITE)
+        config.attributes["transactional"] = transactional
     return config

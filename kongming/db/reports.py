@@ -21,6 +21,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from kongming import stored
 from kongming.db import locking, rows
 from kongming.db.locking import Fields
 from kongming.db.models import ALLOCATION, HISTORY, NAME_LENGTH, OUTCOME, WORD_LENGTH
@@ -28,6 +29,9 @@ from kongming.db.upsert import add, upsert
 from kongming.db.values import Location, holder
 from kongming.rpc.messages import Report
 from kongming.statuses import Status
+
+#: What comes out of order is not later than so many seconds.
+LATE_S = 300.0
 
 _OUTCOME = tuple(column.name for column in OUTCOME.c if not column.primary_key)
 _COMPLETED = ("status", "reason", "message", "host", "changed_at")
@@ -87,9 +91,22 @@ class Said:
         if not self._is_holders(row, before):
             return False
         said = self.outcome
-        return before is None or any(
-            said[name] != before[name] for name in _OUTCOME if name != "reported_at"
-        )
+        if before is None:
+            return True
+        if any(said[name] != before[name] for name in _OUTCOME if name != "reported_at"):
+            return not self._is_late(before)
+        return False
+
+    def _is_late(self, before: Fields) -> bool:
+        """Tell whether the same host has said something newer since, by its own clock.
+
+        That clock may have been set back: what a host goes on saying counts after a while.
+        """
+        if before["host"] != self.host or self.now - before["reported_at"] > LATE_S:
+            return False
+        told = (self.report.changed_at, self.report.drift_at or 0.0)
+        known = (stored.moment(before["changed_at"]), stored.moment(before["drift_at"]))
+        return told < known
 
     def _is_holders(self, row: Fields, before: Fields | None) -> bool:
         """Tell whether this is the word of who holds the instance.
@@ -157,7 +174,8 @@ def keep(session: Session, said: Mapping[str, Said]) -> None:
         history.tell(there[uuid], said[uuid].outcome)
     upsert(session, OUTCOME, [said[uuid].outcome for uuid in told], _OUTCOME)
     history.write(session)
-    _remove(session, locked, released)
+    if released:
+        locking.leave(session, locked, released, said[released[0]].now)
 
 
 def locate(session: Session, found: Mapping[str, Location]) -> list[str]:
@@ -211,13 +229,7 @@ def end(session: Session, instance_uuids: Iterable[str], now: float) -> None:
         _later({**row, "asked": None}, {**gone, "changed_at": now}) for row in locked.rows.values()
     ]
     add(session, HISTORY, ends)
-    _remove(session, locked, list(locked.rows))
-
-
-def _remove(session: Session, locked: locking.Locked, instance_uuids: Sequence[str]) -> None:
-    locking.remove(session, instance_uuids)
-    if instance_uuids:
-        locking.remove_empty(session, locked.maps)
+    locking.leave(session, locked, list(locked.rows), now)
 
 
 def _is_elsewhere(row: Fields, found: Mapping[str, Location]) -> bool:

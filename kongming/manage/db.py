@@ -22,7 +22,8 @@ from typing import Any
 
 from cliff.command import Command
 
-from kongming.db import migration
+from kongming.db import connecting, migration
+from kongming.db.connecting import Limits
 from kongming.db.database import Database
 from kongming.db.purge import purge
 from kongming.manage.command import conf_of
@@ -53,7 +54,7 @@ class DbSync(ShowOne):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> _Columns:
-        with _database(self) as database:
+        with _database(self, connecting.PATIENT) as database:
             before, after = migration.sync(database, parsed_args.wanted)
         return ("before", "after"), (before or "", after or "")
 
@@ -84,8 +85,8 @@ class DbPurge(ShowOne):
 
 
 @contextmanager
-def _database(command: Command) -> Iterator[Database]:
-    database = Database(conf_of(command))
+def _database(command: Command, limits: Limits = connecting.USUAL) -> Iterator[Database]:
+    database = Database(conf_of(command), limits)
     try:
         yield database
     finally:

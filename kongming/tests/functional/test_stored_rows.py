@@ -304,6 +304,37 @@ class TestApi:
         shown = representation.without_hosts(api.get(PATHS[BAD]))
         assert (shown["reason"], shown["message"]) == ("stored_invalid", "")
 
+    def test_a_map_whose_times_are_none_is_listed(self, api):
+        api.put("/v1/allocation-maps/m", {"allocations": {BAD: {"vcpu_pinning": "2"}}})
+        api.put("/v1/allocation-maps/n", {"allocations": {}})
+        with api.database.writer() as session:
+            table = models.ALLOCATION_MAP
+            session.execute(
+                update(table).where(table.c.name == "m").values(created_at=1e300, updated_at=-5.0)
+            )
+        listed = api.get("/v1/allocation-maps")["allocation_maps"]
+        assert [each["name"] for each in listed] == ["m", "n"]
+        assert api.get("/v1/allocation-maps/m")["counts"] == {"pending": 1}
+
+    def test_an_instance_of_a_map_that_is_not_there_is_replaced_and_released(self, api):
+        for change in ("PUT", "DELETE"):
+            damage_database(api, map_name="gone", asked='{"vcpu_pinning": "2"}')
+            body = {"allocation": {"vcpu_pinning": "4"}} if change == "PUT" else None
+            assert api.request(change, PATHS[BAD], body).status in (200, 204)
+        api.put("/v1/allocation-maps/gone", {"allocations": {BAD: {"vcpu_pinning": "2"}}})
+
+    def test_a_window_in_a_zone_that_is_not_known_here_stops_nothing(self, api):
+        window = {"name": "w", "start": "0 0 * * *", "duration_s": 60, "vcpu_pinning": "4"}
+        text = json.dumps({"vcpu_pinning": "2", "windows": [{**window, "timezone": "A/B"}]})
+        damage_database(api, asked=text)
+        with api.database.writer() as session:
+            session.execute(update(models.HISTORY).values(asked=text))
+        listed = api.get("/v1/allocations")["allocations"]
+        assert [each["instance_uuid"] for each in listed] == [GOOD, BAD, THIRD]
+        assert api.get(PATHS[BAD])["allocation"]["windows"][0]["timezone"] == "A/B"
+        assert api.get(f"{PATHS[BAD]}/history")["history"]
+        assert api.put(PATHS[BAD], {"allocation": {"vcpu_pinning": "4"}})["generation"] == 2
+
     def test_maps_and_histories_hold_it(self, api):
         wanted = {each: {"vcpu_pinning": "2"} for each in PATHS}
         api.put("/v1/allocation-maps/m", {"allocations": wanted})

@@ -25,7 +25,9 @@ from kongming.tests.testbed.broker import Broker
 from kongming.tests.testbed.daemon import Daemon
 from kongming.tests.testbed.guest import destroy, start_guest
 from kongming.tests.testbed.libvirtd import Libvirtd
+from kongming.tests.testbed.mariadb import PASSWORD, USER, MariaDB, grant
 from kongming.tests.testbed.nova import Nova
+from kongming.tests.testbed.postgresql import PostgreSQL
 from kongming.tests.testbed.process import wait_until
 
 KEY = "kongming-vcpu-pinning"
@@ -47,6 +49,18 @@ def libvirtd(tmp_path_factory):
     run_event_loop()
     with Libvirtd(tmp_path_factory.mktemp("libvirt")) as libvirtd:
         yield libvirtd
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory):
+    """Servers of databases, by kind; their user may make others."""
+    root = tmp_path_factory.mktemp("databases")
+    granted = [f"{grant(USER, PASSWORD)} WITH GRANT OPTION"]
+    with (
+        MariaDB(root / "mariadb", statements=granted) as mariadb,
+        PostgreSQL(root / "postgresql") as postgresql,
+    ):
+        yield {"mariadb": mariadb, "postgresql": postgresql}
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,14 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+import dataclasses
 import functools
 import itertools
 import threading
+import time
 import uuid
 
+from alembic import op
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 import pytest
@@ -31,11 +34,11 @@ from kongming.db.database import Database
 from kongming.db.hosts import Hosts
 from kongming.db.leases import Leases
 from kongming.db.purge import purge
+from kongming.db.reports import LATE_S
 from kongming.db.values import Location
 from kongming.statuses import Status
 from kongming.tests.databases import BY, asking, configuration, database, instance, report
-from kongming.tests.testbed.mariadb import PASSWORD, MariaDB
-from kongming.tests.testbed.postgresql import PostgreSQL
+from kongming.tests.testbed.mariadb import PASSWORD
 from kongming.tests.testbed.process import wait_until
 
 KINDS = ("sqlite", "mariadb", "postgresql")
@@ -44,13 +47,6 @@ OTHER = instance(2)
 THREADS = 8
 
 _names = (f"kongming_{number}" for number in itertools.count())
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory):
-    root = tmp_path_factory.mktemp("databases")
-    with MariaDB(root / "mariadb") as mariadb, PostgreSQL(root / "postgresql") as postgresql:
-        yield {"mariadb": mariadb, "postgresql": postgresql}
 
 
 @pytest.fixture(params=KINDS)
@@ -75,6 +71,14 @@ def db(url):
 @pytest.fixture
 def allocations(db):
     return Allocations(db)
+
+
+def execute(url, statement):
+    """Carry out a statement, with the name of the database in it."""
+    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text(statement.format(engine.url.database)))
+    engine.dispose()
 
 
 def at_once(*works):
@@ -119,6 +123,91 @@ def test_the_tables_come_and_go_and_come(url):
             Allocations(db).get(UUID)
         assert migration.sync(db) == (None, models.VERSION)
         assert Allocations(db).get(UUID) is None
+
+
+def test_of_two_who_make_the_tables_the_second_waits(url):
+    def sync():
+        with closing(Database(configuration(url))) as db:
+            return migration.sync(db)
+
+    for _ in range(3):
+        results = at_once(*[sync] * 4)
+        assert results.count((None, models.VERSION)) == 1
+        assert results.count((models.VERSION, models.VERSION)) == 3
+        with closing(Database(configuration(url))) as db:
+            db.check_schema()
+            migration.sync(db, "base")
+
+
+def test_of_two_who_drop_and_make_the_tables_none_is_hindered(url):
+    def sync(wanted):
+        with closing(Database(configuration(url))) as db:
+            return migration.sync(db, wanted)
+
+    results = at_once(*[functools.partial(sync, wanted) for wanted in ("head", "base") * 3])
+    assert not [each for each in results if isinstance(each, exception.KongmingError)]
+    sync("head")
+    with closing(Database(configuration(url))) as db:
+        Allocations(db).put(UUID, asking(1), generation=0, **BY)
+
+
+class Killed(BaseException):
+    pass
+
+
+def interrupted(monkeypatch, step, after):
+    """Have a step of migrations that is carried out so often be the last one."""
+    works = itertools.count()
+    real = getattr(op, step)
+
+    def one(*arguments, **named):
+        if next(works) == after:
+            raise Killed
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(op, step, one)
+
+
+# The others keep all of it or nothing.
+@pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
+@pytest.mark.parametrize("wanted", ["head", "base"])
+@pytest.mark.parametrize(
+    ("begun", "step", "after"),
+    [
+        ("head", "create_table", 3),
+        ("head", "create_index", 2),
+        ("base", "drop_table", 1),
+        ("base", "drop_table", 5),
+    ],
+)
+def test_what_was_killed_half_way_is_finished(url, monkeypatch, begun, step, after, wanted):
+    with closing(Database(configuration(url))) as db:
+        if begun == "base":
+            migration.sync(db)
+        with monkeypatch.context() as patch:
+            interrupted(patch, step, after)
+            with pytest.raises(Killed):
+                migration.sync(db, begun)
+        migration.sync(db, wanted)
+        with db.engine().connect() as connection:
+            names = sqlalchemy.inspect(connection).get_table_names()
+            if wanted == "base":
+                assert [name for name in names if name != "alembic_version"] == []
+                return
+            context = MigrationContext.configure(connection, opts={"compare_type": True})
+            assert compare_metadata(context, models.Base.metadata) == []
+        Allocations(db).put(UUID, asking(1), generation=0, **BY)
+
+
+@pytest.mark.parametrize("wanted", ["head", "base"])
+def test_a_table_of_somebody_else_is_left_alone(url, wanted):
+    with closing(Database(configuration(url))) as db:
+        with db.writer() as session:
+            session.execute(sqlalchemy.text("CREATE TABLE host (theirs INTEGER)"))
+        with pytest.raises(exception.DatabaseUnavailable, match="table host.*not Kongming's"):
+            migration.sync(db, wanted)
+        with db.reader() as session:
+            assert session.execute(sqlalchemy.text("SELECT theirs FROM host")).all() == []
 
 
 def test_tables_of_another_version_are_refused(db):
@@ -407,6 +496,148 @@ def test_a_lease_is_one_holders(db):
     assert not leases.take("task", "another", 10.0, 114.0)
     assert leases.take("task", "another", 10.0, 115.0)
     assert not leases.take("task", holder, 10.0, 116.0)
+
+
+def test_a_lease_that_somebody_took_by_a_clock_that_is_ahead_is_over(db):
+    leases = Leases(db)
+    assert leases.take("task", "ahead", 30.0, time.time() + 8 * 3600)
+    assert leases.take("task", "another", 30.0)
+    assert not leases.take("task", "ahead", 30.0)
+
+
+def test_a_lease_goes_by_the_databases_clock(db):
+    leases = Leases(db)
+    assert leases.take("task", "holder", 30.0)
+    with db.reader() as session:
+        (end,) = session.execute(sqlalchemy.select(models.LEASE.c.expires_at)).one()
+    # The database runs on this machine.
+    assert leases.take("task", "another", 30.0, end)
+    assert not leases.take("task", "holder", 30.0, end - 1)
+    assert abs(end - 30.0 - time.time()) < 600
+
+
+def test_what_a_host_says_late_covers_nothing_newer(allocations, db):
+    allocations.put(UUID, asking(1), generation=0, **BY)
+    told = [("pending", 1.0), ("applied", 10.0), ("failed", 20.0)]
+    for status, at in told:
+        allocations.report("here", [report(UUID, 1, status, changed_at=at)], 25.0)
+    for status, at in told:
+        allocations.report("here", [report(UUID, 1, status, changed_at=at)], 30.0)
+        assert allocations.get(UUID).status == "failed"
+    # So does a drift that was found earlier, and what a host's clock says that was set back
+    # counts after a while.
+    allocations.report("here", [report(UUID, 1, "applied", changed_at=5.0)], 25.0 + LATE_S + 1)
+    assert allocations.get(UUID).status == "applied"
+
+
+def test_an_older_drift_covers_no_newer_one(allocations):
+    allocations.put(UUID, asking(1), generation=0, **BY)
+    for drift, at in (("first", 5.0), ("second", 9.0), ("first", 5.0)):
+        said = dataclasses.replace(report(UUID, drift=drift), drift_at=at)
+        allocations.report("here", [said], 10.0)
+    assert allocations.get(UUID).outcome.drift == "second"
+
+
+def test_another_host_is_not_late(allocations):
+    allocations.put(UUID, asking(1), generation=0, **BY)
+    allocations.locate({UUID: Location("project", "here")})
+    allocations.report("here", [report(UUID, 1, "applied", changed_at=20.0)], 25.0)
+    allocations.locate({UUID: Location("project", "there")})
+    allocations.report("there", [report(UUID, 1, "failed", changed_at=10.0)], 26.0)
+    assert allocations.get(UUID).status == "failed"
+
+
+def test_a_host_that_is_seen_late_was_seen_later_already(db):
+    hosts = Hosts(db)
+    about = {"version": "1", "interval_s": 60.0}
+    hosts.see("here", started_at=2.0, now=100.0, **about)
+    hosts.see("here", started_at=1.0, now=90.0, **about)
+    assert (hosts.get("here").seen_at, hosts.get("here").started_at) == (100.0, 2.0)
+    # The clock of another controller was wrong.
+    hosts.see("here", started_at=3.0, now=100.0 - LATE_S - 1, **about)
+    assert hosts.get("here").started_at == 3.0
+
+
+def test_a_map_of_which_nothing_is_left_is_swept_away(allocations, db):
+    for name in ("empty", "kept", "going"):
+        allocations.put_map(name, {}, generation=0, **BY)
+    allocations.put_map("going", {UUID: asking(1)}, generation=1, **BY)
+    allocations.report("here", [report(UUID)], 1.0)
+    allocations.delete_map("going", generation=None, **BY)
+    with db.writer() as session:
+        session.execute(
+            sqlalchemy.update(models.ALLOCATION_MAP)
+            .where(models.ALLOCATION_MAP.c.name == "empty")
+            .values(deleting=True)
+        )
+    assert allocations.sweep() == 1
+    assert allocations.sweep() == 0
+    assert [each.name for each in allocations.maps()] == ["going", "kept"]
+
+
+def test_whoever_leaves_a_map_that_is_to_go_writes_its_row(allocations):
+    """By that, nodes of a cluster that don't see each other's locks notice each other."""
+    allocations.put_map("map", dict.fromkeys((UUID, OTHER), asking(1)), generation=0, **BY)
+    allocations.report("here", [report(UUID), report(OTHER)], 1.0)
+    allocations.delete_map("map", generation=None, **BY)
+    before = allocations.get_map("map").generation
+    allocations.report("here", [report(UUID, 2, "released")], 2.0)
+    assert allocations.get_map("map").generation == before + 1
+    allocations.gone([OTHER], 3.0)
+    assert allocations.get_map("map") is None
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_a_servers_own_isolation_has_nobody_refused(kind, url, level):
+    execute(url, f"ALTER DATABASE {{}} SET default_transaction_isolation = '{level}'")
+    with closing(database(url)) as db:
+        allocations = Allocations(db)
+
+        def ask(value):
+            return allocations.put(UUID, asking(value), generation=None, **BY)
+
+        values = range(4 * THREADS)
+        results = at_once(*(functools.partial(ask, value) for value in values))
+        assert not [each for each in results if isinstance(each, exception.KongmingError)]
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_a_transaction_that_cannot_be_serialized_is_done_again(kind, db):
+    tried = []
+    add = models.LEASE.insert().values(name="task", holder="me", expires_at=1.0)
+    change = models.LEASE.update().values(holder=models.LEASE.c.holder + "!")
+    db.write(lambda session: session.execute(add))
+
+    def work(session):
+        tried.append(session)
+        if len(tried) == 1:
+            session.execute(sqlalchemy.text("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"))
+            session.execute(models.LEASE.select()).all()
+            db.write(lambda other: other.execute(change))
+        session.execute(change)
+
+    db.write(work)
+    assert len(tried) == 2
+    with db.reader() as session:
+        assert session.execute(models.LEASE.select()).one().holder == "me!!"
+
+
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"], indirect=True)
+@pytest.mark.parametrize("given", ["url", "parameters"])
+def test_all_signs_are_kept_whatever_character_set_is_given(kind, url, given):
+    written = "charset=utf8" if kind == "mariadb" else "client_encoding=latin1"
+    conf = configuration(f"{url}?{written}" if given == "url" else url)
+    if given == "parameters":
+        conf.set_override("connection_parameters", written, group="database")
+    with closing(Database(conf)) as db:
+        migration.sync(db)
+        allocations = Allocations(db)
+        allocations.put(UUID, asking(1), generation=0, **BY)
+        allocations.report(
+            "here", [report(UUID, 1, "failed", "failed", "no \U0001f40b here")], 1.0
+        )
+        assert allocations.get(UUID).outcome.message == "no \U0001f40b here"
 
 
 def test_what_is_old_is_forgotten(allocations, db):

@@ -37,6 +37,8 @@ class MariaDB(Service):
 
     :param port: a free one if it is None
     :param statements: carried out at each start, before the first connection is taken
+    :param options: more options of the server
+    :ivar data: where its tables are
     """
 
     def __init__(
@@ -46,10 +48,11 @@ class MariaDB(Service):
         port: int | None = None,
         log: Path | None = None,
         statements: Iterable[str] | None = None,
+        options: Iterable[str] = (),
     ) -> None:
         self.port = free_port() if port is None else port
         self._root = root
-        self._data = root / "data"
+        self.data = root / "data"
         self._init = root / "init.sql"
         self._statements = [grant(USER, PASSWORD)] if statements is None else list(statements)
         self._server = Process(
@@ -57,7 +60,7 @@ class MariaDB(Service):
                 find_program("mariadbd", PACKAGE),
                 "--no-defaults",
                 f"--user={_user()}",
-                f"--datadir={self._data}",
+                f"--datadir={self.data}",
                 f"--socket={root / 'socket'}",
                 f"--pid-file={root / 'pid'}",
                 "--bind-address=127.0.0.1",
@@ -67,18 +70,23 @@ class MariaDB(Service):
                 # It outlives its own crash, but need not outlive the machine's.
                 "--innodb-flush-log-at-trx-commit=2",
                 f"--init-file={self._init}",
+                *options,
             ],
             root / "mariadb.log" if log is None else log,
         )
 
     def start(self) -> None:
         """Return when it takes connections and the statements are carried out."""
-        if not self._data.exists():
+        self.prepare()
+        self._server.start()
+        self._server.wait_ready(self._answers, START_TIMEOUT, "MariaDB takes connections")
+
+    def prepare(self) -> None:
+        """Make its files, unless they are there."""
+        if not self.data.exists():
             self._make_system_tables()
             # Each statement of an init file is a line.
             self._init.write_text("".join(f"{each};\n" for each in self._statements))
-        self._server.start()
-        self._server.wait_ready(self._answers, START_TIMEOUT, "MariaDB takes connections")
 
     def kill(self) -> None:
         """End it with SIGKILL."""
@@ -106,7 +114,7 @@ class MariaDB(Service):
                 find_program("mariadb-install-db", PACKAGE),
                 "--no-defaults",
                 f"--user={_user()}",
-                f"--datadir={self._data}",
+                f"--datadir={self.data}",
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
             ],

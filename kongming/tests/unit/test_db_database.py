@@ -14,9 +14,11 @@
 
 from contextlib import closing
 import json
+from pathlib import Path
 import sqlite3
 import subprocess
 import sys
+import threading
 
 from alembic.script import ScriptDirectory
 import pytest
@@ -176,6 +178,35 @@ def test_the_command_makes_the_tables_and_takes_them_back(manage):
     assert manage("version", "-f", "json")[1] == {"version": "", "needed": models.VERSION}
     assert manage("sync", "-f", "json")[1] == {"before": "", "after": models.VERSION}
     assert manage("version", "-f", "json")[1]["version"] == models.VERSION
+    assert manage("sync", "base", "-f", "json")[1]["after"] == ""
+
+
+def test_the_command_waits_for_who_else_uses_the_file(manage, path):
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("CREATE TABLE theirs (one INTEGER)")
+        other.execute("BEGIN EXCLUSIVE")
+        ending = threading.Timer(0.5, lambda: other.execute("ROLLBACK"))
+        ending.start()
+        assert manage("sync", "-f", "json")[1] == {"before": "", "after": models.VERSION}
+        ending.join()
+
+
+def test_the_command_says_that_somebody_else_keeps_the_file(manage, path, monkeypatch):
+    monkeypatch.setattr(migration, "_FILE_ATTEMPTS", 1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("CREATE TABLE theirs (one INTEGER)")
+        other.execute("BEGIN EXCLUSIVE")
+        status, _, complaint = manage("sync")
+    assert status == 1
+    assert "end what else uses the file" in complaint
+
+
+def test_the_command_is_as_its_page_has_it(manage):
+    page = Path(__file__).parents[3] / "doc" / "source" / "cli" / "kongming-manage.rst"
+    if not page.exists():
+        pytest.skip("the pages are not there")
+    assert "``db sync [<version>]``" in page.read_text()
+    assert manage("sync", models.VERSION, "-f", "json")[1]["after"] == models.VERSION
     assert manage("sync", "base", "-f", "json")[1]["after"] == ""
 
 

@@ -14,9 +14,10 @@
 
 from __future__ import annotations
 
-from alembic import op
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
+
+from kongming.db.migrations.steps import drop_table, make_index, make_table
 
 revision = "0001"
 down_revision = None
@@ -38,17 +39,17 @@ def upgrade() -> None:
     _make_history()
     _make_hosts()
     for name, table, columns in _INDEXES:
-        op.create_index(name, table, columns)
+        make_index(name, table, columns)
 
 
 def downgrade() -> None:
     """Drop them, and all that they hold."""
     for table in reversed(_TABLES):
-        op.drop_table(table)
+        drop_table(table)
 
 
 def _make_allocations() -> None:
-    _make(
+    make_table(
         "allocation",
         sa.Column("instance_uuid", _string(36), primary_key=True),
         sa.Column("asked", _text()),
@@ -60,7 +61,7 @@ def _make_allocations() -> None:
         sa.Column("created_at", sa.Double, nullable=False),
         sa.Column("updated_at", sa.Double, nullable=False),
     )
-    _make(
+    make_table(
         "outcome",
         sa.Column("instance_uuid", _string(36), primary_key=True),
         sa.Column("host", _string(255), nullable=False),
@@ -74,7 +75,7 @@ def _make_allocations() -> None:
         sa.Column("changed_at", sa.Double, nullable=False),
         sa.Column("reported_at", sa.Double, nullable=False),
     )
-    _make(
+    make_table(
         "allocation_map",
         sa.Column("name", _string(255), primary_key=True),
         sa.Column("generation", sa.BigInteger, nullable=False),
@@ -86,7 +87,7 @@ def _make_allocations() -> None:
 
 def _make_history() -> None:
     number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-    _make(
+    make_table(
         "history",
         sa.Column("id", number, primary_key=True, autoincrement=True),
         sa.Column("instance_uuid", _string(36), nullable=False),
@@ -105,7 +106,7 @@ def _make_history() -> None:
 
 
 def _make_hosts() -> None:
-    _make(
+    make_table(
         "host",
         sa.Column("name", _string(255), primary_key=True),
         sa.Column("seen_at", sa.Double, nullable=False),
@@ -118,24 +119,11 @@ def _make_hosts() -> None:
         sa.Column("guests", sa.Integer, nullable=False),
         sa.Column("violations", sa.Integer, nullable=False),
     )
-    _make(
+    make_table(
         "lease",
         sa.Column("name", _string(255), primary_key=True),
         sa.Column("holder", _string(255), nullable=False),
         sa.Column("expires_at", sa.Double, nullable=False),
-    )
-
-
-def _make(name: str, *columns: sa.Column[object]) -> None:
-    op.create_table(
-        name,
-        *columns,
-        mysql_engine="InnoDB",
-        mysql_charset="utf8mb4",
-        mysql_collate="utf8mb4_bin",
-        mariadb_engine="InnoDB",
-        mariadb_charset="utf8mb4",
-        mariadb_collate="utf8mb4_bin",
     )
 
 

@@ -1,0 +1,184 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""How a database is connected to: the URL, what its driver is given, what each session is told.
+
+Whatever the server's own defaults are, each session is the same: READ COMMITTED, all of Unicode,
+and a limit for every wait.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from sqlalchemy import URL, exc, make_url
+
+from kongming import exception
+
+MYSQL = ("mysql", "mariadb")
+POSTGRESQL = "postgresql"
+SQLITE = "sqlite"
+
+#: Seconds until a connection is there, its greeting and its login among it.
+CONNECT_S = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long is waited for a database; seconds.
+
+    :ivar answer_s: until it counts as silent, if it does not answer at all.
+    :ivar statement_s: until a statement is done, if it does.
+    :ivar lock_s: for a row or a table that others have.
+    """
+
+    answer_s: float
+    statement_s: int
+    lock_s: int
+
+
+#: For the API: whoever asks it, and the load balancer, waits no longer than a second.
+HURRIED = Limits(0.4, 30, 2)
+#: For services that nobody waits for like that.
+USUAL = Limits(3.0, 30, 2)
+#: For who changes the tables themselves, however long that takes.
+PATIENT = Limits(10.0, 24 * 3600, 24 * 3600)
+
+# A transaction of somebody who is no more, or frozen, does not keep its locks for longer.
+_IDLE_S = 30
+_SQLITE_BUSY_MS = 30_000
+_UTF8 = "UTF8"
+_NO_SUCH_VARIABLE = 1193
+
+# A peer that is no more is noticed after some ten seconds.
+_KEEPALIVE = {
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+
+
+def usable_url(written: str | None) -> URL:
+    """Read the URL of a database.
+
+    :raises ConfigInvalid: if it can't be used.
+    """
+    try:
+        url = make_url(written or "")
+        url.get_dialect().import_dbapi()
+    except exc.NoSuchModuleError:
+        raise exception.ConfigInvalid(
+            f"[database] connection: there is no driver {url.drivername}; use sqlite, "
+            "mysql+pymysql or postgresql+psycopg2"
+        ) from None
+    except ImportError as error:
+        raise exception.ConfigInvalid(
+            f"[database] connection: the driver of {url.drivername} is not installed ({error}); "
+            "install kongming[mysql] or kongming[postgresql]"
+        ) from error
+    except (exc.ArgumentError, ValueError):
+        # Not said why: that would quote the password.
+        raise exception.ConfigInvalid(
+            "[database] connection is no URL such as mysql+pymysql://user:password@host/kongming; "
+            "signs as @ and / in the password are written %40 and %2F"
+        ) from None
+    return url
+
+
+def complete(url: URL, given: str, statement_s: int) -> URL:
+    """Return a URL with all that the driver is given.
+
+    :param given: what the operator adds to the URL: ``key=value&…``.
+    :param statement_s: how many seconds a statement may take.
+    """
+    url = url.update_query_dict(dict(parse_qsl(given)))
+    backend = url.get_backend_name()
+    needed: dict[str, object] = {}
+    limits: dict[str, object] = {}
+    if backend in MYSQL:
+        # Of the server's utf8 some signs are missing.
+        needed = {"charset": "utf8mb4"}
+        limits = {
+            "connect_timeout": CONNECT_S,
+            "read_timeout": statement_s,
+            "write_timeout": statement_s,
+        }
+    elif backend == POSTGRESQL:
+        needed = {"client_encoding": "utf8"}
+        limits = {"connect_timeout": CONNECT_S, **_KEEPALIVE}
+    missing = {key: value for key, value in limits.items() if key not in url.query}
+    return url.update_query_dict({key: str(value) for key, value in (missing | needed).items()})
+
+
+def prepare(connection: Any, backend: str, lock_s: int) -> None:
+    """Tell the server how it is to treat a new session.
+
+    :param lock_s: for how many seconds it may wait for a lock.
+    """
+    if backend == POSTGRESQL:
+        _prepare_postgresql(connection, lock_s)
+    else:
+        _prepare_mysql(connection, lock_s)
+
+
+def takes_writes(connection: Any, backend: str) -> bool:
+    """Tell whether a connection leads to a server that takes writes, and not to a standby."""
+    if backend == POSTGRESQL:
+        read_only = "SELECT current_setting('transaction_read_only')"
+    else:
+        read_only = "SELECT @@global.read_only"
+    with connection.cursor() as cursor:
+        cursor.execute(read_only)
+        (found,) = cursor.fetchone()
+    # Else it would be in a transaction before its next user begins one.
+    connection.rollback()
+    return str(found).lower() in ("0", "off")
+
+
+def prepare_sqlite(connection: Any, _: object) -> None:
+    """Do with a new connection to a file what :func:`prepare` does with one to a server."""
+    # Else one text that is not UTF-8 would make all rows unreadable.
+    connection.text_factory = lambda raw: raw.decode("utf-8", "backslashreplace")
+    connection.execute(f"PRAGMA busy_timeout = {_SQLITE_BUSY_MS}")
+
+
+def _prepare_mysql(connection: Any, lock_s: int) -> None:
+    """See what others have committed, and lock rows but not the gaps between them."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        for name in ("innodb_lock_wait_timeout", "lock_wait_timeout"):
+            cursor.execute(f"SET SESSION {name} = {lock_s}")
+        try:
+            cursor.execute(f"SET SESSION idle_write_transaction_timeout = {_IDLE_S}")
+        except Exception as error:
+            # Only MariaDB has it.
+            if error.args[:1] != (_NO_SUCH_VARIABLE,):
+                raise
+
+
+def _prepare_postgresql(connection: Any, lock_s: int) -> None:
+    encoding = connection.get_parameter_status("server_encoding")
+    if encoding != _UTF8:
+        raise exception.DatabaseUnavailable(
+            f"the database of [database] connection has the encoding {encoding}, which lacks "
+            f"signs: make it with the encoding {_UTF8}"
+        )
+    # Said with each transaction: also where others use the same session in between.
+    connection.set_session(isolation_level="READ COMMITTED")
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = '{lock_s}s'")
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_S}s'")
+    connection.commit()

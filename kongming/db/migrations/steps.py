@@ -1,0 +1,63 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The steps of migrations. Each looks whether it is done: what was interrupted is taken up again.
+
+MariaDB keeps each change of a table at once, whatever becomes of the transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from alembic import op
+import sqlalchemy as sa
+
+from kongming import exception
+
+
+def make_table(name: str, *columns: sa.Column[object]) -> None:
+    """Make a table unless it is there.
+
+    :raises DatabaseUnavailable: if another one of this name is.
+    """
+    inspector = sa.inspect(op.get_bind())
+    if inspector.has_table(name):
+        there = {column["name"] for column in inspector.get_columns(name)}
+        if there != {column.name for column in columns}:
+            raise exception.DatabaseUnavailable(
+                f"there is a table {name} that is not Kongming's: give Kongming a database of its "
+                "own in [database] connection"
+            )
+        return
+    op.create_table(
+        name,
+        *columns,
+        mysql_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+    )
+
+
+def make_index(name: str, table: str, columns: Sequence[str]) -> None:
+    """Make an index unless it is there."""
+    if name not in {index["name"] for index in sa.inspect(op.get_bind()).get_indexes(table)}:
+        op.create_index(name, table, list(columns))
+
+
+def drop_table(name: str) -> None:
+    """Drop a table, and all that it holds, if it is there."""
+    if sa.inspect(op.get_bind()).has_table(name):
+        op.drop_table(name)

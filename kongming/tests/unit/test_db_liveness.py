@@ -1,0 +1,259 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Whether a database answers: who waits for it, who is told, and when it is asked again."""
+
+import socket
+import threading
+
+import pytest
+
+from kongming import exception
+from kongming.db import liveness
+from kongming.db.liveness import PATIENCE_S, Attempt, Liveness
+from kongming.tests.testbed.process import wait_until
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(liveness, "_AGAIN_S", 0.05)
+
+
+class Server:
+    """A server that answers questions, or does not.
+
+    :ivar asked: how often it was asked.
+    """
+
+    def __init__(self):
+        self.answers = threading.Event()
+        self.answers.set()
+        self.asked = 0
+        self.error = None
+
+    def ask(self):
+        self.asked += 1
+        self.answers.wait()
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    yield server
+    server.answers.set()
+
+
+@pytest.fixture
+def watch(server):
+    made = Liveness("the database d", server.ask, 0.2)
+    yield made
+    made.close()
+
+
+class Line:
+    """A connection of a driver: one end of a line on which nothing comes by itself."""
+
+    def __init__(self):
+        self.mine, self.other = socket.socketpair()
+
+    def fileno(self):
+        return self.mine.fileno()
+
+    def read(self):
+        """Wait for what comes; nothing if the line was cut."""
+        return self.mine.recv(1)
+
+    def close(self):
+        self.mine.close()
+        self.other.close()
+
+
+@pytest.fixture
+def line(watch):
+    line = Line()
+    watch.watch(line)
+    yield line
+    watch.forget(line)
+    line.close()
+
+
+def is_silent(watch):
+    try:
+        watch.check()
+    except exception.DatabaseUnavailable as error:
+        return "the database d does not answer" in str(error)
+    return False
+
+
+def test_a_wait_for_a_database_that_is_silent_is_ended(watch, server, line):
+    server.answers.clear()
+    with watch.waiting(line, 3600):
+        assert line.read() == b""
+    assert is_silent(watch)
+
+
+def test_nobody_who_waits_for_one_that_answers_is_cut_off(watch, server, line):
+    with watch.waiting(line, 3600):
+        wait_until(lambda: server.asked >= 3, 30, "it was asked a few times")
+        line.other.send(b"x")
+        assert line.read() == b"x"
+    assert not is_silent(watch)
+
+
+@pytest.mark.parametrize("error", [OSError("refused"), exception.KongmingError("no")])
+def test_an_error_is_an_answer(watch, server, line, error):
+    server.error = error
+    with watch.waiting(line, 3600):
+        wait_until(lambda: server.asked >= 2, 30, "it was asked")
+    assert not is_silent(watch)
+
+
+def test_a_short_wait_has_nobody_asked(watch, server, line):
+    for _ in range(1000):
+        with watch.waiting(line, 3600):
+            pass
+    assert server.asked == 0
+
+
+def hear(watch, condition):
+    """Be answered again and again until a condition is true."""
+    line = Line()
+    watch.watch(line)
+
+    def is_true():
+        with watch.waiting(line, 3600):
+            pass
+        return condition()
+
+    try:
+        wait_until(is_true, 30, "what it waits for")
+    finally:
+        watch.forget(line)
+        line.close()
+
+
+def test_what_others_hear_is_an_answer_too(watch, server, line):
+    """Then the question is slow, not the database."""
+    server.answers.clear()
+    with watch.waiting(line, 3600):
+        hear(watch, lambda: server.asked >= 3)
+        assert not is_silent(watch)
+
+
+def test_a_wait_has_an_end_also_if_the_database_answers_others(watch, server, line):
+    with watch.waiting(line, 0.0):
+        assert line.read() == b""
+    assert not is_silent(watch)
+
+
+def test_who_has_ended_waiting_meanwhile_is_not_cut_off(watch, server, line):
+    """While the database is asked the connection may have gone to somebody else."""
+    server.answers.clear()
+    # It would be over before the question is.
+    with watch.waiting(line, PATIENCE_S):
+        wait_until(lambda: server.asked == 1, 30, "it is asked")
+    other = Line()
+    watch.watch(other)
+    with watch.waiting(other, 3600):
+        # Others are heard meanwhile.
+        hear(watch, lambda: server.asked >= 2)
+    line.other.send(b"x")
+    assert line.read() == b"x"
+    watch.forget(other)
+    other.close()
+
+
+def test_nobody_begins_to_wait_for_one_that_is_silent_until_it_answers(watch, server, line):
+    server.answers.clear()
+    with watch.waiting(line, 3600):
+        line.read()
+    with pytest.raises(exception.DatabaseUnavailable, match="does not answer"):
+        watch.connect(lambda: pytest.fail("connected"), lambda _: None, 3600)
+    server.answers.set()
+    wait_until(lambda: not is_silent(watch), 30, "it answers again")
+    assert watch.connect(lambda: "made", lambda _: None, 3600) == "made"
+
+
+def test_a_connection_that_is_not_made_is_not_waited_for_and_closed_if_it_comes(watch, server):
+    server.answers.clear()
+    late, closed = threading.Event(), []
+
+    def make():
+        late.wait()
+        return "late"
+
+    with pytest.raises(exception.DatabaseUnavailable, match="does not answer"):
+        watch.connect(make, closed.append, 3600)
+    late.set()
+    wait_until(lambda: closed == ["late"], 30, "it is closed")
+
+
+def test_a_connection_is_not_waited_for_longer_than_its_limit(watch, server):
+    late = threading.Event()
+    with pytest.raises(exception.DatabaseUnavailable, match="does not answer"):
+        watch.connect(late.wait, lambda _: None, 0.0)
+    late.set()
+    assert not is_silent(watch)
+
+
+def test_an_error_in_connecting_is_that_of_the_driver(watch):
+    def make():
+        raise ConnectionRefusedError("no")
+
+    with pytest.raises(ConnectionRefusedError):
+        watch.connect(make, lambda _: None, 3600)
+
+
+def test_a_line_that_its_driver_has_closed_is_not_cut_for_another(watch, server):
+    """Its number may be that of any other file by then."""
+    server.answers.clear()
+    closed = Line()
+    watch.watch(closed)
+    with watch.waiting(closed, 3600):
+        closed.mine.close()
+        taking_its_number = Line()
+        wait_until(lambda: is_silent(watch), 30, "it is silent")
+        wait_until(lambda: closed.other.recv(1) == b"", 30, "the line is cut")
+    taking_its_number.other.send(b"x")
+    assert taking_its_number.read() == b"x"
+    watch.forget(closed)
+    closed.other.close()
+    taking_its_number.close()
+
+
+def test_a_line_that_is_left_alone_is_closed_with_its_drivers(watch, line):
+    watch.forget(line)
+    line.mine.close()
+    assert line.other.recv(1) == b""
+    # What was never watched, or is no more, can be waited for all the same.
+    with watch.waiting(line, 3600):
+        pass
+
+
+def test_what_is_closed_leaves_no_thread(watch, line):
+    with watch.waiting(line, 3600):
+        pass
+    thread = watch._thread
+    watch.close()
+    wait_until(lambda: not thread.is_alive(), 30, "its thread has ended")
+    # The next wait begins it anew.
+    with watch.waiting(line, 3600):
+        assert watch._thread is not None
+
+
+def test_work_that_has_ended_is_not_given_up():
+    attempt = Attempt(lambda: 5, lambda _: pytest.fail("dropped"))
+    assert attempt.result() == 5
+    attempt.give_up(OSError("late"))
+    assert attempt.result() == 5
