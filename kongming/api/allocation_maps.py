@@ -20,7 +20,7 @@ import falcon
 
 from kongming import exception
 from kongming.allocation import Allocation
-from kongming.api import identity, operation, paging, representation
+from kongming.api import identity, operation, paging, preconditions, representation
 from kongming.api.allocations import Parts, read
 from kongming.api.operation import Operation, Resource
 from kongming.db.values import Map
@@ -69,13 +69,15 @@ class MapItem(Resource):
             "Hand over a whole map: what is not in it any more goes back to its baseline.",
             {200: "Map", 201: "Map"},
             body="MapBody",
-            errors=(409, 411, 413, 415),
+            errors=(409, 411, 412, 413, 415),
+            conditional=True,
         ),
         "DELETE": Operation(
             "Return all instances of a map to their baseline.",
             {202: "Map", 204: None},
             query=(operation.GENERATION,),
-            errors=(404, 409),
+            errors=(404, 409, 412),
+            conditional=True,
         ),
     }
 
@@ -105,13 +107,15 @@ class MapItem(Resource):
         name = operation.NAME.value(name)
         self.operations["PUT"].read_query(req)
         written, generation = parts.bodies.read(req, "allocations")
-        found, created, changed = parts.allocations.put_map(
-            name,
-            self._read(written),
-            generation=generation,
-            asked_by=identity.asked_by(req),
-            request_id=identity.request_id(req),
-        )
+        asked = self._read(written)
+        with preconditions.holds(req, generation) as known:
+            found, created, changed = parts.allocations.put_map(
+                name,
+                asked,
+                generation=known,
+                asked_by=identity.asked_by(req),
+                request_id=identity.request_id(req),
+            )
         self._tell(changed)
         resp.status = 201 if created else 200
         resp.media = representation.allocation_map(found)
@@ -122,12 +126,13 @@ class MapItem(Resource):
         parts.rights.require(req, "kongming:map:delete")
         name = operation.NAME.value(name)
         query = self.operations["DELETE"].read_query(req)
-        changed = parts.allocations.delete_map(
-            name,
-            generation=query.get("generation"),
-            asked_by=identity.asked_by(req),
-            request_id=identity.request_id(req),
-        )
+        with preconditions.holds(req, query.get("generation")) as known:
+            changed = parts.allocations.delete_map(
+                name,
+                generation=known,
+                asked_by=identity.asked_by(req),
+                request_id=identity.request_id(req),
+            )
         self._tell(changed)
         self._left(resp, parts.allocations.get_map(name))
 

@@ -22,10 +22,11 @@ import falcon
 
 from kongming import exception, schema, timezones
 from kongming.allocation import Allocation
-from kongming.api import errors, identity, operation, paging, representation
+from kongming.api import errors, identity, operation, paging, preconditions, representation
 from kongming.api.body import BodyReader
 from kongming.api.identity import Rights
 from kongming.api.operation import Operation, Resource
+from kongming.api.waiting import Waiting
 from kongming.db.allocations import Allocations
 from kongming.db.hosts import Hosts
 from kongming.db.values import Entry, Host
@@ -44,6 +45,7 @@ class Parts:
     hosts: Hosts
     conductor: ConductorClient
     rights: Rights
+    waiting: Waiting
     bodies: BodyReader
     max_limit: int
     max_instances: int
@@ -140,13 +142,15 @@ class AllocationItem(Resource):
             {200: "AllocationOrPlan", 201: "Allocation"},
             query=(operation.DRY_RUN,),
             body="AllocationBody",
-            errors=(409, 411, 413, 415),
+            errors=(409, 411, 412, 413, 415),
+            conditional=True,
         ),
         "DELETE": Operation(
             "Return an instance to its baseline.",
             {202: "Allocation", 204: None},
             query=(operation.GENERATION,),
-            errors=(404, 409),
+            errors=(404, 409, 412),
+            conditional=True,
         ),
     }
 
@@ -170,17 +174,18 @@ class AllocationItem(Resource):
         written, generation = self._parts.bodies.read(req, "allocation")
         asked = read("allocation", written)
         if dry_run:
-            plan = self._parts.conductor.plan(uuid, asked)
-            resp.media = {"instance_uuid": uuid, **plan}
+            preconditions.check_none(req)
+            resp.media = {"instance_uuid": uuid, **self._plan(uuid, asked)}
             return
         before = self._parts.allocations.get(uuid)
-        entry, created = self._parts.allocations.put(
-            uuid,
-            asked,
-            generation=generation,
-            asked_by=identity.asked_by(req),
-            request_id=identity.request_id(req),
-        )
+        with preconditions.holds(req, generation) as known:
+            entry, created = self._parts.allocations.put(
+                uuid,
+                asked,
+                generation=known,
+                asked_by=identity.asked_by(req),
+                request_id=identity.request_id(req),
+            )
         if before is None or before.generation != entry.generation:
             self._parts.conductor.changed([uuid])
         resp.status = 201 if created else 200
@@ -191,18 +196,24 @@ class AllocationItem(Resource):
         uuid = operation.INSTANCE_UUID.value(instance_uuid)
         self._parts.rights.require(req, "kongming:allocation:delete")
         query = self.operations["DELETE"].read_query(req)
-        left = self._parts.allocations.delete(
-            uuid,
-            generation=query.get("generation"),
-            asked_by=identity.asked_by(req),
-            request_id=identity.request_id(req),
-        )
+        with preconditions.holds(req, query.get("generation")) as known:
+            left = self._parts.allocations.delete(
+                uuid,
+                generation=known,
+                asked_by=identity.asked_by(req),
+                request_id=identity.request_id(req),
+            )
         if left is None:
             resp.status = 204
             return
         self._parts.conductor.changed([uuid])
         resp.status = 202
         resp.media = self._shown(left)
+
+    def _plan(self, instance_uuid: str, asked: Allocation) -> dict[str, Any]:
+        conductor = self._parts.conductor
+        # A call has a limit of its own.
+        return self._parts.waiting.wait_for(lambda: conductor.plan(instance_uuid, asked))
 
     def _shown(self, entry: Entry) -> dict[str, Any]:
         timezones.refresh()

@@ -13,17 +13,19 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterable
 import json
 from typing import TYPE_CHECKING, Any
 
 import falcon
 from oslo_config import cfg
+from oslo_context.context import RequestContext
 from oslo_middleware import healthcheck, http_proxy_to_wsgi
 from oslo_middleware import request_id as request_ids
 from oslo_middleware.healthcheck import opts
 
-from kongming import policies
+from kongming import exception, policies
 from kongming.api import documents, errors, headers, identity, openapi
 from kongming.api.allocation_maps import MapItem, MapList
 from kongming.api.allocations import (
@@ -35,7 +37,10 @@ from kongming.api.allocations import (
 from kongming.api.body import BodyReader
 from kongming.api.hosts import HostItem, HostList
 from kongming.api.microversion import Microversion
-from kongming.conf.api import NOAUTH
+from kongming.api.tokens import TokenCheck
+from kongming.api.waiting import Waiting
+from kongming.conf.api import HEALTHCHECK, HEALTHCHECK_OPTS, NOAUTH
+from kongming.cpuset import shown
 from kongming.db.allocations import Allocations
 from kongming.db.connecting import HURRIED
 from kongming.db.database import Database
@@ -56,8 +61,8 @@ _OF_PARTS = (
 )
 _PUBLIC = (documents.Versions, documents.Version, documents.AllocationSchema)
 
-_HEALTH = "healthcheck"
-_HEALTH_PATH = f"/{_HEALTH}"
+# What was asked just before the end is told the conductors, if that can be done so soon.
+_FLUSH_S = 1.0
 
 #: All that has a path; the OpenAPI document is made of them.
 RESOURCES = (*_PUBLIC, documents.OpenApi, *_OF_PARTS)
@@ -73,21 +78,19 @@ def make_application(
     :raises ConfigInvalid: if options can't be used.
     """
     database = database or Database(conf, HURRIED)
+    waiting = Waiting(conf.api.server_threads)
     parts = Parts(
         Allocations(database),
         Hosts(database),
-        conductor or ConductorClient(conf),
+        conductor or _conductor(conf),
         identity.Rights(policies.make_enforcer(conf)),
+        waiting,
         BodyReader(conf.api.max_body_size),
         conf.api.max_limit,
         conf.api.max_map_instances,
     )
-    app: falcon.App[Any, Any] = falcon.App(
-        middleware=[
-            Microversion(),
-            identity.Identity(noauth=conf.api.auth_strategy == NOAUTH),
-        ]
-    )
+    tokens = None if conf.api.auth_strategy == NOAUTH else TokenCheck(conf, waiting)
+    app: falcon.App[Any, Any] = falcon.App(middleware=[Microversion(), identity.Identity(tokens)])
     app.req_options.strip_url_path_trailing_slash = True
     handler = falcon.media.JSONHandler(dumps=json.dumps)
     app.resp_options.media_handlers["application/json"] = handler
@@ -101,19 +104,47 @@ def make_application(
     return _wrapped(app, conf)
 
 
+def _conductor(conf: cfg.ConfigOpts) -> ConductorClient:
+    made = ConductorClient(conf)
+    atexit.register(made.outbox.flush, _FLUSH_S)
+    return made
+
+
 def _wrapped(app: Any, conf: cfg.ConfigOpts) -> WSGIApplication:
     """Put around it what OpenStack's services have around theirs."""
-    wrapped = identity.wrap(app, conf)
+    wrapped = app
     if conf.api.auth_strategy != NOAUTH:
         # Else who asks from where could be made up.
-        wrapped = http_proxy_to_wsgi.HTTPProxyToWSGI(wrapped, conf)
-    conf.register_opts(opts.HEALTHCHECK_OPTS, group=_HEALTH)
-    conf.set_default("backends", ["kongming_database"], group=_HEALTH)
-    health = healthcheck.Healthcheck(None, conf)
+        wrapped = headers.first_of_forwarded(http_proxy_to_wsgi.HTTPProxyToWSGI(wrapped, conf))
+    health, health_path = _health(conf)
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        chosen = health if environ.get("PATH_INFO") == _HEALTH_PATH else wrapped
+        # First of all: the thread has that of the request before.
+        RequestContext.from_environ(_only_ids(environ))
+        chosen = health if environ.get("PATH_INFO") == health_path else wrapped
         answer: Iterable[bytes] = chosen(environ, start_response)
         return answer
 
     return headers.on_all_answers(request_ids.RequestId(application, conf))
+
+
+def _only_ids(environ: WSGIEnvironment) -> dict[str, Any]:
+    """Leave out whatever a client says of itself."""
+    names = (request_ids.ENV_REQUEST_ID, request_ids.GLOBAL_REQ_ID)
+    return {name: environ[name] for name in names if name in environ}
+
+
+def _health(conf: cfg.ConfigOpts) -> tuple[WSGIApplication, str]:
+    """Return what tells how the API is, and at which path."""
+    registered = {option.dest for option in opts.HEALTHCHECK_OPTS}
+    # Older versions of the library have an option for the path.
+    ours = [] if "path" in registered else HEALTHCHECK_OPTS
+    conf.register_opts([*opts.HEALTHCHECK_OPTS, *ours], group=HEALTHCHECK)
+    conf.set_default("backends", ["kongming_database"], group=HEALTHCHECK)
+    path: str = conf[HEALTHCHECK].path
+    if path == "/" or not path.startswith("/") or path in {kind.path for kind in RESOURCES}:
+        raise exception.ConfigInvalid(
+            f"[{HEALTHCHECK}] path {shown(path)} is none for this: write one that begins with / "
+            "and that the API does not have, such as /healthcheck"
+        )
+    return healthcheck.Healthcheck(None, conf), path

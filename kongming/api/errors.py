@@ -74,6 +74,20 @@ class VersionUnsupported(ApiError):
     status = 406
 
 
+class PreconditionFailed(ApiError):
+    """Somebody else has changed it, and a header says that it is not to be changed then."""
+
+    reason = exception.GenerationConflict.reason
+    status = 412
+
+
+class Busy(ApiError):
+    """All threads of the server but one wait for others."""
+
+    reason = "busy"
+    status = 503
+
+
 class LengthRequired(ApiError):
     """The WSGI server reads no bodies that come in chunks."""
 
@@ -158,6 +172,8 @@ def _ours(
     status = status_of(error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         LOG.error("%s %s: %s", req.method, req.path, error)
+    if isinstance(error, Busy):
+        resp.set_header("Retry-After", "1")
     _tell(req, resp, status, error.reason, str(error))
 
 

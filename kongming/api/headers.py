@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""The headers that every answer has, whoever gives it: falcon, Keystone's check, the health."""
+"""Headers of all requests and answers, whoever gives the answer: falcon, or the health."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ _OF_ALL = (
     # JSON is not to be taken for a script or a page, whatever it holds.
     ("X-Content-Type-Options", "nosniff"),
 )
+# Each of several proxies adds what it was asked for: the first is what the client asked for.
+_LISTS = tuple(f"HTTP_X_FORWARDED_{name}" for name in ("PROTO", "HOST", "FOR", "PREFIX"))
+_SCHEME, _SCHEMES = "HTTP_X_FORWARDED_PROTO", ("http", "https")
 _NAMES = frozenset(name.lower() for name, _ in _OF_ALL)
 
 
@@ -37,5 +40,19 @@ def on_all_answers(application: WSGIApplication) -> WSGIApplication:
             return start_response(status, [*kept, *_OF_ALL], *exc_info)
 
         return application(environ, start)
+
+    return wrapped
+
+
+def first_of_forwarded(application: WSGIApplication) -> WSGIApplication:
+    """Return the application behind several proxies: of their lists only the first counts."""
+
+    def wrapped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        for name in _LISTS:
+            if name in environ:
+                environ[name] = environ[name].partition(",")[0].strip()
+        if environ.get(_SCHEME, "").lower() not in _SCHEMES:
+            environ.pop(_SCHEME, None)
+        return application(environ, start_response)
 
     return wrapped

@@ -14,36 +14,27 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import falcon
-from keystonemiddleware import auth_token
-from oslo_config import cfg
 from oslo_context import context as oslo_context
 from oslo_policy import policy
 
 from kongming.api import errors, local
-from kongming.api.microversion import SERVICE_TYPE
-from kongming.conf.api import NOAUTH
+from kongming.api.tokens import TokenCheck
 
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
-
-LOG = logging.getLogger(__name__)
-
-_CONFIRMED = "Confirmed"
-_SERVICE_STATUS = "HTTP_X_SERVICE_IDENTITY_STATUS"
-_AWAY = "kongming.keystone_away"
 # What a project is called that is not known: no token's project is, not even an empty one.
 NOBODYS = "(unknown)"
 
 
 class Identity:
-    """Falcon middleware: settles who asks, unless everybody may."""
+    """Falcon middleware: settles who asks, unless everybody may.
 
-    def __init__(self, *, noauth: bool) -> None:
-        self._noauth = noauth
+    :param tokens: checks tokens; None if nobody is asked who they are.
+    """
+
+    def __init__(self, tokens: TokenCheck | None) -> None:
+        self._tokens = tokens
 
     def process_resource(
         self,
@@ -62,13 +53,31 @@ class Identity:
         if operation is None or operation.public:
             return
         resp.append_header("Vary", "X-Auth-Token")
-        if self._noauth:
+        if self._tokens is None:
             local.check(req.env)
-            user = oslo_context.RequestContext(user_id="noauth", roles=["admin", "reader"])
+            user = oslo_context.RequestContext(
+                user_id="noauth", roles=["admin", "reader"], request_id=request_id(req)
+            )
         else:
-            _check_token(req.env)
+            self._tokens.check(req.env)
             user = oslo_context.RequestContext.from_environ(req.env)
         req.context.user = user
+
+    def process_response(
+        self,
+        _req: falcon.Request,
+        resp: falcon.Response,
+        _resource: object,
+        _req_succeeded: bool,
+    ) -> None:
+        """Say in a 401 where to get a token, if that is known."""
+        uri = (
+            self._tokens.uri()
+            if resp.status_code == HTTPStatus.UNAUTHORIZED and self._tokens
+            else ""
+        )
+        if uri:
+            resp.set_header("WWW-Authenticate", f'Keystone uri="{uri}"')
 
 
 class Rights:
@@ -121,60 +130,6 @@ def asked_by(req: falcon.Request) -> str:
 def request_id(req: falcon.Request) -> str:
     """Give the id of the request."""
     return str(req.env.get(errors.REQUEST_ID, ""))
-
-
-def wrap(application: WSGIApplication, conf: cfg.ConfigOpts) -> WSGIApplication:
-    """Have Keystone say whose tokens they are, if it is to be asked."""
-    if conf.api.auth_strategy == NOAUTH:
-        return application
-    checked: WSGIApplication = _TokenCheck(application, {"oslo_config_config": conf})
-    # By this, Keystone's access rules of application credentials name us.
-    conf.set_default("service_type", SERVICE_TYPE, group="keystone_authtoken")
-    return checked
-
-
-class _TokenCheck(auth_token.AuthProtocol):  # type: ignore[misc]
-    """keystonemiddleware's check of tokens, which leaves all answers to us.
-
-    We know what everybody may see, and tell errors in one form. Its own way to
-    leave them to us, ``delay_auth_decision``, takes a Keystone that is away
-    for a token that is wrong.
-    """
-
-    def process_request(self, request: Any) -> None:
-        """Note in the request whose it is, or why nobody knows."""
-        try:
-            super().process_request(request)
-        except Exception as error:  # noqa: BLE001
-            if getattr(error, "status_int", None) != HTTPStatus.UNAUTHORIZED:
-                LOG.error("Keystone can't be asked whose token it is: %s", error)
-                request.environ[_AWAY] = True
-
-    def process_response(self, response: Any) -> Any:
-        """Say in a 401 where to get a token, if that can be found out now."""
-        try:
-            return super().process_response(response)
-        except Exception as error:  # noqa: BLE001
-            LOG.warning(
-                "Where to get a token is not known, set [keystone_authtoken] "
-                "www_authenticate_uri: %s",
-                error,
-            )
-            return response
-
-
-def _check_token(environ: WSGIEnvironment) -> None:
-    if environ.get(_AWAY):
-        raise errors.IdentityUnavailable(
-            "Keystone can't be asked whose token this is: try again later; the operator finds "
-            "more in the log of the API and checks [keystone_authtoken]"
-        )
-    # A service token is not needed, but one that is sent must be valid.
-    status = (environ.get("HTTP_X_IDENTITY_STATUS"), environ.get(_SERVICE_STATUS, _CONFIRMED))
-    if status != (_CONFIRMED, _CONFIRMED):
-        raise errors.Unauthenticated(
-            "a valid token is needed: get one from Keystone and send it as X-Auth-Token"
-        )
 
 
 def _forbidden(rule: str) -> errors.Forbidden:

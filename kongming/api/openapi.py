@@ -18,7 +18,7 @@ import json
 from typing import Any
 
 from kongming import schema
-from kongming.api import microversion, operation
+from kongming.api import microversion, operation, preconditions
 from kongming.api.operation import Described, Operation, Parameter
 from kongming.conf.api import MAP_INSTANCES_MAX
 from kongming.statuses import LISTED
@@ -47,10 +47,11 @@ _REASON = {
     406: "There is no such microversion.",
     409: "Somebody else has changed it meanwhile, or another map has the instance.",
     411: "The WSGI server takes no body in chunks.",
+    412: "Somebody else has changed it meanwhile, and a header forbids the change then.",
     413: "The body is too long.",
     415: "The body is not JSON.",
     500: "A fault of Kongming's; its log says more.",
-    503: "The database, Keystone, a conductor or the host does not answer now.",
+    503: "The database, Keystone, a conductor or the host does not answer now, or too many wait.",
 }
 _ALWAYS = (400, 406, 500, 503)
 _IDENTIFIED = (401, 403)
@@ -241,7 +242,11 @@ def _operation(method: str, path: str, each: Operation) -> dict[str, Any]:
     found: dict[str, Any] = {
         "operationId": "-".join([method.lower(), *filter(None, words)]),
         "summary": each.summary,
-        "parameters": [_parameter(one, "query") for one in each.query] + [_VERSION_HEADER],
+        "parameters": [
+            *(_parameter(one, "query") for one in each.query),
+            *(_CONDITIONS if each.conditional else ()),
+            _VERSION_HEADER,
+        ],
         "responses": {
             **{str(status): _answer(name) for status, name in each.answers.items()},
             **{str(status): _error(status) for status in sorted(set(statuses))},
@@ -253,6 +258,22 @@ def _operation(method: str, path: str, each: Operation) -> dict[str, Any]:
     return found
 
 
+_CONDITIONS = (
+    {
+        "name": preconditions.IF_MATCH,
+        "in": "header",
+        "required": False,
+        "description": "Fail with 412 unless this is the current generation.",
+        "schema": {"type": "string", "pattern": r'^"[0-9]{1,9}"$', "examples": ['"3"']},
+    },
+    {
+        "name": preconditions.IF_NONE_MATCH,
+        "in": "header",
+        "required": False,
+        "description": "Fail with 412 if there is one at all.",
+        "schema": {"type": "string", "enum": ["*"]},
+    },
+)
 _VERSION_HEADER = {
     "name": microversion.HEADER,
     "in": "header",

@@ -76,6 +76,7 @@ class Operation:
     :ivar body: name of the schema of the request's body.
     :ivar errors: the statuses of its errors, besides those that all have.
     :ivar public: whether it is answered whoever asks.
+    :ivar conditional: whether headers may say which generation it is for.
     """
 
     summary: str
@@ -84,6 +85,7 @@ class Operation:
     body: str | None = None
     errors: tuple[int, ...] = ()
     public: bool = False
+    conditional: bool = False
 
     def read_query(self, req: falcon.Request) -> dict[str, Any]:
         """Read the query; what was not given is not there.

@@ -56,6 +56,8 @@ class DriverLog(logging.Filter):
         self._on_undecodable = on_undecodable
         self._on_trouble = on_trouble
         self._hourly = Hourly()
+        # Since the first connection was blocked, and none was freed.
+        self._alarm: Hourly | None = None
 
     def install(self) -> None:
         """Begin to take it: what all loggers say that there are by now."""
@@ -96,9 +98,9 @@ class DriverLog(logging.Filter):
         elif what is Meaning.TROUBLE and error is not None and explain(error).kind != UNKNOWN:
             self._on_trouble(error)
         elif what is Meaning.BLOCKED:
-            LOG.warning(_BLOCKED, _first(record))
+            self._blocked()
         elif what is Meaning.UNBLOCKED:
-            LOG.info("RabbitMQ takes messages again")
+            self._unblocked()
         elif what is Meaning.DECLARED_OTHERWISE:
             self._once(what.name, logging.WARNING, _OTHERWISE)
         elif what is Meaning.STUCK:
@@ -107,6 +109,17 @@ class DriverLog(logging.Filter):
             why = "" if error is None else f": {explain(error).words}"
             told = (record.name, record.getMessage(), why)
             self._once(str(record.msg), record.levelno, "%s: %s%s", *told)
+
+    def _blocked(self) -> None:
+        """Tell it for the first of all connections, and hourly: its end may have got lost."""
+        self._alarm = self._alarm or Hourly()
+        if self._alarm.is_news(Meaning.BLOCKED):
+            LOG.warning(_BLOCKED)
+
+    def _unblocked(self) -> None:
+        if self._alarm is not None:
+            self._alarm = None
+            LOG.info("RabbitMQ takes messages again")
 
     def _once(self, what: str, level: int, text: str, *arguments: object) -> None:
         """Tell something, unless it was told within the hour."""
@@ -120,8 +133,8 @@ _TAKEN_BACK = (
     "state path can't be written"
 )
 _BLOCKED = (
-    "RabbitMQ takes no messages for now (%s): what is to be sent waits, or fails. Its memory or "
-    "disk alarm is on: see 'rabbitmqctl status'"
+    "RabbitMQ takes no messages for now: its memory or disk alarm is on, see 'rabbitmqctl "
+    "status'. Until it does, calls fail, and hints wait or are dropped"
 )
 _OTHERWISE = (
     "RabbitMQ has an exchange or queue of ours otherwise than [oslo_messaging_rabbit] "

@@ -56,9 +56,7 @@ class Pusher:
             else:
                 by_host.setdefault(entry.holder, {})[entry.instance_uuid] = written(entry)
         for host in self._awake(by_host):
-            if not self._executors.wanted(host, by_host[host]):
-                # Nor could the others be told: each takes a second to find out.
-                break
+            self._executors.wanted(host, by_host[host])
         return nowhere
 
     def seen(self) -> dict[str, str]:

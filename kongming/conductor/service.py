@@ -44,6 +44,7 @@ LOG = logging.getLogger(__name__)
 
 _STOP_CALLS_S = 5.0
 _STOP_CARE_S = 2.0
+_STOP_PUSHES_S = 1.0
 
 _LISTENING = "listening to API and executors"
 
@@ -89,7 +90,7 @@ class ConductorService(Service):
             Server(endpoint.methods, self._bus.signer, self._bus.refusals),
             partial(self._readiness.reached, _LISTENING),
         )
-        self._allocations, self._hosts = allocations, hosts
+        self._allocations, self._hosts, self._pushes = allocations, hosts, executors.outbox
         self.open_metrics(self._collectors)
 
     def start(self) -> None:
@@ -111,6 +112,7 @@ class ConductorService(Service):
         self.stop_metrics()
         self._calls.stop(_STOP_CALLS_S)
         self._care.stop(_STOP_CARE_S)
+        self._pushes.flush(_STOP_PUSHES_S)
         LOG.info("Ended")
 
     def _collectors(self) -> list[Collector]:
@@ -118,7 +120,12 @@ class ConductorService(Service):
 
         return [
             ConductorCollector(
-                self._calls, self._bus.refusals, self._care, self._allocations, self._hosts
+                self._calls,
+                self._pushes,
+                self._bus.refusals,
+                self._care,
+                self._allocations,
+                self._hosts,
             )
         ]
 

@@ -58,4 +58,22 @@ OPTS = [
         max=1024 * 1024 * 1024,
         help="The longest body of a request, in bytes. Change it together with max_map_instances.",
     ),
+    cfg.IntOpt(
+        "server_threads",
+        default=4,
+        min=1,
+        help="How many threads each process of the WSGI server has (gunicorn: --threads, uWSGI: "
+        "threads). One of them is kept from waiting for Keystone, or for a host's answer to a "
+        "dry run: others, and /healthcheck, are answered then. Set it to what the server has.",
+    ),
+]
+
+HEALTHCHECK = "healthcheck"
+HEALTHCHECK_OPTS = [
+    cfg.StrOpt(
+        "path",
+        default="/healthcheck",
+        help="Path at which load balancers are told whether the API works. Change it if they ask "
+        "elsewhere.",
+    ),
 ]

@@ -15,7 +15,7 @@
 from typing import Any
 
 from kongming import conf
-from kongming.conf import nova
+from kongming.conf import api, nova
 
 
 def own_opts() -> list[tuple[str | None, list[Any]]]:
@@ -26,6 +26,9 @@ def own_opts() -> list[tuple[str | None, list[Any]]]:
 def list_opts() -> list[tuple[str | None, list[Any]]]:
     """Give all options that kongming.conf may have, but for those of oslo's libraries."""
     return [
-        (name, [*options, *(nova.auth_opts() if name == nova.GROUP else ())])
-        for name, options in own_opts()
+        *(
+            (name, [*options, *(nova.auth_opts() if name == nova.GROUP else ())])
+            for name, options in own_opts()
+        ),
+        (api.HEALTHCHECK, list(api.HEALTHCHECK_OPTS)),
     ]

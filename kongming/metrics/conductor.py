@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import time
 
 from prometheus_client import Metric
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from kongming import exception
@@ -26,6 +26,8 @@ from kongming.conductor.care import Care
 from kongming.db.allocations import Allocations
 from kongming.db.hosts import Hosts
 from kongming.metrics.gauges import broker_connected, messages_refused, nova_answers
+from kongming.rpc.messages import Wanted
+from kongming.rpc.outbox import Outbox
 from kongming.rpc.refusals import Refusals
 from kongming.rpc.server import OTHER
 from kongming.statuses import LISTED
@@ -42,12 +44,14 @@ class ConductorCollector(Collector):
     def __init__(
         self,
         calls: Subscription,
+        pushes: Outbox[Wanted],
         refusals: Refusals,
         care: Care,
         allocations: Allocations,
         hosts: Hosts,
     ) -> None:
         self._calls = calls
+        self._pushes = pushes
         self._refusals = refusals
         self._care = care
         self._allocations = allocations
@@ -57,6 +61,11 @@ class ConductorCollector(Collector):
         """Give all families; what the database tells only if it can be read."""
         yield broker_connected(self._calls.connected)
         yield messages_refused(self._refusals, _CALLS)
+        yield CounterMetricFamily(
+            "kongming_pushes_dropped",
+            "Instances of which a host could not be told at once what is requested.",
+            value=self._pushes.dropped,
+        )
         yield nova_answers(self._care.since)
         told = self._of_database()
         yield GaugeMetricFamily(

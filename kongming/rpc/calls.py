@@ -15,9 +15,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 import threading
-import time
 from typing import Any, TypeVar
 
 import oslo_messaging
@@ -30,7 +29,7 @@ from kongming.rpc.messages import Message
 from kongming.rpc.signing import SIGNATURE, Signature
 
 # What a connection takes besides the answer.
-_OPEN_S = 2.0
+OPEN_S = 2.0
 _WORDS_MAX = 500
 
 _Answer = TypeVar("_Answer", bound=Message)
@@ -57,11 +56,12 @@ class Caller:
         self._silent = silent
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._opened = False
-        self._first: _InThread | None = None
+        self._stuck: _InThread | None = None
 
     def cast(self, method: str, message: Message, host: str | None = None) -> None:
         """Send without waiting for anything to come of it.
+
+        That takes as long as RabbitMQ takes no messages: only an outbox may wait for it.
 
         :raises Silent: if it can't be sent.
         """
@@ -80,7 +80,10 @@ class Caller:
         """
         arguments = message.to_json()
         signature = self._sign(host, method, arguments)
-        said = self._try(lambda: self._open_and_call(host, signature, method, arguments), host)
+        context = _context(signature)
+        said = self._try(
+            lambda: self._wait_for(lambda: self._to(host).call(context, method, **arguments)), host
+        )
         try:
             found = self._read(signature, said, answer)
         except exception.MessageRefused as error:
@@ -120,33 +123,25 @@ class Caller:
                 return refusal(words)
         return self._silent(f"{self._topic} can't: {words}")
 
-    def _open_and_call(
-        self,
-        host: str | None,
-        signature: Signature | None,
-        method: str,
-        arguments: Mapping[str, Any],
-    ) -> Any:
-        """Call; the driver waits for ever for a broker that is away at the first call."""
+    def _wait_for(self, call: Callable[[], Any]) -> Any:
+        """Call, and wait no longer than for the answer and a connection.
 
-        def send() -> Any:
-            said = self._to(host).call(_context(signature), method, **arguments)
-            self._opened = True
-            return said
+        The driver limits neither how long it waits for a first connection nor for RabbitMQ to
+        take a message, which it does not while its memory or disk alarm is on.
 
-        if self._opened:
-            return send()
-        patience = self._timeout() + _OPEN_S
+        :raises _Stuck: if it waits longer, and at once as long as a call before does.
+        """
         with self._lock:
-            first = self._first
-            if first is None or not first.thread.is_alive():
-                call = self._first = _InThread(send)
-            elif time.monotonic() - first.began > patience:
-                # One that waits is enough; it finds out when the broker is back.
-                raise oslo_messaging.MessagingTimeout
-            else:
-                call = _InThread(send)
-        return call.result(patience)
+            if self._stuck is not None and self._stuck.thread.is_alive():
+                # One that waits is enough: it finds out when RabbitMQ takes messages again.
+                raise _Stuck
+        made = _InThread(call)
+        try:
+            return made.result(self._timeout() + OPEN_S)
+        except _Stuck:
+            with self._lock:
+                self._stuck = made
+            raise
 
     def _to(self, host: str | None) -> Any:
         return self._client.prepare(server=host, timeout=self._timeout())
@@ -154,6 +149,11 @@ class Caller:
     def _try(self, send: Callable[[], Any], host: str | None) -> Any:
         try:
             return send()
+        except _Stuck as error:
+            raise self._silent(
+                f"{self._name(host)} can't be asked: RabbitMQ can't be reached, or takes no "
+                "messages; see that it runs, and 'rabbitmqctl status' for a memory or disk alarm"
+            ) from error
         except oslo_messaging.MessagingTimeout as error:
             raise self._silent(
                 f"{self._name(host)} does not answer within {self._timeout():g} s: is it running, "
@@ -168,21 +168,27 @@ class Caller:
         return self._topic if host is None else f"{self._topic} of host {host}"
 
 
+class _Stuck(Exception):
+    """RabbitMQ takes no messages."""
+
+
 class _InThread:
     """Something that may never end, done where nobody waits for it but as long as they want."""
 
     def __init__(self, work: Callable[[], Any]) -> None:
-        self.began = time.monotonic()
         self._work = work
         self._done: Future[Any] = Future()
-        self.thread = threading.Thread(target=self._run, name="first-call", daemon=True)
+        self.thread = threading.Thread(target=self._run, name="call", daemon=True)
         self.thread.start()
 
     def result(self, timeout: float) -> Any:
-        try:
-            return self._done.result(timeout)
-        except TimeoutError:
-            raise oslo_messaging.MessagingTimeout from None
+        """Return what comes of it.
+
+        :raises _Stuck: if nothing has by then.
+        """
+        if self._done not in wait([self._done], timeout).done:
+            raise _Stuck
+        return self._done.result()
 
     def _run(self) -> None:
         try:

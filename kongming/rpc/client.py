@@ -14,8 +14,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from oslo_config import cfg
@@ -37,9 +36,7 @@ from kongming.rpc.messages import (
     Show,
     Wanted,
 )
-
-LOG = logging.getLogger(__name__)
-
+from kongming.rpc.outbox import Outbox
 
 # So much longer a conductor may take than the host that it asks.
 _MARGIN_S = 10.0
@@ -60,13 +57,14 @@ class ConductorClient:
             exception.ConductorSilent,
             lambda: float(conf.conductor.host_timeout) + _MARGIN_S,
         )
+        self.outbox: Outbox[None] = Outbox("Hints to the conductors", self._send, lambda *_: None)
 
     def changed(self, instance_uuids: Sequence[str]) -> None:
         """Say that something else is wanted now; a hint, which may get lost."""
-        try:
-            self._caller.cast("changed", Changed(tuple(instance_uuids)))
-        except exception.Silent as error:
-            LOG.warning("%s; the executors will ask by themselves", error)
+        self.outbox.put(CONDUCTOR.topic, dict.fromkeys(instance_uuids))
+
+    def _send(self, _: str, instance_uuids: Iterable[str]) -> None:
+        self._caller.cast("changed", Changed(tuple(instance_uuids)))
 
     def plan(self, instance_uuid: str, allocation: Allocation) -> dict[str, Any]:
         """Have the host say what it would do to a guest.
@@ -120,18 +118,11 @@ class ExecutorClient:
 
     def __init__(self, bus: Bus, timeout: Callable[[], float]) -> None:
         self._caller = Caller(bus, EXECUTOR, exception.HostSilent, timeout)
+        self.outbox = Outbox("Pushes to the hosts", self._send, _newer)
 
-    def wanted(self, host: str, instances: Mapping[str, Wanted]) -> bool:
-        """Say what is wanted on a host; a hint, which may get lost.
-
-        :returns: whether it could be sent.
-        """
-        try:
-            self._caller.cast("wanted", Push(instances), host)
-        except exception.Silent as error:
-            LOG.warning("%s; it will ask by itself", error)
-            return False
-        return True
+    def wanted(self, host: str, instances: Mapping[str, Wanted]) -> None:
+        """Say what is wanted on a host; a hint, which may get lost."""
+        self.outbox.put(host, instances)
 
     def plan(self, host: str, question: Plan) -> PlanAnswer:
         """Have a host say what it would do to a guest.
@@ -140,3 +131,10 @@ class ExecutorClient:
         :raises MessageRefused: if it does not take the question.
         """
         return self._caller.call("plan", question, PlanAnswer, host)
+
+    def _send(self, host: str, instances: Mapping[str, Wanted]) -> None:
+        self._caller.cast("wanted", Push(instances), host)
+
+
+def _newer(one: Wanted, other: Wanted) -> Wanted:
+    return max(one, other, key=lambda wanted: wanted.generation)

@@ -19,13 +19,19 @@ commands look for theirs.
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 from oslo_config import cfg
 
+from kongming import exception
 from kongming.api.application import make_application
 from kongming.bus.driver_log import DriverLog
 from kongming.cmd import launch
+from kongming.escaping import escape
+
+# By this gunicorn ends, instead of starting the worker again and again; uWSGI does by need-app.
+_NO_START = 3
 
 FILES = "OS_KONGMING_CONFIG_FILES"
 
@@ -45,4 +51,13 @@ def make() -> Any:
     return make_application(conf)
 
 
-application = make()
+def _make_or_end() -> Any:
+    """Return the application, or end the process with one line that says why it can't be made."""
+    try:
+        return make()
+    except (exception.ConfigInvalid, cfg.Error) as error:
+        print(f"kongming-api: {escape(str(error))}", file=sys.stderr)  # noqa: T201
+        sys.exit(_NO_START)
+
+
+application = _make_or_end()

@@ -12,12 +12,14 @@
 
 """The REST API as one WSGI application, with SQLite; conductors are stood in for."""
 
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 import io
 import itertools
 import json
 import logging
 import re
+import threading
 import time
 from urllib.parse import parse_qsl, urlsplit
 import zoneinfo
@@ -31,6 +33,7 @@ from kongming.db.models import HOST
 from kongming.db.values import Location
 from kongming.tests.api import Api
 from kongming.tests.databases import instance, report
+from kongming.tests.testbed.process import wait_until
 
 ALLOCATIONS = "/v1/allocations"
 MAPS = "/v1/allocation-maps"
@@ -424,6 +427,27 @@ class TestDryRun:
         assert "transport_url" in refused(answer, 503, "conductor_silent")
         # What is asked is kept all the same.
         assert put(api)["status"] == "pending"
+
+    def test_as_many_as_there_are_threads_do_not_stop_the_others(self, api, monkeypatch):
+        silent = Silent()
+        monkeypatch.setattr(api.conductor, "plan", silent.plan)
+
+        def ask():
+            return api.request("PUT", f"{path_of()}?dry_run=true", {"allocation": PIN})
+
+        with ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(ask) for _ in range(api.conf.api.server_threads - 1)]
+            wait_until(lambda: silent.asked == len(asked), 30, "they wait")
+            wait_until(lambda: ask().status == 503, 30, "one more is refused")
+            busy = ask()
+            assert "try again" in refused(busy, 503, "busy")
+            assert busy.headers["Retry-After"] == "1"
+            assert api.request("GET", ALLOCATIONS).status == 200
+            assert api.request("GET", "/healthcheck").status == 200
+            assert not any(each.done() for each in asked)
+            silent.answer.set()
+            assert {each.result(30).body["outcome"] for each in asked} == {"planned"}
+        assert ask().status == 200
 
     def test_it_is_asked_for_in_clear_words(self, api):
         assert api.request("PUT", f"{path_of()}?dry_run=false", self.BODY).status == 201
@@ -933,6 +957,18 @@ class TestNoAuth:
         assert entry["asked_by"] == "noauth"
 
 
+class Silent:
+    """A conductor that takes its time."""
+
+    def __init__(self):
+        self.asked, self.answer = 0, threading.Event()
+
+    def plan(self, _instance_uuid, _allocation):
+        self.asked += 1
+        assert self.answer.wait(60)
+        return {"outcome": "planned"}
+
+
 class TestFaults:
     def test_health(self, api):
         answer = api.request("GET", "/healthcheck")
@@ -940,6 +976,12 @@ class TestFaults:
         assert REQUEST_ID.fullmatch(answer.headers["x-openstack-request-id"])
         api.address = "192.0.2.1"
         assert api.request("GET", "/healthcheck").status == 200
+
+    def test_health_at_another_path(self, tmp_path):
+        api = Api(tmp_path, "[healthcheck]\npath = /alive\n")
+        answer = api.request("GET", "/alive")
+        assert (answer.status, answer.data) == (200, b"OK")
+        refused(api.request("GET", "/healthcheck"), 404, "path_unknown")
 
     def test_without_tables(self, tmp_path):
         api = Api(tmp_path, tables=False)

@@ -12,6 +12,8 @@
 
 """Calls between services: what comes of them when the other side is not there, or odd."""
 
+from concurrent.futures import ThreadPoolExecutor
+import threading
 import uuid
 
 import pytest
@@ -19,7 +21,7 @@ import pytest
 from kongming import exception
 from kongming.bus.subscription import Subscription
 from kongming.cmd import launch
-from kongming.rpc import keys
+from kongming.rpc import calls, keys
 from kongming.rpc.bus import CONDUCTOR, Bus, open_bus, subscription
 from kongming.rpc.calls import Caller
 from kongming.rpc.messages import Changed, Kept, PlanAnswer, Reports
@@ -76,17 +78,17 @@ def serve(transport):
         listening = []
         bus = Bus(transport, signer)
         server = Server(METHODS, signer, bus.refusals)
-        calls: Subscription = subscription(
+        taking: Subscription = subscription(
             bus, CONDUCTOR, "here", server, lambda: listening.append(True)
         )
-        calls.start()
-        served.append(calls)
+        taking.start()
+        served.append(taking)
         wait_for(lambda: listening)
         return bus
 
     yield start
-    for calls in served:
-        calls.stop(5)
+    for taking in served:
+        taking.stop(5)
 
 
 def caller_of(transport, signer=None):
@@ -188,11 +190,67 @@ def test_a_broker_that_is_away_is_not_waited_for(tmp_path):
     conf = configured(tmp_path, f"rabbit://guest:sesame@127.0.0.1:{free_port()}/")
     caller = Caller(open_bus(conf), CONDUCTOR, exception.ConductorSilent, lambda: 0.1)
     for _ in range(2):
-        with pytest.raises(exception.ConductorSilent, match="does not answer"):
+        with pytest.raises(exception.ConductorSilent, match="RabbitMQ can't be reached"):
             caller.call("good", CHANGED, Kept)
         with pytest.raises(exception.ConductorSilent, match="can't be asked") as raised:
             caller.cast("good", CHANGED)
     assert "sesame" not in str(raised.value)
+
+
+class Stuck:
+    """The driver's client while RabbitMQ takes no messages: nothing returns."""
+
+    def __init__(self):
+        self.calls = []
+        self.free = threading.Event()
+
+    def prepare(self, **_):
+        return self
+
+    def call(self, _context, method, **_):
+        self.calls.append(method)
+        assert self.free.wait(30)
+        return Kept().to_json()
+
+
+@pytest.fixture
+def stuck(transport, monkeypatch):
+    """A caller, and the client that it has; an answer is waited for at once or never."""
+    monkeypatch.setattr(calls, "OPEN_S", 0.0)
+    client = Stuck()
+    monkeypatch.setattr(calls.oslo_messaging, "get_rpc_client", lambda *_, **__: client)
+    yield Caller(Bus(transport), CONDUCTOR, exception.ConductorSilent, lambda: 0.0), client
+    client.free.set()
+
+
+def test_a_broker_that_takes_no_messages_is_not_waited_for(stuck):
+    caller, client = stuck
+    for _ in range(3):
+        with pytest.raises(exception.ConductorSilent, match="memory or disk alarm"):
+            caller.call("good", CHANGED, Kept)
+    # The others have not even tried.
+    assert client.calls == ["good"]
+
+
+def test_once_it_takes_them_again_calls_are_made_again(stuck, monkeypatch):
+    caller, client = stuck
+    with pytest.raises(exception.ConductorSilent):
+        caller.call("good", CHANGED, Kept)
+    monkeypatch.setattr(calls, "OPEN_S", 30.0)
+    client.free.set()
+    wait_for(lambda: not caller._stuck.thread.is_alive())
+    assert caller.call("report", CHANGED, Kept) == Kept()
+    assert client.calls == ["good", "report"]
+
+
+def test_calls_that_were_under_way_before_wait_for_themselves(stuck, monkeypatch):
+    caller, client = stuck
+    monkeypatch.setattr(calls, "OPEN_S", 30.0)
+    with ThreadPoolExecutor(4) as pool:
+        under_way = [pool.submit(caller.call, "good", CHANGED, Kept) for _ in range(4)]
+        wait_for(lambda: len(client.calls) == 4)
+        client.free.set()
+        assert [each.result(30) for each in under_way] == [Kept()] * 4
 
 
 def test_a_wrong_url_is_told(tmp_path):

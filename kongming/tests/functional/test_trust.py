@@ -378,7 +378,12 @@ def test_odd_rows_do_not_stop_the_metrics(conductor):
     odd_rows(conductor)
     calls = SimpleNamespace(connected=True)
     told = ConductorCollector(
-        calls, conductor.refusals, conductor.care, conductor.allocations, conductor.hosts
+        calls,
+        SimpleNamespace(dropped=7),
+        conductor.refusals,
+        conductor.care,
+        conductor.allocations,
+        conductor.hosts,
     ).collect()
     samples = {
         (sample.name, *sample.labels.values()): sample.value
@@ -387,6 +392,7 @@ def test_odd_rows_do_not_stop_the_metrics(conductor):
     }
     assert samples["kongming_database_available",] == 1
     assert samples["kongming_allocations", "applied"] == 2
+    assert samples["kongming_pushes_dropped_total",] == 7
     assert samples["kongming_hosts", "up"] + samples["kongming_hosts", "silent"] == 2
 
 

@@ -192,6 +192,42 @@ class TestHeaders:
         assert api.get(PATH)["status"] == "pending"
 
 
+class TestProxies:
+    @pytest.fixture
+    def link(self, tmp_path):
+        """Return the link that the versions have, for a request with headers."""
+        api = Api(
+            tmp_path,
+            "[oslo_middleware]\nenable_proxy_headers_parsing = true\n",
+            auth_strategy="keystone",
+        )
+
+        def link(**headers):
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            answer = api.request("GET", "/v1", headers={"Host": "api.internal:9630", **named})
+            (found,) = answer.body["version"]["links"]
+            return found["href"]
+
+        return link
+
+    def test_of_several_the_first_says_what_the_client_asked_for(self, link):
+        assert link(X_Forwarded_Proto="https, http") == "https://api.internal:9630/v1"
+        assert link(X_Forwarded_Proto="http,https,https") == "http://api.internal:9630/v1"
+        both = {"X_Forwarded_Proto": " https , http", "X_Forwarded_Host": "cloud.example, inner"}
+        assert link(**both) == "https://cloud.example/v1"
+        assert link(**both, X_Forwarded_Prefix="/kongming, /x") == (
+            "https://cloud.example/kongming/v1"
+        )
+
+    @pytest.mark.parametrize("proto", ["", " ,https", "javascript", "ftp, https", "https http"])
+    def test_what_is_no_scheme_of_the_web_is_left_out(self, link, proto):
+        assert link(X_Forwarded_Proto=proto) == "http://api.internal:9630/v1"
+
+    def test_one_alone_counts_as_before(self, link):
+        assert link(X_Forwarded_Proto="https") == "https://api.internal:9630/v1"
+        assert link(Forwarded="proto=https;host=a.example, proto=http") == "https://a.example/v1"
+
+
 class TestLog:
     @pytest.mark.parametrize(
         "path",

@@ -256,13 +256,36 @@ def test_what_is_no_news_is_seen_at_debug_alone(taken, caplog):
     assert (level, line.partition(", reason")[0]) == ("DEBUG", "kombu.connection: Couldn't ack 1")
 
 
-def test_an_alarm_of_the_broker_is_told_with_what_it_says(taken):
-    DRIVER.error("The broker has blocked the connection: %s", "low on memory")
-    DRIVER.info("The broker has unblocked the connection")
+BLOCKED = "The broker has blocked the connection: %s"
+UNBLOCKED = "The broker has unblocked the connection"
+
+
+def test_an_alarm_of_the_broker_is_told_once_for_all_connections(taken):
+    for _ in range(3):
+        DRIVER.error(BLOCKED, "connection blocked, see broker logs")
+    for _ in range(2):
+        DRIVER.info(UNBLOCKED)
     (blocked, unblocked) = taken.lines
     assert blocked[0] == "WARNING"
-    assert "takes no messages for now (low on memory)" in blocked[1]
+    assert "takes no messages for now: its memory or disk alarm is on" in blocked[1]
     assert unblocked == ("INFO", "RabbitMQ takes messages again")
+
+
+def test_the_next_alarm_is_told_anew(taken):
+    for message in (BLOCKED, UNBLOCKED, BLOCKED, UNBLOCKED):
+        DRIVER.error(message, *["why"] * message.count("%s"))
+    assert [level for level, _ in taken.lines] == ["WARNING", "INFO", "WARNING", "INFO"]
+
+
+def test_an_alarm_whose_end_a_lost_connection_did_not_hear_is_told_after_an_hour(
+    taken, monkeypatch
+):
+    DRIVER.error(BLOCKED, "why")
+    now = time.monotonic()
+    for later, lines in ((3590.0, 1), (3601.0, 2)):
+        monkeypatch.setattr(time, "monotonic", lambda later=later: now + later)
+        DRIVER.error(BLOCKED, "why")
+        assert len(taken.lines) == lines
 
 
 def test_what_is_declared_otherwise_and_what_is_stuck_are_told(taken):

@@ -1,0 +1,89 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Conditional requests: a change is made only to the generation that the caller counts on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+import re
+
+import falcon
+
+from kongming import exception
+from kongming.api import errors
+from kongming.api.operation import GENERATION_MAX
+from kongming.cpuset import shown
+
+IF_MATCH, IF_NONE_MATCH = "If-Match", "If-None-Match"
+#: To leave one of these out of account would make a change that was not to be made.
+_OTHERS = ("If-Unmodified-Since", "If-Modified-Since", "If-Range", "Range", "Content-Range")
+_GENERATION = re.compile(r'("?)([0-9]{1,10})\1', re.ASCII)
+
+
+def check_none(req: falcon.Request) -> None:
+    """Let pass only what depends on no condition.
+
+    :raises RequestInvalid: naming the header.
+    """
+    for name in (IF_MATCH, IF_NONE_MATCH, *_OTHERS):
+        if req.get_header(name) is not None:
+            raise exception.RequestInvalid(
+                f"the header {name} does not apply to this request: send it without"
+            )
+
+
+@contextmanager
+def holds(req: falcon.Request, known: int | None) -> Iterator[int | None]:
+    """Yield the generation that a change is made to, None if to any.
+
+    :param known: the one of the body or the query.
+    :raises RequestInvalid: naming a header that can't be understood, or that contradicts it.
+    :raises PreconditionFailed: instead of GenerationConflict, if a header has it.
+    """
+    by_header = _by_header(req)
+    if by_header is None:
+        yield known
+        return
+    if known not in (None, by_header):
+        raise exception.RequestInvalid(
+            f"the header names generation {by_header}, and generation is {known}: send one of them"
+        )
+    try:
+        yield by_header
+    except exception.GenerationConflict as error:
+        raise errors.PreconditionFailed(str(error)) from error
+
+
+def _by_header(req: falcon.Request) -> int | None:
+    match, none_match = req.get_header(IF_MATCH), req.get_header(IF_NONE_MATCH)
+    for name in _OTHERS:
+        if req.get_header(name) is not None:
+            raise exception.RequestInvalid(
+                f"the header {name} is not understood here: send {IF_MATCH} with the generation"
+            )
+    if none_match is not None:
+        if none_match.strip() != "*" or match is not None:
+            raise exception.RequestInvalid(
+                f"{IF_NONE_MATCH} can only be *, which means that there must be none yet, and "
+                f"without {IF_MATCH}"
+            )
+        return 0
+    if match is None:
+        return None
+    found = _GENERATION.fullmatch(match.strip())
+    if found is None or int(found[2]) > GENERATION_MAX:
+        raise exception.RequestInvalid(
+            f'{IF_MATCH} {shown(match)} is not one generation as in "3"'
+        )
+    return int(found[2])

@@ -1,0 +1,327 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Whose a token is: Keystone says it, or the cache, and neither is waited for too long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from http import HTTPStatus
+import logging
+import threading
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from keystoneauth1 import exceptions as keystone_exceptions
+from keystonemiddleware import auth_token
+from oslo_config import cfg
+
+from kongming import exception
+from kongming.api import errors
+from kongming.api.microversion import SERVICE_TYPE
+from kongming.api.waiting import Waiting
+from kongming.cleaning import clean
+from kongming.conf import keystone
+from kongming.contact import Contact
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+LOG = logging.getLogger(__name__)
+
+#: How long a request waits for Keystone, which may be asked several things for one token.
+KEYSTONE_S = 10.0
+#: How long for memcached, which answers within a millisecond; and how long it is left alone then.
+MEMCACHED_S, MEMCACHED_AGAIN_S = 0.25, 10.0
+# A clock is told of once an hour, if it is off by so many seconds.
+_CLOCK_AGAIN_S, _CLOCK_S = 3600.0, 60.0
+# Each takes some 5 KB.
+_TOKENS_MAX = 5_000
+_WORDS_MAX = 300
+
+_CONFIRMED = "Confirmed"
+_SERVICE_STATUS = "HTTP_X_SERVICE_IDENTITY_STATUS"
+_PROBLEM = "kongming.keystone_problem"
+
+
+class TokenCheck:
+    """Checks tokens. Any thread may call any method."""
+
+    def __init__(self, conf: cfg.ConfigOpts, waiting: Waiting) -> None:
+        """Take the options of [keystone_authtoken]; nobody is asked yet.
+
+        :raises ConfigInvalid: if they can't be used.
+        """
+        keystone.register_opts(conf, SERVICE_TYPE)
+        try:
+            self._middleware = _Middleware(conf, waiting)
+        except (auth_token.ConfigurationError, keystone_exceptions.AuthPluginException) as error:
+            raise exception.ConfigInvalid(
+                f"[{keystone.GROUP}] can't be used: {clean(str(error), _WORDS_MAX)}"
+            ) from error
+
+    def check(self, environ: WSGIEnvironment) -> None:
+        """Note in a request whose it is.
+
+        :raises Unauthenticated: if it has no valid token.
+        :raises IdentityUnavailable: if nobody can say whose it is.
+        :raises Busy: if too many wait for that.
+        """
+        self._middleware(environ, _start)
+        problem = environ.get(_PROBLEM)
+        if isinstance(problem, errors.Busy):
+            raise problem
+        if problem is not None:
+            raise errors.IdentityUnavailable(
+                "Keystone can't be asked whose token this is: try again later; the operator finds "
+                f"more in the log of the API and checks [{keystone.GROUP}]"
+            )
+        # A service token is not needed, but one that is sent must be valid.
+        status = (environ.get("HTTP_X_IDENTITY_STATUS"), environ.get(_SERVICE_STATUS, _CONFIRMED))
+        if status != (_CONFIRMED, _CONFIRMED):
+            raise errors.Unauthenticated(
+                "a valid token is needed: get one from Keystone and send it as X-Auth-Token"
+            )
+
+    def uri(self) -> str:
+        """Return where to get a token; empty if no option says it."""
+        try:
+            return self._middleware.find_uri()
+        except keystone_exceptions.ClientException as error:
+            why = _why(error)
+        LOG.warning(
+            "Where to get a token is not known, set [%s] www_authenticate_uri: %s",
+            keystone.GROUP,
+            why,
+        )
+        return ""
+
+
+class _Middleware(auth_token.AuthProtocol):  # type: ignore[misc]
+    """keystonemiddleware's check of tokens, which leaves all answers to us.
+
+    We tell errors in one form. Its own way to leave them to us, ``delay_auth_decision``, takes a
+    Keystone that is unavailable for a token that is wrong.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts, waiting: Waiting) -> None:
+        super().__init__(_answer, {"oslo_config_config": conf})
+        server: Any = self._identity_server  # type: ignore[has-type]
+        self._identity_server = _Keystone(server, waiting)
+        cache: Any = self._token_cache  # type: ignore[has-type]
+        if conf[keystone.GROUP].memcached_servers:
+            self._token_cache = _Memcached(cache, waiting)
+            self._token_cache.initialize({})
+        else:
+            # The library's own cache in a process is one for each thread, more or less.
+            cache.initialize({conf[keystone.GROUP].cache: _Tokens()})
+
+    @property
+    def www_authenticate_uri(self) -> str:
+        """Where to get a token, if its option says it: each 401 of the library's own needs it."""
+        return self._www_authenticate_uri or ""
+
+    def find_uri(self) -> str:
+        """Return it; without that option, where we get ours."""
+        return str(super().www_authenticate_uri)
+
+    def process_request(self, request: Any) -> None:
+        """Note in the request whose it is, or why nobody knows."""
+        problem = self._try_to_check(request)
+        if getattr(problem, "status_int", None) == HTTPStatus.UNAUTHORIZED:
+            return
+        if problem is not None:
+            request.environ[_PROBLEM] = problem
+            self._identity_server.lost(problem)
+
+    def _try_to_check(self, request: Any) -> Exception | None:
+        try:
+            super().process_request(request)
+        except Exception as error:  # noqa: BLE001
+            # Not logged here: the line would have the library's text as well.
+            return error
+        return None
+
+
+class _Keystone:
+    """Keystone, as the middleware asks it for tokens that are not in the cache.
+
+    :param server: the middleware's own way to it.
+    """
+
+    def __init__(self, server: Any, waiting: Waiting) -> None:
+        self._server = server
+        self._waiting = waiting
+        self._contact = Contact("Keystone", LOG)
+        self._clock_told_at = -_CLOCK_AGAIN_S
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._server, name)
+
+    def verify_token(self, token: str, *, allow_expired: bool = False) -> Any:
+        """Return what Keystone says of a token.
+
+        :raises InvalidToken: if that is none.
+        """
+        try:
+            answer = self._waiting.wait_for(
+                lambda: self._server.verify_token(token, allow_expired=allow_expired), KEYSTONE_S
+            )
+        except auth_token.InvalidToken:
+            self._contact.answered()
+            raise
+        self._contact.answered()
+        if not allow_expired:
+            self._compare_clocks(answer["token"])
+        return answer
+
+    def lost(self, error: Exception) -> None:
+        """Note that it can't be asked."""
+        if not isinstance(error, errors.Busy):
+            self._contact.lost(
+                f"Keystone can't be asked whose a token is ({_why(error)}): see that it runs, and "
+                f"check [{keystone.GROUP}]; until it answers, only tokens in the cache are known"
+            )
+
+    def _compare_clocks(self, token: Any) -> None:
+        """Tell if a token that Keystone takes for valid is none by this machine's clock."""
+        now = datetime.now(UTC)
+        ahead = (now - _moment(token["expires_at"])).total_seconds()
+        behind = (_moment(token["issued_at"]) - now).total_seconds()
+        off = max(ahead, behind)
+        if off < (0 if ahead >= behind else _CLOCK_S):
+            return
+        if monotonic() - self._clock_told_at < _CLOCK_AGAIN_S:
+            return
+        self._clock_told_at = monotonic()
+        LOG.warning(
+            "This machine's clock is %s of Keystone's by %d s or more%s: set both (NTP)",
+            "ahead" if ahead >= behind else "behind",
+            off,
+            ", and tokens that Keystone takes for valid are answered with 401"
+            if ahead >= behind
+            else "",
+        )
+
+
+_PACKAGES = {"memcache": "python-memcached", "bmemcached": "python-binary-memcached"}
+
+
+class _Memcached:
+    """The cache of tokens in memcached; if that is silent it is left alone for a while.
+
+    :param cache: the middleware's own way to it.
+    """
+
+    def __init__(self, cache: Any, waiting: Waiting) -> None:
+        self._cache = cache
+        self._waiting = waiting
+        self._contact = Contact("memcached", LOG)
+        self._again_at = 0.0
+
+    def initialize(self, environ: WSGIEnvironment) -> None:
+        """Load what it takes.
+
+        :raises ConfigInvalid: if that is not installed.
+        """
+        try:
+            self._cache.initialize(environ)
+        except ImportError as error:
+            package = _PACKAGES.get(error.name or "", error.name)
+            raise exception.ConfigInvalid(
+                f"[{keystone.GROUP}] memcached_servers: Python's module {error.name} is not "
+                f"installed; pip install {package}, or remove the option"
+            ) from error
+
+    def get(self, token: str) -> Any:
+        """Return what is kept of a token, None if nothing is known."""
+        return self._try(lambda: self._cache.get(token))
+
+    def set(self, token: str, data: Any) -> None:
+        """Keep something of a token, if that can be done now."""
+        self._try(lambda: self._cache.set(token, data))
+
+    def _try(self, work: Callable[[], Any]) -> Any:
+        if monotonic() < self._again_at:
+            return None
+        problem: Exception | None = None
+        try:
+            found = self._waiting.wait_for(work, MEMCACHED_S)
+        except Exception as error:  # noqa: BLE001, whatever the client raises
+            problem = error
+        if problem is None:
+            self._contact.answered()
+            return found
+        self._again_at = monotonic() + MEMCACHED_AGAIN_S
+        self._contact.lost(
+            f"memcached can't be used ({_why(problem)}): see that it runs, and check "
+            f"[{keystone.GROUP}] memcached_servers; until then Keystone is asked about each token"
+        )
+        return None
+
+
+class _Tokens:
+    """The cache of tokens in this process, where there is no memcached."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[str, tuple[float, bytes]] = {}
+
+    def get(self, key: str) -> bytes | None:
+        """Return what is kept of a token."""
+        until, value = self._kept.get(key, (0.0, b""))
+        return value if monotonic() < until else None
+
+    def set(self, key: str, value: bytes, time: float) -> None:
+        """Keep something of a token for so many seconds."""
+        now = monotonic()
+        with self._lock:
+            if len(self._kept) >= _TOKENS_MAX:
+                self._kept = {k: kept for k, kept in self._kept.items() if now < kept[0]}
+            if len(self._kept) < _TOKENS_MAX:
+                self._kept[key] = (now + time, value)
+
+
+def _moment(written: str) -> datetime:
+    return datetime.fromisoformat(written)
+
+
+_WORDS: tuple[tuple[type[Exception], str], ...] = (
+    (TimeoutError, "it does not answer"),
+    (keystone_exceptions.ConnectTimeout, "it does not answer"),
+    (keystone_exceptions.RequestTimeout, "it does not answer"),
+    (keystone_exceptions.SSLError, "TLS does not come about"),
+    (keystone_exceptions.ConnectFailure, "nobody can be connected to"),
+    (keystone_exceptions.DiscoveryFailure, "nothing of Keystone's answers at auth_url"),
+    (keystone_exceptions.Unauthorized, "it refuses our own user or password"),
+    (keystone_exceptions.MissingAuthPlugin, "auth_type is not set"),
+)
+
+
+def _why(error: BaseException) -> str:
+    """Return in our words why somebody can't be asked, by the first cause that is known."""
+    found = type(error).__name__
+    cause: BaseException | None = error
+    while cause is not None:
+        found = next((words for kind, words in _WORDS if isinstance(cause, kind)), found)
+        cause = cause.__cause__ or cause.__context__
+    return found
+
+
+def _start(*_: object) -> Callable[[bytes], object]:
+    return len
+
+
+def _answer(_environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+    start_response("204 No Content", [])
+    return []
