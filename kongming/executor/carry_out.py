@@ -66,9 +66,7 @@ def _verify(steps: plan.Plan, guest: Guest) -> None:
         )
 
 
-def _note_for_next(
-    begun: list[plan.Step], baseline: Mapping[Target, Value], guest: Guest
-) -> None:
+def _note_for_next(begun: list[plan.Step], baseline: Mapping[Target, Value], guest: Guest) -> None:
     """Note in a domain that was started meanwhile what it had before it was changed.
 
     Some of the steps were taken with it, and it is defined like the one that they were for.
