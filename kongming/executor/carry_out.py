@@ -14,9 +14,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from kongming import exception, target
 from kongming.executor import plan
 from kongming.hypervisor.guest import Guest
+from kongming.target import Target, Value
 
 
 def carry_out(steps: plan.Plan, guest: Guest) -> None:
@@ -25,9 +28,20 @@ def carry_out(steps: plan.Plan, guest: Guest) -> None:
     :raises Refused: if a step can't be taken with such a guest.
     :raises StepFailed: if libvirt refuses a step.
     :raises NotVerified: if the guest has something else than was set.
-    :raises GuestBusy: if libvirt does not let the guest be changed now.
+    :raises GuestBusy: if libvirt does not let the guest be changed now, or if the domain was
+        started anew meanwhile.
     """
     begun: list[plan.Step] = []
+    try:
+        _all_or_nothing(steps, guest, begun)
+    finally:
+        if guest.has_started_anew():
+            _note_for_next(begun, steps.baseline, guest)
+            raise exception.GuestBusy("the domain was started anew while the guest was placed")
+
+
+def _all_or_nothing(steps: plan.Plan, guest: Guest, begun: list[plan.Step]) -> None:
+    """Apply the steps; ``begun`` gets each one that was tried."""
     try:
         for step in steps.steps:
             begun.append(step)
@@ -50,6 +64,15 @@ def _verify(steps: plan.Plan, guest: Guest) -> None:
             f"libvirt reported success, but observed are {found}; look for others who place the "
             "guest, and whether this service may move its threads (CAP_SYS_NICE)"
         )
+
+
+def _note_for_next(begun: list[plan.Step], baseline: Mapping[Target, Value], guest: Guest) -> None:
+    """Note in a domain that was started meanwhile what it had before it was changed.
+
+    Some of the steps were taken with it, and it is defined like the one that they were for.
+    """
+    changed = {step.target for step in begun if isinstance(step, plan.Change)}
+    guest.keep_baseline({what: baseline[what] for what in changed})
 
 
 def _undo(begun: list[plan.Step], guest: Guest) -> str:

@@ -101,11 +101,13 @@ class Plan:
     :ivar goals: what is to be observed afterwards.
     :ivar unusable: what can't be had now: target → CPUs that are offline, or that a
         control group above the guest's lacks.
+    :ivar baseline: what all that is touched, by these steps or before, had before that.
     """
 
     goals: Mapping[Target, Value]
     unusable: Mapping[Target, CpuSet]
     steps: tuple[Step, ...]
+    baseline: Mapping[Target, Value]
 
     def __bool__(self) -> bool:
         return bool(self.steps)
@@ -159,7 +161,7 @@ def make(wanted: Mapping[Target, Value], state: GuestState, host: Host) -> Plan:
         steps.insert(0, KeepBaseline(state.baseline, during))
     if after != during:
         steps.append(KeepBaseline(during, after))
-    return Plan(goals, unusable, tuple(steps))
+    return Plan(goals, unusable, tuple(steps), during)
 
 
 def differences(

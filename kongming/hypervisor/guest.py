@@ -210,9 +210,17 @@ class Guest:
         can be done to it any more.
         """
         deadline = time.monotonic() + seconds
-        while not (ended := self._has_ended()) and time.monotonic() < deadline:
+        while not (ended := self._id_now() != self.domain_id) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
         return ended
+
+    def has_started_anew(self) -> bool:
+        """Tell whether the domain has ended and runs again.
+
+        libvirt knows a domain by its UUID: whatever is still done to this guest is done to
+        the next one then.
+        """
+        return self._id_now() not in (self.domain_id, _NOT_RUNNING)
 
     def keep_baseline(self, baseline: Mapping[Target, Value]) -> None:
         """Write the baseline into the domain's own metadata; none takes it out."""
@@ -247,12 +255,11 @@ class Guest:
             state = self._domain.state()
         return bool(state == [libvirt.VIR_DOMAIN_PAUSED, reason])
 
-    def _has_ended(self) -> bool:
+    def _id_now(self) -> int:
         try:
-            domain_id = self._domain.connect().lookupByUUIDString(self._uuid).ID()
+            return int(self._domain.connect().lookupByUUIDString(self._uuid).ID())
         except libvirt.libvirtError:
-            return True
-        return bool(domain_id != self.domain_id)
+            return _NOT_RUNNING
 
     def _call(self, call: Callable[[], object], what: Target, value: Value) -> None:
         doing = f"setting {what} to {value}"

@@ -141,13 +141,13 @@ class Hypervisor:
                 domain = self._find(connection, instance_uuid)
             except exception.GuestAbsent:
                 return False
-            if domain.isActive() or not _is_saved(domain):
+            try:
+                return _is_suspended(domain) and _release_saved(domain)
+            except libvirt.libvirtError:
+                # It may have been resumed, or taken away, in this very moment.
+                if _is_suspended(domain):
+                    raise
                 return False
-            xml = domain.managedSaveGetXMLDesc(libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE)
-            released = saved_image.released(xml)
-            if released is not None:
-                domain.managedSaveDefineXML(released, 0)
-            return released is not None
 
     def forget_migrated(self, instance_uuid: str) -> None:
         """Forget that a guest was migrated away: whatever is said of it now is newer."""
@@ -256,10 +256,18 @@ class Hypervisor:
             self._on_change(instance_uuid)
 
 
-def _is_saved(domain: Any) -> bool:
+def _is_suspended(domain: Any) -> bool:
     try:
-        return bool(domain.hasManagedSaveImage(0))
+        return not domain.isActive() and bool(domain.hasManagedSaveImage(0))
     except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+        if error.get_error_code() not in (libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_NO_DOMAIN):
             raise
         return False
+
+
+def _release_saved(domain: Any) -> bool:
+    xml = domain.managedSaveGetXMLDesc(libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE)
+    released = saved_image.released(xml)
+    if released is not None:
+        domain.managedSaveDefineXML(released, 0)
+    return released is not None

@@ -52,7 +52,7 @@ class Guest:
         self.has_cpuset_controller = True
         self.memory: dict[int, int] | None = {0: 30, 1: 0}
         self.shown = {vcpu(int(name[1:])): reading for name, reading in shown.items()}
-        self.busy = self.starting = self.ending = False
+        self.busy = self.starting = self.ending = self.started_anew = False
         self.fails: exception.KongmingError | None = None
         self.cleaning: bool | exception.KongmingError = False
         self.group_folder: Path | None = None
@@ -99,6 +99,9 @@ class Guest:
 
     def ends_within(self, _seconds: float) -> bool:
         return self.ending
+
+    def has_started_anew(self) -> bool:
+        return self.started_anew
 
     def clean_definition(self) -> bool:
         if isinstance(self.cleaning, bool):

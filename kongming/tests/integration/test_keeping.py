@@ -12,17 +12,23 @@
 
 """Placed, and kept placed: the whole vocabulary, drift, the guard, on real parts."""
 
+from contextlib import nullcontext
 import getpass
 import time
 
 import libvirt
 import pytest
 
-from kongming import metadata
+from kongming import exception, metadata, target
+from kongming.cpuset import CpuSet
+from kongming.executor import plan
+from kongming.executor.carry_out import carry_out
 from kongming.executor.request import Request, Source
 from kongming.executor.store import Store
+from kongming.hypervisor.hypervisor import Hypervisor
 from kongming.tests.integration.conftest import applied, everywhere, status
 from kongming.tests.testbed import threads
+from kongming.tests.testbed.guest import destroy
 from kongming.tests.testbed.process import wait_until
 
 
@@ -390,3 +396,38 @@ def test_of_two_guests_that_want_the_same_cpu_at_once_one_gets_it(cloud, cpus):
         cloud.ask(winner)
         wait_until(lambda: d.record(winner.uuid) is None, 30, "the CPU is free again")
         wait_until(lambda: statuses() == ["applied"] + ["refused"] * 2, 30, "the next one has it")
+
+
+class StartAnew:
+    """A step in which somebody ends the guest and starts it, as a hard reboot does."""
+
+    def __init__(self, guest):
+        self._guest = guest
+
+    def apply(self, _guest):
+        destroy(self._guest.domain)
+        self._guest.start()
+
+
+def test_a_guest_that_starts_anew_amid_its_placement_is_released_from_all_of_it(cloud, cpus):
+    guest = cloud.guest(vcpus=2)
+    connection = libvirt.open(cloud.libvirtd.uri)
+    hypervisor = Hypervisor(cloud.libvirtd.uri, lambda: nullcontext(connection))
+    first, last = (
+        plan.Change(target.vcpu(n), CpuSet(threads.online_cpus()), CpuSet([cpus[n]]))
+        for n in (0, 1)
+    )
+    had = {target.vcpu(0): first.former, target.vcpu(1): last.former}
+    goals = {target.vcpu(0): first.wanted, target.vcpu(1): last.wanted}
+    steps = (plan.KeepBaseline({}, had), first, StartAnew(guest), last)
+    with hypervisor.guest(guest.uuid) as found, pytest.raises(exception.GuestBusy):
+        carry_out(plan.Plan(goals, {}, steps, had), found)
+    with hypervisor.guest(guest.uuid) as found:
+        assert found.definition().baseline == had
+    connection.close()
+    with cloud.daemon() as daemon:
+        cloud.publish(guest, f"{cpus[0]}")
+        guest.wait_on(cpus[0])
+        applied(daemon, guest)
+        cloud.publish(guest, None)
+        guest.wait_affinity(everywhere(guest))

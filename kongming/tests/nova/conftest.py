@@ -99,6 +99,11 @@ class Cloud:
         self.nova.publish(marker, HOST, {}, "instance.delete.end")
         wait_until(lambda: not self.daemon.record(marker), 30, "the marker was let go of")
 
+    def wait_forgotten(self, server):
+        """Wait until nothing is kept of a server."""
+        self.settle()
+        wait_until(lambda: self.daemon.record(server.uuid) is None, 30, "nothing is kept of it")
+
     def _settle_api(self):
         """Wait until the conductor has looked into Nova, and the executor has asked it then."""
         assert self.plane is not None

@@ -66,5 +66,4 @@ def test_a_delete_while_the_service_is_down(cloud, server):
     assert cloud.daemon.stop() == 0
     server.delete()
     cloud.daemon.start()
-    cloud.settle()
-    assert cloud.daemon.record(server.uuid) is None
+    cloud.wait_forgotten(server)

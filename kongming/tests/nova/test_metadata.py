@@ -53,7 +53,7 @@ def test_the_keys_are_removed_one_by_one_and_set_again(cloud, server):
     for aspect in ASPECTS:
         server.remove_key(aspect.key)
     server.wait_looks(NOTHING)
-    wait_until(lambda: cloud.daemon.record(server.uuid) is None, 30, "nothing is asked any more")
+    cloud.wait_forgotten(server)
     server.ask(FIRST)
     server.wait_looks(FIRST)
 
@@ -109,5 +109,4 @@ def test_a_deleted_server_is_forgotten(cloud):
     server = cloud.server(FIRST)
     server.wait_looks(FIRST)
     server.delete()
-    cloud.settle()
-    assert cloud.daemon.record(server.uuid) is None
+    cloud.wait_forgotten(server)

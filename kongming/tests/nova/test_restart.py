@@ -106,8 +106,7 @@ def test_a_shelved_server_is_unshelved(server):
 def test_a_shelved_server_leaves_the_host_and_comes_back(cloud, server):
     server.act("shelve", ends="shelve.end", status="SHELVED")
     server.act("shelveOffload", ends="shelve_offload.end", status="SHELVED_OFFLOADED")
-    cloud.settle()
-    assert cloud.daemon.record(server.uuid) is None
+    cloud.wait_forgotten(server)
     server.act("unshelve", ends="unshelve.end")
     server.wait_looks(FIRST)
 
@@ -125,7 +124,6 @@ def test_a_rescue_and_an_unrescue(server):
 
 def test_a_deleted_server_that_is_restored(cloud, server):
     server.soft_delete()
-    cloud.settle()
-    assert cloud.daemon.record(server.uuid) is None
+    cloud.wait_forgotten(server)
     server.act("restore", ends="restore.end")
     server.wait_looks(FIRST)

@@ -34,6 +34,7 @@ from kongming.tests.testbed.hang import hold_monitor, hung
 from kongming.tests.testbed.libvirtd import Libvirtd
 
 VCPUS = 2
+UNIT = Path("etc/systemd/kongming-notification-handler.service")
 EXCHANGE = "nova-soak"
 QUEUE = f"kongming.{HOST}"
 # What waits in a queue outlives the broker. A failure is soon tried again, so that the end
@@ -57,6 +58,12 @@ _STEPS_S = (5, 60, 3600, 86_400)
 _HUNG_MAX = 6
 
 _KEPT = "SELECT instance_uuid, asked, accepted, status, reason FROM instance"
+
+
+def _unit_environment() -> dict[str, str]:
+    """Read what the service's unit sets."""
+    lines = (line.partition("Environment=") for line in UNIT.read_text().splitlines())
+    return dict(setting.split("=", 1) for before, _, setting in lines if setting and not before)
 
 
 class Row(NamedTuple):
@@ -94,7 +101,7 @@ class Host:
             connection_uri=libvirtd.uri,
             host=HOST,
             options=OPTIONS,
-            env=clock.environment,
+            env=clock.environment | _unit_environment(),
         )
 
     def start_guest(self, instance: Instance) -> None:

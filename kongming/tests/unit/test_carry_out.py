@@ -45,14 +45,22 @@ class FakeGuest:
 
     :param refuses: numbers of the calls that libvirt refuses.
     :param confined_to: CPUs that a cgroup above the guest's leaves it.
+    :ivar starts_anew: before so many calls more the domain ends and starts as it first did.
     """
+
+    starts_anew = -1
 
     def __init__(self, has, *, refuses=(), confined_to=HOST.online):
         self.host = HOST
-        self.told = dict(has)
-        self.cgroups = dict(has)
-        self.baseline = {}
+        self._has = dict(has)
+        self._started = False
+        self._start()
         self.refuse(refuses, confined_to)
+
+    def _start(self):
+        self.told = dict(self._has)
+        self.cgroups = dict(self._has)
+        self.baseline = {}
 
     def refuse(self, refuses, confined_to=HOST.online):
         self._calls = 0
@@ -60,15 +68,26 @@ class FakeGuest:
         self._confined_to = confined_to
 
     def set(self, what, value):
+        self._begin()
         self.cgroups[what] = value
-        self._call()
+        self._answer()
         self.told[what] = value
 
     def keep_baseline(self, baseline):
-        self._call()
+        self._begin()
+        self._answer()
         self.baseline = dict(baseline)
 
-    def _call(self):
+    def has_started_anew(self):
+        return self._started
+
+    def _begin(self):
+        if self.starts_anew == 0:
+            self._start()
+            self._started = True
+        self.starts_anew -= 1
+
+    def _answer(self):
         self._calls += 1
         if self._calls in self._refuses:
             raise exception.StepFailed("libvirt error 38: no")
@@ -183,3 +202,27 @@ def test_what_could_not_be_undone_keeps_its_baseline():
     assert guest.baseline == before
     carry_out(steps_for(guest, wanted), guest)
     assert guest.baseline == before
+
+
+@given(placements, placements, placements, st.integers(0, 20), st.booleans())
+def test_a_domain_that_starts_anew_meanwhile_gets_back_what_it_began_with(
+    before, once, then, calls, refused
+):
+    """Whatever steps were for the one before, and were taken with the next one."""
+    guest = FakeGuest(before)
+    carry_out(steps_for(guest, once), guest)
+    steps = steps_for(guest, then)
+    guest.starts_anew = calls
+    if refused:
+        guest.refuse({len(steps.steps)})
+    try:
+        carry_out(steps, guest)
+    except exception.GuestBusy as busy:
+        assert "started anew" in str(busy)
+    except exception.StepFailed:
+        assert calls > len(steps.steps)
+    guest.refuse(())
+    guest.starts_anew, guest._started = -1, False
+    carry_out(steps_for(guest, {}), guest)
+    assert guest.told == before == guest.cgroups
+    assert guest.baseline == {}

@@ -245,3 +245,14 @@ def test_a_move_of_much_memory_may_take_long(tmp_path):
     # 2 GiB at 16 MiB a second.
     assert patience == [60.0 + 128.0]
     assert guest._calls.older_than(-1.0) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "anew"),
+    [(4, True), (3, False), (-1, False), (error(libvirt.VIR_ERR_NO_DOMAIN), False)],
+)
+def test_a_guest_that_has_started_anew_has_another_id(found, anew):
+    now = found if isinstance(found, Exception) else Domain(ID=found)
+    guest = guest_of(Domain(lookupByUUIDString=now))
+    assert guest.has_started_anew() is anew
+    assert guest.ends_within(0) is (found != 3)

@@ -113,3 +113,39 @@ def test_those_that_were_migrated_away_do_not_pile_up(monkeypatch):
         happen(found, STOPPED, MIGRATED, uuid=f"{UUID[:-1]}{number}")
     told = [absent(found, f"{UUID[:-1]}{number}").migrated for number in range(3)]
     assert told == [False, True, True]
+
+
+class Suspended(Domain):
+    """A suspended guest; what is done with its image fails, and then it is as it is ``then``."""
+
+    def __init__(self, fails, then):
+        super().__init__(
+            isActive=0,
+            hasManagedSaveImage=1,
+            managedSaveGetXMLDesc=error(fails),
+        )
+        self._then = then
+
+    def managedSaveGetXMLDesc(self, _flags):  # noqa: N802
+        self._answers |= self._then
+        raise self._answers["managedSaveGetXMLDesc"]
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        {"isActive": 1},
+        {"hasManagedSaveImage": 0},
+        {"isActive": error(libvirt.VIR_ERR_NO_DOMAIN)},
+        {"hasManagedSaveImage": error(libvirt.VIR_ERR_NO_DOMAIN)},
+    ],
+    ids=["resumed", "its image discarded", "deleted", "deleted a moment later"],
+)
+def test_a_suspended_guest_that_is_no_more_meanwhile_has_nothing_to_release(then):
+    domain = Suspended(libvirt.VIR_ERR_NO_DOMAIN, then)
+    assert look(domain).release_saved(UUID) is False
+
+
+def test_an_image_that_cannot_be_changed_is_a_failure():
+    with pytest.raises(exception.Failed, match="changing the saved image"):
+        look(Suspended(libvirt.VIR_ERR_INTERNAL_ERROR, {})).release_saved(UUID)

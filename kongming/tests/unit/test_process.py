@@ -108,6 +108,6 @@ def test_a_process_that_ended_tells_nothing(proc):
 )
 def test_the_memory_that_stayed_behind_is_told(memory, note):
     change = Change(target.MEMORY, CpuSet([0, 1]), CpuSet([1]))
-    done = Plan({target.MEMORY: CpuSet([1])}, {}, (change,))
+    done = Plan({target.MEMORY: CpuSet([1])}, {}, (change,), {})
     guest = SimpleNamespace(memory_kib=lambda: memory)
     assert _memory_note(done, guest) == note
