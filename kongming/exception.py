@@ -372,9 +372,22 @@ class ConfigInvalid(KongmingError):
 
 
 class DatabaseUnavailable(KongmingError):
-    """The database does not answer, or is not what this version works with."""
+    """The database does not answer, or is not what this version works with.
+
+    :ivar for_clients: the message without the driver's words, which are for operators.
+    """
 
     reason = "database_unavailable"
+
+    def __init__(self, message: str, for_clients: str = "") -> None:
+        super().__init__(message)
+        self.for_clients = for_clients or message
+
+
+class ThreadsBusy(KongmingError):
+    """All threads of the server but one wait for others."""
+
+    reason = "busy"
 
 
 class DatabaseFault(KongmingError):

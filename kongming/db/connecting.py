@@ -48,9 +48,7 @@ class Limits:
     lock_s: int
 
 
-#: For the API: whoever asks it, and the load balancer, waits no longer than a second.
-HURRIED = Limits(0.4, 30, 2)
-#: For services that nobody waits for like that.
+#: For services. A server that is busy may well be silent for a second.
 USUAL = Limits(3.0, 30, 2)
 #: For who changes the tables themselves, however long that takes.
 PATIENT = Limits(10.0, 24 * 3600, 24 * 3600)
