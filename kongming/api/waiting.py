@@ -18,12 +18,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 import threading
 import time
-from typing import Any, TypeVar
-
-from oslo_context import context as oslo_context
+from typing import TypeVar
 
 from kongming import exception
-from kongming.runtime import server_threads
+from kongming.runtime import server_threads, threads
 from kongming.runtime.server_threads import ServerThreads
 
 T = TypeVar("T")
@@ -36,8 +34,8 @@ _LEFT_MAX = 32
 class Waiting:
     """Has work done that may never end. Any thread may call it."""
 
-    def __init__(self, threads: ServerThreads) -> None:
-        self._threads = threads
+    def __init__(self, of_server: ServerThreads) -> None:
+        self._threads = of_server
         self._left = threading.BoundedSemaphore(_LEFT_MAX)
 
     def wait_for(self, work: Callable[[], T], limit_s: float = _LIMIT_MAX_S) -> T:
@@ -70,13 +68,11 @@ class Waiting:
         if not self._left.acquire(blocking=False):
             raise _busy()
         done: Future[T] = Future()
-        asking: Any = oslo_context.get_current()
+        of_this = threads.of_this_request(work)
 
         def run() -> None:
-            if asking is not None:
-                asking.update_store()
             try:
-                done.set_result(work())
+                done.set_result(of_this())
             except BaseException as error:  # noqa: BLE001
                 done.set_exception(error)
             self._left.release()

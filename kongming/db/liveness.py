@@ -33,6 +33,7 @@ import weakref
 
 from kongming import exception
 from kongming.runtime.server_threads import ServerThreads
+from kongming.runtime.threads import of_this_request
 
 T = TypeVar("T")
 
@@ -75,7 +76,7 @@ class Attempt(Generic[T]):
         :param drop: what is done with a result that comes after it was given up.
         """
         self.done = threading.Event()
-        self._work = work
+        self._work = of_this_request(work)
         self._drop = drop
         self._lock = threading.Lock()
         self._results: list[T] = []

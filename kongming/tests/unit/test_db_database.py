@@ -25,7 +25,7 @@ import pytest
 
 from kongming import exception, version
 from kongming.cmd.manage import Manage
-from kongming.db import migration, models
+from kongming.db import connecting, migration, models
 from kongming.db.allocations import Allocations
 from kongming.db.database import Database
 from kongming.db.hosts import Hosts
@@ -217,6 +217,7 @@ def test_the_command_waits_for_who_else_uses_the_file(manage, path):
 
 def test_the_command_says_that_somebody_else_keeps_the_file(manage, path, monkeypatch):
     monkeypatch.setattr(migration, "_FILE_ATTEMPTS", 1)
+    monkeypatch.setattr(connecting, "_SQLITE_BUSY_MS", 10)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("CREATE TABLE theirs (one INTEGER)")
         other.execute("BEGIN EXCLUSIVE")

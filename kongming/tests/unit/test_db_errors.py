@@ -138,6 +138,11 @@ def test_what_is_said_is_one_line_of_the_driver_without_the_statement():
     assert errors.said(error) == "too large"
 
 
+def test_what_is_said_is_printable_and_short():
+    assert errors.said(postgresql("22003", "\x1b[31mred")) == "\N{REPLACEMENT CHARACTER}[31mred"
+    assert len(errors.said(postgresql("22003", "x" * 10_000))) == 300
+
+
 MYSQL = make_url("mysql+pymysql://u:p@host/db")
 POSTGRESQL = make_url("postgresql+psycopg2://u:p@host/db")
 

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 import socket
 import threading
 
+from oslo_context import context as oslo_context
 import pytest
 
 from kongming import exception
@@ -323,3 +324,8 @@ def test_an_error_that_was_got_over_is_not_told_later(crowded, line):
     assert crowded.connect(lambda: "made", lambda _: None, 3600) == "made"
     crowded.explain()
     crowded.forget(line)
+
+
+def test_lines_that_are_logged_meanwhile_are_of_the_same_request():
+    mine = oslo_context.RequestContext(user_id="mine")
+    assert Attempt(oslo_context.get_current, lambda _: None).result() is mine
