@@ -160,7 +160,8 @@ def _prepare_mysql(connection: Any, lock_s: int) -> None:
         for name in ("innodb_lock_wait_timeout", "lock_wait_timeout"):
             cursor.execute(f"SET SESSION {name} = {lock_s}")
         try:
-            cursor.execute(f"SET SESSION idle_write_transaction_timeout = {_IDLE_S}")
+            # That for writing counts only once something was written, not for locks alone.
+            cursor.execute(f"SET SESSION idle_transaction_timeout = {_IDLE_S}")
         except Exception as error:
             # Only MariaDB has it.
             if error.args[:1] != (_NO_SUCH_VARIABLE,):

@@ -185,6 +185,39 @@ def test_a_table_that_somebody_keeps_locked_is_not_waited_for_all_day(impatient,
             impatient.put(UUID, asking(2), generation=None, **BY)
 
 
+@pytest.mark.parametrize(
+    "kind", ["mariadb", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
+)
+@pytest.mark.parametrize(
+    "statement",
+    ["UPDATE allocation SET generation = 7", "SELECT generation FROM allocation FOR UPDATE"],
+)
+def test_locks_of_who_is_frozen_are_ended(url, monkeypatch, statement):
+    """Also of who has not written yet."""
+    monkeypatch.setattr(connecting, "_IDLE_S", 1)
+    with (
+        closing(Database(configuration(url))) as db,
+        closing(Database(configuration(url))) as frozen,
+    ):
+        allocations = Allocations(db)
+        allocations.put(UUID, asking(1), generation=None, **BY)
+        with pytest.raises(exception.DatabaseUnavailable), frozen.writer() as session:
+            session.execute(sqlalchemy.text(statement))
+            # It waits for as long as it takes the server to end the other transaction.
+            allocations.put(UUID, asking(2), generation=1, **BY)
+            session.execute(sqlalchemy.text(statement))
+        assert allocations.get(UUID).generation == 2
+
+
+@pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
+@pytest.mark.parametrize("wait", [None, 1])
+def test_a_session_waits_for_other_nodes_if_it_is_told_so(url, wait):
+    conf = configuration(url)
+    conf.set_override("mysql_wsrep_sync_wait", wait, group="database")
+    with closing(Database(conf)) as db, db.reader() as session:
+        assert session.scalar(sqlalchemy.text("SELECT @@session.wsrep_sync_wait")) == (wait or 0)
+
+
 @pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
 def test_asking_again_and_again_leaves_no_thread_behind(db, way):
     before = threading.active_count()
