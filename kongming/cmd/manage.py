@@ -133,7 +133,7 @@ class Manage(App):
 
 
 def _of_command(argv: list[str]) -> list[str]:
-    """Leave ``--version`` to the command that has it; the application would take it for its own."""
+    """Leave ``--version`` to the command that has it: the application would take it."""
     after = argv.index("sync") + 1 if "sync" in argv else len(argv)
     renamed = [_VERSION.sub(VERSION_OF_TABLES, each) for each in argv[after:]]
     return argv[:after] + renamed

@@ -282,9 +282,7 @@ class Liveness:
 
 
 def _busy() -> exception.ThreadsBusy:
-    return exception.ThreadsBusy(
-        "too many requests wait for the database: try again in a second"
-    )
+    return exception.ThreadsBusy("too many requests wait for the database: try again in a second")
 
 
 def _file_number(connection: Any) -> int | None:

@@ -197,15 +197,20 @@ def test_locks_of_who_is_frozen_are_ended(url, monkeypatch, statement):
     monkeypatch.setattr(connecting, "_IDLE_S", 1)
     with (
         closing(Database(configuration(url))) as db,
-        closing(Database(configuration(url))) as frozen,
+        closing(Database(configuration(url))) as other,
     ):
         allocations = Allocations(db)
         allocations.put(UUID, asking(1), generation=None, **BY)
-        with pytest.raises(exception.DatabaseUnavailable), frozen.writer() as session:
-            session.execute(sqlalchemy.text(statement))
-            # It waits for as long as it takes the server to end the other transaction.
-            allocations.put(UUID, asking(2), generation=1, **BY)
-            session.execute(sqlalchemy.text(statement))
+
+        def freeze():
+            with other.writer() as session:
+                session.execute(sqlalchemy.text(statement))
+                # It waits for as long as it takes the server to end the other transaction.
+                allocations.put(UUID, asking(2), generation=1, **BY)
+                session.execute(sqlalchemy.text(statement))
+
+        with pytest.raises(exception.DatabaseUnavailable):
+            freeze()
         assert allocations.get(UUID).generation == 2
 
 

@@ -181,30 +181,6 @@ def test_the_command_makes_the_tables_and_takes_them_back(manage):
     assert manage("sync", "base", "-f", "json")[1]["after"] == ""
 
 
-@pytest.mark.parametrize("words", [["--version", models.VERSION], [f"--version={models.VERSION}"]])
-def test_the_version_of_the_tables_may_be_an_option(manage, words):
-    assert manage("sync", *words, "-f", "json")[1]["after"] == models.VERSION
-    assert manage("sync", "-f", "json", "--version", "base")[1]["after"] == ""
-    status, _, errors = manage("sync", "--version", "9999")
-    assert (status, "9999" in errors) == (2, True)
-
-
-def test_a_version_that_is_left_out_or_named_twice_changes_nothing(manage):
-    with pytest.raises(SystemExit) as ended:
-        manage("sync", "--version")
-    assert ended.value.code == 2
-    status, _, errors = manage("sync", "base", "--version", models.VERSION)
-    assert (status, "name one version" in errors) == (2, True)
-    assert manage("version", "-f", "json")[1]["version"] == ""
-
-
-def test_the_version_of_the_program_is_shown_as_ever(capsys):
-    with pytest.raises(SystemExit) as ended:
-        Manage().run(["--version", "db", "sync"])
-    assert ended.value.code == 0
-    assert version.release() in capsys.readouterr().out
-
-
 def test_the_command_waits_for_who_else_uses_the_file(manage, path):
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
         other.execute("CREATE TABLE theirs (one INTEGER)")

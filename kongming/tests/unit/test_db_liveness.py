@@ -289,9 +289,9 @@ def test_who_waits_on_the_last_thread_of_a_server_gives_it_back(crowded, server,
     if silent:
         server.answers.clear()
     crowded.watch(line)
+    with crowded.waiting(line, 3600):
+        assert line.read() == b""
     with pytest.raises(exception.ThreadsBusy, match="wait for the database"):
-        with crowded.waiting(line, 3600):
-            assert line.read() == b""
         crowded.explain()
     # It is told once.
     crowded.explain()
@@ -329,3 +329,17 @@ def test_an_error_that_was_got_over_is_not_told_later(crowded, line):
 def test_lines_that_are_logged_meanwhile_are_of_the_same_request():
     mine = oslo_context.RequestContext(user_id="mine")
     assert Attempt(oslo_context.get_current, lambda _: None).result() is mine
+
+
+def test_a_moment_without_an_answer_is_waited_for(server, line):
+    """It is no reason to take a database for silent."""
+    made = Liveness("the database d", server.ask, 3600)
+    made.watch(line)
+    server.answers.clear()
+    with made.waiting(line, 3600):
+        wait_until(lambda: server.asked, 30, "it is asked")
+        line.other.send(b"x")
+        assert line.read() == b"x"
+    assert not is_silent(made)
+    made.forget(line)
+    made.close()
