@@ -64,8 +64,8 @@ OPTS = [
         min=1,
         help="How many threads each process of the WSGI server has (gunicorn: --threads, uWSGI: "
         "threads). One of them is kept from waiting for Keystone, for the database, or for a "
-        "host's answer to a dry run: others, and /healthcheck, are answered then. Set it to what the "
-        "server has.",
+        "host's answer to a dry run: others, and /healthcheck, are answered then. Set it to what "
+        "the server has.",
     ),
 ]
 

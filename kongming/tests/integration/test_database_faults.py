@@ -46,7 +46,7 @@ THREADS = 4
 _names = (f"kongming_fault_{number}" for number in itertools.count())
 
 
-@pytest.fixture(params=["mariadb", "postgresql"])
+@pytest.fixture(params=["mariadb", pytest.param("postgresql", marks=pytest.mark.slow)])
 def kind(request):
     return request.param
 
@@ -98,6 +98,7 @@ def many(work, number=4):
         return all(pool.map(lambda _: is_told(work), range(number)))
 
 
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"], indirect=True)
 def test_nobody_waits_for_a_database_that_has_gone_silent(allocations, db, way):
     allocations.put(UUID, asking(1), generation=None, **BY)
     way.go_silent()
@@ -186,9 +187,6 @@ def test_a_table_that_somebody_keeps_locked_is_not_waited_for_all_day(impatient,
 
 
 @pytest.mark.parametrize(
-    "kind", ["mariadb", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
-)
-@pytest.mark.parametrize(
     "statement",
     ["UPDATE allocation SET generation = 7", "SELECT generation FROM allocation FOR UPDATE"],
 )
@@ -245,9 +243,6 @@ def serving(root, url):
     return Api(root, conf, workers=1)
 
 
-@pytest.mark.parametrize(
-    "kind", ["mariadb", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
-)
 def test_an_api_whose_database_is_silent_answers_everybody(url, way, tmp_path):
     with serving(tmp_path, way.through(url)) as api, ThreadPoolExecutor(16) as pool:
         assert api.request("GET", "/healthcheck").status == 200
@@ -264,9 +259,6 @@ def test_an_api_whose_database_is_silent_answers_everybody(url, way, tmp_path):
         wait_until(lambda: api.request("GET", "/v1/allocations").status == 200, 30, "it serves")
 
 
-@pytest.mark.parametrize(
-    "kind", ["mariadb", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
-)
 def test_who_waits_for_locked_rows_does_not_take_the_last_thread(url, tmp_path):
     path = f"/v1/allocations/{UUID}"
     body = {"allocation": {"vcpu_pinning": "1"}}
