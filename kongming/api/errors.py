@@ -168,8 +168,10 @@ def _ours(
         LOG.error("%s %s: %s", req.method, req.path, error)
     if isinstance(error, exception.ThreadsBusy):
         resp.set_header("Retry-After", "1")
-    unavailable = isinstance(error, exception.DatabaseUnavailable)
-    _tell(req, resp, status, error.reason, error.for_clients if unavailable else str(error))
+    detail = str(error)
+    if isinstance(error, exception.DatabaseUnavailable):
+        detail = error.for_clients
+    _tell(req, resp, status, error.reason, detail)
 
 
 def _falcons(
