@@ -213,7 +213,7 @@ class Database:
         except errors.ERRORS as error:
             self._liveness.explain()
             meaning = errors.meaning(error)
-            said = self._without_secrets(errors.said(error))
+            said = errors.said(error)
             if meaning.ours:
                 raise exception.DatabaseFault(
                     f"{self.place} refuses what it was asked: {said}; {meaning.hint}"
@@ -294,13 +294,6 @@ class Database:
         single = is_many and connection.dialect.name == "postgresql"
         with self._lock:
             self._statements += len(parameters) if single else 1
-
-    def _without_secrets(self, said: str) -> str:
-        secrets = [self._url.password]
-        secrets += [str(value) for key, value in self._url.query.items() if "pass" in key.lower()]
-        for secret in filter(None, secrets):
-            said = said.replace(secret, "***")
-        return said
 
 
 class _Context:
