@@ -30,6 +30,11 @@ class KongmingError(Exception):
 
     reason: ClassVar[str] = "internal_error"
 
+    @property
+    def for_clients(self) -> str:
+        """The message without what only operators are told."""
+        return str(self)
+
 
 class Refused(KongmingError):
     """What was asked is not going to be done; the guest stays as it is.
@@ -374,14 +379,18 @@ class ConfigInvalid(KongmingError):
 class DatabaseUnavailable(KongmingError):
     """The database does not answer, or is not what this version works with.
 
-    :ivar for_clients: the message without the driver's words, which are for operators.
+    The driver's words are for operators.
     """
 
     reason = "database_unavailable"
 
     def __init__(self, message: str, for_clients: str = "") -> None:
         super().__init__(message)
-        self.for_clients = for_clients or message
+        self._for_clients = for_clients or message
+
+    @property
+    def for_clients(self) -> str:
+        return self._for_clients
 
 
 class ThreadsBusy(KongmingError):

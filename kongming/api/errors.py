@@ -168,10 +168,7 @@ def _ours(
         LOG.error("%s %s: %s", req.method, req.path, error)
     if isinstance(error, exception.ThreadsBusy):
         resp.set_header("Retry-After", "1")
-    detail = str(error)
-    if isinstance(error, exception.DatabaseUnavailable):
-        detail = error.for_clients
-    _tell(req, resp, status, error.reason, detail)
+    _tell(req, resp, status, error.reason, error.for_clients)
 
 
 def _falcons(
