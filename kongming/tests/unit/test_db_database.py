@@ -147,7 +147,7 @@ def test_several_processes_write_one_file(db, path):
     )
     url = f"sqlite:///{path}"
     others = [subprocess.Popen([sys.executable, "-c", program, url]) for _ in range(3)]
-    assert [other.wait(60) for other in others] == [0, 0, 0]
+    assert [other.wait(600) for other in others] == [0, 0, 0]
     allocations = Allocations(db)
     generations = [change.generation for change in allocations.history(instance())]
     assert generations == list(range(1, len(generations) + 1))
