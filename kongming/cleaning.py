@@ -14,7 +14,11 @@
 
 from __future__ import annotations
 
+import re
+
 _SPACES = str.maketrans(dict.fromkeys("\t\n\v\f\r", " "))
+# In a URL; elsewhere in a text a password can't be told from other words.
+_CREDENTIALS = re.compile(r"(?<=//)[^\s'\"]*@")
 _INSTEAD = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -34,3 +38,12 @@ def clean(text: str, most: int) -> str:
         return text
     text = text.translate(_SPACES)
     return "".join(each if each.isprintable() else _INSTEAD for each in text)
+
+
+def without_credentials(text: str) -> str:
+    """Return a text whose URLs have neither user nor password.
+
+    >>> without_credentials("rabbit://user:secret@host is not for secret")
+    'rabbit://***@host is not for secret'
+    """
+    return _CREDENTIALS.sub("***@", text)

@@ -30,6 +30,11 @@ class KongmingError(Exception):
 
     reason: ClassVar[str] = "internal_error"
 
+    @property
+    def for_clients(self) -> str:
+        """The message without what only operators are told."""
+        return str(self)
+
 
 class Refused(KongmingError):
     """What was asked is not going to be done; the guest stays as it is.
@@ -372,9 +377,26 @@ class ConfigInvalid(KongmingError):
 
 
 class DatabaseUnavailable(KongmingError):
-    """The database does not answer, or is not what this version works with."""
+    """The database does not answer, or is not what this version works with.
+
+    The driver's words are for operators.
+    """
 
     reason = "database_unavailable"
+
+    def __init__(self, message: str, for_clients: str = "") -> None:
+        super().__init__(message)
+        self._for_clients = for_clients or message
+
+    @property
+    def for_clients(self) -> str:
+        return self._for_clients
+
+
+class ThreadsBusy(KongmingError):
+    """All threads of the server but one wait for others."""
+
+    reason = "busy"
 
 
 class DatabaseFault(KongmingError):

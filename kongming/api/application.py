@@ -42,10 +42,10 @@ from kongming.api.waiting import Waiting
 from kongming.conf.api import HEALTHCHECK, HEALTHCHECK_OPTS, NOAUTH
 from kongming.cpuset import shown
 from kongming.db.allocations import Allocations
-from kongming.db.connecting import HURRIED
 from kongming.db.database import Database
 from kongming.db.hosts import Hosts
 from kongming.rpc.client import ConductorClient
+from kongming.runtime.server_threads import ServerThreads
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -77,8 +77,9 @@ def make_application(
     :param conductor: likewise, as :class:`ConductorClient`.
     :raises ConfigInvalid: if options can't be used.
     """
-    database = database or Database(conf, HURRIED)
-    waiting = Waiting(conf.api.server_threads)
+    threads = ServerThreads(conf.api.server_threads)
+    database = database or Database(conf, threads=threads)
+    waiting = Waiting(threads)
     parts = Parts(
         Allocations(database),
         Hosts(database),

@@ -81,13 +81,6 @@ class PreconditionFailed(ApiError):
     status = 412
 
 
-class Busy(ApiError):
-    """All threads of the server but one wait for others."""
-
-    reason = "busy"
-    status = 503
-
-
 class LengthRequired(ApiError):
     """The WSGI server reads no bodies that come in chunks."""
 
@@ -121,6 +114,7 @@ _STATUS: tuple[tuple[type[exception.KongmingError], int], ...] = (
     (exception.Unknown, 404),
     (exception.Conflict, 409),
     (exception.DatabaseUnavailable, 503),
+    (exception.ThreadsBusy, 503),
     (exception.Silent, 503),
 )
 _FALCON_CODES = {404: "path_unknown", 405: "method_not_allowed"}
@@ -172,9 +166,9 @@ def _ours(
     status = status_of(error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         LOG.error("%s %s: %s", req.method, req.path, error)
-    if isinstance(error, Busy):
+    if isinstance(error, exception.ThreadsBusy):
         resp.set_header("Retry-After", "1")
-    _tell(req, resp, status, error.reason, str(error))
+    _tell(req, resp, status, error.reason, error.for_clients)
 
 
 def _falcons(

@@ -20,7 +20,6 @@ from oslo_config import cfg
 from oslo_middleware.healthcheck import pluginbase
 
 from kongming import exception
-from kongming.db.connecting import HURRIED
 from kongming.db.database import Database
 from kongming.db.liveness import Attempt
 
@@ -36,7 +35,7 @@ class DatabaseHealth(pluginbase.HealthcheckBaseExtension):
 
     def __init__(self, oslo_conf: cfg.ConfigOpts, conf: dict[str, Any]) -> None:
         super().__init__(oslo_conf, conf)
-        self._database = Database(oslo_conf, HURRIED)
+        self._database = Database(oslo_conf)
         self._lock = threading.Lock()
         self._question: Attempt[None] | None = None
 

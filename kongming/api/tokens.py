@@ -75,11 +75,11 @@ class TokenCheck:
 
         :raises Unauthenticated: if it has no valid token.
         :raises IdentityUnavailable: if nobody can say whose it is.
-        :raises Busy: if too many wait for that.
+        :raises ThreadsBusy: if too many wait for that.
         """
         self._middleware(environ, _start)
         problem = environ.get(_PROBLEM)
-        if isinstance(problem, errors.Busy):
+        if isinstance(problem, exception.ThreadsBusy):
             raise problem
         if problem is not None:
             raise errors.IdentityUnavailable(
@@ -187,7 +187,7 @@ class _Keystone:
 
     def lost(self, error: Exception) -> None:
         """Note that it can't be asked."""
-        if not isinstance(error, errors.Busy):
+        if not isinstance(error, exception.ThreadsBusy):
             self._contact.lost(
                 f"Keystone can't be asked whose a token is ({_why(error)}): see that it runs, and "
                 f"check [{keystone.GROUP}]; until it answers, only tokens in the cache are known"

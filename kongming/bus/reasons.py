@@ -125,7 +125,8 @@ def _known(error: BaseException) -> Reason | None:
         return Reason(
             "tls_file",
             "a file that [oslo_messaging_rabbit] names for TLS (ssl_ca_file, ssl_cert_file or "
-            "ssl_key_file) is not there, or this user may not read it",
+            "ssl_key_file) is not there, or this user may not read it: 'kongming-status upgrade "
+            "check', run as this user, names it",
         )
     return _of_network(error)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import functools
 import logging
+import re
 import signal
 import sys
 from typing import Any
@@ -30,10 +31,12 @@ from kongming import conf as kongming_conf
 from kongming import exception, version
 from kongming.conf import database, opts
 from kongming.configuration import files, values
+from kongming.manage.command import VERSION_OF_TABLES
 
 NAME = "kongming-manage"
 
 _WRONG_USE = 2
+_VERSION = re.compile(r"^--version(?==|$)")
 
 
 class Manage(App):
@@ -124,9 +127,16 @@ class Manage(App):
 
     def run(self, argv: list[str]) -> int:
         """Run a command and give the exit status."""
-        status = super().run(argv)
+        status = super().run(_of_command(argv))
         wrong_use = isinstance(self._error, exception.ConfigInvalid | argparse.ArgumentError)
         return _WRONG_USE if wrong_use else status
+
+
+def _of_command(argv: list[str]) -> list[str]:
+    """Leave ``--version`` to the command that has it: the application would take it."""
+    after = argv.index("sync") + 1 if "sync" in argv else len(argv)
+    renamed = [_VERSION.sub(VERSION_OF_TABLES, each) for each in argv[after:]]
+    return argv[:after] + renamed
 
 
 def main() -> int:

@@ -63,8 +63,9 @@ OPTS = [
         default=4,
         min=1,
         help="How many threads each process of the WSGI server has (gunicorn: --threads, uWSGI: "
-        "threads). One of them is kept from waiting for Keystone, or for a host's answer to a "
-        "dry run: others, and /healthcheck, are answered then. Set it to what the server has.",
+        "threads). One of them is kept from waiting for Keystone, for the database, or for a "
+        "host's answer to a dry run: others, and /healthcheck, are answered then. Set it to what "
+        "the server has.",
     ),
 ]
 

@@ -48,9 +48,7 @@ class Limits:
     lock_s: int
 
 
-#: For the API: whoever asks it, and the load balancer, waits no longer than a second.
-HURRIED = Limits(0.4, 30, 2)
-#: For services that nobody waits for like that.
+#: For services. A server that is busy may well be silent for a second.
 USUAL = Limits(3.0, 30, 2)
 #: For who changes the tables themselves, however long that takes.
 PATIENT = Limits(10.0, 24 * 3600, 24 * 3600)
@@ -162,7 +160,8 @@ def _prepare_mysql(connection: Any, lock_s: int) -> None:
         for name in ("innodb_lock_wait_timeout", "lock_wait_timeout"):
             cursor.execute(f"SET SESSION {name} = {lock_s}")
         try:
-            cursor.execute(f"SET SESSION idle_write_transaction_timeout = {_IDLE_S}")
+            # That for writing counts only once something was written, not for locks alone.
+            cursor.execute(f"SET SESSION idle_transaction_timeout = {_IDLE_S}")
         except Exception as error:
             # Only MariaDB has it.
             if error.args[:1] != (_NO_SUCH_VARIABLE,):

@@ -35,6 +35,7 @@ from kongming.db.connecting import Limits
 from kongming.db.errors import SYNC
 from kongming.db.liveness import Liveness
 from kongming.db.models import LEASE, VERSION
+from kongming.runtime.server_threads import ServerThreads
 
 T = TypeVar("T")
 
@@ -58,9 +59,15 @@ class Overtaken(Exception):
 class Database:
     """One database. Any thread may call any method."""
 
-    def __init__(self, conf: cfg.ConfigOpts, limits: Limits = connecting.USUAL) -> None:
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        limits: Limits = connecting.USUAL,
+        threads: ServerThreads | None = None,
+    ) -> None:
         """Take the options of [database]; nothing is connected to yet.
 
+        :param threads: those of the WSGI server; whoever has the last one does not wait.
         :raises ConfigInvalid: if the URL can't be used.
         """
         self._limits = limits
@@ -70,7 +77,7 @@ class Database:
         self._backend = url.get_backend_name()
         self._lock = threading.Lock()
         self._statements = 0
-        self._liveness = Liveness(self.place, self._ask, limits.answer_s)
+        self._liveness = Liveness(self.place, self._ask, limits.answer_s, threads)
         self._context = enginefacade.transaction_context()
         options = {name: value for name, value in conf.database.items() if value is not None}
         connection = self._url.render_as_string(hide_password=False)
@@ -204,15 +211,16 @@ class Database:
         try:
             yield
         except errors.ERRORS as error:
-            self._liveness.check()
+            self._liveness.explain()
             meaning = errors.meaning(error)
-            said = self._without_secrets(errors.said(error))
+            said = errors.said(error)
             if meaning.ours:
                 raise exception.DatabaseFault(
                     f"{self.place} refuses what it was asked: {said}; {meaning.hint}"
                 ) from error
             raise exception.DatabaseUnavailable(
-                f"{self.place} can't be used: {said}; {meaning.hint}"
+                f"{self.place} can't be used: {said}; {meaning.hint}",
+                f"{self.place} can't be used: {meaning.hint}",
             ) from error
 
     def _listen(self, engine: Engine) -> None:
@@ -286,13 +294,6 @@ class Database:
         single = is_many and connection.dialect.name == "postgresql"
         with self._lock:
             self._statements += len(parameters) if single else 1
-
-    def _without_secrets(self, said: str) -> str:
-        secrets = [self._url.password]
-        secrets += [str(value) for key, value in self._url.query.items() if "pass" in key.lower()]
-        for secret in filter(None, secrets):
-            said = said.replace(secret, "***")
-        return said
 
 
 class _Context:

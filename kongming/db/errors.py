@@ -26,6 +26,8 @@ from typing import Any
 from oslo_db import exception as db_exception
 from sqlalchemy import exc
 
+from kongming.cleaning import clean, without_credentials
+
 # It adds a traceback to much of what is said here in one line.
 logging.getLogger("oslo_db.sqlalchemy.exc_filters").setLevel(logging.ERROR)
 
@@ -150,6 +152,7 @@ _CLASSES_OF_OURS = (
     exc.ProgrammingError,
 )
 _SQLITES_OWN = "SQLITE_ERROR"
+_SAID = 300
 
 
 def meaning(error: BaseException) -> Meaning:
@@ -182,8 +185,8 @@ def code(error: BaseException) -> Code:
 
 
 def said(error: BaseException) -> str:
-    """Return the driver's own words, without the statement, in one line."""
-    return " ".join(str(_of_driver(error)).split())
+    """Return the driver's own words in one printable line, without statement and credentials."""
+    return clean(without_credentials(" ".join(str(_of_driver(error)).split())), _SAID)
 
 
 def _is_ours(error: BaseException | None) -> bool:

@@ -25,12 +25,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 import os
 import socket
+import sys
 import threading
 import time
 from typing import Any, Generic, TypeVar
 import weakref
 
 from kongming import exception
+from kongming.runtime.server_threads import ServerThreads
+from kongming.runtime.threads import of_this_request
 
 T = TypeVar("T")
 
@@ -43,9 +46,18 @@ _AGAIN_S = 1.0
 
 @dataclass(eq=False, slots=True)
 class _Wait:
+    """One wait for a driver.
+
+    :ivar on_server: when it began, as a thread of a WSGI server counts it.
+    :ivar end: ends it.
+    :ivar error: why it was ended, if that is to be told.
+    """
+
     began: float
     limit_s: float
-    end: Callable[[], None]
+    on_server: float
+    end: Callable[[exception.KongmingError], object]
+    error: exception.KongmingError | None = None
 
     def lasts(self, seconds: float) -> bool:
         """Tell whether it has lasted for so long."""
@@ -64,7 +76,7 @@ class Attempt(Generic[T]):
         :param drop: what is done with a result that comes after it was given up.
         """
         self.done = threading.Event()
-        self._work = work
+        self._work = of_this_request(work)
         self._drop = drop
         self._lock = threading.Lock()
         self._results: list[T] = []
@@ -103,11 +115,20 @@ class Liveness:
     :param place: which database it is, for the operator.
     :param ask: connects and asks; whatever it returns or raises is an answer.
     :param answer_s: after so many seconds without one the database counts as silent.
+    :param threads: those of the WSGI server, whose last one nobody may keep.
     """
 
-    def __init__(self, place: str, ask: Callable[[], object], answer_s: float) -> None:
+    def __init__(
+        self,
+        place: str,
+        ask: Callable[[], object],
+        answer_s: float,
+        threads: ServerThreads | None = None,
+    ) -> None:
         self._place = place
         self._ask = ask
+        self._threads = threads or ServerThreads(sys.maxsize)
+        self._ended = threading.local()
         self._steps = round(answer_s / _STEP_S)
         self._changed = threading.Condition()
         self._waits: set[_Wait] = set()
@@ -138,8 +159,12 @@ class Liveness:
         :param limit_s: its end in any case.
         """
         line = self._lines.get(connection)
-        with self._noted(limit_s, (lambda: None) if line is None else lambda: _cut(line)):
-            yield
+        with self._noted(limit_s, lambda _: None if line is None else _cut(line)) as wait:
+            try:
+                yield
+            finally:
+                if wait.error is not None:
+                    self._ended.error = wait.error
 
     def connect(self, make: Callable[[], T], close: Callable[[T], object], limit_s: float) -> T:
         """Return a new connection.
@@ -147,9 +172,23 @@ class Liveness:
         :raises DatabaseUnavailable: if the database does not answer.
         """
         self.check()
+        # Whatever ended the connection before is told by now, or was of no account.
+        self._ended.error = None
         attempt = Attempt(make, close)
-        with self._noted(limit_s, lambda: attempt.give_up(self._error())):
+        with self._noted(limit_s, attempt.give_up):
             return attempt.result()
+
+    def explain(self) -> None:
+        """Find out whether the driver's last error in this thread is one of ours.
+
+        :raises DatabaseUnavailable: if the database does not answer.
+        :raises ThreadsBusy: if the thread is needed for others.
+        """
+        self.check()
+        error = getattr(self._ended, "error", None)
+        if error is not None:
+            self._ended.error = None
+            raise error
 
     def check(self) -> None:
         """Find out whether it is worth while to wait for the database.
@@ -172,8 +211,16 @@ class Liveness:
         )
 
     @contextmanager
-    def _noted(self, limit_s: float, end: Callable[[], None]) -> Iterator[None]:
-        wait = _Wait(time.monotonic(), limit_s, end)
+    def _noted(
+        self, limit_s: float, end: Callable[[exception.KongmingError], object]
+    ) -> Iterator[_Wait]:
+        with self._threads.wait() as on_server:
+            wait = _Wait(time.monotonic(), limit_s, on_server, end)
+            with self._wait(wait):
+                yield wait
+
+    @contextmanager
+    def _wait(self, wait: _Wait) -> Iterator[None]:
         with self._changed:
             if not self._waits:
                 self._changed.notify()
@@ -206,11 +253,22 @@ class Liveness:
         if (lasting or self._silent) and time.monotonic() >= self._ask_at:
             self._silent = not self._answered()
             self._ask_at = time.monotonic() + _AGAIN_S
+        self._end_waits()
+
+    def _end_waits(self) -> None:
+        """End those that have lasted long enough."""
         # With the lock: the connection of who has ended waiting may be somebody else's.
         with self._changed:
             for wait in self._waits:
                 if wait.lasts(PATIENCE_S if self._silent else wait.limit_s):
-                    wait.end()
+                    wait.end(self._error())
+                elif self._has_last_thread(wait):
+                    wait.error = _busy()
+                    wait.end(wait.error)
+
+    def _has_last_thread(self, wait: _Wait) -> bool:
+        with self._threads.changed:
+            return self._threads.must_end(wait.on_server)
 
     def _answered(self) -> bool:
         """Ask; tell whether there was an answer, to this question or to anybody."""
@@ -219,7 +277,12 @@ class Liveness:
         for _ in range(self._steps):
             if question.done.wait(_STEP_S):
                 return True
+            self._end_waits()
         return not self._silent and self._answers != before
+
+
+def _busy() -> exception.ThreadsBusy:
+    return exception.ThreadsBusy("too many requests wait for the database: try again in a second")
 
 
 def _file_number(connection: Any) -> int | None:

@@ -69,7 +69,7 @@ class AllocationList(Lister):
         known = {record.instance_uuid for record in records}
         for instance_uuid in self._touched():
             if instance_uuid not in known:
-                rows.append((instance_uuid, UNCLAIMED, "", "", Asked(None), ""))
+                rows.append((instance_uuid, UNCLAIMED, "", "", Asked(Allocation()), ""))
         return ("instance_uuid", "status", "reason", "source", "asked", "since"), rows
 
     def _touched(self) -> list[str]:

@@ -19,6 +19,9 @@ from typing import Protocol
 from cliff.command import Command
 from oslo_config import cfg
 
+#: What ``--version`` after the name of a command means.
+VERSION_OF_TABLES = "--version-of-tables"
+
 
 class Configured(Protocol):
     """The application, as far as commands use it."""

@@ -22,11 +22,12 @@ from typing import Any
 
 from cliff.command import Command
 
+from kongming import exception
 from kongming.db import connecting, migration
 from kongming.db.connecting import Limits
 from kongming.db.database import Database
 from kongming.db.purge import purge
-from kongming.manage.command import conf_of
+from kongming.manage.command import VERSION_OF_TABLES, conf_of
 from kongming.manage.output import ShowOne
 
 _Columns = tuple[Sequence[str], Iterable[Any]]
@@ -47,15 +48,20 @@ class DbSync(ShowOne):
             "wanted",
             metavar="<version>",
             nargs="?",
-            default="head",
             help="go to this version, up or down, to install an older Kongming afterwards; "
             "'base' drops all tables and what they hold. Default: the newest.",
+        )
+        parser.add_argument(
+            VERSION_OF_TABLES, metavar="<version>", help="likewise; also written --version."
         )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> _Columns:
+        named = [each for each in (parsed_args.wanted, parsed_args.version_of_tables) if each]
+        if len(set(named)) > 1:
+            raise exception.ConfigInvalid(f"db sync: {' and '.join(named)}: name one version")
         with _database(self, connecting.PATIENT) as database:
-            before, after = migration.sync(database, parsed_args.wanted)
+            before, after = migration.sync(database, *named[:1])
         return ("before", "after"), (before or "", after or "")
 
 

@@ -124,4 +124,4 @@ def _sender(arguments: Any) -> str:
 
 
 def _error(error: exception.KongmingError) -> dict[str, Any]:
-    return {"error": {"reason": error.reason, "message": str(error)}}
+    return {"error": {"reason": error.reason, "message": error.for_clients}}

@@ -17,8 +17,25 @@ from __future__ import annotations
 from collections.abc import Callable
 import logging
 import threading
+from typing import TypeVar
+
+from oslo_context import context as oslo_context
 
 LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def of_this_request(work: Callable[[], T]) -> Callable[[], T]:
+    """Return some work whose lines in the log are of this thread's request, in any thread."""
+    asking: oslo_context.RequestContext | None = oslo_context.get_current()
+
+    def carry_out() -> T:
+        if asking is not None:
+            asking.update_store()
+        return work()
+
+    return carry_out
 
 
 class Faults:

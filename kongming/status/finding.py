@@ -15,21 +15,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-import re
 import threading
 
 from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Code, Result
 
 from kongming import exception
+from kongming.cleaning import without_credentials
 from kongming.escaping import escape
 
 Check = Callable[[cfg.ConfigOpts], Iterator[Result]]
 
 #: Seconds that a check may take.
 TIMEOUT_S = 10.0
-
-_CREDENTIALS = re.compile(r"(?<=//)[^\s'\"]*@")
 
 
 def good(details: str) -> Result:
@@ -82,4 +80,4 @@ def _one(results: list[Result]) -> Result:
     results = sorted(results, key=lambda result: -result.code)
     worst = results[0].code if results else Code.SUCCESS
     text = "; ".join(result.details or "" for result in results)
-    return Result(worst, escape(_CREDENTIALS.sub("***@", text)) or None)
+    return Result(worst, escape(without_credentials(text)) or None)

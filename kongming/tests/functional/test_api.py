@@ -1009,6 +1009,10 @@ class TestFaults:
     def test_a_database_that_is_away(self, away, caplog, method, path, body):
         detail = refused(away.request(method, path, body), 503, "database_unavailable")
         assert "s3cret" not in detail + caplog.text
+        # The driver's words are for the operator.
+        assert "refused" not in detail
+        assert "Connection refused" in caplog.text
+        assert "check [database] connection" in detail
         assert away.conductor.told == []
 
     def test_a_database_that_is_away_is_told_to_load_balancers(self, away):

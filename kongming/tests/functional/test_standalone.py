@@ -27,15 +27,18 @@ import libvirt
 from oslo_config import cfg
 import oslo_messaging
 import pytest
+from sqlalchemy import delete, update
 import yaml
 
 from kongming.allocation import Allocation
 from kongming.cmd import launch
+from kongming.conductor import care
 from kongming.conductor.service import ConductorService
 from kongming.db import migration
 from kongming.db.allocations import Allocations
 from kongming.db.database import Database
 from kongming.db.hosts import Hosts
+from kongming.db.models import ALLOCATION, HISTORY, OUTCOME
 from kongming.executor.request import Request, Source
 from kongming.executor.store import Store
 from kongming.hypervisor.keeper import run_event_loop
@@ -489,6 +492,46 @@ def test_a_server_that_nova_has_forgotten_is_let_go_by_the_full_look(clouded, no
     wait_for(lambda: clouded.allocations.get(restorable).host is None)
     # Of one that was never there nobody can say that it is gone.
     assert clouded.status(to_come) == "absent"
+
+
+def test_when_the_conductor_that_asks_nova_ends_another_one_does(clouded, nova, monkeypatch):
+    monkeypatch.setattr(care, "_LEASE_S", 2.0)
+    monkeypatch.setattr(care, "_RENEW_S", 0.5)
+    clouded.start(ConductorService, ConductorService)
+    first, second = clouded.services
+    wait_for(lambda: first._care._mine or second._care._mine)
+    assert not (first._care._mine and second._care._mine)
+    holder, other = (first, second) if first._care._mine else (second, first)
+    known = nova.add("compute-1", {})
+    clouded.put(known, "2")
+    wait_for(lambda: clouded.allocations.get(known).project_id == PROJECT)
+    # Its lease is not given back: it ends.
+    holder.stop()
+    clouded.services.remove(holder)
+    del nova.servers[known]
+    clouded.wait(known, None)
+    assert other._care._mine
+
+
+def test_after_an_older_copy_of_the_database_was_restored_its_word_counts(site):
+    site.start()
+    guest, forgotten = site.guest(), site.guest()
+    before = site.pins(guest)
+    older = site.put(guest, "2")
+    site.wait(guest, "applied")
+    for cpus in ("0", "4"):
+        site.put(guest, cpus)
+    site.put(forgotten, "0")
+    for each in (guest, forgotten):
+        site.wait(each, "applied")
+    with site.allocations._database.writer() as session:
+        row = {"asked": '{"vcpu_pinning": "2"}', "generation": older.generation}
+        session.execute(update(ALLOCATION).where(ALLOCATION.c.instance_uuid == guest).values(row))
+        for table in (ALLOCATION, HISTORY, OUTCOME):
+            session.execute(delete(table).where(table.c.instance_uuid == forgotten))
+    wait_for(lambda: site.pins(guest) == [{2}] * 2)
+    wait_for(lambda: site.pins(forgotten) == before)
+    site.wait(guest, "applied")
 
 
 def test_a_server_that_moves_is_let_go_where_it_was(clouded, nova):

@@ -410,8 +410,8 @@ class TestLinesOfOneRequest:
         logged_by_each = logging.getLogger("kongming.tests")
 
         monkeypatch.setattr(
-            "kongming.db.database.Database.check_schema",
-            lambda _self: logged_by_each.error("a line of the health"),
+            "kongming.db.database.Database._check_schema",
+            lambda *_: logged_by_each.error("a line of the health"),
         )
         monkeypatch.setattr(
             "kongming.api.microversion.microversion_parse.extract_version",

@@ -223,6 +223,8 @@ def stale(host, guest, **attributes):
     guest.destroy()
     wait_for(lambda: host.status(guest) == "absent")
     host.hear(guest)
+    queue = host.service._executor._queue
+    wait_for(lambda: not queue and not queue._worked_on)
     host.service._executor._store.forget(guest.UUIDString(), "released while it was off")
     for name, value in attributes.items():
         xml = xml.replace(f'{name}="{host.service._executor._store.identity}"', value)

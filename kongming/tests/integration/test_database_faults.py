@@ -40,11 +40,13 @@ from kongming.tests.testbed.process import wait_until
 
 UUID = instance()
 OTHER = instance(2)
+# Of the API's one process.
+THREADS = 4
 
 _names = (f"kongming_fault_{number}" for number in itertools.count())
 
 
-@pytest.fixture(params=["mariadb", "postgresql"])
+@pytest.fixture(params=["mariadb", pytest.param("postgresql", marks=pytest.mark.slow)])
 def kind(request):
     return request.param
 
@@ -66,7 +68,7 @@ def way(kind, servers):
 @pytest.fixture
 def db(url, way):
     # What ends a wait here is not that it lasted too long.
-    limits = dataclasses.replace(connecting.HURRIED, statement_s=3600)
+    limits = dataclasses.replace(connecting.USUAL, answer_s=0.4, statement_s=3600)
     with closing(Database(configuration(way.through(url)), limits)) as made:
         yield made
 
@@ -96,6 +98,7 @@ def many(work, number=4):
         return all(pool.map(lambda _: is_told(work), range(number)))
 
 
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"], indirect=True)
 def test_nobody_waits_for_a_database_that_has_gone_silent(allocations, db, way):
     allocations.put(UUID, asking(1), generation=None, **BY)
     way.go_silent()
@@ -183,6 +186,41 @@ def test_a_table_that_somebody_keeps_locked_is_not_waited_for_all_day(impatient,
             impatient.put(UUID, asking(2), generation=None, **BY)
 
 
+@pytest.mark.parametrize(
+    "statement",
+    ["UPDATE allocation SET generation = 7", "SELECT generation FROM allocation FOR UPDATE"],
+)
+def test_locks_of_who_is_frozen_are_ended(url, monkeypatch, statement):
+    """Also of who has not written yet."""
+    monkeypatch.setattr(connecting, "_IDLE_S", 1)
+    with (
+        closing(Database(configuration(url))) as db,
+        closing(Database(configuration(url))) as other,
+    ):
+        allocations = Allocations(db)
+        allocations.put(UUID, asking(1), generation=None, **BY)
+
+        def freeze():
+            with other.writer() as session:
+                session.execute(sqlalchemy.text(statement))
+                # It waits for as long as it takes the server to end the other transaction.
+                allocations.put(UUID, asking(2), generation=1, **BY)
+                session.execute(sqlalchemy.text(statement))
+
+        with pytest.raises(exception.DatabaseUnavailable):
+            freeze()
+        assert allocations.get(UUID).generation == 2
+
+
+@pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
+@pytest.mark.parametrize("wait", [None, 1])
+def test_a_session_waits_for_other_nodes_if_it_is_told_so(url, wait):
+    conf = configuration(url)
+    conf.set_override("mysql_wsrep_sync_wait", wait, group="database")
+    with closing(Database(conf)) as db, db.reader() as session:
+        assert session.scalar(sqlalchemy.text("SELECT @@session.wsrep_sync_wait")) == (wait or 0)
+
+
 @pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
 def test_asking_again_and_again_leaves_no_thread_behind(db, way):
     before = threading.active_count()
@@ -195,16 +233,18 @@ def test_asking_again_and_again_leaves_no_thread_behind(db, way):
     wait_until(lambda: threading.active_count() <= before, 30, "their threads have ended")
 
 
-@pytest.mark.parametrize(
-    "kind", ["mariadb", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
-)
-def test_an_api_whose_database_is_silent_answers_everybody(url, way, tmp_path):
-    conf = tmp_path / "kongming.conf"
+def serving(root, url):
+    """The API, one process of it, at a database."""
+    conf = root / "kongming.conf"
     conf.write_text(
-        f"[DEFAULT]\nstate_path = {tmp_path}\ntransport_url = rabbit://127.0.0.1:1/\n"
-        f"[api]\nauth_strategy = noauth\n[database]\nconnection = {way.through(url)}\n"
+        f"[DEFAULT]\nstate_path = {root}\ntransport_url = rabbit://127.0.0.1:1/\n"
+        f"[api]\nauth_strategy = noauth\n[database]\nconnection = {url}\n"
     )
-    with Api(tmp_path, conf, workers=1) as api, ThreadPoolExecutor(16) as pool:
+    return Api(root, conf, workers=1)
+
+
+def test_an_api_whose_database_is_silent_answers_everybody(url, way, tmp_path):
+    with serving(tmp_path, way.through(url)) as api, ThreadPoolExecutor(16) as pool:
         assert api.request("GET", "/healthcheck").status == 200
         way.go_silent()
         # Three times as many as it has threads.
@@ -212,11 +252,31 @@ def test_an_api_whose_database_is_silent_answers_everybody(url, way, tmp_path):
         assert api.request("GET", "/healthcheck").status == 503
         for answer in [each.result() for each in asked]:
             (error,) = answer.body["errors"]
-            assert (answer.status, error["code"]) == (503, "database_unavailable")
+            assert (answer.status, error["code"]) in ((503, "database_unavailable"), (503, "busy"))
         assert api.request("GET", "/").status in (200, 300)
         way.resume()
         wait_until(lambda: api.request("GET", "/healthcheck").status == 200, 30, "it is healthy")
         wait_until(lambda: api.request("GET", "/v1/allocations").status == 200, 30, "it serves")
+
+
+def test_who_waits_for_locked_rows_does_not_take_the_last_thread(url, tmp_path):
+    path = f"/v1/allocations/{UUID}"
+    body = {"allocation": {"vcpu_pinning": "1"}}
+    with serving(tmp_path, url) as api, ThreadPoolExecutor(16) as pool:
+        assert api.request("PUT", path, body).status == 201
+        with closing(Database(configuration(url))) as other, other.writer() as session:
+            session.execute(sqlalchemy.text("UPDATE allocation SET generation = 7"))
+            asked = [pool.submit(api.request, "PUT", path, body) for _ in range(THREADS)]
+            wait_until(lambda: any(each.done() for each in asked), 30, "one is sent away")
+            # Who only reads, and load balancers, are served while the others still wait.
+            assert api.request("GET", "/healthcheck").status == 200
+            assert api.request("GET", path).body["generation"] == 1
+            assert sum(each.done() for each in asked) == 1
+        answers = [each.result() for each in asked]
+        codes = [each.body["errors"][0]["code"] for each in answers if each.status == 503]
+        assert codes == ["busy"]
+        # The others had their turn once the rows were free.
+        assert sorted(each.status for each in answers) == [200] * (THREADS - 1) + [503]
 
 
 @dataclass

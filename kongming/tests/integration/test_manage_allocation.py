@@ -213,6 +213,8 @@ def test_a_guest_that_nothing_is_known_of_can_be_given_its_baseline_back(cloud, 
     with daemon:
         (row,) = manage(daemon, "allocation", "list", "-f", "json")
         assert (row["instance_uuid"], row["status"]) == (guest.uuid, "unclaimed")
+        assert row["asked"] == {}
+        assert "(nothing)" in manage(daemon, "allocation", "list", "-f", "table")
         guest.wait_on(cpus[-1])
         told = manage(daemon, "allocation", "unset", guest.uuid, "-f", "json")
         assert told["status"] == "released"

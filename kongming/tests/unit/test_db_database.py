@@ -23,9 +23,9 @@ import threading
 from alembic.script import ScriptDirectory
 import pytest
 
-from kongming import exception
+from kongming import exception, version
 from kongming.cmd.manage import Manage
-from kongming.db import migration, models
+from kongming.db import connecting, migration, models
 from kongming.db.allocations import Allocations
 from kongming.db.database import Database
 from kongming.db.hosts import Hosts
@@ -147,7 +147,7 @@ def test_several_processes_write_one_file(db, path):
     )
     url = f"sqlite:///{path}"
     others = [subprocess.Popen([sys.executable, "-c", program, url]) for _ in range(3)]
-    assert [other.wait(60) for other in others] == [0, 0, 0]
+    assert [other.wait(600) for other in others] == [0, 0, 0]
     allocations = Allocations(db)
     generations = [change.generation for change in allocations.history(instance())]
     assert generations == list(range(1, len(generations) + 1))
@@ -193,6 +193,7 @@ def test_the_command_waits_for_who_else_uses_the_file(manage, path):
 
 def test_the_command_says_that_somebody_else_keeps_the_file(manage, path, monkeypatch):
     monkeypatch.setattr(migration, "_FILE_ATTEMPTS", 1)
+    monkeypatch.setattr(connecting, "_SQLITE_BUSY_MS", 10)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("CREATE TABLE theirs (one INTEGER)")
         other.execute("BEGIN EXCLUSIVE")
@@ -208,6 +209,30 @@ def test_the_command_is_as_its_page_has_it(manage):
     assert "``db sync [<version>]``" in page.read_text()
     assert manage("sync", models.VERSION, "-f", "json")[1]["after"] == models.VERSION
     assert manage("sync", "base", "-f", "json")[1]["after"] == ""
+
+
+@pytest.mark.parametrize("words", [["--version", models.VERSION], [f"--version={models.VERSION}"]])
+def test_the_version_of_the_tables_may_be_an_option(manage, words):
+    assert manage("sync", *words, "-f", "json")[1]["after"] == models.VERSION
+    assert manage("sync", "-f", "json", "--version", "base")[1]["after"] == ""
+    status, _, errors = manage("sync", "--version", "9999")
+    assert (status, "9999" in errors) == (2, True)
+
+
+def test_a_version_that_is_left_out_or_named_twice_changes_nothing(manage):
+    with pytest.raises(SystemExit) as ended:
+        manage("sync", "--version")
+    assert ended.value.code == 2
+    status, _, errors = manage("sync", "base", "--version", models.VERSION)
+    assert (status, "name one version" in errors) == (2, True)
+    assert manage("version", "-f", "json")[1]["version"] == ""
+
+
+def test_the_version_of_the_program_is_shown_as_ever(capsys):
+    with pytest.raises(SystemExit) as ended:
+        Manage().run(["--version", "db", "sync"])
+    assert ended.value.code == 0
+    assert version.release() in capsys.readouterr().out
 
 
 def test_the_command_knows_its_versions(manage):

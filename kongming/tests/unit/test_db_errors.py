@@ -138,6 +138,19 @@ def test_what_is_said_is_one_line_of_the_driver_without_the_statement():
     assert errors.said(error) == "too large"
 
 
+def test_what_is_said_names_no_credentials_of_a_url():
+    error = postgresql("08001", "no dsn: postgresql://kongming:s3:cr@t@host/kongming")
+    assert errors.said(error) == "no dsn: postgresql://***@host/kongming"
+    # What is replaced anywhere in a text would tell a password that is a word.
+    error = mysql(1045, "Access denied for user 'kongming'@'host'")
+    assert "'kongming'@'host'" in errors.said(error)
+
+
+def test_what_is_said_is_printable_and_short():
+    assert errors.said(postgresql("22003", "\x1b[31mred")) == "\N{REPLACEMENT CHARACTER}[31mred"
+    assert len(errors.said(postgresql("22003", "x" * 10_000))) == 300
+
+
 MYSQL = make_url("mysql+pymysql://u:p@host/db")
 POSTGRESQL = make_url("postgresql+psycopg2://u:p@host/db")
 

@@ -12,14 +12,17 @@
 
 """Whether a database answers: who waits for it, who is told, and when it is asked again."""
 
+from contextlib import ExitStack
 import socket
 import threading
 
+from oslo_context import context as oslo_context
 import pytest
 
 from kongming import exception
 from kongming.db import liveness
 from kongming.db.liveness import PATIENCE_S, Attempt, Liveness
+from kongming.runtime.server_threads import ServerThreads
 from kongming.tests.testbed.process import wait_until
 
 
@@ -257,3 +260,86 @@ def test_work_that_has_ended_is_not_given_up():
     assert attempt.result() == 5
     attempt.give_up(OSError("late"))
     assert attempt.result() == 5
+
+
+class Threads:
+    """A process of a WSGI server of which all threads but the last one wait for long."""
+
+    def __init__(self, number=3):
+        self.made = ServerThreads(number)
+        self._waits = ExitStack()
+        for _ in range(number - 1):
+            self._waits.enter_context(self.made.wait())
+
+    def one_ends(self):
+        self._waits.pop_all().close()
+
+
+@pytest.fixture
+def crowded(server):
+    threads = Threads()
+    made = Liveness("the database d", server.ask, 3600, threads.made)
+    made.threads = threads
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_who_waits_on_the_last_thread_of_a_server_gives_it_back(crowded, server, line, silent):
+    if silent:
+        server.answers.clear()
+    crowded.watch(line)
+    with crowded.waiting(line, 3600):
+        assert line.read() == b""
+    with pytest.raises(exception.ThreadsBusy, match="wait for the database"):
+        crowded.explain()
+    # It is told once.
+    crowded.explain()
+    crowded.forget(line)
+
+
+def test_who_connects_on_the_last_thread_gives_it_back_too(crowded):
+    late = threading.Event()
+    with pytest.raises(exception.ThreadsBusy):
+        crowded.connect(late.wait, lambda _: None, 3600)
+    late.set()
+
+
+def test_who_waits_on_another_thread_goes_on_waiting(crowded, server, line):
+    crowded.watch(line)
+    crowded.threads.one_ends()
+    with crowded.waiting(line, 3600):
+        wait_until(lambda: server.asked >= 3, 30, "it has waited for longer than that")
+        line.other.send(b"x")
+        assert line.read() == b"x"
+    crowded.explain()
+    crowded.forget(line)
+
+
+def test_an_error_that_was_got_over_is_not_told_later(crowded, line):
+    crowded.watch(line)
+    with crowded.waiting(line, 3600):
+        assert line.read() == b""
+    # The pool has made another connection instead.
+    assert crowded.connect(lambda: "made", lambda _: None, 3600) == "made"
+    crowded.explain()
+    crowded.forget(line)
+
+
+def test_lines_that_are_logged_meanwhile_are_of_the_same_request():
+    mine = oslo_context.RequestContext(user_id="mine")
+    assert Attempt(oslo_context.get_current, lambda _: None).result() is mine
+
+
+def test_a_moment_without_an_answer_is_waited_for(server, line):
+    """It is no reason to take a database for silent."""
+    made = Liveness("the database d", server.ask, 3600)
+    made.watch(line)
+    server.answers.clear()
+    with made.waiting(line, 3600):
+        wait_until(lambda: server.asked, 30, "it is asked")
+        line.other.send(b"x")
+        assert line.read() == b"x"
+    assert not is_silent(made)
+    made.forget(line)
+    made.close()

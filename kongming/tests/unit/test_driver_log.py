@@ -381,6 +381,7 @@ def verification(message):
         (verification("self-signed certificate"), "certificate", True, "self-signed.*ssl_ca_file"),
         (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] x"), "tls", True, "TLS does not come about"),
         (FileNotFoundError(2, "No such file"), "tls_file", True, "ssl_ca_file"),
+        (PermissionError(13, "No"), "tls_file", True, "'kongming-status upgrade check', run as"),
         (ValueError("two\nlines"), UNKNOWN, True, "ValueError: two lines"),
     ],
 )

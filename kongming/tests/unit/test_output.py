@@ -12,6 +12,7 @@
 
 """What commands show: the text of others is escaped, but in JSON and YAML, which escape it."""
 
+from contextlib import closing, nullcontext
 import csv
 from importlib.metadata import entry_points
 import io
@@ -24,15 +25,19 @@ from osc_lib import exceptions
 import pytest
 import yaml
 
+from kongming.allocation import Allocation
 from kongming.escaping import escape
 from kongming.executor.request import Request, Source
-from kongming.manage import columns, host_view
+from kongming.executor.store import Store
+from kongming.manage import columns, host_view, state
+from kongming.manage.allocation import AllocationList
 from kongming.manage.output import EscapedOutput, Lister, ShowOne
 from kongming.osc import client, waiting
 from kongming.osc import columns as osc_columns
 
 EVIL = "a\n| forged |\r\x1b[2J\u202eb\u2028\x85\udc80"
 SHOWN = r"a\n| forged |\r\x1b[2J\u202eb\u2028\x85\udc80"
+UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 # What a shell would carry out if it read the output.
 COMMANDS = 'x$(echo run)`echo run`"; echo run; "\\'
 
@@ -91,6 +96,39 @@ def test_data_for_programs_stays_exact(kind, form, load):
     found = load(written(kind, "-f", form, "-c", "name"))
     name = (found[0] if kind is Row else found)["name"]
     assert name.encode("utf-16", "surrogatepass") == EVIL.encode("utf-16", "surrogatepass")
+
+
+class Unclaimed(AllocationList):
+    """A host with one guest that nothing is known of."""
+
+    def _touched(self):
+        return [UUID]
+
+
+@pytest.mark.parametrize(
+    ("form", "shown"), [("table", "(nothing)"), ("value", "{}"), ("json", '"asked": {}')]
+)
+def test_of_a_guest_that_nothing_is_known_of_nothing_is_asked(tmp_path, monkeypatch, form, shown):
+    with closing(Store(tmp_path)) as store:
+        monkeypatch.setattr(state, "opened_store", lambda _command: nullcontext(store))
+        listed = written(Unclaimed, "-f", form)
+    assert UUID in listed
+    assert shown in listed
+    assert "can't be read" not in listed
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown", "read"),
+    [
+        (None, "(can't be read)", None),
+        (Allocation(), "(nothing)", {}),
+        (Allocation.from_json({"cpu_shares": 5}), "cpu-shares=5", {"cpu_shares": 5}),
+    ],
+)
+def test_what_is_asked_is_told_from_what_can_not_be_read(asked, shown, read):
+    column = columns.Asked(asked)
+    assert column.human_readable() == shown
+    assert column.machine_readable() == read
 
 
 def test_a_shell_that_reads_the_output_carries_nothing_out(monkeypatch):

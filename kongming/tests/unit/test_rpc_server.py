@@ -141,6 +141,13 @@ def test_an_error_is_an_answer(caplog, error, reason, traceback):
     assert service.refusals.counts == {}
 
 
+def test_an_answer_does_not_pass_on_what_a_driver_says():
+    error = exception.DatabaseUnavailable("it says 'x of y'; check it", "check it")
+    assert str(error) == "it says 'x of y'; check it"
+    answer = Service(error=error).call("report", REPORTS)
+    assert answer["error"] == {"reason": "database_unavailable", "message": "check it"}
+
+
 def test_who_signed_must_be_who_may_say_it():
     for signer, to_report, to_change in (
         (host(), True, False),

@@ -375,6 +375,23 @@ def test_a_nova_conf_is_read_as_nova_reads_it(with_nova, here, there):
     assert with_nova(NOVA.replace(here, there))[0] is Code.SUCCESS
 
 
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        ("oslo_messaging_notifications", "topics"),
+        ("rpc_notifier2", "topics"),
+        ("DEFAULT", "notification_topics"),
+    ],
+)
+def test_the_topics_of_novas_old_notifications_have_had_other_names(with_nova, group, name):
+    legacy = "[notification_handler]\ntrigger = legacy\ntopics = "
+    written = f"{NOVA}[{group}]\n{name} = audit,kongming\n"
+    assert with_nova(written, f"{legacy}kongming")[0] is Code.SUCCESS
+    code, details = with_nova(written, f"{legacy}notifications")
+    assert code is Code.FAILURE
+    assert "[oslo_messaging_notifications] topics is audit, kongming: " in details
+
+
 def test_a_host_that_is_named_by_nothing_is_told_by_its_option(with_nova):
     code, details = with_nova(NOVA.replace("host = compute-1", "host = $nobody"))
     assert code is Code.FAILURE

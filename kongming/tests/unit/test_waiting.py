@@ -17,9 +17,11 @@ import threading
 from oslo_context import context as oslo_context
 import pytest
 
-from kongming.api import waiting as waiting_module
-from kongming.api.errors import Busy
+from kongming.api import waiting
 from kongming.api.waiting import Waiting
+from kongming.exception import ThreadsBusy
+from kongming.runtime import server_threads
+from kongming.runtime.server_threads import ServerThreads
 from kongming.tests.testbed.process import wait_until
 
 THREADS = 4
@@ -30,8 +32,8 @@ class Server:
     """A WSGI server with so many threads, whose requests wait for one and the same."""
 
     def __init__(self, monkeypatch, threads=THREADS, patience_s=0.0):
-        monkeypatch.setattr(waiting_module, "PATIENCE_S", patience_s)
-        self.waiting = Waiting(threads)
+        monkeypatch.setattr(server_threads, "PATIENCE_S", patience_s)
+        self.waiting = Waiting(ServerThreads(threads))
         self.answer = threading.Event()
         self.begun = []
         self.pool = ThreadPoolExecutor(16)
@@ -86,7 +88,7 @@ def test_nobody_waits_longer_than_the_limit(server):
 
 def test_all_threads_but_the_last_may_wait(server):
     others = [server.begin() for _ in range(THREADS - 1)]
-    with pytest.raises(Busy):
+    with pytest.raises(ThreadsBusy):
         server.wait()
     # That one is refused without anything being begun for it.
     assert len(server.begun) == THREADS - 1
@@ -99,7 +101,7 @@ def test_one_after_the_other_is_refused_and_the_thread_stays_free(server):
     for _ in range(THREADS - 1):
         server.begin()
     for _ in range(3):
-        with pytest.raises(Busy):
+        with pytest.raises(ThreadsBusy):
             server.wait()
 
 
@@ -119,10 +121,10 @@ def test_while_the_others_are_quick_the_last_one_may_wait_for_a_moment(patient):
 def test_the_one_that_came_last_gives_back_its_thread_in_time(monkeypatch):
     server = Server(monkeypatch, patience_s=LONG_S)
     others = [server.begin() for _ in range(THREADS)]
-    monkeypatch.setattr(waiting_module, "PATIENCE_S", 0.0)
-    with server.waiting._changed:
-        server.waiting._changed.notify_all()
-    with pytest.raises(Busy):
+    monkeypatch.setattr(server_threads, "PATIENCE_S", 0.0)
+    with server.waiting._threads.changed:
+        server.waiting._threads.changed.notify_all()
+    with pytest.raises(ThreadsBusy):
         others[-1].result(30)
     assert not any(each.done() for each in others[:-1])
     server.end()
@@ -141,7 +143,7 @@ def test_what_takes_no_longer_than_a_moment_is_not_refused(monkeypatch):
 def is_refused(server):
     try:
         server.wait(limit_s=0.02)
-    except Busy:
+    except ThreadsBusy:
         return True
     except TimeoutError:
         return False
@@ -151,7 +153,7 @@ def is_refused(server):
 def test_one_may_wait_however_few_there_are(monkeypatch, threads):
     server = Server(monkeypatch, threads)
     found = server.begin()
-    with pytest.raises(Busy):
+    with pytest.raises(ThreadsBusy):
         server.wait()
     server.end()
     assert found.result(30) == "answer"
@@ -166,12 +168,12 @@ def test_a_wait_that_is_over_takes_no_place(server):
 
 
 def test_what_nobody_waits_for_any_more_is_bounded_too(server):
-    for _ in range(waiting_module._LEFT_MAX):
+    for _ in range(waiting._LEFT_MAX):
         with pytest.raises(TimeoutError):
             server.wait(limit_s=0.0)
     begun = len(server.begun)
     for _ in range(2):
-        with pytest.raises(Busy):
+        with pytest.raises(ThreadsBusy):
             server.wait()
     assert len(server.begun) == begun
     server.answer.set()
