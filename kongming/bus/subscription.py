@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import contextlib
+import logging
 import threading
 import time
 from typing import Any
@@ -24,7 +25,11 @@ from kongming.backoff import Backoff
 from kongming.bus import driver
 from kongming.bus.availability import Availability
 from kongming.bus.driver_log import DriverLog
+from kongming.bus.hold import Hold
+from kongming.bus.keeper import Keeper
 from kongming.bus.reasons import Reason, explain
+
+LOG = logging.getLogger(__name__)
 
 _RETRY_MAX_S = 30.0
 _LOOK_S, _TICK_S = 0.5, 0.05
@@ -32,6 +37,10 @@ _LOOK_S, _TICK_S = 0.5, 0.05
 _PATIENCE_S = 2.0
 # What it does not within so many once RabbitMQ lets us in, it never does.
 _DEAF_S = 15.0
+_LOST = (
+    "RabbitMQ had lost what we listen to (%s): it is made anew and bound again; what was sent in "
+    "between is lost, so %s"
+)
 _DEAF = Reason("deaf", "it lets us in, and does not take our consumers", of_connection=False)
 
 
@@ -44,6 +53,10 @@ class Subscription:
     :param on_undecodable: called with the reason for each message that the
         driver could not decode.
     :param on_listening: called each time that the subscription has come about.
+    :param on_missed: called when messages may have been missed: sees to it that nothing stays so,
+        and returns how, as a clause.
+    :param keeper: of the transport that the server is made of.
+    :param hold: what messages may have to wait for.
     """
 
     def __init__(
@@ -53,10 +66,17 @@ class Subscription:
         *,
         on_undecodable: Callable[[str], None],
         on_listening: Callable[[], None],
+        on_missed: Callable[[], str],
+        keeper: Keeper,
+        hold: Hold | None = None,
     ) -> None:
         self._name = name
         self._subscribe = subscribe
         self._on_listening = on_listening
+        self._on_missed = on_missed
+        self._keeper = keeper
+        self._hold = hold or Hold()
+        self._was_held = False
         self.stopping = threading.Event()
         self._driver_log = DriverLog(on_undecodable, self._trouble)
         self._availability = Availability()
@@ -68,7 +88,10 @@ class Subscription:
     def connected(self) -> bool:
         """Tell whether RabbitMQ lets us listen, as far as is known."""
         server = self._server
-        return server is not None and not self.stopping.is_set() and driver.is_listening(server)
+        if server is None or self.stopping.is_set():
+            # While the messages wait for something else RabbitMQ is not to blame.
+            return self._hold.is_on and not self.stopping.is_set()
+        return driver.is_listening(server) and self._keeper.refusal is None
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -88,13 +111,19 @@ class Subscription:
     def _run(self) -> None:
         backoff = Backoff(_RETRY_MAX_S)
         while not self.stopping.is_set():
-            error = self._try_to_subscribe()
-            if error is None:
-                self._watch(backoff)
-                self._give_up()
-            else:
-                self._availability.lost(explain(error))
+            self._was_held |= self._hold.is_on
+            if self._hold.end():
+                self._listen(backoff)
             self.stopping.wait(backoff.next())
+
+    def _listen(self, backoff: Backoff) -> None:
+        """Subscribe, and see that it stays so; return once it does not."""
+        error = self._try_to_subscribe()
+        if error is None:
+            self._watch(backoff)
+            self._give_up()
+        else:
+            self._availability.lost(explain(error))
 
     def _try_to_subscribe(self) -> Exception | None:
         try:
@@ -117,9 +146,24 @@ class Subscription:
             self._on_listening()
             self._refusal = None
             backoff.reset()
+            if self._was_held:
+                self._was_held = False
+                LOG.info("Messages are taken again, and %s", self._on_missed())
             while driver.is_listening(self._server):
-                if self.stopping.wait(_LOOK_S):
+                self._see_what_was_lost()
+                if self._hold.is_on or self.stopping.wait(_LOOK_S):
                     return
+
+    def _see_what_was_lost(self) -> None:
+        """Tell what keeps the subscription from being declared again, and what that has mended."""
+        refusal = self._keeper.refusal
+        if refusal is not None:
+            self._availability.lost(refusal)
+            return
+        self._availability.back()
+        lost = self._keeper.take_lost()
+        if lost:
+            LOG.warning(_LOST, " and ".join(lost), self._on_missed())
 
     def _comes_to_listen(self) -> bool:
         """Wait until we listen, and tell why we don't; return whether it came to that."""
@@ -173,4 +217,7 @@ class Subscription:
         # The driver lets through whatever the AMQP library raises; what is over is over.
         with contextlib.suppress(Exception):
             self._server.stop()
+            if self._hold.is_on:
+                driver.cut(self._server)
+            self._hold.let_go()
             self._server.wait()

@@ -108,6 +108,11 @@ class Inquirer:
         self._inquiries.add(instance_uuid, here=here)
         self._changed.set()
 
+    def ask_all(self) -> None:
+        """Have Nova asked about all servers of this host, soon."""
+        self._all.come_within(self._start_spread)
+        self._changed.set()
+
     def asks(self, instance_uuid: str) -> bool:
         """Tell whether an instance is to be asked about."""
         return instance_uuid in self._inquiries
