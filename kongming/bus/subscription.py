@@ -163,7 +163,7 @@ class Subscription:
         self._availability.back()
         lost = self._keeper.take_lost()
         if lost:
-            LOG.warning(_LOST, " and ".join(lost), self._on_missed())
+            LOG.warning(_LOST, ", ".join(lost), self._on_missed())
 
     def _comes_to_listen(self) -> bool:
         """Wait until we listen, and tell why we don't; return whether it came to that."""

@@ -40,29 +40,39 @@ def broker(tmp_path_factory):
 
 
 class Place:
-    """A virtual host of RabbitMQ, with the exchange of whoever else is there."""
+    """A virtual host of RabbitMQ, and one user of it with the permissions of a host.
 
-    def __init__(self, broker):
+    What is done there is done at once: each command of rabbitmqctl takes seconds.
+    """
+
+    def __init__(self, broker, permissions):
         self.broker = broker
         self.vhost = f"v-{uuid.uuid4().hex[:8]}"
-        self.users = []
-        broker.add_vhost(self.vhost)
+        self._its = permissions
+        broker.evaluate(*self._vhost(), *self._user(), *self._permissions())
 
-    def add_user(self, permissions):
-        self.users.append(permissions)
-        self.broker.add_stranger(permissions.user)
-        self.permit()
+    def _vhost(self):
+        return [f'rabbit_vhost:add(<<"{self.vhost}">>, <<"test">>)', *self._permit("guest")]
 
-    def permit(self):
-        for each in self.users:
-            self.broker.run(
-                f"rabbitmqctl set_permissions -p {self.vhost} {each.user} "
-                f"'{each.configure}' '{each.write}' '{each.read}'"
-            )
-            self.broker.run(
-                f"rabbitmqctl set_topic_permissions -p {self.vhost} {each.user} {each.exchange} "
-                f"'{each.topic_write}' '{each.topic_read}'"
-            )
+    def _user(self):
+        user = self._its.user
+        added = f'rabbit_auth_backend_internal:add_user(<<"{user}">>, <<"{user}">>, <<"test">>)'
+        return [added]
+
+    def _permissions(self):
+        its = self._its
+        topics = f'<<"{its.exchange}">>, {_text(its.topic_write)}, {_text(its.topic_read)}'
+        limited = (
+            f'rabbit_auth_backend_internal:set_topic_permissions(<<"{its.user}">>, '
+            f'<<"{self.vhost}">>, {topics}, <<"test">>)'
+        )
+        return [*self._permit(its.user, its.configure, its.write, its.read), limited]
+
+    def _permit(self, user, configure=".*", write=".*", read=".*"):
+        of_whom = f'<<"{user}">>, <<"{self.vhost}">>'
+        patterns = f"{_text(configure)}, {_text(write)}, {_text(read)}"
+        setting = "rabbit_auth_backend_internal:set_permissions"
+        return [f'{setting}({of_whom}, {patterns}, <<"test">>)']
 
     def url(self, user):
         return self.broker.transport_url(self.vhost, user)
@@ -78,23 +88,25 @@ class Place:
             key = queue if exchange == "kongming" else "versioned_notifications.info"
             self._do(lambda channel: channel.queue_unbind(queue, exchange, key))
         elif what == "queue":
-            self.broker.delete_queue(queue, self.vhost)
+            self._do(lambda channel: channel.queue_delete(queue))
         elif what == "vhost":
-            self.broker.run(f"rabbitmqctl delete_vhost {self.vhost}")
-            self.broker.add_vhost(self.vhost)
+            gone = f'rabbit_vhost:delete(<<"{self.vhost}">>, <<"test">>)'
+            self.broker.evaluate(gone, *self._vhost(), *self._permissions())
             self._do(
                 lambda channel: channel.exchange_declare(exchange, "topic", auto_delete=False)
             )
-            self.permit()
         elif what == "user":
-            for each in self.users:
-                self.broker.run(f"rabbitmqctl delete_user {each.user}")
-                self.broker.add_stranger(each.user)
-            self.permit()
+            gone = f'rabbit_auth_backend_internal:delete_user(<<"{self._its.user}">>, <<"test">>)'
+            self.broker.evaluate(gone, *self._user(), *self._permissions())
 
     def _do(self, work):
         with amqp.Connection(f"127.0.0.1:{self.broker.port}", virtual_host=self.vhost) as made:
             work(made.channel())
+
+
+def _text(pattern):
+    written = pattern.replace("\\", "\\\\")
+    return f'<<"{written}">>'
 
 
 def host(root, name, program, url, more=""):
@@ -111,17 +123,15 @@ class Handler:
     """A notification handler, and Nova."""
 
     def __init__(self, broker, root):
-        self.place, self.name = Place(broker), f"h-{uuid.uuid4().hex[:8]}"
+        self.name = f"h-{uuid.uuid4().hex[:8]}"
         self.queue = f"kongming.{self.name}"
-        self.place.add_user(
-            of_notification_handler(self.name, self.name, "nova", ("versioned_notifications",))
-        )
+        topics = ("versioned_notifications",)
+        self.place = Place(broker, of_notification_handler(self.name, self.name, "nova", topics))
         more = "[notification_handler]\npool = kongming.$host\n"
         self.process = host(root, self.name, HANDLER, self.place.url(self.name), more)
         self._nova = Nova(self.place.url("guest"))
         self.process.start_soon()
         self.publish()
-        self.process.wait_ready()
 
     def publish(self):
         instance_uuid = str(uuid.uuid4())
@@ -150,6 +160,7 @@ def test_a_handler_hears_again_whatever_was_deleted_and_made_anew(broker, tmp_pa
         handlers = {what: Handler(broker, tmp_path) for what in WHAT}
         for each in handlers.values():
             stack.callback(each.process.stop)
+            each.process.wait_ready()
             each.check_hears()
         for what, each in handlers.items():
             each.lose(what)
@@ -170,8 +181,7 @@ class Site:
     NAME = "h-1"
 
     def __init__(self, broker, root, stack):
-        self.place = Place(broker)
-        self.place.add_user(of_executor(self.NAME, self.NAME, "kongming"))
+        self.place = Place(broker, of_executor(self.NAME, self.NAME, "kongming"))
         url = self.place.url("guest")
         self.plane = stack.enter_context(
             ControlPlane(root / "plane", transport_url=url, conductors=1)

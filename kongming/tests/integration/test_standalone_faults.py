@@ -173,3 +173,33 @@ def test_an_instance_that_is_migrated_live_takes_its_allocation_along(
         assert guest.affinity() == before
     finally:
         destroy(guest.domain)
+
+
+def test_an_executor_that_comes_back_after_fifty_requests_moves_its_guest_once(site, cpus):
+    guest = site.guest()
+    executor = site.executor()
+    executor.start()
+    site.put(guest.uuid, vcpu_pinning=str(cpus[0]))
+    guest.wait_on(cpus[0])
+    site.plane.wait_status(guest.uuid, "applied")
+    assert executor.stop() == 0
+    before = executor.log().count(MOVED)
+    for number in range(49):
+        site.put(guest.uuid, vcpu_pinning=str(cpus[number % 2]))
+    site.delete(guest.uuid)
+    site.put(guest.uuid, vcpu_pinning=str(cpus[-1]))
+    # Nobody says what is true by now: only what waited in the queue could be taken.
+    for conductor in site.plane.conductors:
+        conductor.stop()
+    executor.start()
+    wait_until(
+        lambda: not site.broker.queues(site.vhost)[f"kongming-executor.{executor.host}"].ready,
+        60,
+        "the queue is worked off",
+    )
+    executor.wait_log("No conductor answers")
+    assert guest.affinity() == {vcpu: frozenset([cpus[0]]) for vcpu in guest.affinity()}
+    site.plane.start_missing()
+    guest.wait_on(cpus[-1])
+    site.plane.wait_status(guest.uuid, "applied")
+    assert executor.log().count(MOVED) == before + 1

@@ -177,6 +177,10 @@ class Broker(Service):
         assert program == "rabbitmqctl", line
         return self._control(*arguments)
 
+    def evaluate(self, *expressions: str) -> str:
+        """Have the node evaluate expressions of Erlang, one after another, at the cost of one."""
+        return self._control("eval", f"{', '.join(expressions)}.")
+
     def type(self, line: str, folder: Path, answer: str = "") -> str:
         """Run a line of a shell, as an operator types it on the node.
 

@@ -265,7 +265,7 @@ def test_what_was_lost_is_told_once_and_made_up_for(broker, lines):
     assert broker.missed == 1
     (line,) = lines()
     assert line == (
-        "RabbitMQ had lost what we listen to (exchange nova and queue kongming.compute-1): it is "
+        "RabbitMQ had lost what we listen to (exchange nova, queue kongming.compute-1): it is "
         "made anew and bound again; what was sent in between is lost, so all is asked for"
     )
 
