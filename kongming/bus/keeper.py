@@ -31,6 +31,7 @@ from oslo_messaging import TransportOptions
 from oslo_messaging._drivers import impl_rabbit
 
 from kongming.bus.reasons import Reason, explain, not_acknowledged
+from kongming.bus.tls import unreadable
 
 #: Each so many seconds a subscription is declared and bound again.
 CHECK_S = 30.0
@@ -40,6 +41,8 @@ class Keeper:
     """Knows what a subscription has had at RabbitMQ, and what of it was lost.
 
     The driver's thread tells it, that of the subscription asks it.
+
+    :ivar unreadable: returns which of the files that TLS needs can't be read.
     """
 
     def __init__(self) -> None:
@@ -47,6 +50,7 @@ class Keeper:
         self._had: set[str] = set()
         self._lost: dict[str, None] = {}
         self._refusal: Reason | None = None
+        self.unreadable: Callable[[], str] = lambda: ""
 
     @property
     def refusal(self) -> Reason | None:
@@ -186,6 +190,7 @@ def keep(transport: Any, keeper: Keeper, connection: Any = Connection, *more: An
     """
     pool = getattr(transport._driver, "_connection_pool", None)
     if pool is not None:
+        keeper.unreadable = lambda: unreadable(transport._driver.conf.oslo_messaging_rabbit)
         pool.connection_cls = partial(connection, keeper, *more)
 
 

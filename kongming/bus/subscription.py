@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import contextlib
+from dataclasses import replace
 import logging
 import threading
 import time
@@ -27,7 +28,7 @@ from kongming.bus.availability import Availability
 from kongming.bus.driver_log import DriverLog
 from kongming.bus.hold import Hold
 from kongming.bus.keeper import Keeper
-from kongming.bus.reasons import Reason, explain
+from kongming.bus.reasons import TLS_FILE, Reason, explain
 
 LOG = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ class Subscription:
             self._watch(backoff)
             self._give_up()
         else:
-            self._availability.lost(explain(error))
+            self._tell_lost(explain(error))
 
     def _try_to_subscribe(self) -> Exception | None:
         try:
@@ -158,7 +159,7 @@ class Subscription:
         """Tell what keeps the subscription from being declared again, and what that has mended."""
         refusal = self._keeper.refusal
         if refusal is not None:
-            self._availability.lost(refusal)
+            self._tell_lost(refusal)
             return
         self._availability.back()
         lost = self._keeper.take_lost()
@@ -185,10 +186,15 @@ class Subscription:
                 if now < deaf_at:
                     continue
                 reason = _DEAF
-            self._availability.lost(reason)
+            self._tell_lost(reason)
             if not reason.of_connection:
                 return False
         return True
+
+    def _tell_lost(self, reason: Reason) -> None:
+        if reason.kind == TLS_FILE and (named := self._keeper.unreadable()):
+            reason = replace(reason, words=named)
+        self._availability.lost(reason)
 
     def _trouble(self, error: BaseException) -> None:
         """Note what the driver is refused; before it has a connection, tell what it meets."""
@@ -196,7 +202,7 @@ class Subscription:
         if not reason.of_connection:
             self._refusal = reason
         if self._server is None:
-            self._availability.lost(reason)
+            self._tell_lost(reason)
 
     def _give_up(self) -> None:
         """End the server that can't listen; another one may not begin before."""

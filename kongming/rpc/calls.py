@@ -24,7 +24,7 @@ from oslo_messaging import TransportOptions
 
 from kongming import exception
 from kongming.bus.keeper import Lasting
-from kongming.bus.reasons import UNKNOWN, explain
+from kongming.bus.reasons import REJECTED, UNKNOWN, explain
 from kongming.cleaning import clean
 from kongming.rpc.bus import Bus
 from kongming.rpc.messages import Message
@@ -179,7 +179,9 @@ class Caller:
         except Exception as error:
             # The driver lets through whatever the AMQP library raises; and what
             # a fault over there led to comes as an error, too.
-            raise self._silent(f"{self._name(host)} can't be asked: {_why(error)}") from error
+            silent = self._silent(f"{self._name(host)} can't be asked: {_why(error)}")
+            silent.others_too = explain(error).kind != REJECTED
+            raise silent from error
 
     def _name(self, host: str | None) -> str:
         return self._topic if host is None else f"{self._topic} of host {host}"

@@ -45,7 +45,7 @@ class Rabbit:
         return Channel(self)
 
 
-class Channel(amqp.Channel):
+class Channel(amqp.Channel):  # type: ignore[misc]
     """One of its channels."""
 
     def __init__(self, rabbit):

@@ -183,6 +183,15 @@ def test_an_outage_is_told_with_its_reason_and_again_when_that_changes(broker, l
     assert broker.subscription.connected
 
 
+def test_a_file_of_tls_that_can_not_be_read_is_named(broker, lines):
+    broker.why_not = explain(FileNotFoundError(2, "No such file"))
+    broker.keeper.unreadable = lambda: "[oslo_messaging_rabbit] ssl_ca_file /x: No such file"
+    broker.subscription.start()
+    wait_for(lines)
+    (line,) = lines()
+    assert "listen: [oslo_messaging_rabbit] ssl_ca_file /x: No such file; trying again" in line
+
+
 def test_it_looks_less_and_less_often_why_not(broker):
     broker.why_not = GONE
     broker.subscription.start()
