@@ -191,8 +191,7 @@ class Executor:
                 self._queue.add(instance_uuid)
             return False
         self._unclaimed.requested(instance_uuid)
-        changed = self._store.ask(instance_uuid, request)
-        if changed:
+        if changed := self._store.ask(instance_uuid, request):
             LOG.debug("Instance %s: asked for %s", instance_uuid, request.asked)
             if refusal is not None:
                 self.statistics.refused(refusal)

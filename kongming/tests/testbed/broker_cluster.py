@@ -18,6 +18,7 @@ each node can still be spoken to.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -50,34 +51,33 @@ class BrokerCluster(Service):
         """Return when all are one cluster."""
         for node in self.nodes:
             self._started.enter_context(node)
-        self._wait_running(self.nodes[0], _SIZE)
+        self.wait_whole()
 
     def handle_partitions(self, how: str) -> None:
         """Set cluster_partition_handling."""
-        for node in self.nodes:
-            node.evaluate(f"application:set_env(rabbit, cluster_partition_handling, {how})")
+        setting = f"application, set_env, [rabbit, cluster_partition_handling, {how}]"
+        self.nodes[0].evaluate(_on(self.nodes, setting))
 
     def cut_off(self, island: Broker) -> None:
         """Cut one node off from the others, which stay together."""
         others = [node for node in self.nodes if node is not island]
-        for node in others:
-            node.evaluate(f"erlang:set_cookie('{island.name}', one_side)")
-        names = ", ".join(f"'{node.name}'" for node in others)
+        others[0].evaluate(_on(others, f"erlang, set_cookie, ['{island.name}', one_side]"))
         island.evaluate(
             f"[begin erlang:set_cookie(N, other_side), erlang:disconnect_node(N) end "
-            f"|| N <- [{names}]]"
+            f"|| N <- {_names(others)}]"
         )
-        self._wait_running(others[0], _SIZE - 1)
+        wait_until(lambda: self._running(others) == {_SIZE - 1}, _TIMEOUT_S, "it is cut off")
 
-    def heal(self) -> None:
-        """Let all speak with each other again."""
-        for node in self.nodes:
-            names = ", ".join(f"'{each.name}'" for each in self.nodes if each is not node)
-            node.evaluate(
-                f"[erlang:set_cookie(N, erlang:get_cookie()) || N <- [{names}]]",
-            )
-        for node in self.nodes[1:]:
-            self.nodes[0].evaluate(f"net_adm:ping('{node.name}')")
+    def heal(self, island: Broker) -> None:
+        """Let a node that was cut off speak with the others again."""
+        others = [node for node in self.nodes if node is not island]
+        back = f"[erlang:set_cookie(N, erlang:get_cookie()) || N <- {_names(others)}]"
+        island.evaluate(back)
+        cookie = f"['{island.name}', erlang:get_cookie()]"
+        others[0].evaluate(
+            _on(others, f"erlang, set_cookie, {cookie}"),
+            _on(others, f"net_adm, ping, ['{island.name}']"),
+        )
 
     def restart_app(self, node: Broker) -> None:
         """Restart RabbitMQ on one node, as is done by hand after a partition."""
@@ -86,15 +86,24 @@ class BrokerCluster(Service):
 
     def wait_whole(self) -> None:
         """Wait until each node runs, and knows that the others do."""
-        for node in self.nodes:
-            self._wait_running(node, _SIZE)
+        wait_until(lambda: self._running(self.nodes) == {_SIZE}, _TIMEOUT_S, "all nodes run")
 
-    def _wait_running(self, node: Broker, number: int) -> None:
-        def running() -> bool:
-            counted = node.evaluate("length(rabbit_mnesia:cluster_nodes(running))")
-            return counted.strip() == str(number)
-
-        wait_until(running, _TIMEOUT_S, f"{number} nodes run")
+    def _running(self, nodes: Sequence[Broker]) -> set[int]:
+        """Return how many nodes run, as some of them see it; at the cost of one command."""
+        said = nodes[-1].evaluate(
+            f"[catch length(rpc:call(N, rabbit_mnesia, cluster_nodes, [running])) "
+            f"|| N <- {_names(nodes)}]"
+        )
+        counted = said.strip().strip("[]").split(",")
+        return {int(each) if each.strip().isdigit() else 0 for each in counted}
 
     def _end(self) -> None:
         self._started.close()
+
+
+def _names(nodes: Sequence[Broker]) -> str:
+    return f"[{', '.join(repr(node.name) for node in nodes)}]"
+
+
+def _on(nodes: Sequence[Broker], call: str) -> str:
+    return f"[rpc:call(N, {call}) || N <- {_names(nodes)}]"
