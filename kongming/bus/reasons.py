@@ -25,7 +25,7 @@ import socket
 import ssl
 
 import amqp
-from amqp.exceptions import MessageNacked
+from amqp.exceptions import MessageNacked  # type: ignore[import-untyped]
 
 #: Nobody answers there now, for whatever reason: it is waited for.
 UNREACHABLE = "unreachable"

@@ -20,7 +20,7 @@ import ssl
 import time
 
 import amqp
-from amqp.exceptions import MessageNacked
+from amqp.exceptions import MessageNacked  # type: ignore[import-untyped]
 from oslo_messaging import exceptions as oslo
 from oslo_messaging import server
 from oslo_messaging._drivers import amqpdriver, impl_rabbit
