@@ -100,7 +100,7 @@ class NotificationHandlerService(HostService):
     def _missed(self) -> str:
         """Make up for events that may have been missed; return how."""
         if self._inquirer is None:
-            return "an edit among it counts from the next event of its instance on"
+            return "an edit that was missed counts with the next event of its instance"
         self._inquirer.ask_all()
         return "Nova is asked about all instances of this host"
 
