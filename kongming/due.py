@@ -32,8 +32,9 @@ class Due:
         self._factor = 1.0
 
     def come_within(self, seconds: float) -> None:
-        """Have the next look come soon, whatever the interval."""
-        self._first = time.monotonic() + anywhere(0.0, seconds)
+        """Have the next look come soon, whatever the interval, and not later than it would."""
+        at = time.monotonic() + anywhere(0.0, seconds)
+        self._first = at if self._first is None else min(at, self._first)
 
     def has_come(self) -> bool:
         """Tell whether it is due now."""

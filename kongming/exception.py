@@ -448,9 +448,13 @@ class HostUnknown(Unknown):
 
 
 class Silent(KongmingError):
-    """Who was asked over the message bus does not answer."""
+    """Who was asked over the message bus does not answer.
+
+    :ivar others_too: whether nobody else could be asked, either.
+    """
 
     reason = "silent"
+    others_too = True
 
 
 class HostSilent(Silent):

@@ -73,7 +73,7 @@ def answer_calls(transport_url: str, out: str) -> None:
     conf_file.write_text(f"[DEFAULT]\ntransport_url = {transport_url}\n")
     bus = open_bus(launch.configure(["--config-file", str(conf_file)]))
     server = Server({"exchange": Method(Exchange, exchange, by_host=True)}, None, bus.refusals)
-    subscription(bus, CONDUCTOR, Path(out).name, server, Path(out).touch).start()
+    subscription(bus, CONDUCTOR, Path(out).name, server, Path(out).touch, "").start()
     threading.Event().wait()
 
 

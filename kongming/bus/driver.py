@@ -71,6 +71,13 @@ def hand_over_repeated(server: Any) -> None:
         cache.prev_msgids = deque(maxlen=0)
 
 
+def cut(server: Any) -> None:
+    """Cut a server's connection: RabbitMQ takes back at once what was not acknowledged."""
+    connection = _connection(server)
+    if connection is not None:
+        connection.connection.collect()
+
+
 def _connection(server: Any) -> Any:
     """Return the RabbitMQ driver's connection of a server; None if it has none."""
     return getattr(getattr(_poller(server), "conn", None), "connection", None)

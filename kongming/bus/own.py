@@ -26,25 +26,25 @@ from typing import Any
 
 import amqp
 from kombu.entity import Exchange
-from oslo_messaging._drivers import impl_rabbit
+
+from kongming.bus.keeper import Connection, Keeper, keep
 
 
-def restrict(transport: Any, shared: str = "") -> None:
+def restrict(transport: Any, keeper: Keeper, shared: str = "") -> None:
     """Have a transport declare only queues of its own, and use exchanges as they are there.
 
     An exchange that is missing is declared, if RabbitMQ lets this user do so.
 
+    :param keeper: looks after what is subscribed to.
     :param shared: the topic that servers of several hosts would listen to; nobody calls it.
     """
-    pool = getattr(transport._driver, "_connection_pool", None)
-    if pool is not None:
-        pool.connection_cls = partial(_Connection, shared)
+    keep(transport, keeper, _Connection, shared)
 
 
-class _Connection(impl_rabbit.Connection):  # type: ignore[misc]
-    def __init__(self, shared: str, *arguments: Any, **options: Any) -> None:
+class _Connection(Connection):
+    def __init__(self, keeper: Keeper, shared: str, *arguments: Any, **options: Any) -> None:
         self._shared = shared
-        super().__init__(*arguments, **options)
+        super().__init__(keeper, *arguments, **options)
 
     def declare_topic_consumer(
         self, exchange_name: str, topic: str, *arguments: Any, **options: Any

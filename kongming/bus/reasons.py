@@ -25,9 +25,14 @@ import socket
 import ssl
 
 import amqp
+from amqp.exceptions import MessageNacked  # type: ignore[import-untyped]
 
 #: Nobody answers there now, for whatever reason: it is waited for.
 UNREACHABLE = "unreachable"
+#: A file that TLS needs can't be read.
+TLS_FILE = "tls_file"
+#: A queue is full by a limit of its own, and takes no more.
+REJECTED = "rejected"
 #: Nothing of RabbitMQ's, as far as is known.
 UNKNOWN = "unknown"
 
@@ -121,9 +126,16 @@ def _known(error: BaseException) -> Reason | None:
         )
     if isinstance(error, amqp.AMQPError) and error.code in _BY_CODE:
         return _of_code(error)
+    if isinstance(error, MessageNacked):
+        return Reason(
+            REJECTED,
+            "the queue takes no more messages: it has reached a limit of its own (a policy with "
+            "overflow reject-publish); does anybody read it?",
+            of_connection=False,
+        )
     if isinstance(error, FileNotFoundError | PermissionError):
         return Reason(
-            "tls_file",
+            TLS_FILE,
             "a file that [oslo_messaging_rabbit] names for TLS (ssl_ca_file, ssl_cert_file or "
             "ssl_key_file) is not there, or this user may not read it: 'kongming-status upgrade "
             "check', run as this user, names it",

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import contextlib
+from dataclasses import replace
+import logging
 import threading
 import time
 from typing import Any
@@ -24,7 +26,11 @@ from kongming.backoff import Backoff
 from kongming.bus import driver
 from kongming.bus.availability import Availability
 from kongming.bus.driver_log import DriverLog
-from kongming.bus.reasons import Reason, explain
+from kongming.bus.hold import Hold
+from kongming.bus.keeper import Keeper
+from kongming.bus.reasons import TLS_FILE, Reason, explain
+
+LOG = logging.getLogger(__name__)
 
 _RETRY_MAX_S = 30.0
 _LOOK_S, _TICK_S = 0.5, 0.05
@@ -32,6 +38,10 @@ _LOOK_S, _TICK_S = 0.5, 0.05
 _PATIENCE_S = 2.0
 # What it does not within so many once RabbitMQ lets us in, it never does.
 _DEAF_S = 15.0
+_LOST = (
+    "RabbitMQ had lost what we listen to (%s): it is made anew and bound again; what was sent in "
+    "between is lost, so %s"
+)
 _DEAF = Reason("deaf", "it lets us in, and does not take our consumers", of_connection=False)
 
 
@@ -44,6 +54,10 @@ class Subscription:
     :param on_undecodable: called with the reason for each message that the
         driver could not decode.
     :param on_listening: called each time that the subscription has come about.
+    :param on_missed: called when messages may have been missed: sees to it that nothing stays so,
+        and returns how, as a clause.
+    :param keeper: of the transport that the server is made of.
+    :param hold: what messages may have to wait for.
     """
 
     def __init__(
@@ -53,10 +67,17 @@ class Subscription:
         *,
         on_undecodable: Callable[[str], None],
         on_listening: Callable[[], None],
+        on_missed: Callable[[], str],
+        keeper: Keeper,
+        hold: Hold | None = None,
     ) -> None:
         self._name = name
         self._subscribe = subscribe
         self._on_listening = on_listening
+        self._on_missed = on_missed
+        self._keeper = keeper
+        self._hold = hold or Hold()
+        self._was_held = False
         self.stopping = threading.Event()
         self._driver_log = DriverLog(on_undecodable, self._trouble)
         self._availability = Availability()
@@ -68,7 +89,10 @@ class Subscription:
     def connected(self) -> bool:
         """Tell whether RabbitMQ lets us listen, as far as is known."""
         server = self._server
-        return server is not None and not self.stopping.is_set() and driver.is_listening(server)
+        if server is None or self.stopping.is_set():
+            # While the messages wait for something else RabbitMQ is not to blame.
+            return self._hold.is_on and not self.stopping.is_set()
+        return driver.is_listening(server) and self._keeper.refusal is None
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -88,13 +112,19 @@ class Subscription:
     def _run(self) -> None:
         backoff = Backoff(_RETRY_MAX_S)
         while not self.stopping.is_set():
-            error = self._try_to_subscribe()
-            if error is None:
-                self._watch(backoff)
-                self._give_up()
-            else:
-                self._availability.lost(explain(error))
+            self._was_held |= self._hold.is_on
+            if self._hold.end():
+                self._listen(backoff)
             self.stopping.wait(backoff.next())
+
+    def _listen(self, backoff: Backoff) -> None:
+        """Subscribe, and see that it stays so; return once it does not."""
+        error = self._try_to_subscribe()
+        if error is None:
+            self._watch(backoff)
+            self._give_up()
+        else:
+            self._tell_lost(explain(error))
 
     def _try_to_subscribe(self) -> Exception | None:
         try:
@@ -117,9 +147,24 @@ class Subscription:
             self._on_listening()
             self._refusal = None
             backoff.reset()
+            if self._was_held:
+                self._was_held = False
+                LOG.info("Messages are taken again, and %s", self._on_missed())
             while driver.is_listening(self._server):
-                if self.stopping.wait(_LOOK_S):
+                self._see_what_was_lost()
+                if self._hold.is_on or self.stopping.wait(_LOOK_S):
                     return
+
+    def _see_what_was_lost(self) -> None:
+        """Tell what keeps the subscription from being declared again, and what that has mended."""
+        refusal = self._keeper.refusal
+        if refusal is not None:
+            self._tell_lost(refusal)
+            return
+        self._availability.back()
+        lost = self._keeper.take_lost()
+        if lost:
+            LOG.warning(_LOST, ", ".join(lost), self._on_missed())
 
     def _comes_to_listen(self) -> bool:
         """Wait until we listen, and tell why we don't; return whether it came to that."""
@@ -141,10 +186,15 @@ class Subscription:
                 if now < deaf_at:
                     continue
                 reason = _DEAF
-            self._availability.lost(reason)
+            self._tell_lost(reason)
             if not reason.of_connection:
                 return False
         return True
+
+    def _tell_lost(self, reason: Reason) -> None:
+        if reason.kind == TLS_FILE and (named := self._keeper.unreadable()):
+            reason = replace(reason, words=named)
+        self._availability.lost(reason)
 
     def _trouble(self, error: BaseException) -> None:
         """Note what the driver is refused; before it has a connection, tell what it meets."""
@@ -152,7 +202,7 @@ class Subscription:
         if not reason.of_connection:
             self._refusal = reason
         if self._server is None:
-            self._availability.lost(reason)
+            self._tell_lost(reason)
 
     def _give_up(self) -> None:
         """End the server that can't listen; another one may not begin before."""
@@ -173,4 +223,7 @@ class Subscription:
         # The driver lets through whatever the AMQP library raises; what is over is over.
         with contextlib.suppress(Exception):
             self._server.stop()
+            if self._hold.is_on:
+                driver.cut(self._server)
+            self._hold.let_go()
             self._server.wait()

@@ -89,6 +89,7 @@ class ConductorService(Service):
             conf.host,
             Server(endpoint.methods, self._bus.signer, self._bus.refusals),
             partial(self._readiness.reached, _LISTENING),
+            "the executors ask again by themselves",
         )
         self._allocations, self._hosts, self._pushes = allocations, hosts, executors.outbox
         self.open_metrics(self._collectors)

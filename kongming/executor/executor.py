@@ -179,23 +179,25 @@ class Executor:
         """Have what is asked in a context judged together: nothing is looked at before its end."""
         return self._queue.holding()
 
-    def ask(self, instance_uuid: str, request: Request) -> None:
+    def ask(self, instance_uuid: str, request: Request) -> bool:
         """Want what a request says from now on; one that can't be read is kept, too.
 
+        :returns: whether something else is wanted now.
         :raises StoreUnavailable: if that can't be kept.
         """
         refusal = request.asked if isinstance(request.asked, exception.Refused) else None
         if not refusal and not request.asked and not self._store.holds(instance_uuid):
             if self._unclaimed.unrequested(instance_uuid):
                 self._queue.add(instance_uuid)
-            return
+            return False
         self._unclaimed.requested(instance_uuid)
-        if self._store.ask(instance_uuid, request):
+        if changed := self._store.ask(instance_uuid, request):
             LOG.debug("Instance %s: asked for %s", instance_uuid, request.asked)
             if refusal is not None:
                 self.statistics.refused(refusal)
                 log_refusal(instance_uuid, refusal)
         self._queue.add(instance_uuid)
+        return changed
 
     def withdraw(self, instance_uuid: str, source: Source, asked_by: str) -> bool:
         """Take back what a source asked; give whether it had asked anything.

@@ -53,3 +53,8 @@ class NotificationCollector(Collector):
             "Whether events wait in their queue, as one can't be kept (1), or not (0).",
             value=self._listener.held_up,
         )
+        yield GaugeMetricFamily(
+            "kongming_last_event_age_seconds",
+            "Seconds since the last notification of anybody was heard, or since the start.",
+            value=self._handler.silence_s,
+        )

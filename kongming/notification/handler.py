@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 import logging
 import re
+import time
 from typing import Any, Protocol
 
 from kongming import exception
@@ -84,12 +85,19 @@ class Handler:
         self.counts: Counter[str] = Counter()
         self.kinds: Counter[tuple[str, str]] = Counter()
         self._hourly = Hourly()
+        self._heard_at = time.monotonic()
+
+    @property
+    def silence_s(self) -> float:
+        """Return how many seconds ago the last message of anybody came, or else the start."""
+        return time.monotonic() - self._heard_at
 
     def handle(self, message: Mapping[str, Any]) -> None:
         """Handle one message; what it asks for is on disk on return.
 
         :raises StoreUnavailable: if it could not be kept: try again.
         """
+        self._heard_at = time.monotonic()
         event = self._try_to_read(message)
         if isinstance(event, exception.EventMalformed):
             self.malformed(str(event))
@@ -114,6 +122,7 @@ class Handler:
 
         The message itself is never shown: it holds auth tokens.
         """
+        self._heard_at = time.monotonic()
         self.counts["malformed"] += 1
         if self._hourly.is_news(why):
             LOG.warning(

@@ -48,6 +48,8 @@ _RETRY_MAX_S = 60.0
 _PATIENCE = 4
 # What Nova had not committed yet when it was last asked, and clocks of its own that differ.
 _OVERLAP_S = 300.0
+# Why Nova is asked if no event led to it.
+_RESYNC = "resync"
 
 
 class Inquirer:
@@ -106,6 +108,11 @@ class Inquirer:
         :raises StoreUnavailable: if it could not be kept: try again.
         """
         self._inquiries.add(instance_uuid, here=here)
+        self._changed.set()
+
+    def ask_all(self) -> None:
+        """Have Nova asked about all servers of this host, soon."""
+        self._all.come_within(self._start_spread)
         self._changed.set()
 
     def asks(self, instance_uuid: str) -> bool:
@@ -180,7 +187,7 @@ class Inquirer:
         found = self._listed(host=self._host)
         asked_at = self._nova.listed_at
         for server in found.values():
-            self._learn(server.instance_uuid, server, "resync", put)
+            self._learn(server.instance_uuid, server, _RESYNC, put)
         missing = sorted(self._held() - found.keys())
         if missing:
             LOG.debug("Not among the servers of %s: %s", self._host, ", ".join(missing))
@@ -206,7 +213,7 @@ class Inquirer:
         servers = self._listed(**changes)
         self._asked_at = self._nova.listed_at
         for server in servers.values():
-            self._learn(server.instance_uuid, server, "resync", put)
+            self._learn(server.instance_uuid, server, _RESYNC, put)
         self._changes.begin_anew()
 
     def _listed(self, **filters: str) -> dict[str, Server]:
@@ -226,7 +233,7 @@ class Inquirer:
             # What is kept here is expected here: Nova's database may be a moment behind.
             expected = True if inquiry.here is None and instance_uuid in held else inquiry.here
             if expected in (None, here) or inquiry.attempts >= _PATIENCE:
-                why = "resync" if inquiry.here is None else "its event"
+                why = _RESYNC if inquiry.here is None else "its event"
                 self._learn(instance_uuid, server, why, asked)
                 self._inquiries.close_one(instance_uuid, inquiry)
             else:
@@ -240,4 +247,5 @@ class Inquirer:
             host = ""
         metadata = {} if server is None else server.metadata
         by = f"Nova's API ({why})"
-        self._wanted.learn(instance_uuid, place, metadata, by, put, host)
+        announced = why != _RESYNC
+        self._wanted.learn(instance_uuid, place, metadata, by, put, host, announced=announced)

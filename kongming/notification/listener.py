@@ -12,7 +12,8 @@
 
 """The bus: subscribes this host to Nova's notifications through oslo.messaging.
 
-Acknowledged is what was handled; nothing else, and nothing twice over.
+Acknowledged is what was handled; nothing else, and nothing twice over. While nothing can be kept
+the subscription is let go: what is given back again and again RabbitMQ may drop.
 """
 
 from __future__ import annotations
@@ -28,15 +29,17 @@ from oslo_messaging import dispatcher
 from oslo_messaging.notify import listener
 
 from kongming import exception
-from kongming.backoff import Backoff
 from kongming.bus import driver, own
+from kongming.bus.hold import Hold
+from kongming.bus.keeper import Keeper
 from kongming.bus.subscription import Subscription
 from kongming.bus.url import open_transport
 from kongming.conf.notification_handler import topics
 
 LOG = logging.getLogger(__name__)
 
-_RETRY_MAX = 30.0
+# So often, and after so many seconds, it is tried to keep an event before all have to wait.
+_PAUSES_S = (1.0, 2.0)
 
 
 class Listener:
@@ -45,6 +48,7 @@ class Listener:
     :param handle: called with each message, one at a time, in their order.
     :param on_malformed: called with the reason for each undecodable message.
     :param on_listening: called once the subscription has come about.
+    :param on_missed: called when events may have been missed; returns what is done about it.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Listener:
         handle: Callable[[Mapping[str, Any]], None],
         on_malformed: Callable[[str], None],
         on_listening: Callable[[], None],
+        on_missed: Callable[[], str],
     ) -> None:
         """Read the options.
 
@@ -64,7 +69,8 @@ class Listener:
             conf,
             "[oslo_messaging_notifications] transport_url",
         )
-        own.restrict(self._transport)
+        keeper, hold = Keeper(), Hold()
+        own.restrict(self._transport, keeper)
         options = conf.notification_handler
         self._targets = [
             oslo_messaging.Target(exchange=options.exchange, topic=topic) for topic in topics(conf)
@@ -75,8 +81,11 @@ class Listener:
             self._subscribe,
             on_undecodable=on_malformed,
             on_listening=on_listening,
+            on_missed=on_missed,
+            keeper=keeper,
+            hold=hold,
         )
-        self._dispatcher = _Dispatcher(handle, on_malformed, self._subscription.stopping)
+        self._dispatcher = _Dispatcher(handle, on_malformed, hold, self._subscription.stopping)
 
     @property
     def connected(self) -> bool:
@@ -120,24 +129,35 @@ class _Dispatcher(dispatcher.DispatcherBase):  # type: ignore[misc]
         self,
         handle: Callable[[Mapping[str, Any]], None],
         on_malformed: Callable[[str], None],
+        hold: Hold,
         stopping: threading.Event,
     ) -> None:
         self._handle = handle
         self._on_malformed = on_malformed
+        self._hold = hold
         self._stopping = stopping
         self.held_up = False
 
     def dispatch(self, incoming: Any) -> str:
-        """Handle one message; until it can be kept it is not acknowledged."""
-        backoff = Backoff(_RETRY_MAX)
-        while (error := self._try_to_handle(incoming.message)) is not None:
-            self.held_up = True
-            if error.outage.is_news():
-                LOG.error("Events wait in their queue: %s", error)
-            if self._stopping.wait(backoff.next()):
-                return str(oslo_messaging.NotificationResult.REQUEUE)
-        self.held_up = False
-        return str(oslo_messaging.NotificationResult.HANDLED)
+        """Handle one message; one that can't be kept is not acknowledged, and none after it."""
+        if not self._hold.is_on:
+            for pause in (*_PAUSES_S, None):
+                if self._is_handled(incoming.message):
+                    return str(oslo_messaging.NotificationResult.HANDLED)
+                if pause is None or self._stopping.wait(pause):
+                    break
+            # Until it can be: to handle it twice does no harm.
+            self._hold.begin(lambda: self._is_handled(incoming.message))
+        self._hold.wait()
+        return str(oslo_messaging.NotificationResult.REQUEUE)
+
+    def _is_handled(self, message: Mapping[str, Any]) -> bool:
+        """Try to handle a message, and tell once why it can't be."""
+        error = self._try_to_handle(message)
+        if error is not None and error.outage.is_news():
+            LOG.error("Events wait in their queue: %s", error)
+        self.held_up = error is not None
+        return error is None
 
     def _try_to_handle(self, message: Mapping[str, Any]) -> exception.StoreUnavailable | None:
         try:

@@ -68,6 +68,7 @@ class NotificationHandlerService(HostService):
             handle=self._handler.handle,
             on_malformed=self._handler.malformed,
             on_listening=lambda: self._readiness.reached(_LISTENING),
+            on_missed=self._missed,
         )
         self.open_metrics(self._collectors)
 
@@ -95,6 +96,13 @@ class NotificationHandlerService(HostService):
             return False
         self._inquirer.ask(instance_uuid)
         return True
+
+    def _missed(self) -> str:
+        """Make up for events that may have been missed; return how."""
+        if self._inquirer is None:
+            return "an edit that was missed counts with the next event of its instance"
+        self._inquirer.ask_all()
+        return "Nova is asked about all instances of this host"
 
     def _open_inquirer(self) -> Inquirer:
         # Imported here: a service that does not ask Nova does not pay for it.

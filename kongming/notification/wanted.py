@@ -31,6 +31,7 @@ from kongming.notification.event import InstanceEvent
 from kongming.notification.meaning import named_host
 from kongming.notification.order import Moment, Order, Verdict
 from kongming.notification.publishers import Publishers, Said
+from kongming.notification.unheard import Unheard
 
 LOG = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Wanted:
         self._order = order or Order()
         self._ask = ask
         self._publishers = Publishers()
+        self._unheard = Unheard()
         self._lock = threading.Lock()
 
     def knows(self, instance_uuid: str) -> bool:
@@ -73,6 +75,7 @@ class Wanted:
         :returns: whether it was the newest.
         :raises StoreUnavailable: if it could not be kept: try again.
         """
+        self._unheard.heard(event.instance_uuid)
         with self._lock:
             verdict = self._order.judge(event, place)
             if self._catch_up(event.publisher, self._publishers.watch(event, place, verdict)):
@@ -92,6 +95,8 @@ class Wanted:
         by: str,
         put: Moment,
         host: str = "",
+        *,
+        announced: bool = True,
     ) -> None:
         """Take Nova's answer, unless an event was sent since the question was put.
 
@@ -102,8 +107,12 @@ class Wanted:
         :param by: what led to the question.
         :param put: when it was put.
         :param host: where else it is.
+        :param announced: whether an event led to the question.
         :raises StoreUnavailable: if it could not be kept: ask again.
         """
+        if announced:
+            self._unheard.heard(instance_uuid)
+        self._unheard.tell()
         with self._lock:
             sent_at = self._order.heard_since(instance_uuid, put)
             if sent_at is not None:
@@ -112,7 +121,10 @@ class Wanted:
             if sent_at is not None and sent_at >= put.wall:
                 return
             if place is Place.HERE:
-                self._request(instance_uuid, found, by, time.time())
+                was_known = self._executor.holds(instance_uuid)
+                changed = self._request(instance_uuid, found, by, time.time())
+                if changed and was_known and not announced:
+                    self._unheard.found(instance_uuid)
             hint = Hint(place, _plain(host), by, time.time(), answered=True)
             self._executor.locate(instance_uuid, hint)
             self._order.note_answer(instance_uuid, put, place)
@@ -142,8 +154,8 @@ class Wanted:
         self._executor.locate(instance_uuid, hint)
         self._order.note(event, place)
 
-    def _request(self, instance_uuid: str, found: Mapping[str, Any], by: str, at: float) -> None:
-        self._executor.ask(instance_uuid, Request(Source.METADATA, _asked(found), by, at))
+    def _request(self, instance_uuid: str, found: Mapping[str, Any], by: str, at: float) -> bool:
+        return self._executor.ask(instance_uuid, Request(Source.METADATA, _asked(found), by, at))
 
 
 def _plain(name: str) -> str:

@@ -26,6 +26,7 @@ from oslo_messaging.rpc.server import RPCServer
 from kongming import exception
 from kongming.bus import own
 from kongming.bus.client_options import client_options
+from kongming.bus.keeper import Keeper, keep
 from kongming.bus.subscription import Subscription
 from kongming.bus.url import open_transport
 from kongming.rpc import keys
@@ -45,11 +46,13 @@ class Bus:
     :ivar transport: oslo.messaging's.
     :ivar signer: signs calls; None if that is not configured.
     :ivar refusals: what came over it and was not taken.
+    :ivar keeper: looks after what is subscribed to on it.
     """
 
     transport: Any
     signer: Signer | None = None
     refusals: Refusals = field(default_factory=Refusals)
+    keeper: Keeper = field(default_factory=Keeper)
 
 
 def open_bus(conf: cfg.ConfigOpts, host: str | None = None) -> Bus:
@@ -62,18 +65,27 @@ def open_bus(conf: cfg.ConfigOpts, host: str | None = None) -> Bus:
     for group, registered in client_options():
         conf.register_opts(registered, group=group)
     transport = open_transport(oslo_messaging.get_rpc_transport, conf, "[DEFAULT] transport_url")
-    if host is not None:
+    bus = Bus(transport, _signer(conf, host))
+    if host is None:
+        keep(transport, bus.keeper)
+    else:
         _own_replies(transport, host)
-        own.restrict(transport, EXECUTOR.topic)
-    return Bus(transport, _signer(conf, host))
+        own.restrict(transport, bus.keeper, EXECUTOR.topic)
+    return bus
 
 
 def subscription(
-    bus: Bus, target: Any, host: str, server: Server, on_listening: Callable[[], None]
+    bus: Bus,
+    target: Any,
+    host: str,
+    server: Server,
+    on_listening: Callable[[], None],
+    on_missed: str,
 ) -> Subscription:
     """Return what takes the calls to a target.
 
     :param host: under which this server can be called by itself.
+    :param on_missed: what makes up for calls that were missed, as a clause.
     """
     here = oslo_messaging.Target(topic=target.topic, server=host)
 
@@ -87,6 +99,8 @@ def subscription(
         subscribe,
         on_undecodable=lambda why: bus.refusals.note("", OTHER, exception.MessageInvalid(why)),
         on_listening=on_listening,
+        on_missed=lambda: on_missed,
+        keeper=bus.keeper,
     )
 
 

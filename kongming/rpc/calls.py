@@ -20,9 +20,11 @@ import threading
 from typing import Any, TypeVar
 
 import oslo_messaging
+from oslo_messaging import TransportOptions
 
 from kongming import exception
-from kongming.bus.reasons import UNKNOWN, explain
+from kongming.bus.keeper import Lasting
+from kongming.bus.reasons import REJECTED, UNKNOWN, explain
 from kongming.cleaning import clean
 from kongming.rpc.bus import Bus
 from kongming.rpc.messages import Message
@@ -30,7 +32,11 @@ from kongming.rpc.signing import SIGNATURE, Signature
 
 # What a connection takes besides the answer.
 OPEN_S = 2.0
+#: Who has not got a hint after so many seconds asks by itself before it takes others.
+HINT_S = 30.0
 _WORDS_MAX = 500
+# RabbitMQ says at once if no queue is bound to where a call is sent.
+_MUST_ARRIVE = TransportOptions(at_least_once=True)
 
 _Answer = TypeVar("_Answer", bound=Message)
 
@@ -59,7 +65,7 @@ class Caller:
         self._stuck: _InThread | None = None
 
     def cast(self, method: str, message: Message, host: str | None = None) -> None:
-        """Send without waiting for anything to come of it.
+        """Send without waiting for anything to come of it; RabbitMQ keeps it for some seconds.
 
         That takes as long as RabbitMQ takes no messages: only an outbox may wait for it.
 
@@ -67,7 +73,8 @@ class Caller:
         """
         arguments = message.to_json()
         context = _context(self._sign(host, method, arguments))
-        self._try(lambda: self._to(host).cast(context, method, **arguments), host)
+        hint = Lasting(HINT_S)
+        self._try(lambda: self._to(host, hint).cast(context, method, **arguments), host)
 
     def call(
         self, method: str, message: Message, answer: type[_Answer], host: str | None = None
@@ -82,7 +89,10 @@ class Caller:
         signature = self._sign(host, method, arguments)
         context = _context(signature)
         said = self._try(
-            lambda: self._wait_for(lambda: self._to(host).call(context, method, **arguments)), host
+            lambda: self._wait_for(
+                lambda: self._to(host, _MUST_ARRIVE).call(context, method, **arguments)
+            ),
+            host,
         )
         try:
             found = self._read(signature, said, answer)
@@ -143,8 +153,10 @@ class Caller:
                 self._stuck = made
             raise
 
-    def _to(self, host: str | None) -> Any:
-        return self._client.prepare(server=host, timeout=self._timeout())
+    def _to(self, host: str | None, options: TransportOptions) -> Any:
+        return self._client.prepare(
+            server=host, timeout=self._timeout(), transport_options=options
+        )
 
     def _try(self, send: Callable[[], Any], host: str | None) -> Any:
         try:
@@ -154,6 +166,11 @@ class Caller:
                 f"{self._name(host)} can't be asked: RabbitMQ can't be reached, or takes no "
                 "messages; see that it runs, and 'rabbitmqctl status' for a memory or disk alarm"
             ) from error
+        except oslo_messaging.MessageUndeliverable as error:
+            raise self._silent(
+                f"{self._name(host)} can't be asked: nobody listens to its calls at RabbitMQ: is "
+                "it running, and does it use the same transport_url?"
+            ) from error
         except oslo_messaging.MessagingTimeout as error:
             raise self._silent(
                 f"{self._name(host)} does not answer within {self._timeout():g} s: is it running, "
@@ -162,7 +179,9 @@ class Caller:
         except Exception as error:
             # The driver lets through whatever the AMQP library raises; and what
             # a fault over there led to comes as an error, too.
-            raise self._silent(f"{self._name(host)} can't be asked: {_why(error)}") from error
+            silent = self._silent(f"{self._name(host)} can't be asked: {_why(error)}")
+            silent.others_too = explain(error).kind != REJECTED
+            raise silent from error
 
     def _name(self, host: str | None) -> str:
         return self._topic if host is None else f"{self._topic} of host {host}"

@@ -24,6 +24,7 @@ import threading
 from typing import Generic, TypeVar
 
 from kongming import exception
+from kongming.hourly import Hourly
 
 LOG = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Outbox(Generic[_Hint]):
         self._sending = 0
         self._dropped = 0
         self._dropped_before = 0
+        self._hourly = Hourly()
         self._thread: threading.Thread | None = None
 
     @property
@@ -99,27 +101,36 @@ class Outbox(Generic[_Hint]):
                 receiver = next(iter(self._waiting))
                 hints = self._waiting.pop(receiver)
                 self._sending = len(hints)
-            why = self._try_to_send(receiver, hints)
+            error = self._try_to_send(receiver, hints)
             with self._changed:
-                if why is None:
+                if error is None:
                     self._tell_sent()
-                else:
+                elif error.others_too:
                     # None of the others could be sent either, and each takes its time.
-                    self._drop(len(hints) + self._count(), why)
+                    self._drop(len(hints) + self._count(), str(error))
                     self._waiting.clear()
+                else:
+                    self._refused(receiver, len(hints), str(error))
                 self._sending = 0
                 self._changed.notify_all()
 
-    def _try_to_send(self, receiver: str, hints: Mapping[str, _Hint]) -> str | None:
+    def _try_to_send(self, receiver: str, hints: Mapping[str, _Hint]) -> exception.Silent | None:
         """Send; return why it can't be done, None if it is."""
         try:
             self._send(receiver, hints)
         except exception.Silent as error:
-            return str(error)
+            return error
         except Exception as error:
             LOG.exception("A fault of Kongming in sending hints")
-            return f"a fault: {type(error).__name__}"
+            return exception.Silent(f"a fault: {type(error).__name__}")
         return None
+
+    def _refused(self, receiver: str, number: int, why: str) -> None:
+        """Drop what one receiver does not take; the others get theirs."""
+        self._dropped += number
+        self._dropped_before += number
+        if self._hourly.is_news(receiver):
+            LOG.warning("%s are dropped: %s; it asks by itself", self._what, why)
 
     def _count(self) -> int:
         return sum(map(len, self._waiting.values()))

@@ -14,13 +14,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import logging
 
 from kongming import exception, schema
 from kongming.executor.executor import Executor
 from kongming.rpc.messages import Plan, PlanAnswer, Push
 from kongming.rpc.server import Method
+from kongming.standalone.link import Link
 from kongming.standalone.wanted import Wanted
 
 LOG = logging.getLogger(__name__)
@@ -32,16 +33,14 @@ _ASK_WITHIN_S = 5.0
 class Endpoint:
     """What an executor can be asked for.
 
-    :param ask: has a conductor asked, within so many seconds, for all that is wanted.
+    :param link: has a conductor asked for all that is requested.
     """
 
-    def __init__(
-        self, host: str, executor: Executor, wanted: Wanted, ask: Callable[[float], None]
-    ) -> None:
+    def __init__(self, host: str, executor: Executor, wanted: Wanted, link: Link) -> None:
         self._host = host
         self._executor = executor
         self._wanted = wanted
-        self._ask = ask
+        self._link = link
 
     @property
     def methods(self) -> Mapping[str, Method]:
@@ -49,9 +48,16 @@ class Endpoint:
         return {"wanted": Method(Push, self.wanted), "plan": Method(Plan, self.plan)}
 
     def wanted(self, told: Push) -> None:
-        """Take what is wanted for some instances; what can't be taken is asked for."""
+        """Take what is requested for some instances; what can't be taken is asked for.
+
+        What waited here while nobody listened may be older than what was asked for since, or
+        undone by now: until a conductor has answered it is but a reason to ask.
+        """
+        if not self._link.is_settled:
+            self._link.ask()
+            return
         if told.unfit:
-            self._ask(_ASK_WITHIN_S)
+            self._link.ask(_ASK_WITHIN_S)
         try:
             self._wanted.push(told.instances)
         except exception.StoreUnavailable as error:
@@ -60,7 +66,7 @@ class Endpoint:
             return
         if unavailable.outage.is_news():
             LOG.error("What is wanted can't be kept: %s; it will be asked for", unavailable)
-        self._ask(0.0)
+        self._link.ask()
 
     def plan(self, question: Plan) -> PlanAnswer:
         """Say what would be done to a guest."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 import logging
+import math
 import threading
 import time
 from typing import Any
@@ -44,6 +45,8 @@ _GATHER_S = 0.05
 _VIEW_S = 2.0
 # Where an instance is may not be settled yet.
 _CONTEST_MAX_S = 30.0
+# When RabbitMQ is back, all hosts listen again at once.
+_SPREAD_S = 5.0
 
 
 class Link:
@@ -85,12 +88,27 @@ class Link:
         self._changed = threading.Event()
         self._stopping = threading.Event()
         self._contact = Contact("A conductor", LOG)
+        self._listening_at: float | None = None
+        self._answered_at = -math.inf
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
 
     @property
     def since(self) -> float | None:
         """Since when no conductor answers, by the wall clock; None if one does."""
         return self._contact.since
+
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether a conductor has answered what was asked since calls are heard here.
+
+        What was sent before that is known, then, or undone.
+        """
+        return self._listening_at is not None and self._answered_at >= self._listening_at
+
+    def listening(self) -> None:
+        """Note that calls are heard here from now on, those that waited, too."""
+        is_first, self._listening_at = self._listening_at is None, time.monotonic()
+        self.ask(0.0 if is_first else _SPREAD_S)
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -172,18 +190,25 @@ class Link:
         return True
 
     def _ask_all(self) -> None:
+        asked_at = time.monotonic()
         guests = self._guests()
         with self._lock:
             self._strangers.clear()
         self._dirty = False
         reports = self._wanted.reports()
         view, digest = self._view() or (None, "")
-        answer = self._exchange(complete=True, guests=guests, reports=reports, digest=digest)
+        # Before it is asked: what is to be asked again meanwhile is not forgotten.
+        self._all.begin_anew()
+        try:
+            answer = self._exchange(complete=True, guests=guests, reports=reports, digest=digest)
+        except Exception:
+            self._all.come_within(0.0)
+            raise
         # Not before: what is wanted now has replaced it where both asked.
         self._wanted.forget_metadata()
         self._told = reports
         self._refused = {uuid: self._refused[uuid] for uuid in self._refused.keys() & reports}
-        self._all.begin_anew()
+        self._answered_at = asked_at
         self._shown = digest
         self._ask_again_about(answer.contested)
         if answer.show and view is not None:

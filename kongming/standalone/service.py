@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -66,13 +65,14 @@ class ExecutorService(HostService):
             guests=self._executor.guests,
             view=self._view,
         )
-        endpoint = Endpoint(conf.host, self._executor, self._wanted, self._link.ask)
+        endpoint = Endpoint(conf.host, self._executor, self._wanted, self._link)
         self._calls = subscription(
             self._bus,
             EXECUTOR,
             conf.host,
             Server(endpoint.methods, self._bus.signer, self._bus.refusals),
-            partial(self._readiness.reached, _LISTENING),
+            self._listening,
+            "a conductor is asked for all that is requested",
         )
         self.open_metrics(self._collectors)
 
@@ -99,6 +99,10 @@ class ExecutorService(HostService):
         """Ask what is wanted for the guests that libvirt tells of now."""
         super().connected()
         self._link.ask()
+
+    def _listening(self) -> None:
+        self._link.listening()
+        self._readiness.reached(_LISTENING)
 
     def options_changed(self) -> None:
         """Look at all guests, and show the rules."""

@@ -26,6 +26,7 @@ from oslo_upgradecheck.upgradecheck import Result
 from oslo_utils import netutils
 
 from kongming import exception
+from kongming.bus.tls import unreadable
 from kongming.bus.url import RABBIT, open_transport, parse
 from kongming.status.finding import bad, doubtful, good
 
@@ -71,7 +72,9 @@ def _try_all(conf: cfg.ConfigOpts, url: oslo_messaging.TransportURL) -> Iterator
                 connection.connect()
             except Exception as error:  # noqa: BLE001
                 # The AMQP library lets through whatever the network raises.
-                refused.append(f"{host.hostname}:{host.port} {_why(error)}")
+                files = unreadable(conf.oslo_messaging_rabbit)
+                why = f"is not tried: {files}" if files else _why(error)
+                refused.append(f"{host.hostname}:{host.port} {why}")
                 continue
             if not looked:
                 looked = True
@@ -125,7 +128,7 @@ def _exchange(conf: cfg.ConfigOpts, connection: Any) -> Result:
             "that of nova.conf's transport_url, and is [notification_handler] exchange its "
             "control_exchange?"
         )
-    return good(f"the exchange {name} is there")
+    return good(f"the exchange {name} is there (whether queues are bound: Limits of queues)")
 
 
 def _why(error: Exception) -> str:

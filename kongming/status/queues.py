@@ -10,9 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Do queues grow without limit? RabbitMQ's management API tells.
+"""Are queues bound, and limited as they should be? RabbitMQ's management API tells.
 
-oslo.messaging can't set limits on the queues that it declares: a policy can.
+oslo.messaging can't set limits on the queues that it declares: a policy can. Whether a queue is
+bound RabbitMQ tells nobody but here.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ _TIMEOUT_S = 3.0
 _OPTION = "[status] management_url"
 _ENDS = ("expires", "max-length", "max-length-bytes", "message-ttl")
 _PRIORITY = "info"
+#: What a quorum queue has delivered more often it drops; from 4 on RabbitMQ's default is 20.
+_DELIVERIES_MIN = 100
 
 
 def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
@@ -63,7 +66,11 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
     try:
         opener = _opener(conf, base)
         if options.pool:
-            yield _pool(options.pool, _queue(opener, base, vhost, options.pool))
+            queue = _queue(opener, base, vhost, options.pool)
+            yield _pool(options.pool, queue)
+            if queue is not None:
+                yield _bound(conf, _bindings(opener, base, vhost, options))
+                yield from _delivered(options.pool, queue)
         for topic in topics(conf) if options.pool else ():
             name = f"{topic}.{_PRIORITY}"
             yield _plain(name, _queue(opener, base, vhost, name))
@@ -83,6 +90,37 @@ def _pool(name: str, queue: dict[str, Any] | None) -> Result:
         f"no policy limits the queue {name}: if this host is away for long, or goes for good, it "
         "grows without end; set expires and max-length by a policy (administration guide, "
         "RabbitMQ)"
+    )
+
+
+def _bound(conf: cfg.ConfigOpts, keys: set[str]) -> Result:
+    """Judge by the routing keys with which our queue is bound to Nova's exchange."""
+    options = conf.notification_handler
+    where = f"the queue {options.pool} is bound to the exchange {options.exchange}"
+    missing = [key for topic in topics(conf) if (key := f"{topic}.{_PRIORITY}") not in keys]
+    if not missing:
+        return good(where)
+    return bad(
+        f"{where.replace('is bound', 'is not bound')} with {', '.join(missing)}: this host hears "
+        "no events; a service that runs binds it again within a minute, so see its log"
+    )
+
+
+def _delivered(name: str, queue: dict[str, Any]) -> Iterator[Result]:
+    """Judge how often a quorum queue delivers a message before it drops it."""
+    if queue.get("type") != "quorum":
+        return
+    policy = dict(queue.get("effective_policy_definition") or {})
+    arguments = queue.get("arguments") or {}
+    set_to = [policy.get("delivery-limit"), arguments.get("x-delivery-limit")]
+    limits = [limit for limit in set_to if isinstance(limit, int)]
+    if limits and all(limit < 0 or limit >= _DELIVERIES_MIN for limit in limits):
+        yield good(f"the quorum queue {name} delivers a message often enough")
+        return
+    yield doubtful(
+        f"the quorum queue {name} drops a message that it has delivered "
+        f"{min(limits) if limits else 'as often as its RabbitMQ has it by default (20 from 4 on)'}"
+        " times, kept or not: set delivery-limit by a policy (administration guide, RabbitMQ)"
     )
 
 
@@ -108,17 +146,34 @@ def _queue(opener: OpenerDirector, base: str, vhost: str, name: str) -> dict[str
 
     :raises OSError: if the API can't be asked.
     """
-    address = f"{base}/api/queues/{quote(vhost, safe='')}/{quote(name, safe='')}"
+    told = _get(opener, base, "queues", vhost, name)
+    if told is not None and not isinstance(told, dict):
+        raise ValueError("no JSON object")
+    return told
+
+
+def _bindings(opener: OpenerDirector, base: str, vhost: str, options: Any) -> set[str]:
+    """Ask for the routing keys with which our queue is bound to Nova's exchange.
+
+    :raises OSError: if the API can't be asked.
+    """
+    between = ("e", options.exchange, "q", options.pool)
+    told = _get(opener, base, "bindings", vhost, *between) or []
+    if not isinstance(told, list) or not all(isinstance(each, dict) for each in told):
+        raise ValueError("no JSON list of objects")
+    return {str(each.get("routing_key")) for each in told}
+
+
+def _get(opener: OpenerDirector, base: str, *path: str) -> Any:
+    """Ask for something; None if it is not there."""
+    address = "/".join([base, "api", *(quote(part, safe="") for part in path)])
     try:
         with opener.open(address, timeout=_TIMEOUT_S) as answer:
-            told = json.load(answer)
+            return json.load(answer)
     except HTTPError as error:
         if error.code == 404:
             return None
         raise
-    if not isinstance(told, dict):
-        raise ValueError("no JSON object")  # noqa: TRY004
-    return told
 
 
 def _base(url: str) -> str | None:

@@ -79,7 +79,7 @@ def serve(transport):
         bus = Bus(transport, signer)
         server = Server(METHODS, signer, bus.refusals)
         taking: Subscription = subscription(
-            bus, CONDUCTOR, "here", server, lambda: listening.append(True)
+            bus, CONDUCTOR, "here", server, lambda: listening.append(True), ""
         )
         taking.start()
         served.append(taking)

@@ -27,6 +27,10 @@ from kongming.tests.testbed.process import wait_until
 OFTEN = "[executor]\npull_interval = 1\n"
 
 
+def moves(executor):
+    return sum(map(executor.log().count, ("seen on the threads", "back to its baseline")))
+
+
 def test_an_api_that_is_killed_right_after_it_took_something_loses_nothing(site, cpus):
     site.executor(options=OFTEN).start()
     guest = site.guest()
@@ -173,3 +177,29 @@ def test_an_instance_that_is_migrated_live_takes_its_allocation_along(
         assert guest.affinity() == before
     finally:
         destroy(guest.domain)
+
+
+def test_an_executor_that_comes_back_after_fifty_requests_moves_its_guest_once(site, cpus):
+    guest = site.guest()
+    executor = site.executor()
+    executor.start()
+    site.put(guest.uuid, vcpu_pinning=str(cpus[0]))
+    guest.wait_on(cpus[0])
+    site.plane.wait_status(guest.uuid, "applied")
+    assert executor.stop() == 0
+    before = moves(executor)
+    for number in range(49):
+        site.put(guest.uuid, vcpu_pinning=str(cpus[number % 2]))
+    site.delete(guest.uuid)
+    site.put(guest.uuid, vcpu_pinning=str(cpus[-1]))
+    # Nobody says what is true by now: only what waited in the queue could be taken.
+    for conductor in site.plane.conductors:
+        conductor.stop()
+    executor.start()
+    # It takes what waits there as soon as it listens, and this long before.
+    executor.wait_log("No conductor answers", timeout=90)
+    assert guest.affinity() == {vcpu: frozenset([cpus[0]]) for vcpu in guest.affinity()}
+    site.plane.start_missing()
+    guest.wait_on(cpus[-1])
+    site.plane.wait_status(guest.uuid, "applied")
+    assert moves(executor) == before + 1

@@ -55,6 +55,7 @@ class Broker(Service):
     :param management: whether it also offers its management API, on
         `management_port`; it starts some seconds later then
     :param settings: more of rabbitmq.conf
+    :param beside: another node of the same cluster, which starts first
     """
 
     def __init__(
@@ -64,14 +65,20 @@ class Broker(Service):
         tls: bool = False,
         management: bool = False,
         settings: Mapping[str, object] | None = None,
+        beside: Broker | None = None,
     ) -> None:
         self.root = root
+        self._beside = beside
         self._settings = settings or {}
         self.port = free_port()
         self.tls_port = free_port() if tls else None
         self.management_port = free_port() if management else None
         self.ca_file = root / "certificate.pem"
         self._environment = _environment(root, self.port)
+        if beside is not None:
+            shared = {name: beside._environment[name] for name in ("HOME", "ERL_EPMD_PORT")}
+            self._environment |= shared
+        self.name = self._environment["RABBITMQ_NODENAME"]
         self._epmd = Process(
             [
                 find_program("epmd", "erlang-base"),
@@ -94,7 +101,7 @@ class Broker(Service):
             "".join(f"{key} = {value}\n" for key, value in self._options().items())
         )
         _link_applications(self.root / "plugins", plugins)
-        if not self._epmd.running:
+        if self._beside is None and not self._epmd.running:
             self._epmd.start()
         self._node.start()
         # RabbitMQ opens its listeners as the last step of its boot.
@@ -176,6 +183,10 @@ class Broker(Service):
         program, *arguments = shlex.split(line)
         assert program == "rabbitmqctl", line
         return self._control(*arguments)
+
+    def evaluate(self, *expressions: str) -> str:
+        """Have the node evaluate expressions of Erlang, one after another, at the cost of one."""
+        return self._control("eval", f"{', '.join(expressions)}.")
 
     def type(self, line: str, folder: Path, answer: str = "") -> str:
         """Run a line of a shell, as an operator types it on the node.

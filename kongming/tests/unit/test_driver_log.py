@@ -20,6 +20,7 @@ import ssl
 import time
 
 import amqp
+from amqp.exceptions import MessageNacked  # type: ignore[import-untyped]
 from oslo_messaging import exceptions as oslo
 from oslo_messaging import server
 from oslo_messaging._drivers import amqpdriver, impl_rabbit
@@ -382,6 +383,7 @@ def verification(message):
         (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] x"), "tls", True, "TLS does not come about"),
         (FileNotFoundError(2, "No such file"), "tls_file", True, "ssl_ca_file"),
         (PermissionError(13, "No"), "tls_file", True, "'kongming-status upgrade check', run as"),
+        (MessageNacked(), "rejected", False, "takes no more messages.*reject-publish"),
         (ValueError("two\nlines"), UNKNOWN, True, "ValueError: two lines"),
     ],
 )

@@ -294,13 +294,15 @@ def test_a_guest_that_is_met_is_asked_about_and_again_while_it_is_contested(host
     assert host.link._all.has_come()
 
 
-class Asked:
-    """Keeps within how many seconds a conductor is to be asked."""
+class Settled:
+    """A link; keeps within how many seconds a conductor is to be asked."""
+
+    is_settled = True
 
     def __init__(self):
         self.seconds = []
 
-    def __call__(self, seconds):
+    def ask(self, seconds=0.0):
         self.seconds.append(seconds)
 
 
@@ -318,9 +320,66 @@ def test_what_can_not_be_taken_of_a_push_is_asked_for(error, unfit, asked):
             raise error
         taken.update(instances)
 
-    taken, ask = {}, Asked()
-    endpoint = Endpoint("compute-1", None, SimpleNamespace(push=push), ask)
+    taken, link = {}, Settled()
+    endpoint = Endpoint("compute-1", None, SimpleNamespace(push=push), link)
     told = endpoint.methods["wanted"].message({UUID: Wanted(2, None)}, unfit=unfit)
     endpoint.wanted(told)
-    assert ask.seconds == asked
+    assert link.seconds == asked
     assert (UUID in taken) is (error is None)
+
+
+def test_until_a_conductor_has_answered_a_push_is_but_a_reason_to_ask(host):
+    taken = {}
+    endpoint = Endpoint("compute-1", None, SimpleNamespace(push=taken.update), host.link)
+
+    def push(generation):
+        endpoint.wanted(endpoint.methods["wanted"].message({UUID: Wanted(generation, None)}))
+
+    host.link.listening()
+    host.conductor.answer = exception.ConductorSilent("none answers")
+    host.link._step()
+    push(1)
+    assert not taken
+    host.conductor.answer = ExchangeAnswer({}, ())
+    assert host.link._step() is None
+    assert len(host.conductor.exchanges) == 2
+    push(2)
+    assert taken == {UUID: Wanted(2, None)}
+    # Calls were not heard for a while: what waited is old again, until it is asked anew.
+    host.link.listening()
+    push(3)
+    assert taken == {UUID: Wanted(2, None)}
+    assert host.link._all.has_come()
+    host.link._step()
+    push(4)
+    assert taken == {UUID: Wanted(4, None)}
+
+
+def test_an_answer_to_what_was_asked_before_calls_were_heard_settles_nothing(host):
+    def heard_meanwhile(told):
+        host.link.listening()
+        return real(told)
+
+    real = host.conductor.exchange
+    host.conductor.exchange = heard_meanwhile
+    host.ask()
+    assert not host.link.is_settled
+    # And what is to be asked is not forgotten with the answer.
+    assert host.link._all.has_come()
+    host.conductor.exchange = real
+    host.link._step()
+    assert host.link.is_settled
+
+
+def test_when_calls_are_heard_again_not_all_hosts_ask_at_once(host, monkeypatch):
+    asked = []
+    monkeypatch.setattr(host.link, "ask", asked.append)
+    for _ in range(3):
+        host.link.listening()
+    assert asked == [0.0, 5.0, 5.0]
+
+
+def test_what_is_due_soon_is_not_put_off(host):
+    host.link.ask()
+    host.link.ask(1e6)
+    assert host.link._all.has_come()

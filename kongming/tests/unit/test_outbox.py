@@ -12,6 +12,7 @@
 """Hints: whoever has one waits for nobody, and those that can't be sent are counted."""
 
 import itertools
+import logging
 import threading
 from types import SimpleNamespace
 
@@ -144,6 +145,36 @@ def test_what_can_not_be_sent_is_dropped_with_all_that_waits_and_told_once(line,
     line.outbox.put(HERE, {"a": 5})
     line.flush()
     assert len(told(caplog, "WARNING")) == 2
+
+
+def test_a_receiver_whose_queue_takes_no_more_costs_the_others_nothing(line, caplog):
+    caplog.set_level(logging.INFO)
+    line.error = exception.HostSilent("its queue takes no more")
+    line.error.others_too = False
+    line.block()
+    for receiver in (HERE, THERE):
+        line.outbox.put(receiver, {"a": 1})
+    real, line.send = line.send, None
+
+    def send(receiver, hints):
+        if receiver == HERE:
+            line.error = None
+        real(receiver, hints)
+
+    line.outbox._send = send
+    line.free()
+    # Only what it did not take itself is dropped, and that is told once.
+    assert line.sent == [(HERE, {"a": 1}), (THERE, {"a": 1})]
+    line.error = exception.HostSilent("its queue takes no more")
+    line.error.others_too = False
+    line.outbox._send = real
+    line.outbox.put("blocked", {"y": 0})
+    line.flush()
+    assert line.outbox.dropped == 2
+    assert told(caplog, "WARNING") == [
+        "Hints are dropped: its queue takes no more; it asks by itself"
+    ]
+    assert told(caplog, "INFO") == []
 
 
 def test_a_fault_in_sending_ends_nothing(line, caplog):

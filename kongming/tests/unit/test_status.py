@@ -535,6 +535,72 @@ def test_queues_are_looked_at_only_if_asked_for(configured):
     assert details.startswith("not checked: set [status] management_url")
 
 
+POOL = "kongming.compute-1"
+MANAGED = (
+    f"[notification_handler]\npool = {POOL}\n"
+    "[status]\nmanagement_url = http://u:topsecret@localhost:15672\n"
+    "[DEFAULT]\ntransport_url = rabbit://localhost/\n"
+)
+LIMITED = {"effective_policy_definition": {"max-length": 100}}
+
+
+@pytest.fixture
+def managed(configured, monkeypatch):
+    """Run the check on what the management API tells of our queue, and its bindings."""
+
+    def look(queue, keys=("versioned_notifications.info",)):
+        told = {
+            ("queues", "/", POOL): queue,
+            ("bindings", "/", "e", "nova", "q", POOL): [{"routing_key": key} for key in keys],
+        }
+        monkeypatch.setattr(queues, "_get", lambda _opener, _base, *path: told.get(path))
+        return run(queues.check, configured(MANAGED))
+
+    return look
+
+
+@pytest.mark.parametrize("keys", [(), ("another.info",), ("versioned_notifications.error",)])
+def test_a_queue_that_is_not_bound_is_a_failure(managed, keys):
+    code, details = managed(LIMITED, keys)
+    assert code is Code.FAILURE
+    bound = f"the queue {POOL} is not bound to the exchange nova with versioned_notifications.info"
+    assert bound in details
+
+
+def test_a_queue_that_is_bound_is_good(managed):
+    code, details = managed(LIMITED, ("another.info", "versioned_notifications.info"))
+    assert code is Code.SUCCESS
+    assert f"the queue {POOL} is bound to the exchange nova" in details
+
+
+@pytest.mark.parametrize(
+    ("kind", "policy", "argument", "doubt"),
+    [
+        ("classic", None, None, ""),
+        ("quorum", 1000, None, ""),
+        ("quorum", 100, None, ""),
+        ("quorum", -1, None, ""),
+        ("quorum", 99, None, " 99 times"),
+        ("quorum", None, 3, " 3 times"),
+        # The lower one counts.
+        ("quorum", 1000, 3, " 3 times"),
+        ("quorum", None, None, "as often as its RabbitMQ has it by default"),
+    ],
+)
+def test_a_quorum_queue_that_drops_what_was_delivered_a_few_times(
+    managed, kind, policy, argument, doubt
+):
+    definition = dict(LIMITED["effective_policy_definition"])
+    if policy is not None:
+        definition["delivery-limit"] = policy
+    arguments = {} if argument is None else {"x-delivery-limit": argument}
+    code, details = managed(
+        {"type": kind, "effective_policy_definition": definition, "arguments": arguments}
+    )
+    assert code is (Code.WARNING if doubt else Code.SUCCESS)
+    assert doubt in details
+
+
 def test_the_tz_databases_are_named_with_their_versions(configured, tmp_path, monkeypatch):
     (tmp_path / "Etc").mkdir()
     (tmp_path / "Etc" / "UTC").touch()

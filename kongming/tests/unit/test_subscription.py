@@ -24,6 +24,8 @@ from oslo_messaging._drivers import amqpdriver, common, impl_rabbit
 import pytest
 
 from kongming.bus import driver, subscription
+from kongming.bus.hold import Hold
+from kongming.bus.keeper import Keeper
 from kongming.bus.reasons import UNREACHABLE, Reason, explain
 from kongming.bus.subscription import Subscription
 
@@ -57,8 +59,12 @@ class Broker:
         self.looks = 0
         self.heard = []
         self.asked = 0
+        self.missed = 0
+        self.cut = []
+        self.keeper, self.hold = Keeper(), Hold()
         monkeypatch.setattr(driver, "is_listening", self._is_listening)
         monkeypatch.setattr(driver, "why_not", self._look)
+        monkeypatch.setattr(driver, "cut", self.cut.append)
         for name in ("_PATIENCE_S", "_LOOK_S", "_TICK_S"):
             monkeypatch.setattr(subscription, name, 0.01)
         monkeypatch.setattr(subscription, "_DEAF_S", 60.0)
@@ -76,7 +82,14 @@ class Broker:
             self._subscribe,
             on_undecodable=self.heard.append,
             on_listening=lambda: self.heard.append("listening"),
+            on_missed=self._missed,
+            keeper=self.keeper,
+            hold=self.hold,
         )
+
+    def _missed(self):
+        self.missed += 1
+        return "all is asked for"
 
     def _subscribe(self):
         if self.refusal is not None:
@@ -170,6 +183,15 @@ def test_an_outage_is_told_with_its_reason_and_again_when_that_changes(broker, l
     assert broker.subscription.connected
 
 
+def test_a_file_of_tls_that_can_not_be_read_is_named(broker, lines):
+    broker.why_not = explain(FileNotFoundError(2, "No such file"))
+    broker.keeper.unreadable = lambda: "[oslo_messaging_rabbit] ssl_ca_file /x: No such file"
+    broker.subscription.start()
+    wait_for(lines)
+    (line,) = lines()
+    assert "listen: [oslo_messaging_rabbit] ssl_ca_file /x: No such file; trying again" in line
+
+
 def test_it_looks_less_and_less_often_why_not(broker):
     broker.why_not = GONE
     broker.subscription.start()
@@ -239,6 +261,74 @@ def test_before_the_first_connection_all_that_the_driver_meets_is_told_once(brok
     broker.server.listening = True
     wait_for(lambda: broker.heard)
     assert lines()[-1].startswith("RabbitMQ is back, listening again")
+
+
+def test_what_was_lost_is_told_once_and_made_up_for(broker, lines):
+    broker.subscription.start()
+    broker.server.listening = True
+    wait_for(lambda: broker.heard)
+    broker.keeper._lost = dict.fromkeys(["exchange nova", "queue kongming.compute-1"])
+    wait_for(lambda: broker.missed)
+    asked = broker.asked
+    wait_for(lambda: broker.asked > asked + 3)
+    assert broker.missed == 1
+    (line,) = lines()
+    assert line == (
+        "RabbitMQ had lost what we listen to (exchange nova, queue kongming.compute-1): it is "
+        "made anew and bound again; what was sent in between is lost, so all is asked for"
+    )
+
+
+def test_what_can_not_be_declared_again_is_an_outage_although_the_connection_stands(broker, lines):
+    broker.subscription.start()
+    broker.server.listening = True
+    wait_for(lambda: broker.heard)
+    broker.keeper.refused(explain(REFUSED))
+    wait_for(lines)
+    assert not broker.subscription.connected
+    broker.keeper.refused(None)
+    wait_for(lambda: len(lines()) == 2)
+    assert broker.subscription.connected
+    # The consumers stay: what comes is taken all the time.
+    assert len(broker.servers) == 1
+    assert lines()[0].startswith("RabbitMQ does not let us listen: the user lacks a permission")
+    assert lines()[1].startswith("RabbitMQ is back, listening again")
+
+
+def test_a_subscription_that_is_held_up_is_let_go_until_the_work_succeeds(broker, lines):
+    broker.subscription.start()
+    broker.server.listening = True
+    wait_for(lambda: broker.heard)
+    tries, first = [], broker.server
+
+    def work():
+        tries.append(len(broker.servers))
+        return len(tries) > 3
+
+    broker.hold.begin(work)
+    broker.hold.wait()
+    wait_for(first.ended.is_set)
+    assert broker.cut == [first]
+    wait_for(lambda: len(broker.servers) == 2)
+    # Nothing is subscribed to before, and RabbitMQ is not to blame.
+    assert tries == [1] * 4
+    broker.server.listening = True
+    wait_for(lambda: broker.missed)
+    assert not broker.hold.is_on
+    assert broker.subscription.connected
+    assert lines() == ["Messages are taken again, and all is asked for"]
+
+
+def test_what_is_held_up_when_the_service_ends_is_given_back_to_nobody(broker):
+    broker.subscription.start()
+    broker.server.listening = True
+    wait_for(lambda: broker.heard)
+    broker.hold.begin(lambda: False)
+    assert broker.subscription.connected
+    broker.subscription.stop(20)
+    broker.hold.wait()
+    assert set(broker.cut) == {broker.server}
+    assert not broker.subscription.connected
 
 
 def test_stopping_does_not_wait_for_what_does_not_end(broker):

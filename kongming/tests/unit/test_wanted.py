@@ -27,6 +27,7 @@ from kongming.executor.store import Store
 from kongming.notification import event as events
 from kongming.notification.meaning import meaning
 from kongming.notification.order import Moment
+from kongming.notification.unheard import PATIENCE_S, Unheard
 from kongming.notification.wanted import Wanted
 from kongming.statuses import Status
 from kongming.tests.messages import HOST, KEY, message
@@ -66,9 +67,9 @@ class Host:
     def ask(self, instance_uuid, request):
         refused = isinstance(request.asked, exception.Refused)
         if refused or request.asked or self.holds(instance_uuid):
-            self.store.ask(instance_uuid, request)
-        else:
-            self.unrequested.append(instance_uuid)
+            return self.store.ask(instance_uuid, request)
+        self.unrequested.append(instance_uuid)
+        return False
 
     def locate(self, instance_uuid, hint):
         if self.holds(instance_uuid):
@@ -281,6 +282,32 @@ class TestAnswers:
         learn(host, HERE, "0")
         assert host.store.hints.get(UUID) is None
         assert host.pins() == "0"
+
+    @pytest.mark.parametrize(
+        ("known", "cpus", "announced", "then_heard", "told"),
+        [
+            (True, "0", False, False, True),
+            # A new instance, nothing new, an event before it or after it.
+            (False, "0", False, False, False),
+            (True, "1", False, False, False),
+            (True, "0", True, False, False),
+            (True, "0", False, True, False),
+        ],
+    )
+    def test_an_edit_that_only_an_answer_told_of_is_told(
+        self, host, caplog, monkeypatch, known, cpus, announced, then_heard, told
+    ):
+        clock = [1000.0]
+        monkeypatch.setattr(host.wanted, "_unheard", Unheard(lambda: clock[0]))
+        if known:
+            host.hear(update(now() - 1, "1"))
+        put = Moment.now()
+        host.wanted.learn(UUID, HERE, {KEY: cpus}, "Nova's API", put, announced=announced)
+        if then_heard:
+            host.hear(update(now(), cpus))
+        clock[0] += PATIENCE_S
+        host.wanted.learn(UUID, HERE, {KEY: cpus}, "Nova's API", Moment.now(), announced=False)
+        assert ("No event told of an edit" in caplog.text) is told
 
     def test_an_answer_without_requests_is_told_of_what_is_not_kept(self, host):
         learn(host, HERE)

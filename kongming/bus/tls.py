@@ -1,0 +1,57 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The files that TLS to RabbitMQ needs: which of them can't be read, and by whom.
+
+The libraries say no more than that a file is missing.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+import pwd
+from typing import Any
+
+_OPTIONS = ("ssl_ca_file", "ssl_cert_file", "ssl_key_file")
+
+
+def unreadable(options: Any) -> str:
+    """Return what is wrong with these files; empty if all can be read.
+
+    :param options: those of ``[oslo_messaging_rabbit]``.
+    """
+    if not options.ssl:
+        return ""
+    found = [
+        f"{option} {path}: {why}"
+        for option in _OPTIONS
+        if (path := getattr(options, option)) and (why := _why_not(path))
+    ]
+    return f"[oslo_messaging_rabbit] {'; '.join(found)}" if found else ""
+
+
+def _why_not(path: str) -> str:
+    try:
+        with Path(path).open("rb"):
+            return ""
+    except PermissionError:
+        return f"user {_me()} may not read it"
+    except OSError as error:
+        return error.strerror or type(error).__name__
+
+
+def _me() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())

@@ -1,0 +1,103 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The listener's dispatcher: what can be kept is acknowledged, what can't has all wait."""
+
+import threading
+from types import SimpleNamespace
+
+import oslo_messaging
+import pytest
+
+from kongming import exception
+from kongming.bus.hold import Hold
+from kongming.notification import listener
+
+HANDLED = str(oslo_messaging.NotificationResult.HANDLED)
+REQUEUE = str(oslo_messaging.NotificationResult.REQUEUE)
+ONE, TWO = SimpleNamespace(message={"n": 1}), SimpleNamespace(message={"n": 2})
+
+
+class Host:
+    """What keeps events, if it can."""
+
+    def __init__(self, monkeypatch):
+        monkeypatch.setattr(listener, "_PAUSES_S", (0.0, 0.0))
+        self.hold, self.stopping = Hold(), threading.Event()
+        self.failures, self.tried, self.kept, self.malformed = 0, [], [], []
+        self.dispatcher = listener._Dispatcher(
+            self._handle, self.malformed.append, self.hold, self.stopping
+        )
+
+    def _handle(self, message):
+        self.tried.append(message["n"])
+        if self.failures:
+            self.failures -= 1
+            raise exception.StoreUnavailable("the disk is full")
+        self.kept.append(message["n"])
+
+
+@pytest.fixture
+def host(monkeypatch):
+    return Host(monkeypatch)
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2])
+def test_what_can_be_kept_after_a_moment_is_acknowledged(host, failures):
+    host.failures = failures
+    assert host.dispatcher.dispatch(ONE) == HANDLED
+    assert host.tried == [1] * (failures + 1)
+    assert not host.hold.is_on
+    assert not host.dispatcher.held_up
+
+
+def test_what_can_not_be_kept_is_given_back_once_nobody_listens_and_so_is_what_follows(host):
+    host.failures = 4
+    given_back = []
+
+    def give_back(incoming):
+        given_back.append((host.dispatcher.dispatch(incoming), incoming.message["n"]))
+
+    first = threading.Thread(target=give_back, args=[ONE])
+    first.start()
+    while not host.hold.is_on:
+        assert first.is_alive()
+    second = threading.Thread(target=give_back, args=[TWO])
+    second.start()
+    # As long as somebody listens it would come again at once.
+    assert not given_back
+    host.hold.let_go()
+    first.join(20)
+    second.join(20)
+    assert sorted(given_back) == [(REQUEUE, 1), (REQUEUE, 2)]
+    assert host.tried == [1] * 3
+    assert host.dispatcher.held_up
+    # The first one is what it is found out by that all can be kept again.
+    assert not host.hold.end()
+    assert host.hold.end()
+    assert host.kept == [1]
+    assert not host.dispatcher.held_up
+    assert host.dispatcher.dispatch(TWO) == HANDLED
+
+
+def test_a_service_that_ends_does_not_go_on_trying(host):
+    host.failures = 9
+    host.stopping.set()
+    host.hold.let_go()
+    assert host.dispatcher.dispatch(ONE) == REQUEUE
+    assert host.tried == [1]
+
+
+def test_a_fault_of_ours_is_counted_and_acknowledged(host):
+    host.dispatcher._handle = lambda _message: 1 / 0
+    assert host.dispatcher.dispatch(ONE) == HANDLED
+    assert host.malformed == ["it led to a ZeroDivisionError in Kongming"]
