@@ -26,8 +26,6 @@ from kongming.tests.testbed.daemon import EXECUTOR, HostProcess
 from kongming.tests.testbed.process import free_port, wait_until
 
 #: Twice as many as all workers have threads.
-pytestmark = pytest.mark.slow
-
 REQUESTS = 16
 ALARMS = {
     "memory": ("set_vm_memory_high_watermark 0.00001", "set_vm_memory_high_watermark 0.4"),
@@ -96,7 +94,7 @@ def at_once(work):
         return [answer.status for answer in pool.map(work, range(1, REQUESTS + 1))]
 
 
-@pytest.mark.parametrize("kind", ["memory", "disk"])
+@pytest.mark.parametrize("kind", ["memory", pytest.param("disk", marks=pytest.mark.slow)])
 def test_a_broker_that_is_full_stops_neither_api_nor_host(broker, plane, host, ports, kind):
     wait_value(ports["executor"], "kongming_conductor_available", 1)
     with alarm(broker, kind):
@@ -131,6 +129,7 @@ def test_a_broker_that_is_full_stops_neither_api_nor_host(broker, plane, host, p
     assert host.log().count(BLOCKED) == host.log().count(FREE) == 1
 
 
+@pytest.mark.slow
 def test_services_that_start_while_it_is_full_get_ready(broker, plane, host, ports):
     host.stop()
     with alarm(broker, "memory"):
