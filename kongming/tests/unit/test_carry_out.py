@@ -204,6 +204,18 @@ def test_what_could_not_be_undone_keeps_its_baseline():
     assert guest.baseline == before
 
 
+def test_what_is_left_as_it_is_because_it_could_not_be_noted_is_named():
+    before = {target.vcpu(0): CpuSet([0]), target.vcpu(1): CpuSet([0])}
+    guest = FakeGuest(before)
+    carry_out(steps_for(guest, dict.fromkeys(before, CpuSet([1]))), guest)
+    # Both vCPUs go back; the note is neither deleted nor written again.
+    guest.refuse({3, 4})
+    note = r"the note of the baseline \(libvirt error 38: no\)"
+    with pytest.raises(exception.StepFailed, match=f"undone, except {note}, vCPU 1, vCPU 0$"):
+        carry_out(steps_for(guest, {}), guest)
+    assert guest.told == before
+
+
 @given(placements, placements, placements, st.integers(0, 20), st.booleans())
 def test_a_domain_that_starts_anew_meanwhile_gets_back_what_it_began_with(
     before, once, then, calls, refused

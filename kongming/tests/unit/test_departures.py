@@ -96,13 +96,13 @@ def test_a_guest_that_is_here_is_placed(host, hint, caplog):
 )
 def test_a_guest_that_runs_in_spite_of_nova_is_kept_and_told_once(host, hint, says, caplog):
     host.hold(hint=hint)
-    assert not host.runs()
+    assert host.runs() is False
     host.now += _GRACE_S - 0.1
-    assert not host.runs()
+    assert host.runs() is False
     assert host.departures.claim(UUID) is None
     host.now += 0.1
     for _ in range(3):
-        assert host.runs()
+        assert host.runs() is True
     (line,) = warnings(caplog)
     assert (
         f"Instance {UUID}: elsewhere (claimed_elsewhere): it runs on this host, compute-1" in line

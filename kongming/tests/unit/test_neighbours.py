@@ -51,6 +51,14 @@ def test_an_empty_host_is_nothing_to_tell_of():
     assert check(move("a", 0), occupants(b=[1], c=[9])) == neighbours.Neighbours()
 
 
+def test_rules_that_allow_all_neighbours_have_nobody_looked_for():
+    def judge(contested):
+        raise AssertionError(contested)
+
+    rules = Rules(overlap=Overlap.ALLOW, smt=Overlap.ALLOW)
+    assert neighbours.check(move("a", 0), rules, CORES, judge) == neighbours.Neighbours()
+
+
 def test_a_guest_on_the_other_thread_of_a_core_is_told_with_both_cpus():
     other = Occupant(UUID, "router", pins={0: CpuSet([1]), 1: CpuSet([12])})
     found = check(move("a", 4, 5), [other])

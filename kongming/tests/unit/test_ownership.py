@@ -15,6 +15,7 @@
 import os
 from pathlib import Path
 import pwd
+import stat
 import subprocess
 import sys
 
@@ -67,7 +68,16 @@ def test_somebody_elses_file_is_named_with_its_owner_and_the_command(
     told = ownership.explain([file.with_name("missing"), file])
     assert told.startswith(f"{file} belongs to user {ME}, and this runs as user nobody")
     assert told.endswith(f": run 'chown nobody: {file}'")
-    assert ("as root once?" in told) == (file.stat().st_uid == 0)
+
+
+@pytest.mark.parametrize(("owner", "asked"), [(0, True), (NOBODY.pw_uid, False)])
+def test_only_a_file_of_roots_may_come_from_a_start_as_root(
+    file, locked_out, monkeypatch, owner, asked
+):
+    status = os.stat_result((stat.S_IFREG | 0o600, 0, 0, 1, owner, 0, 0, 0, 0, 0))
+    monkeypatch.setattr(Path, "stat", lambda _path: status)
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000_001)
+    assert ("(was the service started as root once?)" in ownership.explain([file])) is asked
 
 
 def test_a_folder_must_let_one_in(tmp_path, file, monkeypatch):

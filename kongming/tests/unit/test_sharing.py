@@ -84,6 +84,22 @@ def test_more_than_can_be_told_is_told_as_one():
     assert len(sharing.shared_cpus(sharing.seats(sets[:140]))) == 139
 
 
+def test_as_many_guests_as_can_be_told_are_told_apart(monkeypatch):
+    seats = sharing.seats([CpuSet([0]), CpuSet([1, 2]), CpuSet([1, 2, 4]), CpuSet([2])])
+    on_cpus = [(CpuSet([1]), 0b0110), (CpuSet([2]), 0b1110)]
+    on_cores = [((CpuSet([0]), 0b0001), (CpuSet([4]), 0b0100))]
+    monkeypatch.setattr(sharing, "_TOLD_MAX", 5)
+    assert sharing.shared_cpus(seats) == on_cpus
+    assert sharing.shared_cores(seats, CORES) == on_cores
+    monkeypatch.setattr(sharing, "_TOLD_MAX", 4)
+    assert sharing.shared_cpus(seats) == [(CpuSet([1, 2]), 0b1110)]
+    assert sharing.shared_cores(seats, CORES) == on_cores
+    monkeypatch.setattr(sharing, "_TOLD_MAX", 2)
+    assert sharing.shared_cores(seats, CORES) == on_cores
+    monkeypatch.setattr(sharing, "_TOLD_MAX", 1)
+    assert sharing.shared_cores(seats, CORES) == [((CpuSet([0, 4]), 0b0101),)]
+
+
 def test_more_cores_than_can_be_told_are_told_as_one():
     cores = [CpuSet([core, core + 500]) for core in range(500)]
     sets = [CpuSet(range(first, 141)) for first in range(140)]

@@ -140,6 +140,7 @@ def test_an_outcome_for_what_is_no_longer_asked_is_dropped(store):
     store.ask(UUID, request(asking("2")))
     assert not store.report(working_on, Status.APPLIED, accepted=asking("1"))
     assert store.get(UUID).status is Status.PENDING
+    assert [each.status for each in store.history(UUID)] == ["pending", "pending"]
 
 
 def test_what_came_into_force_is_known_even_if_something_else_was_asked_meanwhile(store):
@@ -280,7 +281,8 @@ def test_what_an_api_asks_is_told_with_its_generation(store):
     assert store.requests(UUID)[0].generation == 8
 
 
-def test_what_nobody_asks_any_more_is_returning_until_it_is_absent(store):
+def test_what_nobody_asks_any_more_is_returning_until_it_is_absent(store, caplog):
+    caplog.set_level("INFO")
     store.ask(UUID, request(asking("1"), Source.API))
     assert store.returning() == set()
     store.withdraw(UUID, Source.API, "somebody")
@@ -289,8 +291,10 @@ def test_what_nobody_asks_any_more_is_returning_until_it_is_absent(store):
     assert store.returning() == set()
     store.purge(before=store.get(UUID).changed_at)
     assert store.holds(UUID)
+    assert "never came back" not in caplog.text
     store.purge(before=store.get(UUID).changed_at + 1)
     assert not store.holds(UUID)
+    assert f"Forgotten, as they never came back: {UUID}" in caplog.text
 
 
 def test_the_last_drift_is_kept(store):

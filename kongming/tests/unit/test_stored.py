@@ -33,7 +33,7 @@ from kongming.statuses import Status
 from kongming.stored import Unreadable
 from kongming.tests.databases import BY, database, instance, report
 
-GOOD, BAD, THIRD = instance(1), instance(2), instance(3)
+GOOD, BAD, THIRD, UNKNOWN = map(instance, range(1, 5))
 NIGHT = {"name": "night", "start": "0 22 * * *", "duration_s": 3600, "vcpu_pinning": "2"}
 
 DEEP = '{"vcpu_pinning":' * 3000 + '"1"' + "}" * 3000
@@ -316,6 +316,31 @@ class TestStore:
         assert store.get(BAD).asked == asking("1")
         assert [each.source for each in store.requests(BAD)] == ["metadata"]
         assert not store.withdraw_unreadable(BAD, "me")
+
+    @pytest.mark.parametrize("damaged", ["a request", "the instance"])
+    def test_deleting_tells_what_it_did_even_if_nothing_else_is_in_force(
+        self, tmp_path, store, damaged
+    ):
+        store.ask(BAD, Request(Source.OPERATOR, asking("2"), "me", 2.0))
+        if damaged == "a request":
+            edit(
+                tmp_path,
+                "UPDATE request SET asked = '[' WHERE source = 'metadata' AND instance_uuid = ?",
+                BAD,
+            )
+        else:
+            edit(tmp_path, "UPDATE instance SET asked = '[' WHERE instance_uuid = ?", BAD)
+        assert store.withdraw_unreadable(BAD, "me") is True
+        assert store.get(BAD).asked == asking("2")
+
+    def test_deleting_leaves_alone_what_can_be_read(self, tmp_path, store):
+        edit(tmp_path, "UPDATE instance SET asked = '{}' WHERE instance_uuid = ?", BAD)
+        assert store.withdraw_unreadable(BAD, "me") is False
+        assert store.get(BAD).asked == Allocation()
+
+    def test_deleting_makes_no_row_of_an_instance_that_nothing_is_kept_of(self, store):
+        assert store.withdraw_unreadable(UNKNOWN, "me") is False
+        assert store.get(UNKNOWN) is None
 
     def test_deleting_the_only_request_returns_the_guest(self, tmp_path, store):
         for table in ("instance", "request"):

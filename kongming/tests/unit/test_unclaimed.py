@@ -110,9 +110,9 @@ def test_as_soon_as_nova_says_that_nothing_is_requested_it_goes_back(host):
 
 def test_what_another_store_wrote_stays_until_nova_says_that_nothing_is_requested(host):
     host.start(kept_by="another")
-    assert not host.look()
+    assert host.look() is False
     host.now = 100 * _PATIENCE_S
-    assert not host.look()
+    assert host.look() is False
     assert not host.released()
     assert host.unclaimed.unrequested(UUID)
     assert not host.look()
