@@ -292,7 +292,6 @@ class Reconciler:
     def _release(self, record: Record, guest: Guest, why: str) -> Placed:
         prospect = self._placer.look(Allocation(), guest, accepted=True)
         done = self._placer.place(record.instance_uuid, prospect, guest, new=False)
-        self._placed.pop(record.instance_uuid, None)
         if done.plan.changes():
             LOG.info(
                 "Instance %s: %s, back to its baseline: %s", record.instance_uuid, why, done.plan

@@ -97,6 +97,13 @@ def test_the_threads_of_qemu_must_not_be_where_others_vcpus_are():
     assert verdict(move("a", [0], [1]), there) == ({"b": {1}}, frozenset())
 
 
+def test_one_whose_other_threads_would_come_where_another_moves_does_not_give_way():
+    there = occupants(a=[0], b=[1])
+    assert verdict(move("a", [1]), there, move("b", [2], [1])) == ({"b": {1}}, frozenset())
+    # Beside its own vCPUs they may be.
+    assert verdict(move("a", [1]), there, move("b", [2], [2, 3])) == ({}, {"b"})
+
+
 def test_all_that_are_in_the_way_are_named_with_the_cpus_that_they_have():
     there = [
         *occupants(a=[0], one=[1, 2], two=[5]),

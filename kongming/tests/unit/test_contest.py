@@ -36,8 +36,13 @@ def corrections(clock, apart_s, times):
     return rests
 
 
-def test_a_guest_that_is_corrected_five_times_within_a_minute_is_left_alone(clock):
+def test_a_guest_that_is_corrected_five_times_within_a_minute_is_left_alone(clock, caplog):
+    assert corrections(clock, 14.9, 4) == [0, 0, 0, 0]
+    assert not caplog.records
     assert corrections(clock, 14.9, 5) == [0, 0, 0, 0, 60]
+    (record,) = caplog.records
+    said = "Instance guest: corrected 5 times within 60 s, left alone for as long"
+    assert record.getMessage().startswith(said)
 
 
 def test_the_count_begins_anew_after_a_rest(clock):

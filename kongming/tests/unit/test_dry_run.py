@@ -31,10 +31,11 @@ UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 OTHER = "5a6e9b1e-0000-4000-8000-000000000002"
 
 
-def look(guest, allocation, accepted=False, **rules):
+def look(guest, allocation, *, accepted=False, **rules):
+    known = {"accepted": True} if accepted else {}
     claims = Claims(lambda: [occupant(OTHER, 3)])
     placer = Placer(lambda: Rules(**rules), claims, lambda: hosts.host(1, 4, 2))
-    found = dry_run.look(placer, guest, UUID, allocation, accepted=accepted)
+    found = dry_run.look(placer, guest, UUID, allocation, **known)
     assert guest.done == []
     return found.to_json()
 

@@ -85,6 +85,92 @@ def test_a_missing_optional_field_is_of_no_consequence(field):
     assert event.read(changed(*DATA, field, to=...)) == event.read(CREATED)
 
 
+@pytest.mark.parametrize(
+    ("read", "name"),
+    [
+        (event.read, "service.update"),
+        (event.read, "compute.instance.create.end"),
+        (event.read_legacy, "compute.metrics.update"),
+        (event.read_legacy, "instance.create.end"),
+    ],
+)
+def test_what_is_not_about_an_instance_needs_no_other_field(read, name):
+    assert read({"event_type": name}) is None
+
+
+@pytest.mark.parametrize(
+    ("legacy", "name"),
+    [
+        ("create.end", "create.end"),
+        ("update", "update"),
+        ("exists", "exists"),
+        ("delete.start", "delete.start"),
+        ("create.error", "create.error"),
+        ("resize.confirm.end", "resize_confirm.end"),
+        ("live_migration.post.dest.end", "live_migration_post_dest.end"),
+        ("live_migration._post.end", "live_migration_post.end"),
+        ("finish_resize.start", "resize_finish.start"),
+        ("finish_resize", "resize_finish"),
+    ],
+)
+def test_a_legacy_event_has_the_name_that_it_has_among_the_versioned(legacy, name):
+    uuid = CREATED["payload"]["nova_object.data"]["uuid"]
+    read = event.read_legacy(
+        {
+            "event_type": f"compute.instance.{legacy}",
+            "publisher_id": "compute.compute-1.example",
+            "message_id": "m1",
+            "timestamp": "2024-05-06 07:08:09",
+            "payload": {"instance_id": uuid, "host": "compute-2", "metadata": [{"key": "a"}]},
+        }
+    )
+    assert read == event.InstanceEvent(
+        name=f"instance.{name}",
+        instance_uuid=uuid,
+        host="compute-2",
+        publisher_host="compute-1.example",
+        metadata={},
+        user_id=None,
+        sent_at=1_714_979_289.0,
+    )
+    assert (read.publisher, read.message_id) == ("compute.compute-1.example", "m1")
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "sent_at", "ahead_s"),
+    [
+        ("2024-05-06 07:08:09", 1_714_979_289.0, 0.0),
+        ("2024-05-06T09:08:09+02:00", 1_714_979_289.0, 0.0),
+        ("2024-05-06 07:08:10", 1_714_979_290.0, 0.0),
+        ("2024-05-06 07:08:13", 1_714_979_290.0, 3.0),
+        (None, 1_714_979_290.0, 0.0),
+    ],
+)
+def test_what_is_dated_ahead_counts_as_sent_now(monkeypatch, timestamp, sent_at, ahead_s):
+    monkeypatch.setattr(time, "time", lambda: 1_714_979_290.0)
+    read = event.read(changed("timestamp", to=timestamp))
+    assert (read.sent_at, read.ahead_s) == (sent_at, ahead_s)
+    assert read.dated_at == sent_at + ahead_s
+
+
+@pytest.mark.parametrize(
+    ("message_id", "timestamp", "known"),
+    [
+        ("m1", "now", "m1"),
+        ("m" * 100, "now", "m" * 100),
+        ("m" * 101, "now", "m" * 100),
+        ("", "now", "instance.create.end now"),
+        (5, "now", "instance.create.end now"),
+        (None, "n" * 100, f"instance.create.end {'n' * 80}"),
+        (None, None, ""),
+        (None, 5, ""),
+    ],
+)
+def test_a_message_without_an_id_is_known_by_its_name_and_date(message_id, timestamp, known):
+    message = changed("timestamp", to=timestamp) | {"message_id": message_id}
+    assert event.read(message).message_id == known
+
+
 def test_who_caused_it_may_be_unknown():
     for to in (None, ..., 5, ["x"]):
         assert event.read(changed(*DATA, "action_initiator_user", to=to)).user_id is None

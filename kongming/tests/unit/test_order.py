@@ -440,6 +440,13 @@ def test_what_was_heard_is_written_and_read_again():
     assert load(Heard().dump()) == Heard()
 
 
+def test_of_two_words_of_the_same_time_the_last_counts():
+    heard = Heard()
+    for publisher, sent_at in ((COMPUTE, 5.0), (API, 5.0), (COMPUTE, 4.9)):
+        heard.note(publisher, sent_at, HERE)
+    assert heard.words == {HERE: (API, 5.0)}
+
+
 def test_of_many_publishers_the_last_are_remembered():
     heard = Heard()
     for number in range(8):

@@ -14,13 +14,15 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+import itertools
+from types import SimpleNamespace
 
 import pytest
 
 from kongming import exception
 from kongming.allocation import Allocation, Windowed
 from kongming.cpuset import CpuSet
-from kongming.executor import window_timer
+from kongming.executor import reconciler, window_timer
 from kongming.executor.claims import Claims
 from kongming.executor.departures import _GRACE_S, Departures
 from kongming.executor.placer import Placer
@@ -144,6 +146,16 @@ class TestPlacing:
         assert host.statistics.applies == {"applied": 1}
         assert not caplog.records
         assert not host.statistics.drifts
+
+    def test_how_long_it_took_is_counted(self, host, monkeypatch):
+        moments = itertools.count(1000.0, 0.25)
+        monkeypatch.setattr(reconciler, "time", SimpleNamespace(monotonic=moments.__next__))
+        host.reconcile(ONE)
+        assert host.statistics.seconds == 0.25
+        host.guest.fails = exception.StepFailed("libvirt error 38")
+        host.reconcile(request(vcpu_pinning="2"))
+        # One more look at the clock lies in between.
+        assert host.statistics.seconds == 0.25 + 0.5
 
     def test_what_there_is_to_say_is_told_and_kept(self, host, caplog):
         caplog.set_level("INFO")

@@ -152,6 +152,9 @@ def test_a_call_that_hangs_is_told_and_kept(executor, caplog, uuid, about):
     assert executor.hung == [(uuid, "guest_hung")]
     assert executor.passes == [uuid]
     assert f"{about}: failed (guest_hung): reading its job has not returned" in caplog.text
+    caplog.set_level("DEBUG")
+    caplog.clear()
     executor.result = exception.StoreUnavailable("disk full")
     executor.turns.hung(call)
     assert executor.passes == [uuid, uuid]
+    assert ("DEBUG", "disk full") in [(each.levelname, each.message) for each in caplog.records]

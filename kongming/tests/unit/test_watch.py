@@ -21,6 +21,7 @@ from kongming import exception
 from kongming.cpuset import CpuSet
 from kongming.executor import watch as module
 from kongming.executor.watch import Watch
+from kongming.runtime.clock import ClockWatch, Steps
 from kongming.runtime.heartbeats import Heartbeats
 
 DAY_S = 86_400
@@ -100,16 +101,31 @@ def test_whoever_needs_a_pass_is_woken(world):
         (None, ALL, []),
     ],
 )
-def test_all_are_woken_once_when_other_cpus_are_online(world, before, after, offline):
+def test_all_are_woken_once_when_other_cpus_are_online(world, caplog, before, after, offline):
+    caplog.set_level("INFO")
     world.online = before
     world.tick()
     world.offline.clear()
+    caplog.clear()
     assert world.tick() == []
     assert world.offline == []
     world.online = after
     assert world.tick() == ["held"]
     assert world.tick() == []
     assert world.offline == offline
+    assert caplog.messages == [f"CPUs online were {before}, now are {after}"]
+
+
+def test_a_clock_that_was_set_is_told_at_the_next_tick(monkeypatch, caplog):
+    wall = [1_800_000_000.0]
+    steps = Steps(lambda: wall[-1], lambda: 50.0)
+    monkeypatch.setattr(module, "ClockWatch", lambda: ClockWatch(steps))
+    world = World()
+    world.tick()
+    assert not caplog.records
+    wall.append(wall[0] + 3600)
+    world.tick()
+    assert "was set forward by 3600 s" in caplog.text
 
 
 def test_all_are_checked_at_the_interval_and_without_one_never(world):
@@ -129,7 +145,8 @@ def test_the_history_is_purged_once_a_day(world, monkeypatch):
         assert world.purged == [7 * DAY_S] * times
 
 
-def test_a_store_that_can_not_be_used_ends_no_watch(world, monkeypatch):
+def test_a_store_that_can_not_be_used_ends_no_watch(world, monkeypatch, caplog):
+    caplog.set_level("DEBUG")
     monkeypatch.setattr(module, "_TICK_S", 0.001)
     world.interval = 3600.0
     world.transitions = exception.StoreUnavailable("disk full")
@@ -138,6 +155,7 @@ def test_a_store_that_can_not_be_used_ends_no_watch(world, monkeypatch):
     world.watch.stop()
     world.watch._thread.join(30)
     assert not world.watch._thread.is_alive()
+    assert {(each.levelname, each.message) for each in caplog.records} == {("DEBUG", "disk full")}
     # The first check is made by whoever knows that libvirt is there.
     world.transitions = []
     world.tick()
