@@ -122,7 +122,11 @@ def test_a_clock_that_was_set_back_is_known_by_its_second_event(watch, time, cap
 
 @pytest.mark.parametrize(
     ("delay_s", "told_last"),
-    [(HOUR, "is behind this host's by about 60 min now"), (-HOUR, "is ahead of this host's by")],
+    [
+        (HOUR, "is behind this host's by about 60 min now"),
+        (0.0, "is behind this host's by about 0 s now"),
+        (-HOUR, "is ahead of this host's by"),
+    ],
 )
 def test_a_clock_may_be_set_back_to_anything(watch, time, caplog, delay_s, told_last):
     ahead_s = max(0.0, -delay_s)
@@ -183,6 +187,14 @@ def test_messages_that_waited_are_no_sign_of_a_clock(watch, time, passed, delay)
     watch(HOUR, late(HOUR))
     time.passed = passed
     assert watch(delay, late(HOUR)) is None
+
+
+def test_of_two_delays_the_one_that_is_seen_again_is_the_clocks(watch, time):
+    watch(HOUR, late(HOUR))
+    time.passed = 2
+    assert watch(2 * HOUR, late(2 * HOUR)) is None
+    time.passed = 4
+    assert watch(2 * HOUR, late(2 * HOUR)) == []
 
 
 def test_messages_that_come_in_time_prove_the_clock_right(watch, time):
