@@ -156,7 +156,7 @@ class Schedule:
         :return: None if there is none before ``until``; one that is a little
             later may be given as well.
         """
-        wall = self._zone.wall(start).replace(fold=0)
+        wall = self._zone.wall(start)
         following = self._expression.first_from(_just_after(wall))
         if following is None or following - wall > self._duration:
             return start

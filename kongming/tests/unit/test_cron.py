@@ -227,4 +227,13 @@ def test_a_minute_is_found_in_few_steps_however_rare_it_is(start):
 
 
 def test_the_last_days_of_the_calendar():
-    assert cron.parse("0 0 1 1 *").first_from(iso("9999-06-01")) is None
+    expression = cron.parse("0 0 1 1 *")
+    assert expression.first_from(iso("9998-06-01")) == iso("9999-01-01")
+    assert expression.first_from(iso("9999-06-01")) is None
+
+
+def test_spellings_of_the_same_times_are_equal_whatever_was_asked_of_them():
+    one, other = cron.parse("0 0 * jan mon"), cron.parse("0 0 * 1 1")
+    one.first_from(SOON)
+    assert one == other
+    assert len({one, other}) == 1

@@ -53,7 +53,7 @@ def test_a_hint_outlives_the_process(store, tmp_path):
 
 
 def test_that_an_instance_is_here_is_nothing_to_be_kept(store):
-    assert not store.hints.keep(UUID, HERE)
+    assert store.hints.keep(UUID, HERE) is False
     assert store.hints.get(UUID) is None
     store.hints.keep(UUID, THERE)
     assert store.hints.keep(UUID, HERE)

@@ -161,6 +161,22 @@ class TestEvents:
         assert not host.hear(update(begin - 3601, "0"))
         assert host.hear(update(begin - 3599, "0"))
 
+    def test_the_event_that_tells_that_a_clock_was_set_back_is_done_itself(
+        self, host, monkeypatch
+    ):
+        begin = now()
+        host.hear(update(begin))
+        assert not host.hear(update(begin - 3600, "2"))
+        monkeypatch.setattr(host.wanted._publishers, "_monotonic", lambda: time.monotonic() + 2)
+        assert host.hear(update(begin - 3600, "0"))
+        assert host.pins() == "0"
+
+    def test_an_older_event_behind_one_that_says_elsewhere_brings_nothing_back(self, host):
+        begin = now() - 10
+        host.hear(update(begin, host=OTHER))
+        assert not host.hear(update(begin - 2))
+        assert not host.holds(UUID)
+
     def test_an_event_of_another_hosts_instance_tells_that_a_clock_was_set_back(
         self, host, monkeypatch
     ):
@@ -207,11 +223,13 @@ class TestEvents:
 
 
 class TestAnswers:
-    def test_an_old_event_does_not_undo_novas_newer_answer(self, host):
+    def test_an_old_event_does_not_undo_novas_newer_answer(self, host, caplog):
+        caplog.set_level("DEBUG")
         learn(host, HERE, "1")
         host.hear(update(now() - 3600, "0"))
         assert host.pins() == "1"
         assert host.asked == [UUID]
+        assert f"Instance {UUID}: instance.update is older than Nova's answer" in caplog.messages
 
     def test_an_event_that_was_sent_since_counts(self, host):
         learn(host, HERE, "1", Moment(now() - 10, time.monotonic() - 10))
@@ -225,13 +243,15 @@ class TestAnswers:
         host.hear(update(now() - 3600, "0"))
         assert host.pins() == "0"
 
-    def test_an_answer_counts_over_an_older_event_that_was_heard_meanwhile(self, host):
+    def test_an_answer_counts_over_an_older_event_that_was_heard_meanwhile(self, host, caplog):
+        caplog.set_level("DEBUG")
         put = Moment.now()
         host.hear(update(put.wall - 3600, "0"))
         learn(host, HERE, "1", put)
         assert host.pins() == "1"
         # Whether Nova knew it is asked anew.
         assert host.asked == [UUID]
+        assert f"Instance {UUID}: an event came before Nova's answer" in caplog.messages
 
     def test_an_answer_is_left_out_for_an_event_that_was_sent_since_and_put_again(self, host):
         put = Moment(now() - 5, time.monotonic() - 5)
