@@ -10,7 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The host's CPUs, as the kernel tells of them."""
+"""The host's CPUs and its memory, as the kernel tells of them, or libvirt."""
+
+from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -65,3 +68,86 @@ def test_offline_cpus_can_be_set_with_cgroup_v2_only(cgroup, asked, settable):
 )
 def test_only_a_local_qemu_is_beside_this_kernel(uri, here):
     assert host.is_here(uri) is here
+
+
+def test_cpus_that_any_group_above_a_guest_lacks_are_no_use_to_it():
+    there = host.Host(CpuSet(range(8)), CpuSet(range(6)), cgroup=1)
+    groups = {Path("/a"): CpuSet(range(8)), Path("/a/b"): CpuSet(range(1, 5)), Path("/a/b/c"): {2}}
+    below = there.of_groups(2, groups)
+    assert below.cgroup == 2
+    assert below.barred == (("/a/b", CpuSet([0, 5])), ("/a/b/c", CpuSet([1, 3, 4])))
+    assert (below.usable, below.online) == ({2}, there.online)
+    assert (there.usable, there.barred) == (there.online, ())
+    assert below.of_groups(1, {}).usable == there.online
+
+
+def test_libvirts_maps_reach_to_the_last_cpu_that_is_there():
+    there = host.Host(CpuSet([0, 9]), CpuSet([0]))
+    assert there.map_length == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("MemTotal:  2048 kB\nMemFree:   1024 kB\n", (2048, 1024)),
+        ("Node 1 MemTotal: 8 kB\nNode 1 MemFree: 0 kB\n", (8, 0)),
+        ("MemTotal: 8 kB\n", (8, None)),
+        ("MemFree: 8 kB\n", (0, 8)),
+        (None, (0, None)),
+    ],
+)
+def test_memory_that_the_kernel_does_not_tell_of_is_none_or_unknown(tmp_path, text, found):
+    meminfo = tmp_path / "meminfo"
+    if text is not None:
+        meminfo.write_text(text)
+    assert host.memory_kib(meminfo) == found
+
+
+@pytest.mark.parametrize(
+    ("size", "unit", "kib"),
+    [
+        ("2048", "B", 2),
+        ("2047", "bytes", 1),
+        ("3", "KiB", 3),
+        ("3", "MiB", 3072),
+        ("3", "GiB", 3 << 20),
+        ("3", "TiB", 3 << 30),
+    ],
+)
+def test_sizes_of_libvirt_are_told_in_kib(size, unit, kib):
+    assert host.kib(size, unit) == kib
+    cell = ET.fromstring(f"<cell><memory unit='{unit}'>{size}</memory></cell>")
+    assert host.cell_memory_kib(cell) == kib
+
+
+@pytest.mark.parametrize(
+    ("content", "kib"), [("", 0), ("<memory/>", 0), ("<memory>5</memory>", 5)]
+)
+def test_a_cell_of_libvirts_may_have_no_memory_and_no_unit(content, kib):
+    assert host.cell_memory_kib(ET.fromstring(f"<cell>{content}</cell>")) == kib
+
+
+def test_cpus_that_go_offline_are_seen(tmp_path):
+    online = tmp_path / "cpu/online"
+    online.parent.mkdir()
+    for cpus in ("0-3", "0,2-3", "0-3"):
+        online.write_text(f"{cpus}\n")
+        assert str(host.online_cpus(tmp_path)) == cpus
+
+
+def test_nodes_are_told_in_order_and_those_without_memory_left_out(tmp_path):
+    assert host.node_ids(tmp_path) == []
+    assert host.memory_nodes(tmp_path) == {0}
+    memory = {0: "MemTotal: 0 kB", 2: "MemTotal: 8 kB", 10: None, 11: "MemTotal: 9 kB"}
+    for node, text in memory.items():
+        folder = tmp_path / f"node/node{node}"
+        folder.mkdir(parents=True)
+        if text:
+            (folder / "meminfo").write_text(text)
+    (tmp_path / "node/node1x").mkdir()
+    assert host.node_ids(tmp_path) == [0, 2, 10, 11]
+    assert host.memory_nodes(tmp_path) == {2, 11}
+    (tmp_path / "node/has_memory").write_text("0,2,10\n")
+    assert host.memory_nodes(tmp_path) == {2}
+    (tmp_path / "node/has_memory").write_text("10\n")
+    assert host.memory_nodes(tmp_path) == {0}

@@ -19,6 +19,7 @@ import os
 from pathlib import Path
 import tempfile
 
+import libvirt
 import pytest
 
 from kongming.cpuset import CpuSet
@@ -261,6 +262,75 @@ def test_where_the_kernel_tells_nothing_libvirt_is_asked(tmp_path):
     assert asked == capabilities.read(machines.Libvirt(machine))
     told = capabilities.read(None, machines.write(machine, tmp_path))
     assert ids(told.cpus) == ids(asked.cpus)
+
+
+class Older:
+    """A connection to a libvirt driver that has few functions, of a host without cells.
+
+    :ivar answers: what the functions return that it has, or raise.
+    """
+
+    def __init__(self, xml, **answers):
+        self.xml = xml
+        self.answers = answers
+
+    def _answer(self, name, *arguments):
+        found = self.answers.get(name, unsupported())
+        if isinstance(found, Exception):
+            raise found
+        return found[arguments[0]] if arguments else found
+
+    def getCapabilities(self):  # noqa: N802
+        return self.xml
+
+    def getCPUMap(self):  # noqa: N802
+        return 2, [True, False], 1
+
+    def getInfo(self):  # noqa: N802
+        return ["x86_64", 3, 2]
+
+    def getFreeMemory(self):  # noqa: N802
+        return self._answer("free")
+
+    def getMemoryStats(self, cell):  # noqa: N802
+        return self._answer("stats", cell)
+
+    def getCellsFreeMemory(self, cell, count):  # noqa: N802
+        return self._answer("cells", cell)[:count]
+
+
+def unsupported(code=libvirt.VIR_ERR_NO_SUPPORT):
+    error = libvirt.libvirtError("no")
+    error.err = (code, 0, "no")
+    return error
+
+
+@pytest.mark.parametrize(("answers", "free"), [({"free": 5 << 10}, 5), ({}, None)])
+def test_the_memory_of_a_host_without_cells_is_told_by_libvirt(answers, free):
+    (cell,) = capabilities.read(Older(written(), **answers)).cells
+    assert (cell.id, cell.memory_kib, cell.free_kib) == (0, 3 << 10, free)
+    assert [(cpu.id, cpu.online) for cpu in cell.cpus] == [(0, True), (1, False)]
+
+
+@pytest.mark.parametrize(
+    ("answers", "free"),
+    [
+        ({"stats": {0: {"free": 7}, 1: {"free": 8}}, "cells": {}}, [7, 8]),
+        ({"cells": {0: [5 << 10, 0], 1: [6 << 10]}}, [5, 6]),
+        ({}, [None, None]),
+    ],
+)
+def test_free_memory_of_cells_is_asked_for_as_the_driver_can(answers, free):
+    told = written((0, cpus(0)), (1, cpus(1)))
+    found = capabilities.read(Older(told, **answers))
+    assert [cell.free_kib for cell in found.cells] == free
+
+
+def test_what_libvirt_refuses_for_another_reason_is_no_lack_of_a_function():
+    refused = unsupported(libvirt.VIR_ERR_ACCESS_DENIED)
+    for told, name in ((written(), "free"), (written((0, cpus(0))), "stats")):
+        with pytest.raises(libvirt.libvirtError):
+            capabilities.read(Older(told, **{name: refused}))
 
 
 def test_a_real_host():
