@@ -123,6 +123,8 @@ def test_nodes():
         (1, 2, True),
         (1, 1, False),
         (1, 262_144, True),
+        (1, 262_145, False),
+        (None, 1, True),
         (2, 2, True),
         (2, 1, False),
         (2, 10_000, True),
