@@ -206,7 +206,7 @@ def _caches(system: str, cores: Iterable[_Core], present: Set[int]) -> Iterator[
 
 def _caches_of(folder: str, present: Set[int]) -> Iterator[Cache]:
     for name in sorted(_names(folder)):
-        level = _number(f"{folder}/{name}/level") if name.startswith("index") else None
+        level = _number(f"{folder}/{name}/level")
         if level is None or level < _LEAST_LEVEL:
             continue
         size = _text(f"{folder}/{name}/size").strip()

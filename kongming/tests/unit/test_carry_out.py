@@ -45,10 +45,12 @@ class FakeGuest:
 
     :param refuses: numbers of the calls that libvirt refuses.
     :param confined_to: CPUs that a cgroup above the guest's leaves it.
+    :ivar busy: numbers of the calls at which a job keeps libvirt from doing anything.
     :ivar starts_anew: before so many calls more the domain ends and starts as it first did.
     """
 
     starts_anew = -1
+    busy = ()
 
     def __init__(self, has, *, refuses=(), confined_to=HOST.online):
         self.host = HOST
@@ -86,6 +88,9 @@ class FakeGuest:
             self._start()
             self._started = True
         self.starts_anew -= 1
+        if self._calls + 1 in self.busy:
+            self._calls += 1
+            raise exception.GuestBusy("a job")
 
     def _answer(self):
         self._calls += 1
@@ -168,6 +173,17 @@ def test_threads_that_run_elsewhere_are_a_failure_and_undone():
     with pytest.raises(exception.NotVerified, match="vCPU pins 0: 2, wanted 2-3"):
         carry_out(steps_for(guest, wanted), guest)
     assert guest.told == before
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_a_guest_that_becomes_busy_gets_back_all_that_was_changed_before(call):
+    before = {target.vcpu(0): CpuSet([0]), target.vcpu(1): CpuSet([0])}
+    guest = FakeGuest(before)
+    guest.busy = {call}
+    with pytest.raises(exception.GuestBusy, match="^a job; the guest is as it was before$"):
+        carry_out(steps_for(guest, dict.fromkeys(before, CpuSet([1]))), guest)
+    assert guest.told == before == guest.cgroups
+    assert guest.baseline == {}
 
 
 def test_a_guest_that_cannot_be_pinned_at_all_is_as_it_was():

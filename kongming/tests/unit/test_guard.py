@@ -137,7 +137,9 @@ def test_shares_are_held_against_the_hosts_cgroup_version(cgroup, shares, fits):
     if fits:
         guard.check_request(wanted, definition(), host, NO_RULES)
     else:
-        with pytest.raises(exception.SharesOutOfRange, match=f"cgroup v{cgroup}"):
+        most = {1: 262_144, 2: 10_000}[cgroup]
+        said = f"cgroup v{cgroup}, which takes 2 to {most}$"
+        with pytest.raises(exception.SharesOutOfRange, match=said):
             guard.check_request(wanted, definition(), host, NO_RULES)
 
 

@@ -17,6 +17,7 @@ import functools
 import json
 import os
 from pathlib import Path
+import shutil
 import tempfile
 
 import libvirt
@@ -240,6 +241,23 @@ def test_caches_of_single_cores_are_left_out(read, monkeypatch):
         Cache(3, "code", 2048, CpuSet(range(3))),
         Cache(4, "data", 4096, CpuSet(range(4))),
     )
+
+
+def test_a_cache_that_cores_share_is_read_once(tmp_path, monkeypatch):
+    machine = machines.ODD["threads switched off"]
+    caches = [[3, "both", 2048, "0-1"], [3, "both", 2048, "2-3"]]
+    system = machines.write({**machine, "caches": caches}, tmp_path)
+    for cpu in (0, 2):
+        shutil.copytree(system / f"cpu/cpu{cpu}/cache", system / f"cpu/cpu{cpu + 1}/cache")
+    read, files = sysfs.read_text, []
+
+    def read_text(path):
+        files.append(Path(path).name)
+        return read(path)
+
+    monkeypatch.setattr(sysfs, "read_text", read_text)
+    (cell,) = sysfs.read(system, tmp_path).cells
+    assert len(cell.caches) == files.count("shared_cpu_list") == 2
 
 
 def test_what_changes_is_read_anew(tmp_path):
