@@ -104,15 +104,22 @@ class _Judgement:
                 continue
             known = self.moving.get(other.instance_uuid)
             shared = _shared(cpus, other.pins if known is None else known.pins)
-            if shared and (known is not None or not self._gives_way(other.instance_uuid)):
+            if not shared:
+                continue
+            together = self._with(other.instance_uuid) if known is None else None
+            if together is None:
                 found.append((other, shared))
+            else:
+                self.moving = together
         return found
 
-    def _gives_way(self, instance_uuid: str) -> bool:
-        """Tell whether another guest moves away; note it and all that move for it.
+    def _with(self, instance_uuid: str) -> dict[str, Move] | None:
+        """Return the moves with that of another guest, and of all that move for it.
 
         Who has to move for whom leaves no choice, so one walk over them is enough: as soon as
         one of them can't, none of them does.
+
+        :returns: None if it does not give way.
         """
         together = dict(self.moving)
         cpus = {each: self._contested(move.cpus) for each, move in together.items()}
@@ -123,7 +130,7 @@ class _Judgement:
                 continue
             away = self._moves(current) if len(together) < _CHAIN_MAX else None
             if away is None or any(_shared(others, away.pins) for others in cpus.values()):
-                return False
+                return None
             together[current], cpus[current] = away, self._contested(away.cpus)
             for other in self._occupants:
                 known = together.get(other.instance_uuid)
@@ -132,9 +139,8 @@ class _Judgement:
                 if known is None:
                     waiting.append(other.instance_uuid)
                 elif known is not away:
-                    return False
-        self.moving = together
-        return True
+                    return None
+        return together
 
 
 def _shared(cpus: CpuSet, pins: Mapping[int, CpuSet]) -> CpuSet:
