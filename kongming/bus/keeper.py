@@ -48,6 +48,7 @@ class Keeper:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._had: set[str] = set()
+        self._missing: set[str] = set()
         self._lost: dict[str, None] = {}
         self._refusal: Reason | None = None
         self.unreadable: Callable[[], str] = lambda: ""
@@ -75,15 +76,18 @@ class Keeper:
             return True
         exchange = _passive(channel, "exchange_declare", consumer.exchange_name, consumer.type)
         queue = _passive(channel, "queue_declare", consumer.queue_name)
-        declare()
         found = {
             f"exchange {consumer.exchange_name}": exchange is not None,
             f"queue {consumer.queue_name}": queue is not None,
         }
+        # If it can't be declared in one go, a part of it may be there the next time.
+        self._missing |= {name for name, is_there in found.items() if not is_there}
+        declare()
         with self._lock:
-            lost = [name for name, is_there in found.items() if not is_there and name in self._had]
+            lost = [name for name in found if name in self._missing & self._had]
             self._lost |= dict.fromkeys(lost)
             self._had |= found.keys()
+            self._missing -= found.keys()
         return queue is not None and bool(queue.consumer_count)
 
     def refused(self, reason: Reason | None) -> None:

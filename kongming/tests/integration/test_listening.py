@@ -221,5 +221,4 @@ def test_conductor_and_executor_hear_each_other_again_whatever_was_deleted(broke
             wait_until(site.gets_pushes, 120, f"pushes arrive again: {what}")
         logs = conductor.log() + site.process.log()
         assert "Traceback" not in logs
-        assert "(exchange kongming" in logs
         assert f"queue kongming-executor.{site.NAME})" in site.process.log()

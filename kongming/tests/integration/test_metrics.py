@@ -121,7 +121,7 @@ def test_a_port_that_is_taken_keeps_it_from_starting(cloud, port):
     with socket.create_server(("127.0.0.1", port)):
         daemon.start_soon()
         wait_until(lambda: not daemon.process.running, 60, "the service has ended")
-    assert daemon.stop() == 1
+    assert daemon.stop() == 2
     told = [line for line in daemon.log().splitlines() if "CRITICAL" in line]
     assert len(told) == 1
     assert f"Can't start: [metrics] listen_address 127.0.0.1, listen_port {port}: " in told[0]

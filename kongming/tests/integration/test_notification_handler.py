@@ -462,10 +462,10 @@ def test_nova_decides_whether_its_exchange_is_durable(cloud):
     ("conf", "says"),
     [
         ("[DEFAULT]\nstate_path = /proc/nowhere\n", "make the directory"),
-        ("[oslo_messaging_notifications]\ntransport_url = nonsense://\n", "nonsense"),
+        ("[oslo_messaging_notifications]\ntransport_url = nonsense://\n", "begins with no driver"),
         ("[executor]\nworkers = many\n", "workers"),
         ("[DEFAULT]\nhost = a b\n", "host"),
-        ("no section\n", "section"),
+        ("no section\n", "line 3: an option is written"),
     ],
 )
 def test_a_wrong_configuration_is_one_clear_line(cloud, conf, says):

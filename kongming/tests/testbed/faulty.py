@@ -146,7 +146,7 @@ def _happen(fault: Fault, armed: Path) -> None:
 def main() -> int:
     """Be the service, with the faults that the environment names."""
     # First of all: what it imports must be imported in its own order.
-    from kongming.cmd import notification_handler
+    from kongming.cmd import launch, notification_handler  # noqa: F401
 
     faults = [Fault(**fault) for fault in json.loads(os.environ[FAULTS])]
     install(faults, Path(os.environ[ARMED]))

@@ -130,7 +130,8 @@ def test_what_is_not_there_any_more_is_told_once_and_bound_again(keeper, rabbit,
     assert rabbit.bound == ["q"] * 3
 
 
-def test_what_could_not_be_made_anew_is_not_told_as_made_anew(keeper, rabbit):
+@pytest.mark.parametrize("in_part", [False, True])
+def test_what_could_not_be_made_anew_is_not_told_as_made_anew(keeper, rabbit, in_part):
     declare(keeper, rabbit)
     rabbit.queues.clear()
     rabbit.refusal = REFUSED
@@ -138,6 +139,9 @@ def test_what_could_not_be_made_anew_is_not_told_as_made_anew(keeper, rabbit):
         declare(keeper, rabbit)
     assert keeper.take_lost() == ()
     rabbit.refusal = None
+    if in_part:
+        # It was declared, and could not be bound.
+        rabbit.queues["q"] = 0
     declare(keeper, rabbit)
     assert keeper.take_lost() == ("queue q",)
 
