@@ -20,10 +20,11 @@ import sys
 import pytest
 
 from kongming.tests.testbed.broker import Broker
+from kongming.tests.testbed.process import PATIENCE
 from kongming.tests.testbed.virtual_host import SERVER, Shape, VirtualHost
 
 TESTS = Path(__file__).parents[1] / "numa"
-TIMEOUT = 1800
+TIMEOUT = 3600
 STORY = ("test_service.py::test_all_of_a_guest_moves_from_node_to_node_and_back",)
 ALL = ("",)
 # Those to which it makes a difference that there are more than two nodes.
@@ -62,7 +63,10 @@ def test_on_a_virtual_host(
             [*pytest_inside, "--durations=5", *(str(TESTS / test) for test in tests)],
             TIMEOUT,
             cwd=TESTS.parents[2],
-            env={"KONGMING_TEST_TRANSPORT_URL": "rabbit://guest:guest@{}:{}/".format(*SERVER)},
+            env={
+                "KONGMING_TEST_TRANSPORT_URL": "rabbit://guest:guest@{}:{}/".format(*SERVER),
+                PATIENCE: "4",
+            },
             # What pytest here shows if the tests there fail.
             echo=partial(print, end=""),
         )

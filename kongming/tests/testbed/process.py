@@ -32,16 +32,19 @@ from typing import Self, TypeVar
 T = TypeVar("T")
 
 INTERVAL = 0.02
+#: How many times as long as usual is waited: on an emulated machine all takes its time.
+PATIENCE = "KONGMING_TEST_PATIENCE"
 LOG_TAIL = 2000
 
 
 def wait_until(condition: Callable[[], T], timeout: float, what: str) -> T:
     """The first true value of a condition that is asked again and again.
 
-    :param timeout: seconds
+    :param timeout: seconds; ``KONGMING_TEST_PATIENCE`` times that, if it is set
     :param what: what is waited for, as the error will name it
     :raises TimeoutError: it did not become true in time
     """
+    timeout *= float(os.environ.get(PATIENCE, "1"))
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
