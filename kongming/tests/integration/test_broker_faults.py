@@ -69,7 +69,7 @@ def user(broker):
 class Host:
     """A host's service, whose log is read from where the test began."""
 
-    def __init__(self, root, broker, program=HANDLER, *, tls=False, more=""):
+    def __init__(self, root, broker, program=HANDLER, *, tls=False, more="", **nova):
         self.name = f"host-{uuid.uuid4().hex[:8]}"
         port = broker.tls_port if tls else broker.port
         self.queue = f"kongming.{self.name}"
@@ -79,11 +79,12 @@ class Host:
             connection_uri="test:///default",
             host=self.name,
             options=f"[DEFAULT]\ntransport_url = rabbit://{USER}:{PASSWORD}@localhost:{port}/\n"
-            f"[notification_handler]\npool = kongming.$host\n{more}",
+            f"[notification_handler]\npool = kongming.$host\n"
+            f"exchange = {nova.get('exchange', 'nova')}\n{more}",
         )
         self.process.start()
         self._from = len(self.process.log())
-        self._nova = Nova(broker.transport_url())
+        self._nova = Nova(broker.transport_url(), **nova)
 
     def lines(self):
         return self.process.log()[self._from :].splitlines()
@@ -145,7 +146,9 @@ def test_a_quorum_queue_loses_nothing_although_the_store_is_away_again_and_again
         "rabbitmqctl set_policy --apply-to queues quorum '^kongming\\.' "
         f"'{{\"delivery-limit\":{limit}}}'"
     )
-    host = Host(tmp_path, broker, more="[oslo_messaging_rabbit]\nrabbit_quorum_queue = true\n")
+    quorum = "[oslo_messaging_rabbit]\nrabbit_quorum_queue = true\n"
+    # Then Nova's exchange is durable, too.
+    host = Host(tmp_path, broker, more=quorum, exchange="nova-quorum", durable=True)
     path = host.process.state_path / FILE_NAME
     with closing(sqlite3.connect(path, isolation_level=None)) as locked:
         locked.execute("BEGIN EXCLUSIVE")
