@@ -226,7 +226,7 @@ class Hypervisor:
         except OSError:
             return now
         if groups.version == 1:
-            self.lost_cpus.note(above)
+            self.lost_cpus.note(above, now.online)
             returnable = self.lost_cpus.returnable(above, now.online)
             above = {folder: CpuSet(has | returnable) for folder, has in above.items()}
         return now.of_groups(groups.version, above)

@@ -43,14 +43,19 @@ class LostCpus:
         self._had: dict[Path, CpuSet] = {}
         self._lost: dict[Path, CpuSet] = {}
 
-    def note(self, groups: Mapping[Path, CpuSet]) -> None:
-        """Note what groups have now."""
+    def note(self, groups: Mapping[Path, CpuSet], online: CpuSet) -> None:
+        """Note what groups have now.
+
+        :param online: what they don't have any more, and is not among these, they have lost: a
+            CPU may go offline right before they are looked at.
+        """
         with self._lock:
             if len(self._had) > _MANY:
                 self._forget_gone()
             for folder, has in groups.items():
+                gone = self._had.get(folder, _NONE) - online
                 self._had[folder] = has
-                if lost := CpuSet(self._lost.pop(folder, _NONE) - has):
+                if lost := CpuSet((self._lost.pop(folder, _NONE) | gone) - has):
                     self._lost[folder] = lost
 
     def went_offline(self, cpus: CpuSet) -> None:
@@ -81,7 +86,9 @@ class LostCpus:
             if missing:
                 cgroup.give_back(folder, missing)
                 LOG.info("CPU %s was given back to %s: it had been offline", missing, folder)
-                self.note({folder: CpuSet(has | missing)})
+                with self._lock:
+                    self._had[folder] = CpuSet(has | missing)
+                    self._lost[folder] = CpuSet(self._lost.get(folder, _NONE) - missing)
                 given = True
         return given
 

@@ -30,14 +30,14 @@ def lost(monkeypatch):
     )
     lost = LostCpus()
     lost.written = written
-    lost.note({MACHINE: ALL, GUEST: ALL})
+    lost.note({MACHINE: ALL, GUEST: ALL}, ALL)
     return lost
 
 
 def test_what_went_offline_is_given_back_outermost_first(lost):
     lost.went_offline(CpuSet([2, 3]))
     now = {MACHINE: CpuSet([0, 1]), GUEST: CpuSet([0, 1, 2])}
-    lost.note(now)
+    lost.note(now, ALL)
     assert lost.returnable(now, ALL) == ALL
     assert lost.give_back(now, CpuSet([2, 3]))
     assert lost.written == [(MACHINE, {2, 3}), (GUEST, {3})]
@@ -46,7 +46,7 @@ def test_what_went_offline_is_given_back_outermost_first(lost):
 
 def test_what_an_operator_took_away_is_not_given_back(lost):
     now = {MACHINE: CpuSet([0]), GUEST: CpuSet([0])}
-    lost.note(now)
+    lost.note(now, ALL)
     # It went offline when the group did not have it any more.
     lost.went_offline(CpuSet([1]))
     assert lost.returnable(now, ALL) == {0}
@@ -55,10 +55,10 @@ def test_what_an_operator_took_away_is_not_given_back(lost):
 
 
 def test_a_group_that_was_narrow_before_keeps_the_others_out(lost):
-    lost.note({MACHINE: CpuSet([0, 1])})
+    lost.note({MACHINE: CpuSet([0, 1])}, ALL)
     lost.went_offline(CpuSet([1, 2]))
     now = {MACHINE: CpuSet([0]), GUEST: CpuSet([0, 3])}
-    lost.note(now)
+    lost.note(now, ALL)
     assert lost.returnable(now, ALL) == {0, 1}
     lost.give_back(now, CpuSet([1, 2]))
     assert lost.written == [(MACHINE, {1}), (GUEST, {1, 2})]
@@ -66,16 +66,28 @@ def test_a_group_that_was_narrow_before_keeps_the_others_out(lost):
 
 def test_what_somebody_else_gave_back_is_not_lost_any_more(lost):
     lost.went_offline(CpuSet([3]))
-    lost.note({MACHINE: CpuSet([0, 1, 2])})
-    lost.note({MACHINE: ALL})
-    lost.note({MACHINE: CpuSet([0, 1, 2])})
+    lost.note({MACHINE: CpuSet([0, 1, 2])}, ALL)
+    lost.note({MACHINE: ALL}, ALL)
+    lost.note({MACHINE: CpuSet([0, 1, 2])}, ALL)
     assert lost.returnable({MACHINE: CpuSet([0, 1, 2])}, ALL) == {0, 1, 2}
 
 
 def test_groups_that_are_gone_are_forgotten_once_there_are_many(lost, tmp_path):
     for number in range(2_100):
-        lost.note({tmp_path / str(number): ALL})
-    lost.note({tmp_path: ALL})
+        lost.note({tmp_path / str(number): ALL}, ALL)
+    lost.note({tmp_path: ALL}, ALL)
     lost.went_offline(CpuSet([3]))
     assert lost.returnable({tmp_path: CpuSet([0])}, ALL) == {0, 3}
     assert lost.returnable({tmp_path / "1": CpuSet([0])}, ALL) == {0}
+
+
+@pytest.mark.parametrize("told_later", [False, True])
+def test_a_cpu_that_went_offline_right_before_the_groups_were_looked_at_is_lost(lost, told_later):
+    now = {MACHINE: CpuSet([0, 1, 2]), GUEST: CpuSet([0, 1])}
+    lost.note(now, CpuSet([0, 1, 2]))
+    if told_later:
+        lost.went_offline(CpuSet([3]))
+    # What is online an operator has taken away.
+    assert lost.returnable(now, ALL) == {0, 1, 3}
+    lost.note(now, ALL)
+    assert lost.returnable(now, ALL) == {0, 1, 3}
