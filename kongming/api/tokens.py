@@ -196,21 +196,20 @@ class _Keystone:
     def _compare_clocks(self, token: Any) -> None:
         """Tell if a token that Keystone takes for valid is none by this machine's clock."""
         now = datetime.now(UTC)
-        ahead = (now - _moment(token["expires_at"])).total_seconds()
-        behind = (_moment(token["issued_at"]) - now).total_seconds()
-        off = max(ahead, behind)
-        if off < (0 if ahead >= behind else _CLOCK_S):
+        ahead = (now - datetime.fromisoformat(token["expires_at"])).total_seconds()
+        behind = (datetime.fromisoformat(token["issued_at"]) - now).total_seconds()
+        is_ahead = ahead >= behind
+        off = ahead if is_ahead else behind
+        if off < (0 if is_ahead else _CLOCK_S):
             return
         if monotonic() - self._clock_told_at < _CLOCK_AGAIN_S:
             return
         self._clock_told_at = monotonic()
         LOG.warning(
             "This machine's clock is %s of Keystone's by %d s or more%s: set both (NTP)",
-            "ahead" if ahead >= behind else "behind",
+            "ahead" if is_ahead else "behind",
             off,
-            ", and tokens that Keystone takes for valid are answered with 401"
-            if ahead >= behind
-            else "",
+            ", and tokens that Keystone takes for valid are answered with 401" if is_ahead else "",
         )
 
 
@@ -290,10 +289,6 @@ class _Tokens:
                 self._kept = {k: kept for k, kept in self._kept.items() if now < kept[0]}
             if len(self._kept) < _TOKENS_MAX:
                 self._kept[key] = (now + time, value)
-
-
-def _moment(written: str) -> datetime:
-    return datetime.fromisoformat(written)
 
 
 _WORDS: tuple[tuple[type[Exception], str], ...] = (

@@ -67,20 +67,14 @@ class Waiting:
     def _begin(self, work: Callable[[], T]) -> Future[T]:
         if not self._left.acquire(blocking=False):
             raise _busy()
-        done: Future[T] = Future()
-        of_this = threads.of_this_request(work)
-
-        def run() -> None:
-            try:
-                done.set_result(of_this())
-            except BaseException as error:  # noqa: BLE001
-                done.set_exception(error)
-            self._left.release()
-            with self._threads.changed:
-                self._threads.changed.notify_all()
-
-        threading.Thread(target=run, name="wait", daemon=True).start()
+        done = threads.begin(threads.of_this_request(work), "wait")
+        done.add_done_callback(self._ended)
         return done
+
+    def _ended(self, _: Future[T]) -> None:
+        self._left.release()
+        with self._threads.changed:
+            self._threads.changed.notify_all()
 
 
 def _busy() -> exception.ThreadsBusy:

@@ -17,10 +17,10 @@ The libraries say no more than that a file is missing.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-import pwd
 from typing import Any
+
+from kongming.runtime.users import user
 
 _OPTIONS = ("ssl_ca_file", "ssl_cert_file", "ssl_key_file")
 
@@ -45,13 +45,6 @@ def _why_not(path: str) -> str:
         with Path(path).open("rb"):
             return ""
     except PermissionError:
-        return f"user {_me()} may not read it"
+        return f"user {user()} may not read it"
     except OSError as error:
         return error.strerror or type(error).__name__
-
-
-def _me() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())

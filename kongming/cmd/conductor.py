@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from kongming.runtime.signals import Signals
+from kongming.cmd.start import start
 
 if TYPE_CHECKING:
     from kongming.configuration.in_force import Configuration
@@ -26,11 +26,7 @@ if TYPE_CHECKING:
 
 def main() -> int:
     """Run the service; returns only if it could not start, or was ended before it did."""
-    signals = Signals()
-    # Imported here: it takes its time, and none of the signals may be lost.
-    from kongming.cmd import launch
-
-    return launch.run("kongming-conductor", _build, signals)
+    return start("kongming-conductor", _build)
 
 
 def _build(conf: Configuration) -> Service:

@@ -24,7 +24,7 @@ import re
 from oslo_config import cfg
 
 from kongming import exception
-from kongming.executor.ownership import user
+from kongming.runtime.users import user
 
 #: The section of options without a group.
 DEFAULT = "DEFAULT"

@@ -30,7 +30,7 @@ from oslo_context.context import RequestContext
 from oslo_log import log
 from oslo_log.formatters import ContextFormatter
 
-from kongming.executor.ownership import user
+from kongming.runtime.users import user
 
 _PARTS = ("loggers", "handlers", "formatters")
 _TRY_S = 20.0

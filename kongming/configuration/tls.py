@@ -22,7 +22,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from kongming.executor.ownership import user
+from kongming.runtime.users import user
 
 # Section, and its options for the certificates to trust, our own, and its key.
 _NAMES = {

@@ -17,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 import os
 from pathlib import Path
-import pwd
 import stat
+
+from kongming.runtime.users import user
 
 _OWNER_MAY = 0o600
 
@@ -48,15 +49,6 @@ def explain(paths: Iterable[Path], *, tool: bool = False) -> str | None:
     if status.st_uid == 0:
         told += " (was the service started as root once?)"
     return f"{told}: run 'chown {me}: {named}'"
-
-
-def user(uid: int | None = None) -> str:
-    """Return the name of a user, or the number if there is none; who runs this if not given."""
-    uid = os.geteuid() if uid is None else uid
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def _denied(path: Path) -> os.stat_result | None:

@@ -29,6 +29,7 @@ from kongming.cleaning import clean
 from kongming.rpc.bus import Bus
 from kongming.rpc.messages import Message
 from kongming.rpc.signing import SIGNATURE, Signature
+from kongming.runtime import threads
 
 # What a connection takes besides the answer.
 OPEN_S = 2.0
@@ -62,7 +63,7 @@ class Caller:
         self._silent = silent
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._stuck: _InThread | None = None
+        self._stuck: Future[Any] | None = None
 
     def cast(self, method: str, message: Message, host: str | None = None) -> None:
         """Send without waiting for anything to come of it; RabbitMQ keeps it for some seconds.
@@ -142,16 +143,15 @@ class Caller:
         :raises _Stuck: if it waits longer, and at once as long as a call before does.
         """
         with self._lock:
-            if self._stuck is not None and self._stuck.thread.is_alive():
+            if self._stuck is not None and not self._stuck.done():
                 # One that waits is enough: it finds out when RabbitMQ takes messages again.
                 raise _Stuck
-        made = _InThread(call)
-        try:
-            return made.result(self._timeout() + OPEN_S)
-        except _Stuck:
-            with self._lock:
-                self._stuck = made
-            raise
+        made = threads.begin(call, "call")
+        if made in wait([made], self._timeout() + OPEN_S).done:
+            return made.result()
+        with self._lock:
+            self._stuck = made
+        raise _Stuck
 
     def _to(self, host: str | None, options: TransportOptions) -> Any:
         return self._client.prepare(
@@ -189,31 +189,6 @@ class Caller:
 
 class _Stuck(Exception):
     """RabbitMQ takes no messages."""
-
-
-class _InThread:
-    """Something that may never end, done where nobody waits for it but as long as they want."""
-
-    def __init__(self, work: Callable[[], Any]) -> None:
-        self._work = work
-        self._done: Future[Any] = Future()
-        self.thread = threading.Thread(target=self._run, name="call", daemon=True)
-        self.thread.start()
-
-    def result(self, timeout: float) -> Any:
-        """Return what comes of it.
-
-        :raises _Stuck: if nothing has by then.
-        """
-        if self._done not in wait([self._done], timeout).done:
-            raise _Stuck
-        return self._done.result()
-
-    def _run(self) -> None:
-        try:
-            self._done.set_result(self._work())
-        except BaseException as error:  # noqa: BLE001
-            self._done.set_exception(error)
 
 
 def _context(signature: Signature | None) -> dict[str, Any]:

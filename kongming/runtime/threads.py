@@ -10,11 +10,15 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A thread that ends by an error ends the service: no part dies while the rest says Ready."""
+"""Threads beside those that a part has for good.
+
+A thread that ends by an error ends the service: no part dies while the rest says Ready.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 import logging
 import threading
 from typing import TypeVar
@@ -36,6 +40,23 @@ def of_this_request(work: Callable[[], T]) -> Callable[[], T]:
         return work()
 
     return carry_out
+
+
+def begin(work: Callable[[], T], name: str) -> Future[T]:
+    """Do some work that may never end in a thread of its own; nobody needs to wait for it.
+
+    :param name: of the thread.
+    """
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001, it is raised where it is waited for
+            done.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return done
 
 
 class Faults:

@@ -27,9 +27,9 @@ from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Result
 
 from kongming.executor.lock import NAME as LOCK_NAME
-from kongming.executor.ownership import user
 from kongming.executor.schema import SCHEMA_VERSION
 from kongming.executor.store import FILE_NAME
+from kongming.runtime.users import user
 from kongming.status.finding import bad, good
 
 _BUSY_TIMEOUT_S = 3.0

@@ -238,7 +238,7 @@ def test_once_it_takes_them_again_calls_are_made_again(stuck, monkeypatch):
         caller.call("good", CHANGED, Kept)
     monkeypatch.setattr(calls, "OPEN_S", 30.0)
     client.free.set()
-    wait_for(lambda: not caller._stuck.thread.is_alive())
+    wait_for(lambda: caller._stuck.done())
     assert caller.call("report", CHANGED, Kept) == Kept()
     assert client.calls == ["good", "report"]
 

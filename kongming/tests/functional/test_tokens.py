@@ -13,13 +13,11 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-import io
 import logging
 import socketserver
 import sys
 import threading
 
-from oslo_log import formatters
 import pytest
 
 from kongming import exception
@@ -30,6 +28,7 @@ from kongming.tests.api import Api
 from kongming.tests.databases import instance
 from kongming.tests.functional.test_api import ALLOCATIONS, HOSTS, refused
 from kongming.tests.functional.test_wsgi import codes
+from kongming.tests.logs import logged
 from kongming.tests.testbed import control_plane
 from kongming.tests.testbed.identity_api import IdentityApi
 from kongming.tests.testbed.process import free_port, wait_until
@@ -381,12 +380,8 @@ class TestClocks:
 @pytest.fixture
 def log(api):
     """What the API logs, as oslo.log writes it."""
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(formatters.ContextFormatter(config=api.conf))
-    logging.getLogger().addHandler(handler)
-    yield lambda: stream.getvalue().splitlines()
-    logging.getLogger().removeHandler(handler)
+    with logged(api.conf) as text:
+        yield lambda: text().splitlines()
 
 
 class TestLinesOfOneRequest:

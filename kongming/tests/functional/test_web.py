@@ -12,19 +12,17 @@
 
 """The REST API among browsers, caches and clients that send what nobody should."""
 
-import io
 import json
-import logging
 import re
 
 import jsonschema
-from oslo_log import formatters
 import pytest
 
 from kongming.api import operation
 from kongming.tests.api import Api
 from kongming.tests.databases import instance
 from kongming.tests.functional.test_api import ALLOCATIONS, HOSTS, MAPS, refused
+from kongming.tests.logs import logged
 from kongming.tests.testbed.process import free_port
 
 PATH = f"{ALLOCATIONS}/{instance(1)}"
@@ -89,12 +87,8 @@ def keystone(tmp_path):
 @pytest.fixture
 def log(keystone):
     """What the API logs, as oslo.log writes it."""
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(formatters.ContextFormatter(config=keystone.conf))
-    logging.getLogger().addHandler(handler)
-    yield stream.getvalue
-    logging.getLogger().removeHandler(handler)
+    with logged(keystone.conf) as text:
+        yield text
 
 
 def header(name, value):

@@ -25,6 +25,7 @@ from kongming import exception
 from kongming.executor import lock, ownership
 from kongming.executor.store import FILE_NAME, Store
 from kongming.notification.inquiries import Inquiries
+from kongming.runtime import users
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
 NOBODY = pwd.getpwnam("nobody")
@@ -105,7 +106,7 @@ def test_ones_own_file_with_permission_is_on_a_read_only_file_system(file, locke
 
 
 def test_a_user_without_a_name_is_a_number():
-    assert ownership.user(4_000_000_001) == "4000000001"
+    assert users.user(4_000_000_001) == "4000000001"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of several users")

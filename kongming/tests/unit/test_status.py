@@ -132,17 +132,6 @@ def test_a_valid_configuration(configured):
         ("[guard]\nreserved_cpus = 0-x", "[guard] reserved_cpus: item '0-x'"),
         ("[executor]\nworkers = many", "[executor] workers: "),
         ("[guard]\nnova_config_file = /absent", "/absent"),
-    ],
-)
-def test_an_option_that_is_not_valid_is_named(configured, text, says):
-    code, details = run(configuration.check, configured(text))
-    assert code is Code.FAILURE
-    assert says in details
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
         ("[DEFAULT]\nlog_config_append = /absent", "[DEFAULT] log_config_append: /absent"),
         ("[DEFAULT]\nlog_dir = /absent", "there is no directory /absent"),
         ("[DEFAULT]\ndefault_log_levels = amqp=LOUD", "[DEFAULT] default_log_levels: "),
@@ -152,7 +141,7 @@ def test_an_option_that_is_not_valid_is_named(configured, text, says):
         ("[DEFAULT]\ntransport_url = rabbit://u:topsecret%2Fx@h/", "can't log in with a /"),
     ],
 )
-def test_options_of_libraries_that_a_service_would_refuse_are_a_failure(configured, text, says):
+def test_options_that_a_service_would_refuse_are_a_failure(configured, text, says):
     code, details = run(configuration.check, configured(text))
     assert code is Code.FAILURE
     assert says in details

@@ -48,7 +48,7 @@ def test_who_may_not_read_it_is_named(monkeypatch):
 
     monkeypatch.setattr(tls.Path, "open", refuse)
     said = unreadable(options(ssl_key_file="/etc/key"))
-    assert said.endswith(f"ssl_key_file /etc/key: user {tls._me()} may not read it")
+    assert said.endswith(f"ssl_key_file /etc/key: user {tls.user()} may not read it")
     monkeypatch.setattr(os, "geteuid", lambda: 4_000_000_000)
     assert "user 4000000000 may not" in unreadable(options(ssl_key_file="/etc/key"))
 

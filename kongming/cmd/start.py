@@ -1,0 +1,36 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The first lines of a service: none of its signals may be lost while the rest is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kongming.runtime.signals import Signals
+
+if TYPE_CHECKING:
+    from kongming.configuration.in_force import Configuration
+    from kongming.service import Service
+
+
+def start(name: str, build: Callable[[Configuration], Service]) -> int:
+    """Run a service; returns only if it could not start, or was ended before it did.
+
+    :param build: makes it; imports what it is made of only then.
+    """
+    signals = Signals()
+    # Imported here: it takes its time.
+    from kongming.cmd import launch
+
+    return launch.run(name, build, signals)
