@@ -46,17 +46,24 @@ class LostCpus:
     def note(self, groups: Mapping[Path, CpuSet], online: CpuSet) -> None:
         """Note what groups have now.
 
+        :param groups: from the outermost to that of the domain.
         :param online: what they don't have any more, and is not among these, they have lost: a
             CPU may go offline right before they are looked at.
         """
+        domains = list(groups)[-1:]
+        above, above_lost = _NONE, _NONE
         with self._lock:
             if len(self._had) > _MANY:
                 self._forget_gone()
             for folder, has in groups.items():
-                gone = self._had.get(folder, _NONE) - online
+                lost = self._lost.pop(folder, _NONE) | (self._had.get(folder, has) - online)
+                # libvirt makes the domain's group with what the one above it has.
+                if folder not in self._had and has == above and folder in domains:
+                    lost |= above_lost
                 self._had[folder] = has
-                if lost := CpuSet((self._lost.pop(folder, _NONE) | gone) - has):
-                    self._lost[folder] = lost
+                above, above_lost = has, CpuSet(lost - has)
+                if above_lost:
+                    self._lost[folder] = above_lost
 
     def went_offline(self, cpus: CpuSet) -> None:
         """Note that CPUs have just gone offline: the groups that had them lose them."""

@@ -91,3 +91,39 @@ def test_a_cpu_that_went_offline_right_before_the_groups_were_looked_at_is_lost(
     assert lost.returnable(now, ALL) == {0, 1, 3}
     lost.note(now, ALL)
     assert lost.returnable(now, ALL) == {0, 1, 3}
+
+
+def test_a_domain_that_starts_meanwhile_gets_what_the_group_above_it_has_lost(lost):
+    lost.went_offline(CpuSet([2, 3]))
+    left, new = CpuSet([0, 1]), MACHINE / "new"
+    now = {MACHINE: left, new: left}
+    lost.note(now, left)
+    assert lost.returnable(now, ALL) == ALL
+    assert lost.give_back(now, CpuSet([3]))
+    assert lost.written == [(MACHINE, {3}), (new, {3})]
+
+
+def test_a_domain_that_starts_after_the_group_above_it_got_all_back_has_lost_nothing(lost):
+    lost.went_offline(CpuSet([3]))
+    lost.note({MACHINE: ALL, MACHINE / "new": CpuSet([0, 1, 2])}, ALL)
+    assert lost.returnable({MACHINE / "new": CpuSet([0, 1, 2])}, ALL) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("between", "has"), [([MACHINE / "tenant"], [0, 1]), ([], [0])], ids=["above", "narrower"]
+)
+def test_a_group_that_an_operator_makes_meanwhile_is_as_it_is_meant(lost, between, has):
+    lost.went_offline(CpuSet([2, 3]))
+    left = CpuSet([0, 1])
+    made = [*between, MACHINE / "tenant/new"][0]
+    now = {MACHINE: left, **{each: CpuSet(has) for each in [*between, MACHINE / "tenant/new"]}}
+    lost.note(now, left)
+    assert 3 not in lost.returnable({made: CpuSet(has)}, ALL)
+
+
+def test_a_domain_that_was_known_before_has_lost_only_what_it_had(lost):
+    lost.note({MACHINE: ALL, GUEST: CpuSet([0, 1])}, ALL)
+    lost.went_offline(CpuSet([3]))
+    now = {MACHINE: CpuSet([0, 1]), GUEST: CpuSet([0, 1])}
+    lost.note(now, CpuSet([0, 1, 2]))
+    assert lost.returnable({GUEST: CpuSet([0, 1])}, ALL) == {0, 1}
