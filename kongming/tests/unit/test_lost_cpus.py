@@ -127,3 +127,22 @@ def test_a_domain_that_was_known_before_has_lost_only_what_it_had(lost):
     now = {MACHINE: CpuSet([0, 1]), GUEST: CpuSet([0, 1])}
     lost.note(now, CpuSet([0, 1, 2]))
     assert lost.returnable({GUEST: CpuSet([0, 1])}, ALL) == {0, 1}
+
+
+def test_what_was_given_back_can_be_lost_again_and_is_told(lost, caplog):
+    caplog.set_level("INFO")
+    left = CpuSet([0, 1, 2])
+    lost.went_offline(CpuSet([3]))
+    lost.note({MACHINE: left}, left)
+    lost.give_back({MACHINE: left}, CpuSet([3]))
+    assert caplog.messages == ["CPU 3 was given back to /machine: it had been offline"]
+    # Nobody has looked at the group since.
+    lost.went_offline(ALL)
+    assert lost.returnable({MACHINE: CpuSet()}, ALL) == ALL
+
+
+def test_groups_of_a_full_host_are_not_forgotten(lost):
+    for number in range(1_990):
+        lost.note({MACHINE / str(number): ALL}, ALL)
+    lost.went_offline(CpuSet([3]))
+    assert lost.returnable({MACHINE / "1": CpuSet([0])}, ALL) == {0, 3}
