@@ -13,6 +13,7 @@
 """The link of a host to the conductors: what it makes of what they answer."""
 
 import logging
+import math
 import time
 from types import SimpleNamespace
 
@@ -248,7 +249,8 @@ def test_a_view_is_shown_when_it_changes(host, monkeypatch):
 
 
 def test_a_conductor_is_asked_again_soon_about_what_is_contested(host, monkeypatch):
-    now = time.monotonic()
+    # Whole seconds: sums and differences of others are rounded.
+    now = float(math.ceil(time.monotonic()))
     monkeypatch.setattr(time, "monotonic", lambda: now)
     monkeypatch.setattr("kongming.due.anywhere", lambda _low, high: high)
     host.conductor.answer = ExchangeAnswer({}, (), contested=(UUID,))
