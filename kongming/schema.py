@@ -153,6 +153,18 @@ ALLOCATION: dict[str, Any] = {
     "additionalProperties": False,
 }
 
+
+class AllocationInvalid(exception.RequestInvalid):
+    """An allocation is not what its schema says.
+
+    :ivar steps: the names and positions that lead to what is wrong.
+    """
+
+    def __init__(self, message: str, steps: Iterable[str | int] = ()) -> None:
+        super().__init__(message)
+        self.steps = tuple(steps)
+
+
 _VALIDATOR = jsonschema.Draft202012Validator(ALLOCATION)
 
 
@@ -160,19 +172,29 @@ def read(value: object) -> Allocation:
     """Read an allocation that somebody wrote.
 
     :param value: as the JSON or YAML was loaded.
-    :raises RequestInvalid: naming the place and what is wrong with it.
+    :raises AllocationInvalid: naming the place and what is wrong with it.
     """
+    try:
+        return _read(value)
+    except AllocationInvalid:
+        raise
+    except exception.RequestInvalid as error:
+        raise AllocationInvalid(str(error)) from error
+
+
+def _read(value: object) -> Allocation:
     error = jsonschema.exceptions.best_match(_VALIDATOR.iter_errors(value))
     if error is not None:
-        raise exception.RequestInvalid(f"{_place(error.absolute_path)}: {_said(error)}")
+        steps = error.absolute_path
+        raise AllocationInvalid(f"{_place(steps)}: {_said(error)}", steps)
     written = cast(dict[str, Any], value)
     windows = written.get("windows", [])
-    _check_values("", written)
+    _check_values((), written)
     for number, window in enumerate(windows):
-        _check_values(f"windows[{number}].", window)
+        _check_values(("windows", number), window)
     names = [window["name"] for window in windows]
     if len(set(names)) < len(names):
-        raise exception.RequestInvalid("windows: two have the same name")
+        raise AllocationInvalid("windows: two have the same name", ["windows"])
     allocation = Allocation.from_json(written)
     for windowed in allocation.windows:
         windowed.window.check()
@@ -192,7 +214,7 @@ _READERS: dict[str, Callable[[Any], object]] = {
 }
 
 
-def _check_values(where: str, value: Mapping[str, Any]) -> None:
+def _check_values(where: tuple[str | int, ...], value: Mapping[str, Any]) -> None:
     """Read each part by itself, so that the error says which one it is."""
     for name, read_part in _READERS.items():
         if name not in value:
@@ -200,11 +222,14 @@ def _check_values(where: str, value: Mapping[str, Any]) -> None:
         try:
             read_part(value[name])
         except exception.RequestInvalid as error:
-            raise exception.RequestInvalid(f"{where}{name}: {error}") from error
+            raise AllocationInvalid(
+                f"{_place((*where, name))}: {error}", (*where, name)
+            ) from error
     quota = value.get("vcpu_quota")
     if isinstance(quota, dict) and quota["quota_us"] > quota["period_us"]:
-        raise exception.RequestInvalid(
-            f"{where}vcpu_quota: more than one whole CPU, which a vCPU can't use"
+        steps = (*where, "vcpu_quota")
+        raise AllocationInvalid(
+            f"{_place(steps)}: more than one whole CPU, which a vCPU can't use", steps
         )
 
 

@@ -9,79 +9,110 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""A file that an operator wrote, in JSON or YAML."""
+
+"""A file that an operator wrote, in JSON or YAML: what is kept is what was typed."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from dataclasses import dataclass
 import json
 from pathlib import Path
 import sys
 from typing import Any
 
-import yaml
-
-from kongming import exception
-from kongming.cpuset import shown
+from kongming import core_schema, exception
+from kongming.core_schema import Steps
 
 STDIN = "-"
 
-# libyaml's is ten times as fast, where PyYAML was built with it.
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a file says.
+
+    :ivar path: as the operator named it.
+    """
+
+    path: str
+    text: str
+    value: Any
+
+    def refusal(self, steps: Steps, why: str) -> exception.RequestInvalid:
+        """Return the refusal of a value, with the line that it stands in.
+
+        :param steps: the names and positions that lead to it.
+        """
+        # JSON is read without lines; a tab of its is a blank to YAML.
+        try:
+            lines = core_schema.read(self.text.replace("\t", " ")).lines
+        except exception.RequestInvalid:
+            lines = {}
+        while steps and steps not in lines:
+            steps = steps[:-1]
+        where = f"{self.path}, line {lines[steps]}" if steps else self.path
+        return exception.RequestInvalid(f"{where}: {why}")
 
 
-def load(path: str) -> Any:
-    """Load a file; numbers as names become text, as they have to be in JSON.
+def load(path: str) -> Document:
+    """Read a file; names are text, as they have to be in JSON.
 
     :param path: ``-`` is the standard input.
     :raises RequestInvalid: if it can't be read, is neither, or says something twice.
     """
+    text = _text(path)
     try:
-        text = sys.stdin.read() if path == STDIN else Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise exception.RequestInvalid(f"{path} can't be read: {error}") from error
-    try:
-        return _load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        said = " ".join(str(error).split())
-        raise exception.RequestInvalid(f"{path} is neither JSON nor YAML: {said}") from error
-    except _Wrong as error:
-        raise exception.RequestInvalid(f"{path}: {error}") from None
+        return Document(path, text, _value(text))
+    except exception.RequestInvalid as error:
+        raise exception.RequestInvalid(f"{path}, {error}") from None
 
 
-def _load(text: str) -> Any:
+def _text(path: str) -> str:
+    try:
+        content = _standard_input() if path == STDIN else Path(path).read_bytes()
+        return content.decode("utf-8-sig")
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise exception.RequestInvalid(f"{path} can't be read: {why}") from None
+    except UnicodeDecodeError as error:
+        raise exception.RequestInvalid(
+            f"{path} can't be read: its byte {error.start + 1} is not UTF-8; save it as UTF-8"
+        ) from None
+
+
+def _standard_input() -> bytes:
+    if sys.stdin is None:
+        raise exception.RequestInvalid(f"{STDIN}: the standard input is closed; name a file")
+    # Its own decoding goes by the locale.
+    return sys.stdin.buffer.read()
+
+
+def _value(text: str) -> Any:
     # JSON is YAML, too, but read a hundred times as fast; and YAML takes no tabs.
     try:
-        return json.loads(text, object_pairs_hook=_object)
-    except ValueError:
-        return yaml.load(text, _Unambiguous)  # noqa: S506, it is a safe loader
+        return json.loads(
+            text,
+            object_pairs_hook=_object,
+            parse_int=core_schema.plain,
+            parse_float=_other,
+            parse_constant=_other,
+        )
+    except _Other:
+        text = text.replace("\t", " ")
+    except (ValueError, RecursionError):
+        pass
+    return core_schema.read(text).value
 
 
-class _Wrong(Exception):
-    """The text says something that can't be meant."""
+class _Other(Exception):
+    """JSON that is judged as YAML is: it has a number that is no integer, or a name twice."""
 
 
-class _Unambiguous(_Loader):  # type: ignore[misc]
-    """A safe loader that does not let the later of two entries win."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        line = f"line {node.start_mark.line + 1}: "
-        # What a merge key brings may be replaced: it is checked where it stands.
-        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        _object([(self.construct_object(key, deep=True), None) for key in own], line)
-        self.flatten_mapping(node)
-        return {
-            str(self.construct_object(key)): self.construct_object(value, deep=True)
-            for key, value in node.value
-        }
+def _other(_text: str) -> Any:
+    raise _Other
 
 
-def _object(pairs: list[tuple[Any, Any]], where: str = "") -> dict[Hashable, Any]:
-    found: dict[Hashable, Any] = {}
-    for name, value in pairs:
-        if not isinstance(name, str | int) or isinstance(name, bool):
-            raise _Wrong(f"{where}{shown(str(name))} is not a name")
-        if str(name) in found:
-            raise _Wrong(f"{where}{shown(str(name))} is there twice")
-        found[str(name)] = value
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _Other
     return found

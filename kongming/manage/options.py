@@ -65,7 +65,11 @@ def asked(parsed: argparse.Namespace) -> Allocation:
         return metadata.parse(asked, max_length=schema.MAX_LENGTH)
     if asked:
         raise exception.RequestInvalid("--file says all that is asked: leave out the others")
-    return schema.read(files.load(parsed.file))
+    document = files.load(parsed.file)
+    try:
+        return schema.read(document.value)
+    except schema.AllocationInvalid as error:
+        raise document.refusal(error.steps, str(error)) from error
 
 
 _OPTIONS = {

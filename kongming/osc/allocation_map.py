@@ -21,9 +21,11 @@ import uuid
 from osc_lib import exceptions
 from osc_lib.command import command
 
-from kongming import exception, schema
+from kongming import schema
+from kongming.core_schema import Steps
 from kongming.cpuset import shown
 from kongming.manage import files
+from kongming.manage.files import Document
 from kongming.osc import columns, waiting
 from kongming.osc.client import Client
 from kongming.osc.command import (
@@ -129,36 +131,40 @@ def read(path: str) -> dict[str, Any]:
     :param path: ``-`` is the standard input.
     :raises RequestInvalid: naming the place.
     """
-    written = files.load(path)
-    where = ""
+    document = files.load(path)
+    written: object = document.value
+    within: Steps = ()
     if isinstance(written, Mapping) and _FIELD in written:
         if unknown := sorted(written.keys() - {_FIELD}):
-            raise exception.RequestInvalid(
-                f"{path}: {shown(unknown[0])} is unknown beside {_FIELD}; a generation is given "
-                "with --generation"
+            raise document.refusal(
+                (unknown[0],),
+                f"{shown(unknown[0])} is unknown beside {_FIELD}; a generation is given with "
+                "--generation",
             )
-        written, where = written[_FIELD], f"{_FIELD}."
+        written, within = written[_FIELD], (_FIELD,)
     if not isinstance(written, Mapping):
-        raise exception.RequestInvalid(
-            f"{path}: {where.rstrip('.') or 'the map'} is not an object of which each name is an "
-            "instance"
+        what = ".".join(map(str, within)) or "the map"
+        raise document.refusal(
+            within, f"{what} is not an object of which each name is an instance"
         )
-    return dict(_entry(path, where, name, each) for name, each in written.items())
+    return dict(_entry(document, (*within, name), each) for name, each in written.items())
 
 
-def _entry(path: str, where: str, name: str, value: object) -> tuple[str, dict[str, Any]]:
+def _entry(document: Document, steps: Steps, value: object) -> tuple[str, dict[str, Any]]:
+    name = str(steps[-1])
+    where = ".".join([*map(str, steps[:-1]), ""])
     try:
         wellformed = str(uuid.UUID(name)) == name
     except ValueError:
         wellformed = False
     if not wellformed:
-        raise exception.RequestInvalid(
-            f"{path}: {where}{shown(name)} is not the UUID of an instance as Nova writes it"
+        raise document.refusal(
+            steps, f"{where}{shown(name)} is not the UUID of an instance as Nova writes it"
         )
     try:
         return name, schema.read(value).to_json()
-    except exception.RequestInvalid as error:
-        raise exception.RequestInvalid(f"{path}: {where}{name}: {error}") from error
+    except schema.AllocationInvalid as error:
+        raise document.refusal((*steps, *error.steps), f"{where}{name}: {error}") from error
 
 
 def _not_released(client: Client, name: str) -> Allocations:

@@ -22,6 +22,7 @@ from oslo_config import cfg
 from oslo_policy import policy
 
 from kongming import exception
+from kongming.policies.enforcer import Enforcer, PolicyRefused
 
 _ADMIN_OR_SERVICE = "rule:kongming:admin_or_service"
 _READER = "rule:kongming:reader"
@@ -115,10 +116,12 @@ def make_enforcer(conf: cfg.ConfigOpts) -> policy.Enforcer:
 
     :raises ConfigInvalid: if that file can't be read.
     """
-    made = policy.Enforcer(conf)
+    made = Enforcer(conf)
     made.register_defaults(_RULES)
     try:
         made.load_rules()
+    except PolicyRefused as error:
+        raise exception.ConfigInvalid(f"[oslo_policy] policy_file, {error}") from None
     except Exception as error:  # Whatever the library makes of a file that is no policy.
         said = " ".join(str(error).split())
         raise exception.ConfigInvalid(

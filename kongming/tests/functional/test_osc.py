@@ -241,7 +241,7 @@ def test_a_map_with_a_mistake_is_not_sent(run, ask, tmp_path):
     path.write_text(json.dumps({good: {"cpu_shares": 5}, bad: {"cpu_shares": 0}}))
     status, _, said = run("allocation map apply", "green", str(path))
     assert status == 1
-    assert f"{path}: {bad}: cpu_shares: 0 is less than the minimum" in said
+    assert f"{path}, line 1: {bad}: cpu_shares: 0 is less than the minimum" in said
     assert ask("allocation map list") == []
 
 

@@ -9,24 +9,45 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Files that an operator wrote, in JSON or YAML."""
 
+"""Files of operators: what is kept is what was typed, or it is refused with its line."""
+
+import argparse
 import io
+import json
 
+from hypothesis import example, given
+from hypothesis import strategies as st
 import pytest
 
-from kongming import exception
-from kongming.manage import files
+from kongming import core_schema, exception
+from kongming.manage import files, options
+from kongming.osc import allocation_map
+
+X = {"x": 1}
+UUID = "5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c11"
 
 
 @pytest.fixture
-def load(tmp_path):
-    def load(text):
+def written(tmp_path):
+    def written(text):
         path = tmp_path / "asked"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return files.load(str(path))
+        return str(path)
 
-    return load
+    return written
+
+
+@pytest.fixture
+def load(written):
+    return lambda text: files.load(written(text)).value
+
+
+def refused(read, *arguments):
+    with pytest.raises(exception.RequestInvalid) as caught:
+        read(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +56,11 @@ def load(tmp_path):
         ('{"a":\t{"0": "5"}}', {"a": {"0": "5"}}),
         ("a: {0: '5'}", {"a": {"0": "5"}}),
         ("a: &a {x: 1, y: 1}\nb: {<<: *a, y: 2}", {"a": {"x": 1, "y": 1}, "b": {"x": 1, "y": 2}}),
+        ("- &a {x: 1}\n- &b {x: 2, y: 2}\n- {<<: [*a, *b]}", [X, {"x": 2, "y": 2}, {**X, "y": 2}]),
+        ("{'<<': 1}", {"<<": 1}),
+        ("a: !!str 5\nb: ! 5\nc: !!int 5\nd: !!map {}", {"a": "5", "b": "5", "c": 5, "d": {}}),
+        ("- true\n- FALSE\n- null\n- ~\n-", [True, False, None, None, None]),
+        ("\ufeffa: 1", {"a": 1}),
         ("", None),
     ],
 )
@@ -45,29 +71,240 @@ def test_both_forms_are_read(load, text, value):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a: 1\nb: {c: 1,\n c: 2}", "line 2: 'c' is there twice"),
-        ('{"a": 1, "a": 2}', "'a' is there twice"),
+        ("a: 1\nb: {c: 1,\n c: 2}", ", line 3: 'c' is there twice"),
+        ('{"a": 1,\n\t"a": 2}', ", line 2: 'a' is there twice"),
         ("{0: 1, '0': 2}", "'0' is there twice"),
-        ("{[1]: 2}", "is not a name"),
-        ("{yes: 2}", "'True' is not a name"),
-        ("a: [", "is neither JSON nor YAML: "),
-        ("[" * 9999, "is neither JSON nor YAML: "),
-        ("x: !!python/name:os.system", "is neither JSON nor YAML: "),
-        (b"\xff\xfe\xff", "can't be read: "),
+        ("{[1]: 2}", ", line 1: this is not a name"),
+        ("\n{0:5}", ", line 2: '0:5' has no value: a blank follows the colon"),
+        ("a: {0: 1, 17:04}", "'17:04' has no value: a blank follows the colon"),
+        ("a: &a {x: 1}\nb:\n  <<: *a\n  <<: *a", ", line 4: << is there twice"),
+        ("a: &a 5\nb: {<<: *a}", ", line 2: << merges mappings"),
+        ("a:\n  - &a [*a]", ", line 2: *a stands within what it refers to"),
+        ("a: 1\nb: *c", ", line 2: nothing before has the anchor &c"),
+        ("a: 1\n---\nb: 1", ", line 2: a second document begins here"),
+        ("a: [", ", line 1: this is neither JSON nor YAML: "),
+        ("a:\n\tb: 1", ", line 2: this is neither JSON nor YAML: indent with blanks, not tabs"),
+        ("a: 1\nb: \a", ", line 2: this is neither JSON nor YAML: it has a control character"),
+        ("[" * 9999, "this is nested deeper than 32 levels"),
+        ("x: !!python/name:os.system", "'tag:yaml.org,2002:python/name:os.system'"),
+        ("x: !!int 010", "'010' can't be read with the tag"),
+        ("x: !!bool yes", "'yes' can't be read with the tag"),
+        ("x: !!timestamp 2026-01-01", "can't be read with the tag"),
+        ("x: !!set {a, b}", "the tag 'tag:yaml.org,2002:set' is not known"),
+        (b"\xff\xfe\xff", "can't be read: its byte 1 is not UTF-8"),
     ],
 )
-def test_what_can_not_be_meant_is_refused(load, text, says):
-    with pytest.raises(exception.RequestInvalid) as refused:
-        load(text)
-    assert says in str(refused.value)
-    assert "\n" not in str(refused.value)
+def test_what_can_not_be_meant_is_refused(written, text, says):
+    path = written(text)
+    assert refused(files.load, path).startswith(path)
+    assert says in refused(files.load, path)
 
 
-def test_a_dash_is_the_standard_input(monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.StringIO("a: 1"))
-    assert files.load("-") == {"a": 1}
+def nested(levels):
+    return "[" * levels + "]" * levels
 
 
-def test_a_file_that_is_not_there():
-    with pytest.raises(exception.RequestInvalid, match="/absent can't be read"):
-        files.load("/absent")
+def test_the_deepest_nesting_is_read_and_one_more_is_not(load):
+    most = core_schema.MAX_DEPTH + 1
+    assert load(nested(most))
+    assert "deeper" in refused(load, f"# not JSON\n{nested(most + 1)}")
+
+
+def test_what_an_alias_repeats_counts_as_deep_as_it_comes_to_stand(load):
+    half = core_schema.MAX_DEPTH // 2
+    chain = f"a: &a {nested(half)}\nb: "
+    assert load(f"{chain}{'[' * half}*a{']' * half}")
+    assert "deeper" in refused(load, f"{chain}{'[' * (half + 1)}*a{']' * (half + 1)}")
+
+
+def test_aliases_do_not_multiply_without_bound(monkeypatch, load):
+    monkeypatch.setattr(core_schema, "MAX_VALUES", 7)
+    # Seven values: the mapping, a and its two, b, and in it a's two less one.
+    assert load("a: &a [1, 2]\nb: *a")
+    assert "more than 7 values" in refused(load, "a: &a [1, 2]\nb: *a\nc: 1")
+
+
+def test_a_bomb_of_aliases_is_refused(load):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 20)]
+    assert "aliases counted" in refused(load, "\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("010", "0100", "0o17", "0x1F", "0b11", "1_000", "+5", "1e3", "1.0", "-.5", "00"),
+        *("17:04", "1:20", "8:00", "190:20:30", "12:30:45.5"),
+        *("yes", "No", "on", "OFF", "y", "n", "tRUE", ".inf", "-.INF", ".nan", "Infinity", "NaN"),
+        *("2026-01-01", "2026-01-01T10:00:00Z", "=", "\u0665", "1\u00a0"),
+    ],
+)
+def test_other_forms_of_numbers_times_and_truth_stay_text(load, text):
+    assert load(f"a: {text}") == {"a": text}
+    assert load(f"{{{text}: 1}}") == {text: 1}
+
+
+@pytest.mark.parametrize("number", [0, 5, -5, 10**30, int("9" * 400)])
+def test_plain_decimal_integers_are_numbers(load, number):
+    assert load(f"[{number}]") == load(f"- {number}") == [number]
+
+
+def test_a_number_of_thousands_of_digits_is_refused_with_its_line(written):
+    path = written(f"\ncpu_shares: {'9' * 5000}")
+    assert f"{path}, line 2: cpu_shares: " in refused(options.asked, of_file(path))
+
+
+@pytest.mark.parametrize("text", ["1e2", "100.0", "NaN", "-Infinity"])
+def test_numbers_of_json_that_are_no_integers_stay_text(load, text):
+    assert load(f'{{"a":\n\t{text}}}') == {"a": text}
+
+
+# All that the schemas of YAML 1.1 and 1.2 take for something else than text.
+_sign = st.sampled_from(["", "+", "-"])
+_digits = st.text("0123456789_", min_size=1, max_size=6)
+_number = st.one_of(
+    st.tuples(_sign, st.sampled_from(["", "0", "0o", "0x", "0b"]), _digits).map("".join),
+    st.tuples(_sign, _digits, st.sampled_from([".", "e", "E+", ".e-", ":"]), _digits).map("".join),
+    st.from_regex(r"[-+]?[0-9]{1,3}(:[0-5]?[0-9]){1,3}(\.[0-9]*)?", fullmatch=True),
+    st.from_regex(
+        r"[0-9]{4}-[0-9]?[0-9]-[0-9]{2}([Tt ][0-9]{2}(:[0-9]{2}){2}Z?)?", fullmatch=True
+    ),
+    st.sampled_from([".inf", "-.Inf", "+.INF", ".nan", ".NaN"]),
+)
+_word = st.sampled_from(["y", "n", "yes", "no", "on", "off", "true", "false", "null"]).flatmap(
+    lambda word: st.sampled_from(
+        [word, word.title(), word.upper(), word.swapcase()[:1] + word[1:]]
+    )
+)
+_scalar = st.one_of(_number, _word)
+
+
+def as_typed(text, value):
+    """Whether a value is what a text without quotes says by YAML 1.2 and by YAML 1.1 alike."""
+    if isinstance(value, bool | None):
+        return text.lower() == json.dumps(value)
+    return value == text if isinstance(value, str) else str(value) == text
+
+
+@given(_scalar)
+@example("010")
+@example("-0")
+def test_what_is_kept_of_a_scalar_is_what_was_typed(text):
+    for document in (f"- {text}", f"[{text}]", f"# \n- {text} # 5"):
+        (value,) = core_schema.read(document).value
+        assert as_typed(text, value) or (text, value) == ("-0", 0)
+
+
+@given(_scalar, st.sampled_from(["{{{}: 1}}", "{}: 1", "? {}\n: 1"]))
+def test_what_is_kept_of_a_name_is_what_was_typed(text, form):
+    assert core_schema.read(form.format(text)).value == {text: 1}
+
+
+@given(_scalar, st.sampled_from(["cpu_shares", "vcpu_pinning", "emulator_pinning", "vcpu_quota"]))
+def test_what_is_kept_of_an_allocation_is_what_was_typed_or_is_refused(
+    tmp_path_factory, text, key
+):
+    path = tmp_path_factory.getbasetemp() / "property.yaml"
+    path.write_text(f"numa_nodes: '0'\n{key}: {text}\n")
+    try:
+        kept = options.asked(of_file(str(path))).to_json()[key]
+    except exception.RequestInvalid as error:
+        assert str(error).startswith(f"{path}, line 2: {key}: ")
+    else:
+        assert ids(kept) == ids(text)
+
+
+def ids(written):
+    """The ids of a pinning, which may have zeros in front, in its order."""
+    if isinstance(written, dict):
+        written = ":".join(*written.items())
+    return [part.lstrip("0") for part in str(written).split(":")]
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text('ab0:[]{}#&*!"\\ \t,-\u00fc', max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("a0:<", max_size=3), inner)
+    ),
+    max_leaves=8,
+)
+
+
+@given(_json)
+def test_json_means_the_same_read_as_yaml(value):
+    text = json.dumps(value)
+    assert files._value(text) == core_schema.read(text).value == value
+
+
+def of_file(path):
+    given = dict.fromkeys(key.replace("-", "_") for key in options._OPTIONS)
+    return argparse.Namespace(file=path, **given)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("cpu_shares: 0100", "line 1: cpu_shares: '0100'"),
+        ("numa_nodes: '0'\nvcpu_pinning:\n  0: 17:04", "line 3: vcpu_pinning"),
+        (
+            "cpu_shares: 5\nwindows:\n- name: a\n  start: 0 22 * * *\n  duration_s: 8:00",
+            "line 5: windows[0].duration_s: '8:00'",
+        ),
+        ('{"cpu_shares":\n\t1e2}', "line 2: cpu_shares: '1e2'"),
+        ("windows: []\nvcpu_quota: {quota_us: 9999,\n period_us: 1000}", "line 2: vcpu_quota: "),
+        ("5", "the allocation: 5"),
+    ],
+)
+def test_a_value_that_is_refused_is_named_with_its_line(written, text, says):
+    path = written(text)
+    assert refused(options.asked, of_file(path)).startswith(
+        f"{path}{', ' if 'line' in says else ': '}{says}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            f"allocations:\n  {UUID}:\n    cpu_shares: 010",
+            f", line 3: allocations.{UUID}: cpu_shares: '010'",
+        ),
+        (f"{UUID}: {{}}\n0x1F: {{}}", ", line 2: '0x1F' is not the UUID"),
+        (f"{UUID}: {{}}\nyes: {{}}", ", line 2: 'yes' is not the UUID"),
+        ("allocations: {}\ngeneration: 5", ", line 2: 'generation' is unknown beside allocations"),
+        ("\nallocations: no", ", line 2: allocations is not an object"),
+        ("no", ": the map is not an object"),
+        (f"a: &a {{cpu_shares: 017}}\n{UUID}: *a", ", line 1: 'a' is not the UUID"),
+        (f"{UUID}: &a\n  cpu_shares: 5\n  windows: [{{name: 1}}]", ", line 3: "),
+    ],
+)
+def test_an_entry_of_a_map_that_is_refused_is_named_with_its_line(written, text, says):
+    path = written(text)
+    assert refused(allocation_map.read, path).startswith(f"{path}{says}")
+
+
+def test_a_value_that_an_alias_repeats_is_refused_with_the_line_of_the_alias(written):
+    other = UUID.replace("5", "6")
+    path = written(
+        f"{UUID}: {{vcpu_pinning: &a '5'}}\n{other}: {{numa_nodes: '0',\n cpu_shares: *a}}"
+    )
+    assert refused(allocation_map.read, path).startswith(f"{path}, line 3: {other}: cpu_shares")
+
+
+def test_a_dash_is_the_standard_input_in_utf_8_whatever_the_locale(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO("a: \u00fc".encode()), encoding="latin-1")
+    monkeypatch.setattr("sys.stdin", stream)
+    assert files.load("-").value == {"a": "\u00fc"}
+
+
+def test_a_standard_input_that_is_closed_is_told(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    assert "the standard input is closed" in refused(files.load, "-")
+
+
+def test_a_file_that_is_not_there_is_told_in_the_systems_words():
+    assert refused(files.load, "/absent") == "/absent can't be read: No such file or directory"
+
+
+def test_a_folder_is_no_file(tmp_path):
+    assert refused(files.load, str(tmp_path)) == f"{tmp_path} can't be read: Is a directory"

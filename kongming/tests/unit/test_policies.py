@@ -158,6 +158,59 @@ def test_a_file_that_is_no_policy_ends_the_start(conf, tmp_path, text):
         policies.make_enforcer(conf)
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("no", "off", "No", "FALSE", "null", "~", "", "0", "010", "1:20", "2026-01-01", "{}"),
+        *("[no]", "[[role:admin], off]", '"!"\n"kongming:map:set": "@"'),
+    ],
+)
+def test_a_rule_that_would_be_another_than_was_typed_is_refused(conf, tmp_path, written):
+    path = tmp_path / "policy.yaml"
+    path.write_text(f'"kongming:host:get": "role:a"\n"kongming:map:set": {written}\n')
+    policies.make_enforcer(conf)
+    conf.set_override("policy_file", str(path), group="oslo_policy")
+    with pytest.raises(exception.ConfigInvalid, match=r"line [23]: 'kongming:map:set' is"):
+        policies.make_enforcer(conf)
+
+
+@pytest.mark.parametrize("written", ['""', '"@"', "role:admin", "[]", "[[role:admin], rule:x]"])
+def test_a_rule_that_means_what_was_typed_is_taken(conf, tmp_path, written):
+    path = tmp_path / "policy.yaml"
+    path.write_text(f'"kongming:map:set": {written}\n"x": "@"\n')
+    policies.make_enforcer(conf)
+    conf.set_override("policy_file", str(path), group="oslo_policy")
+    admin = RequestContext(user_id="x", roles=["admin"], project_id=MINE)
+    assert policies.make_enforcer(conf).authorize("kongming:map:set", {}, admin, do_raise=False)
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_the_former_rules_stay_where_a_file_becomes_one_that_is_refused(
+    conf, tmp_path, caplog, folder
+):
+    path = tmp_path / "policy.d" / "policy.yaml"
+    path.parent.mkdir()
+    path.write_text('"kongming:map:set": "role:mano"\n')
+    policies.make_enforcer(conf)
+    name, value = ("policy_dirs", [str(path.parent)]) if folder else ("policy_file", str(path))
+    conf.set_override(name, value, group="oslo_policy")
+    enforcer = policies.make_enforcer(conf)
+
+    def allowed():
+        roles = ("mano", "stranger")
+        users = [RequestContext(user_id="x", roles=[role], project_id=MINE) for role in roles]
+        return [enforcer.authorize("kongming:map:set", {}, u, do_raise=False) for u in users]
+
+    for number, text in enumerate(("no", '"role:stranger"'), 1):
+        assert allowed() == allowed() == [True, False]
+        path.write_text(f'"kongming:map:set": {text}\n')
+        for changed in (path, path.parent):
+            os.utime(changed, (later := time.time() + 10 * number, later))
+    assert allowed() == [False, True]
+    (refused,) = [each.getMessage() for each in caplog.records if "refused" in each.getMessage()]
+    assert refused.startswith(f"Policy refused: {path}, line 1: 'kongming:map:set' is")
+
+
 def tool(name, *arguments, cwd=ROOT):
     """Run one of oslo.policy's own tools; give what it says."""
     done = subprocess.run(

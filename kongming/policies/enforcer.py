@@ -1,0 +1,92 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""policy.yaml: a file whose rules oslo.policy would take for others than were typed is refused.
+
+The library reads YAML 1.1 and takes whatever is empty or false for a rule that lets everybody in:
+``no`` without quotes, for example.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from oslo_policy import policy
+
+from kongming import core_schema, exception
+from kongming.cpuset import shown
+
+LOG = logging.getLogger(__name__)
+
+
+class Enforcer(policy.Enforcer):
+    """oslo.policy's; it keeps the previous rules if a file is changed to one that is refused."""
+
+    _told = ""
+
+    def load_rules(self, force_reload: bool = False) -> None:
+        """Load what has changed.
+
+        :raises PolicyRefused: if a file is refused, and there are no rules yet.
+        """
+        former, of_files = self.rules, self.file_rules
+        try:
+            super().load_rules(force_reload)
+            self._told = ""
+        except PolicyRefused as error:
+            if not former:
+                raise
+            self.rules, self.file_rules = former, of_files
+            if str(error) != self._told:
+                LOG.error("Policy refused: %s; keeping the previous rules", error)
+            self._told = str(error)
+
+    def _load_policy_file(self, path: str, force_reload: bool, overwrite: bool = True) -> bool:
+        known = self._file_cache.get(path)
+        try:
+            if force_reload or known is None or Path(path).stat().st_mtime > known["mtime"]:
+                check(Path(path).read_text(encoding="utf-8"))
+        except (exception.RequestInvalid, UnicodeDecodeError) as error:
+            raise PolicyRefused(f"{path}, {error}") from error
+        except OSError:
+            LOG.debug("%s can't be read; the library tells so", path)
+        return super()._load_policy_file(path, force_reload, overwrite)
+
+
+class PolicyRefused(exception.ConfigInvalid):
+    """A policy file means something else than what was typed."""
+
+
+def check(text: str) -> None:
+    """See that a policy file means what was typed.
+
+    :raises RequestInvalid: naming the line of the first rule that does not.
+    """
+    document = core_schema.read(text)
+    rules = {} if document.value is None else document.value
+    if not isinstance(rules, dict):
+        raise exception.RequestInvalid("line 1: a policy file has a rule for each name")
+    taken = policy.parse_file_contents(text)
+    for name, rule in rules.items():
+        if not _is_rule(rule) or taken.get(name) != rule:
+            raise exception.RequestInvalid(
+                f"line {document.lines[(name,)]}: {shown(name)} is followed by no rule; a rule is "
+                'a text, in quotes: "role:admin", or "!" for nobody'
+            )
+
+
+def _is_rule(value: object) -> bool:
+    """Tell whether a value is a rule: a text, or a list of what is to hold together."""
+    if isinstance(value, list):
+        return all(isinstance(each, str | list) and _is_rule(each) for each in value)
+    return isinstance(value, str)
