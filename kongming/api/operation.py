@@ -23,13 +23,14 @@ import falcon
 
 from kongming import exception
 from kongming.cpuset import shown
+from kongming.host_name import PATTERN
 from kongming.statuses import LISTED
 
 # In some dialects, Python's among them, $ matches before a line break, too.
 END = r"$(?!\n)"
 UUID = rf"^[0-9a-f]{{8}}-[0-9a-f]{{4}}-[0-9a-f]{{4}}-[0-9a-f]{{4}}-[0-9a-f]{{12}}{END}"
 MAP_NAME = rf"^[A-Za-z0-9][A-Za-z0-9_.-]{{0,254}}{END}"
-HOST_NAME = rf"^[A-Za-z0-9][A-Za-z0-9_.:-]{{0,254}}{END}"
+HOST_NAME = rf"^{PATTERN}{END}"
 PROJECT_ID = rf"^[A-Za-z0-9_-]{{1,64}}{END}"
 
 # What a database's integer can hold.

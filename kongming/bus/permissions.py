@@ -21,6 +21,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 import re
 
+from kongming.host_name import in_queues
+
 _CONDUCTOR = "kongming-conductor"
 _EXECUTOR = "kongming-executor"
 # The nameless exchange, by which answers go straight to a queue.
@@ -64,8 +66,9 @@ def of_controllers(user: str, exchange: str) -> Permissions:
 
 def of_executor(user: str, host: str, exchange: str) -> Permissions:
     """Return the permissions of the ``kongming-executor`` of a host."""
-    queue = rf"{_EXECUTOR}\.{_literal(host)}"
-    own = [queue, f"reply_{_literal(host)}:{_LAST_PART}"]
+    name = _literal(in_queues(host))
+    queue = rf"{_EXECUTOR}\.{name}"
+    own = [queue, f"reply_{name}:{_LAST_PART}"]
     return Permissions(
         user,
         configure=_any_of(*own),

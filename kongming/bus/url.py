@@ -30,7 +30,7 @@ import oslo_messaging
 from kongming import exception
 
 RABBIT = ("rabbit", "kombu+rabbit", "amqp", "kombu+amqp")
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9.])?|[0-9A-Fa-f:.]+(%[\w.]+)?")
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?|[0-9A-Fa-f:.]+(%[\w.]+)?")
 _FORM = "rabbit://user:password@host:5672/vhost"
 _PARTS = re.compile(r"([^/?#]*)([/?#]?)(.*)", re.DOTALL)
 _ENCODED = {"?": "%3F", "#": "%23"}

@@ -32,6 +32,7 @@ from kongming import exception, version
 from kongming.conf import database, opts
 from kongming.configuration import files, values
 from kongming.manage.command import VERSION_OF_TABLES
+from kongming.runtime import streams
 
 NAME = "kongming-manage"
 
@@ -143,7 +144,7 @@ def main() -> int:
     """Run one command; give 0, 1 if it failed, 2 if command or configuration is wrong."""
     # Python's own way would wait for libvirt to return.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    return Manage().run(sys.argv[1:])
+    return streams.run(NAME, lambda: Manage().run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

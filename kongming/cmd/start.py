@@ -10,13 +10,17 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The first lines of a service: none of its signals may be lost while the rest is imported."""
+"""The first lines of a service: none of its signals may be lost while the rest is imported.
+
+Before them only its standard streams are opened: a socket must not take their place.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from kongming.runtime import streams
 from kongming.runtime.signals import Signals
 
 if TYPE_CHECKING:
@@ -29,8 +33,12 @@ def start(name: str, build: Callable[[Configuration], Service]) -> int:
 
     :param build: makes it; imports what it is made of only then.
     """
-    signals = Signals()
-    # Imported here: it takes its time.
-    from kongming.cmd import launch
 
-    return launch.run(name, build, signals)
+    def run() -> int:
+        signals = Signals()
+        # Imported here: it takes its time.
+        from kongming.cmd import launch
+
+        return launch.run(name, build, signals)
+
+    return streams.run(name, run)

@@ -12,19 +12,21 @@
 
 """``[DEFAULT]``: who this host is and where its state is kept."""
 
-import socket
-
 from oslo_config import cfg
+
+from kongming import host_name
 
 GROUP = None
 
 OPTS = [
-    cfg.HostAddressOpt(
+    cfg.Opt(
         "host",
-        default=socket.gethostname(),
+        type=host_name.HostName(),
+        default=host_name.of_machine(),
         sample_default="<the machine's hostname>",
         help="Name of this compute host. It must equal [DEFAULT] host of nova.conf on this "
-        "host: events are recognised as this host's by it. Change it where nova.conf sets it.",
+        "host: events are recognised as this host's by it. Change it where nova.conf sets it, or "
+        "where the machine's hostname is not one that Nova takes.",
     ),
     cfg.StrOpt(
         "state_path",

@@ -23,7 +23,7 @@ OPTS = [
         help="Whether the service answers Prometheus (default: no). It then takes some 2 MB of "
         "memory more.",
     ),
-    cfg.HostAddressOpt(
+    cfg.HostDomainOpt(
         "listen_address",
         default="127.0.0.1",
         help="Address that Prometheus finds the metrics at (default: only this host). Change it "

@@ -14,13 +14,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 import re
 
 from oslo_config import cfg
 
-from kongming import exception
+from kongming import exception, host_name, version
 from kongming.bus import url
 from kongming.configuration import files, logs, options, tls, unread, values
 from kongming.configuration.files import DEFAULT, Setting
@@ -28,6 +28,7 @@ from kongming.configuration.known import Known
 from kongming.executor.rules import read_rules
 
 PROJECT = "kongming"
+Part = Callable[[cfg.ConfigOpts], Iterator[str]]
 _LIBVIRT_DRIVERS = (
     "bhyve|ch|esx|gsx|hyperv|lxc|openvz|qemu|test|vbox|vmwarefusion|vmwareplayer|vmwarews|vpx|vz|"
     "xen"
@@ -59,9 +60,13 @@ class Candidate:
     settings: Sequence[Setting]
     known: Known
 
-    def problems(self) -> Iterator[str]:
-        """Yield what is wrong, each with the place where it stands."""
-        for problem in _problems(self.conf, self.known):
+    def problems(self, *, of_the_api: bool = False) -> Iterator[str]:
+        """Yield what is wrong, each with the place where it stands.
+
+        :param of_the_api: whether only the REST API is to take it, which needs no host's name.
+        """
+        parts = () if of_the_api else (_of_host,)
+        for problem in _problems(self.conf, self.known, *parts):
             yield self.located(problem)
 
     def unread(self) -> Iterator[str]:
@@ -90,7 +95,7 @@ def read(argv: Sequence[str], *, of_the_api: bool | None = None) -> Candidate:
     for section, each in known.options.items():
         conf.register_opts(each, group=None if section == DEFAULT else section)
     try:
-        conf([*argv], project=PROJECT)
+        conf([*argv], project=PROJECT, version=version.release())
     except (cfg.Error, OSError, ValueError) as error:
         # Neither its text nor the error itself: they may quote a line.
         raise exception.ConfigInvalid(
@@ -106,12 +111,12 @@ def check(argv: Sequence[str], *, of_the_api: bool = False) -> Candidate:
     :raises ConfigInvalid: naming the option and the file of the first thing that is.
     """
     found = read(argv, of_the_api=of_the_api)
-    for problem in found.problems():
+    for problem in found.problems(of_the_api=of_the_api):
         raise exception.ConfigInvalid(problem)
     return found
 
 
-def _problems(conf: cfg.ConfigOpts, known: Known) -> Iterator[str]:
+def _problems(conf: cfg.ConfigOpts, known: Known, *parts: Part) -> Iterator[str]:
     wrong = [*known.problems]
     for section, each in known.options.items():
         wrong += values.problems(conf, section, each)
@@ -119,11 +124,16 @@ def _problems(conf: cfg.ConfigOpts, known: Known) -> Iterator[str]:
     if wrong:
         # What the values say together needs all of them.
         return
-    for part in (_of_rules, _of_libvirt, _of_transport, tls.problems, logs.problems):
+    for part in (*parts, _of_rules, _of_libvirt, _of_transport, tls.problems, logs.problems):
         try:
             yield from part(conf)
         except exception.ConfigInvalid as error:
             yield str(error)
+
+
+def _of_host(conf: cfg.ConfigOpts) -> Iterator[str]:
+    host_name.of(conf)
+    yield from ()
 
 
 def _of_rules(conf: cfg.ConfigOpts) -> Iterator[str]:

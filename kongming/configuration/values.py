@@ -22,6 +22,7 @@ from oslo_config import cfg
 
 from kongming.cleaning import clean
 from kongming.configuration.files import DEFAULT
+from kongming.host_name import RULE, HostName
 
 _SHOWN = 60
 _MOST = 2**31 - 1
@@ -45,8 +46,11 @@ def problems(conf: cfg.ConfigOpts, section: str, options: Iterable[Any]) -> Iter
             value = values[option.dest]
         except (cfg.Error, ValueError, TypeError, RecursionError) as error:
             # A default may refer to an option that is wrong itself.
+            named = f"[{section}] {option.dest}"
             if (written := _written(conf, section, option)) is not None:
-                yield _problem(f"[{section}] {option.dest}", option, written, error)
+                yield _problem(named, option, written, error)
+            elif type(error) is ValueError:
+                yield f"{named}: its default {option.default} can't be used here, {_rule(option)}"
         else:
             if value is None and option.default is not None:
                 # oslo.config takes a number that is left empty for none at all.
@@ -94,6 +98,8 @@ def _beyond(section: str, option: Any, value: object) -> tuple[int, int] | None:
 def _rule(option: Any) -> str:
     """Return what a value of an option must be."""
     kind = option.type
+    if isinstance(kind, HostName):
+        return RULE
     choices = getattr(kind, "choices", None)
     low, high = getattr(kind, "min", None), getattr(kind, "max", None)
     what = _WORDS.get(type(kind).__name__, "a value of another kind")
@@ -118,6 +124,7 @@ _WORDS = {
     "Float": "a number",
     "Port": "a port, a whole number",
     "HostAddress": "a host name or an IP address",
+    "HostDomain": "a host name or an IP address",
     "Hostname": "a host name",
     "IPAddress": "an IP address",
     "List": "a list of values, separated by commas",

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
-import re
 import shlex
 from typing import Any, TextIO
 
@@ -27,6 +26,7 @@ from kongming import exception
 from kongming.bus import permissions
 from kongming.bus.permissions import Permissions
 from kongming.conf.notification_handler import TOPICS, VERSIONED
+from kongming.host_name import HostName
 from kongming.manage.command import conf_of
 from kongming.manage.output import Lister
 from kongming.rpc import keys
@@ -36,7 +36,6 @@ _NOTIFICATION = "notification"
 _VHOSTS = {_STANDALONE: "kongming", _NOTIFICATION: "/"}
 _EXCHANGES = {_STANDALONE: "kongming", _NOTIFICATION: "nova"}
 _COLUMNS = ("user", "vhost", "configure", "write", "read", "exchange", "topic_write", "topic_read")
-_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,254}")
 
 
 class BrokerPermissions(Lister):
@@ -92,7 +91,7 @@ class BrokerPermissions(Lister):
             "hosts",
             metavar="HOST",
             nargs="+",
-            type=_host,
+            type=host,
             help="a compute host, by [DEFAULT] host of its kongming.conf",
         )
         return parser
@@ -106,16 +105,16 @@ class BrokerPermissions(Lister):
 
 def _wanted(parsed: argparse.Namespace) -> list[Permissions]:
     exchange = parsed.exchange or _EXCHANGES[parsed.trigger]
-    users = {host: f"{parsed.prefix}-{host}" for host in parsed.hosts}
+    users = {name: f"{parsed.prefix}-{name}" for name in parsed.hosts}
     if parsed.trigger == _NOTIFICATION:
         topics = tuple(parsed.topic or [TOPICS[VERSIONED]])
         return [
-            permissions.of_notification_handler(user, host, exchange, topics)
-            for host, user in users.items()
+            permissions.of_notification_handler(user, name, exchange, topics)
+            for name, user in users.items()
         ]
     return [
         permissions.of_controllers(parsed.prefix, exchange),
-        *(permissions.of_executor(user, host, exchange) for host, user in users.items()),
+        *(permissions.of_executor(user, name, exchange) for name, user in users.items()),
     ]
 
 
@@ -171,7 +170,7 @@ class BrokerKeyDerive(Command):
         parser.add_argument(
             "host",
             metavar="HOST",
-            type=_host,
+            type=host,
             help="the compute host, by [DEFAULT] host of its kongming.conf",
         )
         return parser
@@ -187,7 +186,9 @@ class BrokerKeyDerive(Command):
             self.app.stdout.write(f"{keys.written(key, parsed_args.host)}\n")
 
 
-def _host(text: str) -> str:
-    if not _HOST.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a host")
-    return text
+def host(text: str) -> str:
+    """Read the name of a host, for argparse."""
+    try:
+        return HostName()(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} can't be used, {error}") from None

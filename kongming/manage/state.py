@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-import getpass
 import os
 from pathlib import Path
 import time
@@ -37,6 +36,7 @@ from kongming.executor.store import Store
 from kongming.hypervisor import session
 from kongming.hypervisor.hypervisor import Hypervisor
 from kongming.manage.command import conf_of
+from kongming.runtime.users import user
 from kongming.statuses import Status
 from kongming.stored import Unreadable, is_instance
 
@@ -169,7 +169,7 @@ def _is_settled(record: Record) -> bool:
 
 def operator() -> str:
     """Say who types: also behind sudo."""
-    return escape(f"operator {os.environ.get('SUDO_USER') or getpass.getuser()}")
+    return escape(f"operator {os.environ.get('SUDO_USER') or user()}")
 
 
 def add_wait_option(parser: argparse.ArgumentParser, seconds: float) -> None:

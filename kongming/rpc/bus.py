@@ -29,6 +29,7 @@ from kongming.bus.client_options import client_options
 from kongming.bus.keeper import Keeper, keep
 from kongming.bus.subscription import Subscription
 from kongming.bus.url import open_transport
+from kongming.host_name import in_queues
 from kongming.rpc import keys
 from kongming.rpc.refusals import Refusals
 from kongming.rpc.server import OTHER, Server
@@ -87,7 +88,7 @@ def subscription(
     :param host: under which this server can be called by itself.
     :param on_missed: what makes up for calls that were missed, as a clause.
     """
-    here = oslo_messaging.Target(topic=target.topic, server=host)
+    here = oslo_messaging.Target(topic=target.topic, server=in_queues(host))
 
     def subscribe() -> Any:
         listening = RPCServer(bus.transport, here, server)
@@ -118,4 +119,4 @@ def _own_replies(transport: Any, host: str) -> None:
     """
     driver = transport._driver
     if getattr(driver, "_q_manager", None) is None:
-        driver._get_reply_queue_name = lambda: f"reply_{host}:{uuid.uuid4().hex}"
+        driver._get_reply_queue_name = lambda: f"reply_{in_queues(host)}:{uuid.uuid4().hex}"

@@ -26,6 +26,7 @@ from kongming import exception
 from kongming.bus.keeper import Lasting
 from kongming.bus.reasons import REJECTED, UNKNOWN, explain
 from kongming.cleaning import clean
+from kongming.host_name import in_queues
 from kongming.rpc.bus import Bus
 from kongming.rpc.messages import Message
 from kongming.rpc.signing import SIGNATURE, Signature
@@ -154,8 +155,9 @@ class Caller:
         raise _Stuck
 
     def _to(self, host: str | None, options: TransportOptions) -> Any:
+        server = None if host is None else in_queues(host)
         return self._client.prepare(
-            server=host, timeout=self._timeout(), transport_options=options
+            server=server, timeout=self._timeout(), transport_options=options
         )
 
     def _try(self, send: Callable[[], Any], host: str | None) -> Any:

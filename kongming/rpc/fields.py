@@ -29,6 +29,7 @@ from typing import Any
 
 from kongming import exception
 from kongming.cleaning import clean
+from kongming.host_name import PATTERN
 
 Check = Callable[[Any], Any]
 
@@ -327,7 +328,7 @@ def an_object(value: Any) -> Mapping[str, Any]:
 instance_uuid = word(
     r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "the UUID of an instance as Nova writes it"
 )
-host_name = word(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,254}", "the name of a host")
+host_name = word(PATTERN, "the name of a host")
 reason_code = word(r"([a-z][a-z0-9_]{0,63})?", "a reason code")
 generation = whole(0, GENERATION_MAX)
 digest = word(r"([0-9a-f]{16,128})?", "a digest")

@@ -26,11 +26,10 @@ import re
 import secrets
 
 from kongming import exception
+from kongming.host_name import PATTERN
 
 _BYTES = 32
-_LINE = re.compile(
-    rf"(master|host ([A-Za-z0-9][A-Za-z0-9_.:-]{{0,254}})) ([0-9a-f]{{{2 * _BYTES}}})"
-)
+_LINE = re.compile(rf"(master|host ({PATTERN})) ([0-9a-f]{{{2 * _BYTES}}})")
 _HOW = "'kongming-manage broker key' makes such files"
 
 

@@ -29,7 +29,7 @@ from oslo_config import cfg
 import oslo_messaging
 from oslo_upgradecheck.upgradecheck import Result
 
-from kongming import exception, nova_config
+from kongming import exception, host_name, nova_config
 from kongming.bus.url import parse
 from kongming.conf.notification_handler import LEGACY, VERSIONED, topics
 from kongming.executor.request import Source
@@ -78,7 +78,7 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
     """Read nova.conf; without it, look whether an event was ever seen."""
     paths = conf.guard.nova_config_file
     folder = Path(conf.state_path)
-    alike = list(_lookalikes(folder, conf.host))
+    alike = list(_lookalikes(folder, host_name.of(conf)))
     yield from alike
     if not paths:
         if not alike:
@@ -191,7 +191,8 @@ def _hosts(url: oslo_messaging.TransportURL) -> set[str]:
 
 def _leads_here(nova: cfg.ConfigOpts, conf: cfg.ConfigOpts) -> Iterator[Result]:
     ours = conf.notification_handler
-    if nova.host != conf.host:
+    # Nova leaves out a dot at the end, too.
+    if nova.host.removesuffix(".") != conf.host:
         yield bad(
             f"nova.conf: [DEFAULT] host is {nova.host}, here it is {conf.host}: they must be "
             "equal, or every event is taken for another host's"

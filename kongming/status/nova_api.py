@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Result
 
-from kongming import exception
+from kongming import exception, host_name
 from kongming.conf import nova as conf_nova
 from kongming.conf.notification_handler import LEGACY
 from kongming.status.finding import bad, doubtful, good
@@ -37,7 +37,7 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
     from kongming.nova.client import Nova
 
     try:
-        servers = list(Nova(conf).servers(host=conf.host))
+        servers = list(Nova(conf).servers(host=host_name.of(conf)))
     except exception.NovaUnavailable as error:
         yield bad(f"{error}; try again when it is mended")
         return

@@ -36,6 +36,7 @@ from urllib.request import (
 from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Result
 
+from kongming import host_name
 from kongming.conf.notification_handler import topics
 from kongming.status.broker import parse_url
 from kongming.status.finding import bad, doubtful, good
@@ -66,6 +67,7 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
     try:
         opener = _opener(conf, base)
         if options.pool:
+            host_name.of(conf)
             queue = _queue(opener, base, vhost, options.pool)
             yield _pool(options.pool, queue)
             if queue is not None:

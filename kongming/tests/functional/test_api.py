@@ -21,7 +21,7 @@ import logging
 import re
 import threading
 import time
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 import zoneinfo
 
 import pytest
@@ -33,6 +33,7 @@ from kongming.db.models import HOST
 from kongming.db.values import Location
 from kongming.tests.api import Api
 from kongming.tests.databases import instance, report
+from kongming.tests.host_names import TAKEN
 from kongming.tests.testbed.process import wait_until
 
 ALLOCATIONS = "/v1/allocations"
@@ -891,6 +892,17 @@ class TestHosts:
             found += [each["name"] for each in answer["hosts"]]
             path = next((link["href"] for link in answer["links"]), None)
         assert found == names
+
+    def test_one_of_any_name_that_nova_takes_is_found_by_it(self, api):
+        for number, name in enumerate(TAKEN):
+            see(api, name, view=VIEW)
+            put(api, number)
+            place(api, name, number)
+        assert sorted(each["name"] for each in api.get(HOSTS)["hosts"]) == sorted(TAKEN)
+        for number, name in enumerate(TAKEN):
+            assert api.get(f"{HOSTS}/{quote(name, safe='')}")["name"] == name
+            found = api.get(f"{ALLOCATIONS}?{urlencode({'host': name})}")["allocations"]
+            assert [each["instance_uuid"] for each in found] == [instance(number)]
 
     def test_one_that_nobody_heard_of(self, api):
         answer = api.request("GET", f"{HOSTS}/compute-9")

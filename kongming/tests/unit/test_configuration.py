@@ -12,6 +12,7 @@
 
 """A configuration is checked as a whole: each thing that may be wrong with it, and its words."""
 
+import grp
 import os
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def test_nothing_is_wrong_with_a_good_one(wrong, read):
         ("metrics", "enabled = perhaps", "true or false"),
         ("notification_handler", "exchange =", "a text of 1 to 255 characters"),
         ("notification_handler", f"topics = a,{'b' * 201}", "a list of values"),
-        ("DEFAULT", "host = two words", "a host name or an IP address"),
+        ("DEFAULT", "host = two words", "a name that Nova takes"),
         ("DEFAULT", "state_path =", "a text that is not empty"),
         ("DEFAULT", "debug = maybe", "true or false"),
         ("DEFAULT", "host = $host", "refers with $"),
@@ -479,6 +480,20 @@ def test_the_files_of_tls_to_nova_are_looked_at_too(wrong, option):
     assert said.startswith(f"[nova] {option}: /absent can't be read by user ")
 
 
+def files_said(path):
+    """What user nobody is told of a file."""
+    code = (
+        "import os, sys; os.setgroups([]); os.setuid(65534)\n"
+        "try: files.read([sys.argv[1]])\nexcept Exception as error: print(error)"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", f"from kongming.configuration import files; {code}", path],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_a_file_that_this_user_may_not_read_is_told_with_the_user(path, tmp_path):
     path.write_text(GOOD.format(folder=tmp_path))
@@ -486,15 +501,11 @@ def test_a_file_that_this_user_may_not_read_is_told_with_the_user(path, tmp_path
     for folder in (tmp_path, *tmp_path.parents):
         if folder.stat().st_uid == os.geteuid() and folder != folder.parent:
             folder.chmod(folder.stat().st_mode | 0o011)
-    code = (
-        "import os, sys; os.setuid(65534); from kongming.configuration import files\n"
-        "try: files.read([sys.argv[1]])\nexcept Exception as error: print(error)"
-    )
-    said = subprocess.run(
-        [sys.executable, "-c", f"from kongming.configuration import files; {code}", path],
-        capture_output=True, text=True, check=False,
-    ).stdout  # fmt: skip
-    assert said == f"{path} can't be read by user nobody: Permission denied\n"
+    said = files_said(path)
+    assert said.startswith(f"{path} can't be read by user nobody: Permission denied; run 'chgrp ")
+    path.chmod(0o640)
+    os.chown(path, 0, grp.getgrnam("daemon").gr_gid)
+    assert "Permission denied; it is for the group daemon: run this as" in files_said(path)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,11 @@ QUERY = (operation.LIMIT, operation.OF_HOST, operation.DRY_RUN)
     [
         (operation.INSTANCE_UUID, [UUID], [UUID.upper(), UUID[:-1], f"{UUID}0", f"{UUID}\n", ""]),
         (operation.NAME, ["a", "0_.-", "a" * 255], ["", "-a", ".a", "a" * 256, "a\n", "ä", "a:"]),
-        (operation.HOST, ["a", "a:b.c-d_e", "a" * 255], ["", ":a", "a" * 256, "a\n", "a b", "ä"]),
+        (
+            operation.HOST,
+            ["a", "_:b.c-d_e", ":" + "a" * 254],
+            ["", "-a", "a" * 256, "a\n", "a b", "ä"],
+        ),
         (operation.OF_PROJECT, ["-_a0", "a" * 64], ["", "a" * 65, "a.b", "a\n"]),
         (operation.OF_STATUS, list(LISTED), ["", "Pending", "pending\n", "gone", "released"]),
     ],

@@ -96,7 +96,13 @@ CHOICES = ("never", "", "warn,allow", "WARN!", "0")
 SWITCHES = ("maybe", "", "2", "yes please", "tru", "enabled")
 HOSTS = ("two words", "", "a/b", "h:1", "-h", "a..b")
 CPUS = ("x", "1-", "5-1", "^3", "1,,2", "0-x", "-1", "1;2", "٣")
-OF_KIND = {"Integer": NUMBERS, "Port": NUMBERS, "Boolean": SWITCHES, "HostAddress": HOSTS}
+OF_KIND = {
+    "Integer": NUMBERS,
+    "Port": NUMBERS,
+    "Boolean": SWITCHES,
+    "HostName": HOSTS,
+    "HostDomain": HOSTS,
+}
 SIGNS = {"#": "#", "/": "/", "?": "?", "$": "$", "[": "[", "]": "]", "%2F": "%2F", " ": " "}
 
 

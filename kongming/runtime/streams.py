@@ -1,0 +1,128 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The standard streams of a program: closed, full, broken, or unable to encode a text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+import contextlib
+import io
+import os
+import sys
+from typing import Any
+
+#: The exit status of a program that SIGPIPE ends, as a shell has it.
+BROKEN_PIPE = 141
+
+
+class Unwritten(BaseException):
+    """The output can't be written; no library is to take it for an error of its own."""
+
+
+class Output(io.TextIOWrapper):
+    """Text that is written as it can be; :class:`Unwritten` says that it can't."""
+
+    def write(self, text: str) -> int:
+        """Write it, or a part of what is buffered."""
+        with _told():
+            return super().write(text)
+
+    def flush(self) -> None:
+        """Write all that is buffered."""
+        with _told():
+            super().flush()
+
+
+class Messages(io.TextIOWrapper):
+    """Text to people that goes nowhere if it can't be written: nobody could be told of that."""
+
+    def write(self, text: str) -> int:
+        """Write it, or a part of what is buffered."""
+        with contextlib.suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write all that is buffered."""
+        with contextlib.suppress(OSError):
+            super().flush()
+
+
+def run(name: str, main: Callable[[], int], unwritten: int = 1) -> int:
+    """Run the main function of a program, and return the exit status.
+
+    :param name: of the program, for the one line that says that its output can't be written.
+    :param unwritten: the exit status then. Where nobody reads on, nothing is said.
+    """
+    complete()
+    status: int | str | None
+    try:
+        try:
+            status = main()
+        except SystemExit as end:
+            status = end.code
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard()
+        return BROKEN_PIPE
+    except Unwritten as error:
+        _discard()
+        print(f"{name}: the output can't be written: {error}", file=sys.stderr)  # noqa: T201
+        return unwritten
+    return status if isinstance(status, int) else int(status is not None)
+
+
+def complete() -> None:
+    """Open what is closed of the standard streams, and have no text fail for its characters.
+
+    Else the next file that is opened, such as a database, would be what libraries write messages
+    to. That the standard input is closed can still be told: ``sys.stdin`` stays None.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest one that is free, which is this.
+            os.open(os.devnull, os.O_RDWR)
+    kind: type[io.TextIOWrapper]
+    for name, kind, descriptor in (("stdout", Output, 1), ("stderr", Messages, 2)):
+        former = getattr(sys, name)
+        if former is getattr(sys, f"__{name}__"):
+            made = _made(kind, former, descriptor)
+            setattr(sys, name, made)
+            # By this one the width of the terminal is found out.
+            setattr(sys, f"__{name}__", made)
+
+
+def _made(kind: type[io.TextIOWrapper], former: Any, descriptor: int) -> io.TextIOWrapper:
+    """Return a stream in the place of a former one, which is None if it was closed."""
+    former = former or open(descriptor, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    encoding, line_buffering = former.encoding, former.line_buffering
+    return kind(former.detach(), encoding, "backslashreplace", line_buffering=line_buffering)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Unwritten(error.strerror) from None
+
+
+def _discard() -> None:
+    """Let what is still buffered go nowhere: Python writes it at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
