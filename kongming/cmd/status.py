@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import logging
+import os
 import sys
 from typing import Any
 
@@ -23,10 +24,11 @@ from oslo_config import cfg
 from oslo_upgradecheck import upgradecheck
 
 from kongming import conf as kongming_conf
-from kongming import exception
+from kongming import exception, version
 from kongming.cmd import backend  # noqa: F401
 from kongming.configuration import files
 from kongming.escaping import escape
+from kongming.runtime import streams
 from kongming.status import (
     broker,
     cgroup,
@@ -37,16 +39,22 @@ from kongming.status import (
     nova,
     nova_api,
     queues,
+    service_user,
     state,
     timezones,
 )
-from kongming.status.finding import Check, run
+from kongming.status.finding import Check, bad, run
 
 NAME = "kongming-status"
 
 _UNEXPECTED = 255
 
-_CHECKS: tuple[tuple[str, Check], ...] = (
+_OTHERS = frozenset({"-h", "--help", "--version"})
+
+Checks = tuple[tuple[str, Check], ...]
+
+_CHECKS: Checks = (
+    ("Service's user", service_user.check),
     ("Configuration", configuration.check),
     ("State path", state.check),
     ("Time zones", timezones.check),
@@ -64,30 +72,58 @@ _CHECKS: tuple[tuple[str, Check], ...] = (
 class UpgradeCommands(upgradecheck.UpgradeCommands):
     """The checks, in the order of what depends on what."""
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, checks: Checks) -> None:
         def runner(check: Check) -> Callable[[Any], upgradecheck.Result]:
             return lambda _self: run(check, conf)
 
-        self._upgrade_checks = tuple((name, runner(check)) for name, check in _CHECKS)
+        self._upgrade_checks = tuple((name, runner(check)) for name, check in checks)
+
+
+class _Configuration(cfg.ConfigOpts):
+    """oslo.config's, which knows ``--version``."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> None:
+        super().__call__(*arguments, **{"version": version.release(), **options})
 
 
 def main() -> int:
     """Check; give 0, 1 after a warning, 2 after a failure, 255 if it can't be checked."""
+    return streams.run(NAME, _main, unwritten=_UNEXPECTED)
+
+
+def _main() -> int:
     # What libraries log is none of the answer, and may hold credentials.
     logging.getLogger().addHandler(logging.NullHandler())
-    conf = cfg.ConfigOpts()
+    name, argv = service_user.asked_for(sys.argv[1:])
+    conf = _Configuration()
     kongming_conf.set_library_defaults()
     kongming_conf.register_opts(conf)
+    conf.register_cli_opt(service_user.OPTION)
     try:
+        checks = _as_the_service(name, argv)
         # oslo.config's own errors quote lines, which may hold a password.
-        files.read(files.find(sys.argv[1:], "kongming"))
-        return int(upgradecheck.main(conf, "kongming", UpgradeCommands(conf), sys.argv[1:]))
+        files.read(files.find(argv, "kongming"))
+        return int(upgradecheck.main(conf, "kongming", UpgradeCommands(conf, checks), argv))
     except exception.ConfigInvalid as error:
         said = str(error)
     except (cfg.Error, ValueError) as error:
         said = f"the configuration can't be read ({type(error).__name__})"
     print(f"{NAME}: {escape(said)}", file=sys.stderr)  # noqa: T201
     return _UNEXPECTED
+
+
+def _as_the_service(name: str | None, argv: list[str]) -> Checks:
+    """Return the checks that this user can make; root goes on as the user of the service.
+
+    :raises ConfigInvalid: if there is no such user.
+    """
+    if os.geteuid() == 0 and "check" in argv and not _OTHERS & set(argv):
+        found = service_user.of(name, argv)
+        if found is not None and found.account.pw_uid != 0:
+            if problem := found.problem():
+                return ((_CHECKS[0][0], lambda _conf: iter([bad(problem)])),)
+            found.become()
+    return _CHECKS
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
+import contextlib
 from dataclasses import dataclass, field
+import grp
 import io
 from pathlib import Path
 import re
@@ -24,7 +26,7 @@ import re
 from oslo_config import cfg
 
 from kongming import exception
-from kongming.runtime.users import user
+from kongming.runtime.users import user, user_group
 
 #: The section of options without a group.
 DEFAULT = "DEFAULT"
@@ -143,7 +145,23 @@ def _text(path: str) -> str:
 def _unreadable(path: str, error: OSError) -> exception.ConfigInvalid:
     return exception.ConfigInvalid(
         f"{path} can't be read by user {user()}: {error.strerror or type(error).__name__}"
+        f"{_mended(path) if isinstance(error, PermissionError) else ''}"
     )
+
+
+def _mended(path: str) -> str:
+    """Return what to do about a file, or its folder, that this user may not read."""
+    for part in (Path(path), *Path(path).parents):
+        with contextlib.suppress(OSError, KeyError):
+            name = grp.getgrgid(group := part.stat().st_gid).gr_name
+            if group:
+                return (
+                    f"; it is for the group {name}: run this as a user of it, as in "
+                    f"'sudo -u {name} ...'"
+                )
+            break
+    own = user_group()
+    return f"; run 'chgrp {own} {path}' and 'chmod 0640 {path}', likewise 0750 for its folder"
 
 
 def _settings(path: str, text: str) -> Iterator[Setting]:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 import functools
 import itertools
+from pathlib import Path
 import random
 import threading
 import time
@@ -35,6 +36,7 @@ from kongming.db.connecting import Limits
 from kongming.db.errors import SYNC
 from kongming.db.liveness import Liveness
 from kongming.db.models import LEASE, VERSION
+from kongming.runtime import ownership
 from kongming.runtime.server_threads import ServerThreads
 
 T = TypeVar("T")
@@ -218,10 +220,18 @@ class Database:
                 raise exception.DatabaseFault(
                     f"{self.place} refuses what it was asked: {said}; {meaning.hint}"
                 ) from error
+            hint = self._owned_by_another() or meaning.hint
             raise exception.DatabaseUnavailable(
-                f"{self.place} can't be used: {said}; {meaning.hint}",
+                f"{self.place} can't be used: {said}; {hint}",
                 f"{self.place} can't be used: {meaning.hint}",
             ) from error
+
+    def _owned_by_another(self) -> str | None:
+        """Return what to do about a file that is another user's; None if there is none."""
+        if self._backend != connecting.SQLITE or not self._url.database:
+            return None
+        file = Path(self._url.database)
+        return ownership.explain([file, file.parent], tool=True)
 
     def _listen(self, engine: Engine) -> None:
         event.listen(engine, "before_cursor_execute", self._count)

@@ -28,7 +28,7 @@ import threading
 from typing import Any
 
 from kongming import exception
-from kongming.executor import ownership
+from kongming.runtime import ownership
 
 LOG = logging.getLogger(__name__)
 

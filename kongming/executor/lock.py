@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from kongming import exception
-from kongming.executor import ownership
+from kongming.runtime import ownership
 
 NAME = "executor.lock"
 _LOCKS = Path("/proc/locks")

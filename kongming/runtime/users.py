@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 
@@ -25,3 +26,12 @@ def user(uid: int | None = None) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def user_group() -> str:
+    """Return the name of the group of who runs this, or the number if there is none."""
+    gid = os.getegid()
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)

@@ -22,10 +22,10 @@ import sys
 import pytest
 
 from kongming import exception
-from kongming.executor import lock, ownership
+from kongming.executor import lock
 from kongming.executor.store import FILE_NAME, Store
 from kongming.notification.inquiries import Inquiries
-from kongming.runtime import users
+from kongming.runtime import ownership, users
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
 NOBODY = pwd.getpwnam("nobody")
@@ -91,8 +91,22 @@ def test_a_folder_must_let_one_in(tmp_path, file, monkeypatch):
 def test_a_command_is_to_be_run_by_another_user_instead(file, locked_out, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: NOBODY.pw_uid)
     told = ownership.explain([file], tool=True)
-    assert f": run it as {ME}" in told
+    assert told.endswith(": run it as root" if ME == "root" else f"'sudo -u {ME} ...'")
     assert "chown" not in told
+
+
+def test_whoever_runs_a_service_or_a_command_of_another_user_is_told_which_one_to_be(
+    file, locked_out, monkeypatch
+):
+    owner = pwd.getpwnam("daemon")
+    status = os.stat_result((stat.S_IFREG | 0o600, 0, 0, 1, owner.pw_uid, 0, 0, 0, 0, 0))
+    monkeypatch.setattr(Path, "stat", lambda _path: status)
+    monkeypatch.setattr(os, "geteuid", lambda: NOBODY.pw_uid)
+    told = ownership.explain([file], tool=True)
+    assert told.endswith(": run it as daemon or root, as in 'sudo -u daemon ...'")
+    told = ownership.explain([file])
+    assert ": run it as daemon, as in 'sudo -u daemon ...', or, if nobody is the service's" in told
+    assert told.endswith(f"run 'chown nobody: {file}'")
 
 
 def test_ones_own_file_without_permission_is_another_matter(file, locked_out):

@@ -43,12 +43,17 @@ def explain(paths: Iterable[Path], *, tool: bool = False) -> str | None:
         if status.st_mode & _OWNER_MAY == _OWNER_MAY:
             return f"{first} is on a file system that is read-only"
         return f"{first} may not be written by its owner {owner}: run 'chmod u+rw {named}'"
+    sudo = f"'sudo -u {owner} ...'"
     told = f"{first} belongs to user {owner}, and this runs as user {me}"
     if tool:
-        return f"{told}: run it as {' or '.join(dict.fromkeys([owner, 'root']))}"
+        root = status.st_uid == 0
+        return f"{told}: run it as " + ("root" if root else f"{owner} or root, as in {sudo}")
     if status.st_uid == 0:
-        told += " (was the service started as root once?)"
-    return f"{told}: run 'chown {me}: {named}'"
+        return f"{told} (was the service started as root once?): run 'chown {me}: {named}'"
+    return (
+        f"{told}: run it as {owner}, as in {sudo}, or, if {me} is the service's "
+        f"user, run 'chown {me}: {named}'"
+    )
 
 
 def _denied(path: Path) -> os.stat_result | None:

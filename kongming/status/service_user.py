@@ -1,0 +1,215 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""As whom the checks are made: what a service may do, only its own user can find out."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+import grp
+import os
+from pathlib import Path
+import pwd
+import shutil
+import subprocess
+import sys
+
+from oslo_config import cfg
+from oslo_upgradecheck.upgradecheck import Result
+
+from kongming import exception
+from kongming.configuration import files
+from kongming.runtime.users import user
+from kongming.status.finding import doubtful, good
+from kongming.status.unit import Unit, installed
+
+OPTION = cfg.StrOpt(
+    "user",
+    help="Check as this user (default: the one of the installed unit, or else the owner of "
+    "state_path). Only root can check as another user.",
+)
+ROOT = Path("/")
+_TIMEOUT_S = 60.0
+_STATE_PATH = (files.DEFAULT, "state_path")
+_DEFAULT_PATH = "/var/lib/kongming"
+_CAPABILITIES = Path("/proc/self/status")
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceUser:
+    """The user that the service runs as.
+
+    :ivar named_by: what says so.
+    :ivar unit: None if there is none, or another user is asked for.
+    """
+
+    account: pwd.struct_passwd
+    named_by: str
+    unit: Unit | None = None
+
+    def problem(self) -> str:
+        """Return why this user can't run what the unit starts, or this program; empty if it can.
+
+        :raises ConfigInvalid: if the unit names a group that there is not.
+        """
+        itself = [sys.executable, "-c", "import kongming.cmd.status"]
+        programs = [itself]
+        if self.unit is not None and self.unit.program:
+            programs.append([self.unit.program, "--version"])
+        for command in programs:
+            if why := self._why_not(command):
+                return (
+                    f"{self.named_by} has user {self.account.pw_name}, who can't run "
+                    f"{command[0]}: {why}; was it installed under a umask that keeps others out? "
+                    f"'chmod -R go+rX {sys.prefix}' lets them in"
+                )
+        return ""
+
+    def become(self) -> None:
+        """Run this program once more, as that user; does not return.
+
+        :raises ConfigInvalid: if the unit names a group that there is not.
+        """
+        account, groups = self.account, self._groups()
+        home = {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
+        command = [sys.executable, *sys.orig_argv[1:]]
+        if setpriv := shutil.which("setpriv"):
+            # The service has its capabilities, too: they decide what it can see in /proc.
+            given = ",".join(["-all", *(f"+{name}" for name in self._capabilities())])
+            command = [
+                *(setpriv, f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}"),
+                f"--groups={','.join(map(str, groups))}",
+                *(f"--inh-caps={given}", f"--ambient-caps={given}"),
+                *command,
+            ]
+        else:
+            os.setgroups(groups)
+            os.setresgid(*[account.pw_gid] * 3)
+            os.setresuid(*[account.pw_uid] * 3)
+        sys.stdout.flush()
+        os.execve(command[0], command, {**os.environ, **home})  # noqa: S606
+
+    def _why_not(self, command: Sequence[str]) -> str:
+        account = self.account
+        try:
+            done = subprocess.run(  # noqa: S603, what the unit starts
+                command,
+                user=account.pw_uid,
+                group=account.pw_gid,
+                extra_groups=self._groups(),
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=_TIMEOUT_S,
+                check=False,
+            )
+        except OSError as error:
+            return error.strerror or type(error).__name__
+        except subprocess.TimeoutExpired:
+            return f"it does not end within {_TIMEOUT_S:g} s"
+        return f"it ends with {done.returncode}" if done.returncode else ""
+
+    def _groups(self) -> list[int]:
+        names = self.unit.groups if self.unit else ()
+        try:
+            more = [grp.getgrnam(name).gr_gid for name in names]
+        except KeyError as error:
+            raise exception.ConfigInvalid(
+                f"{self.named_by} has SupplementaryGroups={' '.join(names)}, and there "
+                f"is no such group ({error.args[0]}): make it, or change that by a drop-in"
+            ) from None
+        own = os.getgrouplist(self.account.pw_name, self.account.pw_gid)
+        return list(dict.fromkeys([*own, *more]))
+
+    def _capabilities(self) -> list[str]:
+        """Return those of the unit that can be handed on, as setpriv names them."""
+        lines = dict(line.split(":\t") for line in _CAPABILITIES.read_text().splitlines())
+        mask = int(lines["CapPrm"], 16)
+        numbers = {"CAP_SYS_PTRACE": 19, "CAP_SYS_NICE": 23}
+        asked = self.unit.capabilities if self.unit else ()
+        return [
+            name.removeprefix("CAP_").lower()
+            for name in asked
+            if name in numbers and mask >> numbers[name] & 1
+        ]
+
+
+def find(name: str | None, state_path: Path, root: Path | None = None) -> ServiceUser | None:
+    """Return the user that the service runs as; None if nothing says so.
+
+    :param name: as the operator says.
+    :raises ConfigInvalid: if there is no such user.
+    """
+    unit = installed(root or ROOT)
+    if name:
+        return ServiceUser(_account(name, "--user"), "--user")
+    if unit is not None:
+        return ServiceUser(_account(unit.user, unit.name), unit.name, unit)
+    try:
+        owner = state_path.stat().st_uid
+        return ServiceUser(pwd.getpwuid(owner), f"the owner of {state_path}") if owner else None
+    except (OSError, KeyError):
+        return None
+
+
+def asked_for(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return the user that a command line names, and it with that option in front.
+
+    oslo.config knows the option only before the command.
+    """
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--user")
+    try:
+        parsed, rest = parser.parse_known_args([*argv])
+    except argparse.ArgumentError:
+        return None, [*argv]
+    return parsed.user, rest if parsed.user is None else [f"--user={parsed.user}", *rest]
+
+
+def of(name: str | None, argv: Sequence[str]) -> ServiceUser | None:
+    """Return the user to check as; as the last resort, the configuration says where to look.
+
+    :param name: as the operator says.
+    :raises ConfigInvalid: if there is no such user, or the configuration can't be read.
+    """
+    if found := find(name, ROOT / "absent"):
+        return found
+    settings = files.read(files.find(argv, "kongming"))
+    paths = [each.value for each in settings if (each.section, each.name) == _STATE_PATH]
+    return find(None, Path(paths[-1] if paths else _DEFAULT_PATH))
+
+
+def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
+    """Say as whom the other checks are made, and whether that is the service's user."""
+    me, found = user(), find(conf.user, Path(conf.state_path))
+    if found is None:
+        yield good(f"judged as user {me}: there is no unit of Kongming's that names another")
+    elif found.account.pw_uid == os.geteuid():
+        yield good(f"judged as user {me}, as {found.named_by} has it")
+    else:
+        name = found.account.pw_name
+        yield doubtful(
+            f"judged as user {me}, but {found.named_by} has user {name}: what that one may do is "
+            f"not known; run this as root, or 'sudo -u {name} kongming-status upgrade check'"
+        )
+
+
+def _account(name: str, named_by: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+    except (KeyError, OverflowError):
+        raise exception.ConfigInvalid(
+            f"{named_by} has user {name}, and there is no such user: make it, or name another"
+        ) from None
