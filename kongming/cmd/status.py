@@ -100,9 +100,9 @@ def _main() -> int:
     kongming_conf.register_opts(conf)
     conf.register_cli_opt(service_user.OPTION)
     try:
-        checks = _as_the_service(name, argv)
         # oslo.config's own errors quote lines, which may hold a password.
         files.read(files.find(argv, "kongming"))
+        checks = _as_the_service(name, argv)
         return int(upgradecheck.main(conf, "kongming", UpgradeCommands(conf, checks), argv))
     except exception.ConfigInvalid as error:
         said = str(error)
@@ -113,17 +113,19 @@ def _main() -> int:
 
 
 def _as_the_service(name: str | None, argv: list[str]) -> Checks:
-    """Return the checks that this user can make; root goes on as the user of the service.
-
-    :raises ConfigInvalid: if there is no such user.
-    """
-    if os.geteuid() == 0 and "check" in argv and not _OTHERS & set(argv):
+    """Return the checks that this user can make; root goes on as the user of the service."""
+    if os.geteuid() != 0 or "check" not in argv or _OTHERS & set(argv):
+        return _CHECKS
+    try:
         found = service_user.of(name, argv)
-        if found is not None and found.account.pw_uid != 0:
-            if problem := found.problem():
-                return ((_CHECKS[0][0], lambda _conf: iter([bad(problem)])),)
+        if found is None or found.account.pw_uid == 0:
+            return _CHECKS
+        if not (problem := found.problem()):
             found.become()
-    return _CHECKS
+    except exception.ConfigInvalid as error:
+        problem = str(error)
+    # Nothing else can be judged then.
+    return ((_CHECKS[0][0], lambda _conf: iter([bad(problem)])),)
 
 
 if __name__ == "__main__":

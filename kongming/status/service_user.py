@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+import errno
 import grp
 import os
 from pathlib import Path
@@ -61,7 +62,8 @@ class ServiceUser:
     def problem(self) -> str:
         """Return why this user can't run what the unit starts, or this program; empty if it can.
 
-        :raises ConfigInvalid: if the unit names a group that there is not.
+        :raises ConfigInvalid: if the unit names a group that there is not, or root may not become
+            this user.
         """
         itself = [sys.executable, "-c", "import kongming.cmd.status"]
         programs = [itself]
@@ -116,6 +118,12 @@ class ServiceUser:
                 check=False,
             )
         except OSError as error:
+            if error.errno in (errno.EPERM, errno.EINVAL):
+                # As in a user namespace that does not know the user.
+                raise exception.ConfigInvalid(
+                    f"{self.named_by} has user {account.pw_name}, and root may not become that "
+                    f"one here ({error.strerror}): run this as that user"
+                ) from None
             return error.strerror or type(error).__name__
         except subprocess.TimeoutExpired:
             return f"it does not end within {_TIMEOUT_S:g} s"

@@ -12,6 +12,7 @@
 
 """As whom kongming-status judges: the user of the installed unit, or who else is named."""
 
+import errno
 import os
 from pathlib import Path
 import pwd
@@ -213,6 +214,13 @@ def test_the_user_of_the_unit_must_be_able_to_run_what_it_starts(monkeypatch, ou
     assert bool(problem) is bool(why)
     assert {user for _, user, _ in ran.commands} == {NOBODY.pw_uid}
     assert not problem or problem.endswith(f"'chmod -R go+rX {sys.prefix}' lets them in")
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL])
+def test_a_root_that_may_not_become_another_user_says_so(monkeypatch, number):
+    monkeypatch.setattr(subprocess, "run", Ran(OSError(number, os.strerror(number))))
+    with pytest.raises(exception.ConfigInvalid, match="root may not become that one here"):
+        ServiceUser(NOBODY, "--user").problem()
 
 
 def test_a_group_that_there_is_not_is_told():
