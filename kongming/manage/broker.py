@@ -191,4 +191,4 @@ def host(text: str) -> str:
     try:
         return HostName()(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} can't be used, {error}") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a host: {error}") from None
