@@ -58,6 +58,7 @@ def refused(read, *arguments):
         ("a: &a {x: 1, y: 1}\nb: {<<: *a, y: 2}", {"a": {"x": 1, "y": 1}, "b": {"x": 1, "y": 2}}),
         ("- &a {x: 1}\n- &b {x: 2, y: 2}\n- {<<: [*a, *b]}", [X, {"x": 2, "y": 2}, {**X, "y": 2}]),
         ("{'<<': 1}", {"<<": 1}),
+        ("{'0:5'}", {"0:5": None}),
         ("a: !!str 5\nb: ! 5\nc: !!int 5\nd: !!map {}", {"a": "5", "b": "5", "c": 5, "d": {}}),
         ("- true\n- FALSE\n- null\n- ~\n-", [True, False, None, None, None]),
         ("\ufeffa: 1", {"a": 1}),
@@ -289,6 +290,12 @@ def test_a_value_that_an_alias_repeats_is_refused_with_the_line_of_the_alias(wri
         f"{UUID}: {{vcpu_pinning: &a '5'}}\n{other}: {{numa_nodes: '0',\n cpu_shares: *a}}"
     )
     assert refused(allocation_map.read, path).startswith(f"{path}, line 3: {other}: cpu_shares")
+
+
+def test_what_stands_in_an_alias_is_told_with_the_line_of_the_alias(written):
+    document = files.load(written("a: &x {b: 1}\nc: *x"))
+    for steps, line in ((("a", "b"), 1), (("c", "b"), 2), (("c",), 2)):
+        assert str(document.refusal(steps, "why")) == f"{document.path}, line {line}: why"
 
 
 def test_a_dash_is_the_standard_input_in_utf_8_whatever_the_locale(monkeypatch):

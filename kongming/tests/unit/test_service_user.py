@@ -68,7 +68,8 @@ def test_there_may_be_no_unit(tmp_path, put):
 def test_a_drop_in_changes_what_the_unit_says(tmp_path, put):
     put(
         f"usr/lib/systemd/system/{EXECUTOR}.service",
-        "[Unit]\nUser=x\n[Service]\nUser=a\nSupplementaryGroups=b\nExecStart=/a --b\n",
+        "[Unit]\nUser=x\n[Service]\nUser=a\nSupplementaryGroups=b\nExecStart=/a --b\n"
+        "[Install]\nSupplementaryGroups=x\nExecStart=/x\n",
     )
     put(f"etc/systemd/system/{EXECUTOR}.service.d/2.conf", "[Service]\n# User=x\nUser=c\n")
     put(f"usr/lib/systemd/system/{EXECUTOR}.service.d/1.conf", "[Service]\nUser=d\n")
