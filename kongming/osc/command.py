@@ -14,14 +14,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+from contextlib import contextmanager
+import os
+from typing import Any, TextIO, cast
 
+from osc_lib import exceptions
 from osc_lib.command import command
 
 from kongming.manage import options
 from kongming.manage.output import EscapedOutput
-from kongming.osc import waiting
 from kongming.osc.client import Client
 
 Fields = tuple[Sequence[str], Iterable[Any]]
@@ -83,38 +86,54 @@ class OfInstance(command.Command):
         return parser
 
 
-class Lister(EscapedOutput, command.Lister):
+class _Output(EscapedOutput):
+    """A command of the plug-in that writes cells."""
+
+    def produce_output(
+        self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Any]
+    ) -> int:
+        """Have the formatter write it."""
+        with writing(self.app):
+            return super().produce_output(parsed_args, column_names, data)
+
+
+class Lister(_Output, command.Lister):
     """A command that shows rows."""
 
 
-class ShowOne(EscapedOutput, command.ShowOne):
+class ShowOne(_Output, command.ShowOne):
     """A command that shows the fields of one thing."""
 
 
-class Change(ShowOne):
-    """A command that changes what is wanted, and may wait for what comes of it.
+@contextmanager
+def writing(app: Any) -> Iterator[TextIO]:
+    """Yield the standard output, and have what is written to it arrive.
 
-    What it shows is written in any case; the exit status says whether all
-    was done.
+    :raises CommandError: if it does not; who has read enough is no error.
     """
+    stdout: TextIO | None = app.stdout
+    if stdout is None:
+        raise exceptions.CommandError(
+            "the standard output is closed: what was done stays done, but can't be shown"
+        )
+    try:
+        yield stdout
+        stdout.flush()
+    except BrokenPipeError:
+        # Else Python would try again at its end, and complain.
+        _give_up(stdout)
+        raise
+    except OSError as error:
+        _give_up(stdout)
+        raise exceptions.CommandError(
+            f"the standard output can't be written ({os.strerror(error.errno or 0).lower()}): "
+            "what was done stays done, but can't be shown"
+        ) from error
 
-    timeout = 300.0
-    _status = 0
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        waiting.add_options(parser, self.timeout)
-        return parser
-
-    def run(self, parsed_args: argparse.Namespace) -> int:
-        """Run it, and give the exit status."""
-        return super().run(parsed_args) or self._status
-
-    def waiter(self, parsed: argparse.Namespace) -> waiting.Waiter:
-        """Give what waits for as long as was asked for."""
-        return waiting.Waiter(self.app.stderr, parsed.timeout)
-
-    def ended(self, outcome: waiting.Outcome) -> waiting.Allocations:
-        """Take the exit status from what came of waiting, and give the allocations."""
-        self._status = outcome.status
-        return outcome.allocations
+def _give_up(stdout: TextIO) -> None:
+    """Have nothing more written to where nothing arrives."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stdout.fileno())
+        os.close(null)

@@ -1,0 +1,158 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Commands that change what is wanted: whatever happens, they tell what was accepted."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+import signal
+import threading
+from typing import Any, NoReturn
+
+from osc_lib import exceptions
+
+from kongming.osc import waiting
+from kongming.osc.client import Client
+from kongming.osc.command import Fields, ShowOne, client_of
+from kongming.osc.faults import Fault
+from kongming.osc.progress import Told
+from kongming.osc.requests import Request, Unsettled
+from kongming.osc.waiting import End, Speaker, Waiter
+
+# A change is given so many seconds however short the waiting: else nobody knows what came of it.
+_SEND_MIN_S = 3.0
+# For finding out whether a change was accepted.
+_SETTLE_MIN_S, _SETTLE_MAX_S = 1.0, 10.0
+_INTERRUPTED = 128
+
+
+class Interrupted(KeyboardInterrupt):
+    """The process is to end.
+
+    :ivar number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+class Change(ShowOne):
+    """A command that changes what is wanted, and may wait for what comes of it.
+
+    What was accepted is shown in any case; the exit status says whether all
+    was done.
+    """
+
+    timeout = 300.0
+    _status = 0
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        waiting.add_options(parser, self.timeout)
+        return parser
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Run it, and give the exit status."""
+        with _signals():
+            try:
+                return super().run(parsed_args) or self._status
+            except Interrupted as interrupted:
+                raise SystemExit(_INTERRUPTED + interrupted.number) from None
+
+    def carry_out(self, parsed: argparse.Namespace, request: Request) -> Fields:
+        """Send a request, wait if that is asked for, and give what is to be shown.
+
+        :raises CommandError: if it was not accepted, or if that is not known.
+        """
+        client, speaker = client_of(self), Speaker(self.app.stderr)
+        waiter = Waiter(speaker, parsed.timeout) if parsed.wait else None
+        told = _accepted(client, speaker, waiter, request)
+        if told is None or waiter is None:
+            return self.dict2columns(request.fields(told, None))
+        try:
+            look = request.look(client.within(waiter.left_for_looks), told)
+            end = waiter.wait(look)
+            self._status = 0 if end.done else 1
+        except KeyboardInterrupt as interrupt:
+            end = End(waiter.last, done=False, why="interrupted")
+            self._status = _INTERRUPTED + getattr(interrupt, "number", signal.SIGINT)
+        _tell(speaker, request, told, end)
+        return self.dict2columns(request.fields(told, end.progress))
+
+
+def _accepted(
+    client: Client, speaker: Speaker, waiter: Waiter | None, request: Request
+) -> Told | None:
+    """Send a request, and give what the API tells of it once it has accepted it."""
+    sending, settling = client, client.within(lambda: _SETTLE_MAX_S)
+    if waiter is not None:
+        left = waiter.left
+        sending = client.within(lambda: max(left(), _SEND_MIN_S))
+        settling = client.within(lambda: min(max(left(), _SETTLE_MIN_S), _SETTLE_MAX_S))
+    try:
+        return request.send(sending)
+    except KeyboardInterrupt:
+        speaker.say(
+            f"interrupted; it is not known whether {request.what} was accepted: "
+            f"'{request.shown_by}' tells"
+        )
+        raise
+    except Fault as fault:
+        if not fault.outcome_unknown:
+            raise
+        try:
+            told = request.settle(settling)
+        except (Fault, Unsettled):
+            _give_up(request, fault)
+        speaker.say(f"{fault}; {request.what} was accepted all the same")
+        return told
+
+
+def _give_up(request: Request, fault: Fault) -> NoReturn:
+    raise exceptions.CommandError(
+        f"{fault}; it is not known whether {request.what} was accepted, or will be: "
+        f"'{request.shown_by}' tells"
+    ) from fault
+
+
+def _tell(speaker: Speaker, request: Request, told: Told, end: End) -> None:
+    """Say what waiting ended with, and what was accepted if it is not done."""
+    accepted = f"{request.what} was accepted (generation {told['generation']})"
+    if end.progress is not None and end.progress.replaced:
+        speaker.say(f"{accepted}, and then replaced: {end.progress.replaced}")
+        return
+    if end.progress is not None and not end.why.startswith("interrupted"):
+        waiting.tell_each(speaker, end.progress)
+    if end.why:
+        speaker.say(f"{end.why}; {accepted}: it is kept, and goes on")
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Have SIGTERM end a command as SIGINT does: not without a word."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, _frame: Any) -> None:
+        raise Interrupted(number)
+
+    before = signal.getsignal(signal.SIGTERM)
+    if before == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,97 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Files that hold the allocations of a map: how they are read and written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import json
+from typing import Any
+import uuid
+
+from osc_lib import exceptions
+import yaml
+
+from kongming import exception, schema
+from kongming.cpuset import shown
+from kongming.manage import files
+from kongming.osc.progress import Told
+from kongming.statuses import Status
+
+FIELD = "allocations"
+YAML, JSON = "yaml", "json"
+
+
+def read(path: str) -> dict[str, Any]:
+    """Read the allocations of a map, in their JSON form.
+
+    :param path: ``-`` is the standard input.
+    :raises RequestInvalid: naming the place.
+    """
+    written = files.load(path)
+    where = ""
+    if isinstance(written, Mapping) and FIELD in written:
+        if unknown := sorted(written.keys() - {FIELD}):
+            raise exception.RequestInvalid(
+                f"{path}: {shown(unknown[0])} is unknown beside {FIELD}; a generation is given "
+                "with --generation"
+            )
+        written, where = written[FIELD], f"{FIELD}."
+    if not isinstance(written, Mapping):
+        raise exception.RequestInvalid(
+            f"{path}: {where.rstrip('.') or 'the map'} is not an object of which each name is an "
+            "instance"
+        )
+    return dict(_entry(path, where, name, each) for name, each in written.items())
+
+
+def write(told: Told, form: str) -> str:
+    """Write the allocations of a map in the form that :func:`read` takes.
+
+    :param told: the map, as the API tells of it.
+    :raises CommandError: if that would not be the whole map.
+    """
+    found = {
+        each["instance_uuid"]: each.get("allocation")
+        for each in told[FIELD]
+        if each["status"] != Status.RELEASING.value
+    }
+    unread = sorted(uuid for uuid, asked in found.items() if asked is None)
+    if unread:
+        raise exceptions.CommandError(
+            f"what is kept for instance {unread[0]} can't be read, so that the map can't be "
+            f"exported as a whole: see 'openstack kongming allocation show {unread[0]}'"
+        )
+    if form == JSON:
+        return json.dumps({FIELD: found}, indent=2) + "\n"
+    head = f"# The allocation map {told['name']}, generation {told['generation']}.\n"
+    return head + str(yaml.safe_dump({FIELD: found}, sort_keys=False))
+
+
+def _entry(path: str, where: str, name: str, value: object) -> tuple[str, dict[str, Any]]:
+    try:
+        wellformed = str(uuid.UUID(name)) == name
+    except ValueError:
+        wellformed = False
+    if not wellformed:
+        raise exception.RequestInvalid(
+            f"{path}: {where}{shown(name)} is not the UUID of an instance as Nova writes it"
+        )
+    try:
+        asked = schema.read(value)
+    except exception.RequestInvalid as error:
+        raise exception.RequestInvalid(f"{path}: {where}{name}: {error}") from error
+    if not asked:
+        raise exception.RequestInvalid(
+            f"{path}: {where}{name}: nothing is requested; leave the instance out to release it"
+        )
+    return name, asked.to_json()
