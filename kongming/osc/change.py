@@ -79,6 +79,7 @@ class Change(ShowOne):
         client, speaker = client_of(self), Speaker(self.app.stderr)
         waiter = Waiter(speaker, parsed.timeout) if parsed.wait else None
         told = _accepted(client, speaker, waiter, request)
+        self.accepted = _as_accepted(request, told)
         if told is None or waiter is None:
             return self.dict2columns(request.fields(told, None))
         try:
@@ -127,9 +128,14 @@ def _give_up(request: Request, fault: Fault) -> NoReturn:
     ) from fault
 
 
+def _as_accepted(request: Request, told: Told | None) -> str:
+    generation = "" if told is None else f" (generation {told['generation']})"
+    return f"{request.what} was accepted{generation}"
+
+
 def _tell(speaker: Speaker, request: Request, told: Told, end: End) -> None:
     """Say what waiting ended with, and what was accepted if it is not done."""
-    accepted = f"{request.what} was accepted (generation {told['generation']})"
+    accepted = _as_accepted(request, told)
     if end.progress is not None and end.progress.replaced:
         speaker.say(f"{accepted}, and then replaced: {end.progress.replaced}")
         return

@@ -17,6 +17,8 @@ import argparse
 from collections.abc import Iterable, Iterator, Sequence
 import contextlib
 from contextlib import contextmanager
+import errno
+import io
 import os
 from typing import Any, TextIO, cast
 
@@ -87,13 +89,18 @@ class OfInstance(command.Command):
 
 
 class _Output(EscapedOutput):
-    """A command of the plug-in that writes cells."""
+    """A command of the plug-in that writes cells.
+
+    :ivar accepted: what has been done by now, for who can't be shown it otherwise.
+    """
+
+    accepted = ""
 
     def produce_output(
         self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Any]
     ) -> int:
         """Have the formatter write it."""
-        with writing(self.app):
+        with writing(self.app, self.accepted):
             return super().produce_output(parsed_args, column_names, data)
 
 
@@ -106,33 +113,35 @@ class ShowOne(_Output, command.ShowOne):
 
 
 @contextmanager
-def writing(app: Any) -> Iterator[TextIO]:
+def writing(app: Any, accepted: str = "") -> Iterator[TextIO]:
     """Yield the standard output, and have what is written to it arrive.
 
+    :param accepted: what has been done whether it can be written or not.
     :raises CommandError: if it does not; who has read enough is no error.
     """
     stdout: TextIO | None = app.stdout
+    done = f"; {accepted}" if accepted else ""
     if stdout is None:
-        raise exceptions.CommandError(
-            "the standard output is closed: what was done stays done, but can't be shown"
-        )
+        raise exceptions.CommandError(f"the standard output is closed{done}")
+    if isinstance(stdout, io.TextIOWrapper):
+        # An encoding that lacks a character is no reason to show nothing.
+        stdout.reconfigure(errors="backslashreplace")
     try:
         yield stdout
         stdout.flush()
     except BrokenPipeError:
-        # Else Python would try again at its end, and complain.
         _give_up(stdout)
         raise
     except OSError as error:
         _give_up(stdout)
+        why = os.strerror(error.errno or errno.EIO).lower()
         raise exceptions.CommandError(
-            f"the standard output can't be written ({os.strerror(error.errno or 0).lower()}): "
-            "what was done stays done, but can't be shown"
+            f"the standard output can't be written ({why}){done}"
         ) from error
 
 
 def _give_up(stdout: TextIO) -> None:
-    """Have nothing more written to where nothing arrives."""
+    """Have nothing more written to where nothing arrives: Python would do it at its end."""
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stdout.fileno())
