@@ -83,6 +83,7 @@ def check_api_version(asked: str) -> bool:
     """
     if not _VERSION.fullmatch(asked):
         raise exceptions.CommandError(
-            f"--os-kongming-api-version {asked}: name 1 or a version like {DEFAULT_API_VERSION}"
+            f"--os-kongming-api-version, or kongming_api_version of clouds.yaml, {asked!r}: name "
+            f"1 or a version like {DEFAULT_API_VERSION}"
         )
     return True
