@@ -22,7 +22,6 @@ from osc_lib import exceptions
 from osc_lib.command import command
 
 from kongming import exception
-from kongming.cpuset import shown
 from kongming.manage import files
 from kongming.osc import columns, map_changes, map_file
 from kongming.osc.change import Change
@@ -166,7 +165,7 @@ class MapApply(_OfMap, Change):
         else:
             return False
         text = (
-            f"{shown(parsed.file)} {why}: {number} of the {total} instances of the map "
+            f"{parsed.file} {why}: {number} of the {total} instances of the map "
             f"{parsed.name} would be released"
         )
         stdin = sys.stdin
