@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 import signal
 import threading
-from typing import Any, NoReturn
+from typing import Any
 
 from osc_lib import exceptions
 
@@ -103,29 +103,35 @@ def _accepted(
         sending = client.within(lambda: max(left(), _SEND_MIN_S))
         settling = client.within(lambda: min(max(left(), _SETTLE_MIN_S), _SETTLE_MAX_S))
     try:
-        return request.send(sending)
-    except KeyboardInterrupt:
-        speaker.say(
-            f"interrupted; it is not known whether {request.what} was accepted: "
-            f"'{request.shown_by}' tells"
-        )
-        raise
-    except Fault as fault:
-        if not fault.outcome_unknown:
-            raise
         try:
-            told = request.settle(settling)
-        except (Fault, Unsettled):
-            _give_up(request, fault)
-        speaker.say(f"{fault}; {request.what} was accepted all the same")
-        return told
+            return request.send(sending)
+        except Fault as fault:
+            if not fault.outcome_unknown:
+                raise
+            told = _settled(request, settling, fault)
+            speaker.say(f"{fault}; {request.what} was accepted all the same")
+            return told
+    except KeyboardInterrupt:
+        speaker.say(f"interrupted; {_unknown(request)}")
+        raise
 
 
-def _give_up(request: Request, fault: Fault) -> NoReturn:
-    raise exceptions.CommandError(
-        f"{fault}; it is not known whether {request.what} was accepted, or will be: "
-        f"'{request.shown_by}' tells"
-    ) from fault
+def _settled(request: Request, client: Client, fault: Fault) -> Told | None:
+    """Look whether a change whose answer was lost was accepted; give what it would have told.
+
+    :raises CommandError: if that is not known.
+    """
+    try:
+        return request.settle(client)
+    except (Fault, Unsettled):
+        raise exceptions.CommandError(f"{fault}; {_unknown(request)}") from fault
+
+
+def _unknown(request: Request) -> str:
+    return (
+        f"it is not known whether {request.what} was accepted, or will be: '{request.shown_by}' "
+        "tells"
+    )
 
 
 def _as_accepted(request: Request, told: Told | None) -> str:

@@ -70,14 +70,18 @@ class Releases:
     :ivar pending: the UUIDs of those that have not been seen to be back.
     :ivar listed: reads many of them at once, by UUID; those that it leaves out are read alone.
     :ivar generation: of the release; None if it is not known.
+    :ivar may_be_taken: whether somebody else may request something for them meanwhile.
     :ivar released: how many have been seen to be back.
+    :ivar taken: for how many somebody else has requested something.
     """
 
     client: Client
     pending: set[str]
     listed: Callable[[], Mapping[str, Told]] = dict
     generation: int | None = None
+    may_be_taken: bool = False
     released: int = 0
+    taken: int = 0
 
     def look(self) -> Progress:
         """Look which ones are not back yet.
@@ -95,6 +99,9 @@ class Releases:
                 self.released += 1
             elif self._is_mine(told):
                 left.append(told)
+            elif self.may_be_taken:
+                self.pending.discard(uuid)
+                self.taken += 1
             else:
                 mine = self.generation or told["generation"] - 1
                 who = f"instance {uuid}: {_replacement(self.client, uuid, mine)}"
@@ -104,12 +111,13 @@ class Releases:
     @property
     def total(self) -> int:
         """How many there are and were."""
-        return len(self.pending) + self.released
+        return len(self.pending) + self.released + self.taken
 
     @property
     def text(self) -> str:
         """How far they are, for people."""
-        return f"{self.released} of {self.total} released"
+        text = f"{self.released} of {self.total} released"
+        return f"{text} ({self.taken} taken over)" if self.taken else text
 
     def _is_mine(self, told: Told) -> bool:
         known = self.generation in (None, told["generation"])
@@ -197,7 +205,7 @@ def dropped_releases(client: Client, members: Iterable[str]) -> Releases:
     def listed() -> Mapping[str, Told]:
         return {each["instance_uuid"]: each for each in client.allocations(status=_RELEASING)}
 
-    return Releases(client, set(members), listed)
+    return Releases(client, set(members), listed, may_be_taken=True)
 
 
 def _replacement(client: Client, instance_uuid: str, mine: int) -> str:
@@ -209,10 +217,11 @@ def _replacement(client: Client, instance_uuid: str, mine: int) -> str:
         return "somebody else has asked for something else"
     if changes and changes[-1].get("status") == GONE:
         return "the server was deleted in Nova"
-    later = [each for each in changes if each.get("asked_by") and each["generation"] > mine]
+    later = [each for each in changes if each["generation"] > mine]
     if not later:
         return "somebody else has asked for something else"
-    change = later[-1]
+    # Entries that nobody asked for tell what came of it. Tenants are not told who asks.
+    change = next((each for each in reversed(later) if each.get("asked_by")), later[-1])
     asked = change.get("allocation")
     what = "its release" if asked is None else Wanted(asked).human_readable().replace("\n", "; ")
     of_map = f" in the map {change['map']}" if change.get("map") else ""

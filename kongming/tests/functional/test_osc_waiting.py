@@ -230,6 +230,16 @@ def test_a_map_is_waited_for_with_those_that_it_releases(run, allocations, tell,
     assert ended.told["counts"] == {"applied": 1}
 
 
+def test_an_instance_may_go_from_one_map_to_another(run, allocations, tell, map_file):
+    put_map(allocations, n1="1", n2="2")()
+    tell(1)()
+    tell(2)()
+    steps = [put_map(allocations, "green", n2="3")]
+    ended = run("allocation map apply", "blue", map_file(n1="1"), "--wait", steps=steps)
+    assert ended.status == 0
+    assert ended.lines[-1] == "1 of 1 applied, 0 of 1 released (1 taken over)"
+
+
 @pytest.mark.parametrize(
     ("other", "says"),
     [
@@ -343,5 +353,5 @@ def test_whoever_interrupts_the_request_is_told_that_nobody_knows(run, allocatio
     (line,) = ended.lines
     assert line == (
         f"interrupted; it is not known whether the allocation of instance {instance(1)} was "
-        f"accepted: 'openstack kongming allocation show {instance(1)}' tells"
+        f"accepted, or will be: 'openstack kongming allocation show {instance(1)}' tells"
     )
