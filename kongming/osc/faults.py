@@ -43,6 +43,7 @@ _UNSENT = (
     ssl.SSLError,
     ConnectionRefusedError,
 )
+_TIMEOUTS = (TimeoutError, urllib3.TimeoutError, keystone.ConnectTimeout)
 
 _T = TypeVar("_T")
 
@@ -187,11 +188,10 @@ def _why(causes: list[BaseException], seconds: float) -> str:
         if isinstance(cause, socket.gaierror):
             return "its name can't be resolved"
     for cause in causes:
-        if isinstance(cause, TimeoutError | urllib3.TimeoutError | keystone.ConnectTimeout):
-            return f"no answer within {seconds:.3g} s"
-    for cause in causes:
-        if isinstance(cause, OSError) and cause.errno and not isinstance(cause, ssl.SSLError):
+        if isinstance(cause, OSError) and cause.errno:
             return os.strerror(cause.errno).lower()
+    if any(isinstance(cause, _TIMEOUTS) for cause in causes):
+        return f"no answer within {seconds:.3g} s"
     return "the answer was cut off, or is none of HTTP"
 
 

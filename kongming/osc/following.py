@@ -225,7 +225,8 @@ def _replacement(client: Client, instance_uuid: str, mine: int) -> str:
     asked = change.get("allocation")
     what = "its release" if asked is None else Wanted(asked).human_readable().replace("\n", "; ")
     of_map = f" in the map {change['map']}" if change.get("map") else ""
-    return f"{change['asked_by']} has asked for generation {change['generation']}{of_map}: {what}"
+    who = change.get("asked_by") or "somebody"
+    return f"{who} has asked for generation {change['generation']}{of_map}: {what}"
 
 
 def _unless(code: str, read: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:

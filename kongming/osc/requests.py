@@ -162,9 +162,7 @@ class ApplyMap:
         )
         if found is None or found.get("deleting") or not same:
             raise Unsettled
-        return {
-            name: each for name, each in found.items() if name not in ("allocations", "counts")
-        }
+        return _without_allocations(found)
 
     def look(self, client: Client, told: Told) -> Callable[[], Progress]:
         releases = following.dropped_releases(client, self.dropped)
@@ -211,7 +209,7 @@ class DeleteMap:
         found = following.find_map(client, self.name)
         if found is not None and not found.get("deleting"):
             raise Unsettled
-        return found
+        return None if found is None else _without_allocations(found)
 
     def look(self, client: Client, told: Told) -> Callable[[], Progress]:
         return following.map_releases(client, self.name, self.members).look
@@ -225,6 +223,11 @@ class DeleteMap:
         elif progress is not None:
             shown["not_released"] = columns.Outcomes([*progress.releasing])
         return columns.of_map(shown)
+
+
+def _without_allocations(told: Told) -> dict[str, Any]:
+    """Return what PUT and DELETE tell of a map, of what GET tells."""
+    return {name: each for name, each in told.items() if name not in ("allocations", "counts")}
 
 
 def _is_released(progress: Progress | None) -> bool:
