@@ -13,10 +13,14 @@
 
 import functools
 import json
+from types import SimpleNamespace
 
+from keystoneauth1 import access
+from keystoneauth1.identity.base import BaseIdentityPlugin
+from keystoneauth1.session import Session
 import pytest
 
-from kongming.osc import change, waiting
+from kongming.osc import change, plugin, waiting
 from kongming.osc.client import Client
 from kongming.tests import commands
 from kongming.tests.api import Api
@@ -46,7 +50,7 @@ READS = [
     ("host list",),
     ("host show", "compute1"),
 ]
-SILENCE_S = 1.0
+SILENCE_S = 0.5
 STATUSES = (401, 403, 404, 408, 429, 500, 503)
 PAGES = [Odd(status) for status in STATUSES]
 WRONG = [
@@ -252,3 +256,39 @@ def test_a_time_that_is_none_is_refused_before_anything_is_sent(server, run, cap
         ended = run(*SET, f"--timeout={text}", odd=Odd())
         assert (ended.status, server.requests) == (2, [])
     assert f"'{text}' is not a number of seconds" in capsys.readouterr().err
+
+
+class Auth(BaseIdentityPlugin):
+    """A log-in that gets a token whenever it needs one.
+
+    :ivar tokens: how many it got.
+    """
+
+    tokens = 0
+
+    def get_auth_ref(self, session):
+        self.tokens += 1
+        body = {"user": {}, "methods": [], "expires_at": "2999-01-01T00:00:00.000000Z"}
+        return access.create(body={"token": body}, auth_token=f"token {self.tokens}")
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_token_that_has_ended_is_replaced_by_another_one(server, meanwhile, number):
+    auth = Auth("http://keystone")
+    client = plugin.make_client(
+        SimpleNamespace(
+            session=Session(auth=auth),
+            interface="public",
+            region_name=None,
+            get_configuration=lambda: {"kongming_endpoint_override": server.url},
+        )
+    )
+
+    def script(_method, _path, asked):
+        return Odd(401) if asked == number else None
+
+    with server.scripted(script):
+        ended = commands.run(client, *SET, "--wait", "--timeout", "1", "-f", "json")
+    assert (ended.status, ended.told["generation"], auth.tokens) == (1, 1, 2)
+    assert "401" not in ended.said
+    assert "not done within 1 s; " in ended.lines[-1]

@@ -15,6 +15,7 @@ import io
 import json
 import os
 from pathlib import Path
+import signal
 import subprocess
 import sys
 
@@ -158,3 +159,25 @@ def test_the_installed_command_needs_no_terminal(openstack):
     status, output, error = openstack(f"allocation show {instance(1)} -f json 2>&-", **names)
     assert (status, error) == (0, "")
     assert json.loads(output)["instance_uuid"] == instance(1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_installed_command_tells_what_was_accepted_when_it_is_interrupted(server, number):
+    uuid = instance(int(number))
+    arguments = f"--os-auth-type=none --os-kongming-endpoint={server.url} kongming allocation set"
+    with subprocess.Popen(
+        [OPENSTACK, *arguments.split(), uuid, "--cpu-shares", "7", "--wait", "-f", "json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name[:3] != "OS_"},
+    ) as process:
+        assert process.stderr.readline() == "0 of 1 applied (1 pending)\n"
+        process.send_signal(number)
+        output, said = process.communicate()
+    assert process.returncode == 128 + number
+    assert said == (
+        f"interrupted; the allocation of instance {uuid} was accepted (generation 1): it is kept, "
+        "and goes on\n"
+    )
+    assert (json.loads(output)["generation"], json.loads(output)["status"]) == (1, "pending")
