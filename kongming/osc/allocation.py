@@ -115,7 +115,7 @@ class AllocationSet(OfInstance, Change):
         if not asked:
             raise exception.RequestInvalid("nothing is asked: name at least one of the options")
         request = SetAllocation(parsed_args.instance_uuid, asked.to_json(), parsed_args.generation)
-        return self.carry_out(parsed_args, request)
+        return self.carry_out(request)
 
 
 class AllocationUnset(OfInstance, Change):
@@ -130,7 +130,7 @@ class AllocationUnset(OfInstance, Change):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Fields:
         request = UnsetAllocation(parsed_args.instance_uuid, parsed_args.generation)
-        return self.carry_out(parsed_args, request)
+        return self.carry_out(request)
 
 
 class AllocationPlan(OfInstance, Lister):

@@ -139,8 +139,8 @@ class MapApply(_OfMap, Change):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Fields:
         asked, name = map_file.read(parsed_args.file), parsed_args.name
-        client, generation = client_of(self), parsed_args.generation
-        told = find_map(client, name)
+        generation = parsed_args.generation
+        told = find_map(self.client, name)
         changes = map_changes.of(told, asked)
         if parsed_args.dry_run:
             _check_generation(name, told, generation)
@@ -150,7 +150,7 @@ class MapApply(_OfMap, Change):
         if self._is_asked(parsed_args, changes) and generation is None and told is not None:
             # What was agreed to was about this generation.
             generation = told["generation"]
-        return self.carry_out(parsed_args, ApplyMap(name, asked, generation, changes.released))
+        return self.carry_out(ApplyMap(name, asked, generation, changes.released))
 
     def _is_asked(self, parsed: argparse.Namespace, changes: MapChanges) -> bool:
         """Have somebody agree to a release that is hardly meant, and tell whether that was needed.
@@ -189,9 +189,9 @@ class MapDelete(_OfMap, Change):
     def take_action(self, parsed_args: argparse.Namespace) -> Fields:
         name, members = parsed_args.name, []
         if parsed_args.wait:
-            found = client_of(self).map(name)["allocations"]
+            found = self.client.map(name)["allocations"]
             members = [each["instance_uuid"] for each in found]
-        return self.carry_out(parsed_args, DeleteMap(name, parsed_args.generation, members))
+        return self.carry_out(DeleteMap(name, parsed_args.generation, members))
 
 
 def _check_generation(name: str, told: Mapping[str, Any] | None, asked: int | None) -> None:

@@ -57,6 +57,7 @@ class Change(ShowOne):
 
     timeout = 300.0
     _status = 0
+    _waiter: Waiter | None = None
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -65,20 +66,29 @@ class Change(ShowOne):
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Run it, and give the exit status."""
+        if parsed_args.wait:
+            self._waiter = Waiter(Speaker(self.app.stderr), parsed_args.timeout)
         with _signals():
             try:
                 return super().run(parsed_args) or self._status
             except Interrupted as interrupted:
                 raise SystemExit(_INTERRUPTED + interrupted.number) from None
 
-    def carry_out(self, parsed: argparse.Namespace, request: Request) -> Fields:
+    @property
+    def client(self) -> Client:
+        """The client for what has to be done before anything is waited for."""
+        client, waiter = client_of(self), self._waiter
+        if waiter is None:
+            return client
+        return client.within(lambda: max(waiter.left(), _SEND_MIN_S))
+
+    def carry_out(self, request: Request) -> Fields:
         """Send a request, wait if that is asked for, and give what is to be shown.
 
         :raises CommandError: if it was not accepted, or if that is not known.
         """
-        client, speaker = client_of(self), Speaker(self.app.stderr)
-        waiter = Waiter(speaker, parsed.timeout) if parsed.wait else None
-        told = _accepted(client, speaker, waiter, request)
+        client, speaker, waiter = client_of(self), Speaker(self.app.stderr), self._waiter
+        told = self._accepted(request, speaker)
         self.accepted = _as_accepted(request, told)
         if told is None or waiter is None:
             return self.dict2columns(request.fields(told, None))
@@ -92,28 +102,25 @@ class Change(ShowOne):
         _tell(speaker, request, told, end)
         return self.dict2columns(request.fields(told, end.progress))
 
+    def _left_to_settle(self) -> float:
+        left = self._waiter.left() if self._waiter else _SETTLE_MAX_S
+        return min(max(left, _SETTLE_MIN_S), _SETTLE_MAX_S)
 
-def _accepted(
-    client: Client, speaker: Speaker, waiter: Waiter | None, request: Request
-) -> Told | None:
-    """Send a request, and give what the API tells of it once it has accepted it."""
-    sending, settling = client, client.within(lambda: _SETTLE_MAX_S)
-    if waiter is not None:
-        left = waiter.left
-        sending = client.within(lambda: max(left(), _SEND_MIN_S))
-        settling = client.within(lambda: min(max(left(), _SETTLE_MIN_S), _SETTLE_MAX_S))
-    try:
+    def _accepted(self, request: Request, speaker: Speaker) -> Told | None:
+        """Send a request, and give what the API tells of it once it has accepted it."""
         try:
-            return request.send(sending)
-        except Fault as fault:
-            if not fault.outcome_unknown:
-                raise
-            told = _settled(request, settling, fault)
-            speaker.say(f"{fault}; {request.what} was accepted all the same")
-            return told
-    except KeyboardInterrupt:
-        speaker.say(f"interrupted; {_unknown(request)}")
-        raise
+            try:
+                return request.send(self.client)
+            except Fault as fault:
+                if not fault.outcome_unknown:
+                    raise
+                settling = client_of(self).within(self._left_to_settle)
+                told = _settled(request, settling, fault)
+                speaker.say(f"{fault}; {request.what} was accepted all the same")
+                return told
+        except KeyboardInterrupt:
+            speaker.say(f"interrupted; {_unknown(request)}")
+            raise
 
 
 def _settled(request: Request, client: Client, fault: Fault) -> Told | None:

@@ -212,7 +212,11 @@ class Client:
     def _base(self) -> str:
         """Give the path of the major version, unless the endpoint ends with it."""
         endpoint = self._adapter.get_endpoint() or ""
-        return "" if urlsplit(endpoint).path.rstrip("/").endswith(_PREFIX) else _PREFIX
+        try:
+            path = urlsplit(endpoint).path
+        except ValueError:
+            raise Fault(f"{endpoint!r} is not the address of an API", sent=False) from None
+        return "" if path.rstrip("/").endswith(_PREFIX) else _PREFIX
 
 
 def _check(answer: Any, shape: _Shape, url: str = "Kongming's API") -> dict[str, Any]:

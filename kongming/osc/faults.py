@@ -24,15 +24,18 @@ import socket
 import ssl
 import threading
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from keystoneauth1 import exceptions as keystone
 from osc_lib import exceptions
+from requests import exceptions as requests
 from urllib3 import exceptions as urllib3
 
 from kongming.escaping import escape
 
 _PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 _NEVER_CARRIED_OUT = frozenset({"identity_unavailable"})
+_NO_URL = (requests.InvalidURL, requests.MissingSchema, requests.InvalidSchema)
 #: Raised before anything of a request has left this machine.
 _UNSENT = (
     urllib3.NewConnectionError,
@@ -42,7 +45,10 @@ _UNSENT = (
     socket.gaierror,
     ssl.SSLError,
     ConnectionRefusedError,
+    *_NO_URL,
 )
+#: What a path ends with at which Keystone gives tokens.
+_OF_KEYSTONE = ("/auth/tokens", "/tokens")
 _TIMEOUTS = (TimeoutError, urllib3.TimeoutError, keystone.ConnectTimeout)
 
 _T = TypeVar("_T")
@@ -130,7 +136,11 @@ def of_exception(error: keystone.ClientException, seconds: float) -> Fault:
         )
     if not isinstance(error, keystone.ConnectionError):
         return Fault(f"no token, or no endpoint, can be had from Keystone: {error}", sent=False)
-    return Fault(f"Kongming's API can't be reached: {_why(causes, seconds)}", sent=sent)
+    url = next((found for cause in causes if (found := _url(cause))), "")
+    why = _why(causes, seconds)
+    if urlsplit(url).path.endswith(_OF_KEYSTONE):
+        return Fault(f"Keystone can't be reached: {why}", sent=False)
+    return Fault(f"Kongming's API can't be reached: {why}", sent=sent)
 
 
 def silent(seconds: float, *, sent: bool = True) -> Fault:
@@ -175,12 +185,20 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
             continue
         seen.add(id(each))
         yield each
-        left += [each.__cause__, each.__context__, getattr(each, "reason", None), *each.args]
+        inside = (getattr(each, name, None) for name in ("reason", "original"))
+        left += [each.__cause__, each.__context__, *inside, *each.args]
+
+
+def _url(cause: BaseException) -> str:
+    """Return the address that a request was made to; empty if that is not known."""
+    return str(getattr(getattr(cause, "request", None), "url", None) or "")
 
 
 def _why(causes: list[BaseException], seconds: float) -> str:
     """Say in own words why no answer came."""
     for cause in causes:
+        if isinstance(cause, _NO_URL):
+            return "its address is not one of http or https"
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted ({cause.verify_message})"
         if isinstance(cause, ssl.SSLError):

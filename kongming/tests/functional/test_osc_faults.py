@@ -292,3 +292,20 @@ def test_a_token_that_has_ended_is_replaced_by_another_one(server, meanwhile, nu
     assert (ended.status, ended.told["generation"], auth.tokens) == (1, 1, 2)
     assert "401" not in ended.said
     assert "not done within 1 s; " in ended.lines[-1]
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "kongming:9630", "ftp://kongming", "http://"])
+def test_an_address_that_is_none_is_told_in_one_line(url):
+    ended = commands.run(client_at(url), *SET)
+    assert (ended.status, ended.output, ended.said.count("\n")) == (1, "", 1)
+    assert "address" in ended.said
+
+
+@pytest.mark.parametrize("command", [APPLY, CHANGES["delete"]])
+def test_what_is_read_before_a_change_outlasts_no_waiting_either(server, run, command):
+    silent = Odd(how=How.SILENT)
+    with server.scripted(lambda *_: silent):
+        ended = run(*command, "--wait", "--timeout", "0", odd=silent)
+    assert ended.status == 1
+    assert [method for method, _ in server.requests] == ["GET"]
+    assert ended.said.endswith("no answer within 0.5 s\n")

@@ -170,6 +170,31 @@ def test_why_no_answer_came_is_told_in_own_words(cause, says, sent):
 
 
 @pytest.mark.parametrize(
+    ("url", "who", "sent"),
+    [
+        ("http://keystone/v3/auth/tokens", "Keystone can't be reached: ", False),
+        ("http://keystone/identity/v2.0/tokens?x=y", "Keystone can't be reached: ", False),
+        ("http://api/v1/allocation-maps/tokens-1", "Kongming's API can't be reached: ", True),
+    ],
+)
+def test_it_is_told_who_can_not_be_reached(url, who, sent):
+    cause = requests.exceptions.ConnectionError(urllib3.IncompleteRead(3, 5))
+    cause.request = SimpleNamespace(url=url)
+    fault = faults.of_exception(failed(keystone.ConnectFailure, cause), 1)
+    assert str(fault).startswith(who)
+    assert fault.outcome_unknown is sent
+
+
+@pytest.mark.parametrize(
+    "kind", [requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema]
+)
+def test_an_address_that_is_none_is_told_as_such(kind):
+    fault = faults.of_exception(keystone.UnknownConnectionError("x", kind("x")), 1)
+    assert str(fault).endswith("its address is not one of http or https")
+    assert not fault.outcome_unknown
+
+
+@pytest.mark.parametrize(
     ("raised", "says", "status"),
     [
         (keystone.Unauthorized(), "Keystone refuses to issue a token (HTTP 401", 401),
