@@ -30,7 +30,7 @@ from cliff.display import DisplayCommandBase
 from kongming.escaping import escape
 
 _EXACT = frozenset({"json", "yaml"})
-_FOR_PEOPLE = frozenset({"table", "picture"})
+_FOR_PROGRAMS = frozenset({"csv", "value", "shell"})
 _PICTURE, _SHELL = "picture", "shell"
 # What a shell would carry out in the double quotes that the format sets; the
 # quote itself is the format's business.
@@ -88,7 +88,7 @@ def _shown(cell: Any, form: str) -> Any:
         return _text(cell, form)
     # Numbers stay what they are: CSV tells them from text.
     is_number = isinstance(cell, int | float) and not isinstance(cell, bool)
-    return cell if is_number or form in _FOR_PEOPLE else _text(_plain(cell), form)
+    return cell if is_number or form not in _FOR_PROGRAMS else _text(_plain(cell), form)
 
 
 def _plain(value: Any) -> str:

@@ -165,8 +165,10 @@ def test_the_installed_command_needs_no_terminal(openstack):
 def test_the_installed_command_tells_what_was_accepted_when_it_is_interrupted(server, number):
     uuid = instance(int(number))
     arguments = f"--os-auth-type=none --os-kongming-endpoint={server.url} kongming allocation set"
+    wanted = ("--cpu-shares", "7", "--wait", "-f", "json")
     with subprocess.Popen(
-        [OPENSTACK, *arguments.split(), uuid, "--cpu-shares", "7", "--wait", "-f", "json"],
+        # What was started in the background ignores SIGINT.
+        ["env", "--default-signal=INT", OPENSTACK, *arguments.split(), uuid, *wanted],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

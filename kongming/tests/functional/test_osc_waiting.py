@@ -325,12 +325,22 @@ def test_a_map_that_is_applied_again_while_it_goes_was_not_deleted(run, allocati
     assert (ended.status, ended.told["status"]) == (1, "replaced")
 
 
+@pytest.fixture
+def interruptible():
+    """Have SIGINT do what it does in a process that was not started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt(number):
     return lambda: os.kill(os.getpid(), number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_whoever_interrupts_the_waiting_is_told_what_was_accepted(run, allocations, number):
+def test_whoever_interrupts_the_waiting_is_told_what_was_accepted(
+    run, allocations, number, interruptible
+):
     before = signal.getsignal(signal.SIGTERM)
     ended = run("allocation set", instance(1), *PIN, "--wait", steps=[interrupt(number)])
     assert ended.status == 128 + number
