@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Commands that change what is wanted: whatever happens, they tell what was accepted."""
+"""Commands that change allocations: whatever happens, they say what was accepted."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Change(ShowOne):
-    """A command that changes what is wanted, and may wait for what comes of it.
+    """A command that sends a request, and may wait until it is carried out.
 
     What was accepted is shown in any case; the exit status says whether all
     was done.
@@ -65,7 +65,7 @@ class Change(ShowOne):
         return parser
 
     def run(self, parsed_args: argparse.Namespace) -> int:
-        """Run it, and give the exit status."""
+        """Run it, and return the exit status."""
         if parsed_args.wait:
             self._waiter = Waiter(Speaker(self.app.stderr), parsed_args.timeout)
         with _signals():
@@ -83,7 +83,7 @@ class Change(ShowOne):
         return client.within(lambda: max(waiter.left(), _SEND_MIN_S))
 
     def carry_out(self, request: Request) -> Fields:
-        """Send a request, wait if that is asked for, and give what is to be shown.
+        """Send a request, wait if ``--wait`` was given, and return the columns to show.
 
         :raises CommandError: if it was not accepted, or if that is not known.
         """
@@ -107,7 +107,7 @@ class Change(ShowOne):
         return min(max(left, _SETTLE_MIN_S), _SETTLE_MAX_S)
 
     def _accepted(self, request: Request, speaker: Speaker) -> Told | None:
-        """Send a request, and give what the API tells of it once it has accepted it."""
+        """Send a request, and return the answer that accepts it."""
         try:
             try:
                 return request.send(self.client)
@@ -124,7 +124,7 @@ class Change(ShowOne):
 
 
 def _settled(request: Request, client: Client, fault: Fault) -> Told | None:
-    """Look whether a change whose answer was lost was accepted; give what it would have told.
+    """Return the answer that was lost, if the request is in force.
 
     :raises CommandError: if that is not known.
     """
@@ -147,7 +147,7 @@ def _as_accepted(request: Request, told: Told | None) -> str:
 
 
 def _tell(speaker: Speaker, request: Request, told: Told, end: End) -> None:
-    """Say what waiting ended with, and what was accepted if it is not done."""
+    """Say what ended the waiting, and what was accepted if it is not done."""
     accepted = _as_accepted(request, told)
     if end.progress is not None and end.progress.replaced:
         speaker.say(f"{accepted}, and then replaced: {end.progress.replaced}")

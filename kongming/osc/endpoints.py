@@ -24,7 +24,7 @@ _WAY_OUT = "or name the API's address with --os-kongming-endpoint"
 
 
 def explain(adapter: Adapter) -> str:
-    """Say why an adapter finds no endpoint, and how it would find one."""
+    """Return why an adapter finds no endpoint, and how it would find one."""
     auth: Any = adapter.auth or adapter.session.auth
     try:
         access = auth.get_access(adapter.session)
@@ -55,7 +55,7 @@ def missing(
     interface: Any,
     region_name: str | None,
 ) -> str:
-    """Say why none of a service's endpoints is the one that is asked for.
+    """Return why none of a service's endpoints matches.
 
     :param entries: those of the catalogue that are of this type.
     :param scoped: whether the token is one for a project, a domain or the system.

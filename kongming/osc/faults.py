@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""A request that did not get the answer that was asked for, and what that means."""
+"""Requests without a usable answer, and what that means for the request."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Fault(exceptions.CommandError):
     :ivar status: of HTTP; None if no answer could be read.
     :ivar code: Kongming's reason code; empty if it was not Kongming that answered.
     :ivar sent: whether the API may have got the request.
-    :ivar retry_after: for so many seconds the API does not want to be asked again.
+    :ivar retry_after: seconds after which the API wants to be asked again.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Fault(exceptions.CommandError):
 
 
 def of_answer(response: Any) -> Fault:
-    """Return the fault that an answer tells of, whoever gave it."""
+    """Map an unusable HTTP answer to a fault."""
     status = int(response.status_code)
     retry_after = _retry_after(response.headers.get("Retry-After"))
     try:
@@ -195,7 +195,7 @@ def _url(cause: BaseException) -> str:
 
 
 def _why(causes: list[BaseException], seconds: float) -> str:
-    """Say in own words why no answer came."""
+    """Return why no answer came."""
     for cause in causes:
         if isinstance(cause, _NO_URL):
             return "its address is not one of http or https"

@@ -9,10 +9,10 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Looking how far one's own request is, and by what another one has replaced it.
+"""Reading how far one's own request is, and which other one has replaced it.
 
-A request is known by its generation. What the API tells of another generation
-is an answer to somebody else's request.
+A request is recognised by its generation. The status of another generation is
+that of somebody else's request.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _RELEASING = Status.RELEASING.value
 
 
 def find_allocation(client: Client, instance_uuid: str) -> dict[str, Any] | None:
-    """Read what is wanted for an instance; None if nothing is."""
+    """Read the allocation of an instance; None if it has none."""
     return _unless(AllocationUnknown.reason, lambda: client.allocation(instance_uuid))
 
 
@@ -45,14 +45,14 @@ def find_map(client: Client, name: str) -> dict[str, Any] | None:
 class Placement:
     """The allocation of one instance, as it was accepted.
 
-    :ivar told: what the API answered when it accepted it.
+    :ivar told: the answer that accepted it.
     """
 
     client: Client
     told: Told
 
     def look(self) -> Progress:
-        """Look how far it is.
+        """Read how far it is.
 
         :raises Fault: if the API can't say.
         """
@@ -84,7 +84,7 @@ class Releases:
     taken: int = 0
 
     def look(self) -> Progress:
-        """Look which ones are not back yet.
+        """Read which ones are not back yet.
 
         :raises Fault: if the API can't say.
         """
@@ -128,8 +128,8 @@ class Releases:
 class MapPlacement:
     """The allocations of a map, as it was accepted.
 
-    :ivar told: what the API answered when it accepted it.
-    :ivar asked: what was asked, by UUID.
+    :ivar told: the answer that accepted it.
+    :ivar asked: the requested allocations, by UUID.
     :ivar releases: those that belonged to the map before, and don't any more.
     """
 
@@ -139,7 +139,7 @@ class MapPlacement:
     releases: Releases
 
     def look(self) -> Progress:
-        """Look how far they are.
+        """Read how far they are.
 
         :raises Fault: if the API can't say.
         """
@@ -157,7 +157,7 @@ class MapPlacement:
         return Progress(mapped, text, left.releasing, left.replaced)
 
     def _replacement(self, seen: Told | None) -> str:
-        """Say what another request has made of the map."""
+        """Return what another request has made of the map."""
         found = {each["instance_uuid"]: each for each in seen["allocations"]} if seen else {}
         asked = self.asked
         dropped = [
@@ -209,24 +209,24 @@ def dropped_releases(client: Client, members: Iterable[str]) -> Releases:
 
 
 def _replacement(client: Client, instance_uuid: str, mine: int) -> str:
-    """Say who was the last one to ask for something for an instance, after a generation."""
+    """Return who made the last request for an instance after a generation, and for what."""
     try:
         changes = list(client.history(instance_uuid))
     except Fault:
         # Who may set allocations need not be allowed to read who else does.
-        return "somebody else has asked for something else"
+        return "somebody else requested something else"
     if changes and changes[-1].get("status") == GONE:
         return "the server was deleted in Nova"
     later = [each for each in changes if each["generation"] > mine]
     if not later:
-        return "somebody else has asked for something else"
-    # Entries that nobody asked for tell what came of it. Tenants are not told who asks.
+        return "somebody else requested something else"
+    # Entries without a requester are later outcomes; tenants are not told who it is.
     change = next((each for each in reversed(later) if each.get("asked_by")), later[-1])
     asked = change.get("allocation")
     what = "its release" if asked is None else Wanted(asked).human_readable().replace("\n", "; ")
     of_map = f" in the map {change['map']}" if change.get("map") else ""
     who = change.get("asked_by") or "somebody"
-    return f"{who} has asked for generation {change['generation']}{of_map}: {what}"
+    return f"{who} requested generation {change['generation']}{of_map}: {what}"
 
 
 def _unless(code: str, read: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:

@@ -29,9 +29,8 @@ MANY = 10
 class MapChanges:
     """The instances of a map, by what applying it does to them.
 
-    :ivar before: what is wanted for those that belong to the map now, by UUID; None of those
-        whose allocation can't be read.
-    :ivar after: what is asked, by UUID.
+    :ivar before: the allocations of the map now, by UUID; None for one that can't be read.
+    :ivar after: the requested ones.
     """
 
     before: Mapping[str, Any]
@@ -49,7 +48,7 @@ class MapChanges:
 
     @property
     def changed(self) -> list[str]:
-        """Those for which something else will be wanted."""
+        """Those that get another allocation."""
         return sorted(self._kept - set(self.unchanged))
 
     @property
@@ -74,7 +73,7 @@ class MapChanges:
 
 
 def of(told: Told | None, asked: Mapping[str, Any]) -> MapChanges:
-    """Compare a map as the API tells of it, None if there is none, with what is asked."""
+    """Compare a map as the API shows it, None if there is none, with a request."""
     found = {} if told is None else told["allocations"]
     before = {
         each["instance_uuid"]: each.get("allocation")

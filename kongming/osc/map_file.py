@@ -57,7 +57,7 @@ def read(path: str) -> dict[str, Any]:
 def write(told: Told, form: str) -> str:
     """Write the allocations of a map in the form that :func:`read` takes.
 
-    :param told: the map, as the API tells of it.
+    :param told: the map, as the API shows it.
     :raises CommandError: if that would not be the whole map.
     """
     found = {

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""How far a request has come, read from what the API tells of its instances."""
+"""How far a request has come, read from the status of its instances."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kongming.statuses import Status
 Told = Mapping[str, Any]
 Allocations = Sequence[Told]
 
-#: The host has what was asked here, but carries out what was set on the host itself.
+#: The host knows the request, but carries out what was set on the host itself.
 OVERRIDDEN = "overridden"
 #: The server was deleted in Nova meanwhile.
 GONE = Status.GONE.value
@@ -39,7 +39,7 @@ _OURS = (None, "", "api")
 class Progress:
     """How far a request has come.
 
-    :ivar allocations: as the API tells of them; those that are being released are not among them.
+    :ivar allocations: as the API shows them, without those that are being released.
     :ivar releasing: those that are on their way back to their baseline.
     :ivar text: how far it is, for people.
     :ivar replaced: by what the request was replaced; empty as long as it is in force.
@@ -76,15 +76,15 @@ class Progress:
 def standing(told: Told) -> str:
     """Return the status of a request that was made here.
 
-    A host tells the status of what it carries out. That may be somebody
-    else's request: what was set on the host itself has the last word there.
+    A host reports the status of the request that it carries out. That may be
+    another one: what was set on the host itself has the last word there.
     """
     status: str = told["status"]
     return status if status in _OPEN or told.get("source") in _OURS else OVERRIDDEN
 
 
 def is_same(told: object, asked: object) -> bool:
-    """Tell whether the API tells of the allocation that was asked, in whichever form."""
+    """Return whether the API shows the requested allocation, in whichever form."""
     return told == asked or (
         told is not None and stored.understand(told) == stored.understand(asked)
     )
@@ -96,7 +96,7 @@ def counts(allocations: Allocations) -> dict[str, int]:
 
 
 def placed(allocations: Allocations) -> str:
-    """Say how many allocations there are of each status."""
+    """Return how many allocations there are of each status, for people."""
     found = counts(allocations)
     text = f"{found.pop(_DONE, 0)} of {len(allocations)} applied"
     others = ", ".join(f"{number} {status}" for status, number in found.items())
@@ -111,7 +111,7 @@ def placed(allocations: Allocations) -> str:
 
 
 def describe(told: Told) -> str:
-    """Say what became of an allocation, where, and why."""
+    """Return the status of an allocation with its host and reason, for people."""
     host, status = _host(told), standing(told)
     where = f" on {host}" if host else ""
     text = f"{told['instance_uuid']}{where}: {status}"
@@ -132,7 +132,7 @@ def describe(told: Told) -> str:
 
 
 def _host(told: Told) -> str:
-    """Give the host that answers for it; empty if none does."""
+    """Return the host that answers for it; empty if none does."""
     return told.get("host") or told.get("reported_by") or ""
 
 

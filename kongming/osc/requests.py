@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Requests that change what is wanted: what is sent, what is looked at afterwards."""
+"""Requests: how they are sent, settled if their answer is lost, followed and shown."""
 
 from __future__ import annotations
 
@@ -28,47 +28,47 @@ REPLACED = "replaced"
 
 
 class Unsettled(Exception):
-    """What is wanted is not what was asked: not yet, or it was not accepted."""
+    """The desired state is not the requested one: not yet, or it was not accepted."""
 
 
 class Request(Protocol):
-    """A request that changes what is wanted."""
+    """A request that changes desired allocations."""
 
     @property
     def what(self) -> str:
-        """What it asks for, for people."""
+        """What it requests, for people."""
 
     @property
     def shown_by(self) -> str:
         """The command that shows what came of it."""
 
     def send(self, client: Client) -> Told | None:
-        """Send it; give what the API tells, None if nothing is left to be done.
+        """Send it, and return the answer of the API; None if nothing is left to be done.
 
         :raises Fault: if it was refused, or if that is not known.
         """
 
     def settle(self, client: Client) -> Told | None:
-        """Look whether it was accepted, and give what :meth:`send` would have given.
+        """Return what :meth:`send` would have returned, if the request is in force.
 
-        :raises Unsettled: if it does not look so.
+        :raises Unsettled: if it is not.
         :raises Fault: if the API can't say.
         """
 
     def look(self, client: Client, told: Told) -> Callable[[], Progress]:
-        """Give what looks how far it is, after it was accepted."""
+        """Return a function that reads how far it is, once it was accepted."""
 
     def fields(self, told: Told | None, progress: Progress | None) -> dict[str, Any]:
-        """Give the columns that show it.
+        """Return the columns that show it.
 
-        :param told: what the API told when it accepted it; None if nothing was left to be done.
-        :param progress: what was last seen of it, if anything was.
+        :param told: the answer that accepted it; None if nothing was left to be done.
+        :param progress: as it was last read; None if it never was.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class SetAllocation:
-    """Want an allocation for an instance."""
+    """Request an allocation for an instance."""
 
     instance_uuid: str
     asked: Mapping[str, Any]
@@ -100,7 +100,7 @@ class SetAllocation:
 
 @dataclass(frozen=True, slots=True)
 class UnsetAllocation:
-    """Want nothing any more for an instance."""
+    """Release an instance."""
 
     instance_uuid: str
     generation: int | None
@@ -133,7 +133,7 @@ class UnsetAllocation:
 
 @dataclass(frozen=True, slots=True)
 class ApplyMap:
-    """Want what a map says.
+    """Request the allocations of a map.
 
     :ivar dropped: the UUIDs of those that belonged to it, and that it does not name any more.
     """
@@ -226,7 +226,7 @@ class DeleteMap:
 
 
 def _without_allocations(told: Told) -> dict[str, Any]:
-    """Return what PUT and DELETE tell of a map, of what GET tells."""
+    """Return the part of a map that PUT and DELETE answer, of what GET answers."""
     return {name: each for name, each in told.items() if name not in ("allocations", "counts")}
 
 
@@ -235,7 +235,7 @@ def _is_released(progress: Progress | None) -> bool:
 
 
 def _latest(told: Told, progress: Progress | None) -> dict[str, Any]:
-    """Return what was last told of one's own request for an instance."""
+    """Return the last answer that is about one's own request for an instance."""
     if progress is None:
         return dict(told)
     if progress.replaced:

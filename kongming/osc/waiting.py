@@ -38,7 +38,7 @@ _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?", re.ASCII)
 
 
 def seconds(text: str) -> float:
-    """Read how long to wait, for argparse."""
+    """Return how long to wait, for argparse."""
     if not _SECONDS.fullmatch(text):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a number of seconds from 0 to 999999999, such as 60 or 0.5"
@@ -63,7 +63,7 @@ def add_options(parser: argparse.ArgumentParser, default: float) -> None:
 
 
 class Speaker:
-    """Tells people what happens, on the standard error, which may be closed."""
+    """Writes lines for people to the standard error, which may be closed."""
 
     def __init__(self, stderr: TextIO | None) -> None:
         self._stderr = stderr
@@ -92,7 +92,7 @@ class End:
 
 
 class Waiter:
-    """Polls, and tells how far it is.
+    """Polls, and says how far it is.
 
     :param timeout: in seconds, from now on.
     :param patience: for so many seconds an absent guest may still turn up: it

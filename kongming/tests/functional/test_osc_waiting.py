@@ -116,7 +116,7 @@ def test_another_allocation_for_the_instance_ends_waiting_and_is_told(run, alloc
     assert ended.status == 1
     assert ended.lines[-1] == (
         f"the allocation of instance {instance(1)} was accepted (generation 1), and then "
-        "replaced: somebody else has asked for generation 2: vcpu-pinning=2"
+        "replaced: somebody else requested generation 2: vcpu-pinning=2"
     )
     assert (ended.told["generation"], ended.told["status"]) == (1, "replaced")
     assert ended.told["allocation"] == {"vcpu_pinning": "1"}
@@ -136,7 +136,7 @@ def test_an_allocation_that_was_changed_back_is_another_request(run, allocations
 
     ended = run("allocation set", instance(1), *PIN, "--wait", steps=[back])
     assert ended.status == 1
-    assert "somebody else has asked for generation 3" in ended.lines[-1]
+    assert "somebody else requested generation 3" in ended.lines[-1]
 
 
 def test_an_allocation_that_a_map_takes_over_tells_the_map(run, allocations):
@@ -144,14 +144,14 @@ def test_an_allocation_that_a_map_takes_over_tells_the_map(run, allocations):
     ended = run("allocation set", instance(1), *PIN, "--wait", steps=steps)
     assert ended.status == 1
     assert ended.lines[-1].endswith(
-        "somebody else has asked for generation 2 in the map green: vcpu-pinning=3"
+        "somebody else requested generation 2 in the map green: vcpu-pinning=3"
     )
 
 
 def test_an_allocation_that_somebody_unsets_is_not_applied(run, allocations):
     ended = run("allocation set", instance(1), *PIN, "--wait", steps=[unset(allocations, 1)])
     assert ended.status == 1
-    assert ended.lines[-1].endswith("somebody else has asked for generation 2: its release")
+    assert ended.lines[-1].endswith("somebody else requested generation 2: its release")
 
 
 def test_an_instance_that_is_deleted_meanwhile_is_told_as_deleted(run, allocations):
@@ -211,7 +211,7 @@ def test_a_release_that_somebody_overtakes_is_not_told_as_done(run, allocations,
     steps = [put(allocations, 1, "4")]
     ended = run("allocation unset", instance(1), "--wait", steps=steps)
     assert (ended.status, ended.told["status"]) == (1, "replaced")
-    assert "somebody else has asked for generation 3: vcpu-pinning=4" in ended.lines[-1]
+    assert "somebody else requested generation 3: vcpu-pinning=4" in ended.lines[-1]
 
 
 def test_a_map_is_waited_for_with_those_that_it_releases(run, allocations, tell, map_file):
@@ -243,8 +243,8 @@ def test_an_instance_may_go_from_one_map_to_another(run, allocations, tell, map_
 @pytest.mark.parametrize(
     ("other", "says"),
     [
-        ({"n1": "7", "n2": "2"}, "by generation 2; 1 changed; instance {1}: somebody else has "),
-        ({"n1": "1"}, "by generation 2; 1 released; instance {2}: somebody else has "),
+        ({"n1": "7", "n2": "2"}, "by generation 2; 1 changed; instance {1}: somebody else "),
+        ({"n1": "1"}, "by generation 2; 1 released; instance {2}: somebody else "),
         ({"n1": "1", "n2": "2", "n3": "3"}, "by generation 2; 1 added; instance {3}: somebody "),
     ],
     ids=["changed", "smaller", "larger"],
@@ -284,7 +284,7 @@ def test_a_single_change_in_the_map_ends_waiting(run, allocations, map_file):
     steps = [put(allocations, 2, "9")]
     ended = run("allocation map apply", "blue", map_file(n1="1", n2="2"), "--wait", steps=steps)
     assert ended.status == 1
-    assert f"1 changed; instance {instance(2)}: somebody else has asked for" in ended.lines[-1]
+    assert f"1 changed; instance {instance(2)}: somebody else requested" in ended.lines[-1]
 
 
 def test_an_instance_of_a_map_that_is_deleted_in_nova_is_told_as_gone(
@@ -314,7 +314,7 @@ def test_an_instance_that_is_taken_out_of_a_map_that_goes_was_not_released(run, 
     steps = [put(allocations, 1, "6")]
     ended = run("allocation map delete", "blue", "--wait", steps=steps)
     assert (ended.status, ended.told["status"]) == (1, "replaced")
-    assert "asked for generation 3: vcpu-pinning=6" in ended.lines[-1]
+    assert "requested generation 3: vcpu-pinning=6" in ended.lines[-1]
 
 
 def test_a_map_that_is_applied_again_while_it_goes_was_not_deleted(run, allocations, tell):

@@ -107,19 +107,19 @@ def test_an_allocation_that_is_another_ones_is_not_told(seen):
     api = Api(seen, history=[entry(1, PIN), entry(2), entry(2, by="", status="applied")])
     progress = following.Placement(api, allocation()).look()
     assert progress.allocations == []
-    assert progress.replaced == "mano has asked for generation 2: cpu-shares=7"
+    assert progress.replaced == "mano requested generation 2: cpu-shares=7"
 
 
 @pytest.mark.parametrize(
     ("history", "says"),
     [
-        ([], "somebody else has asked for something else"),
-        ([entry(1)], "somebody else has asked for something else"),
-        ([entry(2), entry(3, None)], "mano has asked for generation 3: its release"),
-        ([entry(2, name="green")], "mano has asked for generation 2 in the map green: cpu-sh"),
-        ([entry(2, by="")], "somebody has asked for generation 2: cpu-shares=7"),
+        ([], "somebody else requested something else"),
+        ([entry(1)], "somebody else requested something else"),
+        ([entry(2), entry(3, None)], "mano requested generation 3: its release"),
+        ([entry(2, name="green")], "mano requested generation 2 in the map green: cpu-sh"),
+        ([entry(2, by="")], "somebody requested generation 2: cpu-shares=7"),
         ([entry(1), entry(1, None, "", status="gone")], "the server was deleted in Nova"),
-        ([entry(2, None), entry(2, None, "", status="released")], "mano has asked for generation"),
+        ([entry(2, None), entry(2, None, "", status="released")], "mano requested generation"),
     ],
 )
 def test_the_history_tells_by_whom_it_was_replaced(history, says):
@@ -129,7 +129,7 @@ def test_the_history_tells_by_whom_it_was_replaced(history, says):
 
 def test_who_may_not_read_the_history_is_told_that_it_was_replaced():
     progress = following.Placement(Api(silent=["history"]), allocation()).look()
-    assert progress.replaced == "somebody else has asked for something else"
+    assert progress.replaced == "somebody else requested something else"
 
 
 def test_a_404_that_is_not_kongmings_tells_nothing_of_what_there_is():
@@ -158,7 +158,7 @@ def test_releases_are_over_when_nothing_is_wanted_any_more():
 def test_a_release_that_was_overtaken_is_not_ones_own(seen, generation):
     api = Api(seen, history=[entry(seen["generation"])])
     progress = following.Releases(api, {instance()}, generation=generation).look()
-    assert progress.replaced.startswith(f"instance {instance()}: mano has asked for generation")
+    assert progress.replaced.startswith(f"instance {instance()}: mano requested generation")
 
 
 def test_any_generation_of_a_release_is_ones_own_if_none_is_known():
@@ -216,7 +216,7 @@ def test_an_instance_that_left_a_map_unasked_is_gone():
         ),
         (
             a_map(allocation(1), allocation(2, asked=SHARES), allocation(3), generation=3),
-            f"by generation 3; 1 changed, 1 added; instance {instance(2)}: mano has asked for",
+            f"by generation 3; 1 changed, 1 added; instance {instance(2)}: mano requested",
         ),
     ],
 )
