@@ -18,11 +18,11 @@ from collections.abc import Callable
 import contextlib
 from dataclasses import dataclass
 from http import HTTPStatus
-import re
 import time
 from typing import TextIO
 
 from kongming.escaping import escape
+from kongming.manage import options
 from kongming.osc.faults import Fault
 from kongming.osc.progress import Progress, describe
 
@@ -33,17 +33,6 @@ _PATIENCE_S = 3.0
 _LOOK_MIN_S = 1.0
 # A terminal has no room for more.
 _TOLD_MAX = 40
-
-_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?", re.ASCII)
-
-
-def seconds(text: str) -> float:
-    """Return how long to wait, for argparse."""
-    if not _SECONDS.fullmatch(text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number of seconds from 0 to 999999999, such as 60 or 0.5"
-        )
-    return float(text)
 
 
 def add_options(parser: argparse.ArgumentParser, default: float) -> None:
@@ -56,7 +45,7 @@ def add_options(parser: argparse.ArgumentParser, default: float) -> None:
     parser.add_argument(
         "--timeout",
         metavar="<seconds>",
-        type=seconds,
+        type=options.seconds,
         default=default,
         help=f"With --wait: how long at most, in seconds (default: {default:g}).",
     )

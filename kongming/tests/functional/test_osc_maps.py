@@ -66,11 +66,18 @@ def write(tmp_path):
     return write
 
 
-class Terminal(io.StringIO):
+class Terminal(io.TextIOWrapper):
     """A standard input at which somebody sits."""
+
+    def __init__(self, text):
+        super().__init__(io.BytesIO(text.encode()))
+        self.text = text
 
     def isatty(self):
         return True
+
+    def readline(self):
+        return self.text
 
 
 EMPTY = ["{}", "allocations: {}", '{"allocations": {}}']
@@ -104,7 +111,7 @@ def test_what_somebody_agrees_to_is_what_was_asked_about(server, run, write, mon
     class Slow(Terminal):
         def readline(self):
             put(server, range(1, 6))
-            return super().readline()
+            return self.text
 
     monkeypatch.setattr(sys, "stdin", Slow("yes\n"))
     ended = run("map apply", "blue", write("{}"))

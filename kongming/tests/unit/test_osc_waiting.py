@@ -16,6 +16,7 @@ import io
 
 import pytest
 
+from kongming.manage import options, state
 from kongming.osc import columns, waiting
 from kongming.osc.faults import Fault
 from kongming.osc.progress import Progress, placed
@@ -209,7 +210,7 @@ def test_nobody_need_read_how_far_it_is():
 
 @pytest.mark.parametrize(("text", "number"), [("0", 0), ("60", 60), ("0.5", 0.5), ("7.", 7)])
 def test_a_number_of_seconds(text, number):
-    assert waiting.seconds(text) == number
+    assert options.seconds(text) == number
 
 
 @pytest.mark.parametrize(
@@ -232,4 +233,17 @@ def test_a_number_of_seconds(text, number):
 )
 def test_what_is_no_number_of_seconds_is_refused_with_the_way_out(text):
     with pytest.raises(argparse.ArgumentTypeError, match=r"from 0 to 999999999, such as 60"):
-        waiting.seconds(text)
+        options.seconds(text)
+
+
+@pytest.mark.parametrize("add", [waiting.add_options, state.add_wait_option])
+def test_whatever_waits_takes_numbers_of_seconds_only(add, capsys):
+    parser = argparse.ArgumentParser()
+    add(parser, 30.0)
+    option = "--timeout" if add is waiting.add_options else "--wait"
+    assert vars(parser.parse_args([]))[option[2:]] == 30
+    assert vars(parser.parse_args([option, "0.5"]))[option[2:]] == 0.5
+    for text in ("nan", "inf", "-5"):
+        with pytest.raises(SystemExit):
+            parser.parse_args([f"{option}={text}"])
+        assert f"'{text}' is not a number of seconds" in capsys.readouterr().err
