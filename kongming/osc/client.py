@@ -30,7 +30,8 @@ from kongming.osc import endpoints, faults
 from kongming.osc.faults import Fault
 
 _PREFIX = "/v1"
-_Shape = Mapping[str, type]
+# The fields that an answer has at least: their types, or the text that they hold.
+_Shape = Mapping[str, type | str]
 
 #: In seconds; a map of thousands takes some, and an API that is silent for that long is hung.
 SILENCE_S = 60.0
@@ -40,6 +41,7 @@ _TIMEOUT_MIN_S = 0.001
 
 _ALLOCATION: _Shape = {"instance_uuid": str, "generation": int, "status": str}
 _MAP: _Shape = {"name": str, "generation": int, "instances": int}
+_HOST: _Shape = {"name": str, "state": str}
 
 
 class Client:
@@ -73,18 +75,19 @@ class Client:
         :param limit: how many at most; None means all.
         :param filters: ``host``, ``project_id``, ``status``, ``map``.
         """
-        return self._pages("/allocations", "allocations", limit, filters)
+        return self._pages("/allocations", "allocations", _ALLOCATION, limit, filters)
 
     def allocation(self, instance_uuid: str) -> dict[str, Any]:
         """Give what is wanted for an instance, and what came of it."""
-        return self._dict("GET", _of_instance(instance_uuid), _ALLOCATION)
+        return self._dict("GET", _of_instance(instance_uuid), _allocation(instance_uuid))
 
     def set_allocation(
         self, instance_uuid: str, allocation: Mapping[str, Any], generation: int | None = None
     ) -> dict[str, Any]:
         """Want an allocation for an instance; see the API for ``generation``."""
         body = {"allocation": allocation, **_known(generation=generation)}
-        return self._dict("PUT", _of_instance(instance_uuid), _ALLOCATION, body=body)
+        shape = _allocation(instance_uuid)
+        return self._dict("PUT", _of_instance(instance_uuid), shape, body=body)
 
     def plan(self, instance_uuid: str, allocation: Mapping[str, Any]) -> dict[str, Any]:
         """Ask what would be done, and do nothing."""
@@ -97,19 +100,21 @@ class Client:
     ) -> dict[str, Any] | None:
         """Want nothing any more for an instance; gives None if that is all."""
         query = _known(generation=generation)
-        return self._answer("DELETE", _of_instance(instance_uuid), _ALLOCATION, query)
+        shape = _allocation(instance_uuid)
+        return self._answer("DELETE", _of_instance(instance_uuid), shape, query)
 
     def history(self, instance_uuid: str, limit: int | None = None) -> Iterator[Any]:
         """List what was wanted for an instance, the oldest first."""
-        return self._pages(f"{_of_instance(instance_uuid)}/history", "history", limit)
+        path = f"{_of_instance(instance_uuid)}/history"
+        return self._pages(path, "history", {"generation": int}, limit)
 
     def maps(self, limit: int | None = None) -> Iterator[Any]:
         """List the allocation maps."""
-        return self._pages("/allocation-maps", "allocation_maps", limit)
+        return self._pages("/allocation-maps", "allocation_maps", _MAP, limit)
 
     def map(self, name: str) -> dict[str, Any]:
         """Give an allocation map with its allocations."""
-        told = self._dict("GET", _of_map(name), {**_MAP, "allocations": list})
+        told = self._dict("GET", _of_map(name), {**_MAP, "name": name, "allocations": list})
         for each in told["allocations"]:
             _check(each, _ALLOCATION)
         return told
@@ -119,24 +124,26 @@ class Client:
     ) -> dict[str, Any]:
         """Want an allocation map; what is not in it any more is released."""
         body = {"allocations": allocations, **_known(generation=generation)}
-        return self._dict("PUT", _of_map(name), _MAP, body=body)
+        return self._dict("PUT", _of_map(name), {**_MAP, "name": name}, body=body)
 
     def delete_map(self, name: str, generation: int | None = None) -> dict[str, Any] | None:
         """Release all of an allocation map; gives None if that is all."""
-        return self._answer("DELETE", _of_map(name), _MAP, _known(generation=generation))
+        query = _known(generation=generation)
+        return self._answer("DELETE", _of_map(name), {**_MAP, "name": name}, query)
 
     def hosts(self, limit: int | None = None) -> Iterator[Any]:
         """List the hosts whose executors were heard of."""
-        return self._pages("/hosts", "hosts", limit)
+        return self._pages("/hosts", "hosts", _HOST, limit)
 
     def host(self, name: str) -> dict[str, Any]:
         """Give a host and what it looks like."""
-        return self._dict("GET", f"/hosts/{_segment(name)}", {"name": str, "state": str})
+        return self._dict("GET", f"/hosts/{_segment(name)}", {**_HOST, "name": name})
 
     def _pages(
         self,
         path: str,
         field: str,
+        shape: _Shape,
         limit: int | None,
         filters: Mapping[str, str | int | None] | None = None,
     ) -> Iterator[Any]:
@@ -144,7 +151,9 @@ class Client:
         left = limit
         while True:
             page = self._dict("GET", path, {field: list, "links": list}, query)
-            for each in (*page[field], *page["links"]):
+            for each in page[field]:
+                _check(each, shape)
+            for each in page["links"]:
                 _check(each, {})
             yield from page[field][:left]
             left = None if left is None else left - len(page[field])
@@ -229,10 +238,20 @@ def _check(answer: Any, shape: _Shape, url: str = "Kongming's API") -> dict[str,
             f"{url} answers with something else than a JSON object, and not as Kongming's API "
             "does: the answer is from a proxy or another service, or the address is wrong"
         )
-    for name, kind in shape.items():
-        if not isinstance(answer.get(name), kind):
-            raise Fault(f"{url} answers without {name}, which Kongming's API always gives")
+    for name, asked in shape.items():
+        value = answer.get(name)
+        if isinstance(asked, str):
+            # Not every database tells upper from lower case.
+            fits = isinstance(value, str) and value.casefold() == asked.casefold()
+        else:
+            fits = isinstance(value, asked)
+        if not fits:
+            raise Fault(f"{url} answers without {name}, or with another one than Kongming's API")
     return answer
+
+
+def _allocation(instance_uuid: str) -> _Shape:
+    return {**_ALLOCATION, "instance_uuid": instance_uuid}
 
 
 def _of_instance(instance_uuid: str) -> str:

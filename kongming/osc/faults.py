@@ -198,7 +198,7 @@ def _why(causes: list[BaseException], seconds: float) -> str:
     """Return why no answer came."""
     for cause in causes:
         if isinstance(cause, _NO_URL):
-            return "its address is not one of http or https"
+            return "its address, or one that it redirects to, is not one of http or https"
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted ({cause.verify_message})"
         if isinstance(cause, ssl.SSLError):

@@ -190,7 +190,7 @@ def test_it_is_told_who_can_not_be_reached(url, who, sent):
 )
 def test_an_address_that_is_none_is_told_as_such(kind):
     fault = faults.of_exception(keystone.UnknownConnectionError("x", kind("x")), 1)
-    assert str(fault).endswith("its address is not one of http or https")
+    assert str(fault).endswith("is not one of http or https")
     assert not fault.outcome_unknown
 
 
