@@ -17,11 +17,14 @@ Nothing of this needs a service on the same machine.
 from __future__ import annotations
 
 import argparse
+import re
 import uuid
 
 from kongming import exception, metadata, schema
 from kongming.allocation import Allocation
 from kongming.manage import files
+
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?", re.ASCII)
 
 
 def instance_uuid(text: str) -> str:
@@ -38,6 +41,15 @@ def instance_key(text: str) -> str:
         return instance_uuid(text)
     except argparse.ArgumentTypeError:
         return text
+
+
+def seconds(text: str) -> float:
+    """Return how long to wait, for argparse."""
+    if not _SECONDS.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of seconds from 0 to 999999999, such as 60 or 0.5"
+        )
+    return float(text)
 
 
 def add_allocation_options(parser: argparse.ArgumentParser) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
+import json
 import re
 from typing import Any
 
@@ -29,6 +30,7 @@ from cliff.display import DisplayCommandBase
 from kongming.escaping import escape
 
 _EXACT = frozenset({"json", "yaml"})
+_FOR_PROGRAMS = frozenset({"csv", "value", "shell"})
 _PICTURE, _SHELL = "picture", "shell"
 # What a shell would carry out in the double quotes that the format sets; the
 # quote itself is the format's business.
@@ -43,10 +45,15 @@ class EscapedOutput(DisplayCommandBase[Any]):
     ) -> int:
         """Have the formatter write it."""
         form = parsed_args.formatter
+        is_list = isinstance(self, lister.Lister)
+        if is_list and parsed_args.sort_columns:
+            data = _sorted(data, column_names, parsed_args)
+            # cliff's own way compares cells as they are, whatever they are.
+            parsed_args.sort_columns = []
         if form not in _EXACT:
             data = (
                 [[_shown(cell, form) for cell in row] for row in data]
-                if isinstance(self, lister.Lister)
+                if is_list
                 else [_shown(cell, form) for cell in data]
             )
         return super().produce_output(parsed_args, column_names, data)  # type: ignore[safe-super]
@@ -71,15 +78,57 @@ class _Shown(FormattableColumn[Any]):
         return escape(self._value.human_readable(), keep="\n")
 
     def machine_readable(self) -> Any:
-        return _text(str(self._value.machine_readable()), self._form)
+        return _text(_plain(self._value.machine_readable()), self._form)
 
 
 def _shown(cell: Any, form: str) -> Any:
     if isinstance(cell, FormattableColumn):
         return _Shown(cell, form)
-    return _text(cell, form) if isinstance(cell, str) else cell
+    if isinstance(cell, str):
+        return _text(cell, form)
+    # Numbers stay what they are: CSV tells them from text.
+    is_number = isinstance(cell, int | float) and not isinstance(cell, bool)
+    return cell if is_number or form not in _FOR_PROGRAMS else _text(_plain(cell), form)
+
+
+def _plain(value: Any) -> str:
+    """Write what programs read from a cell: text as it is, all else as JSON."""
+    if isinstance(value, str):
+        return value
+    written = json.dumps(value, ensure_ascii=False)
+    return written if written.isprintable() else json.dumps(value)
 
 
 def _text(text: str, form: str) -> str:
     escaped = escape(text, keep="\n" if form == _PICTURE else "")
     return _CARRIED_OUT.sub(r"\\\g<0>", escaped) if form == _SHELL else escaped
+
+
+def _sorted(
+    data: Iterable[Any], names: Sequence[str], parsed_args: argparse.Namespace
+) -> list[Any]:
+    """Sort rows by columns; those that there are not are ignored, as all of cliff's lists do."""
+    rows = list(data)
+    places = {_normalized(name): place for place, name in enumerate(names)}
+    found = [
+        places[_normalized(name)]
+        for name in parsed_args.sort_columns
+        if _normalized(name) in places
+    ]
+    for place in reversed(found):
+        rows.sort(key=lambda row: _order(row[place]), reverse=parsed_args.sort_direction == "desc")
+    return rows
+
+
+def _normalized(name: str) -> str:
+    return name.lower().replace(" ", "_")
+
+
+def _order(cell: Any) -> tuple[int, float, str]:
+    """Return what a cell is sorted by: numbers, then text, then what is not there."""
+    value = cell.machine_readable() if isinstance(cell, FormattableColumn) else cell
+    if value is None:
+        return (2, 0, "")
+    if isinstance(value, int | float):
+        return (0, value, "")
+    return (1, 0, _plain(value))

@@ -35,6 +35,7 @@ from kongming.executor.rules import read_rules
 from kongming.executor.store import Store
 from kongming.hypervisor import session
 from kongming.hypervisor.hypervisor import Hypervisor
+from kongming.manage import options
 from kongming.manage.command import conf_of
 from kongming.runtime.users import user
 from kongming.statuses import Status
@@ -177,7 +178,7 @@ def add_wait_option(parser: argparse.ArgumentParser, seconds: float) -> None:
     parser.add_argument(
         "--wait",
         metavar="<seconds>",
-        type=float,
+        type=options.seconds,
         default=seconds,
         help=f"How long to wait for the service to do it (default: {seconds:g}).",
     )

@@ -23,9 +23,9 @@ from kongming.allocation import Allocation
 from kongming.escaping import escape
 from kongming.manage import options, preview
 from kongming.osc import columns
+from kongming.osc.change import Change
 from kongming.osc.client import Client
 from kongming.osc.command import (
-    Change,
     Fields,
     Lister,
     OfInstance,
@@ -35,7 +35,7 @@ from kongming.osc.command import (
     add_limit,
     client_of,
 )
-from kongming.osc.waiting import Allocations
+from kongming.osc.requests import SetAllocation, UnsetAllocation
 from kongming.statuses import LISTED
 from kongming.stored import Unreadable
 
@@ -114,12 +114,8 @@ class AllocationSet(OfInstance, Change):
         asked = options.asked(parsed_args)
         if not asked:
             raise exception.RequestInvalid("nothing is asked: name at least one of the options")
-        client, instance_uuid = client_of(self), parsed_args.instance_uuid
-        told = client.set_allocation(instance_uuid, asked.to_json(), parsed_args.generation)
-        if parsed_args.wait:
-            outcome = self.waiter(parsed_args).settled(lambda: [client.allocation(instance_uuid)])
-            told = dict((*self.ended(outcome), told)[0])
-        return self.dict2columns(columns.of_fields(told))
+        request = SetAllocation(parsed_args.instance_uuid, asked.to_json(), parsed_args.generation)
+        return self.carry_out(request)
 
 
 class AllocationUnset(OfInstance, Change):
@@ -133,16 +129,8 @@ class AllocationUnset(OfInstance, Change):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Fields:
-        client, instance_uuid = client_of(self), parsed_args.instance_uuid
-        told = client.unset_allocation(instance_uuid, parsed_args.generation)
-        if told is not None and parsed_args.wait:
-            outcome = self.waiter(parsed_args).released(
-                lambda: _not_released(client, instance_uuid), 1
-            )
-            told = dict(next(iter(self.ended(outcome)), {})) or (told if self._status else None)
-        if told is None:
-            return self.dict2columns({"instance_uuid": instance_uuid, "status": "released"})
-        return self.dict2columns(columns.of_fields(told))
+        request = UnsetAllocation(parsed_args.instance_uuid, parsed_args.generation)
+        return self.carry_out(request)
 
 
 class AllocationPlan(OfInstance, Lister):
@@ -216,10 +204,3 @@ def _wanted(client: Client, instance_uuid: str) -> Allocation:
             f"this client does not understand what is wanted ({found.why}): use a newer one"
         )
     return found
-
-
-def _not_released(client: Client, instance_uuid: str) -> Allocations:
-    try:
-        return [client.allocation(instance_uuid)]
-    except exceptions.NotFound:
-        return []

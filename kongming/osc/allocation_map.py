@@ -15,21 +15,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+import sys
 from typing import Any
-import uuid
 
 from osc_lib import exceptions
 from osc_lib.command import command
 
-from kongming import schema
-from kongming.core_schema import Steps
-from kongming.cpuset import shown
+from kongming import exception
 from kongming.manage import files
-from kongming.manage.files import Document
-from kongming.osc import columns, waiting
-from kongming.osc.client import Client
+from kongming.osc import columns, map_changes, map_file
+from kongming.osc.change import Change
 from kongming.osc.command import (
-    Change,
     Fields,
     Lister,
     ShowOne,
@@ -37,11 +33,19 @@ from kongming.osc.command import (
     add_generation,
     add_limit,
     client_of,
+    writing,
 )
-from kongming.osc.waiting import Allocations
+from kongming.osc.following import find_map
+from kongming.osc.map_changes import MapChanges
+from kongming.osc.requests import ApplyMap, DeleteMap
+from kongming.osc.waiting import Speaker
 
-_FIELD = "allocations"
 _COLUMNS = ("name", "generation", "deleting", "instances", "created_at", "updated_at")
+_UNCHECKED = (
+    "not checked: whether the hosts would accept it ('allocation plan' asks them), whether an "
+    "added instance belongs to another map, how many instances the API takes, and what others "
+    "change until then"
+)
 
 
 class _OfMap(command.Command):
@@ -73,6 +77,33 @@ class MapShow(_OfMap, ShowOne):
         return self.dict2columns(columns.of_map(client_of(self).map(parsed_args.name)))
 
 
+class MapExport(_OfMap):
+    """Write an allocation map in the form that ``map apply`` reads."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "-f",
+            "--format",
+            dest="form",
+            choices=(map_file.YAML, map_file.JSON),
+            default=map_file.YAML,
+            help=f"The form of the file (default: {map_file.YAML}).",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        told = client_of(self).map(parsed_args.name)
+        text = map_file.write(told, parsed_args.form)
+        with writing(self.app) as stdout:
+            stdout.write(text)
+        Speaker(self.app.stderr).say(
+            f"the map {parsed_args.name} is exported with generation {told['generation']}: apply "
+            f"it with --generation {told['generation']} to have it refused if somebody else has "
+            "changed the map"
+        )
+
+
 class MapApply(_OfMap, Change):
     """Want the allocations of a map; instances that it does not name any more are released.
 
@@ -88,19 +119,63 @@ class MapApply(_OfMap, Change):
             "there. - is the standard input.",
         )
         add_generation(parser, absent=True)
+        parser.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="Show what would be added, changed and released, and do nothing.",
+        )
+        parser.add_argument(
+            "--allow-empty",
+            action="store_true",
+            help="Apply a file without any instance, which releases all of the map, without "
+            "asking.",
+        )
+        parser.add_argument(
+            "--allow-large-release",
+            action="store_true",
+            help=f"Release more instances than stay, {map_changes.MANY} or more, without asking.",
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Fields:
-        asked = read(parsed_args.file)
-        client, name = client_of(self), parsed_args.name
-        told = client.apply_map(name, asked, parsed_args.generation)
-        if parsed_args.wait:
-            seen = self.ended(self.waiter(parsed_args).settled(lambda: client.map(name)[_FIELD]))
-            told |= {
-                "counts": waiting.counts(seen),
-                "not_applied": columns.not_applied(seen),
-            }
-        return self.dict2columns(columns.of_map(told))
+        asked, name = map_file.read(parsed_args.file), parsed_args.name
+        generation = parsed_args.generation
+        told = find_map(self.client, name)
+        changes = map_changes.of(told, asked)
+        if parsed_args.dry_run:
+            _check_generation(name, told, generation)
+            Speaker(self.app.stderr).say(_UNCHECKED)
+            there = None if told is None else told["generation"]
+            return self.dict2columns(columns.of_changes(name, there, changes))
+        if self._is_asked(parsed_args, changes) and generation is None and told is not None:
+            # What was agreed to was about this generation.
+            generation = told["generation"]
+        return self.carry_out(ApplyMap(name, asked, generation, changes.released))
+
+    def _is_asked(self, parsed: argparse.Namespace, changes: MapChanges) -> bool:
+        """Have somebody agree to a release that is hardly meant, and tell whether that was needed.
+
+        :raises RequestInvalid: if nobody does.
+        """
+        number, total = len(changes.released), len(changes.before)
+        if changes.empties and not parsed.allow_empty:
+            why, option = "names no instance", "--allow-empty"
+        elif changes.after and changes.releases_most and not parsed.allow_large_release:
+            why, option = f"leaves out {number} instances", "--allow-large-release"
+        else:
+            return False
+        text = (
+            f"{parsed.file} {why}: {number} of the {total} instances of the map "
+            f"{parsed.name} would be released"
+        )
+        stdin = sys.stdin
+        if parsed.file != files.STDIN and stdin is not None and stdin.isatty():
+            Speaker(self.app.stderr).say(f"{text}. Type yes to do it:")
+            if stdin.readline().strip() == "yes":
+                return True
+        raise exception.RequestInvalid(
+            f"{text}; nothing was done: add {option} if that is meant, --dry-run to see it"
+        )
 
 
 class MapDelete(_OfMap, Change):
@@ -112,64 +187,20 @@ class MapDelete(_OfMap, Change):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Fields:
-        client, name = client_of(self), parsed_args.name
-        told = client.delete_map(name, parsed_args.generation)
-        if told is not None and parsed_args.wait:
-            outcome = self.waiter(parsed_args).released(
-                lambda: _not_released(client, name), told["instances"]
-            )
-            left = self.ended(outcome)
-            told = told | {"not_released": columns.Outcomes(list(left))} if self._status else None
-        if told is None:
-            return self.dict2columns({"name": name, "status": "released"})
-        return self.dict2columns(columns.of_map(told))
+        name, members = parsed_args.name, []
+        if parsed_args.wait:
+            found = self.client.map(name)["allocations"]
+            members = [each["instance_uuid"] for each in found]
+        return self.carry_out(DeleteMap(name, parsed_args.generation, members))
 
 
-def read(path: str) -> dict[str, Any]:
-    """Read the allocations of a map, in their JSON form.
-
-    :param path: ``-`` is the standard input.
-    :raises RequestInvalid: naming the place.
-    """
-    document = files.load(path)
-    written: object = document.value
-    within: Steps = ()
-    if isinstance(written, Mapping) and _FIELD in written:
-        if unknown := sorted(written.keys() - {_FIELD}):
-            raise document.refusal(
-                (unknown[0],),
-                f"{shown(unknown[0])} is unknown beside {_FIELD}; a generation is given with "
-                "--generation",
-            )
-        written, within = written[_FIELD], (_FIELD,)
-    if not isinstance(written, Mapping):
-        what = ".".join(map(str, within)) or "the map"
-        raise document.refusal(
-            within, f"{what} is not an object of which each name is an instance"
-        )
-    return dict(_entry(document, (*within, name), each) for name, each in written.items())
-
-
-def _entry(document: Document, steps: Steps, value: object) -> tuple[str, dict[str, Any]]:
-    name = str(steps[-1])
-    where = ".".join([*map(str, steps[:-1]), ""])
-    try:
-        wellformed = str(uuid.UUID(name)) == name
-    except ValueError:
-        wellformed = False
-    if not wellformed:
-        raise document.refusal(
-            steps, f"{where}{shown(name)} is not the UUID of an instance as Nova writes it"
-        )
-    try:
-        return name, schema.read(value).to_json()
-    except schema.AllocationInvalid as error:
-        raise document.refusal((*steps, *error.steps), f"{where}{name}: {error}") from error
-
-
-def _not_released(client: Client, name: str) -> Allocations:
-    try:
-        found: Allocations = client.map(name)[_FIELD]
-    except exceptions.NotFound:
-        return []
-    return found
+def _check_generation(name: str, told: Mapping[str, Any] | None, asked: int | None) -> None:
+    """Refuse what the API would refuse because of its generation."""
+    gone = told is None or told.get("deleting")
+    there = None if told is None else told["generation"]
+    if asked is None or asked == there or (asked == 0 and gone):
+        return
+    has = "does not exist" if there is None else f"has generation {there}, not {asked}"
+    raise exceptions.CommandError(
+        f"the map {name} {has}: it would be refused with generation_conflict; read it again"
+    )

@@ -16,7 +16,8 @@ What it gives is the API's JSON as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+import copy
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
@@ -25,44 +26,48 @@ from keystoneauth1 import exceptions as keystone
 from keystoneauth1.adapter import Adapter
 from osc_lib import exceptions
 
-from kongming.escaping import escape
+from kongming.osc import endpoints, faults
+from kongming.osc.faults import Fault
 
 _PREFIX = "/v1"
-_KINDS: dict[int, type[exceptions.ClientException]] = {
-    kind.http_status: kind
-    for kind in (
-        exceptions.BadRequest,
-        exceptions.Unauthorized,
-        exceptions.Forbidden,
-        exceptions.NotFound,
-        exceptions.Conflict,
-        exceptions.OverLimit,
-        exceptions.HTTPNotImplemented,
-    )
-}
+# The fields that an answer has at least: their types, or the text that they hold.
+_Shape = Mapping[str, type | str]
 
+#: In seconds; a map of thousands takes some, and an API that is silent for that long is hung.
+SILENCE_S = 60.0
 
-class NoAnswer(exceptions.CommandError):
-    """The API can't be reached."""
+# Libraries take 0 for an error.
+_TIMEOUT_MIN_S = 0.001
 
-    def __init__(self, message: str) -> None:
-        super().__init__(escape(message))
+_ALLOCATION: _Shape = {"instance_uuid": str, "generation": int, "status": str}
+_MAP: _Shape = {"name": str, "generation": int, "instances": int}
+_HOST: _Shape = {"name": str, "state": str}
 
 
 class Client:
     """Kongming's API.
 
-    Every method raises one of osc_lib's exceptions: ``ClientException``, whose
-    message holds the API's reason code and what it says, or ``CommandError``
-    if no answer came.
+    Every method raises :class:`Fault` if the API does not answer as it should,
+    and ``CommandError`` if there is nothing to send a request to.
 
     :param adapter: of the service type ``kongming``, with the microversion
         that is asked for.
+    :param silence_s: for how long the API may be silent.
     """
 
-    def __init__(self, adapter: Adapter) -> None:
+    def __init__(self, adapter: Adapter, silence_s: float = SILENCE_S) -> None:
         self._adapter = adapter
-        self._prefix: str | None = None
+        self._silence_s = silence_s
+        self._left: Callable[[], float] | None = None
+
+    def within(self, left: Callable[[], float]) -> Client:
+        """Return a client each of whose requests ends in time.
+
+        :param left: tells how many seconds there still are.
+        """
+        bounded = copy.copy(self)
+        bounded._left = left
+        return bounded
 
     def allocations(self, limit: int | None = None, **filters: str | None) -> Iterator[Any]:
         """List allocations.
@@ -70,130 +75,183 @@ class Client:
         :param limit: how many at most; None means all.
         :param filters: ``host``, ``project_id``, ``status``, ``map``.
         """
-        return self._pages("/allocations", "allocations", limit, filters)
+        return self._pages("/allocations", "allocations", _ALLOCATION, limit, filters)
 
     def allocation(self, instance_uuid: str) -> dict[str, Any]:
         """Give what is wanted for an instance, and what came of it."""
-        return self._dict("GET", _of_instance(instance_uuid))
+        return self._dict("GET", _of_instance(instance_uuid), _allocation(instance_uuid))
 
     def set_allocation(
         self, instance_uuid: str, allocation: Mapping[str, Any], generation: int | None = None
     ) -> dict[str, Any]:
         """Want an allocation for an instance; see the API for ``generation``."""
         body = {"allocation": allocation, **_known(generation=generation)}
-        return self._dict("PUT", _of_instance(instance_uuid), body=body)
+        shape = _allocation(instance_uuid)
+        return self._dict("PUT", _of_instance(instance_uuid), shape, body=body)
 
     def plan(self, instance_uuid: str, allocation: Mapping[str, Any]) -> dict[str, Any]:
         """Ask what would be done, and do nothing."""
         path, body = _of_instance(instance_uuid), {"allocation": allocation}
-        return self._dict("PUT", path, {"dry_run": "true"}, body)
+        shape = {"outcome": str, "warnings": list, "steps": list}
+        return self._dict("PUT", path, shape, {"dry_run": "true"}, body)
 
     def unset_allocation(
         self, instance_uuid: str, generation: int | None = None
     ) -> dict[str, Any] | None:
         """Want nothing any more for an instance; gives None if that is all."""
-        return self._answer("DELETE", _of_instance(instance_uuid), _known(generation=generation))
+        query = _known(generation=generation)
+        shape = _allocation(instance_uuid)
+        return self._answer("DELETE", _of_instance(instance_uuid), shape, query)
 
     def history(self, instance_uuid: str, limit: int | None = None) -> Iterator[Any]:
         """List what was wanted for an instance, the oldest first."""
-        return self._pages(f"{_of_instance(instance_uuid)}/history", "history", limit)
+        path = f"{_of_instance(instance_uuid)}/history"
+        return self._pages(path, "history", {"generation": int}, limit)
 
     def maps(self, limit: int | None = None) -> Iterator[Any]:
         """List the allocation maps."""
-        return self._pages("/allocation-maps", "allocation_maps", limit)
+        return self._pages("/allocation-maps", "allocation_maps", _MAP, limit)
 
     def map(self, name: str) -> dict[str, Any]:
         """Give an allocation map with its allocations."""
-        return self._dict("GET", _of_map(name))
+        told = self._dict("GET", _of_map(name), {**_MAP, "name": name, "allocations": list})
+        for each in told["allocations"]:
+            _check(each, _ALLOCATION)
+        return told
 
     def apply_map(
         self, name: str, allocations: Mapping[str, Any], generation: int | None = None
     ) -> dict[str, Any]:
         """Want an allocation map; what is not in it any more is released."""
         body = {"allocations": allocations, **_known(generation=generation)}
-        return self._dict("PUT", _of_map(name), body=body)
+        return self._dict("PUT", _of_map(name), {**_MAP, "name": name}, body=body)
 
     def delete_map(self, name: str, generation: int | None = None) -> dict[str, Any] | None:
         """Release all of an allocation map; gives None if that is all."""
-        return self._answer("DELETE", _of_map(name), _known(generation=generation))
+        query = _known(generation=generation)
+        return self._answer("DELETE", _of_map(name), {**_MAP, "name": name}, query)
 
     def hosts(self, limit: int | None = None) -> Iterator[Any]:
         """List the hosts whose executors were heard of."""
-        return self._pages("/hosts", "hosts", limit)
+        return self._pages("/hosts", "hosts", _HOST, limit)
 
     def host(self, name: str) -> dict[str, Any]:
         """Give a host and what it looks like."""
-        return self._dict("GET", f"/hosts/{_segment(name)}")
+        return self._dict("GET", f"/hosts/{_segment(name)}", {**_HOST, "name": name})
 
     def _pages(
         self,
         path: str,
         field: str,
+        shape: _Shape,
         limit: int | None,
         filters: Mapping[str, str | int | None] | None = None,
     ) -> Iterator[Any]:
         query: dict[str, Any] = _known(**filters or {}, limit=limit)
         left = limit
         while True:
-            page = self._dict("GET", path, query)
+            page = self._dict("GET", path, {field: list, "links": list}, query)
+            for each in page[field]:
+                _check(each, shape)
+            for each in page["links"]:
+                _check(each, {})
             yield from page[field][:left]
             left = None if left is None else left - len(page[field])
-            following = [link["href"] for link in page["links"] if link["rel"] == "next"]
+            following = [link.get("href") for link in page["links"] if link.get("rel") == "next"]
             if not following or (left is not None and left <= 0):
                 return
             # Its host may be one that only a proxy knows.
-            query = dict(parse_qsl(urlsplit(following[0]).query))
+            query = dict(parse_qsl(urlsplit(str(following[0])).query))
 
     def _dict(
         self,
         method: str,
         path: str,
+        shape: _Shape,
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        answer = self._answer(method, path, query, body)
+        answer = self._answer(method, path, shape, query, body)
         if answer is None:
-            raise NoAnswer(f"{method} {path} was answered without a body: is that Kongming's API?")
+            raise Fault(f"{method} {path} was answered without a body: is that Kongming's API?")
         return answer
 
     def _answer(
         self,
         method: str,
         path: str,
+        shape: _Shape,
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> dict[str, Any] | None:
         """Ask, and give the body of the answer; None if it has none."""
-        more = {} if body is None else {"json": body}
-        try:
-            response = self._adapter.request(
-                self._base() + path, method, params=dict(query or {}), raise_exc=False, **more
-            )
-        except keystone.EndpointNotFound as error:
-            raise NoAnswer(
-                "the service catalogue has no endpoint of the type kongming: name it with "
-                "--os-kongming-endpoint"
-            ) from error
-        except (keystone.ConnectFailure, keystone.RetriableConnectionFailure) as error:
-            raise NoAnswer(f"Kongming's API can't be reached: {error}") from error
+        response = self._send(path, method, query or {}, {} if body is None else {"json": body})
         if response.status_code >= HTTPStatus.BAD_REQUEST:
-            raise _error(response)
+            raise faults.of_answer(response)
         if response.status_code == HTTPStatus.NO_CONTENT:
             return None
         try:
             answer = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
-        if not isinstance(answer, dict):
-            raise NoAnswer(f"{response.url} answers with something else than a JSON object")
-        return answer
+        return _check(answer, shape, str(response.url))
+
+    def _send(
+        self, path: str, method: str, query: Mapping[str, Any], body: Mapping[str, Any]
+    ) -> Any:
+        seconds = self._silence_s if self._left is None else min(self._silence_s, self._left())
+
+        def send() -> Any:
+            return self._adapter.request(
+                self._base() + path,
+                method,
+                params=dict(query),
+                raise_exc=False,
+                timeout=max(seconds, _TIMEOUT_MIN_S),
+                **body,
+            )
+
+        try:
+            return send() if self._left is None else faults.bounded(send, seconds)
+        except keystone.EndpointNotFound as error:
+            raise Fault(endpoints.explain(self._adapter), sent=False) from error
+        except keystone.ClientException as error:
+            raise faults.of_exception(error, seconds) from error
 
     def _base(self) -> str:
         """Give the path of the major version, unless the endpoint ends with it."""
-        if self._prefix is None:
-            endpoint = self._adapter.get_endpoint() or ""
-            self._prefix = "" if urlsplit(endpoint).path.rstrip("/").endswith(_PREFIX) else _PREFIX
-        return self._prefix
+        endpoint = self._adapter.get_endpoint() or ""
+        try:
+            path = urlsplit(endpoint).path
+        except ValueError:
+            raise Fault(f"{endpoint!r} is not the address of an API", sent=False) from None
+        return "" if path.rstrip("/").endswith(_PREFIX) else _PREFIX
+
+
+def _check(answer: Any, shape: _Shape, url: str = "Kongming's API") -> dict[str, Any]:
+    """Return an answer, or a part of it, if it has the form that the API gives it.
+
+    :raises Fault: if somebody else has answered.
+    """
+    if not isinstance(answer, dict):
+        raise Fault(
+            f"{url} answers with something else than a JSON object, and not as Kongming's API "
+            "does: the answer is from a proxy or another service, or the address is wrong"
+        )
+    for name, asked in shape.items():
+        value = answer.get(name)
+        if isinstance(asked, str):
+            # Not every database tells upper from lower case.
+            fits = isinstance(value, str) and value.casefold() == asked.casefold()
+        else:
+            fits = isinstance(value, asked)
+        if not fits:
+            raise Fault(f"{url} answers without {name}, or with another one than Kongming's API")
+    return answer
+
+
+def _allocation(instance_uuid: str) -> _Shape:
+    return {**_ALLOCATION, "instance_uuid": instance_uuid}
 
 
 def _of_instance(instance_uuid: str) -> str:
@@ -214,17 +272,3 @@ def _segment(name: str) -> str:
 
 def _known(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _error(response: Any) -> exceptions.ClientException:
-    """Make the exception of an answer that is an error, whoever gave it."""
-    status = response.status_code
-    try:
-        told = response.json()["errors"][0]
-        message, details = f"{told['code']}: {told['detail']}", told.get("request_id")
-    except (ValueError, LookupError, TypeError):
-        message, details = f"{response.reason} ({response.url})", None
-    if details and status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        message += f" ({details})"
-    kind = _KINDS.get(status, exceptions.ClientException)
-    return kind(status, escape(message), None if details is None else escape(str(details)))

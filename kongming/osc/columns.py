@@ -21,7 +21,8 @@ from cliff.columns import FormattableColumn
 from kongming import stored
 from kongming.escaping import escape
 from kongming.manage.columns import Asked
-from kongming.osc import waiting
+from kongming.osc import progress
+from kongming.osc.map_changes import MapChanges
 from kongming.stored import Unreadable
 
 
@@ -54,7 +55,7 @@ class Outcomes(FormattableColumn[list[Mapping[str, Any]]]):
     """What became of allocations."""
 
     def human_readable(self) -> str:
-        return "\n".join(escape(waiting.describe(each)) for each in self._value)
+        return "\n".join(escape(progress.describe(each)) for each in self._value)
 
 
 class Missing(Outcomes):
@@ -92,16 +93,60 @@ def of_map(told: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def not_applied(allocations: waiting.Allocations) -> Missing:
+def not_applied(allocations: progress.Allocations) -> Missing:
     """Give those that do not have what is wanted, in short."""
     names = ("instance_uuid", "host", "reported_by", "host_state", "status", "reason", "message")
     return Missing(
         [
-            {name: each.get(name) for name in names}
+            {name: each.get(name) for name in names} | {"status": progress.standing(each)}
             for each in allocations
-            if each["status"] != "applied"
+            if progress.standing(each) != "applied"
         ]
     )
+
+
+class Requested(FormattableColumn[Mapping[str, Any]]):
+    """Allocations by instance."""
+
+    def human_readable(self) -> str:
+        return "\n".join(f"{uuid}: {_written(each)}" for uuid, each in self._value.items())
+
+
+class Changed(FormattableColumn[Mapping[str, Mapping[str, Any]]]):
+    """From what to what allocations change, by instance."""
+
+    def human_readable(self) -> str:
+        return "\n".join(
+            f"{uuid}: {_written(each['from'])} -> {_written(each['to'])}"
+            for uuid, each in self._value.items()
+        )
+
+
+class Instances(FormattableColumn[list[str]]):
+    """Instances about which there is no more to say than how many they are."""
+
+    def human_readable(self) -> str:
+        return f"{len(self._value)} instances"
+
+
+def of_changes(name: str, generation: int | None, changes: MapChanges) -> dict[str, Any]:
+    """Give as columns what applying a map would change."""
+    before, after = changes.before, changes.after
+    changed = {uuid: {"from": before[uuid], "to": after[uuid]} for uuid in changes.changed}
+    return {
+        "name": name,
+        "generation": Unknown(None) if generation is None else generation,
+        "added": Requested({uuid: after[uuid] for uuid in changes.added}),
+        "changed": Changed(changed),
+        "released": Requested({uuid: before[uuid] for uuid in changes.released}),
+        "unchanged": Instances(changes.unchanged),
+    }
+
+
+def _written(asked: Any) -> str:
+    """Write an allocation in one line."""
+    column = Unread(None) if asked is None else Wanted(asked)
+    return escape(column.human_readable().replace("\n", "; "))
 
 
 def rows(names: Sequence[str], told: Mapping[str, Any]) -> tuple[Any, ...]:

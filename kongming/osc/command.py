@@ -14,14 +14,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+from contextlib import contextmanager
+import errno
+import io
+import os
+from typing import Any, TextIO, cast
 
+from osc_lib import exceptions
 from osc_lib.command import command
 
 from kongming.manage import options
 from kongming.manage.output import EscapedOutput
-from kongming.osc import waiting
 from kongming.osc.client import Client
 
 Fields = tuple[Sequence[str], Iterable[Any]]
@@ -83,38 +88,61 @@ class OfInstance(command.Command):
         return parser
 
 
-class Lister(EscapedOutput, command.Lister):
+class _Output(EscapedOutput):
+    """A command of the plug-in that writes cells.
+
+    :ivar accepted: what has been done by now, for who can't be shown it otherwise.
+    """
+
+    accepted = ""
+
+    def produce_output(
+        self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Any]
+    ) -> int:
+        """Have the formatter write it."""
+        with writing(self.app, self.accepted):
+            return super().produce_output(parsed_args, column_names, data)
+
+
+class Lister(_Output, command.Lister):
     """A command that shows rows."""
 
 
-class ShowOne(EscapedOutput, command.ShowOne):
+class ShowOne(_Output, command.ShowOne):
     """A command that shows the fields of one thing."""
 
 
-class Change(ShowOne):
-    """A command that changes what is wanted, and may wait for what comes of it.
+@contextmanager
+def writing(app: Any, accepted: str = "") -> Iterator[TextIO]:
+    """Yield the standard output, and have what is written to it arrive.
 
-    What it shows is written in any case; the exit status says whether all
-    was done.
+    :param accepted: what has been done whether it can be written or not.
+    :raises CommandError: if it does not; who has read enough is no error.
     """
+    stdout: TextIO | None = app.stdout
+    done = f"; {accepted}" if accepted else ""
+    if stdout is None:
+        raise exceptions.CommandError(f"the standard output is closed{done}")
+    if isinstance(stdout, io.TextIOWrapper):
+        # An encoding that lacks a character is no reason to show nothing.
+        stdout.reconfigure(errors="backslashreplace")
+    try:
+        yield stdout
+        stdout.flush()
+    except BrokenPipeError:
+        _give_up(stdout)
+        raise
+    except OSError as error:
+        _give_up(stdout)
+        why = os.strerror(error.errno or errno.EIO).lower()
+        raise exceptions.CommandError(
+            f"the standard output can't be written ({why}){done}"
+        ) from error
 
-    timeout = 300.0
-    _status = 0
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        waiting.add_options(parser, self.timeout)
-        return parser
-
-    def run(self, parsed_args: argparse.Namespace) -> int:
-        """Run it, and give the exit status."""
-        return super().run(parsed_args) or self._status
-
-    def waiter(self, parsed: argparse.Namespace) -> waiting.Waiter:
-        """Give what waits for as long as was asked for."""
-        return waiting.Waiter(self.app.stderr, parsed.timeout)
-
-    def ended(self, outcome: waiting.Outcome) -> waiting.Allocations:
-        """Take the exit status from what came of waiting, and give the allocations."""
-        self._status = outcome.status
-        return outcome.allocations
+def _give_up(stdout: TextIO) -> None:
+    """Have nothing more written to where nothing arrives: Python would do it at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stdout.fileno())
+        os.close(null)

@@ -31,16 +31,25 @@ _VERSION = re.compile(r"1(\.[0-9]{1,4})?", re.ASCII)
 
 
 def make_client(instance: Any) -> Client:
-    """Make the client, for osc_lib's client manager."""
+    """Make the client, for osc_lib's client manager.
+
+    What clouds.yaml says of this service alone, such as ``kongming_interface``, goes before what
+    it or the command line says of all services, as it does for all of openstacksdk's services.
+    """
     configuration = instance.get_configuration()
-    asked = str(configuration.get("kongming_api_version") or DEFAULT_API_VERSION)
+
+    def own(*names: str) -> str | None:
+        found = (configuration.get(f"{API_NAME}_{name}") for name in names)
+        return next((str(each) for each in found if each), None)
+
+    asked = own("api_version", "default_microversion") or DEFAULT_API_VERSION
     return Client(
         Adapter(
             instance.session,
             service_type=API_NAME,
-            interface=instance.interface,
-            region_name=instance.region_name,
-            endpoint_override=configuration.get("kongming_endpoint_override") or None,
+            interface=configuration.get(f"{API_NAME}_interface") or instance.interface,
+            region_name=own("region_name") or instance.region_name,
+            endpoint_override=own("endpoint_override", "endpoint"),
             default_microversion=asked if "." in asked else f"{asked}.0",
             client_name="python-kongming",
             client_version=version.release(),
@@ -74,6 +83,7 @@ def check_api_version(asked: str) -> bool:
     """
     if not _VERSION.fullmatch(asked):
         raise exceptions.CommandError(
-            f"--os-kongming-api-version {asked}: name 1 or a version like {DEFAULT_API_VERSION}"
+            f"--os-kongming-api-version, or kongming_api_version of clouds.yaml, {asked!r}: name "
+            f"1 or a version like {DEFAULT_API_VERSION}"
         )
     return True

@@ -9,37 +9,33 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Waiting until what was asked for has been done, and telling how far it is."""
+"""Waiting until hosts have carried a request out: how often, how long, what ends it."""
 
 from __future__ import annotations
 
 import argparse
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+import contextlib
 from dataclasses import dataclass
+from http import HTTPStatus
 import time
-from typing import Any, TextIO
-
-from osc_lib import exceptions
+from typing import TextIO
 
 from kongming.escaping import escape
-from kongming.osc.client import NoAnswer
+from kongming.manage import options
+from kongming.osc.faults import Fault
+from kongming.osc.progress import Progress, describe
 
 _POLL_MIN_S = 0.2
 _POLL_MAX_S = 3.0
 _PATIENCE_S = 3.0
+# For the first look, however little was left for it.
+_LOOK_MIN_S = 1.0
 # A terminal has no room for more.
 _TOLD_MAX = 40
 
-# Those that the hosts are still working on.
-_OPEN = frozenset({"pending", "releasing"})
-_DONE = "applied"
-_ABSENT = "absent"
 
-Allocations = Sequence[Mapping[str, Any]]
-
-
-def add_options(parser: argparse.ArgumentParser, seconds: float) -> None:
+def add_options(parser: argparse.ArgumentParser, default: float) -> None:
     """Add ``--wait`` and ``--timeout``."""
     parser.add_argument(
         "--wait",
@@ -49,172 +45,128 @@ def add_options(parser: argparse.ArgumentParser, seconds: float) -> None:
     parser.add_argument(
         "--timeout",
         metavar="<seconds>",
-        type=float,
-        default=seconds,
-        help=f"With --wait: how long at most (default: {seconds:g}).",
+        type=options.seconds,
+        default=default,
+        help=f"With --wait: how long at most, in seconds (default: {default:g}).",
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of waiting.
+class Speaker:
+    """Writes lines for people to the standard error, which may be closed."""
 
-    :ivar allocations: as they were at the end.
-    :ivar status: the exit status: 1 if anything was not done.
+    def __init__(self, stderr: TextIO | None) -> None:
+        self._stderr = stderr
+
+    def say(self, text: str) -> None:
+        """Write a line."""
+        if self._stderr is not None:
+            # What is waited for goes on, whoever reads of it.
+            with contextlib.suppress(OSError, ValueError):
+                self._stderr.write(f"{escape(text)}\n")
+                self._stderr.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """What waiting ended with.
+
+    :ivar progress: as it was last seen; None if it never was.
+    :ivar done: whether all was done, or will be when the guests start.
+    :ivar why: what ended it before anybody knew what came of the request; empty otherwise.
     """
 
-    allocations: Allocations
-    status: int
+    progress: Progress | None
+    done: bool
+    why: str = ""
 
 
 class Waiter:
-    """Polls, and tells on the standard error how far it is.
+    """Polls, and says how far it is.
 
-    :param timeout: in seconds.
+    :param timeout: in seconds, from now on.
     :param patience: for so many seconds an absent guest may still turn up: it
         has just been started, and its host has not told of it yet.
     """
 
-    def __init__(self, stderr: TextIO, timeout: float, *, patience: float = _PATIENCE_S) -> None:
-        self._stderr = stderr
-        self._patience = patience
+    def __init__(
+        self,
+        speaker: Speaker,
+        timeout: float,
+        *,
+        patience: float = _PATIENCE_S,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._speaker = speaker
         self._timeout = timeout
-        self._deadline = time.monotonic() + timeout
+        self._patience = patience
+        self._clock = clock
+        self._sleep = sleep
+        self._deadline = clock() + timeout
+        self._looks_until = self._deadline
+        self._absent_since: float | None = None
         self._told = ""
+        self.last: Progress | None = None
 
-    def settled(self, look: Callable[[], Allocations]) -> Outcome:
-        """Wait until all have been placed, or it is known why not.
+    def left(self) -> float:
+        """Return how many seconds there still are."""
+        return self._deadline - self._clock()
 
-        :param look: gives the allocations as they are.
-        :raises ClientException: if they are not known any more.
-        """
-        last: Allocations = ()
-        since: float | None = None
+    def left_for_looks(self) -> float:
+        """Return how many seconds a request may take that looks how far it is."""
+        return self._looks_until - self._clock()
 
-        def over() -> bool:
-            nonlocal last, since
-            seen = self._look(look)
-            if seen is None:
-                return False
-            last = seen
-            self._progress(_standing(seen))
-            found = {each["status"] for each in seen}
-            if found & _OPEN or _ABSENT not in found:
-                since = None
-                return not found & _OPEN
-            since = since or time.monotonic()
-            return time.monotonic() - since >= self._patience
-
-        done = self._until(over) or since is not None
-        missing = [each for each in last if each["status"] != _DONE]
-        self._tell_each(missing)
-        if not done:
-            self._tell(f"not done within {self._timeout:g} s; it is kept, and goes on")
-        absent = all(each["status"] == _ABSENT for each in missing)
-        return Outcome(last, 0 if done and absent else 1)
-
-    def released(self, look: Callable[[], Allocations], total: int) -> Outcome:
-        """Wait until all are back at their baseline.
-
-        :param look: gives those that are not yet.
-        :param total: how many there were.
-        """
-        last: Allocations = ()
-
-        def over() -> bool:
-            nonlocal last
-            left = self._look(look)
-            if left is None:
-                return False
-            last = left
-            self._progress(f"{max(0, total - len(left))} of {total} released")
-            return not left
-
-        done = self._until(over)
-        self._tell_each(last)
-        if not done:
-            self._tell(f"not done within {self._timeout:g} s; it goes on")
-        return Outcome(last, 0 if done else 1)
-
-    def _look(self, look: Callable[[], Allocations]) -> Allocations | None:
-        """Look once; None if the API can't say now."""
-        try:
-            return look()
-        except NoAnswer as error:
-            self._progress(str(error))
-        except exceptions.ClientException as error:
-            if int(error.code) < 500:
-                raise
-            self._progress(str(error))
-        return None
-
-    def _until(self, over: Callable[[], bool]) -> bool:
-        pause = _POLL_MIN_S
-        while not over():
-            left = self._deadline - time.monotonic()
+    def wait(self, look: Callable[[], Progress]) -> End:
+        """Look until nothing is open any more, or it is of no use to go on."""
+        self._looks_until = max(self._deadline, self._clock() + _LOOK_MIN_S)
+        pause, denied = _POLL_MIN_S, 0
+        while True:
+            again_in = pause
+            try:
+                seen = look()
+            except Fault as fault:
+                # keystoneauth gets a new token once by itself, where it can.
+                denied = denied + 1 if fault.status == HTTPStatus.UNAUTHORIZED else 0
+                if not fault.passing or denied > 1:
+                    return End(self.last, done=False, why=str(fault))
+                self._tell(str(fault))
+                again_in = max(pause, fault.retry_after)
+            else:
+                self.last, denied = seen, 0
+                self._tell(seen.text)
+                if self._is_over(seen):
+                    return End(seen, done=not seen.replaced and not seen.undone)
+            left = self.left()
             if left <= 0:
-                return False
-            time.sleep(min(pause, left))
+                return self._timed_out()
+            self._sleep(min(again_in, left))
             pause = min(pause * 1.5, _POLL_MAX_S)
-        return True
 
-    def _tell_each(self, allocations: Allocations) -> None:
-        for each in allocations[:_TOLD_MAX]:
-            self._tell(describe(each))
-        if len(allocations) > _TOLD_MAX:
-            self._tell(f"and {len(allocations) - _TOLD_MAX} more: see 'kongming allocation list'")
+    def _is_over(self, seen: Progress) -> bool:
+        """Tell whether it is known what came of it; absent guests are given some time."""
+        if seen.open or not seen.absent:
+            self._absent_since = None
+            return not seen.open or bool(seen.replaced)
+        if self._absent_since is None:
+            self._absent_since = self._clock()
+        patient = self._clock() - self._absent_since < self._patience
+        return bool(seen.replaced) or not patient
 
-    def _progress(self, text: str) -> None:
-        if text != self._told:
-            self._told = text
-            self._tell(text)
+    def _timed_out(self) -> End:
+        if self.last is not None and self._absent_since is not None:
+            return End(self.last, done=not self.last.undone)
+        return End(self.last, done=False, why=f"not done within {self._timeout:g} s")
 
     def _tell(self, text: str) -> None:
-        self._stderr.write(f"{escape(text)}\n")
-        self._stderr.flush()
+        if text != self._told:
+            self._told = text
+            self._speaker.say(text)
 
 
-def counts(allocations: Allocations) -> dict[str, int]:
-    """Count the allocations of each status."""
-    return dict(sorted(Counter(each["status"] for each in allocations).items()))
-
-
-def describe(allocation: Mapping[str, Any]) -> str:
-    """Say what became of an allocation, where, and why."""
-    host = _host(allocation)
-    where = f" on {host}" if host else ""
-    text = f"{allocation['instance_uuid']}{where}: {allocation['status']}"
-    if allocation.get("reason"):
-        text += f" ({allocation['reason']}): {allocation['message']}"
-    elif allocation["status"] == _ABSENT:
-        text += ": there is no running guest; it is done when it starts"
-    if allocation["status"] in _OPEN:
-        text += _silence(allocation)
-    return text
-
-
-def _host(allocation: Mapping[str, Any]) -> str:
-    """Give the host that answers for it; empty if none does."""
-    return allocation.get("host") or allocation.get("reported_by") or ""
-
-
-def _silence(allocation: Mapping[str, Any]) -> str:
-    if allocation.get("host_state") == "silent":
-        return f"; the executor of {_host(allocation)} is silent"
-    if allocation.get("host_state") == "unknown":
-        return "; no executor was heard of that has it"
-    return ""
-
-
-def _standing(allocations: Allocations) -> str:
-    found = counts(allocations)
-    text = f"{found.pop(_DONE, 0)} of {len(allocations)} applied"
-    others = ", ".join(f"{number} {status}" for status, number in found.items())
-    silent = {
-        _host(each)
-        for each in allocations
-        if each["status"] in _OPEN and each.get("host_state") == "silent"
-    }
-    if silent:
-        others += f"; silent: {', '.join(sorted(silent))}"
-    return f"{text} ({others})" if others else text
+def tell_each(speaker: Speaker, progress: Progress) -> None:
+    """Say of each instance that was not done what it is with it."""
+    missing = [*progress.undone, *progress.waiting]
+    for each in missing[:_TOLD_MAX]:
+        speaker.say(describe(each))
+    if len(missing) > _TOLD_MAX:
+        speaker.say(f"and {len(missing) - _TOLD_MAX} more: see 'kongming allocation list'")

@@ -150,8 +150,8 @@ def test_a_token_that_has_ended(ask, keystone, token_of, projects):
 def test_the_command_line_finds_the_api_in_the_catalogue(api, keystone, projects):
     keystone.endpoint("kongming", api.url)
 
-    def openstack(who, *arguments):
-        environment = keystone.environment(who, projects[who.partition("@")[2]])
+    def openstack(who, *arguments, **more):
+        environment = keystone.environment(who, projects[who.partition("@")[2]]) | more
         return subprocess.run(
             [str(BIN / "openstack"), "kongming", "allocation", *arguments, "-f", "json"],
             env={**os.environ, **environment},
@@ -167,6 +167,14 @@ def test_the_command_line_finds_the_api_in_the_catalogue(api, keystone, projects
     refused = openstack("reader@red", "unset", RED)
     assert refused.returncode == 1
     assert "forbidden" in refused.stderr
+    for name, value, says in (
+        ("OS_REGION_NAME", "elsewhere", "in the region elsewhere, but in "),
+        ("OS_INTERFACE", "admin", "with the interface admin, but with internal, public: choose"),
+        ("OS_PROJECT_ID", "", "the token is not scoped"),
+    ):
+        lost = openstack("admin@blue", "list", **{name: value})
+        assert lost.returncode == 1
+        assert says in lost.stderr
 
 
 def test_a_service_token_that_is_none(ask, token_of):

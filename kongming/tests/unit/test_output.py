@@ -32,8 +32,8 @@ from kongming.executor.store import Store
 from kongming.manage import columns, host_view, state
 from kongming.manage.allocation import AllocationList
 from kongming.manage.output import EscapedOutput, Lister, ShowOne
-from kongming.osc import client, waiting
 from kongming.osc import columns as osc_columns
+from kongming.osc import faults, progress, waiting
 
 EVIL = "a\n| forged |\r\x1b[2J\u202eb\u2028\x85\udc80"
 SHOWN = r"a\n| forged |\r\x1b[2J\u202eb\u2028\x85\udc80"
@@ -139,9 +139,60 @@ def test_a_shell_that_reads_the_output_carries_nothing_out(monkeypatch):
     assert "run" not in written(Field, "-f", "shell").replace("echo run", "")
 
 
-def test_rows_are_sorted_by_what_is_shown():
-    text = written(Row, "-f", "value", "--sort-column", "name", "--sort-descending", "-c", "name")
-    assert text.startswith("z\n")
+class Mixed(Lister):
+    """A command whose columns hold all kinds of values."""
+
+    def take_action(self, parsed_args):
+        return ("name", "some part", "flag"), [
+            ("b", 10, True),
+            ("", osc_columns.Unknown(None), None),
+            (osc_columns.Unknown(None), osc_columns.Counts({"a": 1}), False),
+            ("a", 9, [1, "x"]),
+            ("c", "text", {"k": None}),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "places"),
+    [
+        (("--sort-column", "name"), [1, 3, 0, 4, 2]),
+        (("--sort-column", "name", "--sort-descending"), [2, 4, 0, 3, 1]),
+        (("--sort-column", "Some Part"), [3, 0, 4, 2, 1]),
+        (("--sort-column", "some_part"), [3, 0, 4, 2, 1]),
+        (("--sort-column", "flag", "--sort-column", "name"), [2, 0, 3, 4, 1]),
+        (("--sort-column", "absent"), [0, 1, 2, 3, 4]),
+    ],
+    ids=str,
+)
+def test_rows_are_sorted_whatever_their_cells_hold(arguments, places, caplog):
+    unsorted = json.loads(written(Mixed, "-f", "json"))
+    assert json.loads(written(Mixed, "-f", "json", *arguments)) == [unsorted[n] for n in places]
+    lines = written(Mixed, "-f", "value").splitlines()
+    assert written(Mixed, "-f", "value", *arguments).splitlines() == [lines[n] for n in places]
+    assert not caplog.records
+
+
+def test_cells_for_programs_hold_json():
+    rows = list(csv.reader(io.StringIO(written(Mixed, "-f", "csv")), escapechar="\\"))
+    assert rows[1:] == [
+        ["b", "10", "true"],
+        ["", "null", "null"],
+        ["null", '{"a": 1}', "false"],
+        ["a", "9", '[1, "x"]'],
+        ["c", "text", '{"k": null}'],
+    ]
+    assert written(Mixed, "-f", "value").splitlines()[3] == 'a 9 [1, "x"]'
+
+
+@pytest.mark.parametrize("text", ["\u8bf8\u845b", EVIL.replace("\udc80", "")])
+def test_json_in_a_cell_is_read_as_it_was(text):
+    class One(ShowOne):
+        def take_action(self, parsed_args):
+            return ("parts",), (osc_columns.Counts({text: 1}),)
+
+    cell = written(One, "-f", "value").removesuffix("\n")
+    assert cell.isprintable()
+    assert json.loads(cell) == {text: 1}
 
 
 def test_every_command_shows_its_output_so():
@@ -201,15 +252,14 @@ def test_no_message_of_a_host_forges_a_line_among_outcomes():
 def test_no_message_of_a_host_forges_a_line_while_waiting():
     stderr = io.StringIO()
     told = {"instance_uuid": "x", "status": "failed", "reason": "r", "message": EVIL}
-    waiting.Waiter(stderr, 0.0).settled(lambda: [told])
-    assert f"x: failed (r): {SHOWN}\n" in stderr.getvalue()
-    assert stderr.getvalue().count("\n") == 2
+    waiting.tell_each(waiting.Speaker(stderr), progress.Progress([told], ""))
+    assert stderr.getvalue() == f"x: failed (r): {SHOWN}\n"
 
 
 class Answer:
     status_code = 503
-    reason = EVIL
-    url = "http://api"
+    url = f"http://api/{EVIL}"
+    headers = {"Retry-After": EVIL}  # noqa: RUF012
 
     def __init__(self, body):
         self._body = body
@@ -224,11 +274,12 @@ class Answer:
     "body", [None, {"errors": [{"code": "x", "detail": EVIL, "request_id": EVIL}]}]
 )
 def test_an_error_of_the_api_or_of_who_stands_in_for_it_is_escaped(body):
-    error = client._error(Answer(body))
-    assert isinstance(error, exceptions.ClientException)
+    error = faults.of_answer(Answer(body))
+    assert isinstance(error, exceptions.CommandError)
     assert str(error).isprintable()
     assert SHOWN in str(error)
-    assert str(client.NoAnswer(EVIL)) == SHOWN
+    assert error.retry_after == 0
+    assert str(faults.Fault(EVIL)) == SHOWN
 
 
 def test_what_is_escaped_once_stays_as_it_is():

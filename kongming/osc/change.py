@@ -1,0 +1,177 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Commands that change allocations: whatever happens, they say what was accepted."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+import signal
+import threading
+from typing import Any
+
+from osc_lib import exceptions
+
+from kongming.osc import waiting
+from kongming.osc.client import Client
+from kongming.osc.command import Fields, ShowOne, client_of
+from kongming.osc.faults import Fault
+from kongming.osc.progress import Told
+from kongming.osc.requests import Request, Unsettled
+from kongming.osc.waiting import End, Speaker, Waiter
+
+# A change is given so many seconds however short the waiting: else nobody knows what came of it.
+_SEND_MIN_S = 3.0
+# For finding out whether a change was accepted.
+_SETTLE_MIN_S, _SETTLE_MAX_S = 1.0, 10.0
+_INTERRUPTED = 128
+
+
+class Interrupted(KeyboardInterrupt):
+    """The process is to end.
+
+    :ivar number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+class Change(ShowOne):
+    """A command that sends a request, and may wait until it is carried out.
+
+    What was accepted is shown in any case; the exit status says whether all
+    was done.
+    """
+
+    timeout = 300.0
+    _status = 0
+    _waiter: Waiter | None = None
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        waiting.add_options(parser, self.timeout)
+        return parser
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Run it, and return the exit status."""
+        if parsed_args.wait:
+            self._waiter = Waiter(Speaker(self.app.stderr), parsed_args.timeout)
+        with _signals():
+            try:
+                return super().run(parsed_args) or self._status
+            except Interrupted as interrupted:
+                raise SystemExit(_INTERRUPTED + interrupted.number) from None
+
+    @property
+    def client(self) -> Client:
+        """The client for what has to be done before anything is waited for."""
+        client, waiter = client_of(self), self._waiter
+        if waiter is None:
+            return client
+        return client.within(lambda: max(waiter.left(), _SEND_MIN_S))
+
+    def carry_out(self, request: Request) -> Fields:
+        """Send a request, wait if ``--wait`` was given, and return the columns to show.
+
+        :raises CommandError: if it was not accepted, or if that is not known.
+        """
+        client, speaker, waiter = client_of(self), Speaker(self.app.stderr), self._waiter
+        told = self._accepted(request, speaker)
+        self.accepted = _as_accepted(request, told)
+        if told is None or waiter is None:
+            return self.dict2columns(request.fields(told, None))
+        try:
+            look = request.look(client.within(waiter.left_for_looks), told)
+            end = waiter.wait(look)
+            self._status = 0 if end.done else 1
+        except KeyboardInterrupt as interrupt:
+            end = End(waiter.last, done=False, why="interrupted")
+            self._status = _INTERRUPTED + getattr(interrupt, "number", signal.SIGINT)
+        _tell(speaker, request, told, end)
+        return self.dict2columns(request.fields(told, end.progress))
+
+    def _left_to_settle(self) -> float:
+        left = self._waiter.left() if self._waiter else _SETTLE_MAX_S
+        return min(max(left, _SETTLE_MIN_S), _SETTLE_MAX_S)
+
+    def _accepted(self, request: Request, speaker: Speaker) -> Told | None:
+        """Send a request, and return the answer that accepts it."""
+        try:
+            try:
+                return request.send(self.client)
+            except Fault as fault:
+                if not fault.outcome_unknown:
+                    raise
+                settling = client_of(self).within(self._left_to_settle)
+                told = _settled(request, settling, fault)
+                speaker.say(f"{fault}; {request.what} was accepted all the same")
+                return told
+        except KeyboardInterrupt:
+            speaker.say(f"interrupted; {_unknown(request)}")
+            raise
+
+
+def _settled(request: Request, client: Client, fault: Fault) -> Told | None:
+    """Return the answer that was lost, if the request is in force.
+
+    :raises CommandError: if that is not known.
+    """
+    try:
+        return request.settle(client)
+    except (Fault, Unsettled):
+        raise exceptions.CommandError(f"{fault}; {_unknown(request)}") from fault
+
+
+def _unknown(request: Request) -> str:
+    return (
+        f"it is not known whether {request.what} was accepted, or will be: '{request.shown_by}' "
+        "tells"
+    )
+
+
+def _as_accepted(request: Request, told: Told | None) -> str:
+    generation = "" if told is None else f" (generation {told['generation']})"
+    return f"{request.what} was accepted{generation}"
+
+
+def _tell(speaker: Speaker, request: Request, told: Told, end: End) -> None:
+    """Say what ended the waiting, and what was accepted if it is not done."""
+    accepted = _as_accepted(request, told)
+    if end.progress is not None and end.progress.replaced:
+        speaker.say(f"{accepted}, and then replaced: {end.progress.replaced}")
+        return
+    if end.progress is not None and not end.why.startswith("interrupted"):
+        waiting.tell_each(speaker, end.progress)
+    if end.why:
+        speaker.say(f"{end.why}; {accepted}: it is kept, and goes on")
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Have SIGTERM end a command as SIGINT does: not without a word."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, _frame: Any) -> None:
+        raise Interrupted(number)
+
+    before = signal.getsignal(signal.SIGTERM)
+    if before == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,104 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Files that hold the allocations of a map: how they are read and written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import json
+from typing import Any
+import uuid
+
+from osc_lib import exceptions
+import yaml
+
+from kongming import schema
+from kongming.core_schema import Steps
+from kongming.cpuset import shown
+from kongming.manage import files
+from kongming.manage.files import Document
+from kongming.osc.progress import Told
+from kongming.statuses import Status
+
+FIELD = "allocations"
+YAML, JSON = "yaml", "json"
+
+
+def read(path: str) -> dict[str, Any]:
+    """Read the allocations of a map, in their JSON form.
+
+    :param path: ``-`` is the standard input.
+    :raises RequestInvalid: naming the place.
+    """
+    document = files.load(path)
+    written: object = document.value
+    within: Steps = ()
+    if isinstance(written, Mapping) and FIELD in written:
+        if unknown := sorted(written.keys() - {FIELD}):
+            raise document.refusal(
+                (unknown[0],),
+                f"{shown(unknown[0])} is unknown beside {FIELD}; a generation is given with "
+                "--generation",
+            )
+        written, within = written[FIELD], (FIELD,)
+    if not isinstance(written, Mapping):
+        what = ".".join(map(str, within)) or "the map"
+        raise document.refusal(
+            within, f"{what} is not an object of which each name is an instance"
+        )
+    return dict(_entry(document, (*within, name), each) for name, each in written.items())
+
+
+def write(told: Told, form: str) -> str:
+    """Write the allocations of a map in the form that :func:`read` takes.
+
+    :param told: the map, as the API shows it.
+    :raises CommandError: if that would not be the whole map.
+    """
+    found = {
+        each["instance_uuid"]: each.get("allocation")
+        for each in told[FIELD]
+        if each["status"] != Status.RELEASING.value
+    }
+    unread = sorted(uuid for uuid, asked in found.items() if asked is None)
+    if unread:
+        raise exceptions.CommandError(
+            f"what is kept for instance {unread[0]} can't be read, so that the map can't be "
+            f"exported as a whole: see 'openstack kongming allocation show {unread[0]}'"
+        )
+    if form == JSON:
+        return json.dumps({FIELD: found}, indent=2) + "\n"
+    head = f"# The allocation map {told['name']}, generation {told['generation']}.\n"
+    return head + str(yaml.safe_dump({FIELD: found}, sort_keys=False))
+
+
+def _entry(document: Document, steps: Steps, value: object) -> tuple[str, dict[str, Any]]:
+    name = str(steps[-1])
+    where = ".".join([*map(str, steps[:-1]), ""])
+    try:
+        wellformed = str(uuid.UUID(name)) == name
+    except ValueError:
+        wellformed = False
+    if not wellformed:
+        raise document.refusal(
+            steps, f"{where}{shown(name)} is not the UUID of an instance as Nova writes it"
+        )
+    try:
+        asked = schema.read(value)
+    except schema.AllocationInvalid as error:
+        raise document.refusal((*steps, *error.steps), f"{where}{name}: {error}") from error
+    if not asked:
+        raise document.refusal(
+            steps,
+            f"{where}{name}: nothing is requested; leave the instance out to release it",
+        )
+    return name, asked.to_json()

@@ -1,0 +1,243 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Requests: how they are sent, settled if their answer is lost, followed and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from kongming.osc import columns, following
+from kongming.osc.client import Client
+from kongming.osc.following import MapPlacement, Placement, Releases
+from kongming.osc.progress import Progress, Told, counts, is_same
+from kongming.statuses import Status
+
+RELEASED = Status.RELEASED.value
+REPLACED = "replaced"
+
+
+class Unsettled(Exception):
+    """The desired state is not the requested one: not yet, or it was not accepted."""
+
+
+class Request(Protocol):
+    """A request that changes desired allocations."""
+
+    @property
+    def what(self) -> str:
+        """What it requests, for people."""
+
+    @property
+    def shown_by(self) -> str:
+        """The command that shows what came of it."""
+
+    def send(self, client: Client) -> Told | None:
+        """Send it, and return the answer of the API; None if nothing is left to be done.
+
+        :raises Fault: if it was refused, or if that is not known.
+        """
+
+    def settle(self, client: Client) -> Told | None:
+        """Return what :meth:`send` would have returned, if the request is in force.
+
+        :raises Unsettled: if it is not.
+        :raises Fault: if the API can't say.
+        """
+
+    def look(self, client: Client, told: Told) -> Callable[[], Progress]:
+        """Return a function that reads how far it is, once it was accepted."""
+
+    def fields(self, told: Told | None, progress: Progress | None) -> dict[str, Any]:
+        """Return the columns that show it.
+
+        :param told: the answer that accepted it; None if nothing was left to be done.
+        :param progress: as it was last read; None if it never was.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class SetAllocation:
+    """Request an allocation for an instance."""
+
+    instance_uuid: str
+    asked: Mapping[str, Any]
+    generation: int | None
+
+    @property
+    def what(self) -> str:
+        return f"the allocation of instance {self.instance_uuid}"
+
+    @property
+    def shown_by(self) -> str:
+        return f"openstack kongming allocation show {self.instance_uuid}"
+
+    def send(self, client: Client) -> Told | None:
+        return client.set_allocation(self.instance_uuid, self.asked, self.generation)
+
+    def settle(self, client: Client) -> Told | None:
+        found = following.find_allocation(client, self.instance_uuid)
+        if found is None or not is_same(found.get("allocation"), self.asked):
+            raise Unsettled
+        return found
+
+    def look(self, client: Client, told: Told) -> Callable[[], Progress]:
+        return Placement(client, told).look
+
+    def fields(self, told: Told | None, progress: Progress | None) -> dict[str, Any]:
+        return columns.of_fields(_latest(told or {}, progress))
+
+
+@dataclass(frozen=True, slots=True)
+class UnsetAllocation:
+    """Release an instance."""
+
+    instance_uuid: str
+    generation: int | None
+
+    @property
+    def what(self) -> str:
+        return f"the release of instance {self.instance_uuid}"
+
+    @property
+    def shown_by(self) -> str:
+        return f"openstack kongming allocation show {self.instance_uuid}"
+
+    def send(self, client: Client) -> Told | None:
+        return client.unset_allocation(self.instance_uuid, self.generation)
+
+    def settle(self, client: Client) -> Told | None:
+        found = following.find_allocation(client, self.instance_uuid)
+        if found is not None and found["status"] != Status.RELEASING.value:
+            raise Unsettled
+        return found
+
+    def look(self, client: Client, told: Told) -> Callable[[], Progress]:
+        return Releases(client, {self.instance_uuid}, generation=told["generation"]).look
+
+    def fields(self, told: Told | None, progress: Progress | None) -> dict[str, Any]:
+        if told is None or _is_released(progress):
+            return {"instance_uuid": self.instance_uuid, "status": RELEASED}
+        return columns.of_fields(_latest(told, progress))
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyMap:
+    """Request the allocations of a map.
+
+    :ivar dropped: the UUIDs of those that belonged to it, and that it does not name any more.
+    """
+
+    name: str
+    asked: Mapping[str, Any]
+    generation: int | None
+    dropped: Collection[str] = ()
+
+    @property
+    def what(self) -> str:
+        return f"the map {self.name}"
+
+    @property
+    def shown_by(self) -> str:
+        return f"openstack kongming allocation map show {self.name}"
+
+    def send(self, client: Client) -> Told | None:
+        return client.apply_map(self.name, self.asked, self.generation)
+
+    def settle(self, client: Client) -> Told | None:
+        found = following.find_map(client, self.name)
+        there = {each["instance_uuid"]: each for each in found["allocations"]} if found else {}
+        same = there.keys() == self.asked.keys() and all(
+            is_same(there[uuid].get("allocation"), asked) for uuid, asked in self.asked.items()
+        )
+        if found is None or found.get("deleting") or not same:
+            raise Unsettled
+        return _without_allocations(found)
+
+    def look(self, client: Client, told: Told) -> Callable[[], Progress]:
+        releases = following.dropped_releases(client, self.dropped)
+        return MapPlacement(client, told, self.asked, releases).look
+
+    def fields(self, told: Told | None, progress: Progress | None) -> dict[str, Any]:
+        shown = dict(told or {})
+        if progress is None:
+            return columns.of_map(shown)
+        if progress.replaced:
+            return columns.of_map(shown | {"status": REPLACED, "message": progress.replaced})
+        shown |= {
+            "counts": counts(progress.allocations),
+            "not_applied": columns.not_applied(progress.allocations),
+        }
+        if progress.releasing:
+            shown["not_released"] = columns.Outcomes([*progress.releasing])
+        return columns.of_map(shown)
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteMap:
+    """Release all instances of a map.
+
+    :ivar members: their UUIDs.
+    """
+
+    name: str
+    generation: int | None
+    members: Collection[str] = ()
+
+    @property
+    def what(self) -> str:
+        return f"the deletion of the map {self.name}"
+
+    @property
+    def shown_by(self) -> str:
+        return f"openstack kongming allocation map show {self.name}"
+
+    def send(self, client: Client) -> Told | None:
+        return client.delete_map(self.name, self.generation)
+
+    def settle(self, client: Client) -> Told | None:
+        found = following.find_map(client, self.name)
+        if found is not None and not found.get("deleting"):
+            raise Unsettled
+        return None if found is None else _without_allocations(found)
+
+    def look(self, client: Client, told: Told) -> Callable[[], Progress]:
+        return following.map_releases(client, self.name, self.members).look
+
+    def fields(self, told: Told | None, progress: Progress | None) -> dict[str, Any]:
+        if told is None or _is_released(progress):
+            return {"name": self.name, "status": RELEASED}
+        shown = dict(told)
+        if progress is not None and progress.replaced:
+            shown |= {"status": REPLACED, "message": progress.replaced}
+        elif progress is not None:
+            shown["not_released"] = columns.Outcomes([*progress.releasing])
+        return columns.of_map(shown)
+
+
+def _without_allocations(told: Told) -> dict[str, Any]:
+    """Return the part of a map that PUT and DELETE answer, of what GET answers."""
+    return {name: each for name, each in told.items() if name not in ("allocations", "counts")}
+
+
+def _is_released(progress: Progress | None) -> bool:
+    return progress is not None and not progress.replaced and not progress.releasing
+
+
+def _latest(told: Told, progress: Progress | None) -> dict[str, Any]:
+    """Return the last answer that is about one's own request for an instance."""
+    if progress is None:
+        return dict(told)
+    if progress.replaced:
+        return {**told, "status": REPLACED, "message": progress.replaced}
+    return dict(next(iter((*progress.allocations, *progress.releasing)), told))

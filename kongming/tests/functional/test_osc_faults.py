@@ -1,0 +1,316 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""``openstack kongming`` against an API that answers oddly, at each request of each command."""
+
+import functools
+import json
+from types import SimpleNamespace
+
+from keystoneauth1 import access
+from keystoneauth1.identity.base import BaseIdentityPlugin
+from keystoneauth1.session import Session
+import pytest
+
+from kongming.osc import change, plugin, waiting
+from kongming.osc.client import Client
+from kongming.tests import commands
+from kongming.tests.api import Api
+from kongming.tests.commands import Meanwhile, client_at
+from kongming.tests.databases import asking, instance
+from kongming.tests.testbed.scripted_api import How, Odd, ScriptedApi
+
+SET = ("allocation set", instance(1), "--cpu-shares", "7")
+APPLY = ("allocation map apply", "blue", "MAP")
+#: Those that change something: what they ask for, and what is there before.
+CHANGES = {
+    "set": SET,
+    "unset": ("allocation unset", instance(2)),
+    "apply": APPLY,
+    "delete": ("allocation map delete", "green"),
+}
+READS = [
+    ("allocation show", instance(2)),
+    ("allocation list", "--limit", "1"),
+    ("allocation plan", instance(2)),
+    ("allocation preview", instance(2)),
+    ("allocation history", instance(2)),
+    ("allocation map show", "green"),
+    ("allocation map list"),
+    ("allocation map export", "green"),
+    ("allocation map apply", "blue", "MAP", "--dry-run"),
+    ("host list",),
+    ("host show", "compute1"),
+]
+SILENCE_S = 0.5
+STATUSES = (401, 403, 404, 408, 429, 500, 503)
+PAGES = [Odd(status) for status in STATUSES]
+WRONG = [
+    Odd(),
+    Odd(body=b"{}", headers={"Content-Type": "application/json"}),
+    Odd(body=b"[" * 100_000, headers={"Content-Type": "application/json"}),
+    Odd(
+        body=b'{"allocations": [{}], "history": [[]], "hosts": [{}], "allocation_maps": [5],'
+        b' "links": [], "name": "x", "state": "up", "generation": 1, "instances": 1}',
+        headers={"Content-Type": "application/json"},
+    ),
+    Odd(headers={"Location": "/login"}, status=302),
+]
+LOST = [*(Odd(how=how) for how in How), *WRONG]
+#: The API has carried it out, but who asked does not hear so.
+UNHEARD = [Odd(how=how, after=True) for how in (How.CUT, How.CLOSED, How.SILENT)]
+UNHEARD += [Odd(status, after=True) for status in (200, 504)]
+#: Of all kinds one.
+SOME = [Odd(), *(Odd(status) for status in (401, 404, 429, 502)), Odd(how=How.CUT)]
+SOME += [Odd(how=How.SILENT)]
+
+
+@pytest.fixture
+def server(tmp_path):
+    with ScriptedApi(Api(tmp_path)) as server:
+        by = {"generation": None, "asked_by": "x", "request_id": "x"}
+        server.api.allocations.put(instance(2), asking("1"), **by)
+        server.api.allocations.put_map("green", {instance(3): asking("1")}, **by)
+        server.api.allocations.claim("compute1", [instance(2), instance(3)], ())
+        yield server
+
+
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """The clock of what is waited for."""
+    meanwhile = Meanwhile()
+    waiter = functools.partial(waiting.Waiter, clock=meanwhile.clock, sleep=meanwhile.sleep)
+    monkeypatch.setattr(change, "Waiter", waiter)
+    return meanwhile
+
+
+@pytest.fixture
+def run(server, tmp_path, monkeypatch, meanwhile):
+    """Run a command; silence is waited for no longer than is needed if there is any."""
+    path = tmp_path / "map.json"
+    path.write_text(json.dumps({instance(1): {"cpu_shares": 7}}))
+    for name in ("_SEND_MIN_S", "_SETTLE_MIN_S", "_SETTLE_MAX_S"):
+        monkeypatch.setattr(change, name, 30)
+    monkeypatch.setattr(waiting, "_LOOK_MIN_S", 30)
+
+    def run(name, *arguments, odd):
+        silence_s = SILENCE_S if odd.how is How.SILENT else 30
+        client = Client(client_at(server.url)._adapter, silence_s)
+        arguments = [str(path) if each == "MAP" else each for each in arguments]
+        return commands.run(client, name, *arguments)
+
+    return run
+
+
+def in_force(server, name):
+    """Tell whether a change is."""
+    allocations = server.api.allocations
+    found, other = allocations.get(instance(1)), allocations.get(instance(2))
+    of_map = allocations.get_map("green")
+    return {
+        "set": found is not None and found.allocation.cpu_shares == 7,
+        "apply": found is not None and found.map_name == "blue",
+        "unset": other is None or other.allocation is None,
+        "delete": of_map is None or of_map.deleting,
+    }[name]
+
+
+def check(ended):
+    """What holds of every command, however it is answered."""
+    assert "nexpected" not in ended.said
+    assert "Traceback" not in ended.said
+    assert "'NoneType'" not in ended.said
+    assert ended.status in (0, 1)
+    assert ended.status == 0 or ended.said.endswith("\n")
+
+
+@pytest.mark.parametrize("odd", [*PAGES, *LOST], ids=str)
+def test_a_reader_says_in_one_line_what_is_wrong(server, run, odd):
+    for command in READS:
+        name, *arguments = [command] if isinstance(command, str) else command
+        number, last = 0, False
+        while not last:
+            number += 1
+            with server.scripted(lambda *_, number=number: odd if _[2] == number else None):
+                ended = run(name, *arguments, odd=odd)
+            check(ended)
+            last = len(server.requests) < number
+            if last:
+                break
+            assert (ended.status, ended.output) == (1, ""), (command, number)
+            assert ended.said.count("\n") == 1
+            assert "Kongming's API" in ended.said
+
+
+@pytest.mark.parametrize("odd", [*PAGES, *LOST, *UNHEARD], ids=str)
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_is_told_as_what_came_of_it(server, run, name, odd):
+    method = "PUT" if name in ("set", "apply") else "DELETE"
+    with server.scripted(lambda asked, *_: odd if asked == method else None):
+        ended = run(*CHANGES[name], "-f", "json", odd=odd)
+    check(ended)
+    accepted = in_force(server, name)
+    assert accepted is odd.after
+    if accepted:
+        # Looking at it has settled what the answer did not tell.
+        assert ended.status == 0
+        assert ended.told
+        assert "was accepted all the same" in ended.said
+    else:
+        assert (ended.status, ended.output) == (1, "")
+        unknown = "it is not known whether" in ended.said
+        refused = odd.how is None and 300 <= odd.status < 500
+        assert unknown is not refused
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_that_nobody_can_settle_is_told_as_unknown(server, run, name):
+    for odd in UNHEARD:
+        first = [True]
+
+        def script(method, *_, odd=odd, first=first):
+            if method == "GET" and first[0]:
+                return None
+            carries_out, first[0] = first[0] and method != "GET", False
+            return odd if carries_out else Odd(502)
+
+        with server.scripted(script):
+            ended = run(*CHANGES[name], "-f", "json", odd=odd)
+        check(ended)
+        assert (ended.status, ended.output) == (1, "")
+        assert "it is not known whether" in ended.said
+        assert "' tells" in ended.said
+
+
+@pytest.mark.parametrize("odd", SOME, ids=str)
+@pytest.mark.parametrize("name", CHANGES)
+def test_whatever_ends_waiting_what_was_accepted_is_told(server, run, meanwhile, name, odd):
+    accepted = []
+
+    def script(method, *_):
+        if accepted and method == "GET":
+            return odd
+        accepted.extend([method] if method != "GET" else [])
+        return None
+
+    with server.scripted(script):
+        ended = run(*CHANGES[name], "-f", "json", "--wait", "--timeout", "4", odd=odd)
+    check(ended)
+    assert in_force(server, name)
+    assert ended.status == 1
+    assert ended.told["generation"]
+    (line,) = [line for line in ended.lines if "was accepted" in line]
+    assert line == ended.lines[-1]
+    assert line.endswith("it is kept, and goes on")
+    if odd.status == 401:
+        assert len(meanwhile.slept) == 1
+    else:
+        assert "not done within 4 s; " in line
+        assert sum(meanwhile.slept) == pytest.approx(4)
+
+
+@pytest.mark.parametrize("odd", SOME, ids=str)
+@pytest.mark.parametrize("name", CHANGES)
+def test_one_odd_answer_while_waiting_is_waited_out(server, run, name, odd):
+    looks = []
+
+    def script(method, *_):
+        looks.extend([method] if looks or method != "GET" else [])
+        if len(looks) == 3:
+            allocations = server.api.allocations
+            allocations.gone(allocations.known(), 0.0)
+        return odd if len(looks) == 2 else None
+
+    with server.scripted(script):
+        ended = run(*CHANGES[name], "-f", "json", "--wait", "--timeout", "9", odd=odd)
+    check(ended)
+    assert ended.status == (1 if name in ("set", "apply") else 0)
+    assert len(looks) >= 3
+    assert "not done within" not in ended.said
+    assert ended.told
+
+
+def test_the_api_is_asked_again_when_it_wants_to_be(server, run, meanwhile):
+    later = Odd(429, headers={"Retry-After": "5"})
+    with server.scripted(lambda _method, _path, number: later if number == 2 else None):
+        ended = run(*SET, "--wait", "--timeout", "6", odd=later)
+    check(ended)
+    assert meanwhile.slept[0] == 5
+
+
+def test_an_api_that_is_silent_outlasts_no_waiting(server, run):
+    silent = Odd(how=How.SILENT)
+    with server.scripted(lambda method, *_: silent if method == "GET" else None):
+        ended = run(*SET, "--wait", "--timeout", "0", "-f", "json", odd=silent)
+    check(ended)
+    assert (ended.status, ended.told["status"]) == (1, "pending")
+    assert "no answer within" in ended.lines[0]
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-5", "soon"])
+def test_a_time_that_is_none_is_refused_before_anything_is_sent(server, run, capsys, text):
+    with server.scripted(lambda *_: None):
+        ended = run(*SET, f"--timeout={text}", odd=Odd())
+        assert (ended.status, server.requests) == (2, [])
+    assert f"'{text}' is not a number of seconds" in capsys.readouterr().err
+
+
+class Auth(BaseIdentityPlugin):
+    """A log-in that gets a token whenever it needs one.
+
+    :ivar tokens: how many it got.
+    """
+
+    tokens = 0
+
+    def get_auth_ref(self, session):
+        self.tokens += 1
+        body = {"user": {}, "methods": [], "expires_at": "2999-01-01T00:00:00.000000Z"}
+        return access.create(body={"token": body}, auth_token=f"token {self.tokens}")
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_token_that_has_ended_is_replaced_by_another_one(server, meanwhile, number):
+    auth = Auth("http://keystone")
+    client = plugin.make_client(
+        SimpleNamespace(
+            session=Session(auth=auth),
+            interface="public",
+            region_name=None,
+            get_configuration=lambda: {"kongming_endpoint_override": server.url},
+        )
+    )
+
+    def script(_method, _path, asked):
+        return Odd(401) if asked == number else None
+
+    with server.scripted(script):
+        ended = commands.run(client, *SET, "--wait", "--timeout", "1", "-f", "json")
+    assert (ended.status, ended.told["generation"], auth.tokens) == (1, 1, 2)
+    assert "401" not in ended.said
+    assert "not done within 1 s; " in ended.lines[-1]
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "kongming:9630", "ftp://kongming", "http://"])
+def test_an_address_that_is_none_is_told_in_one_line(url):
+    ended = commands.run(client_at(url), *SET)
+    assert (ended.status, ended.output, ended.said.count("\n")) == (1, "", 1)
+    assert "address" in ended.said
+
+
+@pytest.mark.parametrize("command", [APPLY, CHANGES["delete"]])
+def test_what_is_read_before_a_change_outlasts_no_waiting_either(server, run, command):
+    silent = Odd(how=How.SILENT)
+    with server.scripted(lambda *_: silent):
+        ended = run(*command, "--wait", "--timeout", "0", odd=silent)
+    assert ended.status == 1
+    assert [method for method, _ in server.requests] == ["GET"]
+    assert ended.said.endswith("no answer within 0.5 s\n")

@@ -1,0 +1,367 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""``--wait`` of ``openstack kongming``: it is about one's own request, with the real API."""
+
+from dataclasses import replace
+import functools
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from kongming.osc import change, waiting
+from kongming.tests import commands
+from kongming.tests.api import Api
+from kongming.tests.commands import Meanwhile, client_at
+from kongming.tests.databases import asking, instance, report
+from kongming.tests.testbed.scripted_api import ScriptedApi
+
+OTHER = {"asked_by": "somebody else", "request_id": "req-2"}
+PIN = ("--vcpu-pinning", "1")
+ACCEPTED = (
+    f"the allocation of instance {instance(1)} was accepted (generation 1): "
+    "it is kept, and goes on"
+)
+
+
+@pytest.fixture
+def server(tmp_path):
+    with ScriptedApi(Api(tmp_path)) as server:
+        yield server
+
+
+@pytest.fixture
+def allocations(server):
+    """What is wanted, in the database."""
+    return server.api.allocations
+
+
+@pytest.fixture
+def run(server, monkeypatch):
+    """Run a command; what happens while it waits are steps."""
+
+    def run(name, *arguments, steps=()):
+        meanwhile = Meanwhile(*steps)
+        waiter = functools.partial(
+            waiting.Waiter, clock=meanwhile.clock, sleep=meanwhile.sleep, patience=0.5
+        )
+        monkeypatch.setattr(change, "Waiter", waiter)
+        return commands.run(client_at(server.url), name, *arguments, "-f", "json")
+
+    return run
+
+
+@pytest.fixture
+def tell(allocations):
+    """Have a host tell what came of instances."""
+
+    def tell(number, generation=1, status="applied", **more):
+        each = report(instance(number), generation, status, **more)
+        return lambda: allocations.report("compute1", [each], time.time())
+
+    return tell
+
+
+@pytest.fixture
+def map_file(tmp_path):
+    def write(**cpus):
+        path = tmp_path / "map.json"
+        wanted = {instance(int(number[1:])): {"vcpu_pinning": cpu} for number, cpu in cpus.items()}
+        path.write_text(json.dumps(wanted))
+        return str(path)
+
+    return write
+
+
+def put(allocations, number, cpus):
+    return lambda: allocations.put(instance(number), asking(cpus), generation=None, **OTHER)
+
+
+def put_map(allocations, name="blue", **cpus):
+    wanted = {instance(int(number[1:])): asking(cpu) for number, cpu in cpus.items()}
+    return lambda: allocations.put_map(name, wanted, generation=None, **OTHER)
+
+
+def unset(allocations, number):
+    return lambda: allocations.delete(instance(number), generation=None, **OTHER)
+
+
+def delete_map(allocations, name="blue"):
+    return lambda: allocations.delete_map(name, generation=None, **OTHER)
+
+
+def test_an_allocation_that_is_applied_ends_waiting_with_0(run, tell):
+    ended = run("allocation set", instance(1), *PIN, "--wait", steps=[tell(1)])
+    assert (ended.status, ended.told["status"]) == (0, "applied")
+    assert ended.lines == ["0 of 1 applied (1 pending)", "1 of 1 applied"]
+
+
+def test_another_allocation_for_the_instance_ends_waiting_and_is_told(run, allocations, tell):
+    def other():
+        put(allocations, 1, "2")()
+        tell(1, 2)()
+
+    ended = run("allocation set", instance(1), *PIN, "--wait", steps=[other])
+    assert ended.status == 1
+    assert ended.lines[-1] == (
+        f"the allocation of instance {instance(1)} was accepted (generation 1), and then "
+        "replaced: somebody else requested generation 2: vcpu-pinning=2"
+    )
+    assert (ended.told["generation"], ended.told["status"]) == (1, "replaced")
+    assert ended.told["allocation"] == {"vcpu_pinning": "1"}
+    assert "1 of 1 applied" not in ended.said
+
+
+def test_the_same_allocation_by_somebody_else_is_still_ones_own(run, allocations, tell):
+    steps = [put(allocations, 1, "1"), tell(1)]
+    assert run("allocation set", instance(1), *PIN, "--wait", steps=steps).status == 0
+
+
+def test_an_allocation_that_was_changed_back_is_another_request(run, allocations, tell):
+    def back():
+        put(allocations, 1, "2")()
+        put(allocations, 1, "1")()
+        tell(1, 3)()
+
+    ended = run("allocation set", instance(1), *PIN, "--wait", steps=[back])
+    assert ended.status == 1
+    assert "somebody else requested generation 3" in ended.lines[-1]
+
+
+def test_an_allocation_that_a_map_takes_over_tells_the_map(run, allocations):
+    steps = [put_map(allocations, "green", n1="3")]
+    ended = run("allocation set", instance(1), *PIN, "--wait", steps=steps)
+    assert ended.status == 1
+    assert ended.lines[-1].endswith(
+        "somebody else requested generation 2 in the map green: vcpu-pinning=3"
+    )
+
+
+def test_an_allocation_that_somebody_unsets_is_not_applied(run, allocations):
+    ended = run("allocation set", instance(1), *PIN, "--wait", steps=[unset(allocations, 1)])
+    assert ended.status == 1
+    assert ended.lines[-1].endswith("somebody else requested generation 2: its release")
+
+
+def test_an_instance_that_is_deleted_meanwhile_is_told_as_deleted(run, allocations):
+    steps = [lambda: allocations.gone([instance(1)], time.time())]
+    ended = run("allocation set", instance(1), *PIN, "--wait", steps=steps)
+    assert ended.status == 1
+    assert ended.lines[-1].endswith("replaced: the server was deleted in Nova")
+
+
+def test_an_instance_that_moves_is_waited_for_on_its_new_host(run, allocations, tell):
+    def move():
+        tell(1, status="absent")()
+        allocations.claim("compute2", [instance(1)], ())
+
+    def arrive():
+        allocations.report("compute2", [report(instance(1))], time.time())
+
+    # Of the host that it left nobody waits for a word.
+    ended = run("allocation set", instance(1), *PIN, "--wait", steps=[move, arrive])
+    assert (ended.status, ended.told["host"]) == (0, "compute2")
+
+
+def test_what_the_operator_has_set_on_the_host_is_not_what_was_asked_here(run, allocations):
+    def override():
+        each = replace(report(instance(1)), source="operator")
+        allocations.report("compute1", [each], time.time())
+
+    ended = run("allocation set", instance(1), *PIN, "--wait", steps=[override])
+    assert ended.status == 1
+    assert "0 of 1 applied (1 overridden)" in ended.lines
+    assert "requested there by operator" in ended.lines[-1]
+
+
+def test_a_release_is_waited_for_until_the_host_has_done_it(run, allocations, tell):
+    put(allocations, 1, "1")()
+    tell(1)()
+    steps = [lambda: None, tell(1, 2, "released")]
+    ended = run("allocation unset", instance(1), "--wait", steps=steps)
+    assert (ended.status, ended.told["status"]) == (0, "released")
+    assert ended.lines == ["0 of 1 released", "1 of 1 released"]
+
+
+def test_a_release_that_is_not_done_in_time_goes_on(run, allocations, tell):
+    put(allocations, 1, "1")()
+    tell(1)()
+    ended = run("allocation unset", instance(1), "--wait", "--timeout", "7")
+    assert (ended.status, ended.told["status"], ended.told["generation"]) == (1, "releasing", 2)
+    assert ended.lines[-1] == (
+        f"not done within 7 s; the release of instance {instance(1)} was accepted "
+        "(generation 2): it is kept, and goes on"
+    )
+
+
+def test_a_release_that_somebody_overtakes_is_not_told_as_done(run, allocations, tell):
+    put(allocations, 1, "1")()
+    tell(1)()
+    steps = [put(allocations, 1, "4")]
+    ended = run("allocation unset", instance(1), "--wait", steps=steps)
+    assert (ended.status, ended.told["status"]) == (1, "replaced")
+    assert "somebody else requested generation 3: vcpu-pinning=4" in ended.lines[-1]
+
+
+def test_a_map_is_waited_for_with_those_that_it_releases(run, allocations, tell, map_file):
+    put_map(allocations, n1="1", n2="2", n3="3")()
+    for number in (1, 2, 3):
+        tell(number)()
+    steps = [tell(1, 2), tell(2, 2, "released"), tell(3, 2, "released")]
+    ended = run("allocation map apply", "blue", map_file(n1="5"), "--wait", steps=steps)
+    assert ended.status == 0
+    assert ended.lines == [
+        "0 of 1 applied (1 pending), 0 of 2 released",
+        "1 of 1 applied, 0 of 2 released",
+        "1 of 1 applied, 1 of 2 released",
+        "1 of 1 applied, 2 of 2 released",
+    ]
+    assert ended.told["counts"] == {"applied": 1}
+
+
+def test_an_instance_may_go_from_one_map_to_another(run, allocations, tell, map_file):
+    put_map(allocations, n1="1", n2="2")()
+    tell(1)()
+    tell(2)()
+    steps = [put_map(allocations, "green", n2="3")]
+    ended = run("allocation map apply", "blue", map_file(n1="1"), "--wait", steps=steps)
+    assert ended.status == 0
+    assert ended.lines[-1] == "1 of 1 applied, 0 of 1 released (1 taken over)"
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ({"n1": "7", "n2": "2"}, "by generation 2; 1 changed; instance {1}: somebody else "),
+        ({"n1": "1"}, "by generation 2; 1 released; instance {2}: somebody else "),
+        ({"n1": "1", "n2": "2", "n3": "3"}, "by generation 2; 1 added; instance {3}: somebody "),
+    ],
+    ids=["changed", "smaller", "larger"],
+)
+def test_another_map_of_the_name_ends_waiting_and_is_told(
+    run, allocations, tell, map_file, other, says
+):
+    def apply():
+        put_map(allocations, **other)()
+        for number in (1, 2, 3):
+            tell(number, 1)()
+            tell(number, 2)()
+
+    wanted = map_file(n1="1", n2="2")
+    ended = run("allocation map apply", "blue", wanted, "--wait", steps=[apply])
+    assert ended.status == 1
+    uuids = {str(number): instance(number) for number in (1, 2, 3)}
+    for number, uuid in uuids.items():
+        says = says.replace(f"{{{number}}}", uuid)
+    assert f"the map blue was accepted (generation 1), and then replaced: {says}" in ended.said
+    assert (ended.told["generation"], ended.told["status"]) == (1, "replaced")
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["gone", "made-anew"])
+def test_a_map_that_is_deleted_meanwhile_was_not_applied(run, allocations, map_file, again):
+    def delete():
+        delete_map(allocations)()
+        if again:
+            put_map(allocations, n1="1")()
+
+    ended = run("allocation map apply", "blue", map_file(n1="1"), "--wait", steps=[delete])
+    assert ended.status == 1
+    assert "and then replaced: " in ended.lines[-1]
+
+
+def test_a_single_change_in_the_map_ends_waiting(run, allocations, map_file):
+    steps = [put(allocations, 2, "9")]
+    ended = run("allocation map apply", "blue", map_file(n1="1", n2="2"), "--wait", steps=steps)
+    assert ended.status == 1
+    assert f"1 changed; instance {instance(2)}: somebody else requested" in ended.lines[-1]
+
+
+def test_an_instance_of_a_map_that_is_deleted_in_nova_is_told_as_gone(
+    run, allocations, tell, map_file
+):
+    steps = [lambda: allocations.gone([instance(2)], time.time()), tell(1)]
+    ended = run("allocation map apply", "blue", map_file(n1="1", n2="2"), "--wait", steps=steps)
+    assert ended.status == 1
+    assert ended.lines[-1] == f"{instance(2)}: gone: the server was deleted in Nova"
+    assert ended.told["counts"] == {"applied": 1, "gone": 1}
+
+
+def test_a_map_is_deleted_when_its_instances_are_back(run, allocations, tell):
+    put_map(allocations, n1="1", n2="2")()
+    tell(1)()
+    tell(2)()
+    steps = [tell(1, 2, "released"), tell(2, 2, "released")]
+    ended = run("allocation map delete", "blue", "--wait", steps=steps)
+    assert (ended.status, ended.told) == (0, {"name": "blue", "status": "released"})
+    assert ended.lines == ["0 of 2 released", "1 of 2 released", "2 of 2 released"]
+
+
+def test_an_instance_that_is_taken_out_of_a_map_that_goes_was_not_released(run, allocations, tell):
+    put_map(allocations, n1="1")()
+    tell(1)()
+    # With its last instance the map is gone, too.
+    steps = [put(allocations, 1, "6")]
+    ended = run("allocation map delete", "blue", "--wait", steps=steps)
+    assert (ended.status, ended.told["status"]) == (1, "replaced")
+    assert "requested generation 3: vcpu-pinning=6" in ended.lines[-1]
+
+
+def test_a_map_that_is_applied_again_while_it_goes_was_not_deleted(run, allocations, tell):
+    put_map(allocations, n1="1")()
+    tell(1)()
+    steps = [put_map(allocations, n1="1")]
+    ended = run("allocation map delete", "blue", "--wait", steps=steps)
+    assert (ended.status, ended.told["status"]) == (1, "replaced")
+
+
+@pytest.fixture
+def interruptible():
+    """Have SIGINT do what it does in a process that was not started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupt(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_whoever_interrupts_the_waiting_is_told_what_was_accepted(
+    run, allocations, number, interruptible
+):
+    before = signal.getsignal(signal.SIGTERM)
+    ended = run("allocation set", instance(1), *PIN, "--wait", steps=[interrupt(number)])
+    assert ended.status == 128 + number
+    assert ended.lines == [
+        "0 of 1 applied (1 pending)",
+        f"interrupted; {ACCEPTED}",
+    ]
+    assert (ended.told["generation"], ended.told["status"]) == (1, "pending")
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_whoever_interrupts_the_request_is_told_that_nobody_knows(run, allocations, server):
+    def script(method, _path, _number):
+        if method == "PUT":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with server.scripted(script):
+        ended = run("allocation set", instance(1), *PIN)
+    assert (ended.status, ended.output) == (128 + signal.SIGTERM, "")
+    (line,) = ended.lines
+    assert line == (
+        f"interrupted; it is not known whether the allocation of instance {instance(1)} was "
+        f"accepted, or will be: 'openstack kongming allocation show {instance(1)}' tells"
+    )

@@ -1,0 +1,140 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Where the plug-in of openstackclient finds the API, and what it says if it does not."""
+
+from types import SimpleNamespace
+
+from keystoneauth1 import access, noauth
+from keystoneauth1.identity.base import BaseIdentityPlugin
+from keystoneauth1.session import Session
+import pytest
+
+from kongming.osc import plugin
+from kongming.osc.faults import Fault
+
+
+class Auth(BaseIdentityPlugin):
+    """A log-in whose token is there already."""
+
+    def __init__(self, token):
+        super().__init__("http://keystone")
+        self._token = token
+
+    def get_auth_ref(self, session):
+        return access.create(body=self._token, auth_token="x")
+
+
+def token(*, scope="project", endpoints=(), kind="kongming"):
+    """A token whose catalogue has endpoints of one service, as interface, region and URL."""
+    body = {"user": {}, "methods": [], "expires_at": "2999-01-01T00:00:00.000000Z"}
+    listed = [
+        {"id": url, "interface": interface, "region": region, "region_id": region, "url": url}
+        for interface, region, url in endpoints
+    ]
+    if scope:
+        body |= {"system": {"all": True}} if scope == "system" else {"project": {"id": "p"}}
+        compute = {"id": "c", "interface": "public", "region_id": "up", "url": "http://nova"}
+        body["catalog"] = [
+            {"type": "compute", "name": "nova", "endpoints": [{**compute, "region": "up"}]},
+            {"type": kind, "name": kind, "endpoints": listed},
+        ]
+    return {"token": body}
+
+
+def client(auth, *, interface="public", region_name=None, **options):
+    return plugin.make_client(
+        SimpleNamespace(
+            session=Session(auth=auth),
+            interface=interface,
+            region_name=region_name,
+            get_configuration=lambda: options,
+        )
+    )
+
+
+EAST = [("public", "east", "http://east"), ("internal", "east", "http://in-east")]
+WEST = [("admin", "west", "http://west")]
+
+
+@pytest.mark.parametrize(
+    ("made", "asked", "says"),
+    [
+        ({"scope": ""}, {}, "the token is not scoped, so that there is no service catalogue"),
+        ({}, {}, "has no endpoint of the type kongming: create one"),
+        ({"scope": "system"}, {}, "has no endpoint of the type kongming: create one"),
+        ({"endpoints": EAST, "kind": "metering"}, {}, "of the type kongming: create one"),
+        (
+            {"endpoints": EAST + WEST},
+            {"region_name": "north"},
+            "of the type kongming in the region north, but in east, west: choose one with",
+        ),
+        (
+            {"endpoints": EAST + WEST},
+            {"region_name": "west", "interface": "internalURL"},
+            "with the interface internal in the region west, but with admin: choose one",
+        ),
+        (
+            {"endpoints": WEST},
+            {},
+            "of the type kongming with the interface public, but with admin: choose one",
+        ),
+        (
+            {"endpoints": WEST},
+            {"kongming_interface": ["internal", "public"]},
+            "with the interface internal, public, but with admin",
+        ),
+        (
+            {"endpoints": EAST + WEST},
+            {"kongming_region_name": "south", "region_name": "east"},
+            "in the region south, but in east, west",
+        ),
+    ],
+)
+def test_an_endpoint_that_is_not_found_is_told_with_those_that_there_are(made, asked, says):
+    with pytest.raises(Fault) as told:
+        client(Auth(token(**made)), **asked).host("x")
+    assert says in str(told.value)
+    assert str(told.value).endswith("or name the API's address with --os-kongming-endpoint")
+    assert not told.value.outcome_unknown
+
+
+def test_a_log_in_without_a_catalogue_needs_an_address():
+    with pytest.raises(Fault, match="no service catalogue: name the API's address with"):
+        client(noauth.NoAuth()).host("x")
+
+
+@pytest.mark.parametrize(
+    ("options", "url"),
+    [
+        ({}, "http://east"),
+        ({"kongming_interface": "internal"}, "http://in-east"),
+        ({"kongming_interface": "admin", "kongming_region_name": "west"}, "http://west"),
+        ({"interface": "internal"}, "http://in-east"),
+        ({"interface": "internal", "kongming_interface": "public"}, "http://east"),
+        ({"region_name": "west", "kongming_region_name": "east"}, "http://east"),
+        ({"kongming_endpoint_override": "http://here"}, "http://here"),
+        ({"kongming_endpoint": "http://here"}, "http://here"),
+        ({"kongming_endpoint_override": "http://a", "kongming_endpoint": "http://b"}, "http://a"),
+        ({"kongming_endpoint_override": "", "kongming_interface": ""}, "http://east"),
+    ],
+)
+def test_what_is_said_of_this_service_goes_before_what_is_said_of_all(options, url):
+    found = client(Auth(token(endpoints=EAST + WEST)), **options)
+    assert found._adapter.get_endpoint() == url
+
+
+@pytest.mark.parametrize(
+    ("version", "microversion"), [(None, "1.0"), ("1", "1.0"), ("1.3", "1.3"), (1.2, "1.2")]
+)
+def test_the_version_of_the_configuration_is_asked_for(version, microversion):
+    found = client(Auth(token(endpoints=EAST)), kongming_api_version=version)
+    assert found._adapter.default_microversion == microversion

@@ -1,0 +1,310 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Following one's own request: what is told of it, and what is told of others' instead."""
+
+import pytest
+
+from kongming.osc import change, following, requests
+from kongming.osc.faults import Fault
+from kongming.osc.progress import Progress
+from kongming.osc.requests import ApplyMap, DeleteMap, SetAllocation, UnsetAllocation, Unsettled
+from kongming.tests.databases import instance
+
+PIN, SHARES = {"vcpu_pinning": {"0": "1"}}, {"cpu_shares": 7}
+
+
+def allocation(number=1, generation=1, asked=PIN, status="applied", **more):
+    """An allocation, as the API tells of it."""
+    return {
+        "instance_uuid": instance(number),
+        "generation": generation,
+        "allocation": asked,
+        "status": status,
+        "source": "api",
+        **more,
+    }
+
+
+def releasing(number=1, generation=2):
+    return allocation(number, generation, None, "releasing")
+
+
+def a_map(*allocations, generation=1, deleting=False, created_at="today"):
+    return {
+        "name": "blue",
+        "generation": generation,
+        "deleting": deleting,
+        "created_at": created_at,
+        "instances": len(allocations),
+        "counts": {},
+        "allocations": list(allocations),
+    }
+
+
+class Api:
+    """What the API has; what it does not have is answered as it answers that.
+
+    :ivar asked: the instances that were asked for one by one.
+    """
+
+    def __init__(self, *allocations, found=None, history=(), silent=()):
+        self._allocations = {each["instance_uuid"]: each for each in allocations}
+        self._map = found
+        self._history = history
+        self._silent = silent
+        self.asked = []
+
+    def _unless(self, name, found):
+        if name in self._silent:
+            raise Fault("silent")
+        if found is None:
+            raise Fault("none", status=404, code=f"{name}_unknown")
+        return found
+
+    def allocation(self, instance_uuid):
+        self.asked.append(instance_uuid)
+        return self._unless("allocation", self._allocations.get(instance_uuid))
+
+    def allocations(self, **filters):
+        assert filters == {"status": "releasing"}
+        return [each for each in self._allocations.values() if each["status"] == "releasing"]
+
+    def map(self, _name):
+        return self._unless("map", self._map)
+
+    def history(self, _instance_uuid):
+        return self._unless("history", self._history)
+
+
+def entry(generation, asked=SHARES, by="mano", name=None, status="pending"):
+    return {
+        "generation": generation,
+        "allocation": asked,
+        "asked_by": by,
+        "map": name,
+        "status": status,
+    }
+
+
+def test_an_allocation_is_told_as_long_as_it_is_ones_own():
+    mine = allocation()
+    for seen in (mine, allocation(status="pending"), allocation(status="absent")):
+        progress = following.Placement(Api(seen), mine).look()
+        assert (progress.allocations, progress.replaced) == ([seen], "")
+
+
+@pytest.mark.parametrize("seen", [allocation(generation=2), releasing(), releasing(generation=1)])
+def test_an_allocation_that_is_another_ones_is_not_told(seen):
+    api = Api(seen, history=[entry(1, PIN), entry(2), entry(2, by="", status="applied")])
+    progress = following.Placement(api, allocation()).look()
+    assert progress.allocations == []
+    assert progress.replaced == "mano requested generation 2: cpu-shares=7"
+
+
+@pytest.mark.parametrize(
+    ("history", "says"),
+    [
+        ([], "somebody else requested something else"),
+        ([entry(1)], "somebody else requested something else"),
+        ([entry(2), entry(3, None)], "mano requested generation 3: its release"),
+        ([entry(2, name="green")], "mano requested generation 2 in the map green: cpu-sh"),
+        ([entry(2, by="")], "somebody requested generation 2: cpu-shares=7"),
+        ([entry(1), entry(1, None, "", status="gone")], "the server was deleted in Nova"),
+        ([entry(2, None), entry(2, None, "", status="released")], "mano requested generation"),
+    ],
+)
+def test_the_history_tells_by_whom_it_was_replaced(history, says):
+    progress = following.Placement(Api(history=history), allocation()).look()
+    assert progress.replaced.startswith(says)
+
+
+def test_who_may_not_read_the_history_is_told_that_it_was_replaced():
+    progress = following.Placement(Api(silent=["history"]), allocation()).look()
+    assert progress.replaced == "somebody else requested something else"
+
+
+def test_a_404_that_is_not_kongmings_tells_nothing_of_what_there_is():
+    for look in (
+        following.Placement(Api(silent=["allocation"]), allocation()).look,
+        following.Releases(Api(silent=["allocation"]), {instance()}).look,
+        following.map_releases(Api(silent=["map"]), "blue", [instance()]).look,
+    ):
+        with pytest.raises(Fault, match="silent"):
+            look()
+
+
+def test_releases_are_over_when_nothing_is_wanted_any_more():
+    releases = following.Releases(Api(releasing(1)), {instance(1), instance(2)}, generation=2)
+    for _ in range(2):
+        progress = releases.look()
+        assert (progress.text, progress.releasing) == ("1 of 2 released", [releasing(1)])
+    releases.client = Api()
+    assert releases.look() == Progress([], "2 of 2 released", [])
+
+
+@pytest.mark.parametrize(
+    ("seen", "generation"),
+    [(allocation(generation=3), 2), (releasing(generation=4), 2), (allocation(), None)],
+)
+def test_a_release_that_was_overtaken_is_not_ones_own(seen, generation):
+    api = Api(seen, history=[entry(seen["generation"])])
+    progress = following.Releases(api, {instance()}, generation=generation).look()
+    assert progress.replaced.startswith(f"instance {instance()}: mano requested generation")
+
+
+def test_any_generation_of_a_release_is_ones_own_if_none_is_known():
+    assert following.Releases(Api(releasing(generation=9)), {instance()}).look().releasing
+
+
+def test_those_that_are_listed_are_not_asked_for_one_by_one():
+    api = Api(found=a_map(releasing(1), releasing(2), deleting=True))
+    releases = following.map_releases(api, "blue", [instance(n) for n in (1, 2, 3)])
+    assert releases.look().text == "1 of 3 released"
+    assert api.asked == [instance(3)]
+    api = Api(releasing(1), allocation(2))
+    dropped = following.dropped_releases(api, [instance(n) for n in (1, 2, 3)])
+    assert dropped.look().text == "1 of 3 released (1 taken over)"
+    assert api.asked == [instance(2), instance(3)]
+    assert dropped.look().text == "1 of 3 released (1 taken over)"
+    assert len(api.asked) == 2
+
+
+def placement(api, told, *dropped, asked=(1, 2)):
+    releases = following.dropped_releases(api, [instance(number) for number in dropped])
+    wanted = {instance(number): PIN for number in asked}
+    return following.MapPlacement(api, told, wanted, releases).look()
+
+
+def test_a_map_is_told_as_long_as_it_is_ones_own():
+    found = a_map(allocation(1), allocation(2, status="pending"))
+    progress = placement(Api(found=found), found)
+    assert progress.text == "1 of 2 applied (1 pending)"
+    assert progress.open
+    progress = placement(Api(releasing(3), found=found), found, 3, 4)
+    assert progress.text == "1 of 2 applied (1 pending), 1 of 2 released"
+    assert progress.releasing == [releasing(3)]
+
+
+def test_an_instance_that_left_a_map_unasked_is_gone():
+    progress = placement(Api(found=a_map(allocation(1))), a_map())
+    assert progress.text == "1 of 2 applied (1 gone)"
+    assert [each["status"] for each in progress.undone] == ["gone"]
+
+
+@pytest.mark.parametrize(
+    ("seen", "says"),
+    [
+        (None, "the map was deleted; 2 released; instance"),
+        (a_map(releasing(1), generation=2, deleting=True), "generation 2 deletes the map; 2 rele"),
+        (a_map(allocation(1), allocation(2), generation=2), "by generation 2; with the same al"),
+        (
+            a_map(allocation(1), allocation(2), created_at="later"),
+            "by generation 1; with the same",
+        ),
+        (
+            a_map(allocation(1), generation=2),
+            f"by generation 2; 1 released; instance {instance(2)}",
+        ),
+        (
+            a_map(allocation(1), allocation(2, asked=SHARES), allocation(3), generation=3),
+            f"by generation 3; 1 changed, 1 added; instance {instance(2)}: mano requested",
+        ),
+    ],
+)
+def test_a_map_that_is_another_ones_is_not_told(seen, says):
+    progress = placement(Api(found=seen, history=[entry(5)]), a_map())
+    assert progress.allocations == []
+    assert progress.replaced.startswith(says)
+
+
+REQUESTS = {
+    "set": SetAllocation(instance(), PIN, None),
+    "unset": UnsetAllocation(instance(), None),
+    "apply": ApplyMap("blue", {instance(): PIN}, None),
+    "delete": DeleteMap("blue", None),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "api", "accepted"),
+    [
+        ("set", Api(), False),
+        ("set", Api(allocation()), True),
+        ("set", Api(allocation(asked=SHARES)), False),
+        ("set", Api(releasing()), False),
+        ("unset", Api(), True),
+        ("unset", Api(releasing()), True),
+        ("unset", Api(allocation()), False),
+        ("apply", Api(), False),
+        ("apply", Api(found=a_map(allocation())), True),
+        ("apply", Api(found=a_map(allocation(), deleting=True)), False),
+        ("apply", Api(found=a_map(allocation(asked=SHARES))), False),
+        ("apply", Api(found=a_map(allocation(), allocation(2))), False),
+        ("apply", Api(found=a_map()), False),
+        ("delete", Api(), True),
+        ("delete", Api(found=a_map(deleting=True)), True),
+        ("delete", Api(found=a_map()), False),
+    ],
+)
+def test_a_look_settles_whether_a_change_was_accepted(name, api, accepted):
+    if not accepted:
+        with pytest.raises(Unsettled):
+            REQUESTS[name].settle(api)
+        return
+    told = REQUESTS[name].settle(api)
+    assert told is None or told["generation"]
+    assert "allocations" not in (told or {})
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_what_is_shown_of_a_request_that_was_replaced_is_ones_own(name):
+    told = a_map() if name in ("apply", "delete") else allocation()
+    fields = REQUESTS[name].fields(told, Progress([], "", [releasing()], "by mano"))
+    assert (fields["status"], fields["message"]) == (requests.REPLACED, "by mano")
+    assert fields["generation"] == told["generation"]
+
+
+@pytest.mark.parametrize("name", ["unset", "delete"])
+def test_what_is_released_is_shown_as_such(name):
+    for told, progress in (
+        (None, None),
+        (a_map(), Progress([], "")),
+        (allocation(), Progress([], "")),
+    ):
+        assert REQUESTS[name].fields(told, progress)["status"] == requests.RELEASED
+    assert REQUESTS["unset"].fields(releasing(), None)["status"] == "releasing"
+    left = Progress([], "", [releasing(2)])
+    assert REQUESTS["unset"].fields(releasing(), left)["instance_uuid"] == instance(2)
+    shown = REQUESTS["delete"].fields(a_map(), left)
+    assert shown["not_released"].machine_readable() == [releasing(2)]
+
+
+def test_what_a_map_has_come_to_is_shown():
+    fields = REQUESTS["apply"].fields
+    assert "not_applied" not in fields(a_map(), None)
+    shown = fields(a_map(), Progress([allocation(), allocation(2, status="failed")], ""))
+    assert shown["counts"].machine_readable() == {"applied": 1, "failed": 1}
+    (missing,) = shown["not_applied"].machine_readable()
+    assert missing["instance_uuid"] == instance(2)
+    assert "not_released" not in shown
+    assert "not_released" in fields(a_map(), Progress([], "", [releasing()]))
+
+
+def test_what_was_last_seen_of_an_allocation_is_shown():
+    fields = REQUESTS["set"].fields
+    assert fields(allocation(), None)["status"] == "applied"
+    assert fields(allocation(), Progress([allocation(status="failed")], ""))["status"] == "failed"
+
+
+def test_an_interruption_knows_its_signal():
+    assert isinstance(change.Interrupted(15), KeyboardInterrupt)
+    assert change.Interrupted(15).number == 15

@@ -1,0 +1,249 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Waiting for one's own request: what is open, what is done, what ends it, which pauses."""
+
+import argparse
+import io
+
+import pytest
+
+from kongming.manage import options, state
+from kongming.osc import columns, waiting
+from kongming.osc.faults import Fault
+from kongming.osc.progress import Progress, placed
+from kongming.tests.commands import Meanwhile
+
+UUIDS = [f"5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c1{n}" for n in range(3)]
+
+
+def told(number, status, host_state="up", **more):
+    """An allocation, as the API tells of it."""
+    return {
+        "instance_uuid": UUIDS[number],
+        "host": "compute1",
+        "host_state": host_state,
+        "status": status,
+        "reason": "",
+        "message": "",
+        **more,
+    }
+
+
+class Waited:
+    """What came of waiting; the last look stays.
+
+    :ivar lines: what was said.
+    :ivar slept: the pauses.
+    """
+
+    def __init__(self, *looks, timeout=5.0, patience=0.5):
+        stderr, meanwhile, left = io.StringIO(), Meanwhile(), list(looks)
+
+        def look():
+            seen = left.pop(0) if len(left) > 1 else left[0]
+            if isinstance(seen, Exception):
+                raise seen
+            return seen if isinstance(seen, Progress) else Progress(seen, placed(seen))
+
+        speaker = waiting.Speaker(stderr)
+        waiter = waiting.Waiter(
+            speaker, timeout, patience=patience, clock=meanwhile.clock, sleep=meanwhile.sleep
+        )
+        self.end = waiter.wait(look)
+        if self.end.progress:
+            waiting.tell_each(speaker, self.end.progress)
+        self.lines, self.slept = stderr.getvalue().splitlines(), meanwhile.slept
+
+
+def test_waiting_tells_how_far_it_is():
+    waited = Waited(
+        [told(0, "pending"), told(1, "pending", "silent")],
+        [told(0, "applied"), told(1, "pending", "silent")],
+        [told(0, "applied"), told(1, "applied")],
+    )
+    assert waited.end.done
+    assert waited.lines == [
+        "0 of 2 applied (2 pending; silent: compute1)",
+        "1 of 2 applied (1 pending; silent: compute1)",
+        "2 of 2 applied",
+    ]
+
+
+def test_waiting_says_what_was_not_done_and_why():
+    refused = told(1, "refused", reason="cpu_unknown", message="CPU 9 does not exist")
+    waited = Waited([told(0, "applied"), refused])
+    assert (waited.end.done, waited.end.why, waited.slept) == (False, "", [])
+    assert waited.lines == [
+        "1 of 2 applied (1 refused)",
+        f"{UUIDS[1]} on compute1: refused (cpu_unknown): CPU 9 does not exist",
+    ]
+    (short,) = columns.not_applied(waited.end.progress.allocations).machine_readable()
+    assert (short["instance_uuid"], short["reason"]) == (UUIDS[1], "cpu_unknown")
+
+
+def test_a_guest_that_is_absent_is_told_of_and_no_failure():
+    waited = Waited([told(0, "absent", host=None, host_state="unknown")])
+    assert waited.end.done
+    assert waited.lines[-1] == (
+        f"{UUIDS[0]}: absent: there is no running guest; it is done when it starts"
+    )
+    assert sum(waited.slept) >= 0.5
+
+
+def test_a_guest_that_is_absent_is_given_all_its_time_again_once_it_was_seen():
+    absent, pending = [told(0, "absent")], [told(0, "pending")]
+    # It is seen after 0.2 and 0.5 s, and absent again after 0.95 s.
+    assert sum(Waited(absent, pending, absent, patience=0.6).slept) >= 0.95 + 0.6
+
+
+def test_a_guest_that_is_absent_may_still_turn_up():
+    waited = Waited([told(0, "absent")], [told(0, "pending")], [told(0, "applied")])
+    assert (waited.end.done, waited.lines[-1]) == (True, "1 of 1 applied")
+
+
+def test_a_guest_that_is_absent_excuses_no_other_one():
+    assert not Waited([told(0, "absent"), told(1, "failed")]).end.done
+    assert not Waited([told(0, "absent"), told(1, "failed")], timeout=0.1).end.done
+    assert Waited([told(0, "absent"), told(1, "applied")], timeout=0.1).end.done
+
+
+@pytest.mark.parametrize(
+    ("source", "done"), [(None, True), ("", True), ("api", True), ("operator", False)]
+)
+def test_applied_counts_if_it_is_of_a_request_that_was_made_here(source, done):
+    assert Waited([told(0, "applied", source=source)]).end.done is done
+
+
+def test_waiting_has_an_end():
+    waited = Waited([told(0, "pending", "silent")], timeout=0.0)
+    assert (waited.end.done, waited.end.why) == (False, "not done within 0 s")
+    assert waited.lines[1:] == [
+        f"{UUIDS[0]} on compute1: pending; the executor of compute1 is silent"
+    ]
+    waited = Waited([told(0, "pending")], timeout=10)
+    assert sum(waited.slept) == pytest.approx(10)
+    assert waited.slept[:2] == [0.2, pytest.approx(0.3)]
+    assert max(waited.slept) == 3
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("cut"),
+        Fault("slow down", status=429, code="x"),
+        Fault("busy", status=503, code="busy"),
+        Fault("a page", status=404),
+        Fault("time out", status=408, code="x"),
+        Fault("log in", status=401),
+    ],
+    ids=str,
+)
+def test_an_answer_that_passes_is_waited_out(fault):
+    waited = Waited(fault, [told(0, "applied")])
+    assert waited.end.done
+    assert waited.lines == [str(fault), "1 of 1 applied"]
+
+
+@pytest.mark.parametrize(("asked", "pause"), [(2.5, 2.5), (0.1, 0.2), (7200, 5)])
+def test_the_api_is_not_asked_again_before_it_wants_to_be(asked, pause):
+    fault = Fault("slow down", status=429, code="x", retry_after=asked)
+    assert Waited(fault, [told(0, "applied")]).slept == [pause]
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, "forbidden"), (400, "request_invalid")])
+def test_what_will_not_pass_ends_waiting_at_once(status, code):
+    waited = Waited([told(0, "pending")], Fault("no", status=status, code=code))
+    assert (waited.end.done, waited.end.why, len(waited.slept)) == (False, "no", 1)
+    assert waited.end.progress.allocations == [told(0, "pending")]
+
+
+def test_who_is_refused_twice_running_is_refused():
+    denied = Fault("log in", status=401)
+    assert Waited(denied, denied, [told(0, "applied")]).end.why == "log in"
+    assert Waited(denied, Fault("cut"), denied, [told(0, "applied")]).end.done
+
+
+def test_a_replacement_ends_waiting_whatever_else_is_open():
+    for more in ([], [told(0, "pending")], [told(0, "absent")]):
+        waited = Waited(Progress(more, "x", [told(1, "releasing")], replaced="by another"))
+        assert (waited.end.done, waited.end.why, waited.slept) == (False, "", [])
+
+
+def test_releases_keep_it_open():
+    releasing = Progress([told(0, "applied")], "x", [told(1, "releasing", "silent")])
+    assert Waited(releasing, Progress([told(0, "applied")], "y")).end.done
+    waited = Waited(releasing, timeout=1)
+    assert not waited.end.done
+    assert waited.lines[-1] == (
+        f"{UUIDS[1]} on compute1: releasing; the executor of compute1 is silent"
+    )
+
+
+def test_nothing_is_done_at_once():
+    assert Waited([]).end.done
+
+
+def test_of_many_only_some_are_told():
+    waited = Waited([told(0, "failed")] * 42)
+    assert waited.lines[-1] == "and 2 more: see 'kongming allocation list'"
+    assert len(waited.lines) == 42
+    assert len(Waited([told(0, "failed")] * 40).lines) == 41
+
+
+def test_nobody_need_read_how_far_it_is():
+    class Closed(io.StringIO):
+        def write(self, _text):
+            raise BrokenPipeError
+
+    for stderr in (None, Closed()):
+        waiting.Speaker(stderr).say("x")
+
+
+@pytest.mark.parametrize(("text", "number"), [("0", 0), ("60", 60), ("0.5", 0.5), ("7.", 7)])
+def test_a_number_of_seconds(text, number):
+    assert options.seconds(text) == number
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nan",
+        "inf",
+        "-inf",
+        "-5",
+        "-0",
+        "1e400",
+        "1e3",
+        "1_0",
+        "",
+        " 5",
+        "\N{ARABIC-INDIC DIGIT FIVE}",
+        "5s",
+        "9" * 10,
+    ],
+)
+def test_what_is_no_number_of_seconds_is_refused_with_the_way_out(text):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"from 0 to 999999999, such as 60"):
+        options.seconds(text)
+
+
+@pytest.mark.parametrize("add", [waiting.add_options, state.add_wait_option])
+def test_whatever_waits_takes_numbers_of_seconds_only(add, capsys):
+    parser = argparse.ArgumentParser()
+    add(parser, 30.0)
+    option = "--timeout" if add is waiting.add_options else "--wait"
+    assert vars(parser.parse_args([]))[option[2:]] == 30
+    assert vars(parser.parse_args([option, "0.5"]))[option[2:]] == 0.5
+    for text in ("nan", "inf", "-5"):
+        with pytest.raises(SystemExit):
+            parser.parse_args([f"{option}={text}"])
+        assert f"'{text}' is not a number of seconds" in capsys.readouterr().err
