@@ -22,7 +22,7 @@ import pytest
 
 from kongming import core_schema, exception
 from kongming.manage import files, options
-from kongming.osc import allocation_map
+from kongming.osc import map_file
 
 X = {"x": 1}
 UUID = "5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c11"
@@ -270,8 +270,8 @@ def test_a_value_that_is_refused_is_named_with_its_line(written, text, says):
             f"allocations:\n  {UUID}:\n    cpu_shares: 010",
             f", line 3: allocations.{UUID}: cpu_shares: '010'",
         ),
-        (f"{UUID}: {{}}\n0x1F: {{}}", ", line 2: '0x1F' is not the UUID"),
-        (f"{UUID}: {{}}\nyes: {{}}", ", line 2: 'yes' is not the UUID"),
+        (f"{UUID}: {{cpu_shares: 5}}\n0x1F: {{}}", ", line 2: '0x1F' is not the UUID"),
+        (f"{UUID}: {{cpu_shares: 5}}\nyes: {{}}", ", line 2: 'yes' is not the UUID"),
         ("allocations: {}\ngeneration: 5", ", line 2: 'generation' is unknown beside allocations"),
         ("\nallocations: no", ", line 2: allocations is not an object"),
         ("no", ": the map is not an object"),
@@ -281,7 +281,7 @@ def test_a_value_that_is_refused_is_named_with_its_line(written, text, says):
 )
 def test_an_entry_of_a_map_that_is_refused_is_named_with_its_line(written, text, says):
     path = written(text)
-    assert refused(allocation_map.read, path).startswith(f"{path}{says}")
+    assert refused(map_file.read, path).startswith(f"{path}{says}")
 
 
 def test_a_value_that_an_alias_repeats_is_refused_with_the_line_of_the_alias(written):
@@ -289,7 +289,7 @@ def test_a_value_that_an_alias_repeats_is_refused_with_the_line_of_the_alias(wri
     path = written(
         f"{UUID}: {{vcpu_pinning: &a '5'}}\n{other}: {{numa_nodes: '0',\n cpu_shares: *a}}"
     )
-    assert refused(allocation_map.read, path).startswith(f"{path}, line 3: {other}: cpu_shares")
+    assert refused(map_file.read, path).startswith(f"{path}, line 3: {other}: cpu_shares")
 
 
 def test_what_stands_in_an_alias_is_told_with_the_line_of_the_alias(written):
