@@ -190,6 +190,12 @@ class Unsupported(Refused):
     reason = "unsupported"
 
 
+class LibvirtForbids(Refused):
+    """libvirt does not let this service do what a step needs: read-only, or access control."""
+
+    reason = "libvirt_forbids"
+
+
 class PinningUnsupported(Refused):
     """libvirt has no thread for each vCPU of this guest to pin."""
 
@@ -291,6 +297,10 @@ class HypervisorUnavailable(KongmingError):
     """libvirt does not answer."""
 
     reason = "hypervisor_unavailable"
+
+
+class HypervisorBusy(HypervisorUnavailable):
+    """libvirt gives no further connection, though the one that hears its events stands."""
 
 
 class Outage:

@@ -21,7 +21,8 @@ OPTS = [
         "connection_uri",
         default="qemu:///system",
         help="libvirt's connection URI on this host. It must be the one of nova.conf ([libvirt] "
-        "connection_uri), which is the default for KVM and QEMU.",
+        "connection_uri), which is the default for KVM and QEMU. It is opened as virsh opens it: "
+        "user and password are looked up in auth.conf, certificates in /etc/pki or ?pkipath=.",
     ),
     cfg.IntOpt(
         "keepalive_interval",

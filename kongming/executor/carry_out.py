@@ -47,9 +47,9 @@ def _all_or_nothing(steps: plan.Plan, guest: Guest, begun: list[plan.Step]) -> N
             begun.append(step)
             step.apply(guest)
         _verify(steps, guest)
-    except exception.GuestBusy as busy:
+    except (exception.GuestBusy, exception.LibvirtForbids) as error:
         # libvirt did nothing; it was not asked twice.
-        raise exception.GuestBusy(f"{busy}; {_undo(begun[:-1], guest)}") from busy
+        raise type(error)(f"{error}; {_undo(begun[:-1], guest)}") from error
     except (exception.Failed, exception.Refused) as error:
         raise type(error)(f"{error}; {_undo(begun, guest)}") from error
 

@@ -18,7 +18,7 @@ What a trigger tells is on disk before the call returns.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 import logging
 from pathlib import Path
@@ -48,7 +48,8 @@ from kongming.executor.workers import Workers
 from kongming.executor.workqueue import WorkQueue
 from kongming.hypervisor.hypervisor import Hypervisor
 from kongming.hypervisor.keeper import Keeper
-from kongming.hypervisor.pool import Pool, open_connection
+from kongming.hypervisor.opener import Opener
+from kongming.hypervisor.pool import Pool
 from kongming.runtime.heartbeats import Heartbeats
 
 LOG = logging.getLogger(__name__)
@@ -98,7 +99,8 @@ class Executor:
         self._lock = lock.take(state_path)
         self._store = Store(state_path)
         self._queue = WorkQueue(retry_max)
-        self._pool = Pool(partial(open_connection, connection_uri, keepalive))
+        opener = Opener.of(connection_uri, keepalive)
+        self._pool = Pool(opener.open)
         self._hypervisor = Hypervisor(
             connection_uri,
             self._lend,
@@ -108,7 +110,7 @@ class Executor:
         )
         self._keeper = Keeper(
             connection_uri,
-            partial(open_connection, connection_uri, keepalive),
+            opener.open,
             self._hypervisor.events,
             on_hearing=self._hypervisor.hear_again,
             on_connect=self._connected,
@@ -320,10 +322,15 @@ class Executor:
 
     @contextmanager
     def _lend(self) -> Iterator[Any]:
-        # To open a connection to a libvirt that hangs would hang, too.
+        # To open a connection to a libvirt that hangs takes its time.
         if not self._keeper.connected:
             raise exception.HypervisorUnavailable("there is no connection to libvirt")
-        with self._pool.lend() as connection:
+        with ExitStack() as stack:
+            try:
+                connection = stack.enter_context(self._pool.lend())
+            except exception.HypervisorUnavailable as error:
+                self._keeper.tell(error)
+                raise exception.HypervisorBusy(str(error)) from error
             yield connection
 
     def _connected(self) -> None:

@@ -23,6 +23,7 @@ from kongming.executor.reconciler import Reconciler, Result
 from kongming.executor.store import Store
 from kongming.executor.unclaimed import Unclaimed
 from kongming.executor.workqueue import WorkQueue
+from kongming.hourly import Hourly
 from kongming.hypervisor.calls import Call
 
 LOG = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class Turns:
         self._unclaimed = unclaimed
         self._on_pass = on_pass
         self._contest = Contest()
+        self._told = Hourly()
 
     def work(self, key: str) -> None:
         """Work on an instance, or find those that are :data:`UNCLAIMED`, and give it back."""
@@ -74,9 +76,7 @@ class Turns:
 
     def _look(self, key: str) -> Result:
         if key == UNCLAIMED:
-            for instance_uuid in self._unclaimed.find():
-                self._queue.add(instance_uuid)
-            return Result.DONE
+            return self._find_unclaimed()
         result = self._reconciler.reconcile(key)
         if self._store.holds(key):
             return result
@@ -85,13 +85,29 @@ class Turns:
             return self._reconciler.reconcile(key)
         return Result.AGAIN if again else Result.DONE
 
+    def _find_unclaimed(self) -> Result:
+        try:
+            found = self._unclaimed.find()
+        except (exception.Failed, exception.LibvirtForbids) as error:
+            if self._told.is_news(str(error)):
+                LOG.warning(
+                    "Which guests run here is not known (%s): %s; it will be tried again",
+                    error.reason,
+                    error,
+                )
+            return Result.AGAIN
+        for instance_uuid in found:
+            self._queue.add(instance_uuid)
+        return Result.DONE
+
     def _try_to_look(self, key: str) -> Result:
         try:
             result = self._look(key)
         except exception.HypervisorUnavailable as error:
-            # All instances are gone through when the connection is back.
+            # All instances are gone through when the connection is back, if it was lost.
             LOG.debug("Instance %s: %s", key, error)
-            return Result.DONE
+            busy = isinstance(error, exception.HypervisorBusy)
+            return Result.AGAIN if busy else Result.DONE
         except exception.StoreUnavailable as error:
             unavailable = error
         except Exception as error:

@@ -108,7 +108,7 @@ class Unclaimed:
             with self._hypervisor.guest(instance_uuid) as guest:
                 kept = self._kept(guest)
                 arriving = kept is not Kept.NOTHING and _is_arriving(guest)
-        except (exception.GuestAbsent, exception.Failed) as error:
+        except (exception.GuestAbsent, exception.LibvirtForbids, exception.Failed) as error:
             LOG.debug("Instance %s: %s", instance_uuid, error)
             return isinstance(error, exception.Failed)
         if kept is Kept.NOTHING:

@@ -36,6 +36,7 @@ from kongming.hypervisor.own_changes import OwnChanges
 from kongming.hypervisor.pool import is_alive
 from kongming.hypervisor.process import Processes
 from kongming.hypervisor.topology import Topology
+from kongming.hypervisor.unavailable import FORBIDS, forbidden
 
 LOG = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ _MIGRATED_MAX = 1024
 class Hypervisor:
     """Looks things up at one libvirt URI. Any thread may call any method.
 
-    :param lend: lends a connection to the calling thread; raises libvirt's errors.
+    :param lend: lends a connection to the calling thread; raises HypervisorUnavailable.
     :param on_happening: called with the instance UUID when a guest starts, goes on or
         stops.
     :param on_change: called when somebody else has changed a guest. Neither may block:
@@ -174,13 +175,8 @@ class Hypervisor:
     def _connected(self, instance_uuid: str = "") -> Iterator[Any]:
         """Lend a connection for the block."""
         with ExitStack() as stack:
-            try:
-                with self.calls.make("connecting to libvirt", instance_uuid):
-                    connection = stack.enter_context(self._lend())
-            except libvirt.libvirtError as error:
-                raise exception.HypervisorUnavailable(
-                    f"libvirt at {self._uri} is unavailable ({error.get_error_message()})"
-                ) from error
+            with self.calls.make("connecting to libvirt", instance_uuid):
+                connection = stack.enter_context(self._lend())
             yield connection
 
     @contextmanager
@@ -193,6 +189,8 @@ class Hypervisor:
                     raise exception.HypervisorUnavailable(
                         f"libvirt at {self._uri} went away"
                     ) from error
+                if error.get_error_code() in FORBIDS:
+                    raise exception.LibvirtForbids(f"{doing}: {forbidden(error)}") from error
                 raise exception.Failed(
                     f"{doing}: libvirt error {error.get_error_code()}: {error.get_error_message()}"
                 ) from error

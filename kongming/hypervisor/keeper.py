@@ -22,21 +22,21 @@ from contextlib import suppress
 import functools
 import logging
 import threading
-import time
 from typing import Any
 
 import libvirt
 
+from kongming import exception
 from kongming.backoff import Backoff
-from kongming.hypervisor.pool import close
+from kongming.hourly import Hourly
+from kongming.hypervisor.opener import close
+from kongming.hypervisor.unavailable import explain
 from kongming.runtime.heartbeats import Heartbeats
 
 LOG = logging.getLogger(__name__)
 
 # A libvirtd that was restarted is found again within this time.
 _RECONNECT_MAX_S = 3.0
-# One that takes a connection but says nothing for longer hangs.
-_GREETING_S = 10.0
 # How often libvirt's event loop says that it turns, and when that is overdue.
 _BEAT_MS = 5_000
 _SILENT_S = 60.0
@@ -45,7 +45,7 @@ _SILENT_S = 60.0
 class Keeper:
     """Keeps one connection, in a thread of its own.
 
-    :param open_: opens one; raises libvirt's errors.
+    :param open_: opens one, in bounded time; raises HypervisorUnavailable.
     :param events: the events that are wanted: libvirt's id of each → its callback. None
         of these may block.
     :param on_hearing: called each time events are heard again, before ``connected`` says so.
@@ -69,8 +69,7 @@ class Keeper:
         self._on_connect = on_connect
         self._heartbeats = heartbeats
         self._connected = False
-        self._opening_since: float | None = None
-        self._told = False
+        self._told = Hourly()
         self._registered: list[int] = []
         self._lost = threading.Event()
         self._stopping = threading.Event()
@@ -85,7 +84,7 @@ class Keeper:
         """Connect; returns at once."""
         run_event_loop()
         beat = self._heartbeats.expect("libvirt-events", _SILENT_S)
-        libvirt.virEventAddTimeout(_BEAT_MS, self._turned, beat)
+        libvirt.virEventAddTimeout(_BEAT_MS, lambda _timer, _opaque: beat(), None)
         self._thread.start()
 
     def stop(self) -> None:
@@ -93,21 +92,20 @@ class Keeper:
         self._stopping.set()
         self._lost.set()
 
+    def tell(self, unavailable: exception.HypervisorUnavailable) -> None:
+        """Tell the operator why no connection can be opened: once an hour for each reason."""
+        if self._told.is_news(str(unavailable)):
+            LOG.warning("%s; waiting for it", unavailable)
+
     def _run(self) -> None:
         backoff = Backoff(maximum=_RECONNECT_MAX_S)
         while not self._stopping.is_set():
-            connection, error = self._try_to_open()
+            connection = self._try_to_open()
             if connection is None:
-                if backoff.first:
-                    LOG.warning(
-                        "libvirt at %s is unavailable (%s); waiting for it. Is libvirtd "
-                        "running, and may this user connect to it?",
-                        self._uri,
-                        error,
-                    )
                 self._stopping.wait(backoff.next())
                 continue
             backoff.reset()
+            self._told = Hourly()
             self._on_hearing()
             self._connected = True
             LOG.info("Connected to libvirt at %s", self._uri)
@@ -120,20 +118,20 @@ class Keeper:
             self._let_go(connection)
             LOG.warning("The connection to libvirt at %s was lost; waiting for libvirt", self._uri)
 
-    def _try_to_open(self) -> tuple[Any, str]:
+    def _try_to_open(self) -> Any:
         self._lost.clear()
-        self._opening_since, self._told = time.monotonic(), False
         connection = None
         try:
             connection = self._open()
             self._register(connection)
+        except exception.HypervisorUnavailable as error:
+            self.tell(error)
+            return None
         except libvirt.libvirtError as error:
-            if connection is not None:
-                self._let_go(connection)
-            return None, error.get_error_message()
-        finally:
-            self._opening_since = None
-        return connection, ""
+            self._let_go(connection)
+            self.tell(exception.HypervisorUnavailable(explain(error, self._uri)))
+            return None
+        return connection
 
     def _register(self, connection: Any) -> None:
         try:
@@ -153,18 +151,6 @@ class Keeper:
         with suppress(libvirt.libvirtError):
             connection.unregisterCloseCallback()
         close(connection)
-
-    def _turned(self, _timer: int, beat: Callable[[], None]) -> None:
-        """Note that libvirt's event loop turns, and tell if libvirt leaves us waiting."""
-        beat()
-        since = self._opening_since
-        if since is not None and time.monotonic() - since > _GREETING_S and not self._told:
-            self._told = True
-            LOG.warning(
-                "libvirt at %s takes connections but does not answer on them: does libvirtd "
-                "hang? Waiting for it",
-                self._uri,
-            )
 
     def _closed(self, _connection: Any, reason: int, _opaque: object) -> None:
         LOG.debug("libvirt closed the connection, reason %d", reason)

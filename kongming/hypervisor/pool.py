@@ -20,37 +20,22 @@ connection of one's own neither can be: it is closed by the thread that has it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 import threading
 from typing import Any
 
 import libvirt
 
+from kongming.hypervisor.opener import close
+
 # So many that nobody uses are kept.
 _IDLE_MAX = 8
-
-
-def open_connection(uri: str, keepalive: tuple[int, int] | None) -> Any:
-    """Open a connection that notices when libvirt falls silent; raises libvirt's errors.
-
-    :param keepalive: the seconds between questions, and how many may stay unanswered.
-    """
-    connection = libvirt.open(uri)
-    if keepalive is not None:
-        try:
-            connection.setKeepAlive(*keepalive)
-        except libvirt.libvirtError as error:
-            # Drivers that run in this process have no use for it.
-            if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
-                close(connection)
-                raise
-    return connection
 
 
 class Pool:
     """Opens connections as they are needed. Any thread may call any method.
 
-    :param open_: opens one; raises libvirt's errors.
+    :param open_: opens one; raises HypervisorUnavailable.
     """
 
     def __init__(self, open_: Callable[[], Any]) -> None:
@@ -60,7 +45,10 @@ class Pool:
 
     @contextmanager
     def lend(self) -> Iterator[Any]:
-        """Lend a connection to the calling thread; raises libvirt's errors."""
+        """Lend a connection to the calling thread.
+
+        :raises HypervisorUnavailable: if none can be opened.
+        """
         connection = self._take()
         try:
             yield connection
@@ -108,9 +96,3 @@ def is_alive(connection: Any) -> bool:
         return bool(connection.isAlive())
     except libvirt.libvirtError:
         return False
-
-
-def close(connection: Any) -> None:
-    """Close a connection; that it is dead already is no matter."""
-    with suppress(libvirt.libvirtError):
-        connection.close()

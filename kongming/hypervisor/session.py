@@ -14,14 +14,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 import contextlib
-import threading
+from functools import partial
 from typing import Any
 
 import libvirt
 
 from kongming import exception
+from kongming.hypervisor.opener import Opener, close, connect
+from kongming.hypervisor.unavailable import FORBIDS, forbidden, without_password
 
 _OPEN_TIMEOUT = 15.0
 
@@ -31,52 +33,30 @@ def read_only(uri: str, timeout: float = _OPEN_TIMEOUT) -> contextlib.AbstractCo
 
     :param timeout: seconds to wait for a libvirt that hangs.
     :raises HypervisorUnavailable: if libvirt can't be reached.
-    :raises Failed: if it gives an error to what it is asked.
+    :raises LibvirtForbids: if it does not let us do what it is asked.
+    :raises Failed: if it gives another error.
     """
-    return _session(libvirt.openReadOnly, uri, timeout)
+    return _session(uri, timeout, read_only=True)
 
 
 def read_write(uri: str, timeout: float = _OPEN_TIMEOUT) -> contextlib.AbstractContextManager[Any]:
     """Give a connection that can change guests; otherwise as :func:`read_only`."""
-    return _session(libvirt.open, uri, timeout)
+    return _session(uri, timeout, read_only=False)
 
 
 @contextlib.contextmanager
-def _session(opener: Callable[[str], Any], uri: str, timeout: float) -> Iterator[Any]:
+def _session(uri: str, timeout: float, *, read_only: bool) -> Iterator[Any]:
     # libvirt would write each error to stderr by itself.
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
-    connection = _open(opener, uri, timeout)
+    connection = Opener(uri, partial(connect, uri, read_only=read_only), timeout).open()
     try:
         yield connection
     except libvirt.libvirtError as error:
+        where = f"libvirt at {without_password(uri)}"
+        if error.get_error_code() in FORBIDS:
+            raise exception.LibvirtForbids(f"{where}: {forbidden(error)}") from error
         raise exception.Failed(
-            f"libvirt at {uri}: error {error.get_error_code()}: {error.get_error_message()}"
+            f"{where}: error {error.get_error_code()}: {error.get_error_message()}"
         ) from error
     finally:
-        with contextlib.suppress(libvirt.libvirtError):
-            connection.close()
-
-
-def _open(opener: Callable[[str], Any], uri: str, timeout: float) -> Any:
-    opened: list[Any] = []
-
-    def attempt() -> None:
-        try:
-            opened.append(opener(uri))
-        except libvirt.libvirtError as error:
-            opened.append(error)
-
-    # libvirt itself waits for ever, and can't be interrupted meanwhile.
-    thread = threading.Thread(target=attempt, name="libvirt-open", daemon=True)
-    thread.start()
-    thread.join(timeout)
-    if not opened:
-        raise exception.HypervisorUnavailable(
-            f"libvirt at {uri} did not answer within {timeout:g} s: does libvirtd hang?"
-        )
-    if isinstance(opened[0], libvirt.libvirtError):
-        raise exception.HypervisorUnavailable(
-            f"libvirt at {uri} does not answer ({opened[0].get_error_message()}): is libvirtd "
-            "running, may this user connect to it, and is [libvirt] connection_uri right?"
-        )
-    return opened[0]
+        close(connection)

@@ -161,7 +161,7 @@ class Link:
             if error.outage.is_news():
                 LOG.error("What is wanted can't be asked for: %s", error)
             return self._backoff.next()
-        except exception.HypervisorUnavailable as error:
+        except (exception.HypervisorUnavailable, exception.LibvirtForbids) as error:
             # Who runs here is not known; there is nothing to be done anyway.
             LOG.debug("%s", error)
             return None

@@ -118,7 +118,11 @@ class ExecutorService(HostService):
     def _view(self) -> tuple[dict[str, Any], str] | None:
         try:
             seen = self._executor.view(self.rules)
-        except (exception.HypervisorUnavailable, exception.Failed) as error:
+        except (
+            exception.HypervisorUnavailable,
+            exception.LibvirtForbids,
+            exception.Failed,
+        ) as error:
             LOG.debug("What the host looks like is not known now: %s", error)
             return None
         return seen, view.digest(seen)

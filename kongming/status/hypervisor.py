@@ -10,34 +10,73 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Does libvirt answer, and could it place a guest?"""
+"""Does libvirt answer, does it let us change guests, and could it place one?"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import libvirt
 from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Result
 
 from kongming.hypervisor import session
-from kongming.status.finding import bad, good
+from kongming.hypervisor.unavailable import FORBIDS, forbidden, without_password
+from kongming.status.finding import bad, doubtful, good
 
 _TIMEOUT_S = 8.0
 _DRIVER = "QEMU"
+_NO_FORMAT = "kongming-status"
+_NO_DOMAIN = "<kongming-status/>"
 
 
 def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
     """Open a connection that may change guests, and ask what it leads to."""
     uri = conf.libvirt.connection_uri
+    shown = without_password(uri)
     with session.read_write(uri, _TIMEOUT_S) as connection:
         driver = connection.getType()
+        if driver != _DRIVER:
+            yield bad(
+                f"[libvirt] connection_uri {shown} leads to libvirt's driver {driver}, not "
+                f"{_DRIVER}: it must be that of nova.conf"
+            )
+            return
         online = sum(connection.getCPUMap()[1])
-    if driver != _DRIVER:
-        yield bad(
-            f"[libvirt] connection_uri {uri} leads to libvirt's driver {driver}, not {_DRIVER}: "
-            "it must be that of nova.conf"
+        if not online:
+            yield bad(f"libvirt at {shown} says that no CPU is online: restart libvirtd")
+            return
+        yield good(f"libvirt at {shown} answers; {online} CPUs are online")
+        yield from may_write(connection)
+
+
+def may_write(connection: Any) -> Iterator[Result]:
+    """Find out whether guests may be changed, by calls that can change nothing.
+
+    They need the same rights, and what they ask for can't be done: to convert a domain into
+    no format, and to replace the saved image of a guest with what is no domain.
+    """
+    refusal = _refusal(lambda: connection.domainXMLToNative(_NO_FORMAT, _NO_DOMAIN))
+    if refusal is not None and refusal.get_error_code() == libvirt.VIR_ERR_OPERATION_DENIED:
+        yield bad(f"guests can't be changed: {forbidden(refusal)}")
+        return
+    domains = connection.listAllDomains()
+    for domain in domains[:1]:
+        denied = _refusal(lambda: domain.managedSaveDefineXML(_NO_DOMAIN))  # noqa: B023
+        if denied is not None:
+            yield bad(f"guests can't be changed: {forbidden(denied)}")
+    if refusal is not None and not domains:
+        yield doubtful(
+            "whether guests may be changed is not known, as there is none that libvirt shows to "
+            f"this user: {forbidden(refusal)}"
         )
-    elif not online:
-        yield bad(f"libvirt at {uri} says that no CPU is online: restart libvirtd")
-    else:
-        yield good(f"libvirt at {uri} answers; {online} CPUs are online")
+
+
+def _refusal(call: Callable[[], object]) -> libvirt.libvirtError | None:
+    """Return the error by which libvirt forbids a call; any other one means that it does not."""
+    try:
+        call()
+    except libvirt.libvirtError as error:
+        return error if error.get_error_code() in FORBIDS else None
+    return None

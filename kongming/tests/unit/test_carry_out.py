@@ -46,11 +46,13 @@ class FakeGuest:
     :param refuses: numbers of the calls that libvirt refuses.
     :param confined_to: CPUs that a cgroup above the guest's leaves it.
     :ivar busy: numbers of the calls at which a job keeps libvirt from doing anything.
+    :ivar forbidden: numbers of the calls that libvirt does not let us make.
     :ivar starts_anew: before so many calls more the domain ends and starts as it first did.
     """
 
     starts_anew = -1
     busy = ()
+    forbidden = ()
 
     def __init__(self, has, *, refuses=(), confined_to=HOST.online):
         self.host = HOST
@@ -91,6 +93,9 @@ class FakeGuest:
         if self._calls + 1 in self.busy:
             self._calls += 1
             raise exception.GuestBusy("a job")
+        if self._calls + 1 in self.forbidden:
+            self._calls += 1
+            raise exception.LibvirtForbids("read-only")
 
     def _answer(self):
         self._calls += 1
@@ -184,6 +189,26 @@ def test_a_guest_that_becomes_busy_gets_back_all_that_was_changed_before(call):
         carry_out(steps_for(guest, dict.fromkeys(before, CpuSet([1]))), guest)
     assert guest.told == before == guest.cgroups
     assert guest.baseline == {}
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_a_step_that_libvirt_forbids_is_not_undone_as_it_was_not_taken(call):
+    before = {target.vcpu(0): CpuSet([0]), target.vcpu(1): CpuSet([0])}
+    guest = FakeGuest(before)
+    guest.forbidden = {call}
+    with pytest.raises(exception.LibvirtForbids, match="^read-only; the guest is as it was befo"):
+        carry_out(steps_for(guest, dict.fromkeys(before, CpuSet([1]))), guest)
+    assert guest.told == before == guest.cgroups
+    assert guest.baseline == {}
+
+
+def test_what_was_done_before_libvirt_forbade_is_named_if_it_stays():
+    before = {target.vcpu(0): CpuSet([0]), target.vcpu(1): CpuSet([0])}
+    guest = FakeGuest(before)
+    guest.forbidden = {3, 4, 5}
+    with pytest.raises(exception.LibvirtForbids, match=r"undone, except vCPU 0 \(read-only\)"):
+        carry_out(steps_for(guest, dict.fromkeys(before, CpuSet([1]))), guest)
+    assert guest.baseline == before
 
 
 def test_a_guest_that_cannot_be_pinned_at_all_is_as_it_was():

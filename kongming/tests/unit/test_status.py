@@ -19,6 +19,7 @@ import tempfile
 import threading
 import zoneinfo
 
+import libvirt
 from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Code
 import pytest
@@ -36,11 +37,13 @@ from kongming.status import (
     cgroup,
     configuration,
     finding,
+    hypervisor,
     nova,
     queues,
     state,
     timezones,
 )
+from kongming.tests.unit.test_unavailable import error as libvirt_error
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 NOBODY = 65534
@@ -303,6 +306,48 @@ def test_control_groups_of_version_2(tmp_path):
 def test_guests_elsewhere_have_control_groups_elsewhere(configured):
     conf = configured("[libvirt]\nconnection_uri = test:///default")
     assert run(cgroup.check, conf)[1].startswith("not checked")
+
+
+class Connection:
+    """A libvirt whose calls that need write are refused by these errors, or by others."""
+
+    def __init__(self, refuses=None, domain_refuses=None, domains=1):
+        self._refuses = refuses or libvirt_error(libvirt.VIR_ERR_INVALID_ARG)
+        self._domain_refuses = domain_refuses or libvirt_error(libvirt.VIR_ERR_OPERATION_INVALID)
+        self._domains = domains
+
+    def domainXMLToNative(self, _format, _domain):  # noqa: N802
+        raise self._refuses
+
+    def listAllDomains(self):  # noqa: N802
+        return [self] * self._domains
+
+    def managedSaveDefineXML(self, _xml):  # noqa: N802
+        raise self._domain_refuses
+
+
+DENIED = libvirt_error(libvirt.VIR_ERR_ACCESS_DENIED)
+READ_ONLY = libvirt_error(libvirt.VIR_ERR_OPERATION_DENIED)
+
+
+@pytest.mark.parametrize(
+    ("connection", "codes", "says"),
+    [
+        (Connection(), [], ""),
+        (Connection(domains=0), [], ""),
+        (Connection(READ_ONLY, domains=0), [Code.FAILURE], "the connection is read-only"),
+        (Connection(READ_ONLY, READ_ONLY), [Code.FAILURE], "the connection is read-only"),
+        # The right to change domains is another one than the right to write at all.
+        (Connection(DENIED), [], ""),
+        (Connection(DENIED, domains=0), [Code.WARNING], "is not known, as there is none"),
+        (Connection(DENIED, DENIED), [Code.FAILURE], "access control"),
+        (Connection(None, DENIED, domains=2), [Code.FAILURE], "access control"),
+    ],
+)
+def test_whether_libvirt_lets_guests_be_changed_is_found_out(connection, codes, says):
+    found = list(hypervisor.may_write(connection))
+    assert [each.code for each in found] == codes
+    assert says in "".join(each.details for each in found)
 
 
 @pytest.fixture

@@ -69,6 +69,8 @@ class Executor:
 
     # Who looks at guests that nothing is kept of.
     def find(self):
+        if isinstance(self.unclaimed, Exception):
+            raise self.unclaimed
         return self.unclaimed
 
     def look(self, key):
@@ -128,6 +130,20 @@ def test_without_libvirt_nothing_comes_again_before_it_is_back(executor, caplog)
     assert executor.work() == (UUID, True, 0.0)
     assert executor.passes == [UUID]
     assert "ERROR" not in caplog.text
+
+
+def test_an_instance_for_which_no_further_connection_was_to_be_had_comes_again(executor):
+    executor.result = exception.HypervisorBusy("no")
+    assert executor.work() == (UUID, False, 0.0)
+
+
+@pytest.mark.parametrize("error", [exception.LibvirtForbids("no"), exception.Failed("no")])
+def test_that_it_is_not_known_who_runs_here_is_told_once_and_tried_again(executor, caplog, error):
+    executor.unclaimed = error
+    for _ in range(3):
+        assert executor.work(UNCLAIMED) == (UNCLAIMED, False, 0.0)
+    assert caplog.text.count(f"Which guests run here is not known ({error.reason}): no") == 1
+    assert "Traceback" not in caplog.text
 
 
 def test_an_outage_of_the_store_is_told_once(executor, caplog):

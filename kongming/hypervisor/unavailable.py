@@ -1,0 +1,245 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Why there is no connection to libvirt, in our words, and what to do about it.
+
+libvirt's own words name what it was doing; of whom it was refused, and by which file, they
+seldom tell. They are quoted only where nothing better is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import errno
+import grp
+import os
+from pathlib import Path
+import re
+import stat
+from urllib.parse import SplitResult, parse_qs, urlsplit
+
+import libvirt
+
+from kongming.cleaning import clean, without_credentials
+from kongming.hypervisor.auth_file import AuthFile
+from kongming.runtime.users import user
+
+#: libvirt, or its access control, does not let this connection do what was asked of it.
+FORBIDS = frozenset({libvirt.VIR_ERR_OPERATION_DENIED, libvirt.VIR_ERR_ACCESS_DENIED})
+
+_LOGIN = frozenset(
+    {
+        libvirt.VIR_ERR_AUTH_FAILED,
+        libvirt.VIR_ERR_AUTH_CANCELLED,
+        libvirt.VIR_ERR_AUTH_UNAVAILABLE,
+    }
+)
+_QUOTED_MOST = 300
+_SOCKET = re.compile(r"socket to '([^']+)'")
+_SOCKETS = ("/run/libvirt/virtqemud-sock", "/run/libvirt/libvirt-sock")
+_NOBODY = frozenset({errno.ENOENT, errno.ECONNREFUSED})
+_TRUST = (
+    "check cacert.pem in /etc/pki/CA (or ?pkipath= of the URI), and that the server's certificate "
+    "has the name in the URI"
+)
+_SHOWN = (
+    "libvirt does not take our certificate: check clientcert.pem in /etc/pki/libvirt, "
+    "private/clientkey.pem there, and tls_allowed_dn_list of libvirtd.conf"
+)
+
+
+def explain(error: libvirt.libvirtError, uri: str) -> str:
+    """Return why a connection could not be opened, as a sentence without its end."""
+    return f"libvirt at {without_password(uri)} is unavailable: {_why(error, uri)}"
+
+
+def without_password(uri: str) -> str:
+    """Return a URI as it may be shown."""
+    return without_credentials(uri) if ":" in urlsplit(uri).netloc.rpartition("@")[0] else uri
+
+
+def forbidden(error: libvirt.libvirtError) -> str:
+    """Return what to do about an error of :data:`FORBIDS`."""
+    if error.get_error_code() == libvirt.VIR_ERR_OPERATION_DENIED:
+        return (
+            "the connection is read-only: [libvirt] connection_uri must not lead to libvirt's "
+            "read-only socket (libvirt-sock-ro)"
+        )
+    return (
+        f"libvirt's access control (access_drivers in libvirtd.conf) denies it to user {user()}: "
+        "have polkit grant that user org.libvirt.api.connect.* to read, and of "
+        "org.libvirt.api.domain.* getattr, read, write and save"
+    )
+
+
+def _why(error: libvirt.libvirtError, uri: str) -> str:
+    code, said = error.get_error_code(), error.get_error_message() or ""
+    parts = urlsplit(uri)
+    # Without a transport it is a socket here, or TLS to elsewhere.
+    transport = parts.scheme.partition("+")[2] or ("tls" if parts.netloc else "unix")
+    if code == libvirt.VIR_ERR_CONF_SYNTAX:
+        return _auth_file(uri)
+    if code in FORBIDS:
+        return forbidden(error)
+    known = _BY_TRANSPORT.get(transport, _unknown)(error, said, parts)
+    if known:
+        return known
+    if code in _LOGIN:
+        return _login(said, uri)
+    # Its words may hold anything, even what a program that it ran has written.
+    quoted = without_credentials(clean(said, _QUOTED_MOST))
+    return f"libvirt's error {code}, «{quoted}»"
+
+
+def _login(said: str, uri: str) -> str:
+    """Return why a log-in was refused; libvirt has one code for all of that."""
+    if "polkit" in said or ("SASL" not in said.upper() and "credential" not in said):
+        return (
+            f"polkit does not let user {user()} manage libvirt (org.libvirt.unix.manage). "
+            "Debian's rule asks for the group libvirt in /etc/group, whichever groups the "
+            f"process has: 'usermod -aG libvirt {user()}'; elsewhere write a rule for that user "
+            "in /etc/polkit-1/rules.d"
+        )
+    if "No worthy mechs" in said or "no mechanism available" in said:
+        return (
+            "no mechanism of SASL that it offers is installed here: install the package "
+            "libsasl2-modules (for GSSAPI libsasl2-modules-gssapi-mit); a mechanism without "
+            "encryption, such as SCRAM-SHA-256, needs a Unix socket or TLS"
+        )
+    if problem := AuthFile.of(uri).problem():
+        return f"it asks for a user name and a password (SASL), and {problem}"
+    found = AuthFile.of(uri)
+    if "collect" in said:
+        return _auth_file(uri)
+    return (
+        f"it refuses the user name or the password that {found.path} has for host {found.host}: "
+        "compare authname and password there with libvirt's ('saslpasswd2 -a libvirt')"
+    )
+
+
+def _auth_file(uri: str) -> str:
+    found = AuthFile.of(uri)
+    return found.problem() or (
+        f"{found.path} can't be used for host {found.host}: [auth-libvirt-{found.host}] or "
+        "[auth-libvirt-default] needs credentials=NAME, and [credentials-NAME] needs authname and "
+        "password, each as name=value"
+    )
+
+
+def _unix(error: libvirt.libvirtError, said: str, parts: SplitResult) -> str:
+    found = _SOCKET.search(said)
+    named = parse_qs(parts.query).get("socket", [])
+    path = Path(found[1] if found else named[0] if named else _SOCKETS[-1])
+    number = error.get_int1()
+    if number == errno.EACCES:
+        return _closed(path)
+    if number in _NOBODY:
+        return (
+            f"nobody listens at {path}: is libvirtd (or virtqemud) running, and is this the "
+            "socket that nova-compute uses?"
+        )
+    return ""
+
+
+def _closed(path: Path) -> str:
+    """Return why this user may not open a socket."""
+    try:
+        found = path.stat()
+    except OSError:
+        return f"user {user()} may not enter the folder of {path}"
+    return _closed_by(path, found.st_mode, found.st_gid)
+
+
+def _closed_by(path: Path, mode: int, gid: int) -> str:
+    if not mode & stat.S_IWGRP or not gid:
+        return (
+            f"{path} is not open to user {user()} nor to any group: set unix_sock_group = "
+            '"libvirt" and unix_sock_rw_perms = "0770" in libvirtd.conf, or SocketGroup= and '
+            "SocketMode= of libvirtd.socket where systemd opens it"
+        )
+    try:
+        group = grp.getgrgid(gid).gr_name
+    except KeyError:
+        group = str(gid)
+    if gid in {os.getegid(), *os.getgroups()}:
+        return f"{path} is open to the group {group}, but SELinux or AppArmor keeps us from it"
+    return (
+        f"user {user()} is not in the group {group}, which opens {path}: 'usermod -aG {group} "
+        f"{user()}', then restart the service"
+    )
+
+
+def _tcp(error: libvirt.libvirtError, said: str, parts: SplitResult) -> str:
+    if "resolve" in said:
+        return f"the name {parts.hostname} can't be resolved: is it in DNS, or in /etc/hosts?"
+    if error.get_int1() in {errno.ECONNREFUSED, errno.ECONNRESET}:
+        return (
+            f"nobody listens at {parts.hostname}: does libvirtd listen for this (libvirtd-tcp."
+            "socket or libvirtd-tls.socket; listen_tcp or listen_tls), at this address and port?"
+        )
+    if error.get_int1() in {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ETIMEDOUT}:
+        return f"{parts.hostname} can't be reached ({os.strerror(error.get_int1())})"
+    return ""
+
+
+def _tls(error: libvirt.libvirtError, said: str, parts: SplitResult) -> str:
+    lower = said.lower()
+    if "cannot read" in lower or "unable to import" in lower or "error loading" in lower:
+        return (
+            f"user {user()} can't read the certificates ({_quoted_path(said)}): /etc/pki/CA/"
+            "cacert.pem, and in /etc/pki/libvirt clientcert.pem and private/clientkey.pem, or all "
+            "of them in ?pkipath= of the URI"
+        )
+    if "of our certificate" in lower:
+        return _SHOWN
+    if "certificate" in lower or "issuer" in lower:
+        return f"its certificate is not trusted: {_TRUST}"
+    if "tls handshake" in lower or "gnutls" in lower:
+        return f"TLS does not come about: is it libvirt's TLS port (16514)? Else {_SHOWN}"
+    return _tcp(error, said, parts)
+
+
+def _ssh(_error: libvirt.libvirtError, said: str, parts: SplitResult) -> str:
+    if "ost key" in said:
+        return (
+            f"ssh does not know the key of {parts.hostname}: put it into known_hosts of user "
+            f"{user()} (ssh-keyscan), or name a file with ?known_hosts="
+        )
+    if "ermission denied" in said or "uthentication" in said:
+        return (
+            f"ssh does not let user {user()} in at {parts.hostname}: nobody can be asked for a "
+            "password; name the private key with ?keyfile= and enter it there in authorized_keys"
+        )
+    if "resolve" in said:
+        return f"the name {parts.hostname} can't be resolved: is it in DNS, or in /etc/hosts?"
+    if "onnection refused" in said or "timed out" in said or "unreachable" in said:
+        return f"no SSH server answers at {parts.hostname}"
+    return ""
+
+
+def _unknown(_error: libvirt.libvirtError, _said: str, _parts: SplitResult) -> str:
+    return ""
+
+
+def _quoted_path(said: str) -> str:
+    found = re.search(r"(/[^\s':]+)", said)
+    return found[1] if found else "one of them"
+
+
+_BY_TRANSPORT: dict[str, Callable[[libvirt.libvirtError, str, SplitResult], str]] = {
+    "unix": _unix,
+    "tcp": _tcp,
+    "tls": _tls,
+    "ssh": _ssh,
+    "libssh": _ssh,
+    "libssh2": _ssh,
+}
