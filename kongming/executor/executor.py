@@ -325,13 +325,17 @@ class Executor:
         # To open a connection to a libvirt that hangs takes its time.
         if not self._keeper.connected:
             raise exception.HypervisorUnavailable("there is no connection to libvirt")
+        busy = None
         with ExitStack() as stack:
             try:
                 connection = stack.enter_context(self._pool.lend())
             except exception.HypervisorUnavailable as error:
-                self._keeper.tell(error)
-                raise exception.HypervisorBusy(str(error)) from error
-            yield connection
+                busy = exception.HypervisorBusy(str(error))
+            else:
+                yield connection
+        if busy is not None:
+            self._keeper.tell(busy)
+            raise busy
 
     def _connected(self) -> None:
         held = self._store.held()

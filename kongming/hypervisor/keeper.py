@@ -100,8 +100,9 @@ class Keeper:
     def _run(self) -> None:
         backoff = Backoff(maximum=_RECONNECT_MAX_S)
         while not self._stopping.is_set():
-            connection = self._try_to_open()
-            if connection is None:
+            connection, unavailable = self._try_to_open()
+            if unavailable is not None:
+                self.tell(unavailable)
                 self._stopping.wait(backoff.next())
                 continue
             backoff.reset()
@@ -118,20 +119,19 @@ class Keeper:
             self._let_go(connection)
             LOG.warning("The connection to libvirt at %s was lost; waiting for libvirt", self._uri)
 
-    def _try_to_open(self) -> Any:
+    def _try_to_open(self) -> tuple[Any, exception.HypervisorUnavailable | None]:
+        """Give the error back: oslo.log would say it a second time while it is handled."""
         self._lost.clear()
         connection = None
         try:
             connection = self._open()
             self._register(connection)
         except exception.HypervisorUnavailable as error:
-            self.tell(error)
-            return None
+            return None, error
         except libvirt.libvirtError as error:
             self._let_go(connection)
-            self.tell(exception.HypervisorUnavailable(explain(error, self._uri)))
-            return None
-        return connection
+            return None, exception.HypervisorUnavailable(explain(error, self._uri))
+        return connection, None
 
     def _register(self, connection: Any) -> None:
         try:

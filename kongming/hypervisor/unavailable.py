@@ -43,6 +43,8 @@ _LOGIN = frozenset(
         libvirt.VIR_ERR_AUTH_UNAVAILABLE,
     }
 )
+# What libvirt says of an auth.conf that is malformed, or that is named and not there.
+_UNKNOWN = "the cause is unknown"
 _QUOTED_MOST = 300
 _SOCKET = re.compile(r"socket to '([^']+)'")
 _SOCKETS = ("/run/libvirt/virtqemud-sock", "/run/libvirt/libvirt-sock")
@@ -51,8 +53,9 @@ _TRUST = (
     "check cacert.pem in /etc/pki/CA (or ?pkipath= of the URI), and that the server's certificate "
     "has the name in the URI"
 )
+_PORTS = "is it the port for this (16509 for tcp, 16514 for tls)?"
 _SHOWN = (
-    "libvirt does not take our certificate: check clientcert.pem in /etc/pki/libvirt, "
+    "our certificate is not taken: check clientcert.pem in /etc/pki/libvirt, "
     "private/clientkey.pem there, and tls_allowed_dn_list of libvirtd.conf"
 )
 
@@ -86,7 +89,7 @@ def _why(error: libvirt.libvirtError, uri: str) -> str:
     parts = urlsplit(uri)
     # Without a transport it is a socket here, or TLS to elsewhere.
     transport = parts.scheme.partition("+")[2] or ("tls" if parts.netloc else "unix")
-    if code == libvirt.VIR_ERR_CONF_SYNTAX:
+    if code == libvirt.VIR_ERR_CONF_SYNTAX or _UNKNOWN in said:
         return _auth_file(uri)
     if code in FORBIDS:
         return forbidden(error)
@@ -94,15 +97,15 @@ def _why(error: libvirt.libvirtError, uri: str) -> str:
     if known:
         return known
     if code in _LOGIN:
-        return _login(said, uri)
+        return _login(code, said, uri)
     # Its words may hold anything, even what a program that it ran has written.
     quoted = without_credentials(clean(said, _QUOTED_MOST))
     return f"libvirt's error {code}, «{quoted}»"
 
 
-def _login(said: str, uri: str) -> str:
+def _login(code: int, said: str, uri: str) -> str:
     """Return why a log-in was refused; libvirt has one code for all of that."""
-    if "polkit" in said or ("SASL" not in said.upper() and "credential" not in said):
+    if code != libvirt.VIR_ERR_AUTH_FAILED or "polic" in said or "polkit" in said:
         return (
             f"polkit does not let user {user()} manage libvirt (org.libvirt.unix.manage). "
             "Debian's rule asks for the group libvirt in /etc/group, whichever groups the "
@@ -181,7 +184,9 @@ def _closed_by(path: Path, mode: int, gid: int) -> str:
 def _tcp(error: libvirt.libvirtError, said: str, parts: SplitResult) -> str:
     if "resolve" in said:
         return f"the name {parts.hostname} can't be resolved: is it in DNS, or in /etc/hosts?"
-    if error.get_int1() in {errno.ECONNREFUSED, errno.ECONNRESET}:
+    if error.get_int1() == errno.ECONNRESET:
+        return f"{parts.hostname} closed the connection: {_PORTS}"
+    if error.get_int1() == errno.ECONNREFUSED:
         return (
             f"nobody listens at {parts.hostname}: does libvirtd listen for this (libvirtd-tcp."
             "socket or libvirtd-tls.socket; listen_tcp or listen_tls), at this address and port?"
@@ -199,12 +204,12 @@ def _tls(error: libvirt.libvirtError, said: str, parts: SplitResult) -> str:
             "cacert.pem, and in /etc/pki/libvirt clientcert.pem and private/clientkey.pem, or all "
             "of them in ?pkipath= of the URI"
         )
-    if "of our certificate" in lower:
+    if re.search("of our certificate|our own certificate|tls confirmation", lower):
         return _SHOWN
     if "certificate" in lower or "issuer" in lower:
         return f"its certificate is not trusted: {_TRUST}"
     if "tls handshake" in lower or "gnutls" in lower:
-        return f"TLS does not come about: is it libvirt's TLS port (16514)? Else {_SHOWN}"
+        return f"TLS does not come about: {_PORTS} Else {_SHOWN}"
     return _tcp(error, said, parts)
 
 
@@ -212,7 +217,7 @@ def _ssh(_error: libvirt.libvirtError, said: str, parts: SplitResult) -> str:
     if "ost key" in said:
         return (
             f"ssh does not know the key of {parts.hostname}: put it into known_hosts of user "
-            f"{user()} (ssh-keyscan), or name a file with ?known_hosts="
+            f"{user()} (ssh-keyscan)"
         )
     if "ermission denied" in said or "uthentication" in said:
         return (

@@ -19,6 +19,7 @@ import uuid
 import libvirt
 import pytest
 
+from kongming import exception
 from kongming.hypervisor.keeper import run_event_loop
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.broker import Broker
@@ -133,7 +134,7 @@ class Cloud:
 
     def guest(self, **options):
         if self._connection is None or not self._connection.isAlive():
-            self._connection = libvirt.open(self.libvirtd.uri)
+            self._connection = self.libvirtd.connect()
         self._guests.append(Guest(self._connection, **options))
         return self._guests[-1]
 
@@ -164,14 +165,14 @@ class Cloud:
             daemon.stop()
         if not self.libvirtd_answers():
             self.libvirtd.start()
-        connection = libvirt.open(self.libvirtd.uri)
+        connection = self.libvirtd.connect()
         for domain in connection.listAllDomains():
             destroy(domain)
 
     def libvirtd_answers(self):
         try:
-            libvirt.open(self.libvirtd.uri).close()
-        except libvirt.libvirtError:
+            self.libvirtd.connect().close()
+        except (libvirt.libvirtError, exception.HypervisorUnavailable):
             return False
         return True
 

@@ -17,17 +17,20 @@ It neither sees nor changes anything of the machine's own libvirt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+import json
 import os
 from pathlib import Path
 import shutil
 import socket
 import tempfile
+from typing import Any
 from urllib.parse import quote
 import uuid
 
 import libvirt
 
+from kongming import exception
 from kongming.tests.testbed.cgroup import Cgroup
 from kongming.tests.testbed.namespace import in_namespace, in_namespace_of
 from kongming.tests.testbed.process import Process, Service, find_program
@@ -38,17 +41,15 @@ HOLDER = ("sleep", "infinity")
 # sockaddr_un's limit, less the longest name that libvirtd puts into the folder.
 LONGEST_SOCKET_FOLDER = 107 - len("/libvirt-admin-sock")
 
-LIBVIRTD_CONF = """\
-listen_tls = 0
-listen_tcp = 0
-auth_unix_ro = "none"
-auth_unix_rw = "none"
-unix_sock_ro_perms = "0700"
-unix_sock_rw_perms = "0700"
-unix_sock_dir = "{sockets}"
-# Else a guest could not be migrated from one to another on the same machine.
-host_uuid = "{host_uuid}"
-"""
+# What libvirtd.conf holds, unless a kind of libvirtd says otherwise.
+SETTINGS: Mapping[str, str | int] = {
+    "listen_tls": 0,
+    "listen_tcp": 0,
+    "auth_unix_ro": "none",
+    "auth_unix_rw": "none",
+    "unix_sock_ro_perms": "0700",
+    "unix_sock_rw_perms": "0700",
+}
 
 
 class Libvirtd(Service):
@@ -139,14 +140,29 @@ class Libvirtd(Service):
             *("--pid-file", str(self.root / "libvirtd.pid")),
         ]
 
+    def settings(self) -> Mapping[str, str | int | list[str]]:
+        """Give what its libvirtd.conf has besides, or otherwise."""
+        return {}
+
+    def connect(self) -> Any:
+        """Open a connection that may do anything."""
+        return libvirt.open(self.uri)
+
     def _configure(self, folder: Path) -> None:
         for each in (folder, self._sockets):
             each.mkdir(parents=True, exist_ok=True)
         (folder / "qemu.conf").write_text(
             qemu_conf(root=self.MODE == "system", controllers=self._controllers)
         )
+        settings = {
+            **SETTINGS,
+            "unix_sock_dir": str(self._sockets),
+            # Else a guest could not be migrated from one to another on the same machine.
+            "host_uuid": str(uuid.uuid4()),
+            **self.settings(),
+        }
         (folder / "libvirtd.conf").write_text(
-            LIBVIRTD_CONF.format(sockets=self._sockets, host_uuid=uuid.uuid4())
+            "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
         )
 
     @property
@@ -165,11 +181,11 @@ class Libvirtd(Service):
         if not self._listens():
             return False
         try:
-            connection = libvirt.open(self.uri)
+            connection = self.connect()
             # Probes the emulator, which the first guest would wait for otherwise.
             connection.getCapabilities()
             connection.close()
-        except libvirt.libvirtError:
+        except (libvirt.libvirtError, exception.HypervisorUnavailable):
             # It is on its way out, maybe.
             return False
         return True

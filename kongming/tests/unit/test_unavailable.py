@@ -93,9 +93,10 @@ def files(tmp_path, monkeypatch):
             system("Server verification (of our certificate or IP address) failed", 5),
             "tls_al",
         ),
+        (TLS, system("Unable to read TLS confirmation: Input/output error", 5), "our certificate"),
         (TLS, system("The certificate hasn't got a known issuer.", 5), "is not trusted"),
         (TLS, system("unable to connect", errno.ECONNREFUSED), "nobody listens at compute-1"),
-        ("qemu://compute-1/system", system("TLS handshake failed x", 5), "TLS port (16514)"),
+        ("qemu://compute-1/system", system("TLS handshake failed x", 5), "16514 for tls"),
         (HERE, system("something else", errno.EIO), "libvirt's error 38, «something else»"),
         (TCP, system("something else", errno.EIO), "libvirt's error 38, «something else»"),
         (
@@ -104,6 +105,9 @@ def files(tmp_path, monkeypatch):
             f"'usermod -aG libvirt {ME}'",
         ),
         (HERE, error(libvirt.VIR_ERR_AUTH_FAILED, "access denied by policy"), "in /etc/group"),
+        (HERE, error(libvirt.VIR_ERR_AUTH_CANCELLED, "user cancelled"), "in /etc/group"),
+        (TCP, system("Cannot recv data: Connection reset", errno.ECONNRESET), "closed the conne"),
+        (TLS, system("Our own certificate /x failed validation", -1), "our certificate is not ta"),
         (
             TCP,
             error(libvirt.VIR_ERR_AUTH_FAILED, "SASL(-4): no mechanism: No worthy mechs found"),
@@ -170,7 +174,7 @@ def test_the_socket_of_the_error_is_the_one_that_is_looked_at(tmp_path):
     assert "may not enter the folder" in explain(system(gone, errno.EACCES), HERE)
 
 
-def login(said="SASL(-13): authentication failure"):
+def login(said="authentication failed: authentication failed"):
     return error(libvirt.VIR_ERR_AUTH_FAILED, said)
 
 
@@ -210,9 +214,16 @@ def test_an_auth_conf_without_name_or_password_is_told_as_that(files):
     assert "secret-word" not in told
 
 
-def test_what_libvirt_says_of_a_malformed_auth_conf_is_not_quoted(files):
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (libvirt.VIR_ERR_CONF_SYNTAX, "bad line secret-word"),
+        (libvirt.VIR_ERR_INTERNAL_ERROR, "An error occurred, but the cause is unknown"),
+    ],
+)
+def test_what_libvirt_says_of_a_malformed_auth_conf_is_not_quoted(files, code, said):
     files[0].write_text(AUTH + "secret-word")
-    told = explain(error(libvirt.VIR_ERR_CONF_SYNTAX, "bad line secret-word"), TCP)
+    told = explain(error(code, said), TCP)
     assert f"{files[0]} can't be used" in told
     assert "secret-word" not in told
 
