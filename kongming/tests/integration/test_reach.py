@@ -341,8 +341,11 @@ def test_an_ssh_that_hangs_is_left_alone(plain, tmp_path):
 
 def test_a_libvirtd_that_takes_no_further_clients_is_told_and_waited_for(broker, cpus):
     root = Path(tempfile.mkdtemp(prefix="kongming-few-"))
-    settings = {"max_clients": 3, "max_anonymous_clients": 3}
-    hold = "import sys, time, libvirt; c = libvirt.open(sys.argv[1]); print(1); time.sleep(600)"
+    settings = {"max_clients": 6, "max_anonymous_clients": 6}
+    hold = (
+        "import sys, time, libvirt; held = [libvirt.open(sys.argv[1]) for _ in range(4)]; "
+        "print(len(held)); time.sleep(600)"
+    )
     with ReachableLibvirtd(root, settings=settings) as few:
         cloud = Cloud(broker, Way(few, few.uri), root / "cloud")
         guest = cloud.guest()
