@@ -142,6 +142,11 @@ def _unix(error: libvirt.libvirtError, said: str, parts: SplitResult) -> str:
     found = _SOCKET.search(said)
     named = parse_qs(parts.query).get("socket", [])
     path = Path(found[1] if found else named[0] if named else _SOCKETS[-1])
+    if "user record" in said or "group record" in said:
+        return (
+            f"its libvirtd, in a container perhaps, does not know user {user()} (uid "
+            f"{os.geteuid()}), who opens {path}: connect as nova-compute there does, by TCP or TLS"
+        )
     number = error.get_int1()
     if number == errno.EACCES:
         return _closed(path)

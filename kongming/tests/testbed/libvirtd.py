@@ -194,7 +194,8 @@ class Libvirtd(Service):
         if os.geteuid() != 0:
             raise PermissionError("a private libvirtd needs namespaces of its own: run it as root")
         for folder in self._binds.values():
-            folder.mkdir(parents=True, exist_ok=True)
+            if not folder.is_file():
+                folder.mkdir(parents=True, exist_ok=True)
         empty_file(self.root)
         self._configure(self.root / "etc")
         if self._cgroup is not None:

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 import os
 from pathlib import Path
+import shutil
 import subprocess
 from typing import Any
 from urllib.parse import quote
@@ -90,6 +91,21 @@ class ReachableLibvirtd(Libvirtd):
         self.certificates = root / "pki"
         self.auth_file = root / "auth.conf"
         self._binds[Path("/etc/sasl2")] = root / "sasl2"
+        # Whom it knows: it asks who has opened its socket.
+        self._known = [root / "known" / name for name in ("passwd", "group")]
+        self._binds |= {Path("/etc", known.name): known for known in self._known}
+
+    def _make_namespaces(self) -> None:
+        self._known[0].parent.mkdir(parents=True)
+        for known in self._known:
+            shutil.copy(Path("/etc", known.name), known)
+        super()._make_namespaces()
+
+    def meet(self, *lines: str) -> None:
+        """Have it know a user and a group, by their lines of /etc/passwd and /etc/group."""
+        for known, line in zip(self._known, lines, strict=True):
+            with known.open("a") as file:
+                file.write(line)
 
     @property
     def folder(self) -> Path:

@@ -76,6 +76,8 @@ def files(tmp_path, monkeypatch):
             system("Failed to connect: Connection refused", errno.ECONNREFUSED),
             "nobody listens at /run/y-sock",
         ),
+        (HERE, system("Failed to find user record for uid '999'", -1), f"does not know user {ME}"),
+        (HERE, system("Failed to find group record for gid '9'", -1), f"does not know user {ME}"),
         (TCP, system("unable to connect", errno.ECONNREFUSED), "nobody listens at compute-1: "),
         (TCP, system("unable to connect", errno.EHOSTUNREACH), "compute-1 can't be reached (No r"),
         (TCP, system("Unable to resolve address 'compute-1'", 22), "compute-1 can't be resolved"),
