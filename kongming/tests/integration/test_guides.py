@@ -14,14 +14,16 @@
 
 import json
 from pathlib import Path
+import re
 import shutil
 import tempfile
+import textwrap
 
 import pytest
 
 from kongming.hypervisor.keeper import run_event_loop
 from kongming.tests.integration.conftest import Cloud
-from kongming.tests.testbed.guided_host import GuidedHost, steps
+from kongming.tests.testbed.guided_host import PAGES, GuidedHost, steps
 from kongming.tests.testbed.nova import Nova
 from kongming.tests.testbed.process import wait_until
 from kongming.tests.testbed.reachable import PASSWORD, USER, ReachableLibvirtd, auth_conf
@@ -211,3 +213,69 @@ def test_without_the_drop_in_a_host_without_the_group_does_not_start_the_unit(gu
     guide = guided("kolla-ansible", values=TCP, make=KOLLA, login=True)
     with pytest.raises(RuntimeError, match="libvirt"):
         guide.follow(without=["kolla.conf"])
+
+
+# What the plug-in calls of DevStack's, as far as it does anything on such a host.
+DEVSTACK = r"""
+DEST=/opt/stack DATA_DIR=/opt/stack/data STACK_USER=stack LIBVIRT_GROUP=libvirt SERVICE_HOST=h
+NOVA_CONF=/etc/nova/nova.conf ENABLED_SERVICES="" ENABLE_DEBUG_LOG_LEVEL=True
+define_plugin() { :; }
+echo_summary() { :; }
+setup_logging() { :; }
+sudo() { "$@"; }
+get_python_exec_prefix() { echo /opt/kongming/bin; }
+get_transport_url() { echo "$TRANSPORT_URL"; }
+is_service_enabled() { [[ ,$ENABLED_SERVICES, == *,$1,* ]]; }
+enable_service() { for each; do ENABLED_SERVICES+=,$each; done; }
+disable_service() { for each; do ENABLED_SERVICES=${ENABLED_SERVICES//,$each/}; done; }
+enable_plugin() { . devstack/settings; }
+iniset() { printf '[%s]\n%s = %s\n' "$2" "$3" "$4" >> "$1"; chown stack "$1"; }
+iniset_rpc_backend() { iniset "$2" DEFAULT transport_url "$TRANSPORT_URL"; }
+run_process() {
+    is_service_enabled "$1" || return 0
+    printf '[Service]\nUser=stack\nGroup=%s\nExecStart=%s\n' "$3" "$2" \
+        > "/etc/systemd/system/devstack@$1.service"
+    systemctl start "devstack@$1"
+}
+"""
+DEVSTACK_HANDLER = "devstack@kongming-handler"
+
+
+def test_the_page_of_devstack_leads_to_a_placed_guest(guided, broker, cpus):
+    guide = guided("devstack", make=NOVA, settings=GROUP)
+    host, libvirtd, cloud = guide._host, guide._libvirtd, guide._cloud
+    (local_conf,) = re.findall(r"localrc\]\]\n((?: .*\n)+)", (PAGES / "devstack.rst").read_text())
+    host.run("useradd --create-home --home-dir /opt/stack stack", "usermod -aG libvirt stack")
+    libvirtd.meet(*(host.run(f"getent {each} stack") for each in ("passwd", "group")))
+    typed = textwrap.dedent(local_conf)
+    more = (
+        ("DEFAULT", "host", cloud.host),
+        ("libvirt", "connection_uri", libvirtd.over("unix")),
+        ("notification_handler", "exchange", cloud.exchange),
+        ("notification_handler", "pool", f"{cloud.exchange}.$host"),
+        ("notification_handler", "topics", cloud.exchange),
+    )
+    script = [
+        DEVSTACK,
+        f"TRANSPORT_URL={broker.transport_url()}",
+        typed,
+        ". devstack/plugin.sh stack post-config",
+        *(f"iniset $KONGMING_CONF {group} {key} '{value}'" for group, key, value in more),
+        ". devstack/plugin.sh stack extra",
+    ]
+    host.run("bash -e <<'STACK'", *script, "STACK")
+    host.wait_log(DEVSTACK_HANDLER, "Ready: listening")
+    check = "runuser -u stack -- /opt/kongming/bin/kongming-status --config-file "
+    said = host.run(f"{check} /etc/kongming/kongming.conf upgrade check --json || [ $? -lt 255 ]")
+    found = {each["check"]: each["result"] for each in json.loads(said)["checks"]}
+    assert found["libvirt"] == found["State path"] == 0, said
+    host.run(*(step for step in guide._steps if not step.startswith("ln -s")))
+    wait_until(
+        lambda: host.log(DEVSTACK_HANDLER).count("Ready: listening") == 2, 60, "it runs again"
+    )
+    guest = cloud.guest()
+    wait_until(lambda: guide._placed(guest, cpus[0]), 60, "the guest is placed")
+    pid = int((host.root / f"{DEVSTACK_HANDLER}.pid").read_text())
+    effective = re.search(r"CapEff:\s+(\w+)", Path(f"/proc/{pid}/status").read_text())
+    nice, ptrace = 1 << 23, 1 << 19
+    assert int(effective[1], 16) == nice | ptrace

@@ -66,13 +66,12 @@ class GuidedHost(Service):
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
         self._holder = Process([], root / "namespace.log")
-        self.units: set[str] = set()
 
     def start(self) -> None:
         """Return when commands can be run."""
-        layers = self._root / "layers"
+        layers = self.root / "layers"
         layers.mkdir()
         script = [f"mount -t tmpfs layers {layers}"]
         for number, folder in enumerate(LAYERED):
@@ -112,7 +111,7 @@ class GuidedHost(Service):
         script = "\n".join(["set -e", *commands])
         ended = subprocess.run(
             in_namespace_of(self._holder.pid, ["sh", "-c", f"cd {TOP}\n{script}"], None),
-            env={**os.environ, "PYTHONPATH": str(TOP), "KONGMING_UNITS": str(self._root)},
+            env={**os.environ, "PYTHONPATH": str(TOP), "KONGMING_UNITS": str(self.root)},
             capture_output=True,
             text=True,
             timeout=120,
@@ -124,7 +123,7 @@ class GuidedHost(Service):
 
     def log(self, unit: str) -> str:
         """Give what a unit has logged."""
-        path = self._root / f"{unit}.log"
+        path = self.root / f"{unit}.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
     def wait_log(self, unit: str, text: str) -> None:

@@ -25,6 +25,7 @@ import grp
 import os
 from pathlib import Path
 import pwd
+import select
 import shlex
 import shutil
 import signal
@@ -34,6 +35,7 @@ import sys
 SYSTEM = Path("/etc/systemd/system")
 # systemd's exit statuses for these.
 NO_GROUP, NO_USER = 216, 217
+_END_S = 20
 
 
 def main(arguments: list[str]) -> int:
@@ -43,6 +45,8 @@ def main(arguments: list[str]) -> int:
         for pid in folder.glob("*.pid"):
             _end(int(pid.read_text()))
         return 0
+    if arguments[0] == "restart":
+        _end(int((folder / f"{arguments[-1]}.pid").read_text()))
     if arguments[0] in ("enable", "start", "restart"):
         return _start(arguments[-1], folder)
     return 0
@@ -66,6 +70,7 @@ def _start(unit: str, folder: Path) -> int:
     try:
         user = pwd.getpwnam(name)
         groups = [grp.getgrnam(each).gr_gid for each in found["SupplementaryGroups"]]
+        gid = grp.getgrnam(found["Group"][-1]).gr_gid if found["Group"] else user.pw_gid
     except KeyError as error:
         print(error, file=sys.stderr)
         return NO_USER if name in str(error) else NO_GROUP
@@ -80,7 +85,7 @@ def _start(unit: str, folder: Path) -> int:
         for each in line.split()
     ]
     command = [
-        *("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--no-new-privs"),
+        *("setpriv", f"--reuid={user.pw_uid}", f"--regid={gid}", "--no-new-privs"),
         f"--groups={','.join(map(str, groups))}",
         *(f"--{which}-caps={','.join(capabilities) or '-all'}" for which in ("inh", "ambient")),
         *("--", *shlex.split(found["ExecStart"][-1])),
@@ -101,10 +106,14 @@ def _start(unit: str, folder: Path) -> int:
 
 
 def _end(pid: int) -> None:
+    """End a process, and wait until it has: another one may take its place."""
     try:
+        ending = os.pidfd_open(pid)
         os.kill(pid, signal.SIGTERM)
     except ProcessLookupError:
         return
+    select.select([ending], [], [], _END_S)
+    os.close(ending)
 
 
 if __name__ == "__main__":
