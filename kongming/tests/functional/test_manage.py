@@ -110,7 +110,12 @@ def test_host_show_is_a_table_too(run):
 @pytest.mark.parametrize(
     ("arguments", "options", "status", "says"),
     [
-        (("host", "show"), {"uri": ABSENT}, 1, f"libvirt at {ABSENT} does not answer"),
+        (
+            ("host", "show"),
+            {"uri": ABSENT},
+            1,
+            f"libvirt at {ABSENT} is unavailable: nobody listens at /absent",
+        ),
         (("host", "show"), {"guard": "reserved_cpus = x"}, 2, "[guard] reserved_cpus: item 'x'"),
         (("host", "show"), {"guard": "overlap = maybe"}, 2, "overlap"),
         (("host", "show", "--config-file", "/absent.conf"), {}, 2, "/absent.conf"),

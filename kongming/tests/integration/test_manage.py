@@ -76,7 +76,7 @@ def test_libvirt_says_of_this_machine_what_the_kernel_says(libvirtd):
 def test_the_connection_can_change_nothing(cloud):
     guest = cloud.guest()
     with (
-        pytest.raises(exception.Failed, match="read only"),
+        pytest.raises(exception.LibvirtForbids, match="read-only"),
         session.read_only(cloud.libvirtd.uri) as connection,
     ):
         connection.lookupByUUIDString(guest.uuid).destroy()

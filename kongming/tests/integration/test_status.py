@@ -167,7 +167,7 @@ def test_libvirtd_is_away(cloud, heard):
     finally:
         cloud.libvirtd.start()
     assert status.code == FAILURE
-    assert "does not answer" in status.only("libvirt")
+    assert "nobody listens at" in status.only("libvirt")
 
 
 def test_libvirtd_hangs(cloud, heard):

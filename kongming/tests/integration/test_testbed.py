@@ -206,7 +206,7 @@ def test_a_libvirtd_of_one_user_pins_and_leaves_no_guest(open_folder: Path) -> N
 def test_a_libvirtd_that_cannot_start_is_told_with_its_log(
     open_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kongming.tests.testbed.libvirtd.LIBVIRTD_CONF", "listen_tcp = 'x'\n")
+    monkeypatch.setattr(SessionLibvirtd, "settings", lambda _: {"listen_tcp": "x"})
     with pytest.raises(RuntimeError, match="listen_tcp"), SessionLibvirtd(open_folder):
         pass
 
