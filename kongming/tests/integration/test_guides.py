@@ -152,7 +152,9 @@ def test_the_page_leads_to_a_placed_guest_where_a_group_opens_the_socket(guided,
     assert not guide.check().keys() & {"libvirt", "Configuration", "State path"}
 
 
-@pytest.mark.parametrize("page", ["packages", "openstack-ansible"])
+@pytest.mark.parametrize(
+    "page", ["packages", pytest.param("openstack-ansible", marks=pytest.mark.slow)]
+)
 def test_a_user_that_was_not_put_into_the_group_is_found_by_the_check(guided, page):
     guide = guided(page, values=SOCKET, make=NOVA, settings=GROUP)
     guide.follow(without=["usermod", "systemctl"])

@@ -99,13 +99,12 @@ def way(request, plain, guarded, sshd):
 
 
 WAYS = (
-    "unix",
-    "tcp",
-    "tls",
     "ssh",
-    "unix with a log-in",
     "tcp with a log-in",
-    "tls with a log-in",
+    *(
+        pytest.param(way, marks=pytest.mark.slow)
+        for way in ("unix", "tcp", "tls", "unix with a log-in", "tls with a log-in")
+    ),
 )
 
 
