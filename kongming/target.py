@@ -133,6 +133,15 @@ def describe(items: Iterable[tuple[Target, str]]) -> str:
     )
 
 
+def labels(targets: Iterable[Target]) -> str:
+    """Name the kinds of some targets.
+
+    >>> labels([Target(Aspect.MEMORY), Target(Aspect.EMULATOR)])
+    'emulator pin, memory nodes'
+    """
+    return ", ".join(_LABELS[aspect] for aspect in sorted({each.aspect for each in targets}))
+
+
 def to_json(values: Mapping[Target, Value]) -> dict[str, Any]:
     """Give values as JSON, in the names and units of an allocation's JSON form."""
     told: dict[str, Any] = {}

@@ -26,8 +26,9 @@ from bench_bed import Bed, Row
 from kongming.cpuset import CpuSet
 from kongming.executor import view
 from kongming.executor.rules import Rules
-from kongming.hypervisor import capabilities, occupancy, sysfs
+from kongming.hypervisor import capabilities, occupancy
 from kongming.hypervisor.host import parse_libvirt
+from kongming.hypervisor.kernel_files import KernelFiles
 from kongming.hypervisor.topology import Topology
 from kongming.tests import machines
 
@@ -43,14 +44,14 @@ def measure(bed: Bed, times: int) -> list[Row]:
     domains = [_domain(number) for number in range(GUESTS)]
     guests = [occupancy.parse(domain) for domain in domains]
     system = machines.write(machine, bed.root / "machine")
-    cgroup = bed.root / "machine"
+    files = KernelFiles(system=system, cgroup=bed.root / "machine")
 
     def read() -> dict[str, Any]:
         topology = capabilities.parse(told, parse_libvirt(told, cpumap))
         return _snapshot(topology, [occupancy.parse(domain) for domain in domains])
 
     def reread() -> dict[str, Any]:
-        return _snapshot(sysfs.read(system, cgroup), guests)
+        return _snapshot(machines.topology(files), guests)
 
     seen = reread()
 

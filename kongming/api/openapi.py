@@ -94,6 +94,7 @@ _ROW: dict[str, Any] = {
     "source": _MAYBE_TEXT,
     "last_drift": _TEXT,
     "last_drift_at": _MAYBE_MOMENT,
+    "unobserved": _MAYBE_TEXT,
     "reported_by": _MAYBE_TEXT,
     "reported_at": _MAYBE_MOMENT,
     "report_age_s": {"type": ["number", "null"], "minimum": 0},

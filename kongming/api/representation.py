@@ -29,6 +29,7 @@ _HIDDEN: Mapping[str, Any] = {
     "reported_by": None,
     "message": "",
     "last_drift": "",
+    "unobserved": None,
     "asked_by": "",
 }
 
@@ -61,6 +62,7 @@ def allocation(entry: Entry, hosts: Mapping[str, Host], now: float) -> dict[str,
         "source": (current.source or None) if current else None,
         "last_drift": outcome.drift if outcome else "",
         "last_drift_at": written(outcome.drift_at) if outcome else None,
+        "unobserved": outcome.unobserved if outcome else None,
         **_report(entry, hosts, now),
         "created_at": written(entry.created_at),
         "updated_at": written(entry.updated_at),

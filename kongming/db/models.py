@@ -25,7 +25,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # The migration that makes the tables as they are here.
-VERSION = "0001"
+VERSION = "0002"
 
 UUID_LENGTH = 36
 NAME_LENGTH = 255
@@ -99,6 +99,7 @@ class Outcome(Base):
     drift_at: Mapped[float | None] = mapped_column(Double)
     changed_at: Mapped[float] = mapped_column(Double)
     reported_at: Mapped[float] = mapped_column(Double)
+    unobserved: Mapped[str | None] = mapped_column(TEXT)
 
 
 class AllocationMap(Base):

@@ -65,6 +65,9 @@ class Said:
             "drift_at": self.report.drift_at,
             "changed_at": self.report.changed_at,
             "reported_at": self.now,
+            "unobserved": None
+            if self.report.unobserved is None
+            else rows.clean(self.report.unobserved),
         }
 
     def releases(self, row: Fields, before: Fields | None) -> bool:

@@ -134,6 +134,7 @@ def outcome_of(fields: Mapping[str, Any]) -> Outcome:
         drift_at=stored.maybe_moment(fields["drift_at"]),
         changed_at=stored.moment(fields["changed_at"]),
         reported_at=stored.moment(fields["reported_at"]),
+        unobserved=None if fields["unobserved"] is None else stored.text(fields["unobserved"]),
     )
 
 

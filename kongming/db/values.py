@@ -36,6 +36,8 @@ class Outcome:
     :ivar drift_at: when that was found.
     :ivar changed_at: when the status changed, by the host's clock.
     :ivar reported_at: when the host told of the change.
+    :ivar unobserved: what of the placement can't be observed there, and why; empty if all can,
+        None if the host did not say.
     """
 
     host: str
@@ -48,6 +50,7 @@ class Outcome:
     drift_at: float | None
     changed_at: float
     reported_at: float
+    unobserved: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

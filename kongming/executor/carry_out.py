@@ -19,12 +19,14 @@ from collections.abc import Mapping
 from kongming import exception, target
 from kongming.executor import plan
 from kongming.hypervisor.guest import Guest
+from kongming.hypervisor.reading import Reading
 from kongming.target import Target, Value
 
 
-def carry_out(steps: plan.Plan, guest: Guest) -> None:
+def carry_out(steps: plan.Plan, guest: Guest) -> Mapping[Target, Reading]:
     """Apply the steps and see that they had their effect: all or nothing.
 
+    :returns: what was observed then of the plan's goals.
     :raises Refused: if a step can't be taken with such a guest.
     :raises StepFailed: if libvirt refuses a step.
     :raises NotVerified: if the guest has something else than was set.
@@ -33,20 +35,22 @@ def carry_out(steps: plan.Plan, guest: Guest) -> None:
     """
     begun: list[plan.Step] = []
     try:
-        _all_or_nothing(steps, guest, begun)
+        return _all_or_nothing(steps, guest, begun)
     finally:
         if guest.has_started_anew():
             _note_for_next(begun, steps.baseline, guest)
             raise exception.GuestBusy("the domain was started anew while the guest was placed")
 
 
-def _all_or_nothing(steps: plan.Plan, guest: Guest, begun: list[plan.Step]) -> None:
+def _all_or_nothing(
+    steps: plan.Plan, guest: Guest, begun: list[plan.Step]
+) -> Mapping[Target, Reading]:
     """Apply the steps; ``begun`` gets each one that was tried."""
     try:
         for step in steps.steps:
             begun.append(step)
             step.apply(guest)
-        _verify(steps, guest)
+        return _verify(steps, guest)
     except (exception.GuestBusy, exception.LibvirtForbids) as error:
         # libvirt did nothing; it was not asked twice.
         raise type(error)(f"{error}; {_undo(begun[:-1], guest)}") from error
@@ -54,7 +58,7 @@ def _all_or_nothing(steps: plan.Plan, guest: Guest, begun: list[plan.Step]) -> N
         raise type(error)(f"{error}; {_undo(begun, guest)}") from error
 
 
-def _verify(steps: plan.Plan, guest: Guest) -> None:
+def _verify(steps: plan.Plan, guest: Guest) -> Mapping[Target, Reading]:
     observed = guest.observe(steps.goals)
     if differences := plan.differences(steps.goals, observed, guest.host):
         found = target.describe(
@@ -64,6 +68,7 @@ def _verify(steps: plan.Plan, guest: Guest) -> None:
             f"libvirt reported success, but observed are {found}; look for others who place the "
             "guest, and whether this service may move its threads (CAP_SYS_NICE)"
         )
+    return observed
 
 
 def _note_for_next(begun: list[plan.Step], baseline: Mapping[Target, Value], guest: Guest) -> None:

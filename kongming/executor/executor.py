@@ -76,6 +76,7 @@ class Executor:
     :param on_doubt: called with an instance of which Nova is to be asked where it is and
         what it has.
     :ivar statistics: what has been done since the start.
+    :ivar visibility: what of the host and its guests can't be read or observed.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Executor:
             on_connect=self._connected,
             heartbeats=heartbeats,
         )
+        self.visibility = self._hypervisor.visibility
         self._on_connect = on_connect
         self._on_stranger = on_stranger
         self.statistics = Statistics()
@@ -247,8 +249,7 @@ class Executor:
         :raises HypervisorUnavailable: if libvirt does not answer.
         :raises Failed: if it gives an error.
         """
-        hypervisor = self._hypervisor
-        return view.to_json(hypervisor.topology(), hypervisor.occupants(), rules)
+        return view.to_json(self._hypervisor.topology(), self._hypervisor.occupants(), rules)
 
     def plan(self, instance_uuid: str, allocation: Allocation) -> dry_run.DryRun:
         """Say what would be done to a guest, and do nothing.
@@ -280,9 +281,8 @@ class Executor:
 
         :raises StoreUnavailable: if that can't be kept.
         """
-        if self._store.holds(instance_uuid) and self._store.forget(
-            instance_uuid, "has left this host"
-        ):
+        known = self._store.holds(instance_uuid)
+        if known and self._store.forget(instance_uuid, "has left this host"):
             LOG.info("Instance %s: has left this host, let go", instance_uuid)
 
     def holds(self, instance_uuid: str) -> bool:
@@ -308,12 +308,12 @@ class Executor:
         """Count the instances that wait for a worker now."""
         return len(self._queue)
 
-    def statuses(self) -> list[tuple[str, str]]:
-        """Return status and reason of each instance that anything is known of.
+    def records(self) -> list[Record]:
+        """Return all that is known of each instance.
 
         :raises StoreUnavailable: if that can't be read.
         """
-        return [(record.status, record.reason) for record in self._store.records()]
+        return self._store.records()
 
     @property
     def held_up(self) -> int:

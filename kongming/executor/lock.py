@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from kongming import exception
+from kongming.hypervisor.process import has_own_pids
 from kongming.runtime import ownership
 
 NAME = "executor.lock"
@@ -57,8 +58,25 @@ def is_taken(state_path: Path) -> bool:
         status = (state_path / NAME).stat()
     except OSError:
         return False
+    try:
+        locks = _LOCKS.read_text(errors="replace").splitlines()
+    except OSError:
+        return _is_locked(state_path)
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
     held = f"{device}:{status.st_ino}"
-    return any(
-        held in line.split() and "FLOCK" in line for line in _LOCKS.read_text().splitlines()
-    )
+    if any(held in line.split() and "FLOCK" in line for line in locks):
+        return True
+    # Those of processes in another PID namespace are left out.
+    return has_own_pids() and _is_locked(state_path)
+
+
+def _is_locked(state_path: Path) -> bool:
+    """Try the lock: one that starts in this very moment would take this for an executor."""
+    try:
+        with (state_path / NAME).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 import logging
 from typing import cast
@@ -93,11 +93,23 @@ class Placed:
     :ivar plan: what was done.
     :ivar note: what there is to say of it besides; may be empty.
     :ivar moving: the instances that have to move away from where this guest is now.
+    :ivar unobserved: what of it libvirt only confirmed, and why it can't be observed; empty if
+        all was observed.
+    :ivar through_libvirt: whether it was libvirt that looked at the threads.
     """
 
     plan: plans.Plan
     note: str = ""
     moving: frozenset[str] = frozenset()
+    unobserved: str = ""
+    through_libvirt: bool = False
+
+    @property
+    def confirmation(self) -> str:
+        """How it is known that what was done is so."""
+        if self.unobserved:
+            return f"libvirt confirmed it, {self.unobserved}"
+        return f"observed {'through libvirt' if self.through_libvirt else 'on the threads'}"
 
 
 class Placer:
@@ -180,19 +192,20 @@ class Placer:
         :raises Failed: if it did not work; the guest is as it was.
         """
         if not prospect.plan:
-            return Placed(prospect.plan)
+            return _placed(prospect.plan, prospect.state.observed, guest)
         guest.check_free()
         moving: frozenset[str] = frozenset()
         notes = []
         if new and prospect.wanted:
             with self._claimed(instance_uuid, prospect) as found:
                 notes += [*found.told, *self._unbalanced(prospect)]
-                carry_out(prospect.plan, guest)
+                observed = carry_out(prospect.plan, guest)
             moving = found.moving
         else:
-            carry_out(prospect.plan, guest)
+            observed = carry_out(prospect.plan, guest)
         notes.append(_memory_note(prospect.plan, guest))
-        return Placed(prospect.plan, "; ".join(filter(None, notes)), moving)
+        note = "; ".join(filter(None, notes))
+        return replace(_placed(prospect.plan, observed, guest), note=note, moving=moving)
 
     @contextmanager
     def _claimed(self, instance_uuid: str, prospect: Prospect) -> Iterator[Neighbours]:
@@ -272,6 +285,12 @@ def _uncontrolled(what: str, controller: str) -> str:
     )
 
 
+def _placed(done: plans.Plan, observed: Mapping[Target, Reading], guest: Guest) -> Placed:
+    unobserved = plans.unobserved(done.goals, observed)
+    why = f"{target.labels(unobserved)} can't be observed: {guest.hidden}" if unobserved else ""
+    return Placed(done, unobserved=why, through_libvirt=not guest.is_found)
+
+
 def _memory_note(done: plans.Plan, guest: Guest) -> str:
     """Say how much of the memory is where it shall be."""
     if not any(change.target == target.MEMORY for change in done.changes()):
@@ -279,7 +298,7 @@ def _memory_note(done: plans.Plan, guest: Guest) -> str:
     nodes = cast(CpuSet, done.goals[target.MEMORY])
     memory = guest.memory_kib()
     if memory is None:
-        return "the memory can't be counted (that needs CAP_SYS_PTRACE)"
+        return f"the memory can't be counted ({guest.hidden or 'that needs CAP_SYS_PTRACE'})"
     there = sum(kib for node, kib in memory.items() if node in nodes)
     left = ", ".join(
         f"{kib} KiB stayed on node {node}"

@@ -35,7 +35,8 @@ class GuestState:
     :ivar had: for every target that the guest has, what undoing and releasing return to:
         what libvirt was told, or what the kernel shows where libvirt was told nothing.
     :ivar told: what libvirt was told.
-    :ivar observed: what the kernel shows; targets that can't be seen are left out.
+    :ivar observed: what the kernel shows, or what libvirt was told where it can't be observed;
+        targets that are not there are left out.
     :ivar baseline: what the targets that Kongming touched had before.
     """
 
@@ -170,6 +171,13 @@ def differences(
     """Return what is observed to be other than its goal: the first part that is."""
     found = {what: _differs(observed, what, goal, host) for what, goal in goals.items()}
     return {what: part for what, part in found.items() if part is not None}
+
+
+def unobserved(
+    goals: Mapping[Target, Value], observed: Mapping[Target, Reading]
+) -> tuple[Target, ...]:
+    """Return the goals of which it is only known what libvirt was told."""
+    return tuple(what for what in goals if what in observed and not observed[what].by_kernel)
 
 
 def _reachable(what: Target, baseline: Value, host: Host) -> Value:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 import contextlib
 from datetime import datetime
 import enum
+from functools import partial
 import logging
 import time
 
@@ -231,18 +232,19 @@ class Reconciler:
         drift: exception.Drifted | None,
     ) -> None:
         asked = readable(record.asked)
+        report = partial(
+            self._store.report, record, accepted=asked, drift=drift, unobserved=done.unobserved
+        )
         if prospect.shortfalls:
             shortfall = outcomes.partly(prospect.shortfalls)
-            if self._store.report(record, Status.REFUSED, shortfall, accepted=asked, drift=drift):
+            if report(Status.REFUSED, shortfall):
                 self._statistics.refused(shortfall)
                 outcomes.log_refusal(record.instance_uuid, shortfall, left="the rest is in force")
             return
         unusable = outcomes.unusable(done, guest.host)
         claim = None if unusable else self._departures.claim(record.instance_uuid)
         status = Status.DRIFTED if unusable else Status.ELSEWHERE if claim else Status.APPLIED
-        news = self._store.report(
-            record, status, unusable or claim, accepted=asked, note=done.note, drift=drift
-        )
+        news = report(status, unusable or claim, note=done.note)
         if news and unusable is not None:
             self._tell_unusable(record, unusable)
 
@@ -254,9 +256,10 @@ class Reconciler:
             )
         elif done.plan.changes():
             LOG.info(
-                "Instance %s: %s (applied, seen on the threads)%s",
+                "Instance %s: %s (applied, %s)%s",
                 record.instance_uuid,
                 done.plan,
+                done.confirmation,
                 f"; {done.note}" if done.note else "",
             )
 
@@ -331,7 +334,7 @@ class Reconciler:
         if isinstance(record.asked, Unreadable):
             self._refused(record, outcomes.not_understood(record.instance_uuid, record.asked))
         elif record.asked is not None:
-            self._store.report(record, Status.ABSENT, absent)
+            self._store.report(record, Status.ABSENT, absent, unobserved="")
 
     def _refused(self, record: Record, refusal: exception.Refused) -> None:
         if self._store.report(record, Status.REFUSED, refusal):

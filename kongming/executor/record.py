@@ -41,6 +41,8 @@ class Record:
     :ivar source: whose request this is; another version may know more of them than this one.
     :ivar drift: what was last found to be other than wanted; empty if never.
     :ivar drift_at: when, in seconds since the epoch.
+    :ivar unobserved: what of the guest's placement can't be observed, and why: drift of it is not
+        known; empty if all can.
     """
 
     instance_uuid: str
@@ -54,6 +56,7 @@ class Record:
     source: str
     drift: str
     drift_at: float | None
+    unobserved: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ def read_record(row: tuple[Any, ...]) -> Record:
     A status that is unknown counts as pending: the next look finds it out again.
     """
     instance_uuid, asked, accepted, generation, status, reason, message, *rest = row
-    changed_at, source, drift, drift_at = rest
+    changed_at, source, drift, drift_at, unobserved = rest
     return Record(
         stored.text(instance_uuid),
         stored.load(asked),
@@ -113,6 +116,7 @@ def read_record(row: tuple[Any, ...]) -> Record:
         _source(source),
         stored.text(drift),
         stored.maybe_moment(drift_at),
+        stored.text(unobserved),
     )
 
 

@@ -85,6 +85,7 @@ MIGRATIONS = (
         # Which of the notes in domains are of this store, and not of one before it.
         "CREATE TABLE identity AS SELECT lower(hex(randomblob(8))) AS id",
     ),
+    ("ALTER TABLE instance ADD COLUMN unobserved TEXT NOT NULL DEFAULT ''",),
 )
 
 #: The version of the schema that this Kongming works with.

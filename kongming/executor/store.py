@@ -178,6 +178,7 @@ class Store:
         accepted: Allocation | None = None,
         note: str = "",
         drift: exception.Drifted | None = None,
+        unobserved: str | None = None,
     ) -> bool:
         """Keep the outcome of working on ``record``.
 
@@ -187,6 +188,7 @@ class Store:
         :param accepted: what is in force now; None leaves it as it was.
         :param note: what there is to say of a success.
         :param drift: what was found to be other than wanted.
+        :param unobserved: what can't be observed, and why; None leaves it as it was.
         :returns: whether the outcome is anything new.
         """
         reason, message = said_of(error)
@@ -194,14 +196,17 @@ class Store:
         if not note and error is None and status is record.status:
             message = record.message
         same = (record.status, record.reason, record.message) == (status, reason, message)
-        if same and drift is None and (accepted is None or accepted == record.accepted):
+        unobserved = record.unobserved if unobserved is None else kept(unobserved)
+        in_force = accepted is None or accepted == record.accepted
+        if same and drift is None and in_force and unobserved == record.unobserved:
             return False
         now = time.time()
         with self._db.transaction(durable=False) as db:
             changed = db.execute(
                 "UPDATE instance SET status = ?, reason = ?, message = ?, changed_at = ?,"
                 " accepted = coalesce(?, accepted), drift = coalesce(?, drift),"
-                " drift_at = coalesce(?, drift_at) WHERE instance_uuid = ? AND generation = ?",
+                " drift_at = coalesce(?, drift_at), unobserved = ?"
+                " WHERE instance_uuid = ? AND generation = ?",
                 (
                     status,
                     reason,
@@ -210,6 +215,7 @@ class Store:
                     None if accepted is None else dump(accepted),
                     None if drift is None else kept(str(drift)),
                     None if drift is None else now,
+                    unobserved,
                     record.instance_uuid,
                     record.generation,
                 ),
@@ -221,7 +227,7 @@ class Store:
                     " AND asked IS NOT '{}'",
                     (dump(accepted), record.instance_uuid),
                 )
-            if changed:
+            if changed and not (same and drift is None and in_force):
                 said = (reason, message) if drift is None else said_of(drift)
                 history.complete(db, record, status, *said, now)
         return bool(changed) and not same
@@ -336,5 +342,5 @@ _ELSEWHERE = (
 _SELECT = (
     "SELECT instance.instance_uuid, instance.asked, instance.accepted, instance.generation,"
     " instance.status, instance.reason, instance.message, instance.changed_at, instance.source,"
-    " instance.drift, instance.drift_at FROM instance"
+    " instance.drift, instance.drift_at, instance.unobserved FROM instance"
 )

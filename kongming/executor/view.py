@@ -16,22 +16,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 from kongming.executor import violations
 from kongming.executor.rules import Rules
-from kongming.hypervisor import capabilities, occupancy
 from kongming.hypervisor.occupant import Occupant
 from kongming.hypervisor.topology import Topology
-
-
-def look(connection: Any, system: Path | None, rules: Rules) -> dict[str, Any]:
-    """Ask for all that the view shows, and return it; raises libvirt's errors.
-
-    :param system: see :func:`kongming.hypervisor.capabilities.read`.
-    """
-    return to_json(capabilities.read(connection, system), occupancy.read(connection), rules)
 
 
 def to_json(topology: Topology, occupants: Iterable[Occupant], rules: Rules) -> dict[str, Any]:

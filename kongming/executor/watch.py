@@ -107,13 +107,7 @@ class Watch:
 
     def _tick(self, now: float) -> None:
         self._clock.look()
-        online = self._online_cpus()
-        if online != self._online:
-            LOG.info("CPUs online were %s, now are %s", self._online, online)
-            if online is not None and self._online is not None:
-                self._on_offline(CpuSet(self._online - online))
-            self._online = online
-            self._wake(self._store.held())
+        self._compare_cpus()
         self._wake(self._windows.due())
         self._wake(self._threads.changed())
         interval = self._interval()
@@ -124,3 +118,14 @@ class Watch:
             self._store.purge(time.time() - self._keep_days() * _DAY_S)
             self._purged = now
         self._wake(self._store.pending_elsewhere())
+
+    def _compare_cpus(self) -> None:
+        online, before = self._online_cpus(), self._online
+        if online is None or online == before:
+            # What is not known now is compared when it is known again.
+            return
+        self._online = online
+        if before is not None:
+            LOG.info("CPUs online were %s, now are %s", before, online)
+            self._on_offline(CpuSet(before - online))
+            self._wake(self._store.held())

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 import functools
-import logging
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -26,23 +24,30 @@ import libvirt
 from kongming.cpuset import CpuSet
 from kongming.hypervisor import sysfs
 from kongming.hypervisor.files import parse_ids
-from kongming.hypervisor.host import Host, cell_memory_kib, kib, parse_libvirt
+from kongming.hypervisor.host import (
+    Host,
+    agreed_cpus,
+    cell_memory_kib,
+    kib,
+    memory_nodes,
+    node_ids,
+    parse_libvirt,
+    read_libvirt,
+)
+from kongming.hypervisor.kernel_files import KernelFiles
 from kongming.hypervisor.topology import Cache, Cell, Cpu, Topology, among, assemble
 
-LOG = logging.getLogger(__name__)
 
-
-def read(connection: Any, system: Path | None = None) -> Topology:
+def read(connection: Any, files: KernelFiles | None = None) -> Topology:
     """Ask the kernel, or libvirt; raises libvirt's errors.
 
-    :param system: the kernel's folder ``/sys/devices/system``, where it is that of the
-        host that libvirt speaks of; None where it is not.
+    :param files: the kernel's, if that is the kernel of libvirt's host.
     """
-    if system is not None:
-        try:
-            return sysfs.read(system)
-        except OSError as error:
-            LOG.debug("%s; libvirt is asked what the host is made of", error)
+    if files is not None and (cpus := agreed_cpus(connection, files)):
+        storing = memory_nodes(files) or read_libvirt(connection).nodes
+        # Of a kernel without NUMA there is one cell.
+        if storing <= CpuSet(node_ids(files) or [0]):
+            return sysfs.read(files, *cpus, storing)
     capabilities = connection.getCapabilities()
     root = ET.fromstring(capabilities)
     cells = [int(cell.get("id", "")) for cell in root.iterfind("host/topology/cells/cell")]

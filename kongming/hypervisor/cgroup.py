@@ -19,15 +19,14 @@ one group of the domain; above that are the operator's, such as ``machine.slice`
 from __future__ import annotations
 
 from dataclasses import dataclass
+import errno
 from pathlib import Path, PurePosixPath
 
 from kongming import exception
 from kongming.cpuset import CpuSet
-from kongming.hypervisor.files import read_ids, read_text
+from kongming.hypervisor.files import read_as, read_ids
+from kongming.hypervisor.kernel_files import CGROUP, PROC
 from kongming.target import NO_QUOTA, Aspect, Quota, Target
-
-CGROUP = Path("/sys/fs/cgroup")
-PROC = Path("/proc")
 
 _NAMES = {Aspect.VCPU: "vcpu{}", Aspect.IOTHREAD: "iothread{}", Aspect.EMULATOR: "emulator"}
 
@@ -59,7 +58,8 @@ class _Hierarchy:
 class Groups:
     """The control groups of one guest.
 
-    Methods raise OSError if a group is gone, as it is when its guest has ended.
+    Methods raise OSError if a group is gone, as it is when its guest has ended, or if it can't
+    be read.
 
     :ivar version: of the control groups that libvirt uses for this guest, 1 or 2.
     """
@@ -90,10 +90,9 @@ class Groups:
             return []
         group = self.folder / _NAMES[target.aspect].format(target.number)
         try:
-            listed = read_text(group / ("tasks" if self.version == 1 else "cgroup.threads"))
-        except OSError:
+            return read_as(group / ("tasks" if self.version == 1 else "cgroup.threads"), _numbers)
+        except FileNotFoundError:
             return []
-        return [int(line) for line in listed.split()]
 
     def vcpu_quotas(self) -> dict[int, Quota]:
         """Return the quota in force on each vCPU; empty if vCPUs have no groups."""
@@ -106,11 +105,10 @@ class Groups:
 
     def _quota(self, group: Path) -> Quota:
         if self.version == 1:
-            quota = int(read_text(group / "cpu.cfs_quota_us"))
-            period = int(read_text(group / "cpu.cfs_period_us"))
+            quota = read_as(group / "cpu.cfs_quota_us", int)
+            period = read_as(group / "cpu.cfs_period_us", int)
             return NO_QUOTA if quota < 0 else Quota(quota, period)
-        quota_us, period_us = read_text(group / "cpu.max").split()
-        return NO_QUOTA if quota_us == "max" else Quota(int(quota_us), int(period_us))
+        return read_as(group / "cpu.max", _maximum)
 
     def cpus_above(self) -> dict[Path, CpuSet]:
         """Return the CPUs of the domain's group and of those above it, the outermost first."""
@@ -124,17 +122,20 @@ class Groups:
 def find(pid: int, *, proc: Path = PROC, cgroup: Path = CGROUP) -> Groups | None:
     """Find the groups of a guest by its QEMU process.
 
-    :returns: None if libvirt made none for it, or if they can't be seen from here.
+    :returns: None if libvirt made none for it.
+    :raises OSError: if they can't be seen from here.
     """
     v1: dict[str, _Hierarchy] = {}
     v2: _Hierarchy | None = None
-    for line in read_text(proc / str(pid) / "cgroup").splitlines():
-        _number, controllers, group = line.split(":", 2)
+    made = False
+    for controllers, group in read_as(proc / str(pid) / "cgroup", _lines):
+        made = made or PurePosixPath(group).name == _NAMES[Aspect.EMULATOR]
         # Several may be mounted together, as cpu,cpuacct, with a link for each.
         roots = [cgroup / controllers, *(cgroup / each for each in controllers.split(","))]
         for root in roots:
             hierarchy = _Hierarchy(root, _domain(group))
-            if not (hierarchy.folder / "emulator").is_dir():
+            # A group beside those that a cgroup namespace shows begins with "..".
+            if ".." in hierarchy.domain or not (hierarchy.folder / "emulator").is_dir():
                 continue
             if not controllers:
                 v2 = hierarchy
@@ -142,6 +143,8 @@ def find(pid: int, *, proc: Path = PROC, cgroup: Path = CGROUP) -> Groups | None
             break
     if "cpuset" in v1 or "cpu" in v1:
         return Groups(1, v1.get("cpu"), v1.get("cpuset"))
+    if v2 is None and made and not v1:
+        raise OSError(errno.ENOENT, "the guest's control groups are not mounted here", str(cgroup))
     if v2 is None:
         return None
     return Groups(
@@ -166,6 +169,21 @@ def give_back(folder: Path, cpus: CpuSet) -> None:
             f"can't give it back ({error.strerror}): write {wider} to it as root, or let this "
             "service (CAP_DAC_OVERRIDE)"
         ) from error
+
+
+def _lines(text: str) -> list[tuple[str, str]]:
+    """Read the controllers of each hierarchy, and the group in it."""
+    rows = [line.split(":", 2) for line in text.splitlines()]
+    return [(controllers, group) for _number, controllers, group in rows]
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(each) for each in text.split()]
+
+
+def _maximum(text: str) -> Quota:
+    quota_us, period_us = text.split()
+    return NO_QUOTA if quota_us == "max" else Quota(int(quota_us), int(period_us))
 
 
 def _domain(group: str) -> tuple[str, ...]:

@@ -14,16 +14,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+import errno
 import os
 from pathlib import Path
+from typing import TypeVar
 
+from kongming import exception
 from kongming.cpuset import CpuSet
+
+T = TypeVar("T")
 
 
 def read_text(path: str | Path) -> str:
     """Return what a file of /proc, /sys or a control group holds.
 
-    :raises OSError: if it can't be read.
+    :raises OSError: if it can't be read; it names the file.
     """
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     parts = []
@@ -31,17 +37,39 @@ def read_text(path: str | Path) -> str:
         # Some are given page by page: only an empty read is the end.
         while part := os.read(file, 65536):
             parts.append(part)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         os.close(file)
     return b"".join(parts).decode(errors="replace")
 
 
+def read_as(path: str | Path, parse: Callable[[str], T]) -> T:
+    """Return what is made of a file's text.
+
+    :param parse: raises ValueError or RequestInvalid of what the kernel does not write.
+    :raises OSError: if it can't be read, or holds such a thing; it names the file.
+    """
+    text = read_text(path)
+    try:
+        return parse(text)
+    except (ValueError, exception.RequestInvalid) as error:
+        raise OSError(errno.EINVAL, "it holds what no kernel writes there", str(path)) from error
+
+
 def read_ids(path: str | Path) -> CpuSet:
     """Return the ids that a file lists: none if it is empty.
 
-    :raises OSError: if it can't be read.
+    :raises OSError: if it can't be read, or is no list of ids.
     """
-    return parse_ids(read_text(path))
+    return read_as(path, parse_ids)
+
+
+def reason(error: OSError) -> str:
+    """Return why a file could not be read, in words, with its name."""
+    why = error.strerror or type(error).__name__
+    return f"{error.filename}: {why}" if error.filename else why
 
 
 def parse_ids(text: str) -> CpuSet:

@@ -19,8 +19,7 @@ QEMU's monitor, where a QEMU that hangs would keep it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-import os
+from contextlib import contextmanager
 from pathlib import Path
 import time
 from typing import Any, TypeVar, cast
@@ -68,7 +67,7 @@ class Guest:
         self,
         domain: Any,
         host: Host,
-        observer: Observer | None,
+        observer: Observer,
         *,
         own_changes: OwnChanges,
         lost_cpus: LostCpus,
@@ -77,7 +76,7 @@ class Guest:
     ) -> None:
         """Wrap a libvirt domain.
 
-        :param observer: looks at its QEMU process; None if that is not to be seen.
+        :param observer: looks at its QEMU process.
         :param own_changes: is told of each change that is made here.
         :param lost_cpus: knows which CPUs may be given back to groups.
         :param store: which store knows why the guest is changed, for its baseline.
@@ -110,14 +109,11 @@ class Guest:
         """Read what the guest really has: by the kernel's word, or else by libvirt's.
 
         :param now: its live definition, if that was just read.
-        :returns: the targets that are there and can be seen: a vCPU that is not plugged
-            in can't be, nor the CPU time where libvirt does not control it.
+        :returns: the targets that are there; each says whose word it is. A vCPU that is not
+            plugged in is not there, nor the CPU time where libvirt does not control it.
         """
         wanted = set(targets)
-        found: dict[Target, Reading] = {}
-        if self._observer is not None:
-            with suppress(OSError):
-                found = self._observer.read(wanted, self.host.nodes)
+        found = self._observer.read(wanted, self.host.nodes)
         aspects = {what.aspect for what in wanted - found.keys()}
         if Aspect.VCPU in aspects and not any(what.aspect is Aspect.VCPU for what in found):
             with self._calling("reading the vCPU threads' affinity"):
@@ -135,6 +131,16 @@ class Guest:
             with self._calling("reading the memory's nodes"):
                 found |= libvirt_reading.memory(self._domain, self.host.nodes)
         return {what: reading for what, reading in found.items() if what in wanted}
+
+    @property
+    def is_found(self) -> bool:
+        """Whether its QEMU process was found, and shows its threads."""
+        return self._observer.is_found
+
+    @property
+    def hidden(self) -> str:
+        """Why the kernel's word of all of it can't be had here; empty if nothing hides it."""
+        return self._observer.hidden
 
     def set(self, what: Target, value: Value) -> None:
         """Give a target its value.
@@ -185,12 +191,7 @@ class Guest:
 
         :returns: None if it can't be counted.
         """
-        if self._observer is None:
-            return None
-        try:
-            return self._observer.process.memory_kib()
-        except OSError:
-            return None
+        return self._observer.memory_kib()
 
     def is_starting(self) -> bool:
         """Tell whether libvirt is about to start it.
@@ -235,20 +236,18 @@ class Guest:
     @property
     def group_folder(self) -> Path | None:
         """Where the control groups of its threads are; None if it has none to be seen."""
-        groups = None if self._observer is None else self._observer.groups
+        groups = self._observer.groups
         return None if groups is None else groups.folder
 
     @property
     def has_cpu_controller(self) -> bool:
         """Whether libvirt can control the guest's CPU time, as far as is known."""
-        groups = None if self._observer is None else self._observer.groups
-        return groups is None or groups.has_cpu
+        return self._observer.controls(lambda groups: groups.has_cpu)
 
     @property
     def has_cpuset_controller(self) -> bool:
         """Whether libvirt can control the guest's memory nodes, as far as is known."""
-        groups = None if self._observer is None else self._observer.groups
-        return groups is None or groups.has_cpuset
+        return self._observer.controls(lambda groups: groups.has_cpuset)
 
     def _is_paused(self, reason: int) -> bool:
         with self._calling("reading the state"):
@@ -277,15 +276,11 @@ class Guest:
 
     def _widen(self, what: Target, value: Value) -> bool:
         """Give back to the groups above what they lost while CPUs were offline."""
-        groups = None if self._observer is None else self._observer.groups
+        groups = self._observer.groups
         if groups is None or groups.version != 1 or what.aspect not in CPU_ASPECTS:
             return False
         cpus = CpuSet(cast(CpuSet, value) & self.host.online)
-        try:
-            above = groups.cpus_above()
-        except OSError:
-            return False
-        return self._lost_cpus.give_back(above, cpus)
+        return self._lost_cpus.give_back(self._observer.cpus_above(), cpus)
 
     def _move_stragglers(self, cpus: CpuSet) -> None:
         """Move those threads that libvirt's pin of the emulator left where they were.
@@ -293,22 +288,13 @@ class Guest:
         libvirt pins the main thread and confines the others by their group. A thread that
         was born while the main thread was pinned keeps that when the group gets wider.
         """
-        if self._observer is None:
-            return
         wanted = CpuSet(cpus & self.host.usable)
-        with suppress(OSError):
-            for thread in self._observer.threads_of(target.EMULATOR):
-                if CpuSet(thread.cpus & self.host.usable) != wanted:
-                    # Without the right to (CAP_SYS_NICE) it is told when all is verified.
-                    with suppress(OSError):
-                        os.sched_setaffinity(thread.id, wanted)
+        for thread in self._observer.threads_of(target.EMULATOR):
+            if CpuSet(thread.cpus & self.host.usable) != wanted:
+                self._observer.move(thread, wanted)
 
     def _check_quota(self, value: Quota) -> None:
-        found = None
-        if self._observer is not None:
-            with suppress(OSError):
-                found = self._observer.read([target.QUOTA], self.host.nodes)
-        found = found or self._cpu_time()
+        found = self._observer.read([target.QUOTA], self.host.nodes) or self._cpu_time()
         if target.QUOTA not in found or found[target.QUOTA].common != value:
             raise exception.QuotaUnsupported(
                 "libvirt has no control group for each vCPU of this guest, so that a quota has "

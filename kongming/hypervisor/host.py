@@ -12,7 +12,7 @@
 
 """The host: its CPUs and NUMA nodes, and how its kernel shares CPU time.
 
-The kernel tells, or libvirt where that is not the kernel beside us.
+The kernel tells, and libvirt what can't be read here, or where it is on another machine.
 """
 
 from __future__ import annotations
@@ -20,26 +20,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 import functools
-import os
 from pathlib import Path
 import re
 from typing import Any
-from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
 from kongming.cpuset import CpuSet
-from kongming.hypervisor.files import parse_ids, read_text
-
-SYSTEM = Path("/sys/devices/system")
-CGROUP = Path("/sys/fs/cgroup")
+from kongming.hypervisor.kernel_files import LIBVIRTS, KernelFiles
+from kongming.hypervisor.visibility import Gap
 
 _NODE = re.compile(r"node([0-9]+)")
 _MEMORY = re.compile(r"Mem(Total|Free): *([0-9]+) kB")
 # libvirt writes IEC units; "B" and "bytes" only for what is smaller than 1 KiB.
 _BYTES = {"B": 1, "bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
+# A CPU may come or go between the two answers.
+_ATTEMPTS = 2
+
 _NODE_0 = CpuSet([0])
-_NONE = CpuSet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,59 +95,74 @@ class Host:
         return replace(self, cgroup=version, barred=tuple(barred))
 
 
-def read_sysfs(system: Path = SYSTEM, cgroup: Path = CGROUP) -> Host:
-    """Ask the kernel: libvirt would do the same, ten times as slowly.
+def read(connection: Any, files: KernelFiles | None) -> Host:
+    """Ask the kernel, and libvirt for what that does not tell; raises libvirt's errors.
 
-    :raises OSError: if it does not tell.
+    :param files: the kernel's, if that is the kernel of libvirt's host.
     """
-    return _host(
-        str(system),
-        read_text(f"{system}/cpu/present"),
-        read_text(f"{system}/cpu/online"),
-        _has_memory(system),
-        # Where both are mounted, libvirt finds the cpu controllers in v1.
-        2 if os.path.exists(f"{cgroup}/cgroup.controllers") else 1,  # noqa: PTH110
-    )
+    told = functools.cache(lambda: read_libvirt(connection))
+    if files is None:
+        return told()
+    present, online = agreed_cpus(connection, files) or (told().present, told().online)
+    return Host(present, online, memory_nodes(files) or told().nodes, _cgroup_version(files))
 
 
-@functools.lru_cache(maxsize=1)
-def _host(system: str, present: str, online: str, has_memory: str | None, cgroup: int) -> Host:
-    """Read what the kernel said, unless it says the same as before."""
-    there = parse_ids(present)
-    return Host(
-        there,
-        parse_ids(online) & there,
-        _memory_nodes(Path(system), has_memory),
-        cgroup,
-    )
+def agreed_cpus(connection: Any, files: KernelFiles) -> tuple[CpuSet, CpuSet] | None:
+    """Return the CPUs that are present, and those online; None unless libvirt says the same.
+
+    In a container with lxcfs the files are those of the container, and libvirt pins to no CPU
+    that it does not have itself.
+    """
+    why = ""
+    for _attempt in range(_ATTEMPTS):
+        present, online = _cpus(files)
+        if present is None or online is None:
+            return None
+        count, cpumap, _number = connection.getCPUMap()
+        theirs = CpuSet.from_cpumap(cpumap)
+        if online == theirs and max(present) + 1 == count:
+            files.visibility.regained(_online_cpus(files))
+            return present, online
+        why = (
+            f"CPU {online} of {max(present) + 1} is online there, CPU {theirs} of {count} by "
+            "libvirt; is this a container with lxcfs?"
+        )
+    files.visibility.lost(Gap(_online_cpus(files), "trusted", why, LIBVIRTS))
+    return None
 
 
-def node_ids(system: Path = SYSTEM) -> list[int]:
+def watched_cpus(files: KernelFiles) -> CpuSet | None:
+    """Return the CPUs that are online by the kernel; None where its word does not count."""
+    if files.visibility.lacks(_online_cpus(files)):
+        return None
+    _present, online = _cpus(files)
+    return online
+
+
+def node_ids(files: KernelFiles) -> list[int]:
     """Return the ids of the NUMA nodes; none if the kernel was built without NUMA."""
-    try:
-        names = os.listdir(f"{system}/node")  # noqa: PTH208
-    except FileNotFoundError:
-        return []
+    names = files.names(f"{files.system}/node", instead=LIBVIRTS) or ()
     return sorted(int(node[1]) for node in map(_NODE.fullmatch, names) if node)
 
 
-def memory_nodes(system: Path = SYSTEM) -> CpuSet:
-    """Return the NUMA nodes that have memory; node 0 if the kernel was built without NUMA."""
-    return _memory_nodes(system, _has_memory(system))
+def memory_nodes(files: KernelFiles) -> CpuSet | None:
+    """Return the NUMA nodes that have memory; None if the kernel does not tell."""
+    folder = f"{files.system}/node"
+    listed = files.ids(f"{folder}/has_memory", instead=LIBVIRTS)
+    nodes = CpuSet(node_ids(files))
+    if files.visibility.lacks(folder) or files.visibility.lacks(f"{folder}/has_memory"):
+        return None
+    return files.keep(
+        "nodes with memory", (listed, nodes), lambda: _memory_nodes(files, listed, nodes)
+    )
 
 
-def memory_kib(meminfo: Path) -> tuple[int, int | None]:
-    """Read how much memory there is, and how much of it is free, in KiB; None if unknown."""
-    try:
-        found = dict(_MEMORY.findall(read_text(meminfo)))
-    except OSError:
-        found = {}
-    return int(found.get("Total", 0)), int(found["Free"]) if "Free" in found else None
+def memory_kib(files: KernelFiles, meminfo: str) -> tuple[int, int | None] | None:
+    """Read how much memory there is, and how much of it is free, in KiB, None if unknown.
 
-
-def online_cpus(system: Path = SYSTEM) -> CpuSet:
-    """Ask the kernel which CPUs are online."""
-    return _online(read_text(f"{system}/cpu/online"))
+    :returns: None if that can't be read.
+    """
+    return files.read(meminfo, _parse_memory, instead=LIBVIRTS)
 
 
 def read_libvirt(connection: Any) -> Host:
@@ -187,29 +200,43 @@ def kib(size: str, unit: str) -> int:
     return int(size) * _BYTES[unit] >> 10
 
 
-def is_here(uri: str) -> bool:
-    """Tell whether the guests of a libvirt URI run on this machine's kernel."""
-    parts = urlsplit(uri)
-    return parts.scheme in {"qemu", "qemu+unix"} and not parts.netloc
+def _cpus(files: KernelFiles) -> tuple[CpuSet | None, CpuSet | None]:
+    present = files.ids(f"{files.system}/cpu/present", needed=True, instead=LIBVIRTS)
+    online = files.ids(f"{files.system}/cpu/online", needed=True, instead=LIBVIRTS)
+    return present, None if present is None or online is None else online & present
 
 
-@functools.lru_cache(maxsize=1)
-def _online(online: str) -> CpuSet:
-    return CpuSet.parse(online)
+def _online_cpus(files: KernelFiles) -> str:
+    return f"The CPUs of {files.system}"
 
 
-def _has_memory(system: Path) -> str | None:
-    try:
-        return read_text(f"{system}/node/has_memory")
-    except FileNotFoundError:
-        return None
+def _memory_nodes(files: KernelFiles, listed: CpuSet | None, nodes: CpuSet) -> CpuSet | None:
+    if not nodes:
+        return listed
+    folder = f"{files.system}/node"
+    storing = set()
+    for node in nodes if listed is None else nodes & listed:
+        # A node is listed, too, if the firmware keeps all of its memory for itself.
+        memory = memory_kib(files, f"{folder}/node{node}/meminfo")
+        if memory is None and files.visibility.lacks(f"{folder}/node*/meminfo"):
+            return None
+        if memory is not None and memory[0]:
+            storing.add(node)
+    return CpuSet(storing) or _NODE_0
 
 
-def _memory_nodes(system: Path, has_memory: str | None) -> CpuSet:
-    nodes = CpuSet(node_ids(system))
-    listed = nodes if has_memory is None else parse_ids(has_memory)
-    # A node is listed, too, if the firmware keeps all of its memory for itself.
-    storing = CpuSet(
-        node for node in nodes & listed if memory_kib(system / f"node/node{node}/meminfo")[0]
-    )
-    return (storing if nodes else listed) or _NODE_0
+def _parse_memory(text: str) -> tuple[int, int | None]:
+    found = dict(_MEMORY.findall(text))
+    if not found:
+        raise ValueError("it tells of no memory")
+    return int(found.get("Total", 0)), int(found["Free"]) if "Free" in found else None
+
+
+def _cgroup_version(files: KernelFiles) -> int | None:
+    """Return the version that libvirt finds the controllers in; None if none is to be seen."""
+    names = files.names(str(files.cgroup)) or ()
+    if "cgroup.controllers" in names:
+        return 2
+    # Where both are mounted, libvirt finds the cpu controllers in v1.
+    controllers = {each for name in names for each in name.split(",")}
+    return 1 if controllers & {"cpu", "cpuset"} else None

@@ -24,19 +24,23 @@ import libvirt
 
 from kongming import exception
 from kongming.cpuset import CpuSet
-from kongming.hypervisor import capabilities, cgroup, host, saved_image
+from kongming.hypervisor import capabilities, cgroup, host, locality, saved_image
 from kongming.hypervisor.calls import Calls
+from kongming.hypervisor.files import reason
 from kongming.hypervisor.guest import Guest
 from kongming.hypervisor.host import Host
+from kongming.hypervisor.kernel_files import KernelFiles
+from kongming.hypervisor.locality import Locality
 from kongming.hypervisor.lost_cpus import LostCpus
 from kongming.hypervisor.observer import Observer
 from kongming.hypervisor.occupancy import Occupancy
 from kongming.hypervisor.occupant import Occupant
 from kongming.hypervisor.own_changes import OwnChanges
 from kongming.hypervisor.pool import is_alive
-from kongming.hypervisor.process import Processes
+from kongming.hypervisor.process import NOT_FOUND, Processes
 from kongming.hypervisor.topology import Topology
 from kongming.hypervisor.unavailable import FORBIDS, forbidden
+from kongming.hypervisor.visibility import GROUPS, Visibility, hidden_groups, hidden_threads
 
 LOG = logging.getLogger(__name__)
 
@@ -51,6 +55,7 @@ _HAPPENINGS = frozenset(
         libvirt.VIR_DOMAIN_EVENT_UNDEFINED,
     }
 )
+_ENDINGS = (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_UNDEFINED)
 _MIGRATED = (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED)
 # So many that left are remembered, until whoever keeps anything of them has looked.
 _MIGRATED_MAX = 1024
@@ -65,6 +70,7 @@ class Hypervisor:
     :param on_change: called when somebody else has changed a guest. Neither may block:
         libvirt's events wait for them.
     :param store: tells which store knows why guests are changed, for their baselines.
+    :param files: the kernel's, on this machine.
     :ivar calls: those that are under way.
     :ivar lost_cpus: what control groups lost while CPUs were offline.
     """
@@ -77,16 +83,21 @@ class Hypervisor:
         on_happening: Callable[[str], None] = lambda _instance_uuid: None,
         on_change: Callable[[str], None] = lambda _instance_uuid: None,
         store: Callable[[], str] = lambda: "",
+        files: KernelFiles | None = None,
     ) -> None:
         self._uri = uri
-        self._here = host.is_here(uri)
+        self._files = files or KernelFiles()
+        self._locality: Locality | None = None
+        self._told: Locality | None = None
+        # Guests whose process was not found, by incarnation.
+        self._missed: dict[str, int] = {}
         self._lend = lend
         self._on_happening = on_happening
         self._on_change = on_change
         self._store = store
         self._migrated: dict[str, None] = {}
         self._own_changes = OwnChanges()
-        self._processes = Processes()
+        self._processes = Processes(self._files.proc)
         self._occupancy = Occupancy()
         self.calls = Calls()
         self.lost_cpus = LostCpus()
@@ -99,10 +110,25 @@ class Hypervisor:
     def hear_again(self) -> None:
         """Forget what may have changed while no events were heard."""
         self._occupancy.forget()
+        self._locality = None
+
+    @property
+    def visibility(self) -> Visibility:
+        """What of the host and its guests can't be read or observed."""
+        return self._files.visibility
+
+    def locality(self) -> Locality:
+        """Return where libvirt's host is.
+
+        :raises HypervisorUnavailable: if libvirt does not answer.
+        """
+        with self._connected() as connection, self._asking(connection, "finding out where it is"):
+            return self._locate(connection)
 
     def online_cpus(self) -> CpuSet | None:
-        """Ask the kernel which CPUs are online; None if it isn't beside us."""
-        return host.online_cpus() if self._here else None
+        """Ask the kernel which CPUs are online; None where its word does not count."""
+        here = self._locality is not None and self._locality.here
+        return host.watched_cpus(self._files) if here else None
 
     @contextmanager
     def guest(self, instance_uuid: str) -> Iterator[Guest]:
@@ -115,8 +141,9 @@ class Hypervisor:
         with self._connected(instance_uuid) as connection:
             with self._asking(connection, "looking the domain up", instance_uuid):
                 domain = self._find(connection, instance_uuid)
-                now = host.read_sysfs() if self._here else host.read_libvirt(connection)
-            observer = self._observer(instance_uuid)
+                place = self._locate(connection)
+                now = host.read(connection, self._files if place.here else None)
+            observer = self._observer(instance_uuid, domain, place)
             yield Guest(
                 domain,
                 self._within(now, observer),
@@ -160,7 +187,9 @@ class Hypervisor:
         :raises HypervisorUnavailable: if libvirt does not answer.
         """
         with self._connected() as connection, self._asking(connection, "listing the domains"):
-            return self._occupancy.read(connection, self.online_cpus())
+            files = self._files if self._locate(connection).here else None
+            cpus = None if files is None else host.agreed_cpus(connection, files)
+            return self._occupancy.read(connection, None if cpus is None else cpus[1])
 
     def topology(self) -> Topology:
         """Return what the host is made of.
@@ -169,7 +198,8 @@ class Hypervisor:
         :raises Failed: if it gives an error.
         """
         with self._connected() as connection, self._asking(connection, "reading the topology"):
-            return capabilities.read(connection, host.SYSTEM if self._here else None)
+            files = self._files if self._locate(connection).here else None
+            return capabilities.read(connection, files)
 
     @contextmanager
     def _connected(self, instance_uuid: str = "") -> Iterator[Any]:
@@ -205,24 +235,66 @@ class Hypervisor:
                 "there is no such domain on this host", migrated=instance_uuid in self._migrated
             ) from error
 
-    def _observer(self, instance_uuid: str) -> Observer | None:
-        process = self._processes.find(instance_uuid) if self._here else None
-        if process is None:
-            return None
-        try:
-            return Observer(process, cgroup.find(process.pid))
-        except OSError:
-            return Observer(process, None)
+    def _locate(self, connection: Any) -> Locality:
+        """Find out, once for each connection of the service, where libvirt's host is."""
+        known = self._locality
+        return known or self._learn(locality.locate(connection, self._uri, self._files))
 
-    def _within(self, now: Host, observer: Observer | None) -> Host:
+    def _learn(self, found: Locality) -> Locality:
+        self._locality = found
+        if found == self._told:
+            return found
+        self._told = found
+        if found.here or not found.has_processes:
+            LOG.info("libvirt at %s is %s", self._uri, found)
+        else:
+            LOG.warning(
+                "libvirt at %s is %s: what it says of its host and its guests counts; run this "
+                "service on that machine",
+                self._uri,
+                found,
+            )
+        return found
+
+    def _observer(self, instance_uuid: str, domain: Any, place: Locality) -> Observer:
+        process = self._processes.find(instance_uuid) if place.has_processes else None
+        if process is None:
+            hidden = self._why_hidden(instance_uuid, domain, place)
+            return Observer(instance_uuid, None, None, self.visibility, hidden=hidden)
+        if not (place.here and place.certain):
+            self._learn(locality.FOUND)
+        groups, hidden = None, ""
+        try:
+            groups = cgroup.find(process.pid, proc=self._files.proc, cgroup=self._files.cgroup)
+        except ProcessLookupError:
+            LOG.debug("Instance %s: its process has just ended", instance_uuid)
+        except OSError as error:
+            hidden = reason(error)
+        else:
+            self.visibility.regained(GROUPS, instance_uuid)
+        if hidden:
+            self.visibility.lost(hidden_groups(hidden), instance_uuid)
+        return Observer(instance_uuid, process, groups, self.visibility, hidden_groups=hidden)
+
+    def _why_hidden(self, instance_uuid: str, domain: Any, place: Locality) -> str:
+        """Return why the process of a guest can't be found, and have it told."""
+        if not place.has_processes:
+            return place.why
+        elsewhere = place.certain and not place.here
+        why = f"libvirt is {place}" if elsewhere else self._processes.why_hidden()
+        incarnation = domain.ID()
+        # One that is about to end is no more, and libvirt does not know that yet.
+        if why != NOT_FOUND or self._missed.get(instance_uuid) == incarnation:
+            self.visibility.lost(hidden_threads(why), instance_uuid)
+        self._missed[instance_uuid] = incarnation
+        return why
+
+    def _within(self, now: Host, observer: Observer) -> Host:
         """Return the host as the groups above a guest leave it."""
-        groups = None if observer is None else observer.groups
+        groups = observer.groups
         if groups is None:
             return now
-        try:
-            above = groups.cpus_above()
-        except OSError:
-            return now
+        above = observer.cpus_above()
         if groups.version == 1:
             self.lost_cpus.note(above, now.online)
             returnable = self.lost_cpus.returnable(above, now.online)
@@ -235,6 +307,9 @@ class Hypervisor:
         instance_uuid = domain.UUIDString()
         LOG.debug("Domain %s: lifecycle event %d, detail %d", instance_uuid, event, detail)
         self._occupancy.forget(instance_uuid)
+        if event in _ENDINGS:
+            self._missed.pop(instance_uuid, None)
+            self.visibility.forget(instance_uuid)
         if (event, detail) == _MIGRATED:
             self._migrated[instance_uuid] = None
             if len(self._migrated) > _MIGRATED_MAX:

@@ -21,68 +21,63 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 import os
-from pathlib import Path
 
 from kongming.cpuset import CpuSet
-from kongming.hypervisor.files import read_ids, read_text
+from kongming.hypervisor.kernel_files import KernelFiles
 
 
-def isolated_cpus(system: Path, cgroup: Path) -> CpuSet:
+def isolated_cpus(files: KernelFiles) -> CpuSet:
     """Return the CPUs that are isolated from the boot on (isolcpus, nohz_full) or by cpusets.
 
     What can't be read counts as none.
     """
-    booted = (system / "cpu" / name for name in ("isolated", "nohz_full"))
-    return CpuSet(chain(*map(_ids, booted), _by_cpusets(system, cgroup)))
+    booted = (f"{files.system}/cpu/{name}" for name in ("isolated", "nohz_full"))
+    return CpuSet(chain(*(_ids(files, path) for path in booted), _by_cpusets(files)))
 
 
-def _by_cpusets(system: Path, cgroup: Path) -> Iterator[int]:
+def _by_cpusets(files: KernelFiles) -> Iterator[int]:
     """Yield the CPUs of the partitions without load balancing."""
-    told = cgroup / "cpuset.cpus.isolated"
-    if _off(cgroup / "cpuset"):
-        yield from _ids(system / "cpu/online") - CpuSet(_balanced(cgroup / "cpuset"))
-    elif told.exists():
-        yield from _ids(told)
+    root = str(files.cgroup)
+    told = files.ids(f"{root}/cpuset.cpus.isolated")
+    if _off(files, f"{root}/cpuset"):
+        online = files.ids(f"{files.system}/cpu/online", needed=True) or CpuSet()
+        yield from online - CpuSet(_balanced(files, f"{root}/cpuset"))
+    elif told is not None:
+        yield from told
     else:
         # Before Linux 6.8 nobody tells of all: a partition can only be below another one.
-        yield from _below(cgroup)
+        yield from _below(files, root)
 
 
-def _off(group: Path) -> bool:
+def _off(files: KernelFiles, group: str) -> bool:
     """Tell whether a group of version 1 leaves load balancing to those below it."""
-    try:
-        return read_text(group / "cpuset.sched_load_balance").strip() == "0"
-    except OSError:
-        return False
+    return (files.text(f"{group}/cpuset.sched_load_balance") or "").strip() == "0"
 
 
-def _balanced(group: Path) -> Iterator[int]:
+def _balanced(files: KernelFiles, group: str) -> Iterator[int]:
     """Yield the CPUs over which the groups below one of version 1 have threads spread."""
     for folder in _folders(group):
-        yield from _balanced(folder) if _off(folder) else _ids(folder / "cpuset.effective_cpus")
+        if _off(files, folder):
+            yield from _balanced(files, folder)
+        else:
+            yield from _ids(files, f"{folder}/cpuset.effective_cpus")
 
 
-def _below(group: Path) -> Iterator[int]:
+def _below(files: KernelFiles, group: str) -> Iterator[int]:
     for folder in _folders(group):
-        try:
-            partition = read_text(folder / "cpuset.cpus.partition").strip()
-        except OSError:
-            continue
+        partition = (files.text(f"{folder}/cpuset.cpus.partition") or "").strip()
         if partition == "isolated":
-            yield from _ids(folder / "cpuset.cpus.effective")
+            yield from _ids(files, f"{folder}/cpuset.cpus.effective")
         elif partition == "root":
-            yield from _below(folder)
+            yield from _below(files, folder)
 
 
-def _folders(group: Path) -> list[Path]:
+def _folders(group: str) -> list[str]:
     try:
-        return [Path(entry) for entry in os.scandir(group) if entry.is_dir()]
+        return [entry.path for entry in os.scandir(group) if entry.is_dir()]
     except OSError:
         return []
 
 
-def _ids(path: Path) -> CpuSet:
-    try:
-        return read_ids(path)
-    except OSError:
-        return CpuSet()
+def _ids(files: KernelFiles, path: str) -> CpuSet:
+    return files.ids(path) or CpuSet()

@@ -23,6 +23,9 @@ from kongming.cpuset import CpuSet
 from kongming.hypervisor.reading import Reading
 from kongming.target import NO_QUOTA, Quota, Target
 
+#: libvirt's driver whose guests are processes, by the name that it has for connections.
+DRIVER = "QEMU"
+
 _LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
 # Any real quota is far below; libvirt's own word for none is not always the same.
 _NO_REAL_QUOTA_US = 10**12
@@ -31,8 +34,10 @@ _NO_REAL_QUOTA_US = 10**12
 def vcpus(domain: Any) -> dict[Target, Reading]:
     """Read the affinity of the vCPUs' threads, which libvirt asks the kernel for."""
     info, maps = domain.vcpus()
+    # Other drivers have no threads.
+    by_kernel = domain.connect().getType() == DRIVER
     return {
-        target.vcpu(vcpu[0]): Reading.of(CpuSet.from_cpumap(cpumap))
+        target.vcpu(vcpu[0]): Reading.of(CpuSet.from_cpumap(cpumap), by_kernel=by_kernel)
         for vcpu, cpumap in zip(info, maps, strict=True)
     }
 

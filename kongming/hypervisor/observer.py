@@ -14,26 +14,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Set
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
 
 from kongming import target
 from kongming.cpuset import CpuSet
 from kongming.hypervisor.cgroup import Groups
+from kongming.hypervisor.files import reason
 from kongming.hypervisor.process import QemuProcess, Thread
 from kongming.hypervisor.reading import Part, Reading
-from kongming.target import CPU_ASPECTS, Aspect, Target, Value
+from kongming.hypervisor.visibility import THREADS, Visibility, hidden_groups, hidden_threads
+from kongming.target import CPU_ASPECTS, Aspect, Quota, Target, Value
+
+T = TypeVar("T")
+
+_OF_THREADS = CPU_ASPECTS | {Aspect.MEMORY}
 
 
-@dataclass(frozen=True, slots=True)
 class Observer:
-    """Looks at the QEMU process of one guest; methods raise OSError once it has ended.
+    """Looks at the QEMU process of one guest, as far as it can be seen.
 
+    :param process: None if it can't be found.
+    :param visibility: is told whether the threads can be observed.
     :ivar groups: its control groups; None if it has none, or if they can't be seen.
     """
 
-    process: QemuProcess
-    groups: Groups | None
+    def __init__(
+        self,
+        instance_uuid: str,
+        process: QemuProcess | None,
+        groups: Groups | None,
+        visibility: Visibility,
+        *,
+        hidden: str = "",
+        hidden_groups: str = "",
+    ) -> None:
+        """:param hidden: why its process can't be found, or its groups can't be seen."""
+        self._uuid = instance_uuid
+        self._process = process
+        self._visibility = visibility
+        self._hidden = hidden
+        self._hidden_groups = hidden_groups
+        self.groups = groups
+
+    @property
+    def is_found(self) -> bool:
+        """Whether its process was found, and shows its threads."""
+        return self._process is not None and not self._hidden
+
+    @property
+    def hidden(self) -> str:
+        """Why the kernel's word of the guest, or of part of it, can't be had; may be empty."""
+        return self._hidden or self._hidden_groups
+
+    def controls(self, has: Callable[[Groups], bool]) -> bool:
+        """Tell whether its groups have something, as far as is known."""
+        if self.groups is None:
+            return self._process is None or bool(self._hidden_groups)
+        return has(self.groups)
 
     def read(self, targets: Iterable[Target], nodes: CpuSet) -> dict[Target, Reading]:
         """Look at targets.
@@ -42,42 +83,99 @@ class Observer:
         :returns: those that can be seen: a vCPU that is not plugged in has no thread, and
             the shares are known to libvirt only.
         """
-        wanted = set(targets)
-        threads = _Threads(self.process, self.groups)
+        if self._process is None:
+            return {}
+        targets = set(targets)
+        try:
+            found = self._read(targets, nodes, _Threads(self._process, self._tasks))
+        except (FileNotFoundError, ProcessLookupError):
+            # It has just ended.
+            return {}
+        except OSError as error:
+            self._hidden = reason(error)
+        else:
+            # Of its CPU time the groups tell.
+            if any(what.aspect in _OF_THREADS for what in targets):
+                self._hidden = ""
+                self._visibility.regained(THREADS, self._uuid)
+            return found
+        self._visibility.lost(hidden_threads(self._hidden), self._uuid)
+        return {}
+
+    def cpus_above(self) -> dict[Path, CpuSet]:
+        """Return the CPUs of its group and of those above, the outermost first, if it has any."""
+        return dict(self._of_groups("The CPUs", lambda groups: [*groups.cpus_above().items()]))
+
+    def threads_of(self, what: Target) -> list[Thread]:
+        """Return the threads of a vCPU, an iothread or the emulator, as far as they are seen."""
+        if self._process is None:
+            return []
+        try:
+            return _Threads(self._process, self._tasks).of(what)
+        except OSError:
+            return []
+
+    def move(self, thread: Thread, cpus: CpuSet) -> None:
+        """Move one of its threads, if that is ours to do; whether it is, observing tells."""
+        if self._process is not None:
+            with suppress(OSError):
+                self._process.move(thread, cpus)
+
+    def memory_kib(self) -> dict[int, int] | None:
+        """Count its memory on each node, in KiB; None if that can't be done."""
+        try:
+            return None if self._process is None else self._process.memory_kib()
+        except OSError:
+            return None
+
+    def _read(
+        self, targets: Set[Target], nodes: CpuSet, threads: _Threads
+    ) -> dict[Target, Reading]:
         found = {
             what: _reading((str(each), each.cpus) for each in of_target)
-            for what in wanted
+            for what in targets
             if what.aspect in CPU_ASPECTS and (of_target := threads.of(what))
         }
-        if target.MEMORY in wanted:
+        if target.MEMORY in targets:
             found[target.MEMORY] = _reading(
                 (str(each), CpuSet(each.nodes & nodes)) for each in threads.all()
             )
-        if target.QUOTA in wanted and self.groups is not None:
-            quotas = sorted(self.groups.vcpu_quotas().items())
-            if quotas:
-                found[target.QUOTA] = _reading((f"vCPU {vcpu}", each) for vcpu, each in quotas)
+        if target.QUOTA in targets and (quotas := self._quotas()):
+            found[target.QUOTA] = _reading((f"vCPU {vcpu}", each) for vcpu, each in sorted(quotas))
         return found
 
-    def threads_of(self, what: Target) -> list[Thread]:
-        """Return the threads of a vCPU, an iothread or the emulator."""
-        return _Threads(self.process, self.groups).of(what)
+    def _quotas(self) -> list[tuple[int, Quota]]:
+        return self._of_groups("The quotas", lambda groups: [*groups.vcpu_quotas().items()])
 
-    def iothreads(self) -> CpuSet:
-        """Return the numbers of the iothreads that run."""
-        return CpuSet(
-            each.target.number
-            for each in self.process.threads()
-            if each.target.aspect is Aspect.IOTHREAD
-        )
+    def _tasks(self, what: Target) -> list[int]:
+        """Return the threads of a target's group; none if they can't be listed."""
+        return self._of_groups("The threads", lambda groups: groups.tasks(what), str(what))
+
+    def _of_groups(self, what: str, read: Callable[[Groups], list[T]], of: str = "") -> list[T]:
+        """Read something of its groups; nothing if they are gone, or if that can't be done."""
+        part = f"{self._uuid}/{of}"
+        if self.groups is None:
+            return []
+        gap = hidden_groups("", what)
+        try:
+            found = read(self.groups)
+        except (FileNotFoundError, ProcessLookupError):
+            return []
+        except OSError as error:
+            self._hidden_groups = reason(error)
+        else:
+            self._visibility.regained(gap.subject, part)
+            return found
+        self._visibility.lost(replace(gap, why=self._hidden_groups), part)
+        return []
 
 
 class _Threads:
     """The threads at one moment; they are listed once, and only if that is needed."""
 
-    def __init__(self, process: QemuProcess, groups: Groups | None) -> None:
+    def __init__(self, process: QemuProcess, tasks: Callable[[Target], list[int]]) -> None:
         self._process = process
-        self._groups = groups
+        self._tasks = tasks
         self._all: list[Thread] | None = None
 
     def all(self) -> list[Thread]:
@@ -91,8 +189,9 @@ class _Threads:
         Groups know more: the kernel's own threads that work for the guest, and those that
         an iothread has started. But on version 1 one that lost its CPUs is empty.
         """
-        ids = self._groups.tasks(what) if self._groups is not None else []
-        return self._process.look_at(ids) or [each for each in self.all() if each.target == what]
+        return self._process.look_at(self._tasks(what)) or [
+            each for each in self.all() if each.target == what
+        ]
 
 
 def _reading(values: Iterable[tuple[str, Value]]) -> Reading:

@@ -20,11 +20,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+import errno
+from functools import partial
+import os
 from pathlib import Path
 import re
 
 from kongming.cpuset import CpuSet
-from kongming.hypervisor.files import read_text
+from kongming.hypervisor.files import read_as, read_text
 from kongming.target import EMULATOR, Target, iothread, vcpu
 
 PROC = Path("/proc")
@@ -36,6 +39,11 @@ _MEMORY_FILES = re.compile(r"file=(?:/memfd:|/dev/(?:shm|hugepages|zero)|\S*/lib
 # libvirt has QEMU name its threads so.
 _VCPU = re.compile(r"CPU (\d+)/\w+")
 _IOTHREAD = re.compile(r"IO iothread(\d+)")
+_HIDEPID = re.compile(r"\bhidepid=([1-9]\w*|noaccess|invisible|ptraceable)")
+#: Why a guest can't be observed if nothing is known to hide it: it may also just have ended.
+NOT_FOUND = "no process in /proc runs the guest: does libvirt run on another machine?"
+# The kernel's name of the namespace that it boots with (PROC_PID_INIT_INO).
+_FIRST_PIDS = "pid:[4026531836]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +117,22 @@ class QemuProcess:
         found = []
         for thread_id in ids:
             try:
-                found.append(_thread(thread_id, read_text(self._proc / str(thread_id) / "status")))
+                found.append(
+                    read_as(self._proc / str(thread_id) / "status", partial(_thread, thread_id))
+                )
             except (FileNotFoundError, ProcessLookupError):
                 continue
         return found
+
+    def move(self, thread: Thread, cpus: CpuSet) -> None:
+        """Have one of its threads run on these CPUs only.
+
+        :raises OSError: without the right to (CAP_SYS_NICE), or if the ids of /proc are not those
+            of our PID namespace: somebody else has that id here.
+        """
+        if os.readlink(self._proc / "self") != str(os.getpid()):  # noqa: PTH115
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+        os.sched_setaffinity(thread.id, cpus)
 
     def memory_kib(self) -> dict[int, int]:
         """Count the guest's memory on each NUMA node, in KiB.
@@ -123,7 +143,7 @@ class QemuProcess:
         :raises PermissionError: without that right.
         """
         nodes: Counter[int] = Counter()
-        with (self._folder / "numa_maps").open() as maps:
+        with (self._folder / "numa_maps").open(errors="replace") as maps:
             for line in maps:
                 size = _PAGE_SIZE.search(line)
                 if size and (" anon=" in line or _MEMORY_FILES.search(line)):
@@ -146,12 +166,20 @@ class Processes:
             return known
         return self._look_for(instance_uuid)
 
+    def why_hidden(self) -> str:
+        """Return why a guest that libvirt says runs can't be found."""
+        # Where others are seen, only this one is not.
+        return NOT_FOUND if self._known else _why_hidden(self._proc)
+
     def _look_for(self, instance_uuid: str) -> QemuProcess | None:
         """Look through the processes until it is found; remember all that are passed.
 
         So many guests that are new at once take one look, not one each.
         """
-        pids = {int(entry.name) for entry in self._proc.iterdir() if entry.name.isdecimal()}
+        try:
+            pids = {int(entry.name) for entry in self._proc.iterdir() if entry.name.isdecimal()}
+        except OSError:
+            return None
         passed: dict[str, QemuProcess] = {}
         # A guest that was just started is among the last.
         for pid in sorted(pids, reverse=True):
@@ -170,6 +198,55 @@ class Processes:
         return passed.get(instance_uuid)
 
 
+def _why_hidden(proc: Path) -> str:
+    """Return why no process of a guest can be found."""
+    try:
+        names = {entry.name for entry in proc.iterdir()}
+    except OSError as error:
+        return f"{proc} can't be listed: {error.strerror}"
+    if "self" not in names:
+        return f"there is no {proc}: mount it"
+    if (hides := _hides(proc)) is not None:
+        return (
+            f"{proc} is mounted with hidepid={hides}: mount it with gid= of a group of this "
+            "service's user, or let the service see all processes (CAP_SYS_PTRACE)"
+        )
+    if has_own_pids(proc):
+        return (
+            "this service has a PID namespace of its own, in which no process of the guest is: "
+            "run its container with the host's (--pid=host)"
+        )
+    return NOT_FOUND
+
+
+def _hides(proc: Path) -> str | None:
+    """Return how processes of other users are hidden; None if they are not."""
+    try:
+        read_text(proc / "1/cmdline")
+    except OSError:
+        pass
+    else:
+        # Whoever may see the first process, which is root's, may see QEMU's.
+        return None
+    found = None
+    try:
+        for line in read_text(proc / "self/mounts").splitlines():
+            _source, place, kind, options, *_ = line.split(" ")
+            if place == "/proc" and kind == "proc":
+                found = _HIDEPID.search(options)
+    except (OSError, ValueError):
+        return None
+    return found[1] if found else None
+
+
+def has_own_pids(proc: Path = PROC) -> bool:
+    """Tell whether this process does not see all of the machine's."""
+    try:
+        return os.readlink(proc / "self/ns/pid") != _FIRST_PIDS  # noqa: PTH115
+    except OSError:
+        return False
+
+
 def _thread(thread_id: int, status: str) -> Thread:
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     try:
@@ -180,4 +257,4 @@ def _thread(thread_id: int, status: str) -> Thread:
             CpuSet.parse(fields["Mems_allowed_list"]),
         )
     except KeyError as error:
-        raise OSError(f"the kernel does not tell {error} of thread {thread_id}") from None
+        raise ValueError(f"it does not tell {error}") from None

@@ -16,15 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
-import functools
-import os
-from pathlib import Path
 import re
 
 from kongming.cpuset import CpuSet
-from kongming.hypervisor.files import parse_ids, read_text
-from kongming.hypervisor.host import CGROUP, SYSTEM, memory_kib, memory_nodes, node_ids
+from kongming.hypervisor.host import memory_kib, node_ids
 from kongming.hypervisor.isolation import isolated_cpus
+from kongming.hypervisor.kernel_files import KernelFiles
 from kongming.hypervisor.topology import (
     EFFICIENCY,
     PERFORMANCE,
@@ -36,9 +33,8 @@ from kongming.hypervisor.topology import (
     assemble,
 )
 
-MEMINFO = Path("/proc/meminfo")
-
 _LINK = re.compile(r"node([0-9]+)")
+_INDEX = re.compile(r"index[0-9]+")
 # Those below are of one core or a few; libvirt leaves them out, too.
 _LEAST_LEVEL = 3
 _KINDS = {"Unified": "both", "Data": "data", "Instruction": "code"}
@@ -49,68 +45,63 @@ _TYPES = {"cpu_core": PERFORMANCE, "cpu_atom": EFFICIENCY, "cpu_lowpower": EFFIC
 _CLEARLY_LESS = 0.95
 
 
-def read(system: Path = SYSTEM, cgroup: Path = CGROUP, meminfo: Path = MEMINFO) -> Topology:
+def read(files: KernelFiles, present: CpuSet, online: CpuSet, storing: CpuSet) -> Topology:
     """Ask the kernel what the host is made of.
 
     What changes only when CPUs or nodes come or go is kept until then.
 
-    :raises OSError: if it does not tell.
+    :param storing: the nodes that have memory.
     """
-    shape = _shape(
-        str(system),
-        read_text(f"{system}/cpu/present"),
-        read_text(f"{system}/cpu/online"),
-        tuple(node_ids(system)),
-        isolated_cpus(system, cgroup),
-    )
-    storing = memory_nodes(system)
-    return replace(
-        shape, cells=tuple(_with_memory(cell, system, storing, meminfo) for cell in shape.cells)
-    )
+    nodes = tuple(node_ids(files))
+    isolated = isolated_cpus(files)
+    of = (present, online, nodes, isolated)
+    shape = files.keep("topology", of, lambda: _shape(files, *of))
+    return replace(shape, cells=tuple(_with_memory(each, files, storing) for each in shape.cells))
 
 
-@functools.lru_cache(maxsize=1)
 def _shape(
-    system: str, present: str, online: str, nodes: tuple[int, ...], isolated: CpuSet
+    files: KernelFiles, present: CpuSet, online: CpuSet, nodes: tuple[int, ...], isolated: CpuSet
 ) -> Topology:
     """Read all but the memory."""
-    there = frozenset(parse_ids(present))
-    cores = list(_cores(system, among(parse_ids(online), there)))
-    order = _ids(f"{system}/node/online") or nodes
+    there = frozenset(present)
+    cores = list(_cores(files, among(online, there)))
+    order = _ids(files, "node/online") or nodes
     return assemble(
-        [Cell(node, 0, distances=_distances(system, node, order)) for node in nodes or (0,)],
-        _cpus(system, there, cores, isolated),
-        _homes(system, there, nodes),
-        _caches(system, cores, there),
+        [Cell(node, 0, distances=_distances(files, node, order)) for node in nodes or (0,)],
+        _cpus(files, there, cores, isolated),
+        _homes(files, there, nodes),
+        _caches(files, cores, there),
     )
 
 
-def _with_memory(cell: Cell, system: Path, storing: CpuSet, meminfo: Path) -> Cell:
-    folder = system / f"node/node{cell.id}"
-    total, free = memory_kib(folder / "meminfo" if folder.exists() else meminfo)
+def _with_memory(cell: Cell, files: KernelFiles, storing: CpuSet) -> Cell:
+    of_node = f"{files.system}/node/node{cell.id}/meminfo"
+    told = memory_kib(files, of_node) or memory_kib(files, f"{files.proc}/meminfo")
+    total, free = told or (0, None)
     return replace(cell, memory_kib=total if cell.id in storing else 0, free_kib=free)
 
 
-def _distances(system: str, node: int, online: Collection[int]) -> dict[int, int]:
+def _distances(files: KernelFiles, node: int, online: Collection[int]) -> dict[int, int]:
     """Return the distances that the kernel tells, in the order of the nodes that are online."""
-    told = _text(f"{system}/node/node{node}/distance").split()
-    if len(told) != len(online):
+    path = f"{files.system}/node/node{node}/distance"
+    told = files.read(path, lambda text: [int(each) for each in text.split()])
+    if told is None or len(told) != len(online):
         return {}
     # The firmware writes 0 where it knows nothing; libvirt leaves it out, too.
-    return {other: int(each) for other, each in zip(online, told, strict=True) if int(each)}
+    return {other: each for other, each in zip(online, told, strict=True) if each}
 
 
-def _homes(system: str, present: Set[int], nodes: Iterable[int]) -> dict[int, int]:
+def _homes(files: KernelFiles, present: Set[int], nodes: Iterable[int]) -> dict[int, int]:
     """Return the node of each CPU, of those that are offline, too, where the kernel tells."""
     homes = {
         cpu: node
         for node in nodes
-        for cpu in among(_ids(f"{system}/node/node{node}/cpulist"), present)
+        for cpu in among(_ids(files, f"node/node{node}/cpulist"), present)
     }
     for cpu in present:
         if cpu not in homes:
             # Lists of nodes leave out what is offline; the link of the CPU stays.
-            for link in map(_LINK.fullmatch, _names(f"{system}/cpu/cpu{cpu}")):
+            for link in map(_LINK.fullmatch, files.names(f"{files.system}/cpu/cpu{cpu}") or ()):
                 if link:
                     homes[cpu] = int(link[1])
     return homes
@@ -136,51 +127,54 @@ class _Core:
         return Cpu(number, *where, self.cpus, online=True, capacity=self.capacity)
 
 
-def _cores(system: str, online: CpuSet) -> Iterator[_Core]:
+def _cores(files: KernelFiles, online: CpuSet) -> Iterator[_Core]:
     """Read each core once, by the first of its CPUs."""
     left = set(online)
     for cpu in online:
         if cpu in left:
-            siblings = _ids(f"{system}/cpu/cpu{cpu}/topology/thread_siblings_list")
-            core = _core(system, cpu, CpuSet([cpu, *among(siblings, left)]))
+            siblings = _ids(files, f"cpu/cpu{cpu}/topology/thread_siblings_list")
+            core = _core(files, cpu, CpuSet([cpu, *among(siblings, left)]))
             left.difference_update(core.cpus)
             yield core
 
 
-def _core(system: str, cpu: int, cpus: CpuSet) -> _Core:
-    folder = f"{system}/cpu/cpu{cpu}"
+def _core(files: KernelFiles, cpu: int, cpus: CpuSet) -> _Core:
+    folder = f"{files.system}/cpu/cpu{cpu}"
     # Where there is no such level the kernel has no file, or -1 in it: 0 by libvirt, too.
     socket, die, core = (
-        max(0, _number(f"{folder}/topology/{name}") or 0)
+        max(0, files.number(f"{folder}/topology/{name}") or 0)
         for name in ("physical_package_id", "die_id", "core_id")
     )
-    return _Core(cpus, socket, die, core, _number(f"{folder}/cpu_capacity"))
+    return _Core(cpus, socket, die, core, files.number(f"{folder}/cpu_capacity"))
 
 
 def _cpus(
-    system: str, present: Iterable[int], cores: Iterable[_Core], isolated: CpuSet
+    files: KernelFiles, present: Iterable[int], cores: Iterable[_Core], isolated: CpuSet
 ) -> Iterator[Cpu]:
-    types = _types(system, cores)
+    types = _types(files, cores)
     found = {cpu: core for core in cores for cpu in core.cpus}
     for cpu in present:
         core = found.get(cpu)
-        known = _offline(system, cpu) if core is None else core.cpu(cpu)
+        known = _offline(files, cpu) if core is None else core.cpu(cpu)
         yield replace(known, isolated=cpu in isolated, core_type=types.get(cpu))
 
 
-def _offline(system: str, cpu: int) -> Cpu:
+def _offline(files: KernelFiles, cpu: int) -> Cpu:
     """Return a CPU that is offline: most kernels forget where it was."""
-    folder = f"{system}/cpu/cpu{cpu}/topology"
+    folder = f"{files.system}/cpu/cpu{cpu}/topology"
     socket, die, core = (
-        _number(f"{folder}/{name}") for name in ("physical_package_id", "die_id", "core_id")
+        files.number(f"{folder}/{name}") for name in ("physical_package_id", "die_id", "core_id")
     )
     return replace(Cpu.bare(cpu), socket=socket, die=die, core=core)
 
 
-def _types(system: str, cores: Iterable[_Core]) -> dict[int, str]:
+def _types(files: KernelFiles, cores: Iterable[_Core]) -> dict[int, str]:
     """Return the type of each core's CPUs; none if all are alike."""
-    devices = Path(system).parent
-    types = {cpu: kind for name, kind in _TYPES.items() for cpu in _ids(f"{devices}/{name}/cpus")}
+    types = {
+        cpu: kind
+        for name, kind in _TYPES.items()
+        for cpu in files.ids(f"{files.system.parent}/{name}/cpus") or ()
+    }
     if not types:
         rated = {core: core.capacity for core in cores if core.capacity is not None}
         largest = max(rated.values(), default=0)
@@ -192,53 +186,36 @@ def _types(system: str, cores: Iterable[_Core]) -> dict[int, str]:
     return types if len(set(types.values())) > 1 else {}
 
 
-def _caches(system: str, cores: Iterable[_Core], present: Set[int]) -> Iterator[Cache]:
+def _caches(files: KernelFiles, cores: Iterable[_Core], present: Set[int]) -> Iterator[Cache]:
     """Read each cache once, as far as it is shared by several cores."""
     known: set[int] = set()
     for core in cores:
         if core.first in known:
             continue
-        found = list(_caches_of(f"{system}/cpu/cpu{core.first}/cache", present))
+        found = list(_caches_of(files, f"cpu/cpu{core.first}/cache", present))
         yield from found
         if found:
             known.update(min(found, key=lambda cache: len(cache.cpus)).cpus)
 
 
-def _caches_of(folder: str, present: Set[int]) -> Iterator[Cache]:
-    for name in sorted(_names(folder)):
-        level = _number(f"{folder}/{name}/level")
+def _caches_of(files: KernelFiles, folder: str, present: Set[int]) -> Iterator[Cache]:
+    for name in sorted(files.names(f"{files.system}/{folder}") or ()):
+        path = f"{files.system}/{folder}/{name}"
+        level = files.number(f"{path}/level") if _INDEX.fullmatch(name) else None
         if level is None or level < _LEAST_LEVEL:
             continue
-        size = _text(f"{folder}/{name}/size").strip()
         yield Cache(
             level,
-            _KINDS.get(_text(f"{folder}/{name}/type").strip(), "both"),
-            int(size[:-1] or 0) * _KIB.get(size[-1:], 1),
-            among(_ids(f"{folder}/{name}/shared_cpu_list"), present),
+            _KINDS.get((files.text(f"{path}/type") or "").strip(), "both"),
+            files.read(f"{path}/size", _size_kib) or 0,
+            among(_ids(files, f"{folder}/{name}/shared_cpu_list"), present),
         )
 
 
-def _number(path: str) -> int | None:
-    try:
-        return int(_text(path))
-    except ValueError:
-        return None
+def _size_kib(text: str) -> int:
+    size = text.strip()
+    return int(size[:-1] or 0) * _KIB.get(size[-1:], 1)
 
 
-def _ids(path: str) -> CpuSet:
-    return parse_ids(_text(path))
-
-
-def _text(path: str) -> str:
-    """Read a file that not every kernel has; empty if it is not there."""
-    try:
-        return read_text(path)
-    except OSError:
-        return ""
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)  # noqa: PTH208
-    except OSError:
-        return []
+def _ids(files: KernelFiles, path: str) -> CpuSet:
+    return files.ids(f"{files.system}/{path}") or CpuSet()

@@ -295,6 +295,7 @@ def _told(record: Record) -> dict[str, Any]:
         **_window(record),
         "last_drift": record.drift,
         "last_drift_at": times.written(record.drift_at),
+        "unobserved": record.unobserved,
     }
 
 

@@ -20,8 +20,7 @@ from typing import Any
 
 from kongming.executor import view
 from kongming.executor.rules import read_rules
-from kongming.hypervisor import host, session
-from kongming.manage import host_view
+from kongming.manage import host_view, state
 from kongming.manage.command import conf_of
 from kongming.manage.output import ShowOne
 
@@ -40,10 +39,8 @@ class HostShow(ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
         conf = conf_of(self)
         rules = read_rules(conf)
-        uri = conf.libvirt.connection_uri
-        system = host.SYSTEM if host.is_here(uri) else None
-        with session.read_only(uri) as connection:
-            seen = view.look(connection, system, rules)
+        with state.hypervisor(self) as hypervisor:
+            seen = view.to_json(hypervisor.topology(), hypervisor.occupants(), rules)
         if parsed_args.formatter == self.formatter_default:
             return ("picture",), (host_view.draw(seen, parsed_args.width),)
         return self.dict2columns(host_view.columns(seen))

@@ -27,6 +27,7 @@ from prometheus_client.registry import Collector
 
 from kongming import exception
 from kongming.executor.executor import Executor
+from kongming.executor.record import Record
 from kongming.executor.statistics import BUCKETS_S, Statistics
 from kongming.statuses import REPORTED, Status
 
@@ -44,25 +45,30 @@ class ExecutorCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Give all families; that of the guests only if the store can be read."""
         yield from _work(self._executor.statistics)
-        statuses = self._statuses()
-        if statuses is not None:
+        records = self._records()
+        if records is not None:
             guests = GaugeMetricFamily(
                 "kongming_guests",
                 "Guests that anything is asked for, by how far that has come.",
                 labels=["status"],
             )
             for status in _STATUSES:
-                guests.add_metric([status], sum(each == status for each, _reason in statuses))
+                guests.add_metric([status], sum(each.status == status for each in records))
             yield guests
             yield GaugeMetricFamily(
                 "kongming_guests_hung",
                 "Guests that can't be placed because a call that concerns them does not return.",
-                value=sum(reason == exception.GuestHung.reason for _status, reason in statuses),
+                value=sum(each.reason == exception.GuestHung.reason for each in records),
+            )
+            yield GaugeMetricFamily(
+                "kongming_guests_unobserved",
+                "Guests of whose placement a part can't be observed: drift of it is not known.",
+                value=sum(bool(each.unobserved) for each in records),
             )
         yield GaugeMetricFamily(
             "kongming_store_available",
             "Whether the state path could be read just now (1) or not (0).",
-            value=statuses is not None,
+            value=records is not None,
         )
         yield GaugeMetricFamily(
             "kongming_queue_depth",
@@ -79,10 +85,16 @@ class ExecutorCollector(Collector):
             "Whether libvirt answers (1) or not (0).",
             value=self._executor.connected,
         )
+        yield GaugeMetricFamily(
+            "kongming_visibility_gaps",
+            "What of the host's files, or of its guests, can't be read or observed; the log names "
+            "each.",
+            value=len(self._executor.visibility.gaps()),
+        )
 
-    def _statuses(self) -> list[tuple[str, str]] | None:
+    def _records(self) -> list[Record] | None:
         try:
-            return self._executor.statuses()
+            return self._executor.records()
         except exception.StoreUnavailable:
             return None
 

@@ -129,6 +129,8 @@ class Report(Message):
     :ivar drift: what was last found to be other than wanted; empty if never.
     :ivar drift_at: when that was found, in seconds since the epoch.
     :ivar changed_at: when the status changed, by the host's clock.
+    :ivar unobserved: what of its placement can't be observed there, and why; empty if all can,
+        None if the host does not say.
     """
 
     instance_uuid: str = wire(form.instance_uuid)
@@ -140,6 +142,7 @@ class Report(Message):
     drift: str = wire(_message)
     drift_at: float | None = wire(form.maybe(form.moment))
     changed_at: float = wire(form.moment)
+    unobserved: str | None = wire(form.maybe(_message), None)
 
     @classmethod
     def released(cls, instance_uuid: str, generation: int, now: float) -> Report:

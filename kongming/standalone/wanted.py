@@ -155,4 +155,5 @@ def _report(generation: int, record: Record) -> Report:
         record.drift,
         record.drift_at,
         record.changed_at,
+        record.unobserved,
     )

@@ -24,63 +24,84 @@ from pathlib import Path
 from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Result
 
-from kongming.hypervisor import host
+from kongming.hypervisor.hypervisor import Hypervisor
+from kongming.hypervisor.kernel_files import CGROUP
+from kongming.status import host
 from kongming.status.finding import bad, doubtful, good
+from kongming.status.observation import NOT_CHECKED
 
 _NEEDED = ("cpu", "cpuset")
-# Where libvirt puts guests: with systemd, and without.
-_HOMES = ("machine.slice", "machine")
+_BOTH = " and ".join(_NEEDED)
 
 
 def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
-    """Look at this machine's control groups."""
-    if not host.is_here(conf.libvirt.connection_uri):
+    """Look at the control groups of the guests that run, or else at what is mounted."""
+    with host.opened(conf) as hypervisor:
+        if hypervisor is None:
+            yield good(NOT_CHECKED)
+            return
+        found = list(of_guests(hypervisor))
+        elsewhere = not hypervisor.locality().here
+    if not found and elsewhere:
         yield good("not checked: the guests of [libvirt] connection_uri are elsewhere")
-        return
-    yield from look(host.CGROUP)
+    yield from found if found or elsewhere else look(CGROUP)
+
+
+def of_guests(hypervisor: Hypervisor) -> Iterator[Result]:
+    """Tell which controllers the groups of guests have; nothing if no guest can be looked at."""
+    lacking, looked_at = set(), False
+    for guest in host.guests(hypervisor):
+        if not guest.is_found:
+            continue
+        looked_at = True
+        there = (guest.has_cpu_controller, guest.has_cpuset_controller)
+        lacking |= {name for name, has in zip(_NEEDED, there, strict=True) if not has}
+    if lacking:
+        yield doubtful(
+            f"a guest that runs has no controller {' and '.join(sorted(lacking))}: see "
+            "cgroup_controllers of /etc/libvirt/qemu.conf, and [Slice] DisableControllers of "
+            "machine.slice; guests have them from their next start on"
+        )
+    elif looked_at:
+        yield good(f"the guests that run have {_BOTH}")
 
 
 def look(base: Path) -> Iterator[Result]:
     """Look at the control groups that are mounted at ``base``, of either version."""
-    v1 = _v1(base)
-    v2 = _words(base / "cgroup.controllers")
+    try:
+        mounts = list(base.iterdir())
+    except OSError as error:
+        yield doubtful(
+            f"{base} can't be listed ({error.strerror}): no control group is to be seen"
+        )
+        return
+    # Several may be mounted together, as cpu,cpuacct; some have a name and no controller.
+    v1 = {name for mount in mounts if _exists(mount / "tasks") for name in mount.name.split(",")}
+    roots = [root for root in (base, base / "unified") if _exists(root / "cgroup.controllers")]
+    v2 = {name for root in roots for name in _words(root / "cgroup.controllers")}
     missing = [name for name in _NEEDED if name not in v1 | v2]
-    if not v1 and not v2:
+    if not v1 and not roots:
         yield bad(f"no control groups are mounted at {base}: mount them, or start systemd")
     elif missing:
+        versions = [f"v{number}" for number, there in ((1, v1), (2, roots)) if there]
         yield bad(
-            f"the kernel does not offer {' and '.join(missing)} at {base}: see cgroup_disable on "
-            "its command line, and whether it was built with them"
+            f"the control groups at {base} ({' and '.join(versions)}) have no controller "
+            f"{' and '.join(missing)}: see cgroup_disable on the kernel's command line, whether "
+            "it was built with them, and whether this is a container that they are not given to"
         )
     else:
-        yield from _delegated(base, [name for name in _NEEDED if name not in v1])
+        yield good(f"{_BOTH} are there (cgroup v{1 if v1.issuperset(_NEEDED) else 2})")
 
 
-def _delegated(base: Path, needed: list[str]) -> Iterator[Result]:
-    """Tell whether guests that run have those of version 2 that are needed."""
-    for guest in (guest for home in _HOMES for guest in (base / home).glob("*qemu*")):
-        missing = [name for name in needed if name not in _words(guest / "cgroup.controllers")]
-        if missing:
-            yield doubtful(
-                f"a guest that runs has no controller {' and '.join(missing)}: see [Slice] "
-                "DisableControllers of machine.slice, and cgroup_controllers of "
-                "/etc/libvirt/qemu.conf; guests have them from their next start on"
-            )
-            return
-    yield good(f"{' and '.join(_NEEDED)} are there (cgroup v{2 if needed else 1})")
-
-
-def _v1(base: Path) -> set[str]:
-    # Several may be mounted together, as cpu,cpuacct.
+def _exists(path: Path) -> bool:
     try:
-        mounts = [folder for folder in base.iterdir() if (folder / "tasks").exists()]
+        return path.exists()
     except OSError:
-        return set()
-    return {name for mount in mounts for name in mount.name.split(",")}
+        return False
 
 
 def _words(path: Path) -> set[str]:
     try:
-        return set(path.read_text().split())
+        return set(path.read_text(errors="replace").split())
     except OSError:
         return set()

@@ -22,14 +22,20 @@ from oslo_upgradecheck.upgradecheck import Result
 from kongming import exception
 from kongming.cpuset import CpuSet, listed
 from kongming.executor.rules import Rules, nova_cpus, read_rules
-from kongming.hypervisor import host
-from kongming.hypervisor.isolation import isolated_cpus
+from kongming.status import host
 from kongming.status.finding import doubtful, good
+from kongming.status.observation import NOT_CHECKED
 
 
 def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
-    """Look at this machine's CPUs, and who may get them."""
-    if not host.is_here(conf.libvirt.connection_uri):
+    """Look at the host's CPUs, and who may get them."""
+    with host.opened(conf) as hypervisor:
+        if hypervisor is None:
+            yield good(NOT_CHECKED)
+            return
+        topology = hypervisor.topology()
+        place = hypervisor.locality()
+    if not place.here:
         yield good("not checked: the guests of [libvirt] connection_uri are elsewhere")
         return
     try:
@@ -38,7 +44,7 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
     except exception.ConfigInvalid:
         yield good("not checked: [guard] is not valid; see the check Configuration")
         return
-    yield from look(isolated_cpus(host.SYSTEM, host.CGROUP), rules, shared)
+    yield from look(topology.isolated, rules, shared)
 
 
 def look(isolated: CpuSet, rules: Rules, shared: CpuSet) -> Iterator[Result]:

@@ -40,6 +40,7 @@ class Guest:
     """A running guest of two vCPUs and an iothread, without threads.
 
     :ivar shown: what the kernel shows of targets, where that is not what libvirt was told.
+    :ivar unobserved: the targets of which only libvirt's word is known.
     :ivar done: the targets that were set.
     :ivar looks: how often its definition was read.
     :ivar fails: what libvirt answers to each attempt to set anything.
@@ -50,6 +51,8 @@ class Guest:
         self.domain_id = 7
         self.cpu_time: dict[Target, Value] = {SHARES: 1024, QUOTA: NO_QUOTA}
         self.has_cpuset_controller = True
+        self.is_found, self.hidden = True, ""
+        self.unobserved: frozenset[Target] = frozenset()
         self.memory: dict[int, int] | None = {0: 30, 1: 0}
         self.shown = {vcpu(int(name[1:])): reading for name, reading in shown.items()}
         self.busy = self.starting = self.ending = self.started_anew = False
@@ -71,7 +74,10 @@ class Guest:
 
     def observe(self, targets: Any, now: Any = None) -> dict[Target, Reading]:
         told = self.told
-        found = {what: Reading.of(value) for what, value in told.items()} | self.shown
+        found = {
+            what: Reading.of(value, by_kernel=what not in self.unobserved)
+            for what, value in told.items()
+        } | self.shown
         return {what: found[what] for what in targets if what in told}
 
     def set(self, what: Target, value: Any) -> None:

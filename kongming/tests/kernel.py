@@ -17,7 +17,9 @@ from pathlib import Path
 from kongming.hypervisor.cgroup import Groups, find
 from kongming.hypervisor.observer import Observer
 from kongming.hypervisor.process import QemuProcess
+from kongming.hypervisor.visibility import Visibility
 
+UUID = "5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c11"
 PID = 700
 #: The threads of a guest of two vCPUs and one iothread: id → name.
 THREADS = {
@@ -100,7 +102,7 @@ class Kernel:
         return find(PID, proc=self.proc, cgroup=self.cgroup)
 
     def observer(self) -> Observer:
-        return Observer(QemuProcess(PID, self.proc), self.groups())
+        return Observer(UUID, QemuProcess(PID, self.proc), self.groups(), Visibility())
 
     def folders(self, group: str = "") -> list[Path]:
         """The folder of a group in each hierarchy."""

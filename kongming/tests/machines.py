@@ -29,7 +29,10 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from kongming.cpuset import CpuSet
+from kongming.hypervisor import host, sysfs
 from kongming.hypervisor.files import parse_ids
+from kongming.hypervisor.kernel_files import KernelFiles
+from kongming.hypervisor.topology import Topology
 
 Machine = Mapping[str, Any]
 
@@ -186,6 +189,15 @@ def _files_of_cpus(machine: Machine) -> Iterable[tuple[str, object]]:
         yield f"{folder}/shared_cpu_list", cpus
 
 
+def topology(files: KernelFiles) -> Topology:
+    """Return what the kernel tells of a machine."""
+    system = files.system
+    present = files.ids(f"{system}/cpu/present") or CpuSet()
+    online = files.ids(f"{system}/cpu/online") or CpuSet()
+    storing = host.memory_nodes(files) or CpuSet([0])
+    return sysfs.read(files, present, online & present, storing)
+
+
 class Libvirt:
     """A connection to the libvirt of a machine, as far as the host is concerned."""
 
@@ -209,12 +221,12 @@ class Libvirt:
         """Write what libvirt 9 does: it knows nodes and their CPUs, there or not, by libnuma."""
         machine = self._machine
         root = ET.Element("capabilities")
-        host = ET.SubElement(root, "host")
-        topology = ET.SubElement(ET.SubElement(host, "topology"), "cells")
+        told_of = ET.SubElement(root, "host")
+        cells = ET.SubElement(ET.SubElement(told_of, "topology"), "cells")
         cores = {cpu: core for core in machine["cores"] for cpu in parse_ids(core[4])}
         ids = sorted(map(int, machine["nodes"]))
         for number, (cpus, memory, distances) in machine["nodes"].items():
-            cell = ET.SubElement(topology, "cell", id=str(number))
+            cell = ET.SubElement(cells, "cell", id=str(number))
             if memory:
                 ET.SubElement(cell, "memory", unit="KiB").text = str(memory)
             told = ET.SubElement(cell, "distances") if distances else cell
@@ -233,7 +245,7 @@ class Libvirt:
                     core_id=str(core or 0),
                     siblings=str(siblings),
                 )
-        banks = ET.SubElement(host, "cache")
+        banks = ET.SubElement(told_of, "cache")
         for level, kind, size, cpus in machine.get("caches", ()):
             attributes = {"level": str(level), "type": kind, "size": str(size), "unit": "KiB"}
             ET.SubElement(banks, "bank", attributes, cpus=cpus)

@@ -30,10 +30,9 @@ def make_table(name: str, *columns: sa.Column[object]) -> None:
 
     :raises DatabaseUnavailable: if another one of this name is.
     """
-    inspector = sa.inspect(op.get_bind())
-    if inspector.has_table(name):
-        there = {column["name"] for column in inspector.get_columns(name)}
-        if there != {column.name for column in columns}:
+    if sa.inspect(op.get_bind()).has_table(name):
+        # An interrupted migration may have come further than this one.
+        if not {column.name for column in columns} <= _columns(name):
             raise exception.DatabaseUnavailable(
                 f"there is a table {name} that is not Kongming's: give Kongming a database of its "
                 "own in [database] connection"
@@ -49,6 +48,22 @@ def make_table(name: str, *columns: sa.Column[object]) -> None:
         mariadb_charset="utf8mb4",
         mariadb_collate="utf8mb4_bin",
     )
+
+
+def make_column(table: str, column: sa.Column[object]) -> None:
+    """Add a column to a table unless it is there."""
+    if column.name not in _columns(table):
+        op.add_column(table, column)
+
+
+def drop_column(table: str, name: str) -> None:
+    """Drop a column, and all that it holds, if it is there."""
+    if name in _columns(table):
+        op.drop_column(table, name)
+
+
+def _columns(table: str) -> set[str]:
+    return {column["name"] for column in sa.inspect(op.get_bind()).get_columns(table)}
 
 
 def make_index(name: str, table: str, columns: Sequence[str]) -> None:

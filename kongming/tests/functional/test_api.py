@@ -246,6 +246,7 @@ class TestAllocation:
             "next_change": None,
             "last_drift": "",
             "last_drift_at": None,
+            "unobserved": None,
             "reported_by": None,
             "reported_at": None,
             "report_age_s": None,

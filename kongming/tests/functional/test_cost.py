@@ -97,7 +97,7 @@ def test_a_value_of_the_metadata(cloud, tmp_path, text):
         assert record.status in ("refused", "applied")
         assert len(record.message) < 400
         assert cost(lambda: cloud.service._handler.handle(message)).within(**handled)
-        assert cost(executor.statuses).within(**handled)
+        assert cost(executor.records).within(**handled)
         if record.asked is not None:
             assert cost(lambda: plan(record.asked)).within(
                 lines=20_000 + 400 * len(text), peak=256_000
@@ -121,9 +121,7 @@ def test_a_restart_with_what_was_kept(cloud):
     cloud.start()
     total = sum(map(len, WORST.values()))
     assert len(cloud.service._executor.held) == len(WORST)
-    assert cost(cloud.service._executor.statuses).within(
-        8_000 + 300 * total, 128_000 + 600 * total
-    )
+    assert cost(cloud.service._executor.records).within(8_000 + 300 * total, 128_000 + 600 * total)
 
 
 def pins(entry):

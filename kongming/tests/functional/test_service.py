@@ -148,7 +148,7 @@ def test_a_created_guest_is_pinned_and_reported(cloud, caplog):
     wait_for(lambda: pins(guest) == [{0, 2, 4}] * 4)
     cloud.settled()
     assert cloud.record(guest).status == "applied"
-    line = f"Instance {guest.UUIDString()}: vCPU pins 0-3: 0-7 → 0,2,4 (applied, seen on"
+    line = f"Instance {guest.UUIDString()}: vCPU pins 0-3: 0-7 → 0,2,4 (applied, libvirt confirmed"
     assert line in caplog.text
     assert not warnings(caplog)
 

@@ -58,7 +58,7 @@ def test_all_that_can_be_asked_is_applied_at_once_and_taken_back(cloud, cpus):
         assert threads.affinity(iothread) == {first}
         assert told(guest, "cpu_shares") == 200
         assert threads.vcpu_quotas(guest.uuid) == dict.fromkeys((0, 1), (50_000, 100_000))
-        line = next(line for line in daemon.log().splitlines() if "(applied, seen" in line)
+        line = next(line for line in daemon.log().splitlines() if "(applied, observed" in line)
         assert "emulator pin" in line
         assert "vCPU quota none → 50000/100000 µs" in line
 

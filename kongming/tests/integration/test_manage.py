@@ -22,7 +22,8 @@ import pytest
 
 from kongming import exception
 from kongming.hypervisor import capabilities, session
-from kongming.hypervisor.host import SYSTEM, read_sysfs
+from kongming.hypervisor.host import read
+from kongming.hypervisor.kernel_files import KernelFiles
 
 COMMAND = Path(sys.executable).with_name("kongming-manage")
 
@@ -64,8 +65,10 @@ def test_libvirt_says_of_this_machine_what_the_kernel_says(libvirtd):
         ]
 
     with session.read_only(libvirtd.uri) as connection:
-        by_kernel, by_libvirt = (capabilities.read(connection, each) for each in (SYSTEM, None))
-    host = read_sysfs()
+        by_kernel, by_libvirt = (
+            capabilities.read(connection, files) for files in (KernelFiles(), None)
+        )
+        host = read(connection, KernelFiles())
     assert known_to_libvirt(by_kernel) == known_to_libvirt(by_libvirt)
     assert {cpu.id for cpu in by_kernel.cpus if cpu.online} == host.online
     assert by_kernel.unassigned == ()

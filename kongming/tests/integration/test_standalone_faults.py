@@ -28,7 +28,7 @@ OFTEN = "[executor]\npull_interval = 1\n"
 
 
 def moves(executor):
-    return sum(map(executor.log().count, ("seen on the threads", "back to its baseline")))
+    return sum(map(executor.log().count, ("observed on the threads", "back to its baseline")))
 
 
 def test_an_api_that_is_killed_right_after_it_took_something_loses_nothing(site, cpus):

@@ -83,7 +83,7 @@ def test_all_is_well(heard):
     status = Status(heard.conf)
     assert status.code == SUCCESS, status.details
     assert not status.errors
-    assert len(status.results) == 12
+    assert len(status.results) == 13
 
 
 def test_a_table_is_what_people_get(heard):

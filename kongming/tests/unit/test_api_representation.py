@@ -33,6 +33,7 @@ OUTCOME = Outcome(
     source="api",
     drift="vCPU 0 was on 7",
     drift_at=NOW - 10,
+    unobserved="emulator pin can't be observed: hidepid",
     changed_at=NOW - 10,
     reported_at=NOW - 9,
 )
@@ -96,6 +97,7 @@ def test_an_allocation():
         "source": "api",
         "last_drift": "vCPU 0 was on 7",
         "last_drift_at": "2026-11-24T13:59:50.000Z",
+        "unobserved": "emulator pin can't be observed: hidepid",
         "reported_by": "compute-1",
         "reported_at": "2026-11-24T13:59:56.000Z",
         "report_age_s": 4.0,
@@ -117,8 +119,9 @@ def test_what_was_said_of_another_generation_is_not_shown_but_the_drift_is():
 def test_of_one_that_nobody_has_spoken_of():
     shown = show(outcome=None)
     assert (shown["status"], shown["last_drift"]) == ("pending", "")
-    for name in ("source", "last_drift_at", "reported_by", "reported_at", "report_age_s"):
+    for name in ("source", "last_drift_at", "unobserved", "reported_by", "reported_at"):
         assert shown[name] is None
+    assert shown["report_age_s"] is None
     assert shown["host_state"] == "up"
 
 
@@ -270,8 +273,9 @@ def test_counts():
 
 def test_what_is_the_clouds_business_is_left_out_for_tenants():
     shown = {"host": "compute-1", "reported_by": "compute-1", "message": "guest x", "status": "a"}
-    assert representation.without_hosts(shown) == {
+    assert representation.without_hosts(shown | {"unobserved": "hidepid"}) == {
         "host": None,
+        "unobserved": None,
         "reported_by": None,
         "message": "",
         "status": "a",

@@ -68,6 +68,36 @@ def test_a_guest_without_groups_of_its_own_has_none(tmp_path):
     assert Kernel(tmp_path, None).groups() is None
 
 
+@both
+def test_groups_that_are_not_mounted_here_are_told_from_none(tmp_path, version):
+    kernel = Kernel(tmp_path, version)
+    kernel.cgroup.rename(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="not mounted here") as raised:
+        kernel.groups()
+    assert raised.value.filename == str(kernel.cgroup)
+
+
+def test_groups_beside_those_that_a_namespace_shows_are_not_seen(tmp_path):
+    kernel = Kernel(tmp_path, 2)
+    path = kernel.proc / "700/cgroup"
+    path.write_text(path.read_text().replace("0::/", "0::/../"))
+    with pytest.raises(OSError, match="not mounted here"):
+        kernel.groups()
+
+
+@pytest.mark.parametrize("text", ["0\n", "::", "\x00"])
+def test_a_list_of_groups_that_is_odd_is_named(tmp_path, text):
+    kernel = Kernel(tmp_path, 2)
+    path = kernel.proc / "700/cgroup"
+    path.write_text(text)
+    if text == "::":
+        assert kernel.groups() is None
+        return
+    with pytest.raises(OSError, match="no kernel writes") as raised:
+        kernel.groups()
+    assert raised.value.filename == str(path)
+
+
 def test_a_main_thread_that_lost_its_group_is_found_by_the_one_above(tmp_path):
     kernel = Kernel(tmp_path, 1)
     path = kernel.proc / "700/cgroup"

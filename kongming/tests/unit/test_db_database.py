@@ -181,6 +181,20 @@ def test_the_command_makes_the_tables_and_takes_them_back(manage):
     assert manage("sync", "base", "-f", "json")[1]["after"] == ""
 
 
+def test_tables_of_the_version_before_are_brought_up_and_back(manage, path):
+    assert manage("sync", "0001", "-f", "json")[1]["after"] == "0001"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(
+            "INSERT INTO outcome VALUES ('u', 'here', 1, 'applied', '', '', 'api', '', NULL, 1, 1)"
+        )
+        db.commit()
+    for wanted, fields in ((models.VERSION, 12), ("0001", 11), (models.VERSION, 12)):
+        assert manage("sync", wanted, "-f", "json")[1]["after"] == wanted
+        with closing(sqlite3.connect(path)) as db:
+            (row,) = db.execute("SELECT * FROM outcome")
+            assert (len(row), row[:4]) == (fields, ("u", "here", 1, "applied"))
+
+
 def test_the_command_waits_for_who_else_uses_the_file(manage, path):
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
         other.execute("CREATE TABLE theirs (one INTEGER)")
@@ -236,7 +250,7 @@ def test_the_version_of_the_program_is_shown_as_ever(capsys):
 def test_the_command_knows_its_versions(manage):
     status, _, complaint = manage("sync", "0815")
     assert status == 2
-    assert f"there is no version 0815 of the tables: {models.VERSION}" in complaint
+    assert f"there is no version 0815 of the tables: 0001, {models.VERSION}" in complaint
 
 
 def test_the_command_forgets_what_is_old(manage, path):

@@ -11,6 +11,8 @@
 # under the License.
 """A guest as libvirt presents it: what is asked of it when, and what its errors mean."""
 
+import os
+
 import libvirt
 import pytest
 
@@ -20,8 +22,10 @@ from kongming.hypervisor.calls import Calls
 from kongming.hypervisor.guest import Guest
 from kongming.hypervisor.host import Host
 from kongming.hypervisor.lost_cpus import LostCpus
+from kongming.hypervisor.observer import Observer
 from kongming.hypervisor.own_changes import OwnChanges
 from kongming.hypervisor.reading import Reading
+from kongming.hypervisor.visibility import Visibility
 from kongming.target import EMULATOR, MEMORY, NO_QUOTA, QUOTA, SHARES, Quota, iothread, vcpu
 from kongming.tests.kernel import Kernel
 
@@ -65,6 +69,7 @@ class Domain:
                 "vcpu_period": 100_000,
             },
             "numaParameters": {"numa_nodeset": "1"},
+            "getType": "QEMU",
         } | answers
 
     def __getattr__(self, name):
@@ -88,7 +93,7 @@ def guest_of(domain, kernel=None, host=None):
     return Guest(
         domain,
         host or Host(ALL, ALL, CpuSet([0, 1])),
-        None if kernel is None else kernel.observer(),
+        Observer(UUID, None, None, Visibility()) if kernel is None else kernel.observer(),
         own_changes=OwnChanges(),
         lost_cpus=LostCpus(),
         calls=Calls(),
@@ -228,6 +233,12 @@ def test_a_thread_that_the_emulators_pin_left_behind_is_moved(tmp_path, monkeypa
             raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr("os.sched_setaffinity", set_affinity)
+    # There the ids of threads are those of another namespace.
+    (kernel.proc / "self").symlink_to(str(os.getpid() + 1))
+    guest_of(Domain(), kernel).set(EMULATOR, ALL)
+    assert moved == []
+    (kernel.proc / "self").unlink()
+    (kernel.proc / "self").symlink_to(str(os.getpid()))
     guest_of(Domain(), kernel).set(EMULATOR, ALL)
     assert moved == [(701, ALL), (703, ALL)]
 

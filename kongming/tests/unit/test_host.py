@@ -19,23 +19,167 @@ import pytest
 
 from kongming.cpuset import CpuSet
 from kongming.hypervisor import host
+from kongming.hypervisor.kernel_files import KernelFiles
 
 
-def test_the_kernels_files_are_read(tmp_path):
-    for name, text in {
-        "cpu/present": "0-7,9\n",
-        "cpu/online": "0,2-5,9\n",
-        "node/has_memory": "0,2\n",
-    }.items():
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+class Libvirt:
+    """What libvirt says of the host's CPUs, and of two nodes, of which one has memory."""
+
+    def __init__(self, count=10, online="0,2-5,9"):
+        self.count = count
+        self.online = online
+        self.asked = []
+
+    def getCPUMap(self):  # noqa: N802
+        self.asked.append("map")
+        online = CpuSet.parse(self.online)
+        return self.count, [cpu in online for cpu in range(16)], len(online)
+
+    def getCapabilities(self):  # noqa: N802
+        self.asked.append("capabilities")
+        cpus = "".join(f"<cpu id='{number}'/>" for number in range(self.count))
+        return (
+            "<capabilities><host><topology><cells><cell id='0'/><cell id='1'><memory>5</memory>"
+            f"<cpus>{cpus}</cpus></cell></cells></topology></host></capabilities>"
+        )
+
+
+def write(folder, **files):
+    for name, text in files.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    read = host.read_sysfs(tmp_path, tmp_path)
-    assert read == host.Host(CpuSet.parse("0-7,9"), CpuSet([0, 2, 3, 4, 5, 9]), CpuSet([0, 2]), 1)
-    (tmp_path / "cgroup.controllers").touch()
-    (tmp_path / "node/has_memory").unlink()
-    read = host.read_sysfs(tmp_path, tmp_path)
-    assert (read.nodes, read.cgroup) == ({0}, 2)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """The files of a host of CPUs 0 to 7 and 9, and of nodes 0 and 2 with memory."""
+    write(tmp_path, cpu__present="0-7,9\n", cpu__online="0,2-5,9\n", node__has_memory="0,2\n")
+    return KernelFiles(system=tmp_path, cgroup=tmp_path / "cgroup", proc=tmp_path)
+
+
+def lines(caplog):
+    found = [(each.levelname, each.getMessage()) for each in caplog.records]
+    caplog.clear()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("group", "version"),
+    [
+        ("cpuset/tasks", 1),
+        ("cpu,cpuacct/tasks", 1),
+        ("cgroup.controllers", 2),
+        ("systemd/tasks", None),
+        ("cpuacct/tasks", None),
+        ("unified/cgroup.controllers", None),
+    ],
+)
+def test_the_kernels_files_are_read_and_the_version_of_the_control_groups_is_seen(
+    files, group, version
+):
+    write(files.cgroup, **{group: ""})
+    read = host.read(Libvirt(), files)
+    assert read == host.Host(
+        CpuSet.parse("0-7,9"), CpuSet.parse("0,2-5,9"), CpuSet([0, 2]), version
+    )
+    assert not files.visibility.gaps()
+
+
+def test_of_a_host_elsewhere_libvirt_tells():
+    assert host.read(Libvirt(), None) == host.Host(
+        CpuSet(range(10)), CpuSet.parse("0,2-5,9"), CpuSet([1])
+    )
+
+
+ODD = {
+    "gone": None,
+    "empty": "",
+    "no list": "all of them\n",
+    "cut off": "0-",
+    "huge": "0-99999999999999999999\n",
+    "more than the kernel can have": "0-8192\n",
+    "negative": "-1\n",
+    "no text": b"\xff\xfe\x00",
+}
+
+
+@pytest.mark.parametrize("content", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("name", ["cpu/present", "cpu/online"])
+def test_where_a_file_of_cpus_cannot_be_used_libvirt_is_asked_and_that_is_told_once(
+    files, caplog, name, content
+):
+    caplog.set_level("INFO")
+    path = files.system / name
+    right = path.read_bytes()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    for _ in range(2):
+        read = host.read(Libvirt(), files)
+        assert (read.present, read.online) == (CpuSet(range(10)), CpuSet.parse("0,2-5,9"))
+        # What can be read still counts.
+        assert read.nodes == {0, 2}
+    ((level, line),) = lines(caplog)
+    assert (level, line.startswith(f"{path} can't be read (")) == ("WARNING", True)
+    assert line.endswith("libvirt's word counts instead")
+    assert host.watched_cpus(files) is None
+    path.write_bytes(right)
+    assert host.read(Libvirt(), files).present == CpuSet.parse("0-7,9")
+    assert lines(caplog) == [("INFO", f"{path} can be read again")]
+    assert host.watched_cpus(files) == CpuSet.parse("0,2-5,9")
+
+
+def test_a_file_that_may_not_be_read_is_told_with_the_reason(files, caplog, monkeypatch):
+    def refuse(path, *_arguments):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("kongming.hypervisor.files.os.open", refuse)
+    read = host.read(Libvirt(), files)
+    assert (read.online, read.nodes) == (CpuSet.parse("0,2-5,9"), {1})
+    told = [line for _level, line in lines(caplog)]
+    assert f"{files.system}/cpu/present can't be read (Permission denied): " in told[0]
+    assert len(told) == len(set(told)) == 3
+
+
+@pytest.mark.parametrize(
+    ("count", "online", "told"),
+    [
+        # lxcfs shows the CPUs of the container; libvirt has those of the host.
+        (10, "0-9", "CPU 0,2-5,9 of 10 is online there, CPU 0-9 of 10 by libvirt"),
+        # libvirt itself may be in such a container.
+        (10, "0", "CPU 0,2-5,9 of 10 is online there, CPU 0 of 10 by libvirt"),
+        (12, "0,2-5,9", "CPU 0,2-5,9 of 10 is online there, CPU 0,2-5,9 of 12 by libvirt"),
+    ],
+)
+def test_where_libvirt_has_other_cpus_than_the_files_libvirt_counts(
+    files, caplog, count, online, told
+):
+    caplog.set_level("INFO")
+    for _ in range(2):
+        connection = Libvirt(count, online)
+        read = host.read(connection, files)
+        assert (read.present, read.online) == (CpuSet(range(count)), CpuSet.parse(online))
+        # Both are asked once more before they count as different.
+        assert connection.asked == ["map", "map", "capabilities", "map"]
+    ((level, line),) = lines(caplog)
+    assert (level, told in line) == ("WARNING", True)
+    assert host.watched_cpus(files) is None
+    assert host.agreed_cpus(Libvirt(), files)
+    assert lines(caplog) == [("INFO", f"The CPUs of {files.system} can be trusted again")]
+    assert host.watched_cpus(files) == CpuSet.parse("0,2-5,9")
+
+
+def test_a_cpu_that_comes_between_the_two_answers_is_no_difference(files, caplog):
+    class Later(Libvirt):
+        def getCPUMap(self):  # noqa: N802
+            (files.system / "cpu/online").write_text("0-5,9\n")
+            return super().getCPUMap()
+
+    connection = Later(online="0-5,9")
+    assert host.read(connection, files).online == CpuSet.parse("0-5,9")
+    assert connection.asked == ["map", "map"]
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
@@ -52,22 +196,6 @@ def test_the_kernels_files_are_read(tmp_path):
 def test_offline_cpus_can_be_set_with_cgroup_v2_only(cgroup, asked, settable):
     there = host.Host(CpuSet(range(8)), CpuSet(range(7)), cgroup=cgroup)
     assert there.settable(CpuSet(asked)) == settable
-
-
-@pytest.mark.parametrize(
-    ("uri", "here"),
-    [
-        ("qemu:///system", True),
-        ("qemu:///system?socket=/run/libvirt/libvirt-sock", True),
-        ("qemu+unix:///system", True),
-        ("qemu:///embed?root=/tmp/x", True),
-        ("qemu+ssh://host/system", False),
-        ("qemu+tcp://host/system", False),
-        ("test:///default", False),
-    ],
-)
-def test_only_a_local_qemu_is_beside_this_kernel(uri, here):
-    assert host.is_here(uri) is here
 
 
 def test_cpus_that_any_group_above_a_guest_lacks_are_no_use_to_it():
@@ -93,14 +221,16 @@ def test_libvirts_maps_reach_to_the_last_cpu_that_is_there():
         ("Node 1 MemTotal: 8 kB\nNode 1 MemFree: 0 kB\n", (8, 0)),
         ("MemTotal: 8 kB\n", (8, None)),
         ("MemFree: 8 kB\n", (0, 8)),
-        (None, (0, None)),
+        ("", None),
+        ("Memory: much\n", None),
+        (None, None),
     ],
 )
 def test_memory_that_the_kernel_does_not_tell_of_is_none_or_unknown(tmp_path, text, found):
     meminfo = tmp_path / "meminfo"
     if text is not None:
         meminfo.write_text(text)
-    assert host.memory_kib(meminfo) == found
+    assert host.memory_kib(KernelFiles(), str(meminfo)) == found
 
 
 @pytest.mark.parametrize(
@@ -127,17 +257,17 @@ def test_a_cell_of_libvirts_may_have_no_memory_and_no_unit(content, kib):
     assert host.cell_memory_kib(ET.fromstring(f"<cell>{content}</cell>")) == kib
 
 
-def test_cpus_that_go_offline_are_seen(tmp_path):
-    online = tmp_path / "cpu/online"
-    online.parent.mkdir()
+def test_cpus_that_go_offline_are_seen(files):
     for cpus in ("0-3", "0,2-3", "0-3"):
-        online.write_text(f"{cpus}\n")
-        assert str(host.online_cpus(tmp_path)) == cpus
+        (files.system / "cpu/online").write_text(f"{cpus}\n")
+        assert str(host.watched_cpus(files)) == cpus
 
 
 def test_nodes_are_told_in_order_and_those_without_memory_left_out(tmp_path):
-    assert host.node_ids(tmp_path) == []
-    assert host.memory_nodes(tmp_path) == {0}
+    files = KernelFiles(system=tmp_path)
+    assert host.node_ids(files) == []
+    # Without such a folder the kernel may be built without NUMA, or hide it.
+    assert host.memory_nodes(files) is None
     memory = {0: "MemTotal: 0 kB", 2: "MemTotal: 8 kB", 10: None, 11: "MemTotal: 9 kB"}
     for node, text in memory.items():
         folder = tmp_path / f"node/node{node}"
@@ -145,9 +275,24 @@ def test_nodes_are_told_in_order_and_those_without_memory_left_out(tmp_path):
         if text:
             (folder / "meminfo").write_text(text)
     (tmp_path / "node/node1x").mkdir()
-    assert host.node_ids(tmp_path) == [0, 2, 10, 11]
-    assert host.memory_nodes(tmp_path) == {2, 11}
+    assert host.node_ids(files) == [0, 2, 10, 11]
+    assert host.memory_nodes(files) == {2, 11}
     (tmp_path / "node/has_memory").write_text("0,2,10\n")
-    assert host.memory_nodes(tmp_path) == {2}
+    assert host.memory_nodes(files) == {2}
     (tmp_path / "node/has_memory").write_text("10\n")
-    assert host.memory_nodes(tmp_path) == {0}
+    assert host.memory_nodes(files) == {0}
+
+
+@pytest.mark.parametrize("name", ["has_memory", "node1/meminfo"])
+def test_nodes_of_which_a_file_is_odd_are_those_of_libvirt(tmp_path, caplog, name):
+    files = KernelFiles(system=tmp_path)
+    write(tmp_path, cpu__present="0-9", cpu__online="0,2-5,9")
+    write(tmp_path, node__node0__meminfo="MemTotal: 8 kB", node__node1__meminfo="MemTotal: 8 kB")
+    path = tmp_path / "node" / name
+    path.write_text("?")
+    for _ in range(2):
+        assert host.read(Libvirt(), files).nodes == {1}
+    assert len(lines(caplog)) == 1
+    path.write_text("0-1" if name == "has_memory" else "MemTotal: 8 kB")
+    assert host.read(Libvirt(), files).nodes == {0, 1}
+    assert not files.visibility.gaps()

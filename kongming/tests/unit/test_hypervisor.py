@@ -18,9 +18,14 @@ import libvirt
 import pytest
 
 from kongming import exception
-from kongming.hypervisor import hypervisor
+from kongming.cpuset import CpuSet
+from kongming.hypervisor import hypervisor, locality
 from kongming.hypervisor.hypervisor import Hypervisor
-from kongming.tests.unit.test_guest import UUID, Domain, error
+from kongming.hypervisor.kernel_files import KernelFiles
+from kongming.hypervisor.process import NOT_FOUND
+from kongming.target import EMULATOR
+from kongming.tests.kernel import PID, THREADS, Kernel
+from kongming.tests.unit.test_guest import UUID, XML, Domain, error
 
 STOPPED, UNDEFINED = libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_UNDEFINED
 STARTED, RESUMED = libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_RESUMED
@@ -34,18 +39,21 @@ class Connection:
     """A libvirt with one domain, or none."""
 
     def __init__(self, domain=None):
-        self._domain = domain
+        self.domain = domain
 
     def lookupByUUIDString(self, _uuid):  # noqa: N802
-        if self._domain is None:
+        if self.domain is None:
             raise error(libvirt.VIR_ERR_NO_DOMAIN)
-        return self._domain
+        return self.domain
 
     def isAlive(self):  # noqa: N802
         return True
 
     def getInfo(self):  # noqa: N802
         return ["x86_64", 2048, 4, 2000, 1, 1, 4, 1]
+
+    def getType(self):  # noqa: N802
+        return "TEST"
 
     def getCPUMap(self):  # noqa: N802
         return 4, [True] * 4, 4
@@ -149,3 +157,183 @@ def test_a_suspended_guest_that_is_no_more_meanwhile_has_nothing_to_release(then
 def test_an_image_that_cannot_be_changed_is_a_failure():
     with pytest.raises(exception.Failed, match="changing the saved image"):
         look(Suspended(libvirt.VIR_ERR_INTERNAL_ERROR, {})).release_saved(UUID)
+
+
+class Qemu(Connection):
+    """A libvirt of QEMU's driver, which has counted some CPU time.
+
+    :param counted: in ticks.
+    """
+
+    def __init__(self, domain, counted=5):
+        super().__init__(domain)
+        self.counted = counted
+
+    def getType(self):  # noqa: N802
+        return "QEMU"
+
+    def getFreeMemory(self):  # noqa: N802
+        return 1 << 30
+
+    def listAllDomains(self, _flags):  # noqa: N802
+        return [self.domain] if self.domain else []
+
+    def getCPUStats(self, _cpu):  # noqa: N802
+        return dict.fromkeys(("user", "kernel"), self.counted * 10_000_000)
+
+
+class Machine:
+    """A machine with a guest, as the service finds it.
+
+    :ivar uri: how libvirt is reached.
+    """
+
+    def __init__(self, root, uri="qemu+tcp://127.0.0.1/system", version=2, **options):
+        self.kernel = Kernel(root, version, **options)
+        self.proc = self.kernel.proc
+        (self.proc / "stat").write_text("cpu 5 0 5 0 0 0 0 0\n")
+        (self.proc / "self/ns").mkdir(parents=True)
+        (self.proc / "self/ns/pid").symlink_to("pid:[4026531836]")
+        (self.proc / "self/mounts").write_text("")
+        for thread, name in THREADS.items():
+            (self.proc / f"{PID}/task/{thread}/comm").write_text(f"{name}\n")
+        self.appear()
+        for name, text in {"cpu/present": "0-3", "cpu/online": "0-3"}.items():
+            (root / "system" / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / "system" / name).write_text(f"{text}\n")
+        xml = XML.replace("<vcpu>", f"<uuid>{UUID}</uuid><vcpu>")
+        self.connection = Qemu(Domain(getType="QEMU", XMLDesc=xml))
+        files = KernelFiles(system=root / "system", cgroup=self.kernel.cgroup, proc=self.proc)
+        self.hypervisor = Hypervisor(uri, lambda: nullcontext(self.connection), files=files)
+
+    def appear(self):
+        (self.proc / f"{PID}/cmdline").write_text(f"qemu\0-uuid\0{UUID}\0")
+
+    def vanish(self):
+        (self.proc / f"{PID}/cmdline").unlink()
+
+    def observe(self):
+        """Look at the guest; return whose words count."""
+        with self.hypervisor.guest(UUID) as guest:
+            found = guest.observe([EMULATOR])[EMULATOR].by_kernel
+            assert found is guest.is_found
+            return found, guest.hidden
+
+
+def lines(caplog):
+    found = [(each.levelname, each.getMessage()) for each in caplog.records]
+    caplog.clear()
+    return [(level, line) for level, line in found if level != "DEBUG"]
+
+
+def test_a_libvirt_of_this_machine_is_known_by_its_answers_however_it_is_reached(tmp_path, caplog):
+    caplog.set_level("INFO")
+    machine = Machine(tmp_path)
+    assert machine.hypervisor.online_cpus() is None
+    for _ in range(2):
+        assert machine.observe() == (True, "")
+    told = "is on this machine (libvirt has counted the same CPU time)"
+    assert lines(caplog) == [("INFO", f"libvirt at qemu+tcp://127.0.0.1/system {told}")]
+    assert machine.hypervisor.online_cpus() == CpuSet(range(4))
+    # It is asked again when libvirt is another one, and told if it has another answer.
+    machine.hypervisor.hear_again()
+    assert machine.hypervisor.locality().here
+    assert not caplog.records
+    machine.hypervisor.hear_again()
+    machine.connection.counted = 4
+    assert not machine.hypervisor.locality().here
+    ((level, line),) = lines(caplog)
+    assert (level, "is on another machine (" in line) == ("WARNING", True)
+    assert machine.hypervisor.online_cpus() is None
+
+
+def test_a_guest_that_is_found_says_more_than_what_libvirt_counts(tmp_path, caplog):
+    caplog.set_level("INFO")
+    machine = Machine(tmp_path)
+    machine.connection.counted = 6
+    assert machine.observe() == (True, "")
+    levels = [level for level, _line in lines(caplog)]
+    assert levels == ["WARNING", "INFO"]
+    assert machine.hypervisor.locality() == locality.FOUND
+    machine.observe()
+    assert not caplog.records
+
+
+def test_guests_of_another_machine_are_not_observed_and_why_is_told_once(tmp_path, caplog):
+    machine = Machine(tmp_path)
+    machine.vanish()
+    machine.connection.counted = 6
+    for _ in range(3):
+        seen, why = machine.observe()
+        assert (seen, why.startswith("libvirt is on another machine (")) == (False, True)
+    told = [line for _level, line in lines(caplog)]
+    assert [line.partition("(")[0] for line in told] == [
+        "libvirt at qemu+tcp://127.0.0.1/system is on another machine ",
+        "The threads of guests can't be observed ",
+    ]
+
+
+def test_a_guest_that_is_hidden_is_told_once_and_once_when_it_is_seen(tmp_path, caplog):
+    caplog.set_level("INFO")
+    machine = Machine(tmp_path)
+    (machine.proc / "self").rename(tmp_path / "self")
+    machine.vanish()
+    for _ in range(2):
+        assert machine.observe() == (False, f"there is no {machine.proc}: mount it")
+    assert [level for level, _line in lines(caplog)] == ["INFO", "WARNING"]
+    machine.appear()
+    for _ in range(2):
+        assert machine.observe() == (True, "")
+    assert lines(caplog) == [("INFO", "The threads of guests can be observed again")]
+
+
+def test_a_guest_that_may_just_have_ended_is_told_of_only_if_it_runs_on(tmp_path, caplog):
+    caplog.set_level("WARNING")
+    machine = Machine(tmp_path)
+    machine.vanish()
+    assert machine.observe() == (False, NOT_FOUND)
+    assert not caplog.records
+    happen(machine.hypervisor, STOPPED, DESTROYED)
+    machine.observe()
+    assert not caplog.records
+    machine.observe()
+    ((level, line),) = lines(caplog)
+    assert (level, NOT_FOUND in line) == ("WARNING", True)
+
+
+def test_a_guest_that_is_not_found_costs_one_walk_through_the_processes(tmp_path, monkeypatch):
+    machine = Machine(tmp_path)
+    machine.vanish()
+    machine.hypervisor.locality()
+    walks = []
+    monkeypatch.setattr(
+        "kongming.hypervisor.process.Processes._look_for",
+        lambda _self, instance_uuid: walks.append(instance_uuid),
+    )
+    machine.observe()
+    assert walks == [UUID]
+
+
+def test_a_driver_without_processes_costs_no_walk_and_no_warning(tmp_path, caplog):
+    caplog.set_level("WARNING")
+    machine = Machine(tmp_path, "test:///default")
+    machine.connection.getType = lambda: "TEST"
+    for _ in range(2):
+        assert machine.observe() == (False, "libvirt's driver TEST has no processes")
+    assert not lines(caplog)
+
+
+def test_control_groups_that_are_not_mounted_hide_no_thread(tmp_path, caplog):
+    caplog.set_level("WARNING")
+    machine = Machine(tmp_path)
+    machine.kernel.cgroup.rename(tmp_path / "elsewhere")
+    for _ in range(2):
+        with machine.hypervisor.guest(UUID) as guest:
+            assert guest.observe([EMULATOR])[EMULATOR].by_kernel
+            assert (guest.is_found, guest.has_cpu_controller) == (True, True)
+            assert "not mounted here" in guest.hidden
+    ((_level, line),) = lines(caplog)
+    assert line.startswith("The control groups of guests can't be observed (")
+    (tmp_path / "elsewhere").rename(machine.kernel.cgroup)
+    machine.observe()
+    assert machine.hypervisor.visibility.gaps() == []

@@ -21,6 +21,7 @@ from kongming.cpuset import CpuSet
 from kongming.executor import isolated_sets
 from kongming.executor.rules import Rules
 from kongming.hypervisor.isolation import isolated_cpus
+from kongming.hypervisor.kernel_files import KernelFiles
 from kongming.status import cpus as check_cpus
 from kongming.status import finding
 
@@ -37,7 +38,8 @@ def isolated(tmp_path):
             file = tmp_path / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(f"{text}\n")
-        return str(isolated_cpus(tmp_path / "system", tmp_path / CGROUP))
+        files = KernelFiles(system=tmp_path / "system", cgroup=tmp_path / CGROUP)
+        return str(isolated_cpus(files))
 
     return isolated
 

@@ -95,6 +95,7 @@ def report(**changed):
         **dict.fromkeys(("reason", "message", "source", "drift"), ""),
         "drift_at": None,
         "changed_at": 1e9,
+        "unobserved": None,
     }
     return fit | changed
 
@@ -312,12 +313,22 @@ def test_what_a_host_may_report_is_taken(field, value):
     assert getattr(read.reports[0], field) == value
 
 
-@pytest.mark.parametrize("field", sorted(report()))
+@pytest.mark.parametrize("field", sorted(report().keys() - {"unobserved"}))
 def test_a_report_without_one_of_its_fields_is_left_out(field):
     partial = {name: value for name, value in report().items() if name != field}
     read = Reports.from_json({"told_by": "compute-1", "reports": [partial]})
     assert read.reports == ()
     assert read.unfit[0].why == f"{field} is missing"
+
+
+@pytest.mark.parametrize(
+    ("told", "unobserved"), [({}, None), ({"unobserved": ""}, ""), ({"unobserved": "x"}, "x")]
+)
+def test_an_older_host_does_not_say_what_it_can_not_observe(told, unobserved):
+    older = {name: value for name, value in report().items() if name != "unobserved"}
+    read = Reports.from_json({"told_by": "compute-1", "reports": [older | told]})
+    assert read.unfit == ()
+    assert read.reports[0].unobserved == unobserved
 
 
 def test_text_for_people_is_cleaned_and_cut():

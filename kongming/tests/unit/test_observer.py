@@ -15,9 +15,12 @@ import pytest
 
 from kongming import target
 from kongming.cpuset import CpuSet
+from kongming.hypervisor.observer import Observer
+from kongming.hypervisor.process import QemuProcess
 from kongming.hypervisor.reading import Part, Reading
+from kongming.hypervisor.visibility import Visibility
 from kongming.target import EMULATOR, MEMORY, NO_QUOTA, QUOTA, Quota, iothread, vcpu
-from kongming.tests.kernel import Kernel
+from kongming.tests.kernel import PID, Kernel
 
 NODES = CpuSet([0, 1])
 ALL = CpuSet(range(4))
@@ -102,18 +105,111 @@ def test_a_thread_that_ended_meanwhile_is_left_out(tmp_path):
     assert [each.id for each in kernel.observer().threads_of(EMULATOR)] == [700, 701]
 
 
-def test_a_process_that_ended_is_an_error(tmp_path):
+def test_a_process_that_ended_shows_nothing_and_hides_nothing(tmp_path):
     kernel = Kernel(tmp_path, None)
     observer = kernel.observer()
     for folder in kernel.proc.glob("700/task/*"):
         (folder / "status").unlink()
         folder.rmdir()
     (kernel.proc / "700/task").rmdir()
-    with pytest.raises(OSError, match="task"):
-        observer.read([vcpu(0)], NODES)
+    assert observer.read([vcpu(0)], NODES) == {}
+    assert not observer.hidden
 
 
-def test_the_iothreads_that_run_are_counted(tmp_path):
+def test_a_guest_whose_process_is_not_found_shows_nothing():
+    observer = Observer("a", None, None, Visibility(), hidden="hidepid")
+    assert observer.read([vcpu(0), MEMORY], NODES) == {}
+    assert observer.threads_of(EMULATOR) == []
+    assert (observer.memory_kib(), observer.cpus_above()) == (None, {})
+    assert (observer.hidden, observer.is_found) == ("hidepid", False)
+    assert observer.controls(lambda _groups: False)
+
+
+@pytest.mark.parametrize("text", ["", "Name:\tx\nCpus_allowed_list:\t?\nMems_allowed_list:\t0\n"])
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_thread_that_is_odd_hides_the_guest_and_is_named_until_it_is_right(
+    tmp_path, caplog, version, text
+):
+    caplog.set_level("INFO")
+    kernel = Kernel(tmp_path, version)
+    status = kernel.proc / "704/status"
+    right, odd = status.read_text(), text
+    observer = kernel.observer()
+    for written, found in ((odd, set()), (odd, set()), (right, {vcpu(0)})):
+        status.write_text(written)
+        assert observer.read([vcpu(0)], NODES).keys() == found
+        # That needs no thread, and says nothing of them.
+        observer.read([QUOTA], NODES)
+        assert observer.is_found is bool(found)
+        assert (str(status) in observer.hidden) is not bool(found)
+    assert [each.levelname for each in caplog.records] == ["WARNING", "INFO"]
+    assert f"({status}: it holds what no kernel" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_where_the_threads_of_a_group_are_odd_they_are_told_apart_by_their_names(
+    tmp_path, caplog, version
+):
+    kernel = Kernel(tmp_path, version)
+    tasks = kernel.folders("emulator")[0] / ("tasks" if version == 1 else "cgroup.threads")
+    if version == 1:
+        tasks = kernel.folders("emulator")[1] / "tasks"
+    tasks.write_text("none\n")
+    observer = kernel.observer()
+    for _ in range(2):
+        assert [each.id for each in observer.threads_of(EMULATOR)] == [700, 701, 703]
+        # That of another group can be read.
+        assert [each.id for each in observer.threads_of(vcpu(0))] == [704]
+    (line,) = caplog.messages
+    assert line.startswith(
+        f"The threads of the control groups of guests can't be observed ({tasks}"
+    )
+    assert (str(tasks) in observer.hidden, observer.is_found) == (True, True)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("text", ["", "much", "10", "1 2 3"])
+def test_a_quota_that_is_odd_is_not_observed(tmp_path, version, text):
+    kernel = Kernel(tmp_path, version)
+    name = "cpu.cfs_quota_us" if version == 1 else "cpu.max"
+    (kernel.folders("vcpu1")[0] / name).write_text("x" if text == "10" and version == 1 else text)
+    observer = kernel.observer()
+    assert observer.read([QUOTA, vcpu(0)], NODES).keys() == {vcpu(0)}
+    assert name in observer.hidden
+
+
+def test_its_memory_is_counted_as_far_as_that_may_be_done(tmp_path):
     kernel = Kernel(tmp_path, 2)
-    kernel.thread(802, "IO iothread12")
-    assert kernel.observer().iothreads() == {1, 12}
+    observer = kernel.observer()
+    assert observer.memory_kib() is None
+    (kernel.proc / "700/numa_maps").write_text("7f default anon=1 N1=3 kernelpagesize_kB=4\n")
+    assert observer.memory_kib() == {1: 12}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_groups_that_have_just_gone_hide_nothing(tmp_path, caplog, version):
+    kernel = Kernel(tmp_path, version)
+    observer = kernel.observer()
+    kernel.cgroup.rename(tmp_path / "gone")
+    assert [each.id for each in observer.threads_of(vcpu(1))] == [705]
+    assert observer.read([QUOTA], NODES) == {}
+    assert (observer.cpus_above(), observer.hidden) == ({}, "")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_groups_above_that_are_odd_narrow_nothing(tmp_path, version):
+    kernel = Kernel(tmp_path, version)
+    kernel.cpus(-1, "all")
+    assert kernel.observer().cpus_above() == {}
+
+
+def test_a_guest_without_groups_has_no_controllers_and_one_whose_groups_are_hidden_may_have(
+    tmp_path,
+):
+    kernel = Kernel(tmp_path, None)
+    assert not kernel.observer().controls(lambda _groups: True)
+    process = QemuProcess(PID, kernel.proc)
+    hidden = Observer("a", process, None, Visibility(), hidden_groups="not mounted")
+    assert hidden.controls(lambda _groups: False)
+    assert (hidden.hidden, hidden.is_found) == ("not mounted", True)

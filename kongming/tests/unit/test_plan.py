@@ -241,3 +241,16 @@ def test_cpus_that_a_group_above_took_away_are_waited_for():
         assert {each.target: each.wanted for each in steps.changes()} == set_now
         assert steps.unusable == v_pins(v0="3", v1="3")
         assert steps.describe_unusable() == "CPU 3 of vCPU 0, CPU 3 of vCPU 1"
+
+
+def test_unobserved_are_goals_of_which_only_libvirts_word_is_known():
+    goals = v_pins(v0="1", v1="2") | {target.EMULATOR: CpuSet([1]), target.MEMORY: CpuSet([0])}
+    observed = {
+        v(0): Reading.of(CpuSet([1])),
+        target.EMULATOR: Reading.of(CpuSet([1]), by_kernel=False),
+        target.MEMORY: Reading.of(CpuSet([0]), by_kernel=False),
+        # Nothing is desired of it.
+        target.QUOTA: Reading.of(target.NO_QUOTA, by_kernel=False),
+    }
+    assert plan.unobserved(goals, observed) == (target.EMULATOR, target.MEMORY)
+    assert plan.unobserved({}, observed) == ()

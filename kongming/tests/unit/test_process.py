@@ -20,7 +20,7 @@ from kongming import target
 from kongming.cpuset import CpuSet
 from kongming.executor.placer import _memory_note
 from kongming.executor.plan import Change, Plan
-from kongming.hypervisor.process import Processes, QemuProcess
+from kongming.hypervisor.process import NOT_FOUND, Processes, QemuProcess, has_own_pids
 
 UUID = "5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c11"
 OTHER = "5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c12"
@@ -88,11 +88,109 @@ def test_a_qemu_that_has_no_vcpus_yet_is_found_when_it_has(proc):
 def test_what_the_kernel_tells(proc):
     process = QemuProcess(7, proc)
     assert process.memory_kib() == {0: 12, 1: 120 + 5 * 2048}
+    (proc / "7/numa_maps").write_bytes(b"\xff\n" + MAPS.encode())
+    assert process.memory_kib() == {0: 12, 1: 120 + 5 * 2048}
 
 
 def test_a_process_that_ended_tells_nothing(proc):
     with pytest.raises(OSError, match="4711"):
         QemuProcess(4711, proc).memory_kib()
+
+
+@pytest.fixture
+def alone(proc):
+    """A /proc in which no guest is, but that is otherwise as it should be."""
+    for pid in (7, 9):
+        (proc / str(pid) / "cmdline").unlink()
+    (proc / "self/ns").mkdir()
+    (proc / "self/ns/pid").symlink_to("pid:[4026531836]")
+    (proc / "self/mounts").write_text("proc /proc proc rw,relatime 0 0\n")
+    return proc
+
+
+def why(proc):
+    processes = Processes(proc)
+    assert processes.find(UUID) is None
+    return processes.why_hidden()
+
+
+def test_a_guest_that_nothing_is_known_to_hide_is_not_found(alone):
+    assert why(alone) == NOT_FOUND
+
+
+def test_a_namespace_without_the_guest_hides_it(alone):
+    (alone / "self/ns/pid").unlink()
+    assert why(alone) == NOT_FOUND
+    (alone / "self/ns/pid").symlink_to("pid:[4026532000]")
+    assert "a PID namespace of its own" in why(alone)
+
+
+@pytest.mark.parametrize("hides", ["1", "2", "4", "noaccess", "invisible", "ptraceable"])
+def test_a_proc_that_hides_processes_is_named_with_its_option(alone, hides):
+    mounts = alone / "self/mounts"
+    mounts.write_text(
+        f"proc /proc proc rw,relatime 0 0\nproc /proc proc rw,hidepid={hides},gid=5 0 0\n"
+        "tmpfs /tmp tmpfs rw,hidepid=0 0 0\n"
+    )
+    # The first process can be seen: the capability is there.
+    assert why(alone) == NOT_FOUND
+    (alone / "1/cmdline").unlink()
+    assert f"hidepid={hides}: mount it with gid= of" in why(alone)
+    mounts.write_text("proc /proc proc rw,hidepid=0 0 0\n")
+    assert why(alone) == NOT_FOUND
+    for elsewhere in ("proc /elsewhere proc rw", "tmpfs /proc tmpfs rw"):
+        mounts.write_text(f"{elsewhere},hidepid=2 0 0\n")
+        assert why(alone) == NOT_FOUND
+    mounts.write_text("proc /proc proc rw,hidepid=2 0 0\nodd\n")
+    assert why(alone) == NOT_FOUND
+    mounts.unlink()
+    assert why(alone) == NOT_FOUND
+
+
+def test_a_proc_that_is_none_or_cannot_be_listed_hides_all(alone, tmp_path, monkeypatch):
+    assert "/absent can't be listed: No such file" in why(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    assert why(tmp_path / "empty") == f"there is no {tmp_path / 'empty'}: mount it"
+
+
+def test_a_guest_that_was_seen_and_is_gone_does_not_say_that_guests_are_seen(alone):
+    (alone / "7/cmdline").write_text(f"qemu\0-uuid\0{UUID}\0")
+    processes = Processes(alone)
+    assert processes.find(UUID).pid == 7
+    (alone / "7/cmdline").unlink()
+    assert processes.find(UUID) is None
+    (alone / "self/ns/pid").unlink()
+    assert has_own_pids(alone) is False
+    (alone / "self/ns/pid").symlink_to("pid:[4026532000]")
+    assert "a PID namespace of its own" in processes.why_hidden()
+
+
+def test_where_other_guests_are_seen_nothing_hides_this_one(alone, proc):
+    (alone / "self/ns/pid").unlink()
+    (alone / "self/ns/pid").symlink_to("pid:[4026532000]")
+    (proc / "9/cmdline").write_text(f"qemu\0-uuid\0{OTHER}\0")
+    processes = Processes(alone)
+    assert processes.find(OTHER).pid == 9
+    assert processes.find(UUID) is None
+    assert processes.why_hidden() == NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        "Name:\tqemu\n",
+        "Name:\tqemu\nCpus_allowed_list:\t\nMems_allowed_list:\t0\n",
+        "Name:\tqemu\nCpus_allowed_list:\t0-\nMems_allowed_list:\t0\n",
+        "Name:\tqemu\nCpus_allowed_list:\t0\nMems_allowed_list:\tx\n",
+        "",
+        "\x00\x01",
+    ],
+)
+def test_a_status_that_is_odd_is_named(proc, status):
+    (proc / "7/status").write_text(status)
+    with pytest.raises(OSError, match="it holds what no kernel writes") as raised:
+        QemuProcess(7, proc).look_at([7])
+    assert raised.value.filename == str(proc / "7/status")
 
 
 @pytest.mark.parametrize(
@@ -109,5 +207,5 @@ def test_a_process_that_ended_tells_nothing(proc):
 def test_the_memory_that_stayed_behind_is_told(memory, note):
     change = Change(target.MEMORY, CpuSet([0, 1]), CpuSet([1]))
     done = Plan({target.MEMORY: CpuSet([1])}, {}, (change,), {})
-    guest = SimpleNamespace(memory_kib=lambda: memory)
+    guest = SimpleNamespace(memory_kib=lambda: memory, hidden="")
     assert _memory_note(done, guest) == note

@@ -35,7 +35,7 @@ from kongming.executor.store import Store
 from kongming.executor.window_timer import WindowTimer
 from kongming.hypervisor.reading import Reading
 from kongming.statuses import Status
-from kongming.target import SHARES, vcpu
+from kongming.target import EMULATOR, SHARES, vcpu
 from kongming.tests import hosts
 from kongming.tests.guests import ALL, HALF, HOST, Guest, Hypervisor, occupant, pin, request
 from kongming.window import Window
@@ -136,7 +136,7 @@ class TestPlacing:
         assert host.pins() == [CpuSet([1])] * 2
         assert (*host.outcome, host.record.accepted) == (Status.APPLIED, "", ONE)
         assert lines(caplog, "INFO") == [
-            f"Instance {UUID}: vCPU pins 0-1: 0-7 → 1 (applied, seen on the threads)"
+            f"Instance {UUID}: vCPU pins 0-1: 0-7 → 1 (applied, observed on the threads)"
         ]
         assert host.threads.watched == {UUID: host.tmp_path}
         assert host.statistics.applies == {"applied": 1}
@@ -146,6 +146,49 @@ class TestPlacing:
         assert host.statistics.applies == {"applied": 1}
         assert not caplog.records
         assert not host.statistics.drifts
+
+    def test_what_cannot_be_observed_is_told_and_kept_until_it_can_be(self, host, caplog):
+        caplog.set_level("INFO")
+        host.guest.is_found, host.guest.hidden = False, "hidepid"
+        host.guest.unobserved = frozenset([EMULATOR])
+        asked = request(vcpu_pinning="1", emulator_pinning="2")
+        host.reconcile(asked)
+        (line,) = lines(caplog, "INFO")
+        why = "emulator pin can't be observed: hidepid"
+        assert line.endswith(f"emulator pin 0-7 → 2 (applied, libvirt confirmed it, {why})")
+        assert host.record.unobserved == why
+        since = host.record.changed_at
+        for hidden in ("no /proc", ""):
+            host.guest.hidden = hidden
+            host.guest.unobserved = frozenset([EMULATOR] if hidden else [])
+            host.reconcile()
+            told = f"emulator pin can't be observed: {hidden}" if hidden else ""
+            assert host.record.unobserved == told
+            assert (*host.outcome, host.record.changed_at) == (Status.APPLIED, "", since)
+        assert len(host.store.history(UUID)) == 1
+        assert not caplog.records
+
+    def test_what_libvirt_reads_from_the_kernel_is_observed(self, host, caplog):
+        caplog.set_level("INFO")
+        host.guest.is_found, host.guest.hidden = False, "hidepid"
+        host.reconcile(ONE)
+        assert lines(caplog, "INFO")[0].endswith("(applied, observed through libvirt)")
+        assert host.record.unobserved == ""
+
+    def test_of_a_guest_that_is_gone_nothing_is_unobserved(self, host):
+        host.guest.unobserved = frozenset([EMULATOR])
+        host.reconcile(request(emulator_pinning="2"))
+        assert host.record.unobserved
+        host.hypervisor.guests[UUID] = exception.DomainOff("off")
+        host.reconcile()
+        assert (host.record.status, host.record.unobserved) == (Status.ABSENT, "")
+
+    def test_what_is_partly_refused_may_be_unobserved_too(self, host):
+        host.guest.unobserved = frozenset([EMULATOR])
+        host.guest.has_cpuset_controller = False
+        host.reconcile(request(emulator_pinning="2", numa_nodes="1"))
+        assert host.outcome == (Status.REFUSED, "memory_unsupported")
+        assert host.record.unobserved.startswith("emulator pin can't be observed")
 
     def test_how_long_it_took_is_counted(self, host, monkeypatch):
         moments = itertools.count(1000.0, 0.25)
@@ -163,7 +206,7 @@ class TestPlacing:
         host.reconcile(request(numa_nodes="1"))
         (_first, line) = lines(caplog, "INFO")
         note = "0 KiB of memory on node 1, 30 KiB stayed on node 0"
-        assert line.endswith(f"(applied, seen on the threads); {note}")
+        assert line.endswith(f"(applied, observed on the threads); {note}")
         assert host.record.message == note
 
     def test_who_has_to_move_as_well_is_looked_at_at_once(self, host):

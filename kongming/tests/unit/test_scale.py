@@ -20,7 +20,8 @@ import pytest
 from kongming.cpuset import CpuSet
 from kongming.executor import view, violations
 from kongming.executor.rules import Rules
-from kongming.hypervisor import capabilities, sysfs
+from kongming.hypervisor import capabilities
+from kongming.hypervisor.kernel_files import KernelFiles
 from kongming.hypervisor.topology import Topology
 from kongming.manage import host_view, picture
 from kongming.tests import machines
@@ -143,12 +144,14 @@ def test_what_libvirt_tells_is_read_in_steps_for_each_cpu():
 def test_what_the_kernel_tells_is_read_in_steps_for_each_cpu(tmp_path_factory):
     def read(cpus, _guests):
         folder = tmp_path_factory.mktemp("machine")
-        return functools.partial(sysfs.read, machines.write(machine(cpus), folder), folder)
+        files = KernelFiles(system=machines.write(machine(cpus), folder), cgroup=folder)
+        return functools.partial(machines.topology, files)
 
     assert grows_with_its_size(read)
 
 
 def test_of_a_host_that_is_known_only_memory_is_read(tmp_path):
     system = machines.write(machine(2048), tmp_path)
-    first = cost(lambda: sysfs.read(system, tmp_path)).lines
-    assert cost(lambda: sysfs.read(system, tmp_path)).lines * 50 < first
+    files = KernelFiles(system=system, cgroup=tmp_path)
+    first = cost(lambda: machines.topology(files)).lines
+    assert cost(lambda: machines.topology(files)).lines * 50 < first

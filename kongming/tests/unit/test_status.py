@@ -36,13 +36,16 @@ from kongming.status import (
     broker,
     cgroup,
     configuration,
+    cpus,
     finding,
     hypervisor,
     nova,
+    observation,
     queues,
     state,
     timezones,
 )
+from kongming.tests.unit.test_hypervisor import Machine
 from kongming.tests.unit.test_unavailable import error as libvirt_error
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
@@ -275,7 +278,7 @@ def test_control_groups_of_version_1(tmp_path):
     tree(tmp_path, cpu__tasks="", memory__tasks="")
     code, details = look(tmp_path)
     assert code is Code.FAILURE
-    assert "does not offer cpuset" in details
+    assert "(v1) have no controller cpuset:" in details
     tree(tmp_path, cpuset__tasks="")
     assert look(tmp_path) == (Code.SUCCESS, "cpu and cpuset are there (cgroup v1)")
 
@@ -290,22 +293,102 @@ def test_control_groups_of_version_1_that_are_mounted_together(tmp_path):
 def test_control_groups_of_version_2(tmp_path):
     offered = tmp_path / "cgroup.controllers"
     offered.write_text("io memory\n")
-    assert "does not offer cpu and cpuset" in look(tmp_path)[1]
+    assert "(v2) have no controller cpu and cpuset:" in look(tmp_path)[1]
     offered.write_text("cpuset cpu io memory\n")
     assert look(tmp_path) == (Code.SUCCESS, "cpu and cpuset are there (cgroup v2)")
-    guest = tmp_path / "machine.slice/machine-qemu\\x2d1.scope"
-    guest.mkdir(parents=True)
-    (guest / "cgroup.controllers").write_text("cpu\n")
+
+
+def test_control_groups_without_controllers_are_told_from_none(tmp_path):
+    (tmp_path / "cgroup.controllers").write_text("")
     code, details = look(tmp_path)
-    assert code is Code.WARNING
-    assert "a guest that runs has no controller cpuset" in details
-    (guest / "cgroup.controllers").write_text("cpuset cpu\n")
-    assert look(tmp_path)[0] is Code.SUCCESS
+    assert (code, "(v2) have no controller cpu and cpuset" in details) == (Code.FAILURE, True)
+
+
+def test_named_hierarchies_have_no_controllers(tmp_path):
+    tree(tmp_path, systemd__tasks="")
+    assert "(v1) have no controller cpu and cpuset" in look(tmp_path)[1]
+
+
+def test_control_groups_of_both_versions_are_taken_together(tmp_path):
+    tree(tmp_path, cpu__tasks="", unified__cgroup_dot_controllers="cpuset\n")
+    assert look(tmp_path) == (Code.SUCCESS, "cpu and cpuset are there (cgroup v2)")
+    tree(tmp_path, unified__cgroup_dot_controllers="io\n")
+    assert "(v1 and v2) have no controller cpuset" in look(tmp_path)[1]
+
+
+def test_control_groups_that_cannot_be_listed_are_doubtful(tmp_path):
+    code, details = look(tmp_path / "absent")
+    assert (code, "can't be listed (No such file" in details) == (Code.WARNING, True)
+
+
+def findings(look, machine):
+    return [(each.code, each.details) for each in look(machine.hypervisor)]
+
+
+@pytest.mark.parametrize(
+    ("version", "controllers", "code", "says"),
+    [
+        (1, ("cpu", "cpuset"), Code.SUCCESS, "have cpu and cpuset"),
+        (2, ("cpu", "cpuset"), Code.SUCCESS, "have cpu and cpuset"),
+        (2, ("cpu",), Code.WARNING, "has no controller cpuset: see cgroup_controllers"),
+        (1, ("cpuset",), Code.WARNING, "has no controller cpu: see"),
+        (None, (), Code.WARNING, "has no controller cpu and cpuset: see"),
+    ],
+)
+def test_the_groups_of_guests_that_run_are_looked_at(tmp_path, version, controllers, code, says):
+    machine = Machine(tmp_path, version=version, controllers=controllers)
+    ((found, details),) = findings(cgroup.of_guests, machine)
+    assert (found, says in details) == (code, True)
+    machine.vanish()
+    assert findings(cgroup.of_guests, machine) == []
+
+
+def test_a_guest_that_is_observed_is_good(tmp_path):
+    machine = Machine(tmp_path)
+    ((code, details),) = findings(observation.look, machine)
+    assert code is Code.SUCCESS
+    assert details.endswith("counted the same CPU time); the threads of its guests are observed")
+    machine.connection.domain = None
+    machine.hypervisor.hear_again()
+    ((code, details),) = findings(observation.look, machine)
+    assert (code, "no guest runs here" in details) == (Code.SUCCESS, True)
+
+
+def test_what_cannot_be_observed_or_read_is_doubtful(tmp_path):
+    machine = Machine(tmp_path)
+    (tmp_path / "system/cpu/online").write_text("0-1\n")
+    (machine.proc / "self").rename(tmp_path / "self")
+    machine.vanish()
+    found = findings(observation.look, machine)
+    assert {code for code, _details in found} == {Code.WARNING}
+    told = " ".join(details for _code, details in found)
+    assert "CPU 0-1 of 4 is online there, CPU 0-3 of 4 by libvirt" in told
+    assert told.count("there is no") == 1
+
+
+def test_a_guest_that_is_not_found_is_doubtful_and_so_is_another_machine(tmp_path):
+    machine = Machine(tmp_path)
+    machine.vanish()
+    ((code, details),) = findings(observation.look, machine)
+    assert (code, "a guest can't be observed (no process in" in details) == (Code.WARNING, True)
+    machine.connection.counted = 0
+    machine.hypervisor.hear_again()
+    found = findings(observation.look, machine)
+    assert "on another machine (" in found[0][1]
+    assert len(found) == 2
+
+
+def test_where_libvirt_is_unavailable_its_host_is_not_checked(configured):
+    conf = configured("[libvirt]\nconnection_uri = test:///absent.xml")
+    for check in (observation.check, cgroup.check, cpus.check):
+        code, details = run(check, conf)
+        assert (code, details) == (Code.SUCCESS, observation.NOT_CHECKED)
 
 
 def test_guests_elsewhere_have_control_groups_elsewhere(configured):
     conf = configured("[libvirt]\nconnection_uri = test:///default")
-    assert run(cgroup.check, conf)[1].startswith("not checked")
+    for check in (observation.check, cgroup.check, cpus.check):
+        assert run(check, conf)[1].startswith("not checked")
 
 
 class Connection:

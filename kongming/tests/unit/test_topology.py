@@ -25,8 +25,10 @@ import pytest
 
 from kongming.cpuset import CpuSet
 from kongming.executor.rules import Rules
-from kongming.hypervisor import capabilities, host, sysfs
+from kongming.hypervisor import capabilities, host
+from kongming.hypervisor import files as kernel_text
 from kongming.hypervisor.host import Host
+from kongming.hypervisor.kernel_files import KernelFiles
 from kongming.hypervisor.topology import Cache, Cell, Cpu, Topology
 from kongming.manage import picture
 from kongming.tests import machines
@@ -56,7 +58,11 @@ def read(tree, tmp_path_factory):
     """Return a function that reads a machine's topology by its kernel's words."""
     folder = tmp_path_factory.mktemp("no-numa")
     (folder / "meminfo").write_text("MemTotal:  2048 kB\nMemFree:   1024 kB\n")
-    return functools.cache(lambda name: sysfs.read(tree(name), folder, folder / "meminfo"))
+
+    def read(name):
+        return machines.topology(KernelFiles(system=tree(name), cgroup=folder, proc=folder))
+
+    return functools.cache(read)
 
 
 def written(*cells, cache=""):
@@ -128,7 +134,9 @@ def test_the_topology_of_a_machine_can_be_sent_and_drawn(read, name):
 def test_libvirt_and_the_kernel_tell_the_same_of_a_machine(read, tree, tmp_path, name):
     connection = machines.Libvirt(MACHINES[name])
     by_kernel, by_libvirt = as_libvirt_knows_it(read(name)), capabilities.read(connection)
-    here, there = host.read_sysfs(tree(name), tmp_path), host.read_libvirt(connection)
+    files = KernelFiles(system=tree(name), cgroup=tmp_path)
+    here, there = host.read(connection, files), host.read_libvirt(connection)
+    assert not files.visibility.gaps()
     assert (there.online, there.nodes) == (here.online, here.nodes)
     assert ids(by_kernel.cpus) == list(here.present)
     assert ids(by_libvirt.cpus) == list(there.present)
@@ -158,7 +166,9 @@ def test_cpus_that_are_only_possible_are_not_there(read, tree, tmp_path):
     found = read("numbers with holes")
     assert [ids(cell.cpus) for cell in found.cells] == [[0, 1, 2, 3], [8, 9, 10, 11]]
     assert found.cells[0].cpus[3] == Cpu.bare(3)
-    assert host.read_sysfs(tree("numbers with holes"), tmp_path).present == listed("0-3,8-11")
+    files = KernelFiles(system=tree("numbers with holes"), cgroup=tmp_path)
+    connection = machines.Libvirt(MACHINES["numbers with holes"])
+    assert host.read(connection, files).present == listed("0-3,8-11")
 
 
 def test_offline_cpus_stay_at_home_where_the_kernel_tells(read):
@@ -190,7 +200,7 @@ def test_an_offline_cpu_of_which_the_kernel_still_tells_keeps_its_core(tmp_path)
     folder.mkdir(parents=True)
     for name, number in {"physical_package_id": 1, "die_id": 2, "core_id": 3}.items():
         (folder / name).write_text(f"{number}\n")
-    cpu = sysfs.read(system, tmp_path).cpus[5]
+    cpu = machines.topology(KernelFiles(system=system, cgroup=tmp_path)).cpus[5]
     assert cpu == Cpu(5, 1, 2, 3, CpuSet([5]), online=False)
 
 
@@ -249,36 +259,39 @@ def test_a_cache_that_cores_share_is_read_once(tmp_path, monkeypatch):
     system = machines.write({**machine, "caches": caches}, tmp_path)
     for cpu in (0, 2):
         shutil.copytree(system / f"cpu/cpu{cpu}/cache", system / f"cpu/cpu{cpu + 1}/cache")
-    read, files = sysfs.read_text, []
+    read, opened = kernel_text.read_text, []
 
     def read_text(path):
-        files.append(Path(path).name)
+        opened.append(Path(path).name)
         return read(path)
 
-    monkeypatch.setattr(sysfs, "read_text", read_text)
-    (cell,) = sysfs.read(system, tmp_path).cells
-    assert len(cell.caches) == files.count("shared_cpu_list") == 2
+    monkeypatch.setattr(kernel_text, "read_text", read_text)
+    (cell,) = machines.topology(KernelFiles(system=system, cgroup=tmp_path)).cells
+    assert len(cell.caches) == opened.count("shared_cpu_list") == 2
 
 
 def test_what_changes_is_read_anew(tmp_path):
     system = machines.write(MACHINES["a node without memory"], tmp_path)
-    assert [cell.free_kib for cell in sysfs.read(system, tmp_path).cells] == [1 << 19, 0, 1 << 19]
+    files = KernelFiles(system=system, cgroup=tmp_path)
+    free = [cell.free_kib for cell in machines.topology(files).cells]
+    assert free == [1 << 19, 0, 1 << 19]
     (system / "node/node1/meminfo").write_text("Node 1 MemTotal: 8 kB\nNode 1 MemFree: 5 kB\n")
     (system / "node/has_memory").write_text("0-2\n")
     (system / "cpu/isolated").write_text("1\n")
-    found = sysfs.read(system, tmp_path)
+    found = machines.topology(files)
     assert [(cell.memory_kib, cell.free_kib) for cell in found.cells][1] == (8, 5)
     assert found.isolated == {1}
-    assert host.read_sysfs(system, tmp_path).nodes == {0, 1, 2}
+    assert host.memory_nodes(files) == {0, 1, 2}
     (system / "cpu/online").write_text("0-3\n")
-    assert [cpu.online for cpu in sysfs.read(system, tmp_path).cpus] == [True] * 4 + [False] * 2
+    assert [cpu.online for cpu in machines.topology(files).cpus] == [True] * 4 + [False] * 2
 
 
 def test_where_the_kernel_tells_nothing_libvirt_is_asked(tmp_path):
     machine = MACHINES["a node without memory"]
-    asked = capabilities.read(machines.Libvirt(machine), tmp_path / "absent")
-    assert asked == capabilities.read(machines.Libvirt(machine))
-    told = capabilities.read(None, machines.write(machine, tmp_path))
+    libvirt = machines.Libvirt(machine)
+    asked = capabilities.read(libvirt, KernelFiles(system=tmp_path / "absent"))
+    assert asked == capabilities.read(libvirt)
+    told = capabilities.read(libvirt, KernelFiles(system=machines.write(machine, tmp_path)))
     assert ids(told.cpus) == ids(asked.cpus)
 
 

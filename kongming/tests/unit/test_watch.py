@@ -97,8 +97,6 @@ def test_whoever_needs_a_pass_is_woken(world):
     [
         (ALL, SOME, [CpuSet([2, 3])]),
         (SOME, ALL, [CpuSet()]),
-        (ALL, None, []),
-        (None, ALL, []),
     ],
 )
 def test_all_are_woken_once_when_other_cpus_are_online(world, caplog, before, after, offline):
@@ -114,6 +112,22 @@ def test_all_are_woken_once_when_other_cpus_are_online(world, caplog, before, af
     assert world.tick() == []
     assert world.offline == offline
     assert caplog.messages == [f"CPUs online were {before}, now are {after}"]
+
+
+def test_what_was_missed_while_the_cpus_were_not_known_is_noticed_afterwards(world, caplog):
+    caplog.set_level("INFO")
+    for online, woken in ((None, []), (ALL, []), (None, []), (SOME, ["held"]), (SOME, [])):
+        world.online = online
+        assert world.tick() == woken
+    assert caplog.messages == [f"CPUs online were {ALL}, now are {SOME}"]
+    assert world.offline == [CpuSet([2, 3])]
+
+
+def test_cpus_that_become_known_only_later_wake_nobody(world):
+    world.watch._online = None
+    assert world.tick() == world.offline == []
+    world.online = SOME
+    assert world.tick() == ["held"]
 
 
 def test_a_clock_that_was_set_is_told_at_the_next_tick(monkeypatch, caplog):

@@ -1,0 +1,111 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Whether libvirt's host is this machine: it is asked, as a URI may lead anywhere.
+
+A name or an address may be our own, and a local socket may be forwarded from elsewhere. Host UUIDs
+and names may be the same on two machines. But how much CPU time a kernel has counted since it
+booted is the same on no other one, and libvirt tells it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import os
+from typing import Any
+from urllib.parse import urlsplit
+
+import libvirt
+
+from kongming.hypervisor.files import read_as
+from kongming.hypervisor.kernel_files import KernelFiles
+from kongming.hypervisor.libvirt_reading import DRIVER
+from kongming.hypervisor.pool import is_alive
+
+_EMBEDDED = "/embed"
+_ALL_CPUS = -1
+_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+# The columns of /proc/stat that libvirt adds up: user and nice; system, irq and softirq.
+_COUNTED = {"user": (0, 1), "kernel": (2, 5, 6)}
+
+
+@dataclass(frozen=True, slots=True)
+class Locality:
+    """Where libvirt's host is.
+
+    :ivar here: whether it is this machine.
+    :ivar why: how that is known, or why it is only taken to be so.
+    :ivar certain: whether it was found out; a guest that is found in /proc says more.
+    :ivar has_processes: whether its guests are processes; those of the test driver are not.
+    """
+
+    here: bool
+    why: str
+    certain: bool = True
+    has_processes: bool = True
+
+    def __str__(self) -> str:
+        where = "on this machine" if self.here else "on another machine"
+        if not self.has_processes:
+            where = "on no machine"
+        return f"{where} ({self.why})" if self.certain else f"taken to be {where} ({self.why})"
+
+
+#: As a process that runs a guest of libvirt's says.
+FOUND = Locality(here=True, why="its guests are among the processes")
+
+
+def locate(connection: Any, uri: str, files: KernelFiles) -> Locality:
+    """Ask libvirt, and this kernel, where libvirt's host is; raises libvirt's errors."""
+    driver = connection.getType()
+    if driver != DRIVER:
+        why = f"libvirt's driver {driver} has no processes"
+        return Locality(here=False, why=why, has_processes=False)
+    parts = urlsplit(uri)
+    if parts.path == _EMBEDDED:
+        return Locality(here=True, why="the driver is in this process")
+    try:
+        before = _counted(files)
+        theirs = connection.getCPUStats(_ALL_CPUS)
+        after = _counted(files)
+        same = all(before[name] <= theirs[name] // _TICK_NS <= after[name] for name in _COUNTED)
+    except (OSError, KeyError):
+        why = f"{files.proc}/stat can't be read"
+    except libvirt.libvirtError:
+        if not is_alive(connection):
+            raise
+        why = "libvirt does not tell of CPU time"
+    else:
+        if same:
+            return Locality(here=True, why="libvirt has counted the same CPU time")
+        if _is_kernels(files):
+            return Locality(here=False, why="libvirt has counted other CPU time")
+        why = f"{files.proc}/stat is not the kernel's, as with lxcfs"
+    # Nothing else is left to go by than how libvirt is reached.
+    return Locality(not parts.hostname, f"{why}, and no guest was found yet", certain=False)
+
+
+def _counted(files: KernelFiles) -> dict[str, int]:
+    """Return the CPU time since the boot, in ticks, as libvirt adds it up."""
+    return read_as(f"{files.proc}/stat", _sums)
+
+
+def _sums(text: str) -> dict[str, int]:
+    name, *columns = text.partition("\n")[0].split()
+    if name != "cpu" or len(columns) <= max(map(max, _COUNTED.values())):
+        raise ValueError("no line of all CPUs")
+    ticks = [int(each) for each in columns]
+    return {each: sum(ticks[column] for column in of) for each, of in _COUNTED.items()}
+
+
+def _is_kernels(files: KernelFiles) -> bool:
+    """Tell whether nothing is mounted over the file."""
+    return (files.proc / "stat").stat().st_dev == files.proc.stat().st_dev

@@ -1,0 +1,111 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""What of this host can't be read or observed, and why: told once, and when it can be again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+import logging
+import threading
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Something that can't be read or observed.
+
+    :ivar subject: what, for a sentence; the same one has one reason for each of its parts.
+    :ivar can_not: what can't be done with it: «read», «observed».
+    :ivar why: the reason.
+    :ivar instead: what counts meanwhile.
+    :ivar example: the part that showed it first, where the subject has many.
+    """
+
+    subject: str
+    can_not: str
+    why: str
+    instead: str
+    example: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        why = f"{self.why}: {self.example}" if self.example else self.why
+        return f"{self.subject} can't be {self.can_not} ({why}): {self.instead}"
+
+
+#: What can't be observed where the processes of guests can't be.
+THREADS = "The threads of guests"
+#: What can't be observed where these are not mounted, or not to be read.
+GROUPS = "The control groups of guests"
+
+
+def hidden_threads(why: str) -> Gap:
+    """Return that the threads of a guest can't be observed."""
+    told = "what libvirt was told counts, and whether others have moved them is not known"
+    return Gap(THREADS, "observed", why, told)
+
+
+def hidden_groups(why: str, part: str = "") -> Gap:
+    """Return that the control groups of a guest, or a part of them, can't be observed."""
+    told = "its threads are told apart by their names, and libvirt's word of its CPU time counts"
+    return Gap(f"{part} of the{GROUPS[3:]}" if part else GROUPS, "observed", why, told)
+
+
+class Visibility:
+    """The gaps that there are now. Any thread may call any method."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._gaps: dict[Gap, set[str]] = {}
+
+    def lost(self, gap: Gap, part: str = "") -> None:
+        """Note that a part of something can't be read; told if no other part had that before.
+
+        :param part: one of many for which the same holds, as a guest or a CPU's file.
+        """
+        with self._lock:
+            new = gap not in self._gaps
+            self._gaps.setdefault(gap, set()).add(part)
+        if new:
+            LOG.warning("%s", gap)
+
+    def regained(self, subject: str, part: str = "") -> None:
+        """Note that a part can be read; told if nothing is left that can't be."""
+        if not self._gaps:
+            return
+        with self._lock:
+            of_subject = {
+                gap: parts for gap, parts in self._gaps.items() if gap.subject == subject
+            }
+            for parts in of_subject.values():
+                parts.discard(part)
+            if any(of_subject.values()):
+                return
+            for gap in of_subject:
+                del self._gaps[gap]
+        for gap in of_subject:
+            LOG.info("%s can be %s again", gap.subject, gap.can_not)
+
+    def forget(self, part: str) -> None:
+        """Forget a part that is no more, and its own: the same of another is not told anew."""
+        with self._lock:
+            for parts in self._gaps.values():
+                parts -= {each for each in parts if each.partition("/")[0] == part}
+
+    def lacks(self, subject: str) -> bool:
+        """Tell whether any part of something can't be read."""
+        return any(gap.subject == subject for gap in self.gaps())
+
+    def gaps(self) -> list[Gap]:
+        """Return what can't be read or observed now."""
+        with self._lock:
+            return list(self._gaps)

@@ -1,0 +1,52 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Whom checks ask of the host: libvirt, and the kernel's files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from oslo_config import cfg
+
+from kongming import exception
+from kongming.hypervisor import session
+from kongming.hypervisor.guest import Guest
+from kongming.hypervisor.hypervisor import Hypervisor
+
+_TIMEOUT_S = 8.0
+# So many are looked at: those of a host are alike.
+_GUESTS_MAX = 20
+
+
+@contextmanager
+def opened(conf: cfg.ConfigOpts) -> Iterator[Hypervisor | None]:
+    """Give what knows the host; None if libvirt is unavailable: another check tells that."""
+    uri = conf.libvirt.connection_uri
+    try:
+        with session.read_only(uri, _TIMEOUT_S) as connection:
+            yield Hypervisor(uri, lambda: nullcontext(connection))
+    except exception.HypervisorUnavailable:
+        yield None
+
+
+def guests(hypervisor: Hypervisor) -> Iterator[Guest]:
+    """Yield guests that run, each to be used until the next one; those that end are left out.
+
+    :raises Failed: if libvirt gives an error.
+    """
+    for each in hypervisor.occupants()[:_GUESTS_MAX]:
+        try:
+            with hypervisor.guest(each.instance_uuid) as guest:
+                yield guest
+        except exception.GuestAbsent:
+            continue

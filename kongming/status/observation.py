@@ -1,0 +1,69 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Can the user that this runs as observe guests, and read what the kernel tells of the host?
+
+Where it can't, libvirt's word counts: what others have moved behind its back is not found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from oslo_config import cfg
+from oslo_upgradecheck.upgradecheck import Result
+
+from kongming.hypervisor.guest import Guest
+from kongming.hypervisor.hypervisor import Hypervisor
+from kongming.status import host
+from kongming.status.finding import doubtful, good
+from kongming.target import EMULATOR, vcpu
+
+#: What other checks say, too, where there is nobody to ask.
+NOT_CHECKED = "not checked: libvirt is unavailable; see the check libvirt"
+
+
+def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
+    """Observe guests as the service does."""
+    with host.opened(conf) as hypervisor:
+        if hypervisor is None:
+            yield good(NOT_CHECKED)
+        else:
+            yield from look(hypervisor)
+
+
+def look(hypervisor: Hypervisor) -> Iterator[Result]:
+    """Look at a host: where it is, what of it can be read, and whether guests can be observed."""
+    if not hypervisor.locality().has_processes:
+        yield good(f"not checked: {hypervisor.locality().why}")
+        return
+    hypervisor.topology()
+    hidden = [_hidden(guest) for guest in host.guests(hypervisor)]
+    # A guest that was found says more of it.
+    place = hypervisor.locality()
+    if not place.here:
+        yield doubtful(
+            f"libvirt is {place}: run this service on the machine that the guests are on"
+        )
+    for gap in hypervisor.visibility.gaps():
+        yield doubtful(str(gap))
+    told = {str(gap.why) for gap in hypervisor.visibility.gaps()}
+    for why in sorted(set(hidden) - told - {""}):
+        yield doubtful(f"a guest can't be observed ({why})")
+    if not hidden:
+        yield good(f"libvirt is {place}; no guest runs here by which to see more")
+    elif not any(hidden):
+        yield good(f"libvirt is {place}; the threads of its guests are observed")
+
+
+def _hidden(guest: Guest) -> str:
+    guest.observe([vcpu(0), EMULATOR])
+    return guest.hidden

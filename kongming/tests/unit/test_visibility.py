@@ -1,0 +1,116 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What can't be read or observed is told once, and so is its return."""
+
+import pytest
+
+from kongming.hypervisor.visibility import (
+    GROUPS,
+    THREADS,
+    Gap,
+    Visibility,
+    hidden_groups,
+    hidden_threads,
+)
+
+FILE = Gap("/sys/x", "read", "Permission denied", "libvirt's word counts instead")
+
+
+@pytest.fixture
+def told(caplog):
+    """Return a function that gives the lines since it was last called."""
+    caplog.set_level("INFO")
+
+    def told():
+        found = [f"{each.levelname} {each.getMessage()}" for each in caplog.records]
+        caplog.clear()
+        return found
+
+    return told
+
+
+def test_a_gap_is_told_once_and_its_end_once(told):
+    visibility = Visibility()
+    for _ in range(2):
+        visibility.lost(FILE)
+    assert visibility.gaps() == [FILE]
+    assert told() == [
+        "WARNING /sys/x can't be read (Permission denied): libvirt's word counts instead"
+    ]
+    for _ in range(2):
+        visibility.regained("/sys/x")
+    assert told() == ["INFO /sys/x can be read again"]
+    assert visibility.gaps() == []
+    visibility.lost(FILE)
+    assert len(told()) == 1
+
+
+def test_what_was_never_lost_is_not_regained(told):
+    visibility = Visibility()
+    visibility.regained("/sys/x")
+    visibility.lost(FILE)
+    told()
+    visibility.regained("/sys/y")
+    assert told() == []
+    assert visibility.lacks("/sys/x")
+    assert not visibility.lacks("/sys/y")
+
+
+def test_many_parts_are_one_gap_that_ends_with_the_last_of_them(told):
+    visibility = Visibility()
+    for guest in ("a", "b"):
+        visibility.lost(hidden_threads("hidepid"), guest)
+    assert len(told()) == 1
+    visibility.regained(THREADS, "a")
+    assert told() == []
+    visibility.regained(THREADS, "b")
+    assert told() == ["INFO The threads of guests can be observed again"]
+
+
+def test_another_reason_is_another_gap_until_nothing_is_hidden(told):
+    visibility = Visibility()
+    visibility.lost(hidden_threads("hidepid"), "a")
+    visibility.lost(hidden_threads("no /proc"), "a")
+    assert ["(hidepid)" in line for line in told()] == [True, False]
+    visibility.regained(THREADS, "a")
+    assert visibility.gaps() == []
+
+
+def test_one_guest_may_have_gaps_of_several_kinds(told):
+    visibility = Visibility()
+    visibility.lost(hidden_threads("hidepid"), "a")
+    visibility.lost(hidden_groups("not mounted"), "a")
+    visibility.regained(THREADS, "a")
+    visibility.regained(GROUPS, "b")
+    assert visibility.lacks(GROUPS)
+    visibility.regained(GROUPS, "a")
+    assert visibility.gaps() == []
+
+
+def test_what_is_no_more_leaves_its_gap_which_is_not_told_anew(told):
+    visibility = Visibility()
+    visibility.lost(hidden_threads("hidepid"), "a")
+    visibility.lost(hidden_threads("hidepid"), "a/vCPU 0")
+    visibility.forget("a")
+    told()
+    visibility.lost(hidden_threads("hidepid"), "b")
+    assert told() == []
+    visibility.forget("b")
+    visibility.regained(THREADS, "c")
+    assert len(told()) == 1
+
+
+def test_the_first_of_many_files_is_named():
+    gap = Gap("/sys/cpu*/x", "read", "Permission denied", "left out", "/sys/cpu7/x")
+    assert str(gap) == "/sys/cpu*/x can't be read (Permission denied: /sys/cpu7/x): left out"
+    assert gap == Gap("/sys/cpu*/x", "read", "Permission denied", "left out", "/sys/cpu8/x")
