@@ -142,8 +142,8 @@ class TestASilentKeystone:
 
 
 def test_a_token_that_one_thread_knows_all_know(api, identity):
+    assert get(api, "boss").status == 200
     with ThreadPoolExecutor(8) as pool:
-        assert {each.status for each in pool.map(lambda _: get(api, "boss"), range(8))} == {200}
         asked = len(identity.questions)
         identity.go_silent()
         for _ in range(3):
