@@ -99,7 +99,7 @@ def _sync(connection: Connection, known: list[str], goal: str) -> tuple[str | No
             f"the tables are of version {before}, which this Kongming does not know: run "
             "the newer Kongming's 'kongming-manage db sync <version>' first"
         )
-    if _is_interrupted(connection, before, known[-1]):
+    if _is_interrupted(connection, before, known):
         # All steps are looked at again; whatever is wanted then begins with all tables.
         command.stamp(_config(connection), _BASE)
         _migrate(connection, down=False, goal=known[-1])
@@ -108,11 +108,29 @@ def _sync(connection: Connection, known: list[str], goal: str) -> tuple[str | No
     return before, schema_version(connection)
 
 
-def _is_interrupted(connection: Connection, version: str | None, last: str) -> bool:
+def _is_interrupted(connection: Connection, version: str | None, known: list[str]) -> bool:
     """Tell whether the tables are not those of their version: making or dropping them was."""
-    ours = models.Base.metadata.tables.keys()
-    there = set(inspect(connection).get_table_names()) & ours
-    return bool(there) if version is None else version == last and there < ours
+    inspector = inspect(connection)
+    ours = models.Base.metadata.tables
+    there = set(inspector.get_table_names()) & ours.keys()
+    if version is None:
+        return bool(there)
+    if not _tables(version) <= there:
+        return True
+    return version == known[-1] and any(
+        set(ours[name].columns.keys()) - {each["name"] for each in inspector.get_columns(name)}
+        for name in there
+    )
+
+
+def _tables(version: str) -> set[str]:
+    """Return the tables that there are in a version."""
+    script = ScriptDirectory.from_config(_config())
+    return {
+        table
+        for revision in script.iterate_revisions(version, _BASE)
+        for table in getattr(revision.module, "TABLES", ())
+    }
 
 
 def _lock(session: Session) -> None:

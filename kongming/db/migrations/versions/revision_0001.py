@@ -30,7 +30,7 @@ _INDEXES = (
     ("history_by_instance", "history", ["instance_uuid", "id"]),
     ("history_by_time", "history", ["changed_at"]),
 )
-_TABLES = ("allocation", "outcome", "allocation_map", "history", "host", "lease")
+TABLES = ("allocation", "outcome", "allocation_map", "history", "host", "lease")
 
 
 def upgrade() -> None:
@@ -44,7 +44,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop them, and all that they hold."""
-    for table in reversed(_TABLES):
+    for table in reversed(TABLES):
         drop_table(table)
 
 
