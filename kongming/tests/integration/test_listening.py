@@ -17,6 +17,7 @@ documentation gives it: it uses exchanges, and does not make them.
 """
 
 from contextlib import ExitStack
+import itertools
 import uuid
 
 import amqp
@@ -181,6 +182,7 @@ class Site:
     NAME = "h-1"
 
     def __init__(self, broker, root, stack):
+        self._cpus = itertools.cycle(range(4))
         self.place = Place(broker, of_executor(self.NAME, self.NAME, "kongming"))
         url = self.place.url("guest")
         self.plane = stack.enter_context(
@@ -199,7 +201,9 @@ class Site:
     def gets_pushes(self):
         """Tell whether what is requested now is answered by the host."""
         path = f"/v1/allocations/{self.GUEST}"
-        put = self.plane.api.request("PUT", path, {"allocation": {"vcpu_pinning": "0"}})
+        # The same again would be answered already.
+        asked = {"vcpu_pinning": str(next(self._cpus))}
+        put = self.plane.api.request("PUT", path, {"allocation": asked})
         assert put.status in (200, 201)
 
         def answered():
