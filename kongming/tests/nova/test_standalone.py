@@ -27,7 +27,8 @@ def told(cloud, server):
 
 def test_host_and_project_are_novas_word(cloud, server):
     projects = cloud.openstack.rest.get("keystone", "/v3/projects?name=admin")["projects"]
-    wait_until(lambda: told(cloud, server)["project_id"], 30, "whose server it is")
+    # Whose server it is Nova says at once, where it is once it is there.
+    wait_until(lambda: told(cloud, server)["host"], 30, "where the server is")
     allocation = told(cloud, server)
     assert (allocation["host"], allocation["project_id"]) == (HOST, projects[0]["id"])
     assert allocation["status"] == "applied"
