@@ -20,7 +20,7 @@ import libvirt
 
 from kongming import exception
 from kongming.hypervisor.pool import is_alive
-from kongming.hypervisor.unavailable import FORBIDS, forbidden
+from kongming.hypervisor.unavailable import forbids
 
 # Whatever is tried again, these stay.
 _UNSUPPORTED = frozenset(
@@ -43,8 +43,8 @@ def translated(error: libvirt.libvirtError, doing: str, domain: Any) -> exceptio
         return exception.GuestAbsent("the domain is not running")
     if not is_alive(domain.connect()):
         return exception.HypervisorUnavailable(f"libvirt went away while {doing}")
-    if code in FORBIDS:
-        return exception.LibvirtForbids(f"{doing}: {forbidden(error)}")
+    if denied := forbids(error, doing):
+        return denied
     if code == libvirt.VIR_ERR_OPERATION_TIMEOUT:
         return exception.GuestBusy(f"libvirt is busy with the guest, {doing} timed out")
     if code == libvirt.VIR_ERR_OPERATION_INVALID and "affinity" in message:

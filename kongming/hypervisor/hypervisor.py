@@ -39,7 +39,7 @@ from kongming.hypervisor.own_changes import OwnChanges
 from kongming.hypervisor.pool import is_alive
 from kongming.hypervisor.process import NOT_FOUND, Processes
 from kongming.hypervisor.topology import Topology
-from kongming.hypervisor.unavailable import FORBIDS, forbidden
+from kongming.hypervisor.unavailable import forbids
 from kongming.hypervisor.visibility import GROUPS, Visibility, hidden_groups, hidden_threads
 
 LOG = logging.getLogger(__name__)
@@ -219,8 +219,8 @@ class Hypervisor:
                     raise exception.HypervisorUnavailable(
                         f"libvirt at {self._uri} went away"
                     ) from error
-                if error.get_error_code() in FORBIDS:
-                    raise exception.LibvirtForbids(f"{doing}: {forbidden(error)}") from error
+                if denied := forbids(error, doing):
+                    raise denied from error
                 raise exception.Failed(
                     f"{doing}: libvirt error {error.get_error_code()}: {error.get_error_message()}"
                 ) from error

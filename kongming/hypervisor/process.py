@@ -28,9 +28,8 @@ import re
 
 from kongming.cpuset import CpuSet
 from kongming.hypervisor.files import read_as, read_text
+from kongming.hypervisor.kernel_files import PROC
 from kongming.target import EMULATOR, Target, iothread, vcpu
-
-PROC = Path("/proc")
 
 _PAGES = re.compile(r"N(\d+)=(\d+)")
 _PAGE_SIZE = re.compile(r"kernelpagesize_kB=(\d+)")

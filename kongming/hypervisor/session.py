@@ -22,8 +22,9 @@ from typing import Any
 import libvirt
 
 from kongming import exception
+from kongming.hypervisor.hypervisor import Hypervisor
 from kongming.hypervisor.opener import Opener, close, connect
-from kongming.hypervisor.unavailable import FORBIDS, forbidden, without_password
+from kongming.hypervisor.unavailable import forbids, without_password
 
 _OPEN_TIMEOUT = 15.0
 
@@ -37,6 +38,13 @@ def read_only(uri: str, timeout: float = _OPEN_TIMEOUT) -> contextlib.AbstractCo
     :raises Failed: if it gives another error.
     """
     return _session(uri, timeout, read_only=True)
+
+
+@contextlib.contextmanager
+def look(uri: str, timeout: float = _OPEN_TIMEOUT) -> Iterator[Hypervisor]:
+    """Give what knows the host and its guests, and can change nothing; as :func:`read_only`."""
+    with read_only(uri, timeout) as connection:
+        yield Hypervisor(uri, lambda: contextlib.nullcontext(connection))
 
 
 def read_write(uri: str, timeout: float = _OPEN_TIMEOUT) -> contextlib.AbstractContextManager[Any]:
@@ -53,8 +61,8 @@ def _session(uri: str, timeout: float, *, read_only: bool) -> Iterator[Any]:
         yield connection
     except libvirt.libvirtError as error:
         where = f"libvirt at {without_password(uri)}"
-        if error.get_error_code() in FORBIDS:
-            raise exception.LibvirtForbids(f"{where}: {forbidden(error)}") from error
+        if denied := forbids(error, where):
+            raise denied from error
         raise exception.Failed(
             f"{where}: error {error.get_error_code()}: {error.get_error_message()}"
         ) from error

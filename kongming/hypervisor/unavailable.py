@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import errno
-import grp
 import os
 from pathlib import Path
 import re
@@ -29,9 +28,10 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import libvirt
 
+from kongming import exception
 from kongming.cleaning import clean, without_credentials
 from kongming.hypervisor.auth_file import AuthFile
-from kongming.runtime.users import user
+from kongming.runtime.users import user, user_group
 
 #: libvirt, or its access control, does not let this connection do what was asked of it.
 FORBIDS = frozenset({libvirt.VIR_ERR_OPERATION_DENIED, libvirt.VIR_ERR_ACCESS_DENIED})
@@ -68,6 +68,16 @@ def explain(error: libvirt.libvirtError, uri: str) -> str:
 def without_password(uri: str) -> str:
     """Return a URI as it may be shown."""
     return without_credentials(uri) if ":" in urlsplit(uri).netloc.rpartition("@")[0] else uri
+
+
+def forbids(error: libvirt.libvirtError, doing: str) -> exception.LibvirtForbids | None:
+    """Return the error of ours if that is one of :data:`FORBIDS`.
+
+    :param doing: what was denied, for a sentence.
+    """
+    if error.get_error_code() not in FORBIDS:
+        return None
+    return exception.LibvirtForbids(f"{doing}: {forbidden(error)}")
 
 
 def forbidden(error: libvirt.libvirtError) -> str:
@@ -174,10 +184,7 @@ def _closed_by(path: Path, mode: int, gid: int) -> str:
             '"libvirt" and unix_sock_rw_perms = "0770" in libvirtd.conf, or SocketGroup= and '
             "SocketMode= of libvirtd.socket where systemd opens it"
         )
-    try:
-        group = grp.getgrgid(gid).gr_name
-    except KeyError:
-        group = str(gid)
+    group = user_group(gid)
     if gid in {os.getegid(), *os.getgroups()}:
         return f"{path} is open to the group {group}, but SELinux or AppArmor keeps us from it"
     return (

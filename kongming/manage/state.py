@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 import os
 from pathlib import Path
 import time
@@ -68,15 +68,12 @@ def store_if_any(command: Command) -> Iterator[Store | None]:
         yield store
 
 
-@contextmanager
-def hypervisor(command: Command) -> Iterator[Hypervisor]:
+def hypervisor(command: Command) -> AbstractContextManager[Hypervisor]:
     """Give a look at the host's guests that can change nothing.
 
     :raises HypervisorUnavailable: if libvirt does not answer.
     """
-    uri = conf_of(command).libvirt.connection_uri
-    with session.read_only(uri) as connection:
-        yield Hypervisor(uri, lambda: nullcontext(connection))
+    return session.look(conf_of(command).libvirt.connection_uri)
 
 
 def placer(command: Command, look: Hypervisor, store: Store | None) -> Placer:

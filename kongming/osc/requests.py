@@ -67,20 +67,33 @@ class Request(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class SetAllocation:
+class _OfInstance:
+    instance_uuid: str
+
+    @property
+    def shown_by(self) -> str:
+        return f"openstack kongming allocation show {self.instance_uuid}"
+
+
+@dataclass(frozen=True, slots=True)
+class _OfMap:
+    name: str
+
+    @property
+    def shown_by(self) -> str:
+        return f"openstack kongming allocation map show {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetAllocation(_OfInstance):
     """Request an allocation for an instance."""
 
-    instance_uuid: str
     asked: Mapping[str, Any]
     generation: int | None
 
     @property
     def what(self) -> str:
         return f"the allocation of instance {self.instance_uuid}"
-
-    @property
-    def shown_by(self) -> str:
-        return f"openstack kongming allocation show {self.instance_uuid}"
 
     def send(self, client: Client) -> Told | None:
         return client.set_allocation(self.instance_uuid, self.asked, self.generation)
@@ -99,19 +112,14 @@ class SetAllocation:
 
 
 @dataclass(frozen=True, slots=True)
-class UnsetAllocation:
+class UnsetAllocation(_OfInstance):
     """Release an instance."""
 
-    instance_uuid: str
     generation: int | None
 
     @property
     def what(self) -> str:
         return f"the release of instance {self.instance_uuid}"
-
-    @property
-    def shown_by(self) -> str:
-        return f"openstack kongming allocation show {self.instance_uuid}"
 
     def send(self, client: Client) -> Told | None:
         return client.unset_allocation(self.instance_uuid, self.generation)
@@ -132,13 +140,12 @@ class UnsetAllocation:
 
 
 @dataclass(frozen=True, slots=True)
-class ApplyMap:
+class ApplyMap(_OfMap):
     """Request the allocations of a map.
 
     :ivar dropped: the UUIDs of those that belonged to it, and that it does not name any more.
     """
 
-    name: str
     asked: Mapping[str, Any]
     generation: int | None
     dropped: Collection[str] = ()
@@ -146,10 +153,6 @@ class ApplyMap:
     @property
     def what(self) -> str:
         return f"the map {self.name}"
-
-    @property
-    def shown_by(self) -> str:
-        return f"openstack kongming allocation map show {self.name}"
 
     def send(self, client: Client) -> Told | None:
         return client.apply_map(self.name, self.asked, self.generation)
@@ -184,23 +187,18 @@ class ApplyMap:
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteMap:
+class DeleteMap(_OfMap):
     """Release all instances of a map.
 
     :ivar members: their UUIDs.
     """
 
-    name: str
     generation: int | None
     members: Collection[str] = ()
 
     @property
     def what(self) -> str:
         return f"the deletion of the map {self.name}"
-
-    @property
-    def shown_by(self) -> str:
-        return f"openstack kongming allocation map show {self.name}"
 
     def send(self, client: Client) -> Told | None:
         return client.delete_map(self.name, self.generation)

@@ -28,9 +28,9 @@ def user(uid: int | None = None) -> str:
         return str(uid)
 
 
-def user_group() -> str:
-    """Return the name of the group of who runs this, or the number if there is none."""
-    gid = os.getegid()
+def user_group(gid: int | None = None) -> str:
+    """Return the name of a group, or the number; of that of who runs this if not given."""
+    gid = os.getegid() if gid is None else gid
     try:
         return grp.getgrgid(gid).gr_name
     except KeyError:

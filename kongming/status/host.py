@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 from oslo_config import cfg
 
@@ -31,10 +31,9 @@ _GUESTS_MAX = 20
 @contextmanager
 def opened(conf: cfg.ConfigOpts) -> Iterator[Hypervisor | None]:
     """Give what knows the host; None if libvirt is unavailable: another check tells that."""
-    uri = conf.libvirt.connection_uri
     try:
-        with session.read_only(uri, _TIMEOUT_S) as connection:
-            yield Hypervisor(uri, lambda: nullcontext(connection))
+        with session.look(conf.libvirt.connection_uri, _TIMEOUT_S) as hypervisor:
+            yield hypervisor
     except exception.HypervisorUnavailable:
         yield None
 

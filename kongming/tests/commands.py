@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import entry_points
 import io
 import json
 from types import SimpleNamespace
@@ -23,25 +24,10 @@ from keystoneauth1 import noauth, session
 from osc_lib import exceptions
 
 from kongming import exception
-from kongming.osc import allocation, allocation_map, host, plugin
+from kongming.osc import plugin
 from kongming.osc.client import Client
 
-KINDS: dict[str, Any] = {
-    "allocation list": allocation.AllocationList,
-    "allocation show": allocation.AllocationShow,
-    "allocation set": allocation.AllocationSet,
-    "allocation unset": allocation.AllocationUnset,
-    "allocation plan": allocation.AllocationPlan,
-    "allocation preview": allocation.AllocationPreview,
-    "allocation history": allocation.AllocationHistory,
-    "allocation map list": allocation_map.MapList,
-    "allocation map show": allocation_map.MapShow,
-    "allocation map export": allocation_map.MapExport,
-    "allocation map apply": allocation_map.MapApply,
-    "allocation map delete": allocation_map.MapDelete,
-    "host list": host.HostList,
-    "host show": host.HostShow,
-}
+COMMANDS = entry_points(group="openstack.kongming.v1")
 
 
 class Ended(NamedTuple):
@@ -80,12 +66,16 @@ def run(client: Client, name: str, *arguments: str, stdout: Any = None) -> Ended
     app = SimpleNamespace(
         stdout=stdout, stderr=io.StringIO(), client_manager=SimpleNamespace(kongming=client)
     )
-    command = KINDS[name](app, None)
+    command = COMMANDS[f"kongming_{name.replace(' ', '_')}"].load()(app, None)
     status, error = 1, ""
     try:
         parsed = command.get_parser(f"openstack kongming {name}").parse_args(arguments)
         status = command.run(parsed)
-    except (exceptions.CommandError, exception.KongmingError) as raised:
+    except (
+        exceptions.CommandError,
+        exceptions.ClientException,
+        exception.KongmingError,
+    ) as raised:
         error = f"{raised}\n"
     except SystemExit as ended:
         status = int(str(ended.code))

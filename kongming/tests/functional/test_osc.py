@@ -17,8 +17,6 @@ are the installed command with the API under a WSGI server of its own.
 The test driver has 8 CPUs, of which 0, 2 and 4 are online.
 """
 
-from importlib.metadata import entry_points
-import io
 import json
 import os
 from pathlib import Path
@@ -26,26 +24,23 @@ import re
 import subprocess
 import sys
 import threading
-from types import SimpleNamespace
 import uuid
 from wsgiref import simple_server
 
-from keystoneauth1 import noauth, session
 from osc_lib import exceptions
 import pytest
 import yaml
 
-from kongming import exception
 from kongming.api.application import make_application
 from kongming.cmd import launch
 from kongming.conductor.service import ConductorService
-from kongming.osc import plugin
 from kongming.standalone.service import ExecutorService
+from kongming.tests import commands
+from kongming.tests.commands import client_at
 from kongming.tests.functional.test_service import wait_for
 from kongming.tests.functional.test_standalone import Site, connection  # noqa: F401
 from kongming.tests.testbed.process import Process, free_port
 
-COMMANDS = entry_points(group="openstack.kongming.v1")
 NIGHT = {
     "vcpu_pinning": "0",
     "windows": [{"name": "night", "start": "0 22 * * *", "duration_s": 3600, "vcpu_pinning": "2"}],
@@ -90,40 +85,14 @@ def url(config):
         thread.join()
 
 
-def client_at(url, **options):
-    """The client, as openstackclient has it made."""
-    return plugin.make_client(
-        SimpleNamespace(
-            session=session.Session(auth=noauth.NoAuth(endpoint=url)),
-            interface="public",
-            region_name=None,
-            get_configuration=lambda: options,
-        )
-    )
-
-
 @pytest.fixture
 def run(url):
     """Run a command; give its exit status, its output and what it says besides."""
 
     def run(name, *arguments, client=None):
-        app = SimpleNamespace(
-            stdout=io.StringIO(),
-            stderr=io.StringIO(),
-            client_manager=SimpleNamespace(kongming=client or client_at(url)),
-        )
-        kind = COMMANDS[f"kongming_{name.replace(' ', '_')}"].load()
-        command = kind(app, None)
-        parsed = command.get_parser(f"openstack kongming {name}").parse_args(arguments)
-        try:
-            status = command.run(parsed)
-        except (
-            exceptions.CommandError,
-            exceptions.ClientException,
-            exception.KongmingError,
-        ) as error:
-            return 1, app.stdout.getvalue(), app.stderr.getvalue() + str(error)
-        return status, app.stdout.getvalue(), app.stderr.getvalue()
+        ended = commands.run(client or client_at(url), name, *arguments)
+        # An error is told without the end of its line.
+        return ended._replace(said=ended.said.removesuffix("\n")) if ended.status else ended
 
     return run
 

@@ -294,11 +294,9 @@ def test_the_tools_of_an_operator_say_what_is_not_observed(libvirtd, cpus, name)
     ],
 )
 def test_a_libvirt_of_this_machine_that_is_named_by_tcp_is_on_this_machine(libvirtd, cpus, name):
-    try:
-        uri = libvirtd.tcp_uri(socket.gethostbyname(name) and name)
-    except OSError:
-        pytest.skip(f"{name} has no address")
-    with Story(libvirtd, OddHost(), uri) as story:
+    # Not every machine's own name has an address.
+    named = over("/etc/hosts", f"127.0.0.1 localhost {socket.gethostname()}\n")
+    with Story(libvirtd, OddHost([named]), libvirtd.tcp_uri(name)) as story:
         placed_and_released(story, cpus, None)
         assert any(
             "is on this machine (libvirt has counted" in each for each in story.lines("INFO")
