@@ -178,6 +178,36 @@ class NovaOwned(Refused):
     reason = "nova_owned"
 
 
+class OutsideGrant(Refused):
+    """A thread of a guest with a NUMA topology is to run where Nova did not let it."""
+
+    reason = "outside_grant"
+
+
+class DedicatedCpus(Refused):
+    """A guest's dedicated CPUs are not permuted as a whole."""
+
+    reason = "dedicated_cpus"
+
+
+class AcrossCells(Refused):
+    """A vCPU is to run on a dedicated CPU of another NUMA cell of its guest."""
+
+    reason = "across_cells"
+
+
+class RealtimeCpu(Refused):
+    """The emulator or an iothread is to run on the CPU of a real-time vCPU."""
+
+    reason = "realtime_cpu"
+
+
+class NumaMemory(Refused):
+    """The memory of a guest with a NUMA topology is to move."""
+
+    reason = "numa_memory"
+
+
 class MemoryUnsupported(Refused):
     """libvirt does not control which NUMA nodes the memory of this guest is on."""
 

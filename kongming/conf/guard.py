@@ -77,14 +77,37 @@ OPTS = [
         "overlooked). Set it to refuse where every guest is to have its cores alone, to allow "
         "where guests are packed on purpose.",
     ),
+    cfg.StrOpt(
+        "numa_guests",
+        default="within",
+        choices=[
+            ("within", "placed within the CPUs that Nova gave them"),
+            ("refuse", "refused"),
+        ],
+        mutable=True,
+        help="What becomes of a request for a guest with a NUMA topology (flavors with "
+        "hw:numa_nodes, hw:mem_page_size, or the CPU policy dedicated or mixed), whose CPUs Nova "
+        "chose itself (default: within, which never contradicts what Nova counts). Set it to "
+        "refuse where such guests are to stay exactly as Nova started them.",
+    ),
+    cfg.BoolOpt(
+        "numa_across_cells",
+        default=False,
+        mutable=True,
+        help="Whether the dedicated CPUs of a guest may be permuted across its own NUMA cells "
+        "(default: false, because the memory of a cell does not move along, and is remote then). "
+        "Set it where the guest's NUMA cells matter less than which CPU each vCPU has.",
+    ),
     cfg.ListOpt(
         "nova_config_file",
         default=[],
         mutable=True,
         help="Paths of Nova's configuration on this host, separated by commas: files such as "
         "/etc/nova/nova.conf, or folders of such files; later ones win. CPUs of their "
-        "[compute] cpu_dedicated_set may then not be asked for. Empty (the default) means that "
-        "nova.conf is not read. Set it where Nova pins guests with a dedicated CPU policy; the "
-        "user that Kongming runs as must be able to read these files.",
+        "[compute] cpu_dedicated_set may then be asked for only by the guest that Nova gave "
+        "them to, and emulators and iothreads of guests with a NUMA topology may run on their "
+        "cpu_shared_set, too. Empty (the default) means that nova.conf is not read. Set it where "
+        "Nova pins guests with a dedicated CPU policy; the user that Kongming runs as must be "
+        "able to read these files.",
     ),
 ]

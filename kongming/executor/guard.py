@@ -17,15 +17,18 @@ Functions without side effects; each raises a refusal with its reason.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 from kongming import exception, target
 from kongming.cpuset import CpuSet, listed
-from kongming.executor.rules import Rules
+from kongming.executor import grants
+from kongming.executor.rules import NumaGuests, Rules
 from kongming.hypervisor.definition import RESTRICTIVE, Definition
 from kongming.hypervisor.host import Host
 from kongming.target import CPU_ASPECTS, Target, Value
+
+_NONE = CpuSet()
 
 #: What the kernel and every libvirt take as weight: version of the control groups → range.
 #: The kernel's v2 has a weight of 1, too, but libvirt before 9.1 can't set it.
@@ -36,7 +39,7 @@ def check_guest(definition: Definition, rules: Rules) -> None:
     """Refuse a guest that isn't ours to place.
 
     :raises NotNova: if Nova did not make the domain.
-    :raises NovaOwned: if Nova itself decides where it runs.
+    :raises NovaOwned: if Nova chose itself where it runs, and that is to stay.
     :raises ProjectNotAllowed: if its project may not ask for anything.
     """
     if not definition.nova:
@@ -44,10 +47,11 @@ def check_guest(definition: Definition, rules: Rules) -> None:
             "the domain was not made by Nova (it has no nova:instance metadata); Kongming "
             "leaves it alone"
         )
-    if definition.nova_owns is not None:
+    if definition.grant is not None and rules.numa_guests is NumaGuests.REFUSE:
         raise exception.NovaOwned(
-            f"Nova decides the placement: {definition.nova_owns}; remove the request, or use a "
-            "flavor and an image without NUMA topology, huge pages and CPU policy"
+            "the guest has a NUMA topology, so that Nova chose its CPUs, and [guard] numa_guests "
+            "is refuse; withdraw the request, or use a flavor and an image without NUMA topology, "
+            "page size and CPU policy"
         )
     if rules.allowed_projects and definition.project_id not in rules.allowed_projects:
         raise exception.ProjectNotAllowed(
@@ -62,7 +66,10 @@ def check_request(
 
     :raises Refused: with the reason of the first rule that is broken.
     """
-    check_cpus(asked_cpus(wanted), host, rules)
+    own = CpuSet() if definition.grant is None else definition.grant.everything
+    check_cpus(asked_cpus(wanted), host, rules, own)
+    if definition.grant is not None:
+        grants.check(wanted, definition.grant, rules)
     if target.MEMORY in wanted:
         check_nodes(cast(CpuSet, wanted[target.MEMORY]), host, rules)
         check_memory_mode(definition)
@@ -75,18 +82,33 @@ def part(
 ) -> tuple[dict[Target, Value], list[exception.Refused]]:
     """Part what passes :func:`check_request` from what does not, each target by itself.
 
+    The CPUs of a guest with a NUMA topology are judged as a whole: its threads share what Nova
+    gave it.
+
     :returns: what passes, and one refusal for each rule that is broken.
     """
     if _refusal(wanted, definition, host, rules) is None:
         return dict(wanted), []
     passing: dict[Target, Value] = {}
     broken: dict[type[exception.Refused], dict[Target, Value]] = {}
-    for what, value in wanted.items():
-        refusal = _refusal({what: value}, definition, host, rules)
+    for each in _judged_together(wanted, definition):
+        refusal = _refusal(each, definition, host, rules)
         there = passing if refusal is None else broken.setdefault(type(refusal), {})
-        there[what] = value
+        there.update(each)
     together = (_refusal(targets, definition, host, rules) for targets in broken.values())
     return passing, [refusal for refusal in together if refusal is not None]
+
+
+def _judged_together(
+    wanted: Mapping[Target, Value], definition: Definition
+) -> Iterator[Mapping[Target, Value]]:
+    pins = {what: wanted[what] for what in wanted if what.aspect in CPU_ASPECTS}
+    together = pins if pins and definition.grant is not None else {}
+    if together:
+        yield together
+    for what, value in wanted.items():
+        if what not in together:
+            yield {what: value}
 
 
 def _refusal(
@@ -99,11 +121,12 @@ def _refusal(
     return None
 
 
-def check_cpus(asked: CpuSet, host: Host, rules: Rules) -> None:
+def check_cpus(asked: CpuSet, host: Host, rules: Rules, own: CpuSet = _NONE) -> None:
     """Refuse CPUs that aren't there, and CPUs that aren't ours to give.
 
     libvirt drops a CPU that the host lacks without a word.
 
+    :param own: the CPUs that Nova gave this very guest.
     :raises CpuUnknown: if the host has no such CPU.
     :raises CpuReserved: if the operator reserves a CPU.
     :raises CpuDedicated: if Nova gives a CPU to guests with dedicated CPUs.
@@ -117,7 +140,7 @@ def check_cpus(asked: CpuSet, host: Host, rules: Rules) -> None:
         raise exception.CpuReserved(
             f"CPU {reserved} is reserved ([guard] reserved_cpus is {rules.reserved_cpus})"
         )
-    if dedicated := asked & rules.dedicated_cpus:
+    if dedicated := asked & rules.dedicated_cpus - own:
         raise exception.CpuDedicated(
             f"CPU {dedicated} is Nova's for guests with dedicated CPUs (nova.conf's [compute] "
             f"cpu_dedicated_set is {rules.dedicated_cpus})"

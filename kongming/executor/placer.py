@@ -35,6 +35,7 @@ from kongming.executor.claims import Claims
 from kongming.executor.neighbours import Neighbours
 from kongming.executor.rules import Overlap, Rules
 from kongming.hypervisor.definition import Definition
+from kongming.hypervisor.grant import Grant
 from kongming.hypervisor.guest import Guest
 from kongming.hypervisor.host import Host
 from kongming.hypervisor.reading import Reading
@@ -52,6 +53,7 @@ class Prospect:
     :ivar wanted: what each target shall have.
     :ivar state: what it has.
     :ivar shortfalls: what was asked for and can't be had, each with its reason.
+    :ivar grant: what Nova gave the guest, if it has a NUMA topology.
     """
 
     host: Host
@@ -59,6 +61,7 @@ class Prospect:
     state: plans.GuestState
     plan: plans.Plan
     shortfalls: tuple[exception.Refused, ...] = ()
+    grant: Grant | None = None
 
     def found(self) -> str:
         """Return what the guest has where it has something else than wanted."""
@@ -70,13 +73,17 @@ class Prospect:
     def move(self, instance_uuid: str) -> Move:
         """Return what the guest is to have, as it concerns other guests."""
         after = {**self.state.told, **self.plan.goals}
-        # A pin to all that is online confines to nothing.
         pins = {
             what.number: cast(CpuSet, cpus)
             for what, cpus in after.items()
-            if what.aspect is Aspect.VCPU and not self.host.online <= cast(CpuSet, cpus)
+            if what.aspect is Aspect.VCPU and self._confines(what.number, cast(CpuSet, cpus))
         }
         return Move(instance_uuid, guard.asked_cpus(self.wanted), pins)
+
+    def _confines(self, vcpu: int, cpus: CpuSet) -> bool:
+        """Tell whether a pin confines a vCPU to less than Nova or the host do."""
+        floats = self.grant is not None and self.grant.floats(vcpu, cpus)
+        return not (floats or self.host.online <= cpus)
 
     def _has(self, step: plans.Change) -> object:
         told = self.state.told[step.target]
@@ -156,6 +163,7 @@ class Placer:
             state,
             plans.make(wanted | left, state, host),
             (*refusals, *shortfalls.values()),
+            definition.grant,
         )
 
     def check_windows(self, allocation: Allocation, guest: Guest) -> None:

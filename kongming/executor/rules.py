@@ -39,6 +39,13 @@ class Overlap(enum.Enum):
     REFUSE = "refuse"
 
 
+class NumaGuests(enum.Enum):
+    """What becomes of requests for guests that have a NUMA topology."""
+
+    WITHIN = "within"
+    REFUSE = "refuse"
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What may be asked for on this host.
@@ -47,19 +54,25 @@ class Rules:
     :ivar reserved_cpus: never, even if allowed.
     :ivar dedicated_cpus: those that nova.conf dedicates to guests that Nova
         pins itself.
+    :ivar shared_cpus: those that nova.conf has for all other guests, and for emulators.
     :ivar allowed_nodes: NUMA nodes for memory; None means all.
     :ivar allowed_projects: ids of the projects that may ask; empty means all.
     :ivar overlap: what to do about guests on the same CPUs.
     :ivar smt: what to do about guests on other CPUs of the same cores.
+    :ivar numa_guests: what becomes of requests for guests that have a NUMA topology.
+    :ivar numa_across_cells: whether their dedicated CPUs may be permuted across their cells.
     """
 
     allowed_cpus: CpuSet | None = None
     reserved_cpus: CpuSet = _NONE
     dedicated_cpus: CpuSet = _NONE
+    shared_cpus: CpuSet = _NONE
     allowed_nodes: CpuSet | None = None
     allowed_projects: frozenset[str] = frozenset()
     overlap: Overlap = Overlap.WARN
     smt: Overlap = Overlap.WARN
+    numa_guests: NumaGuests = NumaGuests.WITHIN
+    numa_across_cells: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Give it as JSON: cpusets in their written form, null where all are allowed."""
@@ -67,10 +80,13 @@ class Rules:
             "allowed_cpus": None if self.allowed_cpus is None else str(self.allowed_cpus),
             "reserved_cpus": str(self.reserved_cpus),
             "dedicated_cpus": str(self.dedicated_cpus),
+            "shared_cpus": str(self.shared_cpus),
             "allowed_nodes": None if self.allowed_nodes is None else str(self.allowed_nodes),
             "allowed_projects": sorted(self.allowed_projects),
             "overlap": self.overlap.value,
             "smt": self.smt.value,
+            "numa_guests": self.numa_guests.value,
+            "numa_across_cells": self.numa_across_cells,
         }
 
     @classmethod
@@ -80,11 +96,14 @@ class Rules:
             allowed_cpus=_optional(value["allowed_cpus"]),
             reserved_cpus=parse_ids(value["reserved_cpus"]),
             dedicated_cpus=parse_ids(value["dedicated_cpus"]),
+            shared_cpus=parse_ids(value.get("shared_cpus", "")),
             allowed_nodes=_optional(value["allowed_nodes"]),
             allowed_projects=frozenset(value["allowed_projects"]),
             overlap=Overlap(value["overlap"]),
             # Older hosts know nothing of it.
             smt=Overlap(value.get("smt", Overlap.ALLOW.value)),
+            numa_guests=NumaGuests(value.get("numa_guests", NumaGuests.REFUSE.value)),
+            numa_across_cells=value.get("numa_across_cells", False),
         )
 
 
@@ -108,10 +127,13 @@ def _rules(guard: Any) -> Rules:
         allowed_cpus=_cpuset("allowed_cpus", guard.allowed_cpus),
         reserved_cpus=_cpuset("reserved_cpus", guard.reserved_cpus) or _NONE,
         dedicated_cpus=nova_cpus(guard.nova_config_file, "cpu_dedicated_set"),
+        shared_cpus=nova_cpus(guard.nova_config_file, "cpu_shared_set"),
         allowed_nodes=_cpuset("allowed_nodes", guard.allowed_nodes),
         allowed_projects=frozenset(guard.allowed_projects),
         overlap=Overlap(guard.overlap),
         smt=Overlap(guard.smt),
+        numa_guests=NumaGuests(guard.numa_guests),
+        numa_across_cells=guard.numa_across_cells,
     )
 
 

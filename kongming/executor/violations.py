@@ -159,8 +159,10 @@ def _reserved(guest: _Guest, rules: Rules) -> Iterator[Violation]:
     if occupant.nova and not occupant.touched:
         # An operator may have reserved by hand what nova.conf dedicates.
         reserved, dedicated = reserved - dedicated, _NONE
-    # This rule is about what Kongming places.
-    allowed = rules.allowed_cpus if occupant.touched else None
+    elif occupant.grant is not None:
+        dedicated = CpuSet(dedicated - occupant.grant.everything)
+    # This rule is about what Kongming chooses.
+    allowed = rules.allowed_cpus if occupant.touched and occupant.grant is None else None
     barred = (
         (guest.cpus & reserved, "reserved ([guard] reserved_cpus is {})", rules.reserved_cpus),
         (guest.cpus & dedicated, "Nova's for guests with dedicated CPUs ({})", dedicated),

@@ -17,12 +17,14 @@ Only reading: from libvirt's domain XML to a value, and our own part of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 from kongming import target
 from kongming.cpuset import CpuSet
+from kongming.hypervisor import grant
+from kongming.hypervisor.grant import Grant
 from kongming.hypervisor.host import Host
 from kongming.target import Aspect, Quota, Target, Value
 
@@ -45,7 +47,7 @@ class Definition:
 
     :ivar nova: whether Nova made it (it has Nova's metadata element).
     :ivar project_id: the project that the instance belongs to, by Nova.
-    :ivar nova_owns: why Nova itself decides the placement; None if not.
+    :ivar grant: what Nova gave a guest that has a NUMA topology; None if it has none.
     :ivar vcpus: number of vCPUs, those not plugged in yet included.
     :ivar iothreads: the numbers of its iothreads.
     :ivar memory_kib: how much memory it has now.
@@ -54,13 +56,14 @@ class Definition:
     :ivar configured: the targets whose CPUs libvirt was told, rather than left to run
         wherever the kernel lets them.
     :ivar memory_mode: ``numatune``'s mode; None if the domain has none.
-    :ivar baseline: what the targets that Kongming touched had before.
+    :ivar baseline: what the targets that Kongming touched return to: what they had before,
+        or what Nova gave them.
     :ivar kept_by: the store that wrote the baseline; empty if it does not say.
     """
 
     nova: bool
     project_id: str | None
-    nova_owns: str | None
+    grant: Grant | None
     vcpus: int
     iothreads: CpuSet
     memory_kib: int
@@ -75,8 +78,12 @@ class Definition:
         return bool(self.baseline) and self.kept_by in ("", store)
 
 
-def parse(xml: str, host: Host) -> Definition:
-    """Read the live domain XML of a guest on ``host``."""
+def parse(xml: str, host: Host, persistent: Callable[[], str] | None = None) -> Definition:
+    """Read the live domain XML of a guest on ``host``.
+
+    :param persistent: returns its persistent XML; asked only if the guest has a NUMA topology.
+        Without it, what the live XML says is the grant.
+    """
     root = ET.fromstring(xml)
     vcpu = root.find("vcpu")
     if vcpu is None or vcpu.text is None:
@@ -91,11 +98,16 @@ def parse(xml: str, host: Host) -> Definition:
     mine += [target.EMULATOR, *map(target.iothread, iothreads)]
     pins = _pins(_under(root, "cputune"))
     nova = nova_instance(root)
-    baseline = baseline_of(root)
+    element = baseline_of(root)
+    baseline = read_baseline(element)
+    given = None
+    if grant.has_numa_topology(root):
+        given = read_grant(root if persistent is None else ET.fromstring(persistent()))
+        baseline = {what: given.cpus.get(what, value) for what, value in baseline.items()}
     return Definition(
         nova=nova is not None,
         project_id=project_id(nova),
-        nova_owns=_nova_owns(root),
+        grant=given,
         vcpus=vcpus,
         iothreads=iothreads,
         memory_kib=_memory_kib(root),
@@ -106,9 +118,14 @@ def parse(xml: str, host: Host) -> Definition:
         },
         configured=frozenset(mine if cpuset else pins),
         memory_mode=None if memory is None else memory.get("mode", "strict"),
-        baseline=read_baseline(baseline),
-        kept_by=kept_by(baseline),
+        baseline=baseline,
+        kept_by=kept_by(element),
     )
+
+
+def read_grant(root: ET.Element) -> Grant:
+    """Read what Nova gave a guest with a NUMA topology, in its persistent domain XML."""
+    return grant.read(root, _pins(_under(root, "cputune")), _nodes(root.find("numatune/memory")))
 
 
 def nova_instance(root: ET.Element) -> ET.Element | None:
@@ -217,11 +234,3 @@ def _iothreads(root: ET.Element) -> CpuSet:
 def _memory_kib(root: ET.Element) -> int:
     """Read libvirt's own form, which is always in KiB."""
     return int(root.findtext("currentMemory") or root.findtext("memory") or 0)
-
-
-def _nova_owns(root: ET.Element) -> str | None:
-    if root.find("cpu/numa") is not None:
-        return "the guest has a NUMA topology (<cpu><numa>)"
-    if root.find("numatune/memnode") is not None:
-        return "the guest's memory is bound cell by cell (<numatune><memnode>)"
-    return None

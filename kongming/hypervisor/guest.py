@@ -99,7 +99,11 @@ class Guest:
         """Read the live definition."""
         with self._calling("reading the definition"):
             xml = self._domain.XMLDesc(0)
-        found = definition.parse(xml, self.host)
+            found = definition.parse(
+                xml,
+                self.host,
+                lambda: self._domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE),
+            )
         self._memory_kib = found.memory_kib
         return found
 

@@ -24,7 +24,14 @@ from xml.etree import ElementTree as ET
 import libvirt
 
 from kongming.cpuset import CpuSet
-from kongming.hypervisor.definition import baseline_of, kept_by, nova_instance, project_id
+from kongming.hypervisor.definition import (
+    baseline_of,
+    kept_by,
+    nova_instance,
+    project_id,
+    read_grant,
+)
+from kongming.hypervisor.grant import has_numa_topology
 from kongming.hypervisor.occupant import Occupant
 
 
@@ -108,12 +115,20 @@ def read(connection: Any) -> tuple[Occupant, ...]:
 
 
 def _confined(occupants: Iterable[Occupant], online: CpuSet) -> list[Occupant]:
-    """Leave out the pins that confine to nothing: libvirt keeps them, too."""
+    """Leave out the pins that confine to nothing, or to no less than Nova does.
+
+    libvirt keeps the former, too.
+    """
     everywhere = functools.cache(online.__le__)
     return [
         replace(
             occupant,
-            pins={vcpu: cpus for vcpu, cpus in occupant.pins.items() if not everywhere(cpus)},
+            pins={
+                vcpu: cpus
+                for vcpu, cpus in occupant.pins.items()
+                if not everywhere(cpus)
+                and not (occupant.grant and occupant.grant.floats(vcpu, cpus))
+            },
         )
         for occupant in occupants
     ]
@@ -122,12 +137,17 @@ def _confined(occupants: Iterable[Occupant], online: CpuSet) -> list[Occupant]:
 def _read(domain: Any) -> Occupant | None:
     try:
         root = ET.fromstring(domain.XMLDesc())
+        # What is defined but runs no more has no id.
+        if root.get("id") is None:
+            return None
+        if not has_numa_topology(root):
+            return _occupant(root)
+        persistent = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
     except libvirt.libvirtError as error:
         if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
             return None
         raise
-    # What is defined but runs no more has no id.
-    return None if root.get("id") is None else _occupant(root)
+    return replace(_occupant(root), grant=read_grant(ET.fromstring(persistent)))
 
 
 def _occupant(root: ET.Element) -> Occupant:

@@ -20,6 +20,7 @@ from typing import Any
 
 from kongming.cpuset import CpuSet
 from kongming.hypervisor.files import parse_ids
+from kongming.hypervisor.grant import Grant
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class Occupant:
     :ivar touched: whether Kongming has changed it: it holds a baseline.
     :ivar touched_by: the store that knows why, as the baseline names it; empty if it
         names none. Others have no use for it: it is not in the JSON form.
+    :ivar grant: what Nova gave it, if it has a NUMA topology. vCPUs that have all of several
+        CPUs that Nova gave them are not in ``pins``, either.
     """
 
     instance_uuid: str
@@ -47,6 +50,7 @@ class Occupant:
     memory_nodes: CpuSet | None = None
     touched: bool = False
     touched_by: str = ""
+    grant: Grant | None = None
 
     @property
     def floating(self) -> bool:
@@ -68,6 +72,7 @@ class Occupant:
             "cpuset": None if self.cpuset is None else str(self.cpuset),
             "memory_nodes": None if self.memory_nodes is None else str(self.memory_nodes),
             "touched": self.touched,
+            "grant": None if self.grant is None else self.grant.to_json(),
         }
 
     @classmethod
@@ -82,6 +87,7 @@ class Occupant:
             cpuset=_optional(value["cpuset"]),
             memory_nodes=_optional(value["memory_nodes"]),
             touched=value["touched"],
+            grant=None if value.get("grant") is None else Grant.from_json(value["grant"]),
         )
 
 

@@ -83,6 +83,14 @@ _CELL = {
     "cpus": _objects(_CPU),
     "caches": _objects(_CACHE),
 }
+_GRANT: dict[str, tuple[Check, Any]] = {
+    "vcpu_pinning": (form.mapped(_numeral, _ids, _ITEMS_MAX), {}),
+    "emulator_pinning": (_ids, ""),
+    "iothread_pinning": (form.mapped(_numeral, _ids, _ITEMS_MAX), {}),
+    "numa_nodes": (_ids, ""),
+    "vcpu_cells": (form.mapped(_numeral, _id, _ITEMS_MAX), {}),
+    "realtime_vcpus": (_ids, ""),
+}
 _GUEST = {
     "instance_uuid": (form.instance_uuid, REQUIRED),
     "name": (_name, ""),
@@ -92,6 +100,7 @@ _GUEST = {
     "cpuset": (form.maybe(_ids), None),
     "memory_nodes": (form.maybe(_ids), None),
     "touched": (_flag, False),
+    "grant": (form.maybe(form.lenient(_GRANT, _FIELDS_MAX)), None),
 }
 _VIOLATION = {
     "kind": (_name, REQUIRED),
@@ -104,11 +113,15 @@ _RULES: dict[str, tuple[Check, Any]] = {
     "allowed_cpus": (form.maybe(_ids), None),
     "reserved_cpus": (_ids, ""),
     "dedicated_cpus": (_ids, ""),
+    "shared_cpus": (_ids, ""),
     "allowed_nodes": (form.maybe(_ids), None),
     "allowed_projects": (form.each(_name, _ITEMS_MAX, list), []),
     "overlap": (form.one_of("allow", "warn", "refuse"), "warn"),
     # A host that does not say so does not look for it.
     "smt": (form.one_of("allow", "warn", "refuse"), "allow"),
+    # An older one refuses such guests.
+    "numa_guests": (form.one_of("within", "refuse"), "refuse"),
+    "numa_across_cells": (_flag, False),
 }
 _NO_RULES = {name: default for name, (_, default) in _RULES.items()}
 _VIEW = form.lenient(

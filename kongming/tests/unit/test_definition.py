@@ -103,17 +103,16 @@ def test_pins_are_read_vcpu_by_vcpu():
 
 
 @pytest.mark.parametrize(
-    ("more", "says"),
+    ("more", "numa"),
     [
-        ("<cpu><topology sockets='1'/></cpu>", None),
-        ("<numatune><memory mode='strict' nodeset='0'/></numatune>", None),
-        ("<cpu><numa><cell id='0' cpus='0-3' memory='1'/></numa></cpu>", "NUMA topology"),
-        ("<numatune><memnode cellid='0' mode='strict' nodeset='1'/></numatune>", "memnode"),
+        ("<cpu><topology sockets='1'/></cpu>", False),
+        ("<numatune><memory mode='strict' nodeset='0'/></numatune>", False),
+        ("<cpu><numa><cell id='0' cpus='0-3' memory='1'/></numa></cpu>", True),
+        ("<numatune><memnode cellid='0' mode='strict' nodeset='1'/></numatune>", True),
     ],
 )
-def test_nova_owns_the_placement_of_guests_with_a_topology(more, says):
-    read = parse(more=more)
-    assert (read.nova_owns is None) if says is None else (says in read.nova_owns)
+def test_guests_with_a_numa_topology_have_a_grant(more, numa):
+    assert (parse(more=more).grant is not None) is numa
 
 
 sets = st.frozensets(st.integers(0, 7), min_size=1).map(CpuSet)

@@ -21,8 +21,9 @@ import pytest
 from kongming import exception, metadata, target
 from kongming.cpuset import CpuSet
 from kongming.executor import guard
-from kongming.executor.rules import Rules
+from kongming.executor.rules import NumaGuests, Rules
 from kongming.hypervisor.definition import Definition
+from kongming.hypervisor.grant import Grant
 from kongming.hypervisor.host import Host
 from kongming.target import NO_QUOTA
 
@@ -38,7 +39,7 @@ def definition(**values):
     parts = {
         "nova": True,
         "project_id": "p1",
-        "nova_owns": None,
+        "grant": None,
         "vcpus": 4,
         "iothreads": CpuSet([1]),
         "told": {},
@@ -154,19 +155,19 @@ def test_memory_that_libvirt_does_not_let_move_is_refused(mode):
 
 
 @pytest.mark.parametrize(
-    ("nova", "owns", "projects", "refusal"),
+    ("nova", "granted", "projects", "refusal"),
     [
         (True, None, [], None),
         (True, None, ["p0", "p1"], None),
         (False, None, [], exception.NotNova),
-        (False, "NUMA", [], exception.NotNova),
-        (True, "NUMA", [], exception.NovaOwned),
+        (False, Grant({}), [], exception.NotNova),
+        (True, Grant({}), [], exception.NovaOwned),
         (True, None, ["p2"], exception.ProjectNotAllowed),
     ],
 )
-def test_only_guests_that_are_ours_to_place_are_touched(nova, owns, projects, refusal):
-    guest = definition(nova=nova, nova_owns=owns)
-    rules = Rules(allowed_projects=frozenset(projects))
+def test_only_guests_that_are_ours_to_place_are_touched(nova, granted, projects, refusal):
+    guest = definition(nova=nova, grant=granted)
+    rules = Rules(allowed_projects=frozenset(projects), numa_guests=NumaGuests.REFUSE)
     if refusal is None:
         guard.check_guest(guest, rules)
     else:
@@ -221,3 +222,34 @@ def test_each_target_is_judged_by_itself_where_some_may_stay():
 def test_what_breaks_no_rule_passes_whole():
     wanted = {target.vcpu(0): CpuSet([2]), target.SHARES: 100}
     assert guard.part(wanted, definition(), HOST, NO_RULES) == (wanted, [])
+
+
+GRANT = Grant(
+    {target.vcpu(0): CpuSet([4]), target.vcpu(1): CpuSet([5]), target.EMULATOR: CpuSet([4, 5])}
+)
+OWN = Rules(dedicated_cpus=CpuSet(range(4, 8)), reserved_cpus=CpuSet([0]))
+
+
+def test_a_guest_may_have_the_dedicated_cpus_that_nova_gave_it_and_no_others():
+    guest = definition(grant=GRANT)
+    guard.check_guest(guest, OWN)
+    swapped = {target.vcpu(0): CpuSet([5]), target.vcpu(1): CpuSet([4])}
+    guard.check_request(swapped, guest, HOST, OWN)
+    with pytest.raises(exception.CpuDedicated, match="CPU 6"):
+        guard.check_request({target.vcpu(0): CpuSet([6])}, guest, HOST, OWN)
+    with pytest.raises(exception.CpuDedicated, match="CPU 4"):
+        guard.check_request({target.vcpu(0): CpuSet([4])}, definition(), HOST, OWN)
+    with pytest.raises(exception.OutsideGrant, match="CPU 3"):
+        guard.check_request({target.EMULATOR: CpuSet([3])}, guest, HOST, OWN)
+
+
+def test_the_cpus_of_a_guest_with_a_numa_topology_stay_or_go_together():
+    guest = definition(grant=GRANT)
+    swapped = {target.vcpu(0): CpuSet([5]), target.vcpu(1): CpuSet([4]), target.SHARES: 10_001}
+    passing, refusals = guard.part(swapped, guest, HOST, OWN)
+    assert passing == {target.vcpu(0): CpuSet([5]), target.vcpu(1): CpuSet([4])}
+    assert [type(each) for each in refusals] == [exception.SharesOutOfRange]
+    outside = {target.vcpu(0): CpuSet([4]), target.EMULATOR: CpuSet([3]), target.SHARES: 200}
+    passing, refusals = guard.part(outside, guest, HOST, OWN)
+    assert passing == {target.SHARES: 200}
+    assert [type(each) for each in refusals] == [exception.OutsideGrant]
