@@ -197,7 +197,7 @@ def test_what_is_missing_has_a_default():
             {
                 "instance_uuid": instance(),
                 "name": "",
-                **dict.fromkeys(("project_id", "cpuset", "memory_nodes")),
+                **dict.fromkeys(("project_id", "cpuset", "memory_nodes", "grant")),
                 "nova": False,
                 "pins": {},
                 "touched": False,
@@ -207,10 +207,13 @@ def test_what_is_missing_has_a_default():
             "allowed_cpus": None,
             "reserved_cpus": "",
             "dedicated_cpus": "",
+            "shared_cpus": "",
             "allowed_nodes": None,
             "allowed_projects": [],
             "overlap": "warn",
             "smt": "allow",
+            "numa_guests": "refuse",
+            "numa_across_cells": False,
         },
         "violations": [
             {"kind": "overlap", "instance_uuids": [], "cpus": "", "nodes": "", "message": ""}
