@@ -15,7 +15,8 @@
 Made where all records are made, so that no caller, library, handler or format
 can go past it: not a message, nor what an exception says in a traceback, nor
 who asks by the context of a request. Colours and line breaks that a format
-sets, and the lines of a traceback, stay.
+sets, and the lines of a traceback, stay. A line that is logged while an exception
+is handled says of it only what its caller says.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ class EscapedRecord(logging.LogRecord):
             self.exc_info = self.exc_info
 
     def __setattr__(self, name: str, value: object) -> None:
-        if isinstance(value, str) and name not in _AS_IT_IS:
+        if name == "error_summary" and not self.exc_info:
+            # oslo.log appends whatever exception is being handled: our lines say it already.
+            value = ""
+        elif isinstance(value, str) and name not in _AS_IT_IS:
             value = escape(value, keep="\n\t" if name in _OF_LINES else "")
         elif name == "exc_info" and isinstance(value, tuple):
             value = (value[0], _plain(value[1], set()), value[2])

@@ -61,9 +61,11 @@ def make(
             "numa_nodeset": str(value),
         }
         return {}, lambda: domain.setNumaParameters(parameters, flags)
-    parameters = {"cpu_shares": value}
-    if isinstance(value, Quota):
-        limit = _UNLIMITED if value.quota_us is None else value.quota_us
-        parameters = {"vcpu_quota": limit, "vcpu_period": value.period_us}
+    if what.aspect is Aspect.QUOTA:
+        quota = cast(Quota, value)
+        limit = _UNLIMITED if quota.quota_us is None else quota.quota_us
+        parameters = {"vcpu_quota": limit, "vcpu_period": quota.period_us}
+    else:
+        parameters = {{Aspect.SHARES: "cpu_shares"}[what.aspect]: value}
     reported = {f"cputune.{name}": each for name, each in parameters.items()}
     return reported, lambda: domain.setSchedulerParametersFlags(parameters, flags)

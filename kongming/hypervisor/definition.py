@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
+from typing import cast
 from xml.etree import ElementTree as ET
 
 from kongming import target
@@ -168,10 +169,11 @@ def baseline_xml(baseline: Mapping[Target, Value], store: str = "") -> str:
     """
     parent = ET.Element("baseline", {"store": store} if store else {})
     for (aspect, number), value in sorted(baseline.items()):
-        if isinstance(value, Quota):
+        if aspect is Aspect.QUOTA:
+            value = cast(Quota, value)
             quota = "none" if value.quota_us is None else str(value.quota_us)
             ET.SubElement(parent, "quota", quota_us=quota, period_us=str(value.period_us))
-        elif isinstance(value, int):
+        elif aspect is Aspect.SHARES:
             ET.SubElement(parent, "shares", value=str(value))
         elif aspect is Aspect.MEMORY:
             ET.SubElement(parent, "memory", nodeset=str(value))

@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 import functools
 import threading
@@ -104,9 +104,12 @@ def _look(
     return found
 
 
-def parse(xml: str) -> Occupant:
-    """Read a domain's XML."""
-    return _occupant(ET.fromstring(xml))
+def parse(xml: str, persistent: Callable[[], str] | None = None) -> Occupant:
+    """Read a domain's XML.
+
+    :param persistent: returns its persistent XML; asked only if the guest has a NUMA topology.
+    """
+    return _occupant(ET.fromstring(xml), persistent)
 
 
 def read(connection: Any) -> tuple[Occupant, ...]:
@@ -140,17 +143,17 @@ def _read(domain: Any) -> Occupant | None:
         # What is defined but runs no more has no id.
         if root.get("id") is None:
             return None
-        if not has_numa_topology(root):
-            return _occupant(root)
-        persistent = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        return _occupant(root, lambda: domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
     except libvirt.libvirtError as error:
         if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
             return None
         raise
-    return replace(_occupant(root), grant=read_grant(ET.fromstring(persistent)))
 
 
-def _occupant(root: ET.Element) -> Occupant:
+def _occupant(root: ET.Element, persistent: Callable[[], str] | None) -> Occupant:
+    granting = None
+    if has_numa_topology(root):
+        granting = root if persistent is None else ET.fromstring(persistent())
     nova = nova_instance(root)
     baseline = baseline_of(root)
     return Occupant(
@@ -166,6 +169,7 @@ def _occupant(root: ET.Element) -> Occupant:
         memory_nodes=_cpuset(root.find("numatune/memory"), "nodeset"),
         touched=baseline is not None,
         touched_by=kept_by(baseline),
+        grant=None if granting is None else read_grant(granting),
     )
 
 

@@ -19,9 +19,9 @@ guest runs.
 
 from __future__ import annotations
 
+from typing import cast
 from xml.etree import ElementTree as ET
 
-from kongming.cpuset import CpuSet
 from kongming.hypervisor import definition
 from kongming.target import Aspect, Quota, Target, Value
 
@@ -63,11 +63,12 @@ def _release(root: ET.Element, what: Target, before: Value) -> None:
         return
     elif what.aspect in _PIN:
         _remove(cputune, _PIN[what.aspect].format(what.number))
-    elif isinstance(before, Quota):
-        _set(cputune, "period", None if before.quota_us is None else before.period_us)
-        _set(cputune, "quota", before.quota_us)
-    elif not isinstance(before, CpuSet):
-        _set(cputune, "shares", before)
+    elif what.aspect is Aspect.QUOTA:
+        quota = cast(Quota, before)
+        _set(cputune, "period", None if quota.quota_us is None else quota.period_us)
+        _set(cputune, "quota", quota.quota_us)
+    elif what.aspect is Aspect.SHARES:
+        _set(cputune, "shares", cast(int, before))
 
 
 def _remove(parent: ET.Element, path: str) -> None:

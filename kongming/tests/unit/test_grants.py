@@ -12,7 +12,6 @@
 
 """What a guest with a NUMA topology may be given: only what Nova gave it."""
 
-
 from hypothesis import given
 from hypothesis import strategies as st
 import pytest

@@ -21,7 +21,7 @@ from oslo_config import cfg
 from oslo_log import formatters, log
 import pytest
 
-from kongming import log_record
+from kongming import exception, log_record
 from kongming.escaping import escape, escape_all
 
 ESC, RTL, NEL, LS, LONE = "\x1b[31m", "\u202e", "\x85", "\u2028", "\udc80"
@@ -154,3 +154,26 @@ def test_every_program_logs_so():
     assert all(each.startswith("kongming.cmd.") for each in modules)
     importlib.import_module("kongming.cmd")
     assert logging.getLogRecordFactory() is log_record.EscapedRecord
+
+
+def test_an_error_that_is_being_handled_is_said_once(logged):
+    logger, lines = logged
+    try:
+        raise exception.StepFailed("libvirt error 38")
+    except exception.StepFailed as error:
+        logger.error("Instance a: failed: %s", error)
+        logger.warning("Instance a: looked at again")
+    failed, again = lines()
+    assert failed.count("libvirt error 38") == 1
+    assert "StepFailed" not in failed
+    assert again.endswith("Instance a: looked at again")
+
+
+def test_a_fault_is_told_with_its_traceback(logged):
+    logger, lines = logged
+    try:
+        raise exception.StepFailed("libvirt error 38")
+    except exception.StepFailed:
+        logger.exception("A fault of Kongming")
+    assert "A fault of Kongming" in lines()[0]
+    assert any(line.endswith("StepFailed: libvirt error 38") for line in lines()[1:])

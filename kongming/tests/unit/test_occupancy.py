@@ -12,10 +12,12 @@
 
 """Who sits on the host, read from the domains' XML."""
 
+import libvirt
 import pytest
 
 from kongming.cpuset import CpuSet
 from kongming.hypervisor import occupancy
+from kongming.hypervisor.occupant import Occupant
 
 UUID = "5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c11"
 PROJECT = "0f2b9b9e3d1c4c4e8f3a7d5b6c1e2f30"
@@ -86,6 +88,43 @@ def test_where_its_memory_is_bound(numatune, nodes):
     assert parse(f"<numatune>{numatune}</numatune>").memory_nodes == nodes
 
 
+NUMA = """<cputune><vcpupin vcpu='0' cpuset='{}'/><vcpupin vcpu='1' cpuset='4'/>
+<emulatorpin cpuset='4-7'/></cputune><cpu><numa><cell id='0' cpus='0-1'/></numa></cpu>"""
+
+
+class Connection:
+    """libvirt with one running domain, by its two definitions."""
+
+    def __init__(self, live, persistent):
+        self.definitions = {0: live, libvirt.VIR_DOMAIN_XML_INACTIVE: persistent}
+
+    def listAllDomains(self, _flags):  # noqa: N802
+        return [self]
+
+    def UUIDString(self):  # noqa: N802
+        return UUID
+
+    def ID(self):  # noqa: N802
+        return 1
+
+    def XMLDesc(self, flags=0):  # noqa: N802
+        return f"<domain id='1'>{NOVA}<vcpu>2</vcpu>{self.definitions[flags]}</domain>"
+
+
+@pytest.mark.parametrize(
+    ("live", "pins"),
+    [("4-7", {1: CpuSet([4])}), ("5", {0: CpuSet([5]), 1: CpuSet([4])})],
+    ids=["floating", "narrowed"],
+)
+def test_a_vcpu_that_has_all_that_nova_gave_it_floats_unless_that_is_one_cpu(live, pins):
+    everybody = occupancy.Occupancy().read(
+        Connection(NUMA.format(live), NUMA.format("4-7")), CpuSet(range(16))
+    )
+    assert [each.pins for each in everybody] == [pins]
+    assert everybody[0].grant.vcpus == {0: CpuSet.parse("4-7"), 1: CpuSet([4])}
+    assert Occupant.from_json(everybody[0].to_json()) == everybody[0]
+
+
 def test_its_json():
     told = parse("<cputune><vcpupin vcpu='0' cpuset='3'/></cputune>").to_json()
     assert told == {
@@ -97,4 +136,5 @@ def test_its_json():
         "cpuset": None,
         "memory_nodes": None,
         "touched": False,
+        "grant": None,
     }

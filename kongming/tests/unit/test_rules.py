@@ -18,7 +18,7 @@ import pytest
 from kongming import conf as kongming_conf
 from kongming import exception
 from kongming.cpuset import CpuSet
-from kongming.executor.rules import Overlap, Rules, read_rules
+from kongming.executor.rules import NumaGuests, Overlap, Rules, read_rules
 
 
 @pytest.fixture
@@ -148,14 +148,27 @@ def test_its_json():
         "allowed_cpus": "1",
         "reserved_cpus": "",
         "dedicated_cpus": "",
+        "shared_cpus": "",
         "allowed_nodes": None,
         "allowed_projects": ["a", "b"],
         "overlap": "warn",
         "smt": "warn",
+        "numa_guests": "within",
+        "numa_across_cells": False,
     }
 
 
-def test_the_json_of_an_older_host_says_nothing_of_cores():
-    told = Rules().to_json()
-    del told["smt"]
-    assert Rules.from_json(told).smt is Overlap.ALLOW
+def test_the_json_of_an_older_host_says_nothing_of_cores_and_numa_guests():
+    told = Rules(numa_across_cells=True).to_json()
+    for name in ("smt", "numa_guests", "numa_across_cells", "shared_cpus"):
+        del told[name]
+    older = Rules.from_json(told)
+    assert older.smt is Overlap.ALLOW
+    assert older.numa_guests is NumaGuests.REFUSE
+    assert older.numa_across_cells is False
+    assert older.shared_cpus == CpuSet()
+
+
+def test_rules_about_numa_guests_are_the_same_after_their_json_form():
+    rules = Rules(shared_cpus=CpuSet([1]), numa_guests=NumaGuests.REFUSE, numa_across_cells=True)
+    assert Rules.from_json(rules.to_json()) == rules
