@@ -76,14 +76,21 @@ class Prospect:
         pins = {
             what.number: cast(CpuSet, cpus)
             for what, cpus in after.items()
-            if what.aspect is Aspect.VCPU and self._confines(what.number, cast(CpuSet, cpus))
+            if what.aspect is Aspect.VCPU
+            and not (self._floats(what, cpus) or self.host.online <= cast(CpuSet, cpus))
         }
-        return Move(instance_uuid, guard.asked_cpus(self.wanted), pins)
+        confined = {
+            what: each for what, each in self.wanted.items() if not self._floats(what, each)
+        }
+        return Move(instance_uuid, guard.asked_cpus(confined), pins)
 
-    def _confines(self, vcpu: int, cpus: CpuSet) -> bool:
-        """Tell whether a pin confines a vCPU to less than Nova or the host do."""
-        floats = self.grant is not None and self.grant.floats(vcpu, cpus)
-        return not (floats or self.host.online <= cpus)
+    def _floats(self, what: Target, value: Value) -> bool:
+        """Tell whether a vCPU has all of several CPUs that Nova gave it."""
+        return (
+            self.grant is not None
+            and what.aspect is Aspect.VCPU
+            and self.grant.floats(what.number, cast(CpuSet, value))
+        )
 
     def _has(self, step: plans.Change) -> object:
         told = self.state.told[step.target]

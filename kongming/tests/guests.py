@@ -22,6 +22,7 @@ from kongming import exception, metadata
 from kongming.allocation import Allocation
 from kongming.cpuset import CpuSet
 from kongming.hypervisor.definition import Definition, parse
+from kongming.hypervisor.grant import Grant
 from kongming.hypervisor.host import Host
 from kongming.hypervisor.occupant import Occupant
 from kongming.hypervisor.reading import Reading
@@ -46,7 +47,9 @@ class Guest:
     :ivar fails: what libvirt answers to each attempt to set anything.
     """
 
-    def __init__(self, host: Host = HOST, pins: str = "", **shown: Reading) -> None:
+    def __init__(
+        self, host: Host = HOST, pins: str = "", grant: Grant | None = None, **shown: Reading
+    ) -> None:
         self.host = host
         self.domain_id = 7
         self.cpu_time: dict[Target, Value] = {SHARES: 1024, QUOTA: NO_QUOTA}
@@ -61,7 +64,9 @@ class Guest:
         self.group_folder: Path | None = None
         self.done: list[Target] = []
         self.looks = 0
-        self._now = parse(_XML.format(pins), host)
+        self._now = replace(parse(_XML.format(pins), host), grant=grant)
+        if grant is not None:
+            self._now = replace(self._now, told={**self._now.told, **grant.cpus})
 
     @property
     def told(self) -> dict[Target, Value]:
@@ -91,7 +96,15 @@ class Guest:
             self._now = replace(self._now, told={**self._now.told, what: value})
 
     def keep_baseline(self, baseline: Any) -> None:
-        self._now = replace(self._now, baseline=dict(baseline))
+        granted = {} if self._now.grant is None else self._now.grant.cpus
+        returns_to = {what: granted.get(what, value) for what, value in baseline.items()}
+        self._now = replace(self._now, baseline=returns_to)
+
+    def regrant(self, grant: Grant) -> None:
+        """Have Nova give the guest other CPUs."""
+        baseline = self._now.baseline
+        self._now = replace(self._now, grant=grant)
+        self.keep_baseline(baseline)
 
     def check_free(self) -> None:
         if self.busy:

@@ -23,9 +23,10 @@ from kongming.allocation import Allocation, Windowed
 from kongming.cpuset import CpuSet
 from kongming.executor.claims import Claims
 from kongming.executor.placer import Placer
-from kongming.executor.rules import Overlap, Rules
+from kongming.executor.rules import NumaGuests, Overlap, Rules
+from kongming.hypervisor.grant import Grant
 from kongming.hypervisor.reading import Part, Reading
-from kongming.target import SHARES, vcpu
+from kongming.target import EMULATOR, SHARES, vcpu
 from kongming.tests import hosts
 from kongming.tests.guests import ALL, HALF, Guest, occupant, pin, request
 from kongming.window import Window
@@ -69,6 +70,55 @@ class Executor:
     def _looked(self, at, found):
         self.looks.append(at)
         return found
+
+
+#: What Nova gave a guest with a NUMA topology: its vCPUs float over a cell.
+GRANT = Grant({each: CpuSet(range(4, 8)) for each in (vcpu(0), vcpu(1), EMULATOR)}, {0: 0, 1: 0})
+
+
+class TestGrant:
+    def test_a_guest_is_placed_within_what_nova_gave_it_and_returns_to_that(self):
+        executor, guest = Executor(), Guest(grant=GRANT)
+        executor.place(guest, vcpu_pinning="0:4;1:5-6")
+        assert guest.told[vcpu(0)] == {4}
+        assert guest.told[vcpu(1)] == {5, 6}
+        executor.place(guest, new=False)
+        assert {what: guest.told[what] for what in GRANT.cpus} == GRANT.cpus
+        assert guest.definition().baseline == {}
+
+    def test_a_request_outside_of_it_changes_nothing(self):
+        executor, guest = Executor(), Guest(grant=GRANT)
+        with pytest.raises(exception.OutsideGrant, match="vCPU 1 the CPUs 4-7"):
+            executor.look(guest, vcpu_pinning="0:4;1:3")
+        assert guest.done == []
+
+    def test_a_request_that_a_new_grant_has_no_room_for_is_refused_as_a_whole(self):
+        executor = Executor()
+        narrower = Grant({**GRANT.cpus, vcpu(1): CpuSet([6, 7])}, GRANT.cells)
+        guest = Guest(grant=narrower)
+        prospect = executor.look(guest, accepted=True, vcpu_pinning="0:4;1:5", cpu_shares="5")
+        assert reasons(prospect) == ["outside_grant"]
+        assert [change.target for change in prospect.plan.changes()] == [SHARES]
+
+    def test_pins_that_go_back_to_a_newer_grant_go_to_that_one(self):
+        executor, guest = Executor(), Guest(grant=GRANT)
+        executor.place(guest, vcpu_pinning="0:4")
+        newer = Grant({**GRANT.cpus, vcpu(0): CpuSet([6, 7])}, GRANT.cells)
+        guest.regrant(newer)
+        assert executor.look(guest).plan.goals == {vcpu(0): {6, 7}}
+
+    def test_a_vcpu_that_has_all_of_its_grant_is_in_nobodys_way(self):
+        executor = Executor(overlap=Overlap.REFUSE)
+        guest = Guest(grant=GRANT)
+        assert executor.look(guest, emulator_pinning="4").move(UUID).pins == {}
+        assert executor.look(guest, vcpu_pinning="0:4").move(UUID).pins == {0: {4}}
+        whole = executor.look(guest, vcpu_pinning="0:4-7").move(UUID)
+        assert (whole.cpus, whole.pins) == (CpuSet(), {})
+
+    def test_such_guests_can_be_left_to_nova(self):
+        executor = Executor(numa_guests=NumaGuests.REFUSE)
+        with pytest.raises(exception.NovaOwned, match="numa_guests"):
+            executor.look(Guest(grant=GRANT), vcpu_pinning="0:4")
 
 
 def reasons(prospect):
