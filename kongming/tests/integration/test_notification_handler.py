@@ -106,7 +106,7 @@ def test_a_bad_value_is_refused_and_the_guest_left_as_it_was(cloud, cpus, value,
     ("options", "reason", "says"),
     [
         ({"nova": False}, "not_nova", "was not made by Nova"),
-        ({"nova_numa": True}, "nova_owned", "NUMA topology"),
+        ({"granted": ["0", "0"]}, "outside_grant", "Nova gave vCPU 0 the CPUs 0"),
         ({"single_threaded": True}, "pinning_unsupported", "in a single thread"),
     ],
 )

@@ -148,7 +148,7 @@ def test_a_vcpu_can_be_plugged(libvirtd: Libvirtd) -> None:
 
 
 def test_novas_numa_guest_starts(libvirtd: Libvirtd) -> None:
-    domain = start_guest(libvirt.open(libvirtd.uri), "instance-00000005", nova_numa=True)
+    domain = start_guest(libvirt.open(libvirtd.uri), "instance-00000005", granted=["0", "0"])
     assert threads.vcpu_affinity(domain.UUIDString()) == {0: {0}, 1: {0}}
     destroy(domain)
 

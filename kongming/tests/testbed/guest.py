@@ -17,6 +17,7 @@ They have no disk and no BIOS: their CPUs halt at the first instruction.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import os
 from pathlib import Path
 import tempfile
@@ -51,27 +52,38 @@ def start_guest(
     *,
     uuid: str | None = None,
     firmware: Path | None = None,
+    persistent: bool = False,
     **options: Any,
 ) -> Any:
-    """Start a transient domain, which runs when this returns.
+    """Start a domain, which runs when this returns.
 
     :param connection: a libvirt.virConnect of the testbed's
     :param firmware: a file that its firmware is written to, and that stays: a guest that
         is migrated reads it where it arrives
+    :param persistent: it is defined, as Nova's are; else it is gone when it ends
     :param options: those of `domain_xml`
     :returns: its libvirt.virDomain
     """
     known = uuid or str(uuid_module.uuid4())
     if firmware is not None:
         firmware.write_bytes(halting_firmware())
-        return connection.createXML(domain_xml(name, known, firmware, **options), 0)
+        return _start(connection, domain_xml(name, known, firmware, **options), persistent)
     # Only its start reads the firmware.
     with tempfile.NamedTemporaryFile(prefix="kongming-", suffix=".rom") as temporary:
         temporary.write(halting_firmware())
         temporary.flush()
         # QEMU may run as another user.
         os.fchmod(temporary.fileno(), 0o644)
-        return connection.createXML(domain_xml(name, known, Path(temporary.name), **options), 0)
+        xml = domain_xml(name, known, Path(temporary.name), **options)
+        return _start(connection, xml, persistent)
+
+
+def _start(connection: Any, xml: str, persistent: bool) -> Any:
+    if not persistent:
+        return connection.createXML(xml, 0)
+    domain = connection.defineXML(xml)
+    domain.create()
+    return domain
 
 
 def migrate(domain: Any, connection: Any) -> Any:
@@ -84,6 +96,8 @@ def destroy(domain: Any) -> None:
     """Destroy a domain unless it is gone already."""
     try:
         domain.destroy()
+        if domain.isPersistent():
+            domain.undefine()
     except libvirt.libvirtError as error:
         gone = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
         if error.get_error_code() not in gone:
@@ -106,7 +120,7 @@ def domain_xml(
     cpuset: str | None = None,
     nova: bool = True,
     project_id: str = PROJECT_ID,
-    nova_numa: bool = False,
+    granted: Sequence[str] | None = None,
     single_threaded: bool = False,
     iothreads: int = 0,
     numatune: str | None = None,
@@ -117,7 +131,8 @@ def domain_xml(
     :param max_vcpus: leaves room for vCPUs to be plugged in
     :param cpuset: where its vCPUs may run from the start, in libvirt's form
     :param nova: with the metadata by which Nova's guests are known
-    :param nova_numa: with a NUMA topology, as Nova writes it, on node 0
+    :param granted: with a NUMA topology on node 0, as Nova writes it: the host CPUs of each
+        vCPU, in libvirt's form
     :param single_threaded: one thread runs all vCPUs, which libvirt can't pin then;
         takes two vCPUs or more
     :param iothreads: how many, numbered from 1
@@ -146,8 +161,8 @@ def domain_xml(
     _add(system, "loader", firmware, readonly="yes", type="rom")
     # QEMU plugs no vCPU into a guest without ACPI.
     _add(_add(domain, "features"), "acpi")
-    if nova_numa:
-        _add_numa(domain, max_vcpus or vcpus, memory_mib, cpuset or "0")
+    if granted is not None:
+        _add_numa(domain, granted, memory_mib)
     devices = _add(domain, "devices")
     _add(devices, "emulator", find_emulator())
     _add(devices, "controller", type="usb", model="none")
@@ -174,17 +189,17 @@ def _nova_instance(name: str, vcpus: int, memory_mib: int, project_id: str) -> E
     return instance
 
 
-def _add_numa(domain: ET.Element, vcpus: int, memory_mib: int, cpuset: str) -> None:
+def _add_numa(domain: ET.Element, granted: Sequence[str], memory_mib: int) -> None:
     cputune = _add(domain, "cputune")
-    for vcpu in range(vcpus):
+    for vcpu, cpuset in enumerate(granted):
         _add(cputune, "vcpupin", vcpu=str(vcpu), cpuset=cpuset)
-    _add(cputune, "emulatorpin", cpuset=cpuset)
+    _add(cputune, "emulatorpin", cpuset=",".join(granted))
     numatune = _add(domain, "numatune")
     _add(numatune, "memory", mode="strict", nodeset="0")
     _add(numatune, "memnode", cellid="0", mode="strict", nodeset="0")
     numa = _add(_add(domain, "cpu"), "numa")
     memory_kib = str(memory_mib * 1024)
-    _add(numa, "cell", id="0", cpus=f"0-{vcpus - 1}", memory=memory_kib, unit="KiB")
+    _add(numa, "cell", id="0", cpus=f"0-{len(granted) - 1}", memory=memory_kib, unit="KiB")
 
 
 def _add(parent: ET.Element, tag: str, text: object = None, /, **attributes: str) -> ET.Element:
