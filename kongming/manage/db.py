@@ -10,7 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""``kongming-manage db ...``: the tables of the API and the conductors, and what they hold."""
+"""``kongming-manage db ...``: the tables of the API and the conductors, and what they hold.
+
+All commands are loaded before one is run, so what they need of a database is imported only then.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,16 @@ import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cliff.command import Command
 
 from kongming import exception
-from kongming.db import connecting, migration
-from kongming.db.connecting import Limits
-from kongming.db.database import Database
-from kongming.db.purge import purge
 from kongming.manage.command import VERSION_OF_TABLES, conf_of
 from kongming.manage.output import ShowOne
+
+if TYPE_CHECKING:
+    from kongming.db.database import Database
 
 _Columns = tuple[Sequence[str], Iterable[Any]]
 
@@ -60,7 +62,9 @@ class DbSync(ShowOne):
         named = [each for each in (parsed_args.wanted, parsed_args.version_of_tables) if each]
         if len(set(named)) > 1:
             raise exception.ConfigInvalid(f"db sync: {' and '.join(named)}: name one version")
-        with _database(self, connecting.PATIENT) as database:
+        from kongming.db import migration
+
+        with _database(self, patient=True) as database:
             before, after = migration.sync(database, *named[:1])
         return ("before", "after"), (before or "", after or "")
 
@@ -69,6 +73,8 @@ class DbVersion(ShowOne):
     """Show the version of the tables, and the one that this Kongming works with."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> _Columns:
+        from kongming.db import migration
+
         with _database(self) as database:
             there = migration.version(database)
         return ("version", "needed"), (there or "", migration.versions()[-1])
@@ -85,13 +91,19 @@ class DbPurge(ShowOne):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> _Columns:
+        from kongming.db.purge import purge
+
         with _database(self) as database:
             database.check_schema()
             return self.dict2columns(purge(database, time.time() - parsed_args.days * _DAY_S))
 
 
 @contextmanager
-def _database(command: Command, limits: Limits = connecting.USUAL) -> Iterator[Database]:
+def _database(command: Command, *, patient: bool = False) -> Iterator[Database]:
+    from kongming.db import connecting
+    from kongming.db.database import Database
+
+    limits = connecting.PATIENT if patient else connecting.USUAL
     database = Database(conf_of(command), limits)
     try:
         yield database
