@@ -79,7 +79,7 @@ def _wanted() -> dict[str, Any]:
     return {name: value for name, value in schema.ALLOCATION.items() if name != "$schema"}
 
 
-_PLAN_STEP = _object(target=_TEXT, **{"from": _TEXT}, to=_TEXT)
+_PLAN_STEP = _object(target=_TEXT, **{"from": _TEXT}, to=_TEXT, grant=_TEXT)
 
 _ROW: dict[str, Any] = {
     "instance_uuid": _UUID,

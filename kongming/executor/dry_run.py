@@ -25,11 +25,15 @@ from kongming.hypervisor.guest import Guest
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that would be set; all are in the form in which they are shown."""
+    """One thing that would be set; all are in the form in which they are shown.
+
+    :ivar granted: what Nova gave there to a guest with a NUMA topology; empty if it has none.
+    """
 
     target: str
     former: str
     wanted: str
+    granted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,12 @@ class DryRun:
     def to_json(self) -> dict[str, Any]:
         return {
             "steps": [
-                {"target": step.target, "from": step.former, "to": step.wanted}
+                {
+                    "target": step.target,
+                    "from": step.former,
+                    "to": step.wanted,
+                    "grant": step.granted,
+                }
                 for step in self.steps
             ],
             "warnings": list(self.warnings),
@@ -72,8 +81,14 @@ def look(
     if prospect.plan.unusable:
         warnings.append(f"not usable now, waited for: {prospect.plan.describe_unusable()}")
     warnings += map(str, prospect.shortfalls)
+    grant = prospect.grant
     steps = (
-        Step(str(change.target), str(change.former), str(change.wanted))
+        Step(
+            str(change.target),
+            str(change.former),
+            str(change.wanted),
+            "" if grant is None else str(grant.of(change.target)),
+        )
         for change in prospect.plan.changes()
     )
     return DryRun(tuple(steps), tuple(warnings))

@@ -29,7 +29,7 @@ from xml.etree import ElementTree as ET
 from kongming import target
 from kongming.cpuset import CpuSet
 from kongming.hypervisor.files import parse_ids
-from kongming.target import EMULATOR, Aspect, Target, iothread, vcpu
+from kongming.target import EMULATOR, Aspect, Target, Value, iothread, vcpu
 
 _NONE = CpuSet()
 # What the kernel's scheduler never takes a CPU away from for an ordinary thread.
@@ -75,6 +75,11 @@ class Grant:
             if what.aspect is Aspect.IOTHREAD and not given
             else given
         )
+
+    def values(self) -> dict[Target, Value]:
+        """Return what each part of the guest was given, memory included."""
+        nodes: dict[Target, Value] = {target.MEMORY: self.nodes} if self.nodes else {}
+        return {**self.cpus, **nodes}
 
     def dedicated(self, pool: CpuSet) -> dict[int, int]:
         """Return the host CPU of each vCPU that has one to itself.

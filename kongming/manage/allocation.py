@@ -110,14 +110,20 @@ class AllocationShow(_OfInstance, ShowOne):
     def _now(self, record: Record) -> dict[str, Any]:
         has: dict[Target, Value] | None = None
         baseline: dict[Target, Value] | None = None
+        grant: dict[Target, Value] | None = None
         memory: dict[int, int] | None = None
         try:
             with state.hypervisor(self) as look, look.guest(record.instance_uuid) as guest:
-                has, baseline = _observed(guest)
+                has, baseline, grant = _observed(guest)
                 memory = guest.memory_kib()
         except exception.KongmingError as error:
             self.app.LOG.warning("what the guest has now is not known: %s", error)
-        return {"baseline": Values(baseline), "has_now": Values(has), "memory_kib": Memory(memory)}
+        return {
+            "grant": Values(grant),
+            "baseline": Values(baseline),
+            "has_now": Values(has),
+            "memory_kib": Memory(memory),
+        }
 
 
 class AllocationPlan(_OfInstance, Lister):
@@ -147,8 +153,8 @@ class AllocationPlan(_OfInstance, Lister):
                 found = dry_run.look(placer, guest, instance_uuid, asked, accepted=accepted)
         for warning in found.warnings:
             self.app.LOG.warning("%s", warning)
-        return ("step", "target", "from", "to"), [
-            (number, step.target, step.former, step.wanted)
+        return ("step", "target", "from", "to", "grant"), [
+            (number, step.target, step.former, step.wanted, step.granted)
             for number, step in enumerate(found.steps, 1)
         ]
 
@@ -314,7 +320,12 @@ def _window(record: Record) -> dict[str, str]:
     }
 
 
-def _observed(guest: Guest) -> tuple[dict[Target, Value], dict[Target, Value]]:
+def _observed(
+    guest: Guest,
+) -> tuple[dict[Target, Value], dict[Target, Value], dict[Target, Value]]:
+    """Return what a guest has, its baseline, and what Nova gave it if it has a NUMA topology."""
     definition = guest.definition()
     found = guest.observe([*definition.told, SHARES, QUOTA], definition)
-    return {what: each.parts[0].value for what, each in found.items()}, dict(definition.baseline)
+    grant = {} if definition.grant is None else definition.grant.values()
+    has = {what: each.parts[0].value for what, each in found.items()}
+    return has, dict(definition.baseline), dict(grant)

@@ -155,8 +155,8 @@ class AllocationPlan(OfInstance, Lister):
             raise exceptions.CommandError(
                 escape(f"{told['outcome']} ({told['reason']}): {told['message']}")
             )
-        return ("step", "target", "from", "to"), [
-            (number, step["target"], step["from"], step["to"])
+        return ("step", "target", "from", "to", "grant"), [
+            (number, step["target"], step["from"], step["to"], step.get("grant", ""))
             for number, step in enumerate(told["steps"], 1)
         ]
 

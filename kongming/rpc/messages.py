@@ -269,7 +269,7 @@ class Plan(Message):
 def _step(value: Any) -> dict[str, str]:
     """Check a step; ``from`` is no name of Python's."""
     told = form.sized(value, dict, _LINES_MAX)
-    return {name: _value(told.get(name, "")) for name in ("target", "from", "to")}
+    return {name: _value(told.get(name, "")) for name in ("target", "from", "to", "grant")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +277,7 @@ class PlanAnswer(Message):
     """What a host would do.
 
     :ivar outcome: ``silent`` if the host does not answer the conductor.
-    :ivar steps: objects of ``target``, ``from`` and ``to``.
+    :ivar steps: objects of ``target``, ``from``, ``to`` and ``grant``.
     """
 
     OUTCOMES: ClassVar = ("planned", "refused", "failed", "absent", "silent")

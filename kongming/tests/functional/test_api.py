@@ -399,7 +399,7 @@ class TestDryRun:
             "reason": "",
             "message": "",
             "warnings": ["shared"],
-            "steps": [{"target": "vCPU 0", "from": "0-7", "to": "1"}],
+            "steps": [{"target": "vCPU 0", "from": "0-7", "to": "1", "grant": ""}],
         }
         answer = api.request("PUT", f"{path_of()}?dry_run=true", self.BODY)
         assert answer.status == 200

@@ -36,7 +36,7 @@ PLAN = {
     "reason": "",
     "message": "",
     "warnings": [],
-    "steps": [{"target": "vCPU 0", "from": "0-7", "to": "5"}],
+    "steps": [{"target": "vCPU 0", "from": "0-7", "to": "5", "grant": "0-7"}],
 }
 CONFIG = {
     "generation": {

@@ -219,8 +219,8 @@ def test_a_dry_run(site, run, ask):
     assert run("allocation set", guest, "--vcpu-pinning", "2", "--wait")[0] == 0
     assert ask("allocation plan", guest) == []
     assert ask("allocation plan", guest, "--vcpu-pinning", "0:4") == [
-        {"step": 1, "target": "vCPU 0", "from": "2", "to": "4"},
-        {"step": 2, "target": "vCPU 1", "from": "2", "to": "0-7"},
+        {"step": 1, "target": "vCPU 0", "from": "2", "to": "4", "grant": ""},
+        {"step": 2, "target": "vCPU 1", "from": "2", "to": "0-7", "grant": ""},
     ]
     status, output, said = run("allocation plan", guest, "--vcpu-pinning", "1")
     assert (status, output) == (1, "")

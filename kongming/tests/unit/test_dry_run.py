@@ -43,8 +43,8 @@ def look(guest, allocation, *, accepted=False, **rules):
 def test_what_would_be_set_is_told_with_what_there_is_to_say():
     found = look(Guest(), request(vcpu_pinning="1:3", cpu_shares="5"))
     assert found["steps"] == [
-        {"target": "vCPU 1", "from": "0-7", "to": "3"},
-        {"target": "CPU shares", "from": "1024", "to": "5"},
+        {"target": "vCPU 1", "from": "0-7", "to": "3", "grant": ""},
+        {"target": "CPU shares", "from": "1024", "to": "5", "grant": ""},
     ]
     assert [each.partition(":")[0] for each in found["warnings"]] == [
         "other guests are pinned there, too"

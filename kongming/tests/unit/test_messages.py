@@ -480,7 +480,7 @@ def test_words_and_names_are_cut():
     assert asked.asked_by == "x" * 255
     step = {"target": "t", "from": "0" * 70_000, "to": "1"}
     answer = PlanAnswer.from_json({"outcome": "planned", "steps": [step]})
-    assert answer.steps == ({"target": "t", "from": "0" * 65_536, "to": "1"},)
+    assert answer.steps == ({"target": "t", "from": "0" * 65_536, "to": "1", "grant": ""},)
 
 
 @pytest.mark.parametrize(
