@@ -162,8 +162,13 @@ class Placer:
         state = _observe(guest, definition, asked)
         shortfalls = _shortfalls(guest, permitted, state)
         wanted = {what: value for what, value in permitted.items() if what not in shortfalls}
-        # What the rules no longer permit is left as it is: a reload moves nobody.
-        left = {what: state.told[what] for what in asked.keys() - permitted if what in state.told}
+        # What the rules no longer permit is left as it is: a reload moves nobody. What came along
+        # from another host was never permitted here.
+        left = {
+            what: state.told[what]
+            for what in asked.keys() - permitted
+            if what in state.told and not state.travelled
+        }
         return Prospect(
             host,
             wanted,
@@ -265,7 +270,7 @@ def _observe(
         narrower = _narrower(what, reading, definition, guest.host)
         if narrower is not None:
             had[what] = narrower
-    return plans.GuestState(had, told, observed, definition.baseline)
+    return plans.GuestState(had, told, observed, definition.baseline, definition.travelled)
 
 
 def _narrower(what: Target, reading: Reading, definition: Definition, host: Host) -> CpuSet | None:

@@ -38,12 +38,14 @@ class GuestState:
     :ivar observed: what the kernel shows, or what libvirt was told where it can't be observed;
         targets that are not there are left out.
     :ivar baseline: what the targets that Kongming touched had before.
+    :ivar travelled: whether that was noted on another host, which the guest came from.
     """
 
     had: Mapping[Target, Value]
     told: Mapping[Target, Value]
     observed: Mapping[Target, Reading]
     baseline: Mapping[Target, Value]
+    travelled: bool = False
 
 
 class Step(Protocol):
@@ -158,7 +160,7 @@ def make(wanted: Mapping[Target, Value], state: GuestState, host: Host) -> Plan:
     during = {change.target: change.former for change in changes} | dict(state.baseline)
     after = {what: during[what] for what in during if what in wanted or what in unusable}
     steps: list[Step] = [*changes]
-    if during != state.baseline:
+    if during != state.baseline or state.travelled:
         steps.insert(0, KeepBaseline(state.baseline, during))
     if after != during:
         steps.append(KeepBaseline(during, after))

@@ -209,6 +209,9 @@ class Reconciler:
         done = self._placer.place(record.instance_uuid, prospect, guest, new=not again)
         if done.plan:
             self._statistics.applied("applied", time.monotonic() - begin)
+        if prospect.state.travelled:
+            # Nova hands the definition of a guest on as it was on the host before.
+            leftovers.clean_definition(record.instance_uuid, guest)
         # They were judged by this guest's move, too: all go in one go.
         self._wake(done.moving)
         self._placed[record.instance_uuid] = (guest.domain_id, current)
@@ -279,22 +282,26 @@ class Reconciler:
         """Keep in force what was accepted last, as long as it can be.
 
         If nothing was, a placement can only be of a request that was cut off before it was
-        known to be in force.
+        known to be in force, or of another host.
         """
         accepted = readable(record.accepted)
         if accepted and accepted != record.asked:
             with contextlib.suppress(exception.Refused):
                 self._place(record, accepted, guest, moment)
-        elif (
-            record.accepted is None
-            and not isinstance(record.asked, Unreadable)
-            and guest.definition().is_placed_by(self._store.identity)
-        ):
+                return
+        if isinstance(record.asked, Unreadable):
+            return
+        definition = guest.definition()
+        if definition.travelled:
+            self._release(record, guest, "what came along from another host is not in force here")
+        elif record.accepted is None and definition.is_placed_by(self._store.identity):
             self._release(record, guest, "nothing was in force before")
 
     def _release(self, record: Record, guest: Guest, why: str) -> Placed:
         prospect = self._placer.look(Allocation(), guest, accepted=True)
         done = self._placer.place(record.instance_uuid, prospect, guest, new=False)
+        if prospect.state.travelled:
+            leftovers.clean_definition(record.instance_uuid, guest)
         if done.plan.changes():
             LOG.info(
                 "Instance %s: %s, back to its baseline: %s", record.instance_uuid, why, done.plan

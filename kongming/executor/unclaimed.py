@@ -12,10 +12,9 @@
 
 """Guests that nothing is kept of and that still have our note: an old definition brought it back.
 
-They go back to their baseline if this host's store wrote the note, or as soon as Nova says that
-nothing is requested for them. Notes of other stores stay: a guest may have come from another
-host, whose event is on its way, or the store was lost, and the next event brings back what it
-knew.
+They go back to their baseline if this host's store wrote the note, if they came from another host
+and no event about them follows, or as soon as Nova says that nothing is requested for them. Notes
+of other stores of this host stay: the store was lost, and the next event brings back what it knew.
 """
 
 from __future__ import annotations
@@ -144,7 +143,8 @@ class Unclaimed:
         definition = guest.definition()
         if not definition.nova or not definition.baseline:
             return Kept.NOTHING
-        own = definition.is_placed_by(self._store.identity)
+        # What the store of another host knew is of no use here.
+        own = definition.is_placed_by(self._store.identity) or definition.travelled
         return Kept.OWN_NOTE if own else Kept.FOREIGN_NOTE
 
 

@@ -38,6 +38,11 @@ from kongming.hypervisor.kernel_files import KernelFiles
 from kongming.hypervisor.topology import Cache, Cell, Cpu, Topology, among, assemble
 
 
+def host_uuid(connection: Any) -> str:
+    """Return by what libvirt tells its host from others; empty if it does not say."""
+    return ET.fromstring(connection.getCapabilities()).findtext("host/uuid", "")
+
+
 def read(connection: Any, files: KernelFiles | None = None) -> Topology:
     """Ask the kernel, or libvirt; raises libvirt's errors.
 

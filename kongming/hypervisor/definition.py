@@ -27,7 +27,7 @@ from kongming.cpuset import CpuSet
 from kongming.hypervisor import grant
 from kongming.hypervisor.grant import Grant
 from kongming.hypervisor.host import Host
-from kongming.target import Aspect, Quota, Target, Value
+from kongming.target import CPU_ASPECTS, Aspect, Quota, Target, Value
 
 _NOVA = "{http://openstack.org/xmlns/libvirt/nova/"
 
@@ -60,6 +60,8 @@ class Definition:
     :ivar baseline: what the targets that Kongming touched return to: what they had before,
         or what Nova gave them.
     :ivar kept_by: the store that wrote the baseline; empty if it does not say.
+    :ivar travelled: whether the baseline was written on another host: then the guest returns to
+        where Nova lets it run here, and what that host noted is not used.
     """
 
     nova: bool
@@ -73,6 +75,7 @@ class Definition:
     memory_mode: str | None
     baseline: Mapping[Target, Value]
     kept_by: str = ""
+    travelled: bool = False
 
     def is_placed_by(self, store: str) -> bool:
         """Tell whether Kongming placed the guest, and no other store is known to say why."""
@@ -92,15 +95,14 @@ def parse(xml: str, host: Host, persistent: Callable[[], str] | None = None) -> 
         raise ValueError("the domain's definition has no <vcpu> element")
     vcpus = int(vcpu.text)
     iothreads = _iothreads(root)
-    cpuset = vcpu.get("cpuset")
-    anywhere = CpuSet.parse(cpuset) if cpuset else host.present
+    anywhere = _anywhere(root, host)
     memory = root.find("numatune/memory")
     mine = [target.vcpu(number) for number in range(vcpus)]
     mine += [target.EMULATOR, *map(target.iothread, iothreads)]
     pins = _pins(_under(root, "cputune"))
     nova = nova_instance(root)
     element = baseline_of(root)
-    baseline = read_baseline(element)
+    baseline = baseline_here(element, anywhere, host)
     given = None
     if grant.has_numa_topology(root):
         given = read_grant(root if persistent is None else ET.fromstring(persistent()))
@@ -117,10 +119,11 @@ def parse(xml: str, host: Host, persistent: Callable[[], str] | None = None) -> 
             **pins,
             target.MEMORY: _nodes(memory) or host.nodes,
         },
-        configured=frozenset(mine if cpuset else pins),
+        configured=frozenset(mine if vcpu.get("cpuset") else pins),
         memory_mode=None if memory is None else memory.get("mode", "strict"),
         baseline=baseline,
         kept_by=kept_by(element),
+        travelled=has_travelled(element, host),
     )
 
 
@@ -156,18 +159,39 @@ def kept_by(baseline: ET.Element | None) -> str:
     return "" if baseline is None else baseline.get("store", "")
 
 
-def parse_baseline(xml: str) -> Mapping[Target, Value] | None:
-    """Read the baseline in a domain's XML; None if it has none."""
-    element = baseline_of(ET.fromstring(xml))
-    return None if element is None else read_baseline(element)
+def has_travelled(baseline: ET.Element | None, host: Host) -> bool:
+    """Tell whether our element was written on another host than this one."""
+    written_on = "" if baseline is None else baseline.get("host", "")
+    return bool(written_on and host.uuid) and written_on != host.uuid
 
 
-def baseline_xml(baseline: Mapping[Target, Value], store: str = "") -> str:
+def parse_baseline(xml: str, host: Host) -> Mapping[Target, Value] | None:
+    """Read the baseline in a domain's XML, as it counts on ``host``; None if it has none."""
+    root = ET.fromstring(xml)
+    element = baseline_of(root)
+    return None if element is None else baseline_here(element, _anywhere(root, host), host)
+
+
+def baseline_here(element: ET.Element | None, anywhere: CpuSet, host: Host) -> dict[Target, Value]:
+    """Read our element as it counts on ``host``: CPUs and nodes of another host mean nothing here.
+
+    :param anywhere: where the guest's threads may run by Nova's word.
+    """
+    baseline = read_baseline(element)
+    if has_travelled(element, host):
+        baseline |= {what: anywhere for what in baseline if what.aspect in CPU_ASPECTS}
+        baseline |= {what: host.nodes for what in baseline if what.aspect is Aspect.MEMORY}
+    return baseline
+
+
+def baseline_xml(baseline: Mapping[Target, Value], store: str = "", host: str = "") -> str:
     """Write the baseline as libvirt keeps it in the domain's metadata.
 
     :param store: which store knows why; empty if none is to be named.
+    :param host: libvirt's UUID of the host that it holds on; empty if none is to be named.
     """
-    parent = ET.Element("baseline", {"store": store} if store else {})
+    named = {"store": store, "host": host}
+    parent = ET.Element("baseline", {name: value for name, value in named.items() if value})
     for (aspect, number), value in sorted(baseline.items()):
         if aspect is Aspect.QUOTA:
             value = cast(Quota, value)
@@ -220,6 +244,13 @@ def read_baseline(parent: ET.Element | None) -> dict[Target, Value]:
 def _nodes(memory: ET.Element | None) -> CpuSet:
     nodeset = None if memory is None else memory.get("nodeset")
     return CpuSet.parse(nodeset) if nodeset else CpuSet()
+
+
+def _anywhere(root: ET.Element, host: Host) -> CpuSet:
+    """Return where threads of a guest may run that libvirt was told nothing else of."""
+    vcpu = root.find("vcpu")
+    cpuset = None if vcpu is None else vcpu.get("cpuset")
+    return CpuSet.parse(cpuset) if cpuset else host.present
 
 
 def _under(root: ET.Element, path: str) -> ET.Element:

@@ -230,7 +230,7 @@ class Guest:
     def keep_baseline(self, baseline: Mapping[Target, Value]) -> None:
         """Write the baseline into the domain's own metadata; none takes it out."""
         with self._calling("writing the baseline"):
-            note.write(self._domain, baseline, self._store)
+            note.write(self._domain, baseline, self._store, self.host)
 
     def clean_definition(self) -> bool:
         """Take what is ours out of the persistent definition; tell whether anything was."""

@@ -49,6 +49,7 @@ class Host:
     :ivar nodes: the NUMA nodes that have memory.
     :ivar cgroup: the version of the control groups that libvirt uses, 1 or
         2; None if it is not known.
+    :ivar uuid: by which libvirt tells hosts apart; empty if it is not known.
     :ivar barred: CPUs that are online, but that a control group above a guest's
         lacks: group → CPUs. Empty for the host as such.
     """
@@ -58,6 +59,7 @@ class Host:
     nodes: CpuSet = _NODE_0
     cgroup: int | None = None
     barred: tuple[tuple[str, CpuSet], ...] = ()
+    uuid: str = ""
 
     @property
     def usable(self) -> CpuSet:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 import logging
 import re
 from typing import Any
@@ -88,6 +89,7 @@ class Hypervisor:
         self._uri = uri
         self._files = files or KernelFiles()
         self._locality: Locality | None = None
+        self._host_uuid: str | None = None
         self._told: Locality | None = None
         # Guests whose process was not found, by incarnation.
         self._missed: dict[str, int] = {}
@@ -111,6 +113,7 @@ class Hypervisor:
         """Forget what may have changed while no events were heard."""
         self._occupancy.forget()
         self._locality = None
+        self._host_uuid = None
 
     @property
     def visibility(self) -> Visibility:
@@ -143,6 +146,7 @@ class Hypervisor:
                 domain = self._find(connection, instance_uuid)
                 place = self._locate(connection)
                 now = host.read(connection, self._files if place.here else None)
+                now = replace(now, uuid=self._uuid_of_host(connection))
             observer = self._observer(instance_uuid, domain, place)
             yield Guest(
                 domain,
@@ -224,6 +228,12 @@ class Hypervisor:
                 raise exception.Failed(
                     f"{doing}: libvirt error {error.get_error_code()}: {error.get_error_message()}"
                 ) from error
+
+    def _uuid_of_host(self, connection: Any) -> str:
+        """Return by what libvirt tells hosts apart; it is asked once for each connection."""
+        if self._host_uuid is None:
+            self._host_uuid = capabilities.host_uuid(connection)
+        return self._host_uuid
 
     def _find(self, connection: Any, instance_uuid: str) -> Any:
         try:

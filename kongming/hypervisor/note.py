@@ -27,15 +27,17 @@ from kongming.hypervisor.host import Host
 from kongming.target import Target, Value
 
 
-def write(domain: Any, baseline: Mapping[Target, Value], store: str) -> None:
+def write(domain: Any, baseline: Mapping[Target, Value], store: str, host: Host) -> None:
     """Write the note into the live domain; an empty baseline takes it out.
 
     There it lives exactly as long as what it describes: through libvirtd's restarts, live
     migration and managed save, and no longer.
 
     :param store: which store knows why the guest is changed.
+    :param host: where it is true: a guest that is migrated takes it along.
     """
-    _set(domain, definition.baseline_xml(baseline, store) if baseline else None, change.LIVE)
+    xml = definition.baseline_xml(baseline, store, host.uuid) if baseline else None
+    _set(domain, xml, change.LIVE)
 
 
 def clean(domain: Any, host: Host) -> bool:
@@ -47,7 +49,7 @@ def clean(domain: Any, host: Host) -> bool:
     """
     if not domain.isPersistent():
         return False
-    baseline = definition.parse_baseline(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+    baseline = definition.parse_baseline(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), host)
     if baseline is None:
         return False
     for what, value in baseline.items():

@@ -98,13 +98,17 @@ class Guest:
     def keep_baseline(self, baseline: Any) -> None:
         granted = {} if self._now.grant is None else self._now.grant.cpus
         returns_to = {what: granted.get(what, value) for what, value in baseline.items()}
-        self._now = replace(self._now, baseline=returns_to)
+        self._now = replace(self._now, baseline=returns_to, travelled=False)
 
     def regrant(self, grant: Grant) -> None:
         """Have Nova give the guest other CPUs."""
         baseline = self._now.baseline
         self._now = replace(self._now, grant=grant)
         self.keep_baseline(baseline)
+
+    def arrive(self, *touched: Target) -> None:
+        """Have it come from another host, which had touched some targets."""
+        self._now = replace(self._now, baseline=dict.fromkeys(touched, ALL), travelled=True)
 
     def check_free(self) -> None:
         if self.busy:

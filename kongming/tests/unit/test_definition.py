@@ -12,6 +12,8 @@
 
 """Reading the live definition of a domain."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 import pytest
@@ -46,6 +48,41 @@ def parse(**parts):
 )
 def test_a_domain_of_nova_is_known_by_novas_element(metadata, nova):
     assert parse(metadata=metadata).nova is nova
+
+
+HERE = "6f1c0c3e-0b5e-4a8e-9d0e-6a3d8a5f1b11"
+THERE = "0e5d6a7b-1c2d-4e3f-8a9b-0c1d2e3f4a5b"
+WRITTEN = {
+    Target(Aspect.VCPU, 0): CpuSet(range(64)),
+    target.EMULATOR: CpuSet([9]),
+    target.SHARES: 1024,
+    target.MEMORY: CpuSet([0, 1, 2]),
+}
+
+
+def noted(written_on, **parts):
+    note = definition.baseline_xml(WRITTEN, "store", written_on)
+    note = note.replace("<baseline", f"<baseline xmlns='{definition.BASELINE_URI}'")
+    return xml(metadata=NOVA_NOW + note, **parts)
+
+
+@pytest.mark.parametrize(
+    ("written_on", "here", "travelled"),
+    [(THERE, HERE, True), (HERE, HERE, False), ("", HERE, False), (THERE, "", False)],
+)
+def test_what_another_host_noted_is_not_what_a_guest_returns_to(written_on, here, travelled):
+    host = replace(HOST, uuid=here)
+    read = definition.parse(noted(written_on), host)
+    assert read.travelled is travelled
+    mine = {Target(Aspect.VCPU, 0): ALL, target.EMULATOR: ALL, target.MEMORY: CpuSet([0, 1])}
+    assert read.baseline == (WRITTEN | mine if travelled else WRITTEN)
+    assert definition.parse_baseline(noted(written_on), host) == read.baseline
+
+
+def test_a_guest_from_another_host_returns_to_where_nova_lets_it_run_here():
+    given = "<vcpu cpuset='2-3'>4</vcpu>"
+    read = definition.parse(noted(THERE, vcpu=given), replace(HOST, uuid=HERE))
+    assert read.baseline[target.EMULATOR] == {2, 3}
 
 
 def vcpus(read):

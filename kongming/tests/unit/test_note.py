@@ -12,6 +12,8 @@
 
 """Our note in a domain: written to the live domain, and taken out of the definition again."""
 
+from dataclasses import replace
+
 import libvirt
 import pytest
 
@@ -66,7 +68,7 @@ def changes(domain):
 
 def test_the_store_that_wrote_a_note_is_named_in_it():
     domain = Noting()
-    note.write(domain, {target.SHARES: 100}, "a-store")
+    note.write(domain, {target.SHARES: 100}, "a-store", replace(HOST, uuid="a-host"))
     ((name, (kind, written, prefix, uri, flags)),) = domain.done
     assert name == "setMetadata"
     assert (kind, prefix, uri, flags) == (
@@ -75,7 +77,7 @@ def test_the_store_that_wrote_a_note_is_named_in_it():
         definition.BASELINE_URI,
         LIVE,
     )
-    assert written == '<baseline store="a-store"><shares value="100" /></baseline>'
+    assert written == '<baseline store="a-store" host="a-host"><shares value="100" /></baseline>'
     assert definition.parse(xml(BASELINE), HOST).kept_by == "a-store"
     assert definition.parse(xml(BASELINE, ""), HOST).kept_by == ""
     assert definition.parse(xml({}), HOST).kept_by == ""
@@ -86,7 +88,7 @@ def test_the_store_that_wrote_a_note_is_named_in_it():
 
 def test_an_empty_note_takes_it_out():
     domain = Noting()
-    note.write(domain, {}, "a-store")
+    note.write(domain, {}, "a-store", HOST)
     ((_name, (_kind, written, *_rest)),) = domain.done
     assert written is None
 

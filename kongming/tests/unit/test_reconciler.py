@@ -323,6 +323,42 @@ class TestRefusal:
         assert host.statistics.refusals == {"cpu_reserved": 1}
         assert host.pins() == [CpuSet([1]), CpuSet([2])]
 
+    def test_a_guest_that_came_pinned_to_what_is_reserved_here_does_not_stay_there(
+        self, host, caplog
+    ):
+        caplog.set_level("INFO")
+        host.rules = Rules(reserved_cpus=CpuSet([1]))
+        host.start(pins=pin(0, 1)).arrive(vcpu(0))
+        for _ in range(2):
+            assert host.reconcile(request(vcpu_pinning="0:1")) is Result.DONE
+        assert host.outcome == (Status.REFUSED, "cpu_reserved")
+        assert host.pins() == [ALL, ALL]
+        assert host.guest.definition().baseline == {}
+        (line,) = [each for each in lines(caplog, "INFO") if "another host" in each]
+        assert line.endswith("vCPU pins 0: 1 → 0-7")
+
+    def test_what_came_along_and_is_requested_here_is_kept_and_noted_as_of_here(self, host):
+        host.start(pins=pin(0, 1)).arrive(vcpu(0))
+        assert host.reconcile(request(vcpu_pinning="0:1")) is Result.DONE
+        assert host.outcome == (Status.APPLIED, "")
+        assert host.pins() == [CpuSet([1]), ALL]
+        found = host.guest.definition()
+        assert (found.baseline, found.travelled) == ({vcpu(0): ALL}, False)
+
+    def test_what_came_along_and_is_not_requested_here_is_released(self, host):
+        host.start(pins=pin(0, 1)).arrive(vcpu(0))
+        assert host.reconcile(request(vcpu_pinning="1:2")) is Result.DONE
+        assert host.pins() == [ALL, CpuSet([2])]
+
+    def test_of_an_accepted_request_what_came_along_against_the_rules_is_released(self, host):
+        host.reconcile(request(vcpu_pinning="0:1;1:2"))
+        host.rules = Rules(reserved_cpus=CpuSet([1]))
+        host.start(pins=pin(0, 1) + pin(1, 2)).arrive(vcpu(0), vcpu(1))
+        host.guest.domain_id = 8
+        assert host.reconcile() is Result.DONE
+        assert host.outcome == (Status.REFUSED, "cpu_reserved")
+        assert host.pins() == [ALL, CpuSet([2])]
+
     def test_what_can_not_be_read_is_refused_and_leaves_what_is_in_force(self, host):
         host.reconcile(ONE)
         with host.store._db.transaction(durable=True) as db:

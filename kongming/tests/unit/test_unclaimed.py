@@ -82,6 +82,14 @@ def host(tmp_path):
     host.store.close()
 
 
+def test_a_guest_from_another_host_that_no_event_follows_goes_back_after_a_while(host):
+    host.start(kept_by="the store of that host").arrive(*BASELINE)
+    assert host.look()
+    host.now = _PATIENCE_S
+    assert not host.look()
+    assert host.released()
+
+
 @pytest.mark.parametrize("own", [True, False], ids=["of this store", "of an older release"])
 def test_a_guest_that_this_store_released_once_goes_back_after_a_while(host, own, caplog):
     caplog.set_level("INFO")
