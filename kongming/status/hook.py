@@ -1,0 +1,101 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Whether guests that arrive from other hosts are released from their former placement here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import os
+from pathlib import Path
+
+from oslo_config import cfg
+from oslo_upgradecheck.upgradecheck import Result
+
+from kongming.status import host
+from kongming.status.finding import doubtful, good
+from kongming.status.observation import NOT_CHECKED
+
+FOLDER = Path("/etc/libvirt/hooks/qemu.d")
+NAME = "kongming-libvirt-hook"
+
+_PROC = Path("/proc")
+_DAEMONS = frozenset({"libvirtd", "virtqemud"})
+_WITHOUT = (
+    "a guest that Kongming has placed can't be migrated to this host, or restored on it, where "
+    "one of its CPUs or NUMA nodes is missing"
+)
+
+
+def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
+    """Look for the hook where libvirt looks for it."""
+    with host.opened(conf) as hypervisor:
+        if hypervisor is None:
+            yield good(NOT_CHECKED)
+        elif not hypervisor.locality().here:
+            yield good(f"not checked: libvirt is {hypervisor.locality()}")
+        else:
+            yield look(FOLDER, _PROC)
+
+
+def look(folder: Path, proc: Path) -> Result:
+    """Say whether libvirt runs the hook in a folder."""
+    hook = folder / NAME
+    try:
+        found = hook.stat()
+    except FileNotFoundError:
+        return doubtful(
+            f"{hook} is not there: {_WITHOUT}. Install it, mode 0755, and restart libvirtd"
+        )
+    except OSError as error:
+        return doubtful(f"{hook} can't be looked at ({error.strerror}); see that it is there")
+    if not found.st_mode & 0o100:
+        return doubtful(f"{hook} is not executable: {_WITHOUT}; run 'chmod 0755 {hook}'")
+    started = _libvirt_started(proc)
+    if started is None:
+        return good(f"{hook} is there; when libvirtd started can't be seen here")
+    if found.st_ctime > started:
+        return doubtful(
+            f"{hook} was installed after libvirtd started, which looks for hooks only then: "
+            "restart libvirtd; guests go on"
+        )
+    return good(f"{hook} is there")
+
+
+def _libvirt_started(proc: Path) -> float | None:
+    """Return when libvirt's daemon started, in seconds since the epoch; None if it is not seen."""
+    try:
+        pids = [entry for entry in proc.iterdir() if entry.name.isdecimal()]
+        booted = next(
+            int(line.split()[1])
+            for line in (proc / "stat").read_text().splitlines()
+            if line.startswith("btime ")
+        )
+    except (OSError, ValueError, StopIteration):
+        return None
+    return max(
+        (
+            booted + ticks / os.sysconf("SC_CLK_TCK")
+            for pid in pids
+            if (ticks := _started(pid)) is not None
+        ),
+        default=None,
+    )
+
+
+def _started(process: Path) -> int | None:
+    """Return when a libvirt daemon started, in ticks since boot; None if it is another program."""
+    try:
+        name, _, fields = (process / "stat").read_text().partition("(")[2].rpartition(")")
+        return int(fields.split()[19]) if name in _DAEMONS else None
+    except (OSError, ValueError, IndexError):
+        return None
