@@ -154,4 +154,4 @@ def _is_arriving(guest: Guest) -> bool:
         guest.check_free()
     except exception.GuestBusy:
         return True
-    return guest.is_migrating()
+    return False

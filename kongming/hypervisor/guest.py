@@ -189,6 +189,8 @@ class Guest:
             raise exception.GuestBusy(
                 "a job of libvirt's is under way on the guest, as a migration or a save is one"
             )
+        if self._is_paused(libvirt.VIR_DOMAIN_PAUSED_MIGRATION):
+            raise exception.GuestBusy("the guest waits for the end of its live migration")
 
     def memory_kib(self) -> dict[int, int] | None:
         """Count the guest's memory on each NUMA node, in KiB; see QemuProcess.
@@ -203,10 +205,6 @@ class Guest:
         It counts as running from the beginning, before it has control groups.
         """
         return self._is_paused(libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
-
-    def is_migrating(self) -> bool:
-        """Tell whether it waits for the end of a live migration, on either side of it."""
-        return self._is_paused(libvirt.VIR_DOMAIN_PAUSED_MIGRATION)
 
     def ends_within(self, seconds: float) -> bool:
         """Wait whether this incarnation ends soon.

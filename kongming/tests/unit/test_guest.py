@@ -11,6 +11,7 @@
 # under the License.
 """A guest as libvirt presents it: what is asked of it when, and what its errors mean."""
 
+from contextlib import nullcontext
 import os
 
 import libvirt
@@ -62,6 +63,7 @@ class Domain:
             "isActive": 1,
             "controlInfo": [0, 0, 0],
             "jobInfo": [0] * 12,
+            "state": [libvirt.VIR_DOMAIN_RUNNING, 0],
             "vcpus": ([(0, 1, 0, 0), (1, 1, 0, 0)], [(True,) * 4, (False, True) * 2]),
             "schedulerParametersFlags": {
                 "cpu_shares": 1024,
@@ -122,6 +124,22 @@ def test_a_guest_that_libvirt_would_not_let_be_changed_is_told_apart(control, jo
     with pytest.raises(raised) as told:
         guest.check_free()
     assert type(told.value) is raised
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "busy", "starting"),
+    [
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION, True, False),
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP, False, True),
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER, False, False),
+        (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED_MIGRATION, False, False),
+    ],
+)
+def test_a_guest_that_waits_for_its_migration_is_left_alone(state, reason, busy, starting):
+    guest = guest_of(Domain(state=[state, reason]))
+    assert guest.is_starting() is starting
+    with pytest.raises(exception.GuestBusy) if busy else nullcontext():
+        guest.check_free()
 
 
 def test_a_hung_guest_is_not_asked_what_would_hang_too():

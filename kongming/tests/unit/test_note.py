@@ -129,21 +129,3 @@ def test_a_guest_hands_on_what_libvirt_says_of_it():
     with pytest.raises(exception.StepFailed, match="cleaning the definition"):
         guest_of(refusing).clean_definition()
     assert "setMetadata" not in refusing.calls
-
-
-@pytest.mark.parametrize(
-    ("reason", "migrating", "starting"),
-    [
-        (libvirt.VIR_DOMAIN_PAUSED_MIGRATION, True, False),
-        (libvirt.VIR_DOMAIN_PAUSED_STARTING_UP, False, True),
-        (libvirt.VIR_DOMAIN_PAUSED_USER, False, False),
-    ],
-)
-def test_a_guest_that_waits_for_a_migration_is_told_from_one_that_starts(
-    reason, migrating, starting
-):
-    guest = guest_of(Domain(state=[libvirt.VIR_DOMAIN_PAUSED, reason]))
-    assert guest.is_migrating() is migrating
-    assert guest.is_starting() is starting
-    running = guest_of(Domain(state=[libvirt.VIR_DOMAIN_RUNNING, reason]))
-    assert not running.is_migrating()
