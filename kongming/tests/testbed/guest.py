@@ -86,9 +86,14 @@ def _start(connection: Any, xml: str, persistent: bool) -> Any:
     return domain
 
 
-def migrate(domain: Any, connection: Any) -> Any:
-    """Migrate a domain live to another libvirt on this machine; give the one that runs there."""
+def migrate(domain: Any, connection: Any, xml: str | None = None) -> Any:
+    """Migrate a domain live to another libvirt on this machine; give the one that runs there.
+
+    :param xml: what the source hands on as its definition, if that is to be another
+    """
     there = {libvirt.VIR_MIGRATE_PARAM_URI: f"tcp://127.0.0.1:{free_port()}"}
+    if xml is not None:
+        there[libvirt.VIR_MIGRATE_PARAM_DEST_XML] = xml
     return domain.migrate3(connection, there, libvirt.VIR_MIGRATE_LIVE)
 
 

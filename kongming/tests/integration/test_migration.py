@@ -1,0 +1,163 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Guests that are migrated live between two hosts: what they come with, and what becomes of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+import shutil
+
+import libvirt
+import pytest
+
+from kongming.tests.integration.conftest import Cloud, everywhere, status
+from kongming.tests.testbed import threads
+from kongming.tests.testbed.guest import destroy, migrate
+from kongming.tests.testbed.libvirtd import Libvirtd
+from kongming.tests.testbed.process import wait_until
+
+HOOK = Path(__file__).parents[3] / "etc/libvirt/kongming-libvirt-hook"
+MIGRATABLE = libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE
+#: More than any host has.
+MISSING = "1000"
+
+
+def destination(folder: Path, *, hook: bool) -> Iterator[Libvirtd]:
+    if hook:
+        hooks = folder / "etc/hooks/qemu.d"
+        hooks.mkdir(parents=True)
+        shutil.copy(HOOK, hooks)
+    with Libvirtd(folder) as libvirtd:
+        yield libvirtd
+
+
+@pytest.fixture(scope="module")
+def hooked(tmp_path_factory):
+    yield from destination(tmp_path_factory.mktemp("hooked"), hook=True)
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    yield from destination(tmp_path_factory.mktemp("bare"), hook=False)
+
+
+@pytest.fixture
+def guest(cloud, tmp_path):
+    guest = cloud.guest(firmware=tmp_path / "firmware", iothreads=1)
+    yield guest
+    destroy(guest.domain)
+
+
+@pytest.fixture
+def placed(cloud, guest, cpus):
+    """A guest whose threads are all pinned to the last CPU."""
+    with cloud.daemon() as daemon:
+        cpu = str(cpus[-1])
+        cloud.ask(
+            guest,
+            vcpu_pinning=cpu,
+            emulator_pinning=cpu,
+            iothread_pinning=cpu,
+            cpu_shares="300",
+        )
+        status(daemon, guest, "applied")
+    return guest
+
+
+def handed_on(guest, *changes):
+    """What the source hands on, as if its host had other CPUs and nodes."""
+    xml = guest.domain.XMLDesc(MIGRATABLE)
+    for before, after in changes:
+        assert before in xml
+        xml = xml.replace(before, after)
+    return xml
+
+
+def of_other_host(cpus):
+    last = cpus[-1]
+    return [
+        (f"vcpu='0' cpuset='{last}'", f"vcpu='0' cpuset='{MISSING}'"),
+        (f"emulatorpin cpuset='{last}'", f"emulatorpin cpuset='0-{MISSING}'"),
+        (f"iothread='1' cpuset='{last}'", f"iothread='1' cpuset='{MISSING}'"),
+        # On a host with one node nothing is to be set for that node.
+        (
+            "</cputune>",
+            "</cputune><numatune><memory mode='restrictive' nodeset='0,9'/></numatune>",
+        ),
+        ("</kongming:baseline>", "<kongming:memory nodeset='0-9'/></kongming:baseline>"),
+    ]
+
+
+def test_a_guest_arrives_where_its_cpus_and_nodes_are_missing(placed, hooked, cpus):
+    xml = handed_on(placed, *of_other_host(cpus))
+    placed.domain = migrate(placed.domain, libvirt.open(hooked.uri), xml)
+    assert placed.affinity() == everywhere(placed)
+    assert threads.affinity(threads.emulator_thread(placed.uuid)) == threads.online_cpus()
+    here = placed.domain.XMLDesc()
+    assert "baseline" not in here
+    assert "restrictive" not in here
+    assert "<shares>300</shares>" not in here
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_without_the_hook_it_stays_on_the_source_as_it_was(placed, bare, cpus, number):
+    xml = handed_on(placed, of_other_host(cpus)[number])
+    with pytest.raises(libvirt.libvirtError):
+        migrate(placed.domain, libvirt.open(bare.uri), xml)
+    placed.wait_on(cpus[-1])
+
+
+@pytest.mark.parametrize("has_hook", [True, False], ids=["hook", "no-hook"])
+def test_it_does_not_stay_on_cpus_that_are_reserved_where_it_arrives(
+    placed, broker, request, has_hook, cpus, tmp_path
+):
+    there = Cloud(
+        broker, request.getfixturevalue("hooked" if has_hook else "bare"), tmp_path / "b"
+    )
+    last = cpus[-1]
+    with there.daemon("compute-2", options=f"[guard]\nreserved_cpus = {last}\n") as daemon:
+        placed.domain = migrate(placed.domain, libvirt.open(there.libvirtd.uri))
+        there.ask(placed, host="compute-2", vcpu_pinning=str(last), emulator_pinning=str(last))
+        assert status(daemon, placed, "refused").reason == "cpu_reserved"
+        placed.wait_affinity(everywhere(placed))
+        assert "baseline" not in placed.domain.XMLDesc()
+
+
+def test_it_is_placed_as_requested_there_and_returns_to_what_nova_gives_there(
+    placed, bare, broker, cpus, tmp_path
+):
+    there = Cloud(broker, bare, tmp_path / "b")
+    first, last = cpus[0], cpus[-1]
+    # As Nova does it for the cpu_shared_set of the destination.
+    xml = handed_on(
+        placed, ("<vcpu placement='static'>", f"<vcpu placement='static' cpuset='{first}'>")
+    )
+    with there.daemon("compute-2") as daemon:
+        placed.domain = migrate(placed.domain, libvirt.open(bare.uri), xml)
+        there.ask(placed, host="compute-2", vcpu_pinning=str(last))
+        status(daemon, placed, "applied")
+        placed.wait_on(last)
+        emulator = threads.emulator_thread(placed.uuid)
+        wait_until(lambda: threads.affinity(emulator) == {first}, 30, "the emulator is released")
+        there.ask(placed, host="compute-2")
+        placed.wait_on(first)
+        wait_until(lambda: daemon.record(placed.uuid) is None, 30, "nothing is kept")
+        assert "baseline" not in placed.domain.XMLDesc()
+
+
+def test_what_came_along_while_the_service_was_down_is_released_when_it_is_up(
+    placed, bare, broker, tmp_path
+):
+    placed.domain = migrate(placed.domain, libvirt.open(bare.uri))
+    there = Cloud(broker, bare, tmp_path / "b")
+    with there.daemon("compute-2"):
+        placed.wait_affinity(everywhere(placed))
