@@ -174,10 +174,10 @@ class Hypervisor:
             except exception.GuestAbsent:
                 return False
             try:
-                return _is_suspended(domain) and _release_saved(domain)
+                return saved_image.is_kept(domain) and saved_image.release(domain)
             except libvirt.libvirtError:
                 # It may have been resumed, or taken away, in this very moment.
-                if _is_suspended(domain):
+                if saved_image.is_kept(domain):
                     raise
                 return False
 
@@ -337,20 +337,3 @@ class Hypervisor:
         if not self._own_changes.recognise(instance_uuid, changes):
             LOG.debug("Domain %s: changed by others: %s", instance_uuid, changes)
             self._on_change(instance_uuid)
-
-
-def _is_suspended(domain: Any) -> bool:
-    try:
-        return not domain.isActive() and bool(domain.hasManagedSaveImage(0))
-    except libvirt.libvirtError as error:
-        if error.get_error_code() not in (libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_NO_DOMAIN):
-            raise
-        return False
-
-
-def _release_saved(domain: Any) -> bool:
-    xml = domain.managedSaveGetXMLDesc(libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE)
-    released = saved_image.released(xml)
-    if released is not None:
-        domain.managedSaveDefineXML(released, 0)
-    return released is not None

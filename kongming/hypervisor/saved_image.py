@@ -19,8 +19,10 @@ guest runs.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 from xml.etree import ElementTree as ET
+
+import libvirt
 
 from kongming.hypervisor import definition
 from kongming.target import Aspect, Quota, Target, Value
@@ -31,6 +33,24 @@ _PIN = {
     Aspect.EMULATOR: "emulatorpin",
     Aspect.IOTHREAD: "iothreadpin[@iothread='{}']",
 }
+
+
+def is_kept(domain: Any) -> bool:
+    """Tell whether a domain is suspended, and libvirt keeps its image; raises its errors."""
+    try:
+        return not domain.isActive() and bool(domain.hasManagedSaveImage(0))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() not in (libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_NO_DOMAIN):
+            raise
+        return False
+
+
+def release(domain: Any) -> bool:
+    """Take what Kongming has set out of a domain's image; tell whether anything was."""
+    xml = released(domain.managedSaveGetXMLDesc(libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE))
+    if xml is not None:
+        domain.managedSaveDefineXML(xml, 0)
+    return xml is not None
 
 
 def released(xml: str) -> str | None:
