@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The options of kongming.conf: registered on a conf that is handed in.
+"""The options of kongming.conf, registered on the ``conf`` of the caller.
 
-One file for each option group; there is no global configuration.
+One file per option group; there is no global configuration.
 """
 
 from oslo_config import cfg
@@ -55,16 +55,16 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
 
 
 def set_library_defaults() -> None:
-    """Set those of the libraries' defaults that differ for us.
+    """Replace those defaults of the libraries that do not suit Kongming.
 
-    Prefetch: with 1, a connection lost between handling and acknowledging
-    an event can leave the listener waiting for ever; with 0, a backlog is
-    read into memory whole. Log levels: the launcher warns of running in one
-    process, which is what we want; what goes wrong with the database is told
-    in our words. The driver's shortest and longest wait
-    for a message: the first costs CPU time just when a guest is worked on,
-    and its 5 s would be the time that each stop takes. Messages: reading one
-    costs what its length is worth, whatever its sender says of it.
+    Prefetch: with 1, a connection that is lost between handling and
+    acknowledging an event can leave the listener waiting forever; with 0, a
+    whole backlog is read into memory. Log levels: the launcher warns about
+    running in one process, which is intended; database errors are logged in
+    Kongming's own words. Intervals of the driver's poll: the shortest costs
+    CPU time while a guest is placed, and the longest, 5 s, delays each
+    shutdown. Messages: the cost of reading one is bounded by its length,
+    whatever its sender claims.
     """
     # Imported here: the choice of oslo.service's backend must come first.
     from oslo_log import log

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""``[api]``: what the REST API takes, and from whom."""
+"""``[api]``: limits of the REST API, and how its clients are authenticated."""
 
 from oslo_config import cfg
 
@@ -27,45 +27,46 @@ OPTS = [
         "auth_strategy",
         default=KEYSTONE,
         choices=[
-            (KEYSTONE, "a token of Keystone's, as [keystone_authtoken] says"),
-            (NOAUTH, "nobody is asked who they are; only this machine itself is answered"),
+            (KEYSTONE, "Keystone tokens, validated as [keystone_authtoken] configures"),
+            (NOAUTH, "no authentication; only requests from localhost are accepted"),
         ],
-        help="How it is found out who asks. Change it for a first look on one machine: with "
-        "noauth, everybody who is on it may do everything, and requests from elsewhere, or "
-        "through a proxy, are refused.",
+        help="How API clients are authenticated. Change it only to try Kongming on a single "
+        "machine: with noauth, every local user may do everything, and requests from other "
+        "machines or through a proxy are refused.",
     ),
     cfg.IntOpt(
         "max_limit",
         default=1000,
         min=1,
         max=10_000,
-        help="The most entries in one answer of a list; the rest is on its next pages. Change it "
-        "if the answers are too long for a client or a proxy.",
+        help="Maximum number of entries in one page of a list. Lower it if responses are too "
+        "large for a client or a proxy.",
     ),
     cfg.IntOpt(
         "max_map_instances",
         default=5000,
         min=1,
         max=MAP_INSTANCES_MAX,
-        help="The most instances in one allocation map. Change it if your orchestrator hands over "
-        "more at once: each thousand of them takes some 10 MB of memory and up to a second of "
-        "CPU time for the request.",
+        help="Maximum number of instances in one allocation map. Raise it if your orchestrator "
+        "sends more at once: each thousand instances takes about 10 MB of memory and up to one "
+        "second of CPU time per request.",
     ),
     cfg.IntOpt(
         "max_body_size",
         default=16 * 1024 * 1024,
         min=1024,
         max=1024 * 1024 * 1024,
-        help="The longest body of a request, in bytes. Change it together with max_map_instances.",
+        help="Maximum size of a request body, in bytes. Change it together with "
+        "max_map_instances.",
     ),
     cfg.IntOpt(
         "server_threads",
         default=4,
         min=1,
-        help="How many threads each process of the WSGI server has (gunicorn: --threads, uWSGI: "
-        "threads). One of them is kept from waiting for Keystone, for the database, or for a "
-        "host's answer to a dry run: others, and /healthcheck, are answered then. Set it to what "
-        "the server has.",
+        help="Number of threads in each process of the WSGI server (gunicorn: --threads, uWSGI: "
+        "threads). Set it to the value that the server uses: one thread never waits for "
+        "Keystone, the database or a host's dry run, so that other requests and /healthcheck "
+        "are still served.",
     ),
 ]
 
@@ -74,7 +75,6 @@ HEALTHCHECK_OPTS = [
     cfg.StrOpt(
         "path",
         default="/healthcheck",
-        help="Path at which load balancers are told whether the API works. Change it if they ask "
-        "elsewhere.",
+        help="Path of the health check for load balancers. Change it if they use another path.",
     ),
 ]

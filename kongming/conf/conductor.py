@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""``[conductor]``: the side of the bus that has the database."""
+"""``[conductor]``: how conductors follow Nova and talk to compute hosts."""
 
 from oslo_config import cfg
 
@@ -23,9 +23,9 @@ OPTS = [
         min=1,
         max=86_400,
         mutable=True,
-        help="Seconds between two looks at what has changed in Nova: servers that were deleted or "
-        "moved. One of the conductors asks, for all of them, and only if [nova] says how. Each "
-        "look is one request, and one more for each thousand servers that have changed.",
+        help="Seconds between two polls of Nova for changed servers (deleted or moved). One "
+        "conductor polls on behalf of all, and only if [nova] holds credentials. Each poll is "
+        "one request, plus one for each thousand changed servers.",
     ),
     cfg.IntOpt(
         "poll_full_interval",
@@ -33,8 +33,8 @@ OPTS = [
         min=1,
         max=604_800,
         mutable=True,
-        help="Seconds between two looks at all of Nova's servers: one request for each thousand "
-        "of them.",
+        help="Seconds between two polls of Nova for all servers: one request for each thousand "
+        "servers.",
     ),
     cfg.IntOpt(
         "host_timeout",
@@ -42,6 +42,6 @@ OPTS = [
         min=1,
         max=600,
         mutable=True,
-        help="Seconds that a host has to answer when it is asked for a plan (dry run).",
+        help="Seconds to wait for a host's response to a dry run (plan).",
     ),
 ]

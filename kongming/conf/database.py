@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""``[database]``: how the database is reached. The options are oslo.db's, with our defaults."""
+"""``[database]``: connection to the database: oslo.db's options with Kongming's defaults."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ OPTS = options.database_opts
 
 _DEFAULTS = {
     "connection": "sqlite:///$state_path/kongming.sqlite",
-    # A database that is away is told of at once; the next use tries it again.
+    # Report an unavailable database at once; the next use connects again.
     "max_retries": 0,
 }
 
 
 def set_defaults() -> None:
-    """Set those of oslo.db's defaults that differ for us."""
+    """Replace those defaults of oslo.db that do not suit Kongming."""
     cfg.set_defaults(OPTS, **_DEFAULTS)
 
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""``[DEFAULT]``: who this host is and where its state is kept."""
+"""``[DEFAULT]``: the name of this host and its state directory."""
 
 from oslo_config import cfg
 
@@ -24,16 +24,16 @@ OPTS = [
         type=host_name.HostName(),
         default=host_name.of_machine(),
         sample_default="<the machine's hostname>",
-        help="Name of this compute host. It must equal [DEFAULT] host of nova.conf on this "
-        "host: events are recognised as this host's by it. Change it where nova.conf sets it, or "
-        "where the machine's hostname is not one that Nova takes.",
+        help="Name of this compute host. It must equal [DEFAULT] host in nova.conf on this "
+        "host, because it identifies the events and requests for this host. Set it if nova.conf "
+        "sets it, or if Nova does not accept the machine's hostname.",
     ),
     cfg.StrOpt(
         "state_path",
         default="/var/lib/kongming",
         regex=".",
-        help="Directory in which Kongming keeps what is wanted for each instance, across "
-        "restarts. It belongs to the user that the service runs as (it is made if that user may) "
-        "and lies on a disk that survives a reboot.",
+        help="Directory in which Kongming stores the desired allocation of each instance. It "
+        "must be owned by the user that runs the service (who creates it if permitted) and be "
+        "on storage that survives a reboot.",
     ),
 ]

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""``[executor]``: how work on the guests is done."""
+"""``[executor]``: how the executor places the guests of this host."""
 
 from oslo_config import cfg
 
@@ -22,9 +22,9 @@ OPTS = [
         default=4,
         min=1,
         max=64,
-        help="Number of instances that are worked on at once. The work for one instance is "
-        "always serial. Raise it if stuck guests (each may hold libvirt for half a minute) "
-        "delay the others.",
+        help="Number of instances placed in parallel. Work on one instance is always serial. "
+        "Raise it if hung guests, each of which can block a libvirt call for 30 seconds, delay "
+        "the others.",
     ),
     cfg.IntOpt(
         "retry_interval_max",
@@ -32,8 +32,8 @@ OPTS = [
         min=1,
         max=3_600,
         mutable=True,
-        help="Longest time in seconds between two attempts at an allocation that libvirt "
-        "failed to carry out. The first attempts come after 1, 2, 4, … seconds.",
+        help="Maximum number of seconds between two attempts at an allocation that libvirt "
+        "failed to apply. Retries start after 1, 2, 4, … seconds.",
     ),
     cfg.IntOpt(
         "check_interval",
@@ -41,9 +41,9 @@ OPTS = [
         min=0,
         max=86_400,
         mutable=True,
-        help="Seconds between two checks of all guests that anything is asked for: they find what "
-        "nobody announces, such as a thread that was moved with taskset. A check takes some "
-        "milliseconds of CPU time for each such guest. 0 means no such checks.",
+        help="Seconds between two checks of all managed guests for drift that no event reports, "
+        "such as a thread moved with taskset. A check takes a few milliseconds of CPU time per "
+        "managed guest. 0 disables these checks.",
     ),
     cfg.IntOpt(
         "pull_interval",
@@ -51,10 +51,10 @@ OPTS = [
         min=1,
         max=3_600,
         mutable=True,
-        help="Seconds between two times that kongming-executor asks a conductor what is wanted "
-        "for all guests of this host, and tells it what it sees. What changes is told and heard "
-        "at once: this is for what got lost. Each is one message and one answer. A host that was "
-        "not heard of for three times as long counts as silent.",
+        help="Seconds between two exchanges in which kongming-executor fetches the desired "
+        "allocations of this host from a conductor and reports its status. Changes are sent at "
+        "once in both directions; this interval recovers lost messages. Each exchange is one "
+        "message and one reply. A host that misses three of them is unresponsive.",
     ),
     cfg.IntOpt(
         "history_days",
@@ -62,7 +62,7 @@ OPTS = [
         min=0,
         max=36_500,
         mutable=True,
-        help="For how many days it is kept what was asked for each instance, by whom, and what "
-        "came of it (kongming-manage allocation history).",
+        help="Number of days to keep the history of each instance: its requests, their sources "
+        "and outcomes (kongming-manage allocation history).",
     ),
 ]

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""``[guard]``: what may not be asked for, whoever asks."""
+"""``[guard]``: which placements this host refuses, whatever their source."""
 
 from oslo_config import cfg
 
@@ -21,93 +21,91 @@ OPTS = [
         "allowed_cpus",
         default="",
         mutable=True,
-        help="Host CPUs that may be asked for, as a cpuset of CPU ids, for instance "
-        "'4-31,^10'. Empty (the default) means all. Set it if a part of the host's CPUs is "
-        "for guests that are placed by request.",
+        help="Host CPUs that requests may name, as a cpuset, for instance '4-31,^10'. Empty "
+        "(the default) means all. Set it to dedicate a part of the host's CPUs to guests with "
+        "requests.",
     ),
     cfg.StrOpt(
         "reserved_cpus",
         default="",
         mutable=True,
-        help="Host CPUs that may not be asked for even if they are allowed, as a cpuset of CPU "
-        "ids. Empty (the default) means none. Set it to the CPUs of the host's own work: its "
+        help="Host CPUs that requests must not name even if they are allowed, as a cpuset. "
+        "Empty (the default) means none. Set it to the CPUs that serve the host itself: "
         "operating system, virtual switch, storage.",
     ),
     cfg.StrOpt(
         "allowed_nodes",
         default="",
         mutable=True,
-        help="NUMA nodes that may be asked for a guest's memory, as a set of node ids in the "
-        "form of a cpuset, for instance '0-1'. Empty (the default) means all. Set it if a "
-        "node's memory is kept for something else.",
+        help="NUMA nodes that requests may name for a guest's memory, as a set of node ids in "
+        "cpuset form, for instance '0-1'. Empty (the default) means all. Set it if the memory of "
+        "a node is reserved for another purpose.",
     ),
     cfg.ListOpt(
         "allowed_projects",
         default=[],
         mutable=True,
-        help="Ids of the projects whose instances may ask, separated by commas. Empty (the "
-        "default) means all. Set it where not every user who may edit an instance's metadata "
-        "is to choose CPUs.",
+        help="Comma-separated ids of the projects whose instances may be placed. Empty (the "
+        "default) means all. Set it if not every user who can edit instance metadata should be "
+        "able to choose CPUs.",
     ),
     cfg.StrOpt(
         "overlap",
         default="warn",
         choices=[
-            ("allow", "it is done"),
-            ("warn", "it is done, and logged as a warning"),
-            ("refuse", "it is refused"),
+            ("allow", "apply the request"),
+            ("warn", "apply the request and log a warning"),
+            ("refuse", "refuse the request"),
         ],
         mutable=True,
-        help="What becomes of a request for CPUs that another guest is pinned to (default: "
-        "warn). Set it to refuse where every guest is to have its CPUs alone, to allow where "
-        "sharing them is meant.",
+        help="How to handle a request for CPUs that another guest is pinned to (default: warn). "
+        "Set it to refuse if guests must not share CPUs, to allow if sharing is intended.",
     ),
     cfg.StrOpt(
         "smt",
         default="warn",
         choices=[
-            ("allow", "it is done"),
-            ("warn", "it is done, and told as a warning"),
-            ("refuse", "it is refused"),
+            ("allow", "apply the request"),
+            ("warn", "apply the request and log a warning"),
+            ("refuse", "refuse the request"),
         ],
         mutable=True,
-        help="What becomes of a request for CPUs whose cores another guest is pinned to: with "
-        "SMT (hyper-threading) the CPUs of a core slow each other down, and caches that they "
-        "share leak (default: warn, for a neighbour on the core is often meant, and never to be "
-        "overlooked). Set it to refuse where every guest is to have its cores alone, to allow "
-        "where guests are packed on purpose.",
+        help="How to handle a request for CPUs whose SMT siblings (hyper-threads of the same "
+        "core) another guest is pinned to. Siblings slow each other down, and shared caches "
+        "leak data (default: warn). Set it to refuse if guests must not share cores, to allow "
+        "if guests are packed on purpose.",
     ),
     cfg.StrOpt(
         "numa_guests",
         default="within",
         choices=[
-            ("within", "placed within the CPUs that Nova gave them"),
-            ("refuse", "refused"),
+            ("within", "place the guest within the CPUs that Nova gave it"),
+            ("refuse", "refuse the request"),
         ],
         mutable=True,
-        help="What becomes of a request for a guest with a NUMA topology (flavors with "
+        help="How to handle a request for a guest with a NUMA topology (flavors with "
         "hw:numa_nodes, hw:mem_page_size, or the CPU policy dedicated or mixed), whose CPUs Nova "
-        "chose itself (default: within, which never contradicts what Nova counts). Set it to "
-        "refuse where such guests are to stay exactly as Nova started them.",
+        "chose itself (default: within, which never contradicts Nova's accounting). Set it to "
+        "refuse if such guests must stay exactly as Nova started them.",
     ),
     cfg.BoolOpt(
         "numa_across_cells",
         default=False,
         mutable=True,
         help="Whether the dedicated CPUs of a guest may be permuted across its own NUMA cells "
-        "(default: false, because the memory of a cell does not move along, and is remote then). "
-        "Set it where the guest's NUMA cells matter less than which CPU each vCPU has.",
+        "(default: false, because the memory of a cell does not move along and becomes remote). "
+        "Set it if the CPU of each vCPU matters more than local memory.",
     ),
     cfg.ListOpt(
         "nova_config_file",
         default=[],
         mutable=True,
-        help="Paths of Nova's configuration on this host, separated by commas: files such as "
-        "/etc/nova/nova.conf, or folders of such files; later ones win. CPUs of their "
-        "[compute] cpu_dedicated_set may then be asked for only by the guest that Nova gave "
-        "them to, and emulators and iothreads of guests with a NUMA topology may run on their "
-        "cpu_shared_set, too. Empty (the default) means that nova.conf is not read. Set it where "
-        "Nova pins guests with a dedicated CPU policy; the user that Kongming runs as must be "
-        "able to read these files.",
+        help="Comma-separated paths of Nova's configuration on this host: files such as "
+        "/etc/nova/nova.conf, or directories of such files; later ones take precedence. CPUs in "
+        "[compute] cpu_dedicated_set are then reserved for the guests that Nova gave them to, "
+        "and emulator and iothreads of guests with a NUMA topology may also run on "
+        "cpu_shared_set. Empty (the default) means that nova.conf is not read. Set it if Nova "
+        "pins guests with a dedicated CPU policy; the user that runs Kongming must be able to "
+        "read these files.",
     ),
 ]

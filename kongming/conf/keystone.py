@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""``[keystone_authtoken]``: how tokens are checked. keystonemiddleware's options, our defaults."""
+"""``[keystone_authtoken]``: keystonemiddleware's options with Kongming's defaults."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ LIMITS: Mapping[str, int] = {
 
 
 def set_defaults() -> None:
-    """Set those of keystonemiddleware's defaults that differ for us.
+    """Replace those defaults of keystonemiddleware that do not suit Kongming.
 
-    Only the API pays for its import.
+    The import is expensive and only the API needs it.
     """
     from keystonemiddleware.auth_token import _opts
 
@@ -42,9 +42,9 @@ def set_defaults() -> None:
 
 
 def register_opts(conf: cfg.ConfigOpts, service_type: str) -> None:
-    """Register them on ``conf``, before the middleware does.
+    """Register the options on ``conf`` before the middleware does.
 
-    :param service_type: what Keystone's access rules of application credentials call us.
+    :param service_type: Kongming's service type in access rules of application credentials.
     """
     from keystonemiddleware import auth_token
 

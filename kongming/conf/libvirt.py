@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""``[libvirt]``: how libvirt is reached."""
+"""``[libvirt]``: connection to libvirt."""
 
 from oslo_config import cfg
 
@@ -20,23 +20,23 @@ OPTS = [
     cfg.StrOpt(
         "connection_uri",
         default="qemu:///system",
-        help="libvirt's connection URI on this host. It must be the one of nova.conf ([libvirt] "
-        "connection_uri), which is the default for KVM and QEMU. It is opened as virsh opens it: "
-        "user and password are looked up in auth.conf, certificates in /etc/pki or ?pkipath=.",
+        help="Connection URI of libvirt on this host. It must equal [libvirt] connection_uri in "
+        "nova.conf; the default suits KVM and QEMU. As with virsh, credentials come from "
+        "auth.conf, and certificates from /etc/pki or ?pkipath=.",
     ),
     cfg.IntOpt(
         "keepalive_interval",
         default=5,
         min=1,
         max=3_600,
-        help="Seconds between the questions by which a silent libvirtd is noticed.",
+        help="Seconds between keepalive probes to libvirtd.",
     ),
     cfg.IntOpt(
         "keepalive_count",
         default=5,
         min=1,
         max=1_000,
-        help="Number of questions that may stay unanswered before the connection is given up "
-        "and opened anew.",
+        help="Number of unanswered keepalive probes after which the connection is closed and "
+        "opened again.",
     ),
 ]

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""``[metrics]``: what Prometheus may ask the service."""
+"""``[metrics]``: the endpoint for Prometheus."""
 
 from oslo_config import cfg
 
@@ -20,21 +20,20 @@ OPTS = [
     cfg.BoolOpt(
         "enabled",
         default=False,
-        help="Whether the service answers Prometheus (default: no). It then takes some 2 MB of "
-        "memory more.",
+        help="Whether to serve metrics for Prometheus (default: false). This takes about 2 MB of "
+        "memory.",
     ),
     cfg.HostDomainOpt(
         "listen_address",
         default="127.0.0.1",
-        help="Address that Prometheus finds the metrics at (default: only this host). Change it "
-        "if Prometheus runs elsewhere, to an address of a network that only operators reach: "
-        "neither password nor encryption protects the metrics.",
+        help="Address to serve metrics on (default: localhost only). If Prometheus runs on "
+        "another machine, set it to an address of a management network: metrics are neither "
+        "authenticated nor encrypted.",
     ),
     cfg.PortOpt(
         "listen_port",
         default=19630,
         min=1,
-        help="TCP port that Prometheus finds the metrics at. Change it if something else on "
-        "this host listens there.",
+        help="TCP port to serve metrics on. Change it if the port is in use on this host.",
     ),
 ]

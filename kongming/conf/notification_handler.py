@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""``[notification_handler]``: where Nova's notifications are listened for."""
+"""``[notification_handler]``: where to receive Nova's notifications."""
 
 from oslo_config import cfg, types
 
@@ -28,43 +28,43 @@ OPTS = [
             (VERSIONED, "Nova's versioned notifications, which carry the metadata"),
             (
                 LEGACY,
-                "Nova's legacy notifications, and Nova's API asked for the metadata; needs [nova]",
+                "Nova's legacy notifications; the metadata is read from Nova's API; needs [nova]",
             ),
         ],
-        help="What tells that something may be wanted. Change it where nova.conf leaves "
-        "[notifications] notification_format at its default, and that can't be changed.",
+        help="Which notifications trigger a placement. Change it if [notifications] "
+        "notification_format in nova.conf has its default value and can't be changed.",
     ),
     cfg.StrOpt(
         "exchange",
         default="nova",
         regex=".",
         max_length=255,
-        help="AMQP exchange that Nova publishes its notifications to. Change it where "
-        "nova.conf sets [DEFAULT] control_exchange.",
+        help="AMQP exchange to which Nova publishes its notifications. Change it if nova.conf "
+        "sets [DEFAULT] control_exchange.",
     ),
     cfg.ListOpt(
         "topics",
         default=[],
         item_type=types.String(max_length=200),
         sample_default=[TOPICS[VERSIONED]],
-        help="Topics to listen on; empty means Nova's own: versioned_notifications, or "
-        "notifications for the legacy trigger. Change it where nova.conf sets [notifications] "
-        "versioned_notifications_topics, or [oslo_messaging_notifications] topics, for instance "
-        "to a topic of its own for each host in a cloud of more than some hundred hosts.",
+        help="Topics to listen on. Empty (the default) means Nova's defaults: "
+        "versioned_notifications, or notifications for the legacy trigger. Change it if nova.conf "
+        "sets [notifications] versioned_notifications_topics or [oslo_messaging_notifications] "
+        "topics, for instance to one topic per host in a cloud of several hundred hosts.",
     ),
     cfg.StrOpt(
         "pool",
         default="kongming.$host",
         max_length=255,
-        help="Name of the listener pool, which is the name of the queue too. Each host has its "
-        "own, so that each sees every event. Empty means no pool: the queue of the topic "
-        "itself, shared with whoever else listens to it; right only for a topic that no other "
-        "host listens to.",
+        help="Name of the listener pool, which is also the name of the queue. Each host needs a "
+        "pool of its own to receive every event. Empty means no pool: the service consumes the "
+        "queue of the topic itself, which is correct only if no other host listens to this "
+        "topic.",
     ),
 ]
 
 
 def topics(conf: cfg.ConfigOpts) -> list[str]:
-    """Give the topics to listen on."""
+    """Return the topics to listen on."""
     options = conf.notification_handler
     return list(options.topics) or [TOPICS[options.trigger]]

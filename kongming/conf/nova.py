@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""``[nova]``: how Nova's API is asked, the way every OpenStack service has it.
+"""``[nova]``: access to Nova's API, with the options that every OpenStack service has.
 
-The options of the authentication are keystoneauth's. Importing that takes 13 MB,
-which a service that asks nothing does not pay.
+The options for authentication are keystoneauth's. Importing it takes 13 MB, so only
+services that use Nova's API do.
 """
 
 from __future__ import annotations
@@ -32,11 +32,10 @@ OPTS = [
         default=600,
         min=0,
         max=86_400,
-        help="Seconds between two looks at those servers of this host that have changed, which "
-        "catch what no event told (0: never, but for the one after the start). Each is one "
-        "request to Nova and comes at a moment of its own on each host. Change it if a thousand "
-        "hosts are too many, or to have metadata take effect sooner where Nova emits no "
-        "instance.update.",
+        help="Seconds between two resyncs with the changed servers of this host, which recover "
+        "what no event reported (0: only the one after startup). Each resync is one request to "
+        "Nova, at a time that differs between hosts. Raise it if many hosts overload Nova's API; "
+        "lower it to apply metadata sooner if Nova emits no instance.update.",
         mutable=True,
     ),
     cfg.IntOpt(
@@ -44,9 +43,9 @@ OPTS = [
         default=3600,
         min=0,
         max=604_800,
-        help="Seconds between two looks at all servers of this host, changed or not (0: never, "
-        "but for the one after the start). Nova does not count the removal of a single metadata "
-        "key as a change: without other events, it takes this long to be seen.",
+        help="Seconds between two resyncs with all servers of this host, changed or not (0: only "
+        "the one after startup). Nova does not report the removal of a single metadata key as a "
+        "change: without other events, it takes effect after this time.",
         mutable=True,
     ),
     cfg.IntOpt(
@@ -54,8 +53,7 @@ OPTS = [
         default=10,
         min=0,
         max=3_600,
-        help="The look after the start comes within so many seconds, at a moment of its own on "
-        "each host, so that a thousand hosts that start at once do not ask at once.",
+        help="Number of seconds over which hosts that start together spread their first resync.",
     ),
 ]
 
@@ -63,7 +61,7 @@ _PLUGINS = ("password", "v3applicationcredential")
 
 
 def is_configured(conf: cfg.ConfigOpts) -> bool:
-    """Tell whether the files say how to authenticate, in [nova] or where its auth_section says."""
+    """Return whether the files hold credentials, in [nova] or in its auth_section."""
     probe = cfg.ConfigOpts()
     probe.register_opt(
         cfg.StrOpt("auth_type", deprecated_opts=[cfg.DeprecatedOpt("auth_plugin", group=GROUP)]),
@@ -75,7 +73,7 @@ def is_configured(conf: cfg.ConfigOpts) -> bool:
 
 
 def register_auth_opts(conf: cfg.ConfigOpts) -> None:
-    """Register keystoneauth's options, which the file must have named a plugin of."""
+    """Register keystoneauth's options for the plugin that the files name."""
     from keystoneauth1 import loading
 
     loading.register_auth_conf_options(conf, GROUP)
@@ -85,7 +83,7 @@ def register_auth_opts(conf: cfg.ConfigOpts) -> None:
 
 
 def auth_opts() -> list[Any]:
-    """Give keystoneauth's options, for the sample and the reference."""
+    """Return keystoneauth's options, for the sample and the reference."""
     from keystoneauth1 import loading
 
     plugins = [

@@ -19,12 +19,12 @@ from kongming.conf import api, nova
 
 
 def own_opts() -> list[tuple[str | None, list[Any]]]:
-    """Give all of Kongming's own options as (group, options)."""
+    """Return all of Kongming's own options as (group, options)."""
     return [(group.GROUP, list(group.OPTS)) for group in conf._GROUPS]
 
 
 def list_opts() -> list[tuple[str | None, list[Any]]]:
-    """Give all options that kongming.conf may have, but for those of oslo's libraries."""
+    """Return all options of kongming.conf, except those of oslo's libraries."""
     return [
         *(
             (name, [*options, *(nova.auth_opts() if name == nova.GROUP else ())])

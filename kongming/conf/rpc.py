@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""``[rpc]``: how API, conductors and executors prove to each other who they are."""
+"""``[rpc]``: signatures of the calls between API, conductors and executors."""
 
 from oslo_config import cfg
 
@@ -20,17 +20,17 @@ OPTS = [
     cfg.StrOpt(
         "key_file",
         default="",
-        help="File with the key that calls between API, conductors and kongming-executor are "
-        "signed with. Controllers need the master key ('kongming-manage broker key create'), a "
-        "compute host its own key, which is made from it ('kongming-manage broker key derive "
-        "HOST'). If empty, calls are neither signed nor checked: who may write to RabbitMQ's "
-        "queues may then send calls in anybody's name.",
+        help="Path of the key that signs calls between API, conductors and kongming-executor. "
+        "Controllers need the master key ('kongming-manage broker key create'); each compute "
+        "host needs a key derived from it ('kongming-manage broker key derive HOST'). If empty "
+        "(the default), calls are neither signed nor verified: any RabbitMQ user with write "
+        "access to the queues can impersonate any service.",
     ),
     cfg.BoolOpt(
         "require_signatures",
         default=True,
-        help="Whether calls and answers that are not signed are refused, once key_file is set. "
-        "Set it to false while keys are brought to all machines, and back to true afterwards. "
-        "What is wrongly signed is refused in any case.",
+        help="Whether to refuse unsigned calls and replies if key_file is set. Set it to false "
+        "while you distribute keys to all machines, and back to true afterwards. Wrong signatures "
+        "are always refused.",
     ),
 ]

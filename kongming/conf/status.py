@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""``[status]``: what kongming-status needs besides what the service needs."""
+"""``[status]``: what only kongming-status uses."""
 
 from oslo_config import cfg
 
@@ -20,11 +20,11 @@ OPTS = [
     cfg.StrOpt(
         "management_url",
         secret=True,
-        help="Address of RabbitMQ's management API, as "
+        help="URL of RabbitMQ's management API, as "
         "https://user:password@host:15671 or http://user:password@host:15672. The user needs "
-        "the tag 'monitoring' and may read the virtual host. Without it (the default) "
-        "'kongming-status upgrade check' can't see which queues grow without limit. The service "
-        "does not use it. The certificate is checked against [oslo_messaging_rabbit] ssl_ca_file "
-        "if that is set.",
+        "the tag 'monitoring' and read access to the virtual host. If unset (the default), "
+        "'kongming-status upgrade check' can't find queues that grow without limit. The services "
+        "do not use it. The certificate is verified with [oslo_messaging_rabbit] ssl_ca_file if "
+        "that is set.",
     ),
 ]
