@@ -44,10 +44,10 @@ import kombu
 import libvirt
 from oslo_config import cfg
 
+from kongming.allocation.statuses import Status
 import kongming.cmd.backend  # noqa: F401  (chooses oslo.service's backend)
-from kongming.executor.store import Store
-from kongming.hypervisor.keeper import run_event_loop
-from kongming.statuses import Status
+from kongming.executor.store.store import Store
+from kongming.hypervisor.connection import run_event_loop
 from kongming.tests import captures
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.broker import Broker

@@ -33,7 +33,7 @@ import uuid
 from bench_bed import HOST, KEY, Bed, Row, cpu_time
 import libvirt
 
-from kongming.hypervisor.keeper import run_event_loop
+from kongming.hypervisor.connection import run_event_loop
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.daemon import Daemon
 from kongming.tests.testbed.guest import destroy, start_guest

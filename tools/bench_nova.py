@@ -23,9 +23,9 @@ from typing import Any
 from bench_bed import KEY, Bed, Row, pss
 
 from kongming.cmd.launch import configure
-from kongming.notification.inquirer import Inquirer
-from kongming.notification.inquiries import ALL, Inquiries
-from kongming.notification.wanted import Wanted
+from kongming.notification.nova_poller import Inquirer
+from kongming.notification.pending_lookups import ALL, Inquiries
+from kongming.notification.requests import Wanted
 from kongming.nova.client import Nova
 from kongming.tests.testbed.nova_api import NovaApi
 from kongming.tests.testbed.process import wait_until

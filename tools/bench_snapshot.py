@@ -23,13 +23,13 @@ from xml.etree import ElementTree as ET
 
 from bench_bed import Bed, Row
 
-from kongming.cpuset import CpuSet
-from kongming.executor import view
-from kongming.executor.rules import Rules
+from kongming.allocation.cpuset import CpuSet
+from kongming.host import snapshot
+from kongming.host.rules import Rules
+from kongming.host.topology import Topology
 from kongming.hypervisor import capabilities, occupancy
 from kongming.hypervisor.host import parse_libvirt
 from kongming.hypervisor.kernel_files import KernelFiles
-from kongming.hypervisor.topology import Topology
 from kongming.tests import machines
 
 CPUS, THREADS, NODES, GUESTS, VCPUS = 8192, 2, 64, 1000, 8
@@ -68,8 +68,8 @@ def measure(bed: Bed, times: int) -> list[Row]:
 
 
 def _snapshot(topology: Topology, guests: list[Any]) -> dict[str, Any]:
-    seen = view.to_json(topology, guests, RULES)
-    view.digest(seen)
+    seen = snapshot.to_json(topology, guests, RULES)
+    snapshot.digest(seen)
     return seen
 
 

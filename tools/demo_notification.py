@@ -24,14 +24,14 @@ import uuid
 from oslo_log import log
 from story import explain, introduce, judged, running_guest, say, show_threads
 
-from kongming import metadata
+from kongming.allocation import metadata
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.statuses import Status
 from kongming.cmd import launch
-from kongming.cpuset import CpuSet
-from kongming.executor.record import Record
-from kongming.executor.store import Store
-from kongming.hypervisor.keeper import run_event_loop
+from kongming.executor.store.record import Record
+from kongming.executor.store.store import Store
+from kongming.hypervisor.connection import run_event_loop
 from kongming.notification.service import NotificationHandlerService
-from kongming.statuses import Status
 from kongming.tests.testbed import memory, threads
 from kongming.tests.testbed.abilities import Abilities, abilities, left_out
 from kongming.tests.testbed.broker import Broker

@@ -31,13 +31,13 @@ from wsgiref import simple_server
 from oslo_log import log
 from story import explain, introduce, judged, running_guest, say
 
+from kongming.allocation.cpuset import CpuSet
 from kongming.api.application import make_application
 from kongming.cmd import launch
 from kongming.conductor.service import ConductorService
-from kongming.cpuset import CpuSet
 from kongming.db import migration
 from kongming.db.database import Database
-from kongming.hypervisor.keeper import run_event_loop
+from kongming.hypervisor.connection import run_event_loop
 from kongming.standalone.service import ExecutorService
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.abilities import abilities, left_out

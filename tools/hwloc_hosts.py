@@ -31,7 +31,7 @@ import tempfile
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from kongming.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet
 
 _Host = dict[str, Any]
 _IDS = ("physical_package_id", "die_id", "core_id")

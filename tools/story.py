@@ -22,7 +22,7 @@ from typing import Any
 
 import libvirt
 
-from kongming.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.guest import destroy, start_guest
 

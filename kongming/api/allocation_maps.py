@@ -19,7 +19,7 @@ from typing import ClassVar
 import falcon
 
 from kongming import exception
-from kongming.allocation import Allocation
+from kongming.allocation.allocation import Allocation
 from kongming.api import identity, operation, paging, preconditions, representation
 from kongming.api.allocations import Parts, read
 from kongming.api.operation import Operation, Resource

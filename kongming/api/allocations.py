@@ -20,8 +20,9 @@ from typing import Any, ClassVar
 
 import falcon
 
-from kongming import exception, schema, timezones
-from kongming.allocation import Allocation
+from kongming import exception
+from kongming.allocation import json_schema, timezones
+from kongming.allocation.allocation import Allocation
 from kongming.api import errors, identity, operation, paging, preconditions, representation
 from kongming.api.body import BodyReader
 from kongming.api.identity import Rights
@@ -68,7 +69,7 @@ def read(where: str, written: object) -> Allocation:
     :raises RequestInvalid: naming the place; also if it asks for nothing.
     """
     try:
-        found = schema.read(written)
+        found = json_schema.read(written)
     except exception.RequestInvalid as error:
         raise exception.RequestInvalid(f"{where}: {error}") from error
     if not found:

@@ -26,6 +26,7 @@ from oslo_middleware import request_id as request_ids
 from oslo_middleware.healthcheck import opts
 
 from kongming import exception, policies
+from kongming.allocation.cpuset import shown
 from kongming.api import documents, errors, headers, identity, openapi
 from kongming.api.allocation_maps import MapItem, MapList
 from kongming.api.allocations import (
@@ -40,7 +41,6 @@ from kongming.api.microversion import Microversion
 from kongming.api.tokens import TokenCheck
 from kongming.api.waiting import Waiting
 from kongming.conf.api import HEALTHCHECK, HEALTHCHECK_OPTS, NOAUTH
-from kongming.cpuset import shown
 from kongming.db.allocations import Allocations
 from kongming.db.database import Database
 from kongming.db.hosts import Hosts

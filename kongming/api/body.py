@@ -22,9 +22,9 @@ from typing import Any
 import falcon
 
 from kongming import exception
+from kongming.allocation.cpuset import shown
 from kongming.api import errors
 from kongming.api.operation import GENERATION_MAX
-from kongming.cpuset import shown
 
 # An allocation map's body needs seven.
 MAX_DEPTH = 16

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import falcon
 
-from kongming import schema
+from kongming.allocation import json_schema
 from kongming.api import microversion
 from kongming.api.operation import Operation, Resource
 
@@ -69,7 +69,7 @@ class AllocationSchema(Resource):
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
         """Show it."""
-        resp.media = schema.ALLOCATION
+        resp.media = json_schema.ALLOCATION
 
 
 class OpenApi(Resource):

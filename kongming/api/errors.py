@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import falcon
 
 from kongming import exception
-from kongming.escaping import escape
+from kongming.runtime.escaping import escape
 
 LOG = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING
 
+from kongming.allocation.cpuset import shown
 from kongming.api import errors
-from kongming.cpuset import shown
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

@@ -17,11 +17,11 @@ from collections.abc import Iterable, Mapping
 import json
 from typing import Any
 
-from kongming import schema
+from kongming.allocation import json_schema
+from kongming.allocation.statuses import LISTED
 from kongming.api import microversion, operation, preconditions
 from kongming.api.operation import Described, Operation, Parameter
 from kongming.conf.api import MAP_INSTANCES_MAX
-from kongming.statuses import LISTED
 
 OPENAPI = "3.1.0"
 
@@ -76,7 +76,7 @@ def _list(of: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _wanted() -> dict[str, Any]:
-    return {name: value for name, value in schema.ALLOCATION.items() if name != "$schema"}
+    return {name: value for name, value in json_schema.ALLOCATION.items() if name != "$schema"}
 
 
 _PLAN_STEP = _object(target=_TEXT, **{"from": _TEXT}, to=_TEXT, grant=_TEXT)

@@ -22,9 +22,9 @@ from typing import Any, ClassVar, Protocol
 import falcon
 
 from kongming import exception
-from kongming.cpuset import shown
-from kongming.host_name import PATTERN
-from kongming.statuses import LISTED
+from kongming.allocation.cpuset import shown
+from kongming.allocation.host_name import PATTERN
+from kongming.allocation.statuses import LISTED
 
 # In some dialects, Python's among them, $ matches before a line break, too.
 END = r"$(?!\n)"

@@ -21,9 +21,9 @@ import re
 import falcon
 
 from kongming import exception
+from kongming.allocation.cpuset import shown
 from kongming.api import errors
 from kongming.api.operation import GENERATION_MAX
-from kongming.cpuset import shown
 
 IF_MATCH, IF_NONE_MATCH = "If-Match", "If-None-Match"
 #: To leave one of these out of account would make a change that was not to be made.

@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kongming import exception
-from kongming.allocation import Allocation
+from kongming.allocation.allocation import Allocation
+from kongming.allocation.stored import Unreadable, readable
+from kongming.allocation.windows import in_force, next_change
 from kongming.db.values import Change, Entry, Host, Map, Outcome
-from kongming.stored import Unreadable, readable
-from kongming.window import in_force, next_change
 
 # Messages name hosts' CPUs and other guests; the reason code says enough.
 _HIDDEN: Mapping[str, Any] = {

@@ -30,9 +30,9 @@ from kongming import exception
 from kongming.api import errors
 from kongming.api.microversion import SERVICE_TYPE
 from kongming.api.waiting import Waiting
-from kongming.cleaning import clean
 from kongming.conf import keystone
-from kongming.contact import Contact
+from kongming.runtime.availability import Contact
+from kongming.runtime.cleaning import clean
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

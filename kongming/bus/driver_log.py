@@ -30,7 +30,7 @@ import threading
 from kongming.bus.driver_messages import Meaning, meaning
 from kongming.bus.incoming import Unreadable
 from kongming.bus.reasons import UNKNOWN, explain, not_acknowledged
-from kongming.hourly import Hourly
+from kongming.runtime.hourly import Hourly
 
 # All loggers of the driver, and of the libraries below it: some are named by oslo.log.
 _ABOVE = ("oslo.messaging.", "oslo_messaging.", "oslo_utils.excutils.", "kombu.", "amqp.")

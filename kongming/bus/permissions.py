@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 import re
 
-from kongming.host_name import in_queues
+from kongming.allocation.host_name import in_queues
 
 _CONDUCTOR = "kongming-conductor"
 _EXECUTOR = "kongming-executor"

@@ -22,13 +22,13 @@ import threading
 import time
 from typing import Any
 
-from kongming.backoff import Backoff
 from kongming.bus import driver
 from kongming.bus.availability import Availability
 from kongming.bus.driver_log import DriverLog
 from kongming.bus.hold import Hold
 from kongming.bus.keeper import Keeper
 from kongming.bus.reasons import TLS_FILE, Reason, explain
+from kongming.runtime.backoff import Backoff
 
 LOG = logging.getLogger(__name__)
 

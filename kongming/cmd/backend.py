@@ -20,7 +20,7 @@ import sys
 
 from oslo_service import backend
 
-from kongming import log_record
+from kongming.runtime import log_record
 
 # Libraries import eventlet wherever it is installed, and oslo.service brings
 # it along: without it a process is 10 MB smaller and starts in half the time.

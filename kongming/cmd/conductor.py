@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from kongming.cmd.start import start
 
 if TYPE_CHECKING:
-    from kongming.configuration.in_force import Configuration
-    from kongming.service import Service
+    from kongming.configuration.configuration import Configuration
+    from kongming.runtime.service import Service
 
 
 def main() -> int:

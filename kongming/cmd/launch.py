@@ -25,11 +25,11 @@ from oslo_log import log as logging
 
 from kongming import exception
 from kongming.cmd import backend  # noqa: F401
-from kongming.configuration.in_force import Configuration
-from kongming.escaping import escape
+from kongming.configuration.configuration import Configuration
+from kongming.runtime.escaping import escape
+from kongming.runtime.service import Service
 from kongming.runtime.signals import Signals
 from kongming.runtime.threads import Faults
-from kongming.service import Service
 
 LOG = logging.getLogger("kongming")
 

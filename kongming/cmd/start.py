@@ -24,8 +24,8 @@ from kongming.runtime import streams
 from kongming.runtime.signals import Signals
 
 if TYPE_CHECKING:
-    from kongming.configuration.in_force import Configuration
-    from kongming.service import Service
+    from kongming.configuration.configuration import Configuration
+    from kongming.runtime.service import Service
 
 
 def start(name: str, build: Callable[[Configuration], Service]) -> int:

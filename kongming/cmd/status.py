@@ -27,8 +27,8 @@ from kongming import conf as kongming_conf
 from kongming import exception, version
 from kongming.cmd import backend  # noqa: F401
 from kongming.configuration import files
-from kongming.escaping import escape
 from kongming.runtime import streams
+from kongming.runtime.escaping import escape
 from kongming.status import (
     broker,
     cgroup,

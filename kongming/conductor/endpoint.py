@@ -23,8 +23,8 @@ import logging
 import time
 
 from kongming import exception
-from kongming.conductor.care import Care
 from kongming.conductor.claims import Claims, Disputes
+from kongming.conductor.delivery import Care
 from kongming.conductor.pusher import written
 from kongming.db.allocations import Allocations
 from kongming.db.hosts import Hosts

@@ -19,11 +19,11 @@ import logging
 from typing import TYPE_CHECKING
 import uuid
 
-from kongming.conductor.care import Care
 from kongming.conductor.claims import Claims
+from kongming.conductor.delivery import Care
 from kongming.conductor.endpoint import Endpoint
+from kongming.conductor.nova_sync import Whereabouts
 from kongming.conductor.pusher import Pusher
-from kongming.conductor.whereabouts import Whereabouts
 from kongming.conf import database as conf_database
 from kongming.conf import nova as conf_nova
 from kongming.db.allocations import Allocations
@@ -33,12 +33,12 @@ from kongming.db.leases import Leases
 from kongming.rpc.bus import CONDUCTOR, open_bus, subscription
 from kongming.rpc.client import ExecutorClient
 from kongming.rpc.server import Server
-from kongming.service import Service
+from kongming.runtime.service import Service
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
-    from kongming.configuration.in_force import Configuration
+    from kongming.configuration.configuration import Configuration
 
 LOG = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class ConductorService(Service):
         LOG.info("Ended")
 
     def _collectors(self) -> list[Collector]:
-        from kongming.metrics.conductor import ConductorCollector
+        from kongming.conductor.metrics import ConductorCollector
 
         return [
             ConductorCollector(

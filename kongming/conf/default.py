@@ -14,7 +14,7 @@
 
 from oslo_config import cfg
 
-from kongming import host_name
+from kongming.allocation import host_name
 
 GROUP = None
 

@@ -20,12 +20,13 @@ import re
 
 from oslo_config import cfg
 
-from kongming import exception, host_name, version
+from kongming import exception, version
+from kongming.allocation import host_name
 from kongming.bus import url
 from kongming.configuration import files, logs, options, tls, unread, values
 from kongming.configuration.files import DEFAULT, Setting
 from kongming.configuration.known import Known
-from kongming.executor.rules import read_rules
+from kongming.host.rules import read_rules
 
 PROJECT = "kongming"
 Part = Callable[[cfg.ConfigOpts], Iterator[str]]

@@ -20,9 +20,9 @@ from typing import Any
 
 from oslo_config import cfg
 
-from kongming.cleaning import clean
+from kongming.allocation.host_name import RULE, HostName
 from kongming.configuration.files import DEFAULT
-from kongming.host_name import RULE, HostName
+from kongming.runtime.cleaning import clean
 
 _SHOWN = 60
 _MOST = 2**31 - 1

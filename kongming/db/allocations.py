@@ -25,11 +25,11 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from kongming import exception
-from kongming.allocation import Allocation
-from kongming.db import asking, locking, maps, reports, rows
-from kongming.db.asking import Asker, Changes
+from kongming.allocation.allocation import Allocation
+from kongming.db import locking, maps, reports, requests, rows
 from kongming.db.database import Database
 from kongming.db.models import ALLOCATION, ALLOCATION_MAP, HISTORY
+from kongming.db.requests import Asker, Changes
 from kongming.db.values import Change, Entry, Location, Map
 from kongming.rpc.messages import Report
 
@@ -99,7 +99,7 @@ class Allocations:
 
         def work(session: Session) -> tuple[Entry, bool]:
             asker = Asker(asked_by, request_id, time.time())
-            created = asking.put(session, instance_uuid, asked, generation, asker)
+            created = requests.put(session, instance_uuid, asked, generation, asker)
             (row,) = session.execute(_of(instance_uuid))
             return rows.entry(row), created
 
@@ -117,7 +117,7 @@ class Allocations:
 
         def work(session: Session) -> Entry | None:
             asker = Asker(asked_by, request_id, time.time())
-            asking.release(session, instance_uuid, generation, asker)
+            requests.release(session, instance_uuid, generation, asker)
             row = session.execute(_of(instance_uuid)).one_or_none()
             return None if row is None else rows.entry(row)
 
@@ -145,13 +145,13 @@ class Allocations:
             locked = locking.lock(session, allocations, name)
             there = locked.maps.get(name)
             created = there is None or there["deleting"]
-            asking.check(generation, there, ending=created, what=f"the allocation map {name}")
+            requests.check(generation, there, ending=created, what=f"the allocation map {name}")
             if there is None:
                 session.execute(insert(ALLOCATION_MAP).values(maps.new(name, asker.now)))
             changes = Changes(asker)
-            changed = asking.want_all(session, changes, name, allocations, locked.rows)
+            changed = requests.want_all(session, changes, name, allocations, locked.rows)
             dropped = [row for uuid, row in locked.rows.items() if uuid not in allocations]
-            changed += asking.release_all(session, changes, dropped, None)
+            changed += requests.release_all(session, changes, dropped, None)
             changes.write(session)
             if there is not None and (created or changes):
                 maps.change(session, name, there["generation"] + 1, asker.now, deleting=False)
@@ -193,9 +193,9 @@ class Allocations:
             there = locked.maps.get(name)
             if there is None:
                 raise exception.MapUnknown(f"there is no allocation map {name}: check its name")
-            asking.check(generation, there, ending=False, what=f"the allocation map {name}")
+            requests.check(generation, there, ending=False, what=f"the allocation map {name}")
             changes = Changes(asker)
-            changed = asking.release_all(session, changes, locked.rows.values(), name)
+            changed = requests.release_all(session, changes, locked.rows.values(), name)
             changes.write(session)
             if not there["deleting"]:
                 maps.change(session, name, there["generation"] + 1, asker.now, deleting=True)

@@ -26,7 +26,7 @@ from typing import Any
 from oslo_db import exception as db_exception
 from sqlalchemy import exc
 
-from kongming.cleaning import clean, without_credentials
+from kongming.runtime.cleaning import clean, without_credentials
 
 # It adds a traceback to much of what is said here in one line.
 logging.getLogger("oslo_db.sqlalchemy.exc_filters").setLevel(logging.ERROR)

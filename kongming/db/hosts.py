@@ -22,7 +22,7 @@ from typing import Any
 from sqlalchemy import delete, null, select, update
 from sqlalchemy.orm import Session
 
-from kongming import stored
+from kongming.allocation import stored
 from kongming.db import rows
 from kongming.db.database import Database
 from kongming.db.models import HOST, WORD_LENGTH

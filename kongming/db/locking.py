@@ -24,7 +24,7 @@ from typing import Any
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
-from kongming import stored
+from kongming.allocation import stored
 from kongming.db.database import Overtaken
 from kongming.db.models import ALLOCATION, ALLOCATION_MAP, HISTORY, OUTCOME
 

@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from kongming import stored
+from kongming.allocation import stored
 from kongming.db.models import ALLOCATION, ALLOCATION_MAP
 from kongming.db.rows import AnyRow, AnySelect
 from kongming.db.values import Map

@@ -21,14 +21,14 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from kongming import stored
+from kongming.allocation import stored
+from kongming.allocation.statuses import Status
 from kongming.db import locking, rows
 from kongming.db.locking import Fields
 from kongming.db.models import ALLOCATION, HISTORY, NAME_LENGTH, OUTCOME, WORD_LENGTH
 from kongming.db.upsert import add, upsert
 from kongming.db.values import Location, holder
 from kongming.rpc.messages import Report
-from kongming.statuses import Status
 
 #: What comes out of order is not later than so many seconds.
 LATE_S = 300.0

@@ -20,11 +20,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, and_, case, func, or_, select, union
 
-from kongming import stored
-from kongming.allocation import Allocation
+from kongming.allocation import stored
+from kongming.allocation.allocation import Allocation
+from kongming.allocation.statuses import Status
 from kongming.db.models import ALLOCATION, HISTORY, OUTCOME
 from kongming.db.values import Change, Entry, Outcome
-from kongming.statuses import Status
 
 AnyRow = Row[Any]
 AnySelect = Select[Any]

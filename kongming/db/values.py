@@ -17,9 +17,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kongming.allocation import Allocation
-from kongming.statuses import Status
-from kongming.stored import Unreadable
+from kongming.allocation.allocation import Allocation
+from kongming.allocation.statuses import Status
+from kongming.allocation.stored import Unreadable
 
 _SILENT_AFTER = 3
 

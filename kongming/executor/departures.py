@@ -19,10 +19,10 @@ import logging
 import time
 
 from kongming import exception
-from kongming.executor.record import Record
-from kongming.executor.residence import Decision, Fate, Hint, Kept, Presence, decide
-from kongming.executor.store import Store
-from kongming.statuses import Status
+from kongming.allocation.statuses import Status
+from kongming.executor.store.record import Record
+from kongming.executor.store.residence import Decision, Fate, Hint, Kept, Presence, decide
+from kongming.executor.store.store import Store
 
 LOG = logging.getLogger(__name__)
 

@@ -25,20 +25,20 @@ from pathlib import Path
 from typing import Any
 
 from kongming import exception
-from kongming.allocation import Allocation
-from kongming.executor import dry_run, lock, view
-from kongming.executor.claims import Claims
+from kongming.allocation.allocation import Allocation
+from kongming.allocation.request import Request, Source
+from kongming.executor import lock
 from kongming.executor.departures import Departures
-from kongming.executor.moves import Moves
 from kongming.executor.outcomes import log_refusal
-from kongming.executor.placer import Placer
+from kongming.executor.placing import dry_run
+from kongming.executor.placing.claims import Claims
+from kongming.executor.placing.moves import Moves
+from kongming.executor.placing.placer import Placer
 from kongming.executor.reconciler import Reconciler
-from kongming.executor.record import Record
-from kongming.executor.request import Request, Source
-from kongming.executor.residence import Hint
-from kongming.executor.rules import Rules
 from kongming.executor.statistics import Statistics
-from kongming.executor.store import Store
+from kongming.executor.store.record import Record
+from kongming.executor.store.residence import Hint
+from kongming.executor.store.store import Store
 from kongming.executor.thread_watch import ThreadWatch
 from kongming.executor.turns import UNCLAIMED, Turns
 from kongming.executor.unclaimed import Unclaimed
@@ -46,8 +46,10 @@ from kongming.executor.watch import Watch
 from kongming.executor.window_timer import WindowTimer
 from kongming.executor.workers import Workers
 from kongming.executor.workqueue import WorkQueue
+from kongming.host import snapshot
+from kongming.host.rules import Rules
+from kongming.hypervisor.connection import Keeper
 from kongming.hypervisor.hypervisor import Hypervisor
-from kongming.hypervisor.keeper import Keeper
 from kongming.hypervisor.opener import Opener
 from kongming.hypervisor.pool import Pool
 from kongming.runtime.heartbeats import Heartbeats
@@ -244,12 +246,12 @@ class Executor:
         return [guest.instance_uuid for guest in self._hypervisor.occupants() if guest.nova]
 
     def view(self, rules: Rules) -> dict[str, Any]:
-        """Give what the host looks like, as JSON; see :mod:`kongming.executor.view`.
+        """Give what the host looks like, as JSON; see :mod:`kongming.host.snapshot`.
 
         :raises HypervisorUnavailable: if libvirt does not answer.
         :raises Failed: if it gives an error.
         """
-        return view.to_json(self._hypervisor.topology(), self._hypervisor.occupants(), rules)
+        return snapshot.to_json(self._hypervisor.topology(), self._hypervisor.occupants(), rules)
 
     def plan(self, instance_uuid: str, allocation: Allocation) -> dry_run.DryRun:
         """Say what would be done to a guest, and do nothing.

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 import logging
 
 from kongming import exception
-from kongming.executor.placer import Placed
+from kongming.allocation.stored import Unreadable
+from kongming.executor.placing.placer import Placed
 from kongming.hypervisor.host import Host
-from kongming.stored import Unreadable
 
 LOG = logging.getLogger(__name__)
 

@@ -27,19 +27,19 @@ import logging
 import time
 
 from kongming import exception
-from kongming.allocation import Allocation
+from kongming.allocation.allocation import Allocation
+from kongming.allocation.statuses import Status
+from kongming.allocation.stored import Unreadable, readable
 from kongming.executor import leftovers, outcomes
 from kongming.executor.departures import Departures
-from kongming.executor.placer import Placed, Placer, Prospect
-from kongming.executor.record import Record
+from kongming.executor.placing.placer import Placed, Placer, Prospect
 from kongming.executor.statistics import Statistics
-from kongming.executor.store import Store
+from kongming.executor.store.record import Record
+from kongming.executor.store.store import Store
 from kongming.executor.thread_watch import ThreadWatch
 from kongming.executor.window_timer import WindowTimer
 from kongming.hypervisor.guest import Guest
 from kongming.hypervisor.hypervisor import Hypervisor
-from kongming.statuses import Status
-from kongming.stored import Unreadable, readable
 
 LOG = logging.getLogger(__name__)
 

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kongming.executor.executor import Executor
-from kongming.executor.rules import Rules, read_rules
-from kongming.service import Service
+from kongming.host.rules import Rules, read_rules
+from kongming.runtime.service import Service
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
-    from kongming.configuration.in_force import Configuration
+    from kongming.configuration.configuration import Configuration
 
 _CONNECTED = "libvirt answers"
 
@@ -85,6 +85,6 @@ class HostService(Service):
 
     def executor_collector(self) -> Collector:
         """Give what tells the metrics of the executor."""
-        from kongming.metrics.executor import ExecutorCollector
+        from kongming.executor.metrics import ExecutorCollector
 
         return ExecutorCollector(self._executor)

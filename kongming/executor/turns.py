@@ -18,13 +18,13 @@ from collections.abc import Callable
 import logging
 
 from kongming import exception
-from kongming.executor.contest import Contest
+from kongming.executor.contention import Contest
 from kongming.executor.reconciler import Reconciler, Result
-from kongming.executor.store import Store
+from kongming.executor.store.store import Store
 from kongming.executor.unclaimed import Unclaimed
 from kongming.executor.workqueue import WorkQueue
-from kongming.hourly import Hourly
 from kongming.hypervisor.calls import Call
+from kongming.runtime.hourly import Hourly
 
 LOG = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ import logging
 import time
 
 from kongming import exception
-from kongming.executor.residence import Fate, Hint, Kept, Place, Presence, decide
-from kongming.executor.store import Store
+from kongming.executor.store.residence import Fate, Hint, Kept, Place, Presence, decide
+from kongming.executor.store.store import Store
 from kongming.hypervisor.guest import Guest
 from kongming.hypervisor.hypervisor import Hypervisor
 

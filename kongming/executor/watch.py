@@ -26,8 +26,8 @@ import threading
 import time
 
 from kongming import exception
-from kongming.cpuset import CpuSet
-from kongming.executor.store import Store
+from kongming.allocation.cpuset import CpuSet
+from kongming.executor.store.store import Store
 from kongming.executor.thread_watch import ThreadWatch
 from kongming.executor.window_timer import WindowTimer
 from kongming.runtime.clock import ClockWatch

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 import threading
 
-from kongming import exception, timezones
-from kongming.allocation import Allocation
-from kongming.window import Window
+from kongming import exception
+from kongming.allocation import timezones
+from kongming.allocation.allocation import Allocation
+from kongming.allocation.windows import Window
 
 # So long none is looked for again where there is none in sight.
 _DAY = timedelta(days=1)

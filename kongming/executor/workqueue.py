@@ -25,7 +25,7 @@ import heapq
 import threading
 import time
 
-from kongming.backoff import Backoff
+from kongming.runtime.backoff import Backoff
 
 
 class WorkQueue:

@@ -21,7 +21,8 @@ from xml.etree import ElementTree as ET
 
 import libvirt
 
-from kongming.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet
+from kongming.host.topology import Cache, Cell, Cpu, Topology, among, assemble
 from kongming.hypervisor import sysfs
 from kongming.hypervisor.files import parse_ids
 from kongming.hypervisor.host import (
@@ -35,7 +36,6 @@ from kongming.hypervisor.host import (
     read_libvirt,
 )
 from kongming.hypervisor.kernel_files import KernelFiles
-from kongming.hypervisor.topology import Cache, Cell, Cpu, Topology, among, assemble
 
 
 def host_uuid(connection: Any) -> str:

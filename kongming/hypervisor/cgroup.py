@@ -23,10 +23,10 @@ import errno
 from pathlib import Path, PurePosixPath
 
 from kongming import exception
-from kongming.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.target import NO_QUOTA, Aspect, Quota, Target
 from kongming.hypervisor.files import read_as, read_ids
 from kongming.hypervisor.kernel_files import CGROUP, PROC
-from kongming.target import NO_QUOTA, Aspect, Quota, Target
 
 _NAMES = {Aspect.VCPU: "vcpu{}", Aspect.IOTHREAD: "iothread{}", Aspect.EMULATOR: "emulator"}
 

@@ -19,9 +19,9 @@ from typing import Any, cast
 
 import libvirt
 
-from kongming.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.target import CPU_ASPECTS, Aspect, Quota, Target, Value
 from kongming.hypervisor.host import Host
-from kongming.target import CPU_ASPECTS, Aspect, Quota, Target, Value
 
 LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
 DEFINED = libvirt.VIR_DOMAIN_AFFECT_CONFIG

@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from typing import cast
 from xml.etree import ElementTree as ET
 
-from kongming import target
-from kongming.cpuset import CpuSet
-from kongming.hypervisor import grant
-from kongming.hypervisor.grant import Grant
+from kongming.allocation import target
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.target import CPU_ASPECTS, Aspect, Quota, Target, Value
+from kongming.host import grant
+from kongming.host.grant import Grant
 from kongming.hypervisor.host import Host
-from kongming.target import CPU_ASPECTS, Aspect, Quota, Target, Value
 
 _NOVA = "{http://openstack.org/xmlns/libvirt/nova/"
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from kongming import exception
-from kongming.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet
 
 T = TypeVar("T")
 

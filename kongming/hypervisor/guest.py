@@ -26,9 +26,11 @@ from typing import Any, TypeVar, cast
 
 import libvirt
 
-from kongming import exception, target
-from kongming.cpuset import CpuSet
-from kongming.hypervisor import change, definition, libvirt_reading, note
+from kongming import exception
+from kongming.allocation import target
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.target import CPU_ASPECTS, Aspect, Quota, Target, Value
+from kongming.hypervisor import baseline_element, change, definition, libvirt_reading
 from kongming.hypervisor.calls import PATIENCE_S, Calls
 from kongming.hypervisor.definition import Definition
 from kongming.hypervisor.errors import translated
@@ -37,7 +39,6 @@ from kongming.hypervisor.lost_cpus import LostCpus
 from kongming.hypervisor.observer import Observer
 from kongming.hypervisor.own_changes import OwnChanges
 from kongming.hypervisor.reading import Reading
-from kongming.target import CPU_ASPECTS, Aspect, Quota, Target, Value
 
 T = TypeVar("T")
 
@@ -228,12 +229,12 @@ class Guest:
     def keep_baseline(self, baseline: Mapping[Target, Value]) -> None:
         """Write the baseline into the domain's own metadata; none takes it out."""
         with self._calling("writing the baseline"):
-            note.write(self._domain, baseline, self._store, self.host)
+            baseline_element.write(self._domain, baseline, self._store, self.host)
 
     def clean_definition(self) -> bool:
         """Take what is ours out of the persistent definition; tell whether anything was."""
         with self._calling("cleaning the definition"):
-            return note.clean(self._domain, self.host)
+            return baseline_element.clean(self._domain, self.host)
 
     @property
     def group_folder(self) -> Path | None:

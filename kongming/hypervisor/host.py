@@ -25,7 +25,7 @@ import re
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from kongming.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet
 from kongming.hypervisor.kernel_files import LIBVIRTS, KernelFiles
 from kongming.hypervisor.visibility import Gap
 

@@ -24,7 +24,9 @@ from typing import Any
 import libvirt
 
 from kongming import exception
-from kongming.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet
+from kongming.host.occupant import Occupant
+from kongming.host.topology import Topology
 from kongming.hypervisor import capabilities, cgroup, host, locality, saved_image
 from kongming.hypervisor.calls import Calls
 from kongming.hypervisor.files import reason
@@ -35,11 +37,9 @@ from kongming.hypervisor.locality import Locality
 from kongming.hypervisor.lost_cpus import LostCpus
 from kongming.hypervisor.observer import Observer
 from kongming.hypervisor.occupancy import Occupancy
-from kongming.hypervisor.occupant import Occupant
 from kongming.hypervisor.own_changes import OwnChanges
 from kongming.hypervisor.pool import is_alive
 from kongming.hypervisor.process import NOT_FOUND, Processes
-from kongming.hypervisor.topology import Topology
 from kongming.hypervisor.unavailable import forbids
 from kongming.hypervisor.visibility import GROUPS, Visibility, hidden_groups, hidden_threads
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from itertools import chain
 import os
 
-from kongming.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet
 from kongming.hypervisor.kernel_files import KernelFiles
 
 

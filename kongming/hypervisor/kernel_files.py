@@ -23,7 +23,7 @@ from pathlib import Path
 import re
 from typing import Any, TypeVar
 
-from kongming.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet
 from kongming.hypervisor.files import parse_ids, read_as
 from kongming.hypervisor.visibility import Gap, Visibility
 

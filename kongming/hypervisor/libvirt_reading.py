@@ -18,10 +18,10 @@ from typing import Any
 
 import libvirt
 
-from kongming import target
-from kongming.cpuset import CpuSet
+from kongming.allocation import target
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.target import NO_QUOTA, Quota, Target
 from kongming.hypervisor.reading import Reading
-from kongming.target import NO_QUOTA, Quota, Target
 
 #: libvirt's driver whose guests are processes, by the name that it has for connections.
 DRIVER = "QEMU"

@@ -25,7 +25,7 @@ import logging
 from pathlib import Path
 import threading
 
-from kongming.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet
 from kongming.hypervisor import cgroup
 
 LOG = logging.getLogger(__name__)

@@ -20,14 +20,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from kongming import target
-from kongming.cpuset import CpuSet
+from kongming.allocation import target
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.target import CPU_ASPECTS, Aspect, Quota, Target, Value
 from kongming.hypervisor.cgroup import Groups
 from kongming.hypervisor.files import reason
 from kongming.hypervisor.process import QemuProcess, Thread
 from kongming.hypervisor.reading import Part, Reading
 from kongming.hypervisor.visibility import THREADS, Visibility, hidden_groups, hidden_threads
-from kongming.target import CPU_ASPECTS, Aspect, Quota, Target, Value
 
 T = TypeVar("T")
 

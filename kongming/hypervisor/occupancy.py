@@ -23,7 +23,9 @@ from xml.etree import ElementTree as ET
 
 import libvirt
 
-from kongming.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet
+from kongming.host.grant import has_numa_topology
+from kongming.host.occupant import Occupant
 from kongming.hypervisor.definition import (
     baseline_of,
     kept_by,
@@ -31,8 +33,6 @@ from kongming.hypervisor.definition import (
     project_id,
     read_grant,
 )
-from kongming.hypervisor.grant import has_numa_topology
-from kongming.hypervisor.occupant import Occupant
 
 
 class Occupancy:

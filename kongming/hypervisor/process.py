@@ -26,10 +26,10 @@ import os
 from pathlib import Path
 import re
 
-from kongming.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.target import EMULATOR, Target, iothread, vcpu
 from kongming.hypervisor.files import read_as, read_text
 from kongming.hypervisor.kernel_files import PROC
-from kongming.target import EMULATOR, Target, iothread, vcpu
 
 _PAGES = re.compile(r"N(\d+)=(\d+)")
 _PAGE_SIZE = re.compile(r"kernelpagesize_kB=(\d+)")

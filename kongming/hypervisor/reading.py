@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kongming.target import Value
+from kongming.allocation.target import Value
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ from xml.etree import ElementTree as ET
 
 import libvirt
 
+from kongming.allocation.target import Aspect, Quota, Target, Value
 from kongming.hypervisor import definition
-from kongming.target import Aspect, Quota, Target, Value
 
 # libvirt's elements below cputune: of what is numbered, and of what a guest has once.
 _PIN = {

@@ -18,11 +18,8 @@ from collections.abc import Collection, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 import re
 
-from kongming.cpuset import CpuSet
-from kongming.hypervisor.host import memory_kib, node_ids
-from kongming.hypervisor.isolation import isolated_cpus
-from kongming.hypervisor.kernel_files import KernelFiles
-from kongming.hypervisor.topology import (
+from kongming.allocation.cpuset import CpuSet
+from kongming.host.topology import (
     EFFICIENCY,
     PERFORMANCE,
     Cache,
@@ -32,6 +29,9 @@ from kongming.hypervisor.topology import (
     among,
     assemble,
 )
+from kongming.hypervisor.host import memory_kib, node_ids
+from kongming.hypervisor.isolation import isolated_cpus
+from kongming.hypervisor.kernel_files import KernelFiles
 
 _LINK = re.compile(r"node([0-9]+)")
 _INDEX = re.compile(r"index[0-9]+")

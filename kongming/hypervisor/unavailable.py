@@ -29,8 +29,8 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 import libvirt
 
 from kongming import exception
-from kongming.cleaning import clean, without_credentials
 from kongming.hypervisor.auth_file import AuthFile
+from kongming.runtime.cleaning import clean, without_credentials
 from kongming.runtime.users import user, user_group
 
 #: libvirt, or its access control, does not let this connection do what was asked of it.

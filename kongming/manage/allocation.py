@@ -22,18 +22,19 @@ import time
 from typing import Any
 
 from kongming import exception
-from kongming.allocation import Allocation
-from kongming.executor import dry_run
-from kongming.executor.record import Record
-from kongming.executor.request import Request, Source
-from kongming.executor.store import Store
+from kongming.allocation.allocation import Allocation
+from kongming.allocation.request import Request, Source
+from kongming.allocation.stored import Unreadable, readable
+from kongming.allocation.target import QUOTA, SHARES, Target, Value
+from kongming.allocation.windows import in_force, next_change
+from kongming.executor.placing import dry_run
+from kongming.executor.store.record import Record
+from kongming.executor.store.store import Store
 from kongming.hypervisor.guest import Guest
-from kongming.manage import options, preview, state, times
-from kongming.manage.columns import Asked, Memory, Requests, Values
-from kongming.manage.output import Lister, ShowOne
-from kongming.stored import Unreadable, readable
-from kongming.target import QUOTA, SHARES, Target, Value
-from kongming.window import in_force, next_change
+from kongming.manage import state
+from kongming.terminal import options, preview, times
+from kongming.terminal.columns import Asked, Memory, Requests, Values
+from kongming.terminal.output import Lister, ShowOne
 
 #: The status of a guest that was placed once and that nothing is known of.
 UNCLAIMED = "unclaimed"

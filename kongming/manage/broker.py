@@ -23,13 +23,13 @@ from cliff.command import Command
 from cliff.formatters import base
 
 from kongming import exception
+from kongming.allocation.host_name import HostName
 from kongming.bus import permissions
 from kongming.bus.permissions import Permissions
 from kongming.conf.notification_handler import TOPICS, VERSIONED
-from kongming.host_name import HostName
 from kongming.manage.command import conf_of
-from kongming.manage.output import Lister
 from kongming.rpc import keys
+from kongming.terminal.output import Lister
 
 _STANDALONE = "standalone"
 _NOTIFICATION = "notification"

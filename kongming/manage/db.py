@@ -27,7 +27,7 @@ from cliff.command import Command
 
 from kongming import exception
 from kongming.manage.command import VERSION_OF_TABLES, conf_of
-from kongming.manage.output import ShowOne
+from kongming.terminal.output import ShowOne
 
 if TYPE_CHECKING:
     from kongming.db.database import Database

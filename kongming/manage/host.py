@@ -18,11 +18,12 @@ import argparse
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from kongming.executor import view
-from kongming.executor.rules import read_rules
-from kongming.manage import host_view, state
+from kongming.host import snapshot
+from kongming.host.rules import read_rules
+from kongming.manage import state
 from kongming.manage.command import conf_of
-from kongming.manage.output import ShowOne
+from kongming.terminal import host_view
+from kongming.terminal.output import ShowOne
 
 
 class HostShow(ShowOne):
@@ -30,7 +31,7 @@ class HostShow(ShowOne):
 
     @property
     def formatter_namespace(self) -> str:
-        return "kongming.manage.picture"
+        return "kongming.terminal.picture"
 
     @property
     def formatter_default(self) -> str:
@@ -40,7 +41,7 @@ class HostShow(ShowOne):
         conf = conf_of(self)
         rules = read_rules(conf)
         with state.hypervisor(self) as hypervisor:
-            seen = view.to_json(hypervisor.topology(), hypervisor.occupants(), rules)
+            seen = snapshot.to_json(hypervisor.topology(), hypervisor.occupants(), rules)
         if parsed_args.formatter == self.formatter_default:
             return ("picture",), (host_view.draw(seen, parsed_args.width),)
         return self.dict2columns(host_view.columns(seen))

@@ -24,22 +24,22 @@ import time
 from cliff.command import Command
 
 from kongming import exception
-from kongming.cpuset import shown
-from kongming.escaping import escape
+from kongming.allocation.cpuset import shown
+from kongming.allocation.statuses import Status
+from kongming.allocation.stored import Unreadable, is_instance
 from kongming.executor import lock
-from kongming.executor.claims import Claims
-from kongming.executor.moves import Moves
-from kongming.executor.placer import Placer
-from kongming.executor.record import Record
-from kongming.executor.rules import read_rules
-from kongming.executor.store import Store
+from kongming.executor.placing.claims import Claims
+from kongming.executor.placing.moves import Moves
+from kongming.executor.placing.placer import Placer
+from kongming.executor.store.record import Record
+from kongming.executor.store.store import Store
+from kongming.host.rules import read_rules
 from kongming.hypervisor import session
 from kongming.hypervisor.hypervisor import Hypervisor
-from kongming.manage import options
 from kongming.manage.command import conf_of
+from kongming.runtime.escaping import escape
 from kongming.runtime.users import user
-from kongming.statuses import Status
-from kongming.stored import Unreadable, is_instance
+from kongming.terminal import options
 
 _POLL_S = 0.05
 

@@ -26,7 +26,7 @@ from typing import Any
 import uuid
 
 from kongming import exception
-from kongming.cleaning import clean
+from kongming.runtime.cleaning import clean
 
 # Longer than any name of an event, and than any id of Keystone's.
 _TEXT_MAX = 255

@@ -25,11 +25,11 @@ import time
 from typing import Any, Protocol
 
 from kongming import exception
-from kongming.executor.residence import Place
-from kongming.hourly import Hourly
+from kongming.executor.store.residence import Place
 from kongming.notification.event import InstanceEvent
-from kongming.notification.lookalikes import Lookalikes
 from kongming.notification.meaning import meaning
+from kongming.notification.similar_hosts import Lookalikes
+from kongming.runtime.hourly import Hourly
 
 LOG = logging.getLogger(__name__)
 

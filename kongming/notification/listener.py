@@ -29,7 +29,7 @@ from oslo_messaging import dispatcher
 from oslo_messaging.notify import listener
 
 from kongming import exception
-from kongming.bus import driver, own
+from kongming.bus import driver, host_connection
 from kongming.bus.hold import Hold
 from kongming.bus.keeper import Keeper
 from kongming.bus.subscription import Subscription
@@ -70,7 +70,7 @@ class Listener:
             "[oslo_messaging_notifications] transport_url",
         )
         keeper, hold = Keeper(), Hold()
-        own.restrict(self._transport, keeper)
+        host_connection.restrict(self._transport, keeper)
         options = conf.notification_handler
         self._targets = [
             oslo_messaging.Target(exchange=options.exchange, topic=topic) for topic in topics(conf)

@@ -17,7 +17,7 @@ An event is a hint: it says where Nova has the instance, never what is to be don
 
 from __future__ import annotations
 
-from kongming.executor.residence import Place
+from kongming.executor.store.residence import Place
 from kongming.notification.event import InstanceEvent
 
 #: The instance is nowhere, and never will be again.

@@ -24,11 +24,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 import time
 
-from kongming.executor.residence import Place
+from kongming.executor.store.residence import Place
 from kongming.notification.event import InstanceEvent
-from kongming.notification.heard import Heard
+from kongming.notification.event_store import Memory
+from kongming.notification.last_events import Heard
 from kongming.notification.meaning import DELETED
-from kongming.notification.memory import Memory
 from kongming.runtime.clock import Steps, since_boot
 
 #: Clocks that differ by less, in seconds, are nothing to be told of.

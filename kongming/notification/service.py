@@ -19,24 +19,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kongming import exception
+from kongming.allocation.request import Source
 from kongming.conf import nova as conf_nova
 from kongming.conf.notification_handler import VERSIONED, topics
-from kongming.executor.request import Source
 from kongming.executor.service import HostService
 from kongming.notification import event
+from kongming.notification.event_store import Memory
 from kongming.notification.handler import Handler
-from kongming.notification.inquiries import Inquiries
 from kongming.notification.listener import Listener
-from kongming.notification.lookalikes import Lookalikes
-from kongming.notification.memory import Memory
 from kongming.notification.order import Order
-from kongming.notification.wanted import Wanted
+from kongming.notification.pending_lookups import Inquiries
+from kongming.notification.requests import Wanted
+from kongming.notification.similar_hosts import Lookalikes
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
-    from kongming.configuration.in_force import Configuration
-    from kongming.notification.inquirer import Inquirer
+    from kongming.configuration.configuration import Configuration
+    from kongming.notification.nova_poller import Inquirer
 
 LOG = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class NotificationHandlerService(HostService):
 
     def _open_inquirer(self) -> Inquirer:
         # Imported here: a service that does not ask Nova does not pay for it.
-        from kongming.notification.inquirer import Inquirer
+        from kongming.notification.nova_poller import Inquirer
         from kongming.nova.client import Nova
 
         return Inquirer(
@@ -128,7 +128,7 @@ class NotificationHandlerService(HostService):
                 "[notification_handler] trigger is legacy: what is wanted is then asked of Nova's "
                 "API, and [nova] says how; set its auth_type and what goes with it"
             )
-        from kongming.notification.asking import Asking
+        from kongming.notification.legacy_trigger import Asking
 
         trigger = Asking(self._wanted, self._inquirer)
         return Handler(self._conf.host, event.read_legacy, trigger, self._make_lookalikes())
@@ -137,14 +137,14 @@ class NotificationHandlerService(HostService):
         return Lookalikes(self._conf.host, self._executor.guests, self._memory)
 
     def _collectors(self) -> list[Collector]:
-        from kongming.metrics.notification import NotificationCollector
+        from kongming.notification.metrics import NotificationCollector
 
         collectors = [
             self.executor_collector(),
             NotificationCollector(self._handler, self._listener),
         ]
         if self._inquirer is not None:
-            from kongming.metrics.nova import NovaCollector
+            from kongming.notification.nova_metrics import NovaCollector
 
             collectors.append(NovaCollector(self._inquirer))
         return collectors

@@ -18,10 +18,11 @@ from typing import Any
 
 from osc_lib import exceptions
 
-from kongming import exception, stored
-from kongming.allocation import Allocation
-from kongming.escaping import escape
-from kongming.manage import options, preview
+from kongming import exception
+from kongming.allocation import stored
+from kongming.allocation.allocation import Allocation
+from kongming.allocation.statuses import LISTED
+from kongming.allocation.stored import Unreadable
 from kongming.osc import columns
 from kongming.osc.change import Change
 from kongming.osc.client import Client
@@ -36,8 +37,8 @@ from kongming.osc.command import (
     client_of,
 )
 from kongming.osc.requests import SetAllocation, UnsetAllocation
-from kongming.statuses import LISTED
-from kongming.stored import Unreadable
+from kongming.runtime.escaping import escape
+from kongming.terminal import options, preview
 
 _SHORT = ("instance_uuid", "status", "reason", "host", "map", "generation", "allocation")
 _LONG = (

@@ -22,7 +22,6 @@ from osc_lib import exceptions
 from osc_lib.command import command
 
 from kongming import exception
-from kongming.manage import files
 from kongming.osc import columns, map_changes, map_file
 from kongming.osc.change import Change
 from kongming.osc.command import (
@@ -35,10 +34,11 @@ from kongming.osc.command import (
     client_of,
     writing,
 )
-from kongming.osc.following import find_map
 from kongming.osc.map_changes import MapChanges
 from kongming.osc.requests import ApplyMap, DeleteMap
 from kongming.osc.waiting import Speaker
+from kongming.osc.watching import find_map
+from kongming.terminal import files
 
 _COLUMNS = ("name", "generation", "deleting", "instances", "created_at", "updated_at")
 _UNCHECKED = (

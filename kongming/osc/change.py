@@ -25,9 +25,9 @@ from osc_lib import exceptions
 from kongming.osc import waiting
 from kongming.osc.client import Client
 from kongming.osc.command import Fields, ShowOne, client_of
-from kongming.osc.faults import Fault
 from kongming.osc.progress import Told
 from kongming.osc.requests import Request, Unsettled
+from kongming.osc.responses import Fault
 from kongming.osc.waiting import End, Speaker, Waiter
 
 # A change is given so many seconds however short the waiting: else nobody knows what came of it.

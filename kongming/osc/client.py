@@ -26,8 +26,8 @@ from keystoneauth1 import exceptions as keystone
 from keystoneauth1.adapter import Adapter
 from osc_lib import exceptions
 
-from kongming.osc import endpoints, faults
-from kongming.osc.faults import Fault
+from kongming.osc import endpoints, responses
+from kongming.osc.responses import Fault
 
 _PREFIX = "/v1"
 # The fields that an answer has at least: their types, or the text that they hold.
@@ -187,7 +187,7 @@ class Client:
         """Ask, and give the body of the answer; None if it has none."""
         response = self._send(path, method, query or {}, {} if body is None else {"json": body})
         if response.status_code >= HTTPStatus.BAD_REQUEST:
-            raise faults.of_answer(response)
+            raise responses.of_answer(response)
         if response.status_code == HTTPStatus.NO_CONTENT:
             return None
         try:
@@ -212,11 +212,11 @@ class Client:
             )
 
         try:
-            return send() if self._left is None else faults.bounded(send, seconds)
+            return send() if self._left is None else responses.bounded(send, seconds)
         except keystone.EndpointNotFound as error:
             raise Fault(endpoints.explain(self._adapter), sent=False) from error
         except keystone.ClientException as error:
-            raise faults.of_exception(error, seconds) from error
+            raise responses.of_exception(error, seconds) from error
 
     def _base(self) -> str:
         """Give the path of the major version, unless the endpoint ends with it."""

@@ -18,12 +18,12 @@ from typing import Any
 
 from cliff.columns import FormattableColumn
 
-from kongming import stored
-from kongming.escaping import escape
-from kongming.manage.columns import Asked
+from kongming.allocation import stored
+from kongming.allocation.stored import Unreadable
 from kongming.osc import progress
 from kongming.osc.map_changes import MapChanges
-from kongming.stored import Unreadable
+from kongming.runtime.escaping import escape
+from kongming.terminal.columns import Asked
 
 
 class Wanted(FormattableColumn[dict[str, Any] | None]):

@@ -25,9 +25,9 @@ from typing import Any, TextIO, cast
 from osc_lib import exceptions
 from osc_lib.command import command
 
-from kongming.manage import options
-from kongming.manage.output import EscapedOutput
 from kongming.osc.client import Client
+from kongming.terminal import options
+from kongming.terminal.output import EscapedOutput
 
 Fields = tuple[Sequence[str], Iterable[Any]]
 Table = tuple[Sequence[str], Iterable[Sequence[Any]]]

@@ -17,10 +17,10 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from kongming.escaping import escape
-from kongming.manage import host_view
 from kongming.osc import columns
 from kongming.osc.command import Fields, Lister, ShowOne, Table, add_limit, client_of
+from kongming.runtime.escaping import escape
+from kongming.terminal import host_view
 
 _COLUMNS = ("name", "state", "seen_at", "age_s", "version", "guests", "violations")
 _PARTS = ("cells", "unassigned_cpus", "guests", "rules", "violations")
@@ -48,7 +48,7 @@ class HostShow(ShowOne):
 
     @property
     def formatter_namespace(self) -> str:
-        return "kongming.manage.picture"
+        return "kongming.terminal.picture"
 
     @property
     def formatter_default(self) -> str:

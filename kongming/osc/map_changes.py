@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kongming.allocation.statuses import Status
 from kongming.osc.progress import Told, is_same
-from kongming.statuses import Status
 
 # So many are released only if more stay, or if that is allowed: a filter that found too little
 # looks like that.

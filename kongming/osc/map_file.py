@@ -21,13 +21,13 @@ import uuid
 from osc_lib import exceptions
 import yaml
 
-from kongming import schema
-from kongming.core_schema import Steps
-from kongming.cpuset import shown
-from kongming.manage import files
-from kongming.manage.files import Document
+from kongming.allocation import json_schema
+from kongming.allocation.cpuset import shown
+from kongming.allocation.statuses import Status
 from kongming.osc.progress import Told
-from kongming.statuses import Status
+from kongming.runtime.core_schema import Steps
+from kongming.terminal import files
+from kongming.terminal.files import Document
 
 FIELD = "allocations"
 YAML, JSON = "yaml", "json"
@@ -93,8 +93,8 @@ def _entry(document: Document, steps: Steps, value: object) -> tuple[str, dict[s
             steps, f"{where}{shown(name)} is not the UUID of an instance as Nova writes it"
         )
     try:
-        asked = schema.read(value)
-    except schema.AllocationInvalid as error:
+        asked = json_schema.read(value)
+    except json_schema.AllocationInvalid as error:
         raise document.refusal((*steps, *error.steps), f"{where}{name}: {error}") from error
     if not asked:
         raise document.refusal(

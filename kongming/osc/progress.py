@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kongming import stored
-from kongming.statuses import Status
+from kongming.allocation import stored
+from kongming.allocation.statuses import Status
 
 Told = Mapping[str, Any]
 Allocations = Sequence[Told]

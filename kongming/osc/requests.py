@@ -17,11 +17,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from kongming.osc import columns, following
+from kongming.allocation.statuses import Status
+from kongming.osc import columns, watching
 from kongming.osc.client import Client
-from kongming.osc.following import MapPlacement, Placement, Releases
 from kongming.osc.progress import Progress, Told, counts, is_same
-from kongming.statuses import Status
+from kongming.osc.watching import MapPlacement, Placement, Releases
 
 RELEASED = Status.RELEASED.value
 REPLACED = "replaced"
@@ -99,7 +99,7 @@ class SetAllocation(_OfInstance):
         return client.set_allocation(self.instance_uuid, self.asked, self.generation)
 
     def settle(self, client: Client) -> Told | None:
-        found = following.find_allocation(client, self.instance_uuid)
+        found = watching.find_allocation(client, self.instance_uuid)
         if found is None or not is_same(found.get("allocation"), self.asked):
             raise Unsettled
         return found
@@ -125,7 +125,7 @@ class UnsetAllocation(_OfInstance):
         return client.unset_allocation(self.instance_uuid, self.generation)
 
     def settle(self, client: Client) -> Told | None:
-        found = following.find_allocation(client, self.instance_uuid)
+        found = watching.find_allocation(client, self.instance_uuid)
         if found is not None and found["status"] != Status.RELEASING.value:
             raise Unsettled
         return found
@@ -158,7 +158,7 @@ class ApplyMap(_OfMap):
         return client.apply_map(self.name, self.asked, self.generation)
 
     def settle(self, client: Client) -> Told | None:
-        found = following.find_map(client, self.name)
+        found = watching.find_map(client, self.name)
         there = {each["instance_uuid"]: each for each in found["allocations"]} if found else {}
         same = there.keys() == self.asked.keys() and all(
             is_same(there[uuid].get("allocation"), asked) for uuid, asked in self.asked.items()
@@ -168,7 +168,7 @@ class ApplyMap(_OfMap):
         return _without_allocations(found)
 
     def look(self, client: Client, told: Told) -> Callable[[], Progress]:
-        releases = following.dropped_releases(client, self.dropped)
+        releases = watching.dropped_releases(client, self.dropped)
         return MapPlacement(client, told, self.asked, releases).look
 
     def fields(self, told: Told | None, progress: Progress | None) -> dict[str, Any]:
@@ -204,13 +204,13 @@ class DeleteMap(_OfMap):
         return client.delete_map(self.name, self.generation)
 
     def settle(self, client: Client) -> Told | None:
-        found = following.find_map(client, self.name)
+        found = watching.find_map(client, self.name)
         if found is not None and not found.get("deleting"):
             raise Unsettled
         return None if found is None else _without_allocations(found)
 
     def look(self, client: Client, told: Told) -> Callable[[], Progress]:
-        return following.map_releases(client, self.name, self.members).look
+        return watching.map_releases(client, self.name, self.members).look
 
     def fields(self, told: Told | None, progress: Progress | None) -> dict[str, Any]:
         if told is None or _is_released(progress):

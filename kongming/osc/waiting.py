@@ -21,10 +21,10 @@ from http import HTTPStatus
 import time
 from typing import TextIO
 
-from kongming.escaping import escape
-from kongming.manage import options
-from kongming.osc.faults import Fault
 from kongming.osc.progress import Progress, describe
+from kongming.osc.responses import Fault
+from kongming.runtime.escaping import escape
+from kongming.terminal import options
 
 _POLL_MIN_S = 0.2
 _POLL_MAX_S = 3.0

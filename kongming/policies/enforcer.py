@@ -23,8 +23,9 @@ from pathlib import Path
 
 from oslo_policy import policy
 
-from kongming import core_schema, exception
-from kongming.cpuset import shown
+from kongming import exception
+from kongming.allocation.cpuset import shown
+from kongming.runtime import core_schema
 
 LOG = logging.getLogger(__name__)
 

@@ -24,12 +24,12 @@ import oslo_messaging
 from oslo_messaging.rpc.server import RPCServer
 
 from kongming import exception
-from kongming.bus import own
+from kongming.allocation.host_name import in_queues
+from kongming.bus import host_connection
 from kongming.bus.client_options import client_options
 from kongming.bus.keeper import Keeper, keep
 from kongming.bus.subscription import Subscription
 from kongming.bus.url import open_transport
-from kongming.host_name import in_queues
 from kongming.rpc import keys
 from kongming.rpc.refusals import Refusals
 from kongming.rpc.server import OTHER, Server
@@ -71,7 +71,7 @@ def open_bus(conf: cfg.ConfigOpts, host: str | None = None) -> Bus:
         keep(transport, bus.keeper)
     else:
         _own_replies(transport, host)
-        own.restrict(transport, bus.keeper, EXECUTOR.topic)
+        host_connection.restrict(transport, bus.keeper, EXECUTOR.topic)
     return bus
 
 

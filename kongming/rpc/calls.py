@@ -23,14 +23,14 @@ import oslo_messaging
 from oslo_messaging import TransportOptions
 
 from kongming import exception
+from kongming.allocation.host_name import in_queues
 from kongming.bus.keeper import Lasting
 from kongming.bus.reasons import REJECTED, UNKNOWN, explain
-from kongming.cleaning import clean
-from kongming.host_name import in_queues
 from kongming.rpc.bus import Bus
 from kongming.rpc.messages import Message
 from kongming.rpc.signing import SIGNATURE, Signature
 from kongming.runtime import threads
+from kongming.runtime.cleaning import clean
 
 # What a connection takes besides the answer.
 OPEN_S = 2.0

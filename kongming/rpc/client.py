@@ -20,7 +20,7 @@ from typing import Any
 from oslo_config import cfg
 
 from kongming import exception
-from kongming.allocation import Allocation
+from kongming.allocation.allocation import Allocation
 from kongming.rpc.bus import CONDUCTOR, EXECUTOR, Bus, open_bus
 from kongming.rpc.calls import Caller
 from kongming.rpc.messages import (

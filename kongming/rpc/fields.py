@@ -28,8 +28,8 @@ import time
 from typing import Any
 
 from kongming import exception
-from kongming.cleaning import clean
-from kongming.host_name import PATTERN
+from kongming.allocation.host_name import PATTERN
+from kongming.runtime.cleaning import clean
 
 Check = Callable[[Any], Any]
 

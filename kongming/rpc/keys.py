@@ -26,7 +26,7 @@ import re
 import secrets
 
 from kongming import exception
-from kongming.host_name import PATTERN
+from kongming.allocation.host_name import PATTERN
 
 _BYTES = 32
 _LINE = re.compile(rf"(master|host ({PATTERN})) ([0-9a-f]{{{2 * _BYTES}}})")

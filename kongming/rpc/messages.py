@@ -25,9 +25,9 @@ import time
 from typing import Any, ClassVar, Self
 
 from kongming import exception
+from kongming.allocation.statuses import REPORTED, Status
 from kongming.rpc import fields as form
 from kongming.rpc import view as host_view
-from kongming.statuses import REPORTED, Status
 
 RELEASED = Status.RELEASED.value
 

@@ -24,7 +24,7 @@ import threading
 from typing import Generic, TypeVar
 
 from kongming import exception
-from kongming.hourly import Hourly
+from kongming.runtime.hourly import Hourly
 
 LOG = logging.getLogger(__name__)
 

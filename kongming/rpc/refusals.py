@@ -19,9 +19,9 @@ import logging
 import threading
 
 from kongming import exception
-from kongming.cleaning import clean
-from kongming.hourly import Hourly
 from kongming.rpc.messages import Message
+from kongming.runtime.cleaning import clean
+from kongming.runtime.hourly import Hourly
 
 LOG = logging.getLogger(__name__)
 

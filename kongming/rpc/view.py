@@ -12,7 +12,7 @@
 
 """The view of a host as others tell it: what is taken of it, whatever was told.
 
-:mod:`kongming.executor.view` makes it. What is read here is a host's word, or was kept long ago
+:mod:`kongming.host.snapshot` makes it. What is read here is a host's word, or was kept long ago
 by another version: parts that can't be what they should be are left out alone, what is missing
 has a default, and what is not known is kept as it is.
 """
@@ -25,7 +25,7 @@ import math
 from typing import Any
 
 from kongming import exception
-from kongming.cpuset import MAX_ID
+from kongming.allocation.cpuset import MAX_ID
 from kongming.rpc import fields as form
 from kongming.rpc.fields import REQUIRED, Check
 

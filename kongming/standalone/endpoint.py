@@ -17,12 +17,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 import logging
 
-from kongming import exception, schema
+from kongming import exception
+from kongming.allocation import json_schema
 from kongming.executor.executor import Executor
 from kongming.rpc.messages import Plan, PlanAnswer, Push
 from kongming.rpc.server import Method
-from kongming.standalone.link import Link
-from kongming.standalone.wanted import Wanted
+from kongming.standalone.conductor_sync import Link
+from kongming.standalone.desired import Wanted
 
 LOG = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class Endpoint:
     def plan(self, question: Plan) -> PlanAnswer:
         """Say what would be done to a guest."""
         try:
-            allocation = schema.read(question.allocation)
+            allocation = json_schema.read(question.allocation)
             found = self._executor.plan(question.instance_uuid, allocation)
         except exception.HypervisorUnavailable:
             raise

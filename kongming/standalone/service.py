@@ -19,20 +19,20 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from kongming import exception, version
-from kongming.executor import view
 from kongming.executor.service import HostService
+from kongming.host import snapshot
 from kongming.rpc.bus import EXECUTOR, open_bus, subscription
 from kongming.rpc.client import ConductorClient
 from kongming.rpc.messages import About
 from kongming.rpc.server import Server
+from kongming.standalone.conductor_sync import Link
+from kongming.standalone.desired import Wanted
 from kongming.standalone.endpoint import Endpoint
-from kongming.standalone.link import Link
-from kongming.standalone.wanted import Wanted
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
-    from kongming.configuration.in_force import Configuration
+    from kongming.configuration.configuration import Configuration
 
 LOG = logging.getLogger(__name__)
 
@@ -125,10 +125,10 @@ class ExecutorService(HostService):
         ) as error:
             LOG.debug("What the host looks like is not known now: %s", error)
             return None
-        return seen, view.digest(seen)
+        return seen, snapshot.digest(seen)
 
     def _collectors(self) -> list[Collector]:
-        from kongming.metrics.standalone import LinkCollector
+        from kongming.standalone.metrics import LinkCollector
 
         link = LinkCollector(self._link, self._calls, self._bus.refusals)
         return [self.executor_collector(), link]

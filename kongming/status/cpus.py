@@ -20,8 +20,8 @@ from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Result
 
 from kongming import exception
-from kongming.cpuset import CpuSet, listed
-from kongming.executor.rules import Rules, nova_cpus, read_rules
+from kongming.allocation.cpuset import CpuSet, listed
+from kongming.host.rules import Rules, nova_cpus, read_rules
 from kongming.status import host
 from kongming.status.finding import doubtful, good
 from kongming.status.observation import NOT_CHECKED

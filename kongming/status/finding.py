@@ -21,8 +21,8 @@ from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Code, Result
 
 from kongming import exception
-from kongming.cleaning import without_credentials
-from kongming.escaping import escape
+from kongming.runtime.cleaning import without_credentials
+from kongming.runtime.escaping import escape
 
 Check = Callable[[cfg.ConfigOpts], Iterator[Result]]
 

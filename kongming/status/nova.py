@@ -29,13 +29,15 @@ from oslo_config import cfg
 import oslo_messaging
 from oslo_upgradecheck.upgradecheck import Result
 
-from kongming import exception, host_name, nova_config
+from kongming import exception
+from kongming.allocation import host_name
+from kongming.allocation.request import Source
 from kongming.bus.url import parse
 from kongming.conf.notification_handler import LEGACY, VERSIONED, topics
-from kongming.executor.request import Source
-from kongming.executor.store import FILE_NAME
-from kongming.notification.lookalikes import describe
-from kongming.notification.memory import FILE_NAME as MEMORY
+from kongming.executor.store.store import FILE_NAME
+from kongming.notification.event_store import FILE_NAME as MEMORY
+from kongming.notification.similar_hosts import describe
+from kongming.nova import config
 from kongming.status import broker
 from kongming.status.finding import bad, doubtful, good
 from kongming.status.state import open_read_only
@@ -85,7 +87,7 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
             yield _heard(folder)
         return
     try:
-        nova = nova_config.read(paths, _OPTIONS)
+        nova = config.read(paths, _OPTIONS)
     except exception.ConfigInvalid as error:
         yield bad(f"[guard] nova_config_file: {error}")
         return

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Result
 
-from kongming import exception, host_name
+from kongming import exception
+from kongming.allocation import host_name
 from kongming.conf import nova as conf_nova
 from kongming.conf.notification_handler import LEGACY
 from kongming.status.finding import bad, doubtful, good

@@ -21,11 +21,11 @@ from collections.abc import Iterator
 from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Result
 
+from kongming.allocation.target import EMULATOR, vcpu
 from kongming.hypervisor.guest import Guest
 from kongming.hypervisor.hypervisor import Hypervisor
 from kongming.status import host
 from kongming.status.finding import doubtful, good
-from kongming.target import EMULATOR, vcpu
 
 #: What other checks say, too, where there is nobody to ask.
 NOT_CHECKED = "not checked: libvirt is unavailable; see the check libvirt"

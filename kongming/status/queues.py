@@ -36,7 +36,7 @@ from urllib.request import (
 from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Result
 
-from kongming import host_name
+from kongming.allocation import host_name
 from kongming.conf.notification_handler import topics
 from kongming.status.broker import parse_url
 from kongming.status.finding import bad, doubtful, good

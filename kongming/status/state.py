@@ -27,8 +27,8 @@ from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Result
 
 from kongming.executor.lock import NAME as LOCK_NAME
-from kongming.executor.schema import SCHEMA_VERSION
-from kongming.executor.store import FILE_NAME
+from kongming.executor.store.schema import SCHEMA_VERSION
+from kongming.executor.store.store import FILE_NAME
 from kongming.runtime.users import user
 from kongming.status.finding import bad, good
 

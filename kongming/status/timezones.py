@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Result
 
-from kongming import timezones
+from kongming.allocation import timezones
 from kongming.status.finding import doubtful, good
 
 

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import webob  # type: ignore[import-untyped]
 
-from kongming.allocation import Allocation
+from kongming.allocation.allocation import Allocation
 from kongming.api.application import make_application
 from kongming.cmd import launch
 from kongming.db.allocations import Allocations

@@ -17,8 +17,8 @@ from __future__ import annotations
 from oslo_config import cfg
 
 from kongming import conf as kongming_conf
-from kongming import metadata
-from kongming.allocation import Allocation
+from kongming.allocation import metadata
+from kongming.allocation.allocation import Allocation
 from kongming.db import migration
 from kongming.db.database import Database
 from kongming.rpc.messages import Report

@@ -18,15 +18,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kongming import exception, metadata
-from kongming.allocation import Allocation
-from kongming.cpuset import CpuSet
+from kongming import exception
+from kongming.allocation import metadata
+from kongming.allocation.allocation import Allocation
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.target import NO_QUOTA, QUOTA, SHARES, Target, Value, vcpu
+from kongming.host.grant import Grant
+from kongming.host.occupant import Occupant
 from kongming.hypervisor.definition import Definition, parse
-from kongming.hypervisor.grant import Grant
 from kongming.hypervisor.host import Host
-from kongming.hypervisor.occupant import Occupant
 from kongming.hypervisor.reading import Reading
-from kongming.target import NO_QUOTA, QUOTA, SHARES, Target, Value, vcpu
 
 ALL = CpuSet(range(8))
 HOST = Host(ALL, ALL, CpuSet([0, 1]), cgroup=2)

@@ -15,9 +15,9 @@
 from collections.abc import Collection
 from uuid import UUID
 
-from kongming.cpuset import CpuSet
-from kongming.hypervisor.occupant import Occupant
-from kongming.hypervisor.topology import Cache, Cell, Cpu, Topology
+from kongming.allocation.cpuset import CpuSet
+from kongming.host.occupant import Occupant
+from kongming.host.topology import Cache, Cell, Cpu, Topology
 
 GIB = 1 << 20
 

@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from kongming.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet
+from kongming.host.topology import Topology
 from kongming.hypervisor import host, sysfs
 from kongming.hypervisor.files import parse_ids
 from kongming.hypervisor.kernel_files import KernelFiles
-from kongming.hypervisor.topology import Topology
 
 Machine = Mapping[str, Any]
 

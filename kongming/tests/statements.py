@@ -24,8 +24,8 @@ import falcon.testing
 from oslo_config import cfg
 
 from kongming.api.application import make_application
-from kongming.conductor.care import Care
 from kongming.conductor.claims import Claims
+from kongming.conductor.delivery import Care
 from kongming.conductor.endpoint import Endpoint
 from kongming.conductor.pusher import Pusher
 from kongming.conf.api import NOAUTH

@@ -28,7 +28,7 @@ from kongming import exception
 from kongming.api.application import make_application
 from kongming.bus.driver_log import DriverLog
 from kongming.cmd import launch
-from kongming.escaping import escape
+from kongming.runtime.escaping import escape
 
 # By this gunicorn ends, instead of starting the worker again and again; uWSGI does by need-app.
 _NO_START = 3

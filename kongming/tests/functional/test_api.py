@@ -27,7 +27,8 @@ import zoneinfo
 import pytest
 from sqlalchemy import insert, select
 
-from kongming import exception, timezones
+from kongming import exception
+from kongming.allocation import timezones
 from kongming.api import application
 from kongming.db.models import HOST
 from kongming.db.values import Location

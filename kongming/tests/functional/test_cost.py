@@ -23,10 +23,11 @@ import json
 import libvirt
 import pytest
 
-from kongming import exception, metadata
-from kongming.executor.store import Store
-from kongming.hypervisor.keeper import run_event_loop
-from kongming.manage.columns import Asked
+from kongming import exception
+from kongming.allocation import metadata
+from kongming.executor.store.store import Store
+from kongming.hypervisor.connection import run_event_loop
+from kongming.terminal.columns import Asked
 from kongming.tests.api import Api
 from kongming.tests.cost import cost, soon
 from kongming.tests.databases import instance

@@ -28,7 +28,7 @@ import pytest
 import yaml
 
 from kongming import exception, version
-from kongming.hypervisor.keeper import run_event_loop
+from kongming.hypervisor.connection import run_event_loop
 from kongming.notification import handler
 from kongming.notification.service import NotificationHandlerService
 from kongming.tests.functional.test_service import URI, Cloud, pins, wait_for

@@ -21,13 +21,14 @@ import time
 import libvirt
 import pytest
 
-from kongming import exception, metadata
-from kongming.cpuset import CpuSet
-from kongming.executor.request import Request, Source
-from kongming.executor.rules import Rules
+from kongming import exception
+from kongming.allocation import metadata
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.request import Request, Source
+from kongming.host.rules import Rules
+from kongming.host.topology import Cell, Cpu, Topology
 from kongming.hypervisor import capabilities
-from kongming.hypervisor.keeper import run_event_loop
-from kongming.hypervisor.topology import Cell, Cpu, Topology
+from kongming.hypervisor.connection import run_event_loop
 from kongming.tests.functional.test_service import URI, Cloud, pins, wait_for
 
 CORE = CpuSet([0, 2])

@@ -26,15 +26,15 @@ from kongming import exception
 from kongming.cmd import launch
 from kongming.conf.nova import is_configured
 from kongming.executor.executor import Executor
-from kongming.executor.rules import Rules
-from kongming.executor.store import Store
-from kongming.metrics.nova import NovaCollector
+from kongming.executor.store.store import Store
+from kongming.host.rules import Rules
 from kongming.notification import event
-from kongming.notification.asking import Asking
 from kongming.notification.handler import Handler
-from kongming.notification.inquirer import Inquirer
-from kongming.notification.inquiries import ALL, Inquiries
-from kongming.notification.wanted import Wanted
+from kongming.notification.legacy_trigger import Asking
+from kongming.notification.nova_metrics import NovaCollector
+from kongming.notification.nova_poller import Inquirer
+from kongming.notification.pending_lookups import ALL, Inquiries
+from kongming.notification.requests import Wanted
 from kongming.nova.client import Nova
 from kongming.runtime.heartbeats import Heartbeats
 from kongming.tests import captures, messages

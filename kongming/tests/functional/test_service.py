@@ -28,7 +28,7 @@ import pytest
 from kongming import exception
 from kongming.cmd import launch
 from kongming.executor.reconciler import Reconciler, Result
-from kongming.hypervisor.keeper import run_event_loop
+from kongming.hypervisor.connection import run_event_loop
 from kongming.notification.service import NotificationHandlerService
 from kongming.tests import captures
 from kongming.tests.testbed.nova import Nova

@@ -30,22 +30,22 @@ import pytest
 from sqlalchemy import delete, update
 import yaml
 
-from kongming.allocation import Allocation
+from kongming.allocation.allocation import Allocation
+from kongming.allocation.request import Request, Source
 from kongming.cmd import launch
-from kongming.conductor import care
+from kongming.conductor import delivery
 from kongming.conductor.service import ConductorService
 from kongming.db import migration
 from kongming.db.allocations import Allocations
 from kongming.db.database import Database
 from kongming.db.hosts import Hosts
 from kongming.db.models import ALLOCATION, HISTORY, OUTCOME
-from kongming.executor.request import Request, Source
-from kongming.executor.store import Store
-from kongming.hypervisor.keeper import run_event_loop
-from kongming.metrics.standalone import LinkCollector
+from kongming.executor.store.store import Store
+from kongming.hypervisor.connection import run_event_loop
 from kongming.rpc.bus import CONDUCTOR, EXECUTOR, open_bus
 from kongming.rpc.client import ConductorClient
 from kongming.rpc.messages import Wanted
+from kongming.standalone.metrics import LinkCollector
 from kongming.standalone.service import ExecutorService
 from kongming.tests.functional.test_metrics import STANDALONE_RULES
 from kongming.tests.functional.test_service import NOVA, URI, wait_for
@@ -495,8 +495,8 @@ def test_a_server_that_nova_has_forgotten_is_let_go_by_the_full_look(clouded, no
 
 
 def test_when_the_conductor_that_asks_nova_ends_another_one_does(clouded, nova, monkeypatch):
-    monkeypatch.setattr(care, "_LEASE_S", 2.0)
-    monkeypatch.setattr(care, "_RENEW_S", 0.5)
+    monkeypatch.setattr(delivery, "_LEASE_S", 2.0)
+    monkeypatch.setattr(delivery, "_RENEW_S", 0.5)
     clouded.start(ConductorService, ConductorService)
     first, second = clouded.services
     wait_for(lambda: first._care._mine or second._care._mine)

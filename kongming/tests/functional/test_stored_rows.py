@@ -30,13 +30,13 @@ import libvirt
 import pytest
 from sqlalchemy import update
 
-from kongming import metadata
+from kongming.allocation import metadata
+from kongming.allocation.request import Request, Source
 from kongming.api import representation
 from kongming.conductor.service import ConductorService
 from kongming.db import models
-from kongming.executor.request import Request, Source
-from kongming.executor.store import FILE_NAME, Store
-from kongming.hypervisor.keeper import run_event_loop
+from kongming.executor.store.store import FILE_NAME, Store
+from kongming.hypervisor.connection import run_event_loop
 from kongming.osc import columns
 from kongming.standalone.service import ExecutorService
 from kongming.tests.api import Api

@@ -30,18 +30,18 @@ from sqlalchemy import text
 from kongming import exception
 from kongming.api.application import make_application
 from kongming.conductor import claims as conductor_claims
-from kongming.conductor.care import Care
 from kongming.conductor.claims import Claims
+from kongming.conductor.delivery import Care
 from kongming.conductor.endpoint import Endpoint
+from kongming.conductor.metrics import ConductorCollector
+from kongming.conductor.nova_sync import Whereabouts
 from kongming.conductor.pusher import Pusher
-from kongming.conductor.whereabouts import Whereabouts
 from kongming.conf.api import NOAUTH
 from kongming.db.allocations import Allocations
 from kongming.db.database import Database
 from kongming.db.hosts import Hosts
 from kongming.db.leases import Leases
 from kongming.db.values import Location
-from kongming.metrics.conductor import ConductorCollector
 from kongming.rpc.messages import PlanAnswer
 from kongming.rpc.refusals import Refusals
 from kongming.rpc.server import Server

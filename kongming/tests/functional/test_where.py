@@ -20,7 +20,7 @@ import libvirt
 import pytest
 
 from kongming.executor import departures, unclaimed
-from kongming.hypervisor.keeper import run_event_loop
+from kongming.hypervisor.connection import run_event_loop
 from kongming.tests.functional.test_service import EVERYWHERE, URI, Cloud, pins, wait_for
 from kongming.tests.messages import message
 

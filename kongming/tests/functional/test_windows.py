@@ -22,13 +22,13 @@ from zoneinfo import ZoneInfo
 import libvirt
 import pytest
 
-from kongming import metadata, timezones
-from kongming.allocation import Allocation, Windowed
+from kongming.allocation import metadata, timezones
+from kongming.allocation.allocation import Allocation, Windowed
+from kongming.allocation.request import Request, Source
+from kongming.allocation.windows import Window
 from kongming.executor import window_timer
-from kongming.executor.request import Request, Source
-from kongming.hypervisor.keeper import run_event_loop
+from kongming.hypervisor.connection import run_event_loop
 from kongming.tests.functional.test_service import URI, Cloud, pins, wait_for
-from kongming.window import Window
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NIGHT = Window("night", "0 22 * * *", 8 * 3600, "Europe/Berlin")

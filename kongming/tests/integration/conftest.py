@@ -20,7 +20,7 @@ import libvirt
 import pytest
 
 from kongming import exception
-from kongming.hypervisor.keeper import run_event_loop
+from kongming.hypervisor.connection import run_event_loop
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.broker import Broker
 from kongming.tests.testbed.daemon import Daemon

@@ -25,7 +25,7 @@ import uuid
 
 import pytest
 
-from kongming.executor.store import FILE_NAME, Store
+from kongming.executor.store.store import FILE_NAME, Store
 from kongming.tests.soak.publisher import Publisher
 from kongming.tests.soak.world import Event
 from kongming.tests.testbed.broker import Broker

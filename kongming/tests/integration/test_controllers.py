@@ -17,7 +17,7 @@ What it can't do is refused once, each part with its reason; the rest is in forc
 
 import pytest
 
-from kongming.hypervisor.keeper import run_event_loop
+from kongming.hypervisor.connection import run_event_loop
 from kongming.tests.integration.conftest import Cloud, status
 from kongming.tests.testbed.libvirtd import Libvirtd
 

@@ -28,6 +28,7 @@ import pytest
 import sqlalchemy
 
 from kongming import exception
+from kongming.allocation.statuses import Status
 from kongming.db import migration, models
 from kongming.db.allocations import Allocations
 from kongming.db.database import Database
@@ -36,7 +37,6 @@ from kongming.db.leases import Leases
 from kongming.db.purge import purge
 from kongming.db.reports import LATE_S
 from kongming.db.values import Location
-from kongming.statuses import Status
 from kongming.tests.databases import BY, asking, configuration, database, instance, report
 from kongming.tests.testbed.mariadb import PASSWORD
 from kongming.tests.testbed.process import wait_until

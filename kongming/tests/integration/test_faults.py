@@ -26,7 +26,7 @@ from kongming.tests.testbed import threads
 from kongming.tests.testbed.faulty import Fault, FaultyDaemon
 from kongming.tests.testbed.process import wait_until
 
-STORE = "kongming.executor.store:"
+STORE = "kongming.executor.store.store:"
 GUEST = "kongming.hypervisor.guest:Guest."
 ACKNOWLEDGE = "oslo_messaging._drivers.amqpdriver:NotificationAMQPIncomingMessage.acknowledge"
 RECONCILE = "kongming.executor.reconciler:Reconciler.reconcile"
@@ -40,8 +40,8 @@ def around(name, call=1):
 
 COMMON = [
     Fault("kongming.notification.handler:Handler.handle"),
-    *around("kongming.executor.precedence:decide"),
-    *around("kongming.executor.history:remember"),
+    *around("kongming.executor.store.precedence:decide"),
+    *around("kongming.executor.store.history:remember"),
     Fault(STORE + "Store.ask", after=True),
     *around(ACKNOWLEDGE),
     *around(RECONCILE),

@@ -21,7 +21,7 @@ import textwrap
 
 import pytest
 
-from kongming.hypervisor.keeper import run_event_loop
+from kongming.hypervisor.connection import run_event_loop
 from kongming.tests.integration.conftest import Cloud
 from kongming.tests.testbed.guided_host import PAGES, GuidedHost, steps
 from kongming.tests.testbed.nova import Nova

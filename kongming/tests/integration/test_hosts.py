@@ -32,10 +32,10 @@ import time
 import libvirt
 import pytest
 
-from kongming import metadata
-from kongming.executor.request import Request, Source
-from kongming.executor.store import Store
-from kongming.hypervisor.keeper import run_event_loop
+from kongming.allocation import metadata
+from kongming.allocation.request import Request, Source
+from kongming.executor.store.store import Store
+from kongming.hypervisor.connection import run_event_loop
 from kongming.tests.integration.conftest import Guest
 from kongming.tests.testbed import file_faults, threads
 from kongming.tests.testbed.daemon import Daemon

@@ -20,7 +20,7 @@ import subprocess
 
 import pytest
 
-from kongming.allocation import Allocation
+from kongming.allocation.allocation import Allocation
 from kongming.db import migration
 from kongming.db.allocations import Allocations
 from kongming.db.database import Database

@@ -19,12 +19,13 @@ import time
 import libvirt
 import pytest
 
-from kongming import exception, metadata, target
-from kongming.cpuset import CpuSet
-from kongming.executor import plan
-from kongming.executor.carry_out import carry_out
-from kongming.executor.request import Request, Source
-from kongming.executor.store import Store
+from kongming import exception
+from kongming.allocation import metadata, target
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.request import Request, Source
+from kongming.executor.placing import plan
+from kongming.executor.placing.apply import carry_out
+from kongming.executor.store.store import Store
 from kongming.hypervisor.hypervisor import Hypervisor
 from kongming.tests.integration.conftest import applied, everywhere, status
 from kongming.tests.testbed import threads

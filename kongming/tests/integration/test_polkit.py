@@ -21,7 +21,7 @@ import tempfile
 
 import pytest
 
-from kongming.hypervisor.keeper import run_event_loop
+from kongming.hypervisor.connection import run_event_loop
 from kongming.tests.integration.conftest import Cloud, applied, status
 from kongming.tests.testbed.polkit import Polkit
 from kongming.tests.testbed.reachable import ReachableLibvirtd, auth_conf

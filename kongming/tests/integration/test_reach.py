@@ -26,7 +26,7 @@ import threading
 import pytest
 
 from kongming import exception
-from kongming.hypervisor.keeper import run_event_loop
+from kongming.hypervisor.connection import run_event_loop
 from kongming.hypervisor.opener import Opener, connect
 from kongming.tests.integration.conftest import Cloud, applied, status
 from kongming.tests.integration.test_status import Status

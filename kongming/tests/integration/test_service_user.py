@@ -205,7 +205,7 @@ def with_state(machine):
         done = machine.run(*command, user=USER)
         assert done.returncode == 0, done.stderr
     code = (
-        "from kongming.executor.store import Store; from pathlib import Path; import sys\n"
+        "from kongming.executor.store.store import Store; from pathlib import Path; import sys\n"
         "Store(Path(sys.argv[1])).close()"
     )
     command = [sys.executable, "-c", code, str(machine.state)]

@@ -22,7 +22,7 @@ import uuid
 import certifi
 import pytest
 
-from kongming.executor.store import FILE_NAME
+from kongming.executor.store.store import FILE_NAME
 from kongming.tests.integration.conftest import KEY
 from kongming.tests.testbed.broker import Broker
 from kongming.tests.testbed.process import wait_until

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import sqlite3
 import uuid
 
-from kongming.executor.store import FILE_NAME, Store
+from kongming.executor.store.store import FILE_NAME, Store
 from kongming.tests.integration.conftest import KEY, applied, status
 from kongming.tests.testbed.disk import fill, small_disk
 from kongming.tests.testbed.process import find_program, wait_until

@@ -22,10 +22,10 @@ import uuid
 
 import pytest
 
-from kongming import metadata
+from kongming.allocation import metadata
 from kongming.conf.notification_handler import LEGACY, TOPICS, VERSIONED
-from kongming.hypervisor.keeper import run_event_loop
-from kongming.notification.inquiries import Inquiries
+from kongming.hypervisor.connection import run_event_loop
+from kongming.notification.pending_lookups import Inquiries
 from kongming.tests.nova.aspects import FIRST, VCPU_PINNING, Request
 from kongming.tests.nova.events import Events
 from kongming.tests.nova.server import Server

@@ -20,8 +20,8 @@ import sys
 import libvirt
 import pytest
 
-from kongming import metadata
-from kongming.cpuset import CpuSet
+from kongming.allocation import metadata
+from kongming.allocation.cpuset import CpuSet
 from kongming.tests.integration.conftest import Cloud, everywhere, status
 from kongming.tests.integration.test_whole import group_of
 from kongming.tests.numa.conftest import ALLOCATED, Machine

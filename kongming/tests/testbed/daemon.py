@@ -24,8 +24,8 @@ import signal
 import socket
 import sys
 
-from kongming.executor.record import Record
-from kongming.executor.store import FILE_NAME, Store
+from kongming.executor.store.record import Record
+from kongming.executor.store.store import FILE_NAME, Store
 from kongming.tests.testbed.process import Process, Service, wait_until
 
 HANDLER = "kongming-notification-handler"

@@ -33,11 +33,11 @@ import tempfile
 import time
 from typing import Any
 
-from kongming import metadata
+from kongming.allocation import metadata
+from kongming.allocation.request import Request, Source
 from kongming.executor.executor import Executor
-from kongming.executor.request import Request, Source
-from kongming.executor.rules import Overlap, Rules
-from kongming.hypervisor.keeper import run_event_loop
+from kongming.host.rules import Overlap, Rules
+from kongming.hypervisor.connection import run_event_loop
 from kongming.runtime.heartbeats import Heartbeats
 from kongming.tests.testbed.process import find_program, wait_until
 

@@ -14,7 +14,7 @@
 
 import pytest
 
-from kongming.executor.store import Store
+from kongming.executor.store.store import Store
 
 
 @pytest.fixture

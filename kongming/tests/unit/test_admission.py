@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
-from kongming.cpuset import CpuSet
-from kongming.executor.admission import Move, judge
-from kongming.hypervisor.occupant import Occupant
+from kongming.allocation.cpuset import CpuSet
+from kongming.executor.placing.admission import Move, judge
+from kongming.host.occupant import Occupant
 
 
 def move(name, cpus, *more):

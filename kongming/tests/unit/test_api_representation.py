@@ -17,11 +17,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from kongming import schema
-from kongming.allocation import Allocation
+from kongming.allocation import json_schema
+from kongming.allocation.allocation import Allocation
+from kongming.allocation.windows import Window
 from kongming.api import representation
 from kongming.db.values import Change, Entry, Host, Map, Outcome
-from kongming.window import Window
 
 NOW = datetime(2026, 11, 24, 14, 0, tzinfo=UTC).timestamp()
 OUTCOME = Outcome(
@@ -39,7 +39,7 @@ OUTCOME = Outcome(
 )
 ENTRY = Entry(
     instance_uuid="5a6e9b1e-0000-4000-8000-000000000001",
-    allocation=schema.read({"vcpu_pinning": "5-6"}),
+    allocation=json_schema.read({"vcpu_pinning": "5-6"}),
     generation=2,
     project_id="project",
     host="compute-1",
@@ -176,7 +176,7 @@ def test_a_host_is_silent_after_three_times_its_interval(ago, state):
 )
 def test_windows(hour, window, following):
     night = {"name": "night", "start": "0 22 * * *", "duration_s": 28800, "vcpu_pinning": "0"}
-    entry = replace(ENTRY, allocation=schema.read({"vcpu_pinning": "5", "windows": [night]}))
+    entry = replace(ENTRY, allocation=json_schema.read({"vcpu_pinning": "5", "windows": [night]}))
     row = show(entry)
     assert row["allocation"]["windows"] == [{**night, "timezone": "UTC"}]
     assert representation.with_window(row, entry, NOW + (hour - 14) * 3600) == {

@@ -16,13 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
-from kongming import exception, target
-from kongming.cpuset import CpuSet
-from kongming.executor import plan
-from kongming.executor.carry_out import carry_out
+from kongming import exception
+from kongming.allocation import target
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.target import NO_QUOTA, Aspect, Quota
+from kongming.executor.placing import plan
+from kongming.executor.placing.apply import carry_out
 from kongming.hypervisor.host import Host
 from kongming.hypervisor.reading import Reading
-from kongming.target import NO_QUOTA, Aspect, Quota
 
 HOST = Host(CpuSet(range(4)), CpuSet(range(4)), CpuSet([0, 1]))
 

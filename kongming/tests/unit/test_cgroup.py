@@ -13,10 +13,11 @@
 
 import pytest
 
-from kongming import exception, target
-from kongming.cpuset import CpuSet
+from kongming import exception
+from kongming.allocation import target
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.target import NO_QUOTA, Quota
 from kongming.hypervisor import cgroup
-from kongming.target import NO_QUOTA, Quota
 from kongming.tests.kernel import ABOVE, Kernel
 
 both = pytest.mark.parametrize("version", [1, 2])

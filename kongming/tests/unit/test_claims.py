@@ -15,10 +15,10 @@
 
 import pytest
 
-from kongming.cpuset import CpuSet
-from kongming.executor.admission import Move
-from kongming.executor.claims import Claims
-from kongming.hypervisor.occupant import Occupant
+from kongming.allocation.cpuset import CpuSet
+from kongming.executor.placing.admission import Move
+from kongming.executor.placing.claims import Claims
+from kongming.host.occupant import Occupant
 
 
 def move(name, *cpus):

@@ -23,8 +23,8 @@ import pytest
 
 from kongming import exception
 from kongming.configuration import check, files, unread
-from kongming.configuration.in_force import Configuration
-from kongming.service import Service
+from kongming.configuration.configuration import Configuration
+from kongming.runtime.service import Service
 
 GOOD = """[DEFAULT]
 host = compute-1

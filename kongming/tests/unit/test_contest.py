@@ -16,19 +16,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from kongming.executor import contest
+from kongming.executor import contention
 
 
 @pytest.fixture
 def clock(monkeypatch):
     clock = SimpleNamespace(now=1000.0)
     clock.monotonic = lambda: clock.now
-    monkeypatch.setattr(contest, "time", clock)
+    monkeypatch.setattr(contention, "time", clock)
     return clock
 
 
 def corrections(clock, apart_s, times):
-    counted = contest.Contest()
+    counted = contention.Contest()
     rests = []
     for _ in range(times):
         rests.append(counted.corrected("guest"))
@@ -54,12 +54,12 @@ def test_a_guest_that_is_corrected_now_and_then_is_not_left_alone(clock):
 
 
 def test_each_guest_is_counted_by_itself(clock):
-    counted = contest.Contest()
+    counted = contention.Contest()
     assert [counted.corrected(f"guest {number}") for number in range(20)] == [0] * 20
 
 
 def test_a_guest_that_was_not_corrected_for_a_minute_is_forgotten(clock):
-    counted = contest.Contest()
+    counted = contention.Contest()
     counted.corrected("one")
     clock.now += 59.9
     counted.corrected("another")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import pytest
 
 from kongming import exception
-from kongming.cpuset import CPU, IOTHREAD, MAX_ID, NODE, VCPU, CpuSet, listed, shown
+from kongming.allocation.cpuset import CPU, IOTHREAD, MAX_ID, NODE, VCPU, CpuSet, listed, shown
 from kongming.tests.cost import cost, soon
 
 ids = st.integers(0, MAX_ID)

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
-from kongming import cron, exception
+from kongming import exception
+from kongming.allocation import cron
 from kongming.tests import steps
 
 iso = datetime.fromisoformat

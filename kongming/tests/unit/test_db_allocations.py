@@ -18,12 +18,12 @@ import pytest
 import sqlalchemy
 
 from kongming import exception
-from kongming.allocation import Allocation
+from kongming.allocation.allocation import Allocation
+from kongming.allocation.statuses import Status
 from kongming.db import models
 from kongming.db.allocations import Allocations
 from kongming.db.purge import purge
 from kongming.db.values import Location
-from kongming.statuses import Status
 from kongming.tests.databases import BY, asking, database, instance, report
 
 UUID = instance()

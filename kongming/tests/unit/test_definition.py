@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
-from kongming import target
-from kongming.cpuset import CpuSet
+from kongming.allocation import target
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.target import NO_QUOTA, Aspect, Quota, Target
 from kongming.hypervisor import definition
 from kongming.hypervisor.host import Host
-from kongming.target import NO_QUOTA, Aspect, Quota, Target
 
 NOVA = (
     '<nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/{}">'

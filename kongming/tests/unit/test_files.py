@@ -20,9 +20,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 import pytest
 
-from kongming import core_schema, exception
-from kongming.manage import files, options
+from kongming import exception
 from kongming.osc import map_file
+from kongming.runtime import core_schema
+from kongming.terminal import files, options
 
 X = {"x": 1}
 UUID = "5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c11"

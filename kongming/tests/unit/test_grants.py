@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 import pytest
 
 from kongming import exception
-from kongming.cpuset import CpuSet
-from kongming.executor import grants
-from kongming.executor.rules import Rules
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.target import EMULATOR, MEMORY, QUOTA, SHARES, Quota, iothread, vcpu
+from kongming.executor.placing import grants
+from kongming.host.grant import Grant
+from kongming.host.rules import Rules
 from kongming.hypervisor import definition
-from kongming.hypervisor.grant import Grant
 from kongming.hypervisor.host import Host
-from kongming.target import EMULATOR, MEMORY, QUOTA, SHARES, Quota, iothread, vcpu
 
 HOST = Host(CpuSet(range(16)), CpuSet(range(16)), CpuSet([0, 1]))
 NO_RULES = Rules()

@@ -18,14 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
-from kongming import exception, metadata, target
-from kongming.cpuset import CpuSet
-from kongming.executor import guard
-from kongming.executor.rules import NumaGuests, Rules
+from kongming import exception
+from kongming.allocation import metadata, target
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.target import NO_QUOTA
+from kongming.executor.placing import guard
+from kongming.host.grant import Grant
+from kongming.host.rules import NumaGuests, Rules
 from kongming.hypervisor.definition import Definition
-from kongming.hypervisor.grant import Grant
 from kongming.hypervisor.host import Host
-from kongming.target import NO_QUOTA
 
 HOST = Host(CpuSet(range(8)), CpuSet(range(7)), CpuSet([0, 1]), cgroup=2)
 NO_RULES = Rules()

@@ -18,7 +18,17 @@ import libvirt
 import pytest
 
 from kongming import exception
-from kongming.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.target import (
+    EMULATOR,
+    MEMORY,
+    NO_QUOTA,
+    QUOTA,
+    SHARES,
+    Quota,
+    iothread,
+    vcpu,
+)
 from kongming.hypervisor.calls import Calls
 from kongming.hypervisor.guest import Guest
 from kongming.hypervisor.host import Host
@@ -27,7 +37,6 @@ from kongming.hypervisor.observer import Observer
 from kongming.hypervisor.own_changes import OwnChanges
 from kongming.hypervisor.reading import Reading
 from kongming.hypervisor.visibility import Visibility
-from kongming.target import EMULATOR, MEMORY, NO_QUOTA, QUOTA, SHARES, Quota, iothread, vcpu
 from kongming.tests.kernel import Kernel
 
 UUID = "5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c11"

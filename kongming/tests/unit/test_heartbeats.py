@@ -18,7 +18,7 @@ import pytest
 
 from kongming.runtime import heartbeats, systemd
 from kongming.runtime.heartbeats import Heartbeats
-from kongming.service import Service
+from kongming.runtime.service import Service
 
 
 @pytest.fixture

@@ -19,12 +19,12 @@ import pytest
 
 import kongming
 from kongming.api import health
-from kongming.conductor import care, claims
+from kongming.conductor import claims, delivery
 from kongming.conf import opts
 from kongming.db import connecting, database, reports
 from kongming.rpc import client
 from kongming.runtime import server_threads
-from kongming.standalone import link
+from kongming.standalone import conductor_sync
 
 TESTS = Path(kongming.__file__).parent / "tests"
 PAGE = (TESTS.parents[1] / "doc/source/admin/high-availability.rst").read_text()
@@ -154,11 +154,11 @@ def option(group, name):
 #: Words of the page before a number, and what that is in the code.
 NUMBERS = [
     ("``[executor] pull_interval`` (", option("executor", "pull_interval")),
-    ("the lease ends ", care._LEASE_S),
-    ("that looks each ", care._RENEW_S),
-    ("conductors ask again after 1, 2, 4, … ", care._RETRY_MAX_S),
-    ("is told nothing, and asks again after 1, 2, 4, … ", link._RETRY_MAX_S),
-    ("executors try again after ", link._RETRY_MAX_S),
+    ("the lease ends ", delivery._LEASE_S),
+    ("that looks each ", delivery._RENEW_S),
+    ("conductors ask again after 1, 2, 4, … ", delivery._RETRY_MAX_S),
+    ("is told nothing, and asks again after 1, 2, 4, … ", conductor_sync._RETRY_MAX_S),
+    ("executors try again after ", conductor_sync._RETRY_MAX_S),
     ("not wait for it: after some ", connecting.USUAL.answer_s),
     ("answered with 503 ``busy`` after ", server_threads.PATIENCE_S),
     ("if it has no answer after ", health._LIMIT_S),
@@ -167,7 +167,7 @@ NUMBERS = [
     ("tries again for longer than some ", database._BUSY_S),
     ("by PostgreSQL and MariaDB after ", connecting._IDLE_S),
     ("``[conductor] host_timeout`` and ", client._MARGIN_S),
-    ("looked for by the conductor with the lease each ", care._LOST_S),
+    ("looked for by the conductor with the lease each ", delivery._LOST_S),
 ]
 
 

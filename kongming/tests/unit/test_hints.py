@@ -17,11 +17,12 @@ import sqlite3
 
 import pytest
 
-from kongming import exception, metadata
-from kongming.executor.request import Request, Source
-from kongming.executor.residence import Hint, Place
-from kongming.executor.store import FILE_NAME, Store
-from kongming.statuses import Status
+from kongming import exception
+from kongming.allocation import metadata
+from kongming.allocation.request import Request, Source
+from kongming.allocation.statuses import Status
+from kongming.executor.store.residence import Hint, Place
+from kongming.executor.store.store import FILE_NAME, Store
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 OTHER = "5a6e9b1e-0000-4000-8000-000000000002"

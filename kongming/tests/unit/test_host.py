@@ -17,7 +17,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from kongming.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet
 from kongming.hypervisor import host
 from kongming.hypervisor.kernel_files import KernelFiles
 

@@ -20,13 +20,14 @@ from hypothesis import strategies as st
 from oslo_config import cfg, types
 import pytest
 
-from kongming import exception, host_name
+from kongming import exception
+from kongming.allocation import host_name
+from kongming.allocation.host_name import HostName
 from kongming.api import operation
 from kongming.bus import permissions
 from kongming.bus.url import parse
 from kongming.conf import default
 from kongming.configuration import check
-from kongming.host_name import HostName
 from kongming.manage import broker
 from kongming.rpc import fields, keys
 from kongming.rpc.bus import EXECUTOR

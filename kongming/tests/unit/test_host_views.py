@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 import pytest
 
 from kongming import exception
-from kongming.executor.rules import Rules
-from kongming.executor.view import to_json
-from kongming.manage import host_view
+from kongming.host.rules import Rules
+from kongming.host.snapshot import to_json
 from kongming.rpc import view
 from kongming.rpc.fields import Partly
+from kongming.terminal import host_view
 from kongming.tests.databases import instance
 from kongming.tests.hosts import guest, host
 from kongming.tests.unit.test_messages import json_values

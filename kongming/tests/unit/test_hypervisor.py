@@ -18,12 +18,12 @@ import libvirt
 import pytest
 
 from kongming import exception
-from kongming.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.target import EMULATOR
 from kongming.hypervisor import hypervisor, locality
 from kongming.hypervisor.hypervisor import Hypervisor
 from kongming.hypervisor.kernel_files import KernelFiles
 from kongming.hypervisor.process import NOT_FOUND
-from kongming.target import EMULATOR
 from kongming.tests.kernel import PID, THREADS, Kernel
 from kongming.tests.unit.test_guest import UUID, XML, Domain, error
 

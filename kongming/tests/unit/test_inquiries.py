@@ -17,7 +17,7 @@ import time
 
 import pytest
 
-from kongming.notification.inquiries import ALL, Inquiries
+from kongming.notification.pending_lookups import ALL, Inquiries
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 OTHER = "5a6e9b1e-0000-4000-8000-000000000002"

@@ -16,10 +16,10 @@ from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Code
 import pytest
 
-from kongming import target
-from kongming.cpuset import CpuSet
-from kongming.executor import isolated_sets
-from kongming.executor.rules import Rules
+from kongming.allocation import target
+from kongming.allocation.cpuset import CpuSet
+from kongming.host import isolated_sets
+from kongming.host.rules import Rules
 from kongming.hypervisor.isolation import isolated_cpus
 from kongming.hypervisor.kernel_files import KernelFiles
 from kongming.status import cpus as check_cpus

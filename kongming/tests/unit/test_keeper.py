@@ -21,8 +21,8 @@ import oslo_messaging
 from oslo_messaging._drivers import impl_rabbit
 import pytest
 
+from kongming.bus import host_connection
 from kongming.bus import keeper as bus_keeper
-from kongming.bus import own
 from kongming.bus.keeper import CHECK_S, Connection, Keeper, Lasting
 from kongming.rpc.calls import HINT_S
 
@@ -246,7 +246,7 @@ def test_the_driver_has_what_is_kept():
 
 
 def test_an_exchange_of_others_that_is_missing_and_not_ours_to_make_is_told_as_that():
-    made = own._Existing("nova", "topic", channel=None)
+    made = host_connection._Existing("nova", "topic", channel=None)
     channel = Channel(Rabbit())
     channel.connection.exchanges.clear()
 

@@ -14,7 +14,7 @@
 
 import pytest
 
-from kongming.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet
 from kongming.hypervisor import files as kernel_text
 from kongming.hypervisor.files import read_as, reason
 from kongming.hypervisor.kernel_files import KernelFiles

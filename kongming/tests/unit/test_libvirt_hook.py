@@ -23,9 +23,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 import pytest
 
-from kongming.cpuset import CpuSet
-from kongming.hypervisor import saved_image
-from kongming.target import (
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.target import (
     EMULATOR,
     MEMORY,
     NO_QUOTA,
@@ -35,6 +34,7 @@ from kongming.target import (
     iothread,
     vcpu,
 )
+from kongming.hypervisor import saved_image
 from kongming.tests.unit.test_saved_image import NOVA, PLACED, TOUCHED, image
 
 HOOK = Path(__file__).parents[3] / "etc/libvirt/kongming-libvirt-hook"

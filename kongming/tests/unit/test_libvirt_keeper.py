@@ -18,7 +18,7 @@ import libvirt
 import pytest
 
 from kongming import exception
-from kongming.hypervisor.keeper import Keeper
+from kongming.hypervisor.connection import Keeper
 from kongming.runtime.heartbeats import Heartbeats
 from kongming.tests.unit.test_unavailable import error
 
@@ -72,7 +72,7 @@ class Site:
 
 @pytest.fixture
 def site(monkeypatch):
-    monkeypatch.setattr("kongming.hypervisor.keeper._RECONNECT_MAX_S", 0.001)
+    monkeypatch.setattr("kongming.hypervisor.connection._RECONNECT_MAX_S", 0.001)
     site = Site()
     yield site
     site.keeper.stop()

@@ -21,9 +21,9 @@ import pytest
 
 from kongming import exception
 from kongming.rpc.messages import About, ExchangeAnswer, Kept, Refusal, Report, Wanted
-from kongming.standalone import link as standalone_link
+from kongming.standalone import conductor_sync as standalone_link
+from kongming.standalone.conductor_sync import Link
 from kongming.standalone.endpoint import Endpoint
-from kongming.standalone.link import Link
 from kongming.tests.databases import instance
 
 UUID, OTHER = instance(), instance(2)
@@ -252,7 +252,7 @@ def test_a_conductor_is_asked_again_soon_about_what_is_contested(host, monkeypat
     # Whole seconds: sums and differences of others are rounded.
     now = float(math.ceil(time.monotonic()))
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    monkeypatch.setattr("kongming.due.anywhere", lambda _low, high: high)
+    monkeypatch.setattr("kongming.runtime.timer.anywhere", lambda _low, high: high)
     host.conductor.answer = ExchangeAnswer({}, (), contested=(UUID,))
     host.link.ask()
     asked_after = []

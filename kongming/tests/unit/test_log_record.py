@@ -21,8 +21,9 @@ from oslo_config import cfg
 from oslo_log import formatters, log
 import pytest
 
-from kongming import exception, log_record
-from kongming.escaping import escape, escape_all
+from kongming import exception
+from kongming.runtime import log_record
+from kongming.runtime.escaping import escape, escape_all
 
 ESC, RTL, NEL, LS, LONE = "\x1b[31m", "\u202e", "\x85", "\u2028", "\udc80"
 FORGED = "\n2026-01-01 00:00:00.000 1 CRITICAL kongming [-] forged"

@@ -16,8 +16,8 @@ import pytest
 
 from kongming import exception
 from kongming.notification import event as events
-from kongming.notification.lookalikes import Lookalikes, describe, looks_like
-from kongming.notification.memory import Memory
+from kongming.notification.event_store import Memory
+from kongming.notification.similar_hosts import Lookalikes, describe, looks_like
 from kongming.tests.messages import message
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
@@ -143,8 +143,8 @@ def test_a_libvirt_that_is_away_is_no_obstacle(memory, caplog):
 
 
 def test_names_and_instances_do_not_pile_up(of, running, monkeypatch):
-    monkeypatch.setattr("kongming.notification.lookalikes._NAMES_MAX", 3)
-    monkeypatch.setattr("kongming.notification.lookalikes._INSTANCES_MAX", 2)
+    monkeypatch.setattr("kongming.notification.similar_hosts._NAMES_MAX", 3)
+    monkeypatch.setattr("kongming.notification.similar_hosts._INSTANCES_MAX", 2)
     told = of("compute-1")
     for number in range(9):
         told.hear(f"host-{number}")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from kongming.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet
 from kongming.hypervisor.lost_cpus import LostCpus
 
 ALL = CpuSet(range(4))

@@ -14,7 +14,7 @@
 
 import pytest
 
-from kongming.executor.residence import Place
+from kongming.executor.store.residence import Place
 from kongming.notification import event
 from kongming.notification.meaning import meaning, named_host
 from kongming.tests import captures

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 import pytest
 
 from kongming import exception
+from kongming.allocation.statuses import REPORTED
 from kongming.rpc import fields, messages
 from kongming.rpc.messages import (
     About,
@@ -40,7 +41,6 @@ from kongming.rpc.messages import (
     Show,
     Wanted,
 )
-from kongming.statuses import REPORTED
 from kongming.tests.databases import instance
 
 RECORDED = Path(__file__).parents[1] / "data/rpc"

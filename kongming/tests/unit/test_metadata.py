@@ -19,11 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
-from kongming import exception, metadata, spelling, target
-from kongming.allocation import Allocation
-from kongming.cpuset import CpuSet
-from kongming.pinning import Pinning
-from kongming.target import NO_QUOTA, Quota
+from kongming import exception
+from kongming.allocation import metadata, misspelt_keys, target
+from kongming.allocation.allocation import Allocation
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.pinning import Pinning
+from kongming.allocation.target import NO_QUOTA, Quota
 from kongming.tests.cost import cost, soon
 from kongming.tests.unit.test_cpuset import cpusets
 from kongming.tests.unit.test_pinning import WORST, mappings
@@ -442,7 +443,7 @@ def test_other_keys_are_not_ours(key):
 
 def test_a_key_that_continues_another_can_be_almost_one_too():
     known = {KEY}
-    assert spelling.meant("kongming_vcpu_pinning_2", known) == f"{KEY}-2"
-    assert spelling.meant("kongming_vcpu_pinning_1000", known) is None
-    assert spelling.meant(f"{KEY}-2", known) is None
-    assert spelling.meant(KEY, known) is None
+    assert misspelt_keys.meant("kongming_vcpu_pinning_2", known) == f"{KEY}-2"
+    assert misspelt_keys.meant("kongming_vcpu_pinning_1000", known) is None
+    assert misspelt_keys.meant(f"{KEY}-2", known) is None
+    assert misspelt_keys.meant(KEY, known) is None

@@ -17,18 +17,18 @@ from dataclasses import replace
 import pytest
 
 from kongming import exception
-from kongming.allocation import Windowed
-from kongming.cpuset import CpuSet
-from kongming.executor.admission import Move
-from kongming.executor.claims import Claims
-from kongming.executor.moves import Moves
-from kongming.executor.placer import Placer
-from kongming.executor.request import Request, Source
-from kongming.executor.rules import Rules
-from kongming.hypervisor.occupant import Occupant
-from kongming.statuses import Status
+from kongming.allocation.allocation import Windowed
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.request import Request, Source
+from kongming.allocation.statuses import Status
+from kongming.allocation.windows import Window
+from kongming.executor.placing.admission import Move
+from kongming.executor.placing.claims import Claims
+from kongming.executor.placing.moves import Moves
+from kongming.executor.placing.placer import Placer
+from kongming.host.occupant import Occupant
+from kongming.host.rules import Rules
 from kongming.tests import guests, hosts
-from kongming.window import Window
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 NIGHT = Window("night", "0 22 * * *", 3600, "UTC")

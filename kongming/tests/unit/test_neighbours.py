@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 import pytest
 
 from kongming import exception
-from kongming.cpuset import CpuSet
-from kongming.executor import admission, neighbours
-from kongming.executor.admission import Move
-from kongming.executor.rules import Overlap, Rules
-from kongming.hypervisor.occupant import Occupant
+from kongming.allocation.cpuset import CpuSet
+from kongming.executor.placing import admission, neighbours
+from kongming.executor.placing.admission import Move
+from kongming.host.occupant import Occupant
+from kongming.host.rules import Overlap, Rules
 
 #: CPU n and n + 8 are the threads of one core.
 CORES = {cpu: CpuSet([cpu % 8, cpu % 8 + 8]) for cpu in range(16)}

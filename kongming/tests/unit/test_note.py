@@ -17,11 +17,12 @@ from dataclasses import replace
 import libvirt
 import pytest
 
-from kongming import exception, target
-from kongming.cpuset import CpuSet
-from kongming.hypervisor import definition, note, occupancy
+from kongming import exception
+from kongming.allocation import target
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.target import Quota
+from kongming.hypervisor import baseline_element, definition, occupancy
 from kongming.hypervisor.host import Host
-from kongming.target import Quota
 from kongming.tests.unit.test_guest import Domain, error, guest_of
 
 HOST = Host(CpuSet(range(4)), CpuSet(range(4)), CpuSet([0, 1]))
@@ -68,7 +69,7 @@ def changes(domain):
 
 def test_the_store_that_wrote_a_note_is_named_in_it():
     domain = Noting()
-    note.write(domain, {target.SHARES: 100}, "a-store", replace(HOST, uuid="a-host"))
+    baseline_element.write(domain, {target.SHARES: 100}, "a-store", replace(HOST, uuid="a-host"))
     ((name, (kind, written, prefix, uri, flags)),) = domain.done
     assert name == "setMetadata"
     assert (kind, prefix, uri, flags) == (
@@ -88,14 +89,14 @@ def test_the_store_that_wrote_a_note_is_named_in_it():
 
 def test_an_empty_note_takes_it_out():
     domain = Noting()
-    note.write(domain, {}, "a-store", HOST)
+    baseline_element.write(domain, {}, "a-store", HOST)
     ((_name, (_kind, written, *_rest)),) = domain.done
     assert written is None
 
 
 def test_a_definition_goes_back_to_the_baseline_that_it_names_and_the_note_goes_last():
     domain = Noting(isPersistent=1, XMLDesc=xml(BASELINE))
-    assert note.clean(domain, HOST)
+    assert baseline_element.clean(domain, HOST)
     assert ("XMLDesc", (libvirt.VIR_DOMAIN_XML_INACTIVE,)) in domain.done
     done = changes(domain)
     assert {name: arguments for name, arguments in done[:-1] if name != "setScheduler"} == {
@@ -117,7 +118,7 @@ def test_a_definition_goes_back_to_the_baseline_that_it_names_and_the_note_goes_
 )
 def test_a_definition_without_anything_of_ours_is_not_touched(answers):
     domain = Noting(**answers)
-    assert not note.clean(domain, HOST)
+    assert not baseline_element.clean(domain, HOST)
     assert not changes(domain)
 
 

@@ -13,13 +13,13 @@
 
 import pytest
 
-from kongming import target
-from kongming.cpuset import CpuSet
+from kongming.allocation import target
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.target import EMULATOR, MEMORY, NO_QUOTA, QUOTA, Quota, iothread, vcpu
 from kongming.hypervisor.observer import Observer
 from kongming.hypervisor.process import QemuProcess
 from kongming.hypervisor.reading import Part, Reading
 from kongming.hypervisor.visibility import Visibility
-from kongming.target import EMULATOR, MEMORY, NO_QUOTA, QUOTA, Quota, iothread, vcpu
 from kongming.tests.kernel import PID, Kernel
 
 NODES = CpuSet([0, 1])

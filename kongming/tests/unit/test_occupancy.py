@@ -15,9 +15,9 @@
 import libvirt
 import pytest
 
-from kongming.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet
+from kongming.host.occupant import Occupant
 from kongming.hypervisor import occupancy
-from kongming.hypervisor.occupant import Occupant
 
 UUID = "5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c11"
 PROJECT = "0f2b9b9e3d1c4c4e8f3a7d5b6c1e2f30"

@@ -17,9 +17,9 @@ import jsonschema
 import pytest
 
 from kongming import exception
+from kongming.allocation.statuses import LISTED
 from kongming.api import operation
 from kongming.api.operation import Operation, Resource
-from kongming.statuses import LISTED
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 MOST = 2**63 - 1

@@ -14,10 +14,10 @@
 
 import pytest
 
-from kongming.executor.residence import Place
+from kongming.executor.store.residence import Place
 from kongming.notification import event as events
-from kongming.notification.heard import Heard, load
-from kongming.notification.memory import FILE_NAME, Memory
+from kongming.notification.event_store import FILE_NAME, Memory
+from kongming.notification.last_events import Heard, load
 from kongming.notification.order import _KEEP_S, _MOST, Moment, Order, Verdict
 from kongming.tests.messages import message
 

@@ -31,8 +31,8 @@ for absent in ("libvirt", "oslo_messaging", "oslo_db", "sqlalchemy", "falcon"):
     sys.modules[absent] = None
 from importlib.metadata import entry_points
 names = [each.load().__name__ for each in entry_points(group="openstack.kongming.v1")]
-entry_points(group="kongming.manage.picture")["picture"].load()
-assert "kongming.executor.store" not in sys.modules
+entry_points(group="kongming.terminal.picture")["picture"].load()
+assert "kongming.executor.store.store" not in sys.modules
 print(len(names))
 """
 

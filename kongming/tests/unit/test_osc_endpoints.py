@@ -19,7 +19,7 @@ from keystoneauth1.session import Session
 import pytest
 
 from kongming.osc import plugin
-from kongming.osc.faults import Fault
+from kongming.osc.responses import Fault
 
 
 class Auth(BaseIdentityPlugin):

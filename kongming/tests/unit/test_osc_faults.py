@@ -24,8 +24,8 @@ import pytest
 import requests
 from urllib3 import exceptions as urllib3
 
-from kongming.osc import faults
-from kongming.osc.faults import Fault
+from kongming.osc import responses
+from kongming.osc.responses import Fault
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def error(**fields):
     ],
 )
 def test_kongmings_error_is_told_with_its_code(status, body, says):
-    fault = faults.of_answer(answer(status, body))
+    fault = responses.of_answer(answer(status, body))
     assert (str(fault), fault.code, fault.status) == (says, "busy", status)
 
 
@@ -106,10 +106,10 @@ def test_kongmings_error_is_told_with_its_code(status, body, says):
     ids=str,
 )
 def test_another_ones_error_is_told_as_such(body):
-    fault = faults.of_answer(answer(404, body))
+    fault = responses.of_answer(answer(404, body))
     assert str(fault).startswith("http://api/v1 answers with HTTP 404 Not Found, and not as Kong")
     assert (fault.code, fault.status) == ("", 404)
-    assert "HTTP 799," in str(faults.of_answer(answer(799, body)))
+    assert "HTTP 799," in str(responses.of_answer(answer(799, body)))
 
 
 @pytest.mark.parametrize(
@@ -117,17 +117,19 @@ def test_another_ones_error_is_told_as_such(body):
     [("0", 0), ("7", 7), ("1.5", 1.5), ("-3", 0), ("soon", 0), ("nan", 0), ("inf", 0), ("", 0)],
 )
 def test_seconds_after_which_to_ask_again(written, seconds):
-    assert faults.of_answer(answer(429, error(), Retry_After=written)).retry_after == seconds
-    assert faults.of_answer(answer(429, None, Retry_After=written)).retry_after == seconds
-    assert faults.of_answer(answer(429)).retry_after == 0
+    assert responses.of_answer(answer(429, error(), Retry_After=written)).retry_after == seconds
+    assert responses.of_answer(answer(429, None, Retry_After=written)).retry_after == seconds
+    assert responses.of_answer(answer(429)).retry_after == 0
 
 
 def test_a_date_after_which_to_ask_again():
     moment = datetime.now(UTC) + timedelta(hours=1)
     for written in (format_datetime(moment), format_datetime(moment.replace(tzinfo=None))):
-        found = faults.of_answer(answer(429, Retry_After=written)).retry_after
+        found = responses.of_answer(answer(429, Retry_After=written)).retry_after
         assert 3500 < found <= 3600
-    assert faults.of_answer(answer(429, Retry_After=format_datetime(moment.min))).retry_after == 0
+    assert (
+        responses.of_answer(answer(429, Retry_After=format_datetime(moment.min))).retry_after == 0
+    )
 
 
 def failed(kind, cause):
@@ -162,7 +164,7 @@ REFUSED.__cause__ = ConnectionRefusedError(errno.ECONNREFUSED, "x")
     ],
 )
 def test_why_no_answer_came_is_told_in_own_words(cause, says, sent):
-    fault = faults.of_exception(failed(keystone.ConnectFailure, cause), 1.5)
+    fault = responses.of_exception(failed(keystone.ConnectFailure, cause), 1.5)
     assert str(fault).startswith("Kongming's API can't be reached: ")
     assert says in str(fault)
     assert "library" not in str(fault)
@@ -180,7 +182,7 @@ def test_why_no_answer_came_is_told_in_own_words(cause, says, sent):
 def test_it_is_told_who_can_not_be_reached(url, who, sent):
     cause = requests.exceptions.ConnectionError(urllib3.IncompleteRead(3, 5))
     cause.request = SimpleNamespace(url=url)
-    fault = faults.of_exception(failed(keystone.ConnectFailure, cause), 1)
+    fault = responses.of_exception(failed(keystone.ConnectFailure, cause), 1)
     assert str(fault).startswith(who)
     assert fault.outcome_unknown is sent
 
@@ -189,7 +191,7 @@ def test_it_is_told_who_can_not_be_reached(url, who, sent):
     "kind", [requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema]
 )
 def test_an_address_that_is_none_is_told_as_such(kind):
-    fault = faults.of_exception(keystone.UnknownConnectionError("x", kind("x")), 1)
+    fault = responses.of_exception(keystone.UnknownConnectionError("x", kind("x")), 1)
     assert str(fault).endswith("is not one of http or https")
     assert not fault.outcome_unknown
 
@@ -203,28 +205,28 @@ def test_an_address_that_is_none_is_told_as_such(kind):
     ],
 )
 def test_who_gets_no_token_has_sent_nothing(raised, says, status):
-    fault = faults.of_exception(raised, 1)
+    fault = responses.of_exception(raised, 1)
     assert str(fault).startswith(says)
     assert (fault.status, fault.outcome_unknown) == (status, False)
 
 
 def test_a_call_gives_what_it_gives_and_raises_what_it_raises():
-    assert faults.bounded(lambda: 5, 30) == 5
+    assert responses.bounded(lambda: 5, 30) == 5
     with pytest.raises(KeyError):
-        faults.bounded(lambda: {}["x"], 30)
+        responses.bounded(lambda: {}["x"], 30)
 
 
 def test_a_call_for_which_no_time_is_left_is_not_made():
     made = []
     with pytest.raises(Fault) as raised:
-        faults.bounded(lambda: made.append(1), 0)
+        responses.bounded(lambda: made.append(1), 0)
     assert (made, raised.value.sent, raised.value.outcome_unknown) == ([], False, False)
 
 
 def test_a_call_that_takes_too_long_may_have_been_carried_out():
     ending = socket.socketpair()
     with pytest.raises(Fault, match="no answer within 0.01 s") as raised:
-        faults.bounded(lambda: ending[0].recv(1), 0.01)
+        responses.bounded(lambda: ending[0].recv(1), 0.01)
     assert raised.value.outcome_unknown
     for each in ending:
         each.close()

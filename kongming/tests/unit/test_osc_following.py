@@ -13,10 +13,10 @@
 
 import pytest
 
-from kongming.osc import change, following, requests
-from kongming.osc.faults import Fault
+from kongming.osc import change, requests, watching
 from kongming.osc.progress import Progress
 from kongming.osc.requests import ApplyMap, DeleteMap, SetAllocation, UnsetAllocation, Unsettled
+from kongming.osc.responses import Fault
 from kongming.tests.databases import instance
 
 PIN, SHARES = {"vcpu_pinning": {"0": "1"}}, {"cpu_shares": 7}
@@ -98,14 +98,14 @@ def entry(generation, asked=SHARES, by="mano", name=None, status="pending"):
 def test_an_allocation_is_told_as_long_as_it_is_ones_own():
     mine = allocation()
     for seen in (mine, allocation(status="pending"), allocation(status="absent")):
-        progress = following.Placement(Api(seen), mine).look()
+        progress = watching.Placement(Api(seen), mine).look()
         assert (progress.allocations, progress.replaced) == ([seen], "")
 
 
 @pytest.mark.parametrize("seen", [allocation(generation=2), releasing(), releasing(generation=1)])
 def test_an_allocation_that_is_another_ones_is_not_told(seen):
     api = Api(seen, history=[entry(1, PIN), entry(2), entry(2, by="", status="applied")])
-    progress = following.Placement(api, allocation()).look()
+    progress = watching.Placement(api, allocation()).look()
     assert progress.allocations == []
     assert progress.replaced == "mano requested generation 2: cpu-shares=7"
 
@@ -123,27 +123,27 @@ def test_an_allocation_that_is_another_ones_is_not_told(seen):
     ],
 )
 def test_the_history_tells_by_whom_it_was_replaced(history, says):
-    progress = following.Placement(Api(history=history), allocation()).look()
+    progress = watching.Placement(Api(history=history), allocation()).look()
     assert progress.replaced.startswith(says)
 
 
 def test_who_may_not_read_the_history_is_told_that_it_was_replaced():
-    progress = following.Placement(Api(silent=["history"]), allocation()).look()
+    progress = watching.Placement(Api(silent=["history"]), allocation()).look()
     assert progress.replaced == "somebody else requested something else"
 
 
 def test_a_404_that_is_not_kongmings_tells_nothing_of_what_there_is():
     for look in (
-        following.Placement(Api(silent=["allocation"]), allocation()).look,
-        following.Releases(Api(silent=["allocation"]), {instance()}).look,
-        following.map_releases(Api(silent=["map"]), "blue", [instance()]).look,
+        watching.Placement(Api(silent=["allocation"]), allocation()).look,
+        watching.Releases(Api(silent=["allocation"]), {instance()}).look,
+        watching.map_releases(Api(silent=["map"]), "blue", [instance()]).look,
     ):
         with pytest.raises(Fault, match="silent"):
             look()
 
 
 def test_releases_are_over_when_nothing_is_wanted_any_more():
-    releases = following.Releases(Api(releasing(1)), {instance(1), instance(2)}, generation=2)
+    releases = watching.Releases(Api(releasing(1)), {instance(1), instance(2)}, generation=2)
     for _ in range(2):
         progress = releases.look()
         assert (progress.text, progress.releasing) == ("1 of 2 released", [releasing(1)])
@@ -157,21 +157,21 @@ def test_releases_are_over_when_nothing_is_wanted_any_more():
 )
 def test_a_release_that_was_overtaken_is_not_ones_own(seen, generation):
     api = Api(seen, history=[entry(seen["generation"])])
-    progress = following.Releases(api, {instance()}, generation=generation).look()
+    progress = watching.Releases(api, {instance()}, generation=generation).look()
     assert progress.replaced.startswith(f"instance {instance()}: mano requested generation")
 
 
 def test_any_generation_of_a_release_is_ones_own_if_none_is_known():
-    assert following.Releases(Api(releasing(generation=9)), {instance()}).look().releasing
+    assert watching.Releases(Api(releasing(generation=9)), {instance()}).look().releasing
 
 
 def test_those_that_are_listed_are_not_asked_for_one_by_one():
     api = Api(found=a_map(releasing(1), releasing(2), deleting=True))
-    releases = following.map_releases(api, "blue", [instance(n) for n in (1, 2, 3)])
+    releases = watching.map_releases(api, "blue", [instance(n) for n in (1, 2, 3)])
     assert releases.look().text == "1 of 3 released"
     assert api.asked == [instance(3)]
     api = Api(releasing(1), allocation(2))
-    dropped = following.dropped_releases(api, [instance(n) for n in (1, 2, 3)])
+    dropped = watching.dropped_releases(api, [instance(n) for n in (1, 2, 3)])
     assert dropped.look().text == "1 of 3 released (1 taken over)"
     assert api.asked == [instance(2), instance(3)]
     assert dropped.look().text == "1 of 3 released (1 taken over)"
@@ -179,9 +179,9 @@ def test_those_that_are_listed_are_not_asked_for_one_by_one():
 
 
 def placement(api, told, *dropped, asked=(1, 2)):
-    releases = following.dropped_releases(api, [instance(number) for number in dropped])
+    releases = watching.dropped_releases(api, [instance(number) for number in dropped])
     wanted = {instance(number): PIN for number in asked}
-    return following.MapPlacement(api, told, wanted, releases).look()
+    return watching.MapPlacement(api, told, wanted, releases).look()
 
 
 def test_a_map_is_told_as_long_as_it_is_ones_own():

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from osc_lib import exceptions
 import pytest
 
-from kongming import exception, schema
+from kongming import exception
+from kongming.allocation import json_schema
 from kongming.osc import columns, map_changes, map_file
 from kongming.tests.databases import instance
 
@@ -77,7 +78,7 @@ def allocations(draw):
     windows = draw(st.lists(WINDOWS, max_size=2, unique_by=lambda window: window["name"]))
     if windows:
         written["windows"] = windows
-    return schema.read(written).to_json()
+    return json_schema.read(written).to_json()
 
 
 MAPS = st.dictionaries(st.integers(1, 999).map(instance), allocations().filter(bool), max_size=4)
@@ -111,7 +112,7 @@ def test_what_is_exported_is_read_as_the_same(tmp_path_factory, wanted, form):
 @pytest.mark.parametrize("name", ODD)
 def test_a_name_that_looks_like_something_else_stays_itself(tmp_path, name):
     window = {"name": name, "start": "0 1 * * *", "duration_s": 60, "cpu_shares": 5}
-    asked = schema.read({"windows": [window]}).to_json()
+    asked = json_schema.read({"windows": [window]}).to_json()
     (tmp_path / "map").write_text(map_file.write(told({instance(): asked}), map_file.YAML))
     assert map_file.read(str(tmp_path / "map")) == {instance(): asked}
 
@@ -168,7 +169,7 @@ def test_changes_are_what_differs():
 
 def test_the_same_in_another_form_is_no_change():
     before = told({instance(): {"vcpu_pinning": "0-1,3"}})
-    after = {instance(): schema.read({"vcpu_pinning": "3,1,0"}).to_json()}
+    after = {instance(): json_schema.read({"vcpu_pinning": "3,1,0"}).to_json()}
     assert map_changes.of(before, after).unchanged == [instance()]
 
 

@@ -16,10 +16,11 @@ import io
 
 import pytest
 
-from kongming.manage import options, state
+from kongming.manage import state
 from kongming.osc import columns, waiting
-from kongming.osc.faults import Fault
 from kongming.osc.progress import Progress, placed
+from kongming.osc.responses import Fault
+from kongming.terminal import options
 from kongming.tests.commands import Meanwhile
 
 UUIDS = [f"5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c1{n}" for n in range(3)]

@@ -25,15 +25,16 @@ from osc_lib import exceptions
 import pytest
 import yaml
 
-from kongming.allocation import Allocation
-from kongming.escaping import escape
-from kongming.executor.request import Request, Source
-from kongming.executor.store import Store
-from kongming.manage import columns, host_view, state
+from kongming.allocation.allocation import Allocation
+from kongming.allocation.request import Request, Source
+from kongming.executor.store.store import Store
+from kongming.manage import state
 from kongming.manage.allocation import AllocationList
-from kongming.manage.output import EscapedOutput, Lister, ShowOne
 from kongming.osc import columns as osc_columns
-from kongming.osc import faults, progress, waiting
+from kongming.osc import progress, responses, waiting
+from kongming.runtime.escaping import escape
+from kongming.terminal import columns, host_view
+from kongming.terminal.output import EscapedOutput, Lister, ShowOne
 
 EVIL = "a\n| forged |\r\x1b[2J\u202eb\u2028\x85\udc80"
 SHOWN = r"a\n| forged |\r\x1b[2J\u202eb\u2028\x85\udc80"
@@ -274,12 +275,12 @@ class Answer:
     "body", [None, {"errors": [{"code": "x", "detail": EVIL, "request_id": EVIL}]}]
 )
 def test_an_error_of_the_api_or_of_who_stands_in_for_it_is_escaped(body):
-    error = faults.of_answer(Answer(body))
+    error = responses.of_answer(Answer(body))
     assert isinstance(error, exceptions.CommandError)
     assert str(error).isprintable()
     assert SHOWN in str(error)
     assert error.retry_after == 0
-    assert str(faults.Fault(EVIL)) == SHOWN
+    assert str(responses.Fault(EVIL)) == SHOWN
 
 
 def test_what_is_escaped_once_stays_as_it_is():

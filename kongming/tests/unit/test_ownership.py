@@ -23,8 +23,8 @@ import pytest
 
 from kongming import exception
 from kongming.executor import lock
-from kongming.executor.store import FILE_NAME, Store
-from kongming.notification.inquiries import Inquiries
+from kongming.executor.store.store import FILE_NAME, Store
+from kongming.notification.pending_lookups import Inquiries
 from kongming.runtime import ownership, users
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -36,7 +36,7 @@ import sys
 from pathlib import Path
 from kongming import exception
 from kongming.executor import lock
-from kongming.executor.store import Store
+from kongming.executor.store.store import Store
 what, path = sys.argv[1], Path(sys.argv[2])
 try:
     lock.take(path) if what == "lock" else Store(path, create=what == "service")
@@ -139,7 +139,7 @@ def test_a_service_that_root_started_first_leaves_files_that_are_named(tmp_path,
         kept.chmod(0o600)
     # A checkout of root's may not be read by others: what is imported is brought along.
     code = f"import os; os.setgid({NOBODY.pw_gid}); os.setuid({NOBODY.pw_uid})\n"
-    script = "import kongming.executor.store, kongming.executor.lock\n" + code + _OPEN
+    script = "import kongming.executor.store.store, kongming.executor.lock\n" + code + _OPEN
     told = subprocess.run(
         [sys.executable, "-c", script, opened, str(state)],
         capture_output=True,

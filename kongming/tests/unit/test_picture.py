@@ -24,19 +24,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
 
-from kongming.cpuset import CpuSet
-from kongming.executor import view
-from kongming.executor.rules import Rules
-from kongming.hypervisor.topology import (
-    EFFICIENCY,
-    PERFORMANCE,
-    Cache,
-    Cell,
-    Cpu,
-    Topology,
-)
-from kongming.manage import host_view, picture
-from kongming.manage.text import columns, spans
+from kongming.allocation.cpuset import CpuSet
+from kongming.host import snapshot
+from kongming.host.rules import Rules
+from kongming.host.topology import EFFICIENCY, PERFORMANCE, Cache, Cell, Cpu, Topology
+from kongming.terminal import host_view, picture
+from kongming.terminal.text import columns, spans
 from kongming.tests.hosts import guest, host
 
 PICTURES = Path(__file__).parents[1] / "data" / "pictures"
@@ -117,7 +110,7 @@ INTERLEAVED = host(2, 20, 2, memory_gib=96, interleaved=True), [guest(1, "0-3:2,
     ],
 )
 def test_hosts_look_like_this(name, drawn):
-    seen = host_view.draw(view.to_json(*drawn))
+    seen = host_view.draw(snapshot.to_json(*drawn))
     assert seen.partition("\n\nViolations")[0] + "\n" == (PICTURES / f"{name}.txt").read_text()
 
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 import pytest
 
 from kongming import exception
-from kongming.cpuset import IOTHREAD, VCPU, CpuSet
-from kongming.pinning import Pinning
+from kongming.allocation.cpuset import IOTHREAD, VCPU, CpuSet
+from kongming.allocation.pinning import Pinning
 from kongming.tests.cost import cost
 from kongming.tests.unit.test_cpuset import cpusets, spaces
 

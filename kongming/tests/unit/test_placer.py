@@ -19,17 +19,17 @@ from datetime import UTC, datetime
 import pytest
 
 from kongming import exception
-from kongming.allocation import Allocation, Windowed
-from kongming.cpuset import CpuSet
-from kongming.executor.claims import Claims
-from kongming.executor.placer import Placer
-from kongming.executor.rules import NumaGuests, Overlap, Rules
-from kongming.hypervisor.grant import Grant
+from kongming.allocation.allocation import Allocation, Windowed
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.target import EMULATOR, SHARES, vcpu
+from kongming.allocation.windows import Window
+from kongming.executor.placing.claims import Claims
+from kongming.executor.placing.placer import Placer
+from kongming.host.grant import Grant
+from kongming.host.rules import NumaGuests, Overlap, Rules
 from kongming.hypervisor.reading import Part, Reading
-from kongming.target import EMULATOR, SHARES, vcpu
 from kongming.tests import hosts
 from kongming.tests.guests import ALL, HALF, Guest, occupant, pin, request
-from kongming.window import Window
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 OTHER = "5a6e9b1e-0000-4000-8000-000000000002"

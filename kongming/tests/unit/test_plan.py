@@ -17,13 +17,13 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kongming import target
-from kongming.cpuset import CpuSet
-from kongming.executor import plan
+from kongming.allocation import target
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.target import NO_QUOTA, Quota
+from kongming.allocation.target import vcpu as v
+from kongming.executor.placing import plan
 from kongming.hypervisor.host import Host
 from kongming.hypervisor.reading import Part, Reading
-from kongming.target import NO_QUOTA, Quota
-from kongming.target import vcpu as v
 
 ALL = CpuSet(range(8))
 HOST = Host(ALL, ALL, CpuSet([0, 1]))

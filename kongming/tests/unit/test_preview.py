@@ -18,9 +18,9 @@ import logging
 import pytest
 
 from kongming import exception
-from kongming.allocation import Allocation, Windowed
-from kongming.manage import preview
-from kongming.window import Window
+from kongming.allocation.allocation import Allocation, Windowed
+from kongming.allocation.windows import Window
+from kongming.terminal import preview
 
 LOG = logging.getLogger("preview")
 NIGHT = Window("night", "0 22 * * *", 8 * 3600, "Europe/Berlin")

@@ -16,10 +16,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from kongming import target
-from kongming.cpuset import CpuSet
-from kongming.executor.placer import _memory_note
-from kongming.executor.plan import Change, Plan
+from kongming.allocation import target
+from kongming.allocation.cpuset import CpuSet
+from kongming.executor.placing.placer import _memory_note
+from kongming.executor.placing.plan import Change, Plan
 from kongming.hypervisor.process import NOT_FOUND, Processes, QemuProcess, has_own_pids
 
 UUID = "5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c11"

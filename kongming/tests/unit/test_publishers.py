@@ -16,10 +16,10 @@ import dataclasses
 
 import pytest
 
-from kongming.executor.residence import Place
+from kongming.executor.store.residence import Place
 from kongming.notification import event as events
 from kongming.notification.order import Verdict
-from kongming.notification.publishers import Publishers, _long
+from kongming.notification.publisher_clocks import Publishers, _long
 from kongming.tests.messages import message
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
@@ -238,7 +238,7 @@ def test_each_publisher_has_a_clock_of_its_own(watch, time):
 
 
 def test_names_of_publishers_do_not_pile_up(watch, publishers, monkeypatch, caplog):
-    monkeypatch.setattr("kongming.notification.publishers._PUBLISHERS_MAX", 2)
+    monkeypatch.setattr("kongming.notification.publisher_clocks._PUBLISHERS_MAX", 2)
     for number in range(5):
         watch(HOUR, late(HOUR), publisher=f"p{number}")
     assert list(publishers._suspects) == ["p3", "p4"]

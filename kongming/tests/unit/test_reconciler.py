@@ -20,25 +20,25 @@ from types import SimpleNamespace
 import pytest
 
 from kongming import exception
-from kongming.allocation import Allocation, Windowed
-from kongming.cpuset import CpuSet
+from kongming.allocation.allocation import Allocation, Windowed
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.request import Request, Source
+from kongming.allocation.statuses import Status
+from kongming.allocation.target import EMULATOR, SHARES, vcpu
+from kongming.allocation.windows import Window
 from kongming.executor import reconciler, window_timer
-from kongming.executor.claims import Claims
 from kongming.executor.departures import _GRACE_S, Departures
-from kongming.executor.placer import Placer
+from kongming.executor.placing.claims import Claims
+from kongming.executor.placing.placer import Placer
 from kongming.executor.reconciler import Reconciler, Result
-from kongming.executor.request import Request, Source
-from kongming.executor.residence import Hint, Place
-from kongming.executor.rules import Overlap, Rules
 from kongming.executor.statistics import Statistics
-from kongming.executor.store import Store
+from kongming.executor.store.residence import Hint, Place
+from kongming.executor.store.store import Store
 from kongming.executor.window_timer import WindowTimer
+from kongming.host.rules import Overlap, Rules
 from kongming.hypervisor.reading import Reading
-from kongming.statuses import Status
-from kongming.target import EMULATOR, SHARES, vcpu
 from kongming.tests import hosts
 from kongming.tests.guests import ALL, HALF, HOST, Guest, Hypervisor, occupant, pin, request
-from kongming.window import Window
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 OTHER = "5a6e9b1e-0000-4000-8000-000000000002"

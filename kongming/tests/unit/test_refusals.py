@@ -17,10 +17,11 @@ import time
 
 import pytest
 
-from kongming import exception, hourly
-from kongming.cleaning import clean
+from kongming import exception
 from kongming.rpc.messages import Kept, Refusal
 from kongming.rpc.refusals import Refusals
+from kongming.runtime import hourly
+from kongming.runtime.cleaning import clean
 
 INVALID = exception.MessageInvalid("it is odd")
 UNSIGNED = exception.SignatureInvalid("it is not signed")

@@ -19,7 +19,7 @@ import re
 import pytest
 
 import kongming
-from kongming.executor.residence import Decision, Fate, Hint, Kept, Place, Presence, decide
+from kongming.executor.store.residence import Decision, Fate, Hint, Kept, Place, Presence, decide
 
 ARCHITECTURE = Path(kongming.__file__).parents[1] / "doc/source/contributor/architecture.rst"
 HINTS = {

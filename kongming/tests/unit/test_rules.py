@@ -17,8 +17,8 @@ import pytest
 
 from kongming import conf as kongming_conf
 from kongming import exception
-from kongming.cpuset import CpuSet
-from kongming.executor.rules import NumaGuests, Overlap, Rules, read_rules
+from kongming.allocation.cpuset import CpuSet
+from kongming.host.rules import NumaGuests, Overlap, Rules, read_rules
 
 
 @pytest.fixture

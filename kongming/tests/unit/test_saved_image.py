@@ -15,10 +15,19 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from kongming.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.target import (
+    EMULATOR,
+    MEMORY,
+    NO_QUOTA,
+    QUOTA,
+    SHARES,
+    Quota,
+    iothread,
+    vcpu,
+)
 from kongming.hypervisor import saved_image
 from kongming.hypervisor.definition import BASELINE_TAG, baseline_xml
-from kongming.target import EMULATOR, MEMORY, NO_QUOTA, QUOTA, SHARES, Quota, iothread, vcpu
 
 NOVA = '<nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/1.1"/>'
 PLACED = """

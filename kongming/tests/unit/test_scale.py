@@ -17,13 +17,13 @@ import functools
 
 import pytest
 
-from kongming.cpuset import CpuSet
-from kongming.executor import view, violations
-from kongming.executor.rules import Rules
+from kongming.allocation.cpuset import CpuSet
+from kongming.host import snapshot, violations
+from kongming.host.rules import Rules
+from kongming.host.topology import Topology
 from kongming.hypervisor import capabilities
 from kongming.hypervisor.kernel_files import KernelFiles
-from kongming.hypervisor.topology import Topology
-from kongming.manage import host_view, picture
+from kongming.terminal import host_view, picture
 from kongming.tests import machines
 from kongming.tests.cost import cost
 from kongming.tests.hosts import guest, host
@@ -91,7 +91,7 @@ def test_violations_are_found_in_steps_for_each_cpu_and_guest(shape, placing):
 
 def test_a_view_is_made_in_steps_for_each_cpu_and_guest():
     def make(*size):
-        return functools.partial(view.to_json, nodes_of(*size), alone(*size), RULES)
+        return functools.partial(snapshot.to_json, nodes_of(*size), alone(*size), RULES)
 
     assert grows_with_its_size(make)
 
@@ -106,7 +106,7 @@ def test_a_host_is_drawn_in_steps_for_each_cpu_and_guest(shape, placing):
 
 def test_a_view_is_shown_in_steps_for_each_cpu_and_guest():
     def show(*size):
-        seen = view.to_json(nodes_of(*size), alone(*size), RULES)
+        seen = snapshot.to_json(nodes_of(*size), alone(*size), RULES)
         return lambda: [
             Topology.from_json(seen),
             *(column.human_readable() for column in host_view.columns(seen).values()),

@@ -19,10 +19,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from kongming import cron, exception
-from kongming.schedule import FAR
+from kongming import exception
+from kongming.allocation import cron
+from kongming.allocation.schedule import FAR
+from kongming.allocation.windows import Window, _schedule_of
 from kongming.tests import debian_cron, steps
-from kongming.window import Window, _schedule_of
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)

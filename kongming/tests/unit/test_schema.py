@@ -21,10 +21,11 @@ import jsonschema
 import pytest
 
 import kongming
-from kongming import exception, metadata, schema
-from kongming.allocation import Allocation
-from kongming.cpuset import CpuSet
-from kongming.schema import ALLOCATION, CPUSET_LENGTH, MAX_LENGTH, read
+from kongming import exception
+from kongming.allocation import json_schema, metadata
+from kongming.allocation.allocation import Allocation
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.json_schema import ALLOCATION, CPUSET_LENGTH, MAX_LENGTH, read
 from kongming.tests.cost import cost
 from kongming.tests.unit.test_pinning import WORST, mappings
 
@@ -37,7 +38,9 @@ def test_the_schema_is_one():
 
 def test_the_documented_schema_is_up_to_date():
     file = Path(kongming.__file__).parents[1] / "doc/source/reference/allocation.schema.json"
-    assert json.loads(file.read_text()) == ALLOCATION, f"python -m kongming.schema > {file}"
+    assert json.loads(file.read_text()) == ALLOCATION, (
+        f"python -m kongming.allocation.json_schema > {file}"
+    )
 
 
 def test_all_that_can_be_asked():
@@ -194,7 +197,7 @@ def texts_of(part):
 
 
 def test_everything_has_a_length_that_it_may_not_exceed():
-    found = [*texts_of(schema.ALLOCATION)]
+    found = [*texts_of(json_schema.ALLOCATION)]
     assert len(found) >= 20
     assert [part for part, limit in found if limit not in part] == []
 
@@ -237,7 +240,7 @@ def test_an_allocation_is_no_longer_than_its_limit():
 
 def test_an_allocation_may_be_as_long_as_its_limit(monkeypatch):
     asked = {"emulator_pinning": "0-8191", "cpu_shares": 200}
-    monkeypatch.setattr(schema, "MAX_LENGTH", len(json.dumps(asked)))
+    monkeypatch.setattr(json_schema, "MAX_LENGTH", len(json.dumps(asked)))
     assert read(asked).to_json() == asked
     with pytest.raises(exception.RequestInvalid, match="has 50 characters .* more than 49"):
         read({**asked, "cpu_shares": 2000})
@@ -269,4 +272,4 @@ def test_an_allocation_costs_what_its_length_allows(text):
 
 def test_no_pattern_ends_with_a_dollar():
     """Python's would let a newline through behind it."""
-    assert not re.findall(r'"pattern": "[^"]*\$"', json.dumps(schema.ALLOCATION))
+    assert not re.findall(r'"pattern": "[^"]*\$"', json.dumps(json_schema.ALLOCATION))

@@ -17,8 +17,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kongming.cpuset import CpuSet
-from kongming.executor import sharing
+from kongming.allocation.cpuset import CpuSet
+from kongming.host import sharing
 
 pinned = st.lists(st.frozensets(st.integers(0, 12)).map(CpuSet), max_size=6)
 #: Four cores of three CPUs each, and a CPU without siblings.

@@ -20,9 +20,9 @@ import pytest
 
 from kongming import exception
 from kongming.cmd import launch
+from kongming.runtime.service import Service
 from kongming.runtime.signals import Signals
 from kongming.runtime.threads import Faults
-from kongming.service import Service
 
 
 @pytest.fixture

@@ -25,13 +25,14 @@ from oslo_upgradecheck.upgradecheck import Code
 import pytest
 
 from kongming import conf as kongming_conf
-from kongming import exception, metadata
-from kongming.executor.request import Request, Source
-from kongming.executor.schema import SCHEMA_VERSION
-from kongming.executor.store import FILE_NAME, Store
-from kongming.notification.heard import Heard
-from kongming.notification.memory import FILE_NAME as MEMORY
-from kongming.notification.memory import Memory
+from kongming import exception
+from kongming.allocation import metadata
+from kongming.allocation.request import Request, Source
+from kongming.executor.store.schema import SCHEMA_VERSION
+from kongming.executor.store.store import FILE_NAME, Store
+from kongming.notification.event_store import FILE_NAME as MEMORY
+from kongming.notification.event_store import Memory
+from kongming.notification.last_events import Heard
 from kongming.status import (
     broker,
     cgroup,
@@ -732,7 +733,7 @@ def test_the_tz_databases_are_named_with_their_versions(configured, tmp_path, mo
 
 
 def test_a_machine_without_a_tz_database_is_warned(configured, monkeypatch):
-    monkeypatch.setattr("kongming.timezones.sources", dict)
+    monkeypatch.setattr("kongming.allocation.timezones.sources", dict)
     code, details = run(timezones.check, configured())
     assert code is Code.WARNING
     assert "install tzdata" in details

@@ -19,15 +19,16 @@ import threading
 
 import pytest
 
-from kongming import exception, metadata
-from kongming.allocation import Allocation
-from kongming.cpuset import CpuSet
-from kongming.executor import history
-from kongming.executor.request import Request, Source
-from kongming.executor.residence import Hint, Place
-from kongming.executor.schema import MIGRATIONS
-from kongming.executor.store import FILE_NAME, Store
-from kongming.statuses import Status
+from kongming import exception
+from kongming.allocation import metadata
+from kongming.allocation.allocation import Allocation
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.request import Request, Source
+from kongming.allocation.statuses import Status
+from kongming.executor.store import history
+from kongming.executor.store.residence import Hint, Place
+from kongming.executor.store.schema import MIGRATIONS
+from kongming.executor.store.store import FILE_NAME, Store
 from kongming.tests.cost import cost
 from kongming.tests.unit.test_pinning import WORST
 

@@ -21,16 +21,17 @@ import sqlite3
 import pytest
 import sqlalchemy
 
-from kongming import exception, metadata, stored
-from kongming.allocation import Allocation
+from kongming import exception
+from kongming.allocation import metadata, stored
+from kongming.allocation.allocation import Allocation
+from kongming.allocation.request import Request, Source
+from kongming.allocation.statuses import Status
+from kongming.allocation.stored import Unreadable
 from kongming.db import models
 from kongming.db.allocations import Allocations
-from kongming.executor.request import Request, Source
-from kongming.executor.store import FILE_NAME, Store
-from kongming.notification.inquiries import ALL, Inquiries
-from kongming.notification.inquiries import FILE_NAME as INQUIRIES
-from kongming.statuses import Status
-from kongming.stored import Unreadable
+from kongming.executor.store.store import FILE_NAME, Store
+from kongming.notification.pending_lookups import ALL, Inquiries
+from kongming.notification.pending_lookups import FILE_NAME as INQUIRIES
 from kongming.tests.databases import BY, database, instance, report
 
 GOOD, BAD, THIRD, UNKNOWN = map(instance, range(1, 5))

@@ -20,7 +20,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from kongming import exception, timezones
+from kongming import exception
+from kongming.allocation import timezones
 from kongming.tests import debian_cron, steps
 
 iso = datetime.fromisoformat

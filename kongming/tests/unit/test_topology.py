@@ -23,14 +23,14 @@ import tempfile
 import libvirt
 import pytest
 
-from kongming.cpuset import CpuSet
-from kongming.executor.rules import Rules
+from kongming.allocation.cpuset import CpuSet
+from kongming.host.rules import Rules
+from kongming.host.topology import Cache, Cell, Cpu, Topology
 from kongming.hypervisor import capabilities, host
 from kongming.hypervisor import files as kernel_text
 from kongming.hypervisor.host import Host
 from kongming.hypervisor.kernel_files import KernelFiles
-from kongming.hypervisor.topology import Cache, Cell, Cpu, Topology
-from kongming.manage import picture
+from kongming.terminal import picture
 from kongming.tests import machines
 
 REAL = (Path(__file__).parents[1] / "data/libvirt-9.0.0/capabilities.xml").read_text()

@@ -16,12 +16,13 @@ from dataclasses import replace
 
 import pytest
 
-from kongming import exception, metadata, target
-from kongming.cpuset import CpuSet
-from kongming.executor.request import Request, Source
-from kongming.executor.store import Store
+from kongming import exception
+from kongming.allocation import metadata, target
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.request import Request, Source
+from kongming.executor.store.store import Store
 from kongming.executor.unclaimed import _PATIENCE_S, Unclaimed
-from kongming.hypervisor.occupant import Occupant
+from kongming.host.occupant import Occupant
 from kongming.tests import guests
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"

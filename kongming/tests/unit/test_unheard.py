@@ -16,7 +16,7 @@ import logging
 
 import pytest
 
-from kongming.notification.unheard import PATIENCE_S, Unheard
+from kongming.notification.missed_events import PATIENCE_S, Unheard
 
 
 class Told:

@@ -17,20 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 import libvirt
 
-from kongming.cpuset import CpuSet
-from kongming.executor import view
-from kongming.executor.rules import Overlap, Rules
+from kongming.allocation.cpuset import CpuSet
+from kongming.host import snapshot
+from kongming.host.occupant import Occupant
+from kongming.host.rules import Overlap, Rules
+from kongming.host.topology import EFFICIENCY, PERFORMANCE, Cache, Cell, Cpu, Topology
 from kongming.hypervisor import capabilities, occupancy
-from kongming.hypervisor.occupant import Occupant
-from kongming.hypervisor.topology import (
-    EFFICIENCY,
-    PERFORMANCE,
-    Cache,
-    Cell,
-    Cpu,
-    Topology,
-)
-from kongming.manage import host_view, picture
+from kongming.terminal import host_view, picture
 from kongming.tests.hosts import guest, host
 
 cpusets = st.frozensets(st.integers(0, 300), min_size=1).map(CpuSet)
@@ -106,19 +99,19 @@ def test_the_rules_are_read_back(rules):
 def test_a_view_is_drawn_as_the_host_was():
     there = host(2, 2, 2, offline=[7]), [guest(1, "0:1", nodes="0"), guest(2)]
     rules = Rules(reserved_cpus=CpuSet([0]))
-    seen = json.loads(json.dumps(view.to_json(*there, rules)))
+    seen = json.loads(json.dumps(snapshot.to_json(*there, rules)))
     assert host_view.draw(seen, 90) == picture.draw(*there, rules, 90)
-    wrong = json.loads(json.dumps(view.to_json(*there, Rules(reserved_cpus=CpuSet([1])))))
+    wrong = json.loads(json.dumps(snapshot.to_json(*there, Rules(reserved_cpus=CpuSet([1])))))
     assert "\n\nViolations\n  instance " in host_view.draw(wrong)
 
 
 def test_the_digest_is_of_what_lasts():
     def digest(rules=Rules(), **more):  # noqa: B008
-        return view.digest(view.to_json(host(2, 2, 1), [guest(1, "0:1", **more)], rules))
+        return snapshot.digest(snapshot.to_json(host(2, 2, 1), [guest(1, "0:1", **more)], rules))
 
-    seen = view.to_json(host(2, 2, 1), [guest(1, "0:1")], Rules())
+    seen = snapshot.to_json(host(2, 2, 1), [guest(1, "0:1")], Rules())
     seen["cells"][1]["free_kib"] += 4
-    assert view.digest(seen) == digest()
+    assert snapshot.digest(seen) == digest()
     assert len({digest(), digest(nodes="0"), digest(Rules(reserved_cpus=CpuSet([0])))}) == 3
 
 
@@ -126,10 +119,10 @@ def test_a_look_at_libvirts_default_host():
     connection = libvirt.openReadOnly("test:///default")
 
     def look():
-        return view.to_json(capabilities.read(connection), occupancy.read(connection), Rules())
+        return snapshot.to_json(capabilities.read(connection), occupancy.read(connection), Rules())
 
     seen = look()
     assert set(seen) == {"cells", "unassigned_cpus", "guests", "rules", "violations"}
     assert [each["name"] for each in seen["guests"]] == ["test"]
-    assert view.digest(seen) == view.digest(look())
+    assert snapshot.digest(seen) == snapshot.digest(look())
     assert host_view.columns(seen)["guests"].human_readable().endswith(" test: floating")

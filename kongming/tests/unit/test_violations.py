@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
-from kongming.cpuset import CpuSet
-from kongming.executor.rules import Overlap, Rules
-from kongming.executor.violations import find
-from kongming.hypervisor.topology import Cell, Cpu, Topology
+from kongming.allocation.cpuset import CpuSet
+from kongming.host.rules import Overlap, Rules
+from kongming.host.topology import Cell, Cpu, Topology
+from kongming.host.violations import find
 from kongming.tests.hosts import guest, host
 
 # CPUs 0 to 3 are in cell 0, 4 to 7 in cell 1; 3 is offline.

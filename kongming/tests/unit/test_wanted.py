@@ -21,15 +21,15 @@ from hypothesis import strategies as st
 import pytest
 
 from kongming import exception
+from kongming.allocation.statuses import Status
 from kongming.executor.departures import Departures
-from kongming.executor.residence import Place
-from kongming.executor.store import Store
+from kongming.executor.store.residence import Place
+from kongming.executor.store.store import Store
 from kongming.notification import event as events
 from kongming.notification.meaning import meaning
+from kongming.notification.missed_events import PATIENCE_S, Unheard
 from kongming.notification.order import Moment
-from kongming.notification.unheard import PATIENCE_S, Unheard
-from kongming.notification.wanted import Wanted
-from kongming.statuses import Status
+from kongming.notification.requests import Wanted
 from kongming.tests.messages import HOST, KEY, message
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"

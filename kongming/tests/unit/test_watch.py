@@ -18,7 +18,7 @@ import time
 import pytest
 
 from kongming import exception
-from kongming.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet
 from kongming.executor import watch as module
 from kongming.executor.watch import Watch
 from kongming.runtime.clock import ClockWatch, Steps

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 import pytest
 
 from kongming import exception
+from kongming.allocation.windows import Window, in_force, next_change, preview
 from kongming.tests import steps
-from kongming.window import Window, in_force, next_change, preview
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NIGHT = Window("night", "0 22 * * mon-fri", 8 * 3600, "Europe/Berlin")

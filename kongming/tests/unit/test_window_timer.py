@@ -18,12 +18,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from kongming import timezones
-from kongming.allocation import Allocation, Windowed
+from kongming.allocation import timezones
+from kongming.allocation.allocation import Allocation, Windowed
+from kongming.allocation.windows import Window
 from kongming.executor import window_timer
 from kongming.executor.window_timer import WindowTimer
 from kongming.tests import steps
-from kongming.window import Window
 
 HOUR = timedelta(hours=1)
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

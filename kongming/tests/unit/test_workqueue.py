@@ -16,8 +16,8 @@ import threading
 
 import pytest
 
-from kongming.backoff import Backoff
 from kongming.executor.workqueue import WorkQueue
+from kongming.runtime.backoff import Backoff
 
 
 @pytest.fixture

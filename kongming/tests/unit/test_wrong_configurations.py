@@ -20,7 +20,7 @@ import random
 from kongming import exception
 from kongming.cmd import launch
 from kongming.conf import opts
-from kongming.service import Service
+from kongming.runtime.service import Service
 
 PARTS = ("Tr0ub4dor", "and3", "c0rrect", "h0rse")
 REFUSED, TAKEN, UNREAD = "refused", "taken", "taken, and told of what nobody reads"
@@ -349,7 +349,7 @@ def test_a_reload_takes_all_of_a_file_or_nothing_and_says_so_in_one_line(tmp_pat
         caplog.clear()
         host.write(case.content, number)
         host.service.reset()
-        told = [each for each in caplog.records if each.name == "kongming.service"]
+        told = [each for each in caplog.records if each.name == "kongming.runtime.service"]
         warnings = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
         warnings = [each for each in warnings if each.startswith("Nobody reads ")]
         message = told[0].getMessage()

@@ -1,0 +1,255 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The JSON form of an allocation: its schema, and how what others wrote is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+import json
+from typing import Any, cast
+
+import jsonschema
+
+from kongming import exception
+from kongming.allocation import metadata
+from kongming.allocation.allocation import Allocation
+from kongming.allocation.cpuset import CPU, IOTHREAD, NODE, VCPU, CpuSet, Ids, shown
+from kongming.allocation.pinning import Pinning
+from kongming.allocation.target import PERIOD_US
+from kongming.allocation.timezones import MAX_NAME
+from kongming.allocation.windows import MAX_DURATION_S, MAX_START, MIN_DURATION_S
+
+#: The longest cpuset, in characters: that of every third CPU has less.
+CPUSET_LENGTH = 32_768
+
+#: The longest allocation, in characters, in the shortest of its JSON forms.
+MAX_LENGTH = 131_072
+
+_MESSAGE = 200
+
+# No pattern says what they look like: the parsers do, with item and position.
+
+
+def _cpuset(description: str, of: Ids) -> dict[str, Any]:
+    return {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": CPUSET_LENGTH,
+        "description": f"{description} Ids from 0 to {of.largest}: items separated by commas, "
+        "N, N-M, ^N, ^N-M; at least one is left.",
+        "examples": ["5-6,9-11,^10"],
+    }
+
+
+def _pinning(of: Ids) -> dict[str, Any]:
+    noun = of.noun
+    return {
+        "description": f"Host CPUs of the {noun}s. A string: a cpuset for all of them, or entries "
+        f"separated by semicolons, {noun}s:cpuset and {noun}s=CPUs, which gives each one a CPU. "
+        f"An object: {noun}s, and the cpuset that they share.",
+        "examples": ["5-6,9-11,^10", "0-1:5-6;2-63=8-69", {"0": "5", "1-2": "6"}],
+        "type": ["string", "object"],
+        "minLength": 1,
+        "maxLength": MAX_LENGTH,
+        "minProperties": 1,
+        "maxProperties": of.largest + 1,
+        "propertyNames": {"minLength": 1, "maxLength": CPUSET_LENGTH},
+        "additionalProperties": _cpuset("The host CPUs that they share.", CPU),
+    }
+
+
+PARTS: dict[str, Any] = {
+    "vcpu_pinning": _pinning(VCPU),
+    "emulator_pinning": _cpuset("Host CPUs of QEMU's own threads.", CPU),
+    "iothread_pinning": _pinning(IOTHREAD),
+    "numa_nodes": _cpuset("Host NUMA nodes of the memory.", NODE),
+    "cpu_shares": {
+        "type": "integer",
+        "minimum": metadata.CPU_SHARES[0],
+        "maximum": metadata.CPU_SHARES[-1],
+        "description": "Weight relative to other guests.",
+    },
+    "vcpu_quota": {
+        "description": "CPU time that each vCPU may use, or none: no limit.",
+        "examples": ["none", {"quota_us": 20_000, "period_us": 100_000}],
+        "oneOf": [
+            {"const": "none"},
+            {
+                "type": "object",
+                "properties": {
+                    "quota_us": {
+                        "type": "integer",
+                        "minimum": metadata.MIN_QUOTA_US,
+                        "maximum": metadata.PERIODS_US[-1],
+                    },
+                    "period_us": {
+                        "type": "integer",
+                        "minimum": metadata.PERIODS_US[0],
+                        "maximum": metadata.PERIODS_US[-1],
+                        "default": PERIOD_US,
+                    },
+                },
+                "required": ["quota_us", "period_us"],
+                "additionalProperties": False,
+            },
+        ],
+    },
+}
+
+_WINDOW: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "minLength": 1, "maxLength": 63},
+        "start": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": MAX_START,
+            "description": "A cron expression of five fields.",
+            "examples": ["0 22 * * mon-fri"],
+        },
+        "duration_s": {
+            "type": "integer",
+            "minimum": MIN_DURATION_S,
+            "maximum": MAX_DURATION_S,
+            "description": "Seconds for which it is in force.",
+        },
+        "timezone": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": MAX_NAME,
+            "default": "UTC",
+            "description": "The IANA time zone of start.",
+            "examples": ["Europe/Berlin"],
+        },
+        **PARTS,
+    },
+    "required": ["name", "start", "duration_s"],
+    "additionalProperties": False,
+}
+
+ALLOCATION: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "Allocation",
+    "description": "What is wanted for one instance; what is not there is not asked.",
+    "type": "object",
+    "properties": {
+        **PARTS,
+        "windows": {
+            "type": "array",
+            "maxItems": 32,
+            "items": _WINDOW,
+            "description": "What holds instead at certain times; the last that matches counts.",
+        },
+    },
+    "additionalProperties": False,
+}
+
+
+class AllocationInvalid(exception.RequestInvalid):
+    """An allocation is not what its schema says.
+
+    :ivar steps: the names and positions that lead to what is wrong.
+    """
+
+    def __init__(self, message: str, steps: Iterable[str | int] = ()) -> None:
+        super().__init__(message)
+        self.steps = tuple(steps)
+
+
+_VALIDATOR = jsonschema.Draft202012Validator(ALLOCATION)
+
+
+def read(value: object) -> Allocation:
+    """Read an allocation that somebody wrote.
+
+    :param value: as the JSON or YAML was loaded.
+    :raises AllocationInvalid: naming the place and what is wrong with it.
+    """
+    try:
+        return _read(value)
+    except AllocationInvalid:
+        raise
+    except exception.RequestInvalid as error:
+        raise AllocationInvalid(str(error)) from error
+
+
+def _read(value: object) -> Allocation:
+    error = jsonschema.exceptions.best_match(_VALIDATOR.iter_errors(value))
+    if error is not None:
+        steps = error.absolute_path
+        raise AllocationInvalid(f"{_place(steps)}: {_said(error)}", steps)
+    written = cast(dict[str, Any], value)
+    windows = written.get("windows", [])
+    _check_values((), written)
+    for number, window in enumerate(windows):
+        _check_values(("windows", number), window)
+    names = [window["name"] for window in windows]
+    if len(set(names)) < len(names):
+        raise AllocationInvalid("windows: two have the same name", ["windows"])
+    allocation = Allocation.from_json(written)
+    for windowed in allocation.windows:
+        windowed.window.check()
+    if (length := len(json.dumps(allocation.to_json()))) > MAX_LENGTH:
+        raise exception.RequestInvalid(
+            f"the allocation has {length} characters in its shortest form, more than {MAX_LENGTH}"
+        )
+    return allocation
+
+
+# Stricter than what is kept is read.
+_READERS: dict[str, Callable[[Any], object]] = {
+    "vcpu_pinning": lambda value: Pinning.from_json(value, VCPU),
+    "emulator_pinning": CpuSet.parse,
+    "iothread_pinning": lambda value: Pinning.from_json(value, IOTHREAD),
+    "numa_nodes": metadata.parse_numa_nodes,
+}
+
+
+def _check_values(where: tuple[str | int, ...], value: Mapping[str, Any]) -> None:
+    """Read each part by itself, so that the error says which one it is."""
+    for name, read_part in _READERS.items():
+        if name not in value:
+            continue
+        try:
+            read_part(value[name])
+        except exception.RequestInvalid as error:
+            raise AllocationInvalid(
+                f"{_place((*where, name))}: {error}", (*where, name)
+            ) from error
+    quota = value.get("vcpu_quota")
+    if isinstance(quota, dict) and quota["quota_us"] > quota["period_us"]:
+        steps = (*where, "vcpu_quota")
+        raise AllocationInvalid(
+            f"{_place(steps)}: more than one whole CPU, which a vCPU can't use", steps
+        )
+
+
+def _place(path: Iterable[str | int]) -> str:
+    place = ""
+    for part in path:
+        known = part in ALLOCATION["properties"] or part in _WINDOW["properties"]
+        place += f"[{part}]" if isinstance(part, int) else f".{part if known else shown(part)}"
+    return place.lstrip(".") or "the allocation"
+
+
+def _said(error: jsonschema.ValidationError) -> str:
+    text = " ".join(error.message.split())
+    # The beginning quotes the value, the end says what is wrong with it.
+    said = text if len(text) <= _MESSAGE else f"{text[: _MESSAGE // 2]}...{text[-_MESSAGE // 2 :]}"
+    examples = [json.dumps(each) for each in error.schema.get("examples", ())]
+    return f"{said}; as it should be: {' or '.join(examples)}" if examples else said
+
+
+if __name__ == "__main__":
+    # Written to doc/source/reference/allocation.schema.json.
+    print(json.dumps(ALLOCATION, indent=2))  # noqa: T201

@@ -1,0 +1,172 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What a database holds, read back: whatever is in a row, reading it never fails.
+
+Rules are for what is asked, not for what is kept: another version may have
+written it, by other rules, or somebody may have edited it. So one row that is
+not understood is a value that says so, and all others are read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+import json
+import math
+import re
+from typing import Any
+
+from kongming import exception
+from kongming.allocation.allocation import Allocation
+from kongming.allocation.cpuset import shown
+from kongming.allocation.windows import Window
+
+# The years that a date can be written in.
+_LATEST = 253_402_300_799.0
+_DEPTH, _LENGTH = 8, 1_000
+
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_QUOTA = frozenset({"quota_us", "period_us"})
+_PARTS = frozenset(field.name for field in fields(Allocation)) - {"windows"}
+_WINDOW = frozenset(field.name for field in fields(Window)) | _PARTS
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An allocation that is kept, but not understood by this version.
+
+    :ivar text: what is kept.
+    :ivar why: what is wrong with it, for the operator.
+    """
+
+    text: str
+    why: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for others, who may understand it; always a small JSON object."""
+        try:
+            value = _parse(self.text)
+        except Exception:  # noqa: BLE001, it is reported already
+            value = None
+        if isinstance(value, dict) and not _is_deeper(value, _DEPTH):
+            return value
+        return {"unreadable": self.text[:_LENGTH]}
+
+
+class _Wrong(Exception):
+    """What is kept is not what this version writes."""
+
+
+def load(text: object) -> Allocation | Unreadable | None:
+    """Read an allocation that is kept as JSON; None if there is none."""
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        return Unreadable(ascii(text), f"it is kept as {type(text).__name__}, not as text")
+    try:
+        return _read(_parse(text))
+    # Whatever is wrong with a row is this row's alone.
+    except Exception as error:  # noqa: BLE001
+        return Unreadable(text, _why(error))
+
+
+def understand(value: object) -> Allocation | Unreadable:
+    """Read an allocation that another service gave as JSON data."""
+    try:
+        return _read(value)
+    except Exception as error:  # noqa: BLE001
+        return Unreadable(json.dumps(value), _why(error))
+
+
+def readable(found: Allocation | Unreadable | None) -> Allocation | None:
+    """Return an allocation; None if there is none, or it is not understood."""
+    return None if isinstance(found, Unreadable) else found
+
+
+def is_instance(key: object) -> bool:
+    """Tell whether an instance can have a key: a UUID as Nova writes it."""
+    return isinstance(key, str) and _UUID.fullmatch(key) is not None
+
+
+def moment(value: object, default: float = 0.0) -> float:
+    """Read a time in seconds since the epoch."""
+    known = isinstance(value, int | float) and 0 <= value <= _LATEST
+    return float(value) if known else default  # type: ignore[arg-type]
+
+
+def maybe_moment(value: object) -> float | None:
+    """Read a time that may not be known."""
+    found = moment(value, math.nan)
+    return None if math.isnan(found) else found
+
+
+def whole(value: object) -> int:
+    """Read a number that counts something; 0 for what is none."""
+    return value if isinstance(value, int) else 0
+
+
+def text(value: object) -> str:
+    """Read a text."""
+    return value if isinstance(value, str) else "" if value is None else ascii(value)
+
+
+def _parse(written: str) -> Any:
+    return json.loads(written, parse_constant=_no_number, parse_float=_whole)
+
+
+def _read(value: Any) -> Allocation:
+    _check(value, _PARTS | {"windows"})
+    windows = value.get("windows", [])
+    if not isinstance(windows, list):
+        raise _Wrong("windows is no list")
+    for window in windows:
+        _check(window, _WINDOW)
+    return Allocation.from_json(value)
+
+
+def _check(value: Any, known: frozenset[str]) -> None:
+    if not isinstance(value, dict):
+        raise _Wrong(f"there is a {type(value).__name__} in place of an object")
+    if unknown := sorted(value.keys() - known):
+        raise _Wrong(f"this version does not know its field {shown(unknown[0])}")
+    for name, each in value.items():
+        if each is None or isinstance(each, bool):
+            raise _Wrong(f"{name} is {json.dumps(each)}")
+    quota = value.get("vcpu_quota")
+    if isinstance(quota, dict):
+        _check(quota, _QUOTA)
+
+
+def _no_number(written: str) -> Any:
+    raise _Wrong(f"{written} is no number of JSON's")
+
+
+def _whole(written: str) -> int:
+    value = float(written)
+    if not value.is_integer():
+        raise _Wrong(f"{shown(written)} is no whole number")
+    return int(value)
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return depth == 0 or any(_is_deeper(each, depth - 1) for each in inner)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, _Wrong | exception.KongmingError):
+        return str(error)
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is no JSON from character {error.pos + 1} on"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return f"it is not the JSON of an allocation ({type(error).__name__})"

@@ -1,0 +1,182 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What can be set on a guest: the targets, and the values that they take.
+
+What is wanted, what is and the baseline all are mappings target → value, so
+that they can be compared whatever they are about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+import enum
+from typing import Any, NamedTuple
+
+from kongming.allocation.cpuset import CpuSet
+
+#: The kernel's default period, and the one that a percentage counts in, in µs.
+PERIOD_US = 100_000
+
+
+class Aspect(enum.IntEnum):
+    """The kinds of targets, in the order in which they are set.
+
+    Memory comes last: moving it takes longest and can't be taken back.
+    """
+
+    VCPU = 1
+    EMULATOR = 2
+    IOTHREAD = 3
+    SHARES = 4
+    QUOTA = 5
+    MEMORY = 6
+
+
+#: Those whose value is a set of host CPUs.
+CPU_ASPECTS = frozenset({Aspect.VCPU, Aspect.EMULATOR, Aspect.IOTHREAD})
+
+
+class Target(NamedTuple):
+    """One thing that can be set.
+
+    :ivar number: of the vCPU or iothread; 0 for what a guest has once.
+    """
+
+    aspect: Aspect
+    number: int = 0
+
+    def __str__(self) -> str:
+        if self.aspect in _NUMBERED:
+            return f"{_NAMES[self.aspect]} {self.number}"
+        return _NAMES[self.aspect]
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """The CPU time that each vCPU may use.
+
+    :ivar quota_us: µs in each period; None means no limit.
+    :ivar period_us: the period, in µs.
+    """
+
+    quota_us: int | None
+    period_us: int = PERIOD_US
+
+    def __str__(self) -> str:
+        if self.quota_us is None:
+            return "none"
+        return f"{self.quota_us}/{self.period_us} µs"
+
+
+#: Without a limit the period means nothing: there is but one such value.
+NO_QUOTA = Quota(None)
+
+#: A cpuset, a node set, shares or a quota, as the aspect has it.
+Value = CpuSet | int | Quota
+
+EMULATOR = Target(Aspect.EMULATOR)
+SHARES = Target(Aspect.SHARES)
+QUOTA = Target(Aspect.QUOTA)
+MEMORY = Target(Aspect.MEMORY)
+
+_NUMBERED = frozenset({Aspect.VCPU, Aspect.IOTHREAD})
+_NAMES = {
+    Aspect.VCPU: "vCPU",
+    Aspect.EMULATOR: "emulator",
+    Aspect.IOTHREAD: "iothread",
+    Aspect.SHARES: "CPU shares",
+    Aspect.QUOTA: "vCPU quota",
+    Aspect.MEMORY: "memory",
+}
+
+
+def vcpu(number: int) -> Target:
+    """Give the target of one vCPU."""
+    return Target(Aspect.VCPU, number)
+
+
+def iothread(number: int) -> Target:
+    """Give the target of one iothread."""
+    return Target(Aspect.IOTHREAD, number)
+
+
+def describe(items: Iterable[tuple[Target, str]]) -> str:
+    """Write shortly what holds of targets: those alike stand together.
+
+    >>> describe([(Target(Aspect.VCPU, 0), "0-7 → 1"), (Target(Aspect.VCPU, 1), "0-7 → 1")])
+    'vCPU pins 0-1: 0-7 → 1'
+    """
+    numbered: dict[Aspect, dict[str, list[int]]] = {}
+    for (aspect, number), text in items:
+        numbered.setdefault(aspect, {}).setdefault(text, []).append(number)
+    return (
+        "; ".join(
+            f"{_LABELS[aspect]} "
+            + ", ".join(
+                f"{CpuSet(numbers)}: {text}" if aspect in _NUMBERED else text
+                for text, numbers in texts.items()
+            )
+            for aspect, texts in sorted(numbered.items())
+        )
+        or "nothing to change"
+    )
+
+
+def labels(targets: Iterable[Target]) -> str:
+    """Name the kinds of some targets.
+
+    >>> labels([Target(Aspect.MEMORY), Target(Aspect.EMULATOR)])
+    'emulator pin, memory nodes'
+    """
+    return ", ".join(_LABELS[aspect] for aspect in sorted({each.aspect for each in targets}))
+
+
+def to_json(values: Mapping[Target, Value]) -> dict[str, Any]:
+    """Give values as JSON, in the names and units of an allocation's JSON form."""
+    told: dict[str, Any] = {}
+    for (aspect, number), value in sorted(values.items()):
+        name = _JSON_NAMES[aspect]
+        written = quota_to_json(value) if isinstance(value, Quota) else value
+        if isinstance(written, CpuSet):
+            written = str(written)
+        if aspect in _NUMBERED:
+            told.setdefault(name, {})[str(number)] = written
+        else:
+            told[name] = written
+    return told
+
+
+def quota_to_json(quota: Quota) -> str | dict[str, int]:
+    """Give a quota as JSON: ``"none"``, or an object with both in µs."""
+    if quota.quota_us is None:
+        return "none"
+    return {"quota_us": quota.quota_us, "period_us": quota.period_us}
+
+
+_LABELS = {
+    Aspect.VCPU: "vCPU pins",
+    Aspect.EMULATOR: "emulator pin",
+    Aspect.IOTHREAD: "iothread pins",
+    Aspect.SHARES: "CPU shares",
+    Aspect.QUOTA: "vCPU quota",
+    Aspect.MEMORY: "memory nodes",
+}
+_JSON_NAMES = {
+    Aspect.VCPU: "vcpu_pinning",
+    Aspect.EMULATOR: "emulator_pinning",
+    Aspect.IOTHREAD: "iothread_pinning",
+    Aspect.SHARES: "cpu_shares",
+    Aspect.QUOTA: "vcpu_quota",
+    Aspect.MEMORY: "numa_nodes",
+}

@@ -1,0 +1,97 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""The metrics of a conductor: what it is connected to, and how far all has come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import time
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from kongming import exception
+from kongming.allocation.statuses import LISTED
+from kongming.bus.subscription import Subscription
+from kongming.conductor.delivery import Care
+from kongming.db.allocations import Allocations
+from kongming.db.hosts import Hosts
+from kongming.metrics.gauges import broker_connected, messages_refused, nova_answers
+from kongming.rpc.messages import Wanted
+from kongming.rpc.outbox import Outbox
+from kongming.rpc.refusals import Refusals
+from kongming.rpc.server import OTHER
+
+# Those that an allocation can have.
+
+# What is called here, or asked of hosts; and what nobody knows.
+_CALLS = ("exchange", "report", "show", "changed", "plan", OTHER)
+
+
+class ConductorCollector(Collector):
+    """Reads a conductor and its database, of which all conductors tell the same."""
+
+    def __init__(
+        self,
+        calls: Subscription,
+        pushes: Outbox[Wanted],
+        refusals: Refusals,
+        care: Care,
+        allocations: Allocations,
+        hosts: Hosts,
+    ) -> None:
+        self._calls = calls
+        self._pushes = pushes
+        self._refusals = refusals
+        self._care = care
+        self._allocations = allocations
+        self._hosts = hosts
+
+    def collect(self) -> Iterator[Metric]:
+        """Give all families; what the database tells only if it can be read."""
+        yield broker_connected(self._calls.connected)
+        yield messages_refused(self._refusals, _CALLS)
+        yield CounterMetricFamily(
+            "kongming_pushes_dropped",
+            "Instances of which a host could not be told at once what is requested.",
+            value=self._pushes.dropped,
+        )
+        yield nova_answers(self._care.since)
+        told = self._of_database()
+        yield GaugeMetricFamily(
+            "kongming_database_available",
+            "Whether the database could be read just now (1) or not (0).",
+            value=bool(told),
+        )
+        yield from told
+
+    def _of_database(self) -> list[Metric]:
+        try:
+            counts, hosts = self._allocations.counts(), self._hosts.list(views=False)
+        except exception.DatabaseUnavailable:
+            return []
+        allocations = GaugeMetricFamily(
+            "kongming_allocations",
+            "Allocations in the database, by how far they have come.",
+            labels=["status"],
+        )
+        for status in LISTED:
+            allocations.add_metric([status], counts.get(status, 0))
+        now = time.time()
+        silent = sum(host.silent(now) for host in hosts)
+        states = GaugeMetricFamily(
+            "kongming_hosts", "Hosts whose executor was heard of.", labels=["state"]
+        )
+        states.add_metric(["up"], len(hosts) - silent)
+        states.add_metric(["silent"], silent)
+        return [allocations, states]

@@ -1,0 +1,109 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Carrying out a plan: all or nothing, and seen to have had its effect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kongming import exception
+from kongming.allocation import target
+from kongming.allocation.target import Target, Value
+from kongming.executor.placing import plan
+from kongming.hypervisor.guest import Guest
+from kongming.hypervisor.reading import Reading
+
+
+def carry_out(steps: plan.Plan, guest: Guest) -> Mapping[Target, Reading]:
+    """Apply the steps and see that they had their effect: all or nothing.
+
+    :returns: what was observed then of the plan's goals.
+    :raises Refused: if a step can't be taken with such a guest.
+    :raises StepFailed: if libvirt refuses a step.
+    :raises NotVerified: if the guest has something else than was set.
+    :raises GuestBusy: if libvirt does not let the guest be changed now, or if the domain was
+        started anew meanwhile.
+    """
+    begun: list[plan.Step] = []
+    try:
+        return _all_or_nothing(steps, guest, begun)
+    finally:
+        if guest.has_started_anew():
+            _note_for_next(begun, steps.baseline, guest)
+            raise exception.GuestBusy("the domain was started anew while the guest was placed")
+
+
+def _all_or_nothing(
+    steps: plan.Plan, guest: Guest, begun: list[plan.Step]
+) -> Mapping[Target, Reading]:
+    """Apply the steps; ``begun`` gets each one that was tried."""
+    try:
+        for step in steps.steps:
+            begun.append(step)
+            step.apply(guest)
+        return _verify(steps, guest)
+    except (exception.GuestBusy, exception.LibvirtForbids) as error:
+        # libvirt did nothing; it was not asked twice.
+        raise type(error)(f"{error}; {_undo(begun[:-1], guest)}") from error
+    except (exception.Failed, exception.Refused) as error:
+        raise type(error)(f"{error}; {_undo(begun, guest)}") from error
+
+
+def _verify(steps: plan.Plan, guest: Guest) -> Mapping[Target, Reading]:
+    observed = guest.observe(steps.goals)
+    if differences := plan.differences(steps.goals, observed, guest.host):
+        found = target.describe(
+            (what, f"{part}, wanted {steps.goals[what]}") for what, part in differences.items()
+        )
+        raise exception.NotVerified(
+            f"libvirt reported success, but observed are {found}; look for others who place the "
+            "guest, and whether this service may move its threads (CAP_SYS_NICE)"
+        )
+    return observed
+
+
+def _note_for_next(begun: list[plan.Step], baseline: Mapping[Target, Value], guest: Guest) -> None:
+    """Note in a domain that was started meanwhile what it had before it was changed.
+
+    Some of the steps were taken with it, and it is defined like the one that they were for.
+    """
+    changed = {step.target for step in begun if isinstance(step, plan.Change)}
+    guest.keep_baseline({what: baseline[what] for what in changed})
+
+
+def _undo(begun: list[plan.Step], guest: Guest) -> str:
+    """Undo the steps, the last first, and say what came of it.
+
+    What could not be undone still needs the note of what it had before, or
+    the next attempt would take what it has now for its baseline. So nothing is
+    undone without it, either.
+    """
+    kept: list[str] = []
+    noted = True
+    for step in reversed(begun):
+        if kept and isinstance(step, plan.KeepBaseline):
+            continue
+        if not noted:
+            kept.append(str(step))
+            continue
+        try:
+            step.undo(guest)
+        except exception.PinningUnsupported:
+            # What can't be pinned at all has not been pinned.
+            continue
+        except (exception.Failed, exception.Refused, exception.GuestBusy) as error:
+            kept.append(f"{step} ({error})")
+            noted = not isinstance(step, plan.KeepBaseline)
+    if kept:
+        return f"undone, except {', '.join(kept)}"
+    return "the guest is as it was before"

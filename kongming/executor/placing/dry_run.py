@@ -1,0 +1,94 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The dry run: what would be done to a guest, without doing it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from kongming.allocation.allocation import Allocation
+from kongming.executor.placing.placer import Placer
+from kongming.hypervisor.guest import Guest
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that would be set; all are in the form in which they are shown.
+
+    :ivar granted: what Nova gave there to a guest with a NUMA topology; empty if it has none.
+    """
+
+    target: str
+    former: str
+    wanted: str
+    granted: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What would be done now.
+
+    :ivar warnings: what would be done all the same.
+    """
+
+    steps: tuple[Step, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "steps": [
+                {
+                    "target": step.target,
+                    "from": step.former,
+                    "to": step.wanted,
+                    "grant": step.granted,
+                }
+                for step in self.steps
+            ],
+            "warnings": list(self.warnings),
+        }
+
+
+def look(
+    placer: Placer,
+    guest: Guest,
+    instance_uuid: str,
+    allocation: Allocation,
+    *,
+    accepted: bool = False,
+) -> DryRun:
+    """Say what would be done to a guest.
+
+    :param accepted: whether this was in force before.
+    :raises Refused: if it would be refused, now or when a window begins.
+    """
+    if not accepted:
+        placer.check_windows(allocation, guest)
+    prospect = placer.look(allocation.at(datetime.now(UTC)), guest, accepted=accepted)
+    warnings = placer.warnings(instance_uuid, prospect)
+    if prospect.plan.unusable:
+        warnings.append(f"not usable now, waited for: {prospect.plan.describe_unusable()}")
+    warnings += map(str, prospect.shortfalls)
+    grant = prospect.grant
+    steps = (
+        Step(
+            str(change.target),
+            str(change.former),
+            str(change.wanted),
+            "" if grant is None else str(grant.of(change.target)),
+        )
+        for change in prospect.plan.changes()
+    )
+    return DryRun(tuple(steps), tuple(warnings))

@@ -1,0 +1,118 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What may be asked of a guest that has a NUMA topology: only what Nova gave it.
+
+Nova counts the guest's CPUs and memory by its own database. Within them a guest can be
+placed more exactly without Nova's being wrong about any host or guest; outside them never.
+Functions without side effects; each raises a refusal with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+from kongming import exception
+from kongming.allocation import target
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.target import Aspect, Target, Value
+from kongming.host.grant import Grant
+from kongming.host.rules import Rules
+
+
+def check(asked: Mapping[Target, Value], grant: Grant, rules: Rules) -> None:
+    """Refuse what is not within the grant.
+
+    :raises NumaMemory: if memory is to move.
+    :raises OutsideGrant: if a thread is to run where Nova did not let it.
+    :raises DedicatedCpus: if dedicated CPUs are not permuted as a whole.
+    :raises AcrossCells: if they are permuted across the guest's cells, and that is not allowed.
+    :raises RealtimeCpu: if other threads are to run on a CPU of a real-time vCPU.
+    """
+    if target.MEMORY in asked:
+        raise exception.NumaMemory(
+            "the memory of a guest with a NUMA topology stays where Nova bound it"
+            + (f": node {grant.nodes}" if grant.nodes else "")
+            + "; ask for its CPUs only, or use a flavor without NUMA topology and page size"
+        )
+    pins = {what: cast(CpuSet, asked[what]) for what in asked if grant.of(what)}
+    dedicated = grant.dedicated(rules.dedicated_cpus)
+    after = dict(dedicated)
+    for what, cpus in pins.items():
+        if what.aspect is Aspect.VCPU and what.number in dedicated:
+            after[what.number] = _own_cpu(what, cpus, grant, dedicated)
+        elif what.aspect is Aspect.VCPU:
+            _within(what, cpus, grant.cpus[what], grant)
+    _check_permutation(after, dedicated, grant, rules)
+    own = CpuSet(dedicated.values())
+    realtime = CpuSet(cpu for vcpu, cpu in after.items() if vcpu in grant.realtime) | CpuSet.union(
+        cpus for vcpu, cpus in grant.vcpus.items() if vcpu in grant.realtime - after.keys()
+    )
+    for what, cpus in pins.items():
+        if what.aspect is not Aspect.VCPU:
+            _within(what, cpus, CpuSet(grant.of(what) | own | rules.shared_cpus), grant)
+            if taken := cpus & realtime:
+                raise exception.RealtimeCpu(
+                    f"{what} can't run on CPU {CpuSet(taken)}: a real-time vCPU of the guest has "
+                    "it, and would never let another thread run; Nova gave "
+                    f"{what} the CPUs {grant.of(what)}"
+                )
+
+
+def _within(what: Target, cpus: CpuSet, allowed: CpuSet, grant: Grant) -> None:
+    if outside := CpuSet(cpus - allowed):
+        given = grant.of(what)
+        more = f", and it may run on {allowed}" if allowed != given else ""
+        raise exception.OutsideGrant(
+            f"CPU {outside} is not {what}'s: Nova gave {what} the CPUs {given}{more}; ask for "
+            "some of these"
+        )
+
+
+def _own_cpu(what: Target, cpus: CpuSet, grant: Grant, dedicated: Mapping[int, int]) -> int:
+    """Return the one CPU that is asked for a vCPU with a dedicated CPU."""
+    own = CpuSet(dedicated.values())
+    if outside := CpuSet(cpus - own):
+        raise exception.OutsideGrant(
+            f"CPU {outside} is not among the guest's dedicated CPUs {own}: Nova gave {what} the "
+            f"CPU {grant.cpus[what]}; ask for a permutation of them"
+        )
+    if len(cpus) != 1:
+        raise exception.DedicatedCpus(
+            f"{what} has a dedicated CPU, and can't get {cpus}: Nova gave it the CPU "
+            f"{grant.cpus[what]}; ask for one CPU for each vCPU, a permutation of {own}"
+        )
+    return next(iter(cpus))
+
+
+def _check_permutation(
+    after: Mapping[int, int], dedicated: Mapping[int, int], grant: Grant, rules: Rules
+) -> None:
+    owners = {cpu: vcpu for vcpu, cpu in dedicated.items()}
+    taken: dict[int, int] = {}
+    for vcpu, cpu in sorted(after.items()):
+        if cpu in taken:
+            raise exception.DedicatedCpus(
+                f"vCPUs {taken[cpu]} and {vcpu} would share the dedicated CPU {cpu}: Nova gave "
+                f"vCPU {taken[cpu]} the CPU {dedicated[taken[cpu]]} and vCPU {vcpu} the CPU "
+                f"{dedicated[vcpu]}; ask for the whole permutation"
+            )
+        taken[cpu] = vcpu
+        there = grant.cells.get(owners[cpu])
+        if grant.cells.get(vcpu) != there and not rules.numa_across_cells:
+            raise exception.AcrossCells(
+                f"CPU {cpu} is of the guest's NUMA cell {there}, and vCPU {vcpu} of its cell "
+                f"{grant.cells.get(vcpu)}: its memory would be remote; Nova gave vCPU {vcpu} the "
+                f"CPU {dedicated[vcpu]}. Ask for a permutation within the cell, or set [guard] "
+                "numa_across_cells"
+            )

@@ -1,0 +1,224 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The guard: what may not be done, whoever asks. It can only refuse.
+
+Functions without side effects; each raises a refusal with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+from kongming import exception
+from kongming.allocation import target
+from kongming.allocation.cpuset import CpuSet, listed
+from kongming.allocation.target import CPU_ASPECTS, Target, Value
+from kongming.executor.placing import grants
+from kongming.host.rules import NumaGuests, Rules
+from kongming.hypervisor.definition import RESTRICTIVE, Definition
+from kongming.hypervisor.host import Host
+
+_NONE = CpuSet()
+
+#: What the kernel and every libvirt take as weight: version of the control groups → range.
+#: The kernel's v2 has a weight of 1, too, but libvirt before 9.1 can't set it.
+CPU_SHARES = {1: range(2, 262_145), 2: range(2, 10_001)}
+
+
+def check_guest(definition: Definition, rules: Rules) -> None:
+    """Refuse a guest that isn't ours to place.
+
+    :raises NotNova: if Nova did not make the domain.
+    :raises NovaOwned: if Nova chose itself where it runs, and that is to stay.
+    :raises ProjectNotAllowed: if its project may not ask for anything.
+    """
+    if not definition.nova:
+        raise exception.NotNova(
+            "the domain was not made by Nova (it has no nova:instance metadata); Kongming "
+            "leaves it alone"
+        )
+    if definition.grant is not None and rules.numa_guests is NumaGuests.REFUSE:
+        raise exception.NovaOwned(
+            "the guest has a NUMA topology, so that Nova chose its CPUs, and [guard] numa_guests "
+            "is refuse; withdraw the request, or use a flavor and an image without NUMA topology, "
+            "page size and CPU policy"
+        )
+    if rules.allowed_projects and definition.project_id not in rules.allowed_projects:
+        raise exception.ProjectNotAllowed(
+            f"project {definition.project_id} is not in [guard] allowed_projects"
+        )
+
+
+def check_request(
+    wanted: Mapping[Target, Value], definition: Definition, host: Host, rules: Rules
+) -> None:
+    """Refuse what the host does not have, and what the operator's rules forbid.
+
+    :raises Refused: with the reason of the first rule that is broken.
+    """
+    own = CpuSet() if definition.grant is None else definition.grant.everything
+    check_cpus(asked_cpus(wanted), host, rules, own)
+    if definition.grant is not None:
+        grants.check(wanted, definition.grant, rules)
+    if target.MEMORY in wanted:
+        check_nodes(cast(CpuSet, wanted[target.MEMORY]), host, rules)
+        check_memory_mode(definition)
+    if target.SHARES in wanted and host.cgroup is not None:
+        check_shares(cast(int, wanted[target.SHARES]), host.cgroup)
+
+
+def part(
+    wanted: Mapping[Target, Value], definition: Definition, host: Host, rules: Rules
+) -> tuple[dict[Target, Value], list[exception.Refused]]:
+    """Part what passes :func:`check_request` from what does not, each target by itself.
+
+    The CPUs of a guest with a NUMA topology are judged as a whole: its threads share what Nova
+    gave it.
+
+    :returns: what passes, and one refusal for each rule that is broken.
+    """
+    if _refusal(wanted, definition, host, rules) is None:
+        return dict(wanted), []
+    passing: dict[Target, Value] = {}
+    broken: dict[type[exception.Refused], dict[Target, Value]] = {}
+    for each in _judged_together(wanted, definition):
+        refusal = _refusal(each, definition, host, rules)
+        there = passing if refusal is None else broken.setdefault(type(refusal), {})
+        there.update(each)
+    together = (_refusal(targets, definition, host, rules) for targets in broken.values())
+    return passing, [refusal for refusal in together if refusal is not None]
+
+
+def _judged_together(
+    wanted: Mapping[Target, Value], definition: Definition
+) -> Iterator[Mapping[Target, Value]]:
+    pins = {what: wanted[what] for what in wanted if what.aspect in CPU_ASPECTS}
+    together = pins if pins and definition.grant is not None else {}
+    if together:
+        yield together
+    for what, value in wanted.items():
+        if what not in together:
+            yield {what: value}
+
+
+def _refusal(
+    wanted: Mapping[Target, Value], definition: Definition, host: Host, rules: Rules
+) -> exception.Refused | None:
+    try:
+        check_request(wanted, definition, host, rules)
+    except exception.Refused as refusal:
+        return refusal
+    return None
+
+
+def check_cpus(asked: CpuSet, host: Host, rules: Rules, own: CpuSet = _NONE) -> None:
+    """Refuse CPUs that aren't there, and CPUs that aren't ours to give.
+
+    libvirt drops a CPU that the host lacks without a word.
+
+    :param own: the CPUs that Nova gave this very guest.
+    :raises CpuUnknown: if the host has no such CPU.
+    :raises CpuReserved: if the operator reserves a CPU.
+    :raises CpuDedicated: if Nova gives a CPU to guests with dedicated CPUs.
+    :raises CpuNotAllowed: if a CPU is not among those that are allowed.
+    """
+    if unknown := asked - host.present:
+        raise exception.CpuUnknown(
+            f"CPU {listed(unknown)} does not exist: this host's CPUs are {host.present}"
+        )
+    if reserved := asked & rules.reserved_cpus:
+        raise exception.CpuReserved(
+            f"CPU {reserved} is reserved ([guard] reserved_cpus is {rules.reserved_cpus})"
+        )
+    if dedicated := asked & rules.dedicated_cpus - own:
+        raise exception.CpuDedicated(
+            f"CPU {dedicated} is Nova's for guests with dedicated CPUs (nova.conf's [compute] "
+            f"cpu_dedicated_set is {rules.dedicated_cpus})"
+        )
+    if rules.allowed_cpus is not None and (barred := asked - rules.allowed_cpus):
+        raise exception.CpuNotAllowed(
+            f"CPU {barred} is not allowed ([guard] allowed_cpus is {rules.allowed_cpus})"
+        )
+
+
+def check_usable(asked: CpuSet, host: Host) -> None:
+    """Refuse CPUs on which the guest can't run now.
+
+    The kernel drops them without a word, as long as any other is left.
+
+    :param host: as the guest has it.
+    :raises CpuOffline: if a CPU is offline now.
+    :raises CpuNotInSlice: if a control group above the guest's lacks a CPU.
+    """
+    if offline := asked - host.online:
+        raise exception.CpuOffline(
+            f"CPU {offline} is offline: online are {host.online}; ask for those, or bring it "
+            "online"
+        )
+    for group, cpus in host.barred:
+        if missing := CpuSet(asked & cpus):
+            raise exception.CpuNotInSlice(
+                f"CPU {missing} is not given to the control group {group}, which the guest is "
+                "in: ask for other CPUs, or widen it (a slice's AllowedCPUs=)"
+            )
+
+
+def check_nodes(asked: CpuSet, host: Host, rules: Rules) -> None:
+    """Refuse NUMA nodes that have no memory for guests, or none for us.
+
+    :raises NodeUnknown: if the host has no such node with memory.
+    :raises NodeNotAllowed: if a node is not among those that are allowed.
+    """
+    if unknown := asked - host.nodes:
+        raise exception.NodeUnknown(
+            f"NUMA node {listed(unknown)} does not exist, or has no memory: this host's nodes are "
+            f"{host.nodes}"
+        )
+    if rules.allowed_nodes is not None and (barred := asked - rules.allowed_nodes):
+        raise exception.NodeNotAllowed(
+            f"NUMA node {barred} is not allowed ([guard] allowed_nodes is {rules.allowed_nodes})"
+        )
+
+
+def check_memory_mode(definition: Definition) -> None:
+    """Refuse to move memory that libvirt won't let move.
+
+    :raises MemoryFixed: if it was bound in another mode than restrictive.
+    """
+    if definition.memory_mode not in (None, RESTRICTIVE):
+        raise exception.MemoryFixed(
+            f"the guest's memory is bound in mode {definition.memory_mode} (<numatune>), which "
+            "libvirt can't change while the guest runs; only guests without numatune, or with "
+            "mode restrictive, can be moved"
+        )
+
+
+def check_shares(shares: int, cgroup: int) -> None:
+    """Refuse a weight that the kernel or some libvirt would not take.
+
+    :raises SharesOutOfRange: naming the range of this host.
+    """
+    allowed = CPU_SHARES[cgroup]
+    if shares not in allowed:
+        raise exception.SharesOutOfRange(
+            f"{shares} CPU shares: this host has cgroup v{cgroup}, which takes {allowed[0]} to "
+            f"{allowed[-1]}"
+        )
+
+
+def asked_cpus(wanted: Mapping[Target, Value]) -> CpuSet:
+    """Give all host CPUs that are asked for, for whichever threads."""
+    return CpuSet.union(
+        cast(CpuSet, value) for (aspect, _), value in wanted.items() if aspect in CPU_ASPECTS
+    )

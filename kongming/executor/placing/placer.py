@@ -1,0 +1,330 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Placing one guest: observe ▸ plan ▸ guard ▸ apply ▸ verify.
+
+The dry run takes the same way, as far as the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+import logging
+from typing import cast
+
+from kongming import exception
+from kongming.allocation import target
+from kongming.allocation.allocation import Allocation
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.target import CPU_ASPECTS, Aspect, Target, Value
+from kongming.executor.placing import guard, neighbours
+from kongming.executor.placing import plan as plans
+from kongming.executor.placing.admission import Move
+from kongming.executor.placing.apply import carry_out
+from kongming.executor.placing.claims import Claims
+from kongming.executor.placing.neighbours import Neighbours
+from kongming.host import isolated_sets
+from kongming.host.grant import Grant
+from kongming.host.rules import Overlap, Rules
+from kongming.host.topology import Topology
+from kongming.hypervisor.definition import Definition
+from kongming.hypervisor.guest import Guest
+from kongming.hypervisor.host import Host
+from kongming.hypervisor.reading import Reading
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """A guest as it is, and the plan of what is to be done with it.
+
+    :ivar host: the host as the guest has it.
+    :ivar wanted: what each target shall have.
+    :ivar state: what it has.
+    :ivar shortfalls: what was asked for and can't be had, each with its reason.
+    :ivar grant: what Nova gave the guest, if it has a NUMA topology.
+    """
+
+    host: Host
+    wanted: Mapping[Target, Value]
+    state: plans.GuestState
+    plan: plans.Plan
+    shortfalls: tuple[exception.Refused, ...] = ()
+    grant: Grant | None = None
+
+    def found(self) -> str:
+        """Return what the guest has where it has something else than wanted."""
+        return target.describe(
+            (step.target, f"found {self._has(step)}, wanted {step.wanted}")
+            for step in self.plan.changes()
+        )
+
+    def move(self, instance_uuid: str) -> Move:
+        """Return what the guest is to have, as it concerns other guests."""
+        after = {**self.state.told, **self.plan.goals}
+        pins = {
+            what.number: cast(CpuSet, cpus)
+            for what, cpus in after.items()
+            if what.aspect is Aspect.VCPU
+            and not (self._floats(what, cpus) or self.host.online <= cast(CpuSet, cpus))
+        }
+        confined = {
+            what: each for what, each in self.wanted.items() if not self._floats(what, each)
+        }
+        return Move(instance_uuid, guard.asked_cpus(confined), pins)
+
+    def _floats(self, what: Target, value: Value) -> bool:
+        """Tell whether a vCPU has all of several CPUs that Nova gave it."""
+        return (
+            self.grant is not None
+            and what.aspect is Aspect.VCPU
+            and self.grant.floats(what.number, cast(CpuSet, value))
+        )
+
+    def _has(self, step: plans.Change) -> object:
+        told = self.state.told[step.target]
+        if told != step.wanted:
+            return told
+        reading = self.state.observed[step.target]
+        return reading.first_that(lambda value: value != step.wanted) or told
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What came of placing a guest.
+
+    :ivar plan: what was done.
+    :ivar note: what there is to say of it besides; may be empty.
+    :ivar moving: the instances that have to move away from where this guest is now.
+    :ivar unobserved: what of it libvirt only confirmed, and why it can't be observed; empty if
+        all was observed.
+    :ivar through_libvirt: whether it was libvirt that looked at the threads.
+    """
+
+    plan: plans.Plan
+    note: str = ""
+    moving: frozenset[str] = frozenset()
+    unobserved: str = ""
+    through_libvirt: bool = False
+
+    @property
+    def confirmation(self) -> str:
+        """How it is known that what was done is so."""
+        if self.unobserved:
+            return f"libvirt confirmed it, {self.unobserved}"
+        return f"observed {'through libvirt' if self.through_libvirt else 'on the threads'}"
+
+
+class Placer:
+    """Brings guests to allocations, within the operator's rules.
+
+    :param rules: returns the rules that are in force.
+    :param topology: returns what the host is made of.
+    """
+
+    def __init__(
+        self, rules: Callable[[], Rules], claims: Claims, topology: Callable[[], Topology]
+    ) -> None:
+        self._rules = rules
+        self._claims = claims
+        self._topology = topology
+
+    def look(self, allocation: Allocation, guest: Guest, *, accepted: bool) -> Prospect:
+        """See what a guest has and plan how to bring it to an allocation.
+
+        :param accepted: whether this was in force before: then CPUs that
+            went offline since are waited for, not refused, and what can't be kept
+            does not lift the rest.
+        :raises Refused: if the guest may not, or can't, have that.
+        """
+        definition, host, rules = guest.definition(), guest.host, self._rules()
+        asked: dict[Target, Value] = {}
+        permitted, refusals = asked, list[exception.Refused]()
+        if allocation and accepted:
+            guard.check_guest(definition, rules)
+            asked = allocation.resolve(definition.vcpus, definition.iothreads)
+            permitted, refusals = guard.part(asked, definition, host, rules)
+            refusals += allocation.lacking(definition.vcpus, definition.iothreads)
+        elif allocation:
+            asked = permitted = _whole(allocation, definition, host, rules)
+            guard.check_usable(guard.asked_cpus(asked), host)
+        state = _observe(guest, definition, asked)
+        shortfalls = _shortfalls(guest, permitted, state)
+        wanted = {what: value for what, value in permitted.items() if what not in shortfalls}
+        # What the rules no longer permit is left as it is: a reload moves nobody. What came along
+        # from another host was never permitted here.
+        left = {
+            what: state.told[what]
+            for what in asked.keys() - permitted
+            if what in state.told and not state.travelled
+        }
+        return Prospect(
+            host,
+            wanted,
+            state,
+            plans.make(wanted | left, state, host),
+            (*refusals, *shortfalls.values()),
+            definition.grant,
+        )
+
+    def check_windows(self, allocation: Allocation, guest: Guest) -> None:
+        """Refuse now what would be refused when a window begins.
+
+        :raises Refused: naming the window.
+        """
+        if not allocation.windows:
+            return
+        definition, rules = guest.definition(), self._rules()
+        for each in allocation.windows:
+            try:
+                # CPUs that are offline now may be back then.
+                _whole(allocation.during(each), definition, guest.host, rules)
+            except exception.Refused as refusal:
+                raise type(refusal)(f"in window {each.window.name}: {refusal}") from refusal
+
+    def warnings(self, instance_uuid: str, prospect: Prospect) -> list[str]:
+        """Return what is to be said of a placement before it is carried out.
+
+        :raises Overlap: if CPUs are shared with another guest, and that is not to be.
+        :raises SmtSibling: if cores are.
+        """
+        with self._claimed(instance_uuid, prospect) as found:
+            return [*found.told, *self._unbalanced(prospect)]
+
+    def place(self, instance_uuid: str, prospect: Prospect, guest: Guest, *, new: bool) -> Placed:
+        """Carry out what was planned.
+
+        :param new: whether the guest gets this for the first time since it
+            started: only then it is held against the other guests.
+        :raises Refused: if the guest may not, or can't, have that.
+        :raises GuestBusy: if a job of libvirt's keeps the guest now.
+        :raises Failed: if it did not work; the guest is as it was.
+        """
+        if not prospect.plan:
+            return _placed(prospect.plan, prospect.state.observed, guest)
+        guest.check_free()
+        moving: frozenset[str] = frozenset()
+        notes = []
+        if new and prospect.wanted:
+            with self._claimed(instance_uuid, prospect) as found:
+                notes += [*found.told, *self._unbalanced(prospect)]
+                observed = carry_out(prospect.plan, guest)
+            moving = found.moving
+        else:
+            observed = carry_out(prospect.plan, guest)
+        notes.append(_memory_note(prospect.plan, guest))
+        note = "; ".join(filter(None, notes))
+        return replace(_placed(prospect.plan, observed, guest), note=note, moving=moving)
+
+    @contextmanager
+    def _claimed(self, instance_uuid: str, prospect: Prospect) -> Iterator[Neighbours]:
+        rules = self._rules()
+        move = prospect.move(instance_uuid)
+        if not move.cpus or rules.overlap is rules.smt is Overlap.ALLOW:
+            yield Neighbours()
+            return
+        cores = {} if rules.smt is Overlap.ALLOW else self._topology().cores
+        with self._claims.claim(move, partial(neighbours.check, move, rules, cores)) as found:
+            yield found
+
+    def _unbalanced(self, prospect: Prospect) -> list[str]:
+        pins = isolated_sets.of_request(prospect.wanted)
+        return isolated_sets.warnings(pins, self._topology().isolated) if pins else []
+
+
+def _whole(
+    allocation: Allocation, definition: Definition, host: Host, rules: Rules
+) -> dict[Target, Value]:
+    """Return what each part of a guest gets.
+
+    :raises Refused: if the guest may not, or can't, have all of it.
+    """
+    guard.check_guest(definition, rules)
+    for refusal in allocation.lacking(definition.vcpus, definition.iothreads):
+        raise refusal
+    asked = allocation.resolve(definition.vcpus, definition.iothreads)
+    guard.check_request(asked, definition, host, rules)
+    return asked
+
+
+def _observe(
+    guest: Guest, definition: Definition, wanted: Mapping[Target, Value]
+) -> plans.GuestState:
+    observed = guest.observe({*definition.baseline, *wanted}, definition)
+    # libvirt reads the CPU time from the kernel, it is not in the definition.
+    read = {what: each.parts[0].value for what, each in observed.items()}
+    told: dict[Target, Value] = read | dict(definition.told)
+    had = dict(told)
+    for what, reading in observed.items():
+        narrower = _narrower(what, reading, definition, guest.host)
+        if narrower is not None:
+            had[what] = narrower
+    return plans.GuestState(had, told, observed, definition.baseline, definition.travelled)
+
+
+def _narrower(what: Target, reading: Reading, definition: Definition, host: Host) -> CpuSet | None:
+    """Return where threads run that libvirt was told nothing of, if not everywhere.
+
+    Somebody else has confined them: by taskset, or with the kernel's isolcpus.
+    """
+    if what.aspect not in CPU_ASPECTS or what in definition.configured:
+        return None
+    cpus = cast(CpuSet | None, reading.common)
+    return cpus if reading.by_kernel and cpus and cpus & host.usable < host.usable else None
+
+
+def _shortfalls(
+    guest: Guest, wanted: Mapping[Target, Value], state: plans.GuestState
+) -> dict[Target, exception.Refused]:
+    """Return what libvirt can't control on this host; the rest is judged by itself."""
+    found: dict[Target, exception.Refused] = {}
+    if target.SHARES in wanted and target.SHARES not in state.told:
+        found[target.SHARES] = exception.SharesUnsupported(_uncontrolled("CPU shares", "cpu"))
+    if target.QUOTA in wanted and target.QUOTA not in state.told:
+        found[target.QUOTA] = exception.QuotaUnsupported(_uncontrolled("vCPU quota", "cpu"))
+    if target.MEMORY in wanted and not guest.has_cpuset_controller:
+        found[target.MEMORY] = exception.MemoryUnsupported(_uncontrolled("memory nodes", "cpuset"))
+    return found
+
+
+def _uncontrolled(what: str, controller: str) -> str:
+    return (
+        f"{what} can't be set: libvirt has no control group with the controller {controller} for "
+        "this guest; see cgroup_controllers of qemu.conf and 'kongming-status upgrade check'"
+    )
+
+
+def _placed(done: plans.Plan, observed: Mapping[Target, Reading], guest: Guest) -> Placed:
+    unobserved = plans.unobserved(done.goals, observed)
+    why = f"{target.labels(unobserved)} can't be observed: {guest.hidden}" if unobserved else ""
+    return Placed(done, unobserved=why, through_libvirt=not guest.is_found)
+
+
+def _memory_note(done: plans.Plan, guest: Guest) -> str:
+    """Say how much of the memory is where it shall be."""
+    if not any(change.target == target.MEMORY for change in done.changes()):
+        return ""
+    nodes = cast(CpuSet, done.goals[target.MEMORY])
+    memory = guest.memory_kib()
+    if memory is None:
+        return f"the memory can't be counted ({guest.hidden or 'that needs CAP_SYS_PTRACE'})"
+    there = sum(kib for node, kib in memory.items() if node in nodes)
+    left = ", ".join(
+        f"{kib} KiB stayed on node {node}"
+        for node, kib in memory.items()
+        if node not in nodes and kib
+    )
+    return f"{there} KiB of memory on node {nodes}" + (f", {left}" if left else "")

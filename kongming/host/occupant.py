@@ -1,0 +1,95 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""An occupant of the host: a running domain, Nova's or another's, and its pins. A value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kongming.allocation.cpuset import CpuSet
+from kongming.host.grant import Grant
+from kongming.hypervisor.files import parse_ids
+
+
+@dataclass(frozen=True, slots=True)
+class Occupant:
+    """A running domain, as far as others are concerned.
+
+    :ivar name: libvirt's name of the domain.
+    :ivar project_id: of its owner, if Nova made it.
+    :ivar pins: the host CPUs of each vCPU that is pinned; vCPUs that are not,
+        or that are pinned to all CPUs, are not in it.
+    :ivar cpuset: where vCPUs that are not pinned may run; None means anywhere.
+    :ivar memory_nodes: the NUMA nodes that its memory is bound to; None if
+        it is not bound.
+    :ivar touched: whether Kongming has changed it: it holds a baseline.
+    :ivar touched_by: the store that knows why, as the baseline names it; empty if it
+        names none. Others have no use for it: it is not in the JSON form.
+    :ivar grant: what Nova gave it, if it has a NUMA topology. vCPUs that have all of several
+        CPUs that Nova gave them are not in ``pins``, either.
+    """
+
+    instance_uuid: str
+    name: str
+    project_id: str | None = None
+    nova: bool = True
+    pins: Mapping[int, CpuSet] = field(default_factory=dict)
+    cpuset: CpuSet | None = None
+    memory_nodes: CpuSet | None = None
+    touched: bool = False
+    touched_by: str = ""
+    grant: Grant | None = None
+
+    @property
+    def floating(self) -> bool:
+        """Whether no vCPU is pinned."""
+        return not self.pins
+
+    @property
+    def cpus(self) -> CpuSet:
+        """All host CPUs that a vCPU is pinned to."""
+        return CpuSet.union(self.pins.values())
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "instance_uuid": self.instance_uuid,
+            "name": self.name,
+            "project_id": self.project_id,
+            "nova": self.nova,
+            "pins": {str(vcpu): str(cpus) for vcpu, cpus in self.pins.items()},
+            "cpuset": None if self.cpuset is None else str(self.cpuset),
+            "memory_nodes": None if self.memory_nodes is None else str(self.memory_nodes),
+            "touched": self.touched,
+            "grant": None if self.grant is None else self.grant.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Occupant:
+        """Read what :meth:`to_json` gives."""
+        return cls(
+            instance_uuid=value["instance_uuid"],
+            name=value["name"],
+            project_id=value["project_id"],
+            nova=value["nova"],
+            pins={int(vcpu): parse_ids(cpus) for vcpu, cpus in value["pins"].items() if cpus},
+            cpuset=_optional(value["cpuset"]),
+            memory_nodes=_optional(value["memory_nodes"]),
+            touched=value["touched"],
+            grant=None if value.get("grant") is None else Grant.from_json(value["grant"]),
+        )
+
+
+def _optional(text: str | None) -> CpuSet | None:
+    return None if text is None else parse_ids(text)

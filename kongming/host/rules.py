@@ -1,0 +1,170 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The operator's rules: the ``[guard]`` options as a value.
+
+What is reserved for others in nova.conf is read from there, not copied out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+import enum
+from typing import Any
+
+from oslo_config import cfg
+
+from kongming import exception
+from kongming.allocation.cpuset import CpuSet
+from kongming.hypervisor.files import parse_ids
+from kongming.nova import config
+
+_NONE = CpuSet()
+
+
+class Overlap(enum.Enum):
+    """What to do when another guest is pinned to the CPUs that are asked for, or their cores."""
+
+    ALLOW = "allow"
+    WARN = "warn"
+    REFUSE = "refuse"
+
+
+class NumaGuests(enum.Enum):
+    """What becomes of requests for guests that have a NUMA topology."""
+
+    WITHIN = "within"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What may be asked for on this host.
+
+    :ivar allowed_cpus: None means all.
+    :ivar reserved_cpus: never, even if allowed.
+    :ivar dedicated_cpus: those that nova.conf dedicates to guests that Nova
+        pins itself.
+    :ivar shared_cpus: those that nova.conf has for all other guests, and for emulators.
+    :ivar allowed_nodes: NUMA nodes for memory; None means all.
+    :ivar allowed_projects: ids of the projects that may ask; empty means all.
+    :ivar overlap: what to do about guests on the same CPUs.
+    :ivar smt: what to do about guests on other CPUs of the same cores.
+    :ivar numa_guests: what becomes of requests for guests that have a NUMA topology.
+    :ivar numa_across_cells: whether their dedicated CPUs may be permuted across their cells.
+    """
+
+    allowed_cpus: CpuSet | None = None
+    reserved_cpus: CpuSet = _NONE
+    dedicated_cpus: CpuSet = _NONE
+    shared_cpus: CpuSet = _NONE
+    allowed_nodes: CpuSet | None = None
+    allowed_projects: frozenset[str] = frozenset()
+    overlap: Overlap = Overlap.WARN
+    smt: Overlap = Overlap.WARN
+    numa_guests: NumaGuests = NumaGuests.WITHIN
+    numa_across_cells: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Give it as JSON: cpusets in their written form, null where all are allowed."""
+        return {
+            "allowed_cpus": None if self.allowed_cpus is None else str(self.allowed_cpus),
+            "reserved_cpus": str(self.reserved_cpus),
+            "dedicated_cpus": str(self.dedicated_cpus),
+            "shared_cpus": str(self.shared_cpus),
+            "allowed_nodes": None if self.allowed_nodes is None else str(self.allowed_nodes),
+            "allowed_projects": sorted(self.allowed_projects),
+            "overlap": self.overlap.value,
+            "smt": self.smt.value,
+            "numa_guests": self.numa_guests.value,
+            "numa_across_cells": self.numa_across_cells,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Rules:
+        """Read what :meth:`to_json` gives."""
+        return cls(
+            allowed_cpus=_optional(value["allowed_cpus"]),
+            reserved_cpus=parse_ids(value["reserved_cpus"]),
+            dedicated_cpus=parse_ids(value["dedicated_cpus"]),
+            shared_cpus=parse_ids(value.get("shared_cpus", "")),
+            allowed_nodes=_optional(value["allowed_nodes"]),
+            allowed_projects=frozenset(value["allowed_projects"]),
+            overlap=Overlap(value["overlap"]),
+            # Older hosts know nothing of it.
+            smt=Overlap(value.get("smt", Overlap.ALLOW.value)),
+            numa_guests=NumaGuests(value.get("numa_guests", NumaGuests.REFUSE.value)),
+            numa_across_cells=value.get("numa_across_cells", False),
+        )
+
+
+def read_rules(conf: cfg.ConfigOpts) -> Rules:
+    """Read ``[guard]`` and the nova.conf that it names.
+
+    :raises ConfigInvalid: naming the option and the problem.
+    """
+    try:
+        return _rules(conf.guard)
+    except (cfg.Error, ValueError) as error:
+        raise exception.ConfigInvalid(f"[guard]: {config.problem(error)}") from error
+
+
+def _optional(text: str | None) -> CpuSet | None:
+    return None if text is None else parse_ids(text)
+
+
+def _rules(guard: Any) -> Rules:
+    return Rules(
+        allowed_cpus=_cpuset("allowed_cpus", guard.allowed_cpus),
+        reserved_cpus=_cpuset("reserved_cpus", guard.reserved_cpus) or _NONE,
+        dedicated_cpus=nova_cpus(guard.nova_config_file, "cpu_dedicated_set"),
+        shared_cpus=nova_cpus(guard.nova_config_file, "cpu_shared_set"),
+        allowed_nodes=_cpuset("allowed_nodes", guard.allowed_nodes),
+        allowed_projects=frozenset(guard.allowed_projects),
+        overlap=Overlap(guard.overlap),
+        smt=Overlap(guard.smt),
+        numa_guests=NumaGuests(guard.numa_guests),
+        numa_across_cells=guard.numa_across_cells,
+    )
+
+
+def _cpuset(option: str, text: str) -> CpuSet | None:
+    if not text.strip():
+        return None
+    try:
+        return CpuSet.parse(text)
+    except exception.RequestInvalid as error:
+        raise exception.ConfigInvalid(f"[guard] {option}: {error}") from error
+
+
+def nova_cpus(paths: list[str], name: str) -> CpuSet:
+    """Return the CPUs of one of nova.conf's ``[compute]`` options; none if it does not say.
+
+    :raises ConfigInvalid: naming the option and the problem.
+    """
+    if not paths:
+        return _NONE
+    named = "[guard] nova_config_file"
+    try:
+        nova = config.read(paths, {"compute": [cfg.StrOpt(name, default="")]})
+    except exception.ConfigInvalid as error:
+        raise exception.ConfigInvalid(f"{named}: {error}") from None
+    # Nova leaves out empty items; its grammar is ours otherwise.
+    text = nova.compute[name] or ""
+    items = ",".join(item for item in text.split(",") if item.strip())
+    try:
+        return CpuSet.parse(items) if items else _NONE
+    except exception.RequestInvalid as error:
+        raise exception.ConfigInvalid(
+            f"{named}: [compute] {name} in {', '.join(paths)}: {error}"
+        ) from error

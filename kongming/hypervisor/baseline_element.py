@@ -1,0 +1,69 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Our note in a domain, which holds its baseline: writing it, and taking it out again.
+
+Each function raises libvirt's errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import libvirt
+
+from kongming.allocation.target import Target, Value
+from kongming.hypervisor import change, definition
+from kongming.hypervisor.host import Host
+
+
+def write(domain: Any, baseline: Mapping[Target, Value], store: str, host: Host) -> None:
+    """Write the note into the live domain; an empty baseline takes it out.
+
+    There it lives exactly as long as what it describes: through libvirtd's restarts, live
+    migration and managed save, and no longer.
+
+    :param store: which store knows why the guest is changed.
+    :param host: where it is true: a guest that is migrated takes it along.
+    """
+    xml = definition.baseline_xml(baseline, store, host.uuid) if baseline else None
+    _set(domain, xml, change.LIVE)
+
+
+def clean(domain: Any, host: Host) -> bool:
+    """Take what is ours out of the persistent definition; tell whether anything was.
+
+    It gets there where somebody defines the domain from its live XML, as Nova does when it
+    swaps a volume. The definition is not written anew as a whole, as Nova may be changing
+    it, too: each value goes back to the baseline by a call of its own, and the note last.
+    """
+    if not domain.isPersistent():
+        return False
+    baseline = definition.parse_baseline(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), host)
+    if baseline is None:
+        return False
+    for what, value in baseline.items():
+        _report, call = change.make(domain, host, what, value, change.DEFINED)
+        call()
+    _set(domain, None, change.DEFINED)
+    return True
+
+
+def _set(domain: Any, xml: str | None, flags: int) -> None:
+    domain.setMetadata(
+        libvirt.VIR_DOMAIN_METADATA_ELEMENT,
+        xml,
+        definition.BASELINE_PREFIX,
+        definition.BASELINE_URI,
+        flags,
+    )

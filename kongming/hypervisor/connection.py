@@ -1,0 +1,173 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The lasting connection to libvirt: it hears libvirt's events, and is opened again when lost.
+
+No call is made on it. Those that guests need have connections of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+import functools
+import logging
+import threading
+from typing import Any
+
+import libvirt
+
+from kongming import exception
+from kongming.hypervisor.opener import close
+from kongming.hypervisor.unavailable import explain
+from kongming.runtime.backoff import Backoff
+from kongming.runtime.heartbeats import Heartbeats
+from kongming.runtime.hourly import Hourly
+
+LOG = logging.getLogger(__name__)
+
+# A libvirtd that was restarted is found again within this time.
+_RECONNECT_MAX_S = 3.0
+# How often libvirt's event loop says that it turns, and when that is overdue.
+_BEAT_MS = 5_000
+_SILENT_S = 60.0
+
+
+class Keeper:
+    """Keeps one connection, in a thread of its own.
+
+    :param open_: opens one, in bounded time; raises HypervisorUnavailable.
+    :param events: the events that are wanted: libvirt's id of each → its callback. None
+        of these may block.
+    :param on_hearing: called each time events are heard again, before ``connected`` says so.
+    :param on_connect: called each time after that. Neither may block.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        open_: Callable[[], Any],
+        events: Mapping[int, Callable[..., None]],
+        *,
+        on_hearing: Callable[[], None],
+        on_connect: Callable[[], None],
+        heartbeats: Heartbeats,
+    ) -> None:
+        self._uri = uri
+        self._open = open_
+        self._events = events
+        self._on_hearing = on_hearing
+        self._on_connect = on_connect
+        self._heartbeats = heartbeats
+        self._connected = False
+        self._told = Hourly()
+        self._registered: list[int] = []
+        self._lost = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="libvirt", daemon=True)
+
+    @property
+    def connected(self) -> bool:
+        """Whether libvirt answers, as far as is known."""
+        return self._connected
+
+    def start(self) -> None:
+        """Connect; returns at once."""
+        run_event_loop()
+        beat = self._heartbeats.expect("libvirt-events", _SILENT_S)
+        libvirt.virEventAddTimeout(_BEAT_MS, lambda _timer, _opaque: beat(), None)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Give up the connection; a libvirt that hangs is not waited for."""
+        self._stopping.set()
+        self._lost.set()
+
+    def tell(self, unavailable: exception.HypervisorUnavailable) -> None:
+        """Tell the operator why no connection can be opened: once an hour for each reason."""
+        if self._told.is_news(str(unavailable)):
+            LOG.warning("%s; waiting for it", unavailable)
+
+    def _run(self) -> None:
+        backoff = Backoff(maximum=_RECONNECT_MAX_S)
+        while not self._stopping.is_set():
+            connection, unavailable = self._try_to_open()
+            if unavailable is not None:
+                self.tell(unavailable)
+                self._stopping.wait(backoff.next())
+                continue
+            backoff.reset()
+            self._told = Hourly()
+            self._on_hearing()
+            self._connected = True
+            LOG.info("Connected to libvirt at %s", self._uri)
+            self._on_connect()
+            self._lost.wait()
+            self._connected = False
+            if self._stopping.is_set():
+                close(connection)
+                return
+            self._let_go(connection)
+            LOG.warning("The connection to libvirt at %s was lost; waiting for libvirt", self._uri)
+
+    def _try_to_open(self) -> tuple[Any, exception.HypervisorUnavailable | None]:
+        """Give the error back: oslo.log would say it a second time while it is handled."""
+        self._lost.clear()
+        connection = None
+        try:
+            connection = self._open()
+            self._register(connection)
+        except exception.HypervisorUnavailable as error:
+            return None, error
+        except libvirt.libvirtError as error:
+            self._let_go(connection)
+            return None, exception.HypervisorUnavailable(explain(error, self._uri))
+        return connection, None
+
+    def _register(self, connection: Any) -> None:
+        try:
+            connection.registerCloseCallback(self._closed, None)
+        except libvirt.libvirtError as error:
+            # Drivers that run in this process can't be lost.
+            if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+                raise
+        for event, callback in self._events.items():
+            self._registered.append(connection.domainEventRegisterAny(None, event, callback, None))
+
+    def _let_go(self, connection: Any) -> None:
+        """Close a connection; what is registered with it would keep it, and its socket."""
+        while self._registered:
+            with suppress(libvirt.libvirtError):
+                connection.domainEventDeregisterAny(self._registered.pop())
+        with suppress(libvirt.libvirtError):
+            connection.unregisterCloseCallback()
+        close(connection)
+
+    def _closed(self, _connection: Any, reason: int, _opaque: object) -> None:
+        LOG.debug("libvirt closed the connection, reason %d", reason)
+        self._lost.set()
+
+
+@functools.cache
+def run_event_loop() -> None:
+    """Run libvirt's event loop in a thread: once for each process.
+
+    It must run before the first connection is opened.
+    """
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)
+    libvirt.virEventRegisterDefaultImpl()
+    threading.Thread(target=_event_loop, name="libvirt-events", daemon=True).start()
+
+
+def _event_loop() -> None:
+    while True:
+        libvirt.virEventRunDefaultImpl()

@@ -1,0 +1,92 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Having the service look again: at its guests, or at what Nova says of them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from kongming import exception
+from kongming.conf import nova
+from kongming.executor.store.store import Store
+from kongming.manage import state
+from kongming.manage.command import conf_of
+from kongming.notification.pending_lookups import ALL, Inquiries
+from kongming.terminal import options
+from kongming.terminal.output import Lister
+
+_Table = tuple[Sequence[str], Iterable[Sequence[Any]]]
+
+
+class _Again(Lister):
+    """A command about an instance, or all, that shows what came of it."""
+
+    seconds: ClassVar[float]
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "instance_uuid", metavar="<instance>", nargs="?", type=options.instance_uuid
+        )
+        state.add_wait_option(parser, self.seconds)
+        return parser
+
+    def outcomes(self, store: Store, wanted: Iterable[str], timeout: float) -> _Table:
+        """Wait for the outcome of each, and show them."""
+        records = [state.wait(self, store, each, timeout) for each in wanted]
+        return ("instance_uuid", "status", "reason", "message"), [
+            (record.instance_uuid, str(record.status), record.reason, record.message)
+            for record in records
+            if record is not None
+        ]
+
+
+class Reconcile(_Again):
+    """Have the service compare an instance, or all, with what is asked, now."""
+
+    seconds = 60.0
+
+    def take_action(self, parsed_args: argparse.Namespace) -> _Table:
+        one = parsed_args.instance_uuid
+        with state.opened_store(self) as store:
+            wanted = [one] if one else sorted(store.held())
+            for instance_uuid in wanted:
+                if not store.demand(instance_uuid):
+                    raise state.unknown(instance_uuid)
+            return self.outcomes(store, wanted, parsed_args.wait)
+
+
+class Resync(_Again):
+    """Have the service ask Nova about an instance, or about all of this host, now."""
+
+    seconds = 120.0
+
+    def take_action(self, parsed_args: argparse.Namespace) -> _Table:
+        conf = conf_of(self)
+        if not nova.is_configured(conf):
+            raise exception.ConfigInvalid(
+                "[nova] does not say how Nova's API is asked: set its auth_type and what goes "
+                "with it, and start the service anew"
+            )
+        about = parsed_args.instance_uuid or ALL
+        with (
+            state.opened_store(self) as store,
+            Inquiries(Path(conf.state_path), create=False) as inquiries,
+        ):
+            inquiries.add(about)
+            state.wait_until(self, lambda: not inquiries.is_kept(about), parsed_args.wait)
+            wanted = [about] if about != ALL else sorted(store.held())
+            return self.outcomes(store, wanted, parsed_args.wait)

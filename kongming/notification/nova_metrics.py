@@ -1,0 +1,48 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What Prometheus is told of the questions to Nova."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from kongming.metrics.gauges import nova_answers
+from kongming.notification.nova_poller import Inquirer
+
+_OUTCOMES = ("answered", "denied", "rate_limited", "failed", "unreachable", "garbage")
+
+
+class NovaCollector(Collector):
+    """Reads the inquirer."""
+
+    def __init__(self, inquirer: Inquirer) -> None:
+        self._inquirer = inquirer
+
+    def collect(self) -> Iterator[Metric]:
+        """Give all families."""
+        requests = CounterMetricFamily(
+            "kongming_nova_requests", "Requests to Nova's API, by outcome.", labels=["outcome"]
+        )
+        for outcome in _OUTCOMES:
+            requests.add_metric([outcome], self._inquirer.requests[outcome])
+        yield requests
+        yield nova_answers(self._inquirer.since)
+        yield GaugeMetricFamily(
+            "kongming_nova_inquiries",
+            "Instances that Nova is still to be asked about.",
+            value=self._inquirer.waiting,
+        )

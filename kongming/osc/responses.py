@@ -1,0 +1,234 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Requests without a usable answer, and what that means for the request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+import math
+import os
+import queue
+import socket
+import ssl
+import threading
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from keystoneauth1 import exceptions as keystone
+from osc_lib import exceptions
+from requests import exceptions as requests
+from urllib3 import exceptions as urllib3
+
+from kongming.runtime.escaping import escape
+
+_PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
+_NEVER_CARRIED_OUT = frozenset({"identity_unavailable"})
+_NO_URL = (requests.InvalidURL, requests.MissingSchema, requests.InvalidSchema)
+#: Raised before anything of a request has left this machine.
+_UNSENT = (
+    urllib3.NewConnectionError,
+    urllib3.ConnectTimeoutError,
+    urllib3.ProxyError,
+    urllib3.SSLError,
+    socket.gaierror,
+    ssl.SSLError,
+    ConnectionRefusedError,
+    *_NO_URL,
+)
+#: What a path ends with at which Keystone gives tokens.
+_OF_KEYSTONE = ("/auth/tokens", "/tokens")
+_TIMEOUTS = (TimeoutError, urllib3.TimeoutError, keystone.ConnectTimeout)
+
+_T = TypeVar("_T")
+
+
+class Fault(exceptions.CommandError):
+    """A request failed, or nobody knows whether it did.
+
+    :ivar status: of HTTP; None if no answer could be read.
+    :ivar code: Kongming's reason code; empty if it was not Kongming that answered.
+    :ivar sent: whether the API may have got the request.
+    :ivar retry_after: seconds after which the API wants to be asked again.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str = "",
+        sent: bool = True,
+        retry_after: float = 0.0,
+    ) -> None:
+        super().__init__(escape(message))
+        self.status = status
+        self.code = code
+        self.sent = sent
+        self.retry_after = retry_after
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same request may get another answer a little later."""
+        if self.status is None or not self.code:
+            return True
+        return self.status in _PASSING or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+    @property
+    def outcome_unknown(self) -> bool:
+        """Whether a change that was sent may have been accepted all the same."""
+        if not self.sent or self.code in _NEVER_CARRIED_OUT:
+            return False
+        status = self.status
+        refused = HTTPStatus.BAD_REQUEST, HTTPStatus.INTERNAL_SERVER_ERROR
+        return status is None or not refused[0] <= status < refused[1]
+
+
+def of_answer(response: Any) -> Fault:
+    """Map an unusable HTTP answer to a fault."""
+    status = int(response.status_code)
+    retry_after = _retry_after(response.headers.get("Retry-After"))
+    try:
+        told = response.json()["errors"][0]
+        code, detail = str(told["code"]), str(told["detail"])
+        request_id = told.get("request_id")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return Fault(
+            f"{response.url} answers with HTTP {status}{_phrase(status)}, and not as Kongming's "
+            "API does: the answer is from a proxy or another service, or the address is wrong",
+            status=status,
+            retry_after=retry_after,
+        )
+    message = f"{code}: {detail}"
+    if request_id and status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        message += f" ({request_id})"
+    message += f" (HTTP {status})"
+    return Fault(message, status=status, code=code, retry_after=retry_after)
+
+
+def of_exception(error: keystone.ClientException, seconds: float) -> Fault:
+    """Return the fault of a request that keystoneauth could not carry out.
+
+    :param seconds: how long an answer was waited for.
+    """
+    causes = list(_causes(error))
+    sent = not any(isinstance(cause, _UNSENT) for cause in causes)
+    if isinstance(error, keystone.HttpError):
+        # Only Keystone's answers are raised; of the API's the status is looked at.
+        status = int(error.http_status)
+        return Fault(
+            f"Keystone refuses to issue a token (HTTP {status}{_phrase(status)})"
+            if status < HTTPStatus.INTERNAL_SERVER_ERROR
+            else f"Keystone is unavailable (HTTP {status}{_phrase(status)})",
+            status=status,
+            sent=False,
+        )
+    if not isinstance(error, keystone.ConnectionError):
+        return Fault(f"no token, or no endpoint, can be had from Keystone: {error}", sent=False)
+    url = next((found for cause in causes if (found := _url(cause))), "")
+    why = _why(causes, seconds)
+    if urlsplit(url).path.endswith(_OF_KEYSTONE):
+        return Fault(f"Keystone can't be reached: {why}", sent=False)
+    return Fault(f"Kongming's API can't be reached: {why}", sent=sent)
+
+
+def silent(seconds: float, *, sent: bool = True) -> Fault:
+    """Return the fault of an API that does not answer in time."""
+    return Fault(f"Kongming's API can't be reached: no answer within {seconds:.3g} s", sent=sent)
+
+
+def bounded(call: Callable[[], _T], seconds: float) -> _T:
+    """Return what a call returns; it may take so many seconds in all.
+
+    What a socket may wait for is not what a request may take: its answer may
+    come byte by byte, and Keystone may have to be asked first.
+
+    :raises Fault: if it takes longer; it goes on in a thread that nobody waits for.
+    """
+    ended: queue.SimpleQueue[tuple[_T | None, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            ended.put((call(), None))
+        except BaseException as error:  # noqa: BLE001, it is raised by who waits
+            ended.put((None, error))
+
+    if seconds <= 0:
+        raise silent(0, sent=False)
+    threading.Thread(target=run, name="request", daemon=True).start()
+    try:
+        result, error = ended.get(timeout=seconds)
+    except queue.Empty:
+        raise silent(seconds) from None
+    if error is not None:
+        raise error
+    return result  # type: ignore[return-value]
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception, those that it came of, and those that libraries put inside of it."""
+    left, seen = [error], set()
+    while left:
+        each = left.pop()
+        if not isinstance(each, BaseException) or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        inside = (getattr(each, name, None) for name in ("reason", "original"))
+        left += [each.__cause__, each.__context__, *inside, *each.args]
+
+
+def _url(cause: BaseException) -> str:
+    """Return the address that a request was made to; empty if that is not known."""
+    return str(getattr(getattr(cause, "request", None), "url", None) or "")
+
+
+def _why(causes: list[BaseException], seconds: float) -> str:
+    """Return why no answer came."""
+    for cause in causes:
+        if isinstance(cause, _NO_URL):
+            return "its address, or one that it redirects to, is not one of http or https"
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted ({cause.verify_message})"
+        if isinstance(cause, ssl.SSLError):
+            return "its port does not speak TLS as this client does"
+        if isinstance(cause, socket.gaierror):
+            return "its name can't be resolved"
+    for cause in causes:
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno).lower()
+    if any(isinstance(cause, _TIMEOUTS) for cause in causes):
+        return f"no answer within {seconds:.3g} s"
+    return "the answer was cut off, or is none of HTTP"
+
+
+def _phrase(status: int) -> str:
+    try:
+        return f" {HTTPStatus(status).phrase}"
+    except ValueError:
+        return ""
+
+
+def _retry_after(written: str | None) -> float:
+    """Read a header Retry-After, seconds or a date; 0 if there is none."""
+    try:
+        seconds = float(written or 0)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(written or "")
+        except ValueError:
+            return 0.0
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        seconds = (moment - datetime.now(UTC)).total_seconds()
+    return max(0.0, seconds) if math.isfinite(seconds) else 0.0

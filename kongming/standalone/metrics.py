@@ -1,0 +1,49 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The metrics of trigger 3 on a compute host: whether the bus and the conductors are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from kongming.bus.subscription import Subscription
+from kongming.metrics.gauges import broker_connected, messages_refused
+from kongming.rpc.refusals import Refusals
+from kongming.rpc.server import OTHER
+from kongming.standalone.conductor_sync import Link
+
+# What is called here, or asked of conductors; and what nobody knows.
+_CALLS = ("wanted", "plan", "exchange", "report", "show", OTHER)
+
+
+class LinkCollector(Collector):
+    """Reads the link and the subscription of a ``kongming-executor``."""
+
+    def __init__(self, link: Link, calls: Subscription, refusals: Refusals) -> None:
+        self._link = link
+        self._calls = calls
+        self._refusals = refusals
+
+    def collect(self) -> Iterator[Metric]:
+        """Give all families."""
+        yield broker_connected(self._calls.connected)
+        yield messages_refused(self._refusals, _CALLS)
+        yield GaugeMetricFamily(
+            "kongming_conductor_available",
+            "Whether a conductor answered when one was last asked (1) or not (0).",
+            value=self._link.since is None,
+        )

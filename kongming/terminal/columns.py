@@ -1,0 +1,104 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Columns that read well in a table, and are data in JSON and YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cliff.columns import FormattableColumn
+
+from kongming.allocation import metadata
+from kongming.allocation.allocation import Allocation
+from kongming.allocation.request import Request
+from kongming.allocation.stored import Unreadable, readable
+from kongming.allocation.target import Target, Value, describe, to_json
+from kongming.runtime.escaping import escape
+from kongming.terminal import times
+
+
+class Asked(FormattableColumn[Allocation | Unreadable | None]):
+    """An allocation; None if the request was refused for what it says."""
+
+    def human_readable(self) -> str:
+        if self._value is None or isinstance(self._value, Unreadable):
+            return "(can't be read)"
+        lines = _parts(self._value)
+        for each in self._value.windows:
+            when = each.window
+            lines.append(
+                f"{when.name}: {when.start} ({when.timezone}), {when.duration_s} s"
+                + "".join(f", {part}" for part in _parts(each.instead))
+            )
+        return "\n".join(lines) or "(nothing)"
+
+    def machine_readable(self) -> Any:
+        found = readable(self._value)
+        return None if found is None else found.to_json()
+
+
+class Values(FormattableColumn[Mapping[Target, Value] | None]):
+    """What targets have; None if that is not known."""
+
+    def human_readable(self) -> str:
+        if not self._value:
+            return ""
+        items = ((what, str(value)) for what, value in sorted(self._value.items()))
+        return describe(items).replace("; ", "\n")
+
+    def machine_readable(self) -> Any:
+        return None if self._value is None else to_json(self._value)
+
+
+class Requests(FormattableColumn[list[Request]]):
+    """Who asks, the last word last."""
+
+    def human_readable(self) -> str:
+        return "\n".join(
+            escape(f"{request.source}: {request.asked_by or 'unknown'}, ")
+            + times.written(request.asked_at)
+            for request in self._value
+        )
+
+    def machine_readable(self) -> Any:
+        return [
+            {
+                "source": str(request.source),
+                "asked_by": request.asked_by,
+                "asked_at": times.written(request.asked_at),
+                "asked": request.asked.to_json()
+                if isinstance(request.asked, Allocation)
+                else None,
+            }
+            for request in self._value
+        ]
+
+
+class Memory(FormattableColumn[dict[int, int] | None]):
+    """The guest's memory in KiB by NUMA node; None if it can't be counted."""
+
+    def human_readable(self) -> str:
+        if self._value is None:
+            return ""
+        return "\n".join(f"node {node}: {kib} KiB" for node, kib in self._value.items())
+
+    def machine_readable(self) -> Any:
+        if self._value is None:
+            return None
+        return {str(node): kib for node, kib in self._value.items()}
+
+
+def _parts(allocation: Allocation) -> list[str]:
+    written = metadata.write(allocation)
+    return [f"{key.removeprefix(metadata.PREFIX)}={value}" for key, value in written.items()]

@@ -1,0 +1,95 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""What is asked for an instance, as an operator types it: options, or a file.
+
+Nothing of this needs a service on the same machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import uuid
+
+from kongming import exception
+from kongming.allocation import json_schema, metadata
+from kongming.allocation.allocation import Allocation
+from kongming.terminal import files
+
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?", re.ASCII)
+
+
+def instance_uuid(text: str) -> str:
+    """Read an instance's UUID, for argparse."""
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the UUID of an instance") from None
+
+
+def instance_key(text: str) -> str:
+    """Read an instance's UUID, or the key of a row that is not one, for argparse."""
+    try:
+        return instance_uuid(text)
+    except argparse.ArgumentTypeError:
+        return text
+
+
+def seconds(text: str) -> float:
+    """Return how long to wait, for argparse."""
+    if not _SECONDS.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of seconds from 0 to 999999999, such as 60 or 0.5"
+        )
+    return float(text)
+
+
+def add_allocation_options(parser: argparse.ArgumentParser) -> None:
+    """Add an option for each key of the instance metadata, with the same values."""
+    group = parser.add_argument_group("what is asked, written as in the instance metadata")
+    for key, (metavar, meaning) in _OPTIONS.items():
+        group.add_argument(f"--{key}", metavar=metavar, help=meaning)
+    group.add_argument(
+        "--file",
+        metavar="<path>",
+        help="A file with all that is asked, in the JSON form of an allocation or as YAML; it may "
+        "hold time windows. - is the standard input.",
+    )
+
+
+def asked(parsed: argparse.Namespace) -> Allocation:
+    """Read the options of :func:`add_allocation_options`.
+
+    :raises Refused: naming the key, the item and its position.
+    """
+    given = {key: getattr(parsed, key.replace("-", "_")) for key in _OPTIONS}
+    asked = {f"{metadata.PREFIX}{key}": value for key, value in given.items() if value is not None}
+    if parsed.file is None:
+        # The limit of 255 characters is Nova's.
+        return metadata.parse(asked, max_length=json_schema.MAX_LENGTH)
+    if asked:
+        raise exception.RequestInvalid("--file says all that is asked: leave out the others")
+    document = files.load(parsed.file)
+    try:
+        return json_schema.read(document.value)
+    except json_schema.AllocationInvalid as error:
+        raise document.refusal(error.steps, str(error)) from error
+
+
+_OPTIONS = {
+    "vcpu-pinning": ("<cpuset|map>", "Host CPUs of the vCPUs: 5-6,9 or 0:5;1:6 or 0-63=4-67."),
+    "emulator-pinning": ("<cpuset>", "Host CPUs of QEMU's own threads."),
+    "iothread-pinning": ("<cpuset|map>", "Host CPUs of the iothreads."),
+    "numa-nodes": ("<nodes>", "Host NUMA nodes of the memory."),
+    "cpu-shares": ("<weight>", "Weight relative to other guests."),
+    "vcpu-quota": ("<share>", "CPU time of each vCPU: 50%%, 50000/100000 in µs, or none."),
+}
