@@ -10,4 +10,4 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The values: what can be requested for an instance, and how it is written. No I/O but the tz database."""
+"""The values: what can be requested for an instance, and how it is written."""

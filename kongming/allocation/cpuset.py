@@ -300,3 +300,9 @@ def listed(ids: object) -> str:
     """Return the written form of ids for a message: of a long list only the beginning."""
     text = str(ids)
     return text if len(text) <= _LISTED else f"{text[: text.rindex(',', 0, _LISTED)]},..."
+
+
+def parse_ids(text: str) -> CpuSet:
+    """Read the kernel's lists of ids; some kernels write ``(null)`` for none."""
+    text = text.strip()
+    return CpuSet() if text in ("", "(null)") else CpuSet.parse(text)

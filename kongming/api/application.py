@@ -28,16 +28,10 @@ from oslo_middleware.healthcheck import opts
 from kongming import exception, policies
 from kongming.allocation.cpuset import shown
 from kongming.api import documents, errors, headers, identity, openapi
-from kongming.api.allocation_maps import MapItem, MapList
-from kongming.api.allocations import (
-    AllocationHistory,
-    AllocationItem,
-    AllocationList,
-    Parts,
-)
+from kongming.api.allocations import Parts
 from kongming.api.body import BodyReader
-from kongming.api.hosts import HostItem, HostList
 from kongming.api.microversion import Microversion
+from kongming.api.resources import OF_PARTS, PUBLIC, RESOURCES
 from kongming.api.tokens import TokenCheck
 from kongming.api.waiting import Waiting
 from kongming.conf.api import HEALTHCHECK, HEALTHCHECK_OPTS, NOAUTH
@@ -50,22 +44,8 @@ from kongming.runtime.server_threads import ServerThreads
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-_OF_PARTS = (
-    AllocationList,
-    AllocationItem,
-    AllocationHistory,
-    MapList,
-    MapItem,
-    HostList,
-    HostItem,
-)
-_PUBLIC = (documents.Versions, documents.Version, documents.AllocationSchema)
-
 # What was asked just before the end is told the conductors, if that can be done so soon.
 _FLUSH_S = 1.0
-
-#: All that has a path; the OpenAPI document is made of them.
-RESOURCES = (*_PUBLIC, documents.OpenApi, *_OF_PARTS)
 
 
 def make_application(
@@ -97,10 +77,10 @@ def make_application(
     app.resp_options.media_handlers["application/json"] = handler
     errors.install(app)
     document = openapi.build(RESOURCES)
-    for kind in _PUBLIC:
+    for kind in PUBLIC:
         app.add_route(kind.path, kind())
     app.add_route(documents.OpenApi.path, documents.OpenApi(document))
-    for resource in _OF_PARTS:
+    for resource in OF_PARTS:
         app.add_route(resource.path, resource(parts))
     return _wrapped(app, conf)
 

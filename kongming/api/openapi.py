@@ -334,6 +334,6 @@ def _json(name: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     # Written to doc/source/reference/openapi.json.
-    from kongming.api.application import RESOURCES
+    from kongming.api.resources import RESOURCES
 
     print(json.dumps(build(RESOURCES), indent=2))  # noqa: T201

@@ -26,8 +26,9 @@ from kongming.bus.subscription import Subscription
 from kongming.conductor.delivery import Care
 from kongming.db.allocations import Allocations
 from kongming.db.hosts import Hosts
-from kongming.metrics.gauges import broker_connected, messages_refused, nova_answers
+from kongming.metrics.gauges import broker_connected, nova_answers
 from kongming.rpc.messages import Wanted
+from kongming.rpc.metrics import messages_refused
 from kongming.rpc.outbox import Outbox
 from kongming.rpc.refusals import Refusals
 from kongming.rpc.server import OTHER

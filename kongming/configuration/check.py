@@ -26,7 +26,7 @@ from kongming.bus import url
 from kongming.configuration import files, logs, options, tls, unread, values
 from kongming.configuration.files import DEFAULT, Setting
 from kongming.configuration.known import Known
-from kongming.host.rules import read_rules
+from kongming.configuration.rules import read_rules
 
 PROJECT = "kongming"
 Part = Callable[[cfg.ConfigOpts], Iterator[str]]

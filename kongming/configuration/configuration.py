@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 import logging
 from typing import Any
 
-from oslo_config import cfg
 from oslo_log import log
 from oslo_service import opts
 
@@ -26,13 +25,14 @@ from kongming import conf as kongming_conf
 from kongming import exception, version
 from kongming.configuration import libraries
 from kongming.configuration.check import PROJECT, Candidate, check
+from kongming.runtime.service import ReloadableOpts
 
 LOG = logging.getLogger(__name__)
 
 _TOLD = 20
 
 
-class Configuration(cfg.ConfigOpts):
+class Configuration(ReloadableOpts):
     """oslo.config's, of which a reload puts all in force, or nothing.
 
     :ivar unread: what its files set and nobody reads.

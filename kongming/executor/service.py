@@ -18,8 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kongming.configuration.rules import read_rules
 from kongming.executor.executor import Executor
-from kongming.host.rules import Rules, read_rules
+from kongming.host.rules import Rules
 from kongming.runtime.service import Service
 
 if TYPE_CHECKING:

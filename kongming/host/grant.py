@@ -27,9 +27,8 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from kongming.allocation import target
-from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet, parse_ids
 from kongming.allocation.target import EMULATOR, Aspect, Target, Value, iothread, vcpu
-from kongming.hypervisor.files import parse_ids
 
 _NONE = CpuSet()
 # What the kernel's scheduler never takes a CPU away from for an ordinary thread.

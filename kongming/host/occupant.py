@@ -18,9 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet, parse_ids
 from kongming.host.grant import Grant
-from kongming.hypervisor.files import parse_ids
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,7 @@ from dataclasses import dataclass
 import enum
 from typing import Any
 
-from oslo_config import cfg
-
-from kongming import exception
-from kongming.allocation.cpuset import CpuSet
-from kongming.hypervisor.files import parse_ids
-from kongming.nova import config
+from kongming.allocation.cpuset import CpuSet, parse_ids
 
 _NONE = CpuSet()
 
@@ -108,63 +103,5 @@ class Rules:
         )
 
 
-def read_rules(conf: cfg.ConfigOpts) -> Rules:
-    """Read ``[guard]`` and the nova.conf that it names.
-
-    :raises ConfigInvalid: naming the option and the problem.
-    """
-    try:
-        return _rules(conf.guard)
-    except (cfg.Error, ValueError) as error:
-        raise exception.ConfigInvalid(f"[guard]: {config.problem(error)}") from error
-
-
 def _optional(text: str | None) -> CpuSet | None:
     return None if text is None else parse_ids(text)
-
-
-def _rules(guard: Any) -> Rules:
-    return Rules(
-        allowed_cpus=_cpuset("allowed_cpus", guard.allowed_cpus),
-        reserved_cpus=_cpuset("reserved_cpus", guard.reserved_cpus) or _NONE,
-        dedicated_cpus=nova_cpus(guard.nova_config_file, "cpu_dedicated_set"),
-        shared_cpus=nova_cpus(guard.nova_config_file, "cpu_shared_set"),
-        allowed_nodes=_cpuset("allowed_nodes", guard.allowed_nodes),
-        allowed_projects=frozenset(guard.allowed_projects),
-        overlap=Overlap(guard.overlap),
-        smt=Overlap(guard.smt),
-        numa_guests=NumaGuests(guard.numa_guests),
-        numa_across_cells=guard.numa_across_cells,
-    )
-
-
-def _cpuset(option: str, text: str) -> CpuSet | None:
-    if not text.strip():
-        return None
-    try:
-        return CpuSet.parse(text)
-    except exception.RequestInvalid as error:
-        raise exception.ConfigInvalid(f"[guard] {option}: {error}") from error
-
-
-def nova_cpus(paths: list[str], name: str) -> CpuSet:
-    """Return the CPUs of one of nova.conf's ``[compute]`` options; none if it does not say.
-
-    :raises ConfigInvalid: naming the option and the problem.
-    """
-    if not paths:
-        return _NONE
-    named = "[guard] nova_config_file"
-    try:
-        nova = config.read(paths, {"compute": [cfg.StrOpt(name, default="")]})
-    except exception.ConfigInvalid as error:
-        raise exception.ConfigInvalid(f"{named}: {error}") from None
-    # Nova leaves out empty items; its grammar is ours otherwise.
-    text = nova.compute[name] or ""
-    items = ",".join(item for item in text.split(",") if item.strip())
-    try:
-        return CpuSet.parse(items) if items else _NONE
-    except exception.RequestInvalid as error:
-        raise exception.ConfigInvalid(
-            f"{named}: [compute] {name} in {', '.join(paths)}: {error}"
-        ) from error

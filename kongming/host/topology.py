@@ -23,8 +23,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
-from kongming.allocation.cpuset import CpuSet
-from kongming.hypervisor.files import parse_ids
+from kongming.allocation.cpuset import CpuSet, parse_ids
 
 #: The types of cores, where a host has more than one.
 PERFORMANCE = "performance"

@@ -21,10 +21,9 @@ from xml.etree import ElementTree as ET
 
 import libvirt
 
-from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet, parse_ids
 from kongming.host.topology import Cache, Cell, Cpu, Topology, among, assemble
 from kongming.hypervisor import sysfs
-from kongming.hypervisor.files import parse_ids
 from kongming.hypervisor.host import (
     Host,
     agreed_cpus,

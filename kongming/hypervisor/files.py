@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from kongming import exception
-from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet, parse_ids
 
 T = TypeVar("T")
 
@@ -70,9 +70,3 @@ def reason(error: OSError) -> str:
     """Return why a file could not be read, in words, with its name."""
     why = error.strerror or type(error).__name__
     return f"{error.filename}: {why}" if error.filename else why
-
-
-def parse_ids(text: str) -> CpuSet:
-    """Read the kernel's lists of ids; some kernels write ``(null)`` for none."""
-    text = text.strip()
-    return CpuSet() if text in ("", "(null)") else CpuSet.parse(text)

@@ -23,8 +23,8 @@ from pathlib import Path
 import re
 from typing import Any, TypeVar
 
-from kongming.allocation.cpuset import CpuSet
-from kongming.hypervisor.files import parse_ids, read_as
+from kongming.allocation.cpuset import CpuSet, parse_ids
+from kongming.hypervisor.files import read_as
 from kongming.hypervisor.visibility import Gap, Visibility
 
 T = TypeVar("T")

@@ -18,8 +18,8 @@ import argparse
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from kongming.configuration.rules import read_rules
 from kongming.host import snapshot
-from kongming.host.rules import read_rules
 from kongming.manage import state
 from kongming.manage.command import conf_of
 from kongming.terminal import host_view

@@ -27,13 +27,13 @@ from kongming import exception
 from kongming.allocation.cpuset import shown
 from kongming.allocation.statuses import Status
 from kongming.allocation.stored import Unreadable, is_instance
+from kongming.configuration.rules import read_rules
 from kongming.executor import lock
 from kongming.executor.placing.claims import Claims
 from kongming.executor.placing.moves import Moves
 from kongming.executor.placing.placer import Placer
 from kongming.executor.store.record import Record
 from kongming.executor.store.store import Store
-from kongming.host.rules import read_rules
 from kongming.hypervisor import session
 from kongming.hypervisor.hypervisor import Hypervisor
 from kongming.manage.command import conf_of

@@ -13,14 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
-from kongming import exception
-from kongming.rpc.refusals import Refusals
-
-_REASONS = (exception.MessageInvalid.reason, exception.SignatureInvalid.reason)
+from prometheus_client.core import GaugeMetricFamily
 
 
 def broker_connected(connected: bool) -> GaugeMetricFamily:
@@ -42,19 +35,3 @@ def nova_answers(since: float | None) -> GaugeMetricFamily:
         "Whether Nova's API answers (1) or not (0), as far as is known.",
         value=since is None,
     )
-
-
-def messages_refused(refusals: Refusals, kinds: Iterable[str]) -> CounterMetricFamily:
-    """What came over RPC and was not taken.
-
-    :param kinds: those that there can be.
-    """
-    family = CounterMetricFamily(
-        "kongming_messages_refused",
-        "Messages of other services, or parts of them, that were refused, by call and reason.",
-        labels=["kind", "reason"],
-    )
-    for kind in kinds:
-        for reason in _REASONS:
-            family.add_metric([kind, reason], refusals.counts[kind, reason])
-    return family

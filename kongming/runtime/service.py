@@ -17,7 +17,9 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from oslo_config import cfg
 
 from kongming import exception
 from kongming.runtime import systemd
@@ -28,10 +30,32 @@ from kongming.runtime.signals import END, RELOAD, Signals
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
-    from kongming.configuration.configuration import Configuration
     from kongming.metrics.endpoint import Endpoint
 
 LOG = logging.getLogger(__name__)
+
+
+class ReloadableOpts(cfg.ConfigOpts):
+    """Options of which a reload takes all that changed, or nothing."""
+
+    @abc.abstractmethod
+    def candidate(self) -> Any:
+        """Read and check the files as they are now, without an effect on the options.
+
+        :raises ConfigInvalid: if they can't be used.
+        """
+
+    @abc.abstractmethod
+    def put_in_force(self, checked: Any, then: Callable[[], None]) -> None:
+        """Take the mutable options of a candidate.
+
+        :param then: reads what depends on options; may raise ConfigInvalid.
+        :raises ConfigInvalid: if they can't be used; the previous options stay then.
+        """
+
+    @abc.abstractmethod
+    def tell_unread(self) -> None:
+        """Log the settings that nothing reads."""
 
 
 class Service(abc.ABC):
@@ -42,7 +66,7 @@ class Service(abc.ABC):
         the service, and starts it again, if one does not.
     """
 
-    def __init__(self, conf: Configuration, *parts: str) -> None:
+    def __init__(self, conf: ReloadableOpts, *parts: str) -> None:
         self._conf = conf
         self._readiness = Readiness(*parts)
         self.ready = self._readiness.ready

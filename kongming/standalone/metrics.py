@@ -21,7 +21,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from kongming.bus.subscription import Subscription
-from kongming.metrics.gauges import broker_connected, messages_refused
+from kongming.metrics.gauges import broker_connected
+from kongming.rpc.metrics import messages_refused
 from kongming.rpc.refusals import Refusals
 from kongming.rpc.server import OTHER
 from kongming.standalone.conductor_sync import Link

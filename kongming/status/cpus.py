@@ -21,7 +21,8 @@ from oslo_upgradecheck.upgradecheck import Result
 
 from kongming import exception
 from kongming.allocation.cpuset import CpuSet, listed
-from kongming.host.rules import Rules, nova_cpus, read_rules
+from kongming.configuration.rules import nova_cpus, read_rules
+from kongming.host.rules import Rules
 from kongming.status import host
 from kongming.status.finding import doubtful, good
 from kongming.status.observation import NOT_CHECKED

@@ -10,4 +10,4 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What commands show and read: shared by kongming-manage and the plug-in of the openstack client."""
+"""What commands read and show, for kongming-manage and the openstack client."""

@@ -21,12 +21,11 @@ from typing import Any
 
 from cliff.columns import FormattableColumn
 
-from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet, parse_ids
 from kongming.host.occupant import Occupant
 from kongming.host.rules import Rules
 from kongming.host.topology import Cell, Topology, ids
 from kongming.host.violations import Kind
-from kongming.hypervisor.files import parse_ids
 from kongming.rpc.view import fitted
 from kongming.runtime.escaping import escape_all
 from kongming.terminal import picture

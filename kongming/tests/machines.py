@@ -28,10 +28,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.cpuset import CpuSet, parse_ids
 from kongming.host.topology import Topology
 from kongming.hypervisor import host, sysfs
-from kongming.hypervisor.files import parse_ids
 from kongming.hypervisor.kernel_files import KernelFiles
 
 Machine = Mapping[str, Any]

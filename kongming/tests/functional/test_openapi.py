@@ -24,7 +24,7 @@ from schemathesis.config import SchemathesisConfig
 
 import kongming
 from kongming.api import openapi
-from kongming.api.application import RESOURCES
+from kongming.api.resources import RESOURCES
 from kongming.db.values import Location
 from kongming.tests.api import Api
 from kongming.tests.databases import BY, asking, instance, report

@@ -25,8 +25,8 @@ import pytest
 
 import kongming
 from kongming import exception, policies
-from kongming.api.application import RESOURCES
 from kongming.api.identity import NOBODYS
+from kongming.api.resources import RESOURCES
 
 ROOT = Path(kongming.__file__).parents[1]
 BIN = Path(sys.executable).parent

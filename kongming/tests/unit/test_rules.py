@@ -18,7 +18,8 @@ import pytest
 from kongming import conf as kongming_conf
 from kongming import exception
 from kongming.allocation.cpuset import CpuSet
-from kongming.host.rules import NumaGuests, Overlap, Rules, read_rules
+from kongming.configuration.rules import read_rules
+from kongming.host.rules import NumaGuests, Overlap, Rules
 
 
 @pytest.fixture

@@ -1,0 +1,84 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The options of ``[guard]``, and of the nova.conf that they name, as the rules of the host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from oslo_config import cfg
+
+from kongming import exception
+from kongming.allocation.cpuset import CpuSet
+from kongming.host.rules import NumaGuests, Overlap, Rules
+from kongming.nova import config as nova_config
+
+_NONE = CpuSet()
+
+
+def read_rules(conf: cfg.ConfigOpts) -> Rules:
+    """Read ``[guard]`` and the nova.conf that it names.
+
+    :raises ConfigInvalid: naming the option and the problem.
+    """
+    try:
+        return _rules(conf.guard)
+    except (cfg.Error, ValueError) as error:
+        raise exception.ConfigInvalid(f"[guard]: {nova_config.problem(error)}") from error
+
+
+def _rules(guard: Any) -> Rules:
+    return Rules(
+        allowed_cpus=_cpuset("allowed_cpus", guard.allowed_cpus),
+        reserved_cpus=_cpuset("reserved_cpus", guard.reserved_cpus) or _NONE,
+        dedicated_cpus=nova_cpus(guard.nova_config_file, "cpu_dedicated_set"),
+        shared_cpus=nova_cpus(guard.nova_config_file, "cpu_shared_set"),
+        allowed_nodes=_cpuset("allowed_nodes", guard.allowed_nodes),
+        allowed_projects=frozenset(guard.allowed_projects),
+        overlap=Overlap(guard.overlap),
+        smt=Overlap(guard.smt),
+        numa_guests=NumaGuests(guard.numa_guests),
+        numa_across_cells=guard.numa_across_cells,
+    )
+
+
+def _cpuset(option: str, text: str) -> CpuSet | None:
+    if not text.strip():
+        return None
+    try:
+        return CpuSet.parse(text)
+    except exception.RequestInvalid as error:
+        raise exception.ConfigInvalid(f"[guard] {option}: {error}") from error
+
+
+def nova_cpus(paths: list[str], name: str) -> CpuSet:
+    """Return the CPUs of one of nova.conf's ``[compute]`` options; none if it does not say.
+
+    :raises ConfigInvalid: naming the option and the problem.
+    """
+    if not paths:
+        return _NONE
+    named = "[guard] nova_config_file"
+    try:
+        nova = nova_config.read(paths, {"compute": [cfg.StrOpt(name, default="")]})
+    except exception.ConfigInvalid as error:
+        raise exception.ConfigInvalid(f"{named}: {error}") from None
+    # Nova leaves out empty items; its grammar is ours otherwise.
+    text = nova.compute[name] or ""
+    items = ",".join(item for item in text.split(",") if item.strip())
+    try:
+        return CpuSet.parse(items) if items else _NONE
+    except exception.RequestInvalid as error:
+        raise exception.ConfigInvalid(
+            f"{named}: [compute] {name} in {', '.join(paths)}: {error}"
+        ) from error
