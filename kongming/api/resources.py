@@ -9,7 +9,8 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""All resources of the API: the application routes to them, the OpenAPI document describes them."""
+
+"""All resources of the API, for the application and for the OpenAPI document."""
 
 from kongming.api import documents
 from kongming.api.allocation_maps import MapItem, MapList

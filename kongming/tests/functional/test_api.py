@@ -29,7 +29,7 @@ from sqlalchemy import insert, select
 
 from kongming import exception
 from kongming.allocation import timezones
-from kongming.api import application
+from kongming.api.resources import RESOURCES
 from kongming.db.models import HOST
 from kongming.db.values import Location
 from kongming.tests.api import Api
@@ -43,7 +43,7 @@ HOSTS = "/v1/hosts"
 PROJECT = "0f2b9b9e3d1c4c4e8f3a7d5b6c1e2f30"
 REQUEST_ID = re.compile(r"req-[0-9a-f-]{36}")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-PATHS = [kind.path for kind in application.RESOURCES]
+PATHS = [kind.path for kind in RESOURCES]
 PIN = {"vcpu_pinning": "1"}
 CHUNKED = {"CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked"}
 NIGHT = {"name": "night", "start": "0 22 * * *", "duration_s": 3600, "vcpu_pinning": "2"}
