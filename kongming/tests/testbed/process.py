@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
+import functools
 import os
 from pathlib import Path
 import shutil
@@ -32,19 +33,37 @@ from typing import Self, TypeVar
 T = TypeVar("T")
 
 INTERVAL = 0.02
-#: How many times as long as usual is waited: on an emulated machine all takes its time.
+#: Environment variable with a factor for all time limits, if the measured one does not suit.
 PATIENCE = "KONGMING_TEST_PATIENCE"
+_STEPS = 2_000_000
+#: Seconds that these steps take on a machine for which the time limits were written.
+_STEPS_S = 0.1
 LOG_TAIL = 2000
+
+
+@functools.cache
+def patience() -> float:
+    """Return the factor for time limits: how much slower this machine is now than a usual one.
+
+    It is measured once: a machine that is emulated, or busy with other work, takes longer for
+    everything.
+    """
+    if given := os.environ.get(PATIENCE):
+        return float(given)
+    begin = time.perf_counter()
+    for _ in range(_STEPS):
+        pass
+    return max(1.0, (time.perf_counter() - begin) / _STEPS_S)
 
 
 def wait_until(condition: Callable[[], T], timeout: float, what: str) -> T:
     """The first true value of a condition that is asked again and again.
 
-    :param timeout: seconds; ``KONGMING_TEST_PATIENCE`` times that, if it is set
+    :param timeout: seconds on a usual machine that does nothing else; see :func:`patience`
     :param what: what is waited for, as the error will name it
     :raises TimeoutError: it did not become true in time
     """
-    timeout *= float(os.environ.get(PATIENCE, "1"))
+    timeout *= patience()
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
@@ -139,7 +158,7 @@ class Process:
             # A paused process hears of it only once it runs again.
             self._child.send_signal(signal.SIGCONT)
             try:
-                self._child.wait(timeout)
+                self._child.wait(timeout * patience())
             except subprocess.TimeoutExpired:
                 self.kill()
         return self._child.returncode
