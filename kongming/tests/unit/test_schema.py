@@ -36,13 +36,6 @@ def test_the_schema_is_one():
     jsonschema.Draft202012Validator.check_schema(ALLOCATION)
 
 
-def test_the_documented_schema_is_up_to_date():
-    file = Path(kongming.__file__).parents[1] / "doc/source/reference/allocation.schema.json"
-    assert json.loads(file.read_text()) == ALLOCATION, (
-        f"python -m kongming.allocation.json_schema > {file}"
-    )
-
-
 def test_all_that_can_be_asked():
     asked = metadata.parse(
         {
