@@ -12,8 +12,6 @@
 
 """The OpenAPI document, and whether the API keeps to it: schemathesis asks whatever it allows."""
 
-import json
-from pathlib import Path
 import time
 
 import hypothesis
@@ -22,7 +20,6 @@ import pytest
 import schemathesis
 from schemathesis.config import SchemathesisConfig
 
-import kongming
 from kongming.api import openapi
 from kongming.api.resources import RESOURCES
 from kongming.db.values import Location

@@ -22,6 +22,7 @@ from kongming import exception
 from kongming.allocation.cpuset import IOTHREAD, VCPU, CpuSet
 from kongming.allocation.pinning import Pinning
 from kongming.tests.cost import cost
+from kongming.tests.thorough import THOROUGH
 from kongming.tests.unit.test_cpuset import cpusets, spaces
 
 
@@ -336,6 +337,9 @@ LONG = {
 }
 
 
+COUNTS = (100, 1000) if THOROUGH else (30, 300)
+
+
 @pytest.mark.parametrize("made", LONG.values(), ids=LONG)
 def test_cost_grows_with_the_length_and_no_faster(made):
     def everything(text):
@@ -345,6 +349,6 @@ def test_cost_grows_with_the_length_and_no_faster(made):
         assert pinning.missing(CpuSet(range(0, 64, 2)))
         pinning.resolve(CpuSet(range(64)))
 
-    few, many = (cost(lambda count=count: everything(made(count))) for count in (100, 1000))
+    few, many = (cost(lambda count=count: everything(made(count))) for count in COUNTS)
     # Quadratic would be a hundred times as much.
     assert many.within(lines=12 * few.lines, peak=25 * few.peak)

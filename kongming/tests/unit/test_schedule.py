@@ -14,7 +14,6 @@
 from bisect import bisect_right
 from datetime import UTC, datetime, timedelta
 from functools import partial
-import os
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -24,6 +23,7 @@ from kongming.allocation import cron
 from kongming.allocation.schedule import FAR
 from kongming.allocation.windows import Window, _schedule_of
 from kongming.tests import debian_cron, steps
+from kongming.tests.thorough import THOROUGH
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
@@ -45,19 +45,18 @@ HISTORY = (
 )
 # All zones, and years in which many were changed. That takes some minutes.
 YEARS = (1993, 2011, 2018, 2027, 2028)
-EVERY_ZONE = "KONGMING_EVERY_ZONE" in os.environ
 
 
 def nights():
     """Give changes of clocks, each with its zone: one of each kind, or all; and rules to try."""
     found = [(zone, each) for zone, year in HISTORY for each in debian_cron.changes(zone, year)]
     known = set()
-    for year in YEARS if EVERY_ZONE else (2027,):
+    for year in YEARS if THOROUGH else (2027,):
         for zone, changes in debian_cron.zones_that_change(year):
             for change in changes:
                 # By what the clock would show, were it not changed.
                 shown = (change.at - MINUTE).astimezone(ZoneInfo(zone)).time()
-                if EVERY_ZONE or (change.shift, shown) not in known:
+                if THOROUGH or (change.shift, shown) not in known:
                     known.add((change.shift, shown))
                     found.append((zone, change))
     return [
@@ -65,7 +64,7 @@ def nights():
         pytest.param(
             zone,
             change,
-            debian_cron.RULES if EVERY_ZONE else debian_cron.RULES[number % 2 :: 2],
+            debian_cron.RULES if THOROUGH else debian_cron.RULES[number % 2 :: 2],
             id=f"{zone}-{change.at:%Y-%m-%d}",
         )
         for number, (zone, change) in enumerate(found)

@@ -12,7 +12,6 @@
 
 
 import json
-from pathlib import Path
 import re
 
 from hypothesis import given
@@ -20,7 +19,6 @@ from hypothesis import strategies as st
 import jsonschema
 import pytest
 
-import kongming
 from kongming import exception
 from kongming.allocation import json_schema, metadata
 from kongming.allocation.allocation import Allocation

@@ -21,6 +21,7 @@ from kongming import exception
 from kongming.cmd import launch
 from kongming.conf import opts
 from kongming.runtime.service import Service
+from kongming.tests.thorough import THOROUGH
 
 PARTS = ("Tr0ub4dor", "and3", "c0rrect", "h0rse")
 REFUSED, TAKEN, UNREAD = "refused", "taken", "taken, and told of what nobody reads"
@@ -344,7 +345,7 @@ def test_a_reload_takes_all_of_a_file_or_nothing_and_says_so_in_one_line(tmp_pat
     caplog.set_level(logging.INFO)
     path = tmp_path / "kongming.conf"
     host = Host(path, tmp_path)
-    for number, case in enumerate(cases(), 2):
+    for number, case in enumerate(cases() if THOROUGH else cases()[::10], 2):
         before = host.in_force()
         caplog.clear()
         host.write(case.content, number)
