@@ -20,7 +20,6 @@ import sys
 import pytest
 
 from kongming.tests.testbed.broker import Broker
-from kongming.tests.testbed.process import PATIENCE
 from kongming.tests.testbed.virtual_host import SERVER, Shape, VirtualHost
 
 TESTS = Path(__file__).parents[1] / "numa"
@@ -63,10 +62,7 @@ def test_on_a_virtual_host(
             [*pytest_inside, "--durations=5", *(str(TESTS / test) for test in tests)],
             TIMEOUT,
             cwd=TESTS.parents[2],
-            env={
-                "KONGMING_TEST_TRANSPORT_URL": "rabbit://guest:guest@{}:{}/".format(*SERVER),
-                PATIENCE: "4",
-            },
+            env={"KONGMING_TEST_TRANSPORT_URL": "rabbit://guest:guest@{}:{}/".format(*SERVER)},
             # What pytest here shows if the tests there fail.
             echo=partial(print, end=""),
         )
