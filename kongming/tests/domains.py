@@ -29,9 +29,14 @@ HOST = Host(CpuSet(range(16)), CpuSet(range(16)), CpuSet([0, 1]), uuid="h1")
 RULES = Rules(shared_cpus=SHARED, dedicated_cpus=DEDICATED)
 
 
-def xml(name: str) -> str:
-    """Return what Nova gives to libvirt."""
-    return (_FOLDER / f"{name}.xml").read_text()
+def xml(name: str, note: str = "") -> str:
+    """Return what Nova gives to libvirt.
+
+    :param note: the baseline that the guest brings along from another host.
+    """
+    named = note.replace("<baseline", f"<baseline xmlns='{definition.BASELINE_URI}'")
+    text = (_FOLDER / f"{name}.xml").read_text()
+    return text.replace("</metadata>", f"{named}</metadata>")
 
 
 def grant(name: str) -> Grant:

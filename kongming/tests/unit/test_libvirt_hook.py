@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 import pytest
 
 from kongming.cpuset import CpuSet
-from kongming.hypervisor import saved_image
+from kongming.hypervisor import definition, saved_image
 from kongming.target import (
     EMULATOR,
     MEMORY,
@@ -35,6 +35,7 @@ from kongming.target import (
     iothread,
     vcpu,
 )
+from kongming.tests import domains
 from kongming.tests.unit.test_saved_image import NOVA, PLACED, TOUCHED, image
 
 HOOK = Path(__file__).parents[3] / "etc/libvirt/kongming-libvirt-hook"
@@ -101,6 +102,14 @@ def test_prefixes_and_all_that_is_not_ours_stay():
     without = arriving.replace("<vcpupin vcpu='0' cpuset='1'/>", "")
     begin, end = without.index("<baseline"), without.index("</metadata>")
     assert canonical(answer) == canonical(without[:begin] + without[end:])
+
+
+@pytest.mark.parametrize("name", [each for each in domains.NAMES if each.endswith("migrated")])
+def test_what_nova_hands_on_is_touched_only_if_the_guest_has_no_numa_topology(name):
+    arriving = domains.xml(name, definition.baseline_xml({vcpu(0): CpuSet([0])}, "", "another"))
+    answer = run(arriving).stdout.decode()
+    released = answer != "" and canonical(answer) == canonical(domains.xml(name))
+    assert (answer == "", released) == (name != "plain-migrated", name == "plain-migrated")
 
 
 NUMA = "<cpu><numa><cell id='0' cpus='0-1' memory='65536'/></numa></cpu>"
