@@ -119,11 +119,11 @@ def _check_realtime(pins: Mapping[Target, CpuSet], after: Mapping[int, int], gra
     for what in sorted({*grant.cpus, *pins}):
         if what.aspect is Aspect.VCPU:
             continue
-        asked = what in pins
-        if there := CpuSet(pins[what] & taken if asked else grant.cpus[what] & taken - former):
+        stays = what not in pins
+        if there := CpuSet(grant.cpus[what] & taken - former if stays else pins[what] & taken):
+            does, has = ("stay", "would get") if stays else ("run", "has")
             raise exception.RealtimeCpu(
-                f"{what} can't {'run' if asked else 'stay'} on CPU {there}: a real-time vCPU of the "
-                f"guest {'has' if asked else 'would get'} it, and would never let another thread "
-                f"run; Nova gave {what} the CPUs {grant.of(what)}"
-                + ("" if asked else "; ask for other CPUs for it as well")
+                f"{what} can't {does} on CPU {there}: a real-time vCPU of the guest {has} it, and "
+                f"would never let another thread run; Nova gave {what} the CPUs {grant.of(what)}"
+                + ("; ask for other CPUs for it as well" if stays else "")
             )
