@@ -97,12 +97,18 @@ class Reconciler:
             self._forget(instance_uuid)
             return Result.DONE
         begin = time.monotonic()
-        outcome = self._attempt(record)
-        if isinstance(outcome, Result):
-            return outcome
-        if isinstance(outcome, exception.Failed):
+        try:
+            return self._bring_about(record)
+        except exception.Failed as error:
             self._statistics.applied("failed", time.monotonic() - begin)
-        return self._keep(record, outcome)
+            return self._keep(record, error)
+        except (
+            exception.GuestAbsent,
+            exception.GuestBusy,
+            exception.Refused,
+            exception.Drifted,
+        ) as error:
+            return self._keep(record, error)
 
     def _keep(self, record: Record, outcome: exception.KongmingError) -> Result:
         """Keep what a pass ended with, and tell it if it is new."""
@@ -143,21 +149,6 @@ class Reconciler:
             bad.why,
         )
         return self._store.get(instance_uuid)
-
-    def _attempt(self, record: Record) -> exception.KongmingError | Result:
-        """Give back what came in between: oslo.log would say it a second time
-        in whatever is logged while an exception is handled.
-        """
-        try:
-            return self._bring_about(record)
-        except (
-            exception.GuestAbsent,
-            exception.GuestBusy,
-            exception.Refused,
-            exception.Drifted,
-            exception.Failed,
-        ) as error:
-            return error
 
     def _bring_about(self, record: Record) -> Result:
         wanted = [readable(record.asked), readable(record.accepted)]
