@@ -12,6 +12,7 @@
 
 """What each kind of guest is given by Nova, and what may be asked within that."""
 
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -104,6 +105,12 @@ def test_the_grant_of_each_kind(name, pins, emulator, dedicated, cells, nodes):
     assert str(CpuSet(grant.dedicated(RULES.dedicated_cpus))) == dedicated
     realtime = "1-2" if "realtime" in name or name == "dedicated-resized" else ""
     assert str(grant.realtime) == realtime
+
+
+def test_what_a_guest_was_given_is_its_cpus_and_the_nodes_of_its_memory():
+    grant = domains.grant("dedicated-two-cells")
+    assert grant.values() == {**grant.cpus, MEMORY: CpuSet([0, 1])}
+    assert replace(grant, nodes=CpuSet()).values() == grant.cpus
 
 
 @pytest.mark.parametrize("name", sorted({*domains.NAMES} - PLAIN))
