@@ -36,9 +36,11 @@ from kongming.tests.testbed.nova import Nova
 URI = "test:///default"
 EVERYWHERE = set(range(8))
 NOVA = '<metadata><nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/1.1"/></metadata>'
+GIVEN = "".join(f"<vcpupin vcpu='{number}' cpuset='0,4'/>" for number in range(4))
 NUMA = (
-    "<cputune>{}</cputune><cpu><numa><cell id='0' cpus='0-3' memory='1024' unit='KiB'/></numa></cpu>"
-).format("".join(f"<vcpupin vcpu='{number}' cpuset='0,4'/>" for number in range(4)))
+    f"<cputune>{GIVEN}</cputune>"
+    "<cpu><numa><cell id='0' cpus='0-3' memory='1024' unit='KiB'/></numa></cpu>"
+)
 _number = itertools.count()
 
 

@@ -129,6 +129,14 @@ def test_a_dedicated_cpu_is_one_that_no_other_vcpu_has(xml, pool, dedicated):
     assert grant(xml).dedicated(CpuSet.parse(pool) if pool else CpuSet()) == dedicated
 
 
+@pytest.mark.parametrize(
+    ("given", "has", "floats"),
+    [("4-5", "4-5", True), ("4-7", "4-5", False), ("4", "4", False), ("4-5", "4", False)],
+)
+def test_a_vcpu_floats_if_it_has_all_of_several_cpus(given, has, floats):
+    assert grant(domain([given], given, ["0"])).floats(0, CpuSet.parse(has)) is floats
+
+
 SHARED = Rules(shared_cpus=CpuSet([0, 1]))
 ACROSS = Rules(numa_across_cells=True)
 
