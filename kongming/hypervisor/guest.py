@@ -184,7 +184,11 @@ class Guest:
                 )
             if state in (libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, libvirt.VIR_DOMAIN_CONTROL_JOB):
                 raise exception.GuestBusy("libvirt is busy with the guest")
-        job = self._asked("its job", lambda: self._domain.jobInfo())
+        try:
+            job = self._asked("its job", lambda: self._domain.jobInfo())
+        except exception.Unsupported:
+            # Of an arriving guest's migration libvirt tells on the other host only.
+            raise exception.GuestBusy("the guest's live migration to this host goes on") from None
         if job is not None and job[0] != libvirt.VIR_DOMAIN_JOB_NONE:
             raise exception.GuestBusy(
                 "a job of libvirt's is under way on the guest, as a migration or a save is one"

@@ -12,42 +12,17 @@
 
 """Guests that are migrated live between two hosts: what they come with, and what becomes of it."""
 
-from collections.abc import Iterator
-from pathlib import Path
-import shutil
-
 import libvirt
 import pytest
 
 from kongming.tests.integration.conftest import Cloud, everywhere, status
 from kongming.tests.testbed import threads
-from kongming.tests.testbed.guest import destroy, migrate
-from kongming.tests.testbed.libvirtd import Libvirtd
+from kongming.tests.testbed.guest import destroy
+from kongming.tests.testbed.migration import MIGRATABLE, migrate
 from kongming.tests.testbed.process import wait_until
 
-HOOK = Path(__file__).parents[3] / "etc/libvirt/kongming-libvirt-hook"
-MIGRATABLE = libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE
 #: More than any host has.
 MISSING = "1000"
-
-
-def destination(folder: Path, *, hook: bool) -> Iterator[Libvirtd]:
-    if hook:
-        hooks = folder / "etc/hooks/qemu.d"
-        hooks.mkdir(parents=True)
-        shutil.copy(HOOK, hooks)
-    with Libvirtd(folder) as libvirtd:
-        yield libvirtd
-
-
-@pytest.fixture(scope="module")
-def hooked(tmp_path_factory):
-    yield from destination(tmp_path_factory.mktemp("hooked"), hook=True)
-
-
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory):
-    yield from destination(tmp_path_factory.mktemp("bare"), hook=False)
 
 
 @pytest.fixture

@@ -111,6 +111,9 @@ def guest_of(domain, kernel=None, host=None):
         ([libvirt.VIR_DOMAIN_CONTROL_JOB, 0, 9_000], 0, exception.GuestBusy),
         ([libvirt.VIR_DOMAIN_CONTROL_ERROR, 0, 9_000], 0, None),
         ([0, 0, 0], libvirt.VIR_DOMAIN_JOB_UNBOUNDED, exception.GuestBusy),
+        # On the host that a guest is migrated to, until the migration ends.
+        ([0, 0, 0], error(libvirt.VIR_ERR_OPERATION_UNSUPPORTED), exception.GuestBusy),
+        ([0, 0, 0], error(libvirt.VIR_ERR_INTERNAL_ERROR), exception.StepFailed),
         # Such a driver has neither.
         (error(libvirt.VIR_ERR_NO_SUPPORT), error(libvirt.VIR_ERR_NO_SUPPORT), None),
     ],
