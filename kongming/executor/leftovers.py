@@ -34,14 +34,17 @@ def release_saved(instance_uuid: str, hypervisor: Hypervisor) -> None:
 
 
 def clean_definition(instance_uuid: str, guest: Guest) -> None:
-    """See that the next start does not bring back what the guest was released from."""
+    """See that the next start does not bring back a placement, whatever becomes of this one.
+
+    :raises GuestBusy: if a job of libvirt's keeps the guest now.
+    """
     try:
         if guest.clean_definition():
             LOG.info("Instance %s: its definition was cleaned, too", instance_uuid)
-    except (exception.Failed, exception.Refused, exception.GuestBusy) as error:
+    except (exception.Failed, exception.Refused) as error:
         LOG.warning(
-            "Instance %s: its definition still has what it was released from (%s); it is released "
-            "again when that has started",
+            "Instance %s: its definition has a placement and can't be cleaned (%s); what it "
+            "brings back at the next start is released then",
             instance_uuid,
             error,
         )

@@ -164,6 +164,9 @@ class Reconciler:
 
     def _bring_guest(self, record: Record, guest: Guest, moment: datetime) -> Result:
         asked = readable(record.asked)
+        placed = self._placed.get(record.instance_uuid)
+        if placed is None or placed[0] != guest.domain_id or not asked:
+            leftovers.clean_definition(record.instance_uuid, guest)
         if asked is None:
             self._fall_back(record, guest, moment)
             if isinstance(record.asked, Unreadable):
@@ -200,9 +203,6 @@ class Reconciler:
         done = self._placer.place(record.instance_uuid, prospect, guest, new=not again)
         if done.plan:
             self._statistics.applied("applied", time.monotonic() - begin)
-        if prospect.state.travelled:
-            # Nova hands the definition of a guest on as it was on the host before.
-            leftovers.clean_definition(record.instance_uuid, guest)
         # They were judged by this guest's move, too: all go in one go.
         self._wake(done.moving)
         self._placed[record.instance_uuid] = (guest.domain_id, current)
@@ -291,8 +291,6 @@ class Reconciler:
     def _release(self, record: Record, guest: Guest, why: str) -> Placed:
         prospect = self._placer.look(Allocation(), guest, accepted=True)
         done = self._placer.place(record.instance_uuid, prospect, guest, new=False)
-        if prospect.state.travelled:
-            leftovers.clean_definition(record.instance_uuid, guest)
         if done.plan.changes():
             LOG.info(
                 "Instance %s: %s, back to its baseline: %s", record.instance_uuid, why, done.plan
@@ -303,7 +301,6 @@ class Reconciler:
         done = self._release(record, guest, "nothing is asked any more")
         if unusable := outcomes.unusable(done, guest.host):
             raise unusable
-        leftovers.clean_definition(record.instance_uuid, guest)
         self._forget(record.instance_uuid)
         self._store.forget(
             record.instance_uuid,

@@ -166,10 +166,22 @@ def has_travelled(baseline: ET.Element | None, host: Host) -> bool:
 
 
 def parse_baseline(xml: str, host: Host) -> Mapping[Target, Value] | None:
-    """Read the baseline in a domain's XML, as it counts on ``host``; None if it has none."""
+    """Read what a persistent domain XML is to return to on ``host``; None if nothing is ours."""
     root = ET.fromstring(xml)
     element = baseline_of(root)
-    return None if element is None else baseline_here(element, _anywhere(root, host), host)
+    if element is None:
+        return None
+    baseline = baseline_here(element, _anywhere(root, host), host)
+    if not grant.has_numa_topology(root):
+        return baseline
+    # Nova writes the CPUs of such a guest anew for each host, and gives it others when it comes
+    # back: only what Kongming has narrowed is widened again.
+    told = {} if has_travelled(element, host) else _pins(_under(root, "cputune"))
+    return {
+        what: value
+        for what, value in baseline.items()
+        if what.aspect not in CPU_ASPECTS or (what in told and told[what] <= cast(CpuSet, value))
+    }
 
 
 def baseline_here(element: ET.Element | None, anywhere: CpuSet, host: Host) -> dict[Target, Value]:

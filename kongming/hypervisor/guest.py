@@ -236,8 +236,15 @@ class Guest:
 
     def clean_definition(self) -> bool:
         """Take what is ours out of the persistent definition; tell whether anything was."""
-        with self._calling("cleaning the definition"):
-            return note.clean(self._domain, self.host)
+        doing = "cleaning the definition"
+        with self._calling(doing):
+            found = note.in_definition(self._domain, self.host)
+        if found is None:
+            return False
+        self.check_free()
+        with self._calling(doing):
+            note.clean(self._domain, self.host, found)
+        return True
 
     @property
     def group_folder(self) -> Path | None:

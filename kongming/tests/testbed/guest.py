@@ -185,7 +185,7 @@ def domain_xml(
     # QEMU plugs no vCPU into a guest without ACPI.
     _add(_add(domain, "features"), "acpi")
     if granted is not None:
-        _add_numa(domain, granted, memory_mib)
+        _add_numa(domain, granted, memory_mib, iothreads)
     devices = _add(domain, "devices")
     _add(devices, "emulator", find_emulator())
     _add(devices, "controller", type="usb", model="none")
@@ -212,11 +212,14 @@ def _nova_instance(name: str, vcpus: int, memory_mib: int, project_id: str) -> E
     return instance
 
 
-def _add_numa(domain: ET.Element, granted: Sequence[str], memory_mib: int) -> None:
+def _add_numa(domain: ET.Element, granted: Sequence[str], memory_mib: int, iothreads: int) -> None:
     cputune = _add(domain, "cputune")
     for vcpu, cpuset in enumerate(granted):
         _add(cputune, "vcpupin", vcpu=str(vcpu), cpuset=cpuset)
-    _add(cputune, "emulatorpin", cpuset=",".join(granted))
+    everything = ",".join(granted)
+    _add(cputune, "emulatorpin", cpuset=everything)
+    for number in range(iothreads):
+        _add(cputune, "iothreadpin", iothread=str(number + 1), cpuset=everything)
     numatune = _add(domain, "numatune")
     _add(numatune, "memory", mode="strict", nodeset="0")
     _add(numatune, "memnode", cellid="0", mode="strict", nodeset="0")

@@ -14,9 +14,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import threading
 from types import TracebackType
 from typing import Any, Self
+import xml.etree.ElementTree as ET
 
 import libvirt
 
@@ -35,6 +37,21 @@ def migrate(domain: Any, connection: Any, xml: str | None = None) -> Any:
     """
     flags, parameters = _told(domain, xml)
     return domain.migrate3(connection, parameters, flags)
+
+
+def regranted(domain: Any, granted: Sequence[str]) -> str:
+    """Return what Nova hands on of a guest with a NUMA topology, with what it gives it there.
+
+    :param granted: the host CPUs of each vCPU, in libvirt's form
+    """
+    root = ET.fromstring(domain.XMLDesc(MIGRATABLE))
+    for vcpu, cpuset in enumerate(granted):
+        _set(root, f"cputune/vcpupin[@vcpu='{vcpu}']", cpuset=cpuset)
+    for name in ("emulatorpin", "iothreadpin"):
+        _set(root, f"cputune/{name}", cpuset=",".join(granted))
+    _set(root, "numatune/memnode", nodeset="0")
+    _set(root, "numatune/memory", nodeset="0")
+    return ET.tostring(root, encoding="unicode")
 
 
 class Migration:
@@ -129,6 +146,12 @@ class Migration:
             domain.migrate3(self._there, parameters, flags | libvirt.VIR_MIGRATE_POSTCOPY)
         except libvirt.libvirtError as error:
             self.error = error
+
+
+def _set(root: ET.Element, path: str, **attributes: str) -> None:
+    found = root.find(path)
+    assert found is not None, f"Nova needs {path} to be there"
+    found.attrib.update(attributes)
 
 
 def _told(domain: Any, xml: str | None) -> tuple[int, dict[str, Any]]:

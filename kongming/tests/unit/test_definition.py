@@ -85,6 +85,35 @@ def test_a_guest_from_another_host_returns_to_where_nova_lets_it_run_here():
     assert read.baseline[target.EMULATOR] == {2, 3}
 
 
+NUMA = """<cputune><vcpupin vcpu='0' cpuset='{}'/><emulatorpin cpuset='2-3'/></cputune>
+<cpu><numa><cell id='0' cpus='0-3' memory='4'/></numa></cpu>"""
+GRANTED = {Target(Aspect.VCPU, 0): CpuSet([2, 3]), target.iothread(1): CpuSet([2, 3])}
+
+
+@pytest.mark.parametrize(
+    ("written_on", "pin", "widened"),
+    [
+        (HERE, "2", True),
+        (HERE, "2-3", True),
+        # It was away in between, and Nova gave it other CPUs when it came back.
+        (HERE, "4-5", False),
+        (HERE, "3-4", False),
+        (THERE, "2", False),
+        (THERE, "0-7", False),
+    ],
+)
+def test_in_the_definition_of_a_numa_guest_only_what_was_narrowed_is_widened(
+    written_on, pin, widened
+):
+    note = definition.baseline_xml(GRANTED | {target.SHARES: 1024}, "store", written_on)
+    note = note.replace("<baseline", f"<baseline xmlns='{definition.BASELINE_URI}'")
+    persistent = xml(metadata=NOVA_NOW + note, more=NUMA.format(pin))
+    found = definition.parse_baseline(persistent, replace(HOST, uuid=HERE))
+    vcpu = {Target(Aspect.VCPU, 0): CpuSet([2, 3])} if widened else {}
+    # An iothread that it does not name has nothing to return to.
+    assert found == vcpu | {target.SHARES: 1024}
+
+
 def vcpus(read):
     return {what.number: cpus for what, cpus in read.told.items() if what.aspect is Aspect.VCPU}
 

@@ -95,7 +95,7 @@ def test_an_empty_note_takes_it_out():
 
 def test_a_definition_goes_back_to_the_baseline_that_it_names_and_the_note_goes_last():
     domain = Noting(isPersistent=1, XMLDesc=xml(BASELINE))
-    assert note.clean(domain, HOST)
+    note.clean(domain, HOST, note.in_definition(domain, HOST))
     assert ("XMLDesc", (libvirt.VIR_DOMAIN_XML_INACTIVE,)) in domain.done
     done = changes(domain)
     assert {name: arguments for name, arguments in done[:-1] if name != "setScheduler"} == {
@@ -117,7 +117,7 @@ def test_a_definition_goes_back_to_the_baseline_that_it_names_and_the_note_goes_
 )
 def test_a_definition_without_anything_of_ours_is_not_touched(answers):
     domain = Noting(**answers)
-    assert not note.clean(domain, HOST)
+    assert note.in_definition(domain, HOST) is None
     assert not changes(domain)
 
 
@@ -129,3 +129,12 @@ def test_a_guest_hands_on_what_libvirt_says_of_it():
     with pytest.raises(exception.StepFailed, match="cleaning the definition"):
         guest_of(refusing).clean_definition()
     assert "setMetadata" not in refusing.calls
+
+
+def test_a_definition_is_not_cleaned_while_the_guest_is_busy():
+    job = [libvirt.VIR_DOMAIN_JOB_UNBOUNDED] * 12
+    busy = Domain(isPersistent=1, XMLDesc=xml(BASELINE), jobInfo=job)
+    with pytest.raises(exception.GuestBusy):
+        guest_of(busy).clean_definition()
+    assert not {"pinEmulator", "setMetadata"} & set(busy.calls)
+    assert not guest_of(Domain(isPersistent=1, XMLDesc=xml({}), jobInfo=job)).clean_definition()
