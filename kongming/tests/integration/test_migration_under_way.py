@@ -16,7 +16,7 @@ from contextlib import ExitStack
 import pytest
 
 from kongming.tests.integration.conftest import everywhere, status
-from kongming.tests.integration.two_hosts import HERE, THERE, TwoHosts
+from kongming.tests.integration.two_hosts import HERE, THERE, TwoHosts, everything_on
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.process import wait_until
 
@@ -55,11 +55,6 @@ def start(hosts, source, cpus, tmp_path):
         return guests
 
     return start_some
-
-
-def everything_on(cpu):
-    aspects = ("vcpu_pinning", "emulator_pinning", "iothread_pinning")
-    return {**dict.fromkeys(aspects, str(cpu)), "cpu_shares": "300"}
 
 
 def waits(daemon, guest):

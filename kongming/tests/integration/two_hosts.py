@@ -18,6 +18,12 @@ HERE, THERE = "compute-1", "compute-2"
 ARRIVED, LEFT = "instance.live_migration_post_dest.end", "instance.live_migration_post.end"
 
 
+def everything_on(cpu):
+    """Return a request for all threads of a guest."""
+    aspects = ("vcpu_pinning", "emulator_pinning", "iothread_pinning")
+    return {**dict.fromkeys(aspects, str(cpu)), "cpu_shares": "300"}
+
+
 class TwoHosts:
     """The hosts ``HERE`` and ``THERE``, each with a libvirtd; they hear the same Nova."""
 
