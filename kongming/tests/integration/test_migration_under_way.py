@@ -80,7 +80,7 @@ def has_written_to_none_that_was_busy(daemon):
 @pytest.mark.parametrize("count", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_guest_is_placed_while_others_leave_the_host(hosts, source, start, count, cpus):
     first, last = cpus[0], cpus[-1]
-    leaving = start(count, memory_mib=32 if count < 10 else 128)
+    leaving = start(count, memory_mib=32 if count < 10 else 256)
     with ExitStack() as stack:
         migrations = [stack.enter_context(hosts.migrating(guest)) for guest in leaving]
         for guest in leaving:
