@@ -89,6 +89,8 @@ class Guest:
         self._lost_cpus = lost_cpus
         self._calls = calls
         self._memory_kib = 0
+        # What libvirt keeps in the domain's XML, released or not.
+        self._kept: dict[Target, Value] = {}
         self.host = host
         with self._calling("looking at the domain"):
             self.domain_id: int = domain.ID()
@@ -105,6 +107,8 @@ class Guest:
                 lambda: self._domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE),
             )
         self._memory_kib = found.memory_kib
+        if found.grant is None:
+            self._kept = definition.outlasting({**found.released, **found.baseline})
         return found
 
     def observe(
@@ -231,8 +235,12 @@ class Guest:
 
     def keep_baseline(self, baseline: Mapping[Target, Value]) -> None:
         """Write the baseline into the domain's own metadata; none takes it out."""
+        released = {what: value for what, value in self._kept.items() if what not in baseline}
         with self._calling("writing the baseline"):
+            if self._kept:
+                note.write_released(self._domain, released, self.host)
             note.write(self._domain, baseline, self._store, self.host)
+        self._kept |= definition.outlasting(baseline)
 
     def clean_definition(self) -> bool:
         """Take what is ours out of the persistent definition; tell whether anything was."""

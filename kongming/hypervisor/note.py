@@ -40,6 +40,17 @@ def write(domain: Any, baseline: Mapping[Target, Value], store: str, host: Host)
     _set(domain, xml, change.LIVE)
 
 
+def write_released(
+    domain: Any, released: Mapping[Target, Value], host: Host, flags: int = change.LIVE
+) -> None:
+    """Write which pins and memory nodes libvirt keeps of a placement that is over; none: nothing.
+
+    The hook takes them out where the guest arrives: that host may lack one of these CPUs.
+    """
+    xml = definition.baseline_xml(released, host=host.uuid, name="released") if released else None
+    _set(domain, xml, flags, definition.RELEASED_PREFIX, definition.RELEASED_URI)
+
+
 def in_definition(domain: Any, host: Host) -> Mapping[Target, Value] | None:
     """Return what a domain's persistent definition is to return to; None if nothing is ours.
 
@@ -60,14 +71,15 @@ def clean(domain: Any, host: Host, baseline: Mapping[Target, Value]) -> None:
     for what, value in baseline.items():
         _report, call = change.make(domain, host, what, value, change.DEFINED)
         call()
+    write_released(domain, definition.outlasting(baseline), host, change.DEFINED)
     _set(domain, None, change.DEFINED)
 
 
-def _set(domain: Any, xml: str | None, flags: int) -> None:
-    domain.setMetadata(
-        libvirt.VIR_DOMAIN_METADATA_ELEMENT,
-        xml,
-        definition.BASELINE_PREFIX,
-        definition.BASELINE_URI,
-        flags,
-    )
+def _set(
+    domain: Any,
+    xml: str | None,
+    flags: int,
+    prefix: str = definition.BASELINE_PREFIX,
+    uri: str = definition.BASELINE_URI,
+) -> None:
+    domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, xml, prefix, uri, flags)

@@ -77,9 +77,7 @@ def test_a_hard_reboot_places_it_again_within_the_new_grant_or_refuses(
     assert floating.affinity() == {0: {first}, 1: {first}}
 
 
-def test_a_guest_returns_to_its_grant_also_after_a_volume_was_moved(
-    cloud, daemon, floating, cpus
-):
+def test_a_guest_returns_to_its_grant_also_after_a_volume_was_moved(cloud, daemon, floating, cpus):
     first, second = cpus[:2]
     given = {pin: f"{pin} cpuset='{first}-{second}'" for pin in ("vcpu='0'", "emulatorpin")}
     cloud.ask(floating, vcpu_pinning=str(first), emulator_pinning=str(second))

@@ -17,6 +17,7 @@ from contextlib import nullcontext
 import libvirt
 import pytest
 
+from kongming.cpuset import CpuSet
 from kongming.tests.integration.conftest import Cloud, everywhere, status
 from kongming.tests.integration.two_hosts import THERE, TwoHosts, everything_on
 from kongming.tests.testbed import threads
@@ -87,6 +88,44 @@ def test_a_guest_arrives_where_its_cpus_and_nodes_are_missing(placed, hooked, cp
     assert "baseline" not in here
     assert "restrictive" not in here
     assert "<shares>300</shares>" not in here
+
+
+def test_a_guest_that_was_released_before_arrives_there_too(cloud, guest, hooked, cpus):
+    with cloud.daemon() as daemon:
+        cloud.ask(guest, **everything_on(cpus[-1]))
+        status(daemon, guest, "applied")
+        cloud.ask(guest, vcpu_pinning=str(cpus[-1]))
+        wait_until(lambda: others(guest) == [set(cpus)] * 2, 30, "a part of it is released")
+        cloud.ask(guest)
+        wait_until(lambda: daemon.record(guest.uuid) is None, 30, "nothing is kept of it")
+    xml = handed_on(guest, (f"cpuset='{CpuSet(cpus)}'", f"cpuset='0-{MISSING}'"))
+    assert xml.count(MISSING) == len(("vCPU 0", "vCPU 1", "emulator", "iothread"))
+    guest.domain = migrate(guest.domain, hooked.connect(), xml)
+    assert guest.affinity() == everywhere(guest)
+    here = guest.domain.XMLDesc()
+    assert "pin " not in here
+    assert "kongming" not in here.replace(guest.domain.name(), "")
+
+
+def test_a_guest_that_was_released_before_runs_where_nova_lets_it_there(
+    broker, libvirtd, bare, cpus, tmp_path
+):
+    hosts = TwoHosts(broker, libvirtd, bare, tmp_path)
+    with hosts.source() as source, hosts.destination():
+        guest = hosts.guest(tmp_path / "guest", filled=False)
+        hosts.ask(guest, **everything_on(cpus[-1]))
+        status(source, guest, "applied")
+        hosts.ask(guest)
+        wait_until(lambda: source.record(guest.uuid) is None, 30, "nothing is kept of it")
+        first = cpus[0]
+        xml = handed_on(
+            guest, ("<vcpu placement='static'>", f"<vcpu placement='static' cpuset='{first}'>")
+        )
+        guest.domain = migrate(guest.domain, bare.connect(), xml)
+        hosts.arrived(guest)
+        guest.wait_on(first)
+        wait_until(lambda: others(guest) == [{first}] * 2, 30, "QEMU is there, too")
+    hosts.close()
 
 
 @pytest.mark.parametrize("number", range(4))

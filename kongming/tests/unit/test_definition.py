@@ -79,6 +79,34 @@ def test_what_another_host_noted_is_not_what_a_guest_returns_to(written_on, here
     assert definition.parse_baseline(noted(written_on), host) == read.baseline
 
 
+LEFT = {target.vcpu(2): CpuSet(range(64)), target.MEMORY: CpuSet([2])}
+
+
+def left(written_on, note=""):
+    written = definition.baseline_xml(LEFT, host=written_on, name="released")
+    named = written.replace("<released", f"<released xmlns='{definition.RELEASED_URI}'")
+    return NOVA_NOW + note + named
+
+
+def test_what_was_released_is_nothing_to_return_to_but_on_another_host():
+    host = replace(HOST, uuid=HERE)
+    here = definition.parse(xml(metadata=left(HERE)), host)
+    assert (here.baseline, here.released, here.travelled) == ({}, LEFT, False)
+    assert definition.parse_baseline(xml(metadata=left(HERE)), host) is None
+    there = definition.parse(xml(metadata=left(THERE)), host)
+    assert there.travelled
+    assert there.baseline == {target.vcpu(2): ALL, target.MEMORY: CpuSet([0, 1])}
+    assert definition.parse_baseline(xml(metadata=left(THERE)), host) == there.baseline
+
+
+def test_of_what_was_placed_here_only_what_was_released_elsewhere_is_of_nova():
+    note = definition.baseline_xml({target.EMULATOR: CpuSet([3])}, "store", HERE)
+    note = note.replace("<baseline", f"<baseline xmlns='{definition.BASELINE_URI}'")
+    read = definition.parse(xml(metadata=left(THERE, note)), replace(HOST, uuid=HERE))
+    assert read.baseline[target.EMULATOR] == {3}
+    assert read.baseline[target.vcpu(2)] == ALL
+
+
 def test_a_guest_from_another_host_returns_to_where_nova_lets_it_run_here():
     given = "<vcpu cpuset='2-3'>4</vcpu>"
     read = definition.parse(noted(THERE, vcpu=given), replace(HOST, uuid=HERE))

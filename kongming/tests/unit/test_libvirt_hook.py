@@ -89,6 +89,14 @@ def test_it_releases_what_the_service_releases_in_a_saved_image(baseline):
     assert canonical(run(arriving).stdout) == canonical(saved_image.released(arriving))
 
 
+@pytest.mark.parametrize("baseline", [None, {vcpu(0): CpuSet([0]), SHARES: 1024}])
+def test_it_takes_out_what_was_released_before_as_the_service_does(baseline):
+    rest = {vcpu(1): CpuSet([0]), EMULATOR: CpuSet([0]), MEMORY: CpuSet([0])}
+    arriving = image(baseline, released=rest)
+    assert canonical(run(arriving).stdout) == canonical(saved_image.released(arriving))
+    assert run(image(baseline, PLACED + NUMA, released=rest)).stdout == b""
+
+
 def test_prefixes_and_all_that_is_not_ours_stay():
     arriving = image({vcpu(0): CpuSet([0])}).replace(
         "<devices/>",
