@@ -106,6 +106,12 @@ class Guest:
         name = f"kongming-test-{self.uuid[:8]}"
         self.domain = start_guest(self._connection, name, uuid=self.uuid, **self._options)
 
+    def hard_reboot(self, **options):
+        """Stop it and start it from a new definition, as Nova does; so does its resize."""
+        self.domain.destroy()
+        self._options |= options
+        self.start()
+
     def affinity(self):
         return threads.vcpu_affinity(self.uuid)
 

@@ -28,6 +28,7 @@ import xml.etree.ElementTree as ET
 
 import libvirt
 
+from kongming.tests.testbed.granted import Granted
 from kongming.tests.testbed.qemu import find_emulator
 
 PROJECT_ID = "0f2b9b9e3d1c4c4e8f3a7d5b6c1e2f30"
@@ -143,18 +144,20 @@ def domain_xml(
     cpuset: str | None = None,
     nova: bool = True,
     project_id: str = PROJECT_ID,
-    granted: Sequence[str] | None = None,
+    granted: Granted | Sequence[str] | None = None,
     single_threaded: bool = False,
     iothreads: int = 0,
     numatune: str | None = None,
     allocated: bool = False,
+    file_backed: bool = False,
+    vhost: bool = False,
 ) -> str:
     """The definition of a guest.
 
     :param max_vcpus: leaves room for vCPUs to be plugged in
     :param cpuset: where its vCPUs may run from the start, in libvirt's form
     :param nova: with the metadata by which Nova's guests are known
-    :param granted: with a NUMA topology on node 0, as Nova writes it: the host CPUs of each
+    :param granted: with a NUMA topology, as Nova writes it; in short: the host CPUs of each
         vCPU, in libvirt's form
     :param single_threaded: one thread runs all vCPUs, which libvirt can't pin then;
         takes two vCPUs or more
@@ -162,7 +165,14 @@ def domain_xml(
     :param numatune: the mode in which its memory is bound to node 0 from the start
     :param allocated: the host gives it all its memory at the start; else it has next
         to none, as it never writes to any
+    :param file_backed: its memory is a file that others can share, as nova.conf's
+        ``file_backed_memory`` has it
+    :param vhost: with a thread of the kernel's that moves data for it, as the interfaces of
+        guests with KVM have it: here it is a socket's
     """
+    if granted is not None:
+        granted = granted if isinstance(granted, Granted) else Granted(granted)
+        vcpus = len(granted.vcpus)
     domain = ET.Element("domain", type="qemu")
     _add(domain, "name", name)
     _add(domain, "uuid", uuid)
@@ -170,8 +180,8 @@ def domain_xml(
         metadata = _add(domain, "metadata")
         metadata.append(_nova_instance(name, vcpus, memory_mib, project_id))
     _add(domain, "memory", memory_mib, unit="MiB")
-    if allocated:
-        _add(_add(domain, "memoryBacking"), "allocation", mode="immediate")
+    if allocated or file_backed:
+        _add_memory_backing(domain, file_backed)
     count = _add(domain, "vcpu", max_vcpus or vcpus, placement="static", current=str(vcpus))
     if cpuset is not None:
         count.set("cpuset", cpuset)
@@ -185,11 +195,8 @@ def domain_xml(
     # QEMU plugs no vCPU into a guest without ACPI.
     _add(_add(domain, "features"), "acpi")
     if granted is not None:
-        _add_numa(domain, granted, memory_mib, iothreads)
-    devices = _add(domain, "devices")
-    _add(devices, "emulator", find_emulator())
-    _add(devices, "controller", type="usb", model="none")
-    _add(devices, "memballoon", model="none")
+        granted.add_to(domain, memory_mib, iothreads)
+    _add_devices(domain, vhost)
     if single_threaded:
         arguments = _add(domain, f"{{{QEMU}}}commandline")
         for argument in ("-icount", "shift=auto"):
@@ -212,20 +219,22 @@ def _nova_instance(name: str, vcpus: int, memory_mib: int, project_id: str) -> E
     return instance
 
 
-def _add_numa(domain: ET.Element, granted: Sequence[str], memory_mib: int, iothreads: int) -> None:
-    cputune = _add(domain, "cputune")
-    for vcpu, cpuset in enumerate(granted):
-        _add(cputune, "vcpupin", vcpu=str(vcpu), cpuset=cpuset)
-    everything = ",".join(granted)
-    _add(cputune, "emulatorpin", cpuset=everything)
-    for number in range(iothreads):
-        _add(cputune, "iothreadpin", iothread=str(number + 1), cpuset=everything)
-    numatune = _add(domain, "numatune")
-    _add(numatune, "memory", mode="strict", nodeset="0")
-    _add(numatune, "memnode", cellid="0", mode="strict", nodeset="0")
-    numa = _add(_add(domain, "cpu"), "numa")
-    memory_kib = str(memory_mib * 1024)
-    _add(numa, "cell", id="0", cpus=f"0-{len(granted) - 1}", memory=memory_kib, unit="KiB")
+def _add_devices(domain: ET.Element, vhost: bool) -> None:
+    devices = _add(domain, "devices")
+    _add(devices, "emulator", find_emulator())
+    _add(devices, "controller", type="usb", model="none")
+    _add(devices, "memballoon", model="none")
+    if vhost:
+        _add(_add(devices, "vsock", model="virtio"), "cid", auto="yes")
+
+
+def _add_memory_backing(domain: ET.Element, file_backed: bool) -> None:
+    backing = _add(domain, "memoryBacking")
+    if file_backed:
+        _add(backing, "source", type="file")
+        _add(backing, "access", mode="shared")
+        _add(backing, "discard")
+    _add(backing, "allocation", mode="immediate")
 
 
 def _add(parent: ET.Element, tag: str, text: object = None, /, **attributes: str) -> ET.Element:

@@ -32,7 +32,8 @@ from typing import Self, TypeVar
 T = TypeVar("T")
 
 INTERVAL = 0.02
-#: How many times as long as usual is waited: on an emulated machine all takes its time.
+#: How many times as long as usual is waited, and slept between two looks: on an emulated machine
+#: all takes its time, and whoever looks takes it away from others.
 PATIENCE = "KONGMING_TEST_PATIENCE"
 LOG_TAIL = 2000
 
@@ -44,7 +45,8 @@ def wait_until(condition: Callable[[], T], timeout: float, what: str) -> T:
     :param what: what is waited for, as the error will name it
     :raises TimeoutError: it did not become true in time
     """
-    timeout *= float(os.environ.get(PATIENCE, "1"))
+    patience = float(os.environ.get(PATIENCE, "1"))
+    timeout *= patience
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
@@ -52,7 +54,7 @@ def wait_until(condition: Callable[[], T], timeout: float, what: str) -> T:
             return value
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {timeout:g} s in vain: {what}")
-        time.sleep(INTERVAL)
+        time.sleep(INTERVAL * patience)
 
 
 def free_port() -> int:
