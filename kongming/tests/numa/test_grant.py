@@ -307,15 +307,13 @@ def test_two_guests_never_swap_their_dedicated_cpus(started, ask):
 
 
 def refusal(daemon, guest, reason):
-    """Wait until a guest's request is refused."""
+    """Wait until a guest's request is refused for a reason."""
 
     def refused():
         record = daemon.record(guest.uuid)
-        return record and record.status == "refused" and record
+        return record and (record.status, record.reason) == ("refused", reason) and record
 
-    record = wait_until(refused, TIMEOUT, f"refused with {reason}")
-    assert record.reason == reason
-    return record
+    return wait_until(refused, TIMEOUT, f"refused with {reason}")
 
 
 def test_a_guest_that_nova_moves_to_another_cell_runs_there_and_is_refused(started, ask, daemon):
