@@ -209,7 +209,7 @@ REFUSED = [
     # Floating vCPUs: elsewhere in cpu_shared_set, and on CPUs of others.
     ("large-pages", {"vcpu_pinning": "0:4"}, "outside_grant", "gave vCPU 0 the CPUs 0-1"),
     ("large-pages", {"vcpu_pinning": "1:1,5"}, "outside_grant", "gave vCPU 1 the CPUs 0-1"),
-    ("large-pages", {"vcpu_pinning": "0:2"}, "cpu_dedicated", "CPU 2"),
+    ("large-pages", {"vcpu_pinning": "0:2"}, "outside_grant", "CPU 2"),
     ("two-cells", {"vcpu_pinning": "0:0;2:0"}, "outside_grant", "gave vCPU 2 the CPUs 4-5"),
     ("mixed", {"vcpu_pinning": "0:2"}, "outside_grant", "gave vCPU 0 the CPUs 0-1"),
     # Dedicated CPUs: no part of a permutation, no other CPU, not several of them.
@@ -217,12 +217,12 @@ REFUSED = [
     ("dedicated", {"vcpu_pinning": "0:2-3"}, "dedicated_cpus", "gave it the CPU 2"),
     ("dedicated", {"vcpu_pinning": "0:0"}, "outside_grant", "gave vCPU 0 the CPU 2"),
     ("mixed", {"vcpu_pinning": "1:1"}, "outside_grant", "gave vCPU 1 the CPU 2"),
-    ("mixed", {"vcpu_pinning": "1:6"}, "cpu_dedicated", "CPU 6"),
+    ("mixed", {"vcpu_pinning": "1:6"}, "outside_grant", "CPU 6"),
     ("dedicated", {"vcpu_pinning": "0:6;2:2"}, "across_cells", "gave vCPU 0 the CPU 2"),
     # Emulator and iothreads: CPUs of others, and those of real-time vCPUs.
-    ("large-pages", {"emulator_pinning": "2"}, "cpu_dedicated", "CPU 2"),
-    ("two-cells", {"iothread_pinning": "6"}, "cpu_dedicated", "CPU 6"),
-    ("emulator-isolate", {"emulator_pinning": "6"}, "cpu_dedicated", "CPU 6"),
+    ("large-pages", {"emulator_pinning": "2"}, "outside_grant", "CPU 2"),
+    ("two-cells", {"iothread_pinning": "6"}, "outside_grant", "CPU 6"),
+    ("emulator-isolate", {"emulator_pinning": "6"}, "outside_grant", "CPU 6"),
     ("emulator-isolate", {"vcpu_pinning": "0:3"}, "outside_grant", "gave vCPU 0 the CPU 2"),
     ("realtime", {"emulator_pinning": "3"}, "realtime_cpu", "gave emulator the CPUs 2"),
     ("realtime", {"iothread_pinning": "2-3"}, "realtime_cpu", "gave iothread 1 the CPUs 2"),
@@ -302,7 +302,7 @@ def test_two_guests_never_swap_their_dedicated_cpus(started, ask):
         before = all_of(one), all_of(other)
         for guest, cpu in ((one, 3), (other, 2)):
             record = ask(guest, "refused", vcpu_pinning=f"0:{cpu}")
-            assert record.reason == "cpu_dedicated"
+            assert record.reason == "outside_grant"
         assert (all_of(one), all_of(other)) == before
 
 
@@ -339,7 +339,7 @@ def test_a_guest_with_other_dedicated_cpus_is_placed_again_or_refused(started, a
         guest.hard_reboot(**granted("2 3"))
         guest.wait_affinity({0: [3], 1: [2]})
         guest.hard_reboot(**granted("6 7", nodes=[1]))
-        refusal(daemon, guest, "cpu_dedicated")
+        refusal(daemon, guest, "outside_grant")
         assert guest.affinity() == {0: {6}, 1: {7}}
 
 

@@ -162,7 +162,7 @@ class TestGrant:
         executor.place(guest, vcpu_pinning="0:5;1:4")
         executor.rules = Rules(reserved_cpus=CpuSet([5]))
         prospect = executor.look(guest, accepted=True, vcpu_pinning="0:5", cpu_shares="5")
-        assert reasons(prospect) == ["cpu_reserved"]
+        assert reasons(prospect) == ["dedicated_cpus"]
         assert [change.target for change in prospect.plan.changes()] == [SHARES]
 
     def test_what_the_rules_no_longer_permit_of_a_plain_guest_is_left_by_itself(self):
