@@ -50,6 +50,15 @@ function install_kongming {
     fi
 }
 
+# install_kongming_hook() - What releases guests that arrive from other nodes.
+function install_kongming_hook {
+    if is_service_enabled n-cpu; then
+        sudo install -D -m 0755 "$KONGMING_DIR/etc/libvirt/kongming-libvirt-hook" "$KONGMING_HOOK"
+        # It looks for hooks only when it starts.
+        restart_service libvirtd
+    fi
+}
+
 # configure_kongming() - Write kongming.conf, and what Nova has to send.
 function configure_kongming {
     sudo install -d -o "$STACK_USER" "$KONGMING_CONF_DIR" "$KONGMING_STATE_PATH"
@@ -175,7 +184,7 @@ function stop_kongming {
 
 # cleanup_kongming() - Remove what is left.
 function cleanup_kongming {
-    sudo rm -rf "$KONGMING_CONF_DIR" "$KONGMING_STATE_PATH"
+    sudo rm -rf "$KONGMING_CONF_DIR" "$KONGMING_STATE_PATH" "$KONGMING_HOOK"
 }
 
 if is_kongming_enabled; then
@@ -190,6 +199,7 @@ if is_kongming_enabled; then
         "stack post-config")
             echo_summary "Configuring Kongming"
             configure_kongming
+            install_kongming_hook
             if is_service_enabled key; then
                 create_kongming_accounts
             fi

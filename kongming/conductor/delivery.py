@@ -172,19 +172,18 @@ class Care:
         try:
             work()
         except exception.NovaUnavailable as error:
-            outage = error
+            self._contact.lost(
+                f"Nova can't be asked ({error.reason}): {error}; all stays as it is until it "
+                "answers"
+            )
+            return error.retry_after
         except exception.DatabaseUnavailable as error:
             self._database.lost(f"{error}; hosts keep what was wanted last until it can be used")
             return 0.0
         except Exception as error:
             LOG.exception("Looking after the allocations: %s; it will be tried again", error)  # noqa: TRY401
             return 0.0
-        else:
-            return None
-        self._contact.lost(
-            f"Nova can't be asked ({outage.reason}): {outage}; all stays as it is until it answers"
-        )
-        return outage.retry_after
+        return None
 
     def _look(self) -> None:
         self._look_at_unsure()

@@ -34,18 +34,17 @@ def release_saved(instance_uuid: str, hypervisor: Hypervisor) -> None:
 
 
 def clean_definition(instance_uuid: str, guest: Guest) -> None:
-    """See that the next start does not bring back what the guest was released from."""
+    """See that the next start does not bring back a placement, whatever becomes of this one.
+
+    :raises GuestBusy: if a job of libvirt's keeps the guest now.
+    """
     try:
-        cleaned = guest.clean_definition()
-    except (exception.Failed, exception.Refused, exception.GuestBusy) as error:
-        problem = error
-    else:
-        if cleaned:
+        if guest.clean_definition():
             LOG.info("Instance %s: its definition was cleaned, too", instance_uuid)
-        return
-    LOG.warning(
-        "Instance %s: its definition still has what it was released from (%s); it is released "
-        "again when that has started",
-        instance_uuid,
-        problem,
-    )
+    except (exception.Failed, exception.Refused) as error:
+        LOG.warning(
+            "Instance %s: its definition has a placement and can't be cleaned (%s); what it "
+            "brings back at the next start is released then",
+            instance_uuid,
+            error,
+        )

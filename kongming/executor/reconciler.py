@@ -97,12 +97,18 @@ class Reconciler:
             self._forget(instance_uuid)
             return Result.DONE
         begin = time.monotonic()
-        outcome = self._attempt(record)
-        if isinstance(outcome, Result):
-            return outcome
-        if isinstance(outcome, exception.Failed):
+        try:
+            return self._bring_about(record)
+        except exception.Failed as error:
             self._statistics.applied("failed", time.monotonic() - begin)
-        return self._keep(record, outcome)
+            return self._keep(record, error)
+        except (
+            exception.GuestAbsent,
+            exception.GuestBusy,
+            exception.Refused,
+            exception.Drifted,
+        ) as error:
+            return self._keep(record, error)
 
     def _keep(self, record: Record, outcome: exception.KongmingError) -> Result:
         """Keep what a pass ended with, and tell it if it is new."""
@@ -144,21 +150,6 @@ class Reconciler:
         )
         return self._store.get(instance_uuid)
 
-    def _attempt(self, record: Record) -> exception.KongmingError | Result:
-        """Give back what came in between: oslo.log would say it a second time
-        in whatever is logged while an exception is handled.
-        """
-        try:
-            return self._bring_about(record)
-        except (
-            exception.GuestAbsent,
-            exception.GuestBusy,
-            exception.Refused,
-            exception.Drifted,
-            exception.Failed,
-        ) as error:
-            return error
-
     def _bring_about(self, record: Record) -> Result:
         wanted = [readable(record.asked), readable(record.accepted)]
         moment = self._windows.note(record.instance_uuid, wanted)
@@ -173,6 +164,9 @@ class Reconciler:
 
     def _bring_guest(self, record: Record, guest: Guest, moment: datetime) -> Result:
         asked = readable(record.asked)
+        placed = self._placed.get(record.instance_uuid)
+        if placed is None or placed[0] != guest.domain_id or not asked:
+            leftovers.clean_definition(record.instance_uuid, guest)
         if asked is None:
             self._fall_back(record, guest, moment)
             if isinstance(record.asked, Unreadable):
@@ -209,9 +203,6 @@ class Reconciler:
         done = self._placer.place(record.instance_uuid, prospect, guest, new=not again)
         if done.plan:
             self._statistics.applied("applied", time.monotonic() - begin)
-        if prospect.state.travelled:
-            # Nova hands the definition of a guest on as it was on the host before.
-            leftovers.clean_definition(record.instance_uuid, guest)
         # They were judged by this guest's move, too: all go in one go.
         self._wake(done.moving)
         self._placed[record.instance_uuid] = (guest.domain_id, current)
@@ -300,8 +291,6 @@ class Reconciler:
     def _release(self, record: Record, guest: Guest, why: str) -> Placed:
         prospect = self._placer.look(Allocation(), guest, accepted=True)
         done = self._placer.place(record.instance_uuid, prospect, guest, new=False)
-        if prospect.state.travelled:
-            leftovers.clean_definition(record.instance_uuid, guest)
         if done.plan.changes():
             LOG.info(
                 "Instance %s: %s, back to its baseline: %s", record.instance_uuid, why, done.plan
@@ -312,7 +301,6 @@ class Reconciler:
         done = self._release(record, guest, "nothing is asked any more")
         if unusable := outcomes.unusable(done, guest.host):
             raise unusable
-        leftovers.clean_definition(record.instance_uuid, guest)
         self._forget(record.instance_uuid)
         self._store.forget(
             record.instance_uuid,

@@ -102,20 +102,16 @@ class Turns:
 
     def _try_to_look(self, key: str) -> Result:
         try:
-            result = self._look(key)
+            return self._look(key)
         except exception.HypervisorUnavailable as error:
             # All instances are gone through when the connection is back, if it was lost.
             LOG.debug("Instance %s: %s", key, error)
             busy = isinstance(error, exception.HypervisorBusy)
             return Result.AGAIN if busy else Result.DONE
         except exception.StoreUnavailable as error:
-            unavailable = error
+            if error.outage.is_news():
+                LOG.error("Instance %s: %s; it will be tried again", key, error)
         except Exception as error:
             # A fault of ours must not end the worker, which others wait for.
             LOG.exception("Instance %s: %s; it will be tried again", key, error)  # noqa: TRY401
-            return Result.AGAIN
-        else:
-            return result
-        if unavailable.outage.is_news():
-            LOG.error("Instance %s: %s; it will be tried again", key, unavailable)
         return Result.AGAIN

@@ -40,30 +40,46 @@ def write(domain: Any, baseline: Mapping[Target, Value], store: str, host: Host)
     _set(domain, xml, change.LIVE)
 
 
-def clean(domain: Any, host: Host) -> bool:
-    """Take what is ours out of the persistent definition; tell whether anything was.
+def write_released(
+    domain: Any, released: Mapping[Target, Value], host: Host, flags: int = change.LIVE
+) -> None:
+    """Write which pins and memory nodes libvirt keeps of a placement that is over; none: nothing.
 
-    It gets there where somebody defines the domain from its live XML, as Nova does when it
-    swaps a volume. The definition is not written anew as a whole, as Nova may be changing
-    it, too: each value goes back to the baseline by a call of its own, and the note last.
+    The hook takes them out where the guest arrives: that host may lack one of these CPUs.
+    """
+    xml = definition.baseline_xml(released, host=host.uuid, name="released") if released else None
+    _set(domain, xml, flags, definition.RELEASED_PREFIX, definition.RELEASED_URI)
+
+
+def in_definition(domain: Any, host: Host) -> Mapping[Target, Value] | None:
+    """Return what a domain's persistent definition is to return to; None if nothing is ours.
+
+    Ours gets there where somebody defines the domain from its live XML, as Nova does when it
+    swaps a volume or migrates the guest.
     """
     if not domain.isPersistent():
-        return False
-    baseline = definition.parse_baseline(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), host)
-    if baseline is None:
-        return False
+        return None
+    return definition.parse_baseline(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), host)
+
+
+def clean(domain: Any, host: Host, baseline: Mapping[Target, Value]) -> None:
+    """Take what is ours out of the persistent definition.
+
+    It is not written anew as a whole, as Nova may be changing it, too: each value goes back to
+    the baseline by a call of its own, and the note last.
+    """
     for what, value in baseline.items():
         _report, call = change.make(domain, host, what, value, change.DEFINED)
         call()
+    write_released(domain, definition.outlasting(baseline), host, change.DEFINED)
     _set(domain, None, change.DEFINED)
-    return True
 
 
-def _set(domain: Any, xml: str | None, flags: int) -> None:
-    domain.setMetadata(
-        libvirt.VIR_DOMAIN_METADATA_ELEMENT,
-        xml,
-        definition.BASELINE_PREFIX,
-        definition.BASELINE_URI,
-        flags,
-    )
+def _set(
+    domain: Any,
+    xml: str | None,
+    flags: int,
+    prefix: str = definition.BASELINE_PREFIX,
+    uri: str = definition.BASELINE_URI,
+) -> None:
+    domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, xml, prefix, uri, flags)

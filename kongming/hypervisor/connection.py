@@ -100,9 +100,10 @@ class Keeper:
     def _run(self) -> None:
         backoff = Backoff(maximum=_RECONNECT_MAX_S)
         while not self._stopping.is_set():
-            connection, unavailable = self._try_to_open()
-            if unavailable is not None:
-                self.tell(unavailable)
+            try:
+                connection = self._opened()
+            except exception.HypervisorUnavailable as error:
+                self.tell(error)
                 self._stopping.wait(backoff.next())
                 continue
             backoff.reset()
@@ -119,19 +120,16 @@ class Keeper:
             self._let_go(connection)
             LOG.warning("The connection to libvirt at %s was lost; waiting for libvirt", self._uri)
 
-    def _try_to_open(self) -> tuple[Any, exception.HypervisorUnavailable | None]:
-        """Give the error back: oslo.log would say it a second time while it is handled."""
+    def _opened(self) -> Any:
+        """Open a connection on which events are heard; raises HypervisorUnavailable."""
         self._lost.clear()
-        connection = None
+        connection = self._open()
         try:
-            connection = self._open()
             self._register(connection)
-        except exception.HypervisorUnavailable as error:
-            return None, error
         except libvirt.libvirtError as error:
             self._let_go(connection)
-            return None, exception.HypervisorUnavailable(explain(error, self._uri))
-        return connection, None
+            raise exception.HypervisorUnavailable(explain(error, self._uri)) from error
+        return connection
 
     def _register(self, connection: Any) -> None:
         try:

@@ -18,7 +18,7 @@ Only reading: from libvirt's domain XML to a value, and our own part of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 from xml.etree import ElementTree as ET
 
@@ -35,6 +35,11 @@ _NOVA = "{http://openstack.org/xmlns/libvirt/nova/"
 BASELINE_URI = "http://openstack.org/xmlns/libvirt/kongming/1.0"
 BASELINE_PREFIX = "kongming"
 BASELINE_TAG = f"{{{BASELINE_URI}}}baseline"
+#: Likewise of what libvirt was told of a guest that has been released since: it never forgets a
+#: pin, nor the memory's nodes. libvirt keeps one element of each namespace.
+RELEASED_URI = "http://openstack.org/xmlns/libvirt/kongming-released/1.0"
+RELEASED_PREFIX = "kongming-released"
+RELEASED_TAG = f"{{{RELEASED_URI}}}released"
 
 #: The only mode in which libvirt lets memory be moved while a guest runs.
 RESTRICTIVE = "restrictive"
@@ -62,6 +67,7 @@ class Definition:
     :ivar kept_by: the store that wrote the baseline; empty if it does not say.
     :ivar travelled: whether the baseline was written on another host: then the guest returns to
         where Nova lets it run here, and what that host noted is not used.
+    :ivar released: what libvirt was told of targets that have been released since.
     """
 
     nova: bool
@@ -76,6 +82,7 @@ class Definition:
     baseline: Mapping[Target, Value]
     kept_by: str = ""
     travelled: bool = False
+    released: Mapping[Target, Value] = field(default_factory=dict)
 
     def is_placed_by(self, store: str) -> bool:
         """Tell whether Kongming placed the guest, and no other store is known to say why."""
@@ -101,8 +108,8 @@ def parse(xml: str, host: Host, persistent: Callable[[], str] | None = None) -> 
     mine += [target.EMULATOR, *map(target.iothread, iothreads)]
     pins = _pins(_under(root, "cputune"))
     nova = nova_instance(root)
-    element = baseline_of(root)
-    baseline = baseline_here(element, anywhere, host)
+    element, released = baseline_of(root), released_of(root)
+    baseline = baseline_here(root, host)
     given = None
     if grant.has_numa_topology(root):
         given = read_grant(root if persistent is None else ET.fromstring(persistent()))
@@ -123,7 +130,8 @@ def parse(xml: str, host: Host, persistent: Callable[[], str] | None = None) -> 
         memory_mode=None if memory is None else memory.get("mode", "strict"),
         baseline=baseline,
         kept_by=kept_by(element),
-        travelled=has_travelled(element, host),
+        travelled=has_travelled(element, host) or has_travelled(released, host),
+        released=read_baseline(released),
     )
 
 
@@ -154,6 +162,11 @@ def baseline_of(root: ET.Element) -> ET.Element | None:
     return root.find(f"metadata/{BASELINE_TAG}")
 
 
+def released_of(root: ET.Element) -> ET.Element | None:
+    """Return our element of what was released; None if the domain has none."""
+    return root.find(f"metadata/{RELEASED_TAG}")
+
+
 def kept_by(baseline: ET.Element | None) -> str:
     """Return which store knows why a domain has our element; empty if it does not say."""
     return "" if baseline is None else baseline.get("store", "")
@@ -166,32 +179,62 @@ def has_travelled(baseline: ET.Element | None, host: Host) -> bool:
 
 
 def parse_baseline(xml: str, host: Host) -> Mapping[Target, Value] | None:
-    """Read the baseline in a domain's XML, as it counts on ``host``; None if it has none."""
+    """Read what a persistent domain XML is to return to on ``host``; None if nothing is ours."""
     root = ET.fromstring(xml)
-    element = baseline_of(root)
-    return None if element is None else baseline_here(element, _anywhere(root, host), host)
+    element, released = baseline_of(root), released_of(root)
+    travelled = has_travelled(element, host) or has_travelled(released, host)
+    if element is None and not travelled:
+        return None
+    baseline = baseline_here(root, host)
+    if not grant.has_numa_topology(root):
+        return baseline
+    # Nova writes the CPUs of such a guest anew for each host, and gives it others when it comes
+    # back: only what Kongming has narrowed is widened again.
+    told = {} if travelled else _pins(_under(root, "cputune"))
+    return {
+        what: value
+        for what, value in baseline.items()
+        if what.aspect not in CPU_ASPECTS or (what in told and told[what] <= cast(CpuSet, value))
+    }
 
 
-def baseline_here(element: ET.Element | None, anywhere: CpuSet, host: Host) -> dict[Target, Value]:
-    """Read our element as it counts on ``host``: CPUs and nodes of another host mean nothing here.
+def baseline_here(root: ET.Element, host: Host) -> dict[Target, Value]:
+    """Read our elements as they count on ``host``.
 
-    :param anywhere: where the guest's threads may run by Nova's word.
+    CPUs and nodes of another host mean nothing here: what has any of them, released or not,
+    returns to where Nova lets it be.
     """
-    baseline = read_baseline(element)
-    if has_travelled(element, host):
-        baseline |= {what: anywhere for what in baseline if what.aspect in CPU_ASPECTS}
-        baseline |= {what: host.nodes for what in baseline if what.aspect is Aspect.MEMORY}
+    baseline = read_baseline(baseline_of(root))
+    notes = (baseline_of(root), released_of(root))
+    foreign = [read_baseline(note) for note in notes if has_travelled(note, host)]
+    for what in [what for each in foreign for what in each]:
+        if what.aspect in CPU_ASPECTS:
+            baseline[what] = _anywhere(root, host)
+        elif what.aspect is Aspect.MEMORY:
+            baseline[what] = host.nodes
     return baseline
 
 
-def baseline_xml(baseline: Mapping[Target, Value], store: str = "", host: str = "") -> str:
-    """Write the baseline as libvirt keeps it in the domain's metadata.
+def outlasting(baseline: Mapping[Target, Value]) -> dict[Target, Value]:
+    """Return the part of a baseline that libvirt keeps in a domain's XML also after a release."""
+    return {
+        what: value
+        for what, value in baseline.items()
+        if what.aspect in CPU_ASPECTS or what.aspect is Aspect.MEMORY
+    }
+
+
+def baseline_xml(
+    baseline: Mapping[Target, Value], store: str = "", host: str = "", name: str = "baseline"
+) -> str:
+    """Write the baseline, or what was released, as libvirt keeps it in the domain's metadata.
 
     :param store: which store knows why; empty if none is to be named.
     :param host: libvirt's UUID of the host that it holds on; empty if none is to be named.
+    :param name: of the element.
     """
     named = {"store": store, "host": host}
-    parent = ET.Element("baseline", {name: value for name, value in named.items() if value})
+    parent = ET.Element(name, {name: value for name, value in named.items() if value})
     for (aspect, number), value in sorted(baseline.items()):
         if aspect is Aspect.QUOTA:
             value = cast(Quota, value)

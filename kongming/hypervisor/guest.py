@@ -90,6 +90,8 @@ class Guest:
         self._lost_cpus = lost_cpus
         self._calls = calls
         self._memory_kib = 0
+        # What libvirt keeps in the domain's XML, released or not.
+        self._kept: dict[Target, Value] = {}
         self.host = host
         with self._calling("looking at the domain"):
             self.domain_id: int = domain.ID()
@@ -106,6 +108,8 @@ class Guest:
                 lambda: self._domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE),
             )
         self._memory_kib = found.memory_kib
+        if found.grant is None:
+            self._kept = definition.outlasting({**found.released, **found.baseline})
         return found
 
     def observe(
@@ -185,7 +189,11 @@ class Guest:
                 )
             if state in (libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, libvirt.VIR_DOMAIN_CONTROL_JOB):
                 raise exception.GuestBusy("libvirt is busy with the guest")
-        job = self._asked("its job", lambda: self._domain.jobInfo())
+        try:
+            job = self._asked("its job", lambda: self._domain.jobInfo())
+        except exception.Unsupported:
+            # Of an arriving guest's migration libvirt tells on the other host only.
+            raise exception.GuestBusy("the guest's live migration to this host goes on") from None
         if job is not None and job[0] != libvirt.VIR_DOMAIN_JOB_NONE:
             raise exception.GuestBusy(
                 "a job of libvirt's is under way on the guest, as a migration or a save is one"
@@ -228,13 +236,24 @@ class Guest:
 
     def keep_baseline(self, baseline: Mapping[Target, Value]) -> None:
         """Write the baseline into the domain's own metadata; none takes it out."""
+        released = {what: value for what, value in self._kept.items() if what not in baseline}
         with self._calling("writing the baseline"):
+            if self._kept:
+                baseline_element.write_released(self._domain, released, self.host)
             baseline_element.write(self._domain, baseline, self._store, self.host)
+        self._kept |= definition.outlasting(baseline)
 
     def clean_definition(self) -> bool:
         """Take what is ours out of the persistent definition; tell whether anything was."""
-        with self._calling("cleaning the definition"):
-            return baseline_element.clean(self._domain, self.host)
+        doing = "cleaning the definition"
+        with self._calling(doing):
+            found = baseline_element.in_definition(self._domain, self.host)
+        if found is None:
+            return False
+        self.check_free()
+        with self._calling(doing):
+            baseline_element.clean(self._domain, self.host, found)
+        return True
 
     @property
     def group_folder(self) -> Path | None:

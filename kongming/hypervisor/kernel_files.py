@@ -116,19 +116,16 @@ class KernelFiles:
 
     def _tried(self, path: str, read: Callable[[], T], needed: bool, instead: str) -> T | None:
         subject = _NUMBERED.sub(r"\1*", path)
-        # It is told of after the except clause: oslo.log would add the error to the line.
         try:
             found = read()
         except OSError as error:
-            failed = error
-        else:
-            self.visibility.regained(subject, path)
-            return found
-        if needed or not isinstance(failed, FileNotFoundError):
-            self._failures += 1
-            why, example = failed.strerror or str(failed), "" if subject == path else path
-            self.visibility.lost(Gap(subject, "read", why, instead, example), path)
-        return None
+            if needed or not isinstance(error, FileNotFoundError):
+                self._failures += 1
+                why, example = error.strerror or str(error), "" if subject == path else path
+                self.visibility.lost(Gap(subject, "read", why, instead, example), path)
+            return None
+        self.visibility.regained(subject, path)
+        return found
 
 
 def _some_ids(text: str) -> CpuSet:

@@ -61,12 +61,14 @@ def released(xml: str) -> str | None:
     """
     root = ET.fromstring(xml)
     metadata = root.find("metadata")
-    note = None if metadata is None else metadata.find(definition.BASELINE_TAG)
-    if metadata is None or note is None:
+    found = (definition.baseline_of(root), definition.released_of(root))
+    notes = [note for note in found if note is not None]
+    if metadata is None or not notes:
         return None
-    for what, before in definition.read_baseline(note).items():
-        _release(root, what, before)
-    metadata.remove(note)
+    for note in notes:
+        for what, before in definition.read_baseline(note).items():
+            _release(root, what, before)
+        metadata.remove(note)
     for name in ("cputune", "numatune"):
         element = root.find(name)
         if element is not None and not len(element):

@@ -116,10 +116,8 @@ class Memory:
     @contextmanager
     def _told(self) -> Iterator[None]:
         """Do without what can't be kept, and tell it once."""
-        unavailable = None
         try:
             yield
         except exception.StoreUnavailable as error:
-            unavailable = error
-        if unavailable is not None and unavailable.outage.is_news():
-            LOG.warning("The order of events is not kept across a restart: %s", unavailable)
+            if error.outage.is_news():
+                LOG.warning("The order of events is not kept across a restart: %s", error)

@@ -98,9 +98,10 @@ class Handler:
         :raises StoreUnavailable: if it could not be kept: try again.
         """
         self._heard_at = time.monotonic()
-        event = self._try_to_read(message)
-        if isinstance(event, exception.EventMalformed):
-            self.malformed(str(event))
+        try:
+            event = self._read(message)
+        except exception.EventMalformed as error:
+            self.malformed(str(error))
             return
         if event is not None and self._lookalikes is not None:
             self._lookalikes.look(event)
@@ -139,11 +140,3 @@ class Handler:
             kind = (_OTHER, outcome)
         self.kinds[kind] += 1
         self.counts[outcome] += 1
-
-    def _try_to_read(
-        self, message: Mapping[str, Any]
-    ) -> InstanceEvent | exception.EventMalformed | None:
-        try:
-            return self._read(message)
-        except exception.EventMalformed as error:
-            return error

@@ -153,19 +153,16 @@ class _Dispatcher(dispatcher.DispatcherBase):  # type: ignore[misc]
 
     def _is_handled(self, message: Mapping[str, Any]) -> bool:
         """Try to handle a message, and tell once why it can't be."""
-        error = self._try_to_handle(message)
-        if error is not None and error.outage.is_news():
-            LOG.error("Events wait in their queue: %s", error)
-        self.held_up = error is not None
-        return error is None
-
-    def _try_to_handle(self, message: Mapping[str, Any]) -> exception.StoreUnavailable | None:
         try:
             self._handle(message)
         except exception.StoreUnavailable as error:
-            return error
+            if error.outage.is_news():
+                LOG.error("Events wait in their queue: %s", error)
+            self.held_up = True
+            return False
         except Exception as error:
             # A message that we fail on must not come again and again.
             LOG.exception("A fault of Kongming")
             self._on_malformed(f"it led to a {type(error).__name__} in Kongming")
-        return None
+        self.held_up = False
+        return True

@@ -147,7 +147,11 @@ class Inquirer:
         try:
             asked = self._round()
         except exception.NovaUnavailable as error:
-            outage = error
+            self._contact.lost(
+                f"Nova can't be asked ({error.reason}): {error}; all stays as it is until it "
+                "answers"
+            )
+            return max(self._backoff.next() * anywhere(0.5, 1.0), error.retry_after)
         except exception.StoreUnavailable as error:
             if error.outage.is_news():
                 LOG.error("Nova is not asked: %s", error)
@@ -155,15 +159,11 @@ class Inquirer:
         except Exception as error:
             LOG.exception("Asking Nova: %s; it will be tried again", error)  # noqa: TRY401
             return self._backoff.next()
-        else:
-            if asked:
-                self._backoff.reset()
-                self._contact.answered()
-            return _ROUND_S if asked else None
-        self._contact.lost(
-            f"Nova can't be asked ({outage.reason}): {outage}; all stays as it is until it answers"
-        )
-        return max(self._backoff.next() * anywhere(0.5, 1.0), outage.retry_after)
+        if not asked:
+            return None
+        self._backoff.reset()
+        self._contact.answered()
+        return _ROUND_S
 
     def _round(self) -> bool:
         """Make one round; tell whether anything was asked."""

@@ -62,12 +62,9 @@ class Endpoint:
         try:
             self._wanted.push(told.instances)
         except exception.StoreUnavailable as error:
-            unavailable = error
-        else:
-            return
-        if unavailable.outage.is_news():
-            LOG.error("What is wanted can't be kept: %s; it will be asked for", unavailable)
-        self._link.ask()
+            if error.outage.is_news():
+                LOG.error("What is wanted can't be kept: %s; it will be asked for", error)
+            self._link.ask()
 
     def plan(self, question: Plan) -> PlanAnswer:
         """Say what would be done to a guest."""

@@ -49,8 +49,14 @@ class Guest:
     """
 
     def __init__(
-        self, host: Host = HOST, pins: str = "", grant: Grant | None = None, **shown: Reading
+        self,
+        host: Host = HOST,
+        pins: str = "",
+        grant: Grant | None = None,
+        xml: str = _XML,
+        **shown: Reading,
     ) -> None:
+        """:param xml: its definition, if it is another guest."""
         self.host = host
         self.domain_id = 7
         self.cpu_time: dict[Target, Value] = {SHARES: 1024, QUOTA: NO_QUOTA}
@@ -65,9 +71,10 @@ class Guest:
         self.group_folder: Path | None = None
         self.done: list[Target] = []
         self.looks = 0
-        self._now = replace(parse(_XML.format(pins), host), grant=grant)
+        self._now = parse(xml.format(pins), host)
         if grant is not None:
-            self._now = replace(self._now, told={**self._now.told, **grant.cpus})
+            told = {**self._now.told, **grant.cpus}
+            self._now = replace(self._now, grant=grant, told=told)
 
     @property
     def told(self) -> dict[Target, Value]:

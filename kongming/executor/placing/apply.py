@@ -86,14 +86,15 @@ def _undo(begun: list[plan.Step], guest: Guest) -> str:
 
     What could not be undone still needs the note of what it had before, or
     the next attempt would take what it has now for its baseline. So nothing is
-    undone without it, either.
+    undone without it, either. A guest that is busy is not asked again, which would take
+    half a minute for each step: the next attempt finds all of it.
     """
     kept: list[str] = []
-    noted = True
+    goes_on = True
     for step in reversed(begun):
         if kept and isinstance(step, plan.KeepBaseline):
             continue
-        if not noted:
+        if not goes_on:
             kept.append(str(step))
             continue
         try:
@@ -103,7 +104,8 @@ def _undo(begun: list[plan.Step], guest: Guest) -> str:
             continue
         except (exception.Failed, exception.Refused, exception.GuestBusy) as error:
             kept.append(f"{step} ({error})")
-            noted = not isinstance(step, plan.KeepBaseline)
+            busy = isinstance(error, exception.GuestBusy)
+            goes_on = not (busy or isinstance(step, plan.KeepBaseline))
     if kept:
         return f"undone, except {', '.join(kept)}"
     return "the guest is as it was before"

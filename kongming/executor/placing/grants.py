@@ -54,19 +54,11 @@ def check(asked: Mapping[Target, Value], grant: Grant, rules: Rules) -> None:
         elif what.aspect is Aspect.VCPU:
             _within(what, cpus, grant.cpus[what], grant)
     _check_permutation(after, dedicated, grant, rules)
-    own = CpuSet(dedicated.values())
-    realtime = CpuSet(cpu for vcpu, cpu in after.items() if vcpu in grant.realtime) | CpuSet.union(
-        cpus for vcpu, cpus in grant.vcpus.items() if vcpu in grant.realtime - after.keys()
-    )
+    allowed = CpuSet(dedicated.values()) | rules.shared_cpus
     for what, cpus in pins.items():
         if what.aspect is not Aspect.VCPU:
-            _within(what, cpus, CpuSet(grant.of(what) | own | rules.shared_cpus), grant)
-            if taken := cpus & realtime:
-                raise exception.RealtimeCpu(
-                    f"{what} can't run on CPU {CpuSet(taken)}: a real-time vCPU of the guest has "
-                    "it, and would never let another thread run; Nova gave "
-                    f"{what} the CPUs {grant.of(what)}"
-                )
+            _within(what, cpus, CpuSet(grant.of(what) | allowed), grant)
+    _check_realtime(pins, after, grant)
 
 
 def _within(what: Target, cpus: CpuSet, allowed: CpuSet, grant: Grant) -> None:
@@ -115,4 +107,24 @@ def _check_permutation(
                 f"{grant.cells.get(vcpu)}: its memory would be remote; Nova gave vCPU {vcpu} the "
                 f"CPU {dedicated[vcpu]}. Ask for a permutation within the cell, or set [guard] "
                 "numa_across_cells"
+            )
+
+
+def _check_realtime(pins: Mapping[Target, CpuSet], after: Mapping[int, int], grant: Grant) -> None:
+    """Refuse to run the emulator and iothreads, also those that stay, beside a real-time vCPU."""
+    moved = {vcpu: CpuSet([cpu]) for vcpu, cpu in after.items()}
+    former, taken = (
+        CpuSet.union(cpus for vcpu, cpus in vcpus.items() if vcpu in grant.realtime)
+        for vcpus in (grant.vcpus, grant.vcpus | moved)
+    )
+    for what in sorted({*grant.cpus, *pins}):
+        if what.aspect is Aspect.VCPU:
+            continue
+        stays = what not in pins
+        if there := CpuSet(grant.cpus[what] & taken - former if stays else pins[what] & taken):
+            does, has = ("stay", "would get") if stays else ("run", "has")
+            raise exception.RealtimeCpu(
+                f"{what} can't {does} on CPU {there}: a real-time vCPU of the guest {has} it, and "
+                f"would never let another thread run; Nova gave {what} the CPUs {grant.of(what)}"
+                + ("; ask for other CPUs for it as well" if stays else "")
             )

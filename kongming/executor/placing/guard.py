@@ -67,10 +67,12 @@ def check_request(
 
     :raises Refused: with the reason of the first rule that is broken.
     """
-    own = CpuSet() if definition.grant is None else definition.grant.everything
-    check_cpus(asked_cpus(wanted), host, rules, own)
+    own = CpuSet()
     if definition.grant is not None:
+        # First: what leaves the grant is refused with the grant, whatever else forbids it.
         grants.check(wanted, definition.grant, rules)
+        own = definition.grant.everything
+    check_cpus(asked_cpus(wanted), host, rules, own)
     if target.MEMORY in wanted:
         check_nodes(cast(CpuSet, wanted[target.MEMORY]), host, rules)
         check_memory_mode(definition)

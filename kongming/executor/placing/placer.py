@@ -17,7 +17,7 @@ The dry run takes the same way, as far as the plan.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -164,18 +164,12 @@ class Placer:
         state = _observe(guest, definition, asked)
         shortfalls = _shortfalls(guest, permitted, state)
         wanted = {what: value for what, value in permitted.items() if what not in shortfalls}
-        # What the rules no longer permit is left as it is: a reload moves nobody. What came along
-        # from another host was never permitted here.
-        left = {
-            what: state.told[what]
-            for what in asked.keys() - permitted
-            if what in state.told and not state.travelled
-        }
+        left = _left(asked.keys() - permitted, definition, state)
         return Prospect(
             host,
             wanted,
             state,
-            plans.make(wanted | left, state, host),
+            plans.make(wanted | left, state, host, _dedicated(definition, rules)),
             (*refusals, *shortfalls.values()),
             definition.grant,
         )
@@ -258,6 +252,27 @@ def _whole(
     asked = allocation.resolve(definition.vcpus, definition.iothreads)
     guard.check_request(asked, definition, host, rules)
     return asked
+
+
+def _left(
+    barred: Set[Target], definition: Definition, state: plans.GuestState
+) -> dict[Target, Value]:
+    """Return what is left as it is, because the rules no longer permit what is asked.
+
+    A reload moves nobody. What came along from another host was never permitted here.
+    """
+    if state.travelled:
+        return {}
+    if definition.grant is not None and any(what.aspect in CPU_ASPECTS for what in barred):
+        # Its CPUs are judged, and so left, as a whole.
+        barred = barred | {what for what in state.baseline if what.aspect in CPU_ASPECTS}
+    return {what: state.told[what] for what in barred if what in state.told}
+
+
+def _dedicated(definition: Definition, rules: Rules) -> Set[Target]:
+    if definition.grant is None:
+        return frozenset()
+    return {target.vcpu(number) for number in definition.grant.dedicated(rules.dedicated_cpus)}
 
 
 def _observe(

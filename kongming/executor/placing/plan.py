@@ -17,7 +17,7 @@ Making one changes nothing: printed, it is the dry run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -129,7 +129,12 @@ class Plan:
         )
 
 
-def make(wanted: Mapping[Target, Value], state: GuestState, host: Host) -> Plan:
+def make(
+    wanted: Mapping[Target, Value],
+    state: GuestState,
+    host: Host,
+    whole: Set[Target] = frozenset(),
+) -> Plan:
     """Plan the steps from ``state`` to ``wanted``.
 
     What Kongming touched and is no longer wanted goes back to its baseline:
@@ -137,6 +142,8 @@ def make(wanted: Mapping[Target, Value], state: GuestState, host: Host) -> Plan:
 
     :param wanted: the targets that anything is asked of; none of them
         returns the guest to its baseline.
+    :param whole: the vCPUs with dedicated CPUs. While one of them can't be pinned as planned, no
+        pin is changed: two vCPUs would have one CPU.
     """
     touched = {
         what: _reachable(what, value, host)
@@ -146,6 +153,8 @@ def make(wanted: Mapping[Target, Value], state: GuestState, host: Host) -> Plan:
     aims = touched | dict(wanted)
     goals = {what: _settable(what, value, host) for what, value in sorted(aims.items())}
     goals = {what: value for what, value in goals.items() if value != CpuSet()}
+    if whole & aims.keys() - goals.keys():
+        goals = {what: value for what, value in goals.items() if what.aspect not in CPU_ASPECTS}
     # A baseline counts as reached once libvirt takes it whole.
     unusable = {
         what: cpus
@@ -158,7 +167,8 @@ def make(wanted: Mapping[Target, Value], state: GuestState, host: Host) -> Plan:
         if state.told[what] != value or _differs(state.observed, what, value, host)
     )
     during = {change.target: change.former for change in changes} | dict(state.baseline)
-    after = {what: during[what] for what in during if what in wanted or what in unusable}
+    pending = {*wanted, *unusable, *(aims.keys() - goals.keys())}
+    after = {what: value for what, value in during.items() if what in pending}
     steps: list[Step] = [*changes]
     if during != state.baseline or state.travelled:
         steps.insert(0, KeepBaseline(state.baseline, during))

@@ -36,7 +36,11 @@ from kongming.tests.testbed.nova import Nova
 URI = "test:///default"
 EVERYWHERE = set(range(8))
 NOVA = '<metadata><nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/1.1"/></metadata>'
-NUMA = "<cpu><numa><cell id='0' cpus='0-3' memory='1024' unit='KiB'/></numa></cpu>"
+GIVEN = "".join(f"<vcpupin vcpu='{number}' cpuset='0,4'/>" for number in range(4))
+NUMA = (
+    f"<cputune>{GIVEN}</cputune>"
+    "<cpu><numa><cell id='0' cpus='0-3' memory='1024' unit='KiB'/></numa></cpu>"
+)
 _number = itertools.count()
 
 
@@ -294,14 +298,15 @@ def test_what_a_smaller_guest_still_has_of_an_accepted_request_stays_in_force(cl
 
 
 @pytest.mark.parametrize(
-    ("parts", "reason"), [({"metadata": ""}, "not_nova"), ({"more": NUMA}, "nova_owned")]
+    ("parts", "reason"), [({"metadata": ""}, "not_nova"), ({"more": NUMA}, "outside_grant")]
 )
-def test_guests_that_are_not_ours_are_refused(cloud, parts, reason):
+def test_guests_that_are_not_ours_to_place_so_are_refused(cloud, parts, reason):
     guest = cloud.guest(**parts)
+    before = pins(guest)
     cloud.publish(guest, kongming_vcpu_pinning="2")
     cloud.settled()
     assert cloud.record(guest).reason == reason
-    assert pins(guest) == [EVERYWHERE] * 4
+    assert pins(guest) == before
     assert "kongming" not in guest.XMLDesc()
     cloud.publish(guest, "instance.update")
     cloud.settled()

@@ -14,6 +14,8 @@
 
 import itertools
 import logging
+from pathlib import Path
+import shutil
 import uuid
 
 import libvirt
@@ -32,6 +34,7 @@ from kongming.tests.testbed.postgresql import PostgreSQL
 from kongming.tests.testbed.process import wait_until
 
 KEY = "kongming-vcpu-pinning"
+HOOK = Path(__file__).parents[3] / "etc/libvirt/kongming-libvirt-hook"
 
 # Those of the tests' own publishers, while the broker is restarted under them.
 logging.getLogger("oslo.messaging._drivers.impl_rabbit").setLevel(logging.CRITICAL)
@@ -49,6 +52,24 @@ def broker(tmp_path_factory):
 def libvirtd(tmp_path_factory):
     run_event_loop()
     with Libvirtd(tmp_path_factory.mktemp("libvirt")) as libvirtd:
+        yield libvirtd
+
+
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory):
+    """Another host's libvirtd, without the hook."""
+    with Libvirtd(tmp_path_factory.mktemp("bare")) as libvirtd:
+        yield libvirtd
+
+
+@pytest.fixture(scope="session")
+def hooked(tmp_path_factory):
+    """Another host's libvirtd, with the hook."""
+    root = tmp_path_factory.mktemp("hooked")
+    hooks = root / "etc/hooks/qemu.d"
+    hooks.mkdir(parents=True)
+    shutil.copy(HOOK, hooks)
+    with Libvirtd(root) as libvirtd:
         yield libvirtd
 
 
@@ -84,6 +105,12 @@ class Guest:
     def start(self):
         name = f"kongming-test-{self.uuid[:8]}"
         self.domain = start_guest(self._connection, name, uuid=self.uuid, **self._options)
+
+    def hard_reboot(self, **options):
+        """Stop it and start it from a new definition, as Nova does; so does its resize."""
+        self.domain.destroy()
+        self._options |= options
+        self.start()
 
     def affinity(self):
         return threads.vcpu_affinity(self.uuid)

@@ -77,6 +77,20 @@ def test_a_hard_reboot_places_it_again_within_the_new_grant_or_refuses(
     assert floating.affinity() == {0: {first}, 1: {first}}
 
 
+def test_a_guest_returns_to_its_grant_also_after_a_volume_was_moved(cloud, daemon, floating, cpus):
+    first, second = cpus[:2]
+    given = {pin: f"{pin} cpuset='{first}-{second}'" for pin in ("vcpu='0'", "emulatorpin")}
+    cloud.ask(floating, vcpu_pinning=str(first), emulator_pinning=str(second))
+    assert status(daemon, floating, "applied")
+    # As Nova does it: the domain is defined from its live definition.
+    floating.domain.connect().defineXML(floating.domain.XMLDesc())
+    assert not any(pin in floating.domain.XMLDesc(PERSISTENT) for pin in given.values())
+    cloud.ask(floating)
+    floating.wait_affinity({0: [first, second], 1: [first, second]})
+    assert all(pin in floating.domain.XMLDesc(PERSISTENT) for pin in given.values())
+    assert "baseline" not in floating.domain.XMLDesc(PERSISTENT)
+
+
 def test_dedicated_cpus_are_permuted_as_a_whole(cloud, daemon, cpus, tmp_path):
     first, second = cpus[:2]
     guest = cloud.guest(

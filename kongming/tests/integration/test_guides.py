@@ -22,6 +22,7 @@ import textwrap
 import pytest
 
 from kongming.hypervisor.connection import run_event_loop
+from kongming.status import hook
 from kongming.tests.integration.conftest import Cloud
 from kongming.tests.testbed.guided_host import PAGES, GuidedHost, steps
 from kongming.tests.testbed.nova import Nova
@@ -29,6 +30,7 @@ from kongming.tests.testbed.process import wait_until
 from kongming.tests.testbed.reachable import PASSWORD, USER, ReachableLibvirtd, auth_conf
 
 HANDLER = "kongming-notification-handler"
+HOOK = hook.FOLDER / hook.NAME
 STATUS = "runuser -u kongming -- /opt/kongming/bin/kongming-status upgrade check"
 
 
@@ -150,6 +152,14 @@ def test_the_page_leads_to_a_placed_guest_where_a_group_opens_the_socket(guided,
     assert guide.check_is_last
     guide.place(cpus)
     assert not guide.check().keys() & {"libvirt", "Configuration", "State path"}
+    guide._host.run(f"test -x {HOOK}")
+
+
+@pytest.mark.parametrize("page", ["index", "packages", "openstack-ansible", "kolla-ansible"])
+def test_a_page_of_hosts_has_the_hook_installed_where_libvirt_looks_for_it(page):
+    typed = [step.split() for step in steps(page, {}) if hook.NAME in step]
+    assert ["install", "-D", "-m", "0755", f"etc/libvirt/{hook.NAME}", str(HOOK)] in typed
+    assert "be migrated to" in " ".join((PAGES / f"{page}.rst").read_text().split())
 
 
 @pytest.mark.parametrize(
@@ -230,6 +240,7 @@ get_transport_url() { echo "$TRANSPORT_URL"; }
 is_service_enabled() { [[ ,$ENABLED_SERVICES, == *,$1,* ]]; }
 enable_service() { for each; do ENABLED_SERVICES+=,$each; done; }
 disable_service() { for each; do ENABLED_SERVICES=${ENABLED_SERVICES//,$each/}; done; }
+restart_service() { echo "restarted $1"; }
 enable_plugin() { . devstack/settings; }
 iniset() { printf '[%s]\n%s = %s\n' "$2" "$3" "$4" >> "$1"; chown stack "$1"; }
 iniset_rpc_backend() { iniset "$2" DEFAULT transport_url "$TRANSPORT_URL"; }
@@ -261,11 +272,14 @@ def test_the_page_of_devstack_leads_to_a_placed_guest(guided, broker, cpus):
         DEVSTACK,
         f"TRANSPORT_URL={broker.transport_url()}",
         typed,
+        "enable_service n-cpu",
+        "KONGMING_DIR=$PWD",
         ". devstack/plugin.sh stack post-config",
         *(f"iniset $KONGMING_CONF {group} {key} '{value}'" for group, key, value in more),
         ". devstack/plugin.sh stack extra",
     ]
-    host.run("bash -e <<'STACK'", *script, "STACK")
+    assert "restarted libvirtd" in host.run("bash -e <<'STACK'", *script, "STACK")
+    host.run(f"test -x {HOOK}")
     host.wait_log(DEVSTACK_HANDLER, "Ready: listening")
     check = "runuser -u stack -- /opt/kongming/bin/kongming-status --config-file "
     said = host.run(f"{check} /etc/kongming/kongming.conf upgrade check --json || [ $? -lt 255 ]")

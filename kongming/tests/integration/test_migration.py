@@ -12,42 +12,21 @@
 
 """Guests that are migrated live between two hosts: what they come with, and what becomes of it."""
 
-from collections.abc import Iterator
-from pathlib import Path
-import shutil
+from contextlib import nullcontext
 
 import libvirt
 import pytest
 
+from kongming.allocation.cpuset import CpuSet
 from kongming.tests.integration.conftest import Cloud, everywhere, status
+from kongming.tests.integration.two_hosts import THERE, TwoHosts, everything_on
 from kongming.tests.testbed import threads
-from kongming.tests.testbed.guest import destroy, migrate
-from kongming.tests.testbed.libvirtd import Libvirtd
+from kongming.tests.testbed.guest import destroy
+from kongming.tests.testbed.migration import MIGRATABLE, migrate
 from kongming.tests.testbed.process import wait_until
 
-HOOK = Path(__file__).parents[3] / "etc/libvirt/kongming-libvirt-hook"
-MIGRATABLE = libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE
 #: More than any host has.
 MISSING = "1000"
-
-
-def destination(folder: Path, *, hook: bool) -> Iterator[Libvirtd]:
-    if hook:
-        hooks = folder / "etc/hooks/qemu.d"
-        hooks.mkdir(parents=True)
-        shutil.copy(HOOK, hooks)
-    with Libvirtd(folder) as libvirtd:
-        yield libvirtd
-
-
-@pytest.fixture(scope="module")
-def hooked(tmp_path_factory):
-    yield from destination(tmp_path_factory.mktemp("hooked"), hook=True)
-
-
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory):
-    yield from destination(tmp_path_factory.mktemp("bare"), hook=False)
 
 
 @pytest.fixture
@@ -61,16 +40,19 @@ def guest(cloud, tmp_path):
 def placed(cloud, guest, cpus):
     """A guest whose threads are all pinned to the last CPU."""
     with cloud.daemon() as daemon:
-        cpu = str(cpus[-1])
-        cloud.ask(
-            guest,
-            vcpu_pinning=cpu,
-            emulator_pinning=cpu,
-            iothread_pinning=cpu,
-            cpu_shares="300",
-        )
+        cloud.ask(guest, **everything_on(cpus[-1]))
         status(daemon, guest, "applied")
     return guest
+
+
+def persistent(guest):
+    return guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+
+
+def others(guest):
+    """Return where QEMU's main thread and its iothread may run."""
+    (iothread,) = threads.iothreads(guest.uuid).values()
+    return [threads.affinity(threads.emulator_thread(guest.uuid)), threads.affinity(iothread)]
 
 
 def handed_on(guest, *changes):
@@ -108,6 +90,44 @@ def test_a_guest_arrives_where_its_cpus_and_nodes_are_missing(placed, hooked, cp
     assert "<shares>300</shares>" not in here
 
 
+def test_a_guest_that_was_released_before_arrives_there_too(cloud, guest, hooked, cpus):
+    with cloud.daemon() as daemon:
+        cloud.ask(guest, **everything_on(cpus[-1]))
+        status(daemon, guest, "applied")
+        cloud.ask(guest, vcpu_pinning=str(cpus[-1]))
+        wait_until(lambda: others(guest) == [set(cpus)] * 2, 30, "a part of it is released")
+        cloud.ask(guest)
+        wait_until(lambda: daemon.record(guest.uuid) is None, 30, "nothing is kept of it")
+    xml = handed_on(guest, (f"cpuset='{CpuSet(cpus)}'", f"cpuset='0-{MISSING}'"))
+    assert xml.count(MISSING) == len(("vCPU 0", "vCPU 1", "emulator", "iothread"))
+    guest.domain = migrate(guest.domain, hooked.connect(), xml)
+    assert guest.affinity() == everywhere(guest)
+    here = guest.domain.XMLDesc()
+    assert "pin " not in here
+    assert "kongming" not in here.replace(guest.domain.name(), "")
+
+
+def test_a_guest_that_was_released_before_runs_where_nova_lets_it_there(
+    broker, libvirtd, bare, cpus, tmp_path
+):
+    hosts = TwoHosts(broker, libvirtd, bare, tmp_path)
+    with hosts.source() as source, hosts.destination():
+        guest = hosts.guest(tmp_path / "guest", filled=False)
+        hosts.ask(guest, **everything_on(cpus[-1]))
+        status(source, guest, "applied")
+        hosts.ask(guest)
+        wait_until(lambda: source.record(guest.uuid) is None, 30, "nothing is kept of it")
+        first = cpus[0]
+        xml = handed_on(
+            guest, ("<vcpu placement='static'>", f"<vcpu placement='static' cpuset='{first}'>")
+        )
+        guest.domain = migrate(guest.domain, bare.connect(), xml)
+        hosts.arrived(guest)
+        guest.wait_on(first)
+        wait_until(lambda: others(guest) == [{first}] * 2, 30, "QEMU is there, too")
+    hosts.close()
+
+
 @pytest.mark.parametrize("number", range(4))
 def test_without_the_hook_it_stays_on_the_source_as_it_was(placed, bare, cpus, number):
     xml = handed_on(placed, of_other_host(cpus)[number])
@@ -132,26 +152,69 @@ def test_it_does_not_stay_on_cpus_that_are_reserved_where_it_arrives(
         assert "baseline" not in placed.domain.XMLDesc()
 
 
+@pytest.mark.parametrize("has_hook", [True, False], ids=["hook", "no-hook"])
+@pytest.mark.parametrize("runs", [True, False], ids=["running", "down-on-both-hosts"])
 def test_it_is_placed_as_requested_there_and_returns_to_what_nova_gives_there(
-    placed, bare, broker, cpus, tmp_path
+    broker, libvirtd, request, has_hook, runs, cpus, tmp_path
 ):
-    there = Cloud(broker, bare, tmp_path / "b")
+    other = request.getfixturevalue("hooked" if has_hook else "bare")
+    hosts = TwoHosts(broker, libvirtd, other, tmp_path)
     first, last = cpus[0], cpus[-1]
-    # As Nova does it for the cpu_shared_set of the destination.
-    xml = handed_on(
-        placed, ("<vcpu placement='static'>", f"<vcpu placement='static' cpuset='{first}'>")
-    )
-    with there.daemon("compute-2") as daemon:
-        placed.domain = migrate(placed.domain, libvirt.open(bare.uri), xml)
-        there.ask(placed, host="compute-2", vcpu_pinning=str(last))
-        status(daemon, placed, "applied")
-        placed.wait_on(last)
-        emulator = threads.emulator_thread(placed.uuid)
-        wait_until(lambda: threads.affinity(emulator) == {first}, 30, "the emulator is released")
-        there.ask(placed, host="compute-2")
-        placed.wait_on(first)
-        wait_until(lambda: daemon.record(placed.uuid) is None, 30, "nothing is kept")
-        assert "baseline" not in placed.domain.XMLDesc()
+    with hosts.source() as source, hosts.destination() as destination:
+        guest = hosts.guest(tmp_path / "guest", filled=False)
+        hosts.ask(guest, **everything_on(last))
+        status(source, guest, "applied")
+        if not runs:
+            source.stop()
+            destination.stop()
+        # As Nova does it for the cpu_shared_set of the destination.
+        xml = handed_on(
+            guest, ("<vcpu placement='static'>", f"<vcpu placement='static' cpuset='{first}'>")
+        )
+        guest.domain = migrate(guest.domain, other.connect(), xml)
+        hosts.arrived(guest, vcpu_pinning=str(last))
+        if not runs:
+            guest.wait_on(first if has_hook else last)
+            source.start()
+            destination.start()
+        status(destination, guest, "applied")
+        guest.wait_on(last)
+        wait_until(lambda: others(guest) == [{first}, {first}], 30, "the others are released")
+        assert "<shares>300</shares>" not in guest.domain.XMLDesc()
+        wait_until(lambda: "baseline" not in persistent(guest), 30, "its definition is cleaned")
+        assert f"cpuset='{last}'" not in persistent(guest)
+        wait_until(lambda: source.record(guest.uuid) is None, 30, "the source has forgotten it")
+        hosts.ask(guest, THERE)
+        guest.wait_on(first)
+        wait_until(lambda: destination.record(guest.uuid) is None, 30, "nothing is kept")
+        assert "baseline" not in guest.domain.XMLDesc()
+    hosts.close()
+
+
+@pytest.mark.parametrize("runs", [True, False], ids=["running", "down"])
+def test_a_soft_reboot_there_starts_it_where_its_definition_was_cleaned(
+    broker, libvirtd, hooked, runs, cpus, tmp_path
+):
+    hosts = TwoHosts(broker, libvirtd, hooked, tmp_path)
+    with hosts.source() as source:
+        guest = hosts.guest(tmp_path / "guest", filled=False)
+        hosts.ask(guest, **everything_on(cpus[-1]))
+        status(source, guest, "applied")
+        xml = handed_on(guest, *of_other_host(cpus))
+        guest.domain = migrate(guest.domain, hooked.connect(), xml)
+    assert MISSING in persistent(guest)
+    with hosts.destination() if runs else nullcontext() as destination:
+        if destination:
+            # What is refused there is in its definition, too.
+            hosts.arrived(guest, vcpu_pinning=MISSING)
+            assert status(destination, guest, "refused").reason == "cpu_unknown"
+            wait_until(lambda: MISSING not in persistent(guest), 30, "its definition is cleaned")
+        guest.domain.destroy()
+        # Nova goes on with a hard reboot, which writes the definition anew.
+        with nullcontext() if runs else pytest.raises(libvirt.libvirtError):
+            guest.domain.create()
+            assert guest.affinity() == everywhere(guest)
+    hosts.close()
 
 
 def test_what_came_along_while_the_service_was_down_is_released_when_it_is_up(

@@ -19,9 +19,10 @@ import libvirt
 import pytest
 
 from kongming.tests.integration.site import HOST, Installation, Site
-from kongming.tests.testbed.guest import destroy, migrate
+from kongming.tests.testbed.guest import destroy
 from kongming.tests.testbed.libvirtd import Libvirtd
 from kongming.tests.testbed.mariadb import MariaDB
+from kongming.tests.testbed.migration import migrate
 from kongming.tests.testbed.process import wait_until
 
 OFTEN = "[executor]\npull_interval = 1\n"

@@ -25,8 +25,9 @@ import pytest
 from kongming.tests.integration.conftest import KEY, applied, everywhere, status
 from kongming.tests.integration.test_status import Status
 from kongming.tests.messages import message
-from kongming.tests.testbed.guest import destroy, migrate
+from kongming.tests.testbed.guest import destroy
 from kongming.tests.testbed.libvirtd import Libvirtd
+from kongming.tests.testbed.migration import migrate
 from kongming.tests.testbed.nova_api import Fault, NovaApi
 from kongming.tests.testbed.process import wait_until
 

@@ -16,32 +16,53 @@
 """
 
 import contextlib
+import functools
 import os
 
 import libvirt
 import pytest
 
+from kongming.allocation import metadata
 from kongming.tests.integration.conftest import Cloud, Guest, libvirtd  # noqa: F401
-from kongming.tests.testbed import host_cpus, memory
+from kongming.tests.testbed import host_cpus, huge_pages, memory, threads
 from kongming.tests.testbed.guest import destroy
+from kongming.tests.testbed.process import wait_until
 from kongming.tests.testbed.virtual_host import Shape
 
 MEMORY_MIB = 64
 ALLOCATED = {"memory_mib": MEMORY_MIB, "allocated": True}
+TIMEOUT = 60
+HUGE_PAGES = 48
+"""On each node: for the guests that run at once."""
 
 
-def pytest_collection_modifyitems():
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
     if Shape.of_this_host() is None:
         raise pytest.UsageError(
             "kongming/tests/numa takes CPUs away from its host, so it runs in a virtual one only: "
             "tools/test integration -k virtual_host"
         )
+    # A guest takes long to start: tests that share one follow each other.
+    places = [(item.path, _shared_guest(item)) for item in items]
+    order = {place: number for number, place in enumerate(dict.fromkeys(places))}
+    items.sort(key=lambda item: order[item.path, _shared_guest(item)])
+
+
+def _shared_guest(item):
+    return item.callspec.params.get("guest") if hasattr(item, "callspec") else None
 
 
 @pytest.fixture(scope="session")
 def shape():
     """What this host was asked to be like."""
     return Shape.of_this_host()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def reserved_pages():
+    """Reserve huge pages before libvirt starts, which looks for them only then."""
+    huge_pages.reserve(HUGE_PAGES)
 
 
 @pytest.fixture(scope="session")
@@ -104,6 +125,50 @@ def cloud(libvirtd, tmp_path):  # noqa: F811
     cloud = Cloud(Machine(), libvirtd, tmp_path)
     yield cloud
     cloud.close()
+
+
+@pytest.fixture
+def ask(cloud, daemon):
+    """Ask for a guest and wait until just that has come to an outcome."""
+
+    def ask(guest, wanted="applied", **asked):
+        allocation = metadata.parse(
+            {f"kongming-{key.replace('_', '-')}": value for key, value in asked.items()}
+        )
+        cloud.ask(guest, **asked)
+
+        def done():
+            record = daemon.record(guest.uuid)
+            if not asked:
+                return record is None
+            return record and record.asked == allocation and record.status == wanted and record
+
+        try:
+            return wait_until(done, TIMEOUT, f"{asked} is {wanted}")
+        except TimeoutError as error:
+            error.add_note(f"{daemon.record(guest.uuid)}\n{daemon.log()[-4000:]}")
+            raise
+
+    return ask
+
+
+def threads_of(guest):
+    """The CPUs of each part of a guest, by the kernel's word."""
+    found = _threads(guest.uuid, guest.domain.ID())
+    return {part: threads.affinity(thread) for part, thread in found.items()}
+
+
+@functools.cache
+def _threads(instance_uuid, _domain_id):
+    """The thread of each part: to look for it takes long here."""
+    return {
+        **{f"vcpu {vcpu}": each for vcpu, each in threads.vcpu_threads(instance_uuid).items()},
+        **{
+            f"iothread {number}": each for number, each in threads.iothreads(instance_uuid).items()
+        },
+        **{f"vhost {at}": each for at, each in enumerate(threads.vhost_threads(instance_uuid))},
+        "emulator": threads.emulator_thread(instance_uuid),
+    }
 
 
 class NumaGuest(Guest):

@@ -20,15 +20,12 @@ import sys
 import libvirt
 import pytest
 
-from kongming.allocation import metadata
 from kongming.allocation.cpuset import CpuSet
 from kongming.tests.integration.conftest import Cloud, everywhere, status
 from kongming.tests.integration.test_whole import group_of
-from kongming.tests.numa.conftest import ALLOCATED, Machine
+from kongming.tests.numa.conftest import ALLOCATED, TIMEOUT, Machine
 from kongming.tests.testbed import memory, threads
 from kongming.tests.testbed.process import wait_until
-
-TIMEOUT = 60
 
 
 @pytest.fixture(scope="module")
@@ -50,27 +47,6 @@ def guest(cloud):
     guest = cloud.guest(vcpus=2, **ALLOCATED)
     yield guest
     guest.domain.destroy()
-
-
-@pytest.fixture
-def ask(cloud, daemon):
-    """Ask for a guest and wait until just that has come to an outcome."""
-
-    def ask(guest, wanted="applied", **asked):
-        allocation = metadata.parse(
-            {f"kongming-{key.replace('_', '-')}": value for key, value in asked.items()}
-        )
-        cloud.ask(guest, **asked)
-
-        def done():
-            record = daemon.record(guest.uuid)
-            if not asked:
-                return record is None
-            return record and record.asked == allocation and record.status == wanted and record
-
-        return wait_until(done, TIMEOUT, f"{asked} is {wanted}")
-
-    return ask
 
 
 def allowed_nodes(guest):

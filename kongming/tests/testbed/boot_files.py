@@ -38,6 +38,7 @@ MODULES = (
     "9pnet_virtio",
     "9p",
     "overlay",
+    "vhost_vsock",
 )
 
 DEPENDENCIES = re.compile(rb"\0depends=([^\0]*)\0")

@@ -49,6 +49,8 @@ SETTINGS: Mapping[str, str | int] = {
     "auth_unix_rw": "none",
     "unix_sock_ro_perms": "0700",
     "unix_sock_rw_perms": "0700",
+    # A migration keeps one of them until it ends.
+    "max_workers": 64,
 }
 
 

@@ -22,20 +22,25 @@ import re
 
 from kongming.tests.testbed.threads import PROC, process_folder
 
+ANONYMOUS = " anon="
+FILE = "/libvirt/qemu/"
+"""In the path of each file that libvirt makes for a guest's memory, of huge pages or not."""
+
 PAGES = re.compile(r" N(\d+)=(\d+)")
 PAGE_SIZE = re.compile(r" kernelpagesize_kB=(\d+)")
 
 
-def memory_kib(instance_uuid: str) -> dict[int, int]:
-    """The anonymous memory of a guest's process by node: the guest's own is that.
+def memory_kib(instance_uuid: str, kind: str = ANONYMOUS) -> dict[int, int]:
+    """The memory of a guest's process by node.
 
+    :param kind: in which kind of memory the guest's own is: `ANONYMOUS` or `FILE`
     :returns: node → KiB; without the nodes that hold nothing
     :raises LookupError: no QEMU process runs this guest
     """
     kib: Counter[int] = Counter()
     for mapping in (process_folder(instance_uuid) / "numa_maps").read_text().splitlines():
         size = PAGE_SIZE.search(mapping)
-        if " anon=" in mapping and size:
+        if kind in mapping and size:
             for node, pages in PAGES.findall(mapping):
                 kib[int(node)] += int(pages) * int(size.group(1))
     return dict(sorted(kib.items()))

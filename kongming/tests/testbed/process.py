@@ -71,7 +71,7 @@ def wait_until(condition: Callable[[], T], timeout: float, what: str) -> T:
             return value
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {timeout:g} s in vain: {what}")
-        time.sleep(INTERVAL)
+        time.sleep(INTERVAL * patience())
 
 
 def free_port() -> int:

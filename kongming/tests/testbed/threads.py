@@ -18,6 +18,7 @@ It asks nobody but /proc, on purpose: libvirt's word is checked against it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+import contextlib
 from itertools import pairwise
 import os
 from pathlib import Path
@@ -54,6 +55,23 @@ def emulator_thread(instance_uuid: str) -> int:
     return int(process_folder(instance_uuid).name)
 
 
+def vhost_threads(instance_uuid: str) -> list[int]:
+    """The ids of the kernel's threads that move data for a guest: vhost-net's and its kin.
+
+    Newer kernels have them among the threads of the process, older ones beside it.
+
+    :raises LookupError: no QEMU process runs this guest
+    """
+    name = f"vhost-{emulator_thread(instance_uuid)}"
+    found = []
+    for comm in PROC.glob("[0-9]*/task/[0-9]*/comm"):
+        # It may end while we look.
+        with contextlib.suppress(OSError):
+            if comm.read_text().rstrip("\n") == name:
+                found.append(int(comm.parent.name))
+    return sorted(found)
+
+
 def vcpu_quotas(instance_uuid: str) -> dict[int, tuple[int, int]]:
     """The quota, -1 for none, and the period of each vCPU, in µs.
 
@@ -78,6 +96,11 @@ def affinity(thread: int) -> frozenset[int]:
         if name == "Cpus_allowed_list":
             return cpu_list(value)
     raise LookupError(f"the kernel does not tell the affinity of thread {thread}")
+
+
+def is_realtime(thread: int) -> bool:
+    """Whether the kernel lets no ordinary thread run in place of a thread that wants to."""
+    return os.sched_getscheduler(thread) in (os.SCHED_FIFO, os.SCHED_RR)
 
 
 def set_affinity(thread: int, cpus: Iterable[int]) -> None:

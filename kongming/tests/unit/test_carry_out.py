@@ -86,6 +86,11 @@ class FakeGuest:
     def has_started_anew(self):
         return self._started
 
+    @property
+    def asked(self):
+        """How many calls were made."""
+        return self._calls
+
     def _begin(self):
         if self.starts_anew == 0:
             self._start()
@@ -190,6 +195,21 @@ def test_a_guest_that_becomes_busy_gets_back_all_that_was_changed_before(call):
         carry_out(steps_for(guest, dict.fromkeys(before, CpuSet([1]))), guest)
     assert guest.told == before == guest.cgroups
     assert guest.baseline == {}
+
+
+@pytest.mark.parametrize("call", [2, 3, 4])
+def test_a_guest_that_stays_busy_is_asked_once_more_and_keeps_its_note(call):
+    before = {target.vcpu(number): CpuSet([0]) for number in range(3)}
+    guest = FakeGuest(before)
+    guest.busy = range(call, call + 10)
+    with pytest.raises(exception.GuestBusy, match="^a job; undone, except "):
+        carry_out(steps_for(guest, dict.fromkeys(before, CpuSet([1]))), guest)
+    # The note was the first call; the undoing is tried if there was anything to undo but it.
+    assert guest.asked == call + 1
+    assert guest.baseline == before
+    guest.busy = ()
+    carry_out(steps_for(guest, {}), guest)
+    assert (guest.told, guest.baseline) == (before, {})
 
 
 @pytest.mark.parametrize("call", [1, 2, 3])

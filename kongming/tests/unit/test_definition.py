@@ -79,10 +79,67 @@ def test_what_another_host_noted_is_not_what_a_guest_returns_to(written_on, here
     assert definition.parse_baseline(noted(written_on), host) == read.baseline
 
 
+LEFT = {target.vcpu(2): CpuSet(range(64)), target.MEMORY: CpuSet([2])}
+
+
+def left(written_on, note=""):
+    written = definition.baseline_xml(LEFT, host=written_on, name="released")
+    named = written.replace("<released", f"<released xmlns='{definition.RELEASED_URI}'")
+    return NOVA_NOW + note + named
+
+
+def test_what_was_released_is_nothing_to_return_to_but_on_another_host():
+    host = replace(HOST, uuid=HERE)
+    here = definition.parse(xml(metadata=left(HERE)), host)
+    assert (here.baseline, here.released, here.travelled) == ({}, LEFT, False)
+    assert definition.parse_baseline(xml(metadata=left(HERE)), host) is None
+    there = definition.parse(xml(metadata=left(THERE)), host)
+    assert there.travelled
+    assert there.baseline == {target.vcpu(2): ALL, target.MEMORY: CpuSet([0, 1])}
+    assert definition.parse_baseline(xml(metadata=left(THERE)), host) == there.baseline
+
+
+def test_of_what_was_placed_here_only_what_was_released_elsewhere_is_of_nova():
+    note = definition.baseline_xml({target.EMULATOR: CpuSet([3])}, "store", HERE)
+    note = note.replace("<baseline", f"<baseline xmlns='{definition.BASELINE_URI}'")
+    read = definition.parse(xml(metadata=left(THERE, note)), replace(HOST, uuid=HERE))
+    assert read.baseline[target.EMULATOR] == {3}
+    assert read.baseline[target.vcpu(2)] == ALL
+
+
 def test_a_guest_from_another_host_returns_to_where_nova_lets_it_run_here():
     given = "<vcpu cpuset='2-3'>4</vcpu>"
     read = definition.parse(noted(THERE, vcpu=given), replace(HOST, uuid=HERE))
     assert read.baseline[target.EMULATOR] == {2, 3}
+
+
+NUMA = """<cputune><vcpupin vcpu='0' cpuset='{}'/><emulatorpin cpuset='2-3'/></cputune>
+<cpu><numa><cell id='0' cpus='0-3' memory='4'/></numa></cpu>"""
+GRANTED = {Target(Aspect.VCPU, 0): CpuSet([2, 3]), target.iothread(1): CpuSet([2, 3])}
+
+
+@pytest.mark.parametrize(
+    ("written_on", "pin", "widened"),
+    [
+        (HERE, "2", True),
+        (HERE, "2-3", True),
+        # It was away in between, and Nova gave it other CPUs when it came back.
+        (HERE, "4-5", False),
+        (HERE, "3-4", False),
+        (THERE, "2", False),
+        (THERE, "0-7", False),
+    ],
+)
+def test_in_the_definition_of_a_numa_guest_only_what_was_narrowed_is_widened(
+    written_on, pin, widened
+):
+    note = definition.baseline_xml(GRANTED | {target.SHARES: 1024}, "store", written_on)
+    note = note.replace("<baseline", f"<baseline xmlns='{definition.BASELINE_URI}'")
+    persistent = xml(metadata=NOVA_NOW + note, more=NUMA.format(pin))
+    found = definition.parse_baseline(persistent, replace(HOST, uuid=HERE))
+    vcpu = {Target(Aspect.VCPU, 0): CpuSet([2, 3])} if widened else {}
+    # An iothread that it does not name has nothing to return to.
+    assert found == vcpu | {target.SHARES: 1024}
 
 
 def vcpus(read):

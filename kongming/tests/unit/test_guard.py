@@ -236,7 +236,7 @@ def test_a_guest_may_have_the_dedicated_cpus_that_nova_gave_it_and_no_others():
     guard.check_guest(guest, OWN)
     swapped = {target.vcpu(0): CpuSet([5]), target.vcpu(1): CpuSet([4])}
     guard.check_request(swapped, guest, HOST, OWN)
-    with pytest.raises(exception.CpuDedicated, match="CPU 6"):
+    with pytest.raises(exception.OutsideGrant, match="CPU 6"):
         guard.check_request({target.vcpu(0): CpuSet([6])}, guest, HOST, OWN)
     with pytest.raises(exception.CpuDedicated, match="CPU 4"):
         guard.check_request({target.vcpu(0): CpuSet([4])}, definition(), HOST, OWN)

@@ -30,6 +30,7 @@ from kongming.allocation.target import (
     vcpu,
 )
 from kongming.hypervisor.calls import Calls
+from kongming.hypervisor.definition import BASELINE_URI, RELEASED_URI, baseline_xml
 from kongming.hypervisor.guest import Guest
 from kongming.hypervisor.host import Host
 from kongming.hypervisor.lost_cpus import LostCpus
@@ -120,6 +121,9 @@ def guest_of(domain, kernel=None, host=None):
         ([libvirt.VIR_DOMAIN_CONTROL_JOB, 0, 9_000], 0, exception.GuestBusy),
         ([libvirt.VIR_DOMAIN_CONTROL_ERROR, 0, 9_000], 0, None),
         ([0, 0, 0], libvirt.VIR_DOMAIN_JOB_UNBOUNDED, exception.GuestBusy),
+        # On the host that a guest is migrated to, until the migration ends.
+        ([0, 0, 0], error(libvirt.VIR_ERR_OPERATION_UNSUPPORTED), exception.GuestBusy),
+        ([0, 0, 0], error(libvirt.VIR_ERR_INTERNAL_ERROR), exception.StepFailed),
         # Such a driver has neither.
         (error(libvirt.VIR_ERR_NO_SUPPORT), error(libvirt.VIR_ERR_NO_SUPPORT), None),
     ],
@@ -149,6 +153,54 @@ def test_a_guest_that_waits_for_its_migration_is_left_alone(state, reason, busy,
     assert guest.is_starting() is starting
     with pytest.raises(exception.GuestBusy) if busy else nullcontext():
         guest.check_free()
+
+
+class Writing(Domain):
+    """A domain that notes the elements that are written into its metadata, by their URI."""
+
+    def __init__(self, **answers):
+        super().__init__(**answers)
+        self.written = []
+
+    def setMetadata(self, _kind, xml, _prefix, uri, _flags):  # noqa: N802
+        self.written.append((uri, xml))
+
+
+def test_what_leaves_the_baseline_is_named_as_long_as_the_guest_lives():
+    domain = Writing()
+    guest = guest_of(domain)
+    guest.keep_baseline({vcpu(0): ALL, EMULATOR: ALL, SHARES: 1024})
+    assert [uri for uri, _written in domain.written] == [BASELINE_URI]
+    vcpu_pin, emulator_pin = '<vcpupin vcpu="0" cpuset="0-3" />', '<emulatorpin cpuset="0-3" />'
+    guest.keep_baseline({EMULATOR: ALL})
+    assert domain.written[1] == (RELEASED_URI, f"<released>{vcpu_pin}</released>")
+    guest.keep_baseline({})
+    assert domain.written[-2:] == [
+        (RELEASED_URI, f"<released>{vcpu_pin}{emulator_pin}</released>"),
+        (BASELINE_URI, None),
+    ]
+    guest.keep_baseline({vcpu(0): ALL, EMULATOR: ALL})
+    assert domain.written[-2] == (RELEASED_URI, None)
+
+
+def test_what_was_released_before_is_named_on():
+    released = baseline_xml({vcpu(1): ALL, MEMORY: CpuSet([1])}, name="released")
+    released = released.replace("<released", f"<released xmlns='{RELEASED_URI}'")
+    domain = Writing(XMLDesc=XML.replace("<memory", f"<metadata>{released}</metadata><memory"))
+    guest = guest_of(domain)
+    guest.definition()
+    guest.keep_baseline({vcpu(0): ALL, vcpu(1): ALL})
+    assert domain.written[0] == (RELEASED_URI, '<released><memory nodeset="1" /></released>')
+
+
+def test_of_a_guest_with_a_numa_topology_nothing_is_named_as_nova_writes_it_anew():
+    numa = "<cpu><numa><cell id='0' cpus='0-1' memory='4'/></numa></cpu></domain>"
+    domain = Writing(XMLDesc=XML.replace("</domain>", numa))
+    for baseline in ({vcpu(0): ALL}, {}):
+        guest = guest_of(domain)
+        guest.definition()
+        guest.keep_baseline(baseline)
+    assert [uri for uri, _written in domain.written] == [BASELINE_URI] * 2
 
 
 def test_a_hung_guest_is_not_asked_what_would_hang_too():

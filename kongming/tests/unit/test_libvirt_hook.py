@@ -34,7 +34,8 @@ from kongming.allocation.target import (
     iothread,
     vcpu,
 )
-from kongming.hypervisor import saved_image
+from kongming.hypervisor import definition, saved_image
+from kongming.tests import domains
 from kongming.tests.unit.test_saved_image import NOVA, PLACED, TOUCHED, image
 
 HOOK = Path(__file__).parents[3] / "etc/libvirt/kongming-libvirt-hook"
@@ -88,6 +89,14 @@ def test_it_releases_what_the_service_releases_in_a_saved_image(baseline):
     assert canonical(run(arriving).stdout) == canonical(saved_image.released(arriving))
 
 
+@pytest.mark.parametrize("baseline", [None, {vcpu(0): CpuSet([0]), SHARES: 1024}])
+def test_it_takes_out_what_was_released_before_as_the_service_does(baseline):
+    rest = {vcpu(1): CpuSet([0]), EMULATOR: CpuSet([0]), MEMORY: CpuSet([0])}
+    arriving = image(baseline, released=rest)
+    assert canonical(run(arriving).stdout) == canonical(saved_image.released(arriving))
+    assert run(image(baseline, PLACED + NUMA, released=rest)).stdout == b""
+
+
 def test_prefixes_and_all_that_is_not_ours_stay():
     arriving = image({vcpu(0): CpuSet([0])}).replace(
         "<devices/>",
@@ -101,6 +110,14 @@ def test_prefixes_and_all_that_is_not_ours_stay():
     without = arriving.replace("<vcpupin vcpu='0' cpuset='1'/>", "")
     begin, end = without.index("<baseline"), without.index("</metadata>")
     assert canonical(answer) == canonical(without[:begin] + without[end:])
+
+
+@pytest.mark.parametrize("name", [each for each in domains.NAMES if each.endswith("migrated")])
+def test_what_nova_hands_on_is_touched_only_if_the_guest_has_no_numa_topology(name):
+    arriving = domains.xml(name, definition.baseline_xml({vcpu(0): CpuSet([0])}, "", "another"))
+    answer = run(arriving).stdout.decode()
+    released = answer != "" and canonical(answer) == canonical(domains.xml(name))
+    assert (answer == "", released) == (name != "plain-migrated", name == "plain-migrated")
 
 
 NUMA = "<cpu><numa><cell id='0' cpus='0-1' memory='65536'/></numa></cpu>"

@@ -13,6 +13,7 @@
 """Our note in a domain: written to the live domain, and taken out of the definition again."""
 
 from dataclasses import replace
+from xml.etree import ElementTree as ET
 
 import libvirt
 import pytest
@@ -87,6 +88,19 @@ def test_the_store_that_wrote_a_note_is_named_in_it():
     assert not occupancy.parse(xml({})).touched
 
 
+def test_what_was_released_is_noted_beside_the_baseline():
+    domain = Noting()
+    released = {target.vcpu(1): CpuSet([0, 1]), target.MEMORY: CpuSet([1])}
+    baseline_element.write_released(domain, released, replace(HOST, uuid="a-host"))
+    baseline_element.write_released(domain, {}, HOST)
+    (_, (kind, written, prefix, uri, flags)), (_, (_kind, removed, *_rest)) = domain.done
+    assert kind == libvirt.VIR_DOMAIN_METADATA_ELEMENT
+    assert (prefix, uri, flags) == (definition.RELEASED_PREFIX, definition.RELEASED_URI, LIVE)
+    assert written.startswith('<released host="a-host"><vcpupin vcpu="1" cpuset="0-1" />')
+    assert definition.read_baseline(ET.fromstring(written)) == released
+    assert removed is None
+
+
 def test_an_empty_note_takes_it_out():
     domain = Noting()
     baseline_element.write(domain, {}, "a-store", HOST)
@@ -96,10 +110,11 @@ def test_an_empty_note_takes_it_out():
 
 def test_a_definition_goes_back_to_the_baseline_that_it_names_and_the_note_goes_last():
     domain = Noting(isPersistent=1, XMLDesc=xml(BASELINE))
-    assert baseline_element.clean(domain, HOST)
+    baseline_element.clean(domain, HOST, baseline_element.in_definition(domain, HOST))
     assert ("XMLDesc", (libvirt.VIR_DOMAIN_XML_INACTIVE,)) in domain.done
     done = changes(domain)
-    assert {name: arguments for name, arguments in done[:-1] if name != "setScheduler"} == {
+    metadata = [each for each in done if each[0] == "setMetadata"]
+    assert {name: arguments for name, arguments in done if name != "setMetadata"} == {
         "pinVcpuFlags": (0, (True,) * 4, DEFINED),
         "pinEmulator": ((True, True, False, False), DEFINED),
         "pinIOThread": (1, (False, False, True, False), DEFINED),
@@ -107,9 +122,11 @@ def test_a_definition_goes_back_to_the_baseline_that_it_names_and_the_note_goes_
         "setSchedulerParametersFlags": ({"vcpu_quota": -1, "vcpu_period": 100_000}, DEFINED),
     }
     assert ("setSchedulerParametersFlags", ({"cpu_shares": 100}, DEFINED)) in done
-    name, arguments = done[-1]
-    assert name == "setMetadata"
-    assert (arguments[1], arguments[-1]) == (None, DEFINED)
+    # Its pins are still there, and named: they would not do on another host.
+    (_released, (_kind, written, *_rest)), (_note, taken_out) = metadata
+    assert definition.read_baseline(ET.fromstring(written)) == definition.outlasting(BASELINE)
+    assert taken_out[1:] == (None, definition.BASELINE_PREFIX, definition.BASELINE_URI, DEFINED)
+    assert metadata[-1] == done[-1]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +135,7 @@ def test_a_definition_goes_back_to_the_baseline_that_it_names_and_the_note_goes_
 )
 def test_a_definition_without_anything_of_ours_is_not_touched(answers):
     domain = Noting(**answers)
-    assert not baseline_element.clean(domain, HOST)
+    assert baseline_element.in_definition(domain, HOST) is None
     assert not changes(domain)
 
 
@@ -130,3 +147,12 @@ def test_a_guest_hands_on_what_libvirt_says_of_it():
     with pytest.raises(exception.StepFailed, match="cleaning the definition"):
         guest_of(refusing).clean_definition()
     assert "setMetadata" not in refusing.calls
+
+
+def test_a_definition_is_not_cleaned_while_the_guest_is_busy():
+    job = [libvirt.VIR_DOMAIN_JOB_UNBOUNDED] * 12
+    busy = Domain(isPersistent=1, XMLDesc=xml(BASELINE), jobInfo=job)
+    with pytest.raises(exception.GuestBusy):
+        guest_of(busy).clean_definition()
+    assert not {"pinEmulator", "setMetadata"} & set(busy.calls)
+    assert not guest_of(Domain(isPersistent=1, XMLDesc=xml({}), jobInfo=job)).clean_definition()

@@ -75,6 +75,9 @@ class Executor:
 #: What Nova gave a guest with a NUMA topology: its vCPUs float over a cell.
 GRANT = Grant({each: CpuSet(range(4, 8)) for each in (vcpu(0), vcpu(1), EMULATOR)}, {0: 0, 1: 0})
 
+#: What it gave another one, whose vCPUs have dedicated CPUs.
+DEDICATED = Grant({vcpu(0): CpuSet([4]), vcpu(1): CpuSet([5]), EMULATOR: CpuSet([4, 5])})
+
 
 class TestGrant:
     def test_a_guest_is_placed_within_what_nova_gave_it_and_returns_to_that(self):
@@ -119,6 +122,55 @@ class TestGrant:
         executor = Executor(numa_guests=NumaGuests.REFUSE)
         with pytest.raises(exception.NovaOwned, match="numa_guests"):
             executor.look(Guest(grant=GRANT), vcpu_pinning="0:4")
+
+    def test_dedicated_cpus_are_permuted_whole_or_not_at_all(self):
+        """While a CPU is offline: two vCPUs would share the other one."""
+        executor, guest = Executor(), Guest(grant=DEDICATED)
+        executor.place(guest, vcpu_pinning="0:5;1:4", emulator_pinning="4")
+        swapped = {what: guest.told[what] for what in DEDICATED.cpus}
+        guest.host = replace(guest.host, online=CpuSet(ALL - {5}))
+        done = executor.place(guest, new=False, cpu_shares="5")
+        assert done.plan.unusable == {vcpu(1): {5}, EMULATOR: {5}}
+        assert {what: guest.told[what] for what in swapped} == swapped
+        assert guest.told[SHARES] == 5
+        # What was not returned is remembered until it can be.
+        assert guest.definition().baseline.keys() == {*swapped, SHARES}
+        guest.host = replace(guest.host, online=ALL)
+        executor.place(guest, new=False)
+        assert {what: guest.told[what] for what in DEDICATED.cpus} == DEDICATED.cpus
+        assert guest.definition().baseline == {}
+
+    def test_an_accepted_permutation_waits_for_all_of_its_cpus(self):
+        executor, guest = Executor(), Guest(grant=DEDICATED)
+        guest.host = replace(guest.host, online=CpuSet(ALL - {4}))
+        done = executor.place(guest, new=False, vcpu_pinning="0:5;1:4")
+        assert done.plan.unusable == {vcpu(1): {4}}
+        assert guest.done == []
+        guest.host = replace(guest.host, online=ALL)
+        executor.place(guest, new=False, vcpu_pinning="0:5;1:4")
+        assert [guest.told[vcpu(number)] for number in (0, 1)] == [{5}, {4}]
+
+    def test_a_floating_vcpu_waits_for_its_cpus_alone(self):
+        executor, guest = Executor(), Guest(grant=GRANT)
+        guest.host = replace(guest.host, online=CpuSet(ALL - {4}))
+        executor.place(guest, new=False, vcpu_pinning="0:4;1:5")
+        assert [guest.told[vcpu(number)] for number in (0, 1)] == [set(range(4, 8)), {5}]
+
+    def test_what_the_rules_no_longer_permit_is_left_as_a_whole(self):
+        """A window ended meanwhile: what it had beyond that would go back by itself."""
+        executor, guest = Executor(), Guest(grant=DEDICATED)
+        executor.place(guest, vcpu_pinning="0:5;1:4")
+        executor.rules = Rules(reserved_cpus=CpuSet([5]))
+        prospect = executor.look(guest, accepted=True, vcpu_pinning="0:5", cpu_shares="5")
+        assert reasons(prospect) == ["dedicated_cpus"]
+        assert [change.target for change in prospect.plan.changes()] == [SHARES]
+
+    def test_what_the_rules_no_longer_permit_of_a_plain_guest_is_left_by_itself(self):
+        executor, guest = Executor(), Guest()
+        executor.place(guest, vcpu_pinning="0:5;1:4")
+        executor.rules = Rules(reserved_cpus=CpuSet([5]))
+        prospect = executor.look(guest, accepted=True, vcpu_pinning="0:5")
+        assert [change.target for change in prospect.plan.changes()] == [vcpu(1)]
 
 
 def reasons(prospect):

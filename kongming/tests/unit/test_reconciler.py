@@ -474,10 +474,40 @@ class TestRelease:
         assert "its definition was cleaned, too" in lines(caplog, "INFO")[0]
 
     def test_a_definition_that_can_not_be_cleaned_is_told(self, host, caplog):
-        host.guest.cleaning = exception.GuestBusy("a job")
+        host.guest.cleaning = exception.StepFailed("no")
         host.reconcile(Allocation())
         assert host.record is None
-        assert "its definition still has what it was released from (a job)" in caplog.text
+        assert "its definition has a placement and can't be cleaned (no)" in caplog.text
+
+    def test_a_definition_that_can_not_be_cleaned_now_is_waited_for(self, host):
+        host.guest.cleaning = exception.GuestBusy("a job")
+        assert host.reconcile(Allocation()) is Result.AGAIN
+        assert host.outcome == (Status.PENDING, "guest_busy")
+        host.guest.cleaning = True
+        assert host.reconcile() is Result.DONE
+        assert host.record is None
+
+
+class TestDefinition:
+    """A guest's persistent definition may bring a placement of another host along."""
+
+    @pytest.mark.parametrize("asked", [ONE, request(vcpu_pinning="64")], ids=["placed", "refused"])
+    def test_it_is_cleaned_whatever_becomes_of_the_request(self, host, caplog, asked):
+        caplog.set_level("INFO")
+        host.guest.cleaning = True
+        host.reconcile(asked)
+        assert "its definition was cleaned, too" in caplog.text
+
+    def test_it_is_looked_at_once_in_each_life_of_a_guest(self, host, caplog):
+        host.reconcile(ONE)
+        host.guest.cleaning = exception.StepFailed("no")
+        host.reconcile()
+        host.reconcile(request(vcpu_pinning="2"))
+        assert "can't be cleaned" not in caplog.text
+        host.guest.domain_id += 1
+        host.reconcile()
+        host.reconcile()
+        assert caplog.text.count("can't be cleaned") == 1
 
     def test_a_baseline_that_can_not_be_had_now_is_waited_for(self, host):
         host.start(pins=pin(0, 4))

@@ -27,7 +27,7 @@ from kongming.allocation.target import (
     vcpu,
 )
 from kongming.hypervisor import saved_image
-from kongming.hypervisor.definition import BASELINE_TAG, baseline_xml
+from kongming.hypervisor.definition import BASELINE_TAG, RELEASED_URI, baseline_xml
 
 NOVA = '<nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/1.1"/>'
 PLACED = """
@@ -50,10 +50,14 @@ TOUCHED = {
 }
 
 
-def image(baseline, body=PLACED):
+def image(baseline, body=PLACED, released=()):
     note = "" if baseline is None else baseline_xml(baseline)
     uri = BASELINE_TAG[1:].partition("}")[0]
     note = note.replace("<baseline>", f'<baseline xmlns="{uri}">')
+    if released:
+        note += baseline_xml(dict(released), name="released").replace(
+            "<released>", f'<released xmlns="{RELEASED_URI}">'
+        )
     return (
         f"<domain><metadata>{NOVA}{note}</metadata><vcpu cpuset='0-3'>2</vcpu>{body}"
         "<devices/></domain>"
@@ -79,6 +83,16 @@ def test_all_that_was_set_is_taken_out_and_the_note_with_it():
     assert root.find("numatune") is None
     assert root.find("vcpu").get("cpuset") == "0-3"
     assert root.find("devices") is not None
+
+
+@pytest.mark.parametrize("baseline", [None, {vcpu(0): ALL, SHARES: 1024}])
+def test_what_was_released_before_is_taken_out_too(baseline):
+    rest = {vcpu(1): ALL, EMULATOR: ALL, iothread(1): ALL, MEMORY: ALL}
+    root = ET.fromstring(saved_image.released(image(baseline, released=rest)))
+    assert len(root.find("metadata")) == 1
+    assert root.find("numatune") is None
+    left = {child.tag for child in root.find("cputune")}
+    assert left == {"shares", "period", "quota"} | ({"vcpupin"} if baseline is None else set())
 
 
 def test_a_quota_that_the_guest_had_before_comes_back():
