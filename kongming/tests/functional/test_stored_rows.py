@@ -194,7 +194,7 @@ class TestManage:
         damage(host.state, BAD, DEEP)
         status, listed, errors = host.run("allocation", "list", "-f", "json")
         assert status == 0
-        assert [(row["instance_uuid"], row["asked"]) for row in json.loads(listed)] == [
+        assert [(row["instance_uuid"], row["requested"]) for row in json.loads(listed)] == [
             (GOOD, {"vcpu_pinning": "2"}),
             (BAD, None),
             (THIRD, {"vcpu_pinning": "2"}),
@@ -222,7 +222,7 @@ class TestManage:
         status, shown, _ = host.run(
             "allocation", "set", "--vcpu-pinning", "4", *change, "-f", "json"
         )
-        assert (status, json.loads(shown)["asked"]) == (0, {"vcpu_pinning": "4"})
+        assert (status, json.loads(shown)["requested"]) == (0, {"vcpu_pinning": "4"})
         # First what was asked by hand, then what can't be read.
         assert host.run("allocation", "unset", *change)[0] == 0
         with closing(Store(host.state)) as store:

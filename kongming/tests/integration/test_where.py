@@ -105,7 +105,7 @@ def test_a_guest_that_runs_here_is_kept_on_whatever_word(cloud, publish, cpus, h
         guest.wait_on(last)
         (row,) = manage(daemon, "allocation", "list")
         assert row["status"] == "elsewhere"
-        assert where in manage(daemon, "allocation", "show", guest.uuid)["nova_says"]
+        assert where in manage(daemon, "allocation", "show", guest.uuid)["nova_reports"]
         # Also after a restart, which is told no second time.
         daemon.stop()
         guest.pin(first)
@@ -255,7 +255,7 @@ def test_an_event_that_nova_contradicts_is_healed_by_its_answer(cloud, publish, 
         publish(guest, host=OTHER)
         cloud.settle(daemon)
         wait_until(
-            lambda: manage(daemon, "allocation", "show", guest.uuid)["nova_says"] == "",
+            lambda: manage(daemon, "allocation", "show", guest.uuid)["nova_reports"] == "",
             30,
             "Nova has put it right",
         )
