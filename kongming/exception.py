@@ -287,7 +287,7 @@ class GuestHung(Failed):
         :param moment: since when, in seconds since the epoch.
         """
         written = datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return cls(f"{what} since {written}: look at the guest's storage and at QEMU's log")
+        return cls(f"{what} since {written}: check the guest's storage and QEMU's log")
 
 
 class GuestBusy(KongmingError):

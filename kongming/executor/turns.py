@@ -91,7 +91,7 @@ class Turns:
         except (exception.Failed, exception.LibvirtForbids) as error:
             if self._told.is_news(str(error)):
                 LOG.warning(
-                    "Which guests run here is not known (%s): %s; it will be tried again",
+                    "The guests of this host can't be listed (%s): %s; it will be retried",
                     error.reason,
                     error,
                 )
@@ -112,10 +112,10 @@ class Turns:
             unavailable = error
         except Exception as error:
             # A fault of ours must not end the worker, which others wait for.
-            LOG.exception("Instance %s: %s; it will be tried again", key, error)  # noqa: TRY401
+            LOG.exception("Instance %s: %s; it will be retried", key, error)  # noqa: TRY401
             return Result.AGAIN
         else:
             return result
         if unavailable.outage.is_news():
-            LOG.error("Instance %s: %s; it will be tried again", key, unavailable)
+            LOG.error("Instance %s: %s; it will be retried", key, unavailable)
         return Result.AGAIN

@@ -91,7 +91,7 @@ class Guest:
         self._calls = calls
         self._memory_kib = 0
         self.host = host
-        with self._calling("looking at the domain"):
+        with self._calling("reading the domain's id"):
             self.domain_id: int = domain.ID()
         if self.domain_id == _NOT_RUNNING:
             raise exception.DomainOff("the domain is not running")
@@ -181,14 +181,14 @@ class Guest:
             state, _details, milliseconds = control
             if state == libvirt.VIR_DOMAIN_CONTROL_OCCUPIED and milliseconds > 1000 * _MONITOR_S:
                 raise exception.GuestHung.since(
-                    "QEMU's monitor has not answered", time.time() - milliseconds / 1000
+                    "QEMU's monitor has not responded", time.time() - milliseconds / 1000
                 )
             if state in (libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, libvirt.VIR_DOMAIN_CONTROL_JOB):
                 raise exception.GuestBusy("libvirt is busy with the guest")
         job = self._asked("its job", lambda: self._domain.jobInfo())
         if job is not None and job[0] != libvirt.VIR_DOMAIN_JOB_NONE:
             raise exception.GuestBusy(
-                "a job of libvirt's is under way on the guest, as a migration or a save is one"
+                "a libvirt job, such as a migration or a save, is running on the guest"
             )
         if self._is_paused(libvirt.VIR_DOMAIN_PAUSED_MIGRATION):
             raise exception.GuestBusy("the guest waits for the end of its live migration")

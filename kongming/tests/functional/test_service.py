@@ -396,7 +396,7 @@ def test_events_wait_while_the_store_is_unusable(cloud, unlock, caplog):
 
 
 def test_a_second_service_on_the_same_state_is_refused(cloud):
-    with pytest.raises(Exception, match="another Kongming service runs"):
+    with pytest.raises(Exception, match="another Kongming service uses"):
         NotificationHandlerService(cloud.conf)
 
 

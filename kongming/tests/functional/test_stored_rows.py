@@ -144,7 +144,7 @@ def test_what_the_requests_still_say_is_taken_from_them(cloud, tmp_path, caplog)
     (line,) = told(caplog, bad.UUIDString())
     wait_for(lambda: cloud.record(bad).status == "applied")
     assert "can't be read (" in line
-    assert line.endswith("is taken again from what was asked")
+    assert line.endswith("is restored from the request")
 
 
 def test_a_guest_that_does_not_run_has_its_row_named_too(cloud, tmp_path, caplog):

@@ -86,7 +86,7 @@ def test_a_suspended_guest_is_saved_without_its_placement(cloud, cpus, tmp_path,
         cloud.ask(guest, **asked, cpu_shares="200", vcpu_quota="50%", numa_nodes="0")
         applied(daemon, guest)
         guest.domain.managedSave()
-        daemon.wait_log(f"Instance {guest.uuid}: suspended; its placement was taken out")
+        daemon.wait_log(f"Instance {guest.uuid}: suspended; its placement was removed")
         saved = guest.domain.managedSaveGetXMLDesc()
         for element in ("pin", "numatune", "quota", "baseline"):
             assert element not in saved
@@ -227,7 +227,7 @@ def test_it_does_not_fight_for_ever(cloud, cpus):
                 30,
                 f"correction {number}",
             )
-        daemon.wait_log("left alone for as long")
+        daemon.wait_log("not corrected for the next 60 s")
         guest.pin(cpus[0])
         cloud.settle(daemon)
         assert guest.affinity() == {0: {cpus[0]}}

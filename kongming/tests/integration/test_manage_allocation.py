@@ -115,7 +115,7 @@ def test_time_windows_from_a_file(cloud, cpus, manage, tmp_path):
         written.write_text("{")
         assert "neither JSON nor YAML" in manage(daemon, *words[:5], fails=True)
         said = manage(daemon, *words[:5], "--cpu-shares", "200", fails=True)
-        assert "leave out the others" in said
+        assert "leave out the other options" in said
         guest.wait_on(last)
 
 

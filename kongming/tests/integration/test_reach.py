@@ -215,7 +215,7 @@ def test_certificates_that_do_not_do_are_told_by_what_is_wrong(plain, other_pki,
     assert "can't read the certificates" in refusal(plain.over("tls", pkipath=tmp_path / "none"))
     assert "its certificate is not trusted" in refusal(plain.over("tls", pkipath=other_pki))
     shutil.copy(plain.certificates / "cacert.pem", other_pki)
-    assert "our certificate is not taken" in refusal(plain.over("tls", pkipath=other_pki))
+    assert "the client certificate is rejected" in refusal(plain.over("tls", pkipath=other_pki))
     other_name = plain.over("tls").replace("localhost", "127.0.0.1")
     assert "has the name in the URI" in refusal(other_name)
 

@@ -154,7 +154,7 @@ def test_a_guest_that_is_migrated_live_is_let_go_and_no_word_is_needed(
         applied(daemon, guest)
         guest.domain = migrate(guest.domain, libvirt.open(second.uri))
         try:
-            daemon.wait_log(f"Instance {guest.uuid}: has left this host, let go: libvirt has")
+            daemon.wait_log(f"Instance {guest.uuid}: has left this host, forgotten: libvirt has")
             forgotten(daemon, guest)
             # Nova's last word from here comes later, and finds nothing to be placed.
             publish(guest, vcpu_pinning=str(cpus[-1]))
@@ -316,7 +316,7 @@ def test_a_release_cleans_the_definition_too(cloud, publish, cpus, tmp_path):
         persistent(cloud, guest)
         publish(guest)
         forgotten(daemon, guest)
-        daemon.wait_log("its definition was cleaned, too")
+        daemon.wait_log("its persistent definition was cleaned, too")
         assert "baseline" not in guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
         guest.domain.destroy()
         guest.domain.create()
@@ -355,7 +355,7 @@ def test_a_definition_that_brings_an_old_pin_back_is_no_request(
             if how == "an event":
                 publish(guest, name="instance.reboot.end")
             wait_until(lambda: guest.affinity() == everywhere(guest), 60, "its baseline")
-            daemon.wait_log("which an old definition has brought back")
+            daemon.wait_log("an old definition has restored")
             forgotten(daemon, guest)
             inactive = guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
             assert "baseline" not in inactive

@@ -252,7 +252,7 @@ def test_what_is_left_as_it_is_because_it_could_not_be_noted_is_named():
     carry_out(steps_for(guest, dict.fromkeys(before, CpuSet([1]))), guest)
     # Both vCPUs go back; the note is neither deleted nor written again.
     guest.refuse({3, 4})
-    note = r"the note of the baseline \(libvirt error 38: no\)"
+    note = r"the baseline note \(libvirt error 38: no\)"
     with pytest.raises(exception.StepFailed, match=f"undone, except {note}, vCPU 1, vCPU 0$"):
         carry_out(steps_for(guest, {}), guest)
     assert guest.told == before

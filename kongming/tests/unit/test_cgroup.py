@@ -94,7 +94,7 @@ def test_a_list_of_groups_that_is_odd_is_named(tmp_path, text):
     if text == "::":
         assert kernel.groups() is None
         return
-    with pytest.raises(OSError, match="no kernel writes") as raised:
+    with pytest.raises(OSError, match="what a kernel writes") as raised:
         kernel.groups()
     assert raised.value.filename == str(path)
 

@@ -183,7 +183,7 @@ def test_a_cpu_that_a_group_above_the_guest_lacks_is_refused_with_the_group():
     }
     narrowed = HOST.of_groups(2, groups)
     guard.check_usable(CpuSet([4, 5]), narrowed)
-    said = r"CPU 6 is not given to the control group /cgroup/machine.slice, which"
+    said = r"CPU 6 is not in the control group /cgroup/machine.slice, which"
     with pytest.raises(exception.CpuNotInSlice, match=said):
         guard.check_usable(CpuSet([5, 6]), narrowed)
     # Offline comes first: no group could give it.

@@ -153,7 +153,9 @@ def test_a_guest_that_waits_for_its_migration_is_left_alone(state, reason, busy,
 
 def test_a_hung_guest_is_not_asked_what_would_hang_too():
     domain = Domain(controlInfo=[libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, 0, 60_000])
-    with pytest.raises(exception.GuestHung, match=r"QEMU's monitor has not answered since \d{4}-"):
+    with pytest.raises(
+        exception.GuestHung, match=r"QEMU's monitor has not responded since \d{4}-"
+    ):
         guest_of(domain).check_free()
     assert "jobInfo" not in domain.calls
 

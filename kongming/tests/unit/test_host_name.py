@@ -158,7 +158,7 @@ def test_a_machines_name_that_can_not_be_used_is_told_when_it_is_needed(
     assert host_name.of_machine() is None
     (problem,) = problems()
     assert problem.startswith("[DEFAULT] host is not set, and ")
-    assert "set host to what nova.conf" in problem
+    assert "set it to the value of host in this host's nova.conf" in problem
     assert problem.isascii()
     assert problems(of_the_api=True) == []
     assert problems("host = compute_01") == []

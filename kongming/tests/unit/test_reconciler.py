@@ -378,7 +378,7 @@ class TestRefusal:
             db.execute("UPDATE instance SET asked = '[1'")
         assert host.reconcile() is Result.DONE
         assert (host.outcome, host.pins()) == ((Status.APPLIED, ""), [CpuSet([1])] * 2)
-        assert "is taken again from what was asked" in lines(caplog, "WARNING")[0]
+        assert "is restored from the request" in lines(caplog, "WARNING")[0]
 
 
 class TestFailure:
@@ -427,7 +427,7 @@ class TestAbsence:
         assert not lines(caplog, "INFO")
         host.hypervisor.saved = {UUID}
         host.reconcile()
-        assert "its placement was taken out of the saved image" in lines(caplog, "INFO")[0]
+        assert "its placement was removed from the saved image" in lines(caplog, "INFO")[0]
 
     def test_a_refused_request_of_an_absent_guest_stays_refused(self, host):
         host.hypervisor.guests.clear()
@@ -471,13 +471,13 @@ class TestRelease:
         assert not caplog.records
         host.guest.cleaning = True
         host.reconcile(Allocation())
-        assert "its definition was cleaned, too" in lines(caplog, "INFO")[0]
+        assert "its persistent definition was cleaned, too" in lines(caplog, "INFO")[0]
 
     def test_a_definition_that_can_not_be_cleaned_is_told(self, host, caplog):
         host.guest.cleaning = exception.GuestBusy("a job")
         host.reconcile(Allocation())
         assert host.record is None
-        assert "its definition still has what it was released from (a job)" in caplog.text
+        assert "its persistent definition still has the former placement (a job)" in caplog.text
 
     def test_a_baseline_that_can_not_be_had_now_is_waited_for(self, host):
         host.start(pins=pin(0, 4))

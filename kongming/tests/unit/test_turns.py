@@ -142,7 +142,7 @@ def test_that_it_is_not_known_who_runs_here_is_told_once_and_tried_again(executo
     executor.unclaimed = error
     for _ in range(3):
         assert executor.work(UNCLAIMED) == (UNCLAIMED, False, 0.0)
-    assert caplog.text.count(f"Which guests run here is not known ({error.reason}): no") == 1
+    assert caplog.text.count(f"The guests of this host can't be listed ({error.reason}): no") == 1
     assert "Traceback" not in caplog.text
 
 

@@ -109,7 +109,11 @@ def files(tmp_path, monkeypatch):
         (HERE, error(libvirt.VIR_ERR_AUTH_FAILED, "access denied by policy"), "in /etc/group"),
         (HERE, error(libvirt.VIR_ERR_AUTH_CANCELLED, "user cancelled"), "in /etc/group"),
         (TCP, system("Cannot recv data: Connection reset", errno.ECONNRESET), "closed the conne"),
-        (TLS, system("Our own certificate /x failed validation", -1), "our certificate is not ta"),
+        (
+            TLS,
+            system("Our own certificate /x failed validation", -1),
+            "the client certificate is re",
+        ),
         (
             TCP,
             error(libvirt.VIR_ERR_AUTH_FAILED, "SASL(-4): no mechanism: No worthy mechs found"),
@@ -171,9 +175,9 @@ def test_the_socket_of_the_error_is_the_one_that_is_looked_at(tmp_path):
     (tmp_path / "socket").touch()
     (tmp_path / "socket").chmod(0o600)
     said = f"Failed to connect socket to '{tmp_path}/socket': Permission denied"
-    assert f"{tmp_path}/socket is not open" in explain(system(said, errno.EACCES), HERE)
+    assert f"may open {tmp_path}/socket" in explain(system(said, errno.EACCES), HERE)
     gone = said.replace("/socket", "/none/socket")
-    assert "may not enter the folder" in explain(system(gone, errno.EACCES), HERE)
+    assert "may not enter the directory" in explain(system(gone, errno.EACCES), HERE)
 
 
 def login(said="authentication failed: authentication failed"):

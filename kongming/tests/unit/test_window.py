@@ -139,7 +139,7 @@ def test_a_preview_has_no_gaps():
         (("w", "0 0 * * *", 10**9), "duration of 1000000000 s"),
         (
             ("w", "0 0 * * *", 3600, "Mars/Olympus"),
-            "window w: 'Mars/Olympus' is no IANA",
+            "window w: 'Mars/Olympus' is not an IANA",
         ),
         (("w", "0 0 * * *", 3600, "../UTC"), "IANA time zone"),
         # What else a zone directory holds: this machine's own zone, none, leap seconds.
