@@ -493,7 +493,7 @@ class Silent(KongmingError):
     :ivar others_too: whether nobody else could be asked, either.
     """
 
-    reason = "silent"
+    reason = "unresponsive"
     others_too = True
 
 

@@ -216,7 +216,7 @@ def _tls(error: libvirt.libvirtError, said: str, parts: SplitResult) -> str:
             "cacert.pem, and in /etc/pki/libvirt clientcert.pem and private/clientkey.pem, or all "
             "of them in ?pkipath= of the URI"
         )
-    if re.search("of our certificate|our own certificate|tls confirmation", lower):
+    if re.search(r"of our certificate|our\sown certificate|tls confirmation", lower):
         return _SHOWN
     if "certificate" in lower or "issuer" in lower:
         return f"its certificate is not trusted: {_TRUST}"

@@ -45,7 +45,7 @@ class Presence(enum.Enum):
 class Kept(enum.Enum):
     """What is kept of an instance here."""
 
-    REQUEST = "a request, whoever made it, accepted or not"
+    REQUEST = "a request of any source, accepted or not"
     RETURNING = "nothing is requested any more, and it is not yet at its baseline"
     OWN_NOTE = "nothing, but the domain has a baseline that this host's store wrote"
     FOREIGN_NOTE = "nothing, but the domain has a baseline that another store wrote"

@@ -406,5 +406,5 @@ def test_all_captured_notifications_are_handled_without_a_warning(cloud, caplog,
         for message in captures.messages(step):
             cloud.send(message["event_type"], message["payload"], message["publisher_id"])
     cloud.heard_all()
-    assert cloud.service._handler.counts["ours"] > 80
+    assert cloud.service._handler.counts["own"] > 80
     assert not warnings(caplog)
