@@ -496,7 +496,7 @@ BODIES = {
     ),
     "a window on 30 February": (
         json.dumps({"allocation": {"windows": [{**NIGHT, "start": "0 0 30 2 *"}]}}).encode(),
-        "never comes",
+        "never occurs",
     ),
     "a time zone elsewhere": (
         json.dumps({"allocation": {"windows": [{**NIGHT, "timezone": "../passwd"}]}}).encode(),

@@ -176,7 +176,7 @@ def test_threads_that_run_elsewhere_are_a_failure_and_undone():
     before = {target.vcpu(0): CpuSet([1]), target.vcpu(1): CpuSet([1])}
     wanted = {target.vcpu(0): CpuSet([2, 3]), target.vcpu(1): CpuSet([2])}
     guest = FakeGuest(before, confined_to=CpuSet([1, 2]))
-    with pytest.raises(exception.NotVerified, match="vCPU pins 0: 2, wanted 2-3"):
+    with pytest.raises(exception.NotVerified, match="vCPU pins 0: 2, desired 2-3"):
         carry_out(steps_for(guest, wanted), guest)
     assert guest.told == before
 

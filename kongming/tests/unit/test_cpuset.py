@@ -238,5 +238,5 @@ def test_cost_grows_with_the_runs_and_no_faster():
 @pytest.mark.parametrize("text", ["{}x", "0{}x", "0-{}x", "^{}x", "0 - {}- x", "{}^", "1{}2"])
 def test_blanks_are_read_once(text):
     """A million of them would take weeks if each were tried with each."""
-    with soon(), pytest.raises(exception.RequestInvalid, match="at position 1 is none of"):
+    with soon(), pytest.raises(exception.RequestInvalid, match="at position 1 is not one of"):
         CpuSet.parse(text.format(" \t" * 500_000))

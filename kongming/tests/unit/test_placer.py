@@ -215,7 +215,7 @@ class TestLook:
         parts = (Part(CpuSet([2]), "700"), Part(CpuSet([4]), "701"))
         guest = Guest(pins=pin(0, 2) + pin(1, 5), v0=Reading(parts))
         prospect = Executor().look(guest, vcpu_pinning="0:2;1:3")
-        assert prospect.found() == "vCPU pins 0: found 4 (701), wanted 2, 1: found 5, wanted 3"
+        assert prospect.found() == "vCPU pins 0: found 4 (701), desired 2, 1: found 5, desired 3"
 
 
 class TestMove:

@@ -239,9 +239,9 @@ class TestDrift:
         assert host.reconcile() is Result.CORRECTED
         assert host.guest.shown == {}
         assert host.outcome == (Status.APPLIED, "")
-        assert host.record.drift == "vCPU pins 0: found 2, wanted 1"
+        assert host.record.drift == "vCPU pins 0: found 2, desired 1"
         assert lines(caplog, "WARNING") == [
-            f"Instance {UUID}: drift (repinned): vCPU pins 0: found 2, wanted 1; corrected"
+            f"Instance {UUID}: drift (repinned): vCPU pins 0: found 2, desired 1; corrected"
         ]
         assert host.statistics.drifts == {"repinned": 1}
 

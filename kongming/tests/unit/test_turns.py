@@ -151,13 +151,13 @@ def test_an_outage_of_the_store_is_told_once(executor, caplog):
     for _ in range(3):
         assert executor.work() == (UUID, False, 0.0)
     assert caplog.text.count("ERROR") == 1
-    assert f"Instance {UUID}: disk full; it will be tried again" in caplog.text
+    assert f"Instance {UUID}: disk full; it will be retried" in caplog.text
 
 
 def test_a_fault_of_ours_is_told_with_its_place_and_ends_no_worker(executor, caplog):
     executor.result = ZeroDivisionError("of ours")
     assert executor.work() == (UUID, False, 0.0)
-    assert f"Instance {UUID}: of ours; it will be tried again" in caplog.text
+    assert f"Instance {UUID}: of ours; it will be retried" in caplog.text
     assert "Traceback" in caplog.text
 
 

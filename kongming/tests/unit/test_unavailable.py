@@ -69,12 +69,12 @@ def files(tmp_path, monkeypatch):
         (
             HERE,
             system("Failed to connect socket to '/run/x-sock': No such file", errno.ENOENT),
-            "nobody listens at /run/x-sock: is libvirtd",
+            "no process listens at /run/x-sock: is libvirtd",
         ),
         (
             f"{HERE}?socket=/run/y-sock",
             system("Failed to connect: Connection refused", errno.ECONNREFUSED),
-            "nobody listens at /run/y-sock",
+            "no process listens at /run/y-sock",
         ),
         (HERE, system("Failed to find user record for uid '999'", -1), f"does not know user {ME}"),
         (HERE, system("Failed to find group record for gid '9'", -1), f"does not know user {ME}"),
