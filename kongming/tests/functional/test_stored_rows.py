@@ -106,7 +106,7 @@ def test_a_service_starts_over_a_row_that_it_does_not_understand(cloud, tmp_path
     wait_for(lambda: pins(good) == [{0}] * 4)
     (line,) = told(caplog, bad.UUIDString())
     assert "refused (stored_invalid): the stored request can't be read" in line
-    assert f"'kongming-manage allocation unset {bad.UUIDString()}' deletes it" in line
+    assert f"delete it by 'kongming-manage allocation unset {bad.UUIDString()}'" in line
     # What is asked next is done.
     cloud.publish(bad, "instance.update", **{KEY: "0"})
     wait_for(lambda: pins(bad) == [{0}] * 4)

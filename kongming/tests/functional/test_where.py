@@ -106,7 +106,7 @@ def test_a_guest_that_runs_here_is_not_given_up_on_one_word(
     host.wait_status(guest, "elsewhere")
     record = host.record(guest)
     assert record.reason == "claimed_elsewhere"
-    assert f"it runs on this host, {host.conf.host}, though Nova says" in record.message
+    assert f"it runs on this host, {host.conf.host}, but Nova reports" in record.message
     assert says in record.message
     (line,) = warnings(caplog)
     assert record.message in line

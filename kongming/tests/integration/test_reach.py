@@ -229,7 +229,7 @@ def test_a_port_of_another_kind_is_told_as_that(plain):
     tls, tcp = str(plain.tls_port), str(plain.tcp_port)
     assert "16514 for tls" in refusal(plain.over("tls").replace(tls, tcp))
     assert "16509 for tcp" in refusal(plain.over("tcp").replace(tcp, tls))
-    assert "nobody listens" in refusal(plain.over("tcp").replace(tcp, "1"))
+    assert "no process listens" in refusal(plain.over("tcp").replace(tcp, "1"))
 
 
 def test_ssh_that_would_ask_is_refused_and_says_what_to_do(sshd, tmp_path):

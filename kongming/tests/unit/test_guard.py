@@ -140,7 +140,7 @@ def test_shares_are_held_against_the_hosts_cgroup_version(cgroup, shares, fits):
         guard.check_request(wanted, definition(), host, NO_RULES)
     else:
         most = {1: 262_144, 2: 10_000}[cgroup]
-        said = f"cgroup v{cgroup}, which takes 2 to {most}$"
+        said = f"cgroup v{cgroup}, which accepts 2 to {most}$"
         with pytest.raises(exception.SharesOutOfRange, match=said):
             guard.check_request(wanted, definition(), host, NO_RULES)
 

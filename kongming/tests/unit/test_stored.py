@@ -65,7 +65,7 @@ TEXTS = {
         "field 'burst_us'",
     ),
     "a window that is none": ('{"windows": [1]}', "int in place of an object"),
-    "windows that are none": ('{"windows": {"a": 1}}', "windows is no list"),
+    "windows that are none": ('{"windows": {"a": 1}}', "windows is not a list"),
     "a duration of text": (json.dumps({"windows": [{**NIGHT, "duration_s": "x"}]}), "not the"),
 }
 
