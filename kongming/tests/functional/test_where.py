@@ -214,7 +214,7 @@ def test_that_all_are_elsewhere_blames_the_name_of_this_host(host, guest, caplog
     for each in (guest, other):
         host.wait_status(each, "elsewhere")
     host.settled()
-    (line,) = lines(caplog, "Nova says of all 2 instances")
+    (line,) = lines(caplog, "Nova reports that none of the 2 instances")
     assert f"[DEFAULT] host, which is {host.conf.host}," in line
 
 

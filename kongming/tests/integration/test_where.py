@@ -286,7 +286,7 @@ def test_a_region_that_is_not_named_is_no_reason_to_give_up_all_guests(cloud, ap
     daemon.start()
     for guest in guests:
         status(daemon, guest, "elsewhere")
-    daemon.wait_log("Nova says of all 2 instances")
+    daemon.wait_log("Nova reports that none of the 2 instances")
     for guest in guests:
         guest.wait_on(cpus[-1])
 

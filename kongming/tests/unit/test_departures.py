@@ -289,7 +289,7 @@ def test_nova_is_asked_of_what_was_forgotten_in_doubt(host):
 
 
 def everyone(caplog):
-    return [line for line in warnings(caplog) if "Nova says of all" in line]
+    return [line for line in warnings(caplog) if "Nova reports that none of" in line]
 
 
 def test_that_all_are_elsewhere_is_told_once_with_what_may_be_wrong(host, caplog):
@@ -298,7 +298,7 @@ def test_that_all_are_elsewhere_is_told_once_with_what_may_be_wrong(host, caplog
     for uuid in (UUID, OTHER, UUID):
         host.settle(uuid)
     (line,) = everyone(caplog)
-    assert "Nova says of all 2 instances" in line
+    assert "Nova reports that none of the 2 instances" in line
     assert "[DEFAULT] host, which is compute-1" in line
     assert "region_name" in line
 
