@@ -135,7 +135,7 @@ def _read(value: Any) -> Allocation:
 
 def _check(value: Any, known: frozenset[str]) -> None:
     if not isinstance(value, dict):
-        raise _Wrong(f"a {type(value).__name__} is in place of an object")
+        raise _Wrong(f"it has {type(value).__name__} in place of an object")
     if unknown := sorted(value.keys() - known):
         raise _Wrong(f"this version does not know its field {shown(unknown[0])}")
     for name, each in value.items():

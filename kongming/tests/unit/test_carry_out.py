@@ -272,7 +272,7 @@ def test_a_domain_that_starts_anew_meanwhile_gets_back_what_it_began_with(
     try:
         carry_out(steps, guest)
     except exception.GuestBusy as busy:
-        assert "started anew" in str(busy)
+        assert "was restarted" in str(busy)
     except exception.StepFailed:
         assert calls > len(steps.steps)
     guest.refuse(())

@@ -102,7 +102,7 @@ def test_the_first_rule_that_is_broken_is_named_with_its_option():
     for asked, error, says in [
         ({8, 9, 1}, exception.CpuUnknown, "CPU 8-9 does not exist.* 0-7"),
         ({0, 1}, exception.CpuReserved, r"CPU 0 is reserved \(\[guard\] reserved_cpus is 0"),
-        ({1, 3}, exception.CpuDedicated, r"CPU 1 is Nova's.*cpu_dedicated_set is 1-2"),
+        ({1, 3}, exception.CpuDedicated, r"CPU 1 is for guests.*cpu_dedicated_set is 1-2"),
         ({3, 6}, exception.CpuNotAllowed, r"CPU 6 is not allowed.*allowed_cpus is 0-5"),
     ]:
         with pytest.raises(error, match=says):

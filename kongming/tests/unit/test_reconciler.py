@@ -289,7 +289,7 @@ class TestDrift:
         host.reconcile()
         assert host.outcome == (Status.DRIFTED, "cpu_not_in_slice")
         (line,) = lines(caplog, "WARNING")
-        assert "the control group /a, /a/b lacks CPU 4 of vCPU 0, CPU 4 of vCPU 1; it is" in line
+        assert "the control group /a, /a/b lacks CPU 4 of vCPU 0, CPU 4 of vCPU 1; set again" in line
 
 
 class TestRefusal:
