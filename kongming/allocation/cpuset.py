@@ -257,12 +257,12 @@ class Item(NamedTuple):
         """
         digits = text.strip(SPACE)
         if not (digits.isascii() and digits.isdigit()):
-            raise self.refused(f"is none of {forms}")
+            raise self.refused(f"is not one of {forms}")
         # They are counted first: int() of a very long text is slow, and refused by Python with
         # an error of its own.
         digits = digits.lstrip("0") or "0"
         if len(digits) > len(str(self.of.largest)) or int(digits) > self.of.largest:
-            raise self.refused(f"names an id above {self.of.largest}, the largest there is")
+            raise self.refused(f"has an id above {self.of.largest}, the largest")
         return int(digits)
 
     def refused(self, why: str) -> exception.RequestInvalid:

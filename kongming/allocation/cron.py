@@ -246,7 +246,7 @@ def _explained(text: str, words: list[str]) -> exception.RequestInvalid:
 
 def _never(text: str) -> exception.RequestInvalid:
     return exception.RequestInvalid(
-        f"start {shown(text)} never comes: there is no such day in any of its months"
+        f"start {shown(text)} never occurs: its months have no such day"
     )
 
 

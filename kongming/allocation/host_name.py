@@ -28,7 +28,7 @@ from kongming.allocation.cpuset import shown
 PATTERN = r"[A-Za-z0-9_:][A-Za-z0-9_.:-]{0,254}"
 
 RULE = (
-    "it must be a name that Nova takes: an IP address, or parts joined by dots, each of 1 to 63 "
+    "it must be a name that Nova accepts: an IP address, or parts joined by dots, each of 1 to 63 "
     "letters, digits, _ and -, without - at its ends, the last one with a letter or -; at most "
     "253 characters"
 )
@@ -69,8 +69,8 @@ def of(conf: cfg.ConfigOpts) -> str:
     """
     if conf.host is None:
         raise exception.ConfigInvalid(
-            f"[DEFAULT] host is not set, and {shown(socket.gethostname())}, this machine's own "
-            f"name, can't be used: {RULE}; set host to what nova.conf of this host has"
+            f"[DEFAULT] host is not set, and {shown(socket.gethostname())}, the name of this "
+            f"machine, can't be used: {RULE}; set it to the value of host in this host's nova.conf"
         )
     return str(conf.host)
 

@@ -46,7 +46,7 @@ def _cpuset(description: str, of: Ids) -> dict[str, Any]:
         "minLength": 1,
         "maxLength": CPUSET_LENGTH,
         "description": f"{description} Ids from 0 to {of.largest}: items separated by commas, "
-        "N, N-M, ^N, ^N-M; at least one is left.",
+        "N, N-M, ^N, ^N-M; not empty.",
         "examples": ["5-6,9-11,^10"],
     }
 
@@ -56,7 +56,7 @@ def _pinning(of: Ids) -> dict[str, Any]:
     return {
         "description": f"Host CPUs of the {noun}s. A string: a cpuset for all of them, or entries "
         f"separated by semicolons, {noun}s:cpuset and {noun}s=CPUs, which gives each one a CPU. "
-        f"An object: {noun}s, and the cpuset that they share.",
+        f"An object: from {noun}s to the cpuset that they share.",
         "examples": ["5-6,9-11,^10", "0-1:5-6;2-63=8-69", {"0": "5", "1-2": "6"}],
         "type": ["string", "object"],
         "minLength": 1,
@@ -121,7 +121,7 @@ _WINDOW: dict[str, Any] = {
             "type": "integer",
             "minimum": MIN_DURATION_S,
             "maximum": MAX_DURATION_S,
-            "description": "Seconds for which it is in force.",
+            "description": "Seconds that the window lasts.",
         },
         "timezone": {
             "type": "string",
@@ -140,7 +140,7 @@ _WINDOW: dict[str, Any] = {
 ALLOCATION: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "Allocation",
-    "description": "What is wanted for one instance; what is not there is not asked.",
+    "description": "The placement requested for one instance; absent fields request nothing.",
     "type": "object",
     "properties": {
         **PARTS,
@@ -148,7 +148,7 @@ ALLOCATION: dict[str, Any] = {
             "type": "array",
             "maxItems": 32,
             "items": _WINDOW,
-            "description": "What holds instead at certain times; the last that matches counts.",
+            "description": "Time windows with another placement; the last one in force counts.",
         },
     },
     "additionalProperties": False,
@@ -247,7 +247,7 @@ def _said(error: jsonschema.ValidationError) -> str:
     # The beginning quotes the value, the end says what is wrong with it.
     said = text if len(text) <= _MESSAGE else f"{text[: _MESSAGE // 2]}...{text[-_MESSAGE // 2 :]}"
     examples = [json.dumps(each) for each in error.schema.get("examples", ())]
-    return f"{said}; as it should be: {' or '.join(examples)}" if examples else said
+    return f"{said}; examples: {' or '.join(examples)}" if examples else said
 
 
 if __name__ == "__main__":

@@ -129,8 +129,8 @@ def _check_spelling(metadata: Mapping[str, Any]) -> None:
     for key in sorted(metadata):
         if not key.startswith(PREFIX) and (known := meant(key, KEYS)):
             raise exception.RequestKeyUnknown(
-                f"metadata key {shown(key)} is not known; meant {known}? Keys are compared "
-                "letter by letter"
+                f"metadata key {shown(key)} is not known; did you mean {known}? Keys must match "
+                "exactly"
             )
 
 
@@ -246,8 +246,8 @@ def parse_vcpu_quota(value: str) -> Quota:
     if quota := _QUOTA_PERIOD.fullmatch(text):
         return _checked(Quota(int(quota[1]), int(quota[2])), value)
     raise exception.RequestInvalid(
-        f"{shown(value)} is none of a percentage like 50%, quota/period in µs like "
-        "50000/100000, and none"
+        f"{shown(value)} is not a percentage like 50%, quota/period in µs like 50000/100000, "
+        "or none"
     )
 
 
@@ -259,7 +259,7 @@ def _checked(quota: Quota, value: str) -> Quota:
         )
     if quota.quota_us is None or quota.quota_us < MIN_QUOTA_US:
         raise exception.RequestInvalid(
-            f"{shown(value)} is a quota of {quota.quota_us} µs: the kernel takes no less than "
+            f"{shown(value)} is a quota of {quota.quota_us} µs: the kernel accepts no less than "
             f"{MIN_QUOTA_US} µs"
         )
     if quota.quota_us > quota.period_us:
@@ -272,7 +272,7 @@ def _checked(quota: Quota, value: str) -> Quota:
 
 def _text(value: object, max_length: int, key: _Key) -> str:
     if not isinstance(value, str):
-        raise exception.RequestInvalid(f"the value is not a text but a {type(value).__name__}")
+        raise exception.RequestInvalid(f"the value is not a string but a {type(value).__name__}")
     if len(value) > max_length:
         way_out = f"use a run such as 0-63=4-67, or continuation keys (-2 to -{MAX_KEYS})"
         raise exception.RequestInvalid(
@@ -281,7 +281,7 @@ def _text(value: object, max_length: int, key: _Key) -> str:
         )
     if not value.strip():
         raise exception.RequestInvalid(
-            "the value is empty: remove the key if nothing is asked for"
+            "the value is empty: remove the key if nothing is requested"
         )
     return value
 

@@ -277,10 +277,10 @@ def _read_list(text: str, offset: int, of: Ids) -> tuple[range, ...]:
     found = []
     for item in items(text, offset, of):
         if item.body.startswith("^"):
-            raise item.refused("excludes: a run has no exclusions, name what it consists of")
+            raise item.refused("excludes: a run has no exclusions, list its ids")
         span, slash, step = item.body.partition("/")
         if slash and "-" not in span:
-            raise item.refused(f"is none of {_RUN_FORMS}")
+            raise item.refused(f"is not one of {_RUN_FORMS}")
         ids = item.read(span, _RUN_FORMS)
         every = item.number(step, _RUN_FORMS) if slash else 1
         if not every:

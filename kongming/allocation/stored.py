@@ -71,7 +71,7 @@ def load(text: object) -> Allocation | Unreadable | None:
     if text is None:
         return None
     if not isinstance(text, str):
-        return Unreadable(ascii(text), f"it is kept as {type(text).__name__}, not as text")
+        return Unreadable(ascii(text), f"it is stored as {type(text).__name__}, not as text")
     try:
         return _read(_parse(text))
     # Whatever is wrong with a row is this row's alone.
@@ -127,7 +127,7 @@ def _read(value: Any) -> Allocation:
     _check(value, _PARTS | {"windows"})
     windows = value.get("windows", [])
     if not isinstance(windows, list):
-        raise _Wrong("windows is no list")
+        raise _Wrong("windows is not a list")
     for window in windows:
         _check(window, _WINDOW)
     return Allocation.from_json(value)
@@ -135,7 +135,7 @@ def _read(value: Any) -> Allocation:
 
 def _check(value: Any, known: frozenset[str]) -> None:
     if not isinstance(value, dict):
-        raise _Wrong(f"there is a {type(value).__name__} in place of an object")
+        raise _Wrong(f"it has {type(value).__name__} in place of an object")
     if unknown := sorted(value.keys() - known):
         raise _Wrong(f"this version does not know its field {shown(unknown[0])}")
     for name, each in value.items():
@@ -147,13 +147,13 @@ def _check(value: Any, known: frozenset[str]) -> None:
 
 
 def _no_number(written: str) -> Any:
-    raise _Wrong(f"{written} is no number of JSON's")
+    raise _Wrong(f"{written} is not a JSON number")
 
 
 def _whole(written: str) -> int:
     value = float(written)
     if not value.is_integer():
-        raise _Wrong(f"{shown(written)} is no whole number")
+        raise _Wrong(f"{shown(written)} is not a whole number")
     return int(value)
 
 
@@ -166,7 +166,7 @@ def _why(error: Exception) -> str:
     if isinstance(error, _Wrong | exception.KongmingError):
         return str(error)
     if isinstance(error, json.JSONDecodeError):
-        return f"it is no JSON from character {error.pos + 1} on"
+        return f"it is not JSON from character {error.pos + 1} on"
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     return f"it is not the JSON of an allocation ({type(error).__name__})"

@@ -155,7 +155,7 @@ def zone(name: str) -> Zone:
         known = _read(name)
         if known is None:
             raise exception.RequestInvalid(
-                f"{shown(name)} is no IANA time zone that this machine knows; write it as in "
+                f"{shown(name)} is not an IANA time zone known to this machine; write it as in "
                 "Europe/Berlin, or update tzdata"
             )
         _zones[name] = known

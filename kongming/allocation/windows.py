@@ -89,8 +89,8 @@ class Window:
             )
         if not self._schedule().comes:
             raise exception.RequestInvalid(
-                f"window {self.name}: start {shown(self.start)} never comes: the clocks of "
-                f"{self.timezone} leave it out"
+                f"window {self.name}: start {shown(self.start)} never occurs: the clocks of "
+                f"{self.timezone} skip it"
             )
 
     def is_in_force(self, moment: datetime) -> bool:

@@ -62,7 +62,7 @@ class HostItem(Resource):
     operations: ClassVar[Mapping[str, Operation]] = {
         "GET": Operation(
             "Show a compute host: topology, guests, rules and violations.",
-            {200: "HostWithView"},
+            {200: "HostWithSnapshot"},
             errors=(404,),
         )
     }
@@ -82,6 +82,6 @@ class HostItem(Resource):
             )
         resp.media = {
             **representation.host(found, time.time()),
-            "view": found.view,
-            "view_at": representation.written(found.view_at),
+            "snapshot": found.view,
+            "snapshot_at": representation.written(found.view_at),
         }

@@ -75,7 +75,7 @@ def _list(of: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": of}
 
 
-def _wanted() -> dict[str, Any]:
+def _desired() -> dict[str, Any]:
     return {name: value for name, value in json_schema.ALLOCATION.items() if name != "$schema"}
 
 
@@ -87,7 +87,7 @@ _ROW: dict[str, Any] = {
     "project_id": _MAYBE_TEXT,
     "host": _MAYBE_TEXT,
     "map": _MAYBE_TEXT,
-    "allocation": {"oneOf": [_ref("WantedAllocation"), {"type": "null"}]},
+    "allocation": {"oneOf": [_ref("DesiredAllocation"), {"type": "null"}]},
     "status": {"type": "string", "enum": list(LISTED)},
     "reason": _TEXT,
     "message": _TEXT,
@@ -98,7 +98,7 @@ _ROW: dict[str, Any] = {
     "reported_by": _MAYBE_TEXT,
     "reported_at": _MAYBE_MOMENT,
     "report_age_s": {"type": ["number", "null"], "minimum": 0},
-    "host_state": {"type": "string", "enum": ["up", "silent", "unknown"]},
+    "host_state": {"type": "string", "enum": ["up", "unresponsive", "unknown"]},
     "created_at": _MOMENT,
     "updated_at": _MOMENT,
 }
@@ -115,11 +115,11 @@ _PLAN = _object(
 _CHANGE = _object(
     id=_COUNT,
     generation=_COUNT,
-    allocation={"oneOf": [_ref("WantedAllocation"), {"type": "null"}]},
+    allocation={"oneOf": [_ref("DesiredAllocation"), {"type": "null"}]},
     map=_MAYBE_TEXT,
-    asked_by=_TEXT,
+    requested_by=_TEXT,
     request_id=_TEXT,
-    asked_at=_MOMENT,
+    requested_at=_MOMENT,
     status=_TEXT,
     reason=_TEXT,
     message=_TEXT,
@@ -136,9 +136,9 @@ _MAP: dict[str, Any] = {
 }
 _HOST: dict[str, Any] = {
     "name": _TEXT,
-    "state": {"type": "string", "enum": ["up", "silent"]},
-    "seen_at": _MOMENT,
-    "age_s": {"type": "number", "minimum": 0},
+    "state": {"type": "string", "enum": ["up", "unresponsive"]},
+    "heartbeat_at": _MOMENT,
+    "heartbeat_age_s": {"type": "number", "minimum": 0},
     "started_at": _MOMENT,
     "version": _TEXT,
     "guests": _COUNT,
@@ -157,12 +157,12 @@ _VERSION = _object(
 )
 
 SCHEMAS: dict[str, Any] = {
-    "WantedAllocation": _wanted(),
+    "DesiredAllocation": _desired(),
     "Allocation": _ALLOCATION,
     "Plan": _PLAN,
     "AllocationOrPlan": {"oneOf": [_ref("Allocation"), _ref("Plan")]},
     "AllocationBody": _object(
-        ["generation"], allocation=_ref("WantedAllocation"), generation=_GENERATION
+        ["generation"], allocation=_ref("DesiredAllocation"), generation=_GENERATION
     ),
     "AllocationRow": _object(**_ROW),
     "AllocationList": _object(allocations=_list(_ref("AllocationRow")), links=_list(_LINK)),
@@ -180,20 +180,20 @@ SCHEMAS: dict[str, Any] = {
             "maxProperties": MAP_INSTANCES_MAX,
             "description": "No more than [api] max_map_instances.",
             "propertyNames": _UUID,
-            "additionalProperties": _ref("WantedAllocation"),
+            "additionalProperties": _ref("DesiredAllocation"),
         },
         generation=_GENERATION,
     ),
     "MapList": _object(allocation_maps=_list(_ref("Map")), links=_list(_LINK)),
     "HostList": _object(hosts=_list(_object(**_HOST)), links=_list(_LINK)),
-    "HostWithView": _object(
+    "HostWithSnapshot": _object(
         **_HOST,
-        view={
+        snapshot={
             "type": ["object", "null"],
             "description": "Cells, CPUs, guests, the operator's rules, and what violates them; "
             "as 'kongming-manage host show -f json' tells them.",
         },
-        view_at=_MAYBE_MOMENT,
+        snapshot_at=_MAYBE_MOMENT,
     ),
     "Versions": _object(versions=_list(_VERSION)),
     "Version": _object(version=_VERSION),

@@ -30,10 +30,10 @@ _HIDDEN: Mapping[str, Any] = {
     "message": "",
     "last_drift": "",
     "unobserved": None,
-    "asked_by": "",
+    "requested_by": "",
 }
 
-UP, SILENT, UNKNOWN = "up", "silent", "unknown"
+UP, UNRESPONSIVE, UNKNOWN = "up", "unresponsive", "unknown"
 
 
 def written(moment: float | None) -> str | None:
@@ -104,9 +104,9 @@ def change(entry: Change) -> dict[str, Any]:
         "generation": entry.generation,
         "allocation": _asked(entry.allocation),
         "map": entry.map_name,
-        "asked_by": entry.asked_by,
+        "requested_by": entry.asked_by,
         "request_id": entry.request_id,
-        "asked_at": written(entry.asked_at),
+        "requested_at": written(entry.asked_at),
         "status": entry.status,
         "reason": entry.reason,
         "message": entry.message,
@@ -132,8 +132,8 @@ def host(found: Host, now: float) -> dict[str, Any]:
     return {
         "name": found.name,
         "state": _state(found, now),
-        "seen_at": written(found.seen_at),
-        "age_s": _age(found.seen_at, now),
+        "heartbeat_at": written(found.seen_at),
+        "heartbeat_age_s": _age(found.seen_at, now),
         "started_at": written(found.started_at),
         "version": found.version,
         "guests": found.guests,
@@ -182,7 +182,7 @@ def _report(entry: Entry, hosts: Mapping[str, Host], now: float) -> dict[str, An
 
 
 def _state(found: Host, now: float) -> str:
-    return SILENT if found.silent(now) else UP
+    return UNRESPONSIVE if found.silent(now) else UP
 
 
 def _age(moment: float, now: float) -> float:

@@ -94,5 +94,5 @@ class ConductorCollector(Collector):
             "kongming_hosts", "Hosts whose executor was heard of.", labels=["state"]
         )
         states.add_metric(["up"], len(hosts) - silent)
-        states.add_metric(["silent"], silent)
+        states.add_metric(["unresponsive"], silent)
         return [allocations, states]

@@ -44,10 +44,11 @@ class Contest:
             return 0.0
         del self._corrections[instance_uuid]
         LOG.warning(
-            "Instance %s: corrected %d times within %d s, left alone for as long: find "
-            "out who else places it",
+            "Instance %s: corrected %d times within %d s, not corrected for the next %d s: find "
+            "out what else places it",
             instance_uuid,
             _TIMES,
+            _SECONDS,
             _SECONDS,
         )
         return _SECONDS

@@ -68,7 +68,7 @@ class Departures:
         if hint is None or decision.fate is not Fate.CLAIMED:
             self._found.pop(instance_uuid, None)
             if self._claims.pop(instance_uuid, None) or record.status is Status.ELSEWHERE:
-                LOG.info("Instance %s: Nova says again that it is on this host", instance_uuid)
+                LOG.info("Instance %s: Nova reports again that it is on this host", instance_uuid)
                 self._all_told = False
             return True
         before = self._found.get(instance_uuid)
@@ -100,17 +100,17 @@ class Departures:
         if decision.fate is not Fate.FORGOTTEN:
             return False
         migrated = presence is Presence.MIGRATED
-        why = "libvirt has migrated it" if migrated else f"Nova says that {hint}"
+        why = "libvirt has migrated it" if migrated else f"Nova reports that {hint}"
         if not self._store.give_up(record, hint, f"has left this host: {why}"):
             return False
         self._asked.pop(instance_uuid, None)
-        LOG.info("Instance %s: has left this host, let go: %s", instance_uuid, why)
+        LOG.info("Instance %s: has left this host, forgotten: %s", instance_uuid, why)
         return True
 
     def _claim(self, record: Record, hint: Hint) -> None:
         instance_uuid = record.instance_uuid
         claim = exception.ClaimedElsewhere(
-            f"it runs on this host, {self._host}, though Nova says that {hint}; its placement is "
+            f"it runs on this host, {self._host}, but Nova reports that {hint}; its placement is "
             "kept"
         )
         told = self._claims.get(instance_uuid)
@@ -118,7 +118,7 @@ class Departures:
         before = str(told) if told else record.status is Status.ELSEWHERE and record.message
         if before != str(claim):
             LOG.warning(
-                "Instance %s: elsewhere (%s): %s. Find out which of them is right: see "
+                "Instance %s: elsewhere (%s): %s. Find out which of them is right: check "
                 "'openstack server show' and [DEFAULT] host",
                 instance_uuid,
                 claim.reason,
@@ -132,9 +132,9 @@ class Departures:
         everyone = len(held) > 1 and held <= astray
         if everyone and not self._all_told:
             LOG.warning(
-                "Nova says of all %d instances that are kept here that they are not on this host: "
-                "is [DEFAULT] host, which is %s, the name that nova-compute has here, and does "
-                "[nova] region_name name the region of this host?",
+                "Nova reports that none of the %d instances kept here is on this host: check that "
+                "[DEFAULT] host, which is %s, is the name that nova-compute has here, and that "
+                "[nova] region_name is the region of this host",
                 len(held),
                 self._host,
             )

@@ -198,7 +198,7 @@ class Executor:
             return False
         self._unclaimed.requested(instance_uuid)
         if changed := self._store.ask(instance_uuid, request):
-            LOG.debug("Instance %s: asked for %s", instance_uuid, request.asked)
+            LOG.debug("Instance %s: requested %s", instance_uuid, request.asked)
             if refusal is not None:
                 self.statistics.refused(refusal)
                 log_refusal(instance_uuid, refusal)
@@ -221,7 +221,7 @@ class Executor:
         :raises StoreUnavailable: if that can't be kept.
         """
         for instance_uuid in self._store.asked_by(source):
-            LOG.info("Instance %s: what %s asked for is taken back", instance_uuid, source)
+            LOG.info("Instance %s: the request from %s is withdrawn", instance_uuid, source)
             self.withdraw(instance_uuid, source, asked_by)
 
     def asked_by(self, source: Source) -> dict[str, tuple[int, Record]]:
@@ -285,7 +285,7 @@ class Executor:
         """
         known = self._store.holds(instance_uuid)
         if known and self._store.forget(instance_uuid, "has left this host"):
-            LOG.info("Instance %s: has left this host, let go", instance_uuid)
+            LOG.info("Instance %s: has left this host, forgotten", instance_uuid)
 
     def holds(self, instance_uuid: str) -> bool:
         """Tell whether anything is known of an instance; costs nothing."""
@@ -342,7 +342,7 @@ class Executor:
     def _connected(self) -> None:
         held = self._store.held()
         if held:
-            LOG.info("Checking all %d instances that anything is asked for", len(held))
+            LOG.info("Checking all %d instances with a request", len(held))
         self._unclaimed.happened()
         self._wake([*held, UNCLAIMED])
         self._on_connect()

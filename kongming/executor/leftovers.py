@@ -27,8 +27,8 @@ def release_saved(instance_uuid: str, hypervisor: Hypervisor) -> None:
     """Let a suspended guest resume wherever it can: it is placed again when it runs."""
     if hypervisor.release_saved(instance_uuid):
         LOG.info(
-            "Instance %s: suspended; its placement was taken out of the saved image, so that "
-            "it can be resumed on whatever CPUs there are, and is set again then",
+            "Instance %s: suspended; its placement was removed from the saved image, so that it "
+            "can resume on any CPUs; it is placed again then",
             instance_uuid,
         )
 
@@ -40,11 +40,11 @@ def clean_definition(instance_uuid: str, guest: Guest) -> None:
     """
     try:
         if guest.clean_definition():
-            LOG.info("Instance %s: its definition was cleaned, too", instance_uuid)
+            LOG.info("Instance %s: its persistent definition was cleaned, too", instance_uuid)
     except (exception.Failed, exception.Refused) as error:
         LOG.warning(
-            "Instance %s: its definition has a placement and can't be cleaned (%s); what it "
-            "brings back at the next start is released then",
+            "Instance %s: its persistent definition still has the former placement (%s); it is "
+            "released again after its next start",
             instance_uuid,
             error,
         )

@@ -39,13 +39,13 @@ def take(state_path: Path) -> IO[str]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise exception.StoreUnavailable(
-            f"another Kongming service runs on {state_path}: end it, or give this one a "
-            "[DEFAULT] state_path of its own"
+            f"another Kongming service uses {state_path}: stop it, or set another [DEFAULT] "
+            "state_path for this one"
         ) from error
     except OSError as error:
         kept = sorted(state_path.glob("*.sqlite*"))
         hint = ownership.explain([path, *kept, state_path]) or (
-            "make the directory, owned by the user that this service runs as, or change [DEFAULT] "
+            "create the directory, owned by the user of this service, or change [DEFAULT] "
             "state_path"
         )
         raise exception.StoreUnavailable(f"{state_path}: {error.strerror}; {hint}") from error

@@ -49,7 +49,7 @@ class ExecutorCollector(Collector):
         if records is not None:
             guests = GaugeMetricFamily(
                 "kongming_guests",
-                "Guests that anything is asked for, by how far that has come.",
+                "Managed guests by placement status.",
                 labels=["status"],
             )
             for status in _STATUSES:
@@ -57,17 +57,17 @@ class ExecutorCollector(Collector):
             yield guests
             yield GaugeMetricFamily(
                 "kongming_guests_hung",
-                "Guests that can't be placed because a call that concerns them does not return.",
+                "Guests that can't be placed because a libvirt call for them does not return.",
                 value=sum(each.reason == exception.GuestHung.reason for each in records),
             )
             yield GaugeMetricFamily(
                 "kongming_guests_unobserved",
-                "Guests of whose placement a part can't be observed: drift of it is not known.",
+                "Guests whose placement can't be observed completely: some drift is not detected.",
                 value=sum(bool(each.unobserved) for each in records),
             )
         yield GaugeMetricFamily(
             "kongming_store_available",
-            "Whether the state path could be read just now (1) or not (0).",
+            "Whether the state path can be read (1) or not (0).",
             value=records is not None,
         )
         yield GaugeMetricFamily(
@@ -77,17 +77,17 @@ class ExecutorCollector(Collector):
         )
         yield GaugeMetricFamily(
             "kongming_workers_held_up",
-            "Workers that wait for a call to libvirt that takes long; others take their place.",
+            "Workers that wait for a slow libvirt call; other workers replace them.",
             value=self._executor.held_up,
         )
         yield GaugeMetricFamily(
             "kongming_libvirt_connected",
-            "Whether libvirt answers (1) or not (0).",
+            "Whether libvirt is available (1) or not (0).",
             value=self._executor.connected,
         )
         yield GaugeMetricFamily(
             "kongming_visibility_gaps",
-            "What of the host's files, or of its guests, can't be read or observed; the log names "
+            "Files of the host and parts of guests that can't be read or observed; the log names "
             "each.",
             value=len(self._executor.visibility.gaps()),
         )
@@ -102,26 +102,26 @@ class ExecutorCollector(Collector):
 def _work(done: Statistics) -> Iterator[Metric]:
     yield _counter(
         "kongming_refusals",
-        "Requests that were refused, by reason code.",
+        "Refused requests by reason code.",
         "reason",
         dict.fromkeys(_reasons(exception.Refused), 0) | dict(done.refusals),
     )
     yield _counter(
         "kongming_drifts",
-        "How often a guest was found to be other than wanted, by reason code.",
+        "Drift found on guests, by reason code.",
         "reason",
         dict.fromkeys(_reasons(exception.Drifted), 0) | dict(done.drifts),
     )
     yield _counter(
         "kongming_applies",
-        "How often a guest was changed, or failed to be, by outcome.",
+        "Changes of guests by outcome.",
         "outcome",
         dict.fromkeys(_OUTCOMES, 0) | dict(done.applies),
     )
     sums = accumulate(list(done.durations))
     yield HistogramMetricFamily(
         "kongming_apply_duration_seconds",
-        "Time from looking at a guest until its change was verified, or had failed.",
+        "Time from reading the state of a guest until its change was verified or had failed.",
         buckets=[
             (str(bound), total) for bound, total in zip((*BUCKETS_S, "+Inf"), sums, strict=True)
         ],

@@ -28,8 +28,8 @@ LOG = logging.getLogger(__name__)
 def not_understood(instance_uuid: str, kept: Unreadable) -> exception.StoredInvalid:
     """Return the refusal of what is stored of an instance and can't be read."""
     return exception.StoredInvalid(
-        f"what is kept of it can't be read ({kept.why}): ask for it again, or "
-        f"'kongming-manage allocation unset {instance_uuid}' deletes it"
+        f"the stored request can't be read ({kept.why}): request it again, or delete it by "
+        f"'kongming-manage allocation unset {instance_uuid}'"
     )
 
 
@@ -38,7 +38,7 @@ def unusable(done: Placed, host: Host) -> exception.Drifted | None:
     lacking = done.plan.unusable
     if not lacking:
         return None
-    waiting = f"{done.plan.describe_unusable()}; it is set again when it has them again"
+    waiting = f"{done.plan.describe_unusable()}; set again when they are back"
     if any(cpus - host.online for cpus in lacking.values()):
         return exception.CpuWentOffline(f"CPUs went offline: {waiting}")
     groups = ", ".join(group for group, _cpus in host.barred)

@@ -125,7 +125,7 @@ class Reconciler:
             if self._store.report(record, Status.DRIFTED, outcome):
                 self._tell_unusable(record, outcome)
         elif self._store.report(record, Status.FAILED, outcome):
-            LOG.error("Instance %s: failed (%s): %s; it will be tried again", *about)
+            LOG.error("Instance %s: failed (%s): %s; it will be retried", *about)
         return Result.AGAIN if isinstance(outcome, exception.Failed) else Result.DONE
 
     def report_hung(self, instance_uuid: str, hung: exception.GuestHung) -> None:
@@ -143,8 +143,8 @@ class Reconciler:
         if not isinstance(bad, Unreadable) or not self._store.restore(instance_uuid):
             return record
         LOG.warning(
-            "Instance %s: what was kept of it can't be read (%s), and is taken again from what "
-            "was asked",
+            "Instance %s: the stored allocation can't be read (%s) and is restored from the "
+            "request",
             instance_uuid,
             bad.why,
         )
@@ -183,7 +183,7 @@ class Reconciler:
             raise
         except exception.StepFailed:
             if guest.is_starting() or guest.ends_within(_ENDING_S):
-                raise exception.GuestAbsent("the domain is being started or ended") from None
+                raise exception.GuestAbsent("the domain is starting or stopping") from None
             raise
 
     def _place(
@@ -284,9 +284,9 @@ class Reconciler:
             return
         definition = guest.definition()
         if definition.travelled:
-            self._release(record, guest, "what came along from another host is not in force here")
+            self._release(record, guest, "the placement from another host is not in force here")
         elif record.accepted is None and definition.is_placed_by(self._store.identity):
-            self._release(record, guest, "nothing was in force before")
+            self._release(record, guest, "no request was in force before")
 
     def _release(self, record: Record, guest: Guest, why: str) -> Placed:
         prospect = self._placer.look(Allocation(), guest, accepted=True)
@@ -298,13 +298,13 @@ class Reconciler:
         return done
 
     def _return_to_baseline(self, record: Record, guest: Guest) -> None:
-        done = self._release(record, guest, "nothing is asked any more")
+        done = self._release(record, guest, "nothing is requested any more")
         if unusable := outcomes.unusable(done, guest.host):
             raise unusable
         self._forget(record.instance_uuid)
         self._store.forget(
             record.instance_uuid,
-            "nothing is asked any more, back to its baseline",
+            "nothing is requested any more, back to its baseline",
             generation=record.generation,
         )
 

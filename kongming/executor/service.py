@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from kongming.configuration.configuration import Configuration
 
-_CONNECTED = "libvirt answers"
+_CONNECTED = "libvirt is available"
 
 
 class HostService(Service):

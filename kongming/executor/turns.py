@@ -91,7 +91,7 @@ class Turns:
         except (exception.Failed, exception.LibvirtForbids) as error:
             if self._told.is_news(str(error)):
                 LOG.warning(
-                    "Which guests run here is not known (%s): %s; it will be tried again",
+                    "The guests of this host can't be listed (%s): %s; it will be retried",
                     error.reason,
                     error,
                 )
@@ -110,8 +110,8 @@ class Turns:
             return Result.AGAIN if busy else Result.DONE
         except exception.StoreUnavailable as error:
             if error.outage.is_news():
-                LOG.error("Instance %s: %s; it will be tried again", key, error)
+                LOG.error("Instance %s: %s; it will be retried", key, error)
         except Exception as error:
             # A fault of ours must not end the worker, which others wait for.
-            LOG.exception("Instance %s: %s; it will be tried again", key, error)  # noqa: TRY401
+            LOG.exception("Instance %s: %s; it will be retried", key, error)  # noqa: TRY401
         return Result.AGAIN

@@ -132,11 +132,11 @@ class Unclaimed:
             return True
         self._found.pop(instance_uuid, None)
         LOG.info(
-            "Instance %s: has a placement that nothing requests any more, which an old definition "
-            "has brought back; it is released",
+            "Instance %s: an old definition has restored a placement that nothing requests any "
+            "more; it is released",
             instance_uuid,
         )
-        self._store.release(instance_uuid, "Kongming: an old definition had brought it back")
+        self._store.release(instance_uuid, "Kongming: an old definition had restored it")
         return False
 
     def _kept(self, guest: Guest) -> Kept:

@@ -126,6 +126,6 @@ class Watch:
             return
         self._online = online
         if before is not None:
-            LOG.info("CPUs online were %s, now are %s", before, online)
+            LOG.info("Online CPUs changed from %s to %s", before, online)
             self._on_offline(CpuSet(before - online))
             self._wake(self._store.held())

@@ -48,7 +48,7 @@ def warnings(pins: Mapping[Target, CpuSet], isolated: CpuSet) -> list[str]:
     return [
         *(told for _within, told in of_vcpus(vcpus, isolated)),
         *(
-            f"{_told(' and '.join(names), cpus, isolated & cpus)}; ask for one CPU, or for others"
+            f"{_told(' and '.join(names), cpus, isolated & cpus)}; request one CPU, or others"
             for cpus, names in others.items()
         ),
     ]
@@ -73,7 +73,7 @@ def of_vcpus(pins: Mapping[int, CpuSet], isolated: CpuSet) -> Iterator[tuple[Cpu
 def _advice(vcpus: Sequence[int], left: Sequence[int]) -> str:
     """:param left: CPUs for them, as many as there are."""
     if len(left) < len(vcpus):
-        return "ask for as many CPUs as there are vCPUs, or for others"
+        return "request as many CPUs as vCPUs, or others"
     pins = [f"{vcpu}:{cpu}" for vcpu, cpu in zip(vcpus, left, strict=True)]
     proposed = pins if len(pins) <= _PROPOSED_MAX else [*pins[:2], "..."]
     return f"pin each to one CPU: {';'.join(proposed)}"

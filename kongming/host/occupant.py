@@ -70,7 +70,7 @@ class Occupant:
             "pins": {str(vcpu): str(cpus) for vcpu, cpus in self.pins.items()},
             "cpuset": None if self.cpuset is None else str(self.cpuset),
             "memory_nodes": None if self.memory_nodes is None else str(self.memory_nodes),
-            "touched": self.touched,
+            "has_baseline": self.touched,
             "grant": None if self.grant is None else self.grant.to_json(),
         }
 
@@ -85,7 +85,7 @@ class Occupant:
             pins={int(vcpu): parse_ids(cpus) for vcpu, cpus in value["pins"].items() if cpus},
             cpuset=_optional(value["cpuset"]),
             memory_nodes=_optional(value["memory_nodes"]),
-            touched=value["touched"],
+            touched=value["has_baseline"],
             grant=None if value.get("grant") is None else Grant.from_json(value["grant"]),
         )
 

@@ -150,7 +150,7 @@ def _siblings(
                 Kind.SMT_SIBLING,
                 tuple(guest.occupant.instance_uuid for guest in _at(guests, there)),
                 CpuSet.union(cpus for cpus, _part in parts),
-                f"cores are shared: on the same are {_some(told)}",
+                f"guests share cores: {_some(told)}",
             )
 
 
@@ -165,7 +165,7 @@ def _reserved(guest: _Guest, rules: Rules) -> Iterator[Violation]:
     allowed = rules.allowed_cpus if occupant.touched and occupant.grant is None else None
     barred = (
         (guest.cpus & reserved, "reserved ([guard] reserved_cpus is {})", rules.reserved_cpus),
-        (guest.cpus & dedicated, "Nova's for guests with dedicated CPUs ({})", dedicated),
+        (guest.cpus & dedicated, "for guests with dedicated CPUs ({})", dedicated),
         (
             _NONE if allowed is None else guest.cpus - allowed,
             "not allowed ([guard] allowed_cpus is {})",
@@ -193,9 +193,7 @@ def _offline(guest: _Guest, present: CpuSet, online: CpuSet) -> Iterator[Violati
         for cpus, what in ((offline, "is offline"), (absent, "does not exist"))
         if cpus
     ]
-    yield guest.violation(
-        Kind.OFFLINE, gone, f" is pinned to what is not there: {', '.join(told)}"
-    )
+    yield guest.violation(Kind.OFFLINE, gone, f" is pinned to missing CPUs: {', '.join(told)}")
 
 
 def _isolated(everybody: Iterable[Occupant], isolated: CpuSet) -> Iterator[Violation]:
@@ -210,7 +208,7 @@ def _isolated(everybody: Iterable[Occupant], isolated: CpuSet) -> Iterator[Viola
                 Kind.ISOLATED,
                 floats_over,
                 ": it floats over isolated CPUs only, and the kernel does not spread threads over "
-                "these; take them out of nova.conf's cpu_shared_set",
+                "these; remove them from nova.conf's cpu_shared_set",
             )
 
 

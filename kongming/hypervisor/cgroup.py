@@ -165,9 +165,9 @@ def give_back(folder: Path, cpus: CpuSet) -> None:
         path.write_text(str(wider))
     except OSError as error:
         raise exception.Failed(
-            f"the kernel took CPU {cpus} out of {path} while it was offline, and this service "
-            f"can't give it back ({error.strerror}): write {wider} to it as root, or let this "
-            "service (CAP_DAC_OVERRIDE)"
+            f"the kernel removed CPU {cpus} from {path} while it was offline, and this service "
+            f"can't restore it ({error.strerror}): write {wider} to that file as root, or give "
+            "this service CAP_DAC_OVERRIDE"
         ) from error
 
 

@@ -42,7 +42,7 @@ def translated(error: libvirt.libvirtError, doing: str, domain: Any) -> exceptio
     if code == libvirt.VIR_ERR_NO_DOMAIN or _stopped(domain):
         return exception.GuestAbsent("the domain is not running")
     if not is_alive(domain.connect()):
-        return exception.HypervisorUnavailable(f"libvirt went away while {doing}")
+        return exception.HypervisorUnavailable(f"the connection to libvirt was lost while {doing}")
     if denied := forbids(error, doing):
         return denied
     if code == libvirt.VIR_ERR_OPERATION_TIMEOUT:

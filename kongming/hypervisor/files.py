@@ -55,7 +55,9 @@ def read_as(path: str | Path, parse: Callable[[str], T]) -> T:
     try:
         return parse(text)
     except (ValueError, exception.RequestInvalid) as error:
-        raise OSError(errno.EINVAL, "it holds what no kernel writes there", str(path)) from error
+        raise OSError(
+            errno.EINVAL, "its content is not what a kernel writes there", str(path)
+        ) from error
 
 
 def read_ids(path: str | Path) -> CpuSet:

@@ -93,7 +93,7 @@ class Guest:
         # What libvirt keeps in the domain's XML, released or not.
         self._kept: dict[Target, Value] = {}
         self.host = host
-        with self._calling("looking at the domain"):
+        with self._calling("reading the domain's id"):
             self.domain_id: int = domain.ID()
         if self.domain_id == _NOT_RUNNING:
             raise exception.DomainOff("the domain is not running")
@@ -185,7 +185,7 @@ class Guest:
             state, _details, milliseconds = control
             if state == libvirt.VIR_DOMAIN_CONTROL_OCCUPIED and milliseconds > 1000 * _MONITOR_S:
                 raise exception.GuestHung.since(
-                    "QEMU's monitor has not answered", time.time() - milliseconds / 1000
+                    "QEMU's monitor has not responded", time.time() - milliseconds / 1000
                 )
             if state in (libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, libvirt.VIR_DOMAIN_CONTROL_JOB):
                 raise exception.GuestBusy("libvirt is busy with the guest")
@@ -196,7 +196,7 @@ class Guest:
             raise exception.GuestBusy("the guest's live migration to this host goes on") from None
         if job is not None and job[0] != libvirt.VIR_DOMAIN_JOB_NONE:
             raise exception.GuestBusy(
-                "a job of libvirt's is under way on the guest, as a migration or a save is one"
+                "a libvirt job, such as a migration or a save, is running on the guest"
             )
         if self._is_paused(libvirt.VIR_DOMAIN_PAUSED_MIGRATION):
             raise exception.GuestBusy("the guest waits for the end of its live migration")

@@ -126,8 +126,8 @@ def agreed_cpus(connection: Any, files: KernelFiles) -> tuple[CpuSet, CpuSet] | 
             files.visibility.regained(_online_cpus(files))
             return present, online
         why = (
-            f"CPU {online} of {max(present) + 1} is online there, CPU {theirs} of {count} by "
-            "libvirt; is this a container with lxcfs?"
+            f"they show CPU {online} of {max(present) + 1} online, libvirt shows CPU {theirs} of "
+            f"{count}; is this a container with lxcfs?"
         )
     files.visibility.lost(Gap(_online_cpus(files), "trusted", why, LIBVIRTS))
     return None
@@ -230,7 +230,7 @@ def _memory_nodes(files: KernelFiles, listed: CpuSet | None, nodes: CpuSet) -> C
 def _parse_memory(text: str) -> tuple[int, int | None]:
     found = dict(_MEMORY.findall(text))
     if not found:
-        raise ValueError("it tells of no memory")
+        raise ValueError("it lists no memory")
     return int(found.get("Total", 0)), int(found["Free"]) if "Free" in found else None
 
 

@@ -125,7 +125,7 @@ class Hypervisor:
 
         :raises HypervisorUnavailable: if libvirt does not answer.
         """
-        with self._connected() as connection, self._asking(connection, "finding out where it is"):
+        with self._connected() as connection, self._asking(connection, "locating its host"):
             return self._locate(connection)
 
     def online_cpus(self) -> CpuSet | None:
@@ -221,7 +221,7 @@ class Hypervisor:
             except libvirt.libvirtError as error:
                 if not is_alive(connection):
                     raise exception.HypervisorUnavailable(
-                        f"libvirt at {self._uri} went away"
+                        f"the connection to libvirt at {self._uri} was lost"
                     ) from error
                 if denied := forbids(error, doing):
                     raise denied from error
@@ -259,8 +259,8 @@ class Hypervisor:
             LOG.info("libvirt at %s is %s", self._uri, found)
         else:
             LOG.warning(
-                "libvirt at %s is %s: what it says of its host and its guests counts; run this "
-                "service on that machine",
+                "libvirt at %s is %s: only what libvirt reports of that host and its guests is "
+                "known; run this service on that machine",
                 self._uri,
                 found,
             )

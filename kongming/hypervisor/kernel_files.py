@@ -36,8 +36,8 @@ PROC = Path("/proc")
 # A host has one of these for each CPU, node, cache and group: they are told of together.
 _NUMBERED = re.compile(r"(?<=/)(cpu|node|index)[0-9]+(?=/)")
 #: What counts where a file can't be used.
-LIBVIRTS = "libvirt's word counts instead"
-LEFT_OUT = "what it tells is left out"
+LIBVIRTS = "what libvirt reports is used instead"
+LEFT_OUT = "its content is left out"
 
 
 class KernelFiles:

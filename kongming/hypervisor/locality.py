@@ -56,11 +56,11 @@ class Locality:
         where = "on this machine" if self.here else "on another machine"
         if not self.has_processes:
             where = "on no machine"
-        return f"{where} ({self.why})" if self.certain else f"taken to be {where} ({self.why})"
+        return f"{where} ({self.why})" if self.certain else f"assumed to be {where} ({self.why})"
 
 
 #: As a process that runs a guest of libvirt's says.
-FOUND = Locality(here=True, why="its guests are among the processes")
+FOUND = Locality(here=True, why="the processes of its guests run here")
 
 
 def locate(connection: Any, uri: str, files: KernelFiles) -> Locality:
@@ -82,15 +82,15 @@ def locate(connection: Any, uri: str, files: KernelFiles) -> Locality:
     except libvirt.libvirtError:
         if not is_alive(connection):
             raise
-        why = "libvirt does not tell of CPU time"
+        why = "libvirt does not report CPU time"
     else:
         if same:
-            return Locality(here=True, why="libvirt has counted the same CPU time")
+            return Locality(here=True, why="libvirt reports the same CPU time")
         if _is_kernels(files):
-            return Locality(here=False, why="libvirt has counted other CPU time")
+            return Locality(here=False, why="libvirt reports another CPU time")
         why = f"{files.proc}/stat is not the kernel's, as with lxcfs"
     # Nothing else is left to go by than how libvirt is reached.
-    return Locality(not parts.hostname, f"{why}, and no guest was found yet", certain=False)
+    return Locality(not parts.hostname, f"{why}, and no guest has been found yet", certain=False)
 
 
 def _counted(files: KernelFiles) -> dict[str, int]:

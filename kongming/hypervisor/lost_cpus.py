@@ -92,7 +92,7 @@ class LostCpus:
                 missing = CpuSet((cpus - has) & self._lost.get(folder, _NONE))
             if missing:
                 cgroup.give_back(folder, missing)
-                LOG.info("CPU %s was given back to %s: it had been offline", missing, folder)
+                LOG.info("CPU %s was restored in %s: it had been offline", missing, folder)
                 with self._lock:
                     self._had[folder] = CpuSet(has | missing)
                     self._lost[folder] = CpuSet(self._lost.get(folder, _NONE) - missing)

@@ -175,5 +175,5 @@ class Opener:
     def _silent(self) -> exception.HypervisorUnavailable:
         return exception.HypervisorUnavailable(
             f"libvirt at {without_password(self._uri)} did not answer within {self._timeout:g} s: "
-            "does libvirtd hang, or what is between?"
+            "does libvirtd hang, or something in between?"
         )

@@ -212,8 +212,8 @@ def _why_hidden(proc: Path) -> str:
         )
     if has_own_pids(proc):
         return (
-            "this service has a PID namespace of its own, in which no process of the guest is: "
-            "run its container with the host's (--pid=host)"
+            "this service runs in its own PID namespace, which has no process of the guest: "
+            "run its container in the host's (--pid=host)"
         )
     return NOT_FOUND
 
@@ -256,4 +256,4 @@ def _thread(thread_id: int, status: str) -> Thread:
             CpuSet.parse(fields["Mems_allowed_list"]),
         )
     except KeyError as error:
-        raise ValueError(f"it does not tell {error}") from None
+        raise ValueError(f"it lacks {error}") from None

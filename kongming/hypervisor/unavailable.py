@@ -55,7 +55,7 @@ _TRUST = (
 )
 _PORTS = "is it the port for this (16509 for tcp, 16514 for tls)?"
 _SHOWN = (
-    "our certificate is not taken: check clientcert.pem in /etc/pki/libvirt, "
+    "the client certificate is rejected: check clientcert.pem in /etc/pki/libvirt, "
     "private/clientkey.pem there, and tls_allowed_dn_list of libvirtd.conf"
 )
 
@@ -89,8 +89,8 @@ def forbidden(error: libvirt.libvirtError) -> str:
         )
     return (
         f"libvirt's access control (access_drivers in libvirtd.conf) denies it to user {user()}: "
-        "have polkit grant that user org.libvirt.api.connect.* to read, and of "
-        "org.libvirt.api.domain.* getattr, read, write and save"
+        "let polkit grant that user the reading actions of org.libvirt.api.connect.*, and "
+        "getattr, read, write and save of org.libvirt.api.domain.*"
     )
 
 
@@ -118,13 +118,13 @@ def _login(code: int, said: str, uri: str) -> str:
     if code != libvirt.VIR_ERR_AUTH_FAILED or "polic" in said or "polkit" in said:
         return (
             f"polkit does not let user {user()} manage libvirt (org.libvirt.unix.manage). "
-            "Debian's rule asks for the group libvirt in /etc/group, whichever groups the "
-            f"process has: 'usermod -aG libvirt {user()}'; elsewhere write a rule for that user "
+            "Debian's rule requires the group libvirt in /etc/group, the groups of the process "
+            f"do not count: 'usermod -aG libvirt {user()}'; elsewhere write a rule for that user "
             "in /etc/polkit-1/rules.d"
         )
     if "No worthy mechs" in said or "no mechanism available" in said:
         return (
-            "no mechanism of SASL that it offers is installed here: install the package "
+            "none of the SASL mechanisms that it offers is installed here: install the package "
             "libsasl2-modules (for GSSAPI libsasl2-modules-gssapi-mit); a mechanism without "
             "encryption, such as SCRAM-SHA-256, needs a Unix socket or TLS"
         )
@@ -154,15 +154,15 @@ def _unix(error: libvirt.libvirtError, said: str, parts: SplitResult) -> str:
     path = Path(found[1] if found else named[0] if named else _SOCKETS[-1])
     if "user record" in said or "group record" in said:
         return (
-            f"its libvirtd, in a container perhaps, does not know user {user()} (uid "
-            f"{os.geteuid()}), who opens {path}: connect as nova-compute there does, by TCP or TLS"
+            f"libvirtd, perhaps in a container, does not know user {user()} (uid {os.geteuid()}), "
+            f"which opens {path}: connect as nova-compute does, by TCP or TLS"
         )
     number = error.get_int1()
     if number == errno.EACCES:
         return _closed(path)
     if number in _NOBODY:
         return (
-            f"nobody listens at {path}: is libvirtd (or virtqemud) running, and is this the "
+            f"no process listens at {path}: is libvirtd (or virtqemud) running, and is this the "
             "socket that nova-compute uses?"
         )
     return ""
@@ -173,22 +173,22 @@ def _closed(path: Path) -> str:
     try:
         found = path.stat()
     except OSError:
-        return f"user {user()} may not enter the folder of {path}"
+        return f"user {user()} may not enter the directory of {path}"
     return _closed_by(path, found.st_mode, found.st_gid)
 
 
 def _closed_by(path: Path, mode: int, gid: int) -> str:
     if not mode & stat.S_IWGRP or not gid:
         return (
-            f"{path} is not open to user {user()} nor to any group: set unix_sock_group = "
+            f"neither user {user()} nor any group may open {path}: set unix_sock_group = "
             '"libvirt" and unix_sock_rw_perms = "0770" in libvirtd.conf, or SocketGroup= and '
-            "SocketMode= of libvirtd.socket where systemd opens it"
+            "SocketMode= of libvirtd.socket if systemd opens it"
         )
     group = user_group(gid)
     if gid in {os.getegid(), *os.getgroups()}:
-        return f"{path} is open to the group {group}, but SELinux or AppArmor keeps us from it"
+        return f"the group {group} may open {path}, but SELinux or AppArmor denies it"
     return (
-        f"user {user()} is not in the group {group}, which opens {path}: 'usermod -aG {group} "
+        f"user {user()} is not in the group {group}, which may open {path}: 'usermod -aG {group} "
         f"{user()}', then restart the service"
     )
 
@@ -200,7 +200,7 @@ def _tcp(error: libvirt.libvirtError, said: str, parts: SplitResult) -> str:
         return f"{parts.hostname} closed the connection: {_PORTS}"
     if error.get_int1() == errno.ECONNREFUSED:
         return (
-            f"nobody listens at {parts.hostname}: does libvirtd listen for this (libvirtd-tcp."
+            f"no process listens at {parts.hostname}: does libvirtd listen (libvirtd-tcp."
             "socket or libvirtd-tls.socket; listen_tcp or listen_tls), at this address and port?"
         )
     if error.get_int1() in {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ETIMEDOUT}:
@@ -216,12 +216,12 @@ def _tls(error: libvirt.libvirtError, said: str, parts: SplitResult) -> str:
             "cacert.pem, and in /etc/pki/libvirt clientcert.pem and private/clientkey.pem, or all "
             "of them in ?pkipath= of the URI"
         )
-    if re.search("of our certificate|our own certificate|tls confirmation", lower):
+    if re.search(r"of our certificate|our\sown certificate|tls confirmation", lower):
         return _SHOWN
     if "certificate" in lower or "issuer" in lower:
         return f"its certificate is not trusted: {_TRUST}"
     if "tls handshake" in lower or "gnutls" in lower:
-        return f"TLS does not come about: {_PORTS} Else {_SHOWN}"
+        return f"the TLS handshake failed: {_PORTS} Otherwise {_SHOWN}"
     return _tcp(error, said, parts)
 
 
@@ -233,8 +233,8 @@ def _ssh(_error: libvirt.libvirtError, said: str, parts: SplitResult) -> str:
         )
     if "ermission denied" in said or "uthentication" in said:
         return (
-            f"ssh does not let user {user()} in at {parts.hostname}: nobody can be asked for a "
-            "password; name the private key with ?keyfile= and enter it there in authorized_keys"
+            f"ssh rejects user {user()} at {parts.hostname}: a password can't be entered here; "
+            "name the private key with ?keyfile= and add its public key to authorized_keys there"
         )
     if "resolve" in said:
         return f"the name {parts.hostname} can't be resolved: is it in DNS, or in /etc/hosts?"

@@ -50,13 +50,13 @@ GROUPS = "The control groups of guests"
 
 def hidden_threads(why: str) -> Gap:
     """Return that the threads of a guest can't be observed."""
-    told = "what libvirt was told counts, and whether others have moved them is not known"
+    told = "the values configured in libvirt are used, and changes by others are not noticed"
     return Gap(THREADS, "observed", why, told)
 
 
 def hidden_groups(why: str, part: str = "") -> Gap:
     """Return that the control groups of a guest, or a part of them, can't be observed."""
-    told = "its threads are told apart by their names, and libvirt's word of its CPU time counts"
+    told = "threads are identified by their names, and the CPU time that libvirt reports is used"
     return Gap(f"{part} of the{GROUPS[3:]}" if part else GROUPS, "observed", why, told)
 
 

@@ -71,7 +71,7 @@ class AllocationList(Lister):
         for instance_uuid in self._touched():
             if instance_uuid not in known:
                 rows.append((instance_uuid, UNCLAIMED, "", "", Asked(Allocation()), ""))
-        return ("instance_uuid", "status", "reason", "source", "asked", "since"), rows
+        return ("instance_uuid", "status", "reason", "source", "requested", "since"), rows
 
     def _touched(self) -> list[str]:
         try:
@@ -104,7 +104,7 @@ class AllocationShow(_OfInstance, ShowOne):
         state.warn_of_unreadable(self, record)
         return self.dict2columns(
             _told(record)
-            | {"nova_says": str(hint or ""), "requests": Requests(requests)}
+            | {"nova_reports": str(hint or ""), "requests": Requests(requests)}
             | self._now(record)
         )
 
@@ -122,7 +122,7 @@ class AllocationShow(_OfInstance, ShowOne):
         return {
             "grant": Values(grant),
             "baseline": Values(baseline),
-            "has_now": Values(has),
+            "observed": Values(has),
             "memory_kib": Memory(memory),
         }
 
@@ -249,7 +249,7 @@ class AllocationPreview(_OfInstance, Lister):
         with state.opened_store(self) as store:
             record = _known(store, parsed_args.instance_uuid)
         rows = preview.rows(parsed_args.days, _wanted(record), Asked, self.app.LOG)
-        return ("from", "to", "window", "asked"), rows
+        return ("from", "to", "window", "requested"), rows
 
 
 class AllocationHistory(_OfInstance, Lister):
@@ -260,7 +260,7 @@ class AllocationHistory(_OfInstance, Lister):
             history = store.history(parsed_args.instance_uuid)
         if not history:
             raise state.unknown(parsed_args.instance_uuid)
-        return ("when", "asked_by", "source", "asked", "status", "reason", "message"), [
+        return ("when", "requested_by", "source", "requested", "status", "reason", "message"), [
             (
                 times.written(change.changed_at),
                 change.asked_by,
@@ -297,7 +297,7 @@ def _told(record: Record) -> dict[str, Any]:
         "message": record.message,
         "since": times.written(record.changed_at),
         "source": str(record.source),
-        "asked": Asked(record.asked),
+        "requested": Asked(record.asked),
         "in_force": Asked(record.accepted),
         **_window(record),
         "last_drift": record.drift,

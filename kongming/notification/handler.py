@@ -64,11 +64,11 @@ class Handler:
     :param read: reads a notification; None if it is not about an instance.
     :param lookalikes: looks for other names of this host.
 
-    :ivar counts: how many messages there were of each kind: ``ours``,
+    :ivar counts: how many messages there were of each kind: ``own``,
         ``foreign`` (nothing to do with this host), ``late`` (a newer one of
         the same instance came before) and ``malformed``.
     :ivar kinds: how many there were by event name and outcome, of those that
-        are ``ours`` or ``late``; names beyond a number count as ``other``.
+        are ``own`` or ``late``; names beyond a number count as ``other``.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Handler:
             self._trigger.is_elsewhere(event, place)
             self.counts["foreign"] += 1
         elif self._trigger.hear(event, place):
-            self._count(event.name, "ours")
+            self._count(event.name, "own")
             LOG.debug("Instance %s: %s handled", event.instance_uuid, event.name)
         else:
             self._count(event.name, "late")

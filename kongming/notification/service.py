@@ -161,7 +161,7 @@ class NotificationHandlerService(HostService):
         counts = self._handler.counts
         LOG.info(
             "Ended after %d events of this host, %d of others and %d that could not be understood",
-            counts["ours"] + counts["late"],
+            counts["own"] + counts["late"],
             counts["foreign"],
             counts["malformed"],
         )

@@ -51,9 +51,9 @@ _LONG = (
     "updated_at",
 )
 _CHANGE = (
-    "asked_at",
+    "requested_at",
     "generation",
-    "asked_by",
+    "requested_by",
     "map",
     "allocation",
     "status",

@@ -22,7 +22,7 @@ from kongming.osc.command import Fields, Lister, ShowOne, Table, add_limit, clie
 from kongming.runtime.escaping import escape
 from kongming.terminal import host_view
 
-_COLUMNS = ("name", "state", "seen_at", "age_s", "version", "guests", "violations")
+_COLUMNS = ("name", "state", "heartbeat_at", "heartbeat_age_s", "version", "guests", "violations")
 _PARTS = ("cells", "unassigned_cpus", "guests", "rules", "violations")
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60))
 
@@ -63,22 +63,23 @@ class HostShow(ShowOne):
         told = client_of(self).host(parsed_args.host)
         if parsed_args.formatter == self.formatter_default:
             return ("picture",), (_drawn(told, parsed_args.width),)
-        view = told.pop("view")
+        snapshot = told.pop("snapshot")
         parts = (
             dict.fromkeys(_PARTS, columns.Unknown(None))
-            if view is None
-            else host_view.columns(view)
+            if snapshot is None
+            else host_view.columns(snapshot)
         )
         return self.dict2columns({**columns.of_fields(told), **parts})
 
 
 def _drawn(told: Mapping[str, Any], width: int) -> str:
     """Draw the host below a line that says how old the picture is."""
-    seen = f"{escape(told['name'])} is {told['state']}: last seen {age(told['age_s'])} ago"
-    if told["view"] is None:
-        return f"{seen}. It has not told what it looks like."
-    head = f"{seen}, unchanged since {told['view_at']}."
-    return f"{head}\n\n{host_view.draw(told['view'], width)}"
+    last = age(told["heartbeat_age_s"])
+    state = f"{escape(told['name'])} is {told['state']}: last heartbeat {last} ago"
+    if told["snapshot"] is None:
+        return f"{state}. It has not sent a snapshot yet."
+    head = f"{state}, unchanged since {told['snapshot_at']}."
+    return f"{head}\n\n{host_view.draw(told['snapshot'], width)}"
 
 
 def age(seconds: float) -> str:

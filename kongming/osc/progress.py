@@ -100,13 +100,13 @@ def placed(allocations: Allocations) -> str:
     found = counts(allocations)
     text = f"{found.pop(_DONE, 0)} of {len(allocations)} applied"
     others = ", ".join(f"{number} {status}" for status, number in found.items())
-    silent = {
+    unresponsive = {
         _host(each)
         for each in allocations
-        if each["status"] in _OPEN and each.get("host_state") == "silent"
+        if each["status"] in _OPEN and each.get("host_state") == "unresponsive"
     }
-    if silent:
-        others += f"; silent: {', '.join(sorted(silent))}"
+    if unresponsive:
+        others += f"; unresponsive: {', '.join(sorted(unresponsive))}"
     return f"{text} ({others})" if others else text
 
 
@@ -137,8 +137,8 @@ def _host(told: Told) -> str:
 
 
 def _silence(told: Told) -> str:
-    if told.get("host_state") == "silent":
-        return f"; the executor of {_host(told)} is silent"
+    if told.get("host_state") == "unresponsive":
+        return f"; the executor of {_host(told)} is unresponsive"
     if told.get("host_state") == "unknown":
         return "; no executor was heard of that has it"
     return ""

@@ -221,11 +221,11 @@ def _replacement(client: Client, instance_uuid: str, mine: int) -> str:
     if not later:
         return "somebody else requested something else"
     # Entries without a requester are later outcomes; tenants are not told who it is.
-    change = next((each for each in reversed(later) if each.get("asked_by")), later[-1])
+    change = next((each for each in reversed(later) if each.get("requested_by")), later[-1])
     asked = change.get("allocation")
     what = "its release" if asked is None else Wanted(asked).human_readable().replace("\n", "; ")
     of_map = f" in the map {change['map']}" if change.get("map") else ""
-    who = change.get("asked_by") or "somebody"
+    who = change.get("requested_by") or "somebody"
     return f"{who} requested generation {change['generation']}{of_map}: {what}"
 
 

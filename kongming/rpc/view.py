@@ -99,7 +99,7 @@ _GUEST = {
     "pins": (form.mapped(_numeral, _ids, _ITEMS_MAX), {}),
     "cpuset": (form.maybe(_ids), None),
     "memory_nodes": (form.maybe(_ids), None),
-    "touched": (_flag, False),
+    "has_baseline": (_flag, False),
     "grant": (form.maybe(form.lenient(_GRANT, _FIELDS_MAX)), None),
 }
 _VIOLATION = {

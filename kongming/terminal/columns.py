@@ -75,9 +75,9 @@ class Requests(FormattableColumn[list[Request]]):
         return [
             {
                 "source": str(request.source),
-                "asked_by": request.asked_by,
-                "asked_at": times.written(request.asked_at),
-                "asked": request.asked.to_json()
+                "requested_by": request.asked_by,
+                "requested_at": times.written(request.asked_at),
+                "allocation": request.asked.to_json()
                 if isinstance(request.asked, Allocation)
                 else None,
             }

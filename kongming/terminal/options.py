@@ -55,14 +55,14 @@ def seconds(text: str) -> float:
 
 def add_allocation_options(parser: argparse.ArgumentParser) -> None:
     """Add an option for each key of the instance metadata, with the same values."""
-    group = parser.add_argument_group("what is asked, written as in the instance metadata")
+    group = parser.add_argument_group("requested placement, written as in the instance metadata")
     for key, (metavar, meaning) in _OPTIONS.items():
         group.add_argument(f"--{key}", metavar=metavar, help=meaning)
     group.add_argument(
         "--file",
         metavar="<path>",
-        help="A file with all that is asked, in the JSON form of an allocation or as YAML; it may "
-        "hold time windows. - is the standard input.",
+        help="A file with the whole request, an allocation as JSON or YAML; it may have time "
+        "windows. - is the standard input.",
     )
 
 
@@ -77,7 +77,7 @@ def asked(parsed: argparse.Namespace) -> Allocation:
         # The limit of 255 characters is Nova's.
         return metadata.parse(asked, max_length=json_schema.MAX_LENGTH)
     if asked:
-        raise exception.RequestInvalid("--file says all that is asked: leave out the others")
+        raise exception.RequestInvalid("--file has the whole request: leave out the other options")
     document = files.load(parsed.file)
     try:
         return json_schema.read(document.value)

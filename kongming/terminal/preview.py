@@ -33,7 +33,11 @@ _ROWS_MAX = 20_000
 def add_days_option(parser: argparse.ArgumentParser) -> None:
     """Add the option that says how far to look."""
     parser.add_argument(
-        "--days", metavar="<days>", type=int, default=7, help="How far to look (default: 7)."
+        "--days",
+        metavar="<days>",
+        type=int,
+        default=7,
+        help="Days to show, from now (default: 7).",
     )
 
 
@@ -54,7 +58,7 @@ def rows(
     windows = [each.window for each in asked.windows]
     spans = list(islice(preview(windows, begin, end), _ROWS_MAX))
     if spans[-1].end < end:
-        log.warning("only the first %d rows are shown: ask for fewer --days", _ROWS_MAX)
+        log.warning("only the first %d rows are shown: use a smaller --days", _ROWS_MAX)
     # Of many spans few are different: what is shown is made once for each.
     shown = {each.window.name: show(asked.during(each)) for each in asked.windows}
     base = show(Allocation(**asked.parts()))

@@ -40,7 +40,7 @@ def carry_out(steps: plan.Plan, guest: Guest) -> Mapping[Target, Reading]:
     finally:
         if guest.has_started_anew():
             _note_for_next(begun, steps.baseline, guest)
-            raise exception.GuestBusy("the domain was started anew while the guest was placed")
+            raise exception.GuestBusy("the domain was restarted while the guest was placed")
 
 
 def _all_or_nothing(
@@ -63,10 +63,10 @@ def _verify(steps: plan.Plan, guest: Guest) -> Mapping[Target, Reading]:
     observed = guest.observe(steps.goals)
     if differences := plan.differences(steps.goals, observed, guest.host):
         found = target.describe(
-            (what, f"{part}, wanted {steps.goals[what]}") for what, part in differences.items()
+            (what, f"{part}, desired {steps.goals[what]}") for what, part in differences.items()
         )
         raise exception.NotVerified(
-            f"libvirt reported success, but observed are {found}; look for others who place the "
+            f"libvirt reported success, but observed are {found}; check what else places the "
             "guest, and whether this service may move its threads (CAP_SYS_NICE)"
         )
     return observed

@@ -79,7 +79,7 @@ def look(
     prospect = placer.look(allocation.at(datetime.now(UTC)), guest, accepted=accepted)
     warnings = placer.warnings(instance_uuid, prospect)
     if prospect.plan.unusable:
-        warnings.append(f"not usable now, waited for: {prospect.plan.describe_unusable()}")
+        warnings.append(f"not available now, set later: {prospect.plan.describe_unusable()}")
     warnings += map(str, prospect.shortfalls)
     grant = prospect.grant
     steps = (

@@ -43,7 +43,7 @@ def check(asked: Mapping[Target, Value], grant: Grant, rules: Rules) -> None:
         raise exception.NumaMemory(
             "the memory of a guest with a NUMA topology stays where Nova bound it"
             + (f": node {grant.nodes}" if grant.nodes else "")
-            + "; ask for its CPUs only, or use a flavor without NUMA topology and page size"
+            + "; request CPUs only, or use a flavor without NUMA topology and page size"
         )
     pins = {what: cast(CpuSet, asked[what]) for what in asked if grant.of(what)}
     dedicated = grant.dedicated(rules.dedicated_cpus)
@@ -66,8 +66,8 @@ def _within(what: Target, cpus: CpuSet, allowed: CpuSet, grant: Grant) -> None:
         given = grant.of(what)
         more = f", and it may run on {allowed}" if allowed != given else ""
         raise exception.OutsideGrant(
-            f"CPU {outside} is not {what}'s: Nova gave {what} the CPUs {given}{more}; ask for "
-            "some of these"
+            f"CPU {outside} is not in the grant of {what}: Nova gave {what} the CPUs "
+            f"{given}{more}; request some of these"
         )
 
 
@@ -77,12 +77,12 @@ def _own_cpu(what: Target, cpus: CpuSet, grant: Grant, dedicated: Mapping[int, i
     if outside := CpuSet(cpus - own):
         raise exception.OutsideGrant(
             f"CPU {outside} is not among the guest's dedicated CPUs {own}: Nova gave {what} the "
-            f"CPU {grant.cpus[what]}; ask for a permutation of them"
+            f"CPU {grant.cpus[what]}; request a permutation of them"
         )
     if len(cpus) != 1:
         raise exception.DedicatedCpus(
-            f"{what} has a dedicated CPU, and can't get {cpus}: Nova gave it the CPU "
-            f"{grant.cpus[what]}; ask for one CPU for each vCPU, a permutation of {own}"
+            f"{what} has a dedicated CPU and can't have {cpus}: Nova gave it the CPU "
+            f"{grant.cpus[what]}; request one CPU for each vCPU, a permutation of {own}"
         )
     return next(iter(cpus))
 
@@ -97,15 +97,15 @@ def _check_permutation(
             raise exception.DedicatedCpus(
                 f"vCPUs {taken[cpu]} and {vcpu} would share the dedicated CPU {cpu}: Nova gave "
                 f"vCPU {taken[cpu]} the CPU {dedicated[taken[cpu]]} and vCPU {vcpu} the CPU "
-                f"{dedicated[vcpu]}; ask for the whole permutation"
+                f"{dedicated[vcpu]}; request the whole permutation"
             )
         taken[cpu] = vcpu
         there = grant.cells.get(owners[cpu])
         if grant.cells.get(vcpu) != there and not rules.numa_across_cells:
             raise exception.AcrossCells(
-                f"CPU {cpu} is of the guest's NUMA cell {there}, and vCPU {vcpu} of its cell "
+                f"CPU {cpu} belongs to the guest's NUMA cell {there}, and vCPU {vcpu} to its cell "
                 f"{grant.cells.get(vcpu)}: its memory would be remote; Nova gave vCPU {vcpu} the "
-                f"CPU {dedicated[vcpu]}. Ask for a permutation within the cell, or set [guard] "
+                f"CPU {dedicated[vcpu]}. Request a permutation within the cell, or set [guard] "
                 "numa_across_cells"
             )
 
@@ -124,7 +124,7 @@ def _check_realtime(pins: Mapping[Target, CpuSet], after: Mapping[int, int], gra
         if there := CpuSet(grant.cpus[what] & taken - former if stays else pins[what] & taken):
             does, has = ("stay", "would get") if stays else ("run", "has")
             raise exception.RealtimeCpu(
-                f"{what} can't {does} on CPU {there}: a real-time vCPU of the guest {has} it, and "
-                f"would never let another thread run; Nova gave {what} the CPUs {grant.of(what)}"
-                + ("; ask for other CPUs for it as well" if stays else "")
+                f"{what} can't {does} on CPU {there}: a real-time vCPU of the guest {has} it and "
+                f"lets no other thread run; Nova gave {what} the CPUs {grant.of(what)}"
+                + ("; request other CPUs for it in the same request" if stays else "")
             )

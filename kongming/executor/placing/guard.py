@@ -46,12 +46,12 @@ def check_guest(definition: Definition, rules: Rules) -> None:
     if not definition.nova:
         raise exception.NotNova(
             "the domain was not made by Nova (it has no nova:instance metadata); Kongming "
-            "leaves it alone"
+            "does not place it"
         )
     if definition.grant is not None and rules.numa_guests is NumaGuests.REFUSE:
         raise exception.NovaOwned(
-            "the guest has a NUMA topology, so that Nova chose its CPUs, and [guard] numa_guests "
-            "is refuse; withdraw the request, or use a flavor and an image without NUMA topology, "
+            "the guest has a NUMA topology: Nova chose its CPUs, and [guard] numa_guests is "
+            "refuse; withdraw the request, or use a flavor and an image without NUMA topology, "
             "page size and CPU policy"
         )
     if rules.allowed_projects and definition.project_id not in rules.allowed_projects:
@@ -141,16 +141,18 @@ def check_cpus(asked: CpuSet, host: Host, rules: Rules, own: CpuSet = _NONE) -> 
         )
     if reserved := asked & rules.reserved_cpus:
         raise exception.CpuReserved(
-            f"CPU {reserved} is reserved ([guard] reserved_cpus is {rules.reserved_cpus})"
+            f"CPU {reserved} is reserved ([guard] reserved_cpus is {rules.reserved_cpus}); "
+            "request other CPUs"
         )
     if dedicated := asked & rules.dedicated_cpus - own:
         raise exception.CpuDedicated(
-            f"CPU {dedicated} is Nova's for guests with dedicated CPUs (nova.conf's [compute] "
-            f"cpu_dedicated_set is {rules.dedicated_cpus})"
+            f"CPU {dedicated} is for guests with dedicated CPUs (nova.conf's [compute] "
+            f"cpu_dedicated_set is {rules.dedicated_cpus}); request other CPUs"
         )
     if rules.allowed_cpus is not None and (barred := asked - rules.allowed_cpus):
         raise exception.CpuNotAllowed(
-            f"CPU {barred} is not allowed ([guard] allowed_cpus is {rules.allowed_cpus})"
+            f"CPU {barred} is not allowed ([guard] allowed_cpus is {rules.allowed_cpus}); "
+            "request others"
         )
 
 
@@ -165,14 +167,14 @@ def check_usable(asked: CpuSet, host: Host) -> None:
     """
     if offline := asked - host.online:
         raise exception.CpuOffline(
-            f"CPU {offline} is offline: online are {host.online}; ask for those, or bring it "
+            f"CPU {offline} is offline: online are {host.online}; request those, or bring it "
             "online"
         )
     for group, cpus in host.barred:
         if missing := CpuSet(asked & cpus):
             raise exception.CpuNotInSlice(
-                f"CPU {missing} is not given to the control group {group}, which the guest is "
-                "in: ask for other CPUs, or widen it (a slice's AllowedCPUs=)"
+                f"CPU {missing} is not in the control group {group}, which the guest belongs "
+                "to: request other CPUs, or widen the group (AllowedCPUs= of a slice)"
             )
 
 
@@ -189,7 +191,8 @@ def check_nodes(asked: CpuSet, host: Host, rules: Rules) -> None:
         )
     if rules.allowed_nodes is not None and (barred := asked - rules.allowed_nodes):
         raise exception.NodeNotAllowed(
-            f"NUMA node {barred} is not allowed ([guard] allowed_nodes is {rules.allowed_nodes})"
+            f"NUMA node {barred} is not allowed ([guard] allowed_nodes is {rules.allowed_nodes}); "
+            "request others"
         )
 
 
@@ -214,7 +217,7 @@ def check_shares(shares: int, cgroup: int) -> None:
     allowed = CPU_SHARES[cgroup]
     if shares not in allowed:
         raise exception.SharesOutOfRange(
-            f"{shares} CPU shares: this host has cgroup v{cgroup}, which takes {allowed[0]} to "
+            f"{shares} CPU shares: this host has cgroup v{cgroup}, which accepts {allowed[0]} to "
             f"{allowed[-1]}"
         )
 

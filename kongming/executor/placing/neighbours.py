@@ -67,16 +67,16 @@ def check(move: Move, rules: Rules, cores: Mapping[int, CpuSet], judge: Judge) -
             if (shared := cpus - move.cpus)
         )
         if reaction is Overlap.WARN:
-            told += [f"other guests are pinned there, too: {on_cpus}"] * bool(on_cpus)
+            told += [f"other guests are pinned to the same CPUs: {on_cpus}"] * bool(on_cpus)
             told += [f"other guests are pinned to the same cores: {on_cores}"] * bool(on_cores)
         elif on_cpus:
             raise exception.Overlap(
-                f"other guests are pinned there: {on_cpus}; ask for other CPUs, or set [guard] "
-                "overlap to warn"
+                f"other guests are pinned to the same CPUs: {on_cpus}; request other CPUs, or set "
+                "[guard] overlap to warn"
             )
         elif on_cores:
             raise exception.SmtSibling(
-                f"other guests are pinned to the same cores: {on_cores}; ask for CPUs of other "
+                f"other guests are pinned to the same cores: {on_cores}; request CPUs of other "
                 "cores, or set [guard] smt to warn"
             )
     return Neighbours(tuple(told), moving)

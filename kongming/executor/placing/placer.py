@@ -68,7 +68,7 @@ class Prospect:
     def found(self) -> str:
         """Return what the guest has where it has something else than wanted."""
         return target.describe(
-            (step.target, f"found {self._has(step)}, wanted {step.wanted}")
+            (step.target, f"found {self._has(step)}, desired {step.wanted}")
             for step in self.plan.changes()
         )
 

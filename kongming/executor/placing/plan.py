@@ -94,7 +94,7 @@ class KeepBaseline:
         guest.keep_baseline(self.former)
 
     def __str__(self) -> str:
-        return "the note of the baseline"
+        return "the baseline note"
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ class Presence(enum.Enum):
 class Kept(enum.Enum):
     """What is kept of an instance here."""
 
-    REQUEST = "a request, whoever made it, accepted or not"
+    REQUEST = "a request of any source, accepted or not"
     RETURNING = "nothing is requested any more, and it is not yet at its baseline"
     OWN_NOTE = "nothing, but the domain has a baseline that this host's store wrote"
     FOREIGN_NOTE = "nothing, but the domain has a baseline that another store wrote"
@@ -55,9 +55,9 @@ class Kept(enum.Enum):
 class Fate(enum.Enum):
     """What becomes of an instance."""
 
-    KEPT = "what is requested is brought about, now or when the guest runs"
-    CLAIMED = "it is kept and brought about, though Nova says that the guest is not here"
-    FORGOTTEN = "what is kept of it is forgotten"
+    KEPT = "the request is kept and carried out, now or when the guest runs"
+    CLAIMED = "the request is kept and carried out, though Nova reports that the guest is not here"
+    FORGOTTEN = "its record is forgotten"
     RELEASED = "the guest goes back to its baseline"
     LEFT = "nothing is done"
 

@@ -311,9 +311,11 @@ class Store:
         With it goes what is kept of guests that have not run since, if they were to be
         returned to their baseline, or if Nova says that they are elsewhere.
         """
-        left = [uuid for uuid in self._left_before(before) if self.forget(uuid, "never came back")]
+        left = [
+            uuid for uuid in self._left_before(before) if self.forget(uuid, "did not run again")
+        ]
         if left:
-            LOG.info("Forgotten, as they never came back: %s", ", ".join(left))
+            LOG.info("Forgotten, because they did not run again: %s", ", ".join(left))
         with self._db.transaction(durable=False) as db:
             return db.execute("DELETE FROM history WHERE changed_at < ?", (before,)).rowcount
 
@@ -332,7 +334,7 @@ class Store:
         self._held = frozenset(filter(is_instance, keys))
         if strange := keys - self._held:
             LOG.warning(
-                "%s has rows of what can be no instance, and they are left out: %s; "
+                "%s has rows whose keys are not UUIDs of instances, they are left out: %s; "
                 "'kongming-manage allocation unset' deletes them",
                 FILE_NAME,
                 ", ".join(sorted(map(shown, map(str, strange)))),

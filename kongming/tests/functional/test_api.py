@@ -282,7 +282,7 @@ class TestAllocation:
         put(api)
         place(api, "compute-1", 1)
         see(api, "compute-1", ago=31, interval_s=10)
-        assert api.get(path_of())["host_state"] == "silent"
+        assert api.get(path_of())["host_state"] == "unresponsive"
 
     def test_what_was_said_of_an_older_generation_does_not_count(self, api):
         put(api)
@@ -416,7 +416,7 @@ class TestDryRun:
         answer = api.request("PUT", f"{path_of()}?dry_run=true", self.BODY)
         assert (answer.status, answer.body["outcome"]) == (200, outcome)
 
-    @pytest.mark.parametrize("silent", [exception.HostSilent, exception.ConductorSilent])
+    @pytest.mark.parametrize("unresponsive", [exception.HostSilent, exception.ConductorSilent])
     def test_nobody_answers(self, api, silent):
         api.conductor.answer = silent("who was asked does not answer")
         answer = api.request("PUT", f"{path_of()}?dry_run=true", self.BODY)
@@ -496,7 +496,7 @@ BODIES = {
     ),
     "a window on 30 February": (
         json.dumps({"allocation": {"windows": [{**NIGHT, "start": "0 0 30 2 *"}]}}).encode(),
-        "never comes",
+        "never occurs",
     ),
     "a time zone elsewhere": (
         json.dumps({"allocation": {"windows": [{**NIGHT, "timezone": "../passwd"}]}}).encode(),
@@ -688,14 +688,14 @@ class TestHistory:
             path = next((link["href"] for link in answer["links"]), None)
         assert [each["generation"] for each in found] == [1, 2, 3, 4, 5]
         assert [each["status"] for each in found] == ["pending"] * 4 + ["applied"]
-        assert MOMENT.fullmatch(found[-1].pop("asked_at"))
+        assert MOMENT.fullmatch(found[-1].pop("requested_at"))
         assert REQUEST_ID.fullmatch(found[-1].pop("request_id"))
         del found[-1]["id"]
         assert found[-1] == {
             "generation": 5,
             "allocation": {"vcpu_pinning": "4"},
             "map": None,
-            "asked_by": "noauth",
+            "requested_by": "noauth",
             "status": "applied",
             "reason": "",
             "message": "shared",
@@ -869,20 +869,24 @@ class TestHosts:
     def test_one(self, api):
         see(api, "compute-1", ago=5, view=VIEW)
         shown = api.get(f"{HOSTS}/compute-1")
-        assert 5 <= shown["age_s"] < 65
+        assert 5 <= shown["heartbeat_age_s"] < 65
         assert (shown["state"], shown["version"]) == ("up", "1.2.3")
-        assert (shown["guests"], shown["violations"], shown["view"]) == (2, 1, VIEW)
-        for name in ("seen_at", "started_at", "view_at"):
+        assert (shown["guests"], shown["violations"], shown["snapshot"]) == (2, 1, VIEW)
+        for name in ("heartbeat_at", "started_at", "snapshot_at"):
             assert MOMENT.fullmatch(shown[name])
         (listed,) = api.get(HOSTS)["hosts"]
         assert listed == {
-            name: value for name, value in shown.items() if name not in ("view", "view_at")
-        } | {"age_s": listed["age_s"]}
+            name: value for name, value in shown.items() if name not in ("snapshot", "snapshot_at")
+        } | {"heartbeat_age_s": listed["heartbeat_age_s"]}
 
     def test_one_that_has_not_told_of_itself_and_is_silent(self, api):
         see(api, "compute-1", ago=3600)
         shown = api.get(f"{HOSTS}/compute-1")
-        assert (shown["state"], shown["view"], shown["view_at"]) == ("silent", None, None)
+        assert (shown["state"], shown["snapshot"], shown["snapshot_at"]) == (
+            "unresponsive",
+            None,
+            None,
+        )
 
     def test_pages(self, api):
         names = [f"compute-{number}.example" for number in range(5)]
@@ -968,7 +972,7 @@ class TestNoAuth:
         said = {"X-User-Id": "mano", "X-Roles": "admin", "X-Identity-Status": "Confirmed"}
         api.request("PUT", path_of(), {"allocation": PIN}, headers=said)
         (entry,) = api.get(f"{path_of()}/history")["history"]
-        assert entry["asked_by"] == "noauth"
+        assert entry["requested_by"] == "noauth"
 
 
 class Silent:

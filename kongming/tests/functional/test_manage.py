@@ -114,7 +114,7 @@ def test_host_show_is_a_table_too(run):
             ("host", "show"),
             {"uri": ABSENT},
             1,
-            f"libvirt at {ABSENT} is unavailable: nobody listens at /absent",
+            f"libvirt at {ABSENT} is unavailable: no process listens at /absent",
         ),
         (("host", "show"), {"guard": "reserved_cpus = x"}, 2, "[guard] reserved_cpus: item 'x'"),
         (("host", "show"), {"guard": "overlap = maybe"}, 2, "overlap"),

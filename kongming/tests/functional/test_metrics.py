@@ -123,7 +123,7 @@ def test_everything_is_there_before_anything_has_happened(cloud):
 def test_a_guest_that_is_placed(cloud):
     applied = cloud.grows("kongming_applies_total", outcome="applied")
     timed = cloud.grows("kongming_apply_duration_seconds_count")
-    heard = cloud.grows("kongming_events_total", kind="instance.create.end", outcome="ours")
+    heard = cloud.grows("kongming_events_total", kind="instance.create.end", outcome="own")
     guest = cloud.guest()
     cloud.publish(guest, kongming_vcpu_pinning="2")
     cloud.settled()
@@ -175,14 +175,14 @@ def test_events_that_are_not_ours(cloud):
 def test_the_number_of_kinds_is_bounded(cloud, monkeypatch):
     kinds = cloud.service._handler.kinds
     monkeypatch.setattr(handler, "_KINDS_MAX", len(kinds) + 1)
-    strange = cloud.grows("kongming_events_total", by=3, kind="other", outcome="ours")
+    strange = cloud.grows("kongming_events_total", by=3, kind="other", outcome="own")
     guest = cloud.guest()
     for name in ("instance.a", 'instance.new"\n', "instance.b", "instance." + 200 * "x"):
         cloud.publish(guest, name)
     cloud.heard_all()
     assert strange()
-    assert ("instance.a", "ours") in kinds
-    assert ("instance.b", "ours") not in kinds
+    assert ("instance.a", "own") in kinds
+    assert ("instance.b", "own") not in kinds
 
 
 def test_a_store_that_is_away_is_told_and_the_rest_too(cloud):

@@ -123,7 +123,7 @@ def test_an_instances_allocation_from_set_to_unset(site, run, ask):
     assert site.pins(guest)[0] == {2}
     assert ask("allocation show", guest)["generation"] == 1
     history = ask("allocation history", guest)
-    assert history[0]["asked_by"]
+    assert history[0]["requested_by"]
     assert (history[-1]["generation"], history[-1]["status"]) == (1, "applied")
     assert ask("allocation list", "--map", "none") == []
     (listed,) = [
@@ -255,7 +255,7 @@ def test_a_host_is_drawn_with_its_age(site, run, ask):
     wait_for(lambda: guest in json.dumps(site.hosts.get(site.host).view))
     status, drawn, _ = run("host show", site.host, "--width", "90")
     assert status == 0
-    assert drawn.startswith(f"{site.host} is up: last seen ")
+    assert drawn.startswith(f"{site.host} is up: last heartbeat ")
     assert " s ago, unchanged since 20" in drawn
     assert "NUMA cell 1: " in drawn
     assert guest in drawn

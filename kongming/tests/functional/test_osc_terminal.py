@@ -112,7 +112,7 @@ def test_a_name_that_the_encoding_lacks_is_shown_escaped(run, form):
     raw = io.BytesIO()
     stdout = io.TextIOWrapper(raw, encoding="ascii")
     stdout.getvalue = raw.getvalue
-    ended = run("allocation history", instance(1), "-c", "asked_by", "-f", form, stdout=stdout)
+    ended = run("allocation history", instance(1), "-c", "requested_by", "-f", form, stdout=stdout)
     assert (ended.status, ended.said) == (0, "")
     assert b"\\u8bf8\\u845b" in ended.output
 

@@ -401,7 +401,7 @@ def test_events_wait_while_the_store_is_unusable(cloud, unlock, caplog):
 
 
 def test_a_second_service_on_the_same_state_is_refused(cloud):
-    with pytest.raises(Exception, match="another Kongming service runs"):
+    with pytest.raises(Exception, match="another Kongming service uses"):
         NotificationHandlerService(cloud.conf)
 
 
@@ -411,5 +411,5 @@ def test_all_captured_notifications_are_handled_without_a_warning(cloud, caplog,
         for message in captures.messages(step):
             cloud.send(message["event_type"], message["payload"], message["publisher_id"])
     cloud.heard_all()
-    assert cloud.service._handler.counts["ours"] > 80
+    assert cloud.service._handler.counts["own"] > 80
     assert not warnings(caplog)

@@ -403,7 +403,7 @@ def test_a_conductor_tells_prometheus_how_far_all_has_come(site):
         'kongming_allocations{status="applied"} 1.0',
         'kongming_allocations{status="absent"} 1.0',
         'kongming_hosts{state="up"} 1.0',
-        'kongming_hosts{state="silent"} 0.0',
+        'kongming_hosts{state="unresponsive"} 0.0',
         "kongming_pushes_dropped_total 0.0",
         'kongming_messages_refused_total{kind="exchange",reason="message_invalid"} 0.0',
         'kongming_messages_refused_total{kind="other",reason="signature_invalid"} 0.0',

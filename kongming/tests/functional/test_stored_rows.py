@@ -105,8 +105,8 @@ def test_a_service_starts_over_a_row_that_it_does_not_understand(cloud, tmp_path
     cloud.publish(good, "instance.update", **{KEY: "0"})
     wait_for(lambda: pins(good) == [{0}] * 4)
     (line,) = told(caplog, bad.UUIDString())
-    assert "refused (stored_invalid): what is kept of it can't be read" in line
-    assert f"'kongming-manage allocation unset {bad.UUIDString()}' deletes it" in line
+    assert "refused (stored_invalid): the stored request can't be read" in line
+    assert f"delete it by 'kongming-manage allocation unset {bad.UUIDString()}'" in line
     # What is asked next is done.
     cloud.publish(bad, "instance.update", **{KEY: "0"})
     wait_for(lambda: pins(bad) == [{0}] * 4)
@@ -144,7 +144,7 @@ def test_what_the_requests_still_say_is_taken_from_them(cloud, tmp_path, caplog)
     (line,) = told(caplog, bad.UUIDString())
     wait_for(lambda: cloud.record(bad).status == "applied")
     assert "can't be read (" in line
-    assert line.endswith("is taken again from what was asked")
+    assert line.endswith("is restored from the request")
 
 
 def test_a_guest_that_does_not_run_has_its_row_named_too(cloud, tmp_path, caplog):
@@ -194,7 +194,7 @@ class TestManage:
         damage(host.state, BAD, DEEP)
         status, listed, errors = host.run("allocation", "list", "-f", "json")
         assert status == 0
-        assert [(row["instance_uuid"], row["asked"]) for row in json.loads(listed)] == [
+        assert [(row["instance_uuid"], row["requested"]) for row in json.loads(listed)] == [
             (GOOD, {"vcpu_pinning": "2"}),
             (BAD, None),
             (THIRD, {"vcpu_pinning": "2"}),
@@ -222,7 +222,7 @@ class TestManage:
         status, shown, _ = host.run(
             "allocation", "set", "--vcpu-pinning", "4", *change, "-f", "json"
         )
-        assert (status, json.loads(shown)["asked"]) == (0, {"vcpu_pinning": "4"})
+        assert (status, json.loads(shown)["requested"]) == (0, {"vcpu_pinning": "4"})
         # First what was asked by hand, then what can't be read.
         assert host.run("allocation", "unset", *change)[0] == 0
         with closing(Store(host.state)) as store:

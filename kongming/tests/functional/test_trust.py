@@ -306,8 +306,12 @@ def test_a_view_with_bad_parts_is_kept_without_them(conductor):
     answer = conductor.call("show", told_by="compute-1", view=view, digest="a" * 64)
     assert [each["key"] for each in answer["refused"]] == [".cells", ".guests[0]"]
     found = conductor.get("/v1/hosts/compute-1")
-    assert [each["name"] for each in found["view"]["guests"]] == ["instance-00000001"]
-    assert (found["guests"], found["view"]["cells"], found["view"]["later"]) == (1, [], [1])
+    assert [each["name"] for each in found["snapshot"]["guests"]] == ["instance-00000001"]
+    assert (found["guests"], found["snapshot"]["cells"], found["snapshot"]["later"]) == (
+        1,
+        [],
+        [1],
+    )
     # It is not asked for again.
     assert conductor.exchange("compute-1", digest="a" * 64)["show"] is False
 
@@ -351,7 +355,7 @@ def test_odd_rows_are_shown_with_what_can_be_shown_and_others_as_ever(conductor)
         "compute-2",
     ]
     found = conductor.get("/v1/hosts/compute-2")
-    assert found["view"]["x"] is None
+    assert found["snapshot"]["x"] is None
     json.dumps(found, allow_nan=False)
 
 
@@ -393,7 +397,7 @@ def test_odd_rows_do_not_stop_the_metrics(conductor):
     assert samples["kongming_database_available",] == 1
     assert samples["kongming_allocations", "applied"] == 2
     assert samples["kongming_pushes_dropped_total",] == 7
-    assert samples["kongming_hosts", "up"] + samples["kongming_hosts", "silent"] == 2
+    assert samples["kongming_hosts", "up"] + samples["kongming_hosts", "unresponsive"] == 2
 
 
 # Whose word counts: by Nova's.
@@ -668,4 +672,4 @@ def test_a_view_of_a_real_host_is_kept_whole(conductor):
     view = VIEW | topology(2, 2, 2).to_json()
     conductor.exchange("compute-1", digest="a" * 64)
     conductor.call("show", told_by="compute-1", view=view, digest="a" * 64)
-    assert conductor.get("/v1/hosts/compute-1")["view"]["cells"] == view["cells"]
+    assert conductor.get("/v1/hosts/compute-1")["snapshot"]["cells"] == view["cells"]

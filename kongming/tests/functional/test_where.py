@@ -106,7 +106,7 @@ def test_a_guest_that_runs_here_is_not_given_up_on_one_word(
     host.wait_status(guest, "elsewhere")
     record = host.record(guest)
     assert record.reason == "claimed_elsewhere"
-    assert f"it runs on this host, {host.conf.host}, though Nova says" in record.message
+    assert f"it runs on this host, {host.conf.host}, but Nova reports" in record.message
     assert says in record.message
     (line,) = warnings(caplog)
     assert record.message in line
@@ -137,7 +137,7 @@ def test_an_event_that_says_here_again_heals_it(host, guest, caplog):
     host.hear(guest, vcpu_pinning="4")
     wait_for(lambda: pins(guest) == [{4}] * 4)
     host.wait_status(guest, "applied")
-    assert lines(caplog, "Nova says again that it is on this host")
+    assert lines(caplog, "Nova reports again that it is on this host")
 
 
 def test_when_it_stops_it_is_forgotten(host, guest, caplog):
@@ -145,7 +145,7 @@ def test_when_it_stops_it_is_forgotten(host, guest, caplog):
     host.wait_status(guest, "elsewhere")
     guest.destroy()
     wait_for(lambda: host.record(guest) is None)
-    wait_for(lambda: lines(caplog, f"let go: Nova says that it is on {OTHER}"))
+    wait_for(lambda: lines(caplog, f"forgotten: Nova reports that it is on {OTHER}"))
 
 
 def test_what_is_off_is_kept_until_its_domain_is_undefined(host):
@@ -214,7 +214,7 @@ def test_that_all_are_elsewhere_blames_the_name_of_this_host(host, guest, caplog
     for each in (guest, other):
         host.wait_status(each, "elsewhere")
     host.settled()
-    (line,) = lines(caplog, "Nova says of all 2 instances")
+    (line,) = lines(caplog, "Nova reports that none of the 2 instances")
     assert f"[DEFAULT] host, which is {host.conf.host}," in line
 
 
@@ -240,7 +240,7 @@ def test_an_old_definition_that_brings_a_pin_back_is_no_request(host, guest, cap
     wait_for(lambda: pins(started) == [EVERYWHERE] * 4)
     wait_for(lambda: host.record(guest) is None)
     assert "kongming" not in started.XMLDesc()
-    assert lines(caplog, "which an old definition has brought back")
+    assert lines(caplog, "an old definition has restored")
 
 
 def test_also_if_the_service_was_down_meanwhile(host, guest):

@@ -222,7 +222,7 @@ def test_a_zone_that_the_host_lost_is_refused_and_the_guest_stays_as_it_is(
     wait_status(cloud, guest, "refused")
     record = cloud.record(guest)
     assert (record.reason, record.asked) == ("request_invalid", asked)
-    assert record.message.startswith("window night: 'Test' is no IANA time zone")
+    assert record.message.startswith("window night: 'Test' is not an IANA time zone")
     assert pins(guest) == [{2}]
     wait_pins(other, {4})
     # It is looked at again at each check, and whenever somebody asks.

@@ -262,7 +262,7 @@ def test_all_works_with_the_permissions_that_the_tool_writes(secured, cpus):
     assert (plan.status, plan.body["outcome"], plan.body["host"]) == (200, "planned", HOST)
 
     def shown():
-        return site.api.get(f"/v1/hosts/{HOST}")["view"]
+        return site.api.get(f"/v1/hosts/{HOST}")["snapshot"]
 
     wait_until(shown, 30, "the host's view")
     site.delete(guest.uuid)
@@ -556,7 +556,7 @@ def test_with_signatures_a_host_can_not_speak_in_the_name_of_another(signed, cpu
     signed.site.plane.wait_status(guest.uuid, "applied")
 
     def shown():
-        view = signed.site.api.get(f"/v1/hosts/{HOST}")["view"]
+        view = signed.site.api.get(f"/v1/hosts/{HOST}")["snapshot"]
         return [each["instance_uuid"] for each in view["guests"]]
 
     wait_until(lambda: guest.uuid in shown(), 30, "the host has shown its guest")

@@ -100,7 +100,7 @@ def test_a_service_says_in_one_line_that_it_needs_another_name(tmp_path, service
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"{service}: [DEFAULT] host is not set, and ")
-    assert "set host to what nova.conf of this host has" in line
+    assert "set it to the value of host in this host's nova.conf" in line
     assert done.stdout == ""
 
 
@@ -109,7 +109,9 @@ def test_the_status_says_what_is_wrong_with_the_machines_name(tmp_path):
     conf.write_text(CONF.format(folder=tmp_path, setting=""))
     status = [str(BIN / "kongming-status"), f"--config-file={conf}", "upgrade", "check"]
     said = " ".join(on_machine("12345", *status).stdout.replace("|", " ").split())
-    assert "[DEFAULT] host is not set, and '12345', this machine's own name, can't be used" in said
+    assert (
+        "[DEFAULT] host is not set, and '12345', the name of this machine, can't be used" in said
+    )
     conf.write_text(CONF.format(folder=tmp_path, setting="host = compute_01"))
     assert "host is not set" not in on_machine("12345", *status).stdout
 

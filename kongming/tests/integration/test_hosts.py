@@ -54,7 +54,7 @@ HOSTS = {
     "as it is": (OddHost(), None),
     "as the unit has it": (OddHost(capabilities=UNIT), None),
     "no capabilities": (OddHost(capabilities=()), None),
-    "its own processes": (OddHost(own_pids=True), "a PID namespace of its own"),
+    "its own processes": (OddHost(own_pids=True), "its own PID namespace"),
     "its own processes and the machine's /proc": (OddHost(own_pids=True, own_proc=False), None),
     "a /proc that can't be listed": (
         OddHost((denied("/proc"),), capabilities=UNIT),
@@ -298,9 +298,7 @@ def test_a_libvirt_of_this_machine_that_is_named_by_tcp_is_on_this_machine(libvi
     named = over("/etc/hosts", f"127.0.0.1 localhost {socket.gethostname()}\n")
     with Story(libvirtd, OddHost([named]), libvirtd.tcp_uri(name)) as story:
         placed_and_released(story, cpus, None)
-        assert any(
-            "is on this machine (libvirt has counted" in each for each in story.lines("INFO")
-        )
+        assert any("is on this machine (libvirt reports" in each for each in story.lines("INFO"))
         assert not any("on another machine" in each for each in story.lines("WARNING"))
 
 

@@ -259,7 +259,7 @@ def test_the_history_says_who(api, token_of):
     told = api.request("GET", f"{path}/history", None, {"X-Auth-Token": token}).body
     (change,) = told["history"]
     assert change["request_id"] == put.headers["x-openstack-request-id"]
-    assert change["asked_by"].startswith("user ")
+    assert change["requested_by"].startswith("user ")
 
 
 def test_who_asks_can_not_be_made_up(api, ask):

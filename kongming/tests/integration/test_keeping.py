@@ -86,7 +86,7 @@ def test_a_suspended_guest_is_saved_without_its_placement(cloud, cpus, tmp_path,
         cloud.ask(guest, **asked, cpu_shares="200", vcpu_quota="50%", numa_nodes="0")
         applied(daemon, guest)
         guest.domain.managedSave()
-        daemon.wait_log(f"Instance {guest.uuid}: suspended; its placement was taken out")
+        daemon.wait_log(f"Instance {guest.uuid}: suspended; its placement was removed")
         saved = guest.domain.managedSaveGetXMLDesc()
         for element in ("pin", "numatune", "quota", "baseline"):
             assert element not in saved
@@ -173,10 +173,10 @@ def test_a_foreign_pin_is_corrected_at_once_and_told(cloud, cpus):
         guest.domain.setSchedulerParametersFlags({"cpu_shares": 300}, 1)
         daemon.wait_log("drift (repinned)", times=2)
         wait_until(lambda: told(guest, "cpu_shares") == 200, 30, "the shares are corrected")
-        said = f"vCPU pins 1: found {cpus[0]}, wanted {cpus[-1]}"
+        said = f"vCPU pins 1: found {cpus[0]}, desired {cpus[-1]}"
         assert f"Instance {guest.uuid}: drift (repinned): {said}; corrected" in daemon.log()
         record = applied(daemon, guest)
-        assert record.drift == "CPU shares found 300, wanted 200"
+        assert record.drift == "CPU shares found 300, desired 200"
         assert record.drift_at is not None
 
 
@@ -212,7 +212,7 @@ def test_a_thread_that_was_moved_behind_libvirts_back_is_found_by_the_check(clou
         emulator = threads.emulator_thread(guest.uuid)
         wait_until(lambda: threads.affinity(emulator) == set(cpus), 30, "QEMU is back")
         daemon.wait_log("drift (repinned)")
-        assert f"found {cpus[0]}, wanted {cpus[0]}-{cpus[-1]}" in daemon.log()
+        assert f"found {cpus[0]}, desired {cpus[0]}-{cpus[-1]}" in daemon.log()
 
 
 def test_it_does_not_fight_for_ever(cloud, cpus):
@@ -227,7 +227,7 @@ def test_it_does_not_fight_for_ever(cloud, cpus):
                 30,
                 f"correction {number}",
             )
-        daemon.wait_log("left alone for as long")
+        daemon.wait_log("not corrected for the next 60 s")
         guest.pin(cpus[0])
         cloud.settle(daemon)
         assert guest.affinity() == {0: {cpus[0]}}

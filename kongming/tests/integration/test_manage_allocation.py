@@ -59,7 +59,7 @@ def test_an_operator_sets_shows_and_unsets_beside_the_service(cloud, cpus, manag
         assert guest.affinity() == {0: {last}, 1: set(cpus)}
         shown = manage(daemon, "allocation", "show", guest.uuid, "-f", "json")
         assert (
-            shown["asked"]
+            shown["requested"]
             == shown["in_force"]
             == {
                 "vcpu_pinning": {"0": str(last)},
@@ -67,9 +67,9 @@ def test_an_operator_sets_shows_and_unsets_beside_the_service(cloud, cpus, manag
                 "vcpu_quota": {"quota_us": 50_000, "period_us": 100_000},
             }
         )
-        assert shown["has_now"]["vcpu_pinning"] == {"0": str(last), "1": f"{first}-{last}"}
-        assert shown["has_now"]["iothread_pinning"] == {"1": f"{first}-{last}"}
-        assert shown["has_now"]["cpu_shares"] == 200
+        assert shown["observed"]["vcpu_pinning"] == {"0": str(last), "1": f"{first}-{last}"}
+        assert shown["observed"]["iothread_pinning"] == {"1": f"{first}-{last}"}
+        assert shown["observed"]["cpu_shares"] == 200
         assert shown["baseline"]["vcpu_pinning"] == {"0": f"{first}-{last}"}
         assert shown["baseline"]["vcpu_quota"] == "none"
         assert [request["source"] for request in shown["requests"]] == ["metadata", "operator"]
@@ -82,8 +82,8 @@ def test_an_operator_sets_shows_and_unsets_beside_the_service(cloud, cpus, manag
         assert guest.affinity() == {0: {first}, 1: {first}}
         history = manage(daemon, "allocation", "history", guest.uuid, "-f", "json")
         assert [entry["source"] for entry in history] == ["metadata", "operator", "metadata"]
-        assert history[1]["asked_by"].startswith("operator ")
-        assert "withdrawn by operator " in history[2]["asked_by"]
+        assert history[1]["requested_by"].startswith("operator ")
+        assert "withdrawn by operator " in history[2]["requested_by"]
         said = manage(daemon, "allocation", "unset", guest.uuid, fails=True)
         assert "nothing was asked by hand" in said
 
@@ -107,7 +107,7 @@ def test_time_windows_from_a_file(cloud, cpus, manage, tmp_path):
         assert f"always: * * * * * (UTC), 3600 s, vcpu-pinning={last}" in shown
         spans = manage(daemon, "allocation", "preview", guest.uuid, "-f", "json", "--days", "1")
         assert {span["window"] for span in spans} <= {"always", "never"}
-        assert spans[-1]["asked"] == {"vcpu_pinning": str(last)}
+        assert spans[-1]["requested"] == {"vcpu_pinning": str(last)}
         text = written.read_text()
         written.write_text(text.replace("duration_s: 3600", "duration_s: 1"))
         said = manage(daemon, *words[:5], fails=True)
@@ -115,7 +115,7 @@ def test_time_windows_from_a_file(cloud, cpus, manage, tmp_path):
         written.write_text("{")
         assert "neither JSON nor YAML" in manage(daemon, *words[:5], fails=True)
         said = manage(daemon, *words[:5], "--cpu-shares", "200", fails=True)
-        assert "leave out the others" in said
+        assert "leave out the other options" in said
         guest.wait_on(last)
 
 
@@ -130,9 +130,9 @@ def test_a_list_of_all_and_a_text_for_each_format(cloud, cpus, manage):
             row["instance_uuid"]: row for row in manage(daemon, "allocation", "list", "-f", "json")
         }
         assert rows[guests[0].uuid]["status"] == "applied"
-        assert rows[guests[0].uuid]["asked"]["cpu_shares"] == 200
+        assert rows[guests[0].uuid]["requested"]["cpu_shares"] == 200
         assert rows[guests[1].uuid]["reason"] == "request_invalid"
-        assert rows[guests[1].uuid]["asked"] is None
+        assert rows[guests[1].uuid]["requested"] is None
         for form in ("table", "yaml", "csv", "value"):
             assert guests[0].uuid in manage(daemon, "allocation", "list", "-f", form)
 
@@ -213,7 +213,7 @@ def test_a_guest_that_nothing_is_known_of_can_be_given_its_baseline_back(cloud, 
     with daemon:
         (row,) = manage(daemon, "allocation", "list", "-f", "json")
         assert (row["instance_uuid"], row["status"]) == (guest.uuid, "unclaimed")
-        assert row["asked"] == {}
+        assert row["requested"] == {}
         assert "(nothing)" in manage(daemon, "allocation", "list", "-f", "table")
         guest.wait_on(cpus[-1])
         told = manage(daemon, "allocation", "unset", guest.uuid, "-f", "json")

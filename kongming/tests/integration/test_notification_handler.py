@@ -367,7 +367,7 @@ def test_all_captured_notifications_are_handled(cloud):
 
         def left():
             told = [line for line in daemon.log().splitlines() if marker not in line]
-            return sum("has left this host, let go" in line for line in told)
+            return sum("has left this host, forgotten" in line for line in told)
 
         wait_until(lambda: left() == 2, 30, "two have left")
 
@@ -461,7 +461,7 @@ def test_nova_decides_whether_its_exchange_is_durable(cloud):
 @pytest.mark.parametrize(
     ("conf", "says"),
     [
-        ("[DEFAULT]\nstate_path = /proc/nowhere\n", "make the directory"),
+        ("[DEFAULT]\nstate_path = /proc/nowhere\n", "create the directory"),
         ("[oslo_messaging_notifications]\ntransport_url = nonsense://\n", "begins with no driver"),
         ("[executor]\nworkers = many\n", "workers"),
         ("[DEFAULT]\nhost = a b\n", "host"),
@@ -485,7 +485,7 @@ def test_the_same_user_may_not_run_it_twice(cloud):
         second.process.log = second.process.log.with_name("second")
         second.process.start()
         wait_until(lambda: not second.process.running, 30, "the second one ended")
-        assert "another Kongming service runs" in second.log()
+        assert "another Kongming service uses" in second.log()
         assert daemon.process.running
 
 

@@ -215,7 +215,7 @@ def test_certificates_that_do_not_do_are_told_by_what_is_wrong(plain, other_pki,
     assert "can't read the certificates" in refusal(plain.over("tls", pkipath=tmp_path / "none"))
     assert "its certificate is not trusted" in refusal(plain.over("tls", pkipath=other_pki))
     shutil.copy(plain.certificates / "cacert.pem", other_pki)
-    assert "our certificate is not taken" in refusal(plain.over("tls", pkipath=other_pki))
+    assert "the client certificate is rejected" in refusal(plain.over("tls", pkipath=other_pki))
     other_name = plain.over("tls").replace("localhost", "127.0.0.1")
     assert "has the name in the URI" in refusal(other_name)
 
@@ -229,7 +229,7 @@ def test_a_port_of_another_kind_is_told_as_that(plain):
     tls, tcp = str(plain.tls_port), str(plain.tcp_port)
     assert "16514 for tls" in refusal(plain.over("tls").replace(tls, tcp))
     assert "16509 for tcp" in refusal(plain.over("tcp").replace(tcp, tls))
-    assert "nobody listens" in refusal(plain.over("tcp").replace(tcp, "1"))
+    assert "no process listens" in refusal(plain.over("tcp").replace(tcp, "1"))
 
 
 def test_ssh_that_would_ask_is_refused_and_says_what_to_do(sshd, tmp_path):

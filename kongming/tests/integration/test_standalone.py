@@ -182,7 +182,7 @@ def test_hosts_tell_what_they_look_like_and_fall_silent(site, cpus):
     site.plane.wait_status(guest.uuid, "applied")
 
     def shown():
-        view = site.api.get(f"/v1/hosts/{HOST}")["view"]
+        view = site.api.get(f"/v1/hosts/{HOST}")["snapshot"]
         mine = [each for each in view["guests"] if each["instance_uuid"] == guest.uuid]
         return view if mine and mine[0]["pins"] else None
 
@@ -194,6 +194,6 @@ def test_hosts_tell_what_they_look_like_and_fall_silent(site, cpus):
     def state():
         return {host["name"]: host["state"] for host in site.api.get("/v1/hosts")["hosts"]}
 
-    wait_until(lambda: state() == {HOST: "silent"}, 30, "the host counts as silent")
+    wait_until(lambda: state() == {HOST: "unresponsive"}, 30, "the host is unresponsive")
     told = site.api.get(f"/v1/allocations/{guest.uuid}")
-    assert (told["status"], told["host_state"]) == ("applied", "silent")
+    assert (told["status"], told["host_state"]) == ("applied", "unresponsive")

@@ -167,7 +167,7 @@ def test_libvirtd_is_away(cloud, heard):
     finally:
         cloud.libvirtd.start()
     assert status.code == FAILURE
-    assert "nobody listens at" in status.only("libvirt")
+    assert "no process listens at" in status.only("libvirt")
 
 
 def test_libvirtd_hangs(cloud, heard):

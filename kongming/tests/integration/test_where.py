@@ -106,7 +106,7 @@ def test_a_guest_that_runs_here_is_kept_on_whatever_word(cloud, publish, cpus, h
         guest.wait_on(last)
         (row,) = manage(daemon, "allocation", "list")
         assert row["status"] == "elsewhere"
-        assert where in manage(daemon, "allocation", "show", guest.uuid)["nova_says"]
+        assert where in manage(daemon, "allocation", "show", guest.uuid)["nova_reports"]
         # Also after a restart, which is told no second time.
         daemon.stop()
         guest.pin(first)
@@ -155,7 +155,7 @@ def test_a_guest_that_is_migrated_live_is_let_go_and_no_word_is_needed(
         applied(daemon, guest)
         guest.domain = migrate(guest.domain, libvirt.open(second.uri))
         try:
-            daemon.wait_log(f"Instance {guest.uuid}: has left this host, let go: libvirt has")
+            daemon.wait_log(f"Instance {guest.uuid}: has left this host, forgotten: libvirt has")
             forgotten(daemon, guest)
             # Nova's last word from here comes later, and finds nothing to be placed.
             publish(guest, vcpu_pinning=str(cpus[-1]))
@@ -256,7 +256,7 @@ def test_an_event_that_nova_contradicts_is_healed_by_its_answer(cloud, publish, 
         publish(guest, host=OTHER)
         cloud.settle(daemon)
         wait_until(
-            lambda: manage(daemon, "allocation", "show", guest.uuid)["nova_says"] == "",
+            lambda: manage(daemon, "allocation", "show", guest.uuid)["nova_reports"] == "",
             30,
             "Nova has put it right",
         )
@@ -287,7 +287,7 @@ def test_a_region_that_is_not_named_is_no_reason_to_give_up_all_guests(cloud, ap
     daemon.start()
     for guest in guests:
         status(daemon, guest, "elsewhere")
-    daemon.wait_log("Nova says of all 2 instances")
+    daemon.wait_log("Nova reports that none of the 2 instances")
     for guest in guests:
         guest.wait_on(cpus[-1])
 
@@ -317,7 +317,7 @@ def test_a_release_cleans_the_definition_too(cloud, publish, cpus, tmp_path):
         persistent(cloud, guest)
         publish(guest)
         forgotten(daemon, guest)
-        daemon.wait_log("its definition was cleaned, too")
+        daemon.wait_log("its persistent definition was cleaned, too")
         assert "baseline" not in guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
         guest.domain.destroy()
         guest.domain.create()
@@ -356,7 +356,7 @@ def test_a_definition_that_brings_an_old_pin_back_is_no_request(
             if how == "an event":
                 publish(guest, name="instance.reboot.end")
             wait_until(lambda: guest.affinity() == everywhere(guest), 60, "its baseline")
-            daemon.wait_log("which an old definition has brought back")
+            daemon.wait_log("an old definition has restored")
             forgotten(daemon, guest)
             inactive = guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
             assert "baseline" not in inactive

@@ -52,7 +52,7 @@ def test_a_quota_that_any_vcpu_has_lost_is_set_again(cloud):
                 30,
                 "each vCPU has its quota again",
             )
-        assert "vCPU quota found none (vCPU 2), wanted 50000/100000 µs" in daemon.log()
+        assert "vCPU quota found none (vCPU 2), desired 50000/100000 µs" in daemon.log()
 
 
 def emulator_threads(guest):

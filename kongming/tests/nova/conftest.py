@@ -111,7 +111,7 @@ class Cloud:
 
         def seen() -> float:
             (host,) = plane.api.get("/v1/hosts")["hosts"]
-            return datetime.fromisoformat(host["seen_at"]).timestamp()
+            return datetime.fromisoformat(host["heartbeat_at"]).timestamp()
 
         wait_until(lambda: seen() > now + 5 * LOOK, 60, "the host was heard of again and again")
 

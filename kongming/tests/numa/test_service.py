@@ -120,7 +120,7 @@ def test_a_suspended_guest_resumes_without_its_cpu_and_gets_it_back(
     guest.domain.connect().defineXML(guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
     ask(guest, vcpu_pinning=str(last))
     guest.domain.managedSave()
-    daemon.wait_log(f"Instance {guest.uuid}: suspended; its placement was taken out")
+    daemon.wait_log(f"Instance {guest.uuid}: suspended; its placement was removed")
     with offline(last):
         guest.domain.create()
         assert status(daemon, guest, "drifted").reason == "cpu_went_offline"

@@ -155,14 +155,15 @@ def test_who_said_it_answers_for_it_wherever_it_is():
 
 
 @pytest.mark.parametrize(
-    ("ago", "state"), [(0, "up"), (30, "up"), (30.1, "silent"), (9e6, "silent"), (-5, "up")]
+    ("ago", "state"),
+    [(0, "up"), (30, "up"), (30.1, "unresponsive"), (9e6, "unresponsive"), (-5, "up")],
 )
 def test_a_host_is_silent_after_three_times_its_interval(ago, state):
     host = replace(HOST, seen_at=NOW - ago)
     assert representation.host(host, NOW)["state"] == state
     assert show(ENTRY, host)["host_state"] == state
     # Another machine's clock may be ahead.
-    assert representation.host(host, NOW)["age_s"] == max(0.0, ago)
+    assert representation.host(host, NOW)["heartbeat_age_s"] == max(0.0, ago)
 
 
 @pytest.mark.parametrize(
@@ -227,9 +228,9 @@ def test_a_change():
         "generation": 2,
         "allocation": {"vcpu_pinning": "5-6"},
         "map": "blue",
-        "asked_by": "user mano",
+        "requested_by": "user mano",
         "request_id": "req-1",
-        "asked_at": "2026-11-24T14:00:00.000Z",
+        "requested_at": "2026-11-24T14:00:00.000Z",
         "status": "applied",
         "reason": "",
         "message": "",
@@ -256,8 +257,8 @@ def test_a_host():
     assert representation.host(HOST, NOW) == {
         "name": "compute-1",
         "state": "up",
-        "seen_at": "2026-11-24T13:59:56.000Z",
-        "age_s": 4.0,
+        "heartbeat_at": "2026-11-24T13:59:56.000Z",
+        "heartbeat_age_s": 4.0,
         "started_at": "2026-11-24T13:43:20.000Z",
         "version": "1.0.0",
         "guests": 3,

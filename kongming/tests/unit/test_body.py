@@ -62,7 +62,7 @@ def test_a_body_is_its_field_and_the_generation_that_is_known(data, value):
         ("", "the body is not JSON: "),
         ("{} {}", "the body is not JSON: Extra data"),
         (b'{"it": "\xff"}', "byte 9 is not UTF-8's"),
-        ('{"it": NaN}', "NaN is no number of JSON's"),
+        ('{"it": NaN}', "NaN is not a JSON number's"),
         ('{"it": ' + "9" * 5000 + "}", "the body is not JSON: Exceeds the limit"),
         ('{"it": 1, "it": 1}', "the body has the field 'it' twice"),
         ('{"it": {"a": 1, "a": 1}}', "the body has the field 'a' twice"),

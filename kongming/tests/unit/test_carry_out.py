@@ -181,7 +181,7 @@ def test_threads_that_run_elsewhere_are_a_failure_and_undone():
     before = {target.vcpu(0): CpuSet([1]), target.vcpu(1): CpuSet([1])}
     wanted = {target.vcpu(0): CpuSet([2, 3]), target.vcpu(1): CpuSet([2])}
     guest = FakeGuest(before, confined_to=CpuSet([1, 2]))
-    with pytest.raises(exception.NotVerified, match="vCPU pins 0: 2, wanted 2-3"):
+    with pytest.raises(exception.NotVerified, match="vCPU pins 0: 2, desired 2-3"):
         carry_out(steps_for(guest, wanted), guest)
     assert guest.told == before
 
@@ -272,7 +272,7 @@ def test_what_is_left_as_it_is_because_it_could_not_be_noted_is_named():
     carry_out(steps_for(guest, dict.fromkeys(before, CpuSet([1]))), guest)
     # Both vCPUs go back; the note is neither deleted nor written again.
     guest.refuse({3, 4})
-    note = r"the note of the baseline \(libvirt error 38: no\)"
+    note = r"the baseline note \(libvirt error 38: no\)"
     with pytest.raises(exception.StepFailed, match=f"undone, except {note}, vCPU 1, vCPU 0$"):
         carry_out(steps_for(guest, {}), guest)
     assert guest.told == before
@@ -292,7 +292,7 @@ def test_a_domain_that_starts_anew_meanwhile_gets_back_what_it_began_with(
     try:
         carry_out(steps, guest)
     except exception.GuestBusy as busy:
-        assert "started anew" in str(busy)
+        assert "was restarted" in str(busy)
     except exception.StepFailed:
         assert calls > len(steps.steps)
     guest.refuse(())

@@ -94,7 +94,7 @@ def test_a_list_of_groups_that_is_odd_is_named(tmp_path, text):
     if text == "::":
         assert kernel.groups() is None
         return
-    with pytest.raises(OSError, match="no kernel writes") as raised:
+    with pytest.raises(OSError, match="what a kernel writes") as raised:
         kernel.groups()
     assert raised.value.filename == str(path)
 
@@ -135,5 +135,7 @@ def test_what_may_not_be_written_is_told_with_what_to_write(tmp_path, monkeypatc
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("pathlib.Path.write_text", refuse)
-    with pytest.raises(exception.Failed, match=r"libvirt-qemu/cpuset.cpus .*write 0-3 to it as"):
+    with pytest.raises(
+        exception.Failed, match=r"libvirt-qemu/cpuset.cpus .*write 0-3 to that file as"
+    ):
         cgroup.give_back(folder, CpuSet([3]))

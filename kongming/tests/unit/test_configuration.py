@@ -97,7 +97,7 @@ def test_nothing_is_wrong_with_a_good_one(wrong, read):
         ("metrics", "enabled = perhaps", "true or false"),
         ("notification_handler", "exchange =", "a text of 1 to 255 characters"),
         ("notification_handler", f"topics = a,{'b' * 201}", "a list of values"),
-        ("DEFAULT", "host = two words", "a name that Nova takes"),
+        ("DEFAULT", "host = two words", "a name that Nova accepts"),
         ("DEFAULT", "state_path =", "a text that is not empty"),
         ("DEFAULT", "debug = maybe", "true or false"),
         ("DEFAULT", "host = $host", "refers with $"),

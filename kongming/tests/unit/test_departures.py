@@ -147,9 +147,9 @@ def test_nova_that_says_here_again_heals_it(host, caplog):
     host.hint(HERE)
     assert host.runs()
     assert host.departures.claim(UUID) is None
-    assert caplog.text.count("Nova says again that it is on this host") == 1
+    assert caplog.text.count("Nova reports again that it is on this host") == 1
     assert host.runs()
-    assert caplog.text.count("Nova says again that it is on this host") == 1
+    assert caplog.text.count("Nova reports again that it is on this host") == 1
     host.hint(THERE)
     assert not host.runs()
     host.now += _GRACE_S
@@ -162,7 +162,7 @@ def test_that_it_was_healed_while_the_service_was_down_is_told(host, caplog):
     host.hold()
     host.store.report(host.store.get(UUID), Status.ELSEWHERE, exception.ClaimedElsewhere("x"))
     assert host.runs()
-    assert "Nova says again" in caplog.text
+    assert "Nova reports again" in caplog.text
 
 
 def test_nova_is_asked_once_whether_its_event_is_right(host):
@@ -243,14 +243,14 @@ def test_an_instance_without_a_guest_is_forgotten_if_it_has_left(
     host.hold(hint=hint)
     assert host.is_absent(absent) is forgotten
     assert host.store.holds(UUID) is not forgotten
-    assert caplog.text.count(f"Instance {UUID}: has left this host, let go: ") == int(forgotten)
+    assert caplog.text.count(f"Instance {UUID}: has left this host, forgotten: ") == int(forgotten)
     assert not warnings(caplog)
 
 
 def test_why_it_was_forgotten_is_in_its_history(host):
     host.hold(hint=THERE)
     host.is_absent(GONE)
-    assert host.store.history(UUID)[-1].message == f"has left this host: Nova says that {THERE}"
+    assert host.store.history(UUID)[-1].message == f"has left this host: Nova reports that {THERE}"
     host.hold()
     host.is_absent(MIGRATED)
     assert host.store.history(UUID)[-1].message == "has left this host: libvirt has migrated it"
@@ -289,7 +289,7 @@ def test_nova_is_asked_of_what_was_forgotten_in_doubt(host):
 
 
 def everyone(caplog):
-    return [line for line in warnings(caplog) if "Nova says of all" in line]
+    return [line for line in warnings(caplog) if "Nova reports that none of" in line]
 
 
 def test_that_all_are_elsewhere_is_told_once_with_what_may_be_wrong(host, caplog):
@@ -298,7 +298,7 @@ def test_that_all_are_elsewhere_is_told_once_with_what_may_be_wrong(host, caplog
     for uuid in (UUID, OTHER, UUID):
         host.settle(uuid)
     (line,) = everyone(caplog)
-    assert "Nova says of all 2 instances" in line
+    assert "Nova reports that none of the 2 instances" in line
     assert "[DEFAULT] host, which is compute-1" in line
     assert "region_name" in line
 

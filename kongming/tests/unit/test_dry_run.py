@@ -47,7 +47,7 @@ def test_what_would_be_set_is_told_with_what_there_is_to_say():
         {"target": "CPU shares", "from": "1024", "to": "5", "grant": ""},
     ]
     assert [each.partition(":")[0] for each in found["warnings"]] == [
-        "other guests are pinned there, too"
+        "other guests are pinned to the same CPUs"
     ]
 
 
@@ -55,7 +55,7 @@ def test_what_can_not_be_had_now_is_told_of_what_was_in_force_and_refused_else()
     guest, asked = Guest(HALF, pins=pin(0, 3)), request(vcpu_pinning="0:1-2;1:2,5;2:2")
     found = look(guest, asked, accepted=True, reserved_cpus=CpuSet([1]))
     unusable, reserved, lacking = found["warnings"]
-    assert unusable == "not usable now, waited for: CPU 5 of vCPU 1"
+    assert unusable == "not available now, set later: CPU 5 of vCPU 1"
     assert "CPU 1 is reserved" in reserved
     assert "vCPU 2 does not exist" in lacking
     assert [step["target"] for step in found["steps"]] == ["vCPU 1"]

@@ -200,7 +200,7 @@ def test_what_is_within_the_grant_may_be_had(xml, asked, rules):
             "iothread 1 the CPUs 4-6",
         ),
         (DEDICATED, {vcpu(0): "7"}, NO_RULES, exception.OutsideGrant, "dedicated CPUs 4-6.*CPU 4"),
-        (DEDICATED, {vcpu(0): "4-5"}, NO_RULES, exception.DedicatedCpus, "can't get 4-5.*CPU 4"),
+        (DEDICATED, {vcpu(0): "4-5"}, NO_RULES, exception.DedicatedCpus, "can't have 4-5.*CPU 4"),
         (DEDICATED, {vcpu(0): "5"}, NO_RULES, exception.DedicatedCpus, "vCPUs 0 and 2.*CPU 5"),
         (DEDICATED, {vcpu(0): "6", vcpu(1): "6"}, NO_RULES, exception.DedicatedCpus, "0 and 1"),
         (MIXED, {vcpu(2): "4"}, NO_RULES, exception.OutsideGrant, "CPU 4 .*vCPU 2 the CPUs 8-11"),

@@ -102,7 +102,7 @@ def test_the_first_rule_that_is_broken_is_named_with_its_option():
     for asked, error, says in [
         ({8, 9, 1}, exception.CpuUnknown, "CPU 8-9 does not exist.* 0-7"),
         ({0, 1}, exception.CpuReserved, r"CPU 0 is reserved \(\[guard\] reserved_cpus is 0"),
-        ({1, 3}, exception.CpuDedicated, r"CPU 1 is Nova's.*cpu_dedicated_set is 1-2"),
+        ({1, 3}, exception.CpuDedicated, r"CPU 1 is for guests.*cpu_dedicated_set is 1-2"),
         ({3, 6}, exception.CpuNotAllowed, r"CPU 6 is not allowed.*allowed_cpus is 0-5"),
     ]:
         with pytest.raises(error, match=says):
@@ -140,7 +140,7 @@ def test_shares_are_held_against_the_hosts_cgroup_version(cgroup, shares, fits):
         guard.check_request(wanted, definition(), host, NO_RULES)
     else:
         most = {1: 262_144, 2: 10_000}[cgroup]
-        said = f"cgroup v{cgroup}, which takes 2 to {most}$"
+        said = f"cgroup v{cgroup}, which accepts 2 to {most}$"
         with pytest.raises(exception.SharesOutOfRange, match=said):
             guard.check_request(wanted, definition(), host, NO_RULES)
 
@@ -183,7 +183,7 @@ def test_a_cpu_that_a_group_above_the_guest_lacks_is_refused_with_the_group():
     }
     narrowed = HOST.of_groups(2, groups)
     guard.check_usable(CpuSet([4, 5]), narrowed)
-    said = r"CPU 6 is not given to the control group /cgroup/machine.slice, which"
+    said = r"CPU 6 is not in the control group /cgroup/machine.slice, which"
     with pytest.raises(exception.CpuNotInSlice, match=said):
         guard.check_usable(CpuSet([5, 6]), narrowed)
     # Offline comes first: no group could give it.

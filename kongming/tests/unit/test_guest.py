@@ -205,7 +205,9 @@ def test_of_a_guest_with_a_numa_topology_nothing_is_named_as_nova_writes_it_anew
 
 def test_a_hung_guest_is_not_asked_what_would_hang_too():
     domain = Domain(controlInfo=[libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, 0, 60_000])
-    with pytest.raises(exception.GuestHung, match=r"QEMU's monitor has not answered since \d{4}-"):
+    with pytest.raises(
+        exception.GuestHung, match=r"QEMU's monitor has not responded since \d{4}-"
+    ):
         guest_of(domain).check_free()
     assert "jobInfo" not in domain.calls
 

@@ -122,7 +122,7 @@ def test_where_a_file_of_cpus_cannot_be_used_libvirt_is_asked_and_that_is_told_o
         assert read.nodes == {0, 2}
     ((level, line),) = lines(caplog)
     assert (level, line.startswith(f"{path} can't be read (")) == ("WARNING", True)
-    assert line.endswith("libvirt's word counts instead")
+    assert line.endswith("what libvirt reports is used instead")
     assert host.watched_cpus(files) is None
     path.write_bytes(right)
     assert host.read(Libvirt(), files).present == CpuSet.parse("0-7,9")
@@ -146,10 +146,10 @@ def test_a_file_that_may_not_be_read_is_told_with_the_reason(files, caplog, monk
     ("count", "online", "told"),
     [
         # lxcfs shows the CPUs of the container; libvirt has those of the host.
-        (10, "0-9", "CPU 0,2-5,9 of 10 is online there, CPU 0-9 of 10 by libvirt"),
+        (10, "0-9", "CPU 0,2-5,9 of 10 online, libvirt shows CPU 0-9 of 10"),
         # libvirt itself may be in such a container.
-        (10, "0", "CPU 0,2-5,9 of 10 is online there, CPU 0 of 10 by libvirt"),
-        (12, "0,2-5,9", "CPU 0,2-5,9 of 10 is online there, CPU 0,2-5,9 of 12 by libvirt"),
+        (10, "0", "CPU 0,2-5,9 of 10 online, libvirt shows CPU 0 of 10"),
+        (12, "0,2-5,9", "CPU 0,2-5,9 of 10 online, libvirt shows CPU 0,2-5,9 of 12"),
     ],
 )
 def test_where_libvirt_has_other_cpus_than_the_files_libvirt_counts(

@@ -200,7 +200,7 @@ def test_what_is_missing_has_a_default():
                 **dict.fromkeys(("project_id", "cpuset", "memory_nodes", "grant")),
                 "nova": False,
                 "pins": {},
-                "touched": False,
+                "has_baseline": False,
             }
         ],
         "rules": {

@@ -232,7 +232,7 @@ def test_a_libvirt_of_this_machine_is_known_by_its_answers_however_it_is_reached
     assert machine.hypervisor.online_cpus() is None
     for _ in range(2):
         assert machine.observe() == (True, "")
-    told = "is on this machine (libvirt has counted the same CPU time)"
+    told = "is on this machine (libvirt reports the same CPU time)"
     assert lines(caplog) == [("INFO", f"libvirt at qemu+tcp://127.0.0.1/system {told}")]
     assert machine.hypervisor.online_cpus() == CpuSet(range(4))
     # It is asked again when libvirt is another one, and told if it has another answer.

@@ -147,7 +147,7 @@ def test_a_set_that_is_isolated_in_part_is_said_to_be():
 
 def test_where_there_are_not_enough_cpus_no_pins_are_proposed():
     (told,) = said({target.vcpu(n): "4-5" for n in range(3)})
-    assert told.endswith("; ask for as many CPUs as there are vCPUs, or for others")
+    assert told.endswith("; request as many CPUs as vCPUs, or others")
     (told,) = said({target.vcpu(n): "4-5" for n in range(2)})
     assert told.endswith(": 0:4;1:5")
 
@@ -174,7 +174,7 @@ def test_each_set_is_told_of_and_other_threads_by_their_names():
         "vCPU 1",
         "emulator and iothread 1",
     ]
-    assert told[2].endswith("; ask for one CPU, or for others")
+    assert told[2].endswith("; request one CPU, or others")
 
 
 def test_no_cpu_is_proposed_twice_or_that_another_vcpu_has():
@@ -196,7 +196,7 @@ def test_no_cpu_is_proposed_twice_or_that_another_vcpu_has():
         "pin each to one CPU: 2:6",
     ]
     told = said({target.vcpu(0): "4", target.vcpu(1): "4-5", target.vcpu(2): "4-5"})
-    assert told[0].endswith("; ask for as many CPUs as there are vCPUs, or for others")
+    assert told[0].endswith("; request as many CPUs as vCPUs, or others")
 
 
 def test_threads_besides_vcpus_are_told_of_only_if_their_set_holds_isolated_cpus():

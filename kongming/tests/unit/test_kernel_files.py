@@ -71,8 +71,8 @@ def test_files_that_every_cpu_has_are_told_of_together(files, tmp_path, caplog):
         assert files.number(str(path)) is None
     (line,) = caplog.messages
     assert line == (
-        f"{tmp_path}/cpu/cpu*/topology/core_id can't be read (it holds what no kernel writes "
-        f"there: {paths[0]}): what it tells is left out"
+        f"{tmp_path}/cpu/cpu*/topology/core_id can't be read (its content is not what a kernel "
+        f"writes there: {paths[0]}): its content is left out"
     )
     for left, path in zip((1, 1, 0), paths, strict=True):
         path.write_text("1")
@@ -103,9 +103,9 @@ def test_why_a_file_could_not_be_read_is_said_with_its_name(tmp_path, monkeypatc
         read_as(path, int)
     assert reason(raised.value) == f"{path}: No such file or directory"
     path.write_text("one")
-    with pytest.raises(OSError, match="no kernel writes") as raised:
+    with pytest.raises(OSError, match="what a kernel writes") as raised:
         read_as(path, int)
-    assert reason(raised.value) == f"{path}: it holds what no kernel writes there"
+    assert reason(raised.value) == f"{path}: its content is not what a kernel writes there"
 
     def fail(_file, _size):
         raise OSError(5, "Input/output error")

@@ -63,7 +63,7 @@ def locate(files, uri=LOCAL, **connection):
 def test_a_libvirt_that_has_counted_the_same_cpu_time_is_here(files, uri):
     found = locate(files, uri)
     assert (found.here, found.certain, found.has_processes) == (True, True, True)
-    assert str(found) == "on this machine (libvirt has counted the same CPU time)"
+    assert str(found) == "on this machine (libvirt reports the same CPU time)"
 
 
 @pytest.mark.parametrize("uri", [LOCAL, REMOTE])
@@ -80,7 +80,7 @@ def test_a_libvirt_that_has_counted_the_same_cpu_time_is_here(files, uri):
 def test_a_libvirt_that_has_counted_other_cpu_time_is_elsewhere(files, uri, other):
     found = locate(files, uri, answer=SAME | other)
     assert (found.here, found.certain) == (False, True)
-    assert str(found) == "on another machine (libvirt has counted other CPU time)"
+    assert str(found) == "on another machine (libvirt reports another CPU time)"
 
 
 def test_cpu_time_goes_on_while_libvirt_is_asked(files):
@@ -103,8 +103,8 @@ def test_where_the_cpu_time_is_not_to_be_read_nothing_is_certain(files, uri, her
         (files.proc / "stat").write_text(text)
     found = locate(files, uri)
     assert (found.here, found.certain) == (here, False)
-    assert str(found).startswith("taken to be on ")
-    assert "no guest was found yet" in str(found)
+    assert str(found).startswith("assumed to be on ")
+    assert "no guest has been found yet" in str(found)
 
 
 def test_what_stands_in_for_the_kernels_file_proves_nothing(files):

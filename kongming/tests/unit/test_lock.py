@@ -35,7 +35,7 @@ def test_a_state_path_is_taken_as_long_as_an_executor_runs(tmp_path):
     assert not lock.is_taken(state)
     taken = lock.take(state)
     assert lock.is_taken(state)
-    with pytest.raises(exception.StoreUnavailable, match="another Kongming service runs"):
+    with pytest.raises(exception.StoreUnavailable, match="another Kongming service uses"):
         lock.take(state)
     taken.close()
     assert not lock.is_taken(state)

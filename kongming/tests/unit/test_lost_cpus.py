@@ -135,7 +135,7 @@ def test_what_was_given_back_can_be_lost_again_and_is_told(lost, caplog):
     lost.went_offline(CpuSet([3]))
     lost.note({MACHINE: left}, left)
     lost.give_back({MACHINE: left}, CpuSet([3]))
-    assert caplog.messages == ["CPU 3 was given back to /machine: it had been offline"]
+    assert caplog.messages == ["CPU 3 was restored in /machine: it had been offline"]
     # Nobody has looked at the group since.
     lost.went_offline(ALL)
     assert lost.returnable({MACHINE: CpuSet()}, ALL) == ALL

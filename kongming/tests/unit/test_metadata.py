@@ -94,9 +94,9 @@ def test_any_metadata_is_an_allocation_or_refused(whatever):
     [
         ("", "the value is empty"),
         (" \t", "the value is empty"),
-        (None, "not a text but a NoneType"),
-        (5, "not a text but a int"),
-        (["5"], "not a text but a list"),
+        (None, "not a string but a NoneType"),
+        (5, "not a string but a int"),
+        (["5"], "not a string but a list"),
         ("5" * 256, "256 characters, more than the limit of 255: use a run such as 0-63=4-67"),
         ("0-3=4-6", "item '0-3=4-6' at position 1 names 4 vCPUs and 3 CPUs"),
         (";", "item '' at position 1 is not of the form vcpus:cpuset"),
@@ -375,11 +375,11 @@ def test_quotas(value, quota):
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        ("50", "is none of a percentage like 50%"),
-        ("-1", "is none of"),
-        ("0.0001%", "is none of"),
-        ("\u0665\u0660%", "is none of"),
-        ("None", "is none of"),
+        ("50", "is not a percentage like 50%"),
+        ("-1", "is not a percentage"),
+        ("0.0001%", "is not a percentage"),
+        ("\u0665\u0660%", "is not a percentage"),
+        ("None", "is not a percentage"),
         ("0%", "no less than 1000 µs"),
         ("999/100000", "no less than 1000 µs"),
         ("101%", "more than one whole CPU"),
@@ -429,7 +429,7 @@ def test_an_allocation_is_a_value():
 def test_a_key_that_is_almost_ours_is_refused_with_the_one_that_is_meant(key):
     with pytest.raises(exception.RequestKeyUnknown) as refusal:
         metadata.parse({key: "0", "role": "db"})
-    assert f"{key!r} is not known; meant kongming-vcpu-pinning?" in str(refusal.value)
+    assert f"{key!r} is not known; did you mean kongming-vcpu-pinning?" in str(refusal.value)
     with pytest.raises(exception.RequestKeyUnknown):
         metadata.parse({key: "0", KEY: "0"})
 

@@ -70,8 +70,8 @@ def test_a_guest_on_the_other_thread_of_a_core_is_told_with_both_cpus():
 
 def test_it_is_refused_with_both_cpus_and_the_way_out():
     said = (
-        "other guests are pinned to the same cores: CPU 9,12 beside CPU 1,4: instance b (b); ask "
-        "for CPUs of other cores, or set [guard] smt to warn"
+        "other guests are pinned to the same cores: CPU 9,12 beside CPU 1,4: instance b (b); "
+        "request CPUs of other cores, or set [guard] smt to warn"
     )
     with pytest.raises(exception.SmtSibling, match=re.escape(said)) as refused:
         check(move("a", 0, 1, 4), occupants(b=[9, 12, 13]), smt=Overlap.REFUSE)
@@ -81,7 +81,7 @@ def test_it_is_refused_with_both_cpus_and_the_way_out():
 def test_threads_of_a_core_that_are_asked_for_are_no_siblings():
     there = occupants(b=[0, 8])
     assert check(move("a", 0, 8), there, smt=Overlap.REFUSE).told == (
-        "other guests are pinned there, too: CPU 0,8: instance b (b)",
+        "other guests are pinned to the same CPUs: CPU 0,8: instance b (b)",
     )
     with pytest.raises(exception.SmtSibling, match="CPU 8 beside CPU 0: instance b"):
         check(move("a", 0), there, smt=Overlap.REFUSE)

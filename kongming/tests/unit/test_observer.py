@@ -143,7 +143,7 @@ def test_a_thread_that_is_odd_hides_the_guest_and_is_named_until_it_is_right(
         assert observer.is_found is bool(found)
         assert (str(status) in observer.hidden) is not bool(found)
     assert [each.levelname for each in caplog.records] == ["WARNING", "INFO"]
-    assert f"({status}: it holds what no kernel" in caplog.messages[0]
+    assert f"({status}: its content is not what a kernel" in caplog.messages[0]
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -135,6 +135,6 @@ def test_its_json():
         "pins": {"0": "3"},
         "cpuset": None,
         "memory_nodes": None,
-        "touched": False,
+        "has_baseline": False,
         "grant": None,
     }

@@ -194,5 +194,7 @@ def test_a_driver_in_this_process_needs_no_keepalive():
 
 
 def test_an_error_of_libvirts_is_told_in_our_words():
-    with pytest.raises(exception.HypervisorUnavailable, match=r"nobody listens at /none: is lib"):
+    with pytest.raises(
+        exception.HypervisorUnavailable, match=r"no process listens at /none: is lib"
+    ):
         connect("qemu:///system?socket=/none")

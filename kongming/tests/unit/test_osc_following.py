@@ -89,7 +89,7 @@ def entry(generation, asked=SHARES, by="mano", name=None, status="pending"):
     return {
         "generation": generation,
         "allocation": asked,
-        "asked_by": by,
+        "requested_by": by,
         "map": name,
         "status": status,
     }

@@ -67,14 +67,14 @@ class Waited:
 
 def test_waiting_tells_how_far_it_is():
     waited = Waited(
-        [told(0, "pending"), told(1, "pending", "silent")],
-        [told(0, "applied"), told(1, "pending", "silent")],
+        [told(0, "pending"), told(1, "pending", "unresponsive")],
+        [told(0, "applied"), told(1, "pending", "unresponsive")],
         [told(0, "applied"), told(1, "applied")],
     )
     assert waited.end.done
     assert waited.lines == [
-        "0 of 2 applied (2 pending; silent: compute1)",
-        "1 of 2 applied (1 pending; silent: compute1)",
+        "0 of 2 applied (2 pending; unresponsive: compute1)",
+        "1 of 2 applied (1 pending; unresponsive: compute1)",
         "2 of 2 applied",
     ]
 
@@ -125,10 +125,10 @@ def test_applied_counts_if_it_is_of_a_request_that_was_made_here(source, done):
 
 
 def test_waiting_has_an_end():
-    waited = Waited([told(0, "pending", "silent")], timeout=0.0)
+    waited = Waited([told(0, "pending", "unresponsive")], timeout=0.0)
     assert (waited.end.done, waited.end.why) == (False, "not done within 0 s")
     assert waited.lines[1:] == [
-        f"{UUIDS[0]} on compute1: pending; the executor of compute1 is silent"
+        f"{UUIDS[0]} on compute1: pending; the executor of compute1 is unresponsive"
     ]
     waited = Waited([told(0, "pending")], timeout=10)
     assert sum(waited.slept) == pytest.approx(10)
@@ -180,12 +180,12 @@ def test_a_replacement_ends_waiting_whatever_else_is_open():
 
 
 def test_releases_keep_it_open():
-    releasing = Progress([told(0, "applied")], "x", [told(1, "releasing", "silent")])
+    releasing = Progress([told(0, "applied")], "x", [told(1, "releasing", "unresponsive")])
     assert Waited(releasing, Progress([told(0, "applied")], "y")).end.done
     waited = Waited(releasing, timeout=1)
     assert not waited.end.done
     assert waited.lines[-1] == (
-        f"{UUIDS[1]} on compute1: releasing; the executor of compute1 is silent"
+        f"{UUIDS[1]} on compute1: releasing; the executor of compute1 is unresponsive"
     )
 
 

@@ -107,7 +107,7 @@ class Unclaimed(AllocationList):
 
 
 @pytest.mark.parametrize(
-    ("form", "shown"), [("table", "(nothing)"), ("value", "{}"), ("json", '"asked": {}')]
+    ("form", "shown"), [("table", "(nothing)"), ("value", "{}"), ("json", '"requested": {}')]
 )
 def test_of_a_guest_that_nothing_is_known_of_nothing_is_asked(tmp_path, monkeypatch, form, shown):
     with closing(Store(tmp_path)) as store:
@@ -208,14 +208,14 @@ def test_who_asked_forges_no_line_among_the_requests():
     request = Request(Source.METADATA, None, f"user {EVIL}", 0.0)
     (line,) = columns.Requests([request]).human_readable().split("\n")
     assert line == f"metadata: user {SHOWN}, 1970-01-01T00:00:00Z"
-    assert columns.Requests([request]).machine_readable()[0]["asked_by"] == f"user {EVIL}"
+    assert columns.Requests([request]).machine_readable()[0]["requested_by"] == f"user {EVIL}"
 
 
 GUEST = {
     "instance_uuid": "5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c11",
     "name": EVIL,
     "nova": False,
-    "touched": False,
+    "has_baseline": False,
     "vcpus": 1,
     "pins": {},
     "cpuset": None,

@@ -267,7 +267,7 @@ class TestLook:
         parts = (Part(CpuSet([2]), "700"), Part(CpuSet([4]), "701"))
         guest = Guest(pins=pin(0, 2) + pin(1, 5), v0=Reading(parts))
         prospect = Executor().look(guest, vcpu_pinning="0:2;1:3")
-        assert prospect.found() == "vCPU pins 0: found 4 (701), wanted 2, 1: found 5, wanted 3"
+        assert prospect.found() == "vCPU pins 0: found 4 (701), desired 2, 1: found 5, desired 3"
 
 
 class TestMove:
@@ -347,7 +347,7 @@ class TestPlace:
         executor.topology = isolated(2, 3)
         note = executor.place(guest, vcpu_pinning="0-1:2-3", numa_nodes="0").note
         (overlap, rest), memory = note.split("; ", 1), note.split("; ")[-1]
-        assert overlap.startswith("other guests are pinned there, too: CPU 2")
+        assert overlap.startswith("other guests are pinned to the same CPUs: CPU 2")
         assert rest.startswith("vCPU 0-1 on isolated CPUs (2-3)")
         assert memory == "30 KiB of memory on node 0"
 
@@ -381,7 +381,7 @@ class TestWarnings:
         executor.occupants = [occupant(OTHER, 2)]
         executor.topology = isolated(2, 3)
         overlap, unbalanced = executor.warnings(guest, vcpu_pinning="2-3")
-        assert "other guests are pinned there, too: CPU 2" in overlap
+        assert "other guests are pinned to the same CPUs: CPU 2" in overlap
         assert "the kernel does not spread threads over isolated CPUs" in unbalanced
         assert guest.done == []
         executor.topology = TOPOLOGY

@@ -51,7 +51,7 @@ def test_more_rows_than_anybody_reads_are_not_shown(caplog, monkeypatch):
     monkeypatch.setattr(preview, "_ROWS_MAX", 7)
     rows = preview.rows(366, asked(HOURLY), shares, LOG)
     assert len(rows) == 7
-    assert caplog.messages == ["only the first 7 rows are shown: ask for fewer --days"]
+    assert caplog.messages == ["only the first 7 rows are shown: use a smaller --days"]
 
 
 def test_what_has_no_windows_is_one_row():

@@ -239,9 +239,9 @@ class TestDrift:
         assert host.reconcile() is Result.CORRECTED
         assert host.guest.shown == {}
         assert host.outcome == (Status.APPLIED, "")
-        assert host.record.drift == "vCPU pins 0: found 2, wanted 1"
+        assert host.record.drift == "vCPU pins 0: found 2, desired 1"
         assert lines(caplog, "WARNING") == [
-            f"Instance {UUID}: drift (repinned): vCPU pins 0: found 2, wanted 1; corrected"
+            f"Instance {UUID}: drift (repinned): vCPU pins 0: found 2, desired 1; corrected"
         ]
         assert host.statistics.drifts == {"repinned": 1}
 
@@ -289,7 +289,9 @@ class TestDrift:
         host.reconcile()
         assert host.outcome == (Status.DRIFTED, "cpu_not_in_slice")
         (line,) = lines(caplog, "WARNING")
-        assert "the control group /a, /a/b lacks CPU 4 of vCPU 0, CPU 4 of vCPU 1; it is" in line
+        assert (
+            "the control group /a, /a/b lacks CPU 4 of vCPU 0, CPU 4 of vCPU 1; set again" in line
+        )
 
 
 class TestRefusal:
@@ -378,7 +380,7 @@ class TestRefusal:
             db.execute("UPDATE instance SET asked = '[1'")
         assert host.reconcile() is Result.DONE
         assert (host.outcome, host.pins()) == ((Status.APPLIED, ""), [CpuSet([1])] * 2)
-        assert "is taken again from what was asked" in lines(caplog, "WARNING")[0]
+        assert "is restored from the request" in lines(caplog, "WARNING")[0]
 
 
 class TestFailure:
@@ -427,7 +429,7 @@ class TestAbsence:
         assert not lines(caplog, "INFO")
         host.hypervisor.saved = {UUID}
         host.reconcile()
-        assert "its placement was taken out of the saved image" in lines(caplog, "INFO")[0]
+        assert "its placement was removed from the saved image" in lines(caplog, "INFO")[0]
 
     def test_a_refused_request_of_an_absent_guest_stays_refused(self, host):
         host.hypervisor.guests.clear()
@@ -471,13 +473,13 @@ class TestRelease:
         assert not caplog.records
         host.guest.cleaning = True
         host.reconcile(Allocation())
-        assert "its definition was cleaned, too" in lines(caplog, "INFO")[0]
+        assert "its persistent definition was cleaned, too" in lines(caplog, "INFO")[0]
 
     def test_a_definition_that_can_not_be_cleaned_is_told(self, host, caplog):
         host.guest.cleaning = exception.StepFailed("no")
         host.reconcile(Allocation())
         assert host.record is None
-        assert "its definition has a placement and can't be cleaned (no)" in caplog.text
+        assert "its persistent definition still has the former placement (no)" in caplog.text
 
     def test_a_definition_that_can_not_be_cleaned_now_is_waited_for(self, host):
         host.guest.cleaning = exception.GuestBusy("a job")
@@ -496,18 +498,18 @@ class TestDefinition:
         caplog.set_level("INFO")
         host.guest.cleaning = True
         host.reconcile(asked)
-        assert "its definition was cleaned, too" in caplog.text
+        assert "its persistent definition was cleaned, too" in caplog.text
 
     def test_it_is_looked_at_once_in_each_life_of_a_guest(self, host, caplog):
         host.reconcile(ONE)
         host.guest.cleaning = exception.StepFailed("no")
         host.reconcile()
         host.reconcile(request(vcpu_pinning="2"))
-        assert "can't be cleaned" not in caplog.text
+        assert "former placement" not in caplog.text
         host.guest.domain_id += 1
         host.reconcile()
         host.reconcile()
-        assert caplog.text.count("can't be cleaned") == 1
+        assert caplog.text.count("former placement") == 1
 
     def test_a_baseline_that_can_not_be_had_now_is_waited_for(self, host):
         host.start(pins=pin(0, 4))

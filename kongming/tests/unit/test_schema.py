@@ -66,9 +66,9 @@ def test_all_that_can_be_asked():
         ({"vcpu_pinning": {"0": 1}}, "vcpu_pinning.'0': 1 is not of type"),
         ({"vcpu_pinning": {"\x1b\n" * 99: 1}}, r"vcpu_pinning.'(\\x1b\\n)+[^ ]*\.\.\.': 1 is not"),
         ({"vcpu_pinning": "0-3=4-6"}, "vcpu_pinning: item '0-3=4-6' at position 1 names 4 vCPUs"),
-        ({"vcpu_pinning": "4096:1"}, "vcpu_pinning: item '4096' at position 1 names an id above"),
+        ({"vcpu_pinning": "4096:1"}, "vcpu_pinning: item '4096' at position 1 has an id above"),
         ({"iothread_pinning": "1:x"}, "iothread_pinning: item 'x' at position 3"),
-        ({"numa_nodes": "1024"}, "numa_nodes: item '1024' at position 1 names an id above 1023"),
+        ({"numa_nodes": "1024"}, "numa_nodes: item '1024' at position 1 has an id above 1023"),
         ({"vcpu_quota": {"quota_us": 1000001, "period_us": 1000000}}, "vcpu_quota"),
         ({"emulator_pinning": ""}, "emulator_pinning: "),
         ({"emulator_pinning": "^1"}, "emulator_pinning: "),
@@ -247,7 +247,7 @@ def test_a_refusal_quotes_the_beginning_and_the_end_and_shows_how_it_should_be()
     with pytest.raises(exception.RequestInvalid) as refusal:
         read({"numa_nodes": "7" * (CPUSET_LENGTH + 1)})
     said = f"'{'7' * 99}...{'7' * 87}' is too long"
-    assert str(refusal.value) == f'numa_nodes: {said}; as it should be: "5-6,9-11,^10"'
+    assert str(refusal.value) == f'numa_nodes: {said}; examples: "5-6,9-11,^10"'
     with pytest.raises(exception.RequestInvalid) as refusal:
         read({"cpu_shares": "1" * 170})
     assert str(refusal.value) == f"cpu_shares: '{'1' * 170}' is not of type 'integer'"

@@ -348,7 +348,7 @@ def test_a_guest_that_is_observed_is_good(tmp_path):
     machine = Machine(tmp_path)
     ((code, details),) = findings(observation.look, machine)
     assert code is Code.SUCCESS
-    assert details.endswith("counted the same CPU time); the threads of its guests are observed")
+    assert details.endswith("reports the same CPU time); the threads of its guests are observed")
     machine.connection.domain = None
     machine.hypervisor.hear_again()
     ((code, details),) = findings(observation.look, machine)
@@ -363,7 +363,7 @@ def test_what_cannot_be_observed_or_read_is_doubtful(tmp_path):
     found = findings(observation.look, machine)
     assert {code for code, _details in found} == {Code.WARNING}
     told = " ".join(details for _code, details in found)
-    assert "CPU 0-1 of 4 is online there, CPU 0-3 of 4 by libvirt" in told
+    assert "CPU 0-1 of 4 online, libvirt shows CPU 0-3 of 4" in told
     assert told.count("there is no") == 1
 
 

@@ -156,7 +156,9 @@ def test_the_changes_of_a_year_are_looked_for_once():
      "UTC\n", "a\0b", "\ud800", "Ümläut", "tzdata.zi", "zone.tab", "leapseconds", "x" * 5000],
 )  # fmt: skip
 def test_what_is_no_zone_is_refused(name):
-    with pytest.raises(exception.RequestInvalid, match="no IANA time zone that this machine"):
+    with pytest.raises(
+        exception.RequestInvalid, match="not an IANA time zone known to this machine"
+    ):
         timezones.zone(name)
 
 

@@ -142,7 +142,7 @@ def test_that_it_is_not_known_who_runs_here_is_told_once_and_tried_again(executo
     executor.unclaimed = error
     for _ in range(3):
         assert executor.work(UNCLAIMED) == (UNCLAIMED, False, 0.0)
-    assert caplog.text.count(f"Which guests run here is not known ({error.reason}): no") == 1
+    assert caplog.text.count(f"The guests of this host can't be listed ({error.reason}): no") == 1
     assert "Traceback" not in caplog.text
 
 
@@ -151,13 +151,13 @@ def test_an_outage_of_the_store_is_told_once(executor, caplog):
     for _ in range(3):
         assert executor.work() == (UUID, False, 0.0)
     assert caplog.text.count("ERROR") == 1
-    assert f"Instance {UUID}: disk full; it will be tried again" in caplog.text
+    assert f"Instance {UUID}: disk full; it will be retried" in caplog.text
 
 
 def test_a_fault_of_ours_is_told_with_its_place_and_ends_no_worker(executor, caplog):
     executor.result = ZeroDivisionError("of ours")
     assert executor.work() == (UUID, False, 0.0)
-    assert f"Instance {UUID}: of ours; it will be tried again" in caplog.text
+    assert f"Instance {UUID}: of ours; it will be retried" in caplog.text
     assert "Traceback" in caplog.text
 
 

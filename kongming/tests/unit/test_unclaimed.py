@@ -101,7 +101,7 @@ def test_a_guest_that_this_store_released_once_goes_back_after_a_while(host, own
     host.now = _PATIENCE_S
     assert not host.look()
     assert host.released()
-    assert "an old definition has brought back" in caplog.text
+    assert "an old definition has restored" in caplog.text
     assert "Kongming" in host.store.history(UUID)[-1].asked_by
 
 

@@ -102,7 +102,7 @@ def test_what_is_reserved_by_hand_is_still_novas():
     assert found([guest(1, "0:1")], rules) == []
     (violation,) = find(HOST, [placed(1, "0:1")], rules)
     assert "CPU 1 is reserved ([guard] reserved_cpus is 1)" in violation.message
-    assert "CPU 1 is Nova's for guests with dedicated CPUs (1)" in violation.message
+    assert "CPU 1 is for guests with dedicated CPUs (1)" in violation.message
 
 
 def test_pinned_to_what_is_not_there():
@@ -164,7 +164,7 @@ def test_guests_that_share_cores_are_named_with_their_cpus():
     (violation,) = find(THREADS, [other, mine], Rules(smt=Overlap.REFUSE))
     assert violation.instance_uuids == (mine.instance_uuid, other.instance_uuid)
     assert violation.message == (
-        f"cores are shared: on the same are CPU 0-1 with instance {mine.instance_uuid} "
+        f"guests share cores: CPU 0-1 with instance {mine.instance_uuid} "
         f"({mine.name}, placed by Kongming), CPU 4-5 with instance {other.instance_uuid} "
         f"({other.name}, Nova's)"
     )

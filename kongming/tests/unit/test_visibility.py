@@ -23,7 +23,7 @@ from kongming.hypervisor.visibility import (
     hidden_threads,
 )
 
-FILE = Gap("/sys/x", "read", "Permission denied", "libvirt's word counts instead")
+FILE = Gap("/sys/x", "read", "Permission denied", "what libvirt reports is used instead")
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_gap_is_told_once_and_its_end_once(told):
         visibility.lost(FILE)
     assert visibility.gaps() == [FILE]
     assert told() == [
-        "WARNING /sys/x can't be read (Permission denied): libvirt's word counts instead"
+        "WARNING /sys/x can't be read (Permission denied): what libvirt reports is used instead"
     ]
     for _ in range(2):
         visibility.regained("/sys/x")

@@ -111,7 +111,7 @@ def test_all_are_woken_once_when_other_cpus_are_online(world, caplog, before, af
     assert world.tick() == ["held"]
     assert world.tick() == []
     assert world.offline == offline
-    assert caplog.messages == [f"CPUs online were {before}, now are {after}"]
+    assert caplog.messages == [f"Online CPUs changed from {before} to {after}"]
 
 
 def test_what_was_missed_while_the_cpus_were_not_known_is_noticed_afterwards(world, caplog):
@@ -119,7 +119,7 @@ def test_what_was_missed_while_the_cpus_were_not_known_is_noticed_afterwards(wor
     for online, woken in ((None, []), (ALL, []), (None, []), (SOME, ["held"]), (SOME, [])):
         world.online = online
         assert world.tick() == woken
-    assert caplog.messages == [f"CPUs online were {ALL}, now are {SOME}"]
+    assert caplog.messages == [f"Online CPUs changed from {ALL} to {SOME}"]
     assert world.offline == [CpuSet([2, 3])]
 
 

@@ -128,7 +128,7 @@ def test_a_preview_has_no_gaps():
         (("w", "0 0 * *", 3600), "window w: start '0 0 [*] [*]' .* five fields"),
         (("w", "0 0 0 * * *", 3600), "five fields"),
         (("w", "0 25 * * *", 3600), "window w: .* the hour '25' can't be read"),
-        (("w", "0 0 30 2 *", 3600), "never comes"),
+        (("w", "0 0 30 2 *", 3600), "never occurs"),
         (("w", "0 0 * * \u017fun", 3600), "is not of at most 256 letters"),
         (("w", "0 0 * * *\n", 3600), "is not of at most 256 letters"),
         (("w", "0 0 * *\u00a0*", 3600), "is not of at most 256 letters"),
@@ -139,7 +139,7 @@ def test_a_preview_has_no_gaps():
         (("w", "0 0 * * *", 10**9), "duration of 1000000000 s"),
         (
             ("w", "0 0 * * *", 3600, "Mars/Olympus"),
-            "window w: 'Mars/Olympus' is no IANA",
+            "window w: 'Mars/Olympus' is not an IANA",
         ),
         (("w", "0 0 * * *", 3600, "../UTC"), "IANA time zone"),
         # What else a zone directory holds: this machine's own zone, none, leap seconds.

@@ -1,0 +1,21 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Kongming's errors: each has a stable reason code and says what to do next.
+
+The codes are the same in logs, metrics, the command line and the API.
+"""
+
+from kongming.exception.api import *  # noqa: F403
+from kongming.exception.base import *  # noqa: F403
+from kongming.exception.guests import *  # noqa: F403
+from kongming.exception.refusals import *  # noqa: F403
+from kongming.exception.services import *  # noqa: F403

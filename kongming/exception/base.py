@@ -1,0 +1,46 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""What all errors have: a stable reason code, and a message for the operator."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class KongmingError(Exception):
+    """The base of all our errors.
+
+    ``reason`` is the stable code; the message is for the operator.
+    """
+
+    reason: ClassVar[str] = "internal_error"
+
+    @property
+    def for_clients(self) -> str:
+        """The message without what only operators are told."""
+        return str(self)
+
+
+class Refused(KongmingError):
+    """What was asked is not going to be done; the guest stays as it is.
+
+    A refusal is an answer, not a fault: trying again changes nothing until
+    the request, the guest or the host has changed.
+    """
+
+    reason = "refused"
+
+
+class Failed(KongmingError):
+    """It should have worked and did not; it will be tried again."""
+
+    reason = "failed"
