@@ -174,15 +174,19 @@ class Care:
         except exception.NovaUnavailable as error:
             outage = error
         except exception.DatabaseUnavailable as error:
-            self._database.lost(f"{error}; hosts keep what was wanted last until it can be used")
+            self._database.lost(
+                f"{error}; hosts keep their last desired allocations until the database is "
+                "available"
+            )
             return 0.0
         except Exception as error:
-            LOG.exception("Looking after the allocations: %s; it will be tried again", error)  # noqa: TRY401
+            LOG.exception("A fault of Kongming in delivery: %s; it will be retried", error)  # noqa: TRY401
             return 0.0
         else:
             return None
         self._contact.lost(
-            f"Nova can't be asked ({outage.reason}): {outage}; all stays as it is until it answers"
+            f"Nova's API can't be used ({outage.reason}): {outage}; keeping current placements "
+            "until it can"
         )
         return outage.retry_after
 
@@ -244,7 +248,7 @@ def _absent(entry: Entry, now: float) -> Report:
         generation=entry.generation,
         status=Status.ABSENT,
         reason=exception.GuestAbsent.reason,
-        message="the instance is on no host yet; it is placed the moment it starts",
+        message="the instance is on no host yet; it is placed when it starts",
         source="",
         drift="",
         drift_at=None,

@@ -66,7 +66,10 @@ class Endpoint:
         else:
             return
         if unavailable.outage.is_news():
-            LOG.error("What is wanted can't be kept: %s; it will be asked for", unavailable)
+            LOG.error(
+                "Desired allocations can't be stored: %s; they will be requested again",
+                unavailable,
+            )
         self._link.ask()
 
     def plan(self, question: Plan) -> PlanAnswer:

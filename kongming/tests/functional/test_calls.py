@@ -144,9 +144,19 @@ def test_calls_and_answers_that_are_signed_are_believed(serve, transport):
     [
         (None, "report", REPORTS, "not signed"),
         (host(master=OTHER), "report", REPORTS, "is not that of compute-1"),
-        (host("compute-2"), "report", REPORTS, "compute-2 signed what is for compute-1 to say"),
-        (controller(), "report", REPORTS, "a controller signed what is for compute-1 to say"),
-        (host(), "good", CHANGED, "compute-1 signed what is for controllers to say"),
+        (
+            host("compute-2"),
+            "report",
+            REPORTS,
+            "compute-2 signed a message that only compute-1 may send",
+        ),
+        (
+            controller(),
+            "report",
+            REPORTS,
+            "a controller signed a message that only compute-1 may send",
+        ),
+        (host(), "good", CHANGED, "compute-1 signed a message that only controllers may send"),
         (None, "good", CHANGED, "not signed"),
     ],
 )
@@ -192,7 +202,7 @@ def test_a_broker_that_is_away_is_not_waited_for(tmp_path):
     for _ in range(2):
         with pytest.raises(exception.ConductorSilent, match="RabbitMQ can't be reached"):
             caller.call("good", CHANGED, Kept)
-        with pytest.raises(exception.ConductorSilent, match="can't be asked") as raised:
+        with pytest.raises(exception.ConductorSilent, match="can't be called") as raised:
             caller.cast("good", CHANGED)
     assert "sesame" not in str(raised.value)
 

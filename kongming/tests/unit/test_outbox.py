@@ -140,7 +140,7 @@ def test_what_can_not_be_sent_is_dropped_with_all_that_waits_and_told_once(line,
     line.outbox.put(HERE, {"a": 4})
     line.flush()
     (back,) = told(caplog, "INFO")
-    assert "those about 5 instances were not" in back
+    assert "those about 5 instances were dropped" in back
     line.error = exception.HostSilent("again")
     line.outbox.put(HERE, {"a": 5})
     line.flush()
@@ -172,7 +172,7 @@ def test_a_receiver_whose_queue_takes_no_more_costs_the_others_nothing(line, cap
     line.flush()
     assert line.outbox.dropped == 2
     assert told(caplog, "WARNING") == [
-        "Hints are dropped: its queue takes no more; it asks by itself"
+        "Hints are dropped: its queue takes no more; the receiver gets all changes at its next pull"
     ]
     assert told(caplog, "INFO") == []
 

@@ -307,7 +307,7 @@ class TestAnswers:
             host.hear(update(now(), cpus))
         clock[0] += PATIENCE_S
         host.wanted.learn(UUID, HERE, {KEY: cpus}, "Nova's API", Moment.now(), announced=False)
-        assert ("No event told of an edit" in caplog.text) is told
+        assert ("no event reported it" in caplog.text) is told
 
     def test_an_answer_without_requests_is_told_of_what_is_not_kept(self, host):
         learn(host, HERE)
