@@ -171,9 +171,8 @@ def test_a_receiver_whose_queue_takes_no_more_costs_the_others_nothing(line, cap
     line.outbox.put("blocked", {"y": 0})
     line.flush()
     assert line.outbox.dropped == 2
-    assert told(caplog, "WARNING") == [
-        "Hints are dropped: its queue takes no more; the receiver gets all changes at its next pull"
-    ]
+    (line,) = told(caplog, "WARNING")
+    assert line.startswith("Hints are dropped: its queue takes no more; the receiver gets all")
     assert told(caplog, "INFO") == []
 
 

@@ -177,7 +177,7 @@ def test_an_outage_is_told_with_its_reason_and_again_when_that_changes(broker, l
     wait_for(lambda: len(lines()) == 3)
     assert lines() == [
         "RabbitMQ is unavailable (nobody listens); waiting for it",
-        "RabbitMQ rejects the subscription: it rejects the user or the password; it will be retried",
+        f"RabbitMQ rejects the subscription: {LOGIN.words}; it will be retried",
         "RabbitMQ is available again, after 0 s: listening",
     ]
     assert broker.subscription.connected
