@@ -461,7 +461,7 @@ def test_nova_decides_whether_its_exchange_is_durable(cloud):
 @pytest.mark.parametrize(
     ("conf", "says"),
     [
-        ("[DEFAULT]\nstate_path = /proc/nowhere\n", "make the directory"),
+        ("[DEFAULT]\nstate_path = /proc/nowhere\n", "create the directory"),
         (
             "[oslo_messaging_notifications]\ntransport_url = nonsense://\n",
             "does not begin with a known driver",

@@ -299,7 +299,7 @@ def test_a_claim_that_is_contradicted_for_long_is_told_with_both_hosts(clock, ca
     (record,) = caplog.records
     said = record.getMessage()
     assert said.startswith(f"Instance {UUID}: host {HERE} reports it as running")
-    assert f"on {THERE}" in said
+    assert f" host {THERE}, which" in said or f"on {THERE}:" in said
     assert ("nova.conf" in said) is nova
 
 

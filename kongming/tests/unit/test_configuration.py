@@ -97,7 +97,7 @@ def test_nothing_is_wrong_with_a_good_one(wrong, read):
         ("metrics", "enabled = perhaps", "true or false"),
         ("notification_handler", "exchange =", "a string of 1 to 255 characters"),
         ("notification_handler", f"topics = a,{'b' * 201}", "a list of values"),
-        ("DEFAULT", "host = two words", "a name that Nova takes"),
+        ("DEFAULT", "host = two words", "a name that Nova accepts"),
         ("DEFAULT", "state_path =", "a string that is not empty"),
         ("DEFAULT", "debug = maybe", "true or false"),
         ("DEFAULT", "host = $host", "refers with $"),
@@ -109,7 +109,7 @@ def test_nothing_is_wrong_with_a_good_one(wrong, read):
         ("libvirt", "connection_uri = quemu:///system", "a libvirt URI with a known driver"),
         ("libvirt", "connection_uri = qemu:system", "a libvirt URI with a known driver"),
         ("nova", "auth_type = passwort", "unknown authentication method"),
-        ("database", "max_pool_size = many", "a whole number"),
+        ("database", "max_pool_size = many", "an integer"),
     ],
 )
 def test_a_value_that_is_none_is_named_with_its_place_and_its_rule(
@@ -208,7 +208,7 @@ def test_a_value_of_the_environment_is_checked_too(wrong, monkeypatch):
         ("?", "%3F"),
         ("/", "can't log in if user or password has a /"),
         ("%2F", "can't log in if user or password has a /"),
-        ("$", "written $$"),
+        ("$", "a literal $ as $$"),
         (",", "port must be a number"),
         ("[", "port must be a number"),
         (" ", "%20"),
@@ -420,7 +420,7 @@ format = %(message)s
     [
         ("[handlers]\n", "[handles]\n", "it has no section [handlers]"),
         ("keys = root", "kys = root", "it has no section [loggers]"),
-        ("[loggers]", "loggers", "see its line 1"),
+        ("[loggers]", "loggers", "see line 1"),
         ("level = INFO", f"level = {SECRET}", "rejected by Python's logging (ValueError)"),
         ("StreamHandler", "NoHandler", "rejected by Python's logging ("),
         ("(sys.stdout,)", f"('{SECRET}', 1, 2, 3)", "rejected by Python's logging (TypeError)"),

@@ -357,7 +357,7 @@ def verification(message):
     [
         (ConnectionRefusedError(111, "x"), UNREACHABLE, True, "is RabbitMQ running"),
         (ConnectionResetError(104, "x"), UNREACHABLE, True, "was lost"),
-        (TimeoutError("timed out"), UNREACHABLE, True, "does not answer"),
+        (TimeoutError("timed out"), UNREACHABLE, True, "no answer in time"),
         (OSError("Socket closed"), UNREACHABLE, True, "was lost"),
         (amqp.RecoverableConnectionError("x"), UNREACHABLE, True, "was lost"),
         (amqp.ConnectionForced("by me", (0, 0), "", 320), UNREACHABLE, True, "closed .*by me"),
@@ -366,7 +366,7 @@ def verification(message):
         (amqp.NotAllowed("vhost v not found", (10, 40), "", 530), "access", True, "v not found"),
         (REFUSED, "permission", False, "kongming.compute-1.*permissions in this vhost"),
         (amqp.NotFound("no exchange 'x'", (40, 10), "", 404), "missing", False, "no exchange"),
-        (amqp.ResourceLocked("x", (50, 10), "", 405), "locked", False, "for themselves"),
+        (amqp.ResourceLocked("x", (50, 10), "", 405), "locked", False, "exclusively"),
         (
             amqp.PreconditionFailed("inequivalent arg 'durable'", (50, 10), "", 406),
             "precondition",

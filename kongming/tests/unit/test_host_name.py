@@ -115,8 +115,8 @@ def test_a_name_is_cut_only_where_it_is_too_long_for_a_queue(length, cut):
 def test_a_name_that_nobody_takes_is_refused_with_the_rule(problems, name):
     (problem,) = problems(f"host = {name}")
     assert problem.startswith("[DEFAULT] host: ")
-    assert "it must be a name that Nova takes" in problem
-    with pytest.raises(argparse.ArgumentTypeError, match="it must be a name that Nova takes"):
+    assert "it must be a name that Nova accepts" in problem
+    with pytest.raises(argparse.ArgumentTypeError, match="it must be a name that Nova accepts"):
         broker.host(name)
 
 
@@ -136,7 +136,7 @@ def test_ascii_names_are_judged_as_nova_judges_them(name):
     try:
         wanted = types.HostDomain()(name)
     except ValueError:
-        with pytest.raises(ValueError, match="a name that Nova takes"):
+        with pytest.raises(ValueError, match="a name that Nova accepts"):
             HostName()(name)
     else:
         assert HostName()(name) == wanted

@@ -117,7 +117,7 @@ def test_no_more_wait_than_there_is_room_for(line, caplog):
         line.outbox.put("elsewhere", {"other": hint})
     assert (line.outbox.waiting, line.outbox.dropped) == (WAITING_MAX, 6)
     (warning,) = told(caplog, "WARNING")
-    assert f"{WAITING_MAX} wait already" in warning
+    assert f"{WAITING_MAX} are waiting already" in warning
     *_, (receiver, hints) = line.free()
     assert (receiver, hints) == (THERE, {"last": 2})
 

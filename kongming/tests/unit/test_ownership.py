@@ -158,5 +158,5 @@ def test_a_service_that_root_started_first_leaves_files_that_are_named(tmp_path,
 
 def test_a_folder_that_can_not_be_made_is_still_told_of(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(exception.StoreUnavailable, match="make the directory"):
+    with pytest.raises(exception.StoreUnavailable, match="create the directory"):
         lock.take(tmp_path / "file" / "state")

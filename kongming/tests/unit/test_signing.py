@@ -130,11 +130,11 @@ def test_a_call_is_taken_once(monkeypatch):
     now, signature = time.monotonic(), signed()
     taking = controller()
     assert taking.check(signature, "report", over_the_bus(ARGUMENTS))
-    assert "came before" in refused(taking, signature)
+    assert "received before" in refused(taking, signature)
     assert taking.check(signed(), "report", over_the_bus(ARGUMENTS))
     # Remembered for longer than its time may differ from ours.
     monkeypatch.setattr(time, "monotonic", lambda: now + 2 * signing.WINDOW_S + 10)
-    assert "came before" in refused(taking, signature)
+    assert "received before" in refused(taking, signature)
 
 
 def test_what_is_remembered_has_an_end(monkeypatch):
@@ -152,7 +152,7 @@ def test_nobody_has_forgotten_what_another_one_sent(monkeypatch):
     taking.check(once, "report", over_the_bus(ARGUMENTS))
     for _ in range(100):
         taking.check(signed(host("compute-2")), "report", over_the_bus(ARGUMENTS))
-    assert "came before" in refused(taking, once)
+    assert "received before" in refused(taking, once)
 
 
 def test_unsigned_calls_count_only_while_signatures_are_not_required():

@@ -219,7 +219,7 @@ def test_what_is_refused_on_a_connection_is_given_up_and_made_anew_with_growing_
     assert len(broker.servers) == 1
     assert broker.pauses[-1] == 30
     (line,) = lines()
-    assert line.startswith("RabbitMQ rejects the subscription: the user lacks a permission")
+    assert line.startswith("RabbitMQ rejects the subscription: a permission is missing")
     broker.refusal = None
     wait_for(lambda: len(broker.servers) == 2)
     assert not broker.subscription.connected
@@ -259,7 +259,7 @@ def test_before_the_first_connection_all_that_the_driver_meets_is_told_once(brok
     go_on.set()
     assert [line.partition(" (")[0] for line in lines()] == [
         "RabbitMQ is unavailable",
-        "RabbitMQ rejects the subscription: the user lacks a permission",
+        "RabbitMQ rejects the subscription: a permission is missing",
     ]
     broker.server.listening = True
     wait_for(lambda: broker.heard)
@@ -295,7 +295,7 @@ def test_what_can_not_be_declared_again_is_an_outage_although_the_connection_sta
     assert broker.subscription.connected
     # The consumers stay: what comes is taken all the time.
     assert len(broker.servers) == 1
-    assert lines()[0].startswith("RabbitMQ rejects the subscription: the user lacks a permission")
+    assert lines()[0].startswith("RabbitMQ rejects the subscription: a permission is missing")
     assert lines()[1].startswith("RabbitMQ is available again")
 
 

@@ -23,7 +23,7 @@ from kongming.conf import opts
 from kongming.runtime.service import Service
 
 PARTS = ("Tr0ub4dor", "and3", "c0rrect", "h0rse")
-REFUSED, TAKEN, UNREAD = "refused", "taken", "taken, and told of what nobody reads"
+REFUSED, TAKEN, UNREAD = "refused", "taken", "taken, with a warning of settings without effect"
 
 GOOD = """\
 [DEFAULT]
@@ -351,7 +351,7 @@ def test_a_reload_takes_all_of_a_file_or_nothing_and_says_so_in_one_line(tmp_pat
         host.service.reset()
         told = [each for each in caplog.records if each.name == "kongming.runtime.service"]
         warnings = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
-        warnings = [each for each in warnings if each.startswith("Nobody reads ")]
+        warnings = [each for each in warnings if each.startswith("Settings without effect: ")]
         message = told[0].getMessage()
         why = (case, message, warnings)
         assert len(told) == 1, why
