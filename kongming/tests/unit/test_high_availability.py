@@ -45,7 +45,7 @@ PROMISES = {
         (STANDALONE, "test_a_guest_that_starts_is_placed_before_the_next_pull"),
         (WHOLE, "test_a_host_that_was_down_asks_for_what_it_missed"),
     ],
-    "The host needs nobody.": [
+    "The host is independent.": [
         (FAULTS, "test_a_window_goes_on_without_the_control_plane"),
         ("functional/test_service.py", "test_what_is_wanted_is_brought_about_after_a_restart"),
     ],
