@@ -115,7 +115,7 @@ def test_an_answer_is_given(serve, transport):
     ("method", "said"),
     [
         ("unable", "the database is away"),
-        ("faulty", "a fault: ZeroDivisionError"),
+        ("faulty", "a fault of Kongming (ZeroDivisionError)"),
         ("odd", "outcome is missing"),
     ],
 )
@@ -192,7 +192,7 @@ def test_answers_that_are_not_signed_count_while_signatures_are_not_required(ser
 
 def test_nobody_there_is_told_after_the_timeout(transport):
     caller = Caller(Bus(transport), CONDUCTOR, exception.HostSilent, lambda: 0.1)
-    with pytest.raises(exception.HostSilent, match="of host nowhere does not answer"):
+    with pytest.raises(exception.HostSilent, match="on host nowhere did not answer"):
         caller.call("good", CHANGED, Kept, "nowhere")
 
 
