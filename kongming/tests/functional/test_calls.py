@@ -115,7 +115,7 @@ def test_an_answer_is_given(serve, transport):
     ("method", "said"),
     [
         ("unable", "the database is away"),
-        ("faulty", "a fault of Kongming (ZeroDivisionError)"),
+        ("faulty", "a fault of Kongming .ZeroDivisionError"),
         ("odd", "outcome is missing"),
     ],
 )
