@@ -42,9 +42,9 @@ class Availability:
             self._since = self._since or now
             self._told[reason.kind] = now
         if reason.kind == UNREACHABLE:
-            LOG.warning("RabbitMQ is unavailable (%s): waiting for it", reason.words)
+            LOG.warning("RabbitMQ is unavailable (%s); waiting for it", reason.words)
         else:
-            LOG.error("RabbitMQ does not let us listen: %s; trying again", reason.words)
+            LOG.error("RabbitMQ rejects the subscription: %s; it will be retried", reason.words)
 
     def back(self) -> None:
         """Note that it can be used."""
@@ -52,4 +52,6 @@ class Availability:
             since, self._since = self._since, None
             self._told.clear()
         if since is not None:
-            LOG.info("RabbitMQ is back, listening again, after %d s", time.monotonic() - since)
+            LOG.info(
+                "RabbitMQ is available again, after %d s: listening", time.monotonic() - since
+            )

@@ -94,7 +94,7 @@ class DriverLog(logging.Filter):
         LOG.debug("%s: %s", record.name, record.getMessage(), exc_info=record.exc_info)
         after = None if error is None else not_acknowledged(error)
         if after is not None:
-            self._once("taken back", logging.WARNING, _TAKEN_BACK, after)
+            self._once("not acknowledged", logging.WARNING, _TAKEN_BACK, after)
         elif what is Meaning.TROUBLE and error is not None and explain(error).kind != UNKNOWN:
             self._on_trouble(error)
         elif what is Meaning.BLOCKED:
@@ -119,7 +119,7 @@ class DriverLog(logging.Filter):
     def _unblocked(self) -> None:
         if self._alarm is not None:
             self._alarm = None
-            LOG.info("RabbitMQ takes messages again")
+            LOG.info("RabbitMQ accepts messages again")
 
     def _once(self, what: str, level: int, text: str, *arguments: object) -> None:
         """Tell something, unless it was told within the hour."""
@@ -128,22 +128,22 @@ class DriverLog(logging.Filter):
 
 
 _TAKEN_BACK = (
-    "RabbitMQ has taken back what was not acknowledged within its consumer_timeout (%g s): it "
-    "could not be kept for so long. Nothing is lost, it is delivered again; find out why the "
-    "state path can't be written"
+    "RabbitMQ requeued messages that were not acknowledged within its consumer_timeout (%g s), "
+    "because they could not be stored. Nothing is lost, they are delivered again; find out why "
+    "the state path can't be written"
 )
 _BLOCKED = (
-    "RabbitMQ takes no messages for now: its memory or disk alarm is on, see 'rabbitmqctl "
-    "status'. Until it does, calls fail, and hints wait or are dropped"
+    "RabbitMQ accepts no messages: its memory or disk alarm is on, see 'rabbitmqctl status'. "
+    "Until the alarm ends, calls fail, and hints wait or are dropped"
 )
 _OTHERWISE = (
-    "RabbitMQ has an exchange or queue of ours otherwise than [oslo_messaging_rabbit] "
-    "amqp_durable_queues and rabbit_quorum_queue say, and it is used as it is: set them as they "
-    "were set when it was made, or delete it"
+    "An exchange or queue of Kongming was declared with other values of [oslo_messaging_rabbit] "
+    "amqp_durable_queues or rabbit_quorum_queue and is used unchanged: set the values that it was "
+    "declared with, or delete it"
 )
 _STUCK = (
-    "The queue %s is on a node of RabbitMQ that does not answer: it is deleted and made anew, and "
-    "what was in it is lost"
+    "The queue %s is on an unavailable node of RabbitMQ: it is deleted and declared again, and "
+    "its messages are lost"
 )
 
 

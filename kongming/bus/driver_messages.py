@@ -26,12 +26,12 @@ class Meaning(enum.Enum):
 
     UNDECODABLE = "a message that could not be decoded, and was dropped"
     TROUBLE = "the error that keeps the driver from listening or sending"
-    BLOCKED = "RabbitMQ takes no messages for now"
-    UNBLOCKED = "it takes them again"
-    DECLARED_OTHERWISE = "an exchange or queue is used as it is there"
-    STUCK = "a queue is deleted and made anew"
-    FAULT = "an error in what handles a message"
-    NO_NEWS = "nothing that anybody must know"
+    BLOCKED = "RabbitMQ accepts no messages"
+    UNBLOCKED = "RabbitMQ accepts messages again"
+    DECLARED_OTHERWISE = "an exchange or queue is used although it was declared with other values"
+    STUCK = "a queue is deleted and declared again"
+    FAULT = "an error in handling a message"
+    NO_NEWS = "nothing that an operator must know"
     ONE_LINE = "something else"
 
 

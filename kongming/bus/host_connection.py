@@ -85,7 +85,10 @@ class _Existing(Exchange):  # type: ignore[misc]
         try:
             super().declare(nowait=nowait, channel=channel)
         except amqp.AccessRefused:
-            raise _Missing(f"no exchange '{self.name}', and it is not ours to make") from None
+            raise _Missing(
+                f"there is no exchange '{self.name}', and Kongming does not declare the exchange "
+                "of another service"
+            ) from None
 
 
 class _Missing(amqp.ChannelError):  # type: ignore[misc]

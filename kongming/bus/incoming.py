@@ -60,7 +60,7 @@ class Incoming(pyamqp.Message):  # type: ignore[misc]
     def _decompressed(self, body: bytes) -> bytes:
         decompressor = _DECOMPRESSORS.get(str(self._compression))
         if decompressor is None:
-            raise Unreadable("it is compressed in a way that oslo.messaging does not know")
+            raise Unreadable("its compression is unknown to oslo.messaging")
         taken: bytes = decompressor().decompress(body, LENGTH_MAX + 1)
         return taken
 

@@ -48,20 +48,20 @@ _DECLARED_BY = {
     "x-": "rabbit_quorum_queue, rabbit_transient_quorum_queue and rabbit_transient_queues_ttl",
 }
 _TRANSIENT = (
-    "does it still take queues that are not durable? Set [oslo_messaging_rabbit] "
+    "does RabbitMQ still accept queues that are not durable? Set [oslo_messaging_rabbit] "
     "rabbit_quorum_queue and rabbit_transient_quorum_queue"
 )
 _USER = "check user, password and vhost in transport_url"
 # By the reply code of AMQP: kind, words, and whether the connection itself is what fails.
 _BY_CODE = {
-    320: (UNREACHABLE, "it has closed the connection", True),
-    402: ("access", "it does not let this user connect", True),
-    403: ("permission", "the user lacks a permission", False),
-    404: ("missing", "what is to be listened to is not there", False),
-    405: ("locked", "somebody else has it for themselves", False),
-    406: ("precondition", "it is declared otherwise there", False),
-    530: ("access", "it does not let this user connect", True),
-    541: ("internal", "it refuses with an internal error", True),
+    320: (UNREACHABLE, "it closed the connection", True),
+    402: ("access", "it rejects connections of this user", True),
+    403: ("permission", "a permission is missing", False),
+    404: ("missing", "the exchange, queue or vhost does not exist", False),
+    405: ("locked", "another connection uses the queue exclusively", False),
+    406: ("precondition", "the exchange or queue exists with other properties", False),
+    530: ("access", "it rejects connections of this user", True),
+    541: ("internal", "it reports an internal error", True),
 }
 
 
@@ -121,24 +121,24 @@ def _known(error: BaseException) -> Reason | None:
     if isinstance(error, ssl.SSLError):
         return Reason(
             "tls",
-            f"TLS does not come about ({_short(str(error))}): check the port in "
-            "transport_url, and the ssl options of [oslo_messaging_rabbit]",
+            f"the TLS handshake fails ({_short(str(error))}): check the port in transport_url, "
+            "and the ssl options of [oslo_messaging_rabbit]",
         )
     if isinstance(error, amqp.AMQPError) and error.code in _BY_CODE:
         return _of_code(error)
     if isinstance(error, MessageNacked):
         return Reason(
             REJECTED,
-            "the queue takes no more messages: it has reached a limit of its own (a policy with "
-            "overflow reject-publish); does anybody read it?",
+            "the queue accepts no more messages: it has reached its length limit (a policy with "
+            "overflow reject-publish); does its consumer run?",
             of_connection=False,
         )
     if isinstance(error, FileNotFoundError | PermissionError):
         return Reason(
             TLS_FILE,
             "a file that [oslo_messaging_rabbit] names for TLS (ssl_ca_file, ssl_cert_file or "
-            "ssl_key_file) is not there, or this user may not read it: 'kongming-status upgrade "
-            "check', run as this user, names it",
+            "ssl_key_file) does not exist, or this user may not read it: run 'kongming-status "
+            "upgrade check' as this user to see which one",
         )
     return _of_network(error)
 
@@ -146,13 +146,13 @@ def _known(error: BaseException) -> Reason | None:
 def _of_code(error: amqp.AMQPError) -> Reason:
     kind, words, of_connection = _BY_CODE[error.code]
     if "Login was refused" in str(error):
-        return Reason("login", f"it refuses the user or the password: {_USER}")
+        return Reason("login", f"it rejects the user or the password: {_USER}")
     said = f"{words} ({_short(error.reply_text or str(error))})"
     hint = {
         403: "; give the user its permissions in this vhost",
-        404: "; does Nova, or the conductor, use this exchange and vhost?",
+        404: "; do Nova and the conductor use this exchange and vhost?",
         406: f"; {_otherwise(str(error))}",
-        530: f"; {_USER}, and that the vhost is there",
+        530: f"; {_USER}, and that the vhost exists",
         541: f"; {_TRANSIENT}",
     }.get(error.code, "")
     return Reason(kind, said + hint, of_connection)
@@ -164,8 +164,8 @@ def _otherwise(said: str) -> str:
     argument, kind = found.groups() if found else ("durable", "queue")
     if (argument, kind) == ("type", "exchange"):
         return (
-            "something else made it: is it that of Nova's control_exchange? Name another, or "
-            "delete it"
+            "another service declared it: is it Nova's control_exchange? Configure another name, "
+            "or delete it"
         )
     options = _DECLARED_BY.get("x-" if argument.startswith("x-") else argument)
     return (
@@ -176,11 +176,11 @@ def _otherwise(said: str) -> str:
 
 def _of_network(error: BaseException) -> Reason | None:
     if isinstance(error, ConnectionRefusedError):
-        return Reason(UNREACHABLE, "nobody listens at its port: does it run?")
+        return Reason(UNREACHABLE, "nothing listens on its port: is RabbitMQ running?")
     if isinstance(error, socket.gaierror):
-        return Reason("name", "the name of its host is not known: check transport_url")
+        return Reason("name", "the host name can't be resolved: check transport_url")
     if isinstance(error, TimeoutError):
-        return Reason(UNREACHABLE, "it does not answer")
+        return Reason(UNREACHABLE, "no answer in time")
     # The AMQP library's own errors are none of OSError.
     if isinstance(error, OSError | amqp.ConnectionError):
         return Reason(UNREACHABLE, "the connection was lost")

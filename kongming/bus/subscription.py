@@ -39,10 +39,10 @@ _PATIENCE_S = 2.0
 # What it does not within so many once RabbitMQ lets us in, it never does.
 _DEAF_S = 15.0
 _LOST = (
-    "RabbitMQ had lost what we listen to (%s): it is made anew and bound again; what was sent in "
-    "between is lost, so %s"
+    "RabbitMQ has lost what this service subscribes to (%s): declared and bound again. Messages "
+    "sent in between are lost, so %s"
 )
-_DEAF = Reason("deaf", "it lets us in, and does not take our consumers", of_connection=False)
+_DEAF = Reason("deaf", "it accepts the connection, but not the consumers", of_connection=False)
 
 
 class Subscription:
@@ -149,7 +149,7 @@ class Subscription:
             backoff.reset()
             if self._was_held:
                 self._was_held = False
-                LOG.info("Messages are taken again, and %s", self._on_missed())
+                LOG.info("Messages are accepted again, and %s", self._on_missed())
             while driver.is_listening(self._server):
                 self._see_what_was_lost()
                 if self._hold.is_on or self.stopping.wait(_LOOK_S):

@@ -34,9 +34,7 @@ _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?|[0-9A-Fa-
 _FORM = "rabbit://user:password@host:5672/vhost"
 _PARTS = re.compile(r"([^/?#]*)([/?#]?)(.*)", re.DOTALL)
 _ENCODED = {"?": "%3F", "#": "%23"}
-_SLASH = (
-    "the driver can't log in with a / in user or password, however it is written; choose others"
-)
+_SLASH = "the driver can't log in if user or password has a /, even encoded; choose others"
 
 
 def parse(option: str, text: str) -> oslo_messaging.TransportURL:
@@ -48,7 +46,7 @@ def parse(option: str, text: str) -> oslo_messaging.TransportURL:
     scheme, separator, rest = text.partition("://")
     if not separator or scheme.partition("+")[0] not in _drivers():
         raise exception.ConfigInvalid(
-            f"{option} begins with no driver that there is: write it as {_FORM}"
+            f"{option} does not begin with a known driver: write it as {_FORM}"
         )
     if scheme not in RABBIT:
         return _parsed(option, text)
@@ -58,12 +56,12 @@ def parse(option: str, text: str) -> oslo_messaging.TransportURL:
         _check_host(option, host)
     if len({host.username is None for host in url.hosts}) > 1:
         raise exception.ConfigInvalid(
-            f"{option}: either all hosts have user and password, or none has; a comma in them is "
-            "written %2C"
+            f"{option}: either all hosts or none must have user and password; write a comma in "
+            "them as %2C"
         )
     if re.search(r"[\s#?%;]", url.virtual_host or ""):
         raise exception.ConfigInvalid(
-            f"{option}: the driver can't reach a virtual host whose name has a blank, #, ?, % or ;"
+            f"{option}: the driver can't use a virtual host with a space, #, ?, % or ; in its name"
         )
     return url
 
@@ -81,7 +79,7 @@ def open_transport(
     except (oslo_messaging.MessagingException, ValueError, ImportError) as error:
         # Its text may quote the URL.
         raise exception.ConfigInvalid(
-            f"{option}: its driver can't be used ({type(error).__name__}): is what it needs "
+            f"{option}: its driver can't be used ({type(error).__name__}): are its libraries "
             "installed?"
         ) from None
 
@@ -97,8 +95,8 @@ def check_rabbit(conf: cfg.ConfigOpts) -> None:
     known = sorted(Connection._SSL_PROTOCOLS)
     if options.ssl and options.ssl_version and options.ssl_version.lower() not in known:
         raise exception.ConfigInvalid(
-            f"[oslo_messaging_rabbit] ssl_version: the driver knows only {', '.join(known)}; "
-            "leave it out, and the newest that both sides know is used"
+            f"[oslo_messaging_rabbit] ssl_version: the driver supports only {', '.join(known)}; "
+            "unset it to use the newest version that both sides support"
         )
     if options.rabbit_stream_fanout and not (
         options.rabbit_transient_quorum_queue and options.rabbit_qos_prefetch_count
@@ -122,12 +120,12 @@ def _check_signs(option: str, rest: str) -> None:
     _hosts, sign, after = _PARTS.fullmatch(rest).groups()  # type: ignore[union-attr]
     if "@" in after:
         raise exception.ConfigInvalid(
-            f"{option}: {_SLASH}; an @ in the virtual host must be written %40"
+            f"{option}: {_SLASH}; write an @ in the virtual host as %40"
             if sign == "/"
-            else f"{option}: a {sign} in user or password must be written {_ENCODED[sign]}"
+            else f"{option}: write a {sign} in user or password as {_ENCODED[sign]}"
         )
     if "#" in rest or re.search(r"\s", rest):
-        raise exception.ConfigInvalid(f"{option}: a # must be written %23, and a blank %20")
+        raise exception.ConfigInvalid(f"{option}: write a # as %23 and a space as %20")
 
 
 def _parsed(option: str, text: str) -> oslo_messaging.TransportURL:
@@ -136,16 +134,16 @@ def _parsed(option: str, text: str) -> oslo_messaging.TransportURL:
         return oslo_messaging.TransportURL.parse(cfg.ConfigOpts(), text)
     except Exception:  # noqa: BLE001
         raise exception.ConfigInvalid(
-            f"{option} can't be read as {_FORM}: its port must be a number, and signs other than "
-            "letters, digits and - _ . ~ in user and password be written as %-escapes"
+            f"{option} can't be read as {_FORM}: the port must be a number; in user and password, "
+            "write characters other than letters, digits and - _ . ~ as %-escapes"
         ) from None
 
 
 def _check_host(option: str, host: Any) -> None:
     if not host.hostname or not _HOST.fullmatch(host.hostname):
         raise exception.ConfigInvalid(
-            f"{option} has a host that is neither a name nor an address; signs such as @ in user "
-            "and password are written as %-escapes (%40)"
+            f"{option} has a host that is neither a name nor an address; write characters such as "
+            "@ in user and password as %-escapes (%40)"
         )
     if host.port is not None and not 0 < host.port < 65536:
         raise exception.ConfigInvalid(f"{option} has a port that is not between 1 and 65535")

@@ -57,7 +57,7 @@ def set_up_log(conf: Configuration) -> None:
         # All that is known to fail was checked. Its text is not ours to show.
         raise exception.ConfigInvalid(
             conf.located(
-                f"[DEFAULT]: the log can't be set up ({type(error).__name__}): see the options "
+                f"[DEFAULT]: logging can't be set up ({type(error).__name__}): check the options "
                 "whose names begin with log or use"
             )
         ) from None
@@ -86,7 +86,7 @@ def run(name: str, build: Callable[[Configuration], Service], signals: Signals) 
         LOG.critical("Can't start: %s", _fault(error))
         return _FAILED
     if signals.end_came():
-        LOG.info("Ended before it was ready")
+        LOG.info("Stopped before it was ready")
         return _ENDED
     # What is there now lives as long as the process: garbage collections, of
     # which each decoded event causes some, need not look at it again.
@@ -115,7 +115,7 @@ def _serve(built: Service, signals: Signals, patience_s: float) -> int:
 
 def _give_up(patience_s: float) -> None:
     LOG.warning(
-        "Ending took longer than graceful_shutdown_timeout (%g s): what was not finished is done "
+        "Shutdown took longer than graceful_shutdown_timeout (%g s): unfinished work is done "
         "after the next start",
         patience_s,
     )

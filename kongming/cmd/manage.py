@@ -51,7 +51,7 @@ class Manage(App):
 
     def __init__(self) -> None:
         super().__init__(
-            description="Look at this host and its guests as Kongming sees them.",
+            description="Inspect this host and its guests as Kongming sees them.",
             version=version.release(),
             command_manager=CommandManager("kongming.manage"),
             deferred_help=True,
@@ -73,15 +73,16 @@ class Manage(App):
             metavar="PATH",
             action="append",
             default=[],
-            help="A configuration file; may be given more than once, later ones win. Default: "
-            "kongming.conf and kongming-manage.conf where the service looks for its own.",
+            help="Configuration file; may be repeated, later files take precedence. Default: "
+            "kongming.conf and kongming-manage.conf in the directories where services look "
+            "for their files.",
         )
         parser.add_argument(
             "--config-dir",
             metavar="DIR",
             action="append",
             default=[],
-            help="A directory of configuration files (*.conf), read after the files.",
+            help="Directory of configuration files (*.conf), read after the files.",
         )
         return parser
 
@@ -105,7 +106,7 @@ class Manage(App):
     def interact(self) -> None:
         """Refuse: there is no prompt."""
         self._error = argparse.ArgumentError(None, "no command")
-        self.LOG.error("name a command; '%s --help' lists them", NAME)
+        self.LOG.error("no command given; '%s --help' lists all commands", NAME)
 
     def run_subcommand(self, argv: list[str]) -> int:
         """Run a command, or say which ones its name resembles."""
@@ -114,7 +115,7 @@ class Manage(App):
         except ValueError:
             resembling = ", ".join(f"'{name}'" for name in self.get_fuzzy_matches(argv[0]))
             self.LOG.error(
-                "'%s' is no command; did you mean %s? '%s --help' lists all",
+                "'%s' is not a command; did you mean %s? '%s --help' lists all commands",
                 " ".join(argv),
                 resembling or "another",
                 NAME,

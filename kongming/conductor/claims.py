@@ -102,10 +102,11 @@ class Claims:
         for uuid in self._disputes.note(host, lost):
             first = entries[uuid].host
             LOG.warning(
-                "Instance %s: %s says that it runs there, but it counts as being on %s, which was "
-                "first: %s is not told what is wanted, and its reports do not count. Unless it is "
-                "being migrated, find out on which of them it runs; it counts as being on another "
-                "host once %s reports it as absent, or is not heard of for %d minutes",
+                "Instance %s: host %s reports it as running, but the instance belongs to host "
+                "%s, which reported it first: %s gets no desired allocation for it, and its "
+                "reports are ignored. Unless the instance is being migrated, find out on which "
+                "host it runs; it can belong to another host after %s reports it as absent or "
+                "sends no heartbeat for %d minutes",
                 *(uuid, host, first, host, first, LAPSE_S // 60),
             )
 

@@ -173,15 +173,18 @@ class Care:
             work()
         except exception.NovaUnavailable as error:
             self._contact.lost(
-                f"Nova can't be asked ({error.reason}): {error}; all stays as it is until it "
-                "answers"
+                f"Nova's API can't be used ({error.reason}): {error}; keeping current placements "
+                "until it can"
             )
             return error.retry_after
         except exception.DatabaseUnavailable as error:
-            self._database.lost(f"{error}; hosts keep what was wanted last until it can be used")
+            self._database.lost(
+                f"{error}; hosts keep their last desired allocations until the database is "
+                "available"
+            )
             return 0.0
         except Exception as error:
-            LOG.exception("Looking after the allocations: %s; it will be tried again", error)  # noqa: TRY401
+            LOG.exception("A fault of Kongming in delivery: %s; it will be retried", error)  # noqa: TRY401
             return 0.0
         return None
 
@@ -243,7 +246,7 @@ def _absent(entry: Entry, now: float) -> Report:
         generation=entry.generation,
         status=Status.ABSENT,
         reason=exception.GuestAbsent.reason,
-        message="the instance is on no host yet; it is placed the moment it starts",
+        message="the instance is on no host yet; it is placed when it starts",
         source="",
         drift="",
         drift_at=None,

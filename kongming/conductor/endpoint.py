@@ -92,14 +92,14 @@ class Endpoint:
             return PlanAnswer(
                 "absent",
                 reason=exception.GuestAbsent.reason,
-                message="the instance is on no host that is known of",
+                message="the instance is on no known host",
             )
         try:
             return self._executors.plan(host, question)
         except exception.HostSilent as error:
             return PlanAnswer("silent", message=str(error))
         except exception.MessageRefused as error:
-            return PlanAnswer("silent", message=f"host {host} refuses the question: {error}")
+            return PlanAnswer("silent", message=f"host {host} rejects the request: {error}")
 
     def exchange(self, told: Exchange) -> ExchangeAnswer:
         """Take what a host tells, and say what is wanted there."""
@@ -169,9 +169,10 @@ class Endpoint:
         contested = {entry.instance_uuid: entry for entry in of_another if not entry.unknown}
         for uuid in self._disputes.note(host, contested):
             LOG.warning(
-                "Instance %s: %s says that it runs there, but Nova has it on %s: %s is not told "
-                "what is wanted, and its reports do not count. Unless it is being migrated, "
-                "compare [DEFAULT] host in kongming.conf of that host with nova.conf",
+                "Instance %s: host %s reports it as running, but Nova has it on %s: %s gets no "
+                "desired allocation for it, and its reports are ignored. Unless the instance is "
+                "being migrated, compare [DEFAULT] host in kongming.conf of that host with "
+                "nova.conf",
                 *(uuid, host, contested[uuid].host or "no host", host),
             )
         return contested

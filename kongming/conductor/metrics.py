@@ -64,14 +64,14 @@ class ConductorCollector(Collector):
         yield messages_refused(self._refusals, _CALLS)
         yield CounterMetricFamily(
             "kongming_pushes_dropped",
-            "Instances of which a host could not be told at once what is requested.",
+            "Instances whose new desired allocation could not be pushed to their host.",
             value=self._pushes.dropped,
         )
         yield nova_answers(self._care.since)
         told = self._of_database()
         yield GaugeMetricFamily(
             "kongming_database_available",
-            "Whether the database could be read just now (1) or not (0).",
+            "Whether the database could be read (1) or not (0).",
             value=bool(told),
         )
         yield from told
@@ -83,7 +83,7 @@ class ConductorCollector(Collector):
             return []
         allocations = GaugeMetricFamily(
             "kongming_allocations",
-            "Allocations in the database, by how far they have come.",
+            "Allocations in the database, by placement status.",
             labels=["status"],
         )
         for status in LISTED:
@@ -91,7 +91,7 @@ class ConductorCollector(Collector):
         now = time.time()
         silent = sum(host.silent(now) for host in hosts)
         states = GaugeMetricFamily(
-            "kongming_hosts", "Hosts whose executor was heard of.", labels=["state"]
+            "kongming_hosts", "Known hosts, by the state of their executor.", labels=["state"]
         )
         states.add_metric(["up"], len(hosts) - silent)
         states.add_metric(["unresponsive"], silent)

@@ -101,5 +101,5 @@ class Whereabouts:
 
     def _gone(self, instance_uuids: list[str]) -> None:
         if instance_uuids:
-            LOG.info("Deleted in Nova, let go: %s", ", ".join(instance_uuids))
+            LOG.info("Deleted in Nova, released: %s", ", ".join(instance_uuids))
             self._allocations.gone(instance_uuids, time.time())

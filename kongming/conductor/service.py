@@ -89,7 +89,7 @@ class ConductorService(Service):
             conf.host,
             Server(endpoint.methods, self._bus.signer, self._bus.refusals),
             partial(self._readiness.reached, _LISTENING),
-            "the executors ask again by themselves",
+            "the executors repeat their requests",
         )
         self._allocations, self._hosts, self._pushes = allocations, hosts, executors.outbox
         self.open_metrics(self._collectors)
@@ -97,11 +97,11 @@ class ConductorService(Service):
     def start(self) -> None:
         """Begin; returns at once, whether all others are there or not."""
         LOG.info(
-            "Starting on %s; Nova's API %s",
+            "Starting on %s; Nova's API is %s",
             self._conf.host,
-            "is not asked: executors say what runs where, and no project is known"
+            "not used: the executors report where instances run, and their projects are unknown"
             if self._whereabouts is None
-            else "is asked",
+            else "used",
         )
         self._calls.start()
         self._care.start()
@@ -109,12 +109,12 @@ class ConductorService(Service):
 
     def stop(self) -> None:
         """End: take no more calls, finish what has begun."""
-        LOG.info("Ending")
+        LOG.info("Shutting down")
         self.stop_metrics()
         self._calls.stop(_STOP_CALLS_S)
         self._care.stop(_STOP_CARE_S)
         self._pushes.flush(_STOP_PUSHES_S)
-        LOG.info("Ended")
+        LOG.info("Stopped")
 
     def _collectors(self) -> list[Collector]:
         from kongming.conductor.metrics import ConductorCollector

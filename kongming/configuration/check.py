@@ -145,8 +145,8 @@ def _of_rules(conf: cfg.ConfigOpts) -> Iterator[str]:
 def _of_libvirt(conf: cfg.ConfigOpts) -> Iterator[str]:
     if not _LIBVIRT.fullmatch(conf.libvirt.connection_uri):
         yield (
-            "[libvirt] connection_uri: it must be a URI of libvirt's such as qemu:///system, with "
-            "a driver that libvirt has"
+            "[libvirt] connection_uri: it must be a libvirt URI with a known driver, such as "
+            "qemu:///system"
         )
 
 

@@ -86,7 +86,7 @@ class Configuration(ReloadableOpts):
         unread = [*self._checked.unread()]
         if unread:
             more = f"; and {len(unread) - _TOLD} more" if len(unread) > _TOLD else ""
-            LOG.warning("Nobody reads %s%s", "; ".join(unread[:_TOLD]), more)
+            LOG.warning("Settings without effect: %s%s", "; ".join(unread[:_TOLD]), more)
 
     def located(self, problem: str) -> str:
         """Add to a text that begins with an option where that is set."""
@@ -97,7 +97,8 @@ class Configuration(ReloadableOpts):
             self.mutate_config_files()
         except (OSError, log.LogConfigError) as error:
             raise exception.ConfigInvalid(
-                f"[DEFAULT] log_config_append: {type(error).__name__}; was it changed just now?"
+                f"[DEFAULT] log_config_append: {type(error).__name__}; was it changed in the "
+                "meantime?"
             ) from None
 
     def _take(self, checked: Candidate) -> None:

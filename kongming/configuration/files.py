@@ -156,7 +156,7 @@ def _mended(path: str) -> str:
             name = grp.getgrgid(group := part.stat().st_gid).gr_name
             if group:
                 return (
-                    f"; it is for the group {name}: run this as a user of it, as in "
+                    f"; it is for group {name}: run this command as a user of that group, as in "
                     f"'sudo -u {name} ...'"
                 )
             break
@@ -171,23 +171,23 @@ def _settings(path: str, text: str) -> Iterator[Setting]:
     for number, line in enumerate(io.StringIO(text, newline=None), 1):
         line = line.rstrip()
         if line.startswith((" ", "\t")):
-            _require(continued, path, number, "a line that goes on must follow an option")
+            _require(continued, path, number, "an indented line must continue an option")
             continue
         continued = False
         if not line or line.startswith(("#", ";")):
             continue
         if line.startswith("["):
-            _require(line.endswith("]"), path, number, "a section ends with ] and nothing else")
+            _require(line.endswith("]"), path, number, "the line of a section must end with ]")
             section = line[1:-1]
-            _require(bool(section), path, number, "a section has a name")
+            _require(bool(section), path, number, "a section must have a name")
             continue
         found = _ASSIGNMENT.fullmatch(line)
-        _require(found is not None, path, number, "an option is written 'name = value'")
-        _require(bool(section), path, number, "an option stands in a section, such as [DEFAULT]")
+        _require(found is not None, path, number, "an option must be written as 'name = value'")
+        _require(bool(section), path, number, "an option must be in a section, such as [DEFAULT]")
         continued = True
         if found is not None:
             name = found[1].strip()
-            _require(bool(name), path, number, "an option has a name before its =")
+            _require(bool(name), path, number, "an option must have a name before the =")
             group = section if section == DEFAULT else section.lower()
             yield Setting(path, number, group, name, found[2].strip())
 

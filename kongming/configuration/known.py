@@ -68,13 +68,13 @@ class Known:
             if not auth_type and home == section:
                 found[section].extend(_ALONE)
                 if section == nova.GROUP:
-                    idle[section] = "which nobody reads without auth_type"
+                    idle[section] = "which has no effect without auth_type"
                 continue
             of_plugin = options.of_authentication(auth_type)
             if of_plugin is None:
                 problems.append(
-                    f"[{home}] auth_type: there is no such way to authenticate; the usual ones "
-                    "are password and v3applicationcredential"
+                    f"[{home}] auth_type: unknown authentication method; the usual ones are "
+                    "password and v3applicationcredential"
                 )
                 of_plugin = options.of_authentication(None) or []
             for each in {section, home}:

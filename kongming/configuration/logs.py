@@ -68,9 +68,9 @@ def _of_file(path: str) -> str | None:
         return f"can't be read by user {user()}: {error.strerror}"
     except (configparser.Error, ValueError) as error:
         line = getattr(error, "lineno", None) or next(iter(getattr(error, "errors", [])), [0])[0]
-        return f"is no logging configuration: see its line {line or 'with a byte not in UTF-8'}"
+        return f"is not a logging configuration: see line {line or 'with a byte not in UTF-8'}"
     if missing:
-        return f"is no logging configuration: there is no [{missing[0]}] with its keys"
+        return f"is not a logging configuration: it has no section [{missing[0]}] with keys"
     return _refused(path)
 
 
@@ -84,13 +84,13 @@ def _refused(path: str) -> str | None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"does not come to be in force within {_TRY_S:g} s: see what its handlers wait for"
+        return f"can't be loaded within {_TRY_S:g} s: check what its handlers wait for"
     if tried.returncode == 0:
         return None
     kind = tried.stderr.decode(errors="replace").split()[-1:]
     return (
-        f"is refused by Python's logging ({''.join(kind)}): see its handlers, their class, args "
-        "and level, and its formatters"
+        f"is rejected by Python's logging ({''.join(kind)}): check its handlers (class, args, "
+        "level) and formatters"
     )
 
 
@@ -112,9 +112,9 @@ def _of_target(conf: cfg.ConfigOpts) -> Iterator[str]:
             )
     if conf.use_journal and importlib.util.find_spec("systemd") is None:
         yield (
-            "[DEFAULT] use_journal: systemd's binding for Python is not installed; install "
-            "python3-systemd or kongming[journal], or leave it out: what a service writes to its "
-            "standard output is in the journal, too"
+            "[DEFAULT] use_journal: the systemd binding for Python is not installed; install "
+            "python3-systemd or kongming[journal], or unset the option: the journal also gets the "
+            "standard output of services"
         )
 
 
@@ -126,7 +126,7 @@ def _of_rotation(conf: cfg.ConfigOpts) -> Iterator[str]:
     if not low <= conf.log_rotate_interval <= high:
         yield (
             f"[DEFAULT] log_rotate_interval: {conf.log_rotate_interval} can't be used, it must be "
-            f"a whole number from {low} to {high} with log_rotate_interval_type = "
+            f"an integer from {low} to {high} with log_rotate_interval_type = "
             f"{conf.log_rotate_interval_type}"
         )
 
@@ -139,14 +139,14 @@ def _unwritable(path: Path) -> str | None:
             if path.is_dir():
                 return "is a directory"
         elif not path.parent.is_dir():
-            return f"can't be made by user {user()}: there is no directory {path.parent}"
+            return f"can't be created by user {user()}: there is no directory {path.parent}"
         else:
             denied = not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True)
     except OSError as error:
         return f"can't be written by user {user()}: {error.strerror}"
     except ValueError:
-        return "is no path"
-    return f"may not be written by user {user()}" if denied else None
+        return "is not a path"
+    return f"is not writable for user {user()}" if denied else None
 
 
 def _of_levels(pairs: list[str]) -> Iterator[str]:
@@ -200,6 +200,6 @@ def _can_format(conf: cfg.ConfigOpts, record: Any) -> bool:
 
 def _of_format(option: str) -> str:
     return (
-        f"[DEFAULT] {option}: a %(…) in it names nothing that a log line has, or has no type such "
-        "as s behind it"
+        f"[DEFAULT] {option}: a %(…) names an unknown field of log lines, or lacks its type, such "
+        "as s"
     )

@@ -64,8 +64,8 @@ def _of_section(section: str, names: tuple[str, ...], paths: list[Any]) -> Itera
             context.load_cert_chain(certificate, key or None, password=lambda: "")
     except (ssl.SSLError, OSError, ValueError):
         yield (
-            f"[{section}] {names[1]}: {certificate} is no certificate in PEM form, or "
-            f"{names[2]} is not its key without a password"
+            f"[{section}] {names[1]}: {certificate} is not a certificate in PEM form, or "
+            f"{names[2]} is not its key or has a password"
         )
 
 
@@ -76,5 +76,6 @@ def _unusable(path: str) -> str | None:
     except OSError as error:
         return f"can't be read by user {user()}: {error.strerror}"
     except ValueError:
-        return "is no path"
-    return None if os.access(path, os.R_OK, effective_ids=True) else f"may not be read by {user()}"
+        return "is not a path"
+    may_read = os.access(path, os.R_OK, effective_ids=True)
+    return None if may_read else f"is not readable for user {user()}"

@@ -41,7 +41,7 @@ def unread(
             continue
         if setting.name not in known.get(setting.section, ()):
             there = {setting.section: known[setting.section]} if setting.section in idle else known
-            why = idle.get(setting.section, "which is no option")
+            why = idle.get(setting.section, "which is not an option")
             yield f"{_named(setting, there, why)} ({setting.place})"
 
 

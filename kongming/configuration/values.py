@@ -50,14 +50,14 @@ def problems(conf: cfg.ConfigOpts, section: str, options: Iterable[Any]) -> Iter
             if (written := _written(conf, section, option)) is not None:
                 yield _problem(named, option, written, error)
             elif type(error) is ValueError:
-                yield f"{named}: its default {option.default} can't be used here, {_rule(option)}"
+                yield f"{named}: its default {option.default} can't be used here; {_rule(option)}"
         else:
             if value is None and option.default is not None:
                 # oslo.config takes a number that is left empty for none at all.
                 yield _problem(f"[{section}] {option.dest}", option, "", ValueError())
             if (bounds := _beyond(section, option, value)) is not None:
                 yield (
-                    f"[{section}] {option.dest}: {value} can't be used, it must be a number from "
+                    f"[{section}] {option.dest}: {value} can't be used; it must be a number from "
                     f"{bounds[0]} to {bounds[1]}"
                 )
 
@@ -66,12 +66,12 @@ def _problem(named: str, option: Any, written: str, error: Exception) -> str:
     if isinstance(error, cfg.TemplateSubstitutionError | cfg.NoSuchOptError | RecursionError):
         # Its name may be a part of a password.
         return (
-            f"{named}: its value refers with $ to an option that there is not, or to itself; a $ "
-            "of its own is written $$"
+            f"{named}: its value refers with $ to itself or to an option that does not exist; "
+            "write a literal $ as $$"
         )
     if option.secret or "://" in written or "@" in written:
         return f"{named}: {_rule(option)}"
-    return f"{named}: {clean(written, _SHOWN)!r} can't be used, {_rule(option)}"
+    return f"{named}: {clean(written, _SHOWN)!r} can't be used; {_rule(option)}"
 
 
 def _written(conf: cfg.ConfigOpts, section: str, option: Any) -> str | None:
@@ -102,7 +102,7 @@ def _rule(option: Any) -> str:
         return RULE
     choices = getattr(kind, "choices", None)
     low, high = getattr(kind, "min", None), getattr(kind, "max", None)
-    what = _WORDS.get(type(kind).__name__, "a value of another kind")
+    what = _WORDS.get(type(kind).__name__, "a value of another type")
     if choices:
         what = f"one of {', '.join(str(each) or 'nothing' for each in choices)}"
     elif low is not None and high is not None:
@@ -112,17 +112,17 @@ def _rule(option: Any) -> str:
     elif high is not None:
         what += f" of at most {high}"
     elif most := getattr(kind, "max_length", None):
-        what = f"a text of 1 to {most} characters" if kind.regex else f"a text of at most {most}"
+        what = f"a string of {'1 to' if kind.regex else 'at most'} {most} characters"
     elif getattr(kind, "regex", None):
-        what = "a text that is not empty"
+        what = "a string that is not empty"
     return f"it must be {what}"
 
 
 _WORDS = {
     "Boolean": "true or false",
-    "Integer": "a whole number",
+    "Integer": "an integer",
     "Float": "a number",
-    "Port": "a port, a whole number",
+    "Port": "a port number",
     "HostAddress": "a host name or an IP address",
     "HostDomain": "a host name or an IP address",
     "Hostname": "a host name",
@@ -130,5 +130,5 @@ _WORDS = {
     "List": "a list of values, separated by commas",
     "Dict": "pairs such as name:value, separated by commas",
     "URI": "a URI",
-    "String": "a text of another form",
+    "String": "a string of another form",
 }

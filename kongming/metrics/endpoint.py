@@ -60,8 +60,8 @@ class Endpoint:
         except OSError as error:
             raise exception.ConfigInvalid(
                 f"[metrics] listen_address {address}, listen_port {port}: "
-                f"{error.strerror or error}; choose an address of this host and a port that is "
-                "free, or set enabled to false"
+                f"{error.strerror or error}; choose an address of this host and a free port, or "
+                "set enabled to false"
             ) from error
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="metrics", daemon=True
@@ -70,7 +70,7 @@ class Endpoint:
     def start(self) -> None:
         """Answer, in threads of their own; returns at once."""
         self._thread.start()
-        LOG.info("Metrics for Prometheus at %s port %d", *self._server.server_address[:2])
+        LOG.info("Serving metrics for Prometheus at %s port %d", *self._server.server_address[:2])
 
     def stop(self) -> None:
         """Answer no more, and give the port free."""
@@ -82,7 +82,7 @@ class Endpoint:
 class _BuildCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield InfoMetricFamily(
-            "kongming_build", "The version that runs.", {"version": version.release()}
+            "kongming_build", "The running version.", {"version": version.release()}
         )
 
 
@@ -98,9 +98,9 @@ class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exception()
         if isinstance(error, OSError):
-            LOG.debug("A scrape from %s was broken off: %s", client_address, error)
+            LOG.debug("A scrape from %s was interrupted: %s", client_address, error)
         else:
-            LOG.error("A fault of Kongming", exc_info=error)
+            LOG.error("A fault of Kongming in answering a scrape", exc_info=error)
 
 
 def _server(address: str, port: int, registry: CollectorRegistry) -> _Server:

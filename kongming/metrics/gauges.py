@@ -20,7 +20,7 @@ def broker_connected(connected: bool) -> GaugeMetricFamily:
     """Whether the broker is there."""
     return GaugeMetricFamily(
         "kongming_broker_connected",
-        "Whether the broker lets us listen (1) or not (0).",
+        "Whether the service is subscribed at the message broker (1) or not (0).",
         value=connected,
     )
 
@@ -32,6 +32,6 @@ def nova_answers(since: float | None) -> GaugeMetricFamily:
     """
     return GaugeMetricFamily(
         "kongming_nova_answers",
-        "Whether Nova's API answers (1) or not (0), as far as is known.",
+        "Whether Nova's API was available at the last request (1) or not (0).",
         value=since is None,
     )

@@ -116,7 +116,9 @@ class Handler:
             LOG.debug("Instance %s: %s handled", event.instance_uuid, event.name)
         else:
             self._count(event.name, "late")
-            LOG.debug("Instance %s: %s comes late, left out", event.instance_uuid, event.name)
+            LOG.debug(
+                "Instance %s: %s arrived late and is ignored", event.instance_uuid, event.name
+            )
 
     def malformed(self, why: str) -> None:
         """Count a message that can't be understood, and tell of the first of its kind.
@@ -127,9 +129,9 @@ class Handler:
         self.counts["malformed"] += 1
         if self._hourly.is_news(why):
             LOG.warning(
-                "A notification can't be understood: %s; left out (%d so far), and the like is "
-                "only counted from now on. Is something else than Nova publishing to this "
-                "exchange and topic?",
+                "Unreadable notification: %s; ignored (%d so far), more of this kind are counted "
+                "and not logged. Does anything other than Nova publish to this exchange and "
+                "topic?",
                 why,
                 self.counts["malformed"],
             )

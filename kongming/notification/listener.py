@@ -162,7 +162,7 @@ class _Dispatcher(dispatcher.DispatcherBase):  # type: ignore[misc]
             return False
         except Exception as error:
             # A message that we fail on must not come again and again.
-            LOG.exception("A fault of Kongming")
-            self._on_malformed(f"it led to a {type(error).__name__} in Kongming")
+            LOG.exception("A fault of Kongming in handling a notification, which is ignored")
+            self._on_malformed(f"it led to a fault of Kongming ({type(error).__name__})")
         self.held_up = False
         return True

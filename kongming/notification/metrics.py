@@ -39,7 +39,7 @@ class NotificationCollector(Collector):
         """Give all families."""
         events = CounterMetricFamily(
             "kongming_events",
-            "Notifications that were heard, by kind (those of this host only) and outcome.",
+            "Notifications received, by kind (for this host only) and outcome.",
             labels=["kind", "outcome"],
         )
         for outcome in _WITHOUT_KIND:
@@ -50,11 +50,11 @@ class NotificationCollector(Collector):
         yield broker_connected(self._listener.connected)
         yield GaugeMetricFamily(
             "kongming_events_held_up",
-            "Whether events wait in their queue, as one can't be kept (1), or not (0).",
+            "Whether events wait in their queue because one can't be stored (1) or not (0).",
             value=self._listener.held_up,
         )
         yield GaugeMetricFamily(
             "kongming_last_event_age_seconds",
-            "Seconds since the last notification of anybody was heard, or since the start.",
+            "Seconds since the last notification of any host, or since the start.",
             value=self._handler.silence_s,
         )

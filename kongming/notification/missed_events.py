@@ -55,9 +55,9 @@ class Unheard:
                 del self._found[instance_uuid]
         if missed:
             LOG.warning(
-                "No event told of an edit of the metadata of %d instances, among them %s; asking "
-                "Nova's API did. Events get lost: run 'kongming-status upgrade check', and see "
-                "whether all of Nova's services notify to the same RabbitMQ",
+                "The metadata of %d instances, among them %s, was edited and no event reported "
+                "it; Nova's API did. Events get lost: run 'kongming-status upgrade check', and "
+                "check that all Nova services send notifications to the same RabbitMQ",
                 len(missed),
                 missed[0],
             )

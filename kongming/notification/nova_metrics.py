@@ -43,6 +43,6 @@ class NovaCollector(Collector):
         yield nova_answers(self._inquirer.since)
         yield GaugeMetricFamily(
             "kongming_nova_inquiries",
-            "Instances that Nova is still to be asked about.",
+            "Instances waiting for a request to Nova's API.",
             value=self._inquirer.waiting,
         )

@@ -148,16 +148,16 @@ class Inquirer:
             asked = self._round()
         except exception.NovaUnavailable as error:
             self._contact.lost(
-                f"Nova can't be asked ({error.reason}): {error}; all stays as it is until it "
-                "answers"
+                f"Nova's API can't be used ({error.reason}): {error}; keeping current placements "
+                "until it can"
             )
             return max(self._backoff.next() * anywhere(0.5, 1.0), error.retry_after)
         except exception.StoreUnavailable as error:
             if error.outage.is_news():
-                LOG.error("Nova is not asked: %s", error)
+                LOG.error("No request to Nova's API: %s; it will be retried", error)
             return self._backoff.next()
         except Exception as error:
-            LOG.exception("Asking Nova: %s; it will be tried again", error)  # noqa: TRY401
+            LOG.exception("A fault of Kongming in asking Nova: %s; it will be retried", error)  # noqa: TRY401
             return self._backoff.next()
         if not asked:
             return None
@@ -198,7 +198,7 @@ class Inquirer:
             self._inquiries.close_one(ALL, due[ALL])
         LOG.log(
             logging.INFO if ALL in due else logging.DEBUG,
-            "Nova tells of %d servers on %s, all are looked at",
+            "Resync: Nova lists %d servers on %s; all were checked",
             len(found),
             self._host,
         )

@@ -120,7 +120,7 @@ class Inquiries:
         for (about,) in self._db.query("SELECT about FROM inquiry"):
             if about != ALL and not is_instance(about):
                 # Nova could only be asked something else by it.
-                LOG.warning("%s: %s can be no instance, and is forgotten", FILE_NAME, repr(about))
+                LOG.warning("%s: %s can't be an instance and is removed", FILE_NAME, repr(about))
                 with self._db.transaction(durable=False) as db:
                     db.execute("DELETE FROM inquiry WHERE about = ?", (about,))
             elif about not in self._open:

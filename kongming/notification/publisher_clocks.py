@@ -82,14 +82,14 @@ class Publishers:
             self._tell(
                 event.publisher,
                 "ahead",
-                f"is {_far(-event.ahead_s)}: its events count as sent when they come",
+                f"is {_far(-event.ahead_s)}: its events count from their arrival",
             )
         if verdict.behind_s > SKEW_S:
             self._tell(
                 event.publisher,
                 "behind",
                 f"is behind that of {shown(verdict.behind)} by about {_long(verdict.behind_s)}, "
-                "or its messages were held up: events count in the order in which they come",
+                "or its messages were delayed: events count in the order of arrival",
             )
         return self._set_back(event, place, verdict)
 
@@ -109,7 +109,8 @@ class Publishers:
             self._tell(
                 event.publisher,
                 "set back",
-                f"was set back: it is {_far(delay_s)} now; what it dated before is forgotten",
+                f"was set back and now is {_far(delay_s)}: earlier dates of its events no longer "
+                "count",
             )
             suspect.said.pop(event.instance_uuid, None)
             return list(suspect.said.values())
@@ -123,7 +124,8 @@ class Publishers:
                     event.publisher,
                     "late",
                     f"may have been set back: it dates a message {_long(verdict.late_s)} before "
-                    "one that came earlier. Unless others confirm that, it is left out as late",
+                    "an earlier message. Unless more messages confirm this, the message is "
+                    "ignored as late",
                 )
             suspect.said[event.instance_uuid] = (event, place)
         elif suspect is not None and delay_s < suspect.delay_s - suspect.late_s / 2:
@@ -135,7 +137,7 @@ class Publishers:
             return
         self._told.add((publisher, kind))
         LOG.warning(
-            "The clock of %s %s. Keep the clocks of all nodes in step (NTP)",
+            "The clock of %s %s. Synchronize the clocks of all nodes (NTP)",
             shown(publisher),
             what,
         )

@@ -117,7 +117,10 @@ class Wanted:
         with self._lock:
             sent_at = self._order.heard_since(instance_uuid, put)
             if sent_at is not None:
-                LOG.debug("Instance %s: an event came before Nova's answer", instance_uuid)
+                LOG.debug(
+                    "Instance %s: an event came before Nova's answer; asking Nova again",
+                    instance_uuid,
+                )
                 self._ask(instance_uuid)
             if sent_at is not None and sent_at >= put.wall:
                 return
@@ -144,7 +147,11 @@ class Wanted:
         instance_uuid = event.instance_uuid
         asked = verdict.ask and self._ask(instance_uuid)
         if asked and verdict.outdated:
-            LOG.debug("Instance %s: %s is older than Nova's answer", instance_uuid, event.name)
+            LOG.debug(
+                "Instance %s: %s is older than Nova's answer; asking Nova again",
+                instance_uuid,
+                event.name,
+            )
             return
         if place is Place.HERE:
             by = f"user {event.user_id} ({event.name})" if event.user_id else event.name

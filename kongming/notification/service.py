@@ -75,13 +75,13 @@ class NotificationHandlerService(HostService):
     def start(self) -> None:
         """Begin; returns at once, whether all others are there or not."""
         LOG.info(
-            "Starting for host %s: %s trigger, exchange %s, topics %s, pool %s; Nova's API %s",
+            "Starting for host %s: %s trigger, exchange %s, topics %s, pool %s; Nova's API is %s",
             self._conf.host,
             self._conf.notification_handler.trigger,
             self._conf.notification_handler.exchange,
             ", ".join(topics(self._conf)),
             self._conf.notification_handler.pool or "none",
-            "is not asked" if self._inquirer is None else "is asked",
+            "not used" if self._inquirer is None else "used",
         )
         self._executor.withdraw_all(Source.API, "kongming-notification-handler")
         self._executor.start()
@@ -100,9 +100,9 @@ class NotificationHandlerService(HostService):
     def _missed(self) -> str:
         """Make up for events that may have been missed; return how."""
         if self._inquirer is None:
-            return "an edit that was missed counts with the next event of its instance"
+            return "a missed edit takes effect with the next event of its instance"
         self._inquirer.ask_all()
-        return "Nova is asked about all instances of this host"
+        return "a resync asks Nova about all instances of this host"
 
     def _open_inquirer(self) -> Inquirer:
         # Imported here: a service that does not ask Nova does not pay for it.
@@ -125,8 +125,8 @@ class NotificationHandlerService(HostService):
             return Handler(self._conf.host, event.read, self._wanted, self._make_lookalikes())
         if self._inquirer is None:
             raise exception.ConfigInvalid(
-                "[notification_handler] trigger is legacy: what is wanted is then asked of Nova's "
-                "API, and [nova] says how; set its auth_type and what goes with it"
+                "[notification_handler] trigger is legacy, which reads requests from Nova's API: "
+                "set auth_type and its options in [nova]"
             )
         from kongming.notification.legacy_trigger import Asking
 
@@ -151,7 +151,7 @@ class NotificationHandlerService(HostService):
 
     def stop(self) -> None:
         """End: take no more events, finish what has begun, lose nothing."""
-        LOG.info("Ending")
+        LOG.info("Shutting down")
         self.stop_metrics()
         self._listener.stop(_STOP_LISTENER_S)
         if self._inquirer is not None:
@@ -160,7 +160,7 @@ class NotificationHandlerService(HostService):
         self._memory.close()
         counts = self._handler.counts
         LOG.info(
-            "Ended after %d events of this host, %d of others and %d that could not be understood",
+            "Stopped after %d events of this host, %d of other hosts and %d unreadable ones",
             counts["own"] + counts["late"],
             counts["foreign"],
             counts["malformed"],

@@ -103,7 +103,7 @@ class Lookalikes:
         try:
             running = set(self._running())
         except exception.KongmingError as error:
-            LOG.debug("Which guests run here is not known: %s", error)
+            LOG.debug("The running guests of this host are unknown: %s", error)
             running = set()
         here = next((each for each in instances if each in running), "")
         # Where domains are told apart, and our name is heard, it is another host.
@@ -130,13 +130,13 @@ def describe(name: str, host: str, instance_uuid: str) -> str:
 
     :param instance_uuid: one of that host's instances that runs here; empty if none is known.
     """
-    told = f"Nova's events name a host {shown(name)}, and [DEFAULT] host is {shown(host)} here"
+    told = f"Nova's events name host {shown(name)}, but [DEFAULT] host is {shown(host)}"
     if instance_uuid:
         return (
-            f"{told}: instance {instance_uuid} of them runs here: set [DEFAULT] host to "
-            f"{shown(name)}, or the same name in nova.conf"
+            f"{told}. Instance {instance_uuid} of host {shown(name)} runs here: set [DEFAULT] "
+            f"host to {shown(name)}, or use the same name in nova.conf"
         )
     return (
-        f"{told}: if they are the same host, set [DEFAULT] host to {shown(name)}; names are "
-        "compared exactly, and events of other names are not this host's"
+        f"{told}. If both names mean this host, set [DEFAULT] host to {shown(name)}: names are "
+        "compared exactly, and events of other hosts are ignored"
     )

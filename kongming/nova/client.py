@@ -125,16 +125,16 @@ class Nova:
             if server.host not in (None, host):
                 if server.host.casefold() == str(host).casefold():
                     raise exception.NovaAmbiguous(
-                        f"Nova has this host's servers on {server.host}, and [DEFAULT] host is "
-                        f"{host}: names are compared exactly, set the one that nova-compute has"
+                        f"Nova has the servers of this host on {server.host}, but [DEFAULT] host "
+                        f"is {host}: names are compared exactly, set the one of nova-compute"
                     )
                 self._deny()
 
     def _deny(self) -> None:
         self.requests["denied"] += 1
         raise exception.NovaDenied(
-            "Nova gives servers that were not asked for: the service user may not filter; allow "
-            f"it {_POLICIES}"
+            "Nova lists servers that do not match the filter: the service user may not use "
+            f"filters; allow it {_POLICIES}"
         )
 
     def _get(self, path: str, query: dict[str, str] | None = None) -> tuple[int, dict[str, Any]]:
@@ -153,8 +153,8 @@ class Nova:
         if not isinstance(body, dict):
             self.requests["garbage"] += 1
             raise exception.NovaUnavailable(
-                f"Nova's answer (HTTP {response.status_code}) can't be read: is it Nova that the "
-                "endpoint leads to?"
+                f"Nova's answer (HTTP {response.status_code}) can't be read: does the endpoint "
+                "lead to Nova?"
             )
         self.requests["answered"] += 1
         return response.status_code, body
@@ -192,8 +192,8 @@ class Nova:
         if len(endpoints) > 1:
             named = ", ".join(f"{region} ({url})" for url, region in sorted(endpoints.items()))
             raise exception.NovaAmbiguous(
-                f"Keystone's catalogue has Nova in several regions: {_short(named)}; set [nova] "
-                "region_name to the one of this host"
+                f"the Keystone catalog has Nova in several regions: {_short(named)}; set [nova] "
+                "region_name to the region of this host"
             )
 
     def _unreachable(self, error: Exception) -> exception.NovaUnavailable:
@@ -232,9 +232,9 @@ class Nova:
 _DENIED = frozenset({401, 403})
 _OUTCOMES = {401: "denied", 403: "denied", 429: "rate_limited", 413: "rate_limited"}
 _HINTS = {
-    401: ": the service user is not let in; check [nova] username, password, user_domain_name, "
-    "project_name and project_domain_name, or the application credential",
-    403: f": the service user may not do that; allow it {_POLICIES}",
+    401: ": Keystone rejects the service user; check [nova] username, password, "
+    "user_domain_name, project_name and project_domain_name, or the application credential",
+    403: f": the service user is not allowed to do this; allow it {_POLICIES}",
     413: ": too many requests",
     429: ": too many requests",
 }

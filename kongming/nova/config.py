@@ -78,8 +78,8 @@ def _check_substituted(nova: cfg.ConfigOpts, options: Mapping[Any, Iterable[Any]
                 getattr(nova if group is None else nova[group], option.dest)
             except (cfg.NoSuchOptError, cfg.TemplateSubstitutionError):
                 raise ValueError(
-                    f"[{group or 'DEFAULT'}] {option.name} refers to an option that is not set "
-                    "there"
+                    f"[{group or 'DEFAULT'}] {option.name} refers to an option that is not set in "
+                    "these files"
                 ) from None
 
 
@@ -87,5 +87,5 @@ def problem(error: Exception) -> str:
     """Say what is wrong with a configuration, without quoting it."""
     if isinstance(error, cfg.ConfigFileParseError):
         line = getattr(error.__context__, "lineno", "unknown")
-        return f"{error.config_file} is no configuration file: see its line {line}"
+        return f"{error.config_file} is not a configuration file: see its line {line}"
     return " ".join(str(error).split())

@@ -63,7 +63,7 @@ def read(row: object) -> Server:
         raise exception.NovaUnavailable(f"the metadata is a {type(metadata).__name__}")
     if _HOST not in row:
         raise exception.NovaDenied(
-            f"Nova does not tell the host of a server ({_HOST}): allow the service user "
+            f"Nova does not show the host of a server ({_HOST}): allow the service user "
             "os_compute_api:os-extended-server-attributes"
         )
     host = row[_HOST]

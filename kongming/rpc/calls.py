@@ -100,7 +100,9 @@ class Caller:
             found = self._read(signature, said, answer)
         except exception.MessageRefused as error:
             self._bus.refusals.note(self._name(host), method, error)
-            raise self._silent(f"{self._name(host)} answers, but {error}") from error
+            raise self._silent(
+                f"the answer of {self._name(host)} can't be used: {error}"
+            ) from error
         if isinstance(found, exception.KongmingError):
             raise found
         self._bus.refusals.note_unfit(self._name(host), method, found)
@@ -120,20 +122,20 @@ class Caller:
         :raises MessageRefused: if it can't be believed, or is no answer.
         """
         if not isinstance(said, dict):
-            raise exception.MessageInvalid(f"its answer is a {type(said).__name__}")
+            raise exception.MessageInvalid(f"the answer is a {type(said).__name__}, not an object")
         reason, words = _error(said)
         if self._bus.signer is not None and signature is not None:
             try:
                 self._bus.signer.check_answer(signature, said)
             except exception.SignatureInvalid as unproven:
-                more = f"; it says: {words}" if words else ""
+                more = f"; the answer is: {words}" if words else ""
                 raise exception.SignatureInvalid(f"{unproven}{more}") from unproven
         if "error" not in said:
             return answer.from_json(said)
         for refusal in (exception.MessageInvalid, exception.SignatureInvalid):
             if reason == refusal.reason:
                 return refusal(words)
-        return self._silent(f"{self._topic} can't: {words}")
+        return self._silent(f"{self._topic} reports an error: {words}")
 
     def _wait_for(self, call: Callable[[], Any]) -> Any:
         """Call, and wait no longer than for the answer and a connection.
@@ -165,28 +167,28 @@ class Caller:
             return send()
         except _Stuck as error:
             raise self._silent(
-                f"{self._name(host)} can't be asked: RabbitMQ can't be reached, or takes no "
-                "messages; see that it runs, and 'rabbitmqctl status' for a memory or disk alarm"
+                f"{self._name(host)} can't be called: RabbitMQ can't be reached, or accepts no "
+                "messages; check that it runs, and 'rabbitmqctl status' for a memory or disk alarm"
             ) from error
         except oslo_messaging.MessageUndeliverable as error:
             raise self._silent(
-                f"{self._name(host)} can't be asked: nobody listens to its calls at RabbitMQ: is "
-                "it running, and does it use the same transport_url?"
+                f"{self._name(host)} can't be called: it does not listen at RabbitMQ; is it "
+                "running, and does it use the same transport_url?"
             ) from error
         except oslo_messaging.MessagingTimeout as error:
             raise self._silent(
-                f"{self._name(host)} does not answer within {self._timeout():g} s: is it running, "
+                f"{self._name(host)} did not answer within {self._timeout():g} s; is it running, "
                 "and does it use the same transport_url?"
             ) from error
         except Exception as error:
             # The driver lets through whatever the AMQP library raises; and what
             # a fault over there led to comes as an error, too.
-            silent = self._silent(f"{self._name(host)} can't be asked: {_why(error)}")
+            silent = self._silent(f"{self._name(host)} can't be called: {_why(error)}")
             silent.others_too = explain(error).kind != REJECTED
             raise silent from error
 
     def _name(self, host: str | None) -> str:
-        return self._topic if host is None else f"{self._topic} of host {host}"
+        return self._topic if host is None else f"{self._topic} on host {host}"
 
 
 class _Stuck(Exception):
@@ -201,7 +203,7 @@ def _error(said: Mapping[str, Any]) -> tuple[str, str]:
     """Return reason code and message of an error; empty if there is none."""
     error = said.get("error")
     if not isinstance(error, dict):
-        return "", "" if error is None else "an error without words"
+        return "", "" if error is None else "an error without a message"
     reason, words = error.get("reason"), error.get("message")
     return str(reason)[:_WORDS_MAX], clean(str(words), _WORDS_MAX)
 

@@ -78,9 +78,7 @@ class ConductorClient:
         try:
             answer = self._caller.call("plan", question, PlanAnswer)
         except exception.MessageRefused as error:
-            raise exception.ConductorSilent(
-                f"a conductor refuses the question: {error}"
-            ) from error
+            raise exception.ConductorSilent(f"a conductor rejects the request: {error}") from error
         if answer.outcome == "silent":
             raise exception.HostSilent(answer.message)
         return answer.to_json()

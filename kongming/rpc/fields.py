@@ -81,7 +81,7 @@ def text(most: int) -> Check:
 
     def check(value: Any) -> str:
         if not isinstance(value, str):
-            raise invalid(f"{shown(value)} is not a text")
+            raise invalid(f"{shown(value)} is not a string")
         return clean(value, most)
 
     return check
@@ -108,7 +108,7 @@ def one_of(*known: str) -> Check:
 
     def check(value: Any) -> str:
         if not isinstance(value, str) or value not in known:
-            raise invalid(f"{shown(value)} is none of {', '.join(known)}")
+            raise invalid(f"{shown(value)} is not one of {', '.join(known)}")
         return value
 
     return check
@@ -119,7 +119,7 @@ def whole(low: int, high: int) -> Check:
 
     def check(value: Any) -> int:
         if type(value) is not int or not low <= value <= high:
-            raise invalid(f"{shown(value)} is not a whole number from {low} to {high}")
+            raise invalid(f"{shown(value)} is not an integer from {low} to {high}")
         return value
 
     return check
@@ -145,8 +145,8 @@ def moment(value: Any) -> float:
     latest = time.time() + DAY_S
     if type(value) not in (int, float) or not EARLIEST <= value <= latest:
         raise invalid(
-            f"{shown(value)} is not a time from the year 2000 to tomorrow, in seconds since the "
-            "epoch: is the sender's clock right?"
+            f"{shown(value)} is not a time between the year 2000 and tomorrow, in seconds since "
+            "the epoch: check the sender's clock"
         )
     return float(value)
 
@@ -306,7 +306,7 @@ def anything(value: Any) -> Any:
         nonlocal left
         left -= 1
         if depth > _NESTING or left < 0:
-            raise invalid("more is nested or listed than any message has")
+            raise invalid("it has more levels or items than any message of Kongming")
         if isinstance(value, dict):
             return {clean(str(name), 255): check(each, depth + 1) for name, each in value.items()}
         if isinstance(value, list):

@@ -30,7 +30,7 @@ from kongming.allocation.host_name import PATTERN
 
 _BYTES = 32
 _LINE = re.compile(rf"(master|host ({PATTERN})) ([0-9a-f]{{{2 * _BYTES}}})")
-_HOW = "'kongming-manage broker key' makes such files"
+_HOW = "'kongming-manage broker key' creates such files"
 
 
 class Keys:
@@ -91,7 +91,7 @@ def read(path: str, host: str | None) -> Keys:
     try:
         lines = Path(path).read_text(encoding="ascii").splitlines()
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "it is no text in ASCII"
+        why = getattr(error, "strerror", None) or "it is not ASCII text"
         raise exception.ConfigInvalid(f"{where}: {why}") from error
     masters: list[bytes] = []
     own: list[bytes] = []
@@ -100,12 +100,12 @@ def read(path: str, host: str | None) -> Keys:
             continue
         found = _LINE.fullmatch(line.strip())
         if found is None:
-            raise exception.ConfigInvalid(f"{where}, line {number}: this is no key; {_HOW}")
+            raise exception.ConfigInvalid(f"{where}, line {number}: not a key; {_HOW}")
         key = bytes.fromhex(found[3])
         _check_owner(f"{where}, line {number}", found[2], host)
         (masters if found[2] is None else own).append(key)
     if not masters and not own:
-        raise exception.ConfigInvalid(f"{where}: there is no key in it; {_HOW}")
+        raise exception.ConfigInvalid(f"{where}: it has no key; {_HOW}")
     return Keys(masters, {host: own} if host is not None else {})
 
 
@@ -118,8 +118,9 @@ def _check_owner(where: str, owner: str | None, host: str | None) -> None:
         )
     if owner is None:
         raise exception.ConfigInvalid(
-            f"{where}: this is the master key, which no compute host may hold: give it the key "
-            f"that 'kongming-manage broker key derive {host}' makes, and make a new master key"
+            f"{where}: this is the master key, which no compute host may hold: give this host the "
+            f"key that 'kongming-manage broker key derive {host}' prints, and create a new master "
+            "key"
         )
     raise exception.ConfigInvalid(
         f"{where}: this is the key of host {owner}; [DEFAULT] host is {host} here"

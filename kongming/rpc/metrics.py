@@ -31,7 +31,7 @@ def messages_refused(refusals: Refusals, kinds: Iterable[str]) -> CounterMetricF
     """
     family = CounterMetricFamily(
         "kongming_messages_refused",
-        "Messages of other services, or parts of them, that were refused, by call and reason.",
+        "Rejected messages of other services, or parts of messages, by call and reason.",
         labels=["kind", "reason"],
     )
     for kind in kinds:

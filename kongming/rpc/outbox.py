@@ -82,7 +82,7 @@ class Outbox(Generic[_Hint]):
             if waiting:
                 self._waiting[receiver] = waiting
             if added[room:]:
-                self._drop(len(added[room:]), f"{WAITING_MAX} wait already")
+                self._drop(len(added[room:]), f"{WAITING_MAX} are waiting already")
             # After a fork there is none in the child.
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
@@ -122,7 +122,7 @@ class Outbox(Generic[_Hint]):
             return error
         except Exception as error:
             LOG.exception("A fault of Kongming in sending hints")
-            return exception.Silent(f"a fault: {type(error).__name__}")
+            return exception.Silent(f"a fault of Kongming ({type(error).__name__})")
         return None
 
     def _refused(self, receiver: str, number: int, why: str) -> None:
@@ -130,17 +130,25 @@ class Outbox(Generic[_Hint]):
         self._dropped += number
         self._dropped_before += number
         if self._hourly.is_news(receiver):
-            LOG.warning("%s are dropped: %s; it asks by itself", self._what, why)
+            LOG.warning(
+                "%s are dropped: %s; the receiver gets all changes at its next pull",
+                self._what,
+                why,
+            )
 
     def _count(self) -> int:
         return sum(map(len, self._waiting.values()))
 
     def _drop(self, number: int, why: str) -> None:
         if self._dropped == self._dropped_before:
-            LOG.warning("%s are dropped: %s; the executors ask by themselves", self._what, why)
+            LOG.warning(
+                "%s are dropped: %s; executors get all changes at their next pull", self._what, why
+            )
         self._dropped += number
 
     def _tell_sent(self) -> None:
         missing, self._dropped_before = self._dropped - self._dropped_before, self._dropped
         if missing:
-            LOG.info("%s are sent again; those about %d instances were not", self._what, missing)
+            LOG.info(
+                "%s are sent again; those about %d instances were dropped", self._what, missing
+            )

@@ -48,7 +48,7 @@ class Refusals:
             self.counts[kind, error.reason] += 1
         if self._hourly.is_news((sender, kind, error.reason)):
             LOG.warning(
-                "%s of %s is refused (%s): %s; the like is only counted from now on",
+                "%s of %s is rejected (%s): %s; more of this kind are counted and not logged",
                 kind,
                 sender,
                 error.reason,
@@ -61,5 +61,5 @@ class Refusals:
             self.note(
                 sender,
                 kind,
-                exception.MessageInvalid(f"{each.what} {each.key} is left out: {each.why}"),
+                exception.MessageInvalid(f"{each.what} {each.key} is ignored: {each.why}"),
             )

@@ -78,14 +78,16 @@ class Server(dispatcher.DispatcherBase):  # type: ignore[misc]
             self._refusals.note(_sender(arguments), kind, error)
             answer = _error(error)
         except RecursionError:
-            nested = exception.MessageInvalid("it is nested deeper than any message")
+            nested = exception.MessageInvalid("it is nested deeper than any message of Kongming")
             self._refusals.note(_sender(arguments), kind, nested)
             answer = _error(nested)
         except exception.KongmingError as error:
             answer = _error(error)
         except Exception as error:
             LOG.exception("A fault of Kongming in answering %s", kind)
-            answer = _error(exception.KongmingError(f"a fault: {type(error).__name__}"))
+            answer = _error(
+                exception.KongmingError(f"a fault of Kongming ({type(error).__name__})")
+            )
         if signature is not None and self._signer is not None:
             answer[SIGNATURE] = self._signer.sign_answer(signature, answer)
         return answer
@@ -110,8 +112,8 @@ class Server(dispatcher.DispatcherBase):  # type: ignore[misc]
         told_by = getattr(message, "told_by", None) if method.by_host else None
         if signature is not None and signature.by != told_by:
             raise exception.SignatureInvalid(
-                f"{signature.by or 'a controller'} signed what is for "
-                f"{told_by or 'controllers'} to say"
+                f"{signature.by or 'a controller'} signed a message that only "
+                f"{told_by or 'controllers'} may send"
             )
         self._refusals.note_unfit(told_by or "a controller", kind, message)
         answer = method.work(message)

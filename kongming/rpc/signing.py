@@ -42,7 +42,7 @@ SIGNATURE = "kongming_signature"
 WINDOW_S = 300.0
 
 _NONCES_MAX = 50_000
-_SAME = "were both keys made of the same master key?"
+_SAME = "were both keys derived from the same master key?"
 
 _party = form.maybe(form.host_name)
 _hex = form.word(r"[0-9a-f]{32,64}", "a hexadecimal number")
@@ -104,7 +104,7 @@ class Signer:
         by = found.by or "a controller"
         if found.to != self._host or (self._host is not None and found.by is not None):
             raise exception.SignatureInvalid(
-                f"it was made by {by} for {found.to or 'a conductor'}, not for this service"
+                f"{by} signed it for {found.to or 'a conductor'}, not for this service"
             )
         told = (found.by, found.to, found.at, found.nonce)
         keys = self._keys.of(found.by if self._host is None else self._host)
@@ -113,14 +113,14 @@ class Signer:
         late = time.time() - found.at
         if abs(late) > WINDOW_S:
             raise exception.SignatureInvalid(
-                f"it was signed {abs(late):.0f} s {'ago' if late > 0 else 'ahead'} by the clock "
-                f"of {by}, which may differ by {WINDOW_S:.0f} s: set the clocks"
+                f"it was signed {abs(late):.0f} s {('ago' if late > 0 else 'ahead')} by the clock "
+                f"of {by}; at most {WINDOW_S:.0f} s are allowed: synchronize the clocks (NTP)"
             )
         with self._lock:
             # Of each sender by itself: none can have others' forgotten by sending a lot.
             is_new = self._nonces[found.by].is_new(found.nonce)
         if not is_new:
-            raise exception.SignatureInvalid("it came before: somebody repeats it")
+            raise exception.SignatureInvalid("it was received before (replayed)")
         return found
 
     def sign_answer(self, question: Signature, answer: Mapping[str, Any]) -> str:
@@ -139,9 +139,9 @@ class Signer:
         keys = self._shared(question)
         if not any(_fits(given, _mac(key, "answer", question.mac, body)) for key in keys):
             raise exception.SignatureInvalid(
-                "its answer is not signed"
+                "the answer is not signed"
                 if given is None
-                else f"the signature of its answer is wrong: {_SAME}"
+                else f"the signature of the answer is wrong: {_SAME}"
             )
 
     def _shared(self, question: Signature) -> tuple[bytes, ...]:
@@ -167,7 +167,9 @@ class _Nonces:
 
 def _read(signature: object) -> Signature:
     if signature is None:
-        raise exception.SignatureInvalid("it is not signed: has its sender a [rpc] key_file?")
+        raise exception.SignatureInvalid(
+            "it is not signed: does its sender have a [rpc] key_file?"
+        )
     try:
         return Signature.from_json(signature)
     except exception.MessageInvalid as error:

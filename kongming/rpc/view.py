@@ -49,7 +49,7 @@ def _ids(value: Any) -> str:
     for item in filter(None, text.split(",")):
         first, _, last = item.partition("-")
         if not int(first) <= int(last or first) <= MAX_ID:
-            raise form.invalid(f"{form.shown(item)} is no range of ids up to {MAX_ID}")
+            raise form.invalid(f"{form.shown(item)} is not a range of ids up to {MAX_ID}")
     return text
 
 
@@ -144,7 +144,9 @@ def read(value: Any) -> Any:
     """
     taken = _VIEW(value)
     if len(json.dumps(_value(taken))) > _LENGTH_MAX:
-        raise form.invalid(f"more than {_LENGTH_MAX} characters are no view of a host")
+        raise form.invalid(
+            f"it has more than {_LENGTH_MAX} characters, the limit of a host's snapshot"
+        )
     return taken
 
 

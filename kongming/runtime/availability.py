@@ -42,5 +42,7 @@ class Contact:
     def answered(self) -> None:
         """Note that there is one."""
         if self.since is not None:
-            self._log.info("%s answers again, after %d s", self._who, time.time() - self.since)
+            self._log.info(
+                "%s is available again, after %d s", self._who, time.time() - self.since
+            )
             self.since = None

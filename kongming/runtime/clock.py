@@ -63,9 +63,8 @@ class ClockWatch:
         moved = self._steps.take()
         if moved:
             LOG.warning(
-                "The clock of this host was set %s by %.0f s: what is dated later than now counts "
-                "for nothing, and no event is left out for it. Keep the clocks of all nodes in "
-                "step (NTP)",
+                "The clock of this host was set %s by %.0f s: later dates than now are ignored, "
+                "and no event is lost. Synchronize the clocks of all nodes (NTP)",
                 "forward" if moved > 0 else "back",
                 abs(moved),
             )

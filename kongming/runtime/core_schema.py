@@ -71,7 +71,7 @@ def read(text: str) -> Read:
         return Read(reader.document(), reader.lines)
     except yaml.MarkedYAMLError as error:
         line = min((error.problem_mark or error.context_mark).line, text.count("\n")) + 1
-        hint = "indent with blanks, not tabs" if _has_tab(text, line) else error.problem
+        hint = "indent with spaces, not tabs" if _has_tab(text, line) else error.problem
         raise exception.RequestInvalid(
             f"line {line}: this is neither JSON nor YAML: {hint}"
         ) from None
@@ -110,7 +110,7 @@ class _Reader:
         value = self._value(next(self._events), ())
         next(self._events)
         if not isinstance(after := next(self._events), yaml.StreamEndEvent):
-            raise _wrong(after, "a second document begins here; a file holds one")
+            raise _wrong(after, "a second document begins here; only one is allowed")
         return value
 
     def _value(self, event: Any, steps: Steps) -> Any:
@@ -123,7 +123,7 @@ class _Reader:
         if isinstance(event, yaml.ScalarEvent):
             value = _scalar(event)
         elif event.tag not in (None, "!", f"{_TAG}map", f"{_TAG}seq"):
-            raise _wrong(event, f"the tag {shown(event.tag)} is not known; leave it out")
+            raise _wrong(event, f"the tag {shown(event.tag)} is unknown; remove it")
         elif isinstance(event, yaml.MappingStartEvent):
             value = self._mapping(steps)
         else:
@@ -138,20 +138,20 @@ class _Reader:
         merged: dict[str, Any] | None = None
         while not isinstance(key := next(self._events), yaml.MappingEndEvent):
             if not isinstance(key, yaml.ScalarEvent):
-                raise _wrong(key, "this is not a name: a name is a text")
+                raise _wrong(key, "this is not a key: a key is a string")
             name, event = key.value, next(self._events)
             if name == _MERGE and key.implicit[0]:
                 if merged is not None:
-                    raise _wrong(key, f"{_MERGE} is there twice: merge a list, [*a, *b]")
+                    raise _wrong(key, f"{_MERGE} is repeated: merge a list, [*a, *b]")
                 merged = _merged(event, self._value(event, (*steps, name)))
                 continue
             if name in own:
-                raise _wrong(key, f"{shown(name)} is there twice")
+                raise _wrong(key, f"{shown(name)} is repeated")
             if ":" in name and key.implicit[0] and _is_left_out(event):
                 raise _wrong(
                     key,
-                    f"{shown(name)} has no value: a blank follows the colon that ends a name, as "
-                    'in {0: "5"}, or the whole text is in quotes',
+                    f"{shown(name)} has no value: write a space after the colon of a key, as in "
+                    '{0: "5"}, or put the whole text in quotes',
                 )
             own[name] = self._value(event, (*steps, name))
         return {**(merged or {}), **own}
@@ -164,9 +164,9 @@ class _Reader:
 
     def _alias(self, event: Any, depth: int) -> Any:
         if event.anchor in self._open:
-            raise _wrong(event, f"*{event.anchor} stands within what it refers to")
+            raise _wrong(event, f"*{event.anchor} is inside the value that it refers to")
         if event.anchor not in self._anchors:
-            raise _wrong(event, f"nothing before has the anchor &{event.anchor}")
+            raise _wrong(event, f"the anchor &{event.anchor} is not defined before")
         value = self._anchors[event.anchor]
         self._count_all(event, value, depth)
         return value
@@ -183,7 +183,9 @@ class _Reader:
         if depth > MAX_DEPTH:
             raise _wrong(event, f"this is nested deeper than {MAX_DEPTH} levels")
         if self._left < 0:
-            raise _wrong(event, f"there are more than {MAX_VALUES} values, aliases counted")
+            raise _wrong(
+                event, f"there are more than {MAX_VALUES} values, including those of aliases"
+            )
 
 
 def _scalar(event: Any) -> Any:
@@ -195,7 +197,7 @@ def _scalar(event: Any) -> Any:
     if type(value) is not _TAGGED.get(event.tag):
         raise _wrong(
             event,
-            f"{shown(event.value)} can't be read with the tag {shown(event.tag)}; leave it out",
+            f"{shown(event.value)} can't be read with the tag {shown(event.tag)}; remove the tag",
         )
     return value
 
@@ -205,7 +207,7 @@ def _merged(event: Any, value: Any) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for each in value if isinstance(value, list) else [value]:
         if not isinstance(each, dict):
-            raise _wrong(event, f"{_MERGE} merges mappings, and this is none")
+            raise _wrong(event, f"{_MERGE} merges mappings, and this is not a mapping")
         merged = {**each, **merged}
     return merged
 

@@ -44,7 +44,7 @@ def explain(paths: Iterable[Path], *, tool: bool = False) -> str | None:
             return f"{first} is on a file system that is read-only"
         return f"{first} may not be written by its owner {owner}: run 'chmod u+rw {named}'"
     sudo = f"'sudo -u {owner} ...'"
-    told = f"{first} belongs to user {owner}, and this runs as user {me}"
+    told = f"{first} belongs to user {owner}, but this process runs as user {me}"
     if tool:
         root = status.st_uid == 0
         return f"{told}: run it as " + ("root" if root else f"{owner} or root, as in {sudo}")

@@ -96,8 +96,8 @@ class Service(abc.ABC):
         """Tell the service manager that all is well, if it is."""
         if overdue := self.heartbeats.overdue():
             LOG.critical(
-                "Not getting on: %s; the service manager is not told that all is well, so that "
-                "it starts the service again",
+                "Threads make no progress: %s; withholding the watchdog signal, so that systemd "
+                "restarts the service",
                 ", ".join(overdue),
             )
         else:
@@ -108,14 +108,14 @@ class Service(abc.ABC):
         try:
             self._conf.put_in_force(self._conf.candidate(), self.read_options)
         except exception.ConfigInvalid as error:
-            LOG.error("Configuration not taken anew, the former stays: %s", error)
+            LOG.error("Configuration reload failed: %s; keeping the previous settings", error)
             return
         except Exception as error:  # noqa: BLE001
             # Its text may quote a password.
             fault = f"a fault of Kongming, please report this {type(error).__name__}"
-            LOG.error("Configuration not taken anew, the former stays: %s", fault)
+            LOG.error("Configuration reload failed: %s; keeping the previous settings", fault)
             return
-        LOG.info("Configuration taken anew: mutable options are in force")
+        LOG.info("Configuration reloaded: mutable options are in force")
         self._conf.tell_unread()
         self.options_changed()
 

@@ -148,14 +148,14 @@ class Database:
             [self.path, *beside, self.path.parent], tool=not self._create
         ) or (
             "check that the directory is writable, its disk not full and the file not damaged (if "
-            "it is, move it away: what the instances' metadata asks for comes back with their "
-            "next events)"
+            "it is, move it away: requests from metadata are restored by the next events of their "
+            "instances)"
         )
 
     def _open(self) -> sqlite3.Connection:
         if not self._create and _is_missing(self.path):
             raise exception.StoreUnavailable(
-                f"{self.path} does not exist: has Kongming's service ever run on this host, with "
+                f"{self.path} does not exist: has a service of Kongming run on this host with "
                 "this [DEFAULT] state_path?"
             )
         db = sqlite3.connect(
@@ -193,8 +193,8 @@ class Database:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version > len(self._migrations):
             raise exception.StoreUnavailable(
-                f"{self.path} was written by a newer Kongming (schema {version}, this one knows "
-                f"{len(self._migrations)}): install that version again"
+                f"{self.path} was written by a newer Kongming (schema {version}; this version "
+                f"supports {len(self._migrations)}): install the newer version again"
             )
         for statements in self._migrations[version:]:
             for statement in statements:

@@ -80,8 +80,8 @@ class Faults:
             return
         self.count += 1
         LOG.critical(
-            "A fault of Kongming ends the thread %s, and the service with it; it begins where it "
-            "was when it is started again",
+            "A fault of Kongming ended the thread %s; the service stops and, after its restart, "
+            "continues from its stored state",
             ended.thread.name if ended.thread is not None else "(unknown)",
             exc_info=(type(ended.exc_value), ended.exc_value, ended.exc_traceback),
         )

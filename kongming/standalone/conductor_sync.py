@@ -151,22 +151,27 @@ class Link:
         try:
             spoke = self._talk()
         except exception.ConductorSilent as error:
-            problem = f"No conductor answers: {error}; all stays as it is until one does"
+            problem = (
+                f"No conductor is responding ({error}); keeping current placements until one does"
+            )
         except exception.MessageRefused as error:
             problem = (
-                f"A conductor refuses what this host tells ({error.reason}): {error}; all stays "
-                "as it is until one takes it"
+                f"A conductor rejects the messages of this host ({error.reason}): {error}; "
+                "keeping current placements until one accepts them"
             )
         except exception.StoreUnavailable as error:
             if error.outage.is_news():
-                LOG.error("What is wanted can't be asked for: %s", error)
+                LOG.error(
+                    "Can't request desired allocations from a conductor: %s; it will be retried",
+                    error,
+                )
             return self._backoff.next()
         except (exception.HypervisorUnavailable, exception.LibvirtForbids) as error:
             # Who runs here is not known; there is nothing to be done anyway.
             LOG.debug("%s", error)
             return None
         except Exception as error:
-            LOG.exception("Talking to a conductor: %s; it will be tried again", error)  # noqa: TRY401
+            LOG.exception("A fault of Kongming in the exchange: %s; it will be retried", error)  # noqa: TRY401
             return self._backoff.next()
         else:
             if spoke:
@@ -283,8 +288,8 @@ class Link:
         if unkept:
             first = unkept[0].instance_uuid
             LOG.warning(
-                "A conductor refuses the reports of %d instances, among them that of %s: %s; each "
-                "is told again when it changes",
+                "A conductor rejects the reports of %d instances, among them %s: %s; each report "
+                "is sent again when it changes",
                 len(unkept),
                 first,
                 named[first].why,
@@ -304,11 +309,15 @@ class Link:
             refused = self._conductor.show(self._host, view, digest).refused
         except exception.MessageInvalid as error:
             self._unfit_view = digest
-            LOG.warning("A conductor refuses the view of this host: %s", error)
+            LOG.warning(
+                "A conductor rejects the snapshot of this host: %s; it is sent again when it "
+                "changes",
+                error,
+            )
             return
         if refused:
             LOG.warning(
-                "A conductor leaves out %d parts of this host's view, among them %s: %s",
+                "A conductor ignores %d parts of this host's snapshot, among them %s: %s",
                 len(refused),
                 refused[0].key,
                 refused[0].why,

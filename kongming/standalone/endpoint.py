@@ -63,7 +63,9 @@ class Endpoint:
             self._wanted.push(told.instances)
         except exception.StoreUnavailable as error:
             if error.outage.is_news():
-                LOG.error("What is wanted can't be kept: %s; it will be asked for", error)
+                LOG.error(
+                    "Desired allocations can't be stored: %s; they will be requested again", error
+                )
             self._link.ask()
 
     def plan(self, question: Plan) -> PlanAnswer:

@@ -45,6 +45,6 @@ class LinkCollector(Collector):
         yield messages_refused(self._refusals, _CALLS)
         yield GaugeMetricFamily(
             "kongming_conductor_available",
-            "Whether a conductor answered when one was last asked (1) or not (0).",
+            "Whether a conductor answered the last call of this host (1) or not (0).",
             value=self._link.since is None,
         )

@@ -72,13 +72,16 @@ class ExecutorService(HostService):
             conf.host,
             Server(endpoint.methods, self._bus.signer, self._bus.refusals),
             self._listening,
-            "a conductor is asked for all that is requested",
+            "all desired allocations are requested from a conductor",
         )
         self.open_metrics(self._collectors)
 
     def start(self) -> None:
         """Begin; returns at once, whether all others are there or not."""
-        LOG.info("Starting for host %s: placing what Kongming's API is asked for", self._conf.host)
+        LOG.info(
+            "Starting for host %s: placing guests as requested over Kongming's API",
+            self._conf.host,
+        )
         # What Nova said was said to another trigger: here the conductors ask it.
         self._executor.forget_hints()
         self._executor.start()
@@ -88,12 +91,12 @@ class ExecutorService(HostService):
 
     def stop(self) -> None:
         """End: take no more calls, finish what has begun, lose nothing."""
-        LOG.info("Ending")
+        LOG.info("Shutting down")
         self.stop_metrics()
         self._calls.stop(_STOP_CALLS_S)
         self._link.stop(_STOP_LINK_S)
         self._executor.stop(_STOP_EXECUTOR_S)
-        LOG.info("Ended")
+        LOG.info("Stopped")
 
     def connected(self) -> None:
         """Ask what is wanted for the guests that libvirt tells of now."""
@@ -123,7 +126,7 @@ class ExecutorService(HostService):
             exception.LibvirtForbids,
             exception.Failed,
         ) as error:
-            LOG.debug("What the host looks like is not known now: %s", error)
+            LOG.debug("No snapshot of the host at the moment: %s", error)
             return None
         return seen, snapshot.digest(seen)
 

@@ -128,7 +128,7 @@ def _exchange(conf: cfg.ConfigOpts, connection: Any) -> Result:
             "that of nova.conf's transport_url, and is [notification_handler] exchange its "
             "control_exchange?"
         )
-    return good(f"the exchange {name} is there (whether queues are bound: Limits of queues)")
+    return good(f"the exchange {name} is there (whether queues are bound: Queue limits)")
 
 
 def _why(error: Exception) -> str:

@@ -115,7 +115,7 @@ def test_an_answer_is_given(serve, transport):
     ("method", "said"),
     [
         ("unable", "the database is away"),
-        ("faulty", "a fault: ZeroDivisionError"),
+        ("faulty", "a fault of Kongming .ZeroDivisionError"),
         ("odd", "outcome is missing"),
     ],
 )
@@ -144,9 +144,19 @@ def test_calls_and_answers_that_are_signed_are_believed(serve, transport):
     [
         (None, "report", REPORTS, "not signed"),
         (host(master=OTHER), "report", REPORTS, "is not that of compute-1"),
-        (host("compute-2"), "report", REPORTS, "compute-2 signed what is for compute-1 to say"),
-        (controller(), "report", REPORTS, "a controller signed what is for compute-1 to say"),
-        (host(), "good", CHANGED, "compute-1 signed what is for controllers to say"),
+        (
+            host("compute-2"),
+            "report",
+            REPORTS,
+            "compute-2 signed a message that only compute-1 may send",
+        ),
+        (
+            controller(),
+            "report",
+            REPORTS,
+            "a controller signed a message that only compute-1 may send",
+        ),
+        (host(), "good", CHANGED, "compute-1 signed a message that only controllers may send"),
         (None, "good", CHANGED, "not signed"),
     ],
 )
@@ -182,7 +192,7 @@ def test_answers_that_are_not_signed_count_while_signatures_are_not_required(ser
 
 def test_nobody_there_is_told_after_the_timeout(transport):
     caller = Caller(Bus(transport), CONDUCTOR, exception.HostSilent, lambda: 0.1)
-    with pytest.raises(exception.HostSilent, match="of host nowhere does not answer"):
+    with pytest.raises(exception.HostSilent, match="on host nowhere did not answer"):
         caller.call("good", CHANGED, Kept, "nowhere")
 
 
@@ -192,7 +202,7 @@ def test_a_broker_that_is_away_is_not_waited_for(tmp_path):
     for _ in range(2):
         with pytest.raises(exception.ConductorSilent, match="RabbitMQ can't be reached"):
             caller.call("good", CHANGED, Kept)
-        with pytest.raises(exception.ConductorSilent, match="can't be asked") as raised:
+        with pytest.raises(exception.ConductorSilent, match="can't be called") as raised:
             caller.cast("good", CHANGED)
     assert "sesame" not in str(raised.value)
 

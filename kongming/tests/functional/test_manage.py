@@ -119,8 +119,8 @@ def test_host_show_is_a_table_too(run):
         (("host", "show"), {"guard": "reserved_cpus = x"}, 2, "[guard] reserved_cpus: item 'x'"),
         (("host", "show"), {"guard": "overlap = maybe"}, 2, "overlap"),
         (("host", "show", "--config-file", "/absent.conf"), {}, 2, "/absent.conf"),
-        (("host", "shwo"), {}, 2, "'host shwo' is no command; did you mean 'host show'"),
-        ((), {}, 2, "name a command"),
+        (("host", "shwo"), {}, 2, "'host shwo' is not a command; did you mean 'host show'"),
+        ((), {}, 2, "no command given"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(run, arguments, options, status, says):
@@ -146,7 +146,10 @@ def test_a_traceback_is_for_who_asks(run):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[DEFAULT]\npassword is Tr0ub4dor", "line 2: an option is written 'name = value'"),
+        (
+            "[DEFAULT]\npassword is Tr0ub4dor",
+            "line 2: an option must be written as 'name = value'",
+        ),
         ("[database]\nconnection = mysql://u:Tr0ub4dor$and3@h/k", "[database] connection: its"),
         ("[executor]\ncheck_interval = soon", "[executor] check_interval: 'soon'"),
         ("[DEFAULT]\nstate_path = $Tr0ub4dor", "[DEFAULT] state_path: its value refers"),

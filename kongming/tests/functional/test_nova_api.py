@@ -396,8 +396,8 @@ class TestInquirer:
             assert host.inquirer.waiting == 1
             host.wait_asked(known, "2")
             wait_until(lambda: host.inquirer.since is None, 30, "the recovery was noticed")
-        assert caplog.text.count("Nova can't be asked") == 1
-        assert caplog.text.count("Nova answers again") == 1
+        assert caplog.text.count("Nova's API can't be used") == 1
+        assert caplog.text.count("Nova is available again") == 1
 
     def test_what_is_open_outlives_the_service(self, api, run):
         known = api.add(HOST, {KEY: "1"})

@@ -422,8 +422,8 @@ def test_each_service_reloads_its_configuration(site, caplog):
     site.start()
     for service in site.services:
         service.reset()
-    assert caplog.text.count("Configuration taken anew") == len(site.services) == 2
-    assert "not taken anew" not in caplog.text
+    assert caplog.text.count("Configuration reloaded") == len(site.services) == 2
+    assert "reload failed" not in caplog.text
 
 
 def test_without_tables_a_conductor_says_what_to_do(tmp_path):

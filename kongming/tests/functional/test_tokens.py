@@ -94,7 +94,7 @@ class TestASilentKeystone:
         monkeypatch.undo()
         identity.speak()
         refused(get(api, "made-up"), 401, "unauthenticated")
-        told(warnings(), "INFO", "Keystone answers again")
+        told(warnings(), "INFO", "Keystone is available again")
 
     def test_does_not_stop_those_who_have_no_need_of_it(self, tmp_path, identity, monkeypatch):
         # Those that wait do so for as long as this test lasts.
@@ -312,7 +312,7 @@ class TestMemcached:
         wait_until(
             lambda: get(api, "boss").status == 200 and memcached.kept, 30, "the token is kept"
         )
-        told(warnings(), "INFO", "memcached answers again")
+        told(warnings(), "INFO", "memcached is available again")
         asked = len(identity.questions)
         assert get(api, "boss").status == 200
         assert len(identity.questions) == asked

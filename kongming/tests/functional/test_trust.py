@@ -618,7 +618,7 @@ def test_a_conflict_that_lasts_is_told_once_with_both_hosts_and_what_to_do(
     assert [uuid in line for uuid, line in zip(both, told, strict=True)] == [True, True]
     assert "compute-1" in told[0]
     assert "compute-2" in told[0]
-    assert "find out on which of them it runs" in told[0]
+    assert "find out on which host it runs" in told[0]
 
 
 def test_a_name_that_nova_does_not_have_is_told_once(asking_nova, nova, monkeypatch, caplog):

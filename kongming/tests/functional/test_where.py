@@ -292,6 +292,6 @@ def test_events_of_another_spelling_of_this_host_are_told_once(host, guest, capl
         host.hear(guest if number == 12 else host.guest(), host=name)
     wait_for(lambda: warnings(caplog))
     host.settled()
-    (line,) = lines(caplog, "Nova's events name a host")
+    (line,) = lines(caplog, "Nova's events name host")
     assert repr(name) in line
-    assert "of them runs here: set [DEFAULT] host" in line
+    assert "runs here: set [DEFAULT] host" in line

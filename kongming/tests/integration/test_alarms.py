@@ -31,7 +31,7 @@ ALARMS = {
     "memory": ("set_vm_memory_high_watermark 0.00001", "set_vm_memory_high_watermark 0.4"),
     "disk": ("set_disk_free_limit 100000GB", "set_disk_free_limit 50MB"),
 }
-BLOCKED, FREE = "RabbitMQ takes no messages for now", "RabbitMQ takes messages again"
+BLOCKED, FREE = "RabbitMQ accepts no messages", "RabbitMQ accepts messages again"
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def test_a_broker_that_is_full_stops_neither_api_nor_host(broker, plane, host, p
         answer = put(plane, 1, "?dry_run=true")
         assert (answer.status, answer.body["errors"][0]["code"]) == (503, "conductor_silent")
         assert "memory or disk alarm" in answer.body["errors"][0]["detail"]
-        host.wait_log("No conductor answers", timeout=60)
+        host.wait_log("No conductor is responding", timeout=60)
         assert scrape(ports["executor"])["kongming_conductor_available"] == 0
         for port in ports.values():
             assert scrape(port)["kongming_broker_connected"] == 1
@@ -121,7 +121,7 @@ def test_a_broker_that_is_full_stops_neither_api_nor_host(broker, plane, host, p
     logs = [host.log(), plane.conductors[0].log()]
     for log in logs:
         assert "RabbitMQ is unavailable" not in log
-        assert "RabbitMQ is back" not in log
+        assert "RabbitMQ is available again" not in log
     for log in (*logs, plane.api.process.log.read_text()):
         # Once for each process, however many connections are blocked.
         assert log.count(BLOCKED) <= 2
@@ -135,5 +135,5 @@ def test_services_that_start_while_it_is_full_get_ready(broker, plane, host, por
     with alarm(broker, "memory"):
         host.start()
         assert scrape(ports["executor"])["kongming_broker_connected"] == 1
-        host.wait_log("No conductor answers", timeout=60)
+        host.wait_log("No conductor is responding", timeout=60)
     wait_value(ports["executor"], "kongming_conductor_available", 1)

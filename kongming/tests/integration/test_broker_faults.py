@@ -129,7 +129,7 @@ def test_what_can_not_be_kept_waits_in_its_queue_and_is_given_back_once(host, br
         # Nobody listens, so nothing is delivered again and again.
         wait_until(lambda: broker.queues()[host.queue] == (3, 0, 0), 120, "it is let go")
         locked.execute("ROLLBACK")
-    host.wait_told("Messages are taken again")
+    host.wait_told("Messages are accepted again")
     for instance_uuid in asked:
         wait_until(lambda one=instance_uuid: host.process.record(one), 60, "it was kept")
     wait_until(lambda: broker.queues()[host.queue][:2] == (0, 0), 60, "all is acknowledged")
@@ -192,7 +192,7 @@ def test_events_that_come_again_do_not_make_a_host_deaf(host, broker, different)
 
 def test_a_queue_that_was_deleted_is_made_anew_and_told_of_once(host, broker):
     broker.delete_queue(host.queue)
-    host.wait_told("RabbitMQ had lost what we listen to")
+    host.wait_told("RabbitMQ has lost what this service subscribes to")
     host.check_hears()
     (line,) = host.told("RabbitMQ")
     assert " WARNING " in line
@@ -202,7 +202,7 @@ def test_a_queue_that_was_deleted_is_made_anew_and_told_of_once(host, broker):
 def test_rights_that_are_taken_away_are_one_line_and_asked_for_again(host, broker):
     broker.permit(USER, read="^$")
     broker.delete_queue(host.queue)
-    host.wait_told("RabbitMQ does not let us listen")
+    host.wait_told("RabbitMQ rejects the subscription")
 
     # The queue may be declared; to bind it the exchange must be read.
     def refused():
@@ -211,40 +211,40 @@ def test_rights_that_are_taken_away_are_one_line_and_asked_for_again(host, broke
     began = refused()
     wait_until(lambda: refused() >= began + 2, 60, "it asks again and again")
     broker.permit(USER)
-    host.wait_told("RabbitMQ is back, listening again")
+    host.wait_told("RabbitMQ is available again")
     host.check_hears()
     lacking, back, lost = host.told("RabbitMQ")
     assert " ERROR " in lacking
-    assert "RabbitMQ had lost" in lost
-    assert "the user lacks a permission (ACCESS_REFUSED - access to exchange 'nova'" in lacking
+    assert "RabbitMQ has lost" in lost
+    assert "a permission is missing (ACCESS_REFUSED - access to exchange 'nova'" in lacking
     assert " INFO " in back
 
 
 def test_a_password_that_was_changed_in_an_outage_is_told_as_what_it_is(host, broker):
     broker.stop()
-    host.wait_told("RabbitMQ is unavailable (nobody listens at its port: does it run?)")
+    host.wait_told("RabbitMQ is unavailable (nothing listens on its port: is RabbitMQ running?)")
     broker.start()
     broker.change_password(USER, "another")
     broker.close_connections("it may have been quick")
-    host.wait_told("it refuses the user or the password")
+    host.wait_told("it rejects the user or the password")
     broker.change_password(USER, PASSWORD)
-    host.wait_told("RabbitMQ is back, listening again")
+    host.wait_told("RabbitMQ is available again")
     host.check_hears()
     assert len(host.told("RabbitMQ is unavailable")) == 1
-    assert len(host.told("RabbitMQ does not let us listen")) == 1
+    assert len(host.told("RabbitMQ rejects the subscription")) == 1
 
 
 def test_a_user_that_was_deleted_while_connected(host, broker):
     broker._control("delete_user", USER)
     try:
-        host.wait_told("it refuses the user or the password")
+        host.wait_told("it rejects the user or the password")
     finally:
         broker.add_user(USER, PASSWORD)
-    host.wait_told("RabbitMQ is back, listening again")
+    host.wait_told("RabbitMQ is available again")
     host.check_hears()
     # Added again, the user has no permissions for a moment, which may be told, too.
-    assert len(host.told("it refuses the user or the password")) == 1
-    assert len(host.told("RabbitMQ is back, listening again")) == 1
+    assert len(host.told("it rejects the user or the password")) == 1
+    assert len(host.told("RabbitMQ is available again")) == 1
 
 
 def test_a_certificate_that_is_not_trusted_any_more_and_a_file_that_is_gone(tmp_path, broker):
@@ -263,7 +263,7 @@ def test_a_certificate_that_is_not_trusted_any_more_and_a_file_that_is_gone(tmp_
     trusted.unlink()
     host.wait_told(f"[oslo_messaging_rabbit] ssl_ca_file {trusted}: No such file or directory")
     trusted.write_bytes(broker.ca_file.read_bytes())
-    host.wait_told("RabbitMQ is back, listening again")
+    host.wait_told("RabbitMQ is available again")
     host.check_hears()
     host.check_lines()
     host.end()
@@ -285,15 +285,15 @@ def test_no_service_passes_on_what_the_driver_prints(tmp_path, broker):
         broker.stop()
         put(1)
         host.wait_told("RabbitMQ is unavailable")
-        host.wait_told("No conductor answers")
+        host.wait_told("No conductor is responding")
         broker.start()
         broker.change_password(USER, "another")
         broker.close_connections("another password")
-        host.wait_told("it refuses the user or the password")
+        host.wait_told("it rejects the user or the password")
         put(2)
         broker.change_password(USER, PASSWORD)
-        host.wait_told("A conductor answers again")
-        conductor.wait_log("RabbitMQ is back, listening again")
+        host.wait_told("A conductor is available again")
+        conductor.wait_log("RabbitMQ is available again")
         put(3)
         host.check_lines()
         lines = conductor.log()[began[0] :] + control.api.process.log.read_text()[began[1] :]

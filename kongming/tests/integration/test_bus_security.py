@@ -267,7 +267,7 @@ def test_all_works_with_the_permissions_that_the_tool_writes(secured, cpus):
     wait_until(shown, 30, "the host's view")
     site.delete(guest.uuid)
     site.plane.wait_gone(guest.uuid)
-    assert "is refused" not in secured.logs()
+    assert "is rejected" not in secured.logs()
     assert "ACCESS_REFUSED" not in secured.logs()
 
 
@@ -605,7 +605,7 @@ def test_with_signatures_what_was_taken_once_is_not_taken_again(signed, cpus):
             by_queue_name(channel, signed, body, queue)
         signed.site.plane.wait_status(mine, "failed")
     for conductor in signed.site.plane.conductors:
-        conductor.wait_log("it came before: somebody repeats it")
+        conductor.wait_log("it was received before (replayed)")
     assert signed.site.api.get(f"/v1/allocations/{guest.uuid}")["status"] == "applied"
 
 
@@ -678,7 +678,7 @@ def test_a_host_waits_for_the_exchange_which_is_not_its_to_make(broker, libvirtd
     with contextlib.ExitStack() as ending:
         ending.push(executor.__exit__)
         executor.start_soon()
-        executor.wait_log("no exchange 'kongming', and it is not ours to make")
+        executor.wait_log("there is no exchange 'kongming', and Kongming does not declare")
         with secured.channel(None) as channel:
             channel.exchange_declare("kongming", "topic", auto_delete=False)
         executor.wait_ready()
@@ -778,7 +778,7 @@ def test_a_notification_handlers_user_hears_nova_and_nothing_else_of_its(
     )
     daemon.start_soon()
     # The exchange is Nova's to make.
-    daemon.wait_log(f"no exchange '{cloud.exchange}', and it is not ours to make")
+    daemon.wait_log(f"there is no exchange '{cloud.exchange}', and Kongming does not declare")
     nova = amqp.Connection(f"127.0.0.1:{broker.port}", virtual_host=vhost)
     nova.connect()
     nova.channel().exchange_declare(cloud.exchange, "topic", auto_delete=False)

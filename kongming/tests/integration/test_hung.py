@@ -110,7 +110,7 @@ def test_hung_guests_do_not_hold_up_the_others(cloud, cpus, workers):
                 for guest in stuck:
                     assert status(daemon, guest, "failed").reason == "guest_hung"
                 daemon.reload()
-                daemon.wait_log("Configuration taken anew")
+                daemon.wait_log("Configuration reloaded")
                 cloud.ask(healthy, vcpu_pinning=str(cpus[0]))
                 healthy.wait_on(cpus[0])
                 for guest in stuck:

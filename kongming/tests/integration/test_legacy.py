@@ -78,7 +78,7 @@ def test_while_nova_does_not_answer_guests_are_kept_as_they_are(cloud, api, lega
         api.fault = Fault(503, "<html>")
         api.servers[guest.uuid].metadata[KEY] = str(cpus[0])
         legacy(guest.uuid)
-        daemon.wait_log("Nova can't be asked")
+        daemon.wait_log("Nova's API can't be used")
         guest.pin(cpus[0])
         daemon.wait_log("drift (repinned)")
         guest.wait_on(cpus[-1])

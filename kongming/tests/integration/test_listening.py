@@ -31,7 +31,7 @@ from kongming.tests.testbed.nova import Nova
 from kongming.tests.testbed.process import wait_until
 
 KEY = "kongming-vcpu-pinning"
-LOST = "RabbitMQ had lost what we listen to"
+LOST = "RabbitMQ has lost what this service subscribes to"
 
 
 @pytest.fixture(scope="module")

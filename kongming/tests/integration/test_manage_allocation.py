@@ -187,7 +187,7 @@ def test_reconcile_finds_what_nobody_announced(cloud, cpus, manage):
 def test_without_the_service_it_is_kept_for_its_start(cloud, cpus, manage):
     guest = cloud.guest()
     daemon = cloud.daemon()
-    assert "has Kongming's service ever run" in manage(daemon, "allocation", "list", fails=True)
+    assert "has a service of Kongming run" in manage(daemon, "allocation", "list", fails=True)
     daemon.start()
     daemon.stop()
     told = manage(

@@ -258,7 +258,7 @@ def test_the_read_only_socket_is_refused_once_and_nothing_was_undone(
         assert refused.reason == "libvirt_forbids"
         cloud.settle(daemon)
         daemon.reload()
-        daemon.wait_log("Configuration taken anew")
+        daemon.wait_log("Configuration reloaded")
         cloud.settle(daemon)
         log = daemon.log()
         assert log.count(f"Instance {guest.uuid}: refused (libvirt_forbids)") == 1

@@ -182,7 +182,7 @@ def test_another_user_is_told_in_one_line_which_user_to_be(machine, command):
     (line,) = (done.stdout + done.stderr).splitlines()
     assert done.returncode == 2
     assert "can't be read by user daemon: Permission denied" in line
-    assert f"run this as a user of it, as in 'sudo -u {machine.group} ...'" in line
+    assert f"run this command as a user of that group, as in 'sudo -u {machine.group} ...'" in line
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

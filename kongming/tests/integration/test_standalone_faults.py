@@ -106,7 +106,7 @@ def test_the_database_may_be_away_for_a_while(on_mariadb, mariadb, cpus):
     (error,) = answer.body["errors"]
     assert (answer.status, error["code"]) == (503, "database_unavailable")
     assert site.api.request("GET", "/healthcheck").status == 503
-    executor.wait_log("No conductor answers")
+    executor.wait_log("No conductor is responding")
     # What was wanted goes on being kept without it.
     guest.pin(cpus[0])
     guest.wait_on(cpus[1])
@@ -117,7 +117,7 @@ def test_the_database_may_be_away_for_a_while(on_mariadb, mariadb, cpus):
     site.put(other.uuid, vcpu_pinning=str(cpus[0]))
     site.plane.wait_status(other.uuid, "applied", timeout=60)
     other.wait_on(cpus[0])
-    executor.wait_log("A conductor answers again")
+    executor.wait_log("A conductor is available again")
     for conductor in site.plane.conductors:
         assert "Traceback" not in conductor.log()
 
@@ -198,7 +198,7 @@ def test_an_executor_that_comes_back_after_fifty_requests_moves_its_guest_once(s
         conductor.stop()
     executor.start()
     # It takes what waits there as soon as it listens, and this long before.
-    executor.wait_log("No conductor answers", timeout=90)
+    executor.wait_log("No conductor is responding", timeout=90)
     assert guest.affinity() == {vcpu: frozenset([cpus[0]]) for vcpu in guest.affinity()}
     site.plane.start_missing()
     guest.wait_on(cpus[-1])

@@ -237,7 +237,7 @@ def watched(cloud, managed):
 
 
 def limits(status):
-    return status.details["Limits of queues"]
+    return status.details["Queue limits"]
 
 
 def test_queues_that_grow_without_limit(managed, watched):

@@ -214,7 +214,7 @@ def test_a_sender_whose_clock_was_set_back_is_heard(cloud, publish, cpus):
         publish(other, time.time() - hours, publisher="nova-api:a", vcpu_pinning=str(last))
         for each in (guest, other):
             each.wait_on(last)
-        daemon.wait_log("was set back: it is behind this host's by about 8.0 h")
+        daemon.wait_log("was set back and now is behind this host's by about 8.0 h")
 
 
 def test_old_events_do_not_undo_what_nova_says(cloud, publish, api, cpus):
@@ -276,7 +276,7 @@ def test_a_region_that_is_not_named_is_no_reason_to_give_up_all_guests(cloud, ap
     api.servers.clear()
     api.regions = {"RegionOne": "", "RegionTwo": "/two"}
     daemon.start()
-    daemon.wait_log("Nova can't be asked (nova_ambiguous)")
+    daemon.wait_log("Nova's API can't be used (nova_ambiguous)")
     assert "RegionTwo (" in daemon.log()
     for guest in guests:
         assert daemon.record(guest.uuid).status == "applied"
@@ -370,13 +370,15 @@ def test_a_host_that_is_named_otherwise_by_nova_is_told(cloud, publish, cpus):
         for number in range(20):
             known = guest.uuid if number == 7 else str(uuid.uuid4())
             publish(known, host=f"{HOST}.example.org", vcpu_pinning=str(cpus[-1]))
-        daemon.wait_log(f"instance {guest.uuid} of them runs here: set [DEFAULT] host")
-        (line,) = [one for one in daemon.log().splitlines() if "Nova's events name a host" in one]
+        daemon.wait_log(
+            f"Instance {guest.uuid} of host '{HOST}.example.org' runs here: set [DEFAULT] host"
+        )
+        (line,) = [one for one in daemon.log().splitlines() if "Nova's events name host" in one]
         assert f"'{HOST}.example.org'" in line
         assert f"[DEFAULT] host is '{HOST}'" in line
         assert " WARNING " in line
         said = Status(daemon.conf).details["Nova's notifications"]
-        assert f"instance {guest.uuid} of them runs here" in said
+        assert f"Instance {guest.uuid} of host '{HOST}.example.org' runs here" in said
         assert daemon.record(guest.uuid) is None
         assert guest.affinity() == everywhere(guest)
 
@@ -386,5 +388,5 @@ def test_nova_that_names_a_host_by_another_case_blames_the_name(cloud, api, monk
     row = api.show(known)[1]["server"]
     monkeypatch.setattr(api, "list", lambda _query: (200, {"servers": [row]}, {}))
     with cloud.daemon(options=api.options()) as daemon:
-        daemon.wait_log("Nova has this host's servers on Compute-1, and [DEFAULT] host is")
+        daemon.wait_log("Nova has the servers of this host on Compute-1, but [DEFAULT] host is")
         assert "allow_all_filters" not in daemon.log()

@@ -241,7 +241,7 @@ def test_a_dry_run_is_the_hosts_answer_or_says_why_there_is_none():
     question = Plan(UUID, {})
     assert conductor.endpoint.plan(question) == PlanAnswer("planned", HERE)
     assert conductor.endpoint.plan(question) == PlanAnswer("silent", message="no")
-    assert "refuses the question: odd" in conductor.endpoint.plan(question).message
+    assert "rejects the request: odd" in conductor.endpoint.plan(question).message
     conductor.host = None
     nowhere = conductor.endpoint.plan(question)
     assert (nowhere.outcome, nowhere.reason) == ("absent", "guest_absent")
@@ -298,8 +298,8 @@ def test_a_claim_that_is_contradicted_for_long_is_told_with_both_hosts(clock, ca
         clock.seconds += 40
     (record,) = caplog.records
     said = record.getMessage()
-    assert said.startswith(f"Instance {UUID}: {HERE} says that it runs there")
-    assert f"on {THERE}" in said
+    assert said.startswith(f"Instance {UUID}: host {HERE} reports it as running")
+    assert f" host {THERE}, which" in said or f"on {THERE}:" in said
     assert ("nova.conf" in said) is nova
 
 

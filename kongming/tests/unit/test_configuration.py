@@ -81,8 +81,8 @@ def test_nothing_is_wrong_with_a_good_one(wrong, read):
 @pytest.mark.parametrize(
     ("section", "setting", "says"),
     [
-        ("executor", "check_interval = soon", "'soon' can't be used, it must be a whole number"),
-        ("executor", "check_interval = -5", "'-5' can't be used, it must be a whole number"),
+        ("executor", "check_interval = soon", "'soon' can't be used; it must be an integer"),
+        ("executor", "check_interval = -5", "'-5' can't be used; it must be an integer"),
         ("executor", "check_interval = 86401", "from 0 to 86400"),
         ("executor", "history_days = 1000000000", "from 0 to 36500"),
         ("executor", "pull_interval = 0", "from 1 to 3600"),
@@ -95,10 +95,10 @@ def test_nothing_is_wrong_with_a_good_one(wrong, read):
         ("guard", "nova_config_file = /absent", "/absent"),
         ("metrics", "listen_port = 70000", "from 1 to 65535"),
         ("metrics", "enabled = perhaps", "true or false"),
-        ("notification_handler", "exchange =", "a text of 1 to 255 characters"),
+        ("notification_handler", "exchange =", "a string of 1 to 255 characters"),
         ("notification_handler", f"topics = a,{'b' * 201}", "a list of values"),
         ("DEFAULT", "host = two words", "a name that Nova accepts"),
-        ("DEFAULT", "state_path =", "a text that is not empty"),
+        ("DEFAULT", "state_path =", "a string that is not empty"),
         ("DEFAULT", "debug = maybe", "true or false"),
         ("DEFAULT", "host = $host", "refers with $"),
         ("DEFAULT", "state_path = /var/$absent", "refers with $"),
@@ -106,10 +106,10 @@ def test_nothing_is_wrong_with_a_good_one(wrong, read):
         ("oslo_messaging_rabbit", "rabbit_qos_prefetch_count = -1", "from 0 to 65535"),
         ("oslo_messaging_rabbit", "heartbeat_timeout_threshold = 70000", "from 0 to 65535"),
         ("DEFAULT", "executor_thread_pool_size = 0", "from 1 to 10000"),
-        ("libvirt", "connection_uri = quemu:///system", "a URI of libvirt's"),
-        ("libvirt", "connection_uri = qemu:system", "a URI of libvirt's"),
-        ("nova", "auth_type = passwort", "there is no such way to authenticate"),
-        ("database", "max_pool_size = many", "a whole number"),
+        ("libvirt", "connection_uri = quemu:///system", "a libvirt URI with a known driver"),
+        ("libvirt", "connection_uri = qemu:system", "a libvirt URI with a known driver"),
+        ("nova", "auth_type = passwort", "unknown authentication method"),
+        ("database", "max_pool_size = many", "an integer"),
     ],
 )
 def test_a_value_that_is_none_is_named_with_its_place_and_its_rule(
@@ -132,13 +132,13 @@ def test_the_bounds_themselves_can_be_used(wrong, value):
     [
         (b"# gr\xfc\xdfe", "line 8: the byte 0xfc is not UTF-8"),
         (b"a = \0", "line 8: there is a NUL byte"),
-        (b"nothing at all", "line 8: an option is written 'name = value'"),
-        (b"[guard", "line 8: a section ends with ]"),
-        (b"[guard] # ours", "line 8: a section ends with ]"),
-        (b"[]", "line 8: a section has a name"),
-        (b"= value", "line 8: an option has a name"),
-        (b"\n  more", "line 9: a line that goes on must follow an option"),
-        (b"# a remark\n  more", "line 9: a line that goes on must follow an option"),
+        (b"nothing at all", "line 8: an option must be written as 'name = value'"),
+        (b"[guard", "line 8: the line of a section must end with ]"),
+        (b"[guard] # ours", "line 8: the line of a section must end with ]"),
+        (b"[]", "line 8: a section must have a name"),
+        (b"= value", "line 8: an option must have a name"),
+        (b"\n  more", "line 9: an indented line must continue an option"),
+        (b"# a remark\n  more", "line 9: an indented line must continue an option"),
     ],
 )
 def test_a_file_that_is_none_is_named_with_its_line(wrong, path, content, says):
@@ -146,7 +146,7 @@ def test_a_file_that_is_none_is_named_with_its_line(wrong, path, content, says):
 
 
 def test_an_option_outside_of_a_section_is_told(wrong):
-    assert "line 1: an option stands in a section" in wrong(good="debug = true\n")
+    assert "line 1: an option must be in a section" in wrong(good="debug = true\n")
 
 
 @pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b"\xff\xfe"])
@@ -206,9 +206,9 @@ def test_a_value_of_the_environment_is_checked_too(wrong, monkeypatch):
     [
         ("#", "%23"),
         ("?", "%3F"),
-        ("/", "can't log in with a /"),
-        ("%2F", "can't log in with a /"),
-        ("$", "written $$"),
+        ("/", "can't log in if user or password has a /"),
+        ("%2F", "can't log in if user or password has a /"),
+        ("$", "a literal $ as $$"),
         (",", "port must be a number"),
         ("[", "port must be a number"),
         (" ", "%20"),
@@ -287,10 +287,10 @@ def test_a_line_that_went_wrong_shows_no_password(read, line, name):
         ("default", "debug", "[DEFAULT] debug?"),
         ("oslo_messaging_rabbit", "rabbit_quorum_queues", "rabbit_quorum_queue?"),
         ("nova", "auth_tpye", "[nova] auth_type?"),
-        ("nova", "region_name", "which nobody reads without auth_type"),
+        ("nova", "region_name", "which has no effect without auth_type"),
         ("executor", "check_intervall", "[executor] check_interval?"),
         ("metric", "enabled", "[metrics] enabled?"),
-        ("nonsense", "foo", "which is no option"),
+        ("nonsense", "foo", "which is not an option"),
     ],
 )
 def test_what_nobody_reads_is_told_with_what_is_meant(read, path, section, name, says):
@@ -418,12 +418,12 @@ format = %(message)s
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("[handlers]\n", "[handles]\n", "there is no [handlers]"),
-        ("keys = root", "kys = root", "there is no [loggers]"),
-        ("[loggers]", "loggers", "see its line 1"),
-        ("level = INFO", f"level = {SECRET}", "refused by Python's logging (ValueError)"),
-        ("StreamHandler", "NoHandler", "refused by Python's logging ("),
-        ("(sys.stdout,)", f"('{SECRET}', 1, 2, 3)", "refused by Python's logging (TypeError)"),
+        ("[handlers]\n", "[handles]\n", "it has no section [handlers]"),
+        ("keys = root", "kys = root", "it has no section [loggers]"),
+        ("[loggers]", "loggers", "see line 1"),
+        ("level = INFO", f"level = {SECRET}", "rejected by Python's logging (ValueError)"),
+        ("StreamHandler", "NoHandler", "rejected by Python's logging ("),
+        ("(sys.stdout,)", f"('{SECRET}', 1, 2, 3)", "rejected by Python's logging (TypeError)"),
     ],
 )
 def test_a_broken_logging_configuration_is_told_and_not_quoted(wrong, tmp_path, old, new, says):
@@ -505,7 +505,7 @@ def test_a_file_that_this_user_may_not_read_is_told_with_the_user(path, tmp_path
     assert said.startswith(f"{path} can't be read by user nobody: Permission denied; run 'chgrp ")
     path.chmod(0o640)
     os.chown(path, 0, grp.getgrnam("daemon").gr_gid)
-    assert "Permission denied; it is for the group daemon: run this as" in files_said(path)
+    assert "Permission denied; it is for group daemon: run this command as" in files_said(path)
 
 
 @pytest.mark.parametrize(
@@ -592,7 +592,7 @@ def test_nothing_is_in_force_if_the_service_can_not_use_what_was_checked(
     change(path, tmp_path, "history_days = 3")
     reader.reset()
     assert (reader._conf.executor.check_interval, reader._conf.executor.history_days) == (5, 90)
-    assert "Configuration not taken anew, the former stays: " in caplog.text
+    assert "Configuration reload failed: " in caplog.text
     assert SECRET not in caplog.text
     reader.problem = None
     reader.reset()
@@ -624,5 +624,5 @@ def test_many_names_that_nobody_reads_are_one_line(reader, path, tmp_path, caplo
     change(path, tmp_path, "\n".join(f"zz{number} = 1" for number in range(30)))
     reader.reset()
     (told,) = (each.getMessage() for each in caplog.records if each.levelname == "WARNING")
-    assert told.count("which is no option") == 20
+    assert told.count("which is not an option") == 20
     assert told.endswith("; and 10 more")

@@ -229,7 +229,7 @@ def test_what_rabbitmq_takes_back_is_one_line_and_no_outage(taken, caplog):
     ((level, line),) = taken.lines
     assert level == "WARNING"
     assert "not acknowledged within its consumer_timeout (5 s)" in line
-    assert "Nothing is lost, it is delivered again" in line
+    assert "Nothing is lost, they are delivered again" in line
     assert not taken.troubles
     assert "Traceback" not in caplog.text
 
@@ -268,8 +268,8 @@ def test_an_alarm_of_the_broker_is_told_once_for_all_connections(taken):
         DRIVER.info(UNBLOCKED)
     (blocked, unblocked) = taken.lines
     assert blocked[0] == "WARNING"
-    assert "takes no messages for now: its memory or disk alarm is on" in blocked[1]
-    assert unblocked == ("INFO", "RabbitMQ takes messages again")
+    assert "accepts no messages: its memory or disk alarm is on" in blocked[1]
+    assert unblocked == ("INFO", "RabbitMQ accepts messages again")
 
 
 def test_the_next_alarm_is_told_anew(taken):
@@ -294,8 +294,8 @@ def test_what_is_declared_otherwise_and_what_is_stuck_are_told(taken):
         DRIVER.warning("Force creating a non durable exchange.")
     DRIVER.warning("Queue %s is stuck on unresponsive node. Error info: %s", "q", REFUSED)
     (otherwise, stuck) = taken.lines
-    assert "amqp_durable_queues and rabbit_quorum_queue say" in otherwise[1]
-    assert stuck[1].startswith("The queue q is on a node of RabbitMQ that does not answer")
+    assert "amqp_durable_queues or rabbit_quorum_queue and is used unchanged" in otherwise[1]
+    assert stuck[1].startswith("The queue q is on an unavailable node of RabbitMQ")
 
 
 def test_an_error_in_handling_is_one_line_and_its_traceback_debug(taken, caplog):
@@ -355,18 +355,18 @@ def verification(message):
 @pytest.mark.parametrize(
     ("error", "kind", "of_connection", "words"),
     [
-        (ConnectionRefusedError(111, "x"), UNREACHABLE, True, "does it run"),
+        (ConnectionRefusedError(111, "x"), UNREACHABLE, True, "is RabbitMQ running"),
         (ConnectionResetError(104, "x"), UNREACHABLE, True, "was lost"),
-        (TimeoutError("timed out"), UNREACHABLE, True, "does not answer"),
+        (TimeoutError("timed out"), UNREACHABLE, True, "no answer in time"),
         (OSError("Socket closed"), UNREACHABLE, True, "was lost"),
         (amqp.RecoverableConnectionError("x"), UNREACHABLE, True, "was lost"),
         (amqp.ConnectionForced("by me", (0, 0), "", 320), UNREACHABLE, True, "closed .*by me"),
-        (__import__("socket").gaierror(-2, "x"), "name", True, "name of its host"),
+        (__import__("socket").gaierror(-2, "x"), "name", True, "host name can't be resolved"),
         (LOGIN, "login", True, "user or the password"),
         (amqp.NotAllowed("vhost v not found", (10, 40), "", 530), "access", True, "v not found"),
         (REFUSED, "permission", False, "kongming.compute-1.*permissions in this vhost"),
         (amqp.NotFound("no exchange 'x'", (40, 10), "", 404), "missing", False, "no exchange"),
-        (amqp.ResourceLocked("x", (50, 10), "", 405), "locked", False, "for themselves"),
+        (amqp.ResourceLocked("x", (50, 10), "", 405), "locked", False, "exclusively"),
         (
             amqp.PreconditionFailed("inequivalent arg 'durable'", (50, 10), "", 406),
             "precondition",
@@ -377,13 +377,18 @@ def verification(message):
             amqp.InternalError("x", (50, 10), "", 541),
             "internal",
             True,
-            "does it still take queues that",
+            "does RabbitMQ still accept queues that",
         ),
         (verification("self-signed certificate"), "certificate", True, "self-signed.*ssl_ca_file"),
-        (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] x"), "tls", True, "TLS does not come about"),
+        (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] x"), "tls", True, "the TLS handshake fails"),
         (FileNotFoundError(2, "No such file"), "tls_file", True, "ssl_ca_file"),
-        (PermissionError(13, "No"), "tls_file", True, "'kongming-status upgrade check', run as"),
-        (MessageNacked(), "rejected", False, "takes no more messages.*reject-publish"),
+        (
+            PermissionError(13, "No"),
+            "tls_file",
+            True,
+            "run 'kongming-status upgrade check' as this user",
+        ),
+        (MessageNacked(), "rejected", False, "accepts no more messages.*reject-publish"),
         (ValueError("two\nlines"), UNKNOWN, True, "ValueError: two lines"),
     ],
 )
@@ -396,7 +401,7 @@ def test_each_error_has_our_words(error, kind, of_connection, words):
 @pytest.mark.parametrize(
     ("argument", "what", "hint"),
     [
-        ("type", "exchange 'nova'", "something else made it"),
+        ("type", "exchange 'nova'", "another service declared it"),
         ("durable", "exchange 'nova'", "amqp_durable_queues and rabbit_quorum_queue as they"),
         ("durable", "queue 'kongming.h1'", "amqp_durable_queues and rabbit_quorum_queue as they"),
         ("auto_delete", "exchange 'nova'", "amqp_auto_delete as they"),
@@ -457,8 +462,8 @@ class TestAvailability:
         contact.back()
         contact.back()
         assert lines() == [
-            ("WARNING", "RabbitMQ is unavailable (gone): waiting for it"),
-            ("INFO", "RabbitMQ is back, listening again, after 7 s"),
+            ("WARNING", "RabbitMQ is unavailable (gone); waiting for it"),
+            ("INFO", "RabbitMQ is available again, after 7 s: listening"),
         ]
 
     def test_another_kind_of_reason_is_told_and_none_of_them_twice(self, clock, lines):
@@ -466,9 +471,9 @@ class TestAvailability:
         for kind in (UNREACHABLE, "login", UNREACHABLE, "login", "certificate"):
             contact.lost(Reason(kind, kind))
         assert [line for _, line in lines()] == [
-            "RabbitMQ is unavailable (unreachable): waiting for it",
-            "RabbitMQ does not let us listen: login; trying again",
-            "RabbitMQ does not let us listen: certificate; trying again",
+            "RabbitMQ is unavailable (unreachable); waiting for it",
+            "RabbitMQ rejects the subscription: login; it will be retried",
+            "RabbitMQ rejects the subscription: certificate; it will be retried",
         ]
         assert [level for level, _ in lines()] == ["WARNING", "ERROR", "ERROR"]
 

@@ -103,4 +103,4 @@ def test_a_service_tells_that_all_is_well_unless_a_thread_does_not_get_on(manage
     manager.setblocking(False)
     with pytest.raises(BlockingIOError):
         manager.recv(100)
-    assert "Not getting on: watch" in caplog.text
+    assert "Threads make no progress: watch" in caplog.text

@@ -45,7 +45,7 @@ PROMISES = {
         (STANDALONE, "test_a_guest_that_starts_is_placed_before_the_next_pull"),
         (WHOLE, "test_a_host_that_was_down_asks_for_what_it_missed"),
     ],
-    "The host needs nobody.": [
+    "The host is independent.": [
         (FAULTS, "test_a_window_goes_on_without_the_control_plane"),
         ("functional/test_service.py", "test_what_is_wanted_is_brought_about_after_a_restart"),
     ],
@@ -90,7 +90,7 @@ PROMISES = {
     "libvirt of a host": [
         ("unit/test_link.py", "test_a_view_that_can_not_be_seen_now_is_not_shown")
     ],
-    "A database that is silent": [
+    "A database that is unresponsive": [
         (SILENT, "test_an_api_whose_database_is_silent_answers_everybody"),
         (SILENT, "test_nobody_waits_for_the_greeting_of_a_server"),
         (SILENT, "test_nobody_waits_for_an_answer_that_does_not_come"),
@@ -155,25 +155,25 @@ def option(group, name):
 NUMBERS = [
     ("``[executor] pull_interval`` (", option("executor", "pull_interval")),
     ("the lease ends ", delivery._LEASE_S),
-    ("that looks each ", delivery._RENEW_S),
-    ("conductors ask again after 1, 2, 4, … ", delivery._RETRY_MAX_S),
-    ("is told nothing, and asks again after 1, 2, 4, … ", conductor_sync._RETRY_MAX_S),
-    ("executors try again after ", conductor_sync._RETRY_MAX_S),
+    ("which checks each ", delivery._RENEW_S),
+    ("conductors retry after 1, 2, 4, … ", delivery._RETRY_MAX_S),
+    ("gets no allocation, and asks again after 1, 2, 4, … ", conductor_sync._RETRY_MAX_S),
+    ("executors retry after ", conductor_sync._RETRY_MAX_S),
     ("not wait for it: after some ", connecting.USUAL.answer_s),
-    ("answered with 503 ``busy`` after ", server_threads.PATIENCE_S),
+    ("a request gets 503 ``busy`` after ", server_threads.PATIENCE_S),
     ("if it has no answer after ", health._LIMIT_S),
-    ("is waited for, for up to ", connecting.USUAL.statement_s),
-    ("Nobody waits for a lock for longer than ", connecting.USUAL.lock_s),
-    ("tries again for longer than some ", database._BUSY_S),
-    ("by PostgreSQL and MariaDB after ", connecting._IDLE_S),
+    ("a slow statement may take up to ", connecting.USUAL.statement_s),
+    ("No request waits for a lock for longer than ", connecting.USUAL.lock_s),
+    ("nor retries for longer than some ", database._BUSY_S),
+    ("of a frozen service or a lost host after ", connecting._IDLE_S),
     ("``[conductor] host_timeout`` and ", client._MARGIN_S),
-    ("looked for by the conductor with the lease each ", delivery._LOST_S),
+    ("the conductor with the lease searches each ", delivery._LOST_S),
 ]
 
 
 def rows():
     """The first cells of the table of what may be away."""
-    table = PAGE.partition("When something is away\n")[2].partition(".. _databases:")[0]
+    table = PAGE.partition("When something is unavailable\n")[2].partition(".. _databases:")[0]
     lines = [line for line in table.splitlines() if line and not line.startswith(("=", " "))]
     return [line[:29].strip() for line in lines[1:]]
 
@@ -214,5 +214,5 @@ def test_what_a_host_says_late_counts_after_five_minutes():
 
 
 def test_without_nova_a_host_that_is_not_heard_of_keeps_an_instance_for_ten_minutes():
-    assert "not heard of for ten minutes" in " ".join(PAGE.split())
+    assert "sent no heartbeat for ten minutes" in " ".join(PAGE.split())
     assert claims.LAPSE_S == 600

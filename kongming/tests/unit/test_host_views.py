@@ -100,7 +100,7 @@ def test_what_is_no_view_is_refused(value):
 
 
 def test_a_view_longer_than_any_hosts_is_refused():
-    with pytest.raises(exception.MessageInvalid, match="no view of a host"):
+    with pytest.raises(exception.MessageInvalid, match="the limit of a host's snapshot"):
         view.read({"later": "x" * (8 * 2**20)})
 
 

@@ -255,7 +255,9 @@ def test_an_exchange_of_others_that_is_missing_and_not_ours_to_make_is_told_as_t
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Exchange, "declare", refuse)
-        with pytest.raises(amqp.ChannelError, match="no exchange 'nova', and it is not ours"):
+        with pytest.raises(
+            amqp.ChannelError, match="no exchange 'nova', and Kongming does not declare"
+        ):
             made.declare(channel=channel)
 
 

@@ -185,12 +185,18 @@ def test_a_refused_report_is_forgotten_with_its_instance(host):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (exception.ConductorSilent("nobody"), "No conductor answers: nobody; all stays as it is"),
+        (
+            exception.ConductorSilent("nobody"),
+            "No conductor is responding (nobody); keeping current placements",
+        ),
         (
             exception.MessageInvalid("told_by: no"),
-            "refuses what this host tells (message_invalid)",
+            "rejects the messages of this host (message_invalid)",
         ),
-        (exception.SignatureInvalid("clocks"), "refuses what this host tells (signature_invalid)"),
+        (
+            exception.SignatureInvalid("clocks"),
+            "rejects the messages of this host (signature_invalid)",
+        ),
     ],
 )
 def test_a_conductor_that_does_not_take_what_is_told_is_told_of_once(host, caplog, error, said):
@@ -233,7 +239,7 @@ def test_a_view_whose_parts_are_left_out_is_told_of(host, caplog):
     host.conductor.kept = Kept((refusal("view", ".guests[0]"), refusal("view", ".cells")))
     host.ask()
     (line,) = lines(caplog)
-    assert "leaves out 2 parts of this host's view, among them .guests[0]" in line
+    assert "ignores 2 parts of this host's snapshot, among them .guests[0]" in line
 
 
 def test_a_view_is_shown_when_it_changes(host, monkeypatch):

@@ -96,7 +96,7 @@ def test_a_guest_that_runs_here_counts_whenever_it_is_heard_of(of, running, memo
     told.hear(FULL, 19)
     told.hear(FULL, 1, instance_uuid=OTHER)
     (line,) = warnings(caplog)
-    assert f"instance {OTHER} of them runs here: set [DEFAULT] host to '{FULL}'" in line
+    assert f"Instance {OTHER} of host '{FULL}' runs here: set [DEFAULT] host to '{FULL}'" in line
     assert kept(memory) == [(FULL, OTHER)]
 
 

@@ -415,7 +415,7 @@ def test_what_is_nested_without_end_is_refused():
 
 
 def test_a_huge_allocation_is_refused():
-    with pytest.raises(exception.MessageInvalid, match="more is nested or listed"):
+    with pytest.raises(exception.MessageInvalid, match="more levels or items"):
         Plan.from_json({"instance_uuid": instance(), "allocation": {"a": [0] * 100_001}})
     assert Plan.from_json({"instance_uuid": instance(), "allocation": {"a": [0] * 90_000}})
 
@@ -469,7 +469,7 @@ def test_an_error_says_what_should_have_been_there():
 def test_names_and_nesting_of_unknown_fields_have_an_end():
     assert fields.anything({"x" * 300: 1}) == {"x" * 255: 1}
     assert fields.anything(nested(12)) == nested(12)
-    with pytest.raises(exception.MessageInvalid, match="more is nested"):
+    with pytest.raises(exception.MessageInvalid, match="more levels or items"):
         fields.anything(nested(13))
 
 

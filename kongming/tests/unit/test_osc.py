@@ -79,7 +79,7 @@ def test_a_map_may_be_yaml(read):
             f"{UUIDS[0]}: {{cpu_shares: 100}}\n{UUIDS[1]}: {{vcpu_pinning: {{0: 6-5}}}}",
             f"{UUIDS[1]}: vcpu_pinning: item '6-5' at position 1 runs backwards",
         ),
-        (f"{UUIDS[0]}: {{}}\n{UUIDS[0]}: {{}}", f"'{UUIDS[0]}' is there twice"),
+        (f"{UUIDS[0]}: {{}}\n{UUIDS[0]}: {{}}", f"'{UUIDS[0]}' is repeated"),
     ],
 )
 def test_a_wrong_map_is_refused_with_the_place(read, text, says):

@@ -67,7 +67,7 @@ def test_somebody_elses_file_is_named_with_its_owner_and_the_command(
 ):
     monkeypatch.setattr(os, "geteuid", lambda: NOBODY.pw_uid)
     told = ownership.explain([file.with_name("missing"), file])
-    assert told.startswith(f"{file} belongs to user {ME}, and this runs as user nobody")
+    assert told.startswith(f"{file} belongs to user {ME}, but this process runs as user nobody")
     assert told.endswith(f": run 'chown nobody: {file}'")
 
 
@@ -147,7 +147,7 @@ def test_a_service_that_root_started_first_leaves_files_that_are_named(tmp_path,
         check=True,
         cwd=Path(__file__).parents[3],
     ).stdout
-    assert f"{left} belongs to user root, and this runs as user nobody" in told
+    assert f"{left} belongs to user root, but this process runs as user nobody" in told
     mended = ": run it as root\n" if opened == "command" else f": run 'chown nobody: {left}"
     assert mended in told
     if opened == "lock":

@@ -113,7 +113,7 @@ def test_a_clock_that_was_set_back_is_known_by_its_second_event(watch, time, cap
     time.passed = 12
     (missed,) = watch(HOUR + 0.9, late(HOUR), instance_uuid=OTHER)
     assert (missed[0].instance_uuid, missed[1]) == (UUID, HERE)
-    assert "was set back: it is behind this host's by about 60 min" in told(caplog)[-1]
+    assert "was set back and now is behind this host's by about 60 min" in told(caplog)[-1]
     # What is dated so from now on is as it should be.
     assert watch(HOUR) is None
     time.passed = 20
@@ -123,8 +123,8 @@ def test_a_clock_that_was_set_back_is_known_by_its_second_event(watch, time, cap
 @pytest.mark.parametrize(
     ("delay_s", "told_last"),
     [
-        (HOUR, "is behind this host's by about 60 min now"),
-        (0.0, "is behind this host's by about 0 s now"),
+        (HOUR, "is behind this host's by about 60 min"),
+        (0.0, "is behind this host's by about 0 s"),
         (-HOUR, "is ahead of this host's by"),
     ],
 )
@@ -134,7 +134,7 @@ def test_a_clock_may_be_set_back_to_anything(watch, time, caplog, delay_s, told_
         assert watch(max(0.0, delay_s), late(HOUR), ahead_s=ahead_s) is None
         time.passed += 0.9
     assert watch(max(0.0, delay_s), late(HOUR), ahead_s=ahead_s) == []
-    assert f"was set back: it {told_last}" in told(caplog)[-1]
+    assert f"was set back and now {told_last}" in told(caplog)[-1]
 
 
 def test_an_event_of_no_consequence_tells_only_whether_a_clock_was_set_back(

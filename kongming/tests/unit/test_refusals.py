@@ -46,7 +46,7 @@ def test_each_sender_and_kind_is_told_once_and_all_are_counted(refusals, caplog)
     }
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 4
-    assert told[0].startswith("report of compute-1 is refused (message_invalid): it is odd")
+    assert told[0].startswith("report of compute-1 is rejected (message_invalid): it is odd")
 
 
 def test_what_is_left_out_of_a_message_counts_item_by_item(refusals, caplog):

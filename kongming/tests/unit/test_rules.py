@@ -124,7 +124,7 @@ def test_a_broken_nova_conf_is_named_but_not_quoted(read, tmp_path):
     path.write_text("[database]\nconnection secret\n")
     with pytest.raises(exception.ConfigInvalid) as error:
         read(f"nova_config_file = {path}")
-    assert f"{path} is no configuration file: see its line 2" in str(error.value)
+    assert f"{path} is not a configuration file: see its line 2" in str(error.value)
     assert "secret" not in str(error.value)
     assert error.value.__cause__ is None
 

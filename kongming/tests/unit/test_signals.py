@@ -102,7 +102,7 @@ def test_a_thread_that_ends_by_an_error_ends_the_service_and_is_told(signals, ca
     assert launch._serve(service, signals, 0) == 1
     assert service.calls == ["start", "stop"]
     (told,) = (each for each in caplog.records if each.levelname == "CRITICAL")
-    assert "ends the thread the-thread" in told.getMessage()
+    assert "ended the thread the-thread" in told.getMessage()
     assert told.exc_info[1] is error
 
 

@@ -130,11 +130,11 @@ def test_a_call_is_taken_once(monkeypatch):
     now, signature = time.monotonic(), signed()
     taking = controller()
     assert taking.check(signature, "report", over_the_bus(ARGUMENTS))
-    assert "came before" in refused(taking, signature)
+    assert "received before" in refused(taking, signature)
     assert taking.check(signed(), "report", over_the_bus(ARGUMENTS))
     # Remembered for longer than its time may differ from ours.
     monkeypatch.setattr(time, "monotonic", lambda: now + 2 * signing.WINDOW_S + 10)
-    assert "came before" in refused(taking, signature)
+    assert "received before" in refused(taking, signature)
 
 
 def test_what_is_remembered_has_an_end(monkeypatch):
@@ -152,7 +152,7 @@ def test_nobody_has_forgotten_what_another_one_sent(monkeypatch):
     taking.check(once, "report", over_the_bus(ARGUMENTS))
     for _ in range(100):
         taking.check(signed(host("compute-2")), "report", over_the_bus(ARGUMENTS))
-    assert "came before" in refused(taking, once)
+    assert "received before" in refused(taking, once)
 
 
 def test_unsigned_calls_count_only_while_signatures_are_not_required():
@@ -173,9 +173,9 @@ def test_an_answer_fits_its_question_only():
     answer |= {SIGNATURE: answering.sign_answer(question, answer)}
     asking.check_answer(question, over_the_bus(answer))
     for unfit, said in (
-        ({**answer, "wanted": {}}, "signature of its answer is wrong"),
-        ({**answer, "more": 1}, "signature of its answer is wrong"),
-        ({**answer, SIGNATURE: 5}, "signature of its answer is wrong"),
+        ({**answer, "wanted": {}}, "signature of the answer is wrong"),
+        ({**answer, "more": 1}, "signature of the answer is wrong"),
+        ({**answer, SIGNATURE: 5}, "signature of the answer is wrong"),
         ({"wanted": {"x": 1.5}}, "answer is not signed"),
     ):
         with pytest.raises(exception.SignatureInvalid, match=said):
@@ -223,15 +223,15 @@ def test_a_key_file_holds_what_was_written(tmp_path, name):
 @pytest.mark.parametrize(
     ("text", "name", "said"),
     [
-        ("", None, "there is no key in it"),
-        ("# none\n", "compute-1", "there is no key in it"),
-        ("master 00\n", None, "line 1: this is no key"),
-        (f"\nmaster {'g' * 64}\n", None, "line 2: this is no key"),
-        (f"host compute 1 {'0' * 64}\n", "compute-1", "this is no key"),
+        ("", None, "it has no key"),
+        ("# none\n", "compute-1", "it has no key"),
+        ("master 00\n", None, "line 1: not a key"),
+        (f"\nmaster {'g' * 64}\n", None, "line 2: not a key"),
+        (f"host compute 1 {'0' * 64}\n", "compute-1", "not a key"),
         (f"host compute-2 {'0' * 64}\n", "compute-1", "key of host compute-2"),
         (f"host compute-1 {'0' * 64}\n", None, "need the master key"),
         (f"master {'0' * 64}\n", "compute-1", "no compute host may hold"),
-        ("ä", None, "no text in ASCII"),
+        ("ä", None, "not ASCII text"),
         (None, None, "No such file"),
     ],
 )

@@ -338,7 +338,7 @@ def test_what_a_restored_database_leaves_to_be_done_is_found(tmp_path, store):
 
 
 def test_a_tool_makes_no_database(tmp_path):
-    with pytest.raises(exception.StoreUnavailable, match="has Kongming's service ever run"):
+    with pytest.raises(exception.StoreUnavailable, match="has a service of Kongming run"):
         Store(tmp_path, create=False)
     assert not (tmp_path / FILE_NAME).exists()
 

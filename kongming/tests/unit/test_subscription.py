@@ -31,7 +31,7 @@ from kongming.bus.subscription import Subscription
 
 DRIVER = logging.getLogger("oslo.messaging._drivers.impl_rabbit")
 REFUSED = amqp.AccessRefused("access to queue 'q' refused for user 'k'", (50, 10), "x", 403)
-LOGIN = Reason("login", "it refuses the user or the password")
+LOGIN = Reason("login", "it rejects the user or the password")
 GONE = Reason(UNREACHABLE, "nobody listens")
 
 
@@ -176,9 +176,9 @@ def test_an_outage_is_told_with_its_reason_and_again_when_that_changes(broker, l
     broker.server.listening = True
     wait_for(lambda: len(lines()) == 3)
     assert lines() == [
-        "RabbitMQ is unavailable (nobody listens): waiting for it",
-        "RabbitMQ does not let us listen: it refuses the user or the password; trying again",
-        "RabbitMQ is back, listening again, after 0 s",
+        "RabbitMQ is unavailable (nobody listens); waiting for it",
+        f"RabbitMQ rejects the subscription: {LOGIN.words}; it will be retried",
+        "RabbitMQ is available again, after 0 s: listening",
     ]
     assert broker.subscription.connected
 
@@ -189,7 +189,10 @@ def test_a_file_of_tls_that_can_not_be_read_is_named(broker, lines):
     broker.subscription.start()
     wait_for(lines)
     (line,) = lines()
-    assert "listen: [oslo_messaging_rabbit] ssl_ca_file /x: No such file; trying again" in line
+    assert (
+        "subscription: [oslo_messaging_rabbit] ssl_ca_file /x: No such file; it will be retried"
+        in line
+    )
 
 
 def test_it_looks_less_and_less_often_why_not(broker):
@@ -216,13 +219,13 @@ def test_what_is_refused_on_a_connection_is_given_up_and_made_anew_with_growing_
     assert len(broker.servers) == 1
     assert broker.pauses[-1] == 30
     (line,) = lines()
-    assert line.startswith("RabbitMQ does not let us listen: the user lacks a permission")
+    assert line.startswith("RabbitMQ rejects the subscription: a permission is missing")
     broker.refusal = None
     wait_for(lambda: len(broker.servers) == 2)
     assert not broker.subscription.connected
     broker.server.listening = True
     wait_for(lambda: broker.heard == ["listening", "listening"])
-    assert lines()[1].startswith("RabbitMQ is back, listening again")
+    assert lines()[1].startswith("RabbitMQ is available again")
 
 
 def test_a_server_that_is_let_in_and_never_listens_is_made_anew(broker, lines, monkeypatch):
@@ -231,7 +234,7 @@ def test_a_server_that_is_let_in_and_never_listens_is_made_anew(broker, lines, m
     first = broker.server
     wait_for(lambda: len(broker.servers) > 1)
     assert first.ended.is_set()
-    assert lines()[0].startswith("RabbitMQ does not let us listen: it lets us in")
+    assert lines()[0].startswith("RabbitMQ rejects the subscription: it accepts the connection")
     broker.server.listening = True
 
 
@@ -256,11 +259,11 @@ def test_before_the_first_connection_all_that_the_driver_meets_is_told_once(brok
     go_on.set()
     assert [line.partition(" (")[0] for line in lines()] == [
         "RabbitMQ is unavailable",
-        "RabbitMQ does not let us listen: the user lacks a permission",
+        "RabbitMQ rejects the subscription: a permission is missing",
     ]
     broker.server.listening = True
     wait_for(lambda: broker.heard)
-    assert lines()[-1].startswith("RabbitMQ is back, listening again")
+    assert lines()[-1].startswith("RabbitMQ is available again")
 
 
 def test_what_was_lost_is_told_once_and_made_up_for(broker, lines):
@@ -274,8 +277,9 @@ def test_what_was_lost_is_told_once_and_made_up_for(broker, lines):
     assert broker.missed == 1
     (line,) = lines()
     assert line == (
-        "RabbitMQ had lost what we listen to (exchange nova, queue kongming.compute-1): it is "
-        "made anew and bound again; what was sent in between is lost, so all is asked for"
+        "RabbitMQ has lost what this service subscribes to (exchange nova, queue "
+        "kongming.compute-1): declared and bound again. Messages sent in between "
+        "are lost, so all is asked for"
     )
 
 
@@ -291,8 +295,8 @@ def test_what_can_not_be_declared_again_is_an_outage_although_the_connection_sta
     assert broker.subscription.connected
     # The consumers stay: what comes is taken all the time.
     assert len(broker.servers) == 1
-    assert lines()[0].startswith("RabbitMQ does not let us listen: the user lacks a permission")
-    assert lines()[1].startswith("RabbitMQ is back, listening again")
+    assert lines()[0].startswith("RabbitMQ rejects the subscription: a permission is missing")
+    assert lines()[1].startswith("RabbitMQ is available again")
 
 
 def test_a_subscription_that_is_held_up_is_let_go_until_the_work_succeeds(broker, lines):
@@ -316,7 +320,7 @@ def test_a_subscription_that_is_held_up_is_let_go_until_the_work_succeeds(broker
     wait_for(lambda: broker.missed)
     assert not broker.hold.is_on
     assert broker.subscription.connected
-    assert lines() == ["Messages are taken again, and all is asked for"]
+    assert lines() == ["Messages are accepted again, and all is asked for"]
 
 
 def test_what_is_held_up_when_the_service_ends_is_given_back_to_nobody(broker):

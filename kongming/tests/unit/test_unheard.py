@@ -45,7 +45,9 @@ def test_an_edit_that_no_event_tells_of_in_time_is_told_once(told):
     assert told.tell() == []
     told.now += 0.1
     (line,) = told.tell()
-    assert "No event told of an edit of the metadata of 1 instances, among them one" in line
+    assert (
+        "The metadata of 1 instances, among them one, was edited and no event reported it" in line
+    )
     assert told.tell() == []
 
 

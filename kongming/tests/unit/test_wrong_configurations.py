@@ -24,7 +24,7 @@ from kongming.runtime.service import Service
 from kongming.tests.thorough import THOROUGH
 
 PARTS = ("Tr0ub4dor", "and3", "c0rrect", "h0rse")
-REFUSED, TAKEN, UNREAD = "refused", "taken", "taken, and told of what nobody reads"
+REFUSED, TAKEN, UNREAD = "refused", "taken", "taken, with a warning of settings without effect"
 
 GOOD = """\
 [DEFAULT]
@@ -352,18 +352,18 @@ def test_a_reload_takes_all_of_a_file_or_nothing_and_says_so_in_one_line(tmp_pat
         host.service.reset()
         told = [each for each in caplog.records if each.name == "kongming.runtime.service"]
         warnings = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
-        warnings = [each for each in warnings if each.startswith("Nobody reads ")]
+        warnings = [each for each in warnings if each.startswith("Settings without effect: ")]
         message = told[0].getMessage()
         why = (case, message, warnings)
         assert len(told) == 1, why
         if case.outcome == REFUSED:
-            assert message.startswith("Configuration not taken anew, the former stays: "), why
+            assert message.startswith("Configuration reload failed: "), why
             assert host.in_force() == before, why
             assert str(path) in message, why
             assert case.named in message, why
             assert "fault of Kongming" not in message, why
         else:
-            assert message.startswith("Configuration taken anew"), why
+            assert message.startswith("Configuration reloaded"), why
             assert host.conf.executor.check_interval == (number if case.sets_unique else 60), why
         assert len(warnings) == (case.outcome == UNREAD), why
         assert all(str(path) in each and case.named in each for each in warnings), why
