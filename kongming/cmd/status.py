@@ -65,11 +65,11 @@ _CHECKS: Checks = (
     ("Observation", observation.check),
     ("Control groups", cgroup.check),
     ("CPUs", cpus.check),
-    ("Hook of libvirt", hook.check),
+    ("libvirt hook", hook.check),
     ("Message broker", broker.check),
     ("Nova's notifications", nova.check),
     ("Nova's API", nova_api.check),
-    ("Limits of queues", queues.check),
+    ("Queue limits", queues.check),
 )
 
 
