@@ -66,14 +66,14 @@ class MapItem(Resource):
             errors=(404,),
         ),
         "PUT": Operation(
-            "Hand over a whole map: what is not in it any more goes back to its baseline.",
+            "Set a whole map; release the instances that are no longer in it.",
             {200: "Map", 201: "Map"},
             body="MapBody",
             errors=(409, 411, 412, 413, 415),
             conditional=True,
         ),
         "DELETE": Operation(
-            "Return all instances of a map to their baseline.",
+            "Delete a map: release all of its instances.",
             {202: "Map", 204: None},
             query=(operation.GENERATION,),
             errors=(404, 409, 412),
@@ -92,7 +92,7 @@ class MapItem(Resource):
         self.operations["GET"].read_query(req)
         found = parts.allocations.get_map(name)
         if found is None:
-            raise exception.MapUnknown(f"there is no allocation map {name}: check its name")
+            raise exception.MapUnknown(f"no allocation map {name} exists: check its name")
         entries = parts.allocations.list(map_name=name)
         resp.media = {
             **representation.allocation_map(found),
@@ -150,11 +150,11 @@ class MapItem(Resource):
     def _read(self, written: object) -> dict[str, Allocation]:
         if not isinstance(written, dict):
             raise exception.RequestInvalid(
-                "allocations is not an object with an allocation for each instance's id"
+                "allocations is not an object of instance UUIDs and their allocations"
             )
         if len(written) > self._parts.max_instances:
             raise exception.RequestInvalid(
-                f"allocations: {len(written)} instances are more than [api] max_map_instances, "
+                f"allocations: {len(written)} instances exceed [api] max_map_instances, "
                 f"{self._parts.max_instances}: use several maps"
             )
         found = {}

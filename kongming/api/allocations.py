@@ -74,7 +74,7 @@ def read(where: str, written: object) -> Allocation:
         raise exception.RequestInvalid(f"{where}: {error}") from error
     if not found:
         raise exception.RequestInvalid(
-            f"{where}: nothing is asked; DELETE returns an instance to its baseline"
+            f"{where}: the allocation is empty; use DELETE to release the instance"
         )
     return found
 
@@ -85,7 +85,7 @@ class AllocationList(Resource):
     path: ClassVar[str] = "/v1/allocations"
     operations: ClassVar[Mapping[str, Operation]] = {
         "GET": Operation(
-            "List what is wanted, and what came of it, by instance.",
+            "List the allocations and their status, by instance.",
             {200: "AllocationList"},
             query=(
                 operation.OF_HOST,
@@ -108,7 +108,7 @@ class AllocationList(Resource):
         query = self.operations["GET"].read_query(req)
         project_id = query.get("project_id", own)
         if own is not None and "host" in query:
-            raise errors.Forbidden("which host an instance is on is for administrators only")
+            raise errors.Forbidden("only administrators may filter by host")
         limit = paging.limit_of(query, parts.max_limit)
         found: list[Entry] = []
         if own in (None, project_id):
@@ -134,12 +134,12 @@ class AllocationItem(Resource):
     path: ClassVar[str] = "/v1/allocations/{instance_uuid}"
     operations: ClassVar[Mapping[str, Operation]] = {
         "GET": Operation(
-            "Show what is wanted for an instance, and what came of it.",
+            "Show the allocation of an instance and its status.",
             {200: "Allocation"},
             errors=(404,),
         ),
         "PUT": Operation(
-            "Ask for an allocation, or for the plan that it would lead to.",
+            "Set the allocation of an instance, or plan it (dry run).",
             {200: "AllocationOrPlan", 201: "Allocation"},
             query=(operation.DRY_RUN,),
             body="AllocationBody",
@@ -147,7 +147,7 @@ class AllocationItem(Resource):
             conditional=True,
         ),
         "DELETE": Operation(
-            "Return an instance to its baseline.",
+            "Release an instance: return it to its baseline.",
             {202: "Allocation", 204: None},
             query=(operation.GENERATION,),
             errors=(404, 409, 412),
@@ -227,7 +227,7 @@ class AllocationHistory(Resource):
     path: ClassVar[str] = "/v1/allocations/{instance_uuid}/history"
     operations: ClassVar[Mapping[str, Operation]] = {
         "GET": Operation(
-            "List what was wanted for an instance and what came of it, the oldest first.",
+            "List the requests for an instance and their outcomes, oldest first.",
             {200: "History"},
             query=(operation.LIMIT, operation.AFTER_CHANGE),
             errors=(404,),
@@ -272,4 +272,4 @@ def visible(parts: Parts, req: falcon.Request, instance_uuid: str, rule: str) ->
 
 def unknown(instance_uuid: str) -> exception.AllocationUnknown:
     """Say that nothing is wanted for an instance."""
-    return exception.AllocationUnknown(f"nothing is asked for instance {instance_uuid}")
+    return exception.AllocationUnknown(f"instance {instance_uuid} has no allocation")

@@ -125,7 +125,7 @@ def _health(conf: cfg.ConfigOpts) -> tuple[WSGIApplication, str]:
     path: str = conf[HEALTHCHECK].path
     if path == "/" or not path.startswith("/") or path in {kind.path for kind in RESOURCES}:
         raise exception.ConfigInvalid(
-            f"[{HEALTHCHECK}] path {shown(path)} is none for this: write one that begins with / "
-            "and that the API does not have, such as /healthcheck"
+            f"[{HEALTHCHECK}] path {shown(path)} can't be used: it must begin with / and must not "
+            "be a path of the API, for example /healthcheck"
         )
     return healthcheck.Healthcheck(None, conf), path

@@ -58,7 +58,7 @@ class BodyReader:
         if unknown := sorted(body.keys() - {field, "generation"}):
             raise exception.RequestInvalid(
                 f"the body has the unknown field {shown(unknown[0])}; "
-                f"known are: {field}, generation"
+                f"known fields: {field}, generation"
             )
         if field not in body:
             raise exception.RequestInvalid(f"the body lacks the field {field}")
@@ -78,7 +78,7 @@ class BodyReader:
             raise exception.RequestInvalid("the body is nested too deeply") from None
         except UnicodeDecodeError as error:
             raise exception.RequestInvalid(
-                f"the body is not JSON: byte {error.start + 1} is not UTF-8's, in which JSON is"
+                f"the body is not JSON: byte {error.start + 1} is not valid UTF-8"
             ) from None
         # JSONDecodeError, and Python's own on numbers of thousands of digits.
         except ValueError as error:
@@ -92,7 +92,7 @@ class BodyReader:
         # Only a server that ends the stream itself can be read from without a length.
         if chunked and not req.env.get("wsgi.input_terminated"):
             raise errors.LengthRequired(
-                "this WSGI server takes no body in chunks: send the header Content-Length"
+                "this WSGI server does not support chunked bodies: send the header Content-Length"
             )
         stream = req.stream if chunked else req.bounded_stream
         if (req.content_length or 0) <= self.max_size:
@@ -111,7 +111,7 @@ class BodyReader:
     def _too_large(self) -> errors.BodyTooLarge:
         return errors.BodyTooLarge(
             f"the body is longer than {self.max_size} bytes, [api] max_body_size: "
-            "hand over fewer instances at once"
+            "send fewer instances at once"
         )
 
 
@@ -120,17 +120,17 @@ def _check_form(req: falcon.Request) -> None:
     charset = re.search(r"charset=([^;]*)", parameters, re.IGNORECASE)
     if kind.strip().lower() != errors.CONTENT_TYPE:
         raise errors.ContentTypeUnsupported(
-            f"the body has to be JSON: send the header Content-Type: {errors.CONTENT_TYPE}"
+            f"the body must be JSON: send the header Content-Type: {errors.CONTENT_TYPE}"
         )
     if charset and charset[1].strip(' "').lower() not in ("utf-8", "utf8"):
         raise errors.ContentTypeUnsupported(
-            f"JSON is UTF-8, not {shown(charset[1])}: send the header Content-Type: "
+            f"JSON must be in UTF-8, not {shown(charset[1])}: send the header Content-Type: "
             f"{errors.CONTENT_TYPE}, and the body in UTF-8"
         )
     encoding = (req.get_header("Content-Encoding") or "").strip()
     if encoding.lower() not in ("", "identity"):
         raise errors.BodyEncoded(
-            f"the body is encoded as {shown(encoding)}: send it as it is, without the header "
+            f"the body is encoded as {shown(encoding)}: send it unencoded, without the header "
             "Content-Encoding"
         )
 
@@ -145,7 +145,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(text: str) -> Any:
-    raise ValueError(f"{text} is no number of JSON's")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _number(text: str) -> int | float:

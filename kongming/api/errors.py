@@ -177,8 +177,8 @@ def _falcons(
     status = error.status_code
     detail = (
         {
-            404: "there is no such path; GET /openapi.json lists them all",
-            405: f"{req.method} is not for this path; the header Allow says what is",
+            404: "no such path; GET /openapi.json lists all paths",
+            405: f"{req.method} is not allowed on this path; the header Allow lists what is",
         }.get(status)
         or error.description
         or error.title
@@ -195,7 +195,7 @@ def _unexpected(
     request_id = req.env.get(REQUEST_ID, "")
     LOG.error("%s %s failed (%s)", req.method, req.path, request_id, exc_info=error)
     detail = (
-        "this is a fault of Kongming, not of the request: please report it; the log of the API "
-        f"says more about {request_id}"
+        "this is a fault of Kongming, not of the request: please report it; the API's log has "
+        f"the details of {request_id}"
     )
     _tell(req, resp, 500, _INTERNAL, detail)

@@ -31,7 +31,7 @@ class HostList(Resource):
     path: ClassVar[str] = "/v1/hosts"
     operations: ClassVar[Mapping[str, Operation]] = {
         "GET": Operation(
-            "List the compute hosts by name, and when each was last heard of.",
+            "List the compute hosts by name, each with the time of its last heartbeat.",
             {200: "HostList"},
             query=(operation.LIMIT, operation.AFTER_HOST),
         )
@@ -78,7 +78,7 @@ class HostItem(Resource):
         found = self._parts.hosts.get(name)
         if found is None:
             raise exception.HostUnknown(
-                f"no kongming-executor of host {name} was ever heard of: does it run there?"
+                f"no kongming-executor of host {name} has ever reported: check that it runs there"
             )
         resp.media = {
             **representation.host(found, time.time()),

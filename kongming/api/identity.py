@@ -133,4 +133,4 @@ def request_id(req: falcon.Request) -> str:
 
 
 def _forbidden(rule: str) -> errors.Forbidden:
-    return errors.Forbidden(f"your roles do not allow {rule}; policy.yaml says who may")
+    return errors.Forbidden(f"your roles do not allow {rule}; policy.yaml defines who may")

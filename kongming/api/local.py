@@ -48,20 +48,20 @@ def check(environ: WSGIEnvironment) -> None:
     forwarded = any(name.startswith(_FORWARDED) for name in environ)
     if forwarded or not _is_loopback(environ.get("REMOTE_ADDR", "")):
         raise errors.NotLocal(
-            "[api] auth_strategy is noauth: only this machine itself is answered, and not through "
-            "a proxy; set it to keystone to serve others"
+            "[api] auth_strategy is noauth: only direct requests from localhost are accepted, not "
+            "through a proxy; set it to keystone to serve others"
         )
     for authority in _authorities(environ):
         if not _names_loopback(authority):
             raise errors.NotLocal(
-                f"[api] auth_strategy is noauth: the host {shown(authority)} was asked for, and "
-                f"only {_KNOWN} are answered; ask for one of these, or set it to keystone"
+                f"[api] auth_strategy is noauth: the header Host is {shown(authority)}, and only "
+                f"{_KNOWN} are accepted; use one of these, or set it to keystone"
             )
     origin = environ.get("HTTP_ORIGIN")
     if origin is not None and not _is_local_page(origin):
         raise errors.NotLocal(
-            f"[api] auth_strategy is noauth: a web page of {shown(origin)} asks, and only those "
-            f"of {_KNOWN} are answered; set it to keystone to serve others"
+            f"[api] auth_strategy is noauth: the header Origin is {shown(origin)}, and only "
+            f"{_KNOWN} are accepted; set it to keystone to serve others"
         )
 
 

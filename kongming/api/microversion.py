@@ -41,8 +41,8 @@ class Microversion:
             found = microversion_parse.extract_version(headers, SERVICE_TYPE, VERSIONS)
         except (TypeError, ValueError):
             raise errors.VersionUnsupported(
-                f"there is no such version; the header {HEADER} may ask for {SERVICE_TYPE} "
-                f"{MIN_VERSION} to {MAX_VERSION}, or latest"
+                f"no such version; the header {HEADER} accepts {SERVICE_TYPE} {MIN_VERSION} to "
+                f"{MAX_VERSION}, or latest"
             ) from None
         req.context.version = str(found)
 

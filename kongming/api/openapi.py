@@ -35,23 +35,24 @@ _GENERATION = {
     "type": ["integer", "null"],
     "minimum": 0,
     "maximum": operation.GENERATION_MAX,
-    "description": "Refuse if it is another one by now; 0: if there is one at all. "
-    "Without it, whatever is there is replaced.",
+    "description": "Fail with 409 unless the current generation equals this value; 0: it must "
+    "not exist yet. If omitted, replace unconditionally.",
 }
 
 _REASON = {
-    400: "The request can't be understood, or asks for what can't be.",
-    401: "Nobody knows who asks.",
-    403: "Who asks may not do this.",
-    404: "There is nothing of that name, or it is another project's.",
-    406: "There is no such microversion.",
-    409: "Somebody else has changed it meanwhile, or another map has the instance.",
-    411: "The WSGI server takes no body in chunks.",
-    412: "Somebody else has changed it meanwhile, and a header forbids the change then.",
+    400: "The request is malformed, or what it requests is impossible.",
+    401: "The request has no valid token.",
+    403: "The caller is not allowed to do this.",
+    404: "No such resource, or it belongs to another project.",
+    406: "No such microversion.",
+    409: "The resource was changed meanwhile, or the instance belongs to another map.",
+    411: "The WSGI server does not support chunked bodies.",
+    412: "The condition of If-Match or If-None-Match does not hold.",
     413: "The body is too long.",
     415: "The body is not JSON.",
-    500: "A fault of Kongming's; its log says more.",
-    503: "The database, Keystone, a conductor or the host does not answer now, or too many wait.",
+    500: "A fault of Kongming; the API's log has the details.",
+    503: "The database, Keystone, a conductor or the host is unavailable, or too many requests "
+    "wait.",
 }
 _ALWAYS = (400, 406, 500, 503)
 _IDENTIFIED = (401, 403)
@@ -178,7 +179,7 @@ SCHEMAS: dict[str, Any] = {
         allocations={
             "type": "object",
             "maxProperties": MAP_INSTANCES_MAX,
-            "description": "No more than [api] max_map_instances.",
+            "description": "At most [api] max_map_instances entries.",
             "propertyNames": _UUID,
             "additionalProperties": _ref("DesiredAllocation"),
         },
@@ -190,8 +191,8 @@ SCHEMAS: dict[str, Any] = {
         **_HOST,
         snapshot={
             "type": ["object", "null"],
-            "description": "Cells, CPUs, guests, the operator's rules, and what violates them; "
-            "as 'kongming-manage host show -f json' tells them.",
+            "description": "Cells, CPUs, guests, the operator's rules and their violations, in "
+            "the form of 'kongming-manage host show -f json'.",
         },
         snapshot_at=_MAYBE_MOMENT,
     ),
@@ -271,7 +272,7 @@ _CONDITIONS = (
         "name": preconditions.IF_NONE_MATCH,
         "in": "header",
         "required": False,
-        "description": "Fail with 412 if there is one at all.",
+        "description": "Fail with 412 if the resource exists.",
         "schema": {"type": "string", "enum": ["*"]},
     },
 )
@@ -279,7 +280,7 @@ _VERSION_HEADER = {
     "name": microversion.HEADER,
     "in": "header",
     "required": False,
-    "description": "The microversion. Other services' may stand beside it, after a comma.",
+    "description": "The microversion. Those of other services may follow, separated by commas.",
     "schema": {
         "type": "string",
         "examples": [
@@ -303,12 +304,12 @@ def _parameter(each: Parameter, where: str) -> dict[str, Any]:
 _HEADERS = {
     "RequestId": {
         "required": True,
-        "description": "The id of the request; the history and the API's log have it, too.",
+        "description": "The id of the request, as in the history and in the API's log.",
         "schema": {"type": "string", "pattern": rf"^req-[0-9a-f-]{{36}}{operation.END}"},
     },
     "Version": {
         "required": True,
-        "description": "The microversion of the answer.",
+        "description": "The microversion of the response.",
         "schema": {"enum": [f"kongming {version}" for version in microversion.VERSIONS]},
     },
 }
@@ -320,7 +321,7 @@ _OF_ALL = {
 
 def _answer(name: str | None) -> dict[str, Any]:
     if name is None:
-        return {"description": "Done; there is nothing to tell.", "headers": _OF_ALL}
+        return {"description": "Done; the response has no body.", "headers": _OF_ALL}
     return {"description": name, "headers": _OF_ALL, "content": _json(name)}
 
 

@@ -98,8 +98,7 @@ class Operation:
         for name, text in req.params.items():
             if name not in known:
                 raise exception.RequestInvalid(
-                    f"there is no parameter {shown(name)} here; "
-                    f"known are: {', '.join(sorted(known)) or 'none'}"
+                    f"unknown parameter {shown(name)}; known: {', '.join(sorted(known)) or 'none'}"
                 )
             if not isinstance(text, str):
                 raise exception.RequestInvalid(f"{name} is given more than once")
@@ -172,33 +171,38 @@ def _number(name: str, description: str, minimum: int, maximum: int) -> Paramete
     return Parameter(name, description, schema, _whole(minimum, maximum), wanted)
 
 
-_A_UUID = "the id of an instance as Nova writes it: 32 lower-case hexadecimal digits and 4 dashes"
+_A_UUID = "an instance UUID as Nova writes it: 32 lower-case hexadecimal digits and 4 dashes"
 _A_MAP = "1 to 255 letters, digits, '_', '.' and '-', beginning with a letter or digit"
 _A_HOST = "a host name"
 
-INSTANCE_UUID = _text("instance_uuid", "The id of an instance of Nova.", UUID, _A_UUID)
+INSTANCE_UUID = _text("instance_uuid", "The UUID of a Nova instance.", UUID, _A_UUID)
 NAME = _text("name", "The name of an allocation map.", MAP_NAME, _A_MAP)
-HOST = _text("host", "The name of a compute host, as Nova has it.", HOST_NAME, _A_HOST)
+HOST = _text("host", "The name of a compute host, as in Nova.", HOST_NAME, _A_HOST)
 
-OF_HOST = _text("host", "Only what is on this compute host.", HOST_NAME, _A_HOST)
-OF_PROJECT = _text("project_id", "Only what is this project's.", PROJECT_ID, "a project's id")
-OF_MAP = _text("map", "Only what is of this allocation map.", MAP_NAME, _A_MAP)
+OF_HOST = _text("host", "Only instances on this compute host.", HOST_NAME, _A_HOST)
+OF_PROJECT = _text("project_id", "Only instances of this project.", PROJECT_ID, "a project's id")
+OF_MAP = _text("map", "Only instances of this allocation map.", MAP_NAME, _A_MAP)
 OF_STATUS = Parameter(
     "status",
-    "Only what has this status.",
+    "Only instances with this status.",
     {"type": "string", "enum": list(LISTED)},
     _matching("|".join(LISTED)),
     f"one of {', '.join(LISTED)}",
 )
-GENERATION = _number("generation", "Refuse if it is another one by now.", 0, GENERATION_MAX)
-LIMIT = _number("limit", "The most entries to give; the operator's limit holds, too.", 1, ID_MAX)
-AFTER_INSTANCE = _text("marker", "The last instance of the page before.", UUID, _A_UUID)
-AFTER_NAME = _text("marker", "The last name of the page before.", MAP_NAME, _A_MAP)
-AFTER_HOST = _text("marker", "The last host of the page before.", HOST_NAME, _A_HOST)
-AFTER_CHANGE = _number("marker", "The last change of the page before.", 0, ID_MAX)
+GENERATION = _number(
+    "generation",
+    "Fail with 409 unless the current generation equals this value.",
+    0,
+    GENERATION_MAX,
+)
+LIMIT = _number("limit", "The maximum number of entries; [api] max_limit applies, too.", 1, ID_MAX)
+AFTER_INSTANCE = _text("marker", "The last instance of the previous page.", UUID, _A_UUID)
+AFTER_NAME = _text("marker", "The last name of the previous page.", MAP_NAME, _A_MAP)
+AFTER_HOST = _text("marker", "The last host of the previous page.", HOST_NAME, _A_HOST)
+AFTER_CHANGE = _number("marker", "The last change of the previous page.", 0, ID_MAX)
 DRY_RUN = Parameter(
     "dry_run",
-    "Whether to say only what would be done.",
+    "Whether to return only the plan and change nothing.",
     {"type": "boolean"},
     _truth,
     "true or false",

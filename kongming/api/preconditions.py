@@ -39,7 +39,7 @@ def check_none(req: falcon.Request) -> None:
     for name in (IF_MATCH, IF_NONE_MATCH, *_OTHERS):
         if req.get_header(name) is not None:
             raise exception.RequestInvalid(
-                f"the header {name} does not apply to this request: send it without"
+                f"the header {name} does not apply to this request: remove it"
             )
 
 
@@ -57,7 +57,8 @@ def holds(req: falcon.Request, known: int | None) -> Iterator[int | None]:
         return
     if known not in (None, by_header):
         raise exception.RequestInvalid(
-            f"the header names generation {by_header}, and generation is {known}: send one of them"
+            f"the header has generation {by_header}, and generation is {known}: send only one of "
+            "them"
         )
     try:
         yield by_header
@@ -70,12 +71,12 @@ def _by_header(req: falcon.Request) -> int | None:
     for name in _OTHERS:
         if req.get_header(name) is not None:
             raise exception.RequestInvalid(
-                f"the header {name} is not understood here: send {IF_MATCH} with the generation"
+                f"the header {name} is not supported: send {IF_MATCH} with the generation"
             )
     if none_match is not None:
         if none_match.strip() != "*" or match is not None:
             raise exception.RequestInvalid(
-                f"{IF_NONE_MATCH} can only be *, which means that there must be none yet, and "
+                f"{IF_NONE_MATCH} must be *, which means «must not exist yet», and must be sent "
                 f"without {IF_MATCH}"
             )
         return 0
@@ -84,6 +85,6 @@ def _by_header(req: falcon.Request) -> int | None:
     found = _GENERATION.fullmatch(match.strip())
     if found is None or int(found[2]) > GENERATION_MAX:
         raise exception.RequestInvalid(
-            f'{IF_MATCH} {shown(match)} is not one generation as in "3"'
+            f'{IF_MATCH} {shown(match)} is not one generation, for example "3"'
         )
     return int(found[2])

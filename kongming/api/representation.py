@@ -158,7 +158,10 @@ def _words(asked: Allocation | Unreadable | None, current: Outcome | None) -> di
     """Return reason and message: what the host says, and what can't be read here."""
     reason, message = (current.reason, current.message) if current else ("", "")
     if isinstance(asked, Unreadable):
-        unread = f"what is kept can't be read ({asked.why}): PUT replaces it, DELETE releases it"
+        unread = (
+            f"the stored allocation can't be read ({asked.why}): PUT replaces it, DELETE "
+            "releases the instance"
+        )
         reason = reason or exception.StoredInvalid.reason
         message = f"{message}; {unread}" if message else unread
     return {"reason": reason, "message": message}

@@ -83,14 +83,14 @@ class TokenCheck:
             raise problem
         if problem is not None:
             raise errors.IdentityUnavailable(
-                "Keystone can't be asked whose token this is: try again later; the operator finds "
-                f"more in the log of the API and checks [{keystone.GROUP}]"
+                "Keystone is unavailable, so the token can't be validated: retry later; operators "
+                f"find the cause in the API's log and check [{keystone.GROUP}]"
             )
         # A service token is not needed, but one that is sent must be valid.
         status = (environ.get("HTTP_X_IDENTITY_STATUS"), environ.get(_SERVICE_STATUS, _CONFIRMED))
         if status != (_CONFIRMED, _CONFIRMED):
             raise errors.Unauthenticated(
-                "a valid token is needed: get one from Keystone and send it as X-Auth-Token"
+                "a valid token is required: get one from Keystone and send it as X-Auth-Token"
             )
 
     def uri(self) -> str:
@@ -100,7 +100,7 @@ class TokenCheck:
         except keystone_exceptions.ClientException as error:
             why = _why(error)
         LOG.warning(
-            "Where to get a token is not known, set [%s] www_authenticate_uri: %s",
+            "The address for getting a token is unknown, set [%s] www_authenticate_uri: %s",
             keystone.GROUP,
             why,
         )
@@ -189,8 +189,8 @@ class _Keystone:
         """Note that it can't be asked."""
         if not isinstance(error, exception.ThreadsBusy):
             self._contact.lost(
-                f"Keystone can't be asked whose a token is ({_why(error)}): see that it runs, and "
-                f"check [{keystone.GROUP}]; until it answers, only tokens in the cache are known"
+                f"Keystone can't validate tokens ({_why(error)}): check that it runs, and check "
+                f"[{keystone.GROUP}]; until it responds, only cached tokens are accepted"
             )
 
     def _compare_clocks(self, token: Any) -> None:
@@ -206,10 +206,10 @@ class _Keystone:
             return
         self._clock_told_at = monotonic()
         LOG.warning(
-            "This machine's clock is %s of Keystone's by %d s or more%s: set both (NTP)",
+            "This machine's clock is %s of Keystone's by %d s or more%s: correct both (NTP)",
             "ahead" if is_ahead else "behind",
             off,
-            ", and tokens that Keystone takes for valid are answered with 401" if is_ahead else "",
+            ", and tokens that are valid for Keystone get 401" if is_ahead else "",
         )
 
 
@@ -238,7 +238,7 @@ class _Memcached:
         except ImportError as error:
             package = _PACKAGES.get(error.name or "", error.name)
             raise exception.ConfigInvalid(
-                f"[{keystone.GROUP}] memcached_servers: Python's module {error.name} is not "
+                f"[{keystone.GROUP}] memcached_servers: the Python module {error.name} is not "
                 f"installed; pip install {package}, or remove the option"
             ) from error
 
@@ -263,8 +263,8 @@ class _Memcached:
             return found
         self._again_at = monotonic() + MEMCACHED_AGAIN_S
         self._contact.lost(
-            f"memcached can't be used ({_why(problem)}): see that it runs, and check "
-            f"[{keystone.GROUP}] memcached_servers; until then Keystone is asked about each token"
+            f"memcached can't be used ({_why(problem)}): check that it runs, and check "
+            f"[{keystone.GROUP}] memcached_servers; until then Keystone validates each token"
         )
         return None
 
@@ -292,13 +292,13 @@ class _Tokens:
 
 
 _WORDS: tuple[tuple[type[Exception], str], ...] = (
-    (TimeoutError, "it does not answer"),
-    (keystone_exceptions.ConnectTimeout, "it does not answer"),
-    (keystone_exceptions.RequestTimeout, "it does not answer"),
-    (keystone_exceptions.SSLError, "TLS does not come about"),
-    (keystone_exceptions.ConnectFailure, "nobody can be connected to"),
-    (keystone_exceptions.DiscoveryFailure, "nothing of Keystone's answers at auth_url"),
-    (keystone_exceptions.Unauthorized, "it refuses our own user or password"),
+    (TimeoutError, "it does not respond"),
+    (keystone_exceptions.ConnectTimeout, "it does not respond"),
+    (keystone_exceptions.RequestTimeout, "it does not respond"),
+    (keystone_exceptions.SSLError, "the TLS handshake fails"),
+    (keystone_exceptions.ConnectFailure, "the connection fails"),
+    (keystone_exceptions.DiscoveryFailure, "auth_url is not an endpoint of Keystone"),
+    (keystone_exceptions.Unauthorized, "it refuses the service user's name or password"),
     (keystone_exceptions.MissingAuthPlugin, "auth_type is not set"),
 )
 

@@ -79,6 +79,5 @@ class Waiting:
 
 def _busy() -> exception.ThreadsBusy:
     return exception.ThreadsBusy(
-        "too many requests wait for Keystone, or for hosts that are asked for a plan: try again "
-        "in a second"
+        "too many requests wait for Keystone, or for the plans of hosts: retry in a second"
     )

@@ -192,7 +192,7 @@ class Allocations:
             locked = locking.lock(session, (), name)
             there = locked.maps.get(name)
             if there is None:
-                raise exception.MapUnknown(f"there is no allocation map {name}: check its name")
+                raise exception.MapUnknown(f"no allocation map {name} exists: check its name")
             requests.check(generation, there, ending=False, what=f"the allocation map {name}")
             changes = Changes(asker)
             changed = requests.release_all(session, changes, locked.rows.values(), name)
@@ -253,7 +253,7 @@ class Allocations:
         except exception.DatabaseFault as fault:
             uuids = sorted(said)
             if len(uuids) == 1:
-                LOG.error("The report of instance %s can't be kept: %s", uuids[0], fault)
+                LOG.error("The report of instance %s can't be stored: %s", uuids[0], fault)
                 return
             middle = len(uuids) // 2
             for part in (uuids[:middle], uuids[middle:]):

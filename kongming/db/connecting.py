@@ -79,7 +79,7 @@ def usable_url(written: str | None) -> URL:
         url.get_dialect().import_dbapi()
     except exc.NoSuchModuleError:
         raise exception.ConfigInvalid(
-            f"[database] connection: there is no driver {url.drivername}; use sqlite, "
+            f"[database] connection: unknown driver {url.drivername}; use sqlite, "
             "mysql+pymysql or postgresql+psycopg2"
         ) from None
     except ImportError as error:
@@ -90,8 +90,8 @@ def usable_url(written: str | None) -> URL:
     except (exc.ArgumentError, ValueError):
         # Not said why: that would quote the password.
         raise exception.ConfigInvalid(
-            "[database] connection is no URL such as mysql+pymysql://user:password@host/kongming; "
-            "signs as @ and / in the password are written %40 and %2F"
+            "[database] connection is not a URL such as mysql+pymysql://user:password@host/kongming"
+            "; write @ and / in the password as %40 and %2F"
         ) from None
     return url
 
@@ -173,7 +173,7 @@ def _prepare_postgresql(connection: Any, lock_s: int) -> None:
     if encoding != _UTF8:
         raise exception.DatabaseUnavailable(
             f"the database of [database] connection has the encoding {encoding}, which lacks "
-            f"signs: make it with the encoding {_UTF8}"
+            f"characters: create it with the encoding {_UTF8}"
         )
     # Said with each transaction: also where others use the same session in between.
     connection.set_session(isolation_level="READ COMMITTED")

@@ -148,8 +148,8 @@ class Database:
                 # At random, so that those who met don't meet again.
                 time.sleep(random.uniform(0, min(_PAUSE_MAX_S, 0.005 * 2**attempt)))  # noqa: S311
             raise exception.DatabaseUnavailable(
-                f"{self.place} is too busy: others hold or changed the same rows, {attempt + 1} "
-                "times one after the other; try again"
+                f"{self.place} is too busy: other transactions locked or changed the same rows, "
+                f"{attempt + 1} times in succession; retry"
             )
 
     @property
@@ -186,10 +186,10 @@ class Database:
     def _check_schema(self, session: Session) -> None:
         there = schema_version(session.connection())
         if there is None:
-            raise exception.DatabaseUnavailable(f"{self.place} has no tables yet: {SYNC}")
+            raise exception.DatabaseUnavailable(f"{self.place} has no tables: {SYNC}")
         if there != VERSION:
             raise exception.DatabaseUnavailable(
-                f"{self.place} has tables of version {there}, this Kongming works with "
+                f"{self.place} has tables of version {there}, this Kongming requires "
                 f"{VERSION}: {SYNC}, or install the Kongming that made them"
             )
 
@@ -218,7 +218,7 @@ class Database:
             said = errors.said(error)
             if meaning.ours:
                 raise exception.DatabaseFault(
-                    f"{self.place} refuses what it was asked: {said}; {meaning.hint}"
+                    f"{self.place} refuses a statement: {said}; {meaning.hint}"
                 ) from error
             hint = self._owned_by_another() or meaning.hint
             raise exception.DatabaseUnavailable(

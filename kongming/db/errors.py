@@ -66,32 +66,32 @@ class Meaning:
 _CHECK = "check [database] connection"
 _AWAY = Meaning(f"{_CHECK}, and that the server runs")
 _TABLES = Meaning(SYNC)
-_BUSY = Meaning("others hold or have changed the same rows: try again", again=True)
+_BUSY = Meaning("other transactions locked or changed the same rows: retry", again=True)
 _READ_ONLY = Meaning(
-    f"the server takes no writes, it is read-only or a standby: {_CHECK} leads to the primary",
+    f"the server refuses writes, it is read-only or a standby: {_CHECK} leads to the primary",
     unfit=True,
 )
-_NOT_READY = Meaning("this node does not serve now: look at the state of the cluster", unfit=True)
+_NOT_READY = Meaning("this node does not serve now: check the state of the cluster", unfit=True)
 _OURS = Meaning("this is a fault of Kongming: please report it, with the log", ours=True)
 _POOL = Meaning(
     "all connections of this process are in use: raise [database] max_pool_size or max_overflow, "
-    "or find out what the server is busy with"
+    "or find out why the server is busy"
 )
 _CONNECTIONS = Meaning(
-    "the server takes no more connections: raise its limit, or lower [database] max_pool_size, "
+    "the server accepts no more connections: raise its limit, or lower [database] max_pool_size, "
     "max_overflow or the number of workers"
 )
 _CREDENTIALS = Meaning(
-    f"{_CHECK}: its user and password, and whether the server lets this user in from this host"
+    f"{_CHECK}: its user and password, and whether the server accepts this user from this host"
 )
 _PRIVILEGES = Meaning(f"grant all privileges on this database to the user of {_CHECK[6:]}")
 _NO_DATABASE = Meaning(f"{_CHECK}: create this database, or name another one")
 _TLS = Meaning(f"{_CHECK}: its TLS options, and the server's certificate")
-_FULL = Meaning("the disk of the server is full: make room")
+_FULL = Meaning("the disk of the server is full: free space")
 _PACKET = Meaning("raise max_allowed_packet of the server, to 64M for instance", last=True)
-_STOPPED = Meaning("the server ended the statement: look at its time limits and its log")
+_STOPPED = Meaning("the server ended the statement: check its time limits and its log")
 _FILE = Meaning(f"{_CHECK}: whether this user may write the file and its directory")
-_DAMAGED = Meaning("the file is no database, or it is damaged: restore it from a backup")
+_DAMAGED = Meaning("the file is not a database, or it is damaged: restore it from a backup")
 
 _BY_CODE: dict[Code, Meaning] = {
     code: meaning

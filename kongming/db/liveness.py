@@ -206,8 +206,8 @@ class Liveness:
 
     def _error(self) -> exception.DatabaseUnavailable:
         return exception.DatabaseUnavailable(
-            f"{self._place} does not answer: see that its server runs and can be reached; it is "
-            "asked each second"
+            f"{self._place} is unavailable: check that its server runs and is reachable; retried "
+            "every second"
         )
 
     @contextmanager
@@ -282,7 +282,7 @@ class Liveness:
 
 
 def _busy() -> exception.ThreadsBusy:
-    return exception.ThreadsBusy("too many requests wait for the database: try again in a second")
+    return exception.ThreadsBusy("too many requests wait for the database: retry in a second")
 
 
 def _file_number(connection: Any) -> int | None:

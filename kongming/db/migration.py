@@ -73,7 +73,7 @@ def sync(database: Database, wanted: str = _HEAD) -> tuple[str | None, str | Non
     goal = known[-1] if wanted == _HEAD else wanted
     if goal not in (*known, _BASE):
         raise exception.ConfigInvalid(
-            f"there is no version {wanted} of the tables: {', '.join(known)}, 'head' or 'base'"
+            f"unknown version {wanted} of the tables: use {', '.join(known)}, 'head' or 'base'"
         )
     _prepare(database)
     with database.errors():
@@ -89,7 +89,7 @@ def sync(database: Database, wanted: str = _HEAD) -> tuple[str | None, str | Non
             finally:
                 # It is the connection that has the lock.
                 database.close()
-    raise exception.DatabaseUnavailable("others change the same tables: try again")
+    raise exception.DatabaseUnavailable("another process changes the same tables: retry")
 
 
 def _sync(connection: Connection, known: list[str], goal: str) -> tuple[str | None, str | None]:
@@ -143,7 +143,7 @@ def _lock(session: Session) -> None:
     if backend != connecting.POSTGRESQL:
         taken = select(func.get_lock(func.concat(f"{_LOCK}.", func.sha1(func.database())), 0))
     if not session.scalar(taken):
-        LOG.warning("Somebody else is changing the tables: waiting until that is done")
+        LOG.warning("Another process is changing the tables: waiting until it has finished")
         while not session.scalar(taken):
             time.sleep(_WAIT_S)
 
@@ -181,7 +181,7 @@ def _prepare(database: Database) -> None:
             else:
                 return
         raise exception.DatabaseUnavailable(
-            f"{database.place} can't be used: {problem}; end what else uses the file"
+            f"{database.place} can't be used: {problem}; stop other processes that use the file"
         )
 
 

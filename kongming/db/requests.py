@@ -166,12 +166,12 @@ def check(wanted: int | None, there: Fields | None, *, ending: bool, what: str) 
         return
     if there is None:
         raise exception.GenerationConflict(
-            f"{what} does not exist, so it has no generation {wanted}: read it again"
+            f"{what} does not exist, generation {wanted} was expected: read it again"
         )
     if wanted != there["generation"]:
         raise exception.GenerationConflict(
-            f"{what} has generation {there['generation']}, not {wanted}: somebody else has "
-            "changed it; read it again"
+            f"{what} has generation {there['generation']}, not {wanted}: it was changed "
+            "meanwhile; read it again"
         )
 
 
@@ -204,7 +204,7 @@ def release(session: Session, instance_uuid: str, wanted: int | None, asker: Ask
     row = locked.rows.get(instance_uuid)
     if row is None:
         raise exception.AllocationUnknown(
-            f"nothing is asked for instance {instance_uuid}: check its UUID"
+            f"instance {instance_uuid} has no allocation: check its UUID"
         )
     check(wanted, row, ending=False, what=f"the allocation of instance {instance_uuid}")
     if row["asked"] is None:
@@ -296,5 +296,5 @@ def _check_map(row: Fields, name: str) -> None:
     if row["map_name"] not in (None, name) and row["asked"] is not None:
         raise exception.MapConflict(
             f"instance {row['instance_uuid']} belongs to the allocation map {row['map_name']} and "
-            f"can't belong to {name}, too: take it out of one of them"
+            f"can't also belong to {name}: remove it from one of them"
         )

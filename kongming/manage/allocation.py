@@ -44,11 +44,10 @@ _Fields = tuple[Sequence[str], Iterable[Any]]
 
 
 class AllocationList(Lister):
-    """List the instances of this host that anything is asked for.
+    """List the instances of this host that have an allocation.
 
-    Guests that Kongming placed and that nothing is known of any more are
-    "unclaimed": their placement stays until the instance's next event, or
-    until 'allocation unset'.
+    "unclaimed": a guest that Kongming placed and has no record of any more. It
+    keeps its placement until the instance's next event or 'allocation unset'.
     """
 
     def take_action(self, parsed_args: argparse.Namespace) -> _Table:
@@ -94,7 +93,7 @@ class _OfInstance:
 
 
 class AllocationShow(_OfInstance, ShowOne):
-    """Show what is asked for an instance, what came of it and what it has now."""
+    """Show the requested allocation of an instance, its status and its current placement."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> _Fields:
         with state.opened_store(self) as store:
@@ -118,7 +117,7 @@ class AllocationShow(_OfInstance, ShowOne):
                 has, baseline, grant = _observed(guest)
                 memory = guest.memory_kib()
         except exception.KongmingError as error:
-            self.app.LOG.warning("what the guest has now is not known: %s", error)
+            self.app.LOG.warning("the current placement of the guest is unknown: %s", error)
         return {
             "grant": Values(grant),
             "baseline": Values(baseline),
@@ -128,10 +127,10 @@ class AllocationShow(_OfInstance, ShowOne):
 
 
 class AllocationPlan(_OfInstance, Lister):
-    """Show what would be done to a running guest, and do nothing (dry run).
+    """Show the changes that an allocation would make to a running guest (dry run).
 
-    Without any option: for what is asked now. Ends with 1 if it would be
-    refused, and says why.
+    Without options: the allocation that is requested now. Exits with 1 and the
+    reason if the allocation would be refused.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -190,10 +189,10 @@ class _Change(_OfInstance, ShowOne):
 
 
 class AllocationSet(_Change):
-    """Ask for an instance by hand.
+    """Request an allocation for an instance as the operator.
 
-    It has the last word over the instance's metadata, until 'allocation
-    unset' or until the instance leaves this host.
+    It overrides the instance's metadata until 'allocation unset', or until the
+    instance leaves this host.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -204,7 +203,7 @@ class AllocationSet(_Change):
     def change(self, store: Store, instance_uuid: str, parsed: argparse.Namespace) -> None:
         asked = options.asked(parsed)
         if not asked:
-            raise exception.RequestInvalid("nothing is asked: name at least one of the options")
+            raise exception.RequestInvalid("the allocation is empty: use at least one option")
         request = Request(Source.OPERATOR, asked, state.operator(), time.time())
         if not store.ask(instance_uuid, request):
             # Asked already: then it is to be looked at again.
@@ -212,10 +211,10 @@ class AllocationSet(_Change):
 
 
 class AllocationUnset(_Change):
-    """Take back what was asked by hand: the instance's metadata counts again.
+    """Withdraw the operator's request: the instance's metadata applies again.
 
-    An unclaimed guest goes back to its baseline. What is kept of an instance and can't be read is
-    deleted: what its metadata asks for comes back with its next event.
+    An unclaimed guest returns to its baseline. A stored request that can't be read is deleted; the
+    request of the instance's metadata is stored again at its next event.
     """
 
     key = staticmethod(options.instance_key)
@@ -227,8 +226,8 @@ class AllocationUnset(_Change):
             return
         if store.holds(instance_uuid):
             raise exception.KongmingError(
-                f"nothing was asked by hand for instance {instance_uuid}: what is asked comes "
-                "from its metadata, remove the keys there"
+                f"instance {instance_uuid} has no operator's request: its allocation comes from "
+                "its metadata, remove the keys there"
             )
         with state.hypervisor(self) as look:
             touched = {guest.instance_uuid for guest in look.occupants() if guest.touched}
@@ -238,7 +237,7 @@ class AllocationUnset(_Change):
 
 
 class AllocationPreview(_OfInstance, Lister):
-    """Show which time window will be in force when."""
+    """Show which time window will be in force at which time."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -253,7 +252,7 @@ class AllocationPreview(_OfInstance, Lister):
 
 
 class AllocationHistory(_OfInstance, Lister):
-    """Show what was asked for an instance, by whom, when, and what came of it."""
+    """Show the requests for an instance: when, by whom, and their outcomes."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> _Table:
         with state.opened_store(self) as store:

@@ -39,10 +39,10 @@ _COLUMNS = ("user", "vhost", "configure", "write", "read", "exchange", "topic_wr
 
 
 class BrokerPermissions(Lister):
-    """Show what RabbitMQ has to let the users of API, conductors and compute hosts do.
+    """Show the RabbitMQ permissions that the users of API, conductors and compute hosts need.
 
-    By default as commands for a shell on a RabbitMQ node; the users and the virtual host must be
-    there already. Each compute host has a user of its own.
+    By default as commands for a shell on a RabbitMQ node; the users and the virtual host must
+    exist. Each compute host has its own user.
     """
 
     @property
@@ -84,15 +84,15 @@ class BrokerPermissions(Lister):
             "--prefix",
             metavar="TEXT",
             default="kongming",
-            help="the user of API and conductors, and with a dash and the host's name that of a "
-            "host (default: kongming)",
+            help="the user of API and conductors; the user of a host is this name, a dash and the "
+            "host's name (default: kongming)",
         )
         parser.add_argument(
             "hosts",
             metavar="HOST",
             nargs="+",
             type=host,
-            help="a compute host, by [DEFAULT] host of its kongming.conf",
+            help="a compute host: [DEFAULT] host of its kongming.conf",
         )
         return parser
 
@@ -137,7 +137,9 @@ class RabbitmqctlFormatter(base.ListFormatter):
         parsed_args: argparse.Namespace,
     ) -> None:
         if tuple(column_names) != _COLUMNS:
-            raise exception.ConfigInvalid("-c is for other formats: a command needs all columns")
+            raise exception.ConfigInvalid(
+                "-c needs another format (-f): the shell commands need all columns"
+            )
         for values in data:
             row = dict(zip(column_names, values, strict=True))
             _write(stdout, row, "set_permissions", "configure", "write", "read")
@@ -156,14 +158,14 @@ def _write(stdout: TextIO, row: dict[str, Any], command: str, *names: str) -> No
 
 
 class BrokerKeyCreate(Command):
-    """Make a master key, for the [rpc] key_file of API and conductors."""
+    """Create a master key, for the [rpc] key_file of API and conductors."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         self.app.stdout.write(f"{keys.written(keys.new_master())}\n")
 
 
 class BrokerKeyDerive(Command):
-    """Make the key of a compute host, for its [rpc] key_file, from the master key of this one."""
+    """Derive the key of a compute host, for its [rpc] key_file, from this machine's master key."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -171,7 +173,7 @@ class BrokerKeyDerive(Command):
             "host",
             metavar="HOST",
             type=host,
-            help="the compute host, by [DEFAULT] host of its kongming.conf",
+            help="the compute host: [DEFAULT] host of its kongming.conf",
         )
         return parser
 
@@ -191,4 +193,4 @@ def host(text: str) -> str:
     try:
         return HostName()(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a host: {error}") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a host name: {error}") from None

@@ -38,10 +38,10 @@ _DAY_S = 86_400
 
 
 class DbSync(ShowOne):
-    """Make the tables, or bring them to the version that this Kongming works with.
+    """Create the tables, or migrate them to the version that this Kongming requires.
 
     Run it once after each installation of a new version, before the API and the conductors are
-    started. It does nothing if there is nothing to do.
+    started. It does nothing if the tables are up to date.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -50,11 +50,11 @@ class DbSync(ShowOne):
             "wanted",
             metavar="<version>",
             nargs="?",
-            help="go to this version, up or down, to install an older Kongming afterwards; "
-            "'base' drops all tables and what they hold. Default: the newest.",
+            help="migrate to this version, up or down (before an older Kongming is installed); "
+            "'base' drops all tables with their data. Default: the newest.",
         )
         parser.add_argument(
-            VERSION_OF_TABLES, metavar="<version>", help="likewise; also written --version."
+            VERSION_OF_TABLES, metavar="<version>", help="the same; also written --version."
         )
         return parser
 
@@ -70,7 +70,7 @@ class DbSync(ShowOne):
 
 
 class DbVersion(ShowOne):
-    """Show the version of the tables, and the one that this Kongming works with."""
+    """Show the version of the tables, and the version that this Kongming requires."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> _Columns:
         from kongming.db import migration
@@ -81,12 +81,12 @@ class DbVersion(ShowOne):
 
 
 class DbPurge(ShowOne):
-    """Forget the history that is older than some days, and hosts not seen for that long."""
+    """Delete history older than a number of days, and hosts without a heartbeat for as long."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument(
-            "--days", metavar="N", type=_days, required=True, help="keep so many days"
+            "--days", metavar="N", type=_days, required=True, help="the number of days to keep"
         )
         return parser
 

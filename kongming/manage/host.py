@@ -27,7 +27,7 @@ from kongming.terminal.output import ShowOne
 
 
 class HostShow(ShowOne):
-    """Show this host: its NUMA cells, cores and CPUs, and which guests are pinned where."""
+    """Show this host: its NUMA cells, cores and CPUs, and the guests pinned to them."""
 
     @property
     def formatter_namespace(self) -> str:

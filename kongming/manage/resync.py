@@ -55,7 +55,7 @@ class _Again(Lister):
 
 
 class Reconcile(_Again):
-    """Have the service compare an instance, or all, with what is asked, now."""
+    """Make the service compare an instance, or all, with the desired allocation now."""
 
     seconds = 60.0
 
@@ -70,7 +70,7 @@ class Reconcile(_Again):
 
 
 class Resync(_Again):
-    """Have the service ask Nova about an instance, or about all of this host, now."""
+    """Make the service ask Nova for an instance, or for all of this host, now."""
 
     seconds = 120.0
 
@@ -78,8 +78,8 @@ class Resync(_Again):
         conf = conf_of(self)
         if not nova.is_configured(conf):
             raise exception.ConfigInvalid(
-                "[nova] does not say how Nova's API is asked: set its auth_type and what goes "
-                "with it, and start the service anew"
+                "[nova] auth_type is not set, so Nova's API can't be used: set it and its "
+                "credentials, and restart the service"
             )
         about = parsed_args.instance_uuid or ALL
         with (

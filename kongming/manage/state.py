@@ -115,12 +115,12 @@ def wait_until(command: Command, condition: Callable[[], bool], timeout: float) 
     while not condition():
         if not lock.is_taken(Path(conf_of(command).state_path)):
             raise ServiceAway(
-                "kept, but kongming-notification-handler does not run on this state path: it "
-                "will be done when it starts"
+                "stored, but kongming-notification-handler does not run with this state_path: it "
+                "will be carried out when the service starts"
             )
         if time.monotonic() > deadline:
             raise exception.KongmingError(
-                f"kept, but not done within {timeout:g} s: look at 'allocation show' and at the "
+                f"stored, but not carried out within {timeout:g} s: see 'allocation show' and the "
                 "service's log"
             )
         time.sleep(_POLL_S)
@@ -129,15 +129,15 @@ def wait_until(command: Command, condition: Callable[[], bool], timeout: float) 
 def unknown(instance_uuid: str) -> exception.KongmingError:
     """Give the error that says that nothing is known of an instance."""
     return exception.KongmingError(
-        f"nothing is known of instance {instance_uuid} on this host: see 'allocation list'"
+        f"instance {instance_uuid} is unknown on this host: see 'allocation list'"
     )
 
 
 def unreadable(instance_uuid: str, kept: Unreadable) -> str:
     """Say that what is kept of an instance can't be read, and what to do."""
     return (
-        f"instance {instance_uuid}: what is kept of it can't be read ({kept.why}): "
-        "'allocation set' asks for it again, 'allocation unset' deletes it"
+        f"instance {instance_uuid}: its stored request can't be read ({kept.why}): "
+        "'allocation set' replaces it, 'allocation unset' deletes it"
     )
 
 
@@ -147,7 +147,7 @@ def warn_of_unreadable(command: Command, record: Record) -> None:
         command.app.LOG.warning("%s", unreadable(record.instance_uuid, record.asked))
     elif not is_instance(record.instance_uuid):
         command.app.LOG.warning(
-            "%s can be no instance: 'allocation unset' deletes what is kept of it",
+            "%s is not an instance UUID: 'allocation unset' deletes its record",
             shown(record.instance_uuid),
         )
 
@@ -177,5 +177,5 @@ def add_wait_option(parser: argparse.ArgumentParser, seconds: float) -> None:
         metavar="<seconds>",
         type=options.seconds,
         default=seconds,
-        help=f"How long to wait for the service to do it (default: {seconds:g}).",
+        help=f"How long to wait for the service to carry it out (default: {seconds:g}).",
     )

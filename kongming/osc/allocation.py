@@ -66,16 +66,16 @@ _CHANGE = (
 
 
 class AllocationList(Lister):
-    """List the instances that anything is wanted for."""
+    """List the instances that have an allocation."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        parser.add_argument("--host", metavar="<host>", help="Only what is on this host.")
+        parser.add_argument("--host", metavar="<host>", help="Only instances on this host.")
         parser.add_argument(
             "--project", metavar="<project-id>", help="Only instances of this project."
         )
-        parser.add_argument("--status", choices=LISTED, help="Only what has this status.")
-        parser.add_argument("--map", metavar="<map>", help="Only what is of this map.")
+        parser.add_argument("--status", choices=LISTED, help="Only instances with this status.")
+        parser.add_argument("--map", metavar="<map>", help="Only instances of this map.")
         add_limit(parser)
         parser.add_argument("--long", action="store_true", help="Show more fields.")
         return parser
@@ -93,7 +93,7 @@ class AllocationList(Lister):
 
 
 class AllocationShow(OfInstance, ShowOne):
-    """Show what is wanted for an instance, and what came of it."""
+    """Show the allocation of an instance and its status."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> Fields:
         told = client_of(self).allocation(parsed_args.instance_uuid)
@@ -101,7 +101,7 @@ class AllocationShow(OfInstance, ShowOne):
 
 
 class AllocationSet(OfInstance, Change):
-    """Want an allocation for an instance, instead of what is wanted now."""
+    """Set the allocation of an instance; it replaces the current one."""
 
     timeout = 60.0
 
@@ -114,13 +114,13 @@ class AllocationSet(OfInstance, Change):
     def take_action(self, parsed_args: argparse.Namespace) -> Fields:
         asked = options.asked(parsed_args)
         if not asked:
-            raise exception.RequestInvalid("nothing is asked: name at least one of the options")
+            raise exception.RequestInvalid("the allocation is empty: use at least one option")
         request = SetAllocation(parsed_args.instance_uuid, asked.to_json(), parsed_args.generation)
         return self.carry_out(request)
 
 
 class AllocationUnset(OfInstance, Change):
-    """Want nothing any more for an instance: it goes back to its baseline."""
+    """Delete the allocation of an instance: return the instance to its baseline."""
 
     timeout = 60.0
 
@@ -135,10 +135,10 @@ class AllocationUnset(OfInstance, Change):
 
 
 class AllocationPlan(OfInstance, Lister):
-    """Show what would be done to a running guest, and do nothing (dry run).
+    """Show the changes that an allocation would make to a running guest (dry run).
 
-    Without any option: for what is wanted now. Ends with 1 if it would be
-    refused, and says why.
+    Without options: the current allocation. Exits with 1 and the reason if the
+    allocation would be refused.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -163,7 +163,7 @@ class AllocationPlan(OfInstance, Lister):
 
 
 class AllocationPreview(OfInstance, Lister):
-    """Show which time window will be in force when."""
+    """Show which time window will be in force at which time."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -178,7 +178,7 @@ class AllocationPreview(OfInstance, Lister):
 
 
 class AllocationHistory(OfInstance, Lister):
-    """Show what was wanted for an instance, by whom, when, and what came of it."""
+    """Show the requests for an instance: when, by whom, and their outcomes."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -194,14 +194,13 @@ def _wanted(client: Client, instance_uuid: str) -> Allocation:
     told: Any = client.allocation(instance_uuid)
     if told["allocation"] is None:
         raise exceptions.CommandError(
-            f"nothing is wanted any more for instance {instance_uuid}: it goes back to its "
-            "baseline"
+            f"instance {instance_uuid} has no allocation any more: it returns to its baseline"
             if told["status"] == "releasing"
             else escape(f"instance {instance_uuid}: {told['message']}")
         )
     found = stored.understand(told["allocation"])
     if isinstance(found, Unreadable):
         raise exceptions.CommandError(
-            f"this client does not understand what is wanted ({found.why}): use a newer one"
+            f"this client can't read the allocation ({found.why}): use a newer client"
         )
     return found

@@ -42,9 +42,9 @@ from kongming.terminal import files
 
 _COLUMNS = ("name", "generation", "deleting", "instances", "created_at", "updated_at")
 _UNCHECKED = (
-    "not checked: whether the hosts would accept it ('allocation plan' asks them), whether an "
-    "added instance belongs to another map, how many instances the API takes, and what others "
-    "change until then"
+    "not checked: whether the hosts would accept it (see 'allocation plan'), whether an added "
+    "instance belongs to another map, the API's limit of instances, and later changes of other "
+    "users"
 )
 
 
@@ -71,7 +71,7 @@ class MapList(Lister):
 
 
 class MapShow(_OfMap, ShowOne):
-    """Show an allocation map, and what came of its allocations."""
+    """Show an allocation map and the status of its allocations."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> Fields:
         return self.dict2columns(columns.of_map(client_of(self).map(parsed_args.name)))
@@ -88,7 +88,7 @@ class MapExport(_OfMap):
             dest="form",
             choices=(map_file.YAML, map_file.JSON),
             default=map_file.YAML,
-            help=f"The form of the file (default: {map_file.YAML}).",
+            help=f"The format of the file (default: {map_file.YAML}).",
         )
         return parser
 
@@ -99,15 +99,15 @@ class MapExport(_OfMap):
             stdout.write(text)
         Speaker(self.app.stderr).say(
             f"the map {parsed_args.name} is exported with generation {told['generation']}: apply "
-            f"it with --generation {told['generation']} to have it refused if somebody else has "
-            "changed the map"
+            f"it with --generation {told['generation']} so that it is refused if the map was "
+            "changed meanwhile"
         )
 
 
 class MapApply(_OfMap, Change):
-    """Want the allocations of a map; instances that it does not name any more are released.
+    """Set the allocations of a map; release the instances that are no longer in it.
 
-    The file is read and checked as a whole before anything is sent.
+    The whole file is read and checked before anything is sent.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -115,25 +115,26 @@ class MapApply(_OfMap, Change):
         parser.add_argument(
             "file",
             metavar="<file>",
-            help='JSON or YAML: {"allocations": {instance: allocation, ...}}, or only what is in '
-            "there. - is the standard input.",
+            help='JSON or YAML: {"allocations": {instance: allocation, ...}}, or only the inner '
+            "object. - is the standard input.",
         )
         add_generation(parser, absent=True)
         parser.add_argument(
             "--dry-run",
             action="store_true",
-            help="Show what would be added, changed and released, and do nothing.",
+            help="Show the instances that would be added, changed and released; change nothing.",
         )
         parser.add_argument(
             "--allow-empty",
             action="store_true",
-            help="Apply a file without any instance, which releases all of the map, without "
-            "asking.",
+            help="Apply a file without instances, which releases all of the map, without "
+            "confirmation.",
         )
         parser.add_argument(
             "--allow-large-release",
             action="store_true",
-            help=f"Release more instances than stay, {map_changes.MANY} or more, without asking.",
+            help=f"Release more instances than stay, if {map_changes.MANY} or more, without "
+            "confirmation.",
         )
         return parser
 
@@ -170,16 +171,16 @@ class MapApply(_OfMap, Change):
         )
         stdin = sys.stdin
         if parsed.file != files.STDIN and stdin is not None and stdin.isatty():
-            Speaker(self.app.stderr).say(f"{text}. Type yes to do it:")
+            Speaker(self.app.stderr).say(f"{text}. Type yes to continue:")
             if stdin.readline().strip() == "yes":
                 return True
         raise exception.RequestInvalid(
-            f"{text}; nothing was done: add {option} if that is meant, --dry-run to see it"
+            f"{text}; nothing was done: add {option} to apply it, --dry-run to see the changes"
         )
 
 
 class MapDelete(_OfMap, Change):
-    """Release all instances of a map: they go back to their baseline; then it is gone."""
+    """Delete a map: return all its instances to their baseline."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -202,5 +203,5 @@ def _check_generation(name: str, told: Mapping[str, Any] | None, asked: int | No
         return
     has = "does not exist" if there is None else f"has generation {there}, not {asked}"
     raise exceptions.CommandError(
-        f"the map {name} {has}: it would be refused with generation_conflict; read it again"
+        f"the map {name} {has}: the API would refuse it (generation_conflict); read it again"
     )

@@ -116,7 +116,7 @@ class Change(ShowOne):
                     raise
                 settling = client_of(self).within(self._left_to_settle)
                 told = _settled(request, settling, fault)
-                speaker.say(f"{fault}; {request.what} was accepted all the same")
+                speaker.say(f"{fault}; {request.what} was accepted nevertheless")
                 return told
         except KeyboardInterrupt:
             speaker.say(f"interrupted; {_unknown(request)}")
@@ -136,8 +136,7 @@ def _settled(request: Request, client: Client, fault: Fault) -> Told | None:
 
 def _unknown(request: Request) -> str:
     return (
-        f"it is not known whether {request.what} was accepted, or will be: '{request.shown_by}' "
-        "tells"
+        f"it is not known whether {request.what} was or will be accepted: see '{request.shown_by}'"
     )
 
 
@@ -155,7 +154,7 @@ def _tell(speaker: Speaker, request: Request, told: Told, end: End) -> None:
     if end.progress is not None and not end.why.startswith("interrupted"):
         waiting.tell_each(speaker, end.progress)
     if end.why:
-        speaker.say(f"{end.why}; {accepted}: it is kept, and goes on")
+        speaker.say(f"{end.why}; {accepted} and stays in force")
 
 
 @contextmanager

@@ -173,7 +173,7 @@ class Client:
     ) -> dict[str, Any]:
         answer = self._answer(method, path, shape, query, body)
         if answer is None:
-            raise Fault(f"{method} {path} was answered without a body: is that Kongming's API?")
+            raise Fault(f"{method} {path}: the response has no body: is this Kongming's API?")
         return answer
 
     def _answer(
@@ -235,8 +235,8 @@ def _check(answer: Any, shape: _Shape, url: str = "Kongming's API") -> dict[str,
     """
     if not isinstance(answer, dict):
         raise Fault(
-            f"{url} answers with something else than a JSON object, and not as Kongming's API "
-            "does: the answer is from a proxy or another service, or the address is wrong"
+            f"{url} did not respond with a JSON object, as Kongming's API does: the response is "
+            "from a proxy or another service, or the address is wrong"
         )
     for name, asked in shape.items():
         value = answer.get(name)
@@ -246,7 +246,7 @@ def _check(answer: Any, shape: _Shape, url: str = "Kongming's API") -> dict[str,
         else:
             fits = isinstance(value, asked)
         if not fits:
-            raise Fault(f"{url} answers without {name}, or with another one than Kongming's API")
+            raise Fault(f"the response of {url} has no valid {name}: is this Kongming's API?")
     return answer
 
 

@@ -58,19 +58,22 @@ def add_generation(parser: argparse.ArgumentParser, *, absent: bool) -> None:
 
     :param absent: whether 0 means anything: that there must be none.
     """
-    zero = "; 0 if there must be none" if absent else ""
+    zero = "; 0: it must not exist yet" if absent else ""
     parser.add_argument(
         "--generation",
         metavar="<number>",
         type=generation,
-        help=f"Refuse if what is wanted has another generation by now{zero}.",
+        help=f"Fail unless this is the current generation{zero}.",
     )
 
 
 def add_limit(parser: argparse.ArgumentParser) -> None:
     """Add ``--limit``."""
     parser.add_argument(
-        "--limit", metavar="<number>", type=limit, help="How many to show at most (default: all)."
+        "--limit",
+        metavar="<number>",
+        type=limit,
+        help="The maximum number of rows (default: all).",
     )
 
 

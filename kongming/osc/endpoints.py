@@ -31,11 +31,11 @@ def explain(adapter: Adapter) -> str:
     except AttributeError:
         # Such as "none", which knows of no catalogue.
         return (
-            "this kind of log-in has no service catalogue: name the API's address with "
+            "this authentication type has no service catalogue: name the API's address with "
             "--os-kongming-endpoint"
         )
     except (keystone.ClientException, exceptions.CommandError):
-        return f"the service catalogue can't be read: log in again, {_WAY_OUT}"
+        return f"the service catalogue can't be read: authenticate again, {_WAY_OUT}"
     catalog = access.service_catalog.catalog if access.has_service_catalog() else []
     scopes = (access.project_scoped, access.domain_scoped, getattr(access, "system_scoped", False))
     return missing(
@@ -68,7 +68,7 @@ def missing(
     ]
     if not found and not scoped:
         return (
-            "the token is not scoped, so that there is no service catalogue: name a project "
+            "the token is not scoped and has no service catalogue: name a project "
             f"(--os-project-name), {_WAY_OUT}"
         )
     if not found:
@@ -80,7 +80,7 @@ def missing(
     if region_name and region_name not in regions:
         return (
             f"the service catalogue has no endpoint of the type {service_type} in the region "
-            f"{region_name}, but in {_listed(regions)}: choose one with --os-region-name, "
+            f"{region_name}, only in {_listed(regions)}: choose one with --os-region-name, "
             f"{_WAY_OUT}"
         )
     asked = [interface] if isinstance(interface, str) else list(interface or ())
@@ -89,7 +89,7 @@ def missing(
     where = f" in the region {region_name}" if region_name else ""
     return (
         f"the service catalogue has no endpoint of the type {service_type} with the interface "
-        f"{_listed(names) or 'public'}{where}, but with {_listed(of_region)}: choose one with "
+        f"{_listed(names) or 'public'}{where}, only {_listed(of_region)}: choose one with "
         f"--os-interface or kongming_interface of clouds.yaml, {_WAY_OUT}"
     )
 

@@ -28,7 +28,7 @@ _UNITS = (("d", 86_400), ("h", 3600), ("min", 60))
 
 
 class HostList(Lister):
-    """List the hosts, and how many guests and violations there are."""
+    """List the hosts, with the numbers of their guests and violations."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -41,9 +41,9 @@ class HostList(Lister):
 
 
 class HostShow(ShowOne):
-    """Show a host: its NUMA cells, cores and CPUs, which guests are pinned where, what is wrong.
+    """Show a host: its NUMA cells, cores and CPUs, the guests pinned to them, and violations.
 
-    It is shown as its executor last told it.
+    The data is the last snapshot that its executor sent.
     """
 
     @property
@@ -56,7 +56,7 @@ class HostShow(ShowOne):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        parser.add_argument("host", metavar="<host>", help="The host's name, as Nova has it.")
+        parser.add_argument("host", metavar="<host>", help="The host's name, as in Nova.")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Fields:

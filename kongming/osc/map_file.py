@@ -46,15 +46,13 @@ def read(path: str) -> dict[str, Any]:
         if unknown := sorted(written.keys() - {FIELD}):
             raise document.refusal(
                 (unknown[0],),
-                f"{shown(unknown[0])} is unknown beside {FIELD}; a generation is given with "
+                f"unknown field {shown(unknown[0])} beside {FIELD}; set a generation with "
                 "--generation",
             )
         written, within = written[FIELD], (FIELD,)
     if not isinstance(written, Mapping):
         what = ".".join(map(str, within)) or "the map"
-        raise document.refusal(
-            within, f"{what} is not an object of which each name is an instance"
-        )
+        raise document.refusal(within, f"{what} is not an object of instance UUIDs")
     return dict(_entry(document, (*within, name), each) for name, each in written.items())
 
 
@@ -72,8 +70,8 @@ def write(told: Told, form: str) -> str:
     unread = sorted(uuid for uuid, asked in found.items() if asked is None)
     if unread:
         raise exceptions.CommandError(
-            f"what is kept for instance {unread[0]} can't be read, so that the map can't be "
-            f"exported as a whole: see 'openstack kongming allocation show {unread[0]}'"
+            f"the stored allocation of instance {unread[0]} can't be read, so the map can't be "
+            f"exported: see 'openstack kongming allocation show {unread[0]}'"
         )
     if form == JSON:
         return json.dumps({FIELD: found}, indent=2) + "\n"
@@ -90,7 +88,7 @@ def _entry(document: Document, steps: Steps, value: object) -> tuple[str, dict[s
         wellformed = False
     if not wellformed:
         raise document.refusal(
-            steps, f"{where}{shown(name)} is not the UUID of an instance as Nova writes it"
+            steps, f"{where}{shown(name)} is not an instance UUID as Nova writes it"
         )
     try:
         asked = json_schema.read(value)
@@ -99,6 +97,6 @@ def _entry(document: Document, steps: Steps, value: object) -> tuple[str, dict[s
     if not asked:
         raise document.refusal(
             steps,
-            f"{where}{name}: nothing is requested; leave the instance out to release it",
+            f"{where}{name}: the allocation is empty; remove the instance to release it",
         )
     return name, asked.to_json()

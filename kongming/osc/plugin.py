@@ -70,7 +70,7 @@ def build_option_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentPar
         metavar="<kongming-endpoint>",
         dest="os_kongming_endpoint_override",
         default=utils.env("OS_KONGMING_ENDPOINT_OVERRIDE", "OS_KONGMING_ENDPOINT"),
-        help="Kongming's URL, instead of the one in the service catalogue "
+        help="The URL of Kongming's API, overrides the service catalogue "
         "(Env: OS_KONGMING_ENDPOINT_OVERRIDE)",
     )
     return parser

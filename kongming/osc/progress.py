@@ -117,15 +117,15 @@ def describe(told: Told) -> str:
     text = f"{told['instance_uuid']}{where}: {status}"
     if status == OVERRIDDEN:
         return (
-            f"{text}: the host carries out what was requested there by {told['source']}, and goes "
-            "on with this one when that is withdrawn"
+            f"{text}: on the host, the request of the {told['source']} has priority; this one "
+            "follows when it is withdrawn"
         )
     if status == GONE:
         text += ": the server was deleted in Nova"
     elif told.get("reason"):
         text += f" ({told['reason']}): {told.get('message', '')}"
     elif status == _ABSENT:
-        text += ": there is no running guest; it is done when it starts"
+        text += ": the guest does not run; it is placed when it starts"
     if status in _OPEN:
         text += _silence(told)
     return text
@@ -140,5 +140,5 @@ def _silence(told: Told) -> str:
     if told.get("host_state") == "unresponsive":
         return f"; the executor of {_host(told)} is unresponsive"
     if told.get("host_state") == "unknown":
-        return "; no executor was heard of that has it"
+        return "; no executor that has it has reported yet"
     return ""

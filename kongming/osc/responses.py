@@ -105,8 +105,8 @@ def of_answer(response: Any) -> Fault:
         request_id = told.get("request_id")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return Fault(
-            f"{response.url} answers with HTTP {status}{_phrase(status)}, and not as Kongming's "
-            "API does: the answer is from a proxy or another service, or the address is wrong",
+            f"{response.url} responds with HTTP {status}{_phrase(status)}, not in the form of "
+            "Kongming's API: it is a proxy or another service, or the address is wrong",
             status=status,
             retry_after=retry_after,
         )
@@ -135,7 +135,7 @@ def of_exception(error: keystone.ClientException, seconds: float) -> Fault:
             sent=False,
         )
     if not isinstance(error, keystone.ConnectionError):
-        return Fault(f"no token, or no endpoint, can be had from Keystone: {error}", sent=False)
+        return Fault(f"Keystone provides no token or no endpoint: {error}", sent=False)
     url = next((found for cause in causes if (found := _url(cause))), "")
     why = _why(causes, seconds)
     if urlsplit(url).path.endswith(_OF_KEYSTONE):
@@ -145,7 +145,7 @@ def of_exception(error: keystone.ClientException, seconds: float) -> Fault:
 
 def silent(seconds: float, *, sent: bool = True) -> Fault:
     """Return the fault of an API that does not answer in time."""
-    return Fault(f"Kongming's API can't be reached: no answer within {seconds:.3g} s", sent=sent)
+    return Fault(f"Kongming's API can't be reached: no response within {seconds:.3g} s", sent=sent)
 
 
 def bounded(call: Callable[[], _T], seconds: float) -> _T:
@@ -198,19 +198,19 @@ def _why(causes: list[BaseException], seconds: float) -> str:
     """Return why no answer came."""
     for cause in causes:
         if isinstance(cause, _NO_URL):
-            return "its address, or one that it redirects to, is not one of http or https"
+            return "its address, or one that it redirects to, is neither http nor https"
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted ({cause.verify_message})"
         if isinstance(cause, ssl.SSLError):
-            return "its port does not speak TLS as this client does"
+            return "its port does not support the TLS of this client"
         if isinstance(cause, socket.gaierror):
             return "its name can't be resolved"
     for cause in causes:
         if isinstance(cause, OSError) and cause.errno:
             return os.strerror(cause.errno).lower()
     if any(isinstance(cause, _TIMEOUTS) for cause in causes):
-        return f"no answer within {seconds:.3g} s"
-    return "the answer was cut off, or is none of HTTP"
+        return f"no response within {seconds:.3g} s"
+    return "the response was cut off, or is not HTTP"
 
 
 def _phrase(status: int) -> str:

@@ -40,14 +40,14 @@ def add_options(parser: argparse.ArgumentParser, default: float) -> None:
     parser.add_argument(
         "--wait",
         action="store_true",
-        help="Wait until the hosts have done it; ends with 1 if anything was not done.",
+        help="Wait until the hosts have carried it out; exit with 1 if anything was not.",
     )
     parser.add_argument(
         "--timeout",
         metavar="<seconds>",
         type=options.seconds,
         default=default,
-        help=f"With --wait: how long at most, in seconds (default: {default:g}).",
+        help=f"With --wait: the maximum time in seconds (default: {default:g}).",
     )
 
 
@@ -155,7 +155,7 @@ class Waiter:
     def _timed_out(self) -> End:
         if self.last is not None and self._absent_since is not None:
             return End(self.last, done=not self.last.undone)
-        return End(self.last, done=False, why=f"not done within {self._timeout:g} s")
+        return End(self.last, done=False, why=f"not carried out within {self._timeout:g} s")
 
     def _tell(self, text: str) -> None:
         if text != self._told:

@@ -214,18 +214,18 @@ def _replacement(client: Client, instance_uuid: str, mine: int) -> str:
         changes = list(client.history(instance_uuid))
     except Fault:
         # Who may set allocations need not be allowed to read who else does.
-        return "somebody else requested something else"
+        return "another request is in force"
     if changes and changes[-1].get("status") == GONE:
         return "the server was deleted in Nova"
     later = [each for each in changes if each["generation"] > mine]
     if not later:
-        return "somebody else requested something else"
+        return "another request is in force"
     # Entries without a requester are later outcomes; tenants are not told who it is.
     change = next((each for each in reversed(later) if each.get("requested_by")), later[-1])
     asked = change.get("allocation")
     what = "its release" if asked is None else Wanted(asked).human_readable().replace("\n", "; ")
     of_map = f" in the map {change['map']}" if change.get("map") else ""
-    who = change.get("requested_by") or "somebody"
+    who = change.get("requested_by") or "another user"
     return f"{who} requested generation {change['generation']}{of_map}: {what}"
 
 

@@ -60,7 +60,7 @@ class Enforcer(policy.Enforcer):
         except (exception.RequestInvalid, UnicodeDecodeError) as error:
             raise PolicyRefused(f"{path}, {error}") from error
         except OSError:
-            LOG.debug("%s can't be read; the library tells so", path)
+            LOG.debug("%s can't be read; oslo.policy reports it", path)
         return super()._load_policy_file(path, force_reload, overwrite)
 
 
@@ -76,13 +76,13 @@ def check(text: str) -> None:
     document = core_schema.read(text)
     rules = {} if document.value is None else document.value
     if not isinstance(rules, dict):
-        raise exception.RequestInvalid("line 1: a policy file has a rule for each name")
+        raise exception.RequestInvalid("line 1: a policy file must map names to rules")
     taken = policy.parse_file_contents(text)
     for name, rule in rules.items():
         if not _is_rule(rule) or taken.get(name) != rule:
             raise exception.RequestInvalid(
-                f"line {document.lines[(name,)]}: {shown(name)} is followed by no rule; a rule is "
-                'a text, in quotes: "role:admin", or "!" for nobody'
+                f"line {document.lines[(name,)]}: {shown(name)} has no valid rule; a rule is a "
+                'text in quotes: "role:admin", or "!" to deny everyone'
             )
 
 

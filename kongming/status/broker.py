@@ -78,7 +78,7 @@ def _try_all(conf: cfg.ConfigOpts, url: oslo_messaging.TransportURL) -> Iterator
                 continue
             if not looked:
                 looked = True
-                yield good(f"{host.hostname}:{host.port} lets us in")
+                yield good(f"{host.hostname}:{host.port} accepts the connection")
                 yield _exchange(conf, connection)
     for why in refused:
         yield doubtful(why) if looked else bad(why)
@@ -124,11 +124,11 @@ def _exchange(conf: cfg.ConfigOpts, connection: Any) -> Result:
         connection.channel().exchange_declare(name, "topic", passive=True)
     except amqp.NotFound:
         return doubtful(
-            f"there is no exchange {name}: Nova has never published to this virtual host; is it "
-            "that of nova.conf's transport_url, and is [notification_handler] exchange its "
-            "control_exchange?"
+            f"the exchange {name} does not exist: Nova has never published to this virtual host; "
+            "check that it is that of nova.conf's transport_url, and that [notification_handler] "
+            "exchange is Nova's control_exchange"
         )
-    return good(f"the exchange {name} is there (whether queues are bound: Queue limits)")
+    return good(f"the exchange {name} exists (see the check Queue limits for its queues)")
 
 
 def _why(error: Exception) -> str:
@@ -139,12 +139,12 @@ def _why(error: Exception) -> str:
             "the port in [oslo_messaging_rabbit] and transport_url"
         )
     if isinstance(error, FileNotFoundError | PermissionError):
-        return "is not tried: a file that [oslo_messaging_rabbit] names for TLS can't be read"
+        return "is not tried: a TLS file of [oslo_messaging_rabbit] can't be read"
     if isinstance(error, amqp.AccessRefused):
         return f"refuses user or password: check both in {OPTION}"
     if isinstance(error, amqp.NotAllowed):
         return f"refuses the virtual host: check it in {OPTION}, and the user's permissions"
     if isinstance(error, TimeoutError):
-        return "does not answer in time: check host and port, firewalls, and TLS on both sides"
+        return "does not respond in time: check host and port, firewalls, and TLS on both sides"
     reason = getattr(error, "strerror", None) or type(error).__name__
     return f"can't be reached ({reason}): check that RabbitMQ runs, its host and port"

@@ -58,12 +58,12 @@ def of_guests(hypervisor: Hypervisor) -> Iterator[Result]:
         lacking |= {name for name, has in zip(_NEEDED, there, strict=True) if not has}
     if lacking:
         yield doubtful(
-            f"a guest that runs has no controller {' and '.join(sorted(lacking))}: see "
+            f"a running guest lacks the controller {' and '.join(sorted(lacking))}: check "
             "cgroup_controllers of /etc/libvirt/qemu.conf, and [Slice] DisableControllers of "
-            "machine.slice; guests have them from their next start on"
+            "machine.slice; a change applies to guests at their next start"
         )
     elif looked_at:
-        yield good(f"the guests that run have {_BOTH}")
+        yield good(f"the running guests have {_BOTH}")
 
 
 def look(base: Path) -> Iterator[Result]:
@@ -72,7 +72,7 @@ def look(base: Path) -> Iterator[Result]:
         mounts = list(base.iterdir())
     except OSError as error:
         yield doubtful(
-            f"{base} can't be listed ({error.strerror}): no control group is to be seen"
+            f"{base} can't be listed ({error.strerror}): control groups can't be checked"
         )
         return
     # Several may be mounted together, as cpu,cpuacct; some have a name and no controller.
@@ -85,12 +85,12 @@ def look(base: Path) -> Iterator[Result]:
     elif missing:
         versions = [f"v{number}" for number, there in ((1, v1), (2, roots)) if there]
         yield bad(
-            f"the control groups at {base} ({' and '.join(versions)}) have no controller "
-            f"{' and '.join(missing)}: see cgroup_disable on the kernel's command line, whether "
-            "it was built with them, and whether this is a container that they are not given to"
+            f"the control groups at {base} ({' and '.join(versions)}) lack the controller "
+            f"{' and '.join(missing)}: check cgroup_disable on the kernel's command line, the "
+            "kernel's build options, and, in a container, whether it may use them"
         )
     else:
-        yield good(f"{_BOTH} are there (cgroup v{1 if v1.issuperset(_NEEDED) else 2})")
+        yield good(f"{_BOTH} are available (cgroup v{1 if v1.issuperset(_NEEDED) else 2})")
 
 
 def _exists(path: Path) -> bool:

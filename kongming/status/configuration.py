@@ -30,8 +30,8 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
         yield good(f"read: {', '.join(named)}")
     else:
         yield doubtful(
-            "no kongming.conf was found, all options have their defaults: make "
-            "/etc/kongming/kongming.conf, or name another with --config-file"
+            "no kongming.conf was found, all options have their defaults: create "
+            "/etc/kongming/kongming.conf, or name a file with --config-file"
         )
     candidate = configuration.read(
         [
@@ -41,8 +41,8 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
     )
     problems = [*candidate.problems()]
     for problem in problems:
-        yield bad(f"{problem}; correct it: the service does not start so")
+        yield bad(f"{problem}; correct it: the service does not start with it")
     for each in candidate.unread():
-        yield doubtful(f"nobody reads {each}")
+        yield doubtful(f"unknown option, ignored: {each}")
     if not problems:
         yield good("[guard] is valid")

@@ -59,14 +59,16 @@ def look(isolated: CpuSet, rules: Rules, shared: CpuSet) -> Iterator[Result]:
     if requestable:
         yield doubtful(
             f"CPU {listed(requestable)} may be requested and is isolated (isolcpus, nohz_full, or "
-            "a cpuset partition): the kernel does not spread threads over such CPUs, so a vCPU "
-            "must be pinned to one of them, never to a set; or add them to [guard] reserved_cpus"
+            "a cpuset partition): the kernel does not spread threads over such CPUs, so pin each "
+            "vCPU to one of them, never to a set, or add them to [guard] reserved_cpus"
         )
     if floating := isolated & shared:
         yield doubtful(
             f"nova.conf: [compute] cpu_shared_set has isolated CPU {listed(floating)}: the kernel "
-            "does not spread the threads of floating guests over them; take them out"
+            "does not spread the threads of floating guests over them; remove them there"
         )
     if not requestable and not floating:
-        kept = f"CPU {listed(isolated)} is isolated, and kept from requests and floating guests"
+        kept = (
+            f"CPU {listed(isolated)} is isolated, and excluded from requests and floating guests"
+        )
         yield good(kept if isolated else "no CPU is isolated")

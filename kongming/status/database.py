@@ -29,8 +29,8 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
     # Connecting would make the file.
     url = make_url(conf.database.connection)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
-        yield good("not used here: neither API nor conductor have a database in [database]")
+        yield good("not used here: [database] is not configured for an API or a conductor")
         return
     database = Database(conf)
     database.check_schema()
-    yield good(f"{database.place} answers, its tables are of this version")
+    yield good(f"{database.place} responds, its tables have the required version")

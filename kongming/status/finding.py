@@ -57,7 +57,7 @@ def run(check: Check, conf: cfg.ConfigOpts, timeout: float = TIMEOUT_S) -> Resul
     thread.join(timeout)
     results = list(findings)
     if thread.is_alive():
-        results.append(bad(f"no answer within {timeout:g} s: find out what hangs"))
+        results.append(bad(f"the check did not finish within {timeout:g} s: find out what hangs"))
     return _one(results)
 
 
@@ -67,7 +67,7 @@ def _collect(check: Check, conf: cfg.ConfigOpts, findings: list[Result]) -> None
         for finding in check(conf):
             findings.append(finding)
     except cfg.Error:
-        findings.append(bad("not checked: an option that this needs is not valid, see above"))
+        findings.append(bad("not checked: an option that this check needs is invalid, see above"))
     except exception.KongmingError as error:
         findings.append(bad(str(error)))
     except Exception as error:  # noqa: BLE001

@@ -31,8 +31,8 @@ NAME = "kongming-libvirt-hook"
 _PROC = Path("/proc")
 _DAEMONS = frozenset({"libvirtd", "virtqemud"})
 _WITHOUT = (
-    "a guest that Kongming has placed can't be migrated to this host, or restored on it, where "
-    "one of its CPUs or NUMA nodes is missing"
+    "a guest that Kongming has placed can't be migrated to this host, or restored on it, if "
+    "this host lacks one of its CPUs or NUMA nodes"
 )
 
 
@@ -54,21 +54,21 @@ def look(folder: Path, proc: Path) -> Result:
         found = hook.stat()
     except FileNotFoundError:
         return doubtful(
-            f"{hook} is not there: {_WITHOUT}. Install it, mode 0755, and restart libvirtd"
+            f"{hook} does not exist: {_WITHOUT}. Install it, mode 0755, and restart libvirtd"
         )
     except OSError as error:
-        return doubtful(f"{hook} can't be looked at ({error.strerror}); see that it is there")
+        return doubtful(f"{hook} can't be checked ({error.strerror}); check that it exists")
     if not found.st_mode & 0o100:
         return doubtful(f"{hook} is not executable: {_WITHOUT}; run 'chmod 0755 {hook}'")
     started = _libvirt_started(proc)
     if started is None:
-        return good(f"{hook} is there; when libvirtd started can't be seen here")
+        return good(f"{hook} exists; when libvirtd started is unknown here")
     if found.st_ctime > started:
         return doubtful(
-            f"{hook} was installed after libvirtd started, which looks for hooks only then: "
-            "restart libvirtd; guests go on"
+            f"{hook} was installed after libvirtd started, and libvirtd reads hooks only when it "
+            "starts: restart libvirtd; guests keep running"
         )
-    return good(f"{hook} is there")
+    return good(f"{hook} exists")
 
 
 def _libvirt_started(proc: Path) -> float | None:

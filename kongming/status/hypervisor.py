@@ -45,9 +45,9 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
             return
         online = sum(connection.getCPUMap()[1])
         if not online:
-            yield bad(f"libvirt at {shown} says that no CPU is online: restart libvirtd")
+            yield bad(f"libvirt at {shown} reports no online CPU: restart libvirtd")
             return
-        yield good(f"libvirt at {shown} answers; {online} CPUs are online")
+        yield good(f"libvirt at {shown} responds; {online} CPUs are online")
         yield from may_write(connection)
 
 
@@ -68,7 +68,7 @@ def may_write(connection: Any) -> Iterator[Result]:
             yield bad(f"guests can't be changed: {forbidden(denied)}")
     if refusal is not None and not domains:
         yield doubtful(
-            "whether guests may be changed is not known, as there is none that libvirt shows to "
+            "it is not known whether guests may be changed, because libvirt shows no guest to "
             f"this user: {forbidden(refusal)}"
         )
 

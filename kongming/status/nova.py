@@ -96,7 +96,7 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
         *_leads_here(nova, conf),
         *_same_broker(nova, conf),
     ]
-    yield from findings or [good(f"{', '.join(paths)} has all that is needed on this node")]
+    yield from findings or [good(f"{', '.join(paths)} has all required options on this node")]
 
 
 def _lookalikes(folder: Path, host: str) -> Iterator[Result]:
@@ -108,8 +108,8 @@ def _lookalikes(folder: Path, host: str) -> Iterator[Result]:
 
 def _heard(folder: Path) -> Result:
     unknown = doubtful(
-        "not known whether Nova emits notifications: set [guard] nova_config_file to "
-        "have nova.conf read, or cause an event of an instance of this host"
+        "it is not known whether Nova emits notifications: set [guard] nova_config_file to "
+        "check nova.conf, or cause an event of an instance of this host"
     )
     heard = _rows(folder / MEMORY, "SELECT 1 FROM heard LIMIT 1") or _rows(
         folder / FILE_NAME,
@@ -144,7 +144,7 @@ def _emits(nova: cfg.ConfigOpts, trigger: str) -> Iterator[Result]:
     drivers = nova.oslo_messaging_notifications.driver
     if "routing" in drivers:
         yield doubtful(
-            "nova.conf: [oslo_messaging_notifications] driver is routing: see that its routing "
+            "nova.conf: [oslo_messaging_notifications] driver is routing: check that its routing "
             "configuration sends the events of instances by messagingv2"
         )
     elif not set(_DRIVERS) & set(drivers):
@@ -154,8 +154,8 @@ def _emits(nova: cfg.ConfigOpts, trigger: str) -> Iterator[Result]:
         )
     if options.notify_on_state_change not in _STATES:
         yield doubtful(
-            "nova.conf: [notifications] notify_on_state_change is not set: where it is so on the "
-            "nodes of nova-api, metadata edits of running instances are not announced; set it to "
+            "nova.conf: [notifications] notify_on_state_change is not set: a nova-api with this "
+            "setting does not notify of metadata changes of running instances; set it to "
             "vm_state"
         )
 
@@ -175,7 +175,7 @@ def _same_broker(nova: cfg.ConfigOpts, conf: cfg.ConfigOpts) -> Iterator[Result]
         yield bad(
             f"nova.conf: Nova's notifications go to the virtual host {url.virtual_host or '/'}, "
             f"and {broker.OPTION} (or [DEFAULT] transport_url) has {ours.virtual_host or '/'} "
-            "here: nothing arrives; name the same one"
+            "here: nothing arrives; set the same virtual host"
         )
     elif not _hosts(url) & _hosts(ours):
         yield doubtful(
@@ -197,12 +197,12 @@ def _leads_here(nova: cfg.ConfigOpts, conf: cfg.ConfigOpts) -> Iterator[Result]:
     if nova.host.removesuffix(".") != conf.host:
         yield bad(
             f"nova.conf: [DEFAULT] host is {nova.host}, here it is {conf.host}: they must be "
-            "equal, or every event is taken for another host's"
+            "equal, or Kongming ignores every event as another host's"
         )
     if nova.control_exchange != ours.exchange:
         yield bad(
             f"nova.conf: [DEFAULT] control_exchange is {nova.control_exchange}: set "
-            f"[notification_handler] exchange, which is {ours.exchange}, to that"
+            f"[notification_handler] exchange, which is {ours.exchange}, to the same"
         )
     if ours.trigger == VERSIONED:
         option = "[notifications] versioned_notifications_topics"
@@ -213,5 +213,5 @@ def _leads_here(nova: cfg.ConfigOpts, conf: cfg.ConfigOpts) -> Iterator[Result]:
     if not set(theirs) & set(topics(conf)):
         yield bad(
             f"nova.conf: {option} is "
-            f"{', '.join(theirs)}: [notification_handler] topics has none of these"
+            f"{', '.join(theirs)}: [notification_handler] topics has none of these; add one"
         )

@@ -32,7 +32,7 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
         if conf.notification_handler.trigger == LEGACY:
             yield bad("[nova] auth_type is not set: the legacy trigger needs Nova's API")
         else:
-            yield good("[nova] is not configured, and not needed: events tell what is wanted")
+            yield good("[nova] is not configured and not required: requests come with the events")
         return
     # Imported here: who does not ask Nova does not pay for it.
     from kongming.nova.client import Nova
@@ -40,12 +40,12 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
     try:
         servers = list(Nova(conf).servers(host=host_name.of(conf)))
     except exception.NovaUnavailable as error:
-        yield bad(f"{error}; try again when it is mended")
+        yield bad(f"{error}; repeat this check after correcting it")
         return
     if servers:
-        yield good(f"Nova tells of {len(servers)} servers on {conf.host}")
+        yield good(f"Nova reports {len(servers)} servers on {conf.host}")
     else:
         yield doubtful(
-            f"Nova tells of no server on {conf.host}: if there are any, [DEFAULT] host is not the "
-            "name that nova-compute has here"
+            f"Nova reports no server on {conf.host}: if servers exist here, [DEFAULT] host is not "
+            "the name of nova-compute on this host"
         )

@@ -50,16 +50,14 @@ def look(hypervisor: Hypervisor) -> Iterator[Result]:
     # A guest that was found says more of it.
     place = hypervisor.locality()
     if not place.here:
-        yield doubtful(
-            f"libvirt is {place}: run this service on the machine that the guests are on"
-        )
+        yield doubtful(f"libvirt is {place}: run this service on the machine of the guests")
     for gap in hypervisor.visibility.gaps():
         yield doubtful(str(gap))
     told = {str(gap.why) for gap in hypervisor.visibility.gaps()}
     for why in sorted(set(hidden) - told - {""}):
         yield doubtful(f"a guest can't be observed ({why})")
     if not hidden:
-        yield good(f"libvirt is {place}; no guest runs here by which to see more")
+        yield good(f"libvirt is {place}; no guest runs here, so observation is not checked")
     elif not any(hidden):
         yield good(f"libvirt is {place}; the threads of its guests are observed")
 

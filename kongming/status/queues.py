@@ -53,7 +53,7 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
     """Ask for our pool's queues, and for those that Nova declares beside them."""
     if not conf.status.management_url:
         yield good(
-            f"not checked: set {_OPTION} to have it seen whether queues grow without limit, or "
+            f"not checked: set {_OPTION} to check whether queues can grow without limit, or "
             "see 'rabbitmqctl list_queues name messages consumers policy'"
         )
         return
@@ -83,15 +83,15 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
 def _pool(name: str, queue: dict[str, Any] | None) -> Result:
     if queue is None:
         return doubtful(
-            f"there is no queue {name} in this virtual host: has the service ever listened with "
-            "this configuration?"
+            f"the queue {name} does not exist in this virtual host: start the service with this "
+            "configuration"
         )
     if _is_limited(queue):
         return good(f"the queue {name} has a limit")
     return doubtful(
-        f"no policy limits the queue {name}: if this host is away for long, or goes for good, it "
-        "grows without end; set expires and max-length by a policy (administration guide, "
-        "RabbitMQ)"
+        f"no policy limits the queue {name}: while this host is unavailable, or after it was "
+        "removed, it grows without limit; set expires and max-length by a policy (administration "
+        "guide, RabbitMQ)"
     )
 
 
@@ -103,8 +103,8 @@ def _bound(conf: cfg.ConfigOpts, keys: set[str]) -> Result:
     if not missing:
         return good(where)
     return bad(
-        f"{where.replace('is bound', 'is not bound')} with {', '.join(missing)}: this host hears "
-        "no events; a service that runs binds it again within a minute, so see its log"
+        f"{where.replace('is bound', 'is not bound')} with {', '.join(missing)}: this host gets "
+        "no events; a running service binds it again within a minute, so check its log"
     )
 
 
@@ -119,21 +119,21 @@ def _delivered(name: str, queue: dict[str, Any]) -> Iterator[Result]:
     if limits and all(limit < 0 or limit >= _DELIVERIES_MIN for limit in limits):
         yield good(f"the quorum queue {name} delivers a message often enough")
         return
+    often = f"{min(limits)} times" if limits else "by RabbitMQ's default limit (20 from 4 on)"
     yield doubtful(
-        f"the quorum queue {name} drops a message that it has delivered "
-        f"{min(limits) if limits else 'as often as its RabbitMQ has it by default (20 from 4 on)'}"
-        " times, kept or not: set delivery-limit by a policy (administration guide, RabbitMQ)"
+        f"the quorum queue {name} drops a message that it has delivered {often}, stored or not: "
+        "set delivery-limit by a policy (administration guide, RabbitMQ)"
     )
 
 
 def _plain(name: str, queue: dict[str, Any] | None) -> Result:
     if queue is None:
-        return good(f"there is no queue {name}")
+        return good(f"the queue {name} does not exist")
     if queue.get("consumers") or _is_limited(queue):
-        return good(f"the queue {name} is read or has a limit")
+        return good(f"the queue {name} has a consumer or a limit")
     return doubtful(
-        f"nobody reads the queue {name} and no policy limits it: it grows without end; set "
-        "max-length by a policy (administration guide, RabbitMQ)"
+        f"the queue {name} has no consumer and no policy limits it: it grows without limit; "
+        "set max-length by a policy (administration guide, RabbitMQ)"
     )
 
 
@@ -150,7 +150,7 @@ def _queue(opener: OpenerDirector, base: str, vhost: str, name: str) -> dict[str
     """
     told = _get(opener, base, "queues", vhost, name)
     if told is not None and not isinstance(told, dict):
-        raise ValueError("no JSON object")
+        raise ValueError("not a JSON object")
     return told
 
 
@@ -162,7 +162,7 @@ def _bindings(opener: OpenerDirector, base: str, vhost: str, options: Any) -> se
     between = ("e", options.exchange, "q", options.pool)
     told = _get(opener, base, "bindings", vhost, *between) or []
     if not isinstance(told, list) or not all(isinstance(each, dict) for each in told):
-        raise ValueError("no JSON list of objects")
+        raise ValueError("not a JSON list of objects")
     return {str(each.get("routing_key")) for each in told}
 
 
@@ -212,9 +212,9 @@ def _why(error: Exception) -> str:
     if isinstance(error, HTTPError):
         if error.code in {401, 403}:
             return f"refuses user or password: check both in {_OPTION}, and the user's tags"
-        return f"answers {error.code}: check {_OPTION}"
+        return f"responds with {error.code}: check {_OPTION}"
     if isinstance(error, ValueError):
-        return f"answers something else than JSON: check {_OPTION}"
+        return f"does not respond with JSON: check {_OPTION}"
     cause = error.reason if isinstance(error, URLError) else error
     said = getattr(cause, "strerror", None) or type(cause).__name__
     return f"can't be reached ({said}): check {_OPTION}, and that its plugin is enabled"

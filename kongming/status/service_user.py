@@ -37,7 +37,7 @@ from kongming.status.unit import Unit, installed
 
 OPTION = cfg.StrOpt(
     "user",
-    help="Check as this user (default: the one of the installed unit, or else the owner of "
+    help="Check as this user (default: the user of the installed unit, or else the owner of "
     "state_path). Only root can check as another user.",
 )
 ROOT = Path("/")
@@ -73,8 +73,8 @@ class ServiceUser:
             if why := self._why_not(command):
                 return (
                     f"{self.named_by} has user {self.account.pw_name}, who can't run "
-                    f"{command[0]}: {why}; was it installed under a umask that keeps others out? "
-                    f"'chmod -R go+rX {sys.prefix}' lets them in"
+                    f"{command[0]}: {why}; if it was installed with a umask that excludes others, "
+                    f"run 'chmod -R go+rX {sys.prefix}'"
                 )
         return ""
 
@@ -122,12 +122,12 @@ class ServiceUser:
                 # As in a user namespace that does not know the user.
                 raise exception.ConfigInvalid(
                     f"{self.named_by} has user {account.pw_name}, and root may not become that "
-                    f"one here ({error.strerror}): run this as that user"
+                    f"user here ({error.strerror}): run this as that user"
                 ) from None
             return error.strerror or type(error).__name__
         except subprocess.TimeoutExpired:
-            return f"it does not end within {_TIMEOUT_S:g} s"
-        return f"it ends with {done.returncode}" if done.returncode else ""
+            return f"it does not exit within {_TIMEOUT_S:g} s"
+        return f"it exits with {done.returncode}" if done.returncode else ""
 
     def _groups(self) -> list[int]:
         names = self.unit.groups if self.unit else ()
@@ -135,8 +135,8 @@ class ServiceUser:
             more = [grp.getgrnam(name).gr_gid for name in names]
         except KeyError as error:
             raise exception.ConfigInvalid(
-                f"{self.named_by} has SupplementaryGroups={' '.join(names)}, and there "
-                f"is no such group ({error.args[0]}): make it, or change that by a drop-in"
+                f"{self.named_by} has SupplementaryGroups={' '.join(names)}, and one does "
+                f"not exist ({error.args[0]}): create it, or change the unit by a drop-in"
             ) from None
         own = os.getgrouplist(self.account.pw_name, self.account.pw_gid)
         return list(dict.fromkeys([*own, *more]))
@@ -203,13 +203,13 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
     """Say as whom the other checks are made, and whether that is the service's user."""
     me, found = user(), find(conf.user, Path(conf.state_path))
     if found is None:
-        yield good(f"judged as user {me}: there is no unit of Kongming's that names another")
+        yield good(f"checked as user {me}: no unit of Kongming names another user")
     elif found.account.pw_uid == os.geteuid():
-        yield good(f"judged as user {me}, as {found.named_by} has it")
+        yield good(f"checked as user {me} ({found.named_by})")
     else:
         name = found.account.pw_name
         yield doubtful(
-            f"judged as user {me}, but {found.named_by} has user {name}: what that one may do is "
+            f"checked as user {me}, but {found.named_by} has user {name}, whose permissions are "
             f"not known; run this as root, or 'sudo -u {name} kongming-status upgrade check'"
         )
 
@@ -219,5 +219,5 @@ def _account(name: str, named_by: str) -> pwd.struct_passwd:
         return pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
     except (KeyError, OverflowError):
         raise exception.ConfigInvalid(
-            f"{named_by} has user {name}, and there is no such user: make it, or name another"
+            f"{named_by} has user {name}, who does not exist: create the user, or name another"
         ) from None

@@ -72,10 +72,12 @@ def _folder_problem(folder: Path) -> str:
         except OSError as error:
             return f"{folder}: {error.strerror} for user {user()}"
         if not part.is_dir():
-            return f"{part} is no directory"
+            return f"{part} is not a directory"
         if not _may(part, os.W_OK | os.X_OK):
             what = (
-                "is not writable" if part == folder else f"can't be made: {part} is not writable"
+                "is not writable"
+                if part == folder
+                else f"can't be created: {part} is not writable"
             )
             return f"{folder} {what} by user {user()}"
         return ""
@@ -84,7 +86,7 @@ def _folder_problem(folder: Path) -> str:
 
 def _database(path: Path) -> Iterator[Result]:
     if not path.exists():
-        yield good("there is no database yet: the service makes it when it starts")
+        yield good("no database exists yet: the service creates it when it starts")
         return
     try:
         with closing(open_read_only(path)) as db:
@@ -94,18 +96,18 @@ def _database(path: Path) -> Iterator[Result]:
         health = str(error)
     if health != "ok":
         yield bad(
-            f"{path} is damaged ({health}): stop the service and move the file away; what the "
-            "instances' metadata asks for comes back with their next events"
+            f"{path} is damaged ({health}): stop the service and move the file elsewhere; the "
+            "requests of the instances' metadata are stored again at their next events"
         )
     elif version > SCHEMA_VERSION:
         yield bad(
-            f"{path} was written by a newer Kongming (schema {version}, this one knows "
+            f"{path} was written by a newer Kongming (schema {version}, this one supports "
             f"{SCHEMA_VERSION}): install that version again"
         )
     elif version < SCHEMA_VERSION:
         yield good(
-            f"the database is intact; its schema {version} becomes {SCHEMA_VERSION} when the "
-            "service starts"
+            f"the database is intact; the service migrates its schema {version} to "
+            f"{SCHEMA_VERSION} when it starts"
         )
     else:
         yield good("the database is intact")

@@ -27,8 +27,8 @@ def check(_conf: cfg.ConfigOpts) -> Iterator[Result]:
     found = [f"{folder} (version {version})" for folder, version in timezones.sources().items()]
     if not found:
         yield doubtful(
-            "there is no tz database: requests with time windows are refused; install tzdata, the "
+            "no tz database found: requests with time windows are refused; install tzdata, the "
             "system's package or Python's"
         )
         return
-    yield good(f"zones come from {', and those that it lacks from '.join(found)}")
+    yield good(f"zones come from {', and missing ones from '.join(found)}")

@@ -33,7 +33,7 @@ def instance_uuid(text: str) -> str:
     try:
         return str(uuid.UUID(text))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not the UUID of an instance") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not an instance UUID") from None
 
 
 def instance_key(text: str) -> str:

@@ -31,7 +31,8 @@ from kongming.runtime.escaping import escape
 
 _EXACT = frozenset({"json", "yaml"})
 _FOR_PROGRAMS = frozenset({"csv", "value", "shell"})
-_PICTURE, _SHELL = "picture", "shell"
+_PICTURE, _SHELL, _TABLE = "picture", "shell", "table"
+_ACRONYMS = frozenset({"id", "uuid"})
 # What a shell would carry out in the double quotes that the format sets; the
 # quote itself is the format's business.
 _CARRIED_OUT = re.compile(r"[\\$`]")
@@ -56,6 +57,12 @@ class EscapedOutput(DisplayCommandBase[Any]):
                 if is_list
                 else [_shown(cell, form) for cell in data]
             )
+        if is_list and form == _TABLE:
+            headings = {name: heading(name) for name in column_names}
+            parsed_args.columns = [
+                headings.get(_normalized(name), name) for name in parsed_args.columns
+            ]
+            column_names = list(headings.values())
         return super().produce_output(parsed_args, column_names, data)  # type: ignore[safe-super]
 
 
@@ -79,6 +86,17 @@ class _Shown(FormattableColumn[Any]):
 
     def machine_readable(self) -> Any:
         return _text(_plain(self._value.machine_readable()), self._form)
+
+
+def heading(name: str) -> str:
+    """Return the heading of a column in a table for people; its unit is in brackets.
+
+    >>> heading("instance_uuid"), heading("heartbeat_age_s")
+    ('Instance UUID', 'Heartbeat Age (s)')
+    """
+    words = name.split("_")
+    unit = f" ({words.pop()})" if words[-1] == "s" else ""
+    return " ".join(each.upper() if each in _ACRONYMS else each.title() for each in words) + unit
 
 
 def _shown(cell: Any, form: str) -> Any:

@@ -34,8 +34,8 @@ def make_table(name: str, *columns: sa.Column[object]) -> None:
         # An interrupted migration may have come further than this one.
         if not {column.name for column in columns} <= _columns(name):
             raise exception.DatabaseUnavailable(
-                f"there is a table {name} that is not Kongming's: give Kongming a database of its "
-                "own in [database] connection"
+                f"the table {name} exists and is not Kongming's: name a separate database in "
+                "[database] connection"
             )
         return
     op.create_table(

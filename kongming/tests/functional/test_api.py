@@ -416,7 +416,7 @@ class TestDryRun:
         answer = api.request("PUT", f"{path_of()}?dry_run=true", self.BODY)
         assert (answer.status, answer.body["outcome"]) == (200, outcome)
 
-    @pytest.mark.parametrize("unresponsive", [exception.HostSilent, exception.ConductorSilent])
+    @pytest.mark.parametrize("silent", [exception.HostSilent, exception.ConductorSilent])
     def test_nobody_answers(self, api, silent):
         api.conductor.answer = silent("who was asked does not answer")
         answer = api.request("PUT", f"{path_of()}?dry_run=true", self.BODY)
@@ -443,7 +443,7 @@ class TestDryRun:
             wait_until(lambda: silent.asked == len(asked), 30, "they wait")
             wait_until(lambda: ask().status == 503, 30, "one more is refused")
             busy = ask()
-            assert "try again" in refused(busy, 503, "busy")
+            assert "retry" in refused(busy, 503, "busy")
             assert busy.headers["Retry-After"] == "1"
             assert api.request("GET", ALLOCATIONS).status == 200
             assert api.request("GET", "/healthcheck").status == 200
@@ -673,7 +673,7 @@ class TestList:
     @pytest.mark.parametrize("path", [path_of(), MAPS + "/blue", HOSTS + "/compute-1", HOSTS])
     def test_parameters_that_a_path_does_not_have(self, api, path):
         detail = refused(api.request("GET", f"{path}?status=applied"), 400, "request_invalid")
-        assert "there is no parameter 'status'" in detail
+        assert "unknown parameter 'status'" in detail
 
 
 class TestHistory:
@@ -846,7 +846,7 @@ class TestMap:
             ({instance().upper(): PIN}, "instance_uuid"),
             ({"\0": PIN}, "instance_uuid"),
             ({"\ud800": PIN}, "instance_uuid"),
-            ({instance(): {}}, f"allocations.{instance()}: nothing is asked"),
+            ({instance(): {}}, f"allocations.{instance()}: the allocation is empty"),
             ({instance(): {"cpu_shares": 0}}, f"allocations.{instance()}: cpu_shares"),
         ],
     )

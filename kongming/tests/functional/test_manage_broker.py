@@ -65,14 +65,14 @@ def test_the_command_tells_programs_in_json():
     assert [told[right] for right in RIGHTS] == [getattr(expected, right) for right in RIGHTS]
     ended = run("permissions", "-c", "user", "c1")
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert "a command needs all columns" in ended.stderr
+    assert "the shell commands need all columns" in ended.stderr
 
 
 @pytest.mark.parametrize("host", ["a b", "x;y"])
 def test_what_is_no_host_is_refused(host):
     ended = run("permissions", "--", host)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert "is not the name of a host" in ended.stderr
+    assert "is not a host name" in ended.stderr
 
 
 def test_a_key_is_derived_from_the_master_key_only(tmp_path):

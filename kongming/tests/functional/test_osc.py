@@ -163,7 +163,7 @@ def test_another_generation_is_a_conflict(site, run):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), "nothing is asked"),
+        ((), "the allocation is empty"),
         (("--vcpu-pinning", "6-5"), "item '6-5' at position 1 runs backwards"),
         (("--file", "/absent"), "/absent can't be read"),
     ],

@@ -94,7 +94,7 @@ def test_an_empty_map_releases_nothing_unless_somebody_means_it(
     assert (ended.status, ended.output) == (1, "")
     assert ended.lines[-1] == (
         f"{path} names no instance: 3 of the 3 instances of the map blue would be released; "
-        "nothing was done: add --allow-empty if that is meant, --dry-run to see it"
+        "nothing was done: add --allow-empty to apply it, --dry-run to see the changes"
     )
     assert len(of_map(server)) == 3
 
@@ -103,7 +103,7 @@ def test_an_empty_map_that_somebody_agrees_to_is_applied(server, run, write, mon
     monkeypatch.setattr(sys, "stdin", Terminal("yes\n"))
     ended = run("map apply", "blue", write("{}"))
     assert ended.status == 0
-    assert "Type yes to do it:" in ended.said
+    assert "Type yes to continue:" in ended.said
     assert of_map(server) == {}
 
 

@@ -179,7 +179,7 @@ def test_the_installed_command_tells_what_was_accepted_when_it_is_interrupted(se
         output, said = process.communicate()
     assert process.returncode == 128 + number
     assert said == (
-        f"interrupted; the allocation of instance {uuid} was accepted (generation 1): it is kept, "
-        "and goes on\n"
+        f"interrupted; the allocation of instance {uuid} was accepted (generation 1) and stays "
+        "in force\n"
     )
     assert (json.loads(output)["generation"], json.loads(output)["status"]) == (1, "pending")

@@ -30,8 +30,7 @@ from kongming.tests.testbed.scripted_api import ScriptedApi
 OTHER = {"asked_by": "somebody else", "request_id": "req-2"}
 PIN = ("--vcpu-pinning", "1")
 ACCEPTED = (
-    f"the allocation of instance {instance(1)} was accepted (generation 1): "
-    "it is kept, and goes on"
+    f"the allocation of instance {instance(1)} was accepted (generation 1) and stays in force"
 )
 
 
@@ -182,7 +181,7 @@ def test_what_the_operator_has_set_on_the_host_is_not_what_was_asked_here(run, a
     ended = run("allocation set", instance(1), *PIN, "--wait", steps=[override])
     assert ended.status == 1
     assert "0 of 1 applied (1 overridden)" in ended.lines
-    assert "requested there by operator" in ended.lines[-1]
+    assert "the request of the operator has priority" in ended.lines[-1]
 
 
 def test_a_release_is_waited_for_until_the_host_has_done_it(run, allocations, tell):
@@ -200,8 +199,8 @@ def test_a_release_that_is_not_done_in_time_goes_on(run, allocations, tell):
     ended = run("allocation unset", instance(1), "--wait", "--timeout", "7")
     assert (ended.status, ended.told["status"], ended.told["generation"]) == (1, "releasing", 2)
     assert ended.lines[-1] == (
-        f"not done within 7 s; the release of instance {instance(1)} was accepted "
-        "(generation 2): it is kept, and goes on"
+        f"not carried out within 7 s; the release of instance {instance(1)} was accepted "
+        "(generation 2) and stays in force"
     )
 
 
@@ -362,6 +361,6 @@ def test_whoever_interrupts_the_request_is_told_that_nobody_knows(run, allocatio
     assert (ended.status, ended.output) == (128 + signal.SIGTERM, "")
     (line,) = ended.lines
     assert line == (
-        f"interrupted; it is not known whether the allocation of instance {instance(1)} was "
-        f"accepted, or will be: 'openstack kongming allocation show {instance(1)}' tells"
+        f"interrupted; it is not known whether the allocation of instance {instance(1)} was or "
+        f"will be accepted: see 'openstack kongming allocation show {instance(1)}'"
     )

@@ -200,8 +200,8 @@ class TestManage:
             (THIRD, {"vcpu_pinning": "2"}),
         ]
         (line,) = errors.splitlines()
-        assert f"instance {BAD}: what is kept of it can't be read" in line
-        assert "'allocation set' asks for it again, 'allocation unset' deletes it" in line
+        assert f"instance {BAD}: its stored request can't be read" in line
+        assert "'allocation set' replaces it, 'allocation unset' deletes it" in line
 
     def test_it_is_shown_as_far_as_it_is_known(self, host):
         damage(host.state, BAD, '{"llc": 1}')
@@ -232,7 +232,7 @@ class TestManage:
             assert store.requests(BAD) == []
             assert store.requests(GOOD)
         status, _, errors = host.run("allocation", "unset", "--wait", "0", GOOD)
-        assert (status, "nothing was asked by hand" in errors) == (1, True)
+        assert (status, "has no operator's request" in errors) == (1, True)
 
     def test_a_row_that_no_instance_can_have_is_shown_and_deleted(self, host):
         with closing(sqlite3.connect(host.state / FILE_NAME)) as db, db:
@@ -242,7 +242,7 @@ class TestManage:
         status, listed, errors = host.run("allocation", "list")
         assert status == 0
         assert r"| x\n " in listed
-        assert r"'x\n' can be no instance: 'allocation unset' deletes" in errors
+        assert r"'x\n' is not an instance UUID: 'allocation unset' deletes" in errors
         assert host.run("allocation", "unset", "--wait", "0", "x\n")[0] == 0
         assert r"x\n" not in host.run("allocation", "list")[1]
         assert host.run("allocation", "unset", "--wait", "0", "x\n")[0] == 1
@@ -273,7 +273,7 @@ class TestApi:
             assert (shown["allocation"], shown["status"]) == (None, "pending")
             assert shown["reason"] == "stored_invalid"
             assert re.search(why, shown["message"])
-            assert "PUT replaces it, DELETE releases it" in shown["message"]
+            assert "PUT replaces it, DELETE releases the instance" in shown["message"]
             assert shown["window"] is None
             told = columns.of_fields(shown)["allocation"]
             assert told.human_readable() == "(can't be read)"
@@ -295,7 +295,7 @@ class TestApi:
         api.allocations.report("compute-1", [told], 5.0)
         shown = api.get(PATHS[BAD])
         assert (shown["status"], shown["reason"]) == ("refused", "request_invalid")
-        assert shown["message"].startswith("no llc here; what is kept can't be read (")
+        assert shown["message"].startswith("no llc here; the stored allocation can't be read (")
         (listed,) = api.get("/v1/allocations?status=refused")["allocations"]
         assert listed["message"] == shown["message"]
 

@@ -88,9 +88,7 @@ class TestASilentKeystone:
         monkeypatch.setattr(tokens, "KEYSTONE_S", 0.1)
         for number in range(3):
             refused(get(api, f"made-up-{number}"), 503, "identity_unavailable")
-        told(
-            warnings(), "WARNING", "Keystone can't be asked whose a token is (it does not answer)"
-        )
+        told(warnings(), "WARNING", "Keystone can't validate tokens (it does not respond)")
         monkeypatch.undo()
         identity.speak()
         refused(get(api, "made-up"), 401, "unauthenticated")
@@ -204,8 +202,8 @@ def test_where_to_get_a_token_is_where_we_get_ours_if_nothing_else_is_said(tmp_p
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("auth_url = http://127.0.0.1:{port}/v3\n", "nobody can be connected to"),
-        ("auth_url = https://127.0.0.1:{identity}/v3\n", "TLS does not come about"),
+        ("auth_url = http://127.0.0.1:{port}/v3\n", "the connection fails"),
+        ("auth_url = https://127.0.0.1:{identity}/v3\n", "the TLS handshake fails"),
     ],
 )
 def test_why_keystone_can_not_be_asked_is_told_in_our_words(
@@ -297,7 +295,7 @@ class TestMemcached:
             assert get(api, "boss").status == 200
         assert identity.questions == ["boss"] * 3
         assert memcached.connections <= 1
-        told(warnings(), "WARNING", "memcached can't be used (it does not answer)")
+        told(warnings(), "WARNING", "memcached can't be used (it does not respond)")
 
     def test_that_speaks_again_is_used_again(
         self, api, identity, memcached, warnings, monkeypatch
@@ -353,7 +351,7 @@ class TestClocks:
             refused(get(api, token), 401, "unauthenticated")
         lines = warnings()
         told(lines, "WARNING", words)
-        told(lines, "WARNING", "are answered with 401: set both (NTP)")
+        told(lines, "WARNING", "get 401: correct both (NTP)")
 
     def test_one_that_is_behind_is_told_too(self, api, identity, warnings):
         identity.ahead = timedelta(minutes=5)

@@ -218,7 +218,7 @@ def test_a_node_that_has_lost_the_others_says_so_and_serves_again_when_they_are_
         try:
             both[0].check_writes()
         except exception.DatabaseUnavailable as error:
-            return "look at the state of the cluster" in str(error)
+            return "check the state of the cluster" in str(error)
         return False
 
     wait_until(is_told, 60, "the node has noticed that it is alone")

@@ -124,7 +124,7 @@ def test_what_does_not_answer_is_told_before_a_user_finds_out(cloud, api):
     api.privileged = True
     assert "no server on" in told()
     api.down()
-    assert "try again when it is mended" in told()
+    assert "repeat this check after correcting it" in told()
 
 
 def test_without_nova_there_is_no_legacy_trigger(cloud):

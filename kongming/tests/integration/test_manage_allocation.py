@@ -85,7 +85,7 @@ def test_an_operator_sets_shows_and_unsets_beside_the_service(cloud, cpus, manag
         assert history[1]["requested_by"].startswith("operator ")
         assert "withdrawn by operator " in history[2]["requested_by"]
         said = manage(daemon, "allocation", "unset", guest.uuid, fails=True)
-        assert "nothing was asked by hand" in said
+        assert "has no operator's request" in said
 
 
 def test_time_windows_from_a_file(cloud, cpus, manage, tmp_path):
@@ -154,7 +154,7 @@ def test_a_plan_shows_the_steps_or_the_refusal_and_changes_nothing(cloud, cpus, 
         said = manage(daemon, *words, "--vcpu-pinning", "0;1", fails=True)
         assert "item '0' at position 1" in said
         said = manage(daemon, *words, fails=True)
-        assert "nothing is known of instance" in said
+        assert "is unknown on this host" in said
         assert guest.affinity() == everywhere(guest)
         assert daemon.record(guest.uuid) is None
 
@@ -167,8 +167,10 @@ def test_a_refused_request_by_hand_says_why_and_the_former_stays(cloud, cpus, ma
         said = manage(daemon, *words, "8191", fails=True)
         assert "refused (cpu_unknown): CPU 8191 does not exist" in said
         guest.wait_on(cpus[-1])
-        assert "nothing is asked" in manage(daemon, "allocation", "set", guest.uuid, fails=True)
-        assert "not the UUID" in manage(daemon, "allocation", "set", "vm1", fails=True)
+        assert "the allocation is empty" in manage(
+            daemon, "allocation", "set", guest.uuid, fails=True
+        )
+        assert "not an instance UUID" in manage(daemon, "allocation", "set", "vm1", fails=True)
 
 
 def test_reconcile_finds_what_nobody_announced(cloud, cpus, manage):
@@ -194,7 +196,7 @@ def test_without_the_service_it_is_kept_for_its_start(cloud, cpus, manage):
         daemon, "allocation", "set", guest.uuid, "--vcpu-pinning", str(cpus[-1]), "-f", "json"
     )
     assert told["status"] == "pending"
-    assert "does not run on this state path" in manage.stderr
+    assert "does not run with this state_path" in manage.stderr
     assert "does not run" in manage(daemon, "reconcile", guest.uuid, fails=True)
     daemon.start()
     guest.wait_on(cpus[-1])

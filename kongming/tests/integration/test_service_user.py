@@ -90,7 +90,7 @@ def test_root_judges_as_the_user_of_the_unit(machine):
     assert checks["Service's user"] == {
         "check": "Service's user",
         "result": 0,
-        "details": "judged as user nobody, as kongming-executor.service has it",
+        "details": "checked as user nobody (kongming-executor.service)",
     }
     assert "is writable by user nobody" in checks["State path"]["details"]
 
@@ -120,7 +120,7 @@ def test_a_program_that_the_user_of_the_unit_can_not_run_is_told(machine):
     assert (status, [*checks]) == (2, ["Service's user"])
     said = checks["Service's user"]["details"]
     assert said.startswith(f"kongming-executor.service has user nobody, who can't run {program}: ")
-    assert "Permission denied; was it installed under a umask" in said
+    assert "Permission denied; if it was installed with a umask" in said
 
 
 def test_a_user_that_there_is_not_is_told(machine):
@@ -134,20 +134,20 @@ def test_another_user_is_told_whose_rights_are_not_known(machine):
     status, checks = machine.status(user=OTHER)
     assert status >= 1
     assert checks["Service's user"]["details"].startswith(
-        "judged as user daemon, but kongming-executor.service has user nobody: "
+        "checked as user daemon, but kongming-executor.service has user nobody, "
     )
     assert checks["Service's user"]["result"] == 1
 
 
 def test_the_user_itself_needs_no_root(machine):
     _, checks = machine.status(user=USER)
-    assert "judged as user nobody, as kongming-ex" in checks["Service's user"]["details"]
+    assert "checked as user nobody (kongming-ex" in checks["Service's user"]["details"]
 
 
 def test_root_may_judge_as_any_user(machine):
     machine.conf.chmod(0o644)
     _, checks = machine.status("--user", OTHER)
-    assert checks["Service's user"]["details"] == "judged as user daemon, as --user has it"
+    assert checks["Service's user"]["details"] == "checked as user daemon (--user)"
     assert "not writable by user daemon" in checks["State path"]["details"]
 
 

@@ -73,9 +73,9 @@ def test_it_is_a_file_in_the_state_path_by_default(tmp_path):
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("", "is no URL"),
-        ("mysql+pymysql://user:p@ss:word/with@host:x/db", "is no URL"),
-        ("oracle+nothing://user:secret@host/db", "no driver oracle.nothing"),
+        ("", "is not a URL"),
+        ("mysql+pymysql://user:p@ss:word/with@host:x/db", "is not a URL"),
+        ("oracle+nothing://user:secret@host/db", "unknown driver oracle.nothing"),
         ("mysql+mysqldb://user:secret@host/db", "not installed.*kongming.mysql"),
     ],
 )
@@ -213,7 +213,7 @@ def test_the_command_says_that_somebody_else_keeps_the_file(manage, path, monkey
         other.execute("BEGIN EXCLUSIVE")
         status, _, complaint = manage("sync")
     assert status == 1
-    assert "end what else uses the file" in complaint
+    assert "stop other processes that use the file" in complaint
 
 
 def test_the_command_is_as_its_page_has_it(manage):
@@ -250,7 +250,7 @@ def test_the_version_of_the_program_is_shown_as_ever(capsys):
 def test_the_command_knows_its_versions(manage):
     status, _, complaint = manage("sync", "0815")
     assert status == 2
-    assert f"there is no version 0815 of the tables: 0001, {models.VERSION}" in complaint
+    assert f"unknown version 0815 of the tables: use 0001, {models.VERSION}" in complaint
 
 
 def test_the_command_forgets_what_is_old(manage, path):

@@ -85,10 +85,16 @@ def test_so_does_what_oslo_db_knows_as_such():
 @pytest.mark.parametrize(
     ("error", "hint"),
     [
-        (mysql(1040), "takes no more connections"),
-        (postgresql("53300"), "takes no more connections"),
-        (postgresql(None, "FATAL:  sorry, too many clients already"), "takes no more connections"),
-        (postgresql(None, "remaining connection slots are reserved"), "takes no more connections"),
+        (mysql(1040), "accepts no more connections"),
+        (postgresql("53300"), "accepts no more connections"),
+        (
+            postgresql(None, "FATAL:  sorry, too many clients already"),
+            "accepts no more connections",
+        ),
+        (
+            postgresql(None, "remaining connection slots are reserved"),
+            "accepts no more connections",
+        ),
         (mysql(1045), "its user and password"),
         (postgresql(None, 'password authentication failed for user "x"'), "its user and password"),
         (postgresql(None, "no pg_hba.conf entry for host"), "its user and password"),
@@ -98,8 +104,8 @@ def test_so_does_what_oslo_db_knows_as_such():
         (postgresql(None, 'database "x" does not exist'), "create this database"),
         (mysql(1146, kind=exc.ProgrammingError), "kongming-manage db sync"),
         (postgresql("42P01", kind=exc.ProgrammingError), "kongming-manage db sync"),
-        (mysql(1114), "make room"),
-        (postgresql("53100"), "make room"),
+        (mysql(1114), "free space"),
+        (postgresql("53100"), "free space"),
         (mysql(1153), "max_allowed_packet"),
         (mysql(2003, "([SSL: CERTIFICATE_VERIFY_FAILED] …)"), "its TLS options"),
         (postgresql(None, "SSL error: certificate verify failed"), "its TLS options"),

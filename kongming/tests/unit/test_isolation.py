@@ -234,7 +234,7 @@ def status(rules, isolated=ISOLATED, shared=""):
 def test_status_warns_of_isolated_cpus_that_may_be_requested(rules, requestable):
     code, details = status(Rules(**{name: CpuSet.parse(text) for name, text in rules.items()}))
     assert code is (Code.WARNING if requestable else Code.SUCCESS)
-    told = f"CPU {requestable} may be" if requestable else "CPU 4-7 is isolated, and kept from"
+    told = f"CPU {requestable} may be" if requestable else "CPU 4-7 is isolated, and excluded from"
     assert details.startswith(told)
 
 

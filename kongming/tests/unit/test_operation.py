@@ -85,8 +85,8 @@ def test_a_query_has_the_parameters_that_are_known_each_once():
     assert read("") == {}
     assert read("limit=5&dry_run=false") == {"limit": 5, "dry_run": False}
     for query, known, said in (
-        ("x=1", QUERY, "there is no parameter 'x' here; known are: dry_run, host, limit"),
-        ("x=1", (), "known are: none"),
+        ("x=1", QUERY, "unknown parameter 'x'; known: dry_run, host, limit"),
+        ("x=1", (), "known: none"),
         ("limit=1&limit=1", QUERY, "limit is given more than once"),
         ("limit=0", QUERY, "limit '0' is not a whole number"),
     ):

@@ -71,9 +71,9 @@ def test_a_map_may_be_yaml(read):
     [
         ("", "the map is not an object"),
         ("allocations: 5", "allocations is not an object"),
-        ("allocations: {}\ngeneration: 3", "'generation' is unknown beside allocations"),
-        ("vm1: {}", "'vm1' is not the UUID of an instance as Nova writes it"),
-        (f"{UUIDS[0].upper()}: {{}}", "is not the UUID of an instance as Nova writes it"),
+        ("allocations: {}\ngeneration: 3", "unknown field 'generation' beside allocations"),
+        ("vm1: {}", "'vm1' is not an instance UUID as Nova writes it"),
+        (f"{UUIDS[0].upper()}: {{}}", "is not an instance UUID as Nova writes it"),
         (f"allocations: {{{UUIDS[0]}: 5}}", f"allocations.{UUIDS[0]}: the allocation: 5 is not"),
         (
             f"{UUIDS[0]}: {{cpu_shares: 100}}\n{UUIDS[1]}: {{vcpu_pinning: {{0: 6-5}}}}",

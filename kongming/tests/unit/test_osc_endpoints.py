@@ -68,34 +68,34 @@ WEST = [("admin", "west", "http://west")]
 @pytest.mark.parametrize(
     ("made", "asked", "says"),
     [
-        ({"scope": ""}, {}, "the token is not scoped, so that there is no service catalogue"),
+        ({"scope": ""}, {}, "the token is not scoped and has no service catalogue"),
         ({}, {}, "has no endpoint of the type kongming: create one"),
         ({"scope": "system"}, {}, "has no endpoint of the type kongming: create one"),
         ({"endpoints": EAST, "kind": "metering"}, {}, "of the type kongming: create one"),
         (
             {"endpoints": EAST + WEST},
             {"region_name": "north"},
-            "of the type kongming in the region north, but in east, west: choose one with",
+            "of the type kongming in the region north, only in east, west: choose one with",
         ),
         (
             {"endpoints": EAST + WEST},
             {"region_name": "west", "interface": "internalURL"},
-            "with the interface internal in the region west, but with admin: choose one",
+            "with the interface internal in the region west, only admin: choose one",
         ),
         (
             {"endpoints": WEST},
             {},
-            "of the type kongming with the interface public, but with admin: choose one",
+            "of the type kongming with the interface public, only admin: choose one",
         ),
         (
             {"endpoints": WEST},
             {"kongming_interface": ["internal", "public"]},
-            "with the interface internal, public, but with admin",
+            "with the interface internal, public, only admin",
         ),
         (
             {"endpoints": EAST + WEST},
             {"kongming_region_name": "south", "region_name": "east"},
-            "in the region south, but in east, west",
+            "in the region south, only in east, west",
         ),
     ],
 )

@@ -107,7 +107,9 @@ def test_kongmings_error_is_told_with_its_code(status, body, says):
 )
 def test_another_ones_error_is_told_as_such(body):
     fault = responses.of_answer(answer(404, body))
-    assert str(fault).startswith("http://api/v1 answers with HTTP 404 Not Found, and not as Kong")
+    assert str(fault).startswith(
+        "http://api/v1 responds with HTTP 404 Not Found, not in the form of Kong"
+    )
     assert (fault.code, fault.status) == ("", 404)
     assert "HTTP 799," in str(responses.of_answer(answer(799, body)))
 
@@ -155,11 +157,11 @@ REFUSED.__cause__ = ConnectionRefusedError(errno.ECONNREFUSED, "x")
     [
         (urllib3.MaxRetryError(POOL, "/", REFUSED), "connection refused", False),
         (urllib3.ProtocolError("x", ConnectionResetError(errno.ECONNRESET, "x")), "reset", True),
-        (urllib3.IncompleteRead(3, 5), "the answer was cut off", True),
-        (urllib3.ReadTimeoutError(POOL, "/", "x"), "no answer within 1.5 s", True),
-        (urllib3.ConnectTimeoutError(POOL, "x"), "no answer within 1.5 s", False),
+        (urllib3.IncompleteRead(3, 5), "the response was cut off", True),
+        (urllib3.ReadTimeoutError(POOL, "/", "x"), "no response within 1.5 s", True),
+        (urllib3.ConnectTimeoutError(POOL, "x"), "no response within 1.5 s", False),
         (socket.gaierror(-2, "x"), "its name can't be resolved", False),
-        (ssl.SSLError(1, "x"), "its port does not speak TLS", False),
+        (ssl.SSLError(1, "x"), "its port does not support the TLS", False),
         (UNTRUSTED, "its certificate is not trusted (self-signed certificate)", False),
     ],
 )
@@ -192,7 +194,7 @@ def test_it_is_told_who_can_not_be_reached(url, who, sent):
 )
 def test_an_address_that_is_none_is_told_as_such(kind):
     fault = responses.of_exception(keystone.UnknownConnectionError("x", kind("x")), 1)
-    assert str(fault).endswith("is not one of http or https")
+    assert str(fault).endswith("is neither http nor https")
     assert not fault.outcome_unknown
 
 
@@ -201,7 +203,7 @@ def test_an_address_that_is_none_is_told_as_such(kind):
     [
         (keystone.Unauthorized(), "Keystone refuses to issue a token (HTTP 401", 401),
         (keystone.ServiceUnavailable(), "Keystone is unavailable (HTTP 503", 503),
-        (keystone.MissingAuthPlugin(), "no token, or no endpoint, can be had", None),
+        (keystone.MissingAuthPlugin(), "Keystone provides no token or no endpoint", None),
     ],
 )
 def test_who_gets_no_token_has_sent_nothing(raised, says, status):
@@ -225,7 +227,7 @@ def test_a_call_for_which_no_time_is_left_is_not_made():
 
 def test_a_call_that_takes_too_long_may_have_been_carried_out():
     ending = socket.socketpair()
-    with pytest.raises(Fault, match="no answer within 0.01 s") as raised:
+    with pytest.raises(Fault, match="no response within 0.01 s") as raised:
         responses.bounded(lambda: ending[0].recv(1), 0.01)
     assert raised.value.outcome_unknown
     for each in ending:

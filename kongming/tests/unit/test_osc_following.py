@@ -113,11 +113,11 @@ def test_an_allocation_that_is_another_ones_is_not_told(seen):
 @pytest.mark.parametrize(
     ("history", "says"),
     [
-        ([], "somebody else requested something else"),
-        ([entry(1)], "somebody else requested something else"),
+        ([], "another request is in force"),
+        ([entry(1)], "another request is in force"),
         ([entry(2), entry(3, None)], "mano requested generation 3: its release"),
         ([entry(2, name="green")], "mano requested generation 2 in the map green: cpu-sh"),
-        ([entry(2, by="")], "somebody requested generation 2: cpu-shares=7"),
+        ([entry(2, by="")], "another user requested generation 2: cpu-shares=7"),
         ([entry(1), entry(1, None, "", status="gone")], "the server was deleted in Nova"),
         ([entry(2, None), entry(2, None, "", status="released")], "mano requested generation"),
     ],
@@ -129,7 +129,7 @@ def test_the_history_tells_by_whom_it_was_replaced(history, says):
 
 def test_who_may_not_read_the_history_is_told_that_it_was_replaced():
     progress = watching.Placement(Api(silent=["history"]), allocation()).look()
-    assert progress.replaced == "somebody else requested something else"
+    assert progress.replaced == "another request is in force"
 
 
 def test_a_404_that_is_not_kongmings_tells_nothing_of_what_there_is():

@@ -95,7 +95,7 @@ def test_a_guest_that_is_absent_is_told_of_and_no_failure():
     waited = Waited([told(0, "absent", host=None, host_state="unknown")])
     assert waited.end.done
     assert waited.lines[-1] == (
-        f"{UUIDS[0]}: absent: there is no running guest; it is done when it starts"
+        f"{UUIDS[0]}: absent: the guest does not run; it is placed when it starts"
     )
     assert sum(waited.slept) >= 0.5
 
@@ -126,7 +126,7 @@ def test_applied_counts_if_it_is_of_a_request_that_was_made_here(source, done):
 
 def test_waiting_has_an_end():
     waited = Waited([told(0, "pending", "unresponsive")], timeout=0.0)
-    assert (waited.end.done, waited.end.why) == (False, "not done within 0 s")
+    assert (waited.end.done, waited.end.why) == (False, "not carried out within 0 s")
     assert waited.lines[1:] == [
         f"{UUIDS[0]} on compute1: pending; the executor of compute1 is unresponsive"
     ]

@@ -185,6 +185,41 @@ def test_cells_for_programs_hold_json():
     assert written(Mixed, "-f", "value").splitlines()[3] == 'a 9 [1, "x"]'
 
 
+class Named(Lister):
+    """A command with names as the API has them."""
+
+    def take_action(self, parsed_args):
+        return ("instance_uuid", "request_id", "age_s", "to"), [("a", "b", 4, "c")]
+
+
+def headings(*arguments):
+    line = written(Named, *arguments).splitlines()[1]
+    return [each.strip() for each in line.strip("|").split("|")]
+
+
+def test_a_table_has_headings_for_people():
+    assert headings("-f", "table") == ["Instance UUID", "Request ID", "Age (s)", "To"]
+
+
+@pytest.mark.parametrize("form", ["json", "yaml", "csv"])
+def test_other_formats_have_names_for_programs(form):
+    text = written(Named, "-f", form)
+    assert all(name in text for name in ("instance_uuid", "request_id", "age_s"))
+    assert "Instance UUID" not in text
+
+
+@pytest.mark.parametrize("name", ["age_s", "AGE_S", "Age (s)"])
+def test_a_column_is_selected_by_its_name_or_its_heading(name):
+    assert headings("-f", "table", "-c", name, "-c", "instance_uuid") == [
+        "Instance UUID",
+        "Age (s)",
+    ]
+
+
+def test_a_field_keeps_its_name_in_a_table():
+    assert "| name " in written(Field, "-f", "table")
+
+
 @pytest.mark.parametrize("text", ["\u8bf8\u845b", EVIL.replace("\udc80", "")])
 def test_json_in_a_cell_is_read_as_it_was(text):
     class One(ShowOne):

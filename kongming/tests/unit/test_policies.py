@@ -170,7 +170,9 @@ def test_a_rule_that_would_be_another_than_was_typed_is_refused(conf, tmp_path, 
     path.write_text(f'"kongming:host:get": "role:a"\n"kongming:map:set": {written}\n')
     policies.make_enforcer(conf)
     conf.set_override("policy_file", str(path), group="oslo_policy")
-    with pytest.raises(exception.ConfigInvalid, match=r"line [23]: 'kongming:map:set' is"):
+    with pytest.raises(
+        exception.ConfigInvalid, match=r"line [23]: 'kongming:map:set' (has no|is)"
+    ):
         policies.make_enforcer(conf)
 
 
@@ -208,7 +210,7 @@ def test_the_former_rules_stay_where_a_file_becomes_one_that_is_refused(
             os.utime(changed, (later := time.time() + 10 * number, later))
     assert allowed() == [False, True]
     (refused,) = [each.getMessage() for each in caplog.records if "refused" in each.getMessage()]
-    assert refused.startswith(f"Policy refused: {path}, line 1: 'kongming:map:set' is")
+    assert refused.startswith(f"Policy refused: {path}, line 1: 'kongming:map:set' has no")
 
 
 def tool(name, *arguments, cwd=ROOT):

@@ -131,7 +131,7 @@ def test_without_a_unit_and_a_state_path_nobody_is_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["absent", "4000000001", "9" * 30])
 def test_a_user_that_there_is_not_is_told(tmp_path, put, name):
-    with pytest.raises(exception.ConfigInvalid, match="--user has user .*, and there is no such"):
+    with pytest.raises(exception.ConfigInvalid, match="--user has user .*, who does not exist"):
         service_user.find(name, tmp_path, tmp_path)
     put(f"etc/systemd/system/{EXECUTOR}.service", f"[Service]\nUser={name}\n")
     with pytest.raises(exception.ConfigInvalid, match=f"{EXECUTOR}.service has user {name}"):
@@ -172,13 +172,13 @@ def judged(tmp_path, monkeypatch, name):
 
 def test_the_status_says_as_whom_it_judges(tmp_path, monkeypatch):
     code, said = judged(tmp_path, monkeypatch, None)
-    assert (code, said.startswith(f"judged as user {ME.pw_name}: ")) == (Code.SUCCESS, True)
+    assert (code, said.startswith(f"checked as user {ME.pw_name}: ")) == (Code.SUCCESS, True)
     code, said = judged(tmp_path, monkeypatch, ME.pw_name)
-    assert (code, said) == (Code.SUCCESS, f"judged as user {ME.pw_name}, as --user has it")
+    assert (code, said) == (Code.SUCCESS, f"checked as user {ME.pw_name} (--user)")
     other = "nobody" if ME.pw_uid == 0 else "root"
     code, said = judged(tmp_path, monkeypatch, other)
     assert code == Code.WARNING
-    assert said.startswith(f"judged as user {ME.pw_name}, but --user has user {other}: ")
+    assert said.startswith(f"checked as user {ME.pw_name}, but --user has user {other}, ")
     assert f"'sudo -u {other} kongming-status upgrade check'" in said
 
 
@@ -201,10 +201,10 @@ class Ran:
     [
         ([0, 0], ""),
         ([PermissionError(13, "Permission denied")], f"can't run {sys.executable}: Permission"),
-        ([1], f"can't run {sys.executable}: it ends with 1; "),
+        ([1], f"can't run {sys.executable}: it exits with 1; "),
         ([0, PermissionError(13, "Permission denied")], "can't run /usr/bin/x: Permission denied"),
-        ([0, 203], "can't run /usr/bin/x: it ends with 203"),
-        ([0, subprocess.TimeoutExpired("x", 60)], "can't run /usr/bin/x: it does not end within"),
+        ([0, 203], "can't run /usr/bin/x: it exits with 203"),
+        ([0, subprocess.TimeoutExpired("x", 60)], "can't run /usr/bin/x: it does not exit within"),
     ],
 )
 def test_the_user_of_the_unit_must_be_able_to_run_what_it_starts(monkeypatch, outcomes, why):
@@ -214,13 +214,13 @@ def test_the_user_of_the_unit_must_be_able_to_run_what_it_starts(monkeypatch, ou
     assert why in problem
     assert bool(problem) is bool(why)
     assert {user for _, user, _ in ran.commands} == {NOBODY.pw_uid}
-    assert not problem or problem.endswith(f"'chmod -R go+rX {sys.prefix}' lets them in")
+    assert not problem or problem.endswith(f"'chmod -R go+rX {sys.prefix}'")
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL])
 def test_a_root_that_may_not_become_another_user_says_so(monkeypatch, number):
     monkeypatch.setattr(subprocess, "run", Ran(OSError(number, os.strerror(number))))
-    with pytest.raises(exception.ConfigInvalid, match="root may not become that one here"):
+    with pytest.raises(exception.ConfigInvalid, match="root may not become that user here"):
         ServiceUser(NOBODY, "--user").problem()
 
 

@@ -110,7 +110,7 @@ def test_what_hangs_is_not_waited_for():
     result = finding.run(check, None, timeout=0.1)
     never.set()
     assert result.code is Code.FAILURE
-    assert result.details == "no answer within 0.1 s: find out what hangs; first"
+    assert result.details == "the check did not finish within 0.1 s: find out what hangs; first"
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,10 @@ def test_what_hangs_is_not_waited_for():
     [
         (exception.Failed("rabbit://u:topsecret@host: no"), "rabbit://***@host: no"),
         (RuntimeError("topsecret"), "a fault of Kongming: please report this RuntimeError"),
-        (cfg.Error("topsecret"), "not checked: an option that this needs is not valid, see above"),
+        (
+            cfg.Error("topsecret"),
+            "not checked: an option that this check needs is invalid, see above",
+        ),
     ],
 )
 def test_an_error_is_a_finding_without_credentials(error, says):
@@ -155,7 +158,7 @@ def test_options_that_a_service_would_refuse_are_a_failure(configured, text, say
     code, details = run(configuration.check, configured(text))
     assert code is Code.FAILURE
     assert says in details
-    assert "the service does not start so" in details
+    assert "the service does not start with it" in details
     assert "topsecret" not in details
 
 
@@ -172,7 +175,7 @@ def test_options_that_a_service_would_refuse_are_a_failure(configured, text, say
 def test_what_nobody_reads_is_doubtful(configured, text, says):
     code, details = run(configuration.check, configured(text))
     assert code is Code.WARNING
-    assert details.startswith("nobody reads ")
+    assert details.startswith("unknown option, ignored: ")
     assert says in details
 
 
@@ -192,7 +195,7 @@ def listing(folder):
 def test_a_state_path_that_is_yet_to_be_made_is_not_made(configured, tmp_path):
     code, details = run(state.check, configured())
     assert code is Code.SUCCESS
-    assert "no database yet" in details
+    assert "no database exists yet" in details
     assert not (tmp_path / "state").exists()
 
 
@@ -215,7 +218,7 @@ def test_a_database_of_another_version(configured, state_path):
     Store(state_path).close()
     for version, code, says in (
         (SCHEMA_VERSION + 1, Code.FAILURE, "newer Kongming"),
-        (SCHEMA_VERSION - 1, Code.SUCCESS, f"becomes {SCHEMA_VERSION} when the service starts"),
+        (SCHEMA_VERSION - 1, Code.SUCCESS, f"to {SCHEMA_VERSION} when it starts"),
     ):
         db = sqlite3.connect(path)
         db.execute(f"PRAGMA user_version = {version}")
@@ -237,14 +240,14 @@ def test_a_damaged_database(configured, state_path, whole):
     code, details = run(state.check, configured())
     assert code is Code.FAILURE
     assert "is damaged" in details
-    assert "move the file away" in details
+    assert "move the file elsewhere" in details
 
 
 def test_a_state_path_that_is_a_file(configured, tmp_path):
     (tmp_path / "state").write_text("")
     code, details = run(state.check, configured())
     assert code is Code.FAILURE
-    assert f"{tmp_path}/state is no directory" in details
+    assert f"{tmp_path}/state is not a directory" in details
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -252,7 +255,7 @@ def test_a_state_path_that_is_a_file(configured, tmp_path):
     ("mode", "state_path", "says"),
     [
         (0o755, "", "is not writable by user nobody"),
-        (0o755, "state", "can't be made: "),
+        (0o755, "state", "can't be created: "),
         (0o700, "state", "Permission denied for user nobody"),
     ],
 )
@@ -282,9 +285,9 @@ def test_control_groups_of_version_1(tmp_path):
     tree(tmp_path, cpu__tasks="", memory__tasks="")
     code, details = look(tmp_path)
     assert code is Code.FAILURE
-    assert "(v1) have no controller cpuset:" in details
+    assert "(v1) lack the controller cpuset:" in details
     tree(tmp_path, cpuset__tasks="")
-    assert look(tmp_path) == (Code.SUCCESS, "cpu and cpuset are there (cgroup v1)")
+    assert look(tmp_path) == (Code.SUCCESS, "cpu and cpuset are available (cgroup v1)")
 
 
 def test_control_groups_of_version_1_that_are_mounted_together(tmp_path):
@@ -297,27 +300,27 @@ def test_control_groups_of_version_1_that_are_mounted_together(tmp_path):
 def test_control_groups_of_version_2(tmp_path):
     offered = tmp_path / "cgroup.controllers"
     offered.write_text("io memory\n")
-    assert "(v2) have no controller cpu and cpuset:" in look(tmp_path)[1]
+    assert "(v2) lack the controller cpu and cpuset:" in look(tmp_path)[1]
     offered.write_text("cpuset cpu io memory\n")
-    assert look(tmp_path) == (Code.SUCCESS, "cpu and cpuset are there (cgroup v2)")
+    assert look(tmp_path) == (Code.SUCCESS, "cpu and cpuset are available (cgroup v2)")
 
 
 def test_control_groups_without_controllers_are_told_from_none(tmp_path):
     (tmp_path / "cgroup.controllers").write_text("")
     code, details = look(tmp_path)
-    assert (code, "(v2) have no controller cpu and cpuset" in details) == (Code.FAILURE, True)
+    assert (code, "(v2) lack the controller cpu and cpuset" in details) == (Code.FAILURE, True)
 
 
 def test_named_hierarchies_have_no_controllers(tmp_path):
     tree(tmp_path, systemd__tasks="")
-    assert "(v1) have no controller cpu and cpuset" in look(tmp_path)[1]
+    assert "(v1) lack the controller cpu and cpuset" in look(tmp_path)[1]
 
 
 def test_control_groups_of_both_versions_are_taken_together(tmp_path):
     tree(tmp_path, cpu__tasks="", unified__cgroup_dot_controllers="cpuset\n")
-    assert look(tmp_path) == (Code.SUCCESS, "cpu and cpuset are there (cgroup v2)")
+    assert look(tmp_path) == (Code.SUCCESS, "cpu and cpuset are available (cgroup v2)")
     tree(tmp_path, unified__cgroup_dot_controllers="io\n")
-    assert "(v1 and v2) have no controller cpuset" in look(tmp_path)[1]
+    assert "(v1 and v2) lack the controller cpuset" in look(tmp_path)[1]
 
 
 def test_control_groups_that_cannot_be_listed_are_doubtful(tmp_path):
@@ -334,9 +337,9 @@ def findings(look, machine):
     [
         (1, ("cpu", "cpuset"), Code.SUCCESS, "have cpu and cpuset"),
         (2, ("cpu", "cpuset"), Code.SUCCESS, "have cpu and cpuset"),
-        (2, ("cpu",), Code.WARNING, "has no controller cpuset: see cgroup_controllers"),
-        (1, ("cpuset",), Code.WARNING, "has no controller cpu: see"),
-        (None, (), Code.WARNING, "has no controller cpu and cpuset: see"),
+        (2, ("cpu",), Code.WARNING, "lacks the controller cpuset: check cgroup_controllers"),
+        (1, ("cpuset",), Code.WARNING, "lacks the controller cpu: check"),
+        (None, (), Code.WARNING, "lacks the controller cpu and cpuset: check"),
     ],
 )
 def test_the_groups_of_guests_that_run_are_looked_at(tmp_path, version, controllers, code, says):
@@ -426,7 +429,7 @@ READ_ONLY = libvirt_error(libvirt.VIR_ERR_OPERATION_DENIED)
         (Connection(READ_ONLY, READ_ONLY), [Code.FAILURE], "the connection is read-only"),
         # The right to change domains is another one than the right to write at all.
         (Connection(DENIED), [], ""),
-        (Connection(DENIED, domains=0), [Code.WARNING], "is not known, as there is none"),
+        (Connection(DENIED, domains=0), [Code.WARNING], "because libvirt shows no guest"),
         (Connection(DENIED, DENIED), [Code.FAILURE], "access control"),
         (Connection(None, DENIED, domains=2), [Code.FAILURE], "access control"),
     ],
@@ -460,7 +463,7 @@ def test_a_nova_conf_that_has_all(with_nova):
         ("notification_format = both", "", Code.FAILURE, "notification_format is unversioned"),
         ("driver = messagingv2", "", Code.FAILURE, "driver is not set"),
         ("driver = messagingv2", "driver = noop", Code.FAILURE, "driver is not set"),
-        ("notify_on_state_change = vm_state", "", Code.WARNING, "are not announced"),
+        ("notify_on_state_change = vm_state", "", Code.WARNING, "does not notify"),
         ("host = compute-1", "host = compute-2", Code.FAILURE, "host is compute-2, here it is"),
         ("host = compute-1", "host = compute-1\ncontrol_exchange = x", Code.FAILURE, "exchange"),
         (
@@ -705,7 +708,7 @@ def test_a_queue_that_is_bound_is_good(managed):
         ("quorum", None, 3, " 3 times"),
         # The lower one counts.
         ("quorum", 1000, 3, " 3 times"),
-        ("quorum", None, None, "as often as its RabbitMQ has it by default"),
+        ("quorum", None, None, "by RabbitMQ's default limit"),
     ],
 )
 def test_a_quorum_queue_that_drops_what_was_delivered_a_few_times(
@@ -730,7 +733,7 @@ def test_the_tz_databases_are_named_with_their_versions(configured, tmp_path, mo
     code, details = run(timezones.check, configured())
     assert code is Code.SUCCESS
     assert details.startswith(
-        f"zones come from {tmp_path} (version 2031c), and those that it lacks from /"
+        f"zones come from {tmp_path} (version 2031c), and missing ones from /"
     )
     assert "tzdata/zoneinfo (version 20" in details
 
