@@ -39,7 +39,7 @@ def translated(error: libvirt.libvirtError, doing: str, domain: Any) -> exceptio
     :param doing: what failed, for a sentence: «setting vCPU 0 to 1».
     """
     code, message = error.get_error_code(), error.get_error_message()
-    if code == libvirt.VIR_ERR_NO_DOMAIN or _stopped(domain):
+    if code == libvirt.VIR_ERR_NO_DOMAIN or has_stopped(domain):
         return exception.GuestAbsent("the domain is not running")
     if not is_alive(domain.connect()):
         return exception.HypervisorUnavailable(f"libvirt went away while {doing}")
@@ -60,7 +60,8 @@ def translated(error: libvirt.libvirtError, doing: str, domain: Any) -> exceptio
     return exception.StepFailed(f"{doing}: libvirt error {code}: {message}")
 
 
-def _stopped(domain: Any) -> bool:
+def has_stopped(domain: Any) -> bool:
+    """Tell whether a domain runs no more, by libvirt's word of this moment."""
     try:
         return not domain.isActive()
     except libvirt.libvirtError as error:
