@@ -39,7 +39,7 @@ def translated(error: libvirt.libvirtError, doing: str, domain: Any) -> exceptio
     :param doing: what failed, for a sentence: «setting vCPU 0 to 1».
     """
     code, message = error.get_error_code(), error.get_error_message()
-    if code == libvirt.VIR_ERR_NO_DOMAIN or _stopped(domain):
+    if code == libvirt.VIR_ERR_NO_DOMAIN or has_stopped(domain):
         return exception.GuestAbsent("the domain is not running")
     if not is_alive(domain.connect()):
         return exception.HypervisorUnavailable(f"the connection to libvirt was lost while {doing}")
@@ -48,6 +48,8 @@ def translated(error: libvirt.libvirtError, doing: str, domain: Any) -> exceptio
     if code == libvirt.VIR_ERR_OPERATION_TIMEOUT:
         return exception.GuestBusy(f"libvirt is busy with the guest, {doing} timed out")
     if code == libvirt.VIR_ERR_OPERATION_INVALID and "affinity" in message:
+        if _is_starting(domain):
+            return exception.GuestBusy("libvirt does not know the threads of the guest yet")
         return exception.PinningUnsupported(
             f"libvirt can't pin this guest's vCPUs ({message}): QEMU emulates them all in a "
             "single thread; run the guest with KVM, or with multi-threaded emulation"
@@ -60,8 +62,17 @@ def translated(error: libvirt.libvirtError, doing: str, domain: Any) -> exceptio
     return exception.StepFailed(f"{doing}: libvirt error {code}: {message}")
 
 
-def _stopped(domain: Any) -> bool:
+def has_stopped(domain: Any) -> bool:
+    """Tell whether a domain runs no more, by libvirt's word of this moment."""
     try:
         return not domain.isActive()
     except libvirt.libvirtError as error:
         return bool(error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN)
+
+
+def _is_starting(domain: Any) -> bool:
+    try:
+        state = domain.state()
+    except libvirt.libvirtError:
+        return False
+    return bool(state == [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP])

@@ -29,6 +29,7 @@ from kongming.host.occupant import Occupant
 from kongming.host.topology import Topology
 from kongming.hypervisor import capabilities, cgroup, host, locality, saved_image
 from kongming.hypervisor.calls import Calls
+from kongming.hypervisor.errors import has_stopped
 from kongming.hypervisor.files import reason
 from kongming.hypervisor.guest import Guest
 from kongming.hypervisor.host import Host
@@ -91,8 +92,9 @@ class Hypervisor:
         self._locality: Locality | None = None
         self._host_uuid: str | None = None
         self._told: Locality | None = None
-        # Guests whose process was not found, by incarnation.
+        # The incarnations of guests whose process was not found, and of those where it was.
         self._missed: dict[str, int] = {}
+        self._found: dict[str, int] = {}
         self._lend = lend
         self._on_happening = on_happening
         self._on_change = on_change
@@ -271,6 +273,7 @@ class Hypervisor:
         if process is None:
             hidden = self._why_hidden(instance_uuid, domain, place)
             return Observer(instance_uuid, None, None, self.visibility, hidden=hidden)
+        self._found[instance_uuid] = domain.ID()
         if not (place.here and place.certain):
             self._learn(locality.FOUND)
         groups, hidden = None, ""
@@ -293,11 +296,16 @@ class Hypervisor:
         elsewhere = place.certain and not place.here
         why = f"libvirt is {place}" if elsewhere else self._processes.why_hidden()
         incarnation = domain.ID()
-        # One that is about to end is no more, and libvirt does not know that yet.
-        if why != NOT_FOUND or self._missed.get(instance_uuid) == incarnation:
+        missed_again = self._missed.get(instance_uuid) == incarnation
+        if why != NOT_FOUND or (missed_again and not self._has_ended(instance_uuid, domain)):
             self.visibility.lost(hidden_threads(why), instance_uuid)
         self._missed[instance_uuid] = incarnation
         return why
+
+    def _has_ended(self, instance_uuid: str, domain: Any) -> bool:
+        """Tell whether a guest whose process is not there has just ended."""
+        # libvirt takes its time to know it of one that was found.
+        return self._found.get(instance_uuid) == domain.ID() or has_stopped(domain)
 
     def _within(self, now: Host, observer: Observer) -> Host:
         """Return the host as the groups above a guest leave it."""
@@ -319,6 +327,7 @@ class Hypervisor:
         self._occupancy.forget(instance_uuid)
         if event in _ENDINGS:
             self._missed.pop(instance_uuid, None)
+            self._found.pop(instance_uuid, None)
             self.visibility.forget(instance_uuid)
         if (event, detail) == _MIGRATED:
             self._migrated[instance_uuid] = None

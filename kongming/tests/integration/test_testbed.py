@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+import socket
 import subprocess
 import sys
 import tempfile
@@ -151,6 +152,14 @@ def test_novas_numa_guest_starts(libvirtd: Libvirtd) -> None:
     domain = start_guest(libvirt.open(libvirtd.uri), "instance-00000005", granted=["0", "0"])
     assert threads.vcpu_affinity(domain.UUIDString()) == {0: {0}, 1: {0}}
     destroy(domain)
+
+
+def test_a_libvirtd_takes_itself_for_another_host_alone(tmp_path: Path) -> None:
+    with Libvirtd(tmp_path, host_name="compute-2") as other:
+        assert other.connect().getHostname() == "compute-2"
+        other.restart()
+        assert other.connect().getHostname() == "compute-2"
+        assert socket.gethostname() != "compute-2"
 
 
 def test_two_testbeds_do_not_meet(libvirtd: Libvirtd, tmp_path: Path) -> None:

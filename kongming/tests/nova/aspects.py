@@ -134,4 +134,8 @@ SECOND = Request(
     {aspect.key: aspect.second.value for aspect in ASPECTS},
     lambda vcpus: {aspect.key: aspect.second.looks(vcpus) for aspect in ASPECTS},
 )
+# The memory of a guest with a NUMA topology stays where Nova bound it.
+WITHIN = Request(
+    {key: value for key, value in FIRST.metadata.items() if key != NUMA_NODES.key}, FIRST.looks
+)
 NOTHING = Request({}, lambda vcpus: {aspect.key: aspect.untouched(vcpus) for aspect in ASPECTS})

@@ -17,6 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 import logging
+from pathlib import Path
+import subprocess
+import sys
 import time
 import uuid
 
@@ -35,11 +38,15 @@ from kongming.tests.testbed.daemon import Daemon, ExecutorDaemon, HostProcess
 from kongming.tests.testbed.libvirtd import Libvirtd
 from kongming.tests.testbed.nova import Nova
 from kongming.tests.testbed.openstack.cloud import HOST, OpenStack
+from kongming.tests.testbed.openstack.compute import Compute
 from kongming.tests.testbed.openstack.content import flavor
 from kongming.tests.testbed.process import wait_until
 from kongming.tests.testbed.threads import online_cpus
 
 VHOST = "openstack"
+MANAGE = Path(sys.executable).parent / "kongming-manage"
+PREFIX = "kongming-"
+HOOK = Path(__file__).parents[3] / "etc/libvirt/kongming-libvirt-hook"
 TWO_VCPUS = flavor(2)
 STANDALONE = "standalone"
 # Conductor and executor look that often, in seconds.
@@ -63,12 +70,14 @@ class Cloud:
 
     def server(self, request: Request, flavor: str = TWO_VCPUS) -> Server:
         """Make a server; a guest of it runs on return."""
-        put = None if self.plane is None else self._put
+        put = None if self.plane is None else self.ask_by_hand
         return Server(self.openstack, self.events, self.libvirtd.uri, request, flavor, put)
 
-    def _put(self, instance_uuid: str, request: Request) -> None:
-        """Ask over Kongming's API."""
-        assert self.plane is not None
+    def ask_by_hand(self, instance_uuid: str, request: Request) -> None:
+        """Ask for this and nothing else: over Kongming's API, or on the host if there is none."""
+        if self.plane is None:
+            self._set(instance_uuid, request)
+            return
         path = f"/v1/allocations/{instance_uuid}"
         if request.metadata:
             allocation = metadata.parse(request.metadata).to_json()
@@ -77,6 +86,28 @@ class Cloud:
         else:
             answer = self.plane.api.request("DELETE", path)
             assert answer.status in (202, 204, 404), answer
+
+    def _set(self, instance_uuid: str, request: Request) -> None:
+        options = {key.removeprefix(PREFIX): value for key, value in request.metadata.items()}
+        conf = str(self.daemon.conf)
+        command = [str(MANAGE), "--config-file", conf, "allocation", "set", instance_uuid]
+        # What comes of it is for the tests to look at.
+        subprocess.run(
+            [*command, "--wait=0", *(f"--{name}={value}" for name, value in options.items())],
+            capture_output=True,
+            check=False,
+        )
+
+    @contextmanager
+    def without_kongming(self) -> Iterator[None]:
+        """Have nothing of Kongming run in the context."""
+        self.daemon.stop()
+        if self.plane is not None:
+            self.plane.stop()
+        yield
+        if self.plane is not None:
+            self.plane.start_missing()
+        self.daemon.start()
 
     def settle(self):
         """Wait until Kongming has heard, and looked into, all that Nova had said at the call.
@@ -110,7 +141,7 @@ class Cloud:
         plane, now = self.plane, time.time()
 
         def seen() -> float:
-            (host,) = plane.api.get("/v1/hosts")["hosts"]
+            host = plane.api.get(f"/v1/hosts/{HOST}")
             return datetime.fromisoformat(host["heartbeat_at"]).timestamp()
 
         wait_until(lambda: seen() > now + 5 * LOOK, 60, "the host was heard of again and again")
@@ -123,12 +154,58 @@ class Cloud:
 
 @dataclass
 class Bed:
-    """What both triggers share."""
+    """What all triggers share."""
 
     transport_url: str
     openstack: OpenStack
     libvirtd: Libvirtd
     events: Events
+
+    def service(
+        self,
+        root: Path,
+        trigger: str,
+        compute: Compute | None = None,
+        libvirtd: Libvirtd | None = None,
+    ) -> HostProcess:
+        """Return what Kongming runs on a compute host; a context manager.
+
+        :param compute: Nova there; None: that of the first host, as for libvirtd
+        """
+        compute = compute or self.openstack.compute
+        files = ",".join(map(str, compute.files))
+        # As the documentation tells to where Nova gives guests CPUs of their own.
+        options = f"[guard]\nnova_config_file = {files}\n"
+        if trigger == LEGACY:
+            nova = self.openstack.site.nova_options()
+            options += f"[notification_handler]\ntrigger = legacy\n{nova}"
+        if trigger == STANDALONE:
+            options += f"[executor]\npull_interval = {LOOK}\n"
+        return (ExecutorDaemon if trigger == STANDALONE else Daemon)(
+            root,
+            transport_url=self.transport_url,
+            connection_uri=(libvirtd or self.libvirtd).uri,
+            host=compute.host,
+            options=options,
+        )
+
+
+def with_hooks(root: Path) -> Path:
+    """Return the folder of a libvirtd that runs what is put among its hooks, also later on.
+
+    It looks for hooks at its start: if there are none, it never runs any.
+    """
+    hooks = hook(root).parent
+    hooks.mkdir(parents=True)
+    nothing = hooks / "nothing"
+    nothing.write_text("#!/bin/sh\n")
+    nothing.chmod(0o755)
+    return root
+
+
+def hook(root: Path) -> Path:
+    """Return where the hook of Kongming stands in the folder of a libvirtd, if it does."""
+    return root / "etc/hooks/qemu.d" / HOOK.name
 
 
 @pytest.fixture(scope="session")
@@ -137,7 +214,7 @@ def bed(tmp_path_factory):
     run_event_loop()
     with (
         Broker(tmp_path_factory.mktemp("rabbitmq")) as broker,
-        Libvirtd(tmp_path_factory.mktemp("libvirt")) as libvirtd,
+        Libvirtd(with_hooks(tmp_path_factory.mktemp("libvirt"))) as libvirtd,
     ):
         broker.add_vhost(VHOST)
         transport_url = broker.transport_url(VHOST)
@@ -145,7 +222,7 @@ def bed(tmp_path_factory):
             OpenStack(
                 tmp_path_factory.mktemp("openstack"),
                 transport_url=transport_url,
-                connection_uri=libvirtd.uri,
+                libvirtd=libvirtd,
             ) as openstack,
             Events(transport_url) as events,
         ):
@@ -153,8 +230,9 @@ def bed(tmp_path_factory):
 
 
 def pytest_generate_tests(metafunc):
-    """Run each test with each trigger, but for modules that name theirs."""
-    if "cloud" in metafunc.fixturenames:
+    """Run each test with each trigger, but for modules and tests that name theirs."""
+    named = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "cloud" in metafunc.fixturenames and "cloud" not in named:
         triggers = getattr(metafunc.module, "TRIGGERS", (VERSIONED, LEGACY, STANDALONE))
         metafunc.parametrize("cloud", triggers, indirect=True, scope="session")
 
@@ -168,23 +246,14 @@ def cloud(bed, request, tmp_path_factory):
 
 
 @contextmanager
-def _notified(bed: Bed, root, trigger: str) -> Iterator[Cloud]:
-    options = ""
-    if trigger == LEGACY:
-        options = f"[notification_handler]\ntrigger = legacy\n{bed.openstack.site.nova_options()}"
-    with Daemon(
-        root,
-        transport_url=bed.transport_url,
-        connection_uri=bed.libvirtd.uri,
-        host=HOST,
-        options=options,
-    ) as daemon:
+def _notified(bed: Bed, root: Path, trigger: str) -> Iterator[Cloud]:
+    with bed.service(root, trigger) as daemon:
         nova = Nova(bed.transport_url, topic=TOPICS[trigger])
         yield Cloud(bed.openstack, bed.libvirtd, daemon, bed.events, nova, trigger)
 
 
 @contextmanager
-def _standalone(bed: Bed, root, trigger: str) -> Iterator[Cloud]:
+def _standalone(bed: Bed, root: Path, trigger: str) -> Iterator[Cloud]:
     often = f"[conductor]\npoll_interval = {LOOK}\npoll_full_interval = {LOOK}\n"
     with (
         ControlPlane(
@@ -192,13 +261,7 @@ def _standalone(bed: Bed, root, trigger: str) -> Iterator[Cloud]:
             transport_url=bed.transport_url,
             options=f"{bed.openstack.site.nova_options()}{often}",
         ) as plane,
-        ExecutorDaemon(
-            root / "compute",
-            transport_url=bed.transport_url,
-            connection_uri=bed.libvirtd.uri,
-            host=HOST,
-            options=f"[executor]\npull_interval = {LOOK}\n",
-        ) as daemon,
+        bed.service(root / "compute", trigger) as daemon,
     ):
         yield Cloud(bed.openstack, bed.libvirtd, daemon, bed.events, None, trigger, plane)
 

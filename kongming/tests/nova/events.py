@@ -73,8 +73,12 @@ class Events:
         self._listener.wait()
 
     def now(self) -> int:
-        """The moment after which an event is to come, for `wait`."""
+        """The moment after which an event is to come, for `wait` and `since`."""
         return len(self._heard)
+
+    def since(self, moment: int) -> list[Event]:
+        """Return what was heard after a moment."""
+        return self._heard[moment:]
 
     def wait(
         self,

@@ -35,6 +35,7 @@ class Server:
     """A server; whatever is done to it is finished on return, as far as Nova is concerned.
 
     :param put: asks for a placement otherwise than by the metadata
+    :ivar flavor: the flavor that it was made with
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Server:
         self._openstack = openstack
         self._events = events
         self._connection_uri = connection_uri
+        self.flavor = flavor
         after = events.now()
         wanted = {
             "name": "kongming-nova-suite",
@@ -76,6 +78,12 @@ class Server:
         self._openstack.rest.post("nova", f"{self._path}/action", {action: body})
         self._wait(ends, after)
         self.wait_status(status)
+
+    def migrate(self, host: str) -> None:
+        """Have Nova migrate it live."""
+        where = {"host": host, "block_migration": "auto"}
+        self.act("os-migrateLive", where, ends="live_migration_post_dest.end")
+        assert self._get()["OS-EXT-SRV-ATTR:host"] == host
 
     def ask(self, request: Request) -> None:
         """Ask for this and nothing else."""

@@ -29,9 +29,9 @@ def test_a_guest_that_was_started_anew_behind_novas_back(server):
 
 def test_a_guest_that_nova_starts_after_the_host_has_booted(cloud, server):
     before = server.threads()
-    cloud.openstack.compute.terminate(timeout=60)
+    cloud.openstack.compute.stop()
     server.domain().destroy()
-    cloud.openstack.start_compute()
+    cloud.openstack.compute.start()
     server.wait_started_anew(before)
     server.wait_looks(FIRST)
     server.wait_status("ACTIVE")

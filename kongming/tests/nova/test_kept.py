@@ -52,16 +52,16 @@ def test_a_reset_inside_of_the_guest(kept):
 
 
 def test_a_restart_of_nova_compute(cloud, kept):
-    cloud.openstack.restart_compute()
+    cloud.openstack.compute.restart()
 
 
 def test_a_restart_of_libvirt(cloud, kept):
     connected = cloud.daemon.log().count("Connected to libvirt")
     cloud.libvirtd.stop()
-    wait_until(lambda: not cloud.openstack.takes_servers(), 60, "Nova misses libvirt")
+    wait_until(lambda: not cloud.openstack.compute.takes_servers(), 60, "Nova misses libvirt")
     cloud.libvirtd.start()
     cloud.daemon.wait_log("Connected to libvirt", times=connected + 1)
     # Nova connects again once it needs to.
     kept.act("pause", ends="pause.end", status="PAUSED")
     kept.act("unpause", ends="unpause.end")
-    wait_until(cloud.openstack.takes_servers, 60, "Nova has libvirt again")
+    wait_until(cloud.openstack.compute.takes_servers, 60, "Nova has libvirt again")

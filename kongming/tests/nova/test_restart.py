@@ -17,7 +17,7 @@ from kongming.tests.testbed.openstack import content
 
 
 def nova_compute_said(cloud, server, text):
-    log = cloud.openstack.compute.log.read_text()
+    log = cloud.openstack.compute.process.log.read_text()
     return any(server.uuid in line and text in line for line in log.splitlines())
 
 

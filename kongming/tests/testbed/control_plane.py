@@ -154,6 +154,12 @@ class ControlPlane(Service):
         for conductor in missing:
             conductor.wait_ready()
 
+    def stop(self) -> None:
+        """End all in their own time; `start_missing` starts them again."""
+        self.api.process.terminate()
+        for conductor in self.conductors:
+            conductor.stop()
+
     def manage(self, *arguments: str) -> str:
         """Run kongming-manage; give what it says."""
         command = [str(BIN / "kongming-manage"), "--config-file", str(self.conf), *arguments]

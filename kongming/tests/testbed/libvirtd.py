@@ -61,12 +61,22 @@ class Libvirtd(Service):
     needs neither. Guests outlive the daemon, but not the context.
 
     :param controllers: those of the control groups that guests get; None: all that there are
+    :param host_name: what it takes for the name of its host; None: the machine's
+    :param folders: those that it has for itself, where others have their own
     """
 
     MODE = "system"
 
-    def __init__(self, root: Path, *, controllers: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        controllers: Sequence[str] | None = None,
+        host_name: str | None = None,
+        folders: Sequence[Path] = (),
+    ) -> None:
         self.root = root
+        self._host_name = host_name
         self._sockets = root / "sock"
         if len(str(self._sockets)) > LONGEST_SOCKET_FOLDER:
             self._sockets = Path(tempfile.gettempdir(), f"kongming-{uuid.uuid4()}")
@@ -78,6 +88,7 @@ class Libvirtd(Service):
             Path("/var/log/libvirt"): root / "log",
             Path("/var/run").resolve(): root / "run",
             Path("/run"): root / "run",
+            **{folder: root / folder.name for folder in folders},
         }
         self._controllers = controllers
         self._cgroup = Cgroup() if self.has_control_groups else None
@@ -93,7 +104,7 @@ class Libvirtd(Service):
 
     @property
     def uri(self) -> str:
-        return f"qemu:///{self.MODE}?socket={quote(str(self._socket))}"
+        return f"qemu:///{self.MODE}?socket={quote(str(self.socket_path))}"
 
     @property
     def pid(self) -> int:
@@ -132,7 +143,10 @@ class Libvirtd(Service):
         if not self._namespaces.running:
             self._make_namespaces()
         return in_namespace_of(
-            self._namespaces.pid, self._daemon_command(Path("/etc/libvirt")), self._cgroup
+            self._namespaces.pid,
+            self._daemon_command(Path("/etc/libvirt")),
+            self._cgroup,
+            host_name=self._host_name is not None,
         )
 
     def _daemon_command(self, configuration: Path) -> list[str]:
@@ -145,6 +159,11 @@ class Libvirtd(Service):
     def settings(self) -> Mapping[str, str | int | list[str]]:
         """Give what its libvirtd.conf has besides, or otherwise."""
         return {}
+
+    def inside(self, command: Sequence[str]) -> list[str]:
+        """Give the command line that runs a command as on its host, once it was started."""
+        has_name = self._host_name is not None
+        return in_namespace_of(self._namespaces.pid, command, None, host_name=has_name)
 
     def connect(self) -> Any:
         """Open a connection that may do anything."""
@@ -168,13 +187,13 @@ class Libvirtd(Service):
         )
 
     @property
-    def _socket(self) -> Path:
+    def socket_path(self) -> Path:
         return self._sockets / "libvirt-sock"
 
     def _listens(self) -> bool:
         with socket.socket(socket.AF_UNIX) as connection:
             try:
-                connection.connect(str(self._socket))
+                connection.connect(str(self.socket_path))
             except OSError:
                 return False
             return True
@@ -217,6 +236,7 @@ class Libvirtd(Service):
             masks=masked_from_qemu(),
             empty_file=self.root / "empty",
             cgroup=self._cgroup,
+            host_name=self._host_name,
         )
 
     def _end(self) -> None:

@@ -25,6 +25,8 @@ import subprocess
 from kongming.tests.testbed.cgroup import Cgroup
 from kongming.tests.testbed.process import find_program
 
+HOST_NAME = Path("/proc/sys/kernel/hostname")
+
 
 def in_namespace(
     command: Sequence[str],
@@ -33,6 +35,7 @@ def in_namespace(
     masks: Iterable[Path] = (),
     empty_file: Path | None = None,
     cgroup: Cgroup | None = None,
+    host_name: str | None = None,
 ) -> list[str]:
     """The command line that runs a command so; the process id stays the same.
 
@@ -40,6 +43,7 @@ def in_namespace(
     :param masks: files that nobody can open; those that don't exist stay so
     :param empty_file: stands in for `masks`
     :param cgroup: becomes the root of the control groups that the command sees
+    :param host_name: the machine's name, as the command sees it
     """
     outside = []
     inside = []
@@ -49,6 +53,9 @@ def in_namespace(
         outside += [_join(group) for group in cgroup.groups]
         inside += [_join(leaf) for leaf in cgroup.leaves]
         inside += [_bind(group, group.parent) for group in cgroup.groups]
+    if host_name is not None:
+        options.append("--uts")
+        inside.append(f"echo {shlex.quote(host_name)} > {HOST_NAME}")
     inside += [_bind(source, place) for place, source in binds.items()]
     if empty_file is not None:
         for mask in masks:
@@ -58,10 +65,17 @@ def in_namespace(
     return [*_shell(outside), *unshare, *_shell(inside), *command]
 
 
-def in_namespace_of(process: int, command: Sequence[str], cgroup: Cgroup | None) -> list[str]:
-    """The command line that runs a command where a process of `in_namespace` is."""
+def in_namespace_of(
+    process: int, command: Sequence[str], cgroup: Cgroup | None, *, host_name: bool = False
+) -> list[str]:
+    """The command line that runs a command where a process of `in_namespace` is.
+
+    :param host_name: whether that one has a host name of its own
+    """
     # Its root, too: where we run in a changed root, the namespace's is another.
     nsenter = [find_program("nsenter", "util-linux"), "--mount", "--root"]
+    if host_name:
+        nsenter.append("--uts")
     joins = []
     if cgroup is not None:
         nsenter.append("--cgroup")

@@ -120,7 +120,7 @@ class ReachableLibvirtd(Libvirtd):
     def over(self, transport: str, **parameters: object) -> str:
         """Return the URI by which it is reached over ``unix``, ``tcp`` or ``tls``."""
         if transport == "unix":
-            where, parameters = "", {"socket": self._socket, **parameters}
+            where, parameters = "", {"socket": self.socket_path, **parameters}
         else:
             where = f"{HOST}:{self.tls_port if transport == 'tls' else self.tcp_port}"
         if transport == "tls":

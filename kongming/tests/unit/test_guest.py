@@ -31,6 +31,7 @@ from kongming.allocation.target import (
 )
 from kongming.hypervisor.calls import Calls
 from kongming.hypervisor.definition import BASELINE_URI, RELEASED_URI, baseline_xml
+from kongming.hypervisor.errors import translated
 from kongming.hypervisor.guest import Guest
 from kongming.hypervisor.host import Host
 from kongming.hypervisor.lost_cpus import LostCpus
@@ -348,3 +349,18 @@ def test_a_guest_that_has_started_anew_has_another_id(found, anew):
     guest = guest_of(Domain(lookupByUUIDString=now))
     assert guest.has_started_anew() is anew
     assert guest.ends_within(0) is (found != 3)
+
+
+@pytest.mark.parametrize(
+    ("paused", "raised"),
+    [
+        (libvirt.VIR_DOMAIN_PAUSED_STARTING_UP, exception.GuestBusy),
+        (libvirt.VIR_DOMAIN_PAUSED_USER, exception.PinningUnsupported),
+        (error(libvirt.VIR_ERR_INTERNAL_ERROR), exception.PinningUnsupported),
+    ],
+)
+def test_a_guest_is_refused_pins_only_once_libvirt_has_started_it(paused, raised):
+    refusal = error(libvirt.VIR_ERR_OPERATION_INVALID, "cpu affinity is not supported")
+    state = paused if isinstance(paused, Exception) else [libvirt.VIR_DOMAIN_PAUSED, paused]
+    domain = Domain(state=state)
+    assert type(translated(refusal, "setting vCPU 0 to 1", domain)) is raised

@@ -59,7 +59,7 @@ TEXTS = sorted(
     [
         *TOP.glob("README*.rst"),
         *(TOP / "doc/source").rglob("*.rst"),
-        *(TOP / "etc").rglob("*.sample"),
+        TOP / "etc/kongming/policy.yaml.sample",
         *(TOP / "etc").rglob("*.yml"),
         *(TOP / "etc/systemd").glob("*"),
         *(TOP / "etc/grafana").glob("*"),

@@ -15,9 +15,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from kongming.tests.testbed.libvirtd import Libvirtd
 from kongming.tests.testbed.openstack import configuration, content, schemas, venv
+from kongming.tests.testbed.openstack.compute import Compute
 from kongming.tests.testbed.openstack.database import Database
 from kongming.tests.testbed.openstack.rest import Rest, answers
 from kongming.tests.testbed.openstack.site import Site
@@ -42,17 +43,17 @@ class OpenStack(Service):
 
     :param root: holds all that it writes
     :param transport_url: a message broker's virtual host, which is to be its own
-    :param connection_uri: a libvirt without any domains; Nova refuses others
+    :param libvirtd: the compute host's
     :ivar rest: its APIs
     :ivar image_id: an image that servers can be made from
     """
 
-    def __init__(self, root: Path, *, transport_url: str, connection_uri: str) -> None:
+    def __init__(self, root: Path, *, transport_url: str, libvirtd: Libvirtd) -> None:
         root.mkdir(parents=True, exist_ok=True)
-        self.site = Site(root, venv.installed(), HOST, transport_url, connection_uri)
+        self.site = Site(root, venv.installed(), HOST, transport_url)
         self.rest = Rest(self.site)
         self.image_id = ""
-        self.compute = self._daemon("nova-compute")
+        self.compute = Compute(self.site, self.rest, libvirtd, host=HOST, address="127.0.0.1")
         self._database = Database(self.site)
         self._apis = {name: self._api(name, module) for name, module in APPLICATIONS.items()}
         self._daemons = [self._daemon("nova-conductor"), self._daemon("nova-scheduler")]
@@ -78,26 +79,11 @@ class OpenStack(Service):
         self._warm_up_neutron()
         self.image_id = content.create_image(self.rest)
         content.create_flavors(self.rest)
-        self.compute.wait_ready(self._has_compute, START_TIMEOUT, "nova-compute reports")
         schemas.discover_hosts(self.site)
 
-    def restart_compute(self) -> None:
-        """Restart nova-compute; return when it reports again."""
-        self.compute.terminate(timeout=60)
-        self.start_compute()
-
-    def start_compute(self) -> None:
-        """Start a nova-compute that was ended; return when it reports."""
-        before = self._last_report()
-        self.compute.start()
-        self.compute.wait_ready(
-            lambda: self._last_report() != before, START_TIMEOUT, "nova-compute reports again"
-        )
-
-    def takes_servers(self) -> bool:
-        """Whether the compute host is enabled: without libvirt nova-compute disables it."""
-        enabled: bool = self._compute_service()["status"] == "enabled"
-        return enabled
+    def another_compute(self, host: str, libvirtd: Libvirtd) -> Compute:
+        """Return one more compute host, a context in which it takes servers."""
+        return Compute(self.site, self.rest, libvirtd, host=host, address="127.0.0.2")
 
     def _daemon(self, name: str) -> Process:
         site = self.site
@@ -134,22 +120,8 @@ class OpenStack(Service):
         # To list ports is an error until some other list was asked for.
         self.rest.get("neutron", "/v2.0/networks")
 
-    def _has_compute(self) -> bool:
-        """Whether nova-compute has told Placement what its host has."""
-        found = self.rest.get("placement", "/resource_providers?resources=VCPU:1")
-        return bool(found["resource_providers"])
-
-    def _last_report(self) -> str | None:
-        updated: str | None = self._compute_service()["updated_at"]
-        return updated
-
-    def _compute_service(self) -> Any:
-        query = f"/v2.1/os-services?binary=nova-compute&host={HOST}"
-        (service,) = self.rest.get("nova", query)["services"]
-        return service
-
     def _end(self) -> None:
         # What they hold is of no use to anybody once the testbed ends.
-        for process in (self.compute, *self._daemons, *self._apis.values()):
+        for process in (self.compute.process, *self._daemons, *self._apis.values()):
             process.kill()
         self._database._end()

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from kongming.tests.testbed.openstack.image import obedient_disk
 from kongming.tests.testbed.openstack.rest import Rest
@@ -31,7 +32,9 @@ IMAGE = "obedient"
 MEMORY_MIB = 64
 DISK_GIB = 1
 VCPUS = (1, 2, 3, 4)
-NUMA_FLAVOR = "numa"
+NUMA_FLAVOR, PAGES_FLAVOR = "numa", "pages"
+DEDICATED_FLAVOR, MIXED_FLAVOR = "dedicated", "mixed"
+HUGE_PAGES = Path("/sys/kernel/mm/hugepages")
 
 
 def flavor(vcpus: int) -> str:
@@ -91,12 +94,30 @@ def create_image(rest: Rest) -> str:
 
 
 def create_flavors(rest: Rest) -> None:
-    """Make a flavor for each number of vCPUs, and one that Nova places itself."""
+    """Make a flavor for each number of vCPUs, and some that give a guest a NUMA topology."""
     for vcpus in VCPUS:
         # Placement gives a consumer no more vCPUs than the host has CPUs: have it give none.
         specs = {} if vcpus <= (os.cpu_count() or 1) else {"resources:VCPU": "0"}
         _create_flavor(rest, flavor(vcpus), vcpus, specs)
-    _create_flavor(rest, NUMA_FLAVOR, 2, {"hw:numa_nodes": "1"})
+    for name, specs in {
+        NUMA_FLAVOR: {"hw:numa_nodes": "1"},
+        PAGES_FLAVOR: {"hw:mem_page_size": page_size()},
+        DEDICATED_FLAVOR: {"hw:cpu_policy": "dedicated"},
+        MIXED_FLAVOR: {"hw:cpu_policy": "mixed", "hw:cpu_dedicated_mask": "1"},
+    }.items():
+        _create_flavor(rest, name, 2, specs)
+
+
+def page_size() -> str:
+    """Return which pages guests can have on this machine: any size makes a NUMA topology."""
+    free_kib = sum(
+        int((folder / "free_hugepages").read_text())
+        * int(folder.name.removeprefix("hugepages-").removesuffix("kB"))
+        for folder in HUGE_PAGES.glob("hugepages-*kB")
+    )
+    mounted = " hugetlbfs " in Path("/proc/self/mounts").read_text()
+    # Nova keeps the guest of before while it resizes.
+    return "large" if mounted and free_kib >= 2 * MEMORY_MIB * 1024 else "small"
 
 
 def _create_flavor(rest: Rest, name: str, vcpus: int, specs: dict[str, str]) -> None:

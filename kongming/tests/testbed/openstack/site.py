@@ -34,13 +34,12 @@ def _api_ports() -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Site:
-    """One OpenStack of one host.
+    """One OpenStack.
 
     :ivar root: holds all that it writes
     :ivar venv: the Python environment that its services run in
-    :ivar host: Nova's name of the compute host
+    :ivar host: Nova's name of the host that all but further nova-computes run on
     :ivar transport_url: the message broker, for calls and notifications alike
-    :ivar connection_uri: libvirt, as nova-compute opens it
     :ivar api_ports: the port of each service that has an API
     """
 
@@ -48,7 +47,6 @@ class Site:
     venv: Path
     host: str
     transport_url: str
-    connection_uri: str
     api_ports: Mapping[str, int] = field(default_factory=_api_ports)
     database_port: int = field(default_factory=free_port)
 

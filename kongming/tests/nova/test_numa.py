@@ -1,0 +1,95 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Guests whose CPUs Nova chose itself: placed within what it gave them, whatever it does next."""
+
+import pytest
+
+from kongming.conf.notification_handler import VERSIONED
+from kongming.tests.nova.accounts import accounts
+from kongming.tests.nova.aspects import FIRST, NOTHING, NUMA_NODES, WITHIN
+from kongming.tests.testbed.openstack.content import NUMA_FLAVOR, PAGES_FLAVOR, flavor
+from kongming.tests.testbed.process import wait_until
+
+TRIGGERS = (VERSIONED,)
+PLAIN = flavor(2)
+
+
+@pytest.fixture(params=[NUMA_FLAVOR, PAGES_FLAVOR])
+def guest(cloud, request):
+    """A server with a NUMA topology, unless asked otherwise, that nothing is asked for."""
+    server = cloud.server(NOTHING, request.param)
+    assert ("<memnode" in server.domain().XMLDesc()) is (request.param != PLAIN)
+    yield server
+    server.delete()
+    cloud.wait_forgotten(server)
+
+
+def wait_refused(cloud, server, reason):
+    def refused():
+        record = cloud.daemon.record(server.uuid)
+        return record is not None and (record.status, record.reason) == ("refused", reason)
+
+    wait_until(refused, 30, f"server {server.uuid} is refused: {reason}")
+
+
+def resize(server, name):
+    server.act("resize", {"flavorRef": name}, ends="resize_finish.end", status="VERIFY_RESIZE")
+    server.act("confirmResize", ends="resize_confirm.end")
+
+
+@pytest.mark.parametrize("guest", [NUMA_FLAVOR, PAGES_FLAVOR, PLAIN], indirect=True)
+def test_nova_counts_what_it_counted_before_a_guest_was_placed(cloud, guest):
+    before = accounts(cloud.openstack, guest.uuid)
+    assert bool(before["instance"]) is (guest.flavor != PLAIN)
+    guest.ask(WITHIN)
+    guest.wait_looks(WITHIN)
+    assert accounts(cloud.openstack, guest.uuid) == before
+    guest.act("reboot", {"type": "HARD"}, ends="reboot.end")
+    guest.wait_looks(WITHIN)
+    guest.ask(NOTHING)
+    guest.wait_looks(NOTHING)
+    assert accounts(cloud.openstack, guest.uuid) == before
+
+
+def test_a_guest_is_placed_again_within_its_grant_whatever_starts_it_anew(cloud, guest):
+    guest.ask(WITHIN)
+    guest.wait_looks(WITHIN)
+    guest.act("reboot", {"type": "HARD"}, ends="reboot.end")
+    guest.wait_looks(WITHIN)
+    guest.act("os-stop", ends="power_off.end", status="SHUTOFF")
+    guest.act("os-start", ends="power_on.end")
+    guest.wait_looks(WITHIN)
+    guest.act("rebuild", {"imageRef": cloud.openstack.image_id}, ends="rebuild.end")
+    guest.wait_looks(WITHIN)
+    guest.act("suspend", ends="suspend.end", status="SUSPENDED")
+    guest.act("resume", ends="resume.end")
+    guest.wait_looks(WITHIN)
+    # What another flavor of the other kind gives is as wide.
+    other = PAGES_FLAVOR if guest.flavor == NUMA_FLAVOR else NUMA_FLAVOR
+    resize(guest, other)
+    guest.wait_looks(WITHIN)
+
+
+def test_its_memory_stays_where_nova_bound_it_until_it_is_a_plain_guest(cloud, guest):
+    guest.ask(WITHIN)
+    guest.wait_looks(WITHIN)
+    guest.ask(FIRST)
+    wait_refused(cloud, guest, "numa_memory")
+    guest.wait_looks(WITHIN)
+    assert NUMA_NODES.key in FIRST.metadata
+    resize(guest, PLAIN)
+    assert "<memnode" not in guest.domain().XMLDesc()
+    guest.wait_looks(FIRST)
+    wait_until(lambda: cloud.daemon.record(guest.uuid).status == "applied", 30, "applied")
+    guest.ask(NOTHING)
+    guest.wait_looks(NOTHING)
