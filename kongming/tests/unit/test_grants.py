@@ -250,7 +250,7 @@ def test_what_is_not_is_refused_with_what_nova_gave(xml, asked, rules, refusal, 
 def test_memory_stays_where_nova_bound_it():
     with pytest.raises(exception.NumaMemory, match="node 0-1"):
         grants.check({MEMORY: CpuSet([0])}, grant(TWO_CELLS), NO_RULES)
-    with pytest.raises(exception.NumaMemory, match="where Nova bound it; ask"):
+    with pytest.raises(exception.NumaMemory, match="where Nova bound it; request"):
         grants.check({MEMORY: CpuSet([0])}, replace(grant(TWO_CELLS), nodes=CpuSet()), NO_RULES)
 
 

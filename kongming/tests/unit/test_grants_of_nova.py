@@ -224,7 +224,7 @@ def test_what_is_outside_is_refused_with_what_nova_gave(name, asked, reason, giv
 )
 def test_without_cpu_shared_set_the_emulator_stays_within_the_grant(rules):
     ask("dedicated", {EMULATOR: "5"}, rules)
-    with pytest.raises(exception.OutsideGrant, match="emulator the CPUs 4-6; ask"):
+    with pytest.raises(exception.OutsideGrant, match="emulator the CPUs 4-6; request"):
         ask("dedicated", {EMULATOR: "0"}, rules)
 
 
@@ -238,7 +238,7 @@ def test_dedicated_cpus_cross_the_cells_only_where_that_is_allowed():
 
 def test_the_emulator_of_a_real_time_guest_must_make_room_for_a_permutation():
     ask("realtime", {vcpu(0): "5", vcpu(1): "6", EMULATOR: "0-3", IOTHREAD: "5"})
-    with pytest.raises(exception.RealtimeCpu, match=r"emulator can't stay on CPU 6.* as well"):
+    with pytest.raises(exception.RealtimeCpu, match=r"emulator can't stay on CPU 6.* in the same request"):
         ask("realtime", {vcpu(0): "5", vcpu(1): "6", IOTHREAD: "5"})
     # It has nothing to do with where the emulator may be.
     ask("dedicated", {vcpu(0): "5", vcpu(1): "6"})

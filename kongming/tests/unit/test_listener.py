@@ -100,4 +100,4 @@ def test_a_service_that_ends_does_not_go_on_trying(host):
 def test_a_fault_of_ours_is_counted_and_acknowledged(host):
     host.dispatcher._handle = lambda _message: 1 / 0
     assert host.dispatcher.dispatch(ONE) == HANDLED
-    assert host.malformed == ["it led to a ZeroDivisionError in Kongming"]
+    assert host.malformed == ["it led to a fault of Kongming (ZeroDivisionError)"]

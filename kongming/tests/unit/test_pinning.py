@@ -337,7 +337,7 @@ LONG = {
 }
 
 
-COUNTS = (100, 1000) if THOROUGH else (30, 300)
+COUNTS = (100, 1000) if THOROUGH else (60, 600)
 
 
 @pytest.mark.parametrize("made", LONG.values(), ids=LONG)
