@@ -629,7 +629,7 @@ def test_a_name_that_nova_does_not_have_is_told_once(asking_nova, nova, monkeypa
         asking_nova.exchange("compute-1.example.org", guests=[UUID])
         assert len(lines(caplog)) == (seconds > 60)
     said = lines(caplog)[0].getMessage()
-    assert f"Instance {UUID}: compute-1.example.org says" in said
+    assert f"Instance {UUID}: host compute-1.example.org reports it" in said
     assert "Nova has it on compute-1:" in said
     assert "compare [DEFAULT] host in kongming.conf" in said
 

@@ -239,7 +239,7 @@ def test_an_old_definition_that_brings_a_pin_back_is_no_request(host, guest, cap
     started = stale(host, guest)
     wait_for(lambda: pins(started) == [EVERYWHERE] * 4)
     wait_for(lambda: host.record(guest) is None)
-    assert "kongming" not in started.XMLDesc()
+    assert "baseline" not in started.XMLDesc()
     assert lines(caplog, "an old definition has restored")
 
 

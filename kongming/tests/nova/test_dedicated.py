@@ -23,7 +23,7 @@ from kongming.tests.testbed.openstack.content import DEDICATED_FLAVOR, MIXED_FLA
 from kongming.tests.testbed.process import wait_until
 
 TRIGGERS = (VERSIONED,)
-RELOADED = "Configuration taken anew"
+RELOADED = "Configuration reloaded"
 
 
 @pytest.fixture
