@@ -238,7 +238,9 @@ def test_dedicated_cpus_cross_the_cells_only_where_that_is_allowed():
 
 def test_the_emulator_of_a_real_time_guest_must_make_room_for_a_permutation():
     ask("realtime", {vcpu(0): "5", vcpu(1): "6", EMULATOR: "0-3", IOTHREAD: "5"})
-    with pytest.raises(exception.RealtimeCpu, match=r"emulator can't stay on CPU 6.* in the same request"):
+    with pytest.raises(
+        exception.RealtimeCpu, match=r"emulator can't stay on CPU 6.* in the same request"
+    ):
         ask("realtime", {vcpu(0): "5", vcpu(1): "6", IOTHREAD: "5"})
     # It has nothing to do with where the emulator may be.
     ask("dedicated", {vcpu(0): "5", vcpu(1): "6"})
