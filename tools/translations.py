@@ -69,8 +69,9 @@ def update(file: Path, template: Catalog) -> None:
     """Write the template's messages to the .po file, with the translations that it had."""
     former: Any = read(file)
     for message in template:
-        message.string = former[message.id].string if message.id in former else ""
-        message.flags.clear()
+        known = former.get(message.id)
+        message.string = known.string if known else ""
+        message.flags = known.flags & {"fuzzy"} if known else set()
     text = io.BytesIO()
     write_po(text, template, width=0, omit_header=True)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -86,6 +87,8 @@ def target(name: str, raw: str, text: str, *_: Any) -> tuple[list[nodes.Node], l
 
 def markup(text: Any) -> Counter[str]:
     """Count the inline markup that docutils finds: literals, targets, and kinds of the rest."""
+    for name in ("doc", "ref"):
+        roles.register_local_role(name, target)
     # In a title, nothing that the text begins with makes a list or an option of it.
     title = f"{text}\n{'=' * 2 * len(text)}"
     inline = publish_doctree(title, settings_overrides={"report_level": 5}).findall(nodes.Inline)
@@ -110,8 +113,6 @@ def faults(template: Catalog, catalog: Catalog) -> Iterator[str]:
 if __name__ == "__main__":
     if sys.argv[1:] not in (["--update"], ["--check"]):
         sys.exit(__doc__)
-    for name in ("doc", "ref"):
-        roles.register_local_role(name, target)
     wrong: list[str] = []
     for file, template in sorted(templates().items()):
         if sys.argv[1] == "--update":
