@@ -23,6 +23,13 @@ extensions = ["openstackdocstheme", "oslo_config.sphinxext", "oslo_policy.sphinx
 exclude_patterns = ["**/*.inc"]
 pygments_style = "native"
 
+# Translations: tools/translations.py makes a .po file of each document. Without locations, an
+# edit of a document changes only the messages that it changed.
+locale_dirs = ["locale/"]
+gettext_compact = False
+gettext_uuid = False
+gettext_location = False
+
 html_theme = "openstackdocs"
 # Nothing is to be taken from a git repository: releases are built without one.
 openstackdocs_auto_name = False
