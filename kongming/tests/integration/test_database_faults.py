@@ -469,7 +469,7 @@ def test_a_server_that_takes_no_more_connections_says_so(kind, ordinary):
         execute(owner, f"ALTER ROLE {name} CONNECTION LIMIT 1")
     with closing(Database(configuration(url))) as db, db.reader() as session:
         session.connection()
-        assert "takes no more connections" in told(url)
+        assert "accepts no more connections" in told(url)
 
 
 def test_a_pool_that_is_too_small_says_so(url):
@@ -520,7 +520,7 @@ def test_a_report_that_cannot_be_kept_fails_alone(url, caplog):
         pending = [each for each in uuids if allocations.get(each).status == "pending"]
         assert pending == [uuids[4]]
     (line,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert f"The report of instance {uuids[4]} can't be kept" in line
+    assert f"The report of instance {uuids[4]} can't be stored" in line
 
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)

@@ -199,7 +199,7 @@ def test_a_libvirt_error_at_a_step_is_undone_told_and_tried_again(shared, cpus, 
         Fault(DOMAIN + "pinVcpu", 3, error=ERROR),
         Fault(DOMAIN + "pinVcpu", 4, error=ERROR),
         Fault(DOMAIN + "pinEmulator", 2, error=ERROR),
-        Fault(DOMAIN + "setMetadata", 2, error=ERROR),
+        Fault("kongming.hypervisor.baseline_element:write", 2, error=ERROR),
     ],
     ids=lambda fault: str(fault),
 )

@@ -116,7 +116,7 @@ def test_what_does_not_answer_is_told_before_a_user_finds_out(cloud, api):
     def told():
         return Status(daemon.conf).details["Nova's API"]
 
-    assert told() == f"Nova tells of 1 servers on {HOST}"
+    assert told() == f"Nova reports 1 servers on {HOST}"
     api.privileged = False
     api.add("compute-2", {})
     assert "allow_all_filters" in told()

@@ -237,12 +237,12 @@ def test_ssh_that_would_ask_is_refused_and_says_what_to_do(sshd, tmp_path):
     assert "ssh does not know the key" in refusal(by_ssh(sshd, command=stranger))
     key = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-    assert "ssh does not let user root in" in refusal(by_ssh(sshd, keyfile=key))
+    assert "ssh rejects user root" in refusal(by_ssh(sshd, keyfile=key))
     locked = tmp_path / "locked"
     shutil.copy(sshd.key, locked)
     change = ["ssh-keygen", "-q", "-p", "-P", "", "-N", "a-passphrase", "-f", locked]
     subprocess.run(change, check=True)
-    assert "ssh does not let user root in" in refusal(by_ssh(sshd, keyfile=locked))
+    assert "ssh rejects user root" in refusal(by_ssh(sshd, keyfile=locked))
 
 
 def test_the_read_only_socket_is_refused_once_and_nothing_was_undone(

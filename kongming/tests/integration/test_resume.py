@@ -47,7 +47,9 @@ def test_a_guest_that_was_suspended_while_the_service_was_down_resumes(
             with pytest.raises(libvirt.libvirtError):
                 guest.domain.create()
             daemon.start()
-            daemon.wait_log(f"Instance {guest.uuid}: suspended; its placement was taken out")
+            daemon.wait_log(
+                f"Instance {guest.uuid}: suspended; its placement was removed from the saved image"
+            )
             guest.domain.create()
         guest.wait_on(last)
         status(daemon, guest, "applied")

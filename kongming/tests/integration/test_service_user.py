@@ -126,7 +126,7 @@ def test_a_program_that_the_user_of_the_unit_can_not_run_is_told(machine):
 def test_a_user_that_there_is_not_is_told(machine):
     status, checks = machine.status("--user", "absent")
     assert (status, [*checks]) == (2, ["Service's user"])
-    assert "there is no such user" in checks["Service's user"]["details"]
+    assert "has user absent, who does not exist" in checks["Service's user"]["details"]
 
 
 def test_another_user_is_told_whose_rights_are_not_known(machine):

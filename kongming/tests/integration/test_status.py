@@ -22,6 +22,7 @@ import uuid
 import certifi
 import pytest
 
+import kongming
 from kongming.executor.store.store import FILE_NAME
 from kongming.tests.integration.conftest import KEY
 from kongming.tests.testbed.broker import Broker
@@ -31,6 +32,18 @@ COMMAND = Path(sys.executable).with_name("kongming-status")
 USER, PASSWORD = "watcher", "top%secret@x"
 QUOTED = "top%25secret%40x"
 
+#: Runs a command where the libvirt hook is installed, and was before any libvirtd started.
+_MOUNT = """
+mount -t tmpfs none /etc/libvirt
+mkdir -p /etc/libvirt/hooks/qemu.d
+mount --bind "$0" /etc/libvirt/hooks/qemu.d
+exec "$@"
+"""
+HOOKED = (
+    *("unshare", "--mount", "sh", "-e", "-c", _MOUNT),
+    str(Path(kongming.__file__).parents[1] / "etc/libvirt"),
+)
+
 SUCCESS, WARNING, FAILURE, UNEXPECTED = 0, 1, 2, 255
 
 
@@ -39,7 +52,7 @@ class Status:
 
     def __init__(self, conf, *arguments):
         ended = subprocess.run(
-            [COMMAND, "--config-file", conf, "upgrade", "check", *arguments, "--json"],
+            [*HOOKED, COMMAND, "--config-file", conf, "upgrade", "check", *arguments, "--json"],
             capture_output=True,
             text=True,
             timeout=120,
@@ -88,7 +101,7 @@ def test_all_is_well(heard):
 
 def test_a_table_is_what_people_get(heard):
     shown = subprocess.run(
-        [COMMAND, "--config-file", heard.conf, "upgrade", "check"],
+        [*HOOKED, COMMAND, "--config-file", heard.conf, "upgrade", "check"],
         capture_output=True,
         text=True,
         timeout=120,
@@ -198,7 +211,7 @@ def test_a_state_path_that_can_not_be_used(heard):
     conf = replaced(heard, (str(heard.state_path), str(heard.state_path / FILE_NAME)))
     status = Status(conf)
     assert status.code == FAILURE
-    assert "is no directory" in status.details["State path"]
+    assert "is not a directory" in status.details["State path"]
 
 
 def test_rules_that_are_not_valid(heard):
