@@ -20,6 +20,7 @@ from keystoneauth1 import exceptions as keystone
 from keystoneauth1.adapter import Adapter
 from osc_lib import exceptions
 
+NO_REGION = "(no region)"
 _WAY_OUT = "or name the API's address with --os-kongming-endpoint"
 
 
@@ -62,7 +63,7 @@ def missing(
     :param interface: one, or several, the first one first; with or without ``URL``.
     """
     found = [
-        (str(each.get("interface")), str(each.get("region_id") or each.get("region")))
+        (str(each.get("interface")), str(each.get("region_id") or each.get("region") or NO_REGION))
         for entry in entries
         for each in entry.get("endpoints") or ()
     ]

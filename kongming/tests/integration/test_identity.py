@@ -168,8 +168,8 @@ def test_the_command_line_finds_the_api_in_the_catalogue(api, keystone, projects
     assert refused.returncode == 1
     assert "forbidden" in refused.stderr
     for name, value, says in (
-        ("OS_REGION_NAME", "elsewhere", "in the region elsewhere, only in "),
-        ("OS_INTERFACE", "admin", "with the interface admin, but with internal, public: choose"),
+        ("OS_REGION_NAME", "elsewhere", "in the region elsewhere, only in (no region)"),
+        ("OS_INTERFACE", "admin", "with the interface admin, only internal, public: choose"),
         ("OS_PROJECT_ID", "", "the token is not scoped"),
     ):
         lost = openstack("admin@blue", "list", **{name: value})

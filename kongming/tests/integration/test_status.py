@@ -96,7 +96,7 @@ def test_all_is_well(heard):
     status = Status(heard.conf)
     assert status.code == SUCCESS, status.details
     assert not status.errors
-    assert len(status.results) == 13
+    assert len(status.results) == 14
 
 
 def test_a_table_is_what_people_get(heard):
