@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 import enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from kongming.allocation.cpuset import CpuSet
 
@@ -32,15 +32,33 @@ PERIOD_US = 100_000
 class Aspect(enum.IntEnum):
     """The kinds of targets, in the order in which they are set.
 
-    Memory comes last: moving it takes longest and can't be taken back.
+    Memory comes last: moving it takes longest and can't be undone.
+
+    :ivar noun: names one target of this kind.
+    :ivar label: names what is set.
+    :ivar json_name: the field of an allocation's JSON form.
+    :ivar is_numbered: whether a guest has several, each with a number.
     """
 
-    VCPU = 1
-    EMULATOR = 2
-    IOTHREAD = 3
-    SHARES = 4
-    QUOTA = 5
-    MEMORY = 6
+    VCPU = 1, "vCPU", "vCPU pins", "vcpu_pinning", True
+    EMULATOR = 2, "emulator", "emulator pin", "emulator_pinning", False
+    IOTHREAD = 3, "iothread", "iothread pins", "iothread_pinning", True
+    SHARES = 4, "CPU shares", "CPU shares", "cpu_shares", False
+    QUOTA = 5, "vCPU quota", "vCPU quota", "vcpu_quota", False
+    MEMORY = 6, "memory", "memory nodes", "numa_nodes", False
+
+    noun: str
+    label: str
+    json_name: str
+    is_numbered: bool
+
+    def __new__(cls, order: int, noun: str, label: str, json_name: str, is_numbered: bool) -> Self:
+        """Make one row of the table; the order is its value."""
+        made = int.__new__(cls, order)
+        made._value_ = order
+        made.noun, made.label, made.json_name = noun, label, json_name
+        made.is_numbered = is_numbered
+        return made
 
 
 #: Those whose value is a set of host CPUs.
@@ -57,9 +75,9 @@ class Target(NamedTuple):
     number: int = 0
 
     def __str__(self) -> str:
-        if self.aspect in _NUMBERED:
-            return f"{_NAMES[self.aspect]} {self.number}"
-        return _NAMES[self.aspect]
+        if self.aspect.is_numbered:
+            return f"{self.aspect.noun} {self.number}"
+        return self.aspect.noun
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +108,6 @@ SHARES = Target(Aspect.SHARES)
 QUOTA = Target(Aspect.QUOTA)
 MEMORY = Target(Aspect.MEMORY)
 
-_NUMBERED = frozenset({Aspect.VCPU, Aspect.IOTHREAD})
-_NAMES = {
-    Aspect.VCPU: "vCPU",
-    Aspect.EMULATOR: "emulator",
-    Aspect.IOTHREAD: "iothread",
-    Aspect.SHARES: "CPU shares",
-    Aspect.QUOTA: "vCPU quota",
-    Aspect.MEMORY: "memory",
-}
-
 
 def vcpu(number: int) -> Target:
     """Give the target of one vCPU."""
@@ -122,9 +130,9 @@ def describe(items: Iterable[tuple[Target, str]]) -> str:
         numbered.setdefault(aspect, {}).setdefault(text, []).append(number)
     return (
         "; ".join(
-            f"{_LABELS[aspect]} "
+            f"{aspect.label} "
             + ", ".join(
-                f"{CpuSet(numbers)}: {text}" if aspect in _NUMBERED else text
+                f"{CpuSet(numbers)}: {text}" if aspect.is_numbered else text
                 for text, numbers in texts.items()
             )
             for aspect, texts in sorted(numbered.items())
@@ -139,18 +147,18 @@ def labels(targets: Iterable[Target]) -> str:
     >>> labels([Target(Aspect.MEMORY), Target(Aspect.EMULATOR)])
     'emulator pin, memory nodes'
     """
-    return ", ".join(_LABELS[aspect] for aspect in sorted({each.aspect for each in targets}))
+    return ", ".join(aspect.label for aspect in sorted({each.aspect for each in targets}))
 
 
 def to_json(values: Mapping[Target, Value]) -> dict[str, Any]:
     """Give values as JSON, in the names and units of an allocation's JSON form."""
     told: dict[str, Any] = {}
     for (aspect, number), value in sorted(values.items()):
-        name = _JSON_NAMES[aspect]
+        name = aspect.json_name
         written = quota_to_json(value) if isinstance(value, Quota) else value
         if isinstance(written, CpuSet):
             written = str(written)
-        if aspect in _NUMBERED:
+        if aspect.is_numbered:
             told.setdefault(name, {})[str(number)] = written
         else:
             told[name] = written
@@ -162,21 +170,3 @@ def quota_to_json(quota: Quota) -> str | dict[str, int]:
     if quota.quota_us is None:
         return "none"
     return {"quota_us": quota.quota_us, "period_us": quota.period_us}
-
-
-_LABELS = {
-    Aspect.VCPU: "vCPU pins",
-    Aspect.EMULATOR: "emulator pin",
-    Aspect.IOTHREAD: "iothread pins",
-    Aspect.SHARES: "CPU shares",
-    Aspect.QUOTA: "vCPU quota",
-    Aspect.MEMORY: "memory nodes",
-}
-_JSON_NAMES = {
-    Aspect.VCPU: "vcpu_pinning",
-    Aspect.EMULATOR: "emulator_pinning",
-    Aspect.IOTHREAD: "iothread_pinning",
-    Aspect.SHARES: "cpu_shares",
-    Aspect.QUOTA: "vcpu_quota",
-    Aspect.MEMORY: "numa_nodes",
-}

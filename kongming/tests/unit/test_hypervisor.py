@@ -302,10 +302,10 @@ def test_a_guest_that_may_just_have_ended_is_told_of_only_if_it_runs_on(tmp_path
 
 
 def test_a_guest_that_was_seen_and_ends_is_not_hidden_however_long_libvirt_takes(tmp_path, caplog):
+    caplog.set_level("WARNING")
     machine = Machine(tmp_path)
     assert machine.observe() == (True, "")
     machine.vanish()
-    caplog.set_level("WARNING")
     for _ in range(3):
         assert machine.observe() == (False, NOT_FOUND)
     assert not caplog.records
@@ -313,23 +313,23 @@ def test_a_guest_that_was_seen_and_ends_is_not_hidden_however_long_libvirt_takes
 
 
 def test_a_guest_that_ends_while_it_is_looked_at_again_and_again_is_not_hidden(tmp_path, caplog):
+    caplog.set_level("WARNING")
     machine = Machine(tmp_path)
     machine.observe()
     machine.vanish()
     # Its end was heard of after it was looked up.
     happen(machine.hypervisor, STOPPED, DESTROYED)
     machine.connection.domain.isActive = lambda: False
-    caplog.set_level("WARNING")
     for _ in range(2):
         machine.observe()
     assert not caplog.records
 
 
 def test_a_guest_that_was_seen_and_is_hidden_after_its_next_start_is_told(tmp_path, caplog):
+    caplog.set_level("WARNING")
     machine = Machine(tmp_path)
     machine.observe()
     machine.vanish()
-    caplog.set_level("WARNING")
     # Its end was not heard of.
     machine.connection.domain.ID = lambda: 7
     machine.observe()
@@ -340,11 +340,11 @@ def test_a_guest_that_was_seen_and_is_hidden_after_its_next_start_is_told(tmp_pa
 
 
 def test_a_guest_that_was_seen_and_is_hidden_since_for_a_known_reason_is_told(tmp_path, caplog):
+    caplog.set_level("WARNING")
     machine = Machine(tmp_path)
     machine.observe()
     (machine.proc / "self").rename(tmp_path / "self")
     (machine.proc / str(PID)).rename(tmp_path / "process")
-    caplog.set_level("WARNING")
     machine.observe()
     machine.observe()
     assert len(lines(caplog)) == 1
