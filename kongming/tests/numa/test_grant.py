@@ -232,7 +232,12 @@ REFUSED = [
         "realtime_cpu",
         "gave emulator the CPUs 2",
     ),
-    ("realtime", {"vcpu_pinning": "0:3;1:2"}, "realtime_cpu", "ask for other CPUs for it as well"),
+    (
+        "realtime",
+        {"vcpu_pinning": "0:3;1:2"},
+        "realtime_cpu",
+        "request other CPUs for it in the same request",
+    ),
     # Memory stays, and what is asked together with it is refused, too.
     ("large-pages", {"numa_nodes": "1"}, "numa_memory", "node 0"),
     ("large-pages", {"numa_nodes": "0"}, "numa_memory", "node 0"),
