@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""/v1/allocation-maps: what is wanted for many instances, handed over together."""
+"""/v1/allocation-maps: the allocations of many instances, replaced together."""
 
 from __future__ import annotations
 

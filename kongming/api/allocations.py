@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""/v1/allocations: what is wanted for single instances."""
+"""/v1/allocations: the desired allocations of single instances."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Parts:
         return {host.name: host for host in self.hosts.named(names)} if names else {}
 
     def show(self, entries: Iterable[Entry]) -> list[dict[str, Any]]:
-        """Show what is wanted for instances: rows of a list."""
+        """Return the desired allocations of instances, as rows of a list."""
         entries, now = list(entries), time.time()
         hosts = self.hosts_of(entries)
         return [representation.allocation(entry, hosts, now) for entry in entries]
@@ -129,7 +129,7 @@ class AllocationList(Resource):
 
 
 class AllocationItem(Resource):
-    """What is wanted for one instance."""
+    """The desired allocation of one instance."""
 
     path: ClassVar[str] = "/v1/allocations/{instance_uuid}"
     operations: ClassVar[Mapping[str, Operation]] = {
@@ -258,7 +258,7 @@ class AllocationHistory(Resource):
 
 
 def visible(parts: Parts, req: falcon.Request, instance_uuid: str, rule: str) -> Entry:
-    """Give what is wanted for an instance, to who may see it.
+    """Return the desired allocation of an instance, to clients who may see it.
 
     :raises AllocationUnknown: if there is none, or it is of another project:
         not even that there is one is anybody else's business.

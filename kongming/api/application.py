@@ -95,7 +95,7 @@ def _wrapped(app: Any, conf: cfg.ConfigOpts) -> WSGIApplication:
     """Put around it what OpenStack's services have around theirs."""
     wrapped = app
     if conf.api.auth_strategy != NOAUTH:
-        # Else who asks from where could be made up.
+        # Otherwise a client could forge its address.
         wrapped = headers.first_of_forwarded(http_proxy_to_wsgi.HTTPProxyToWSGI(wrapped, conf))
     health, health_path = _health(conf)
 

@@ -108,7 +108,7 @@ def parse(xml: str, host: Host, persistent: Callable[[], str] | None = None) -> 
     mine += [target.EMULATOR, *map(target.iothread, iothreads)]
     pins = _pins(_under(root, "cputune"))
     nova = nova_instance(root)
-    element, released = baseline_of(root), released_of(root)
+    element = baseline_of(root)
     baseline = baseline_here(root, host)
     given = None
     if grant.has_numa_topology(root):
@@ -130,8 +130,8 @@ def parse(xml: str, host: Host, persistent: Callable[[], str] | None = None) -> 
         memory_mode=None if memory is None else memory.get("mode", "strict"),
         baseline=baseline,
         kept_by=kept_by(element),
-        travelled=has_travelled(element, host) or has_travelled(released, host),
-        released=read_baseline(released),
+        travelled=bool(_from_elsewhere(root, host)),
+        released=read_baseline(root.find(f"metadata/{RELEASED_TAG}")),
     )
 
 
@@ -162,9 +162,10 @@ def baseline_of(root: ET.Element) -> ET.Element | None:
     return root.find(f"metadata/{BASELINE_TAG}")
 
 
-def released_of(root: ET.Element) -> ET.Element | None:
-    """Return our element of what was released; None if the domain has none."""
-    return root.find(f"metadata/{RELEASED_TAG}")
+def notes(root: ET.Element) -> list[ET.Element]:
+    """Return Kongming's elements: of the baseline, and of what was released."""
+    found = (baseline_of(root), root.find(f"metadata/{RELEASED_TAG}"))
+    return [element for element in found if element is not None]
 
 
 def kept_by(baseline: ET.Element | None) -> str:
@@ -172,18 +173,17 @@ def kept_by(baseline: ET.Element | None) -> str:
     return "" if baseline is None else baseline.get("store", "")
 
 
-def has_travelled(baseline: ET.Element | None, host: Host) -> bool:
-    """Tell whether our element was written on another host than this one."""
-    written_on = "" if baseline is None else baseline.get("host", "")
-    return bool(written_on and host.uuid) and written_on != host.uuid
+def _from_elsewhere(root: ET.Element, host: Host) -> list[ET.Element]:
+    """Return those of Kongming's elements that were written on another host than this one."""
+    here = ("", host.uuid)
+    return [note for note in notes(root) if host.uuid and note.get("host", "") not in here]
 
 
 def parse_baseline(xml: str, host: Host) -> Mapping[Target, Value] | None:
     """Read what a persistent domain XML is to return to on ``host``; None if nothing is ours."""
     root = ET.fromstring(xml)
-    element, released = baseline_of(root), released_of(root)
-    travelled = has_travelled(element, host) or has_travelled(released, host)
-    if element is None and not travelled:
+    travelled = bool(_from_elsewhere(root, host))
+    if baseline_of(root) is None and not travelled:
         return None
     baseline = baseline_here(root, host)
     if not grant.has_numa_topology(root):
@@ -205,9 +205,7 @@ def baseline_here(root: ET.Element, host: Host) -> dict[Target, Value]:
     returns to where Nova lets it be.
     """
     baseline = read_baseline(baseline_of(root))
-    notes = (baseline_of(root), released_of(root))
-    foreign = [read_baseline(note) for note in notes if has_travelled(note, host)]
-    for what in [what for each in foreign for what in each]:
+    for what in [what for note in _from_elsewhere(root, host) for what in read_baseline(note)]:
         if what.aspect in CPU_ASPECTS:
             baseline[what] = _anywhere(root, host)
         elif what.aspect is Aspect.MEMORY:

@@ -70,9 +70,13 @@ def has_stopped(domain: Any) -> bool:
         return bool(error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN)
 
 
+def is_paused(domain: Any, reason: int) -> bool:
+    """Return whether a domain is paused for a reason; raise libvirt's error if it can't tell."""
+    return bool(domain.state() == [libvirt.VIR_DOMAIN_PAUSED, reason])
+
+
 def _is_starting(domain: Any) -> bool:
     try:
-        state = domain.state()
+        return is_paused(domain, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
     except libvirt.libvirtError:
         return False
-    return bool(state == [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP])

@@ -33,7 +33,7 @@ from kongming.allocation.target import CPU_ASPECTS, Aspect, Quota, Target, Value
 from kongming.hypervisor import baseline_element, change, definition, libvirt_reading
 from kongming.hypervisor.calls import PATIENCE_S, Calls
 from kongming.hypervisor.definition import Definition
-from kongming.hypervisor.errors import translated
+from kongming.hypervisor.errors import is_paused, translated
 from kongming.hypervisor.host import Host
 from kongming.hypervisor.lost_cpus import LostCpus
 from kongming.hypervisor.observer import Observer
@@ -273,8 +273,7 @@ class Guest:
 
     def _is_paused(self, reason: int) -> bool:
         with self._calling("reading the state"):
-            state = self._domain.state()
-        return bool(state == [libvirt.VIR_DOMAIN_PAUSED, reason])
+            return is_paused(self._domain, reason)
 
     def _id_now(self) -> int:
         try:

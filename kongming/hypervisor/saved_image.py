@@ -61,8 +61,7 @@ def released(xml: str) -> str | None:
     """
     root = ET.fromstring(xml)
     metadata = root.find("metadata")
-    found = (definition.baseline_of(root), definition.released_of(root))
-    notes = [note for note in found if note is not None]
+    notes = definition.notes(root)
     if metadata is None or not notes:
         return None
     for note in notes:

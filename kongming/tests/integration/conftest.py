@@ -252,3 +252,27 @@ def status(daemon, guest, wanted):
 
 def everywhere(guest):
     return {vcpu: threads.online_cpus() for vcpu in guest.affinity()}
+
+
+@pytest.fixture(scope="module")
+def hosts(broker, libvirtd, hooked, tmp_path_factory):
+    # Imported here: it is made of what this module has.
+    from kongming.tests.integration.two_hosts import TwoHosts
+
+    hosts = TwoHosts(broker, libvirtd, hooked, tmp_path_factory.mktemp("hosts"))
+    yield hosts
+    hosts.close()
+
+
+@pytest.fixture(scope="module")
+def source(hosts, request):
+    """The service of the host that guests leave, with the ``OPTIONS`` of the module."""
+    with hosts.source(request.module.OPTIONS) as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def destination(hosts, request):
+    """The service of the host where guests arrive, with the ``OPTIONS`` of the module."""
+    with hosts.destination(request.module.OPTIONS) as daemon:
+        yield daemon

@@ -15,31 +15,12 @@ import libvirt
 import pytest
 
 from kongming.tests.integration.conftest import status
-from kongming.tests.integration.two_hosts import HERE, TwoHosts
+from kongming.tests.integration.two_hosts import HERE
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.migration import migrate, regranted
 from kongming.tests.testbed.process import wait_until
 
-OFTEN = "[executor]\ncheck_interval = 1\n"
-
-
-@pytest.fixture(scope="module")
-def hosts(broker, libvirtd, hooked, tmp_path_factory):
-    hosts = TwoHosts(broker, libvirtd, hooked, tmp_path_factory.mktemp("hosts"))
-    yield hosts
-    hosts.close()
-
-
-@pytest.fixture(scope="module")
-def source(hosts):
-    with hosts.source(OFTEN) as daemon:
-        yield daemon
-
-
-@pytest.fixture(scope="module")
-def destination(hosts):
-    with hosts.destination(OFTEN) as daemon:
-        yield daemon
+OPTIONS = "[executor]\ncheck_interval = 1\n"
 
 
 def persistent(domain):

@@ -11,35 +11,16 @@
 # under the License.
 """While guests migrate nothing is written to them; afterwards they have what was asked last."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from kongming.tests.integration.conftest import everywhere, status
-from kongming.tests.integration.two_hosts import HERE, THERE, TwoHosts, everything_on
+from kongming.tests.integration.two_hosts import HERE, THERE, everything_on
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.process import wait_until
 
-WORKER = "[executor]\nworkers = 1\ncheck_interval = 1\n"
-
-
-@pytest.fixture(scope="module")
-def hosts(broker, libvirtd, hooked, tmp_path_factory):
-    hosts = TwoHosts(broker, libvirtd, hooked, tmp_path_factory.mktemp("hosts"))
-    yield hosts
-    hosts.close()
-
-
-@pytest.fixture(scope="module")
-def source(hosts):
-    with hosts.source(WORKER) as daemon:
-        yield daemon
-
-
-@pytest.fixture(scope="module")
-def destination(hosts):
-    with hosts.destination(WORKER) as daemon:
-        yield daemon
+OPTIONS = "[executor]\nworkers = 1\ncheck_interval = 1\n"
 
 
 @pytest.fixture
@@ -100,16 +81,23 @@ def test_a_guest_is_placed_while_others_leave_the_host(hosts, source, start, cou
     assert has_written_to_none_that_was_busy(source)
 
 
+@contextmanager
+def leaving(hosts, source, start, cpu):
+    """Two guests that leave, with their migrations; meanwhile their requests change or end."""
+    changed, withdrawn = start(2)
+    with hosts.migrating(changed) as one, hosts.migrating(withdrawn) as two:
+        hosts.ask(changed, vcpu_pinning=str(cpu))
+        hosts.ask(withdrawn)
+        waits(source, changed)
+        yield changed, withdrawn, one, two
+
+
 @pytest.mark.parametrize("ending", ["abort", "destroy_destination"])
 def test_after_a_migration_that_fails_the_newest_request_counts(
     hosts, source, destination, start, ending, cpus
 ):
     first = cpus[0]
-    changed, withdrawn = start(2)
-    with hosts.migrating(changed) as one, hosts.migrating(withdrawn) as two:
-        hosts.ask(changed, vcpu_pinning=str(first))
-        hosts.ask(withdrawn)
-        waits(source, changed)
+    with leaving(hosts, source, start, first) as (changed, withdrawn, one, two):
         for migration in (one, two):
             getattr(migration, ending)()
             assert migration.error
@@ -130,11 +118,7 @@ def test_where_a_guest_arrives_the_newest_request_counts(
     hosts, source, destination, start, post_copy, cpus
 ):
     first = cpus[0]
-    changed, withdrawn = start(2)
-    with hosts.migrating(changed) as one, hosts.migrating(withdrawn) as two:
-        hosts.ask(changed, vcpu_pinning=str(first))
-        hosts.ask(withdrawn)
-        waits(source, changed)
+    with leaving(hosts, source, start, first) as (changed, withdrawn, one, two):
         # Nova may tell of its arrival while libvirt has not finished.
         hosts.ask(changed, THERE, vcpu_pinning=str(first))
         if post_copy:
