@@ -212,7 +212,7 @@ def _messages(bed: Bed, plane: ControlPlane, url: str, cloud: Cloud, hosts: int)
 
 
 def _each(sent: Counter[str], hosts: int) -> str:
-    each = (sent["wanted"] + sent["report"] + sent[REPLY]) / hosts
+    each = (sent["desired"] + sent["report"] + sent[REPLY]) / hosts
     if sum(sent.values()) != sent["changed"] + each * hosts:
         raise AssertionError(f"other messages than expected: {sent}")
     return f"{each:g}"

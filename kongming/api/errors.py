@@ -115,7 +115,7 @@ _STATUS: tuple[tuple[type[exception.KongmingError], int], ...] = (
     (exception.Conflict, 409),
     (exception.DatabaseUnavailable, 503),
     (exception.ThreadsBusy, 503),
-    (exception.Silent, 503),
+    (exception.Unresponsive, 503),
 )
 _FALCON_CODES = {404: "path_unknown", 405: "method_not_allowed"}
 _INTERNAL = "internal_error"

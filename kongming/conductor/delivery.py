@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Taking care that what is wanted gets to where the instances are.
+"""Taking delivery that what is wanted gets to where the instances are.
 
 At once, for what was changed just now; and for the rest one of the conductors
 looks into Nova and the database now and then, which the lease says.
@@ -25,7 +25,7 @@ import time
 
 from kongming import exception
 from kongming.allocation.statuses import Status
-from kongming.conductor.nova_sync import Whereabouts
+from kongming.conductor.nova_sync import NovaSync
 from kongming.conductor.pusher import Pusher
 from kongming.db.allocations import Allocations
 from kongming.db.leases import Leases
@@ -47,11 +47,11 @@ _LOST_MAX = 5_000
 _RETRY_MAX_S = 60.0
 
 
-class Care:
+class Delivery:
     """Brings what is wanted to the hosts.
 
     :param holder: the name of this conductor, among the others.
-    :param whereabouts: asks Nova; None if the executors say what runs where.
+    :param nova_sync: asks Nova; None if the executors say what runs where.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Care:
         allocations: Allocations,
         leases: Leases,
         pusher: Pusher,
-        whereabouts: Whereabouts | None,
+        nova_sync: NovaSync | None,
         *,
         interval: Callable[[], float],
         full_interval: Callable[[], float],
@@ -69,7 +69,7 @@ class Care:
         self._allocations = allocations
         self._leases = leases
         self._pusher = pusher
-        self._whereabouts = whereabouts
+        self._nova_sync = nova_sync
         self._changes = Due(interval)
         self._all = Due(full_interval)
         self._lost = Due(lambda: _LOST_S)
@@ -81,7 +81,7 @@ class Care:
         self._stopping = threading.Event()
         self._contact = Contact("Nova", LOG)
         self._database = Contact("The database", LOG)
-        self._thread = threading.Thread(target=self._run, name="care", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
 
     @property
     def since(self) -> float | None:
@@ -111,8 +111,8 @@ class Care:
         :raises NovaUnavailable: if only Nova could tell.
         :raises DatabaseUnavailable: if it can't be read.
         """
-        if self._whereabouts is not None:
-            return self._whereabouts.host_of(instance_uuid)
+        if self._nova_sync is not None:
+            return self._nova_sync.host_of(instance_uuid)
         entry = self._allocations.get(instance_uuid)
         if entry is not None and entry.holder:
             return entry.holder
@@ -133,9 +133,9 @@ class Care:
 
     def _find(self, nowhere: Collection[str], instance_uuids: Collection[str]) -> list[str]:
         """Find out where instances are, and whose; give those that have moved."""
-        if self._whereabouts is not None:
+        if self._nova_sync is not None:
             whose = set(self._allocations.without_project()) & set(instance_uuids)
-            return self._whereabouts.locate({*nowhere, *whose}) if nowhere or whose else []
+            return self._nova_sync.locate({*nowhere, *whose}) if nowhere or whose else []
         seen = self._pusher.seen() if nowhere else {}
         there = {uuid: Location(None, seen[uuid]) for uuid in nowhere if uuid in seen}
         return self._allocations.locate(there) if there else []
@@ -200,8 +200,8 @@ class Care:
             self._renewal.begin_anew()
         if not self._mine:
             return
-        if self._whereabouts is not None:
-            self._look_into_nova(self._whereabouts)
+        if self._nova_sync is not None:
+            self._look_into_nova(self._nova_sync)
         if self._lost.has_come():
             self._lost.begin_anew()
             self._allocations.sweep()
@@ -221,17 +221,17 @@ class Care:
             raise
 
     def _deliver_anew(self, instance_uuids: set[str]) -> None:
-        if self._whereabouts is not None:
-            self._whereabouts.locate(instance_uuids)
+        if self._nova_sync is not None:
+            self._nova_sync.locate(instance_uuids)
             self._contact.answered()
         self._deliver(sorted(instance_uuids))
 
-    def _look_into_nova(self, whereabouts: Whereabouts) -> None:
+    def _look_into_nova(self, nova_sync: NovaSync) -> None:
         if self._all.has_come():
-            moved = whereabouts.look_at_all()
+            moved = nova_sync.look_at_all()
             self._all.begin_anew()
         elif self._changes.has_come():
-            moved = whereabouts.look_at_changes()
+            moved = nova_sync.look_at_changes()
         else:
             return
         self._changes.begin_anew()

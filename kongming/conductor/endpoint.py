@@ -24,29 +24,29 @@ import time
 
 from kongming import exception
 from kongming.conductor.claims import Claims, Disputes
-from kongming.conductor.delivery import Care
+from kongming.conductor.delivery import Delivery
 from kongming.conductor.pusher import written
 from kongming.db.allocations import Allocations
 from kongming.db.hosts import Hosts
 from kongming.db.values import Entry
 from kongming.rpc.client import ExecutorClient
 from kongming.rpc.messages import (
+    Acknowledgement,
     Changed,
+    Desired,
     Exchange,
     ExchangeAnswer,
-    Kept,
+    HostSnapshot,
     Plan,
     PlanAnswer,
     Report,
     Reports,
-    Show,
-    Wanted,
 )
 from kongming.rpc.server import Method
 
 LOG = logging.getLogger(__name__)
 
-_UNKNOWN = Wanted(0, None)
+_UNKNOWN = Desired(0, None)
 
 
 class Endpoint:
@@ -60,13 +60,13 @@ class Endpoint:
         allocations: Allocations,
         hosts: Hosts,
         executors: ExecutorClient,
-        care: Care,
+        delivery: Delivery,
         claims: Claims | None,
     ) -> None:
         self._allocations = allocations
         self._hosts = hosts
         self._executors = executors
-        self._care = care
+        self._delivery = delivery
         self._claims = claims
         self._disputes = Disputes()
 
@@ -78,16 +78,16 @@ class Endpoint:
             "plan": Method(Plan, self.plan),
             "exchange": Method(Exchange, self.exchange, by_host=True),
             "report": Method(Reports, self.report, by_host=True),
-            "show": Method(Show, self.show, by_host=True),
+            "snapshot": Method(HostSnapshot, self.keep_snapshot, by_host=True),
         }
 
     def changed(self, told: Changed) -> None:
         """See that what is wanted reaches the hosts of some instances."""
-        self._care.take(told.instance_uuids)
+        self._delivery.take(told.instance_uuids)
 
     def plan(self, question: Plan) -> PlanAnswer:
         """Ask the host of an instance what it would do; nothing of it is kept."""
-        host = self._care.host_of(question.instance_uuid)
+        host = self._delivery.host_of(question.instance_uuid)
         if host is None:
             return PlanAnswer(
                 "absent",
@@ -96,19 +96,21 @@ class Endpoint:
             )
         try:
             return self._executors.plan(host, question)
-        except exception.HostSilent as error:
-            return PlanAnswer("silent", message=str(error))
+        except exception.HostUnresponsive as error:
+            return PlanAnswer(PlanAnswer.UNRESPONSIVE, message=str(error))
         except exception.MessageRefused as error:
-            return PlanAnswer("silent", message=f"host {host} rejects the request: {error}")
+            return PlanAnswer(
+                PlanAnswer.UNRESPONSIVE, message=f"host {host} rejects the request: {error}"
+            )
 
     def exchange(self, told: Exchange) -> ExchangeAnswer:
         """Take what a host tells, and say what is wanted there."""
         now = time.time()
-        host, running = told.told_by, set(told.guests)
+        host, running = told.host, set(told.guests)
         kept = told.digest
         entries = self._allocations.desired({*told.guests, *told.known})
         if told.complete:
-            about = told.about
+            about = told.executor
             kept = self._hosts.heartbeat(
                 host,
                 started_at=about.started_at,
@@ -135,19 +137,19 @@ class Endpoint:
             wanted,
             tuple(sorted(elsewhere)),
             tuple(sorted(contested)),
-            show=bool(told.digest) and kept != told.digest,
-            refused=told.unfit,
+            send_snapshot=bool(told.digest) and kept != told.digest,
+            refused=told.left_out,
         )
 
-    def report(self, told: Reports) -> Kept:
+    def report(self, told: Reports) -> Acknowledgement:
         """Keep what came of what is wanted."""
-        self._keep(told.told_by, told.reports, time.time())
-        return Kept(told.unfit)
+        self._keep(told.host, told.reports, time.time())
+        return Acknowledgement(told.left_out)
 
-    def show(self, told: Show) -> Kept:
-        """Keep what a host looks like."""
-        self._hosts.keep_snapshot(told.told_by, told.view, told.digest, time.time())
-        return Kept(told.unfit)
+    def keep_snapshot(self, told: HostSnapshot) -> Acknowledgement:
+        """Store the snapshot of a host."""
+        self._hosts.keep_snapshot(told.host, told.snapshot, told.digest, time.time())
+        return Acknowledgement(told.left_out)
 
     def _keep(self, host: str, reports: Sequence[Report], now: float) -> None:
         self._allocations.report(host, reports, now, nova=self._claims is None)
@@ -164,7 +166,7 @@ class Endpoint:
             return self._claims.settle(host, guests, entries)
         unsure = [uuid for uuid in guests if uuid in entries and entries[uuid].host != host]
         if unsure:
-            self._care.ask_nova(unsure)
+            self._delivery.ask_nova(unsure)
         of_another = [entries[uuid] for uuid in unsure if entries[uuid].holder != host]
         contested = {entry.instance_uuid: entry for entry in of_another if not entry.unknown}
         for uuid in self._disputes.note(host, contested):
@@ -183,7 +185,7 @@ def _released(told: Exchange, entries: Mapping[str, Entry], now: float) -> list[
     return [
         Report.released(entry.instance_uuid, entry.generation, now)
         for uuid, entry in entries.items()
-        if entry.allocation is None and uuid not in told.known and entry.holder == told.told_by
+        if entry.allocation is None and uuid not in told.known and entry.holder == told.host
     ]
 
 
@@ -195,7 +197,7 @@ def _is_elsewhere(entry: Entry, host: str) -> bool:
     return entry.host != host
 
 
-def _news(entry: Entry, known: int | None) -> dict[str, Wanted]:
+def _news(entry: Entry, known: int | None) -> dict[str, Desired]:
     """Return what a host does not know yet."""
     if entry.generation == known or (known is None and entry.allocation is None):
         return {}

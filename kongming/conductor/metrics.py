@@ -23,11 +23,11 @@ from prometheus_client.registry import Collector
 from kongming import exception
 from kongming.allocation.statuses import LISTED
 from kongming.bus.subscription import Subscription
-from kongming.conductor.delivery import Care
+from kongming.conductor.delivery import Delivery
 from kongming.db.allocations import Allocations
 from kongming.db.hosts import Hosts
 from kongming.metrics.gauges import broker_connected, nova_answers
-from kongming.rpc.messages import Wanted
+from kongming.rpc.messages import Desired
 from kongming.rpc.metrics import messages_refused
 from kongming.rpc.outbox import Outbox
 from kongming.rpc.refusals import Refusals
@@ -36,7 +36,7 @@ from kongming.rpc.server import OTHER
 # Those that an allocation can have.
 
 # What is called here, or asked of hosts; and what nobody knows.
-_CALLS = ("exchange", "report", "show", "changed", "plan", OTHER)
+_CALLS = ("exchange", "report", "snapshot", "changed", "plan", OTHER)
 
 
 class ConductorCollector(Collector):
@@ -45,16 +45,16 @@ class ConductorCollector(Collector):
     def __init__(
         self,
         calls: Subscription,
-        pushes: Outbox[Wanted],
+        pushes: Outbox[Desired],
         refusals: Refusals,
-        care: Care,
+        delivery: Delivery,
         allocations: Allocations,
         hosts: Hosts,
     ) -> None:
         self._calls = calls
         self._pushes = pushes
         self._refusals = refusals
-        self._care = care
+        self._delivery = delivery
         self._allocations = allocations
         self._hosts = hosts
 
@@ -67,7 +67,7 @@ class ConductorCollector(Collector):
             "Instances whose new desired allocation could not be pushed to their host.",
             value=self._pushes.dropped,
         )
-        yield nova_answers(self._care.since)
+        yield nova_answers(self._delivery.since)
         told = self._of_database()
         yield GaugeMetricFamily(
             "kongming_database_available",

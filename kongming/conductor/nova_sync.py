@@ -37,7 +37,7 @@ _FEW = 20
 _OVERLAP_S = 300.0
 
 
-class Whereabouts:
+class NovaSync:
     """Asks Nova, one question at a time, and keeps the answers in the database.
 
     Each method gives the instances that have moved, and raises

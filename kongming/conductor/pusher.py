@@ -21,13 +21,13 @@ from kongming.db.allocations import Allocations
 from kongming.db.hosts import Hosts
 from kongming.db.values import Entry
 from kongming.rpc.client import ExecutorClient
-from kongming.rpc.messages import Wanted
+from kongming.rpc.messages import Desired
 
 
-def written(entry: Entry) -> Wanted:
+def written(entry: Entry) -> Desired:
     """Return what an executor is told of an allocation."""
     allocation = entry.allocation
-    return Wanted(
+    return Desired(
         entry.generation,
         None if allocation is None else allocation.to_json(),
         entry.requested_by,
@@ -48,7 +48,7 @@ class Pusher:
         :returns: those of the instances that are on no host, as far as is known.
         :raises DatabaseUnavailable: if it can't be read.
         """
-        by_host: dict[str, dict[str, Wanted]] = {}
+        by_host: dict[str, dict[str, Desired]] = {}
         nowhere = []
         for entry in self._allocations.desired(instance_uuids).values():
             if entry.holder is None:
@@ -56,7 +56,7 @@ class Pusher:
             else:
                 by_host.setdefault(entry.holder, {})[entry.instance_uuid] = written(entry)
         for host in self._awake(by_host):
-            self._executors.wanted(host, by_host[host])
+            self._executors.push(host, by_host[host])
         return nowhere
 
     def seen(self) -> dict[str, str]:

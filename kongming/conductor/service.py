@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import uuid
 
 from kongming.conductor.claims import Claims
-from kongming.conductor.delivery import Care
+from kongming.conductor.delivery import Delivery
 from kongming.conductor.endpoint import Endpoint
-from kongming.conductor.nova_sync import Whereabouts
+from kongming.conductor.nova_sync import NovaSync
 from kongming.conductor.pusher import Pusher
 from kongming.conf import database as conf_database
 from kongming.conf import nova as conf_nova
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 _STOP_CALLS_S = 5.0
-_STOP_CARE_S = 2.0
+_STOP_DELIVERY_S = 2.0
 _STOP_PUSHES_S = 1.0
 
 _LISTENING = "listening to API and executors"
@@ -70,19 +70,19 @@ class ConductorService(Service):
         self._bus = open_bus(conf)
         allocations, hosts = Allocations(database), Hosts(database)
         executors = ExecutorClient(self._bus, lambda: float(conf.conductor.host_timeout))
-        self._whereabouts = self._open_whereabouts(allocations)
-        self._care = Care(
+        self._nova_sync = self._open_nova_sync(allocations)
+        self._delivery = Delivery(
             # Two may run on one controller.
             f"{conf.host}/{uuid.uuid4()}",
             allocations,
             Leases(database),
             Pusher(allocations, hosts, executors),
-            self._whereabouts,
+            self._nova_sync,
             interval=lambda: float(conf.conductor.poll_interval),
             full_interval=lambda: float(conf.conductor.poll_full_interval),
         )
-        claims = Claims(allocations, hosts) if self._whereabouts is None else None
-        endpoint = Endpoint(allocations, hosts, executors, self._care, claims)
+        claims = Claims(allocations, hosts) if self._nova_sync is None else None
+        endpoint = Endpoint(allocations, hosts, executors, self._delivery, claims)
         self._calls = subscription(
             self._bus,
             CONDUCTOR,
@@ -100,11 +100,11 @@ class ConductorService(Service):
             "Starting on %s; Nova's API is %s",
             self._conf.host,
             "not used: the executors report where instances run, and their projects are unknown"
-            if self._whereabouts is None
+            if self._nova_sync is None
             else "used",
         )
         self._calls.start()
-        self._care.start()
+        self._delivery.start()
         self.start_metrics()
 
     def stop(self) -> None:
@@ -112,7 +112,7 @@ class ConductorService(Service):
         LOG.info("Shutting down")
         self.stop_metrics()
         self._calls.stop(_STOP_CALLS_S)
-        self._care.stop(_STOP_CARE_S)
+        self._delivery.stop(_STOP_DELIVERY_S)
         self._pushes.flush(_STOP_PUSHES_S)
         LOG.info("Stopped")
 
@@ -124,16 +124,16 @@ class ConductorService(Service):
                 self._calls,
                 self._pushes,
                 self._bus.refusals,
-                self._care,
+                self._delivery,
                 self._allocations,
                 self._hosts,
             )
         ]
 
-    def _open_whereabouts(self, allocations: Allocations) -> Whereabouts | None:
+    def _open_nova_sync(self, allocations: Allocations) -> NovaSync | None:
         if not conf_nova.is_configured(self._conf):
             return None
         # Imported here: who does not ask Nova does not pay for it.
         from kongming.nova.client import Nova
 
-        return Whereabouts(Nova(self._conf), allocations)
+        return NovaSync(Nova(self._conf), allocations)

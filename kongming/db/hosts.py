@@ -29,7 +29,7 @@ from kongming.db.models import HOST, WORD_LENGTH
 from kongming.db.reports import LATE_S
 from kongming.db.upsert import upsert
 from kongming.db.values import Host
-from kongming.rpc import view as host_snapshot
+from kongming.rpc import host_snapshot
 
 _HEARTBEAT = ("heartbeat_at", "started_at", "version", "interval_s")
 

@@ -111,23 +111,23 @@ class ConfigInvalid(KongmingError):
     reason = "config_invalid"
 
 
-class Silent(KongmingError):
-    """Who was asked over the message bus does not answer.
+class Unresponsive(KongmingError):
+    """A call over the message bus gets no answer.
 
-    :ivar others_too: whether nobody else could be asked, either.
+    :ivar others_too: whether calls to others would fail, too.
     """
 
     reason = "unresponsive"
     others_too = True
 
 
-class HostSilent(Silent):
-    """The executor of a host does not answer."""
+class HostUnresponsive(Unresponsive):
+    """The executor of a host gives no answer."""
 
-    reason = "host_silent"
+    reason = "host_unresponsive"
 
 
-class ConductorSilent(Silent):
-    """No conductor answers."""
+class ConductorUnresponsive(Unresponsive):
+    """No conductor gives an answer."""
 
-    reason = "conductor_silent"
+    reason = "conductor_unresponsive"

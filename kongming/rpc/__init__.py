@@ -10,7 +10,4 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Calls from one service to another over the bus: who may be called, and how one calls.
-
-What is sent is plain JSON; nothing of it is a secret.
-"""
+"""Calls between services over the bus, as plain JSON without secrets."""

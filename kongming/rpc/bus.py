@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The bus as calls use it: the transport, who can be called there, and what proves who calls."""
+"""The bus for calls: transport, targets and signatures."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ EXECUTOR = oslo_messaging.Target(topic="kongming-executor", version="1.0")
 class Bus:
     """The bus, as one service uses it.
 
-    :ivar transport: oslo.messaging's.
-    :ivar signer: signs calls; None if that is not configured.
-    :ivar refusals: what came over it and was not taken.
-    :ivar keeper: looks after what is subscribed to on it.
+    :ivar transport: the transport of oslo.messaging.
+    :ivar signer: signs calls; None without signatures.
+    :ivar refusals: the messages that this service refused.
+    :ivar keeper: keeps the subscriptions alive.
     """
 
     transport: Any
@@ -83,10 +83,10 @@ def subscription(
     on_listening: Callable[[], None],
     on_missed: str,
 ) -> Subscription:
-    """Return what takes the calls to a target.
+    """Return a subscription to the calls to a target.
 
-    :param host: under which this server can be called by itself.
-    :param on_missed: what makes up for calls that were missed, as a clause.
+    :param host: the name under which this server alone can be called.
+    :param on_missed: how missed calls are made up for, as a clause.
     """
     here = oslo_messaging.Target(topic=target.topic, server=in_queues(host))
 
@@ -113,9 +113,9 @@ def _signer(conf: cfg.ConfigOpts, host: str | None) -> Signer | None:
 
 
 def _own_replies(transport: Any, host: str) -> None:
-    """Name the queue of the answers after the host, so that RabbitMQ can keep others from it.
+    """Name the reply queue after the host, so that permissions can protect it.
 
-    oslo.messaging has no option for that; with ``use_queue_manager`` its own names do as well.
+    oslo.messaging has no option for it. With ``use_queue_manager`` its own names are good enough.
     """
     driver = transport._driver
     if getattr(driver, "_q_manager", None) is None:

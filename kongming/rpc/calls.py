@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The caller's side of calls, and what goes wrong with a call."""
+"""The caller's side of calls, and the errors of a call."""
 
 from __future__ import annotations
 
@@ -32,46 +32,47 @@ from kongming.rpc.signing import SIGNATURE, Signature
 from kongming.runtime import threads
 from kongming.runtime.cleaning import clean
 
-# What a connection takes besides the answer.
+# The time to open a connection, in addition to the time limit of the answer.
 OPEN_S = 2.0
-#: Who has not got a hint after so many seconds asks by itself before it takes others.
+#: The lifetime of a hint in its queue. A receiver that was gone for longer pulls before it
+#: accepts hints.
 HINT_S = 30.0
-_WORDS_MAX = 500
-# RabbitMQ says at once if no queue is bound to where a call is sent.
+_LENGTH_MAX = 500
+# RabbitMQ reports at once if no queue is bound to the routing key of a call.
 _MUST_ARRIVE = TransportOptions(at_least_once=True)
 
 _Answer = TypeVar("_Answer", bound=Message)
 
 
 class Caller:
-    """Calls the servers of one target.
+    """A client of the servers of one target.
 
-    :param silent: what is raised if none answers.
-    :param timeout: gives the seconds to wait for an answer.
+    :param unresponsive: the error to raise if none answers.
+    :param timeout: returns the seconds to wait for an answer.
     """
 
     def __init__(
         self,
         bus: Bus,
         target: Any,
-        silent: type[exception.Silent],
+        unresponsive: type[exception.Unresponsive],
         timeout: Callable[[], float],
     ) -> None:
-        # Once more, as the connection may be an old one; then whoever calls tries again by itself.
+        # One retry, because the connection may be stale; further ones are up to the caller.
         self._client = oslo_messaging.get_rpc_client(bus.transport, target, retry=1)
         self._bus = bus
         self._topic = target.topic
-        self._silent = silent
+        self._unresponsive = unresponsive
         self._timeout = timeout
         self._lock = threading.Lock()
         self._stuck: Future[Any] | None = None
 
     def cast(self, method: str, message: Message, host: str | None = None) -> None:
-        """Send without waiting for anything to come of it; RabbitMQ keeps it for some seconds.
+        """Send a hint without an answer; RabbitMQ drops it after :data:`HINT_S`.
 
-        That takes as long as RabbitMQ takes no messages: only an outbox may wait for it.
+        It blocks while RabbitMQ accepts no messages, so only an outbox may call it.
 
-        :raises Silent: if it can't be sent.
+        :raises Unresponsive: if it can't be sent.
         """
         arguments = message.to_json()
         context = _context(self._sign(host, method, arguments))
@@ -81,31 +82,31 @@ class Caller:
     def call(
         self, method: str, message: Message, answer: type[_Answer], host: str | None = None
     ) -> _Answer:
-        """Send, and return the answer.
+        """Send a message and return the answer.
 
-        :param answer: what it should be.
-        :raises Silent: if it can't be sent, or no answer comes, or none that can be believed.
-        :raises MessageRefused: if the other side does not take it.
+        :param answer: the type of the answer.
+        :raises Unresponsive: if it can't be sent, or no valid answer comes.
+        :raises MessageRefused: if the other side refuses it.
         """
         arguments = message.to_json()
         signature = self._sign(host, method, arguments)
         context = _context(signature)
-        said = self._try(
+        received = self._try(
             lambda: self._wait_for(
                 lambda: self._to(host, _MUST_ARRIVE).call(context, method, **arguments)
             ),
             host,
         )
         try:
-            found = self._read(signature, said, answer)
+            found = self._read(signature, received, answer)
         except exception.MessageRefused as error:
             self._bus.refusals.note(self._name(host), method, error)
-            raise self._silent(
+            raise self._unresponsive(
                 f"the answer of {self._name(host)} can't be used: {error}"
             ) from error
         if isinstance(found, exception.KongmingError):
             raise found
-        self._bus.refusals.note_unfit(self._name(host), method, found)
+        self._bus.refusals.note_left_out(self._name(host), method, found)
         return found
 
     def _sign(
@@ -115,39 +116,41 @@ class Caller:
         return None if signer is None else signer.sign(host, method, arguments)
 
     def _read(
-        self, signature: Signature | None, said: Any, answer: type[_Answer]
+        self, signature: Signature | None, received: Any, answer: type[_Answer]
     ) -> _Answer | exception.KongmingError:
-        """Return what was answered: it may be an error.
+        """Return the answer, which may be an error.
 
-        :raises MessageRefused: if it can't be believed, or is no answer.
+        :raises MessageRefused: if it is not authentic, or invalid.
         """
-        if not isinstance(said, dict):
-            raise exception.MessageInvalid(f"the answer is a {type(said).__name__}, not an object")
-        reason, words = _error(said)
+        if not isinstance(received, dict):
+            raise exception.MessageInvalid(
+                f"the answer is a {type(received).__name__}, not an object"
+            )
+        reason, message = _error(received)
         if self._bus.signer is not None and signature is not None:
             try:
-                self._bus.signer.check_answer(signature, said)
+                self._bus.signer.check_answer(signature, received)
             except exception.SignatureInvalid as unproven:
-                more = f"; the answer is: {words}" if words else ""
+                more = f"; the answer is: {message}" if message else ""
                 raise exception.SignatureInvalid(f"{unproven}{more}") from unproven
-        if "error" not in said:
-            return answer.from_json(said)
+        if "error" not in received:
+            return answer.from_json(received)
         for refusal in (exception.MessageInvalid, exception.SignatureInvalid):
             if reason == refusal.reason:
-                return refusal(words)
-        return self._silent(f"{self._topic} reports an error: {words}")
+                return refusal(message)
+        return self._unresponsive(f"{self._topic} reports an error: {message}")
 
     def _wait_for(self, call: Callable[[], Any]) -> Any:
-        """Call, and wait no longer than for the answer and a connection.
+        """Call, and wait at most the time limits of the answer and of a connection.
 
-        The driver limits neither how long it waits for a first connection nor for RabbitMQ to
-        take a message, which it does not while its memory or disk alarm is on.
+        The driver waits without limit for a first connection, and while RabbitMQ accepts no
+        messages (its memory or disk alarm).
 
-        :raises _Stuck: if it waits longer, and at once as long as a call before does.
+        :raises _Stuck: if it takes longer, and at once while an earlier call is stuck.
         """
         with self._lock:
             if self._stuck is not None and not self._stuck.done():
-                # One that waits is enough: it finds out when RabbitMQ takes messages again.
+                # The one that waits finds out when RabbitMQ accepts messages again.
                 raise _Stuck
         made = threads.begin(call, "call")
         if made in wait([made], self._timeout() + OPEN_S).done:
@@ -166,46 +169,45 @@ class Caller:
         try:
             return send()
         except _Stuck as error:
-            raise self._silent(
+            raise self._unresponsive(
                 f"{self._name(host)} can't be called: RabbitMQ can't be reached, or accepts no "
                 "messages; check that it runs, and 'rabbitmqctl status' for a memory or disk alarm"
             ) from error
         except oslo_messaging.MessageUndeliverable as error:
-            raise self._silent(
+            raise self._unresponsive(
                 f"{self._name(host)} can't be called: it does not listen at RabbitMQ; is it "
                 "running, and does it use the same transport_url?"
             ) from error
         except oslo_messaging.MessagingTimeout as error:
-            raise self._silent(
+            raise self._unresponsive(
                 f"{self._name(host)} did not answer within {self._timeout():g} s; is it running, "
                 "and does it use the same transport_url?"
             ) from error
         except Exception as error:
-            # The driver lets through whatever the AMQP library raises; and what
-            # a fault over there led to comes as an error, too.
-            silent = self._silent(f"{self._name(host)} can't be called: {_why(error)}")
-            silent.others_too = explain(error).kind != REJECTED
-            raise silent from error
+            # The driver passes on any error of the AMQP library, and faults of the other side.
+            failure = self._unresponsive(f"{self._name(host)} can't be called: {_why(error)}")
+            failure.others_too = explain(error).kind != REJECTED
+            raise failure from error
 
     def _name(self, host: str | None) -> str:
         return self._topic if host is None else f"{self._topic} on host {host}"
 
 
 class _Stuck(Exception):
-    """RabbitMQ takes no messages."""
+    """RabbitMQ accepts no messages."""
 
 
 def _context(signature: Signature | None) -> dict[str, Any]:
     return {} if signature is None else {SIGNATURE: signature.to_json()}
 
 
-def _error(said: Mapping[str, Any]) -> tuple[str, str]:
+def _error(received: Mapping[str, Any]) -> tuple[str, str]:
     """Return reason code and message of an error; empty if there is none."""
-    error = said.get("error")
+    error = received.get("error")
     if not isinstance(error, dict):
         return "", "" if error is None else "an error without a message"
-    reason, words = error.get("reason"), error.get("message")
-    return str(reason)[:_WORDS_MAX], clean(str(words), _WORDS_MAX)
+    reason, message = error.get("reason"), error.get("message")
+    return str(reason)[:_LENGTH_MAX], clean(str(message), _LENGTH_MAX)
 
 
 def _why(error: Exception) -> str:

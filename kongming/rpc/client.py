@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What conductors and executors can be asked for."""
+"""Clients of the conductors and the executors."""
 
 from __future__ import annotations
 
@@ -24,115 +24,119 @@ from kongming.allocation.allocation import Allocation
 from kongming.rpc.bus import CONDUCTOR, EXECUTOR, Bus, open_bus
 from kongming.rpc.calls import Caller
 from kongming.rpc.messages import (
+    Acknowledgement,
     Changed,
+    Desired,
     Exchange,
     ExchangeAnswer,
-    Kept,
+    HostSnapshot,
     Plan,
     PlanAnswer,
     Push,
     Report,
     Reports,
-    Show,
-    Wanted,
 )
 from kongming.rpc.outbox import Outbox
 
-# So much longer a conductor may take than the host that it asks.
+# A conductor may take this much longer than the host that it calls.
 _MARGIN_S = 10.0
 
 
 class ConductorClient:
-    """Any one of the conductors."""
+    """A client of any one of the conductors."""
 
     def __init__(self, conf: cfg.ConfigOpts, bus: Bus | None = None) -> None:
-        """Use the bus of ``[DEFAULT] transport_url``; nothing is sent yet.
+        """Use the bus of ``[DEFAULT] transport_url``, without sending anything yet.
 
-        :param bus: one that is there already.
-        :raises ConfigInvalid: if that can't be used.
+        :param bus: an open bus to use instead.
+        :raises ConfigInvalid: if the options can't be used.
         """
         self._caller = Caller(
             open_bus(conf) if bus is None else bus,
             CONDUCTOR,
-            exception.ConductorSilent,
+            exception.ConductorUnresponsive,
             lambda: float(conf.conductor.host_timeout) + _MARGIN_S,
         )
         self.outbox: Outbox[None] = Outbox("Hints to the conductors", self._send, lambda *_: None)
 
     def changed(self, instance_uuids: Sequence[str]) -> None:
-        """Say that something else is wanted now; a hint, which may get lost."""
+        """Send a hint, which may get lost, that desired allocations have changed."""
         self.outbox.put(CONDUCTOR.topic, dict.fromkeys(instance_uuids))
 
     def _send(self, _: str, instance_uuids: Iterable[str]) -> None:
         self._caller.cast("changed", Changed(tuple(instance_uuids)))
 
     def plan(self, instance_uuid: str, allocation: Allocation) -> dict[str, Any]:
-        """Have the host say what it would do to a guest.
+        """Return the plan of the instance's host for a guest (dry run).
 
         :returns: ``outcome`` (planned, refused, failed, absent), ``host``,
             ``reason``, ``message``, ``steps`` and ``warnings``.
-        :raises ConductorSilent: if no conductor answers, or none takes the question.
-        :raises HostSilent: if the host does not.
+        :raises ConductorUnresponsive: if no conductor accepts the call.
+        :raises HostUnresponsive: if the host does not.
         """
-        question = Plan(instance_uuid, allocation.to_json())
+        plan = Plan(instance_uuid, allocation.to_json())
         try:
-            answer = self._caller.call("plan", question, PlanAnswer)
+            answer = self._caller.call("plan", plan, PlanAnswer)
         except exception.MessageRefused as error:
-            raise exception.ConductorSilent(f"a conductor rejects the request: {error}") from error
-        if answer.outcome == "silent":
-            raise exception.HostSilent(answer.message)
+            raise exception.ConductorUnresponsive(
+                f"a conductor rejects the request: {error}"
+            ) from error
+        if answer.outcome == PlanAnswer.UNRESPONSIVE:
+            raise exception.HostUnresponsive(answer.message)
         return answer.to_json()
 
-    def exchange(self, told: Exchange) -> ExchangeAnswer:
-        """Tell what is known on a host, and ask what is wanted there.
+    def exchange(self, exchange: Exchange) -> ExchangeAnswer:
+        """Send the state of a host, and return the allocations that are desired there.
 
-        :raises ConductorSilent: if no conductor answers.
-        :raises MessageRefused: if none takes it.
+        :raises ConductorUnresponsive: if no conductor answers.
+        :raises MessageRefused: if none accepts it.
         """
-        return self._caller.call("exchange", told, ExchangeAnswer)
+        return self._caller.call("exchange", exchange, ExchangeAnswer)
 
-    def report(self, host: str, reports: Sequence[Report]) -> Kept:
-        """Tell what came of what is wanted.
+    def report(self, host: str, reports: Sequence[Report]) -> Acknowledgement:
+        """Send reports of a host, and return when they are stored.
 
-        :raises ConductorSilent: if no conductor says that it has kept that.
-        :raises MessageRefused: if none takes it.
+        :raises ConductorUnresponsive: if no conductor acknowledges them.
+        :raises MessageRefused: if none accepts them.
         """
-        return self._caller.call("report", Reports(host, tuple(reports)), Kept)
+        return self._caller.call("report", Reports(host, tuple(reports)), Acknowledgement)
 
-    def show(self, host: str, view: Mapping[str, Any], digest: str) -> Kept:
-        """Tell what a host looks like.
+    def send_snapshot(
+        self, host: str, snapshot: Mapping[str, Any], digest: str
+    ) -> Acknowledgement:
+        """Send the snapshot of a host, and return when it is stored.
 
-        :raises ConductorSilent: if no conductor says that it has kept that.
-        :raises MessageRefused: if none takes it.
+        :raises ConductorUnresponsive: if no conductor acknowledges it.
+        :raises MessageRefused: if none accepts it.
         """
-        return self._caller.call("show", Show(host, view, digest), Kept)
+        return self._caller.call("snapshot", HostSnapshot(host, snapshot, digest), Acknowledgement)
 
 
 class ExecutorClient:
-    """The executors of all hosts.
+    """A client of the executors of all hosts.
 
-    :param timeout: gives the seconds to wait for an answer.
+    :param timeout: returns the seconds to wait for an answer.
     """
 
     def __init__(self, bus: Bus, timeout: Callable[[], float]) -> None:
-        self._caller = Caller(bus, EXECUTOR, exception.HostSilent, timeout)
+        self._caller = Caller(bus, EXECUTOR, exception.HostUnresponsive, timeout)
         self.outbox = Outbox("Pushes to the hosts", self._send, _newer)
 
-    def wanted(self, host: str, instances: Mapping[str, Wanted]) -> None:
-        """Say what is wanted on a host; a hint, which may get lost."""
+    def push(self, host: str, instances: Mapping[str, Desired]) -> None:
+        """Send desired allocations to a host as a hint, which may get lost."""
         self.outbox.put(host, instances)
 
-    def plan(self, host: str, question: Plan) -> PlanAnswer:
-        """Have a host say what it would do to a guest.
+    def plan(self, host: str, plan: Plan) -> PlanAnswer:
+        """Return a host's plan for a guest (dry run).
 
-        :raises HostSilent: if it does not answer.
-        :raises MessageRefused: if it does not take the question.
+        :raises HostUnresponsive: if it does not answer.
+        :raises MessageRefused: if it refuses the call.
         """
-        return self._caller.call("plan", question, PlanAnswer, host)
+        return self._caller.call("plan", plan, PlanAnswer, host)
 
-    def _send(self, host: str, instances: Mapping[str, Wanted]) -> None:
-        self._caller.cast("wanted", Push(instances), host)
+    def _send(self, host: str, instances: Mapping[str, Desired]) -> None:
+        self._caller.cast("desired", Push(instances), host)
 
 
-def _newer(one: Wanted, other: Wanted) -> Wanted:
-    return max(one, other, key=lambda wanted: wanted.generation)
+def _newer(one: Desired, other: Desired) -> Desired:
+    return max(one, other, key=lambda desired: desired.generation)

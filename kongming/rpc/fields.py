@@ -10,15 +10,15 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Fields of messages: what a value must be like to be taken.
+"""Checks of the fields of messages.
 
-A check takes a value as JSON has it and returns it, cleaned where that is
-harmless; it raises ``MessageInvalid`` if the value can't be what it should be.
+A check takes a JSON value and returns it, cleaned where that is harmless. It raises
+``MessageInvalid`` for an invalid value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,12 +34,12 @@ from kongming.runtime.cleaning import clean
 Check = Callable[[Any], Any]
 
 DAY_S = 86_400.0
-# No host runs that was last set up before; a clock that was never set says 1970.
+# A clock that was never set shows 1970.
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC).timestamp()
 
-#: What the database's integers hold on all databases.
+#: The largest integer that all supported databases can store.
 GENERATION_MAX = 2**31 - 1
-#: What stands for a default where there is none.
+#: The default of a required field.
 REQUIRED: Any = object()
 
 _NESTING = 12
@@ -48,12 +48,12 @@ _SHOWN = 40
 
 
 def invalid(what: str) -> exception.MessageInvalid:
-    """Return the error that says what is wrong with a value."""
+    """Return the error for an invalid value."""
     return exception.MessageInvalid(what)
 
 
 def shown(value: object) -> str:
-    """Return a value as an error quotes it: short, in ASCII."""
+    """Return a value as quoted in an error: short, in ASCII."""
     if isinstance(value, str):
         value = value[: _SHOWN + 1]
     elif not isinstance(value, bool | int | float | None):
@@ -66,9 +66,9 @@ def shown(value: object) -> str:
 
 @contextmanager
 def within(place: str) -> Iterator[None]:
-    """Name the place in the errors of a check.
+    """Prefix the errors of a check with the place of the value.
 
-    :raises MessageInvalid: with the place before what was said.
+    :raises MessageInvalid: with the place before the original message.
     """
     try:
         yield
@@ -77,7 +77,7 @@ def within(place: str) -> Iterator[None]:
 
 
 def text(most: int) -> Check:
-    """Return a check for text that people read: it is cleaned and cut."""
+    """Return a check for text for people, which it cleans and cuts."""
 
     def check(value: Any) -> str:
         if not isinstance(value, str):
@@ -87,35 +87,37 @@ def text(most: int) -> Check:
     return check
 
 
-def word(pattern: str, what: str) -> Check:
-    """Return a check for text of a form.
+def matching(pattern: str, expected: str) -> Check:
+    """Return a check for text that matches a pattern.
 
-    :param pattern: all of the text must match it.
-    :param what: what it should be, for the error.
+    :param expected: a description of valid text, for the error.
     """
-    form = re.compile(pattern)
+    compiled = re.compile(pattern)
 
     def check(value: Any) -> str:
-        if not isinstance(value, str) or form.fullmatch(value) is None:
-            raise invalid(f"{shown(value)} is not {what}")
+        if not isinstance(value, str) or compiled.fullmatch(value) is None:
+            raise invalid(f"{shown(value)} is not {expected}")
         return value
 
     return check
 
 
-def one_of(*known: str) -> Check:
-    """Return a check for one of some words."""
+def one_of(kind: Callable[[str], Any], values: Collection[str]) -> Check:
+    """Return a check for one of several values.
 
-    def check(value: Any) -> str:
-        if not isinstance(value, str) or value not in known:
-            raise invalid(f"{shown(value)} is not one of {', '.join(known)}")
-        return value
+    :param kind: converts a valid value.
+    """
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, str) or value not in values:
+            raise invalid(f"{shown(value)} is not one of {', '.join(values)}")
+        return kind(value)
 
     return check
 
 
-def whole(low: int, high: int) -> Check:
-    """Return a check for a whole number of a range."""
+def integer(low: int, high: int) -> Check:
+    """Return a check for an integer of a range."""
 
     def check(value: Any) -> int:
         if type(value) is not int or not low <= value <= high:
@@ -126,7 +128,7 @@ def whole(low: int, high: int) -> Check:
 
 
 def number(low: float, high: float) -> Check:
-    """Return a check for a finite number of a range; it is returned as a float."""
+    """Return a check for a finite number of a range, which it returns as a float."""
 
     def check(value: Any) -> float:
         if type(value) not in (int, float) or not low <= value <= high:
@@ -136,12 +138,8 @@ def number(low: float, high: float) -> Check:
     return check
 
 
-def moment(value: Any) -> float:
-    """Check a time in seconds since the epoch.
-
-    It may be long ago, as that of the last drift, but not in the future, where
-    a day is left to clocks and their time zones.
-    """
+def timestamp(value: Any) -> float:
+    """Check a time in seconds since the epoch: since the year 2000, at most a day ahead."""
     latest = time.time() + DAY_S
     if type(value) not in (int, float) or not EARLIEST <= value <= latest:
         raise invalid(
@@ -151,20 +149,20 @@ def moment(value: Any) -> float:
     return float(value)
 
 
-def flag(value: Any) -> bool:
-    """Check a truth value."""
+def boolean(value: Any) -> bool:
+    """Check a boolean."""
     if not isinstance(value, bool):
         raise invalid(f"{shown(value)} is neither true nor false")
     return value
 
 
-def maybe(check: Check) -> Check:
-    """Return a check that takes null, too."""
+def nullable(check: Check) -> Check:
+    """Return a check that also accepts null."""
     return lambda value: None if value is None else check(value)
 
 
-def mapped(key: Check, of: Check, most: int) -> Check:
-    """Return a check for an object of which each key and each value is checked."""
+def mapping_of(key: Check, of: Check, most: int) -> Check:
+    """Return a check for an object, which checks each key and each value."""
 
     def checked(value: Any) -> dict[str, Any]:
         found = {}
@@ -176,8 +174,8 @@ def mapped(key: Check, of: Check, most: int) -> Check:
     return checked
 
 
-def listed(of: Check, most: int) -> Check:
-    """Return a check for a list of which each item is checked; it is returned as a tuple."""
+def list_of(of: Check, most: int) -> Check:
+    """Return a check for a list, which checks each item and returns a tuple."""
 
     def checked(value: Any) -> tuple[Any, ...]:
         found = []
@@ -190,96 +188,99 @@ def listed(of: Check, most: int) -> Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Partly:
-    """A value of which a part was left out.
+class Partial:
+    """A value without its invalid parts.
 
-    :ivar left_out: which parts, and what is wrong with each.
+    :ivar left_out: the place of each invalid part, and what is wrong with it.
     """
 
     value: Any
     left_out: tuple[tuple[str, str], ...]
 
 
-class _Gathering:
-    """Takes what checks return, and gathers what they leave out."""
+class _LeftOut:
+    """The invalid parts that several checks left out."""
 
     def __init__(self) -> None:
-        self.left_out: list[tuple[str, str]] = []
+        self._parts: list[tuple[str, str]] = []
 
-    def take(self, place: str, taken: Any) -> Any:
-        if not isinstance(taken, Partly):
-            return taken
-        self.left_out += [(f"{place}{key}", why) for key, why in taken.left_out]
-        return taken.value
+    def add(self, place: str, error: exception.MessageInvalid) -> None:
+        self._parts.append((place, str(error)))
 
-    def all(self, value: Any) -> Any:
-        return Partly(value, tuple(self.left_out)) if self.left_out else value
+    def value_of(self, place: str, checked: Any) -> Any:
+        if not isinstance(checked, Partial):
+            return checked
+        self._parts += [(f"{place}{key}", why) for key, why in checked.left_out]
+        return checked.value
+
+    def result(self, value: Any) -> Any:
+        return Partial(value, tuple(self._parts)) if self._parts else value
 
 
-def each(of: Check, most: int, kind: type = tuple) -> Check:
-    """Return a check for a list whose bad items are left out alone; see :class:`Partly`.
+def valid_items(of: Check, most: int, kind: type = tuple) -> Check:
+    """Return a check for a list, which leaves out invalid items; see :class:`Partial`.
 
-    :param kind: of the list that is returned.
+    :param kind: the type of list to return.
     """
 
     def check(value: Any) -> Any:
-        found, gathering = [], _Gathering()
+        found, left_out = [], _LeftOut()
         for place, item in enumerate(sized(value, list, most)):
             named = item.get("instance_uuid") if isinstance(item, dict) else item
             key = _key(named, place)
             try:
-                found.append(gathering.take(key, of(item)))
+                found.append(left_out.value_of(key, of(item)))
             except exception.MessageInvalid as error:
-                gathering.left_out.append((key, str(error)))
-        return gathering.all(kind(found))
+                left_out.add(key, error)
+        return left_out.result(kind(found))
 
     return check
 
 
-def each_of(of: Check, most: int) -> Check:
-    """Return a check for an object, by instance, whose bad items are left out alone."""
+def by_instance(of: Check, most: int) -> Check:
+    """Return a check for an object by instance UUID, which leaves out invalid items."""
 
     def check(value: Any) -> Any:
-        found, gathering = {}, _Gathering()
+        found, left_out = {}, _LeftOut()
         for place, (name, item) in enumerate(sized(value, dict, most).items()):
             try:
                 found[instance_uuid(name)] = of(item)
             except exception.MessageInvalid as error:
-                gathering.left_out.append((_key(name, place), str(error)))
-        return gathering.all(found)
+                left_out.add(_key(name, place), error)
+        return left_out.result(found)
 
     return check
 
 
 def lenient(known: Mapping[str, tuple[Check, Any]], most: int) -> Check:
-    """Return a check for an object that keeps what it does not know.
+    """Return a check for an object, which keeps unknown fields.
 
-    :param known: for each field its check, and what counts if it is missing or bad; if that is
-        ``REQUIRED``, the object is bad then.
+    :param known: for each field its check, and the value to use if it is missing or invalid; with
+        ``REQUIRED`` the object itself is invalid then.
     """
 
     def check(value: Any) -> Any:
-        told, gathering = sized(value, dict, most), _Gathering()
-        found = anything({name: told[name] for name in told.keys() - known.keys()})
+        received, left_out = sized(value, dict, most), _LeftOut()
+        found = any_json({name: received[name] for name in received.keys() - known.keys()})
         for name, (of, default) in known.items():
             found[name] = default
             try:
                 with within(name):
-                    if name in told:
-                        found[name] = gathering.take(f".{name}", of(told[name]))
+                    if name in received:
+                        found[name] = left_out.value_of(f".{name}", of(received[name]))
                     elif default is REQUIRED:
                         raise invalid("is missing")
             except exception.MessageInvalid as error:
                 if default is REQUIRED:
                     raise
-                gathering.left_out.append((f".{name}", str(error)))
-        return gathering.all(found)
+                left_out.add(f".{name}", error)
+        return left_out.result(found)
 
     return check
 
 
 def _key(named: object, place: int) -> str:
-    """Return what tells an item from the others: its instance, or its place."""
+    """Return the instance of an item, or its place in the list."""
     try:
         return str(instance_uuid(named))
     except exception.MessageInvalid:
@@ -287,7 +288,7 @@ def _key(named: object, place: int) -> str:
 
 
 def sized(value: Any, kind: type[list[Any] | dict[str, Any]], most: int) -> Any:
-    """Check that a value is a list or an object with at most so many items."""
+    """Check that a value is a list or an object with at most ``most`` items."""
     if not isinstance(value, kind):
         raise invalid(f"{shown(value)} is not {'a list' if kind is list else 'an object'}")
     if len(value) > most:
@@ -295,10 +296,10 @@ def sized(value: Any, kind: type[list[Any] | dict[str, Any]], most: int) -> Any:
     return value
 
 
-def anything(value: Any) -> Any:
-    """Check a value of which nothing is known but that it is JSON, not too deep, nor too much.
+def any_json(value: Any) -> Any:
+    """Check any JSON value of limited depth and size.
 
-    Texts are cleaned; numbers that are not finite are refused.
+    It cleans texts, and refuses numbers that are not finite.
     """
     left = _VALUES
 
@@ -320,15 +321,15 @@ def anything(value: Any) -> Any:
     return check(value, 0)
 
 
-def an_object(value: Any) -> Mapping[str, Any]:
-    """Check an object of which nothing else is known; see :func:`anything`."""
-    return anything(sized(value, dict, _VALUES))  # type: ignore[no-any-return]
+def json_object(value: Any) -> Mapping[str, Any]:
+    """Check an object with any fields; see :func:`any_json`."""
+    return any_json(sized(value, dict, _VALUES))  # type: ignore[no-any-return]
 
 
-instance_uuid = word(
+instance_uuid = matching(
     r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "the UUID of an instance as Nova writes it"
 )
-host_name = word(PATTERN, "the name of a host")
-reason_code = word(r"([a-z][a-z0-9_]{0,63})?", "a reason code")
-generation = whole(0, GENERATION_MAX)
-digest = word(r"([0-9a-f]{16,128})?", "a digest")
+host_name = matching(PATTERN, "the name of a host")
+reason_code = matching(r"([a-z][a-z0-9_]{0,63})?", "a reason code")
+generation = integer(0, GENERATION_MAX)
+digest = matching(r"([0-9a-f]{16,128})?", "a digest")

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Keys: with which a compute host and the controllers prove to each other who they are.
+"""Keys that authenticate compute hosts and controllers to each other.
 
-All come from one master key, which only the controllers hold. A host holds the one that was
-derived for its name, and can speak in no other.
+All are derived from one master key, which only the controllers have. A host has the key that was
+derived for its name, and can sign as no other host.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _HOW = "'kongming-manage broker key' creates such files"
 
 
 class Keys:
-    """The keys that a service was given.
+    """The keys of a service.
 
     :param masters: master keys; the first one signs, all are accepted.
-    :param hosts: keys of hosts, likewise.
+    :param hosts: keys of hosts, in the same order.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class Keys:
         return bool(self._masters)
 
     def of(self, host: str | None) -> tuple[bytes, ...]:
-        """Return the keys that a host shares with the controllers, the one that signs first.
+        """Return the keys that a host shares with the controllers, the signing key first.
 
-        :param host: None for those that controllers share among each other.
+        :param host: None for the keys of the controllers among each other.
         """
         if not self._masters:
             return tuple(self._hosts.get(host or "", ()))
@@ -62,30 +62,30 @@ class Keys:
 
 
 def derive(master: bytes, host: str | None) -> bytes:
-    """Return the key of a host, or, of None, that of the controllers."""
+    """Return the key of a host; None: the key of the controllers."""
     name = "kongming controllers" if host is None else f"kongming host {host}"
     return hmac.digest(master, name.encode(), hashlib.sha256)
 
 
 def new_master() -> bytes:
-    """Return a master key that nobody has yet."""
+    """Return a new random master key."""
     return secrets.token_bytes(_BYTES)
 
 
 def written(key: bytes, host: str | None = None) -> str:
     """Return the line of a key file.
 
-    :param host: whose key it is; None for a master key.
+    :param host: the owner of the key; None for a master key.
     """
     return f"{'master' if host is None else f'host {host}'} {key.hex()}"
 
 
 def read(path: str, host: str | None) -> Keys:
-    """Read a key file: one key a line, the one that signs first.
+    """Read a key file: one key a line, the signing key first.
 
-    :param host: the host that is to have keys of its own; None for a controller, which is to
+    :param host: the host whose keys the file must have; None for a controller, whose file must
         have master keys.
-    :raises ConfigInvalid: if the file can't be read, or holds keys of others. No key is quoted.
+    :raises ConfigInvalid: if the file can't be read, or has keys of others. No key is quoted.
     """
     where = f"[rpc] key_file {path}"
     try:

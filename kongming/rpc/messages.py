@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Messages: the form of everything that services tell each other over RPC, in both directions.
+"""Messages between services over RPC, in both directions.
 
-What comes is read by :meth:`Message.from_json`, which takes nothing that it has not checked.
-Fields that it does not know are a newer peer's, and left out; fields that an older peer does not
-send have a default. A bad item of a batch is left out alone, and named in ``unfit``.
+:meth:`Message.from_json` checks every field that it reads. It ignores fields that only a newer
+peer has. A field that an older peer does not send has a default. From a batch only the invalid
+items are left out; ``left_out`` names them.
 """
 
 from __future__ import annotations
@@ -27,20 +27,18 @@ from typing import Any, ClassVar, Self
 from kongming import exception
 from kongming.allocation.statuses import REPORTED, Status
 from kongming.rpc import fields as form
-from kongming.rpc import view as host_view
+from kongming.rpc import host_snapshot
 
-RELEASED = Status.RELEASED.value
-
-# More than any host has, than any map may have, and than any plan takes.
+# Above what any host has, any map may have, and any plan takes.
 _GUESTS_MAX = 10_000
 _OF_HOST_MAX = 20_000
 _OF_MAP_MAX = 100_000
 _LINES_MAX = 100_000
-# So many bad items are named; the others are left out without a word.
-_UNFIT_MAX = 1_000
+# The most items that are named in ``left_out``.
+_LEFT_OUT_MAX = 1_000
 
 _name = form.text(255)
-_word = form.text(64)
+_short = form.text(64)
 _message = form.text(4_000)
 _value = form.text(65_536)
 
@@ -51,252 +49,252 @@ def wire(check: form.Check, default: Any = MISSING) -> Any:
     """Return a field of a message.
 
     :param check: see :mod:`kongming.rpc.fields`.
-    :param default: what counts if the field is not there; without it, it must be.
+    :param default: the value of a missing field; without a default the field is required.
     """
     return field(default=default, metadata={"check": check})
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What one service tells another.
+    """The arguments of a call, its answer, or a part of either.
 
-    :ivar unfit: what was left out in reading it; it is not sent.
+    :ivar left_out: the items that were invalid when the message was read; never sent.
     """
 
-    unfit: tuple[Refusal, ...] = field(default=(), kw_only=True, compare=False)
+    left_out: tuple[Refusal, ...] = field(default=(), kw_only=True, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Return its form on the wire."""
+        """Return the message as JSON objects."""
         return {name: _plain(getattr(self, name)) for name, _, _ in _wired(type(self))}
 
     @classmethod
     def from_json(cls, value: object) -> Self:
-        """Read what :meth:`to_json` gives, or what other versions of it gave.
+        """Read the output of :meth:`to_json`, of this version or another.
 
         :raises MessageInvalid: naming the field and what is wrong with it.
         """
-        told = form.sized(value, dict, _LINES_MAX)
+        received = form.sized(value, dict, _LINES_MAX)
         found: dict[str, Any] = {}
-        unfit: list[Refusal] = []
+        left_out: list[Refusal] = []
         for name, check, default in _wired(cls):
-            if name not in told:
+            if name not in received:
                 if default is MISSING:
                     raise form.invalid(f"{name} is missing")
                 found[name] = default
                 continue
             with form.within(name):
-                taken = check(told[name])
-            if isinstance(taken, form.Partly):
-                unfit += [Refusal(name, key, why) for key, why in taken.left_out]
-                taken = taken.value
-            elif isinstance(taken, Message):
-                unfit += taken.unfit
-            found[name] = taken
-        return cls(**found, unfit=tuple(unfit[:_UNFIT_MAX]))
+                checked = check(received[name])
+            if isinstance(checked, form.Partial):
+                left_out += [Refusal(name, key, why) for key, why in checked.left_out]
+                checked = checked.value
+            elif isinstance(checked, Message):
+                left_out += checked.left_out
+            found[name] = checked
+        return cls(**found, left_out=tuple(left_out[:_LEFT_OUT_MAX]))
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal(Message):
-    """An item of a message that was not taken.
+    """An item of a message that was not accepted.
 
-    :ivar what: the field that it was in.
-    :ivar key: which item: an instance's UUID if it names one, else its place.
-    :ivar why: what is wrong with it.
+    :ivar field: the field that held the item.
+    :ivar key: the instance's UUID if the item names one, else its place.
+    :ivar message: what is wrong with it.
     """
 
-    what: str = wire(_word)
-    key: str = wire(_word)
-    why: str = wire(_message)
+    field: str = wire(_short)
+    key: str = wire(_short)
+    message: str = wire(_message)
 
 
 @dataclass(frozen=True, slots=True)
-class Kept(Message):
-    """The answer to what a host tells.
+class Acknowledgement(Message):
+    """The answer to reports and snapshots.
 
-    :ivar refused: what was not taken: it will not be another time.
+    :ivar refused: the items that were not stored; sending them again is of no use.
     """
 
-    refused: tuple[Refusal, ...] = wire(form.each(Refusal.from_json, _LINES_MAX), ())
+    refused: tuple[Refusal, ...] = wire(form.valid_items(Refusal.from_json, _LINES_MAX), ())
 
 
 @dataclass(frozen=True, slots=True)
 class Report(Message):
-    """What a host says of an instance.
+    """The status of an instance's request, reported by a host.
 
-    :ivar generation: of what was wanted.
+    :ivar generation: the generation of the request.
     :ivar reason: reason code of a refusal, failure or drift; empty otherwise.
-    :ivar source: who had asked the host for it; empty if it did not say.
-    :ivar drift: what was last found to be other than wanted; empty if never.
-    :ivar drift_at: when that was found, in seconds since the epoch.
+    :ivar source: the source of the request in force; empty if unknown.
+    :ivar drift: the last drift that was found; empty if none ever was.
+    :ivar drift_at: when it was found, in seconds since the epoch.
     :ivar changed_at: when the status changed, by the host's clock.
-    :ivar unobserved: what of its placement can't be observed there, and why; empty if all can,
-        None if the host does not say.
+    :ivar unobserved: the parts of the placement that can't be observed there, and why; empty if
+        all can, None if the host does not report it.
     """
 
     instance_uuid: str = wire(form.instance_uuid)
     generation: int = wire(form.generation)
-    status: str = wire(form.one_of(*REPORTED))
+    status: Status = wire(form.one_of(Status, REPORTED))  # noqa: RUF009
     reason: str = wire(form.reason_code)
     message: str = wire(_message)
     source: str = wire(form.reason_code)
     drift: str = wire(_message)
-    drift_at: float | None = wire(form.maybe(form.moment))
-    changed_at: float = wire(form.moment)
-    unobserved: str | None = wire(form.maybe(_message), None)
+    drift_at: float | None = wire(form.nullable(form.timestamp))
+    changed_at: float = wire(form.timestamp)
+    unobserved: str | None = wire(form.nullable(_message), None)
 
     @classmethod
     def released(cls, instance_uuid: str, generation: int, now: float) -> Report:
-        """Make the report that an instance has been let go of."""
-        return cls(instance_uuid, generation, RELEASED, "", "", "", "", None, now)
+        """Return the report that an instance was released."""
+        return cls(instance_uuid, generation, Status.RELEASED, "", "", "", "", None, now)
 
 
-def _started(value: Any) -> Any:
-    """Check the time of a start: a clock that was set since then must not silence a host."""
+def _started_at(value: Any) -> Any:
+    """Check the time of a start; an absurd clock must not make a host unresponsive."""
     try:
-        return form.moment(value)
+        return form.timestamp(value)
     except exception.MessageInvalid as error:
-        return form.Partly(time.time(), (("about", str(error)),))
+        return form.Partial(time.time(), (("executor", str(error)),))
 
 
 @dataclass(frozen=True, slots=True)
-class About(Message):
-    """What an executor says of itself.
+class ExecutorInfo(Message):
+    """Version and timing of an executor.
 
     :ivar started_at: in seconds since the epoch, by the host's clock.
-    :ivar interval_s: seconds between two times that it tells all.
+    :ivar interval_s: seconds between two complete exchanges.
     """
 
-    version: str = wire(_word)
-    started_at: float = wire(_started)
+    version: str = wire(_short)
+    started_at: float = wire(_started_at)
     interval_s: float = wire(form.number(0.1, form.DAY_S))
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange(Message):
-    """What a host has, knows and has done; a conductor answers with what it is to do.
+    """The state of a host; the answer has the desired allocations that differ from it.
 
-    :ivar complete: whether this is about all that the host has.
+    :ivar complete: whether it covers all instances of the host.
     :ivar guests: the instances that run there.
-    :ivar known: the generation of what is known there of each instance.
-    :ivar reports: how far each has come.
-    :ivar digest: of what the host looks like; empty if that is not told.
+    :ivar known: the generation that the host has of each instance.
+    :ivar digest: the digest of the host's snapshot; empty if not sent.
     """
 
-    told_by: str = wire(form.host_name)
-    about: About = wire(About.from_json)  # noqa: RUF009
-    complete: bool = wire(form.flag)
-    guests: tuple[str, ...] = wire(form.each(form.instance_uuid, _GUESTS_MAX))
-    known: Mapping[str, int] = wire(form.each_of(form.generation, _OF_HOST_MAX))
-    reports: tuple[Report, ...] = wire(form.each(Report.from_json, _OF_HOST_MAX))
+    host: str = wire(form.host_name)
+    executor: ExecutorInfo = wire(ExecutorInfo.from_json)  # noqa: RUF009
+    complete: bool = wire(form.boolean)
+    guests: tuple[str, ...] = wire(form.valid_items(form.instance_uuid, _GUESTS_MAX))
+    known: Mapping[str, int] = wire(form.by_instance(form.generation, _OF_HOST_MAX))
+    reports: tuple[Report, ...] = wire(form.valid_items(Report.from_json, _OF_HOST_MAX))
     digest: str = wire(form.digest, "")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted(Message):
-    """What is wanted for one instance.
+class Desired(Message):
+    """The desired allocation of one instance.
 
-    :ivar allocation: its JSON form, not yet read; None: it is to be released.
+    :ivar allocation: its JSON form, unchecked; None: the instance is to be released.
     """
 
     generation: int = wire(form.generation)
-    allocation: Mapping[str, Any] | None = wire(form.maybe(form.an_object))
-    asked_by: str = wire(_name, "")
+    allocation: Mapping[str, Any] | None = wire(form.nullable(form.json_object))
+    requested_by: str = wire(_name, "")
 
 
 @dataclass(frozen=True, slots=True)
 class ExchangeAnswer(Message):
-    """What a host is to do.
+    """The instructions of a conductor to a host.
 
-    :ivar wanted: by instance, what is wanted otherwise than is known there.
-    :ivar elsewhere: what is on another host.
-    :ivar contested: what runs there and counts as being on another host: ask again soon.
-    :ivar show: whether to tell what the host looks like.
-    :ivar refused: as in :class:`Kept`.
+    :ivar desired: by instance, the desired allocations that the host does not have yet.
+    :ivar elsewhere: the instances that are on another host.
+    :ivar contested: the instances that run there but belong to another host: exchange again soon.
+    :ivar send_snapshot: whether to send the host's snapshot.
+    :ivar refused: as in :class:`Acknowledgement`.
     """
 
-    wanted: Mapping[str, Wanted] = wire(form.each_of(Wanted.from_json, _OF_HOST_MAX))
-    elsewhere: tuple[str, ...] = wire(form.each(form.instance_uuid, _OF_HOST_MAX))
-    contested: tuple[str, ...] = wire(form.each(form.instance_uuid, _OF_HOST_MAX), ())
-    show: bool = wire(form.flag, default=False)
-    refused: tuple[Refusal, ...] = wire(form.each(Refusal.from_json, _LINES_MAX), ())
+    desired: Mapping[str, Desired] = wire(form.by_instance(Desired.from_json, _OF_HOST_MAX))
+    elsewhere: tuple[str, ...] = wire(form.valid_items(form.instance_uuid, _OF_HOST_MAX))
+    contested: tuple[str, ...] = wire(form.valid_items(form.instance_uuid, _OF_HOST_MAX), ())
+    send_snapshot: bool = wire(form.boolean, default=False)
+    refused: tuple[Refusal, ...] = wire(form.valid_items(Refusal.from_json, _LINES_MAX), ())
 
 
 @dataclass(frozen=True, slots=True)
 class Reports(Message):
-    """What came of what is wanted; the answer is :class:`Kept`."""
+    """Reports of a host; the answer is an :class:`Acknowledgement`."""
 
-    told_by: str = wire(form.host_name)
-    reports: tuple[Report, ...] = wire(form.each(Report.from_json, _OF_HOST_MAX))
+    host: str = wire(form.host_name)
+    reports: tuple[Report, ...] = wire(form.valid_items(Report.from_json, _OF_HOST_MAX))
 
 
 @dataclass(frozen=True, slots=True)
-class Show(Message):
-    """What a host looks like; the answer is :class:`Kept`.
+class HostSnapshot(Message):
+    """The snapshot of a host; the answer is an :class:`Acknowledgement`.
 
-    :ivar view: see :mod:`kongming.rpc.view`.
+    :ivar snapshot: see :mod:`kongming.rpc.host_snapshot`.
     """
 
-    told_by: str = wire(form.host_name)
-    view: Mapping[str, Any] = wire(host_view.read)
+    host: str = wire(form.host_name)
+    snapshot: Mapping[str, Any] = wire(host_snapshot.read)
     digest: str = wire(form.digest)
 
 
 @dataclass(frozen=True, slots=True)
 class Changed(Message):
-    """Instances for which something else is wanted now; there is no answer."""
+    """Instances whose desired allocation has changed; there is no answer."""
 
-    instance_uuids: tuple[str, ...] = wire(form.each(form.instance_uuid, _OF_MAP_MAX))
+    instance_uuids: tuple[str, ...] = wire(form.valid_items(form.instance_uuid, _OF_MAP_MAX))
 
 
 @dataclass(frozen=True, slots=True)
 class Push(Message):
-    """What is wanted for some instances of a host; there is no answer."""
+    """Desired allocations of some instances of a host; there is no answer."""
 
-    instances: Mapping[str, Wanted] = wire(form.each_of(Wanted.from_json, _OF_HOST_MAX))
+    instances: Mapping[str, Desired] = wire(form.by_instance(Desired.from_json, _OF_HOST_MAX))
 
 
 @dataclass(frozen=True, slots=True)
 class Plan(Message):
-    """The question what a host would do to a guest.
+    """A dry run: an allocation for a guest.
 
-    :ivar allocation: its JSON form, not yet read.
+    :ivar allocation: its JSON form, unchecked.
     """
 
     instance_uuid: str = wire(form.instance_uuid)
-    allocation: Mapping[str, Any] = wire(form.an_object)
+    allocation: Mapping[str, Any] = wire(form.json_object)
 
 
 def _step(value: Any) -> dict[str, str]:
-    """Check a step; ``from`` is no name of Python's."""
-    told = form.sized(value, dict, _LINES_MAX)
-    return {name: _value(told.get(name, "")) for name in ("target", "from", "to", "grant")}
+    """Check a step; a dataclass can't have a field named ``from``."""
+    received = form.sized(value, dict, _LINES_MAX)
+    return {name: _value(received.get(name, "")) for name in ("target", "from", "to", "grant")}
 
 
 @dataclass(frozen=True, slots=True)
 class PlanAnswer(Message):
-    """What a host would do.
+    """The outcome of a dry run.
 
-    :ivar outcome: ``silent`` if the host does not answer the conductor.
+    :ivar outcome: ``unresponsive`` if the conductor gets no answer from the host.
     :ivar steps: objects of ``target``, ``from``, ``to`` and ``grant``.
     """
 
-    OUTCOMES: ClassVar = ("planned", "refused", "failed", "absent", "silent")
+    UNRESPONSIVE: ClassVar = "unresponsive"
+    OUTCOMES: ClassVar = ("planned", "refused", "failed", "absent", UNRESPONSIVE)
 
-    outcome: str = wire(form.one_of(*OUTCOMES))
-    host: str | None = wire(form.maybe(_name), None)
+    outcome: str = wire(form.one_of(str, OUTCOMES))
+    host: str | None = wire(form.nullable(_name), None)
     reason: str = wire(form.reason_code, "")
     message: str = wire(_message, "")
-    steps: tuple[Mapping[str, str], ...] = wire(form.listed(_step, _LINES_MAX), ())
-    warnings: tuple[str, ...] = wire(form.listed(_message, _LINES_MAX), ())
+    steps: tuple[Mapping[str, str], ...] = wire(form.list_of(_step, _LINES_MAX), ())
+    warnings: tuple[str, ...] = wire(form.list_of(_message, _LINES_MAX), ())
 
 
-def by_instance(refused: Iterable[Refusal]) -> dict[str, Refusal]:
-    """Return those refusals that are about an instance, by its UUID."""
+def of_instances(refused: Iterable[Refusal]) -> dict[str, Refusal]:
+    """Return the refusals of items that name an instance, by its UUID."""
     return {each.key: each for each in refused if not each.key.startswith("[")}
 
 
 def _wired(cls: type[Message]) -> list[tuple[str, form.Check, Any]]:
-    """Return name, check and default of the fields that are sent."""
+    """Return name, check and default of each field that is sent."""
     if cls not in _WIRED:
         wired = [each for each in fields(cls) if "check" in each.metadata]
         _WIRED[cls] = [(each.name, each.metadata["check"], each.default) for each in wired]

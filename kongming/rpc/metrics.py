@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The metric of messages that were refused."""
+"""The metric of refused messages."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _REASONS = (exception.MessageInvalid.reason, exception.SignatureInvalid.reason)
 
 
 def messages_refused(refusals: Refusals, kinds: Iterable[str]) -> CounterMetricFamily:
-    """What came over RPC and was not taken.
+    """Return the number of refused messages.
 
-    :param kinds: those that there can be.
+    :param kinds: the methods of the service.
     """
     family = CounterMetricFamily(
         "kongming_messages_refused",

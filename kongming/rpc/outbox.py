@@ -10,10 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Hints that are sent where nobody waits for it: they may get lost, and hold up nobody.
+"""Hints that are sent in the background: they may get lost, and never block the caller.
 
-RabbitMQ takes no messages while its memory or disk alarm is on, and who sends one then waits as
-long as that lasts.
+RabbitMQ accepts no messages while its memory or disk alarm is on, and a sender blocks meanwhile.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ from kongming.runtime.hourly import Hourly
 
 LOG = logging.getLogger(__name__)
 
-#: The most instances whose hints may wait.
+#: The most instances whose hints wait to be sent.
 WAITING_MAX = 10_000
 
 _Hint = TypeVar("_Hint")
 
 
 class Outbox(Generic[_Hint]):
-    """Sends hints about instances to receivers, one message at a time. Any thread may call it.
+    """A sender of hints about instances, one message at a time. Thread-safe.
 
-    :param what: the hints, as a sentence begins with them.
-    :param send: sends to one receiver; raises :class:`~kongming.exception.Silent` if it can't.
-    :param newer: returns the newer one of two hints about an instance.
+    :param what: the hints, as the subject of a sentence.
+    :param send: sends to one receiver, or raises :class:`~kongming.exception.Unresponsive`.
+    :param newer: returns the newer of two hints about an instance.
     """
 
     def __init__(
@@ -61,17 +60,17 @@ class Outbox(Generic[_Hint]):
 
     @property
     def dropped(self) -> int:
-        """Return how many hints were not sent, since the start; one for each instance."""
+        """The number of hints that were dropped since the start; one per instance."""
         return self._dropped
 
     @property
     def waiting(self) -> int:
-        """Return how many hints wait to be sent."""
+        """The number of hints that wait to be sent."""
         with self._changed:
             return self._count()
 
     def put(self, receiver: str, hints: Mapping[str, _Hint]) -> None:
-        """Have hints sent soon; a newer one about the same instance replaces one that waits."""
+        """Add hints to be sent soon; a newer hint about an instance replaces the waiting one."""
         with self._changed:
             waiting = self._waiting.pop(receiver, {})
             known = hints.keys() & waiting.keys()
@@ -83,14 +82,14 @@ class Outbox(Generic[_Hint]):
                 self._waiting[receiver] = waiting
             if added[room:]:
                 self._drop(len(added[room:]), f"{WAITING_MAX} are waiting already")
-            # After a fork there is none in the child.
+            # After a fork the child has no thread.
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all is sent or dropped, at most so many seconds; tell whether it is."""
+        """Wait until all hints are sent or dropped; return False after the timeout."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._count() and not self._sending, timeout)
 
@@ -104,29 +103,31 @@ class Outbox(Generic[_Hint]):
             error = self._try_to_send(receiver, hints)
             with self._changed:
                 if error is None:
-                    self._tell_sent()
+                    self._log_recovery()
                 elif error.others_too:
-                    # None of the others could be sent either, and each takes its time.
+                    # The others would fail, too, each after a timeout.
                     self._drop(len(hints) + self._count(), str(error))
                     self._waiting.clear()
                 else:
-                    self._refused(receiver, len(hints), str(error))
+                    self._drop_for(receiver, len(hints), str(error))
                 self._sending = 0
                 self._changed.notify_all()
 
-    def _try_to_send(self, receiver: str, hints: Mapping[str, _Hint]) -> exception.Silent | None:
-        """Send; return why it can't be done, None if it is."""
+    def _try_to_send(
+        self, receiver: str, hints: Mapping[str, _Hint]
+    ) -> exception.Unresponsive | None:
+        """Send the hints; return the error, or None."""
         try:
             self._send(receiver, hints)
-        except exception.Silent as error:
+        except exception.Unresponsive as error:
             return error
         except Exception as error:
             LOG.exception("A fault of Kongming in sending hints")
-            return exception.Silent(f"a fault of Kongming ({type(error).__name__})")
+            return exception.Unresponsive(f"a fault of Kongming ({type(error).__name__})")
         return None
 
-    def _refused(self, receiver: str, number: int, why: str) -> None:
-        """Drop what one receiver does not take; the others get theirs."""
+    def _drop_for(self, receiver: str, number: int, why: str) -> None:
+        """Drop hints that only this receiver does not get."""
         self._dropped += number
         self._dropped_before += number
         if self._hourly.is_news(receiver):
@@ -146,7 +147,7 @@ class Outbox(Generic[_Hint]):
             )
         self._dropped += number
 
-    def _tell_sent(self) -> None:
+    def _log_recovery(self) -> None:
         missing, self._dropped_before = self._dropped - self._dropped_before, self._dropped
         if missing:
             LOG.info(

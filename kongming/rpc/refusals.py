@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Refusals of what came over the bus: counted, and told of once for each sender and kind."""
+"""Refused messages: counted, and logged once an hour for each sender and kind."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ LOG = logging.getLogger(__name__)
 
 
 class Refusals:
-    """What one service did not take of what others sent. Any thread may call any method.
+    """The messages, and parts of messages, that one service refused. Thread-safe.
 
-    :ivar counts: how often, by kind (the method that was called) and reason code.
+    :ivar counts: their number, by kind (the called method) and reason code.
     """
 
     def __init__(self) -> None:
@@ -38,10 +38,10 @@ class Refusals:
         self._hourly = Hourly()
 
     def note(self, sender: str, kind: str, error: exception.MessageRefused) -> None:
-        """Note that a message was not taken.
+        """Count and log a refused message.
 
-        :param sender: who sent it, by its own word.
-        :param kind: the method that was called.
+        :param sender: the sender that the message names.
+        :param kind: the called method.
         """
         sender = clean(sender, 255) or "an unnamed sender"
         with self._lock:
@@ -55,11 +55,11 @@ class Refusals:
                 error,
             )
 
-    def note_unfit(self, sender: str, kind: str, message: Message) -> None:
-        """Note what was left out in reading a message."""
-        for each in message.unfit:
+    def note_left_out(self, sender: str, kind: str, message: Message) -> None:
+        """Count and log the invalid items of a message."""
+        for each in message.left_out:
             self.note(
                 sender,
                 kind,
-                exception.MessageInvalid(f"{each.what} {each.key} is ignored: {each.why}"),
+                exception.MessageInvalid(f"{each.field} {each.key} is ignored: {each.message}"),
             )

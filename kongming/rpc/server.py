@@ -10,11 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The server's side of calls: from a message as it came to the method that it is for, and back.
+"""The server's side of calls: it dispatches messages to methods, and returns their answers.
 
-oslo.messaging's own dispatcher hands arguments over unseen, and answers with a traceback, here and
-in the log, to whatever does not fit. This one hands over typed messages, and is sure to survive
-all others.
+oslo.messaging's own dispatcher passes arguments on unchecked. For any that does not fit it logs a
+traceback, and returns it. This one passes on typed messages, and survives all others.
 """
 
 from __future__ import annotations
@@ -32,19 +31,19 @@ from kongming.rpc.signing import SIGNATURE, Signature, Signer
 
 LOG = logging.getLogger(__name__)
 
-# As oslo.messaging writes versions: those of 1.x are understood.
+# The prefix of the supported versions, as oslo.messaging writes them.
 _VERSION = "1."
-#: The kind of calls that there are none of.
+#: The kind of calls to unknown methods.
 OTHER = "other"
 
 
 class Method(NamedTuple):
-    """What can be called.
+    """A method that can be called.
 
-    :ivar message: what its arguments are.
-    :ivar work: gives the answer; None if nobody waits for one.
-    :ivar by_host: whether a compute host calls it, which the message names in ``told_by``; else
-        API and conductors do.
+    :ivar message: the type of its arguments.
+    :ivar work: returns the answer; None if the call has none.
+    :ivar by_host: whether compute hosts call it, which name themselves in ``host``; otherwise API
+        and conductors do.
     """
 
     message: type[Message]
@@ -53,9 +52,9 @@ class Method(NamedTuple):
 
 
 class Server(dispatcher.DispatcherBase):  # type: ignore[misc]
-    """Hands calls to the methods of one service.
+    """The dispatcher of the calls to one service.
 
-    :param signer: None if calls are not signed.
+    :param signer: None without signatures.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class Server(dispatcher.DispatcherBase):  # type: ignore[misc]
         self._refusals = refusals
 
     def dispatch(self, incoming: Any) -> dict[str, Any]:
-        """Return the answer to a call as it came; an error is one, too."""
+        """Return the answer to a received call, which may be an error."""
         method, arguments = incoming.message.get("method"), incoming.message.get("args")
         kind = method if isinstance(method, str) and method in self._methods else OTHER
         signature = None
@@ -109,20 +108,20 @@ class Server(dispatcher.DispatcherBase):  # type: ignore[misc]
         self, method: Method, kind: str, arguments: Any, signature: Signature | None
     ) -> dict[str, Any]:
         message = method.message.from_json(arguments)
-        told_by = getattr(message, "told_by", None) if method.by_host else None
-        if signature is not None and signature.by != told_by:
+        host = getattr(message, "host", None) if method.by_host else None
+        if signature is not None and signature.by != host:
             raise exception.SignatureInvalid(
                 f"{signature.by or 'a controller'} signed a message that only "
-                f"{told_by or 'controllers'} may send"
+                f"{host or 'controllers'} may send"
             )
-        self._refusals.note_unfit(told_by or "a controller", kind, message)
+        self._refusals.note_left_out(host or "a controller", kind, message)
         answer = method.work(message)
         return {} if answer is None else answer.to_json()
 
 
 def _sender(arguments: Any) -> str:
-    told_by = arguments.get("told_by") if isinstance(arguments, dict) else None
-    return told_by if isinstance(told_by, str) else ""
+    host = arguments.get("host") if isinstance(arguments, dict) else None
+    return host if isinstance(host, str) else ""
 
 
 def _error(error: exception.KongmingError) -> dict[str, Any]:

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Signatures: a call and its answer prove who sent them, to whom, when, and what.
+"""Signatures of calls and answers: they prove sender, receiver, time and content.
 
-A signature is an HMAC with a key of :mod:`kongming.rpc.keys`. That of a call travels in the call's
-context, which a peer that knows nothing of it leaves alone; that of an answer is a field of it,
-and covers the signature of the call, so that it fits no other one.
+A signature is an HMAC with a key of :mod:`kongming.rpc.keys`. The signature of a call is in the
+call's context, which peers without signatures ignore. The signature of an answer is one of its
+fields. It covers the signature of the call, so it is valid for no other call.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ from kongming.rpc import fields as form
 from kongming.rpc.keys import Keys
 from kongming.rpc.messages import Message, wire
 
-#: Where the signature is, in a context and in an answer.
+#: The field of the signature, in a context and in an answer.
 SIGNATURE = "kongming_signature"
 
-#: By so many seconds the clocks of two machines may differ.
+#: The greatest allowed difference between the clocks of two machines.
 WINDOW_S = 300.0
 
 _NONCES_MAX = 50_000
 _SAME = "were both keys derived from the same master key?"
 
-_party = form.maybe(form.host_name)
-_hex = form.word(r"[0-9a-f]{32,64}", "a hexadecimal number")
+_party = form.nullable(form.host_name)
+_hex = form.matching(r"[0-9a-f]{32,64}", "a hexadecimal number")
 
 
 @dataclass(frozen=True, slots=True)
 class Signature(Message):
-    """What proves a call.
+    """The signature of a call.
 
-    :ivar by: the host that called; None: API or conductor.
-    :ivar to: the host that is called; None: a conductor.
-    :ivar at: when, by the caller's clock.
-    :ivar nonce: tells the call from all others.
-    :ivar mac: of all that and the call itself.
+    :ivar by: the calling host; None: API or conductor.
+    :ivar to: the called host; None: a conductor.
+    :ivar at: the time of the call, by the caller's clock.
+    :ivar nonce: unique to the call.
+    :ivar mac: the HMAC of the other fields and the call.
     """
 
     by: str | None = wire(_party)
@@ -67,10 +67,10 @@ class Signature(Message):
 
 
 class Signer:
-    """Signs what one service sends, and checks what it gets. Any thread may call any method.
+    """Signs and checks the calls and answers of one service. Thread-safe.
 
     :param host: the name of the compute host; None on controllers.
-    :param required: whether what is not signed is refused.
+    :param required: whether to refuse unsigned messages.
     """
 
     def __init__(self, keys: Keys, host: str | None, *, required: bool = True) -> None:
@@ -81,22 +81,22 @@ class Signer:
         self._nonces: defaultdict[str | None, _Nonces] = defaultdict(_Nonces)
 
     def sign(self, to: str | None, method: str, arguments: Mapping[str, Any]) -> Signature:
-        """Sign a call.
+        """Return the signature of a call.
 
-        :param to: the host that is called; None: a conductor.
+        :param to: the called host; None: a conductor.
         """
-        told = (self._host, to, time.time(), secrets.token_hex(16))
+        signed = (self._host, to, time.time(), secrets.token_hex(16))
         key = self._keys.of(to if self._host is None else self._host)[0]
-        return Signature(*told, _mac(key, "call", *told, method, arguments))
+        return Signature(*signed, _mac(key, "call", *signed, method, arguments))
 
     def check(
         self, signature: object, method: str, arguments: Mapping[str, Any]
     ) -> Signature | None:
-        """Check a call.
+        """Check the signature of a call.
 
-        :param signature: as it came; None if none did.
+        :param signature: as received; None if there is none.
         :returns: the signature; None if there is none, and none is required.
-        :raises SignatureInvalid: if the call is not proven to be what it says.
+        :raises SignatureInvalid: if the call is not authentic.
         """
         if signature is None and not self._required:
             return None
@@ -106,9 +106,10 @@ class Signer:
             raise exception.SignatureInvalid(
                 f"{by} signed it for {found.to or 'a conductor'}, not for this service"
             )
-        told = (found.by, found.to, found.at, found.nonce)
+        signed = (found.by, found.to, found.at, found.nonce)
         keys = self._keys.of(found.by if self._host is None else self._host)
-        if not any(_fits(found.mac, _mac(key, "call", *told, method, arguments)) for key in keys):
+        macs = (_mac(key, "call", *signed, method, arguments) for key in keys)
+        if not any(_is_equal(found.mac, mac) for mac in macs):
             raise exception.SignatureInvalid(f"its signature is not that of {by}: {_SAME}")
         late = time.time() - found.at
         if abs(late) > WINDOW_S:
@@ -117,39 +118,39 @@ class Signer:
                 f"of {by}; at most {WINDOW_S:.0f} s are allowed: synchronize the clocks (NTP)"
             )
         with self._lock:
-            # Of each sender by itself: none can have others' forgotten by sending a lot.
+            # Per sender: none can displace the nonces of others by sending a lot.
             is_new = self._nonces[found.by].is_new(found.nonce)
         if not is_new:
             raise exception.SignatureInvalid("it was received before (replayed)")
         return found
 
-    def sign_answer(self, question: Signature, answer: Mapping[str, Any]) -> str:
-        """Sign the answer to a call whose signature was checked."""
-        return _mac(self._shared(question)[0], "answer", question.mac, answer)
+    def sign_answer(self, call: Signature, answer: Mapping[str, Any]) -> str:
+        """Return the signature of the answer to a call, whose own signature is valid."""
+        return _mac(self._shared(call)[0], "answer", call.mac, answer)
 
-    def check_answer(self, question: Signature, answer: Mapping[str, Any]) -> None:
-        """Check the answer to a call that was signed.
+    def check_answer(self, call: Signature, answer: Mapping[str, Any]) -> None:
+        """Check the signature of the answer to a signed call.
 
-        :raises SignatureInvalid: if it is not proven to be that.
+        :raises SignatureInvalid: if the answer is not authentic.
         """
-        given = answer.get(SIGNATURE)
-        if given is None and not self._required:
+        received = answer.get(SIGNATURE)
+        if received is None and not self._required:
             return
         body = {name: value for name, value in answer.items() if name != SIGNATURE}
-        keys = self._shared(question)
-        if not any(_fits(given, _mac(key, "answer", question.mac, body)) for key in keys):
+        macs = (_mac(key, "answer", call.mac, body) for key in self._shared(call))
+        if not any(_is_equal(received, mac) for mac in macs):
             raise exception.SignatureInvalid(
                 "the answer is not signed"
-                if given is None
+                if received is None
                 else f"the signature of the answer is wrong: {_SAME}"
             )
 
-    def _shared(self, question: Signature) -> tuple[bytes, ...]:
-        return self._keys.of(question.by or question.to)
+    def _shared(self, call: Signature) -> tuple[bytes, ...]:
+        return self._keys.of(call.by or call.to)
 
 
 class _Nonces:
-    """Remembers what was taken of one sender for as long as it could be repeated."""
+    """The nonces of one sender, kept for as long as a call could be replayed."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -157,7 +158,7 @@ class _Nonces:
         self._old: set[str] = set()
 
     def is_new(self, nonce: str) -> bool:
-        # One that was signed ahead of our clock can be repeated for twice the window.
+        # A call that was signed ahead of this clock can be replayed for twice the window.
         if time.monotonic() - self._began > 2 * WINDOW_S or len(self._new) > _NONCES_MAX:
             self._began, self._new, self._old = time.monotonic(), set(), self._new
         new = nonce not in self._new and nonce not in self._old
@@ -177,10 +178,10 @@ def _read(signature: object) -> Signature:
 
 
 def _mac(key: bytes, *parts: Any) -> str:
-    # A text of ASCII that is the same on both sides, whatever JSON was between them.
+    # ASCII text that is the same on both sides, however the JSON was written in between.
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hmac.digest(key, text.encode(), hashlib.sha256).hex()
 
 
-def _fits(given: object, mac: str) -> bool:
-    return isinstance(given, str) and given.isascii() and hmac.compare_digest(given, mac)
+def _is_equal(received: object, mac: str) -> bool:
+    return isinstance(received, str) and received.isascii() and hmac.compare_digest(received, mac)

@@ -29,11 +29,18 @@ from typing import Any
 
 from kongming import exception
 from kongming.rpc.client import ConductorClient
-from kongming.rpc.messages import About, Exchange, ExchangeAnswer, Refusal, Report, by_instance
+from kongming.rpc.messages import (
+    Exchange,
+    ExchangeAnswer,
+    ExecutorInfo,
+    Refusal,
+    Report,
+    of_instances,
+)
 from kongming.runtime.availability import Contact
 from kongming.runtime.backoff import Backoff
 from kongming.runtime.timer import Due, anywhere
-from kongming.standalone.desired import Wanted
+from kongming.standalone.desired import DesiredAllocations
 
 LOG = logging.getLogger(__name__)
 
@@ -49,7 +56,7 @@ _CONTEST_MAX_S = 30.0
 _SPREAD_S = 5.0
 
 
-class Link:
+class ConductorSync:
     """Talks to the conductors, in a thread of its own.
 
     :param about: gives what a conductor is told of this executor, which asks for all that often.
@@ -61,9 +68,9 @@ class Link:
     def __init__(
         self,
         host: str,
-        about: Callable[[], About],
+        about: Callable[[], ExecutorInfo],
         conductor: ConductorClient,
-        wanted: Wanted,
+        wanted: DesiredAllocations,
         *,
         guests: Callable[[], list[str]],
         view: Callable[[], tuple[dict[str, Any], str] | None],
@@ -90,7 +97,7 @@ class Link:
         self._contact = Contact("A conductor", LOG)
         self._listening_at: float | None = None
         self._answered_at = -math.inf
-        self._thread = threading.Thread(target=self._run, name="link", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="sync", daemon=True)
 
     @property
     def since(self) -> float | None:
@@ -150,7 +157,7 @@ class Link:
         """Say and ask what is due; give the seconds until the next attempt, None if none is."""
         try:
             spoke = self._talk()
-        except exception.ConductorSilent as error:
+        except exception.ConductorUnresponsive as error:
             problem = (
                 f"No conductor is responding ({error}); keeping current placements until one does"
             )
@@ -216,7 +223,7 @@ class Link:
         self._answered_at = asked_at
         self._shown = digest
         self._ask_again_about(answer.contested)
-        if answer.show and view is not None:
+        if answer.send_snapshot and view is not None:
             self._show_view(view, digest)
 
     def _ask_for_strangers(self) -> None:
@@ -244,7 +251,7 @@ class Link:
                 self._host, self._about(), complete, tuple(guests), known, tuple(told), digest
             )
         )
-        self._wanted.learn(answer.wanted, asked_at)
+        self._wanted.learn(answer.desired, asked_at)
         self._wanted.let_go(answer.elsewhere)
         self._confirm(told, answer.refused)
         return answer
@@ -265,7 +272,7 @@ class Link:
             return
         try:
             answer = self._conductor.report(self._host, told)
-        except (exception.ConductorSilent, exception.MessageRefused):
+        except (exception.ConductorUnresponsive, exception.MessageRefused):
             self._dirty = True
             raise
         self._told = reports
@@ -278,7 +285,7 @@ class Link:
 
     def _confirm(self, told: list[Report], refused: Iterable[Refusal]) -> None:
         """Note what was kept of what was told, and what never will be."""
-        named = by_instance(refused)
+        named = of_instances(refused)
         self._wanted.confirmed(said for said in told if said.instance_uuid not in named)
         unkept = [said for said in told if said.instance_uuid in named]
         for said in told:
@@ -292,7 +299,7 @@ class Link:
                 "is sent again when it changes",
                 len(unkept),
                 first,
-                named[first].why,
+                named[first].message,
             )
 
     def _show(self) -> None:
@@ -306,7 +313,7 @@ class Link:
         if digest == self._unfit_view:
             return
         try:
-            refused = self._conductor.show(self._host, view, digest).refused
+            refused = self._conductor.send_snapshot(self._host, view, digest).refused
         except exception.MessageInvalid as error:
             self._unfit_view = digest
             LOG.warning(
@@ -320,5 +327,5 @@ class Link:
                 "A conductor ignores %d parts of this host's snapshot, among them %s: %s",
                 len(refused),
                 refused[0].key,
-                refused[0].why,
+                refused[0].message,
             )

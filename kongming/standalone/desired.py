@@ -27,17 +27,18 @@ from kongming import exception
 from kongming.allocation import json_schema
 from kongming.allocation.allocation import Allocation
 from kongming.allocation.request import Request, Source
+from kongming.allocation.statuses import Status
 from kongming.executor.executor import Executor
 from kongming.executor.store.record import Record
 from kongming.rpc import messages
-from kongming.rpc.messages import RELEASED, Report
+from kongming.rpc.messages import Report
 
 LOG = logging.getLogger(__name__)
 
 _BY = "Kongming's API"
 
 
-class Wanted:
+class DesiredAllocations:
     """Keeps what the conductors said last, in the executor's store."""
 
     def __init__(self, executor: Executor) -> None:
@@ -48,7 +49,7 @@ class Wanted:
         # When something was last pushed: an answer to an older question is older.
         self._pushed: dict[str, float] = {}
 
-    def push(self, instances: Mapping[str, messages.Wanted]) -> None:
+    def push(self, instances: Mapping[str, messages.Desired]) -> None:
         """Take what a conductor says without being asked; it is on disk on return.
 
         :raises StoreUnavailable: if it could not be kept; the rest is not, either.
@@ -60,7 +61,7 @@ class Wanted:
                     self._pushed[instance_uuid] = time.monotonic()
                     self._take(instance_uuid, said)
 
-    def learn(self, instances: Mapping[str, messages.Wanted], asked_at: float) -> None:
+    def learn(self, instances: Mapping[str, messages.Desired], asked_at: float) -> None:
         """Take a conductor's answer; it is on disk on return.
 
         :param asked_at: when it was asked, by the monotonic clock.
@@ -119,20 +120,20 @@ class Wanted:
         with self._lock:
             for report in reports:
                 generation = self._released.get(report.instance_uuid)
-                if report.status == RELEASED and generation == report.generation:
+                if report.status == Status.RELEASED and generation == report.generation:
                     del self._released[report.instance_uuid]
 
     def _generations(self) -> dict[str, int]:
         asked = self._executor.asked_by(Source.API)
         return self._released | {uuid: generation for uuid, (generation, _) in asked.items()}
 
-    def _take(self, instance_uuid: str, said: messages.Wanted) -> None:
+    def _take(self, instance_uuid: str, said: messages.Desired) -> None:
         if said.allocation is None:
             self._released[instance_uuid] = said.generation
             self._executor.withdraw(instance_uuid, Source.API, _BY)
         else:
             self._released.pop(instance_uuid, None)
-            asked, by = _read(said.allocation), said.asked_by or _BY
+            asked, by = _read(said.allocation), said.requested_by or _BY
             request = Request(Source.API, asked, by, time.time(), said.generation)
             self._executor.ask(instance_uuid, request)
 
@@ -149,7 +150,7 @@ def _report(generation: int, record: Record) -> Report:
     return Report(
         record.instance_uuid,
         generation,
-        str(record.status),
+        record.status,
         record.reason,
         record.message,
         str(record.source),

@@ -22,8 +22,8 @@ from kongming.allocation import json_schema
 from kongming.executor.executor import Executor
 from kongming.rpc.messages import Plan, PlanAnswer, Push
 from kongming.rpc.server import Method
-from kongming.standalone.conductor_sync import Link
-from kongming.standalone.desired import Wanted
+from kongming.standalone.conductor_sync import ConductorSync
+from kongming.standalone.desired import DesiredAllocations
 
 LOG = logging.getLogger(__name__)
 
@@ -34,31 +34,33 @@ _ASK_WITHIN_S = 5.0
 class Endpoint:
     """What an executor can be asked for.
 
-    :param link: has a conductor asked for all that is requested.
+    :param sync: has a conductor asked for all that is requested.
     """
 
-    def __init__(self, host: str, executor: Executor, wanted: Wanted, link: Link) -> None:
+    def __init__(
+        self, host: str, executor: Executor, wanted: DesiredAllocations, sync: ConductorSync
+    ) -> None:
         self._host = host
         self._executor = executor
         self._wanted = wanted
-        self._link = link
+        self._sync = sync
 
     @property
     def methods(self) -> Mapping[str, Method]:
         """What can be called, by name."""
-        return {"wanted": Method(Push, self.wanted), "plan": Method(Plan, self.plan)}
+        return {"desired": Method(Push, self.push), "plan": Method(Plan, self.plan)}
 
-    def wanted(self, told: Push) -> None:
+    def push(self, told: Push) -> None:
         """Take what is requested for some instances; what can't be taken is asked for.
 
         What waited here while nobody listened may be older than what was asked for since, or
         undone by now: until a conductor has answered it is but a reason to ask.
         """
-        if not self._link.is_settled:
-            self._link.ask()
+        if not self._sync.is_settled:
+            self._sync.ask()
             return
-        if told.unfit:
-            self._link.ask(_ASK_WITHIN_S)
+        if told.left_out:
+            self._sync.ask(_ASK_WITHIN_S)
         try:
             self._wanted.push(told.instances)
         except exception.StoreUnavailable as error:
@@ -66,7 +68,7 @@ class Endpoint:
                 LOG.error(
                     "Desired allocations can't be stored: %s; they will be requested again", error
                 )
-            self._link.ask()
+            self._sync.ask()
 
     def plan(self, question: Plan) -> PlanAnswer:
         """Say what would be done to a guest."""

@@ -25,17 +25,17 @@ from kongming.metrics.gauges import broker_connected
 from kongming.rpc.metrics import messages_refused
 from kongming.rpc.refusals import Refusals
 from kongming.rpc.server import OTHER
-from kongming.standalone.conductor_sync import Link
+from kongming.standalone.conductor_sync import ConductorSync
 
 # What is called here, or asked of conductors; and what nobody knows.
-_CALLS = ("wanted", "plan", "exchange", "report", "show", OTHER)
+_CALLS = ("desired", "plan", "exchange", "report", "snapshot", OTHER)
 
 
-class LinkCollector(Collector):
-    """Reads the link and the subscription of a ``kongming-executor``."""
+class StandaloneCollector(Collector):
+    """Reads the sync and the subscription of a ``kongming-executor``."""
 
-    def __init__(self, link: Link, calls: Subscription, refusals: Refusals) -> None:
-        self._link = link
+    def __init__(self, sync: ConductorSync, calls: Subscription, refusals: Refusals) -> None:
+        self._sync = sync
         self._calls = calls
         self._refusals = refusals
 
@@ -46,5 +46,5 @@ class LinkCollector(Collector):
         yield GaugeMetricFamily(
             "kongming_conductor_available",
             "Whether a conductor answered the last call of this host (1) or not (0).",
-            value=self._link.since is None,
+            value=self._sync.since is None,
         )

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The service of trigger 3 on a compute host: calls, link and executor in one process."""
+"""The service of trigger 3 on a compute host: calls, sync and executor in one process."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from kongming.executor.service import HostService
 from kongming.host import snapshot
 from kongming.rpc.bus import EXECUTOR, open_bus, subscription
 from kongming.rpc.client import ConductorClient
-from kongming.rpc.messages import About
+from kongming.rpc.messages import ExecutorInfo
 from kongming.rpc.server import Server
-from kongming.standalone.conductor_sync import Link
-from kongming.standalone.desired import Wanted
+from kongming.standalone.conductor_sync import ConductorSync
+from kongming.standalone.desired import DesiredAllocations
 from kongming.standalone.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ LOG = logging.getLogger(__name__)
 
 # Together below the 10 s in which the service ends.
 _STOP_CALLS_S = 4.0
-_STOP_LINK_S = 2.0
+_STOP_SYNC_S = 2.0
 _STOP_EXECUTOR_S = 3.0
 
 _LISTENING = "listening to the conductors"
@@ -55,17 +55,19 @@ class ExecutorService(HostService):
         """
         super().__init__(conf, _LISTENING, on_pass=self._passed, on_stranger=self._met)
         self._bus = open_bus(conf, conf.host)
-        self._wanted = Wanted(self._executor)
+        self._wanted = DesiredAllocations(self._executor)
         started_at = time.time()
-        self._link = Link(
+        self._sync = ConductorSync(
             conf.host,
-            lambda: About(version.release(), started_at, float(conf.executor.pull_interval)),
+            lambda: ExecutorInfo(
+                version.release(), started_at, float(conf.executor.pull_interval)
+            ),
             ConductorClient(conf, self._bus),
             self._wanted,
             guests=self._executor.guests,
             view=self._view,
         )
-        endpoint = Endpoint(conf.host, self._executor, self._wanted, self._link)
+        endpoint = Endpoint(conf.host, self._executor, self._wanted, self._sync)
         self._calls = subscription(
             self._bus,
             EXECUTOR,
@@ -86,7 +88,7 @@ class ExecutorService(HostService):
         self._executor.forget_hints()
         self._executor.start()
         self._calls.start()
-        self._link.start()
+        self._sync.start()
         self.start_metrics()
 
     def stop(self) -> None:
@@ -94,29 +96,29 @@ class ExecutorService(HostService):
         LOG.info("Shutting down")
         self.stop_metrics()
         self._calls.stop(_STOP_CALLS_S)
-        self._link.stop(_STOP_LINK_S)
+        self._sync.stop(_STOP_SYNC_S)
         self._executor.stop(_STOP_EXECUTOR_S)
         LOG.info("Stopped")
 
     def connected(self) -> None:
         """Ask what is wanted for the guests that libvirt tells of now."""
         super().connected()
-        self._link.ask()
+        self._sync.ask()
 
     def _listening(self) -> None:
-        self._link.listening()
+        self._sync.listening()
         self._readiness.reached(_LISTENING)
 
     def options_changed(self) -> None:
         """Look at all guests, and show the rules."""
         super().options_changed()
-        self._link.ask()
+        self._sync.ask()
 
     def _passed(self, instance_uuid: str) -> None:
-        self._link.note(instance_uuid)
+        self._sync.note(instance_uuid)
 
     def _met(self, instance_uuid: str) -> None:
-        self._link.meet(instance_uuid)
+        self._sync.meet(instance_uuid)
 
     def _view(self) -> tuple[dict[str, Any], str] | None:
         try:
@@ -131,7 +133,7 @@ class ExecutorService(HostService):
         return seen, snapshot.digest(seen)
 
     def _collectors(self) -> list[Collector]:
-        from kongming.standalone.metrics import LinkCollector
+        from kongming.standalone.metrics import StandaloneCollector
 
-        link = LinkCollector(self._link, self._calls, self._bus.refusals)
-        return [self.executor_collector(), link]
+        sync = StandaloneCollector(self._sync, self._calls, self._bus.refusals)
+        return [self.executor_collector(), sync]

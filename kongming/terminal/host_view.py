@@ -26,7 +26,7 @@ from kongming.host.occupant import Occupant
 from kongming.host.rules import Rules
 from kongming.host.topology import Cell, Topology, ids
 from kongming.host.violations import Kind
-from kongming.rpc.view import fitted
+from kongming.rpc.host_snapshot import fitted
 from kongming.runtime.escaping import escape_all
 from kongming.terminal import picture
 from kongming.terminal.text import memory

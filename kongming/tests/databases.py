@@ -19,6 +19,7 @@ from oslo_config import cfg
 from kongming import conf as kongming_conf
 from kongming.allocation import metadata
 from kongming.allocation.allocation import Allocation
+from kongming.allocation.statuses import Status
 from kongming.db import migration
 from kongming.db.database import Database
 from kongming.rpc.messages import Report
@@ -63,5 +64,13 @@ def report(
 ) -> Report:
     """What a host says of an instance."""
     return Report(
-        uuid, generation, status, reason, message, "api", drift, 9.0 if drift else None, changed_at
+        uuid,
+        generation,
+        Status(status),
+        reason,
+        message,
+        "api",
+        drift,
+        9.0 if drift else None,
+        changed_at,
     )

@@ -23,9 +23,10 @@ import uuid
 import falcon.testing
 from oslo_config import cfg
 
+from kongming.allocation.statuses import Status
 from kongming.api.application import make_application
 from kongming.conductor.claims import Claims
-from kongming.conductor.delivery import Care
+from kongming.conductor.delivery import Delivery
 from kongming.conductor.endpoint import Endpoint
 from kongming.conductor.pusher import Pusher
 from kongming.conf.api import NOAUTH
@@ -34,9 +35,9 @@ from kongming.db.database import Database
 from kongming.db.hosts import Hosts
 from kongming.db.leases import Leases
 from kongming.db.values import Location
-from kongming.rpc.messages import About, Changed, Exchange, Report, Reports
+from kongming.rpc.messages import Changed, Exchange, ExecutorInfo, Report, Reports
 
-ABOUT = About("1.0", 1e9, 60.0)
+ABOUT = ExecutorInfo("1.0", 1e9, 60.0)
 
 
 class Silence:
@@ -45,7 +46,7 @@ class Silence:
     def changed(self, instance_uuids: object) -> None:
         """Take what the API tells conductors."""
 
-    def wanted(self, host: str, instances: object) -> None:
+    def push(self, host: str, instances: object) -> None:
         """Take what conductors tell executors."""
 
 
@@ -65,7 +66,7 @@ class Statements:
         # Falcon's client wants a function.
         self._http = falcon.testing.TestClient(lambda environ, answer: app(environ, answer))
         pusher = Pusher(self._allocations, self._hosts, silence)
-        care = Care(
+        delivery = Delivery(
             "statements",
             self._allocations,
             Leases(self._database),
@@ -75,7 +76,7 @@ class Statements:
             full_interval=lambda: 60.0,
         )
         claims = Claims(self._allocations, self._hosts)
-        self._conductor = Endpoint(self._allocations, self._hosts, silence, care, claims)
+        self._conductor = Endpoint(self._allocations, self._hosts, silence, delivery, claims)
         self._number = itertools.count(1)
 
     def close(self) -> None:
@@ -177,4 +178,4 @@ def _map(uuids: list[str], cpus: str) -> dict[str, Any]:
 
 def _report(instance_uuid: str, generation: int, status: str) -> Report:
     changed_at = 1e9 + generation
-    return Report(instance_uuid, generation, status, "", "", "", "", None, changed_at)
+    return Report(instance_uuid, generation, Status(status), "", "", "", "", None, changed_at)

@@ -416,7 +416,9 @@ class TestDryRun:
         answer = api.request("PUT", f"{path_of()}?dry_run=true", self.BODY)
         assert (answer.status, answer.body["outcome"]) == (200, outcome)
 
-    @pytest.mark.parametrize("silent", [exception.HostSilent, exception.ConductorSilent])
+    @pytest.mark.parametrize(
+        "silent", [exception.HostUnresponsive, exception.ConductorUnresponsive]
+    )
     def test_nobody_answers(self, api, silent):
         api.conductor.answer = silent("who was asked does not answer")
         answer = api.request("PUT", f"{path_of()}?dry_run=true", self.BODY)
@@ -427,7 +429,7 @@ class TestDryRun:
         options = "[conductor]\nhost_timeout = 1\n[DEFAULT]\ntransport_url = fake:///nobody\n"
         api = Api(tmp_path, options, real_conductor=True)
         answer = api.request("PUT", f"{path_of()}?dry_run=true", self.BODY)
-        assert "transport_url" in refused(answer, 503, "conductor_silent")
+        assert "transport_url" in refused(answer, 503, "conductor_unresponsive")
         # What is asked is kept all the same.
         assert put(api)["status"] == "pending"
 

@@ -24,7 +24,7 @@ from kongming.cmd import launch
 from kongming.rpc import calls, keys
 from kongming.rpc.bus import CONDUCTOR, Bus, open_bus, subscription
 from kongming.rpc.calls import Caller
-from kongming.rpc.messages import Changed, Kept, PlanAnswer, Reports
+from kongming.rpc.messages import Acknowledgement, Changed, PlanAnswer, Reports
 from kongming.rpc.server import Method, Server
 from kongming.rpc.signing import Signer
 from kongming.tests.databases import instance, report
@@ -53,8 +53,8 @@ METHODS = {
     "good": Method(Changed, good),
     "unable": Method(Changed, unable),
     "faulty": Method(Changed, faulty),
-    "odd": Method(Changed, lambda _told: Kept()),
-    "report": Method(Reports, lambda _told: Kept(), by_host=True),
+    "odd": Method(Changed, lambda _told: Acknowledgement()),
+    "report": Method(Reports, lambda _told: Acknowledgement(), by_host=True),
 }
 
 
@@ -92,7 +92,7 @@ def serve(transport):
 
 
 def caller_of(transport, signer=None):
-    return Caller(Bus(transport, signer), CONDUCTOR, exception.ConductorSilent, lambda: 10.0)
+    return Caller(Bus(transport, signer), CONDUCTOR, exception.ConductorUnresponsive, lambda: 10.0)
 
 
 def controller(master=MASTER, **options):
@@ -121,20 +121,22 @@ def test_an_answer_is_given(serve, transport):
 )
 def test_what_is_no_answer_is_told_as_silence_with_its_reason(serve, transport, method, said):
     serve()
-    with pytest.raises(exception.ConductorSilent, match=said):
+    with pytest.raises(exception.ConductorUnresponsive, match=said):
         caller_of(transport).call(method, CHANGED, PlanAnswer)
 
 
 def test_a_call_that_is_not_taken_is_told_from_silence(serve, transport):
     bus = serve()
     with pytest.raises(exception.MessageInvalid, match="there is no such method"):
-        caller_of(transport).call("more", CHANGED, Kept)
+        caller_of(transport).call("more", CHANGED, Acknowledgement)
     assert bus.refusals.counts == {("other", "message_invalid"): 1}
 
 
 def test_calls_and_answers_that_are_signed_are_believed(serve, transport):
     serve(controller())
-    assert caller_of(transport, host()).call("report", REPORTS, Kept) == Kept()
+    assert (
+        caller_of(transport, host()).call("report", REPORTS, Acknowledgement) == Acknowledgement()
+    )
     planned = caller_of(transport, controller()).call("good", CHANGED, PlanAnswer)
     assert planned.outcome == "planned"
 
@@ -164,45 +166,47 @@ def test_a_call_that_does_not_prove_its_sender_is_refused(
     serve, transport, signer, method, message, said
 ):
     bus = serve(controller())
-    with pytest.raises((exception.ConductorSilent, exception.SignatureInvalid), match=said):
-        caller_of(transport, signer).call(method, message, Kept)
+    with pytest.raises((exception.ConductorUnresponsive, exception.SignatureInvalid), match=said):
+        caller_of(transport, signer).call(method, message, Acknowledgement)
     assert bus.refusals.counts == {(method, "signature_invalid"): 1}
 
 
 def test_an_answer_that_is_not_signed_is_not_believed(serve, transport):
     serve()
     caller = caller_of(transport, host())
-    with pytest.raises(exception.ConductorSilent, match="answer is not signed"):
-        caller.call("report", REPORTS, Kept)
+    with pytest.raises(exception.ConductorUnresponsive, match="answer is not signed"):
+        caller.call("report", REPORTS, Acknowledgement)
 
 
 def test_unsigned_calls_and_answers_count_while_signatures_are_not_required(serve, transport):
     serve(controller(required=False))
-    assert caller_of(transport).call("report", REPORTS, Kept) == Kept()
-    assert caller_of(transport, host()).call("report", REPORTS, Kept) == Kept()
-    with pytest.raises(exception.ConductorSilent, match="is not that of compute-1"):
-        caller_of(transport, host(master=OTHER)).call("report", REPORTS, Kept)
+    assert caller_of(transport).call("report", REPORTS, Acknowledgement) == Acknowledgement()
+    assert (
+        caller_of(transport, host()).call("report", REPORTS, Acknowledgement) == Acknowledgement()
+    )
+    with pytest.raises(exception.ConductorUnresponsive, match="is not that of compute-1"):
+        caller_of(transport, host(master=OTHER)).call("report", REPORTS, Acknowledgement)
 
 
 def test_answers_that_are_not_signed_count_while_signatures_are_not_required(serve, transport):
     serve()
     caller = caller_of(transport, host(required=False))
-    assert caller.call("report", REPORTS, Kept) == Kept()
+    assert caller.call("report", REPORTS, Acknowledgement) == Acknowledgement()
 
 
 def test_nobody_there_is_told_after_the_timeout(transport):
-    caller = Caller(Bus(transport), CONDUCTOR, exception.HostSilent, lambda: 0.1)
-    with pytest.raises(exception.HostSilent, match="on host nowhere did not answer"):
-        caller.call("good", CHANGED, Kept, "nowhere")
+    caller = Caller(Bus(transport), CONDUCTOR, exception.HostUnresponsive, lambda: 0.1)
+    with pytest.raises(exception.HostUnresponsive, match="on host nowhere did not answer"):
+        caller.call("good", CHANGED, Acknowledgement, "nowhere")
 
 
 def test_a_broker_that_is_away_is_not_waited_for(tmp_path):
     conf = configured(tmp_path, f"rabbit://guest:sesame@127.0.0.1:{free_port()}/")
-    caller = Caller(open_bus(conf), CONDUCTOR, exception.ConductorSilent, lambda: 0.1)
+    caller = Caller(open_bus(conf), CONDUCTOR, exception.ConductorUnresponsive, lambda: 0.1)
     for _ in range(2):
-        with pytest.raises(exception.ConductorSilent, match="RabbitMQ can't be reached"):
-            caller.call("good", CHANGED, Kept)
-        with pytest.raises(exception.ConductorSilent, match="can't be called") as raised:
+        with pytest.raises(exception.ConductorUnresponsive, match="RabbitMQ can't be reached"):
+            caller.call("good", CHANGED, Acknowledgement)
+        with pytest.raises(exception.ConductorUnresponsive, match="can't be called") as raised:
             caller.cast("good", CHANGED)
     assert "sesame" not in str(raised.value)
 
@@ -220,7 +224,7 @@ class Stuck:
     def call(self, _context, method, **_):
         self.calls.append(method)
         assert self.free.wait(30)
-        return Kept().to_json()
+        return Acknowledgement().to_json()
 
 
 @pytest.fixture
@@ -229,27 +233,27 @@ def stuck(transport, monkeypatch):
     monkeypatch.setattr(calls, "OPEN_S", 0.0)
     client = Stuck()
     monkeypatch.setattr(calls.oslo_messaging, "get_rpc_client", lambda *_, **__: client)
-    yield Caller(Bus(transport), CONDUCTOR, exception.ConductorSilent, lambda: 0.0), client
+    yield Caller(Bus(transport), CONDUCTOR, exception.ConductorUnresponsive, lambda: 0.0), client
     client.free.set()
 
 
 def test_a_broker_that_takes_no_messages_is_not_waited_for(stuck):
     caller, client = stuck
     for _ in range(3):
-        with pytest.raises(exception.ConductorSilent, match="memory or disk alarm"):
-            caller.call("good", CHANGED, Kept)
+        with pytest.raises(exception.ConductorUnresponsive, match="memory or disk alarm"):
+            caller.call("good", CHANGED, Acknowledgement)
     # The others have not even tried.
     assert client.calls == ["good"]
 
 
 def test_once_it_takes_them_again_calls_are_made_again(stuck, monkeypatch):
     caller, client = stuck
-    with pytest.raises(exception.ConductorSilent):
-        caller.call("good", CHANGED, Kept)
+    with pytest.raises(exception.ConductorUnresponsive):
+        caller.call("good", CHANGED, Acknowledgement)
     monkeypatch.setattr(calls, "OPEN_S", 30.0)
     client.free.set()
     wait_for(lambda: caller._stuck.done())
-    assert caller.call("report", CHANGED, Kept) == Kept()
+    assert caller.call("report", CHANGED, Acknowledgement) == Acknowledgement()
     assert client.calls == ["good", "report"]
 
 
@@ -257,10 +261,10 @@ def test_calls_that_were_under_way_before_wait_for_themselves(stuck, monkeypatch
     caller, client = stuck
     monkeypatch.setattr(calls, "OPEN_S", 30.0)
     with ThreadPoolExecutor(4) as pool:
-        under_way = [pool.submit(caller.call, "good", CHANGED, Kept) for _ in range(4)]
+        under_way = [pool.submit(caller.call, "good", CHANGED, Acknowledgement) for _ in range(4)]
         wait_for(lambda: len(client.calls) == 4)
         client.free.set()
-        assert [each.result(30) for each in under_way] == [Kept()] * 4
+        assert [each.result(30) for each in under_way] == [Acknowledgement()] * 4
 
 
 def test_a_wrong_url_is_told(tmp_path):

@@ -44,8 +44,8 @@ from kongming.executor.store.store import Store
 from kongming.hypervisor.connection import run_event_loop
 from kongming.rpc.bus import CONDUCTOR, EXECUTOR, open_bus
 from kongming.rpc.client import ConductorClient
-from kongming.rpc.messages import Wanted
-from kongming.standalone.metrics import LinkCollector
+from kongming.rpc.messages import Desired
+from kongming.standalone.metrics import StandaloneCollector
 from kongming.standalone.service import ExecutorService
 from kongming.tests.functional.test_metrics import STANDALONE_RULES
 from kongming.tests.functional.test_service import NOVA, URI, wait_for
@@ -225,7 +225,7 @@ def test_an_older_push_that_comes_late_changes_nothing(site):
     site.put(guest, "4")
     site.wait(guest, "applied")
     executor = site.services[-1]
-    executor._wanted.push({guest: Wanted(1, {"vcpu_pinning": "0"})})
+    executor._wanted.push({guest: Desired(1, {"vcpu_pinning": "0"})})
     assert site.pins(guest) == [{4}, {4}]
     assert executor._wanted.known() == {guest: 2}
 
@@ -235,7 +235,7 @@ def test_what_an_executor_does_not_understand_is_refused_not_dropped(site):
     guest = site.guest()
     executor = site.services[-1]
     newer = {"vcpu_pinning": "2", "cache_ways": "3"}
-    executor._wanted.push({guest: Wanted(1, newer)})
+    executor._wanted.push({guest: Desired(1, newer)})
     report = executor._wanted.reports()[guest]
     assert (report.status, report.reason) == ("refused", "request_invalid")
 
@@ -260,13 +260,13 @@ def test_what_a_conductor_says_amiss_stops_nothing_and_is_asked_for(site):
         {"instances": {guest: {"generation": "2", "allocation": {}}}},
         {"instances": {guest: {"generation": 2, "allocation": [1]}, "x": None}},
     ):
-        call(site, "wanted", **odd)
+        call(site, "desired", **odd)
     assert "error" in call(site, "plan", instance_uuid=5, allocation=None)
     assert "error" in call(site, "stop")
     odd = call(site, "plan", instance_uuid=guest, allocation={"vcpu_pinning": {"a": [1]}})
     assert (odd["outcome"], odd["reason"]) == ("refused", "request_invalid")
     assert executor._bus.refusals.counts == {
-        ("wanted", "message_invalid"): 6,
+        ("desired", "message_invalid"): 6,
         ("plan", "message_invalid"): 1,
         ("other", "message_invalid"): 1,
     }
@@ -283,12 +283,17 @@ class OddConductor:
 
     def __init__(self, guest):
         self.asked = 0
-        item = {"generation": 1, "allocation": {"vcpu_pinning": "2"}, "asked_by": "\x1b[2J"}
+        item = {"generation": 1, "allocation": {"vcpu_pinning": "2"}, "requested_by": "\x1b[2J"}
         self._answers = [
             None,
-            {"wanted": [], "elsewhere": []},
+            {"desired": [], "elsewhere": []},
             {"error": ["no", "object"]},
-            {"wanted": {guest: item, "x": item}, "elsewhere": [5], "show": False, "later": 1},
+            {
+                "desired": {guest: item, "x": item},
+                "elsewhere": [5],
+                "send_snapshot": False,
+                "later": 1,
+            },
         ]
 
     def exchange(self, _context, **_told):
@@ -309,7 +314,7 @@ def test_an_executor_asks_again_until_an_answer_can_be_read(site):
     wait_for(lambda: site.pins(guest) == [{2}, {2}])
     executor = site.services[-1]
     assert odd.asked >= 4
-    assert executor._link.since is None
+    assert executor._sync.since is None
     counts = executor._bus.refusals.counts
     # Three that are no answers; two items of the fourth.
     assert counts["exchange", "message_invalid"] >= 4
@@ -414,7 +419,7 @@ def test_a_conductor_tells_prometheus_how_far_all_has_come(site):
     }
     wait_for(lambda: wanted <= told())
     executor = site.services[-1]
-    link = LinkCollector(executor._link, executor._calls, executor._bus.refusals)
+    link = StandaloneCollector(executor._sync, executor._calls, executor._bus.refusals)
     names = {sample.name for family in link.collect() for sample in family.samples}
     names |= {NAME.search(line)[0] for line in wanted}
     alerts = yaml.safe_load(STANDALONE_RULES.read_text())["groups"][0]["rules"]

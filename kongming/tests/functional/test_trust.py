@@ -31,10 +31,10 @@ from kongming import exception
 from kongming.api.application import make_application
 from kongming.conductor import claims as conductor_claims
 from kongming.conductor.claims import Claims
-from kongming.conductor.delivery import Care
+from kongming.conductor.delivery import Delivery
 from kongming.conductor.endpoint import Endpoint
 from kongming.conductor.metrics import ConductorCollector
-from kongming.conductor.nova_sync import Whereabouts
+from kongming.conductor.nova_sync import NovaSync
 from kongming.conductor.pusher import Pusher
 from kongming.conf.api import NOAUTH
 from kongming.db.allocations import Allocations
@@ -108,17 +108,17 @@ class Conductor:
         self.allocations, self.hosts = Allocations(self.database), Hosts(self.database)
         self.bus, self.refusals = Bus(), Refusals()
         self.pusher = Pusher(self.allocations, self.hosts, self.bus)
-        self.care = Care(
+        self.delivery = Delivery(
             "here",
             self.allocations,
             Leases(self.database),
             self.pusher,
-            None if nova is None else Whereabouts(nova, self.allocations),
+            None if nova is None else NovaSync(nova, self.allocations),
             interval=lambda: 3600.0,
             full_interval=lambda: 3600.0,
         )
         claims = Claims(self.allocations, self.hosts) if nova is None else None
-        endpoint = Endpoint(self.allocations, self.hosts, self.bus, self.care, claims)
+        endpoint = Endpoint(self.allocations, self.hosts, self.bus, self.delivery, claims)
         self._server = Server(endpoint.methods, None, self.refusals)
         self._url = url
 
@@ -138,7 +138,7 @@ class Conductor:
     def exchange(self, host, *, guests=(), known=None, reports=(), complete=True, digest=""):
         return self.call(
             "exchange",
-            told_by=host,
+            host=host,
             about={"version": "1", "started_at": 1e9, "interval_s": 60.0},
             complete=complete,
             guests=list(guests),
@@ -235,11 +235,11 @@ def test_a_bad_report_is_refused_alone_told_and_counted(conductor, caplog, call,
     answer = (
         conductor.exchange("compute-1", guests=[instance(1), instance(2)], reports=told)
         if call == "exchange"
-        else conductor.call("report", told_by="compute-1", reports=told)
+        else conductor.call("report", host="compute-1", reports=told)
     )
     (refusal,) = answer["refused"]
-    assert (refusal["what"], refusal["key"]) == ("reports", instance(1))
-    assert field in refusal["why"]
+    assert (refusal["field"], refusal["key"]) == ("reports", instance(1))
+    assert field in refusal["message"]
     statuses = {
         each["instance_uuid"]: each["status"]
         for each in conductor.get("/v1/allocations")["allocations"]
@@ -255,15 +255,15 @@ def test_a_bad_report_is_refused_alone_told_and_counted(conductor, caplog, call,
     "arguments",
     [
         {},
-        {"told_by": "compute-1"},
-        {"told_by": None, "about": None, "guests": None},
-        {"told_by": "compute-1", "about": {}, "guests": [[[[]]]], "known": 1, "reports": {}},
-        {"told_by": "compute-1", "extra": 1, "guests": ["x"] * 100_000},
-        {"told_by": "compute-1\x1b[2J", "about": {"version": "1"}},
+        {"host": "compute-1"},
+        {"host": None, "executor": None, "guests": None},
+        {"host": "compute-1", "executor": {}, "guests": [[[[]]]], "known": 1, "reports": {}},
+        {"host": "compute-1", "extra": 1, "guests": ["x"] * 100_000},
+        {"host": "compute-1\x1b[2J", "executor": {"version": "1"}},
     ],
 )
 def test_odd_calls_are_answered_with_an_error_and_one_line(conductor, caplog, arguments):
-    for method in ("exchange", "report", "show", "changed", "plan", "nothing", "__init__"):
+    for method in ("exchange", "report", "snapshot", "changed", "plan", "nothing", "__init__"):
         answer = conductor.call(method, **arguments)
         assert answer["error"]["reason"] == "message_invalid"
         assert answer["error"]["message"].isprintable()
@@ -303,7 +303,7 @@ def test_more_than_a_host_can_have_is_refused(conductor):
 def test_a_view_with_bad_parts_is_kept_without_them(conductor):
     view = {"guests": [{}, occupant(1, "0:1").to_json()], "cells": 5, "later": [1]}
     conductor.exchange("compute-1", digest="a" * 64)
-    answer = conductor.call("show", told_by="compute-1", view=view, digest="a" * 64)
+    answer = conductor.call("snapshot", host="compute-1", snapshot=view, digest="a" * 64)
     assert [each["key"] for each in answer["refused"]] == [".cells", ".guests[0]"]
     found = conductor.get("/v1/hosts/compute-1")
     assert [each["name"] for each in found["snapshot"]["guests"]] == ["instance-00000001"]
@@ -313,7 +313,7 @@ def test_a_view_with_bad_parts_is_kept_without_them(conductor):
         [1],
     )
     # It is not asked for again.
-    assert conductor.exchange("compute-1", digest="a" * 64)["show"] is False
+    assert conductor.exchange("compute-1", digest="a" * 64)["send_snapshot"] is False
 
 
 # What is in the database already.
@@ -369,7 +369,7 @@ def test_a_view_that_can_not_be_read_stops_nobody(conductor, view):
     conductor.put(3)
     conductor.exchange("compute-1", digest="a" * 64)
     shown = VIEW | {"guests": [{**occupant(1).to_json(), "instance_uuid": instance(3)}]}
-    conductor.call("show", told_by="compute-1", view=shown, digest="a" * 64)
+    conductor.call("snapshot", host="compute-1", snapshot=shown, digest="a" * 64)
     conductor.call("changed", instance_uuids=[instance(2), instance(3)])
     # One is known to be there, the other is seen there.
     assert conductor.bus.pushed == [
@@ -385,7 +385,7 @@ def test_odd_rows_do_not_stop_the_metrics(conductor):
         calls,
         SimpleNamespace(dropped=7),
         conductor.refusals,
-        conductor.care,
+        conductor.delivery,
         conductor.allocations,
         conductor.hosts,
     ).collect()
@@ -414,16 +414,16 @@ def placed(conductor, nova, host="compute-1"):
 def test_a_host_that_claims_what_nova_has_elsewhere_gets_nothing(asking_nova, nova):
     placed(asking_nova, nova)
     answer = asking_nova.exchange("intruder", guests=[UUID], reports=[report(status="failed")])
-    assert (answer["wanted"], answer["contested"]) == ({}, [UUID])
+    assert (answer["desired"], answer["contested"]) == ({}, [UUID])
     # Neither by knowing it, nor by speaking of it first.
     for known in (0, 1, 7):
         answer = asking_nova.exchange("intruder", guests=[UUID], known={UUID: known})
-        assert answer["wanted"] == {}
-    asking_nova.call("report", told_by="intruder", reports=[report(status="failed")])
+        assert answer["desired"] == {}
+    asking_nova.call("report", host="intruder", reports=[report(status="failed")])
     shown = asking_nova.get(f"/v1/allocations/{UUID}")
     assert (shown["status"], shown["reported_by"]) == ("pending", None)
     answer = asking_nova.exchange("compute-1", guests=[UUID])
-    assert answer["wanted"][UUID]["allocation"] == {"vcpu_pinning": "0"}
+    assert answer["desired"][UUID]["allocation"] == {"vcpu_pinning": "0"}
     asking_nova.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
     asking_nova.exchange(
         "intruder", guests=[UUID], known={UUID: 1}, reports=[report(status="failed")]
@@ -441,7 +441,7 @@ def test_a_host_that_nova_has_an_instance_elsewhere_than_can_not_confirm_its_rel
     asking_nova.exchange("intruder", guests=[UUID], reports=[released])
     # Nor by knowing nothing of it.
     asking_nova.exchange("intruder", guests=[UUID])
-    asking_nova.call("report", told_by="intruder", reports=[released])
+    asking_nova.call("report", host="intruder", reports=[released])
     assert asking_nova.status() == "releasing"
     asking_nova.exchange("compute-1", guests=[UUID], known={UUID: 2}, reports=[released])
     assert asking_nova.allocations.get(UUID) is None
@@ -452,10 +452,10 @@ def test_nova_is_asked_again_about_what_is_claimed(asking_nova, nova):
     asked = len(nova.asked)
     asking_nova.exchange("compute-2", guests=[UUID])
     nova.hosts[UUID] = "compute-2"
-    asking_nova.care._step()
+    asking_nova.delivery._step()
     assert len(nova.asked) > asked
     assert asking_nova.allocations.get(UUID).host == "compute-2"
-    assert UUID in asking_nova.exchange("compute-2", guests=[UUID])["wanted"]
+    assert UUID in asking_nova.exchange("compute-2", guests=[UUID])["desired"]
     # The one that it has left has nothing to say any more, and nothing to keep.
     assert asking_nova.exchange("compute-1", known={UUID: 1})["elsewhere"] == [UUID]
 
@@ -468,11 +468,11 @@ def test_both_ends_of_a_live_migration_keep_what_they_have_until_nova_has_spoken
     # It runs at both ends for a moment, and then at the second one only.
     assert asking_nova.exchange("compute-2", guests=[UUID])["contested"] == [UUID]
     source = asking_nova.exchange("compute-1", guests=[UUID], known={UUID: 1})
-    assert (source["wanted"], source["elsewhere"]) == ({}, [])
+    assert (source["desired"], source["elsewhere"]) == ({}, [])
     asking_nova.exchange("compute-1", known={UUID: 1}, reports=[report(status="absent")])
     nova.hosts[UUID] = "compute-2"
     asking_nova.exchange("compute-2", guests=[UUID])
-    asking_nova.care._step()
+    asking_nova.delivery._step()
     asking_nova.exchange("compute-2", guests=[UUID], known={UUID: 1}, reports=[report()])
     shown = asking_nova.get(f"/v1/allocations/{UUID}")
     assert (shown["status"], shown["host"], shown["reported_by"]) == (
@@ -485,8 +485,8 @@ def test_what_nova_has_nowhere_is_for_the_host_that_had_it_last(asking_nova, nov
     placed(asking_nova, nova)
     asking_nova.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
     nova.hosts[UUID] = None
-    asking_nova.care.ask_nova([UUID])
-    asking_nova.care._step()
+    asking_nova.delivery.ask_nova([UUID])
+    asking_nova.delivery._step()
     asking_nova.allocations.delete(UUID, generation=None, **BY)
     asking_nova.exchange("intruder")
     asking_nova.exchange("intruder", guests=[UUID])
@@ -501,8 +501,8 @@ def test_a_push_and_a_dry_run_go_to_the_host_that_has_the_instance_only(asking_n
         asking_nova.exchange(host)
     asking_nova.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
     nova.hosts[UUID] = "compute-2"
-    asking_nova.care.ask_nova([UUID])
-    asking_nova.care._step()
+    asking_nova.delivery.ask_nova([UUID])
+    asking_nova.delivery._step()
     asking_nova.bus.pushed.clear()
     asking_nova.put(cpus="1")
     asking_nova.call("changed", instance_uuids=[UUID])
@@ -523,9 +523,9 @@ def test_while_nova_is_silent_no_host_gets_what_it_has_not_had(asking_nova, nova
     conductor.put(2)
     for host in ("compute-1", "intruder"):
         answer = conductor.exchange(host, guests=[UUID, instance(2)], reports=[report(2)])
-        assert instance(2) not in answer["wanted"]
+        assert instance(2) not in answer["desired"]
     # The host that is known goes on.
-    assert UUID in conductor.exchange("compute-1", guests=[UUID])["wanted"]
+    assert UUID in conductor.exchange("compute-1", guests=[UUID])["desired"]
     assert conductor.status(2) == "pending"
 
 
@@ -536,18 +536,18 @@ def test_what_nova_does_not_know_is_the_first_hosts_that_has_it_until_nova_does(
     asking_nova.call("changed", instance_uuids=[UUID])
     assert asking_nova.status() == "absent"
     # Who does not run it has nothing to read.
-    assert asking_nova.exchange("compute-2", known={UUID: 0})["wanted"] == {}
+    assert asking_nova.exchange("compute-2", known={UUID: 0})["desired"] == {}
     answer = asking_nova.exchange("compute-1", guests=[UUID], complete=False)
-    assert (list(answer["wanted"]), answer["contested"]) == ([UUID], [])
-    asking_nova.call("report", told_by="compute-1", reports=[report()])
+    assert (list(answer["desired"]), answer["contested"]) == ([UUID], [])
+    asking_nova.call("report", host="compute-1", reports=[report()])
     assert asking_nova.status() == "applied"
     answer = asking_nova.exchange("compute-2", guests=[UUID], reports=[report(status="failed")])
-    assert (answer["wanted"], answer["contested"]) == ({}, [UUID])
+    assert (answer["desired"], answer["contested"]) == ({}, [UUID])
     assert asking_nova.status() == "applied"
     nova.hosts[UUID] = "compute-2"
     asking_nova.exchange("compute-2", guests=[UUID])
-    asking_nova.care._step()
-    assert UUID in asking_nova.exchange("compute-2", guests=[UUID])["wanted"]
+    asking_nova.delivery._step()
+    assert UUID in asking_nova.exchange("compute-2", guests=[UUID])["desired"]
 
 
 # Whose word counts without Nova: the first one's.
@@ -555,11 +555,11 @@ def test_what_nova_does_not_know_is_the_first_hosts_that_has_it_until_nova_does(
 
 def test_without_nova_the_first_host_that_claims_an_instance_has_it(conductor):
     conductor.put()
-    assert UUID in conductor.exchange("compute-1", guests=[UUID])["wanted"]
+    assert UUID in conductor.exchange("compute-1", guests=[UUID])["desired"]
     conductor.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
     answer = conductor.exchange("intruder", guests=[UUID], reports=[report(status="failed")])
-    assert (answer["wanted"], answer["contested"]) == ({}, [UUID])
-    conductor.call("report", told_by="intruder", reports=[report(status="failed")])
+    assert (answer["desired"], answer["contested"]) == ({}, [UUID])
+    conductor.call("report", host="intruder", reports=[report(status="failed")])
     shown = conductor.get(f"/v1/allocations/{UUID}")
     assert (shown["status"], shown["host"]) == ("applied", "compute-1")
     conductor.allocations.delete(UUID, generation=None, **BY)
@@ -574,9 +574,9 @@ def test_without_nova_a_claim_passes_on_when_the_instance_has_left(conductor):
     conductor.put()
     conductor.exchange("compute-1", guests=[UUID])
     conductor.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
-    conductor.call("report", told_by="compute-1", reports=[report(status="absent")])
+    conductor.call("report", host="compute-1", reports=[report(status="absent")])
     answer = conductor.exchange("compute-2", guests=[UUID], complete=False)
-    assert (list(answer["wanted"]), answer["contested"]) == ([UUID], [])
+    assert (list(answer["desired"]), answer["contested"]) == ([UUID], [])
     assert conductor.exchange("compute-1", known={UUID: 1})["elsewhere"] == [UUID]
 
 
@@ -589,14 +589,14 @@ def test_without_nova_a_claim_passes_on_when_its_host_is_unresponsive_for_long(
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + seconds)
     answer = conductor.exchange("compute-2", guests=[UUID])
-    assert (UUID in answer["wanted"]) is passes
+    assert (UUID in answer["desired"]) is passes
 
 
 def test_without_nova_a_claim_of_a_host_that_was_forgotten_passes_on(conductor):
     conductor.put()
     conductor.exchange("compute-1", guests=[UUID])
     conductor.hosts.forget("compute-1")
-    assert UUID in conductor.exchange("compute-2", guests=[UUID])["wanted"]
+    assert UUID in conductor.exchange("compute-2", guests=[UUID])["desired"]
 
 
 def test_a_conflict_that_lasts_is_told_once_with_both_hosts_and_what_to_do(
@@ -653,7 +653,7 @@ def test_without_nova_guests_that_two_hosts_show_are_nobodys_until_one_claims_th
         conductor.exchange(host, digest="a" * 64)
         guests = [{**occupant(1).to_json(), "instance_uuid": instance(number)} for number in shown]
         view = VIEW | {"guests": guests}
-        conductor.call("show", told_by=host, view=view, digest="a" * 64)
+        conductor.call("snapshot", host=host, snapshot=view, digest="a" * 64)
     conductor.call("changed", instance_uuids=[instance(1), instance(2)])
     assert conductor.bus.pushed == [("compute-1", {instance(1): 1})]
     assert conductor.status(2) == "absent"
@@ -661,7 +661,7 @@ def test_without_nova_guests_that_two_hosts_show_are_nobodys_until_one_claims_th
 
 def test_nothing_is_told_of_instances_for_which_nothing_is_wanted(conductor):
     answer = conductor.exchange("intruder", guests=[instance(9)], known={instance(8): 3})
-    assert (answer["wanted"], answer["elsewhere"]) == ({}, [instance(8)])
+    assert (answer["desired"], answer["elsewhere"]) == ({}, [instance(8)])
     # The same is said of what is on another host.
     conductor.put(8)
     conductor.allocations.locate({instance(8): Location(None, "compute-1")})
@@ -671,5 +671,5 @@ def test_nothing_is_told_of_instances_for_which_nothing_is_wanted(conductor):
 def test_a_view_of_a_real_host_is_kept_whole(conductor):
     view = VIEW | topology(2, 2, 2).to_json()
     conductor.exchange("compute-1", digest="a" * 64)
-    conductor.call("show", told_by="compute-1", view=view, digest="a" * 64)
+    conductor.call("snapshot", host="compute-1", snapshot=view, digest="a" * 64)
     assert conductor.get("/v1/hosts/compute-1")["snapshot"]["cells"] == view["cells"]

@@ -106,7 +106,7 @@ def test_a_broker_that_is_full_stops_neither_api_nor_host(broker, plane, host, p
         assert len(plane.api.get("/v1/allocations")["allocations"]) == REQUESTS
         assert plane.api.request("GET", "/healthcheck").status == 200
         answer = put(plane, 1, "?dry_run=true")
-        assert (answer.status, answer.body["errors"][0]["code"]) == (503, "conductor_silent")
+        assert (answer.status, answer.body["errors"][0]["code"]) == (503, "conductor_unresponsive")
         assert "memory or disk alarm" in answer.body["errors"][0]["detail"]
         host.wait_log("No conductor is responding", timeout=60)
         assert scrape(ports["executor"])["kongming_conductor_available"] == 0

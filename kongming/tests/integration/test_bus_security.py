@@ -210,7 +210,7 @@ def message(method, context=None, reply_to=None, **arguments):
 
 def push(instance_uuid, cpu=None, **allocation):
     pins = {} if cpu is None else {"vcpu_pinning": str(cpu)}
-    wanted = {"generation": 9, "allocation": pins | allocation, "asked_by": "intruder"}
+    wanted = {"generation": 9, "allocation": pins | allocation, "requested_by": "intruder"}
     return {"instances": {instance_uuid: wanted}}
 
 
@@ -411,7 +411,7 @@ WAYS = [
 def test_without_signatures_a_host_can_have_guests_of_others_placed(permitted, cpus, way):
     guest = permitted.placed(cpus[1])
     with permitted.channel() as channel:
-        body = message("wanted", **push(guest.uuid, cpus[0]))
+        body = message("desired", **push(guest.uuid, cpus[0]))
         way(channel, permitted, body, f"kongming-executor.{HOST}")
         guest.wait_on(cpus[0])
 
@@ -419,7 +419,7 @@ def test_without_signatures_a_host_can_have_guests_of_others_placed(permitted, c
 def test_what_the_guard_of_a_host_refuses_nobody_can_have_done(permitted, cpus):
     guest = permitted.placed(cpus[1])
     with permitted.channel() as channel:
-        body = message("wanted", **push(guest.uuid, cpus[0], numa_nodes="0"))
+        body = message("desired", **push(guest.uuid, cpus[0], numa_nodes="0"))
         by_queue_name(channel, permitted, body, f"kongming-executor.{HOST}")
         permitted.executor.wait_log(f"Instance {guest.uuid}: refused (node_not_allowed)")
     guest.wait_on(cpus[1])
@@ -428,7 +428,7 @@ def test_what_the_guard_of_a_host_refuses_nobody_can_have_done(permitted, cpus):
 def test_without_signatures_a_host_can_speak_in_the_name_of_another(permitted, cpus):
     guest = permitted.placed(cpus[1])
     with permitted.channel() as channel:
-        body = message("report", told_by=HOST, reports=[report(guest.uuid)])
+        body = message("report", host=HOST, reports=[report(guest.uuid)])
         by_queue_name(channel, permitted, body, "kongming-conductor")
         told = permitted.site.plane.wait_status(guest.uuid, "failed")
     assert (told["reason"], told["reported_by"]) == ("forged", HOST)
@@ -439,7 +439,7 @@ def test_in_its_own_name_a_host_can_say_nothing_of_what_nova_has_elsewhere(secur
     mine = secured.intruders()
     reports = [report(guest.uuid), report(mine)]
     with secured.channel() as channel:
-        call = own_call(secured, "report", told_by=INTRUDER, reports=reports)
+        call = own_call(secured, "report", host=INTRUDER, reports=reports)
         channel.basic_publish(call, secured.exchange, "kongming-conductor")
         # It may of its own, and both came in one message.
         told = secured.site.plane.wait_status(mine, "failed")
@@ -450,16 +450,16 @@ def test_in_its_own_name_a_host_can_say_nothing_of_what_nova_has_elsewhere(secur
 def test_in_its_own_name_a_host_is_told_nothing_of_what_nova_has_elsewhere(secured, cpus):
     guest, mine = secured.placed(cpus[1]), secured.intruders()
     told = exchanged(secured, guest.uuid, mine)
-    assert mine in told["wanted"]
-    assert guest.uuid not in told["wanted"]
+    assert mine in told["desired"]
+    assert guest.uuid not in told["desired"]
     assert told["contested"] == [guest.uuid]
 
 
 def exchanged(secured, *guests):
     """Give what the intruder is told if it says that it has some guests."""
     arguments = {
-        "told_by": INTRUDER,
-        "about": {"version": "1", "started_at": time.time(), "interval_s": 60.0},
+        "host": INTRUDER,
+        "executor": {"version": "1", "started_at": time.time(), "interval_s": 60.0},
         "complete": True,
         "guests": guests,
         "known": dict.fromkeys(guests[:1], 0),
@@ -476,7 +476,7 @@ def test_a_host_can_claim_what_nova_does_not_know(secured):
     unknown = str(uuid.uuid4())
     secured.site.put(unknown, vcpu_pinning="0")
     wait_until(
-        lambda: unknown in exchanged(secured, str(uuid.uuid4()), unknown)["wanted"],
+        lambda: unknown in exchanged(secured, str(uuid.uuid4()), unknown)["desired"],
         60,
         "the intruder is told what is wanted",
     )
@@ -537,7 +537,7 @@ def test_with_signatures_a_host_can_not_have_guests_of_others_placed(signed, cpu
     queue = f"kongming-executor.{HOST}"
     with signed.channel() as channel:
         for way in WAYS:
-            for body in forged(signed, HOST, "wanted", push(guest.uuid, cpus[0])):
+            for body in forged(signed, HOST, "desired", push(guest.uuid, cpus[0])):
                 way(channel, signed, body, queue)
         wait_until(lambda: signed.queues()[queue].ready == 0, 30, "all were taken")
     # What is rightly asked afterwards is done, with the next generation but one.
@@ -562,25 +562,25 @@ def test_with_signatures_a_host_can_not_speak_in_the_name_of_another(signed, cpu
     wait_until(lambda: guest.uuid in shown(), 30, "the host has shown its guest")
     about = {"version": "1", "started_at": time.time(), "interval_s": 60.0}
     exchange = {
-        "about": about,
+        "executor": about,
         "complete": True,
         "guests": [guest.uuid],
         "known": {},
         "digest": "",
     }
     reports = {"reports": [report(guest.uuid, 2)]}
-    view = {"view": {"cells": [], "guests": []}, "digest": "0" * 64}
+    view = {"snapshot": {"cells": [], "guests": []}, "digest": "0" * 64}
     with signed.channel() as channel:
         for method, arguments in (
             ("report", reports),
             ("exchange", exchange | reports),
-            ("show", view),
+            ("snapshot", view),
             ("changed", None),
         ):
             said = (
                 {"instance_uuids": [guest.uuid]}
                 if arguments is None
-                else {"told_by": HOST, **arguments}
+                else {"host": HOST, **arguments}
             )
             for body in forged(signed, None, method, said):
                 by_queue_name(channel, signed, body, "kongming-conductor")
@@ -596,7 +596,7 @@ def test_with_signatures_a_host_can_not_speak_in_the_name_of_another(signed, cpu
 def test_with_signatures_what_was_taken_once_is_not_taken_again(signed, cpus):
     guest = signed.placed(cpus[1])
     mine = signed.intruders()
-    arguments = {"told_by": INTRUDER, "reports": [report(mine)]}
+    arguments = {"host": INTRUDER, "reports": [report(mine)]}
     signature = own_signature(signed, "report", arguments)
     with signed.channel() as channel:
         # To each conductor twice; what oslo.messaging tells copies by is not signed.

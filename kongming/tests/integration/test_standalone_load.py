@@ -114,11 +114,11 @@ def test_messages_do_not_grow_with_the_cloud(plane, cloud, url, hosts):
         with Tap(url) as tap:
             put(plane, f"/v1/allocations/{instances[0]}", {"allocation": {"vcpu_pinning": "0"}})
             sent = tap.wait_counts("report", 1)
-        assert sent == {"changed": 1, "wanted": 1, "report": 1, REPLY: 1}
+        assert sent == {"changed": 1, "desired": 1, "report": 1, REPLY: 1}
         with Tap(url) as tap:
             put(plane, path, asked(instances[1:FEW], "0"))
             sent = tap.wait_counts("report", FEW - 1)
-        each = dict.fromkeys(("wanted", "report", REPLY), FEW - 1)
+        each = dict.fromkeys(("desired", "report", REPLY), FEW - 1)
         assert sent == {"changed": 1, **each}
 
 

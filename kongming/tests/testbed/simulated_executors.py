@@ -36,11 +36,12 @@ import uuid
 import kombu
 
 from kongming import exception
+from kongming.allocation.statuses import Status
 from kongming.cmd import launch
 import kongming.cmd.backend  # noqa: F401  (chooses oslo.service's backend)
 from kongming.rpc.bus import EXCHANGE, EXECUTOR
 from kongming.rpc.client import ConductorClient
-from kongming.rpc.messages import RELEASED, About, Exchange, Push, Report, Wanted
+from kongming.rpc.messages import Desired, Exchange, ExecutorInfo, Push, Report
 from kongming.tests.testbed.process import Process, Service, wait_until
 
 DIGEST = "0" * 64
@@ -118,7 +119,7 @@ class _Host:
     def reports(self) -> list[Report]:
         return [_report(uuid, *known) for uuid, known in self._known.items()]
 
-    def take(self, instances: Mapping[str, Wanted]) -> list[Report]:
+    def take(self, instances: Mapping[str, Desired]) -> list[Report]:
         """Do what is wanted, and give the reports of it."""
         news = []
         for instance_uuid, said in instances.items():
@@ -134,7 +135,7 @@ class _Host:
 
     def confirmed(self, reports: list[Report]) -> None:
         """Forget what a conductor knows to be released."""
-        self.let_go(each.instance_uuid for each in reports if each.status == RELEASED)
+        self.let_go(each.instance_uuid for each in reports if each.status == Status.RELEASED)
 
 
 class _Executors:
@@ -147,7 +148,7 @@ class _Executors:
         self._started_at = time.time()
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._work: queue.SimpleQueue[tuple[_Host, Mapping[str, Wanted] | None]] = (
+        self._work: queue.SimpleQueue[tuple[_Host, Mapping[str, Desired] | None]] = (
             queue.SimpleQueue()
         )
         self._due: list[tuple[float, int, _Host]] = []
@@ -200,7 +201,7 @@ class _Executors:
                         self._exchange(host)
                     else:
                         self._report(host, host.take(pushed))
-            except exception.ConductorSilent as error:
+            except exception.ConductorUnresponsive as error:
                 print(error, flush=True)
                 self._count("failures")
                 self._ask_later(host, _RETRY_S)
@@ -210,7 +211,7 @@ class _Executors:
         answer = self._conductor.exchange(
             Exchange(
                 host.name,
-                About("1.0", self._started_at, self._interval or 60.0),
+                ExecutorInfo("1.0", self._started_at, self._interval or 60.0),
                 complete=True,
                 guests=tuple(host.guests),
                 known=host.known,
@@ -221,10 +222,10 @@ class _Executors:
         self._count("exchange")
         host.confirmed(reports)
         host.let_go(answer.elsewhere)
-        if answer.show:
-            self._conductor.show(host.name, self._view, DIGEST)
-            self._count("show")
-        self._report(host, host.take(answer.wanted))
+        if answer.send_snapshot:
+            self._conductor.send_snapshot(host.name, self._view, DIGEST)
+            self._count("snapshot")
+        self._report(host, host.take(answer.desired))
         is_first, host.asked = not host.asked, True
         if is_first:
             self._count("asked")
@@ -268,7 +269,7 @@ def _report(instance_uuid: str, generation: int, released: bool) -> Report:
     changed_at = 1e9 + generation
     if released:
         return Report.released(instance_uuid, generation, changed_at)
-    return Report(instance_uuid, generation, "applied", "", "", "api", "", None, changed_at)
+    return Report(instance_uuid, generation, Status.APPLIED, "", "", "api", "", None, changed_at)
 
 
 def _view(guests: int) -> dict[str, Any]:

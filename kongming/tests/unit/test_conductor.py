@@ -23,15 +23,15 @@ from kongming.conductor.claims import LAPSE_S, Claims, Disputes
 from kongming.conductor.endpoint import Endpoint
 from kongming.db.values import Entry, Outcome
 from kongming.rpc.messages import (
-    About,
     Changed,
+    Desired,
     Exchange,
+    ExecutorInfo,
+    HostSnapshot,
     Plan,
     PlanAnswer,
     Refusal,
     Reports,
-    Show,
-    Wanted,
 )
 from kongming.tests.databases import asking, instance, report
 
@@ -87,7 +87,7 @@ class Conductor:
     def named(self, names):
         return [each for each in self.hosts if each.name in names]
 
-    # Care, and the executors.
+    # Delivery, and the executors.
     def ask_nova(self, uuids):
         self.asked += uuids
 
@@ -97,9 +97,16 @@ class Conductor:
     def host_of(self, _uuid):
         return self.host
 
-    def exchange(self, *, host=HERE, guests=(), known=None, complete=True, digest="", unfit=()):
+    def exchange(self, *, host=HERE, guests=(), known=None, complete=True, digest="", left_out=()):
         told = Exchange(
-            host, About("1", 5.0, 60.0), complete, guests, known or {}, (), digest, unfit=unfit
+            host,
+            ExecutorInfo("1", 5.0, 60.0),
+            complete,
+            guests,
+            known or {},
+            (),
+            digest,
+            left_out=left_out,
         )
         return self.endpoint.exchange(told)
 
@@ -132,10 +139,10 @@ class Conductor:
 )
 def test_only_the_holder_is_told_what_is_wanted(there, guests, known, told):
     answer = Conductor(there).exchange(guests=guests, known=known)
-    assert (UUID in answer.wanted) is told
+    assert (UUID in answer.desired) is told
     if told:
         asked = there.allocation.to_json() if there.allocation else None
-        assert answer.wanted[UUID] == Wanted(2, asked, "mano")
+        assert answer.desired[UUID] == Desired(2, asked, "mano")
 
 
 @pytest.mark.parametrize(
@@ -173,7 +180,7 @@ def test_what_runs_where_it_should_not_is_contested_and_nova_is_asked(there, con
 def test_what_is_known_and_gone_is_let_go(there, guests, elsewhere, unknown):
     answer = Conductor(*there).exchange(guests=guests, known={UUID: 2})
     assert answer.elsewhere == ((UUID,) if elsewhere else ())
-    assert answer.wanted == ({UUID: Wanted(0, None)} if unknown else {})
+    assert answer.desired == ({UUID: Desired(0, None)} if unknown else {})
 
 
 @pytest.mark.parametrize(
@@ -194,26 +201,26 @@ def test_what_the_holder_knows_nothing_of_is_released(there, known, released):
     assert conductor.reported == [(HERE, [(UUID, "released")] if released else [], True)]
 
 
-def test_a_complete_exchange_is_a_heartbeat_and_asks_for_the_view_if_it_is_another():
+def test_a_complete_exchange_is_a_heartbeat_and_asks_for_a_snapshot_that_differs():
     conductor = Conductor(entry(HERE, uuid=OTHER))
     conductor.digest = "a"
-    assert conductor.exchange(digest="b").show is True
-    assert conductor.exchange(digest="a").show is False
-    assert conductor.exchange(digest="").show is False
+    assert conductor.exchange(digest="b").send_snapshot is True
+    assert conductor.exchange(digest="a").send_snapshot is False
+    assert conductor.exchange(digest="").send_snapshot is False
     assert conductor.seen == [(HERE, "1", 5.0, 60.0)] * 3
     answer = conductor.exchange(guests=(UUID,), complete=False, digest="b")
-    assert (answer.show, answer.wanted, len(conductor.seen)) == (False, {}, 3)
+    assert (answer.send_snapshot, answer.desired, len(conductor.seen)) == (False, {}, 3)
 
 
 def test_what_was_not_taken_goes_back():
     refusal = Refusal("reports", UUID, "x")
     conductor = Conductor()
-    assert conductor.exchange(unfit=(refusal,)).refused == (refusal,)
-    told = Reports(HERE, (report(UUID, changed_at=1e9),), unfit=(refusal,))
+    assert conductor.exchange(left_out=(refusal,)).refused == (refusal,)
+    told = Reports(HERE, (report(UUID, changed_at=1e9),), left_out=(refusal,))
     assert conductor.endpoint.report(told).refused == (refusal,)
     assert conductor.reported[-1] == (HERE, [(UUID, "applied")], True)
-    shown = Show(HERE, {"cells": []}, "d", unfit=(refusal,))
-    assert conductor.endpoint.show(shown).refused == (refusal,)
+    shown = HostSnapshot(HERE, {"cells": []}, "d", left_out=(refusal,))
+    assert conductor.endpoint.keep_snapshot(shown).refused == (refusal,)
     assert conductor.views == [(HERE, {"cells": []}, "d")]
 
 
@@ -222,14 +229,14 @@ def test_the_methods_say_who_may_call_them():
     assert {name for name, method in methods.items() if method.by_host} == {
         "exchange",
         "report",
-        "show",
+        "snapshot",
     }
-    assert set(methods) == {"exchange", "report", "show", "changed", "plan"}
+    assert set(methods) == {"exchange", "report", "snapshot", "changed", "plan"}
 
 
 def test_a_dry_run_is_the_hosts_answer_or_says_why_there_is_none():
     conductor = Conductor()
-    said = [conductor.plan, exception.HostSilent("no"), exception.MessageInvalid("odd")]
+    said = [conductor.plan, exception.HostUnresponsive("no"), exception.MessageInvalid("odd")]
 
     def plan(_host, _question):
         answer = said.pop(0)
@@ -240,7 +247,7 @@ def test_a_dry_run_is_the_hosts_answer_or_says_why_there_is_none():
     conductor.endpoint._executors = SimpleNamespace(plan=plan)
     question = Plan(UUID, {})
     assert conductor.endpoint.plan(question) == PlanAnswer("planned", HERE)
-    assert conductor.endpoint.plan(question) == PlanAnswer("silent", message="no")
+    assert conductor.endpoint.plan(question) == PlanAnswer("unresponsive", message="no")
     assert "rejects the request: odd" in conductor.endpoint.plan(question).message
     conductor.host = None
     nowhere = conductor.endpoint.plan(question)
@@ -253,7 +260,7 @@ def test_without_nova_what_no_host_has_is_won_and_told():
     conductor = Conductor(entry(), entry(THERE, uuid=OTHER), nova=False)
     conductor.hosts = [SimpleNamespace(name=THERE, heartbeat_at=time.time())]
     answer = conductor.exchange(guests=(UUID, OTHER, instance(3)))
-    assert (list(answer.wanted), answer.contested) == ([UUID], (OTHER,))
+    assert (list(answer.desired), answer.contested) == ([UUID], (OTHER,))
     assert conductor.claimed == [(HERE, [UUID, OTHER], set())]
     assert (conductor.asked, conductor.reported[0][2]) == ([], False)
     conductor = Conductor(entry(HERE), nova=False)
@@ -270,7 +277,7 @@ def test_without_nova_a_host_that_is_not_heard_of_for_long_has_nothing(age, laps
         conductor.hosts = [SimpleNamespace(name=THERE, heartbeat_at=time.time() - age)]
     answer = conductor.exchange(guests=(UUID,))
     assert conductor.claimed == [(HERE, [UUID], {THERE} if lapsed else set())]
-    assert (UUID in answer.wanted) is lapsed
+    assert (UUID in answer.desired) is lapsed
 
 
 @pytest.fixture

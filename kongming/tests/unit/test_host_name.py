@@ -83,7 +83,7 @@ def test_a_name_that_nova_takes_is_taken_everywhere(problems, tmp_path, name):
     path = tmp_path / "rpc.key"
     path.write_text(keys.written(keys.derive(KEY, name), name))
     read = keys.read(str(path), name)
-    signed = Signer(read, name).sign(None, "show", {})
+    signed = Signer(read, name).sign(None, "snapshot", {})
     assert read.of(name) == (keys.derive(KEY, name),)
     assert signed is not None
 

@@ -35,7 +35,7 @@ OUT = {
     ),
     r"strangers?": "unknown guest",
     r"homeless": "unassigned",
-    r"silent(?!-hosts)|silence": "unresponsive",
+    r"silent|silence": "unresponsive",
     r"(is|are|was|were|went|goes) away|who answers|does not answer|do not answer": "unavailable",
     r"somebody|nobody|everybody|anybody|whoever|whosever|whomever": "name who it is",
     r"so many|as many as there|as long as it lives": "a number of",

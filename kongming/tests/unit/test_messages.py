@@ -27,19 +27,19 @@ from kongming import exception
 from kongming.allocation.statuses import REPORTED
 from kongming.rpc import fields, messages
 from kongming.rpc.messages import (
-    About,
+    Acknowledgement,
     Changed,
+    Desired,
     Exchange,
     ExchangeAnswer,
-    Kept,
+    ExecutorInfo,
+    HostSnapshot,
     Plan,
     PlanAnswer,
     Push,
     Refusal,
     Report,
     Reports,
-    Show,
-    Wanted,
 )
 from kongming.tests.databases import instance
 
@@ -50,12 +50,18 @@ CALLS = {
     "conductor-changed": (Changed, None),
     "conductor-exchange": (Exchange, ExchangeAnswer),
     "conductor-plan": (Plan, PlanAnswer),
-    "conductor-report": (Reports, Kept),
-    "conductor-show": (Show, Kept),
+    "conductor-report": (Reports, Acknowledgement),
+    "conductor-snapshot": (HostSnapshot, Acknowledgement),
     "host-plan": (Plan, PlanAnswer),
-    "host-wanted": (Push, None),
+    "host-desired": (Push, None),
 }
-ALL = [About, Refusal, Report, Wanted, *(kind for pair in CALLS.values() for kind in pair if kind)]
+ALL = [
+    ExecutorInfo,
+    Refusal,
+    Report,
+    Desired,
+    *(kind for pair in CALLS.values() for kind in pair if kind),
+]
 
 json_values = st.recursive(
     st.none()
@@ -102,8 +108,8 @@ def report(**changed):
 
 def exchange(**changed):
     fit = {
-        "told_by": "compute-1",
-        "about": {"version": "1", "started_at": 1e9, "interval_s": 60.0},
+        "host": "compute-1",
+        "executor": {"version": "1", "started_at": 1e9, "interval_s": 60.0},
         "complete": True,
         "guests": [],
         "known": {},
@@ -125,7 +131,7 @@ def has_all(read, told):
 def test_what_older_versions_send_is_taken_whole():
     for kind, message in told():
         read = kind.from_json(message)
-        assert read.unfit == ()
+        assert read.left_out == ()
         # What it has besides are defaults, which an older version leaves alone.
         assert has_all(on_wire(read), message)
 
@@ -137,7 +143,7 @@ def test_what_is_sent_has_all_that_older_versions_need():
 
 # By instance, or handed on as it is for the host to judge.
 KEPT = {"known", "allocation", "distances", "pins"}
-BY_INSTANCE = {"wanted", "instances"}
+BY_INSTANCE = {"desired", "instances"}
 
 
 def with_more(value, name=""):
@@ -153,16 +159,16 @@ def with_more(value, name=""):
 def test_what_later_versions_add_is_tolerated():
     for kind, message in told():
         read = kind.from_json(with_more(message))
-        assert read.unfit == ()
-        if kind is not Show:
+        assert read.left_out == ()
+        if kind is not HostSnapshot:
             assert read == kind.from_json(message)
 
 
 def test_a_view_of_a_later_version_keeps_what_is_new():
-    (pair,) = recorded("conductor-show")
-    view = Show.from_json(with_more(pair["arguments"])).view
-    assert view["later"] == view["cells"][0]["later"] == {"than": ["this", 1.5, None]}
-    assert view["cells"][0]["cpus"][0].items() >= {"id": 0, "online": True}.items()
+    (pair,) = recorded("conductor-snapshot")
+    snapshot = HostSnapshot.from_json(with_more(pair["arguments"])).snapshot
+    assert snapshot["later"] == snapshot["cells"][0]["later"] == {"than": ["this", 1.5, None]}
+    assert snapshot["cells"][0]["cpus"][0].items() >= {"id": 0, "online": True}.items()
 
 
 @settings(max_examples=300)
@@ -213,7 +219,7 @@ reports = st.builds(
     st.none() | moments,
     moments,
 )
-wanted = st.builds(Wanted, generations, st.none() | st.just({"vcpu_pinning": "0"}), texts)
+desired = st.builds(Desired, generations, st.none() | st.just({"vcpu_pinning": "0"}), texts)
 refusals = st.builds(Refusal, texts, texts, texts)
 lists = {kind: st.lists(kind, max_size=3).map(tuple) for kind in (uuids, reports, refusals)}
 
@@ -222,7 +228,7 @@ lists = {kind: st.lists(kind, max_size=3).map(tuple) for kind in (uuids, reports
     st.builds(
         Exchange,
         st.sampled_from(["compute-1", "c1.example.org"]),
-        st.builds(About, texts, moments, st.floats(0.1, 86_400)),
+        st.builds(ExecutorInfo, texts, moments, st.floats(0.1, 86_400)),
         st.booleans(),
         lists[uuids],
         st.dictionaries(uuids, generations, max_size=3),
@@ -231,18 +237,18 @@ lists = {kind: st.lists(kind, max_size=3).map(tuple) for kind in (uuids, reports
     )
     | st.builds(
         ExchangeAnswer,
-        st.dictionaries(uuids, wanted, max_size=3),
+        st.dictionaries(uuids, desired, max_size=3),
         lists[uuids],
         lists[uuids],
         st.booleans(),
         lists[refusals],
     )
-    | st.builds(Kept, lists[refusals])
-    | st.builds(Push, st.dictionaries(uuids, wanted, max_size=3))
+    | st.builds(Acknowledgement, lists[refusals])
+    | st.builds(Push, st.dictionaries(uuids, desired, max_size=3))
 )
 def test_what_is_sent_is_read_back(message):
     read = type(message).from_json(on_wire(message))
-    assert (read, read.unfit) == (message, ())
+    assert (read, read.left_out) == (message, ())
 
 
 DAY = 86_400
@@ -284,13 +290,13 @@ NOW = time.time()
 )
 def test_a_bad_report_is_left_out_alone(field, value):
     batch = [report(), report(instance_uuid=instance(2)) | {field: value}, report()]
-    read = Reports.from_json({"told_by": "compute-1", "reports": batch})
+    read = Reports.from_json({"host": "compute-1", "reports": batch})
     assert read.reports == (Report.from_json(report()),) * 2
-    (refusal,) = read.unfit
+    (refusal,) = read.left_out
     named = "[1]" if field == "instance_uuid" else instance(2)
-    assert (refusal.what, refusal.key) == ("reports", named)
-    assert field in refusal.why
-    assert refusal.why.isprintable()
+    assert (refusal.field, refusal.key) == ("reports", named)
+    assert field in refusal.message
+    assert refusal.message.isprintable()
 
 
 @pytest.mark.parametrize(
@@ -308,17 +314,17 @@ def test_a_bad_report_is_left_out_alone(field, value):
     ],
 )
 def test_what_a_host_may_report_is_taken(field, value):
-    read = Reports.from_json({"told_by": "compute-1", "reports": [report(**{field: value})]})
-    assert read.unfit == ()
+    read = Reports.from_json({"host": "compute-1", "reports": [report(**{field: value})]})
+    assert read.left_out == ()
     assert getattr(read.reports[0], field) == value
 
 
 @pytest.mark.parametrize("field", sorted(report().keys() - {"unobserved"}))
 def test_a_report_without_one_of_its_fields_is_left_out(field):
     partial = {name: value for name, value in report().items() if name != field}
-    read = Reports.from_json({"told_by": "compute-1", "reports": [partial]})
+    read = Reports.from_json({"host": "compute-1", "reports": [partial]})
     assert read.reports == ()
-    assert read.unfit[0].why == f"{field} is missing"
+    assert read.left_out[0].message == f"{field} is missing"
 
 
 @pytest.mark.parametrize(
@@ -326,8 +332,8 @@ def test_a_report_without_one_of_its_fields_is_left_out(field):
 )
 def test_an_older_host_does_not_say_what_it_can_not_observe(told, unobserved):
     older = {name: value for name, value in report().items() if name != "unobserved"}
-    read = Reports.from_json({"told_by": "compute-1", "reports": [older | told]})
-    assert read.unfit == ()
+    read = Reports.from_json({"host": "compute-1", "reports": [older | told]})
+    assert read.left_out == ()
     assert read.reports[0].unobserved == unobserved
 
 
@@ -344,7 +350,7 @@ def test_bad_guests_and_bad_known_generations_are_left_out_alone():
         exchange(guests=[instance(), 5, "x"], known={instance(): 3, instance(2): -1, "y": 1})
     )
     assert (read.guests, read.known) == ((instance(),), {instance(): 3})
-    left_out = [(each.what, each.key) for each in read.unfit]
+    left_out = [(each.field, each.key) for each in read.left_out]
     assert left_out == [
         ("guests", "[1]"),
         ("guests", "[2]"),
@@ -356,22 +362,22 @@ def test_bad_guests_and_bad_known_generations_are_left_out_alone():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("told_by", ""),
-        ("told_by", "-x"),
-        ("told_by", "a b"),
-        ("told_by", "x" * 256),
-        ("told_by", None),
+        ("host", ""),
+        ("host", "-x"),
+        ("host", "a b"),
+        ("host", "x" * 256),
+        ("host", None),
         ("complete", 1),
         ("guests", {}),
         ("guests", [instance()] * 10_001),
         ("known", []),
         ("reports", None),
         ("digest", "no digest"),
-        ("about", []),
-        ("about", {"version": "1", "started_at": 1e9, "interval_s": 0}),
-        ("about", {"version": "1", "started_at": 1e9, "interval_s": 2 * DAY}),
-        ("about", {"version": 1, "started_at": 1e9, "interval_s": 60}),
-        ("about", {"version": "1", "started_at": 1e9, "interval_s": math.nan}),
+        ("executor", []),
+        ("executor", {"version": "1", "started_at": 1e9, "interval_s": 0}),
+        ("executor", {"version": "1", "started_at": 1e9, "interval_s": 2 * DAY}),
+        ("executor", {"version": 1, "started_at": 1e9, "interval_s": 60}),
+        ("executor", {"version": "1", "started_at": 1e9, "interval_s": math.nan}),
     ],
 )
 def test_an_exchange_that_can_not_be_read_is_refused_with_the_field(field, value):
@@ -381,19 +387,19 @@ def test_an_exchange_that_can_not_be_read_is_refused_with_the_field(field, value
 
 def test_a_start_that_can_not_be_does_not_silence_a_host():
     about = {"version": "1", "started_at": 12.0, "interval_s": 60.0}
-    read = Exchange.from_json(exchange(about=about))
-    assert abs(read.about.started_at - time.time()) < DAY
-    assert [each.what for each in read.unfit] == ["started_at"]
+    read = Exchange.from_json(exchange(executor=about))
+    assert abs(read.executor.started_at - time.time()) < DAY
+    assert [each.field for each in read.left_out] == ["started_at"]
 
 
 def test_what_a_conductor_wants_is_left_out_alone_if_it_can_not_be_read():
     good = {"generation": 2, "allocation": None}
     bad = {"generation": "2", "allocation": None}
     deep = {"generation": 2, "allocation": {"a": [[[[[[[[[[[[[1]]]]]]]]]]]]]}}
-    answer = {"wanted": {instance(): good, instance(2): bad, instance(3): deep}, "elsewhere": [7]}
+    answer = {"desired": {instance(): good, instance(2): bad, instance(3): deep}, "elsewhere": [7]}
     read = ExchangeAnswer.from_json(answer)
-    assert read.wanted == {instance(): Wanted(2, None, "")}
-    assert [each.key for each in read.unfit] == [instance(2), instance(3), "[0]"]
+    assert read.desired == {instance(): Desired(2, None, "")}
+    assert [each.key for each in read.left_out] == [instance(2), instance(3), "[0]"]
 
 
 def nested(depth):
@@ -408,10 +414,10 @@ def test_what_is_nested_without_end_is_refused():
     for value in (nested(depth), {"a": nested(depth)}):
         with pytest.raises(exception.MessageInvalid):
             Plan.from_json({"instance_uuid": instance(), "allocation": value})
-    read = Show.from_json(
-        {"told_by": "c", "view": {"later": 1, "cells": nested(depth)}, "digest": ""}
+    read = HostSnapshot.from_json(
+        {"host": "c", "snapshot": {"later": 1, "cells": nested(depth)}, "digest": ""}
     )
-    assert read.view["cells"] == []
+    assert read.snapshot["cells"] == []
 
 
 def test_a_huge_allocation_is_refused():
@@ -422,12 +428,12 @@ def test_a_huge_allocation_is_refused():
 
 def test_the_refusals_that_name_instances_are_told_apart():
     named, other = Refusal("reports", instance(), "x"), Refusal("reports", "[3]", "x")
-    assert messages.by_instance([named, other]) == {instance(): named}
+    assert messages.of_instances([named, other]) == {instance(): named}
 
 
 def test_of_many_bad_items_some_are_named_and_all_are_left_out():
-    read = Reports.from_json({"told_by": "compute-1", "reports": [5] * 5_000})
-    assert (read.reports, len(read.unfit)) == ((), 1_000)
+    read = Reports.from_json({"host": "compute-1", "reports": [5] * 5_000})
+    assert (read.reports, len(read.left_out)) == ((), 1_000)
 
 
 def test_a_report_that_something_was_released_says_nothing_else():
@@ -467,17 +473,17 @@ def test_an_error_says_what_should_have_been_there():
 
 
 def test_names_and_nesting_of_unknown_fields_have_an_end():
-    assert fields.anything({"x" * 300: 1}) == {"x" * 255: 1}
-    assert fields.anything(nested(12)) == nested(12)
+    assert fields.any_json({"x" * 300: 1}) == {"x" * 255: 1}
+    assert fields.any_json(nested(12)) == nested(12)
     with pytest.raises(exception.MessageInvalid, match="more levels or items"):
-        fields.anything(nested(13))
+        fields.any_json(nested(13))
 
 
 def test_words_and_names_are_cut():
-    about = About.from_json({"version": "1" * 65, "started_at": 1e9, "interval_s": 1})
+    about = ExecutorInfo.from_json({"version": "1" * 65, "started_at": 1e9, "interval_s": 1})
     assert about.version == "1" * 64
-    asked = Wanted.from_json({"generation": 1, "allocation": None, "asked_by": "x" * 256})
-    assert asked.asked_by == "x" * 255
+    asked = Desired.from_json({"generation": 1, "allocation": None, "requested_by": "x" * 256})
+    assert asked.requested_by == "x" * 255
     step = {"target": "t", "from": "0" * 70_000, "to": "1"}
     answer = PlanAnswer.from_json({"outcome": "planned", "steps": [step]})
     assert answer.steps == ({"target": "t", "from": "0" * 65_536, "to": "1", "grant": ""},)
@@ -489,7 +495,7 @@ def test_words_and_names_are_cut():
 def test_how_often_a_host_tells_all_is_taken_or_not(seconds, fit):
     about = {"version": "1", "started_at": 1e9, "interval_s": seconds}
     if fit:
-        assert About.from_json(about).interval_s == seconds
+        assert ExecutorInfo.from_json(about).interval_s == seconds
     else:
         with pytest.raises(exception.MessageInvalid, match="not a number from 0.1 to 86400"):
-            About.from_json(about)
+            ExecutorInfo.from_json(about)

@@ -22,7 +22,7 @@ from kongming import exception
 from kongming.conductor.pusher import Pusher
 from kongming.rpc import outbox as outbox_module
 from kongming.rpc.client import ExecutorClient
-from kongming.rpc.messages import Push, Wanted
+from kongming.rpc.messages import Desired, Push
 from kongming.rpc.outbox import WAITING_MAX, Outbox
 from kongming.tests.databases import instance
 
@@ -125,7 +125,7 @@ def test_no_more_wait_than_there_is_room_for(line, caplog):
 def test_what_can_not_be_sent_is_dropped_with_all_that_waits_and_told_once(line, caplog):
     caplog.set_level("INFO")
     line.block()
-    line.error = exception.HostSilent("RabbitMQ can't be used")
+    line.error = exception.HostUnresponsive("RabbitMQ can't be used")
     line.outbox.put(HERE, {"a": 1, "b": 1})
     line.outbox.put(THERE, {"c": 1})
     line.free()
@@ -141,7 +141,7 @@ def test_what_can_not_be_sent_is_dropped_with_all_that_waits_and_told_once(line,
     line.flush()
     (back,) = told(caplog, "INFO")
     assert "those about 5 instances were dropped" in back
-    line.error = exception.HostSilent("again")
+    line.error = exception.HostUnresponsive("again")
     line.outbox.put(HERE, {"a": 5})
     line.flush()
     assert len(told(caplog, "WARNING")) == 2
@@ -149,7 +149,7 @@ def test_what_can_not_be_sent_is_dropped_with_all_that_waits_and_told_once(line,
 
 def test_a_receiver_whose_queue_takes_no_more_costs_the_others_nothing(line, caplog):
     caplog.set_level(logging.INFO)
-    line.error = exception.HostSilent("its queue takes no more")
+    line.error = exception.HostUnresponsive("its queue takes no more")
     line.error.others_too = False
     line.block()
     for receiver in (HERE, THERE):
@@ -165,7 +165,7 @@ def test_a_receiver_whose_queue_takes_no_more_costs_the_others_nothing(line, cap
     line.free()
     # Only what it did not take itself is dropped, and that is told once.
     assert line.sent == [(HERE, {"a": 1}), (THERE, {"a": 1})]
-    line.error = exception.HostSilent("its queue takes no more")
+    line.error = exception.HostUnresponsive("its queue takes no more")
     line.error.others_too = False
     line.outbox._send = real
     line.outbox.put("blocked", {"y": 0})
@@ -202,7 +202,7 @@ def test_of_two_pushes_the_later_generation_is_told(monkeypatch):
     sent = []
     made = []
 
-    class Kept(Outbox):
+    class Acknowledgement(Outbox):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             made.append(self)
@@ -210,15 +210,15 @@ def test_of_two_pushes_the_later_generation_is_told(monkeypatch):
         def _run(self):
             """Send nothing by itself."""
 
-    monkeypatch.setattr("kongming.rpc.client.Outbox", Kept)
+    monkeypatch.setattr("kongming.rpc.client.Outbox", Acknowledgement)
     monkeypatch.setattr("kongming.rpc.client.Caller", lambda *_: Cast(sent))
     client = ExecutorClient(None, lambda: 1.0)
     for generation in (2, 3, 1):
-        client.wanted(HERE, {"a": Wanted(generation, None)})
+        client.push(HERE, {"a": Desired(generation, None)})
     (outbox,) = made
     receiver, hints = outbox._waiting.popitem()
     outbox._send(receiver, hints)
-    assert sent == [("wanted", Push({"a": Wanted(3, None)}), HERE)]
+    assert sent == [("desired", Push({"a": Desired(3, None)}), HERE)]
 
 
 def test_a_conductor_does_not_wait_for_its_hosts(monkeypatch):

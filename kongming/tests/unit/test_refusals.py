@@ -18,7 +18,7 @@ import time
 import pytest
 
 from kongming import exception
-from kongming.rpc.messages import Kept, Refusal
+from kongming.rpc.messages import Acknowledgement, Refusal
 from kongming.rpc.refusals import Refusals
 from kongming.runtime import hourly
 from kongming.runtime.cleaning import clean
@@ -50,9 +50,9 @@ def test_each_sender_and_kind_is_told_once_and_all_are_counted(refusals, caplog)
 
 
 def test_what_is_left_out_of_a_message_counts_item_by_item(refusals, caplog):
-    unfit = tuple(Refusal("reports", f"[{number}]", "x") for number in range(3))
-    refusals.note_unfit("compute-1", "report", Kept(unfit=unfit))
-    refusals.note_unfit("compute-1", "report", Kept())
+    left_out = tuple(Refusal("reports", f"[{number}]", "x") for number in range(3))
+    refusals.note_left_out("compute-1", "report", Acknowledgement(left_out=left_out))
+    refusals.note_left_out("compute-1", "report", Acknowledgement())
     assert refusals.counts["report", "message_invalid"] == 3
     assert len(caplog.records) == 1
 

@@ -21,7 +21,7 @@ import pytest
 from kongming import exception
 from kongming.rpc import keys
 from kongming.rpc.keys import Keys
-from kongming.rpc.messages import Changed, Kept, Reports
+from kongming.rpc.messages import Acknowledgement, Changed, Reports
 from kongming.rpc.refusals import Refusals
 from kongming.rpc.server import Method, Server
 from kongming.rpc.signing import SIGNATURE, Signer
@@ -29,7 +29,7 @@ from kongming.tests.databases import instance, report
 
 MASTER = bytes(32)
 CHANGED = {"instance_uuids": [instance()]}
-REPORTS = {"told_by": "compute-1", "reports": [report(instance(), changed_at=1e9).to_json()]}
+REPORTS = {"host": "compute-1", "reports": [report(instance(), changed_at=1e9).to_json()]}
 
 
 def controller(**options):
@@ -58,7 +58,7 @@ class Service:
 
     def _answer(self, message):
         self._take(message)
-        return Kept(message.unfit)
+        return Acknowledgement(message.left_out)
 
     def call(self, method, arguments, signature=None, **more):
         context = {} if signature is None else {SIGNATURE: signature.to_json()}
@@ -77,9 +77,9 @@ def test_what_can_be_read_reaches_its_method_and_is_answered():
 
 def test_a_bad_item_is_counted_named_and_answered_and_the_rest_is_taken():
     service = Service()
-    arguments = {"told_by": "compute-1", "reports": [5, *REPORTS["reports"]]}
+    arguments = {"host": "compute-1", "reports": [5, *REPORTS["reports"]]}
     (refusal,) = service.call("report", arguments)["refused"]
-    assert (refusal["what"], refusal["key"]) == ("reports", "[0]")
+    assert (refusal["field"], refusal["key"]) == ("reports", "[0]")
     assert len(service.taken[0].reports) == 1
     assert service.refusals.counts == {("report", "message_invalid"): 1}
 
@@ -168,7 +168,7 @@ def test_who_signed_must_be_who_may_say_it():
 def test_answers_are_signed_if_their_questions_were():
     service = Service(controller(required=False))
     asking = host()
-    for arguments in (REPORTS, {"told_by": "compute-1"}):
+    for arguments in (REPORTS, {"host": "compute-1"}):
         question = asking.sign(None, "report", arguments)
         answer = service.call("report", arguments, question)
         asking.check_answer(question, answer)

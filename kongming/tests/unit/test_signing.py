@@ -25,7 +25,7 @@ from kongming.rpc.signing import SIGNATURE, Signer
 MASTER = bytes(range(32))
 NEXT = bytes(range(32, 64))
 ARGUMENTS = {
-    "told_by": "compute-1",
+    "host": "compute-1",
     "number": 1.5,
     "text": "ä\ud800",
     "nested": {"b": [1], "a": None},
@@ -58,8 +58,8 @@ def refused(signer, signature, method="report", arguments=None):
 
 def test_a_host_proves_itself_to_a_controller_and_the_other_way_round():
     assert controller().check(signed(), "report", over_the_bus(ARGUMENTS)).by == "compute-1"
-    pushed = signed(controller(), "compute-1", "wanted")
-    assert host().check(pushed, "wanted", over_the_bus(ARGUMENTS)).by is None
+    pushed = signed(controller(), "compute-1", "desired")
+    assert host().check(pushed, "desired", over_the_bus(ARGUMENTS)).by is None
     asked = signed(controller(), None, "plan")
     assert controller().check(asked, "plan", over_the_bus(ARGUMENTS)).by is None
 
@@ -73,16 +73,16 @@ def test_a_signature_covers_all_that_it_says(field):
         "nonce": "0" * 32,
         "mac": "0" * 64,
     }
-    signature = signed(controller(), "compute-1", "wanted")
+    signature = signed(controller(), "compute-1", "desired")
     changed = signature | {field: other[field]}
-    assert refused(host(), changed, "wanted")
+    assert refused(host(), changed, "desired")
     with pytest.raises(exception.SignatureInvalid):
-        controller().check(signed() | {field: other[field]}, "show", over_the_bus(ARGUMENTS))
+        controller().check(signed() | {field: other[field]}, "snapshot", over_the_bus(ARGUMENTS))
 
 
 def test_a_signature_covers_the_call():
-    assert "not that of compute-1" in refused(controller(), signed(), "show")
-    changed = {**ARGUMENTS, "told_by": "compute-2"}
+    assert "not that of compute-1" in refused(controller(), signed(), "snapshot")
+    changed = {**ARGUMENTS, "host": "compute-2"}
     assert "not that of compute-1" in refused(controller(), signed(), arguments=changed)
 
 
@@ -169,22 +169,22 @@ def test_the_order_of_fields_is_of_no_consequence():
 def test_an_answer_fits_its_question_only():
     asking, answering = host(), controller()
     question, other = (asking.sign(None, "report", ARGUMENTS) for _ in range(2))
-    answer = {"wanted": {"x": 1.5}}
+    answer = {"desired": {"x": 1.5}}
     answer |= {SIGNATURE: answering.sign_answer(question, answer)}
     asking.check_answer(question, over_the_bus(answer))
-    for unfit, said in (
-        ({**answer, "wanted": {}}, "signature of the answer is wrong"),
+    for forged, said in (
+        ({**answer, "desired": {}}, "signature of the answer is wrong"),
         ({**answer, "more": 1}, "signature of the answer is wrong"),
         ({**answer, SIGNATURE: 5}, "signature of the answer is wrong"),
-        ({"wanted": {"x": 1.5}}, "answer is not signed"),
+        ({"desired": {"x": 1.5}}, "answer is not signed"),
     ):
         with pytest.raises(exception.SignatureInvalid, match=said):
-            asking.check_answer(question, over_the_bus(unfit))
+            asking.check_answer(question, over_the_bus(forged))
     with pytest.raises(exception.SignatureInvalid, match="wrong"):
         asking.check_answer(other, over_the_bus(answer))
-    host(required=False).check_answer(question, {"wanted": {}})
+    host(required=False).check_answer(question, {"desired": {}})
     with pytest.raises(exception.SignatureInvalid, match="wrong"):
-        host(required=False).check_answer(question, {**answer, "wanted": {}})
+        host(required=False).check_answer(question, {**answer, "desired": {}})
 
 
 def test_keys_are_changed_without_a_gap():

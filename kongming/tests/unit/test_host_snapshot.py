@@ -21,8 +21,8 @@ import pytest
 from kongming import exception
 from kongming.host.rules import Rules
 from kongming.host.snapshot import to_json
-from kongming.rpc import view
-from kongming.rpc.fields import Partly
+from kongming.rpc import host_snapshot
+from kongming.rpc.fields import Partial
 from kongming.terminal import host_view
 from kongming.tests.databases import instance
 from kongming.tests.hosts import guest, host
@@ -32,8 +32,8 @@ GOOD = json.loads(json.dumps(to_json(host(2, 2, 2), [guest(1, "0:1"), guest(2)],
 
 
 def test_what_an_executor_shows_is_taken_as_it_is():
-    assert view.read(GOOD) == GOOD
-    assert view.fitted(GOOD) == GOOD
+    assert host_snapshot.read(GOOD) == GOOD
+    assert host_snapshot.fitted(GOOD) == GOOD
 
 
 def test_bad_parts_are_left_out_alone_and_named():
@@ -48,8 +48,8 @@ def test_bad_parts_are_left_out_alone_and_named():
     bad["cells"][1]["caches"] = None
     bad["rules"]["overlap"] = 3
     bad["violations"] = "none"
-    taken = view.read(bad)
-    assert isinstance(taken, Partly)
+    taken = host_snapshot.read(bad)
+    assert isinstance(taken, Partial)
     assert [key for key, _ in taken.left_out] == [
         ".cells[0].cpus[0]",
         ".cells[1].caches",
@@ -89,32 +89,32 @@ def test_bad_parts_are_left_out_alone_and_named():
 )
 def test_a_set_of_ids_is_taken_or_not(cpus, fit):
     shown = {"guests": [{"instance_uuid": instance(), "pins": {"0": cpus}}]}
-    assert view.fitted(shown)["guests"][0]["pins"] == ({"0": cpus} if fit else {})
+    assert host_snapshot.fitted(shown)["guests"][0]["pins"] == ({"0": cpus} if fit else {})
 
 
-@pytest.mark.parametrize("value", [None, 5, "view", [], [GOOD]])
-def test_what_is_no_view_is_refused(value):
+@pytest.mark.parametrize("value", [None, 5, "snapshot", [], [GOOD]])
+def test_what_is_no_snapshot_is_refused(value):
     with pytest.raises(exception.MessageInvalid):
-        view.read(value)
-    assert view.fitted(value)["guests"] == []
+        host_snapshot.read(value)
+    assert host_snapshot.fitted(value)["guests"] == []
 
 
-def test_a_view_longer_than_any_hosts_is_refused():
+def test_a_snapshot_longer_than_any_hosts_is_refused():
     with pytest.raises(exception.MessageInvalid, match="the limit of a host's snapshot"):
-        view.read({"later": "x" * (8 * 2**20)})
+        host_snapshot.read({"later": "x" * (8 * 2**20)})
 
 
 @given(json_values)
 def test_any_value_has_something_to_draw(value):
     for whole in (value, {"cells": [value]}, {"guests": [value]}, {"rules": value}):
-        fitted = view.fitted(whole)
+        fitted = host_snapshot.fitted(whole)
         assert host_view.draw(fitted)
         assert all(
             each.human_readable() is not None for each in host_view.columns(fitted).values()
         )
 
 
-def test_a_view_of_which_sets_are_missing_is_drawn():
+def test_a_snapshot_of_which_sets_are_missing_is_drawn():
     kept = {
         "cells": [{"id": 0, "cpus": [{"id": 1}], "caches": [{"level": 3}]}],
         "guests": [{"instance_uuid": instance(), "pins": {"0": ""}, "cpuset": ""}],
@@ -125,8 +125,8 @@ def test_a_view_of_which_sets_are_missing_is_drawn():
 
 
 @given(st.dictionaries(st.sampled_from(sorted(GOOD)), json_values))
-def test_any_stored_view_is_drawn_with_what_is_left_of_it(changed):
-    kept = view.load(json.dumps(GOOD | changed))
+def test_any_stored_snapshot_is_drawn_with_what_is_left_of_it(changed):
+    kept = host_snapshot.load(json.dumps(GOOD | changed))
     assert host_view.draw(kept)
 
 
@@ -144,8 +144,8 @@ def test_any_stored_view_is_drawn_with_what_is_left_of_it(changed):
         ('{"guests": [{}]}', {"guests": [{}]}),
     ],
 )
-def test_a_view_that_was_kept_is_loaded_or_there_is_none(text, value):
-    assert view.load(text) == value
+def test_a_snapshot_that_was_kept_is_loaded_or_there_is_none(text, value):
+    assert host_snapshot.load(text) == value
 
 
 @pytest.mark.parametrize(
@@ -160,12 +160,12 @@ def test_a_view_that_was_kept_is_loaded_or_there_is_none(text, value):
         ("{", []),
     ],
 )
-def test_the_guests_of_a_view_that_was_kept_are_those_that_are_named(text, found):
-    assert view.guests(text) == found
+def test_the_guests_of_a_snapshot_that_was_kept_are_those_that_are_named(text, found):
+    assert host_snapshot.guests(text) == found
 
 
 def test_what_is_missing_has_a_default():
-    fitted = view.fitted(
+    fitted = host_snapshot.fitted(
         {
             "cells": [{"id": 0, "cpus": [{"id": 1}], "caches": [{"level": 3}]}],
             "guests": [{"instance_uuid": instance()}],
@@ -237,21 +237,21 @@ def test_what_is_missing_has_a_default():
     ],
 )
 def test_numbers_of_a_cell_are_taken_or_not(part, value, fit):
-    (cell,) = view.fitted({"cells": [{"id": 0, part: value}]})["cells"]
+    (cell,) = host_snapshot.fitted({"cells": [{"id": 0, part: value}]})["cells"]
     assert (cell[part] == value) is fit
 
 
 @pytest.mark.parametrize(("number", "fit"), [(0, True), (8191, True), (8192, False), (-1, False)])
 def test_ids_of_cells_are_those_that_linux_has(number, fit):
-    assert bool(view.fitted({"cells": [{"id": number}]})["cells"]) is fit
+    assert bool(host_snapshot.fitted({"cells": [{"id": number}]})["cells"]) is fit
 
 
-def test_names_and_messages_of_a_view_are_cleaned_and_cut():
+def test_names_and_messages_of_a_snapshot_are_cleaned_and_cut():
     violation = {"kind": "x" * 300, "message": "a\x1b" + "y" * 5_000}
-    (told,) = view.fitted({"violations": [violation]})["violations"]
+    (told,) = host_snapshot.fitted({"violations": [violation]})["violations"]
     assert (told["kind"], told["message"]) == (
         "x" * 255,
         "a\N{REPLACEMENT CHARACTER}" + "y" * 3_998,
     )
     many = {str(number): 1 for number in range(101)}
-    assert view.fitted({"guests": [{"instance_uuid": instance()} | many]})["guests"] == []
+    assert host_snapshot.fitted({"guests": [{"instance_uuid": instance()} | many]})["guests"] == []

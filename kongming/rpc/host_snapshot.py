@@ -10,11 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The view of a host as others tell it: what is taken of it, whatever was told.
+"""Snapshots of hosts, as received from a host or loaded from the database.
 
-:mod:`kongming.host.snapshot` makes it. What is read here is a host's word, or was kept long ago
-by another version: parts that can't be what they should be are left out alone, what is missing
-has a default, and what is not known is kept as it is.
+:mod:`kongming.host.snapshot` makes them, perhaps in another version. Invalid parts are left out,
+missing fields have defaults, and unknown fields are kept.
 """
 
 from __future__ import annotations
@@ -29,22 +28,22 @@ from kongming.allocation.cpuset import MAX_ID
 from kongming.rpc import fields as form
 from kongming.rpc.fields import REQUIRED, Check
 
-# With all that is around it, it fits into a message; a MEDIUMTEXT of MariaDB holds more.
+# It must fit into a message, and into a MEDIUMTEXT of MariaDB.
 _LENGTH_MAX = 6 * 2**20
 _ITEMS_MAX = 10_000
 _FIELDS_MAX = 100
 
-_flag, _name, _message = form.flag, form.text(255), form.text(4_000)
-# Firmware has odd numbers for sockets and cores, -1 among them.
-_number = form.whole(-(2**31), 2**32)
-_kib = form.whole(0, 2**53)
-_id = form.whole(0, MAX_ID)
-_numeral = form.word(r"[0-9]{1,4}", "a number up to 9999")
-_set = form.word(r"([0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*)?", "a set as 0-3,8")
+_flag, _name, _message = form.boolean, form.text(255), form.text(4_000)
+# Some firmware numbers sockets and cores oddly, with -1 for example.
+_number = form.integer(-(2**31), 2**32)
+_kib = form.integer(0, 2**53)
+_id = form.integer(0, MAX_ID)
+_numeral = form.matching(r"[0-9]{1,4}", "a number up to 9999")
+_set = form.matching(r"([0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*)?", "a set as 0-3,8")
 
 
 def _ids(value: Any) -> str:
-    """Check the written form of a set of ids, without making the set."""
+    """Check the text of a set of ids, without making the set."""
     text: str = _set(value)
     for item in filter(None, text.split(",")):
         first, _, last = item.partition("-")
@@ -55,19 +54,19 @@ def _ids(value: Any) -> str:
 
 def _objects(known: Mapping[str, tuple[Check, Any]]) -> tuple[Check, Any]:
     """Return a field that is a list of objects."""
-    return form.each(form.lenient(known, _FIELDS_MAX), _ITEMS_MAX, list), []
+    return form.valid_items(form.lenient(known, _FIELDS_MAX), _ITEMS_MAX, list), []
 
 
 _CPU = {
     "id": (_id, REQUIRED),
-    "socket": (form.maybe(_number), None),
-    "die": (form.maybe(_number), None),
-    "core": (form.maybe(_number), None),
+    "socket": (form.nullable(_number), None),
+    "die": (form.nullable(_number), None),
+    "core": (form.nullable(_number), None),
     "siblings": (_ids, ""),
     "online": (_flag, False),
     "isolated": (_flag, False),
-    "core_type": (form.maybe(_name), None),
-    "capacity": (form.maybe(_number), None),
+    "core_type": (form.nullable(_name), None),
+    "capacity": (form.nullable(_number), None),
 }
 _CACHE = {
     "level": (_number, REQUIRED),
@@ -78,53 +77,53 @@ _CACHE = {
 _CELL = {
     "id": (_id, REQUIRED),
     "memory_kib": (_kib, 0),
-    "free_kib": (form.maybe(_kib), None),
-    "distances": (form.mapped(_numeral, _number, _ITEMS_MAX), {}),
+    "free_kib": (form.nullable(_kib), None),
+    "distances": (form.mapping_of(_numeral, _number, _ITEMS_MAX), {}),
     "cpus": _objects(_CPU),
     "caches": _objects(_CACHE),
 }
 _GRANT: dict[str, tuple[Check, Any]] = {
-    "vcpu_pinning": (form.mapped(_numeral, _ids, _ITEMS_MAX), {}),
+    "vcpu_pinning": (form.mapping_of(_numeral, _ids, _ITEMS_MAX), {}),
     "emulator_pinning": (_ids, ""),
-    "iothread_pinning": (form.mapped(_numeral, _ids, _ITEMS_MAX), {}),
+    "iothread_pinning": (form.mapping_of(_numeral, _ids, _ITEMS_MAX), {}),
     "numa_nodes": (_ids, ""),
-    "vcpu_cells": (form.mapped(_numeral, _id, _ITEMS_MAX), {}),
+    "vcpu_cells": (form.mapping_of(_numeral, _id, _ITEMS_MAX), {}),
     "realtime_vcpus": (_ids, ""),
 }
 _GUEST = {
     "instance_uuid": (form.instance_uuid, REQUIRED),
     "name": (_name, ""),
-    "project_id": (form.maybe(_name), None),
+    "project_id": (form.nullable(_name), None),
     "nova": (_flag, False),
-    "pins": (form.mapped(_numeral, _ids, _ITEMS_MAX), {}),
-    "cpuset": (form.maybe(_ids), None),
-    "memory_nodes": (form.maybe(_ids), None),
+    "pins": (form.mapping_of(_numeral, _ids, _ITEMS_MAX), {}),
+    "cpuset": (form.nullable(_ids), None),
+    "memory_nodes": (form.nullable(_ids), None),
     "has_baseline": (_flag, False),
-    "grant": (form.maybe(form.lenient(_GRANT, _FIELDS_MAX)), None),
+    "grant": (form.nullable(form.lenient(_GRANT, _FIELDS_MAX)), None),
 }
 _VIOLATION = {
     "kind": (_name, REQUIRED),
-    "instance_uuids": (form.each(form.instance_uuid, _ITEMS_MAX, list), []),
+    "instance_uuids": (form.valid_items(form.instance_uuid, _ITEMS_MAX, list), []),
     "cpus": (_ids, ""),
     "nodes": (_ids, ""),
     "message": (_message, ""),
 }
 _RULES: dict[str, tuple[Check, Any]] = {
-    "allowed_cpus": (form.maybe(_ids), None),
+    "allowed_cpus": (form.nullable(_ids), None),
     "reserved_cpus": (_ids, ""),
     "dedicated_cpus": (_ids, ""),
     "shared_cpus": (_ids, ""),
-    "allowed_nodes": (form.maybe(_ids), None),
-    "allowed_projects": (form.each(_name, _ITEMS_MAX, list), []),
-    "overlap": (form.one_of("allow", "warn", "refuse"), "warn"),
-    # A host that does not say so does not look for it.
-    "smt": (form.one_of("allow", "warn", "refuse"), "allow"),
-    # An older one refuses such guests.
-    "numa_guests": (form.one_of("within", "refuse"), "refuse"),
+    "allowed_nodes": (form.nullable(_ids), None),
+    "allowed_projects": (form.valid_items(_name, _ITEMS_MAX, list), []),
+    "overlap": (form.one_of(str, ("allow", "warn", "refuse")), "warn"),
+    # Older hosts do not check it.
+    "smt": (form.one_of(str, ("allow", "warn", "refuse")), "allow"),
+    # Older hosts refuse such guests.
+    "numa_guests": (form.one_of(str, ("within", "refuse")), "refuse"),
     "numa_across_cells": (_flag, False),
 }
 _NO_RULES = {name: default for name, (_, default) in _RULES.items()}
-_VIEW = form.lenient(
+_SNAPSHOT = form.lenient(
     {
         "cells": _objects(_CELL),
         "unassigned_cpus": _objects(_CPU),
@@ -137,57 +136,54 @@ _VIEW = form.lenient(
 
 
 def read(value: Any) -> Any:
-    """Read a view; what can't be used of it is left out.
+    """Read a snapshot, without its invalid parts.
 
-    :returns: the view, or ``Partly`` if something was left out.
-    :raises MessageInvalid: if it is no object, or longer than any host's.
+    :returns: the snapshot, or ``Partial`` if parts were left out.
+    :raises MessageInvalid: if it is no object, or longer than the snapshot of any host.
     """
-    taken = _VIEW(value)
-    if len(json.dumps(_value(taken))) > _LENGTH_MAX:
+    checked = _SNAPSHOT(value)
+    if len(json.dumps(_value(checked))) > _LENGTH_MAX:
         raise form.invalid(
             f"it has more than {_LENGTH_MAX} characters, the limit of a host's snapshot"
         )
-    return taken
+    return checked
 
 
 def fitted(value: object) -> dict[str, Any]:
-    """Return what can be shown of a view, whatever it is: all its parts are there."""
+    """Return a complete snapshot with the valid parts of any value."""
     try:
-        view: dict[str, Any] = _value(_VIEW(value))
+        found: dict[str, Any] = _value(_SNAPSHOT(value))
     except exception.MessageInvalid:
-        view = _value(_VIEW({}))
-    return view
+        found = _value(_SNAPSHOT({}))
+    return found
 
 
 def load(text: str | None) -> dict[str, Any] | None:
-    """Load a view that was kept; return None if there is none, or none that can be loaded.
-
-    It is as it was kept: :func:`fitted` makes the best of it.
-    """
+    """Return a stored snapshot, unchecked (see :func:`fitted`); None if it can't be loaded."""
     try:
-        view = json.loads(text or "null", parse_float=_finite, parse_constant=_nothing)
+        found = json.loads(text or "null", parse_float=_finite, parse_constant=_null)
     except (ValueError, RecursionError):
         return None
-    return view if isinstance(view, dict) else None
+    return found if isinstance(found, dict) else None
 
 
 def guests(text: str) -> list[str]:
-    """Load only the UUIDs of the guests of a view that was kept."""
+    """Return only the UUIDs of the guests of a stored snapshot."""
     try:
         return [*_value(_GUESTS((load(text) or {}).get("guests")))]
     except exception.MessageInvalid:
         return []
 
 
-def _its_uuid(guest: Any) -> Any:
+def _guest_uuid(guest: Any) -> Any:
     return form.instance_uuid(guest.get("instance_uuid") if isinstance(guest, dict) else guest)
 
 
-_GUESTS = form.each(_its_uuid, _ITEMS_MAX)
+_GUESTS = form.valid_items(_guest_uuid, _ITEMS_MAX)
 
 
-def _value(taken: Any) -> Any:
-    return taken.value if isinstance(taken, form.Partly) else taken
+def _value(checked: Any) -> Any:
+    return checked.value if isinstance(checked, form.Partial) else checked
 
 
 def _finite(text: str) -> float | None:
@@ -195,5 +191,5 @@ def _finite(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _nothing(_text: str) -> None:
-    """Stand for NaN and Infinity, which are not JSON."""
+def _null(_text: str) -> None:
+    """Return null for NaN and Infinity, which are not JSON."""

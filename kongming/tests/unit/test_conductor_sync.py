@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The link of a host to the conductors: what it makes of what they answer."""
+"""The sync of a host to the conductors: what it makes of what they answer."""
 
 import logging
 import math
@@ -20,9 +20,16 @@ from types import SimpleNamespace
 import pytest
 
 from kongming import exception
-from kongming.rpc.messages import About, ExchangeAnswer, Kept, Refusal, Report, Wanted
-from kongming.standalone import conductor_sync as standalone_link
-from kongming.standalone.conductor_sync import Link
+from kongming.rpc.messages import (
+    Acknowledgement,
+    Desired,
+    ExchangeAnswer,
+    ExecutorInfo,
+    Refusal,
+    Report,
+)
+from kongming.standalone import conductor_sync
+from kongming.standalone.conductor_sync import ConductorSync
 from kongming.standalone.endpoint import Endpoint
 from kongming.tests.databases import instance
 
@@ -39,8 +46,8 @@ class Conductor:
 
     def __init__(self):
         self.answer = ExchangeAnswer({}, ())
-        self.kept = Kept()
-        self.exchanges, self.reports, self.views = [], [], []
+        self.kept = Acknowledgement()
+        self.exchanges, self.reports, self.snapshots = [], [], []
 
     def exchange(self, told):
         self.exchanges.append(told)
@@ -50,8 +57,8 @@ class Conductor:
         self.reports.append(list(told))
         return self._said(self.kept)
 
-    def show(self, _host, _view, digest):
-        self.views.append(digest)
+    def send_snapshot(self, _host, _snapshot, digest):
+        self.snapshots.append(digest)
         return self._said(self.kept)
 
     def _said(self, answer):
@@ -68,9 +75,9 @@ class Host:
         self.told = {UUID: report()}
         self.learned, self.gone, self.confirmed_ = {}, [], []
         self.digest = DIGEST
-        self.link = Link(
+        self.sync = ConductorSync(
             "compute-1",
-            lambda: About("1", 1e9, 60.0),
+            lambda: ExecutorInfo("1", 1e9, 60.0),
             self.conductor,
             self,
             guests=lambda: [UUID],
@@ -96,13 +103,13 @@ class Host:
         """Nothing was asked by metadata."""
 
     def ask(self):
-        self.link.ask()
-        return self.link._step()
+        self.sync.ask()
+        return self.sync._step()
 
     def change(self, **reports):
         self.told |= {UUID: report(**reports)}
-        self.link.note(UUID)
-        return self.link._step()
+        self.sync.note(UUID)
+        return self.sync._step()
 
 
 @pytest.fixture
@@ -114,8 +121,8 @@ def lines(caplog):
     return [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
 
 
-def refusal(what="reports", key=UUID):
-    return Refusal(what, key, "changed_at: 5 is not a time")
+def refusal(field="reports", key=UUID):
+    return Refusal(field, key, "changed_at: 5 is not a time")
 
 
 def test_a_report_that_is_refused_is_not_told_again_until_it_changes(host, caplog):
@@ -137,11 +144,11 @@ def test_a_report_that_is_refused_is_not_told_again_until_it_changes(host, caplo
 
 def test_a_report_that_was_refused_alone_is_told_again_when_it_changes(host):
     host.ask()
-    host.conductor.kept = Kept((refusal(),))
+    host.conductor.kept = Acknowledgement((refusal(),))
     host.change(status="failed")
     host.change(status="failed")
     assert len(host.conductor.reports) == 1
-    host.conductor.kept = Kept()
+    host.conductor.kept = Acknowledgement()
     host.change(status="refused")
     assert [each[0].status for each in host.conductor.reports] == ["failed", "refused"]
     assert host.confirmed_ == [UUID, UUID]
@@ -157,16 +164,16 @@ def test_a_report_that_is_as_it_was_when_refused_is_told_again_after_another_one
 
 def test_a_guest_that_has_gone_before_it_was_asked_about_is_not(host):
     host.ask()
-    host.link.meet(OTHER)
-    host.link._step()
+    host.sync.meet(OTHER)
+    host.sync._step()
     assert len(host.conductor.exchanges) == 1
 
 
 def test_all_that_is_known_is_told_whether_it_runs_or_not(host):
     host.told |= {OTHER: report(OTHER)}
     host.ask()
-    host.link.meet(UUID)
-    host.link._step()
+    host.sync.meet(UUID)
+    host.sync._step()
     complete, partial = host.conductor.exchanges
     assert (set(complete.known), set(partial.known)) == ({UUID, OTHER}, {UUID})
 
@@ -186,11 +193,11 @@ def test_a_refused_report_is_forgotten_with_its_instance(host):
     ("error", "said"),
     [
         (
-            exception.ConductorSilent("nobody"),
+            exception.ConductorUnresponsive("nobody"),
             "No conductor is responding (nobody); keeping current placements",
         ),
         (
-            exception.MessageInvalid("told_by: no"),
+            exception.MessageInvalid("host: no"),
             "rejects the messages of this host (message_invalid)",
         ),
         (
@@ -205,53 +212,57 @@ def test_a_conductor_that_does_not_take_what_is_told_is_told_of_once(host, caplo
         assert host.ask() > 0
     (line,) = lines(caplog)
     assert said in line
-    assert host.link.since is not None
-    host.conductor.answer = ExchangeAnswer({UUID: Wanted(2, None)}, (OTHER,))
+    assert host.sync.since is not None
+    host.conductor.answer = ExchangeAnswer({UUID: Desired(2, None)}, (OTHER,))
     assert host.ask() is None
-    assert (host.learned[UUID].generation, host.gone, host.link.since) == (2, [OTHER], None)
+    assert (host.learned[UUID].generation, host.gone, host.sync.since) == (2, [OTHER], None)
 
 
-@pytest.mark.parametrize("error", [exception.ConductorSilent("x"), exception.MessageInvalid("x")])
+@pytest.mark.parametrize(
+    "error", [exception.ConductorUnresponsive("x"), exception.MessageInvalid("x")]
+)
 def test_what_was_not_taken_is_reported_again(host, error):
     host.ask()
     host.conductor.kept = error
     assert host.change(status="failed") > 0
-    host.conductor.kept = Kept()
-    assert host.link._step() is None
+    host.conductor.kept = Acknowledgement()
+    assert host.sync._step() is None
     assert len(host.conductor.reports) == 2
     assert host.confirmed_ == [UUID, UUID]
 
 
-def test_a_view_that_is_refused_is_not_shown_again_until_it_changes(host, caplog):
-    host.conductor.answer = ExchangeAnswer({}, (), show=True)
-    host.conductor.kept = exception.MessageInvalid("view: too long")
+def test_a_snapshot_that_is_refused_is_not_shown_again_until_it_changes(host, caplog):
+    host.conductor.answer = ExchangeAnswer({}, (), send_snapshot=True)
+    host.conductor.kept = exception.MessageInvalid("snapshot: too long")
     for _ in range(3):
         assert host.ask() is None
-    assert host.conductor.views == [DIGEST]
+    assert host.conductor.snapshots == [DIGEST]
     assert len(lines(caplog)) == 1
     host.digest = "e" * 64
     host.ask()
-    assert host.conductor.views == [DIGEST, "e" * 64]
+    assert host.conductor.snapshots == [DIGEST, "e" * 64]
 
 
-def test_a_view_whose_parts_are_left_out_is_told_of(host, caplog):
-    host.conductor.answer = ExchangeAnswer({}, (), show=True)
-    host.conductor.kept = Kept((refusal("view", ".guests[0]"), refusal("view", ".cells")))
+def test_a_snapshot_whose_parts_are_left_out_is_told_of(host, caplog):
+    host.conductor.answer = ExchangeAnswer({}, (), send_snapshot=True)
+    host.conductor.kept = Acknowledgement(
+        (refusal("snapshot", ".guests[0]"), refusal("snapshot", ".cells"))
+    )
     host.ask()
     (line,) = lines(caplog)
     assert "ignores 2 parts of this host's snapshot, among them .guests[0]" in line
 
 
-def test_a_view_is_shown_when_it_changes(host, monkeypatch):
+def test_a_snapshot_is_shown_when_it_changes(host, monkeypatch):
     host.ask()
     host.change(status="failed")
     host.digest = "e" * 64
-    host.link._step()
-    assert host.conductor.views == []
+    host.sync._step()
+    assert host.conductor.snapshots == []
     later = time.monotonic() + 10
     monkeypatch.setattr(time, "monotonic", lambda: later)
-    host.link._step()
-    assert host.conductor.views == ["e" * 64]
+    host.sync._step()
+    assert host.conductor.snapshots == ["e" * 64]
 
 
 def test_a_conductor_is_asked_again_soon_about_what_is_contested(host, monkeypatch):
@@ -260,30 +271,30 @@ def test_a_conductor_is_asked_again_soon_about_what_is_contested(host, monkeypat
     monkeypatch.setattr(time, "monotonic", lambda: now)
     monkeypatch.setattr("kongming.runtime.timer.anywhere", lambda _low, high: high)
     host.conductor.answer = ExchangeAnswer({}, (), contested=(UUID,))
-    host.link.ask()
+    host.sync.ask()
     asked_after = []
     for _ in range(7):
         before = now
-        while host.link._step() is None and len(host.conductor.exchanges) <= len(asked_after):
+        while host.sync._step() is None and len(host.conductor.exchanges) <= len(asked_after):
             now += 0.5
         asked_after.append(now - before)
-    assert asked_after[1:] == [1, 2, 4, 8, 16, standalone_link._CONTEST_MAX_S]
+    assert asked_after[1:] == [1, 2, 4, 8, 16, conductor_sync._CONTEST_MAX_S]
     host.conductor.answer = ExchangeAnswer({}, ())
     host.ask()
-    assert not host.link._all.has_come()
+    assert not host.sync._all.has_come()
     # The next contest begins anew.
     host.conductor.answer = ExchangeAnswer({}, (), contested=(UUID,))
     host.ask()
     now += 1
-    assert host.link._all.has_come()
+    assert host.sync._all.has_come()
 
 
-def test_a_view_that_can_not_be_seen_now_is_not_shown(host):
-    host.link._view = lambda: None
-    host.conductor.answer = ExchangeAnswer({}, (), show=True)
+def test_a_snapshot_that_can_not_be_seen_now_is_not_shown(host):
+    host.sync._view = lambda: None
+    host.conductor.answer = ExchangeAnswer({}, (), send_snapshot=True)
     host.ask()
-    host.link._show()
-    assert (host.conductor.exchanges[0].digest, host.conductor.views) == ("", [])
+    host.sync._show()
+    assert (host.conductor.exchanges[0].digest, host.conductor.snapshots) == ("", [])
 
 
 def test_a_guest_that_is_met_is_asked_about_and_again_while_it_is_contested(host, monkeypatch):
@@ -291,19 +302,19 @@ def test_a_guest_that_is_met_is_asked_about_and_again_while_it_is_contested(host
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
     host.conductor.answer = ExchangeAnswer({}, (), contested=(UUID,))
-    host.link.meet(UUID)
-    host.link._step()
+    host.sync.meet(UUID)
+    host.sync._step()
     assert (host.conductor.exchanges[-1].complete, host.conductor.exchanges[-1].reports) == (
         False,
         (),
     )
-    assert not host.link._all.has_come()
+    assert not host.sync._all.has_come()
     now += 1.1
-    assert host.link._all.has_come()
+    assert host.sync._all.has_come()
 
 
 class Settled:
-    """A link; keeps within how many seconds a conductor is to be asked."""
+    """A sync; keeps within how many seconds a conductor is to be asked."""
 
     is_settled = True
 
@@ -315,79 +326,79 @@ class Settled:
 
 
 @pytest.mark.parametrize(
-    ("error", "unfit", "asked"),
+    ("error", "left_out", "asked"),
     [
         (None, (), []),
         (None, (refusal("instances"),), [5.0]),
         (exception.StoreUnavailable("full"), (), [0.0]),
     ],
 )
-def test_what_can_not_be_taken_of_a_push_is_asked_for(error, unfit, asked):
+def test_what_can_not_be_taken_of_a_push_is_asked_for(error, left_out, asked):
     def push(instances):
         if error:
             raise error
         taken.update(instances)
 
-    taken, link = {}, Settled()
-    endpoint = Endpoint("compute-1", None, SimpleNamespace(push=push), link)
-    told = endpoint.methods["wanted"].message({UUID: Wanted(2, None)}, unfit=unfit)
-    endpoint.wanted(told)
-    assert link.seconds == asked
+    taken, sync = {}, Settled()
+    endpoint = Endpoint("compute-1", None, SimpleNamespace(push=push), sync)
+    told = endpoint.methods["desired"].message({UUID: Desired(2, None)}, left_out=left_out)
+    endpoint.push(told)
+    assert sync.seconds == asked
     assert (UUID in taken) is (error is None)
 
 
 def test_until_a_conductor_has_answered_a_push_is_but_a_reason_to_ask(host):
     taken = {}
-    endpoint = Endpoint("compute-1", None, SimpleNamespace(push=taken.update), host.link)
+    endpoint = Endpoint("compute-1", None, SimpleNamespace(push=taken.update), host.sync)
 
     def push(generation):
-        endpoint.wanted(endpoint.methods["wanted"].message({UUID: Wanted(generation, None)}))
+        endpoint.push(endpoint.methods["desired"].message({UUID: Desired(generation, None)}))
 
-    host.link.listening()
-    host.conductor.answer = exception.ConductorSilent("none answers")
-    host.link._step()
+    host.sync.listening()
+    host.conductor.answer = exception.ConductorUnresponsive("none answers")
+    host.sync._step()
     push(1)
     assert not taken
     host.conductor.answer = ExchangeAnswer({}, ())
-    assert host.link._step() is None
+    assert host.sync._step() is None
     assert len(host.conductor.exchanges) == 2
     push(2)
-    assert taken == {UUID: Wanted(2, None)}
+    assert taken == {UUID: Desired(2, None)}
     # Calls were not heard for a while: what waited is old again, until it is asked anew.
-    host.link.listening()
+    host.sync.listening()
     push(3)
-    assert taken == {UUID: Wanted(2, None)}
-    assert host.link._all.has_come()
-    host.link._step()
+    assert taken == {UUID: Desired(2, None)}
+    assert host.sync._all.has_come()
+    host.sync._step()
     push(4)
-    assert taken == {UUID: Wanted(4, None)}
+    assert taken == {UUID: Desired(4, None)}
 
 
 def test_an_answer_to_what_was_asked_before_calls_were_heard_settles_nothing(host):
     def heard_meanwhile(told):
-        host.link.listening()
+        host.sync.listening()
         return real(told)
 
     real = host.conductor.exchange
     host.conductor.exchange = heard_meanwhile
     host.ask()
-    assert not host.link.is_settled
+    assert not host.sync.is_settled
     # And what is to be asked is not forgotten with the answer.
-    assert host.link._all.has_come()
+    assert host.sync._all.has_come()
     host.conductor.exchange = real
-    host.link._step()
-    assert host.link.is_settled
+    host.sync._step()
+    assert host.sync.is_settled
 
 
 def test_when_calls_are_heard_again_not_all_hosts_ask_at_once(host, monkeypatch):
     asked = []
-    monkeypatch.setattr(host.link, "ask", asked.append)
+    monkeypatch.setattr(host.sync, "ask", asked.append)
     for _ in range(3):
-        host.link.listening()
+        host.sync.listening()
     assert asked == [0.0, 5.0, 5.0]
 
 
 def test_what_is_due_soon_is_not_put_off(host):
-    host.link.ask()
-    host.link.ask(1e6)
-    assert host.link._all.has_come()
+    host.sync.ask()
+    host.sync.ask(1e6)
+    assert host.sync._all.has_come()
