@@ -37,6 +37,21 @@ class Status(enum.StrEnum):
     RELEASED = "released"
     GONE = "gone"
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the host has finished with the request, whatever the outcome."""
+        return self not in (Status.PENDING, Status.RELEASING)
+
+    @property
+    def is_in_force(self) -> bool:
+        """Whether the guest has the requested placement."""
+        return self in (Status.APPLIED, Status.ELSEWHERE)
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the request was refused, or could not be carried out."""
+        return self in (Status.REFUSED, Status.FAILED)
+
 
 #: What hosts keep and report; all but the last are of a request that is there.
 REPORTED = tuple(each.value for each in Status if each not in (Status.RELEASING, Status.GONE))

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The REST API: what may be wanted, asked for over HTTP.
+"""The REST API: requests for allocations over HTTP.
 
-It reads and writes the database, and speaks to hosts through the conductor only.
+It reads and writes the database, and reaches hosts only through a conductor.
 """

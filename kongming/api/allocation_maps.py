@@ -23,7 +23,6 @@ from kongming.allocation.allocation import Allocation
 from kongming.api import identity, operation, paging, preconditions, representation
 from kongming.api.allocations import Parts, read
 from kongming.api.operation import Operation, Resource
-from kongming.db.values import Map
 
 
 class MapList(Resource):
@@ -101,27 +100,27 @@ class MapItem(Resource):
         }
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
-        """Take the whole map."""
+        """Replace the whole map."""
         parts = self._parts
         parts.rights.require(req, "kongming:map:set")
         name = operation.NAME.value(name)
         self.operations["PUT"].read_query(req)
         written, generation = parts.bodies.read(req, "allocations")
-        asked = self._read(written)
+        requested = self._read(written)
         with preconditions.holds(req, generation) as known:
             found, created, changed = parts.allocations.put_map(
                 name,
-                asked,
+                requested,
                 generation=known,
-                requested_by=identity.asked_by(req),
+                requested_by=identity.requested_by(req),
                 request_id=identity.request_id(req),
             )
-        self._tell(changed)
+        self._notify(changed)
         resp.status = 201 if created else 200
         resp.media = representation.allocation_map(found)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
-        """Have all go back to their baseline."""
+        """Release all its instances."""
         parts = self._parts
         parts.rights.require(req, "kongming:map:delete")
         name = operation.NAME.value(name)
@@ -130,22 +129,18 @@ class MapItem(Resource):
             changed = parts.allocations.delete_map(
                 name,
                 generation=known,
-                requested_by=identity.asked_by(req),
+                requested_by=identity.requested_by(req),
                 request_id=identity.request_id(req),
             )
-        self._tell(changed)
-        self._left(resp, parts.allocations.get_map(name))
+        self._notify(changed)
+        remaining = parts.allocations.get_map(name)
+        resp.status = 204 if remaining is None else 202
+        if remaining is not None:
+            resp.media = representation.allocation_map(remaining)
 
-    def _tell(self, changed: list[str]) -> None:
+    def _notify(self, changed: list[str]) -> None:
         if changed:
             self._parts.conductor.changed(changed)
-
-    def _left(self, resp: falcon.Response, left: Map | None) -> None:
-        if left is None:
-            resp.status = 204
-            return
-        resp.status = 202
-        resp.media = representation.allocation_map(left)
 
     def _read(self, written: object) -> dict[str, Allocation]:
         if not isinstance(written, dict):

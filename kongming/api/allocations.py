@@ -36,7 +36,7 @@ from kongming.rpc.client import ConductorClient
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the resources work with.
+    """The parts of the application that the resources share.
 
     :ivar max_limit: the most entries of one page.
     :ivar max_instances: the most instances of one map.
@@ -52,21 +52,21 @@ class Parts:
     max_instances: int
 
     def hosts_of(self, entries: Iterable[Entry]) -> Mapping[str, Host]:
-        """Read what is known of those hosts that answer for instances."""
+        """Read the hosts that report the instances, by name."""
         names = {entry.reporter for entry in entries if entry.reporter}
         return {host.name: host for host in self.hosts.named(names)} if names else {}
 
     def show(self, entries: Iterable[Entry]) -> list[dict[str, Any]]:
-        """Return the desired allocations of instances, as rows of a list."""
+        """Return the desired allocations of instances as rows of a list."""
         entries, now = list(entries), time.time()
         hosts = self.hosts_of(entries)
         return [representation.allocation(entry, hosts, now) for entry in entries]
 
 
 def read(where: str, written: object) -> Allocation:
-    """Read an allocation that somebody sent.
+    """Read an allocation from the body of a request.
 
-    :raises RequestInvalid: naming the place; also if it asks for nothing.
+    :raises RequestInvalid: naming the place; also if the allocation is empty.
     """
     try:
         found = json_schema.read(written)
@@ -102,7 +102,7 @@ class AllocationList(Resource):
         self._parts = parts
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """List them; who may see only a project's gets only those."""
+        """List them; a reader of one project gets only those of the project."""
         parts = self._parts
         own = parts.rights.own_project(req, "kongming:allocation:list")
         query = self.operations["GET"].read_query(req)
@@ -168,23 +168,23 @@ class AllocationItem(Resource):
         resp.media = representation.without_hosts(shown) if confined else shown
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, instance_uuid: str) -> None:
-        """Ask for it, or for its plan."""
+        """Request it, or plan it."""
         uuid = operation.INSTANCE_UUID.value(instance_uuid)
         dry_run = self.operations["PUT"].read_query(req).get("dry_run", False)
         self._parts.rights.require(req, f"kongming:allocation:{'plan' if dry_run else 'set'}")
         written, generation = self._parts.bodies.read(req, "allocation")
-        asked = read("allocation", written)
+        requested = read("allocation", written)
         if dry_run:
             preconditions.check_none(req)
-            resp.media = {"instance_uuid": uuid, **self._plan(uuid, asked)}
+            resp.media = {"instance_uuid": uuid, **self._plan(uuid, requested)}
             return
         before = self._parts.allocations.get(uuid)
         with preconditions.holds(req, generation) as known:
             entry, created = self._parts.allocations.put(
                 uuid,
-                asked,
+                requested,
                 generation=known,
-                requested_by=identity.asked_by(req),
+                requested_by=identity.requested_by(req),
                 request_id=identity.request_id(req),
             )
         if before is None or before.generation != entry.generation:
@@ -193,28 +193,28 @@ class AllocationItem(Resource):
         resp.media = self._shown(entry)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, instance_uuid: str) -> None:
-        """Have it go back to its baseline."""
+        """Release the instance."""
         uuid = operation.INSTANCE_UUID.value(instance_uuid)
         self._parts.rights.require(req, "kongming:allocation:delete")
         query = self.operations["DELETE"].read_query(req)
         with preconditions.holds(req, query.get("generation")) as known:
-            left = self._parts.allocations.delete(
+            remaining = self._parts.allocations.delete(
                 uuid,
                 generation=known,
-                requested_by=identity.asked_by(req),
+                requested_by=identity.requested_by(req),
                 request_id=identity.request_id(req),
             )
-        if left is None:
+        if remaining is None:
             resp.status = 204
             return
         self._parts.conductor.changed([uuid])
         resp.status = 202
-        resp.media = self._shown(left)
+        resp.media = self._shown(remaining)
 
-    def _plan(self, instance_uuid: str, asked: Allocation) -> dict[str, Any]:
+    def _plan(self, instance_uuid: str, requested: Allocation) -> dict[str, Any]:
         conductor = self._parts.conductor
-        # A call has a limit of its own.
-        return self._parts.waiting.wait_for(lambda: conductor.plan(instance_uuid, asked))
+        # The call has a time limit of its own.
+        return self._parts.waiting.wait_for(lambda: conductor.plan(instance_uuid, requested))
 
     def _shown(self, entry: Entry) -> dict[str, Any]:
         timezones.refresh()
@@ -222,7 +222,7 @@ class AllocationItem(Resource):
 
 
 class AllocationHistory(Resource):
-    """What was wanted for one instance."""
+    """The history of one instance."""
 
     path: ClassVar[str] = "/v1/allocations/{instance_uuid}/history"
     operations: ClassVar[Mapping[str, Operation]] = {
@@ -238,7 +238,7 @@ class AllocationHistory(Resource):
         self._parts = parts
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, instance_uuid: str) -> None:
-        """List it; administrators see also that of instances that are gone."""
+        """List it; administrators also see the history of deleted instances."""
         parts, rule = self._parts, "kongming:allocation:history"
         uuid = operation.INSTANCE_UUID.value(instance_uuid)
         query = self.operations["GET"].read_query(req)
@@ -258,10 +258,10 @@ class AllocationHistory(Resource):
 
 
 def visible(parts: Parts, req: falcon.Request, instance_uuid: str, rule: str) -> Entry:
-    """Return the desired allocation of an instance, to clients who may see it.
+    """Return the desired allocation of an instance, if the client may see it.
 
-    :raises AllocationUnknown: if there is none, or it is of another project:
-        not even that there is one is anybody else's business.
+    :raises AllocationUnknown: if there is none, or it is of another project, which is not
+        disclosed.
     """
     entry = parts.allocations.get(instance_uuid)
     project_id = None if entry is None else entry.project_id
@@ -271,5 +271,5 @@ def visible(parts: Parts, req: falcon.Request, instance_uuid: str, rule: str) ->
 
 
 def unknown(instance_uuid: str) -> exception.AllocationUnknown:
-    """Say that nothing is wanted for an instance."""
+    """Return the error for an instance without an allocation."""
     return exception.AllocationUnknown(f"instance {instance_uuid} has no allocation")

@@ -44,17 +44,17 @@ from kongming.runtime.server_threads import ServerThreads
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-# What was asked just before the end is told the conductors, if that can be done so soon.
+# The time at the end to send the last hints to the conductors.
 _FLUSH_S = 1.0
 
 
 def make_application(
     conf: cfg.ConfigOpts, database: Database | None = None, conductor: Any = None
 ) -> WSGIApplication:
-    """Give the WSGI application; nothing is connected to yet.
+    """Return the WSGI application; it connects at the first request.
 
-    :param database: one that is there already.
-    :param conductor: likewise, as :class:`ConductorClient`.
+    :param database: an existing database to use instead.
+    :param conductor: an existing :class:`ConductorClient`, likewise.
     :raises ConfigInvalid: if options can't be used.
     """
     threads = ServerThreads(conf.api.server_threads)
@@ -92,7 +92,7 @@ def _conductor(conf: cfg.ConfigOpts) -> ConductorClient:
 
 
 def _wrapped(app: Any, conf: cfg.ConfigOpts) -> WSGIApplication:
-    """Put around it what OpenStack's services have around theirs."""
+    """Return the application inside the usual middleware of OpenStack."""
     wrapped = app
     if conf.api.auth_strategy != NOAUTH:
         # Otherwise a client could forge its address.
@@ -100,7 +100,7 @@ def _wrapped(app: Any, conf: cfg.ConfigOpts) -> WSGIApplication:
     health, health_path = _health(conf)
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        # First of all: the thread has that of the request before.
+        # This must come first: the thread still has the context of its previous request.
         RequestContext.from_environ(_only_ids(environ))
         chosen = health if environ.get("PATH_INFO") == health_path else wrapped
         answer: Iterable[bytes] = chosen(environ, start_response)
@@ -116,7 +116,7 @@ def _only_ids(environ: WSGIEnvironment) -> dict[str, Any]:
 
 
 def _health(conf: cfg.ConfigOpts) -> tuple[WSGIApplication, str]:
-    """Return what tells how the API is, and at which path."""
+    """Return the health check and its path."""
     registered = {option.dest for option in opts.HEALTHCHECK_OPTS}
     # Older versions of the library have an option for the path.
     ours = [] if "path" in registered else HEALTHCHECK_OPTS

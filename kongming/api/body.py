@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The body of a request: JSON, of bounded length and depth, without what is there twice."""
+"""The body of a request: JSON of bounded length and depth, without duplicate fields."""
 
 from __future__ import annotations
 
@@ -29,27 +29,28 @@ from kongming.api.operation import GENERATION_MAX
 # An allocation map's body needs seven.
 MAX_DEPTH = 16
 
-# So many times the longest body is taken and thrown away; bytes at once.
+# The most that is read and discarded of a body that is too long, in multiples of the longest
+# body; and the bytes read at once.
 _DISCARDED, _PART = 4, 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class BodyReader:
-    """Reads bodies up to a length.
+    """A reader of bodies.
 
-    :ivar max_size: in bytes.
+    :ivar max_size: the longest body, in bytes.
     """
 
     max_size: int
 
     def read(self, req: falcon.Request, field: str) -> tuple[Any, int | None]:
-        """Read a body that has a field, and the generation that the caller knows.
+        """Read a body with a field, and perhaps the generation that the client knows.
 
-        :returns: the value of the field, and the generation, None if it is not given.
-        :raises RequestInvalid: if it is anything else.
-        :raises LengthRequired: if it comes in chunks that the server does not read.
-        :raises BodyTooLarge: if it is longer than is read.
-        :raises ContentTypeUnsupported: if it does not say that it is JSON, or is not UTF-8.
+        :returns: the value of the field, and the generation or None.
+        :raises RequestInvalid: for any other body.
+        :raises LengthRequired: if it is chunked and the server does not support that.
+        :raises BodyTooLarge: if it is too long.
+        :raises ContentTypeUnsupported: if its type is not JSON, or its encoding not UTF-8.
         :raises BodyEncoded: if it is compressed.
         """
         body = self._load(req)
@@ -67,7 +68,7 @@ class BodyReader:
     def _load(self, req: falcon.Request) -> Any:
         _check_form(req)
         try:
-            # The mark that some editors put in front is none of JSON's, but harmless.
+            # Some editors begin a file with a byte order mark, which is harmless.
             value = json.loads(
                 self._bytes(req).decode("utf-8-sig"),
                 object_pairs_hook=_object,
@@ -80,16 +81,15 @@ class BodyReader:
             raise exception.RequestInvalid(
                 f"the body is not JSON: byte {error.start + 1} is not valid UTF-8"
             ) from None
-        # JSONDecodeError, and Python's own on numbers of thousands of digits.
+        # JSONDecodeError, and Python's error for numbers of thousands of digits.
         except ValueError as error:
-            said = str(error)
-            raise exception.RequestInvalid(f"the body is not JSON: {said[:200]}") from None
+            raise exception.RequestInvalid(f"the body is not JSON: {str(error)[:200]}") from None
         _check_depth(value)
         return value
 
     def _bytes(self, req: falcon.Request) -> bytes:
         chunked = req.content_length is None and "HTTP_TRANSFER_ENCODING" in req.env
-        # Only a server that ends the stream itself can be read from without a length.
+        # Without a length, the stream can only be read if the server ends it.
         if chunked and not req.env.get("wsgi.input_terminated"):
             raise errors.LengthRequired(
                 "this WSGI server does not support chunked bodies: send the header Content-Length"
@@ -103,7 +103,7 @@ class BodyReader:
         raise self._too_large()
 
     def _discard(self, stream: Any) -> None:
-        """Take the rest, if it is not endless: who still sends does not hear what is answered."""
+        """Read the rest within limits: a client that is still sending gets no answer."""
         left = _DISCARDED * self.max_size
         while left > 0 and (part := stream.read(min(left, _PART))):
             left -= len(part)
@@ -149,7 +149,7 @@ def _no_number(text: str) -> Any:
 
 
 def _number(text: str) -> int | float:
-    """Read 1000.0 and 1e3 as the whole numbers that JSON Schema takes them for."""
+    """Read 1000.0 and 1e3 as integers, as JSON Schema does."""
     value = float(text)
     return int(value) if value.is_integer() else value
 

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""What everybody may read: which versions there are, and the documents of the API."""
+"""Public resources: the versions of the API, and its documents."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Versions(Resource):
 
 
 class Version(Resource):
-    """The version that there is."""
+    """The current version of the API."""
 
     path: ClassVar[str] = "/v1"
     operations: ClassVar[Mapping[str, Operation]] = {
@@ -60,7 +60,7 @@ class Version(Resource):
 
 
 class AllocationSchema(Resource):
-    """The JSON Schema of what may be asked for an instance."""
+    """The JSON Schema of an allocation."""
 
     path: ClassVar[str] = "/v1/schemas/allocation"
     operations: ClassVar[Mapping[str, Operation]] = {
@@ -73,10 +73,7 @@ class AllocationSchema(Resource):
 
 
 class OpenApi(Resource):
-    """The OpenAPI document.
-
-    :param document: gives it.
-    """
+    """The OpenAPI document."""
 
     path: ClassVar[str] = "/openapi.json"
     operations: ClassVar[Mapping[str, Operation]] = {

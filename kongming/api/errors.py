@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Errors as the API tells them: JSON with a stable code, whatever went wrong."""
+"""Errors of the API: each is JSON with a stable code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CONTENT_TYPE = "application/json"
 
 
 class ApiError(exception.KongmingError):
-    """What only a client of the API can meet.
+    """An error that only the API has.
 
     :ivar status: the HTTP status.
     """
@@ -40,56 +40,56 @@ class ApiError(exception.KongmingError):
 
 
 class Unauthenticated(ApiError):
-    """Nobody knows who asks."""
+    """The request has no valid token."""
 
     reason = "unauthenticated"
     status = 401
 
 
 class Forbidden(ApiError):
-    """Who asks may not do this."""
+    """The client is not allowed to do this."""
 
     reason = "forbidden"
     status = 403
 
 
 class NotLocal(ApiError):
-    """Without authentication, only this machine itself is answered."""
+    """Without authentication, only requests from localhost are accepted."""
 
     reason = "not_local"
     status = 403
 
 
 class IdentityUnavailable(ApiError):
-    """Keystone can't be asked whose token it is."""
+    """Keystone is unavailable, so the token can't be validated."""
 
     reason = "identity_unavailable"
     status = 503
 
 
 class VersionUnsupported(ApiError):
-    """There is no such microversion."""
+    """The microversion is not supported."""
 
     reason = "version_unsupported"
     status = 406
 
 
 class PreconditionFailed(ApiError):
-    """Somebody else has changed it, and a header says that it is not to be changed then."""
+    """The resource has another generation than a header of the request requires."""
 
     reason = exception.GenerationConflict.reason
     status = 412
 
 
 class LengthRequired(ApiError):
-    """The WSGI server reads no bodies that come in chunks."""
+    """The WSGI server does not support chunked bodies."""
 
     reason = "length_required"
     status = 411
 
 
 class BodyTooLarge(ApiError):
-    """The body is longer than this API reads."""
+    """The body is too long."""
 
     reason = "body_too_large"
     status = 413
@@ -103,7 +103,7 @@ class BodyEncoded(ApiError):
 
 
 class ContentTypeUnsupported(ApiError):
-    """The body is not JSON, by its own words."""
+    """The content type of the body is not JSON."""
 
     reason = "content_type_unsupported"
     status = 415
@@ -122,14 +122,14 @@ _INTERNAL = "internal_error"
 
 
 def status_of(error: exception.KongmingError) -> int:
-    """Give the HTTP status that an error is told with."""
+    """Return the HTTP status of an error."""
     if isinstance(error, ApiError):
         return error.status
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
 
 def document(status: int, code: str, detail: str, request_id: str) -> dict[str, Any]:
-    """Give the body of an answer that is an error."""
+    """Return the body of an error response."""
     title = HTTPStatus(status).phrase
     error = {
         "status": status,
@@ -142,25 +142,27 @@ def document(status: int, code: str, detail: str, request_id: str) -> dict[str, 
 
 
 def write(value: object) -> bytes:
-    """Write JSON in ASCII, which no text that a client sent can break."""
+    """Return JSON in ASCII, which a client's text can't break."""
     return json.dumps(value).encode("ascii")
 
 
 def install(app: falcon.App[Any, Any]) -> None:
-    """Have a falcon application tell all errors in this form."""
-    app.add_error_handler(Exception, _unexpected)
-    app.add_error_handler(exception.KongmingError, _ours)
-    app.add_error_handler(exception.DatabaseFault, _unexpected)
-    app.add_error_handler(falcon.HTTPError, _falcons)
+    """Make a falcon application respond with this form for all errors."""
+    app.add_error_handler(Exception, _on_fault)
+    app.add_error_handler(exception.KongmingError, _on_kongming_error)
+    app.add_error_handler(exception.DatabaseFault, _on_fault)
+    app.add_error_handler(falcon.HTTPError, _on_http_error)
 
 
-def _tell(req: falcon.Request, resp: falcon.Response, status: int, code: str, detail: str) -> None:
+def _respond(
+    req: falcon.Request, resp: falcon.Response, status: int, code: str, detail: str
+) -> None:
     resp.status = status
     resp.content_type = CONTENT_TYPE
     resp.data = write(document(status, code, escape(detail), req.env.get(REQUEST_ID, "")))
 
 
-def _ours(
+def _on_kongming_error(
     req: falcon.Request, resp: falcon.Response, error: exception.KongmingError, _params: object
 ) -> None:
     status = status_of(error)
@@ -168,10 +170,10 @@ def _ours(
         LOG.error("%s %s: %s", req.method, req.path, error)
     if isinstance(error, exception.ThreadsBusy):
         resp.set_header("Retry-After", "1")
-    _tell(req, resp, status, error.reason, error.for_clients)
+    _respond(req, resp, status, error.reason, error.for_clients)
 
 
-def _falcons(
+def _on_http_error(
     req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, _params: object
 ) -> None:
     status = error.status_code
@@ -186,10 +188,10 @@ def _falcons(
     )
     resp.set_headers(error.headers or {})
     code = _INTERNAL if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "request_invalid"
-    _tell(req, resp, status, _FALCON_CODES.get(status, code), detail)
+    _respond(req, resp, status, _FALCON_CODES.get(status, code), detail)
 
 
-def _unexpected(
+def _on_fault(
     req: falcon.Request, resp: falcon.Response, error: Exception, _params: object
 ) -> None:
     request_id = req.env.get(REQUEST_ID, "")
@@ -198,4 +200,4 @@ def _unexpected(
         "this is a fault of Kongming, not of the request: please report it; the API's log has "
         f"the details of {request_id}"
     )
-    _tell(req, resp, 500, _INTERNAL, detail)
+    _respond(req, resp, 500, _INTERNAL, detail)

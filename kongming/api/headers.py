@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Headers of all requests and answers, whoever gives the answer: falcon, or the health."""
+"""Headers of all requests and responses, of the API and of its health check."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _OF_ALL = (
-    # What is true now, for who asks, is not true later, or for others.
+    # A response is valid only now, and only for its client.
     ("Cache-Control", "no-store"),
-    # JSON is not to be taken for a script or a page, whatever it holds.
+    # A browser must not interpret JSON as a script or a page.
     ("X-Content-Type-Options", "nosniff"),
 )
-# Each of several proxies adds what it was asked for: the first is what the client asked for.
+# Each proxy appends its own value; the first is the client's.
 _LISTS = tuple(f"HTTP_X_FORWARDED_{name}" for name in ("PROTO", "HOST", "FOR", "PREFIX"))
 _SCHEME, _SCHEMES = "HTTP_X_FORWARDED_PROTO", ("http", "https")
 _NAMES = frozenset(name.lower() for name, _ in _OF_ALL)
 
 
 def on_all_answers(application: WSGIApplication) -> WSGIApplication:
-    """Return the application with these headers on each answer."""
+    """Return the application with these headers on each response."""
 
     def wrapped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
@@ -45,7 +45,7 @@ def on_all_answers(application: WSGIApplication) -> WSGIApplication:
 
 
 def first_of_forwarded(application: WSGIApplication) -> WSGIApplication:
-    """Return the application behind several proxies: of their lists only the first counts."""
+    """Return the application with only the first value of forwarded headers."""
 
     def wrapped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         for name in _LISTS:

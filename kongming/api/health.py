@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Whether the API can do its work: for load balancers, at /healthcheck."""
+"""The health check of the API for load balancers, at /healthcheck."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ from kongming import exception
 from kongming.db.database import Database
 from kongming.db.liveness import Attempt
 
-# A load balancer waits for a second or two.
+# Load balancers wait for a second or two.
 _LIMIT_S = 0.7
 
 
 class DatabaseHealth(pluginbase.HealthcheckBaseExtension):
-    """A plugin of oslo.middleware's: whether the database, with the right tables, takes writes.
+    """A plugin of oslo.middleware: whether the database has the right tables and accepts writes.
 
-    Its connections are its own, so that it waits for nobody else.
+    It has connections of its own, so that it does not wait for other requests.
     """
 
     def __init__(self, oslo_conf: cfg.ConfigOpts, conf: dict[str, Any]) -> None:
         super().__init__(oslo_conf, conf)
         self._database = Database(oslo_conf)
         self._lock = threading.Lock()
-        self._question: Attempt[None] | None = None
+        self._attempt: Attempt[None] | None = None
 
     def healthcheck(self, server_port: int) -> Any:
-        """Ask the database; what is wrong is not told to everybody."""
-        question = self._ask()
+        """Check the database; the public response has no details."""
+        attempt = self._current_attempt()
         try:
-            if not question.done.wait(_LIMIT_S):
+            if not attempt.done.wait(_LIMIT_S):
                 return _UNAVAILABLE
-            question.result()
+            attempt.result()
         except exception.KongmingError:
             return _UNAVAILABLE
         return pluginbase.HealthcheckResult(available=True, reason="OK")
 
-    def _ask(self) -> Attempt[None]:
-        """Return the question that is under way, or a new one."""
+    def _current_attempt(self) -> Attempt[None]:
+        """Return the attempt in progress, or a new one."""
         with self._lock:
-            if self._question is None or self._question.done.is_set():
-                self._question = Attempt(self._database.check_writes, lambda _: None)
-            return self._question
+            if self._attempt is None or self._attempt.done.is_set():
+                self._attempt = Attempt(self._database.check_writes, lambda _: None)
+            return self._attempt
 
 
 _UNAVAILABLE = pluginbase.HealthcheckResult(available=False, reason="database_unavailable")

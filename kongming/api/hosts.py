@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""/v1/hosts: the compute hosts, as they tell of themselves."""
+"""/v1/hosts: the compute hosts and their snapshots."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from kongming.api.operation import Operation, Resource
 
 
 class HostList(Resource):
-    """All hosts whose executors were heard of."""
+    """All hosts whose executors have sent a heartbeat."""
 
     path: ClassVar[str] = "/v1/hosts"
     operations: ClassVar[Mapping[str, Operation]] = {

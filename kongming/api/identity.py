@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Who asks, and whether they may: Keystone's token, or nothing at all on this machine."""
+"""Authentication of clients, by Keystone's token or as localhost, and their rights."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from oslo_policy import policy
 from kongming.api import errors, local
 from kongming.api.tokens import TokenCheck
 
-# What a project is called that is not known: no token's project is, not even an empty one.
-NOBODYS = "(unknown)"
+# Stands for an unknown project; no token's project has this name, nor the empty name.
+UNKNOWN_PROJECT = "(unknown)"
 
 
 class Identity:
-    """Falcon middleware: settles who asks, unless everybody may.
+    """Falcon middleware that authenticates the client of each request.
 
-    :param tokens: checks tokens; None if nobody is asked who they are.
+    :param tokens: checks tokens; None without authentication.
     """
 
     def __init__(self, tokens: TokenCheck | None) -> None:
@@ -43,11 +43,11 @@ class Identity:
         resource: Any,
         _params: dict[str, Any],
     ) -> None:
-        """Settle it.
+        """Authenticate the client, except for public operations.
 
-        :raises Unauthenticated: if nobody knows.
-        :raises IdentityUnavailable: if Keystone can't be asked.
-        :raises NotLocal: if nobody is to know, and it is not from this machine.
+        :raises Unauthenticated: if the request has no valid token.
+        :raises IdentityUnavailable: if the token can't be validated.
+        :raises NotLocal: without authentication, if the request is not from localhost.
         """
         operation = getattr(resource, "operations", {}).get(req.method.replace("HEAD", "GET"))
         if operation is None or operation.public:
@@ -70,7 +70,7 @@ class Identity:
         _resource: object,
         _req_succeeded: bool,
     ) -> None:
-        """Say in a 401 where to get a token, if that is known."""
+        """Add the address for getting a token to a 401."""
         uri = (
             self._tokens.uri()
             if resp.status_code == HTTPStatus.UNAUTHORIZED and self._tokens
@@ -81,35 +81,35 @@ class Identity:
 
 
 class Rights:
-    """Says who may do what."""
+    """The rights of clients by policy.yaml."""
 
     def __init__(self, enforcer: policy.Enforcer) -> None:
         self._enforcer = enforcer
 
     def require(self, req: falcon.Request, rule: str) -> None:
-        """Let pass only who may do this whosever it is.
+        """Require the rule for resources of any project.
 
-        :raises Forbidden: else.
+        :raises Forbidden: otherwise.
         """
-        if not self._may(req, rule, NOBODYS):
+        if not self._may(req, rule, UNKNOWN_PROJECT):
             raise _forbidden(rule)
 
     def may_see(self, req: falcon.Request, rule: str, project_id: str | None) -> bool:
-        """Tell whether somebody may do this with what is a project's.
+        """Return whether the rule allows a resource of a project.
 
-        :raises Forbidden: if they may do it with nothing at all.
+        :raises Forbidden: if it allows none at all.
         """
-        if self._may(req, rule, project_id or NOBODYS):
+        if self._may(req, rule, project_id or UNKNOWN_PROJECT):
             return True
         self.own_project(req, rule)
         return False
 
     def own_project(self, req: falcon.Request, rule: str) -> str | None:
-        """Say to which project somebody is confined; None if to none.
+        """Return the only project whose resources the rule allows; None if it allows all.
 
-        :raises Forbidden: if they may do this with nothing at all.
+        :raises Forbidden: if it allows none at all.
         """
-        if self._may(req, rule, NOBODYS):
+        if self._may(req, rule, UNKNOWN_PROJECT):
             return None
         own: str | None = req.context.user.project_id
         if own and self._may(req, rule, own):
@@ -121,14 +121,14 @@ class Rights:
         return bool(self._enforcer.authorize(rule, target, req.context.user, do_raise=False))
 
 
-def asked_by(req: falcon.Request) -> str:
-    """Say who asks, for the history."""
+def requested_by(req: falcon.Request) -> str:
+    """Return the name of the requester, for the history."""
     user = req.context.user
     return f"user {user.user_id}" if user.project_id else str(user.user_id)
 
 
 def request_id(req: falcon.Request) -> str:
-    """Give the id of the request."""
+    """Return the id of the request."""
     return str(req.env.get(errors.REQUEST_ID, ""))
 
 

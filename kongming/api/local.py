@@ -9,11 +9,11 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Whether a request comes from this machine itself: without Keystone, no other is answered.
+"""The check that a request comes from localhost, for an API without Keystone.
 
-A browser on this machine asks for whatever web page it shows, from a loopback
-address, too: such a page may have pointed a name of its own at this machine
-(DNS rebinding). So the name that was asked for counts as well, and the page's.
+A browser on this machine sends the requests of any web page from a loopback address. Such a page
+may have pointed its own name at this machine (DNS rebinding). So the requested name is checked,
+too, and the origin of the page.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ _KNOWN = "localhost, 127.0.0.0/8 and [::1]"
 
 
 def check(environ: WSGIEnvironment) -> None:
-    """Let pass only what this machine itself asks of itself.
+    """Accept only direct requests from localhost to localhost.
 
-    :raises NotLocal: naming what says otherwise.
+    :raises NotLocal: naming the header or address of any other request.
     """
     forwarded = any(name.startswith(_FORWARDED) for name in environ)
     if forwarded or not _is_loopback(environ.get("REMOTE_ADDR", "")):
@@ -66,8 +66,8 @@ def check(environ: WSGIEnvironment) -> None:
 
 
 def _authorities(environ: WSGIEnvironment) -> list[str]:
-    """Return what was asked for: by the header, and by a target that is a whole URL."""
-    # As gunicorn and uWSGI have it; it wins over the header, where servers look at it.
+    """Return the requested hosts: of the header, and of a target that is a full URL."""
+    # As gunicorn and uWSGI provide it. Servers that use it prefer it to the header.
     target = environ.get("RAW_URI") or environ.get("REQUEST_URI") or "/"
     named = [] if target.startswith(("/", "*")) else [_PATH.split(target.partition("://")[2])[0]]
     return [environ.get("HTTP_HOST", ""), *named]
@@ -90,5 +90,5 @@ def _is_loopback(address: str) -> bool:
         found = ipaddress.ip_address(address)
     except ValueError:
         return False
-    # A server that listens to both protocols names IPv4's addresses so.
+    # A server that listens to both protocols shows IPv4 addresses in this form.
     return (getattr(found, "ipv4_mapped", None) or found).is_loopback

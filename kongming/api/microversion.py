@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Microversions: which form of the API a client speaks."""
+"""Microversions of the API."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ MIN_VERSION, MAX_VERSION = VERSIONS[0], VERSIONS[-1]
 
 
 class Microversion:
-    """Falcon middleware: settles the version, and says it in each answer."""
+    """Falcon middleware that reads the version of each request, and adds it to the response."""
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
-        """Settle the version.
+        """Read the version.
 
-        :raises VersionUnsupported: if there is no such one.
+        :raises VersionUnsupported: if it is not supported.
         """
         req.context.version = MIN_VERSION
         headers = microversion_parse.headers_from_wsgi_environ(req.env)
@@ -53,7 +53,7 @@ class Microversion:
         _resource: object,
         _req_succeeded: bool,
     ) -> None:
-        """Say the version."""
+        """Add the version."""
         version: Any = getattr(req.context, "version", MIN_VERSION)
         resp.set_header(HEADER, f"{SERVICE_TYPE} {version}")
         resp.append_header("Vary", HEADER)

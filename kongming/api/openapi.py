@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""The OpenAPI document: made of what the resources say of themselves."""
+"""The OpenAPI document, made from the operations of the resources."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ SCHEMAS: dict[str, Any] = {
 
 
 def build(resources: Iterable[Described]) -> dict[str, Any]:
-    """Make the document of the paths that there are."""
+    """Return the document of some resources."""
     return {
         "openapi": OPENAPI,
         "info": {

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What can be asked of a path: the one description that is checked and documented."""
+"""Operations of the API: each is described once, for its checks and its documentation."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from kongming.allocation.cpuset import shown
 from kongming.allocation.host_name import PATTERN
 from kongming.allocation.statuses import LISTED
 
-# In some dialects, Python's among them, $ matches before a line break, too.
+# In some dialects, such as Python's, $ also matches before a final line break.
 END = r"$(?!\n)"
 UUID = rf"^[0-9a-f]{{8}}-[0-9a-f]{{4}}-[0-9a-f]{{4}}-[0-9a-f]{{4}}-[0-9a-f]{{12}}{END}"
 MAP_NAME = rf"^[A-Za-z0-9][A-Za-z0-9_.-]{{0,254}}{END}"
 HOST_NAME = rf"^{PATTERN}{END}"
 PROJECT_ID = rf"^[A-Za-z0-9_-]{{1,64}}{END}"
 
-# What a database's integer can hold.
+# The largest integers that all supported databases can store.
 GENERATION_MAX = 2**31 - 1
 ID_MAX = 2**63 - 1
 
@@ -44,27 +44,27 @@ Schema = Mapping[str, Any]
 class Parameter:
     """A value in the path or in the query.
 
-    :ivar schema: the JSON Schema of what it means.
-    :ivar read: makes the value of the text; ValueError if it can't.
-    :ivar wanted: what it has to be, for who got it wrong.
+    :ivar schema: the JSON Schema of the value.
+    :ivar read: converts the text to the value, or raises ValueError.
+    :ivar expected: a description of valid values, for errors.
     """
 
     name: str
     description: str
     schema: Schema
     read: Callable[[str], Any]
-    wanted: str
+    expected: str
 
     def value(self, text: str) -> Any:
-        """Read it.
+        """Return the value of a text.
 
-        :raises RequestInvalid: naming it.
+        :raises RequestInvalid: naming the parameter.
         """
         try:
             return self.read(text)
         except ValueError:
             raise exception.RequestInvalid(
-                f"{self.name} {shown(text)} is not {self.wanted}"
+                f"{self.name} {shown(text)} is not {self.expected}"
             ) from None
 
 
@@ -72,12 +72,11 @@ class Parameter:
 class Operation:
     """One method of a path.
 
-    :ivar answers: status → name of the schema of the answer; None if there is
-        no body.
+    :ivar answers: status → name of the schema of the response; None without a body.
     :ivar body: name of the schema of the request's body.
-    :ivar errors: the statuses of its errors, besides those that all have.
-    :ivar public: whether it is answered whoever asks.
-    :ivar conditional: whether headers may say which generation it is for.
+    :ivar errors: the statuses of its errors, in addition to those of all operations.
+    :ivar public: whether it needs no authentication.
+    :ivar conditional: whether If-Match and If-None-Match are supported.
     """
 
     summary: str
@@ -89,7 +88,7 @@ class Operation:
     conditional: bool = False
 
     def read_query(self, req: falcon.Request) -> dict[str, Any]:
-        """Read the query; what was not given is not there.
+        """Return the values of the query by name, without absent parameters.
 
         :raises RequestInvalid: naming the parameter.
         """
@@ -107,23 +106,23 @@ class Operation:
 
 
 class Resource:
-    """One path; GET is answered for HEAD, too.
+    """The resource of one path; HEAD is handled as GET.
 
-    :cvar path: as falcon's router takes it.
-    :cvar operations: method → what it does.
+    :cvar path: the path in the form of falcon's router.
+    :cvar operations: the operations by method.
     """
 
     path: ClassVar[str]
     operations: ClassVar[Mapping[str, Operation]]
 
     def __init_subclass__(cls) -> None:
-        """Answer HEAD as GET is."""
+        """Handle HEAD as GET."""
         if on_get := getattr(cls, "on_get", None):
             cls.on_head = on_get  # type: ignore[attr-defined]
 
 
 class Described(Protocol):
-    """What has a path and says what can be asked of it."""
+    """A resource as far as the document needs it."""
 
     @property
     def path(self) -> str: ...
@@ -143,7 +142,7 @@ def _matching(pattern: str) -> Callable[[str], str]:
     return read
 
 
-def _whole(minimum: int, maximum: int) -> Callable[[str], int]:
+def _integer(minimum: int, maximum: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,19}", text, re.ASCII):
             raise ValueError(text)
@@ -154,21 +153,21 @@ def _whole(minimum: int, maximum: int) -> Callable[[str], int]:
     return read
 
 
-def _truth(text: str) -> bool:
+def _boolean(text: str) -> bool:
     if text not in ("true", "false"):
         raise ValueError(text)
     return text == "true"
 
 
-def _text(name: str, description: str, pattern: str, wanted: str) -> Parameter:
+def _text(name: str, description: str, pattern: str, expected: str) -> Parameter:
     schema = {"type": "string", "pattern": pattern}
-    return Parameter(name, description, schema, _matching(pattern), wanted)
+    return Parameter(name, description, schema, _matching(pattern), expected)
 
 
 def _number(name: str, description: str, minimum: int, maximum: int) -> Parameter:
     schema = {"type": "integer", "minimum": minimum, "maximum": maximum}
-    wanted = f"a whole number from {minimum} to {maximum}"
-    return Parameter(name, description, schema, _whole(minimum, maximum), wanted)
+    expected = f"a whole number from {minimum} to {maximum}"
+    return Parameter(name, description, schema, _integer(minimum, maximum), expected)
 
 
 _A_UUID = "an instance UUID as Nova writes it: 32 lower-case hexadecimal digits and 4 dashes"
@@ -204,6 +203,6 @@ DRY_RUN = Parameter(
     "dry_run",
     "Whether to return only the plan and change nothing.",
     {"type": "boolean"},
-    _truth,
+    _boolean,
     "true or false",
 )

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Lists, page by page."""
+"""Pages of lists."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ T = TypeVar("T")
 
 
 def limit_of(query: dict[str, Any], maximum: int) -> int:
-    """Give how many entries a page may have."""
+    """Return the maximum number of entries of the page."""
     return min(int(query.get("limit", maximum)), maximum)
 
 
 def cut(found: Sequence[T], limit: int) -> tuple[Sequence[T], bool]:
-    """Cut a page off what was read, which is one more if there is more."""
+    """Return the page, and whether there are more entries than it has."""
     return found[:limit], len(found) > limit
 
 
 def links(req: falcon.Request, query: dict[str, Any], marker: object) -> list[dict[str, str]]:
-    """Give the link to the next page.
+    """Return the link to the next page.
 
-    :param marker: the last entry of this one.
+    :param marker: the last entry of this page.
     """
     follows = urlencode({**query, "marker": marker})
     return [{"rel": "next", "href": f"{req.prefix}{req.path}?{follows}"}]

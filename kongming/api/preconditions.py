@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Conditional requests: a change is made only to the generation that the caller counts on."""
+"""Conditional requests, which change only the generation that the client knows."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from kongming.api import errors
 from kongming.api.operation import GENERATION_MAX
 
 IF_MATCH, IF_NONE_MATCH = "If-Match", "If-None-Match"
-#: To leave one of these out of account would make a change that was not to be made.
+#: Unsupported conditions; ignoring one could make a change that the client does not want.
 _OTHERS = ("If-Unmodified-Since", "If-Modified-Since", "If-Range", "Range", "Content-Range")
 _GENERATION = re.compile(r'("?)([0-9]{1,10})\1', re.ASCII)
 
 
 def check_none(req: falcon.Request) -> None:
-    """Let pass only what depends on no condition.
+    """Check that a request has no conditions.
 
     :raises RequestInvalid: naming the header.
     """
@@ -45,11 +45,11 @@ def check_none(req: falcon.Request) -> None:
 
 @contextmanager
 def holds(req: falcon.Request, known: int | None) -> Iterator[int | None]:
-    """Yield the generation that a change is made to, None if to any.
+    """Yield the generation that the request requires; None for any.
 
-    :param known: the one of the body or the query.
-    :raises RequestInvalid: naming a header that can't be understood, or that contradicts it.
-    :raises PreconditionFailed: instead of GenerationConflict, if a header has it.
+    :param known: the generation in the body or the query.
+    :raises RequestInvalid: naming a header that is invalid, or contradicts ``known``.
+    :raises PreconditionFailed: instead of GenerationConflict, if a header has the generation.
     """
     by_header = _by_header(req)
     if by_header is None:

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""What the API shows of what the database holds. Times are ISO 8601, UTC."""
+"""JSON of the API for the values of the database. Times are ISO 8601 in UTC."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kongming.allocation.stored import Unreadable, readable
 from kongming.allocation.windows import in_force, next_change
 from kongming.db.values import Change, Entry, Host, Map, Outcome
 
-# Messages name hosts' CPUs and other guests; the reason code says enough.
+# Tenants get the reason code only, because messages name CPUs of hosts and other guests.
 _HIDDEN: Mapping[str, Any] = {
     "host": None,
     "reported_by": None,
@@ -37,16 +37,16 @@ UP, UNRESPONSIVE, UNKNOWN = "up", "unresponsive", "unknown"
 
 
 def written(moment: float | None) -> str | None:
-    """Write a moment that is given in seconds since the epoch."""
+    """Return the text of a time in seconds since the epoch."""
     if moment is None:
         return None
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def allocation(entry: Entry, hosts: Mapping[str, Host], now: float) -> dict[str, Any]:
-    """Show what is wanted for an instance, and what came of it: a row of a list.
+    """Return the desired allocation of an instance and its outcome, as a row of a list.
 
-    :param hosts: what is known of the hosts that answer for instances, by name.
+    :param hosts: the hosts that report the instances, by name.
     """
     outcome = entry.outcome
     current = outcome if outcome is not None and outcome.generation == entry.generation else None
@@ -70,10 +70,10 @@ def allocation(entry: Entry, hosts: Mapping[str, Host], now: float) -> dict[str,
 
 
 def with_window(shown: Mapping[str, Any], entry: Entry, now: float) -> dict[str, Any]:
-    """Show which time window is in force, besides.
+    """Return an allocation with the time window in force.
 
-    Not in lists, whose rows may have 32 windows each. Nothing is shown of
-    windows in a time zone that this machine does not know.
+    Lists do not have it: each row may have 32 windows. Both fields are null if this machine lacks
+    the time zone of a window.
     """
     asked = readable(entry.allocation)
     windows = [each.window for each in asked.windows] if asked else []
@@ -90,7 +90,7 @@ def with_window(shown: Mapping[str, Any], entry: Entry, now: float) -> dict[str,
 
 
 def without_hosts(shown: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what is no tenant's business: which host it is, and who else is there.
+    """Return an allocation without details of hosts, for tenants.
 
     :param shown: an allocation, or an entry of its history.
     """
@@ -98,7 +98,7 @@ def without_hosts(shown: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def change(entry: Change) -> dict[str, Any]:
-    """Show an entry of the history of an instance."""
+    """Return an entry of the history of an instance."""
     return {
         "id": entry.id,
         "generation": entry.generation,
@@ -116,7 +116,7 @@ def change(entry: Change) -> dict[str, Any]:
 
 
 def allocation_map(found: Map) -> dict[str, Any]:
-    """Show an allocation map, without its allocations."""
+    """Return an allocation map without its allocations."""
     return {
         "name": found.name,
         "generation": found.generation,
@@ -128,7 +128,7 @@ def allocation_map(found: Map) -> dict[str, Any]:
 
 
 def host(found: Host, now: float) -> dict[str, Any]:
-    """Show a host, without what it looks like."""
+    """Return a host without its snapshot."""
     return {
         "name": found.name,
         "state": _state(found, now),
@@ -155,7 +155,7 @@ def _asked(found: Allocation | Unreadable | None) -> dict[str, Any] | None:
 
 
 def _words(asked: Allocation | Unreadable | None, current: Outcome | None) -> dict[str, str]:
-    """Return reason and message: what the host says, and what can't be read here."""
+    """Return reason and message of the report, and of an allocation that can't be read."""
     reason, message = (current.reason, current.message) if current else ("", "")
     if isinstance(asked, Unreadable):
         unread = (
@@ -168,10 +168,7 @@ def _words(asked: Allocation | Unreadable | None, current: Outcome | None) -> di
 
 
 def _report(entry: Entry, hosts: Mapping[str, Host], now: float) -> dict[str, Any]:
-    """Say who answers for an instance, and how old the answer is.
-
-    Who is heard of confirms what was said before.
-    """
+    """Return the reporting host, and the age of its report; each heartbeat confirms it."""
     reporter = hosts.get(entry.reporter) if entry.reporter else None
     reported = None if entry.outcome is None else entry.outcome.reported_at
     if reported is not None and reporter is not None:

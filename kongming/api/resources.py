@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""All resources of the API, for the application and for the OpenAPI document."""
+"""All resources of the API, for the application and the OpenAPI document."""
 
 from kongming.api import documents
 from kongming.api.allocation_maps import MapItem, MapList
@@ -20,7 +20,7 @@ from kongming.api.hosts import HostItem, HostList
 #: Resources without state.
 PUBLIC = (documents.Versions, documents.Version, documents.AllocationSchema)
 
-#: Resources that are made of the application's parts.
+#: Resources that need the application's parts.
 OF_PARTS = (
     AllocationList,
     AllocationItem,

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Waits of the API for Keystone and for hosts: bounded, and never on the last thread."""
+"""Bounded waits of the API for Keystone and hosts, never in the last free thread."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from kongming.runtime.server_threads import ServerThreads
 T = TypeVar("T")
 
 _LIMIT_MAX_S = 24 * 3600.0
-# So many threads that nobody waits for any more may still be under way.
+# The most threads that may still run after their request has ended.
 _LEFT_MAX = 32
 
 
 class Waiting:
-    """Has work done that may never end. Any thread may call it."""
+    """Runs work that may never end. Thread-safe."""
 
     def __init__(self, of_server: ServerThreads) -> None:
         self._threads = of_server
         self._left = threading.BoundedSemaphore(_LEFT_MAX)
 
     def wait_for(self, work: Callable[[], T], limit_s: float = _LIMIT_MAX_S) -> T:
-        """Do some work in a thread of its own and return what comes of it.
+        """Run some work in a thread of its own and return its result.
 
-        :param limit_s: how long that may take, unless it has a limit of its own.
-        :raises TimeoutError: if it takes longer; it goes on, and nobody waits for it.
-        :raises ThreadsBusy: if no thread would be left for others.
+        :param limit_s: the time limit, unless the work has its own.
+        :raises TimeoutError: if it takes longer; it continues in the background.
+        :raises ThreadsBusy: if no thread would be left for other requests.
         """
         with self._threads.changed:
             if limit_s > server_threads.PATIENCE_S and self._threads.all_wait_long():

@@ -10,8 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What an operator types: one noun a file, one class a command.
+"""The commands of kongming-manage: a file for each noun, a class for each command.
 
-The commands are found by their entry points (``kongming.manage`` in
-``setup.cfg``).
+Their entry points are in ``setup.cfg`` (``kongming.manage``).
 """

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""``kongming-manage allocation ...``: what is wanted for this host's instances."""
+"""``kongming-manage allocation ...``: the allocations of this host's instances."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from kongming.executor.store.store import Store
 from kongming.hypervisor.guest import Guest
 from kongming.manage import state
 from kongming.terminal import options, preview, times
-from kongming.terminal.columns import Asked, Memory, Requests, Values
+from kongming.terminal.columns import Memory, Requested, Requests, Values
 from kongming.terminal.output import Lister, ShowOne
 
-#: The status of a guest that was placed once and that nothing is known of.
+#: The status of a guest that was placed once and has no record any more.
 UNCLAIMED = "unclaimed"
 
 _Table = tuple[Sequence[str], Iterable[Sequence[Any]]]
@@ -61,7 +61,7 @@ class AllocationList(Lister):
                 str(record.status),
                 record.reason,
                 str(record.source),
-                Asked(record.asked),
+                Requested(record.asked),
                 times.written(record.changed_at),
             )
             for record in records
@@ -69,20 +69,20 @@ class AllocationList(Lister):
         known = {record.instance_uuid for record in records}
         for instance_uuid in self._touched():
             if instance_uuid not in known:
-                rows.append((instance_uuid, UNCLAIMED, "", "", Asked(Allocation()), ""))
+                rows.append((instance_uuid, UNCLAIMED, "", "", Requested(Allocation()), ""))
         return ("instance_uuid", "status", "reason", "source", "requested", "since"), rows
 
     def _touched(self) -> list[str]:
         try:
-            with state.hypervisor(self) as look:
-                return [guest.instance_uuid for guest in look.occupants() if guest.touched]
+            with state.hypervisor(self) as hypervisor:
+                return [guest.instance_uuid for guest in hypervisor.occupants() if guest.touched]
         except exception.KongmingError as error:
             self.app.LOG.warning("%s; unclaimed guests are not listed", error)
             return []
 
 
 class _OfInstance:
-    """What commands about one instance have in common."""
+    """The base of commands about one instance."""
 
     key: Callable[[str], str] = staticmethod(options.instance_uuid)
 
@@ -97,31 +97,34 @@ class AllocationShow(_OfInstance, ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> _Fields:
         with state.opened_store(self) as store:
-            record = _known(store, parsed_args.instance_uuid)
+            record = _get(store, parsed_args.instance_uuid)
             requests = store.requests(record.instance_uuid)
             hint = store.hints.get(record.instance_uuid)
         state.warn_of_unreadable(self, record)
         return self.dict2columns(
-            _told(record)
+            _fields(record)
             | {"nova_reports": str(hint or ""), "requests": Requests(requests)}
-            | self._now(record)
+            | self._placement(record)
         )
 
-    def _now(self, record: Record) -> dict[str, Any]:
-        has: dict[Target, Value] | None = None
+    def _placement(self, record: Record) -> dict[str, Any]:
+        observed: dict[Target, Value] | None = None
         baseline: dict[Target, Value] | None = None
         grant: dict[Target, Value] | None = None
         memory: dict[int, int] | None = None
         try:
-            with state.hypervisor(self) as look, look.guest(record.instance_uuid) as guest:
-                has, baseline, grant = _observed(guest)
+            with (
+                state.hypervisor(self) as hypervisor,
+                hypervisor.guest(record.instance_uuid) as guest,
+            ):
+                observed, baseline, grant = _placement_of(guest)
                 memory = guest.memory_kib()
         except exception.KongmingError as error:
             self.app.LOG.warning("the current placement of the guest is unknown: %s", error)
         return {
             "grant": Values(grant),
             "baseline": Values(baseline),
-            "observed": Values(has),
+            "observed": Values(observed),
             "memory_kib": Memory(memory),
         }
 
@@ -140,16 +143,16 @@ class AllocationPlan(_OfInstance, Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> _Table:
         instance_uuid = parsed_args.instance_uuid
-        asked = options.asked(parsed_args)
+        asked = options.read_allocation(parsed_args)
         accepted = False
         if not asked:
             with state.opened_store(self) as store:
-                record = _known(store, instance_uuid)
-            asked = _wanted(record)
+                record = _get(store, instance_uuid)
+            asked = _requested(record)
             accepted = asked == record.accepted
-        with state.store_if_any(self) as others, state.hypervisor(self) as look:
-            placer = state.placer(self, look, others)
-            with look.guest(instance_uuid) as guest:
+        with state.store_if_any(self) as others, state.hypervisor(self) as hypervisor:
+            placer = state.placer(self, hypervisor, others)
+            with hypervisor.guest(instance_uuid) as guest:
                 found = dry_run.look(placer, guest, instance_uuid, asked, accepted=accepted)
         for warning in found.warnings:
             self.app.LOG.warning("%s", warning)
@@ -160,7 +163,7 @@ class AllocationPlan(_OfInstance, Lister):
 
 
 class _Change(_OfInstance, ShowOne):
-    """A command that changes what is asked, and waits for what comes of it."""
+    """A command that changes a request, and waits for its outcome."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -175,17 +178,17 @@ class _Change(_OfInstance, ShowOne):
             if parsed_args.wait:
                 try:
                     record = state.wait(self, store, instance_uuid, parsed_args.wait)
-                except state.ServiceAway as error:
+                except state.ServiceUnavailable as error:
                     self.app.LOG.warning("%s", error)
         if record is None:
             return self.dict2columns({"instance_uuid": instance_uuid, "status": "released"})
-        if record.reason and record.status in ("refused", "failed"):
+        if record.status.is_failure:
             raise exception.KongmingError(f"{record.status} ({record.reason}): {record.message}")
-        return self.dict2columns(_told(record))
+        return self.dict2columns(_fields(record))
 
     @abc.abstractmethod
     def change(self, store: Store, instance_uuid: str, parsed: argparse.Namespace) -> None:
-        """Change what is asked."""
+        """Change the request."""
 
 
 class AllocationSet(_Change):
@@ -201,7 +204,7 @@ class AllocationSet(_Change):
         return parser
 
     def change(self, store: Store, instance_uuid: str, parsed: argparse.Namespace) -> None:
-        asked = options.asked(parsed)
+        asked = options.read_allocation(parsed)
         if not asked:
             raise exception.RequestInvalid("the allocation is empty: use at least one option")
         request = Request(Source.OPERATOR, asked, state.operator(), time.time())
@@ -229,8 +232,8 @@ class AllocationUnset(_Change):
                 f"instance {instance_uuid} has no operator's request: its allocation comes from "
                 "its metadata, remove the keys there"
             )
-        with state.hypervisor(self) as look:
-            touched = {guest.instance_uuid for guest in look.occupants() if guest.touched}
+        with state.hypervisor(self) as hypervisor:
+            touched = {guest.instance_uuid for guest in hypervisor.occupants() if guest.touched}
         if instance_uuid not in touched:
             raise state.unknown(instance_uuid)
         store.release(instance_uuid, state.operator())
@@ -246,8 +249,8 @@ class AllocationPreview(_OfInstance, Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> _Table:
         with state.opened_store(self) as store:
-            record = _known(store, parsed_args.instance_uuid)
-        rows = preview.rows(parsed_args.days, _wanted(record), Asked, self.app.LOG)
+            record = _get(store, parsed_args.instance_uuid)
+        rows = preview.rows(parsed_args.days, _requested(record), Requested, self.app.LOG)
         return ("from", "to", "window", "requested"), rows
 
 
@@ -264,7 +267,7 @@ class AllocationHistory(_OfInstance, Lister):
                 times.written(change.changed_at),
                 change.asked_by,
                 str(change.source),
-                Asked(change.asked),
+                Requested(change.asked),
                 str(change.status),
                 change.reason,
                 change.message,
@@ -273,14 +276,14 @@ class AllocationHistory(_OfInstance, Lister):
         ]
 
 
-def _known(store: Store, instance_uuid: str) -> Record:
+def _get(store: Store, instance_uuid: str) -> Record:
     record = store.get(instance_uuid)
     if record is None:
         raise state.unknown(instance_uuid)
     return record
 
 
-def _wanted(record: Record) -> Allocation:
+def _requested(record: Record) -> Allocation:
     if isinstance(record.asked, Unreadable):
         raise exception.StoredInvalid(state.unreadable(record.instance_uuid, record.asked))
     if record.asked is None:
@@ -288,7 +291,7 @@ def _wanted(record: Record) -> Allocation:
     return record.asked
 
 
-def _told(record: Record) -> dict[str, Any]:
+def _fields(record: Record) -> dict[str, Any]:
     return {
         "instance_uuid": record.instance_uuid,
         "status": str(record.status),
@@ -296,8 +299,8 @@ def _told(record: Record) -> dict[str, Any]:
         "message": record.message,
         "since": times.written(record.changed_at),
         "source": str(record.source),
-        "requested": Asked(record.asked),
-        "in_force": Asked(record.accepted),
+        "requested": Requested(record.asked),
+        "in_force": Requested(record.accepted),
         **_window(record),
         "last_drift": record.drift,
         "last_drift_at": times.written(record.drift_at),
@@ -306,7 +309,7 @@ def _told(record: Record) -> dict[str, Any]:
 
 
 def _window(record: Record) -> dict[str, str]:
-    """Return which time window is in force, if there are any that can be read here."""
+    """Return the time window in force, if its time zone is known here."""
     accepted = readable(record.accepted)
     windows = [each.window for each in accepted.windows] if accepted else []
     now = datetime.now(UTC)
@@ -320,10 +323,10 @@ def _window(record: Record) -> dict[str, str]:
     }
 
 
-def _observed(
+def _placement_of(
     guest: Guest,
 ) -> tuple[dict[Target, Value], dict[Target, Value], dict[Target, Value]]:
-    """Return what a guest has, its baseline, and what Nova gave it if it has a NUMA topology."""
+    """Return the observed placement of a guest, its baseline, and Nova's grant if it has one."""
     definition = guest.definition()
     found = guest.observe([*definition.told, SHARES, QUOTA], definition)
     grant = {} if definition.grant is None else definition.grant.values()

@@ -100,10 +100,10 @@ class BrokerPermissions(Lister):
         self, parsed_args: argparse.Namespace
     ) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
         vhost = parsed_args.vhost or _VHOSTS[parsed_args.trigger]
-        return _COLUMNS, [_row(vhost, each) for each in _wanted(parsed_args)]
+        return _COLUMNS, [_row(vhost, each) for each in _permissions(parsed_args)]
 
 
-def _wanted(parsed: argparse.Namespace) -> list[Permissions]:
+def _permissions(parsed: argparse.Namespace) -> list[Permissions]:
     exchange = parsed.exchange or _EXCHANGES[parsed.trigger]
     users = {name: f"{parsed.prefix}-{name}" for name in parsed.hosts}
     if parsed.trigger == _NOTIFICATION:
@@ -127,7 +127,7 @@ class RabbitmqctlFormatter(base.ListFormatter):
     """Writes permissions as the commands that set them."""
 
     def add_argument_group(self, parser: argparse.ArgumentParser) -> None:
-        """Add nothing: there is only one form."""
+        """Add nothing: the formatter has no options."""
 
     def emit_list(
         self,
@@ -144,7 +144,7 @@ class RabbitmqctlFormatter(base.ListFormatter):
             row = dict(zip(column_names, values, strict=True))
             _write(stdout, row, "set_permissions", "configure", "write", "read")
             if row["exchange"] is None:
-                # What an earlier command may have set would still hold.
+                # Permissions of an earlier command would still apply.
                 _write(stdout, row, "clear_topic_permissions")
             else:
                 _write(

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What all commands have in common: the configuration, read when it is first asked for."""
+"""The configuration of all commands, read at its first use."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from typing import Protocol
 from cliff.command import Command
 from oslo_config import cfg
 
-#: What ``--version`` after the name of a command means.
+#: The meaning of ``--version`` after the name of a command.
 VERSION_OF_TABLES = "--version-of-tables"
 
 
 class Configured(Protocol):
-    """The application, as far as commands use it."""
+    """The part of the application that commands use."""
 
     @property
     def conf(self) -> cfg.ConfigOpts: ...
 
 
 def conf_of(command: Command) -> cfg.ConfigOpts:
-    """Give the configuration that a command was called with.
+    """Return the configuration for a command.
 
     :raises ConfigInvalid: if it can't be read.
     """

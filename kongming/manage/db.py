@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""``kongming-manage db ...``: the tables of the API and the conductors, and what they hold.
+"""``kongming-manage db ...``: the tables of the API and the conductors.
 
-All commands are loaded before one is run, so what they need of a database is imported only then.
+All commands are loaded before one runs, so each command imports the modules of the database.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class DbSync(ShowOne):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument(
-            "wanted",
+            "target",
             metavar="<version>",
             nargs="?",
             help="migrate to this version, up or down (before an older Kongming is installed); "
@@ -59,7 +59,7 @@ class DbSync(ShowOne):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> _Columns:
-        named = [each for each in (parsed_args.wanted, parsed_args.version_of_tables) if each]
+        named = [each for each in (parsed_args.target, parsed_args.version_of_tables) if each]
         if len(set(named)) > 1:
             raise exception.ConfigInvalid(f"db sync: {' and '.join(named)}: name one version")
         from kongming.db import migration

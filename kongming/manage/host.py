@@ -22,7 +22,7 @@ from kongming.configuration.rules import read_rules
 from kongming.host import snapshot
 from kongming.manage import state
 from kongming.manage.command import conf_of
-from kongming.terminal import host_view
+from kongming.terminal import host_snapshot
 from kongming.terminal.output import ShowOne
 
 
@@ -41,7 +41,7 @@ class HostShow(ShowOne):
         conf = conf_of(self)
         rules = read_rules(conf)
         with state.hypervisor(self) as hypervisor:
-            seen = snapshot.to_json(hypervisor.topology(), hypervisor.occupants(), rules)
+            found = snapshot.to_json(hypervisor.topology(), hypervisor.occupants(), rules)
         if parsed_args.formatter == self.formatter_default:
-            return ("picture",), (host_view.draw(seen, parsed_args.width),)
-        return self.dict2columns(host_view.columns(seen))
+            return ("picture",), (host_snapshot.draw(found, parsed_args.width),)
+        return self.dict2columns(host_snapshot.columns(found))

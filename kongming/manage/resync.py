@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Having the service look again: at its guests, or at what Nova says of them."""
+"""``kongming-manage reconcile`` and ``resync``: check guests, or ask Nova, now."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from kongming.terminal.output import Lister
 _Table = tuple[Sequence[str], Iterable[Sequence[Any]]]
 
 
-class _Again(Lister):
-    """A command about an instance, or all, that shows what came of it."""
+class _OfInstances(Lister):
+    """A command about one instance, or all, that shows their outcomes."""
 
     seconds: ClassVar[float]
 
@@ -44,9 +44,9 @@ class _Again(Lister):
         state.add_wait_option(parser, self.seconds)
         return parser
 
-    def outcomes(self, store: Store, wanted: Iterable[str], timeout: float) -> _Table:
-        """Wait for the outcome of each, and show them."""
-        records = [state.wait(self, store, each, timeout) for each in wanted]
+    def outcomes(self, store: Store, instance_uuids: Iterable[str], timeout: float) -> _Table:
+        """Wait for the outcomes, and return them."""
+        records = [state.wait(self, store, each, timeout) for each in instance_uuids]
         return ("instance_uuid", "status", "reason", "message"), [
             (record.instance_uuid, str(record.status), record.reason, record.message)
             for record in records
@@ -54,7 +54,7 @@ class _Again(Lister):
         ]
 
 
-class Reconcile(_Again):
+class Reconcile(_OfInstances):
     """Make the service compare an instance, or all, with the desired allocation now."""
 
     seconds = 60.0
@@ -62,14 +62,14 @@ class Reconcile(_Again):
     def take_action(self, parsed_args: argparse.Namespace) -> _Table:
         one = parsed_args.instance_uuid
         with state.opened_store(self) as store:
-            wanted = [one] if one else sorted(store.held())
-            for instance_uuid in wanted:
+            instance_uuids = [one] if one else sorted(store.held())
+            for instance_uuid in instance_uuids:
                 if not store.demand(instance_uuid):
                     raise state.unknown(instance_uuid)
-            return self.outcomes(store, wanted, parsed_args.wait)
+            return self.outcomes(store, instance_uuids, parsed_args.wait)
 
 
-class Resync(_Again):
+class Resync(_OfInstances):
     """Make the service ask Nova for an instance, or for all of this host, now."""
 
     seconds = 120.0

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The service's store and the live guests, as commands use them."""
+"""The service's store and the running guests, for commands."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ _POLL_S = 0.05
 
 @contextmanager
 def opened_store(command: Command) -> Iterator[Store]:
-    """Give the store of the service on this host.
+    """Yield the store of the service on this host.
 
-    :raises StoreUnavailable: if there is none, or it can't be used.
+    :raises StoreUnavailable: if it does not exist, or can't be used.
     """
     store = Store(Path(conf_of(command).state_path), create=False)
     try:
@@ -59,7 +59,7 @@ def opened_store(command: Command) -> Iterator[Store]:
 
 @contextmanager
 def store_if_any(command: Command) -> Iterator[Store | None]:
-    """Give the store of the service on this host; None if there is none to be used."""
+    """Yield the store of the service on this host; None if it can't be used."""
     with ExitStack() as stack:
         try:
             store = stack.enter_context(opened_store(command))
@@ -69,31 +69,31 @@ def store_if_any(command: Command) -> Iterator[Store | None]:
 
 
 def hypervisor(command: Command) -> AbstractContextManager[Hypervisor]:
-    """Give a look at the host's guests that can change nothing.
+    """Return a read-only connection to the host's guests.
 
-    :raises HypervisorUnavailable: if libvirt does not answer.
+    :raises HypervisorUnavailable: if libvirt is unavailable.
     """
     return session.look(conf_of(command).libvirt.connection_uri)
 
 
-def placer(command: Command, look: Hypervisor, store: Store | None) -> Placer:
-    """Return what plans within the operator's rules.
+def placer(command: Command, hypervisor: Hypervisor, store: Store | None) -> Placer:
+    """Return a placer with the operator's rules.
 
-    :param store: what is requested for the other instances; None if that is not known.
+    :param store: the requests for the other instances; None if unknown.
     :raises ConfigInvalid: if the rules can't be read.
     """
     rules = read_rules(conf_of(command))
-    claims = Claims(look.occupants, lambda other: None if moves is None else moves.of(other))
-    found = Placer(lambda: rules, claims, look.topology)
-    moves = None if store is None else Moves(store, look, found)
+    claims = Claims(hypervisor.occupants, lambda other: None if moves is None else moves.of(other))
+    found = Placer(lambda: rules, claims, hypervisor.topology)
+    moves = None if store is None else Moves(store, hypervisor, found)
     return found
 
 
 def wait(command: Command, store: Store, instance_uuid: str, timeout: float) -> Record | None:
-    """Wait until the service has come to an outcome, and give the record.
+    """Wait for an outcome, and return the record.
 
-    :returns: None if nothing is asked any more.
-    :raises ServiceAway: if no service runs that could.
+    :returns: None if the instance has no record any more.
+    :raises ServiceUnavailable: if no service runs.
     :raises KongmingError: if it takes longer than ``timeout`` seconds.
     """
 
@@ -106,15 +106,15 @@ def wait(command: Command, store: Store, instance_uuid: str, timeout: float) -> 
 
 
 def wait_until(command: Command, condition: Callable[[], bool], timeout: float) -> None:
-    """Wait until the service has done what was left to it.
+    """Wait until the service has fulfilled a condition.
 
-    :raises ServiceAway: if no service runs that could.
+    :raises ServiceUnavailable: if no service runs.
     :raises KongmingError: if it takes longer than ``timeout`` seconds.
     """
     deadline = time.monotonic() + timeout
     while not condition():
         if not lock.is_taken(Path(conf_of(command).state_path)):
-            raise ServiceAway(
+            raise ServiceUnavailable(
                 "stored, but kongming-notification-handler does not run with this state_path: it "
                 "will be carried out when the service starts"
             )
@@ -127,14 +127,14 @@ def wait_until(command: Command, condition: Callable[[], bool], timeout: float) 
 
 
 def unknown(instance_uuid: str) -> exception.KongmingError:
-    """Give the error that says that nothing is known of an instance."""
+    """Return the error for an unknown instance."""
     return exception.KongmingError(
         f"instance {instance_uuid} is unknown on this host: see 'allocation list'"
     )
 
 
 def unreadable(instance_uuid: str, kept: Unreadable) -> str:
-    """Say that what is kept of an instance can't be read, and what to do."""
+    """Return the message about a stored request that can't be read."""
     return (
         f"instance {instance_uuid}: its stored request can't be read ({kept.why}): "
         "'allocation set' replaces it, 'allocation unset' deletes it"
@@ -142,7 +142,7 @@ def unreadable(instance_uuid: str, kept: Unreadable) -> str:
 
 
 def warn_of_unreadable(command: Command, record: Record) -> None:
-    """Name an instance of which what is kept can't be read."""
+    """Log a warning if the record of an instance can't be read."""
     if isinstance(record.asked, Unreadable):
         command.app.LOG.warning("%s", unreadable(record.instance_uuid, record.asked))
     elif not is_instance(record.instance_uuid):
@@ -152,10 +152,10 @@ def warn_of_unreadable(command: Command, record: Record) -> None:
         )
 
 
-class ServiceAway(exception.KongmingError):
-    """No service runs that could do what was asked."""
+class ServiceUnavailable(exception.KongmingError):
+    """No service runs that could carry out the request."""
 
-    reason = "service_away"
+    reason = "service_unavailable"
 
 
 def _is_settled(record: Record) -> bool:
@@ -166,7 +166,7 @@ def _is_settled(record: Record) -> bool:
 
 
 def operator() -> str:
-    """Say who types: also behind sudo."""
+    """Return the name of the operator, also behind sudo."""
     return escape(f"operator {os.environ.get('SUDO_USER') or user()}")
 
 

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""``openstack kongming allocation ...``: what is wanted for single instances."""
+"""``openstack kongming allocation ...``: the allocations of single instances."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from osc_lib import exceptions
 from kongming import exception
 from kongming.allocation import stored
 from kongming.allocation.allocation import Allocation
-from kongming.allocation.statuses import LISTED
+from kongming.allocation.statuses import LISTED, Status
 from kongming.allocation.stored import Unreadable
 from kongming.osc import columns
 from kongming.osc.change import Change
@@ -89,15 +89,15 @@ class AllocationList(Lister):
             status=parsed_args.status,
             map=parsed_args.map,
         )
-        return names, [columns.rows(names, each) for each in found]
+        return names, [columns.row(names, each) for each in found]
 
 
 class AllocationShow(OfInstance, ShowOne):
     """Show the allocation of an instance and its status."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> Fields:
-        told = client_of(self).allocation(parsed_args.instance_uuid)
-        return self.dict2columns(columns.of_fields(told))
+        found = client_of(self).allocation(parsed_args.instance_uuid)
+        return self.dict2columns(columns.of_fields(found))
 
 
 class AllocationSet(OfInstance, Change):
@@ -112,11 +112,12 @@ class AllocationSet(OfInstance, Change):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Fields:
-        asked = options.asked(parsed_args)
-        if not asked:
+        requested = options.read_allocation(parsed_args)
+        if not requested:
             raise exception.RequestInvalid("the allocation is empty: use at least one option")
-        request = SetAllocation(parsed_args.instance_uuid, asked.to_json(), parsed_args.generation)
-        return self.carry_out(request)
+        return self.carry_out(
+            SetAllocation(parsed_args.instance_uuid, requested.to_json(), parsed_args.generation)
+        )
 
 
 class AllocationUnset(OfInstance, Change):
@@ -148,17 +149,17 @@ class AllocationPlan(OfInstance, Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Table:
         client, instance_uuid = client_of(self), parsed_args.instance_uuid
-        asked = options.asked(parsed_args) or _wanted(client, instance_uuid)
-        told = client.plan(instance_uuid, asked.to_json())
-        for warning in told["warnings"]:
+        allocation = options.read_allocation(parsed_args) or _desired(client, instance_uuid)
+        plan = client.plan(instance_uuid, allocation.to_json())
+        for warning in plan["warnings"]:
             self.log.warning("%s", escape(warning))
-        if told["outcome"] != "planned":
+        if plan["outcome"] != "planned":
             raise exceptions.CommandError(
-                escape(f"{told['outcome']} ({told['reason']}): {told['message']}")
+                escape(f"{plan['outcome']} ({plan['reason']}): {plan['message']}")
             )
         return ("step", "target", "from", "to", "grant"), [
             (number, step["target"], step["from"], step["to"], step.get("grant", ""))
-            for number, step in enumerate(told["steps"], 1)
+            for number, step in enumerate(plan["steps"], 1)
         ]
 
 
@@ -171,9 +172,9 @@ class AllocationPreview(OfInstance, Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Table:
-        asked = _wanted(client_of(self), parsed_args.instance_uuid)
+        desired = _desired(client_of(self), parsed_args.instance_uuid)
         return ("from", "to", "window", "allocation"), preview.rows(
-            parsed_args.days, asked, lambda part: columns.Wanted(part.to_json()), self.log
+            parsed_args.days, desired, lambda part: columns.Desired(part.to_json()), self.log
         )
 
 
@@ -187,18 +188,18 @@ class AllocationHistory(OfInstance, Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Table:
         found = client_of(self).history(parsed_args.instance_uuid, parsed_args.limit)
-        return _CHANGE, [columns.rows(_CHANGE, each) for each in found]
+        return _CHANGE, [columns.row(_CHANGE, each) for each in found]
 
 
-def _wanted(client: Client, instance_uuid: str) -> Allocation:
-    told: Any = client.allocation(instance_uuid)
-    if told["allocation"] is None:
+def _desired(client: Client, instance_uuid: str) -> Allocation:
+    entry: Any = client.allocation(instance_uuid)
+    if entry["allocation"] is None:
         raise exceptions.CommandError(
             f"instance {instance_uuid} has no allocation any more: it returns to its baseline"
-            if told["status"] == "releasing"
-            else escape(f"instance {instance_uuid}: {told['message']}")
+            if entry["status"] == Status.RELEASING
+            else escape(f"instance {instance_uuid}: {entry['message']}")
         )
-    found = stored.understand(told["allocation"])
+    found = stored.understand(entry["allocation"])
     if isinstance(found, Unreadable):
         raise exceptions.CommandError(
             f"this client can't read the allocation ({found.why}): use a newer client"

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""``openstack kongming allocation map ...``: many allocations, handed over together."""
+"""``openstack kongming allocation map ...``: the allocations of many instances together."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from kongming.osc.command import (
 )
 from kongming.osc.map_changes import MapChanges
 from kongming.osc.requests import ApplyMap, DeleteMap
-from kongming.osc.waiting import Speaker
+from kongming.osc.waiting import Messages
 from kongming.osc.watching import find_map
 from kongming.terminal import files
 
@@ -67,7 +67,7 @@ class MapList(Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Table:
         found = client_of(self).maps(parsed_args.limit)
-        return _COLUMNS, [columns.rows(_COLUMNS, each) for each in found]
+        return _COLUMNS, [columns.row(_COLUMNS, each) for each in found]
 
 
 class MapShow(_OfMap, ShowOne):
@@ -93,13 +93,13 @@ class MapExport(_OfMap):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        told = client_of(self).map(parsed_args.name)
-        text = map_file.write(told, parsed_args.form)
+        found = client_of(self).map(parsed_args.name)
+        text = map_file.write(found, parsed_args.form)
         with writing(self.app) as stdout:
             stdout.write(text)
-        Speaker(self.app.stderr).say(
-            f"the map {parsed_args.name} is exported with generation {told['generation']}: apply "
-            f"it with --generation {told['generation']} so that it is refused if the map was "
+        Messages(self.app.stderr).print(
+            f"the map {parsed_args.name} is exported with generation {found['generation']}: apply "
+            f"it with --generation {found['generation']} so that it is refused if the map was "
             "changed meanwhile"
         )
 
@@ -139,24 +139,25 @@ class MapApply(_OfMap, Change):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Fields:
-        asked, name = map_file.read(parsed_args.file), parsed_args.name
+        requested, name = map_file.read(parsed_args.file), parsed_args.name
         generation = parsed_args.generation
-        told = find_map(self.client, name)
-        changes = map_changes.of(told, asked)
+        current = find_map(self.client, name)
+        changes = map_changes.of(current, requested)
         if parsed_args.dry_run:
-            _check_generation(name, told, generation)
-            Speaker(self.app.stderr).say(_UNCHECKED)
-            there = None if told is None else told["generation"]
-            return self.dict2columns(columns.of_changes(name, there, changes))
-        if self._is_asked(parsed_args, changes) and generation is None and told is not None:
-            # What was agreed to was about this generation.
-            generation = told["generation"]
-        return self.carry_out(ApplyMap(name, asked, generation, changes.released))
+            _check_generation(name, current, generation)
+            Messages(self.app.stderr).print(_UNCHECKED)
+            number = None if current is None else current["generation"]
+            return self.dict2columns(columns.of_changes(name, number, changes))
+        confirmed = self._confirm(parsed_args, changes)
+        if confirmed and generation is None and current is not None:
+            # The confirmation is about this generation.
+            generation = current["generation"]
+        return self.carry_out(ApplyMap(name, requested, generation, changes.released))
 
-    def _is_asked(self, parsed: argparse.Namespace, changes: MapChanges) -> bool:
-        """Have somebody agree to a release that is hardly meant, and tell whether that was needed.
+    def _confirm(self, parsed: argparse.Namespace, changes: MapChanges) -> bool:
+        """Ask the user to confirm a release that may be a mistake; return False if it is none.
 
-        :raises RequestInvalid: if nobody does.
+        :raises RequestInvalid: without a confirmation.
         """
         number, total = len(changes.released), len(changes.before)
         if changes.empties and not parsed.allow_empty:
@@ -171,7 +172,7 @@ class MapApply(_OfMap, Change):
         )
         stdin = sys.stdin
         if parsed.file != files.STDIN and stdin is not None and stdin.isatty():
-            Speaker(self.app.stderr).say(f"{text}. Type yes to continue:")
+            Messages(self.app.stderr).print(f"{text}. Type yes to continue:")
             if stdin.readline().strip() == "yes":
                 return True
         raise exception.RequestInvalid(
@@ -195,13 +196,13 @@ class MapDelete(_OfMap, Change):
         return self.carry_out(DeleteMap(name, parsed_args.generation, members))
 
 
-def _check_generation(name: str, told: Mapping[str, Any] | None, asked: int | None) -> None:
-    """Refuse what the API would refuse because of its generation."""
-    gone = told is None or told.get("deleting")
-    there = None if told is None else told["generation"]
-    if asked is None or asked == there or (asked == 0 and gone):
+def _check_generation(name: str, current: Mapping[str, Any] | None, expected: int | None) -> None:
+    """Refuse a generation that the API would refuse."""
+    absent = current is None or current.get("deleting")
+    number = None if current is None else current["generation"]
+    if expected is None or expected == number or (expected == 0 and absent):
         return
-    has = "does not exist" if there is None else f"has generation {there}, not {asked}"
+    has = "does not exist" if number is None else f"has generation {number}, not {expected}"
     raise exceptions.CommandError(
         f"the map {name} {has}: the API would refuse it (generation_conflict); read it again"
     )

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Commands that change allocations: whatever happens, they say what was accepted."""
+"""Commands that change allocations; they always print which request was accepted."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from osc_lib import exceptions
 from kongming.osc import waiting
 from kongming.osc.client import Client
 from kongming.osc.command import Fields, ShowOne, client_of
-from kongming.osc.progress import Told
+from kongming.osc.progress import Json
 from kongming.osc.requests import Request, Unsettled
 from kongming.osc.responses import Fault
-from kongming.osc.waiting import End, Speaker, Waiter
+from kongming.osc.waiting import End, Messages, Waiter
 
-# A change is given so many seconds however short the waiting: else nobody knows what came of it.
+# The shortest time limit of a change: if it were cut off, its outcome would be unknown.
 _SEND_MIN_S = 3.0
-# For finding out whether a change was accepted.
+# The time to find out whether a change was accepted.
 _SETTLE_MIN_S, _SETTLE_MAX_S = 1.0, 10.0
 _INTERRUPTED = 128
 
 
 class Interrupted(KeyboardInterrupt):
-    """The process is to end.
+    """A signal asks the process to end.
 
-    :ivar number: of the signal.
+    :ivar number: the number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -51,8 +51,7 @@ class Interrupted(KeyboardInterrupt):
 class Change(ShowOne):
     """A command that sends a request, and may wait until it is carried out.
 
-    What was accepted is shown in any case; the exit status says whether all
-    was done.
+    It always shows an accepted request; the exit status shows whether it was carried out.
     """
 
     timeout = 300.0
@@ -67,7 +66,7 @@ class Change(ShowOne):
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Run it, and return the exit status."""
         if parsed_args.wait:
-            self._waiter = Waiter(Speaker(self.app.stderr), parsed_args.timeout)
+            self._waiter = Waiter(Messages(self.app.stderr), parsed_args.timeout)
         with _signals():
             try:
                 return super().run(parsed_args) or self._status
@@ -76,7 +75,7 @@ class Change(ShowOne):
 
     @property
     def client(self) -> Client:
-        """The client for what has to be done before anything is waited for."""
+        """The client for the calls before the wait."""
         client, waiter = client_of(self), self._waiter
         if waiter is None:
             return client
@@ -85,28 +84,28 @@ class Change(ShowOne):
     def carry_out(self, request: Request) -> Fields:
         """Send a request, wait if ``--wait`` was given, and return the columns to show.
 
-        :raises CommandError: if it was not accepted, or if that is not known.
+        :raises CommandError: if it was not accepted, or if that is unknown.
         """
-        client, speaker, waiter = client_of(self), Speaker(self.app.stderr), self._waiter
-        told = self._accepted(request, speaker)
-        self.accepted = _as_accepted(request, told)
-        if told is None or waiter is None:
-            return self.dict2columns(request.fields(told, None))
+        client, messages, waiter = client_of(self), Messages(self.app.stderr), self._waiter
+        answer = self._accepted(request, messages)
+        self.accepted = _as_accepted(request, answer)
+        if answer is None or waiter is None:
+            return self.dict2columns(request.fields(answer, None))
         try:
-            look = request.look(client.within(waiter.left_for_looks), told)
-            end = waiter.wait(look)
+            poll = request.poller(client.within(waiter.left_for_poll), answer)
+            end = waiter.wait(poll)
             self._status = 0 if end.done else 1
         except KeyboardInterrupt as interrupt:
             end = End(waiter.last, done=False, why="interrupted")
             self._status = _INTERRUPTED + getattr(interrupt, "number", signal.SIGINT)
-        _tell(speaker, request, told, end)
-        return self.dict2columns(request.fields(told, end.progress))
+        _print_end(messages, request, answer, end)
+        return self.dict2columns(request.fields(answer, end.progress))
 
     def _left_to_settle(self) -> float:
         left = self._waiter.left() if self._waiter else _SETTLE_MAX_S
         return min(max(left, _SETTLE_MIN_S), _SETTLE_MAX_S)
 
-    def _accepted(self, request: Request, speaker: Speaker) -> Told | None:
+    def _accepted(self, request: Request, messages: Messages) -> Json | None:
         """Send a request, and return the answer that accepts it."""
         try:
             try:
@@ -115,18 +114,18 @@ class Change(ShowOne):
                 if not fault.outcome_unknown:
                     raise
                 settling = client_of(self).within(self._left_to_settle)
-                told = _settled(request, settling, fault)
-                speaker.say(f"{fault}; {request.what} was accepted nevertheless")
-                return told
+                answer = _settled(request, settling, fault)
+                messages.print(f"{fault}; {request.what} was accepted nevertheless")
+                return answer
         except KeyboardInterrupt:
-            speaker.say(f"interrupted; {_unknown(request)}")
+            messages.print(f"interrupted; {_unknown(request)}")
             raise
 
 
-def _settled(request: Request, client: Client, fault: Fault) -> Told | None:
-    """Return the answer that was lost, if the request is in force.
+def _settled(request: Request, client: Client, fault: Fault) -> Json | None:
+    """Return the lost answer, if the request is in force.
 
-    :raises CommandError: if that is not known.
+    :raises CommandError: if that is unknown.
     """
     try:
         return request.settle(client)
@@ -140,26 +139,26 @@ def _unknown(request: Request) -> str:
     )
 
 
-def _as_accepted(request: Request, told: Told | None) -> str:
-    generation = "" if told is None else f" (generation {told['generation']})"
+def _as_accepted(request: Request, answer: Json | None) -> str:
+    generation = "" if answer is None else f" (generation {answer['generation']})"
     return f"{request.what} was accepted{generation}"
 
 
-def _tell(speaker: Speaker, request: Request, told: Told, end: End) -> None:
-    """Say what ended the waiting, and what was accepted if it is not done."""
-    accepted = _as_accepted(request, told)
+def _print_end(messages: Messages, request: Request, answer: Json, end: End) -> None:
+    """Print why the wait ended, and which request was accepted if it is not carried out."""
+    accepted = _as_accepted(request, answer)
     if end.progress is not None and end.progress.replaced:
-        speaker.say(f"{accepted}, and then replaced: {end.progress.replaced}")
+        messages.print(f"{accepted}, and then replaced: {end.progress.replaced}")
         return
     if end.progress is not None and not end.why.startswith("interrupted"):
-        waiting.tell_each(speaker, end.progress)
+        waiting.print_undone(messages, end.progress)
     if end.why:
-        speaker.say(f"{end.why}; {accepted} and stays in force")
+        messages.print(f"{end.why}; {accepted} and stays in force")
 
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """Have SIGTERM end a command as SIGINT does: not without a word."""
+    """Handle SIGTERM as SIGINT, so that the command prints a message."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

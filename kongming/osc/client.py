@@ -9,9 +9,9 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""The client of the REST API: paths, pages and errors; nothing is decided here.
+"""The client of the REST API: paths, pages and errors.
 
-What it gives is the API's JSON as it is.
+It returns the API's JSON unchanged.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from kongming.osc import endpoints, responses
 from kongming.osc.responses import Fault
 
 _PREFIX = "/v1"
-# The fields that an answer has at least: their types, or the text that they hold.
+# The required fields of an answer: their types, or their text.
 _Shape = Mapping[str, type | str]
 
-#: In seconds; a map of thousands takes some, and an API that is silent for that long is hung.
-SILENCE_S = 60.0
+#: The time limit of a response; a map of thousands of instances takes some seconds.
+RESPONSE_S = 60.0
 
-# Libraries take 0 for an error.
+# Libraries refuse 0.
 _TIMEOUT_MIN_S = 0.001
 
 _ALLOCATION: _Shape = {"instance_uuid": str, "generation": int, "status": str}
@@ -45,25 +45,24 @@ _HOST: _Shape = {"name": str, "state": str}
 
 
 class Client:
-    """Kongming's API.
+    """A client of Kongming's API.
 
-    Every method raises :class:`Fault` if the API does not answer as it should,
-    and ``CommandError`` if there is nothing to send a request to.
+    Every method raises :class:`Fault` if the API gives no valid answer, and ``CommandError`` if
+    it has no address.
 
-    :param adapter: of the service type ``kongming``, with the microversion
-        that is asked for.
-    :param silence_s: for how long the API may be silent.
+    :param adapter: of the service type ``kongming``, with the requested microversion.
+    :param response_s: the time limit of a response.
     """
 
-    def __init__(self, adapter: Adapter, silence_s: float = SILENCE_S) -> None:
+    def __init__(self, adapter: Adapter, response_s: float = RESPONSE_S) -> None:
         self._adapter = adapter
-        self._silence_s = silence_s
+        self._response_s = response_s
         self._left: Callable[[], float] | None = None
 
     def within(self, left: Callable[[], float]) -> Client:
-        """Return a client each of whose requests ends in time.
+        """Return a client whose requests have a further time limit.
 
-        :param left: tells how many seconds there still are.
+        :param left: returns the remaining seconds.
         """
         bounded = copy.copy(self)
         bounded._left = left
@@ -72,25 +71,25 @@ class Client:
     def allocations(self, limit: int | None = None, **filters: str | None) -> Iterator[Any]:
         """List allocations.
 
-        :param limit: how many at most; None means all.
+        :param limit: the maximum number; None means all.
         :param filters: ``host``, ``project_id``, ``status``, ``map``.
         """
         return self._pages("/allocations", "allocations", _ALLOCATION, limit, filters)
 
     def allocation(self, instance_uuid: str) -> dict[str, Any]:
-        """Give what is wanted for an instance, and what came of it."""
+        """Return the desired allocation of an instance, and its outcome."""
         return self._dict("GET", _of_instance(instance_uuid), _allocation(instance_uuid))
 
     def set_allocation(
         self, instance_uuid: str, allocation: Mapping[str, Any], generation: int | None = None
     ) -> dict[str, Any]:
-        """Want an allocation for an instance; see the API for ``generation``."""
+        """Set the allocation of an instance; see the API for ``generation``."""
         body = {"allocation": allocation, **_known(generation=generation)}
         shape = _allocation(instance_uuid)
         return self._dict("PUT", _of_instance(instance_uuid), shape, body=body)
 
     def plan(self, instance_uuid: str, allocation: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask what would be done, and do nothing."""
+        """Return the plan of an allocation (dry run)."""
         path, body = _of_instance(instance_uuid), {"allocation": allocation}
         shape = {"outcome": str, "warnings": list, "steps": list}
         return self._dict("PUT", path, shape, {"dry_run": "true"}, body)
@@ -98,13 +97,13 @@ class Client:
     def unset_allocation(
         self, instance_uuid: str, generation: int | None = None
     ) -> dict[str, Any] | None:
-        """Want nothing any more for an instance; gives None if that is all."""
+        """Release an instance; return None if that is complete."""
         query = _known(generation=generation)
         shape = _allocation(instance_uuid)
         return self._answer("DELETE", _of_instance(instance_uuid), shape, query)
 
     def history(self, instance_uuid: str, limit: int | None = None) -> Iterator[Any]:
-        """List what was wanted for an instance, the oldest first."""
+        """List the requests for an instance, oldest first."""
         path = f"{_of_instance(instance_uuid)}/history"
         return self._pages(path, "history", {"generation": int}, limit)
 
@@ -113,30 +112,30 @@ class Client:
         return self._pages("/allocation-maps", "allocation_maps", _MAP, limit)
 
     def map(self, name: str) -> dict[str, Any]:
-        """Give an allocation map with its allocations."""
-        told = self._dict("GET", _of_map(name), {**_MAP, "name": name, "allocations": list})
-        for each in told["allocations"]:
+        """Return an allocation map with its allocations."""
+        found = self._dict("GET", _of_map(name), {**_MAP, "name": name, "allocations": list})
+        for each in found["allocations"]:
             _check(each, _ALLOCATION)
-        return told
+        return found
 
     def apply_map(
         self, name: str, allocations: Mapping[str, Any], generation: int | None = None
     ) -> dict[str, Any]:
-        """Want an allocation map; what is not in it any more is released."""
+        """Set an allocation map; instances that are no longer in it are released."""
         body = {"allocations": allocations, **_known(generation=generation)}
         return self._dict("PUT", _of_map(name), {**_MAP, "name": name}, body=body)
 
     def delete_map(self, name: str, generation: int | None = None) -> dict[str, Any] | None:
-        """Release all of an allocation map; gives None if that is all."""
+        """Release all instances of a map; return None if that is complete."""
         query = _known(generation=generation)
         return self._answer("DELETE", _of_map(name), {**_MAP, "name": name}, query)
 
     def hosts(self, limit: int | None = None) -> Iterator[Any]:
-        """List the hosts whose executors were heard of."""
+        """List the known hosts."""
         return self._pages("/hosts", "hosts", _HOST, limit)
 
     def host(self, name: str) -> dict[str, Any]:
-        """Give a host and what it looks like."""
+        """Return a host with its snapshot."""
         return self._dict("GET", f"/hosts/{_segment(name)}", {**_HOST, "name": name})
 
     def _pages(
@@ -160,7 +159,7 @@ class Client:
             following = [link.get("href") for link in page["links"] if link.get("rel") == "next"]
             if not following or (left is not None and left <= 0):
                 return
-            # Its host may be one that only a proxy knows.
+            # Only the query, because the address may be one that only a proxy can reach.
             query = dict(parse_qsl(urlsplit(str(following[0])).query))
 
     def _dict(
@@ -184,7 +183,7 @@ class Client:
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> dict[str, Any] | None:
-        """Ask, and give the body of the answer; None if it has none."""
+        """Send a request and return the body of the response; None if it has none."""
         response = self._send(path, method, query or {}, {} if body is None else {"json": body})
         if response.status_code >= HTTPStatus.BAD_REQUEST:
             raise responses.of_answer(response)
@@ -199,7 +198,7 @@ class Client:
     def _send(
         self, path: str, method: str, query: Mapping[str, Any], body: Mapping[str, Any]
     ) -> Any:
-        seconds = self._silence_s if self._left is None else min(self._silence_s, self._left())
+        seconds = self._response_s if self._left is None else min(self._response_s, self._left())
 
         def send() -> Any:
             return self._adapter.request(
@@ -219,7 +218,7 @@ class Client:
             raise responses.of_exception(error, seconds) from error
 
     def _base(self) -> str:
-        """Give the path of the major version, unless the endpoint ends with it."""
+        """Return the path of the major version, unless the endpoint ends with it."""
         endpoint = self._adapter.get_endpoint() or ""
         try:
             path = urlsplit(endpoint).path
@@ -229,22 +228,22 @@ class Client:
 
 
 def _check(answer: Any, shape: _Shape, url: str = "Kongming's API") -> dict[str, Any]:
-    """Return an answer, or a part of it, if it has the form that the API gives it.
+    """Return an answer, or a part of it, if it has the form of the API's answers.
 
-    :raises Fault: if somebody else has answered.
+    :raises Fault: if it has another form.
     """
     if not isinstance(answer, dict):
         raise Fault(
             f"{url} did not respond with a JSON object, as Kongming's API does: the response is "
             "from a proxy or another service, or the address is wrong"
         )
-    for name, asked in shape.items():
+    for name, expected in shape.items():
         value = answer.get(name)
-        if isinstance(asked, str):
-            # Not every database tells upper from lower case.
-            fits = isinstance(value, str) and value.casefold() == asked.casefold()
+        if isinstance(expected, str):
+            # Some databases ignore case.
+            fits = isinstance(value, str) and value.casefold() == expected.casefold()
         else:
-            fits = isinstance(value, asked)
+            fits = isinstance(value, expected)
         if not fits:
             raise Fault(f"the response of {url} has no valid {name}: is this Kongming's API?")
     return answer
@@ -263,9 +262,9 @@ def _of_map(name: str) -> str:
 
 
 def _segment(name: str) -> str:
-    """Give a name as it is in a path."""
+    """Return a name as a segment of a path."""
     if name in ("", ".", ".."):
-        # HTTP libraries take these for steps in the path.
+        # HTTP libraries resolve these as steps in the path.
         raise exceptions.CommandError(f"{name!r} is not a name")
     return quote(name, safe="")
 

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Columns of the API's JSON: read well in a table, and are that JSON for programs."""
+"""Columns of the API's JSON: text in a table, JSON for programs."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ from typing import Any
 from cliff.columns import FormattableColumn
 
 from kongming.allocation import stored
+from kongming.allocation.statuses import Status
 from kongming.allocation.stored import Unreadable
 from kongming.osc import progress
 from kongming.osc.map_changes import MapChanges
 from kongming.runtime.escaping import escape
-from kongming.terminal.columns import Asked
+from kongming.terminal.columns import Requested
 
 
-class Wanted(FormattableColumn[dict[str, Any] | None]):
-    """An allocation; None to go back to the baseline."""
+class Desired(FormattableColumn[dict[str, Any] | None]):
+    """An allocation; None: a return to the baseline."""
 
     def human_readable(self) -> str:
         if self._value is None:
             return "(its baseline)"
         found = stored.understand(self._value)
         # A newer API may know more than this client.
-        return found.text if isinstance(found, Unreadable) else Asked(found).human_readable()
+        return found.text if isinstance(found, Unreadable) else Requested(found).human_readable()
 
 
-class Unread(FormattableColumn[None]):
+class NotReadable(FormattableColumn[None]):
     """An allocation that the API can't read."""
 
     def human_readable(self) -> str:
@@ -45,21 +46,21 @@ class Unread(FormattableColumn[None]):
 
 
 class Counts(FormattableColumn[dict[str, int]]):
-    """How many there are of each status."""
+    """The number of allocations of each status."""
 
     def human_readable(self) -> str:
         return ", ".join(f"{number} {status}" for status, number in self._value.items())
 
 
 class Outcomes(FormattableColumn[list[Mapping[str, Any]]]):
-    """What became of allocations."""
+    """The outcomes of allocations."""
 
     def human_readable(self) -> str:
         return "\n".join(escape(progress.describe(each)) for each in self._value)
 
 
 class Missing(Outcomes):
-    """What was not done, in short: why is told besides."""
+    """The allocations that are not in force, without their messages."""
 
     def human_readable(self) -> str:
         return "\n".join(
@@ -72,20 +73,20 @@ class Missing(Outcomes):
 
 
 class Unknown(FormattableColumn[None]):
-    """What is not there: nothing to read."""
+    """A value that is absent."""
 
     def human_readable(self) -> str:
         return ""
 
 
-def of_fields(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the fields of what the API tells as columns."""
-    return {name: _column(name, told) for name in told}
+def of_fields(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of an object of the API as columns."""
+    return {name: _column(name, found) for name in found}
 
 
-def of_map(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the fields of an allocation map of the API as columns."""
-    fields = dict(told)
+def of_map(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of an allocation map as columns."""
+    fields = dict(found)
     if "counts" in fields:
         fields["counts"] = Counts(fields["counts"])
     if "allocations" in fields:
@@ -94,70 +95,69 @@ def of_map(told: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def not_applied(allocations: progress.Allocations) -> Missing:
-    """Give those that do not have what is wanted, in short."""
+    """Return the allocations that are not in force."""
     names = ("instance_uuid", "host", "reported_by", "host_state", "status", "reason", "message")
     return Missing(
         [
-            {name: each.get(name) for name in names} | {"status": progress.standing(each)}
-            for each in allocations
-            if progress.standing(each) != "applied"
+            {name: each.get(name) for name in names} | {"status": progress.status_of(each)}
+            for each in progress.not_in_force(allocations)
         ]
     )
 
 
-class Requested(FormattableColumn[Mapping[str, Any]]):
+class ByInstance(FormattableColumn[Mapping[str, Any]]):
     """Allocations by instance."""
 
     def human_readable(self) -> str:
-        return "\n".join(f"{uuid}: {_written(each)}" for uuid, each in self._value.items())
+        return "\n".join(f"{uuid}: {in_one_line(each)}" for uuid, each in self._value.items())
 
 
 class Changed(FormattableColumn[Mapping[str, Mapping[str, Any]]]):
-    """From what to what allocations change, by instance."""
+    """The present and the requested allocation of each instance."""
 
     def human_readable(self) -> str:
         return "\n".join(
-            f"{uuid}: {_written(each['from'])} -> {_written(each['to'])}"
+            f"{uuid}: {in_one_line(each['from'])} -> {in_one_line(each['to'])}"
             for uuid, each in self._value.items()
         )
 
 
 class Instances(FormattableColumn[list[str]]):
-    """Instances about which there is no more to say than how many they are."""
+    """Instances, for people only their number."""
 
     def human_readable(self) -> str:
         return f"{len(self._value)} instances"
 
 
 def of_changes(name: str, generation: int | None, changes: MapChanges) -> dict[str, Any]:
-    """Give as columns what applying a map would change."""
+    """Return as columns the changes that applying a map would make."""
     before, after = changes.before, changes.after
     changed = {uuid: {"from": before[uuid], "to": after[uuid]} for uuid in changes.changed}
     return {
         "name": name,
         "generation": Unknown(None) if generation is None else generation,
-        "added": Requested({uuid: after[uuid] for uuid in changes.added}),
+        "added": ByInstance({uuid: after[uuid] for uuid in changes.added}),
         "changed": Changed(changed),
-        "released": Requested({uuid: before[uuid] for uuid in changes.released}),
+        "released": ByInstance({uuid: before[uuid] for uuid in changes.released}),
         "unchanged": Instances(changes.unchanged),
     }
 
 
-def _written(asked: Any) -> str:
-    """Write an allocation in one line."""
-    column = Unread(None) if asked is None else Wanted(asked)
+def in_one_line(allocation: Any) -> str:
+    """Return an allocation as one line of text."""
+    column = NotReadable(None) if allocation is None else Desired(allocation)
     return escape(column.human_readable().replace("\n", "; "))
 
 
-def rows(names: Sequence[str], told: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Give one row of a list; an allocation is written as such."""
-    return tuple(_column(name, told) for name in names)
+def row(names: Sequence[str], found: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return an object of the API as one row of a list."""
+    return tuple(_column(name, found) for name in names)
 
 
-def _column(name: str, told: Mapping[str, Any]) -> Any:
-    value = told.get(name)
+def _column(name: str, found: Mapping[str, Any]) -> Any:
+    value = found.get(name)
     if name == "allocation":
-        # Only of what is in force the API tells when it began.
-        in_force = "created_at" in told and told.get("status") != "releasing"
-        return Unread(None) if value is None and in_force else Wanted(value)
+        # Only the allocation in force has a time of creation.
+        in_force = "created_at" in found and found.get("status") != Status.RELEASING
+        return NotReadable(None) if value is None and in_force else Desired(value)
     return Unknown(None) if value is None else value

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""What the commands have in common: the client, and how they end."""
+"""The base of the commands: client, options and output."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ Fields = tuple[Sequence[str], Iterable[Any]]
 Table = tuple[Sequence[str], Iterable[Sequence[Any]]]
 
 
-def client_of(asked: command.Command) -> Client:
-    """Give the client that a command is to use."""
-    manager: Any = asked.app.client_manager
+def client_of(caller: command.Command) -> Client:
+    """Return the client for a command."""
+    manager: Any = caller.app.client_manager
     return cast(Client, manager.kongming)
 
 
 def limit(text: str) -> int:
-    """Read how many entries to show, for argparse."""
+    """Read the maximum number of rows, for argparse."""
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
@@ -56,7 +56,7 @@ def generation(text: str) -> int:
 def add_generation(parser: argparse.ArgumentParser, *, absent: bool) -> None:
     """Add ``--generation``.
 
-    :param absent: whether 0 means anything: that there must be none.
+    :param absent: whether 0 is valid: «must not exist yet».
     """
     zero = "; 0: it must not exist yet" if absent else ""
     parser.add_argument(
@@ -94,7 +94,7 @@ class OfInstance(command.Command):
 class _Output(EscapedOutput):
     """A command of the plug-in that writes cells.
 
-    :ivar accepted: what has been done by now, for who can't be shown it otherwise.
+    :ivar accepted: a message about the accepted request, for the error of a failed output.
     """
 
     accepted = ""
@@ -102,49 +102,50 @@ class _Output(EscapedOutput):
     def produce_output(
         self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Any]
     ) -> int:
-        """Have the formatter write it."""
+        """Write the cells with the formatter."""
         with writing(self.app, self.accepted):
             return super().produce_output(parsed_args, column_names, data)
 
 
 class Lister(_Output, command.Lister):
-    """A command that shows rows."""
+    """A command of the plug-in that shows rows."""
 
 
 class ShowOne(_Output, command.ShowOne):
-    """A command that shows the fields of one thing."""
+    """A command of the plug-in that shows the fields of one object."""
 
 
 @contextmanager
 def writing(app: Any, accepted: str = "") -> Iterator[TextIO]:
-    """Yield the standard output, and have what is written to it arrive.
+    """Yield the standard output, and flush it.
 
-    :param accepted: what has been done whether it can be written or not.
-    :raises CommandError: if it does not; who has read enough is no error.
+    :param accepted: a message about the accepted request, for the error.
+    :raises CommandError: if it can't be written.
+    :raises BrokenPipeError: if the reader has closed it, which is no error of the command.
     """
     stdout: TextIO | None = app.stdout
     done = f"; {accepted}" if accepted else ""
     if stdout is None:
         raise exceptions.CommandError(f"the standard output is closed{done}")
     if isinstance(stdout, io.TextIOWrapper):
-        # An encoding that lacks a character is no reason to show nothing.
+        # An encoding may lack a character.
         stdout.reconfigure(errors="backslashreplace")
     try:
         yield stdout
         stdout.flush()
     except BrokenPipeError:
-        _give_up(stdout)
+        _discard(stdout)
         raise
     except OSError as error:
-        _give_up(stdout)
+        _discard(stdout)
         why = os.strerror(error.errno or errno.EIO).lower()
         raise exceptions.CommandError(
             f"the standard output can't be written ({why}){done}"
         ) from error
 
 
-def _give_up(stdout: TextIO) -> None:
-    """Have nothing more written to where nothing arrives: Python would do it at its end."""
+def _discard(stdout: TextIO) -> None:
+    """Discard the rest of the output: Python would flush it at its end, and fail."""
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stdout.fileno())

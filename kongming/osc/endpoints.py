@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Why there is no endpoint to send requests to: what Keystone's catalogue has instead."""
+"""Explanations of a missing endpoint from Keystone's catalogue."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def explain(adapter: Adapter) -> str:
     try:
         access = auth.get_access(adapter.session)
     except AttributeError:
-        # Such as "none", which knows of no catalogue.
+        # Such as "none", which has no catalogue.
         return (
             "this authentication type has no service catalogue: name the API's address with "
             "--os-kongming-endpoint"
@@ -58,9 +58,9 @@ def missing(
 ) -> str:
     """Return why none of a service's endpoints matches.
 
-    :param entries: those of the catalogue that are of this type.
-    :param scoped: whether the token is one for a project, a domain or the system.
-    :param interface: one, or several, the first one first; with or without ``URL``.
+    :param entries: the entries of the catalogue for this type.
+    :param scoped: whether the token is for a project, a domain or the system.
+    :param interface: one interface, or several in order; with or without ``URL``.
     """
     found = [
         (str(each.get("interface")), str(each.get("region_id") or each.get("region") or NO_REGION))
@@ -84,8 +84,8 @@ def missing(
             f"{region_name}, only in {_listed(regions)}: choose one with --os-region-name, "
             f"{_WAY_OUT}"
         )
-    asked = [interface] if isinstance(interface, str) else list(interface or ())
-    names = [str(each).removesuffix("URL") for each in asked]
+    requested = [interface] if isinstance(interface, str) else list(interface or ())
+    names = [str(each).removesuffix("URL") for each in requested]
     of_region = sorted({kind for kind, region in found if region_name in (None, "", region)})
     where = f" in the region {region_name}" if region_name else ""
     return (

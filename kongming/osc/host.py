@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""``openstack kongming host ...``: the hosts whose executors were heard of."""
+"""``openstack kongming host ...``: the compute hosts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import Any
 from kongming.osc import columns
 from kongming.osc.command import Fields, Lister, ShowOne, Table, add_limit, client_of
 from kongming.runtime.escaping import escape
-from kongming.terminal import host_view
+from kongming.terminal import host_snapshot
 
 _COLUMNS = ("name", "state", "heartbeat_at", "heartbeat_age_s", "version", "guests", "violations")
 _PARTS = ("cells", "unassigned_cpus", "guests", "rules", "violations")
@@ -37,7 +37,7 @@ class HostList(Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Table:
         found = client_of(self).hosts(parsed_args.limit)
-        return _COLUMNS, [columns.rows(_COLUMNS, each) for each in found]
+        return _COLUMNS, [columns.row(_COLUMNS, each) for each in found]
 
 
 class HostShow(ShowOne):
@@ -60,30 +60,30 @@ class HostShow(ShowOne):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Fields:
-        told = client_of(self).host(parsed_args.host)
+        found = client_of(self).host(parsed_args.host)
         if parsed_args.formatter == self.formatter_default:
-            return ("picture",), (_drawn(told, parsed_args.width),)
-        snapshot = told.pop("snapshot")
+            return ("picture",), (_drawn(found, parsed_args.width),)
+        snapshot = found.pop("snapshot")
         parts = (
             dict.fromkeys(_PARTS, columns.Unknown(None))
             if snapshot is None
-            else host_view.columns(snapshot)
+            else host_snapshot.columns(snapshot)
         )
-        return self.dict2columns({**columns.of_fields(told), **parts})
+        return self.dict2columns({**columns.of_fields(found), **parts})
 
 
-def _drawn(told: Mapping[str, Any], width: int) -> str:
-    """Draw the host below a line that says how old the picture is."""
-    last = age(told["heartbeat_age_s"])
-    state = f"{escape(told['name'])} is {told['state']}: last heartbeat {last} ago"
-    if told["snapshot"] is None:
+def _drawn(found: Mapping[str, Any], width: int) -> str:
+    """Draw the host below a line with the age of the picture."""
+    last = age(found["heartbeat_age_s"])
+    state = f"{escape(found['name'])} is {found['state']}: last heartbeat {last} ago"
+    if found["snapshot"] is None:
         return f"{state}. It has not sent a snapshot yet."
-    head = f"{state}, unchanged since {told['snapshot_at']}."
-    return f"{head}\n\n{host_view.draw(told['snapshot'], width)}"
+    head = f"{state}, unchanged since {found['snapshot_at']}."
+    return f"{head}\n\n{host_snapshot.draw(found['snapshot'], width)}"
 
 
 def age(seconds: float) -> str:
-    """Write an age in the largest unit of which there is one.
+    """Return an age in its largest unit.
 
     >>> age(7), age(90), age(200000)
     ('7 s', '1 min', '2 d')

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""What applying a map would change, and which of it harms too many to be done unasked."""
+"""The changes that applying a map makes, and whether they need a confirmation."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from kongming.allocation.statuses import Status
-from kongming.osc.progress import Told, is_same
+from kongming.osc.progress import Json, is_same
 
-# So many are released only if more stay, or if that is allowed: a filter that found too little
-# looks like that.
+# The number of releases that needs a confirmation, unless more instances stay: a filter that
+# found too little looks like that.
 MANY = 10
 
 
 @dataclass(frozen=True, slots=True)
 class MapChanges:
-    """The instances of a map, by what applying it does to them.
+    """The changes that applying a map makes to its instances.
 
-    :ivar before: the allocations of the map now, by UUID; None for one that can't be read.
-    :ivar after: the requested ones.
+    :ivar before: the present allocations of the map, by UUID; None for one that can't be read.
+    :ivar after: the requested allocations, by UUID.
     """
 
     before: Mapping[str, Any]
@@ -38,32 +38,32 @@ class MapChanges:
 
     @property
     def added(self) -> list[str]:
-        """Those that the map does not have."""
+        """The instances that are new in the map."""
         return sorted(self.after.keys() - self.before.keys())
 
     @property
     def released(self) -> list[str]:
-        """Those that go back to their baseline."""
+        """The instances that return to their baseline."""
         return sorted(self.before.keys() - self.after.keys())
 
     @property
     def changed(self) -> list[str]:
-        """Those that get another allocation."""
+        """The instances that get another allocation."""
         return sorted(self._kept - set(self.unchanged))
 
     @property
     def unchanged(self) -> list[str]:
-        """Those that are left in peace."""
+        """The instances that keep their allocation."""
         return sorted(uuid for uuid in self._kept if is_same(self.before[uuid], self.after[uuid]))
 
     @property
     def empties(self) -> bool:
-        """Whether all are released, and nothing comes instead."""
+        """Whether all instances are released, and the map has no others."""
         return bool(self.before) and not self.after
 
     @property
     def releases_most(self) -> bool:
-        """Whether many are released, and more than stay."""
+        """Whether many instances are released, and more than stay."""
         number = len(self.released)
         return number >= MANY and number > len(self._kept)
 
@@ -72,12 +72,18 @@ class MapChanges:
         return set(self.before.keys() & self.after.keys())
 
 
-def of(told: Told | None, asked: Mapping[str, Any]) -> MapChanges:
-    """Compare a map as the API shows it, None if there is none, with a request."""
-    found = {} if told is None else told["allocations"]
-    before = {
+def of(current: Json | None, requested: Mapping[str, Any]) -> MapChanges:
+    """Compare a map of the API with a request.
+
+    :param current: None if the map does not exist.
+    """
+    return MapChanges({} if current is None else allocations_of(current), requested)
+
+
+def allocations_of(found: Json) -> dict[str, Any]:
+    """Return the allocations of a map by UUID, without the instances that are being released."""
+    return {
         each["instance_uuid"]: each.get("allocation")
-        for each in found
-        if each["status"] != Status.RELEASING.value
+        for each in found["allocations"]
+        if each["status"] != Status.RELEASING
     }
-    return MapChanges(before, asked)

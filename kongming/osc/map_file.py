@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Files that hold the allocations of a map: how they are read and written."""
+"""Files with the allocations of a map."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ import yaml
 
 from kongming.allocation import json_schema
 from kongming.allocation.cpuset import shown
-from kongming.allocation.statuses import Status
-from kongming.osc.progress import Told
+from kongming.osc.map_changes import allocations_of
+from kongming.osc.progress import Json
 from kongming.runtime.core_schema import Steps
 from kongming.terminal import files
 from kongming.terminal.files import Document
@@ -56,27 +56,23 @@ def read(path: str) -> dict[str, Any]:
     return dict(_entry(document, (*within, name), each) for name, each in written.items())
 
 
-def write(told: Told, form: str) -> str:
-    """Write the allocations of a map in the form that :func:`read` takes.
+def write(found: Json, form: str) -> str:
+    """Return the allocations of a map in the form that :func:`read` accepts.
 
-    :param told: the map, as the API shows it.
-    :raises CommandError: if that would not be the whole map.
+    :param found: the map, as returned by the API.
+    :raises CommandError: if an allocation can't be read, so the map would be incomplete.
     """
-    found = {
-        each["instance_uuid"]: each.get("allocation")
-        for each in told[FIELD]
-        if each["status"] != Status.RELEASING.value
-    }
-    unread = sorted(uuid for uuid, asked in found.items() if asked is None)
-    if unread:
+    allocations = allocations_of(found)
+    unreadable = sorted(uuid for uuid, each in allocations.items() if each is None)
+    if unreadable:
         raise exceptions.CommandError(
-            f"the stored allocation of instance {unread[0]} can't be read, so the map can't be "
-            f"exported: see 'openstack kongming allocation show {unread[0]}'"
+            f"the stored allocation of instance {unreadable[0]} can't be read, so the map can't "
+            f"be exported: see 'openstack kongming allocation show {unreadable[0]}'"
         )
     if form == JSON:
-        return json.dumps({FIELD: found}, indent=2) + "\n"
-    head = f"# The allocation map {told['name']}, generation {told['generation']}.\n"
-    return head + str(yaml.safe_dump({FIELD: found}, sort_keys=False))
+        return json.dumps({FIELD: allocations}, indent=2) + "\n"
+    head = f"# The allocation map {found['name']}, generation {found['generation']}.\n"
+    return head + str(yaml.safe_dump({FIELD: allocations}, sort_keys=False))
 
 
 def _entry(document: Document, steps: Steps, value: object) -> tuple[str, dict[str, Any]]:
@@ -91,12 +87,12 @@ def _entry(document: Document, steps: Steps, value: object) -> tuple[str, dict[s
             steps, f"{where}{shown(name)} is not an instance UUID as Nova writes it"
         )
     try:
-        asked = json_schema.read(value)
+        requested = json_schema.read(value)
     except json_schema.AllocationInvalid as error:
         raise document.refusal((*steps, *error.steps), f"{where}{name}: {error}") from error
-    if not asked:
+    if not requested:
         raise document.refusal(
             steps,
             f"{where}{name}: the allocation is empty; remove the instance to release it",
         )
-    return name, asked.to_json()
+    return name, requested.to_json()

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""What python-openstackclient loads: the service's name, its options, its client."""
+"""The plug-in as python-openstackclient loads it: name, options and client."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _VERSION = re.compile(r"1(\.[0-9]{1,4})?", re.ASCII)
 
 
 def make_client(instance: Any) -> Client:
-    """Make the client, for osc_lib's client manager.
+    """Return the client, for the client manager of osc_lib.
 
-    What clouds.yaml says of this service alone, such as ``kongming_interface``, goes before what
-    it or the command line says of all services, as it does for all of openstacksdk's services.
+    Keys of clouds.yaml for this service, such as ``kongming_interface``, take precedence over keys
+    and options for all services, as in openstacksdk.
     """
     configuration = instance.get_configuration()
 
@@ -42,7 +42,7 @@ def make_client(instance: Any) -> Client:
         found = (configuration.get(f"{API_NAME}_{name}") for name in names)
         return next((str(each) for each in found if each), None)
 
-    asked = own("api_version", "default_microversion") or DEFAULT_API_VERSION
+    requested = own("api_version", "default_microversion") or DEFAULT_API_VERSION
     return Client(
         Adapter(
             instance.session,
@@ -50,7 +50,7 @@ def make_client(instance: Any) -> Client:
             interface=configuration.get(f"{API_NAME}_interface") or instance.interface,
             region_name=own("region_name") or instance.region_name,
             endpoint_override=own("endpoint_override", "endpoint"),
-            default_microversion=asked if "." in asked else f"{asked}.0",
+            default_microversion=requested if "." in requested else f"{requested}.0",
             client_name="python-kongming",
             client_version=version.release(),
         )
@@ -58,7 +58,7 @@ def make_client(instance: Any) -> Client:
 
 
 def build_option_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Add the options that all commands of the service have."""
+    """Add the options of all commands of the service."""
     parser.add_argument(
         "--os-kongming-api-version",
         metavar="<kongming-api-version>",
@@ -76,14 +76,14 @@ def build_option_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentPar
     return parser
 
 
-def check_api_version(asked: str) -> bool:
-    """Check the version that is asked for; the service knows which minor ones there are.
+def check_api_version(requested: str) -> bool:
+    """Check the form of the requested version; the service checks whether it is supported.
 
-    :raises CommandError: if it is none.
+    :raises CommandError: if it is no version.
     """
-    if not _VERSION.fullmatch(asked):
+    if not _VERSION.fullmatch(requested):
         raise exceptions.CommandError(
-            f"--os-kongming-api-version, or kongming_api_version of clouds.yaml, {asked!r}: name "
-            f"1 or a version like {DEFAULT_API_VERSION}"
+            f"--os-kongming-api-version, or kongming_api_version of clouds.yaml, {requested!r}: "
+            f"name 1 or a version like {DEFAULT_API_VERSION}"
         )
     return True

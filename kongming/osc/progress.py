@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""How far a request has come, read from the status of its instances."""
+"""The progress of a request, from the status of its instances."""
 
 from __future__ import annotations
 
@@ -21,28 +21,25 @@ from typing import Any
 from kongming.allocation import stored
 from kongming.allocation.statuses import Status
 
-Told = Mapping[str, Any]
-Allocations = Sequence[Told]
+Json = Mapping[str, Any]
+Allocations = Sequence[Json]
 
-#: The host knows the request, but carries out what was set on the host itself.
+#: The request is stored, but an operator's request on the host overrides it.
 OVERRIDDEN = "overridden"
 #: The server was deleted in Nova meanwhile.
 GONE = Status.GONE.value
 
-# Those that the hosts are still working on.
-_OPEN = frozenset({Status.PENDING.value, Status.RELEASING.value})
-_DONE, _ABSENT = Status.APPLIED.value, Status.ABSENT.value
-_OURS = (None, "", "api")
+_OF_API = (None, "", "api")
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a request has come.
+    """The progress of a request.
 
-    :ivar allocations: as the API shows them, without those that are being released.
-    :ivar releasing: those that are on their way back to their baseline.
-    :ivar text: how far it is, for people.
-    :ivar replaced: by what the request was replaced; empty as long as it is in force.
+    :ivar allocations: as returned by the API, without those that are being released.
+    :ivar releasing: those that are being released.
+    :ivar text: the progress for people.
+    :ivar replaced: a description of the request that replaced it; empty while it is in force.
     """
 
     allocations: Allocations
@@ -53,92 +50,117 @@ class Progress:
     @property
     def open(self) -> bool:
         """Whether hosts are still working on it."""
-        return bool(self.releasing) or any(each["status"] in _OPEN for each in self.allocations)
+        return bool(self.releasing) or not all(_is_settled(each) for each in self.allocations)
 
     @property
     def absent(self) -> bool:
-        """Whether it is done but for guests that do not run."""
-        return any(each["status"] == _ABSENT for each in self.allocations)
+        """Whether some of its guests do not run."""
+        return bool(self.waiting)
 
     @property
     def undone(self) -> Allocations:
-        """What was not done, or not yet."""
-        settled = (_DONE, _ABSENT)
-        mine = [each for each in self.allocations if standing(each) not in settled]
-        return [*mine, *self.releasing]
+        """The allocations that are not in force, without those of absent guests."""
+        undone = [
+            each
+            for each in self.allocations
+            if not _is_in_force(each) and status_of(each) != Status.ABSENT
+        ]
+        return [*undone, *self.releasing]
 
     @property
     def waiting(self) -> Allocations:
-        """What is done when its guest starts."""
-        return [each for each in self.allocations if each["status"] == _ABSENT]
+        """The allocations of absent guests, which are placed when they start."""
+        return [each for each in self.allocations if each["status"] == Status.ABSENT]
 
 
-def standing(told: Told) -> str:
-    """Return the status of a request that was made here.
+def status_of(found: Json) -> str:
+    """Return the status of a request of the API.
 
-    A host reports the status of the request that it carries out. That may be
-    another one: what was set on the host itself has the last word there.
+    A host reports the status of the request in force. That may be another one: an operator's
+    request on the host has priority there.
     """
-    status: str = told["status"]
-    return status if status in _OPEN or told.get("source") in _OURS else OVERRIDDEN
+    status: str = found["status"]
+    is_own = not _is_settled(found) or found.get("source") in _OF_API
+    return status if is_own else OVERRIDDEN
 
 
-def is_same(told: object, asked: object) -> bool:
-    """Return whether the API shows the requested allocation, in whichever form."""
-    return told == asked or (
-        told is not None and stored.understand(told) == stored.understand(asked)
+def not_in_force(allocations: Allocations) -> Allocations:
+    """Return the allocations that are not in force."""
+    return [each for each in allocations if not _is_in_force(each)]
+
+
+def is_same(found: object, requested: object) -> bool:
+    """Return whether two allocations in JSON are the same, in whichever form."""
+    return found == requested or (
+        found is not None and stored.understand(found) == stored.understand(requested)
     )
 
 
 def counts(allocations: Allocations) -> dict[str, int]:
     """Count the allocations of each status."""
-    return dict(sorted(Counter(standing(each) for each in allocations).items()))
+    return dict(sorted(Counter(status_of(each) for each in allocations).items()))
 
 
 def placed(allocations: Allocations) -> str:
-    """Return how many allocations there are of each status, for people."""
+    """Return the number of allocations of each status, for people."""
     found = counts(allocations)
-    text = f"{found.pop(_DONE, 0)} of {len(allocations)} applied"
+    text = f"{found.pop(Status.APPLIED, 0)} of {len(allocations)} applied"
     others = ", ".join(f"{number} {status}" for status, number in found.items())
     unresponsive = {
         _host(each)
         for each in allocations
-        if each["status"] in _OPEN and each.get("host_state") == "unresponsive"
+        if not _is_settled(each) and each.get("host_state") == "unresponsive"
     }
     if unresponsive:
         others += f"; unresponsive: {', '.join(sorted(unresponsive))}"
     return f"{text} ({others})" if others else text
 
 
-def describe(told: Told) -> str:
+def describe(found: Json) -> str:
     """Return the status of an allocation with its host and reason, for people."""
-    host, status = _host(told), standing(told)
+    host, status = _host(found), status_of(found)
     where = f" on {host}" if host else ""
-    text = f"{told['instance_uuid']}{where}: {status}"
+    text = f"{found['instance_uuid']}{where}: {status}"
     if status == OVERRIDDEN:
         return (
-            f"{text}: on the host, the request of the {told['source']} has priority; this one "
+            f"{text}: on the host, the request of the {found['source']} has priority; this one "
             "follows when it is withdrawn"
         )
     if status == GONE:
         text += ": the server was deleted in Nova"
-    elif told.get("reason"):
-        text += f" ({told['reason']}): {told.get('message', '')}"
-    elif status == _ABSENT:
+    elif found.get("reason"):
+        text += f" ({found['reason']}): {found.get('message', '')}"
+    elif status == Status.ABSENT:
         text += ": the guest does not run; it is placed when it starts"
-    if status in _OPEN:
-        text += _silence(told)
-    return text
+    return text if _is_settled(found) else text + _unresponsive(found)
 
 
-def _host(told: Told) -> str:
-    """Return the host that answers for it; empty if none does."""
-    return told.get("host") or told.get("reported_by") or ""
+def _is_settled(found: Json) -> bool:
+    status = _known(found["status"])
+    return status is None or status.is_settled
 
 
-def _silence(told: Told) -> str:
-    if told.get("host_state") == "unresponsive":
-        return f"; the executor of {_host(told)} is unresponsive"
-    if told.get("host_state") == "unknown":
+def _is_in_force(found: Json) -> bool:
+    status = _known(status_of(found))
+    return status is not None and status.is_in_force
+
+
+def _known(status: str) -> Status | None:
+    """Return a status; None for one of a newer API, and for ``overridden``."""
+    try:
+        return Status(status)
+    except ValueError:
+        return None
+
+
+def _host(found: Json) -> str:
+    """Return the host of an instance; empty if it has none."""
+    return found.get("host") or found.get("reported_by") or ""
+
+
+def _unresponsive(found: Json) -> str:
+    if found.get("host_state") == "unresponsive":
+        return f"; the executor of {_host(found)} is unresponsive"
+    if found.get("host_state") == "unknown":
         return "; no executor that has it has reported yet"
     return ""

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Requests: how they are sent, settled if their answer is lost, followed and shown."""
+"""Requests: sending, settling if the answer is lost, following and showing them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from kongming.allocation.statuses import Status
 from kongming.osc import columns, watching
 from kongming.osc.client import Client
-from kongming.osc.progress import Progress, Told, counts, is_same
+from kongming.osc.progress import Json, Progress, counts, is_same
 from kongming.osc.watching import MapPlacement, Placement, Releases
 
 RELEASED = Status.RELEASED.value
@@ -28,7 +28,7 @@ REPLACED = "replaced"
 
 
 class Unsettled(Exception):
-    """The desired state is not the requested one: not yet, or it was not accepted."""
+    """The request is not in force: not yet, or it was not accepted."""
 
 
 class Request(Protocol):
@@ -36,33 +36,33 @@ class Request(Protocol):
 
     @property
     def what(self) -> str:
-        """What it requests, for people."""
+        """A description of the request for people."""
 
     @property
     def shown_by(self) -> str:
-        """The command that shows what came of it."""
+        """The command that shows its outcome."""
 
-    def send(self, client: Client) -> Told | None:
-        """Send it, and return the answer of the API; None if nothing is left to be done.
+    def send(self, client: Client) -> Json | None:
+        """Send it, and return the answer of the API; None if it is complete.
 
-        :raises Fault: if it was refused, or if that is not known.
+        :raises Fault: if it was refused, or if that is unknown.
         """
 
-    def settle(self, client: Client) -> Told | None:
-        """Return what :meth:`send` would have returned, if the request is in force.
+    def settle(self, client: Client) -> Json | None:
+        """Return the lost answer of :meth:`send`, if the request is in force.
 
         :raises Unsettled: if it is not.
-        :raises Fault: if the API can't say.
+        :raises Fault: if the API gives no answer.
         """
 
-    def look(self, client: Client, told: Told) -> Callable[[], Progress]:
-        """Return a function that reads how far it is, once it was accepted."""
+    def poller(self, client: Client, answer: Json) -> Callable[[], Progress]:
+        """Return a function that reads the progress of the accepted request."""
 
-    def fields(self, told: Told | None, progress: Progress | None) -> dict[str, Any]:
-        """Return the columns that show it.
+    def fields(self, answer: Json | None, progress: Progress | None) -> dict[str, Any]:
+        """Return the request as columns.
 
-        :param told: the answer that accepted it; None if nothing was left to be done.
-        :param progress: as it was last read; None if it never was.
+        :param answer: the answer that accepted it; None if it is complete.
+        :param progress: the last progress that was read; None if none was.
         """
 
 
@@ -88,27 +88,27 @@ class _OfMap:
 class SetAllocation(_OfInstance):
     """Request an allocation for an instance."""
 
-    asked: Mapping[str, Any]
+    requested: Mapping[str, Any]
     generation: int | None
 
     @property
     def what(self) -> str:
         return f"the allocation of instance {self.instance_uuid}"
 
-    def send(self, client: Client) -> Told | None:
-        return client.set_allocation(self.instance_uuid, self.asked, self.generation)
+    def send(self, client: Client) -> Json | None:
+        return client.set_allocation(self.instance_uuid, self.requested, self.generation)
 
-    def settle(self, client: Client) -> Told | None:
+    def settle(self, client: Client) -> Json | None:
         found = watching.find_allocation(client, self.instance_uuid)
-        if found is None or not is_same(found.get("allocation"), self.asked):
+        if found is None or not is_same(found.get("allocation"), self.requested):
             raise Unsettled
         return found
 
-    def look(self, client: Client, told: Told) -> Callable[[], Progress]:
-        return Placement(client, told).look
+    def poller(self, client: Client, answer: Json) -> Callable[[], Progress]:
+        return Placement(client, answer).poll
 
-    def fields(self, told: Told | None, progress: Progress | None) -> dict[str, Any]:
-        return columns.of_fields(_latest(told or {}, progress))
+    def fields(self, answer: Json | None, progress: Progress | None) -> dict[str, Any]:
+        return columns.of_fields(_latest(answer or {}, progress))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,32 +121,32 @@ class UnsetAllocation(_OfInstance):
     def what(self) -> str:
         return f"the release of instance {self.instance_uuid}"
 
-    def send(self, client: Client) -> Told | None:
+    def send(self, client: Client) -> Json | None:
         return client.unset_allocation(self.instance_uuid, self.generation)
 
-    def settle(self, client: Client) -> Told | None:
+    def settle(self, client: Client) -> Json | None:
         found = watching.find_allocation(client, self.instance_uuid)
-        if found is not None and found["status"] != Status.RELEASING.value:
+        if found is not None and found["status"] != Status.RELEASING:
             raise Unsettled
         return found
 
-    def look(self, client: Client, told: Told) -> Callable[[], Progress]:
-        return Releases(client, {self.instance_uuid}, generation=told["generation"]).look
+    def poller(self, client: Client, answer: Json) -> Callable[[], Progress]:
+        return Releases(client, {self.instance_uuid}, generation=answer["generation"]).poll
 
-    def fields(self, told: Told | None, progress: Progress | None) -> dict[str, Any]:
-        if told is None or _is_released(progress):
+    def fields(self, answer: Json | None, progress: Progress | None) -> dict[str, Any]:
+        if answer is None or _is_released(progress):
             return {"instance_uuid": self.instance_uuid, "status": RELEASED}
-        return columns.of_fields(_latest(told, progress))
+        return columns.of_fields(_latest(answer, progress))
 
 
 @dataclass(frozen=True, slots=True)
 class ApplyMap(_OfMap):
     """Request the allocations of a map.
 
-    :ivar dropped: the UUIDs of those that belonged to it, and that it does not name any more.
+    :ivar dropped: the UUIDs of the instances that are no longer in it.
     """
 
-    asked: Mapping[str, Any]
+    requested: Mapping[str, Any]
     generation: int | None
     dropped: Collection[str] = ()
 
@@ -154,25 +154,26 @@ class ApplyMap(_OfMap):
     def what(self) -> str:
         return f"the map {self.name}"
 
-    def send(self, client: Client) -> Told | None:
-        return client.apply_map(self.name, self.asked, self.generation)
+    def send(self, client: Client) -> Json | None:
+        return client.apply_map(self.name, self.requested, self.generation)
 
-    def settle(self, client: Client) -> Told | None:
+    def settle(self, client: Client) -> Json | None:
         found = watching.find_map(client, self.name)
         there = {each["instance_uuid"]: each for each in found["allocations"]} if found else {}
-        same = there.keys() == self.asked.keys() and all(
-            is_same(there[uuid].get("allocation"), asked) for uuid, asked in self.asked.items()
+        same = there.keys() == self.requested.keys() and all(
+            is_same(there[uuid].get("allocation"), requested)
+            for uuid, requested in self.requested.items()
         )
         if found is None or found.get("deleting") or not same:
             raise Unsettled
         return _without_allocations(found)
 
-    def look(self, client: Client, told: Told) -> Callable[[], Progress]:
+    def poller(self, client: Client, answer: Json) -> Callable[[], Progress]:
         releases = watching.dropped_releases(client, self.dropped)
-        return MapPlacement(client, told, self.asked, releases).look
+        return MapPlacement(client, answer, self.requested, releases).poll
 
-    def fields(self, told: Told | None, progress: Progress | None) -> dict[str, Any]:
-        shown = dict(told or {})
+    def fields(self, answer: Json | None, progress: Progress | None) -> dict[str, Any]:
+        shown = dict(answer or {})
         if progress is None:
             return columns.of_map(shown)
         if progress.replaced:
@@ -200,22 +201,22 @@ class DeleteMap(_OfMap):
     def what(self) -> str:
         return f"the deletion of the map {self.name}"
 
-    def send(self, client: Client) -> Told | None:
+    def send(self, client: Client) -> Json | None:
         return client.delete_map(self.name, self.generation)
 
-    def settle(self, client: Client) -> Told | None:
+    def settle(self, client: Client) -> Json | None:
         found = watching.find_map(client, self.name)
         if found is not None and not found.get("deleting"):
             raise Unsettled
         return None if found is None else _without_allocations(found)
 
-    def look(self, client: Client, told: Told) -> Callable[[], Progress]:
-        return watching.map_releases(client, self.name, self.members).look
+    def poller(self, client: Client, answer: Json) -> Callable[[], Progress]:
+        return watching.map_releases(client, self.name, self.members).poll
 
-    def fields(self, told: Told | None, progress: Progress | None) -> dict[str, Any]:
-        if told is None or _is_released(progress):
+    def fields(self, answer: Json | None, progress: Progress | None) -> dict[str, Any]:
+        if answer is None or _is_released(progress):
             return {"name": self.name, "status": RELEASED}
-        shown = dict(told)
+        shown = dict(answer)
         if progress is not None and progress.replaced:
             shown |= {"status": REPLACED, "message": progress.replaced}
         elif progress is not None:
@@ -223,19 +224,19 @@ class DeleteMap(_OfMap):
         return columns.of_map(shown)
 
 
-def _without_allocations(told: Told) -> dict[str, Any]:
-    """Return the part of a map that PUT and DELETE answer, of what GET answers."""
-    return {name: each for name, each in told.items() if name not in ("allocations", "counts")}
+def _without_allocations(answer: Json) -> dict[str, Any]:
+    """Return the answer of GET in the form of the answers of PUT and DELETE."""
+    return {name: each for name, each in answer.items() if name not in ("allocations", "counts")}
 
 
 def _is_released(progress: Progress | None) -> bool:
     return progress is not None and not progress.replaced and not progress.releasing
 
 
-def _latest(told: Told, progress: Progress | None) -> dict[str, Any]:
-    """Return the last answer that is about one's own request for an instance."""
+def _latest(answer: Json, progress: Progress | None) -> dict[str, Any]:
+    """Return the last answer about the request for an instance."""
     if progress is None:
-        return dict(told)
+        return dict(answer)
     if progress.replaced:
-        return {**told, "status": REPLACED, "message": progress.replaced}
-    return dict(next(iter((*progress.allocations, *progress.releasing)), told))
+        return {**answer, "status": REPLACED, "message": progress.replaced}
+    return dict(next(iter((*progress.allocations, *progress.releasing)), answer))

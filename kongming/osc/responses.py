@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Requests without a usable answer, and what that means for the request."""
+"""Faults of requests: the meaning of unusable or missing responses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from kongming.runtime.escaping import escape
 _PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 _NEVER_CARRIED_OUT = frozenset({"identity_unavailable"})
 _NO_URL = (requests.InvalidURL, requests.MissingSchema, requests.InvalidSchema)
-#: Raised before anything of a request has left this machine.
+#: Raised before any part of a request has left this machine.
 _UNSENT = (
     urllib3.NewConnectionError,
     urllib3.ConnectTimeoutError,
@@ -47,7 +47,7 @@ _UNSENT = (
     ConnectionRefusedError,
     *_NO_URL,
 )
-#: What a path ends with at which Keystone gives tokens.
+#: The ends of Keystone's paths for tokens.
 _OF_KEYSTONE = ("/auth/tokens", "/tokens")
 _TIMEOUTS = (TimeoutError, urllib3.TimeoutError, keystone.ConnectTimeout)
 
@@ -55,12 +55,12 @@ _T = TypeVar("_T")
 
 
 class Fault(exceptions.CommandError):
-    """A request failed, or nobody knows whether it did.
+    """A request failed, or its outcome is unknown.
 
-    :ivar status: of HTTP; None if no answer could be read.
-    :ivar code: Kongming's reason code; empty if it was not Kongming that answered.
-    :ivar sent: whether the API may have got the request.
-    :ivar retry_after: seconds after which the API wants to be asked again.
+    :ivar status: the HTTP status; None if no response could be read.
+    :ivar code: Kongming's reason code; empty if the response is not Kongming's.
+    :ivar sent: whether the API may have received the request.
+    :ivar retry_after: the seconds after which the API expects a retry.
     """
 
     def __init__(
@@ -80,14 +80,14 @@ class Fault(exceptions.CommandError):
 
     @property
     def passing(self) -> bool:
-        """Whether the same request may get another answer a little later."""
+        """Whether a retry may succeed."""
         if self.status is None or not self.code:
             return True
         return self.status in _PASSING or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
     @property
     def outcome_unknown(self) -> bool:
-        """Whether a change that was sent may have been accepted all the same."""
+        """Whether the API may have accepted the change nevertheless."""
         if not self.sent or self.code in _NEVER_CARRIED_OUT:
             return False
         status = self.status
@@ -118,14 +118,14 @@ def of_answer(response: Any) -> Fault:
 
 
 def of_exception(error: keystone.ClientException, seconds: float) -> Fault:
-    """Return the fault of a request that keystoneauth could not carry out.
+    """Return the fault for an exception of keystoneauth.
 
-    :param seconds: how long an answer was waited for.
+    :param seconds: the time limit of the response.
     """
     causes = list(_causes(error))
     sent = not any(isinstance(cause, _UNSENT) for cause in causes)
     if isinstance(error, keystone.HttpError):
-        # Only Keystone's answers are raised; of the API's the status is looked at.
+        # Only Keystone's responses are raised; those of the API are returned.
         status = int(error.http_status)
         return Fault(
             f"Keystone refuses to issue a token (HTTP {status}{_phrase(status)})"
@@ -143,41 +143,41 @@ def of_exception(error: keystone.ClientException, seconds: float) -> Fault:
     return Fault(f"Kongming's API can't be reached: {why}", sent=sent)
 
 
-def silent(seconds: float, *, sent: bool = True) -> Fault:
-    """Return the fault of an API that does not answer in time."""
+def timed_out(seconds: float, *, sent: bool = True) -> Fault:
+    """Return the fault of an API that does not respond in time."""
     return Fault(f"Kongming's API can't be reached: no response within {seconds:.3g} s", sent=sent)
 
 
 def bounded(call: Callable[[], _T], seconds: float) -> _T:
-    """Return what a call returns; it may take so many seconds in all.
+    """Return the result of a call with a time limit in total.
 
-    What a socket may wait for is not what a request may take: its answer may
-    come byte by byte, and Keystone may have to be asked first.
+    The time-out of a socket is no such limit: a response may come byte by byte, and Keystone may
+    have to issue a token first.
 
-    :raises Fault: if it takes longer; it goes on in a thread that nobody waits for.
+    :raises Fault: if it takes longer; the call continues in a background thread.
     """
     ended: queue.SimpleQueue[tuple[_T | None, BaseException | None]] = queue.SimpleQueue()
 
     def run() -> None:
         try:
             ended.put((call(), None))
-        except BaseException as error:  # noqa: BLE001, it is raised by who waits
+        except BaseException as error:  # noqa: BLE001, the waiting thread raises it
             ended.put((None, error))
 
     if seconds <= 0:
-        raise silent(0, sent=False)
+        raise timed_out(0, sent=False)
     threading.Thread(target=run, name="request", daemon=True).start()
     try:
         result, error = ended.get(timeout=seconds)
     except queue.Empty:
-        raise silent(seconds) from None
+        raise timed_out(seconds) from None
     if error is not None:
         raise error
     return result  # type: ignore[return-value]
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an exception, those that it came of, and those that libraries put inside of it."""
+    """Yield an exception, its causes, and the exceptions that libraries nest in it."""
     left, seen = [error], set()
     while left:
         each = left.pop()
@@ -190,12 +190,12 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _url(cause: BaseException) -> str:
-    """Return the address that a request was made to; empty if that is not known."""
+    """Return the URL of the request; empty if unknown."""
     return str(getattr(getattr(cause, "request", None), "url", None) or "")
 
 
 def _why(causes: list[BaseException], seconds: float) -> str:
-    """Return why no answer came."""
+    """Return why there is no response."""
     for cause in causes:
         if isinstance(cause, _NO_URL):
             return "its address, or one that it redirects to, is neither http nor https"

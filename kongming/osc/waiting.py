@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Waiting until hosts have carried a request out: how often, how long, what ends it."""
+"""Waiting until hosts have carried out a request."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from kongming.terminal import options
 _POLL_MIN_S = 0.2
 _POLL_MAX_S = 3.0
 _PATIENCE_S = 3.0
-# For the first look, however little was left for it.
-_LOOK_MIN_S = 1.0
-# A terminal has no room for more.
-_TOLD_MAX = 40
+# The time limit of the first poll, however little time is left.
+_FIRST_POLL_S = 1.0
+# A terminal has no room for more lines.
+_LINES_MAX = 40
 
 
 def add_options(parser: argparse.ArgumentParser, default: float) -> None:
@@ -51,16 +51,16 @@ def add_options(parser: argparse.ArgumentParser, default: float) -> None:
     )
 
 
-class Speaker:
-    """Writes lines for people to the standard error, which may be closed."""
+class Messages:
+    """The standard error, for messages to people; it may be closed."""
 
     def __init__(self, stderr: TextIO | None) -> None:
         self._stderr = stderr
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Write a line."""
         if self._stderr is not None:
-            # What is waited for goes on, whoever reads of it.
+            # The wait continues without a reader.
             with contextlib.suppress(OSError, ValueError):
                 self._stderr.write(f"{escape(text)}\n")
                 self._stderr.flush()
@@ -68,11 +68,11 @@ class Speaker:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """What waiting ended with.
+    """The end of a wait.
 
-    :ivar progress: as it was last seen; None if it never was.
-    :ivar done: whether all was done, or will be when the guests start.
-    :ivar why: what ended it before anybody knew what came of the request; empty otherwise.
+    :ivar progress: the last progress; None if none was read.
+    :ivar done: whether the request was carried out, or will be when its guests start.
+    :ivar why: why the wait ended before the outcome was known; empty otherwise.
     """
 
     progress: Progress | None
@@ -81,92 +81,91 @@ class End:
 
 
 class Waiter:
-    """Polls, and says how far it is.
+    """Polls a request until its outcome is known, and prints its progress.
 
     :param timeout: in seconds, from now on.
-    :param patience: for so many seconds an absent guest may still turn up: it
-        has just been started, and its host has not told of it yet.
+    :param patience: seconds to keep waiting for a guest that has only just started.
     """
 
     def __init__(
         self,
-        speaker: Speaker,
+        messages: Messages,
         timeout: float,
         *,
         patience: float = _PATIENCE_S,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._speaker = speaker
+        self._messages = messages
         self._timeout = timeout
         self._patience = patience
         self._clock = clock
         self._sleep = sleep
         self._deadline = clock() + timeout
-        self._looks_until = self._deadline
+        self._polls_until = self._deadline
         self._absent_since: float | None = None
-        self._told = ""
+        self._printed = ""
         self.last: Progress | None = None
 
     def left(self) -> float:
-        """Return how many seconds there still are."""
+        """Return the remaining seconds."""
         return self._deadline - self._clock()
 
-    def left_for_looks(self) -> float:
-        """Return how many seconds a request may take that looks how far it is."""
-        return self._looks_until - self._clock()
+    def left_for_poll(self) -> float:
+        """Return the remaining seconds for a poll."""
+        return self._polls_until - self._clock()
 
-    def wait(self, look: Callable[[], Progress]) -> End:
-        """Look until nothing is open any more, or it is of no use to go on."""
-        self._looks_until = max(self._deadline, self._clock() + _LOOK_MIN_S)
+    def wait(self, poll: Callable[[], Progress]) -> End:
+        """Poll until the outcome is known, or can't be found out."""
+        self._polls_until = max(self._deadline, self._clock() + _FIRST_POLL_S)
         pause, denied = _POLL_MIN_S, 0
         while True:
             again_in = pause
             try:
-                seen = look()
+                progress = poll()
             except Fault as fault:
-                # keystoneauth gets a new token once by itself, where it can.
+                # keystoneauth gets a new token once, if it can.
                 denied = denied + 1 if fault.status == HTTPStatus.UNAUTHORIZED else 0
                 if not fault.passing or denied > 1:
                     return End(self.last, done=False, why=str(fault))
-                self._tell(str(fault))
+                self._print(str(fault))
                 again_in = max(pause, fault.retry_after)
             else:
-                self.last, denied = seen, 0
-                self._tell(seen.text)
-                if self._is_over(seen):
-                    return End(seen, done=not seen.replaced and not seen.undone)
+                self.last, denied = progress, 0
+                self._print(progress.text)
+                if self._is_over(progress):
+                    return End(progress, done=not progress.replaced and not progress.undone)
             left = self.left()
             if left <= 0:
                 return self._timed_out()
             self._sleep(min(again_in, left))
             pause = min(pause * 1.5, _POLL_MAX_S)
 
-    def _is_over(self, seen: Progress) -> bool:
-        """Tell whether it is known what came of it; absent guests are given some time."""
-        if seen.open or not seen.absent:
+    def _is_over(self, progress: Progress) -> bool:
+        """Return whether the outcome is known; absent guests get some time."""
+        if progress.open or not progress.absent:
             self._absent_since = None
-            return not seen.open or bool(seen.replaced)
+            return not progress.open or bool(progress.replaced)
         if self._absent_since is None:
             self._absent_since = self._clock()
         patient = self._clock() - self._absent_since < self._patience
-        return bool(seen.replaced) or not patient
+        return bool(progress.replaced) or not patient
 
     def _timed_out(self) -> End:
         if self.last is not None and self._absent_since is not None:
             return End(self.last, done=not self.last.undone)
         return End(self.last, done=False, why=f"not carried out within {self._timeout:g} s")
 
-    def _tell(self, text: str) -> None:
-        if text != self._told:
-            self._told = text
-            self._speaker.say(text)
+    def _print(self, text: str) -> None:
+        if text != self._printed:
+            self._printed = text
+            self._messages.print(text)
 
 
-def tell_each(speaker: Speaker, progress: Progress) -> None:
-    """Say of each instance that was not done what it is with it."""
+def print_undone(messages: Messages, progress: Progress) -> None:
+    """Print the status of each instance for which the request is not in force."""
     missing = [*progress.undone, *progress.waiting]
-    for each in missing[:_TOLD_MAX]:
-        speaker.say(describe(each))
-    if len(missing) > _TOLD_MAX:
-        speaker.say(f"and {len(missing) - _TOLD_MAX} more: see 'kongming allocation list'")
+    for each in missing[:_LINES_MAX]:
+        messages.print(describe(each))
+    if len(missing) > _LINES_MAX:
+        messages.print(f"and {len(missing) - _LINES_MAX} more: see 'kongming allocation list'")

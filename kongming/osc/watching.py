@@ -9,10 +9,9 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Reading how far one's own request is, and which other one has replaced it.
+"""Polling of a request's progress, and of another request that has replaced it.
 
-A request is recognised by its generation. The status of another generation is
-that of somebody else's request.
+A request is recognized by its generation. Another generation is a request of another user.
 """
 
 from __future__ import annotations
@@ -24,11 +23,9 @@ from typing import Any
 from kongming.allocation.statuses import Status
 from kongming.exception import AllocationUnknown, MapUnknown
 from kongming.osc.client import Client
-from kongming.osc.columns import Wanted
-from kongming.osc.progress import GONE, Progress, Told, is_same, placed
+from kongming.osc.columns import in_one_line
+from kongming.osc.progress import GONE, Json, Progress, is_same, placed
 from kongming.osc.responses import Fault
-
-_RELEASING = Status.RELEASING.value
 
 
 def find_allocation(client: Client, instance_uuid: str) -> dict[str, Any] | None:
@@ -43,197 +40,206 @@ def find_map(client: Client, name: str) -> dict[str, Any] | None:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The allocation of one instance, as it was accepted.
+    """The accepted request for one instance.
 
-    :ivar told: the answer that accepted it.
+    :ivar answer: the answer that accepted it.
     """
 
     client: Client
-    told: Told
+    answer: Json
 
-    def look(self) -> Progress:
-        """Read how far it is.
+    def poll(self) -> Progress:
+        """Return the progress of the request.
 
-        :raises Fault: if the API can't say.
+        :raises Fault: if the API gives no answer.
         """
-        uuid, mine = self.told["instance_uuid"], self.told["generation"]
-        seen = find_allocation(self.client, uuid)
-        if seen is not None and seen["generation"] == mine and seen["status"] != _RELEASING:
-            return Progress([seen], placed([seen]))
-        return Progress([], "0 of 1 applied", replaced=_replacement(self.client, uuid, mine))
+        uuid, generation = self.answer["instance_uuid"], self.answer["generation"]
+        found = find_allocation(self.client, uuid)
+        if (
+            found is not None
+            and found["generation"] == generation
+            and found["status"] != Status.RELEASING
+        ):
+            return Progress([found], placed([found]))
+        replaced = _replacement(self.client, uuid, generation)
+        return Progress([], "0 of 1 applied", replaced=replaced)
 
 
 @dataclass(slots=True)
 class Releases:
-    """Instances that go back to their baseline.
+    """Instances that are being released.
 
-    :ivar pending: the UUIDs of those that have not been seen to be back.
-    :ivar listed: reads many of them at once, by UUID; those that it leaves out are read alone.
-    :ivar generation: of the release; None if it is not known.
-    :ivar may_be_taken: whether somebody else may request something for them meanwhile.
-    :ivar released: how many have been seen to be back.
-    :ivar taken: for how many somebody else has requested something.
+    :ivar pending: the UUIDs of the instances that are not released yet.
+    :ivar listed: reads many of them at once, by UUID; those that it omits are read alone.
+    :ivar generation: the generation of the release; None if unknown.
+    :ivar may_be_taken: whether another user's request for one of them is no replacement.
+    :ivar released: the number of released instances.
+    :ivar taken: the number of instances with a request of another user.
     """
 
     client: Client
     pending: set[str]
-    listed: Callable[[], Mapping[str, Told]] = dict
+    listed: Callable[[], Mapping[str, Json]] = dict
     generation: int | None = None
     may_be_taken: bool = False
     released: int = 0
     taken: int = 0
 
-    def look(self) -> Progress:
-        """Read which ones are not back yet.
+    def poll(self) -> Progress:
+        """Return the progress of the releases.
 
-        :raises Fault: if the API can't say.
+        :raises Fault: if the API gives no answer.
         """
-        left: list[Told] = []
+        releasing: list[Json] = []
         listed = self.listed() if self.pending else {}
         for uuid in sorted(self.pending):
-            told = listed.get(uuid)
-            if told is None or told["status"] != _RELEASING:
-                told = find_allocation(self.client, uuid)
-            if told is None:
+            found = listed.get(uuid)
+            if found is None or found["status"] != Status.RELEASING:
+                found = find_allocation(self.client, uuid)
+            if found is None:
                 self.pending.discard(uuid)
                 self.released += 1
-            elif self._is_mine(told):
-                left.append(told)
+            elif self._is_releasing(found):
+                releasing.append(found)
             elif self.may_be_taken:
                 self.pending.discard(uuid)
                 self.taken += 1
             else:
-                mine = self.generation or told["generation"] - 1
-                who = f"instance {uuid}: {_replacement(self.client, uuid, mine)}"
-                return Progress([], self.text, left, who)
-        return Progress([], self.text, left)
+                generation = self.generation or found["generation"] - 1
+                replaced = f"instance {uuid}: {_replacement(self.client, uuid, generation)}"
+                return Progress([], self.text, releasing, replaced)
+        return Progress([], self.text, releasing)
 
     @property
     def total(self) -> int:
-        """How many there are and were."""
+        """The number of instances, released or not."""
         return len(self.pending) + self.released + self.taken
 
     @property
     def text(self) -> str:
-        """How far they are, for people."""
+        """The progress for people."""
         text = f"{self.released} of {self.total} released"
         return f"{text} ({self.taken} taken over)" if self.taken else text
 
-    def _is_mine(self, told: Told) -> bool:
-        known = self.generation in (None, told["generation"])
-        return bool(told["status"] == _RELEASING and known)
+    def _is_releasing(self, found: Json) -> bool:
+        is_same_request = self.generation in (None, found["generation"])
+        return bool(found["status"] == Status.RELEASING and is_same_request)
 
 
 @dataclass(frozen=True, slots=True)
 class MapPlacement:
-    """The allocations of a map, as it was accepted.
+    """The accepted request for a map.
 
-    :ivar told: the answer that accepted it.
-    :ivar asked: the requested allocations, by UUID.
-    :ivar releases: those that belonged to the map before, and don't any more.
+    :ivar answer: the answer that accepted it.
+    :ivar requested: the requested allocations, by UUID.
+    :ivar releases: the instances that are no longer in the map.
     """
 
     client: Client
-    told: Told
-    asked: Mapping[str, Any]
+    answer: Json
+    requested: Mapping[str, Any]
     releases: Releases
 
-    def look(self) -> Progress:
-        """Read how far they are.
+    def poll(self) -> Progress:
+        """Return the progress of the request.
 
-        :raises Fault: if the API can't say.
+        :raises Fault: if the API gives no answer.
         """
-        name, mine = self.told["name"], self.told["generation"]
-        seen = find_map(self.client, name)
-        if seen is None or not is_same_map(seen, self.told):
-            return Progress([], f"map {name}", replaced=self._replacement(seen))
-        found = {each["instance_uuid"]: each for each in seen["allocations"]}
-        # What has left the map without a request was deleted in Nova.
-        gone = {"status": GONE, "host_state": "", "generation": mine}
-        mapped = [found.get(uuid, {**gone, "instance_uuid": uuid}) for uuid in sorted(self.asked)]
-        text, left = placed(mapped), self.releases.look()
+        name, generation = self.answer["name"], self.answer["generation"]
+        current = find_map(self.client, name)
+        if current is None or not is_same_map(current, self.answer):
+            return Progress([], f"map {name}", replaced=self._replacement(current))
+        found = {each["instance_uuid"]: each for each in current["allocations"]}
+        # An instance that left the map without a request was deleted in Nova.
+        gone = {"status": GONE, "host_state": "", "generation": generation}
+        mapped = [
+            found.get(uuid, {**gone, "instance_uuid": uuid}) for uuid in sorted(self.requested)
+        ]
+        text, releases = placed(mapped), self.releases.poll()
         if self.releases.total:
-            text += f", {left.text}"
-        return Progress(mapped, text, left.releasing, left.replaced)
+            text += f", {releases.text}"
+        return Progress(mapped, text, releases.releasing, releases.replaced)
 
-    def _replacement(self, seen: Told | None) -> str:
-        """Return what another request has made of the map."""
-        found = {each["instance_uuid"]: each for each in seen["allocations"]} if seen else {}
-        asked = self.asked
+    def _replacement(self, current: Json | None) -> str:
+        """Describe how another request has changed the map."""
+        found = {each["instance_uuid"]: each for each in current["allocations"]} if current else {}
+        requested = self.requested
         dropped = [
-            uuid for uuid in asked if uuid not in found or found[uuid]["allocation"] is None
+            uuid for uuid in requested if uuid not in found or found[uuid]["allocation"] is None
         ]
         changed = [
             uuid
-            for uuid in asked.keys() - set(dropped)
-            if not is_same(found[uuid]["allocation"], asked[uuid])
+            for uuid in requested.keys() - set(dropped)
+            if not is_same(found[uuid]["allocation"], requested[uuid])
         ]
-        added = sorted(found.keys() - asked.keys())
+        added = sorted(found.keys() - requested.keys())
         numbers = {"changed": changed, "released": dropped, "added": added}
         text = ", ".join(f"{len(each)} {what}" for what, each in numbers.items() if each)
-        if seen is None:
+        if current is None:
             text = f"the map was deleted; {text}"
-        elif seen.get("deleting"):
-            text = f"generation {seen['generation']} deletes the map; {text}"
+        elif current.get("deleting"):
+            text = f"generation {current['generation']} deletes the map; {text}"
         else:
-            text = f"by generation {seen['generation']}; {text or 'with the same allocations'}"
+            text = f"by generation {current['generation']}; {text or 'with the same allocations'}"
         for uuid in sorted(changed) + sorted(dropped) + added:
             after = found.get(uuid, {}).get("generation", 1) - 1
             return f"{text}; instance {uuid}: {_replacement(self.client, uuid, after)}"
         return text
 
 
-def is_same_map(seen: Told, told: Told) -> bool:
-    """Tell whether a map is as a request left it: one that was made anew begins with 1 again."""
+def is_same_map(current: Json, answer: Json) -> bool:
+    """Return whether a map is unchanged since a request: a recreated map begins with 1 again."""
     names = ("generation", "created_at", "deleting")
-    return all(seen.get(name) == told.get(name) for name in names)
+    return all(current.get(name) == answer.get(name) for name in names)
 
 
 def map_releases(client: Client, name: str, members: Iterable[str]) -> Releases:
     """Return the releases of all members of a map."""
 
-    def listed() -> Mapping[str, Told]:
-        seen = find_map(client, name)
-        return {each["instance_uuid"]: each for each in seen["allocations"]} if seen else {}
+    def listed() -> Mapping[str, Json]:
+        found = find_map(client, name)
+        return {each["instance_uuid"]: each for each in found["allocations"]} if found else {}
 
     return Releases(client, set(members), listed)
 
 
 def dropped_releases(client: Client, members: Iterable[str]) -> Releases:
-    """Return the releases of instances that belong to no map any more."""
+    """Return the releases of instances that are in no map any more."""
 
-    def listed() -> Mapping[str, Told]:
-        return {each["instance_uuid"]: each for each in client.allocations(status=_RELEASING)}
+    def listed() -> Mapping[str, Json]:
+        return {
+            each["instance_uuid"]: each for each in client.allocations(status=Status.RELEASING)
+        }
 
     return Releases(client, set(members), listed, may_be_taken=True)
 
 
-def _replacement(client: Client, instance_uuid: str, mine: int) -> str:
-    """Return who made the last request for an instance after a generation, and for what."""
+def _replacement(client: Client, instance_uuid: str, generation: int) -> str:
+    """Describe the last request for an instance after a generation, and its requester."""
     try:
         changes = list(client.history(instance_uuid))
     except Fault:
-        # Who may set allocations need not be allowed to read who else does.
+        # The policy may allow this user to set allocations, but not to read the history.
         return "another request is in force"
     if changes and changes[-1].get("status") == GONE:
         return "the server was deleted in Nova"
-    later = [each for each in changes if each["generation"] > mine]
+    later = [each for each in changes if each["generation"] > generation]
     if not later:
         return "another request is in force"
-    # Entries without a requester are later outcomes; tenants are not told who it is.
+    # Entries without a requester are later outcomes; tenants do not see requesters.
     change = next((each for each in reversed(later) if each.get("requested_by")), later[-1])
-    asked = change.get("allocation")
-    what = "its release" if asked is None else Wanted(asked).human_readable().replace("\n", "; ")
+    requested = change.get("allocation")
+    what = "its release" if requested is None else in_one_line(requested)
     of_map = f" in the map {change['map']}" if change.get("map") else ""
-    who = change.get("requested_by") or "another user"
-    return f"{who} requested generation {change['generation']}{of_map}: {what}"
+    requester = change.get("requested_by") or "another user"
+    return f"{requester} requested generation {change['generation']}{of_map}: {what}"
 
 
 def _unless(code: str, read: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
     try:
         return read()
     except Fault as fault:
-        # A proxy's 404 says nothing of what there is.
+        # A 404 of a proxy does not mean that the resource is absent.
         if fault.code != code:
             raise
         return None

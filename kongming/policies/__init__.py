@@ -107,12 +107,12 @@ _RULES = (
 
 
 def list_rules() -> list[policy.RuleDefault]:
-    """Give all rules, for the enforcer and the sample's generator."""
+    """Return all rules, for the enforcer and the generator of the sample."""
     return list(_RULES)
 
 
 def make_enforcer(conf: cfg.ConfigOpts) -> policy.Enforcer:
-    """Give what enforces the rules, with what policy.yaml changes of them.
+    """Return the enforcer of the rules, as changed by policy.yaml.
 
     :raises ConfigInvalid: if that file can't be read.
     """
@@ -122,17 +122,17 @@ def make_enforcer(conf: cfg.ConfigOpts) -> policy.Enforcer:
         made.load_rules()
     except PolicyRefused as error:
         raise exception.ConfigInvalid(f"[oslo_policy] policy_file, {error}") from None
-    except Exception as error:  # Whatever the library makes of a file that is no policy.
-        said = " ".join(str(error).split())
+    except Exception as error:  # The library raises many kinds for an invalid file.
+        why = " ".join(str(error).split())
         raise exception.ConfigInvalid(
-            f"[oslo_policy] policy_file, {made.policy_path or made.policy_file}: {said}"
+            f"[oslo_policy] policy_file, {made.policy_path or made.policy_file}: {why}"
         ) from error
     return made
 
 
 @functools.cache
 def enforcer() -> policy.Enforcer:
-    """Give an enforcer to oslo.policy's own tools, which read kongming.conf by themselves."""
+    """Return an enforcer for the tools of oslo.policy, which read kongming.conf themselves."""
     conf = cfg.CONF
     if not conf.config_file:
         conf([], project="kongming")

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""policy.yaml: a file whose rules oslo.policy would take for others than were typed is refused.
+"""The enforcer of policy.yaml, which refuses files that oslo.policy would misread.
 
-The library reads YAML 1.1 and takes whatever is empty or false for a rule that lets everybody in:
-``no`` without quotes, for example.
+The library reads YAML 1.1, and treats any empty or false value, such as ``no`` without quotes, as
+a rule that allows everyone.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ LOG = logging.getLogger(__name__)
 
 
 class Enforcer(policy.Enforcer):
-    """oslo.policy's; it keeps the previous rules if a file is changed to one that is refused."""
+    """The enforcer of oslo.policy; it keeps the previous rules if a changed file is refused."""
 
-    _told = ""
+    _logged = ""
 
     def load_rules(self, force_reload: bool = False) -> None:
-        """Load what has changed.
+        """Load the changed files.
 
-        :raises PolicyRefused: if a file is refused, and there are no rules yet.
+        :raises PolicyRefused: if a file is refused, and no rules are loaded yet.
         """
         former, of_files = self.rules, self.file_rules
         try:
             super().load_rules(force_reload)
-            self._told = ""
+            self._logged = ""
         except PolicyRefused as error:
             if not former:
                 raise
             self.rules, self.file_rules = former, of_files
-            if str(error) != self._told:
+            if str(error) != self._logged:
                 LOG.error("Policy refused: %s; keeping the previous rules", error)
-            self._told = str(error)
+            self._logged = str(error)
 
     def _load_policy_file(self, path: str, force_reload: bool, overwrite: bool = True) -> bool:
         known = self._file_cache.get(path)
@@ -65,21 +65,21 @@ class Enforcer(policy.Enforcer):
 
 
 class PolicyRefused(exception.ConfigInvalid):
-    """A policy file means something else than what was typed."""
+    """oslo.policy would misread a policy file."""
 
 
 def check(text: str) -> None:
-    """See that a policy file means what was typed.
+    """Check that oslo.policy reads a policy file as it is written.
 
-    :raises RequestInvalid: naming the line of the first rule that does not.
+    :raises RequestInvalid: naming the line of the first rule that it misreads.
     """
     document = core_schema.read(text)
     rules = {} if document.value is None else document.value
     if not isinstance(rules, dict):
         raise exception.RequestInvalid("line 1: a policy file must map names to rules")
-    taken = policy.parse_file_contents(text)
+    parsed = policy.parse_file_contents(text)
     for name, rule in rules.items():
-        if not _is_rule(rule) or taken.get(name) != rule:
+        if not _is_rule(rule) or parsed.get(name) != rule:
             raise exception.RequestInvalid(
                 f"line {document.lines[(name,)]}: {shown(name)} has no valid rule; a rule is a "
                 'text in quotes: "role:admin", or "!" to deny everyone'
@@ -87,7 +87,7 @@ def check(text: str) -> None:
 
 
 def _is_rule(value: object) -> bool:
-    """Tell whether a value is a rule: a text, or a list of what is to hold together."""
+    """Return whether a value is a rule: a text, or a list of rules."""
     if isinstance(value, list):
         return all(isinstance(each, str | list) and _is_rule(each) for each in value)
     return isinstance(value, str)

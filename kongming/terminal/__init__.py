@@ -10,4 +10,4 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What commands read and show, for kongming-manage and the openstack client."""
+"""Input and output of commands, for kongming-manage and the openstack client."""

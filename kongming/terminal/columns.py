@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Columns that read well in a table, and are data in JSON and YAML."""
+"""Columns: text in a table, data in JSON and YAML."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from kongming.runtime.escaping import escape
 from kongming.terminal import times
 
 
-class Asked(FormattableColumn[Allocation | Unreadable | None]):
-    """An allocation; None if the request was refused for what it says."""
+class Requested(FormattableColumn[Allocation | Unreadable | None]):
+    """A requested allocation; None if the request was malformed."""
 
     def human_readable(self) -> str:
         if self._value is None or isinstance(self._value, Unreadable):
@@ -49,7 +49,7 @@ class Asked(FormattableColumn[Allocation | Unreadable | None]):
 
 
 class Values(FormattableColumn[Mapping[Target, Value] | None]):
-    """What targets have; None if that is not known."""
+    """The values of targets; None if unknown."""
 
     def human_readable(self) -> str:
         if not self._value:
@@ -62,7 +62,7 @@ class Values(FormattableColumn[Mapping[Target, Value] | None]):
 
 
 class Requests(FormattableColumn[list[Request]]):
-    """Who asks, the last word last."""
+    """The requests of all sources; the last one takes precedence."""
 
     def human_readable(self) -> str:
         return "\n".join(
@@ -86,7 +86,7 @@ class Requests(FormattableColumn[list[Request]]):
 
 
 class Memory(FormattableColumn[dict[int, int] | None]):
-    """The guest's memory in KiB by NUMA node; None if it can't be counted."""
+    """The guest's memory in KiB by NUMA node; None if unknown."""
 
     def human_readable(self) -> str:
         if self._value is None:

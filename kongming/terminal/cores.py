@@ -34,7 +34,7 @@ _ROOM = 2  # the blanks beside a box's content
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What stands beside a CPU's id: one letter for each mark, and who sits there."""
+    """The text beside a CPU's id: one letter for each mark, and the labels of its guests."""
 
     marks: str
     labels: str
@@ -54,14 +54,14 @@ class _Core:
 
 @dataclass(frozen=True, slots=True)
 class _Box:
-    """Some cores that are drawn as one box: a title, a row for each thread."""
+    """One or more cores in one box: a title, and a row for each thread."""
 
     title: str
     rows: tuple[str, ...]
     l3: int | None
 
     def titled(self, *, first: bool) -> str:
-        """Only the first box of a strip says what the numbers are."""
+        """Return the title; in the first box of a strip it has a noun."""
         if not first or " " in self.title:
             return self.title
         return ("cores " if "-" in self.title else "core ") + self.title
@@ -73,8 +73,8 @@ class _Box:
 def draw(cell: Cell, state: Callable[[Cpu], State], width: int) -> list[str]:
     """Draw the cores of a cell in lines of at most ``width`` columns.
 
-    Each has a box of its own where they fit into one strip. Otherwise runs of
-    cores with equal states share one.
+    Each core has a box of its own if they fit into one strip. Otherwise runs of cores with equal
+    states share a box.
     """
     lines: list[str] = []
     alike: dict[tuple[int | None, str | None], list[_Core]] = {}
@@ -91,7 +91,7 @@ def draw(cell: Cell, state: Callable[[Cpu], State], width: int) -> list[str]:
 
 
 def _heading(core: _Core, alike: Sequence[tuple[int | None, str | None]]) -> list[str]:
-    """Name what tells the cores of a strip from those of others."""
+    """Return the differences between the cores of this strip and the others."""
     words = []
     if any(socket != core.socket for socket, _kind in alike):
         words.append("no socket known" if core.socket is None else f"socket {core.socket}")
@@ -121,7 +121,7 @@ def _cores(cell: Cell, state: Callable[[Cpu], State]) -> list[_Core]:
         )
         for siblings in threads.values()
     ]
-    # What is not known, for the CPU is offline, stands with what is.
+    # An offline CPU has no known socket; it is drawn with the others.
     known = {core.socket for core in cores} - {None}
     if len(known) == 1:
         cores = [replace(core, socket=known.copy().pop()) for core in cores]
@@ -129,7 +129,7 @@ def _cores(cell: Cell, state: Callable[[Cpu], State]) -> list[_Core]:
 
 
 def _runs(cores: Sequence[_Core]) -> Iterator[list[_Core]]:
-    """Put neighbours together that look the same, their ids in equal steps."""
+    """Yield runs of cores with equal states, and ids in equal steps."""
     run: list[_Core] = []
     for core in cores:
         if run and not _continues(run, core):

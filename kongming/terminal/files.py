@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A file that an operator wrote, in JSON or YAML: what is kept is what was typed."""
+"""Files of operators in JSON or YAML; values are read as they were typed."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ STDIN = "-"
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a file says.
+    """The content of a file.
 
-    :ivar path: as the operator named it.
+    :ivar path: the path in the command line.
     """
 
     path: str
@@ -39,11 +39,11 @@ class Document:
     value: Any
 
     def refusal(self, steps: Steps, why: str) -> exception.RequestInvalid:
-        """Return the refusal of a value, with the line that it stands in.
+        """Return the refusal of a value, with its line.
 
         :param steps: the names and positions that lead to it.
         """
-        # JSON is read without lines; a tab of its is a blank to YAML.
+        # JSON was read without lines, so read it as YAML, with blanks for tabs.
         try:
             lines = core_schema.read(self.text.replace("\t", " ")).lines
         except exception.RequestInvalid:
@@ -55,10 +55,10 @@ class Document:
 
 
 def load(path: str) -> Document:
-    """Read a file; names are text, as they have to be in JSON.
+    """Read a file, in which names must be text, as in JSON.
 
     :param path: ``-`` is the standard input.
-    :raises RequestInvalid: if it can't be read, is neither, or says something twice.
+    :raises RequestInvalid: if it can't be read, is neither JSON nor YAML, or has a name twice.
     """
     text = _text(path)
     try:
@@ -83,12 +83,12 @@ def _text(path: str) -> str:
 def _standard_input() -> bytes:
     if sys.stdin is None:
         raise exception.RequestInvalid(f"{STDIN}: the standard input is closed; name a file")
-    # Its own decoding goes by the locale.
+    # Bytes, because Python would decode by the locale.
     return sys.stdin.buffer.read()
 
 
 def _value(text: str) -> Any:
-    # JSON is YAML, too, but read a hundred times as fast; and YAML takes no tabs.
+    # JSON is also YAML, but is read a hundred times faster; and YAML refuses tabs.
     try:
         return json.loads(
             text,
@@ -105,7 +105,7 @@ def _value(text: str) -> Any:
 
 
 class _Other(Exception):
-    """JSON that is judged as YAML is: it has a number that is no integer, or a name twice."""
+    """JSON with a number that is no integer, or a name twice: it is read as YAML."""
 
 
 def _other(_text: str) -> Any:

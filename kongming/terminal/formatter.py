@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The output format ``picture``: text as it was drawn."""
+"""The output format ``picture``: text as drawn by the command."""
 
 import argparse
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from kongming.terminal import picture
 
 
 class PictureFormatter(base.SingleFormatter):
-    """Writes what a command has drawn; it is the only column."""
+    """Writes the only column, which the command has drawn."""
 
     def add_argument_group(self, parser: argparse.ArgumentParser) -> None:
         group = parser.add_argument_group("picture formatter")

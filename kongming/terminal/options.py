@@ -9,9 +9,9 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""What is asked for an instance, as an operator types it: options, or a file.
+"""Options and files for an allocation on the command line.
 
-Nothing of this needs a service on the same machine.
+They need no service on the same machine.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def instance_key(text: str) -> str:
 
 
 def seconds(text: str) -> float:
-    """Return how long to wait, for argparse."""
+    """Read a number of seconds, for argparse."""
     if not _SECONDS.fullmatch(text):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a number of seconds from 0 to 999999999, such as 60 or 0.5"
@@ -66,17 +66,19 @@ def add_allocation_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def asked(parsed: argparse.Namespace) -> Allocation:
-    """Read the options of :func:`add_allocation_options`.
+def read_allocation(parsed: argparse.Namespace) -> Allocation:
+    """Return the allocation of the options of :func:`add_allocation_options`.
 
     :raises Refused: naming the key, the item and its position.
     """
-    given = {key: getattr(parsed, key.replace("-", "_")) for key in _OPTIONS}
-    asked = {f"{metadata.PREFIX}{key}": value for key, value in given.items() if value is not None}
+    options = {key: getattr(parsed, key.replace("-", "_")) for key in _OPTIONS}
+    keys = {
+        f"{metadata.PREFIX}{key}": value for key, value in options.items() if value is not None
+    }
     if parsed.file is None:
-        # The limit of 255 characters is Nova's.
-        return metadata.parse(asked, max_length=json_schema.MAX_LENGTH)
-    if asked:
+        # Only Nova has a limit of 255 characters.
+        return metadata.parse(keys, max_length=json_schema.MAX_LENGTH)
+    if keys:
         raise exception.RequestInvalid("--file has the whole request: leave out the other options")
     document = files.load(parsed.file)
     try:

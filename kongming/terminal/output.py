@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What commands show, for all of them: the text of others is escaped.
+"""The output of all commands, in which the text of others is escaped.
 
-In JSON and YAML it stays as it is: both have an escaping of their own.
+JSON and YAML have an escaping of their own.
 """
 
 from __future__ import annotations
@@ -33,23 +33,22 @@ _EXACT = frozenset({"json", "yaml"})
 _FOR_PROGRAMS = frozenset({"csv", "value", "shell"})
 _PICTURE, _SHELL, _TABLE = "picture", "shell", "table"
 _ACRONYMS = frozenset({"id", "uuid"})
-# What a shell would carry out in the double quotes that the format sets; the
-# quote itself is the format's business.
-_CARRIED_OUT = re.compile(r"[\\$`]")
+# A shell interprets these inside the double quotes of the format ``shell``.
+_INTERPRETED = re.compile(r"[\\$`]")
 
 
 class EscapedOutput(DisplayCommandBase[Any]):
-    """A command whose cells are shown escaped, in whatever format."""
+    """A command whose cells are escaped in all formats."""
 
     def produce_output(
         self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Any]
     ) -> int:
-        """Have the formatter write it."""
+        """Write the cells with the formatter."""
         form = parsed_args.formatter
         is_list = isinstance(self, lister.Lister)
         if is_list and parsed_args.sort_columns:
             data = _sorted(data, column_names, parsed_args)
-            # cliff's own way compares cells as they are, whatever they are.
+            # cliff would compare cells of different types.
             parsed_args.sort_columns = []
         if form not in _EXACT:
             data = (
@@ -71,11 +70,11 @@ class Lister(EscapedOutput, lister.Lister):
 
 
 class ShowOne(EscapedOutput, show.ShowOne):
-    """A command of kongming-manage that shows the fields of one thing."""
+    """A command of kongming-manage that shows the fields of one object."""
 
 
 class _Shown(FormattableColumn[Any]):
-    """A column that is shown escaped; the lines that it is made of stay."""
+    """A column whose text is escaped, except for its line breaks."""
 
     def __init__(self, column: FormattableColumn[Any], form: str) -> None:
         super().__init__(column)
@@ -89,7 +88,7 @@ class _Shown(FormattableColumn[Any]):
 
 
 def heading(name: str) -> str:
-    """Return the heading of a column in a table for people; its unit is in brackets.
+    """Return the heading of a column in a table, with its unit in brackets.
 
     >>> heading("instance_uuid"), heading("heartbeat_age_s")
     ('Instance UUID', 'Heartbeat Age (s)')
@@ -104,13 +103,13 @@ def _shown(cell: Any, form: str) -> Any:
         return _Shown(cell, form)
     if isinstance(cell, str):
         return _text(cell, form)
-    # Numbers stay what they are: CSV tells them from text.
+    # Numbers stay numbers, which CSV writes without quotes.
     is_number = isinstance(cell, int | float) and not isinstance(cell, bool)
     return cell if is_number or form not in _FOR_PROGRAMS else _text(_plain(cell), form)
 
 
 def _plain(value: Any) -> str:
-    """Write what programs read from a cell: text as it is, all else as JSON."""
+    """Return a cell for programs: text unchanged, all else as JSON."""
     if isinstance(value, str):
         return value
     written = json.dumps(value, ensure_ascii=False)
@@ -119,13 +118,13 @@ def _plain(value: Any) -> str:
 
 def _text(text: str, form: str) -> str:
     escaped = escape(text, keep="\n" if form == _PICTURE else "")
-    return _CARRIED_OUT.sub(r"\\\g<0>", escaped) if form == _SHELL else escaped
+    return _INTERPRETED.sub(r"\\\g<0>", escaped) if form == _SHELL else escaped
 
 
 def _sorted(
     data: Iterable[Any], names: Sequence[str], parsed_args: argparse.Namespace
 ) -> list[Any]:
-    """Sort rows by columns; those that there are not are ignored, as all of cliff's lists do."""
+    """Sort rows by columns; unknown columns are ignored, as in all lists of cliff."""
     rows = list(data)
     places = {_normalized(name): place for place, name in enumerate(names)}
     found = [
@@ -143,7 +142,7 @@ def _normalized(name: str) -> str:
 
 
 def _order(cell: Any) -> tuple[int, float, str]:
-    """Return what a cell is sorted by: numbers, then text, then what is not there."""
+    """Return the sort key of a cell: numbers, then text, then absent values."""
     value = cell.machine_readable() if isinstance(cell, FormattableColumn) else cell
     if value is None:
         return (2, 0, "")

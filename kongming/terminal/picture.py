@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The host as a picture: cells, cores, CPUs, who sits where, what is kept free.
+"""The picture of a host: cells, cores, CPUs, pinned guests and reserved CPUs.
 
-A function without side effects, from values to text.
+A pure function from values to text.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from kongming.terminal import cores
 from kongming.terminal.text import columns, cut, joined, memory, pad, spans, wrap
 
 WIDTH = 100
-#: Below it, the table of guests has no room.
+#: The least width with room for the table of guests.
 WIDTH_MIN = 72
 
 _INDENT = "  "
 _NAME_MAX = 24
-# A CPU shows so many guests at most; the list of shared CPUs has them all.
+# The most guests beside a CPU; the list of shared CPUs has all of them.
 _LABELS_MAX = 3
 
 _TO_ASCII = str.maketrans("─│║┌┐└┘┬┴╥╨", "-|#+++++++#")
@@ -64,8 +64,8 @@ def draw(
 ) -> str:
     """Draw a host.
 
-    :param violations: what is wrong with it, in words.
-    :param siblings: the CPUs whose cores guests share that should not.
+    :param violations: the messages of violations of rules.
+    :param siblings: the CPUs of cores that guests share in violation of the rules.
     :param width: of the longest line, in columns; at least :data:`WIDTH_MIN`.
     """
     if width < WIDTH_MIN:
@@ -96,12 +96,12 @@ def draw(
 
 
 def ascii_only(picture: str) -> str:
-    """Replace the lines of boxes, and whatever else a plain terminal lacks."""
+    """Replace the lines of boxes, and other characters that are not ASCII."""
     return picture.translate(_TO_ASCII).encode("ascii", "replace").decode()
 
 
 def _sorted(occupants: Iterable[Occupant]) -> tuple[list[Occupant], list[Occupant]]:
-    """Sort by where they sit, so that labels follow the picture."""
+    """Return pinned guests, ordered by their CPUs, and floating guests."""
     guests = sorted(occupants, key=lambda guest: (guest.name, guest.instance_uuid))
     pinned = [guest for guest in guests if not guest.floating]
     pinned.sort(key=lambda guest: next(iter(guest.cpus)))
@@ -215,7 +215,7 @@ def _key(
     labelled: Sequence[tuple[str, Occupant]],
     width: int,
 ) -> list[str]:
-    """Explain what is in this picture, and nothing else."""
+    """Explain the marks in this picture."""
     used = set("".join(marks.values()))
     there = [seats.get(cpu, 0) for cpu in marks]
     seated = functools.reduce(int.__or__, set(there), 0)
@@ -245,7 +245,7 @@ def _pinned(labelled: Sequence[tuple[str, Occupant]], width: int) -> list[str]:
 
 
 def _pins(guest: Occupant) -> list[str]:
-    """Write the pins as metadata would ask for them, in pieces that may be broken apart."""
+    """Return the pins in the form of metadata, in pieces for :func:`wrap`."""
     vcpus: dict[CpuSet, list[int]] = {}
     for vcpu, cpus in sorted(guest.pins.items()):
         vcpus.setdefault(cpus, []).append(vcpu)
@@ -310,7 +310,7 @@ def _head(label: str, guest: Occupant, names: int) -> str:
 
 
 def _guest(head: str, pieces: Sequence[str], width: int, label: int) -> list[str]:
-    """Set what a guest has beside its name; below it, if there is no room."""
+    """Return the lines of a guest: beside its name if there is room, otherwise below."""
     room = width - columns(head)
     if columns("".join(pieces)) <= room or room >= width // 3:
         return wrap(pieces, width, head, " " * columns(head))

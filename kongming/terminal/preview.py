@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""``allocation preview``: which time window will be in force when."""
+"""``allocation preview``: the time windows of the next days."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ROWS_MAX = 20_000
 
 
 def add_days_option(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says how far to look."""
+    """Add ``--days``."""
     parser.add_argument(
         "--days",
         metavar="<days>",
@@ -42,26 +42,25 @@ def add_days_option(parser: argparse.ArgumentParser) -> None:
 
 
 def rows(
-    days: int, asked: Allocation, show: Callable[[Allocation], Any], log: logging.Logger
+    days: int, desired: Allocation, show: Callable[[Allocation], Any], log: logging.Logger
 ) -> list[tuple[str, str, str, Any]]:
-    """Return a row for each span of the next days: from, to, window, what is requested then.
+    """Return a row for each span of the next days: from, to, window, allocation.
 
-    :param show: writes what is requested.
-    :param log: is told if there is more than is returned.
-    :raises RequestInvalid: if it is no number of days to look ahead, or a
-        window can't be read here.
+    :param show: converts an allocation to a cell.
+    :param log: the log for a warning if rows are left out.
+    :raises RequestInvalid: if the number of days is invalid, or a window can't be read here.
     """
     if not 1 <= days <= _DAYS_MAX:
         raise exception.RequestInvalid(f"--days {days} is not from 1 to {_DAYS_MAX}")
     begin = datetime.now(UTC)
     end = begin + timedelta(days=days)
-    windows = [each.window for each in asked.windows]
+    windows = [each.window for each in desired.windows]
     spans = list(islice(preview(windows, begin, end), _ROWS_MAX))
     if spans[-1].end < end:
         log.warning("only the first %d rows are shown: use a smaller --days", _ROWS_MAX)
-    # Of many spans few are different: what is shown is made once for each.
-    shown = {each.window.name: show(asked.during(each)) for each in asked.windows}
-    base = show(Allocation(**asked.parts()))
+    # Many spans have the same allocation, so each is converted once.
+    shown = {each.window.name: show(desired.during(each)) for each in desired.windows}
+    base = show(Allocation(**desired.parts()))
     return [
         (
             times.written(span.begin.timestamp()),

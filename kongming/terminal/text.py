@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Text for a terminal: how wide it is, how it is cut and broken, ids in short."""
+"""Text for a terminal: width, cutting, wrapping, and short forms of ids."""
 
 from collections.abc import Iterable, Sequence
 import unicodedata
@@ -19,12 +19,12 @@ from kongming.runtime.escaping import escape
 
 
 def columns(text: str) -> int:
-    """Give the columns that a text takes: characters of East Asia take two."""
+    """Return the width of a text in columns; wide characters of East Asia take two."""
     return len(text) if text.isascii() else sum(_width(character) for character in text)
 
 
 def cut(text: str, width: int) -> str:
-    """Shorten to a width, and escape what a terminal might obey instead of show."""
+    """Escape a text, and shorten it to a width."""
     text = escape(text)
     if columns(text) <= width:
         return text
@@ -34,16 +34,17 @@ def cut(text: str, width: int) -> str:
 
 
 def pad(text: str, width: int) -> str:
-    """Fill up with blanks to a width."""
+    """Pad a text with blanks to a width."""
     return text + " " * (width - columns(text))
 
 
 def wrap(pieces: Iterable[str], width: int, first: str = "", indent: str = "") -> list[str]:
-    """Set pieces one after the other in lines, breaking only between them.
+    """Return lines of pieces, broken only between pieces.
 
-    Pieces bring their own blanks, which are dropped where a line is broken.
+    Blanks at the ends of pieces are dropped at the breaks.
 
-    :param first: what the first line begins with; the others with ``indent``.
+    :param first: the beginning of the first line.
+    :param indent: the beginning of the other lines.
     """
     lines = [first]
     empty = True
@@ -57,12 +58,12 @@ def wrap(pieces: Iterable[str], width: int, first: str = "", indent: str = "") -
 
 
 def joined(words: Sequence[str], separator: str = ", ") -> list[str]:
-    """Give words as pieces for :func:`wrap`: a list with commas."""
+    """Return words as pieces for :func:`wrap`, with separators."""
     return [word + separator for word in words[:-1]] + list(words[-1:])
 
 
 def memory(kib: int) -> str:
-    """Give an amount of memory in a unit that suits it."""
+    """Return an amount of memory in its largest unit."""
     for unit, size in (("GiB", 1 << 20), ("MiB", 1 << 10)):
         if kib >= size:
             return f"{kib / size:.1f}".removesuffix(".0") + f" {unit}"
@@ -70,10 +71,9 @@ def memory(kib: int) -> str:
 
 
 def spans(ids: Sequence[int]) -> list[str]:
-    """Write ascending ids in short: ``4-7``, and ``0,2..62`` for each second one.
+    """Return ascending ids in short: ``4-7``, and ``0,2..62`` for every second one.
 
-    The latter is how some firmware numbers the CPUs of two sockets: a cpuset
-    would name every one.
+    Some firmware numbers the CPUs of two sockets alternately.
     """
     written = []
     start = 0

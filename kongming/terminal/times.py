@@ -10,13 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Times as the operator reads them: UTC, to the second."""
+"""Times for operators: UTC, to the second."""
 
 from datetime import UTC, datetime
 
 
 def written(seconds: float | None) -> str:
-    """Write a time in seconds since the epoch; empty if there is none."""
+    """Return the text of a time in seconds since the epoch; empty for None."""
     if seconds is None:
         return ""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What a WSGI server loads.
+"""The WSGI application for WSGI servers.
 
-Threads are chosen first, as for all services.
+The backend of threads is chosen first, as in all services.
 """
 
 import kongming.cmd.backend  # noqa: F401

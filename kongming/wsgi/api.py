@@ -11,9 +11,8 @@
 # under the License.
 """``kongming.wsgi.api:application``: the REST API, for any WSGI server.
 
-The configuration is read from the files that OS_KONGMING_CONFIG_FILES names,
-separated by ``;``, or from kongming.conf and kongming-api.conf where the other
-commands look for theirs.
+The configuration is read from the files in OS_KONGMING_CONFIG_FILES, separated by ``;``, or from
+kongming.conf and kongming-api.conf in the usual directories.
 """
 
 from __future__ import annotations
@@ -30,29 +29,29 @@ from kongming.bus.driver_log import DriverLog
 from kongming.cmd import launch
 from kongming.runtime.escaping import escape
 
-# By this gunicorn ends, instead of starting the worker again and again; uWSGI does by need-app.
+# With this exit status gunicorn ends instead of restarting the worker; uWSGI has need-app.
 _NO_START = 3
 
 FILES = "OS_KONGMING_CONFIG_FILES"
 
 
 def make() -> Any:
-    """Give the application.
+    """Return the application.
 
-    :raises ConfigInvalid: naming the option and the file of the first that can't be used.
+    :raises ConfigInvalid: naming the first option that can't be used, and its file.
     """
     named = [path for path in os.environ.get(FILES, "").split(";") if path]
-    # The name of the command would be that of the WSGI server.
+    # oslo.config would use the name of the WSGI server.
     named = named or cfg.find_config_files(project="kongming", prog="kongming-api")
     conf = launch.configure([f"--config-file={path}" for path in named], of_the_api=True)
     launch.set_up_log(conf)
-    # Whoever calls a conductor is told what goes wrong; the driver's log is of no use here.
+    # Errors reach the caller of the conductor; the log of the driver is of no use here.
     DriverLog().install()
     return make_application(conf)
 
 
 def _make_or_end() -> Any:
-    """Return the application, or end the process with one line that says why it can't be made."""
+    """Return the application, or print one line with the error and end the process."""
     try:
         return make()
     except (exception.ConfigInvalid, cfg.Error) as error:

@@ -27,7 +27,7 @@ from kongming import exception
 from kongming.allocation import metadata
 from kongming.executor.store.store import Store
 from kongming.hypervisor.connection import run_event_loop
-from kongming.terminal.columns import Asked
+from kongming.terminal.columns import Requested
 from kongming.tests.api import Api
 from kongming.tests.cost import cost, soon
 from kongming.tests.databases import instance
@@ -107,8 +107,8 @@ def test_a_value_of_the_metadata(cloud, tmp_path, text):
         store = Store(tmp_path / "state")
         assert cost(store.records).within(**handled)
         assert cost(lambda: store.history(guest.UUIDString())).within(**handled)
-        assert cost(lambda: Asked(record.asked).human_readable()).within(**handled)
-        assert len(Asked(record.asked).human_readable()) <= 4 * len(text) + 100
+        assert cost(lambda: Requested(record.asked).human_readable()).within(**handled)
+        assert len(Requested(record.asked).human_readable()) <= 4 * len(text) + 100
         store.close()
 
 

@@ -23,7 +23,7 @@ from kongming.host.rules import Rules
 from kongming.host.snapshot import to_json
 from kongming.rpc import host_snapshot
 from kongming.rpc.fields import Partial
-from kongming.terminal import host_view
+from kongming.terminal import host_snapshot as drawing
 from kongming.tests.databases import instance
 from kongming.tests.hosts import guest, host
 from kongming.tests.unit.test_messages import json_values
@@ -108,10 +108,8 @@ def test_a_snapshot_longer_than_any_hosts_is_refused():
 def test_any_value_has_something_to_draw(value):
     for whole in (value, {"cells": [value]}, {"guests": [value]}, {"rules": value}):
         fitted = host_snapshot.fitted(whole)
-        assert host_view.draw(fitted)
-        assert all(
-            each.human_readable() is not None for each in host_view.columns(fitted).values()
-        )
+        assert drawing.draw(fitted)
+        assert all(each.human_readable() is not None for each in drawing.columns(fitted).values())
 
 
 def test_a_snapshot_of_which_sets_are_missing_is_drawn():
@@ -120,14 +118,14 @@ def test_a_snapshot_of_which_sets_are_missing_is_drawn():
         "guests": [{"instance_uuid": instance(), "pins": {"0": ""}, "cpuset": ""}],
         "rules": {"allowed_cpus": "", "allowed_nodes": ""},
     }
-    assert "│ 1 XN" in host_view.draw(kept)
-    assert host_view.columns(kept)["cells"].human_readable() == "0: CPUs 1, no memory"
+    assert "│ 1 XN" in drawing.draw(kept)
+    assert drawing.columns(kept)["cells"].human_readable() == "0: CPUs 1, no memory"
 
 
 @given(st.dictionaries(st.sampled_from(sorted(GOOD)), json_values))
 def test_any_stored_snapshot_is_drawn_with_what_is_left_of_it(changed):
     kept = host_snapshot.load(json.dumps(GOOD | changed))
-    assert host_view.draw(kept)
+    assert drawing.draw(kept)
 
 
 @pytest.mark.parametrize(

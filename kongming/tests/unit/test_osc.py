@@ -96,8 +96,8 @@ def test_ages(seconds, text):
 
 
 def test_an_allocation_reads_well():
-    assert columns.Wanted({"cpu_shares": 5}).human_readable() == "cpu-shares=5"
-    assert columns.Wanted(None).human_readable() == "(its baseline)"
+    assert columns.Desired({"cpu_shares": 5}).human_readable() == "cpu-shares=5"
+    assert columns.Desired(None).human_readable() == "(its baseline)"
 
 
 @pytest.mark.parametrize("version", ["1", "1.0", "1.17"])

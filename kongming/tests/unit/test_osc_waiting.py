@@ -55,13 +55,13 @@ class Waited:
                 raise seen
             return seen if isinstance(seen, Progress) else Progress(seen, placed(seen))
 
-        speaker = waiting.Speaker(stderr)
+        messages = waiting.Messages(stderr)
         waiter = waiting.Waiter(
-            speaker, timeout, patience=patience, clock=meanwhile.clock, sleep=meanwhile.sleep
+            messages, timeout, patience=patience, clock=meanwhile.clock, sleep=meanwhile.sleep
         )
         self.end = waiter.wait(look)
         if self.end.progress:
-            waiting.tell_each(speaker, self.end.progress)
+            waiting.print_undone(messages, self.end.progress)
         self.lines, self.slept = stderr.getvalue().splitlines(), meanwhile.slept
 
 
@@ -206,7 +206,7 @@ def test_nobody_need_read_how_far_it_is():
             raise BrokenPipeError
 
     for stderr in (None, Closed()):
-        waiting.Speaker(stderr).say("x")
+        waiting.Messages(stderr).print("x")
 
 
 @pytest.mark.parametrize(("text", "number"), [("0", 0), ("60", 60), ("0.5", 0.5), ("7.", 7)])

@@ -33,7 +33,7 @@ from kongming.manage.allocation import AllocationList
 from kongming.osc import columns as osc_columns
 from kongming.osc import progress, responses, waiting
 from kongming.runtime.escaping import escape
-from kongming.terminal import columns, host_view
+from kongming.terminal import columns, host_snapshot
 from kongming.terminal.output import EscapedOutput, Lister, ShowOne
 
 EVIL = "a\n| forged |\r\x1b[2J\u202eb\u2028\x85\udc80"
@@ -127,7 +127,7 @@ def test_of_a_guest_that_nothing_is_known_of_nothing_is_asked(tmp_path, monkeypa
     ],
 )
 def test_what_is_asked_is_told_from_what_can_not_be_read(asked, shown, read):
-    column = columns.Asked(asked)
+    column = columns.Requested(asked)
     assert column.human_readable() == shown
     assert column.machine_readable() == read
 
@@ -269,7 +269,7 @@ VIEW = {
 def test_no_name_of_a_domain_forges_a_line_of_a_host(column):
     forging = [
         line
-        for line in host_view.columns(VIEW)[column].human_readable().split("\n")
+        for line in host_snapshot.columns(VIEW)[column].human_readable().split("\n")
         if "forged" in line
     ]
     assert len(forging) == 1
@@ -288,7 +288,7 @@ def test_no_message_of_a_host_forges_a_line_among_outcomes():
 def test_no_message_of_a_host_forges_a_line_while_waiting():
     stderr = io.StringIO()
     told = {"instance_uuid": "x", "status": "failed", "reason": "r", "message": EVIL}
-    waiting.tell_each(waiting.Speaker(stderr), progress.Progress([told], ""))
+    waiting.print_undone(waiting.Messages(stderr), progress.Progress([told], ""))
     assert stderr.getvalue() == f"x: failed (r): {SHOWN}\n"
 
 

@@ -28,7 +28,7 @@ from kongming.allocation.cpuset import CpuSet
 from kongming.host import snapshot
 from kongming.host.rules import Rules
 from kongming.host.topology import EFFICIENCY, PERFORMANCE, Cache, Cell, Cpu, Topology
-from kongming.terminal import host_view, picture
+from kongming.terminal import host_snapshot, picture
 from kongming.terminal.text import columns, spans
 from kongming.tests.hosts import guest, host
 
@@ -110,7 +110,7 @@ INTERLEAVED = host(2, 20, 2, memory_gib=96, interleaved=True), [guest(1, "0-3:2,
     ],
 )
 def test_hosts_look_like_this(name, drawn):
-    seen = host_view.draw(snapshot.to_json(*drawn))
+    seen = host_snapshot.draw(snapshot.to_json(*drawn))
     assert seen.partition("\n\nViolations")[0] + "\n" == (PICTURES / f"{name}.txt").read_text()
 
 

@@ -25,7 +25,7 @@ import pytest
 
 import kongming
 from kongming import exception, policies
-from kongming.api.identity import NOBODYS
+from kongming.api.identity import UNKNOWN_PROJECT
 from kongming.api.resources import RESOURCES
 
 ROOT = Path(kongming.__file__).parents[1]
@@ -61,7 +61,7 @@ def may(conf):
 
 @pytest.mark.parametrize("rule", OPERATIONS)
 @pytest.mark.parametrize("role", ["admin", "service"])
-@pytest.mark.parametrize("project_id", [MINE, OTHERS, NOBODYS])
+@pytest.mark.parametrize("project_id", [MINE, OTHERS, UNKNOWN_PROJECT])
 def test_administrators_and_services_may_all(may, rule, role, project_id):
     assert may(rule, project_id, role)
     assert may(rule, project_id, role.upper(), "reader")
@@ -74,7 +74,7 @@ def test_readers_see_what_is_their_projects(may, rule):
 
 
 @pytest.mark.parametrize("rule", OPERATIONS)
-@pytest.mark.parametrize("project_id", [MINE, OTHERS, NOBODYS])
+@pytest.mark.parametrize("project_id", [MINE, OTHERS, UNKNOWN_PROJECT])
 def test_nobody_else_may_anything(may, rule, project_id):
     for role in ROLES[1:]:
         assert not may(rule, project_id, role)
@@ -85,11 +85,11 @@ def test_nobody_else_may_anything(may, rule, project_id):
 @pytest.mark.parametrize("rule", OPERATIONS)
 @pytest.mark.parametrize("of", [None, "", MINE, OTHERS])
 def test_what_is_of_no_known_project_is_no_readers(may, rule, of):
-    assert not may(rule, NOBODYS, "reader", of=of)
+    assert not may(rule, UNKNOWN_PROJECT, "reader", of=of)
 
 
 @pytest.mark.parametrize("rule", OPERATIONS)
-@pytest.mark.parametrize("project_id", [MINE, OTHERS, NOBODYS, "*", "%(project_id)s"])
+@pytest.mark.parametrize("project_id", [MINE, OTHERS, UNKNOWN_PROJECT, "*", "%(project_id)s"])
 @pytest.mark.parametrize("of", [None, ""])
 def test_a_token_without_a_project_sees_nothing(may, rule, project_id, of):
     assert not may(rule, project_id, "reader", "member", of=of)
@@ -98,7 +98,7 @@ def test_a_token_without_a_project_sees_nothing(may, rule, project_id, of):
 @pytest.mark.parametrize("rule", OPERATIONS)
 @pytest.mark.parametrize("scope", [{"system_scope": "all"}, {"domain_id": "default"}])
 def test_tokens_of_the_system_and_of_domains_are_not_for_this(may, rule, scope):
-    assert not may(rule, NOBODYS, "admin", "reader", of=None, **scope)
+    assert not may(rule, UNKNOWN_PROJECT, "admin", "reader", of=None, **scope)
 
 
 def test_a_rule_that_there_is_not(may):
@@ -136,7 +136,7 @@ def test_an_operator_changes_a_rule(conf, may, tmp_path):
     policies.make_enforcer(conf)
     conf.set_override("policy_file", str(path), group="oslo_policy")
     enforcer = policies.make_enforcer(conf)
-    target = {"project_id": NOBODYS}
+    target = {"project_id": UNKNOWN_PROJECT}
     for role, allowed in (("mano", True), ("admin", False), ("reader", False)):
         user = RequestContext(user_id="x", roles=[role], project_id=MINE)
         for rule in OPERATIONS:

@@ -23,7 +23,7 @@ from kongming.host.rules import Rules
 from kongming.host.topology import Topology
 from kongming.hypervisor import capabilities
 from kongming.hypervisor.kernel_files import KernelFiles
-from kongming.terminal import host_view, picture
+from kongming.terminal import host_snapshot, picture
 from kongming.tests import machines
 from kongming.tests.cost import cost
 from kongming.tests.hosts import guest, host
@@ -110,7 +110,7 @@ def test_a_view_is_shown_in_steps_for_each_cpu_and_guest():
         seen = snapshot.to_json(nodes_of(*size), alone(*size), RULES)
         return lambda: [
             Topology.from_json(seen),
-            *(column.human_readable() for column in host_view.columns(seen).values()),
+            *(column.human_readable() for column in host_snapshot.columns(seen).values()),
         ]
 
     assert grows_with_its_size(show)

@@ -23,7 +23,7 @@ from kongming.host.occupant import Occupant
 from kongming.host.rules import Overlap, Rules
 from kongming.host.topology import EFFICIENCY, PERFORMANCE, Cache, Cell, Cpu, Topology
 from kongming.hypervisor import capabilities, occupancy
-from kongming.terminal import host_view, picture
+from kongming.terminal import host_snapshot, picture
 from kongming.tests.hosts import guest, host
 
 cpusets = st.frozensets(st.integers(0, 300), min_size=1).map(CpuSet)
@@ -100,9 +100,9 @@ def test_a_view_is_drawn_as_the_host_was():
     there = host(2, 2, 2, offline=[7]), [guest(1, "0:1", nodes="0"), guest(2)]
     rules = Rules(reserved_cpus=CpuSet([0]))
     seen = json.loads(json.dumps(snapshot.to_json(*there, rules)))
-    assert host_view.draw(seen, 90) == picture.draw(*there, rules, 90)
+    assert host_snapshot.draw(seen, 90) == picture.draw(*there, rules, 90)
     wrong = json.loads(json.dumps(snapshot.to_json(*there, Rules(reserved_cpus=CpuSet([1])))))
-    assert "\n\nViolations\n  instance " in host_view.draw(wrong)
+    assert "\n\nViolations\n  instance " in host_snapshot.draw(wrong)
 
 
 def test_the_digest_is_of_what_lasts():
@@ -125,4 +125,4 @@ def test_a_look_at_libvirts_default_host():
     assert set(seen) == {"cells", "unassigned_cpus", "guests", "rules", "violations"}
     assert [each["name"] for each in seen["guests"]] == ["test"]
     assert snapshot.digest(seen) == snapshot.digest(look())
-    assert host_view.columns(seen)["guests"].human_readable().endswith(" test: floating")
+    assert host_snapshot.columns(seen)["guests"].human_readable().endswith(" test: floating")

@@ -9,9 +9,9 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""A host's view, drawn or in columns: see :mod:`kongming.host.snapshot` for what it holds.
+"""A host's snapshot, drawn or in columns; see :mod:`kongming.host.snapshot`.
 
-Nothing here asks libvirt: the view may be that of a host far away.
+The host may be remote, so nothing here uses libvirt.
 """
 
 from __future__ import annotations
@@ -32,36 +32,33 @@ from kongming.terminal import picture
 from kongming.terminal.text import memory
 
 
-def draw(view: Mapping[str, Any], width: int = picture.WIDTH) -> str:
-    """Draw the host; see :func:`kongming.terminal.picture.draw`.
-
-    Of a view that is not what it should be, what can be drawn is.
-    """
-    view = fitted(escape_all(view))
+def draw(snapshot: Mapping[str, Any], width: int = picture.WIDTH) -> str:
+    """Draw the host, as far as the snapshot is valid; see :mod:`kongming.terminal.picture`."""
+    snapshot = fitted(escape_all(snapshot))
     return picture.draw(
-        Topology.from_json(view),
-        [Occupant.from_json(guest) for guest in view["guests"]],
-        Rules.from_json(view["rules"]),
+        Topology.from_json(snapshot),
+        [Occupant.from_json(guest) for guest in snapshot["guests"]],
+        Rules.from_json(snapshot["rules"]),
         width,
-        violations=[violation["message"] for violation in view["violations"]],
+        violations=[violation["message"] for violation in snapshot["violations"]],
         siblings=CpuSet(
             cpu
-            for violation in view["violations"]
+            for violation in snapshot["violations"]
             if violation["kind"] == Kind.SMT_SIBLING
             for cpu in parse_ids(violation["cpus"])
         ),
     )
 
 
-def columns(view: Mapping[str, Any]) -> dict[str, FormattableColumn[Any]]:
-    """Give the parts of a view as columns: data for programs, lines for people."""
-    view = fitted(view)
+def columns(snapshot: Mapping[str, Any]) -> dict[str, FormattableColumn[Any]]:
+    """Return the parts of a snapshot as columns: data for programs, lines for people."""
+    snapshot = fitted(snapshot)
     return {
-        "cells": Cells(view["cells"]),
-        "unassigned_cpus": Cpus(view["unassigned_cpus"]),
-        "guests": Guests(view["guests"]),
-        "rules": Fields(view["rules"]),
-        "violations": Violations(view["violations"]),
+        "cells": Cells(snapshot["cells"]),
+        "unassigned_cpus": Cpus(snapshot["unassigned_cpus"]),
+        "guests": Guests(snapshot["guests"]),
+        "rules": Fields(snapshot["rules"]),
+        "violations": Violations(snapshot["violations"]),
     }
 
 
@@ -80,7 +77,7 @@ class Cpus(FormattableColumn[list[dict[str, Any]]]):
 
 
 class Fields(FormattableColumn[dict[str, Any]]):
-    """The operator's rules, or other fields of which null means all."""
+    """The operator's rules, in which null means all."""
 
     def human_readable(self) -> str:
         fields = escape_all(self._value)
@@ -88,7 +85,7 @@ class Fields(FormattableColumn[dict[str, Any]]):
 
 
 class Guests(FormattableColumn[list[dict[str, Any]]]):
-    """The guests, and where they are pinned."""
+    """The guests and their pins."""
 
     def human_readable(self) -> str:
         return "\n".join(
@@ -98,7 +95,7 @@ class Guests(FormattableColumn[list[dict[str, Any]]]):
 
 
 class Violations(FormattableColumn[list[dict[str, Any]]]):
-    """What is wrong."""
+    """The violations of rules."""
 
     def human_readable(self) -> str:
         return "\n".join(f"{each['kind']}: {each['message']}" for each in escape_all(self._value))

@@ -98,14 +98,14 @@ def entry(generation, asked=SHARES, by="mano", name=None, status="pending"):
 def test_an_allocation_is_told_as_long_as_it_is_ones_own():
     mine = allocation()
     for seen in (mine, allocation(status="pending"), allocation(status="absent")):
-        progress = watching.Placement(Api(seen), mine).look()
+        progress = watching.Placement(Api(seen), mine).poll()
         assert (progress.allocations, progress.replaced) == ([seen], "")
 
 
 @pytest.mark.parametrize("seen", [allocation(generation=2), releasing(), releasing(generation=1)])
 def test_an_allocation_that_is_another_ones_is_not_told(seen):
     api = Api(seen, history=[entry(1, PIN), entry(2), entry(2, by="", status="applied")])
-    progress = watching.Placement(api, allocation()).look()
+    progress = watching.Placement(api, allocation()).poll()
     assert progress.allocations == []
     assert progress.replaced == "mano requested generation 2: cpu-shares=7"
 
@@ -123,20 +123,20 @@ def test_an_allocation_that_is_another_ones_is_not_told(seen):
     ],
 )
 def test_the_history_tells_by_whom_it_was_replaced(history, says):
-    progress = watching.Placement(Api(history=history), allocation()).look()
+    progress = watching.Placement(Api(history=history), allocation()).poll()
     assert progress.replaced.startswith(says)
 
 
 def test_who_may_not_read_the_history_is_told_that_it_was_replaced():
-    progress = watching.Placement(Api(silent=["history"]), allocation()).look()
+    progress = watching.Placement(Api(silent=["history"]), allocation()).poll()
     assert progress.replaced == "another request is in force"
 
 
 def test_a_404_that_is_not_kongmings_tells_nothing_of_what_there_is():
     for look in (
-        watching.Placement(Api(silent=["allocation"]), allocation()).look,
-        watching.Releases(Api(silent=["allocation"]), {instance()}).look,
-        watching.map_releases(Api(silent=["map"]), "blue", [instance()]).look,
+        watching.Placement(Api(silent=["allocation"]), allocation()).poll,
+        watching.Releases(Api(silent=["allocation"]), {instance()}).poll,
+        watching.map_releases(Api(silent=["map"]), "blue", [instance()]).poll,
     ):
         with pytest.raises(Fault, match="silent"):
             look()
@@ -145,10 +145,10 @@ def test_a_404_that_is_not_kongmings_tells_nothing_of_what_there_is():
 def test_releases_are_over_when_nothing_is_wanted_any_more():
     releases = watching.Releases(Api(releasing(1)), {instance(1), instance(2)}, generation=2)
     for _ in range(2):
-        progress = releases.look()
+        progress = releases.poll()
         assert (progress.text, progress.releasing) == ("1 of 2 released", [releasing(1)])
     releases.client = Api()
-    assert releases.look() == Progress([], "2 of 2 released", [])
+    assert releases.poll() == Progress([], "2 of 2 released", [])
 
 
 @pytest.mark.parametrize(
@@ -157,31 +157,31 @@ def test_releases_are_over_when_nothing_is_wanted_any_more():
 )
 def test_a_release_that_was_overtaken_is_not_ones_own(seen, generation):
     api = Api(seen, history=[entry(seen["generation"])])
-    progress = watching.Releases(api, {instance()}, generation=generation).look()
+    progress = watching.Releases(api, {instance()}, generation=generation).poll()
     assert progress.replaced.startswith(f"instance {instance()}: mano requested generation")
 
 
 def test_any_generation_of_a_release_is_ones_own_if_none_is_known():
-    assert watching.Releases(Api(releasing(generation=9)), {instance()}).look().releasing
+    assert watching.Releases(Api(releasing(generation=9)), {instance()}).poll().releasing
 
 
 def test_those_that_are_listed_are_not_asked_for_one_by_one():
     api = Api(found=a_map(releasing(1), releasing(2), deleting=True))
     releases = watching.map_releases(api, "blue", [instance(n) for n in (1, 2, 3)])
-    assert releases.look().text == "1 of 3 released"
+    assert releases.poll().text == "1 of 3 released"
     assert api.asked == [instance(3)]
     api = Api(releasing(1), allocation(2))
     dropped = watching.dropped_releases(api, [instance(n) for n in (1, 2, 3)])
-    assert dropped.look().text == "1 of 3 released (1 taken over)"
+    assert dropped.poll().text == "1 of 3 released (1 taken over)"
     assert api.asked == [instance(2), instance(3)]
-    assert dropped.look().text == "1 of 3 released (1 taken over)"
+    assert dropped.poll().text == "1 of 3 released (1 taken over)"
     assert len(api.asked) == 2
 
 
 def placement(api, told, *dropped, asked=(1, 2)):
     releases = watching.dropped_releases(api, [instance(number) for number in dropped])
     wanted = {instance(number): PIN for number in asked}
-    return watching.MapPlacement(api, told, wanted, releases).look()
+    return watching.MapPlacement(api, told, wanted, releases).poll()
 
 
 def test_a_map_is_told_as_long_as_it_is_ones_own():
