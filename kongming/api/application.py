@@ -110,7 +110,7 @@ def _wrapped(app: Any, conf: cfg.ConfigOpts) -> WSGIApplication:
 
 
 def _only_ids(environ: WSGIEnvironment) -> dict[str, Any]:
-    """Leave out whatever a client says of itself."""
+    """Return only the ids of a request, without claims of the client."""
     names = (request_ids.ENV_REQUEST_ID, request_ids.GLOBAL_REQ_ID)
     return {name: environ[name] for name in names if name in environ}
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whose a token is: Keystone says it, or the cache, and neither is waited for too long."""
+"""Validation of tokens by Keystone or a cache, with time limits for both."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-#: How long a request waits for Keystone, which may be asked several things for one token.
+#: The time limit of Keystone, which may take several calls for one token.
 KEYSTONE_S = 10.0
-#: How long for memcached, which answers within a millisecond; and how long it is left alone then.
+#: The time limit of memcached, which usually answers within a millisecond; and the pause after it.
 MEMCACHED_S, MEMCACHED_AGAIN_S = 0.25, 10.0
-# A clock is told of once an hour, if it is off by so many seconds.
+# A difference of clocks of at least _CLOCK_S is logged once an hour.
 _CLOCK_AGAIN_S, _CLOCK_S = 3600.0, 60.0
 # Each takes some 5 KB.
 _TOKENS_MAX = 5_000
-_WORDS_MAX = 300
+_LENGTH_MAX = 300
 
 _CONFIRMED = "Confirmed"
 _SERVICE_STATUS = "HTTP_X_SERVICE_IDENTITY_STATUS"
@@ -55,10 +55,10 @@ _PROBLEM = "kongming.keystone_problem"
 
 
 class TokenCheck:
-    """Checks tokens. Any thread may call any method."""
+    """The check of tokens. Thread-safe."""
 
     def __init__(self, conf: cfg.ConfigOpts, waiting: Waiting) -> None:
-        """Take the options of [keystone_authtoken]; nobody is asked yet.
+        """Read the options of [keystone_authtoken], without connecting yet.
 
         :raises ConfigInvalid: if they can't be used.
         """
@@ -67,15 +67,15 @@ class TokenCheck:
             self._middleware = _Middleware(conf, waiting)
         except (auth_token.ConfigurationError, keystone_exceptions.AuthPluginException) as error:
             raise exception.ConfigInvalid(
-                f"[{keystone.GROUP}] can't be used: {clean(str(error), _WORDS_MAX)}"
+                f"[{keystone.GROUP}] can't be used: {clean(str(error), _LENGTH_MAX)}"
             ) from error
 
     def check(self, environ: WSGIEnvironment) -> None:
-        """Note in a request whose it is.
+        """Add the identity of the client to a request.
 
         :raises Unauthenticated: if it has no valid token.
-        :raises IdentityUnavailable: if nobody can say whose it is.
-        :raises ThreadsBusy: if too many wait for that.
+        :raises IdentityUnavailable: if the token can't be validated.
+        :raises ThreadsBusy: if too many requests wait for Keystone.
         """
         self._middleware(environ, _start)
         problem = environ.get(_PROBLEM)
@@ -86,7 +86,7 @@ class TokenCheck:
                 "Keystone is unavailable, so the token can't be validated: retry later; operators "
                 f"find the cause in the API's log and check [{keystone.GROUP}]"
             )
-        # A service token is not needed, but one that is sent must be valid.
+        # A service token is optional, but must be valid.
         status = (environ.get("HTTP_X_IDENTITY_STATUS"), environ.get(_SERVICE_STATUS, _CONFIRMED))
         if status != (_CONFIRMED, _CONFIRMED):
             raise errors.Unauthenticated(
@@ -94,7 +94,7 @@ class TokenCheck:
             )
 
     def uri(self) -> str:
-        """Return where to get a token; empty if no option says it."""
+        """Return the address for getting a token; empty if unknown."""
         try:
             return self._middleware.find_uri()
         except keystone_exceptions.ClientException as error:
@@ -108,10 +108,10 @@ class TokenCheck:
 
 
 class _Middleware(auth_token.AuthProtocol):  # type: ignore[misc]
-    """keystonemiddleware's check of tokens, which leaves all answers to us.
+    """The check of tokens by keystonemiddleware, without its responses to errors.
 
-    We tell errors in one form. Its own way to leave them to us, ``delay_auth_decision``, takes a
-    Keystone that is unavailable for a token that is wrong.
+    The API has its own form of errors. The library's option ``delay_auth_decision`` would treat an
+    unavailable Keystone as an invalid token.
     """
 
     def __init__(self, conf: cfg.ConfigOpts, waiting: Waiting) -> None:
@@ -123,20 +123,20 @@ class _Middleware(auth_token.AuthProtocol):  # type: ignore[misc]
             self._token_cache = _Memcached(cache, waiting)
             self._token_cache.initialize({})
         else:
-            # The library's own cache in a process is one for each thread, more or less.
+            # The library's own cache in a process is about one for each thread.
             cache.initialize({conf[keystone.GROUP].cache: _Tokens()})
 
     @property
     def www_authenticate_uri(self) -> str:
-        """Where to get a token, if its option says it: each 401 of the library's own needs it."""
+        """The option of this name or an empty text, for the library's own 401."""
         return self._www_authenticate_uri or ""
 
     def find_uri(self) -> str:
-        """Return it; without that option, where we get ours."""
+        """Return the address for getting a token: of the option, or of this service's tokens."""
         return str(super().www_authenticate_uri)
 
     def process_request(self, request: Any) -> None:
-        """Note in the request whose it is, or why nobody knows."""
+        """Add the identity of the client to the request, or the problem."""
         problem = self._try_to_check(request)
         if getattr(problem, "status_int", None) == HTTPStatus.UNAUTHORIZED:
             return
@@ -148,30 +148,30 @@ class _Middleware(auth_token.AuthProtocol):  # type: ignore[misc]
         try:
             super().process_request(request)
         except Exception as error:  # noqa: BLE001
-            # Not logged here: the line would have the library's text as well.
+            # Not logged here, because the line would also have the library's text.
             return error
         return None
 
 
 class _Keystone:
-    """Keystone, as the middleware asks it for tokens that are not in the cache.
+    """Keystone, for tokens that are not in the cache.
 
-    :param server: the middleware's own way to it.
+    :param server: the middleware's own client.
     """
 
     def __init__(self, server: Any, waiting: Waiting) -> None:
         self._server = server
         self._waiting = waiting
         self._contact = Contact("Keystone", LOG)
-        self._clock_told_at = -_CLOCK_AGAIN_S
+        self._clock_logged_at = -_CLOCK_AGAIN_S
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._server, name)
 
     def verify_token(self, token: str, *, allow_expired: bool = False) -> Any:
-        """Return what Keystone says of a token.
+        """Return Keystone's data of a token.
 
-        :raises InvalidToken: if that is none.
+        :raises InvalidToken: if it is invalid.
         """
         try:
             answer = self._waiting.wait_for(
@@ -186,7 +186,7 @@ class _Keystone:
         return answer
 
     def lost(self, error: Exception) -> None:
-        """Note that it can't be asked."""
+        """Log that Keystone is unavailable."""
         if not isinstance(error, exception.ThreadsBusy):
             self._contact.lost(
                 f"Keystone can't validate tokens ({_why(error)}): check that it runs, and check "
@@ -194,7 +194,7 @@ class _Keystone:
             )
 
     def _compare_clocks(self, token: Any) -> None:
-        """Tell if a token that Keystone takes for valid is none by this machine's clock."""
+        """Log a warning if a valid token is not valid by this machine's clock."""
         now = datetime.now(UTC)
         ahead = (now - datetime.fromisoformat(token["expires_at"])).total_seconds()
         behind = (datetime.fromisoformat(token["issued_at"]) - now).total_seconds()
@@ -202,9 +202,9 @@ class _Keystone:
         off = ahead if is_ahead else behind
         if off < (0 if is_ahead else _CLOCK_S):
             return
-        if monotonic() - self._clock_told_at < _CLOCK_AGAIN_S:
+        if monotonic() - self._clock_logged_at < _CLOCK_AGAIN_S:
             return
-        self._clock_told_at = monotonic()
+        self._clock_logged_at = monotonic()
         LOG.warning(
             "This machine's clock is %s of Keystone's by %d s or more%s: correct both (NTP)",
             "ahead" if is_ahead else "behind",
@@ -217,9 +217,9 @@ _PACKAGES = {"memcache": "python-memcached", "bmemcached": "python-binary-memcac
 
 
 class _Memcached:
-    """The cache of tokens in memcached; if that is silent it is left alone for a while.
+    """The cache of tokens in memcached, which is not used for a while after a failure.
 
-    :param cache: the middleware's own way to it.
+    :param cache: the middleware's own client.
     """
 
     def __init__(self, cache: Any, waiting: Waiting) -> None:
@@ -229,9 +229,9 @@ class _Memcached:
         self._again_at = 0.0
 
     def initialize(self, environ: WSGIEnvironment) -> None:
-        """Load what it takes.
+        """Load the client library.
 
-        :raises ConfigInvalid: if that is not installed.
+        :raises ConfigInvalid: if it is not installed.
         """
         try:
             self._cache.initialize(environ)
@@ -243,11 +243,11 @@ class _Memcached:
             ) from error
 
     def get(self, token: str) -> Any:
-        """Return what is kept of a token, None if nothing is known."""
+        """Return the data of a token, or None."""
         return self._try(lambda: self._cache.get(token))
 
     def set(self, token: str, data: Any) -> None:
-        """Keep something of a token, if that can be done now."""
+        """Store the data of a token, if memcached is available."""
         self._try(lambda: self._cache.set(token, data))
 
     def _try(self, work: Callable[[], Any]) -> Any:
@@ -256,7 +256,7 @@ class _Memcached:
         problem: Exception | None = None
         try:
             found = self._waiting.wait_for(work, MEMCACHED_S)
-        except Exception as error:  # noqa: BLE001, whatever the client raises
+        except Exception as error:  # noqa: BLE001, the client raises many kinds
             problem = error
         if problem is None:
             self._contact.answered()
@@ -270,19 +270,19 @@ class _Memcached:
 
 
 class _Tokens:
-    """The cache of tokens in this process, where there is no memcached."""
+    """The cache of tokens in this process, without memcached."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kept: dict[str, tuple[float, bytes]] = {}
 
     def get(self, key: str) -> bytes | None:
-        """Return what is kept of a token."""
+        """Return the data of a token, or None."""
         until, value = self._kept.get(key, (0.0, b""))
         return value if monotonic() < until else None
 
     def set(self, key: str, value: bytes, time: float) -> None:
-        """Keep something of a token for so many seconds."""
+        """Store the data of a token for some seconds."""
         now = monotonic()
         with self._lock:
             if len(self._kept) >= _TOKENS_MAX:
@@ -291,7 +291,7 @@ class _Tokens:
                 self._kept[key] = (now + time, value)
 
 
-_WORDS: tuple[tuple[type[Exception], str], ...] = (
+_REASONS: tuple[tuple[type[Exception], str], ...] = (
     (TimeoutError, "it does not respond"),
     (keystone_exceptions.ConnectTimeout, "it does not respond"),
     (keystone_exceptions.RequestTimeout, "it does not respond"),
@@ -304,11 +304,11 @@ _WORDS: tuple[tuple[type[Exception], str], ...] = (
 
 
 def _why(error: BaseException) -> str:
-    """Return in our words why somebody can't be asked, by the first cause that is known."""
+    """Return the reason of a failure, by its innermost known cause."""
     found = type(error).__name__
     cause: BaseException | None = error
     while cause is not None:
-        found = next((words for kind, words in _WORDS if isinstance(cause, kind)), found)
+        found = next((reason for kind, reason in _REASONS if isinstance(cause, kind)), found)
         cause = cause.__cause__ or cause.__context__
     return found
 

@@ -116,7 +116,7 @@ class Delivery:
         entry = self._allocations.get(instance_uuid)
         if entry is not None and entry.holder:
             return entry.holder
-        return self._pusher.seen().get(instance_uuid)
+        return self._pusher.hosts_of_guests().get(instance_uuid)
 
     def ask_nova(self, instance_uuids: Collection[str]) -> None:
         """Have Nova asked about some instances soon."""
@@ -136,9 +136,9 @@ class Delivery:
         if self._nova_sync is not None:
             whose = set(self._allocations.without_project()) & set(instance_uuids)
             return self._nova_sync.locate({*nowhere, *whose}) if nowhere or whose else []
-        seen = self._pusher.seen() if nowhere else {}
-        there = {uuid: Location(None, seen[uuid]) for uuid in nowhere if uuid in seen}
-        return self._allocations.locate(there) if there else []
+        hosts = self._pusher.hosts_of_guests() if nowhere else {}
+        found = {uuid: Location(None, hosts[uuid]) for uuid in nowhere if uuid in hosts}
+        return self._allocations.locate(found) if found else []
 
     def _answer_for(self, instance_uuids: Sequence[str]) -> None:
         """Say of instances that are nowhere what no host will say."""
@@ -228,10 +228,10 @@ class Delivery:
 
     def _look_into_nova(self, nova_sync: NovaSync) -> None:
         if self._all.has_come():
-            moved = nova_sync.look_at_all()
+            moved = nova_sync.resync()
             self._all.begin_anew()
         elif self._changes.has_come():
-            moved = nova_sync.look_at_changes()
+            moved = nova_sync.poll_changes()
         else:
             return
         self._changes.begin_anew()

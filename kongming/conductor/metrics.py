@@ -33,14 +33,12 @@ from kongming.rpc.outbox import Outbox
 from kongming.rpc.refusals import Refusals
 from kongming.rpc.server import OTHER
 
-# Those that an allocation can have.
-
-# What is called here, or asked of hosts; and what nobody knows.
+# The calls that a conductor receives or makes, and unknown ones.
 _CALLS = ("exchange", "report", "snapshot", "changed", "plan", OTHER)
 
 
 class ConductorCollector(Collector):
-    """Reads a conductor and its database, of which all conductors tell the same."""
+    """The metrics of a conductor and of the database that all conductors share."""
 
     def __init__(
         self,
@@ -59,7 +57,7 @@ class ConductorCollector(Collector):
         self._hosts = hosts
 
     def collect(self) -> Iterator[Metric]:
-        """Give all families; what the database tells only if it can be read."""
+        """Yield all families; those of the database only if it can be read."""
         yield broker_connected(self._calls.connected)
         yield messages_refused(self._refusals, _CALLS)
         yield CounterMetricFamily(
@@ -68,13 +66,13 @@ class ConductorCollector(Collector):
             value=self._pushes.dropped,
         )
         yield nova_answers(self._delivery.since)
-        told = self._of_database()
+        of_database = self._of_database()
         yield GaugeMetricFamily(
             "kongming_database_available",
             "Whether the database could be read (1) or not (0).",
-            value=bool(told),
+            value=bool(of_database),
         )
-        yield from told
+        yield from of_database
 
     def _of_database(self) -> list[Metric]:
         try:

@@ -10,10 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Where the instances are, and whose they are: by Nova's word.
+"""Nova's host and project of each instance.
 
-Nobody else is believed: not who asks for an allocation, and an executor only
-where Nova is not asked at all.
+With Nova no other source counts: not the requester, and not the executors.
 """
 
 from __future__ import annotations
@@ -31,69 +30,69 @@ from kongming.nova.server import Server
 
 LOG = logging.getLogger(__name__)
 
-# Who asks for more instances than this lists all servers instead.
+# To locate more instances, all servers are listed instead.
 _FEW = 20
-# Nova's clock, and what it had not committed yet when it was last asked.
+# The overlap of two lists of changes, for Nova's clock and its uncommitted changes.
 _OVERLAP_S = 300.0
 
 
 class NovaSync:
-    """Asks Nova, one question at a time, and keeps the answers in the database.
+    """The synchronization of the database with Nova, one call at a time. Thread-safe.
 
-    Each method gives the instances that have moved, and raises
-    ``NovaUnavailable`` or ``DatabaseUnavailable``.
+    Each method returns the instances that have moved, and raises ``NovaUnavailable`` or
+    ``DatabaseUnavailable``.
     """
 
     def __init__(self, nova: Nova, allocations: Allocations) -> None:
         self._nova = nova
         self._allocations = allocations
         self._lock = threading.Lock()
-        self._asked_at = 0.0
+        self._listed_at = 0.0
 
     def locate(self, instance_uuids: Collection[str]) -> list[str]:
-        """Find some instances."""
+        """Locate some instances."""
         with self._lock:
             if len(instance_uuids) > _FEW:
                 found: Iterable[Server | None] = self._nova.servers()
             else:
                 found = [self._nova.server(uuid) for uuid in instance_uuids]
-            return self._keep(found, set(instance_uuids))
+            return self._store(found, set(instance_uuids))
 
     def host_of(self, instance_uuid: str) -> str | None:
-        """Say on which host an instance is; None if on none."""
+        """Return the host of an instance; None if it is on none."""
         with self._lock:
             server = self._nova.server(instance_uuid)
         return None if server is None else server.host
 
-    def look_at_changes(self) -> list[str]:
-        """Look at the servers that have changed since the last look."""
+    def poll_changes(self) -> list[str]:
+        """Read the servers that have changed since the last call."""
         with self._lock:
-            since = datetime.fromtimestamp(self._asked_at - _OVERLAP_S, UTC)
+            since = datetime.fromtimestamp(self._listed_at - _OVERLAP_S, UTC)
             changes = {"changes-since": since.strftime("%Y-%m-%dT%H:%M:%SZ")}
-            moved = self._keep(
-                self._nova.servers(**changes), set(self._allocations.instance_uuids())
-            )
-            self._asked_at = self._nova.listed_at
+            moved = self._store(self._nova.servers(**changes), set(self._allocations.instance_uuids()))
+            self._listed_at = self._nova.listed_at
             return moved
 
-    def look_at_all(self) -> list[str]:
-        """Look at all servers: those that Nova does not have any more are gone."""
+    def resync(self) -> list[str]:
+        """Read all servers, and forget the instances that Nova has deleted."""
         with self._lock:
             known = self._allocations.instance_uuids()
-            moved = self._keep(servers := list(self._nova.servers()), set(known))
-            asked_at = self._nova.listed_at
-            # Of one that was never seen it is not known whether it is still to come.
+            moved = self._store(servers := list(self._nova.servers()), set(known))
+            listed_at = self._nova.listed_at
+            # An instance that Nova never had may still be created.
             missing = set(known) - {server.instance_uuid for server in servers}
             missing -= set(self._allocations.without_project())
-            fates = {uuid: self._nova.server(uuid, deleted=True) for uuid in sorted(missing)}
-            self._gone([uuid for uuid, server in fates.items() if server is None])
-            moved += self._keep(fates.values(), missing)
-            self._asked_at = asked_at
+            deleted = {uuid: self._nova.server(uuid, deleted=True) for uuid in sorted(missing)}
+            self._forget([uuid for uuid, server in deleted.items() if server is None])
+            moved += self._store(deleted.values(), missing)
+            self._listed_at = listed_at
             return moved
 
-    def _keep(self, servers: Iterable[Server | None], about: set[str]) -> list[str]:
-        found = [each for each in servers if each is not None and each.instance_uuid in about]
-        self._gone([server.instance_uuid for server in found if server.deleted])
+    def _store(self, servers: Iterable[Server | None], instance_uuids: set[str]) -> list[str]:
+        found = [
+            each for each in servers if each is not None and each.instance_uuid in instance_uuids
+        ]
+        self._forget([server.instance_uuid for server in found if server.deleted])
         there = {
             server.instance_uuid: Location(server.project_id, server.host)
             for server in found
@@ -101,7 +100,7 @@ class NovaSync:
         }
         return self._allocations.locate(there) if there else []
 
-    def _gone(self, instance_uuids: list[str]) -> None:
+    def _forget(self, instance_uuids: list[str]) -> None:
         if instance_uuids:
             LOG.info("Deleted in Nova, released: %s", ", ".join(instance_uuids))
             self._allocations.forget(instance_uuids, time.time())

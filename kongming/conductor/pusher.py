@@ -10,32 +10,22 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Telling the hosts what is wanted there: one message for each host."""
+"""Pushes of desired allocations to hosts: one message for each host."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 import time
 
+from kongming.conductor.exchange import desired_of
 from kongming.db.allocations import Allocations
 from kongming.db.hosts import Hosts
-from kongming.db.values import Entry
 from kongming.rpc.client import ExecutorClient
 from kongming.rpc.messages import Desired
 
 
-def written(entry: Entry) -> Desired:
-    """Return what an executor is told of an allocation."""
-    allocation = entry.allocation
-    return Desired(
-        entry.generation,
-        None if allocation is None else allocation.to_json(),
-        entry.requested_by,
-    )
-
-
 class Pusher:
-    """Tells the hosts that were heard of lately; the others will ask."""
+    """A sender of pushes to responsive hosts; the others will pull."""
 
     def __init__(self, allocations: Allocations, hosts: Hosts, executors: ExecutorClient) -> None:
         self._allocations = allocations
@@ -43,9 +33,9 @@ class Pusher:
         self._executors = executors
 
     def push(self, instance_uuids: Collection[str]) -> list[str]:
-        """Tell the hosts of some instances what is wanted for them.
+        """Push the desired allocations of some instances to their hosts.
 
-        :returns: those of the instances that are on no host, as far as is known.
+        :returns: the instances on no known host.
         :raises DatabaseUnavailable: if it can't be read.
         """
         by_host: dict[str, dict[str, Desired]] = {}
@@ -54,23 +44,23 @@ class Pusher:
             if entry.holder is None:
                 nowhere.append(entry.instance_uuid)
             else:
-                by_host.setdefault(entry.holder, {})[entry.instance_uuid] = written(entry)
-        for host in self._awake(by_host):
+                by_host.setdefault(entry.holder, {})[entry.instance_uuid] = desired_of(entry)
+        for host in self._responsive(by_host):
             self._executors.push(host, by_host[host])
         return nowhere
 
-    def seen(self) -> dict[str, str]:
-        """Return the hosts on which guests were last seen; for where Nova is not asked.
+    def hosts_of_guests(self) -> dict[str, str]:
+        """Return the host of each guest by the hosts' snapshots, for use without Nova.
 
-        Those that two hosts show are left out: the first one that claims them has them.
+        Guests in the snapshots of two hosts are left out: the first host to claim one has it.
         """
         found: dict[str, str] = {}
-        twice: set[str] = set()
+        ambiguous: set[str] = set()
         for name, guests in self._hosts.running():
-            twice.update(uuid for uuid in guests if found.setdefault(uuid, name) != name)
-        return {uuid: name for uuid, name in found.items() if uuid not in twice}
+            ambiguous.update(uuid for uuid in guests if found.setdefault(uuid, name) != name)
+        return {uuid: name for uuid, name in found.items() if uuid not in ambiguous}
 
-    def _awake(self, names: Collection[str]) -> list[str]:
+    def _responsive(self, names: Collection[str]) -> list[str]:
         now = time.time()
         known = self._hosts.named(names) if names else []
         return [host.name for host in known if not host.unresponsive(now)]

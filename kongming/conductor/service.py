@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The service of trigger 3 on a controller: calls, the database, and Nova."""
+"""The conductor, the service of trigger 3 on a controller."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import logging
 from typing import TYPE_CHECKING
 import uuid
 
-from kongming.conductor.claims import Claims
+from kongming.conductor.claims import Claims, HostClaims, NovaClaims
 from kongming.conductor.delivery import Delivery
 from kongming.conductor.endpoint import Endpoint
 from kongming.conductor.nova_sync import NovaSync
@@ -48,18 +48,18 @@ _STOP_PUSHES_S = 1.0
 
 _LISTENING = "listening to API and executors"
 
-# Many threads answer calls, most of them short: to wait for one of a few
-# connections costs less than to open one, and less than that all run at once.
+# Many threads answer calls, most of them briefly. Waiting for one of a few connections costs less
+# than opening more, or than running all of them at once.
 _CONNECTIONS = {"max_pool_size": 16, "max_overflow": 0}
 
 
 class ConductorService(Service):
-    """Knows what is wanted everywhere; any number of them may run."""
+    """A conductor; any number of them may run."""
 
     def __init__(self, conf: Configuration) -> None:
         """Build all parts.
 
-        :raises DatabaseUnavailable: if its schema is another.
+        :raises DatabaseUnavailable: if it has another schema.
         :raises ConfigInvalid: if options can't be used.
         """
         super().__init__(conf, _LISTENING)
@@ -72,7 +72,7 @@ class ConductorService(Service):
         executors = ExecutorClient(self._bus, lambda: float(conf.conductor.host_timeout))
         self._nova_sync = self._open_nova_sync(allocations)
         self._delivery = Delivery(
-            # Two may run on one controller.
+            # Two conductors may run on one controller.
             f"{conf.host}/{uuid.uuid4()}",
             allocations,
             Leases(database),
@@ -81,7 +81,11 @@ class ConductorService(Service):
             interval=lambda: float(conf.conductor.poll_interval),
             full_interval=lambda: float(conf.conductor.poll_full_interval),
         )
-        claims = Claims(allocations, hosts) if self._nova_sync is None else None
+        claims: Claims = (
+            HostClaims(allocations, hosts)
+            if self._nova_sync is None
+            else NovaClaims(self._delivery.ask_nova)
+        )
         endpoint = Endpoint(allocations, hosts, executors, self._delivery, claims)
         self._calls = subscription(
             self._bus,
@@ -95,7 +99,7 @@ class ConductorService(Service):
         self.open_metrics(self._collectors)
 
     def start(self) -> None:
-        """Begin; returns at once, whether all others are there or not."""
+        """Start the threads; return at once, even if other services are unavailable."""
         LOG.info(
             "Starting on %s; Nova's API is %s",
             self._conf.host,
@@ -108,7 +112,7 @@ class ConductorService(Service):
         self.start_metrics()
 
     def stop(self) -> None:
-        """End: take no more calls, finish what has begun."""
+        """Accept no more calls, and finish those in progress."""
         LOG.info("Shutting down")
         self.stop_metrics()
         self._calls.stop(_STOP_CALLS_S)
@@ -133,7 +137,7 @@ class ConductorService(Service):
     def _open_nova_sync(self, allocations: Allocations) -> NovaSync | None:
         if not conf_nova.is_configured(self._conf):
             return None
-        # Imported here: who does not ask Nova does not pay for it.
+        # Imported here, because its libraries are not needed without Nova.
         from kongming.nova.client import Nova
 
         return NovaSync(Nova(self._conf), allocations)

@@ -129,7 +129,7 @@ class ExecutorClient:
     def plan(self, host: str, plan: Plan) -> PlanAnswer:
         """Return a host's plan for a guest (dry run).
 
-        :raises HostUnresponsive: if it does not answer.
+        :raises HostUnresponsive: if it gives no answer.
         :raises MessageRefused: if it refuses the call.
         """
         return self._caller.call("plan", plan, PlanAnswer, host)

@@ -25,7 +25,7 @@ from oslo_config import cfg
 
 from kongming.allocation.statuses import Status
 from kongming.api.application import make_application
-from kongming.conductor.claims import Claims
+from kongming.conductor.claims import HostClaims
 from kongming.conductor.delivery import Delivery
 from kongming.conductor.endpoint import Endpoint
 from kongming.conductor.pusher import Pusher
@@ -75,7 +75,7 @@ class Statements:
             interval=lambda: 60.0,
             full_interval=lambda: 60.0,
         )
-        claims = Claims(self._allocations, self._hosts)
+        claims = HostClaims(self._allocations, self._hosts)
         self._conductor = Endpoint(self._allocations, self._hosts, silence, delivery, claims)
         self._number = itertools.count(1)
 

@@ -30,7 +30,7 @@ from sqlalchemy import text
 from kongming import exception
 from kongming.api.application import make_application
 from kongming.conductor import claims as conductor_claims
-from kongming.conductor.claims import Claims
+from kongming.conductor.claims import HostClaims, NovaClaims
 from kongming.conductor.delivery import Delivery
 from kongming.conductor.endpoint import Endpoint
 from kongming.conductor.metrics import ConductorCollector
@@ -117,7 +117,11 @@ class Conductor:
             interval=lambda: 3600.0,
             full_interval=lambda: 3600.0,
         )
-        claims = Claims(self.allocations, self.hosts) if nova is None else None
+        claims = (
+            HostClaims(self.allocations, self.hosts)
+            if nova is None
+            else NovaClaims(self.delivery.ask_nova)
+        )
         endpoint = Endpoint(self.allocations, self.hosts, self.bus, self.delivery, claims)
         self._server = Server(endpoint.methods, None, self.refusals)
         self._url = url

@@ -19,12 +19,11 @@ import pytest
 
 from kongming import exception
 from kongming.conductor import claims as conductor_claims
-from kongming.conductor.claims import LAPSE_S, Claims, Disputes
+from kongming.conductor.claims import LAPSE_S, Disputes, HostClaims, NovaClaims
 from kongming.conductor.endpoint import Endpoint
 from kongming.db.values import Entry, Outcome
 from kongming.rpc.messages import (
     Changed,
-    Desired,
     Exchange,
     ExecutorInfo,
     HostSnapshot,
@@ -54,7 +53,8 @@ class Conductor:
         self.entries = {each.instance_uuid: each for each in entries}
         self.reported, self.seen, self.views, self.asked, self.changed = [], [], [], [], []
         self.digest, self.host, self.plan = "", HERE, PlanAnswer("planned", HERE)
-        self.endpoint = Endpoint(self, self, self, self, None if nova else Claims(self, self))
+        claims = NovaClaims(self.ask_nova) if nova else HostClaims(self, self)
+        self.endpoint = Endpoint(self, self, self, self, claims)
         self.claimed, self.hosts = [], []
 
     # Allocations.
@@ -112,40 +112,6 @@ class Conductor:
 
 
 @pytest.mark.parametrize(
-    ("there", "guests", "known", "told"),
-    [
-        # The holder is told what it does not know.
-        (entry(HERE), (UUID,), {}, True),
-        (entry(HERE), (), {}, True),
-        (entry(HERE), (UUID,), {UUID: 1}, True),
-        (entry(HERE), (UUID,), {UUID: 2}, False),
-        (entry(HERE, wanted=False), (UUID,), {UUID: 1}, True),
-        (entry(HERE, wanted=False), (UUID,), {}, False),
-        # Who had it last, while it is nowhere, if it still has to do with it.
-        (entry(None, HERE), (), {}, True),
-        (entry(None, HERE, project="p"), (UUID,), {}, True),
-        (entry(None, HERE, project="p"), (), {}, False),
-        # Nobody else is, whatever it says.
-        (entry(THERE), (UUID,), {}, False),
-        (entry(THERE), (UUID,), {UUID: 1}, False),
-        (entry(THERE, HERE), (UUID,), {UUID: 1}, False),
-        (entry(None, THERE), (UUID,), {}, False),
-        (entry(), (UUID,), {}, False),
-        (entry(None, "", project="p"), (UUID,), {}, False),
-        # What Nova does not know is told to who runs it.
-        (entry(None, ""), (UUID,), {}, True),
-        (entry(None, ""), (), {UUID: 1}, False),
-    ],
-)
-def test_only_the_holder_is_told_what_is_wanted(there, guests, known, told):
-    answer = Conductor(there).exchange(guests=guests, known=known)
-    assert (UUID in answer.desired) is told
-    if told:
-        asked = there.allocation.to_json() if there.allocation else None
-        assert answer.desired[UUID] == Desired(2, asked, "mano")
-
-
-@pytest.mark.parametrize(
     ("there", "contested", "asked"),
     [
         (entry(HERE), False, False),
@@ -163,42 +129,6 @@ def test_what_runs_where_it_should_not_is_contested_and_nova_is_asked(there, con
     answer = conductor.exchange(guests=(UUID, OTHER))
     assert answer.contested == ((UUID,) if contested else ())
     assert conductor.asked == ([UUID] if asked else [])
-
-
-@pytest.mark.parametrize(
-    ("there", "guests", "elsewhere", "unknown"),
-    [
-        ([entry(THERE)], (), True, False),
-        ([entry(THERE)], (UUID,), False, False),
-        ([entry(HERE)], (), False, False),
-        ([entry()], (), False, False),
-        ([entry(None, None, project="p")], (), True, False),
-        ([], (), True, False),
-        ([], (UUID,), False, True),
-    ],
-)
-def test_what_is_known_and_gone_is_let_go(there, guests, elsewhere, unknown):
-    answer = Conductor(*there).exchange(guests=guests, known={UUID: 2})
-    assert answer.elsewhere == ((UUID,) if elsewhere else ())
-    assert answer.desired == ({UUID: Desired(0, None)} if unknown else {})
-
-
-@pytest.mark.parametrize(
-    ("there", "known", "released"),
-    [
-        (entry(HERE, wanted=False), {}, True),
-        (entry(HERE, wanted=False), {UUID: 1}, False),
-        (entry(HERE), {}, False),
-        (entry(None, HERE, wanted=False), {}, True),
-        (entry(THERE, wanted=False), {}, False),
-        (entry(THERE, HERE, wanted=False), {}, False),
-        (entry(wanted=False), {}, False),
-    ],
-)
-def test_what_the_holder_knows_nothing_of_is_released(there, known, released):
-    conductor = Conductor(there)
-    conductor.exchange(guests=(UUID,), known=known)
-    assert conductor.reported == [(HERE, [(UUID, "released")] if released else [], True)]
 
 
 def test_a_complete_exchange_is_a_heartbeat_and_asks_for_a_snapshot_that_differs():
@@ -220,7 +150,7 @@ def test_what_was_not_taken_goes_back():
     assert conductor.endpoint.report(told).refused == (refusal,)
     assert conductor.reported[-1] == (HERE, [(UUID, "applied")], True)
     shown = HostSnapshot(HERE, {"cells": []}, "d", left_out=(refusal,))
-    assert conductor.endpoint.keep_snapshot(shown).refused == (refusal,)
+    assert conductor.endpoint.snapshot(shown).refused == (refusal,)
     assert conductor.views == [(HERE, {"cells": []}, "d")]
 
 
