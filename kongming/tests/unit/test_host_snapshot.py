@@ -36,6 +36,48 @@ def test_what_an_executor_shows_is_taken_as_it_is():
     assert host_snapshot.fitted(GOOD) == GOOD
 
 
+# Objects by number, which have no fields.
+NUMBERED = {"pins", "distances", "vcpu_pinning", "iothread_pinning", "vcpu_cells"}
+
+
+def newer(value, name=""):
+    """Add fields of a newer executor to each object."""
+    if isinstance(value, list):
+        return [newer(each) for each in value]
+    if not isinstance(value, dict) or name in NUMBERED:
+        return value
+    return {key: newer(each, key) for key, each in value.items()} | {"later": {"than": [1.5]}}
+
+
+def older(value):
+    """Remove them again."""
+    if isinstance(value, list):
+        return [older(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: older(each) for key, each in value.items() if key != "later"}
+
+
+def test_additional_fields_of_a_newer_executor_are_kept_and_harm_nothing():
+    grant = {
+        "vcpu_pinning": {"0": "1"},
+        "emulator_pinning": "1",
+        "iothread_pinning": {"1": "2"},
+        "numa_nodes": "0",
+        "vcpu_cells": {"0": 0},
+        "realtime_vcpus": "",
+    }
+    good = GOOD | {"guests": [guest | {"grant": grant} for guest in GOOD["guests"]]}
+    sent = newer(good)
+    # At each level of objects.
+    places = (sent, sent["cells"][0], sent["cells"][0]["cpus"][0], sent["guests"][0])
+    assert all("later" in place for place in (*places, places[3]["grant"], sent["rules"]))
+    read = host_snapshot.read(sent)
+    assert read == sent
+    assert older(read) == good
+    assert drawing.draw(read) == drawing.draw(good)
+
+
 def test_bad_parts_are_left_out_alone_and_named():
     bad = json.loads(json.dumps(GOOD))
     bad["guests"] += [

@@ -24,8 +24,11 @@ from hypothesis import strategies as st
 import pytest
 
 from kongming import exception
-from kongming.allocation.statuses import REPORTED
-from kongming.rpc import fields, messages
+from kongming.allocation.cpuset import CpuSet
+from kongming.allocation.statuses import REPORTED, Status
+from kongming.host.rules import Rules
+from kongming.host.snapshot import to_json
+from kongming.rpc import fields, messages, signing
 from kongming.rpc.messages import (
     Acknowledgement,
     Changed,
@@ -34,6 +37,7 @@ from kongming.rpc.messages import (
     ExchangeAnswer,
     ExecutorInfo,
     HostSnapshot,
+    Message,
     Plan,
     PlanAnswer,
     Push,
@@ -41,7 +45,9 @@ from kongming.rpc.messages import (
     Report,
     Reports,
 )
+from kongming.rpc.signing import Signature
 from kongming.tests.databases import instance
+from kongming.tests.hosts import guest, host
 
 RECORDED = Path(__file__).parents[1] / "data/rpc"
 
@@ -55,13 +61,6 @@ CALLS = {
     "host-plan": (Plan, PlanAnswer),
     "host-desired": (Push, None),
 }
-ALL = [
-    ExecutorInfo,
-    Refusal,
-    Report,
-    Desired,
-    *(kind for pair in CALLS.values() for kind in pair if kind),
-]
 
 json_values = st.recursive(
     st.none()
@@ -141,45 +140,6 @@ def test_what_is_sent_has_all_that_older_versions_need():
         assert on_wire(kind.from_json(message)).keys() >= message.keys()
 
 
-# By instance, or handed on as it is for the host to judge.
-KEPT = {"known", "allocation", "distances", "pins"}
-BY_INSTANCE = {"desired", "instances"}
-
-
-def with_more(value, name=""):
-    """Add what a later version may add, everywhere."""
-    if isinstance(value, list):
-        return [with_more(each) for each in value]
-    if not isinstance(value, dict) or name in KEPT:
-        return value
-    more = {} if name in BY_INSTANCE else {"later": {"than": ["this", 1.5, None]}}
-    return {key: with_more(each, key) for key, each in value.items()} | more
-
-
-def test_what_later_versions_add_is_tolerated():
-    for kind, message in told():
-        read = kind.from_json(with_more(message))
-        assert read.left_out == ()
-        if kind is not HostSnapshot:
-            assert read == kind.from_json(message)
-
-
-def test_a_view_of_a_later_version_keeps_what_is_new():
-    (pair,) = recorded("conductor-snapshot")
-    snapshot = HostSnapshot.from_json(with_more(pair["arguments"])).snapshot
-    assert snapshot["later"] == snapshot["cells"][0]["later"] == {"than": ["this", 1.5, None]}
-    assert snapshot["cells"][0]["cpus"][0].items() >= {"id": 0, "online": True}.items()
-
-
-@settings(max_examples=300)
-@given(st.sampled_from(ALL), json_values)
-def test_any_json_is_a_message_or_refused(kind, value):
-    try:
-        kind.from_json(value)
-    except exception.MessageInvalid as error:
-        assert str(error).isprintable()
-
-
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(list(told())), st.data())
 def test_a_message_with_any_part_replaced_is_read_or_refused(pair, data):
@@ -211,7 +171,7 @@ reports = st.builds(
     Report,
     uuids,
     generations,
-    st.sampled_from(REPORTED),
+    st.sampled_from(REPORTED).map(Status),
     codes,
     texts,
     codes,
@@ -224,31 +184,126 @@ refusals = st.builds(Refusal, texts, texts, texts)
 lists = {kind: st.lists(kind, max_size=3).map(tuple) for kind in (uuids, reports, refusals)}
 
 
-@given(
-    st.builds(
+infos = st.builds(ExecutorInfo, texts, moments, st.floats(0.1, 86_400))
+host_names = st.sampled_from(["compute-1", "c1.example.org"])
+digests = st.sampled_from(["", "0" * 64])
+steps = st.fixed_dictionaries(dict.fromkeys(("target", "from", "to", "grant"), texts))
+allocations = st.just({"vcpu_pinning": "0"})
+SNAPSHOT = json.loads(
+    json.dumps(to_json(host(2, 2, 2), [guest(1, "0:1"), guest(2)], Rules(shared_cpus=CpuSet([1]))))
+)
+
+# How a message of each class is made.
+MESSAGES = {
+    Refusal: refusals,
+    Acknowledgement: st.builds(Acknowledgement, lists[refusals]),
+    Report: reports,
+    ExecutorInfo: infos,
+    Exchange: st.builds(
         Exchange,
-        st.sampled_from(["compute-1", "c1.example.org"]),
-        st.builds(ExecutorInfo, texts, moments, st.floats(0.1, 86_400)),
+        host_names,
+        infos,
         st.booleans(),
         lists[uuids],
         st.dictionaries(uuids, generations, max_size=3),
         lists[reports],
-        st.sampled_from(["", "0" * 64]),
-    )
-    | st.builds(
+        digests,
+    ),
+    Desired: desired,
+    ExchangeAnswer: st.builds(
         ExchangeAnswer,
         st.dictionaries(uuids, desired, max_size=3),
         lists[uuids],
         lists[uuids],
         st.booleans(),
         lists[refusals],
-    )
-    | st.builds(Acknowledgement, lists[refusals])
-    | st.builds(Push, st.dictionaries(uuids, desired, max_size=3))
+    ),
+    Reports: st.builds(Reports, host_names, lists[reports]),
+    HostSnapshot: st.builds(HostSnapshot, host_names, st.just(SNAPSHOT), digests),
+    Changed: st.builds(Changed, lists[uuids]),
+    Push: st.builds(Push, st.dictionaries(uuids, desired, max_size=3)),
+    Plan: st.builds(Plan, uuids, allocations),
+    PlanAnswer: st.builds(
+        PlanAnswer,
+        st.sampled_from(PlanAnswer.OUTCOMES),
+        st.none() | texts,
+        codes,
+        texts,
+        st.lists(steps, max_size=2).map(tuple),
+        st.lists(texts, max_size=2).map(tuple),
+    ),
+    Signature: st.builds(
+        Signature,
+        st.none() | host_names,
+        st.none() | host_names,
+        moments,
+        st.just("a" * 32),
+        st.just("b" * 64),
+    ),
+}
+
+
+def newer(value):
+    """Return a message as a newer peer may send it, with more fields at each level."""
+    later = {"later": {"than": ["this", 1.5, None]}, "more": None}
+    if isinstance(value, Message):
+        fields_ = {name: newer(getattr(value, name)) for name in value.to_json()}
+        return fields_ | later
+    if isinstance(value, tuple | list):
+        return [newer(each) for each in value]
+    if isinstance(value, dict):
+        more = later if "target" in value else {}
+        return {name: newer(each) for name, each in value.items()} | more
+    return value
+
+
+def test_each_class_of_messages_is_tested():
+    classes = [*vars(messages).values(), *vars(signing).values()]
+    found = {each for each in classes if isinstance(each, type) and issubclass(each, Message)}
+    assert found - {Message} == set(MESSAGES)
+
+
+any_message = st.sampled_from(sorted(MESSAGES, key=lambda kind: kind.__name__)).flatmap(
+    MESSAGES.get
 )
+
+
+@settings(deadline=None)
+@given(any_message)
 def test_what_is_sent_is_read_back(message):
     read = type(message).from_json(on_wire(message))
     assert (read, read.left_out) == (message, ())
+
+
+@settings(deadline=None)
+@given(any_message)
+def test_additional_fields_of_a_newer_peer_are_ignored_at_every_level(message):
+    read = type(message).from_json(json.loads(json.dumps(newer(message))))
+    assert (read, read.left_out) == (message, ())
+
+
+@settings(deadline=None)
+@given(any_message, st.data())
+def test_a_field_that_an_older_peer_does_not_send_has_a_default_or_is_required(message, data):
+    sent = on_wire(message)
+    name = data.draw(st.sampled_from(sorted(sent)))
+    del sent[name]
+    try:
+        read = type(message).from_json(sent)
+    except exception.MessageInvalid as error:
+        assert str(error) == f"{name} is missing"
+    else:
+        assert on_wire(read).keys() == on_wire(message).keys()
+        assert read.left_out == ()
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(sorted(MESSAGES, key=lambda kind: kind.__name__)), json_values)
+def test_any_json_is_a_message_or_refused(kind, value):
+    try:
+        kind.from_json(value)
+    except exception.MessageInvalid as error:
+        assert str(error).isprintable()
 
 
 DAY = 86_400
