@@ -69,7 +69,9 @@ class NovaSync:
         with self._lock:
             since = datetime.fromtimestamp(self._listed_at - _OVERLAP_S, UTC)
             changes = {"changes-since": since.strftime("%Y-%m-%dT%H:%M:%SZ")}
-            moved = self._store(self._nova.servers(**changes), set(self._allocations.instance_uuids()))
+            moved = self._store(
+                self._nova.servers(**changes), set(self._allocations.instance_uuids())
+            )
             self._listed_at = self._nova.listed_at
             return moved
 
