@@ -328,7 +328,7 @@ def _placement_of(
 ) -> tuple[dict[Target, Value], dict[Target, Value], dict[Target, Value]]:
     """Return the observed placement of a guest, its baseline, and Nova's grant if it has one."""
     definition = guest.definition()
-    found = guest.observe([*definition.told, SHARES, QUOTA], definition)
+    found = guest.observe([*definition.configured, SHARES, QUOTA], definition)
     grant = {} if definition.grant is None else definition.grant.values()
     has = {what: each.parts[0].value for what, each in found.items()}
     return has, dict(definition.baseline), dict(grant)

@@ -73,7 +73,7 @@ def hypervisor(command: Command) -> AbstractContextManager[Hypervisor]:
 
     :raises HypervisorUnavailable: if libvirt is unavailable.
     """
-    return session.look(conf_of(command).libvirt.connection_uri)
+    return session.inspect(conf_of(command).libvirt.connection_uri)
 
 
 def placer(command: Command, hypervisor: Hypervisor, store: Store | None) -> Placer:
