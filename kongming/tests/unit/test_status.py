@@ -91,7 +91,7 @@ def run(check, conf):
 
 
 def look(base):
-    result = finding.run(lambda _conf: cgroup.look(base), cfg.ConfigOpts())
+    result = finding.run(lambda _conf: cgroup.check_mounts(base), cfg.ConfigOpts())
     return result.code, result.details
 
 
