@@ -31,7 +31,7 @@ from kongming.api import errors
 from kongming.api.microversion import SERVICE_TYPE
 from kongming.api.waiting import Waiting
 from kongming.conf import keystone
-from kongming.runtime.availability import Contact
+from kongming.runtime.availability import Availability
 from kongming.runtime.cleaning import clean
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class _Keystone:
     def __init__(self, server: Any, waiting: Waiting) -> None:
         self._server = server
         self._waiting = waiting
-        self._contact = Contact("Keystone", LOG)
+        self._availability = Availability("Keystone", LOG)
         self._clock_logged_at = -_CLOCK_AGAIN_S
 
     def __getattr__(self, name: str) -> Any:
@@ -178,9 +178,9 @@ class _Keystone:
                 lambda: self._server.verify_token(token, allow_expired=allow_expired), KEYSTONE_S
             )
         except auth_token.InvalidToken:
-            self._contact.answered()
+            self._availability.restored()
             raise
-        self._contact.answered()
+        self._availability.restored()
         if not allow_expired:
             self._compare_clocks(answer["token"])
         return answer
@@ -188,7 +188,7 @@ class _Keystone:
     def lost(self, error: Exception) -> None:
         """Log that Keystone is unavailable."""
         if not isinstance(error, exception.ThreadsBusy):
-            self._contact.lost(
+            self._availability.lost(
                 f"Keystone can't validate tokens ({_why(error)}): check that it runs, and check "
                 f"[{keystone.GROUP}]; until it responds, only cached tokens are accepted"
             )
@@ -225,7 +225,7 @@ class _Memcached:
     def __init__(self, cache: Any, waiting: Waiting) -> None:
         self._cache = cache
         self._waiting = waiting
-        self._contact = Contact("memcached", LOG)
+        self._availability = Availability("memcached", LOG)
         self._again_at = 0.0
 
     def initialize(self, environ: WSGIEnvironment) -> None:
@@ -259,10 +259,10 @@ class _Memcached:
         except Exception as error:  # noqa: BLE001, the client raises many kinds
             problem = error
         if problem is None:
-            self._contact.answered()
+            self._availability.restored()
             return found
         self._again_at = monotonic() + MEMCACHED_AGAIN_S
-        self._contact.lost(
+        self._availability.lost(
             f"memcached can't be used ({_why(problem)}): check that it runs, and check "
             f"[{keystone.GROUP}] memcached_servers; until then Keystone validates each token"
         )

@@ -23,11 +23,11 @@ import time
 from typing import Any
 
 from kongming.bus import driver
-from kongming.bus.availability import Availability
 from kongming.bus.driver_log import DriverLog
 from kongming.bus.hold import Hold
 from kongming.bus.keeper import Keeper
-from kongming.bus.reasons import TLS_FILE, Reason, explain
+from kongming.bus.reasons import TLS_FILE, UNREACHABLE, Reason, explain
+from kongming.runtime.availability import Availability
 from kongming.runtime.backoff import Backoff
 
 LOG = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Subscription:
         self._was_held = False
         self.stopping = threading.Event()
         self._driver_log = DriverLog(on_undecodable, self._trouble)
-        self._availability = Availability()
+        self._availability = Availability("RabbitMQ", LOG)
         self._refusal: Reason | None = None
         self._server: Any = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -143,7 +143,7 @@ class Subscription:
         longer and longer; what is refused it would ask for each second.
         """
         while self._comes_to_listen():
-            self._availability.back()
+            self._availability.restored()
             self._on_listening()
             self._refusal = None
             backoff.reset()
@@ -161,7 +161,7 @@ class Subscription:
         if refusal is not None:
             self._tell_lost(refusal)
             return
-        self._availability.back()
+        self._availability.restored()
         lost = self._keeper.take_lost()
         if lost:
             LOG.warning(_LOST, ", ".join(lost), self._on_missed())
@@ -194,7 +194,12 @@ class Subscription:
     def _tell_lost(self, reason: Reason) -> None:
         if reason.kind == TLS_FILE and (named := self._keeper.unreadable()):
             reason = replace(reason, words=named)
-        self._availability.lost(reason)
+        if reason.kind == UNREACHABLE:
+            problem = f"RabbitMQ is unavailable ({reason.words}); waiting for it"
+            self._availability.lost(problem, reason.kind)
+        else:
+            problem = f"RabbitMQ rejects the subscription: {reason.words}; it will be retried"
+            self._availability.lost(problem, reason.kind, logging.ERROR)
 
     def _trouble(self, error: BaseException) -> None:
         """Note what the driver is refused; before it has a connection, tell what it meets."""

@@ -31,9 +31,9 @@ from kongming.db.allocations import Allocations
 from kongming.db.leases import Leases
 from kongming.db.values import Entry, Location
 from kongming.rpc.messages import Report
-from kongming.runtime.availability import Contact
-from kongming.runtime.backoff import Backoff
-from kongming.runtime.timer import Due, anywhere
+from kongming.runtime.availability import Availability
+from kongming.runtime.loop import Loop
+from kongming.runtime.timer import Timer
 
 LOG = logging.getLogger(__name__)
 
@@ -70,38 +70,43 @@ class Delivery:
         self._leases = leases
         self._pusher = pusher
         self._nova_sync = nova_sync
-        self._changes = Due(interval)
-        self._all = Due(full_interval)
-        self._lost = Due(lambda: _LOST_S)
-        self._renewal = Due(lambda: _RENEW_S)
+        self._interval = interval
+        self._full_interval = full_interval
+        self._changes, self._all, self._lost, self._renewal = Timer(), Timer(), Timer(), Timer()
         self._mine = False
         self._lock = threading.Lock()
         self._unsure: set[str] = set()
-        self._backoff = Backoff(_RETRY_MAX_S)
-        self._stopping = threading.Event()
-        self._contact = Contact("Nova", LOG)
-        self._database = Contact("The database", LOG)
-        self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
+        self._nova = Availability("Nova", LOG)
+        self._database = Availability("The database", LOG)
+        self._loop = Loop(
+            "delivery",
+            "delivery",
+            self._step,
+            interval_s=_TICK_S,
+            retry_max_s=_RETRY_MAX_S,
+            on_error=self._report,
+        )
 
     @property
-    def since(self) -> float | None:
-        """Since when Nova does not answer, by the wall clock; None if it does."""
-        return self._contact.since
+    def nova_available(self) -> bool:
+        """Whether Nova could be used at the last attempt."""
+        return self._nova.is_available
 
     def start(self) -> None:
         """Begin; returns at once."""
-        self._renewal.come_within(0.0)
-        self._thread.start()
+        self._renewal.expire_within(0.0)
+        self._loop.start()
 
     def stop(self, timeout: float) -> None:
         """End; another conductor goes on."""
-        self._stopping.set()
-        self._thread.join(timeout)
+        self._loop.stop(timeout)
 
     def take(self, instance_uuids: Sequence[str]) -> None:
         """See that what is wanted for some instances gets to their hosts."""
-        problem = self._try_to(lambda: self._deliver(instance_uuids))
-        if problem is not None:
+        try:
+            self._deliver(instance_uuids)
+        except (exception.NovaUnavailable, exception.DatabaseUnavailable) as error:
+            self._report(error)
             # Who is on a host that is known of asks by itself.
             self.ask_nova(instance_uuids)
 
@@ -154,56 +159,35 @@ class Delivery:
         if answers:
             self._allocations.report("", answers, now)
 
-    def _run(self) -> None:
-        while not self._stopping.wait(_TICK_S):
-            if (pause := self._step()) is not None:
-                self._stopping.wait(pause)
-
-    def _step(self) -> float | None:
-        """Do what is due; give the seconds to wait if something is away."""
-        problem = self._try_to(self._look)
-        if problem is None:
-            self._backoff.reset()
-            return None
-        return max(self._backoff.next() * anywhere(0.5, 1.0), problem)
-
-    def _try_to(self, work: Callable[[], None]) -> float | None:
-        """Do some work; give for how many seconds at least it is to be left if it fails."""
-        try:
-            work()
-        except exception.NovaUnavailable as error:
-            self._contact.lost(
+    def _report(self, error: exception.KongmingError) -> None:
+        if isinstance(error, exception.NovaUnavailable):
+            self._nova.lost(
                 f"Nova's API can't be used ({error.reason}): {error}; keeping current placements "
-                "until it can"
+                "until it can",
+                kind=error.reason,
             )
-            return error.retry_after
-        except exception.DatabaseUnavailable as error:
+        else:
             self._database.lost(
                 f"{error}; hosts keep their last desired allocations until the database is "
                 "available"
             )
-            return 0.0
-        except Exception as error:
-            LOG.exception("A fault of Kongming in delivery: %s; it will be retried", error)  # noqa: TRY401
-            return 0.0
-        return None
 
-    def _look(self) -> None:
+    def _step(self) -> None:
         self._look_at_unsure()
-        if self._renewal.has_come():
+        if self._renewal.is_due(_RENEW_S):
             mine = self._leases.acquire(_LEASE, self._holder, _LEASE_S)
-            self._database.answered()
+            self._database.restored()
             if mine and not self._mine:
                 # What was looked at before, and when, only the other one knew.
-                self._all.come_within(0.0)
+                self._all.expire_within(0.0)
             self._mine = mine
-            self._renewal.begin_anew()
+            self._renewal.restart()
         if not self._mine:
             return
         if self._nova_sync is not None:
             self._look_into_nova(self._nova_sync)
-        if self._lost.has_come():
-            self._lost.begin_anew()
+        if self._lost.is_due(_LOST_S):
+            self._lost.restart()
             self._allocations.sweep()
             lost = self._allocations.without_host(_LOST_MAX)
             if lost:
@@ -223,19 +207,19 @@ class Delivery:
     def _deliver_anew(self, instance_uuids: set[str]) -> None:
         if self._nova_sync is not None:
             self._nova_sync.locate(instance_uuids)
-            self._contact.answered()
+            self._nova.restored()
         self._deliver(sorted(instance_uuids))
 
     def _look_into_nova(self, nova_sync: NovaSync) -> None:
-        if self._all.has_come():
+        if self._all.is_due(self._full_interval()):
             moved = nova_sync.resync()
-            self._all.begin_anew()
-        elif self._changes.has_come():
+            self._all.restart()
+        elif self._changes.is_due(self._interval()):
             moved = nova_sync.poll_changes()
         else:
             return
-        self._changes.begin_anew()
-        self._contact.answered()
+        self._changes.restart()
+        self._nova.restored()
         if moved:
             self._pusher.push(moved)
 

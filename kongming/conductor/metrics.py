@@ -26,7 +26,7 @@ from kongming.bus.subscription import Subscription
 from kongming.conductor.delivery import Delivery
 from kongming.db.allocations import Allocations
 from kongming.db.hosts import Hosts
-from kongming.metrics.gauges import broker_connected, nova_answers
+from kongming.metrics.gauges import broker_connected, nova_available
 from kongming.rpc.messages import Desired
 from kongming.rpc.metrics import messages_refused
 from kongming.rpc.outbox import Outbox
@@ -65,7 +65,7 @@ class ConductorCollector(Collector):
             "Instances whose new desired allocation could not be pushed to their host.",
             value=self._pushes.dropped,
         )
-        yield nova_answers(self._delivery.since)
+        yield nova_available(self._delivery.nova_available)
         of_database = self._of_database()
         yield GaugeMetricFamily(
             "kongming_database_available",

@@ -20,9 +20,12 @@ class KongmingError(Exception):
     """The base of all our errors.
 
     ``reason`` is the stable code; the message is for the operator.
+
+    :ivar retry_after: the shortest time in seconds until a retry makes sense.
     """
 
     reason: ClassVar[str] = "internal_error"
+    retry_after = 0.0
 
     @property
     def for_clients(self) -> str:

@@ -336,7 +336,7 @@ class Executor:
             else:
                 yield connection
         if busy is not None:
-            self._keeper.warn(busy)
+            self._keeper.report_busy(busy)
             raise busy
 
     def _connected(self) -> None:

@@ -22,16 +22,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 import logging
-import threading
 import time
 
-from kongming import exception
 from kongming.allocation.cpuset import CpuSet
 from kongming.executor.store.store import Store
 from kongming.executor.thread_watch import ThreadWatch
 from kongming.executor.window_timer import WindowTimer
 from kongming.runtime.clock import ClockWatch
 from kongming.runtime.heartbeats import Heartbeats
+from kongming.runtime.loop import Loop
 
 LOG = logging.getLogger(__name__)
 
@@ -78,32 +77,29 @@ class Watch:
         self._threads = threads
         self._interval = interval
         self._keep_days = keep_days
-        self._heartbeats = heartbeats
         self._online = online_cpus()
         self._clock = ClockWatch()
         self._checked = self._purged = time.monotonic() - _DAY_S
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._loop = Loop(
+            "watch",
+            "the watch",
+            lambda: self._tick(time.monotonic()),
+            interval_s=_TICK_S,
+            # Whoever needs a store that is unavailable reports it.
+            retry_max_s=_TICK_S,
+            heartbeats=heartbeats,
+            overdue_s=_SILENT_S,
+        )
 
     def start(self) -> None:
         """Begin; returns at once."""
         # The first check is made when libvirt answers.
         self._checked = time.monotonic()
-        self._thread.start()
+        self._loop.start()
 
     def stop(self) -> None:
         """End."""
-        self._stopping.set()
-
-    def _run(self) -> None:
-        beat = self._heartbeats.expect(self._thread.name, _SILENT_S)
-        while not self._stopping.wait(_TICK_S):
-            beat()
-            try:
-                self._tick(time.monotonic())
-            except exception.StoreUnavailable as error:
-                # Whoever needs it says so; here it is only looked at.
-                LOG.debug("%s", error)
+        self._loop.stop()
 
     def _tick(self, now: float) -> None:
         self._clock.look()

@@ -26,6 +26,7 @@ import time
 from kongming.executor.workqueue import WorkQueue
 from kongming.hypervisor.calls import Call, Calls
 from kongming.runtime.heartbeats import Heartbeats
+from kongming.runtime.loop import Loop
 
 LOG = logging.getLogger(__name__)
 
@@ -61,15 +62,19 @@ class Workers:
         self._calls = calls
         self._work = work
         self._on_hung = on_hung
-        self._heartbeats = heartbeats
         self._lock = threading.Lock()
         self._threads: dict[int, threading.Thread] = {}
         self._held_up: frozenset[int] = frozenset()
         self._told: set[Call] = set()
         self._number = 0
-        self._stopping = threading.Event()
-        self._supervisor = threading.Thread(
-            target=self._supervise, name="worker-supervisor", daemon=True
+        self._supervisor = Loop(
+            "worker-supervisor",
+            "supervising the workers",
+            self._look,
+            interval_s=_LOOK_S,
+            retry_max_s=_LOOK_S,
+            heartbeats=heartbeats,
+            overdue_s=_SILENT_S,
         )
 
     def start(self) -> None:
@@ -79,7 +84,7 @@ class Workers:
 
     def stop(self) -> None:
         """Start no more of them; those that there are end with the queue."""
-        self._stopping.set()
+        self._supervisor.stop()
 
     def join(self, timeout: float) -> bool:
         """Wait at most ``timeout`` seconds until all have ended; tell whether they have."""
@@ -94,12 +99,6 @@ class Workers:
     def held_up(self) -> int:
         """How many wait for a call that takes long."""
         return len(self._held_up)
-
-    def _supervise(self) -> None:
-        beat = self._heartbeats.expect(self._supervisor.name, _SILENT_S)
-        while not self._stopping.wait(_LOOK_S):
-            self._look()
-            beat()
 
     def _look(self) -> None:
         old = self._calls.older_than(_HELD_UP_S)

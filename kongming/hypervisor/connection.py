@@ -29,9 +29,10 @@ import libvirt
 from kongming import exception
 from kongming.hypervisor.opener import close
 from kongming.hypervisor.unavailable import explain
-from kongming.runtime.backoff import Backoff
+from kongming.runtime.availability import Availability
 from kongming.runtime.heartbeats import Heartbeats
 from kongming.runtime.hourly import Hourly
+from kongming.runtime.loop import Loop
 
 LOG = logging.getLogger(__name__)
 
@@ -68,11 +69,18 @@ class Keeper:
         self._on_connect = on_connect
         self._heartbeats = heartbeats
         self._connected = False
-        self._warned = Hourly()
+        self._availability = Availability("libvirt", LOG)
+        self._busy = Hourly()
         self._registered: list[int] = []
         self._lost = threading.Event()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="libvirt", daemon=True)
+        self._loop = Loop(
+            "libvirt",
+            "connecting to libvirt",
+            self._step,
+            interval_s=0.0,
+            retry_max_s=_RECONNECT_MAX_S,
+            on_error=self._report,
+        )
 
     @property
     def connected(self) -> bool:
@@ -84,40 +92,39 @@ class Keeper:
         run_event_loop()
         beat = self._heartbeats.expect("libvirt-events", _BEAT_OVERDUE_S)
         libvirt.virEventAddTimeout(_BEAT_MS, lambda _timer, _opaque: beat(), None)
-        self._thread.start()
+        self._loop.start()
 
     def stop(self) -> None:
         """Close the connection, without waiting for a libvirt that hangs."""
-        self._stopping.set()
+        self._loop.stop()
         self._lost.set()
 
-    def warn(self, unavailable: exception.HypervisorUnavailable) -> None:
-        """Log why no connection can be opened: once an hour for each reason."""
-        if self._warned.is_news(str(unavailable)):
-            LOG.warning("%s; waiting for it", unavailable)
+    def report_busy(self, error: exception.HypervisorBusy) -> None:
+        """Log that libvirt accepts no further connection: once an hour for each reason."""
+        if self._busy.is_news(str(error)):
+            LOG.warning("%s; waiting for it", error)
 
-    def _run(self) -> None:
-        backoff = Backoff(maximum=_RECONNECT_MAX_S)
-        while not self._stopping.is_set():
-            try:
-                connection = self._opened()
-            except exception.HypervisorUnavailable as error:
-                self.warn(error)
-                self._stopping.wait(backoff.next())
-                continue
-            backoff.reset()
-            self._warned = Hourly()
-            self._on_subscribed()
-            self._connected = True
+    def _report(self, error: exception.KongmingError) -> None:
+        self._availability.lost(f"{error}; waiting for it", kind=str(error))
+
+    def _step(self) -> None:
+        """Connect, and wait until the connection is lost."""
+        connection = self._opened()
+        self._on_subscribed()
+        self._connected = True
+        if self._availability.is_available:
             LOG.info("Connected to libvirt at %s", self._uri)
-            self._on_connect()
-            self._lost.wait()
-            self._connected = False
-            if self._stopping.is_set():
-                close(connection)
-                return
-            self._discard(connection)
-            LOG.warning("The connection to libvirt at %s was lost; waiting for libvirt", self._uri)
+        self._availability.restored()
+        self._on_connect()
+        self._lost.wait()
+        self._connected = False
+        if self._loop.is_stopping:
+            close(connection)
+            return
+        self._discard(connection)
+        self._availability.lost(
+            f"The connection to libvirt at {self._uri} was lost; waiting for libvirt"
+        )
 
     def _opened(self) -> Any:
         """Open a connection that receives events; raise HypervisorUnavailable."""

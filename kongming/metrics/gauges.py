@@ -25,13 +25,10 @@ def broker_connected(connected: bool) -> GaugeMetricFamily:
     )
 
 
-def nova_answers(since: float | None) -> GaugeMetricFamily:
-    """Whether Nova answers.
-
-    :param since: since when it does not; None if it does.
-    """
+def nova_available(available: bool) -> GaugeMetricFamily:
+    """Return whether Nova's API could be used at the last request."""
     return GaugeMetricFamily(
         "kongming_nova_answers",
         "Whether Nova's API was available at the last request (1) or not (0).",
-        value=since is None,
+        value=available,
     )

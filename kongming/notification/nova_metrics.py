@@ -20,7 +20,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from kongming.metrics.gauges import nova_answers
+from kongming.metrics.gauges import nova_available
 from kongming.notification.nova_poller import Inquirer
 
 _OUTCOMES = ("answered", "denied", "rate_limited", "failed", "unreachable", "garbage")
@@ -40,7 +40,7 @@ class NovaCollector(Collector):
         for outcome in _OUTCOMES:
             requests.add_metric([outcome], self._inquirer.requests[outcome])
         yield requests
-        yield nova_answers(self._inquirer.since)
+        yield nova_available(self._inquirer.is_available)
         yield GaugeMetricFamily(
             "kongming_nova_inquiries",
             "Instances waiting for a request to Nova's API.",

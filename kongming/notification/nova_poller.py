@@ -22,7 +22,6 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 import logging
-import threading
 import time
 
 from kongming import exception
@@ -32,9 +31,9 @@ from kongming.notification.pending_lookups import ALL, Inquiries, Inquiry
 from kongming.notification.requests import Wanted
 from kongming.nova.client import Nova
 from kongming.nova.server import Server
-from kongming.runtime.availability import Contact
-from kongming.runtime.backoff import Backoff
-from kongming.runtime.timer import Due, anywhere
+from kongming.runtime.availability import Availability
+from kongming.runtime.loop import Loop
+from kongming.runtime.timer import Timer
 
 LOG = logging.getLogger(__name__)
 
@@ -77,27 +76,30 @@ class Inquirer:
         self._inquiries = inquiries
         self._wanted = wanted
         self._held = held
-        self._changes = Due(interval)
-        self._all = Due(full_interval)
+        self._interval = interval
+        self._full_interval = full_interval
+        self._changes = Timer()
+        self._all = Timer()
         self._start_spread = start_spread
-        self._backoff = Backoff(_RETRY_MAX_S)
-        self._changed = threading.Event()
-        self._stopping = threading.Event()
         self._asked_at = 0.0
-        self._contact = Contact("Nova", LOG)
-        self._thread = threading.Thread(target=self._run, name="inquirer", daemon=True)
+        self._availability = Availability("Nova", LOG)
+        self._loop = Loop(
+            "nova-poller",
+            "polling Nova",
+            self._step,
+            interval_s=_LOOK_S,
+            retry_max_s=_RETRY_MAX_S,
+            on_error=self._report,
+        )
 
     def start(self) -> None:
         """Begin; returns at once."""
-        self._all.come_within(self._start_spread)
-        self._thread.start()
+        self._all.expire_within(self._start_spread)
+        self._loop.start()
 
     def stop(self, timeout: float) -> None:
         """End; what is open is on disk, and asked after the next start."""
-        self._stopping.set()
-        self._changed.set()
-        self._thread.join(timeout)
-        if not self._thread.is_alive():
+        if self._loop.stop(timeout):
             self._inquiries.close()
 
     def ask(self, instance_uuid: str, *, here: bool | None = None) -> None:
@@ -108,21 +110,21 @@ class Inquirer:
         :raises StoreUnavailable: if it could not be kept: try again.
         """
         self._inquiries.add(instance_uuid, here=here)
-        self._changed.set()
+        self._loop.wake()
 
     def ask_all(self) -> None:
         """Have Nova asked about all servers of this host, soon."""
-        self._all.come_within(self._start_spread)
-        self._changed.set()
+        self._all.expire_within(self._start_spread)
+        self._loop.wake()
 
     def asks(self, instance_uuid: str) -> bool:
         """Tell whether an instance is to be asked about."""
         return instance_uuid in self._inquiries
 
     @property
-    def since(self) -> float | None:
-        """Since when Nova does not answer, by the wall clock; None if it does."""
-        return self._contact.since
+    def is_available(self) -> bool:
+        """Whether Nova could be used at the last attempt."""
+        return self._availability.is_available
 
     @property
     def requests(self) -> Counter[str]:
@@ -134,44 +136,31 @@ class Inquirer:
         """Count what Nova is still to be asked about."""
         return len(self._inquiries)
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            pause = self._step()
-            if pause is not None:
-                self._stopping.wait(pause)
-            elif self._changed.wait(_LOOK_S):
-                self._changed.clear()
-
     def _step(self) -> float | None:
-        """Ask what is due; give the seconds until the next attempt, None if none is needed."""
-        try:
-            asked = self._round()
-        except exception.NovaUnavailable as error:
-            self._contact.lost(
-                f"Nova's API can't be used ({error.reason}): {error}; keeping current placements "
-                "until it can"
-            )
-            return max(self._backoff.next() * anywhere(0.5, 1.0), error.retry_after)
-        except exception.StoreUnavailable as error:
+        """Poll what is due; return the seconds to pause, so that requests are gathered."""
+        if not self._round():
+            return None
+        self._availability.restored()
+        return _ROUND_S
+
+    def _report(self, error: exception.KongmingError) -> None:
+        if isinstance(error, exception.StoreUnavailable):
             if error.outage.is_news():
                 LOG.error("No request to Nova's API: %s; it will be retried", error)
-            return self._backoff.next()
-        except Exception as error:
-            LOG.exception("A fault of Kongming in asking Nova: %s; it will be retried", error)  # noqa: TRY401
-            return self._backoff.next()
-        if not asked:
-            return None
-        self._backoff.reset()
-        self._contact.answered()
-        return _ROUND_S
+            return
+        self._availability.lost(
+            f"Nova's API can't be used ({error.reason}): {error}; keeping current placements "
+            "until it can",
+            kind=error.reason,
+        )
 
     def _round(self) -> bool:
         """Make one round; tell whether anything was asked."""
         now = time.monotonic()
         due = {about: one for about, one in self._inquiries.open().items() if one.due <= now}
-        if ALL in due or self._all.has_come():
+        if ALL in due or self._all.is_due(self._full_interval()):
             self._ask_all(due)
-        elif self._changes.has_come():
+        elif self._changes.is_due(self._interval()):
             self._ask_changes()
         elif len(due) > _FEW:
             put = Moment.now()
@@ -203,8 +192,8 @@ class Inquirer:
             self._host,
         )
         self._asked_at = asked_at
-        self._all.begin_anew()
-        self._changes.begin_anew()
+        self._all.restart()
+        self._changes.restart()
 
     def _ask_changes(self) -> None:
         put = Moment.now()
@@ -214,7 +203,7 @@ class Inquirer:
         self._asked_at = self._nova.listed_at
         for server in servers.values():
             self._learn(server.instance_uuid, server, _RESYNC, put)
-        self._changes.begin_anew()
+        self._changes.restart()
 
     def _listed(self, **filters: str) -> dict[str, Server]:
         return {server.instance_uuid: server for server in self._nova.servers(**filters)}

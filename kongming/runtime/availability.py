@@ -9,40 +9,55 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Whether somebody answers: told once when they don't, and once when they do again."""
+"""Whether another service can be used: each outage is logged once, and so is its end."""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 
+from kongming.runtime.hourly import Hourly
 
-class Contact:
-    """The contact to one other service.
 
-    :param who: its name, as a sentence begins with it.
-    :param log: where it is told.
-    :ivar since: since when it does not answer, by the wall clock; None if it does.
+class Availability:
+    """The availability of one other service. Any thread may call any method.
+
+    :param name: the service, as a sentence begins with it.
+    :param log: the logger of the module that uses it.
     """
 
-    def __init__(self, who: str, log: logging.Logger) -> None:
-        self._who = who
+    def __init__(self, name: str, log: logging.Logger) -> None:
+        self._name = name
         self._log = log
-        self.since: float | None = None
+        self._lock = threading.Lock()
+        self._since: float | None = None
+        self._hourly = Hourly()
 
-    def lost(self, what: str) -> None:
-        """Note that there is no answer.
+    @property
+    def is_available(self) -> bool:
+        """Whether the service could be used at the last attempt."""
+        return self._since is None
 
-        :param what: what goes wrong, and what comes of it.
+    def lost(self, problem: str, kind: str = "", level: int = logging.WARNING) -> None:
+        """Note that the service can't be used.
+
+        The problem is logged once for each kind, and again each hour as long as the outage lasts.
+
+        :param problem: what fails, why, and what happens until the service is available.
         """
-        if self.since is None:
-            self.since = time.time()
-            self._log.warning("%s", what)
+        with self._lock:
+            if self._since is None:
+                self._since, self._hourly = time.monotonic(), Hourly()
+            hourly = self._hourly
+        if hourly.is_news(kind):
+            self._log.log(level, "%s", problem)
 
-    def answered(self) -> None:
-        """Note that there is one."""
-        if self.since is not None:
+    def restored(self) -> None:
+        """Note that the service can be used; log the end of an outage."""
+        with self._lock:
+            since, self._since = self._since, None
+        if since is not None:
             self._log.info(
-                "%s is available again, after %d s", self._who, time.time() - self.since
+                "%s is available again, after %d s", self._name, time.monotonic() - since
             )
-            self.since = None

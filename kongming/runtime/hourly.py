@@ -34,7 +34,7 @@ class Hourly:
     def is_news(self, what: Hashable) -> bool:
         """Return whether something is to be told now; then it is no news any more."""
         with self._lock:
-            if time.monotonic() - self._began > HOUR_S:
+            if time.monotonic() - self._began >= HOUR_S:
                 self._began, self._told = time.monotonic(), set()
             news = what not in self._told and len(self._told) < MOST
             if news:

@@ -10,46 +10,43 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""When something that comes again and again is due."""
+"""When something that is done at an interval is due."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import random
 import time
 
 
-class Due:
-    """When the next look comes: on each host, and each time, at another moment.
+class Timer:
+    """The time of the next run: on each host, and each time, at another moment."""
 
-    :param interval: gives the seconds between two looks; 0 means never.
-    """
-
-    def __init__(self, interval: Callable[[], float]) -> None:
-        self._interval = interval
+    def __init__(self) -> None:
         self._first: float | None = None
         self._last = time.monotonic()
         self._factor = 1.0
 
-    def come_within(self, seconds: float) -> None:
-        """Have the next look come soon, whatever the interval, and not later than it would."""
-        at = time.monotonic() + anywhere(0.0, seconds)
+    def expire_within(self, seconds: float) -> None:
+        """Have the next run within some seconds, or earlier if it is due earlier."""
+        at = time.monotonic() + random_between(0.0, seconds)
         self._first = at if self._first is None else min(at, self._first)
 
-    def has_come(self) -> bool:
-        """Tell whether it is due now."""
+    def is_due(self, interval_s: float) -> bool:
+        """Return whether the next run is due.
+
+        :param interval_s: the seconds between two runs; 0 means never.
+        """
         if self._first is not None:
             return time.monotonic() >= self._first
-        interval = self._interval()
-        return bool(interval) and time.monotonic() >= self._last + interval * self._factor
+        return interval_s > 0 and time.monotonic() >= self._last + interval_s * self._factor
 
-    def begin_anew(self) -> None:
+    def restart(self) -> None:
         """Count the interval from now on."""
         self._first = None
         self._last = time.monotonic()
-        self._factor = anywhere(0.8, 1.2)
+        self._factor = random_between(0.8, 1.2)
 
 
-def anywhere(low: float, high: float) -> float:
-    """Give a number of this range: so that a thousand hosts do not ask at once."""
+def random_between(low: float, high: float) -> float:
+    """Return a random number, so that a thousand hosts do not call at once."""
     return random.uniform(low, high)  # noqa: S311

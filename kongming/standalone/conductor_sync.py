@@ -37,9 +37,10 @@ from kongming.rpc.messages import (
     Report,
     of_instances,
 )
-from kongming.runtime.availability import Contact
+from kongming.runtime.availability import Availability
 from kongming.runtime.backoff import Backoff
-from kongming.runtime.timer import Due, anywhere
+from kongming.runtime.loop import Loop
+from kongming.runtime.timer import Timer
 from kongming.standalone.desired import DesiredAllocations
 
 LOG = logging.getLogger(__name__)
@@ -81,9 +82,8 @@ class ConductorSync:
         self._wanted = wanted
         self._guests = guests
         self._view = view
-        self._all = Due(lambda: about().interval_s)
+        self._all = Timer()
         self._contest = Backoff(_CONTEST_MAX_S)
-        self._backoff = Backoff(_RETRY_MAX_S)
         self._strangers: set[str] = set()
         self._lock = threading.Lock()
         self._told: dict[str, Report] = {}
@@ -92,17 +92,23 @@ class ConductorSync:
         self._unfit_view = ""
         self._show_at: float | None = None
         self._dirty = False
-        self._changed = threading.Event()
-        self._stopping = threading.Event()
-        self._contact = Contact("A conductor", LOG)
+        self._availability = Availability("A conductor", LOG)
         self._listening_at: float | None = None
         self._answered_at = -math.inf
-        self._thread = threading.Thread(target=self._run, name="sync", daemon=True)
+        self._loop = Loop(
+            "conductor-sync",
+            "the exchange with conductors",
+            self._step,
+            interval_s=_LOOK_S,
+            gather_s=_GATHER_S,
+            retry_max_s=_RETRY_MAX_S,
+            on_error=self._report_error,
+        )
 
     @property
-    def since(self) -> float | None:
-        """Since when no conductor answers, by the wall clock; None if one does."""
-        return self._contact.since
+    def is_available(self) -> bool:
+        """Whether a conductor responded at the last attempt."""
+        return self._availability.is_available
 
     @property
     def is_settled(self) -> bool:
@@ -119,77 +125,58 @@ class ConductorSync:
 
     def start(self) -> None:
         """Begin; returns at once."""
-        self._all.come_within(0.0)
-        self._thread.start()
+        self._all.expire_within(0.0)
+        self._loop.start()
 
     def stop(self, timeout: float) -> None:
         """End; what was not told is told after the next start."""
-        self._stopping.set()
-        self._changed.set()
-        self._thread.join(timeout)
+        self._loop.stop(timeout)
 
     def note(self, _instance_uuid: str) -> None:
         """Note that something may have come of what is wanted for an instance."""
         self._dirty = True
-        self._changed.set()
+        self._loop.wake()
 
     def meet(self, instance_uuid: str) -> None:
         """Ask what is wanted for a guest that nothing is known of."""
         with self._lock:
             self._strangers.add(instance_uuid)
-        self._changed.set()
+        self._loop.wake()
 
     def ask(self, seconds: float = 0.0) -> None:
         """Ask for all that is wanted, within so many seconds."""
-        self._all.come_within(seconds)
-        self._changed.set()
+        self._all.expire_within(seconds)
+        self._loop.wake()
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            pause = self._step()
-            if pause is not None:
-                self._stopping.wait(pause)
-            elif self._changed.wait(_LOOK_S):
-                self._changed.clear()
-                self._stopping.wait(_GATHER_S)
-
-    def _step(self) -> float | None:
-        """Say and ask what is due; give the seconds until the next attempt, None if none is."""
+    def _step(self) -> None:
+        """Send and request what is due."""
         try:
-            spoke = self._talk()
-        except exception.ConductorUnresponsive as error:
-            problem = (
-                f"No conductor is responding ({error}); keeping current placements until one does"
-            )
-        except exception.MessageRefused as error:
-            problem = (
-                f"A conductor rejects the messages of this host ({error.reason}): {error}; "
-                "keeping current placements until one accepts them"
-            )
-        except exception.StoreUnavailable as error:
+            if self._talk():
+                self._availability.restored()
+        except (exception.HypervisorUnavailable, exception.LibvirtForbids) as error:
+            # Which guests run here is unknown, and nothing can be done on them anyway.
+            LOG.debug("%s", error)
+
+    def _report_error(self, error: exception.KongmingError) -> None:
+        if isinstance(error, exception.StoreUnavailable):
             if error.outage.is_news():
                 LOG.error(
                     "Can't request desired allocations from a conductor: %s; it will be retried",
                     error,
                 )
-            return self._backoff.next()
-        except (exception.HypervisorUnavailable, exception.LibvirtForbids) as error:
-            # Who runs here is not known; there is nothing to be done anyway.
-            LOG.debug("%s", error)
-            return None
-        except Exception as error:
-            LOG.exception("A fault of Kongming in the exchange: %s; it will be retried", error)  # noqa: TRY401
-            return self._backoff.next()
+        elif isinstance(error, exception.MessageRefused):
+            self._availability.lost(
+                f"A conductor rejects the messages of this host ({error.reason}): {error}; "
+                "keeping current placements until one accepts them",
+                kind=error.reason,
+            )
         else:
-            if spoke:
-                self._backoff.reset()
-                self._contact.answered()
-            return None
-        self._contact.lost(problem)
-        return self._backoff.next() * anywhere(0.5, 1.0)
+            self._availability.lost(
+                f"No conductor is responding ({error}); keeping current placements until one does"
+            )
 
     def _talk(self) -> bool:
-        if self._all.has_come():
+        if self._all.is_due(self._about().interval_s):
             self._ask_all()
         elif self._strangers:
             self._ask_for_strangers()
@@ -210,11 +197,11 @@ class ConductorSync:
         reports = self._wanted.reports()
         view, digest = self._view() or (None, "")
         # Before it is asked: what is to be asked again meanwhile is not forgotten.
-        self._all.begin_anew()
+        self._all.restart()
         try:
             answer = self._exchange(complete=True, guests=guests, reports=reports, digest=digest)
         except Exception:
-            self._all.come_within(0.0)
+            self._all.expire_within(0.0)
             raise
         # Not before: what is wanted now has replaced it where both asked.
         self._wanted.forget_metadata()
@@ -259,7 +246,7 @@ class ConductorSync:
     def _ask_again_about(self, contested: Collection[str]) -> None:
         """Ask again soon while instances that run here count as being elsewhere."""
         if contested:
-            self._all.come_within(self._contest.next())
+            self._all.expire_within(self._contest.next())
         else:
             self._contest.reset()
 

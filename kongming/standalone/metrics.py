@@ -46,5 +46,5 @@ class StandaloneCollector(Collector):
         yield GaugeMetricFamily(
             "kongming_conductor_available",
             "Whether a conductor answered the last call of this host (1) or not (0).",
-            value=self._sync.since is None,
+            value=self._sync.is_available,
         )

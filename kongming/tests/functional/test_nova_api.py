@@ -391,11 +391,11 @@ class TestInquirer:
             api.fault = fault
             api.servers[known].metadata[KEY] = "2"
             host.handler.handle(legacy_update(known))
-            wait_until(lambda: host.inquirer.since, 30, "the outage was noticed")
+            wait_until(lambda: not host.inquirer.is_available, 30, "the outage was noticed")
             assert host.asked(known) == "1"
             assert host.inquirer.waiting == 1
             host.wait_asked(known, "2")
-            wait_until(lambda: host.inquirer.since is None, 30, "the recovery was noticed")
+            wait_until(lambda: host.inquirer.is_available, 30, "the recovery was noticed")
         assert caplog.text.count("Nova's API can't be used") == 1
         assert caplog.text.count("Nova is available again") == 1
 
@@ -408,7 +408,7 @@ class TestInquirer:
             host.handler.handle(legacy_update(known))
         with run() as host:
             assert host.inquirer.asks(known)
-            wait_until(lambda: host.inquirer.since, 30, "the outage was noticed")
+            wait_until(lambda: not host.inquirer.is_available, 30, "the outage was noticed")
             assert host.asked(known) == "1"
             api.up()
             host.wait_asked(known, "2")

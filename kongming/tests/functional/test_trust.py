@@ -456,7 +456,7 @@ def test_nova_is_asked_again_about_what_is_claimed(asking_nova, nova):
     asked = len(nova.asked)
     asking_nova.exchange("compute-2", guests=[UUID])
     nova.hosts[UUID] = "compute-2"
-    asking_nova.delivery._step()
+    asking_nova.delivery._loop.run_step()
     assert len(nova.asked) > asked
     assert asking_nova.allocations.get(UUID).host == "compute-2"
     assert UUID in asking_nova.exchange("compute-2", guests=[UUID])["desired"]
@@ -476,7 +476,7 @@ def test_both_ends_of_a_live_migration_keep_what_they_have_until_nova_has_spoken
     asking_nova.exchange("compute-1", known={UUID: 1}, reports=[report(status="absent")])
     nova.hosts[UUID] = "compute-2"
     asking_nova.exchange("compute-2", guests=[UUID])
-    asking_nova.delivery._step()
+    asking_nova.delivery._loop.run_step()
     asking_nova.exchange("compute-2", guests=[UUID], known={UUID: 1}, reports=[report()])
     shown = asking_nova.get(f"/v1/allocations/{UUID}")
     assert (shown["status"], shown["host"], shown["reported_by"]) == (
@@ -490,7 +490,7 @@ def test_what_nova_has_nowhere_is_for_the_host_that_had_it_last(asking_nova, nov
     asking_nova.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
     nova.hosts[UUID] = None
     asking_nova.delivery.ask_nova([UUID])
-    asking_nova.delivery._step()
+    asking_nova.delivery._loop.run_step()
     asking_nova.allocations.delete(UUID, generation=None, **BY)
     asking_nova.exchange("intruder")
     asking_nova.exchange("intruder", guests=[UUID])
@@ -506,7 +506,7 @@ def test_a_push_and_a_dry_run_go_to_the_host_that_has_the_instance_only(asking_n
     asking_nova.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
     nova.hosts[UUID] = "compute-2"
     asking_nova.delivery.ask_nova([UUID])
-    asking_nova.delivery._step()
+    asking_nova.delivery._loop.run_step()
     asking_nova.bus.pushed.clear()
     asking_nova.put(cpus="1")
     asking_nova.call("changed", instance_uuids=[UUID])
@@ -550,7 +550,7 @@ def test_what_nova_does_not_know_is_the_first_hosts_that_has_it_until_nova_does(
     assert asking_nova.status() == "applied"
     nova.hosts[UUID] = "compute-2"
     asking_nova.exchange("compute-2", guests=[UUID])
-    asking_nova.delivery._step()
+    asking_nova.delivery._loop.run_step()
     assert UUID in asking_nova.exchange("compute-2", guests=[UUID])["desired"]
 
 

@@ -56,11 +56,11 @@ def test_a_restart_of_nova_compute(cloud, kept):
 
 
 def test_a_restart_of_libvirt(cloud, kept):
-    connected = cloud.daemon.log().count("Connected to libvirt")
+    restored = cloud.daemon.log().count("libvirt is available again")
     cloud.libvirtd.stop()
     wait_until(lambda: not cloud.openstack.compute.takes_servers(), 60, "Nova misses libvirt")
     cloud.libvirtd.start()
-    cloud.daemon.wait_log("Connected to libvirt", times=connected + 1)
+    cloud.daemon.wait_log("libvirt is available again", times=restored + 1)
     # Nova connects again once it needs to.
     kept.act("pause", ends="pause.end", status="PAUSED")
     kept.act("unpause", ends="unpause.end")

@@ -104,12 +104,15 @@ class Host:
 
     def ask(self):
         self.sync.ask()
-        return self.sync._step()
+        return self.step()
+
+    def step(self):
+        return self.sync._loop.run_step()
 
     def change(self, **reports):
         self.told |= {UUID: report(**reports)}
         self.sync.note(UUID)
-        return self.sync._step()
+        return self.step()
 
 
 @pytest.fixture
@@ -165,7 +168,7 @@ def test_a_report_that_is_as_it_was_when_refused_is_told_again_after_another_one
 def test_a_guest_that_has_gone_before_it_was_asked_about_is_not(host):
     host.ask()
     host.sync.meet(OTHER)
-    host.sync._step()
+    host.step()
     assert len(host.conductor.exchanges) == 1
 
 
@@ -173,7 +176,7 @@ def test_all_that_is_known_is_told_whether_it_runs_or_not(host):
     host.told |= {OTHER: report(OTHER)}
     host.ask()
     host.sync.meet(UUID)
-    host.sync._step()
+    host.step()
     complete, partial = host.conductor.exchanges
     assert (set(complete.known), set(partial.known)) == ({UUID, OTHER}, {UUID})
 
@@ -212,10 +215,10 @@ def test_a_conductor_that_does_not_take_what_is_told_is_told_of_once(host, caplo
         assert host.ask() > 0
     (line,) = lines(caplog)
     assert said in line
-    assert host.sync.since is not None
+    assert not host.sync.is_available
     host.conductor.answer = ExchangeAnswer({UUID: Desired(2, None)}, (OTHER,))
     assert host.ask() is None
-    assert (host.learned[UUID].generation, host.gone, host.sync.since) == (2, [OTHER], None)
+    assert (host.learned[UUID].generation, host.gone, host.sync.is_available) == (2, [OTHER], True)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +229,7 @@ def test_what_was_not_taken_is_reported_again(host, error):
     host.conductor.kept = error
     assert host.change(status="failed") > 0
     host.conductor.kept = Acknowledgement()
-    assert host.sync._step() is None
+    assert host.step() is None
     assert len(host.conductor.reports) == 2
     assert host.confirmed_ == [UUID, UUID]
 
@@ -257,11 +260,11 @@ def test_a_snapshot_is_shown_when_it_changes(host, monkeypatch):
     host.ask()
     host.change(status="failed")
     host.digest = "e" * 64
-    host.sync._step()
+    host.step()
     assert host.conductor.snapshots == []
     later = time.monotonic() + 10
     monkeypatch.setattr(time, "monotonic", lambda: later)
-    host.sync._step()
+    host.step()
     assert host.conductor.snapshots == ["e" * 64]
 
 
@@ -269,24 +272,24 @@ def test_a_conductor_is_asked_again_soon_about_what_is_contested(host, monkeypat
     # Whole seconds: sums and differences of others are rounded.
     now = float(math.ceil(time.monotonic()))
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    monkeypatch.setattr("kongming.runtime.timer.anywhere", lambda _low, high: high)
+    monkeypatch.setattr("kongming.runtime.timer.random_between", lambda _low, high: high)
     host.conductor.answer = ExchangeAnswer({}, (), contested=(UUID,))
     host.sync.ask()
     asked_after = []
     for _ in range(7):
         before = now
-        while host.sync._step() is None and len(host.conductor.exchanges) <= len(asked_after):
+        while host.step() is None and len(host.conductor.exchanges) <= len(asked_after):
             now += 0.5
         asked_after.append(now - before)
     assert asked_after[1:] == [1, 2, 4, 8, 16, conductor_sync._CONTEST_MAX_S]
     host.conductor.answer = ExchangeAnswer({}, ())
     host.ask()
-    assert not host.sync._all.has_come()
+    assert not host.sync._all.is_due(60.0)
     # The next contest begins anew.
     host.conductor.answer = ExchangeAnswer({}, (), contested=(UUID,))
     host.ask()
     now += 1
-    assert host.sync._all.has_come()
+    assert host.sync._all.is_due(60.0)
 
 
 def test_a_snapshot_that_can_not_be_seen_now_is_not_shown(host):
@@ -303,14 +306,14 @@ def test_a_guest_that_is_met_is_asked_about_and_again_while_it_is_contested(host
     monkeypatch.setattr(time, "monotonic", lambda: now)
     host.conductor.answer = ExchangeAnswer({}, (), contested=(UUID,))
     host.sync.meet(UUID)
-    host.sync._step()
+    host.step()
     assert (host.conductor.exchanges[-1].complete, host.conductor.exchanges[-1].reports) == (
         False,
         (),
     )
-    assert not host.sync._all.has_come()
+    assert not host.sync._all.is_due(60.0)
     now += 1.1
-    assert host.sync._all.has_come()
+    assert host.sync._all.is_due(60.0)
 
 
 class Settled:
@@ -356,11 +359,11 @@ def test_until_a_conductor_has_answered_a_push_is_but_a_reason_to_ask(host):
 
     host.sync.listening()
     host.conductor.answer = exception.ConductorUnresponsive("none answers")
-    host.sync._step()
+    host.step()
     push(1)
     assert not taken
     host.conductor.answer = ExchangeAnswer({}, ())
-    assert host.sync._step() is None
+    assert host.step() is None
     assert len(host.conductor.exchanges) == 2
     push(2)
     assert taken == {UUID: Desired(2, None)}
@@ -368,8 +371,8 @@ def test_until_a_conductor_has_answered_a_push_is_but_a_reason_to_ask(host):
     host.sync.listening()
     push(3)
     assert taken == {UUID: Desired(2, None)}
-    assert host.sync._all.has_come()
-    host.sync._step()
+    assert host.sync._all.is_due(60.0)
+    host.step()
     push(4)
     assert taken == {UUID: Desired(4, None)}
 
@@ -384,9 +387,9 @@ def test_an_answer_to_what_was_asked_before_calls_were_heard_settles_nothing(hos
     host.ask()
     assert not host.sync.is_settled
     # And what is to be asked is not forgotten with the answer.
-    assert host.sync._all.has_come()
+    assert host.sync._all.is_due(60.0)
     host.conductor.exchange = real
-    host.sync._step()
+    host.step()
     assert host.sync.is_settled
 
 
@@ -401,4 +404,4 @@ def test_when_calls_are_heard_again_not_all_hosts_ask_at_once(host, monkeypatch)
 def test_what_is_due_soon_is_not_put_off(host):
     host.sync.ask()
     host.sync.ask(1e6)
-    assert host.sync._all.has_come()
+    assert host.sync._all.is_due(60.0)

@@ -26,11 +26,10 @@ from oslo_messaging import server
 from oslo_messaging._drivers import amqpdriver, impl_rabbit
 import pytest
 
-from kongming.bus import availability, reasons
-from kongming.bus.availability import Availability
+from kongming.bus import reasons
 from kongming.bus.driver_log import DriverLog
 from kongming.bus.driver_messages import MEANINGS, Meaning, meaning
-from kongming.bus.reasons import UNKNOWN, UNREACHABLE, Reason, explain, not_acknowledged
+from kongming.bus.reasons import UNKNOWN, UNREACHABLE, explain, not_acknowledged
 
 DRIVER = logging.getLogger("oslo.messaging._drivers.impl_rabbit")
 AWAY = (
@@ -439,57 +438,6 @@ def test_only_the_acknowledgement_timeout_is_one():
     assert not_acknowledged(other) is None
     no_value = Exception("delivery acknowledgement on channel 7 timed out")
     assert not_acknowledged(no_value) == 0.0
-
-
-class TestAvailability:
-    @pytest.fixture
-    def clock(self, monkeypatch):
-        now = [1000.0]
-        monkeypatch.setattr(availability.time, "monotonic", lambda: now[0])
-        return now
-
-    @pytest.fixture
-    def lines(self, caplog):
-        caplog.set_level(logging.INFO)
-        return lambda: [(each.levelname, each.getMessage()) for each in caplog.records]
-
-    def test_an_outage_is_told_once_and_its_end(self, clock, lines):
-        contact = Availability()
-        contact.back()
-        for _ in range(3):
-            contact.lost(Reason(UNREACHABLE, "gone"))
-        clock[0] += 7
-        contact.back()
-        contact.back()
-        assert lines() == [
-            ("WARNING", "RabbitMQ is unavailable (gone); waiting for it"),
-            ("INFO", "RabbitMQ is available again, after 7 s: listening"),
-        ]
-
-    def test_another_kind_of_reason_is_told_and_none_of_them_twice(self, clock, lines):
-        contact = Availability()
-        for kind in (UNREACHABLE, "login", UNREACHABLE, "login", "certificate"):
-            contact.lost(Reason(kind, kind))
-        assert [line for _, line in lines()] == [
-            "RabbitMQ is unavailable (unreachable); waiting for it",
-            "RabbitMQ rejects the subscription: login; it will be retried",
-            "RabbitMQ rejects the subscription: certificate; it will be retried",
-        ]
-        assert [level for level, _ in lines()] == ["WARNING", "ERROR", "ERROR"]
-
-    def test_an_outage_that_lasts_is_told_each_hour(self, clock, lines):
-        contact = Availability()
-        for seconds in (0, 3599, 1, 3599, 1):
-            clock[0] += seconds
-            contact.lost(Reason(UNREACHABLE, "gone"))
-        assert len(lines()) == 3
-
-    def test_the_next_outage_is_told_anew(self, clock, lines):
-        contact = Availability()
-        for _ in range(2):
-            contact.lost(Reason("login", "x"))
-            contact.back()
-        assert len(lines()) == 4
 
 
 def test_reasons_are_short_and_on_one_line():

@@ -178,7 +178,7 @@ def test_an_outage_is_told_with_its_reason_and_again_when_that_changes(broker, l
     assert lines() == [
         "RabbitMQ is unavailable (nobody listens); waiting for it",
         f"RabbitMQ rejects the subscription: {LOGIN.words}; it will be retried",
-        "RabbitMQ is available again, after 0 s: listening",
+        "RabbitMQ is available again, after 0 s",
     ]
     assert broker.subscription.connected
 

@@ -159,16 +159,15 @@ def test_the_history_is_purged_once_a_day(world, monkeypatch):
         assert world.purged == [7 * DAY_S] * times
 
 
-def test_a_store_that_can_not_be_used_ends_no_watch(world, monkeypatch, caplog):
+def test_a_store_that_can_not_be_used_ends_no_watch(monkeypatch, caplog):
     caplog.set_level("DEBUG")
     monkeypatch.setattr(module, "_TICK_S", 0.001)
+    world = World()
     world.interval = 3600.0
     world.transitions = exception.StoreUnavailable("disk full")
     world.watch.start()
     assert world.ticked.wait(30)
-    world.watch.stop()
-    world.watch._thread.join(30)
-    assert not world.watch._thread.is_alive()
+    assert world.watch._loop.stop(30)
     assert {(each.levelname, each.message) for each in caplog.records} == {("DEBUG", "disk full")}
     # The first check is made by whoever knows that libvirt is there.
     world.transitions = []
