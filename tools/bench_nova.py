@@ -27,6 +27,7 @@ from kongming.notification.nova_poller import Inquirer
 from kongming.notification.pending_lookups import ALL, Inquiries
 from kongming.notification.requests import Wanted
 from kongming.nova.client import Nova
+from kongming.nova.polling import PollIntervals
 from kongming.tests.testbed.nova_api import NovaApi
 from kongming.tests.testbed.process import wait_until
 
@@ -136,8 +137,7 @@ def _host(api: NovaApi, name: str) -> Iterator[tuple[Inquirer, Inquiries]]:
             inquiries,
             Wanted(kept),
             held=lambda: frozenset(kept),
-            interval=lambda: 600.0,
-            full_interval=lambda: 3600.0,
+            intervals=PollIntervals(600.0, 3600.0),
             start_spread=0.0,
         )
         inquirer.start()

@@ -18,7 +18,7 @@ looks into Nova and the database now and then, which the lease says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 import logging
 import threading
 import time
@@ -30,6 +30,7 @@ from kongming.conductor.pusher import Pusher
 from kongming.db.allocations import Allocations
 from kongming.db.leases import Leases
 from kongming.db.values import Entry, Location
+from kongming.nova.polling import PollIntervals
 from kongming.rpc.messages import Report
 from kongming.runtime.availability import Availability
 from kongming.runtime.loop import Loop
@@ -52,6 +53,7 @@ class Delivery:
 
     :param holder: the name of this conductor, among the others.
     :param nova_sync: asks Nova; None if the executors say what runs where.
+    :ivar intervals: those in force; they may be replaced at any time.
     """
 
     def __init__(
@@ -61,17 +63,14 @@ class Delivery:
         leases: Leases,
         pusher: Pusher,
         nova_sync: NovaSync | None,
-        *,
-        interval: Callable[[], float],
-        full_interval: Callable[[], float],
+        intervals: PollIntervals,
     ) -> None:
         self._holder = holder
         self._allocations = allocations
         self._leases = leases
         self._pusher = pusher
         self._nova_sync = nova_sync
-        self._interval = interval
-        self._full_interval = full_interval
+        self.intervals = intervals
         self._changes, self._all, self._lost, self._renewal = Timer(), Timer(), Timer(), Timer()
         self._mine = False
         self._lock = threading.Lock()
@@ -211,10 +210,10 @@ class Delivery:
         self._deliver(sorted(instance_uuids))
 
     def _look_into_nova(self, nova_sync: NovaSync) -> None:
-        if self._all.is_due(self._full_interval()):
+        if self._all.is_due(self.intervals.full_s):
             moved = nova_sync.resync()
             self._all.restart()
-        elif self._changes.is_due(self._interval()):
+        elif self._changes.is_due(self.intervals.changes_s):
             moved = nova_sync.poll_changes()
         else:
             return

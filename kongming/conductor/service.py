@@ -30,6 +30,7 @@ from kongming.db.allocations import Allocations
 from kongming.db.database import Database
 from kongming.db.hosts import Hosts
 from kongming.db.leases import Leases
+from kongming.nova.polling import PollIntervals
 from kongming.rpc.bus import CONDUCTOR, open_bus, subscription
 from kongming.rpc.client import ExecutorClient
 from kongming.rpc.server import Server
@@ -69,7 +70,7 @@ class ConductorService(Service):
         database.check_schema()
         self._bus = open_bus(conf)
         allocations, hosts = Allocations(database), Hosts(database)
-        executors = ExecutorClient(self._bus, lambda: float(conf.conductor.host_timeout))
+        executors = self._executors = ExecutorClient(self._bus, conf.conductor.host_timeout)
         self._nova_sync = self._open_nova_sync(allocations)
         self._delivery = Delivery(
             # Two conductors may run on one controller.
@@ -78,8 +79,7 @@ class ConductorService(Service):
             Leases(database),
             Pusher(allocations, hosts, executors),
             self._nova_sync,
-            interval=lambda: float(conf.conductor.poll_interval),
-            full_interval=lambda: float(conf.conductor.poll_full_interval),
+            self._intervals(),
         )
         claims: Claims = (
             HostClaims(allocations, hosts)
@@ -95,7 +95,7 @@ class ConductorService(Service):
             partial(self._readiness.reached, _LISTENING),
             "the executors repeat their requests",
         )
-        self._allocations, self._hosts, self._pushes = allocations, hosts, executors.outbox
+        self._allocations, self._hosts = allocations, hosts
         self.open_metrics(self._collectors)
 
     def start(self) -> None:
@@ -117,8 +117,17 @@ class ConductorService(Service):
         self.stop_metrics()
         self._calls.stop(_STOP_CALLS_S)
         self._delivery.stop(_STOP_DELIVERY_S)
-        self._pushes.flush(_STOP_PUSHES_S)
+        self._executors.outbox.flush(_STOP_PUSHES_S)
         LOG.info("Stopped")
+
+    def options_changed(self) -> None:
+        """Put the settings in force."""
+        self._delivery.intervals = self._intervals()
+        self._executors.set_host_timeout(self._conf.conductor.host_timeout)
+
+    def _intervals(self) -> PollIntervals:
+        options = self._conf.conductor
+        return PollIntervals(options.poll_interval, options.poll_full_interval)
 
     def _collectors(self) -> list[Collector]:
         from kongming.conductor.metrics import ConductorCollector
@@ -126,7 +135,7 @@ class ConductorService(Service):
         return [
             ConductorCollector(
                 self._calls,
-                self._pushes,
+                self._executors.outbox,
                 self._bus.refusals,
                 self._delivery,
                 self._allocations,

@@ -35,6 +35,7 @@ from kongming.executor.placing.claims import Claims
 from kongming.executor.placing.moves import Moves
 from kongming.executor.placing.placer import Placer
 from kongming.executor.reconciler import Reconciler
+from kongming.executor.settings import Settings
 from kongming.executor.statistics import Statistics
 from kongming.executor.store.record import Record
 from kongming.executor.store.residence import Hint
@@ -47,7 +48,6 @@ from kongming.executor.window_timer import WindowTimer
 from kongming.executor.workers import Workers
 from kongming.executor.workqueue import WorkQueue
 from kongming.host import snapshot
-from kongming.host.rules import Rules
 from kongming.hypervisor.connection import Keeper
 from kongming.hypervisor.hypervisor import Hypervisor
 from kongming.hypervisor.opener import Opener
@@ -66,10 +66,6 @@ class Executor:
     :param host: the name of this host.
     :param state_path: directory of the store; made if need be.
     :param workers: number of instances worked on at once.
-    :param rules: gives the operator's rules that are in force.
-    :param retry_max: gives the longest delay between attempts, in seconds.
-    :param check_interval: gives the seconds between two checks of all guests.
-    :param history_days: gives for how many days the history is kept.
     :param heartbeats: where the threads that are to get on say so.
     :param on_connect: called each time libvirt has begun to answer.
     :param on_pass: called with an instance after each look at it.
@@ -77,6 +73,7 @@ class Executor:
         its guest starts, goes on or stops. It may not block.
     :param on_doubt: called with an instance of which Nova is to be asked where it is and
         what it has.
+    :ivar settings: those in force; they may be replaced at any time.
     :ivar statistics: what has been done since the start.
     :ivar visibility: what of the host and its guests can't be read or observed.
     """
@@ -89,10 +86,7 @@ class Executor:
         connection_uri: str,
         keepalive: tuple[int, int],
         workers: int,
-        rules: Callable[[], Rules],
-        retry_max: Callable[[], float],
-        check_interval: Callable[[], float],
-        history_days: Callable[[], int],
+        settings: Settings,
         heartbeats: Heartbeats,
         on_connect: Callable[[], None],
         on_pass: Callable[[str], None] = lambda _instance_uuid: None,
@@ -101,7 +95,8 @@ class Executor:
     ) -> None:
         self._lock = lock.take(state_path)
         self._store = Store(state_path)
-        self._queue = WorkQueue(retry_max)
+        self.settings = settings
+        self._queue = WorkQueue(lambda: self.settings.retry_max_s)
         opener = Opener.of(connection_uri, keepalive)
         self._pool = Pool(opener.open)
         self._hypervisor = Hypervisor(
@@ -124,7 +119,9 @@ class Executor:
         self._on_stranger = on_stranger
         self.statistics = Statistics()
         claims = Claims(self._hypervisor.occupants, lambda other: moves.of(other))
-        self._placer = placer = Placer(rules, claims, self._hypervisor.topology)
+        self._placer = placer = Placer(
+            lambda: self.settings.rules, claims, self._hypervisor.topology
+        )
         moves = Moves(self._store, self._hypervisor, placer)
         windows, threads = WindowTimer(), ThreadWatch()
         reconciler = Reconciler(
@@ -147,8 +144,7 @@ class Executor:
             on_offline=self._hypervisor.lost_cpus.went_offline,
             windows=windows,
             threads=threads,
-            interval=check_interval,
-            keep_days=history_days,
+            settings=lambda: self.settings,
             heartbeats=heartbeats,
         )
         self._workers = Workers(
@@ -245,13 +241,15 @@ class Executor:
         """
         return [guest.instance_uuid for guest in self._hypervisor.occupants() if guest.nova]
 
-    def view(self, rules: Rules) -> dict[str, Any]:
+    def view(self) -> dict[str, Any]:
         """Give what the host looks like, as JSON; see :mod:`kongming.host.snapshot`.
 
         :raises HypervisorUnavailable: if libvirt does not answer.
         :raises Failed: if it gives an error.
         """
-        return snapshot.to_json(self._hypervisor.topology(), self._hypervisor.occupants(), rules)
+        return snapshot.to_json(
+            self._hypervisor.topology(), self._hypervisor.occupants(), self.settings.rules
+        )
 
     def plan(self, instance_uuid: str, allocation: Allocation) -> dry_run.DryRun:
         """Say what would be done to a guest, and do nothing.

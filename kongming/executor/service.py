@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from kongming.configuration.rules import read_rules
 from kongming.executor.executor import Executor
-from kongming.host.rules import Rules
+from kongming.executor.settings import Settings
 from kongming.runtime.service import Service
 
 if TYPE_CHECKING:
@@ -58,10 +58,7 @@ class HostService(Service):
             connection_uri=conf.libvirt.connection_uri,
             keepalive=(conf.libvirt.keepalive_interval, conf.libvirt.keepalive_count),
             workers=conf.executor.workers,
-            rules=lambda: self.rules,
-            retry_max=lambda: float(conf.executor.retry_interval_max),
-            check_interval=lambda: float(conf.executor.check_interval),
-            history_days=lambda: int(conf.executor.history_days),
+            settings=self._settings,
             heartbeats=self.heartbeats,
             on_connect=self.connected,
             on_pass=on_pass,
@@ -74,14 +71,21 @@ class HostService(Service):
         self._readiness.reached(_CONNECTED)
 
     def read_options(self) -> None:
-        """Read the operator's rules.
+        """Read the settings of the executor.
 
-        :raises ConfigInvalid: if they can't be used.
+        :raises ConfigInvalid: if the operator's rules can't be used.
         """
-        self.rules: Rules = read_rules(self._conf)
+        options = self._conf.executor
+        self._settings = Settings(
+            rules=read_rules(self._conf),
+            retry_max_s=options.retry_interval_max,
+            check_interval_s=options.check_interval,
+            history_days=options.history_days,
+        )
 
     def options_changed(self) -> None:
-        """Look at all guests: the rules may be others."""
+        """Put the settings in force, and check all guests: the rules may be different."""
+        self._executor.settings = self._settings
         self._executor.check_all()
 
     def executor_collector(self) -> Collector:

@@ -25,6 +25,7 @@ import logging
 import time
 
 from kongming.allocation.cpuset import CpuSet
+from kongming.executor.settings import Settings
 from kongming.executor.store.store import Store
 from kongming.executor.thread_watch import ThreadWatch
 from kongming.executor.window_timer import WindowTimer
@@ -49,9 +50,7 @@ class Watch:
     :param on_offline: called with CPUs that went offline.
     :param windows: tells for which instances a time window has begun or ended.
     :param threads: tells which guests have got vCPUs or iothreads, or lost some.
-    :param interval: gives the seconds between two checks of all instances;
-        0 means never.
-    :param keep_days: gives for how many days the history is kept.
+    :param settings: returns the settings in force.
     """
 
     def __init__(
@@ -64,8 +63,7 @@ class Watch:
         on_offline: Callable[[CpuSet], None],
         windows: WindowTimer,
         threads: ThreadWatch,
-        interval: Callable[[], float],
-        keep_days: Callable[[], int],
+        settings: Callable[[], Settings],
         heartbeats: Heartbeats,
     ) -> None:
         self._store = store
@@ -75,8 +73,7 @@ class Watch:
         self._on_offline = on_offline
         self._windows = windows
         self._threads = threads
-        self._interval = interval
-        self._keep_days = keep_days
+        self._settings = settings
         self._online = online_cpus()
         self._clock = ClockWatch()
         self._checked = self._purged = time.monotonic() - _DAY_S
@@ -106,12 +103,13 @@ class Watch:
         self._compare_cpus()
         self._wake(self._windows.due())
         self._wake(self._threads.changed())
-        interval = self._interval()
+        settings = self._settings()
+        interval = settings.check_interval_s
         if interval and now - self._checked >= interval:
             self._checked = now
             self._check(self._store.held())
         if now - self._purged >= _DAY_S:
-            self._store.purge(time.time() - self._keep_days() * _DAY_S)
+            self._store.purge(time.time() - settings.history_days * _DAY_S)
             self._purged = now
         self._wake(self._store.pending_elsewhere())
 

@@ -30,6 +30,7 @@ from kongming.notification.order import Moment
 from kongming.notification.pending_lookups import ALL, Inquiries, Inquiry
 from kongming.notification.requests import Wanted
 from kongming.nova.client import Nova
+from kongming.nova.polling import PollIntervals
 from kongming.nova.server import Server
 from kongming.runtime.availability import Availability
 from kongming.runtime.loop import Loop
@@ -55,8 +56,7 @@ class Inquirer:
     """Asks Nova, in a thread of its own.
 
     :param held: gives the instances that anything is known of.
-    :param interval: gives the seconds between two looks at what has changed.
-    :param full_interval: gives the seconds between two looks at all servers.
+    :ivar intervals: those in force; they may be replaced at any time.
     """
 
     def __init__(
@@ -67,8 +67,7 @@ class Inquirer:
         wanted: Wanted,
         *,
         held: Callable[[], frozenset[str]],
-        interval: Callable[[], float],
-        full_interval: Callable[[], float],
+        intervals: PollIntervals,
         start_spread: float,
     ) -> None:
         self._host = host
@@ -76,8 +75,7 @@ class Inquirer:
         self._inquiries = inquiries
         self._wanted = wanted
         self._held = held
-        self._interval = interval
-        self._full_interval = full_interval
+        self.intervals = intervals
         self._changes = Timer()
         self._all = Timer()
         self._start_spread = start_spread
@@ -158,9 +156,9 @@ class Inquirer:
         """Make one round; tell whether anything was asked."""
         now = time.monotonic()
         due = {about: one for about, one in self._inquiries.open().items() if one.due <= now}
-        if ALL in due or self._all.is_due(self._full_interval()):
+        if ALL in due or self._all.is_due(self.intervals.full_s):
             self._ask_all(due)
-        elif self._changes.is_due(self._interval()):
+        elif self._changes.is_due(self.intervals.changes_s):
             self._ask_changes()
         elif len(due) > _FEW:
             put = Moment.now()

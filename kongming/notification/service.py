@@ -31,6 +31,7 @@ from kongming.notification.order import Order
 from kongming.notification.pending_lookups import Inquiries
 from kongming.notification.requests import Wanted
 from kongming.notification.similar_hosts import Lookalikes
+from kongming.nova.polling import PollIntervals
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
@@ -115,10 +116,19 @@ class NotificationHandlerService(HostService):
             Inquiries(Path(self._conf.state_path)),
             self._wanted,
             held=lambda: self._executor.held,
-            interval=lambda: float(self._conf.nova.resync_interval),
-            full_interval=lambda: float(self._conf.nova.resync_full_interval),
+            intervals=self._intervals(),
             start_spread=float(self._conf.nova.start_spread),
         )
+
+    def _intervals(self) -> PollIntervals:
+        options = self._conf.nova
+        return PollIntervals(options.resync_interval, options.resync_full_interval)
+
+    def options_changed(self) -> None:
+        """Put the settings in force."""
+        super().options_changed()
+        if self._inquirer is not None:
+            self._inquirer.intervals = self._intervals()
 
     def _make_handler(self) -> Handler:
         if self._conf.notification_handler.trigger == VERSIONED:

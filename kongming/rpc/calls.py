@@ -48,7 +48,7 @@ class Caller:
     """A client of the servers of one target.
 
     :param unresponsive: the error to raise if none answers.
-    :param timeout: returns the seconds to wait for an answer.
+    :ivar timeout_s: how long to wait for an answer; may be replaced at any time.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class Caller:
         bus: Bus,
         target: Any,
         unresponsive: type[exception.Unresponsive],
-        timeout: Callable[[], float],
+        timeout_s: float,
     ) -> None:
         # One retry, because the connection may be stale; further ones are up to the caller.
         self._client = oslo_messaging.get_rpc_client(bus.transport, target, retry=1)
         self._bus = bus
         self._topic = target.topic
         self._unresponsive = unresponsive
-        self._timeout = timeout
+        self.timeout_s = timeout_s
         self._lock = threading.Lock()
         self._stuck: Future[Any] | None = None
 
@@ -153,7 +153,7 @@ class Caller:
                 # The one that waits finds out when RabbitMQ accepts messages again.
                 raise _Stuck
         made = threads.begin(call, "call")
-        if made in wait([made], self._timeout() + OPEN_S).done:
+        if made in wait([made], self.timeout_s + OPEN_S).done:
             return made.result()
         with self._lock:
             self._stuck = made
@@ -162,7 +162,7 @@ class Caller:
     def _to(self, host: str | None, options: TransportOptions) -> Any:
         server = None if host is None else in_queues(host)
         return self._client.prepare(
-            server=server, timeout=self._timeout(), transport_options=options
+            server=server, timeout=self.timeout_s, transport_options=options
         )
 
     def _try(self, send: Callable[[], Any], host: str | None) -> Any:
@@ -180,7 +180,7 @@ class Caller:
             ) from error
         except oslo_messaging.MessagingTimeout as error:
             raise self._unresponsive(
-                f"{self._name(host)} did not answer within {self._timeout():g} s; is it running, "
+                f"{self._name(host)} did not answer within {self.timeout_s:g} s; is it running, "
                 "and does it use the same transport_url?"
             ) from error
         except Exception as error:

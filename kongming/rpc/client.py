@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from oslo_config import cfg
@@ -55,9 +55,13 @@ class ConductorClient:
             open_bus(conf) if bus is None else bus,
             CONDUCTOR,
             exception.ConductorUnresponsive,
-            lambda: float(conf.conductor.host_timeout) + _MARGIN_S,
+            conf.conductor.host_timeout + _MARGIN_S,
         )
         self.outbox: Outbox[None] = Outbox("Hints to the conductors", self._send, lambda *_: None)
+
+    def set_host_timeout(self, seconds: float) -> None:
+        """Wait for an answer as long as a host may take, and a little longer."""
+        self._caller.timeout_s = seconds + _MARGIN_S
 
     def changed(self, instance_uuids: Sequence[str]) -> None:
         """Send a hint, which may get lost, that desired allocations have changed."""
@@ -115,12 +119,16 @@ class ConductorClient:
 class ExecutorClient:
     """A client of the executors of all hosts.
 
-    :param timeout: returns the seconds to wait for an answer.
+    :param timeout_s: how long to wait for an answer.
     """
 
-    def __init__(self, bus: Bus, timeout: Callable[[], float]) -> None:
-        self._caller = Caller(bus, EXECUTOR, exception.HostUnresponsive, timeout)
+    def __init__(self, bus: Bus, timeout_s: float) -> None:
+        self._caller = Caller(bus, EXECUTOR, exception.HostUnresponsive, timeout_s)
         self.outbox = Outbox("Pushes to the hosts", self._send, _newer)
+
+    def set_host_timeout(self, seconds: float) -> None:
+        """Wait so long for an answer."""
+        self._caller.timeout_s = seconds
 
     def push(self, host: str, instances: Mapping[str, Desired]) -> None:
         """Send desired allocations to a host as a hint, which may get lost."""

@@ -60,7 +60,7 @@ _SPREAD_S = 5.0
 class ConductorSync:
     """Talks to the conductors, in a thread of its own.
 
-    :param about: gives what a conductor is told of this executor, which asks for all that often.
+    :ivar about: what a conductor is told of this executor; may be replaced at any time.
     :param guests: gives the instances that run on this host.
     :param view: gives what the host looks like, and the digest of that; None
         if it can't be seen now.
@@ -69,7 +69,7 @@ class ConductorSync:
     def __init__(
         self,
         host: str,
-        about: Callable[[], ExecutorInfo],
+        about: ExecutorInfo,
         conductor: ConductorClient,
         wanted: DesiredAllocations,
         *,
@@ -77,7 +77,7 @@ class ConductorSync:
         view: Callable[[], tuple[dict[str, Any], str] | None],
     ) -> None:
         self._host = host
-        self._about = about
+        self.about = about
         self._conductor = conductor
         self._wanted = wanted
         self._guests = guests
@@ -176,7 +176,7 @@ class ConductorSync:
             )
 
     def _talk(self) -> bool:
-        if self._all.is_due(self._about().interval_s):
+        if self._all.is_due(self.about.interval_s):
             self._ask_all()
         elif self._strangers:
             self._ask_for_strangers()
@@ -234,9 +234,7 @@ class ConductorSync:
             known = {uuid: known[uuid] for uuid in guests if uuid in known}
         told = self._without_refused(reports)
         answer = self._conductor.exchange(
-            Exchange(
-                self._host, self._about(), complete, tuple(guests), known, tuple(told), digest
-            )
+            Exchange(self._host, self.about, complete, tuple(guests), known, tuple(told), digest)
         )
         self._wanted.learn(answer.desired, asked_at)
         self._wanted.let_go(answer.elsewhere)

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -56,13 +57,11 @@ class ExecutorService(HostService):
         super().__init__(conf, _LISTENING, on_pass=self._passed, on_stranger=self._met)
         self._bus = open_bus(conf, conf.host)
         self._wanted = DesiredAllocations(self._executor)
-        started_at = time.time()
+        self._conductor = ConductorClient(conf, self._bus)
         self._sync = ConductorSync(
             conf.host,
-            lambda: ExecutorInfo(
-                version.release(), started_at, float(conf.executor.pull_interval)
-            ),
-            ConductorClient(conf, self._bus),
+            ExecutorInfo(version.release(), time.time(), float(conf.executor.pull_interval)),
+            self._conductor,
             self._wanted,
             guests=self._executor.guests,
             view=self._view,
@@ -110,8 +109,10 @@ class ExecutorService(HostService):
         self._readiness.reached(_LISTENING)
 
     def options_changed(self) -> None:
-        """Look at all guests, and show the rules."""
+        """Put the settings in force, and report the rules to a conductor."""
         super().options_changed()
+        self._sync.about = replace(self._sync.about, interval_s=self._conf.executor.pull_interval)
+        self._conductor.set_host_timeout(self._conf.conductor.host_timeout)
         self._sync.ask()
 
     def _passed(self, instance_uuid: str) -> None:
@@ -122,7 +123,7 @@ class ExecutorService(HostService):
 
     def _view(self) -> tuple[dict[str, Any], str] | None:
         try:
-            seen = self._executor.view(self.rules)
+            seen = self._executor.view()
         except (
             exception.HypervisorUnavailable,
             exception.LibvirtForbids,

@@ -35,6 +35,7 @@ from kongming.db.database import Database
 from kongming.db.hosts import Hosts
 from kongming.db.leases import Leases
 from kongming.db.values import Location
+from kongming.nova.polling import PollIntervals
 from kongming.rpc.messages import Changed, Exchange, ExecutorInfo, Report, Reports
 
 ABOUT = ExecutorInfo("1.0", 1e9, 60.0)
@@ -72,8 +73,7 @@ class Statements:
             Leases(self._database),
             pusher,
             None,
-            interval=lambda: 60.0,
-            full_interval=lambda: 60.0,
+            PollIntervals(60.0, 60.0),
         )
         claims = HostClaims(self._allocations, self._hosts)
         self._conductor = Endpoint(self._allocations, self._hosts, silence, delivery, claims)

@@ -92,7 +92,7 @@ def serve(transport):
 
 
 def caller_of(transport, signer=None):
-    return Caller(Bus(transport, signer), CONDUCTOR, exception.ConductorUnresponsive, lambda: 10.0)
+    return Caller(Bus(transport, signer), CONDUCTOR, exception.ConductorUnresponsive, 10.0)
 
 
 def controller(master=MASTER, **options):
@@ -195,14 +195,14 @@ def test_answers_that_are_not_signed_count_while_signatures_are_not_required(ser
 
 
 def test_nobody_there_is_told_after_the_timeout(transport):
-    caller = Caller(Bus(transport), CONDUCTOR, exception.HostUnresponsive, lambda: 0.1)
+    caller = Caller(Bus(transport), CONDUCTOR, exception.HostUnresponsive, 0.1)
     with pytest.raises(exception.HostUnresponsive, match="on host nowhere did not answer"):
         caller.call("good", CHANGED, Acknowledgement, "nowhere")
 
 
 def test_a_broker_that_is_away_is_not_waited_for(tmp_path):
     conf = configured(tmp_path, f"rabbit://guest:sesame@127.0.0.1:{free_port()}/")
-    caller = Caller(open_bus(conf), CONDUCTOR, exception.ConductorUnresponsive, lambda: 0.1)
+    caller = Caller(open_bus(conf), CONDUCTOR, exception.ConductorUnresponsive, 0.1)
     for _ in range(2):
         with pytest.raises(exception.ConductorUnresponsive, match="RabbitMQ can't be reached"):
             caller.call("good", CHANGED, Acknowledgement)
@@ -233,7 +233,7 @@ def stuck(transport, monkeypatch):
     monkeypatch.setattr(calls, "OPEN_S", 0.0)
     client = Stuck()
     monkeypatch.setattr(calls.oslo_messaging, "get_rpc_client", lambda *_, **__: client)
-    yield Caller(Bus(transport), CONDUCTOR, exception.ConductorUnresponsive, lambda: 0.0), client
+    yield Caller(Bus(transport), CONDUCTOR, exception.ConductorUnresponsive, 0.0), client
     client.free.set()
 
 

@@ -25,7 +25,6 @@ from kongming import exception
 from kongming.allocation import metadata
 from kongming.allocation.cpuset import CpuSet
 from kongming.allocation.request import Request, Source
-from kongming.host.rules import Rules
 from kongming.host.topology import Cell, Cpu, Topology
 from kongming.hypervisor import capabilities
 from kongming.hypervisor.connection import run_event_loop
@@ -74,7 +73,7 @@ def wait_record(cloud, guest, status):
 
 def violations(cloud):
     cloud.service._executor._hypervisor._occupancy.forget()
-    found = cloud.service._executor.view(Rules())["violations"]
+    found = cloud.service._executor.view()["violations"]
     return [(each["kind"], each["cpus"]) for each in found]
 
 

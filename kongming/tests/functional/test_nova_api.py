@@ -26,8 +26,8 @@ from kongming import exception
 from kongming.cmd import launch
 from kongming.conf.nova import is_configured
 from kongming.executor.executor import Executor
+from kongming.executor.settings import Settings
 from kongming.executor.store.store import Store
-from kongming.host.rules import Rules
 from kongming.notification import event
 from kongming.notification.handler import Handler
 from kongming.notification.legacy_trigger import Asking
@@ -36,6 +36,7 @@ from kongming.notification.nova_poller import Inquirer
 from kongming.notification.pending_lookups import ALL, Inquiries
 from kongming.notification.requests import Wanted
 from kongming.nova.client import Nova
+from kongming.nova.polling import PollIntervals
 from kongming.runtime.heartbeats import Heartbeats
 from kongming.tests import captures, messages
 from kongming.tests.testbed.nova_api import PASSWORD, Fault, NovaApi
@@ -281,10 +282,7 @@ class Host:
             connection_uri="test:///default",
             keepalive=(5, 3),
             workers=1,
-            rules=Rules,
-            retry_max=lambda: 1.0,
-            check_interval=lambda: 0.0,
-            history_days=lambda: 1,
+            settings=Settings(retry_max_s=1.0, check_interval_s=0.0),
             heartbeats=Heartbeats(),
             on_connect=lambda: None,
         )
@@ -296,8 +294,7 @@ class Host:
             Inquiries(state_path),
             self.wanted,
             held=lambda: self.executor.held,
-            interval=lambda: float(conf.nova.resync_interval),
-            full_interval=lambda: float(conf.nova.resync_full_interval),
+            intervals=PollIntervals(conf.nova.resync_interval, conf.nova.resync_full_interval),
             start_spread=0.0,
         )
         trigger = Asking(self.wanted, self.inquirer) if legacy else self.wanted

@@ -426,13 +426,22 @@ def test_a_conductor_tells_prometheus_how_far_all_has_come(site):
     assert {NAME.search(alert["expr"])[0] for alert in alerts} <= names
 
 
-def test_each_service_reloads_its_configuration(site, caplog):
+def test_each_service_puts_changed_options_in_force(site, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     site.start()
+    path = tmp_path / "kongming.conf"
+    options = "check_interval = 7\n[conductor]\npoll_interval = 8\nhost_timeout = 9\n"
+    path.write_text(path.read_text().replace("pull_interval = 1", "pull_interval = 2") + options)
     for service in site.services:
         service.reset()
     assert caplog.text.count("Configuration reloaded") == len(site.services) == 2
     assert "reload failed" not in caplog.text
+    conductor, executor = site.services
+    assert conductor._care.intervals.changes_s == 8
+    assert conductor._executors._caller.timeout_s == 9
+    assert executor._executor.settings.check_interval_s == 7
+    assert executor._link.about.interval_s == 2
+    assert executor._conductor._caller.timeout_s > 9
 
 
 def test_without_tables_a_conductor_says_what_to_do(tmp_path):

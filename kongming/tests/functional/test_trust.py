@@ -42,6 +42,7 @@ from kongming.db.database import Database
 from kongming.db.hosts import Hosts
 from kongming.db.leases import Leases
 from kongming.db.values import Location
+from kongming.nova.polling import PollIntervals
 from kongming.rpc.messages import PlanAnswer
 from kongming.rpc.refusals import Refusals
 from kongming.rpc.server import Server
@@ -114,8 +115,7 @@ class Conductor:
             Leases(self.database),
             self.pusher,
             None if nova is None else NovaSync(nova, self.allocations),
-            interval=lambda: 3600.0,
-            full_interval=lambda: 3600.0,
+            PollIntervals(3600.0, 3600.0),
         )
         claims = (
             HostClaims(self.allocations, self.hosts)

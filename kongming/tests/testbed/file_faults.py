@@ -36,6 +36,7 @@ from typing import Any
 from kongming.allocation import metadata
 from kongming.allocation.request import Request, Source
 from kongming.executor.executor import Executor
+from kongming.executor.settings import Settings
 from kongming.host.rules import Overlap, Rules
 from kongming.hypervisor.connection import run_event_loop
 from kongming.runtime.heartbeats import Heartbeats
@@ -161,10 +162,7 @@ def story(uri: str, guest: str, keys: dict[str, str]) -> dict[str, Any]:
         connection_uri=uri,
         keepalive=(5, 3),
         workers=1,
-        rules=lambda: RULES,
-        retry_max=lambda: 1.0,
-        check_interval=lambda: 0.0,
-        history_days=lambda: 1,
+        settings=Settings(RULES, retry_max_s=1.0, check_interval_s=0.0),
         heartbeats=Heartbeats(),
         on_connect=lambda: None,
     )
@@ -182,7 +180,7 @@ def story(uri: str, guest: str, keys: dict[str, str]) -> dict[str, Any]:
             "message": record.message,
             "unobserved": record.unobserved,
             "affinity": _affinity(uri, guest),
-            "cpus": len(executor.view(RULES)["cells"][0]["cpus"]),
+            "cpus": len(executor.view()["cells"][0]["cpus"]),
         }
         executor.withdraw(guest, Source.OPERATOR, "a test")
         wait_until(lambda: not executor.held, _TIMEOUT_S, "the guest is released")

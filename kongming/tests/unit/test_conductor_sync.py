@@ -77,7 +77,7 @@ class Host:
         self.digest = DIGEST
         self.sync = ConductorSync(
             "compute-1",
-            lambda: ExecutorInfo("1", 1e9, 60.0),
+            ExecutorInfo("1", 1e9, 60.0),
             self.conductor,
             self,
             guests=lambda: [UUID],

@@ -212,7 +212,7 @@ def test_of_two_pushes_the_later_generation_is_told(monkeypatch):
 
     monkeypatch.setattr("kongming.rpc.client.Outbox", Acknowledgement)
     monkeypatch.setattr("kongming.rpc.client.Caller", lambda *_: Cast(sent))
-    client = ExecutorClient(None, lambda: 1.0)
+    client = ExecutorClient(None, 1.0)
     for generation in (2, 3, 1):
         client.push(HERE, {"a": Desired(generation, None)})
     (outbox,) = made
@@ -234,7 +234,7 @@ def test_a_conductor_does_not_wait_for_its_hosts(monkeypatch):
             assert blocked.wait(30)
 
     monkeypatch.setattr("kongming.rpc.client.Caller", Blocked)
-    client = ExecutorClient(None, lambda: 1.0)
+    client = ExecutorClient(None, 1.0)
     known = Known({instance(number): f"host-{number}" for number in range(1, 5)})
     pusher = Pusher(known, known, client)
     assert pusher.push([instance(1)]) == []

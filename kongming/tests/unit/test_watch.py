@@ -20,6 +20,7 @@ import pytest
 from kongming import exception
 from kongming.allocation.cpuset import CpuSet
 from kongming.executor import watch as module
+from kongming.executor.settings import Settings
 from kongming.executor.watch import Watch
 from kongming.runtime.clock import ClockWatch, Steps
 from kongming.runtime.heartbeats import Heartbeats
@@ -34,7 +35,7 @@ class World:
     def __init__(self):
         self.online = ALL
         self.transitions, self.resized, self.by_tools = [], [], []
-        self.interval, self.keep_days = 0.0, 3
+        self.interval = 0.0
         self.woken, self.checked, self.offline, self.purged = [], [], [], []
         self.ticks = 0
         self.ticked = threading.Event()
@@ -46,8 +47,7 @@ class World:
             on_offline=self.offline.append,
             windows=self,
             threads=self,
-            interval=lambda: self.interval,
-            keep_days=lambda: self.keep_days,
+            settings=lambda: Settings(check_interval_s=self.interval, history_days=3),
             heartbeats=Heartbeats(),
         )
         self.begin = time.monotonic()
