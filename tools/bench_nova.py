@@ -23,9 +23,9 @@ from typing import Any
 from bench_bed import KEY, Bed, Row, pss
 
 from kongming.cmd.launch import configure
-from kongming.notification.nova_poller import Inquirer
-from kongming.notification.pending_lookups import ALL, Inquiries
-from kongming.notification.requests import Wanted
+from kongming.notification.metadata_trigger import MetadataTrigger
+from kongming.notification.nova_poller import NovaPoller
+from kongming.notification.pending_lookups import ALL, PendingLookups
 from kongming.nova.client import Nova
 from kongming.nova.polling import PollIntervals
 from kongming.tests.testbed.nova_api import NovaApi
@@ -77,7 +77,7 @@ def _memory(bed: Bed) -> Row:
                 used.append(pss(daemon.process.pid))
     asking, silent = used
     return Row(
-        "memory (PSS) of a service that asks Nova; floor: of one that does not",
+        "event_store (PSS) of a service that asks Nova; floor: of one that does not",
         f"{asking:.1f} MB",
         f"{silent:.1f} MB",
         f"{asking / silent:.2f}",
@@ -86,16 +86,16 @@ def _memory(bed: Bed) -> Row:
 
 
 def _of_one_host(guests: int) -> list[Row]:
-    with NovaApi() as api, _host(api, "compute-1") as (inquirer, inquiries):
+    with NovaApi() as api, _host(api, "compute-1") as (poller, lookups):
         known = [api.add("compute-1", {KEY: "1"}) for _ in range(guests)]
-        full = _counted(api, inquirer, lambda: inquiries.add(ALL))
+        full = _counted(api, poller, lambda: lookups.add(ALL))
 
         def events() -> None:
             for _ in range(EACH):
                 for instance_uuid in known:
-                    inquirer.ask(instance_uuid, here=True)
+                    poller.request(instance_uuid, here=True)
 
-        burst = _counted(api, inquirer, events)
+        burst = _counted(api, poller, events)
     return [
         _row(f"a full look at {guests} guests", full),
         _row(f"{EACH} events of each of {guests} guests at once", burst),
@@ -115,37 +115,37 @@ def _of_hosts(number: int) -> int:
         return len(api.requests)
 
 
-def _counted(api: NovaApi, inquirer: Inquirer, what: Callable[[], None]) -> int:
+def _counted(api: NovaApi, poller: NovaPoller, what: Callable[[], None]) -> int:
     before = len(api.requests)
     what()
     wait_until(lambda: len(api.requests) > before, 60, "Nova is asked")
-    wait_until(lambda: not inquirer.waiting, 60, "Nova was asked all")
+    wait_until(lambda: not poller.pending, 60, "Nova was asked all")
     return len(api.requests) - before
 
 
 @contextmanager
-def _host(api: NovaApi, name: str) -> Iterator[tuple[Inquirer, Inquiries]]:
+def _host(api: NovaApi, name: str) -> Iterator[tuple[NovaPoller, PendingLookups]]:
     with tempfile.TemporaryDirectory(prefix="kongming-bench-") as folder:
         conf_file = Path(folder, "kongming.conf")
         conf_file.write_text(f"[DEFAULT]\nhost = {name}\n{api.options()}")
         conf = configure([f"--config-file={conf_file}"])
         kept: Any = Kept()
-        inquiries = Inquiries(Path(folder))
-        inquirer = Inquirer(
+        lookups = PendingLookups(Path(folder))
+        poller = NovaPoller(
             name,
             Nova(conf),
-            inquiries,
-            Wanted(kept),
+            lookups,
+            MetadataTrigger(kept),
             held=lambda: frozenset(kept),
             intervals=PollIntervals(600.0, 3600.0),
             start_spread=0.0,
         )
-        inquirer.start()
-        wait_until(lambda: inquirer.requests["answered"], 60, "the look after the start")
+        poller.start()
+        wait_until(lambda: poller.requests["answered"], 60, "the look after the start")
         try:
-            yield inquirer, inquiries
+            yield poller, lookups
         finally:
-            inquirer.stop(10)
+            poller.stop(10)
 
 
 def _row(what: str, count: int) -> Row:

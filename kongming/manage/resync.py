@@ -24,7 +24,7 @@ from kongming.conf import nova
 from kongming.executor.store.store import Store
 from kongming.manage import state
 from kongming.manage.command import conf_of
-from kongming.notification.pending_lookups import ALL, Inquiries
+from kongming.notification.pending_lookups import ALL, PendingLookups
 from kongming.terminal import options
 from kongming.terminal.output import Lister
 
@@ -84,9 +84,9 @@ class Resync(_OfInstances):
         about = parsed_args.instance_uuid or ALL
         with (
             state.opened_store(self) as store,
-            Inquiries(Path(conf.state_path), create=False) as inquiries,
+            PendingLookups(Path(conf.state_path), create=False) as lookups,
         ):
-            inquiries.add(about)
-            state.wait_until(self, lambda: not inquiries.is_kept(about), parsed_args.wait)
+            lookups.add(about)
+            state.wait_until(self, lambda: not lookups.is_stored(about), parsed_args.wait)
             wanted = [about] if about != ALL else sorted(store.held())
             return self.outcomes(store, wanted, parsed_args.wait)

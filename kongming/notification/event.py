@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Nova's wire form: from a notification as it came to an instance event.
+"""Instance events, read from Nova's notifications.
 
-Any payload version is read: what we need is required, the rest is ignored.
+Any payload version is read: necessary fields are required, other fields are ignored.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ import uuid
 from kongming import exception
 from kongming.runtime.cleaning import clean
 
-# Longer than any name of an event, and than any id of Keystone's.
+# Longer than any name of an event, and than any id of Keystone.
 _TEXT_MAX = 255
 
 _INSTANCE = "instance."
 _DATA = "nova_object.data"
 
 _LEGACY = "compute.instance."
-# Where the legacy name of an operation is another one than the versioned.
+# Legacy names of operations that differ from the versioned ones.
 _RENAMED = {"finish_resize": "resize_finish"}
-# Longer than any that oslo.messaging makes.
+# Longer than any id of oslo.messaging.
 _ID_MAX = 100
 _PHASE = re.compile(r"(.*)\.(start|end|error)")
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceEvent:
-    """What we need to know of one event of one instance.
+    """One event of one instance.
 
-    :ivar name: Nova's name of it, as ``instance.create.end``.
-    :ivar host: the instance's host by the payload; None if it has none.
+    :ivar name: Nova's name of the event, as ``instance.create.end``.
+    :ivar host: the instance's host in the payload; None if it has none.
     :ivar publisher_host: the host of the service that sent the event.
-    :ivar metadata: the instance's whole metadata, not yet looked at.
-    :ivar user_id: who caused it, by Nova; None if it is not said.
-    :ivar sent_at: when, in seconds since the epoch, by the sender's clock
-        but never later than now.
-    :ivar publisher: the service that sent it, as Nova names it: what it dates is of one clock.
-    :ivar message_id: by it the same message is known when it comes again; empty if it has none.
-    :ivar ahead_s: by how many seconds the sender's clock is ahead of ours, at least.
+    :ivar metadata: all metadata of the instance, unchecked.
+    :ivar user_id: the user that caused the event; None if Nova does not name it.
+    :ivar sent_at: when it was sent, in seconds since the epoch, by the sender's clock but never
+        later than now.
+    :ivar publisher: the service that sent it, as Nova names it; it has one clock.
+    :ivar message_id: identifies the message if it is delivered again; may be empty.
+    :ivar ahead_s: the seconds by which the sender's clock is ahead of this host's, at least.
     """
 
     name: str
@@ -71,7 +71,7 @@ class InstanceEvent:
 
     @property
     def dated_at(self) -> float:
-        """When it was sent, by the sender's clock alone."""
+        """When it was sent, by the sender's clock."""
         return self.sent_at + self.ahead_s
 
 
@@ -81,7 +81,7 @@ def read(message: Mapping[str, Any]) -> InstanceEvent | None:
     :param message: the notification's body, as oslo.messaging unpacked it.
     :returns: None for an event that is not about an instance.
     :raises EventMalformed: if it is, but can't be understood. The message
-        quotes nothing but names and types: a body holds auth tokens.
+        quotes only names and types: a body contains auth tokens.
     """
     name = _field(message, "event_type", str)
     if not name.startswith(_INSTANCE):
@@ -104,7 +104,7 @@ def read(message: Mapping[str, Any]) -> InstanceEvent | None:
 
 
 def read_legacy(message: Mapping[str, Any]) -> InstanceEvent | None:
-    """Read a legacy notification: it gets the name that it has among the versioned ones.
+    """Read a legacy notification; the event has the name of the versioned one.
 
     :param message: the notification's body, as oslo.messaging unpacked it.
     :returns: None for an event that is not about an instance.
@@ -131,7 +131,7 @@ def read_legacy(message: Mapping[str, Any]) -> InstanceEvent | None:
 
 
 def _renamed(name: str) -> str:
-    """Give the versioned name: ``live_migration._post.end`` → ``live_migration_post.end``."""
+    """Return the versioned name: ``live_migration._post.end`` → ``live_migration_post.end``."""
     phased = _PHASE.fullmatch(name)
     operation, phase = (phased[1], f".{phased[2]}") if phased else (name, "")
     operation = operation.replace("._", "_").replace(".", "_")
@@ -144,20 +144,20 @@ def _user(data: Mapping[str, Any]) -> str | None:
 
 
 def _sent_at(message: Mapping[str, Any]) -> tuple[float, float]:
-    """Return when a message was sent, and by how much that is later than now."""
+    """Return when a message was sent, at most now, and the seconds by which it is ahead."""
     now = time.time()
     try:
         dated = datetime.fromisoformat(message["timestamp"])
     except (KeyError, TypeError, ValueError):
         return now, 0.0
-    # oslo.messaging writes UTC without saying so. What a clock that is ahead
-    # of ours has dated must not outlive what is sent after it.
+    # oslo.messaging writes UTC without a time zone. An event with a date in the future must not
+    # count as newer than those that are sent after it.
     sent = dated.replace(tzinfo=dated.tzinfo or UTC).timestamp()
     return min(now, sent), max(0.0, sent - now)
 
 
 def _message_id(message: Mapping[str, Any]) -> str:
-    """Return what tells a message from all others; it may be that nothing does."""
+    """Return an id of a message, empty if it has none."""
     known = message.get("message_id")
     if isinstance(known, str) and known:
         return known[:_ID_MAX]

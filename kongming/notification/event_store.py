@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What was heard of Nova, on disk: across a restart the order of events stays known.
+"""The last events of each instance, on disk: their order is known across a restart.
 
-Nothing depends on it that could not be asked, or heard, again: it is written without waiting
-for the disk, and what can't be written is done without.
+They are written without waiting for the disk, and a write that fails is dropped: what is missing
+is received, or requested from Nova, again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 import time
 
 from kongming import exception
-from kongming.notification.last_events import Heard, load
+from kongming.notification.last_events import LastEvents, load
 from kongming.runtime.sqlite import Database
 
 LOG = logging.getLogger(__name__)
@@ -35,14 +35,14 @@ FILE_NAME = "events.sqlite"
 _MIGRATIONS = (
     (
         """
-        CREATE TABLE heard (
+        CREATE TABLE last_events (
             instance_uuid TEXT PRIMARY KEY,
-            said TEXT NOT NULL,
-            heard_at REAL NOT NULL
+            events TEXT NOT NULL,
+            received_at REAL NOT NULL
         ) WITHOUT ROWID
         """,
         """
-        CREATE TABLE lookalike (
+        CREATE TABLE similar_host (
             host TEXT PRIMARY KEY,
             instance_uuid TEXT NOT NULL
         ) WITHOUT ROWID
@@ -51,13 +51,13 @@ _MIGRATIONS = (
 )
 
 
-class Memory:
-    """The database of what was heard. Any thread may call any method."""
+class EventStore:
+    """The database of the last events. Any thread may call any method."""
 
     def __init__(self, state_path: Path) -> None:
         """Open the database in the directory ``state_path``."""
         self._db: Database | None = None
-        with self._told():
+        with self._log_outage():
             self._db = Database(
                 state_path / FILE_NAME, _MIGRATIONS, create=True, on_open=lambda _db: None
             )
@@ -67,55 +67,57 @@ class Memory:
         if self._db is not None:
             self._db.close()
 
-    def load(self, since: float) -> list[tuple[str, Heard]]:
-        """Read what was heard of each instance since then, the oldest first.
+    def load(self, since: float) -> list[tuple[str, LastEvents]]:
+        """Return the last events of each instance received since a time, the oldest first.
 
-        What was heard before is forgotten, and so is what was heard in a time to come: the
-        clock was set back since.
+        Older rows are deleted, and so are rows with a time in the future: the clock was set back.
         """
-        found: list[tuple[str, Heard]] = []
+        found: list[tuple[str, LastEvents]] = []
         now = time.time()
-        with self._told():
+        with self._log_outage():
             if self._db is not None:
                 with self._db.transaction(durable=False) as db:
                     db.execute(
-                        "DELETE FROM heard WHERE heard_at NOT BETWEEN ? AND ?", (since, now)
+                        "DELETE FROM last_events WHERE received_at NOT BETWEEN ? AND ?",
+                        (since, now),
                     )
-                    rows = db.execute("SELECT instance_uuid, said FROM heard ORDER BY heard_at")
-                    found = [(uuid, heard) for uuid, said in rows if (heard := load(said))]
+                    rows = db.execute(
+                        "SELECT instance_uuid, events FROM last_events ORDER BY received_at"
+                    )
+                    found = [(uuid, last) for uuid, text in rows if (last := load(text))]
         return found
 
-    def keep(self, instance_uuid: str, heard: Heard) -> None:
-        """Keep what was heard of an instance."""
+    def save(self, instance_uuid: str, last: LastEvents) -> None:
+        """Store the last events of an instance."""
         self._write(
-            "INSERT OR REPLACE INTO heard VALUES (?, ?, ?)",
-            (instance_uuid, heard.dump(), time.time()),
+            "INSERT OR REPLACE INTO last_events VALUES (?, ?, ?)",
+            (instance_uuid, last.dump(), time.time()),
         )
 
     def forget(self, instance_uuid: str) -> None:
-        """Forget what was heard of an instance."""
-        self._write("DELETE FROM heard WHERE instance_uuid = ?", (instance_uuid,))
+        """Delete the last events of an instance."""
+        self._write("DELETE FROM last_events WHERE instance_uuid = ?", (instance_uuid,))
 
-    def keep_lookalike(self, host: str, instance_uuid: str) -> None:
-        """Keep that events name a host that looks like this one.
+    def add_similar_host(self, host: str, instance_uuid: str) -> None:
+        """Store the name of a host in events that resembles the name of this host.
 
-        :param instance_uuid: of an instance of theirs that runs here; empty if none is known.
+        :param instance_uuid: an instance of that host that runs here; empty if none is known.
         """
-        self._write("INSERT OR REPLACE INTO lookalike VALUES (?, ?)", (host, instance_uuid))
+        self._write("INSERT OR REPLACE INTO similar_host VALUES (?, ?)", (host, instance_uuid))
 
-    def forget_lookalikes(self) -> None:
-        """Forget the hosts that look like this one."""
-        self._write("DELETE FROM lookalike", ())
+    def clear_similar_hosts(self) -> None:
+        """Delete all names that resemble the name of this host."""
+        self._write("DELETE FROM similar_host", ())
 
     def _write(self, statement: str, parameters: tuple[object, ...]) -> None:
-        with self._told():
+        with self._log_outage():
             if self._db is not None:
                 with self._db.transaction(durable=False) as db:
                     db.execute(statement, parameters)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Do without what can't be kept, and tell it once."""
+    def _log_outage(self) -> Iterator[None]:
+        """Log an error of the database once, and go on without it."""
         try:
             yield
         except exception.StoreUnavailable as error:

@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""From a notification as it came to what is made of it: counted, and handed on.
+"""Notifications: each is counted, and an event of this host is passed to the trigger.
 
-What is handed on is on disk on return; all work on guests is done elsewhere.
+On return the result is on disk; other threads place the guests.
 """
 
 from __future__ import annotations
@@ -28,47 +28,46 @@ from kongming import exception
 from kongming.executor.store.residence import Place
 from kongming.notification.event import InstanceEvent
 from kongming.notification.meaning import meaning
-from kongming.notification.similar_hosts import Lookalikes
+from kongming.notification.similar_hosts import SimilarHosts
 from kongming.runtime.hourly import Hourly
 
 LOG = logging.getLogger(__name__)
 
-# Names come from outside: what is kept of them must not grow without end.
+# Names come from messages: their number is limited.
 _KINDS_MAX = 200
 _KIND = re.compile(r"instance\.[a-z0-9_.]{1,80}")
 _OTHER = "other"
 
 
 class Trigger(Protocol):
-    """What events of this host lead to.
+    """The result of events.
 
-    :raises StoreUnavailable: each, if it could not be kept: try again.
+    Each method raises StoreUnavailable if the result can't be stored; handle the event again.
     """
 
-    def knows(self, instance_uuid: str) -> bool:
-        """Tell whether it is of any consequence that an instance is not here."""
+    def has_record(self, instance_uuid: str) -> bool:
+        """Return whether an instance that is not here matters."""
 
-    def is_elsewhere(self, event: InstanceEvent, place: Place) -> None:
-        """Take an event of an instance that is not here, and of no consequence."""
+    def note_elsewhere(self, event: InstanceEvent, place: Place) -> None:
+        """Note an event that shows an instance without a record elsewhere, or nowhere."""
 
-    def hear(self, event: InstanceEvent, place: Place) -> bool:
-        """Take an event, which says where the instance is.
+    def handle(self, event: InstanceEvent, place: Place) -> bool:
+        """Handle an event that shows where an instance is.
 
         :returns: whether it was the newest of its instance.
         """
 
 
 class Handler:
-    """Handles the notifications that one host hears.
+    """Handles the notifications that one host receives.
 
-    :param read: reads a notification; None if it is not about an instance.
-    :param lookalikes: looks for other names of this host.
+    :param read: reads a notification; returns None if it is not about an instance.
+    :param similar_hosts: checks the names of hosts.
 
-    :ivar counts: how many messages there were of each kind: ``own``,
-        ``foreign`` (nothing to do with this host), ``late`` (a newer one of
-        the same instance came before) and ``malformed``.
-    :ivar kinds: how many there were by event name and outcome, of those that
-        are ``own`` or ``late``; names beyond a number count as ``other``.
+    :ivar counts: the number of messages of each kind: ``own``, ``foreign`` (other hosts only),
+        ``late`` (a newer one of the same instance was handled before) and ``malformed``.
+    :ivar kinds: the number of ``own`` and ``late`` messages by event name and outcome; beyond
+        a number of names the others count as ``other``.
     """
 
     def __init__(
@@ -76,42 +75,42 @@ class Handler:
         host: str,
         read: Callable[[Mapping[str, Any]], InstanceEvent | None],
         trigger: Trigger,
-        lookalikes: Lookalikes | None = None,
+        similar_hosts: SimilarHosts | None = None,
     ) -> None:
-        self._lookalikes = lookalikes
+        self._similar_hosts = similar_hosts
         self._host = host
         self._read = read
         self._trigger = trigger
         self.counts: Counter[str] = Counter()
         self.kinds: Counter[tuple[str, str]] = Counter()
         self._hourly = Hourly()
-        self._heard_at = time.monotonic()
+        self._received_at = time.monotonic()
 
     @property
-    def silence_s(self) -> float:
-        """Return how many seconds ago the last message of anybody came, or else the start."""
-        return time.monotonic() - self._heard_at
+    def idle_s(self) -> float:
+        """The seconds since the last message of any host, or since the start."""
+        return time.monotonic() - self._received_at
 
     def handle(self, message: Mapping[str, Any]) -> None:
-        """Handle one message; what it asks for is on disk on return.
+        """Handle one message; its request is on disk on return.
 
-        :raises StoreUnavailable: if it could not be kept: try again.
+        :raises StoreUnavailable: if the request can't be stored; handle the message again.
         """
-        self._heard_at = time.monotonic()
+        self._received_at = time.monotonic()
         try:
             event = self._read(message)
         except exception.EventMalformed as error:
-            self.malformed(str(error))
+            self.reject(str(error))
             return
-        if event is not None and self._lookalikes is not None:
-            self._lookalikes.look(event)
+        if event is not None and self._similar_hosts is not None:
+            self._similar_hosts.check(event)
         place = None if event is None else meaning(event, self._host)
         if event is None or place is None:
             self.counts["foreign"] += 1
-        elif place is not Place.HERE and not self._trigger.knows(event.instance_uuid):
-            self._trigger.is_elsewhere(event, place)
+        elif place is not Place.HERE and not self._trigger.has_record(event.instance_uuid):
+            self._trigger.note_elsewhere(event, place)
             self.counts["foreign"] += 1
-        elif self._trigger.hear(event, place):
+        elif self._trigger.handle(event, place):
             self._count(event.name, "own")
             LOG.debug("Instance %s: %s handled", event.instance_uuid, event.name)
         else:
@@ -120,19 +119,19 @@ class Handler:
                 "Instance %s: %s arrived late and is ignored", event.instance_uuid, event.name
             )
 
-    def malformed(self, why: str) -> None:
-        """Count a message that can't be understood, and tell of the first of its kind.
+    def reject(self, reason: str) -> None:
+        """Count an unreadable message, and log the first of its kind.
 
-        The message itself is never shown: it holds auth tokens.
+        The message itself is never logged: it contains auth tokens.
         """
-        self._heard_at = time.monotonic()
+        self._received_at = time.monotonic()
         self.counts["malformed"] += 1
-        if self._hourly.is_news(why):
+        if self._hourly.is_news(reason):
             LOG.warning(
                 "Unreadable notification: %s; ignored (%d so far), more of this kind are counted "
                 "and not logged. Does anything other than Nova publish to this exchange and "
                 "topic?",
-                why,
+                reason,
                 self.counts["malformed"],
             )
 

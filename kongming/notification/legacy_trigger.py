@@ -10,29 +10,29 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The legacy trigger: an event says that something may be wanted, Nova's API what."""
+"""The legacy trigger: an event is the reason to look the instance up in Nova."""
 
 from __future__ import annotations
 
 from kongming.executor.store.residence import Place
 from kongming.notification.event import InstanceEvent
-from kongming.notification.nova_poller import Inquirer
-from kongming.notification.requests import Wanted
+from kongming.notification.metadata_trigger import MetadataTrigger
+from kongming.notification.nova_poller import NovaPoller
 
 
-class Asking:
-    """Has Nova asked about the instances of this host that there are events of."""
+class LegacyTrigger:
+    """Looks up the instances of this host that have events."""
 
-    def __init__(self, wanted: Wanted, inquirer: Inquirer) -> None:
-        self._wanted = wanted
-        self._inquirer = inquirer
+    def __init__(self, metadata: MetadataTrigger, poller: NovaPoller) -> None:
+        self._metadata = metadata
+        self._poller = poller
 
-    def knows(self, instance_uuid: str) -> bool:
-        return self._wanted.knows(instance_uuid) or self._inquirer.asks(instance_uuid)
+    def has_record(self, instance_uuid: str) -> bool:
+        return self._metadata.has_record(instance_uuid) or self._poller.is_pending(instance_uuid)
 
-    def is_elsewhere(self, event: InstanceEvent, place: Place) -> None:
-        """Nova says where it is, once it is asked."""
+    def note_elsewhere(self, event: InstanceEvent, place: Place) -> None:
+        """Do nothing: a lookup shows where an instance is."""
 
-    def hear(self, event: InstanceEvent, place: Place) -> bool:
-        self._inquirer.ask(event.instance_uuid, here=place is Place.HERE)
+    def handle(self, event: InstanceEvent, place: Place) -> bool:
+        self._poller.request(event.instance_uuid, here=place is Place.HERE)
         return True

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The bus: subscribes this host to Nova's notifications through oslo.messaging.
+"""The subscription of this host to Nova's notifications, by oslo.messaging.
 
-Acknowledged is what was handled; nothing else, and nothing twice over. While nothing can be kept
-the subscription is let go: what is given back again and again RabbitMQ may drop.
+A message is acknowledged when it was handled. While the store is unavailable the subscription
+ends, as RabbitMQ may drop messages that are requeued again and again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from kongming.conf.notification_handler import topics
 
 LOG = logging.getLogger(__name__)
 
-# So often, and after so many seconds, it is tried to keep an event before all have to wait.
+# The delays between attempts to store an event, before all events have to wait.
 _PAUSES_S = (1.0, 2.0)
 
 
@@ -47,8 +47,8 @@ class Listener:
 
     :param handle: called with each message, one at a time, in their order.
     :param on_malformed: called with the reason for each undecodable message.
-    :param on_listening: called once the subscription has come about.
-    :param on_missed: called when events may have been missed; returns what is done about it.
+    :param on_listening: called when the subscription is established.
+    :param on_missed: called when events may have been missed; returns how they are recovered.
     """
 
     def __init__(
@@ -89,31 +89,27 @@ class Listener:
 
     @property
     def connected(self) -> bool:
-        """Tell whether the broker lets us listen, as far as is known."""
+        """Whether RabbitMQ delivers messages, as far as is known."""
         return self._subscription.connected
 
     @property
     def held_up(self) -> bool:
-        """Tell whether events wait in their queue because one can't be kept."""
+        """Whether events wait in their queue because one can't be stored."""
         return self._dispatcher.held_up
 
     def start(self) -> None:
-        """Subscribe, in a thread of its own; returns at once."""
+        """Start to subscribe, in a thread of its own."""
         self._subscription.start()
 
     def stop(self, timeout: float) -> None:
-        """Take no more messages and finish the one at hand.
-
-        A broker that is away is not waited for longer than ``timeout``
-        seconds: what it was not told it has kept.
-        """
+        """Stop after the current message, waiting at most ``timeout`` seconds for RabbitMQ."""
         self._subscription.stop(timeout)
 
     def _subscribe(self) -> Any:
         server = listener.NotificationServer(
             self._transport, self._targets, self._dispatcher, allow_requeue=True, pool=self._pool
         )
-        # One thread: order is kept only so.
+        # More threads would change the order.
         server.start(override_pool_size=1)
         # Handling one twice does no harm.
         driver.hand_over_repeated(server)
@@ -121,7 +117,7 @@ class Listener:
 
 
 class _Dispatcher(dispatcher.DispatcherBase):  # type: ignore[misc]
-    """Hands each message over, and is sure to survive it."""
+    """Passes each message to the handler, and survives all its errors."""
 
     supported_priorities = ("info",)
 
@@ -139,20 +135,20 @@ class _Dispatcher(dispatcher.DispatcherBase):  # type: ignore[misc]
         self.held_up = False
 
     def dispatch(self, incoming: Any) -> str:
-        """Handle one message; one that can't be kept is not acknowledged, and none after it."""
+        """Handle a message; if it can't be stored, neither it nor a later one is acknowledged."""
         if not self._hold.is_on:
             for pause in (*_PAUSES_S, None):
                 if self._is_handled(incoming.message):
                     return str(oslo_messaging.NotificationResult.HANDLED)
                 if pause is None or self._stopping.wait(pause):
                     break
-            # Until it can be: to handle it twice does no harm.
+            # Retried until it can be stored; handling it twice does no harm.
             self._hold.begin(lambda: self._is_handled(incoming.message))
         self._hold.wait()
         return str(oslo_messaging.NotificationResult.REQUEUE)
 
     def _is_handled(self, message: Mapping[str, Any]) -> bool:
-        """Try to handle a message, and tell once why it can't be."""
+        """Handle a message; return whether that worked, and log once why not."""
         try:
             self._handle(message)
         except exception.StoreUnavailable as error:
@@ -161,7 +157,7 @@ class _Dispatcher(dispatcher.DispatcherBase):  # type: ignore[misc]
             self.held_up = True
             return False
         except Exception as error:
-            # A message that we fail on must not come again and again.
+            # A message that leads to a fault must not be delivered again and again.
             LOG.exception("A fault of Kongming in handling a notification, which is ignored")
             self._on_malformed(f"it led to a fault of Kongming ({type(error).__name__})")
         self.held_up = False

@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What an instance event means to one host: the table of Nova's events.
+"""The meaning of an instance event for one host: the table of Nova's events.
 
-An event is a hint: it says where Nova has the instance, never what is to be done.
+An event is a hint where Nova has the instance; it never decides what to do.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from __future__ import annotations
 from kongming.executor.store.residence import Place
 from kongming.notification.event import InstanceEvent
 
-#: The instance is nowhere, and never will be again.
+#: The instance is nowhere, for ever.
 DELETED = "instance.delete.end"
 # It is nowhere, until it is restored.
 _SOFT_DELETED = "instance.soft_delete.end"
-# The instance's stay on the payload's host ends; where it is now others say.
+# The instance leaves the payload's host; other events show its new host.
 _LEAVES = "instance.live_migration_post.end"
 # Nova has cleared the payload's host.
 _OFFLOADED = "instance.shelve_offload.end"
@@ -35,10 +35,7 @@ _TOO_EARLY = "instance.resize.end"
 
 
 def meaning(event: InstanceEvent, host: str) -> Place | None:
-    """Return where the instance is, as ``event`` tells ``host``; None if it does not.
-
-    Whoever keeps nothing of an instance has nothing to do if it is elsewhere.
-    """
+    """Return where an event shows the instance, seen from a host; None if it shows nothing."""
     if event.name in (DELETED, _SOFT_DELETED):
         return Place.NOWHERE
     if event.name.endswith(".start") or event.name == _TOO_EARLY:
@@ -54,7 +51,7 @@ def meaning(event: InstanceEvent, host: str) -> Place | None:
 
 
 def named_host(event: InstanceEvent) -> str:
-    """Return the host that the event says the instance is on; empty if it names none."""
+    """Return the host on which an event shows the instance; empty if it names none."""
     if event.name == _LEAVES:
         return ""
     return event.publisher_host if event.name == _REBUILT else event.host or ""

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The metrics of a trigger on the bus: its events and its broker."""
+"""The metrics of a trigger by notifications: events, and the message broker."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from kongming.metrics.gauges import broker_connected
 from kongming.notification.handler import Handler
 from kongming.notification.listener import Listener
 
-# Nobody needs to know which events others have, and each kind costs.
+# Each kind is a time series, and the kinds of other hosts' events help nobody.
 _WITHOUT_KIND = ("foreign", "malformed")
 
 
 class NotificationCollector(Collector):
-    """Reads the handler and the listener."""
+    """The metrics of the handler and the listener."""
 
     def __init__(self, handler: Handler, listener: Listener) -> None:
         self._handler = handler
         self._listener = listener
 
     def collect(self) -> Iterator[Metric]:
-        """Give all families."""
+        """Yield all metric families."""
         events = CounterMetricFamily(
             "kongming_events",
             "Notifications received, by kind (for this host only) and outcome.",
@@ -56,5 +56,5 @@ class NotificationCollector(Collector):
         yield GaugeMetricFamily(
             "kongming_last_event_age_seconds",
             "Seconds since the last notification of any host, or since the start.",
-            value=self._handler.silence_s,
+            value=self._handler.idle_s,
         )

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Edits that Nova's API told of, and no event: a sign that events get lost on their way."""
+"""Edits that Nova's API shows and no event reported: a sign that events get lost."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ import time
 
 LOG = logging.getLogger(__name__)
 
-#: An event may come so much later than Nova's database shows what it is about.
+#: The seconds by which an event may arrive later than Nova's API shows the edit.
 PATIENCE_S = 60.0
 
 
-class Unheard:
-    """Tells of edits that no event told of, once for each. Any thread may call it.
+class MissedEvents:
+    """Warns about edits without an event, once for each. Any thread may call any method.
 
-    :param clock: seconds that only grow.
+    :param clock: returns monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._found: dict[str, float] = {}
+        self._edited: dict[str, float] = {}
 
-    def found(self, instance_uuid: str) -> None:
-        """Note that an answer of Nova's showed an edit; an event may still tell of it."""
+    def note_edit(self, instance_uuid: str) -> None:
+        """Note an edit that Nova's API shows; its event may still arrive."""
         with self._lock:
-            self._found.setdefault(instance_uuid, self._clock())
+            self._edited.setdefault(instance_uuid, self._clock())
 
-    def heard(self, instance_uuid: str) -> None:
-        """Note that an event of an instance came."""
+    def note_event(self, instance_uuid: str) -> None:
+        """Note an event of an instance."""
         with self._lock:
-            self._found.pop(instance_uuid, None)
+            self._edited.pop(instance_uuid, None)
 
-    def tell(self) -> None:
-        """Tell of those that no event told of within the time that one may take."""
+    def warn(self) -> None:
+        """Log the edits whose events did not arrive in time."""
         until = self._clock() - PATIENCE_S
         with self._lock:
-            missed = sorted(uuid for uuid, at in self._found.items() if at <= until)
+            missed = sorted(uuid for uuid, at in self._edited.items() if at <= until)
             for instance_uuid in missed:
-                del self._found[instance_uuid]
+                del self._edited[instance_uuid]
         if missed:
             LOG.warning(
                 "The metadata of %d instances, among them %s, was edited and no event reported "

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What Prometheus is told of the questions to Nova."""
+"""The metrics of requests to Nova's API."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from kongming.metrics.gauges import nova_available
-from kongming.notification.nova_poller import Inquirer
+from kongming.notification.nova_poller import NovaPoller
 
 _OUTCOMES = ("answered", "denied", "rate_limited", "failed", "unreachable", "garbage")
 
 
 class NovaCollector(Collector):
-    """Reads the inquirer."""
+    """The metrics of the Nova poller."""
 
-    def __init__(self, inquirer: Inquirer) -> None:
-        self._inquirer = inquirer
+    def __init__(self, poller: NovaPoller) -> None:
+        self._poller = poller
 
     def collect(self) -> Iterator[Metric]:
-        """Give all families."""
+        """Yield all metric families."""
         requests = CounterMetricFamily(
             "kongming_nova_requests", "Requests to Nova's API, by outcome.", labels=["outcome"]
         )
         for outcome in _OUTCOMES:
-            requests.add_metric([outcome], self._inquirer.requests[outcome])
+            requests.add_metric([outcome], self._poller.requests[outcome])
         yield requests
-        yield nova_available(self._inquirer.is_available)
+        yield nova_available(self._poller.is_available)
         yield GaugeMetricFamily(
-            "kongming_nova_inquiries",
+            "kongming_nova_lookups",
             "Instances waiting for a request to Nova's API.",
-            value=self._inquirer.waiting,
+            value=self._poller.pending,
         )

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Asking Nova what is wanted: what events hint at, and now and then everything.
+"""Requests to Nova's API: instances that events hint at, and now and then all servers.
 
-Questions are gathered while one is under way: many events make few requests.
-As long as Nova does not answer, all stays as it is and nothing is forgotten.
+Lookups that are requested during a request wait for the next round, so many events make few
+requests. While Nova is unavailable, all placements stay, and nothing is forgotten.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ import time
 
 from kongming import exception
 from kongming.executor.store.residence import Place
+from kongming.notification.metadata_trigger import MetadataTrigger
 from kongming.notification.order import Moment
-from kongming.notification.pending_lookups import ALL, Inquiries, Inquiry
-from kongming.notification.requests import Wanted
+from kongming.notification.pending_lookups import ALL, Lookup, PendingLookups
 from kongming.nova.client import Nova
 from kongming.nova.polling import PollIntervals
 from kongming.nova.server import Server
@@ -38,24 +38,25 @@ from kongming.runtime.timer import Timer
 
 LOG = logging.getLogger(__name__)
 
-# Who has more questions than this lists the servers of the host instead.
+# With more lookups than this, the servers of the host are listed instead.
 _FEW = 8
-# From one round of questions to the next, so that what comes meanwhile is gathered.
+# From one round to the next, so that lookups are gathered.
 _ROUND_S = 0.5
-_LOOK_S = 1.0
+_INTERVAL_S = 1.0
 _RETRY_MAX_S = 60.0
-# Nova may announce what its database shows a moment later.
-_PATIENCE = 4
-# What Nova had not committed yet when it was last asked, and clocks of its own that differ.
+# An event may be a moment ahead of Nova's database: so many answers may contradict it.
+_ATTEMPTS = 4
+# For changes that Nova had not committed at the last poll, and for differing clocks of Nova.
 _OVERLAP_S = 300.0
-# Why Nova is asked if no event led to it.
+# The source of an answer to which no event led.
 _RESYNC = "resync"
 
 
-class Inquirer:
-    """Asks Nova, in a thread of its own.
+class NovaPoller:
+    """Polls Nova's API in a thread of its own.
 
-    :param held: gives the instances that anything is known of.
+    :param held: returns the instances with a record.
+    :param start_spread: the first poll of all servers is within so many seconds.
     :ivar intervals: those in force; they may be replaced at any time.
     """
 
@@ -63,8 +64,8 @@ class Inquirer:
         self,
         host: str,
         nova: Nova,
-        inquiries: Inquiries,
-        wanted: Wanted,
+        lookups: PendingLookups,
+        trigger: MetadataTrigger,
         *,
         held: Callable[[], frozenset[str]],
         intervals: PollIntervals,
@@ -72,52 +73,51 @@ class Inquirer:
     ) -> None:
         self._host = host
         self._nova = nova
-        self._inquiries = inquiries
-        self._wanted = wanted
+        self._lookups = lookups
+        self._trigger = trigger
         self._held = held
         self.intervals = intervals
         self._changes = Timer()
         self._all = Timer()
         self._start_spread = start_spread
-        self._asked_at = 0.0
+        self._listed_at = 0.0
         self._availability = Availability("Nova", LOG)
         self._loop = Loop(
             "nova-poller",
             "polling Nova",
             self._step,
-            interval_s=_LOOK_S,
+            interval_s=_INTERVAL_S,
             retry_max_s=_RETRY_MAX_S,
             on_error=self._report,
         )
 
     def start(self) -> None:
-        """Begin; returns at once."""
+        """Start polling."""
         self._all.expire_within(self._start_spread)
         self._loop.start()
 
     def stop(self, timeout: float) -> None:
-        """End; what is open is on disk, and asked after the next start."""
+        """Stop polling; pending lookups are on disk, and done after the next start."""
         if self._loop.stop(timeout):
-            self._inquiries.close()
+            self._lookups.close()
 
-    def ask(self, instance_uuid: str, *, here: bool | None = None) -> None:
-        """Have Nova asked about an instance; that this is to be done is on disk on return.
+    def request(self, instance_uuid: str, *, here: bool | None = None) -> None:
+        """Request a lookup of an instance; it is on disk on return.
 
-        :param here: whether an event said that the instance is on this host; None if that is
-            the question.
-        :raises StoreUnavailable: if it could not be kept: try again.
+        :param here: whether an event named this host; None if no event led to the lookup.
+        :raises StoreUnavailable: if it can't be stored; retry.
         """
-        self._inquiries.add(instance_uuid, here=here)
+        self._lookups.add(instance_uuid, here=here)
         self._loop.wake()
 
-    def ask_all(self) -> None:
-        """Have Nova asked about all servers of this host, soon."""
+    def request_all(self) -> None:
+        """Poll all servers of this host soon."""
         self._all.expire_within(self._start_spread)
         self._loop.wake()
 
-    def asks(self, instance_uuid: str) -> bool:
-        """Tell whether an instance is to be asked about."""
-        return instance_uuid in self._inquiries
+    def is_pending(self, instance_uuid: str) -> bool:
+        """Return whether a lookup of an instance is pending."""
+        return instance_uuid in self._lookups
 
     @property
     def is_available(self) -> bool:
@@ -126,17 +126,17 @@ class Inquirer:
 
     @property
     def requests(self) -> Counter[str]:
-        """How many requests were made, by what came of them."""
+        """The number of requests to Nova's API, by outcome."""
         return self._nova.requests
 
     @property
-    def waiting(self) -> int:
-        """Count what Nova is still to be asked about."""
-        return len(self._inquiries)
+    def pending(self) -> int:
+        """The number of pending lookups."""
+        return len(self._lookups)
 
     def _step(self) -> float | None:
-        """Poll what is due; return the seconds to pause, so that requests are gathered."""
-        if not self._round():
+        """Poll what is due; return the seconds to pause, so that lookups are gathered."""
+        if not self._poll():
             return None
         self._availability.restored()
         return _ROUND_S
@@ -152,87 +152,91 @@ class Inquirer:
             kind=error.reason,
         )
 
-    def _round(self) -> bool:
-        """Make one round; tell whether anything was asked."""
+    def _poll(self) -> bool:
+        """Poll what is due; return whether anything was."""
         now = time.monotonic()
-        due = {about: one for about, one in self._inquiries.open().items() if one.due <= now}
+        due = {key: each for key, each in self._lookups.pending().items() if each.due <= now}
         if ALL in due or self._all.is_due(self.intervals.full_s):
-            self._ask_all(due)
+            self._poll_all(due)
         elif self._changes.is_due(self.intervals.changes_s):
-            self._ask_changes()
+            self._poll_changes()
         elif len(due) > _FEW:
-            put = Moment.now()
-            self._take(due, self._listed(host=self._host), put)
+            moment = Moment.now()
+            self._look_up(due, self._list(host=self._host), moment)
         elif due:
-            self._take(due, {}, Moment.now())
+            self._look_up(due, {}, Moment.now())
         else:
             return False
         return True
 
-    def _ask_all(self, due: dict[str, Inquiry]) -> None:
-        put = Moment.now()
-        found = self._listed(host=self._host)
-        asked_at = self._nova.listed_at
+    def _poll_all(self, due: dict[str, Lookup]) -> None:
+        moment = Moment.now()
+        found = self._list(host=self._host)
+        listed_at = self._nova.listed_at
         for server in found.values():
-            self._learn(server.instance_uuid, server, _RESYNC, put)
+            self._apply(server.instance_uuid, server, _RESYNC, moment)
         missing = sorted(self._held() - found.keys())
         if missing:
             LOG.debug("Not among the servers of %s: %s", self._host, ", ".join(missing))
             for instance_uuid in missing:
-                self._inquiries.add(instance_uuid)
-        self._take(due, found, put)
+                self._lookups.add(instance_uuid)
+        self._look_up(due, found, moment)
         if ALL in due:
-            self._inquiries.close_one(ALL, due[ALL])
+            self._lookups.finish(ALL, due[ALL])
         LOG.log(
             logging.INFO if ALL in due else logging.DEBUG,
             "Resync: Nova lists %d servers on %s; all were checked",
             len(found),
             self._host,
         )
-        self._asked_at = asked_at
+        self._listed_at = listed_at
         self._all.restart()
         self._changes.restart()
 
-    def _ask_changes(self) -> None:
-        put = Moment.now()
-        since = datetime.fromtimestamp(self._asked_at - _OVERLAP_S, UTC)
+    def _poll_changes(self) -> None:
+        moment = Moment.now()
+        since = datetime.fromtimestamp(self._listed_at - _OVERLAP_S, UTC)
         changes = {"host": self._host, "changes-since": since.strftime("%Y-%m-%dT%H:%M:%SZ")}
-        servers = self._listed(**changes)
-        self._asked_at = self._nova.listed_at
+        servers = self._list(**changes)
+        self._listed_at = self._nova.listed_at
         for server in servers.values():
-            self._learn(server.instance_uuid, server, _RESYNC, put)
+            self._apply(server.instance_uuid, server, _RESYNC, moment)
         self._changes.restart()
 
-    def _listed(self, **filters: str) -> dict[str, Server]:
+    def _list(self, **filters: str) -> dict[str, Server]:
         return {server.instance_uuid: server for server in self._nova.servers(**filters)}
 
-    def _take(self, due: dict[str, Inquiry], found: dict[str, Server], put: Moment) -> None:
-        """Answer what is asked: by the list, or else by a question of its own."""
+    def _look_up(self, due: dict[str, Lookup], listed: dict[str, Server], moment: Moment) -> None:
+        """Finish lookups: by the list, or else by one request for each."""
         held = self._held()
-        for instance_uuid, inquiry in due.items():
+        for instance_uuid, lookup in due.items():
             if instance_uuid == ALL:
                 continue
-            server, asked = found.get(instance_uuid), put
+            server, requested = listed.get(instance_uuid), moment
             if server is None:
-                asked = Moment.now()
+                requested = Moment.now()
                 server = self._nova.server(instance_uuid)
             here = server is not None and server.host == self._host
-            # What is kept here is expected here: Nova's database may be a moment behind.
-            expected = True if inquiry.here is None and instance_uuid in held else inquiry.here
-            if expected in (None, here) or inquiry.attempts >= _PATIENCE:
-                why = _RESYNC if inquiry.here is None else "its event"
-                self._learn(instance_uuid, server, why, asked)
-                self._inquiries.close_one(instance_uuid, inquiry)
+            # An instance with a record is expected here: Nova's database may be a moment behind.
+            expected = True if lookup.here is None and instance_uuid in held else lookup.here
+            if expected in (None, here) or lookup.attempts >= _ATTEMPTS:
+                cause = _RESYNC if lookup.here is None else "its event"
+                self._apply(instance_uuid, server, cause, requested)
+                self._lookups.finish(instance_uuid, lookup)
             else:
-                self._inquiries.postpone(instance_uuid, inquiry, 2.0**inquiry.attempts)
+                self._lookups.postpone(instance_uuid, lookup, 2.0**lookup.attempts)
 
-    def _learn(self, instance_uuid: str, server: Server | None, why: str, put: Moment) -> None:
+    def _apply(
+        self, instance_uuid: str, server: Server | None, cause: str, moment: Moment
+    ) -> None:
         host = "" if server is None or server.host is None else server.host
         place = Place.ELSEWHERE if host else Place.NOWHERE
         if host == self._host:
             place = Place.HERE
             host = ""
         metadata = {} if server is None else server.metadata
-        by = f"Nova's API ({why})"
-        announced = why != _RESYNC
-        self._wanted.learn(instance_uuid, place, metadata, by, put, host, announced=announced)
+        source = f"Nova's API ({cause})"
+        announced = cause != _RESYNC
+        self._trigger.handle_answer(
+            instance_uuid, place, metadata, source, moment, host, announced=announced
+        )

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The order of events: an older one must not undo what a newer one said.
+"""The order of events: an older event must not undo a newer one.
 
-A broker delivers again what was not acknowledged, perhaps behind newer ones. Times are compared
-within one publisher only, as no two machines have the same clock. Events of two publishers
-count in the order in which they arrive, and Nova's answers among them.
+RabbitMQ delivers unacknowledged messages again, perhaps behind newer ones. Times are compared
+within one publisher only, as no two machines have the same clock. Events of two publishers, and
+answers of Nova's API, count in the order of arrival.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ import time
 
 from kongming.executor.store.residence import Place
 from kongming.notification.event import InstanceEvent
-from kongming.notification.event_store import Memory
-from kongming.notification.last_events import Heard
+from kongming.notification.event_store import EventStore
+from kongming.notification.last_events import LastEvents
 from kongming.notification.meaning import DELETED
 from kongming.runtime.clock import Steps, since_boot
 
-#: Clocks that differ by less, in seconds, are nothing to be told of.
+#: Smaller differences between clocks, in seconds, are not reported.
 SKEW_S = 1.0
 
-# Instances of one host are few; of one that was not heard of for so long nothing is on its way.
+# One host has fewer instances, and after so long none of their messages is on its way.
 _MOST = 4096
 _KEEP_S = 7 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A moment by both of our clocks: in seconds since the epoch, and monotonic."""
+    """A moment by both clocks of this host: in seconds since the epoch, and monotonic."""
 
     wall: float
     monotonic: float
@@ -53,18 +53,16 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How an event stands to what was heard of its instance before.
+    """The relation of an event to the earlier events of its instance.
 
-    :ivar late: whether it is to be left out: it came before, or its publisher has sent a
-        newer one.
-    :ivar late_s: by how many seconds it is older than that newer one; 0 if it came before.
-    :ivar outdated: whether it was sent before a question that Nova has answered since.
-    :ivar behind: the other publisher that has dated something latest; empty if none has
-        dated anything later than this.
-    :ivar behind_s: by how many seconds this is older.
-    :ivar doubtful: whether it says that the instance is at another place than was said last,
-        and it is not certain which of them is the newer word.
-    :ivar ask: whether Nova is to be asked, if it can be.
+    :ivar late: whether to ignore it: it arrived before, or its publisher has sent a newer one.
+    :ivar late_s: the seconds by which it is older than that newer one; 0 if it arrived before.
+    :ivar outdated: whether it was sent before a request that Nova's API has answered since.
+    :ivar behind: the other publisher with the latest date; empty if none has a later one.
+    :ivar behind_s: the seconds by which this event is older.
+    :ivar doubtful: whether it reports another place than the last one, and it is not certain
+        which report is newer.
+    :ivar needs_lookup: whether to look the instance up in Nova, if that is configured.
     """
 
     late: bool = False
@@ -73,137 +71,138 @@ class Verdict:
     behind: str = ""
     behind_s: float = 0.0
     doubtful: bool = False
-    ask: bool = False
+    needs_lookup: bool = False
 
 
 class Order:
-    """Remembers what was heard of each instance of this host, and when it was sent.
+    """The last events of each instance of this host.
 
-    Of instances that nothing is known of it remembers less, and apart, as there are so many
-    of them: an event of ours that is behind one that says "elsewhere" must not bring the
-    instance back.
+    Less is kept of instances without a record, as there are many: an event that names this host
+    must not bring back an instance that a newer event reported elsewhere.
 
-    A remembered time that is still to come by our clock is worth nothing: the clock was set
-    back since.
+    Times in the future of this host's clock do not count: the clock was set back since.
 
-    :param memory: keeps it across a restart.
-    :param clock: tells the time, in seconds since the epoch.
-    :param steady: seconds that only grow.
+    :param store: keeps the last events across a restart.
+    :param clock: returns the time in seconds since the epoch.
+    :param steady: returns monotonic seconds.
     """
 
     def __init__(
         self,
-        memory: Memory | None = None,
+        store: EventStore | None = None,
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = since_boot,
     ) -> None:
-        self._memory = memory
+        self._store = store
         self._clock = clock
         self._steps = Steps(clock, steady)
-        self._ours: OrderedDict[str, Heard] = OrderedDict()
+        self._here: OrderedDict[str, LastEvents] = OrderedDict()
         self._elsewhere: OrderedDict[str, tuple[str, float, Place, bool]] = OrderedDict()
-        if memory is not None:
-            self._ours.update(memory.load(clock() - _KEEP_S))
+        if store is not None:
+            self._here.update(store.load(clock() - _KEEP_S))
 
-    def knows(self, instance_uuid: str) -> bool:
-        """Tell whether an event of an instance was noted as one of this host's."""
-        return instance_uuid in self._ours
+    def has_record(self, instance_uuid: str) -> bool:
+        """Return whether an event of the instance was noted as an event of this host."""
+        return instance_uuid in self._here
 
     def judge(self, event: InstanceEvent, place: Place) -> Verdict:
-        """Say how an event stands to what was heard before; nothing is noted.
+        """Compare an event with the earlier ones, without noting it.
 
-        :param place: where it says that the instance is.
+        :param place: where the event reports the instance.
         """
         moved = self._steps.take()
         if moved > 0:
-            for each in self._ours.values():
+            for each in self._here.values():
                 each.set_forward(moved)
-        heard = self._heard(event.instance_uuid)
-        if heard is None:
+        last = self._last(event.instance_uuid)
+        if last is None:
             return Verdict()
-        if event.message_id and event.message_id in heard.messages:
+        if event.message_id and event.message_id in last.messages:
             return Verdict(late=True)
         now = self._clock()
-        late_s = heard.late_by(event, now)
+        late_s = last.late_by(event, now)
         if late_s:
-            return Verdict(late=True, late_s=late_s, ask=late_s > SKEW_S)
-        behind, behind_s = heard.ahead_of(event.publisher, event.sent_at, now)
-        outdated = event.sent_at < heard.answered_at <= now
-        unsure = heard.answered_at > 0 and event.ahead_s > SKEW_S
+            return Verdict(late=True, late_s=late_s, needs_lookup=late_s > SKEW_S)
+        behind, behind_s = last.ahead_of(event.publisher, event.sent_at, now)
+        outdated = event.sent_at < last.answered_at <= now
+        unsure = last.answered_at > 0 and event.ahead_s > SKEW_S
         return Verdict(
             outdated=outdated,
             behind=behind,
             behind_s=behind_s,
-            doubtful=heard.contradicts(event.publisher, event.sent_at, place, now),
-            ask=outdated or unsure or behind_s > SKEW_S,
+            doubtful=last.contradicts(event.publisher, event.sent_at, place, now),
+            needs_lookup=outdated or unsure or behind_s > SKEW_S,
         )
 
-    def heard_since(self, instance_uuid: str, moment: Moment) -> float | None:
-        """Return when the last event was sent that was heard since then; None if none was."""
-        heard = self._ours.get(instance_uuid)
-        if heard is None or heard.heard_at <= moment.monotonic:
+    def last_sent_since(self, instance_uuid: str, moment: Moment) -> float | None:
+        """Return when the last event was sent, if it arrived after a moment; else None."""
+        last = self._here.get(instance_uuid)
+        if last is None or last.received_at <= moment.monotonic:
             return None
-        return heard.last_sent
+        return last.last_sent
 
     def note(self, event: InstanceEvent, place: Place) -> None:
-        """Note that an event was handled."""
-        heard = self._heard(event.instance_uuid) or Heard()
+        """Note an event that was handled."""
+        last = self._last(event.instance_uuid) or LastEvents()
         deleted = event.name == DELETED
-        heard.forget_words_to_come(self._clock())
-        heard.note(event.publisher, event.sent_at, place, ahead_s=event.ahead_s, deleted=deleted)
-        heard.heard_at = time.monotonic()
+        last.forget_future_places(self._clock())
+        last.note(event.publisher, event.sent_at, place, ahead_s=event.ahead_s, deleted=deleted)
+        last.received_at = time.monotonic()
         if event.message_id:
-            heard.messages.append(event.message_id)
-        self._keep(event.instance_uuid, heard)
-        if self._memory is not None:
-            self._memory.keep(event.instance_uuid, heard)
+            last.messages.append(event.message_id)
+        self._keep(event.instance_uuid, last)
+        if self._store is not None:
+            self._store.save(event.instance_uuid, last)
 
     def note_elsewhere(self, event: InstanceEvent, place: Place) -> None:
-        """Note that an instance that nothing is known of is not here; the newest word counts."""
+        """Note where an instance without a record is; the newest report counts."""
         instance_uuid, elsewhere = event.instance_uuid, self._elsewhere
-        word, deleted = (event.publisher, event.sent_at, place), event.name == DELETED
+        report, deleted = (event.publisher, event.sent_at, place), event.name == DELETED
         if before := elsewhere.pop(instance_uuid, None):
-            word = before[:3] if event.sent_at < before[1] <= self._clock() else word
+            report = before[:3] if event.sent_at < before[1] <= self._clock() else report
             deleted = deleted or before[3]
-        elsewhere[instance_uuid] = (*word, deleted)
+        elsewhere[instance_uuid] = (*report, deleted)
         if len(elsewhere) > _MOST:
             elsewhere.popitem(last=False)
 
     def note_answer(self, instance_uuid: str, moment: Moment, place: Place) -> None:
-        """Note what Nova has answered to a question that was put at a moment."""
-        heard = self._heard(instance_uuid) or Heard()
-        # What was said before the question is of no account any more.
-        heard.words = {place: ("", moment.wall)}
-        heard.answered_at = moment.wall
-        heard.deleted = heard.deleted and place is not Place.HERE
-        self._keep(instance_uuid, heard)
+        """Note an answer of Nova's API.
+
+        :param moment: when the request was sent.
+        """
+        last = self._last(instance_uuid) or LastEvents()
+        # Reports from before the request do not count any more.
+        last.places = {place: ("", moment.wall)}
+        last.answered_at = moment.wall
+        last.deleted = last.deleted and place is not Place.HERE
+        self._keep(instance_uuid, last)
 
     def forget_times(self, publisher: str) -> None:
-        """Forget what a publisher has dated: its clock was set back."""
-        for instance_uuid, heard in self._ours.items():
-            if heard.sent.pop(publisher, None) is None:
+        """Forget the dates of a publisher whose clock was set back."""
+        for instance_uuid, last in self._here.items():
+            if last.sent.pop(publisher, None) is None:
                 continue
-            heard.words = {
-                place: (who, 0.0 if who == publisher else at)
-                for place, (who, at) in heard.words.items()
+            last.places = {
+                place: (by, 0.0 if by == publisher else at)
+                for place, (by, at) in last.places.items()
             }
-            if self._memory is not None:
-                self._memory.keep(instance_uuid, heard)
+            if self._store is not None:
+                self._store.save(instance_uuid, last)
 
-    def _heard(self, instance_uuid: str) -> Heard | None:
-        heard = self._ours.get(instance_uuid)
-        if heard is not None or instance_uuid not in self._elsewhere:
-            return heard
+    def _last(self, instance_uuid: str) -> LastEvents | None:
+        last = self._here.get(instance_uuid)
+        if last is not None or instance_uuid not in self._elsewhere:
+            return last
         publisher, sent_at, place, deleted = self._elsewhere[instance_uuid]
-        heard = Heard()
-        heard.note(publisher, sent_at, place, deleted=deleted)
-        return heard
+        last = LastEvents()
+        last.note(publisher, sent_at, place, deleted=deleted)
+        return last
 
-    def _keep(self, instance_uuid: str, heard: Heard) -> None:
-        self._ours[instance_uuid] = heard
-        self._ours.move_to_end(instance_uuid)
+    def _keep(self, instance_uuid: str, last: LastEvents) -> None:
+        self._here[instance_uuid] = last
+        self._here.move_to_end(instance_uuid)
         self._elsewhere.pop(instance_uuid, None)
-        if len(self._ours) > _MOST:
-            oldest, _heard = self._ours.popitem(last=False)
-            if self._memory is not None:
-                self._memory.forget(oldest)
+        if len(self._here) > _MOST:
+            oldest, _last = self._here.popitem(last=False)
+            if self._store is not None:
+                self._store.forget(oldest)

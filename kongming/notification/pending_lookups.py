@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The instances that Nova is to be asked about, on disk until it has answered."""
+"""The instances to look up in Nova, on disk until Nova's API has answered."""
 
 from __future__ import annotations
 
@@ -24,49 +24,48 @@ from kongming.runtime.sqlite import Database
 
 LOG = logging.getLogger(__name__)
 
-FILE_NAME = "inquiries.sqlite"
+FILE_NAME = "lookups.sqlite"
 
-# All servers of this host.
+#: The key of a lookup of all servers of this host.
 ALL = "all"
 
-_MIGRATIONS = (("CREATE TABLE inquiry (about TEXT PRIMARY KEY) WITHOUT ROWID",),)
+_MIGRATIONS = (("CREATE TABLE lookup (key TEXT PRIMARY KEY) WITHOUT ROWID",),)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Inquiry:
-    """What is to be asked about one instance: another one whenever that is requested again.
+class Lookup:
+    """One lookup; each time that it is requested again it is another one.
 
-    :ivar here: whether the event that led to it says that the instance is on
-        this host; None if there was no event.
-    :ivar attempts: how many answers have said something else.
-    :ivar due: when to ask, by the monotonic clock.
+    :ivar here: whether the event that led to it names this host; None if there was no event.
+    :ivar attempts: how many answers contradicted the event.
+    :ivar due: when it is due, by the monotonic clock.
     """
 
     here: bool | None = None
     attempts: int = 0
     due: float = field(default_factory=time.monotonic)
 
-    def postponed(self, seconds: float) -> Inquiry:
-        """Give it as it is after an answer that may be behind the event."""
+    def postponed(self, seconds: float) -> Lookup:
+        """Return the lookup that follows an answer that may be older than the event."""
         due = time.monotonic() + seconds
         return replace(self, attempts=self.attempts + 1, due=due)
 
 
-class Inquiries:
-    """What is open. Any thread may call any method.
+class PendingLookups:
+    """The pending lookups. Any thread may call any method.
 
     Every method raises ``StoreUnavailable`` if the database can't be used.
     """
 
     def __init__(self, state_path: Path, *, create: bool = True) -> None:
         """Open the database in the directory ``state_path``."""
-        self._open: dict[str, Inquiry] = {}
+        self._pending: dict[str, Lookup] = {}
         self._db = Database(
             state_path / FILE_NAME, _MIGRATIONS, create=create, on_open=lambda _db: None
         )
         self._load()
 
-    def __enter__(self) -> Inquiries:
+    def __enter__(self) -> PendingLookups:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -76,55 +75,51 @@ class Inquiries:
         """Close the database."""
         self._db.close()
 
-    def add(self, about: str, *, here: bool | None = None) -> None:
-        """Have Nova asked about an instance, or :data:`ALL`; on disk on return."""
+    def add(self, key: str, *, here: bool | None = None) -> None:
+        """Add a lookup of an instance, or of :data:`ALL`; it is on disk on return."""
         with self._db.lock:
-            if about not in self._open:
+            if key not in self._pending:
                 with self._db.transaction(durable=True) as db:
-                    db.execute("INSERT OR IGNORE INTO inquiry VALUES (?)", (about,))
-            self._note(about, here)
+                    db.execute("INSERT OR IGNORE INTO lookup VALUES (?)", (key,))
+            self._pending[key] = Lookup(here)
 
-    def open(self) -> dict[str, Inquiry]:
-        """Give all that are open, those that other processes added included."""
+    def pending(self) -> dict[str, Lookup]:
+        """Return all lookups, including those that other processes added."""
         with self._db.lock:
             if self._db.changed_elsewhere():
                 self._load()
-            return dict(self._open)
+            return dict(self._pending)
 
-    def postpone(self, about: str, asked: Inquiry, seconds: float) -> None:
-        """Ask again later, unless it was asked for again already."""
+    def postpone(self, key: str, lookup: Lookup, seconds: float) -> None:
+        """Delay a lookup, unless it was requested again meanwhile."""
         with self._db.lock:
-            if self._open.get(about) is asked:
-                self._open[about] = asked.postponed(seconds)
+            if self._pending.get(key) is lookup:
+                self._pending[key] = lookup.postponed(seconds)
 
-    def close_one(self, about: str, asked: Inquiry) -> None:
-        """Note that it was answered, unless it was asked for again meanwhile."""
+    def finish(self, key: str, lookup: Lookup) -> None:
+        """Remove a lookup, unless it was requested again meanwhile."""
         with self._db.lock:
-            if self._open.get(about) is asked:
+            if self._pending.get(key) is lookup:
                 with self._db.transaction(durable=False) as db:
-                    db.execute("DELETE FROM inquiry WHERE about = ?", (about,))
-                del self._open[about]
+                    db.execute("DELETE FROM lookup WHERE key = ?", (key,))
+                del self._pending[key]
 
-    def is_kept(self, about: str) -> bool:
-        """Look on disk whether something is open: another process may have asked."""
-        return bool(self._db.query("SELECT 1 FROM inquiry WHERE about = ?", (about,)))
+    def is_stored(self, key: str) -> bool:
+        """Return whether a lookup is on disk: another process may have added it."""
+        return bool(self._db.query("SELECT 1 FROM lookup WHERE key = ?", (key,)))
 
     def __len__(self) -> int:
-        """Count those that are open."""
-        return len(self._open)
+        return len(self._pending)
 
-    def __contains__(self, about: object) -> bool:
-        return about in self._open
+    def __contains__(self, key: object) -> bool:
+        return key in self._pending
 
     def _load(self) -> None:
-        for (about,) in self._db.query("SELECT about FROM inquiry"):
-            if about != ALL and not is_instance(about):
-                # Nova could only be asked something else by it.
-                LOG.warning("%s: %s can't be an instance and is removed", FILE_NAME, repr(about))
+        for (key,) in self._db.query("SELECT key FROM lookup"):
+            if key != ALL and not is_instance(key):
+                # In a URL of Nova's API it would name something else.
+                LOG.warning("%s: %s can't be an instance and is removed", FILE_NAME, repr(key))
                 with self._db.transaction(durable=False) as db:
-                    db.execute("DELETE FROM inquiry WHERE about = ?", (about,))
-            elif about not in self._open:
-                self._note(about, None)
-
-    def _note(self, about: str, here: bool | None) -> None:
-        self._open[about] = Inquiry(here)
+                    db.execute("DELETE FROM lookup WHERE key = ?", (key,))
+            elif key not in self._pending:
+                self._pending[key] = Lookup()

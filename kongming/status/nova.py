@@ -101,7 +101,7 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
 def _similar_hosts(folder: Path, host: str) -> Iterator[Result]:
     """Report hosts with names similar to this one's that the service has found."""
     for name, instance_uuid in _rows(
-        folder / EVENT_STORE, "SELECT host, instance_uuid FROM lookalike"
+        folder / EVENT_STORE, "SELECT host, instance_uuid FROM similar_host"
     ):
         kind = bad if instance_uuid else doubtful
         yield kind(describe(str(name), host, str(instance_uuid)))
@@ -112,7 +112,7 @@ def _received(folder: Path) -> Result:
         "it is not known whether Nova emits notifications: set [guard] nova_config_file to "
         "check nova.conf, or cause an event of an instance of this host"
     )
-    received = _rows(folder / EVENT_STORE, "SELECT 1 FROM heard LIMIT 1") or _rows(
+    received = _rows(folder / EVENT_STORE, "SELECT 1 FROM last_events LIMIT 1") or _rows(
         folder / FILE_NAME,
         "SELECT 1 FROM (SELECT source FROM history UNION SELECT source FROM request)"
         " WHERE source = ?",

@@ -30,11 +30,11 @@ from kongming.executor.settings import Settings
 from kongming.executor.store.store import Store
 from kongming.notification import event
 from kongming.notification.handler import Handler
-from kongming.notification.legacy_trigger import Asking
+from kongming.notification.legacy_trigger import LegacyTrigger
+from kongming.notification.metadata_trigger import MetadataTrigger
 from kongming.notification.nova_metrics import NovaCollector
-from kongming.notification.nova_poller import Inquirer
-from kongming.notification.pending_lookups import ALL, Inquiries
-from kongming.notification.requests import Wanted
+from kongming.notification.nova_poller import NovaPoller
+from kongming.notification.pending_lookups import ALL, PendingLookups
 from kongming.nova.client import Nova
 from kongming.nova.polling import PollIntervals
 from kongming.runtime.heartbeats import Heartbeats
@@ -287,27 +287,27 @@ class Host:
             on_connect=lambda: None,
         )
         self.store = Store(state_path)
-        self.wanted = Wanted(self.executor, ask=self.ask)
-        self.inquirer = Inquirer(
+        self.trigger = MetadataTrigger(self.executor, look_up=self.ask)
+        self.poller = NovaPoller(
             HOST,
             Nova(conf),
-            Inquiries(state_path),
-            self.wanted,
+            PendingLookups(state_path),
+            self.trigger,
             held=lambda: self.executor.held,
             intervals=PollIntervals(conf.nova.resync_interval, conf.nova.resync_full_interval),
             start_spread=0.0,
         )
-        trigger = Asking(self.wanted, self.inquirer) if legacy else self.wanted
+        trigger = LegacyTrigger(self.trigger, self.poller) if legacy else self.trigger
         self.handler = Handler(HOST, event.read_legacy if legacy else event.read, trigger)
         self.executor.start()
-        self.inquirer.start()
+        self.poller.start()
 
     def ask(self, instance_uuid):
-        self.inquirer.ask(instance_uuid)
+        self.poller.request(instance_uuid)
         return True
 
     def stop(self):
-        self.inquirer.stop(10)
+        self.poller.stop(10)
         self.executor.stop(1)
         self.store.close()
 
@@ -319,7 +319,7 @@ class Host:
         wait_until(lambda: self.asked(instance_uuid) == cpus, 30, f"{cpus} is asked")
 
     def wait_answered(self):
-        wait_until(lambda: not self.inquirer.waiting, 60, "Nova was asked all there was to ask")
+        wait_until(lambda: not self.poller.pending, 60, "Nova was asked all there was to ask")
 
     def wait_settled(self):
         """Wait until libvirt was asked about all that anything was said of."""
@@ -363,7 +363,7 @@ class TestInquirer:
             host.wait_asked(known, "1")
             del api.servers[known].metadata[KEY]
             host.handler.handle(legacy_update(known))
-            wait_until(lambda: host.asked(known) is not True and not host.inquirer.waiting, 30, "")
+            wait_until(lambda: host.asked(known) is not True and not host.poller.pending, 30, "")
             assert not host.store.get(known).asked
             del api.servers[known]
             host.handler.handle(legacy_update(known, name="compute.instance.delete.end"))
@@ -374,7 +374,7 @@ class TestInquirer:
             before = len(api.requests)
             for _ in range(100):
                 host.handler.handle(legacy_update(str(uuid.uuid4()), OTHER, publisher=OTHER))
-            assert not host.inquirer.waiting
+            assert not host.poller.pending
             assert len(api.requests) == before
             assert host.handler.counts["foreign"] == 100
 
@@ -388,11 +388,11 @@ class TestInquirer:
             api.fault = fault
             api.servers[known].metadata[KEY] = "2"
             host.handler.handle(legacy_update(known))
-            wait_until(lambda: not host.inquirer.is_available, 30, "the outage was noticed")
+            wait_until(lambda: not host.poller.is_available, 30, "the outage was noticed")
             assert host.asked(known) == "1"
-            assert host.inquirer.waiting == 1
+            assert host.poller.pending == 1
             host.wait_asked(known, "2")
-            wait_until(lambda: host.inquirer.is_available, 30, "the recovery was noticed")
+            wait_until(lambda: host.poller.is_available, 30, "the recovery was noticed")
         assert caplog.text.count("Nova's API can't be used") == 1
         assert caplog.text.count("Nova is available again") == 1
 
@@ -404,8 +404,8 @@ class TestInquirer:
             api.servers[known].metadata[KEY] = "2"
             host.handler.handle(legacy_update(known))
         with run() as host:
-            assert host.inquirer.asks(known)
-            wait_until(lambda: not host.inquirer.is_available, 30, "the outage was noticed")
+            assert host.poller.is_pending(known)
+            wait_until(lambda: not host.poller.is_available, 30, "the outage was noticed")
             assert host.asked(known) == "1"
             api.up()
             host.wait_asked(known, "2")
@@ -414,7 +414,7 @@ class TestInquirer:
     def test_a_thousand_events_make_few_requests(self, api, run):
         servers = [api.add(HOST, {}) for _ in range(100)]
         with run() as host:
-            wait_until(lambda: host.inquirer.requests["answered"], 30, "resynced")
+            wait_until(lambda: host.poller.requests["answered"], 30, "resynced")
             before = len(api.requests)
             for number in range(1000):
                 known = servers[number % 100]
@@ -507,12 +507,12 @@ class TestResync:
     def test_an_answer_is_not_left_out_for_an_older_event(self, api, run):
         known = api.add(HOST, {})
         with run(legacy=False) as host:
-            wait_until(lambda: host.inquirer.requests["answered"], 30, "the first is made")
+            wait_until(lambda: host.poller.requests["answered"], 30, "the first is made")
             host.wait_answered()
             api.fault = Fault(0, delay=1.0, times=1)
             before = len(api.requests)
             api.servers[known].metadata[KEY] = "1"
-            host.inquirer.ask(known)
+            host.poller.request(known)
             wait_until(lambda: len(api.requests) > before, 30, "Nova is being asked")
             host.handler.handle(messages.message(known, time.time() - 3600, vcpu_pinning="0"))
             host.wait_asked(known, "1")
@@ -524,7 +524,7 @@ class TestResync:
         with run(legacy=False) as host:
             host.wait_asked(known, "1")
             server = api.servers.pop(known)
-            host.inquirer.ask(known)
+            host.poller.request(known)
             wait_until(lambda: known in api.requests[-1], 30, "it was asked about")
             api.servers[known] = server
             host.wait_answered()
@@ -553,7 +553,7 @@ class TestResync:
             host.wait_asked(known, "1")
             api.fault = Fault(0, delay=1.0, times=1)
             before = len(api.requests)
-            host.inquirer.ask(known, here=True)
+            host.poller.request(known, here=True)
             wait_until(lambda: len(api.requests) > before, 30, "Nova is being asked")
             api.servers[known].metadata[KEY] = "2"
             host.handler.handle(messages.message(known, time.time(), vcpu_pinning="2"))
@@ -565,25 +565,25 @@ class TestResync:
 
     def test_by_hand(self, api, run):
         known = api.add(HOST, {})
-        with run(legacy=False) as host, Inquiries(host.store._db.path.parent) as by_hand:
+        with run(legacy=False) as host, PendingLookups(host.store._db.path.parent) as by_hand:
             wait_until(lambda: api.requests, 30, "the first is made")
             api.servers[known].metadata[KEY] = "1"
             by_hand.add(ALL)
             host.wait_asked(known, "1")
-            wait_until(lambda: not by_hand.is_kept(ALL), 30, "it is done")
+            wait_until(lambda: not by_hand.is_stored(ALL), 30, "it is done")
 
     def test_metrics(self, api, run):
         api.add(HOST, {})
         with run() as host:
-            wait_until(lambda: host.inquirer.requests["answered"], 30, "Nova has answered")
+            wait_until(lambda: host.poller.requests["answered"], 30, "Nova has answered")
             found = {
                 (sample.name, *sample.labels.values()): sample.value
-                for family in NovaCollector(host.inquirer).collect()
+                for family in NovaCollector(host.poller).collect()
                 for sample in family.samples
             }
             assert found[("kongming_nova_requests_total", "answered")] >= 1
             assert found[("kongming_nova_answers",)] == 1
-            assert found[("kongming_nova_inquiries",)] == 0
+            assert found[("kongming_nova_lookups",)] == 0
 
 
 def wishes(step):

@@ -28,7 +28,7 @@ import pytest
 from kongming.allocation import metadata
 from kongming.conf.notification_handler import LEGACY, TOPICS, VERSIONED
 from kongming.hypervisor.connection import run_event_loop
-from kongming.notification.pending_lookups import Inquiries
+from kongming.notification.pending_lookups import PendingLookups
 from kongming.tests.nova.aspects import FIRST, VCPU_PINNING, Request
 from kongming.tests.nova.events import Events
 from kongming.tests.nova.server import Server
@@ -148,8 +148,8 @@ class Cloud:
 
     def _asked_about(self):
         # Nova knows no marker: it is asked about one again and again for a while.
-        with Inquiries(self.daemon.state_path, create=False) as inquiries:
-            return set(inquiries.open())
+        with PendingLookups(self.daemon.state_path, create=False) as lookups:
+            return set(lookups.pending())
 
 
 @dataclass

@@ -16,8 +16,8 @@ import pytest
 
 from kongming.executor.store.residence import Place
 from kongming.notification import event as events
-from kongming.notification.event_store import FILE_NAME, Memory
-from kongming.notification.last_events import Heard, load
+from kongming.notification.event_store import FILE_NAME, EventStore
+from kongming.notification.last_events import LastEvents, load
 from kongming.notification.order import _KEEP_S, _MOST, Moment, Order, Verdict
 from kongming.tests.messages import message
 
@@ -86,7 +86,7 @@ def test_how_late_an_event_is_tells_whether_nova_is_asked(order):
     order.note(event(-5), HERE)
     assert order.judge(event(-5.5), HERE) == Verdict(late=True, late_s=pytest.approx(0.5))
     much = order.judge(event(-9), HERE)
-    assert (much.late, much.ask, much.late_s) == (True, True, 4)
+    assert (much.late, much.needs_lookup, much.late_s) == (True, True, 4)
 
 
 def test_an_event_of_another_publisher_counts_though_its_clock_is_behind(order):
@@ -94,8 +94,8 @@ def test_an_event_of_another_publisher_counts_though_its_clock_is_behind(order):
     verdict = order.judge(event(-7, API), HERE)
     assert not verdict.late
     assert not verdict.doubtful
-    assert (verdict.behind, verdict.behind_s, verdict.ask) == (COMPUTE, 2, True)
-    assert not order.judge(event(-5.5, API), HERE).ask
+    assert (verdict.behind, verdict.behind_s, verdict.needs_lookup) == (COMPUTE, 2, True)
+    assert not order.judge(event(-5.5, API), HERE).needs_lookup
     assert order.judge(event(-4, API), HERE) == Verdict()
     order.note(event(-7, API), HERE)
     conductor = order.judge(event(-6, "nova-conductor:controller"), HERE)
@@ -229,27 +229,27 @@ def test_a_deletion_of_what_nothing_was_known_of_is_remembered_too(order):
 
 def test_an_event_that_was_sent_before_an_answered_question_is_outdated(order):
     order.note_answer(UUID, Moment(NOW - 5, 0.0), HERE)
-    assert order.knows(UUID)
+    assert order.has_record(UUID)
     old = order.judge(event(-6), HERE)
-    assert (old.outdated, old.ask) == (True, True)
+    assert (old.outdated, old.needs_lookup) == (True, True)
     new = order.judge(event(-5), HERE)
-    assert (new.outdated, new.ask) == (False, False)
+    assert (new.outdated, new.needs_lookup) == (False, False)
 
 
 def test_of_a_clock_that_is_ahead_it_is_not_known_what_nova_knew(order):
     order.note(event(-9), HERE)
-    assert not order.judge(event(0, ahead_s=60.0), HERE).ask
+    assert not order.judge(event(0, ahead_s=60.0), HERE).needs_lookup
     order.note_answer(UUID, Moment(NOW - 5, 0.0), HERE)
-    assert order.judge(event(0, ahead_s=60.0), HERE).ask
-    assert not order.judge(event(0, ahead_s=1.0), HERE).ask
+    assert order.judge(event(0, ahead_s=60.0), HERE).needs_lookup
+    assert not order.judge(event(0, ahead_s=1.0), HERE).needs_lookup
 
 
-def test_what_was_heard_since_a_question_is_told_with_when_it_was_sent(order):
+def test_an_event_that_arrived_after_a_request_is_found_with_its_time(order):
     before = Moment.now()
-    assert order.heard_since(UUID, before) is None
+    assert order.last_sent_since(UUID, before) is None
     order.note(event(-5), HERE)
-    assert order.heard_since(UUID, before) == NOW - 5
-    assert order.heard_since(UUID, Moment.now()) is None
+    assert order.last_sent_since(UUID, before) == NOW - 5
+    assert order.last_sent_since(UUID, Moment.now()) is None
 
 
 def test_an_event_behind_one_that_says_elsewhere_is_late(order):
@@ -258,7 +258,7 @@ def test_an_event_behind_one_that_says_elsewhere_is_late(order):
     assert order.judge(event(-6), HERE).late
     assert not order.judge(event(-4), HERE).late
     assert order.judge(event(-6, API), HERE).doubtful
-    assert not order.knows(UUID)
+    assert not order.has_record(UUID)
     # Others that say so later, but said so before, take nothing back.
     order.note_elsewhere(event(-8, API), ELSEWHERE)
     assert order.judge(event(-6), HERE).late
@@ -271,7 +271,7 @@ def test_the_newest_word_of_a_place_counts_whoever_else_says_the_same_later(orde
     order.note(event(-3, API), ELSEWHERE)
     order.note(event(-6), ELSEWHERE)
     judged = order.judge(event(-4, "nova-conductor:controller"), HERE)
-    assert (judged.doubtful, judged.ask) == (True, False)
+    assert (judged.doubtful, judged.needs_lookup) == (True, False)
     assert not order.judge(event(-3, "nova-conductor:controller"), HERE).doubtful
     assert not order.judge(event(-4, "nova-conductor:controller"), ELSEWHERE).doubtful
 
@@ -290,7 +290,7 @@ def test_a_word_that_is_to_come_by_our_clock_gives_way_to_any(order, clock, know
 def test_what_was_elsewhere_is_remembered_when_it_comes(order):
     order.note_elsewhere(event(-5), ELSEWHERE)
     order.note(event(-4, API), HERE)
-    assert order.knows(UUID)
+    assert order.has_record(UUID)
     assert order.judge(event(-6), HERE).late
 
 
@@ -318,9 +318,9 @@ def test_of_our_own_only_so_many_are_remembered(order):
         order.note(_of(read, uuid), HERE)
     order.note(_of(read, uuids[0]), HERE)
     order.note(event(-5), HERE)
-    assert order.knows(uuids[0])
-    assert not order.knows(uuids[1])
-    assert order.knows(uuids[2])
+    assert order.has_record(uuids[0])
+    assert not order.has_record(uuids[1])
+    assert order.has_record(uuids[2])
 
 
 def test_what_a_publisher_dated_can_be_forgotten(order):
@@ -334,89 +334,89 @@ def test_what_a_publisher_dated_can_be_forgotten(order):
     assert order.judge(event(-8, API, instance_uuid=OTHER), HERE) == Verdict()
 
 
-class TestMemory:
+class TestEventStore:
     @pytest.fixture
-    def memory(self, tmp_path):
-        memory = Memory(tmp_path)
-        yield memory
-        memory.close()
+    def store(self, tmp_path):
+        store = EventStore(tmp_path)
+        yield store
+        store.close()
 
-    def test_the_order_outlives_the_process(self, memory, clock, tmp_path, monkeypatch):
+    def test_the_order_outlives_the_process(self, store, clock, tmp_path, monkeypatch):
         monkeypatch.setattr("time.time", clock)
-        order = Order(memory, clock)
+        order = Order(store, clock)
         again = event(-5, message_id="m1")
         order.note(again, ELSEWHERE)
         order.note(event(-4, API, name="instance.delete.end"), NOWHERE)
-        anew = Order(Memory(tmp_path), clock)
-        assert anew.knows(UUID)
+        anew = Order(EventStore(tmp_path), clock)
+        assert anew.has_record(UUID)
         assert anew.judge(again, HERE) == Verdict(late=True)
         assert anew.judge(event(-6), HERE).late
         assert anew.judge(event(-3), HERE).doubtful
         # Nova is asked anew after a start.
         assert not anew.judge(event(-3), HERE).outdated
 
-    def test_what_was_heard_long_ago_is_forgotten(self, memory, clock, tmp_path, monkeypatch):
+    def test_events_of_long_ago_are_forgotten(self, store, clock, tmp_path, monkeypatch):
         monkeypatch.setattr("time.time", clock)
-        Order(memory, clock).note(event(-5), HERE)
+        Order(store, clock).note(event(-5), HERE)
         clock.now = NOW + _KEEP_S
-        assert Order(Memory(tmp_path), clock).knows(UUID)
+        assert Order(EventStore(tmp_path), clock).has_record(UUID)
         clock.now = NOW + _KEEP_S + 1
-        assert not Order(Memory(tmp_path), clock).knows(UUID)
+        assert not Order(EventStore(tmp_path), clock).has_record(UUID)
 
-    def test_what_was_heard_in_a_time_to_come_is_forgotten(
-        self, memory, clock, tmp_path, monkeypatch
+    def test_events_with_a_time_in_the_future_are_forgotten(
+        self, store, clock, tmp_path, monkeypatch
     ):
         monkeypatch.setattr("time.time", clock)
-        Order(memory, clock).note(event(-5), HERE)
+        Order(store, clock).note(event(-5), HERE)
         clock.now = NOW - 1
-        assert not Order(Memory(tmp_path), clock).knows(UUID)
+        assert not Order(EventStore(tmp_path), clock).has_record(UUID)
 
-    def test_it_does_not_grow_without_end(self, memory, clock, monkeypatch):
+    def test_it_does_not_grow_without_end(self, store, clock, monkeypatch):
         monkeypatch.setattr("time.time", clock)
         monkeypatch.setattr("kongming.notification.order._MOST", 3)
-        order = Order(memory, clock)
+        order = Order(store, clock)
         read = event(-5)
         for number in range(5):
             order.note(_of(read, f"5a6e9b1e-0000-4000-8000-{number:012}"), HERE)
-        assert len(memory.load(0.0)) == 3
+        assert len(store.load(0.0)) == 3
 
-    def test_a_clock_that_was_set_back_stays_known(self, memory, clock, tmp_path, monkeypatch):
+    def test_a_clock_that_was_set_back_stays_known(self, store, clock, tmp_path, monkeypatch):
         monkeypatch.setattr("time.time", clock)
-        order = Order(memory, clock)
+        order = Order(store, clock)
         order.note(event(-5), HERE)
         order.forget_times(COMPUTE)
-        assert not Order(Memory(tmp_path), clock).judge(event(-9), HERE).late
+        assert not Order(EventStore(tmp_path), clock).judge(event(-9), HERE).late
 
     def test_without_its_file_it_does_without(self, tmp_path, caplog):
         (tmp_path / FILE_NAME).mkdir()
-        memory = Memory(tmp_path)
-        order = Order(memory)
+        store = EventStore(tmp_path)
+        order = Order(store)
         order.note(event(-5), HERE)
         order.note(event(-4), HERE)
-        assert order.knows(UUID)
-        assert memory.load(0.0) == []
-        memory.close()
+        assert order.has_record(UUID)
+        assert store.load(0.0) == []
+        store.close()
         assert caplog.text.count("The order of events is not kept across a restart") == 1
 
-    def test_a_file_that_breaks_later_is_told_once(self, memory, clock, caplog):
-        order = Order(memory, clock)
-        memory._db.path.unlink()
-        memory._db.path.mkdir()
+    def test_a_file_that_breaks_later_is_told_once(self, store, clock, caplog):
+        order = Order(store, clock)
+        store._db.path.unlink()
+        store._db.path.mkdir()
         order.note(event(-5), HERE)
         order.note(event(-4), HERE)
         assert order.judge(event(-6), HERE).late
         assert caplog.text.count("The order of events is not kept across a restart") == 1
 
     def test_a_row_that_can_not_be_read_is_as_if_it_were_not_there(
-        self, memory, clock, monkeypatch
+        self, store, clock, monkeypatch
     ):
         monkeypatch.setattr("time.time", clock)
-        order = Order(memory, clock)
+        order = Order(store, clock)
         order.note(event(-5), HERE)
         order.note(event(-5, instance_uuid=OTHER), HERE)
-        with memory._db.transaction(durable=False) as db:
-            db.execute("UPDATE heard SET said = '[1, 2]' WHERE instance_uuid = ?", (UUID,))
-        assert [uuid for uuid, _heard in memory.load(0.0)] == [OTHER]
+        with store._db.transaction(durable=False) as db:
+            db.execute("UPDATE last_events SET events = '[1, 2]' WHERE instance_uuid = ?", (UUID,))
+        assert [uuid for uuid, _last in store.load(0.0)] == [OTHER]
 
 
 @pytest.mark.parametrize(
@@ -425,33 +425,33 @@ class TestMemory:
      '[{"a": "x"}, [], {}, false]', '[{}, [], {"there": ["a", 1]}, false]',
      '[{}, [], {"here": "a"}, false]', '[{}, [], {"here": ["a", null]}, false]'],
 )  # fmt: skip
-def test_what_is_no_memory_is_left_out(text):
+def test_a_row_that_can_not_be_read_is_left_out(text):
     assert load(text) is None
 
 
-def test_what_was_heard_is_written_and_read_again():
-    heard = Heard()
-    heard.note(COMPUTE, 5.0, HERE)
-    heard.note(API, 4.5, ELSEWHERE)
-    heard.messages.extend(["m1", "m2"])
-    heard.note(API, 5.5, NOWHERE, deleted=True)
-    heard.last_sent = 0.0
-    assert load(heard.dump()) == heard
-    assert load(Heard().dump()) == Heard()
+def test_the_last_events_are_written_and_read_again():
+    last = LastEvents()
+    last.note(COMPUTE, 5.0, HERE)
+    last.note(API, 4.5, ELSEWHERE)
+    last.messages.extend(["m1", "m2"])
+    last.note(API, 5.5, NOWHERE, deleted=True)
+    last.last_sent = 0.0
+    assert load(last.dump()) == last
+    assert load(LastEvents().dump()) == LastEvents()
 
 
-def test_of_two_words_of_the_same_time_the_last_counts():
-    heard = Heard()
+def test_of_two_reports_of_the_same_time_the_last_counts():
+    last = LastEvents()
     for publisher, sent_at in ((COMPUTE, 5.0), (API, 5.0), (COMPUTE, 4.9)):
-        heard.note(publisher, sent_at, HERE)
-    assert heard.words == {HERE: (API, 5.0)}
+        last.note(publisher, sent_at, HERE)
+    assert last.places == {HERE: (API, 5.0)}
 
 
 def test_of_many_publishers_the_last_are_remembered():
-    heard = Heard()
+    last = LastEvents()
     for number in range(8):
-        heard.note(f"p{number}", 1.0, HERE)
-    heard.note("p0", 2.0, HERE)
-    heard.note("p8", 3.0, HERE)
-    assert list(heard.sent) == ["p2", "p3", "p4", "p5", "p6", "p7", "p0", "p8"]
-    assert heard.words == {HERE: ("p8", 3.0)}
+        last.note(f"p{number}", 1.0, HERE)
+    last.note("p0", 2.0, HERE)
+    last.note("p8", 3.0, HERE)
+    assert list(last.sent) == ["p2", "p3", "p4", "p5", "p6", "p7", "p0", "p8"]
+    assert last.places == {HERE: ("p8", 3.0)}

@@ -24,7 +24,7 @@ import pytest
 from kongming import exception
 from kongming.executor import lock
 from kongming.executor.store.store import FILE_NAME, Store
-from kongming.notification.pending_lookups import Inquiries
+from kongming.notification.pending_lookups import PendingLookups
 from kongming.runtime import ownership, users
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -133,7 +133,7 @@ def test_a_service_that_root_started_first_leaves_files_that_are_named(tmp_path,
     os.chown(state, NOBODY.pw_uid, NOBODY.pw_gid)
     lock.take(state).close()
     Store(state).close()
-    Inquiries(state).close()
+    PendingLookups(state).close()
     left = state / ("executor.lock" if opened == "lock" else FILE_NAME)
     for kept in state.iterdir():
         kept.chmod(0o600)
@@ -153,7 +153,7 @@ def test_a_service_that_root_started_first_leaves_files_that_are_named(tmp_path,
     if opened == "lock":
         # All at once: the next start would meet the next one.
         assert f" {state / FILE_NAME}" in told
-        assert f" {state / 'inquiries.sqlite'}" in told
+        assert f" {state / 'lookups.sqlite'}" in told
 
 
 def test_a_folder_that_can_not_be_made_is_still_told_of(tmp_path):

@@ -31,8 +31,8 @@ from kongming.allocation.request import Request, Source
 from kongming.executor.store.schema import SCHEMA_VERSION
 from kongming.executor.store.store import FILE_NAME, Store
 from kongming.notification.event_store import FILE_NAME as MEMORY
-from kongming.notification.event_store import Memory
-from kongming.notification.last_events import Heard
+from kongming.notification.event_store import EventStore
+from kongming.notification.last_events import LastEvents
 from kongming.status import (
     broker,
     cgroup,
@@ -570,15 +570,15 @@ def test_a_nova_conf_that_is_none(with_nova):
 
 
 @pytest.fixture
-def memory(state_path):
-    memory = Memory(state_path)
-    yield memory
-    memory.close()
+def event_store(state_path):
+    event_store = EventStore(state_path)
+    yield event_store
+    event_store.close()
 
 
-def test_any_event_of_this_host_tells_that_nova_emits_them(configured, memory):
+def test_any_event_of_this_host_tells_that_nova_emits_them(configured, event_store):
     assert run(nova.check, configured())[0] is Code.WARNING
-    memory.keep(UUID, Heard())
+    event_store.save(UUID, LastEvents())
     assert run(nova.check, configured())[0] is Code.SUCCESS
 
 
@@ -589,20 +589,20 @@ def test_any_event_of_this_host_tells_that_nova_emits_them(configured, memory):
         ("", Code.WARNING, "If both names mean this host"),
     ],
 )
-def test_a_host_that_looks_like_this_one_is_told(configured, memory, instance, code, says):
-    memory.keep_lookalike("compute-1.example.org", instance)
+def test_a_similar_host_is_reported(configured, event_store, instance, code, says):
+    event_store.add_similar_host("compute-1.example.org", instance)
     found, details = run(nova.check, configured())
     assert found is code
     assert says in details
     assert "'compute-1.example.org'" in details
     assert "[DEFAULT] host is 'compute-1'" in details
     assert "not known whether" not in details
-    memory.forget_lookalikes()
+    event_store.clear_similar_hosts()
     assert "'compute-1.example.org'" not in run(nova.check, configured())[1]
 
 
-def test_a_host_that_looks_like_this_one_is_told_beside_what_nova_conf_lacks(with_nova, memory):
-    memory.keep_lookalike("Compute-1", "")
+def test_a_similar_host_is_reported_beside_problems_of_nova_conf(with_nova, event_store):
+    event_store.add_similar_host("Compute-1", "")
     code, details = with_nova(NOVA.replace("driver = messagingv2", ""))
     assert code is Code.FAILURE
     assert "'Compute-1'" in details

@@ -30,8 +30,8 @@ from kongming.allocation.stored import Unreadable
 from kongming.db import models
 from kongming.db.allocations import Allocations
 from kongming.executor.store.store import FILE_NAME, Store
-from kongming.notification.pending_lookups import ALL, Inquiries
-from kongming.notification.pending_lookups import FILE_NAME as INQUIRIES
+from kongming.notification.pending_lookups import ALL, PendingLookups
+from kongming.notification.pending_lookups import FILE_NAME as LOOKUPS
 from kongming.tests.databases import BY, database, instance, report
 
 GOOD, BAD, THIRD, UNKNOWN = map(instance, range(1, 5))
@@ -365,23 +365,23 @@ class TestStore:
 class TestInquiries:
     @pytest.mark.parametrize("about", ["x", "../flavors", "", 5, b"\xff", GOOD.upper(), "All"])
     def test_what_is_no_instance_is_named_and_forgotten(self, tmp_path, caplog, about):
-        Inquiries(tmp_path).close()
+        PendingLookups(tmp_path).close()
         for each in (about, GOOD, ALL):
-            edit(tmp_path, "INSERT INTO inquiry VALUES (?)", each, file=INQUIRIES)
-        with Inquiries(tmp_path) as inquiries:
-            assert set(inquiries.open()) == {GOOD, ALL}
-            assert len(inquiries) == 2
+            edit(tmp_path, "INSERT INTO lookup VALUES (?)", each, file=LOOKUPS)
+        with PendingLookups(tmp_path) as lookups:
+            assert set(lookups.pending()) == {GOOD, ALL}
+            assert len(lookups) == 2
         assert caplog.text.count("WARNING") == 1
-        with Inquiries(tmp_path) as again:
-            assert set(again.open()) == {GOOD, ALL}
+        with PendingLookups(tmp_path) as again:
+            assert set(again.pending()) == {GOOD, ALL}
         assert caplog.text.count("WARNING") == 1
 
     def test_a_text_that_is_not_utf_8_leaves_the_others(self, tmp_path):
-        Inquiries(tmp_path).close()
-        edit(tmp_path, "INSERT INTO inquiry VALUES (CAST(x'ff' AS TEXT))", file=INQUIRIES)
-        edit(tmp_path, "INSERT INTO inquiry VALUES (?)", GOOD, file=INQUIRIES)
-        with Inquiries(tmp_path) as inquiries:
-            assert set(inquiries.open()) == {GOOD}
+        PendingLookups(tmp_path).close()
+        edit(tmp_path, "INSERT INTO lookup VALUES (CAST(x'ff' AS TEXT))", file=LOOKUPS)
+        edit(tmp_path, "INSERT INTO lookup VALUES (?)", GOOD, file=LOOKUPS)
+        with PendingLookups(tmp_path) as lookups:
+            assert set(lookups.pending()) == {GOOD}
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import pytest
 from kongming.executor.store.residence import Place
 from kongming.notification import event as events
 from kongming.notification.order import Verdict
-from kongming.notification.publisher_clocks import Publishers, _long
+from kongming.notification.publisher_clocks import PublisherClocks, _duration
 from kongming.tests.messages import message
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
@@ -50,7 +50,7 @@ def time():
 
 @pytest.fixture
 def publishers(time):
-    return Publishers(time.wall, time.monotonic)
+    return PublisherClocks(time.wall, time.monotonic)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def watch(publishers, time):
     def watch(delay_s, verdict=Verdict(), *, instance_uuid=UUID, publisher=API, ahead_s=0.0):  # noqa: B008
         read = events.read(message(instance_uuid, 1.0, publisher=publisher))
         sent = dataclasses.replace(read, sent_at=time.wall() - delay_s, ahead_s=ahead_s)
-        return publishers.watch(sent, HERE, verdict)
+        return publishers.check(sent, HERE, verdict)
 
     return watch
 
@@ -140,17 +140,17 @@ def test_a_clock_may_be_set_back_to_anything(watch, time, caplog, delay_s, told_
 def test_an_event_of_no_consequence_tells_only_whether_a_clock_was_set_back(
     watch, publishers, time, caplog
 ):
-    def hear_of_others(delay_s, ahead_s=0.0):
+    def check_foreign(delay_s, ahead_s=0.0):
         read = events.read(message(OTHER, 1.0, publisher=API))
         sent = dataclasses.replace(read, sent_at=time.wall() - delay_s, ahead_s=ahead_s)
-        return publishers.hear_of_others(sent, HERE)
+        return publishers.check_foreign(sent, HERE)
 
-    assert hear_of_others(0, HOUR) is None
-    assert hear_of_others(HOUR) is None
+    assert check_foreign(0, HOUR) is None
+    assert check_foreign(HOUR) is None
     assert not told(caplog)
     assert watch(HOUR, late(HOUR)) is None
     time.passed = 1
-    (missed,) = hear_of_others(HOUR)
+    (missed,) = check_foreign(HOUR)
     assert missed[0].instance_uuid == UUID
 
 
@@ -255,4 +255,4 @@ def test_a_name_can_not_forge_a_line(watch, caplog):
     [(2.4, "2 s"), (119.4, "119 s"), (120, "2 min"), (7199, "120 min"), (7200, "2.0 h")],
 )
 def test_times_are_written_as_people_say_them(seconds, written):
-    assert _long(seconds) == written
+    assert _duration(seconds) == written

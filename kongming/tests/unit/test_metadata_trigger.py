@@ -27,9 +27,9 @@ from kongming.executor.store.residence import Place
 from kongming.executor.store.store import Store
 from kongming.notification import event as events
 from kongming.notification.meaning import meaning
-from kongming.notification.missed_events import PATIENCE_S, Unheard
+from kongming.notification.metadata_trigger import MetadataTrigger
+from kongming.notification.missed_events import PATIENCE_S, MissedEvents
 from kongming.notification.order import Moment
-from kongming.notification.requests import Wanted
 from kongming.tests.messages import HOST, KEY, message
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
@@ -54,7 +54,7 @@ class Host:
         self.now = 0.0
         self.nova = nova
         self.departures = Departures(HOST, self.store, self.ask_nova, lambda: self.now)
-        self.wanted = Wanted(self, ask=self.ask_nova)
+        self.trigger = MetadataTrigger(self, look_up=self.ask_nova)
 
     def ask_nova(self, instance_uuid):
         if self.nova:
@@ -75,16 +75,16 @@ class Host:
         if self.holds(instance_uuid):
             self.store.hints.keep(instance_uuid, hint)
 
-    def hear(self, made):
+    def handle(self, made):
         """Handle a notification; tell whether it was the newest."""
         read = events.read(made)
         place = meaning(read, HOST)
         if place is None:
             return False
-        if place is not HERE and not self.wanted.knows(read.instance_uuid):
-            self.wanted.is_elsewhere(read, place)
+        if place is not HERE and not self.trigger.has_record(read.instance_uuid):
+            self.trigger.note_elsewhere(read, place)
             return False
-        return self.wanted.hear(read, place)
+        return self.trigger.handle(read, place)
 
     def settle(self):
         """Look at all that is kept until nothing changes any more."""
@@ -128,98 +128,98 @@ def update(sent_at, cpus="1", publisher=COMPUTE, host=HOST, **more):
 def learn(host, place, cpus=None, put=None):
     asked = {} if cpus is None else {KEY: cpus}
     there = OTHER if place is ELSEWHERE else ""
-    host.wanted.learn(UUID, place, asked, "Nova's API", put or Moment.now(), there)
+    host.trigger.handle_answer(UUID, place, asked, "Nova's API", put or Moment.now(), there)
 
 
 class TestEvents:
     def test_an_edit_from_an_api_node_whose_clock_is_behind_is_done(self, host, caplog):
         begin = now()
-        assert host.hear(update(begin, name="instance.create.end"))
-        assert host.hear(update(begin - 2, "0", API))
+        assert host.handle(update(begin, name="instance.create.end"))
+        assert host.handle(update(begin - 2, "0", API))
         assert host.pins() == "0"
         assert host.asked == [UUID]
         assert "'nova-api:controller' is behind that of" in caplog.text
 
     def test_an_older_event_of_the_same_publisher_is_left_out(self, host):
         begin = now()
-        host.hear(update(begin))
-        assert not host.hear(update(begin - 0.5, "0"))
+        host.handle(update(begin))
+        assert not host.handle(update(begin - 0.5, "0"))
         assert host.pins() == "1"
         assert not host.asked
-        assert not host.hear(update(begin - 3, "0"))
+        assert not host.handle(update(begin - 3, "0"))
         # It may be the clock: Nova knows.
         assert host.asked == [UUID]
 
     def test_an_edit_after_the_publishers_clock_was_set_back_is_done(self, host, monkeypatch):
         begin = now()
-        host.hear(update(begin))
-        assert not host.hear(update(begin - 3600, "2"))
+        host.handle(update(begin))
+        assert not host.handle(update(begin - 3600, "2"))
         # The next event of any instance tells.
-        monkeypatch.setattr(host.wanted._publishers, "_monotonic", lambda: time.monotonic() + 2)
+        monkeypatch.setattr(host.trigger._clocks, "_monotonic", lambda: time.monotonic() + 2)
         other = message(UUID[:-1] + "2", begin - 3600, publisher=COMPUTE, vcpu_pinning="0")
-        assert host.hear(other)
+        assert host.handle(other)
         assert host.pins() == "2"
-        assert not host.hear(update(begin - 3601, "0"))
-        assert host.hear(update(begin - 3599, "0"))
+        assert not host.handle(update(begin - 3601, "0"))
+        assert host.handle(update(begin - 3599, "0"))
 
     def test_the_event_that_tells_that_a_clock_was_set_back_is_done_itself(
         self, host, monkeypatch
     ):
         begin = now()
-        host.hear(update(begin))
-        assert not host.hear(update(begin - 3600, "2"))
-        monkeypatch.setattr(host.wanted._publishers, "_monotonic", lambda: time.monotonic() + 2)
-        assert host.hear(update(begin - 3600, "0"))
+        host.handle(update(begin))
+        assert not host.handle(update(begin - 3600, "2"))
+        monkeypatch.setattr(host.trigger._clocks, "_monotonic", lambda: time.monotonic() + 2)
+        assert host.handle(update(begin - 3600, "0"))
         assert host.pins() == "0"
 
     def test_an_older_event_behind_one_that_says_elsewhere_brings_nothing_back(self, host):
         begin = now() - 10
-        host.hear(update(begin, host=OTHER))
-        assert not host.hear(update(begin - 2))
+        host.handle(update(begin, host=OTHER))
+        assert not host.handle(update(begin - 2))
         assert not host.holds(UUID)
 
     def test_an_event_of_another_hosts_instance_tells_that_a_clock_was_set_back(
         self, host, monkeypatch
     ):
         begin = now()
-        host.hear(update(begin, publisher=API))
-        assert not host.hear(update(begin - 3600, "2", API))
-        monkeypatch.setattr(host.wanted._publishers, "_monotonic", lambda: time.monotonic() + 2)
-        host.hear(message(UUID[:-1] + "2", begin - 3600, publisher=API, host=OTHER))
+        host.handle(update(begin, publisher=API))
+        assert not host.handle(update(begin - 3600, "2", API))
+        monkeypatch.setattr(host.trigger._clocks, "_monotonic", lambda: time.monotonic() + 2)
+        host.handle(message(UUID[:-1] + "2", begin - 3600, publisher=API, host=OTHER))
         assert host.pins() == "2"
-        assert not host.hear(update(begin - 3601, "0", API))
+        assert not host.handle(update(begin - 3601, "0", API))
 
     def test_an_event_that_says_elsewhere_names_who_said_so(self, host):
-        host.hear(update(now()))
-        host.hear(update(now(), host=OTHER, publisher="nova-compute:x\ny"))
+        host.handle(update(now()))
+        host.handle(update(now(), host=OTHER, publisher="nova-compute:x\ny"))
         hint = host.store.hints.get(UUID)
         assert (hint.place, hint.host, hint.answered) == (ELSEWHERE, OTHER, False)
         assert hint.said_by == "instance.update of 'nova-compute:x\\ny'"
 
     def test_an_evacuation_names_the_new_host(self, host):
-        host.hear(update(now()))
-        host.hear(update(now(), name="instance.rebuild.end", publisher=f"nova-compute:{OTHER}"))
+        host.handle(update(now()))
+        host.handle(update(now(), name="instance.rebuild.end", publisher=f"nova-compute:{OTHER}"))
         assert host.store.hints.get(UUID).host == OTHER
 
     def test_metadata_of_an_event_that_says_elsewhere_is_not_taken(self, host):
-        host.hear(update(now()))
-        host.hear(update(now(), "0", host=OTHER))
+        host.handle(update(now()))
+        host.handle(update(now(), "0", host=OTHER))
         assert host.pins() == "1"
 
     def test_who_asked_and_when_is_kept(self, host):
         sent_at = now() - 5
-        host.hear(update(sent_at))
+        host.handle(update(sent_at))
         (request,) = host.store.requests(UUID)
         assert "(instance.update)" in request.asked_by
         assert request.asked_at == pytest.approx(sent_at, abs=1e-3)
         made = update(now(), "0")
         made["payload"]["nova_object.data"]["action_initiator_user"] = None
-        host.hear(made)
+        host.handle(made)
         (request,) = host.store.requests(UUID)
         assert request.asked_by == "instance.update"
 
     def test_what_can_not_be_read_is_a_refusal(self, host):
-        host.hear(update(now(), "x"))
+        host.handle(update(now(), "x"))
         assert host.store.get(UUID).reason == "request_invalid"
 
 
@@ -227,7 +227,7 @@ class TestAnswers:
     def test_an_old_event_does_not_undo_novas_newer_answer(self, host, caplog):
         caplog.set_level("DEBUG")
         learn(host, HERE, "1")
-        host.hear(update(now() - 3600, "0"))
+        host.handle(update(now() - 3600, "0"))
         assert host.pins() == "1"
         assert host.asked == [UUID]
         assert (
@@ -237,20 +237,20 @@ class TestAnswers:
 
     def test_an_event_that_was_sent_since_counts(self, host):
         learn(host, HERE, "1", Moment(now() - 10, time.monotonic() - 10))
-        host.hear(update(now() - 5, "0"))
+        host.handle(update(now() - 5, "0"))
         assert host.pins() == "0"
         assert not host.asked
 
     def test_without_nova_to_ask_the_event_counts(self, host):
         learn(host, HERE, "1")
         host.nova = False
-        host.hear(update(now() - 3600, "0"))
+        host.handle(update(now() - 3600, "0"))
         assert host.pins() == "0"
 
     def test_an_answer_counts_over_an_older_event_that_was_heard_meanwhile(self, host, caplog):
         caplog.set_level("DEBUG")
         put = Moment.now()
-        host.hear(update(put.wall - 3600, "0"))
+        host.handle(update(put.wall - 3600, "0"))
         learn(host, HERE, "1", put)
         assert host.pins() == "1"
         # Whether Nova knew it is asked anew.
@@ -262,7 +262,7 @@ class TestAnswers:
 
     def test_an_answer_is_left_out_for_an_event_that_was_sent_since_and_put_again(self, host):
         put = Moment(now() - 5, time.monotonic() - 5)
-        host.hear(update(now() - 1, "0"))
+        host.handle(update(now() - 1, "0"))
         learn(host, HERE, "1", put)
         assert host.pins() == "0"
         assert host.asked == [UUID]
@@ -272,13 +272,13 @@ class TestAnswers:
 
     def test_an_event_from_a_clock_that_is_ahead_counts_and_is_asked_about(self, host):
         learn(host, HERE, "1", Moment(now() - 10, time.monotonic() - 10))
-        host.hear(update(now() + 600, "0"))
+        host.handle(update(now() + 600, "0"))
         assert host.pins() == "0"
         assert host.asked == [UUID]
 
     @pytest.mark.parametrize(("place", "there"), [(ELSEWHERE, OTHER), (NOWHERE, "")])
     def test_an_answer_that_it_is_not_here_is_kept_as_such(self, host, place, there):
-        host.hear(update(now() - 1))
+        host.handle(update(now() - 1))
         host.asked.clear()
         learn(host, place, "0")
         hint = host.store.hints.get(UUID)
@@ -304,21 +304,23 @@ class TestAnswers:
         self, host, caplog, monkeypatch, known, cpus, announced, then_heard, told
     ):
         clock = [1000.0]
-        monkeypatch.setattr(host.wanted, "_unheard", Unheard(lambda: clock[0]))
+        monkeypatch.setattr(host.trigger, "_missed_events", MissedEvents(lambda: clock[0]))
         if known:
-            host.hear(update(now() - 1, "1"))
+            host.handle(update(now() - 1, "1"))
         put = Moment.now()
-        host.wanted.learn(UUID, HERE, {KEY: cpus}, "Nova's API", put, announced=announced)
+        host.trigger.handle_answer(UUID, HERE, {KEY: cpus}, "Nova's API", put, announced=announced)
         if then_heard:
-            host.hear(update(now(), cpus))
+            host.handle(update(now(), cpus))
         clock[0] += PATIENCE_S
-        host.wanted.learn(UUID, HERE, {KEY: cpus}, "Nova's API", Moment.now(), announced=False)
+        host.trigger.handle_answer(
+            UUID, HERE, {KEY: cpus}, "Nova's API", Moment.now(), announced=False
+        )
         assert ("no event reported it" in caplog.text) is told
 
     def test_an_answer_without_requests_is_told_of_what_is_not_kept(self, host):
         learn(host, HERE)
         assert host.unrequested == [UUID]
-        assert host.wanted.knows(UUID)
+        assert host.trigger.has_record(UUID)
 
 
 @pytest.mark.parametrize("nova", [True, False])
@@ -326,10 +328,10 @@ class TestAnswers:
 def test_of_what_could_not_be_built_nothing_is_kept(host, nova, last):
     host.nova = nova
     begin = now() - 10
-    host.hear(update(begin))
+    host.handle(update(begin))
     host.settle()
     assert host.store.get(UUID).status == "absent"
-    host.hear(update(begin + 1, host=None, name=last, publisher=API))
+    host.handle(update(begin + 1, host=None, name=last, publisher=API))
     host.settle()
     assert not host.store.held()
 
@@ -337,20 +339,20 @@ def test_of_what_could_not_be_built_nothing_is_kept(host, nova, last):
 def test_a_deletion_counts_whatever_its_host(host):
     for number, where in enumerate([HOST, OTHER, None]):
         uuid = f"{UUID[:-1]}{number}"
-        host.hear(message(uuid, now(), vcpu_pinning="1"))
-        host.hear(message(uuid, now(), name="instance.delete.end", host=where, publisher=API))
+        host.handle(message(uuid, now(), vcpu_pinning="1"))
+        host.handle(message(uuid, now(), name="instance.delete.end", host=where, publisher=API))
     host.settle()
     assert not host.store.held()
 
 
 def test_after_its_deletion_an_instance_comes_back_only_if_libvirt_has_it(host):
-    host.hear(update(now()))
-    host.hear(update(now(), name="instance.delete.end"))
-    host.hear(update(now(), publisher=API))
+    host.handle(update(now()))
+    host.handle(update(now(), name="instance.delete.end"))
+    host.handle(update(now(), publisher=API))
     host.settle()
     assert not host.store.held()
     host.domains[UUID] = True
-    host.hear(update(now(), publisher=API))
+    host.handle(update(now(), publisher=API))
     host.settle()
     assert host.store.get(UUID).status == "applied"
 
@@ -435,7 +437,7 @@ def play(host, cloud, what, order):
         made = cloud.pending.pop(number % len(cloud.pending))
         doubled.extend([made] * twice)
         before = running(host)
-        host.hear(made)
+        host.handle(made)
         assert before <= host.store.held(), "given up while it runs"
 
     for step, *rest in what:
@@ -455,7 +457,7 @@ def play(host, cloud, what, order):
     while cloud.pending:
         deliver(order.random.randrange(100))
     for made in doubled:
-        host.hear(made)
+        host.handle(made)
     host.settle()
 
 
@@ -502,7 +504,9 @@ def test_whatever_the_clocks_it_is_right_once_nova_was_asked(
     for instance_uuid, place in cloud.where.items():
         if place is HERE or host.holds(instance_uuid):
             there = OTHER if place is ELSEWHERE else ""
-            host.wanted.learn(instance_uuid, place, {KEY: "1"}, "API", Moment.now(), there)
+            host.trigger.handle_answer(
+                instance_uuid, place, {KEY: "1"}, "API", Moment.now(), there
+            )
     host.settle()
     for instance_uuid, place in cloud.where.items():
         assert host.holds(instance_uuid) is (place is HERE)
@@ -513,14 +517,14 @@ def test_whatever_the_clocks_it_is_right_once_nova_was_asked(
 
 def test_a_busy_cloud_makes_nobody_forget_ours(host):
     begin = now() - 100
-    host.hear(update(begin + 2))
-    host.hear(update(begin + 3, host=OTHER, publisher=f"nova-compute:{OTHER}"))
+    host.handle(update(begin + 2))
+    host.handle(update(begin + 3, host=OTHER, publisher=f"nova-compute:{OTHER}"))
     host.settle()
     assert not host.store.held()
     read = events.read(message(UUID, begin, host=OTHER))
     for number in range(5000):
         uuid = f"5a6e9b1e-0000-4000-9000-{number:012}"
         foreign = events.InstanceEvent(uuid, uuid, OTHER, OTHER, {}, None, begin, read.publisher)
-        host.wanted.is_elsewhere(foreign, ELSEWHERE)
-    assert not host.hear(update(begin + 1))
+        host.trigger.note_elsewhere(foreign, ELSEWHERE)
+    assert not host.handle(update(begin + 1))
     assert not host.store.held()

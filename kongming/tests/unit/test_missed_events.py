@@ -16,7 +16,7 @@ import logging
 
 import pytest
 
-from kongming.notification.missed_events import PATIENCE_S, Unheard
+from kongming.notification.missed_events import PATIENCE_S, MissedEvents
 
 
 class Told:
@@ -25,11 +25,11 @@ class Told:
     def __init__(self, caplog):
         self.now = 1000.0
         self._caplog = caplog
-        self.unheard = Unheard(lambda: self.now)
+        self.missed = MissedEvents(lambda: self.now)
 
     def tell(self):
         self._caplog.clear()
-        self.unheard.tell()
+        self.missed.warn()
         return [record.getMessage() for record in self._caplog.records]
 
 
@@ -40,7 +40,7 @@ def told(caplog):
 
 
 def test_an_edit_that_no_event_tells_of_in_time_is_told_once(told):
-    told.unheard.found("one")
+    told.missed.note_edit("one")
     told.now += PATIENCE_S - 0.1
     assert told.tell() == []
     told.now += 0.1
@@ -52,18 +52,18 @@ def test_an_edit_that_no_event_tells_of_in_time_is_told_once(told):
 
 
 def test_an_event_that_comes_in_time_is_enough(told):
-    told.unheard.found("one")
-    told.unheard.found("two")
-    told.unheard.heard("one")
-    told.unheard.heard("another")
+    told.missed.note_edit("one")
+    told.missed.note_edit("two")
+    told.missed.note_event("one")
+    told.missed.note_event("another")
     told.now += PATIENCE_S
     (line,) = told.tell()
     assert "of 1 instances, among them two" in line
 
 
 def test_what_is_found_again_is_no_newer(told):
-    told.unheard.found("one")
+    told.missed.note_edit("one")
     told.now += PATIENCE_S / 2
-    told.unheard.found("one")
+    told.missed.note_edit("one")
     told.now += PATIENCE_S / 2
     assert len(told.tell()) == 1

@@ -16,8 +16,8 @@ import pytest
 
 from kongming import exception
 from kongming.notification import event as events
-from kongming.notification.event_store import Memory
-from kongming.notification.similar_hosts import Lookalikes, describe, looks_like
+from kongming.notification.event_store import EventStore
+from kongming.notification.similar_hosts import SimilarHosts, describe, is_similar
 from kongming.tests.messages import message
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
@@ -26,10 +26,10 @@ FULL = "compute-1.example.org"
 
 
 @pytest.fixture
-def memory(tmp_path):
-    memory = Memory(tmp_path)
-    yield memory
-    memory.close()
+def event_store(tmp_path):
+    event_store = EventStore(tmp_path)
+    yield event_store
+    event_store.close()
 
 
 @pytest.fixture
@@ -40,45 +40,45 @@ def running():
 class Told:
     """A host that hears events."""
 
-    def __init__(self, host, running, memory):
-        self.looks = Lookalikes(host, running, memory, start=lambda work: work())
+    def __init__(self, host, running, event_store):
+        self.looks = SimilarHosts(host, running, event_store, start=lambda work: work())
 
     def hear(self, host, times=1, instance_uuid=UUID):
         for _ in range(times):
-            self.looks.look(events.read(message(instance_uuid, 1.0, host=host)))
+            self.looks.check(events.read(message(instance_uuid, 1.0, host=host)))
 
 
 @pytest.fixture
-def of(running, memory):
-    return lambda host: Told(host, lambda: running, memory)
+def of(running, event_store):
+    return lambda host: Told(host, lambda: running, event_store)
 
 
 def warnings(caplog):
     return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
-def kept(memory):
-    return memory._db.query("SELECT host, instance_uuid FROM lookalike")
+def kept(event_store):
+    return event_store._db.query("SELECT host, instance_uuid FROM similar_host")
 
 
 @pytest.mark.parametrize(
     ("name", "host"),
     [(FULL, "compute-1"), ("compute-1", FULL), ("Compute-1", "compute-1"), ("COMPUTE-1.x", FULL)],
 )
-def test_a_host_that_looks_like_this_one_is_told_once(of, memory, caplog, name, host):
+def test_a_host_that_looks_like_this_one_is_told_once(of, event_store, caplog, name, host):
     told = of(host)
     told.hear(name, 19)
     assert not warnings(caplog)
     told.hear(name, 50)
     assert warnings(caplog) == [describe(name, host, "")]
-    assert kept(memory) == [(name, "")]
+    assert kept(event_store) == [(name, "")]
 
 
 @pytest.mark.parametrize("name", ["compute-10", "compute-2", "compute-1b.example.org", "", None])
 def test_other_hosts_are_other_hosts(of, caplog, name):
     of("compute-1").hear(name, 30)
     assert not warnings(caplog)
-    assert name is None or not looks_like(name, "compute-1")
+    assert name is None or not is_similar(name, "compute-1")
 
 
 @pytest.mark.parametrize(("events", "found"), [(4, False), (5, True), (9, True)])
@@ -90,14 +90,14 @@ def test_a_guest_of_theirs_that_runs_here_is_told_of_sooner(of, running, caplog,
     assert warnings(caplog) == ([describe(FULL, "compute-1", OTHER)] if found else [])
 
 
-def test_a_guest_that_runs_here_counts_whenever_it_is_heard_of(of, running, memory, caplog):
+def test_a_guest_that_runs_here_counts_whenever_it_is_heard_of(of, running, event_store, caplog):
     running.append(OTHER)
     told = of("compute-1")
     told.hear(FULL, 19)
     told.hear(FULL, 1, instance_uuid=OTHER)
     (line,) = warnings(caplog)
     assert f"Instance {OTHER} of host '{FULL}' runs here: set [DEFAULT] host to '{FULL}'" in line
-    assert kept(memory) == [(FULL, OTHER)]
+    assert kept(event_store) == [(FULL, OTHER)]
 
 
 def test_where_our_own_name_is_heard_another_domain_is_another_host(of, running, caplog):
@@ -127,18 +127,18 @@ def test_a_guest_that_runs_here_tells_even_of_another_domain(of, running, caplog
     assert len(warnings(caplog)) == 1
 
 
-def test_our_own_name_heard_after_a_start_is_the_end_of_it(of, memory):
+def test_our_own_name_heard_after_a_start_is_the_end_of_it(of, event_store):
     told = of("compute-1")
     told.hear(FULL, 20)
     told.hear("compute-1")
-    assert kept(memory) == []
+    assert kept(event_store) == []
 
 
-def test_a_libvirt_that_is_away_is_no_obstacle(memory, caplog):
+def test_a_libvirt_that_is_away_is_no_obstacle(event_store, caplog):
     def away():
         raise exception.HypervisorUnavailable("no")
 
-    Told("compute-1", away, memory).hear(FULL, 20)
+    Told("compute-1", away, event_store).hear(FULL, 20)
     assert warnings(caplog) == [describe(FULL, "compute-1", "")]
 
 
@@ -154,11 +154,11 @@ def test_names_and_instances_do_not_pile_up(of, running, monkeypatch):
     assert len(told.looks._instances[FULL]) == 2
 
 
-def test_looks_that_end_together_tell_of_a_name_once(memory, caplog):
+def test_looks_that_end_together_tell_of_a_name_once(event_store, caplog):
     looks = []
-    lookalikes = Lookalikes("compute-1", lambda: [UUID], memory, start=looks.append)
+    similar_hosts = SimilarHosts("compute-1", lambda: [UUID], event_store, start=looks.append)
     for _ in range(20):
-        lookalikes.look(events.read(message(UUID, 1.0, host=FULL)))
+        similar_hosts.check(events.read(message(UUID, 1.0, host=FULL)))
     assert len(looks) == 3
     for look in looks:
         look()
