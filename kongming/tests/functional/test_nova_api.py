@@ -354,7 +354,7 @@ def legacy_update(instance_uuid, host=HOST, name="compute.instance.update", publ
     }
 
 
-class TestInquirer:
+class TestNovaPoller:
     def test_an_event_has_nova_asked(self, api, run):
         known = api.add(HOST, {})
         with run() as host:

@@ -437,10 +437,10 @@ def test_each_service_puts_changed_options_in_force(site, tmp_path, caplog):
     assert caplog.text.count("Configuration reloaded") == len(site.services) == 2
     assert "reload failed" not in caplog.text
     conductor, executor = site.services
-    assert conductor._care.intervals.changes_s == 8
+    assert conductor._delivery.intervals.changes_s == 8
     assert conductor._executors._caller.timeout_s == 9
     assert executor._executor.settings.check_interval_s == 7
-    assert executor._link.about.interval_s == 2
+    assert executor._sync.about.interval_s == 2
     assert executor._conductor._caller.timeout_s > 9
 
 
@@ -517,9 +517,9 @@ def test_when_the_conductor_that_asks_nova_ends_another_one_does(clouded, nova, 
     monkeypatch.setattr(delivery, "_RENEW_S", 0.5)
     clouded.start(ConductorService, ConductorService)
     first, second = clouded.services
-    wait_for(lambda: first._care._mine or second._care._mine)
-    assert not (first._care._mine and second._care._mine)
-    holder, other = (first, second) if first._care._mine else (second, first)
+    wait_for(lambda: first._delivery._mine or second._delivery._mine)
+    assert not (first._delivery._mine and second._delivery._mine)
+    holder, other = (first, second) if first._delivery._mine else (second, first)
     known = nova.add("compute-1", {})
     clouded.put(known, "2")
     wait_for(lambda: clouded.allocations.get(known).project_id == PROJECT)
@@ -528,7 +528,7 @@ def test_when_the_conductor_that_asks_nova_ends_another_one_does(clouded, nova, 
     clouded.services.remove(holder)
     del nova.servers[known]
     clouded.wait(known, None)
-    assert other._care._mine
+    assert other._delivery._mine
 
 
 def test_after_an_older_copy_of_the_database_was_restored_its_word_counts(site):

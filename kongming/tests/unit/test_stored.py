@@ -362,7 +362,7 @@ class TestStore:
         assert (store.get(BAD).message, store.get(BAD).drift) == (r"x\udc80", r"y\udc81")
 
 
-class TestInquiries:
+class TestPendingLookups:
     @pytest.mark.parametrize("about", ["x", "../flavors", "", 5, b"\xff", GOOD.upper(), "All"])
     def test_what_is_no_instance_is_named_and_forgotten(self, tmp_path, caplog, about):
         PendingLookups(tmp_path).close()
