@@ -37,6 +37,11 @@ class Status(enum.StrEnum):
     RELEASED = "released"
     GONE = "gone"
 
+    @classmethod
+    def of(cls, text: str) -> Status:
+        """Return the status of a text; PENDING for the unknown status of another version."""
+        return cls(text) if text in cls._value2member_map_ else cls.PENDING
+
     @property
     def is_settled(self) -> bool:
         """Whether the host has finished with the request, whatever the outcome."""

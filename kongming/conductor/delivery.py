@@ -153,7 +153,7 @@ class Delivery:
             if entry.allocation is None
             else _absent(entry, now)
             for entry in entries.values()
-            if entry.status in (Status.PENDING, Status.RELEASING)
+            if not entry.status.is_settled
         ]
         if answers:
             self._allocations.report("", answers, now)

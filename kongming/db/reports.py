@@ -25,7 +25,7 @@ from kongming.allocation import stored
 from kongming.allocation.statuses import Status
 from kongming.db import locking, rows
 from kongming.db.locking import Fields
-from kongming.db.models import ALLOCATION, HISTORY, NAME_LENGTH, OUTCOME, WORD_LENGTH
+from kongming.db.models import ALLOCATION, HISTORY, OUTCOME
 from kongming.db.upsert import add, upsert
 from kongming.db.values import Location, holder
 from kongming.rpc.messages import Report
@@ -54,21 +54,12 @@ class ReceivedReport:
     @property
     def outcome(self) -> dict[str, Any]:
         """The columns of the table outcome."""
+        values = self.report.to_json() | {"host": self.host, "reported_at": self.now}
         return {
-            "instance_uuid": self.report.instance_uuid,
-            "host": rows.clean(self.host, NAME_LENGTH),
-            "generation": self.report.generation,
-            "status": rows.clean(self.report.status, WORD_LENGTH),
-            "reason": rows.clean(self.report.reason, WORD_LENGTH),
-            "message": rows.clean(self.report.message),
-            "source": rows.clean(self.report.source, WORD_LENGTH),
-            "drift": rows.clean(self.report.drift),
-            "drift_at": self.report.drift_at,
-            "changed_at": self.report.changed_at,
-            "reported_at": self.now,
-            "unobserved": None
-            if self.report.unobserved is None
-            else rows.clean(self.report.unobserved),
+            column.name: rows.clean(value, getattr(column.type, "length", None))
+            if isinstance(value := values[column.name], str)
+            else value
+            for column in OUTCOME.c
         }
 
     def releases(self, row: Fields, before: Fields | None) -> bool:

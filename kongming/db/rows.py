@@ -124,9 +124,10 @@ def entry_of(fields: Mapping[str, Any], outcome: Outcome | None) -> Entry:
 def outcome_of(fields: Mapping[str, Any]) -> Outcome:
     """Convert the columns of the table outcome."""
     return Outcome(
+        instance_uuid=fields["instance_uuid"],
         host=stored.text(fields["host"]),
         generation=stored.whole(fields["generation"]),
-        status=stored.text(fields["status"]),
+        status=Status.of(stored.text(fields["status"])),
         reason=stored.text(fields["reason"]),
         message=stored.text(fields["message"]),
         source=stored.text(fields["source"]),
@@ -149,7 +150,7 @@ def change(row: AnyRow) -> Change:
         requested_by=stored.text(row.requested_by),
         request_id=stored.text(row.request_id),
         requested_at=stored.moment(row.requested_at),
-        status=stored.text(row.status),
+        status=Status.of(stored.text(row.status)),
         reason=stored.text(row.reason),
         message=stored.text(row.message),
         host=row.host,

@@ -20,38 +20,22 @@ from typing import Any
 from kongming.allocation.allocation import Allocation
 from kongming.allocation.statuses import Status
 from kongming.allocation.stored import Unreadable
+from kongming.rpc.messages import Report
 
 _UNRESPONSIVE_AFTER = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The last report of an instance.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome(Report):
+    """The last report of an instance, as it is stored.
 
     :ivar host: the host that reported; empty if a conductor did, for an instance that is on no
         host.
-    :ivar generation: of the allocation that it is about.
-    :ivar reason: reason code of a refusal, failure or drift; empty otherwise.
-    :ivar source: the source of the request; empty if the host did not report it.
-    :ivar drift: the last difference that was found; empty if there was none.
-    :ivar drift_at: when that was found.
-    :ivar changed_at: when the status changed, by the host's clock.
     :ivar reported_at: when the host reported the change.
-    :ivar unobserved: what of the placement can't be observed there, and why; empty if all can,
-        None if the host did not report it.
     """
 
     host: str
-    generation: int
-    status: str
-    reason: str
-    message: str
-    source: str
-    drift: str
-    drift_at: float | None
-    changed_at: float
     reported_at: float
-    unobserved: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +63,7 @@ class Entry:
     outcome: Outcome | None
 
     @property
-    def status(self) -> str:
+    def status(self) -> Status:
         """The status of the desired allocation."""
         if self.allocation is None:
             return Status.RELEASING
@@ -145,7 +129,7 @@ class Change:
     requested_by: str
     request_id: str
     requested_at: float
-    status: str
+    status: Status
     reason: str
     message: str
     host: str | None

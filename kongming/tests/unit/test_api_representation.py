@@ -19,15 +19,17 @@ import pytest
 
 from kongming.allocation import json_schema
 from kongming.allocation.allocation import Allocation
+from kongming.allocation.statuses import Status
 from kongming.allocation.windows import Window
 from kongming.api import representation
 from kongming.db.values import Change, Entry, Host, Map, Outcome
 
 NOW = datetime(2026, 11, 24, 14, 0, tzinfo=UTC).timestamp()
 OUTCOME = Outcome(
+    instance_uuid="5a6e9b1e-0000-4000-8000-000000000001",
     host="compute-1",
     generation=2,
-    status="drifted",
+    status=Status.DRIFTED,
     reason="repinned",
     message="vCPU 0 was on 7",
     source="api",

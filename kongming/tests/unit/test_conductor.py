@@ -41,7 +41,8 @@ HERE, THERE = "here", "there"
 def entry(host=None, reporter=None, *, project=None, wanted=True, generation=2, uuid=UUID):
     outcome = None
     if reporter is not None:
-        outcome = Outcome(reporter, generation, "absent", "", "", "", "", None, 1.0, 1.0)
+        absent = report(uuid, generation, "absent", changed_at=1.0).to_json()
+        outcome = Outcome(**absent, host=reporter, reported_at=1.0)
     allocation = asking(1) if wanted else None
     return Entry(uuid, allocation, generation, project, host, None, "mano", 1.0, 1.0, outcome)
 
