@@ -10,10 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Taking delivery that what is wanted gets to where the instances are.
+"""The delivery of desired allocations to the hosts of the instances.
 
-At once, for what was changed just now; and for the rest one of the conductors
-looks into Nova and the database now and then, which the lease says.
+Changes are pushed at once. For the rest, the conductor with the lease polls Nova and the database.
 """
 
 from __future__ import annotations
@@ -42,18 +41,18 @@ _LEASE = "nova"
 _LEASE_S = 30.0
 _TICK_S = 1.0
 _RENEW_S = 10.0
-# How often those are looked for that were on no host.
-_LOST_S = 20.0
-_LOST_MAX = 5_000
+# The interval of searches for instances on no host.
+_SEARCH_S = 20.0
+_SEARCH_MAX = 5_000
 _RETRY_MAX_S = 60.0
 
 
 class Delivery:
-    """Brings what is wanted to the hosts.
+    """The delivery of desired allocations. Thread-safe.
 
-    :param holder: the name of this conductor, among the others.
-    :param nova_sync: asks Nova; None if the executors say what runs where.
-    :ivar intervals: those in force; they may be replaced at any time.
+    :param holder: the name of this conductor as the holder of the lease.
+    :param nova_sync: None without Nova.
+    :ivar intervals: of polling Nova; may be replaced at any time.
     """
 
     def __init__(
@@ -71,10 +70,10 @@ class Delivery:
         self._pusher = pusher
         self._nova_sync = nova_sync
         self.intervals = intervals
-        self._changes, self._all, self._lost, self._renewal = Timer(), Timer(), Timer(), Timer()
-        self._mine = False
+        self._changes, self._resync, self._search, self._renewal = (Timer() for _ in range(4))
+        self._has_lease = False
         self._lock = threading.Lock()
-        self._unsure: set[str] = set()
+        self._unlocated: set[str] = set()
         self._nova = Availability("Nova", LOG)
         self._database = Availability("The database", LOG)
         self._loop = Loop(
@@ -83,7 +82,7 @@ class Delivery:
             self._step,
             interval_s=_TICK_S,
             retry_max_s=_RETRY_MAX_S,
-            on_error=self._report,
+            on_error=self._log_error,
         )
 
     @property
@@ -92,27 +91,26 @@ class Delivery:
         return self._nova.is_available
 
     def start(self) -> None:
-        """Begin; returns at once."""
+        """Start the thread."""
         self._renewal.expire_within(0.0)
         self._loop.start()
 
     def stop(self, timeout: float) -> None:
-        """End; another conductor goes on."""
+        """Stop the thread; another conductor takes the lease."""
         self._loop.stop(timeout)
 
-    def take(self, instance_uuids: Sequence[str]) -> None:
-        """See that what is wanted for some instances gets to their hosts."""
+    def deliver(self, instance_uuids: Sequence[str]) -> None:
+        """Push the desired allocations of some instances to their hosts, or retry it later."""
         try:
             self._deliver(instance_uuids)
         except (exception.NovaUnavailable, exception.DatabaseUnavailable) as error:
-            self._report(error)
-            # Who is on a host that is known of asks by itself.
-            self.ask_nova(instance_uuids)
+            self._log_error(error)
+            self.locate_soon(instance_uuids)
 
     def host_of(self, instance_uuid: str) -> str | None:
-        """Say on which host an instance is.
+        """Return the host of an instance; None if it is on no known host.
 
-        :raises NovaUnavailable: if only Nova could tell.
+        :raises NovaUnavailable: if Nova is needed.
         :raises DatabaseUnavailable: if it can't be read.
         """
         if self._nova_sync is not None:
@@ -122,43 +120,39 @@ class Delivery:
             return entry.holder
         return self._pusher.hosts_of_guests().get(instance_uuid)
 
-    def ask_nova(self, instance_uuids: Collection[str]) -> None:
-        """Have Nova asked about some instances soon."""
+    def locate_soon(self, instance_uuids: Collection[str]) -> None:
+        """Locate some instances in the background, and push their desired allocations."""
         with self._lock:
-            self._unsure.update(instance_uuids)
+            self._unlocated.update(instance_uuids)
 
     def _deliver(self, instance_uuids: Sequence[str]) -> None:
-        """Tell those hosts that are known, then ask Nova for the others."""
-        nowhere = self._pusher.push(instance_uuids)
-        found = self._find(nowhere, instance_uuids)
-        if found:
-            nowhere = self._pusher.push(found) + [uuid for uuid in nowhere if uuid not in found]
-        self._answer_for(nowhere)
+        """Push to the known hosts, then locate the other instances."""
+        remaining = self._pusher.push(instance_uuids)
+        moved = self._locate(remaining, instance_uuids)
+        if moved:
+            remaining = [uuid for uuid in remaining if uuid not in moved]
+            remaining += self._pusher.push(moved)
+        self._report_without_host(remaining)
 
-    def _find(self, nowhere: Collection[str], instance_uuids: Collection[str]) -> list[str]:
-        """Find out where instances are, and whose; give those that have moved."""
+    def _locate(self, without_host: Collection[str], instance_uuids: Collection[str]) -> list[str]:
+        """Locate instances, also to find their projects; return those that have moved."""
         if self._nova_sync is not None:
-            whose = set(self._allocations.without_project()) & set(instance_uuids)
-            return self._nova_sync.locate({*nowhere, *whose}) if nowhere or whose else []
-        hosts = self._pusher.hosts_of_guests() if nowhere else {}
-        found = {uuid: Location(None, hosts[uuid]) for uuid in nowhere if uuid in hosts}
+            unknown = set(self._allocations.without_project()) & set(instance_uuids)
+            unknown.update(without_host)
+            return self._nova_sync.locate(unknown) if unknown else []
+        hosts = self._pusher.hosts_of_guests() if without_host else {}
+        found = {uuid: Location(None, hosts[uuid]) for uuid in without_host if uuid in hosts}
         return self._allocations.locate(found) if found else []
 
-    def _answer_for(self, instance_uuids: Sequence[str]) -> None:
-        """Say of instances that are nowhere what no host will say."""
+    def _report_without_host(self, instance_uuids: Sequence[str]) -> None:
+        """Store the reports of instances on no host, because no host will send them."""
         entries = self._allocations.desired(instance_uuids) if instance_uuids else {}
         now = time.time()
-        answers = [
-            Report.released(entry.instance_uuid, entry.generation, now)
-            if entry.allocation is None
-            else _absent(entry, now)
-            for entry in entries.values()
-            if not entry.status.is_settled
-        ]
-        if answers:
-            self._allocations.report("", answers, now)
+        reports = [report_without_host(entry, now) for entry in entries.values()]
+        if pending := [each for each in reports if each is not None]:
+            self._allocations.report("", pending, now)
 
-    def _report(self, error: exception.KongmingError) -> None:
+    def _log_error(self, error: exception.KongmingError) -> None:
         if isinstance(error, exception.NovaUnavailable):
             self._nova.lost(
                 f"Nova's API can't be used ({error.reason}): {error}; keeping current placements "
@@ -172,47 +166,44 @@ class Delivery:
             )
 
     def _step(self) -> None:
-        self._look_at_unsure()
+        self._deliver_unlocated()
         if self._renewal.is_due(_RENEW_S):
-            mine = self._leases.acquire(_LEASE, self._holder, _LEASE_S)
+            has_lease = self._leases.acquire(_LEASE, self._holder, _LEASE_S)
             self._database.restored()
-            if mine and not self._mine:
-                # What was looked at before, and when, only the other one knew.
-                self._all.expire_within(0.0)
-            self._mine = mine
+            if has_lease and not self._has_lease:
+                # Only the former holder knows when it polled.
+                self._resync.expire_within(0.0)
+            self._has_lease = has_lease
             self._renewal.restart()
-        if not self._mine:
+        if not self._has_lease:
             return
         if self._nova_sync is not None:
-            self._look_into_nova(self._nova_sync)
-        if self._lost.is_due(_LOST_S):
-            self._lost.restart()
+            self._poll_nova(self._nova_sync)
+        if self._search.is_due(_SEARCH_S):
+            self._search.restart()
             self._allocations.sweep()
-            lost = self._allocations.without_host(_LOST_MAX)
-            if lost:
-                self._deliver(lost)
+            found = self._allocations.without_host(_SEARCH_MAX)
+            if found:
+                self._deliver(found)
 
-    def _look_at_unsure(self) -> None:
+    def _deliver_unlocated(self) -> None:
         with self._lock:
-            unsure, self._unsure = self._unsure, set()
-        if not unsure:
+            unlocated, self._unlocated = self._unlocated, set()
+        if not unlocated:
             return
         try:
-            self._deliver_anew(unsure)
+            if self._nova_sync is not None:
+                self._nova_sync.locate(unlocated)
+                self._nova.restored()
+            self._deliver(sorted(unlocated))
         except (exception.NovaUnavailable, exception.DatabaseUnavailable):
-            self.ask_nova(unsure)
+            self.locate_soon(unlocated)
             raise
 
-    def _deliver_anew(self, instance_uuids: set[str]) -> None:
-        if self._nova_sync is not None:
-            self._nova_sync.locate(instance_uuids)
-            self._nova.restored()
-        self._deliver(sorted(instance_uuids))
-
-    def _look_into_nova(self, nova_sync: NovaSync) -> None:
-        if self._all.is_due(self.intervals.full_s):
+    def _poll_nova(self, nova_sync: NovaSync) -> None:
+        if self._resync.is_due(self.intervals.full_s):
             moved = nova_sync.resync()
-            self._all.restart()
+            self._resync.restart()
         elif self._changes.is_due(self.intervals.changes_s):
             moved = nova_sync.poll_changes()
         else:
@@ -223,7 +214,12 @@ class Delivery:
             self._pusher.push(moved)
 
 
-def _absent(entry: Entry, now: float) -> Report:
+def report_without_host(entry: Entry, now: float) -> Report | None:
+    """Return the report of an instance on no host; None if its outcome is known."""
+    if entry.status.is_settled:
+        return None
+    if entry.allocation is None:
+        return Report.released(entry.instance_uuid, entry.generation, now)
     return Report(
         instance_uuid=entry.instance_uuid,
         generation=entry.generation,

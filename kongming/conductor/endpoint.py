@@ -72,7 +72,7 @@ class Endpoint:
 
     def changed(self, changed: Changed) -> None:
         """Deliver changed allocations to their hosts."""
-        self._delivery.take(changed.instance_uuids)
+        self._delivery.deliver(changed.instance_uuids)
 
     def plan(self, plan: Plan) -> PlanAnswer:
         """Return the plan of the instance's host (dry run)."""

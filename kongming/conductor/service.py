@@ -84,7 +84,7 @@ class ConductorService(Service):
         claims: Claims = (
             HostClaims(allocations, hosts)
             if self._nova_sync is None
-            else NovaClaims(self._delivery.ask_nova)
+            else NovaClaims(self._delivery.locate_soon)
         )
         endpoint = Endpoint(allocations, hosts, executors, self._delivery, claims)
         self._calls = subscription(

@@ -10,99 +10,80 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The executor of one host and the conductors, kept of one mind.
+"""The synchronization of a host with the conductors.
 
-What comes of each request is reported at once. What is wanted is asked for at
-the start, when a guest starts that nothing is known of, and at an interval,
-so that no message that was lost matters for long. While no conductor answers,
-all stays as it was said last.
+Outcomes are reported at once. Desired allocations are requested at the start, when an unknown
+guest starts, and at an interval, so that a lost message matters only until then. While no
+conductor is available, all guests keep their placement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Sequence
 import logging
-import math
 import threading
 import time
 from typing import Any
 
 from kongming import exception
 from kongming.rpc.client import ConductorClient
-from kongming.rpc.messages import (
-    Exchange,
-    ExchangeAnswer,
-    ExecutorInfo,
-    Refusal,
-    Report,
-    of_instances,
-)
+from kongming.rpc.messages import Exchange, ExchangeAnswer, ExecutorInfo, Refusal, Report
 from kongming.runtime.availability import Availability
-from kongming.runtime.backoff import Backoff
 from kongming.runtime.loop import Loop
-from kongming.runtime.timer import Timer
 from kongming.standalone.desired import DesiredAllocations
+from kongming.standalone.pull_schedule import PullSchedule
+from kongming.standalone.report_log import ReportLog
 
 LOG = logging.getLogger(__name__)
 
-_LOOK_S = 1.0
+_TICK_S = 1.0
 _RETRY_MAX_S = 30.0
-# What comes of several requests at once is told at once.
+# Outcomes within this time are reported together.
 _GATHER_S = 0.05
-# What the host looks like is told so long after it has changed.
-_VIEW_S = 2.0
-# Where an instance is may not be settled yet.
-_CONTEST_MAX_S = 30.0
-# When RabbitMQ is back, all hosts listen again at once.
-_SPREAD_S = 5.0
+# The delay of a snapshot after a change.
+_SNAPSHOT_S = 2.0
 
 
 class ConductorSync:
-    """Talks to the conductors, in a thread of its own.
+    """The exchange with the conductors, in a thread of its own.
 
-    :ivar about: what a conductor is told of this executor; may be replaced at any time.
-    :param guests: gives the instances that run on this host.
-    :param view: gives what the host looks like, and the digest of that; None
-        if it can't be seen now.
+    :ivar info: what conductors get about this executor; may be replaced at any time.
+    :param guests: returns the instances that run on this host.
+    :param snapshot: returns the snapshot of the host and its digest; None if it is unavailable.
     """
 
     def __init__(
         self,
         host: str,
-        about: ExecutorInfo,
+        info: ExecutorInfo,
         conductor: ConductorClient,
-        wanted: DesiredAllocations,
+        desired: DesiredAllocations,
         *,
         guests: Callable[[], list[str]],
-        view: Callable[[], tuple[dict[str, Any], str] | None],
+        snapshot: Callable[[], tuple[dict[str, Any], str] | None],
     ) -> None:
         self._host = host
-        self.about = about
+        self.info = info
         self._conductor = conductor
-        self._wanted = wanted
+        self._desired = desired
         self._guests = guests
-        self._view = view
-        self._all = Timer()
-        self._contest = Backoff(_CONTEST_MAX_S)
-        self._strangers: set[str] = set()
+        self._snapshot = snapshot
+        self._schedule = PullSchedule()
+        self._reports = ReportLog()
         self._lock = threading.Lock()
-        self._told: dict[str, Report] = {}
-        self._refused: dict[str, Report] = {}
-        self._shown = ""
-        self._unfit_view = ""
-        self._show_at: float | None = None
-        self._dirty = False
+        self._unknown_guests: set[str] = set()
+        self._has_outcomes = False
+        self._sent_digest = self._refused_digest = ""
+        self._snapshot_at: float | None = None
         self._availability = Availability("A conductor", LOG)
-        self._listening_at: float | None = None
-        self._answered_at = -math.inf
         self._loop = Loop(
             "conductor-sync",
             "the exchange with conductors",
             self._step,
-            interval_s=_LOOK_S,
+            interval_s=_TICK_S,
             gather_s=_GATHER_S,
             retry_max_s=_RETRY_MAX_S,
-            on_error=self._report_error,
+            on_error=self._log_error,
         )
 
     @property
@@ -112,52 +93,62 @@ class ConductorSync:
 
     @property
     def is_settled(self) -> bool:
-        """Tell whether a conductor has answered what was asked since calls are heard here.
-
-        What was sent before that is known, then, or undone.
-        """
-        return self._listening_at is not None and self._answered_at >= self._listening_at
-
-    def listening(self) -> None:
-        """Note that calls are heard here from now on, those that waited, too."""
-        is_first, self._listening_at = self._listening_at is None, time.monotonic()
-        self.ask(0.0 if is_first else _SPREAD_S)
+        """Whether pushes can be accepted; see :attr:`PullSchedule.is_settled`."""
+        return self._schedule.is_settled
 
     def start(self) -> None:
-        """Begin; returns at once."""
-        self._all.expire_within(0.0)
+        """Start the thread, and request all desired allocations."""
+        self._schedule.request()
         self._loop.start()
 
     def stop(self, timeout: float) -> None:
-        """End; what was not told is told after the next start."""
+        """Stop the thread; unsent reports are sent after the next start."""
         self._loop.stop(timeout)
 
-    def note(self, _instance_uuid: str) -> None:
-        """Note that something may have come of what is wanted for an instance."""
-        self._dirty = True
+    def listening(self) -> None:
+        """Note that calls are received from now on, and request all desired allocations."""
+        self._schedule.listening()
         self._loop.wake()
 
-    def meet(self, instance_uuid: str) -> None:
-        """Ask what is wanted for a guest that nothing is known of."""
+    def request(self, seconds: float = 0.0) -> None:
+        """Request all desired allocations within some seconds."""
+        self._schedule.request(seconds)
+        self._loop.wake()
+
+    def request_for(self, instance_uuid: str) -> None:
+        """Request the desired allocation of an unknown guest."""
         with self._lock:
-            self._strangers.add(instance_uuid)
+            self._unknown_guests.add(instance_uuid)
         self._loop.wake()
 
-    def ask(self, seconds: float = 0.0) -> None:
-        """Ask for all that is wanted, within so many seconds."""
-        self._all.expire_within(seconds)
+    def report(self, _instance_uuid: str) -> None:
+        """Report the outcomes soon, because one may have changed."""
+        self._has_outcomes = True
         self._loop.wake()
 
     def _step(self) -> None:
-        """Send and request what is due."""
         try:
-            if self._talk():
+            if self._do_next():
                 self._availability.restored()
         except (exception.HypervisorUnavailable, exception.LibvirtForbids) as error:
             # Which guests run here is unknown, and nothing can be done on them anyway.
             LOG.debug("%s", error)
 
-    def _report_error(self, error: exception.KongmingError) -> None:
+    def _do_next(self) -> bool:
+        """Do the most urgent thing that is due; return whether a conductor answered."""
+        if self._schedule.is_due(self.info.interval_s):
+            self._exchange_all()
+        elif self._unknown_guests:
+            return self._exchange_unknown_guests()
+        elif self._has_outcomes:
+            return self._report_outcomes()
+        elif self._snapshot_at is not None and time.monotonic() >= self._snapshot_at:
+            return self._send_changed_snapshot()
+        else:
+            return False
+        return True
+
+    def _log_error(self, error: exception.KongmingError) -> None:
         if isinstance(error, exception.StoreUnavailable):
             if error.outage.is_news():
                 LOG.error(
@@ -175,132 +166,108 @@ class ConductorSync:
                 f"No conductor is responding ({error}); keeping current placements until one does"
             )
 
-    def _talk(self) -> bool:
-        if self._all.is_due(self.about.interval_s):
-            self._ask_all()
-        elif self._strangers:
-            self._ask_for_strangers()
-        elif self._dirty:
-            self._report()
-        elif self._show_at is not None and time.monotonic() >= self._show_at:
-            self._show()
-        else:
-            return False
-        return True
-
-    def _ask_all(self) -> None:
-        asked_at = time.monotonic()
-        guests = self._guests()
-        with self._lock:
-            self._strangers.clear()
-        self._dirty = False
-        reports = self._wanted.reports()
-        view, digest = self._view() or (None, "")
-        # Before it is asked: what is to be asked again meanwhile is not forgotten.
-        self._all.restart()
+    def _exchange_all(self) -> None:
+        began_at = self._schedule.begin()
         try:
-            answer = self._exchange(complete=True, guests=guests, reports=reports, digest=digest)
+            guests = self._guests()
+            with self._lock:
+                self._unknown_guests.clear()
+            self._has_outcomes = False
+            reports = self._desired.reports()
+            snapshot, digest = self._snapshot() or (None, "")
+            answer = self._exchange(
+                guests, self._desired.generations(), self._reports.all_of(reports), digest
+            )
+            # Not before the answer: until then the metadata stays in force.
+            self._desired.withdraw_metadata()
         except Exception:
-            self._all.expire_within(0.0)
+            self._schedule.failed()
             raise
-        # Not before: what is wanted now has replaced it where both asked.
-        self._wanted.forget_metadata()
-        self._told = reports
-        self._refused = {uuid: self._refused[uuid] for uuid in self._refused.keys() & reports}
-        self._answered_at = asked_at
-        self._shown = digest
-        self._ask_again_about(answer.contested)
-        if answer.send_snapshot and view is not None:
-            self._show_view(view, digest)
+        self._reports.sent(reports, complete=True)
+        self._schedule.answered(began_at)
+        self._sent_digest = digest
+        self._schedule.contested(answer.contested)
+        if answer.send_snapshot and snapshot is not None:
+            self._send_snapshot(snapshot, digest)
 
-    def _ask_for_strangers(self) -> None:
+    def _exchange_unknown_guests(self) -> bool:
         with self._lock:
-            strangers = set(self._strangers)
-        # One may have stopped, or stopped meanwhile.
-        running = strangers.intersection(self._guests())
+            unknown = set(self._unknown_guests)
+        # Some may have stopped meanwhile.
+        running = sorted(unknown.intersection(self._guests()))
         if running:
-            answer = self._exchange(complete=False, guests=sorted(running), reports={}, digest="")
-            self._ask_again_about(answer.contested)
+            known = self._desired.generations()
+            known = {uuid: known[uuid] for uuid in running if uuid in known}
+            answer = self._exchange(running, known)
+            self._schedule.contested(answer.contested)
         with self._lock:
-            self._strangers -= strangers
-        self._show_at = time.monotonic() + _VIEW_S
+            self._unknown_guests -= unknown
+        self._snapshot_at = time.monotonic() + _SNAPSHOT_S
+        return bool(running)
 
     def _exchange(
-        self, *, complete: bool, guests: list[str], reports: dict[str, Report], digest: str
+        self,
+        guests: Sequence[str],
+        known: dict[str, int],
+        reports: Sequence[Report] | None = None,
+        digest: str = "",
     ) -> ExchangeAnswer:
-        asked_at = time.monotonic()
-        known = self._wanted.known()
-        if not complete:
-            known = {uuid: known[uuid] for uuid in guests if uuid in known}
-        told = self._without_refused(reports)
+        """Exchange the state of some guests; with reports, of the whole host."""
+        began_at, complete = time.monotonic(), reports is not None
+        sent = tuple(reports or ())
         answer = self._conductor.exchange(
-            Exchange(self._host, self.about, complete, tuple(guests), known, tuple(told), digest)
+            Exchange(self._host, self.info, complete, tuple(guests), known, sent, digest)
         )
-        self._wanted.learn(answer.desired, asked_at)
-        self._wanted.let_go(answer.elsewhere)
-        self._confirm(told, answer.refused)
+        self._desired.accept_answer(answer.desired, began_at)
+        self._desired.forget(answer.elsewhere)
+        self._acknowledge(sent, answer.refused)
         return answer
 
-    def _ask_again_about(self, contested: Collection[str]) -> None:
-        """Ask again soon while instances that run here count as being elsewhere."""
-        if contested:
-            self._all.expire_within(self._contest.next())
-        else:
-            self._contest.reset()
-
-    def _report(self) -> None:
-        self._dirty = False
-        reports = self._wanted.reports()
-        news = {uuid: said for uuid, said in reports.items() if said != self._told.get(uuid)}
-        told = self._without_refused(news)
-        if not told:
-            return
+    def _report_outcomes(self) -> bool:
+        self._has_outcomes = False
         try:
-            answer = self._conductor.report(self._host, told)
-        except (exception.ConductorUnresponsive, exception.MessageRefused):
-            self._dirty = True
+            reports = self._desired.reports()
+            changed = self._reports.changed(reports)
+            if not changed:
+                return False
+            answer = self._conductor.report(self._host, changed)
+        except exception.KongmingError:
+            self._has_outcomes = True
             raise
-        self._told = reports
-        self._confirm(told, answer.refused)
-        self._show_at = time.monotonic() + _VIEW_S
+        self._reports.sent(reports, complete=False)
+        self._acknowledge(changed, answer.refused)
+        self._snapshot_at = time.monotonic() + _SNAPSHOT_S
+        return True
 
-    def _without_refused(self, reports: dict[str, Report]) -> list[Report]:
-        """Leave out what was refused before, and is still the same."""
-        return [said for uuid, said in reports.items() if said != self._refused.get(uuid)]
-
-    def _confirm(self, told: list[Report], refused: Iterable[Refusal]) -> None:
-        """Note what was kept of what was told, and what never will be."""
-        named = of_instances(refused)
-        self._wanted.confirmed(said for said in told if said.instance_uuid not in named)
-        unkept = [said for said in told if said.instance_uuid in named]
-        for said in told:
-            self._refused.pop(said.instance_uuid, None)
-        for said in unkept:
-            self._refused[said.instance_uuid] = said
-        if unkept:
-            first = unkept[0].instance_uuid
+    def _acknowledge(self, sent: Sequence[Report], refusals: Iterable[Refusal]) -> None:
+        stored, refused = self._reports.acknowledged(sent, refusals)
+        self._desired.acknowledge(stored)
+        if refused:
+            report, why = refused[0]
             LOG.warning(
                 "A conductor rejects the reports of %d instances, among them %s: %s; each report "
                 "is sent again when it changes",
-                len(unkept),
-                first,
-                named[first].message,
+                len(refused),
+                report.instance_uuid,
+                why,
             )
 
-    def _show(self) -> None:
-        self._show_at = None
-        view, digest = self._view() or (None, "")
-        if view is not None and digest != self._shown:
-            self._show_view(view, digest)
-            self._shown = digest
+    def _send_changed_snapshot(self) -> bool:
+        self._snapshot_at = None
+        snapshot, digest = self._snapshot() or (None, "")
+        if snapshot is None or digest in (self._sent_digest, self._refused_digest):
+            return False
+        self._send_snapshot(snapshot, digest)
+        self._sent_digest = digest
+        return True
 
-    def _show_view(self, view: dict[str, Any], digest: str) -> None:
-        if digest == self._unfit_view:
+    def _send_snapshot(self, snapshot: dict[str, Any], digest: str) -> None:
+        if digest == self._refused_digest:
             return
         try:
-            refused = self._conductor.send_snapshot(self._host, view, digest).refused
+            refused = self._conductor.send_snapshot(self._host, snapshot, digest).refused
         except exception.MessageInvalid as error:
-            self._unfit_view = digest
+            self._refused_digest = digest
             LOG.warning(
                 "A conductor rejects the snapshot of this host: %s; it is sent again when it "
                 "changes",

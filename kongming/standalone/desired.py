@@ -10,10 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the conductors want on this host, handed to the executor; and what came of it.
+"""The desired allocations of this host, as received from conductors, and reports of them.
 
-A request of the API has the generation that the database gives it: by it a
-message that comes late is told from a new one.
+A request of the API has the generation of the database, which shows whether a message is late.
 """
 
 from __future__ import annotations
@@ -30,69 +29,65 @@ from kongming.allocation.request import Request, Source
 from kongming.allocation.statuses import Status
 from kongming.executor.executor import Executor
 from kongming.executor.store.record import Record
-from kongming.rpc import messages
-from kongming.rpc.messages import Report
+from kongming.rpc.messages import Desired, Report
 
 LOG = logging.getLogger(__name__)
 
-_BY = "Kongming's API"
+_REQUESTER = "Kongming's API"
 
 
 class DesiredAllocations:
-    """Keeps what the conductors said last, in the executor's store."""
+    """The desired allocations in the executor's store. Thread-safe."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self._lock = threading.Lock()
-        # What is on its way back to its baseline, by the generation that says so.
+        # The generation of each release that no conductor has stored yet.
         self._released: dict[str, int] = {}
-        # When something was last pushed: an answer to an older question is older.
+        # The time of the last push for an instance.
         self._pushed: dict[str, float] = {}
 
-    def push(self, instances: Mapping[str, messages.Desired]) -> None:
-        """Take what a conductor says without being asked; it is on disk on return.
+    def accept_push(self, instances: Mapping[str, Desired]) -> None:
+        """Store the newer ones of some pushed allocations on disk.
 
-        :raises StoreUnavailable: if it could not be kept; the rest is not, either.
+        :raises StoreUnavailable: if one can't be stored; the others are not stored, either.
         """
         with self._lock, self._executor.together():
-            held = self._generations()
-            for instance_uuid, said in instances.items():
-                if said.generation > held.get(instance_uuid, 0):
-                    self._pushed[instance_uuid] = time.monotonic()
-                    self._take(instance_uuid, said)
+            for uuid, desired in newer(instances, self._generations()).items():
+                self._pushed[uuid] = time.monotonic()
+                self._store(uuid, desired)
 
-    def learn(self, instances: Mapping[str, messages.Desired], asked_at: float) -> None:
-        """Take a conductor's answer; it is on disk on return.
+    def accept_answer(self, instances: Mapping[str, Desired], began_at: float) -> None:
+        """Store the allocations of an exchange on disk, unless newer ones were pushed meanwhile.
 
-        :param asked_at: when it was asked, by the monotonic clock.
-        :raises StoreUnavailable: as :meth:`push`.
+        :param began_at: when the exchange began, by the monotonic clock.
+        :raises StoreUnavailable: as :meth:`accept_push`.
         """
         with self._lock, self._executor.together():
-            pushed = {uuid for uuid, at in self._pushed.items() if at >= asked_at}
-            for instance_uuid, said in instances.items():
-                if instance_uuid not in pushed:
-                    self._take(instance_uuid, said)
-            self._pushed = {uuid: self._pushed[uuid] for uuid in pushed}
+            self._pushed = {uuid: at for uuid, at in self._pushed.items() if at >= began_at}
+            for uuid, desired in instances.items():
+                if uuid not in self._pushed:
+                    self._store(uuid, desired)
 
-    def forget_metadata(self) -> None:
-        """Take back what another trigger asked on this host before this one was chosen.
+    def withdraw_metadata(self) -> None:
+        """Withdraw the requests of another trigger that this host had before.
 
-        :raises StoreUnavailable: if that can't be kept.
+        :raises StoreUnavailable: if that can't be stored.
         """
-        self._executor.withdraw_all(Source.METADATA, _BY)
+        self._executor.withdraw_all(Source.METADATA, _REQUESTER)
 
-    def let_go(self, instance_uuids: Iterable[str]) -> None:
+    def forget(self, instance_uuids: Iterable[str]) -> None:
         """Forget instances that are on another host, unless they run on this one.
 
-        :raises StoreUnavailable: if that can't be kept.
-        :raises HypervisorUnavailable: if it can't be seen what runs here.
+        :raises StoreUnavailable: if that can't be stored.
+        :raises HypervisorUnavailable: if the running guests are unknown.
         """
         for instance_uuid in set(instance_uuids) - set(self._executor.guests()):
             self._executor.let_go(instance_uuid)
             self._released.pop(instance_uuid, None)
 
-    def known(self) -> dict[str, int]:
-        """Give the generation of what is known of each instance; 0 if that is not known.
+    def generations(self) -> dict[str, int]:
+        """Return the generation of each known instance; 0 if it is unknown.
 
         :raises StoreUnavailable: if it can't be read.
         """
@@ -100,50 +95,63 @@ class DesiredAllocations:
             return dict.fromkeys(self._executor.returning(), 0) | self._generations()
 
     def reports(self) -> dict[str, Report]:
-        """Say how far all has come, by instance.
+        """Return the reports of all instances.
 
-        :raises StoreUnavailable: if it can't be read.
+        :raises StoreUnavailable: if they can't be read.
         """
         with self._lock:
-            asked = self._executor.asked_by(Source.API)
-            found = {
-                uuid: _report(generation, record) for uuid, (generation, record) in asked.items()
+            requested = self._executor.asked_by(Source.API)
+            found = {uuid: _report(*each) for uuid, each in requested.items()}
+            pending = found.keys() | set(self._executor.returning())
+            now = time.time()
+            return found | {
+                uuid: Report.released(uuid, generation, now)
+                for uuid, generation in self._released.items()
+                if uuid not in pending
             }
-            returning = self._executor.returning()
-            for instance_uuid, generation in self._released.items():
-                if instance_uuid not in found and instance_uuid not in returning:
-                    found[instance_uuid] = Report.released(instance_uuid, generation, time.time())
-            return found
 
-    def confirmed(self, reports: Iterable[Report]) -> None:
-        """Note that a conductor has kept some reports."""
+    def acknowledge(self, reports: Iterable[Report]) -> None:
+        """Note that a conductor has stored some reports."""
         with self._lock:
             for report in reports:
                 generation = self._released.get(report.instance_uuid)
-                if report.status == Status.RELEASED and generation == report.generation:
+                if report.status is Status.RELEASED and generation == report.generation:
                     del self._released[report.instance_uuid]
 
     def _generations(self) -> dict[str, int]:
-        asked = self._executor.asked_by(Source.API)
-        return self._released | {uuid: generation for uuid, (generation, _) in asked.items()}
+        requested = self._executor.asked_by(Source.API)
+        return self._released | {uuid: generation for uuid, (generation, _) in requested.items()}
 
-    def _take(self, instance_uuid: str, said: messages.Desired) -> None:
-        if said.allocation is None:
-            self._released[instance_uuid] = said.generation
-            self._executor.withdraw(instance_uuid, Source.API, _BY)
+    def _store(self, instance_uuid: str, desired: Desired) -> None:
+        if desired.allocation is None:
+            self._released[instance_uuid] = desired.generation
+            self._executor.withdraw(instance_uuid, Source.API, _REQUESTER)
         else:
             self._released.pop(instance_uuid, None)
-            asked, by = _read(said.allocation), said.requested_by or _BY
-            request = Request(Source.API, asked, by, time.time(), said.generation)
-            self._executor.ask(instance_uuid, request)
+            self._executor.ask(instance_uuid, request_of(desired, time.time()))
 
 
-def _read(written: object) -> Allocation | exception.Refused:
-    """Read an allocation strictly: a newer conductor may know more than this executor."""
+def newer(instances: Mapping[str, Desired], known: Mapping[str, int]) -> dict[str, Desired]:
+    """Return the allocations with a higher generation than the known one."""
+    return {
+        uuid: desired
+        for uuid, desired in instances.items()
+        if desired.generation > known.get(uuid, 0)
+    }
+
+
+def request_of(desired: Desired, now: float) -> Request:
+    """Return the request for an allocation; an invalid allocation becomes its refusal.
+
+    It is read strictly, because a newer conductor may have fields that this executor lacks.
+    """
+    requested: Allocation | exception.Refused
     try:
-        return json_schema.read(written)
+        requested = json_schema.read(desired.allocation)
     except exception.Refused as refusal:
-        return refusal
+        requested = refusal
+    by = desired.requested_by or _REQUESTER
+    return Request(Source.API, requested, by, now, desired.generation)
 
 
 def _report(generation: int, record: Record) -> Report:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The calls that conductors make to this host."""
+"""The calls of conductors to this host."""
 
 from __future__ import annotations
 
@@ -27,54 +27,54 @@ from kongming.standalone.desired import DesiredAllocations
 
 LOG = logging.getLogger(__name__)
 
-# Whatever comes in between, a conductor is not asked more often than that because of it.
-_ASK_WITHIN_S = 5.0
+# The delay of a request after an invalid push, which may be one of many.
+_REQUEST_WITHIN_S = 5.0
 
 
 class Endpoint:
-    """What an executor can be asked for.
+    """The methods of an executor.
 
-    :param sync: has a conductor asked for all that is requested.
+    :param sync: requests all desired allocations from a conductor.
     """
 
     def __init__(
-        self, host: str, executor: Executor, wanted: DesiredAllocations, sync: ConductorSync
+        self, host: str, executor: Executor, desired: DesiredAllocations, sync: ConductorSync
     ) -> None:
         self._host = host
         self._executor = executor
-        self._wanted = wanted
+        self._desired = desired
         self._sync = sync
 
     @property
     def methods(self) -> Mapping[str, Method]:
-        """What can be called, by name."""
+        """The methods that can be called, by name."""
         return {"desired": Method(Push, self.push), "plan": Method(Plan, self.plan)}
 
-    def push(self, told: Push) -> None:
-        """Take what is requested for some instances; what can't be taken is asked for.
+    def push(self, push: Push) -> None:
+        """Store pushed allocations, and request all if some can't be stored.
 
-        What waited here while nobody listened may be older than what was asked for since, or
-        undone by now: until a conductor has answered it is but a reason to ask.
+        A push that waited in the queue may be older than the last answer of a conductor. So until
+        a conductor has answered since, a push only leads to a request.
         """
         if not self._sync.is_settled:
-            self._sync.ask()
+            self._sync.request()
             return
-        if told.left_out:
-            self._sync.ask(_ASK_WITHIN_S)
+        if push.left_out:
+            self._sync.request(_REQUEST_WITHIN_S)
         try:
-            self._wanted.push(told.instances)
+            self._desired.accept_push(push.instances)
         except exception.StoreUnavailable as error:
             if error.outage.is_news():
                 LOG.error(
                     "Desired allocations can't be stored: %s; they will be requested again", error
                 )
-            self._sync.ask()
+            self._sync.request()
 
-    def plan(self, question: Plan) -> PlanAnswer:
-        """Say what would be done to a guest."""
+    def plan(self, plan: Plan) -> PlanAnswer:
+        """Return the plan for a guest (dry run)."""
         try:
-            allocation = json_schema.read(question.allocation)
-            found = self._executor.plan(question.instance_uuid, allocation)
+            allocation = json_schema.read(plan.allocation)
+            found = self._executor.plan(plan.instance_uuid, allocation)
         except exception.HypervisorUnavailable:
             raise
         except exception.KongmingError as error:

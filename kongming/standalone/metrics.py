@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The metrics of trigger 3 on a compute host: whether the bus and the conductors are there."""
+"""The metrics of trigger 3 on a compute host: the bus and the conductors."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from kongming.rpc.refusals import Refusals
 from kongming.rpc.server import OTHER
 from kongming.standalone.conductor_sync import ConductorSync
 
-# What is called here, or asked of conductors; and what nobody knows.
+# The calls that an executor receives or makes, and unknown ones.
 _CALLS = ("desired", "plan", "exchange", "report", "snapshot", OTHER)
 
 
 class StandaloneCollector(Collector):
-    """Reads the sync and the subscription of a ``kongming-executor``."""
+    """The metrics of an executor's exchange with conductors."""
 
     def __init__(self, sync: ConductorSync, calls: Subscription, refusals: Refusals) -> None:
         self._sync = sync
@@ -40,7 +40,7 @@ class StandaloneCollector(Collector):
         self._refusals = refusals
 
     def collect(self) -> Iterator[Metric]:
-        """Give all families."""
+        """Yield all families."""
         yield broker_connected(self._calls.connected)
         yield messages_refused(self._refusals, _CALLS)
         yield GaugeMetricFamily(

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The service of trigger 3 on a compute host: calls, sync and executor in one process."""
+"""The service of trigger 3 on a compute host: calls, exchange and executor in one process."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _LISTENING = "listening to the conductors"
 
 
 class ExecutorService(HostService):
-    """Places this host's guests as Kongming's API was asked to."""
+    """The executor that places this host's guests as requested over Kongming's API."""
 
     def __init__(self, conf: Configuration) -> None:
         """Build all parts.
@@ -54,19 +54,19 @@ class ExecutorService(HostService):
         :raises StoreUnavailable: if the state path can't be used.
         :raises ConfigInvalid: if options can't be used.
         """
-        super().__init__(conf, _LISTENING, on_pass=self._passed, on_stranger=self._met)
+        super().__init__(conf, _LISTENING, on_pass=self._report, on_stranger=self._request_for)
         self._bus = open_bus(conf, conf.host)
-        self._wanted = DesiredAllocations(self._executor)
+        self._desired = DesiredAllocations(self._executor)
         self._conductor = ConductorClient(conf, self._bus)
         self._sync = ConductorSync(
             conf.host,
             ExecutorInfo(version.release(), time.time(), float(conf.executor.pull_interval)),
             self._conductor,
-            self._wanted,
+            self._desired,
             guests=self._executor.guests,
-            view=self._view,
+            snapshot=self._snapshot,
         )
-        endpoint = Endpoint(conf.host, self._executor, self._wanted, self._sync)
+        endpoint = Endpoint(conf.host, self._executor, self._desired, self._sync)
         self._calls = subscription(
             self._bus,
             EXECUTOR,
@@ -78,12 +78,12 @@ class ExecutorService(HostService):
         self.open_metrics(self._collectors)
 
     def start(self) -> None:
-        """Begin; returns at once, whether all others are there or not."""
+        """Start the threads; return at once, even if other services are unavailable."""
         LOG.info(
             "Starting for host %s: placing guests as requested over Kongming's API",
             self._conf.host,
         )
-        # What Nova said was said to another trigger: here the conductors ask it.
+        # Nova's hints were for another trigger; with this one, conductors ask Nova.
         self._executor.forget_hints()
         self._executor.start()
         self._calls.start()
@@ -91,7 +91,7 @@ class ExecutorService(HostService):
         self.start_metrics()
 
     def stop(self) -> None:
-        """End: take no more calls, finish what has begun, lose nothing."""
+        """Accept no more calls, and finish the work in progress."""
         LOG.info("Shutting down")
         self.stop_metrics()
         self._calls.stop(_STOP_CALLS_S)
@@ -100,9 +100,9 @@ class ExecutorService(HostService):
         LOG.info("Stopped")
 
     def connected(self) -> None:
-        """Ask what is wanted for the guests that libvirt tells of now."""
+        """Request the desired allocations of the guests that libvirt has now."""
         super().connected()
-        self._sync.ask()
+        self._sync.request()
 
     def _listening(self) -> None:
         self._sync.listening()
@@ -111,19 +111,19 @@ class ExecutorService(HostService):
     def options_changed(self) -> None:
         """Put the settings in force, and report the rules to a conductor."""
         super().options_changed()
-        self._sync.about = replace(self._sync.about, interval_s=self._conf.executor.pull_interval)
+        self._sync.info = replace(self._sync.info, interval_s=self._conf.executor.pull_interval)
         self._conductor.set_host_timeout(self._conf.conductor.host_timeout)
-        self._sync.ask()
+        self._sync.request()
 
-    def _passed(self, instance_uuid: str) -> None:
-        self._sync.note(instance_uuid)
+    def _report(self, instance_uuid: str) -> None:
+        self._sync.report(instance_uuid)
 
-    def _met(self, instance_uuid: str) -> None:
-        self._sync.meet(instance_uuid)
+    def _request_for(self, instance_uuid: str) -> None:
+        self._sync.request_for(instance_uuid)
 
-    def _view(self) -> tuple[dict[str, Any], str] | None:
+    def _snapshot(self) -> tuple[dict[str, Any], str] | None:
         try:
-            seen = self._executor.view()
+            found = self._executor.view()
         except (
             exception.HypervisorUnavailable,
             exception.LibvirtForbids,
@@ -131,10 +131,10 @@ class ExecutorService(HostService):
         ) as error:
             LOG.debug("No snapshot of the host at the moment: %s", error)
             return None
-        return seen, snapshot.digest(seen)
+        return found, snapshot.digest(found)
 
     def _collectors(self) -> list[Collector]:
         from kongming.standalone.metrics import StandaloneCollector
 
-        sync = StandaloneCollector(self._sync, self._calls, self._bus.refusals)
-        return [self.executor_collector(), sync]
+        own = StandaloneCollector(self._sync, self._calls, self._bus.refusals)
+        return [self.executor_collector(), own]

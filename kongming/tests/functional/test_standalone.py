@@ -225,9 +225,9 @@ def test_an_older_push_that_comes_late_changes_nothing(site):
     site.put(guest, "4")
     site.wait(guest, "applied")
     executor = site.services[-1]
-    executor._wanted.push({guest: Desired(1, {"vcpu_pinning": "0"})})
+    executor._desired.accept_push({guest: Desired(1, {"vcpu_pinning": "0"})})
     assert site.pins(guest) == [{4}, {4}]
-    assert executor._wanted.known() == {guest: 2}
+    assert executor._desired.generations() == {guest: 2}
 
 
 def test_what_an_executor_does_not_understand_is_refused_not_dropped(site):
@@ -235,8 +235,8 @@ def test_what_an_executor_does_not_understand_is_refused_not_dropped(site):
     guest = site.guest()
     executor = site.services[-1]
     newer = {"vcpu_pinning": "2", "cache_ways": "3"}
-    executor._wanted.push({guest: Desired(1, newer)})
-    report = executor._wanted.reports()[guest]
+    executor._desired.accept_push({guest: Desired(1, newer)})
+    report = executor._desired.reports()[guest]
     assert (report.status, report.reason) == ("refused", "request_invalid")
 
 
@@ -517,9 +517,9 @@ def test_when_the_conductor_that_asks_nova_ends_another_one_does(clouded, nova, 
     monkeypatch.setattr(delivery, "_RENEW_S", 0.5)
     clouded.start(ConductorService, ConductorService)
     first, second = clouded.services
-    wait_for(lambda: first._delivery._mine or second._delivery._mine)
-    assert not (first._delivery._mine and second._delivery._mine)
-    holder, other = (first, second) if first._delivery._mine else (second, first)
+    wait_for(lambda: first._delivery._has_lease or second._delivery._has_lease)
+    assert not (first._delivery._has_lease and second._delivery._has_lease)
+    holder, other = (first, second) if first._delivery._has_lease else (second, first)
     known = nova.add("compute-1", {})
     clouded.put(known, "2")
     wait_for(lambda: clouded.allocations.get(known).project_id == PROJECT)
@@ -528,7 +528,7 @@ def test_when_the_conductor_that_asks_nova_ends_another_one_does(clouded, nova, 
     clouded.services.remove(holder)
     del nova.servers[known]
     clouded.wait(known, None)
-    assert other._delivery._mine
+    assert other._delivery._has_lease
 
 
 def test_after_an_older_copy_of_the_database_was_restored_its_word_counts(site):
@@ -558,10 +558,10 @@ def test_a_server_that_moves_is_let_go_where_it_was(clouded, nova):
     clouded.put(instance_uuid, "2")
     clouded.wait(instance_uuid, "absent")
     executor = clouded.services[-1]
-    wait_for(lambda: executor._wanted.known() == {instance_uuid: 1})
+    wait_for(lambda: executor._desired.generations() == {instance_uuid: 1})
     nova.servers[instance_uuid].host = "elsewhere"
     nova.servers[instance_uuid].touch()
-    wait_for(lambda: executor._wanted.known() == {})
+    wait_for(lambda: executor._desired.generations() == {})
     assert clouded.allocations.get(instance_uuid).host == "elsewhere"
 
 

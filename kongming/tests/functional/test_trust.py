@@ -120,7 +120,7 @@ class Conductor:
         claims = (
             HostClaims(self.allocations, self.hosts)
             if nova is None
-            else NovaClaims(self.delivery.ask_nova)
+            else NovaClaims(self.delivery.locate_soon)
         )
         endpoint = Endpoint(self.allocations, self.hosts, self.bus, self.delivery, claims)
         self._server = Server(endpoint.methods, None, self.refusals)
@@ -489,7 +489,7 @@ def test_what_nova_has_nowhere_is_for_the_host_that_had_it_last(asking_nova, nov
     placed(asking_nova, nova)
     asking_nova.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
     nova.hosts[UUID] = None
-    asking_nova.delivery.ask_nova([UUID])
+    asking_nova.delivery.locate_soon([UUID])
     asking_nova.delivery._loop.run_step()
     asking_nova.allocations.delete(UUID, generation=None, **BY)
     asking_nova.exchange("intruder")
@@ -505,7 +505,7 @@ def test_a_push_and_a_dry_run_go_to_the_host_that_has_the_instance_only(asking_n
         asking_nova.exchange(host)
     asking_nova.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
     nova.hosts[UUID] = "compute-2"
-    asking_nova.delivery.ask_nova([UUID])
+    asking_nova.delivery.locate_soon([UUID])
     asking_nova.delivery._loop.run_step()
     asking_nova.bus.pushed.clear()
     asking_nova.put(cpus="1")

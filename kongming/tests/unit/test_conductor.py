@@ -54,7 +54,7 @@ class Conductor:
         self.entries = {each.instance_uuid: each for each in entries}
         self.reported, self.seen, self.views, self.asked, self.changed = [], [], [], [], []
         self.digest, self.host, self.plan = "", HERE, PlanAnswer("planned", HERE)
-        claims = NovaClaims(self.ask_nova) if nova else HostClaims(self, self)
+        claims = NovaClaims(self.locate_soon) if nova else HostClaims(self, self)
         self.endpoint = Endpoint(self, self, self, self, claims)
         self.claimed, self.hosts = [], []
 
@@ -89,10 +89,10 @@ class Conductor:
         return [each for each in self.hosts if each.name in names]
 
     # Delivery, and the executors.
-    def ask_nova(self, uuids):
+    def locate_soon(self, uuids):
         self.asked += uuids
 
-    def take(self, uuids):
+    def deliver(self, uuids):
         self.changed += uuids
 
     def host_of(self, _uuid):

@@ -10,10 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The sync of a host to the conductors: what it makes of what they answer."""
+"""The exchange of a host with conductors: answers, errors, and what is sent again."""
 
 import logging
-import math
 import time
 from types import SimpleNamespace
 
@@ -28,7 +27,6 @@ from kongming.rpc.messages import (
     Refusal,
     Report,
 )
-from kongming.standalone import conductor_sync
 from kongming.standalone.conductor_sync import ConductorSync
 from kongming.standalone.endpoint import Endpoint
 from kongming.tests.databases import instance
@@ -42,38 +40,38 @@ def report(uuid=UUID, status="applied", generation=1, changed_at=1e9):
 
 
 class Conductor:
-    """Answers as it is told to, and keeps what it was told."""
+    """A conductor with given answers, which records its calls."""
 
     def __init__(self):
         self.answer = ExchangeAnswer({}, ())
-        self.kept = Acknowledgement()
+        self.acknowledgement = Acknowledgement()
         self.exchanges, self.reports, self.snapshots = [], [], []
 
     def exchange(self, told):
         self.exchanges.append(told)
-        return self._said(self.answer)
+        return self._answer(self.answer)
 
     def report(self, _host, told):
         self.reports.append(list(told))
-        return self._said(self.kept)
+        return self._answer(self.acknowledgement)
 
     def send_snapshot(self, _host, _snapshot, digest):
         self.snapshots.append(digest)
-        return self._said(self.kept)
+        return self._answer(self.acknowledgement)
 
-    def _said(self, answer):
+    def _answer(self, answer):
         if isinstance(answer, Exception):
             raise answer
         return answer
 
 
 class Host:
-    """What a host has, and what it is told."""
+    """A host with given reports, which records what it gets."""
 
     def __init__(self):
         self.conductor = Conductor()
-        self.told = {UUID: report()}
-        self.learned, self.gone, self.confirmed_ = {}, [], []
+        self.present = {UUID: report()}
+        self.accepted, self.forgotten, self.acknowledged = {}, [], []
         self.digest = DIGEST
         self.sync = ConductorSync(
             "compute-1",
@@ -81,37 +79,37 @@ class Host:
             self.conductor,
             self,
             guests=lambda: [UUID],
-            view=lambda: ({"cells": []}, self.digest),
+            snapshot=lambda: ({"cells": []}, self.digest),
         )
 
     def reports(self):
-        return dict(self.told)
+        return dict(self.present)
 
-    def known(self):
-        return dict.fromkeys(self.told, 1)
+    def generations(self):
+        return dict.fromkeys(self.present, 1)
 
-    def learn(self, instances, _asked_at):
-        self.learned |= instances
+    def accept_answer(self, instances, _began_at):
+        self.accepted |= instances
 
-    def let_go(self, instance_uuids):
-        self.gone += instance_uuids
+    def forget(self, instance_uuids):
+        self.forgotten += instance_uuids
 
-    def confirmed(self, reports):
-        self.confirmed_ += [each.instance_uuid for each in reports]
+    def acknowledge(self, reports):
+        self.acknowledged += [each.instance_uuid for each in reports]
 
-    def forget_metadata(self):
-        """Nothing was asked by metadata."""
+    def withdraw_metadata(self):
+        """Nothing is requested by metadata."""
 
-    def ask(self):
-        self.sync.ask()
+    def exchange(self):
+        self.sync.request()
         return self.step()
 
     def step(self):
         return self.sync._loop.run_step()
 
     def change(self, **reports):
-        self.told |= {UUID: report(**reports)}
-        self.sync.note(UUID)
+        self.present |= {UUID: report(**reports)}
+        self.sync.report(UUID)
         return self.step()
 
 
@@ -128,54 +126,54 @@ def refusal(field="reports", key=UUID):
     return Refusal(field, key, "changed_at: 5 is not a time")
 
 
-def test_a_report_that_is_refused_is_not_told_again_until_it_changes(host, caplog):
-    host.told |= {OTHER: report(OTHER)}
+def test_a_refused_report_is_sent_again_only_when_it_changes(host, caplog):
+    host.present |= {OTHER: report(OTHER)}
     host.conductor.answer = ExchangeAnswer({}, (), refused=(refusal(),))
     for _ in range(3):
-        assert host.ask() is None
+        assert host.exchange() is None
     sent = [[each.instance_uuid for each in told.reports] for told in host.conductor.exchanges]
     assert sent == [[UUID, OTHER], [OTHER], [OTHER]]
-    assert host.confirmed_ == [OTHER] * 3
+    assert host.acknowledged == [OTHER] * 3
     (line,) = lines(caplog)
     assert "1 instances" in line
     assert UUID in line
     host.conductor.answer = ExchangeAnswer({}, ())
-    host.told[UUID] = report(changed_at=2e9)
-    host.ask()
+    host.present[UUID] = report(changed_at=2e9)
+    host.exchange()
     assert len(host.conductor.exchanges[-1].reports) == 2
 
 
-def test_a_report_that_was_refused_alone_is_told_again_when_it_changes(host):
-    host.ask()
-    host.conductor.kept = Acknowledgement((refusal(),))
+def test_a_report_that_was_refused_alone_is_sent_again_when_it_changes(host):
+    host.exchange()
+    host.conductor.acknowledgement = Acknowledgement((refusal(),))
     host.change(status="failed")
     host.change(status="failed")
     assert len(host.conductor.reports) == 1
-    host.conductor.kept = Acknowledgement()
+    host.conductor.acknowledgement = Acknowledgement()
     host.change(status="refused")
     assert [each[0].status for each in host.conductor.reports] == ["failed", "refused"]
-    assert host.confirmed_ == [UUID, UUID]
+    assert host.acknowledged == [UUID, UUID]
 
 
-def test_a_report_that_is_as_it_was_when_refused_is_told_again_after_another_one(host):
+def test_a_refused_report_is_sent_again_after_another_one(host):
     host.conductor.answer = ExchangeAnswer({}, (), refused=(refusal(),))
-    host.ask()
+    host.exchange()
     host.change(status="failed")
     host.change(status="applied")
     assert [each[0].status for each in host.conductor.reports] == ["failed", "applied"]
 
 
-def test_a_guest_that_has_gone_before_it_was_asked_about_is_not(host):
-    host.ask()
-    host.sync.meet(OTHER)
+def test_nothing_is_requested_for_an_unknown_guest_that_has_stopped(host):
+    host.exchange()
+    host.sync.request_for(OTHER)
     host.step()
     assert len(host.conductor.exchanges) == 1
 
 
-def test_all_that_is_known_is_told_whether_it_runs_or_not(host):
-    host.told |= {OTHER: report(OTHER)}
-    host.ask()
-    host.sync.meet(UUID)
+def test_a_complete_exchange_has_the_generations_of_all_instances(host):
+    host.present |= {OTHER: report(OTHER)}
+    host.exchange()
+    host.sync.request_for(UUID)
     host.step()
     complete, partial = host.conductor.exchanges
     assert (set(complete.known), set(partial.known)) == ({UUID, OTHER}, {UUID})
@@ -183,12 +181,12 @@ def test_all_that_is_known_is_told_whether_it_runs_or_not(host):
 
 def test_a_refused_report_is_forgotten_with_its_instance(host):
     host.conductor.answer = ExchangeAnswer({}, (), refused=(refusal(),))
-    host.ask()
-    del host.told[UUID]
+    host.exchange()
+    del host.present[UUID]
     host.conductor.answer = ExchangeAnswer({}, ())
-    host.ask()
-    host.told[UUID] = report()
-    host.ask()
+    host.exchange()
+    host.present[UUID] = report()
+    host.exchange()
     assert len(host.conductor.exchanges[-1].reports) == 1
 
 
@@ -209,55 +207,59 @@ def test_a_refused_report_is_forgotten_with_its_instance(host):
         ),
     ],
 )
-def test_a_conductor_that_does_not_take_what_is_told_is_told_of_once(host, caplog, error, said):
+def test_a_conductor_that_fails_or_refuses_is_logged_once(host, caplog, error, said):
     host.conductor.answer = error
     for _ in range(5):
-        assert host.ask() > 0
+        assert host.exchange() > 0
     (line,) = lines(caplog)
     assert said in line
     assert not host.sync.is_available
     host.conductor.answer = ExchangeAnswer({UUID: Desired(2, None)}, (OTHER,))
-    assert host.ask() is None
-    assert (host.learned[UUID].generation, host.gone, host.sync.is_available) == (2, [OTHER], True)
+    assert host.exchange() is None
+    assert (host.accepted[UUID].generation, host.forgotten, host.sync.is_available) == (
+        2,
+        [OTHER],
+        True,
+    )
 
 
 @pytest.mark.parametrize(
     "error", [exception.ConductorUnresponsive("x"), exception.MessageInvalid("x")]
 )
-def test_what_was_not_taken_is_reported_again(host, error):
-    host.ask()
-    host.conductor.kept = error
+def test_a_report_without_an_acknowledgement_is_sent_again(host, error):
+    host.exchange()
+    host.conductor.acknowledgement = error
     assert host.change(status="failed") > 0
-    host.conductor.kept = Acknowledgement()
+    host.conductor.acknowledgement = Acknowledgement()
     assert host.step() is None
     assert len(host.conductor.reports) == 2
-    assert host.confirmed_ == [UUID, UUID]
+    assert host.acknowledged == [UUID, UUID]
 
 
-def test_a_snapshot_that_is_refused_is_not_shown_again_until_it_changes(host, caplog):
+def test_a_refused_snapshot_is_sent_again_only_when_it_changes(host, caplog):
     host.conductor.answer = ExchangeAnswer({}, (), send_snapshot=True)
-    host.conductor.kept = exception.MessageInvalid("snapshot: too long")
+    host.conductor.acknowledgement = exception.MessageInvalid("snapshot: too long")
     for _ in range(3):
-        assert host.ask() is None
+        assert host.exchange() is None
     assert host.conductor.snapshots == [DIGEST]
     assert len(lines(caplog)) == 1
     host.digest = "e" * 64
-    host.ask()
+    host.exchange()
     assert host.conductor.snapshots == [DIGEST, "e" * 64]
 
 
-def test_a_snapshot_whose_parts_are_left_out_is_told_of(host, caplog):
+def test_the_parts_of_a_snapshot_that_a_conductor_ignores_are_logged(host, caplog):
     host.conductor.answer = ExchangeAnswer({}, (), send_snapshot=True)
-    host.conductor.kept = Acknowledgement(
+    host.conductor.acknowledgement = Acknowledgement(
         (refusal("snapshot", ".guests[0]"), refusal("snapshot", ".cells"))
     )
-    host.ask()
+    host.exchange()
     (line,) = lines(caplog)
     assert "ignores 2 parts of this host's snapshot, among them .guests[0]" in line
 
 
-def test_a_snapshot_is_shown_when_it_changes(host, monkeypatch):
-    host.ask()
+def test_a_snapshot_is_sent_when_it_changes(host, monkeypatch):
+    host.exchange()
     host.change(status="failed")
     host.digest = "e" * 64
     host.step()
@@ -268,63 +270,39 @@ def test_a_snapshot_is_shown_when_it_changes(host, monkeypatch):
     assert host.conductor.snapshots == ["e" * 64]
 
 
-def test_a_conductor_is_asked_again_soon_about_what_is_contested(host, monkeypatch):
-    # Whole seconds: sums and differences of others are rounded.
-    now = float(math.ceil(time.monotonic()))
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    monkeypatch.setattr("kongming.runtime.timer.random_between", lambda _low, high: high)
-    host.conductor.answer = ExchangeAnswer({}, (), contested=(UUID,))
-    host.sync.ask()
-    asked_after = []
-    for _ in range(7):
-        before = now
-        while host.step() is None and len(host.conductor.exchanges) <= len(asked_after):
-            now += 0.5
-        asked_after.append(now - before)
-    assert asked_after[1:] == [1, 2, 4, 8, 16, conductor_sync._CONTEST_MAX_S]
-    host.conductor.answer = ExchangeAnswer({}, ())
-    host.ask()
-    assert not host.sync._all.is_due(60.0)
-    # The next contest begins anew.
-    host.conductor.answer = ExchangeAnswer({}, (), contested=(UUID,))
-    host.ask()
-    now += 1
-    assert host.sync._all.is_due(60.0)
-
-
-def test_a_snapshot_that_can_not_be_seen_now_is_not_shown(host):
-    host.sync._view = lambda: None
+def test_a_snapshot_that_is_unavailable_is_not_sent(host):
+    host.sync._snapshot = lambda: None
     host.conductor.answer = ExchangeAnswer({}, (), send_snapshot=True)
-    host.ask()
-    host.sync._show()
+    host.exchange()
+    host.sync._send_changed_snapshot()
     assert (host.conductor.exchanges[0].digest, host.conductor.snapshots) == ("", [])
 
 
-def test_a_guest_that_is_met_is_asked_about_and_again_while_it_is_contested(host, monkeypatch):
-    host.ask()
+def test_a_contested_unknown_guest_leads_to_a_complete_exchange(host, monkeypatch):
+    host.exchange()
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
     host.conductor.answer = ExchangeAnswer({}, (), contested=(UUID,))
-    host.sync.meet(UUID)
+    host.sync.request_for(UUID)
     host.step()
     assert (host.conductor.exchanges[-1].complete, host.conductor.exchanges[-1].reports) == (
         False,
         (),
     )
-    assert not host.sync._all.is_due(60.0)
+    assert not host.sync._schedule.is_due(60.0)
     now += 1.1
-    assert host.sync._all.is_due(60.0)
+    assert host.sync._schedule.is_due(60.0)
 
 
 class Settled:
-    """A sync; keeps within how many seconds a conductor is to be asked."""
+    """A settled sync that records requests."""
 
     is_settled = True
 
     def __init__(self):
         self.seconds = []
 
-    def ask(self, seconds=0.0):
+    def request(self, seconds=0.0):
         self.seconds.append(seconds)
 
 
@@ -336,23 +314,23 @@ class Settled:
         (exception.StoreUnavailable("full"), (), [0.0]),
     ],
 )
-def test_what_can_not_be_taken_of_a_push_is_asked_for(error, left_out, asked):
+def test_a_push_that_can_not_be_stored_leads_to_a_request(error, left_out, asked):
     def push(instances):
         if error:
             raise error
         taken.update(instances)
 
     taken, sync = {}, Settled()
-    endpoint = Endpoint("compute-1", None, SimpleNamespace(push=push), sync)
+    endpoint = Endpoint("compute-1", None, SimpleNamespace(accept_push=push), sync)
     told = endpoint.methods["desired"].message({UUID: Desired(2, None)}, left_out=left_out)
     endpoint.push(told)
     assert sync.seconds == asked
     assert (UUID in taken) is (error is None)
 
 
-def test_until_a_conductor_has_answered_a_push_is_but_a_reason_to_ask(host):
+def test_until_a_conductor_has_answered_a_push_only_leads_to_a_request(host):
     taken = {}
-    endpoint = Endpoint("compute-1", None, SimpleNamespace(push=taken.update), host.sync)
+    endpoint = Endpoint("compute-1", None, SimpleNamespace(accept_push=taken.update), host.sync)
 
     def push(generation):
         endpoint.push(endpoint.methods["desired"].message({UUID: Desired(generation, None)}))
@@ -367,41 +345,94 @@ def test_until_a_conductor_has_answered_a_push_is_but_a_reason_to_ask(host):
     assert len(host.conductor.exchanges) == 2
     push(2)
     assert taken == {UUID: Desired(2, None)}
-    # Calls were not heard for a while: what waited is old again, until it is asked anew.
+    # After an outage, waiting pushes may be old again.
     host.sync.listening()
     push(3)
     assert taken == {UUID: Desired(2, None)}
-    assert host.sync._all.is_due(60.0)
+    assert host.sync._schedule.is_due(60.0)
     host.step()
     push(4)
     assert taken == {UUID: Desired(4, None)}
 
 
-def test_an_answer_to_what_was_asked_before_calls_were_heard_settles_nothing(host):
-    def heard_meanwhile(told):
+def test_an_exchange_that_began_before_calls_were_received_settles_nothing(host):
+    def listening_meanwhile(told):
         host.sync.listening()
         return real(told)
 
     real = host.conductor.exchange
-    host.conductor.exchange = heard_meanwhile
-    host.ask()
+    host.conductor.exchange = listening_meanwhile
+    host.exchange()
     assert not host.sync.is_settled
-    # And what is to be asked is not forgotten with the answer.
-    assert host.sync._all.is_due(60.0)
+    # And the request is not lost.
+    assert host.sync._schedule.is_due(60.0)
     host.conductor.exchange = real
     host.step()
     assert host.sync.is_settled
 
 
-def test_when_calls_are_heard_again_not_all_hosts_ask_at_once(host, monkeypatch):
-    asked = []
-    monkeypatch.setattr(host.sync, "ask", asked.append)
-    for _ in range(3):
-        host.sync.listening()
-    assert asked == [0.0, 5.0, 5.0]
+STORE = exception.StoreUnavailable("disk full")
 
 
-def test_what_is_due_soon_is_not_put_off(host):
-    host.sync.ask()
-    host.sync.ask(1e6)
-    assert host.sync._all.is_due(60.0)
+@pytest.mark.parametrize(
+    ("error", "pause", "logged"),
+    [
+        (exception.HypervisorUnavailable("down"), False, []),
+        (exception.LibvirtForbids("read-only"), False, []),
+        (
+            STORE,
+            True,
+            [
+                "Can't request desired allocations from a conductor: disk full; it will be",
+            ],
+        ),
+        (ValueError("odd"), True, ["A fault of Kongming in the exchange with conductors: odd"]),
+    ],
+)
+def test_an_error_of_the_host_itself_delays_the_exchange(host, caplog, error, pause, logged):
+    def fail():
+        raise error
+
+    host.sync._guests = fail
+    assert bool(host.exchange()) is pause
+    found = lines(caplog)
+    assert len(found) == len(logged)
+    assert all(line.startswith(text) for line, text in zip(found, logged, strict=True))
+    # No conductor is to blame, and the exchange is still due.
+    assert host.sync.is_available
+    assert host.sync._schedule.is_due(60.0)
+    assert not host.conductor.exchanges
+
+
+@pytest.mark.parametrize("name", ["accept_answer", "forget", "withdraw_metadata"])
+def test_an_answer_that_can_not_be_stored_is_requested_again(host, monkeypatch, name):
+    def fail(*_):
+        raise STORE
+
+    monkeypatch.setattr(host, name, fail, raising=True)
+    assert host.exchange() > 0
+    assert not host.sync.is_settled
+    monkeypatch.undo()
+    assert host.step() is None
+    assert len(host.conductor.exchanges) == 2
+
+
+def test_outcomes_that_can_not_be_read_are_reported_later(host, monkeypatch):
+    def fail():
+        raise STORE
+
+    host.exchange()
+    monkeypatch.setattr(host, "reports", fail)
+    assert host.change(status="failed") > 0
+    monkeypatch.undo()
+    assert host.step() is None
+    assert [each[0].status for each in host.conductor.reports] == ["failed"]
+
+
+def test_a_step_without_a_call_does_not_end_an_outage(host):
+    host.exchange()
+    host.conductor.acknowledgement = exception.ConductorUnresponsive("x")
+    host.change(status="failed")
+    host.present = {UUID: report()}
+    assert host.step() is None
+    assert not host.sync.is_available

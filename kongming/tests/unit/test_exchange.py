@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import pytest
 
 from kongming.conductor.claims import LAPSE_S, lapsed_hosts, not_on, of_other_holders
+from kongming.conductor.delivery import report_without_host
 from kongming.conductor.exchange import answer, released
 from kongming.db.values import Host
 from kongming.rpc.messages import Desired, Exchange, ExecutorInfo, Refusal
@@ -205,3 +206,18 @@ class TestClaims:
 
     def test_an_unknown_host_has_no_claims(self):
         assert lapsed_hosts({THERE}, [], 1000.0) == {THERE}
+
+
+@pytest.mark.parametrize(
+    ("there", "status"),
+    [
+        (entry(), "absent"),
+        (entry(wanted=False), "released"),
+        (entry(None, "", wanted=False), "released"),
+        # Its status is known.
+        (entry(None, ""), None),
+    ],
+)
+def test_an_instance_on_no_host_is_reported_once(there, status):
+    found = report_without_host(there, 7.0)
+    assert (found and (found.status, found.generation)) == (status and (status, 2))

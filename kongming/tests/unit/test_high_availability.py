@@ -88,7 +88,7 @@ PROMISES = {
         ("unit/test_db_database.py", "test_a_host_is_silent_after_three_intervals"),
     ],
     "libvirt of a host": [
-        ("unit/test_link.py", "test_a_view_that_can_not_be_seen_now_is_not_shown")
+        ("unit/test_conductor_sync.py", "test_a_snapshot_that_is_unavailable_is_not_sent")
     ],
     "A database that is unresponsive": [
         (SILENT, "test_an_api_whose_database_is_silent_answers_everybody"),
@@ -167,7 +167,7 @@ NUMBERS = [
     ("nor retries for longer than some ", database._BUSY_S),
     ("of a frozen service or a lost host after ", connecting._IDLE_S),
     ("``[conductor] host_timeout`` and ", client._MARGIN_S),
-    ("the conductor with the lease searches each ", delivery._LOST_S),
+    ("the conductor with the lease searches each ", delivery._SEARCH_S),
 ]
 
 
