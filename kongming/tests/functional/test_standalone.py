@@ -440,7 +440,7 @@ def test_each_service_puts_changed_options_in_force(site, tmp_path, caplog):
     assert conductor._delivery.intervals.changes_s == 8
     assert conductor._executors._caller.timeout_s == 9
     assert executor._executor.settings.check_interval_s == 7
-    assert executor._sync.about.interval_s == 2
+    assert executor._sync.info.interval_s == 2
     assert executor._conductor._caller.timeout_s > 9
 
 
@@ -474,7 +474,7 @@ def test_what_nova_says_of_the_host_counts_and_not_what_an_executor_says(clouded
     asked = len(nova.requests)
     wait_for(lambda: len(nova.requests) >= asked + 3)
     assert (clouded.status(guest), clouded.pins(guest)) == ("pending", before)
-    assert clouded.services[-1]._wanted.known() == {}
+    assert clouded.services[-1]._desired.generations() == {}
     # Nova has the word; as soon as it says so, and sooner than it would be looked at.
     nova.servers[guest].host = clouded.host
     clouded.wait(guest, "applied")

@@ -67,7 +67,7 @@ class Bus:
     def __init__(self):
         self.pushed = []
 
-    def wanted(self, host, instances):
+    def push(self, host, instances):
         self.pushed.append((host, {uuid: each.generation for uuid, each in instances.items()}))
         return True
 
@@ -143,7 +143,7 @@ class Conductor:
         return self.call(
             "exchange",
             host=host,
-            about={"version": "1", "started_at": 1e9, "interval_s": 60.0},
+            executor={"version": "1", "started_at": 1e9, "interval_s": 60.0},
             complete=complete,
             guests=list(guests),
             known=known or {},
