@@ -15,3 +15,8 @@
 import os
 
 THOROUGH = "KONGMING_THOROUGH" in os.environ
+
+
+def examples(thorough: int) -> int:
+    """Return how many examples a property is tried with, of those of a thorough run."""
+    return thorough if THOROUGH else max(thorough // 5, 5)

@@ -26,6 +26,7 @@ from kongming.host.rules import Overlap, Rules
 from kongming.hypervisor.host import Host
 from kongming.tests import guests
 from kongming.tests.guests import occupant, request
+from kongming.tests.thorough import examples
 from kongming.tests.unit import test_reconciler
 from kongming.tests.unit.test_grants import domain
 
@@ -197,7 +198,7 @@ def host(tmp_path_factory):
     host.store.close()
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=examples(80))
 @given(instances(), RULES, st.data())
 def test_no_request_takes_a_guest_out_of_its_grant(host, instance, rules, data):
     """vCPUs stay within, dedicated CPUs a permutation, and nobody else's is ever named."""

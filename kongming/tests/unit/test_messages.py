@@ -42,6 +42,7 @@ from kongming.rpc.messages import (
     Wanted,
 )
 from kongming.tests.databases import instance
+from kongming.tests.thorough import examples
 
 RECORDED = Path(__file__).parents[1] / "data/rpc"
 
@@ -165,7 +166,7 @@ def test_a_view_of_a_later_version_keeps_what_is_new():
     assert view["cells"][0]["cpus"][0].items() >= {"id": 0, "online": True}.items()
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.sampled_from(ALL), json_values)
 def test_any_json_is_a_message_or_refused(kind, value):
     try:
@@ -174,7 +175,7 @@ def test_any_json_is_a_message_or_refused(kind, value):
         assert str(error).isprintable()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(st.sampled_from(list(told())), st.data())
 def test_a_message_with_any_part_replaced_is_read_or_refused(pair, data):
     kind, message = pair

@@ -337,7 +337,7 @@ LONG = {
 }
 
 
-COUNTS = (100, 1000) if THOROUGH else (60, 600)
+COUNTS = (100, 1000) if THOROUGH else (40, 400)
 
 
 @pytest.mark.parametrize("made", LONG.values(), ids=LONG)
