@@ -40,6 +40,7 @@ from kongming.db.values import Location
 from kongming.tests.databases import BY, asking, configuration, database, instance, report
 from kongming.tests.testbed.mariadb import PASSWORD
 from kongming.tests.testbed.process import wait_until
+from kongming.tests.thorough import stories
 
 KINDS = ("sqlite", "mariadb", "postgresql")
 UUID = instance()
@@ -171,7 +172,7 @@ def interrupted(monkeypatch, step, after):
 # The others keep all of it or nothing.
 @pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
 @pytest.mark.parametrize("wanted", ["head", "base"])
-@pytest.mark.parametrize(
+@stories(
     ("begun", "step", "after"),
     [
         ("head", "create_table", 3),
@@ -181,6 +182,7 @@ def interrupted(monkeypatch, step, after):
         ("base", "drop_table", 1),
         ("base", "drop_table", 5),
     ],
+    usual=2,
 )
 def test_what_was_killed_half_way_is_finished(url, monkeypatch, begun, step, after, wanted):
     with closing(Database(configuration(url))) as db:
@@ -201,7 +203,7 @@ def test_what_was_killed_half_way_is_finished(url, monkeypatch, begun, step, aft
         Allocations(db).put(UUID, asking(1), generation=0, **BY)
 
 
-@pytest.mark.parametrize("wanted", ["head", "base"])
+@stories("wanted", ["head", "base"])
 def test_a_table_of_somebody_else_is_left_alone(url, wanted):
     with closing(Database(configuration(url))) as db:
         with db.writer() as session:
@@ -590,7 +592,7 @@ def test_whoever_leaves_a_map_that_is_to_go_writes_its_row(allocations):
 
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+@stories("level", ["REPEATABLE READ", "SERIALIZABLE"])
 def test_a_servers_own_isolation_has_nobody_refused(kind, url, level):
     execute(url, f"ALTER DATABASE {{}} SET default_transaction_isolation = '{level}'")
     with closing(database(url)) as db:
@@ -626,7 +628,7 @@ def test_a_transaction_that_cannot_be_serialized_is_done_again(kind, db):
 
 
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"], indirect=True)
-@pytest.mark.parametrize("given", ["url", "parameters"])
+@stories("given", ["url", "parameters"])
 def test_all_signs_are_kept_whatever_character_set_is_given(kind, url, given):
     written = "charset=utf8" if kind == "mariadb" else "client_encoding=latin1"
     conf = configuration(f"{url}?{written}" if given == "url" else url)
