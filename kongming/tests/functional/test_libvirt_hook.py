@@ -37,7 +37,7 @@ from kongming.allocation.target import (
 from kongming.hypervisor import definition, saved_image
 from kongming.tests import domains
 from kongming.tests.thorough import examples
-from kongming.tests.unit.test_saved_image import NOVA, PLACED, TOUCHED, image
+from kongming.tests.unit.saved_images import NOVA, PLACED, TOUCHED, image
 
 HOOK = Path(__file__).parents[3] / "etc/libvirt/kongming-libvirt-hook"
 

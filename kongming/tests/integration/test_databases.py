@@ -13,7 +13,7 @@
 """What is wanted, kept in each of the databases: a file, and real servers."""
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 import dataclasses
 import functools
 import itertools
@@ -38,6 +38,7 @@ from kongming.db.purge import purge
 from kongming.db.reports import LATE_S
 from kongming.db.values import Location
 from kongming.tests.databases import BY, asking, configuration, database, instance, report
+from kongming.tests.integration.crowd import THREADS, Crowd, at_once
 from kongming.tests.testbed.mariadb import PASSWORD
 from kongming.tests.testbed.process import wait_until
 from kongming.tests.thorough import stories
@@ -45,7 +46,6 @@ from kongming.tests.thorough import stories
 KINDS = ("sqlite", "mariadb", "postgresql")
 UUID = instance()
 OTHER = instance(2)
-THREADS = 8
 
 _names = (f"kongming_{number}" for number in itertools.count())
 
@@ -80,21 +80,6 @@ def execute(url, statement):
     with engine.connect() as connection:
         connection.execute(sqlalchemy.text(statement.format(engine.url.database)))
     engine.dispose()
-
-
-def at_once(*works):
-    """Do all of it at the same moment; what each gives, or raises."""
-    barrier = threading.Barrier(len(works))
-
-    def run(work):
-        barrier.wait()
-        try:
-            return work()
-        except exception.KongmingError as error:
-            return error
-
-    with ThreadPoolExecutor(len(works)) as pool:
-        return list(pool.map(run, works))
 
 
 def statements(db, work):
@@ -341,42 +326,6 @@ def test_of_many_who_put_a_map_one_does_and_all_of_it_is_its(allocations):
         entries = allocations.list(map_name="map")
         assert {entry.generation for entry in entries} == {generation + 1}
         assert len({entry.allocation for entry in entries}) == 1
-
-
-class Crowd:
-    """Those who put maps, single allocations and reports of the same instances."""
-
-    def __init__(self, allocations):
-        self.uuids = [instance(number) for number in range(30)]
-        self._allocations = allocations
-
-    def map(self, name, those):
-        for value in range(6):
-            of_mine = dict.fromkeys(those, asking(value))
-            with suppress(exception.MapConflict, exception.MapUnknown):
-                self._allocations.put_map(name, of_mine, generation=None, **BY)
-                self._allocations.delete_map(name, generation=None, **BY)
-
-    def single(self, numbers):
-        for number in numbers:
-            self._allocations.put(self.uuids[number], asking(number), generation=None, **BY)
-
-    def hosts(self):
-        for _ in range(10):
-            wanted = self._allocations.wanted(self.uuids)
-            self._allocations.locate(dict.fromkeys(wanted, Location("project", "here")))
-            said = [
-                report(uuid, entry.generation, "applied" if entry.allocation else "released")
-                for uuid, entry in wanted.items()
-            ]
-            self._allocations.report("here", said, 1.0)
-
-    def leave(self):
-        for each in self._allocations.maps():
-            self._allocations.delete_map(each.name, generation=None, **BY)
-        for each in self._allocations.known():
-            self._allocations.delete(each, generation=None, **BY)
-        self.hosts()
 
 
 def test_maps_single_changes_and_reports_at_once_end_in_one_of_the_orders(allocations):

@@ -29,7 +29,7 @@ from kongming import exception
 from kongming.hypervisor.connection import run_event_loop
 from kongming.hypervisor.opener import Opener, connect
 from kongming.tests.integration.conftest import Cloud, applied, status
-from kongming.tests.integration.test_status import Status
+from kongming.tests.integration.status import Status
 from kongming.tests.testbed.forwarder import Forwarder
 from kongming.tests.testbed.process import wait_until
 from kongming.tests.testbed.reachable import (

@@ -12,63 +12,24 @@
 
 """kongming-status, with a real RabbitMQ and a real libvirtd."""
 
-import json
-from pathlib import Path
 import socket
 import subprocess
-import sys
 import uuid
 
 import certifi
 import pytest
 
-import kongming
 from kongming.tests.integration.conftest import KEY, Cloud
+from kongming.tests.integration.status import COMMAND, HOOKED, Status
 from kongming.tests.testbed.broker import Broker
 from kongming.tests.testbed.process import wait_until
 from kongming.tests.thorough import stories
 
-COMMAND = Path(sys.executable).with_name("kongming-status")
 USER, PASSWORD = "watcher", "top%secret@x"
 QUOTED = "top%25secret%40x"
 
-#: Runs a command where the libvirt hook is installed, and was before any libvirtd started.
-_MOUNT = """
-mount -t tmpfs none /etc/libvirt
-mkdir -p /etc/libvirt/hooks/qemu.d
-mount --bind "$0" /etc/libvirt/hooks/qemu.d
-exec "$@"
-"""
-HOOKED = (
-    *("unshare", "--mount", "sh", "-e", "-c", _MOUNT),
-    str(Path(kongming.__file__).parents[1] / "etc/libvirt"),
-)
 
 SUCCESS, WARNING, FAILURE, UNEXPECTED = 0, 1, 2, 255
-
-
-class Status:
-    """One run of the command: its exit status, and each check's result and details."""
-
-    def __init__(self, conf, *arguments):
-        ended = subprocess.run(
-            [*HOOKED, COMMAND, "--config-file", conf, "upgrade", "check", *arguments, "--json"],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        self.code = ended.returncode
-        self.errors = ended.stderr
-        said = json.loads(ended.stdout) if ended.stdout else {"checks": []}
-        self.results = {check["check"]: check["result"] for check in said["checks"]}
-        self.details = {check["check"]: check["details"] for check in said["checks"]}
-        for secret in ("secret", "guest:guest"):
-            assert secret not in ended.stdout + ended.stderr
-
-    def only(self, name):
-        """Give the details of the one check that is not a success."""
-        assert [check for check, result in self.results.items() if result] == [name], self.details
-        return self.details[name]
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ import libvirt
 import pytest
 
 from kongming.tests.integration.conftest import KEY, applied, everywhere, status
-from kongming.tests.integration.test_status import Status
+from kongming.tests.integration.status import Status
 from kongming.tests.messages import message
 from kongming.tests.testbed.guest import destroy
 from kongming.tests.testbed.libvirtd import Libvirtd

@@ -128,3 +128,9 @@ def test_what_stands_alone_imports_nothing_else():
         if name and (package := package_of(name)) in ALONE:
             found[package] |= {package_of(each) for each in imported} - {package}
     assert found == ALONE
+
+
+def test_a_test_module_imports_nothing_from_another():
+    for path in (TOP / "tests").rglob("*.py"):
+        shared = {each for each in imports(path) if ".test_" in each}
+        assert not shared, f"{path} imports {shared}: move it to a module of its own"

@@ -27,8 +27,8 @@ from kongming.hypervisor.host import Host
 from kongming.tests import guests
 from kongming.tests.guests import occupant, request
 from kongming.tests.thorough import examples
-from kongming.tests.unit import test_reconciler
-from kongming.tests.unit.test_grants import domain
+from kongming.tests.unit import reconciling
+from kongming.tests.unit.granted_domains import domain
 
 CELLS, SIZE = 3, 8
 HOST = Host(CpuSet(range(24)), CpuSet(range(24)), CpuSet([0, 1, 2]), uuid="here")
@@ -149,7 +149,7 @@ class Guest(guests.Guest):
         super().set(what, value)
 
 
-class Compute(test_reconciler.Host):
+class Compute(reconciling.Host):
     """A host with such a guest, and guests with all other dedicated CPUs."""
 
     def run(self, instance, rules):
@@ -170,7 +170,7 @@ class Compute(test_reconciler.Host):
 
     def boot(self):
         self.guest = Guest(HOST, xml=self.instance.xml)
-        self.hypervisor.guests[test_reconciler.UUID] = self.guest
+        self.hypervisor.guests[reconciling.UUID] = self.guest
         self.guest.domain_id = self.domain_id = getattr(self, "domain_id", 0) + 1
 
     def check(self):

@@ -43,6 +43,7 @@ from kongming.rpc.messages import (
 )
 from kongming.tests.databases import instance
 from kongming.tests.thorough import examples
+from kongming.tests.unit.strategies import json_values
 
 RECORDED = Path(__file__).parents[1] / "data/rpc"
 
@@ -57,18 +58,6 @@ CALLS = {
     "host-wanted": (Push, None),
 }
 ALL = [About, Refusal, Report, Wanted, *(kind for pair in CALLS.values() for kind in pair if kind)]
-
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=10)
-    | st.text(st.characters(categories=["Cs", "Cc"]), max_size=3)
-    | st.sampled_from([instance(), "applied", "compute-1", 1e300, 2**70, "", "0"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner),
-    max_leaves=8,
-)
 
 
 def recorded(name):
