@@ -17,9 +17,10 @@ import hypothesis
 
 import kongming.cmd.backend  # noqa: F401
 from kongming.tests.testbed.virtual_host import Shape
+from kongming.tests.thorough import examples
 
 # On a machine that is busy an example may take any time.
-hypothesis.settings.register_profile("kongming", deadline=None)
+hypothesis.settings.register_profile("kongming", deadline=None, max_examples=examples(100))
 hypothesis.settings.load_profile("kongming")
 
 # Named on the command line it says itself why it refuses.

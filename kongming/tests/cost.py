@@ -62,7 +62,8 @@ def cost(call: Callable[[], object]) -> Cost:
         return count if frame.f_code.co_filename.startswith(_OURS) else None
 
     former = sys.gettrace()
-    gc.collect()
+    # What was garbage before is not to be freed meanwhile.
+    gc.disable()
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
     sys.settrace(trace)
@@ -72,6 +73,7 @@ def cost(call: Callable[[], object]) -> Cost:
         sys.settrace(former)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
+        gc.enable()
     return Cost(lines, peak - before)
 
 

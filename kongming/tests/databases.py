@@ -14,6 +14,11 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+import functools
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 from oslo_config import cfg
 
 from kongming import conf as kongming_conf
@@ -37,10 +42,22 @@ def configuration(url: str) -> cfg.ConfigOpts:
 
 
 def database(url: str) -> Database:
-    """The database at `url`, with its tables."""
+    """The database at `url`, with its tables; in SQLite's case they are made once."""
     made = Database(configuration(url))
-    migration.sync(made)
+    if url.startswith("sqlite:///"):
+        Path(url.removeprefix("sqlite:///")).write_bytes(_tables())
+    else:
+        migration.sync(made)
     return made
+
+
+@functools.cache
+def _tables() -> bytes:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "tables"
+        with closing(Database(configuration(f"sqlite:///{path}"))) as made:
+            migration.sync(made)
+        return path.read_bytes()
 
 
 def instance(number: int = 1) -> str:

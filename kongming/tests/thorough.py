@@ -10,8 +10,37 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whether unit tests try everything they can, which takes minutes, or a part of it."""
+"""How much is tried: all that there is, which takes long, or what says the most."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 import os
+from typing import Any
+
+import pytest
 
 THOROUGH = "KONGMING_THOROUGH" in os.environ
+
+
+def examples(thorough: int) -> int:
+    """Return how many examples a property is tried with, of those of a thorough run."""
+    return thorough if THOROUGH else max(thorough // 5, 5)
+
+
+def stories(
+    names: str | tuple[str, ...],
+    values: Iterable[Any],
+    *,
+    usual: int = 1,
+    ids: Any = None,
+) -> pytest.MarkDecorator:
+    """Parametrize a test that tells the same story with each value.
+
+    :param usual: how many of the values are not left to ``tools/test slow``.
+    """
+    given = []
+    for number, value in enumerate(values):
+        slow = pytest.mark.slow if number >= usual else ()
+        given.append(pytest.param(*(value if isinstance(names, tuple) else (value,)), marks=slow))
+    return pytest.mark.parametrize(names, given, ids=ids)

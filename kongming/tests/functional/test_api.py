@@ -34,17 +34,21 @@ from kongming.db.models import HOST
 from kongming.db.values import Location
 from kongming.tests.api import Api
 from kongming.tests.databases import instance, report
+from kongming.tests.functional.requests import (
+    ALLOCATIONS,
+    HOSTS,
+    MAPS,
+    PIN,
+    PROJECT,
+    place,
+    refused,
+)
 from kongming.tests.host_names import TAKEN
 from kongming.tests.testbed.process import wait_until
 
-ALLOCATIONS = "/v1/allocations"
-MAPS = "/v1/allocation-maps"
-HOSTS = "/v1/hosts"
-PROJECT = "0f2b9b9e3d1c4c4e8f3a7d5b6c1e2f30"
 REQUEST_ID = re.compile(r"req-[0-9a-f-]{36}")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 PATHS = [kind.path for kind in RESOURCES]
-PIN = {"vcpu_pinning": "1"}
 CHUNKED = {"CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked"}
 NIGHT = {"name": "night", "start": "0 22 * * *", "duration_s": 3600, "vcpu_pinning": "2"}
 
@@ -75,28 +79,8 @@ def see(api, host, *, ago=0.0, interval_s=10.0, view=None):
         api.hosts.keep_snapshot(host, view, "digest", now)
 
 
-def place(api, host, *numbers, project_id=PROJECT):
-    api.allocations.locate({instance(number): Location(project_id, host) for number in numbers})
-
-
 def told(api, host, *reports):
     api.allocations.report(host, reports, time.time())
-
-
-def refused(answer, status, code):
-    """Check that an answer is the one error, told as all are; give its detail."""
-    assert answer.status == status, answer
-    assert answer.headers["Content-Type"] == "application/json"
-    assert answer.data.isascii()
-    assert list(answer.body) == ["errors"]
-    assert answer.error.keys() == {"status", "code", "title", "detail", "request_id"}
-    assert (answer.error["status"], answer.error["code"]) == (status, code)
-    assert answer.error["request_id"] == answer.headers["x-openstack-request-id"]
-    assert answer.error["title"]
-    assert answer.error["detail"]
-    assert "\n" not in answer.error["detail"]
-    assert len(answer.error["detail"]) < 500
-    return answer.error["detail"]
 
 
 class TestDocuments:

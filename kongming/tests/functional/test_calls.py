@@ -28,7 +28,7 @@ from kongming.rpc.messages import Acknowledgement, Changed, PlanAnswer, Reports
 from kongming.rpc.server import Method, Server
 from kongming.rpc.signing import Signer
 from kongming.tests.databases import instance, report
-from kongming.tests.functional.test_service import wait_for
+from kongming.tests.functional.cloud import wait_for
 from kongming.tests.testbed.process import free_port
 
 MASTER = bytes(range(32))

@@ -15,7 +15,7 @@ import pytest
 
 from kongming.tests.api import Api
 from kongming.tests.databases import instance
-from kongming.tests.functional.test_api import ALLOCATIONS, MAPS, PIN, place, refused
+from kongming.tests.functional.requests import ALLOCATIONS, MAPS, PIN, place, refused
 
 ALLOCATION, MAP = f"{ALLOCATIONS}/{instance(1)}", f"{MAPS}/blue"
 BODIES = {

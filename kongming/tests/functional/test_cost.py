@@ -31,8 +31,8 @@ from kongming.terminal.columns import Requested
 from kongming.tests.api import Api
 from kongming.tests.cost import cost, soon
 from kongming.tests.databases import instance
-from kongming.tests.functional.test_service import URI, Cloud
-from kongming.tests.unit.test_pinning import WORST
+from kongming.tests.functional.cloud import URI, Cloud
+from kongming.tests.unit.strategies import WORST
 
 VCPUS = 4
 BODY = 2 * 1024

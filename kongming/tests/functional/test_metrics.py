@@ -31,14 +31,13 @@ from kongming import exception, version
 from kongming.hypervisor.connection import run_event_loop
 from kongming.notification import handler
 from kongming.notification.service import NotificationHandlerService
-from kongming.tests.functional.test_service import URI, Cloud, pins, wait_for
+from kongming.tests.functional.alert_rules import ETC, STANDALONE_RULES
+from kongming.tests.functional.cloud import URI, Cloud, pins, wait_for
 from kongming.tests.testbed.nova_api import NovaApi
 from kongming.tests.testbed.process import free_port
 from kongming.tests.testbed.promtool import fetch
 
-ETC = Path(__file__).parents[3] / "etc"
 RULES = ETC / "prometheus/kongming.rules.yml"
-STANDALONE_RULES = ETC / "prometheus/kongming-standalone.rules.yml"
 ALERTS_TESTED = Path(__file__).parents[1] / "data/prometheus"
 DASHBOARD = ETC / "grafana/kongming.json"
 

@@ -28,7 +28,7 @@ from kongming.allocation.request import Request, Source
 from kongming.host.topology import Cell, Cpu, Topology
 from kongming.hypervisor import capabilities
 from kongming.hypervisor.connection import run_event_loop
-from kongming.tests.functional.test_service import URI, Cloud, pins, wait_for
+from kongming.tests.functional.cloud import URI, Cloud, pins, wait_for
 
 CORE = CpuSet([0, 2])
 CPUS = (

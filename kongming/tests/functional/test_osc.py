@@ -37,8 +37,8 @@ from kongming.conductor.service import ConductorService
 from kongming.standalone.service import ExecutorService
 from kongming.tests import commands
 from kongming.tests.commands import client_at
-from kongming.tests.functional.test_service import wait_for
-from kongming.tests.functional.test_standalone import Site, connection  # noqa: F401
+from kongming.tests.functional.cloud import wait_for
+from kongming.tests.functional.site import Site
 from kongming.tests.testbed.process import Process, free_port
 
 NIGHT = {
@@ -48,7 +48,7 @@ NIGHT = {
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory, connection):  # noqa: F811
+def site(tmp_path_factory, connection):
     site = Site(tmp_path_factory.mktemp("site"), connection)
     site.start(ConductorService, ExecutorService)
     wait_for(lambda: (host := site.hosts.get(site.host)) and host.snapshot)

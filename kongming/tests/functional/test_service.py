@@ -16,112 +16,24 @@ The test driver has 8 CPUs, of which 0, 2 and 4 are online.
 """
 
 import contextlib
-import itertools
 import logging
 import sqlite3
-import time
-import uuid
 
 import libvirt
 import pytest
 
 from kongming import exception
-from kongming.cmd import launch
 from kongming.executor.reconciler import Reconciler, Result
 from kongming.hypervisor.connection import run_event_loop
 from kongming.notification.service import NotificationHandlerService
 from kongming.tests import captures
-from kongming.tests.testbed.nova import Nova
+from kongming.tests.functional.cloud import EVERYWHERE, URI, Cloud, pins, wait_for
 
-URI = "test:///default"
-EVERYWHERE = set(range(8))
-NOVA = '<metadata><nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/1.1"/></metadata>'
 GIVEN = "".join(f"<vcpupin vcpu='{number}' cpuset='0,4'/>" for number in range(4))
 NUMA = (
     f"<cputune>{GIVEN}</cputune>"
     "<cpu><numa><cell id='0' cpus='0-3' memory='1024' unit='KiB'/></numa></cpu>"
 )
-_number = itertools.count()
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "this never came about"
-        time.sleep(0.005)
-
-
-class Cloud:
-    """A host with the service running, a Nova that notifies, and its guests."""
-
-    def __init__(self, tmp_path, connection, more=""):
-        # Exchanges of fake:// are shared by all of a process's transports.
-        host = f"host{next(_number)}"
-        config = tmp_path / "kongming.conf"
-        config.write_text(
-            f"[DEFAULT]\nhost = {host}\nstate_path = {tmp_path / 'state'}\n"
-            f"[notification_handler]\nexchange = {host}\n"
-            f"[libvirt]\nconnection_uri = {URI}\n"
-            f"[oslo_messaging_notifications]\ntransport_url = fake://\n{more}"
-        )
-        self.conf = launch.configure(["--config-file", str(config)])
-        self.connection = connection
-        self.domains = []
-        self.service = None
-
-    def start(self):
-        self.service = NotificationHandlerService(self.conf)
-        self.service.start()
-        assert self.service.ready.wait(20)
-        self.sent = 0
-        self._nova = Nova("fake://", exchange=self.conf.host)
-        return self
-
-    def stop(self):
-        if self.service is not None:
-            self.service.stop()
-            self.service._executor._keeper._thread.join(10)
-        self.service = None
-
-    def guest(self, *, metadata=NOVA, vcpus=4, more="", instance_uuid=None):
-        instance_uuid = instance_uuid or str(uuid.uuid4())
-        self.domains.append(
-            self.connection.createXML(
-                f"<domain type='test'><name>{instance_uuid}</name><uuid>{instance_uuid}</uuid>"
-                f"{metadata}<memory>1024</memory><vcpu>{vcpus}</vcpu>{more}"
-                "<os><type>hvm</type></os></domain>",
-                0,
-            )
-        )
-        return self.domains[-1]
-
-    def publish(self, domain, event_type="instance.create.end", *, host=..., **metadata):
-        metadata = {key.replace("_", "-"): value for key, value in metadata.items()}
-        host = self.conf.host if host is ... else host
-        payload = self._nova.payload(domain.UUIDString(), host, metadata)
-        self.send(event_type, payload, f"nova-compute:{self.conf.host}")
-
-    def send(self, event_type, payload, publisher_id="nova-compute:x"):
-        self.sent += 1
-        self._nova.send(event_type, payload, publisher_id)
-
-    def heard_all(self):
-        """Wait until the listener has handled all that was published."""
-        handled = self.service._handler.counts
-        wait_for(lambda: sum(handled.values()) == self.sent)
-
-    def settled(self):
-        """Wait until all work that is known of is done."""
-        self.heard_all()
-        queue = self.service._executor._queue
-        wait_for(lambda: not queue and not queue._worked_on)
-
-    def record(self, domain):
-        return self.service._executor._store.get(domain.UUIDString())
-
-
-def pins(domain):
-    return [{cpu for cpu, there in enumerate(cpumap) if there} for cpumap in domain.vcpuPinInfo()]
 
 
 @pytest.fixture(scope="module")

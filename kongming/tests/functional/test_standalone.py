@@ -15,7 +15,6 @@ The test driver has 8 CPUs, of which 0, 2 and 4 are online.
 """
 
 import contextlib
-import itertools
 import logging
 from pathlib import Path
 import re
@@ -23,7 +22,6 @@ import time
 import urllib.request
 import uuid
 
-import libvirt
 from oslo_config import cfg
 import oslo_messaging
 import pytest
@@ -35,102 +33,19 @@ from kongming.allocation.request import Request, Source
 from kongming.cmd import launch
 from kongming.conductor import delivery
 from kongming.conductor.service import ConductorService
-from kongming.db import migration
-from kongming.db.allocations import Allocations
-from kongming.db.database import Database
-from kongming.db.hosts import Hosts
 from kongming.db.models import ALLOCATION, HISTORY, OUTCOME
 from kongming.executor.store.store import Store
-from kongming.hypervisor.connection import run_event_loop
 from kongming.rpc.bus import CONDUCTOR, EXECUTOR, open_bus
-from kongming.rpc.client import ConductorClient
 from kongming.rpc.messages import Desired
 from kongming.standalone.metrics import StandaloneCollector
 from kongming.standalone.service import ExecutorService
-from kongming.tests.functional.test_metrics import STANDALONE_RULES
-from kongming.tests.functional.test_service import NOVA, URI, wait_for
+from kongming.tests.functional.alert_rules import STANDALONE_RULES
+from kongming.tests.functional.cloud import wait_for
+from kongming.tests.functional.site import Site
 from kongming.tests.testbed.nova_api import PROJECT, Fault, NovaApi
 from kongming.tests.testbed.process import free_port
 
-_number = itertools.count()
 NAME = re.compile(r"kongming_[a-z_]+")
-
-
-class Site:
-    """A database, a conductor, and the executor of one host."""
-
-    def __init__(self, tmp_path, connection, options=""):
-        self.host = f"site{next(_number)}"
-        config = tmp_path / "kongming.conf"
-        config.write_text(
-            f"[DEFAULT]\nhost = {self.host}\nstate_path = {tmp_path / 'state'}\n"
-            f"transport_url = fake:///{self.host}\n[libvirt]\nconnection_uri = {URI}\n"
-            f"[database]\nconnection = sqlite:///{tmp_path / 'kongming.sqlite'}\n"
-            f"[executor]\npull_interval = 1\n{options}"
-        )
-        self.conf = launch.configure(["--config-file", str(config)])
-        self.connection = connection
-        database = Database(self.conf)
-        migration.sync(database)
-        self.allocations, self.hosts = Allocations(database), Hosts(database)
-        self.client = ConductorClient(self.conf)
-        self.services = []
-        self.domains = []
-
-    def start(self, *kinds):
-        for kind in kinds or (ConductorService, ExecutorService):
-            service = kind(self.conf)
-            service.start()
-            self.services.append(service)
-            assert service.ready.wait(20)
-
-    def stop(self):
-        # The executor first: it might be waiting for the conductor.
-        for service in reversed(self.services):
-            service.stop()
-        self.services = []
-
-    def guest(self, instance_uuid=None):
-        instance_uuid = instance_uuid or str(uuid.uuid4())
-        domain = self.connection.createXML(
-            f"<domain type='test'><name>{instance_uuid[:8]}</name><uuid>{instance_uuid}</uuid>"
-            f"<memory>1024</memory><vcpu>2</vcpu><os><type>hvm</type></os>{NOVA}</domain>"
-        )
-        self.domains.append(domain)
-        return instance_uuid
-
-    def put(self, instance_uuid, cpus):
-        allocation = Allocation.from_json({"vcpu_pinning": cpus})
-        entry, _ = self.allocations.put(
-            instance_uuid, allocation, generation=None, requested_by="a test", request_id=""
-        )
-        self.client.changed([instance_uuid])
-        return entry
-
-    def delete(self, instance_uuid):
-        self.allocations.delete(
-            instance_uuid, generation=None, requested_by="a test", request_id=""
-        )
-        self.client.changed([instance_uuid])
-
-    def status(self, instance_uuid):
-        entry = self.allocations.get(instance_uuid)
-        return None if entry is None else entry.status
-
-    def wait(self, instance_uuid, status):
-        wait_for(lambda: self.status(instance_uuid) == status)
-
-    def pins(self, instance_uuid):
-        maps = self.connection.lookupByUUIDString(instance_uuid).vcpus()[1]
-        return [{cpu for cpu, there in enumerate(cpus) if there} for cpus in maps]
-
-
-@pytest.fixture(scope="module")
-def connection():
-    run_event_loop()
-    connection = libvirt.open(URI)
-    yield connection
-    connection.close()
 
 
 @pytest.fixture

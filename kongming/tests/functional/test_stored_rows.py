@@ -41,9 +41,9 @@ from kongming.osc import columns
 from kongming.standalone.service import ExecutorService
 from kongming.tests.api import Api
 from kongming.tests.databases import instance, report
-from kongming.tests.functional.test_service import EVERYWHERE, URI, Cloud, pins, wait_for
-from kongming.tests.functional.test_standalone import Site, connection  # noqa: F401
-from kongming.tests.unit.test_stored import TEXTS
+from kongming.tests.functional.cloud import EVERYWHERE, URI, Cloud, pins, wait_for
+from kongming.tests.functional.site import Site
+from kongming.tests.unit.stored_texts import TEXTS
 
 KEY = "kongming-vcpu-pinning"
 COMMAND = Path(sys.executable).with_name("kongming-manage")
@@ -354,7 +354,7 @@ class TestApi:
 @pytest.mark.parametrize(
     "text", ['{"vcpu_pinning": "2", "llc": "0"}', DEEP, '{"cpu_shares": 1e400}']
 )
-def test_the_host_is_handed_it_and_judges(tmp_path, connection, text):  # noqa: F811
+def test_the_host_is_handed_it_and_judges(tmp_path, connection, text):
     site = Site(tmp_path, connection)
     site.start(ConductorService, ExecutorService)
     try:

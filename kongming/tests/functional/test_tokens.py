@@ -26,8 +26,7 @@ from kongming.conf import keystone
 from kongming.tests import databases
 from kongming.tests.api import Api
 from kongming.tests.databases import instance
-from kongming.tests.functional.test_api import ALLOCATIONS, HOSTS, refused
-from kongming.tests.functional.test_wsgi import codes
+from kongming.tests.functional.requests import ALLOCATIONS, HOSTS, codes, refused
 from kongming.tests.logs import logged
 from kongming.tests.testbed import control_plane
 from kongming.tests.testbed.identity_api import IdentityApi

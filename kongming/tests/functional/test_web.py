@@ -21,7 +21,7 @@ import pytest
 from kongming.api import operation
 from kongming.tests.api import Api
 from kongming.tests.databases import instance
-from kongming.tests.functional.test_api import ALLOCATIONS, HOSTS, MAPS, refused
+from kongming.tests.functional.requests import ALLOCATIONS, HOSTS, MAPS, refused
 from kongming.tests.logs import logged
 from kongming.tests.testbed.process import free_port
 

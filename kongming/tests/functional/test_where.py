@@ -21,7 +21,7 @@ import pytest
 
 from kongming.executor import departures, unclaimed
 from kongming.hypervisor.connection import run_event_loop
-from kongming.tests.functional.test_service import EVERYWHERE, URI, Cloud, pins, wait_for
+from kongming.tests.functional.cloud import EVERYWHERE, URI, Cloud, pins, wait_for
 from kongming.tests.messages import message
 
 OTHER = "compute-2"

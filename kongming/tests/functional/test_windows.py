@@ -28,7 +28,7 @@ from kongming.allocation.request import Request, Source
 from kongming.allocation.windows import Window
 from kongming.executor import window_timer
 from kongming.hypervisor.connection import run_event_loop
-from kongming.tests.functional.test_service import URI, Cloud, pins, wait_for
+from kongming.tests.functional.cloud import URI, Cloud, pins, wait_for
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NIGHT = Window("night", "0 22 * * *", 8 * 3600, "Europe/Berlin")

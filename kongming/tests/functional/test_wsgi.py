@@ -12,7 +12,6 @@
 
 """The REST API under a WSGI server of several processes: gunicorn."""
 
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 import http.client
 import json
@@ -25,6 +24,7 @@ import pytest
 
 from kongming.tests import databases
 from kongming.tests.databases import instance
+from kongming.tests.functional.requests import codes
 from kongming.tests.testbed.control_plane import Api
 from kongming.tests.testbed.process import wait_until
 
@@ -78,14 +78,6 @@ def path_of(number):
 
 def shares(number):
     return {"cpu_shares": number + 2}
-
-
-def codes(answers):
-    """Count the statuses, and the codes of errors."""
-    return Counter(
-        answer.status if answer.status < 400 else answer.body["errors"][0]["code"]
-        for answer in answers
-    )
 
 
 def test_of_those_who_ask_at_once_one_is_first(api):

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 import pytest
 
 from kongming.tests.databases import instance
-from kongming.tests.integration.test_metrics import enabled, scrape, wait_value
+from kongming.tests.integration.scraping import enabled, scrape, wait_value
 from kongming.tests.testbed.control_plane import ControlPlane
 from kongming.tests.testbed.daemon import EXECUTOR, HostProcess
 from kongming.tests.testbed.process import free_port, wait_until

@@ -33,6 +33,7 @@ from kongming.tests.testbed.control_plane import ControlPlane
 from kongming.tests.testbed.daemon import EXECUTOR, HANDLER, HostProcess
 from kongming.tests.testbed.nova import Nova
 from kongming.tests.testbed.process import find_program, wait_until
+from kongming.tests.thorough import stories
 
 KEY = "kongming-vcpu-pinning"
 USER, PASSWORD = "kongming", "secret-of-a-test"
@@ -173,7 +174,7 @@ def test_a_connection_that_was_closed_and_comes_back_at_once_is_no_outage(host, 
     assert host.told("RabbitMQ") == []
 
 
-@pytest.mark.parametrize("different", [1, 12])
+@stories("different", [1, 12])
 def test_events_that_come_again_do_not_make_a_host_deaf(host, broker, different):
     publisher = Publisher(broker.transport_url(), "nova")
     events = [

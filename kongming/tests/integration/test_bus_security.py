@@ -37,6 +37,7 @@ from kongming.tests.testbed.broker import Broker
 from kongming.tests.testbed.control_plane import BIN
 from kongming.tests.testbed.daemon import ExecutorDaemon
 from kongming.tests.testbed.process import wait_until
+from kongming.tests.thorough import stories
 
 DOCUMENTS = Path(__file__).parents[3] / "doc/source"
 INTRUDER = "compute-2"
@@ -186,7 +187,7 @@ def signed(broker, libvirtd, tmp_path_factory):
         yield occupied
 
 
-@pytest.fixture(params=["permitted", "signed"])
+@pytest.fixture(params=["signed", pytest.param("permitted", marks=pytest.mark.slow)])
 def secured(request):
     return request.getfixturevalue(request.param)
 
@@ -303,7 +304,7 @@ def test_a_host_can_not_read_purge_delete_or_bind_what_is_others(secured, cpus):
             assert refused(secured, attempt), name
 
 
-@pytest.mark.parametrize(
+@stories(
     "key",
     [
         f"kongming-executor.{HOST}",
@@ -316,6 +317,7 @@ def test_a_host_can_not_read_purge_delete_or_bind_what_is_others(secured, cpus):
         "kongming-executor.*",
         "*.*",
     ],
+    usual=3,
 )
 def test_a_host_can_not_have_copies_of_what_is_for_others(secured, key):
     own = f"kongming-executor.{INTRUDER}"
@@ -407,7 +409,7 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@stories("way", WAYS)
 def test_without_signatures_a_host_can_have_guests_of_others_placed(permitted, cpus, way):
     guest = permitted.placed(cpus[1])
     with permitted.channel() as channel:

@@ -37,6 +37,7 @@ from kongming.tests.testbed.control_plane import Api
 from kongming.tests.testbed.forwarder import Forwarder
 from kongming.tests.testbed.mariadb import PASSWORD, USER, MariaDB, grant
 from kongming.tests.testbed.process import wait_until
+from kongming.tests.thorough import stories
 
 UUID = instance()
 OTHER = instance(2)
@@ -117,7 +118,7 @@ def test_nobody_waits_for_the_greeting_of_a_server(allocations, db, way):
     wait_until(lambda: answers(db), 30, "the database is used again")
 
 
-@pytest.mark.parametrize(
+@stories(
     "word",
     [
         b"COMMIT",
@@ -127,6 +128,7 @@ def test_nobody_waits_for_the_greeting_of_a_server(allocations, db, way):
             for word in (b"INSERT INTO", b"FOR UPDATE", b"SELECT")
         ),
     ],
+    usual=2,
 )
 def test_nobody_waits_for_an_answer_that_does_not_come(allocations, db, way, word):
     if word == b"session":
@@ -186,7 +188,7 @@ def test_a_table_that_somebody_keeps_locked_is_not_waited_for_all_day(impatient,
             impatient.put(UUID, asking(2), generation=None, **BY)
 
 
-@pytest.mark.parametrize(
+@stories(
     "statement",
     ["UPDATE allocation SET generation = 7", "SELECT generation FROM allocation FOR UPDATE"],
 )
@@ -213,7 +215,7 @@ def test_locks_of_who_is_frozen_are_ended(url, monkeypatch, statement):
 
 
 @pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
-@pytest.mark.parametrize("wait", [None, 1])
+@stories("wait", [None, 1])
 def test_a_session_waits_for_other_nodes_if_it_is_told_so(url, wait):
     conf = configuration(url)
     conf.set_override("mysql_wsrep_sync_wait", wait, group="database")

@@ -13,7 +13,7 @@
 """What is wanted, kept in each of the databases: a file, and real servers."""
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 import dataclasses
 import functools
 import itertools
@@ -38,13 +38,14 @@ from kongming.db.purge import purge
 from kongming.db.reports import LATE_S
 from kongming.db.values import Location
 from kongming.tests.databases import BY, asking, configuration, database, instance, report
+from kongming.tests.integration.crowd import THREADS, Crowd, at_once
 from kongming.tests.testbed.mariadb import PASSWORD
 from kongming.tests.testbed.process import wait_until
+from kongming.tests.thorough import stories
 
 KINDS = ("sqlite", "mariadb", "postgresql")
 UUID = instance()
 OTHER = instance(2)
-THREADS = 8
 
 _names = (f"kongming_{number}" for number in itertools.count())
 
@@ -79,21 +80,6 @@ def execute(url, statement):
     with engine.connect() as connection:
         connection.execute(sqlalchemy.text(statement.format(engine.url.database)))
     engine.dispose()
-
-
-def at_once(*works):
-    """Do all of it at the same moment; what each gives, or raises."""
-    barrier = threading.Barrier(len(works))
-
-    def run(work):
-        barrier.wait()
-        try:
-            return work()
-        except exception.KongmingError as error:
-            return error
-
-    with ThreadPoolExecutor(len(works)) as pool:
-        return list(pool.map(run, works))
 
 
 def statements(db, work):
@@ -171,7 +157,7 @@ def interrupted(monkeypatch, step, after):
 # The others keep all of it or nothing.
 @pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
 @pytest.mark.parametrize("wanted", ["head", "base"])
-@pytest.mark.parametrize(
+@stories(
     ("begun", "step", "after"),
     [
         ("head", "create_table", 3),
@@ -181,6 +167,7 @@ def interrupted(monkeypatch, step, after):
         ("base", "drop_table", 1),
         ("base", "drop_table", 5),
     ],
+    usual=2,
 )
 def test_what_was_killed_half_way_is_finished(url, monkeypatch, begun, step, after, wanted):
     with closing(Database(configuration(url))) as db:
@@ -201,7 +188,7 @@ def test_what_was_killed_half_way_is_finished(url, monkeypatch, begun, step, aft
         Allocations(db).put(UUID, asking(1), generation=0, **BY)
 
 
-@pytest.mark.parametrize("wanted", ["head", "base"])
+@stories("wanted", ["head", "base"])
 def test_a_table_of_somebody_else_is_left_alone(url, wanted):
     with closing(Database(configuration(url))) as db:
         with db.writer() as session:
@@ -341,42 +328,6 @@ def test_of_many_who_put_a_map_one_does_and_all_of_it_is_its(allocations):
         entries = allocations.list(map_name="map")
         assert {entry.generation for entry in entries} == {generation + 1}
         assert len({entry.allocation for entry in entries}) == 1
-
-
-class Crowd:
-    """Those who put maps, single allocations and reports of the same instances."""
-
-    def __init__(self, allocations):
-        self.uuids = [instance(number) for number in range(30)]
-        self._allocations = allocations
-
-    def map(self, name, those):
-        for value in range(6):
-            of_mine = dict.fromkeys(those, asking(value))
-            with suppress(exception.MapConflict, exception.MapUnknown):
-                self._allocations.put_map(name, of_mine, generation=None, **BY)
-                self._allocations.delete_map(name, generation=None, **BY)
-
-    def single(self, numbers):
-        for number in numbers:
-            self._allocations.put(self.uuids[number], asking(number), generation=None, **BY)
-
-    def hosts(self):
-        for _ in range(10):
-            wanted = self._allocations.desired(self.uuids)
-            self._allocations.locate(dict.fromkeys(wanted, Location("project", "here")))
-            said = [
-                report(uuid, entry.generation, "applied" if entry.allocation else "released")
-                for uuid, entry in wanted.items()
-            ]
-            self._allocations.report("here", said, 1.0)
-
-    def leave(self):
-        for each in self._allocations.maps():
-            self._allocations.delete_map(each.name, generation=None, **BY)
-        for each in self._allocations.instance_uuids():
-            self._allocations.delete(each, generation=None, **BY)
-        self.hosts()
 
 
 def test_maps_single_changes_and_reports_at_once_end_in_one_of_the_orders(allocations):
@@ -592,7 +543,7 @@ def test_whoever_leaves_a_map_that_is_to_go_writes_its_row(allocations):
 
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+@stories("level", ["REPEATABLE READ", "SERIALIZABLE"])
 def test_a_servers_own_isolation_has_nobody_refused(kind, url, level):
     execute(url, f"ALTER DATABASE {{}} SET default_transaction_isolation = '{level}'")
     with closing(database(url)) as db:
@@ -628,7 +579,7 @@ def test_a_transaction_that_cannot_be_serialized_is_done_again(kind, db):
 
 
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"], indirect=True)
-@pytest.mark.parametrize("given", ["url", "parameters"])
+@stories("given", ["url", "parameters"])
 def test_all_signs_are_kept_whatever_character_set_is_given(kind, url, given):
     written = "charset=utf8" if kind == "mariadb" else "client_encoding=latin1"
     conf = configuration(f"{url}?{written}" if given == "url" else url)

@@ -21,6 +21,8 @@ import tempfile
 
 import pytest
 
+from kongming.tests.thorough import stories
+
 DEMO = Path(__file__).resolve().parents[3] / "tools/demo.py"
 PROC = Path("/proc")
 CONFINED = """
@@ -72,7 +74,7 @@ def test_a_demonstration_shows_threads_where_they_were_asked_to_be(mode, folder)
     assert nothing_is_left(folder)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@stories("mode", MODES)
 def test_a_plain_container_is_shown_the_same_but_for_one_line(mode, folder):
     done = subprocess.run(
         [sys.executable, "-c", CONFINED, sys.executable, DEMO, *mode],
@@ -88,8 +90,8 @@ def test_a_plain_container_is_shown_the_same_but_for_one_line(mode, folder):
     assert nothing_is_left(folder)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize(
+@stories("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@stories(
     ("mode", "moment"),
     [
         ([], "-- Start a guest"),
@@ -97,6 +99,7 @@ def test_a_plain_container_is_shown_the_same_but_for_one_line(mode, folder):
         (["--services"], "-- Start a libvirtd"),
         (["--services"], "-- Start a guest"),
     ],
+    usual=3,
 )
 def test_an_interrupted_demonstration_leaves_nothing_behind(mode, moment, number, folder):
     with subprocess.Popen(

@@ -25,6 +25,7 @@ from kongming.tests.integration.conftest import Cloud, Guest, applied, status
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.faulty import Fault, FaultyDaemon
 from kongming.tests.testbed.process import wait_until
+from kongming.tests.thorough import stories
 
 STORE = "kongming.executor.store.store:"
 GUEST = "kongming.hypervisor.guest:Guest."
@@ -128,8 +129,11 @@ def wait_killed(daemon):
     assert daemon.process.terminate() == -9
 
 
-@pytest.mark.parametrize(
-    ("there", "back"), list(zip(THERE, BACK, strict=True)), ids=lambda fault: str(fault)
+@stories(
+    ("there", "back"),
+    list(zip(THERE, BACK, strict=True))[::-1],
+    usual=5,
+    ids=lambda fault: str(fault),
 )
 def test_killed_on_the_way_there_and_on_the_way_back(shared, cpus, there, back):
     with faulty(shared, there) as (guest, daemon):
@@ -175,7 +179,7 @@ def back_to(shared, daemon, guest, before):
     assert snapshot(guest) == before
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda fault: str(fault))
+@stories("step", STEPS, ids=lambda fault: str(fault), usual=3)
 def test_a_libvirt_error_at_a_step_is_undone_told_and_tried_again(shared, cpus, step):
     with faulty(shared, step, HOLD) as (guest, daemon):
         before = snapshot(guest)
@@ -192,7 +196,7 @@ def test_a_libvirt_error_at_a_step_is_undone_told_and_tried_again(shared, cpus, 
         assert "Traceback" not in daemon.log()
 
 
-@pytest.mark.parametrize(
+@stories(
     "undo",
     [
         # The two vCPUs' pins are undone after the emulator's.

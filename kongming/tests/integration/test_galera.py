@@ -29,7 +29,7 @@ from kongming.db.allocations import Allocations
 from kongming.db.database import Database
 from kongming.db.leases import Leases
 from kongming.tests.databases import BY, asking, configuration, instance, report
-from kongming.tests.integration.test_databases import THREADS, Crowd, at_once
+from kongming.tests.integration.crowd import THREADS, Crowd, at_once
 from kongming.tests.testbed.galera import Galera
 from kongming.tests.testbed.mariadb import PASSWORD, USER
 from kongming.tests.testbed.process import wait_until

@@ -28,6 +28,7 @@ from kongming.tests.testbed.guided_host import PAGES, GuidedHost, steps
 from kongming.tests.testbed.nova import Nova
 from kongming.tests.testbed.process import wait_until
 from kongming.tests.testbed.reachable import PASSWORD, USER, ReachableLibvirtd, auth_conf
+from kongming.tests.thorough import stories
 
 HANDLER = "kongming-notification-handler"
 HOOK = hook.FOLDER / hook.NAME
@@ -145,7 +146,7 @@ NOVA = (
 GROUP = {"unix_sock_group": "libvirt", "unix_sock_rw_perms": "0770"}
 
 
-@pytest.mark.parametrize("page", ["packages", "openstack-ansible"])
+@stories("page", ["packages", "openstack-ansible"])
 def test_the_page_leads_to_a_placed_guest_where_a_group_opens_the_socket(guided, cpus, page):
     guide = guided(page, values=SOCKET, make=NOVA, settings=GROUP)
     guide.follow()
@@ -187,7 +188,7 @@ TLS = {
 }
 
 
-@pytest.mark.parametrize("values", [TCP, TLS], ids=["tcp", "tls"])
+@stories("values", [TCP, TLS], ids=["tcp", "tls"])
 def test_the_page_of_kolla_ansible_leads_to_a_placed_guest(guided, cpus, values):
     guide = guided("kolla-ansible", values=values, make=KOLLA, login=True)
     guide.follow()

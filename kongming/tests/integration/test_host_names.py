@@ -21,6 +21,7 @@ import pytest
 from kongming.tests.host_names import LONGEST, TAKEN
 from kongming.tests.testbed.control_plane import BIN
 from kongming.tests.testbed.process import find_program
+from kongming.tests.thorough import stories
 
 PROGRAMS = [
     *itertools.product(
@@ -84,7 +85,7 @@ def on_machine(name, *command):
 
 
 @pytest.mark.parametrize("name", PER_NAME)
-@pytest.mark.parametrize("program", PROGRAMS, ids=" ".join)
+@stories("program", PROGRAMS, ids=" ".join, usual=3)
 def test_a_program_that_needs_no_name_works_on_a_machine_of_any_name(name, program):
     done = on_machine(name, str(BIN / program[0]), *program[1:])
     assert done.returncode == 0, done.stderr
@@ -92,7 +93,7 @@ def test_a_program_that_needs_no_name_works_on_a_machine_of_any_name(name, progr
 
 
 @pytest.mark.parametrize("name", PER_NAME)
-@pytest.mark.parametrize("service", SERVICES)
+@stories("service", SERVICES)
 def test_a_service_says_in_one_line_that_it_needs_another_name(tmp_path, service, name):
     conf = tmp_path / "kongming.conf"
     conf.write_text(CONF.format(folder=tmp_path, setting=""))

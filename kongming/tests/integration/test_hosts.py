@@ -43,6 +43,7 @@ from kongming.tests.testbed.guest import destroy
 from kongming.tests.testbed.odd_host import NOBODY, SYSTEM, UNIT, OddHost, denied, empty, over
 from kongming.tests.testbed.process import wait_until
 from kongming.tests.testbed.tcp_libvirtd import TcpLibvirtd
+from kongming.tests.thorough import stories
 
 OPTIONS = "[executor]\ncheck_interval = 1\n"
 PROC = Path("/proc")
@@ -260,7 +261,7 @@ def test_a_guest_is_placed_and_released_on_a_host_with(libvirtd, cpus, name):
             assert not [each for each in story.lines("WARNING") if "threads of guests can" in each]
 
 
-@pytest.mark.parametrize("name", ["as it is", "its own processes"])
+@stories("name", ["as it is", "its own processes"])
 def test_the_tools_of_an_operator_say_what_is_not_observed(libvirtd, cpus, name):
     host, hidden = HOSTS[name]
     with Story(libvirtd, host) as story:

@@ -30,6 +30,7 @@ from kongming.tests.databases import BY, configuration, instance
 from kongming.tests.testbed.control_plane import Api
 from kongming.tests.testbed.keystone import ADMIN, BIN, DOMAIN, PASSWORD, Keystone
 from kongming.tests.testbed.process import free_port
+from kongming.tests.thorough import stories
 
 RED, BLUE, UNLOCATED, ABSENT = (instance(number) for number in (1, 2, 3, 4))
 ASKED = {"allocation": {"vcpu_pinning": "1"}}
@@ -126,7 +127,7 @@ def test_everybody_may_read_what_the_api_is(ask, path):
 
 
 @pytest.mark.parametrize("token", ["", "garbage", "gAAAAA" + 200 * "x", "\xe9"])
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+@stories("method", ["GET", "PUT", "DELETE"])
 def test_without_a_token_nothing_is_told(api, keystone, token, method):
     headers = {"X-Auth-Token": token} if token else {}
     answer = api.request(method, of(RED), ASKED, headers)
@@ -195,7 +196,7 @@ def test_a_token_for_no_project_may_nothing(ask, keystone):
 
 
 # member implies reader
-@pytest.mark.parametrize("who", ["reader@red", "member@red"])
+@stories("who", ["reader@red", "member@red"])
 def test_who_is_of_a_project_sees_what_is_its_own(api, ask, token_of, projects, who):
     assert ask(who, "GET", of(RED)) == (200, "")
     assert ask(who, "GET", f"{of(RED)}/history") == (200, "")
@@ -215,7 +216,7 @@ def test_who_is_of_a_project_sees_what_is_its_own(api, ask, token_of, projects, 
     assert listed.body["allocations"] == []
 
 
-@pytest.mark.parametrize("who", ["reader@red", "reader@blue", "member@red"])
+@stories("who", ["reader@red", "reader@blue", "member@red"])
 @pytest.mark.parametrize(
     ("method", "path"),
     [

@@ -31,6 +31,7 @@ from kongming.tests.integration.conftest import applied, everywhere, status
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.guest import destroy
 from kongming.tests.testbed.process import wait_until
+from kongming.tests.thorough import stories
 
 
 def told(guest, name):
@@ -133,7 +134,7 @@ def test_one_part_that_can_not_be_done_undoes_all(cloud, cpus):
         assert "baseline" not in guest.domain.XMLDesc()
 
 
-@pytest.mark.parametrize(
+@stories(
     ("asked", "reason"),
     [
         ({"cpu_shares": "1"}, "shares_out_of_range"),
@@ -143,6 +144,7 @@ def test_one_part_that_can_not_be_done_undoes_all(cloud, cpus):
         ({"iothread_pinning": "9:0"}, "iothread_unknown"),
         ({"emulator_pinning": "8191"}, "cpu_unknown"),
     ],
+    usual=2,
 )
 def test_what_the_host_or_the_guest_lacks_is_refused(cloud, asked, reason):
     guest = cloud.guest()
@@ -152,7 +154,7 @@ def test_what_the_host_or_the_guest_lacks_is_refused(cloud, asked, reason):
         assert guest.affinity() == everywhere(guest)
 
 
-@pytest.mark.parametrize("mode", ["strict", "preferred", "interleave"])
+@stories("mode", ["strict", "preferred", "interleave"])
 def test_memory_that_was_bound_for_good_is_not_touched(cloud, mode):
     guest = cloud.guest(numatune=mode)
     with cloud.daemon() as daemon:
@@ -287,7 +289,7 @@ def test_what_an_operator_asks_has_the_last_word(cloud, cpus):
 RULES = "[guard]\n"
 
 
-@pytest.mark.parametrize(
+@stories(
     ("rules", "reason", "says"),
     [
         ("reserved_cpus = {last}", "cpu_reserved", "[guard] reserved_cpus is {last}"),

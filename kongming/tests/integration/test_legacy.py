@@ -19,7 +19,7 @@ import uuid
 import pytest
 
 from kongming.tests.integration.conftest import KEY, applied
-from kongming.tests.integration.test_status import Status
+from kongming.tests.integration.status import Status
 from kongming.tests.testbed.nova import Nova
 from kongming.tests.testbed.nova_api import Fault, NovaApi
 from kongming.tests.testbed.process import wait_until

@@ -15,28 +15,11 @@
 from pathlib import Path
 import socket
 from urllib.error import URLError
-from urllib.request import urlopen
 
-from prometheus_client.parser import text_string_to_metric_families
 import pytest
 
+from kongming.tests.integration.scraping import enabled, scrape, wait_value
 from kongming.tests.testbed.process import free_port, wait_until
-
-
-def scrape(port):
-    """Give the values of all samples without labels, and those of the guests by status."""
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
-        families = list(text_string_to_metric_families(answer.read().decode()))
-    return {
-        sample.labels.get("status", sample.name): sample.value
-        for family in families
-        for sample in family.samples
-        if not sample.labels or sample.name == "kongming_guests"
-    }
-
-
-def wait_value(port, name, value):
-    wait_until(lambda: scrape(port)[name] == value, 60, f"{name} is {value}")
 
 
 @pytest.fixture
@@ -56,10 +39,6 @@ def listeners(process):
             if fields[3] == "0A" and fields[9] in inodes:
                 ports.add(int(fields[1].rpartition(":")[2], 16))
     return ports
-
-
-def enabled(port):
-    return f"[metrics]\nenabled = true\nlisten_port = {port}\n"
 
 
 def test_by_default_nothing_is_served(cloud):

@@ -24,6 +24,7 @@ from kongming.tests.testbed import threads
 from kongming.tests.testbed.guest import destroy
 from kongming.tests.testbed.migration import MIGRATABLE, migrate
 from kongming.tests.testbed.process import wait_until
+from kongming.tests.thorough import stories
 
 #: More than any host has.
 MISSING = "1000"
@@ -128,7 +129,7 @@ def test_a_guest_that_was_released_before_runs_where_nova_lets_it_there(
     hosts.close()
 
 
-@pytest.mark.parametrize("number", range(4))
+@stories("number", range(4))
 def test_without_the_hook_it_stays_on_the_source_as_it_was(placed, bare, cpus, number):
     xml = handed_on(placed, of_other_host(cpus)[number])
     with pytest.raises(libvirt.libvirtError):
@@ -152,7 +153,7 @@ def test_it_does_not_stay_on_cpus_that_are_reserved_where_it_arrives(
         assert "baseline" not in placed.domain.XMLDesc()
 
 
-@pytest.mark.parametrize("has_hook", [True, False], ids=["hook", "no-hook"])
+@stories("has_hook", [True, False], ids=["hook", "no-hook"])
 @pytest.mark.parametrize("runs", [True, False], ids=["running", "down-on-both-hosts"])
 def test_it_is_placed_as_requested_there_and_returns_to_what_nova_gives_there(
     broker, libvirtd, request, has_hook, runs, cpus, tmp_path
@@ -191,7 +192,7 @@ def test_it_is_placed_as_requested_there_and_returns_to_what_nova_gives_there(
     hosts.close()
 
 
-@pytest.mark.parametrize("runs", [True, False], ids=["running", "down"])
+@stories("runs", [True, False], ids=["running", "down"])
 def test_a_soft_reboot_there_starts_it_where_its_definition_was_cleaned(
     broker, libvirtd, hooked, runs, cpus, tmp_path
 ):

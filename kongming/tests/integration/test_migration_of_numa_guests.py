@@ -19,6 +19,7 @@ from kongming.tests.integration.two_hosts import HERE
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.migration import migrate, regranted
 from kongming.tests.testbed.process import wait_until
+from kongming.tests.thorough import stories
 
 OPTIONS = "[executor]\ncheck_interval = 1\n"
 
@@ -41,7 +42,7 @@ def all_affinities(guest):
     return (*guest.affinity().values(), threads.affinity(emulator), threads.affinity(iothread))
 
 
-@pytest.mark.parametrize("withdrawn", [False, True], ids=["requested", "withdrawn"])
+@stories("withdrawn", [False, True], ids=["requested", "withdrawn"])
 @pytest.mark.parametrize("narrow", [False, True], ids=["within", "outside"])
 def test_it_is_placed_again_within_its_new_grant_or_runs_on_all_of_it(
     hosts, source, destination, cpus, tmp_path, narrow, withdrawn

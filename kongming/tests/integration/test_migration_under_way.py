@@ -19,6 +19,7 @@ from kongming.tests.integration.conftest import everywhere, status
 from kongming.tests.integration.two_hosts import HERE, THERE, everything_on
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.process import wait_until
+from kongming.tests.thorough import stories
 
 OPTIONS = "[executor]\nworkers = 1\ncheck_interval = 1\n"
 
@@ -92,7 +93,7 @@ def leaving(hosts, source, start, cpu):
         yield changed, withdrawn, one, two
 
 
-@pytest.mark.parametrize("ending", ["abort", "destroy_destination"])
+@stories("ending", ["abort", "destroy_destination"])
 def test_after_a_migration_that_fails_the_newest_request_counts(
     hosts, source, destination, start, ending, cpus
 ):
@@ -113,7 +114,7 @@ def test_after_a_migration_that_fails_the_newest_request_counts(
         assert has_written_to_none_that_was_busy(daemon)
 
 
-@pytest.mark.parametrize("post_copy", [False, True], ids=["pre-copy", "post-copy"])
+@stories("post_copy", [False, True], ids=["pre-copy", "post-copy"])
 def test_where_a_guest_arrives_the_newest_request_counts(
     hosts, source, destination, start, post_copy, cpus
 ):

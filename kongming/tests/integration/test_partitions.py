@@ -25,6 +25,7 @@ from kongming.tests.testbed.control_plane import ControlPlane
 from kongming.tests.testbed.daemon import EXECUTOR, HANDLER, HostProcess
 from kongming.tests.testbed.nova import Nova
 from kongming.tests.testbed.process import wait_until
+from kongming.tests.thorough import stories
 
 pytestmark = pytest.mark.slow
 
@@ -109,7 +110,7 @@ def cloud(cluster, tmp_path_factory):
         yield Cloud(cluster, tmp_path_factory.mktemp("cloud"), stack)
 
 
-@pytest.mark.parametrize("handling", ["pause_minority", "autoheal", "ignore"])
+@stories("handling", ["pause_minority", "autoheal", "ignore"])
 def test_after_a_partition_all_is_heard_again(cluster, cloud, handling):
     cluster.handle_partitions(handling)
     for handler in cloud.handlers:

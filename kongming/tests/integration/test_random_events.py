@@ -14,7 +14,6 @@
 
 from concurrent.futures import ThreadPoolExecutor
 import json
-import os
 import random
 import time
 import uuid
@@ -23,14 +22,13 @@ import kombu
 import pytest
 
 from kongming.tests.integration.conftest import KEY, everywhere
+from kongming.tests.integration.seed import SEED
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.guest import destroy
 from kongming.tests.testbed.process import wait_until
 
 HOST, OTHER = "compute-1", "compute-2"
 GUESTS, EVENTS = 20, 1000
-#: Another one each time this is set.
-SEED = int(os.environ.get("KONGMING_TEST_SEED", "20240229"))
 
 # What may be asked, by what comes of it.
 APPLIED, INVALID, UNKNOWN_CPU, NOTHING = "applied", "request_invalid", "cpu_unknown", "nothing"

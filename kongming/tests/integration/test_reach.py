@@ -29,7 +29,7 @@ from kongming import exception
 from kongming.hypervisor.connection import run_event_loop
 from kongming.hypervisor.opener import Opener, connect
 from kongming.tests.integration.conftest import Cloud, applied, status
-from kongming.tests.integration.test_status import Status
+from kongming.tests.integration.status import Status
 from kongming.tests.testbed.forwarder import Forwarder
 from kongming.tests.testbed.process import wait_until
 from kongming.tests.testbed.reachable import (
@@ -41,6 +41,7 @@ from kongming.tests.testbed.reachable import (
 )
 from kongming.tests.testbed.silent import Silent
 from kongming.tests.testbed.sshd import Sshd
+from kongming.tests.thorough import stories
 
 MANAGE = Path(sys.executable).with_name("kongming-manage")
 
@@ -134,7 +135,7 @@ def run_manage(conf, *arguments, **env):
     )
 
 
-@pytest.mark.parametrize("place", ["LIBVIRT_AUTH_FILE", "XDG_CONFIG_HOME", "HOME"])
+@stories("place", ["LIBVIRT_AUTH_FILE", "XDG_CONFIG_HOME", "HOME"])
 def test_auth_conf_is_found_where_virsh_finds_it(guarded, tmp_path, place):
     conf = tmp_path / "kongming.conf"
     conf.write_text(f"[libvirt]\nconnection_uri = {guarded.over('tcp')}\n")
@@ -161,7 +162,7 @@ def refusal(uri, **options):
     return str(raised.value)
 
 
-@pytest.mark.parametrize("transport", ["unix", "tcp", "tls"])
+@stories("transport", ["unix", "tcp", "tls"])
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -313,7 +314,7 @@ def test_attempts_at_a_socket_that_nobody_accepts_on_do_not_pile_up(tmp_path):
         assert hanging(f"qemu:///system?socket={tmp_path}/socket") == 1
 
 
-@pytest.mark.parametrize("transport", ["tcp", "tls"])
+@stories("transport", ["tcp", "tls"])
 def test_attempts_at_a_server_that_says_nothing_do_not_pile_up(plain, transport):
     with Silent() as silent:
         uri = plain.over(transport)

@@ -24,6 +24,7 @@ import pytest
 
 from kongming.tests.testbed.control_plane import BIN
 from kongming.tests.testbed.unprivileged import on_machine
+from kongming.tests.thorough import stories
 
 USER, OTHER = "nobody", "daemon"
 SYSTEMD = Path("/etc/systemd/system")
@@ -164,18 +165,18 @@ def test_the_checks_have_the_capabilities_of_the_unit(machine):
 
 
 COMMANDS = [
+    ("kongming-executor",),
     ("kongming-manage", "allocation", "list"),
     ("kongming-manage", "allocation", "show", "5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c11"),
     ("kongming-manage", "reconcile"),
     ("kongming-manage", "db", "version"),
     ("kongming-manage", "db", "sync"),
-    ("kongming-executor",),
     ("kongming-notification-handler",),
     ("kongming-conductor",),
 ]
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@stories("command", COMMANDS, ids=" ".join)
 def test_another_user_is_told_in_one_line_which_user_to_be(machine, command):
     with_state(machine)
     done = machine.run(*command, user=OTHER)
@@ -185,7 +186,7 @@ def test_another_user_is_told_in_one_line_which_user_to_be(machine, command):
     assert f"run this command as a user of that group, as in 'sudo -u {machine.group} ...'" in line
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@stories("command", COMMANDS, ids=" ".join)
 def test_another_user_who_can_read_the_configuration_is_told_too(machine, command):
     with_state(machine)
     machine.conf.chmod(0o644)

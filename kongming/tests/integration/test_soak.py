@@ -12,7 +12,7 @@
 
 """A short soak; kongming/tests/soak has the one in full."""
 
-from kongming.tests.integration.test_random_events import SEED
+from kongming.tests.integration.seed import SEED
 from kongming.tests.soak.host import AHEAD, BEHIND, BROKER, DISK, KILLED, LIBVIRTD
 from kongming.tests.soak.soak import Size, soak
 

@@ -29,6 +29,7 @@ from kongming.tests.testbed.nova_api import NovaApi
 from kongming.tests.testbed.process import wait_until
 from kongming.tests.testbed.simulated_executors import SimulatedExecutors
 from kongming.tests.testbed.tap import REPLY, Tap
+from kongming.tests.thorough import stories
 
 HOSTS = 100
 FEW = 10
@@ -107,7 +108,7 @@ def test_a_map_of_all_hosts_is_applied_everywhere_and_taken_back(plane, cloud):
         wait_until(lambda: plane.api.request("GET", path).status == 404, 60, "all are released")
 
 
-@pytest.mark.parametrize("hosts", [FEW, HOSTS])
+@stories("hosts", [FEW, HOSTS])
 def test_messages_do_not_grow_with_the_cloud(plane, cloud, url, hosts):
     path = f"/v1/allocation-maps/few-of-{hosts}"
     with cloud(hosts) as instances:

@@ -12,66 +12,35 @@
 
 """kongming-status, with a real RabbitMQ and a real libvirtd."""
 
-import json
-from pathlib import Path
 import socket
 import subprocess
-import sys
 import uuid
 
 import certifi
 import pytest
 
-import kongming
-from kongming.executor.store.store import FILE_NAME
-from kongming.tests.integration.conftest import KEY
+from kongming.tests.integration.conftest import KEY, Cloud
+from kongming.tests.integration.status import COMMAND, HOOKED, Status
 from kongming.tests.testbed.broker import Broker
 from kongming.tests.testbed.process import wait_until
+from kongming.tests.thorough import stories
 
-COMMAND = Path(sys.executable).with_name("kongming-status")
 USER, PASSWORD = "watcher", "top%secret@x"
 QUOTED = "top%25secret%40x"
 
-#: Runs a command where the libvirt hook is installed, and was before any libvirtd started.
-_MOUNT = """
-mount -t tmpfs none /etc/libvirt
-mkdir -p /etc/libvirt/hooks/qemu.d
-mount --bind "$0" /etc/libvirt/hooks/qemu.d
-exec "$@"
-"""
-HOOKED = (
-    *("unshare", "--mount", "sh", "-e", "-c", _MOUNT),
-    str(Path(kongming.__file__).parents[1] / "etc/libvirt"),
-)
 
 SUCCESS, WARNING, FAILURE, UNEXPECTED = 0, 1, 2, 255
 
 
-class Status:
-    """One run of the command: its exit status, and each check's result and details."""
-
-    def __init__(self, conf, *arguments):
-        ended = subprocess.run(
-            [*HOOKED, COMMAND, "--config-file", conf, "upgrade", "check", *arguments, "--json"],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        self.code = ended.returncode
-        self.errors = ended.stderr
-        said = json.loads(ended.stdout) if ended.stdout else {"checks": []}
-        self.results = {check["check"]: check["result"] for check in said["checks"]}
-        self.details = {check["check"]: check["details"] for check in said["checks"]}
-        for secret in ("secret", "guest:guest"):
-            assert secret not in ended.stdout + ended.stderr
-
-    def only(self, name):
-        """Give the details of the one check that is not a success."""
-        assert [check for check, result in self.results.items() if result] == [name], self.details
-        return self.details[name]
+@pytest.fixture(scope="module")
+def cloud(broker, libvirtd, tmp_path_factory):
+    """One for all: the command changes nothing."""
+    cloud = Cloud(broker, libvirtd, tmp_path_factory.mktemp("cloud"))
+    yield cloud
+    cloud.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def heard(cloud):
     """A service that has heard an event, and has ended."""
     with cloud.daemon() as daemon:
@@ -110,8 +79,8 @@ def test_a_table_is_what_people_get(heard):
     assert "| Check: Message broker" in shown.stdout
 
 
-def test_nova_was_never_heard(cloud, tmp_path):
-    daemon = cloud.daemon()
+def test_nova_was_never_heard(broker, libvirtd, tmp_path):
+    daemon = Cloud(broker, libvirtd, tmp_path).daemon()
     status = Status(daemon.conf)
     assert status.code == WARNING
     assert "does not exist" in status.details["Message broker"]
@@ -133,7 +102,7 @@ def test_nova_decides_whether_its_exchange_is_durable(heard):
     assert "exists" in Status(conf).details["Message broker"]
 
 
-@pytest.mark.parametrize(
+@stories(
     ("old", "new", "says"),
     [
         ("guest:guest", "guest:topsecret", "refuses user or password"),
@@ -199,27 +168,6 @@ def test_another_driver_of_libvirt(heard, cloud):
     assert "leads to libvirt's driver TEST, not QEMU" in status.details["libvirt"]
 
 
-def test_a_damaged_database(heard):
-    path = heard.state_path / FILE_NAME
-    path.write_bytes(b"x" * path.stat().st_size)
-    status = Status(heard.conf)
-    assert status.code == FAILURE
-    assert "is damaged" in status.details["State path"]
-
-
-def test_a_state_path_that_can_not_be_used(heard):
-    conf = replaced(heard, (str(heard.state_path), str(heard.state_path / FILE_NAME)))
-    status = Status(conf)
-    assert status.code == FAILURE
-    assert "is not a directory" in status.details["State path"]
-
-
-def test_rules_that_are_not_valid(heard):
-    status = Status(replaced(heard, ("[libvirt]", "[guard]\nallowed_cpus = 1-x\n[libvirt]")))
-    assert status.code == FAILURE
-    assert "[guard] allowed_cpus" in status.only("Configuration")
-
-
 def test_a_configuration_that_is_none(tmp_path):
     conf = tmp_path / "kongming.conf"
     conf.write_text("password is topsecret")
@@ -241,6 +189,7 @@ def watched(cloud, managed):
     """A kongming.conf for the broker with the management API, with TLS."""
     url = f"rabbit://{USER}:{QUOTED}@localhost:{managed.tls_port}/"
     daemon = cloud.daemon(
+        "watched",
         transport_url=url,
         options=f"[oslo_messaging_rabbit]\nssl = true\nssl_ca_file = {managed.ca_file}\n[status]\n"
         f"management_url = http://{USER}:{QUOTED}@127.0.0.1:{managed.management_port}\n",

@@ -35,6 +35,9 @@ from kongming.tests.testbed.process import wait_until
 from kongming.tests.testbed.qemu import without_kvm
 from kongming.tests.testbed.session_libvirtd import SessionLibvirtd
 
+# The other modules would not work without.
+pytestmark = pytest.mark.slow
+
 EMBEDDED = """
 import pathlib, sys, threading
 import libvirt

@@ -23,13 +23,14 @@ import libvirt
 import pytest
 
 from kongming.tests.integration.conftest import KEY, applied, everywhere, status
-from kongming.tests.integration.test_status import Status
+from kongming.tests.integration.status import Status
 from kongming.tests.messages import message
 from kongming.tests.testbed.guest import destroy
 from kongming.tests.testbed.libvirtd import Libvirtd
 from kongming.tests.testbed.migration import migrate
 from kongming.tests.testbed.nova_api import Fault, NovaApi
 from kongming.tests.testbed.process import wait_until
+from kongming.tests.thorough import stories
 
 HOST, OTHER = "compute-1", "compute-2"
 OFTEN = "[executor]\ncheck_interval = 1\n"
@@ -86,7 +87,7 @@ def forgotten(daemon, guest):
     wait_until(lambda: daemon.record(known) is None, 30, "it is forgotten")
 
 
-@pytest.mark.parametrize("host", [OTHER, None])
+@stories("host", [OTHER, None])
 def test_a_guest_that_runs_here_is_kept_on_whatever_word(cloud, publish, cpus, host):
     first, last = cpus[0], cpus[-1]
     guest = cloud.guest()
@@ -167,7 +168,7 @@ def test_a_guest_that_is_migrated_live_is_let_go_and_no_word_is_needed(
             destroy(guest.domain)
 
 
-@pytest.mark.parametrize("last", ["instance.update", "instance.delete.end"])
+@stories("last", ["instance.update", "instance.delete.end"])
 def test_of_what_could_not_be_built_nothing_is_kept(cloud, publish, last):
     known = str(uuid.uuid4())
     with cloud.daemon() as daemon:
@@ -331,7 +332,7 @@ def test_a_release_cleans_the_definition_too(cloud, publish, cpus, tmp_path):
             guest.domain.undefine()
 
 
-@pytest.mark.parametrize("how", ["an event", "no event", "a restart of the service"])
+@stories("how", ["an event", "no event", "a restart of the service"])
 def test_a_definition_that_brings_an_old_pin_back_is_no_request(
     cloud, publish, cpus, tmp_path, how
 ):

@@ -11,24 +11,12 @@
 # under the License.
 """Applied means every thread and every group; going back leaves none of them behind."""
 
-from pathlib import Path
-
 from kongming.tests.integration.conftest import applied, everywhere, status
+from kongming.tests.integration.groups import group_of
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.process import wait_until
 
 CHECKED = "[executor]\ncheck_interval = 1\n"
-
-
-def group_of(guest, thread, controller="cpuset"):
-    """The folder of a thread's control group."""
-    for line in Path(f"/proc/{thread}/cgroup").read_text().splitlines():
-        _number, controllers, group = line.split(":", 2)
-        if controller in controllers.split(","):
-            return Path("/sys/fs/cgroup", controllers, group.lstrip("/"))
-        if not controllers and (found := Path("/sys/fs/cgroup", group.lstrip("/"))).exists():
-            return found
-    raise LookupError(controller)
 
 
 def lose_quota(guest, vcpu):

@@ -17,7 +17,7 @@ import pytest
 from kongming.conf.notification_handler import VERSIONED
 from kongming.tests.nova.accounts import accounts
 from kongming.tests.nova.aspects import CPUS, EMULATOR_PINNING, HIGH, LOW, NOTHING, VCPU_PINNING
-from kongming.tests.nova.test_numa import wait_refused
+from kongming.tests.nova.refusals import wait_refused
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.openstack.content import DEDICATED_FLAVOR, MIXED_FLAVOR
 from kongming.tests.testbed.process import wait_until

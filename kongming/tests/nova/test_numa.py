@@ -17,6 +17,7 @@ import pytest
 from kongming.conf.notification_handler import VERSIONED
 from kongming.tests.nova.accounts import accounts
 from kongming.tests.nova.aspects import FIRST, NOTHING, NUMA_NODES, WITHIN
+from kongming.tests.nova.refusals import wait_refused
 from kongming.tests.testbed.openstack.content import NUMA_FLAVOR, PAGES_FLAVOR, flavor
 from kongming.tests.testbed.process import wait_until
 
@@ -32,14 +33,6 @@ def guest(cloud, request):
     yield server
     server.delete()
     cloud.wait_forgotten(server)
-
-
-def wait_refused(cloud, server, reason):
-    def refused():
-        record = cloud.daemon.record(server.uuid)
-        return record is not None and (record.status, record.reason) == ("refused", reason)
-
-    wait_until(refused, 30, f"server {server.uuid} is refused: {reason}")
 
 
 def resize(server, name):

@@ -22,7 +22,7 @@ import pytest
 
 from kongming.allocation.cpuset import CpuSet
 from kongming.tests.integration.conftest import Cloud, everywhere, status
-from kongming.tests.integration.test_whole import group_of
+from kongming.tests.integration.groups import group_of
 from kongming.tests.numa.conftest import ALLOCATED, TIMEOUT, Machine
 from kongming.tests.testbed import memory, threads
 from kongming.tests.testbed.process import wait_until

@@ -14,7 +14,7 @@
 
 import os
 
-from kongming.tests.integration.test_random_events import SEED
+from kongming.tests.integration.seed import SEED
 from kongming.tests.soak.soak import Size, soak
 
 EVENTS = int(os.environ.get("KONGMING_SOAK_EVENTS", "1000000"))

@@ -21,10 +21,7 @@ import pytest
 from kongming import exception
 from kongming.allocation.cpuset import CPU, IOTHREAD, MAX_ID, NODE, VCPU, CpuSet, listed, shown
 from kongming.tests.cost import cost, soon
-
-ids = st.integers(0, MAX_ID)
-cpusets = st.frozensets(ids, min_size=1, max_size=40).map(CpuSet)
-spaces = st.text(" \t\n\r\f\v", max_size=2)
+from kongming.tests.unit.strategies import cpusets, spaces
 
 
 @st.composite

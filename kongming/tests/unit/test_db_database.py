@@ -16,8 +16,6 @@ from contextlib import closing
 import json
 from pathlib import Path
 import sqlite3
-import subprocess
-import sys
 import threading
 
 from alembic.script import ScriptDirectory
@@ -134,24 +132,6 @@ def test_readers_go_on_while_somebody_writes(db, path):
         other.execute("DELETE FROM allocation")
         assert Allocations(db).get(instance()) is not None
         other.execute("ROLLBACK")
-
-
-def test_several_processes_write_one_file(db, path):
-    program = (
-        "import sys\n"
-        "from kongming.tests.databases import *\n"
-        "from kongming.db.allocations import Allocations\n"
-        "allocations = Allocations(Database(configuration(sys.argv[1])))\n"
-        "for value in range(25):\n"
-        "    allocations.put(instance(), asking(value), generation=None, **BY)\n"
-    )
-    url = f"sqlite:///{path}"
-    others = [subprocess.Popen([sys.executable, "-c", program, url]) for _ in range(3)]
-    assert [other.wait(600) for other in others] == [0, 0, 0]
-    allocations = Allocations(db)
-    generations = [change.generation for change in allocations.history(instance())]
-    assert generations == list(range(1, len(generations) + 1))
-    assert allocations.get(instance()).generation == generations[-1] >= 25
 
 
 def test_a_host_is_silent_after_three_intervals():

@@ -29,7 +29,7 @@ CREATED = captures.message("01-create", "instance.create.end")
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=10),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner),
-    max_leaves=8,
+    max_leaves=3,
 )
 
 

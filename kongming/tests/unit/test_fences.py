@@ -13,7 +13,6 @@
 """The fences of the house: which package may import which, and who may use a library."""
 
 import ast
-from collections.abc import Iterator
 import functools
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -68,17 +67,23 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Yield the full names of what a module imports, wherever in it that stands."""
+@functools.cache
+def imports(path: Path) -> list[str]:
+    """List the full names of what a module imports, wherever in it that stands."""
+    found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
 
 
 MODULES = modules()
-PACKAGES = sorted({name.partition(".")[0] for name in MODULES} - {""})
+
+
+def package_of(module: str) -> str:
+    return module.partition(".")[0]
 
 
 @functools.cache
@@ -92,14 +97,14 @@ def graph() -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_a_package_imports_only_from_floors_below_its_own(package):
-    (floor,) = [number for number, floor in enumerate(FLOORS) if package in floor]
-    below = set().union(*FLOORS[:floor], {package})
+def test_a_package_imports_only_from_floors_below_its_own():
+    floors = {package: number for number, floor in enumerate(FLOORS) for package in floor}
+    assert {package_of(name) for name in MODULES} - {""} == floors.keys()
     for name, imported in graph().items():
-        if name.partition(".")[0] == package:
-            beyond = {each for each in imported if each.partition(".")[0] not in below}
-            assert not beyond, f"{name} imports {beyond}, which is not below it"
+        for other in imported if name else ():
+            here, there = package_of(name), package_of(other)
+            below = here == there or floors[there] < floors[here]
+            assert below, f"{name} imports {other}, which is not below it"
 
 
 def test_no_modules_import_each_other_in_a_circle():
@@ -109,22 +114,23 @@ def test_no_modules_import_each_other_in_a_circle():
         pytest.fail(" imports ".join(error.args[1]))
 
 
-@pytest.mark.parametrize("library", USERS)
-def test_a_library_stays_where_it_is_used(library):
-    users = {
-        name.partition(".")[0]
-        for name, path in MODULES.items()
-        if any(each.partition(".")[0] == library for each in imports(path))
-    }
-    assert users == USERS[library]
+def test_a_library_stays_where_it_is_used():
+    users = {library: set() for library in USERS}
+    for name, path in MODULES.items():
+        for library in USERS.keys() & {package_of(each) for each in imports(path)}:
+            users[library].add(package_of(name))
+    assert users == USERS
 
 
-@pytest.mark.parametrize("package", ALONE)
-def test_what_stands_alone_imports_nothing_else(package):
-    found = {
-        each.partition(".")[0]
-        for name, imported in graph().items()
-        for each in imported
-        if name.partition(".")[0] == package
-    }
-    assert found - {package} == ALONE[package]
+def test_what_stands_alone_imports_nothing_else():
+    found = {package: set() for package in ALONE}
+    for name, imported in graph().items():
+        if name and (package := package_of(name)) in ALONE:
+            found[package] |= {package_of(each) for each in imported} - {package}
+    assert found == ALONE
+
+
+def test_a_test_module_imports_nothing_from_another():
+    for path in (TOP / "tests").rglob("*.py"):
+        shared = {each for each in imports(path) if ".test_" in each}
+        assert not shared, f"{path} imports {shared}: move it to a module of its own"

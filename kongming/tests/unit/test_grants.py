@@ -24,30 +24,10 @@ from kongming.host.grant import Grant
 from kongming.host.rules import Rules
 from kongming.hypervisor import definition
 from kongming.hypervisor.host import Host
+from kongming.tests.unit.granted_domains import NOVA, domain
 
 HOST = Host(CpuSet(range(16)), CpuSet(range(16)), CpuSet([0, 1]))
 NO_RULES = Rules()
-NOVA = "<metadata><n:instance xmlns:n='http://openstack.org/xmlns/libvirt/nova/1.1'/></metadata>"
-
-
-def domain(pins, emulator, cells, *, iothread="", scheduled=""):
-    """Write the parts of a domain that Nova writes for a guest with a NUMA topology."""
-    vcpus = "".join(f"<vcpupin vcpu='{vcpu}' cpuset='{cpus}'/>" for vcpu, cpus in enumerate(pins))
-    io = f"<iothreadpin iothread='1' cpuset='{iothread}'/>" if iothread else ""
-    memnodes = "".join(
-        f"<memnode cellid='{cell}' mode='strict' nodeset='{cell}'/>" for cell in range(len(cells))
-    )
-    numa = "".join(
-        f"<cell id='{cell}' cpus='{cpus}' memory='1048576' unit='KiB' memAccess='shared'/>"
-        for cell, cpus in enumerate(cells)
-    )
-    nodes = ",".join(map(str, range(len(cells))))
-    return (
-        f"<domain id='1'>{NOVA}<vcpu placement='static'>{len(pins)}</vcpu>"
-        f"<iothreads>1</iothreads><cputune>{vcpus}<emulatorpin cpuset='{emulator}'/>{io}"
-        f"{scheduled}</cputune><numatune><memory mode='strict' nodeset='{nodes}'/>{memnodes}"
-        f"</numatune><cpu><numa>{numa}</numa></cpu></domain>"
-    )
 
 
 FLOATING = domain(["4-7", "4-7"], "4-7", ["0-1"], iothread="4-7")

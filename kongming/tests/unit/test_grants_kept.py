@@ -26,8 +26,9 @@ from kongming.host.rules import Overlap, Rules
 from kongming.hypervisor.host import Host
 from kongming.tests import guests
 from kongming.tests.guests import occupant, request
-from kongming.tests.unit import test_reconciler
-from kongming.tests.unit.test_grants import domain
+from kongming.tests.thorough import examples
+from kongming.tests.unit import reconciling
+from kongming.tests.unit.granted_domains import domain
 
 CELLS, SIZE = 3, 8
 HOST = Host(CpuSet(range(24)), CpuSet(range(24)), CpuSet([0, 1, 2]), uuid="here")
@@ -148,7 +149,7 @@ class Guest(guests.Guest):
         super().set(what, value)
 
 
-class Compute(test_reconciler.Host):
+class Compute(reconciling.Host):
     """A host with such a guest, and guests with all other dedicated CPUs."""
 
     def run(self, instance, rules):
@@ -169,7 +170,7 @@ class Compute(test_reconciler.Host):
 
     def boot(self):
         self.guest = Guest(HOST, xml=self.instance.xml)
-        self.hypervisor.guests[test_reconciler.UUID] = self.guest
+        self.hypervisor.guests[reconciling.UUID] = self.guest
         self.guest.domain_id = self.domain_id = getattr(self, "domain_id", 0) + 1
 
     def check(self):
@@ -197,7 +198,7 @@ def host(tmp_path_factory):
     host.store.close()
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=examples(80))
 @given(instances(), RULES, st.data())
 def test_no_request_takes_a_guest_out_of_its_grant(host, instance, rules, data):
     """vCPUs stay within, dedicated CPUs a permutation, and nobody else's is ever named."""

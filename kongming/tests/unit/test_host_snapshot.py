@@ -26,7 +26,7 @@ from kongming.rpc.fields import Partial
 from kongming.terminal import host_snapshot as drawing
 from kongming.tests.databases import instance
 from kongming.tests.hosts import guest, host
-from kongming.tests.unit.test_messages import json_values
+from kongming.tests.unit.strategies import json_values
 
 GOOD = json.loads(json.dumps(to_json(host(2, 2, 2), [guest(1, "0:1"), guest(2)], Rules())))
 

@@ -22,10 +22,11 @@ from kongming.allocation.cpuset import CpuSet
 from kongming.allocation.target import EMULATOR
 from kongming.hypervisor import hypervisor, locality
 from kongming.hypervisor.hypervisor import Hypervisor
-from kongming.hypervisor.kernel_files import KernelFiles
 from kongming.hypervisor.process import NOT_FOUND
-from kongming.tests.kernel import PID, THREADS, Kernel
-from kongming.tests.unit.test_guest import UUID, XML, Domain, error
+from kongming.tests.kernel import PID
+from kongming.tests.libvirt_errors import error
+from kongming.tests.unit.domains import UUID, Domain
+from kongming.tests.unit.machine import Connection, Machine
 
 STOPPED, UNDEFINED = libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_UNDEFINED
 STARTED, RESUMED = libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_RESUMED
@@ -33,33 +34,6 @@ MIGRATED, DESTROYED = (
     libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED,
     libvirt.VIR_DOMAIN_EVENT_STOPPED_DESTROYED,
 )
-
-
-class Connection:
-    """A libvirt with one domain, or none."""
-
-    def __init__(self, domain=None):
-        self.domain = domain
-
-    def lookupByUUIDString(self, _uuid):  # noqa: N802
-        if self.domain is None:
-            raise error(libvirt.VIR_ERR_NO_DOMAIN)
-        return self.domain
-
-    def isAlive(self):  # noqa: N802
-        return True
-
-    def getInfo(self):  # noqa: N802
-        return ["x86_64", 2048, 4, 2000, 1, 1, 4, 1]
-
-    def getType(self):  # noqa: N802
-        return "TEST"
-
-    def getCPUMap(self):  # noqa: N802
-        return 4, [True] * 4, 4
-
-    def getCapabilities(self):  # noqa: N802
-        return "<capabilities><host/></capabilities>"
 
 
 def look(domain=None):
@@ -157,67 +131,6 @@ def test_a_suspended_guest_that_is_no_more_meanwhile_has_nothing_to_release(then
 def test_an_image_that_cannot_be_changed_is_a_failure():
     with pytest.raises(exception.Failed, match="changing the saved image"):
         look(Suspended(libvirt.VIR_ERR_INTERNAL_ERROR, {})).release_saved(UUID)
-
-
-class Qemu(Connection):
-    """A libvirt of QEMU's driver, which has counted some CPU time.
-
-    :param counted: in ticks.
-    """
-
-    def __init__(self, domain, counted=5):
-        super().__init__(domain)
-        self.counted = counted
-
-    def getType(self):  # noqa: N802
-        return "QEMU"
-
-    def getFreeMemory(self):  # noqa: N802
-        return 1 << 30
-
-    def listAllDomains(self, _flags):  # noqa: N802
-        return [self.domain] if self.domain else []
-
-    def getCPUStats(self, _cpu):  # noqa: N802
-        return dict.fromkeys(("user", "kernel"), self.counted * 10_000_000)
-
-
-class Machine:
-    """A machine with a guest, as the service finds it.
-
-    :ivar uri: how libvirt is reached.
-    """
-
-    def __init__(self, root, uri="qemu+tcp://127.0.0.1/system", version=2, **options):
-        self.kernel = Kernel(root, version, **options)
-        self.proc = self.kernel.proc
-        (self.proc / "stat").write_text("cpu 5 0 5 0 0 0 0 0\n")
-        (self.proc / "self/ns").mkdir(parents=True)
-        (self.proc / "self/ns/pid").symlink_to("pid:[4026531836]")
-        (self.proc / "self/mounts").write_text("")
-        for thread, name in THREADS.items():
-            (self.proc / f"{PID}/task/{thread}/comm").write_text(f"{name}\n")
-        self.appear()
-        for name, text in {"cpu/present": "0-3", "cpu/online": "0-3"}.items():
-            (root / "system" / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / "system" / name).write_text(f"{text}\n")
-        xml = XML.replace("<vcpu>", f"<uuid>{UUID}</uuid><vcpu>")
-        self.connection = Qemu(Domain(getType="QEMU", XMLDesc=xml))
-        files = KernelFiles(system=root / "system", cgroup=self.kernel.cgroup, proc=self.proc)
-        self.hypervisor = Hypervisor(uri, lambda: nullcontext(self.connection), files=files)
-
-    def appear(self):
-        (self.proc / f"{PID}/cmdline").write_text(f"qemu\0-uuid\0{UUID}\0")
-
-    def vanish(self):
-        (self.proc / f"{PID}/cmdline").unlink()
-
-    def observe(self):
-        """Look at the guest; return whose words count."""
-        with self.hypervisor.guest(UUID) as guest:
-            found = guest.observe([EMULATOR])[EMULATOR].by_kernel
-            assert found is guest.is_found
-            return found, guest.hidden
 
 
 def lines(caplog):

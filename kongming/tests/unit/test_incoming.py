@@ -53,7 +53,7 @@ def test_what_oslo_messaging_sends_is_read(compressed):
 
 @pytest.mark.parametrize(("compress", "kind"), [(zlib.compress, GZIP), (bz2.compress, BZ2)])
 def test_what_becomes_much_is_not_unpacked(compress, kind):
-    packed = compress(b'"' + bytes(40 * LENGTH_MAX) + b'"')
+    packed = compress(b'"' + bytes(6 * LENGTH_MAX) + b'"')
     assert len(packed) < LENGTH_MAX
     tracemalloc.start()
     with pytest.raises(Unreadable, match="longer than"):

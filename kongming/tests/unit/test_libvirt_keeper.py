@@ -20,7 +20,7 @@ import pytest
 from kongming import exception
 from kongming.hypervisor.connection import Keeper
 from kongming.runtime.heartbeats import Heartbeats
-from kongming.tests.unit.test_unavailable import error
+from kongming.tests.libvirt_errors import error
 
 URI = "qemu:///system"
 

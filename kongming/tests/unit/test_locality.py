@@ -17,7 +17,7 @@ import pytest
 
 from kongming.hypervisor import locality
 from kongming.hypervisor.kernel_files import KernelFiles
-from kongming.tests.unit.test_guest import error
+from kongming.tests.libvirt_errors import error
 
 TICK = 10_000_000
 #: user, nice, system, idle, iowait, irq, softirq, steal, guest, guest_nice

@@ -48,6 +48,8 @@ from kongming.rpc.messages import (
 from kongming.rpc.signing import Signature
 from kongming.tests.databases import instance
 from kongming.tests.hosts import guest, host
+from kongming.tests.thorough import examples
+from kongming.tests.unit.strategies import json_values
 
 RECORDED = Path(__file__).parents[1] / "data/rpc"
 
@@ -61,18 +63,6 @@ CALLS = {
     "host-plan": (Plan, PlanAnswer),
     "host-desired": (Push, None),
 }
-
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=10)
-    | st.text(st.characters(categories=["Cs", "Cc"]), max_size=3)
-    | st.sampled_from([instance(), "applied", "compute-1", 1e300, 2**70, "", "0"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner),
-    max_leaves=8,
-)
 
 
 def recorded(name):
@@ -140,7 +130,7 @@ def test_what_is_sent_has_all_that_older_versions_need():
         assert on_wire(kind.from_json(message)).keys() >= message.keys()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.sampled_from(list(told())), st.data())
 def test_a_message_with_any_part_replaced_is_read_or_refused(pair, data):
     kind, message = pair
@@ -295,7 +285,7 @@ def test_a_field_that_an_older_peer_does_not_send_has_a_default_or_is_required(m
         assert read.left_out == ()
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.sampled_from(sorted(MESSAGES, key=lambda kind: kind.__name__)), json_values)
 def test_any_json_is_a_message_or_refused(kind, value):
     try:

@@ -26,8 +26,7 @@ from kongming.allocation.cpuset import CpuSet
 from kongming.allocation.pinning import Pinning
 from kongming.allocation.target import NO_QUOTA, Quota
 from kongming.tests.cost import cost, soon
-from kongming.tests.unit.test_cpuset import cpusets
-from kongming.tests.unit.test_pinning import WORST, mappings
+from kongming.tests.unit.strategies import WORST, cpusets, mappings
 
 KEY = "kongming-vcpu-pinning"
 VCPUS = [CpuSet(range(number)) for number in range(10)]

@@ -31,6 +31,7 @@ from kongming.notification.metadata_trigger import MetadataTrigger
 from kongming.notification.missed_events import PATIENCE_S, MissedEvents
 from kongming.notification.order import Moment
 from kongming.tests.messages import HOST, KEY, message
+from kongming.tests.thorough import examples
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 OTHER = "compute-2"
@@ -425,7 +426,9 @@ skews = st.fixed_dictionaries(
     {publisher: st.sampled_from([0.0, 0.0, -2.0, -3600.0, 90.0]) for publisher in PUBLISHERS}
 )
 thorough = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 

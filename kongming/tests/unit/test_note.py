@@ -24,7 +24,8 @@ from kongming.allocation.cpuset import CpuSet
 from kongming.allocation.target import Quota
 from kongming.hypervisor import baseline_element, definition, occupancy
 from kongming.hypervisor.host import Host
-from kongming.tests.unit.test_guest import Domain, error, guest_of
+from kongming.tests.libvirt_errors import error
+from kongming.tests.unit.domains import Domain, guest_of
 
 HOST = Host(CpuSet(range(4)), CpuSet(range(4)), CpuSet([0, 1]))
 LIVE, DEFINED = libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG

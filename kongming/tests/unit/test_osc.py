@@ -13,8 +13,6 @@
 
 import argparse
 import json
-import subprocess
-import sys
 
 from osc_lib import exceptions
 import pytest
@@ -23,25 +21,6 @@ from kongming import exception
 from kongming.osc import columns, host, map_file, plugin
 
 UUIDS = [f"5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c1{n}" for n in range(3)]
-
-# What an operator's laptop does not have, and what would be of no use there.
-_ABSENT = """
-import sys
-for absent in ("libvirt", "oslo_messaging", "oslo_db", "sqlalchemy", "falcon"):
-    sys.modules[absent] = None
-from importlib.metadata import entry_points
-names = [each.load().__name__ for each in entry_points(group="openstack.kongming.v1")]
-entry_points(group="kongming.terminal.picture")["picture"].load()
-assert "kongming.executor.store.store" not in sys.modules
-print(len(names))
-"""
-
-
-def test_no_libvirt_and_no_store_is_needed():
-    ended = subprocess.run(
-        [sys.executable, "-c", _ABSENT], capture_output=True, text=True, check=True
-    )
-    assert int(ended.stdout) > 10
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from kongming import exception
 from kongming.allocation import json_schema
 from kongming.osc import columns, map_changes, map_file
 from kongming.tests.databases import instance
+from kongming.tests.thorough import examples
 
 #: What YAML of some version takes for something else than text.
 ODD = (
@@ -97,7 +98,7 @@ def told(wanted, *, status="applied", **more):
     }
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(wanted=MAPS, form=st.sampled_from([map_file.YAML, map_file.JSON]))
 def test_what_is_exported_is_read_as_the_same(tmp_path_factory, wanted, form):
     path = Path(tmp_path_factory.getbasetemp(), "map")

@@ -31,6 +31,7 @@ from kongming.host.topology import EFFICIENCY, PERFORMANCE, Cache, Cell, Cpu, To
 from kongming.terminal import host_snapshot, picture
 from kongming.terminal.text import columns, spans
 from kongming.tests.hosts import guest, host
+from kongming.tests.thorough import examples
 
 PICTURES = Path(__file__).parents[1] / "data" / "pictures"
 
@@ -293,7 +294,7 @@ rules = st.builds(
 widths = st.integers(picture.WIDTH_MIN, 200)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=examples(60))
 @given(topologies(), st.lists(guests, max_size=40), rules, widths)
 def test_any_host_fits_and_nothing_is_left_out(topology, occupants, rules, width):
     drawn = picture.draw(topology, occupants, rules, width)

@@ -12,8 +12,6 @@
 
 """Pinnings: sets that are shared, runs, and what both cost."""
 
-from itertools import chain
-
 from hypothesis import given
 from hypothesis import strategies as st
 import pytest
@@ -23,7 +21,7 @@ from kongming.allocation.cpuset import IOTHREAD, VCPU, CpuSet
 from kongming.allocation.pinning import Pinning
 from kongming.tests.cost import cost
 from kongming.tests.thorough import THOROUGH
-from kongming.tests.unit.test_cpuset import cpusets, spaces
+from kongming.tests.unit.strategies import WORST, mappings, runs, spaces
 
 
 def parse(text, of=VCPU):
@@ -32,72 +30,6 @@ def parse(text, of=VCPU):
 
 def resolved(text, vcpus=4096):
     return parse(text).resolve(CpuSet(range(vcpus)))
-
-
-def segment(first, last, step):
-    """One item of a list, and the numbers that it stands for."""
-    numbers = list(range(first, last + 1, step))
-    if last == first:
-        return f"{first}", numbers
-    return f"{first}-{last}" + ("" if step == 1 else f"/{step}"), numbers
-
-
-segments = st.builds(
-    lambda first, more, step: segment(first, first + more, step),
-    st.integers(0, 300),
-    st.integers(0, 40),
-    st.integers(1, 9),
-)
-
-
-def distinct(listed):
-    """Those of the items that name no number again."""
-    seen, kept = set(), []
-    for text, numbers in listed:
-        if seen.isdisjoint(numbers):
-            seen.update(numbers)
-            kept.append((text, numbers))
-    return kept
-
-
-@st.composite
-def lists_of(draw, size):
-    """A list of so many CPUs, and its text."""
-    cpus, texts = [], []
-    while len(cpus) < size:
-        first = draw(st.integers(len(cpus) * 3, len(cpus) * 3 + 60))
-        step = draw(st.integers(1, 5))
-        count = draw(st.integers(1, size - len(cpus)))
-        text, numbers = segment(first, first + (count - 1) * step, step)
-        if set(numbers).isdisjoint(cpus):
-            cpus += numbers
-            texts.append(text)
-    return ",".join(texts), cpus
-
-
-@st.composite
-def runs(draw):
-    """A run: its text, and which CPU each of its vCPUs is on."""
-    vcpus = distinct(draw(st.lists(segments, min_size=1, max_size=5)))
-    numbers = list(chain.from_iterable(numbers for _, numbers in vcpus))
-    text, cpus = draw(lists_of(len(numbers)))
-    return f"{','.join(text for text, _ in vcpus)}={text}", dict(zip(numbers, cpus, strict=True))
-
-
-@st.composite
-def mappings(draw):
-    """Entries of both kinds: their text, and the cpuset of each vCPU."""
-    found, texts = {}, []
-    for text, pins in draw(st.lists(runs(), max_size=3)):
-        if found.keys().isdisjoint(pins):
-            found |= {number: {cpu} for number, cpu in pins.items()}
-            texts.append(text)
-    for numbers, cpus in draw(st.lists(st.tuples(cpusets, cpusets), min_size=1, max_size=3)):
-        numbers = CpuSet(number % 4096 for number in numbers)
-        if found.keys().isdisjoint(numbers):
-            found |= dict.fromkeys(numbers, cpus)
-            texts.append(f"{numbers}:{cpus}")
-    return ";".join(draw(st.permutations(texts))), found
 
 
 @given(runs())
@@ -298,18 +230,6 @@ def test_pinnings_are_joined():
             parse(one).joined(parse(other), VCPU)
 
 
-WORST = {
-    "a set for every vCPU": "0-4095:0-8191",
-    "a run of every vCPU": "0-4095=0-4095",
-    "runs with steps": "0-4094/2=0-8188/4;1-4095/2=1-8189/4",
-    "every second CPU": ",".join(str(8191 - 2 * number) for number in range(51)),
-    "many single CPUs": ";".join(f"{4095 - number}:{8191 - number}" for number in range(25)),
-    "many large sets": ";".join(f"{number}:0-8191,^{number + 1}" for number in range(16)),
-    "many exclusions": "0-8191" + "".join(f",^{9 * number}" for number in range(46)),
-    "many short runs": ";".join(f"{number}={8191 - number}" for number in range(32)),
-}
-
-
 @pytest.mark.parametrize("text", WORST.values(), ids=WORST)
 def test_cost_is_bounded_by_the_length(text):
     guest = CpuSet(range(4))
@@ -337,7 +257,7 @@ LONG = {
 }
 
 
-COUNTS = (100, 1000) if THOROUGH else (60, 600)
+COUNTS = (100, 1000) if THOROUGH else (40, 400)
 
 
 @pytest.mark.parametrize("made", LONG.values(), ids=LONG)

@@ -14,8 +14,6 @@
 
 import os
 from pathlib import Path
-import subprocess
-import sys
 import time
 
 from oslo_config import cfg
@@ -29,7 +27,6 @@ from kongming.api.identity import UNKNOWN_PROJECT
 from kongming.api.resources import RESOURCES
 
 ROOT = Path(kongming.__file__).parents[1]
-BIN = Path(sys.executable).parent
 MINE, OTHERS = "mine", "others"
 RULES = {rule.name: rule for rule in policies.list_rules()}
 OPERATIONS = [name for name, rule in RULES.items() if hasattr(rule, "operations")]
@@ -211,22 +208,3 @@ def test_the_former_rules_stay_where_a_file_becomes_one_that_is_refused(
     assert allowed() == [False, True]
     (refused,) = [each.getMessage() for each in caplog.records if "refused" in each.getMessage()]
     assert refused.startswith(f"Policy refused: {path}, line 1: 'kongming:map:set' has no")
-
-
-def tool(name, *arguments, cwd=ROOT):
-    """Run one of oslo.policy's own tools; give what it says."""
-    done = subprocess.run(
-        [str(BIN / name), *arguments], cwd=cwd, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_the_librarys_tools_know_the_rules(tmp_path):
-    rule = "kongming:host:list"
-    (tmp_path / "policy.yaml").write_text(f'"{rule}": "{RULES[rule].check_str}"\n')
-    config = tmp_path / "kongming.conf"
-    config.write_text(f"[oslo_policy]\npolicy_file = {tmp_path}/policy.yaml\n")
-    named = ("--namespace", "kongming", "--config-file", str(config))
-    assert rule in tool("oslopolicy-list-redundant", *named)
-    assert rule in tool("oslopolicy-policy-generator", *named)

@@ -59,7 +59,7 @@ def test_what_is_left_out_of_a_message_counts_item_by_item(refusals, caplog):
 
 def test_made_up_senders_do_not_fill_the_log(refusals, caplog, monkeypatch):
     now = time.monotonic()
-    for number in range(1000):
+    for number in range(150):
         refusals.note(f"host-{number}", "report", INVALID)
     assert len(caplog.records) == 100
     monkeypatch.setattr(time, "monotonic", lambda: now + hourly.HOUR_S - 10)
@@ -68,7 +68,7 @@ def test_made_up_senders_do_not_fill_the_log(refusals, caplog, monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: now + hourly.HOUR_S + 10)
     refusals.note("host-0", "report", INVALID)
     assert len(caplog.records) == 101
-    assert refusals.counts["report", "message_invalid"] == 1002
+    assert refusals.counts["report", "message_invalid"] == 152
 
 
 @pytest.mark.parametrize("sender", ["", "a\nb\x1b[2J", "\ud800", "x" * 1000])

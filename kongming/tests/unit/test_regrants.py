@@ -19,7 +19,7 @@ from kongming.allocation.target import EMULATOR, MEMORY, vcpu
 from kongming.hypervisor import definition
 from kongming.tests import domains
 from kongming.tests.guests import request
-from kongming.tests.unit.test_reconciler import Host
+from kongming.tests.unit.reconciling import Host
 
 ELSEWHERE = "6a5d0d7e-5f1c-4d3c-9c7d-0a1b2c3d4e5f"
 

@@ -25,7 +25,7 @@ from kongming.allocation.allocation import Allocation
 from kongming.allocation.cpuset import CpuSet
 from kongming.allocation.json_schema import ALLOCATION, CPUSET_LENGTH, MAX_LENGTH, read
 from kongming.tests.cost import cost
-from kongming.tests.unit.test_pinning import WORST, mappings
+from kongming.tests.unit.strategies import WORST, mappings
 
 NIGHT = {"name": "night", "start": "0 22 * * *", "duration_s": 28800}
 

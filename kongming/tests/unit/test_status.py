@@ -46,8 +46,8 @@ from kongming.status import (
     state,
     timezones,
 )
-from kongming.tests.unit.test_hypervisor import Machine
-from kongming.tests.unit.test_unavailable import error as libvirt_error
+from kongming.tests.libvirt_errors import error as libvirt_error
+from kongming.tests.unit.machine import Machine
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 NOBODY = 65534

@@ -30,7 +30,7 @@ from kongming.executor.store.residence import Hint, Place
 from kongming.executor.store.schema import MIGRATIONS
 from kongming.executor.store.store import FILE_NAME, Store
 from kongming.tests.cost import cost
-from kongming.tests.unit.test_pinning import WORST
+from kongming.tests.unit.strategies import WORST
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 OTHER = "5a6e9b1e-0000-4000-8000-000000000002"

@@ -33,41 +33,9 @@ from kongming.executor.store.store import FILE_NAME, Store
 from kongming.notification.pending_lookups import ALL, PendingLookups
 from kongming.notification.pending_lookups import FILE_NAME as LOOKUPS
 from kongming.tests.databases import BY, database, instance, report
+from kongming.tests.unit.stored_texts import DEEP, NIGHT, TEXTS
 
 GOOD, BAD, THIRD, UNKNOWN = map(instance, range(1, 5))
-NIGHT = {"name": "night", "start": "0 22 * * *", "duration_s": 3600, "vcpu_pinning": "2"}
-
-DEEP = '{"vcpu_pinning":' * 3000 + '"1"' + "}" * 3000
-#: What nobody asked for, and some words of why.
-TEXTS = {
-    "nested 3000 deep": (DEEP, "nested too deeply|not the JSON"),
-    "a list nested 3000 deep": ("[" * 3000 + "]" * 3000, "nested too deeply|list in place"),
-    "lists nested 20 deep": ('{"cpu_shares": ' + "[" * 20 + "]" * 20 + "}", "not the JSON"),
-    "1e400": ('{"cpu_shares": 1e400}', "1e400.* is not a whole number"),
-    "-1e400": ('{"cpu_shares": -1e400}', "is not a whole number"),
-    "NaN": ('{"cpu_shares": NaN}', "NaN is not a JSON number"),
-    "Infinity": ('{"cpu_shares": -Infinity}', "-Infinity is not a JSON number"),
-    "a fraction": ('{"cpu_shares": 1.5}', "1.5' is not a whole number"),
-    "5000 digits": (f'{{"cpu_shares": {"9" * 5000}}}', "not the JSON"),
-    "cut": ('{"vcpu_pinn', "not JSON from character 2"),
-    "empty": ("", "not JSON from character 1"),
-    "a list": ("[]", "list in place of an object"),
-    "a text": ('"1"', "str in place of an object"),
-    "null": ("null", "NoneType in place of an object"),
-    "a null": ('{"vcpu_pinning": null}', "vcpu_pinning is null"),
-    "a truth": ('{"cpu_shares": true}', "cpu_shares is true"),
-    "a number for a cpuset": ('{"vcpu_pinning": 5}', "not the JSON"),
-    "a cpuset that is none": ('{"numa_nodes": "x"}', "item 'x'"),
-    "a field of a newer version": ('{"vcpu_pinning": "1", "llc": "0"}', "know its field 'llc'"),
-    "a field in a window": (json.dumps({"windows": [{**NIGHT, "llc": "0"}]}), "field 'llc'"),
-    "a field in a quota": (
-        '{"vcpu_quota": {"quota_us": 1, "period_us": 9, "burst_us": 1}}',
-        "field 'burst_us'",
-    ),
-    "a window that is none": ('{"windows": [1]}', "int in place of an object"),
-    "windows that are none": ('{"windows": {"a": 1}}', "windows is not a list"),
-    "a duration of text": (json.dumps({"windows": [{**NIGHT, "duration_s": "x"}]}), "not the"),
-}
 
 
 @pytest.mark.parametrize(("text", "why"), TEXTS.values(), ids=TEXTS)

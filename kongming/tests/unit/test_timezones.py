@@ -23,6 +23,7 @@ import pytest
 from kongming import exception
 from kongming.allocation import timezones
 from kongming.tests import debian_cron, steps
+from kongming.tests.thorough import THOROUGH
 
 iso = datetime.fromisoformat
 HOUR = timedelta(hours=1)
@@ -105,10 +106,10 @@ def test_the_clocks_show_a_time_twice():
     assert BERLIN.wall(SUMMER).tzinfo is None
 
 
-@pytest.mark.parametrize("year", [1993, 2011, 2027])
+@pytest.mark.parametrize("year", [1993, 2011, 2027] if THOROUGH else [2011])
 def test_all_changes_of_all_zones_are_found(year):
     end = datetime(year + 1, 1, 1, tzinfo=UTC)
-    for name, expected in debian_cron.zones_that_change(year):
+    for name, expected in debian_cron.zones_that_change(year, every=1 if THOROUGH else 5):
         zone, found = timezones.Zone(ZoneInfo(name)), []
         moment = datetime(year, 1, 1, tzinfo=UTC) - SECOND
         while (change := zone.next_change(moment, end)) is not None:

@@ -24,6 +24,7 @@ import pytest
 from kongming.hypervisor import auth_file, unavailable
 from kongming.hypervisor.auth_file import AuthFile
 from kongming.hypervisor.unavailable import explain, forbidden
+from kongming.tests.libvirt_errors import error
 
 HERE = "qemu:///system"
 TCP = "qemu+tcp://compute-1/system"
@@ -39,13 +40,6 @@ password=secret-word
 [auth-libvirt-compute-1]
 credentials=nova
 """
-
-
-def error(code, said="", number=-1):
-    """An error as libvirt-python raises it."""
-    raised = libvirt.libvirtError(said)
-    raised.err = (code, 0, said, 2, "", None, None, number, 0)
-    return raised
 
 
 def system(said, number):

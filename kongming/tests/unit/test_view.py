@@ -25,6 +25,7 @@ from kongming.host.topology import EFFICIENCY, PERFORMANCE, Cache, Cell, Cpu, To
 from kongming.hypervisor import capabilities, occupancy
 from kongming.terminal import host_snapshot, picture
 from kongming.tests.hosts import guest, host
+from kongming.tests.thorough import examples
 
 cpusets = st.frozensets(st.integers(0, 300), min_size=1).map(CpuSet)
 known = st.none() | st.integers(0, 7)
@@ -80,7 +81,7 @@ def sent(value):
     return json.loads(json.dumps(value.to_json())) | {"later": 1}
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=examples(40))
 @given(topologies)
 def test_a_topology_is_read_back(topology):
     assert Topology.from_json(sent(topology)) == topology

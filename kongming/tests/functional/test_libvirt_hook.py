@@ -36,7 +36,8 @@ from kongming.allocation.target import (
 )
 from kongming.hypervisor import definition, saved_image
 from kongming.tests import domains
-from kongming.tests.unit.test_saved_image import NOVA, PLACED, TOUCHED, image
+from kongming.tests.thorough import examples
+from kongming.tests.unit.saved_images import NOVA, PLACED, TOUCHED, image
 
 HOOK = Path(__file__).parents[3] / "etc/libvirt/kongming-libvirt-hook"
 
@@ -68,7 +69,7 @@ def test_a_guest_arrives_without_its_former_placement(operation):
     assert done.stderr == b""
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(30), suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.fixed_dictionaries(
         {},
@@ -176,7 +177,7 @@ def test_what_can_not_be_understood_passes_untouched_and_is_told_in_a_line(arriv
 
 
 @given(st.binary(max_size=200))
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=examples(15))
 def test_no_bytes_fail_a_migration(arriving):
     done = run(b"http://openstack.org/xmlns/libvirt/kongming/1.0" + arriving)
     assert done.stdout == b""
