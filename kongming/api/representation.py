@@ -56,9 +56,9 @@ def allocation(entry: Entry, hosts: Mapping[str, Host], now: float) -> dict[str,
         "project_id": entry.project_id,
         "host": entry.host,
         "map": entry.map_name,
-        "allocation": _asked(entry.allocation),
+        "allocation": _allocation_json(entry.allocation),
         "status": str(entry.status),
-        **_words(entry.allocation, current),
+        **_reason(entry.allocation, current),
         "source": (current.source or None) if current else None,
         "last_drift": outcome.drift if outcome else "",
         "last_drift_at": written(outcome.drift_at) if outcome else None,
@@ -75,8 +75,8 @@ def with_window(shown: Mapping[str, Any], entry: Entry, now: float) -> dict[str,
     Lists do not have it: each row may have 32 windows. Both fields are null if this machine lacks
     the time zone of a window.
     """
-    asked = readable(entry.allocation)
-    windows = [each.window for each in asked.windows] if asked else []
+    desired = readable(entry.allocation)
+    windows = [each.window for each in desired.windows] if desired else []
     moment = datetime.fromtimestamp(now, UTC)
     try:
         current, following = in_force(windows, moment), next_change(windows, moment)
@@ -102,7 +102,7 @@ def change(entry: Change) -> dict[str, Any]:
     return {
         "id": entry.id,
         "generation": entry.generation,
-        "allocation": _asked(entry.allocation),
+        "allocation": _allocation_json(entry.allocation),
         "map": entry.map_name,
         "requested_by": entry.requested_by,
         "request_id": entry.request_id,
@@ -149,17 +149,17 @@ def counts(entries: Iterable[Entry]) -> dict[str, int]:
     return found
 
 
-def _asked(found: Allocation | Unreadable | None) -> dict[str, Any] | None:
+def _allocation_json(found: Allocation | Unreadable | None) -> dict[str, Any] | None:
     known = readable(found)
     return None if known is None else known.to_json()
 
 
-def _words(asked: Allocation | Unreadable | None, current: Outcome | None) -> dict[str, str]:
+def _reason(stored: Allocation | Unreadable | None, current: Outcome | None) -> dict[str, str]:
     """Return reason and message of the report, and of an allocation that can't be read."""
     reason, message = (current.reason, current.message) if current else ("", "")
-    if isinstance(asked, Unreadable):
+    if isinstance(stored, Unreadable):
         unread = (
-            f"the stored allocation can't be read ({asked.why}): PUT replaces it, DELETE "
+            f"the stored allocation can't be read ({stored.why}): PUT replaces it, DELETE "
             "releases the instance"
         )
         reason = reason or exception.StoredInvalid.reason

@@ -143,17 +143,17 @@ class AllocationPlan(_OfInstance, Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> _Table:
         instance_uuid = parsed_args.instance_uuid
-        asked = options.read_allocation(parsed_args)
+        requested = options.read_allocation(parsed_args)
         accepted = False
-        if not asked:
+        if not requested:
             with state.opened_store(self) as store:
                 record = _get(store, instance_uuid)
-            asked = _requested(record)
-            accepted = asked == record.accepted
+            requested = _requested(record)
+            accepted = requested == record.accepted
         with state.store_if_any(self) as others, state.hypervisor(self) as hypervisor:
             placer = state.placer(self, hypervisor, others)
             with hypervisor.guest(instance_uuid) as guest:
-                found = dry_run.look(placer, guest, instance_uuid, asked, accepted=accepted)
+                found = dry_run.look(placer, guest, instance_uuid, requested, accepted=accepted)
         for warning in found.warnings:
             self.app.LOG.warning("%s", warning)
         return ("step", "target", "from", "to", "grant"), [
@@ -204,12 +204,12 @@ class AllocationSet(_Change):
         return parser
 
     def change(self, store: Store, instance_uuid: str, parsed: argparse.Namespace) -> None:
-        asked = options.read_allocation(parsed)
-        if not asked:
+        requested = options.read_allocation(parsed)
+        if not requested:
             raise exception.RequestInvalid("the allocation is empty: use at least one option")
-        request = Request(Source.OPERATOR, asked, state.operator(), time.time())
+        request = Request(Source.OPERATOR, requested, state.operator(), time.time())
         if not store.ask(instance_uuid, request):
-            # Asked already: then it is to be looked at again.
+            # An unchanged request: check the guest again.
             store.demand(instance_uuid)
 
 

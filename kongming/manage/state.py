@@ -159,7 +159,7 @@ class ServiceUnavailable(exception.KongmingError):
 
 
 def _is_settled(record: Record) -> bool:
-    # Nothing asked comes to its end by being forgotten.
+    # An empty request ends when the record is deleted.
     return record.status is not Status.PENDING and (
         record.asked is None or bool(record.asked) or record.status is not Status.APPLIED
     )

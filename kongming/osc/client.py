@@ -84,7 +84,7 @@ class Client:
         self, instance_uuid: str, allocation: Mapping[str, Any], generation: int | None = None
     ) -> dict[str, Any]:
         """Set the allocation of an instance; see the API for ``generation``."""
-        body = {"allocation": allocation, **_known(generation=generation)}
+        body = {"allocation": allocation, **_without_none(generation=generation)}
         shape = _allocation(instance_uuid)
         return self._dict("PUT", _of_instance(instance_uuid), shape, body=body)
 
@@ -98,7 +98,7 @@ class Client:
         self, instance_uuid: str, generation: int | None = None
     ) -> dict[str, Any] | None:
         """Release an instance; return None if that is complete."""
-        query = _known(generation=generation)
+        query = _without_none(generation=generation)
         shape = _allocation(instance_uuid)
         return self._answer("DELETE", _of_instance(instance_uuid), shape, query)
 
@@ -122,12 +122,12 @@ class Client:
         self, name: str, allocations: Mapping[str, Any], generation: int | None = None
     ) -> dict[str, Any]:
         """Set an allocation map; instances that are no longer in it are released."""
-        body = {"allocations": allocations, **_known(generation=generation)}
+        body = {"allocations": allocations, **_without_none(generation=generation)}
         return self._dict("PUT", _of_map(name), {**_MAP, "name": name}, body=body)
 
     def delete_map(self, name: str, generation: int | None = None) -> dict[str, Any] | None:
         """Release all instances of a map; return None if that is complete."""
-        query = _known(generation=generation)
+        query = _without_none(generation=generation)
         return self._answer("DELETE", _of_map(name), {**_MAP, "name": name}, query)
 
     def hosts(self, limit: int | None = None) -> Iterator[Any]:
@@ -146,7 +146,7 @@ class Client:
         limit: int | None,
         filters: Mapping[str, str | int | None] | None = None,
     ) -> Iterator[Any]:
-        query: dict[str, Any] = _known(**filters or {}, limit=limit)
+        query: dict[str, Any] = _without_none(**filters or {}, limit=limit)
         left = limit
         while True:
             page = self._dict("GET", path, {field: list, "links": list}, query)
@@ -269,5 +269,5 @@ def _segment(name: str) -> str:
     return quote(name, safe="")
 
 
-def _known(**values: Any) -> dict[str, Any]:
+def _without_none(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}

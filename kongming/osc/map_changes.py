@@ -49,12 +49,14 @@ class MapChanges:
     @property
     def changed(self) -> list[str]:
         """The instances that get another allocation."""
-        return sorted(self._kept - set(self.unchanged))
+        return sorted(self._common - set(self.unchanged))
 
     @property
     def unchanged(self) -> list[str]:
         """The instances that keep their allocation."""
-        return sorted(uuid for uuid in self._kept if is_same(self.before[uuid], self.after[uuid]))
+        return sorted(
+            uuid for uuid in self._common if is_same(self.before[uuid], self.after[uuid])
+        )
 
     @property
     def empties(self) -> bool:
@@ -65,10 +67,10 @@ class MapChanges:
     def releases_most(self) -> bool:
         """Whether many instances are released, and more than stay."""
         number = len(self.released)
-        return number >= MANY and number > len(self._kept)
+        return number >= MANY and number > len(self._common)
 
     @property
-    def _kept(self) -> set[str]:
+    def _common(self) -> set[str]:
         return set(self.before.keys() & self.after.keys())
 
 

@@ -136,16 +136,16 @@ def describe(found: Json) -> str:
 
 
 def _is_settled(found: Json) -> bool:
-    status = _known(found["status"])
+    status = _parse(found["status"])
     return status is None or status.is_settled
 
 
 def _is_in_force(found: Json) -> bool:
-    status = _known(status_of(found))
+    status = _parse(status_of(found))
     return status is not None and status.is_in_force
 
 
-def _known(status: str) -> Status | None:
+def _parse(status: str) -> Status | None:
     """Return a status; None for one of a newer API, and for ``overridden``."""
     try:
         return Status(status)

@@ -100,9 +100,9 @@ def of_answer(response: Any) -> Fault:
     status = int(response.status_code)
     retry_after = _retry_after(response.headers.get("Retry-After"))
     try:
-        told = response.json()["errors"][0]
-        code, detail = str(told["code"]), str(told["detail"])
-        request_id = told.get("request_id")
+        error = response.json()["errors"][0]
+        code, detail = str(error["code"]), str(error["detail"])
+        request_id = error.get("request_id")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return Fault(
             f"{response.url} responds with HTTP {status}{_phrase(status)}, not in the form of "

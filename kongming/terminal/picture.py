@@ -164,7 +164,7 @@ def _cell(cell: Cell, rules: Rules, state: Callable[[Cpu], cores.State], width: 
     words = [_memory(cell.memory_kib, [cell.free_kib])]
     if rules.allowed_nodes is not None and cell.id not in rules.allowed_nodes:
         words.append("memory not allowed")
-    words += [*_cache_words(cell), *_distance_words(cell)]
+    words += [*_caches(cell), *_distances(cell)]
     head = f"NUMA cell {cell.id}: "
     pieces = [*_cpu_pieces(cell.cpus), *joined(words)]
     lines = wrap(pieces, width, head, " " * len(head))
@@ -179,7 +179,7 @@ def _cpu_pieces(cpus: Sequence[Cpu]) -> list[str]:
     return [f"{name} ", *others, f"{last}, "]
 
 
-def _cache_words(cell: Cell) -> list[str]:
+def _caches(cell: Cell) -> list[str]:
     sizes = [cache.size_kib for cache in cell.caches if cache.level == 3]
     return [
         "L3 " + (f"{sizes.count(size)} x " if sizes.count(size) > 1 else "") + memory(size)
@@ -187,7 +187,7 @@ def _cache_words(cell: Cell) -> list[str]:
     ]
 
 
-def _distance_words(cell: Cell) -> list[str]:
+def _distances(cell: Cell) -> list[str]:
     cells: dict[int, list[int]] = {}
     for other, distance in sorted(cell.distances.items()):
         if other != cell.id:
