@@ -67,7 +67,7 @@ class Waiting:
     def _begin(self, work: Callable[[], T]) -> Future[T]:
         if not self._left.acquire(blocking=False):
             raise _busy()
-        done = threads.begin(threads.of_this_request(work), "wait")
+        done = threads.start(threads.with_request_context(work), "wait")
         done.add_done_callback(self._ended)
         return done
 

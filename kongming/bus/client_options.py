@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Options that oslo.messaging's clients read, and register on the global configuration only."""
+"""Options of oslo.messaging's clients, which register them on the global configuration only."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from typing import Any
 
 
 def client_options() -> Iterator[tuple[str, list[Any]]]:
-    """Yield them by group."""
+    """Yield these options by group."""
     for group in ("metrics", "tracing"):
         name = f"oslo_messaging_{group}"
         try:
             module = importlib.import_module(f"oslo_messaging._{group}.client")
         except ModuleNotFoundError:
-            # Older ones do not have it, nor need it.
+            # Older versions have no such client.
             continue
         yield name, getattr(module, name)

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What can be seen of oslo.messaging's driver, and set: whether it listens, and why not.
+"""The state of oslo.messaging's driver: whether it listens, and why not.
 
-It says neither. As long as it reconnects it even forgets why it can't: of each
-error but the first it makes a time-out of its own.
+The driver has no interface for either. While it reconnects it even hides the reason: it turns
+each error but the first into a time-out.
 """
 
 from __future__ import annotations
@@ -28,51 +28,51 @@ _CONNECT_TIMEOUT_S = 5.0
 
 
 def is_listening(server: Any) -> bool:
-    """Tell whether a server's connection stands, and RabbitMQ knows all of its consumers.
+    """Return whether a server is connected, and RabbitMQ has all of its consumers.
 
     Drivers without a connection always listen.
     """
     connection = _connection(server)
-    # It keeps those that it has still to tell RabbitMQ of.
+    # _new_tags holds the consumers that RabbitMQ does not have yet.
     return connection is None or (
         bool(connection.connection.connected) and not connection._new_tags
     )
 
 
 def why_not(server: Any) -> Reason | None:
-    """Find out why a server can't connect, by connecting ourselves; None if that comes about."""
+    """Return why a server can't connect, by a connection of its own; None if that succeeds."""
     connection = _connection(server)
     if connection is None:
         return None
-    look = connection.connection.clone(connect_timeout=_CONNECT_TIMEOUT_S)
+    probe = connection.connection.clone(connect_timeout=_CONNECT_TIMEOUT_S)
     reason = None
-    for _ in look.alt or [None]:
+    for _ in probe.alt or [None]:
         try:
-            look.transport.close_connection(look.transport.establish_connection())
+            probe.transport.close_connection(probe.transport.establish_connection())
         except Exception as error:  # noqa: BLE001
-            # The AMQP library lets through whatever the network raises.
+            # The AMQP library passes on any error of the network.
             reason = explain(error)
             with contextlib.suppress(Exception):
-                look.maybe_switch_next()
+                probe.maybe_switch_next()
         else:
             return None
     return reason
 
 
-def hand_over_repeated(server: Any) -> None:
-    """Have a server hand over a message that comes again, as any other.
+def accept_redelivered(server: Any) -> None:
+    """Have a server pass on a message that is delivered again, as any other.
 
-    The driver drops one that is among the last that it was told to acknowledge, and never
-    acknowledges it: each takes one place of the prefetch count for as long as the connection
-    stands, and when all are taken RabbitMQ sends nothing more.
+    The driver drops such a message if it was among the last to be acknowledged, and never
+    acknowledges it. Each of them takes one place of the prefetch count until the connection ends,
+    and when all places are taken RabbitMQ sends nothing more.
     """
     cache = getattr(_poller(server), "msg_id_cache", None)
     if cache is not None:
         cache.prev_msgids = deque(maxlen=0)
 
 
-def cut(server: Any) -> None:
-    """Cut a server's connection: RabbitMQ takes back at once what was not acknowledged."""
+def disconnect(server: Any) -> None:
+    """Close a server's connection: RabbitMQ requeues unacknowledged messages at once."""
     connection = _connection(server)
     if connection is not None:
         connection.connection.collect()

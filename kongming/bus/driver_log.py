@@ -10,13 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What oslo.messaging's driver says only in its log, told in our words.
+"""The log of oslo.messaging's driver, reworded for operators.
 
-A message that it can't decode, and why it can't listen, never reach the code
-above it. All that it and the libraries below it log is taken here: most is
-told elsewhere, or of no consequence, and seen at DEBUG only; the rest is told
-once, in one line. None of it is passed on as it is: the libraries do not know
-what an operator can do, and their tracebacks may quote a message's body.
+A message that can't be decoded, and the reason why the driver can't listen, appear only in its
+log. A filter takes all records of the driver and the libraries below it. Most of them matter
+little, or are reported elsewhere, and are logged at DEBUG only; the others are logged once, in
+one line. None is passed on unchanged: the libraries do not name a way out, and their tracebacks
+may quote a message's body.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from kongming.bus.incoming import Unreadable
 from kongming.bus.reasons import UNKNOWN, explain, not_acknowledged
 from kongming.runtime.hourly import Hourly
 
-# All loggers of the driver, and of the libraries below it: some are named by oslo.log.
+# The loggers of the driver, and of the libraries below it; oslo.log names some of them.
 _ABOVE = ("oslo.messaging.", "oslo_messaging.", "oslo_utils.excutils.", "kombu.", "amqp.")
 
 LOG = logging.getLogger(__name__)
 
 
 class DriverLog(logging.Filter):
-    """Takes the driver's log and tells what concerns the operator.
+    """A filter that replaces the records of the driver.
 
-    :param on_undecodable: called with the kind of the error, for each
-        message that the driver could not decode (and has dropped).
-    :param on_trouble: called with each error that keeps the driver from
-        listening or sending. Neither may use the driver.
+    :param on_undecodable: called with the kind of the error for each message that the driver
+        could not decode, and has dropped.
+    :param on_trouble: called with each error that keeps the driver from listening or sending.
+        Neither may use the driver.
     """
 
     def __init__(
@@ -56,35 +56,34 @@ class DriverLog(logging.Filter):
         self._on_undecodable = on_undecodable
         self._on_trouble = on_trouble
         self._hourly = Hourly()
-        # Since the first connection was blocked, and none was freed.
+        # Set while a connection is blocked.
         self._alarm: Hourly | None = None
 
     def install(self) -> None:
-        """Begin to take it: what all loggers say that there are by now."""
+        """Add the filter to all existing loggers."""
         for logger in _loggers():
             logger.addFilter(self)
 
     def remove(self) -> None:
-        """Leave the log as it was."""
+        """Remove the filter."""
         for logger in _loggers():
             logger.removeFilter(self)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Take one record; tell whether it is to be logged as it is."""
+        """Replace a record; return whether to log it unchanged."""
         if record.levelno <= logging.DEBUG:
-            # Who asked for this wants all of it.
             return True
-        # Apart: oslo.log would append the exception that the driver is
-        # handling at the moment, and it may quote a message's body.
-        told = (record, _error(record) or sys.exception())
-        teller = threading.Thread(target=self._take, args=told, name="driver-log")
-        # At the very end of the process no thread may begin.
+        # In another thread: here oslo.log would append the exception that the driver is handling,
+        # and that may quote a message's body.
+        arguments = (record, _error(record) or sys.exception())
+        thread = threading.Thread(target=self._replace, args=arguments, name="driver-log")
+        # While the process ends no thread can be started.
         with contextlib.suppress(RuntimeError):
-            teller.start()
-            teller.join()
+            thread.start()
+            thread.join()
         return False
 
-    def _take(self, record: logging.LogRecord, error: BaseException | None) -> None:
+    def _replace(self, record: logging.LogRecord, error: BaseException | None) -> None:
         what = meaning(str(record.msg))
         if what is Meaning.UNDECODABLE:
             kind = type(error).__name__ if error else "unknown error"
@@ -94,7 +93,7 @@ class DriverLog(logging.Filter):
         LOG.debug("%s: %s", record.name, record.getMessage(), exc_info=record.exc_info)
         after = None if error is None else not_acknowledged(error)
         if after is not None:
-            self._once("not acknowledged", logging.WARNING, _TAKEN_BACK, after)
+            self._log_once("not acknowledged", logging.WARNING, _REQUEUED, after)
         elif what is Meaning.TROUBLE and error is not None and explain(error).kind != UNKNOWN:
             self._on_trouble(error)
         elif what is Meaning.BLOCKED:
@@ -102,18 +101,18 @@ class DriverLog(logging.Filter):
         elif what is Meaning.UNBLOCKED:
             self._unblocked()
         elif what is Meaning.DECLARED_OTHERWISE:
-            self._once(what.name, logging.WARNING, _OTHERWISE)
+            self._log_once(what.name, logging.WARNING, _OTHERWISE)
         elif what is Meaning.STUCK:
             LOG.warning(_STUCK, _first(record))
         elif what is not Meaning.NO_NEWS:
             why = "" if error is None else f": {explain(error).words}"
-            told = (record.name, record.getMessage(), why)
-            self._once(str(record.msg), record.levelno, "%s: %s%s", *told)
+            arguments = (record.name, record.getMessage(), why)
+            self._log_once(str(record.msg), record.levelno, "%s: %s%s", *arguments)
 
     def _blocked(self) -> None:
-        """Tell it for the first of all connections, and hourly: its end may have got lost."""
+        """Log the first blocked connection, and again each hour: the end may have been missed."""
         self._alarm = self._alarm or Hourly()
-        if self._alarm.is_news(Meaning.BLOCKED):
+        if self._alarm.should_log(Meaning.BLOCKED):
             LOG.warning(_BLOCKED)
 
     def _unblocked(self) -> None:
@@ -121,13 +120,13 @@ class DriverLog(logging.Filter):
             self._alarm = None
             LOG.info("RabbitMQ accepts messages again")
 
-    def _once(self, what: str, level: int, text: str, *arguments: object) -> None:
-        """Tell something, unless it was told within the hour."""
-        if self._hourly.is_news(what):
+    def _log_once(self, what: str, level: int, text: str, *arguments: object) -> None:
+        """Log something, unless it was logged within the hour."""
+        if self._hourly.should_log(what):
             LOG.log(level, text, *arguments)
 
 
-_TAKEN_BACK = (
+_REQUEUED = (
     "RabbitMQ requeued messages that were not acknowledged within its consumer_timeout (%g s), "
     "because they could not be stored. Nothing is lost, they are delivered again; find out why "
     "the state path can't be written"
@@ -148,7 +147,7 @@ _STUCK = (
 
 
 def _loggers() -> Iterator[logging.Logger]:
-    """Yield the driver's loggers; a filter does not count for those below its own."""
+    """Yield the driver's loggers; a logger's filter does not apply to its children."""
     for name, logger in [*logging.root.manager.loggerDict.items()]:
         if isinstance(logger, logging.Logger) and f"{name}.".startswith(_ABOVE):
             yield logger

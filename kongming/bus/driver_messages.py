@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What oslo.messaging and the libraries below it may log, and what is made of each message.
+"""The log messages of oslo.messaging and the libraries below it, with their meanings.
 
-All that they log from INFO on is here; a test compares it with their sources.
-A message that is not is shown in one line, without traceback.
+All messages from INFO on are listed; a test compares them with the sources. An unlisted message
+is logged in one line, without a traceback.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import enum
 
 
 class Meaning(enum.Enum):
-    """What a message of the driver's is to us."""
+    """The meaning of a message of the driver."""
 
     UNDECODABLE = "a message that could not be decoded, and was dropped"
     TROUBLE = "the error that keeps the driver from listening or sending"
@@ -37,9 +37,9 @@ class Meaning(enum.Enum):
 
 _T, _N, _L = Meaning.TROUBLE, Meaning.NO_NEWS, Meaning.ONE_LINE
 
-#: How a message begins, before its arguments are put in, and what it means.
+#: The beginning of a message, before its arguments are formatted, and its meaning.
 MEANINGS: dict[str, Meaning] = {
-    # The listening connection, and the sending ones: who sends is told by an exception.
+    # Connections; a sender gets an exception.
     "[%(connection_id)s] AMQP server on %(hostname)s:%(port)s is unreachable": _T,
     "[%(connection_id)s] AMQP server %(hostname)s:%(port)s closed the connection": _T,
     "Failed to consume message from queue": _T,
@@ -49,9 +49,9 @@ MEANINGS: dict[str, Meaning] = {
     "Connection failed": _T,
     "Internal amqp error (541) during queue declare": _T,
     "Unexpected exception occurred": _T,
-    # Whether we listen again is looked at, not taken from this.
+    # The subscription checks by itself whether it listens again.
     "[%(connection_id)s] Reconnected to AMQP server on": _N,
-    # A thread of its own that finds out what the others do, too.
+    # The heartbeat's thread, which finds the same errors as the others.
     "A recoverable connection/channel error occurred, trying to reconnect": _N,
     "Unexpected error during heartbeat thread processing, retrying": _N,
     "Heartbeat support requested but it is not supported": _L,
@@ -65,11 +65,11 @@ MEANINGS: dict[str, Meaning] = {
     "Force creating a non durable exchange": Meaning.DECLARED_OTHERWISE,
     "Queue %s is stuck on unresponsive node": Meaning.STUCK,
     "During cleanup of stuck queue deletion another exception": _N,
-    # Streams, which nothing of ours uses.
+    # Streams, which are not used.
     "Reset consumer for queue": _N,
     "[%s] Stream Queue.declare": _N,
     "[%s] Basic.cancel received": _N,
-    # Messages: what was not acknowledged comes again, and once is enough.
+    # Messages: unacknowledged ones are delivered again.
     "Failed to process message": Meaning.UNDECODABLE,
     "Failed to acknowledge received message": _N,
     "Failed to requeue received message": _N,
@@ -79,7 +79,7 @@ MEANINGS: dict[str, Meaning] = {
     "ignoring duplicate message": _N,
     "Couldn't ack %r": _N,
     "Couldn't reject %r": _N,
-    # Answers: who waits for one is told that none came.
+    # Answers: the caller gets an error if none arrives.
     "The reply %(msg_id)s failed to send": _N,
     "%(reply_queue)s doesn't exist, drop reply": _N,
     "MessageUndeliverable error": _N,
@@ -90,17 +90,17 @@ MEANINGS: dict[str, Meaning] = {
     "Number of call queues is": _L,
     "Connection pool limit exceeded": _L,
     "Fail to reset the connection, drop it": _N,
-    # Handling: none of these gets past our own dispatchers.
+    # Handling: Kongming's dispatchers let no error through.
     "Exception during message handling": Meaning.FAULT,
     "Exception during messages handling": Meaning.FAULT,
     "Callback raised an exception": Meaning.FAULT,
     'Unknown priority "%s"': _L,
-    # Stopping is bounded by us.
+    # The services limit the time to stop.
     "Possible hang": _N,
     "The server has already been started": _L,
     "Using notification transport for RPC": _L,
     "Using RPC transport for notifications": _L,
-    # A configuration that is no use, and calls that are none.
+    # Wrong configuration, and wrong calls.
     "All hosts must be set with username/password or not at the same time": _L,
     "Using RPCClient manually": _L,
     "Client provided an invalid timeout": _L,
@@ -118,6 +118,6 @@ MEANINGS: dict[str, Meaning] = {
 
 
 def meaning(template: str) -> Meaning:
-    """Return what a message means, by its text before its arguments are put in."""
+    """Return the meaning of a message, by its text before its arguments are formatted."""
     found = [start for start in MEANINGS if template.startswith(start)]
     return MEANINGS[max(found, key=len)] if found else Meaning.ONE_LINE

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A hold: no messages are taken while something can't be done, and none is given back twice.
+"""A hold: no messages are accepted until some work succeeds.
 
-What is given back is delivered again at once, and a quorum queue drops what it has delivered too
-often. So the subscription is let go as a whole.
+A requeued message is delivered again at once, and a quorum queue drops messages that it has
+delivered too often. So the whole subscription ends until the work succeeds.
 """
 
 from __future__ import annotations
@@ -23,39 +23,39 @@ import threading
 
 
 class Hold:
-    """Holds a subscription up until some work succeeds.
+    """A hold of one subscription.
 
-    Who handles messages begins it; the subscription lets go, tries the work, and ends it.
+    The handler of messages begins it; the subscription ends, retries the work, and ends the hold.
     """
 
     def __init__(self) -> None:
         self._work: Callable[[], bool] | None = None
-        self._let_go = threading.Event()
+        self._unsubscribed = threading.Event()
 
     @property
     def is_on(self) -> bool:
-        """Tell whether no messages may be taken."""
+        """Whether no messages are accepted."""
         return self._work is not None
 
     def begin(self, work: Callable[[], bool]) -> None:
-        """Have no more messages taken until some work succeeds.
+        """Accept no more messages until some work succeeds.
 
-        :param work: tells whether it has.
+        :param work: returns whether it has succeeded.
         """
         self._work = work
 
     def wait(self) -> None:
-        """Wait until the subscription is let go; what is given back then comes to nobody."""
-        self._let_go.wait()
+        """Wait until the subscription has ended; messages that are requeued then stay there."""
+        self._unsubscribed.wait()
 
-    def let_go(self) -> None:
-        """Note that the subscription is let go."""
-        self._let_go.set()
+    def unsubscribed(self) -> None:
+        """Note that the subscription has ended."""
+        self._unsubscribed.set()
 
     def end(self) -> bool:
-        """Try the work; tell whether messages may be taken."""
+        """Retry the work; return whether messages are accepted again."""
         if self._work is not None and not self._work():
             return False
         self._work = None
-        self._let_go.clear()
+        self._unsubscribed.clear()
         return True

@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Connections of a compute host: they declare at RabbitMQ what is the host's own, nothing else.
+"""Connections of a compute host: they declare only the host's own queues at RabbitMQ.
 
-RabbitMQ lets a user delete what it lets it declare. Who deletes an exchange that others use can
-declare another one in its place, which hands all messages to a queue of its own; who deletes a
-shared queue can keep all others from listening. So a host's user gets the right to neither, and
-oslo.messaging, which declares all that it uses, is kept from it.
+A user of RabbitMQ may delete all that it may declare. A user that deletes an exchange of others
+can declare another one in its place, which routes all messages to a queue of its own; a user that
+deletes a shared queue can keep all others from listening. So a host's user has the permission
+for neither, and oslo.messaging, which declares all that it uses, is kept from doing so.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from kongming.bus.keeper import Connection, Keeper, keep
 
 
 def restrict(transport: Any, keeper: Keeper, shared: str = "") -> None:
-    """Have a transport declare only queues of its own, and use exchanges as they are there.
+    """Have a transport declare only its own queues, and use existing exchanges unchanged.
 
-    An exchange that is missing is declared, if RabbitMQ lets this user do so.
+    A missing exchange is declared, if this user has the permission.
 
-    :param keeper: looks after what is subscribed to.
-    :param shared: the topic that servers of several hosts would listen to; nobody calls it.
+    :param keeper: keeps the subscription declared.
+    :param shared: the topic that servers of several hosts would share; it is not used.
     """
     keep(transport, keeper, _Connection, shared)
 
@@ -53,11 +53,11 @@ class _Connection(Connection):
             super().declare_topic_consumer(exchange_name, topic, *arguments, **options)
 
     def declare_fanout_consumer(self, topic: str, callback: Callable[..., None]) -> None:
-        """Declare nothing: nothing is sent to all hosts at once."""
+        """Declare nothing: no message is sent to all hosts at once."""
 
     def declare_consumer(self, consumer: Any) -> Any:
         consumer.exchange = _Existing(**consumer.exchange.as_dict())
-        consumer._declare_fallback_nondurable = partial(_use_as_it_is, consumer)
+        consumer._declare_fallback_nondurable = partial(_use_unchanged, consumer)
         return super().declare_consumer(consumer)
 
     def _publish(self, exchange: Any, *arguments: Any, **options: Any) -> None:
@@ -72,14 +72,14 @@ class _Existing(Exchange):  # type: ignore[misc]
     ) -> None:
         if not self._can_declare():
             return
-        # A channel of its own: RabbitMQ closes one on which something was missing.
-        look = (channel or self.channel).connection.channel()
+        # On a separate channel: RabbitMQ closes it if the exchange is missing.
+        probe = (channel or self.channel).connection.channel()
         try:
-            look.exchange_declare(self.name, self.type, passive=True)
+            probe.exchange_declare(self.name, self.type, passive=True)
         except amqp.NotFound:
             self._make(nowait, channel)
         finally:
-            look.close()
+            probe.close()
 
     def _make(self, nowait: bool, channel: Any) -> None:
         try:
@@ -92,13 +92,16 @@ class _Existing(Exchange):  # type: ignore[misc]
 
 
 class _Missing(amqp.ChannelError):  # type: ignore[misc]
-    """An exchange that others make is not there; `amqp.NotFound` has the driver delete queues."""
+    """An exchange of another service is missing.
+
+    For amqp.NotFound the driver would delete queues.
+    """
 
     code = 404
 
 
-def _use_as_it_is(consumer: Any, error: Exception, connection: Any, _arguments: object) -> None:
-    """Listen to a queue that is there and not durable, although it is to be."""
+def _use_unchanged(consumer: Any, error: Exception, connection: Any, _arguments: object) -> None:
+    """Use an existing queue that is not durable, although durable queues are configured."""
     if not consumer.durable:
         raise error
     consumer.durable = False

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Messages as they come from RabbitMQ: what reading one costs is bounded by its length.
+"""Messages from RabbitMQ, decoded at a cost that is limited by their length.
 
-kombu decompresses and decodes as the sender of a message says: a megabyte becomes a gigabyte, or
-takes an hour in one of Python's quadratic codecs. A message that ends its reader is delivered
-again, to the next one.
+kombu decompresses and decodes as the sender chooses: a megabyte may become a gigabyte, or take an
+hour in one of Python's quadratic codecs. A message that crashes its reader is delivered again, to
+the next one.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ import zlib
 
 from kombu.transport import pyamqp
 
-#: Bytes; a message is read into up to thirty times as many.
+#: In bytes; a decoded message takes up to thirty times as many.
 LENGTH_MAX = 8 * 2**20
 
-# Those that oslo.messaging's option names, by what kombu calls them.
+# The methods of oslo.messaging's option, by kombu's names.
 _DECOMPRESSORS: dict[str, Callable[[], Any]] = {
     "application/x-gzip": zlib.decompressobj,
     "application/x-bz2": bz2.BZ2Decompressor,
@@ -38,11 +38,11 @@ _DECOMPRESSORS: dict[str, Callable[[], Any]] = {
 
 
 class Unreadable(ValueError):
-    """A message is not read."""
+    """The message is rejected."""
 
 
 class Incoming(pyamqp.Message):  # type: ignore[misc]
-    """A message of oslo.messaging's: JSON, compressed or not."""
+    """A message of oslo.messaging: JSON, compressed or not."""
 
     def __init__(self, msg: Any, channel: Any = None, **options: Any) -> None:
         headers = msg.properties.get("application_headers") or {}
@@ -66,7 +66,7 @@ class Incoming(pyamqp.Message):  # type: ignore[misc]
 
 
 def read_bounded() -> None:
-    """Have all messages of this process read so."""
+    """Limit the decoding of all messages in this process."""
     pyamqp.Channel.Message = Incoming
 
 

@@ -10,11 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The keeper of a subscription: its exchange, queue and binding are made anew if they are lost.
+"""The keeper of a subscription: it declares the exchange, queue and binding again if one is lost.
 
-Nobody tells a consumer that its queue is bound to nothing any more: it stays connected, and hears
-nothing for ever. So all is declared and bound again now and then, which changes nothing where it
-is as it should be.
+A consumer is not notified if its queue is no longer bound: it stays connected, and receives
+nothing. So all is declared and bound again now and then, which changes nothing that exists.
 """
 
 from __future__ import annotations
@@ -33,16 +32,16 @@ from oslo_messaging._drivers import impl_rabbit
 from kongming.bus.reasons import Reason, explain, not_acknowledged
 from kongming.bus.tls import unreadable
 
-#: Each so many seconds a subscription is declared and bound again.
+#: The seconds between two declarations of a subscription.
 CHECK_S = 30.0
 
 
 class Keeper:
-    """Knows what a subscription has had at RabbitMQ, and what of it was lost.
+    """The exchange and queue of a subscription at RabbitMQ, and losses of them.
 
-    The driver's thread tells it, that of the subscription asks it.
+    The driver's thread declares them, and the subscription's thread reads the losses.
 
-    :ivar unreadable: returns which of the files that TLS needs can't be read.
+    :ivar unreadable: returns which files of TLS can't be read.
     """
 
     def __init__(self) -> None:
@@ -55,23 +54,23 @@ class Keeper:
 
     @property
     def refusal(self) -> Reason | None:
-        """Return why it could not be declared again when that was last tried; None if it could."""
+        """Why the last declaration failed; None if it succeeded."""
         return self._refusal
 
     def take_lost(self) -> tuple[str, ...]:
-        """Return what was lost, and has been made anew, since this was last called."""
+        """Return what was lost and declared again since the last call."""
         with self._lock:
             lost, self._lost = (*self._lost,), {}
         return lost
 
     def declare(self, consumer: Any, channel: Any, declare: Callable[[], None]) -> bool:
-        """Declare and bind what a consumer of the driver's needs.
+        """Declare and bind the exchange and queue of a consumer.
 
-        :param channel: any one of its connection.
-        :returns: whether RabbitMQ knew of any consumer of the queue.
+        :param channel: a channel of its connection.
+        :returns: whether the queue had a consumer at RabbitMQ.
         """
         if not isinstance(channel, amqp.Channel):
-            # Another driver's: it loses nothing.
+            # Other drivers lose nothing.
             declare()
             return True
         exchange = _passive(channel, "exchange_declare", consumer.exchange_name, consumer.type)
@@ -80,7 +79,7 @@ class Keeper:
             f"exchange {consumer.exchange_name}": exchange is not None,
             f"queue {consumer.queue_name}": queue is not None,
         }
-        # If it can't be declared in one go, a part of it may be there the next time.
+        # If the declaration fails, a part may exist the next time.
         self._missing |= {name for name, is_there in found.items() if not is_there}
         declare()
         with self._lock:
@@ -90,13 +89,13 @@ class Keeper:
             self._missing -= found.keys()
         return queue is not None and bool(queue.consumer_count)
 
-    def refused(self, reason: Reason | None) -> None:
-        """Note how declaring it again went."""
+    def set_refusal(self, reason: Reason | None) -> None:
+        """Note why the declaration failed, or None if it succeeded."""
         self._refusal = reason
 
 
-class Lasting(TransportOptions):  # type: ignore[misc]
-    """How a message is sent that is of no use any more after some seconds."""
+class Expiring(TransportOptions):  # type: ignore[misc]
+    """The transport options of a message that expires after some seconds."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -104,15 +103,15 @@ class Lasting(TransportOptions):  # type: ignore[misc]
 
 
 class Connection(impl_rabbit.Connection):  # type: ignore[misc]
-    """A connection of the driver's whose consumers are kept."""
+    """A connection of the driver that keeps its consumers declared."""
 
     def __init__(self, keeper: Keeper, *arguments: Any, **options: Any) -> None:
         self._keeper = keeper
-        self._look_at = time.monotonic() + CHECK_S
+        self._check_at = time.monotonic() + CHECK_S
         super().__init__(*arguments, **options)
 
     def declare_consumer(self, consumer: Any) -> Any:
-        """Declare a consumer, now and whenever the connection was lost."""
+        """Declare a consumer, now and after each loss of the connection."""
         if _is_kept(consumer):
             declare = consumer.declare
             consumer.declare = lambda connection: self._keeper.declare(
@@ -121,33 +120,33 @@ class Connection(impl_rabbit.Connection):  # type: ignore[misc]
         return super().declare_consumer(consumer)
 
     def consume(self, timeout: float | None = None) -> None:
-        """Wait for messages; look after the consumers if that is due."""
-        is_due = time.monotonic() >= self._look_at
+        """Wait for messages; check the consumers if that is due."""
+        is_due = time.monotonic() >= self._check_at
         if is_due and self.connection.connected and not self._new_tags:
-            self._look_at = time.monotonic() + CHECK_S
-            if not self._look_after():
-                # The driver makes a lost connection anew, with its consumers.
+            self._check_at = time.monotonic() + CHECK_S
+            if not self._check_consumers():
+                # The driver replaces a lost connection, with its consumers.
                 self.connection.collect()
         super().consume(timeout)
 
-    def _look_after(self) -> bool:
-        """Declare and bind all again; return whether all consumers are still there."""
+    def _check_consumers(self) -> bool:
+        """Declare and bind all again; return whether all consumers still exist."""
         try:
-            known = [self._renew(each) for each in self._consumers if _is_kept(each)]
+            known = [self._redeclare(each) for each in self._consumers if _is_kept(each)]
         except amqp.ChannelError as error:
             if not_acknowledged(error) is not None:
                 # RabbitMQ has closed the channel of the consumers.
                 return False
-            self._keeper.refused(explain(error))
+            self._keeper.set_refusal(explain(error))
             return True
         except (amqp.AMQPError, OSError):
-            # The connection itself: the driver finds it out, too.
+            # An error of the connection, which the driver notices, too.
             return False
-        self._keeper.refused(None)
+        self._keeper.set_refusal(None)
         return all(known)
 
-    def _renew(self, consumer: Any) -> bool:
-        # A channel of its own: RabbitMQ closes one on which something was refused.
+    def _redeclare(self, consumer: Any) -> bool:
+        # On a separate channel: RabbitMQ closes it after a refusal.
         channel = self.channel.connection.channel()
         try:
             return self._keeper.declare(consumer, channel, consumer.queue(channel).declare)
@@ -158,7 +157,7 @@ class Connection(impl_rabbit.Connection):  # type: ignore[misc]
         is_another = new_channel != self.channel
         super()._set_current_channel(new_channel)
         if is_another and new_channel is not None:
-            self._keeper.refused(None)
+            self._keeper.set_refusal(None)
             self._producer = _Producer(new_channel, on_return=self.on_return)
 
     def _publish(
@@ -169,28 +168,28 @@ class Connection(impl_rabbit.Connection):  # type: ignore[misc]
         timeout: float | None = None,
         transport_options: TransportOptions | None = None,
     ) -> None:
-        self._producer.lasts = getattr(transport_options, "seconds", None)
+        self._producer.expires_s = getattr(transport_options, "seconds", None)
         super()._publish(exchange, msg, routing_key, timeout, transport_options)
 
 
 class _Producer(Producer):  # type: ignore[misc]
-    """Sends messages, each with an end, if it has one.
+    """Sends messages with an expiration, if they have one.
 
-    The driver sets it to the seconds for which an answer is waited for, and the socket's time-out
-    with it.
+    The driver sets it to the time to wait for an answer, and the socket's time-out with it.
     """
 
-    lasts: float | None = None
+    expires_s: float | None = None
 
     def publish(self, body: Any, *, expiration: float | None = None, **options: Any) -> Any:
         """Send a message."""
-        return super().publish(body, expiration=expiration or self.lasts, **options)
+        return super().publish(body, expiration=expiration or self.expires_s, **options)
 
 
 def keep(transport: Any, keeper: Keeper, connection: Any = Connection, *more: Any) -> None:
-    """Have a keeper look after what a transport subscribes to.
+    """Have a keeper keep the subscriptions of a transport declared.
 
-    :param connection: the class of the connections; ``more`` is what it takes besides the keeper.
+    :param connection: the class of the connections.
+    :param more: its arguments besides the keeper.
     """
     pool = getattr(transport._driver, "_connection_pool", None)
     if pool is not None:
@@ -199,16 +198,16 @@ def keep(transport: Any, keeper: Keeper, connection: Any = Connection, *more: An
 
 
 def _is_kept(consumer: Any) -> bool:
-    # Answers come by a queue's name, and nothing is sent to all at once.
+    # Answers are sent to a queue by its name, and nothing is sent to all servers at once.
     return bool(consumer.type == "topic")
 
 
 def _passive(channel: Any, method: str, *arguments: str) -> Any:
-    """Return what RabbitMQ has of this name; None if it has nothing."""
-    look = channel.connection.channel()
+    """Return RabbitMQ's answer about something of this name; None if it does not exist."""
+    probe = channel.connection.channel()
     try:
-        return getattr(look, method)(*arguments, passive=True) or True
+        return getattr(probe, method)(*arguments, passive=True) or True
     except amqp.NotFound:
         return None
     finally:
-        look.close()
+        probe.close()

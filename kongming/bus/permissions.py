@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Permissions: what RabbitMQ has to let each user do, and nothing else.
+"""The permissions that each user needs at RabbitMQ, and no others.
 
-RabbitMQ judges by the names of queues and exchanges, with one namespace for both: what a user may
-declare, write to and read it may do so with either kind.
+RabbitMQ matches the names of queues and exchanges alike: a permission to configure, write or read
+a name holds for both kinds.
 """
 
 from __future__ import annotations
@@ -25,21 +25,20 @@ from kongming.allocation.host_name import in_queues
 
 _CONDUCTOR = "kongming-conductor"
 _EXECUTOR = "kongming-executor"
-# The nameless exchange, by which answers go straight to a queue.
+# The default exchange, which routes answers directly to a queue.
 _DEFAULT = "amq.default"
-# What oslo.messaging puts behind the host's name: a UUID, or a name and a number.
+# oslo.messaging's suffix to the host's name: a UUID, or a name and a number.
 _LAST_PART = "([0-9a-f]{32}|[^:]+:[0-9]{1,9})"
 
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """What one user may do in a virtual host: regular expressions, which must match whole names.
+    """The permissions of one user in a virtual host: regular expressions of whole names.
 
     :ivar configure: what it may declare and delete.
     :ivar write: what it may publish to, and bind as the target.
     :ivar read: what it may consume and purge, and bind as the source.
-    :ivar exchange: the topic exchange that the next two are about; None if any routing key may
-        be used.
+    :ivar exchange: the topic exchange of the next two; None if any routing key may be used.
     :ivar topic_write: the routing keys that it may publish with.
     :ivar topic_read: the routing keys that it may bind with.
     """
@@ -85,11 +84,11 @@ def of_notification_handler(
 ) -> Permissions:
     """Return the permissions of the ``kongming-notification-handler`` of a host.
 
-    :param exchange: Nova's.
-    :param topics: on which Nova notifies.
+    :param exchange: the exchange of Nova's notifications.
+    :param topics: their topics.
     """
     own = f"kongming.{host}"
-    # Without a pool it reads the queue of the topic; that is its own only if the topic is.
+    # Without a pool it reads the topic's queue, which is its own only if the topic is.
     queues = [_literal(each) for each in (own, *(f"{own}.info" for t in topics if t == own))]
     return Permissions(
         user,
@@ -97,14 +96,14 @@ def of_notification_handler(
         write=_any_of(*queues),
         read=_any_of(_literal(exchange), *queues),
         exchange=exchange,
-        # It notifies nobody.
+        # It sends nothing.
         topic_write="^$",
         topic_read=_any_of(*(rf"{_literal(topic)}\.info" for topic in topics)),
     )
 
 
 def _or_parts(name: str) -> str:
-    """Return what matches a topic, and what oslo.messaging derives from its name."""
+    """Return a pattern of a topic, and of the names that oslo.messaging derives from it."""
     return rf"{name}([._].+)?"
 
 
@@ -113,5 +112,5 @@ def _any_of(*patterns: str) -> str:
 
 
 def _literal(name: str) -> str:
-    # A dash has no meaning of its own there, and the result is for people, too.
+    # A dash needs no escape there, and people read the result, too.
     return re.escape(name).replace(r"\-", "-")

@@ -10,10 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Why RabbitMQ can't be used, in our words: what the libraries raise says it in many ways.
+"""The reasons why RabbitMQ can't be used, in words that name the way out.
 
-Their texts name what they were doing, seldom what is wrong, and never what to
-do about it.
+The texts of the libraries name their operation, seldom the cause, and never the way out.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ import ssl
 import amqp
 from amqp.exceptions import MessageNacked  # type: ignore[import-untyped]
 
-#: Nobody answers there now, for whatever reason: it is waited for.
+#: RabbitMQ can't be reached; the service waits for it.
 UNREACHABLE = "unreachable"
-#: A file that TLS needs can't be read.
+#: A file of TLS can't be read.
 TLS_FILE = "tls_file"
-#: A queue is full by a limit of its own, and takes no more.
+#: A queue has reached its length limit.
 REJECTED = "rejected"
-#: Nothing of RabbitMQ's, as far as is known.
+#: The cause is unknown.
 UNKNOWN = "unknown"
 
 _TIMED_OUT = re.compile(r"delivery acknowledgement on channel .* timed out", re.DOTALL)
@@ -41,7 +40,7 @@ _MILLISECONDS = re.compile(r"Timeout value used: ([0-9]{1,12}) ms")
 _TEXT = 200
 
 _INEQUIVALENT = re.compile(r"inequivalent arg '([\w-]+)' for (exchange|queue)")
-# What an argument of a queue or an exchange depends on.
+# The options that set an argument of a queue or an exchange.
 _DECLARED_BY = {
     "durable": "amqp_durable_queues and rabbit_quorum_queue",
     "auto_delete": "amqp_auto_delete",
@@ -52,7 +51,7 @@ _TRANSIENT = (
     "rabbit_quorum_queue and rabbit_transient_quorum_queue"
 )
 _USER = "check user, password and vhost in transport_url"
-# By the reply code of AMQP: kind, words, and whether the connection itself is what fails.
+# By the reply code of AMQP: kind, words, and whether the connection fails.
 _BY_CODE = {
     320: (UNREACHABLE, "it closed the connection", True),
     402: ("access", "it rejects connections of this user", True),
@@ -67,12 +66,11 @@ _BY_CODE = {
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why RabbitMQ can't be used.
+    """A reason why RabbitMQ can't be used.
 
-    :ivar kind: the same for what an operator would do the same about.
-    :ivar words: for the operator: what is wrong, and what to do.
-    :ivar of_connection: whether there is no connection; else there is one, and
-        what is to be done on it is refused.
+    :ivar kind: equal for reasons with the same way out.
+    :ivar words: the problem and the way out, for the operator.
+    :ivar of_connection: whether the connection fails; else an operation on it is refused.
     """
 
     kind: str
@@ -81,17 +79,17 @@ class Reason:
 
 
 def explain(error: BaseException) -> Reason:
-    """Return why something went wrong, by the most telling error of its chain."""
+    """Return the reason of an error, by the most specific one of its chain."""
     found = [reason for each in _chain(error) if (reason := _known(each))]
-    # A lost connection is what all others end with.
-    telling = [reason for reason in found if reason.kind != UNREACHABLE]
-    if telling or found:
-        return (telling or found)[0]
+    # All others end with a lost connection.
+    specific = [reason for reason in found if reason.kind != UNREACHABLE]
+    if specific or found:
+        return (specific or found)[0]
     return Reason(UNKNOWN, f"{type(error).__name__}: {_short(str(error))}")
 
 
 def not_acknowledged(error: BaseException) -> float | None:
-    """Return after how many seconds RabbitMQ took messages back; None if it is another error."""
+    """Return RabbitMQ's consumer_timeout in seconds if it has passed; None for other errors."""
     for each in _chain(error):
         if _TIMED_OUT.search(str(each)):
             milliseconds = _MILLISECONDS.search(str(each))
@@ -100,13 +98,13 @@ def not_acknowledged(error: BaseException) -> float | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what led to it, the first cause last."""
+    """Yield an error and its causes, the first cause last."""
     seen: set[int] = set()
     following: BaseException | None = error
     while following is not None and id(following) not in seen:
         seen.add(id(following))
         yield following
-        # oslo.messaging keeps it in an attribute of its own.
+        # oslo.messaging keeps the cause in this attribute.
         inner = getattr(following, "ex", None)
         following = following.__cause__ or following.__context__ or inner
 
@@ -147,20 +145,20 @@ def _of_code(error: amqp.AMQPError) -> Reason:
     kind, words, of_connection = _BY_CODE[error.code]
     if "Login was refused" in str(error):
         return Reason("login", f"it rejects the user or the password: {_USER}")
-    said = f"{words} ({_short(error.reply_text or str(error))})"
+    problem = f"{words} ({_short(error.reply_text or str(error))})"
     hint = {
         403: "; give the user its permissions in this vhost",
         404: "; do Nova and the conductor use this exchange and vhost?",
-        406: f"; {_otherwise(str(error))}",
+        406: f"; {_redeclare_hint(str(error))}",
         530: f"; {_USER}, and that the vhost exists",
         541: f"; {_TRANSIENT}",
     }.get(error.code, "")
-    return Reason(kind, said + hint, of_connection)
+    return Reason(kind, problem + hint, of_connection)
 
 
-def _otherwise(said: str) -> str:
-    """Return what to do about something that RabbitMQ has otherwise than it is declared."""
-    found = _INEQUIVALENT.search(said)
+def _redeclare_hint(text: str) -> str:
+    """Return the way out if an exchange or queue exists with other properties."""
+    found = _INEQUIVALENT.search(text)
     argument, kind = found.groups() if found else ("durable", "queue")
     if (argument, kind) == ("type", "exchange"):
         return (
@@ -181,7 +179,7 @@ def _of_network(error: BaseException) -> Reason | None:
         return Reason("name", "the host name can't be resolved: check transport_url")
     if isinstance(error, TimeoutError):
         return Reason(UNREACHABLE, "no answer in time")
-    # The AMQP library's own errors are none of OSError.
+    # The AMQP library's errors are not subclasses of OSError.
     if isinstance(error, OSError | amqp.ConnectionError):
         return Reason(UNREACHABLE, "the connection was lost")
     return None

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A subscription that comes about as soon as RabbitMQ lets us listen, and as often as need be."""
+"""A subscription that is established as soon as RabbitMQ is available, and after each loss."""
 
 from __future__ import annotations
 
@@ -33,31 +33,32 @@ from kongming.runtime.backoff import Backoff
 LOG = logging.getLogger(__name__)
 
 _RETRY_MAX_S = 30.0
-_LOOK_S, _TICK_S = 0.5, 0.05
-# What the driver mends by itself within seconds is no outage.
+_CHECK_S, _TICK_S = 0.5, 0.05
+# Shorter interruptions, which the driver repairs by itself, are no outage.
 _PATIENCE_S = 2.0
-# What it does not within so many once RabbitMQ lets us in, it never does.
-_DEAF_S = 15.0
+# If the driver does not listen so long after it could connect, it never will.
+_NO_CONSUMERS_S = 15.0
 _LOST = (
     "RabbitMQ has lost what this service subscribes to (%s): declared and bound again. Messages "
     "sent in between are lost, so %s"
 )
-_DEAF = Reason("deaf", "it accepts the connection, but not the consumers", of_connection=False)
+_NO_CONSUMERS = Reason(
+    "no_consumers", "it accepts the connection, but not the consumers", of_connection=False
+)
 
 
 class Subscription:
-    """Subscribes, in a thread of its own, and sees that it stays so.
+    """Subscribes in a thread of its own, and keeps the subscription.
 
-    :param name: of the thread.
-    :param subscribe: makes and starts a server of oslo.messaging's; raises
-        whatever it may.
-    :param on_undecodable: called with the reason for each message that the
-        driver could not decode.
-    :param on_listening: called each time that the subscription has come about.
-    :param on_missed: called when messages may have been missed: sees to it that nothing stays so,
-        and returns how, as a clause.
-    :param keeper: of the transport that the server is made of.
-    :param hold: what messages may have to wait for.
+    :param name: the name of the thread.
+    :param subscribe: makes and starts a server of oslo.messaging; may raise any error.
+    :param on_undecodable: called with the reason for each message that the driver could not
+        decode.
+    :param on_listening: called each time the subscription is established.
+    :param on_missed: called when messages may have been missed: recovers them, and returns how,
+        as a clause.
+    :param keeper: the keeper of the server's transport.
+    :param hold: makes messages wait.
     """
 
     def __init__(
@@ -87,23 +88,22 @@ class Subscription:
 
     @property
     def connected(self) -> bool:
-        """Tell whether RabbitMQ lets us listen, as far as is known."""
+        """Whether RabbitMQ delivers messages, as far as is known."""
         server = self._server
         if server is None or self.stopping.is_set():
-            # While the messages wait for something else RabbitMQ is not to blame.
+            # A hold is not RabbitMQ's fault.
             return self._hold.is_on and not self.stopping.is_set()
         return driver.is_listening(server) and self._keeper.refusal is None
 
     def start(self) -> None:
-        """Begin; returns at once."""
+        """Start to subscribe."""
         self._driver_log.install()
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """Take no more messages and finish what is at hand.
+        """Stop after the current messages, waiting at most ``timeout`` seconds for RabbitMQ.
 
-        A RabbitMQ that is unavailable is not waited for longer than
-        ``timeout`` seconds: what it was not told it has kept.
+        RabbitMQ keeps unacknowledged messages.
         """
         self.stopping.set()
         self._end_server().join(timeout)
@@ -118,31 +118,31 @@ class Subscription:
             self.stopping.wait(backoff.next())
 
     def _listen(self, backoff: Backoff) -> None:
-        """Subscribe, and see that it stays so; return once it does not."""
+        """Subscribe, and return once the subscription has ended."""
         error = self._try_to_subscribe()
         if error is None:
             self._watch(backoff)
             self._give_up()
         else:
-            self._tell_lost(explain(error))
+            self._report_lost(explain(error))
 
     def _try_to_subscribe(self) -> Exception | None:
         try:
             self._server = self._subscribe()
         except Exception as error:  # noqa: BLE001
-            # The driver lets through whatever the AMQP library raises.
+            # The driver passes on any error of the AMQP library.
             return error
-        # What it met on the way is over.
+        # Earlier errors are over.
         self._refusal = None
         return None
 
     def _watch(self, backoff: Backoff) -> None:
-        """See whether we listen; return once RabbitMQ refuses it on a connection that stands.
+        """Watch the subscription; return once RabbitMQ refuses it on an open connection.
 
-        A connection that is lost the driver makes again by itself, and waits
-        longer and longer; what is refused it would ask for each second.
+        The driver replaces a lost connection by itself, with growing delays; a refused
+        subscription it would retry each second.
         """
-        while self._comes_to_listen():
+        while self._wait_listening():
             self._availability.restored()
             self._on_listening()
             self._refusal = None
@@ -151,47 +151,47 @@ class Subscription:
                 self._was_held = False
                 LOG.info("Messages are accepted again, and %s", self._on_missed())
             while driver.is_listening(self._server):
-                self._see_what_was_lost()
-                if self._hold.is_on or self.stopping.wait(_LOOK_S):
+                self._check_lost()
+                if self._hold.is_on or self.stopping.wait(_CHECK_S):
                     return
 
-    def _see_what_was_lost(self) -> None:
-        """Tell what keeps the subscription from being declared again, and what that has mended."""
+    def _check_lost(self) -> None:
+        """Report why the subscription can't be declared again, or what was declared again."""
         refusal = self._keeper.refusal
         if refusal is not None:
-            self._tell_lost(refusal)
+            self._report_lost(refusal)
             return
         self._availability.restored()
         lost = self._keeper.take_lost()
         if lost:
             LOG.warning(_LOST, ", ".join(lost), self._on_missed())
 
-    def _comes_to_listen(self) -> bool:
-        """Wait until we listen, and tell why we don't; return whether it came to that."""
-        looks = Backoff(_RETRY_MAX_S)
-        look_at = time.monotonic() + _PATIENCE_S
-        deaf_at: float | None = None
+    def _wait_listening(self) -> bool:
+        """Wait until messages are delivered, reporting problems; return whether they are."""
+        checks = Backoff(_RETRY_MAX_S)
+        check_at = time.monotonic() + _PATIENCE_S
+        give_up_at: float | None = None
         while not driver.is_listening(self._server):
             if self.stopping.wait(_TICK_S):
                 return False
-            if time.monotonic() < look_at:
+            if time.monotonic() < check_at:
                 continue
             reason = driver.why_not(self._server) or self._refusal
             now = time.monotonic()
-            look_at = now + looks.next()
+            check_at = now + checks.next()
             if reason is None:
-                # It lets us in by now: the driver is to notice.
-                looks.reset()
-                deaf_at = deaf_at or now + _DEAF_S
-                if now < deaf_at:
+                # RabbitMQ accepts connections again; the driver should notice.
+                checks.reset()
+                give_up_at = give_up_at or now + _NO_CONSUMERS_S
+                if now < give_up_at:
                     continue
-                reason = _DEAF
-            self._tell_lost(reason)
+                reason = _NO_CONSUMERS
+            self._report_lost(reason)
             if not reason.of_connection:
                 return False
         return True
 
-    def _tell_lost(self, reason: Reason) -> None:
+    def _report_lost(self, reason: Reason) -> None:
         if reason.kind == TLS_FILE and (named := self._keeper.unreadable()):
             reason = replace(reason, words=named)
         if reason.kind == UNREACHABLE:
@@ -202,18 +202,18 @@ class Subscription:
             self._availability.lost(problem, reason.kind, logging.ERROR)
 
     def _trouble(self, error: BaseException) -> None:
-        """Note what the driver is refused; before it has a connection, tell what it meets."""
+        """Note a refusal to the driver; before it is connected, report its errors."""
         reason = explain(error)
         if not reason.of_connection:
             self._refusal = reason
         if self._server is None:
-            self._tell_lost(reason)
+            self._report_lost(reason)
 
     def _give_up(self) -> None:
-        """End the server that can't listen; another one may not begin before."""
+        """Stop the server that can't listen; a new one may not start before."""
         ending = self._end_server()
         while ending.is_alive() and not self.stopping.is_set():
-            ending.join(_LOOK_S)
+            ending.join(_CHECK_S)
         if not self.stopping.is_set():
             self._server = None
 
@@ -225,10 +225,10 @@ class Subscription:
     def _stop(self) -> None:
         if self._server is None:
             return
-        # The driver lets through whatever the AMQP library raises; what is over is over.
+        # The driver passes on any error of the AMQP library; the server ends anyway.
         with contextlib.suppress(Exception):
             self._server.stop()
             if self._hold.is_on:
-                driver.cut(self._server)
-            self._hold.let_go()
+                driver.disconnect(self._server)
+            self._hold.unsubscribed()
             self._server.wait()

@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The files that TLS to RabbitMQ needs: which of them can't be read, and by whom.
+"""The files of TLS to RabbitMQ: which of them this user can't read.
 
-The libraries say no more than that a file is missing.
+The libraries report only that some file is missing.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _OPTIONS = ("ssl_ca_file", "ssl_cert_file", "ssl_key_file")
 
 
 def unreadable(options: Any) -> str:
-    """Return what is wrong with these files; empty if all can be read.
+    """Return the problems of these files; empty if all can be read.
 
-    :param options: those of ``[oslo_messaging_rabbit]``.
+    :param options: the options of ``[oslo_messaging_rabbit]``.
     """
     if not options.ssl:
         return ""

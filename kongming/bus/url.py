@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Transport URLs, read as the driver reads them, and refused in our words.
+"""Transport URLs, parsed as the driver does, and refused without quoting a password.
 
-What the libraries say of a wrong one quotes it, and with it a part of the password. What the
-driver would take and then never connect with is refused as well.
+The messages of the libraries quote the URL. URLs that the driver accepts, and never connects
+with, are refused as well.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _SLASH = "the driver can't log in if user or password has a /, even encoded; cho
 def parse(option: str, text: str) -> oslo_messaging.TransportURL:
     """Read a transport URL.
 
-    :param option: what is to be named if it can't be used.
-    :raises ConfigInvalid: with no part of the URL.
+    :param option: the option to name in the error.
+    :raises ConfigInvalid: if it can't be used; quotes no part of the URL.
     """
     scheme, separator, rest = text.partition("://")
     if not separator or scheme.partition("+")[0] not in _drivers():
@@ -69,9 +69,9 @@ def parse(option: str, text: str) -> oslo_messaging.TransportURL:
 def open_transport(
     opener: Callable[[cfg.ConfigOpts], Any], conf: cfg.ConfigOpts, option: str
 ) -> Any:
-    """Return a transport of oslo.messaging's; nothing is connected to yet.
+    """Return a transport of oslo.messaging; it is not connected yet.
 
-    :param opener: oslo.messaging's function for it.
+    :param opener: the function of oslo.messaging that creates it.
     :raises ConfigInvalid: if its driver can't be used.
     """
     try:
@@ -85,7 +85,7 @@ def open_transport(
 
 
 def check_rabbit(conf: cfg.ConfigOpts) -> None:
-    """Check those options of the driver that it looks at only when it connects.
+    """Check options that the driver checks only when it connects.
 
     :raises ConfigInvalid: naming the option and the rule.
     """
@@ -113,9 +113,9 @@ def _drivers() -> set[str]:
 
 
 def _check_signs(option: str, rest: str) -> None:
-    """Refuse signs that end what they stand in.
+    """Refuse characters that end their part of the URL.
 
-    :param rest: all that follows the driver.
+    :param rest: the URL after its driver.
     """
     _hosts, sign, after = _PARTS.fullmatch(rest).groups()  # type: ignore[union-attr]
     if "@" in after:
@@ -130,7 +130,7 @@ def _check_signs(option: str, rest: str) -> None:
 
 def _parsed(option: str, text: str) -> oslo_messaging.TransportURL:
     try:
-        # It registers options, of which only a transport makes use.
+        # It registers options, which only a transport needs.
         return oslo_messaging.TransportURL.parse(cfg.ConfigOpts(), text)
     except Exception:  # noqa: BLE001
         raise exception.ConfigInvalid(

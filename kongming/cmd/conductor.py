@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""kongming-conductor: knows what is wanted everywhere, tells the hosts, and asks Nova."""
+"""kongming-conductor: delivers desired allocations to hosts, and polls Nova."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Run the service; returns only if it could not start, or was ended before it did."""
+    """Run the service; returns only if it could not start, or was stopped before."""
     return start("kongming-conductor", _build)
 
 

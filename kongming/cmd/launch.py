@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How a service is started and ended: its configuration, its log, and one line if it can't be."""
+"""The life of a service: configuration, log, start, end, and one line if it can't start."""
 
 from __future__ import annotations
 
@@ -38,41 +38,41 @@ _ENDED, _FAILED, _CONFIGURATION = 0, 1, 2
 
 
 def configure(argv: list[str], *, of_the_api: bool = False) -> Configuration:
-    """Read the command line and kongming.conf, and check all of it.
+    """Read and check the command line and kongming.conf.
 
     :param of_the_api: whether this is the REST API.
-    :raises ConfigInvalid: naming the option and the file of the first thing that is wrong.
+    :raises ConfigInvalid: naming option and file of the first problem.
     """
     return Configuration(argv, of_the_api=of_the_api)
 
 
 def set_up_log(conf: Configuration) -> None:
-    """Log as the options say, first what nobody reads of them.
+    """Set up the log, and log the settings that no service reads.
 
-    :raises ConfigInvalid: if that can't be done.
+    :raises ConfigInvalid: if the log can't be set up.
     """
     try:
         logging.setup(conf, "kongming")
     except Exception as error:  # noqa: BLE001
-        # All that is known to fail was checked. Its text is not ours to show.
+        # All known problems were checked before. The error's text may quote a password.
         raise exception.ConfigInvalid(
             conf.located(
                 f"[DEFAULT]: logging can't be set up ({type(error).__name__}): check the options "
                 "whose names begin with log or use"
             )
         ) from None
-    conf.tell_unread()
+    conf.warn_unread()
 
 
 def run(name: str, build: Callable[[Configuration], Service], signals: Signals) -> int:
-    """Run a service; returns only if it could not start, or was ended before it did."""
+    """Run a service; returns only if it could not start, or was stopped before."""
     try:
         conf = configure(sys.argv[1:])
         set_up_log(conf)
     except exception.ConfigInvalid as error:
         print(f"{name}: {escape(str(error))}", file=sys.stderr)  # noqa: T201
         return _CONFIGURATION
-    if signals.end_came():
+    if signals.end_requested():
         return _ENDED
     try:
         built = build(conf)
@@ -85,27 +85,27 @@ def run(name: str, build: Callable[[Configuration], Service], signals: Signals) 
     except Exception as error:  # noqa: BLE001
         LOG.critical("Can't start: %s", _fault(error))
         return _FAILED
-    if signals.end_came():
+    if signals.end_requested():
         LOG.info("Stopped before it was ready")
         return _ENDED
-    # What is there now lives as long as the process: garbage collections, of
-    # which each decoded event causes some, need not look at it again.
+    # All objects of now live as long as the process: garbage collections, of which each decoded
+    # event causes some, can skip them.
     gc.collect()
     gc.freeze()
-    # Most threads wait for libvirt or the disk: one that goes on must not wait
-    # long for one that computes, as the listener does while it connects.
+    # Most threads wait for libvirt or the disk. They must not wait long for a thread that
+    # computes, as the listener does while it connects.
     sys.setswitchinterval(_SWITCH_S)
     os._exit(_serve(built, signals, conf.graceful_shutdown_timeout))
 
 
 def _serve(built: Service, signals: Signals, patience_s: float) -> int:
-    """Serve until a signal, or the end of a thread by an error, ends it; return the status."""
+    """Serve until a signal, or an error in a thread, ends the service; return the status."""
     faults = Faults(signals.wake)
     faults.install()
     built.start()
     built.wait(signals)
     if patience_s:
-        # What hangs in a library can't be interrupted, not even by a signal.
+        # A library that hangs can't be interrupted, not even by a signal.
         giving_up = threading.Timer(patience_s, _give_up, [patience_s])
         giving_up.daemon = True
         giving_up.start()
@@ -123,7 +123,7 @@ def _give_up(patience_s: float) -> None:
 
 
 def _fault(error: Exception) -> str:
-    """Return what is known of an error that is not ours; its text may quote a password."""
+    """Describe an unexpected error without its text, which may quote a password."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return (
         f"a fault of Kongming, please report this {type(error).__name__} at "

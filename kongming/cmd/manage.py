@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""kongming-manage: what an operator types on a compute host."""
+"""kongming-manage: commands for operators on a compute host."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ _VERSION = re.compile(r"^--version(?==|$)")
 
 
 class Manage(App):
-    """Finds the command and runs it; whatever goes wrong is one line on stderr."""
+    """The application: it runs a command, and writes each problem as one line on stderr."""
 
     NAME = NAME
     LOG = logging.getLogger(NAME)
     CONSOLE_MESSAGE_FORMAT = f"{NAME}: %(message)s"
-    # Warnings and errors; -v adds to it.
+    # Warnings and errors; -v logs more.
     DEFAULT_VERBOSE_LEVEL = 0
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Manage(App):
         version: str | None,
         argparse_kwargs: dict[str, Any] | None = None,
     ) -> argparse.ArgumentParser:
-        """Add the options that the service has, too."""
+        """Add the options that services have, too."""
         parser = super().build_option_parser(
             description, version, {"prog": NAME, **(argparse_kwargs or {})}
         )
@@ -88,7 +88,7 @@ class Manage(App):
 
     @functools.cached_property
     def conf(self) -> cfg.ConfigOpts:
-        """The configuration; read only if a command needs it.
+        """The configuration, read when a command needs it.
 
         :raises ConfigInvalid: if it can't be read.
         """
@@ -104,12 +104,12 @@ class Manage(App):
         return conf
 
     def interact(self) -> None:
-        """Refuse: there is no prompt."""
+        """Refuse to start without a command."""
         self._error = argparse.ArgumentError(None, "no command")
         self.LOG.error("no command given; '%s --help' lists all commands", NAME)
 
     def run_subcommand(self, argv: list[str]) -> int:
-        """Run a command, or say which ones its name resembles."""
+        """Run a command, or name similar ones."""
         try:
             self.command_manager.find_command(argv)
         except ValueError:
@@ -124,26 +124,26 @@ class Manage(App):
         return super().run_subcommand(argv)
 
     def clean_up(self, cmd: Command, result: int, err: BaseException | None) -> None:
-        """Keep what went wrong, for the exit status."""
+        """Keep the error, for the exit status."""
         self._error = err
 
     def run(self, argv: list[str]) -> int:
-        """Run a command and give the exit status."""
+        """Run a command and return the exit status."""
         status = super().run(_of_command(argv))
         wrong_use = isinstance(self._error, exception.ConfigInvalid | argparse.ArgumentError)
         return _WRONG_USE if wrong_use else status
 
 
 def _of_command(argv: list[str]) -> list[str]:
-    """Leave ``--version`` to the command that has it: the application would take it."""
+    """Rename the ``--version`` of a command, which the application would take."""
     after = argv.index("sync") + 1 if "sync" in argv else len(argv)
     renamed = [_VERSION.sub(VERSION_OF_TABLES, each) for each in argv[after:]]
     return argv[:after] + renamed
 
 
 def main() -> int:
-    """Run one command; give 0, 1 if it failed, 2 if command or configuration is wrong."""
-    # Python's own way would wait for libvirt to return.
+    """Run one command; return 0, 1 if it failed, 2 if command or configuration is wrong."""
+    # Python's handler would wait until a call of libvirt returns.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     return streams.run(NAME, lambda: Manage().run(sys.argv[1:]))
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""kongming-notification-handler: places this host's guests as Nova's metadata asks."""
+"""kongming-notification-handler: places this host's guests as requested by metadata."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Run the service; returns only if it could not start, or was ended before it did."""
+    """Run the service; returns only if it could not start, or was stopped before."""
     return start("kongming-notification-handler", _build)
 
 

@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The first lines of a service: none of its signals may be lost while the rest is imported.
+"""The start of a service: it queues signals before it imports the rest.
 
-Before them only its standard streams are opened: a socket must not take their place.
+Only the standard streams are opened before that: a socket must not take their place.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 
 def start(name: str, build: Callable[[Configuration], Service]) -> int:
-    """Run a service; returns only if it could not start, or was ended before it did.
+    """Run a service; returns only if it could not start, or was stopped before.
 
-    :param build: makes it; imports what it is made of only then.
+    :param build: builds the service, and imports its parts.
     """
 
     def run() -> int:
         signals = Signals()
-        # Imported here: it takes its time.
+        # Imported here, as it takes long.
         from kongming.cmd import launch
 
         return launch.run(name, build, signals)

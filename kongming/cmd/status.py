@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""kongming-status: tells what is wrong on this host before a user finds out."""
+"""kongming-status: checks this host for problems before users notice them."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ _CHECKS: Checks = (
 
 
 class UpgradeCommands(upgradecheck.UpgradeCommands):
-    """The checks, in the order of what depends on what."""
+    """The checks, in the order of their dependencies."""
 
     def __init__(self, conf: cfg.ConfigOpts, checks: Checks) -> None:
         def runner(check: Check) -> Callable[[Any], upgradecheck.Result]:
@@ -84,19 +84,19 @@ class UpgradeCommands(upgradecheck.UpgradeCommands):
 
 
 class _Configuration(cfg.ConfigOpts):
-    """oslo.config's, which knows ``--version``."""
+    """Options with ``--version``."""
 
     def __call__(self, *arguments: Any, **options: Any) -> None:
         super().__call__(*arguments, **{"version": version.release(), **options})
 
 
 def main() -> int:
-    """Check; give 0, 1 after a warning, 2 after a failure, 255 if it can't be checked."""
+    """Check this host; return 0, 1 after a warning, 2 after a failure, 255 on other errors."""
     return streams.run(NAME, _main, unwritten=_UNEXPECTED)
 
 
 def _main() -> int:
-    # What libraries log is none of the answer, and may hold credentials.
+    # Log lines of libraries are not part of the output, and may contain credentials.
     logging.getLogger().addHandler(logging.NullHandler())
     name, argv = service_user.user_option(sys.argv[1:])
     conf = _Configuration()
@@ -104,20 +104,20 @@ def _main() -> int:
     kongming_conf.register_opts(conf)
     conf.register_cli_opt(service_user.OPTION)
     try:
-        # oslo.config's own errors quote lines, which may hold a password.
+        # Errors of oslo.config quote lines, which may contain a password.
         files.read(files.find(argv, "kongming"))
         checks = _as_the_service(name, argv)
         return int(upgradecheck.main(conf, "kongming", UpgradeCommands(conf, checks), argv))
     except exception.ConfigInvalid as error:
-        said = str(error)
+        problem = str(error)
     except (cfg.Error, ValueError) as error:
-        said = f"the configuration can't be read ({type(error).__name__})"
-    print(f"{NAME}: {escape(said)}", file=sys.stderr)  # noqa: T201
+        problem = f"the configuration can't be read ({type(error).__name__})"
+    print(f"{NAME}: {escape(problem)}", file=sys.stderr)  # noqa: T201
     return _UNEXPECTED
 
 
 def _as_the_service(name: str | None, argv: list[str]) -> Checks:
-    """Return the checks that this user can make; root goes on as the user of the service."""
+    """Return the checks that this user can run; root switches to the service's user."""
     if os.geteuid() != 0 or "check" not in argv or _OTHERS & set(argv):
         return _CHECKS
     try:
@@ -128,7 +128,7 @@ def _as_the_service(name: str | None, argv: list[str]) -> Checks:
             found.become()
     except exception.ConfigInvalid as error:
         problem = str(error)
-    # Nothing else can be judged then.
+    # Other checks would give wrong results then.
     return ((_CHECKS[0][0], lambda _conf: iter([bad(problem)])),)
 
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The one check of a configuration: each value, what they say together, the files they name."""
+"""The check of a configuration: each value, their combinations, and the files they name."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ _LIBVIRT_DRIVERS = (
     "bhyve|ch|esx|gsx|hyperv|lxc|openvz|qemu|test|vbox|vmwarefusion|vmwareplayer|vmwarews|vpx|vz|"
     "xen"
 )
-# What is no URI may be an alias, which libvirt.conf explains.
+# Other text may be an alias of libvirt.conf.
 _LIBVIRT = re.compile(rf"({_LIBVIRT_DRIVERS})(\+\w+)?:///?\S*|[\w-]+")
 
 
 class Reading(cfg.ConfigOpts):
-    """oslo.config's, which would end the process for some values that a file has."""
+    """Options that are read without oslo.config's checks, some of which end the process."""
 
     def _validate_cli_options(self, namespace: object) -> None:
-        """Leave it to the check of all values."""
+        """Do nothing: all values are checked later."""
 
     def _check_required_opts(self, namespace: object = None) -> None:
-        """Leave it to who needs them: of several ways to authenticate one is used."""
+        """Do nothing: which options are required depends on the authentication method."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A configuration that could be read, and is not in force.
+    """A configuration that was read, and is not in force.
 
-    :ivar conf: all that it says.
-    :ivar settings: where each of its settings stands.
-    :ivar known: the options that there are.
+    :ivar conf: its options.
+    :ivar settings: its settings, with file and line.
+    :ivar known: all options that it may have.
     """
 
     conf: Reading
@@ -62,29 +62,28 @@ class Candidate:
     known: Known
 
     def problems(self, *, of_the_api: bool = False) -> Iterator[str]:
-        """Yield what is wrong, each with the place where it stands.
+        """Yield all problems, each with file and line.
 
-        :param of_the_api: whether only the REST API is to take it, which needs no host's name.
+        :param of_the_api: whether it is for the REST API, which needs no name of a host.
         """
         parts = () if of_the_api else (_of_host,)
         for problem in _problems(self.conf, self.known, *parts):
             yield self.located(problem)
 
     def unread(self) -> Iterator[str]:
-        """Yield what is set and nobody reads."""
+        """Yield the settings that no service reads."""
         known = self.known
         return unread.unread(self.settings, known.names(), known.elsewhere, known.idle)
 
     def located(self, problem: str) -> str:
-        """Add to a text that begins with an option where that is set."""
+        """Add file and line to a text that begins with an option."""
         return files.located(problem, self.settings)
 
 
 def read(argv: Sequence[str], *, of_the_api: bool | None = None) -> Candidate:
     """Read a command line and the files that it names.
 
-    :param of_the_api: whether to look at what only the REST API reads; None to do so if the
-        files have any of it.
+    :param of_the_api: whether to read sections of the REST API; None: if the files have any.
     :raises ConfigInvalid: if they can't be read, naming the file and the line.
     """
     settings = files.read(files.find(argv, PROJECT))
@@ -98,7 +97,7 @@ def read(argv: Sequence[str], *, of_the_api: bool | None = None) -> Candidate:
     try:
         conf([*argv], project=PROJECT, version=version.release())
     except (cfg.Error, OSError, ValueError) as error:
-        # Neither its text nor the error itself: they may quote a line.
+        # Neither the error nor its text may be shown: they may quote a line.
         raise exception.ConfigInvalid(
             f"{', '.join(dict.fromkeys(each.path for each in settings))} can't be read: "
             f"{type(error).__name__}"
@@ -107,9 +106,9 @@ def read(argv: Sequence[str], *, of_the_api: bool | None = None) -> Candidate:
 
 
 def check(argv: Sequence[str], *, of_the_api: bool = False) -> Candidate:
-    """Read a command line and the files that it names, and see that nothing is wrong.
+    """Read and check a command line and the files that it names.
 
-    :raises ConfigInvalid: naming the option and the file of the first thing that is.
+    :raises ConfigInvalid: naming option and file of the first problem.
     """
     found = read(argv, of_the_api=of_the_api)
     for problem in found.problems(of_the_api=of_the_api):
@@ -123,7 +122,7 @@ def _problems(conf: cfg.ConfigOpts, known: Known, *parts: Part) -> Iterator[str]
         wrong += values.problems(conf, section, each)
     yield from wrong
     if wrong:
-        # What the values say together needs all of them.
+        # Combinations can only be checked with valid values.
         return
     for part in (*parts, _of_rules, _of_libvirt, _of_transport, tls.problems, logs.problems):
         try:

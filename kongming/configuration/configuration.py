@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The configuration that is in force: it takes what was checked, and nothing else."""
+"""The configuration in force: only checked values get into it."""
 
 from __future__ import annotations
 
@@ -29,20 +29,17 @@ from kongming.runtime.service import ReloadableOpts
 
 LOG = logging.getLogger(__name__)
 
-_TOLD = 20
+_UNREAD_MAX = 20
 
 
 class Configuration(ReloadableOpts):
-    """oslo.config's, of which a reload puts all in force, or nothing.
-
-    :ivar unread: what its files set and nobody reads.
-    """
+    """Options of oslo.config whose reload is all or nothing."""
 
     def __init__(self, argv: Sequence[str], *, of_the_api: bool = False) -> None:
         """Read a command line and the files that it names.
 
         :param of_the_api: whether this is the REST API.
-        :raises ConfigInvalid: naming the option and the file of the first thing that is wrong.
+        :raises ConfigInvalid: naming option and file of the first problem.
         """
         super().__init__()
         self._of_the_api = of_the_api
@@ -55,18 +52,18 @@ class Configuration(ReloadableOpts):
         libraries.hand_over(self._checked.conf)
 
     def candidate(self) -> Candidate:
-        """Read the files as they are now, and check them; what is in force stays.
+        """Read the files and check them; the options in force stay.
 
-        :raises ConfigInvalid: naming the option and the file of the first thing that is wrong.
+        :raises ConfigInvalid: naming option and file of the first problem.
         """
         return check(self._argv, of_the_api=self._of_the_api)
 
     def put_in_force(self, checked: Candidate, then: Callable[[], None]) -> None:
-        """Take the mutable options of what was checked.
+        """Put the mutable options of a candidate in force.
 
-        :param then: reads what is not read at each use; may raise ConfigInvalid.
-        :raises ConfigInvalid: if a file that the options name was changed just now; nothing is
-            taken then.
+        :param then: reads settings from the options; may raise ConfigInvalid.
+        :raises ConfigInvalid: if a file that the options name has changed meanwhile; the previous
+            options stay in force then.
         """
         former, mutable = self._checked, self._mutable_ns
         self._take(checked)
@@ -78,18 +75,18 @@ class Configuration(ReloadableOpts):
             self._mutable_ns = mutable
             raise
         finally:
-            # Another thread may have read a former value, and oslo.config have kept it.
+            # Another thread may have read a previous value, which oslo.config caches.
             self.clear_override("config_file")
 
-    def tell_unread(self) -> None:
-        """Log what the files set and nobody reads."""
+    def warn_unread(self) -> None:
+        """Log the settings that no service reads."""
         unread = [*self._checked.unread()]
         if unread:
-            more = f"; and {len(unread) - _TOLD} more" if len(unread) > _TOLD else ""
-            LOG.warning("Settings without effect: %s%s", "; ".join(unread[:_TOLD]), more)
+            more = f"; and {len(unread) - _UNREAD_MAX} more" if len(unread) > _UNREAD_MAX else ""
+            LOG.warning("Settings without effect: %s%s", "; ".join(unread[:_UNREAD_MAX]), more)
 
     def located(self, problem: str) -> str:
-        """Add to a text that begins with an option where that is set."""
+        """Add file and line to a text that begins with an option."""
         return self._checked.located(problem)
 
     def _mutate(self) -> None:
@@ -105,5 +102,5 @@ class Configuration(ReloadableOpts):
         self._checked = checked
 
     def _parse_config_files(self) -> Any:
-        """Return what was read and checked: the files may be others by now."""
+        """Return the values that were checked: the files may have changed since."""
         return self._checked.conf._namespace

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The configuration files, read for where each setting stands, and for what keeps them from it."""
+"""The settings of the configuration files, with their lines, and the problems of these files."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _ASSIGNMENT = re.compile(r"([^:=]*)[:=](.*)")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One option, as it stands in a file.
+    """One setting of an option in a file.
 
-    :ivar section: the group that it sets an option of, in oslo.config's spelling.
-    :ivar value: the first line of it, which may hold a password.
+    :ivar section: the group of the option, in oslo.config's spelling.
+    :ivar value: the first line of the value, which may contain a password.
     """
 
     path: str
@@ -51,23 +51,23 @@ class Setting:
 
     @property
     def place(self) -> str:
-        """Where it stands."""
+        """Its file and line."""
         return f"{self.path}, line {self.line}"
 
 
 def find(argv: Sequence[str], project: str) -> list[str]:
-    """Return the files that a command line names, or those that are there if it names none.
+    """Return the files that a command line names, or else the default ones that exist.
 
     :raises ConfigInvalid: if a folder of files can't be read.
     """
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-    # In the order in which they are named: later ones win.
+    # In the order of the command line: later ones take precedence.
     parser.add_argument("--config-file", dest="named", action="append", type=_File)
     parser.add_argument("--config-dir", dest="named", action="append", type=_Folder)
     try:
         named = parser.parse_known_args(list(argv))[0].named or []
     except argparse.ArgumentError:
-        # oslo.config tells what is wrong with the command line.
+        # oslo.config reports problems of the command line.
         named = []
     if not any(isinstance(each, _File) for each in named):
         named = [*map(_File, cfg.find_config_files(project)), *named]
@@ -77,16 +77,15 @@ def find(argv: Sequence[str], project: str) -> list[str]:
 
 
 def read(paths: Iterable[str]) -> list[Setting]:
-    """Read files, the last of which wins.
+    """Read files, the last of which takes precedence.
 
-    :raises ConfigInvalid: naming the file and the line. It quotes nothing of it: that may be a
-        part of a password.
+    :raises ConfigInvalid: naming file and line, without quoting it: it may contain a password.
     """
     return [setting for path in paths for setting in _settings(path, _text(path))]
 
 
 def located(problem: str, settings: Sequence[Setting]) -> str:
-    """Return a text that begins with an option, and where that is set."""
+    """Add file and line to a text that begins with an option."""
     named = _OPTION.match(problem)
     if named is None:
         return problem
@@ -112,7 +111,7 @@ class _Folder:
 
     def paths(self) -> list[str]:
         try:
-            # oslo.config takes a folder that it may not enter for an empty one.
+            # oslo.config treats a folder without permission as empty.
             inside = list(Path(self.path).expanduser().iterdir())
         except OSError as error:
             raise _unreadable(self.path, error) from None
@@ -145,12 +144,12 @@ def _text(path: str) -> str:
 def _unreadable(path: str, error: OSError) -> exception.ConfigInvalid:
     return exception.ConfigInvalid(
         f"{path} can't be read by user {user()}: {error.strerror or type(error).__name__}"
-        f"{_mended(path) if isinstance(error, PermissionError) else ''}"
+        f"{_hint(path) if isinstance(error, PermissionError) else ''}"
     )
 
 
-def _mended(path: str) -> str:
-    """Return what to do about a file, or its folder, that this user may not read."""
+def _hint(path: str) -> str:
+    """Return the way out if this user may not read a file, or its folder."""
     for part in (Path(path), *Path(path).parents):
         with contextlib.suppress(OSError, KeyError):
             name = grp.getgrgid(group := part.stat().st_gid).gr_name
@@ -165,7 +164,7 @@ def _mended(path: str) -> str:
 
 
 def _settings(path: str, text: str) -> Iterator[Setting]:
-    """Yield what oslo.config finds, and refuse what it does."""
+    """Yield the settings that oslo.config finds, and refuse what it refuses."""
     section = ""
     continued = False
     for number, line in enumerate(io.StringIO(text, newline=None), 1):

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Which options a set of files may have: those of the libraries depend on what the files say."""
+"""The options that files may have; those of authentication plug-ins depend on the files."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Known:
 
     :ivar options: by section.
     :ivar elsewhere: sections that only another service reads.
-    :ivar idle: sections that are read only if another option says so: what to tell of them.
-    :ivar problems: what is wrong with what the files say of them.
+    :ivar idle: sections that are not read because of another option, with the explanation.
+    :ivar problems: problems of the options that select others.
     """
 
     options: Options
@@ -49,7 +49,7 @@ class Known:
     def of(cls, settings: Sequence[Setting], *, of_the_api: bool) -> Known:
         """Return the options that these settings may set.
 
-        :param of_the_api: whether those that only the REST API reads are among them.
+        :param of_the_api: whether to include those that only the REST API reads.
         """
         found = {section: [*each] for section, each in options.everywhere().items()}
         elsewhere: set[str] = set()

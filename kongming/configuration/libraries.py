@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Options that libraries read from oslo.config's global configuration, not from ours."""
+"""Options that libraries read from oslo.config's global configuration."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _LOCKS = "locks"
 
 
 def hand_over(conf: cfg.ConfigOpts) -> None:
-    """Set on the global configuration what libraries look for there.
+    """Copy options that libraries read there to the global configuration.
 
-    Which is the locks of oslo.concurrency, without which ``use_queue_manager`` of oslo.messaging
-    can't work, and what oslo.messaging's clients register.
+    These are the options of oslo.concurrency's locks, which ``use_queue_manager`` of
+    oslo.messaging needs, and those of oslo.messaging's clients.
 
     :param conf: has all options that the files may set.
     """

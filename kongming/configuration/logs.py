@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whether the log can be set up as its options say: oslo.log finds out while it does."""
+"""The check of the log options: oslo.log finds problems only when it applies them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from kongming.runtime.users import user
 
 _PARTS = ("loggers", "handlers", "formatters")
 _TRY_S = 20.0
-# In a process of its own: to try it here would change the log that there is.
+# In another process: here it would change the current log.
 _TRY = """
 import logging.config, sys
 try:
@@ -45,7 +45,7 @@ except BaseException as error:
 
 
 def problems(conf: cfg.ConfigOpts) -> Iterator[str]:
-    """Yield what is wrong with the log options of ``[DEFAULT]``, as this user sees it."""
+    """Yield the problems of the log options of ``[DEFAULT]`` for this user."""
     if conf.log_config_append:
         problem = _of_file(conf.log_config_append)
         if problem:
@@ -58,7 +58,7 @@ def problems(conf: cfg.ConfigOpts) -> Iterator[str]:
 
 
 def _of_file(path: str) -> str | None:
-    """Return what is wrong with a file of Python's logging configuration; nothing is quoted."""
+    """Return the problem of a file of Python's logging configuration, without quoting it."""
     parser = configparser.RawConfigParser()
     try:
         with Path(path).open() as file:
@@ -132,7 +132,7 @@ def _of_rotation(conf: cfg.ConfigOpts) -> Iterator[str]:
 
 
 def _unwritable(path: Path) -> str | None:
-    """Return what keeps this process from writing to a log; nothing is made."""
+    """Return the problem that keeps this process from writing a log, without creating it."""
     try:
         if path.exists():
             denied = not os.access(path, os.W_OK, effective_ids=True)
@@ -162,7 +162,7 @@ def _of_levels(pairs: list[str]) -> Iterator[str]:
 
 
 def _of_formats(conf: cfg.ConfigOpts) -> Iterator[str]:
-    """Write lines of each kind: a format that fails would do so with each line."""
+    """Format a line of each kind: a format that fails would fail for each line."""
     context = _Context()
     try:
         conf.logging_user_identity_format % dict(context.get_logging_values())
@@ -170,15 +170,15 @@ def _of_formats(conf: cfg.ConfigOpts) -> Iterator[str]:
         yield _of_format("logging_user_identity_format")
         return
     error = (ValueError, ValueError("tried"), None)
-    for option, level, exc_info, asker in (
+    for option, level, exc_info, request in (
         ("logging_default_format_string", logging.INFO, None, None),
         ("logging_debug_format_suffix", logging.DEBUG, None, None),
         ("logging_exception_prefix", logging.INFO, error, None),
         ("logging_context_format_string", logging.INFO, None, context),
     ):
         record = logging.LogRecord("kongming", level, __file__, 1, "tried", (), exc_info, "f")
-        # Not that of this thread, if it has one.
-        record.__dict__["context"] = asker
+        # Not the context of this thread.
+        record.__dict__["context"] = request
         if not _can_format(conf, record):
             yield _of_format(option)
             return
@@ -186,7 +186,7 @@ def _of_formats(conf: cfg.ConfigOpts) -> Iterator[str]:
 
 class _Context(RequestContext):
     def update_store(self) -> None:
-        """Leave this thread's context as it is."""
+        """Do nothing: the context of this thread stays."""
 
 
 def _can_format(conf: cfg.ConfigOpts, record: Any) -> bool:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""All options that anything reads from kongming.conf: ours, and those of the libraries."""
+"""All options of kongming.conf: Kongming's own, and those of the libraries."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from kongming.bus.client_options import client_options
 from kongming.conf import database, nova, opts
 from kongming.configuration.files import DEFAULT
 
-#: Sections that the REST API reads, and no other service does.
+#: Sections that only the REST API reads.
 OF_THE_API = ("keystone_authtoken", "healthcheck", "oslo_middleware", "oslo_policy")
-#: Sections that say how to authenticate at Keystone, or name the section that does.
+#: Sections that configure the authentication at Keystone, or name another section.
 AUTHENTICATE = ("nova", "keystone_authtoken")
 
 Options = dict[str, list[Any]]
@@ -38,7 +38,7 @@ Options = dict[str, list[Any]]
 
 @functools.cache
 def everywhere() -> Options:
-    """Return the options that every service knows, by section."""
+    """Return the options of all services, by section."""
     kongming_conf.set_library_defaults()
     # Imported here: the choice of oslo.service's backend must come first.
     from oslo_messaging import opts as messaging
@@ -56,7 +56,7 @@ def everywhere() -> Options:
 
 @functools.cache
 def of_the_api() -> Options:
-    """Return the options that only the REST API knows; to import them takes long."""
+    """Return the options of the REST API, by section; their import takes long."""
     from keystonemiddleware.auth_token import _opts as auth_token
     from oslo_middleware import opts as middleware
     from oslo_policy import opts as policy
@@ -71,11 +71,11 @@ def of_the_api() -> Options:
 
 @functools.cache
 def of_authentication(auth_type: str | None) -> list[Any] | None:
-    """Return the options of a way to authenticate; None if there is no such way.
+    """Return the options of an authentication method; None if it is unknown.
 
-    :param auth_type: None if it is not known; those of the usual ways then.
+    :param auth_type: the method; None for the options of the usual ones.
     """
-    # Imported here: a service that does not ask Keystone does not pay for it.
+    # Imported here, as it costs memory that services without Keystone do not need.
     from keystoneauth1 import exceptions, loading
 
     try:
@@ -87,7 +87,7 @@ def of_authentication(auth_type: str | None) -> list[Any] | None:
 
 
 def register_log_options(conf: cfg.ConfigOpts) -> None:
-    """Register those of the log, which the command line has, too."""
+    """Register the log options, which are options of the command line, too."""
     conf.register_cli_opts([*log.common_cli_opts, *log.logging_cli_opts])
 
 

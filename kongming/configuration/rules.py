@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The options of ``[guard]``, and of the nova.conf that they name, as the rules of the host."""
+"""The rules of the host, from ``[guard]`` and the nova.conf that it names."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _cpuset(option: str, text: str) -> CpuSet | None:
 
 
 def nova_cpus(paths: list[str], name: str) -> CpuSet:
-    """Return the CPUs of one of nova.conf's ``[compute]`` options; none if it does not say.
+    """Return the CPUs of a ``[compute]`` option of nova.conf; none if it is not set.
 
     :raises ConfigInvalid: naming the option and the problem.
     """
@@ -73,7 +73,7 @@ def nova_cpus(paths: list[str], name: str) -> CpuSet:
         nova = nova_config.read(paths, {"compute": [cfg.StrOpt(name, default="")]})
     except exception.ConfigInvalid as error:
         raise exception.ConfigInvalid(f"{named}: {error}") from None
-    # Nova leaves out empty items; its grammar is ours otherwise.
+    # Nova ignores empty items; the rest of the grammar is the same.
     text = nova.compute[name] or ""
     items = ",".join(item for item in text.split(",") if item.strip())
     try:

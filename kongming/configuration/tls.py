@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whether the files that options name for TLS are there, and are what they are to be."""
+"""The check of the files that options name for TLS."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from oslo_config import cfg
 
 from kongming.runtime.users import user
 
-# Section, and its options for the certificates to trust, our own, and its key.
+# By section: the options for the CA certificates, the own certificate, and its key.
 _NAMES = {
     "oslo_messaging_rabbit": ("ssl_ca_file", "ssl_cert_file", "ssl_key_file"),
     "nova": ("cafile", "certfile", "keyfile"),
@@ -33,7 +33,7 @@ _NAMES = {
 
 
 def problems(conf: cfg.ConfigOpts) -> Iterator[str]:
-    """Yield what is wrong with the files of TLS, as this user sees them."""
+    """Yield the problems of the files of TLS for this user."""
     for section, names in _NAMES.items():
         if section not in conf or ("ssl" in conf[section] and not conf[section].ssl):
             continue
@@ -60,7 +60,7 @@ def _of_section(section: str, names: tuple[str, ...], paths: list[Any]) -> Itera
     try:
         if certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            # Nobody is there to be asked for a password.
+            # Without a prompt for a password.
             context.load_cert_chain(certificate, key or None, password=lambda: "")
     except (ssl.SSLError, OSError, ValueError):
         yield (
@@ -70,7 +70,7 @@ def _of_section(section: str, names: tuple[str, ...], paths: list[Any]) -> Itera
 
 
 def _unusable(path: str) -> str | None:
-    """Return what keeps this process from reading a file."""
+    """Return the problem that keeps this process from reading a file."""
     try:
         Path(path).stat()
     except OSError as error:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What kongming.conf sets and nobody reads: a name that is misspelt, or in another section."""
+"""Settings of kongming.conf that no service reads, such as misspelt names."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def unread(
     elsewhere: Collection[str],
     idle: Mapping[str, str],
 ) -> Iterator[str]:
-    """Yield the settings that nobody reads, each with the option that may be meant.
+    """Yield the settings that no service reads, each with the option that may be meant.
 
     :param known: the names of the options of each section.
     :param elsewhere: the sections that another service reads.
-    :param idle: sections of which only some options are read as it is: what to say of the others.
+    :param idle: sections with options that are not read, with the explanation.
     """
     for setting in settings:
         if setting.section in elsewhere:
@@ -54,12 +54,12 @@ def _named(setting: Setting, known: Mapping[str, Collection[str]], why: str) -> 
 
 
 def _shown(name: str, *, likely: bool = False) -> str:
-    """Return a name, or a sign for what is none: a part of a password may have got there."""
+    """Return a name, or … if it can't be one: it may be a part of a password."""
     return name if _NAME.fullmatch(name.lower() if likely or name == "DEFAULT" else name) else "…"
 
 
 def _meant(setting: Setting, known: Mapping[str, Collection[str]]) -> tuple[str, str] | None:
-    """Return the section and the name that are nearest; None if none is near."""
+    """Return section and name of the most similar option; None if none is similar."""
     sections = difflib.get_close_matches(setting.section, known, n=1, cutoff=_LIKE)
     if setting.section.upper() == "DEFAULT":
         sections = ["DEFAULT"]

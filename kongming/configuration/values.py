@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whether each value is one that its option takes, told by the option's rule."""
+"""The check of each value, by its option's rule."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from kongming.runtime.cleaning import clean
 _SHOWN = 60
 _MOST = 2**31 - 1
 
-# What the libraries take, and then fail on where nobody sees it.
+# Bounds of options whose bad values the libraries accept, and fail with later.
 _BOUNDS: dict[tuple[str, str], tuple[int, int]] = {
     (DEFAULT, "executor_thread_pool_size"): (1, 10_000),
     (DEFAULT, "graceful_shutdown_timeout"): (0, 86_400),
@@ -39,13 +39,13 @@ _NUMBERS_OF = "oslo_messaging_rabbit"
 
 
 def problems(conf: cfg.ConfigOpts, section: str, options: Iterable[Any]) -> Iterator[str]:
-    """Read options, and yield what is wrong with their values; none is shown that is secret."""
+    """Yield the problems of option values, without showing secrets."""
     values = conf if section == DEFAULT else conf[section]
     for option in options:
         try:
             value = values[option.dest]
         except (cfg.Error, ValueError, TypeError, RecursionError) as error:
-            # A default may refer to an option that is wrong itself.
+            # A default may refer to an invalid option.
             named = f"[{section}] {option.dest}"
             if (written := _written(conf, section, option)) is not None:
                 yield _problem(named, option, written, error)
@@ -53,7 +53,7 @@ def problems(conf: cfg.ConfigOpts, section: str, options: Iterable[Any]) -> Iter
                 yield f"{named}: its default {option.default} can't be used here; {_rule(option)}"
         else:
             if value is None and option.default is not None:
-                # oslo.config takes a number that is left empty for none at all.
+                # oslo.config reads an empty number as None.
                 yield _problem(f"[{section}] {option.dest}", option, "", ValueError())
             if (bounds := _beyond(section, option, value)) is not None:
                 yield (
@@ -64,7 +64,7 @@ def problems(conf: cfg.ConfigOpts, section: str, options: Iterable[Any]) -> Iter
 
 def _problem(named: str, option: Any, written: str, error: Exception) -> str:
     if isinstance(error, cfg.TemplateSubstitutionError | cfg.NoSuchOptError | RecursionError):
-        # Its name may be a part of a password.
+        # The name may be a part of a password.
         return (
             f"{named}: its value refers with $ to itself or to an option that does not exist; "
             "write a literal $ as $$"
@@ -75,7 +75,7 @@ def _problem(named: str, option: Any, written: str, error: Exception) -> str:
 
 
 def _written(conf: cfg.ConfigOpts, section: str, option: Any) -> str | None:
-    """Return the value of an option as it is written; None if it has its default."""
+    """Return the value of an option as written; None if it has its default."""
     try:
         found = option._get_from_namespace(
             conf._namespace, None if section == DEFAULT else section
@@ -86,7 +86,7 @@ def _written(conf: cfg.ConfigOpts, section: str, option: Any) -> str | None:
 
 
 def _beyond(section: str, option: Any, value: object) -> tuple[int, int] | None:
-    """Return the bounds of a number that is outside them."""
+    """Return the bounds of a number that is outside them, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     bounds = _BOUNDS.get((section, option.dest))
@@ -96,7 +96,7 @@ def _beyond(section: str, option: Any, value: object) -> tuple[int, int] | None:
 
 
 def _rule(option: Any) -> str:
-    """Return what a value of an option must be."""
+    """Return the rule for values of an option."""
     kind = option.type
     if isinstance(kind, HostName):
         return RULE

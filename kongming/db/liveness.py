@@ -33,7 +33,7 @@ import weakref
 
 from kongming import exception
 from kongming.runtime.server_threads import ServerThreads
-from kongming.runtime.threads import of_this_request
+from kongming.runtime.threads import with_request_context
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class Attempt(Generic[T]):
         :param drop: is called with a result that comes after the attempt was abandoned.
         """
         self.done = threading.Event()
-        self._work = of_this_request(work)
+        self._work = with_request_context(work)
         self._drop = drop
         self._lock = threading.Lock()
         self._results: list[T] = []

@@ -17,9 +17,9 @@ from kongming.exception.base import KongmingError
 
 
 class DatabaseUnavailable(KongmingError):
-    """The database does not answer, or is not what this version works with.
+    """The database is unavailable, or has a schema that this version does not support.
 
-    The driver's words are for operators.
+    :param for_clients: the message without the driver's details.
     """
 
     reason = "database_unavailable"
@@ -34,7 +34,7 @@ class DatabaseUnavailable(KongmingError):
 
 
 class DatabaseFault(KongmingError):
-    """The database refuses a statement as such: a fault of Kongming."""
+    """The database refuses a statement: a fault of Kongming."""
 
     reason = "internal_error"
 
@@ -46,13 +46,13 @@ class ThreadsBusy(KongmingError):
 
 
 class Conflict(KongmingError):
-    """What was to be changed is not as the caller believes it to be."""
+    """The resource is not in the state that the caller expects."""
 
     reason = "conflict"
 
 
 class GenerationConflict(Conflict):
-    """Somebody else has changed it since the caller read it."""
+    """The resource has changed since the caller read it."""
 
     reason = "generation_conflict"
 
@@ -64,24 +64,24 @@ class MapConflict(Conflict):
 
 
 class Unknown(KongmingError):
-    """There is nothing of that name."""
+    """No resource has that name."""
 
     reason = "unknown"
 
 
 class AllocationUnknown(Unknown):
-    """Nothing is asked for that instance."""
+    """The instance has no allocation."""
 
     reason = "allocation_unknown"
 
 
 class MapUnknown(Unknown):
-    """There is no allocation map of that name."""
+    """No allocation map has that name."""
 
     reason = "map_unknown"
 
 
 class HostUnknown(Unknown):
-    """No executor of that host was ever heard of."""
+    """No executor of that host has ever sent a heartbeat."""
 
     reason = "host_unknown"

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 
 class KongmingError(Exception):
-    """The base of all our errors.
+    """The base of all errors of Kongming.
 
     ``reason`` is the stable code; the message is for the operator.
 
@@ -29,21 +29,20 @@ class KongmingError(Exception):
 
     @property
     def for_clients(self) -> str:
-        """The message without what only operators are told."""
+        """The message without details for operators."""
         return str(self)
 
 
 class Refused(KongmingError):
-    """What was asked is not going to be done; the guest stays as it is.
+    """A rule refuses the request; the guest stays unchanged.
 
-    A refusal is an answer, not a fault: trying again changes nothing until
-    the request, the guest or the host has changed.
+    A retry gives the same result until the request, the guest or the host has changed.
     """
 
     reason = "refused"
 
 
 class Failed(KongmingError):
-    """It should have worked and did not; it will be tried again."""
+    """An attempt failed, and will be retried."""
 
     reason = "failed"

@@ -19,25 +19,25 @@ from kongming.exception.base import Failed, KongmingError
 
 
 class Drifted(KongmingError):
-    """The guest does not have what is wanted, and can't have it now."""
+    """The guest does not have its desired allocation, and can't have it now."""
 
     reason = "drifted"
 
 
 class Repinned(Drifted):
-    """Somebody else has changed the guest; it was corrected."""
+    """Another program has changed the guest; it was corrected."""
 
     reason = "repinned"
 
 
 class CpuWentOffline(Drifted):
-    """A CPU that is wanted went offline: it is pinned again when it is back."""
+    """A requested CPU went offline; it is pinned again when it is online."""
 
     reason = "cpu_went_offline"
 
 
 class SliceNarrowed(Drifted):
-    """A control group above the guest's was taken a CPU that the guest was given."""
+    """A control group above the guest's has lost a CPU of the guest's allocation."""
 
     reason = "cpu_not_in_slice"
 
@@ -49,45 +49,45 @@ class StepFailed(Failed):
 
 
 class NotVerified(Failed):
-    """libvirt agreed to every step, but the threads run elsewhere."""
+    """libvirt accepted every step, but the threads run elsewhere."""
 
     reason = "not_verified"
 
 
 class GuestHung(Failed):
-    """A call that concerns the guest does not return."""
+    """A call about the guest does not return."""
 
     reason = "guest_hung"
 
     @classmethod
     def since(cls, what: str, moment: float) -> GuestHung:
-        """Make the error.
+        """Return the error of a call that hangs.
 
-        :param what: what hangs, as a sentence begins with it.
-        :param moment: since when, in seconds since the epoch.
+        :param what: the call, as a sentence begins with it.
+        :param moment: when the call began, in seconds since the epoch.
         """
         written = datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return cls(f"{what} since {written}: check the guest's storage and QEMU's log")
 
 
 class GuestBusy(KongmingError):
-    """A job of libvirt's keeps the guest; it is placed when that has ended."""
+    """A job of libvirt blocks the guest; it is placed when the job has ended."""
 
     reason = "guest_busy"
 
 
 class GuestAbsent(KongmingError):
-    """There is no running domain to work on now."""
+    """The instance has no running domain."""
 
     reason = "guest_absent"
 
 
 class DomainOff(GuestAbsent):
-    """The domain is defined, and does not run."""
+    """The domain is defined, but does not run."""
 
 
 class DomainGone(GuestAbsent):
-    """There is no domain at all.
+    """The domain does not exist.
 
     :ivar migrated: whether libvirt has migrated it to another host.
     """
@@ -98,6 +98,6 @@ class DomainGone(GuestAbsent):
 
 
 class ClaimedElsewhere(KongmingError):
-    """The guest runs here, though Nova says that the instance is not on this host."""
+    """The guest runs here, though Nova has the instance elsewhere."""
 
     reason = "claimed_elsewhere"

@@ -23,97 +23,97 @@ class RequestInvalid(Refused):
 
 
 class StoredInvalid(Refused):
-    """What is kept of a request is not understood by this version."""
+    """This version can't read the stored request."""
 
     reason = "stored_invalid"
 
 
 class RequestKeyUnknown(Refused):
-    """The metadata has a ``kongming-`` key that means nothing to us."""
+    """The metadata has an unknown ``kongming-`` key."""
 
     reason = "request_key_unknown"
 
 
 class CpuUnknown(Refused):
-    """A CPU was asked for that the host does not have."""
+    """The host lacks a requested CPU."""
 
     reason = "cpu_unknown"
 
 
 class CpuOffline(Refused):
-    """A CPU was asked for that is offline now."""
+    """A requested CPU is offline."""
 
     reason = "cpu_offline"
 
 
 class CpuNotInSlice(Refused):
-    """A CPU was asked for that a control group above the guest's lacks."""
+    """A control group above the guest's lacks a requested CPU."""
 
     reason = "cpu_not_in_slice"
 
 
 class CpuNotAllowed(Refused):
-    """A CPU was asked for that the operator does not give to Kongming."""
+    """The operator does not allow a requested CPU."""
 
     reason = "cpu_not_allowed"
 
 
 class CpuReserved(Refused):
-    """A CPU was asked for that the operator keeps for the host."""
+    """The operator reserves a requested CPU for the host."""
 
     reason = "cpu_reserved"
 
 
 class CpuDedicated(Refused):
-    """A CPU was asked for that Nova gives to guests with dedicated CPUs."""
+    """Nova gives a requested CPU to guests with dedicated CPUs."""
 
     reason = "cpu_dedicated"
 
 
 class NodeUnknown(Refused):
-    """A NUMA node was asked for that the host lacks, or that has no memory."""
+    """The host lacks a requested NUMA node, or the node has no memory."""
 
     reason = "node_unknown"
 
 
 class NodeNotAllowed(Refused):
-    """A NUMA node was asked for that the operator does not give to Kongming."""
+    """The operator does not allow a requested NUMA node."""
 
     reason = "node_not_allowed"
 
 
 class ProjectNotAllowed(Refused):
-    """The instance belongs to a project that may not ask for anything."""
+    """The operator does not allow requests of the instance's project."""
 
     reason = "project_not_allowed"
 
 
 class Overlap(Refused):
-    """A CPU was asked for that another guest is pinned to."""
+    """Another guest is pinned to a requested CPU."""
 
     reason = "overlap"
 
 
 class SmtSibling(Refused):
-    """A CPU was asked for whose core another guest is pinned to, on another CPU of it."""
+    """Another guest is pinned to another CPU of a requested CPU's core."""
 
     reason = "smt_sibling"
 
 
 class VcpuUnknown(Refused):
-    """A vCPU was named that the guest does not have."""
+    """The guest lacks a requested vCPU."""
 
     reason = "vcpu_unknown"
 
 
 class IothreadUnknown(Refused):
-    """An iothread was named that the guest does not have."""
+    """The guest lacks a requested iothread."""
 
     reason = "iothread_unknown"
 
 
 class SharesOutOfRange(Refused):
-    """The kernel of this host would not take this weight."""
+    """The kernel of this host does not accept the weight."""
 
     reason = "shares_out_of_range"
 
@@ -137,7 +137,7 @@ class MemoryFixed(Refused):
 
 
 class NotNova(Refused):
-    """The libvirt domain was not made by Nova."""
+    """The libvirt domain was not created by Nova."""
 
     reason = "not_nova"
 
@@ -149,7 +149,7 @@ class NovaOwned(Refused):
 
 
 class OutsideGrant(Refused):
-    """A thread of a guest with a NUMA topology is to run where Nova did not let it."""
+    """A thread of a guest with a NUMA topology would leave Nova's grant."""
 
     reason = "outside_grant"
 
@@ -161,37 +161,37 @@ class DedicatedCpus(Refused):
 
 
 class AcrossCells(Refused):
-    """A vCPU is to run on a dedicated CPU of another NUMA cell of its guest."""
+    """A vCPU would run on a dedicated CPU of another NUMA cell of its guest."""
 
     reason = "across_cells"
 
 
 class RealtimeCpu(Refused):
-    """The emulator or an iothread is to run on the CPU of a real-time vCPU."""
+    """The emulator or an iothread would run on the CPU of a real-time vCPU."""
 
     reason = "realtime_cpu"
 
 
 class NumaMemory(Refused):
-    """The memory of a guest with a NUMA topology is to move."""
+    """The memory of a guest with a NUMA topology would move."""
 
     reason = "numa_memory"
 
 
 class MemoryUnsupported(Refused):
-    """libvirt does not control which NUMA nodes the memory of this guest is on."""
+    """libvirt does not control the NUMA nodes of this guest's memory."""
 
     reason = "memory_unsupported"
 
 
 class Unsupported(Refused):
-    """libvirt can't do what a step needs, for this guest on this host."""
+    """libvirt does not support a step for this guest on this host."""
 
     reason = "unsupported"
 
 
 class LibvirtForbids(Refused):
-    """libvirt does not let this service do what a step needs: read-only, or access control."""
+    """libvirt denies a step to this service: read-only connection, or access control."""
 
     reason = "libvirt_forbids"
 

@@ -19,33 +19,33 @@ from kongming.exception.base import KongmingError
 
 
 class HypervisorUnavailable(KongmingError):
-    """libvirt does not answer."""
+    """libvirt is unavailable."""
 
     reason = "hypervisor_unavailable"
 
 
 class HypervisorBusy(HypervisorUnavailable):
-    """libvirt gives no further connection, though the one that hears its events stands."""
+    """libvirt accepts no further connection, while the one for events is open."""
 
 
 class Outage:
-    """A time in which something can't be used: many notice, one tells."""
+    """An outage that many threads notice, and one of them logs."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._told = False
+        self._logged = False
 
-    def is_news(self) -> bool:
-        """Tell whether nobody has told the operator yet; whoever asks does it."""
+    def should_log(self) -> bool:
+        """Return whether the caller should log the outage: True once."""
         with self._lock:
-            news, self._told = not self._told, True
-        return news
+            is_first, self._logged = not self._logged, True
+        return is_first
 
 
 class StoreUnavailable(KongmingError):
-    """What is wanted can't be read from or written to the state path.
+    """A database in the state path can't be read or written.
 
-    :ivar outage: what all errors have in common until the store works again.
+    :ivar outage: the same for all errors until the database can be used again.
     """
 
     reason = "store_unavailable"
@@ -58,8 +58,7 @@ class StoreUnavailable(KongmingError):
 class NovaUnavailable(KongmingError):
     """Nova's API gives no usable answer now.
 
-    :ivar retry_after: for how many seconds it asked not to be asked; 0 if it
-        did not.
+    :ivar retry_after: the seconds of its Retry-After header; 0 if it has none.
     """
 
     reason = "nova_unavailable"
@@ -70,43 +69,43 @@ class NovaUnavailable(KongmingError):
 
 
 class NovaDenied(NovaUnavailable):
-    """Nova, or Keystone, does not let the service user ask."""
+    """Nova, or Keystone, denies a request of the service user."""
 
     reason = "nova_denied"
 
 
 class NovaAmbiguous(NovaUnavailable):
-    """Keystone's catalogue names several Novas, or Nova names this host otherwise."""
+    """Keystone's catalog has several Novas, or Nova has another name for this host."""
 
     reason = "nova_ambiguous"
 
 
 class EventMalformed(KongmingError):
-    """A notification can't be understood."""
+    """A notification is unreadable."""
 
     reason = "event_malformed"
 
 
 class MessageRefused(KongmingError):
-    """What another service sent over the bus is not taken."""
+    """A message of another service is rejected."""
 
     reason = "message_refused"
 
 
 class MessageInvalid(MessageRefused):
-    """A message, or a part of it, is not what it should be."""
+    """A message, or a part of it, is invalid."""
 
     reason = "message_invalid"
 
 
 class SignatureInvalid(MessageRefused):
-    """Nothing proves who sent a message: it is not signed, or not rightly."""
+    """A message has no valid signature."""
 
     reason = "signature_invalid"
 
 
 class ConfigInvalid(KongmingError):
-    """An option, or a file that it names, can't be used as it is."""
+    """An option, or a file that it names, can't be used."""
 
     reason = "config_invalid"
 

@@ -89,7 +89,7 @@ class Turns:
         try:
             found = self._unclaimed.find()
         except (exception.Failed, exception.LibvirtForbids) as error:
-            if self._told.is_news(str(error)):
+            if self._told.should_log(str(error)):
                 LOG.warning(
                     "The guests of this host can't be listed (%s): %s; it will be retried",
                     error.reason,
@@ -109,7 +109,7 @@ class Turns:
             busy = isinstance(error, exception.HypervisorBusy)
             return Result.AGAIN if busy else Result.DONE
         except exception.StoreUnavailable as error:
-            if error.outage.is_news():
+            if error.outage.should_log():
                 LOG.error("Instance %s: %s; it will be retried", key, error)
         except Exception as error:
             # A fault of ours must not end the worker, which others wait for.

@@ -99,7 +99,7 @@ class Watch:
         self._loop.stop()
 
     def _tick(self, now: float) -> None:
-        self._clock.look()
+        self._clock.check()
         self._compare_cpus()
         self._wake(self._windows.due())
         self._wake(self._threads.changed())

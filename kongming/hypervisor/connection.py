@@ -101,7 +101,7 @@ class Keeper:
 
     def report_busy(self, error: exception.HypervisorBusy) -> None:
         """Log that libvirt accepts no further connection: once an hour for each reason."""
-        if self._busy.is_news(str(error)):
+        if self._busy.should_log(str(error)):
             LOG.warning("%s; waiting for it", error)
 
     def _report(self, error: exception.KongmingError) -> None:

@@ -121,5 +121,5 @@ class EventStore:
         try:
             yield
         except exception.StoreUnavailable as error:
-            if error.outage.is_news():
+            if error.outage.should_log():
                 LOG.warning("The order of events is not kept across a restart: %s", error)

@@ -126,7 +126,7 @@ class Handler:
         """
         self._received_at = time.monotonic()
         self.counts["malformed"] += 1
-        if self._hourly.is_news(reason):
+        if self._hourly.should_log(reason):
             LOG.warning(
                 "Unreadable notification: %s; ignored (%d so far), more of this kind are counted "
                 "and not logged. Does anything other than Nova publish to this exchange and "

@@ -112,7 +112,7 @@ class Listener:
         # More threads would change the order.
         server.start(override_pool_size=1)
         # Handling one twice does no harm.
-        driver.hand_over_repeated(server)
+        driver.accept_redelivered(server)
         return server
 
 
@@ -152,7 +152,7 @@ class _Dispatcher(dispatcher.DispatcherBase):  # type: ignore[misc]
         try:
             self._handle(message)
         except exception.StoreUnavailable as error:
-            if error.outage.is_news():
+            if error.outage.should_log():
                 LOG.error("Events wait in their queue: %s", error)
             self.held_up = True
             return False

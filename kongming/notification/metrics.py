@@ -24,7 +24,7 @@ from kongming.metrics.gauges import broker_connected
 from kongming.notification.handler import Handler
 from kongming.notification.listener import Listener
 
-# Each kind is a time series, and the kinds of other hosts' events help nobody.
+# Each kind is a time series; for other hosts' events they are not needed.
 _WITHOUT_KIND = ("foreign", "malformed")
 
 

@@ -12,7 +12,7 @@
 
 """Requests to Nova's API: instances that events hint at, and now and then all servers.
 
-Lookups that are requested during a request wait for the next round, so many events make few
+Lookups that are requested during a request wait for the next round, so a burst of events makes few
 requests. While Nova is unavailable, all placements stay, and nothing is forgotten.
 """
 
@@ -44,7 +44,7 @@ _FEW = 8
 _ROUND_S = 0.5
 _INTERVAL_S = 1.0
 _RETRY_MAX_S = 60.0
-# An event may be a moment ahead of Nova's database: so many answers may contradict it.
+# An event may be a moment ahead of Nova's database: the answers that may contradict it.
 _ATTEMPTS = 4
 # For changes that Nova had not committed at the last poll, and for differing clocks of Nova.
 _OVERLAP_S = 300.0
@@ -56,7 +56,7 @@ class NovaPoller:
     """Polls Nova's API in a thread of its own.
 
     :param held: returns the instances with a record.
-    :param start_spread: the first poll of all servers is within so many seconds.
+    :param start_spread: the seconds within which all servers are polled first.
     :ivar intervals: those in force; they may be replaced at any time.
     """
 
@@ -143,7 +143,7 @@ class NovaPoller:
 
     def _report(self, error: exception.KongmingError) -> None:
         if isinstance(error, exception.StoreUnavailable):
-            if error.outage.is_news():
+            if error.outage.should_log():
                 LOG.error("No request to Nova's API: %s; it will be retried", error)
             return
         self._availability.lost(

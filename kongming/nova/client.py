@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Asking Nova, as the service user: which servers there are, on which host.
+"""A client of Nova's API, as the service user: the servers and their hosts.
 
-Whatever else than an answer comes, nothing is concluded from it: one error
-says that Nova can't be asked now, another that it does not let us.
+Nothing is concluded from a response that is not a proper answer: it is NovaUnavailable, or
+NovaDenied.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from kongming.conf.nova import GROUP, register_auth_opts
 from kongming.nova import server as servers
 from kongming.nova.server import Server
 
-# Nova gives no more at once, whatever is asked for.
+# Nova's limit for one page.
 _PAGE = 1000
 _PAGES_MAX = 1000
 _RETRY_AFTER_MAX_S = 600.0
@@ -48,13 +48,13 @@ _POLICIES = (
 class Nova:
     """Nova's API. Any thread may call any method, one at a time.
 
-    :ivar requests: how many were made, by what came of them.
-    :ivar listed_at: when servers were last listed, by Nova's clock, in seconds since the
-        epoch: from then on ``changes-since`` counts.
+    :ivar requests: the number of requests, by outcome.
+    :ivar listed_at: when servers were last listed, by Nova's clock, in seconds since the epoch:
+        the next value of ``changes-since``.
     """
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
-        """Read ``[nova]``; nothing is asked yet.
+        """Read ``[nova]``; no request is sent yet.
 
         :raises ConfigInvalid: if the options can't be used.
         """
@@ -71,19 +71,16 @@ class Nova:
             raise exception.ConfigInvalid(f"[nova]: {error}") from error
 
     def server(self, instance_uuid: str, *, deleted: bool = False) -> Server | None:
-        """Ask for one server.
+        """Return one server; None if Nova has no such server, or has deleted it.
 
-        :param deleted: whether to tell of one that was deleted, too: of a server that
-            can still be restored Nova says to others than administrators only then
-            that there is one.
-        :returns: None if Nova has no such server, or has deleted it.
-        :raises NovaUnavailable: also NovaDenied, which is one.
+        :param deleted: whether to include a deleted server. Only then Nova shows a server that
+            can still be restored to users that are not administrators.
+        :raises NovaUnavailable: or NovaDenied.
         """
         always = {"changes-since": "1970-01-01T00:00:00Z"} if deleted else {}
         for found in self.servers(uuid=instance_uuid, **always):
             return found
-        # Nova leaves out of lists what is in a cell that does not answer; asked
-        # for the very server it says so.
+        # Lists lack the servers of a cell that is down; a request for one server shows that.
         status, body = self._get(f"/servers/{instance_uuid}")
         if status == 200 and isinstance(body.get("server"), dict):
             return servers.read(body["server"])
@@ -92,14 +89,14 @@ class Nova:
         raise self._unusable(status, body)
 
     def servers(self, **filters: str) -> Iterator[Server]:
-        """List the servers of all projects that pass a filter, page by page.
+        """Yield the servers of all projects that match the filters, page by page.
 
         :param filters: ``host``, ``uuid``, ``changes-since``.
-        :raises NovaUnavailable: also NovaDenied, which is one.
+        :raises NovaUnavailable: or NovaDenied.
         """
-        asked = {"all_tenants": "1", "limit": str(_PAGE), **filters}
+        query = {"all_tenants": "1", "limit": str(_PAGE), **filters}
         for number in range(_PAGES_MAX):
-            status, body = self._get("/servers/detail", asked)
+            status, body = self._get("/servers/detail", query)
             if number == 0:
                 self.listed_at = self._date
             rows = body.get("servers")
@@ -110,15 +107,15 @@ class Nova:
             yield from page
             if not page or not body.get("servers_links"):
                 return
-            if asked.get("marker") == page[-1].instance_uuid:
+            if query.get("marker") == page[-1].instance_uuid:
                 break
-            asked["marker"] = page[-1].instance_uuid
+            query["marker"] = page[-1].instance_uuid
         raise exception.NovaUnavailable("the list of servers has no end")
 
     def _check_filter(self, page: list[Server], filters: dict[str, str]) -> None:
-        """Nova drops, without a word, the filters that a user may not use."""
-        wanted = filters.get("uuid")
-        if wanted and any(server.instance_uuid != wanted for server in page):
+        """Raise an error if Nova ignored a filter, as it does if the user may not use it."""
+        uuid = filters.get("uuid")
+        if uuid and any(server.instance_uuid != uuid for server in page):
             self._deny()
         host = filters.get("host")
         for server in page if host else ():
@@ -173,7 +170,7 @@ class Nova:
         return self._compute
 
     def _check_catalog(self, compute: Any) -> None:
-        """Refuse to choose among several Novas: the first one may be another region's."""
+        """Refuse to choose one of several regions."""
         if compute.region_name or compute.endpoint_override:
             return
         # Not every plugin of keystoneauth's has a catalogue.
@@ -197,7 +194,7 @@ class Nova:
             )
 
     def _unreachable(self, error: Exception) -> exception.NovaUnavailable:
-        """Say what keystoneauth, or the SDK, means; Keystone's refusals come so, too."""
+        """Return the error for an exception of keystoneauth or the SDK."""
         status = getattr(error, "http_status", None) or getattr(error, "status_code", None)
         if status in _HINTS or (status and status >= 500):
             response = getattr(error, "response", None)
@@ -209,15 +206,15 @@ class Nova:
     def _unusable(
         self, status: int, body: dict[str, Any], retry_after: float = 0.0, who: str = ""
     ) -> exception.NovaUnavailable:
-        """Say what an answer means that is none."""
+        """Return the error for an unusable response."""
         kind = exception.NovaDenied if status in _DENIED else exception.NovaUnavailable
         self.requests[_OUTCOMES.get(status, "failed")] += 1
         words = _words(body)
-        said = f"; Nova says: {words}" if words else ""
-        return kind(f"{who}HTTP {status}{_HINTS.get(status, '')}{said}", retry_after=retry_after)
+        reply = f"; Nova says: {words}" if words else ""
+        return kind(f"{who}HTTP {status}{_HINTS.get(status, '')}{reply}", retry_after=retry_after)
 
     def _pause(self, headers: Mapping[str, str]) -> float:
-        """Read Retry-After: a number of seconds, or a date by the answerer's clock; bounded."""
+        """Return the seconds of Retry-After, which may be a date; limited."""
         written = headers.get("Retry-After")
         if not written:
             return 0.0
@@ -240,19 +237,19 @@ _HINTS = {
 }
 
 
-def _moment(date: str | None, otherwise: float) -> float:
-    """Read a date of HTTP; what is none means otherwise."""
+def _moment(date: str | None, default: float) -> float:
+    """Return the time of an HTTP date, or the default if it can't be read."""
     try:
         return parsedate_to_datetime(date or "").timestamp()
     except (ValueError, TypeError, OverflowError):
-        return otherwise
+        return default
 
 
 def _words(body: Mapping[str, Any]) -> str:
-    """Return what Nova says of an answer that is an error, or a choice; empty if nothing."""
-    for said in body.values():
-        if isinstance(said, dict) and isinstance(said.get("message"), str):
-            return _short(said["message"])
+    """Return Nova's message in an error or a list of versions; empty if there is none."""
+    for part in body.values():
+        if isinstance(part, dict) and isinstance(part.get("message"), str):
+            return _short(part["message"])
     choices = body.get("choices")
     if isinstance(choices, list):
         ids = [str(each.get("id")) for each in choices if isinstance(each, dict)]
@@ -261,6 +258,6 @@ def _words(body: Mapping[str, Any]) -> str:
 
 
 def _short(what: object) -> str:
-    """Return a text of others on one line, short, and without what a terminal would obey."""
+    """Return a foreign text on one line, short and printable."""
     text = " ".join(str(what).split())[:_SHORT]
     return "".join(each if each.isprintable() else "?" for each in text)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Nova's own configuration on this host, as far as it concerns us."""
+"""Nova's configuration on this host."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from kongming import exception
 
 
 def read(paths: Iterable[str], options: Mapping[Any, Iterable[Any]]) -> cfg.ConfigOpts:
-    """Read as Nova would: files and folders in their order, the last one wins.
+    """Read files and folders as Nova does, the last one takes precedence.
 
-    :param options: the options that are wanted, by group.
-    :raises ConfigInvalid: if that can't be read. It quotes no line of the
-        files: there are passwords in them.
+    :param options: the options to read, by group.
+    :raises ConfigInvalid: if they can't be read. It quotes no line of the files, which contain
+        passwords.
     """
     arguments = []
     nova = cfg.ConfigOpts()
-    for group, wanted in options.items():
-        nova.register_opts(list(wanted), group=group)
+    for group, each in options.items():
+        nova.register_opts(list(each), group=group)
     try:
         for path in paths:
             folder = Path(path).is_dir()
             if folder:
-                # oslo.config takes a folder that it may not enter for an empty one.
+                # oslo.config treats a folder without permission as empty.
                 next(Path(path).iterdir(), None)
             arguments.append(f"--config-{'dir' if folder else 'file'}={path}")
-        # Neither this machine's own defaults nor our environment are Nova's.
+        # Default files and environment of this process are not Nova's.
         nova(arguments, default_config_files=[], default_config_dirs=[], use_env=False)
         _register_substituted(nova, paths)
         _check_substituted(nova, options)
     except (cfg.Error, OSError, ValueError) as error:
-        # The cause is left out, too: it may quote a line.
+        # Without the cause, which may quote a line.
         raise exception.ConfigInvalid(
             f"{', '.join(paths)} can't be read: {problem(error)}; check the paths, and that this "
             "user may read them"
@@ -57,7 +57,7 @@ def read(paths: Iterable[str], options: Mapping[Any, Iterable[Any]]) -> cfg.Conf
 
 
 def _register_substituted(nova: cfg.ConfigOpts, paths: Iterable[str]) -> None:
-    """Register whatever is set: the values of the options that are wanted may refer to it."""
+    """Register all options that are set, as values may refer to them."""
     nova.register_opt(cfg.StrOpt("my_ip", default=netutils.get_my_ipv4()))
     sections: dict[str, dict[str, list[str]]] = {}
     for path in paths:
@@ -66,14 +66,14 @@ def _register_substituted(nova: cfg.ConfigOpts, paths: Iterable[str]) -> None:
             cfg.ConfigParser(str(file), sections).parse()
     for group, found in sections.items():
         for name in found:
-            # One that is wanted is registered already, with what it is.
+            # The options to read are registered already, with their types.
             with contextlib.suppress(cfg.DuplicateOptError):
                 nova.register_opt(cfg.StrOpt(name), group=None if group == "DEFAULT" else group)
 
 
 def _check_substituted(nova: cfg.ConfigOpts, options: Mapping[Any, Iterable[Any]]) -> None:
-    for group, wanted in options.items():
-        for option in wanted:
+    for group, each in options.items():
+        for option in each:
             try:
                 getattr(nova if group is None else nova[group], option.dest)
             except (cfg.NoSuchOptError, cfg.TemplateSubstitutionError):
@@ -84,7 +84,7 @@ def _check_substituted(nova: cfg.ConfigOpts, options: Mapping[Any, Iterable[Any]
 
 
 def problem(error: Exception) -> str:
-    """Say what is wrong with a configuration, without quoting it."""
+    """Describe an error of a configuration, without quoting a line."""
     if isinstance(error, cfg.ConfigFileParseError):
         line = getattr(error.__context__, "lineno", "unknown")
         return f"{error.config_file} is not a configuration file: see its line {line}"

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""One server, as Nova's API tells of it."""
+"""One server of Nova's API."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ import uuid
 from kongming import exception
 
 _HOST = "OS-EXT-SRV-ATTR:host"
-# Such a server has no domain on any host, whatever host it is told of.
+# Servers without a domain, even if Nova shows a host.
 _DELETED = "DELETED"
 _NOWHERE = frozenset({_DELETED, "SOFT_DELETED", "SHELVED_OFFLOADED"})
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What we need to know of a server.
+    """A server.
 
-    :ivar host: the compute host that it is on; None if it is on none.
-    :ivar metadata: its whole metadata, not yet looked at.
-    :ivar project_id: whose it is; None if Nova does not tell.
-    :ivar deleted: whether it is gone for good.
+    :ivar host: its compute host; None if it has none.
+    :ivar metadata: all its metadata, unchecked.
+    :ivar project_id: its project; None if Nova does not show it.
+    :ivar deleted: whether it is deleted, and can't be restored.
     """
 
     instance_uuid: str
@@ -45,10 +45,10 @@ class Server:
 
 
 def read(row: object) -> Server:
-    """Read one server of an answer.
+    """Read one server of a response.
 
-    :raises NovaDenied: if Nova does not tell its host.
-    :raises NovaUnavailable: if this is no server.
+    :raises NovaDenied: if Nova does not show its host.
+    :raises NovaUnavailable: if it is not a server.
     """
     if not isinstance(row, dict):
         raise exception.NovaUnavailable(f"a server is a {type(row).__name__}, not an object")

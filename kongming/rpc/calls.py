@@ -24,7 +24,7 @@ from oslo_messaging import TransportOptions
 
 from kongming import exception
 from kongming.allocation.host_name import in_queues
-from kongming.bus.keeper import Lasting
+from kongming.bus.keeper import Expiring
 from kongming.bus.reasons import REJECTED, UNKNOWN, explain
 from kongming.rpc.bus import Bus
 from kongming.rpc.messages import Message
@@ -76,7 +76,7 @@ class Caller:
         """
         arguments = message.to_json()
         context = _context(self._sign(host, method, arguments))
-        hint = Lasting(HINT_S)
+        hint = Expiring(HINT_S)
         self._try(lambda: self._to(host, hint).cast(context, method, **arguments), host)
 
     def call(
@@ -152,7 +152,7 @@ class Caller:
             if self._stuck is not None and not self._stuck.done():
                 # The one that waits finds out when RabbitMQ accepts messages again.
                 raise _Stuck
-        made = threads.begin(call, "call")
+        made = threads.start(call, "call")
         if made in wait([made], self.timeout_s + OPEN_S).done:
             return made.result()
         with self._lock:

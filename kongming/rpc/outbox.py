@@ -130,7 +130,7 @@ class Outbox(Generic[_Hint]):
         """Drop hints that only this receiver does not get."""
         self._dropped += number
         self._dropped_before += number
-        if self._hourly.is_news(receiver):
+        if self._hourly.should_log(receiver):
             LOG.warning(
                 "%s are dropped: %s; the receiver gets all changes at its next pull",
                 self._what,

@@ -46,7 +46,7 @@ class Refusals:
         sender = clean(sender, 255) or "an unnamed sender"
         with self._lock:
             self.counts[kind, error.reason] += 1
-        if self._hourly.is_news((sender, kind, error.reason)):
+        if self._hourly.should_log((sender, kind, error.reason)):
             LOG.warning(
                 "%s of %s is rejected (%s): %s; more of this kind are counted and not logged",
                 kind,

@@ -50,7 +50,7 @@ class Availability:
             if self._since is None:
                 self._since, self._hourly = time.monotonic(), Hourly()
             hourly = self._hourly
-        if hourly.is_news(kind):
+        if hourly.should_log(kind):
             self._log.log(level, "%s", problem)
 
     def restored(self) -> None:

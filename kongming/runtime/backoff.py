@@ -10,28 +10,21 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Waiting longer and longer between attempts, so that nothing is hammered."""
+"""Growing delays between attempts."""
 
 
 class Backoff:
-    """Delays of 1, 2, 4, … seconds up to a maximum.
-
-    :ivar first: whether no delay was given since the last success: the
-        moment to tell the operator, once.
-    """
+    """Delays of 1, 2, 4, … seconds up to a maximum."""
 
     def __init__(self, maximum: float) -> None:
         self._maximum = maximum
         self._delay = min(1.0, maximum)
-        self.first = True
 
     def next(self) -> float:
-        """Give the next delay in seconds."""
+        """Return the next delay in seconds."""
         delay, self._delay = self._delay, min(2 * self._delay, self._maximum)
-        self.first = False
         return delay
 
     def reset(self) -> None:
-        """Begin anew, after a success."""
+        """Start again with the shortest delay, after a success."""
         self._delay = min(1.0, self._maximum)
-        self.first = True

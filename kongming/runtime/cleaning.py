@@ -10,14 +10,14 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Cleaning: text of others, made fit to be kept, logged and shown."""
+"""Cleaning of foreign text before it is stored, logged or shown."""
 
 from __future__ import annotations
 
 import re
 
 _SPACES = str.maketrans(dict.fromkeys("\t\n\v\f\r", " "))
-# In a URL; elsewhere in a text a password can't be told from other words.
+# In URLs; elsewhere a password can't be recognized.
 _CREDENTIALS = re.compile(r"(?<=//)[^\s'\"]*@")
 _INSTEAD = "\N{REPLACEMENT CHARACTER}"
 
@@ -25,10 +25,10 @@ _INSTEAD = "\N{REPLACEMENT CHARACTER}"
 def clean(text: str, most: int) -> str:
     """Return a text in which every character is printable.
 
-    White space becomes a blank; control characters, lone surrogates and what
-    turns the direction of writing become U+FFFD.
+    White space becomes a blank. Control characters, lone surrogates and marks of the writing
+    direction become U+FFFD.
 
-    :param most: so many characters are kept.
+    :param most: the number of characters to keep.
 
     >>> clean("two\\nlines, \\x1b[31mred", 20)
     'two lines, �[31mred'

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whether this machine's clock was set: told once, with how far and which way."""
+"""Steps of this machine's clock: each is reported once, with its size and direction."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _JUMP_S = 2.0
 
 
 def since_boot() -> float:
-    """Return the seconds since the machine was started, those in which it slept included."""
+    """Return the seconds since the machine was booted, including suspended time."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Steps:
-    """Compares the time of day with a clock that nobody sets.
+    """The steps of the clock, by comparison with a monotonic one.
 
-    :param wall: tells the time, in seconds since the epoch.
-    :param steady: seconds that only grow.
+    :param wall: returns the time in seconds since the epoch.
+    :param steady: returns monotonic seconds.
     """
 
     def __init__(
@@ -46,20 +46,20 @@ class Steps:
         self._offset = wall() - steady()
 
     def take(self) -> float:
-        """Return by how many seconds the clock was set since the last call; 0 if it was not."""
+        """Return the seconds by which the clock was set since the last call, or 0."""
         offset = self._wall() - self._steady()
         moved, self._offset = offset - self._offset, offset
         return moved if abs(moved) > _JUMP_S else 0.0
 
 
 class ClockWatch:
-    """Tells when the clock was set."""
+    """Warns when the clock was set."""
 
     def __init__(self, steps: Steps | None = None) -> None:
         self._steps = steps or Steps()
 
-    def look(self) -> None:
-        """Tell if the clock was set since the last look."""
+    def check(self) -> None:
+        """Log if the clock was set since the last check."""
         moved = self._steps.take()
         if moved:
             LOG.warning(

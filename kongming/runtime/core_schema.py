@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""YAML by the core schema of YAML 1.2, less its other ways to write a number.
+"""YAML by the core schema of YAML 1.2, with decimal integers as the only numbers.
 
-Loaders of YAML 1.1, PyYAML's among them, take 010 for 8, 17:04 for 1024 and no for false. Here
-only plain decimal integers are numbers and only true and false are truth values; whatever else is
-written without quotes is text, and is judged as it was typed.
+Loaders of YAML 1.1, such as PyYAML, read 010 as 8, 17:04 as 1024 and no as false. Here only plain
+decimal integers are numbers, and only true and false are booleans; all other text without quotes
+is a string, as it was typed.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ import yaml
 from kongming import exception
 from kongming.allocation.cpuset import shown
 
-#: Where a value stands: the names and positions that lead to it.
+#: The path of a value: names and positions.
 Steps = tuple[str | int, ...]
 
-#: An allocation map's value needs six levels; what aliases repeat counts each time.
+#: The values of an allocation map need six levels. Each use of an alias counts.
 MAX_DEPTH = 32
 MAX_VALUES = 1_000_000
 
@@ -45,7 +45,7 @@ _WORDS = {
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
-# The kinds that a tag may ask for.
+# The type of each tag.
 _TAGGED = {f"{_TAG}int": int, f"{_TAG}bool": bool, f"{_TAG}null": type(None)}
 
 
@@ -53,8 +53,7 @@ _TAGGED = {f"{_TAG}int": int, f"{_TAG}bool": bool, f"{_TAG}null": type(None)}
 class Read:
     """A document.
 
-    :ivar lines: the line of each value, by the steps to it; those of what an alias repeats are
-        not there.
+    :ivar lines: the line of each value, by its path, except values of aliases.
     """
 
     value: Any
@@ -62,9 +61,9 @@ class Read:
 
 
 def read(text: str) -> Read:
-    """Read the only document of a text; names are text.
+    """Read the only document of a text; all keys are strings.
 
-    :raises RequestInvalid: naming the line, if it is not YAML, or says what can't be meant.
+    :raises RequestInvalid: naming the line, if it is not YAML, or is ambiguous.
     """
     reader = _Reader(yaml.parse(text, Loader=_Loader))
     try:
@@ -83,18 +82,18 @@ def read(text: str) -> Read:
 
 
 def plain(text: str) -> Any:
-    """Return what a text without quotes stands for: mostly itself."""
+    """Return the value of a scalar without quotes."""
     if text in _WORDS:
         return _WORDS[text]
     try:
         return int(text) if _INTEGER.fullmatch(text) else text
     except ValueError:
-        # Python does not read numbers of thousands of digits.
+        # Python refuses numbers with thousands of digits.
         return text
 
 
 class _Reader:
-    """Makes values of a parser's events."""
+    """Builds values from the events of a parser."""
 
     def __init__(self, events: Iterable[Any]) -> None:
         self.lines: dict[Steps, int] = {}
@@ -172,7 +171,7 @@ class _Reader:
         return value
 
     def _count_all(self, event: Any, value: Any, depth: int) -> None:
-        """Count what an alias repeats as if it were written there."""
+        """Count the values of an alias as if they were written there."""
         self._count(event, depth)
         if isinstance(value, dict | list):
             for each in value.values() if isinstance(value, dict) else value:
@@ -203,7 +202,7 @@ def _scalar(event: Any) -> Any:
 
 
 def _merged(event: Any, value: Any) -> dict[str, Any]:
-    """Return what a merge key brings: of several mappings the first that has a name counts."""
+    """Return the mapping of a merge key; of several mappings the first with a name counts."""
     merged: dict[str, Any] = {}
     for each in value if isinstance(value, list) else [value]:
         if not isinstance(each, dict):

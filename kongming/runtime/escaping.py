@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Text of others, made safe to show: in logs, tables, pictures and error messages.
+"""Escaping of foreign text in logs, tables, pictures and error messages.
 
-A name, a message or a header may hold line breaks, terminal commands, or marks
-that turn the reading order: shown as they are, they would forge a line or
-change what the reader sees. They are shown as Python writes them in a string.
+A name, a message or a header may contain line breaks, terminal commands, or marks of the writing
+direction. Unescaped they could forge a line, or change the display. They are written as in a
+Python string.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from typing import Any
 def escape(text: str, keep: str = "") -> str:
     r"""Return a text in which every character is visible as itself.
 
-    Replaced are control and format characters, separators other than the
-    blank, surrogates, private and unassigned ones, each by its escape.
+    Control and format characters, separators other than the blank, surrogates, and private and
+    unassigned characters are replaced by their escapes.
 
-    :param keep: characters that stay all the same.
+    :param keep: characters that are not replaced.
 
     >>> print(escape("pinned\n\x1b[31m\u202eINFO"))
     pinned\n\x1b[31m\u202eINFO
@@ -42,7 +42,7 @@ def escape(text: str, keep: str = "") -> str:
 
 
 def escape_all(data: Any) -> Any:
-    """Return a copy of JSON data in which all texts are escaped, names included."""
+    """Return a copy of JSON data with all strings escaped, including names."""
     if isinstance(data, str):
         return escape(data)
     if isinstance(data, list):

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Whether the service's threads still get on: each says so now and then."""
+"""Heartbeats of threads, for the watchdog of the service manager."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ import time
 
 
 class Heartbeats:
-    """The threads that are to get on. Any thread may call any method."""
+    """The last heartbeat of each thread. Any thread may call any method."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last: dict[str, tuple[float, float]] = {}
 
     def expect(self, name: str, within_s: float) -> Callable[[], None]:
-        """Expect a thread to beat from now on; return what it is to call.
+        """Expect heartbeats of a thread from now on; return the function that it has to call.
 
-        :param within_s: the longest time in seconds from one beat to the next.
+        :param within_s: the longest time from one heartbeat to the next.
         """
 
         def beat() -> None:
@@ -39,7 +39,7 @@ class Heartbeats:
         return beat
 
     def overdue(self) -> list[str]:
-        """Return the names of the threads that should have beaten."""
+        """Return the names of threads whose heartbeat is overdue."""
         now = time.monotonic()
         with self._lock:
             return sorted(

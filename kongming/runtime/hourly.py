@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is told in the log once an hour, however often it happens."""
+"""Log lines that are written once an hour, however often their cause occurs."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ import threading
 import time
 
 HOUR_S = 3600.0
-#: So much is told in an hour at most: senders and kinds can be made up.
+#: The most keys in an hour: senders could make up any number.
 MOST = 100
 
 
 class Hourly:
-    """Knows what was told within the hour. Any thread may call it."""
+    """The keys that were logged within the hour. Any thread may call it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._began = time.monotonic()
-        self._told: set[Hashable] = set()
+        self._logged: set[Hashable] = set()
 
-    def is_news(self, what: Hashable) -> bool:
-        """Return whether something is to be told now; then it is no news any more."""
+    def should_log(self, key: Hashable) -> bool:
+        """Return whether to log something now, and note that it is logged."""
         with self._lock:
             if time.monotonic() - self._began >= HOUR_S:
-                self._began, self._told = time.monotonic(), set()
-            news = what not in self._told and len(self._told) < MOST
-            if news:
-                self._told.add(what)
-        return news
+                self._began, self._logged = time.monotonic(), set()
+            is_first = key not in self._logged and len(self._logged) < MOST
+            if is_first:
+                self._logged.add(key)
+        return is_first

@@ -99,7 +99,7 @@ class Loop:
             self._beat()
             return max(self._backoff.next() * random_between(0.5, 1.0), error.retry_after)
         except Exception as error:
-            if self._faults.is_news(type(error).__name__):
+            if self._faults.should_log(type(error).__name__):
                 LOG.exception(
                     "A fault of Kongming in %s: %s; it will be retried",
                     self._doing,

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Why a file or folder of the state path can't be used: whose it is, and what mends that."""
+"""Permission problems of files in the state path, with their owner and the way out."""
 
 from __future__ import annotations
 
@@ -25,13 +25,11 @@ _OWNER_MAY = 0o600
 
 
 def explain(paths: Iterable[Path], *, tool: bool = False) -> str | None:
-    """Return what keeps this process from reading and writing files, and how to mend it.
+    """Return the permission problem of files, and the way out; None if there is none.
 
-    :param paths: files and folders, of which any may be missing; the first one
-        that is in the way is told of, and all in the command that mends it.
-    :param tool: whether this is a command that somebody typed, who may be the
-        wrong user, and not the service.
-    :returns: None if nothing of that is in the way.
+    :param paths: files and folders, which may be missing. The first one with a problem is named,
+        and all of them in the command that solves it.
+    :param tool: whether this is a command, whose user may be the wrong one, and not the service.
     """
     denied = [(path, status) for path in paths if (status := _denied(path))]
     if not denied:
@@ -44,23 +42,23 @@ def explain(paths: Iterable[Path], *, tool: bool = False) -> str | None:
             return f"{first} is on a file system that is read-only"
         return f"{first} may not be written by its owner {owner}: run 'chmod u+rw {named}'"
     sudo = f"'sudo -u {owner} ...'"
-    told = f"{first} belongs to user {owner}, but this process runs as user {me}"
+    text = f"{first} belongs to user {owner}, but this process runs as user {me}"
     if tool:
         root = status.st_uid == 0
-        return f"{told}: run it as " + ("root" if root else f"{owner} or root, as in {sudo}")
+        return f"{text}: run it as " + ("root" if root else f"{owner} or root, as in {sudo}")
     if status.st_uid == 0:
-        return f"{told} (was the service started as root once?): run 'chown {me}: {named}'"
+        return f"{text} (was the service started as root once?): run 'chown {me}: {named}'"
     return (
-        f"{told}: run it as {owner}, as in {sudo}, or, if {me} is the service's "
+        f"{text}: run it as {owner}, as in {sudo}, or, if {me} is the service's "
         f"user, run 'chown {me}: {named}'"
     )
 
 
 def _denied(path: Path) -> os.stat_result | None:
-    """Return whose a file is that may not be read and written; None if it may, or is not there."""
+    """Return the status of a file that this user may not read and write; else None."""
     try:
         status = path.stat()
     except OSError:
         return None
-    wanted = os.R_OK | os.W_OK | (os.X_OK if stat.S_ISDIR(status.st_mode) else 0)
-    return None if os.access(path, wanted, effective_ids=True) else status
+    mode = os.R_OK | os.W_OK | (os.X_OK if stat.S_ISDIR(status.st_mode) else 0)
+    return None if os.access(path, mode, effective_ids=True) else status

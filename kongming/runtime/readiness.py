@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Telling the service manager, and the log, that the service is ready.
+"""The readiness of a service, reported to the service manager and the log.
 
-Ready is when it is true: when all parts have come about for the first time.
+A service is ready when all of its parts have been ready once.
 """
 
 import logging
@@ -24,7 +24,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Readiness:
-    """Waits for named parts and tells when the last one is there."""
+    """Named parts of a service, and whether each has been ready once."""
 
     def __init__(self, *parts: str) -> None:
         self._lock = threading.Lock()
@@ -33,7 +33,7 @@ class Readiness:
         self.ready = threading.Event()
 
     def reached(self, part: str) -> None:
-        """Note that a part is there; any later time is of no consequence."""
+        """Note that a part is ready; report the service ready after the last part."""
         with self._lock:
             self._missing.discard(part)
             if self._missing or self.ready.is_set():

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The threads of a WSGI server: which of them wait for others, so that one is always free.
+"""The threads of a WSGI server that wait for other services; one of them is kept free.
 
-A WSGI server has a few threads in each process. If all of them wait, for a Keystone or a
-database that is silent, for rows that others have locked, for a host that hangs, nobody else
-is answered, not even ``/healthcheck``.
+A WSGI server has a few threads in each process. If all of them wait, for an unresponsive Keystone
+or database, for locked rows, or for a host that hangs, no other request is answered, not even
+``/healthcheck``.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from contextlib import contextmanager
 import threading
 import time
 
-#: Who waits on the last thread gives it back after so many seconds.
+#: The longest wait of the last thread, in seconds.
 PATIENCE_S = 0.25
 
 
 class ServerThreads:
-    """Knows the waits that are under way. Any thread may call it.
+    """The current waits. Any thread may call it.
 
-    :param number: how many threads each process of the server has.
-    :ivar changed: held for each method but :meth:`wait`, and notified when a wait ends.
+    :param number: the threads of each process of the server.
+    :ivar changed: to be held for each method but :meth:`wait`; notified when a wait ends.
     """
 
     def __init__(self, number: int) -> None:
         self._most = max(1, number - 1)
         self.changed = threading.Condition()
-        # When each began to wait, the latest last.
+        # The starts of all waits, the latest last.
         self._waits: list[float] = []
 
     @contextmanager
     def wait(self) -> Iterator[float]:
-        """Note a wait; yields when it began, by which it is known."""
+        """Note a wait; yield its start, which identifies it."""
         with self.changed:
             began = time.monotonic()
             self._waits.append(began)
@@ -55,11 +55,11 @@ class ServerThreads:
                 self.changed.notify_all()
 
     def all_wait_long(self) -> bool:
-        """Tell whether all threads but the last have waited for too long for that one to wait."""
+        """Return whether all threads but one have waited so long that this one may not wait."""
         now = time.monotonic()
         return sum(now - began >= PATIENCE_S for began in self._waits) >= self._most
 
     def must_end(self, began: float) -> bool:
-        """Tell whether a wait has the last thread, and has had it for long enough."""
+        """Return whether a wait occupies the last thread, and has lasted too long for that."""
         is_last = len(self._waits) > self._most and self._waits[-1] == began
         return is_last and time.monotonic() - began >= PATIENCE_S

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What every service has: it says when it is ready, serves, and reloads its configuration."""
+"""The base of all services: readiness, watchdog, reload of the configuration, and metrics."""
 
 from __future__ import annotations
 
@@ -36,34 +36,33 @@ LOG = logging.getLogger(__name__)
 
 
 class ReloadableOpts(cfg.ConfigOpts):
-    """Options of which a reload takes all that changed, or nothing."""
+    """Options whose reload is all or nothing."""
 
     @abc.abstractmethod
     def candidate(self) -> Any:
-        """Read and check the files as they are now, without an effect on the options.
+        """Read and check the files, without an effect on the options.
 
         :raises ConfigInvalid: if they can't be used.
         """
 
     @abc.abstractmethod
     def put_in_force(self, checked: Any, then: Callable[[], None]) -> None:
-        """Take the mutable options of a candidate.
+        """Put the mutable options of a candidate in force.
 
-        :param then: reads what depends on options; may raise ConfigInvalid.
-        :raises ConfigInvalid: if they can't be used; the previous options stay then.
+        :param then: reads settings from the options; may raise ConfigInvalid.
+        :raises ConfigInvalid: if they can't be used; the previous options stay in force.
         """
 
     @abc.abstractmethod
-    def tell_unread(self) -> None:
-        """Log the settings that nothing reads."""
+    def warn_unread(self) -> None:
+        """Log the settings that no service reads."""
 
 
 class Service(abc.ABC):
     """One service in one process.
 
-    :param parts: what has to be reached for the first time to be ready.
-    :ivar heartbeats: the threads that are to get on; a service manager that watches ends
-        the service, and starts it again, if one does not.
+    :param parts: the parts that must have been ready once before the service is.
+    :ivar heartbeats: if one is overdue, a service manager with a watchdog restarts the service.
     """
 
     def __init__(self, conf: ReloadableOpts, *parts: str) -> None:
@@ -75,25 +74,25 @@ class Service(abc.ABC):
 
     @abc.abstractmethod
     def start(self) -> None:
-        """Begin; return at once, whether all others are there or not."""
+        """Start all threads; other services may be unavailable."""
 
     @abc.abstractmethod
     def stop(self) -> None:
-        """End what has begun."""
+        """Stop all threads."""
 
     def wait(self, signals: Signals) -> None:
-        """Serve until a signal ends it, reloading the configuration on each SIGHUP."""
+        """Wait for SIGTERM, reloading the configuration on each SIGHUP."""
         interval = systemd.watchdog_interval()
-        # Twice as often as it is waited for.
+        # Twice as often as the watchdog requires.
         timeout = interval and interval / 2
         while (number := signals.wait(timeout)) != END:
             if number is None:
-                self._tell_watchdog()
+                self._notify_watchdog()
             elif number == RELOAD:
-                self.reset()
+                self.reload()
 
-    def _tell_watchdog(self) -> None:
-        """Tell the service manager that all is well, if it is."""
+    def _notify_watchdog(self) -> None:
+        """Notify the service manager that the service is alive, unless a heartbeat is overdue."""
         if overdue := self.heartbeats.overdue():
             LOG.critical(
                 "Threads make no progress: %s; withholding the watchdog signal, so that systemd "
@@ -103,50 +102,50 @@ class Service(abc.ABC):
         else:
             systemd.notify(systemd.ALIVE)
 
-    def reset(self) -> None:
-        """Take the mutable options anew, all of them or none; nothing else is disturbed."""
+    def reload(self) -> None:
+        """Put changed mutable options in force: all of them or, after an error, none."""
         try:
             self._conf.put_in_force(self._conf.candidate(), self.read_options)
         except exception.ConfigInvalid as error:
             LOG.error("Configuration reload failed: %s; keeping the previous settings", error)
             return
         except Exception as error:  # noqa: BLE001
-            # Its text may quote a password.
+            # The error's text may quote a password.
             fault = f"a fault of Kongming, please report this {type(error).__name__}"
             LOG.error("Configuration reload failed: %s; keeping the previous settings", fault)
             return
         LOG.info("Configuration reloaded: mutable options are in force")
-        self._conf.tell_unread()
+        self._conf.warn_unread()
         self.options_changed()
 
     def read_options(self) -> None:  # noqa: B027
-        """Read what is not read at each use.
+        """Read settings from the options.
 
-        :raises ConfigInvalid: if that can't be used: the former stays.
+        :raises ConfigInvalid: if they can't be used; the previous ones stay in force.
         """
 
     def options_changed(self) -> None:  # noqa: B027
-        """Do what new options make necessary."""
+        """Put the settings in force after a reload."""
 
     def open_metrics(self, make: Callable[[], list[Collector]]) -> None:
-        """Take the port of the metrics, if they are wanted.
+        """Bind the port of the metrics, if they are enabled.
 
-        :param make: gives what is told there.
+        :param make: returns the collectors.
         :raises ConfigInvalid: if the options can't be used.
         """
         options = self._conf.metrics
         if options.enabled:
-            # Imported here: a service without metrics does not pay for them.
+            # Imported here, as it costs memory that services without metrics do not need.
             from kongming.metrics.endpoint import Endpoint
 
             self._metrics = Endpoint(options.listen_address, options.listen_port, make())
 
     def start_metrics(self) -> None:
-        """Begin to answer Prometheus, if that is wanted."""
+        """Start to serve the metrics, if they are enabled."""
         if self._metrics is not None:
             self._metrics.start()
 
     def stop_metrics(self) -> None:
-        """Answer Prometheus no more."""
+        """Stop serving the metrics."""
         if self._metrics is not None:
             self._metrics.stop()

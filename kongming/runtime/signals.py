@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Signals: they are held from the first line of a service on, and acted on when that can be.
+"""Signals: they are queued from the first line of a service on, and handled when it is ready.
 
-A handler only lets Python write a byte to a socket; who acts reads it. A signal that comes just
-before a lock is acquired would not end the wait for it, and its handler would wait as long.
+A handler only has Python write a byte to a socket, which the main thread reads. A signal that
+arrives just before a lock is acquired would not interrupt the wait for it.
 """
 
 from __future__ import annotations
@@ -23,46 +23,46 @@ import os
 import signal
 import socket
 
-#: What ends a service.
+#: Ends a service.
 END = signal.SIGTERM
-#: What has it read its configuration anew.
+#: Reloads its configuration.
 RELOAD = signal.SIGHUP
 
 
 class Signals:
-    """The signals of this process that concern a service; from its making on none of them is lost.
+    """The signals of a service; from the construction on none of them is lost.
 
-    It can be made in the main thread only. As process 1 of a container a service needs it,
-    too: the kernel gives that process only what it has a handler for.
+    It can be constructed in the main thread only. A service that is process 1 of a container
+    needs it, too: the kernel delivers only signals with a handler to that process.
     """
 
     def __init__(self) -> None:
-        self._wakeup, self._written = socket.socketpair()
-        self._written.setblocking(False)
-        self._came: list[int] = []
-        signal.set_wakeup_fd(self._written.fileno(), warn_on_full_buffer=False)
+        self._wakeup, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._received: list[int] = []
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in (END, RELOAD):
             signal.signal(number, lambda _number, _frame: None)
-        # Somebody at a terminal does not wait.
+        # At a terminal, Ctrl-C ends the process at once.
         signal.signal(signal.SIGINT, lambda _number, _frame: os._exit(1))
 
     def wait(self, timeout: float | None) -> int | None:
-        """Return the next signal that came; None if none does within so many seconds."""
-        if not self._came:
+        """Return the next signal; None if none arrives within the timeout, in seconds."""
+        if not self._received:
             self._wakeup.settimeout(timeout)
             try:
-                self._came += self._wakeup.recv(256)
+                self._received += self._wakeup.recv(256)
             except (TimeoutError, BlockingIOError):
                 return None
-        return self._came.pop(0)
+        return self._received.pop(0)
 
-    def end_came(self) -> bool:
-        """Tell whether the service is to end; what has come besides is kept."""
+    def end_requested(self) -> bool:
+        """Return whether SIGTERM has arrived; other signals stay queued."""
         self._wakeup.settimeout(0)
         with contextlib.suppress(BlockingIOError):
-            self._came += self._wakeup.recv(256)
-        return END in self._came
+            self._received += self._wakeup.recv(256)
+        return END in self._received
 
     def wake(self) -> None:
-        """Have the thread that waits end the service; any thread may call this."""
-        self._written.send(bytes([END]))
+        """End the service as SIGTERM does; any thread may call this."""
+        self._writer.send(bytes([END]))

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""An SQLite database that many threads, and other processes, work on.
+"""An SQLite database that several threads and processes use.
 
-All that goes wrong with it is told as one error, which says what to do; a
-damaged file that was moved away is made anew.
+Each problem is one error, which names the way out. A damaged file that was moved away is created
+again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LOG = logging.getLogger(__name__)
 
 _BUSY_TIMEOUT_S = 5.0
 
-# After these the open file is not to be used any more.
+# After these errors the open file can't be used any more.
 _DAMAGE = frozenset(
     {
         sqlite3.SQLITE_CORRUPT,
@@ -44,7 +44,7 @@ _DAMAGE = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
-# Extended codes carry the primary one in their lowest byte.
+# The lowest byte of an extended code is the primary code.
 _PRIMARY = 0xFF
 # A version that no database has.
 _UNKNOWN = -1
@@ -53,10 +53,10 @@ _UNKNOWN = -1
 class Database:
     """One database file. Any thread may call any method.
 
-    :param migrations: the statements from one version of the schema to the
-        next; PRAGMA user_version holds the number of versions taken.
-    :param create: whether to make the file if there is none.
-    :param on_open: called whenever the file was opened (anew).
+    :param migrations: the statements from one version of the schema to the next; PRAGMA
+        user_version is the number of applied ones.
+    :param create: whether to create a missing file.
+    :param on_open: called each time the file was opened.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Database:
     ) -> None:
         """Open the database.
 
-        :raises StoreUnavailable: if that can't be done.
+        :raises StoreUnavailable: if it can't be opened.
         """
         self.path = path
         self._migrations = migrations
@@ -84,20 +84,20 @@ class Database:
             pass
 
     def close(self) -> None:
-        """Close it; the next use would open it again."""
+        """Close the database; the next use opens it again."""
         with self.lock:
             if self._db is not None:
                 self._db.close()
                 self._db = None
 
     def query(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Read rows."""
+        """Return the rows of a query."""
         with self._connected() as db:
             return db.execute(statement, parameters).fetchall()
 
     @contextmanager
     def transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
-        """All or nothing; a durable one survives a power failure too."""
+        """Run a transaction; a durable one survives a power failure, too."""
         with self._connected() as db:
             db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             with _begun(db):
@@ -107,7 +107,7 @@ class Database:
                 LOG.info("%s can be used again", self.path)
 
     def changed_elsewhere(self) -> bool:
-        """Tell whether another process has changed anything since last asked."""
+        """Return whether another process has changed anything since the last call."""
         with self._connected() as db:
             version = _data_version(db)
             changed = version != self._version
@@ -119,8 +119,7 @@ class Database:
         with self.lock:
             try:
                 if self._db is not None and _file(self.path) != self._file:
-                    # Moved away, or another one put in its place: what is
-                    # written to the old one would be lost.
+                    # Moved away, or replaced: writes to the old file would be lost.
                     with suppress(sqlite3.Error):
                         self.close()
                     self._db = None
@@ -142,7 +141,7 @@ class Database:
                 ) from error
 
     def _hint(self) -> str:
-        """Return what to do about a file that can't be used."""
+        """Return the way out if the file can't be used."""
         beside = [self.path.with_name(f"{self.path.name}-{end}") for end in ("wal", "shm")]
         return ownership.explain(
             [self.path, *beside, self.path.parent], tool=not self._create
@@ -161,7 +160,7 @@ class Database:
         db = sqlite3.connect(
             self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
-        # Else one text that is not UTF-8 would make the others unreadable, too.
+        # Else one string that is not UTF-8 would make the whole row unreadable.
         db.text_factory = lambda raw: raw.decode("utf-8", "backslashreplace")
         try:
             db.execute("PRAGMA journal_mode = WAL")
@@ -170,7 +169,7 @@ class Database:
                 self._on_open(db)
             if self._create:
                 self._check_writable(db)
-            # One that was opened anew may be another one, as after a restore.
+            # A file that is opened again may be another one, as after a restore.
             self._version = _data_version(db) if self._file is None else _UNKNOWN
         except BaseException:
             db.close()
@@ -178,10 +177,7 @@ class Database:
         return db
 
     def _check_writable(self, db: sqlite3.Connection) -> None:
-        """Find out now that the file is read-only; nothing is written.
-
-        Else SQLite tells only of what is first to be kept.
-        """
+        """Raise an error now if the file is read-only, and not at the first write."""
         db.execute("BEGIN IMMEDIATE")
         try:
             db.execute(f"PRAGMA user_version = {len(self._migrations)}")
@@ -216,7 +212,7 @@ def _begun(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def _is_missing(path: Path) -> bool:
-    """Tell whether there is no such file; of one that may not be looked at SQLite tells more."""
+    """Return whether a file is missing; SQLite explains other problems better."""
     try:
         path.stat()
     except OSError as error:
@@ -225,7 +221,7 @@ def _is_missing(path: Path) -> bool:
 
 
 def _file(path: Path) -> tuple[int, int] | None:
-    """Tell which file a path names now; None if there is none."""
+    """Return the identity of the file at a path; None if there is none."""
     try:
         found = path.stat()
     except OSError:

@@ -21,39 +21,39 @@ import os
 import sys
 from typing import Any
 
-#: The exit status of a program that SIGPIPE ends, as a shell has it.
+#: The exit status of a program that SIGPIPE ends, in a shell.
 BROKEN_PIPE = 141
 
 
 class Unwritten(BaseException):
-    """The output can't be written; no library is to take it for an error of its own."""
+    """The output can't be written. A BaseException, so that no library handles it."""
 
 
 class Output(io.TextIOWrapper):
-    """Text that is written as it can be; :class:`Unwritten` says that it can't."""
+    """The standard output; raises :class:`Unwritten` if it can't be written."""
 
     def write(self, text: str) -> int:
-        """Write it, or a part of what is buffered."""
-        with _told():
+        """Write a text, or a part of the buffer."""
+        with _raising_unwritten():
             return super().write(text)
 
     def flush(self) -> None:
-        """Write all that is buffered."""
-        with _told():
+        """Write the whole buffer."""
+        with _raising_unwritten():
             super().flush()
 
 
 class Messages(io.TextIOWrapper):
-    """Text to people that goes nowhere if it can't be written: nobody could be told of that."""
+    """The standard error; text that can't be written is dropped."""
 
     def write(self, text: str) -> int:
-        """Write it, or a part of what is buffered."""
+        """Write a text, or a part of the buffer."""
         with contextlib.suppress(OSError):
             super().write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Write all that is buffered."""
+        """Write the whole buffer."""
         with contextlib.suppress(OSError):
             super().flush()
 
@@ -61,8 +61,8 @@ class Messages(io.TextIOWrapper):
 def run(name: str, main: Callable[[], int], unwritten: int = 1) -> int:
     """Run the main function of a program, and return the exit status.
 
-    :param name: of the program, for the one line that says that its output can't be written.
-    :param unwritten: the exit status then. Where nobody reads on, nothing is said.
+    :param name: the program's name, for the message that its output can't be written.
+    :param unwritten: the exit status in that case. A broken pipe is no error.
     """
     complete()
     status: int | str | None
@@ -83,16 +83,16 @@ def run(name: str, main: Callable[[], int], unwritten: int = 1) -> int:
 
 
 def complete() -> None:
-    """Open what is closed of the standard streams, and have no text fail for its characters.
+    """Open closed standard streams, and escape characters that their encoding lacks.
 
-    Else the next file that is opened, such as a database, would be what libraries write messages
-    to. That the standard input is closed can still be told: ``sys.stdin`` stays None.
+    Else libraries would write messages into the next file that is opened, such as a database.
+    ``sys.stdin`` stays None if the standard input was closed.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            # The lowest one that is free, which is this.
+            # It gets the lowest free descriptor, which is this one.
             os.open(os.devnull, os.O_RDWR)
     kind: type[io.TextIOWrapper]
     for name, kind, descriptor in (("stdout", Output, 1), ("stderr", Messages, 2)):
@@ -100,19 +100,19 @@ def complete() -> None:
         if former is getattr(sys, f"__{name}__"):
             made = _made(kind, former, descriptor)
             setattr(sys, name, made)
-            # By this one the width of the terminal is found out.
+            # The width of the terminal is read from this one.
             setattr(sys, f"__{name}__", made)
 
 
 def _made(kind: type[io.TextIOWrapper], former: Any, descriptor: int) -> io.TextIOWrapper:
-    """Return a stream in the place of a former one, which is None if it was closed."""
+    """Return a stream that replaces a former one, which is None if it was closed."""
     former = former or open(descriptor, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     encoding, line_buffering = former.encoding, former.line_buffering
     return kind(former.detach(), encoding, "backslashreplace", line_buffering=line_buffering)
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def _raising_unwritten() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
@@ -122,7 +122,7 @@ def _told() -> Iterator[None]:
 
 
 def _discard() -> None:
-    """Let what is still buffered go nowhere: Python writes it at its end."""
+    """Discard the buffer, which Python would write when it ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)

@@ -31,12 +31,12 @@ def notify(state: str) -> None:
         try:
             connection.sendto(state.encode(), address)
         except OSError:
-            # Whoever started us does not listen any more.
+            # The service manager does not listen any more.
             return
 
 
 def watchdog_interval() -> float | None:
-    """Return within how many seconds ALIVE is to be sent; None if nobody waits for it."""
+    """Return the seconds within which ALIVE must be sent; None without a watchdog."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     microseconds = os.environ.get("WATCHDOG_USEC", "")

@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Threads beside those that a part has for good.
+"""Short-lived threads, and errors that end any thread.
 
-A thread that ends by an error ends the service: no part dies while the rest says Ready.
+A thread that ends by an error ends the service, so that no service is ready without one.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def of_this_request(work: Callable[[], T]) -> Callable[[], T]:
-    """Return some work whose lines in the log are of this thread's request, in any thread."""
-    asking: oslo_context.RequestContext | None = oslo_context.get_current()
+def with_request_context(work: Callable[[], T]) -> Callable[[], T]:
+    """Return work that logs with the request context of this thread, in any thread."""
+    context: oslo_context.RequestContext | None = oslo_context.get_current()
 
-    def carry_out() -> T:
-        if asking is not None:
-            asking.update_store()
+    def run() -> T:
+        if context is not None:
+            context.update_store()
         return work()
 
-    return carry_out
+    return run
 
 
-def begin(work: Callable[[], T], name: str) -> Future[T]:
-    """Do some work that may never end in a thread of its own; nobody needs to wait for it.
+def start(work: Callable[[], T], name: str) -> Future[T]:
+    """Start work that may never end in a new thread; return its future.
 
-    :param name: of the thread.
+    :param name: the name of the thread.
     """
     done: Future[T] = Future()
 
     def run() -> None:
         try:
             done.set_result(work())
-        except BaseException as error:  # noqa: BLE001, it is raised where it is waited for
+        except BaseException as error:  # noqa: BLE001, the future raises it
             done.set_exception(error)
 
     threading.Thread(target=run, name=name, daemon=True).start()
@@ -60,10 +60,10 @@ def begin(work: Callable[[], T], name: str) -> Future[T]:
 
 
 class Faults:
-    """Takes the errors that threads end by.
+    """The errors that have ended threads.
 
-    :param on_fault: called after each, once it is told. It may not block.
-    :ivar count: how many there were.
+    :param on_fault: called after each was logged. It may not block.
+    :ivar count: their number.
     """
 
     def __init__(self, on_fault: Callable[[], None]) -> None:
@@ -71,11 +71,11 @@ class Faults:
         self.count = 0
 
     def install(self) -> None:
-        """Take those of all threads from now on."""
+        """Receive the errors of all threads from now on."""
         threading.excepthook = self.take
 
     def take(self, ended: threading.ExceptHookArgs) -> None:
-        """Tell of one thread that has ended by an error."""
+        """Log the error that has ended a thread."""
         if ended.exc_value is None or isinstance(ended.exc_value, SystemExit):
             return
         self.count += 1

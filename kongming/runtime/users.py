@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Who runs a process, or owns a file."""
+"""Names of users and groups."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pwd
 
 
 def user(uid: int | None = None) -> str:
-    """Return the name of a user, or the number if there is none; who runs this if not given."""
+    """Return the name of a user, or the number if it has none. Default: of this process."""
     uid = os.geteuid() if uid is None else uid
     try:
         return pwd.getpwuid(uid).pw_name
@@ -29,7 +29,7 @@ def user(uid: int | None = None) -> str:
 
 
 def user_group(gid: int | None = None) -> str:
-    """Return the name of a group, or the number; of that of who runs this if not given."""
+    """Return the name of a group, or the number if it has none. Default: of this process."""
     gid = os.getegid() if gid is None else gid
     try:
         return grp.getgrgid(gid).gr_name

@@ -150,7 +150,7 @@ class ConductorSync:
 
     def _log_error(self, error: exception.KongmingError) -> None:
         if isinstance(error, exception.StoreUnavailable):
-            if error.outage.is_news():
+            if error.outage.should_log():
                 LOG.error(
                     "Can't request desired allocations from a conductor: %s; it will be retried",
                     error,

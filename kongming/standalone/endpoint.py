@@ -64,7 +64,7 @@ class Endpoint:
         try:
             self._desired.accept_push(push.instances)
         except exception.StoreUnavailable as error:
-            if error.outage.is_news():
+            if error.outage.should_log():
                 LOG.error(
                     "Desired allocations can't be stored: %s; they will be requested again", error
                 )

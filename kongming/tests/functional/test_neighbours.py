@@ -92,7 +92,7 @@ def test_a_guest_is_told_of_the_one_that_it_shares_a_core_with(cloud):
 
 def test_a_guest_is_refused_a_core_of_another_where_the_rules_say_so(cloud):
     cloud.conf.set_override("smt", "refuse", "guard")
-    cloud.service.reset()
+    cloud.service.reload()
     first, second = cloud.guest(vcpus=1), cloud.guest(vcpus=1)
     before = pins(second)
     request(cloud, first, "0")
@@ -116,7 +116,7 @@ def test_a_guest_is_refused_a_core_of_another_where_the_rules_say_so(cloud):
 def test_guests_that_swap_cores_do_not_refuse_each_other(cloud):
     cloud.conf.set_override("smt", "refuse", "guard")
     cloud.conf.set_override("overlap", "refuse", "guard")
-    cloud.service.reset()
+    cloud.service.reload()
     first, second = cloud.guest(vcpus=1), cloud.guest(vcpus=1)
     request(cloud, first, "0")
     request(cloud, second, "4")

@@ -348,7 +348,7 @@ def test_each_service_puts_changed_options_in_force(site, tmp_path, caplog):
     options = "check_interval = 7\n[conductor]\npoll_interval = 8\nhost_timeout = 9\n"
     path.write_text(path.read_text().replace("pull_interval = 1", "pull_interval = 2") + options)
     for service in site.services:
-        service.reset()
+        service.reload()
     assert caplog.text.count("Configuration reloaded") == len(site.services) == 2
     assert "reload failed" not in caplog.text
     conductor, executor = site.services

@@ -156,7 +156,7 @@ def test_what_would_be_refused_at_night_is_refused_now(cloud):
 
 def test_another_guest_has_the_cpus_when_the_night_begins(cloud, clock):
     cloud.conf.set_override("overlap", "refuse", "guard")
-    cloud.service.reset()
+    cloud.service.reload()
     guest, other = cloud.guest(vcpus=1), cloud.guest(vcpus=1)
     ask(cloud, other, parts(vcpu_pinning="4"))
     wait_pins(other, {4})
@@ -227,7 +227,7 @@ def test_a_zone_that_the_host_lost_is_refused_and_the_guest_stays_as_it_is(
     wait_pins(other, {4})
     # It is looked at again at each check, and whenever somebody asks.
     (tmp_path / "Test").write_bytes(rules.joinpath("Europe/Berlin").read_bytes())
-    cloud.service.reset()
+    cloud.service.reload()
     wait_pins(guest, {4})
     wait_status(cloud, guest, "applied")
     clock.set(25, 6)

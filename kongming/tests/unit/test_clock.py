@@ -40,7 +40,7 @@ def watch(clocks):
 def test_a_clock_that_goes_as_it_should_is_not_told(watch, clocks, caplog):
     for seconds in (0.5, 3600, 86_400):
         clocks.pass_(seconds, set_by=1.9)
-        watch.look()
+        watch.check()
     assert not caplog.records
 
 
@@ -51,7 +51,7 @@ def test_a_clock_that_goes_as_it_should_is_not_told(watch, clocks, caplog):
 def test_a_clock_that_was_set_is_told_once(watch, clocks, caplog, set_by, says):
     clocks.pass_(0.5, set_by=set_by)
     for _ in range(3):
-        watch.look()
+        watch.check()
         clocks.pass_(0.5)
     (record,) = caplog.records
     assert says in record.getMessage()
@@ -61,10 +61,10 @@ def test_a_clock_that_was_set_is_told_once(watch, clocks, caplog, set_by, says):
 def test_each_time_is_told(watch, clocks, caplog):
     for set_by in (-100, 100):
         clocks.pass_(1, set_by=set_by)
-        watch.look()
+        watch.check()
     assert len(caplog.records) == 2
 
 
 def test_the_steady_clock_only_grows():
     assert since_boot() <= since_boot()
-    ClockWatch().look()
+    ClockWatch().check()

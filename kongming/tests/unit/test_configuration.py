@@ -590,12 +590,12 @@ def test_nothing_is_in_force_if_the_service_can_not_use_what_was_checked(
     """A file that an option names may change just after it was looked at."""
     reader.problem = problem
     change(path, tmp_path, "history_days = 3")
-    reader.reset()
+    reader.reload()
     assert (reader._conf.executor.check_interval, reader._conf.executor.history_days) == (5, 90)
     assert "Configuration reload failed: " in caplog.text
     assert SECRET not in caplog.text
     reader.problem = None
-    reader.reset()
+    reader.reload()
     assert (reader._conf.executor.check_interval, reader._conf.executor.history_days) == (7, 3)
 
 
@@ -616,13 +616,13 @@ def test_a_value_that_a_thread_reads_meanwhile_does_not_stay(reader, path, tmp_p
         return parse()
 
     reader._conf._parse_config_files = read_meanwhile
-    reader.reset()
+    reader.reload()
     assert reader._conf.executor.check_interval == 7
 
 
 def test_many_names_that_nobody_reads_are_one_line(reader, path, tmp_path, caplog):
     change(path, tmp_path, "\n".join(f"zz{number} = 1" for number in range(30)))
-    reader.reset()
+    reader.reload()
     (told,) = (each.getMessage() for each in caplog.records if each.levelname == "WARNING")
     assert told.count("which is not an option") == 20
     assert told.endswith("; and 10 more")

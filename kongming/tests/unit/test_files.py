@@ -153,7 +153,7 @@ def test_plain_decimal_integers_are_numbers(load, number):
 
 def test_a_number_of_thousands_of_digits_is_refused_with_its_line(written):
     path = written(f"\ncpu_shares: {'9' * 5000}")
-    assert f"{path}, line 2: cpu_shares: " in refused(options.asked, of_file(path))
+    assert f"{path}, line 2: cpu_shares: " in refused(options.read_allocation, of_file(path))
 
 
 @pytest.mark.parametrize("text", ["1e2", "100.0", "NaN", "-Infinity"])
@@ -209,7 +209,7 @@ def test_what_is_kept_of_an_allocation_is_what_was_typed_or_is_refused(
     path = tmp_path_factory.getbasetemp() / "property.yaml"
     path.write_text(f"numa_nodes: '0'\n{key}: {text}\n")
     try:
-        kept = options.asked(of_file(str(path))).to_json()[key]
+        kept = options.read_allocation(of_file(str(path))).to_json()[key]
     except exception.RequestInvalid as error:
         assert str(error).startswith(f"{path}, line 2: {key}: ")
     else:
@@ -259,7 +259,7 @@ def of_file(path):
 )
 def test_a_value_that_is_refused_is_named_with_its_line(written, text, says):
     path = written(text)
-    assert refused(options.asked, of_file(path)).startswith(
+    assert refused(options.read_allocation, of_file(path)).startswith(
         f"{path}{', ' if 'line' in says else ': '}{says}"
     )
 

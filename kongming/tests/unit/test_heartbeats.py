@@ -96,10 +96,10 @@ class Idle(Service):
 def test_a_service_tells_that_all_is_well_unless_a_thread_does_not_get_on(manager, clock, caplog):
     service = Idle(None, "part")
     service.heartbeats.expect("watch", 10.0)
-    service._tell_watchdog()
+    service._notify_watchdog()
     assert manager.recv(100) == b"WATCHDOG=1"
     clock[0] += 11.0
-    service._tell_watchdog()
+    service._notify_watchdog()
     manager.setblocking(False)
     with pytest.raises(BlockingIOError):
         manager.recv(100)

@@ -23,7 +23,7 @@ import pytest
 
 from kongming.bus import host_connection
 from kongming.bus import keeper as bus_keeper
-from kongming.bus.keeper import CHECK_S, Connection, Keeper, Lasting
+from kongming.bus.keeper import CHECK_S, Connection, Expiring, Keeper
 from kongming.rpc.calls import HINT_S
 
 REFUSED = amqp.AccessRefused("access to exchange 'nova' refused", (50, 20), "Queue.bind", 403)
@@ -167,7 +167,7 @@ class Driver:
         self.made = Connection.__new__(Connection)
         self.collected, self.consumed = [], []
         self.made._keeper = keeper
-        self.made._look_at = time.monotonic()
+        self.made._check_at = time.monotonic()
         self.made._new_tags = set()
         self.made._consumers = {Consumer(rabbit): 1}
         self.made.channel = rabbit.channel()
@@ -196,7 +196,7 @@ def test_all_is_declared_and_bound_again_on_a_channel_of_its_own_when_it_is_due(
     assert rabbit.bound == ["q"]
     # The consumers' own, one to declare on, and two to look: all but the first are closed.
     assert (rabbit.opened, rabbit.closed) == (4, 3)
-    made.made._look_at -= CHECK_S
+    made.made._check_at -= CHECK_S
     made.consume()
     assert rabbit.bound == ["q"] * 2
 
@@ -219,7 +219,7 @@ def test_what_is_refused_leaves_the_consumers_where_they_are(made, keeper, rabbi
     assert keeper.refusal.kind == "permission"
     assert rabbit.opened - 1 == rabbit.closed
     rabbit.refusal = None
-    made.made._look_at -= CHECK_S
+    made.made._check_at -= CHECK_S
     made.consume()
     assert keeper.refusal is None
 
@@ -266,7 +266,7 @@ def test_an_exchange_of_others_that_is_missing_and_not_ours_to_make_is_told_as_t
     [
         (None, None, None),
         (oslo_messaging.TransportOptions(at_least_once=True), 5.0, 5.0),
-        (Lasting(HINT_S), None, HINT_S),
+        (Expiring(HINT_S), None, HINT_S),
     ],
 )
 def test_a_hint_expires_and_a_call_when_nobody_waits_for_it(

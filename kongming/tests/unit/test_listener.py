@@ -75,7 +75,7 @@ def test_what_can_not_be_kept_is_given_back_once_nobody_listens_and_so_is_what_f
     second.start()
     # As long as somebody listens it would come again at once.
     assert not given_back
-    host.hold.let_go()
+    host.hold.unsubscribed()
     first.join(20)
     second.join(20)
     assert sorted(given_back) == [(REQUEUE, 1), (REQUEUE, 2)]
@@ -92,7 +92,7 @@ def test_what_can_not_be_kept_is_given_back_once_nobody_listens_and_so_is_what_f
 def test_a_service_that_ends_does_not_go_on_trying(host):
     host.failures = 9
     host.stopping.set()
-    host.hold.let_go()
+    host.hold.unsubscribed()
     assert host.dispatcher.dispatch(ONE) == REQUEUE
     assert host.tried == [1]
 

@@ -62,7 +62,7 @@ class Calls(Service):
     def stop(self):
         self.calls.append("stop")
 
-    def reset(self):
+    def reload(self):
         self.calls.append("reset")
 
 
@@ -74,11 +74,11 @@ def test_signals_are_kept_in_their_order_until_somebody_asks(signals):
 
 
 def test_that_the_service_is_to_end_is_known_before_it_begins(signals):
-    assert not signals.end_came()
+    assert not signals.end_requested()
     os.kill(os.getpid(), signal.SIGHUP)
-    assert not signals.end_came()
+    assert not signals.end_requested()
     os.kill(os.getpid(), signal.SIGTERM)
-    assert signals.end_came()
+    assert signals.end_requested()
     # Nothing is lost by asking.
     assert [signals.wait(0), signals.wait(0)] == [signal.SIGHUP, signal.SIGTERM]
 

@@ -398,12 +398,12 @@ def test_an_outage_is_news_once_until_it_is_over(tmp_path, store):
     trigger = "CREATE TRIGGER full BEFORE INSERT ON request BEGIN SELECT raise(ABORT, 'full'); END"
     with sqlite3.connect(tmp_path / FILE_NAME) as db:
         db.execute(trigger)
-    assert fail().is_news()
+    assert fail().should_log()
     assert store.get(UUID) is None
-    assert not fail().is_news()
+    assert not fail().should_log()
     with sqlite3.connect(tmp_path / FILE_NAME) as db:
         db.execute("DROP TRIGGER full")
     assert store.ask(OTHER, request(asking("1")))
     with sqlite3.connect(tmp_path / FILE_NAME) as db:
         db.execute(trigger)
-    assert fail().is_news()
+    assert fail().should_log()

@@ -64,10 +64,10 @@ class Broker:
         self.keeper, self.hold = Keeper(), Hold()
         monkeypatch.setattr(driver, "is_listening", self._is_listening)
         monkeypatch.setattr(driver, "why_not", self._look)
-        monkeypatch.setattr(driver, "cut", self.cut.append)
-        for name in ("_PATIENCE_S", "_LOOK_S", "_TICK_S"):
+        monkeypatch.setattr(driver, "disconnect", self.cut.append)
+        for name in ("_PATIENCE_S", "_CHECK_S", "_TICK_S"):
             monkeypatch.setattr(subscription, name, 0.01)
-        monkeypatch.setattr(subscription, "_DEAF_S", 60.0)
+        monkeypatch.setattr(subscription, "_NO_CONSUMERS_S", 60.0)
         # Each pause as short, but kept: how long it would have been.
         self.pauses = []
         real = subscription.Backoff.next
@@ -229,7 +229,7 @@ def test_what_is_refused_on_a_connection_is_given_up_and_made_anew_with_growing_
 
 
 def test_a_server_that_is_let_in_and_never_listens_is_made_anew(broker, lines, monkeypatch):
-    monkeypatch.setattr(subscription, "_DEAF_S", 0.01)
+    monkeypatch.setattr(subscription, "_NO_CONSUMERS_S", 0.01)
     broker.subscription.start()
     first = broker.server
     wait_for(lambda: len(broker.servers) > 1)
@@ -287,10 +287,10 @@ def test_what_can_not_be_declared_again_is_an_outage_although_the_connection_sta
     broker.subscription.start()
     broker.server.listening = True
     wait_for(lambda: broker.heard)
-    broker.keeper.refused(explain(REFUSED))
+    broker.keeper.set_refusal(explain(REFUSED))
     wait_for(lines)
     assert not broker.subscription.connected
-    broker.keeper.refused(None)
+    broker.keeper.set_refusal(None)
     wait_for(lambda: len(lines()) == 2)
     assert broker.subscription.connected
     # The consumers stay: what comes is taken all the time.
@@ -421,13 +421,13 @@ class TestDriver:
         with pytest.raises(common.DuplicateMessageError):
             cache.check_duplicate_message({driver_amqp.UNIQUE_ID: "one"})
         server = Holder(listener=Holder(_poll_style_listener=Holder(msg_id_cache=cache)))
-        driver.hand_over_repeated(server)
+        driver.accept_redelivered(server)
         cache.add("two")
         for name in ("one", "two"):
             assert cache.check_duplicate_message({driver_amqp.UNIQUE_ID: name}) == name
 
     def test_a_driver_that_drops_nothing_is_left_as_it_is(self):
-        driver.hand_over_repeated(object())
+        driver.accept_redelivered(object())
 
     def test_the_driver_has_what_is_looked_at(self):
         source = Path(impl_rabbit.__file__).read_text()

@@ -160,10 +160,8 @@ def test_no_key_is_ever_worked_on_twice_at_once(queue):
     assert set(seen) == set("abc")
 
 
-def test_delays_grow_to_the_maximum_and_begin_anew():
+def test_delays_grow_to_the_maximum_and_start_again():
     backoff = Backoff(maximum=5)
-    assert backoff.first
     assert [backoff.next() for _ in range(5)] == [1, 2, 4, 5, 5]
-    assert not backoff.first
     backoff.reset()
-    assert (backoff.first, backoff.next()) == (True, 1)
+    assert backoff.next() == 1

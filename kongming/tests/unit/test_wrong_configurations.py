@@ -349,7 +349,7 @@ def test_a_reload_takes_all_of_a_file_or_nothing_and_says_so_in_one_line(tmp_pat
         before = host.in_force()
         caplog.clear()
         host.write(case.content, number)
-        host.service.reset()
+        host.service.reload()
         told = [each for each in caplog.records if each.name == "kongming.runtime.service"]
         warnings = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
         warnings = [each for each in warnings if each.startswith("Settings without effect: ")]
