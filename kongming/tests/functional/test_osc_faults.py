@@ -99,7 +99,7 @@ def run(server, tmp_path, monkeypatch, meanwhile):
     path.write_text(json.dumps({instance(1): {"cpu_shares": 7}}))
     for name in ("_SEND_MIN_S", "_SETTLE_MIN_S", "_SETTLE_MAX_S"):
         monkeypatch.setattr(change, name, 30)
-    monkeypatch.setattr(waiting, "_LOOK_MIN_S", 30)
+    monkeypatch.setattr(waiting, "_FIRST_POLL_S", 30)
 
     def run(name, *arguments, odd):
         silence_s = SILENCE_S if odd.how is How.SILENT else 30

@@ -21,7 +21,6 @@ from kongming import exception
 from kongming.conductor import claims as conductor_claims
 from kongming.conductor.claims import LAPSE_S, Disputes, HostClaims, NovaClaims
 from kongming.conductor.endpoint import Endpoint
-from kongming.db.values import Entry, Outcome
 from kongming.rpc.messages import (
     Changed,
     Exchange,
@@ -32,19 +31,8 @@ from kongming.rpc.messages import (
     Refusal,
     Reports,
 )
-from kongming.tests.databases import asking, instance, report
-
-UUID, OTHER = instance(), instance(2)
-HERE, THERE = "here", "there"
-
-
-def entry(host=None, reporter=None, *, project=None, wanted=True, generation=2, uuid=UUID):
-    outcome = None
-    if reporter is not None:
-        absent = report(uuid, generation, "absent", changed_at=1.0).to_json()
-        outcome = Outcome(**absent, host=reporter, reported_at=1.0)
-    allocation = asking(1) if wanted else None
-    return Entry(uuid, allocation, generation, project, host, None, "mano", 1.0, 1.0, outcome)
+from kongming.tests.databases import instance, report
+from kongming.tests.unit.entries import HERE, OTHER, THERE, UUID, entry
 
 
 class Conductor:

@@ -22,7 +22,7 @@ from kongming.conductor.exchange import answer, released
 from kongming.db.values import Host
 from kongming.rpc.messages import Desired, Exchange, ExecutorInfo, Refusal
 from kongming.tests.databases import instance
-from kongming.tests.unit.test_conductor import HERE, OTHER, THERE, UUID, entry
+from kongming.tests.unit.entries import HERE, OTHER, THERE, UUID, entry
 
 
 def exchange(guests=(), known=None, *, host=HERE, digest="", left_out=()):
