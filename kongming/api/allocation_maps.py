@@ -113,7 +113,7 @@ class MapItem(Resource):
                 name,
                 asked,
                 generation=known,
-                asked_by=identity.asked_by(req),
+                requested_by=identity.asked_by(req),
                 request_id=identity.request_id(req),
             )
         self._tell(changed)
@@ -130,7 +130,7 @@ class MapItem(Resource):
             changed = parts.allocations.delete_map(
                 name,
                 generation=known,
-                asked_by=identity.asked_by(req),
+                requested_by=identity.asked_by(req),
                 request_id=identity.request_id(req),
             )
         self._tell(changed)

@@ -184,7 +184,7 @@ class AllocationItem(Resource):
                 uuid,
                 asked,
                 generation=known,
-                asked_by=identity.asked_by(req),
+                requested_by=identity.asked_by(req),
                 request_id=identity.request_id(req),
             )
         if before is None or before.generation != entry.generation:
@@ -201,7 +201,7 @@ class AllocationItem(Resource):
             left = self._parts.allocations.delete(
                 uuid,
                 generation=known,
-                asked_by=identity.asked_by(req),
+                requested_by=identity.asked_by(req),
                 request_id=identity.request_id(req),
             )
         if left is None:

@@ -46,7 +46,7 @@ class HostList(Resource):
         parts.rights.require(req, "kongming:host:list")
         query = self.operations["GET"].read_query(req)
         limit = paging.limit_of(query, parts.max_limit)
-        found = parts.hosts.list(limit + 1, query.get("marker"), views=False)
+        found = parts.hosts.list(limit + 1, query.get("marker"), snapshots=False)
         page, more = paging.cut(found, limit)
         now = time.time()
         resp.media = {
@@ -82,6 +82,6 @@ class HostItem(Resource):
             )
         resp.media = {
             **representation.host(found, time.time()),
-            "snapshot": found.view,
-            "snapshot_at": representation.written(found.view_at),
+            "snapshot": found.snapshot,
+            "snapshot_at": representation.written(found.snapshot_at),
         }

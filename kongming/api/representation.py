@@ -104,9 +104,9 @@ def change(entry: Change) -> dict[str, Any]:
         "generation": entry.generation,
         "allocation": _asked(entry.allocation),
         "map": entry.map_name,
-        "requested_by": entry.asked_by,
+        "requested_by": entry.requested_by,
         "request_id": entry.request_id,
-        "requested_at": written(entry.asked_at),
+        "requested_at": written(entry.requested_at),
         "status": entry.status,
         "reason": entry.reason,
         "message": entry.message,
@@ -132,8 +132,8 @@ def host(found: Host, now: float) -> dict[str, Any]:
     return {
         "name": found.name,
         "state": _state(found, now),
-        "heartbeat_at": written(found.seen_at),
-        "heartbeat_age_s": _age(found.seen_at, now),
+        "heartbeat_at": written(found.heartbeat_at),
+        "heartbeat_age_s": _age(found.heartbeat_at, now),
         "started_at": written(found.started_at),
         "version": found.version,
         "guests": found.guests,
@@ -175,7 +175,7 @@ def _report(entry: Entry, hosts: Mapping[str, Host], now: float) -> dict[str, An
     reporter = hosts.get(entry.reporter) if entry.reporter else None
     reported = None if entry.outcome is None else entry.outcome.reported_at
     if reported is not None and reporter is not None:
-        reported = max(reported, reporter.seen_at)
+        reported = max(reported, reporter.heartbeat_at)
     return {
         "reported_by": (entry.outcome.host or None) if entry.outcome else None,
         "reported_at": written(reported),
@@ -185,7 +185,7 @@ def _report(entry: Entry, hosts: Mapping[str, Host], now: float) -> dict[str, An
 
 
 def _state(found: Host, now: float) -> str:
-    return UNRESPONSIVE if found.silent(now) else UP
+    return UNRESPONSIVE if found.unresponsive(now) else UP
 
 
 def _age(moment: float, now: float) -> float:

@@ -95,7 +95,9 @@ class Claims:
 
     def _lapsed(self, names: Collection[str]) -> set[str]:
         now = time.time()
-        there = {host.name for host in self._hosts.named(names) if now - host.seen_at < LAPSE_S}
+        there = {
+            host.name for host in self._hosts.named(names) if now - host.heartbeat_at < LAPSE_S
+        }
         return set(names) - there
 
     def _tell(self, host: str, lost: Iterable[str], entries: Mapping[str, Entry]) -> None:

@@ -134,7 +134,7 @@ class Care:
     def _find(self, nowhere: Collection[str], instance_uuids: Collection[str]) -> list[str]:
         """Find out where instances are, and whose; give those that have moved."""
         if self._whereabouts is not None:
-            whose = set(self._allocations.unlocated()) & set(instance_uuids)
+            whose = set(self._allocations.without_project()) & set(instance_uuids)
             return self._whereabouts.locate({*nowhere, *whose}) if nowhere or whose else []
         seen = self._pusher.seen() if nowhere else {}
         there = {uuid: Location(None, seen[uuid]) for uuid in nowhere if uuid in seen}
@@ -142,7 +142,7 @@ class Care:
 
     def _answer_for(self, instance_uuids: Sequence[str]) -> None:
         """Say of instances that are nowhere what no host will say."""
-        entries = self._allocations.wanted(instance_uuids) if instance_uuids else {}
+        entries = self._allocations.desired(instance_uuids) if instance_uuids else {}
         now = time.time()
         answers = [
             Report.released(entry.instance_uuid, entry.generation, now)
@@ -191,7 +191,7 @@ class Care:
     def _look(self) -> None:
         self._look_at_unsure()
         if self._renewal.has_come():
-            mine = self._leases.take(_LEASE, self._holder, _LEASE_S)
+            mine = self._leases.acquire(_LEASE, self._holder, _LEASE_S)
             self._database.answered()
             if mine and not self._mine:
                 # What was looked at before, and when, only the other one knew.
@@ -205,7 +205,7 @@ class Care:
         if self._lost.has_come():
             self._lost.begin_anew()
             self._allocations.sweep()
-            lost = self._allocations.nowhere(_LOST_MAX)
+            lost = self._allocations.without_host(_LOST_MAX)
             if lost:
                 self._deliver(lost)
 

@@ -106,17 +106,17 @@ class Endpoint:
         now = time.time()
         host, running = told.told_by, set(told.guests)
         kept = told.digest
-        entries = self._allocations.wanted({*told.guests, *told.known})
+        entries = self._allocations.desired({*told.guests, *told.known})
         if told.complete:
             about = told.about
-            kept = self._hosts.see(
+            kept = self._hosts.heartbeat(
                 host,
                 started_at=about.started_at,
                 version=about.version,
                 interval_s=about.interval_s,
                 now=now,
             )
-            entries |= self._allocations.wanted_on(host)
+            entries |= self._allocations.desired_on(host)
         contested = self._settle(host, told.guests, entries)
         self._keep(host, [*told.reports, *_released(told, entries, now)], now)
         elsewhere = {
@@ -146,7 +146,7 @@ class Endpoint:
 
     def show(self, told: Show) -> Kept:
         """Keep what a host looks like."""
-        self._hosts.keep_view(told.told_by, told.view, told.digest, time.time())
+        self._hosts.keep_snapshot(told.told_by, told.view, told.digest, time.time())
         return Kept(told.unfit)
 
     def _keep(self, host: str, reports: Sequence[Report], now: float) -> None:

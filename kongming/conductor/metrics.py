@@ -78,7 +78,7 @@ class ConductorCollector(Collector):
 
     def _of_database(self) -> list[Metric]:
         try:
-            counts, hosts = self._allocations.counts(), self._hosts.list(views=False)
+            counts, hosts = self._allocations.counts(), self._hosts.list(snapshots=False)
         except exception.DatabaseUnavailable:
             return []
         allocations = GaugeMetricFamily(
@@ -89,7 +89,7 @@ class ConductorCollector(Collector):
         for status in LISTED:
             allocations.add_metric([status], counts.get(status, 0))
         now = time.time()
-        silent = sum(host.silent(now) for host in hosts)
+        silent = sum(host.unresponsive(now) for host in hosts)
         states = GaugeMetricFamily(
             "kongming_hosts", "Known hosts, by the state of their executor.", labels=["state"]
         )

@@ -70,19 +70,21 @@ class Whereabouts:
         with self._lock:
             since = datetime.fromtimestamp(self._asked_at - _OVERLAP_S, UTC)
             changes = {"changes-since": since.strftime("%Y-%m-%dT%H:%M:%SZ")}
-            moved = self._keep(self._nova.servers(**changes), set(self._allocations.known()))
+            moved = self._keep(
+                self._nova.servers(**changes), set(self._allocations.instance_uuids())
+            )
             self._asked_at = self._nova.listed_at
             return moved
 
     def look_at_all(self) -> list[str]:
         """Look at all servers: those that Nova does not have any more are gone."""
         with self._lock:
-            known = self._allocations.known()
+            known = self._allocations.instance_uuids()
             moved = self._keep(servers := list(self._nova.servers()), set(known))
             asked_at = self._nova.listed_at
             # Of one that was never seen it is not known whether it is still to come.
             missing = set(known) - {server.instance_uuid for server in servers}
-            missing -= set(self._allocations.unlocated())
+            missing -= set(self._allocations.without_project())
             fates = {uuid: self._nova.server(uuid, deleted=True) for uuid in sorted(missing)}
             self._gone([uuid for uuid, server in fates.items() if server is None])
             moved += self._keep(fates.values(), missing)
@@ -102,4 +104,4 @@ class Whereabouts:
     def _gone(self, instance_uuids: list[str]) -> None:
         if instance_uuids:
             LOG.info("Deleted in Nova, released: %s", ", ".join(instance_uuids))
-            self._allocations.gone(instance_uuids, time.time())
+            self._allocations.forget(instance_uuids, time.time())

@@ -30,7 +30,7 @@ def written(entry: Entry) -> Wanted:
     return Wanted(
         entry.generation,
         None if allocation is None else allocation.to_json(),
-        entry.asked_by,
+        entry.requested_by,
     )
 
 
@@ -50,7 +50,7 @@ class Pusher:
         """
         by_host: dict[str, dict[str, Wanted]] = {}
         nowhere = []
-        for entry in self._allocations.wanted(instance_uuids).values():
+        for entry in self._allocations.desired(instance_uuids).values():
             if entry.holder is None:
                 nowhere.append(entry.instance_uuid)
             else:
@@ -73,4 +73,4 @@ class Pusher:
     def _awake(self, names: Collection[str]) -> list[str]:
         now = time.time()
         known = self._hosts.named(names) if names else []
-        return [host.name for host in known if not host.silent(now)]
+        return [host.name for host in known if not host.unresponsive(now)]

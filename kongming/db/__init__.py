@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The database of the API and the conductors: what is wanted, and what came of it.
+"""The database of the API and the conductors: desired allocations, outcomes and history.
 
-Works on SQLite, MariaDB and PostgreSQL. Nothing here knows HTTP or the message bus.
+Works on SQLite, MariaDB and PostgreSQL, and depends on neither HTTP nor the message bus.
 """

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is wanted for each instance, what came of it, and the history of both."""
+"""The desired allocation and the outcome of each instance, and the history of both."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ from kongming.allocation.allocation import Allocation
 from kongming.db import locking, maps, reports, requests, rows
 from kongming.db.database import Database
 from kongming.db.models import ALLOCATION, ALLOCATION_MAP, HISTORY
-from kongming.db.requests import Asker, Changes
+from kongming.db.requests import Changes, Requester
 from kongming.db.values import Change, Entry, Location, Map
 from kongming.rpc.messages import Report
 
 LOG = logging.getLogger(__name__)
 
-# So many at once: what a statement may hold ends somewhere.
+# Databases limit the parameters of a statement.
 _CHUNK = 5_000
 
 
 class Allocations:
-    """What is wanted. Any thread may call any method.
+    """The desired allocations and allocation maps. Any thread may call any method.
 
     Every method raises ``DatabaseUnavailable`` if the database can't be used.
-    A ``generation`` is the one that the caller believes in: None for any, 0
-    for "there is none"; if it is another one, ``GenerationConflict`` is raised.
+    A ``generation`` is the one that the caller expects: None for any, 0 for "does not exist yet".
+    If the current one differs, ``GenerationConflict`` is raised.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def get(self, instance_uuid: str) -> Entry | None:
-        """Read what is wanted for an instance."""
-        return self.wanted([instance_uuid]).get(instance_uuid)
+        """Return the entry of an instance; None if it has none."""
+        return self.desired([instance_uuid]).get(instance_uuid)
 
     def list(
         self,
@@ -64,10 +64,11 @@ class Allocations:
         limit: int | None = None,
         marker: str | None = None,
     ) -> builtins.list[Entry]:
-        """Read what is wanted, ordered by UUID, in one statement; None: whatever it is.
+        """Return entries ordered by UUID, read in one statement. None as a filter matches all.
 
-        :param host: where the instance is, or who spoke of it if that is not known.
-        :param status: as :attr:`Entry.status` has it.
+        :param host: the host that has the instance, or that reported it last if its host is
+            unknown.
+        :param status: as in :attr:`Entry.status`.
         :param marker: the UUID after which to begin.
         """
         query = rows.entries()
@@ -87,37 +88,37 @@ class Allocations:
         allocation: Allocation,
         *,
         generation: int | None,
-        asked_by: str,
+        requested_by: str,
         request_id: str,
     ) -> tuple[Entry, bool]:
-        """Want an allocation for an instance; the same one again changes nothing.
+        """Set the desired allocation of an instance; an equal one changes nothing.
 
-        :returns: what is wanted now, and whether nothing was before.
-        :raises GenerationConflict: if somebody else has changed it.
+        :returns: the entry, and whether there was no desired allocation before.
+        :raises GenerationConflict: if another client has changed it.
         """
-        asked = rows.dump(allocation)
+        requested = rows.dump(allocation)
 
         def work(session: Session) -> tuple[Entry, bool]:
-            asker = Asker(asked_by, request_id, time.time())
-            created = requests.put(session, instance_uuid, asked, generation, asker)
+            requester = Requester(requested_by, request_id, time.time())
+            created = requests.put(session, instance_uuid, requested, generation, requester)
             (row,) = session.execute(_of(instance_uuid))
             return rows.entry(row), created
 
         return self._database.write(work)
 
     def delete(
-        self, instance_uuid: str, *, generation: int | None, asked_by: str, request_id: str
+        self, instance_uuid: str, *, generation: int | None, requested_by: str, request_id: str
     ) -> Entry | None:
-        """Want nothing any more for an instance: its host brings it back to its baseline.
+        """Release an instance: its host restores its baseline.
 
-        :returns: what is left until then; None if no host can have it.
-        :raises AllocationUnknown: if nothing was wanted.
-        :raises GenerationConflict: if somebody else has changed it.
+        :returns: the entry until that has happened; None if no host can have the instance.
+        :raises AllocationUnknown: if the instance has no allocation.
+        :raises GenerationConflict: if another client has changed it.
         """
 
         def work(session: Session) -> Entry | None:
-            asker = Asker(asked_by, request_id, time.time())
-            requests.release(session, instance_uuid, generation, asker)
+            requester = Requester(requested_by, request_id, time.time())
+            requests.release(session, instance_uuid, generation, requester)
             row = session.execute(_of(instance_uuid)).one_or_none()
             return None if row is None else rows.entry(row)
 
@@ -129,40 +130,40 @@ class Allocations:
         allocations: Mapping[str, Allocation],
         *,
         generation: int | None,
-        asked_by: str,
+        requested_by: str,
         request_id: str,
     ) -> tuple[Map, bool, builtins.list[str]]:
-        """Want exactly what a map says; what belonged to it and does not any more is released.
+        """Set all allocations of a map; release the instances that are no longer in it.
 
-        :returns: the map, whether it is new, and the UUIDs of the instances
-            for which something else is wanted now.
-        :raises GenerationConflict: if somebody else has changed the map.
+        :returns: the map, whether it is new, and the UUIDs of the instances whose desired
+            allocation changed.
+        :raises GenerationConflict: if another client has changed the map.
         :raises MapConflict: if an instance belongs to another map.
         """
 
         def work(session: Session) -> tuple[Map, bool, builtins.list[str]]:
-            asker = Asker(asked_by, request_id, time.time())
+            requester = Requester(requested_by, request_id, time.time())
             locked = locking.lock(session, allocations, name)
             there = locked.maps.get(name)
             created = there is None or there["deleting"]
             requests.check(generation, there, ending=created, what=f"the allocation map {name}")
             if there is None:
-                session.execute(insert(ALLOCATION_MAP).values(maps.new(name, asker.now)))
-            changes = Changes(asker)
-            changed = requests.want_all(session, changes, name, allocations, locked.rows)
+                session.execute(insert(ALLOCATION_MAP).values(maps.new(name, requester.now)))
+            changes = Changes(requester)
+            changed = requests.request_all(session, changes, name, allocations, locked.rows)
             dropped = [row for uuid, row in locked.rows.items() if uuid not in allocations]
             changed += requests.release_all(session, changes, dropped, None)
             changes.write(session)
             if there is not None and (created or changes):
-                maps.change(session, name, there["generation"] + 1, asker.now, deleting=False)
-            locking.remove_empty(session, locked.maps)
+                maps.change(session, name, there["generation"] + 1, requester.now, deleting=False)
+            locking.remove_empty_maps(session, locked.maps)
             (row,) = session.execute(maps.select_all().where(ALLOCATION_MAP.c.name == name))
             return maps.read(row), created, changed
 
         return self._database.write(work)
 
     def get_map(self, name: str) -> Map | None:
-        """Read a map."""
+        """Return a map; None if it does not exist."""
         with self._database.reader() as session:
             row = session.execute(
                 maps.select_all().where(ALLOCATION_MAP.c.name == name)
@@ -170,36 +171,34 @@ class Allocations:
         return None if row is None else maps.read(row)
 
     def maps(self, limit: int | None = None, marker: str | None = None) -> builtins.list[Map]:
-        """Read the maps, ordered by name, those after ``marker``."""
+        """Return the maps after ``marker``, ordered by name."""
         with self._database.reader() as session:
             found = session.execute(_page(maps.select_all(), ALLOCATION_MAP.c.name, limit, marker))
             return [maps.read(row) for row in found]
 
     def delete_map(
-        self, name: str, *, generation: int | None, asked_by: str, request_id: str
+        self, name: str, *, generation: int | None, requested_by: str, request_id: str
     ) -> builtins.list[str]:
-        """Want nothing any more for all that belongs to a map, and then no map.
+        """Release all instances of a map. The map is deleted with the last of them.
 
-        It stays until the last instance is released.
-
-        :returns: the UUIDs of the instances for which nothing is wanted any more.
-        :raises MapUnknown: if there is none.
-        :raises GenerationConflict: if somebody else has changed it.
+        :returns: the UUIDs of the instances that are being released.
+        :raises MapUnknown: if the map does not exist.
+        :raises GenerationConflict: if another client has changed it.
         """
 
         def work(session: Session) -> builtins.list[str]:
-            asker = Asker(asked_by, request_id, time.time())
+            requester = Requester(requested_by, request_id, time.time())
             locked = locking.lock(session, (), name)
             there = locked.maps.get(name)
             if there is None:
                 raise exception.MapUnknown(f"no allocation map {name} exists: check its name")
             requests.check(generation, there, ending=False, what=f"the allocation map {name}")
-            changes = Changes(asker)
+            changes = Changes(requester)
             changed = requests.release_all(session, changes, locked.rows.values(), name)
             changes.write(session)
             if not there["deleting"]:
-                maps.change(session, name, there["generation"] + 1, asker.now, deleting=True)
-            locking.remove_empty(session, [name])
+                maps.change(session, name, there["generation"] + 1, requester.now, deleting=True)
+            locking.remove_empty_maps(session, [name])
             return changed
 
         return self._database.write(work)
@@ -207,7 +206,7 @@ class Allocations:
     def history(
         self, instance_uuid: str, *, limit: int | None = None, marker: int | None = None
     ) -> builtins.list[Change]:
-        """Read what was wanted for an instance and what came of it, the oldest first.
+        """Return the requests for an instance with their outcomes, the oldest first.
 
         :param marker: the id of the entry after which to begin.
         """
@@ -216,51 +215,53 @@ class Allocations:
             found = session.execute(_page(query, HISTORY.c.id, limit, marker))
             return [rows.change(row) for row in found]
 
-    def wanted(self, instance_uuids: Iterable[str]) -> dict[str, Entry]:
-        """Read what is wanted for instances, by UUID, in one statement."""
+    def desired(self, instance_uuids: Iterable[str]) -> dict[str, Entry]:
+        """Return the entries of instances by UUID, read in one statement."""
         query = rows.entries().where(ALLOCATION.c.instance_uuid.in_(list(instance_uuids)))
         return {entry.instance_uuid: entry for entry in self._entries(query)}
 
-    def wanted_on(self, host: str) -> dict[str, Entry]:
-        """Read what is wanted for all instances that a host has or last spoke of, by UUID."""
+    def desired_on(self, host: str) -> dict[str, Entry]:
+        """Return the entries of all instances that a host has or reported last, by UUID."""
         return {entry.instance_uuid: entry for entry in self._entries(rows.entries_on(host))}
 
     def report(
         self, host: str, reports_: Sequence[Report], now: float, *, nova: bool = False
     ) -> None:
-        """Keep what a host says came of what is wanted.
+        """Store the outcomes that a host reports.
 
-        What it says of another generation than the one that is wanted, or of
-        instances for which nothing is wanted, changes nothing; neither does
-        what it says of instances that another host holds.
+        A report changes nothing if its generation is not the current one, or if the instance has
+        no
+        entry or is on another host.
 
-        :param host: empty if a conductor says it, as of instances that no host holds.
-        :param nova: whether Nova says which host holds an instance; else the first one does
-            that speaks of it.
+        :param host: empty if a conductor reports, for instances that are on no host.
+        :param nova: whether Nova decides which host has an instance; otherwise the first host that
+            reports it has it.
         """
-        said = {each.instance_uuid: reports.Said(host, each, now, nova) for each in reports_}
-        if not said:
+        received = {
+            each.instance_uuid: reports.ReceivedReport(host, each, now, nova) for each in reports_
+        }
+        if not received:
             return
         with self._database.reader() as session:
-            news = reports.is_news(session, said)
-        if news:
-            self._keep(said)
+            changed = reports.has_changes(session, received)
+        if changed:
+            self._store(received)
 
-    def _keep(self, said: Mapping[str, reports.Said]) -> None:
-        """Keep reports; what the database refuses fails alone."""
+    def _store(self, received: Mapping[str, reports.ReceivedReport]) -> None:
+        """Store reports; a report that the database refuses does not affect the others."""
         try:
-            self._database.write(lambda session: reports.keep(session, said))
+            self._database.write(lambda session: reports.store(session, received))
         except exception.DatabaseFault as fault:
-            uuids = sorted(said)
+            uuids = sorted(received)
             if len(uuids) == 1:
                 LOG.error("The report of instance %s can't be stored: %s", uuids[0], fault)
                 return
             middle = len(uuids) // 2
             for part in (uuids[:middle], uuids[middle:]):
-                self._keep({uuid: said[uuid] for uuid in part})
+                self._store({uuid: received[uuid] for uuid in part})
 
     def locate(self, found: Mapping[str, Location]) -> builtins.list[str]:
-        """Keep whose instances are, and where; give those that are elsewhere now."""
+        """Store the project and host of instances; return those whose host changed."""
         moved: builtins.list[str] = []
         for part in _parts(found):
             of_part = {uuid: found[uuid] for uuid in part}
@@ -270,12 +271,13 @@ class Allocations:
     def claim(
         self, host: str, instance_uuids: Iterable[str], lapsed: Container[str]
     ) -> builtins.list[str]:
-        """Note instances as being on a host that claims them; give those that it won.
+        """Set the host of instances that a host claims; return those that it obtained.
 
-        It wins what no host has, what its host reported as absent, and what is
-        with hosts that have nothing any more.
+        It obtains an instance that has no host, that its host has reported as absent, or whose
+        host has
+        lapsed.
 
-        :param lapsed: those hosts.
+        :param lapsed: hosts that have lost their instances.
         """
         won: builtins.list[str] = []
         for part in _parts(instance_uuids):
@@ -283,33 +285,33 @@ class Allocations:
             won += self._database.write(work)
         return won
 
-    def gone(self, instance_uuids: Iterable[str], now: float) -> None:
-        """Forget instances whose servers were deleted in Nova, but for their history."""
+    def forget(self, instance_uuids: Iterable[str], now: float) -> None:
+        """Delete instances whose servers were deleted in Nova; only their history stays."""
         for part in _parts(instance_uuids):
-            self._database.write(functools.partial(reports.end, instance_uuids=part, now=now))
+            self._database.write(functools.partial(reports.forget, instance_uuids=part, now=now))
 
     def sweep(self) -> int:
-        """Delete the maps that are to go and that nothing belongs to; tell how many."""
-        return self._database.write(locking.remove_empty)
+        """Delete the maps that are being deleted and have no instances; return their number."""
+        return self._database.write(locking.remove_empty_maps)
 
-    def unlocated(self) -> builtins.list[str]:
-        """Give those of which nobody has said yet whose they are."""
+    def without_project(self) -> builtins.list[str]:
+        """Return the instances whose project is not known yet."""
         return self._uuids(
             select(ALLOCATION.c.instance_uuid).where(ALLOCATION.c.project_id.is_(None))
         )
 
-    def known(self) -> builtins.list[str]:
-        """Give all for which anything is wanted, or to be released."""
+    def instance_uuids(self) -> builtins.list[str]:
+        """Return all instances that have a desired allocation or are being released."""
         return self._uuids(select(ALLOCATION.c.instance_uuid))
 
     def counts(self) -> dict[str, int]:
-        """Count the instances by status."""
+        """Return the number of instances by status."""
         with self._database.reader() as session:
             return {row.status: row.number for row in session.execute(rows.counts())}
 
-    def nowhere(self, limit: int) -> builtins.list[str]:
-        """Give those that are on no host that is known of, and of which nobody has said so yet."""
-        return self._uuids(rows.nowhere().limit(limit))
+    def without_host(self, limit: int) -> builtins.list[str]:
+        """Return instances that are on no known host, and have no outcome that says so yet."""
+        return self._uuids(rows.without_host().limit(limit))
 
     def _entries(self, query: rows.AnySelect) -> builtins.list[Entry]:
         with self._database.reader() as session:

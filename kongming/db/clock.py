@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The database's own clock: the one that all who use it have in common."""
+"""The database's own clock, which all its clients share."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _of_sqlite(_element: Now, _compiler: Any, **_: Any) -> str:
 
 @compiles(Now, "mysql", "mariadb")
 def _of_mysql(_element: Now, _compiler: Any, **_: Any) -> str:
-    # Of a time that is written out it would not know which one, in the hour that comes twice.
+    # A literal time would be ambiguous in the hour that occurs twice.
     return "UNIX_TIMESTAMP()"
 
 

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How a database is connected to: the URL, what its driver is given, what each session is told.
+"""Connecting to a database: the URL, the driver's parameters, and the session's settings.
 
-Whatever the server's own defaults are, each session is the same: READ COMMITTED, all of Unicode,
-and a limit for every wait.
+Whatever the server's defaults are, each session has READ COMMITTED, all of Unicode, and a limit
+for every wait.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ MYSQL = ("mysql", "mariadb")
 POSTGRESQL = "postgresql"
 SQLITE = "sqlite"
 
-#: Seconds until a connection is there, its greeting and its login among it.
+#: Seconds to connect, with greeting and login.
 CONNECT_S = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long is waited for a database; seconds.
+    """How long to wait for a database, in seconds.
 
-    :ivar answer_s: until it counts as silent, if it does not answer at all.
-    :ivar statement_s: until a statement is done, if it does.
-    :ivar lock_s: for a row or a table that others have.
+    :ivar answer_s: until a database that sends nothing counts as unresponsive.
+    :ivar statement_s: for a statement of a database that responds.
+    :ivar lock_s: for a row or a table that is locked.
     """
 
     answer_s: float
@@ -48,18 +48,18 @@ class Limits:
     lock_s: int
 
 
-#: For services. A server that is busy may well be silent for a second.
-USUAL = Limits(3.0, 30, 2)
-#: For who changes the tables themselves, however long that takes.
-PATIENT = Limits(10.0, 24 * 3600, 24 * 3600)
+#: For services. A busy server may well send nothing for a second.
+SERVICE = Limits(3.0, 30, 2)
+#: For migrations, however long they take.
+MAINTENANCE = Limits(10.0, 24 * 3600, 24 * 3600)
 
-# A transaction of somebody who is no more, or frozen, does not keep its locks for longer.
+# The locks of a client that crashed or hangs are released after this time.
 _IDLE_S = 30
 _SQLITE_BUSY_MS = 30_000
 _UTF8 = "UTF8"
 _NO_SUCH_VARIABLE = 1193
 
-# A peer that is no more is noticed after some ten seconds.
+# Detects a lost peer within some ten seconds.
 _KEEPALIVE = {
     "keepalives": 1,
     "keepalives_idle": 5,
@@ -70,7 +70,7 @@ _KEEPALIVE = {
 
 
 def usable_url(written: str | None) -> URL:
-    """Read the URL of a database.
+    """Parse the URL of a database.
 
     :raises ConfigInvalid: if it can't be used.
     """
@@ -88,7 +88,7 @@ def usable_url(written: str | None) -> URL:
             "install kongming[mysql] or kongming[postgresql]"
         ) from error
     except (exc.ArgumentError, ValueError):
-        # Not said why: that would quote the password.
+        # The cause is left out: it would quote the password.
         raise exception.ConfigInvalid(
             "[database] connection is not a URL such as mysql+pymysql://user:password@host/kongming"
             "; write @ and / in the password as %40 and %2F"
@@ -97,17 +97,17 @@ def usable_url(written: str | None) -> URL:
 
 
 def complete(url: URL, given: str, statement_s: int) -> URL:
-    """Return a URL with all that the driver is given.
+    """Return a URL with all parameters of the driver.
 
-    :param given: what the operator adds to the URL: ``key=value&…``.
-    :param statement_s: how many seconds a statement may take.
+    :param given: the operator's additional parameters: ``key=value&…``.
+    :param statement_s: the limit of a statement in seconds.
     """
     url = url.update_query_dict(dict(parse_qsl(given)))
     backend = url.get_backend_name()
     needed: dict[str, object] = {}
     limits: dict[str, object] = {}
     if backend in MYSQL:
-        # Of the server's utf8 some signs are missing.
+        # The server's utf8 lacks some characters.
         needed = {"charset": "utf8mb4"}
         limits = {
             "connect_timeout": CONNECT_S,
@@ -122,7 +122,7 @@ def complete(url: URL, given: str, statement_s: int) -> URL:
 
 
 def prepare(connection: Any, backend: str, lock_s: int) -> None:
-    """Tell the server how it is to treat a new session.
+    """Configure a new session.
 
     :param lock_s: for how many seconds it may wait for a lock.
     """
@@ -132,8 +132,8 @@ def prepare(connection: Any, backend: str, lock_s: int) -> None:
         _prepare_mysql(connection, lock_s)
 
 
-def takes_writes(connection: Any, backend: str) -> bool:
-    """Tell whether a connection leads to a server that takes writes, and not to a standby."""
+def accepts_writes(connection: Any, backend: str) -> bool:
+    """Return whether a connection leads to a server that accepts writes, and not to a standby."""
     if backend == POSTGRESQL:
         read_only = "SELECT current_setting('transaction_read_only')"
     else:
@@ -141,26 +141,26 @@ def takes_writes(connection: Any, backend: str) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(read_only)
         (found,) = cursor.fetchone()
-    # Else it would be in a transaction before its next user begins one.
+    # Otherwise the next user would find the connection in a transaction.
     connection.rollback()
     return str(found).lower() in ("0", "off")
 
 
 def prepare_sqlite(connection: Any, _: object) -> None:
-    """Do with a new connection to a file what :func:`prepare` does with one to a server."""
-    # Else one text that is not UTF-8 would make all rows unreadable.
+    """Configure a new connection to a file, like :func:`prepare`."""
+    # Otherwise one text that is not UTF-8 would make all rows unreadable.
     connection.text_factory = lambda raw: raw.decode("utf-8", "backslashreplace")
     connection.execute(f"PRAGMA busy_timeout = {_SQLITE_BUSY_MS}")
 
 
 def _prepare_mysql(connection: Any, lock_s: int) -> None:
-    """See what others have committed, and lock rows but not the gaps between them."""
+    """Read what others have committed, and lock rows but not the gaps between them."""
     with connection.cursor() as cursor:
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         for name in ("innodb_lock_wait_timeout", "lock_wait_timeout"):
             cursor.execute(f"SET SESSION {name} = {lock_s}")
         try:
-            # That for writing counts only once something was written, not for locks alone.
+            # The variant for writing transactions does not cover those that only hold locks.
             cursor.execute(f"SET SESSION idle_transaction_timeout = {_IDLE_S}")
         except Exception as error:
             # Only MariaDB has it.
@@ -175,7 +175,7 @@ def _prepare_postgresql(connection: Any, lock_s: int) -> None:
             f"the database of [database] connection has the encoding {encoding}, which lacks "
             f"characters: create it with the encoding {_UTF8}"
         )
-    # Said with each transaction: also where others use the same session in between.
+    # ReceivedReport with each transaction: also where others use the same session in between.
     connection.set_session(isolation_level="READ COMMITTED")
     with connection.cursor() as cursor:
         cursor.execute(f"SET lock_timeout = '{lock_s}s'")

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The way to the database: transactions that are tried again, and errors that say what to do."""
+"""Access to the database: transactions with retries, and errors that say what to do."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ _VERSION_TABLE = "alembic_version"
 _WRITER = "kongming_writer"
 _ATTEMPTS = 12
 _PAUSE_MAX_S = 0.2
-# Others hold the same rows for so long: there is no use in waiting for them.
+# After this time retries are of no use: others keep the same rows locked.
 _BUSY_S = 5.0
-# A connection that was not used for a while is asked first whether it is still one.
+# Limit of the check that an idle connection still works.
 _PING_S = 0.5
-# The threads that ask whether it answers end by themselves.
-_ASK_S = 3
+# Limit of a probe, so that its thread ends.
+_PROBE_S = 3
 _WAITS = ("do_execute", "do_execute_no_params", "do_executemany", "do_commit", "do_rollback")
 
 
-class Overtaken(Exception):
-    """Another transaction has changed what this one began with: it begins anew."""
+class StaleRead(Exception):
+    """Another transaction has changed what this one has read: it is retried."""
 
 
 class Database:
@@ -64,12 +64,12 @@ class Database:
     def __init__(
         self,
         conf: cfg.ConfigOpts,
-        limits: Limits = connecting.USUAL,
+        limits: Limits = connecting.SERVICE,
         threads: ServerThreads | None = None,
     ) -> None:
-        """Take the options of [database]; nothing is connected to yet.
+        """Read the options of [database], without connecting.
 
-        :param threads: those of the WSGI server; whoever has the last one does not wait.
+        :param threads: those of the WSGI server; the last free one does not wait for the database.
         :raises ConfigInvalid: if the URL can't be used.
         """
         self._limits = limits
@@ -79,7 +79,7 @@ class Database:
         self._backend = url.get_backend_name()
         self._lock = threading.Lock()
         self._statements = 0
-        self._liveness = Liveness(self.place, self._ask, limits.answer_s, threads)
+        self._liveness = Liveness(self.place, self._probe, limits.answer_s, threads)
         self._context = enginefacade.transaction_context()
         options = {name: value for name, value in conf.database.items() if value is not None}
         connection = self._url.render_as_string(hide_password=False)
@@ -90,44 +90,44 @@ class Database:
 
     @property
     def statements(self) -> int:
-        """How many SQL statements were sent since it was made."""
+        """The number of SQL statements sent so far."""
         return self._statements
 
     @contextmanager
     def reader(self) -> Iterator[Session]:
-        """A transaction that reads.
+        """Open a transaction that reads.
 
-        :raises DatabaseUnavailable: if the database does not answer.
+        :raises DatabaseUnavailable: if the database can't be used.
         """
         with self.errors(), self._context.reader.using(_Context()) as session:
             yield session
 
     @contextmanager
     def writer(self) -> Iterator[Session]:
-        """A transaction that writes: all or nothing.
+        """Open a transaction that writes.
 
-        :raises DatabaseUnavailable: if the database does not answer.
+        :raises DatabaseUnavailable: if the database can't be used.
         """
         with self.errors(), self.writing() as session:
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
-        """Likewise, for who understands the libraries' errors."""
+        """Open a transaction that writes, and pass on the libraries' errors."""
         with self._context.writer.using(_Context()) as session:
-            # Taken now: the begin of an SQLite transaction says that it will write.
+            # An SQLite transaction must be marked as writing before it begins.
             session.connection(execution_options={_WRITER: True})
             yield session
 
     def write(self, work: Callable[[Session], T]) -> T:
-        """Do some work in a transaction that writes; again if it lost against another one.
+        """Run a function in a transaction that writes; retry if another transaction interfered.
 
-        Once more, too, if the connection led to a server that takes no writes: another one may
-        lead to the primary.
+        Retry once, too, if the server of the connection accepts no writes: another connection may
+        lead
+        to the primary.
 
-        :param work: may be called several times; what it did before is undone.
-        :raises DatabaseUnavailable: if the database does not answer, or the
-            work loses again and again.
+        :param work: may be called several times, each time in a new transaction.
+        :raises DatabaseUnavailable: if the database can't be used, or all attempts failed.
         """
         began = time.monotonic()
         unfit = 0
@@ -136,7 +136,7 @@ class Database:
                 try:
                     with self.writing() as session:
                         return work(session)
-                except Overtaken:
+                except StaleRead:
                     pass
                 except errors.ERRORS as error:
                     meaning = errors.meaning(error)
@@ -145,7 +145,7 @@ class Database:
                         raise
                 if attempt + 1 >= _ATTEMPTS or time.monotonic() - began > _BUSY_S:
                     break
-                # At random, so that those who met don't meet again.
+                # Random, so that two transactions don't collide again.
                 time.sleep(random.uniform(0, min(_PAUSE_MAX_S, 0.005 * 2**attempt)))  # noqa: S311
             raise exception.DatabaseUnavailable(
                 f"{self.place} is too busy: other transactions locked or changed the same rows, "
@@ -154,7 +154,7 @@ class Database:
 
     @property
     def place(self) -> str:
-        """Which database it is, in words that may be shown to anybody."""
+        """The name of the database for messages, without credentials."""
         url = self._url
         if url.get_backend_name() == connecting.SQLITE:
             return f"the database {url.database or 'in memory'}"
@@ -162,7 +162,7 @@ class Database:
         return f"the database {url.database} ({url.get_backend_name()} at {url.host}{port})"
 
     def check_schema(self) -> None:
-        """Find out whether this version of Kongming can work with the tables.
+        """Check that this version of Kongming can use the tables.
 
         :raises DatabaseUnavailable: if not; the message says what to do.
         """
@@ -170,14 +170,14 @@ class Database:
             self._check_schema(session)
 
     def check_writes(self) -> None:
-        """Find out likewise whether something could be written now; nothing is.
+        """Check that the database accepts writes, without changing anything.
 
         :raises DatabaseUnavailable: if not; the message says what to do.
         """
 
         def work(session: Session) -> None:
             self._check_schema(session)
-            # No lease has no name. Who may not write is told so all the same.
+            # No lease has this name; a read-only server refuses the statement all the same.
             nothing = update(LEASE).where(LEASE.c.name == "").values(holder=LEASE.c.holder)
             session.execute(nothing)
 
@@ -194,7 +194,7 @@ class Database:
             )
 
     def engine(self) -> Engine:
-        """Give SQLAlchemy's engine."""
+        """Return SQLAlchemy's engine."""
         engine: Engine = self._context.writer.get_engine()
         return engine
 
@@ -205,29 +205,29 @@ class Database:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Say what goes wrong with the database in our words.
+        """Translate the errors of SQLAlchemy and oslo.db.
 
-        :raises DatabaseUnavailable: instead of the errors of SQLAlchemy and oslo.db.
-        :raises DatabaseFault: likewise, if Kongming itself has done something wrong.
+        :raises DatabaseUnavailable: if the database can't be used.
+        :raises DatabaseFault: if the statement was wrong, which is a fault of Kongming.
         """
         try:
             yield
         except errors.ERRORS as error:
             self._liveness.explain()
             meaning = errors.meaning(error)
-            said = errors.said(error)
-            if meaning.ours:
+            text = errors.text(error)
+            if meaning.own_fault:
                 raise exception.DatabaseFault(
-                    f"{self.place} refuses a statement: {said}; {meaning.hint}"
+                    f"{self.place} refuses a statement: {text}; {meaning.hint}"
                 ) from error
             hint = self._owned_by_another() or meaning.hint
             raise exception.DatabaseUnavailable(
-                f"{self.place} can't be used: {said}; {hint}",
+                f"{self.place} can't be used: {text}; {hint}",
                 f"{self.place} can't be used: {meaning.hint}",
             ) from error
 
     def _owned_by_another(self) -> str | None:
-        """Return what to do about a file that is another user's; None if there is none."""
+        """Return what to do about a file that belongs to another user; None if it does not."""
         if self._backend != connecting.SQLITE or not self._url.database:
             return None
         file = Path(self._url.database)
@@ -239,13 +239,13 @@ class Database:
             event.listen(engine, "connect", connecting.prepare_sqlite)
             event.listen(engine, "before_cursor_execute", _begin_sqlite, retval=True)
             return
-        _leave_what_is_unfit(engine.dialect)
+        _discard_unfit(engine.dialect)
         event.listen(engine, "do_connect", self._connect)
         for name in ("close", "close_detached"):
             event.listen(engine, name, lambda connection, *_: self._liveness.forget(connection))
         for name in _WAITS:
             self._limit(engine.dialect, name)
-        # SQLAlchemy calls it for each connection that it takes from its pool.
+        # SQLAlchemy calls it for each connection from its pool.
         vars(engine.dialect)["do_ping"] = self._is_fit
 
     def _connect(self, dialect: Dialect, _: object, arguments: Any, named: Any) -> Any:
@@ -259,12 +259,12 @@ class Database:
         return connection
 
     def _limit(self, dialect: Dialect, name: str) -> None:
-        """Have each call of a method of a dialect end at some time."""
+        """Limit the time of each call of a method of a dialect."""
         method = getattr(dialect, name)
 
         @functools.wraps(method)
         def limited(first: Any, *others: Any, **named: Any) -> Any:
-            # A cursor of the driver's, its connection, or what the pool has it in.
+            # The driver's cursor or connection, or the pool's wrapper of it.
             connection = getattr(first, "dbapi_connection", None) or first
             if "execute" in name:
                 connection = first.connection
@@ -274,19 +274,19 @@ class Database:
         vars(dialect)[name] = limited
 
     def _is_fit(self, connection: Any) -> bool:
-        """Tell whether a connection still works, and leads to a server that takes writes."""
+        """Return whether a connection works, and leads to a server that accepts writes."""
         self._liveness.check()
         with self._liveness.waiting(connection, _PING_S):
-            return connecting.takes_writes(connection, self._backend)
+            return connecting.accepts_writes(connection, self._backend)
 
-    def _ask(self) -> None:
-        """Find out whether the database answers, over a connection of its own."""
+    def _probe(self) -> None:
+        """Query the database over a connection of its own."""
         dialect = self.engine().dialect
         arguments, named = dialect.create_connect_args(self._url)
-        shorter = {name: _ASK_S for name in ("connect_timeout", "read_timeout") if name in named}
+        shorter = {name: _PROBE_S for name in ("connect_timeout", "read_timeout") if name in named}
         connection = dialect.connect(*arguments, **{**named, **shorter})
         try:
-            connecting.takes_writes(connection, self._backend)
+            connecting.accepts_writes(connection, self._backend)
         finally:
             connection.close()
 
@@ -300,26 +300,26 @@ class Database:
         _many: object,
     ) -> None:
         is_many = context is not None and context.execute_style is ExecuteStyle.EXECUTEMANY
-        # psycopg2 sends one for each row then; the others don't.
+        # Then psycopg2 sends a statement for each row; the other drivers don't.
         single = is_many and connection.dialect.name == "postgresql"
         with self._lock:
             self._statements += len(parameters) if single else 1
 
 
 class _Context:
-    """What enginefacade keeps a transaction in: a new one for each, so that none joins another."""
+    """The state of a transaction for enginefacade: one for each, so that none joins another."""
 
 
 def schema_version(connection: Connection) -> str | None:
-    """Tell which version the tables are of; None if there are none."""
+    """Return the version of the tables; None if there are none."""
     if not inspect(connection).has_table(_VERSION_TABLE):
         return None
     version: str | None = connection.scalar(text(f"SELECT version_num FROM {_VERSION_TABLE}"))  # noqa: S608
     return version
 
 
-def _leave_what_is_unfit(dialect: Dialect) -> None:
-    """Have a connection closed, and all others, if nothing can be done over it any more."""
+def _discard_unfit(dialect: Dialect) -> None:
+    """Have SQLAlchemy discard its connections after an error that makes them useless."""
     is_disconnect = dialect.is_disconnect
 
     def is_over(error: Any, *others: Any) -> bool:
@@ -332,9 +332,9 @@ def _leave_what_is_unfit(dialect: Dialect) -> None:
 def _begin_sqlite(
     connection: Connection, _: object, statement: str, parameters: Any, *__: object
 ) -> tuple[str, Any]:
-    """Take the lock at the begin: oslo.db's transaction would take it when it first writes.
+    """Lock the file when the transaction begins: oslo.db's would lock it at its first write.
 
-    By then another one may have written, and what was read is no longer true.
+    By then another transaction may have changed what this one has read.
     """
     if statement == "BEGIN" and connection.get_execution_options().get(_WRITER):
         statement = "BEGIN IMMEDIATE"

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What an error of the database means: told by its class, not by the driver's words.
+"""What an error of the database means, read from its code and not from the driver's text.
 
-MariaDB and MySQL number their errors, PostgreSQL has SQLSTATE codes, SQLite names them. Only where
-a server refuses a connection PostgreSQL's driver gives no code, so there the words have to do.
+MariaDB and MySQL number their errors, PostgreSQL has SQLSTATE codes, SQLite names them. Only if
+a server refuses a connection, PostgreSQL's driver gives no code: there the text must do.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from sqlalchemy import exc
 
 from kongming.runtime.cleaning import clean, without_credentials
 
-# It adds a traceback to much of what is said here in one line.
+# It adds a traceback to much of what is text here in one line.
 logging.getLogger("oslo_db.sqlalchemy.exc_filters").setLevel(logging.ERROR)
 
 SYNC = "run 'kongming-manage db sync'"
 
-#: What the libraries raise; all else is raised by Kongming itself.
+#: The errors of the libraries; Kongming raises all others.
 ERRORS = (
     db_exception.DBError,
     db_exception.CantStartEngineError,
@@ -46,25 +46,25 @@ Code = int | str | None
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What an error means.
+    """The meaning of an error.
 
     :ivar hint: what the operator can do.
-    :ivar again: the transaction lost against another one and may be repeated.
-    :ivar unfit: the connection works but leads to a server that can't do the work; another
-        connection may lead to one that can. Nothing was done.
-    :ivar ours: the statement itself is wrong: a fault of Kongming.
-    :ivar last: the server closes the connection after it: a rollback would hide it.
+    :ivar again: whether another transaction interfered, so that a retry may succeed.
+    :ivar unfit: whether the connection works but leads to a server that can't do the work, so that
+        another connection may lead to one that can. Nothing was done.
+    :ivar own_fault: whether the statement itself is wrong: a fault of Kongming.
+    :ivar last: whether the server then closes the connection: a rollback would hide the error.
     """
 
     hint: str
     again: bool = False
     unfit: bool = False
-    ours: bool = False
+    own_fault: bool = False
     last: bool = False
 
 
 _CHECK = "check [database] connection"
-_AWAY = Meaning(f"{_CHECK}, and that the server runs")
+_UNAVAILABLE = Meaning(f"{_CHECK}, and that the server runs")
 _TABLES = Meaning(SYNC)
 _BUSY = Meaning("other transactions locked or changed the same rows: retry", again=True)
 _READ_ONLY = Meaning(
@@ -72,7 +72,7 @@ _READ_ONLY = Meaning(
     unfit=True,
 )
 _NOT_READY = Meaning("this node does not serve now: check the state of the cluster", unfit=True)
-_OURS = Meaning("this is a fault of Kongming: please report it, with the log", ours=True)
+_OWN_FAULT = Meaning("this is a fault of Kongming: please report it, with the log", own_fault=True)
 _POOL = Meaning(
     "all connections of this process are in use: raise [database] max_pool_size or max_overflow, "
     "or find out why the server is busy"
@@ -96,7 +96,7 @@ _DAMAGED = Meaning("the file is not a database, or it is damaged: restore it fro
 _BY_CODE: dict[Code, Meaning] = {
     code: meaning
     for meaning, codes in (
-        # 3101: group replication, which is told of conflicts when it commits, as Galera is.
+        # 3101: group replication, which detects conflicts at the commit, like Galera.
         (
             _BUSY,
             (
@@ -129,7 +129,7 @@ _BY_CODE: dict[Code, Meaning] = {
     )
     for code in codes
 }
-# Where there is no code, or one for everything.
+# For errors without a code, or with one for everything.
 _BY_WORDS = tuple(
     (re.compile(words), meaning)
     for words, meaning in (
@@ -140,7 +140,7 @@ _BY_WORDS = tuple(
         (r"database .* does not exist", _NO_DATABASE),
     )
 )
-_CLASSES_OF_OURS = (
+_OWN_FAULT_CLASSES = (
     db_exception.DBDataError,
     db_exception.DBReferenceError,
     db_exception.DBConstraintError,
@@ -151,12 +151,12 @@ _CLASSES_OF_OURS = (
     exc.NotSupportedError,
     exc.ProgrammingError,
 )
-_SQLITES_OWN = "SQLITE_ERROR"
-_SAID = 300
+_SQLITE_GENERIC = "SQLITE_ERROR"
+_TEXT_MAX = 300
 
 
 def meaning(error: BaseException) -> Meaning:
-    """Return what an error of :data:`ERRORS` means."""
+    """Return the meaning of an error of :data:`ERRORS`."""
     if isinstance(error, exc.TimeoutError):
         return _POOL
     if isinstance(error, db_exception.DBDuplicateEntry | db_exception.DBDeadlock):
@@ -164,34 +164,38 @@ def meaning(error: BaseException) -> Meaning:
     found = code(error)
     if found in _BY_CODE:
         return _BY_CODE[found]
-    said = str(_of_driver(error))
+    text = str(_of_driver(error))
     for words, each in _BY_WORDS:
-        if words.search(said):
+        if words.search(text):
             return each
-    ours = found == _SQLITES_OWN or _is_ours(error)
-    return _OURS if ours or _is_ours(getattr(error, "inner_exception", None)) else _AWAY
+    own_fault = found == _SQLITE_GENERIC or _is_own_fault(error)
+    return (
+        _OWN_FAULT
+        if own_fault or _is_own_fault(getattr(error, "inner_exception", None))
+        else _UNAVAILABLE
+    )
 
 
 def code(error: BaseException) -> Code:
-    """Return the number, SQLSTATE or name that the database gives an error; None if none."""
+    """Return the number, SQLSTATE or name of an error; None if it has none."""
     found = _of_driver(error)
     named = getattr(found, "sqlite_errorname", None)
     if named is not None:
-        # Some have a third part, which says more than is needed.
+        # Some names have a third part.
         return "_".join(str(named).split("_")[:2])
     state: str | None = getattr(found, "pgcode", None)
     number = found.args[0] if found.args else None
     return state or (number if isinstance(number, int) else None)
 
 
-def said(error: BaseException) -> str:
-    """Return the driver's own words in one printable line, without statement and credentials."""
-    return clean(without_credentials(" ".join(str(_of_driver(error)).split())), _SAID)
+def text(error: BaseException) -> str:
+    """Return the driver's message in one printable line, without statement and credentials."""
+    return clean(without_credentials(" ".join(str(_of_driver(error)).split())), _TEXT_MAX)
 
 
-def _is_ours(error: BaseException | None) -> bool:
-    # The second: what was given is nothing that the driver could send.
-    return isinstance(error, _CLASSES_OF_OURS) or (
+def _is_own_fault(error: BaseException | None) -> bool:
+    # The second case: the driver can't send a parameter.
+    return isinstance(error, _OWN_FAULT_CLASSES) or (
         isinstance(error, exc.StatementError) and not isinstance(error, exc.DBAPIError)
     )
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The compute hosts: when their executors were last heard of, and what they told."""
+"""The compute hosts: the heartbeats and snapshots of their executors."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from kongming.db.models import HOST, WORD_LENGTH
 from kongming.db.reports import LATE_S
 from kongming.db.upsert import upsert
 from kongming.db.values import Host
-from kongming.rpc import view as host_view
+from kongming.rpc import view as host_snapshot
 
-_SEEN = ("seen_at", "started_at", "version", "interval_s")
+_HEARTBEAT = ("heartbeat_at", "started_at", "version", "interval_s")
 
 
 class Hosts:
@@ -43,64 +43,68 @@ class Hosts:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def see(
+    def heartbeat(
         self, name: str, *, started_at: float, version: str, interval_s: float, now: float
     ) -> str:
-        """Keep that a host's executor is there.
+        """Store a heartbeat of a host's executor.
 
-        :param interval_s: how often it says so, in seconds.
-        :returns: the digest of the view that is kept; empty if none is.
+        :param interval_s: the time between heartbeats in seconds.
+        :returns: the digest of the stored snapshot; empty if there is none.
         """
         row = {
             "name": name,
-            "seen_at": now,
+            "heartbeat_at": now,
             "started_at": started_at,
             "version": rows.clean(version, WORD_LENGTH),
             "interval_s": interval_s,
-            "view": None,
-            "view_digest": "",
-            "view_at": None,
+            "snapshot": None,
+            "snapshot_digest": "",
+            "snapshot_at": None,
             "guests": 0,
             "violations": 0,
         }
 
         def work(session: Session) -> str:
-            known = select(HOST.c.seen_at, HOST.c.view_digest).where(HOST.c.name == name)
-            seen_at, digest = session.execute(known).one_or_none() or (0.0, "")
-            # A conductor that was stopped for a while may say it late.
-            if not 0.0 < stored.moment(seen_at) - now <= LATE_S:
-                upsert(session, HOST, [row], _SEEN)
+            stored_row = select(HOST.c.heartbeat_at, HOST.c.snapshot_digest).where(
+                HOST.c.name == name
+            )
+            heartbeat_at, digest = session.execute(stored_row).one_or_none() or (0.0, "")
+            # A conductor that was suspended may pass on an old heartbeat.
+            if not 0.0 < stored.moment(heartbeat_at) - now <= LATE_S:
+                upsert(session, HOST, [row], _HEARTBEAT)
             return digest or ""
 
         return self._database.write(work)
 
-    def keep_view(self, name: str, view: Mapping[str, Any], digest: str, now: float) -> None:
-        """Keep what a host looks like; one that was never seen is not made."""
-        told = {
-            "view": rows.clean(json.dumps(view)),
-            "view_digest": digest,
-            "view_at": now,
-            "guests": len(view.get("guests", ())),
-            "violations": len(view.get("violations", ())),
+    def keep_snapshot(
+        self, name: str, snapshot: Mapping[str, Any], digest: str, now: float
+    ) -> None:
+        """Store the snapshot of a host that has sent a heartbeat."""
+        row = {
+            "snapshot": rows.clean(json.dumps(snapshot)),
+            "snapshot_digest": digest,
+            "snapshot_at": now,
+            "guests": len(snapshot.get("guests", ())),
+            "violations": len(snapshot.get("violations", ())),
         }
         self._database.write(
-            lambda session: session.execute(update(HOST).where(HOST.c.name == name).values(told))
+            lambda session: session.execute(update(HOST).where(HOST.c.name == name).values(row))
         )
 
     def get(self, name: str) -> Host | None:
-        """Read what is known of a host."""
+        """Return a host; None if it is unknown."""
         with self._database.reader() as session:
             row = session.execute(select(HOST).where(HOST.c.name == name)).one_or_none()
         return None if row is None else _host(row)
 
     def list(
-        self, limit: int | None = None, marker: str | None = None, *, views: bool = True
+        self, limit: int | None = None, marker: str | None = None, *, snapshots: bool = True
     ) -> builtins.list[Host]:
-        """Read what is known of the hosts, ordered by name, those after ``marker``.
+        """Return the hosts after ``marker``, ordered by name.
 
-        :param views: whether with their views, which are large.
+        :param snapshots: whether to include their snapshots, which are large.
         """
-        query: rows.AnySelect = select(*_columns(views=views))
+        query: rows.AnySelect = select(*_columns(snapshots=snapshots))
         if marker is not None:
             query = query.where(HOST.c.name > marker)
         with self._database.reader() as session:
@@ -108,41 +112,41 @@ class Hosts:
         return [_host(row) for row in found]
 
     def named(self, names: Iterable[str]) -> builtins.list[Host]:
-        """Read what is known of some hosts, without their views."""
-        query: rows.AnySelect = select(*_columns(views=False))
+        """Return the hosts of some names, without their snapshots."""
+        query: rows.AnySelect = select(*_columns(snapshots=False))
         query = query.where(HOST.c.name.in_(list(names)))
         with self._database.reader() as session:
             found = session.execute(query).all()
         return [_host(row) for row in found]
 
     def running(self) -> Iterator[tuple[str, builtins.list[str]]]:
-        """Read which guests each host had when it last told what it looks like."""
-        query = select(HOST.c.name, HOST.c.view).where(HOST.c.view.is_not(None))
+        """Yield each host with the guests in its last snapshot."""
+        query = select(HOST.c.name, HOST.c.snapshot).where(HOST.c.snapshot.is_not(None))
         with self._database.reader() as session:
             found = session.execute(query.order_by(HOST.c.name)).all()
         for name, text in found:
-            yield name, host_view.guests(text)
+            yield name, host_snapshot.guests(text)
 
     def forget(self, name: str) -> None:
-        """Forget a host; if it is still there, it is seen again."""
+        """Delete a host; its next heartbeat adds it again."""
         self._database.write(
             lambda session: session.execute(delete(HOST).where(HOST.c.name == name))
         )
 
 
-def _columns(*, views: bool) -> builtins.list[Any]:
-    if views:
+def _columns(*, snapshots: bool) -> builtins.list[Any]:
+    if snapshots:
         return [*HOST.c]
-    return [*(column for column in HOST.c if column.name != "view"), null().label("view")]
+    return [*(column for column in HOST.c if column.name != "snapshot"), null().label("snapshot")]
 
 
 def _host(row: rows.AnyRow) -> Host:
     fields = row._asdict()
     return Host(
-        view=host_view.load(fields.pop("view")),
-        seen_at=stored.moment(fields.pop("seen_at")),
+        snapshot=host_snapshot.load(fields.pop("snapshot")),
+        heartbeat_at=stored.moment(fields.pop("heartbeat_at")),
         started_at=stored.moment(fields.pop("started_at")),
-        view_at=stored.maybe_moment(fields.pop("view_at")),
+        snapshot_at=stored.maybe_moment(fields.pop("snapshot_at")),
         interval_s=stored.moment(fields.pop("interval_s")),
         **fields,
     )

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Leases: what only one conductor at a time is to do."""
+"""Leases: each task is run by one conductor at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kongming.db.database import Database
 from kongming.db.models import LEASE
 from kongming.db.upsert import add_if_missing
 
-# The clocks of the nodes of a cluster differ a little.
+# The tolerated difference between the clocks of a cluster's nodes.
 _TOLERANCE_S = 5.0
 
 
@@ -37,18 +37,18 @@ class Leases:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def take(self, name: str, holder: str, seconds: float, now: float | None = None) -> bool:
-        """Take a lease, or renew one's own; tell whether one has it now.
+    def acquire(self, name: str, holder: str, seconds: float, now: float | None = None) -> bool:
+        """Acquire or renew a lease; return whether the caller holds it now.
 
-        :param seconds: for how long; after that anybody may take it.
-        :param now: by the database's clock if it is None, which all have in common.
+        :param seconds: how long it is valid.
+        :param now: the time; by default that of the database's clock, which all conductors share.
         """
         moment: ColumnElement[float] = Now() if now is None else literal(now, Double())
         row = {"name": name, "holder": holder, "expires_at": moment + seconds}
 
         def work(session: Session) -> bool:
             end = LEASE.c.expires_at
-            # Nobody takes it for longer: whoever did had a clock that was ahead.
+            # The lease ends later than any lease can: its holder's clock was ahead.
             wrong = end > moment + (seconds + _TOLERANCE_S)
             free = or_(LEASE.c.holder == holder, end <= moment, wrong)
             taken: Any = session.execute(

@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whether a database answers: asked as soon as somebody waits for it, and nobody waits in vain.
+"""Detection of an unresponsive database, so that threads don't wait for it in vain.
 
-A host that is lost, or a server that hangs, sends nothing: who reads from it would wait for
-minutes. So every wait for a driver is noted here. If one lasts, a connection of its own asks
-whether the database answers at all. If it does not, all who wait are told at once, nobody waits
-any more, and it is asked each second until it answers.
+A lost host or a server that hangs sends nothing: a reader would wait for minutes. So every wait
+for a driver is registered here. If one lasts, a probe over a connection of its own shows whether
+the database responds. If it does not, all waits are ended, new ones fail at once, and the probe
+is repeated every second until the database responds.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from kongming.runtime.threads import of_this_request
 
 T = TypeVar("T")
 
-#: Who waits for longer has the database asked whether it answers; seconds.
-PATIENCE_S = 0.25
-# What is counted is such steps, not the time: they last longer if this machine is slow.
+#: Waits that last longer cause a probe; seconds.
+PROBE_AFTER_S = 0.25
+# Steps are counted, not the time: they take longer on a slow machine.
 _STEP_S = 0.05
-_AGAIN_S = 1.0
+_RETRY_S = 1.0
 
 
 @dataclass(eq=False, slots=True)
 class _Wait:
-    """One wait for a driver.
+    """A wait for a driver.
 
-    :ivar on_server: when it began, as a thread of a WSGI server counts it.
+    :ivar on_server: its beginning, as registered by the WSGI server's threads.
     :ivar end: ends it.
-    :ivar error: why it was ended, if that is to be told.
+    :ivar error: the error to raise for it, if it was ended.
     """
 
     began: float
@@ -60,20 +60,19 @@ class _Wait:
     error: exception.KongmingError | None = None
 
     def lasts(self, seconds: float) -> bool:
-        """Tell whether it has lasted for so long."""
         return time.monotonic() - self.began >= seconds
 
 
 class Attempt(Generic[T]):
-    """Some work in a thread of its own, which nobody needs to wait for until it ends.
+    """Some work in a thread of its own, which can be abandoned before it ends.
 
-    :ivar done: set when it is over, or was given up.
+    :ivar done: set when it has ended or was abandoned.
     """
 
     def __init__(self, work: Callable[[], T], drop: Callable[[T], object]) -> None:
-        """Begin.
+        """Start the thread.
 
-        :param drop: what is done with a result that comes after it was given up.
+        :param drop: is called with a result that comes after the attempt was abandoned.
         """
         self.done = threading.Event()
         self._work = of_this_request(work)
@@ -83,15 +82,15 @@ class Attempt(Generic[T]):
         self._error: BaseException | None = None
         threading.Thread(target=self._run, name="database attempt", daemon=True).start()
 
-    def give_up(self, error: BaseException) -> None:
-        """Have it ended by an error, unless it has ended."""
+    def abandon(self, error: BaseException) -> None:
+        """Have :meth:`result` raise an error, unless the work has ended."""
         with self._lock:
             if not self.done.is_set():
                 self._error = error
                 self.done.set()
 
     def result(self) -> T:
-        """Wait, and return or raise what has come of it."""
+        """Wait for the result and return it, or raise the error."""
         self.done.wait()
         if self._error is not None:
             raise self._error
@@ -100,8 +99,8 @@ class Attempt(Generic[T]):
     def _run(self) -> None:
         try:
             self._results.append(self._work())
-        except BaseException as error:  # noqa: BLE001, it is raised where it is waited for
-            self.give_up(error)
+        except BaseException as error:  # noqa: BLE001, result() raises it
+            self.abandon(error)
             return
         with self._lock:
             if self.done.is_set():
@@ -110,12 +109,12 @@ class Attempt(Generic[T]):
 
 
 class Liveness:
-    """Notes who waits for one database. Any thread may call any method.
+    """The waits for one database. Any thread may call any method.
 
-    :param place: which database it is, for the operator.
-    :param ask: connects and asks; whatever it returns or raises is an answer.
-    :param answer_s: after so many seconds without one the database counts as silent.
-    :param threads: those of the WSGI server, whose last one nobody may keep.
+    :param place: the name of the database, for the operator.
+    :param probe: connects and sends a query; the database is responsive if it returns or raises.
+    :param answer_s: seconds without a response until the database counts as unresponsive.
+    :param threads: those of the WSGI server; its last free thread must not wait.
     """
 
     def __init__(
@@ -126,37 +125,37 @@ class Liveness:
         threads: ServerThreads | None = None,
     ) -> None:
         self._place = place
-        self._ask = ask
+        self._probe = ask
         self._threads = threads or ServerThreads(sys.maxsize)
         self._ended = threading.local()
         self._steps = round(answer_s / _STEP_S)
         self._changed = threading.Condition()
         self._waits: set[_Wait] = set()
         self._answers = 0
-        self._silent = False
-        self._ask_at = 0.0
+        self._unresponsive = False
+        self._probe_at = 0.0
         self._closed = False
         self._thread: threading.Thread | None = None
         self._lines: weakref.WeakKeyDictionary[Any, socket.socket] = weakref.WeakKeyDictionary()
 
     def watch(self, connection: Any) -> None:
-        """Be able to end the waits for a connection of a driver."""
+        """Allow the waits for a driver's connection to be ended."""
         number = _file_number(connection)
         if number is not None:
-            # A number of its own, which stays that of this line when the driver has closed its.
+            # A duplicate stays valid when the driver has closed its own descriptor.
             self._lines[connection] = socket.socket(fileno=os.dup(number))
 
     def forget(self, connection: Any) -> None:
-        """Leave a connection alone that its driver is about to close."""
+        """Stop watching a connection that its driver is about to close."""
         line = self._lines.pop(connection, None)
         if line is not None:
             line.close()
 
     @contextmanager
     def waiting(self, connection: Any, limit_s: float) -> Iterator[None]:
-        """Note a wait for a connection that is watched; it ends by the driver's error.
+        """Register a wait for a connection that is watched; if ended, the driver raises an error.
 
-        :param limit_s: its end in any case.
+        :param limit_s: the longest time it may take in any case.
         """
         line = self._lines.get(connection)
         with self._noted(limit_s, lambda _: None if line is None else _cut(line)) as wait:
@@ -169,20 +168,20 @@ class Liveness:
     def connect(self, make: Callable[[], T], close: Callable[[T], object], limit_s: float) -> T:
         """Return a new connection.
 
-        :raises DatabaseUnavailable: if the database does not answer.
+        :raises DatabaseUnavailable: if the database is unresponsive.
         """
         self.check()
-        # Whatever ended the connection before is told by now, or was of no account.
+        # The error of an earlier connection was raised already, or was handled.
         self._ended.error = None
         attempt = Attempt(make, close)
-        with self._noted(limit_s, attempt.give_up):
+        with self._noted(limit_s, attempt.abandon):
             return attempt.result()
 
     def explain(self) -> None:
-        """Find out whether the driver's last error in this thread is one of ours.
+        """Raise the reason for the driver's last error in this thread, if this object caused it.
 
-        :raises DatabaseUnavailable: if the database does not answer.
-        :raises ThreadsBusy: if the thread is needed for others.
+        :raises DatabaseUnavailable: if the database is unresponsive.
+        :raises ThreadsBusy: if other requests need the thread.
         """
         self.check()
         error = getattr(self._ended, "error", None)
@@ -191,15 +190,15 @@ class Liveness:
             raise error
 
     def check(self) -> None:
-        """Find out whether it is worth while to wait for the database.
+        """Raise an error instead of waiting for an unresponsive database.
 
-        :raises DatabaseUnavailable: if it is known not to answer.
+        :raises DatabaseUnavailable: if it is unresponsive.
         """
-        if self._silent:
+        if self._unresponsive:
             raise self._error()
 
     def close(self) -> None:
-        """End what goes on beside; the next wait begins it anew."""
+        """End the thread; the next wait starts a new one."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -226,7 +225,7 @@ class Liveness:
                 self._changed.notify()
             self._waits.add(wait)
             self._closed = False
-            # After a fork there is none in the child.
+            # After a fork the child has no thread.
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="database", daemon=True)
                 self._thread.start()
@@ -240,27 +239,27 @@ class Liveness:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._waits or self._silent)
+                self._changed.wait_for(lambda: self._closed or self._waits or self._unresponsive)
                 if self._closed and not self._waits:
-                    self._silent, self._thread = False, None
+                    self._unresponsive, self._thread = False, None
                     return
-            self._look()
+            self._check_waits()
             time.sleep(_STEP_S)
 
-    def _look(self) -> None:
+    def _check_waits(self) -> None:
         with self._changed:
-            lasting = any(wait.lasts(PATIENCE_S) for wait in self._waits)
-        if (lasting or self._silent) and time.monotonic() >= self._ask_at:
-            self._silent = not self._answered()
-            self._ask_at = time.monotonic() + _AGAIN_S
+            lasting = any(wait.lasts(PROBE_AFTER_S) for wait in self._waits)
+        if (lasting or self._unresponsive) and time.monotonic() >= self._probe_at:
+            self._unresponsive = not self._responds()
+            self._probe_at = time.monotonic() + _RETRY_S
         self._end_waits()
 
     def _end_waits(self) -> None:
-        """End those that have lasted long enough."""
-        # With the lock: the connection of who has ended waiting may be somebody else's.
+        """End the waits that have lasted long enough."""
+        # With the lock: after its wait a connection may be used by another thread.
         with self._changed:
             for wait in self._waits:
-                if wait.lasts(PATIENCE_S if self._silent else wait.limit_s):
+                if wait.lasts(PROBE_AFTER_S if self._unresponsive else wait.limit_s):
                     wait.end(self._error())
                 elif self._has_last_thread(wait):
                     wait.error = _busy()
@@ -270,15 +269,15 @@ class Liveness:
         with self._threads.changed:
             return self._threads.must_end(wait.on_server)
 
-    def _answered(self) -> bool:
-        """Ask; tell whether there was an answer, to this question or to anybody."""
+    def _responds(self) -> bool:
+        """Probe the database; return whether it responded, to the probe or to any wait."""
         before = self._answers
-        question = Attempt(self._ask, lambda _: None)
+        probe = Attempt(self._probe, lambda _: None)
         for _ in range(self._steps):
-            if question.done.wait(_STEP_S):
+            if probe.done.wait(_STEP_S):
                 return True
             self._end_waits()
-        return not self._silent and self._answers != before
+        return not self._unresponsive and self._answers != before
 
 
 def _busy() -> exception.ThreadsBusy:
@@ -286,12 +285,12 @@ def _busy() -> exception.ThreadsBusy:
 
 
 def _file_number(connection: Any) -> int | None:
-    # PyMySQL has no other way to it.
+    # PyMySQL has no public way to it.
     owner = connection if hasattr(connection, "fileno") else getattr(connection, "_sock", None)
     return None if owner is None else int(owner.fileno())
 
 
 def _cut(line: socket.socket) -> None:
-    # The other side may have closed it, or its owner.
+    # The peer or the owner may have closed it.
     with suppress(OSError):
         line.shutdown(socket.SHUT_RDWR)

@@ -10,10 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The order in which rows are locked: maps by name, then instances by UUID.
-
-Whoever changes anything keeps to it, so that none waits for another that waits for it.
-"""
+"""Row locks in a fixed order that rules out deadlocks: maps by name, then instances by UUID."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from kongming.allocation import stored
-from kongming.db.database import Overtaken
+from kongming.db.database import StaleRead
 from kongming.db.models import ALLOCATION, ALLOCATION_MAP, HISTORY, OUTCOME
 
 Fields = Mapping[str, Any]
@@ -33,7 +30,7 @@ Fields = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """Rows that nobody else can change until the transaction ends.
+    """Rows that are locked until the transaction ends.
 
     :ivar maps: name → columns, of the table allocation_map.
     :ivar rows: UUID → columns, of the table allocation.
@@ -46,30 +43,30 @@ class Locked:
 def lock(session: Session, instance_uuids: Iterable[str], map_name: str | None = None) -> Locked:
     """Lock instances and the maps that they belong to.
 
-    :param map_name: lock this map, too, and all instances that belong to it.
-    :raises Overtaken: if an instance has just come into a map.
+    :param map_name: a map to lock, too, with all instances that belong to it.
+    :raises StaleRead: if an instance has just been added to a map.
     """
     uuids = set(instance_uuids)
     names = _maps_of(session, uuids) | ({map_name} if map_name else set())
     maps = _lock_maps(session, names)
     if map_name in maps:
-        # Nobody joins or leaves a map that is locked.
+        # The members of a locked map can't change.
         members = select(ALLOCATION.c.instance_uuid).where(ALLOCATION.c.map_name == map_name)
         uuids |= set(session.scalars(members))
     rows = _lock_rows(session, uuids)
-    # A map that is not there, though an instance belongs to it, is none.
+    # A map may be missing though an instance names it.
     if not {row["map_name"] for row in rows.values()} <= {None, *names}:
-        raise Overtaken
+        raise StaleRead
     return Locked(maps, rows)
 
 
-def lock_alone(session: Session, instance_uuids: Iterable[str]) -> Locked:
-    """Lock instances, but not their maps: for who changes neither maps nor who belongs to them."""
+def lock_instances(session: Session, instance_uuids: Iterable[str]) -> Locked:
+    """Lock instances without their maps, to change neither maps nor membership."""
     return Locked({}, _lock_rows(session, set(instance_uuids)))
 
 
-def bump(session: Session, names: Sequence[str], now: float) -> None:
-    """Give maps their next generation."""
+def bump_generations(session: Session, names: Sequence[str], now: float) -> None:
+    """Increment the generation of maps."""
     if names:
         session.execute(
             update(ALLOCATION_MAP)
@@ -79,43 +76,44 @@ def bump(session: Session, names: Sequence[str], now: float) -> None:
 
 
 def remove(session: Session, instance_uuids: Sequence[str]) -> None:
-    """Delete instances and what came of them."""
+    """Delete instances and their outcomes."""
     if instance_uuids:
         for table in (ALLOCATION, OUTCOME):
             session.execute(delete(table).where(table.c.instance_uuid.in_(instance_uuids)))
 
 
 def leave(session: Session, locked: Locked, instance_uuids: Sequence[str], now: float) -> None:
-    """Delete instances, and with the last one of a map that is to go the map itself.
+    """Delete instances; delete a map that is being deleted with its last instance.
 
-    The map's row is written whoever leaves it: nodes of a Galera cluster don't see each other's
-    locks, and each would take the instance that leaves at another one for still being there.
+    The row of the map is always written: nodes of a Galera cluster don't see each other's locks,
+    so
+    two transactions could each take the other's instance for one that is left.
     """
     remove(session, instance_uuids)
     left = {locked.rows[uuid]["map_name"] for uuid in instance_uuids}
     going = sorted(name for name in left & locked.maps.keys() if locked.maps[name]["deleting"])
-    bump(session, going, now)
-    remove_empty(session, going)
+    bump_generations(session, going, now)
+    remove_empty_maps(session, going)
 
 
-def remove_empty(session: Session, names: Iterable[str] | None = None) -> int:
-    """Delete maps that are to go and that nothing belongs to any more; tell how many.
+def remove_empty_maps(session: Session, names: Iterable[str] | None = None) -> int:
+    """Delete maps that are being deleted and have no instances left; return their number.
 
-    :param names: of those to look at; None for all.
+    :param names: the maps to check; None for all.
     """
     left = select(ALLOCATION.c.instance_uuid).where(ALLOCATION.c.map_name == ALLOCATION_MAP.c.name)
     empty = delete(ALLOCATION_MAP).where(ALLOCATION_MAP.c.deleting, ~left.exists())
     if names is not None:
-        wanted = list(names)
-        if not wanted:
+        checked = list(names)
+        if not checked:
             return 0
-        empty = empty.where(ALLOCATION_MAP.c.name.in_(wanted))
+        empty = empty.where(ALLOCATION_MAP.c.name.in_(checked))
     result: Any = session.execute(empty)
     return int(result.rowcount)
 
 
 def last_generations(session: Session, instance_uuids: Sequence[str]) -> dict[str, int]:
-    """Tell the last generation of instances that were wanted before."""
+    """Return the last generation of instances that have a history."""
     if not instance_uuids:
         return {}
     found = session.execute(

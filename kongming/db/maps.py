@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The rows of allocation maps: how they are made, changed and read."""
+"""The rows of allocation maps."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def select_all() -> AnySelect:
 
 
 def read(row: AnyRow) -> Map:
-    """Read a row of :func:`select_all`."""
+    """Convert a row of :func:`select_all`."""
     fields = row._asdict()
     return Map(
         name=fields["name"],
@@ -49,7 +49,7 @@ def read(row: AnyRow) -> Map:
 
 
 def new(name: str, now: float) -> dict[str, Any]:
-    """Return the row of a map that is made."""
+    """Return the row of a new map."""
     return {
         "name": name,
         "generation": 1,
@@ -60,9 +60,9 @@ def new(name: str, now: float) -> dict[str, Any]:
 
 
 def change(session: Session, name: str, generation: int, now: float, *, deleting: bool) -> None:
-    """Give a map another generation.
+    """Update the generation of a map.
 
-    :param deleting: whether it goes as soon as nothing belongs to it.
+    :param deleting: whether to delete it with its last instance.
     """
     session.execute(
         update(ALLOCATION_MAP)

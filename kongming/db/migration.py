@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The version of the tables: which one is there, and going to another one, up or down."""
+"""The version of the tables, and migrations to another version, up or down."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ LOG = logging.getLogger(__name__)
 
 _HEAD = "head"
 _BASE = "base"
-# Whoever makes or changes tables has this lock.
+# The lock for creating and changing tables.
 _LOCK = 0x6B6F6E67
 _WAIT_S = 0.2
-# Two who change the same tables over two nodes of a cluster, where no lock reaches the other.
+# Errors if two processes change the tables over two nodes of a cluster, which share no lock.
 _OVERTAKEN = frozenset({1050, 1051, 1060, 1061, 1062, 1091, 1205, 1213, 1684})
 _ATTEMPTS = 10
 _FILE_ATTEMPTS = 150
@@ -46,34 +46,33 @@ FOLDER = Path(__file__).parent / "migrations"
 
 
 def versions() -> list[str]:
-    """Give all versions that this Kongming knows, the oldest first."""
+    """Return all versions that this Kongming supports, the oldest first."""
     script = ScriptDirectory.from_config(_config())
     return [revision.revision for revision in script.walk_revisions()][::-1]
 
 
 def version(database: Database) -> str | None:
-    """Tell which version the tables are of; None if there are none.
+    """Return the version of the tables; None if there are none.
 
-    :raises DatabaseUnavailable: if the database does not answer.
+    :raises DatabaseUnavailable: if the database can't be used.
     """
     with database.reader() as session:
         return schema_version(session.connection())
 
 
-def sync(database: Database, wanted: str = _HEAD) -> tuple[str | None, str | None]:
-    """Bring the tables to a version, up or down; give the versions before and after.
+def sync(database: Database, target: str = _HEAD) -> tuple[str | None, str | None]:
+    """Migrate the tables to a version, up or down; return the versions before and after.
 
-    :param wanted: one of :func:`versions`, ``head`` for the last one or
-        ``base`` for no tables at all.
-    :raises ConfigInvalid: if there is no such version.
-    :raises DatabaseUnavailable: if the database does not answer, or has tables
-        of a newer version.
+    :param target: one of :func:`versions`, ``head`` for the last one or ``base`` for no tables at
+        all.
+    :raises ConfigInvalid: if the version is unknown.
+    :raises DatabaseUnavailable: if the database can't be used, or has tables of a newer version.
     """
-    known = versions()
-    goal = known[-1] if wanted == _HEAD else wanted
-    if goal not in (*known, _BASE):
+    supported = versions()
+    goal = supported[-1] if target == _HEAD else target
+    if goal not in (*supported, _BASE):
         raise exception.ConfigInvalid(
-            f"unknown version {wanted} of the tables: use {', '.join(known)}, 'head' or 'base'"
+            f"unknown version {target} of the tables: use {', '.join(supported)}, 'head' or 'base'"
         )
     _prepare(database)
     with database.errors():
@@ -81,50 +80,52 @@ def sync(database: Database, wanted: str = _HEAD) -> tuple[str | None, str | Non
             try:
                 with database.writing() as session:
                     _lock(session)
-                    return _sync(session.connection(), known, goal)
+                    return _sync(session.connection(), supported, goal)
             except errors.ERRORS as error:
                 if errors.code(error) not in _OVERTAKEN:
                     raise
                 time.sleep(_WAIT_S)
             finally:
-                # It is the connection that has the lock.
+                # The lock belongs to the connection.
                 database.close()
     raise exception.DatabaseUnavailable("another process changes the same tables: retry")
 
 
-def _sync(connection: Connection, known: list[str], goal: str) -> tuple[str | None, str | None]:
+def _sync(
+    connection: Connection, supported: list[str], goal: str
+) -> tuple[str | None, str | None]:
     before = schema_version(connection)
-    if before is not None and before not in known:
+    if before is not None and before not in supported:
         raise exception.DatabaseUnavailable(
             f"the tables are of version {before}, which this Kongming does not know: run "
             "the newer Kongming's 'kongming-manage db sync <version>' first"
         )
-    if _is_interrupted(connection, before, known):
-        # All steps are looked at again; whatever is wanted then begins with all tables.
+    if _is_interrupted(connection, before, supported):
+        # Repeat all steps, which skip what is done; then migrate to the target.
         command.stamp(_config(connection), _BASE)
-        _migrate(connection, down=False, goal=known[-1])
+        _migrate(connection, down=False, goal=supported[-1])
     now = schema_version(connection)
-    _migrate(connection, down=_is_down(known, now, goal), goal=goal)
+    _migrate(connection, down=_is_down(supported, now, goal), goal=goal)
     return before, schema_version(connection)
 
 
-def _is_interrupted(connection: Connection, version: str | None, known: list[str]) -> bool:
-    """Tell whether the tables are not those of their version: making or dropping them was."""
+def _is_interrupted(connection: Connection, version: str | None, supported: list[str]) -> bool:
+    """Return whether the tables differ from their version, because a migration was interrupted."""
     inspector = inspect(connection)
-    ours = models.Base.metadata.tables
-    there = set(inspector.get_table_names()) & ours.keys()
+    expected = models.Base.metadata.tables
+    there = set(inspector.get_table_names()) & expected.keys()
     if version is None:
         return bool(there)
     if not _tables(version) <= there:
         return True
-    return version == known[-1] and any(
-        set(ours[name].columns.keys()) - {each["name"] for each in inspector.get_columns(name)}
+    return version == supported[-1] and any(
+        set(expected[name].columns.keys()) - {each["name"] for each in inspector.get_columns(name)}
         for name in there
     )
 
 
 def _tables(version: str) -> set[str]:
-    """Return the tables that there are in a version."""
+    """Return the names of a version's tables."""
     script = ScriptDirectory.from_config(_config())
     return {
         table
@@ -134,10 +135,10 @@ def _tables(version: str) -> set[str]:
 
 
 def _lock(session: Session) -> None:
-    """Wait until nobody else changes the tables, and have all others wait."""
+    """Wait until no other process changes the tables, and lock them."""
     backend = session.get_bind().dialect.name
     if backend == connecting.SQLITE:
-        # Only one can have a transaction that writes.
+        # SQLite allows a single writer.
         return
     taken: Select[Any] = select(func.pg_try_advisory_xact_lock(_LOCK))
     if backend != connecting.POSTGRESQL:
@@ -148,8 +149,8 @@ def _lock(session: Session) -> None:
             time.sleep(_WAIT_S)
 
 
-def _is_down(known: list[str], before: str | None, goal: str) -> bool:
-    order = [_BASE, *known]
+def _is_down(supported: list[str], before: str | None, goal: str) -> bool:
+    order = [_BASE, *supported]
     return order.index(goal) < order.index(before or _BASE)
 
 
@@ -165,11 +166,11 @@ def _migrate(connection: Connection, *, down: bool, goal: str) -> None:
 
 
 def _prepare(database: Database) -> None:
-    """Let readers of an SQLite file go on while somebody writes; the file keeps that in mind."""
+    """Enable WAL mode on an SQLite file, so that readers don't wait for a writer."""
     with database.errors(), database.engine().connect() as connection:
         if connection.dialect.name != connecting.SQLITE:
             return
-        # No transaction: SQLite refuses it in one. Nor does it wait for those who use the file.
+        # SQLite refuses this in a transaction, and does not wait for other users of the file.
         connection.commit()
         cursor = connection.connection.cursor()
         for _ in range(_FILE_ATTEMPTS):

@@ -10,10 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The tables. What they hold is told by the values; how they came about, by the migrations.
+"""The tables. :mod:`kongming.db.values` describes their contents.
 
-No table refers to another by a foreign key: the database would lock rows for it in an order of
-its own.
+There are no foreign keys: the database would lock the rows they refer to, in an order of its own.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from sqlalchemy import BigInteger, Boolean, Double, Index, Integer, String, Tabl
 from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-# The migration that makes the tables as they are here.
+# The migration that leads to these tables.
 VERSION = "0002"
 
 UUID_LENGTH = 36
@@ -33,7 +32,7 @@ WORD_LENGTH = 64
 
 
 def _name(length: int) -> String:
-    """A string that is compared and sorted byte by byte."""
+    """Return a type for strings that are compared byte by byte."""
     return String(length).with_variant(String(length, collation="C"), "postgresql")
 
 
@@ -42,7 +41,7 @@ NAME = _name(NAME_LENGTH)
 WORD = _name(WORD_LENGTH)
 # MariaDB's TEXT ends at 64 KiB.
 TEXT = Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
-# SQLite numbers rows by itself only if they have an INTEGER.
+# SQLite autoincrements only an INTEGER.
 ID = BigInteger().with_variant(Integer(), "sqlite")
 
 _OPTIONS = {
@@ -57,11 +56,11 @@ _OPTIONS = {
 
 
 class Base(DeclarativeBase):
-    """What all tables have in common."""
+    """The base of all tables."""
 
 
 class Allocation(Base):
-    """What is wanted; ``asked`` is an allocation's JSON form, NULL if it is to be released."""
+    """The desired allocations; ``requested`` is JSON, NULL for a release."""
 
     __tablename__ = "allocation"
     __table_args__ = (
@@ -72,18 +71,18 @@ class Allocation(Base):
     )
 
     instance_uuid: Mapped[str] = mapped_column(UUID, primary_key=True)
-    asked: Mapped[str | None] = mapped_column(TEXT)
+    requested: Mapped[str | None] = mapped_column(TEXT)
     generation: Mapped[int] = mapped_column(BigInteger)
     project_id: Mapped[str | None] = mapped_column(NAME)
     host: Mapped[str | None] = mapped_column(NAME)
     map_name: Mapped[str | None] = mapped_column(NAME)
-    asked_by: Mapped[str] = mapped_column(NAME)
+    requested_by: Mapped[str] = mapped_column(NAME)
     created_at: Mapped[float] = mapped_column(Double)
     updated_at: Mapped[float] = mapped_column(Double)
 
 
 class Outcome(Base):
-    """What a host last said of an instance."""
+    """The last report of an instance by a host."""
 
     __tablename__ = "outcome"
     __table_args__ = (Index("outcome_by_host", "host"), _OPTIONS)
@@ -103,7 +102,7 @@ class Outcome(Base):
 
 
 class AllocationMap(Base):
-    """An allocation map; what belongs to it says so itself."""
+    """The allocation maps; the instances name their map."""
 
     __tablename__ = "allocation_map"
     __table_args__ = (_OPTIONS,)
@@ -116,7 +115,7 @@ class AllocationMap(Base):
 
 
 class History(Base):
-    """What was asked, and what came of it."""
+    """The requests with their outcomes."""
 
     __tablename__ = "history"
     __table_args__ = (
@@ -128,11 +127,11 @@ class History(Base):
     id: Mapped[int] = mapped_column(ID, primary_key=True, autoincrement=True)
     instance_uuid: Mapped[str] = mapped_column(UUID)
     generation: Mapped[int] = mapped_column(BigInteger)
-    asked: Mapped[str | None] = mapped_column(TEXT)
+    requested: Mapped[str | None] = mapped_column(TEXT)
     map_name: Mapped[str | None] = mapped_column(NAME)
-    asked_by: Mapped[str] = mapped_column(NAME)
+    requested_by: Mapped[str] = mapped_column(NAME)
     request_id: Mapped[str] = mapped_column(NAME)
-    asked_at: Mapped[float] = mapped_column(Double)
+    requested_at: Mapped[float] = mapped_column(Double)
     status: Mapped[str] = mapped_column(WORD)
     reason: Mapped[str] = mapped_column(WORD)
     message: Mapped[str] = mapped_column(TEXT)
@@ -141,25 +140,25 @@ class History(Base):
 
 
 class Host(Base):
-    """A compute host's executor; ``view`` is JSON."""
+    """The compute hosts' executors; ``snapshot`` is JSON."""
 
     __tablename__ = "host"
     __table_args__ = (_OPTIONS,)
 
     name: Mapped[str] = mapped_column(NAME, primary_key=True)
-    seen_at: Mapped[float] = mapped_column(Double)
+    heartbeat_at: Mapped[float] = mapped_column(Double)
     started_at: Mapped[float] = mapped_column(Double)
     version: Mapped[str] = mapped_column(WORD)
     interval_s: Mapped[float] = mapped_column(Double)
-    view: Mapped[str | None] = mapped_column(TEXT)
-    view_digest: Mapped[str] = mapped_column(NAME)
-    view_at: Mapped[float | None] = mapped_column(Double)
+    snapshot: Mapped[str | None] = mapped_column(TEXT)
+    snapshot_digest: Mapped[str] = mapped_column(NAME)
+    snapshot_at: Mapped[float | None] = mapped_column(Double)
     guests: Mapped[int]
     violations: Mapped[int]
 
 
 class Lease(Base):
-    """What one holder may do until a time."""
+    """The leases, each with its holder and its end."""
 
     __tablename__ = "lease"
     __table_args__ = (_OPTIONS,)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Forgetting what is old: the history, and hosts that are no more."""
+"""Deletion of old history, and of hosts that no longer send heartbeats."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from sqlalchemy.orm import Session
 from kongming.db.database import Database
 from kongming.db.models import HISTORY, HOST
 
-# So many in a transaction: others don't wait for all of it.
+# Rows in a transaction: other transactions should not wait for all of them.
 _CHUNK = 5_000
 
 
 def purge(database: Database, before: float) -> dict[str, int]:
-    """Forget the history of before a time, and the hosts not seen since then.
+    """Delete the history before a time, and hosts without a heartbeat since then.
 
     :param before: in seconds since the epoch.
-    :returns: how many entries of ``history`` and how many ``hosts`` that were.
+    :returns: the number of deleted entries of ``history``, and of ``hosts``.
     :raises DatabaseUnavailable: if the database can't be used.
     """
     return {
         "history": _forget(database, HISTORY.c.id, HISTORY.c.changed_at < before),
-        "hosts": _forget(database, HOST.c.name, HOST.c.seen_at < before),
+        "hosts": _forget(database, HOST.c.name, HOST.c.heartbeat_at < before),
     }
 
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What hosts, and Nova, say of instances: what of it counts, and how it is kept."""
+"""Reports of hosts, and locations by Nova: which of them are accepted, and how they are stored."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from kongming.db.upsert import add, upsert
 from kongming.db.values import Location, holder
 from kongming.rpc.messages import Report
 
-#: What comes out of order is not later than so many seconds.
+#: How late a message may arrive out of order, in seconds.
 LATE_S = 300.0
 
 _OUTCOME = tuple(column.name for column in OUTCOME.c if not column.primary_key)
@@ -38,11 +38,12 @@ _COMPLETED = ("status", "reason", "message", "host", "changed_at")
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What a host said of one instance, as it is going to be kept.
+class ReceivedReport:
+    """A report of one instance, as received.
 
-    :ivar host: empty if a conductor said it.
-    :ivar nova: whether Nova says where instances are: then no host's word counts before it has.
+    :ivar host: empty if a conductor reports it.
+    :ivar nova: whether Nova decides where instances are: until it has, no host's report is
+        accepted.
     """
 
     host: str
@@ -71,78 +72,79 @@ class Said:
         }
 
     def releases(self, row: Fields, before: Fields | None) -> bool:
-        """Tell whether what is to be released has been, by the word of who may say so.
+        """Return whether this completes the release of an instance.
 
         :param row: of the table allocation.
         :param before: of the table outcome, if there is one.
         """
         return (
             self.report.status == Status.RELEASED
-            and row["asked"] is None
+            and row["requested"] is None
             and self.report.generation >= row["generation"]
-            and self._is_holders(row, before)
+            and self._is_from_holder(row, before)
         )
 
-    def counts(self, row: Fields, before: Fields | None) -> bool:
-        """Tell whether it says anything new of what is wanted, and may.
+    def is_accepted(self, row: Fields, before: Fields | None) -> bool:
+        """Return whether this is a new outcome of the desired allocation, and may be stored.
 
         :param row: of the table allocation.
         :param before: of the table outcome, if there is one.
         """
         if self.report.generation != row["generation"] or self.report.status == Status.RELEASED:
             return False
-        if not self._is_holders(row, before):
+        if not self._is_from_holder(row, before):
             return False
-        said = self.outcome
+        received = self.outcome
         if before is None:
             return True
-        if any(said[name] != before[name] for name in _OUTCOME if name != "reported_at"):
+        if any(received[name] != before[name] for name in _OUTCOME if name != "reported_at"):
             return not self._is_late(before)
         return False
 
     def _is_late(self, before: Fields) -> bool:
-        """Tell whether the same host has said something newer since, by its own clock.
+        """Return whether the host has sent a newer report since, by its own clock.
 
-        That clock may have been set back: what a host goes on saying counts after a while.
+        That clock may have been set back, so an old report is accepted after a while.
         """
         if before["host"] != self.host or self.now - before["reported_at"] > LATE_S:
             return False
-        told = (self.report.changed_at, self.report.drift_at or 0.0)
-        known = (stored.moment(before["changed_at"]), stored.moment(before["drift_at"]))
-        return told < known
+        reported = (self.report.changed_at, self.report.drift_at or 0.0)
+        stored_times = (stored.moment(before["changed_at"]), stored.moment(before["drift_at"]))
+        return reported < stored_times
 
-    def _is_holders(self, row: Fields, before: Fields | None) -> bool:
-        """Tell whether this is the word of who holds the instance.
+    def _is_from_holder(self, row: Fields, before: Fields | None) -> bool:
+        """Return whether this is a report of the host that holds the instance.
 
-        If no host does, a conductor's counts, and the first host's: with Nova only once a
-        conductor has found that Nova does not know the instance.
+        If no host does, the reports of a conductor and of the first host are accepted; with Nova,
+        those
+        of a host only once a conductor has found that Nova does not know the instance.
         """
         held_by = holder(row["host"], None if before is None else before["host"])
         if held_by is not None:
             return self.host == held_by
-        looked_for = before is not None and row["project_id"] is None
-        return not self.host or not self.nova or looked_for
+        was_checked = before is not None and row["project_id"] is None
+        return not self.host or not self.nova or was_checked
 
 
 @dataclass(slots=True)
 class _History:
-    """Entries of the history that are completed, and those that are added."""
+    """Entries of the history to complete, and new ones."""
 
     latest: Mapping[str, Fields]
     completed: list[dict[str, Any]] = field(default_factory=list)
     added: list[dict[str, Any]] = field(default_factory=list)
 
-    def tell(self, row: Fields, said: Fields) -> None:
-        """Tell what came of what is wanted by ``row``."""
-        if said["status"] == Status.PENDING:
+    def record(self, row: Fields, received: Fields) -> None:
+        """Record the outcome of the desired allocation of a row."""
+        if received["status"] == Status.PENDING:
             return
-        outcome = {name: said[name] for name in _COMPLETED}
+        outcome = {name: received[name] for name in _COMPLETED}
         entry = self.latest.get(row["instance_uuid"])
         if entry is None or entry["generation"] != row["generation"]:
             self.added.append(_later(row, outcome))
         elif entry["status"] == Status.PENDING:
             self.completed.append({**entry, **outcome})
-        elif entry["status"] != said["status"]:
+        elif entry["status"] != received["status"]:
             self.added.append(_later(row, outcome))
 
     def write(self, session: Session) -> None:
@@ -150,45 +152,47 @@ class _History:
         add(session, HISTORY, self.added)
 
 
-def is_news(session: Session, said: Mapping[str, Said]) -> bool:
-    """Tell whether anything of it changes anything; one statement, and no lock."""
-    found = session.execute(rows.entries().where(ALLOCATION.c.instance_uuid.in_(list(said))))
+def has_changes(session: Session, received: Mapping[str, ReceivedReport]) -> bool:
+    """Return whether any report changes anything; reads in one statement, without locks."""
+    found = session.execute(rows.entries().where(ALLOCATION.c.instance_uuid.in_(list(received))))
     for row in found:
         fields = row._asdict()
-        each = said[fields["instance_uuid"]]
+        each = received[fields["instance_uuid"]]
         before = {name: fields[f"outcome_{name}"] for name in _OUTCOME}
         known = None if before["host"] is None else before
-        if each.releases(fields, known) or each.counts(fields, known):
+        if each.releases(fields, known) or each.is_accepted(fields, known):
             return True
     return False
 
 
-def keep(session: Session, said: Mapping[str, Said]) -> None:
-    """Keep what is new of it: a number of statements that does not grow with it."""
-    # Only who is the last to leave a map changes it: the others need not wait for each other.
-    leaving = any(each.report.status == Status.RELEASED for each in said.values())
-    locked = (locking.lock if leaving else locking.lock_alone)(session, said)
+def store(session: Session, received: Mapping[str, ReceivedReport]) -> None:
+    """Store the reports that change anything, in a fixed number of statements."""
+    # Only a release may change a map: other reports need not lock maps.
+    leaving = any(each.report.status == Status.RELEASED for each in received.values())
+    locked = (locking.lock if leaving else locking.lock_instances)(session, received)
     before = _outcomes(session, locked.rows)
     there = locked.rows
-    released = [uuid for uuid in there if said[uuid].releases(there[uuid], before.get(uuid))]
-    told = [uuid for uuid in there if said[uuid].counts(there[uuid], before.get(uuid))]
-    history = _History(_latest(session, [*released, *told]))
-    for uuid in (*released, *told):
-        history.tell(there[uuid], said[uuid].outcome)
-    upsert(session, OUTCOME, [said[uuid].outcome for uuid in told], _OUTCOME)
+    released = [uuid for uuid in there if received[uuid].releases(there[uuid], before.get(uuid))]
+    accepted = [
+        uuid for uuid in there if received[uuid].is_accepted(there[uuid], before.get(uuid))
+    ]
+    history = _History(_latest(session, [*released, *accepted]))
+    for uuid in (*released, *accepted):
+        history.record(there[uuid], received[uuid].outcome)
+    upsert(session, OUTCOME, [received[uuid].outcome for uuid in accepted], _OUTCOME)
     history.write(session)
     if released:
-        locking.leave(session, locked, released, said[released[0]].now)
+        locking.leave(session, locked, released, received[released[0]].now)
 
 
 def locate(session: Session, found: Mapping[str, Location]) -> list[str]:
-    """Keep whose instances are and where; give those that are elsewhere now."""
+    """Store the project and host of instances; return those whose host changed."""
     known = session.execute(select(ALLOCATION).where(ALLOCATION.c.instance_uuid.in_(list(found))))
-    news = [row.instance_uuid for row in known if _is_elsewhere(row._asdict(), found)]
-    if not news:
+    changed = [row.instance_uuid for row in known if _is_elsewhere(row._asdict(), found)]
+    if not changed:
         return []
-    # Nobody can take them away now, so that none of them is made anew.
-    there = locking.lock_alone(session, news).rows
+    # Locked, so that the upsert does not add a row that was deleted.
+    there = locking.lock_instances(session, changed).rows
     written = [
         {**row, "project_id": found[uuid].project_id, "host": found[uuid].host}
         for uuid, row in there.items()
@@ -200,11 +204,11 @@ def locate(session: Session, found: Mapping[str, Location]) -> list[str]:
 def claim(
     session: Session, host: str, instance_uuids: Iterable[str], lapsed: Container[str]
 ) -> list[str]:
-    """Note instances as being on a host, unless another one has them; give those that it won.
+    """Set the host of instances unless another host has them; return those that it obtained.
 
-    :param lapsed: hosts that have nothing any more.
+    :param lapsed: hosts that have lost their instances.
     """
-    there = locking.lock_alone(session, instance_uuids).rows
+    there = locking.lock_instances(session, instance_uuids).rows
     before = _outcomes(session, there)
     won = [uuid for uuid in there if _is_free(there[uuid], before.get(uuid), host, lapsed)]
     upsert(session, ALLOCATION, [{**there[uuid], "host": host} for uuid in won], ("host",))
@@ -212,9 +216,9 @@ def claim(
 
 
 def _is_free(row: Fields, before: Fields | None, host: str, lapsed: Container[str]) -> bool:
-    """Tell whether a host may claim an instance.
+    """Return whether a host may claim an instance.
 
-    Who has it may give it up: it does so by reporting it as absent.
+    Its host gives it up by reporting it as absent.
     """
     owner = row["host"]
     if owner is None or owner == host or owner in lapsed:
@@ -224,12 +228,13 @@ def _is_free(row: Fields, before: Fields | None, host: str, lapsed: Container[st
     )
 
 
-def end(session: Session, instance_uuids: Iterable[str], now: float) -> None:
-    """Forget instances that don't exist any more; their history says so."""
+def forget(session: Session, instance_uuids: Iterable[str], now: float) -> None:
+    """Delete instances that don't exist any more, and add that to their history."""
     locked = locking.lock(session, instance_uuids)
-    gone = {"status": Status.GONE.value, "reason": "", "message": "", "host": None}
+    outcome = {"status": Status.GONE.value, "reason": "", "message": "", "host": None}
     ends = [
-        _later({**row, "asked": None}, {**gone, "changed_at": now}) for row in locked.rows.values()
+        _later({**row, "requested": None}, {**outcome, "changed_at": now})
+        for row in locked.rows.values()
     ]
     add(session, HISTORY, ends)
     locking.leave(session, locked, list(locked.rows), now)
@@ -241,15 +246,15 @@ def _is_elsewhere(row: Fields, found: Mapping[str, Location]) -> bool:
 
 
 def _later(row: Fields, outcome: Fields) -> dict[str, Any]:
-    """Make an entry that nobody asked for."""
+    """Return an entry of the history for an outcome without a request."""
     return {
         "instance_uuid": row["instance_uuid"],
         "generation": row["generation"],
-        "asked": row["asked"],
+        "requested": row["requested"],
         "map_name": row["map_name"],
-        "asked_by": "",
+        "requested_by": "",
         "request_id": "",
-        "asked_at": outcome["changed_at"],
+        "requested_at": outcome["changed_at"],
         **outcome,
     }
 

@@ -10,10 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What comes of asking for allocations, or for their end: which rows are written, and how.
-
-Nothing here decides whether somebody may ask; the transaction is the caller's.
-"""
+"""The rows that a request or a release writes. The caller owns the transaction."""
 
 from __future__ import annotations
 
@@ -33,12 +30,12 @@ from kongming.db.locking import Fields
 from kongming.db.models import ALLOCATION, HISTORY, NAME_LENGTH, OUTCOME
 from kongming.db.upsert import add, upsert
 
-_CHANGING = ("asked", "generation", "map_name", "asked_by", "updated_at")
+_CHANGING = ("requested", "generation", "map_name", "requested_by", "updated_at")
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
-    """Who asks, in which request, and when."""
+class Requester:
+    """Who makes a request, with its id and time."""
 
     name: str
     request_id: str
@@ -51,13 +48,13 @@ class Asker:
 
 @dataclass(slots=True)
 class Changes:
-    """What is going to be written about instances, all at once.
+    """Rows of instances to write at once.
 
-    :ivar written: rows that are there and will be other ones, by UUID.
-    :ivar removed: UUIDs of those that nobody has to release.
+    :ivar written: changed rows by UUID.
+    :ivar removed: UUIDs of instances that no host has to release.
     """
 
-    asker: Asker
+    requester: Requester
     written: dict[str, dict[str, Any]] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
     _added: list[dict[str, Any]] = field(default_factory=list)
@@ -66,139 +63,144 @@ class Changes:
     def __bool__(self) -> bool:
         return bool(self.written or self.removed or self._added)
 
-    def add(self, instance_uuid: str, asked: str, map_name: str | None, last: int) -> None:
-        """Want something for an instance that nothing was wanted for.
+    def add(self, instance_uuid: str, requested: str, map_name: str | None, last: int) -> None:
+        """Add an allocation for an instance that has none.
 
-        :param last: the generation that it had when something last was, or 0.
+        :param last: the last generation that the instance had, or 0.
         """
         row = {
             "instance_uuid": instance_uuid,
-            "asked": asked,
+            "requested": requested,
             "generation": last + 1,
             "project_id": None,
             "host": None,
             "map_name": map_name,
-            "asked_by": self.asker.name,
-            "created_at": self.asker.now,
-            "updated_at": self.asker.now,
+            "requested_by": self.requester.name,
+            "created_at": self.requester.now,
+            "updated_at": self.requester.now,
         }
         self._added.append(row)
-        self._remember(row, map_name)
+        self._add_history(row, map_name)
 
-    def want(self, row: Fields, asked: str, map_name: str | None) -> None:
-        """Want something else for an instance."""
-        changed = self._change(row, asked, map_name)
-        self._remember(changed, map_name)
+    def request(self, row: Fields, requested: str, map_name: str | None) -> None:
+        """Change the allocation of an instance."""
+        changed = self._change(row, requested, map_name)
+        self._add_history(changed, map_name)
 
     def adopt(self, row: Fields, map_name: str) -> None:
-        """Have an instance belong to a map; what is wanted for it stays."""
+        """Add an instance to a map, with the allocation that it has."""
         self.written[row["instance_uuid"]] = {**row, "map_name": map_name}
 
     def leave(self, row: Fields) -> None:
-        """Have an instance that is being released belong to no map any more."""
+        """Remove an instance that is being released from its map."""
         self.written[row["instance_uuid"]] = {**row, "map_name": None}
 
     def release(self, row: Fields, *, held: bool, map_name: str | None = None) -> None:
-        """Want nothing any more for an instance.
+        """Release an instance.
 
         :param held: whether some host may have it.
-        :param map_name: the map that waits for it.
+        :param map_name: the map that is deleted after it.
         """
         changed = self._change(row, None, map_name)
         if held:
-            self._remember(changed, row["map_name"])
+            self._add_history(changed, row["map_name"])
             return
         del self.written[row["instance_uuid"]]
         self.removed.append(row["instance_uuid"])
-        self._remember(changed, row["map_name"], Status.RELEASED)
+        self._add_history(changed, row["map_name"], Status.RELEASED)
 
     def write(self, session: Session) -> None:
-        """Write all that was gathered: a number of statements that does not grow with it."""
+        """Write all changes in a fixed number of statements."""
         add(session, ALLOCATION, self._added)
         upsert(session, ALLOCATION, list(self.written.values()), _CHANGING)
         locking.remove(session, self.removed)
         add(session, HISTORY, self._history)
 
-    def _change(self, row: Fields, asked: str | None, map_name: str | None) -> dict[str, Any]:
+    def _change(self, row: Fields, requested: str | None, map_name: str | None) -> dict[str, Any]:
         changed = {
             **row,
-            "asked": asked,
+            "requested": requested,
             "generation": row["generation"] + 1,
             "map_name": map_name,
-            "asked_by": self.asker.name,
-            "updated_at": self.asker.now,
+            "requested_by": self.requester.name,
+            "updated_at": self.requester.now,
         }
         self.written[row["instance_uuid"]] = changed
         return changed
 
-    def _remember(
+    def _add_history(
         self, row: Fields, map_name: str | None, status: Status = Status.PENDING
     ) -> None:
         self._history.append(
             {
                 "instance_uuid": row["instance_uuid"],
                 "generation": row["generation"],
-                "asked": row["asked"],
+                "requested": row["requested"],
                 "map_name": map_name,
-                "asked_by": self.asker.name,
-                "request_id": self.asker.request_id,
-                "asked_at": self.asker.now,
+                "requested_by": self.requester.name,
+                "request_id": self.requester.request_id,
+                "requested_at": self.requester.now,
                 "status": status.value,
                 "reason": "",
                 "message": "",
                 "host": None,
-                "changed_at": self.asker.now,
+                "changed_at": self.requester.now,
             }
         )
 
 
-def check(wanted: int | None, there: Fields | None, *, ending: bool, what: str) -> None:
-    """Refuse a change if it was made for another generation.
+def check(expected: int | None, current: Fields | None, *, ending: bool, what: str) -> None:
+    """Reject a change that was made for another generation.
 
-    :param wanted: the generation that the caller believes in; None for any, 0
-        for "it does not exist".
-    :param there: the row, with its generation.
-    :param ending: whether it is on its way out, which counts as not existing.
-    :param what: what it is, for the message.
-    :raises GenerationConflict: if another one is there.
+    :param expected: the generation that the caller expects; None for any, 0 for "does not exist".
+    :param current: the row, with its generation.
+    :param ending: whether it is being deleted, which counts as not existing.
+    :param what: its name for the message.
+    :raises GenerationConflict: if the generations differ.
     """
-    if wanted is None or (wanted == 0 and (there is None or ending)):
+    if expected is None or (expected == 0 and (current is None or ending)):
         return
-    if there is None:
+    if current is None:
         raise exception.GenerationConflict(
-            f"{what} does not exist, generation {wanted} was expected: read it again"
+            f"{what} does not exist, generation {expected} was expected: read it again"
         )
-    if wanted != there["generation"]:
+    if expected != current["generation"]:
         raise exception.GenerationConflict(
-            f"{what} has generation {there['generation']}, not {wanted}: it was changed "
+            f"{what} has generation {current['generation']}, not {expected}: it was changed "
             "meanwhile; read it again"
         )
 
 
 def put(
-    session: Session, instance_uuid: str, asked: str, wanted: int | None, asker: Asker
+    session: Session,
+    instance_uuid: str,
+    requested: str,
+    expected: int | None,
+    requester: Requester,
 ) -> bool:
-    """Want something for an instance; tell whether nothing was wanted before."""
+    """Set the allocation of an instance; return whether it had none before."""
     locked = locking.lock(session, [instance_uuid])
     row = locked.rows.get(instance_uuid)
-    is_new = row is None or row["asked"] is None
-    check(wanted, row, ending=is_new, what=f"the allocation of instance {instance_uuid}")
-    changes = Changes(asker)
+    is_new = row is None or row["requested"] is None
+    check(expected, row, ending=is_new, what=f"the allocation of instance {instance_uuid}")
+    changes = Changes(requester)
     if row is None:
         last = locking.last_generations(session, [instance_uuid])
-        changes.add(instance_uuid, asked, None, last.get(instance_uuid, 0))
-    elif not _is_same(row, asked):
-        # What is being released with its map comes back alone.
-        changes.want(row, asked, None if is_new else row["map_name"])
+        changes.add(instance_uuid, requested, None, last.get(instance_uuid, 0))
+    elif not _is_same(row, requested):
+        # An instance that is released with its map does not return to the map.
+        changes.request(row, requested, None if is_new else row["map_name"])
     changes.write(session)
-    _tell_maps(session, locked, changes, asker.now)
+    _update_maps(session, locked, changes, requester.now)
     return is_new
 
 
-def release(session: Session, instance_uuid: str, wanted: int | None, asker: Asker) -> None:
-    """Want nothing any more for an instance.
+def release(
+    session: Session, instance_uuid: str, expected: int | None, requester: Requester
+) -> None:
+    """Release an instance.
 
-    :raises AllocationUnknown: if nothing was wanted.
+    :raises AllocationUnknown: if it has no allocation.
     """
     locked = locking.lock(session, [instance_uuid])
     row = locked.rows.get(instance_uuid)
@@ -206,17 +208,17 @@ def release(session: Session, instance_uuid: str, wanted: int | None, asker: Ask
         raise exception.AllocationUnknown(
             f"instance {instance_uuid} has no allocation: check its UUID"
         )
-    check(wanted, row, ending=False, what=f"the allocation of instance {instance_uuid}")
-    if row["asked"] is None:
+    check(expected, row, ending=False, what=f"the allocation of instance {instance_uuid}")
+    if row["requested"] is None:
         return
-    changes = Changes(asker)
+    changes = Changes(requester)
     changes.release(row, held=instance_uuid in held(session, [row]))
     changes.write(session)
-    _tell_maps(session, locked, changes, asker.now)
+    _update_maps(session, locked, changes, requester.now)
 
 
 def held(session: Session, found: Iterable[Fields]) -> set[str]:
-    """Tell which instances some host may have: their place is known, or it spoke of them."""
+    """Return the instances that some host may have: they have a host, or a host reported them."""
     placed = {row["instance_uuid"] for row in found if row["host"] is not None}
     others = [row["instance_uuid"] for row in found if row["host"] is None]
     if not others:
@@ -225,30 +227,30 @@ def held(session: Session, found: Iterable[Fields]) -> set[str]:
     return placed | set(session.scalars(spoken))
 
 
-def want_all(
+def request_all(
     session: Session,
     changes: Changes,
     name: str,
     allocations: Mapping[str, Allocation],
     found: Mapping[str, Fields],
 ) -> list[str]:
-    """Want what a map says; give the UUIDs of those for which that is something else.
+    """Set the allocations of a map; return the UUIDs of those that changed.
 
-    :raises MapConflict: if one of them belongs to another map.
+    :raises MapConflict: if an instance belongs to another map.
     """
     changed = []
     new = [instance_uuid for instance_uuid in allocations if instance_uuid not in found]
     last = locking.last_generations(session, new)
     for instance_uuid in sorted(allocations):
         row = found.get(instance_uuid)
-        asked = rows.dump(allocations[instance_uuid])
+        requested = rows.dump(allocations[instance_uuid])
         if row is None:
-            changes.add(instance_uuid, asked, name, last.get(instance_uuid, 0))
+            changes.add(instance_uuid, requested, name, last.get(instance_uuid, 0))
             changed.append(instance_uuid)
             continue
         _check_map(row, name)
-        if not _is_same(row, asked):
-            changes.want(row, asked, name)
+        if not _is_same(row, requested):
+            changes.request(row, requested, name)
             changed.append(instance_uuid)
         elif row["map_name"] != name:
             changes.adopt(row, name)
@@ -258,15 +260,15 @@ def want_all(
 def release_all(
     session: Session, changes: Changes, found: Iterable[Fields], map_name: str | None
 ) -> list[str]:
-    """Want nothing any more for these; give the UUIDs of those for which something was wanted.
+    """Release instances; return the UUIDs of those that had an allocation.
 
-    :param map_name: the map that waits for them; None if none does.
+    :param map_name: the map that is deleted after them, if any.
     """
     members = list(found)
     possibly = held(session, members)
     changed = []
     for row in members:
-        if row["asked"] is None:
+        if row["requested"] is None:
             if row["map_name"] != map_name:
                 changes.leave(row)
             continue
@@ -275,25 +277,25 @@ def release_all(
     return changed
 
 
-def _tell_maps(session: Session, locked: locking.Locked, changes: Changes, now: float) -> None:
-    """Have the map of a single instance know that something has changed in it."""
+def _update_maps(session: Session, locked: locking.Locked, changes: Changes, now: float) -> None:
+    """Update the map of an instance that was changed on its own."""
     if changes:
-        locking.bump(session, list(locked.maps), now)
-        locking.remove_empty(session, locked.maps)
+        locking.bump_generations(session, list(locked.maps), now)
+        locking.remove_empty_maps(session, locked.maps)
 
 
-def _is_same(row: Fields, asked: str) -> bool:
-    """Tell whether that is wanted already, in whichever form it was written."""
-    if row["asked"] == asked:
+def _is_same(row: Fields, requested: str) -> bool:
+    """Return whether an allocation is the same, in whichever form it was written."""
+    if row["requested"] == requested:
         return True
-    if row["asked"] is None:
+    if row["requested"] is None:
         return False
-    return stored.load(row["asked"]) == stored.load(asked)
+    return stored.load(row["requested"]) == stored.load(requested)
 
 
 def _check_map(row: Fields, name: str) -> None:
-    # What its own map is already letting go of may join another one.
-    if row["map_name"] not in (None, name) and row["asked"] is not None:
+    # An instance that its map is releasing may join another map.
+    if row["map_name"] not in (None, name) and row["requested"] is not None:
         raise exception.MapConflict(
             f"instance {row['instance_uuid']} belongs to the allocation map {row['map_name']} and "
             f"can't also belong to {name}: remove it from one of them"

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How rows become values, and the query that all of what is wanted is read by."""
+"""Queries for entries and history, and conversion of their rows."""
 
 from __future__ import annotations
 
@@ -33,32 +33,32 @@ _PREFIX = "outcome_"
 
 
 def dump(allocation: Allocation) -> str:
-    """Return an allocation as text; equal ones may have been written in other forms."""
+    """Serialize an allocation. Equal allocations may have different texts."""
     return json.dumps(allocation.to_json(), sort_keys=True, separators=(",", ":"))
 
 
 def entries() -> AnySelect:
-    """Select all that is wanted with what came of it; :func:`entry` reads a row."""
+    """Select all allocations with their outcomes; :func:`entry` converts a row."""
     outcome = [column.label(_PREFIX + column.name) for column in OUTCOME.c]
     joined = ALLOCATION.outerjoin(OUTCOME, ALLOCATION.c.instance_uuid == OUTCOME.c.instance_uuid)
     return select(*ALLOCATION.c, *outcome).select_from(joined)
 
 
 def entries_on(host: str) -> AnySelect:
-    """Select as :func:`entries` does, but only what a host has or is to have."""
+    """Select like :func:`entries`, but only instances that a host has or reported last."""
     there = union(
         select(ALLOCATION.c.instance_uuid).where(ALLOCATION.c.host == host),
         select(OUTCOME.c.instance_uuid).where(OUTCOME.c.host == host),
     ).subquery()
-    # Joined, not asked for by an OR, which no index would help with.
+    # A join, because an OR would use no index.
     return entries().join(there, ALLOCATION.c.instance_uuid == there.c.instance_uuid)
 
 
-def nowhere() -> AnySelect:
-    """Select the instances that no host answers for, where that is still to be told."""
+def without_host() -> AnySelect:
+    """Select the instances that are on no host, and have no outcome that says so yet."""
     joined = ALLOCATION.outerjoin(OUTCOME, ALLOCATION.c.instance_uuid == OUTCOME.c.instance_uuid)
-    untold = or_(
-        ALLOCATION.c.asked.is_(None),
+    unreported = or_(
+        ALLOCATION.c.requested.is_(None),
         OUTCOME.c.generation.is_(None),
         OUTCOME.c.generation != ALLOCATION.c.generation,
     )
@@ -66,23 +66,23 @@ def nowhere() -> AnySelect:
     return (
         select(ALLOCATION.c.instance_uuid)
         .select_from(joined)
-        .where(ALLOCATION.c.host.is_(None), unheld, untold)
+        .where(ALLOCATION.c.host.is_(None), unheld, unreported)
     )
 
 
 def is_at(host: str) -> ColumnElement[bool]:
-    """The condition that an instance is at a host, as the entry's reader is told."""
-    told = and_(ALLOCATION.c.host.is_(None), OUTCOME.c.host == host)
-    return or_(ALLOCATION.c.host == host, told)
+    """Return the condition that an instance is on a host, or was last reported by it."""
+    reported = and_(ALLOCATION.c.host.is_(None), OUTCOME.c.host == host)
+    return or_(ALLOCATION.c.host == host, reported)
 
 
 def has_status(status: str) -> ColumnElement[bool]:
-    """The condition that corresponds to :attr:`Entry.status`."""
+    """Return the condition that corresponds to :attr:`Entry.status`."""
     return _status() == status
 
 
 def counts() -> Select[str, int]:
-    """Count the instances of each status."""
+    """Select the number of instances of each status."""
     joined = ALLOCATION.outerjoin(OUTCOME, ALLOCATION.c.instance_uuid == OUTCOME.c.instance_uuid)
     status = _status().label("status")
     return select(status, func.count().label("number")).select_from(joined).group_by(status)
@@ -90,14 +90,14 @@ def counts() -> Select[str, int]:
 
 def _status() -> ColumnElement[str]:
     return case(
-        (ALLOCATION.c.asked.is_(None), Status.RELEASING.value),
+        (ALLOCATION.c.requested.is_(None), Status.RELEASING.value),
         (OUTCOME.c.generation == ALLOCATION.c.generation, OUTCOME.c.status),
         else_=Status.PENDING.value,
     )
 
 
 def entry(row: AnyRow) -> Entry:
-    """Read a row of :func:`entries`."""
+    """Convert a row of :func:`entries`."""
     fields = row._asdict()
     outcome = None
     if fields["outcome_instance_uuid"] is not None:
@@ -106,15 +106,15 @@ def entry(row: AnyRow) -> Entry:
 
 
 def entry_of(fields: Mapping[str, Any], outcome: Outcome | None) -> Entry:
-    """Make an entry of the columns of a row of the table allocation."""
+    """Convert the columns of the table allocation."""
     return Entry(
         instance_uuid=fields["instance_uuid"],
-        allocation=stored.load(fields["asked"]),
+        allocation=stored.load(fields["requested"]),
         generation=stored.whole(fields["generation"]),
         project_id=fields["project_id"],
         host=fields["host"],
         map_name=fields["map_name"],
-        asked_by=stored.text(fields["asked_by"]),
+        requested_by=stored.text(fields["requested_by"]),
         created_at=stored.moment(fields["created_at"]),
         updated_at=stored.moment(fields["updated_at"]),
         outcome=outcome,
@@ -122,7 +122,7 @@ def entry_of(fields: Mapping[str, Any], outcome: Outcome | None) -> Entry:
 
 
 def outcome_of(fields: Mapping[str, Any]) -> Outcome:
-    """Make an outcome of the columns of a row of the table outcome."""
+    """Convert the columns of the table outcome."""
     return Outcome(
         host=stored.text(fields["host"]),
         generation=stored.whole(fields["generation"]),
@@ -139,16 +139,16 @@ def outcome_of(fields: Mapping[str, Any]) -> Outcome:
 
 
 def change(row: AnyRow) -> Change:
-    """Read a row of the table history."""
+    """Convert a row of the table history."""
     return Change(
         id=row.id,
         instance_uuid=row.instance_uuid,
         generation=stored.whole(row.generation),
-        allocation=stored.load(row.asked),
+        allocation=stored.load(row.requested),
         map_name=row.map_name,
-        asked_by=stored.text(row.asked_by),
+        requested_by=stored.text(row.requested_by),
         request_id=stored.text(row.request_id),
-        asked_at=stored.moment(row.asked_at),
+        requested_at=stored.moment(row.requested_at),
         status=stored.text(row.status),
         reason=stored.text(row.reason),
         message=stored.text(row.message),
@@ -169,6 +169,6 @@ def latest_changes(instance_uuids: Iterable[str]) -> AnySelect:
 
 
 def clean(text: str, length: int | None = None) -> str:
-    """Leave out what not every database takes, and what is too long for the column."""
+    """Replace characters that not every database accepts, and truncate to the column's length."""
     kept = text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
     return kept if length is None else kept[:length]

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Writing many rows at once, whether they are there or not: each database says it differently."""
+"""Bulk writes, in the dialect of each database."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ def upsert(
     rows: Sequence[Mapping[str, Any]],
     changing: Iterable[str],
 ) -> None:
-    """Write rows in one statement: insert them, or change some columns of those that are there.
+    """Insert rows, or update some columns of those that exist, in one statement.
 
     :param rows: all with the same columns, among them the primary key.
-    :param changing: the columns that are changed in a row that is there.
+    :param changing: the columns to update.
     """
     if rows:
         session.execute(_statement(session, table, list(changing)), list(rows))
 
 
 def add(session: Session, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows that are not there, in one statement."""
+    """Insert rows in one statement."""
     if rows:
         session.execute(insert(table), list(rows))
 
 
 def add_if_missing(session: Session, table: Table, row: Mapping[str, Any]) -> bool:
-    """Write a row unless there is one of its primary key; tell whether it was written."""
+    """Insert a row unless its primary key exists; return whether it was inserted."""
     dialect = session.get_bind().dialect.name
     if dialect == "postgresql":
         statement: Insert = postgresql.insert(table).on_conflict_do_nothing()
@@ -63,7 +63,7 @@ def _statement(session: Session, table: Table, changing: Sequence[str]) -> Inser
         of_postgresql = postgresql.insert(table)
         excluded = {name: of_postgresql.excluded[name] for name in changing}
         written = of_postgresql.on_conflict_do_update(index_elements=keys, set_=excluded)
-        # Without this SQLAlchemy would send a statement for each row (its issue 13130).
+        # Otherwise SQLAlchemy would send a statement for each row (its issue 13130).
         return written.returning(*keys)
     if dialect == "sqlite":
         of_sqlite = sqlite.insert(table)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the database gives and takes: immutable values. Times are seconds since the epoch, UTC."""
+"""The values of the database: immutable. Times are seconds since the epoch, UTC."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from kongming.allocation.allocation import Allocation
 from kongming.allocation.statuses import Status
 from kongming.allocation.stored import Unreadable
 
-_SILENT_AFTER = 3
+_UNRESPONSIVE_AFTER = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a host last said of an instance.
+    """The last report of an instance.
 
-    :ivar host: who said it; empty if it was a conductor, as of an instance that is nowhere.
-    :ivar generation: of what was wanted.
+    :ivar host: the host that reported; empty if a conductor did, for an instance that is on no
+        host.
+    :ivar generation: of the allocation that it is about.
     :ivar reason: reason code of a refusal, failure or drift; empty otherwise.
-    :ivar source: who had asked the host for it; empty if it did not say.
-    :ivar drift: what was last found to be other than wanted; empty if never.
+    :ivar source: the source of the request; empty if the host did not report it.
+    :ivar drift: the last difference that was found; empty if there was none.
     :ivar drift_at: when that was found.
     :ivar changed_at: when the status changed, by the host's clock.
-    :ivar reported_at: when the host told of the change.
+    :ivar reported_at: when the host reported the change.
     :ivar unobserved: what of the placement can't be observed there, and why; empty if all can,
-        None if the host did not say.
+        None if the host did not report it.
     """
 
     host: str
@@ -55,14 +56,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is wanted for one instance, and what last came of it.
+    """The desired allocation of one instance, and its last outcome.
 
-    :ivar allocation: None if it is to go back to its baseline; what can't be read says so.
+    :ivar allocation: None for a release; :class:`Unreadable` if the stored one can't be read.
     :ivar generation: grows with each change of the allocation.
-    :ivar project_id: whose instance it is; None if nobody has said yet.
-    :ivar host: where it is; None if that is not known, or nowhere.
+    :ivar project_id: the instance's project; None if it is not known yet.
+    :ivar host: the instance's host; None if it is unknown, or if no host has it.
     :ivar map_name: the allocation map that it belongs to.
-    :ivar asked_by: who asked for it last.
+    :ivar requested_by: who made the last request.
     :ivar updated_at: when the allocation last changed.
     """
 
@@ -72,14 +73,14 @@ class Entry:
     project_id: str | None
     host: str | None
     map_name: str | None
-    asked_by: str
+    requested_by: str
     created_at: float
     updated_at: float
     outcome: Outcome | None
 
     @property
     def status(self) -> str:
-        """How far what is wanted has come."""
+        """The status of the desired allocation."""
         if self.allocation is None:
             return Status.RELEASING
         if self.outcome is None or self.outcome.generation != self.generation:
@@ -88,21 +89,21 @@ class Entry:
 
     @property
     def reporter(self) -> str | None:
-        """The host that last spoke of it, or is to; None if none did, nor is."""
-        told = None if self.outcome is None else self.outcome.host
-        return told or self.host
+        """The host that last reported the instance, or has it; None if there is none."""
+        reported = None if self.outcome is None else self.outcome.host
+        return reported or self.host
 
     @property
     def holder(self) -> str | None:
-        """The host whose word counts for it, and which is told what is wanted.
+        """The host whose reports are accepted, and which receives the desired allocation.
 
-        It is the one that has it; of an instance that is nowhere, the one that had it last.
+        It is the host that has the instance; if none has, the one that had it last.
         """
         return holder(self.host, None if self.outcome is None else self.outcome.host)
 
     @property
     def unknown(self) -> bool:
-        """Whether it was looked for in vain: neither Nova nor any host knows of it."""
+        """Whether neither Nova nor any host knows the instance."""
         return self.project_id is None and self.holder is None and self.outcome is not None
 
 
@@ -111,7 +112,7 @@ class Map:
     """An allocation map, without its allocations.
 
     :ivar generation: grows with each change of any of its allocations.
-    :ivar deleting: whether it goes as soon as its last instance is released.
+    :ivar deleting: whether it is deleted with its last instance.
     :ivar instances: how many belong to it.
     """
 
@@ -125,16 +126,15 @@ class Map:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One entry of an instance's history.
+    """An entry of an instance's history: a request with its first outcome.
 
-    What was asked, completed with what first came of it. What came of it later
-    is an entry of its own, which nobody asked for.
+    Each later outcome is an entry of its own, without a request.
 
     :ivar id: grows from each entry to the next.
-    :ivar allocation: None for a release, and for a server that is gone; what can't be read says
-        so.
-    :ivar asked_by: empty if it is a later outcome.
-    :ivar host: who said what came of it; None as long as nobody did.
+    :ivar allocation: None for a release and for a deleted server; :class:`Unreadable` if the
+        stored one can't be read.
+    :ivar requested_by: empty if it is a later outcome.
+    :ivar host: the host that reported the outcome; None as long as none did.
     """
 
     id: int
@@ -142,9 +142,9 @@ class Change:
     generation: int
     allocation: Allocation | Unreadable | None
     map_name: str | None
-    asked_by: str
+    requested_by: str
     request_id: str
-    asked_at: float
+    requested_at: float
     status: str
     reason: str
     message: str
@@ -154,7 +154,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Whose instance it is, and where; ``host`` is None if it is nowhere."""
+    """The project and host of an instance; ``host`` is None if it is on no host."""
 
     project_id: str | None
     host: str | None
@@ -162,39 +162,39 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What is known of a compute host's executor.
+    """A compute host's executor.
 
-    :ivar seen_at: when it was last heard of.
+    :ivar heartbeat_at: the time of its last heartbeat.
     :ivar started_at: when it started.
-    :ivar interval_s: how often it says that it is there, in seconds.
-    :ivar view: its topology and guests, as JSON has them; None if it never
-        told them, or if they were not asked for.
-    :ivar view_digest: tells two views apart; empty if there is none.
-    :ivar view_at: when it told them.
-    :ivar guests: how many it told of.
-    :ivar violations: how many it told of.
+    :ivar interval_s: the time between heartbeats in seconds.
+    :ivar snapshot: its topology and guests as JSON; None if it has sent none, or if it was not
+        read.
+    :ivar snapshot_digest: differs between snapshots; empty if there is none.
+    :ivar snapshot_at: when it sent the snapshot.
+    :ivar guests: the number of guests in the snapshot.
+    :ivar violations: the number of violations in the snapshot.
     """
 
     name: str
-    seen_at: float
+    heartbeat_at: float
     started_at: float
     version: str
     interval_s: float
-    view: dict[str, Any] | None
-    view_digest: str
-    view_at: float | None
+    snapshot: dict[str, Any] | None
+    snapshot_digest: str
+    snapshot_at: float | None
     guests: int
     violations: int
 
-    def silent(self, now: float) -> bool:
-        """Tell whether it was not heard of for so long that something is wrong."""
-        return now - self.seen_at > _SILENT_AFTER * self.interval_s
+    def unresponsive(self, now: float) -> bool:
+        """Return whether it has missed its heartbeats."""
+        return now - self.heartbeat_at > _UNRESPONSIVE_AFTER * self.interval_s
 
 
 def holder(host: str | None, reporter: str | None) -> str | None:
-    """Return the host whose word on an instance counts; None if no host's does.
+    """Return the host whose reports on an instance are accepted; None if there is none.
 
-    :param host: where the instance is: by Nova's word, or that of the first host to claim it.
-    :param reporter: who last spoke of it.
+    :param host: the instance's host: from Nova, or the first host to claim it.
+    :param reporter: the host that last reported it.
     """
     return host or reporter or None

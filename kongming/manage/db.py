@@ -103,7 +103,7 @@ def _database(command: Command, *, patient: bool = False) -> Iterator[Database]:
     from kongming.db import connecting
     from kongming.db.database import Database
 
-    limits = connecting.PATIENT if patient else connecting.USUAL
+    limits = connecting.MAINTENANCE if patient else connecting.SERVICE
     database = Database(conf_of(command), limits)
     try:
         yield database

@@ -28,7 +28,7 @@ from kongming.db import migration
 from kongming.db.database import Database
 from kongming.rpc.messages import Report
 
-BY = {"asked_by": "mano", "request_id": "req-1"}
+BY = {"requested_by": "mano", "request_id": "req-1"}
 
 
 def configuration(url: str) -> cfg.ConfigOpts:

@@ -134,9 +134,11 @@ class Statements:
 
     def add_hosts(self, number: int) -> None:
         """Have hosts seen until there are so many."""
-        for _ in range(number - len(self._hosts.list(views=False))):
+        for _ in range(number - len(self._hosts.list(snapshots=False))):
             name = f"more-{next(self._number)}"
-            self._hosts.see(name, started_at=1e9, version="1.0", interval_s=60.0, now=time.time())
+            self._hosts.heartbeat(
+                name, started_at=1e9, version="1.0", interval_s=60.0, now=time.time()
+            )
 
     def _request(self, method: str, path: str, body: Any = None) -> int:
         def send() -> None:

@@ -10,4 +10,4 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How the tables came about, and how they go back: alembic's environment."""
+"""Alembic's environment with the migrations."""

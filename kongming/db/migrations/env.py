@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What alembic runs: the migrations, over the connection that was handed in."""
+"""Alembic's entry point: runs the migrations over the given connection."""
 
 from alembic import context
 
@@ -19,9 +19,9 @@ from kongming.db import models
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=models.Base.metadata,
-    # SQLite takes most changes of a table only as a copy of it.
+    # SQLite allows most changes of a table only as a copy of it.
     render_as_batch=True,
-    # Where the database can: all or nothing.
+    # One transaction for all, if the database supports it.
     transactional_ddl=context.config.attributes["transactional"],
 )
 with context.begin_transaction():

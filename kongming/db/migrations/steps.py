@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The steps of migrations. Each looks whether it is done: what was interrupted is taken up again.
+"""The steps of migrations. Each skips what is done, so that a migration can be repeated.
 
-MariaDB keeps each change of a table at once, whatever becomes of the transaction.
+MariaDB commits each change of a table at once, so an interrupted migration leaves some done.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from kongming import exception
 
 
 def make_table(name: str, *columns: sa.Column[object]) -> None:
-    """Make a table unless it is there.
+    """Create a table unless it exists.
 
-    :raises DatabaseUnavailable: if another one of this name is.
+    :raises DatabaseUnavailable: if a table of this name exists that is not Kongming's.
     """
     if sa.inspect(op.get_bind()).has_table(name):
-        # An interrupted migration may have come further than this one.
+        # An interrupted migration may have added columns.
         if not {column.name for column in columns} <= _columns(name):
             raise exception.DatabaseUnavailable(
                 f"the table {name} exists and is not Kongming's: name a separate database in "
@@ -51,13 +51,13 @@ def make_table(name: str, *columns: sa.Column[object]) -> None:
 
 
 def make_column(table: str, column: sa.Column[object]) -> None:
-    """Add a column to a table unless it is there."""
+    """Add a column to a table unless it exists."""
     if column.name not in _columns(table):
         op.add_column(table, column)
 
 
 def drop_column(table: str, name: str) -> None:
-    """Drop a column, and all that it holds, if it is there."""
+    """Drop a column with its data, if it exists."""
     if name in _columns(table):
         op.drop_column(table, name)
 
@@ -67,12 +67,12 @@ def _columns(table: str) -> set[str]:
 
 
 def make_index(name: str, table: str, columns: Sequence[str]) -> None:
-    """Make an index unless it is there."""
+    """Create an index unless it exists."""
     if name not in {index["name"] for index in sa.inspect(op.get_bind()).get_indexes(table)}:
         op.create_index(name, table, list(columns))
 
 
 def drop_table(name: str) -> None:
-    """Drop a table, and all that it holds, if it is there."""
+    """Drop a table with its data, if it exists."""
     if sa.inspect(op.get_bind()).has_table(name):
         op.drop_table(name)

@@ -75,13 +75,15 @@ class Site:
     def put(self, instance_uuid, cpus):
         allocation = Allocation.from_json({"vcpu_pinning": cpus})
         entry, _ = self.allocations.put(
-            instance_uuid, allocation, generation=None, asked_by="a test", request_id=""
+            instance_uuid, allocation, generation=None, requested_by="a test", request_id=""
         )
         self.client.changed([instance_uuid])
         return entry
 
     def delete(self, instance_uuid):
-        self.allocations.delete(instance_uuid, generation=None, asked_by="a test", request_id="")
+        self.allocations.delete(
+            instance_uuid, generation=None, requested_by="a test", request_id=""
+        )
         self.client.changed([instance_uuid])
 
     def status(self, instance_uuid):

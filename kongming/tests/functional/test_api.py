@@ -74,9 +74,9 @@ def put(api, number=1, cpus="1", **more):
 
 def see(api, host, *, ago=0.0, interval_s=10.0, view=None):
     now = time.time() - ago
-    api.hosts.see(host, started_at=now - 60, version="1.2.3", interval_s=interval_s, now=now)
+    api.hosts.heartbeat(host, started_at=now - 60, version="1.2.3", interval_s=interval_s, now=now)
     if view is not None:
-        api.hosts.keep_view(host, view, "digest", now)
+        api.hosts.keep_snapshot(host, view, "digest", now)
 
 
 def told(api, host, *reports):
@@ -694,7 +694,7 @@ class TestHistory:
 
     def test_it_outlives_the_instance(self, api):
         put(api)
-        api.allocations.gone([instance()], time.time())
+        api.allocations.forget([instance()], time.time())
         entries = api.get(f"{path_of()}/history")["history"]
         assert [(each["status"], each["allocation"]) for each in entries][1:] == [("gone", None)]
 

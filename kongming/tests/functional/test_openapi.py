@@ -75,8 +75,8 @@ def api(tmp_path_factory):
         api.allocations.put(uuid, asking(1), generation=None, **BY)
     api.allocations.locate({uuid: Location("project", "compute-1") for uuid in uuids})
     now = time.time()
-    api.hosts.see("compute-1", started_at=now, version="1", interval_s=10, now=now)
-    api.hosts.keep_view("compute-1", {"guests": [], "violations": []}, "digest", now)
+    api.hosts.heartbeat("compute-1", started_at=now, version="1", interval_s=10, now=now)
+    api.hosts.keep_snapshot("compute-1", {"guests": [], "violations": []}, "digest", now)
     api.allocations.report("compute-1", [report(uuids[0], status="drifted", drift="x")], now)
     asked = {instance(number): asking(2) for number in range(10, 14)}
     api.allocations.put_map("blue", asked, generation=None, **BY)

@@ -51,7 +51,7 @@ NIGHT = {
 def site(tmp_path_factory, connection):
     site = Site(tmp_path_factory.mktemp("site"), connection)
     site.start(ConductorService, ExecutorService)
-    wait_for(lambda: (host := site.hosts.get(site.host)) and host.view)
+    wait_for(lambda: (host := site.hosts.get(site.host)) and host.snapshot)
     yield site
     site.stop()
     for domain in site.domains:
@@ -252,7 +252,7 @@ def test_pages_are_followed(run, ask):
 def test_a_host_is_drawn_with_its_age(site, run, ask):
     guest = site.guest()
     assert run("allocation set", guest, "--vcpu-pinning", "2", "--wait")[0] == 0
-    wait_for(lambda: guest in json.dumps(site.hosts.get(site.host).view))
+    wait_for(lambda: guest in json.dumps(site.hosts.get(site.host).snapshot))
     status, drawn, _ = run("host show", site.host, "--width", "90")
     assert status == 0
     assert drawn.startswith(f"{site.host} is up: last heartbeat ")

@@ -76,7 +76,7 @@ SOME += [Odd(how=How.SILENT)]
 @pytest.fixture
 def server(tmp_path):
     with ScriptedApi(Api(tmp_path)) as server:
-        by = {"generation": None, "asked_by": "x", "request_id": "x"}
+        by = {"generation": None, "requested_by": "x", "request_id": "x"}
         server.api.allocations.put(instance(2), asking("1"), **by)
         server.api.allocations.put_map("green", {instance(3): asking("1")}, **by)
         server.api.allocations.claim("compute1", [instance(2), instance(3)], ())
@@ -226,7 +226,7 @@ def test_one_odd_answer_while_waiting_is_waited_out(server, run, name, odd):
         looks.extend([method] if looks or method != "GET" else [])
         if len(looks) == 3:
             allocations = server.api.allocations
-            allocations.gone(allocations.known(), 0.0)
+            allocations.forget(allocations.instance_uuids(), 0.0)
         return odd if len(looks) == 2 else None
 
     with server.scripted(script):

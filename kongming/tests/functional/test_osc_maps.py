@@ -24,7 +24,7 @@ from kongming.tests.commands import client_at
 from kongming.tests.databases import asking, instance
 from kongming.tests.testbed.scripted_api import ScriptedApi
 
-BY = {"asked_by": "somebody else", "request_id": "req-2"}
+BY = {"requested_by": "somebody else", "request_id": "req-2"}
 NIGHT = {
     "vcpu_pinning": "0",
     "windows": [{"name": "010", "start": "0 22 * * *", "duration_s": 3600, "vcpu_quota": "none"}],

@@ -53,7 +53,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def run(server):
-    by = {"generation": None, "asked_by": NAME, "request_id": "x"}
+    by = {"generation": None, "requested_by": NAME, "request_id": "x"}
     server.api.allocations.put(instance(1), asking("1"), **by)
     server.api.allocations.put_map("green", {instance(3): asking("1")}, **by)
 

@@ -27,7 +27,7 @@ from kongming.tests.commands import Meanwhile, client_at
 from kongming.tests.databases import asking, instance, report
 from kongming.tests.testbed.scripted_api import ScriptedApi
 
-OTHER = {"asked_by": "somebody else", "request_id": "req-2"}
+OTHER = {"requested_by": "somebody else", "request_id": "req-2"}
 PIN = ("--vcpu-pinning", "1")
 ACCEPTED = (
     f"the allocation of instance {instance(1)} was accepted (generation 1) and stays in force"
@@ -154,7 +154,7 @@ def test_an_allocation_that_somebody_unsets_is_not_applied(run, allocations):
 
 
 def test_an_instance_that_is_deleted_meanwhile_is_told_as_deleted(run, allocations):
-    steps = [lambda: allocations.gone([instance(1)], time.time())]
+    steps = [lambda: allocations.forget([instance(1)], time.time())]
     ended = run("allocation set", instance(1), *PIN, "--wait", steps=steps)
     assert ended.status == 1
     assert ended.lines[-1].endswith("replaced: the server was deleted in Nova")
@@ -289,7 +289,7 @@ def test_a_single_change_in_the_map_ends_waiting(run, allocations, map_file):
 def test_an_instance_of_a_map_that_is_deleted_in_nova_is_told_as_gone(
     run, allocations, tell, map_file
 ):
-    steps = [lambda: allocations.gone([instance(2)], time.time()), tell(1)]
+    steps = [lambda: allocations.forget([instance(2)], time.time()), tell(1)]
     ended = run("allocation map apply", "blue", map_file(n1="1", n2="2"), "--wait", steps=steps)
     assert ended.status == 1
     assert ended.lines[-1] == f"{instance(2)}: gone: the server was deleted in Nova"

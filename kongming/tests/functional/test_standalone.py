@@ -108,7 +108,7 @@ def test_a_push_that_got_lost_is_made_up_for_by_the_pull(site):
     site.start()
     guest = site.guest()
     allocation = Allocation.from_json({"vcpu_pinning": "4"})
-    site.allocations.put(guest, allocation, generation=None, asked_by="", request_id="")
+    site.allocations.put(guest, allocation, generation=None, requested_by="", request_id="")
     site.wait(guest, "applied")
     assert site.pins(guest) == [{4}, {4}]
 
@@ -119,7 +119,7 @@ def test_what_nobody_wants_any_more_is_let_go_even_if_the_database_forgot_it(sit
     before = site.pins(guest)
     site.put(guest, "2")
     site.wait(guest, "applied")
-    site.allocations.gone([guest], time.time())
+    site.allocations.forget([guest], time.time())
     wait_for(lambda: site.pins(guest) == before)
 
 
@@ -167,7 +167,7 @@ def test_what_a_conductor_says_amiss_stops_nothing_and_is_asked_for(site):
     site.start()
     executor, guest = site.services[-1], site.guest()
     wait_for(lambda: site.hosts.get(site.host))
-    asked_at = site.hosts.get(site.host).seen_at
+    asked_at = site.hosts.get(site.host).heartbeat_at
     for odd in (
         {},
         {"instances": None},
@@ -186,7 +186,7 @@ def test_what_a_conductor_says_amiss_stops_nothing_and_is_asked_for(site):
         ("other", "message_invalid"): 1,
     }
     # Long before the interval is over.
-    wait_for(lambda: site.hosts.get(site.host).seen_at > asked_at)
+    wait_for(lambda: site.hosts.get(site.host).heartbeat_at > asked_at)
     site.put(guest, "2")
     site.wait(guest, "applied")
 
@@ -288,13 +288,15 @@ def test_what_a_host_looks_like_is_kept(site):
     def seen():
         host = site.hosts.get(site.host)
         return (
-            [each["instance_uuid"] for each in host.view["guests"]] if host and host.view else []
+            [each["instance_uuid"] for each in host.snapshot["guests"]]
+            if host and host.snapshot
+            else []
         )
 
     wait_for(lambda: guest in seen())
     host = site.hosts.get(site.host)
-    assert {"cells", "rules", "violations"} < set(host.view)
-    assert not host.silent(time.time())
+    assert {"cells", "rules", "violations"} < set(host.snapshot)
+    assert not host.unresponsive(time.time())
 
 
 def test_a_conductor_tells_prometheus_how_far_all_has_come(site):
@@ -442,7 +444,7 @@ def test_after_an_older_copy_of_the_database_was_restored_its_word_counts(site):
     for each in (guest, forgotten):
         site.wait(each, "applied")
     with site.allocations._database.writer() as session:
-        row = {"asked": '{"vcpu_pinning": "2"}', "generation": older.generation}
+        row = {"requested": '{"vcpu_pinning": "2"}', "generation": older.generation}
         session.execute(update(ALLOCATION).where(ALLOCATION.c.instance_uuid == guest).values(row))
         for table in (ALLOCATION, HISTORY, OUTCOME):
             session.execute(delete(table).where(table.c.instance_uuid == forgotten))

@@ -265,7 +265,7 @@ def damage_database(api, **values):
 class TestApi:
     def test_one_bad_row_is_named_and_the_others_are_listed(self, api):
         for text, why in TEXTS.values():
-            damage_database(api, asked=text)
+            damage_database(api, requested=text)
             listed = api.get("/v1/allocations")["allocations"]
             assert [each["instance_uuid"] for each in listed] == [GOOD, BAD, THIRD]
             assert listed[0]["allocation"] == {"vcpu_pinning": "2"}
@@ -279,10 +279,10 @@ class TestApi:
             assert told.human_readable() == "(can't be read)"
 
     def test_it_is_replaced_and_released(self, api):
-        damage_database(api, asked=DEEP)
+        damage_database(api, requested=DEEP)
         changed = api.put(PATHS[BAD], {"allocation": {"vcpu_pinning": "4"}, "generation": 1})
         assert (changed["generation"], changed["reason"]) == (2, "")
-        damage_database(api, asked=DEEP)
+        damage_database(api, requested=DEEP)
         # Some host has it: the row stays until that has let go of it.
         api.allocations.report("compute-1", [report(BAD, 2, status="failed")], 5.0)
         answer = api.request("DELETE", PATHS[BAD])
@@ -290,7 +290,7 @@ class TestApi:
         assert columns.of_fields(answer.body)["allocation"].human_readable() == "(its baseline)"
 
     def test_what_the_host_says_of_it_is_told_too(self, api):
-        damage_database(api, asked='{"llc": "0"}')
+        damage_database(api, requested='{"llc": "0"}')
         told = report(BAD, 1, status="refused", reason="request_invalid", message="no llc here")
         api.allocations.report("compute-1", [told], 5.0)
         shown = api.get(PATHS[BAD])
@@ -300,7 +300,7 @@ class TestApi:
         assert listed["message"] == shown["message"]
 
     def test_a_tenant_reads_the_code_alone(self, api):
-        damage_database(api, asked="[")
+        damage_database(api, requested="[")
         shown = representation.without_hosts(api.get(PATHS[BAD]))
         assert (shown["reason"], shown["message"]) == ("stored_invalid", "")
 
@@ -318,7 +318,7 @@ class TestApi:
 
     def test_an_instance_of_a_map_that_is_not_there_is_replaced_and_released(self, api):
         for change in ("PUT", "DELETE"):
-            damage_database(api, map_name="gone", asked='{"vcpu_pinning": "2"}')
+            damage_database(api, map_name="gone", requested='{"vcpu_pinning": "2"}')
             body = {"allocation": {"vcpu_pinning": "4"}} if change == "PUT" else None
             assert api.request(change, PATHS[BAD], body).status in (200, 204)
         api.put("/v1/allocation-maps/gone", {"allocations": {BAD: {"vcpu_pinning": "2"}}})
@@ -326,9 +326,9 @@ class TestApi:
     def test_a_window_in_a_zone_that_is_not_known_here_stops_nothing(self, api):
         window = {"name": "w", "start": "0 0 * * *", "duration_s": 60, "vcpu_pinning": "4"}
         text = json.dumps({"vcpu_pinning": "2", "windows": [{**window, "timezone": "A/B"}]})
-        damage_database(api, asked=text)
+        damage_database(api, requested=text)
         with api.database.writer() as session:
-            session.execute(update(models.HISTORY).values(asked=text))
+            session.execute(update(models.HISTORY).values(requested=text))
         listed = api.get("/v1/allocations")["allocations"]
         assert [each["instance_uuid"] for each in listed] == [GOOD, BAD, THIRD]
         assert api.get(PATHS[BAD])["allocation"]["windows"][0]["timezone"] == "A/B"
@@ -338,9 +338,9 @@ class TestApi:
     def test_maps_and_histories_hold_it(self, api):
         wanted = {each: {"vcpu_pinning": "2"} for each in PATHS}
         api.put("/v1/allocation-maps/m", {"allocations": wanted})
-        damage_database(api, asked=DEEP)
+        damage_database(api, requested=DEEP)
         with api.database.writer() as session:
-            session.execute(update(models.HISTORY).values(asked=DEEP, changed_at=1e300))
+            session.execute(update(models.HISTORY).values(requested=DEEP, changed_at=1e300))
         shown = api.get("/v1/allocation-maps/m")
         assert shown["counts"] == {"pending": 3}
         assert [each["reason"] for each in shown["allocations"]] == ["", "stored_invalid", ""]
@@ -367,7 +367,7 @@ def test_the_host_is_handed_it_and_judges(tmp_path, connection, text):
             session.execute(
                 update(table)
                 .where(table.c.instance_uuid == guest)
-                .values(asked=text, generation=table.c.generation + 1)
+                .values(requested=text, generation=table.c.generation + 1)
             )
         site.put(other, "4")
         site.wait(other, "applied")

@@ -331,12 +331,12 @@ def odd_rows(conductor):
         uuid=UUID,
     )
     conductor.sql(
-        "UPDATE history SET changed_at = 1e300, asked_at = -9e999 WHERE instance_uuid = :uuid",
+        "UPDATE history SET changed_at = 1e300, requested_at = -9e999 WHERE instance_uuid = :uuid",
         uuid=UUID,
     )
     conductor.sql(
-        "UPDATE host SET view = :view, started_at = 1e300, interval_s = 9e999, view_at = -1e300"
-        " WHERE name = 'compute-2'",
+        "UPDATE host SET snapshot = :view, started_at = 1e300, interval_s = 9e999,"
+        " snapshot_at = -1e300 WHERE name = 'compute-2'",
         view='{"guests": [{}, {"instance_uuid": 5}, 7], "cells": null, "x": 1e400}',
     )
 
@@ -364,7 +364,7 @@ def test_odd_rows_are_shown_with_what_can_be_shown_and_others_as_ever(conductor)
 )
 def test_a_view_that_can_not_be_read_stops_nobody(conductor, view):
     odd_rows(conductor)
-    conductor.sql("UPDATE host SET view = :view WHERE name = 'compute-2'", view=view)
+    conductor.sql("UPDATE host SET snapshot = :view WHERE name = 'compute-2'", view=view)
     conductor.get("/v1/hosts/compute-2")
     conductor.put(3)
     conductor.exchange("compute-1", digest="a" * 64)

@@ -58,7 +58,7 @@ class Crowd:
 
     def hosts(self):
         for _ in range(10):
-            wanted = self._allocations.wanted(self.uuids)
+            wanted = self._allocations.desired(self.uuids)
             self._allocations.locate(dict.fromkeys(wanted, Location("project", "here")))
             said = [
                 report(uuid, entry.generation, "applied" if entry.allocation else "released")
@@ -69,6 +69,6 @@ class Crowd:
     def leave(self):
         for each in self._allocations.maps():
             self._allocations.delete_map(each.name, generation=None, **BY)
-        for each in self._allocations.known():
+        for each in self._allocations.instance_uuids():
             self._allocations.delete(each, generation=None, **BY)
         self.hosts()

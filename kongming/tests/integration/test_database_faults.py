@@ -69,7 +69,7 @@ def way(kind, servers):
 @pytest.fixture
 def db(url, way):
     # What ends a wait here is not that it lasted too long.
-    limits = dataclasses.replace(connecting.USUAL, answer_s=0.4, statement_s=3600)
+    limits = dataclasses.replace(connecting.SERVICE, answer_s=0.4, statement_s=3600)
     with closing(Database(configuration(way.through(url)), limits)) as made:
         yield made
 
@@ -166,7 +166,7 @@ def test_a_statement_that_takes_its_time_is_waited_for(db, kind):
 def impatient(url, monkeypatch):
     """The database, for somebody who gives up soon where others have locks."""
     monkeypatch.setattr(database_module, "_BUSY_S", 0.5)
-    limits = dataclasses.replace(connecting.USUAL, lock_s=1)
+    limits = dataclasses.replace(connecting.SERVICE, lock_s=1)
     with closing(Database(configuration(url), limits)) as made:
         yield Allocations(made)
 
@@ -503,7 +503,7 @@ def test_a_packet_that_is_too_long_says_so(kind, ordinary):
 )
 def test_what_kongming_does_wrong_is_said_to_be_its_fault(url, statement):
     with closing(Database(configuration(url))) as db:
-        Hosts(db).see("here", started_at=1.0, version="1", interval_s=60.0, now=2.0)
+        Hosts(db).heartbeat("here", started_at=1.0, version="1", interval_s=60.0, now=2.0)
         text = sqlalchemy.text(statement.format(long=f"'{'x' * 300}'"))
         with pytest.raises(exception.DatabaseFault, match="a fault of Kongming"):
             db.write(lambda session: session.execute(text))

@@ -211,7 +211,7 @@ def test_tables_of_another_version_are_refused(db):
 def test_the_life_of_an_allocation(allocations):
     entry, created = allocations.put(UUID, asking(1), generation=0, **BY)
     assert (created, entry.generation, entry.status) == (True, 1, Status.PENDING)
-    assert allocations.unlocated() == [UUID]
+    assert allocations.without_project() == [UUID]
     assert allocations.locate({UUID: Location("project", "here")}) == [UUID]
     assert allocations.locate({UUID: Location("project", "here")}) == []
     allocations.report("here", [report(UUID)], 20.0)
@@ -226,10 +226,10 @@ def test_the_life_of_an_allocation(allocations):
 
     entry = allocations.delete(UUID, generation=2, **BY)
     assert (entry.allocation, entry.generation, entry.status) == (None, 3, Status.RELEASING)
-    assert allocations.wanted_on("here") == {UUID: entry}
+    assert allocations.desired_on("here") == {UUID: entry}
     allocations.report("here", [report(UUID, 3, "released")], 40.0)
     assert allocations.get(UUID) is None
-    assert allocations.known() == []
+    assert allocations.instance_uuids() == []
     assert [(e.generation, e.status, e.host) for e in allocations.history(UUID)] == [
         (1, "applied", "here"),
         (2, "refused", "here"),
@@ -240,7 +240,7 @@ def test_the_life_of_an_allocation(allocations):
 def test_names_are_told_apart_byte_by_byte(allocations, db):
     for name in ("b", "A", "a", "B", "a-b", "ab"):
         allocations.put_map(name, {}, generation=0, **BY)
-        Hosts(db).see(name, started_at=1.0, version="1", interval_s=60.0, now=2.0)
+        Hosts(db).heartbeat(name, started_at=1.0, version="1", interval_s=60.0, now=2.0)
     in_order = ["A", "B", "a", "a-b", "ab", "b"]
     assert [each.name for each in allocations.maps()] == in_order
     assert [each.name for each in allocations.maps(2, "B")] == ["a", "a-b"]
@@ -253,15 +253,17 @@ def test_large_texts_are_kept_whole(allocations, db):
     allocations.report("here", [report(UUID, 1, "failed", "failed", text)], 1.0)
     assert allocations.get(UUID).outcome.message == text
     hosts = Hosts(db)
-    assert hosts.see("here", started_at=1.0, version="1", interval_s=60.0, now=2.0) == ""
-    hosts.keep_view("here", {"text": text}, "digest", 3.0)
-    assert hosts.see("here", started_at=1.0, version="1", interval_s=60.0, now=4.0) == "digest"
-    assert hosts.get("here").view == {"text": text}
-    assert hosts.list(views=False)[0].view is None
+    assert hosts.heartbeat("here", started_at=1.0, version="1", interval_s=60.0, now=2.0) == ""
+    hosts.keep_snapshot("here", {"text": text}, "digest", 3.0)
+    assert (
+        hosts.heartbeat("here", started_at=1.0, version="1", interval_s=60.0, now=4.0) == "digest"
+    )
+    assert hosts.get("here").snapshot == {"text": text}
+    assert hosts.list(snapshots=False)[0].snapshot is None
 
 
 def test_what_no_database_takes_is_left_out(allocations):
-    allocations.put(UUID, asking(1), generation=0, asked_by="a\0b" * 200, request_id="\udcff")
+    allocations.put(UUID, asking(1), generation=0, requested_by="a\0b" * 200, request_id="\udcff")
     allocations.report("here", [report(UUID, 1, "failed", "r" * 100, "\0 and \udcff")], 1.0)
     assert allocations.get(UUID).outcome.message == "\N{REPLACEMENT CHARACTER} and ?"
 
@@ -343,7 +345,7 @@ def test_maps_single_changes_and_reports_at_once_end_in_one_of_the_orders(alloca
         generations = [change.generation for change in allocations.history(each)]
         assert generations == sorted(generations)
     crowd.leave()
-    assert allocations.known() == []
+    assert allocations.instance_uuids() == []
     assert allocations.maps() == []
 
 
@@ -402,17 +404,17 @@ def test_a_call_is_so_many_statements_whatever_the_number_of_instances(allocatio
             "report another": tell(1, "failed"),
             "change": put(uuids, 2),
             "list": lambda name=name: allocations.list(map_name=name),
-            "wanted": lambda uuids=uuids: allocations.wanted(uuids),
-            "wanted_on": lambda: allocations.wanted_on("here"),
+            "desired": lambda uuids=uuids: allocations.desired(uuids),
+            "desired_on": lambda: allocations.desired_on("here"),
             "move": place("there"),
             "delete": lambda name=name: allocations.delete_map(name, generation=None, **BY),
             "released": tell(3, "released"),
             "put anew": put(uuids, 1),
             "adopt": put(half, 1),
-            "gone": lambda uuids=uuids: allocations.gone(uuids, 2.0),
+            "forget": lambda uuids=uuids: allocations.forget(uuids, 2.0),
         }
         counted[size] = {what: statements(db, work) for what, work in works.items()}
-        assert allocations.known() == []
+        assert allocations.instance_uuids() == []
     # All of a map of one is half of it.
     del counted[1]["adopt"], counted[100]["adopt"], counted[1000]["adopt"]
     assert counted[1] == counted[100] == counted[1000]
@@ -427,7 +429,7 @@ def test_a_map_of_5000(allocations):
     )
     assert (created, made.instances, len(changed)) == (True, 5000, 5000)
     allocations.report("here", [report(each) for each in uuids], 1.0)
-    assert len(allocations.wanted(uuids)) == 5000
+    assert len(allocations.desired(uuids)) == 5000
     assert len(allocations.list(map_name="map", status="applied")) == 5000
     others = [instance(number) for number in range(5000, 10_000)]
     allocations.put_map("map", dict.fromkeys(others, asking(1)), generation=1, **BY)
@@ -439,33 +441,33 @@ def test_a_lease_is_one_holders(db):
     leases = Leases(db)
     results = at_once(
         *(
-            lambda name=name: leases.take("task", name, 10.0, 100.0)
+            lambda name=name: leases.acquire("task", name, 10.0, 100.0)
             for name in map(str, range(THREADS))
         )
     )
     assert sorted(results) == [False] * (THREADS - 1) + [True]
     holder = str(results.index(True))
-    assert leases.take("task", holder, 10.0, 105.0)
-    assert not leases.take("task", "another", 10.0, 114.0)
-    assert leases.take("task", "another", 10.0, 115.0)
-    assert not leases.take("task", holder, 10.0, 116.0)
+    assert leases.acquire("task", holder, 10.0, 105.0)
+    assert not leases.acquire("task", "another", 10.0, 114.0)
+    assert leases.acquire("task", "another", 10.0, 115.0)
+    assert not leases.acquire("task", holder, 10.0, 116.0)
 
 
 def test_a_lease_that_somebody_took_by_a_clock_that_is_ahead_is_over(db):
     leases = Leases(db)
-    assert leases.take("task", "ahead", 30.0, time.time() + 8 * 3600)
-    assert leases.take("task", "another", 30.0)
-    assert not leases.take("task", "ahead", 30.0)
+    assert leases.acquire("task", "ahead", 30.0, time.time() + 8 * 3600)
+    assert leases.acquire("task", "another", 30.0)
+    assert not leases.acquire("task", "ahead", 30.0)
 
 
 def test_a_lease_goes_by_the_databases_clock(db):
     leases = Leases(db)
-    assert leases.take("task", "holder", 30.0)
+    assert leases.acquire("task", "holder", 30.0)
     with db.reader() as session:
         (end,) = session.execute(sqlalchemy.select(models.LEASE.c.expires_at)).one()
     # The database runs on this machine.
-    assert leases.take("task", "another", 30.0, end)
-    assert not leases.take("task", "holder", 30.0, end - 1)
+    assert leases.acquire("task", "another", 30.0, end)
+    assert not leases.acquire("task", "holder", 30.0, end - 1)
     assert abs(end - 30.0 - time.time()) < 600
 
 
@@ -503,11 +505,11 @@ def test_another_host_is_not_late(allocations):
 def test_a_host_that_is_seen_late_was_seen_later_already(db):
     hosts = Hosts(db)
     about = {"version": "1", "interval_s": 60.0}
-    hosts.see("here", started_at=2.0, now=100.0, **about)
-    hosts.see("here", started_at=1.0, now=90.0, **about)
-    assert (hosts.get("here").seen_at, hosts.get("here").started_at) == (100.0, 2.0)
+    hosts.heartbeat("here", started_at=2.0, now=100.0, **about)
+    hosts.heartbeat("here", started_at=1.0, now=90.0, **about)
+    assert (hosts.get("here").heartbeat_at, hosts.get("here").started_at) == (100.0, 2.0)
     # The clock of another controller was wrong.
-    hosts.see("here", started_at=3.0, now=100.0 - LATE_S - 1, **about)
+    hosts.heartbeat("here", started_at=3.0, now=100.0 - LATE_S - 1, **about)
     assert hosts.get("here").started_at == 3.0
 
 
@@ -536,7 +538,7 @@ def test_whoever_leaves_a_map_that_is_to_go_writes_its_row(allocations):
     before = allocations.get_map("map").generation
     allocations.report("here", [report(UUID, 2, "released")], 2.0)
     assert allocations.get_map("map").generation == before + 1
-    allocations.gone([OTHER], 3.0)
+    allocations.forget([OTHER], 3.0)
     assert allocations.get_map("map") is None
 
 
@@ -597,7 +599,7 @@ def test_what_is_old_is_forgotten(allocations, db):
     for number in range(5):
         allocations.put(instance(number), asking(1), generation=0, **BY)
         allocations.report("here", [report(instance(number), changed_at=number)], 1.0)
-        Hosts(db).see(str(number), started_at=1.0, version="", interval_s=60.0, now=number)
+        Hosts(db).heartbeat(str(number), started_at=1.0, version="", interval_s=60.0, now=number)
     assert purge(db, 3.0) == {"history": 3, "hosts": 3}
     assert purge(db, 3.0) == {"history": 0, "hosts": 0}
     assert [host.name for host in Hosts(db).list()] == ["3", "4"]

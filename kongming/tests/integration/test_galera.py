@@ -115,7 +115,7 @@ def test_a_map_goes_with_its_last_two_instances_that_leave_at_the_same_moment(bo
         )
         settled(*both)
         assert [node.maps() for node in nodes] == [[], []], f"in round {number}"
-        assert nodes[0].known() == []
+        assert nodes[0].instance_uuids() == []
 
 
 def test_a_map_of_which_two_nodes_remove_instances_that_are_gone_goes(both):
@@ -128,7 +128,7 @@ def test_a_map_of_which_two_nodes_remove_instances_that_are_gone_goes(both):
         nodes[0].delete_map("map", generation=None, **BY)
         settled(*both)
         at_once(
-            lambda uuids=uuids: nodes[0].gone(uuids[:1], 2.0),
+            lambda uuids=uuids: nodes[0].forget(uuids[:1], 2.0),
             lambda uuids=uuids: nodes[1].report("here", [report(uuids[1], 2, "released")], 2.0),
         )
         settled(*both)
@@ -177,7 +177,7 @@ def test_maps_single_changes_and_reports_at_both_nodes_end_in_one_of_the_orders(
     crowds[1].leave()
     settled(*both)
     for crowd in crowds:
-        assert crowd._allocations.known() == []
+        assert crowd._allocations.instance_uuids() == []
         assert crowd._allocations.maps() == []
 
 
@@ -204,7 +204,7 @@ def test_tables_that_are_made_at_both_nodes_are_made_once(urls, tmp_path):
         for url in urls:
             with closing(Database(configuration(url))) as db:
                 settled(db)
-                Allocations(db).known()
+                Allocations(db).instance_uuids()
         subprocess.run(manage("sync", "base")[1], check=True)
 
 

@@ -44,20 +44,20 @@ ENTRY = Entry(
     project_id="project",
     host="compute-1",
     map_name="blue",
-    asked_by="user mano",
+    requested_by="user mano",
     created_at=NOW - 100.4,
     updated_at=NOW - 50,
     outcome=OUTCOME,
 )
 HOST = Host(
     name="compute-1",
-    seen_at=NOW - 4,
+    heartbeat_at=NOW - 4,
     started_at=NOW - 1000,
     version="1.0.0",
     interval_s=10.0,
-    view={"guests": []},
-    view_digest="digest",
-    view_at=NOW - 4,
+    snapshot={"guests": []},
+    snapshot_digest="digest",
+    snapshot_at=NOW - 4,
     guests=3,
     violations=1,
 )
@@ -141,13 +141,13 @@ def test_one_that_is_nowhere_by_a_conductors_word():
 
 
 def test_who_is_heard_of_confirms_what_it_said():
-    assert show(ENTRY, replace(HOST, seen_at=NOW - 1))["report_age_s"] == 1.0
+    assert show(ENTRY, replace(HOST, heartbeat_at=NOW - 1))["report_age_s"] == 1.0
     # Not one that has been silent since.
-    assert show(ENTRY, replace(HOST, seen_at=NOW - 60))["report_age_s"] == 9.0
+    assert show(ENTRY, replace(HOST, heartbeat_at=NOW - 60))["report_age_s"] == 9.0
 
 
 def test_who_said_it_answers_for_it_wherever_it_is():
-    there = replace(HOST, name="compute-2", seen_at=NOW - 600)
+    there = replace(HOST, name="compute-2", heartbeat_at=NOW - 600)
     shown = show(ENTRY, HOST, there, host="compute-2")
     assert (shown["reported_by"], shown["host"]) == ("compute-1", "compute-2")
     assert shown["host_state"] == "up"
@@ -159,7 +159,7 @@ def test_who_said_it_answers_for_it_wherever_it_is():
     [(0, "up"), (30, "up"), (30.1, "unresponsive"), (9e6, "unresponsive"), (-5, "up")],
 )
 def test_a_host_is_silent_after_three_times_its_interval(ago, state):
-    host = replace(HOST, seen_at=NOW - ago)
+    host = replace(HOST, heartbeat_at=NOW - ago)
     assert representation.host(host, NOW)["state"] == state
     assert show(ENTRY, host)["host_state"] == state
     # Another machine's clock may be ahead.
@@ -214,9 +214,9 @@ def test_a_change():
         generation=2,
         allocation=ENTRY.allocation,
         map_name="blue",
-        asked_by="user mano",
+        requested_by="user mano",
         request_id="req-1",
-        asked_at=NOW,
+        requested_at=NOW,
         status="applied",
         reason="",
         message="",

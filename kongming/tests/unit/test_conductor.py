@@ -58,10 +58,10 @@ class Conductor:
         self.claimed, self.hosts = [], []
 
     # Allocations.
-    def wanted(self, uuids):
+    def desired(self, uuids):
         return {uuid: self.entries[uuid] for uuid in uuids if uuid in self.entries}
 
-    def wanted_on(self, host):
+    def desired_on(self, host):
         named = self.entries.values()
         return {
             each.instance_uuid: each
@@ -77,11 +77,11 @@ class Conductor:
         return [uuid for uuid in uuids if self.entries[uuid].host in (None, *lapsed)]
 
     # Hosts.
-    def see(self, name, **about):
+    def heartbeat(self, name, **about):
         self.seen.append((name, about["version"], about["started_at"], about["interval_s"]))
         return self.digest
 
-    def keep_view(self, name, view, digest, _now):
+    def keep_snapshot(self, name, view, digest, _now):
         self.views.append((name, view, digest))
 
     def named(self, names):
@@ -251,7 +251,7 @@ def test_a_dry_run_is_the_hosts_answer_or_says_why_there_is_none():
 
 def test_without_nova_what_no_host_has_is_won_and_told():
     conductor = Conductor(entry(), entry(THERE, uuid=OTHER), nova=False)
-    conductor.hosts = [SimpleNamespace(name=THERE, seen_at=time.time())]
+    conductor.hosts = [SimpleNamespace(name=THERE, heartbeat_at=time.time())]
     answer = conductor.exchange(guests=(UUID, OTHER, instance(3)))
     assert (list(answer.wanted), answer.contested) == ([UUID], (OTHER,))
     assert conductor.claimed == [(HERE, [UUID, OTHER], set())]
@@ -267,7 +267,7 @@ def test_without_nova_what_no_host_has_is_won_and_told():
 def test_without_nova_a_host_that_is_not_heard_of_for_long_has_nothing(age, lapsed):
     conductor = Conductor(entry(THERE), nova=False)
     if age is not None:
-        conductor.hosts = [SimpleNamespace(name=THERE, seen_at=time.time() - age)]
+        conductor.hosts = [SimpleNamespace(name=THERE, heartbeat_at=time.time() - age)]
     answer = conductor.exchange(guests=(UUID,))
     assert conductor.claimed == [(HERE, [UUID], {THERE} if lapsed else set())]
     assert (UUID in answer.wanted) is lapsed
@@ -292,7 +292,7 @@ def test_a_dispute_is_told_once_when_it_lasts_and_again_after_an_hour(clock):
 @pytest.mark.parametrize("nova", [True, False])
 def test_a_claim_that_is_contradicted_for_long_is_told_with_both_hosts(clock, caplog, nova):
     conductor = Conductor(entry(THERE), entry(HERE, uuid=OTHER), nova=nova)
-    conductor.hosts = [SimpleNamespace(name=THERE, seen_at=time.time())]
+    conductor.hosts = [SimpleNamespace(name=THERE, heartbeat_at=time.time())]
     for _ in range(3):
         conductor.exchange(guests=(UUID, OTHER))
         clock.seconds += 40

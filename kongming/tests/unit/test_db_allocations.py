@@ -81,7 +81,7 @@ def test_what_an_older_kongming_wrote_otherwise_is_the_same(allocations, db):
     put(allocations, UUID, 1)
     with db.writer() as session:
         session.execute(
-            sqlalchemy.update(models.ALLOCATION).values(asked='{ "vcpu_pinning" : "1" }')
+            sqlalchemy.update(models.ALLOCATION).values(requested='{ "vcpu_pinning" : "1" }')
         )
     assert put(allocations, UUID, 1).generation == 1
 
@@ -150,7 +150,7 @@ def test_an_outcome_of_another_generation_changes_nothing(allocations):
     allocations.report("here", [report(UUID, 1), report(OTHER, 1)], 1.0)
     entry = allocations.get(UUID)
     assert (entry.status, entry.outcome) == (Status.PENDING, None)
-    assert allocations.known() == [UUID]
+    assert allocations.instance_uuids() == [UUID]
 
 
 def test_an_outcome_stays_known_when_something_else_is_wanted(allocations):
@@ -179,8 +179,8 @@ def test_the_history_has_one_entry_until_the_status_changes(allocations):
     allocations.report("here", [report(UUID, 1, "failed", "step_failed", "two")], 3.0)
     allocations.report("here", [report(UUID, 1, "applied", changed_at=20.0)], 4.0)
     first, second = allocations.history(UUID)
-    assert (first.asked_by, first.request_id, first.message) == ("mano", "req-1", "one")
-    assert (second.asked_by, second.status, second.generation) == ("", "applied", 1)
+    assert (first.requested_by, first.request_id, first.message) == ("mano", "req-1", "one")
+    assert (second.requested_by, second.status, second.generation) == ("", "applied", 1)
     assert (second.allocation, second.changed_at, second.host) == (asking(1), 20.0, "here")
     assert allocations.history(UUID, limit=1) == [first]
     assert allocations.history(UUID, marker=first.id) == [second]
@@ -292,7 +292,7 @@ def test_what_comes_after_the_history_was_forgotten_begins_it_anew(db, allocatio
     purge(db, 1e12)
     allocations.report("here", [report(UUID, 1)], 1.0)
     (later,) = allocations.history(UUID)
-    assert (later.status, later.host, later.asked_by) == ("applied", "here", "")
+    assert (later.status, later.host, later.requested_by) == ("applied", "here", "")
 
 
 def test_a_failed_release_is_told(allocations):
@@ -333,7 +333,7 @@ def test_lists_are_filtered_and_paged(allocations):
     assert numbers(host="here") == [1, 2]
     # Nobody but the host has said where 4 is.
     assert numbers(host="there") == [3, 4]
-    assert sorted(allocations.wanted_on("there")) == [instance(1), instance(3), instance(4)]
+    assert sorted(allocations.desired_on("there")) == [instance(1), instance(3), instance(4)]
     assert numbers(project_id="another") == [3]
     assert numbers(project_id="project", status="releasing") == [2]
     for status in Status:
@@ -349,15 +349,15 @@ def test_lists_are_filtered_and_paged(allocations):
 def test_those_that_nobody_has_placed_are_known(allocations):
     put(allocations, UUID, 1)
     put(allocations, OTHER, 1)
-    assert allocations.unlocated() == [UUID, OTHER]
+    assert allocations.without_project() == [UUID, OTHER]
     found = {
         UUID: Location("project", None),
         OTHER: Location("project", "here"),
         THIRD: Location("project", "here"),
     }
     assert allocations.locate(found) == [OTHER]
-    assert allocations.unlocated() == []
-    assert allocations.known() == [UUID, OTHER]
+    assert allocations.without_project() == []
+    assert allocations.instance_uuids() == [UUID, OTHER]
     assert allocations.locate({OTHER: Location("project", None)}) == [OTHER]
 
 
@@ -365,7 +365,7 @@ def test_a_server_that_is_gone_leaves_its_history(allocations):
     put_map(allocations, "map", [UUID, OTHER])
     place(allocations, UUID)
     allocations.report("here", [report(UUID)], 1.0)
-    allocations.gone([UUID, THIRD], 2.0)
+    allocations.forget([UUID, THIRD], 2.0)
     assert allocations.get(UUID) is None
     assert statuses(allocations, UUID) == [(1, "applied"), (1, "gone")]
     assert allocations.get_map("map").instances == 1
@@ -383,7 +383,7 @@ def test_a_map_bumps_only_what_changes(allocations):
     both = {UUID: asking(1), OTHER: asking(2)}
     made, created, changed = allocations.put_map("map", both, generation=1, **BY)
     assert (made.generation, created, changed) == (2, False, [OTHER])
-    entries = allocations.wanted([UUID, OTHER])
+    entries = allocations.desired([UUID, OTHER])
     assert [entries[uuid].generation for uuid in (UUID, OTHER)] == [1, 2]
     for generation in (0, 1, 3):
         with pytest.raises(exception.GenerationConflict, match="the allocation map map"):
@@ -459,7 +459,7 @@ def test_a_map_that_nobody_has_to_release_goes_at_once(allocations):
     put_map(allocations, "map", [UUID])
     assert allocations.delete_map("map", generation=None, **BY) == [UUID]
     assert allocations.maps() == []
-    assert allocations.known() == []
+    assert allocations.instance_uuids() == []
 
 
 @pytest.mark.parametrize("end", ["gone", "put", "map"])
@@ -468,7 +468,7 @@ def test_a_map_that_is_to_go_loses_its_last_instance_otherwise(allocations, end)
     place(allocations, UUID)
     allocations.delete_map("map", generation=None, **BY)
     if end == "gone":
-        allocations.gone([UUID], 1.0)
+        allocations.forget([UUID], 1.0)
     elif end == "put":
         assert put(allocations, UUID, 1).map_name is None
     else:
@@ -500,6 +500,6 @@ def test_nothing_to_say_is_nothing_to_do(allocations, db):
     before = db.statements
     allocations.report("here", [], 1.0)
     assert allocations.locate({}) == []
-    allocations.gone([], 1.0)
-    assert allocations.wanted([]) == {}
+    allocations.forget([], 1.0)
+    assert allocations.desired([]) == {}
     assert db.statements - before <= 2

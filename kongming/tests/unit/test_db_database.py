@@ -122,7 +122,7 @@ def test_an_error_of_ours_undoes_all_and_comes_through(db):
         db.write(work)
     with db.reader() as session:
         assert session.execute(models.LEASE.select()).all() == []
-    assert allocations.known() == []
+    assert allocations.instance_uuids() == []
 
 
 def test_readers_go_on_while_somebody_writes(db, path):
@@ -136,19 +136,19 @@ def test_readers_go_on_while_somebody_writes(db, path):
 
 def test_a_host_is_silent_after_three_intervals():
     host = Host("here", 100.0, 1.0, "1", 20.0, None, "", None, 0, 0)
-    assert not host.silent(160.0)
-    assert host.silent(160.1)
+    assert not host.unresponsive(160.0)
+    assert host.unresponsive(160.1)
 
 
 def test_a_view_is_kept_of_hosts_that_are_known(db):
     hosts = Hosts(db)
-    hosts.keep_view("here", {"cells": []}, "1", 1.0)
+    hosts.keep_snapshot("here", {"cells": []}, "1", 1.0)
     assert hosts.get("here") is None
-    assert hosts.see("here", started_at=1.0, version="1", interval_s=60.0, now=2.0) == ""
-    hosts.keep_view("here", {"cells": [0]}, "1", 3.0)
-    assert hosts.see("here", started_at=4.0, version="2", interval_s=30.0, now=5.0) == "1"
+    assert hosts.heartbeat("here", started_at=1.0, version="1", interval_s=60.0, now=2.0) == ""
+    hosts.keep_snapshot("here", {"cells": [0]}, "1", 3.0)
+    assert hosts.heartbeat("here", started_at=4.0, version="2", interval_s=30.0, now=5.0) == "1"
     assert hosts.get("here") == Host("here", 5.0, 4.0, "2", 30.0, {"cells": [0]}, "1", 3.0, 0, 0)
-    hosts.see("there", started_at=4.0, version="2", interval_s=30.0, now=5.0)
+    hosts.heartbeat("there", started_at=4.0, version="2", interval_s=30.0, now=5.0)
     assert [host.name for host in hosts.list(limit=1, marker="here")] == ["there"]
     hosts.forget("here")
     assert [host.name for host in hosts.list()] == ["there"]

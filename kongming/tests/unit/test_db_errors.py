@@ -50,7 +50,7 @@ def test_a_server_that_takes_no_writes_is_unfit(code):
     meaning = errors.meaning(mysql(code))
     assert meaning.unfit
     assert "leads to the primary" in meaning.hint
-    assert (meaning.again, meaning.ours) == (False, False)
+    assert (meaning.again, meaning.own_fault) == (False, False)
 
 
 def test_a_standby_of_postgresql_is_unfit():
@@ -67,7 +67,7 @@ def test_a_node_that_does_not_serve_is_unfit(code):
 @pytest.mark.parametrize("code", [1205, 1213, 1020, 1062, 3101])
 def test_who_lost_against_another_may_try_again(code):
     meaning = errors.meaning(mysql(code))
-    assert (meaning.again, meaning.unfit, meaning.ours) == (True, False, False)
+    assert (meaning.again, meaning.unfit, meaning.own_fault) == (True, False, False)
 
 
 @pytest.mark.parametrize("state", ["40001", "40P01", "55P03", "23505"])
@@ -118,7 +118,7 @@ def test_so_does_what_oslo_db_knows_as_such():
 def test_each_error_has_the_hint_of_its_class(error, hint):
     meaning = errors.meaning(error)
     assert hint in meaning.hint
-    assert (meaning.again, meaning.unfit, meaning.ours) == (False, False, False)
+    assert (meaning.again, meaning.unfit, meaning.own_fault) == (False, False, False)
 
 
 @pytest.mark.parametrize(
@@ -136,25 +136,25 @@ def test_each_error_has_the_hint_of_its_class(error, hint):
     ],
 )
 def test_a_statement_that_is_wrong_is_our_fault(error):
-    assert errors.meaning(error).ours
+    assert errors.meaning(error).own_fault
 
 
 def test_what_is_said_is_one_line_of_the_driver_without_the_statement():
     error = db_exception.DBError(postgresql("22003", "too\n  large\n"))
-    assert errors.said(error) == "too large"
+    assert errors.text(error) == "too large"
 
 
 def test_what_is_said_names_no_credentials_of_a_url():
     error = postgresql("08001", "no dsn: postgresql://kongming:s3:cr@t@host/kongming")
-    assert errors.said(error) == "no dsn: postgresql://***@host/kongming"
+    assert errors.text(error) == "no dsn: postgresql://***@host/kongming"
     # What is replaced anywhere in a text would tell a password that is a word.
     error = mysql(1045, "Access denied for user 'kongming'@'host'")
-    assert "'kongming'@'host'" in errors.said(error)
+    assert "'kongming'@'host'" in errors.text(error)
 
 
 def test_what_is_said_is_printable_and_short():
-    assert errors.said(postgresql("22003", "\x1b[31mred")) == "\N{REPLACEMENT CHARACTER}[31mred"
-    assert len(errors.said(postgresql("22003", "x" * 10_000))) == 300
+    assert errors.text(postgresql("22003", "\x1b[31mred")) == "\N{REPLACEMENT CHARACTER}[31mred"
+    assert len(errors.text(postgresql("22003", "x" * 10_000))) == 300
 
 
 MYSQL = make_url("mysql+pymysql://u:p@host/db")

@@ -21,14 +21,14 @@ import pytest
 
 from kongming import exception
 from kongming.db import liveness
-from kongming.db.liveness import PATIENCE_S, Attempt, Liveness
+from kongming.db.liveness import PROBE_AFTER_S, Attempt, Liveness
 from kongming.runtime.server_threads import ServerThreads
 from kongming.tests.testbed.process import wait_until
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
-    monkeypatch.setattr(liveness, "_AGAIN_S", 0.05)
+    monkeypatch.setattr(liveness, "_RETRY_S", 0.05)
 
 
 class Server:
@@ -164,7 +164,7 @@ def test_who_has_ended_waiting_meanwhile_is_not_cut_off(watch, server, line):
     """While the database is asked the connection may have gone to somebody else."""
     server.answers.clear()
     # It would be over before the question is.
-    with watch.waiting(line, PATIENCE_S):
+    with watch.waiting(line, PROBE_AFTER_S):
         wait_until(lambda: server.asked == 1, 30, "it is asked")
     other = Line()
     watch.watch(other)
@@ -258,7 +258,7 @@ def test_what_is_closed_leaves_no_thread(watch, line):
 def test_work_that_has_ended_is_not_given_up():
     attempt = Attempt(lambda: 5, lambda _: pytest.fail("dropped"))
     assert attempt.result() == 5
-    attempt.give_up(OSError("late"))
+    attempt.abandon(OSError("late"))
     assert attempt.result() == 5
 
 

@@ -252,21 +252,21 @@ class Known:
     def __init__(self, hosts):
         self._hosts = hosts
 
-    def wanted(self, uuids):
+    def desired(self, uuids):
         return {
             uuid: SimpleNamespace(
                 instance_uuid=uuid,
                 holder=self._hosts[uuid],
                 generation=1,
                 allocation=None,
-                asked_by="",
+                requested_by="",
             )
             for uuid in uuids
             if uuid in self._hosts
         }
 
     def named(self, names):
-        return [SimpleNamespace(name=name, silent=lambda _now: False) for name in names]
+        return [SimpleNamespace(name=name, unresponsive=lambda _now: False) for name in names]
 
 
 class Cast:

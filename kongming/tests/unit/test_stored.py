@@ -377,8 +377,8 @@ def set_row(db, table, **values):
 class TestDatabase:
     def test_one_bad_text_leaves_the_others(self, db, allocations):
         for text, _ in TEXTS.values():
-            set_row(db, models.ALLOCATION, asked=text)
-            set_row(db, models.HISTORY, asked=text)
+            set_row(db, models.ALLOCATION, requested=text)
+            set_row(db, models.HISTORY, requested=text)
             found = {entry.instance_uuid: entry for entry in allocations.list()}
             assert found.keys() == {GOOD, BAD, THIRD}
             assert found[GOOD].allocation == Allocation(cpu_shares=5)
@@ -388,13 +388,13 @@ class TestDatabase:
 
     @pytest.mark.parametrize("text", [DEEP, '{"cpu_shares": 1e400}', '{"llc": "0"}'])
     def test_a_bad_text_is_overwritten_also_by_a_map_and_deleted(self, db, allocations, text):
-        set_row(db, models.ALLOCATION, asked=text)
+        set_row(db, models.ALLOCATION, requested=text)
         entry, created = allocations.put(BAD, Allocation(cpu_shares=6), generation=1, **BY)
         assert (entry.generation, created) == (2, False)
-        set_row(db, models.ALLOCATION, asked=text)
+        set_row(db, models.ALLOCATION, requested=text)
         wanted = {BAD: Allocation(cpu_shares=7)}
         assert allocations.put_map("m", wanted, generation=None, **BY)[2] == [BAD]
-        set_row(db, models.ALLOCATION, asked=text)
+        set_row(db, models.ALLOCATION, requested=text)
         assert allocations.delete(BAD, generation=None, **BY).status == "releasing"
 
     def test_one_bad_number_leaves_the_others(self, db, allocations):
@@ -406,7 +406,7 @@ class TestDatabase:
             (models.OUTCOME, "status", "unheard of"),
             (models.ALLOCATION, "created_at", 1e300),
             (models.ALLOCATION, "updated_at", math.inf),
-            (models.HISTORY, "asked_at", 1e300),
+            (models.HISTORY, "requested_at", 1e300),
             (models.HISTORY, "changed_at", math.inf),
         ):
             set_row(db, table, **{column: value})
@@ -415,20 +415,20 @@ class TestDatabase:
             for moment in (entry.created_at, entry.updated_at, entry.outcome.reported_at):
                 assert 0 <= moment < 1e11
             assert entry.outcome.drift_at is None
-            assert 0 <= allocations.history(BAD)[0].asked_at < 1e11
+            assert 0 <= allocations.history(BAD)[0].requested_at < 1e11
 
     def test_wrong_types_leave_the_others(self, db, allocations):
         # Only SQLite takes them.
         with db.writer() as session:
             for statement in (
-                "allocation SET generation = 'x', asked_by = CAST(x'ff' AS TEXT)",
+                "allocation SET generation = 'x', requested_by = CAST(x'ff' AS TEXT)",
                 "outcome SET message = x'ff', drift_at = 'soon'",
             ):
                 where = f"WHERE instance_uuid = '{BAD}'"
                 session.execute(sqlalchemy.text(f"UPDATE {statement} {where}"))
         assert len(allocations.list()) == 3
         entry = allocations.get(BAD)
-        assert (entry.generation, entry.asked_by) == (0, r"\xff")
+        assert (entry.generation, entry.requested_by) == (0, r"\xff")
         entry, _ = allocations.put(BAD, Allocation(cpu_shares=6), generation=None, **BY)
         assert entry.generation == 1
         assert allocations.delete(BAD, generation=None, **BY) is not None

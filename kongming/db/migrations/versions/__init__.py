@@ -10,4 +10,4 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""One file for each version of the tables."""
+"""The migrations, one file each."""

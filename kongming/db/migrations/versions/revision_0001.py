@@ -34,7 +34,7 @@ TABLES = ("allocation", "outcome", "allocation_map", "history", "host", "lease")
 
 
 def upgrade() -> None:
-    """Make them."""
+    """Create them."""
     _make_allocations()
     _make_history()
     _make_hosts()
@@ -43,7 +43,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them, and all that they hold."""
+    """Drop them with their data."""
     for table in reversed(TABLES):
         drop_table(table)
 
@@ -52,12 +52,12 @@ def _make_allocations() -> None:
     make_table(
         "allocation",
         sa.Column("instance_uuid", _string(36), primary_key=True),
-        sa.Column("asked", _text()),
+        sa.Column("requested", _text()),
         sa.Column("generation", sa.BigInteger, nullable=False),
         sa.Column("project_id", _string(255)),
         sa.Column("host", _string(255)),
         sa.Column("map_name", _string(255)),
-        sa.Column("asked_by", _string(255), nullable=False),
+        sa.Column("requested_by", _string(255), nullable=False),
         sa.Column("created_at", sa.Double, nullable=False),
         sa.Column("updated_at", sa.Double, nullable=False),
     )
@@ -92,11 +92,11 @@ def _make_history() -> None:
         sa.Column("id", number, primary_key=True, autoincrement=True),
         sa.Column("instance_uuid", _string(36), nullable=False),
         sa.Column("generation", sa.BigInteger, nullable=False),
-        sa.Column("asked", _text()),
+        sa.Column("requested", _text()),
         sa.Column("map_name", _string(255)),
-        sa.Column("asked_by", _string(255), nullable=False),
+        sa.Column("requested_by", _string(255), nullable=False),
         sa.Column("request_id", _string(255), nullable=False),
-        sa.Column("asked_at", sa.Double, nullable=False),
+        sa.Column("requested_at", sa.Double, nullable=False),
         sa.Column("status", _string(64), nullable=False),
         sa.Column("reason", _string(64), nullable=False),
         sa.Column("message", _text(), nullable=False),
@@ -109,13 +109,13 @@ def _make_hosts() -> None:
     make_table(
         "host",
         sa.Column("name", _string(255), primary_key=True),
-        sa.Column("seen_at", sa.Double, nullable=False),
+        sa.Column("heartbeat_at", sa.Double, nullable=False),
         sa.Column("started_at", sa.Double, nullable=False),
         sa.Column("version", _string(64), nullable=False),
         sa.Column("interval_s", sa.Double, nullable=False),
-        sa.Column("view", _text()),
-        sa.Column("view_digest", _string(255), nullable=False),
-        sa.Column("view_at", sa.Double),
+        sa.Column("snapshot", _text()),
+        sa.Column("snapshot_digest", _string(255), nullable=False),
+        sa.Column("snapshot_at", sa.Double),
         sa.Column("guests", sa.Integer, nullable=False),
         sa.Column("violations", sa.Integer, nullable=False),
     )

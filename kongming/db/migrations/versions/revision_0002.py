@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What of a placement can't be observed."""
+"""The column for what of a placement can't be observed."""
 
 from __future__ import annotations
 
