@@ -24,15 +24,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from xml.etree import ElementTree as ET
 
 from kongming.allocation import target
 from kongming.allocation.cpuset import CpuSet, parse_ids
 from kongming.allocation.target import EMULATOR, Aspect, Target, Value, iothread, vcpu
 
 _NONE = CpuSet()
-# What the kernel's scheduler never takes a CPU away from for an ordinary thread.
-_REALTIME = frozenset({"fifo", "rr"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,30 +119,3 @@ class Grant:
             parse_ids(value["realtime_vcpus"]),
             parse_ids(value["numa_nodes"]),
         )
-
-
-def has_numa_topology(root: ET.Element) -> bool:
-    """Tell whether Nova chose where the guest runs: by its NUMA topology it is known."""
-    return root.find("cpu/numa") is not None or root.find("numatune/memnode") is not None
-
-
-def read(root: ET.Element, cpus: Mapping[Target, CpuSet], nodes: CpuSet) -> Grant:
-    """Read the grant of a guest with a NUMA topology in its persistent domain XML.
-
-    :param cpus: the pins that it names.
-    :param nodes: those that its memory is bound to; empty if none is named.
-    """
-    return Grant(
-        {what: each for what, each in cpus.items() if each},
-        {
-            number: int(cell.get("id", place))
-            for place, cell in enumerate(root.iterfind("cpu/numa/cell"))
-            for number in parse_ids(cell.get("cpus", ""))
-        },
-        CpuSet.union(
-            parse_ids(each.get("vcpus", ""))
-            for each in root.iterfind("cputune/vcpusched")
-            if each.get("scheduler") in _REALTIME
-        ),
-        nodes,
-    )

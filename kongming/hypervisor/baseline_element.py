@@ -23,7 +23,9 @@ from typing import Any
 import libvirt
 
 from kongming.allocation.target import Target, Value
-from kongming.hypervisor import change, definition
+from kongming.hypervisor import definition
+from kongming.hypervisor.aspects import table
+from kongming.hypervisor.aspects.row import DEFINED, LIVE
 from kongming.hypervisor.host import Host
 
 
@@ -37,11 +39,11 @@ def write(domain: Any, baseline: Mapping[Target, Value], store: str, host: Host)
     :param host: where it is true: a guest that is migrated takes it along.
     """
     xml = definition.baseline_xml(baseline, store, host.uuid) if baseline else None
-    _set(domain, xml, change.LIVE)
+    _set(domain, xml, LIVE)
 
 
 def write_released(
-    domain: Any, released: Mapping[Target, Value], host: Host, flags: int = change.LIVE
+    domain: Any, released: Mapping[Target, Value], host: Host, flags: int = LIVE
 ) -> None:
     """Write which pins and memory nodes libvirt keeps of a placement that is over; none: nothing.
 
@@ -69,10 +71,9 @@ def clean(domain: Any, host: Host, baseline: Mapping[Target, Value]) -> None:
     the baseline by a call of its own, and the note last.
     """
     for what, value in baseline.items():
-        _report, call = change.make(domain, host, what, value, change.DEFINED)
-        call()
-    write_released(domain, definition.outlasting(baseline), host, change.DEFINED)
-    _set(domain, None, change.DEFINED)
+        table.change(domain, host, what, value, DEFINED).call()
+    write_released(domain, definition.outlasting(baseline), host, DEFINED)
+    _set(domain, None, DEFINED)
 
 
 def _set(

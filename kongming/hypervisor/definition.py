@@ -24,12 +24,12 @@ from xml.etree import ElementTree as ET
 
 from kongming.allocation import target
 from kongming.allocation.cpuset import CpuSet
-from kongming.allocation.target import CPU_ASPECTS, Aspect, Quota, Target, Value
-from kongming.host import grant
+from kongming.allocation.target import CPU_ASPECTS, MEMORY, Target, Value
 from kongming.host.grant import Grant
+from kongming.hypervisor import domain_xml
+from kongming.hypervisor.aspects import table
+from kongming.hypervisor.aspects.table import ROWS
 from kongming.hypervisor.host import Host
-
-_NOVA = "{http://openstack.org/xmlns/libvirt/nova/"
 
 #: Namespace of our own element in a domain's metadata.
 BASELINE_URI = "http://openstack.org/xmlns/libvirt/kongming/1.0"
@@ -43,8 +43,6 @@ RELEASED_TAG = f"{{{RELEASED_URI}}}released"
 
 #: The only mode in which libvirt lets memory be moved while a guest runs.
 RESTRICTIVE = "restrictive"
-
-_NOWHERE = ET.Element("nowhere")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,60 +99,38 @@ def parse(xml: str, host: Host, persistent: Callable[[], str] | None = None) -> 
         # libvirt writes the element even for one vCPU.
         raise ValueError("the domain's definition has no <vcpu> element")
     vcpus = int(vcpu.text)
-    iothreads = _iothreads(root)
-    anywhere = _anywhere(root, host)
+    iothreads = domain_xml.iothreads(root)
+    anywhere = domain_xml.anywhere(root, host)
     memory = root.find("numatune/memory")
     mine = [target.vcpu(number) for number in range(vcpus)]
     mine += [target.EMULATOR, *map(target.iothread, iothreads)]
-    pins = _pins(_under(root, "cputune"))
-    nova = nova_instance(root)
+    pins = domain_xml.pins(root)
+    nova = domain_xml.nova_instance(root)
     element = baseline_of(root)
     baseline = baseline_here(root, host)
     given = None
-    if grant.has_numa_topology(root):
-        given = read_grant(root if persistent is None else ET.fromstring(persistent()))
+    if domain_xml.has_numa_topology(root):
+        given = domain_xml.grant(root if persistent is None else ET.fromstring(persistent()))
         baseline = {what: given.cpus.get(what, value) for what, value in baseline.items()}
     return Definition(
         nova=nova is not None,
-        project_id=project_id(nova),
+        project_id=domain_xml.project_id(nova),
         grant=given,
         vcpus=vcpus,
         iothreads=iothreads,
-        memory_kib=_memory_kib(root),
+        memory_kib=domain_xml.memory_kib(root),
         told={
             **dict.fromkeys(mine, anywhere),
             **pins,
-            target.MEMORY: _nodes(memory) or host.nodes,
+            MEMORY: domain_xml.nodes(root) or host.nodes,
         },
         configured=frozenset(mine if vcpu.get("cpuset") else pins),
         memory_mode=None if memory is None else memory.get("mode", "strict"),
         baseline=baseline,
         kept_by=kept_by(element),
         travelled=bool(_from_elsewhere(root, host)),
-        released=read_baseline(root.find(f"metadata/{RELEASED_TAG}")),
+        released=read_element(root.find(f"metadata/{RELEASED_TAG}")),
     )
-
-
-def read_grant(root: ET.Element) -> Grant:
-    """Read what Nova gave a guest with a NUMA topology, in its persistent domain XML."""
-    return grant.read(root, _pins(_under(root, "cputune")), _nodes(root.find("numatune/memory")))
-
-
-def nova_instance(root: ET.Element) -> ET.Element | None:
-    """Return the element by which Nova's domains are known; None if it has none.
-
-    Both 1.0 and 1.1 of its namespace are in use; that it is there is what counts.
-    """
-    for child in root.iterfind("metadata/*"):
-        if child.tag.startswith(_NOVA) and child.tag.endswith("}instance"):
-            return child
-    return None
-
-
-def project_id(nova: ET.Element | None) -> str | None:
-    """Return the project that owns an instance, by Nova's element; None if it does not say."""
-    project = None if nova is None else nova.find("{*}owner/{*}project")
-    return None if project is None else project.get("uuid")
 
 
 def baseline_of(root: ET.Element) -> ET.Element | None:
@@ -186,11 +162,11 @@ def parse_baseline(xml: str, host: Host) -> Mapping[Target, Value] | None:
     if baseline_of(root) is None and not travelled:
         return None
     baseline = baseline_here(root, host)
-    if not grant.has_numa_topology(root):
+    if not domain_xml.has_numa_topology(root):
         return baseline
     # Nova writes the CPUs of such a guest anew for each host, and gives it others when it comes
     # back: only what Kongming has narrowed is widened again.
-    told = {} if travelled else _pins(_under(root, "cputune"))
+    told = {} if travelled else domain_xml.pins(root)
     return {
         what: value
         for what, value in baseline.items()
@@ -204,22 +180,17 @@ def baseline_here(root: ET.Element, host: Host) -> dict[Target, Value]:
     CPUs and nodes of another host mean nothing here: what has any of them, released or not,
     returns to where Nova lets it be.
     """
-    baseline = read_baseline(baseline_of(root))
-    for what in [what for note in _from_elsewhere(root, host) for what in read_baseline(note)]:
-        if what.aspect in CPU_ASPECTS:
-            baseline[what] = _anywhere(root, host)
-        elif what.aspect is Aspect.MEMORY:
-            baseline[what] = host.nodes
+    baseline = read_element(baseline_of(root))
+    for what in [what for note in _from_elsewhere(root, host) for what in table.read(note)]:
+        row = ROWS[what.aspect]
+        if row.is_host_bound:
+            baseline[what] = row.unrestricted(domain_xml.anywhere(root, host), host)
     return baseline
 
 
 def outlasting(baseline: Mapping[Target, Value]) -> dict[Target, Value]:
     """Return the part of a baseline that libvirt keeps in a domain's XML also after a release."""
-    return {
-        what: value
-        for what, value in baseline.items()
-        if what.aspect in CPU_ASPECTS or what.aspect is Aspect.MEMORY
-    }
+    return {what: value for what, value in baseline.items() if ROWS[what.aspect].is_host_bound}
 
 
 def baseline_xml(
@@ -233,78 +204,10 @@ def baseline_xml(
     """
     named = {"store": store, "host": host}
     parent = ET.Element(name, {name: value for name, value in named.items() if value})
-    for (aspect, number), value in sorted(baseline.items()):
-        if aspect is Aspect.QUOTA:
-            value = cast(Quota, value)
-            quota = "none" if value.quota_us is None else str(value.quota_us)
-            ET.SubElement(parent, "quota", quota_us=quota, period_us=str(value.period_us))
-        elif aspect is Aspect.SHARES:
-            ET.SubElement(parent, "shares", value=str(value))
-        elif aspect is Aspect.MEMORY:
-            ET.SubElement(parent, "memory", nodeset=str(value))
-        else:
-            name, attribute = _PINS[aspect]
-            attributes = {attribute: str(number)} if attribute else {}
-            ET.SubElement(parent, name, attributes, cpuset=str(value))
+    table.write(parent, baseline)
     return ET.tostring(parent, encoding="unicode")
 
 
-# The element of each pin, and its attribute that holds the number.
-_PINS = {
-    Aspect.VCPU: ("vcpupin", "vcpu"),
-    Aspect.EMULATOR: ("emulatorpin", ""),
-    Aspect.IOTHREAD: ("iothreadpin", "iothread"),
-}
-
-
-def _pins(parent: ET.Element) -> dict[Target, CpuSet]:
-    # Our own element's children are in our namespace, libvirt's are in none.
-    return {
-        Target(aspect, int(pin.get(attribute, "0"))): CpuSet.parse(pin.get("cpuset", ""))
-        for aspect, (name, attribute) in _PINS.items()
-        for pin in parent.iterfind(f"{{*}}{name}")
-    }
-
-
-def read_baseline(parent: ET.Element | None) -> dict[Target, Value]:
+def read_element(element: ET.Element | None) -> dict[Target, Value]:
     """Read the element that :func:`baseline_xml` writes; nothing if there is none."""
-    if parent is None:
-        return {}
-    baseline: dict[Target, Value] = dict(_pins(parent))
-    for shares in parent.iterfind("{*}shares"):
-        baseline[target.SHARES] = int(shares.get("value", ""))
-    for quota in parent.iterfind("{*}quota"):
-        limit = quota.get("quota_us", "none")
-        period = int(quota.get("period_us", str(target.PERIOD_US)))
-        baseline[target.QUOTA] = Quota(None if limit == "none" else int(limit), period)
-    for memory in parent.iterfind("{*}memory"):
-        baseline[target.MEMORY] = _nodes(memory)
-    return baseline
-
-
-def _nodes(memory: ET.Element | None) -> CpuSet:
-    nodeset = None if memory is None else memory.get("nodeset")
-    return CpuSet.parse(nodeset) if nodeset else CpuSet()
-
-
-def _anywhere(root: ET.Element, host: Host) -> CpuSet:
-    """Return where threads of a guest may run that libvirt was told nothing else of."""
-    vcpu = root.find("vcpu")
-    cpuset = None if vcpu is None else vcpu.get("cpuset")
-    return CpuSet.parse(cpuset) if cpuset else host.present
-
-
-def _under(root: ET.Element, path: str) -> ET.Element:
-    found = root.find(path)
-    return _NOWHERE if found is None else found
-
-
-def _iothreads(root: ET.Element) -> CpuSet:
-    """Read the numbers; libvirt leaves them out where it has given them itself."""
-    numbered = CpuSet(int(each.get("id", "")) for each in root.iterfind("iothreadids/iothread"))
-    return numbered or CpuSet(range(1, int(root.findtext("iothreads", "0")) + 1))
-
-
-def _memory_kib(root: ET.Element) -> int:
-    """Read libvirt's own form, which is always in KiB."""
-    return int(root.findtext("currentMemory") or root.findtext("memory") or 0)
+    return {} if element is None else table.read(element)

@@ -30,11 +30,14 @@ from kongming import exception
 from kongming.allocation import target
 from kongming.allocation.cpuset import CpuSet
 from kongming.allocation.target import CPU_ASPECTS, Aspect, Quota, Target, Value
-from kongming.hypervisor import baseline_element, change, definition, libvirt_reading
+from kongming.hypervisor import baseline_element, definition
+from kongming.hypervisor.aspects import table
+from kongming.hypervisor.aspects.table import ROWS
 from kongming.hypervisor.calls import PATIENCE_S, Calls
 from kongming.hypervisor.definition import Definition
 from kongming.hypervisor.errors import is_paused, translated
 from kongming.hypervisor.host import Host
+from kongming.hypervisor.libvirt_reading import LibvirtReader
 from kongming.hypervisor.lost_cpus import LostCpus
 from kongming.hypervisor.observer import Observer
 from kongming.hypervisor.own_changes import OwnChanges
@@ -44,8 +47,6 @@ T = TypeVar("T")
 
 _NOT_RUNNING = -1
 _POLL_S = 0.02
-# libvirt knows only what it was told of these; to ask QEMU it would enter its monitor.
-_UNSEEN_BY_LIBVIRT = frozenset({Aspect.EMULATOR, Aspect.IOTHREAD})
 # What the kernel moves at least of a guest's memory, in KiB a second.
 _MOVED_KIB_S = 16 * 1024
 # Others may be in QEMU's monitor for so long without anything being wrong.
@@ -123,22 +124,12 @@ class Guest:
         """
         wanted = set(targets)
         found = self._observer.read(wanted, self.host.nodes)
-        aspects = {what.aspect for what in wanted - found.keys()}
-        if Aspect.VCPU in aspects and not any(what.aspect is Aspect.VCPU for what in found):
-            with self._calling("reading the vCPU threads' affinity"):
-                found |= libvirt_reading.vcpus(self._domain)
-        if aspects & _UNSEEN_BY_LIBVIRT:
-            told = (now or self.definition()).told
-            found |= {
-                what: Reading.of(told[what], by_kernel=False)
-                for what in wanted - found.keys()
-                if what.aspect in _UNSEEN_BY_LIBVIRT and what in told
-            }
-        if aspects & {Aspect.SHARES, Aspect.QUOTA}:
-            found = self._cpu_time() | found
-        if Aspect.MEMORY in aspects:
-            with self._calling("reading the memory's nodes"):
-                found |= libvirt_reading.memory(self._domain, self.host.nodes)
+        shown = {what.aspect for what in found}
+        missing = {what.aspect for what in wanted - found.keys()}
+        reader = self._reader(now)
+        for aspect in sorted(missing):
+            if not (ROWS[aspect].is_complete and aspect in shown):
+                found = self._read_libvirt(aspect, reader) | found
         return {what: reading for what, reading in found.items() if what in wanted}
 
     @property
@@ -159,7 +150,7 @@ class Guest:
 
         :raises QuotaUnsupported: if libvirt took the quota without effect.
         """
-        reported, call = change.make(self._domain, self.host, what, value)
+        reported, call = table.change(self._domain, self.host, what, value)
         self._own_changes.expect(self._uuid, reported)
         try:
             self._call(call, what, value)
@@ -315,7 +306,8 @@ class Guest:
                 self._observer.move(thread, wanted)
 
     def _check_quota(self, value: Quota) -> None:
-        found = self._observer.read([target.QUOTA], self.host.nodes) or self._cpu_time()
+        found = self._observer.read([target.QUOTA], self.host.nodes)
+        found = found or self._read_libvirt(Aspect.QUOTA, self._reader())
         if target.QUOTA not in found or found[target.QUOTA].common != value:
             raise exception.QuotaUnsupported(
                 "libvirt has no control group for each vCPU of this guest, so that a quota has "
@@ -323,12 +315,18 @@ class Guest:
                 "or with multi-threaded emulation"
             )
 
-    def _cpu_time(self) -> dict[Target, Reading]:
-        """Read shares and quota; nothing if libvirt has no control group for them."""
-        if not self.has_cpu_controller:
-            return {}
-        with self._calling("reading the CPU time"):
-            return libvirt_reading.cpu_time(self._domain)
+    def _reader(self, now: Definition | None = None) -> LibvirtReader:
+        return LibvirtReader(
+            self._domain,
+            self.host.nodes,
+            has_cpu=self.has_cpu_controller,
+            configured=lambda: (now or self.definition()).told,
+        )
+
+    def _read_libvirt(self, aspect: Aspect, reader: LibvirtReader) -> dict[Target, Reading]:
+        row = ROWS[aspect]
+        with self._calling(f"reading {row.reading}"):
+            return row.read_libvirt(reader)
 
     def _asked(self, what: str, ask: Callable[[], T]) -> T | None:
         """Ask something that not every driver of libvirt's answers."""

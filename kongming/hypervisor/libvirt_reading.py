@@ -10,56 +10,68 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What libvirt tells of a running domain, for what can't be read from the kernel here."""
+"""Values that libvirt reports of a running domain, where the kernel does not show them here."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+import functools
 from typing import Any
 
 import libvirt
 
 from kongming.allocation import target
 from kongming.allocation.cpuset import CpuSet
-from kongming.allocation.target import NO_QUOTA, Quota, Target
+from kongming.allocation.target import Target
 from kongming.hypervisor.reading import Reading
 
-#: libvirt's driver whose guests are processes, by the name that it has for connections.
+#: The name of libvirt's driver whose guests are processes.
 DRIVER = "QEMU"
 
 _LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
-# Any real quota is far below; libvirt's own word for none is not always the same.
-_NO_REAL_QUOTA_US = 10**12
 
 
-def vcpus(domain: Any) -> dict[Target, Reading]:
-    """Read the affinity of the vCPUs' threads, which libvirt asks the kernel for."""
-    info, maps = domain.vcpus()
-    # Other drivers have no threads.
-    by_kernel = domain.connect().getType() == DRIVER
-    return {
-        target.vcpu(vcpu[0]): Reading.of(CpuSet.from_cpumap(cpumap), by_kernel=by_kernel)
-        for vcpu, cpumap in zip(info, maps, strict=True)
-    }
+class LibvirtReader:
+    """Reads a running domain. Methods raise libvirt's errors.
 
-
-def memory(domain: Any, nodes: CpuSet) -> dict[Target, Reading]:
-    """Read which nodes the memory was bound to.
-
-    :param nodes: the host's nodes that have memory.
+    :param nodes: the host's NUMA nodes that have memory.
+    :param has_cpu: whether libvirt controls the guest's CPU time.
+    :param configured: returns the CPUs and nodes in the live definition.
     """
-    nodeset = domain.numaParameters(_LIVE)["numa_nodeset"]
-    bound = CpuSet.parse(nodeset) if nodeset else nodes
-    return {target.MEMORY: Reading.of(CpuSet(bound & nodes), by_kernel=False)}
 
+    def __init__(
+        self,
+        domain: Any,
+        nodes: CpuSet,
+        *,
+        has_cpu: bool,
+        configured: Callable[[], Mapping[Target, CpuSet]],
+    ) -> None:
+        self._domain = domain
+        self._nodes = nodes
+        self._has_cpu = has_cpu
+        self.configured = configured
 
-def cpu_time(domain: Any) -> dict[Target, Reading]:
-    """Read shares and quota from the control groups; of the vCPUs libvirt looks at vCPU 0 only."""
-    now = domain.schedulerParametersFlags(_LIVE)
-    found: dict[Target, Reading] = {}
-    if "cpu_shares" in now:
-        found[target.SHARES] = Reading.of(now["cpu_shares"])
-    if "vcpu_quota" in now:
-        unlimited = now["vcpu_quota"] <= 0 or now["vcpu_quota"] >= _NO_REAL_QUOTA_US
-        quota = NO_QUOTA if unlimited else Quota(now["vcpu_quota"], now["vcpu_period"])
-        found[target.QUOTA] = Reading.of(quota, by_kernel=False)
-    return found
+    def vcpus(self) -> dict[Target, Reading]:
+        """Read the affinity of the vCPUs' threads, which libvirt gets from the kernel."""
+        info, maps = self._domain.vcpus()
+        # Other drivers have no threads.
+        by_kernel = self._domain.connect().getType() == DRIVER
+        return {
+            target.vcpu(vcpu[0]): Reading.of(CpuSet.from_cpumap(cpumap), by_kernel=by_kernel)
+            for vcpu, cpumap in zip(info, maps, strict=True)
+        }
+
+    def memory(self) -> dict[Target, Reading]:
+        """Read the nodes that the memory was bound to."""
+        nodeset = self._domain.numaParameters(_LIVE)["numa_nodeset"]
+        bound = CpuSet.parse(nodeset) if nodeset else self._nodes
+        return {target.MEMORY: Reading.of(CpuSet(bound & self._nodes), by_kernel=False)}
+
+    @functools.cached_property
+    def scheduler(self) -> Mapping[str, int]:
+        """The scheduler parameters; empty if libvirt has no control group for the CPU time."""
+        if not self._has_cpu:
+            return {}
+        found: Mapping[str, int] = self._domain.schedulerParametersFlags(_LIVE)
+        return found

@@ -14,15 +14,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from kongming.allocation import target
 from kongming.allocation.cpuset import CpuSet
-from kongming.allocation.target import CPU_ASPECTS, Aspect, Quota, Target, Value
+from kongming.allocation.target import Quota, Target, Value
+from kongming.hypervisor.aspects.table import ROWS
 from kongming.hypervisor.cgroup import Groups
 from kongming.hypervisor.files import reason
 from kongming.hypervisor.process import QemuProcess, Thread
@@ -30,8 +30,6 @@ from kongming.hypervisor.reading import Part, Reading
 from kongming.hypervisor.visibility import THREADS, Visibility, hidden_groups, hidden_threads
 
 T = TypeVar("T")
-
-_OF_THREADS = CPU_ASPECTS | {Aspect.MEMORY}
 
 
 class Observer:
@@ -85,17 +83,20 @@ class Observer:
         """
         if self._process is None:
             return {}
-        targets = set(targets)
+        state = _State(self._process, self._tasks, self._quotas)
         try:
-            found = self._read(targets, nodes, _Threads(self._process, self._tasks))
+            found = {
+                what: _reading(values)
+                for what in set(targets)
+                if (values := ROWS[what.aspect].observe(what, state, nodes))
+            }
         except (FileNotFoundError, ProcessLookupError):
             # It has just ended.
             return {}
         except OSError as error:
             self._hidden = reason(error)
         else:
-            # Of its CPU time the groups tell.
-            if any(what.aspect in _OF_THREADS for what in targets):
+            if state.was_read:
                 self._hidden = ""
                 self._visibility.regained(THREADS, self._uuid)
             return found
@@ -111,7 +112,7 @@ class Observer:
         if self._process is None:
             return []
         try:
-            return _Threads(self._process, self._tasks).of(what)
+            return _State(self._process, self._tasks, self._quotas).threads(what)
         except OSError:
             return []
 
@@ -127,22 +128,6 @@ class Observer:
             return None if self._process is None else self._process.memory_kib()
         except OSError:
             return None
-
-    def _read(
-        self, targets: Set[Target], nodes: CpuSet, threads: _Threads
-    ) -> dict[Target, Reading]:
-        found = {
-            what: _reading((str(each), each.cpus) for each in of_target)
-            for what in targets
-            if what.aspect in CPU_ASPECTS and (of_target := threads.of(what))
-        }
-        if target.MEMORY in targets:
-            found[target.MEMORY] = _reading(
-                (str(each), CpuSet(each.nodes & nodes)) for each in threads.all()
-            )
-        if target.QUOTA in targets and (quotas := self._quotas()):
-            found[target.QUOTA] = _reading((f"vCPU {vcpu}", each) for vcpu, each in sorted(quotas))
-        return found
 
     def _quotas(self) -> list[tuple[int, Quota]]:
         return self._of_groups("The quotas", lambda groups: [*groups.vcpu_quotas().items()])
@@ -170,27 +155,39 @@ class Observer:
         return []
 
 
-class _Threads:
-    """The threads at one moment; they are listed once, and only if that is needed."""
+class _State:
+    """A :class:`GuestState`; the threads are listed once, and only if needed.
 
-    def __init__(self, process: QemuProcess, tasks: Callable[[Target], list[int]]) -> None:
+    :ivar was_read: whether any thread was read.
+    """
+
+    def __init__(
+        self,
+        process: QemuProcess,
+        tasks: Callable[[Target], list[int]],
+        quotas: Callable[[], list[tuple[int, Quota]]],
+    ) -> None:
         self._process = process
         self._tasks = tasks
         self._all: list[Thread] | None = None
+        self.vcpu_quotas = quotas
+        self.was_read = False
 
-    def all(self) -> list[Thread]:
+    def all_threads(self) -> list[Thread]:
+        self.was_read = True
         if self._all is None:
             self._all = self._process.threads()
         return self._all
 
-    def of(self, what: Target) -> list[Thread]:
-        """Return the threads of a target: those of its group, or by their names.
+    def threads(self, what: Target) -> list[Thread]:
+        """Return the threads of a target, by its control group, or else by their names.
 
-        Groups know more: the kernel's own threads that work for the guest, and those that
-        an iothread has started. But on version 1 one that lost its CPUs is empty.
+        A group also has the kernel's own threads that work for the guest, and those that
+        an iothread has started. But with version 1 a group that lost its CPUs is empty.
         """
-        return self._process.look_at(self._tasks(what)) or [
-            each for each in self.all() if each.target == what
+        self.was_read = True
+        return self._process.read_threads(self._tasks(what)) or [
+            each for each in self.all_threads() if each.target == what
         ]
 
 

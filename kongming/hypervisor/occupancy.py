@@ -24,15 +24,10 @@ from xml.etree import ElementTree as ET
 import libvirt
 
 from kongming.allocation.cpuset import CpuSet
-from kongming.host.grant import has_numa_topology
+from kongming.allocation.target import Aspect
 from kongming.host.occupant import Occupant
-from kongming.hypervisor.definition import (
-    baseline_of,
-    kept_by,
-    nova_instance,
-    project_id,
-    read_grant,
-)
+from kongming.hypervisor import domain_xml
+from kongming.hypervisor.definition import baseline_of, kept_by
 
 
 class Occupancy:
@@ -152,27 +147,23 @@ def _read(domain: Any) -> Occupant | None:
 
 def _occupant(root: ET.Element, persistent: Callable[[], str] | None) -> Occupant:
     granting = None
-    if has_numa_topology(root):
+    if domain_xml.has_numa_topology(root):
         granting = root if persistent is None else ET.fromstring(persistent())
-    nova = nova_instance(root)
+    nova = domain_xml.nova_instance(root)
     baseline = baseline_of(root)
     return Occupant(
         instance_uuid=root.findtext("uuid", ""),
         name=root.findtext("name", ""),
-        project_id=project_id(nova),
+        project_id=domain_xml.project_id(nova),
         nova=nova is not None,
         pins={
-            int(pin.get("vcpu", "")): CpuSet.parse(pin.get("cpuset", ""))
-            for pin in root.iterfind("cputune/vcpupin")
+            what.number: cpus
+            for what, cpus in domain_xml.pins(root).items()
+            if what.aspect is Aspect.VCPU
         },
-        cpuset=_cpuset(root.find("vcpu"), "cpuset"),
-        memory_nodes=_cpuset(root.find("numatune/memory"), "nodeset"),
+        cpuset=domain_xml.cpuset(root),
+        memory_nodes=domain_xml.nodes(root) or None,
         touched=baseline is not None,
         touched_by=kept_by(baseline),
-        grant=None if granting is None else read_grant(granting),
+        grant=None if granting is None else domain_xml.grant(granting),
     )
-
-
-def _cpuset(element: ET.Element | None, name: str) -> CpuSet | None:
-    text = None if element is None else element.get(name)
-    return CpuSet.parse(text) if text else None

@@ -106,9 +106,9 @@ class QemuProcess:
     def threads(self) -> list[Thread]:
         """Look at all of its threads; the main thread comes first."""
         ids = sorted(int(task.name) for task in (self._folder / "task").iterdir())
-        return self.look_at(ids)
+        return self.read_threads(ids)
 
-    def look_at(self, ids: Iterable[int]) -> list[Thread]:
+    def read_threads(self, ids: Iterable[int]) -> list[Thread]:
         """Look at some threads; also at those that the kernel runs for this process.
 
         Those that have ended meanwhile are left out.
@@ -163,14 +163,14 @@ class Processes:
         known = self._known.get(instance_uuid)
         if known is not None and known.runs(instance_uuid):
             return known
-        return self._look_for(instance_uuid)
+        return self._search(instance_uuid)
 
     def why_hidden(self) -> str:
         """Return why a guest that libvirt says runs can't be found."""
         # Where others are seen, only this one is not.
         return NOT_FOUND if self._known else _why_hidden(self._proc)
 
-    def _look_for(self, instance_uuid: str) -> QemuProcess | None:
+    def _search(self, instance_uuid: str) -> QemuProcess | None:
         """Look through the processes until it is found; remember all that are passed.
 
         So many guests that are new at once take one look, not one each.

@@ -19,20 +19,13 @@ guest runs.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import libvirt
 
-from kongming.allocation.target import Aspect, Quota, Target, Value
 from kongming.hypervisor import definition
-
-# libvirt's elements below cputune: of what is numbered, and of what a guest has once.
-_PIN = {
-    Aspect.VCPU: "vcpupin[@vcpu='{}']",
-    Aspect.EMULATOR: "emulatorpin",
-    Aspect.IOTHREAD: "iothreadpin[@iothread='{}']",
-}
+from kongming.hypervisor.aspects import table
 
 
 def is_kept(domain: Any) -> bool:
@@ -65,41 +58,10 @@ def released(xml: str) -> str | None:
     if metadata is None or not notes:
         return None
     for note in notes:
-        for what, before in definition.read_baseline(note).items():
-            _release(root, what, before)
+        table.remove(root, table.read(note))
         metadata.remove(note)
-    for name in ("cputune", "numatune"):
+    for name in {row.section for row in table.ROWS.values()}:
         element = root.find(name)
         if element is not None and not len(element):
             root.remove(element)
     return ET.tostring(root, encoding="unicode")
-
-
-def _release(root: ET.Element, what: Target, before: Value) -> None:
-    cputune, numatune = root.find("cputune"), root.find("numatune")
-    if what.aspect is Aspect.MEMORY:
-        if numatune is not None:
-            _remove(numatune, "memory")
-    elif cputune is None:
-        return
-    elif what.aspect in _PIN:
-        _remove(cputune, _PIN[what.aspect].format(what.number))
-    elif what.aspect is Aspect.QUOTA:
-        quota = cast(Quota, before)
-        _set(cputune, "period", None if quota.quota_us is None else quota.period_us)
-        _set(cputune, "quota", quota.quota_us)
-    elif what.aspect is Aspect.SHARES:
-        _set(cputune, "shares", cast(int, before))
-
-
-def _remove(parent: ET.Element, path: str) -> None:
-    for element in parent.findall(path):
-        parent.remove(element)
-
-
-def _set(parent: ET.Element, name: str, value: int | None) -> None:
-    element = parent.find(name)
-    if value is None:
-        _remove(parent, name)
-    elif element is not None:
-        element.text = str(value)

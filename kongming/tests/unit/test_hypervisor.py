@@ -269,7 +269,7 @@ def test_a_guest_that_is_not_found_costs_one_walk_through_the_processes(tmp_path
     machine.hypervisor.locality()
     walks = []
     monkeypatch.setattr(
-        "kongming.hypervisor.process.Processes._look_for",
+        "kongming.hypervisor.process.Processes._search",
         lambda _self, instance_uuid: walks.append(instance_uuid),
     )
     machine.observe()

@@ -98,7 +98,7 @@ def test_what_was_released_is_noted_beside_the_baseline():
     assert kind == libvirt.VIR_DOMAIN_METADATA_ELEMENT
     assert (prefix, uri, flags) == (definition.RELEASED_PREFIX, definition.RELEASED_URI, LIVE)
     assert written.startswith('<released host="a-host"><vcpupin vcpu="1" cpuset="0-1" />')
-    assert definition.read_baseline(ET.fromstring(written)) == released
+    assert definition.read_element(ET.fromstring(written)) == released
     assert removed is None
 
 
@@ -125,7 +125,7 @@ def test_a_definition_goes_back_to_the_baseline_that_it_names_and_the_note_goes_
     assert ("setSchedulerParametersFlags", ({"cpu_shares": 100}, DEFINED)) in done
     # Its pins are still there, and named: they would not do on another host.
     (_released, (_kind, written, *_rest)), (_note, taken_out) = metadata
-    assert definition.read_baseline(ET.fromstring(written)) == definition.outlasting(BASELINE)
+    assert definition.read_element(ET.fromstring(written)) == definition.outlasting(BASELINE)
     assert taken_out[1:] == (None, definition.BASELINE_PREFIX, definition.BASELINE_URI, DEFINED)
     assert metadata[-1] == done[-1]
 

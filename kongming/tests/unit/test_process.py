@@ -189,7 +189,7 @@ def test_where_other_guests_are_seen_nothing_hides_this_one(alone, proc):
 def test_a_status_that_is_odd_is_named(proc, status):
     (proc / "7/status").write_text(status)
     with pytest.raises(OSError, match="its content is not what a kernel writes") as raised:
-        QemuProcess(7, proc).look_at([7])
+        QemuProcess(7, proc).read_threads([7])
     assert raised.value.filename == str(proc / "7/status")
 
 
