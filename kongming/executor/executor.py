@@ -107,7 +107,7 @@ class Executor:
         self._hypervisor = Hypervisor(
             connection_uri,
             self._lend,
-            on_happening=self._happened,
+            on_lifecycle=self._happened,
             on_change=self._changed,
             store=lambda: self._store.identity,
         )
@@ -115,7 +115,7 @@ class Executor:
             connection_uri,
             opener.open,
             self._hypervisor.events,
-            on_hearing=self._hypervisor.hear_again,
+            on_subscribed=self._hypervisor.invalidate,
             on_connect=self._connected,
             heartbeats=heartbeats,
         )
@@ -336,7 +336,7 @@ class Executor:
             else:
                 yield connection
         if busy is not None:
-            self._keeper.tell(busy)
+            self._keeper.warn(busy)
             raise busy
 
     def _connected(self) -> None:

@@ -283,7 +283,7 @@ class Reconciler:
         if isinstance(record.asked, Unreadable):
             return
         definition = guest.definition()
-        if definition.travelled:
+        if definition.has_foreign_baseline:
             self._release(record, guest, "the placement from another host is not in force here")
         elif record.accepted is None and definition.is_placed_by(self._store.identity):
             self._release(record, guest, "no request was in force before")

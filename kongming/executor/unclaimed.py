@@ -144,7 +144,7 @@ class Unclaimed:
         if not definition.nova or not definition.baseline:
             return Kept.NOTHING
         # What the store of another host knew is of no use here.
-        own = definition.is_placed_by(self._store.identity) or definition.travelled
+        own = definition.is_placed_by(self._store.identity) or definition.has_foreign_baseline
         return Kept.OWN_NOTE if own else Kept.FOREIGN_NOTE
 
 

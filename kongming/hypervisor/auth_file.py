@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""auth.conf: where libvirt looks up the user name and password that a libvirtd asks for."""
+"""auth.conf: the file in which libvirt looks up user name and password for a libvirtd."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _FORM = (
 class AuthFile:
     """The file that libvirt reads for a URI.
 
-    :ivar host: the name by which the URI's host is looked up in it.
-    :ivar path: the file; None if there is none that this user may read.
-    :ivar candidates: the files that it might be.
+    :ivar host: the name of the URI's host in it.
+    :ivar path: the file; None if this user can read none.
+    :ivar candidates: the possible files.
     """
 
     host: str
@@ -44,7 +44,7 @@ class AuthFile:
 
     @classmethod
     def of(cls, uri: str) -> AuthFile:
-        """Find the file, by libvirt's own order."""
+        """Find the file in libvirt's own order."""
         parts = urlsplit(uri)
         host = parts.hostname or "localhost"
         named = os.environ.get("LIBVIRT_AUTH_FILE") or "".join(
@@ -58,9 +58,9 @@ class AuthFile:
         return cls(host, path, candidates)
 
     def problem(self) -> str:
-        """Return what is wrong with it, for a sentence; empty if nothing is to be seen.
+        """Return what is wrong with it, for a sentence; empty if nothing is.
 
-        Only the names of its sections are looked at.
+        Only the names of its sections are read.
         """
         form = _FORM.format(host=self.host)
         if self.path is None:
@@ -85,5 +85,5 @@ def _is_there(path: Path) -> bool:
     try:
         return path.exists()
     except OSError:
-        # In a folder that this user may not enter: it may well be.
+        # It may exist in a folder that this user may not enter.
         return True

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Our note in a domain, which holds its baseline: writing it, and taking it out again.
+"""Kongming's elements in a domain's metadata: writing and removing them.
 
 Each function raises libvirt's errors.
 """
@@ -30,13 +30,13 @@ from kongming.hypervisor.host import Host
 
 
 def write(domain: Any, baseline: Mapping[Target, Value], store: str, host: Host) -> None:
-    """Write the note into the live domain; an empty baseline takes it out.
+    """Write the baseline into the live domain; remove it if it is empty.
 
-    There it lives exactly as long as what it describes: through libvirtd's restarts, live
-    migration and managed save, and no longer.
+    There it exists exactly as long as what it describes: across restarts of libvirtd, live
+    migration and managed save.
 
-    :param store: which store knows why the guest is changed.
-    :param host: where it is true: a guest that is migrated takes it along.
+    :param store: the store that has the guest's request.
+    :param host: the host on which the baseline is valid: a guest that is migrated takes it along.
     """
     xml = definition.baseline_xml(baseline, store, host.uuid) if baseline else None
     _set(domain, xml, LIVE)
@@ -45,19 +45,20 @@ def write(domain: Any, baseline: Mapping[Target, Value], store: str, host: Host)
 def write_released(
     domain: Any, released: Mapping[Target, Value], host: Host, flags: int = LIVE
 ) -> None:
-    """Write which pins and memory nodes libvirt keeps of a placement that is over; none: nothing.
+    """Write the values that libvirt keeps after a release; remove the element if there are none.
 
-    The hook takes them out where the guest arrives: that host may lack one of these CPUs.
+    The hook removes them where the guest arrives: that host may lack one of these CPUs.
     """
     xml = definition.baseline_xml(released, host=host.uuid, name="released") if released else None
     _set(domain, xml, flags, definition.RELEASED_PREFIX, definition.RELEASED_URI)
 
 
 def in_definition(domain: Any, host: Host) -> Mapping[Target, Value] | None:
-    """Return what a domain's persistent definition is to return to; None if nothing is ours.
+    """Return the baseline of a domain's persistent definition; None if there is none.
 
-    Ours gets there where somebody defines the domain from its live XML, as Nova does when it
-    swaps a volume or migrates the guest.
+    There is one if the domain was defined from its live XML, as Nova does when it swaps a volume
+    or
+    migrates the guest.
     """
     if not domain.isPersistent():
         return None
@@ -65,10 +66,11 @@ def in_definition(domain: Any, host: Host) -> Mapping[Target, Value] | None:
 
 
 def clean(domain: Any, host: Host, baseline: Mapping[Target, Value]) -> None:
-    """Take what is ours out of the persistent definition.
+    """Remove Kongming's values from the persistent definition.
 
-    It is not written anew as a whole, as Nova may be changing it, too: each value goes back to
-    the baseline by a call of its own, and the note last.
+    Each value is reset by a call of its own, and the element is removed last: the definition can't
+    be
+    replaced as a whole, because Nova may be changing it.
     """
     for what, value in baseline.items():
         table.change(domain, host, what, value, DEFINED).call()

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The calls to libvirt that are under way: what they do, for whom, and since when.
+"""The calls to libvirt in progress: what they do, for which instance, and since when.
 
-libvirt's calls can't be interrupted, and some do not return: a QEMU that hangs, a
-libvirtd that hangs. Whoever waits for one can't tell; others look here.
+libvirt's calls can't be interrupted, and some do not return: QEMU or libvirtd may hang. So other
+threads watch them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import threading
 import time
 
-#: A call that takes longer than this, in seconds, does not come back by itself.
+#: Calls that take longer than this do not return by themselves; seconds.
 PATIENCE_S = 60.0
 
 
@@ -32,12 +32,12 @@ PATIENCE_S = 60.0
 class Call:
     """One call.
 
-    :ivar thread_id: of the Python thread that waits for it.
-    :ivar instance_uuid: whom it is about; empty if it is about the host.
+    :ivar thread_id: the Python thread that made it.
+    :ivar instance_uuid: the instance it concerns; empty if it concerns the host.
     :ivar doing: what it does, for a sentence: «setting vCPU 0 to 1».
     :ivar began: when it began, by the monotonic clock.
     :ivar began_at: likewise, in seconds since the epoch.
-    :ivar patience_s: how long it may take until something is wrong.
+    :ivar patience_s: how long it may take before something is wrong.
     """
 
     thread_id: int
@@ -48,22 +48,22 @@ class Call:
     patience_s: float
 
     def age(self) -> float:
-        """Return for how many seconds it has been under way."""
+        """Return how long it has been in progress, in seconds."""
         return time.monotonic() - self.began
 
 
 class Calls:
-    """Those under way; a thread makes one at a time. Any thread may call any method."""
+    """The calls in progress, one per thread. Any thread may call any method."""
 
     def __init__(self) -> None:
-        # Single operations on a dict are atomic; so a call costs next to nothing.
+        # Single operations on a dict are atomic, so no lock is needed.
         self._under_way: dict[int, Call] = {}
 
     @contextmanager
     def make(
         self, doing: str, instance_uuid: str = "", patience_s: float = PATIENCE_S
     ) -> Iterator[None]:
-        """Note that a call is under way while the block runs."""
+        """Register a call while the block runs."""
         thread_id = threading.get_ident()
         outer = self._under_way.get(thread_id)
         self._under_way[thread_id] = Call(
@@ -78,5 +78,5 @@ class Calls:
                 self._under_way[thread_id] = outer
 
     def older_than(self, seconds: float) -> list[Call]:
-        """Return the calls that have been under way for longer than this."""
+        """Return the calls that have been in progress for longer than this."""
         return [call for call in list(self._under_way.values()) if call.age() > seconds]

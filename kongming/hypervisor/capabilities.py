@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The host's topology: the kernel's word where it is beside us, else libvirt's."""
+"""The host's topology: from the kernel if libvirt runs on this machine, otherwise from libvirt."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ from kongming.hypervisor.kernel_files import KernelFiles
 
 
 def host_uuid(connection: Any) -> str:
-    """Return by what libvirt tells its host from others; empty if it does not say."""
+    """Return libvirt's identifier of its host; empty if there is none."""
     return ET.fromstring(connection.getCapabilities()).findtext("host/uuid", "")
 
 
 def read(connection: Any, files: KernelFiles | None = None) -> Topology:
-    """Ask the kernel, or libvirt; raises libvirt's errors.
+    """Read the topology from the kernel or libvirt; raise libvirt's errors.
 
-    :param files: the kernel's, if that is the kernel of libvirt's host.
+    :param files: the kernel's files, if libvirt runs on this machine.
     """
     if files is not None and (cpus := agreed_cpus(connection, files)):
         storing = memory_nodes(files) or read_libvirt(connection).nodes
-        # Of a kernel without NUMA there is one cell.
+        # A kernel without NUMA has one cell.
         if storing <= CpuSet(node_ids(files) or [0]):
             return sysfs.read(files, *cpus, storing)
     capabilities = connection.getCapabilities()
@@ -72,22 +72,22 @@ def parse(
 ) -> Topology:
     """Read libvirt's capabilities XML.
 
-    :param cpus: the host's CPUs: by libvirt's version the XML leaves out those that are
-        offline, or tells of them what is not so, and it may list some that are not there.
+    :param cpus: the host's CPUs: some versions of libvirt omit offline CPUs from the XML, give
+        wrong values for them, or list CPUs that do not exist.
     :param free_kib: free memory of each cell, as far as it is known.
     :param memory_kib: the host's memory, for a host whose XML has no cells.
     """
     free_kib = free_kib or {}
     root = ET.fromstring(capabilities)
     found = {int(cell.get("id", "")): cell for cell in root.iterfind("host/topology/cells/cell")}
-    told: dict[int, Cpu] = {}
+    listed: dict[int, Cpu] = {}
     homes: dict[int, int] = {}
     present, online = frozenset(cpus.present), frozenset(cpus.online)
     siblings = functools.cache(lambda text: among(parse_ids(text), online))
     for number, cell in found.items():
         for each in cell.iterfind("cpus/cpu"):
             cpu = _cpu(each, online, siblings)
-            told[cpu.id] = cpu
+            listed[cpu.id] = cpu
             homes[cpu.id] = number
     cells = [
         Cell(number, cell_memory_kib(cell), free_kib.get(number), _distances(cell))
@@ -95,7 +95,7 @@ def parse(
     ]
     return assemble(
         cells or [Cell(0, memory_kib, free_kib.get(0))],
-        (told.get(cpu) or Cpu.bare(cpu, online=cpu in online) for cpu in present),
+        (listed.get(cpu) or Cpu.bare(cpu, online=cpu in online) for cpu in present),
         homes,
         (_cache(bank, present) for bank in root.iterfind("host/cache/bank")),
     )
@@ -115,7 +115,7 @@ def _free_kib(connection: Any, cells: Sequence[int]) -> dict[int, int]:
 
 
 def _supported(function: Callable[..., Any], *arguments: int) -> Any:
-    """Call a function of libvirt's; None if its driver does not have it."""
+    """Call a function of libvirt; return None if its driver does not support it."""
     try:
         return function(*arguments)
     except libvirt.libvirtError as error:
@@ -134,13 +134,13 @@ def _distances(cell: ET.Element) -> dict[int, int]:
 def _cpu(cpu: ET.Element, online: Set[int], siblings: Callable[[str], CpuSet]) -> Cpu:
     number = int(cpu.get("id", ""))
     if number not in online or cpu.get("socket_id") is None:
-        # The kernel does not tell of a CPU that is offline; libvirt writes zeros then.
+        # For an offline CPU the kernel has no values; libvirt then writes zeros.
         return Cpu.bare(number, online=number in online)
     same_core = siblings(cpu.get("siblings", ""))
     return Cpu(
         id=number,
         socket=int(cpu.get("socket_id", "")),
-        # Older ones do not tell of dies.
+        # Older versions have no dies.
         die=int(cpu.get("die_id", "0")),
         core=int(cpu.get("core_id", "0")),
         siblings=same_core if number in same_core else CpuSet([number]),

@@ -12,8 +12,8 @@
 
 """The control groups that libvirt makes for a guest, and the groups above them.
 
-libvirt has a group for the emulator's threads and one for each vCPU and iothread, in
-one group of the domain; above that are the operator's, such as ``machine.slice``.
+libvirt has a group for the emulator's threads and one for each vCPU and iothread, in one group of
+the domain. Above it are the operator's groups, such as ``machine.slice``.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _NAMES = {Aspect.VCPU: "vcpu{}", Aspect.IOTHREAD: "iothread{}", Aspect.EMULATOR:
 
 @dataclass(frozen=True, slots=True)
 class _Hierarchy:
-    """One mounted hierarchy, as far as it concerns a guest.
+    """A mounted hierarchy, as far as it concerns a guest.
 
-    :ivar root: where it is mounted.
-    :ivar domain: the names of the groups from the root to that of the domain.
+    :ivar root: its mount point.
+    :ivar domain: the names of the groups from the root to the domain's.
     """
 
     root: Path
@@ -58,8 +58,8 @@ class _Hierarchy:
 class Groups:
     """The control groups of one guest.
 
-    Methods raise OSError if a group is gone, as it is when its guest has ended, or if it can't
-    be read.
+    Methods raise OSError if a group does not exist any more because the guest has ended, or if it
+    can't be read.
 
     :ivar version: of the control groups that libvirt uses for this guest, 1 or 2.
     """
@@ -70,7 +70,7 @@ class Groups:
 
     @property
     def folder(self) -> Path | None:
-        """The domain's group: the groups of its threads are in it."""
+        """The domain's group, which contains the groups of its threads."""
         hierarchy = self._cpuset or self._cpu
         return None if hierarchy is None else hierarchy.folder
 
@@ -95,7 +95,7 @@ class Groups:
             return []
 
     def vcpu_quotas(self) -> dict[int, Quota]:
-        """Return the quota in force on each vCPU; empty if vCPUs have no groups."""
+        """Return the quota of each vCPU; empty if vCPUs have no groups."""
         if self._cpu is None:
             return {}
         groups = (
@@ -123,7 +123,7 @@ def find(pid: int, *, proc: Path = PROC, cgroup: Path = CGROUP) -> Groups | None
     """Find the groups of a guest by its QEMU process.
 
     :returns: None if libvirt made none for it.
-    :raises OSError: if they can't be seen from here.
+    :raises OSError: if they are not visible here.
     """
     v1: dict[str, _Hierarchy] = {}
     v2: _Hierarchy | None = None
@@ -134,7 +134,7 @@ def find(pid: int, *, proc: Path = PROC, cgroup: Path = CGROUP) -> Groups | None
         roots = [cgroup / controllers, *(cgroup / each for each in controllers.split(","))]
         for root in roots:
             hierarchy = _Hierarchy(root, _domain(group))
-            # A group beside those that a cgroup namespace shows begins with "..".
+            # The path of a group outside of the cgroup namespace begins with "..".
             if ".." in hierarchy.domain or not (hierarchy.folder / "emulator").is_dir():
                 continue
             if not controllers:
@@ -154,10 +154,10 @@ def find(pid: int, *, proc: Path = PROC, cgroup: Path = CGROUP) -> Groups | None
     )
 
 
-def give_back(folder: Path, cpus: CpuSet) -> None:
-    """Add CPUs to a group of version 1 that the kernel took them out of.
+def restore(folder: Path, cpus: CpuSet) -> None:
+    """Add CPUs that the kernel has removed from a group of version 1.
 
-    :raises Failed: if we may not write there; it says what to write.
+    :raises Failed: if the file can't be written; the message says what to write.
     """
     path = folder / "cpuset.cpus"
     wider = CpuSet(read_ids(path) | cpus)

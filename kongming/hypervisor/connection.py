@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The lasting connection to libvirt: it hears libvirt's events, and is opened again when lost.
+"""The lasting connection to libvirt: receives libvirt's events, and is reopened when lost.
 
-No call is made on it. Those that guests need have connections of their own.
+No call is made on it. Calls for guests have connections of their own.
 """
 
 from __future__ import annotations
@@ -35,20 +35,19 @@ from kongming.runtime.hourly import Hourly
 
 LOG = logging.getLogger(__name__)
 
-# A libvirtd that was restarted is found again within this time.
+# The connection is restored within this time after libvirtd has restarted.
 _RECONNECT_MAX_S = 3.0
-# How often libvirt's event loop says that it turns, and when that is overdue.
+# The interval of the event loop's heartbeat, and when it is overdue.
 _BEAT_MS = 5_000
-_SILENT_S = 60.0
+_BEAT_OVERDUE_S = 60.0
 
 
 class Keeper:
-    """Keeps one connection, in a thread of its own.
+    """Keeps one connection open, in a thread of its own.
 
-    :param open_: opens one, in bounded time; raises HypervisorUnavailable.
-    :param events: the events that are wanted: libvirt's id of each → its callback. None
-        of these may block.
-    :param on_hearing: called each time events are heard again, before ``connected`` says so.
+    :param open_: opens a connection in bounded time; raises HypervisorUnavailable.
+    :param events: the events to receive: libvirt's id → callback. None of these may block.
+    :param on_subscribed: called each time events are received again, before ``connected`` is set.
     :param on_connect: called each time after that. Neither may block.
     """
 
@@ -58,18 +57,18 @@ class Keeper:
         open_: Callable[[], Any],
         events: Mapping[int, Callable[..., None]],
         *,
-        on_hearing: Callable[[], None],
+        on_subscribed: Callable[[], None],
         on_connect: Callable[[], None],
         heartbeats: Heartbeats,
     ) -> None:
         self._uri = uri
         self._open = open_
         self._events = events
-        self._on_hearing = on_hearing
+        self._on_subscribed = on_subscribed
         self._on_connect = on_connect
         self._heartbeats = heartbeats
         self._connected = False
-        self._told = Hourly()
+        self._warned = Hourly()
         self._registered: list[int] = []
         self._lost = threading.Event()
         self._stopping = threading.Event()
@@ -77,24 +76,24 @@ class Keeper:
 
     @property
     def connected(self) -> bool:
-        """Whether libvirt answers, as far as is known."""
+        """Whether libvirt is available, as far as is known."""
         return self._connected
 
     def start(self) -> None:
-        """Connect; returns at once."""
+        """Connect in the background."""
         run_event_loop()
-        beat = self._heartbeats.expect("libvirt-events", _SILENT_S)
+        beat = self._heartbeats.expect("libvirt-events", _BEAT_OVERDUE_S)
         libvirt.virEventAddTimeout(_BEAT_MS, lambda _timer, _opaque: beat(), None)
         self._thread.start()
 
     def stop(self) -> None:
-        """Give up the connection; a libvirt that hangs is not waited for."""
+        """Close the connection, without waiting for a libvirt that hangs."""
         self._stopping.set()
         self._lost.set()
 
-    def tell(self, unavailable: exception.HypervisorUnavailable) -> None:
-        """Tell the operator why no connection can be opened: once an hour for each reason."""
-        if self._told.is_news(str(unavailable)):
+    def warn(self, unavailable: exception.HypervisorUnavailable) -> None:
+        """Log why no connection can be opened: once an hour for each reason."""
+        if self._warned.is_news(str(unavailable)):
             LOG.warning("%s; waiting for it", unavailable)
 
     def _run(self) -> None:
@@ -103,12 +102,12 @@ class Keeper:
             try:
                 connection = self._opened()
             except exception.HypervisorUnavailable as error:
-                self.tell(error)
+                self.warn(error)
                 self._stopping.wait(backoff.next())
                 continue
             backoff.reset()
-            self._told = Hourly()
-            self._on_hearing()
+            self._warned = Hourly()
+            self._on_subscribed()
             self._connected = True
             LOG.info("Connected to libvirt at %s", self._uri)
             self._on_connect()
@@ -117,17 +116,17 @@ class Keeper:
             if self._stopping.is_set():
                 close(connection)
                 return
-            self._let_go(connection)
+            self._discard(connection)
             LOG.warning("The connection to libvirt at %s was lost; waiting for libvirt", self._uri)
 
     def _opened(self) -> Any:
-        """Open a connection on which events are heard; raises HypervisorUnavailable."""
+        """Open a connection that receives events; raise HypervisorUnavailable."""
         self._lost.clear()
         connection = self._open()
         try:
             self._register(connection)
         except libvirt.libvirtError as error:
-            self._let_go(connection)
+            self._discard(connection)
             raise exception.HypervisorUnavailable(explain(error, self._uri)) from error
         return connection
 
@@ -141,8 +140,8 @@ class Keeper:
         for event, callback in self._events.items():
             self._registered.append(connection.domainEventRegisterAny(None, event, callback, None))
 
-    def _let_go(self, connection: Any) -> None:
-        """Close a connection; what is registered with it would keep it, and its socket."""
+    def _discard(self, connection: Any) -> None:
+        """Close a connection. Its callbacks would keep it and its socket alive."""
         while self._registered:
             with suppress(libvirt.libvirtError):
                 connection.domainEventDeregisterAny(self._registered.pop())
@@ -157,7 +156,7 @@ class Keeper:
 
 @functools.cache
 def run_event_loop() -> None:
-    """Run libvirt's event loop in a thread: once for each process.
+    """Run libvirt's event loop in a thread: once per process.
 
     It must run before the first connection is opened.
     """

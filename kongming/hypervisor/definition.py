@@ -10,10 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the live definition of a domain says: the few parts that matter to us.
-
-Only reading: from libvirt's domain XML to a value, and our own part of it.
-"""
+"""The definition of a domain, and Kongming's elements in its metadata."""
 
 from __future__ import annotations
 
@@ -31,17 +28,17 @@ from kongming.hypervisor.aspects import table
 from kongming.hypervisor.aspects.table import ROWS
 from kongming.hypervisor.host import Host
 
-#: Namespace of our own element in a domain's metadata.
+#: The namespace of the baseline in a domain's metadata.
 BASELINE_URI = "http://openstack.org/xmlns/libvirt/kongming/1.0"
 BASELINE_PREFIX = "kongming"
 BASELINE_TAG = f"{{{BASELINE_URI}}}baseline"
-#: Likewise of what libvirt was told of a guest that has been released since: it never forgets a
-#: pin, nor the memory's nodes. libvirt keeps one element of each namespace.
+#: The namespace of released targets: libvirt never forgets a pin, nor the memory's nodes. It keeps
+#: one element of each namespace.
 RELEASED_URI = "http://openstack.org/xmlns/libvirt/kongming-released/1.0"
 RELEASED_PREFIX = "kongming-released"
 RELEASED_TAG = f"{{{RELEASED_URI}}}released"
 
-#: The only mode in which libvirt lets memory be moved while a guest runs.
+#: The only mode in which libvirt can move the memory of a running guest.
 RESTRICTIVE = "restrictive"
 
 
@@ -50,22 +47,21 @@ class Definition:
     """The live definition of one domain.
 
     :ivar nova: whether Nova made it (it has Nova's metadata element).
-    :ivar project_id: the project that the instance belongs to, by Nova.
+    :ivar project_id: the instance's project, by Nova.
     :ivar grant: what Nova gave a guest that has a NUMA topology; None if it has none.
-    :ivar vcpus: number of vCPUs, those not plugged in yet included.
+    :ivar vcpus: number of vCPUs, including those not plugged in yet.
     :ivar iothreads: the numbers of its iothreads.
-    :ivar memory_kib: how much memory it has now.
-    :ivar told: what libvirt was told of pins and memory, for every target
-        that the domain has; what it was not told is all of the host's.
-    :ivar configured: the targets whose CPUs libvirt was told, rather than left to run
-        wherever the kernel lets them.
+    :ivar memory_kib: its current memory.
+    :ivar configured: the configured CPUs and nodes of all of its targets; by default all of the
+        host's.
+    :ivar explicit: the targets whose CPUs are configured explicitly.
     :ivar memory_mode: ``numatune``'s mode; None if the domain has none.
-    :ivar baseline: what the targets that Kongming touched return to: what they had before,
-        or what Nova gave them.
-    :ivar kept_by: the store that wrote the baseline; empty if it does not say.
-    :ivar travelled: whether the baseline was written on another host: then the guest returns to
-        where Nova lets it run here, and what that host noted is not used.
-    :ivar released: what libvirt was told of targets that have been released since.
+    :ivar baseline: the values that changed targets return to: those they had before, or those that
+        Nova gave them.
+    :ivar baseline_store: the store that wrote the baseline; empty if it is not named.
+    :ivar has_foreign_baseline: whether the baseline was written on another host. Then its CPUs and
+        nodes are not used: the guest returns to where Nova lets it run here.
+    :ivar released: the configured values of targets that have been released since.
     """
 
     nova: bool
@@ -74,24 +70,24 @@ class Definition:
     vcpus: int
     iothreads: CpuSet
     memory_kib: int
-    told: Mapping[Target, CpuSet]
-    configured: Set[Target]
+    configured: Mapping[Target, CpuSet]
+    explicit: Set[Target]
     memory_mode: str | None
     baseline: Mapping[Target, Value]
-    kept_by: str = ""
-    travelled: bool = False
+    baseline_store: str = ""
+    has_foreign_baseline: bool = False
     released: Mapping[Target, Value] = field(default_factory=dict)
 
     def is_placed_by(self, store: str) -> bool:
-        """Tell whether Kongming placed the guest, and no other store is known to say why."""
-        return bool(self.baseline) and self.kept_by in ("", store)
+        """Return whether Kongming placed the guest, and the baseline names no other store."""
+        return bool(self.baseline) and self.baseline_store in ("", store)
 
 
 def parse(xml: str, host: Host, persistent: Callable[[], str] | None = None) -> Definition:
     """Read the live domain XML of a guest on ``host``.
 
-    :param persistent: returns its persistent XML; asked only if the guest has a NUMA topology.
-        Without it, what the live XML says is the grant.
+    :param persistent: returns its persistent XML; called only if the guest has a NUMA topology.
+        Without it, the grant is read from the live XML.
     """
     root = ET.fromstring(xml)
     vcpu = root.find("vcpu")
@@ -102,8 +98,8 @@ def parse(xml: str, host: Host, persistent: Callable[[], str] | None = None) -> 
     iothreads = domain_xml.iothreads(root)
     anywhere = domain_xml.anywhere(root, host)
     memory = root.find("numatune/memory")
-    mine = [target.vcpu(number) for number in range(vcpus)]
-    mine += [target.EMULATOR, *map(target.iothread, iothreads)]
+    threads = [target.vcpu(number) for number in range(vcpus)]
+    threads += [target.EMULATOR, *map(target.iothread, iothreads)]
     pins = domain_xml.pins(root)
     nova = domain_xml.nova_instance(root)
     element = baseline_of(root)
@@ -119,69 +115,71 @@ def parse(xml: str, host: Host, persistent: Callable[[], str] | None = None) -> 
         vcpus=vcpus,
         iothreads=iothreads,
         memory_kib=domain_xml.memory_kib(root),
-        told={
-            **dict.fromkeys(mine, anywhere),
+        configured={
+            **dict.fromkeys(threads, anywhere),
             **pins,
             MEMORY: domain_xml.nodes(root) or host.nodes,
         },
-        configured=frozenset(mine if vcpu.get("cpuset") else pins),
+        explicit=frozenset(threads if vcpu.get("cpuset") else pins),
         memory_mode=None if memory is None else memory.get("mode", "strict"),
         baseline=baseline,
-        kept_by=kept_by(element),
-        travelled=bool(_from_elsewhere(root, host)),
+        baseline_store=store_of(element),
+        has_foreign_baseline=bool(_foreign_notes(root, host)),
         released=read_element(root.find(f"metadata/{RELEASED_TAG}")),
     )
 
 
 def baseline_of(root: ET.Element) -> ET.Element | None:
-    """Return our own element; None if the domain has none."""
+    """Return the element of the baseline; None if the domain has none."""
     return root.find(f"metadata/{BASELINE_TAG}")
 
 
 def notes(root: ET.Element) -> list[ET.Element]:
-    """Return Kongming's elements: of the baseline, and of what was released."""
+    """Return Kongming's elements: the baseline, and the released targets."""
     found = (baseline_of(root), root.find(f"metadata/{RELEASED_TAG}"))
     return [element for element in found if element is not None]
 
 
-def kept_by(baseline: ET.Element | None) -> str:
-    """Return which store knows why a domain has our element; empty if it does not say."""
+def store_of(baseline: ET.Element | None) -> str:
+    """Return the store that wrote a baseline; empty if it is not named."""
     return "" if baseline is None else baseline.get("store", "")
 
 
-def _from_elsewhere(root: ET.Element, host: Host) -> list[ET.Element]:
-    """Return those of Kongming's elements that were written on another host than this one."""
+def _foreign_notes(root: ET.Element, host: Host) -> list[ET.Element]:
+    """Return the elements that were written on another host."""
     here = ("", host.uuid)
     return [note for note in notes(root) if host.uuid and note.get("host", "") not in here]
 
 
 def parse_baseline(xml: str, host: Host) -> Mapping[Target, Value] | None:
-    """Read what a persistent domain XML is to return to on ``host``; None if nothing is ours."""
+    """Read the baseline of a persistent domain XML on ``host``; None if there is none."""
     root = ET.fromstring(xml)
-    travelled = bool(_from_elsewhere(root, host))
-    if baseline_of(root) is None and not travelled:
+    has_foreign_baseline = bool(_foreign_notes(root, host))
+    if baseline_of(root) is None and not has_foreign_baseline:
         return None
     baseline = baseline_here(root, host)
     if not domain_xml.has_numa_topology(root):
         return baseline
-    # Nova writes the CPUs of such a guest anew for each host, and gives it others when it comes
-    # back: only what Kongming has narrowed is widened again.
-    told = {} if travelled else domain_xml.pins(root)
+    # Nova writes the CPUs of such a guest for each host, and gives it others when it returns: only
+    # pins that Kongming has narrowed are widened.
+    configured = {} if has_foreign_baseline else domain_xml.pins(root)
     return {
         what: value
         for what, value in baseline.items()
-        if what.aspect not in CPU_ASPECTS or (what in told and told[what] <= cast(CpuSet, value))
+        if what.aspect not in CPU_ASPECTS
+        or (what in configured and configured[what] <= cast(CpuSet, value))
     }
 
 
 def baseline_here(root: ET.Element, host: Host) -> dict[Target, Value]:
-    """Read our elements as they count on ``host``.
+    """Read the baseline as it is valid on ``host``.
 
-    CPUs and nodes of another host mean nothing here: what has any of them, released or not,
-    returns to where Nova lets it be.
+    CPUs and nodes of another host mean nothing here: targets that have any, released or not,
+    return to
+    where Nova lets them be.
     """
     baseline = read_element(baseline_of(root))
-    for what in [what for note in _from_elsewhere(root, host) for what in table.read(note)]:
+    for what in [what for note in _foreign_notes(root, host) for what in table.read(note)]:
         row = ROWS[what.aspect]
         if row.is_host_bound:
             baseline[what] = row.unrestricted(domain_xml.anywhere(root, host), host)
@@ -189,17 +187,17 @@ def baseline_here(root: ET.Element, host: Host) -> dict[Target, Value]:
 
 
 def outlasting(baseline: Mapping[Target, Value]) -> dict[Target, Value]:
-    """Return the part of a baseline that libvirt keeps in a domain's XML also after a release."""
+    """Return the values of a baseline that libvirt keeps in the XML even after a release."""
     return {what: value for what, value in baseline.items() if ROWS[what.aspect].is_host_bound}
 
 
 def baseline_xml(
     baseline: Mapping[Target, Value], store: str = "", host: str = "", name: str = "baseline"
 ) -> str:
-    """Write the baseline, or what was released, as libvirt keeps it in the domain's metadata.
+    """Serialize the baseline, or released targets, for the domain's metadata.
 
-    :param store: which store knows why; empty if none is to be named.
-    :param host: libvirt's UUID of the host that it holds on; empty if none is to be named.
+    :param store: the store that has the guest's request; empty if none is to be named.
+    :param host: libvirt's UUID of the host; empty if none is to be named.
     :param name: of the element.
     """
     named = {"store": store, "host": host}
@@ -209,5 +207,5 @@ def baseline_xml(
 
 
 def read_element(element: ET.Element | None) -> dict[Target, Value]:
-    """Read the element that :func:`baseline_xml` writes; nothing if there is none."""
+    """Read an element that :func:`baseline_xml` wrote; empty if there is none."""
     return {} if element is None else table.read(element)

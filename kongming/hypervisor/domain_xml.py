@@ -1,4 +1,4 @@
-"""The reader of libvirt's domain XML: what it has of Nova's and of libvirt's own."""
+"""The reader of domain XML: libvirt's own elements, and Nova's."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _REALTIME = frozenset({"fifo", "rr"})
 
 
 def nova_instance(root: ET.Element) -> ET.Element | None:
-    """Return the element by which Nova's domains are known; None if it has none.
+    """Return the element that marks Nova's domains; None if the domain has none.
 
-    Both 1.0 and 1.1 of its namespace are in use; that it is there is what counts.
+    Versions 1.0 and 1.1 of its namespace are in use.
     """
     for child in root.iterfind("metadata/*"):
         if child.tag.startswith(_NOVA) and child.tag.endswith("}instance"):
@@ -27,18 +27,18 @@ def nova_instance(root: ET.Element) -> ET.Element | None:
 
 
 def project_id(nova: ET.Element | None) -> str | None:
-    """Return the project that owns an instance, by Nova's element; None if it does not say."""
+    """Return the instance's project from Nova's element; None if it is not named."""
     project = None if nova is None else nova.find("{*}owner/{*}project")
     return None if project is None else project.get("uuid")
 
 
 def has_numa_topology(root: ET.Element) -> bool:
-    """Tell whether Nova chose where the guest runs: by its NUMA topology it is known."""
+    """Return whether the guest has a NUMA topology, so that Nova chooses its CPUs and nodes."""
     return root.find("cpu/numa") is not None or root.find("numatune/memnode") is not None
 
 
 def grant(root: ET.Element) -> Grant:
-    """Read what Nova gave a guest with a NUMA topology, in its persistent domain XML."""
+    """Read what Nova gave a guest with a NUMA topology from its persistent domain XML."""
     return Grant(
         {what: cpus for what, cpus in pins(root).items() if cpus},
         {
@@ -56,7 +56,7 @@ def grant(root: ET.Element) -> Grant:
 
 
 def pins(root: ET.Element) -> dict[Target, CpuSet]:
-    """Read the pins of a domain."""
+    """Read the CPU pins."""
     cputune = root.find("cputune")
     if cputune is None:
         return {}
@@ -64,7 +64,7 @@ def pins(root: ET.Element) -> dict[Target, CpuSet]:
 
 
 def nodes(root: ET.Element) -> CpuSet:
-    """Read the nodes that a domain's memory is bound to; empty if to none."""
+    """Read the nodes that the memory is bound to; empty if it is not bound."""
     numatune = root.find("numatune")
     found: dict[Target, CpuSet] = {} if numatune is None else ROWS[Aspect.MEMORY].read(numatune)
     return found.get(MEMORY, CpuSet())
@@ -78,16 +78,16 @@ def cpuset(root: ET.Element) -> CpuSet | None:
 
 
 def anywhere(root: ET.Element, host: Host) -> CpuSet:
-    """Return the CPUs of threads that have no pin."""
+    """Return the CPUs of threads without a pin."""
     return cpuset(root) or host.present
 
 
 def iothreads(root: ET.Element) -> CpuSet:
-    """Read the numbers; libvirt leaves them out where it has given them itself."""
+    """Read the numbers of the iothreads; libvirt omits them if it assigned them itself."""
     numbered = CpuSet(int(each.get("id", "")) for each in root.iterfind("iothreadids/iothread"))
     return numbered or CpuSet(range(1, int(root.findtext("iothreads", "0")) + 1))
 
 
 def memory_kib(root: ET.Element) -> int:
-    """Read libvirt's own form, which is always in KiB."""
+    """Read the current memory, which libvirt always writes in KiB."""
     return int(root.findtext("currentMemory") or root.findtext("memory") or 0)

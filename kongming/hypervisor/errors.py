@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What libvirt's errors mean for a guest, as errors of ours."""
+"""Translation of libvirt's errors on a guest to Kongming's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kongming import exception
 from kongming.hypervisor.pool import is_alive
 from kongming.hypervisor.unavailable import forbids
 
-# Whatever is tried again, these stay.
+# Permanent errors.
 _UNSUPPORTED = frozenset(
     {
         libvirt.VIR_ERR_NO_SUPPORT,
@@ -34,7 +34,7 @@ _UNSUPPORTED = frozenset(
 
 
 def translated(error: libvirt.libvirtError, doing: str, domain: Any) -> exception.KongmingError:
-    """Return the error of ours that says what an error of libvirt's means.
+    """Return the exception for an error of libvirt.
 
     :param doing: what failed, for a sentence: «setting vCPU 0 to 1».
     """
@@ -63,7 +63,7 @@ def translated(error: libvirt.libvirtError, doing: str, domain: Any) -> exceptio
 
 
 def has_stopped(domain: Any) -> bool:
-    """Tell whether a domain runs no more, by libvirt's word of this moment."""
+    """Return whether a domain has stopped, by libvirt's current state."""
     try:
         return not domain.isActive()
     except libvirt.libvirtError as error:
@@ -71,7 +71,7 @@ def has_stopped(domain: Any) -> bool:
 
 
 def is_paused(domain: Any, reason: int) -> bool:
-    """Return whether a domain is paused for a reason; raise libvirt's error if it can't tell."""
+    """Return whether a domain is paused for a reason; raise libvirt's error if that is unknown."""
     return bool(domain.state() == [libvirt.VIR_DOMAIN_PAUSED, reason])
 
 

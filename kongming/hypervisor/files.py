@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Reading the kernel's small files, much more cheaply than open() does: each pass reads many."""
+"""Reading of the kernel's small files, which is cheaper than open(): each pass reads many."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ T = TypeVar("T")
 
 
 def read_text(path: str | Path) -> str:
-    """Return what a file of /proc, /sys or a control group holds.
+    """Return the content of a file of /proc, /sys or a control group.
 
     :raises OSError: if it can't be read; it names the file.
     """
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     parts = []
     try:
-        # Some are given page by page: only an empty read is the end.
+        # The kernel returns some files page by page: only an empty read is the end.
         while part := os.read(file, 65536):
             parts.append(part)
     except OSError as error:
@@ -46,10 +46,10 @@ def read_text(path: str | Path) -> str:
 
 
 def read_as(path: str | Path, parse: Callable[[str], T]) -> T:
-    """Return what is made of a file's text.
+    """Return the parsed content of a file.
 
-    :param parse: raises ValueError or RequestInvalid of what the kernel does not write.
-    :raises OSError: if it can't be read, or holds such a thing; it names the file.
+    :param parse: raises ValueError or RequestInvalid for content that the kernel does not write.
+    :raises OSError: if it can't be read or parsed; it names the file.
     """
     text = read_text(path)
     try:
@@ -69,6 +69,6 @@ def read_ids(path: str | Path) -> CpuSet:
 
 
 def reason(error: OSError) -> str:
-    """Return why a file could not be read, in words, with its name."""
+    """Return why a file could not be read, with its name."""
     why = error.strerror or type(error).__name__
     return f"{error.filename}: {why}" if error.filename else why

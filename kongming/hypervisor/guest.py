@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""One guest: a libvirt domain, what it has now and the few ways to change it.
+"""One guest: a libvirt domain, its current state and the few ways to change it.
 
-Everything is done to the live domain only: its definition stays Nova's. No call enters
-QEMU's monitor, where a QEMU that hangs would keep it.
+Only the live domain is changed: its definition stays Nova's. No call enters QEMU's monitor, where
+it would be stuck if QEMU hangs.
 """
 
 from __future__ import annotations
@@ -47,22 +47,25 @@ T = TypeVar("T")
 
 _NOT_RUNNING = -1
 _POLL_S = 0.02
-# What the kernel moves at least of a guest's memory, in KiB a second.
+# The least speed at which the kernel moves a guest's memory, in KiB a second.
 _MOVED_KIB_S = 16 * 1024
-# Others may be in QEMU's monitor for so long without anything being wrong.
+# Other clients may use QEMU's monitor for this time without anything being wrong.
 _MONITOR_S = 5.0
 
 
 class Guest:
     """A running domain.
 
-    :ivar host: the host as this guest has it: the groups above it may leave it less.
-    :ivar domain_id: libvirt's id of it: another one after each start.
+    :ivar host: the host as this guest can use it: the groups above it may have fewer CPUs.
+    :ivar domain_id: libvirt's id of the incarnation: another one after each start.
 
     Every method raises ``GuestAbsent`` if the domain is no longer running,
-    ``HypervisorUnavailable`` if libvirt went away, ``GuestBusy`` if a job of libvirt's
-    keeps it, ``PinningUnsupported`` if the vCPUs have no threads of their own, and
-    ``StepFailed`` with libvirt's code and words for any other error.
+    ``HypervisorUnavailable`` if
+    the connection to libvirt was lost, ``GuestBusy`` during a job of libvirt,
+    ``PinningUnsupported`` if
+    the vCPUs have no threads of their own, and ``StepFailed`` with libvirt's code and message for
+    any
+    other error.
     """
 
     def __init__(
@@ -78,10 +81,10 @@ class Guest:
     ) -> None:
         """Wrap a libvirt domain.
 
-        :param observer: looks at its QEMU process.
-        :param own_changes: is told of each change that is made here.
-        :param lost_cpus: knows which CPUs may be given back to groups.
-        :param store: which store knows why the guest is changed, for its baseline.
+        :param observer: observes its QEMU process.
+        :param own_changes: registers each change, to recognise its event.
+        :param lost_cpus: knows the CPUs that may be restored to groups.
+        :param store: the store that has the guest's request, for its baseline.
         """
         self._domain = domain
         self._store = store
@@ -91,8 +94,8 @@ class Guest:
         self._lost_cpus = lost_cpus
         self._calls = calls
         self._memory_kib = 0
-        # What libvirt keeps in the domain's XML, released or not.
-        self._kept: dict[Target, Value] = {}
+        # The values that libvirt keeps in the domain's XML, released or not.
+        self._outlasting: dict[Target, Value] = {}
         self.host = host
         with self._calling("reading the domain's id"):
             self.domain_id: int = domain.ID()
@@ -110,45 +113,44 @@ class Guest:
             )
         self._memory_kib = found.memory_kib
         if found.grant is None:
-            self._kept = definition.outlasting({**found.released, **found.baseline})
+            self._outlasting = definition.outlasting({**found.released, **found.baseline})
         return found
 
     def observe(
         self, targets: Iterable[Target], now: Definition | None = None
     ) -> dict[Target, Reading]:
-        """Read what the guest really has: by the kernel's word, or else by libvirt's.
+        """Read the current values: from the kernel, or else from libvirt.
 
         :param now: its live definition, if that was just read.
-        :returns: the targets that are there; each says whose word it is. A vCPU that is not
-            plugged in is not there, nor the CPU time where libvirt does not control it.
+        :returns: the targets that exist; each reading says where it is from. A vCPU that is not
+            plugged in does not exist, nor does the CPU time if libvirt does not control it.
         """
-        wanted = set(targets)
-        found = self._observer.read(wanted, self.host.nodes)
+        requested = set(targets)
+        found = self._observer.read(requested, self.host.nodes)
         shown = {what.aspect for what in found}
-        missing = {what.aspect for what in wanted - found.keys()}
+        missing = {what.aspect for what in requested - found.keys()}
         reader = self._reader(now)
         for aspect in sorted(missing):
             if not (ROWS[aspect].is_complete and aspect in shown):
                 found = self._read_libvirt(aspect, reader) | found
-        return {what: reading for what, reading in found.items() if what in wanted}
+        return {what: reading for what, reading in found.items() if what in requested}
 
     @property
     def is_found(self) -> bool:
-        """Whether its QEMU process was found, and shows its threads."""
+        """Whether its QEMU process was found, and its threads are visible."""
         return self._observer.is_found
 
     @property
     def hidden(self) -> str:
-        """Why the kernel's word of all of it can't be had here; empty if nothing hides it."""
+        """Why the kernel does not show all of it here; empty if it does."""
         return self._observer.hidden
 
     def set(self, what: Target, value: Value) -> None:
-        """Give a target its value.
+        """Set a target to a value.
 
-        CPUs and nodes must all be there: libvirt silently leaves out CPUs
-        that the host does not have.
+        All CPUs and nodes must exist: libvirt silently omits CPUs that the host does not have.
 
-        :raises QuotaUnsupported: if libvirt took the quota without effect.
+        :raises QuotaUnsupported: if libvirt accepted the quota without effect.
         """
         reported, call = table.change(self._domain, self.host, what, value)
         self._own_changes.expect(self._uuid, reported)
@@ -163,15 +165,16 @@ class Guest:
             self._check_quota(cast(Quota, value))
 
     def check_free(self) -> None:
-        """Find out whether libvirt would let the guest be changed now.
+        """Check that libvirt would change the guest now.
 
-        It would wait for half a minute where somebody else's call, or a job such as a
-        migration, keeps the guest.
+        It would wait for half a minute if another client's call, or a job such as a migration,
+        uses the
+        guest.
 
-        :raises GuestBusy: if a job keeps it.
-        :raises GuestHung: if QEMU does not answer others.
+        :raises GuestBusy: if a job uses it.
+        :raises GuestHung: if QEMU has not responded to another client.
         """
-        control = self._asked("its control interface", lambda: self._domain.controlInfo())
+        control = self._if_supported("its control interface", lambda: self._domain.controlInfo())
         if control is not None:
             state, _details, milliseconds = control
             if state == libvirt.VIR_DOMAIN_CONTROL_OCCUPIED and milliseconds > 1000 * _MONITOR_S:
@@ -181,9 +184,9 @@ class Guest:
             if state in (libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, libvirt.VIR_DOMAIN_CONTROL_JOB):
                 raise exception.GuestBusy("libvirt is busy with the guest")
         try:
-            job = self._asked("its job", lambda: self._domain.jobInfo())
+            job = self._if_supported("its job", lambda: self._domain.jobInfo())
         except exception.Unsupported:
-            # Of an arriving guest's migration libvirt tells on the other host only.
+            # libvirt has the job of an incoming migration on the source host only.
             raise exception.GuestBusy("the guest's live migration to this host goes on") from None
         if job is not None and job[0] != libvirt.VIR_DOMAIN_JOB_NONE:
             raise exception.GuestBusy(
@@ -193,49 +196,49 @@ class Guest:
             raise exception.GuestBusy("the guest waits for the end of its live migration")
 
     def memory_kib(self) -> dict[int, int] | None:
-        """Count the guest's memory on each NUMA node, in KiB; see QemuProcess.
+        """Return the guest's memory on each NUMA node, in KiB; see QemuProcess.
 
-        :returns: None if it can't be counted.
+        :returns: None if it can't be read.
         """
         return self._observer.memory_kib()
 
     def is_starting(self) -> bool:
-        """Tell whether libvirt is about to start it.
+        """Return whether libvirt is about to start it.
 
         It counts as running from the beginning, before it has control groups.
         """
         return self._is_paused(libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
 
     def ends_within(self, seconds: float) -> bool:
-        """Wait whether this incarnation ends soon.
+        """Wait for this incarnation to end; return whether it did.
 
-        While a domain is being ended it still counts as running, but nothing
-        can be done to it any more.
+        A domain that is being stopped still counts as running, but can't be changed any more.
         """
         deadline = time.monotonic() + seconds
         while not (ended := self._id_now() != self.domain_id) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
         return ended
 
-    def has_started_anew(self) -> bool:
-        """Tell whether the domain has ended and runs again.
+    def has_restarted(self) -> bool:
+        """Return whether the domain has ended and runs again.
 
-        libvirt knows a domain by its UUID: whatever is still done to this guest is done to
-        the next one then.
+        libvirt identifies a domain by its UUID: further changes would affect the new incarnation.
         """
         return self._id_now() not in (self.domain_id, _NOT_RUNNING)
 
-    def keep_baseline(self, baseline: Mapping[Target, Value]) -> None:
-        """Write the baseline into the domain's own metadata; none takes it out."""
-        released = {what: value for what, value in self._kept.items() if what not in baseline}
+    def write_baseline(self, baseline: Mapping[Target, Value]) -> None:
+        """Write the baseline into the domain's metadata; remove it if it is empty."""
+        released = {
+            what: value for what, value in self._outlasting.items() if what not in baseline
+        }
         with self._calling("writing the baseline"):
-            if self._kept:
+            if self._outlasting:
                 baseline_element.write_released(self._domain, released, self.host)
             baseline_element.write(self._domain, baseline, self._store, self.host)
-        self._kept |= definition.outlasting(baseline)
+        self._outlasting |= definition.outlasting(baseline)
 
     def clean_definition(self) -> bool:
-        """Take what is ours out of the persistent definition; tell whether anything was."""
+        """Remove Kongming's values from the persistent definition; return whether it had any."""
         doing = "cleaning the definition"
         with self._calling(doing):
             found = baseline_element.in_definition(self._domain, self.host)
@@ -248,7 +251,7 @@ class Guest:
 
     @property
     def group_folder(self) -> Path | None:
-        """Where the control groups of its threads are; None if it has none to be seen."""
+        """The folder of its control groups; None if it has none, or none is visible."""
         groups = self._observer.groups
         return None if groups is None else groups.folder
 
@@ -287,23 +290,24 @@ class Guest:
                 call()
 
     def _widen(self, what: Target, value: Value) -> bool:
-        """Give back to the groups above what they lost while CPUs were offline."""
+        """Restore the CPUs that the groups above have lost while CPUs were offline."""
         groups = self._observer.groups
         if groups is None or groups.version != 1 or what.aspect not in CPU_ASPECTS:
             return False
         cpus = CpuSet(cast(CpuSet, value) & self.host.online)
-        return self._lost_cpus.give_back(self._observer.cpus_above(), cpus)
+        return self._lost_cpus.restore(self._observer.cpus_above(), cpus)
 
     def _move_stragglers(self, cpus: CpuSet) -> None:
-        """Move those threads that libvirt's pin of the emulator left where they were.
+        """Move the threads that libvirt's pin of the emulator does not reach.
 
-        libvirt pins the main thread and confines the others by their group. A thread that
-        was born while the main thread was pinned keeps that when the group gets wider.
+        libvirt pins the main thread and confines the others by their group. A thread that was
+        created while
+        the main thread was pinned keeps those CPUs when the group gets wider.
         """
-        wanted = CpuSet(cpus & self.host.usable)
+        usable = CpuSet(cpus & self.host.usable)
         for thread in self._observer.threads_of(target.EMULATOR):
-            if CpuSet(thread.cpus & self.host.usable) != wanted:
-                self._observer.move(thread, wanted)
+            if CpuSet(thread.cpus & self.host.usable) != usable:
+                self._observer.move(thread, usable)
 
     def _check_quota(self, value: Quota) -> None:
         found = self._observer.read([target.QUOTA], self.host.nodes)
@@ -320,7 +324,7 @@ class Guest:
             self._domain,
             self.host.nodes,
             has_cpu=self.has_cpu_controller,
-            configured=lambda: (now or self.definition()).told,
+            configured=lambda: (now or self.definition()).configured,
         )
 
     def _read_libvirt(self, aspect: Aspect, reader: LibvirtReader) -> dict[Target, Reading]:
@@ -328,11 +332,11 @@ class Guest:
         with self._calling(f"reading {row.reading}"):
             return row.read_libvirt(reader)
 
-    def _asked(self, what: str, ask: Callable[[], T]) -> T | None:
-        """Ask something that not every driver of libvirt's answers."""
+    def _if_supported(self, what: str, read: Callable[[], T]) -> T | None:
+        """Read something that not every driver of libvirt supports."""
         try:
             with self._calls.make(f"reading {what}", self._uuid):
-                return ask()
+                return read()
         except libvirt.libvirtError as error:
             if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
                 return None

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""libvirt on this host: its guests, their events, and all that it knows of the host."""
+"""libvirt on this host: its guests, their events, and the host's topology."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ LOG = logging.getLogger(__name__)
 
 _VCPU_PIN = re.compile(r"cputune\.vcpupin([0-9]+)")
 
-# A guest has all its vCPU threads once one of the first two was seen.
-_HAPPENINGS = frozenset(
+# A guest has all its vCPU threads after one of the first two.
+_LIFECYCLE = frozenset(
     {
         libvirt.VIR_DOMAIN_EVENT_STARTED,
         libvirt.VIR_DOMAIN_EVENT_RESUMED,
@@ -59,22 +59,21 @@ _HAPPENINGS = frozenset(
 )
 _ENDINGS = (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_UNDEFINED)
 _MIGRATED = (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED)
-# So many that left are remembered, until whoever keeps anything of them has looked.
+# The most guests whose migration is remembered until it is processed.
 _MIGRATED_MAX = 1024
 
 
 class Hypervisor:
-    """Looks things up at one libvirt URI. Any thread may call any method.
+    """Looks up guests and the host at one libvirt URI. Any thread may call any method.
 
     :param lend: lends a connection to the calling thread; raises HypervisorUnavailable.
-    :param on_happening: called with the instance UUID when a guest starts, goes on or
-        stops.
-    :param on_change: called when somebody else has changed a guest. Neither may block:
-        libvirt's events wait for them.
-    :param store: tells which store knows why guests are changed, for their baselines.
-    :param files: the kernel's, on this machine.
-    :ivar calls: those that are under way.
-    :ivar lost_cpus: what control groups lost while CPUs were offline.
+    :param on_lifecycle: called with the instance UUID when a guest starts, resumes or stops.
+    :param on_change: called when another client has changed a guest. Neither may block: libvirt's
+        events wait for them.
+    :param store: returns the identity of the store that has the requests, for the baselines.
+    :param files: the kernel's files on this machine.
+    :ivar calls: the calls in progress.
+    :ivar lost_cpus: the CPUs that control groups have lost while they were offline.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class Hypervisor:
         uri: str,
         lend: Callable[[], AbstractContextManager[Any]],
         *,
-        on_happening: Callable[[str], None] = lambda _instance_uuid: None,
+        on_lifecycle: Callable[[str], None] = lambda _instance_uuid: None,
         on_change: Callable[[str], None] = lambda _instance_uuid: None,
         store: Callable[[], str] = lambda: "",
         files: KernelFiles | None = None,
@@ -91,12 +90,12 @@ class Hypervisor:
         self._files = files or KernelFiles()
         self._locality: Locality | None = None
         self._host_uuid: str | None = None
-        self._told: Locality | None = None
-        # The incarnations of guests whose process was not found, and of those where it was.
+        self._logged: Locality | None = None
+        # The incarnations of guests whose process was missed, and of those found.
         self._missed: dict[str, int] = {}
         self._found: dict[str, int] = {}
         self._lend = lend
-        self._on_happening = on_happening
+        self._on_lifecycle = on_lifecycle
         self._on_change = on_change
         self._store = store
         self._migrated: dict[str, None] = {}
@@ -105,14 +104,14 @@ class Hypervisor:
         self._occupancy = Occupancy()
         self.calls = Calls()
         self.lost_cpus = LostCpus()
-        #: What libvirt is to tell of, for a :class:`Keeper`.
+        #: The events to receive, for a :class:`Keeper`.
         self.events: dict[int, Callable[..., None]] = {
             libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: self._lifecycle,
             libvirt.VIR_DOMAIN_EVENT_ID_TUNABLE: self._tuned,
         }
 
-    def hear_again(self) -> None:
-        """Forget what may have changed while no events were heard."""
+    def invalidate(self) -> None:
+        """Forget what may have changed while no events were received."""
         self._occupancy.forget()
         self._locality = None
         self._host_uuid = None
@@ -125,26 +124,26 @@ class Hypervisor:
     def locality(self) -> Locality:
         """Return where libvirt's host is.
 
-        :raises HypervisorUnavailable: if libvirt does not answer.
+        :raises HypervisorUnavailable: if libvirt is unavailable.
         """
-        with self._connected() as connection, self._asking(connection, "locating its host"):
+        with self._connected() as connection, self._calling(connection, "locating its host"):
             return self._locate(connection)
 
     def online_cpus(self) -> CpuSet | None:
-        """Ask the kernel which CPUs are online; None where its word does not count."""
+        """Return the CPUs that the kernel shows as online; None if its files are not used."""
         here = self._locality is not None and self._locality.here
         return host.watched_cpus(self._files) if here else None
 
     @contextmanager
     def guest(self, instance_uuid: str) -> Iterator[Guest]:
-        """Look up a guest; it is to be used by this thread, within the block.
+        """Look up a guest, for use by this thread within the block.
 
-        :raises GuestAbsent: if it is not running; DomainGone, which is one, if there is no
-            such domain.
-        :raises HypervisorUnavailable: if libvirt does not answer.
+        :raises GuestAbsent: if it is not running; its subclass DomainGone if there is no such
+            domain.
+        :raises HypervisorUnavailable: if libvirt is unavailable.
         """
         with self._connected(instance_uuid) as connection:
-            with self._asking(connection, "looking the domain up", instance_uuid):
+            with self._calling(connection, "looking the domain up", instance_uuid):
                 domain = self._find(connection, instance_uuid)
                 place = self._locate(connection)
                 now = host.read(connection, self._files if place.here else None)
@@ -161,62 +160,62 @@ class Hypervisor:
             )
 
     def release_saved(self, instance_uuid: str) -> bool:
-        """Take what Kongming has set out of the saved image of a suspended guest.
+        """Remove Kongming's values from the saved image of a suspended guest.
 
-        :returns: whether there was anything to take out.
-        :raises HypervisorUnavailable: if libvirt does not answer.
-        :raises Failed: if it gives an error.
+        :returns: whether there were any.
+        :raises HypervisorUnavailable: if libvirt is unavailable.
+        :raises Failed: if libvirt reports another error.
         """
         with (
             self._connected(instance_uuid) as connection,
-            self._asking(connection, "changing the saved image", instance_uuid),
+            self._calling(connection, "changing the saved image", instance_uuid),
         ):
             try:
                 domain = self._find(connection, instance_uuid)
             except exception.GuestAbsent:
                 return False
             try:
-                return saved_image.is_kept(domain) and saved_image.release(domain)
+                return saved_image.is_saved(domain) and saved_image.release(domain)
             except libvirt.libvirtError:
-                # It may have been resumed, or taken away, in this very moment.
-                if saved_image.is_kept(domain):
+                # The guest may have been resumed or deleted meanwhile.
+                if saved_image.is_saved(domain):
                     raise
                 return False
 
     def forget_migrated(self, instance_uuid: str) -> None:
-        """Forget that a guest was migrated away: whatever is said of it now is newer."""
+        """Forget that a guest was migrated away, once that was processed."""
         self._migrated.pop(instance_uuid, None)
 
     def occupants(self) -> list[Occupant]:
-        """Return who runs on this host, pinned to which CPUs.
+        """Return the running domains of this host, with their pins.
 
-        :raises HypervisorUnavailable: if libvirt does not answer.
+        :raises HypervisorUnavailable: if libvirt is unavailable.
         """
-        with self._connected() as connection, self._asking(connection, "listing the domains"):
+        with self._connected() as connection, self._calling(connection, "listing the domains"):
             files = self._files if self._locate(connection).here else None
             cpus = None if files is None else host.agreed_cpus(connection, files)
             return self._occupancy.read(connection, None if cpus is None else cpus[1])
 
     def topology(self) -> Topology:
-        """Return what the host is made of.
+        """Return the host's topology.
 
-        :raises HypervisorUnavailable: if libvirt does not answer.
-        :raises Failed: if it gives an error.
+        :raises HypervisorUnavailable: if libvirt is unavailable.
+        :raises Failed: if libvirt reports another error.
         """
-        with self._connected() as connection, self._asking(connection, "reading the topology"):
+        with self._connected() as connection, self._calling(connection, "reading the topology"):
             files = self._files if self._locate(connection).here else None
             return capabilities.read(connection, files)
 
     @contextmanager
     def _connected(self, instance_uuid: str = "") -> Iterator[Any]:
-        """Lend a connection for the block."""
+        """Borrow a connection for the block."""
         with ExitStack() as stack:
             with self.calls.make("connecting to libvirt", instance_uuid):
                 connection = stack.enter_context(self._lend())
             yield connection
 
     @contextmanager
-    def _asking(self, connection: Any, doing: str, instance_uuid: str = "") -> Iterator[None]:
+    def _calling(self, connection: Any, doing: str, instance_uuid: str = "") -> Iterator[None]:
         with self.calls.make(doing, instance_uuid):
             try:
                 yield
@@ -232,7 +231,7 @@ class Hypervisor:
                 ) from error
 
     def _uuid_of_host(self, connection: Any) -> str:
-        """Return by what libvirt tells hosts apart; it is asked once for each connection."""
+        """Return libvirt's identifier of the host, read once per connection of the service."""
         if self._host_uuid is None:
             self._host_uuid = capabilities.host_uuid(connection)
         return self._host_uuid
@@ -248,15 +247,15 @@ class Hypervisor:
             ) from error
 
     def _locate(self, connection: Any) -> Locality:
-        """Find out, once for each connection of the service, where libvirt's host is."""
+        """Return where libvirt's host is, found out once per connection of the service."""
         known = self._locality
-        return known or self._learn(locality.locate(connection, self._uri, self._files))
+        return known or self._set_locality(locality.locate(connection, self._uri, self._files))
 
-    def _learn(self, found: Locality) -> Locality:
+    def _set_locality(self, found: Locality) -> Locality:
         self._locality = found
-        if found == self._told:
+        if found == self._logged:
             return found
-        self._told = found
+        self._logged = found
         if found.here or not found.has_processes:
             LOG.info("libvirt at %s is %s", self._uri, found)
         else:
@@ -275,7 +274,7 @@ class Hypervisor:
             return Observer(instance_uuid, None, None, self.visibility, hidden=hidden)
         self._found[instance_uuid] = domain.ID()
         if not (place.here and place.certain):
-            self._learn(locality.FOUND)
+            self._set_locality(locality.FOUND)
         groups, hidden = None, ""
         try:
             groups = cgroup.find(process.pid, proc=self._files.proc, cgroup=self._files.cgroup)
@@ -290,7 +289,7 @@ class Hypervisor:
         return Observer(instance_uuid, process, groups, self.visibility, hidden_groups=hidden)
 
     def _why_hidden(self, instance_uuid: str, domain: Any, place: Locality) -> str:
-        """Return why the process of a guest can't be found, and have it told."""
+        """Return why the process of a guest can't be found, and register that."""
         if not place.has_processes:
             return place.why
         elsewhere = place.certain and not place.here
@@ -303,20 +302,20 @@ class Hypervisor:
         return why
 
     def _has_ended(self, instance_uuid: str, domain: Any) -> bool:
-        """Tell whether a guest whose process is not there has just ended."""
-        # libvirt takes its time to know it of one that was found.
+        """Return whether a guest whose process is missing has just ended."""
+        # libvirt notices the end of a guest with a delay.
         return self._found.get(instance_uuid) == domain.ID() or has_stopped(domain)
 
     def _within(self, now: Host, observer: Observer) -> Host:
-        """Return the host as the groups above a guest leave it."""
+        """Return the host as the groups above a guest limit it."""
         groups = observer.groups
         if groups is None:
             return now
         above = observer.cpus_above()
         if groups.version == 1:
             self.lost_cpus.note(above, now.online)
-            returnable = self.lost_cpus.returnable(above, now.online)
-            above = {folder: CpuSet(has | returnable) for folder, has in above.items()}
+            restorable = self.lost_cpus.restorable(above, now.online)
+            above = {folder: CpuSet(has | restorable) for folder, has in above.items()}
         return now.of_groups(groups.version, above)
 
     def _lifecycle(
@@ -335,8 +334,8 @@ class Hypervisor:
                 del self._migrated[next(iter(self._migrated))]
         elif event != libvirt.VIR_DOMAIN_EVENT_UNDEFINED:
             self._migrated.pop(instance_uuid, None)
-        if event in _HAPPENINGS:
-            self._on_happening(instance_uuid)
+        if event in _LIFECYCLE:
+            self._on_lifecycle(instance_uuid)
 
     def _tuned(self, _connection: Any, domain: Any, changes: Any, _opaque: object) -> None:
         instance_uuid = domain.UUIDString()

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Which CPUs are isolated: the kernel does not spread threads over them.
+"""Isolated CPUs: the kernel does not balance threads over them.
 
-A thread stays on the one of them on which it began, whatever else runs there. So a set of
-them serves a guest's vCPUs badly: they may all end up on the first.
+A thread stays on the isolated CPU on which it began, whatever else runs there. So a set of them is
+bad for a guest's vCPUs: all may end up on the first.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from kongming.hypervisor.kernel_files import KernelFiles
 
 
 def isolated_cpus(files: KernelFiles) -> CpuSet:
-    """Return the CPUs that are isolated from the boot on (isolcpus, nohz_full) or by cpusets.
+    """Return the CPUs that are isolated by boot parameters (isolcpus, nohz_full) or by cpusets.
 
-    What can't be read counts as none.
+    A file that can't be read counts as empty.
     """
     booted = (f"{files.system}/cpu/{name}" for name in ("isolated", "nohz_full"))
     return CpuSet(chain(*(_ids(files, path) for path in booted), _by_cpusets(files)))
@@ -38,24 +38,24 @@ def isolated_cpus(files: KernelFiles) -> CpuSet:
 def _by_cpusets(files: KernelFiles) -> Iterator[int]:
     """Yield the CPUs of the partitions without load balancing."""
     root = str(files.cgroup)
-    told = files.ids(f"{root}/cpuset.cpus.isolated")
+    isolated = files.ids(f"{root}/cpuset.cpus.isolated")
     if _off(files, f"{root}/cpuset"):
         online = files.ids(f"{files.system}/cpu/online", needed=True) or CpuSet()
         yield from online - CpuSet(_balanced(files, f"{root}/cpuset"))
-    elif told is not None:
-        yield from told
+    elif isolated is not None:
+        yield from isolated
     else:
-        # Before Linux 6.8 nobody tells of all: a partition can only be below another one.
+        # Before Linux 6.8 no file lists all: a partition can only be below another one.
         yield from _below(files, root)
 
 
 def _off(files: KernelFiles, group: str) -> bool:
-    """Tell whether a group of version 1 leaves load balancing to those below it."""
+    """Return whether a group of version 1 leaves load balancing to those below it."""
     return (files.text(f"{group}/cpuset.sched_load_balance") or "").strip() == "0"
 
 
 def _balanced(files: KernelFiles, group: str) -> Iterator[int]:
-    """Yield the CPUs over which the groups below one of version 1 have threads spread."""
+    """Yield the CPUs over which the groups below one of version 1 are balanced."""
     for folder in _folders(group):
         if _off(files, folder):
             yield from _balanced(files, folder)

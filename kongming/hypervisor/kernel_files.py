@@ -9,10 +9,10 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""The kernel's files on this machine: any of them may be denied, missing or odd.
+"""The kernel's files on this machine: any of them may be denied, missing or malformed.
 
-What can't be read is None to whoever asks, and told once: the rest goes on by libvirt's word, or
-without what the file tells.
+A file that can't be read yields None, and is logged once. The service continues with what libvirt
+reports, or without the file's content.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ SYSTEM = Path("/sys/devices/system")
 CGROUP = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
 
-# A host has one of these for each CPU, node, cache and group: they are told of together.
+# These exist for each CPU, node, cache and group: they are reported together.
 _NUMBERED = re.compile(r"(?<=/)(cpu|node|index)[0-9]+(?=/)")
-#: What counts where a file can't be used.
-LIBVIRTS = "what libvirt reports is used instead"
+#: The replacement for a file that can't be read.
+USE_LIBVIRT = "what libvirt reports is used instead"
 LEFT_OUT = "its content is left out"
 
 
 class KernelFiles:
     """Reads the kernel's files below some folders. Any thread may call any method.
 
-    :param visibility: is told what can't be read.
+    :param visibility: registers what can't be read.
     :ivar system: ``/sys/devices/system``.
     :ivar cgroup: where the control groups are mounted.
     :ivar proc: ``/proc``.
@@ -60,12 +60,12 @@ class KernelFiles:
         self.visibility = visibility or Visibility()
         self.system, self.cgroup, self.proc = system, cgroup, proc
         self._failures = 0
-        self._kept: dict[str, tuple[Hashable, Any]] = {}
+        self._cache: dict[str, tuple[Hashable, Any]] = {}
 
     def ids(self, path: str, *, needed: bool = False, instead: str = LEFT_OUT) -> CpuSet | None:
         """Return the ids that a file lists.
 
-        :param needed: whether it is there on every kernel, with at least one id.
+        :param needed: whether every kernel has it, with at least one id.
         :param instead: see :meth:`read`.
         """
         parse = _some_ids if needed else parse_ids
@@ -76,7 +76,7 @@ class KernelFiles:
         return self.read(path, int)
 
     def text(self, path: str) -> str | None:
-        """Return what is in a file that not every kernel has."""
+        """Return the content of a file that not every kernel has."""
         return self.read(path, str)
 
     def read(
@@ -87,31 +87,33 @@ class KernelFiles:
         needed: bool = False,
         instead: str = LEFT_OUT,
     ) -> T | None:
-        """Return what is made of a file's text; None if it can't be read, or is not there.
+        """Return the parsed content of a file; None if it can't be read or does not exist.
 
-        :param parse: raises ValueError or RequestInvalid of what the kernel does not write.
-        :param needed: whether every kernel has it: only then is it told that it is not there.
-        :param instead: what counts if it can't be read, for the log.
+        :param parse: raises ValueError or RequestInvalid for content that the kernel does not
+            write.
+        :param needed: whether every kernel has it: only then it is reported as missing.
+        :param instead: the replacement if it can't be read, for the log.
         """
         return self._tried(path, lambda: read_as(path, parse), needed, instead)
 
     def names(self, folder: str, *, instead: str = LEFT_OUT) -> list[str] | None:
-        """Return what is in a folder; None if it can't be listed, or is not there."""
+        """Return the names in a folder; None if it can't be listed or does not exist."""
         return self._tried(folder, lambda: os.listdir(folder), False, instead)  # noqa: PTH208
 
-    def keep(self, name: str, of: Hashable, make: Callable[[], T]) -> T:
-        """Return what was made before of the same; it is made anew if files could not be read.
+    def cached(self, name: str, of: Hashable, make: Callable[[], T]) -> T:
+        """Return a value, made again if its key has changed or files could not be read.
 
-        :param name: of what is kept: one of each.
+        :param name: of the value.
+        :param of: the key.
         """
-        known = self._kept.get(name)
-        if known is not None and known[0] == of:
-            value: T = known[1]
+        cached = self._cache.get(name)
+        if cached is not None and cached[0] == of:
+            value: T = cached[1]
             return value
         failures = self._failures
         value = make()
         if failures == self._failures:
-            self._kept[name] = (of, value)
+            self._cache[name] = (of, value)
         return value
 
     def _tried(self, path: str, read: Callable[[], T], needed: bool, instead: str) -> T | None:

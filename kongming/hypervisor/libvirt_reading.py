@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Values that libvirt reports of a running domain, where the kernel does not show them here."""
+"""Values that libvirt reports of a running domain, where the kernel does not show them."""
 
 from __future__ import annotations
 

@@ -9,11 +9,11 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Whether libvirt's host is this machine: it is asked, as a URI may lead anywhere.
+"""Whether libvirt's host is this machine: a URI may lead anywhere.
 
-A name or an address may be our own, and a local socket may be forwarded from elsewhere. Host UUIDs
-and names may be the same on two machines. But how much CPU time a kernel has counted since it
-booted is the same on no other one, and libvirt tells it.
+A name or an address may be this machine's, and a local socket may be forwarded. Host UUIDs and
+names may be the same on two machines. But no other kernel has counted the same CPU time since it
+booted, and libvirt reports it.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Locality:
     """Where libvirt's host is.
 
     :ivar here: whether it is this machine.
-    :ivar why: how that is known, or why it is only taken to be so.
-    :ivar certain: whether it was found out; a guest that is found in /proc says more.
+    :ivar why: the evidence, or why it is only assumed.
+    :ivar certain: whether there is evidence; a guest that is found in /proc is stronger evidence.
     :ivar has_processes: whether its guests are processes; those of the test driver are not.
     """
 
@@ -59,12 +59,12 @@ class Locality:
         return f"{where} ({self.why})" if self.certain else f"assumed to be {where} ({self.why})"
 
 
-#: As a process that runs a guest of libvirt's says.
+#: The locality if a process of a guest was found.
 FOUND = Locality(here=True, why="the processes of its guests run here")
 
 
 def locate(connection: Any, uri: str, files: KernelFiles) -> Locality:
-    """Ask libvirt, and this kernel, where libvirt's host is; raises libvirt's errors."""
+    """Return where libvirt's host is, by libvirt and this kernel; raise libvirt's errors."""
     driver = connection.getType()
     if driver != DRIVER:
         why = f"libvirt's driver {driver} has no processes"
@@ -74,9 +74,9 @@ def locate(connection: Any, uri: str, files: KernelFiles) -> Locality:
         return Locality(here=True, why="the driver is in this process")
     try:
         before = _counted(files)
-        theirs = connection.getCPUStats(_ALL_CPUS)
+        reported = connection.getCPUStats(_ALL_CPUS)
         after = _counted(files)
-        same = all(before[name] <= theirs[name] // _TICK_NS <= after[name] for name in _COUNTED)
+        same = all(before[name] <= reported[name] // _TICK_NS <= after[name] for name in _COUNTED)
     except (OSError, KeyError):
         why = f"{files.proc}/stat can't be read"
     except libvirt.libvirtError:
@@ -89,7 +89,7 @@ def locate(connection: Any, uri: str, files: KernelFiles) -> Locality:
         if _is_kernels(files):
             return Locality(here=False, why="libvirt reports another CPU time")
         why = f"{files.proc}/stat is not the kernel's, as with lxcfs"
-    # Nothing else is left to go by than how libvirt is reached.
+    # The only evidence left is the URI.
     return Locality(not parts.hostname, f"{why}, and no guest has been found yet", certain=False)
 
 
@@ -107,5 +107,5 @@ def _sums(text: str) -> dict[str, int]:
 
 
 def _is_kernels(files: KernelFiles) -> bool:
-    """Tell whether nothing is mounted over the file."""
+    """Return whether nothing is mounted over the file."""
     return (files.proc / "stat").stat().st_dev == files.proc.stat().st_dev

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What a guest really has, by the kernel's word: its threads and control groups are looked at."""
+"""Observation of a guest through the kernel: its threads and control groups."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ T = TypeVar("T")
 
 
 class Observer:
-    """Looks at the QEMU process of one guest, as far as it can be seen.
+    """Observes the QEMU process of one guest, as far as it is visible.
 
     :param process: None if it can't be found.
-    :param visibility: is told whether the threads can be observed.
-    :ivar groups: its control groups; None if it has none, or if they can't be seen.
+    :param visibility: registers whether the threads can be observed.
+    :ivar groups: its control groups; None if it has none, or if they are not visible.
     """
 
     def __init__(
@@ -50,7 +50,11 @@ class Observer:
         hidden: str = "",
         hidden_groups: str = "",
     ) -> None:
-        """:param hidden: why its process can't be found, or its groups can't be seen."""
+        """Create an observer.
+
+        :param hidden: why its process can't be found.
+        :param hidden_groups: why its groups are not visible.
+        """
         self._uuid = instance_uuid
         self._process = process
         self._visibility = visibility
@@ -60,26 +64,26 @@ class Observer:
 
     @property
     def is_found(self) -> bool:
-        """Whether its process was found, and shows its threads."""
+        """Whether its process was found, and its threads are visible."""
         return self._process is not None and not self._hidden
 
     @property
     def hidden(self) -> str:
-        """Why the kernel's word of the guest, or of part of it, can't be had; may be empty."""
+        """Why the guest, or part of it, can't be observed; empty if it can."""
         return self._hidden or self._hidden_groups
 
     def controls(self, has: Callable[[Groups], bool]) -> bool:
-        """Tell whether its groups have something, as far as is known."""
+        """Return whether its groups meet a condition, as far as is known."""
         if self.groups is None:
             return self._process is None or bool(self._hidden_groups)
         return has(self.groups)
 
     def read(self, targets: Iterable[Target], nodes: CpuSet) -> dict[Target, Reading]:
-        """Look at targets.
+        """Read targets.
 
         :param nodes: the host's NUMA nodes that have memory.
-        :returns: those that can be seen: a vCPU that is not plugged in has no thread, and
-            the shares are known to libvirt only.
+        :returns: those that are visible: a vCPU that is not plugged in has no thread, and only
+            libvirt can read the shares.
         """
         if self._process is None:
             return {}
@@ -91,7 +95,7 @@ class Observer:
                 if (values := ROWS[what.aspect].observe(what, state, nodes))
             }
         except (FileNotFoundError, ProcessLookupError):
-            # It has just ended.
+            # The guest has just ended.
             return {}
         except OSError as error:
             self._hidden = reason(error)
@@ -104,11 +108,11 @@ class Observer:
         return {}
 
     def cpus_above(self) -> dict[Path, CpuSet]:
-        """Return the CPUs of its group and of those above, the outermost first, if it has any."""
+        """Return the CPUs of its group and of those above, the outermost first."""
         return dict(self._of_groups("The CPUs", lambda groups: [*groups.cpus_above().items()]))
 
     def threads_of(self, what: Target) -> list[Thread]:
-        """Return the threads of a vCPU, an iothread or the emulator, as far as they are seen."""
+        """Return the visible threads of a vCPU, an iothread or the emulator."""
         if self._process is None:
             return []
         try:
@@ -117,13 +121,13 @@ class Observer:
             return []
 
     def move(self, thread: Thread, cpus: CpuSet) -> None:
-        """Move one of its threads, if that is ours to do; whether it is, observing tells."""
+        """Pin one of its threads, if this process has the right to; observe it to find out."""
         if self._process is not None:
             with suppress(OSError):
                 self._process.move(thread, cpus)
 
     def memory_kib(self) -> dict[int, int] | None:
-        """Count its memory on each node, in KiB; None if that can't be done."""
+        """Return its memory on each node, in KiB; None if it can't be read."""
         try:
             return None if self._process is None else self._process.memory_kib()
         except OSError:
@@ -137,7 +141,7 @@ class Observer:
         return self._of_groups("The threads", lambda groups: groups.tasks(what), str(what))
 
     def _of_groups(self, what: str, read: Callable[[Groups], list[T]], of: str = "") -> list[T]:
-        """Read something of its groups; nothing if they are gone, or if that can't be done."""
+        """Read something from its groups; nothing if they can't be read or have been removed."""
         part = f"{self._uuid}/{of}"
         if self.groups is None:
             return []
@@ -192,7 +196,7 @@ class _State:
 
 
 def _reading(values: Iterable[tuple[str, Value]]) -> Reading:
-    """Make a reading that has each different value once, with the first that has it."""
+    """Return a reading with each different value once, named after the first part that has it."""
     first: dict[Value, str] = {}
     for name, value in values:
         first.setdefault(value, name)

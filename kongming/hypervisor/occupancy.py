@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Who sits on the host: libvirt is asked, and what it said is remembered."""
+"""The occupants of the host, cached between reads of libvirt."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from kongming.allocation.cpuset import CpuSet
 from kongming.allocation.target import Aspect
 from kongming.host.occupant import Occupant
 from kongming.hypervisor import domain_xml
-from kongming.hypervisor.definition import baseline_of, kept_by
+from kongming.hypervisor.definition import baseline_of, store_of
 
 
 class Occupancy:
-    """The occupants of a host, remembered from one look to the next.
+    """The occupants of a host, cached from one read to the next.
 
-    Whoever gets libvirt's events says what has changed since.
+    The receiver of libvirt's events invalidates or updates the cache.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # By domain, with libvirt's number of its incarnation.
+        # By domain, with libvirt's id of the incarnation.
         self._known: dict[str, tuple[int, Occupant]] = {}
         self._complete = False
         self._changes = 0
-        self._told: list[Occupant] = []
-        self._told_for: tuple[int, CpuSet | None] = (-1, None)
+        self._result: list[Occupant] = []
+        self._result_for: tuple[int, CpuSet | None] = (-1, None)
 
     def forget(self, instance_uuid: str | None = None) -> None:
-        """Have libvirt asked at the next look, for all that is known of a domain, or of all."""
+        """Read a domain, or all, from libvirt next time."""
         with self._lock:
             self._changes += 1
             self._complete = False
@@ -54,7 +54,7 @@ class Occupancy:
             self._known.pop(instance_uuid or "", None)
 
     def note_pin(self, instance_uuid: str, vcpu: int, cpus: CpuSet) -> None:
-        """Note that a vCPU of a domain was pinned."""
+        """Update the pin of a vCPU."""
         with self._lock:
             self._changes += 1
             if instance_uuid in self._known:
@@ -63,9 +63,9 @@ class Occupancy:
                 self._known = {**self._known, instance_uuid: (number, pinned)}
 
     def read(self, connection: Any, online: CpuSet | None = None) -> list[Occupant]:
-        """Return who is there; raises libvirt's errors if it has to be asked.
+        """Return the occupants; raise libvirt's errors if they have to be read.
 
-        Domains that end while they are being read are left out.
+        Domains that end while they are being read are omitted.
 
         :param online: the host's CPUs that are online, if that is known.
         """
@@ -74,19 +74,19 @@ class Occupancy:
             online = CpuSet.from_cpumap(cpumap)
         with self._lock:
             known, complete, changes = self._known, self._complete, self._changes
-            if complete and self._told_for == (changes, online):
-                return list(self._told)
+            if complete and self._result_for == (changes, online):
+                return list(self._result)
         if not complete:
-            known = _look(connection, known)
-        told = _confined((occupant for _number, occupant in known.values()), online)
+            known = _list(connection, known)
+        result = _confined((occupant for _number, occupant in known.values()), online)
         with self._lock:
             if self._changes == changes:
                 self._known, self._complete = known, True
-                self._told, self._told_for = told, (changes, online)
-        return list(told)
+                self._result, self._result_for = result, (changes, online)
+        return list(result)
 
 
-def _look(
+def _list(
     connection: Any, known: Mapping[str, tuple[int, Occupant]]
 ) -> dict[str, tuple[int, Occupant]]:
     found = {}
@@ -102,18 +102,18 @@ def _look(
 def parse(xml: str, persistent: Callable[[], str] | None = None) -> Occupant:
     """Read a domain's XML.
 
-    :param persistent: returns its persistent XML; asked only if the guest has a NUMA topology.
+    :param persistent: returns its persistent XML; called only if the guest has a NUMA topology.
     """
     return _occupant(ET.fromstring(xml), persistent)
 
 
 def read(connection: Any) -> tuple[Occupant, ...]:
-    """Ask libvirt once for all running domains; raises its errors."""
+    """Read all running domains from libvirt once; raise its errors."""
     return tuple(Occupancy().read(connection))
 
 
 def _confined(occupants: Iterable[Occupant], online: CpuSet) -> list[Occupant]:
-    """Leave out the pins that confine to nothing, or to no less than Nova does.
+    """Omit pins that confine to nothing, or to no less than Nova does.
 
     libvirt keeps the former, too.
     """
@@ -135,7 +135,7 @@ def _confined(occupants: Iterable[Occupant], online: CpuSet) -> list[Occupant]:
 def _read(domain: Any) -> Occupant | None:
     try:
         root = ET.fromstring(domain.XMLDesc())
-        # What is defined but runs no more has no id.
+        # A domain that has stopped has no id.
         if root.get("id") is None:
             return None
         return _occupant(root, lambda: domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
@@ -164,6 +164,6 @@ def _occupant(root: ET.Element, persistent: Callable[[], str] | None) -> Occupan
         cpuset=domain_xml.cpuset(root),
         memory_nodes=domain_xml.nodes(root) or None,
         touched=baseline is not None,
-        touched_by=kept_by(baseline),
+        touched_by=store_of(baseline),
         grant=None if granting is None else domain_xml.grant(granting),
     )

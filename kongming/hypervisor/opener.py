@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Opening connections to libvirt, as nova-compute and virsh do it, and within bounded time."""
+"""Opening of connections to libvirt, like nova-compute and virsh, in bounded time."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ import libvirt
 from kongming import exception
 from kongming.hypervisor.unavailable import explain, without_password
 
-#: Seconds that libvirt has to greet and to check a log-in. Most answer in milliseconds.
+#: Seconds for libvirt's greeting and log-in. Mostly they take milliseconds.
 GREETING_S = 10.0
-# While an attempt hangs the next one begins after this time, the one after that after twice
-# as long: a peer that is gone without a word hangs for ever, and each attempt keeps a thread.
+# While an attempt hangs, the next one begins after this time, the one after that after twice as
+# long: an attempt at a lost peer hangs forever, and each keeps a thread.
 _PAUSE_S = 30.0
 
 _DECLINE = -1
-# With a callback, whatever it answers, libvirt looks the log-in up in auth.conf.
+# With any callback libvirt looks up the credentials in auth.conf.
 _AUTHENTICATION = [
     [
         libvirt.VIR_CRED_AUTHNAME,
@@ -51,11 +51,11 @@ _BY_SSH = frozenset({"ssh", "libssh", "libssh2"})
 
 
 def connect(uri: str, keepalive: tuple[int, int] | None = None, *, read_only: bool = False) -> Any:
-    """Open a connection; it may hang.
+    """Open a connection; this may hang.
 
-    :param keepalive: the seconds between questions by which a silent libvirt is noticed, and
-        how many may stay unanswered.
-    :raises HypervisorUnavailable: if there is none; says why, and what to do.
+    :param keepalive: the interval in seconds and the number of keepalive messages that libvirt may
+        leave unanswered.
+    :raises HypervisorUnavailable: if there is none; the message says why, and what to do.
     """
     flags = libvirt.VIR_CONNECT_RO if read_only else 0
     try:
@@ -66,7 +66,7 @@ def connect(uri: str, keepalive: tuple[int, int] | None = None, *, read_only: bo
         try:
             connection.setKeepAlive(*keepalive)
         except libvirt.libvirtError as error:
-            # Drivers that run in this process have no use for it.
+            # Drivers that run in this process don't need it.
             if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
                 close(connection)
                 raise exception.HypervisorUnavailable(explain(error, uri)) from error
@@ -74,13 +74,13 @@ def connect(uri: str, keepalive: tuple[int, int] | None = None, *, read_only: bo
 
 
 def close(connection: Any) -> None:
-    """Close a connection; that it is dead already is no matter."""
+    """Close a connection, which may be closed already."""
     with suppress(libvirt.libvirtError):
         connection.close()
 
 
 def unattended(uri: str) -> str:
-    """Return a URI by which SSH asks nobody for a password or about a host's key.
+    """Return a URI with which SSH does not ask for a password or about a host's key.
 
     >>> unattended("qemu+ssh://host/system?keyfile=/k")
     'qemu+ssh://host/system?keyfile=/k&no_tty=1'
@@ -97,7 +97,7 @@ def unattended(uri: str) -> str:
 class _Attempt:
     """One call that opens a connection.
 
-    :ivar abandoned: whether nobody waits for it any more.
+    :ivar abandoned: whether its result is no longer needed.
     """
 
     ended: bool = False
@@ -109,13 +109,15 @@ class _Attempt:
 class Opener:
     """Opens connections to one libvirt. Any thread may call any method.
 
-    libvirt's own call has no time limit and can't be interrupted. So it is made in a thread of
-    its own, which is left alone when it takes too long. What it opens after that is closed, and
-    shows that libvirt answers again: the next attempt begins at once.
+    libvirt's own call has no time limit and can't be interrupted. So it is made in a thread of its
+    own,
+    which is abandoned when it takes too long. A connection that it opens later is closed, and
+    shows that
+    libvirt is available again: the next attempt begins at once.
 
-    :param uri: where it is, for messages.
+    :param uri: for messages.
     :param open_: opens a connection; raises HypervisorUnavailable, or hangs.
-    :param timeout: the seconds that opening one may take.
+    :param timeout: the limit in seconds for opening one.
     """
 
     def __init__(self, uri: str, open_: Callable[[], Any], timeout: float = GREETING_S) -> None:
@@ -128,19 +130,19 @@ class Opener:
 
     @classmethod
     def of(cls, uri: str, keepalive: tuple[int, int] | None = None) -> Opener:
-        """Return one of connections that can change guests."""
+        """Return an opener of connections that can change guests."""
         return cls(uri, partial(connect, uri, keepalive))
 
     def open(self) -> Any:
         """Open a connection.
 
-        :raises HypervisorUnavailable: if libvirt refuses it, or does not answer in time.
+        :raises HypervisorUnavailable: if libvirt refuses it, or does not respond in time.
         """
         deadline = time.monotonic() + self._timeout
         attempt = _Attempt()
         with self._changed:
             if not self._changed.wait_for(self._may_begin, self._timeout):
-                raise self._silent()
+                raise self._timed_out()
             threading.Thread(
                 target=self._attempt, args=(attempt,), name="libvirt-open", daemon=True
             ).start()
@@ -149,7 +151,7 @@ class Opener:
                 attempt.abandoned = True
                 self._hanging += 1
                 self._again_at = time.monotonic() + _PAUSE_S * 2 ** (self._hanging - 1)
-                raise self._silent()
+                raise self._timed_out()
         if attempt.error is not None:
             raise attempt.error
         return attempt.connection
@@ -172,7 +174,7 @@ class Opener:
         if attempt.abandoned and connection is not None:
             close(connection)
 
-    def _silent(self) -> exception.HypervisorUnavailable:
+    def _timed_out(self) -> exception.HypervisorUnavailable:
         return exception.HypervisorUnavailable(
             f"libvirt at {without_password(self._uri)} did not answer within {self._timeout:g} s: "
             "does libvirtd hang, or something in between?"

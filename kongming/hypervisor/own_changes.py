@@ -10,10 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Telling our own changes of guests from those of others.
+"""Distinction of Kongming's changes of guests from those of others.
 
-libvirt reports every change of a guest that is made through it, by anyone,
-our own included.
+libvirt reports every change of a guest that is made through it, including Kongming's.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ from collections import Counter
 from collections.abc import Mapping
 import threading
 
-# Reports that never came (libvirt went away meanwhile) must not add up.
+# Events that never arrived, because libvirt was unavailable, must not add up.
 _MOST = 10_000
 
 
 class OwnChanges:
-    """The changes that we made and that libvirt has yet to report."""
+    """Kongming's changes whose events have not arrived yet."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._expected: Counter[tuple[str, str, str]] = Counter()
 
     def expect(self, instance_uuid: str, changes: Mapping[str, object]) -> None:
-        """Note a change before it is made: its report may come at once.
+        """Register a change before it is made: its event may arrive at once.
 
         :param changes: as libvirt will report it: name → value.
         """
@@ -44,11 +43,11 @@ class OwnChanges:
             self._expected.update(_keys(instance_uuid, changes))
 
     def withdraw(self, instance_uuid: str, changes: Mapping[str, object]) -> None:
-        """Note that a change was refused: no report will come."""
+        """Remove a change that was refused: there will be no event."""
         self.recognise(instance_uuid, changes)
 
     def recognise(self, instance_uuid: str, changes: Mapping[str, object]) -> bool:
-        """Tell whether a reported change is all our own; it counts once."""
+        """Return whether a reported change is Kongming's as a whole; each is recognised once."""
         keys = _keys(instance_uuid, changes)
         with self._lock:
             own = all(self._expected[key] for key in keys)

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Connections to libvirt for calls: each is lent to one thread at a time.
+"""Connections to libvirt for calls, each lent to one thread at a time.
 
-libvirt's Python binding crashes if a connection is closed while another thread is in a
-call on it, and libvirtd cuts connections with more than a few calls in flight. On a
-connection of one's own neither can be: it is closed by the thread that has it.
+libvirt's Python binding crashes if a connection is closed while another thread uses it, and
+libvirtd closes connections with more than a few calls in flight. A connection that only one thread
+uses, and closes, avoids both.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import libvirt
 
 from kongming.hypervisor.opener import close
 
-# So many that nobody uses are kept.
+# The most idle connections.
 _IDLE_MAX = 8
 
 
@@ -53,12 +53,12 @@ class Pool:
         try:
             yield connection
         finally:
-            self._take_back(connection)
+            self._return(connection)
 
     def close(self, timeout: float) -> None:
-        """Close those that nobody uses; where libvirt hangs the process's end does it.
+        """Close idle connections; if libvirt hangs, they end with the process.
 
-        :param timeout: seconds that libvirt has for its answers.
+        :param timeout: how long to wait for libvirt, in seconds.
         """
         with self._lock:
             idle, self._idle = self._idle, []
@@ -81,7 +81,7 @@ class Pool:
                 return connection
             close(connection)
 
-    def _take_back(self, connection: Any) -> None:
+    def _return(self, connection: Any) -> None:
         if is_alive(connection):
             with self._lock:
                 if len(self._idle) < _IDLE_MAX:
@@ -91,7 +91,7 @@ class Pool:
 
 
 def is_alive(connection: Any) -> bool:
-    """Tell whether a libvirt connection still serves."""
+    """Return whether a libvirt connection still works."""
     try:
         return bool(connection.isAlive())
     except libvirt.libvirtError:

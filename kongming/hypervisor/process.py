@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The QEMU process of a guest, as the kernel tells of it.
+"""The QEMU process of a guest, as the kernel shows it.
 
-What libvirt does not read from the kernel itself is read here.
+It has what libvirt does not read from the kernel itself.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from kongming.hypervisor.kernel_files import PROC
 
 _PAGES = re.compile(r"N(\d+)=(\d+)")
 _PAGE_SIZE = re.compile(r"kernelpagesize_kB=(\d+)")
-# The guest's memory where it is not anonymous; other files are QEMU's code.
+# The guest's memory if it is not anonymous; other files are QEMU's code.
 _MEMORY_FILES = re.compile(r"file=(?:/memfd:|/dev/(?:shm|hugepages|zero)|\S*/libvirt/qemu/)|huge")
-# libvirt has QEMU name its threads so.
+# The thread names that libvirt makes QEMU use.
 _VCPU = re.compile(r"CPU (\d+)/\w+")
 _IOTHREAD = re.compile(r"IO iothread(\d+)")
 _HIDEPID = re.compile(r"\bhidepid=([1-9]\w*|noaccess|invisible|ptraceable)")
-#: Why a guest can't be observed if nothing is known to hide it: it may also just have ended.
+#: Why a guest can't be observed if there is no better reason: it may also just have ended.
 NOT_FOUND = "no process in /proc runs the guest: does libvirt run on another machine?"
-# The kernel's name of the namespace that it boots with (PROC_PID_INIT_INO).
+# The kernel's initial PID namespace (PROC_PID_INIT_INO).
 _FIRST_PIDS = "pid:[4026531836]"
 
 
@@ -49,9 +49,9 @@ _FIRST_PIDS = "pid:[4026531836]"
 class Thread:
     """A thread at one moment.
 
-    :ivar name: as the kernel has it: at most 15 characters.
-    :ivar cpus: the host CPUs that it may run on; those offline are left out.
-    :ivar nodes: the NUMA nodes that it may take memory from.
+    :ivar name: the kernel's name: at most 15 characters.
+    :ivar cpus: the host CPUs that it may use, without those offline.
+    :ivar nodes: the NUMA nodes that it may allocate memory on.
     """
 
     id: int
@@ -84,11 +84,11 @@ class QemuProcess:
         self._folder = proc / str(pid)
 
     def runs(self, instance_uuid: str) -> bool:
-        """Tell whether it (still) runs this guest."""
+        """Return whether it (still) runs this guest."""
         return self.guest() == instance_uuid
 
     def guest(self) -> str:
-        """Return which guest it runs; empty if none, or if it has ended."""
+        """Return the guest that it runs; empty if none, or if it has ended."""
         try:
             arguments = (self._folder / "cmdline").read_bytes()
         except OSError:
@@ -96,7 +96,7 @@ class QemuProcess:
         return arguments.partition(b"\0-uuid\0")[2].partition(b"\0")[0].decode(errors="replace")
 
     def has_vcpus(self) -> bool:
-        """Tell whether it has a vCPU's thread: others may name a guest in their arguments, too."""
+        """Return whether it has a vCPU thread: other processes, too, may name a guest."""
         try:
             names = [read_text(task / "comm") for task in (self._folder / "task").iterdir()]
         except OSError:
@@ -104,14 +104,14 @@ class QemuProcess:
         return any(_VCPU.fullmatch(name.strip()) for name in names)
 
     def threads(self) -> list[Thread]:
-        """Look at all of its threads; the main thread comes first."""
+        """Read all of its threads; the main thread is the first."""
         ids = sorted(int(task.name) for task in (self._folder / "task").iterdir())
         return self.read_threads(ids)
 
     def read_threads(self, ids: Iterable[int]) -> list[Thread]:
-        """Look at some threads; also at those that the kernel runs for this process.
+        """Read some threads; also those that the kernel runs for this process.
 
-        Those that have ended meanwhile are left out.
+        Threads that have ended meanwhile are omitted.
         """
         found = []
         for thread_id in ids:
@@ -124,20 +124,20 @@ class QemuProcess:
         return found
 
     def move(self, thread: Thread, cpus: CpuSet) -> None:
-        """Have one of its threads run on these CPUs only.
+        """Pin one of its threads.
 
-        :raises OSError: without the right to (CAP_SYS_NICE), or if the ids of /proc are not those
-            of our PID namespace: somebody else has that id here.
+        :raises OSError: without the right to (CAP_SYS_NICE), or if /proc shows another PID
+            namespace, where another thread may have that id.
         """
         if os.readlink(self._proc / "self") != str(os.getpid()):  # noqa: PTH115
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
         os.sched_setaffinity(thread.id, cpus)
 
     def memory_kib(self) -> dict[int, int]:
-        """Count the guest's memory on each NUMA node, in KiB.
+        """Return the guest's memory on each NUMA node, in KiB.
 
-        It takes the kernel a while for a large guest, and needs the right to
-        trace the process (CAP_SYS_PTRACE).
+        This takes the kernel a while for a large guest, and needs the right to trace the process
+        (CAP_SYS_PTRACE).
 
         :raises PermissionError: without that right.
         """
@@ -152,35 +152,35 @@ class QemuProcess:
 
 
 class Processes:
-    """Finds the QEMU process of each guest, and remembers it."""
+    """Finds the QEMU process of each guest, and caches it."""
 
     def __init__(self, proc: Path = PROC) -> None:
         self._proc = proc
         self._known: dict[str, QemuProcess] = {}
 
     def find(self, instance_uuid: str) -> QemuProcess | None:
-        """Find the process of a guest; None if there is none to be seen."""
+        """Return the process of a guest; None if none is visible."""
         known = self._known.get(instance_uuid)
         if known is not None and known.runs(instance_uuid):
             return known
         return self._search(instance_uuid)
 
     def why_hidden(self) -> str:
-        """Return why a guest that libvirt says runs can't be found."""
-        # Where others are seen, only this one is not.
+        """Return why a guest that libvirt reports as running can't be found."""
+        # Other guests are visible, so processes are not hidden.
         return NOT_FOUND if self._known else _why_hidden(self._proc)
 
     def _search(self, instance_uuid: str) -> QemuProcess | None:
-        """Look through the processes until it is found; remember all that are passed.
+        """Search the processes for a guest; cache all guests on the way.
 
-        So many guests that are new at once take one look, not one each.
+        Thus many new guests need one search, not one each.
         """
         try:
             pids = {int(entry.name) for entry in self._proc.iterdir() if entry.name.isdecimal()}
         except OSError:
             return None
         passed: dict[str, QemuProcess] = {}
-        # A guest that was just started is among the last.
+        # A guest that was just started has a high process id.
         for pid in sorted(pids, reverse=True):
             process = QemuProcess(pid, self._proc)
             guest = process.guest()
@@ -219,13 +219,13 @@ def _why_hidden(proc: Path) -> str:
 
 
 def _hides(proc: Path) -> str | None:
-    """Return how processes of other users are hidden; None if they are not."""
+    """Return the hidepid= option of /proc; None if it hides nothing."""
     try:
         read_text(proc / "1/cmdline")
     except OSError:
         pass
     else:
-        # Whoever may see the first process, which is root's, may see QEMU's.
+        # Process 1 is root's: if it is visible, QEMU's are, too.
         return None
     found = None
     try:
@@ -239,7 +239,7 @@ def _hides(proc: Path) -> str | None:
 
 
 def has_own_pids(proc: Path = PROC) -> bool:
-    """Tell whether this process does not see all of the machine's."""
+    """Return whether this process sees only some of the machine's processes."""
     try:
         return os.readlink(proc / "self/ns/pid") != _FIRST_PIDS  # noqa: PTH115
     except OSError:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the kernel shows of one target: a value for each thread or group that it consists of."""
+"""The observed value of one target: a value for each thread or group that it consists of."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kongming.allocation.target import Value
 class Part:
     """One thread or control group.
 
-    :ivar name: which one it is; empty where a target has only one.
+    :ivar name: which one it is; empty if the target has only one.
     """
 
     value: Value
@@ -39,7 +39,7 @@ class Reading:
     """The observed values of a target; it has a value only if all of its parts have it.
 
     :ivar parts: at least one.
-    :ivar by_kernel: whether the kernel shows them; else they are what libvirt was told.
+    :ivar by_kernel: whether the kernel shows them; otherwise they are configured in libvirt.
     """
 
     parts: tuple[Part, ...]
@@ -47,7 +47,7 @@ class Reading:
 
     @classmethod
     def of(cls, value: Value, *, by_kernel: bool = True) -> Reading:
-        """Make the reading of a target that has only one part."""
+        """Return the reading of a target that has only one part."""
         return cls((Part(value),), by_kernel)
 
     @property

@@ -9,12 +9,11 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""The saved image of a suspended guest: a placement in it would keep the guest from resuming.
+"""The saved image of a suspended guest: a placement in it could keep the guest from resuming.
 
-libvirt saves the live definition with the guest's memory, pins included, and refuses to
-restore it on a host that lacks one of their CPUs or nodes, or has it offline. What
-Kongming has set is taken out of the image, as its note says; it is set again when the
-guest runs.
+libvirt saves the live definition with the guest's memory, pins included, and refuses to restore it
+on a host where one of their CPUs or nodes is missing or offline. So Kongming's values are removed
+from the image, and set again when the guest runs.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from kongming.hypervisor import definition
 from kongming.hypervisor.aspects import table
 
 
-def is_kept(domain: Any) -> bool:
-    """Tell whether a domain is suspended, and libvirt keeps its image; raises its errors."""
+def is_saved(domain: Any) -> bool:
+    """Return whether a domain is suspended and has a saved image; raise libvirt's errors."""
     try:
         return not domain.isActive() and bool(domain.hasManagedSaveImage(0))
     except libvirt.libvirtError as error:
@@ -39,7 +38,7 @@ def is_kept(domain: Any) -> bool:
 
 
 def release(domain: Any) -> bool:
-    """Take what Kongming has set out of a domain's image; tell whether anything was."""
+    """Remove Kongming's values from a domain's image; return whether there were any."""
     xml = released(domain.managedSaveGetXMLDesc(libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE))
     if xml is not None:
         domain.managedSaveDefineXML(xml, 0)
@@ -47,10 +46,11 @@ def release(domain: Any) -> bool:
 
 
 def released(xml: str) -> str | None:
-    """Return a domain's XML as it would be without Kongming; None if that is no other.
+    """Return a domain's XML without Kongming's values; None if it has none.
 
-    Pins and memory nodes are taken out, rather than set to what they were before: that
-    may not be there any more, and without them a guest runs where Nova lets it.
+    Pins and memory nodes are removed instead of being reset: the former ones may not exist any
+    more,
+    and without any the guest runs where Nova lets it.
     """
     root = ET.fromstring(xml)
     metadata = root.find("metadata")

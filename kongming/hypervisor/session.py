@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A short connection to libvirt, for a command that does one thing and ends."""
+"""A short connection to libvirt, for a command."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ _OPEN_TIMEOUT = 15.0
 
 
 def read_only(uri: str, timeout: float = _OPEN_TIMEOUT) -> contextlib.AbstractContextManager[Any]:
-    """Give a connection that can change nothing.
+    """Open a connection that can't change anything.
 
     :param timeout: seconds to wait for a libvirt that hangs.
     :raises HypervisorUnavailable: if libvirt can't be reached.
-    :raises LibvirtForbids: if it does not let us do what it is asked.
-    :raises Failed: if it gives another error.
+    :raises LibvirtForbids: if libvirt denies an operation.
+    :raises Failed: if libvirt reports another error.
     """
     return _session(uri, timeout, read_only=True)
 
 
 @contextlib.contextmanager
-def look(uri: str, timeout: float = _OPEN_TIMEOUT) -> Iterator[Hypervisor]:
-    """Give what knows the host and its guests, and can change nothing; as :func:`read_only`."""
+def inspect(uri: str, timeout: float = _OPEN_TIMEOUT) -> Iterator[Hypervisor]:
+    """Open a :class:`Hypervisor` that can't change anything; see :func:`read_only`."""
     with read_only(uri, timeout) as connection:
         yield Hypervisor(uri, lambda: contextlib.nullcontext(connection))
 
 
 def read_write(uri: str, timeout: float = _OPEN_TIMEOUT) -> contextlib.AbstractContextManager[Any]:
-    """Give a connection that can change guests; otherwise as :func:`read_only`."""
+    """Open a connection that can change guests; see :func:`read_only`."""
     return _session(uri, timeout, read_only=False)
 
 

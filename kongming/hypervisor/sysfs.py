@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The topology of this machine, as its kernel tells it in ``/sys/devices/system``."""
+"""The topology of this machine in ``/sys/devices/system``."""
 
 from __future__ import annotations
 
@@ -35,34 +35,34 @@ from kongming.hypervisor.kernel_files import KernelFiles
 
 _LINK = re.compile(r"node([0-9]+)")
 _INDEX = re.compile(r"index[0-9]+")
-# Those below are of one core or a few; libvirt leaves them out, too.
+# Lower caches belong to one core or a few; libvirt omits them, too.
 _LEAST_LEVEL = 3
 _KINDS = {"Unified": "both", "Data": "data", "Instruction": "code"}
 _KIB = {"K": 1, "M": 1 << 10, "G": 1 << 20}
-# Where the kernel has CPUs of several types it has a folder for each type's counters.
+# A kernel with CPUs of several types has a folder for each type's counters.
 _TYPES = {"cpu_core": PERFORMANCE, "cpu_atom": EFFICIENCY, "cpu_lowpower": EFFICIENCY}
-# What is less by 5 % or more is clearly less: the kernel's scheduler takes it so, too.
+# The kernel's scheduler, too, treats a difference of 5 % as significant.
 _CLEARLY_LESS = 0.95
 
 
 def read(files: KernelFiles, present: CpuSet, online: CpuSet, storing: CpuSet) -> Topology:
-    """Ask the kernel what the host is made of.
+    """Read the topology from the kernel.
 
-    What changes only when CPUs or nodes come or go is kept until then.
+    What changes only with CPUs or nodes is cached.
 
     :param storing: the nodes that have memory.
     """
     nodes = tuple(node_ids(files))
     isolated = isolated_cpus(files)
     of = (present, online, nodes, isolated)
-    shape = files.keep("topology", of, lambda: _shape(files, *of))
+    shape = files.cached("topology", of, lambda: _shape(files, *of))
     return replace(shape, cells=tuple(_with_memory(each, files, storing) for each in shape.cells))
 
 
 def _shape(
     files: KernelFiles, present: CpuSet, online: CpuSet, nodes: tuple[int, ...], isolated: CpuSet
 ) -> Topology:
-    """Read all but the memory."""
+    """Read all except the memory."""
     there = frozenset(present)
     cores = list(_cores(files, among(online, there)))
     order = _ids(files, "node/online") or nodes
@@ -76,23 +76,23 @@ def _shape(
 
 def _with_memory(cell: Cell, files: KernelFiles, storing: CpuSet) -> Cell:
     of_node = f"{files.system}/node/node{cell.id}/meminfo"
-    told = memory_kib(files, of_node) or memory_kib(files, f"{files.proc}/meminfo")
-    total, free = told or (0, None)
+    found = memory_kib(files, of_node) or memory_kib(files, f"{files.proc}/meminfo")
+    total, free = found or (0, None)
     return replace(cell, memory_kib=total if cell.id in storing else 0, free_kib=free)
 
 
 def _distances(files: KernelFiles, node: int, online: Collection[int]) -> dict[int, int]:
-    """Return the distances that the kernel tells, in the order of the nodes that are online."""
+    """Return the distances to the nodes that are online, in their order."""
     path = f"{files.system}/node/node{node}/distance"
-    told = files.read(path, lambda text: [int(each) for each in text.split()])
-    if told is None or len(told) != len(online):
+    distances = files.read(path, lambda text: [int(each) for each in text.split()])
+    if distances is None or len(distances) != len(online):
         return {}
-    # The firmware writes 0 where it knows nothing; libvirt leaves it out, too.
-    return {other: each for other, each in zip(online, told, strict=True) if each}
+    # The firmware writes 0 for an unknown distance; libvirt omits it, too.
+    return {other: each for other, each in zip(online, distances, strict=True) if each}
 
 
 def _homes(files: KernelFiles, present: Set[int], nodes: Iterable[int]) -> dict[int, int]:
-    """Return the node of each CPU, of those that are offline, too, where the kernel tells."""
+    """Return the node of each CPU, also of those offline if the kernel shows it."""
     homes = {
         cpu: node
         for node in nodes
@@ -100,7 +100,7 @@ def _homes(files: KernelFiles, present: Set[int], nodes: Iterable[int]) -> dict[
     }
     for cpu in present:
         if cpu not in homes:
-            # Lists of nodes leave out what is offline; the link of the CPU stays.
+            # The lists of nodes omit offline CPUs; the link of the CPU stays.
             for link in map(_LINK.fullmatch, files.names(f"{files.system}/cpu/cpu{cpu}") or ()):
                 if link:
                     homes[cpu] = int(link[1])
@@ -109,7 +109,7 @@ def _homes(files: KernelFiles, present: Set[int], nodes: Iterable[int]) -> dict[
 
 @dataclass(frozen=True, slots=True)
 class _Core:
-    """A core, by its CPUs that are online."""
+    """A core with its CPUs that are online."""
 
     cpus: CpuSet
     socket: int
@@ -140,7 +140,7 @@ def _cores(files: KernelFiles, online: CpuSet) -> Iterator[_Core]:
 
 def _core(files: KernelFiles, cpu: int, cpus: CpuSet) -> _Core:
     folder = f"{files.system}/cpu/cpu{cpu}"
-    # Where there is no such level the kernel has no file, or -1 in it: 0 by libvirt, too.
+    # Without such a level the kernel has no file, or -1 in it: libvirt, too, makes that 0.
     socket, die, core = (
         max(0, files.number(f"{folder}/topology/{name}") or 0)
         for name in ("physical_package_id", "die_id", "core_id")
@@ -160,7 +160,7 @@ def _cpus(
 
 
 def _offline(files: KernelFiles, cpu: int) -> Cpu:
-    """Return a CPU that is offline: most kernels forget where it was."""
+    """Return an offline CPU: most kernels forget where it was."""
     folder = f"{files.system}/cpu/cpu{cpu}/topology"
     socket, die, core = (
         files.number(f"{folder}/{name}") for name in ("physical_package_id", "die_id", "core_id")
@@ -187,7 +187,7 @@ def _types(files: KernelFiles, cores: Iterable[_Core]) -> dict[int, str]:
 
 
 def _caches(files: KernelFiles, cores: Iterable[_Core], present: Set[int]) -> Iterator[Cache]:
-    """Read each cache once, as far as it is shared by several cores."""
+    """Read each cache that several cores share once."""
     known: set[int] = set()
     for core in cores:
         if core.first in known:

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Why there is no connection to libvirt, in our words, and what to do about it.
+"""Why there is no connection to libvirt, and what to do about it.
 
-libvirt's own words name what it was doing; of whom it was refused, and by which file, they
-seldom tell. They are quoted only where nothing better is known.
+libvirt's messages name what it was doing, but seldom the user or the file. They are quoted only if
+nothing better is known.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from kongming.hypervisor.auth_file import AuthFile
 from kongming.runtime.cleaning import clean, without_credentials
 from kongming.runtime.users import user, user_group
 
-#: libvirt, or its access control, does not let this connection do what was asked of it.
+#: libvirt, or its access control, denies an operation to this connection.
 FORBIDS = frozenset({libvirt.VIR_ERR_OPERATION_DENIED, libvirt.VIR_ERR_ACCESS_DENIED})
 
 _LOGIN = frozenset(
@@ -43,7 +43,7 @@ _LOGIN = frozenset(
         libvirt.VIR_ERR_AUTH_UNAVAILABLE,
     }
 )
-# What libvirt says of an auth.conf that is malformed, or that is named and not there.
+# libvirt's message for an auth.conf that is malformed, or is named and missing.
 _UNKNOWN = "the cause is unknown"
 _QUOTED_MOST = 300
 _SOCKET = re.compile(r"socket to '([^']+)'")
@@ -71,7 +71,7 @@ def without_password(uri: str) -> str:
 
 
 def forbids(error: libvirt.libvirtError, doing: str) -> exception.LibvirtForbids | None:
-    """Return the error of ours if that is one of :data:`FORBIDS`.
+    """Return an exception if an error is one of :data:`FORBIDS`; otherwise None.
 
     :param doing: what was denied, for a sentence.
     """
@@ -97,7 +97,7 @@ def forbidden(error: libvirt.libvirtError) -> str:
 def _why(error: libvirt.libvirtError, uri: str) -> str:
     code, said = error.get_error_code(), error.get_error_message() or ""
     parts = urlsplit(uri)
-    # Without a transport it is a socket here, or TLS to elsewhere.
+    # A URI without a transport leads to a local socket, or by TLS to a host.
     transport = parts.scheme.partition("+")[2] or ("tls" if parts.netloc else "unix")
     if code == libvirt.VIR_ERR_CONF_SYNTAX or _UNKNOWN in said:
         return _auth_file(uri)
@@ -108,13 +108,13 @@ def _why(error: libvirt.libvirtError, uri: str) -> str:
         return known
     if code in _LOGIN:
         return _login(code, said, uri)
-    # Its words may hold anything, even what a program that it ran has written.
+    # The message may contain anything, even the output of a program that libvirt ran.
     quoted = without_credentials(clean(said, _QUOTED_MOST))
     return f"libvirt's error {code}, «{quoted}»"
 
 
 def _login(code: int, said: str, uri: str) -> str:
-    """Return why a log-in was refused; libvirt has one code for all of that."""
+    """Return why a log-in was refused; libvirt has one code for all reasons."""
     if code != libvirt.VIR_ERR_AUTH_FAILED or "polic" in said or "polkit" in said:
         return (
             f"polkit does not let user {user()} manage libvirt (org.libvirt.unix.manage). "

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""What of this host can't be read or observed, and why: told once, and when it can be again."""
+"""What of this host can't be read or observed, and why: logged once, and when it can be again."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ LOG = logging.getLogger(__name__)
 class Gap:
     """Something that can't be read or observed.
 
-    :ivar subject: what, for a sentence; the same one has one reason for each of its parts.
+    :ivar subject: its name, for a sentence; a subject may have many parts.
     :ivar can_not: what can't be done with it: «read», «observed».
     :ivar why: the reason.
-    :ivar instead: what counts meanwhile.
-    :ivar example: the part that showed it first, where the subject has many.
+    :ivar instead: what is used meanwhile.
+    :ivar example: the first part that showed it, if the subject has many.
     """
 
     subject: str
@@ -42,35 +42,37 @@ class Gap:
         return f"{self.subject} can't be {self.can_not} ({why}): {self.instead}"
 
 
-#: What can't be observed where the processes of guests can't be.
+#: The subject if the processes of guests are not visible.
 THREADS = "The threads of guests"
-#: What can't be observed where these are not mounted, or not to be read.
+#: The subject if control groups are not mounted, or can't be read.
 GROUPS = "The control groups of guests"
 
 
 def hidden_threads(why: str) -> Gap:
-    """Return that the threads of a guest can't be observed."""
-    told = "the values configured in libvirt are used, and changes by others are not noticed"
-    return Gap(THREADS, "observed", why, told)
+    """Return the gap for the threads of a guest."""
+    instead = "the values configured in libvirt are used, and changes by others are not noticed"
+    return Gap(THREADS, "observed", why, instead)
 
 
 def hidden_groups(why: str, part: str = "") -> Gap:
-    """Return that the control groups of a guest, or a part of them, can't be observed."""
-    told = "threads are identified by their names, and the CPU time that libvirt reports is used"
-    return Gap(f"{part} of the{GROUPS[3:]}" if part else GROUPS, "observed", why, told)
+    """Return the gap for the control groups of a guest, or for a part of them."""
+    instead = (
+        "threads are identified by their names, and the CPU time that libvirt reports is used"
+    )
+    return Gap(f"{part} of the{GROUPS[3:]}" if part else GROUPS, "observed", why, instead)
 
 
 class Visibility:
-    """The gaps that there are now. Any thread may call any method."""
+    """The current gaps. Any thread may call any method."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._gaps: dict[Gap, set[str]] = {}
 
     def lost(self, gap: Gap, part: str = "") -> None:
-        """Note that a part of something can't be read; told if no other part had that before.
+        """Register that a part of something can't be read; log the first of a subject.
 
-        :param part: one of many for which the same holds, as a guest or a CPU's file.
+        :param part: one of many with the same reason, such as a guest or a CPU's file.
         """
         with self._lock:
             new = gap not in self._gaps
@@ -79,7 +81,7 @@ class Visibility:
             LOG.warning("%s", gap)
 
     def regained(self, subject: str, part: str = "") -> None:
-        """Note that a part can be read; told if nothing is left that can't be."""
+        """Register that a part can be read; log it if all parts of the subject can."""
         if not self._gaps:
             return
         with self._lock:
@@ -96,13 +98,13 @@ class Visibility:
             LOG.info("%s can be %s again", gap.subject, gap.can_not)
 
     def forget(self, part: str) -> None:
-        """Forget a part that is no more, and its own: the same of another is not told anew."""
+        """Forget a part that does not exist any more, with its own parts."""
         with self._lock:
             for parts in self._gaps.values():
                 parts -= {each for each in parts if each.partition("/")[0] == part}
 
     def lacks(self, subject: str) -> bool:
-        """Tell whether any part of something can't be read."""
+        """Return whether any part of something can't be read."""
         return any(gap.subject == subject for gap in self.gaps())
 
     def gaps(self) -> list[Gap]:

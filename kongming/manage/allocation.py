@@ -325,7 +325,7 @@ def _observed(
 ) -> tuple[dict[Target, Value], dict[Target, Value], dict[Target, Value]]:
     """Return what a guest has, its baseline, and what Nova gave it if it has a NUMA topology."""
     definition = guest.definition()
-    found = guest.observe([*definition.told, SHARES, QUOTA], definition)
+    found = guest.observe([*definition.configured, SHARES, QUOTA], definition)
     grant = {} if definition.grant is None else definition.grant.values()
     has = {what: each.parts[0].value for what, each in found.items()}
     return has, dict(definition.baseline), dict(grant)

@@ -73,7 +73,7 @@ def hypervisor(command: Command) -> AbstractContextManager[Hypervisor]:
 
     :raises HypervisorUnavailable: if libvirt does not answer.
     """
-    return session.look(conf_of(command).libvirt.connection_uri)
+    return session.inspect(conf_of(command).libvirt.connection_uri)
 
 
 def placer(command: Command, look: Hypervisor, store: Store | None) -> Placer:

@@ -32,7 +32,7 @@ _GUESTS_MAX = 20
 def opened(conf: cfg.ConfigOpts) -> Iterator[Hypervisor | None]:
     """Give what knows the host; None if libvirt is unavailable: another check tells that."""
     try:
-        with session.look(conf.libvirt.connection_uri, _TIMEOUT_S) as hypervisor:
+        with session.inspect(conf.libvirt.connection_uri, _TIMEOUT_S) as hypervisor:
             yield hypervisor
     except exception.HypervisorUnavailable:
         yield None

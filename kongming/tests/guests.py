@@ -73,13 +73,13 @@ class Guest:
         self.looks = 0
         self._now = parse(xml.format(pins), host)
         if grant is not None:
-            told = {**self._now.told, **grant.cpus}
-            self._now = replace(self._now, grant=grant, told=told)
+            told = {**self._now.configured, **grant.cpus}
+            self._now = replace(self._now, grant=grant, configured=told)
 
     @property
     def told(self) -> dict[Target, Value]:
         """What libvirt was told."""
-        return {**self._now.told, **self.cpu_time}
+        return {**self._now.configured, **self.cpu_time}
 
     def definition(self) -> Definition:
         self.looks += 1
@@ -101,22 +101,24 @@ class Guest:
         if what in self.cpu_time:
             self.cpu_time[what] = value
         else:
-            self._now = replace(self._now, told={**self._now.told, what: value})
+            self._now = replace(self._now, configured={**self._now.configured, what: value})
 
-    def keep_baseline(self, baseline: Any) -> None:
+    def write_baseline(self, baseline: Any) -> None:
         granted = {} if self._now.grant is None else self._now.grant.cpus
         returns_to = {what: granted.get(what, value) for what, value in baseline.items()}
-        self._now = replace(self._now, baseline=returns_to, travelled=False)
+        self._now = replace(self._now, baseline=returns_to, has_foreign_baseline=False)
 
     def regrant(self, grant: Grant) -> None:
         """Have Nova give the guest other CPUs."""
         baseline = self._now.baseline
         self._now = replace(self._now, grant=grant)
-        self.keep_baseline(baseline)
+        self.write_baseline(baseline)
 
     def arrive(self, *touched: Target) -> None:
         """Have it come from another host, which had touched some targets."""
-        self._now = replace(self._now, baseline=dict.fromkeys(touched, ALL), travelled=True)
+        self._now = replace(
+            self._now, baseline=dict.fromkeys(touched, ALL), has_foreign_baseline=True
+        )
 
     def check_free(self) -> None:
         if self.busy:
@@ -131,7 +133,7 @@ class Guest:
     def ends_within(self, _seconds: float) -> bool:
         return self.ending
 
-    def has_started_anew(self) -> bool:
+    def has_restarted(self) -> bool:
         return self.started_anew
 
     def clean_definition(self) -> bool:

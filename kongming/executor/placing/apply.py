@@ -38,7 +38,7 @@ def carry_out(steps: plan.Plan, guest: Guest) -> Mapping[Target, Reading]:
     try:
         return _all_or_nothing(steps, guest, begun)
     finally:
-        if guest.has_started_anew():
+        if guest.has_restarted():
             _note_for_next(begun, steps.baseline, guest)
             raise exception.GuestBusy("the domain was restarted while the guest was placed")
 
@@ -78,7 +78,7 @@ def _note_for_next(begun: list[plan.Step], baseline: Mapping[Target, Value], gue
     Some of the steps were taken with it, and it is defined like the one that they were for.
     """
     changed = {step.target for step in begun if isinstance(step, plan.Change)}
-    guest.keep_baseline({what: baseline[what] for what in changed})
+    guest.write_baseline({what: baseline[what] for what in changed})
 
 
 def _undo(begun: list[plan.Step], guest: Guest) -> str:

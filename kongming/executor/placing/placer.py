@@ -281,13 +281,15 @@ def _observe(
     observed = guest.observe({*definition.baseline, *wanted}, definition)
     # libvirt reads the CPU time from the kernel, it is not in the definition.
     read = {what: each.parts[0].value for what, each in observed.items()}
-    told: dict[Target, Value] = read | dict(definition.told)
+    told: dict[Target, Value] = read | dict(definition.configured)
     had = dict(told)
     for what, reading in observed.items():
         narrower = _narrower(what, reading, definition, guest.host)
         if narrower is not None:
             had[what] = narrower
-    return plans.GuestState(had, told, observed, definition.baseline, definition.travelled)
+    return plans.GuestState(
+        had, told, observed, definition.baseline, definition.has_foreign_baseline
+    )
 
 
 def _narrower(what: Target, reading: Reading, definition: Definition, host: Host) -> CpuSet | None:
@@ -295,7 +297,7 @@ def _narrower(what: Target, reading: Reading, definition: Definition, host: Host
 
     Somebody else has confined them: by taskset, or with the kernel's isolcpus.
     """
-    if what.aspect not in CPU_ASPECTS or what in definition.configured:
+    if what.aspect not in CPU_ASPECTS or what in definition.explicit:
         return None
     cpus = cast(CpuSet | None, reading.common)
     return cpus if reading.by_kernel and cpus and cpus & host.usable < host.usable else None

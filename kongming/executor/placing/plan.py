@@ -88,10 +88,10 @@ class KeepBaseline:
     baseline: Mapping[Target, Value]
 
     def apply(self, guest: Guest) -> None:
-        guest.keep_baseline(self.baseline)
+        guest.write_baseline(self.baseline)
 
     def undo(self, guest: Guest) -> None:
-        guest.keep_baseline(self.former)
+        guest.write_baseline(self.former)
 
     def __str__(self) -> str:
         return "the baseline note"

@@ -46,7 +46,7 @@ COMMON = [
     Fault(STORE + "Store.ask", after=True),
     *around(ACKNOWLEDGE),
     *around(RECONCILE),
-    *around(GUEST + "keep_baseline"),
+    *around(GUEST + "write_baseline"),
     # Between two of them there is nothing: after one is before the next.
     *(Fault(GUEST + "set", number + 1, after=True) for number in range(CHANGES)),
 ]

@@ -78,12 +78,12 @@ class FakeGuest:
         self._answer()
         self.told[what] = value
 
-    def keep_baseline(self, baseline):
+    def write_baseline(self, baseline):
         self._begin()
         self._answer()
         self.baseline = dict(baseline)
 
-    def has_started_anew(self):
+    def has_restarted(self):
         return self._started
 
     @property

@@ -124,7 +124,7 @@ def test_an_empty_group_has_no_cpus(tmp_path):
 
 def test_what_was_lost_is_added_to_what_a_group_has(tmp_path):
     folder = Kernel(tmp_path, 1).cpus(0, "0-1")
-    cgroup.give_back(folder, CpuSet([3]))
+    cgroup.restore(folder, CpuSet([3]))
     assert (folder / "cpuset.cpus").read_text() == "0-1,3"
 
 
@@ -138,4 +138,4 @@ def test_what_may_not_be_written_is_told_with_what_to_write(tmp_path, monkeypatc
     with pytest.raises(
         exception.Failed, match=r"libvirt-qemu/cpuset.cpus .*write 0-3 to that file as"
     ):
-        cgroup.give_back(folder, CpuSet([3]))
+        cgroup.restore(folder, CpuSet([3]))

@@ -73,7 +73,7 @@ def noted(written_on, **parts):
 def test_what_another_host_noted_is_not_what_a_guest_returns_to(written_on, here, travelled):
     host = replace(HOST, uuid=here)
     read = definition.parse(noted(written_on), host)
-    assert read.travelled is travelled
+    assert read.has_foreign_baseline is travelled
     mine = {Target(Aspect.VCPU, 0): ALL, target.EMULATOR: ALL, target.MEMORY: CpuSet([0, 1])}
     assert read.baseline == (WRITTEN | mine if travelled else WRITTEN)
     assert definition.parse_baseline(noted(written_on), host) == read.baseline
@@ -91,10 +91,10 @@ def left(written_on, note=""):
 def test_what_was_released_is_nothing_to_return_to_but_on_another_host():
     host = replace(HOST, uuid=HERE)
     here = definition.parse(xml(metadata=left(HERE)), host)
-    assert (here.baseline, here.released, here.travelled) == ({}, LEFT, False)
+    assert (here.baseline, here.released, here.has_foreign_baseline) == ({}, LEFT, False)
     assert definition.parse_baseline(xml(metadata=left(HERE)), host) is None
     there = definition.parse(xml(metadata=left(THERE)), host)
-    assert there.travelled
+    assert there.has_foreign_baseline
     assert there.baseline == {target.vcpu(2): ALL, target.MEMORY: CpuSet([0, 1])}
     assert definition.parse_baseline(xml(metadata=left(THERE)), host) == there.baseline
 
@@ -143,7 +143,9 @@ def test_in_the_definition_of_a_numa_guest_only_what_was_narrowed_is_widened(
 
 
 def vcpus(read):
-    return {what.number: cpus for what, cpus in read.told.items() if what.aspect is Aspect.VCPU}
+    return {
+        what.number: cpus for what, cpus in read.configured.items() if what.aspect is Aspect.VCPU
+    }
 
 
 def test_the_project_is_that_of_novas_element():
@@ -156,7 +158,7 @@ def test_the_project_is_that_of_novas_element():
 
 def test_what_libvirt_was_not_told_is_all_of_the_hosts():
     more = "<iothreadids><iothread id='3'/></iothreadids>"
-    assert parse(more=more).told == {
+    assert parse(more=more).configured == {
         **{target.vcpu(number): ALL for number in range(4)},
         target.EMULATOR: ALL,
         target.iothread(3): ALL,
@@ -179,9 +181,9 @@ def test_what_libvirt_was_told_is_read():
     )
     read = parse(more=more)
     assert read.iothreads == {1, 2}
-    assert read.told[target.EMULATOR] == {0, 1}
-    assert (read.told[target.iothread(1)], read.told[target.iothread(2)]) == (ALL, {3})
-    assert read.told[target.MEMORY] == {1}
+    assert read.configured[target.EMULATOR] == {0, 1}
+    assert (read.configured[target.iothread(1)], read.configured[target.iothread(2)]) == (ALL, {3})
+    assert read.configured[target.MEMORY] == {1}
     assert read.memory_mode == "restrictive"
     assert parse().memory_mode is None
 
@@ -235,4 +237,4 @@ def test_the_baseline_reads_back(baseline):
     kept = kept.replace("</baseline>", end)
     read = parse(metadata=NOVA_NOW + kept)
     assert read.baseline == baseline
-    assert read.told[target.vcpu(0)] == ALL
+    assert read.configured[target.vcpu(0)] == ALL

@@ -61,7 +61,7 @@ def test_the_grant_is_what_the_persistent_definition_says():
         CpuSet(),
         CpuSet([0]),
     )
-    assert read.told[vcpu(1)] == {5}
+    assert read.configured[vcpu(1)] == {5}
 
 
 def test_a_guest_without_a_numa_topology_has_no_grant_and_is_not_read_twice():

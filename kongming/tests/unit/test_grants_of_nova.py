@@ -252,6 +252,8 @@ def test_what_a_live_migration_hands_on_is_read_as_what_the_destination_gave(nam
     read = definition.parse(domains.xml(name), HOST)
     if read.grant is not None:
         assert {
-            what: cpus for what, cpus in read.told.items() if what.aspect is not Aspect.MEMORY
+            what: cpus
+            for what, cpus in read.configured.items()
+            if what.aspect is not Aspect.MEMORY
         } == read.grant.cpus
-        assert read.told[MEMORY] == read.grant.nodes
+        assert read.configured[MEMORY] == read.grant.nodes

@@ -43,9 +43,9 @@ def definition(**values):
         "grant": None,
         "vcpus": 4,
         "iothreads": CpuSet([1]),
-        "told": {},
+        "configured": {},
         "memory_kib": 1 << 20,
-        "configured": frozenset(),
+        "explicit": frozenset(),
         "memory_mode": None,
         "baseline": {},
     }

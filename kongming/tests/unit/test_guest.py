@@ -94,17 +94,17 @@ class Writing(Domain):
 def test_what_leaves_the_baseline_is_named_as_long_as_the_guest_lives():
     domain = Writing()
     guest = guest_of(domain)
-    guest.keep_baseline({vcpu(0): ALL, EMULATOR: ALL, SHARES: 1024})
+    guest.write_baseline({vcpu(0): ALL, EMULATOR: ALL, SHARES: 1024})
     assert [uri for uri, _written in domain.written] == [BASELINE_URI]
     vcpu_pin, emulator_pin = '<vcpupin vcpu="0" cpuset="0-3" />', '<emulatorpin cpuset="0-3" />'
-    guest.keep_baseline({EMULATOR: ALL})
+    guest.write_baseline({EMULATOR: ALL})
     assert domain.written[1] == (RELEASED_URI, f"<released>{vcpu_pin}</released>")
-    guest.keep_baseline({})
+    guest.write_baseline({})
     assert domain.written[-2:] == [
         (RELEASED_URI, f"<released>{vcpu_pin}{emulator_pin}</released>"),
         (BASELINE_URI, None),
     ]
-    guest.keep_baseline({vcpu(0): ALL, EMULATOR: ALL})
+    guest.write_baseline({vcpu(0): ALL, EMULATOR: ALL})
     assert domain.written[-2] == (RELEASED_URI, None)
 
 
@@ -114,7 +114,7 @@ def test_what_was_released_before_is_named_on():
     domain = Writing(XMLDesc=XML.replace("<memory", f"<metadata>{released}</metadata><memory"))
     guest = guest_of(domain)
     guest.definition()
-    guest.keep_baseline({vcpu(0): ALL, vcpu(1): ALL})
+    guest.write_baseline({vcpu(0): ALL, vcpu(1): ALL})
     assert domain.written[0] == (RELEASED_URI, '<released><memory nodeset="1" /></released>')
 
 
@@ -124,7 +124,7 @@ def test_of_a_guest_with_a_numa_topology_nothing_is_named_as_nova_writes_it_anew
     for baseline in ({vcpu(0): ALL}, {}):
         guest = guest_of(domain)
         guest.definition()
-        guest.keep_baseline(baseline)
+        guest.write_baseline(baseline)
     assert [uri for uri, _written in domain.written] == [BASELINE_URI] * 2
 
 
@@ -271,7 +271,7 @@ def test_a_move_of_much_memory_may_take_long(tmp_path):
 def test_a_guest_that_has_started_anew_has_another_id(found, anew):
     now = found if isinstance(found, Exception) else Domain(ID=found)
     guest = guest_of(Domain(lookupByUUIDString=now))
-    assert guest.has_started_anew() is anew
+    assert guest.has_restarted() is anew
     assert guest.ends_within(0) is (found != 3)
 
 

@@ -149,10 +149,10 @@ def test_a_libvirt_of_this_machine_is_known_by_its_answers_however_it_is_reached
     assert lines(caplog) == [("INFO", f"libvirt at qemu+tcp://127.0.0.1/system {told}")]
     assert machine.hypervisor.online_cpus() == CpuSet(range(4))
     # It is asked again when libvirt is another one, and told if it has another answer.
-    machine.hypervisor.hear_again()
+    machine.hypervisor.invalidate()
     assert machine.hypervisor.locality().here
     assert not caplog.records
-    machine.hypervisor.hear_again()
+    machine.hypervisor.invalidate()
     machine.connection.counted = 4
     assert not machine.hypervisor.locality().here
     ((level, line),) = lines(caplog)

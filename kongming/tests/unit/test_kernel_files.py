@@ -91,9 +91,9 @@ def test_what_was_made_of_files_is_kept_until_they_change_or_if_some_could_not_b
         made.append(files.number(str(path)))
         return made[-1]
 
-    assert files.keep("it", 1, make) is None
+    assert files.cached("it", 1, make) is None
     path.write_text("5")
-    assert [files.keep("it", of, make) for of in (1, 1, 2, 2)] == [5, 5, 5, 5]
+    assert [files.cached("it", of, make) for of in (1, 1, 2, 2)] == [5, 5, 5, 5]
     assert made == [None, 5, 5]
 
 

@@ -54,7 +54,7 @@ class Site:
             URI,
             self._open,
             {},
-            on_hearing=lambda: None,
+            on_subscribed=lambda: None,
             on_connect=lambda: self.connects.put(True),
             heartbeats=Heartbeats(),
         )
@@ -95,11 +95,11 @@ def test_each_reason_is_told_once_while_libvirt_is_unavailable(site, caplog):
 
 
 def test_a_reason_is_told_again_after_an_hour(site, caplog, monkeypatch):
-    site.keeper.tell(unavailable("one"))
-    site.keeper.tell(unavailable("one"))
+    site.keeper.warn(unavailable("one"))
+    site.keeper.warn(unavailable("one"))
     assert caplog.text.count("waiting for it") == 1
     site.keeper._told._began -= 3601
-    site.keeper.tell(unavailable("one"))
+    site.keeper.warn(unavailable("one"))
     assert caplog.text.count("waiting for it") == 2
 
 

@@ -26,7 +26,7 @@ MACHINE, GUEST = Path("/machine"), Path("/machine/vm")
 def lost(monkeypatch):
     written = []
     monkeypatch.setattr(
-        "kongming.hypervisor.cgroup.give_back", lambda folder, cpus: written.append((folder, cpus))
+        "kongming.hypervisor.cgroup.restore", lambda folder, cpus: written.append((folder, cpus))
     )
     lost = LostCpus()
     lost.written = written
@@ -38,10 +38,10 @@ def test_what_went_offline_is_given_back_outermost_first(lost):
     lost.went_offline(CpuSet([2, 3]))
     now = {MACHINE: CpuSet([0, 1]), GUEST: CpuSet([0, 1, 2])}
     lost.note(now, ALL)
-    assert lost.returnable(now, ALL) == ALL
-    assert lost.give_back(now, CpuSet([2, 3]))
+    assert lost.restorable(now, ALL) == ALL
+    assert lost.restore(now, CpuSet([2, 3]))
     assert lost.written == [(MACHINE, {2, 3}), (GUEST, {3})]
-    assert not lost.give_back({MACHINE: ALL, GUEST: ALL}, ALL)
+    assert not lost.restore({MACHINE: ALL, GUEST: ALL}, ALL)
 
 
 def test_what_an_operator_took_away_is_not_given_back(lost):
@@ -49,8 +49,8 @@ def test_what_an_operator_took_away_is_not_given_back(lost):
     lost.note(now, ALL)
     # It went offline when the group did not have it any more.
     lost.went_offline(CpuSet([1]))
-    assert lost.returnable(now, ALL) == {0}
-    assert not lost.give_back(now, ALL)
+    assert lost.restorable(now, ALL) == {0}
+    assert not lost.restore(now, ALL)
     assert lost.written == []
 
 
@@ -59,8 +59,8 @@ def test_a_group_that_was_narrow_before_keeps_the_others_out(lost):
     lost.went_offline(CpuSet([1, 2]))
     now = {MACHINE: CpuSet([0]), GUEST: CpuSet([0, 3])}
     lost.note(now, ALL)
-    assert lost.returnable(now, ALL) == {0, 1}
-    lost.give_back(now, CpuSet([1, 2]))
+    assert lost.restorable(now, ALL) == {0, 1}
+    lost.restore(now, CpuSet([1, 2]))
     assert lost.written == [(MACHINE, {1}), (GUEST, {1, 2})]
 
 
@@ -69,7 +69,7 @@ def test_what_somebody_else_gave_back_is_not_lost_any_more(lost):
     lost.note({MACHINE: CpuSet([0, 1, 2])}, ALL)
     lost.note({MACHINE: ALL}, ALL)
     lost.note({MACHINE: CpuSet([0, 1, 2])}, ALL)
-    assert lost.returnable({MACHINE: CpuSet([0, 1, 2])}, ALL) == {0, 1, 2}
+    assert lost.restorable({MACHINE: CpuSet([0, 1, 2])}, ALL) == {0, 1, 2}
 
 
 def test_groups_that_are_gone_are_forgotten_once_there_are_many(lost, tmp_path):
@@ -77,8 +77,8 @@ def test_groups_that_are_gone_are_forgotten_once_there_are_many(lost, tmp_path):
         lost.note({tmp_path / str(number): ALL}, ALL)
     lost.note({tmp_path: ALL}, ALL)
     lost.went_offline(CpuSet([3]))
-    assert lost.returnable({tmp_path: CpuSet([0])}, ALL) == {0, 3}
-    assert lost.returnable({tmp_path / "1": CpuSet([0])}, ALL) == {0}
+    assert lost.restorable({tmp_path: CpuSet([0])}, ALL) == {0, 3}
+    assert lost.restorable({tmp_path / "1": CpuSet([0])}, ALL) == {0}
 
 
 @pytest.mark.parametrize("told_later", [False, True])
@@ -88,9 +88,9 @@ def test_a_cpu_that_went_offline_right_before_the_groups_were_looked_at_is_lost(
     if told_later:
         lost.went_offline(CpuSet([3]))
     # What is online an operator has taken away.
-    assert lost.returnable(now, ALL) == {0, 1, 3}
+    assert lost.restorable(now, ALL) == {0, 1, 3}
     lost.note(now, ALL)
-    assert lost.returnable(now, ALL) == {0, 1, 3}
+    assert lost.restorable(now, ALL) == {0, 1, 3}
 
 
 def test_a_domain_that_starts_meanwhile_gets_what_the_group_above_it_has_lost(lost):
@@ -98,15 +98,15 @@ def test_a_domain_that_starts_meanwhile_gets_what_the_group_above_it_has_lost(lo
     left, new = CpuSet([0, 1]), MACHINE / "new"
     now = {MACHINE: left, new: left}
     lost.note(now, left)
-    assert lost.returnable(now, ALL) == ALL
-    assert lost.give_back(now, CpuSet([3]))
+    assert lost.restorable(now, ALL) == ALL
+    assert lost.restore(now, CpuSet([3]))
     assert lost.written == [(MACHINE, {3}), (new, {3})]
 
 
 def test_a_domain_that_starts_after_the_group_above_it_got_all_back_has_lost_nothing(lost):
     lost.went_offline(CpuSet([3]))
     lost.note({MACHINE: ALL, MACHINE / "new": CpuSet([0, 1, 2])}, ALL)
-    assert lost.returnable({MACHINE / "new": CpuSet([0, 1, 2])}, ALL) == {0, 1, 2}
+    assert lost.restorable({MACHINE / "new": CpuSet([0, 1, 2])}, ALL) == {0, 1, 2}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_group_that_an_operator_makes_meanwhile_is_as_it_is_meant(lost, betwee
     made = [*between, MACHINE / "tenant/new"][0]
     now = {MACHINE: left, **{each: CpuSet(has) for each in [*between, MACHINE / "tenant/new"]}}
     lost.note(now, left)
-    assert 3 not in lost.returnable({made: CpuSet(has)}, ALL)
+    assert 3 not in lost.restorable({made: CpuSet(has)}, ALL)
 
 
 def test_a_domain_that_was_known_before_has_lost_only_what_it_had(lost):
@@ -126,7 +126,7 @@ def test_a_domain_that_was_known_before_has_lost_only_what_it_had(lost):
     lost.went_offline(CpuSet([3]))
     now = {MACHINE: CpuSet([0, 1]), GUEST: CpuSet([0, 1])}
     lost.note(now, CpuSet([0, 1, 2]))
-    assert lost.returnable({GUEST: CpuSet([0, 1])}, ALL) == {0, 1}
+    assert lost.restorable({GUEST: CpuSet([0, 1])}, ALL) == {0, 1}
 
 
 def test_what_was_given_back_can_be_lost_again_and_is_told(lost, caplog):
@@ -134,15 +134,15 @@ def test_what_was_given_back_can_be_lost_again_and_is_told(lost, caplog):
     left = CpuSet([0, 1, 2])
     lost.went_offline(CpuSet([3]))
     lost.note({MACHINE: left}, left)
-    lost.give_back({MACHINE: left}, CpuSet([3]))
+    lost.restore({MACHINE: left}, CpuSet([3]))
     assert caplog.messages == ["CPU 3 was restored in /machine: it had been offline"]
     # Nobody has looked at the group since.
     lost.went_offline(ALL)
-    assert lost.returnable({MACHINE: CpuSet()}, ALL) == ALL
+    assert lost.restorable({MACHINE: CpuSet()}, ALL) == ALL
 
 
 def test_groups_of_a_full_host_are_not_forgotten(lost):
     for number in range(1_990):
         lost.note({MACHINE / str(number): ALL}, ALL)
     lost.went_offline(CpuSet([3]))
-    assert lost.returnable({MACHINE / "1": CpuSet([0])}, ALL) == {0, 3}
+    assert lost.restorable({MACHINE / "1": CpuSet([0])}, ALL) == {0, 3}

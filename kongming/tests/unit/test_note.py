@@ -81,9 +81,9 @@ def test_the_store_that_wrote_a_note_is_named_in_it():
         LIVE,
     )
     assert written == '<baseline store="a-store" host="a-host"><shares value="100" /></baseline>'
-    assert definition.parse(xml(BASELINE), HOST).kept_by == "a-store"
-    assert definition.parse(xml(BASELINE, ""), HOST).kept_by == ""
-    assert definition.parse(xml({}), HOST).kept_by == ""
+    assert definition.parse(xml(BASELINE), HOST).baseline_store == "a-store"
+    assert definition.parse(xml(BASELINE, ""), HOST).baseline_store == ""
+    assert definition.parse(xml({}), HOST).baseline_store == ""
     assert occupancy.parse(xml(BASELINE)).touched_by == "a-store"
     assert occupancy.parse(xml(BASELINE)).touched
     assert not occupancy.parse(xml({})).touched

@@ -267,7 +267,7 @@ class TestRefusal:
         assert host.outcome == (Status.APPLIED, "")
         assert host.pins() == [CpuSet([1]), ALL]
         found = host.guest.definition()
-        assert (found.baseline, found.travelled) == ({vcpu(0): ALL}, False)
+        assert (found.baseline, found.has_foreign_baseline) == ({vcpu(0): ALL}, False)
 
     def test_what_came_along_and_is_not_requested_here_is_released(self, host):
         host.start(pins=pin(0, 1)).arrive(vcpu(0))

@@ -59,7 +59,7 @@ class Compute(Host):
         self.given = self.told()
 
     def told(self):
-        told = self.guest.definition().told
+        told = self.guest.definition().configured
         return {what: cpus for what, cpus in told.items() if what != MEMORY}
 
     def assert_placed(self, pins, emulator):
@@ -71,7 +71,7 @@ class Compute(Host):
     def assert_as_nova_left_it(self):
         assert self.told() == self.given
         assert not self.guest.definition().baseline
-        assert not self.guest.definition().travelled
+        assert not self.guest.definition().has_foreign_baseline
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_a_guest_that_migrated_is_placed_within_what_the_destination_gave(host, 
     host.run(name)
     note = definition.baseline_xml(host.told(), "", ELSEWHERE)
     host.run(f"{name}-migrated", note)
-    assert host.guest.definition().travelled
+    assert host.guest.definition().has_foreign_baseline
     host.reconcile(request(**asked))
     if pins is None:
         assert host.record.status == Status.REFUSED

@@ -356,7 +356,7 @@ def test_a_guest_that_is_observed_is_good(tmp_path):
     assert code is Code.SUCCESS
     assert details.endswith("reports the same CPU time); the threads of its guests are observed")
     machine.connection.domain = None
-    machine.hypervisor.hear_again()
+    machine.hypervisor.invalidate()
     ((code, details),) = findings(observation.look, machine)
     assert (code, "no guest runs here" in details) == (Code.SUCCESS, True)
 
@@ -379,7 +379,7 @@ def test_a_guest_that_is_not_found_is_doubtful_and_so_is_another_machine(tmp_pat
     ((code, details),) = findings(observation.look, machine)
     assert (code, "a guest can't be observed (no process in" in details) == (Code.WARNING, True)
     machine.connection.counted = 0
-    machine.hypervisor.hear_again()
+    machine.hypervisor.invalidate()
     found = findings(observation.look, machine)
     assert "on another machine (" in found[0][1]
     assert len(found) == 2

@@ -35,7 +35,7 @@ class Guest(guests.Guest):
 
     def __init__(self, *, baseline=BASELINE, kept_by="", nova=True):
         super().__init__()
-        self._now = replace(self._now, nova=nova, baseline=baseline, kept_by=kept_by)
+        self._now = replace(self._now, nova=nova, baseline=baseline, baseline_store=kept_by)
 
 
 class Hypervisor(guests.Hypervisor):
