@@ -98,7 +98,7 @@ def main() -> int:
 def _main() -> int:
     # What libraries log is none of the answer, and may hold credentials.
     logging.getLogger().addHandler(logging.NullHandler())
-    name, argv = service_user.asked_for(sys.argv[1:])
+    name, argv = service_user.user_option(sys.argv[1:])
     conf = _Configuration()
     kongming_conf.set_library_defaults()
     kongming_conf.register_opts(conf)

@@ -10,8 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is wrong on this host, told before a user finds out.
+"""Checks that find faults on this host before a user does.
 
-Each file checks one part that the service depends on. A check changes
-nothing, and says of each finding what to do.
+Each file checks one thing that the service depends on. A check changes nothing, and says what to
+do
+about each finding.
 """

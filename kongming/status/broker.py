@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Does RabbitMQ let us in, and does Nova publish there?"""
+"""Check whether RabbitMQ is available to this service, and whether Nova publishes there."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from kongming.bus.url import RABBIT, open_transport, parse
 from kongming.status.finding import bad, doubtful, good
 
 _TIMEOUT_S = 8.0
-#: Where Nova's notifications are heard, else [DEFAULT] transport_url.
+#: The option for Nova's notifications; without it [DEFAULT] transport_url is used.
 OPTION = "[oslo_messaging_notifications] transport_url"
 
 
 def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
-    """Try each host of the transport URL, and look for Nova's exchange."""
+    """Try each host of the transport URL, and check Nova's exchange."""
     url = parse_url(conf)
     if url is None:
         yield bad(
@@ -52,7 +52,7 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
 
 
 def parse_url(conf: cfg.ConfigOpts) -> oslo_messaging.TransportURL | None:
-    """Give the transport URL as the service would use it; None if it can't be."""
+    """Return the transport URL as the service would use it; None if it can't be used."""
     try:
         # Registers the driver's options, too.
         open_transport(oslo_messaging.get_notification_transport, conf, OPTION)
@@ -65,23 +65,23 @@ def parse_url(conf: cfg.ConfigOpts) -> oslo_messaging.TransportURL | None:
 def _try_all(conf: cfg.ConfigOpts, url: oslo_messaging.TransportURL) -> Iterator[Result]:
     timeout = _TIMEOUT_S / len(url.hosts)
     refused = []
-    looked = False
+    is_available = False
     for host in url.hosts:
         with contextlib.closing(_connection(conf, url, host, timeout)) as connection:
             try:
                 connection.connect()
             except Exception as error:  # noqa: BLE001
-                # The AMQP library lets through whatever the network raises.
+                # The AMQP library passes on all errors of the network.
                 files = unreadable(conf.oslo_messaging_rabbit)
                 why = f"is not tried: {files}" if files else _why(error)
                 refused.append(f"{host.hostname}:{host.port} {why}")
                 continue
-            if not looked:
-                looked = True
+            if not is_available:
+                is_available = True
                 yield good(f"{host.hostname}:{host.port} accepts the connection")
                 yield _exchange(conf, connection)
     for why in refused:
-        yield doubtful(why) if looked else bad(why)
+        yield doubtful(why) if is_available else bad(why)
 
 
 def _connection(
@@ -103,7 +103,7 @@ def _connection(
 
 
 def _tls(options: Any, hostname: str) -> dict[str, Any] | bool:
-    """Give what oslo.messaging makes of its options, too."""
+    """Return the TLS parameters that oslo.messaging derives from its options."""
     tls: dict[str, Any] = {}
     if options.ssl_key_file:
         tls["keyfile"] = options.ssl_key_file
@@ -132,7 +132,7 @@ def _exchange(conf: cfg.ConfigOpts, connection: Any) -> Result:
 
 
 def _why(error: Exception) -> str:
-    """Say what to do about a connection that did not come about."""
+    """Return what to do about a connection that failed."""
     if isinstance(error, ssl.SSLError):
         return (
             f"fails at TLS ({error.reason or type(error).__name__}): check ssl, ssl_ca_file and "

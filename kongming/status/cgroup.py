@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Has libvirt the kernel's controllers that a placement needs?
+"""Check whether libvirt has the kernel's controllers that a placement needs.
 
-Without cpu there is no share and no quota, without cpuset memory stays where
-it is; libvirt says so only when a guest is to be changed.
+Without cpu there are no shares and no quota, without cpuset memory stays where it is. libvirt
+reports that only when a guest is to be changed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _BOTH = " and ".join(_NEEDED)
 
 
 def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
-    """Look at the control groups of the guests that run, or else at what is mounted."""
+    """Check the control groups of running guests, or else those that are mounted."""
     with host.opened(conf) as hypervisor:
         if hypervisor is None:
             yield good(NOT_CHECKED)
@@ -44,16 +44,16 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
         elsewhere = not hypervisor.locality().here
     if not found and elsewhere:
         yield good("not checked: the guests of [libvirt] connection_uri are elsewhere")
-    yield from found if found or elsewhere else look(CGROUP)
+    yield from found if found or elsewhere else check_mounts(CGROUP)
 
 
 def of_guests(hypervisor: Hypervisor) -> Iterator[Result]:
-    """Tell which controllers the groups of guests have; nothing if no guest can be looked at."""
-    lacking, looked_at = set(), False
+    """Check the controllers of the guests' groups; yield nothing if no guest can be observed."""
+    lacking, observed = set(), False
     for guest in host.guests(hypervisor):
         if not guest.is_found:
             continue
-        looked_at = True
+        observed = True
         there = (guest.has_cpu_controller, guest.has_cpuset_controller)
         lacking |= {name for name, has in zip(_NEEDED, there, strict=True) if not has}
     if lacking:
@@ -62,12 +62,12 @@ def of_guests(hypervisor: Hypervisor) -> Iterator[Result]:
             "cgroup_controllers of /etc/libvirt/qemu.conf, and [Slice] DisableControllers of "
             "machine.slice; a change applies to guests at their next start"
         )
-    elif looked_at:
+    elif observed:
         yield good(f"the running guests have {_BOTH}")
 
 
-def look(base: Path) -> Iterator[Result]:
-    """Look at the control groups that are mounted at ``base``, of either version."""
+def check_mounts(base: Path) -> Iterator[Result]:
+    """Check the control groups of either version that are mounted at ``base``."""
     try:
         mounts = list(base.iterdir())
     except OSError as error:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Is kongming.conf there, does each service take it, and does somebody read all of it?"""
+"""Check whether kongming.conf exists, each service accepts it, and all of it is used."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Are there CPUs that do not serve guests as others do?"""
+"""Check for isolated CPUs, which do not serve guests as others do."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from kongming.status.observation import NOT_CHECKED
 
 
 def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
-    """Look at the host's CPUs, and who may get them."""
+    """Check the host's CPUs and which guests may use them."""
     with host.opened(conf) as hypervisor:
         if hypervisor is None:
             yield good(NOT_CHECKED)
@@ -45,11 +45,11 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
     except exception.ConfigInvalid:
         yield good("not checked: [guard] is not valid; see the check Configuration")
         return
-    yield from look(topology.isolated, rules, shared)
+    yield from compare(topology.isolated, rules, shared)
 
 
-def look(isolated: CpuSet, rules: Rules, shared: CpuSet) -> Iterator[Result]:
-    """Compare the isolated CPUs with those that guests may get.
+def compare(isolated: CpuSet, rules: Rules, shared: CpuSet) -> Iterator[Result]:
+    """Compare the isolated CPUs with those that guests may use.
 
     :param shared: nova.conf's ``cpu_shared_set``.
     """
@@ -68,7 +68,7 @@ def look(isolated: CpuSet, rules: Rules, shared: CpuSet) -> Iterator[Result]:
             "does not spread the threads of floating guests over them; remove them there"
         )
     if not requestable and not floating:
-        kept = (
+        text = (
             f"CPU {listed(isolated)} is isolated, and excluded from requests and floating guests"
         )
-        yield good(kept if isolated else "no CPU is isolated")
+        yield good(text if isolated else "no CPU is isolated")

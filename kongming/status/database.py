@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Does the database of the API answer, with the tables of this version: on controllers."""
+"""Check whether the database of the API is available, with the tables of this version."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from kongming.status.finding import good
 
 
 def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
-    """Ask the database for its version; it is neither made nor brought up to date."""
-    # Connecting would make the file.
+    """Check the database's version, without creating or migrating it."""
+    # Connecting would create the file.
     url = make_url(conf.database.connection)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
         yield good("not used here: [database] is not configured for an API or a conductor")

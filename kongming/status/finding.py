@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What a check found, and how many findings become one result."""
+"""The findings of a check, and their combination to one result."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ TIMEOUT_S = 10.0
 
 
 def good(details: str) -> Result:
-    """Nothing to do."""
+    """Return a finding without anything to do."""
     return Result(Code.SUCCESS, details)
 
 
 def doubtful(details: str) -> Result:
-    """It may work as it is, or not for everybody."""
+    """Return a finding that may need action, or concerns only some."""
     return Result(Code.WARNING, details)
 
 
 def bad(details: str) -> Result:
-    """It does not work so."""
+    """Return a finding that needs action."""
     return Result(Code.FAILURE, details)
 
 
 def run(check: Check, conf: cfg.ConfigOpts, timeout: float = TIMEOUT_S) -> Result:
-    """Run a check to its end, or for so many seconds, and give its findings as one.
+    """Run a check with a time limit, and return its findings as one result.
 
-    What it shows holds no credentials, and is escaped, whatever the libraries say.
+    The text has no credentials, and is escaped, whatever the libraries report.
     """
     findings: list[Result] = []
-    # What hangs in a library can't be interrupted; it ends with the process.
+    # A library that hangs can't be interrupted; its thread ends with the process.
     thread = threading.Thread(target=_collect, args=(check, conf, findings), daemon=True)
     thread.start()
     thread.join(timeout)
@@ -63,7 +63,7 @@ def run(check: Check, conf: cfg.ConfigOpts, timeout: float = TIMEOUT_S) -> Resul
 
 def _collect(check: Check, conf: cfg.ConfigOpts, findings: list[Result]) -> None:
     try:
-        # One by one: those of before a hang are told, too.
+        # One by one, to report the findings before a hang, too.
         for finding in check(conf):
             findings.append(finding)
     except cfg.Error:
@@ -71,12 +71,12 @@ def _collect(check: Check, conf: cfg.ConfigOpts, findings: list[Result]) -> None
     except exception.KongmingError as error:
         findings.append(bad(str(error)))
     except Exception as error:  # noqa: BLE001
-        # Its text may be anything, with a password in it.
+        # Its text may contain a password.
         findings.append(bad(f"a fault of Kongming: please report this {type(error).__name__}"))
 
 
 def _one(results: list[Result]) -> Result:
-    """Make one result of all: the worst of them, told first."""
+    """Combine findings to one result, the worst first."""
     results = sorted(results, key=lambda result: -result.code)
     worst = results[0].code if results else Code.SUCCESS
     text = "; ".join(result.details or "" for result in results)

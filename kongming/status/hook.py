@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whether guests that arrive from other hosts are released from their former placement here."""
+"""Check whether guests that arrive from other hosts are released from their former placement."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ _WITHOUT = (
 
 
 def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
-    """Look for the hook where libvirt looks for it."""
+    """Check the hook in libvirt's folder."""
     with host.opened(conf) as hypervisor:
         if hypervisor is None:
             yield good(NOT_CHECKED)
         elif not hypervisor.locality().here:
             yield good(f"not checked: libvirt is {hypervisor.locality()}")
         else:
-            yield look(FOLDER, _PROC)
+            yield check_folder(FOLDER, _PROC)
 
 
-def look(folder: Path, proc: Path) -> Result:
-    """Say whether libvirt runs the hook in a folder."""
+def check_folder(folder: Path, proc: Path) -> Result:
+    """Check whether libvirt runs the hook in a folder."""
     hook = folder / NAME
     try:
         found = hook.stat()
@@ -72,7 +72,7 @@ def look(folder: Path, proc: Path) -> Result:
 
 
 def _libvirt_started(proc: Path) -> float | None:
-    """Return when libvirt's daemon started, in seconds since the epoch; None if it is not seen."""
+    """Return when libvirt's daemon started, in seconds since the epoch; None if unknown."""
     try:
         pids = [entry for entry in proc.iterdir() if entry.name.isdecimal()]
         booted = next(

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Whom checks ask of the host: libvirt, and the kernel's files beside it."""
+"""Access of the checks to the host: libvirt, and the kernel's files."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from kongming.hypervisor.guest import Guest
 from kongming.hypervisor.hypervisor import Hypervisor
 
 _TIMEOUT_S = 8.0
-# So many are looked at: those of a host are alike.
+# The most guests to check: those of a host are alike.
 _GUESTS_MAX = 20
 
 
 @contextmanager
 def opened(conf: cfg.ConfigOpts) -> Iterator[Hypervisor | None]:
-    """Give what knows the host; None if libvirt is unavailable: another check tells that."""
+    """Open a :class:`Hypervisor`; None if libvirt is unavailable, which another check reports."""
     try:
         with session.inspect(conf.libvirt.connection_uri, _TIMEOUT_S) as hypervisor:
             yield hypervisor
@@ -39,9 +39,9 @@ def opened(conf: cfg.ConfigOpts) -> Iterator[Hypervisor | None]:
 
 
 def guests(hypervisor: Hypervisor) -> Iterator[Guest]:
-    """Yield guests that run, each to be used until the next one; those that end are left out.
+    """Yield running guests, each for use until the next one; omit those that end.
 
-    :raises Failed: if libvirt gives an error.
+    :raises Failed: if libvirt reports an error.
     """
     for each in hypervisor.occupants()[:_GUESTS_MAX]:
         try:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Does libvirt answer, does it let us change guests, and could it place one?"""
+"""Check whether libvirt is available, allows changes of guests, and could place one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NO_DOMAIN = "<kongming-status/>"
 
 
 def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
-    """Open a connection that may change guests, and ask what it leads to."""
+    """Open a connection that may change guests, and check its driver."""
     uri = conf.libvirt.connection_uri
     shown = without_password(uri)
     with session.read_write(uri, _TIMEOUT_S) as connection:
@@ -52,10 +52,11 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
 
 
 def may_write(connection: Any) -> Iterator[Result]:
-    """Find out whether guests may be changed, by calls that can change nothing.
+    """Check whether guests may be changed, by calls that can change nothing.
 
-    They need the same rights, and what they ask for can't be done: to convert a domain into
-    no format, and to replace the saved image of a guest with what is no domain.
+    The calls need the same rights but can't succeed: one converts a domain to an unknown format,
+    one
+    replaces the saved image of a guest with an invalid domain.
     """
     refusal = _refusal(lambda: connection.domainXMLToNative(_NO_FORMAT, _NO_DOMAIN))
     if refusal is not None and refusal.get_error_code() == libvirt.VIR_ERR_OPERATION_DENIED:
@@ -74,7 +75,7 @@ def may_write(connection: Any) -> Iterator[Result]:
 
 
 def _refusal(call: Callable[[], object]) -> libvirt.libvirtError | None:
-    """Return the error by which libvirt forbids a call; any other one means that it does not."""
+    """Return the error by which libvirt forbids a call; None if it does not."""
     try:
         call()
     except libvirt.libvirtError as error:

@@ -10,10 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Does Nova say what we need to hear?
+"""Check whether Nova emits the notifications that the service needs.
 
-Its own configuration tells, if we are told where that is; otherwise whether
-it was ever heard does.
+Nova's configuration shows it if its path is known; otherwise past events do.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from kongming.allocation.request import Source
 from kongming.bus.url import parse
 from kongming.conf.notification_handler import LEGACY, VERSIONED, topics
 from kongming.executor.store.store import FILE_NAME
-from kongming.notification.event_store import FILE_NAME as MEMORY
+from kongming.notification.event_store import FILE_NAME as EVENT_STORE
 from kongming.notification.similar_hosts import describe
 from kongming.nova import config
 from kongming.status import broker
@@ -77,14 +76,14 @@ _DRIVERS = ("messaging", "messagingv2")
 
 
 def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
-    """Read nova.conf; without it, look whether an event was ever seen."""
+    """Read nova.conf; without it, check for past events."""
     paths = conf.guard.nova_config_file
     folder = Path(conf.state_path)
-    alike = list(_lookalikes(folder, host_name.of(conf)))
-    yield from alike
+    similar = list(_similar_hosts(folder, host_name.of(conf)))
+    yield from similar
     if not paths:
-        if not alike:
-            yield _heard(folder)
+        if not similar:
+            yield _received(folder)
         return
     try:
         nova = config.read(paths, _OPTIONS)
@@ -92,38 +91,40 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
         yield bad(f"[guard] nova_config_file: {error}")
         return
     findings = [
-        *_emits(nova, conf.notification_handler.trigger),
-        *_leads_here(nova, conf),
-        *_same_broker(nova, conf),
+        *_check_emission(nova, conf.notification_handler.trigger),
+        *_check_destination(nova, conf),
+        *_check_broker(nova, conf),
     ]
     yield from findings or [good(f"{', '.join(paths)} has all required options on this node")]
 
 
-def _lookalikes(folder: Path, host: str) -> Iterator[Result]:
-    """Tell of hosts that the service has found to look like this one."""
-    for name, instance_uuid in _rows(folder / MEMORY, "SELECT host, instance_uuid FROM lookalike"):
+def _similar_hosts(folder: Path, host: str) -> Iterator[Result]:
+    """Report hosts with names similar to this one's that the service has found."""
+    for name, instance_uuid in _rows(
+        folder / EVENT_STORE, "SELECT host, instance_uuid FROM lookalike"
+    ):
         kind = bad if instance_uuid else doubtful
         yield kind(describe(str(name), host, str(instance_uuid)))
 
 
-def _heard(folder: Path) -> Result:
+def _received(folder: Path) -> Result:
     unknown = doubtful(
         "it is not known whether Nova emits notifications: set [guard] nova_config_file to "
         "check nova.conf, or cause an event of an instance of this host"
     )
-    heard = _rows(folder / MEMORY, "SELECT 1 FROM heard LIMIT 1") or _rows(
+    received = _rows(folder / EVENT_STORE, "SELECT 1 FROM heard LIMIT 1") or _rows(
         folder / FILE_NAME,
         "SELECT 1 FROM (SELECT source FROM history UNION SELECT source FROM request)"
         " WHERE source = ?",
         Source.METADATA,
     )
-    if heard:
+    if received:
         return good("Nova's notifications have reached this host before")
     return unknown
 
 
 def _rows(path: Path, query: str, *parameters: str) -> list[tuple[Any, ...]]:
-    """Read rows of one of the service's databases; none if that can't be done."""
+    """Read rows of one of the service's databases; none if it can't be read."""
     if not path.exists():
         return []
     try:
@@ -133,7 +134,7 @@ def _rows(path: Path, query: str, *parameters: str) -> list[tuple[Any, ...]]:
         return []
 
 
-def _emits(nova: cfg.ConfigOpts, trigger: str) -> Iterator[Result]:
+def _check_emission(nova: cfg.ConfigOpts, trigger: str) -> Iterator[Result]:
     options = nova.notifications
     if options.notification_format not in _FORMATS[trigger]:
         yield bad(
@@ -160,27 +161,30 @@ def _emits(nova: cfg.ConfigOpts, trigger: str) -> Iterator[Result]:
         )
 
 
-def _same_broker(nova: cfg.ConfigOpts, conf: cfg.ConfigOpts) -> Iterator[Result]:
-    """Compare where Nova's notifications go with where we listen; passwords are not shown."""
-    theirs = nova.oslo_messaging_notifications.transport_url or nova.transport_url
-    ours = broker.parse_url(conf)
-    if theirs is None or ours is None or not ours.hosts:
+def _check_broker(nova: cfg.ConfigOpts, conf: cfg.ConfigOpts) -> Iterator[Result]:
+    """Compare the destination of Nova's notifications with this service's broker.
+
+    Passwords are not shown.
+    """
+    novas = nova.oslo_messaging_notifications.transport_url or nova.transport_url
+    own = broker.parse_url(conf)
+    if novas is None or own is None or not own.hosts:
         return
     try:
-        url = parse("transport_url", theirs)
+        url = parse("transport_url", novas)
     except exception.ConfigInvalid as error:
         yield doubtful(f"nova.conf: {error}; it is not compared")
         return
-    if (url.virtual_host or "/") != (ours.virtual_host or "/"):
+    if (url.virtual_host or "/") != (own.virtual_host or "/"):
         yield bad(
             f"nova.conf: Nova's notifications go to the virtual host {url.virtual_host or '/'}, "
-            f"and {broker.OPTION} (or [DEFAULT] transport_url) has {ours.virtual_host or '/'} "
+            f"and {broker.OPTION} (or [DEFAULT] transport_url) has {own.virtual_host or '/'} "
             "here: nothing arrives; set the same virtual host"
         )
-    elif not _hosts(url) & _hosts(ours):
+    elif not _hosts(url) & _hosts(own):
         yield doubtful(
             f"nova.conf: Nova's notifications go to {', '.join(sorted(_hosts(url)))}, and "
-            f"{broker.OPTION} (or [DEFAULT] transport_url) has {', '.join(sorted(_hosts(ours)))} "
+            f"{broker.OPTION} (or [DEFAULT] transport_url) has {', '.join(sorted(_hosts(own)))} "
             "here: if these are not the same brokers, nothing arrives"
         )
 
@@ -191,27 +195,27 @@ def _hosts(url: oslo_messaging.TransportURL) -> set[str]:
     }
 
 
-def _leads_here(nova: cfg.ConfigOpts, conf: cfg.ConfigOpts) -> Iterator[Result]:
-    ours = conf.notification_handler
-    # Nova leaves out a dot at the end, too.
+def _check_destination(nova: cfg.ConfigOpts, conf: cfg.ConfigOpts) -> Iterator[Result]:
+    own = conf.notification_handler
+    # Nova, too, removes a dot at the end.
     if nova.host.removesuffix(".") != conf.host:
         yield bad(
             f"nova.conf: [DEFAULT] host is {nova.host}, here it is {conf.host}: they must be "
             "equal, or Kongming ignores every event as another host's"
         )
-    if nova.control_exchange != ours.exchange:
+    if nova.control_exchange != own.exchange:
         yield bad(
             f"nova.conf: [DEFAULT] control_exchange is {nova.control_exchange}: set "
-            f"[notification_handler] exchange, which is {ours.exchange}, to the same"
+            f"[notification_handler] exchange, which is {own.exchange}, to the same"
         )
-    if ours.trigger == VERSIONED:
+    if own.trigger == VERSIONED:
         option = "[notifications] versioned_notifications_topics"
-        theirs = nova.notifications.versioned_notifications_topics
+        novas = nova.notifications.versioned_notifications_topics
     else:
         option = "[oslo_messaging_notifications] topics"
-        theirs = nova.oslo_messaging_notifications.topics
-    if not set(theirs) & set(topics(conf)):
+        novas = nova.oslo_messaging_notifications.topics
+    if not set(novas) & set(topics(conf)):
         yield bad(
             f"nova.conf: {option} is "
-            f"{', '.join(theirs)}: [notification_handler] topics has none of these; add one"
+            f"{', '.join(novas)}: [notification_handler] topics has none of these; add one"
         )

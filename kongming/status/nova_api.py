@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whether Nova's API can be asked, and lets the service user see what it needs."""
+"""Check whether Nova's API is available, and shows the service user what it needs."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from kongming.status.finding import bad, doubtful, good
 
 
 def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
-    """Ask for the servers of this host, as the service does."""
+    """List the servers of this host, as the service does."""
     if not conf_nova.is_configured(conf):
         if conf.notification_handler.trigger == LEGACY:
             yield bad("[nova] auth_type is not set: the legacy trigger needs Nova's API")
         else:
             yield good("[nova] is not configured and not required: requests come with the events")
         return
-    # Imported here: who does not ask Nova does not pay for it.
+    # Imported here: it costs time and memory, and not every host needs it.
     from kongming.nova.client import Nova
 
     try:

@@ -9,9 +9,9 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Can the user that this runs as observe guests, and read what the kernel tells of the host?
+"""Check whether this user can observe guests, and read the kernel's files of the host.
 
-Where it can't, libvirt's word counts: what others have moved behind its back is not found.
+Otherwise only libvirt's values are available: changes by others are not found.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from kongming.hypervisor.hypervisor import Hypervisor
 from kongming.status import host
 from kongming.status.finding import doubtful, good
 
-#: What other checks say, too, where there is nobody to ask.
+#: The text of all checks that need libvirt.
 NOT_CHECKED = "not checked: libvirt is unavailable; see the check libvirt"
 
 
@@ -37,24 +37,24 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
         if hypervisor is None:
             yield good(NOT_CHECKED)
         else:
-            yield from look(hypervisor)
+            yield from check_host(hypervisor)
 
 
-def look(hypervisor: Hypervisor) -> Iterator[Result]:
-    """Look at a host: where it is, what of it can be read, and whether guests can be observed."""
+def check_host(hypervisor: Hypervisor) -> Iterator[Result]:
+    """Check where a host is, what of it can be read, and whether its guests can be observed."""
     if not hypervisor.locality().has_processes:
         yield good(f"not checked: {hypervisor.locality().why}")
         return
     hypervisor.topology()
     hidden = [_hidden(guest) for guest in host.guests(hypervisor)]
-    # A guest that was found says more of it.
+    # Guests that were found are better evidence.
     place = hypervisor.locality()
     if not place.here:
         yield doubtful(f"libvirt is {place}: run this service on the machine of the guests")
     for gap in hypervisor.visibility.gaps():
         yield doubtful(str(gap))
-    told = {str(gap.why) for gap in hypervisor.visibility.gaps()}
-    for why in sorted(set(hidden) - told - {""}):
+    reported = {str(gap.why) for gap in hypervisor.visibility.gaps()}
+    for why in sorted(set(hidden) - reported - {""}):
         yield doubtful(f"a guest can't be observed ({why})")
     if not hidden:
         yield good(f"libvirt is {place}; no guest runs here, so observation is not checked")

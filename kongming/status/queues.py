@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Are queues bound, and limited as they should be? RabbitMQ's management API tells.
+"""Check by RabbitMQ's management API whether queues are bound, and limited as they should be.
 
-oslo.messaging can't set limits on the queues that it declares: a policy can. Whether a queue is
-bound RabbitMQ tells nobody but here.
+oslo.messaging can't set limits on the queues that it declares: a policy can. Only this API shows
+whether a queue is bound.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ _TIMEOUT_S = 3.0
 _OPTION = "[status] management_url"
 _ENDS = ("expires", "max-length", "max-length-bytes", "message-ttl")
 _PRIORITY = "info"
-#: What a quorum queue has delivered more often it drops; from 4 on RabbitMQ's default is 20.
+#: The least acceptable limit of deliveries; RabbitMQ's default is 20 from version 4 on.
 _DELIVERIES_MIN = 100
 
 
 def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
-    """Ask for our pool's queues, and for those that Nova declares beside them."""
+    """Check the queues of this service's pool, and those that Nova declares."""
     if not conf.status.management_url:
         yield good(
             f"not checked: set {_OPTION} to check whether queues can grow without limit, or "
@@ -96,7 +96,7 @@ def _pool(name: str, queue: dict[str, Any] | None) -> Result:
 
 
 def _bound(conf: cfg.ConfigOpts, keys: set[str]) -> Result:
-    """Judge by the routing keys with which our queue is bound to Nova's exchange."""
+    """Check the routing keys with which the queue is bound to Nova's exchange."""
     options = conf.notification_handler
     where = f"the queue {options.pool} is bound to the exchange {options.exchange}"
     missing = [key for topic in topics(conf) if (key := f"{topic}.{_PRIORITY}") not in keys]
@@ -109,7 +109,7 @@ def _bound(conf: cfg.ConfigOpts, keys: set[str]) -> Result:
 
 
 def _delivered(name: str, queue: dict[str, Any]) -> Iterator[Result]:
-    """Judge how often a quorum queue delivers a message before it drops it."""
+    """Check how often a quorum queue delivers a message before it drops it."""
     if queue.get("type") != "quorum":
         return
     policy = dict(queue.get("effective_policy_definition") or {})
@@ -144,30 +144,30 @@ def _is_limited(queue: dict[str, Any]) -> bool:
 
 
 def _queue(opener: OpenerDirector, base: str, vhost: str, name: str) -> dict[str, Any] | None:
-    """Ask for a queue; None if there is none.
+    """Return a queue; None if it does not exist.
 
-    :raises OSError: if the API can't be asked.
+    :raises OSError: if the API is unavailable.
     """
-    told = _get(opener, base, "queues", vhost, name)
-    if told is not None and not isinstance(told, dict):
+    answer = _get(opener, base, "queues", vhost, name)
+    if answer is not None and not isinstance(answer, dict):
         raise ValueError("not a JSON object")
-    return told
+    return answer
 
 
 def _bindings(opener: OpenerDirector, base: str, vhost: str, options: Any) -> set[str]:
-    """Ask for the routing keys with which our queue is bound to Nova's exchange.
+    """Return the routing keys with which the queue is bound to Nova's exchange.
 
-    :raises OSError: if the API can't be asked.
+    :raises OSError: if the API is unavailable.
     """
     between = ("e", options.exchange, "q", options.pool)
-    told = _get(opener, base, "bindings", vhost, *between) or []
-    if not isinstance(told, list) or not all(isinstance(each, dict) for each in told):
+    answer = _get(opener, base, "bindings", vhost, *between) or []
+    if not isinstance(answer, list) or not all(isinstance(each, dict) for each in answer):
         raise ValueError("not a JSON list of objects")
-    return {str(each.get("routing_key")) for each in told}
+    return {str(each.get("routing_key")) for each in answer}
 
 
 def _get(opener: OpenerDirector, base: str, *path: str) -> Any:
-    """Ask for something; None if it is not there."""
+    """Return a resource; None if it does not exist."""
     address = "/".join([base, "api", *(quote(part, safe="") for part in path)])
     try:
         with opener.open(address, timeout=_TIMEOUT_S) as answer:
@@ -179,12 +179,12 @@ def _get(opener: OpenerDirector, base: str, *path: str) -> Any:
 
 
 def _base(url: str) -> str | None:
-    """Give the address without user and password; None if it can't be used."""
+    """Return the address without user and password; None if it can't be used."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in {"http", "https"} and parts.hostname and parts.username
         host = parts.netloc.rpartition("@")[2]
-        # Raises an error if it is no number.
+        # Raises an error if it is not a number.
         parts.port  # noqa: B018
     except ValueError:
         return None
@@ -202,7 +202,7 @@ def _opener(conf: cfg.ConfigOpts, base: str) -> OpenerDirector:
         is_authenticated=True,
     )
     context = ssl.create_default_context(cafile=conf.oslo_messaging_rabbit.ssl_ca_file or None)
-    # A broker is not behind the proxy that leads out of here.
+    # A proxy for the outside can't reach the broker.
     return build_opener(
         ProxyHandler({}), HTTPSHandler(context=context), HTTPBasicAuthHandler(passwords)
     )
@@ -216,5 +216,5 @@ def _why(error: Exception) -> str:
     if isinstance(error, ValueError):
         return f"does not respond with JSON: check {_OPTION}"
     cause = error.reason if isinstance(error, URLError) else error
-    said = getattr(cause, "strerror", None) or type(cause).__name__
-    return f"can't be reached ({said}): check {_OPTION}, and that its plugin is enabled"
+    why = getattr(cause, "strerror", None) or type(cause).__name__
+    return f"can't be reached ({why}): check {_OPTION}, and that its plugin is enabled"

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""As whom the checks are made: what a service may do, only its own user can find out."""
+"""The user of the checks: only the service's own user can find out what the service may do."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ _CAPABILITIES = Path("/proc/self/status")
 class ServiceUser:
     """The user that the service runs as.
 
-    :ivar named_by: what says so.
-    :ivar unit: None if there is none, or another user is asked for.
+    :ivar named_by: the source of its name.
+    :ivar unit: None if there is none, or another user is requested.
     """
 
     account: pwd.struct_passwd
@@ -60,10 +60,10 @@ class ServiceUser:
     unit: Unit | None = None
 
     def problem(self) -> str:
-        """Return why this user can't run what the unit starts, or this program; empty if it can.
+        """Return why this user can't run the unit's program, or this one; empty if it can.
 
-        :raises ConfigInvalid: if the unit names a group that there is not, or root may not become
-            this user.
+        :raises ConfigInvalid: if the unit names an unknown group, or root may not become this
+            user.
         """
         itself = [sys.executable, "-c", "import kongming.cmd.status"]
         programs = [itself]
@@ -79,15 +79,15 @@ class ServiceUser:
         return ""
 
     def become(self) -> None:
-        """Run this program once more, as that user; does not return.
+        """Execute this program again as that user; does not return.
 
-        :raises ConfigInvalid: if the unit names a group that there is not.
+        :raises ConfigInvalid: if the unit names an unknown group.
         """
         account, groups = self.account, self._groups()
         home = {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
         command = [sys.executable, *sys.orig_argv[1:]]
         if setpriv := shutil.which("setpriv"):
-            # The service has its capabilities, too: they decide what it can see in /proc.
+            # The service's capabilities decide what it can see in /proc.
             given = ",".join(["-all", *(f"+{name}" for name in self._capabilities())])
             command = [
                 *(setpriv, f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}"),
@@ -105,7 +105,7 @@ class ServiceUser:
     def _why_not(self, command: Sequence[str]) -> str:
         account = self.account
         try:
-            done = subprocess.run(  # noqa: S603, what the unit starts
+            done = subprocess.run(  # noqa: S603, the unit's program
                 command,
                 user=account.pw_uid,
                 group=account.pw_gid,
@@ -119,7 +119,7 @@ class ServiceUser:
             )
         except OSError as error:
             if error.errno in (errno.EPERM, errno.EINVAL):
-                # As in a user namespace that does not know the user.
+                # For example in a user namespace without this user.
                 raise exception.ConfigInvalid(
                     f"{self.named_by} has user {account.pw_name}, and root may not become that "
                     f"user here ({error.strerror}): run this as that user"
@@ -142,22 +142,22 @@ class ServiceUser:
         return list(dict.fromkeys([*own, *more]))
 
     def _capabilities(self) -> list[str]:
-        """Return those of the unit that can be handed on, as setpriv names them."""
+        """Return the unit's capabilities that can be passed on, in setpriv's names."""
         lines = dict(line.split(":\t") for line in _CAPABILITIES.read_text().splitlines())
         mask = int(lines["CapPrm"], 16)
         numbers = {"CAP_SYS_PTRACE": 19, "CAP_SYS_NICE": 23}
-        asked = self.unit.capabilities if self.unit else ()
+        requested = self.unit.capabilities if self.unit else ()
         return [
             name.removeprefix("CAP_").lower()
-            for name in asked
+            for name in requested
             if name in numbers and mask >> numbers[name] & 1
         ]
 
 
 def find(name: str | None, state_path: Path, root: Path | None = None) -> ServiceUser | None:
-    """Return the user that the service runs as; None if nothing says so.
+    """Return the user that the service runs as; None if it is unknown.
 
-    :param name: as the operator says.
+    :param name: the operator's choice.
     :raises ConfigInvalid: if there is no such user.
     """
     unit = installed(root or ROOT)
@@ -172,24 +172,24 @@ def find(name: str | None, state_path: Path, root: Path | None = None) -> Servic
         return None
 
 
-def asked_for(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Return the user that a command line names, and it with that option in front.
+def user_option(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return the user that a command line names, and the line with that option in front.
 
-    oslo.config knows the option only before the command.
+    oslo.config accepts the option only before the command.
     """
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--user")
     try:
-        parsed, rest = parser.parse_known_args([*argv])
+        parsed, others = parser.parse_known_args([*argv])
     except argparse.ArgumentError:
         return None, [*argv]
-    return parsed.user, rest if parsed.user is None else [f"--user={parsed.user}", *rest]
+    return parsed.user, others if parsed.user is None else [f"--user={parsed.user}", *others]
 
 
 def of(name: str | None, argv: Sequence[str]) -> ServiceUser | None:
-    """Return the user to check as; as the last resort, the configuration says where to look.
+    """Return the user to check as; as the last resort, by the configuration's state path.
 
-    :param name: as the operator says.
+    :param name: the operator's choice.
     :raises ConfigInvalid: if there is no such user, or the configuration can't be read.
     """
     if found := find(name, ROOT / "absent"):
@@ -200,7 +200,7 @@ def of(name: str | None, argv: Sequence[str]) -> ServiceUser | None:
 
 
 def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
-    """Say as whom the other checks are made, and whether that is the service's user."""
+    """Report the user of the other checks, and whether it is the service's."""
     me, found = user(), find(conf.user, Path(conf.state_path))
     if found is None:
         yield good(f"checked as user {me}: no unit of Kongming names another user")

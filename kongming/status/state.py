@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Can what is wanted be kept: the state path and its database.
+"""Check whether requests can be stored: the state path and its database.
 
-The database is only looked at. It is neither made nor brought up to date.
+The database is only read, neither created nor migrated.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _BUSY_TIMEOUT_S = 3.0
 
 
 def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
-    """Look at the directory, then at the database in it."""
+    """Check the directory, then the database in it."""
     folder = Path(conf.state_path)
     problem = _folder_problem(folder)
     if problem:
         yield bad(f"{problem}; [DEFAULT] state_path must belong to the service's user")
         return
     yield good(f"{folder} is writable by user {user()}, who ran this check")
-    # A service that root has started once has left all of them.
+    # If root has started the service once, all of these may be root's.
     for path in (folder / LOCK_NAME, *sorted(folder.glob("*.sqlite*"))):
         if path.exists() and not _may(path, os.R_OK | os.W_OK):
             yield bad(
@@ -55,11 +55,11 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
 
 
 def open_read_only(path: Path) -> sqlite3.Connection:
-    """Open a database so that nothing of it changes."""
-    # To read a WAL its index is made if need be; without a WAL nobody has the
-    # database open, and nothing need be made.
-    still = not path.with_name(f"{path.name}-wal").exists()
-    uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if still else ''}"
+    """Open a database without changing anything of it."""
+    # SQLite may create the index of a WAL to read it. Without a WAL no process has the database
+    # open, and nothing is created.
+    is_closed = not path.with_name(f"{path.name}-wal").exists()
+    uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_closed else ''}"
     return sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S)
 
 

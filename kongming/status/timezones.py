@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""By which tz database do time windows go on this machine."""
+"""Check for the tz databases that time windows need."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kongming.status.finding import doubtful, good
 
 
 def check(_conf: cfg.ConfigOpts) -> Iterator[Result]:
-    """Name the databases and their versions, in the order in which zones are looked for."""
+    """List the tz databases with their versions, in the order of the search for zones."""
     found = [f"{folder} (version {version})" for folder, version in timezones.sources().items()]
     if not found:
         yield doubtful(

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The systemd unit of a service on this machine: as whom it runs, and which program."""
+"""The systemd unit of a service on this machine: its user, and its program."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SERVICES = (
     "kongming-conductor",
     "kongming-api",
 )
-# Where systemd looks for units: the first one that is found counts, and all drop-ins.
+# systemd's folders for units: it uses the first unit that it finds, and all drop-ins.
 _FOLDERS = (
     "etc/systemd/system",
     "run/systemd/system",
@@ -33,15 +33,15 @@ _FOLDERS = (
     "lib/systemd/system",
 )
 _LISTS = ("SupplementaryGroups", "AmbientCapabilities")
-# What may stand before the program; see systemd.service(5).
+# Possible prefixes of the program; see systemd.service(5).
 _PREFIXES = "@-:+!"
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What a unit says of the process that it starts.
+    """A unit's settings for the process that it starts.
 
-    :ivar capabilities: those that the process has, as capabilities(7) writes them.
+    :ivar capabilities: those of the process, in the names of capabilities(7).
     :ivar program: empty if it names none.
     """
 
@@ -53,15 +53,15 @@ class Unit:
 
 
 def installed(root: Path) -> Unit | None:
-    """Return the unit of the service that this machine is for; None if there is none.
+    """Return the unit of this machine's service; None if there is none.
 
-    Of several the first one that is enabled, in the order of :data:`SERVICES`.
+    If there are several, it is the first one that is enabled, in the order of :data:`SERVICES`.
     """
     there = [name for name in SERVICES if _unit_files(root, f"{name}.service")]
-    wanted = [
+    enabled = [
         name for name in there if any(root.glob(f"etc/systemd/system/*.wants/{name}.service"))
     ]
-    return _read(root, (wanted or there)[0]) if there else None
+    return _read(root, (enabled or there)[0]) if there else None
 
 
 def _read(root: Path, name: str) -> Unit:
@@ -80,7 +80,7 @@ def _read(root: Path, name: str) -> Unit:
 
 
 def _unit_files(root: Path, name: str) -> list[Path]:
-    """Return the files of a unit in the order in which they count; none if it is not there."""
+    """Return the files of a unit in their order of precedence; none if it does not exist."""
     units = [root / folder / name for folder in _FOLDERS if (root / folder / name).is_file()]
     drop_ins: dict[str, Path] = {}
     for folder in reversed(_FOLDERS):
@@ -89,7 +89,7 @@ def _unit_files(root: Path, name: str) -> list[Path]:
 
 
 def _settings(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield what the section Service sets; nothing of a file that can't be read."""
+    """Yield the settings of the section Service; nothing if the file can't be read."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -215,7 +215,7 @@ def test_one_cpu_for_each_thread_needs_no_look_at_the_host(wanted, looked):
 def status(rules, isolated=ISOLATED, shared=""):
     floating = CpuSet.parse(shared) if shared else CpuSet()
     result = finding.run(
-        lambda _conf: check_cpus.look(isolated, rules, floating), cfg.ConfigOpts()
+        lambda _conf: check_cpus.compare(isolated, rules, floating), cfg.ConfigOpts()
     )
     return result.code, result.details
 
@@ -252,7 +252,7 @@ def test_status_warns_of_isolated_cpus_that_guests_float_over():
 @pytest.mark.parametrize(("reserved", "shared"), [("0-3", "8"), ("4-7", "4"), ("0-3", "4")])
 def test_status_says_nothing_good_beside_a_warning(reserved, shared):
     rules = Rules(reserved_cpus=CpuSet.parse(reserved))
-    codes = {each.code for each in check_cpus.look(ISOLATED, rules, CpuSet.parse(shared))}
+    codes = {each.code for each in check_cpus.compare(ISOLATED, rules, CpuSet.parse(shared))}
     assert codes == {Code.WARNING}
 
 

@@ -98,7 +98,7 @@ def test_a_reason_is_told_again_after_an_hour(site, caplog, monkeypatch):
     site.keeper.warn(unavailable("one"))
     site.keeper.warn(unavailable("one"))
     assert caplog.text.count("waiting for it") == 1
-    site.keeper._told._began -= 3601
+    site.keeper._warned._began -= 3601
     site.keeper.warn(unavailable("one"))
     assert caplog.text.count("waiting for it") == 2
 

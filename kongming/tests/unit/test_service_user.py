@@ -160,7 +160,7 @@ def test_the_configuration_says_where_the_state_is(tmp_path, monkeypatch, name, 
     ],
 )
 def test_the_user_may_be_named_before_and_after_the_command(line, name, rest):
-    assert service_user.asked_for(line) == (name, rest)
+    assert service_user.user_option(line) == (name, rest)
 
 
 def judged(tmp_path, monkeypatch, name):

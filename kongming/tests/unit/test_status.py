@@ -91,7 +91,7 @@ def run(check, conf):
 
 
 def look(base):
-    result = finding.run(lambda _conf: cgroup.look(base), cfg.ConfigOpts())
+    result = finding.run(lambda _conf: cgroup.check_mounts(base), cfg.ConfigOpts())
     return result.code, result.details
 
 
@@ -352,12 +352,12 @@ def test_the_groups_of_guests_that_run_are_looked_at(tmp_path, version, controll
 
 def test_a_guest_that_is_observed_is_good(tmp_path):
     machine = Machine(tmp_path)
-    ((code, details),) = findings(observation.look, machine)
+    ((code, details),) = findings(observation.check_host, machine)
     assert code is Code.SUCCESS
     assert details.endswith("reports the same CPU time); the threads of its guests are observed")
     machine.connection.domain = None
     machine.hypervisor.invalidate()
-    ((code, details),) = findings(observation.look, machine)
+    ((code, details),) = findings(observation.check_host, machine)
     assert (code, "no guest runs here" in details) == (Code.SUCCESS, True)
 
 
@@ -366,7 +366,7 @@ def test_what_cannot_be_observed_or_read_is_doubtful(tmp_path):
     (tmp_path / "system/cpu/online").write_text("0-1\n")
     (machine.proc / "self").rename(tmp_path / "self")
     machine.vanish()
-    found = findings(observation.look, machine)
+    found = findings(observation.check_host, machine)
     assert {code for code, _details in found} == {Code.WARNING}
     told = " ".join(details for _code, details in found)
     assert "CPU 0-1 of 4 online, libvirt shows CPU 0-3 of 4" in told
@@ -376,11 +376,11 @@ def test_what_cannot_be_observed_or_read_is_doubtful(tmp_path):
 def test_a_guest_that_is_not_found_is_doubtful_and_so_is_another_machine(tmp_path):
     machine = Machine(tmp_path)
     machine.vanish()
-    ((code, details),) = findings(observation.look, machine)
+    ((code, details),) = findings(observation.check_host, machine)
     assert (code, "a guest can't be observed (no process in" in details) == (Code.WARNING, True)
     machine.connection.counted = 0
     machine.hypervisor.invalidate()
-    found = findings(observation.look, machine)
+    found = findings(observation.check_host, machine)
     assert "on another machine (" in found[0][1]
     assert len(found) == 2
 

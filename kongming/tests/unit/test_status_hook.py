@@ -45,7 +45,10 @@ def host(tmp_path):
         return path.stat().st_ctime - BOOTED
 
     return SimpleNamespace(
-        look=lambda: hook.look(folder, proc), process=process, installed=installed, proc=proc
+        look=lambda: hook.check_folder(folder, proc),
+        process=process,
+        installed=installed,
+        proc=proc,
     )
 
 
