@@ -20,7 +20,7 @@ import pytest
 from kongming import exception
 from kongming.hypervisor import opener
 from kongming.hypervisor.opener import Opener, connect, unattended
-from kongming.tests.testbed.process import wait_until
+from kongming.tests.testbed.process import patience, wait_until
 
 URI = "qemu:///system"
 
@@ -152,7 +152,7 @@ def test_who_waits_for_an_attempt_that_hangs_goes_on_when_it_comes_back(there):
     waiting.start()
     there.hangs = False
     there.goes_on.set()
-    waiting.join(30)
+    waiting.join(30 * patience())
     assert got == [2]
 
 

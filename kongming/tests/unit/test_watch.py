@@ -23,6 +23,7 @@ from kongming.executor import watch as module
 from kongming.executor.watch import Watch
 from kongming.runtime.clock import ClockWatch, Steps
 from kongming.runtime.heartbeats import Heartbeats
+from kongming.tests.testbed.process import patience
 
 DAY_S = 86_400
 SOME, ALL = CpuSet([0, 1]), CpuSet(range(4))
@@ -165,9 +166,9 @@ def test_a_store_that_can_not_be_used_ends_no_watch(world, monkeypatch, caplog):
     world.interval = 3600.0
     world.transitions = exception.StoreUnavailable("disk full")
     world.watch.start()
-    assert world.ticked.wait(30)
+    assert world.ticked.wait(30 * patience())
     world.watch.stop()
-    world.watch._thread.join(30)
+    world.watch._thread.join(30 * patience())
     assert not world.watch._thread.is_alive()
     assert {(each.levelname, each.message) for each in caplog.records} == {("DEBUG", "disk full")}
     # The first check is made by whoever knows that libvirt is there.
