@@ -140,6 +140,7 @@ def test_an_attempt_that_fails_late_lets_the_next_begin_at_once(there):
     there.error = exception.HypervisorUnavailable("refused by now")
     there.goes_on.set()
     wait_until(lambda: not made._hanging, 30, "it came back")
+    made._timeout = 60
     assert refused(made) == "refused by now"
     assert there.began == 2
 
