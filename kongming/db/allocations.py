@@ -42,9 +42,9 @@ _CHUNK = 5_000
 class Allocations:
     """The desired allocations and allocation maps. Any thread may call any method.
 
-    Every method raises ``DatabaseUnavailable`` if the database can't be used.
-    A ``generation`` is the one that the caller expects: None for any, 0 for "does not exist yet".
-    If the current one differs, ``GenerationConflict`` is raised.
+    Every method raises ``DatabaseUnavailable`` if the database can't be used. A ``generation`` is
+    the one that the caller expects: None for any, 0 for "does not exist yet". If the current one
+    differs, ``GenerationConflict`` is raised.
     """
 
     def __init__(self, database: Database) -> None:
@@ -230,8 +230,7 @@ class Allocations:
         """Store the outcomes that a host reports.
 
         A report changes nothing if its generation is not the current one, or if the instance has
-        no
-        entry or is on another host.
+        no entry or is on another host.
 
         :param host: empty if a conductor reports, for instances that are on no host.
         :param nova: whether Nova decides which host has an instance; otherwise the first host that
@@ -274,8 +273,7 @@ class Allocations:
         """Set the host of instances that a host claims; return those that it obtained.
 
         It obtains an instance that has no host, that its host has reported as absent, or whose
-        host has
-        lapsed.
+        host has lapsed.
 
         :param lapsed: hosts that have lost their instances.
         """

@@ -123,8 +123,7 @@ class Database:
         """Run a function in a transaction that writes; retry if another transaction interfered.
 
         Retry once, too, if the server of the connection accepts no writes: another connection may
-        lead
-        to the primary.
+        lead to the primary.
 
         :param work: may be called several times, each time in a new transaction.
         :raises DatabaseUnavailable: if the database can't be used, or all attempts failed.

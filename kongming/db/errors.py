@@ -12,8 +12,8 @@
 
 """What an error of the database means, read from its code and not from the driver's text.
 
-MariaDB and MySQL number their errors, PostgreSQL has SQLSTATE codes, SQLite names them. Only if
-a server refuses a connection, PostgreSQL's driver gives no code: there the text must do.
+MariaDB and MySQL number their errors, PostgreSQL has SQLSTATE codes, SQLite names them. Only if a
+server refuses a connection, PostgreSQL's driver gives no code: there the text must do.
 """
 
 from __future__ import annotations

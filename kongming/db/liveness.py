@@ -14,8 +14,8 @@
 
 A lost host or a server that hangs sends nothing: a reader would wait for minutes. So every wait
 for a driver is registered here. If one lasts, a probe over a connection of its own shows whether
-the database responds. If it does not, all waits are ended, new ones fail at once, and the probe
-is repeated every second until the database responds.
+the database responds. If it does not, all waits are ended, new ones fail at once, and the probe is
+repeated every second until the database responds.
 """
 
 from __future__ import annotations
@@ -120,12 +120,12 @@ class Liveness:
     def __init__(
         self,
         place: str,
-        ask: Callable[[], object],
+        probe: Callable[[], object],
         answer_s: float,
         threads: ServerThreads | None = None,
     ) -> None:
         self._place = place
-        self._probe = ask
+        self._probe = probe
         self._threads = threads or ServerThreads(sys.maxsize)
         self._ended = threading.local()
         self._steps = round(answer_s / _STEP_S)

@@ -86,8 +86,7 @@ def leave(session: Session, locked: Locked, instance_uuids: Sequence[str], now: 
     """Delete instances; delete a map that is being deleted with its last instance.
 
     The row of the map is always written: nodes of a Galera cluster don't see each other's locks,
-    so
-    two transactions could each take the other's instance for one that is left.
+    so two transactions could each take the other's instance for one that is left.
     """
     remove(session, instance_uuids)
     left = {locked.rows[uuid]["map_name"] for uuid in instance_uuids}

@@ -107,8 +107,7 @@ class ReceivedReport:
         """Return whether this is a report of the host that holds the instance.
 
         If no host does, the reports of a conductor and of the first host are accepted; with Nova,
-        those
-        of a host only once a conductor has found that Nova does not know the instance.
+        those of a host only once a conductor has found that Nova does not know the instance.
         """
         held_by = holder(row["host"], None if before is None else before["host"])
         if held_by is not None:
@@ -150,8 +149,8 @@ def has_changes(session: Session, received: Mapping[str, ReceivedReport]) -> boo
         fields = row._asdict()
         each = received[fields["instance_uuid"]]
         before = {name: fields[f"outcome_{name}"] for name in _OUTCOME}
-        known = None if before["host"] is None else before
-        if each.releases(fields, known) or each.is_accepted(fields, known):
+        previous = None if before["host"] is None else before
+        if each.releases(fields, previous) or each.is_accepted(fields, previous):
             return True
     return False
 

@@ -171,5 +171,5 @@ def latest_changes(instance_uuids: Iterable[str]) -> AnySelect:
 
 def clean(text: str, length: int | None = None) -> str:
     """Replace characters that not every database accepts, and truncate to the column's length."""
-    kept = text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
-    return kept if length is None else kept[:length]
+    cleaned = text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return cleaned if length is None else cleaned[:length]

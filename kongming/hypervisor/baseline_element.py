@@ -57,8 +57,7 @@ def in_definition(domain: Any, host: Host) -> Mapping[Target, Value] | None:
     """Return the baseline of a domain's persistent definition; None if there is none.
 
     There is one if the domain was defined from its live XML, as Nova does when it swaps a volume
-    or
-    migrates the guest.
+    or migrates the guest.
     """
     if not domain.isPersistent():
         return None
@@ -69,8 +68,7 @@ def clean(domain: Any, host: Host, baseline: Mapping[Target, Value]) -> None:
     """Remove Kongming's values from the persistent definition.
 
     Each value is reset by a call of its own, and the element is removed last: the definition can't
-    be
-    replaced as a whole, because Nova may be changing it.
+    be replaced as a whole, because Nova may be changing it.
     """
     for what, value in baseline.items():
         table.change(domain, host, what, value, DEFINED).call()

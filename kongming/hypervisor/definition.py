@@ -175,8 +175,7 @@ def baseline_here(root: ET.Element, host: Host) -> dict[Target, Value]:
     """Read the baseline as it is valid on ``host``.
 
     CPUs and nodes of another host mean nothing here: targets that have any, released or not,
-    return to
-    where Nova lets them be.
+    return to where Nova lets them be.
     """
     baseline = read_element(baseline_of(root))
     for what in [what for note in _foreign_notes(root, host) for what in table.read(note)]:

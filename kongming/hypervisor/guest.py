@@ -60,12 +60,9 @@ class Guest:
     :ivar domain_id: libvirt's id of the incarnation: another one after each start.
 
     Every method raises ``GuestAbsent`` if the domain is no longer running,
-    ``HypervisorUnavailable`` if
-    the connection to libvirt was lost, ``GuestBusy`` during a job of libvirt,
-    ``PinningUnsupported`` if
-    the vCPUs have no threads of their own, and ``StepFailed`` with libvirt's code and message for
-    any
-    other error.
+    ``HypervisorUnavailable`` if the connection to libvirt was lost, ``GuestBusy`` during a job of
+    libvirt, ``PinningUnsupported`` if the vCPUs have no threads of their own, and ``StepFailed``
+    with libvirt's code and message for any other error.
     """
 
     def __init__(
@@ -168,8 +165,7 @@ class Guest:
         """Check that libvirt would change the guest now.
 
         It would wait for half a minute if another client's call, or a job such as a migration,
-        uses the
-        guest.
+        uses the guest.
 
         :raises GuestBusy: if a job uses it.
         :raises GuestHung: if QEMU has not responded to another client.
@@ -301,8 +297,7 @@ class Guest:
         """Move the threads that libvirt's pin of the emulator does not reach.
 
         libvirt pins the main thread and confines the others by their group. A thread that was
-        created while
-        the main thread was pinned keeps those CPUs when the group gets wider.
+        created while the main thread was pinned keeps those CPUs when the group gets wider.
         """
         usable = CpuSet(cpus & self.host.usable)
         for thread in self._observer.threads_of(target.EMULATOR):

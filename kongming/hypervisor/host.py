@@ -79,8 +79,7 @@ class Host:
         """Return those CPUs that a thread can be pinned to now.
 
         With cgroup v2 a set may contain unusable CPUs: the kernel runs the threads there, too, as
-        soon as
-        it can. With v1 it refuses them.
+        soon as it can. With v1 it refuses them.
         """
         running = CpuSet(cpus & self.usable)
         return running if self.cgroup == 1 or not running else cpus
@@ -115,8 +114,7 @@ def agreed_cpus(connection: Any, files: KernelFiles) -> tuple[CpuSet, CpuSet] | 
     """Return the CPUs that are present and those online; None unless kernel and libvirt agree.
 
     In a container with lxcfs the files are the container's, and libvirt pins only to CPUs that it
-    has
-    itself.
+    has itself.
     """
     why = ""
     for _attempt in range(_ATTEMPTS):
@@ -180,8 +178,7 @@ def parse_libvirt(capabilities: str, cpumap: tuple[int, Sequence[bool], int]) ->
 
     libvirt counts from 0 to the last CPU, whether all of these exist or not, and reports which are
     online. An offline CPU exists if it is listed in a cell; on a host without cells, all are taken
-    to
-    exist.
+    to exist.
     """
     count, online, _number = cpumap
     running = CpuSet.from_cpumap(online)

@@ -186,8 +186,8 @@ class _State:
     def threads(self, what: Target) -> list[Thread]:
         """Return the threads of a target, by its control group, or else by their names.
 
-        A group also has the kernel's own threads that work for the guest, and those that
-        an iothread has started. But with version 1 a group that lost its CPUs is empty.
+        A group also has the kernel's own threads that work for the guest, and those that an
+        iothread has started. But with version 1 a group that lost its CPUs is empty.
         """
         self.was_read = True
         return self._process.read_threads(self._tasks(what)) or [

@@ -110,10 +110,8 @@ class Opener:
     """Opens connections to one libvirt. Any thread may call any method.
 
     libvirt's own call has no time limit and can't be interrupted. So it is made in a thread of its
-    own,
-    which is abandoned when it takes too long. A connection that it opens later is closed, and
-    shows that
-    libvirt is available again: the next attempt begins at once.
+    own, which is abandoned when it takes too long. A connection that it opens later is closed, and
+    shows that libvirt is available again: the next attempt begins at once.
 
     :param uri: for messages.
     :param open_: opens a connection; raises HypervisorUnavailable, or hangs.

@@ -49,8 +49,7 @@ def released(xml: str) -> str | None:
     """Return a domain's XML without Kongming's values; None if it has none.
 
     Pins and memory nodes are removed instead of being reset: the former ones may not exist any
-    more,
-    and without any the guest runs where Nova lets it.
+    more, and without any the guest runs where Nova lets it.
     """
     root = ET.fromstring(xml)
     metadata = root.find("metadata")

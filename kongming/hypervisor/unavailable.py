@@ -95,34 +95,34 @@ def forbidden(error: libvirt.libvirtError) -> str:
 
 
 def _why(error: libvirt.libvirtError, uri: str) -> str:
-    code, said = error.get_error_code(), error.get_error_message() or ""
+    code, message = error.get_error_code(), error.get_error_message() or ""
     parts = urlsplit(uri)
     # A URI without a transport leads to a local socket, or by TLS to a host.
     transport = parts.scheme.partition("+")[2] or ("tls" if parts.netloc else "unix")
-    if code == libvirt.VIR_ERR_CONF_SYNTAX or _UNKNOWN in said:
+    if code == libvirt.VIR_ERR_CONF_SYNTAX or _UNKNOWN in message:
         return _auth_file(uri)
     if code in FORBIDS:
         return forbidden(error)
-    known = _BY_TRANSPORT.get(transport, _unknown)(error, said, parts)
+    known = _BY_TRANSPORT.get(transport, _unknown)(error, message, parts)
     if known:
         return known
     if code in _LOGIN:
-        return _login(code, said, uri)
+        return _login(code, message, uri)
     # The message may contain anything, even the output of a program that libvirt ran.
-    quoted = without_credentials(clean(said, _QUOTED_MOST))
+    quoted = without_credentials(clean(message, _QUOTED_MOST))
     return f"libvirt's error {code}, «{quoted}»"
 
 
-def _login(code: int, said: str, uri: str) -> str:
+def _login(code: int, message: str, uri: str) -> str:
     """Return why a log-in was refused; libvirt has one code for all reasons."""
-    if code != libvirt.VIR_ERR_AUTH_FAILED or "polic" in said or "polkit" in said:
+    if code != libvirt.VIR_ERR_AUTH_FAILED or "polic" in message or "polkit" in message:
         return (
             f"polkit does not let user {user()} manage libvirt (org.libvirt.unix.manage). "
             "Debian's rule requires the group libvirt in /etc/group, the groups of the process "
             f"do not count: 'usermod -aG libvirt {user()}'; elsewhere write a rule for that user "
             "in /etc/polkit-1/rules.d"
         )
-    if "No worthy mechs" in said or "no mechanism available" in said:
+    if "No worthy mechs" in message or "no mechanism available" in message:
         return (
             "none of the SASL mechanisms that it offers is installed here: install the package "
             "libsasl2-modules (for GSSAPI libsasl2-modules-gssapi-mit); a mechanism without "
@@ -131,7 +131,7 @@ def _login(code: int, said: str, uri: str) -> str:
     if problem := AuthFile.of(uri).problem():
         return f"it asks for a user name and a password (SASL), and {problem}"
     found = AuthFile.of(uri)
-    if "collect" in said:
+    if "collect" in message:
         return _auth_file(uri)
     return (
         f"it refuses the user name or the password that {found.path} has for host {found.host}: "
@@ -148,11 +148,11 @@ def _auth_file(uri: str) -> str:
     )
 
 
-def _unix(error: libvirt.libvirtError, said: str, parts: SplitResult) -> str:
-    found = _SOCKET.search(said)
+def _unix(error: libvirt.libvirtError, message: str, parts: SplitResult) -> str:
+    found = _SOCKET.search(message)
     named = parse_qs(parts.query).get("socket", [])
     path = Path(found[1] if found else named[0] if named else _SOCKETS[-1])
-    if "user record" in said or "group record" in said:
+    if "user record" in message or "group record" in message:
         return (
             f"libvirtd, perhaps in a container, does not know user {user()} (uid {os.geteuid()}), "
             f"which opens {path}: connect as nova-compute does, by TCP or TLS"
@@ -193,8 +193,8 @@ def _closed_by(path: Path, mode: int, gid: int) -> str:
     )
 
 
-def _tcp(error: libvirt.libvirtError, said: str, parts: SplitResult) -> str:
-    if "resolve" in said:
+def _tcp(error: libvirt.libvirtError, message: str, parts: SplitResult) -> str:
+    if "resolve" in message:
         return f"the name {parts.hostname} can't be resolved: is it in DNS, or in /etc/hosts?"
     if error.get_int1() == errno.ECONNRESET:
         return f"{parts.hostname} closed the connection: {_PORTS}"
@@ -208,11 +208,11 @@ def _tcp(error: libvirt.libvirtError, said: str, parts: SplitResult) -> str:
     return ""
 
 
-def _tls(error: libvirt.libvirtError, said: str, parts: SplitResult) -> str:
-    lower = said.lower()
+def _tls(error: libvirt.libvirtError, message: str, parts: SplitResult) -> str:
+    lower = message.lower()
     if "cannot read" in lower or "unable to import" in lower or "error loading" in lower:
         return (
-            f"user {user()} can't read the certificates ({_quoted_path(said)}): /etc/pki/CA/"
+            f"user {user()} can't read the certificates ({_quoted_path(message)}): /etc/pki/CA/"
             "cacert.pem, and in /etc/pki/libvirt clientcert.pem and private/clientkey.pem, or all "
             "of them in ?pkipath= of the URI"
         )
@@ -222,33 +222,33 @@ def _tls(error: libvirt.libvirtError, said: str, parts: SplitResult) -> str:
         return f"its certificate is not trusted: {_TRUST}"
     if "tls handshake" in lower or "gnutls" in lower:
         return f"the TLS handshake failed: {_PORTS} Otherwise {_SHOWN}"
-    return _tcp(error, said, parts)
+    return _tcp(error, message, parts)
 
 
-def _ssh(_error: libvirt.libvirtError, said: str, parts: SplitResult) -> str:
-    if "ost key" in said:
+def _ssh(_error: libvirt.libvirtError, message: str, parts: SplitResult) -> str:
+    if "ost key" in message:
         return (
             f"ssh does not know the key of {parts.hostname}: put it into known_hosts of user "
             f"{user()} (ssh-keyscan)"
         )
-    if "ermission denied" in said or "uthentication" in said:
+    if "ermission denied" in message or "uthentication" in message:
         return (
             f"ssh rejects user {user()} at {parts.hostname}: a password can't be entered here; "
             "name the private key with ?keyfile= and add its public key to authorized_keys there"
         )
-    if "resolve" in said:
+    if "resolve" in message:
         return f"the name {parts.hostname} can't be resolved: is it in DNS, or in /etc/hosts?"
-    if "onnection refused" in said or "timed out" in said or "unreachable" in said:
+    if "onnection refused" in message or "timed out" in message or "unreachable" in message:
         return f"no SSH server answers at {parts.hostname}"
     return ""
 
 
-def _unknown(_error: libvirt.libvirtError, _said: str, _parts: SplitResult) -> str:
+def _unknown(_error: libvirt.libvirtError, _message: str, _parts: SplitResult) -> str:
     return ""
 
 
-def _quoted_path(said: str) -> str:
-    found = re.search(r"(/[^\s':]+)", said)
+def _quoted_path(message: str) -> str:
+    found = re.search(r"(/[^\s':]+)", message)
     return found[1] if found else "one of them"
 
 

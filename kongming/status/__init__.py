@@ -13,6 +13,5 @@
 """Checks that find faults on this host before a user does.
 
 Each file checks one thing that the service depends on. A check changes nothing, and says what to
-do
-about each finding.
+do about each finding.
 """

@@ -78,7 +78,7 @@ def check_mounts(base: Path) -> Iterator[Result]:
     # Several may be mounted together, as cpu,cpuacct; some have a name and no controller.
     v1 = {name for mount in mounts if _exists(mount / "tasks") for name in mount.name.split(",")}
     roots = [root for root in (base, base / "unified") if _exists(root / "cgroup.controllers")]
-    v2 = {name for root in roots for name in _words(root / "cgroup.controllers")}
+    v2 = {name for root in roots for name in _read_words(root / "cgroup.controllers")}
     missing = [name for name in _NEEDED if name not in v1 | v2]
     if not v1 and not roots:
         yield bad(f"no control groups are mounted at {base}: mount them, or start systemd")
@@ -100,7 +100,7 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _words(path: Path) -> set[str]:
+def _read_words(path: Path) -> set[str]:
     try:
         return set(path.read_text(errors="replace").split())
     except OSError:

@@ -55,8 +55,7 @@ def may_write(connection: Any) -> Iterator[Result]:
     """Check whether guests may be changed, by calls that can change nothing.
 
     The calls need the same rights but can't succeed: one converts a domain to an unknown format,
-    one
-    replaces the saved image of a guest with an invalid domain.
+    one replaces the saved image of a guest with an invalid domain.
     """
     refusal = _refusal(lambda: connection.domainXMLToNative(_NO_FORMAT, _NO_DOMAIN))
     if refusal is not None and refusal.get_error_code() == libvirt.VIR_ERR_OPERATION_DENIED:

@@ -33,7 +33,7 @@ def stories(
     values: Iterable[Any],
     *,
     usual: int = 1,
-    ids: Any = None,
+    **options: Any,
 ) -> pytest.MarkDecorator:
     """Parametrize a test that tells the same story with each value.
 
@@ -43,4 +43,4 @@ def stories(
     for number, value in enumerate(values):
         slow = pytest.mark.slow if number >= usual else ()
         given.append(pytest.param(*(value if isinstance(names, tuple) else (value,)), marks=slow))
-    return pytest.mark.parametrize(names, given, ids=ids)
+    return pytest.mark.parametrize(names, given, **options)

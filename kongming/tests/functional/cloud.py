@@ -19,6 +19,7 @@ import uuid
 from kongming.cmd import launch
 from kongming.notification.service import NotificationHandlerService
 from kongming.tests.testbed.nova import Nova
+from kongming.tests.testbed.process import patience
 
 URI = "test:///default"
 EVERYWHERE = set(range(8))
@@ -27,7 +28,7 @@ _number = itertools.count()
 
 
 def wait_for(condition):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 20 * patience()
     while not condition():
         assert time.monotonic() < deadline, "this never came about"
         time.sleep(0.005)
@@ -54,7 +55,7 @@ class Cloud:
     def start(self):
         self.service = NotificationHandlerService(self.conf)
         self.service.start()
-        assert self.service.ready.wait(20)
+        assert self.service.ready.wait(20 * patience())
         self.sent = 0
         self._nova = Nova("fake://", exchange=self.conf.host)
         return self
@@ -62,7 +63,7 @@ class Cloud:
     def stop(self):
         if self.service is not None:
             self.service.stop()
-            self.service._executor._keeper._thread.join(10)
+            self.service._executor._keeper._thread.join(10 * patience())
         self.service = None
 
     def guest(self, *, metadata=NOVA, vcpus=4, more="", instance_uuid=None):

@@ -25,6 +25,7 @@ from kongming.db.hosts import Hosts
 from kongming.rpc.client import ConductorClient
 from kongming.standalone.service import ExecutorService
 from kongming.tests.functional.cloud import NOVA, URI, wait_for
+from kongming.tests.testbed.process import patience
 
 _number = itertools.count()
 
@@ -55,7 +56,7 @@ class Site:
             service = kind(self.conf)
             service.start()
             self.services.append(service)
-            assert service.ready.wait(20)
+            assert service.ready.wait(20 * patience())
 
     def stop(self):
         # The executor first: it might be waiting for the conductor.

@@ -44,7 +44,7 @@ from kongming.tests.functional.requests import (
     refused,
 )
 from kongming.tests.host_names import TAKEN
-from kongming.tests.testbed.process import wait_until
+from kongming.tests.testbed.process import patience, wait_until
 
 REQUEST_ID = re.compile(r"req-[0-9a-f-]{36}")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -969,7 +969,7 @@ class Silent:
 
     def plan(self, _instance_uuid, _allocation):
         self.asked += 1
-        assert self.answer.wait(60)
+        assert self.answer.wait(60 * patience())
         return {"outcome": "planned"}
 
 

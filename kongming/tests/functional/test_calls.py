@@ -29,7 +29,7 @@ from kongming.rpc.server import Method, Server
 from kongming.rpc.signing import Signer
 from kongming.tests.databases import instance, report
 from kongming.tests.functional.cloud import wait_for
-from kongming.tests.testbed.process import free_port
+from kongming.tests.testbed.process import free_port, patience
 
 MASTER = bytes(range(32))
 OTHER = bytes(range(1, 33))
@@ -223,7 +223,7 @@ class Stuck:
 
     def call(self, _context, method, **_):
         self.calls.append(method)
-        assert self.free.wait(30)
+        assert self.free.wait(30 * patience())
         return Acknowledgement().to_json()
 
 

@@ -34,7 +34,7 @@ from kongming.notification.service import NotificationHandlerService
 from kongming.tests.functional.alert_rules import ETC, STANDALONE_RULES
 from kongming.tests.functional.cloud import URI, Cloud, pins, wait_for
 from kongming.tests.testbed.nova_api import NovaApi
-from kongming.tests.testbed.process import free_port
+from kongming.tests.testbed.process import free_port, patience
 from kongming.tests.testbed.promtool import fetch
 
 RULES = ETC / "prometheus/kongming.rules.yml"
@@ -52,7 +52,7 @@ class Scraped:
     """The samples of one scrape."""
 
     def __init__(self, port):
-        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30 * patience()) as answer:
             families = text_string_to_metric_families(answer.read().decode())
         self.samples = [sample for family in families for sample in family.samples]
         self.names = {sample.name for sample in self.samples}

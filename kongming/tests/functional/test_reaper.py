@@ -19,7 +19,7 @@ import sys
 
 import pytest
 
-from kongming.tests.testbed.process import wait_until
+from kongming.tests.testbed.process import patience, run, wait_until
 
 REAPER = [sys.executable, "-m", "kongming.tests.testbed.reaper"]
 
@@ -54,7 +54,7 @@ def test_orphans_end_with_the_command():
 def test_an_orphan_is_reaped_while_the_command_runs():
     # It waits until /proc shows its orphan no more, not even as a zombie.
     script = "orphan=$( (sh -c : & echo $!) ); while [ -e /proc/$orphan ]; do :; done"
-    assert subprocess.run([*REAPER, "sh", "-c", script], timeout=60, check=False).returncode == 0
+    assert run([*REAPER, "sh", "-c", script]).returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -68,7 +68,7 @@ def test_a_signal_reaches_the_command(number):
     ) as process:
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(number)
-        assert process.wait(60) == 7
+        assert process.wait(60 * patience()) == 7
 
 
 def test_orphans_of_a_killed_command_end_too():
@@ -79,5 +79,5 @@ def test_orphans_of_a_killed_command_end_too():
     ) as process:
         orphan, command = process.stdout.readline().split()
         subprocess.run(["kill", "-9", command], check=True)
-        assert process.wait(60) == 137
+        assert process.wait(60 * patience()) == 137
     wait_until(lambda: is_over(orphan), 10, "the orphan is over")

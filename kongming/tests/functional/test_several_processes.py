@@ -17,6 +17,7 @@ import sys
 
 from kongming.db.allocations import Allocations
 from kongming.tests.databases import database, instance
+from kongming.tests.testbed.process import patience
 
 _WRITE = """
 import sys
@@ -33,7 +34,7 @@ def test_several_processes_write_one_file(tmp_path):
     url = f"sqlite:///{tmp_path}/kongming.sqlite"
     with closing(database(url)) as db:
         others = [subprocess.Popen([sys.executable, "-c", _WRITE, url]) for _ in range(2)]
-        assert [other.wait(600) for other in others] == [0, 0]
+        assert [other.wait(600 * patience()) for other in others] == [0, 0]
         allocations = Allocations(db)
         generations = [change.generation for change in allocations.history(instance())]
         assert generations == list(range(1, len(generations) + 1))

@@ -43,7 +43,7 @@ from kongming.tests.functional.alert_rules import STANDALONE_RULES
 from kongming.tests.functional.cloud import wait_for
 from kongming.tests.functional.site import Site
 from kongming.tests.testbed.nova_api import PROJECT, Fault, NovaApi
-from kongming.tests.testbed.process import free_port
+from kongming.tests.testbed.process import free_port, patience
 
 NAME = re.compile(r"kongming_[a-z_]+")
 
@@ -159,7 +159,7 @@ def call(site, method, **arguments):
     """Send to the executor what no conductor of ours would."""
     bus = open_bus(site.conf)
     client = oslo_messaging.get_rpc_client(bus.transport, EXECUTOR)
-    return client.prepare(server=site.host, timeout=20).call({}, method, **arguments)
+    return client.prepare(server=site.host, timeout=20 * patience()).call({}, method, **arguments)
 
 
 def test_what_a_conductor_says_amiss_stops_nothing_and_is_asked_for(site):

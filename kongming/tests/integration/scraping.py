@@ -16,12 +16,12 @@ from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from kongming.tests.testbed.process import wait_until
+from kongming.tests.testbed.process import patience, wait_until
 
 
 def scrape(port):
     """Give the values of all samples without labels, and those of the guests by status."""
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30 * patience()) as answer:
         families = list(text_string_to_metric_families(answer.read().decode()))
     return {
         sample.labels.get("status", sample.name): sample.value

@@ -14,10 +14,10 @@
 
 import json
 from pathlib import Path
-import subprocess
 import sys
 
 import kongming
+from kongming.tests.testbed.process import run
 
 COMMAND = Path(sys.executable).with_name("kongming-status")
 #: Runs a command where the libvirt hook is installed, and was before any libvirtd started.
@@ -37,11 +37,8 @@ class Status:
     """One run of the command: its exit status, and each check's result and details."""
 
     def __init__(self, conf, *arguments):
-        ended = subprocess.run(
-            [*HOOKED, COMMAND, "--config-file", conf, "upgrade", "check", *arguments, "--json"],
-            capture_output=True,
-            text=True,
-            timeout=120,
+        ended = run(
+            [*HOOKED, COMMAND, "--config-file", conf, "upgrade", "check", *arguments, "--json"]
         )
         self.code = ended.returncode
         self.errors = ended.stderr

@@ -270,6 +270,7 @@ def test_a_certificate_that_is_not_trusted_any_more_and_a_file_that_is_gone(tmp_
     host.end()
 
 
+@pytest.mark.slow
 def test_no_service_passes_on_what_the_driver_prints(tmp_path, broker):
     url = f"rabbit://{USER}:{PASSWORD}@localhost:{broker.port}/"
     with ControlPlane(tmp_path / "control", transport_url=url, conductors=1) as control:

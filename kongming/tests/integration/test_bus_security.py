@@ -409,7 +409,8 @@ WAYS = [
 ]
 
 
-@stories("way", WAYS)
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
 def test_without_signatures_a_host_can_have_guests_of_others_placed(permitted, cpus, way):
     guest = permitted.placed(cpus[1])
     with permitted.channel() as channel:
@@ -418,6 +419,7 @@ def test_without_signatures_a_host_can_have_guests_of_others_placed(permitted, c
         guest.wait_on(cpus[0])
 
 
+@pytest.mark.slow
 def test_what_the_guard_of_a_host_refuses_nobody_can_have_done(permitted, cpus):
     guest = permitted.placed(cpus[1])
     with permitted.channel() as channel:
@@ -427,6 +429,7 @@ def test_what_the_guard_of_a_host_refuses_nobody_can_have_done(permitted, cpus):
     guest.wait_on(cpus[1])
 
 
+@pytest.mark.slow
 def test_without_signatures_a_host_can_speak_in_the_name_of_another(permitted, cpus):
     guest = permitted.placed(cpus[1])
     with permitted.channel() as channel:
@@ -488,21 +491,18 @@ def test_a_host_can_claim_what_nova_does_not_know(secured):
     )
 
 
-def test_only_without_signatures_a_host_can_call_conductors_as_the_api_does(
-    permitted, signed, cpus
-):
-    for secured in (permitted, signed):
-        guest = secured.placed(cpus[1])
-        arguments = {"instance_uuid": guest.uuid, "allocation": {"vcpu_pinning": str(cpus[0])}}
-        with secured.channel() as channel:
-            told = answer(channel, "plan", **arguments)
-            if not secured.signed:
-                assert (told["outcome"], told["host"]) == ("planned", HOST)
-                continue
-            assert told["error"]["reason"] == "signature_invalid"
-            context = {SIGNATURE: own_signature(secured, "plan", arguments)}
-            told = answer(channel, "plan", context, **arguments)
-            assert told["error"]["reason"] == "signature_invalid"
+def test_only_without_signatures_a_host_can_call_conductors_as_the_api_does(secured, cpus):
+    guest = secured.placed(cpus[1])
+    arguments = {"instance_uuid": guest.uuid, "allocation": {"vcpu_pinning": str(cpus[0])}}
+    with secured.channel() as channel:
+        told = answer(channel, "plan", **arguments)
+        if not secured.signed:
+            assert (told["outcome"], told["host"]) == ("planned", HOST)
+            return
+        assert told["error"]["reason"] == "signature_invalid"
+        context = {SIGNATURE: own_signature(secured, "plan", arguments)}
+        told = answer(channel, "plan", context, **arguments)
+        assert told["error"]["reason"] == "signature_invalid"
 
 
 def own_call(secured, method, **arguments):
@@ -611,6 +611,7 @@ def test_with_signatures_what_was_taken_once_is_not_taken_again(signed, cpus):
     assert signed.site.api.get(f"/v1/allocations/{guest.uuid}")["status"] == "applied"
 
 
+@pytest.mark.slow
 def test_no_message_costs_more_than_its_length(secured, cpus):
     packed = zlib.compress(b'"' + bytes(2**29) + b'"')
     json_of = {"content_type": "application/json", "content_encoding": "utf-8"}
@@ -711,6 +712,7 @@ def node(tmp_path):
         yield node
 
 
+@pytest.mark.slow
 def test_what_is_documented_can_be_typed(node, tmp_path):
     # There is a queue to be deleted, and whoever follows one document has not followed another.
     with contextlib.closing(amqp.Connection(f"127.0.0.1:{node.port}")) as connection:

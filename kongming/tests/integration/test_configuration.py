@@ -23,7 +23,7 @@ import sys
 import pytest
 
 from kongming.tests.testbed.daemon import CONDUCTOR, EXECUTOR, HANDLER, ServiceProcess
-from kongming.tests.testbed.process import wait_until
+from kongming.tests.testbed.process import patience, run, wait_until
 
 GOOD = """[DEFAULT]
 host = compute-1
@@ -82,9 +82,7 @@ def is_one_line(text, path, key):
 def ends(folder, key, command):
     folder.mkdir()
     path = written(folder, WRONG[key])
-    ended = subprocess.run(
-        [program(command), "--config-file", path], capture_output=True, text=True, timeout=120
-    )
+    ended = run([program(command), "--config-file", path])
     return key, path, ended
 
 
@@ -159,7 +157,7 @@ def test_a_service_that_is_ended_early_ends_well(tmp_path):
         handler.start_soon()
         wait_until(handler.caught, 60, "there is a handler for SIGTERM")
         os.kill(handler.process.pid, signal.SIGTERM)
-        assert handler.process._child.wait(60) == 0
+        assert handler.process._child.wait(60 * patience()) == 0
         assert "Traceback" not in handler.log()
 
 
@@ -180,6 +178,6 @@ def test_process_1_of_a_container_hears_signals(tmp_path):
         os.kill(int(first), signal.SIGHUP)
         wait_until(lambda: "Configuration reloaded" in log.read_text(), 30, "it reloads")
         os.kill(int(first), signal.SIGTERM)
-        assert unshared.wait(30) == 0
+        assert unshared.wait(30 * patience()) == 0
     finally:
         unshared.kill()

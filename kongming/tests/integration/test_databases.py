@@ -376,6 +376,7 @@ def test_whoever_loses_against_another_tries_again(allocations, db, kind):
     assert len(turns) == (2 if kind == "sqlite" else 3)
 
 
+@stories("kind", KINDS, indirect=True)
 def test_a_call_is_so_many_statements_whatever_the_number_of_instances(allocations, db):
     counted = {}
     for size in (1, 100, 1000):
@@ -422,6 +423,7 @@ def test_a_call_is_so_many_statements_whatever_the_number_of_instances(allocatio
     assert counted[1]["wanted_on"] <= 2
 
 
+@pytest.mark.slow
 def test_a_map_of_5000(allocations):
     uuids = [instance(number) for number in range(5000)]
     made, created, changed = allocations.put_map(

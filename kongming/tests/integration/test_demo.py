@@ -21,6 +21,7 @@ import tempfile
 
 import pytest
 
+from kongming.tests.testbed.process import patience, run
 from kongming.tests.thorough import stories
 
 DEMO = Path(__file__).resolve().parents[3] / "tools/demo.py"
@@ -65,9 +66,7 @@ def nothing_is_left(folder):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_demonstration_shows_threads_where_they_were_asked_to_be(mode, folder):
-    done = subprocess.run(
-        [sys.executable, DEMO, *mode], capture_output=True, text=True, timeout=300, check=False
-    )
+    done = run([sys.executable, DEMO, *mode], 300)
     assert (done.returncode, done.stderr) == (0, "")
     assert " right" in done.stdout
     assert "WRONG" not in done.stdout
@@ -76,13 +75,7 @@ def test_a_demonstration_shows_threads_where_they_were_asked_to_be(mode, folder)
 
 @stories("mode", MODES)
 def test_a_plain_container_is_shown_the_same_but_for_one_line(mode, folder):
-    done = subprocess.run(
-        [sys.executable, "-c", CONFINED, sys.executable, DEMO, *mode],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = run([sys.executable, "-c", CONFINED, sys.executable, DEMO, *mode], 300)
     assert (done.returncode, done.stderr) == (0, "")
     (left_out,) = [line for line in done.stdout.splitlines() if line.startswith("Left out")]
     assert "Operation not permitted" in left_out
@@ -112,7 +105,7 @@ def test_an_interrupted_demonstration_leaves_nothing_behind(mode, moment, number
             pass
         demo.send_signal(number)
         told = demo.stdout.read()
-        assert demo.wait(60) == 128 + number
+        assert demo.wait(60 * patience()) == 128 + number
     assert "Interrupted" in told
     assert "Traceback" not in told
     assert nothing_is_left(folder)
@@ -126,7 +119,7 @@ def test_a_demonstration_whose_story_is_killed_leaves_nothing_behind(folder):
             pass
         children = PROC / f"{demo.pid}/task/{demo.pid}/children"
         subprocess.run(["kill", "-9", *children.read_text().split()], check=True)
-        assert demo.wait(60) == 128 + signal.SIGKILL
+        assert demo.wait(60 * patience()) == 128 + signal.SIGKILL
     assert nothing_is_left(folder)
 
 
@@ -136,7 +129,7 @@ def test_a_reader_that_goes_ends_the_demonstration_quietly(folder):
     ) as demo:
         demo.stdout.readline()
         demo.stdout.close()
-        assert demo.wait(120) == 128 + signal.SIGPIPE
+        assert demo.wait(120 * patience()) == 128 + signal.SIGPIPE
         assert demo.stderr.read() == ""
     assert nothing_is_left(folder)
 

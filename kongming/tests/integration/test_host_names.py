@@ -13,14 +13,13 @@
 """Names of hosts as operators have them: the machine's own, and the one of kongming.conf."""
 
 import itertools
-import subprocess
 import sys
 
 import pytest
 
 from kongming.tests.host_names import LONGEST, TAKEN
 from kongming.tests.testbed.control_plane import BIN
-from kongming.tests.testbed.process import find_program
+from kongming.tests.testbed.process import find_program, run
 from kongming.tests.thorough import stories
 
 PROGRAMS = [
@@ -69,18 +68,14 @@ transport_url = rabbit://u:p@127.0.0.1:1/
 def on_machine(name, *command):
     """Run a command on a machine of that name."""
     code = f"socket.sethostname(os.fsencode({name!a})); os.execv({command[0]!r}, {command!r})"
-    return subprocess.run(
+    return run(
         [
             find_program("unshare", "util-linux"),
             "--uts",
             sys.executable,
             "-c",
             f"import os, socket; {code}",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
+        ]
     )
 
 

@@ -41,7 +41,7 @@ from kongming.tests.testbed import file_faults, threads
 from kongming.tests.testbed.daemon import Daemon
 from kongming.tests.testbed.guest import destroy
 from kongming.tests.testbed.odd_host import NOBODY, SYSTEM, UNIT, OddHost, denied, empty, over
-from kongming.tests.testbed.process import wait_until
+from kongming.tests.testbed.process import run, wait_until
 from kongming.tests.testbed.tcp_libvirtd import TcpLibvirtd
 from kongming.tests.thorough import stories
 
@@ -317,6 +317,7 @@ def test_without_the_cpuset_controller_all_threads_of_the_emulator_are_set(cpus,
                 placed_and_released(story, cpus, None)
 
 
+@pytest.mark.slow
 def test_no_file_of_the_kernel_is_needed(libvirtd, cpus, tmp_path):
     """Each file that the executor opens is denied, missing and odd once."""
     connection = libvirt.open(libvirtd.uri)
@@ -349,7 +350,7 @@ def test_no_file_of_the_kernel_is_needed(libvirtd, cpus, tmp_path):
 
 
 def results(command):
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+    done = run(command, 900)
     assert done.returncode == 0, done.stderr[-4000:]
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 

@@ -93,13 +93,7 @@ def machine(tmp_path):
         # As a login of root's has them: nothing of the environment that the tests run in.
         kept = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"]
         bare = ["env", "-u", "PYTHONPATH", "-u", "VIRTUAL_ENV", "PBR_VERSION=1.0", *kept]
-        return subprocess.run(
-            [*bare, *unshare, "bash", "-c", script],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=900,
-        )
+        return run([*bare, *unshare, "bash", "-c", script], 900)
 
     return run
 

@@ -12,7 +12,6 @@
 
 """The legacy trigger: real events, guests and libvirt; Nova's API emulated over real HTTP."""
 
-import subprocess
 import sys
 import uuid
 
@@ -20,6 +19,7 @@ import pytest
 
 from kongming.tests.integration.conftest import KEY, applied
 from kongming.tests.integration.status import Status
+from kongming.tests.testbed import process
 from kongming.tests.testbed.nova import Nova
 from kongming.tests.testbed.nova_api import Fault, NovaApi
 from kongming.tests.testbed.process import wait_until
@@ -50,8 +50,7 @@ def options(api, more=""):
 
 
 def run(daemon, *command):
-    program = [sys.executable, "-m", *command, "--config-file", str(daemon.conf)]
-    return subprocess.run(program, capture_output=True, text=True, check=False, timeout=120)
+    return process.run([sys.executable, "-m", *command, "--config-file", str(daemon.conf)])
 
 
 def test_an_event_has_the_guest_placed_as_nova_says(cloud, api, legacy, cpus):

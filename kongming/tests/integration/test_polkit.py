@@ -24,6 +24,7 @@ import pytest
 from kongming.hypervisor.connection import run_event_loop
 from kongming.tests.integration.conftest import Cloud, applied, status
 from kongming.tests.testbed.polkit import Polkit
+from kongming.tests.testbed.process import patience, run
 from kongming.tests.testbed.reachable import ReachableLibvirtd, auth_conf
 
 USER = "nobody"
@@ -92,7 +93,7 @@ def as_user(uri, *groups):
     """Open a connection as the user; give what came of it, without what libvirt writes itself."""
     chosen = ["--groups", ",".join(groups)] if groups else ["--clear-groups"]
     command = [*AS_USER, *chosen, "--", sys.executable, "-c", CONNECT, uri]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    ended = run(command)
     return ended.stdout
 
 
@@ -163,6 +164,6 @@ def test_an_auth_conf_that_may_not_be_read_is_named(root, libvirtd_of, monkeypat
             env={**os.environ, "XDG_CONFIG_HOME": str(root / "config")},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=60 * patience(),
         )
     assert f"user {USER} may not read {folder}/auth.conf" in ended.stdout, ended.stderr

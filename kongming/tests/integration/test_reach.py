@@ -31,7 +31,7 @@ from kongming.hypervisor.opener import Opener, connect
 from kongming.tests.integration.conftest import Cloud, applied, status
 from kongming.tests.integration.status import Status
 from kongming.tests.testbed.forwarder import Forwarder
-from kongming.tests.testbed.process import wait_until
+from kongming.tests.testbed.process import patience, wait_until
 from kongming.tests.testbed.reachable import (
     PASSWORD,
     USER,
@@ -130,7 +130,7 @@ def run_manage(conf, *arguments, **env):
         [MANAGE, "--config-file", conf, *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=60 * patience(),
         env={**os.environ, **env},
     )
 
@@ -202,7 +202,7 @@ def test_mechanisms_of_sasl_that_are_not_installed_are_told_with_their_package(g
         env={**os.environ, "SASL_PATH": "/nonexistent"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=60 * patience(),
     )
     assert "install the package libsasl2-modules" in ended.stderr
 

@@ -13,7 +13,6 @@
 """kongming-status, with a real RabbitMQ and a real libvirtd."""
 
 import socket
-import subprocess
 import uuid
 
 import certifi
@@ -22,7 +21,7 @@ import pytest
 from kongming.tests.integration.conftest import KEY, Cloud
 from kongming.tests.integration.status import COMMAND, HOOKED, Status
 from kongming.tests.testbed.broker import Broker
-from kongming.tests.testbed.process import wait_until
+from kongming.tests.testbed.process import run, wait_until
 from kongming.tests.thorough import stories
 
 USER, PASSWORD = "watcher", "top%secret@x"
@@ -69,12 +68,7 @@ def test_all_is_well(heard):
 
 
 def test_a_table_is_what_people_get(heard):
-    shown = subprocess.run(
-        [*HOOKED, COMMAND, "--config-file", heard.conf, "upgrade", "check"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    shown = run([*HOOKED, COMMAND, "--config-file", heard.conf, "upgrade", "check"])
     assert shown.returncode == SUCCESS
     assert "| Check: Message broker" in shown.stdout
 
@@ -217,6 +211,7 @@ def test_queues_that_grow_without_limit(managed, watched):
         )
 
 
+@pytest.mark.slow
 def test_the_queue_that_nobody_reads(managed, watched):
     plain = "versioned_notifications.info"
     assert f"the queue {plain} does not exist" in limits(Status(watched.conf))

@@ -31,7 +31,7 @@ from kongming.tests.testbed import threads
 from kongming.tests.testbed.broker import Broker, Queue
 from kongming.tests.testbed.guest import destroy, start_guest
 from kongming.tests.testbed.libvirtd import Libvirtd
-from kongming.tests.testbed.process import wait_until
+from kongming.tests.testbed.process import patience, wait_until
 from kongming.tests.testbed.qemu import without_kvm
 from kongming.tests.testbed.session_libvirtd import SessionLibvirtd
 
@@ -227,4 +227,4 @@ def test_the_embedded_driver_needs_no_daemon(tmp_path_factory: pytest.TempPathFa
     # The name of tmp_path is too long for the sockets of QEMU.
     root = tmp_path_factory.mktemp("embed")
     program = [sys.executable, "-c", EMBEDDED, str(root)]
-    subprocess.run(without_kvm(program, root), check=True, timeout=60)
+    subprocess.run(without_kvm(program, root), check=True, timeout=60 * patience())

@@ -13,7 +13,6 @@
 """Where a guest is: Nova's words on a real bus, against real guests."""
 
 import json
-import subprocess
 import sys
 import time
 import uuid
@@ -29,7 +28,7 @@ from kongming.tests.testbed.guest import destroy
 from kongming.tests.testbed.libvirtd import Libvirtd
 from kongming.tests.testbed.migration import migrate
 from kongming.tests.testbed.nova_api import Fault, NovaApi
-from kongming.tests.testbed.process import wait_until
+from kongming.tests.testbed.process import run, wait_until
 from kongming.tests.thorough import stories
 
 HOST, OTHER = "compute-1", "compute-2"
@@ -76,9 +75,7 @@ def api():
 
 def manage(daemon, *command):
     program = [sys.executable, "-m", "kongming.cmd.manage", "--config-file", str(daemon.conf)]
-    found = subprocess.run(
-        [*program, *command, "-f", "json"], capture_output=True, text=True, check=True, timeout=60
-    )
+    found = run([*program, *command, "-f", "json"], check=True)
     return json.loads(found.stdout)
 
 

@@ -32,6 +32,7 @@ from kongming.tests.testbed.disk import fill
 from kongming.tests.testbed.guest import destroy, start_guest
 from kongming.tests.testbed.hang import hold_monitor, hung
 from kongming.tests.testbed.libvirtd import Libvirtd
+from kongming.tests.testbed.process import patience
 
 VCPUS = 2
 UNIT = Path("etc/systemd/kongming-notification-handler.service")
@@ -204,7 +205,7 @@ class Host:
                 callers = [hold_monitor(self._libvirtd.uri, each) for each in instance_uuids[::2]]
                 yield
             for caller in callers:
-                caller.join(30)
+                caller.join(30 * patience())
         finally:
             self.hung = frozenset()
 

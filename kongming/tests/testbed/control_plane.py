@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import urllib.request
 
 from kongming.tests.testbed.daemon import CONDUCTOR, ServiceProcess
-from kongming.tests.testbed.process import Process, Service, free_port, wait_until
+from kongming.tests.testbed.process import Process, Service, free_port, patience, wait_until
 
 BIN = Path(sys.executable).parent
 TIMEOUT = 60
@@ -85,7 +85,7 @@ class Api(Service):
         for name, value in (headers or {}).items():
             request.add_header(name, value)
         try:
-            response = _opener.open(request, timeout=TIMEOUT)
+            response = _opener.open(request, timeout=TIMEOUT * patience())
         except urllib.error.HTTPError as error:
             response = error
         with response:

@@ -29,7 +29,7 @@ import textwrap
 
 from kongming.tests.testbed.libvirtd import HOLDER
 from kongming.tests.testbed.namespace import in_namespace_of
-from kongming.tests.testbed.process import Process, Service, find_program, wait_until
+from kongming.tests.testbed.process import Process, Service, find_program, patience, wait_until
 
 TOP = Path(__file__).resolve().parents[3]
 PAGES = TOP / "doc/source/install"
@@ -114,7 +114,7 @@ class GuidedHost(Service):
             env={**os.environ, "PYTHONPATH": str(TOP), "KONGMING_UNITS": str(self.root)},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=120 * patience(),
             check=False,
         )
         if ended.returncode:

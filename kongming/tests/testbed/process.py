@@ -50,6 +50,10 @@ def patience() -> float:
     """
     if given := os.environ.get(PATIENCE):
         return float(given)
+    return _slowness()
+
+
+def _slowness() -> float:
     begin = time.perf_counter()
     for _ in range(_STEPS):
         pass
@@ -63,15 +67,30 @@ def wait_until(condition: Callable[[], T], timeout: float, what: str) -> T:
     :param what: what is waited for, as the error will name it
     :raises TimeoutError: it did not become true in time
     """
-    timeout *= patience()
-    deadline = time.monotonic() + timeout
+    begin, factor = time.monotonic(), patience()
     while True:
         value = condition()
         if value:
             return value
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {timeout:g} s in vain: {what}")
+        if time.monotonic() - begin > timeout * factor:
+            # Others may have come to work on this machine since the tests began.
+            slower = _slowness()
+            if slower < 1.5 * factor:
+                raise TimeoutError(f"waited {timeout * factor:g} s in vain: {what}")
+            factor = slower
         time.sleep(INTERVAL * patience())
+
+
+def run(
+    command: Sequence[str | Path], timeout: float = 120, *, check: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end; what it writes is text.
+
+    :param timeout: seconds on a usual machine that does nothing else; see :func:`patience`
+    """
+    return subprocess.run(
+        command, capture_output=True, text=True, check=check, timeout=timeout * patience()
+    )
 
 
 def free_port() -> int:

@@ -26,7 +26,7 @@ import stat
 import subprocess
 import sys
 
-from kongming.tests.testbed.process import find_program
+from kongming.tests.testbed.process import find_program, run
 
 
 def on_machine(
@@ -49,9 +49,7 @@ def on_machine(
         command = [*setpriv, "--init-groups", "--", *command]
     script = "\n".join(["set -e", *_passable(root), *steps, f"exec {shlex.join(command)}"])
     unshare = [find_program("unshare", "util-linux"), "--mount", "--propagation", "private"]
-    return subprocess.run(
-        [*unshare, "bash", "-c", script], capture_output=True, text=True, check=False, timeout=180
-    )
+    return run([*unshare, "bash", "-c", script], 180)
 
 
 def _passable(root: Path) -> list[str]:

@@ -37,7 +37,7 @@ from typing import Any, Self
 
 from kongming.tests.testbed.boot_files import BootFiles
 from kongming.tests.testbed.debian_package import cache_folder
-from kongming.tests.testbed.process import Process, Service, find_program
+from kongming.tests.testbed.process import Process, Service, find_program, patience
 from kongming.tests.testbed.qemu import find_emulator
 
 CGROUPS = ("v2", "v1")
@@ -127,7 +127,9 @@ class VirtualHost(Service):
         self._qemu.command = self._command(self._sockets / "agent")
         self._qemu.start()
         self._qemu.wait_ready(self._connects, BOOT_TIMEOUT, "QEMU listens")
-        if "ready" not in self._answer(time.monotonic() + BOOT_TIMEOUT, "it has booted"):
+        if "ready" not in self._answer(
+            time.monotonic() + BOOT_TIMEOUT * patience(), "it has booted"
+        ):
             raise RuntimeError("the agent speaks another language")
 
     def _connects(self) -> bool:
@@ -151,7 +153,7 @@ class VirtualHost(Service):
     ) -> subprocess.CompletedProcess[str]:
         """Run a command and return its exit status and its output.
 
-        :param timeout: seconds
+        :param timeout: seconds on a usual machine
         :param env: is added to our own environment
         :param echo: is called with each piece of the output as it comes
         :raises TimeoutError: it has not ended in time; the host is of no use then
@@ -164,6 +166,7 @@ class VirtualHost(Service):
             "cwd": str(cwd or Path.cwd()),
             "env": {**os.environ, "HOME": "/root", "TMPDIR": TMPDIR, **(env or {})},
         }
+        timeout *= patience()
         self._agent.settimeout(timeout)
         self._agent.sendall(json.dumps(request).encode() + b"\n")
         deadline = time.monotonic() + timeout

@@ -21,6 +21,7 @@ import pytest
 from kongming import exception
 from kongming.bus.hold import Hold
 from kongming.notification import listener
+from kongming.tests.testbed.process import patience
 
 HANDLED = str(oslo_messaging.NotificationResult.HANDLED)
 REQUEUE = str(oslo_messaging.NotificationResult.REQUEUE)
@@ -76,8 +77,8 @@ def test_what_can_not_be_kept_is_given_back_once_nobody_listens_and_so_is_what_f
     # As long as somebody listens it would come again at once.
     assert not given_back
     host.hold.unsubscribed()
-    first.join(20)
-    second.join(20)
+    first.join(20 * patience())
+    second.join(20 * patience())
     assert sorted(given_back) == [(REQUEUE, 1), (REQUEUE, 2)]
     assert host.tried == [1] * 3
     assert host.dispatcher.held_up

@@ -20,7 +20,7 @@ import pytest
 from kongming import exception
 from kongming.hypervisor import opener
 from kongming.hypervisor.opener import Opener, connect, unattended
-from kongming.tests.testbed.process import wait_until
+from kongming.tests.testbed.process import patience, wait_until
 
 URI = "qemu:///system"
 
@@ -140,6 +140,7 @@ def test_an_attempt_that_fails_late_lets_the_next_begin_at_once(there):
     there.error = exception.HypervisorUnavailable("refused by now")
     there.goes_on.set()
     wait_until(lambda: not made._hanging, 30, "it came back")
+    made._timeout = 60
     assert refused(made) == "refused by now"
     assert there.began == 2
 
@@ -152,7 +153,7 @@ def test_who_waits_for_an_attempt_that_hangs_goes_on_when_it_comes_back(there):
     waiting.start()
     there.hangs = False
     there.goes_on.set()
-    waiting.join(30)
+    waiting.join(30 * patience())
     assert got == [2]
 
 

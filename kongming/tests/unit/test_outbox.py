@@ -25,6 +25,7 @@ from kongming.rpc.client import ExecutorClient
 from kongming.rpc.messages import Desired, Push
 from kongming.rpc.outbox import WAITING_MAX, Outbox
 from kongming.tests.databases import instance
+from kongming.tests.testbed.process import patience
 
 HERE, THERE = "here", "there"
 
@@ -43,7 +44,7 @@ class Line:
     def send(self, receiver, hints):
         self.tries.append(receiver)
         self._busy.set()
-        assert self._free.wait(30)
+        assert self._free.wait(30 * patience())
         if self.error is not None:
             raise self.error
         self.sent.append((receiver, dict(hints)))
@@ -53,7 +54,7 @@ class Line:
         self._free.clear()
         self._busy.clear()
         self.outbox.put("blocked", {"x": 0})
-        assert self._busy.wait(30)
+        assert self._busy.wait(30 * patience())
 
     def free(self):
         self._free.set()
@@ -231,14 +232,14 @@ def test_a_conductor_does_not_wait_for_its_hosts(monkeypatch):
 
         def cast(self, *_):
             busy.set()
-            assert blocked.wait(30)
+            assert blocked.wait(30 * patience())
 
     monkeypatch.setattr("kongming.rpc.client.Caller", Blocked)
     client = ExecutorClient(None, 1.0)
     known = Known({instance(number): f"host-{number}" for number in range(1, 5)})
     pusher = Pusher(known, known, client)
     assert pusher.push([instance(1)]) == []
-    assert busy.wait(30)
+    assert busy.wait(30 * patience())
     assert pusher.push([instance(number) for number in range(2, 6)]) == []
     assert client.outbox.waiting == 3
     blocked.set()

@@ -23,6 +23,7 @@ from kongming.cmd import launch
 from kongming.runtime.service import Service
 from kongming.runtime.signals import Signals
 from kongming.runtime.threads import Faults
+from kongming.tests.testbed.process import patience
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ def test_a_thread_that_ends_itself_is_no_fault():
     faults.install()
     thread = threading.Thread(target=lambda: (_ for _ in ()).throw(SystemExit))
     thread.start()
-    thread.join(5)
+    thread.join(5 * patience())
     assert faults.count == 0
 
 
@@ -121,7 +122,7 @@ def test_a_thread_that_looks_at_a_removed_option_is_a_fault():
     faults.install()
     thread = threading.Thread(target=lambda: {}["check_interval"])
     thread.start()
-    thread.join(5)
+    thread.join(5 * patience())
     assert (faults.count, told) == (1, [True])
 
 

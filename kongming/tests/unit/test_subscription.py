@@ -28,6 +28,7 @@ from kongming.bus.hold import Hold
 from kongming.bus.keeper import Keeper
 from kongming.bus.reasons import UNREACHABLE, Reason, explain
 from kongming.bus.subscription import Subscription
+from kongming.tests.testbed.process import patience
 
 DRIVER = logging.getLogger("oslo.messaging._drivers.impl_rabbit")
 REFUSED = amqp.AccessRefused("access to queue 'q' refused for user 'k'", (50, 10), "x", 403)
@@ -112,7 +113,7 @@ class Broker:
 
 
 def wait_for(condition):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 20 * patience()
     while not condition():
         assert time.monotonic() < deadline, "this never came about"
         time.sleep(0.002)
@@ -125,7 +126,7 @@ def broker(monkeypatch, caplog):
     yield broker
     broker.subscription.stop(5)
     # What is left of it would meet the next test's.
-    broker.subscription._thread.join(20)
+    broker.subscription._thread.join(20 * patience())
 
 
 @pytest.fixture
@@ -243,12 +244,12 @@ def test_before_the_first_connection_all_that_the_driver_meets_is_told_once(brok
 
     def subscribe():
         began.set()
-        assert go_on.wait(20)
+        assert go_on.wait(20 * patience())
         return broker.servers.append(Server()) or broker.servers[-1]
 
     broker.subscription._subscribe = subscribe
     broker.subscription.start()
-    assert began.wait(20)
+    assert began.wait(20 * patience())
     info = {"connection_id": "x", "hostname": "h", "port": 1, "sleep_time": 1}
     for error in (ConnectionRefusedError(111, "x"), OSError("x"), REFUSED):
         DRIVER.error(
@@ -340,7 +341,7 @@ def test_stopping_does_not_wait_for_what_does_not_end(broker):
     broker.server.listening = True
     wait_for(lambda: broker.heard)
     forever = threading.Event()
-    broker.server.wait = lambda: forever.wait(20)
+    broker.server.wait = lambda: forever.wait(20 * patience())
     broker.subscription.stop(0.01)
     assert not broker.subscription.connected
     assert broker.subscription.stopping.is_set()

@@ -22,7 +22,7 @@ from kongming.api.waiting import Waiting
 from kongming.exception import ThreadsBusy
 from kongming.runtime import server_threads
 from kongming.runtime.server_threads import ServerThreads
-from kongming.tests.testbed.process import wait_until
+from kongming.tests.testbed.process import patience, wait_until
 
 THREADS = 4
 LONG_S = 60.0
@@ -43,7 +43,7 @@ class Server:
 
         def work():
             self.begun.append(threading.current_thread())
-            assert self.answer.wait(30)
+            assert self.answer.wait(30 * patience())
             return "answer"
 
         return self.waiting.wait_for(work, limit_s)

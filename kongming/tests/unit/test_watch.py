@@ -24,6 +24,7 @@ from kongming.executor.settings import Settings
 from kongming.executor.watch import Watch
 from kongming.runtime.clock import ClockWatch, Steps
 from kongming.runtime.heartbeats import Heartbeats
+from kongming.tests.testbed.process import patience
 
 DAY_S = 86_400
 SOME, ALL = CpuSet([0, 1]), CpuSet(range(4))
@@ -166,8 +167,8 @@ def test_a_store_that_can_not_be_used_ends_no_watch(monkeypatch, caplog):
     world.interval = 3600.0
     world.transitions = exception.StoreUnavailable("disk full")
     world.watch.start()
-    assert world.ticked.wait(30)
-    assert world.watch._loop.stop(30)
+    assert world.ticked.wait(30 * patience())
+    assert world.watch._loop.stop(30 * patience())
     assert {(each.levelname, each.message) for each in caplog.records} == {("DEBUG", "disk full")}
     # The first check is made by whoever knows that libvirt is there.
     world.transitions = []

@@ -20,7 +20,7 @@ from kongming.executor.workqueue import WorkQueue
 from kongming.hypervisor import calls as calls_module
 from kongming.hypervisor.calls import Calls
 from kongming.runtime.heartbeats import Heartbeats
-from kongming.tests.testbed.process import wait_until
+from kongming.tests.testbed.process import patience, wait_until
 
 
 class Clock:
@@ -80,7 +80,7 @@ class Site:
         with self.calls.make(f"pinning {key}", key):
             gate = self.gates.get(key)
             if gate is not None:
-                gate.wait(20)
+                gate.wait(20 * patience())
         self.done.append(key)
         self.queue.done(key, succeeded=True)
 
@@ -102,7 +102,7 @@ def make(monkeypatch):
         for gate in site.gates.values():
             gate.set()
         site.queue.close()
-        assert site.workers.join(10)
+        assert site.workers.join(10 * patience())
 
 
 @pytest.mark.parametrize("count", [1, 4])

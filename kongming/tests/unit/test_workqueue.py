@@ -18,6 +18,7 @@ import pytest
 
 from kongming.executor.workqueue import WorkQueue
 from kongming.runtime.backoff import Backoff
+from kongming.tests.testbed.process import patience
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_what_is_added_together_is_handed_out_once_all_is_there(queue):
         # A worker that did not wait would have both long before.
         worker.join(0.05)
         assert (taken, len(queue)) == ([], 2)
-    worker.join(10)
+    worker.join(10 * patience())
     assert taken == ["a", "b"]
 
 
@@ -125,7 +126,7 @@ def test_closing_lets_waiting_workers_go(queue):
     worker = threading.Thread(target=lambda: got.append(queue.get()))
     worker.start()
     queue.close()
-    worker.join(10)
+    worker.join(10 * patience())
     assert got == [None]
     queue.add("a")
     assert queue.get() is None
@@ -155,7 +156,7 @@ def test_no_key_is_ever_worked_on_twice_at_once(queue):
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(30)
+        worker.join(30 * patience())
     assert not clashes
     assert set(seen) == set("abc")
 
