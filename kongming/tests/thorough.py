@@ -15,10 +15,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+import itertools
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 THOROUGH = "KONGMING_THOROUGH" in os.environ
 
@@ -26,6 +30,14 @@ THOROUGH = "KONGMING_THOROUGH" in os.environ
 def examples(thorough: int) -> int:
     """Return how many examples a property is tried with, of those of a thorough run."""
     return thorough if THOROUGH else max(thorough // 5, 5)
+
+
+def pairs(ones: Iterable[T], others: Iterable[U]) -> list[tuple[T, U]]:
+    """Return all pairs in a thorough run, else each of the others with one of the ones."""
+    turns = list(ones)
+    if THOROUGH:
+        return list(itertools.product(turns, others))
+    return list(zip(itertools.cycle(turns), others))
 
 
 def stories(

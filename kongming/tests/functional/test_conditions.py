@@ -64,11 +64,11 @@ def test_a_change_to_the_generation_that_is_named_is_made(there, path, method, w
 
 @EACH
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
-@pytest.mark.parametrize("written", ['"1"', '"3"', '"0"', '"2147483647"', "1"])
-def test_a_change_to_another_generation_is_not(there, path, method, written):
+def test_a_change_to_another_generation_is_not(there, path, method):
     told = len(there.conductor.told)
-    answer = change(there, path, {"If-Match": written}, method)
-    assert "2" in refused(answer, 412, "generation_conflict")
+    for written in ('"1"', '"3"', '"0"', '"2147483647"', "1"):
+        answer = change(there, path, {"If-Match": written}, method)
+        assert "2" in refused(answer, 412, "generation_conflict"), written
     assert generation(there, path) == 2
     assert len(there.conductor.told) == told
 
@@ -93,33 +93,33 @@ def test_nothing_is_there_that_could_have_a_generation(api, path):
     assert api.request("GET", path).status == 404
 
 
+NOT_UNDERSTOOD = (
+    {"If-Match": "*"},
+    {"If-Match": 'W/"2"'},
+    {"If-Match": '"1", "2"'},
+    {"If-Match": '"abc"'},
+    {"If-Match": '"2'},
+    {"If-Match": '2"'},
+    {"If-Match": ""},
+    {"If-Match": '"-2"'},
+    {"If-Match": '"2147483648"'},
+    {"If-Match": f'"{"9" * 50}"'},
+    {"If-None-Match": '"1"'},
+    {"If-None-Match": "*", "If-Match": '"2"'},
+    {"If-Unmodified-Since": "Wed, 21 Oct 2026 07:28:00 GMT"},
+    {"If-Modified-Since": "Wed, 21 Oct 2026 07:28:00 GMT"},
+    {"If-Range": '"2"'},
+    {"Range": "bytes=0-1"},
+    {"Content-Range": "bytes 0-1/2", "If-Match": '"2"'},
+)
+
+
 @EACH
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"If-Match": "*"},
-        {"If-Match": 'W/"2"'},
-        {"If-Match": '"1", "2"'},
-        {"If-Match": '"abc"'},
-        {"If-Match": '"2'},
-        {"If-Match": '2"'},
-        {"If-Match": ""},
-        {"If-Match": '"-2"'},
-        {"If-Match": '"2147483648"'},
-        {"If-Match": f'"{"9" * 50}"'},
-        {"If-None-Match": '"1"'},
-        {"If-None-Match": "*", "If-Match": '"2"'},
-        {"If-Unmodified-Since": "Wed, 21 Oct 2026 07:28:00 GMT"},
-        {"If-Modified-Since": "Wed, 21 Oct 2026 07:28:00 GMT"},
-        {"If-Range": '"2"'},
-        {"Range": "bytes=0-1"},
-        {"Content-Range": "bytes 0-1/2", "If-Match": '"2"'},
-    ],
-)
-def test_a_condition_that_is_not_understood_is_refused(there, path, method, headers):
-    detail = refused(change(there, path, headers, method), 400, "request_invalid")
-    assert any(name in detail for name in headers)
+def test_a_condition_that_is_not_understood_is_refused(there, path, method):
+    for headers in NOT_UNDERSTOOD:
+        detail = refused(change(there, path, headers, method), 400, "request_invalid")
+        assert any(name in detail for name in headers), headers
     assert generation(there, path) == 2
 
 

@@ -27,6 +27,7 @@ from kongming.tests.api import Api
 from kongming.tests.commands import Meanwhile, client_at
 from kongming.tests.databases import asking, instance
 from kongming.tests.testbed.scripted_api import How, Odd, ScriptedApi
+from kongming.tests.thorough import pairs
 
 SET = ("allocation set", instance(1), "--cpu-shares", "7")
 APPLY = ("allocation map apply", "blue", "MAP")
@@ -150,8 +151,7 @@ def test_a_reader_says_in_one_line_what_is_wrong(server, run, odd):
             assert "Kongming's API" in ended.said
 
 
-@pytest.mark.parametrize("odd", [*PAGES, *LOST, *UNHEARD], ids=str)
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize(("name", "odd"), pairs(CHANGES, [*PAGES, *LOST, *UNHEARD]), ids=str)
 def test_a_change_is_told_as_what_came_of_it(server, run, name, odd):
     method = "PUT" if name in ("set", "apply") else "DELETE"
     with server.scripted(lambda asked, *_: odd if asked == method else None):
@@ -190,8 +190,7 @@ def test_a_change_that_nobody_can_settle_is_told_as_unknown(server, run, name):
         assert "see 'openstack kongming" in ended.said
 
 
-@pytest.mark.parametrize("odd", SOME, ids=str)
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize(("name", "odd"), pairs(CHANGES, SOME), ids=str)
 def test_whatever_ends_waiting_what_was_accepted_is_told(server, run, meanwhile, name, odd):
     accepted = []
 
@@ -217,8 +216,7 @@ def test_whatever_ends_waiting_what_was_accepted_is_told(server, run, meanwhile,
         assert sum(meanwhile.slept) == pytest.approx(4)
 
 
-@pytest.mark.parametrize("odd", SOME, ids=str)
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize(("name", "odd"), pairs(CHANGES, SOME), ids=str)
 def test_one_odd_answer_while_waiting_is_waited_out(server, run, name, odd):
     looks = []
 
