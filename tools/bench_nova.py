@@ -38,16 +38,16 @@ ON_PAPER = 1000
 GUESTS_A_HOST = 20
 
 
-class Kept(dict[str, object]):
-    """An executor that only keeps what it is asked."""
+class FakeExecutor(dict[str, object]):
+    """An executor that only stores requests."""
 
-    def holds(self, instance_uuid: str) -> bool:
+    def has_record(self, instance_uuid: str) -> bool:
         return instance_uuid in self
 
-    def ask(self, instance_uuid: str, request: object) -> None:
+    def request(self, instance_uuid: str, request: object) -> None:
         self[instance_uuid] = request
 
-    def let_go(self, instance_uuid: str) -> None:
+    def forget(self, instance_uuid: str) -> None:
         self.pop(instance_uuid, None)
 
 
@@ -129,7 +129,7 @@ def _host(api: NovaApi, name: str) -> Iterator[tuple[NovaPoller, PendingLookups]
         conf_file = Path(folder, "kongming.conf")
         conf_file.write_text(f"[DEFAULT]\nhost = {name}\n{api.options()}")
         conf = configure([f"--config-file={conf_file}"])
-        kept: Any = Kept()
+        kept: Any = FakeExecutor()
         lookups = PendingLookups(Path(folder))
         poller = NovaPoller(
             name,

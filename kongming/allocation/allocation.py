@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The allocation: what is wanted for one instance. An immutable value.
+"""The allocation: what is requested for one instance. An immutable value.
 
-It says nothing of who asked, nor of what the guest or its host have.
+It has neither the source of the request nor the state of the guest or its host.
 """
 
 from __future__ import annotations
@@ -32,19 +32,17 @@ from kongming.allocation.windows import Window
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """What is wanted for one instance; None means "not asked".
+    """What is requested for one instance; None means "not requested".
 
-    An allocation that asks for nothing (it is false) returns the guest to
-    its baseline.
+    An allocation without a request (it is false) returns the guest to its baseline.
 
     :ivar vcpu_pinning: host CPUs of the vCPUs.
     :ivar emulator_pinning: host CPUs of QEMU's own threads.
     :ivar iothread_pinning: host CPUs of the iothreads.
-    :ivar numa_nodes: host NUMA nodes that hold the guest's memory.
-    :ivar cpu_shares: weight relative to other guests, as the kernel has it.
+    :ivar numa_nodes: host NUMA nodes of the guest's memory.
+    :ivar cpu_shares: weight relative to other guests, in the kernel's unit.
     :ivar vcpu_quota: CPU time that each vCPU may use.
-    :ivar windows: what holds instead at certain times; the last one that
-        matches counts.
+    :ivar windows: what applies instead at certain times; the last window in force counts.
     """
 
     vcpu_pinning: Pinning | None = None
@@ -59,13 +57,13 @@ class Allocation:
         return bool(self.parts() or self.windows)
 
     def parts(self) -> dict[str, Any]:
-        """Give what is asked outside of windows, by the name of the field."""
+        """Return what is requested outside of windows, by the name of the field."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
         del found["windows"]
         return {name: value for name, value in found.items() if value is not None}
 
     def at(self, moment: datetime) -> Allocation:
-        """Return what is wanted at a moment, which knows its time zone; it has no windows.
+        """Return the allocation in force at a moment, which has a time zone; it has no windows.
 
         :raises RequestInvalid: if it has a window that can't be read here.
         """
@@ -75,31 +73,31 @@ class Allocation:
         return self.during(found[-1]) if found else Allocation(**self.parts())
 
     def during(self, windowed: Windowed) -> Allocation:
-        """Give what is wanted while a window is in force."""
+        """Return the allocation while a window is in force."""
         return Allocation(**self.parts() | windowed.instead.parts())
 
     def resolve(self, vcpus: int, iothreads: CpuSet) -> dict[Target, Value]:
-        """Return what each part of a guest gets; what the guest lacks is left out.
+        """Return the value of each target of a guest; targets that the guest lacks are left out.
 
         :param vcpus: how many vCPUs the guest has.
         :param iothreads: the numbers of its iothreads.
         """
-        wanted: dict[Target, Value] = {}
+        desired: dict[Target, Value] = {}
         if self.vcpu_pinning is not None:
             pins = self.vcpu_pinning.resolve(CpuSet(range(vcpus)))
-            wanted |= {target.vcpu(number): cpus for number, cpus in pins.items()}
+            desired |= {target.vcpu(number): cpus for number, cpus in pins.items()}
         if self.emulator_pinning is not None:
-            wanted[target.EMULATOR] = self.emulator_pinning
+            desired[target.EMULATOR] = self.emulator_pinning
         if self.iothread_pinning is not None:
             pins = self.iothread_pinning.resolve(iothreads)
-            wanted |= {target.iothread(number): cpus for number, cpus in pins.items()}
+            desired |= {target.iothread(number): cpus for number, cpus in pins.items()}
         if self.cpu_shares is not None:
-            wanted[target.SHARES] = self.cpu_shares
+            desired[target.SHARES] = self.cpu_shares
         if self.vcpu_quota is not None:
-            wanted[target.QUOTA] = self.vcpu_quota
+            desired[target.QUOTA] = self.vcpu_quota
         if self.numa_nodes is not None:
-            wanted[target.MEMORY] = self.numa_nodes
-        return wanted
+            desired[target.MEMORY] = self.numa_nodes
+        return desired
 
     def lacking(self, vcpus: int, iothreads: CpuSet) -> list[exception.Refused]:
         """Return a refusal for the vCPUs, and one for the iothreads, that a guest lacks."""
@@ -122,7 +120,7 @@ class Allocation:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """Give the JSON form, without what is not asked."""
+        """Return the JSON form, without parts that are not requested."""
         written = {name: _JSON[name][0](value) for name, value in self.parts().items()}
         if self.windows:
             written["windows"] = [each.to_json() for each in self.windows]
@@ -130,7 +128,7 @@ class Allocation:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Allocation:
-        """Read what :meth:`to_json` returns, or returned when other rules held."""
+        """Read what :meth:`to_json` returns, or returned under other rules."""
         there = {name: read for name, (_, read) in _JSON.items() if name in value}
         windows = tuple(Windowed.from_json(each) for each in value.get("windows", ()))
         return cls(**{name: read(value[name]) for name, read in there.items()}, windows=windows)
@@ -147,16 +145,16 @@ class Windowed:
     instead: Allocation
 
     def to_json(self) -> dict[str, Any]:
-        """Give the JSON form: the window's fields and the parts' side by side."""
+        """Return the JSON form: the window's fields and the parts' side by side."""
         return {**asdict(self.window), **self.instead.to_json()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Windowed:
-        """Read what :meth:`to_json` gives; the window is not checked."""
+        """Read what :meth:`to_json` returns; the window is not checked."""
         texts = {name: value[name] for name in ("name", "start", "timezone") if name in value}
         if not all(isinstance(text, str) for text in texts.values()):
             raise TypeError("a field of a window is no text")
-        # JSON does not tell 60.0 from 60.
+        # In JSON, 60.0 and 60 are the same.
         when = Window(**texts, duration_s=int(value["duration_s"]), checked=False)
         return cls(when, Allocation.from_json(value))
 

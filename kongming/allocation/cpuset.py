@@ -12,8 +12,8 @@
 
 """The cpuset: a set of CPU ids, and its written form ``5-6,9-11,^10``.
 
-The same form serves host CPUs, a guest's vCPUs and iothreads, and NUMA nodes. What a set costs
-depends on the number of its runs, never on how large its ids are.
+The same form serves host CPUs, a guest's vCPUs and iothreads, and NUMA nodes. The cost of a set
+depends on the number of its runs, not on its ids.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from kongming import exception
 class Ids:
     """A kind of ids.
 
-    :ivar noun: what they are of, for the errors.
+    :ivar noun: names one of them in errors.
     :ivar largest: the largest that is accepted.
     """
 
@@ -45,12 +45,12 @@ MAX_ID = 8191
 CPU = Ids("CPU", MAX_ID)
 #: KVM ends at 4096 vCPUs (KVM_MAX_NR_VCPUS), and so do QEMU's machines (max_cpus of q35).
 VCPU = Ids("vCPU", 4095)
-#: libvirt takes any positive unsigned int; no guest has more iothreads than a host has CPUs.
+#: libvirt accepts any positive unsigned int; no guest has more iothreads than a host has CPUs.
 IOTHREAD = Ids("iothread", MAX_ID)
 #: Linux has at most 1024 NUMA nodes (NODES_SHIFT is at most 10).
 NODE = Ids("node", 1023)
 
-# ASCII only: without it strip() and isdigit() would take other scripts' white space and digits.
+# ASCII only: by default strip() and isdigit() accept other scripts' white space and digits.
 SPACE = " \t\n\r\f\v"
 _QUICK = 8
 _SHOWN = 40
@@ -60,14 +60,14 @@ _LISTED = 80
 class CpuSet(Set[int]):
     """An immutable set of ids (integers from 0).
 
-    It compares and combines with other sets as :class:`frozenset` does, but does not hash as
-    they do; iteration is in ascending order; ``str()`` gives the shortest written form that has
-    no exclusions, which :meth:`parse` reads back.
+    It compares and combines with other sets as :class:`frozenset` does, but has other hashes;
+    iteration is in ascending order; ``str()`` returns the shortest written form that has no
+    exclusions, which :meth:`parse` reads back.
     """
 
     __slots__ = ("_edges",)
 
-    # Where a run begins, where it has ended, where the next one begins ...: ascending.
+    # Where a run begins, the id after its end, where the next one begins ...: ascending.
     _edges: tuple[int, ...]
 
     def __init__(self, ids: Iterable[int] = ()) -> None:
@@ -76,7 +76,7 @@ class CpuSet(Set[int]):
         elif isinstance(ids, range) and ids.step == 1:
             self._edges = (ids.start, ids.stop) if ids else ()
         else:
-            # Inside a run, each id is also the successor of one; the edges are what is left.
+            # Inside a run, each id is also a successor; what remains are the edges.
             there = frozenset(ids)
             self._edges = tuple(sorted(there ^ {each + 1 for each in there}))
 
@@ -100,16 +100,15 @@ class CpuSet(Set[int]):
     def parse(cls, text: str, *, offset: int = 0, of: Ids = CPU) -> CpuSet:
         """Read the written form.
 
-        :param text: items separated by commas: ``N``, ``N-M`` (N ≤ M),
-            ``^N``, ``^N-M``. ASCII white space around items and signs is
-            ignored; exclusions count wherever they stand.
-        :param offset: where ``text`` begins in a longer value, in
-            characters: added to the positions in errors.
-        :raises RequestInvalid: naming the item and its position (the first
-            character is position 1).
+        :param text: items separated by commas: ``N``, ``N-M`` (N ≤ M), ``^N``, ``^N-M``. ASCII
+            white space around items and signs is ignored; exclusions may be anywhere.
+        :param offset: where ``text`` begins in a longer value, in characters: added to the
+            positions in errors.
+        :raises RequestInvalid: naming the item and its position (the first character is position
+            1).
         """
         if len(text) < _QUICK and text.isascii() and text.isdigit():
-            # Most cpusets are a single id: it is read in a fraction of the time.
+            # Most cpusets are a single id, which takes a fraction of the time.
             cpu = int(text)
             if cpu <= of.largest:
                 return cls._of_edges((cpu, cpu + 1))
@@ -147,7 +146,7 @@ class CpuSet(Set[int]):
         return made
 
     def cpumap(self, size: int) -> tuple[bool, ...]:
-        """Give libvirt's form for a host of ``size`` CPUs."""
+        """Return libvirt's form for a host with ``size`` CPUs."""
         cpumap = [False] * size
         for run in self.runs():
             there = run[: max(0, size - run.start)]
@@ -199,9 +198,9 @@ class CpuSet(Set[int]):
         return not self & other
 
     def _combined(self, other: Iterable[Any], keep: Callable[[int, int], int]) -> CpuSet:
-        """Return the set of the ids that are kept.
+        """Return the set of the ids for which ``keep`` is true.
 
-        :param keep: is told by 1 or 0 whether an id is in this set, and in the other.
+        :param keep: gets 1 or 0 for whether an id is in this set, and in the other one.
         """
         mine, others = self._edges, CpuSet(other)._edges
         edges: list[int] = []
@@ -221,11 +220,11 @@ class CpuSet(Set[int]):
 
 
 class Item(NamedTuple):
-    """One item of a list that is separated by commas.
+    """One item of a list separated by commas.
 
     :ivar text: as it was written.
     :ivar position: of its first character.
-    :ivar of: what its numbers are of.
+    :ivar of: the kind of its ids.
     """
 
     text: str
@@ -240,7 +239,7 @@ class Item(NamedTuple):
     def read(self, span: str, forms: str) -> range:
         """Read ``N`` or ``N-M``.
 
-        :param forms: what the item may be, for the error.
+        :param forms: the accepted forms, for the error.
         :raises RequestInvalid: if it is neither.
         """
         first, dash, last = span.partition("-")
@@ -253,13 +252,13 @@ class Item(NamedTuple):
     def number(self, text: str, forms: str) -> int:
         """Read a number.
 
-        :raises RequestInvalid: if it is none, or above the largest.
+        :raises RequestInvalid: if it is not a number, or above the largest.
         """
         digits = text.strip(SPACE)
         if not (digits.isascii() and digits.isdigit()):
             raise self.refused(f"is not one of {forms}")
-        # They are counted first: int() of a very long text is slow, and refused by Python with
-        # an error of its own.
+        # The digits are counted first: int() of a very long text is slow, and raises an error of
+        # its own.
         digits = digits.lstrip("0") or "0"
         if len(digits) > len(str(self.of.largest)) or int(digits) > self.of.largest:
             raise self.refused(f"has an id above {self.of.largest}, the largest")
@@ -273,7 +272,7 @@ class Item(NamedTuple):
 
 
 def items(text: str, offset: int, of: Ids) -> Iterator[Item]:
-    """Return the items of a list that is separated by commas.
+    """Yield the items of a list separated by commas.
 
     :raises RequestInvalid: if an item is empty.
     """
@@ -297,12 +296,12 @@ def shown(text: str) -> str:
 
 
 def listed(ids: object) -> str:
-    """Return the written form of ids for a message: of a long list only the beginning."""
+    """Return the written form of ids for a message; a long list is cut."""
     text = str(ids)
     return text if len(text) <= _LISTED else f"{text[: text.rindex(',', 0, _LISTED)]},..."
 
 
 def parse_ids(text: str) -> CpuSet:
-    """Read the kernel's lists of ids; some kernels write ``(null)`` for none."""
+    """Read the kernel's lists of ids; some kernels write ``(null)`` for an empty one."""
     text = text.strip()
     return CpuSet() if text in ("", "(null)") else CpuSet.parse(text)

@@ -9,11 +9,10 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Cron expressions: which minutes of the clock on the wall they name.
+"""Cron expressions: which minutes of a wall clock they name.
 
-Nothing here knows of time zones. An expression is kept as bits, one for each
-minute of a day and for each day of a month, so that the next minute that it
-names is found in a few steps, however rare it is.
+Time zones do not matter here. An expression has a bit for each minute of a day and for each day of
+a month, so that the next minute is found in a few steps, however rare it is.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ _FIELDS = (
 _DAY = timedelta(days=1)
 _MINUTES_OF_DAY = 24 * 60
 _ANY_MOMENT = datetime.fromisoformat("2000-01-01")
-# A calendar, by leap year and first weekday, is back after at most 40 years:
-# what does not come within them never comes.
+# A calendar, by leap year and first weekday, repeats after at most 40 years: a day that does not
+# occur within them never occurs.
 _MONTHS_MAX = 41 * 12
 _EACH_7TH = sum(1 << day for day in range(0, 35, 7))
 _EACH, _LAST = 0, -1
@@ -49,17 +48,17 @@ _EACH, _LAST = 0, -1
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A cron expression that was read. Times are naive: those of a clock on the wall.
+    """A cron expression that was read. Times are naive: those of a wall clock.
 
     :ivar times: the minutes of a day that it names; bit n is the n-th.
     :ivar months: the months; bit n is month n.
     :ivar dates: the days of the month by number; bit 0 is the first.
     :ivar last_date: whether it names the last day of the month, too.
     :ivar last_workday: whether it names the last day from Monday to Friday, too.
-    :ivar weekdays: pairs of a weekday, 0 is Monday, and which one of the
-        month: 1 to 5, or ``_EACH``, or ``_LAST``.
-    :ivar both: whether a day has to be named by date and by weekday; else
-        one of them will do.
+    :ivar weekdays: pairs of a weekday, 0 is Monday, and which one of the month: 1 to 5, or
+        ``_EACH``, or ``_LAST``.
+    :ivar both: whether a day must be named by date and by weekday; otherwise one of them is
+        enough.
     :ivar has_wildcard: whether its minute or hour begins with ``*``.
     """
 
@@ -95,16 +94,15 @@ class Expression:
         return last if last >= since else None
 
     def last_of_run(self, wall: datetime, reach: int, until: datetime) -> datetime | None:
-        """Return the first minute named, from ``wall`` on, that is not followed soon.
+        """Return the first minute named, from ``wall`` on, that none follows within ``reach``.
 
         :param wall: a minute that it names.
-        :param reach: soon is at most so many minutes later.
-        :return: None if there is none before ``until``; one that is a little
-            later may be given as well.
+        :param reach: in minutes.
+        :return: None if there is none before ``until``; the result may also be a little later.
         """
         day, minute = wall.date(), _minute_of_day(wall)
         first, last = _lowest(self.times), _highest(self.times)
-        # What follows the last one of a day is of another day.
+        # The minute after the last one of a day belongs to another day.
         breaks = self.times & ~_followed(self.times, reach) & ~(1 << last)
         if not breaks:
             found = self._last_day_of_run(day, (reach + last - first) // _MINUTES_OF_DAY, until)
@@ -116,8 +114,8 @@ class Expression:
             return _at(day, last)
         return _at(following, _lowest(breaks))
 
-    def comes(self) -> bool:
-        """Tell whether it names any minute at all."""
+    def occurs(self) -> bool:
+        """Return whether it names any minute at all."""
         return self._first_day_from(_ANY_MOMENT.date()) is not None
 
     def _first_day_from(self, day: date) -> date | None:
@@ -150,7 +148,7 @@ class Expression:
         return day
 
     def _months_from(self, day: date) -> Iterator[tuple[date, int]]:
-        """Yield months by their first day, with the days named; none before ``day``."""
+        """Yield months by their first day, with the days named; no day before ``day``."""
         month = day.replace(day=1)
         yield month, self._days_of(month) >> (day.day - 1) << (day.day - 1)
         for number in range(day.month, day.month + _MONTHS_MAX):
@@ -171,7 +169,7 @@ class Expression:
         return days
 
     def _days_of_kind(self, begins_with: int, length: int) -> int:
-        """Return the days named of a month of so many days that begins with such a weekday."""
+        """Return the days named of a month with this first weekday and length."""
         whole = (1 << length) - 1
         by_date = self.dates & whole
         if self.last_date:
@@ -218,7 +216,7 @@ def parse(text: str) -> Expression:
         both=read.day_and,
         has_wildcard=words[0].startswith("*") or words[1].startswith("*"),
     )
-    if not found.comes():
+    if not found.occurs():
         raise _never(text)
     return found
 
@@ -230,7 +228,7 @@ def _weekday(item: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _explained(text: str, words: list[str]) -> exception.RequestInvalid:
-    """Find the field that can't be read."""
+    """Return the error that names the field that can't be read."""
     for number, ((name, values), word) in enumerate(zip(_FIELDS, words, strict=True)):
         alone = ["*"] * len(_FIELDS)
         alone[number] = word

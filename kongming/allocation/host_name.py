@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The name of a compute host: what Nova takes for ``[DEFAULT] host``, and nothing else."""
+"""The name of a compute host: exactly what Nova accepts for ``[DEFAULT] host``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from oslo_config import cfg, types
 from kongming import exception
 from kongming.allocation.cpuset import shown
 
-#: What may come as one from elsewhere, by a name that this or another version takes.
+#: Host names in messages and requests, as this or another version accepts them.
 PATTERN = r"[A-Za-z0-9_:][A-Za-z0-9_.:-]{0,254}"
 
 RULE = (
@@ -33,18 +33,18 @@ RULE = (
     "253 characters"
 )
 
-# AMQP has 255 bytes for the name of a queue; ours adds up to 39 to that of a host.
+# AMQP has 255 bytes for the name of a queue; Kongming adds up to 39 to that of a host.
 _MOST = 200
 _DIGITS = 40
 
 
 class HostName(types.HostDomain):
-    """Nova's type, without the few characters beyond ASCII that it lets through by mistake."""
+    """Nova's type, without the few non-ASCII characters that it accepts by mistake."""
 
     def __call__(self, value: Any) -> str:
-        """Return a name as Nova has it: without the dot that ends it.
+        """Return a name as Nova has it: without the dot at its end.
 
-        :raises ValueError: if Nova would not take it.
+        :raises ValueError: if Nova would not accept it.
         """
         if not isinstance(value, str) or not re.fullmatch(PATTERN, value):
             raise ValueError(RULE)
@@ -55,7 +55,7 @@ class HostName(types.HostDomain):
 
 
 def of_machine() -> str | None:
-    """Return this machine's own name; None if it can't be a host's."""
+    """Return this machine's own name; None if a host can't have it."""
     try:
         return HostName()(socket.gethostname())
     except (OSError, ValueError):
@@ -65,7 +65,7 @@ def of_machine() -> str | None:
 def of(conf: cfg.ConfigOpts) -> str:
     """Return the name of this host.
 
-    :raises ConfigInvalid: if it is not set, and the machine's own can't be used.
+    :raises ConfigInvalid: if it is not set, and the machine's own name can't be used.
     """
     if conf.host is None:
         raise exception.ConfigInvalid(
@@ -76,7 +76,7 @@ def of(conf: cfg.ConfigOpts) -> str:
 
 
 def in_queues(name: str) -> str:
-    """Return what stands for a host in the names of queues: a long name is cut, with a digest."""
+    """Return a host's part in the names of queues: a long name is cut, with a digest."""
     if len(name) <= _MOST:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGITS]

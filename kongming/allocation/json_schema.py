@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The JSON form of an allocation: its schema, and how what others wrote is read."""
+"""The JSON form of an allocation: its schema, and how it is read from files and requests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from kongming.allocation.target import PERIOD_US
 from kongming.allocation.timezones import MAX_NAME
 from kongming.allocation.windows import MAX_DURATION_S, MAX_START, MIN_DURATION_S
 
-#: The longest cpuset, in characters: that of every third CPU has less.
+#: The longest cpuset, in characters: one with every third CPU is shorter.
 CPUSET_LENGTH = 32_768
 
 #: The longest allocation, in characters, in the shortest of its JSON forms.
@@ -37,7 +37,7 @@ MAX_LENGTH = 131_072
 
 _MESSAGE = 200
 
-# No pattern says what they look like: the parsers do, with item and position.
+# There are no patterns: the parsers' errors name item and position.
 
 
 def _cpuset(description: str, of: Ids) -> dict[str, Any]:
@@ -156,9 +156,9 @@ ALLOCATION: dict[str, Any] = {
 
 
 class AllocationInvalid(exception.RequestInvalid):
-    """An allocation is not what its schema says.
+    """An allocation does not match its schema.
 
-    :ivar steps: the names and positions that lead to what is wrong.
+    :ivar steps: the names and positions that lead to the invalid value.
     """
 
     def __init__(self, message: str, steps: Iterable[str | int] = ()) -> None:
@@ -170,10 +170,10 @@ _VALIDATOR = jsonschema.Draft202012Validator(ALLOCATION)
 
 
 def read(value: object) -> Allocation:
-    """Read an allocation that somebody wrote.
+    """Read an allocation from a request or file.
 
     :param value: as the JSON or YAML was loaded.
-    :raises AllocationInvalid: naming the place and what is wrong with it.
+    :raises AllocationInvalid: naming the place, and what is wrong with it.
     """
     try:
         return _read(value)
@@ -187,7 +187,7 @@ def _read(value: object) -> Allocation:
     error = jsonschema.exceptions.best_match(_VALIDATOR.iter_errors(value))
     if error is not None:
         steps = error.absolute_path
-        raise AllocationInvalid(f"{_place(steps)}: {_said(error)}", steps)
+        raise AllocationInvalid(f"{_place(steps)}: {_describe(error)}", steps)
     written = cast(dict[str, Any], value)
     windows = written.get("windows", [])
     _check_values((), written)
@@ -206,7 +206,7 @@ def _read(value: object) -> Allocation:
     return allocation
 
 
-# Stricter than what is kept is read.
+# Stricter than reading stored allocations.
 _READERS: dict[str, Callable[[Any], object]] = {
     "vcpu_pinning": lambda value: Pinning.from_json(value, VCPU),
     "emulator_pinning": CpuSet.parse,
@@ -216,7 +216,7 @@ _READERS: dict[str, Callable[[Any], object]] = {
 
 
 def _check_values(where: tuple[str | int, ...], value: Mapping[str, Any]) -> None:
-    """Read each part by itself, so that the error says which one it is."""
+    """Read each part by itself, so that the error names it."""
     for name, read_part in _READERS.items():
         if name not in value:
             continue
@@ -242,12 +242,13 @@ def _place(path: Iterable[str | int]) -> str:
     return place.lstrip(".") or "the allocation"
 
 
-def _said(error: jsonschema.ValidationError) -> str:
+def _describe(error: jsonschema.ValidationError) -> str:
     text = " ".join(error.message.split())
-    # The beginning quotes the value, the end says what is wrong with it.
-    said = text if len(text) <= _MESSAGE else f"{text[: _MESSAGE // 2]}...{text[-_MESSAGE // 2 :]}"
+    # The beginning quotes the value, the end has the reason.
+    if len(text) > _MESSAGE:
+        text = f"{text[: _MESSAGE // 2]}...{text[-_MESSAGE // 2 :]}"
     examples = [json.dumps(each) for each in error.schema.get("examples", ())]
-    return f"{said}; examples: {' or '.join(examples)}" if examples else said
+    return f"{text}; examples: {' or '.join(examples)}" if examples else text
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""From instance metadata to the allocation that it asks for.
+"""From instance metadata to the allocation that it requests.
 
-Only keys that begin with ``kongming-`` are ours; all others are left alone.
+Only keys that begin with ``kongming-`` are Kongming's; all others are ignored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 from kongming import exception
 from kongming.allocation.allocation import Allocation
 from kongming.allocation.cpuset import IOTHREAD, NODE, SPACE, VCPU, CpuSet, Ids, shown
-from kongming.allocation.misspelt_keys import meant
+from kongming.allocation.misspelt_keys import suggest
 from kongming.allocation.pinning import Pinning
 from kongming.allocation.target import NO_QUOTA, PERIOD_US, Quota
 
@@ -36,17 +36,17 @@ VCPU_PINNING = PREFIX + "vcpu-pinning"
 #: Nova's limit for a metadata value, in characters.
 MAX_LENGTH = 255
 
-#: How many keys a map may take: kongming-vcpu-pinning, kongming-vcpu-pinning-2, ...
+#: How many keys a map may have: kongming-vcpu-pinning, kongming-vcpu-pinning-2, ...
 MAX_KEYS = 16
 
-#: The widest range of any cgroup version; the host's own may be narrower.
+#: The widest range of any cgroup version; the host's may be narrower.
 CPU_SHARES = range(1, 262_145)
 
 #: libvirt's and the kernel's limits, in µs.
 MIN_QUOTA_US = 1_000
 PERIODS_US = range(1_000, 1_000_001)
 
-# ASCII only: \s and \d would also take other scripts' white space and digits.
+# ASCII only: \s and \d would also match other scripts' white space and digits.
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _PERCENT = re.compile(rf"([0-9]{{1,3}}(?:\.[0-9]{{1,3}})?)[{SPACE}]*%")
 _QUOTA_PERIOD = re.compile(rf"([0-9]{{1,9}})[{SPACE}]*/[{SPACE}]*([0-9]{{1,9}})")
@@ -58,7 +58,7 @@ class _Key:
 
     :ivar field: of the allocation.
     :ivar read: reads a value.
-    :ivar continued: what is pinned, if a map may take several keys.
+    :ivar continued: what is pinned, if a map may have several keys.
     """
 
     field: str
@@ -67,27 +67,27 @@ class _Key:
 
 
 def parse(metadata: Mapping[str, Any], *, max_length: int = MAX_LENGTH) -> Allocation:
-    """Read what an instance's metadata asks for.
+    """Read the allocation that an instance's metadata requests.
 
     :param metadata: all of the instance's metadata.
     :param max_length: of a value, in characters.
-    :returns: the allocation; it is false if the metadata asks for nothing.
-    :raises Refused: naming the key, the item and its position. One bad key
-        refuses the whole: half of a placement is not what was asked for.
+    :returns: the allocation; it is false if the metadata requests nothing.
+    :raises Refused: naming the key, the item and its position. One invalid key refuses all of
+        them: half of a placement is not what was requested.
     """
     _check_spelling(metadata)
     found: dict[str, dict[int, Any]] = {}
     for key in sorted(key for key in metadata if key.startswith(PREFIX)):
         base, number = _split(key)
         found.setdefault(base, {})[number] = metadata[key]
-    asked = {_KEYS[base].field: _read(base, found[base], max_length) for base in sorted(found)}
-    return Allocation(**asked)
+    requested = {_KEYS[base].field: _read(base, found[base], max_length) for base in sorted(found)}
+    return Allocation(**requested)
 
 
 def _split(key: str) -> tuple[str, int]:
-    """Return the key that a continuation key continues, and its number; 1 if it is none.
+    """Return the key that a continuation key continues, and its number; 1 for a key itself.
 
-    :raises RequestKeyUnknown: if it means nothing.
+    :raises RequestKeyUnknown: if it is no key.
     """
     base, _, number = key.rpartition("-")
     if key in _KEYS:
@@ -125,9 +125,9 @@ def _numbered(base: str, number: int) -> str:
 
 
 def _check_spelling(metadata: Mapping[str, Any]) -> None:
-    """Refuse keys that are almost ours: to leave them alone would be to say nothing."""
+    """Refuse misspelt keys: ignoring them would hide the mistake."""
     for key in sorted(metadata):
-        if not key.startswith(PREFIX) and (known := meant(key, KEYS)):
+        if not key.startswith(PREFIX) and (known := suggest(key, KEYS)):
             raise exception.RequestKeyUnknown(
                 f"metadata key {shown(key)} is not known; did you mean {known}? Keys must match "
                 "exactly"
@@ -135,12 +135,12 @@ def _check_spelling(metadata: Mapping[str, Any]) -> None:
 
 
 def write(allocation: Allocation) -> dict[str, str]:
-    """Give the metadata that asks for an allocation: what :func:`parse` reads.
+    """Return the metadata that requests an allocation: what :func:`parse` reads.
 
     >>> write(parse({"kongming-vcpu-pinning": "0:5;1:5;2:6"}))
     {'kongming-vcpu-pinning': '0-1:5;2:6'}
 
-    What does not fit into the keys that there are is written all the same, for people to read.
+    The text may exceed the limits of metadata; then it is for display only.
     """
     return {
         _numbered(key, number): text
@@ -169,7 +169,7 @@ def _entries(pinning: Pinning) -> Iterable[str]:
 
 
 def _packed(pieces: Iterable[str], separator: str, room: int = MAX_LENGTH) -> list[str]:
-    """Join pieces, in their order, to texts that are no longer than there is room."""
+    """Join pieces, in their order, to texts that are not longer than ``room``."""
     packed: list[str] = []
     for piece in pieces:
         if packed and len(packed[-1]) + len(separator) + len(piece) <= room:
@@ -180,7 +180,7 @@ def _packed(pieces: Iterable[str], separator: str, room: int = MAX_LENGTH) -> li
 
 
 def _short(cpus: CpuSet, room: int = MAX_LENGTH) -> str:
-    """Return the written form of a cpuset; with exclusions if only that finds room."""
+    """Return the written form of a cpuset, with exclusions if only that fits."""
     text = str(cpus)
     if len(text) <= room:
         return text
@@ -220,7 +220,7 @@ def parse_numa_nodes(value: str) -> CpuSet:
 def parse_cpu_shares(value: str) -> int:
     """Read a weight: a number of the range :data:`CPU_SHARES`.
 
-    :raises RequestInvalid: if it is none.
+    :raises RequestInvalid: if it is not.
     """
     text = value.strip(SPACE)
     if not _NUMBER.fullmatch(text) or int(text) not in CPU_SHARES:
@@ -233,10 +233,10 @@ def parse_cpu_shares(value: str) -> int:
 def parse_vcpu_quota(value: str) -> Quota:
     """Read the share of a CPU that each vCPU may use.
 
-    :param value: ``50%`` (at most three decimals, 1 to 100), ``quota/period``
-        in µs, or ``none``.
-    :raises RequestInvalid: also for a quota that would limit nothing: one
-        vCPU can't use more than one CPU.
+    :param value: ``50%`` (at most three decimals, 1 to 100), ``quota/period`` in µs, or
+        ``none``.
+    :raises RequestInvalid: also for a quota without effect: one vCPU can't use more than one
+        CPU.
     """
     text = value.strip(SPACE)
     if text == "none":
@@ -305,5 +305,5 @@ _KEYS = {
 _CONTINUED = [key for key, this in _KEYS.items() if this.continued]
 _NUMBERS = [str(number) for number in range(2, MAX_KEYS + 1)]
 
-#: The keys that mean something; some may be continued.
+#: All keys, without continuations.
 KEYS = tuple(_KEYS)

@@ -10,22 +10,22 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Metadata keys that are almost ours: nobody means anything else by them."""
+"""Misspelt metadata keys."""
 
 from __future__ import annotations
 
 from collections.abc import Container
 import re
 
-# What people write for a hyphen. Nova takes no other signs in a key.
+# Signs that are written in place of a hyphen; Nova accepts no others in a key.
 _HYPHENS = re.compile(r"[-_:. ]+")
 _CONTINUED = re.compile(r"(.+)-[0-9]{1,3}")
 
 
-def meant(key: str, known: Container[str]) -> str | None:
-    """Return the known key that a key is another spelling of; None if it is none.
+def suggest(key: str, known: Container[str]) -> str | None:
+    """Return the key that another spelling means; None if it means none.
 
-    >>> meant("Kongming_CPU:shares", {"kongming-cpu-shares"})
+    >>> suggest("Kongming_CPU:shares", {"kongming-cpu-shares"})
     'kongming-cpu-shares'
     """
     spelled = _HYPHENS.sub("-", key.lower()).strip("-")

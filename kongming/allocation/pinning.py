@@ -13,8 +13,8 @@
 """The pinning: the host CPUs of the vCPUs, or of the iothreads, of an instance.
 
 Its written form is a cpuset for all of them, or entries separated by ``;``: ``0-1:8-11``, a set
-that they share, and the run ``2-63=12-73``, a CPU for each. What a pinning costs depends on the
-length of its written form, never on how many vCPUs that names.
+that they share, and the run ``2-63=12-73``, a CPU for each. The cost of a pinning depends on the
+length of its written form, not on the number of vCPUs.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _SIGN = re.compile("[:=]")
 _RUN_FORMS = "N, N-M and N-M/S"
 _KEPT = Ids("number", 999_999)
 
-# Numbers on CPUs, one by one: number, CPU, how many, the steps from each to the next.
+# Numbers with a CPU each: first number, first CPU, count, the steps of numbers and CPUs.
 _Piece = tuple[int, int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Numbers of vCPUs, or iothreads, that are each on a CPU of their own.
+    """Numbers of vCPUs, or iothreads, that have a CPU each.
 
     :ivar numbers: in the order written.
     :ivar cpus: as many, in the order of the numbers.
@@ -66,13 +66,13 @@ class Run:
 class Pinning:
     """The host CPUs on which the vCPUs, or the iothreads, of an instance may run.
 
-    Two are equal if they say the same, in whichever form; but runs that are interleaved, as
-    those of siblings are, equal only runs that are interleaved alike.
+    Two are equal if they have the same meaning, in whichever form; but interleaved runs, as those
+    of siblings, equal only runs that are interleaved alike.
 
     :ivar every: the cpuset of all of them, or None if they are named.
-    :ivar groups: those that are named and the cpuset that they share, in ascending order; no two
+    :ivar groups: the named ones that share a cpuset, and the cpuset, in ascending order; no two
         have the same cpuset. Those not named stay as they are.
-    :ivar runs: those that are named and have a CPU each.
+    :ivar runs: the named ones that have a CPU each.
     """
 
     every: CpuSet | None = None
@@ -108,7 +108,7 @@ class Pinning:
             numbers, cpus = entry[: sign.start()], entry[sign.end() :]
             after = position + sign.end()
             if sign[0] == ":":
-                # The CPUs first: a second colon is a mistake of theirs.
+                # The CPUs first: a second colon is a mistake in them.
                 shared = CpuSet.parse(cpus, offset=after)
                 groups.append((CpuSet.parse(numbers, offset=position, of=of), shared))
                 named.add(groups[-1][0].runs(), where)
@@ -122,8 +122,7 @@ class Pinning:
     def from_json(cls, value: str | Mapping[str, str], of: Ids | None = None) -> Pinning:
         """Read what :meth:`to_json` returns, or the written form where that is an object.
 
-        :param of: what is pinned; None to read what was accepted once, whatever the rules are
-            now.
+        :param of: what is pinned; None to read a stored pinning, whatever the present rules are.
         :raises RequestInvalid: as :meth:`parse`.
         """
         if isinstance(value, str):
@@ -154,7 +153,7 @@ class Pinning:
         )
 
     def joined(self, other: Pinning, of: Ids) -> Pinning:
-        """Return the pinning that has the entries of both.
+        """Return the pinning with the entries of both.
 
         :raises RequestInvalid: if one is for all, or both name the same number.
         """
@@ -169,7 +168,10 @@ class Pinning:
         return Pinning._of((*self.groups, *other.groups), (*self.runs, *other.runs))
 
     def resolve(self, there: CpuSet) -> dict[int, CpuSet]:
-        """Return the cpuset of each one that is named, of those that are ``there``."""
+        """Return the cpuset of each named one, of those that exist.
+
+        :param there: those that exist.
+        """
         if self.every is not None:
             return dict.fromkeys(there, self.every)
         found = {number: cpus for numbers, cpus in self.groups for number in numbers & there}
@@ -180,7 +182,10 @@ class Pinning:
         return found
 
     def missing(self, there: CpuSet) -> str:
-        """Return a list of those that are named and not ``there``; empty if all are."""
+        """Return a list of the named ones that do not exist; empty if all do.
+
+        :param there: those that exist.
+        """
         groups = CpuSet.union(numbers for numbers, _ in self.groups) - there
         left = (_without(each, there) for run in self.runs for each in run.numbers)
         runs = filter(None, chain.from_iterable(left))
@@ -189,7 +194,7 @@ class Pinning:
     def to_json(self) -> str | dict[str, str]:
         """Return the JSON form: an object ``{numbers: cpuset}``, or the written form.
 
-        It is the latter for all of them, and where there are runs.
+        It is the latter for all of them, and if there are runs.
         """
         if self.every is not None or self.runs:
             return str(self)
@@ -214,7 +219,7 @@ class Pinning:
         return hash(self._meaning())
 
     def _meaning(self) -> tuple[object, ...]:
-        """Return what is the same in whichever form it was written."""
+        """Return what is equal for all forms of the same pinning."""
         shared = tuple(group for group in self.groups if len(group[1]) > 1)
         return self.every, shared, _canonical(self._pieces())
 
@@ -238,7 +243,7 @@ class _Named:
 
     def __init__(self, of: Ids) -> None:
         self._of = of
-        # One bit for each: a CpuSet of numbers with a step would have an edge for each.
+        # A bit for each: a CpuSet of numbers with a step would have an edge for each.
         self._bits = 0
 
     def add(self, numbers: Iterable[range], where: str) -> None:
@@ -300,7 +305,7 @@ def _listed(ranges: Iterable[range]) -> str:
 
 
 def _within(numbers: range, there: CpuSet) -> Iterator[slice]:
-    """Return where in ascending numbers those are that are ``there``, run by run."""
+    """Yield the slices of ascending numbers that exist, run by run."""
     for run in there.runs():
         begin, end = bisect_left(numbers, run.start), bisect_left(numbers, run.stop)
         if begin < end:
@@ -308,7 +313,7 @@ def _within(numbers: range, there: CpuSet) -> Iterator[slice]:
 
 
 def _without(numbers: range, there: CpuSet) -> Iterator[range]:
-    """Return what is left of ascending numbers without those that are ``there``."""
+    """Yield the parts of ascending numbers that do not exist."""
     begin = 0
     for known in _within(numbers, there):
         yield numbers[begin : known.start]
@@ -317,9 +322,9 @@ def _without(numbers: range, there: CpuSet) -> Iterator[range]:
 
 
 def _canonical(pieces: Iterable[_Piece]) -> tuple[_Piece, ...]:
-    """Join pieces that go on, so that the same mapping has the same pieces.
+    """Join pieces that continue each other, so that the same mapping has the same pieces.
 
-    Of runs that are interleaved it has the pieces that were written.
+    Interleaved runs keep the pieces that were written.
     """
     found: list[_Piece] = []
     for number, cpu, count, step, cpu_step in sorted(pieces):
@@ -328,7 +333,7 @@ def _canonical(pieces: Iterable[_Piece]) -> tuple[_Piece, ...]:
             last = its_count - 1
             gap = number - first - last * steps[0], cpu - its_cpu - last * steps[1]
             if not last or gap == tuple(steps):
-                # All of this piece goes on like the last one, or only its first number does.
+                # All of this piece continues the last one, or only its first number does.
                 taken = count if gap == (step, cpu_step) else 1
                 found[-1] = (first, its_cpu, its_count + taken, *gap)
                 number, cpu, count = number + taken * step, cpu + taken * cpu_step, count - taken

@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A request: what one source asks for one instance.
+"""A request: what one source requests for one instance.
 
-Several may ask for the same instance; the one with the last word counts.
+Several sources may request something for the same instance; one takes precedence.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kongming.allocation.allocation import Allocation
 
 
 class Source(enum.StrEnum):
-    """Who may ask; each has the last word over those before it."""
+    """The sources of requests; each takes precedence over those before it."""
 
     METADATA = "metadata"
     API = "api"
@@ -34,17 +34,17 @@ class Source(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked.
+    """What one source requests.
 
-    :ivar source: one of :class:`Source`; of one that was kept, another version may know more.
-    :ivar asked: the allocation, or the refusal if the request can't be read.
-    :ivar asked_by: who or what asked, for the operator to read.
-    :ivar asked_at: when, in seconds since the epoch.
-    :ivar generation: the number that whoever asked has for this request; 0 if none.
+    :ivar source: one of :class:`Source`; stored by another version, it may be another one.
+    :ivar requested: the allocation, or the refusal if the request is invalid.
+    :ivar requested_by: who or what made the request, for the operator.
+    :ivar requested_at: when, in seconds since the epoch.
+    :ivar generation: the source's number for this request; 0 if it has none.
     """
 
     source: str
-    asked: Allocation | exception.Refused
-    asked_by: str
-    asked_at: float
+    requested: Allocation | exception.Refused
+    requested_by: str
+    requested_at: float
     generation: int = 0

@@ -9,18 +9,16 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""When something is in force that begins by a cron expression and lasts for a while.
+"""When windows are in force that begin by a cron expression and last for a duration.
 
-Starts are those of Debian's cron, whose clocks are changed by daylight-saving
-time and by governments:
+Starts are those of Debian's cron. Clocks are changed by daylight-saving time and by governments:
 
-* With ``*`` at the beginning of its minute or hour, an expression goes by
-  what the clocks show: a time that comes twice is two starts, one that is
-  left out is none.
-* Any other expression names fixed times. One that comes twice is one start,
-  the first. What is left out comes right after the gap.
-* Who puts the clocks forward by three hours or more, or back by more than
-  three, corrects the date: then fixed times go by what the clocks show, too.
+* An expression with ``*`` at the beginning of its minute or hour follows what the clocks show: a
+  time that occurs twice is two starts, one that is skipped is none.
+* Any other expression names fixed times. One that occurs twice is one start, the first. A skipped
+  one comes right after the gap.
+* A change by three hours or more forward, or by more than three back, corrects the date: then
+  fixed times follow what the clocks show, too.
 """
 
 from __future__ import annotations
@@ -32,12 +30,12 @@ import functools
 from kongming.allocation.cron import Expression
 from kongming.allocation.timezones import Change, Zone
 
-#: How far ahead the end is looked for of what begins again and again before it ends.
+#: How far ahead the end of a window is searched that begins again before it ends.
 FAR = timedelta(days=5 * 365 + 2)
 
 _MINUTE = timedelta(minutes=1)
 _CORRECTION = timedelta(hours=3)
-# Whatever comes at all comes within 40 years, unless the clocks always leave it out.
+# A start that occurs at all occurs within 40 years, unless the clocks always skip it.
 _NEVER = timedelta(days=41 * 366)
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 _KEPT_FOR = timedelta(days=366)
@@ -45,7 +43,7 @@ _KEPT_FOR = timedelta(days=366)
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
-    """A time in which nothing begins and nothing ends; without ``until`` it is long."""
+    """A time in which nothing begins or ends; it is long without ``until``."""
 
     in_force: bool
     since: datetime
@@ -56,14 +54,13 @@ class _Stretch:
 
 
 class Schedule:
-    """The spans of time that begin by an expression in a zone, and last equally long.
+    """Spans of time that begin by an expression in a zone, and have the same duration.
 
-    All moments know their time zone; those that are returned are in UTC.
+    All moments have a time zone; those that are returned are in UTC.
 
-    No answer takes more steps than a fixed number, whatever expression, zone
-    and duration are: a start is found by looking at no more than 41 years of
-    months and as many changes of the clocks, mostly at one; the end of what
-    begins again and again by looking at the months and changes until
+    No answer takes more steps than a fixed number, for any expression, zone and duration. A start
+    is found within 41 years of months and as many changes of the clocks, mostly within one of
+    each; the end of a window that begins again before it ends, within the months and changes until
     :data:`FAR`. The last answer is kept until something changes.
     """
 
@@ -92,8 +89,8 @@ class Schedule:
         return known.until
 
     @functools.cached_property
-    def comes(self) -> bool:
-        """Whether it ever begins: the clocks may always leave it out."""
+    def occurs(self) -> bool:
+        """Whether it ever begins: the clocks may always skip it."""
         return self.start_after(_LONG_AGO) is not None
 
     def start_after(self, moment: datetime) -> datetime | None:
@@ -103,7 +100,7 @@ class Schedule:
         if repeated is None:
             return self._first_start(_just_after(wall))
         if self._goes_by_fixed_times(repeated):
-            # They all come while the clocks show these times first.
+            # All of them occur while the clocks show these times for the first time.
             return self._first_start(repeated.end if wall.fold else _just_after(wall))
         found = self._expression.first_from(_just_after(wall))
         if not wall.fold:
@@ -115,7 +112,7 @@ class Schedule:
         return self._first_start(repeated.end)
 
     def _first_start(self, wall: datetime) -> datetime | None:
-        """Return the first start at or after a wall-clock time that comes once, or first."""
+        """Return the first start at or after a wall-clock time that occurs once, or first."""
         latest = wall + _NEVER
         while (found := self._expression.first_from(wall)) is not None and found < latest:
             change = self._zone.change_at(found)
@@ -135,7 +132,7 @@ class Schedule:
         return _Stretch(in_force=True, since=moment, until=self._end_of_run(start, moment + FAR))
 
     def _end_of_run(self, start: datetime, far: datetime) -> datetime | None:
-        """Return when what begins at ``start`` ends without having begun again."""
+        """Return when a span that begins at ``start`` ends without having begun again."""
         while (change := self._zone.next_change(start, far)) is not None:
             last = self._last_of_run(start, change.at)
             if last is not None and last + self._duration < change.at:
@@ -149,12 +146,11 @@ class Schedule:
         return None if last is None else last + self._duration
 
     def _last_of_run(self, start: datetime, until: datetime) -> datetime | None:
-        """Return the first start, from one on, that is over before the next one.
+        """Return the first start, from one on, that ends before the next one.
 
-        The clocks are taken as if they were not changed.
+        It is computed as if the clocks were not changed.
 
-        :return: None if there is none before ``until``; one that is a little
-            later may be given as well.
+        :return: None if there is none before ``until``; the result may also be a little later.
         """
         wall = self._zone.wall(start)
         following = self._expression.first_from(_just_after(wall))

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The statuses of a request, in one place for all that write, carry or show them."""
+"""The statuses of requests, and what they mean, for all that write, carry or show them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ import enum
 
 
 class Status(enum.StrEnum):
-    """How far a request has come.
+    """The outcome of the last pass, if there was one.
 
-    ELSEWHERE is in force like APPLIED, though Nova says that the guest is on another host.
-    RELEASING is never reported: it is an allocation that was deleted and that the host has not
-    yet let go of. RELEASED is only found in reports and in the history, where nothing is kept
-    any more; GONE (the server was deleted in Nova) likewise, and never on a host.
+    ELSEWHERE is APPLIED, though Nova reports that the guest is on another host. RELEASING is an
+    allocation that was deleted, while its host has not yet released the guest. RELEASED and GONE
+    (Nova has deleted the server) are in histories only.
     """
 
+    RELEASING = "releasing"
     PENDING = "pending"
     APPLIED = "applied"
     ELSEWHERE = "elsewhere"
@@ -33,7 +33,6 @@ class Status(enum.StrEnum):
     REFUSED = "refused"
     FAILED = "failed"
     ABSENT = "absent"
-    RELEASING = "releasing"
     RELEASED = "released"
     GONE = "gone"
 
@@ -44,12 +43,12 @@ class Status(enum.StrEnum):
 
     @property
     def is_settled(self) -> bool:
-        """Whether the host has finished with the request, whatever the outcome."""
-        return self not in (Status.PENDING, Status.RELEASING)
+        """Whether a pass has ended with it; otherwise one will follow."""
+        return self not in (Status.RELEASING, Status.PENDING)
 
     @property
     def is_in_force(self) -> bool:
-        """Whether the guest has the requested placement."""
+        """Whether the whole request is in force."""
         return self in (Status.APPLIED, Status.ELSEWHERE)
 
     @property
@@ -57,8 +56,16 @@ class Status(enum.StrEnum):
         """Whether the request was refused, or could not be carried out."""
         return self in (Status.REFUSED, Status.FAILED)
 
+    @property
+    def is_reported(self) -> bool:
+        """Whether hosts store and report it."""
+        return self not in (Status.RELEASING, Status.GONE)
 
-#: What hosts keep and report; all but the last are of a request that is there.
-REPORTED = tuple(each.value for each in Status if each not in (Status.RELEASING, Status.GONE))
-#: What the API lists.
-LISTED = (Status.RELEASING.value, *REPORTED[:-1])
+    @property
+    def is_listed(self) -> bool:
+        """Whether an allocation of the API can have it."""
+        return self not in (Status.RELEASED, Status.GONE)
+
+
+REPORTED = tuple(each.value for each in Status if each.is_reported)
+LISTED = tuple(each.value for each in Status if each.is_listed)

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What a database holds, read back: whatever is in a row, reading it never fails.
+"""Reads the rows of a database, whatever they contain: reading never fails.
 
-Rules are for what is asked, not for what is kept: another version may have
-written it, by other rules, or somebody may have edited it. So one row that is
-not understood is a value that says so, and all others are read.
+Rules apply to new requests, not to stored ones: another version may have written them by other
+rules, or an editor may have changed them. So an unreadable allocation becomes a value with the
+reason, and all other rows are read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from kongming.allocation.allocation import Allocation
 from kongming.allocation.cpuset import shown
 from kongming.allocation.windows import Window
 
-# The years that a date can be written in.
+# The end of year 9999, the last one that a date can have.
 _LATEST = 253_402_300_799.0
 _DEPTH, _LENGTH = 8, 1_000
 
@@ -42,17 +42,17 @@ _WINDOW = frozenset(field.name for field in fields(Window)) | _PARTS
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """An allocation that is kept, but not understood by this version.
+    """A stored allocation that this version can't read.
 
-    :ivar text: what is kept.
-    :ivar why: what is wrong with it, for the operator.
+    :ivar text: what is stored.
+    :ivar why: the reason, for the operator.
     """
 
     text: str
     why: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return it for others, who may understand it; always a small JSON object."""
+        """Return it for other services, which may be able to read it; a small JSON object."""
         try:
             value = _parse(self.text)
         except Exception:  # noqa: BLE001, it is reported already
@@ -63,24 +63,24 @@ class Unreadable:
 
 
 class _Wrong(Exception):
-    """What is kept is not what this version writes."""
+    """A stored value is not one that this version writes."""
 
 
 def load(text: object) -> Allocation | Unreadable | None:
-    """Read an allocation that is kept as JSON; None if there is none."""
+    """Read a stored allocation, which is JSON; None if there is none."""
     if text is None:
         return None
     if not isinstance(text, str):
         return Unreadable(ascii(text), f"it is stored as {type(text).__name__}, not as text")
     try:
         return _read(_parse(text))
-    # Whatever is wrong with a row is this row's alone.
+    # Whatever is wrong with a row, it does not affect others.
     except Exception as error:  # noqa: BLE001
         return Unreadable(text, _why(error))
 
 
 def understand(value: object) -> Allocation | Unreadable:
-    """Read an allocation that another service gave as JSON data."""
+    """Read an allocation from another service's JSON data."""
     try:
         return _read(value)
     except Exception as error:  # noqa: BLE001
@@ -88,12 +88,12 @@ def understand(value: object) -> Allocation | Unreadable:
 
 
 def readable(found: Allocation | Unreadable | None) -> Allocation | None:
-    """Return an allocation; None if there is none, or it is not understood."""
+    """Return an allocation; None if there is none, or it can't be read."""
     return None if isinstance(found, Unreadable) else found
 
 
 def is_instance(key: object) -> bool:
-    """Tell whether an instance can have a key: a UUID as Nova writes it."""
+    """Return whether a key can be an instance's: a UUID as Nova writes it."""
     return isinstance(key, str) and _UUID.fullmatch(key) is not None
 
 
@@ -104,13 +104,13 @@ def moment(value: object, default: float = 0.0) -> float:
 
 
 def maybe_moment(value: object) -> float | None:
-    """Read a time that may not be known."""
+    """Read a time that may be absent."""
     found = moment(value, math.nan)
     return None if math.isnan(found) else found
 
 
 def whole(value: object) -> int:
-    """Read a number that counts something; 0 for what is none."""
+    """Read an integer; 0 for any other value."""
     return value if isinstance(value, int) else 0
 
 

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What can be set on a guest: the targets, and the values that they take.
+"""What can be set on a guest: the targets, and their values.
 
-What is wanted, what is and the baseline all are mappings target → value, so
-that they can be compared whatever they are about.
+Desired, observed and baseline are all mappings target → value, so that they can be compared for
+any kind of target.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from typing import Any, NamedTuple, Self
 
 from kongming.allocation.cpuset import CpuSet
 
-#: The kernel's default period, and the one that a percentage counts in, in µs.
+#: The kernel's default period, also that of a percentage, in µs.
 PERIOD_US = 100_000
 
 
 class Aspect(enum.IntEnum):
     """The kinds of targets, in the order in which they are set.
 
-    Memory comes last: moving it takes longest and can't be undone.
+    Memory occurs last: moving it takes longest and can't be undone.
 
     :ivar noun: names one target of this kind.
     :ivar label: names what is set.
@@ -61,14 +61,14 @@ class Aspect(enum.IntEnum):
         return made
 
 
-#: Those whose value is a set of host CPUs.
+#: The aspects whose value is a set of host CPUs.
 CPU_ASPECTS = frozenset({Aspect.VCPU, Aspect.EMULATOR, Aspect.IOTHREAD})
 
 
 class Target(NamedTuple):
     """One thing that can be set.
 
-    :ivar number: of the vCPU or iothread; 0 for what a guest has once.
+    :ivar number: of the vCPU or iothread; 0 for a target that a guest has once.
     """
 
     aspect: Aspect
@@ -97,10 +97,10 @@ class Quota:
         return f"{self.quota_us}/{self.period_us} µs"
 
 
-#: Without a limit the period means nothing: there is but one such value.
+#: Without a limit the period has no meaning: there is only one such value.
 NO_QUOTA = Quota(None)
 
-#: A cpuset, a node set, shares or a quota, as the aspect has it.
+#: A cpuset, a node set, shares or a quota, depending on the aspect.
 Value = CpuSet | int | Quota
 
 EMULATOR = Target(Aspect.EMULATOR)
@@ -110,17 +110,17 @@ MEMORY = Target(Aspect.MEMORY)
 
 
 def vcpu(number: int) -> Target:
-    """Give the target of one vCPU."""
+    """Return the target of one vCPU."""
     return Target(Aspect.VCPU, number)
 
 
 def iothread(number: int) -> Target:
-    """Give the target of one iothread."""
+    """Return the target of one iothread."""
     return Target(Aspect.IOTHREAD, number)
 
 
 def describe(items: Iterable[tuple[Target, str]]) -> str:
-    """Write shortly what holds of targets: those alike stand together.
+    """Describe targets shortly: those with the same text stand together.
 
     >>> describe([(Target(Aspect.VCPU, 0), "0-7 → 1"), (Target(Aspect.VCPU, 1), "0-7 → 1")])
     'vCPU pins 0-1: 0-7 → 1'
@@ -142,7 +142,7 @@ def describe(items: Iterable[tuple[Target, str]]) -> str:
 
 
 def labels(targets: Iterable[Target]) -> str:
-    """Name the kinds of some targets.
+    """Return the labels of some targets.
 
     >>> labels([Target(Aspect.MEMORY), Target(Aspect.EMULATOR)])
     'emulator pin, memory nodes'
@@ -151,22 +151,22 @@ def labels(targets: Iterable[Target]) -> str:
 
 
 def to_json(values: Mapping[Target, Value]) -> dict[str, Any]:
-    """Give values as JSON, in the names and units of an allocation's JSON form."""
-    told: dict[str, Any] = {}
+    """Return values as JSON, in the names and units of an allocation's JSON form."""
+    found: dict[str, Any] = {}
     for (aspect, number), value in sorted(values.items()):
         name = aspect.json_name
         written = quota_to_json(value) if isinstance(value, Quota) else value
         if isinstance(written, CpuSet):
             written = str(written)
         if aspect.is_numbered:
-            told.setdefault(name, {})[str(number)] = written
+            found.setdefault(name, {})[str(number)] = written
         else:
-            told[name] = written
-    return told
+            found[name] = written
+    return found
 
 
 def quota_to_json(quota: Quota) -> str | dict[str, int]:
-    """Give a quota as JSON: ``"none"``, or an object with both in µs."""
+    """Return a quota as JSON: ``"none"``, or an object with both in µs."""
     if quota.quota_us is None:
         return "none"
     return {"quota_us": quota.quota_us, "period_us": quota.period_us}

@@ -9,11 +9,10 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Time zones, as the tz database of this machine has them now.
+"""Time zones, from the tz database of this machine.
 
-Zones are kept once they have been read. :func:`refresh` notices files that
-were replaced since: rules change, and an update of the package must not wait
-for a restart.
+Zones are kept once they have been read. :func:`refresh` notices files that were replaced since:
+rules change, and an update of the package must take effect without a restart.
 """
 
 from __future__ import annotations
@@ -35,16 +34,16 @@ from kongming.allocation.cpuset import shown
 MAX_NAME = 64
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*(/[A-Za-z0-9][A-Za-z0-9_+-]*)*", re.ASCII)
-# Files beside the zones: what they say differs from machine to machine, or counts leap seconds.
+# Files beside the zones: they differ from machine to machine, or count leap seconds.
 _NOT_PORTABLE = ("Factory", "localtime", "posixrules", "posix", "right")
 _LAST_LINE = re.compile(rb"\n[!-~]*\n\Z")
 _MAX_BYTES = 1 << 20
 
 _SECOND = timedelta(seconds=1)
-# No two changes of a zone are as close as that: Gaza's are seven days apart in some years.
+# No two changes of a zone are as close: Gaza's are seven days apart in some years.
 _STEP = timedelta(days=3)
 
-_Seen = tuple[int, ...]
+_Stamp = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +66,17 @@ class Change:
 
     @property
     def begin(self) -> datetime:
-        """The first wall-clock time that is left out or comes twice."""
+        """The first wall-clock time that is skipped or occurs twice."""
         return self.at.replace(tzinfo=None) + min(self.before, self.after)
 
     @property
     def end(self) -> datetime:
-        """The first wall-clock time after ``begin`` that comes once."""
+        """The first wall-clock time after ``begin`` that occurs once."""
         return self.at.replace(tzinfo=None) + max(self.before, self.after)
 
 
 class Zone:
-    """A time zone: what its clocks on the wall show, and when they are changed."""
+    """A time zone: what its wall clocks show, and when they are changed."""
 
     def __init__(self, rules: tzinfo) -> None:
         self._rules = rules
@@ -88,11 +87,11 @@ class Zone:
         return moment.astimezone(self._rules).replace(tzinfo=None)
 
     def moment(self, wall: datetime) -> datetime:
-        """Return when the clocks show a time that comes once, in UTC."""
+        """Return when the clocks show a time that occurs once, in UTC."""
         return (wall - self._offset(wall)).replace(tzinfo=UTC)
 
     def change_at(self, wall: datetime) -> Change | None:
-        """Return the change that leaves out a time or has it twice; None if it comes once."""
+        """Return the change that skips a time or repeats it; None if it occurs once."""
         wall = wall.replace(fold=0)
         offsets = self._offset(wall), self._offset(wall.replace(fold=1))
         if offsets[0] == offsets[1]:
@@ -163,19 +162,19 @@ def zone(name: str) -> Zone:
 
 
 def is_portable(name: str) -> bool:
-    """Tell whether a zone of this name is the same one on each machine."""
+    """Return whether a zone of this name is the same on each machine."""
     return len(name) <= MAX_NAME and name.split("/")[0] not in _NOT_PORTABLE
 
 
 def refresh() -> bool:
     """Read zones again whose files were replaced; return whether there were any.
 
-    It costs one ``stat`` for each zone in use. What is gone, or half written,
-    stays as it was until it can be read.
+    It costs one ``stat`` for each zone in use. A file that is missing, or half written, changes
+    nothing until it can be read.
     """
     changed = False
-    for name, (seen, _) in list(_zones.items()):
-        if _seen(name) in (None, seen):
+    for name, (stamp, _) in list(_zones.items()):
+        if _stamp(name) in (None, stamp):
             continue
         fresh = _read(name)
         if fresh is not None:
@@ -185,17 +184,17 @@ def refresh() -> bool:
 
 
 def sources() -> dict[str, str]:
-    """Return where zones are looked for, in this order, each with its version of the database."""
+    """Return where zones are searched, in this order, each with its version of the database."""
     folders = _folders(zoneinfo.TZPATH)
     return {str(each): _version(each) for each in folders if (each / "Etc" / "UTC").exists()}
 
 
-_zones: dict[str, tuple[_Seen, Zone]] = {}
+_zones: dict[str, tuple[_Stamp, Zone]] = {}
 
 
 @functools.lru_cache(maxsize=8)
 def _folders(system: tuple[str, ...]) -> list[Path]:
-    """Return where zones are looked for: where the system has them, then in Python's package."""
+    """Return where zones are searched: the system's folders, then Python's package."""
     package = importlib.util.find_spec("tzdata")
     inside = package.submodule_search_locations if package else None
     return [*map(Path, system), *(Path(folder, "zoneinfo") for folder in inside or ())]
@@ -206,35 +205,35 @@ def _files(name: str, system: tuple[str, ...]) -> list[Path]:
     return [folder / name for folder in _folders(system)]
 
 
-def _seen(name: str) -> _Seen | None:
+def _stamp(name: str) -> _Stamp | None:
     for file in _files(name, zoneinfo.TZPATH):
         try:
-            return _mark(file.stat())
+            return _stamp_of(file.stat())
         except OSError:
             continue
     return None
 
 
-def _mark(found: os.stat_result) -> _Seen:
+def _stamp_of(found: os.stat_result) -> _Stamp:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _read(name: str) -> tuple[_Seen, Zone] | None:
+def _read(name: str) -> tuple[_Stamp, Zone] | None:
     if not _NAME.fullmatch(name):
         return None
     for path in _files(name, zoneinfo.TZPATH):
         try:
             with path.open("rb") as file:
-                seen, written = _mark(os.fstat(file.fileno())), file.read(_MAX_BYTES)
+                stamp, written = _stamp_of(os.fstat(file.fileno())), file.read(_MAX_BYTES)
         except OSError:
             continue
         rules = _rules(name, written)
-        return None if rules is None else (seen, Zone(rules))
+        return None if rules is None else (stamp, Zone(rules))
     return None
 
 
 def _rules(name: str, written: bytes) -> tzinfo | None:
-    # Of a file without the end of its last line Python's reader never comes back.
+    # Python's reader does not return if the end of the last line is missing.
     if not written.startswith(b"TZif") or not _LAST_LINE.search(written):
         return None
     try:
@@ -244,7 +243,7 @@ def _rules(name: str, written: bytes) -> tzinfo | None:
 
 
 def _version(folder: Path) -> str:
-    """Return the version of the database, as 2026a; "unknown" if the folder does not say."""
+    """Return the version of the database, as 2026a; "unknown" if the folder does not have it."""
     try:
         with (folder / "tzdata.zi").open(encoding="ascii", errors="replace") as file:
             words = file.readline(80).split()

@@ -9,10 +9,10 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Time windows: when a part of an allocation holds instead of the base.
+"""Time windows: when a part of an allocation replaces the base.
 
-All that is asked is a moment; nothing here knows what time it is, so a clock
-that was set, or a host that slept, changes nothing but the answer.
+All functions take the moment as a parameter, and none reads a clock. So a clock that was set, or a
+host that slept, needs no special case.
 """
 
 from __future__ import annotations
@@ -38,18 +38,17 @@ _START = re.compile(r"[0-9A-Za-z*,/# \t-]*")
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A span of time that comes again and again.
+    """A span of time that occurs repeatedly.
 
-    What is asked for is checked. What was accepted once may be read without
-    (``checked=False``): rules become stricter, and a zone that this machine
-    does not know may be known to another one. Then it is an error to ask when
-    it is in force.
+    New requests are checked. Stored ones may be read without checks (``checked=False``): rules
+    become stricter, and another machine may know a zone that this one does not. Then
+    :meth:`is_in_force` raises an error.
 
     :ivar name: of letters, digits, ``_``, ``.`` and ``-``.
     :ivar start: a cron expression of five fields, whose starts are those that
         :mod:`kongming.allocation.schedule` describes.
-    :ivar duration_s: how long it is in force, in seconds that pass, whatever
-        the clocks on the wall do meanwhile.
+    :ivar duration_s: how long it is in force, in elapsed seconds, also if the wall clocks are
+        changed meanwhile.
     :ivar timezone: the IANA time zone of ``start``.
     """
 
@@ -60,7 +59,7 @@ class Window:
     checked: InitVar[bool] = True
 
     def __post_init__(self, checked: bool) -> None:
-        """Refuse what can't be.
+        """Check the fields.
 
         :raises RequestInvalid: naming the field.
         """
@@ -68,7 +67,7 @@ class Window:
             self.check()
 
     def check(self) -> None:
-        """Refuse what may not be asked for.
+        """Refuse a window that may not be requested.
 
         :raises RequestInvalid: naming the field.
         """
@@ -87,23 +86,23 @@ class Window:
                 f"window {self.name}: {shown(self.timezone)} is not the name of an IANA time "
                 "zone; name the zone itself, as in Europe/Berlin"
             )
-        if not self._schedule().comes:
+        if not self._schedule().occurs:
             raise exception.RequestInvalid(
                 f"window {self.name}: start {shown(self.start)} never occurs: the clocks of "
                 f"{self.timezone} skip it"
             )
 
     def is_in_force(self, moment: datetime) -> bool:
-        """Return whether it has begun and not ended at a moment, which knows its time zone.
+        """Return whether it has begun and not ended at a moment, which has a time zone.
 
-        :raises RequestInvalid: if that can't be told; see the class.
+        :raises RequestInvalid: if that can't be determined; see the class.
         """
         return self._schedule().is_in_force(moment)
 
     def next_change(self, moment: datetime) -> datetime | None:
         """Return when it next begins or ends, which is after ``moment``.
 
-        :return: None if that never comes, or only in more than five years.
+        :return: None if never, or only in more than five years.
         :raises RequestInvalid: as :meth:`is_in_force`.
         """
         return self._schedule().next_change(moment)
@@ -136,13 +135,13 @@ def in_force(windows: Iterable[Window], moment: datetime) -> Window | None:
 
 
 def next_change(windows: Iterable[Window], moment: datetime) -> datetime | None:
-    """Return when any of them next begins or ends: what is in force may change then."""
+    """Return when any of them next begins or ends: then another one may be in force."""
     changes = [change for window in windows if (change := window.next_change(moment))]
     return min(changes, default=None)
 
 
 def preview(windows: Iterable[Window], begin: datetime, end: datetime) -> Iterator[Span]:
-    """Yield what is in force from ``begin`` to ``end``, without gaps.
+    """Yield which window is in force from ``begin`` to ``end``, without gaps.
 
     A window begins or ends at most twice a minute, which bounds the spans.
     """
@@ -157,7 +156,7 @@ def preview(windows: Iterable[Window], begin: datetime, end: datetime) -> Iterat
             since, current = now, following
 
 
-# The zone is a part of the key: after a change of the database it is another one.
+# The zone is a part of the key: after a change of the database it is another object.
 @functools.lru_cache(maxsize=4096)
 def _schedule_of(start: str, duration_s: int, zone: timezones.Zone) -> Schedule:
     return Schedule(cron.parse(start), zone, timedelta(seconds=duration_s))

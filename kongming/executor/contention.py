@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Guests that are corrected again and again: somebody else places them, too."""
+"""Guests that have to be corrected repeatedly, because something else places them, too."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ import time
 
 LOG = logging.getLogger(__name__)
 
-# Who corrects a guest so often within so many seconds is up against somebody:
-# then the guest is left to them for as long.
+# After this many corrections within this time, a guest is not corrected for as long.
 _TIMES = 5
 _SECONDS = 60.0
 
 
-class Contest:
+class Contention:
     """Counts the corrections of each guest."""
 
     def __init__(self) -> None:
         self._corrections: dict[str, deque[float]] = {}
 
-    def corrected(self, instance_uuid: str) -> float:
-        """Note a correction; return for how many seconds the guest is to be left alone."""
+    def add_correction(self, instance_uuid: str) -> float:
+        """Count a correction; return for how many seconds to leave the guest alone."""
         now = time.monotonic()
         self._corrections = {
             each: times for each, times in self._corrections.items() if now - times[-1] < _SECONDS

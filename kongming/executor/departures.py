@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Instances that have left by Nova's word: forgotten where libvirt agrees, else told."""
+"""Instances that Nova reports elsewhere: forgotten if libvirt agrees, otherwise reported."""
 
 from __future__ import annotations
 
@@ -21,55 +21,55 @@ import time
 from kongming import exception
 from kongming.allocation.statuses import Status
 from kongming.executor.store.record import Record
-from kongming.executor.store.residence import Decision, Fate, Hint, Kept, Presence, decide
+from kongming.executor.store.residence import Action, Decision, Hint, LocalState, Presence, decide
 from kongming.executor.store.store import Store
 
 LOG = logging.getLogger(__name__)
 
-# Nova may say that a guest is elsewhere a moment before its domain ends, and that it is here
-# a moment after its domain has started.
+# Nova may report that a guest is elsewhere shortly before its domain ends, and that it is here
+# shortly after its domain has started.
 _GRACE_S = 5.0
 
 
 class Departures:
-    """Decides whether instances that something is kept of are still here.
+    """Decides whether instances with a record are still on this host.
 
     :param host: the name of this host.
-    :param on_doubt: called with an instance of which Nova is to be asked where it is.
-    :param clock: seconds that only grow.
+    :param request_lookup: called with an instance whose location Nova must be asked for.
+    :param clock: returns seconds, and is never set back.
     """
 
     def __init__(
         self,
         host: str,
         store: Store,
-        on_doubt: Callable[[str], object],
+        request_lookup: Callable[[str], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._host = host
         self._store = store
-        self._on_doubt = on_doubt
+        self._request_lookup = request_lookup
         self._clock = clock
-        # The incarnation that was first found running in spite of a hint, and when.
+        # The incarnation that was first found running in spite of the hint, and when.
         self._found: dict[str, tuple[int, Hint, float]] = {}
         self._claims: dict[str, exception.ClaimedElsewhere] = {}
-        self._asked: dict[str, Hint] = {}
-        self._all_told = False
+        self._looked_up: dict[str, Hint] = {}
+        self._warned_of_all = False
 
     def may_place(self, record: Record, domain_id: int) -> bool:
-        """Tell whether a guest that runs is to be worked on; look again soon if it is not.
+        """Return whether to place a running guest now; if not, retry soon.
 
         :raises StoreUnavailable: if the store can't be used.
         """
         instance_uuid = record.instance_uuid
         hint = self._store.hints.get(instance_uuid)
-        decision = decide(Presence.RUNS, hint, _kept(record))
-        self._ask(instance_uuid, hint, decision)
-        if hint is None or decision.fate is not Fate.CLAIMED:
+        decision = decide(Presence.RUNS, hint, _state_of(record))
+        self._look_up(instance_uuid, hint, decision)
+        if hint is None or decision.action is not Action.CLAIM:
             self._found.pop(instance_uuid, None)
             if self._claims.pop(instance_uuid, None) or record.status is Status.ELSEWHERE:
                 LOG.info("Instance %s: Nova reports again that it is on this host", instance_uuid)
-                self._all_told = False
+                self._warned_of_all = False
             return True
         before = self._found.get(instance_uuid)
         if before is None or before[:2] != (domain_id, hint):
@@ -80,11 +80,11 @@ class Departures:
         return True
 
     def claim(self, instance_uuid: str) -> exception.ClaimedElsewhere | None:
-        """Return what there is to tell of a guest that runs here in spite of Nova's word."""
+        """Return what to report of a guest that runs here although Nova reports it elsewhere."""
         return self._claims.get(instance_uuid)
 
-    def forgets(self, record: Record, absent: exception.GuestAbsent) -> bool:
-        """Forget an instance without a guest if it has left; tell whether that was done.
+    def forget_departed(self, record: Record, absent: exception.GuestAbsent) -> bool:
+        """Forget an instance that has no guest and has left this host; return whether it has.
 
         :raises StoreUnavailable: if the store can't be used.
         """
@@ -93,17 +93,17 @@ class Departures:
             return False
         instance_uuid = record.instance_uuid
         hint = self._store.hints.get(instance_uuid)
-        decision = decide(presence, hint, _kept(record))
-        self._ask(instance_uuid, hint, decision)
+        decision = decide(presence, hint, _state_of(record))
+        self._look_up(instance_uuid, hint, decision)
         self._found.pop(instance_uuid, None)
         self._claims.pop(instance_uuid, None)
-        if decision.fate is not Fate.FORGOTTEN:
+        if decision.action is not Action.FORGET:
             return False
         migrated = presence is Presence.MIGRATED
         why = "libvirt has migrated it" if migrated else f"Nova reports that {hint}"
-        if not self._store.give_up(record, hint, f"has left this host: {why}"):
+        if not self._store.forget_if_unchanged(record, hint, f"has left this host: {why}"):
             return False
-        self._asked.pop(instance_uuid, None)
+        self._looked_up.pop(instance_uuid, None)
         LOG.info("Instance %s: has left this host, forgotten: %s", instance_uuid, why)
         return True
 
@@ -113,10 +113,10 @@ class Departures:
             f"it runs on this host, {self._host}, but Nova reports that {hint}; its placement is "
             "kept"
         )
-        told = self._claims.get(instance_uuid)
+        former = self._claims.get(instance_uuid)
         self._claims[instance_uuid] = claim
-        before = str(told) if told else record.status is Status.ELSEWHERE and record.message
-        if before != str(claim):
+        reported = str(former) if former else record.status is Status.ELSEWHERE and record.message
+        if reported != str(claim):
             LOG.warning(
                 "Instance %s: elsewhere (%s): %s. Find out which of them is right: check "
                 "'openstack server show' and [DEFAULT] host",
@@ -124,37 +124,41 @@ class Departures:
                 claim.reason,
                 claim,
             )
-        self._tell_if_all()
+        self._warn_if_all_elsewhere()
 
-    def _tell_if_all(self) -> None:
-        """Tell once if Nova says of all that is kept here that it is not here."""
-        held, astray = self._store.held(), self._store.hints.astray()
-        everyone = len(held) > 1 and held <= astray
-        if everyone and not self._all_told:
+    def _warn_if_all_elsewhere(self) -> None:
+        """Warn once if Nova reports that none of the instances with a record is here."""
+        instances, elsewhere = self._store.instances(), self._store.hints.elsewhere()
+        all_elsewhere = len(instances) > 1 and instances <= elsewhere
+        if all_elsewhere and not self._warned_of_all:
             LOG.warning(
                 "Nova reports that none of the %d instances kept here is on this host: check that "
                 "[DEFAULT] host, which is %s, is the name that nova-compute has here, and that "
                 "[nova] region_name is the region of this host",
-                len(held),
+                len(instances),
                 self._host,
             )
-        self._all_told = everyone
+        self._warned_of_all = all_elsewhere
 
-    def _ask(self, instance_uuid: str, hint: Hint | None, decision: Decision) -> None:
-        if hint is None or not decision.ask:
-            self._asked.pop(instance_uuid, None)
-        elif self._asked.get(instance_uuid) != hint:
-            self._on_doubt(instance_uuid)
-            self._asked[instance_uuid] = hint
+    def _look_up(self, instance_uuid: str, hint: Hint | None, decision: Decision) -> None:
+        if hint is None or not decision.lookup:
+            self._looked_up.pop(instance_uuid, None)
+        elif self._looked_up.get(instance_uuid) != hint:
+            self._request_lookup(instance_uuid)
+            self._looked_up[instance_uuid] = hint
 
 
-def _kept(record: Record) -> Kept:
-    # What can't be read is a request, too.
-    return Kept.RETURNING if record.asked is not None and not record.asked else Kept.REQUEST
+def _state_of(record: Record) -> LocalState:
+    # A request that can't be read is one, too.
+    return (
+        LocalState.RETURNING
+        if record.requested is not None and not record.requested
+        else LocalState.REQUEST
+    )
 
 
 def _presence(absent: exception.GuestAbsent) -> Presence | None:
-    """Return what libvirt has; None if it is not certain, as while a domain is being ended."""
+    """Return what libvirt has; None if that is uncertain, as while a domain is being stopped."""
     if isinstance(absent, exception.DomainGone):
-        return Presence.MIGRATED if absent.migrated else Presence.GONE
+        return Presence.MIGRATED if absent.migrated else Presence.ABSENT
     return Presence.OFF if isinstance(absent, exception.DomainOff) else None

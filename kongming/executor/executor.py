@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The executor of one host: triggers tell it what is wanted, workers do it.
+"""The executor of one host: triggers store requests, and workers carry them out.
 
-What a trigger tells is on disk before the call returns.
+A request is on disk before the trigger's call returns.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from kongming.allocation.request import Request, Source
 from kongming.executor import lock
 from kongming.executor.departures import Departures
 from kongming.executor.outcomes import log_refusal
+from kongming.executor.pass_runner import UNCLAIMED, PassRunner
 from kongming.executor.placing import dry_run
 from kongming.executor.placing.claims import Claims
 from kongming.executor.placing.moves import Moves
@@ -41,7 +42,6 @@ from kongming.executor.store.record import Record
 from kongming.executor.store.residence import Hint
 from kongming.executor.store.store import Store
 from kongming.executor.thread_watch import ThreadWatch
-from kongming.executor.turns import UNCLAIMED, Turns
 from kongming.executor.unclaimed import Unclaimed
 from kongming.executor.watch import Watch
 from kongming.executor.window_timer import WindowTimer
@@ -56,26 +56,26 @@ from kongming.runtime.heartbeats import Heartbeats
 
 LOG = logging.getLogger(__name__)
 
-# For connections to be closed in; a libvirt that answers takes milliseconds.
+# Time for closing connections; an available libvirt takes milliseconds.
 _CLOSE_TIMEOUT_S = 2.0
 
 
 class Executor:
-    """All that decides and does on one host.
+    """Everything that decides and acts on one host.
 
     :param host: the name of this host.
-    :param state_path: directory of the store; made if need be.
-    :param workers: number of instances worked on at once.
-    :param heartbeats: where the threads that are to get on say so.
-    :param on_connect: called each time libvirt has begun to answer.
-    :param on_pass: called with an instance after each look at it.
-    :param on_stranger: called with an instance that nothing is known of when
-        its guest starts, goes on or stops. It may not block.
-    :param on_doubt: called with an instance of which Nova is to be asked where it is and
-        what it has.
+    :param state_path: directory of the store; created if necessary.
+    :param workers: how many instances are processed at once.
+    :param heartbeats: where threads report that they make progress.
+    :param on_connect: called each time libvirt has become available.
+    :param on_pass: called with an instance after each pass.
+    :param on_unknown_guest: called with an instance without a record when its guest starts,
+        resumes or stops. It must not block.
+    :param request_lookup: called with an instance whose location and metadata Nova must be
+        asked for.
     :ivar settings: those in force; they may be replaced at any time.
     :ivar statistics: what has been done since the start.
-    :ivar visibility: what of the host and its guests can't be read or observed.
+    :ivar visibility: what can't be read or observed of the host and its guests.
     """
 
     def __init__(
@@ -90,10 +90,10 @@ class Executor:
         heartbeats: Heartbeats,
         on_connect: Callable[[], None],
         on_pass: Callable[[str], None] = lambda _instance_uuid: None,
-        on_stranger: Callable[[str], None] = lambda _instance_uuid: None,
-        on_doubt: Callable[[str], object] = lambda _instance_uuid: None,
+        on_unknown_guest: Callable[[str], None] = lambda _instance_uuid: None,
+        request_lookup: Callable[[str], object] = lambda _instance_uuid: None,
     ) -> None:
-        self._lock = lock.take(state_path)
+        self._lock = lock.acquire(state_path)
         self._store = Store(state_path)
         self.settings = settings
         self._queue = WorkQueue(lambda: self.settings.retry_max_s)
@@ -101,9 +101,9 @@ class Executor:
         self._pool = Pool(opener.open)
         self._hypervisor = Hypervisor(
             connection_uri,
-            self._lend,
-            on_lifecycle=self._happened,
-            on_change=self._changed,
+            self._lend_connection,
+            on_lifecycle=self._on_guest_event,
+            on_change=self._on_guest_change,
             store=lambda: self._store.identity,
         )
         self._keeper = Keeper(
@@ -111,12 +111,12 @@ class Executor:
             opener.open,
             self._hypervisor.events,
             on_subscribed=self._hypervisor.invalidate,
-            on_connect=self._connected,
+            on_connect=self._on_connected,
             heartbeats=heartbeats,
         )
         self.visibility = self._hypervisor.visibility
         self._on_connect = on_connect
-        self._on_stranger = on_stranger
+        self._on_unknown_guest = on_unknown_guest
         self.statistics = Statistics()
         claims = Claims(self._hypervisor.occupants, lambda other: moves.of(other))
         self._placer = placer = Placer(
@@ -131,11 +131,11 @@ class Executor:
             self.statistics,
             windows,
             threads,
-            Departures(host, self._store, on_doubt),
+            Departures(host, self._store, request_lookup),
             wake=self._wake,
         )
-        self._unclaimed = Unclaimed(self._store, self._hypervisor, on_doubt)
-        turns = Turns(self._store, self._queue, reconciler, self._unclaimed, on_pass)
+        self._unclaimed = Unclaimed(self._store, self._hypervisor, request_lookup)
+        runner = PassRunner(self._store, self._queue, reconciler, self._unclaimed, on_pass)
         self._watch = Watch(
             self._store,
             wake=self._wake,
@@ -151,21 +151,21 @@ class Executor:
             workers,
             self._queue,
             self._hypervisor.calls,
-            work=turns.work,
-            on_hung=turns.hung,
+            work=runner.run,
+            on_hung=runner.report_hung,
             heartbeats=heartbeats,
         )
 
     def start(self) -> None:
-        """Begin to work; returns at once, whether libvirt answers or not."""
+        """Start all threads; return at once, whether libvirt is available or not."""
         self._workers.start()
         self._watch.start()
         self._keeper.start()
 
     def stop(self, timeout: float) -> None:
-        """Finish what has begun, for at most ``timeout`` seconds.
+        """Finish the passes that have begun, for at most ``timeout`` seconds.
 
-        What has not begun is on disk and is done after the next start.
+        All others are on disk, and follow after the next start.
         """
         self._watch.stop()
         self._workers.stop()
@@ -177,152 +177,153 @@ class Executor:
             self._store.close()
         self._lock.close()
 
-    def together(self) -> AbstractContextManager[None]:
-        """Have what is asked in a context judged together: nothing is looked at before its end."""
-        return self._queue.holding()
+    def batch(self) -> AbstractContextManager[None]:
+        """Judge the requests made in a context together: no pass begins before it ends."""
+        return self._queue.batch()
 
-    def ask(self, instance_uuid: str, request: Request) -> bool:
-        """Want what a request says from now on; one that can't be read is kept, too.
+    def request(self, instance_uuid: str, request: Request) -> bool:
+        """Store a request, also one that can't be read.
 
-        :returns: whether something else is wanted now.
-        :raises StoreUnavailable: if that can't be kept.
+        :returns: whether it changes the desired allocation.
+        :raises StoreUnavailable: if it can't be stored.
         """
-        refusal = request.asked if isinstance(request.asked, exception.Refused) else None
-        if not refusal and not request.asked and not self._store.holds(instance_uuid):
-            if self._unclaimed.unrequested(instance_uuid):
+        refusal = request.requested if isinstance(request.requested, exception.Refused) else None
+        if not refusal and not request.requested and not self._store.has_record(instance_uuid):
+            if self._unclaimed.note_unrequested(instance_uuid):
                 self._queue.add(instance_uuid)
             return False
-        self._unclaimed.requested(instance_uuid)
-        if changed := self._store.ask(instance_uuid, request):
-            LOG.debug("Instance %s: requested %s", instance_uuid, request.asked)
+        self._unclaimed.note_requested(instance_uuid)
+        if changed := self._store.request(instance_uuid, request):
+            LOG.debug("Instance %s: requested %s", instance_uuid, request.requested)
             if refusal is not None:
                 self.statistics.refused(refusal)
                 log_refusal(instance_uuid, refusal)
         self._queue.add(instance_uuid)
         return changed
 
-    def withdraw(self, instance_uuid: str, source: Source, asked_by: str) -> bool:
-        """Take back what a source asked; give whether it had asked anything.
+    def withdraw(self, instance_uuid: str, source: Source, requested_by: str) -> bool:
+        """Withdraw a source's request; return whether there was one.
 
-        :raises StoreUnavailable: if that can't be kept.
+        :raises StoreUnavailable: if that can't be stored.
         """
-        withdrawn = self._store.withdraw(instance_uuid, source, asked_by)
+        withdrawn = self._store.withdraw(instance_uuid, source, requested_by)
         if withdrawn:
             self._queue.add(instance_uuid)
         return withdrawn
 
-    def withdraw_all(self, source: Source, asked_by: str) -> None:
-        """Take back all that a source asked: nobody speaks for it here any more.
+    def withdraw_all(self, source: Source, requested_by: str) -> None:
+        """Withdraw all requests of a source, because its trigger is no longer used here.
 
-        :raises StoreUnavailable: if that can't be kept.
+        :raises StoreUnavailable: if that can't be stored.
         """
-        for instance_uuid in self._store.asked_by(source):
+        for instance_uuid in self._store.requested_by(source):
             LOG.info("Instance %s: the request from %s is withdrawn", instance_uuid, source)
-            self.withdraw(instance_uuid, source, asked_by)
+            self.withdraw(instance_uuid, source, requested_by)
 
-    def asked_by(self, source: Source) -> dict[str, tuple[int, Record]]:
-        """Give what a source asks: generation and record of each instance.
+    def requested_by(self, source: Source) -> dict[str, tuple[int, Record]]:
+        """Return the generation and the record of each instance with a request of a source.
 
-        :raises StoreUnavailable: if that can't be read.
+        :raises StoreUnavailable: if they can't be read.
         """
-        return self._store.asked_by(source)
+        return self._store.requested_by(source)
 
     def returning(self) -> set[str]:
-        """Give the instances that are still to be back at their baseline.
+        """Return the instances that have not yet returned to their baseline.
 
-        :raises StoreUnavailable: if that can't be read.
+        :raises StoreUnavailable: if they can't be read.
         """
         return self._store.returning()
 
     def guests(self) -> list[str]:
-        """Give the instances that run on this host.
+        """Return the instances that run on this host.
 
-        :raises HypervisorUnavailable: if libvirt does not answer.
+        :raises HypervisorUnavailable: if libvirt is unavailable.
         """
         return [guest.instance_uuid for guest in self._hypervisor.occupants() if guest.nova]
 
-    def view(self) -> dict[str, Any]:
-        """Give what the host looks like, as JSON; see :mod:`kongming.host.snapshot`.
+    def snapshot(self) -> dict[str, Any]:
+        """Return a snapshot of the host as JSON; see :mod:`kongming.host.snapshot`.
 
-        :raises HypervisorUnavailable: if libvirt does not answer.
-        :raises Failed: if it gives an error.
+        :raises HypervisorUnavailable: if libvirt is unavailable.
+        :raises Failed: if libvirt reports an error.
         """
         return snapshot.to_json(
             self._hypervisor.topology(), self._hypervisor.occupants(), self.settings.rules
         )
 
     def plan(self, instance_uuid: str, allocation: Allocation) -> dry_run.DryRun:
-        """Say what would be done to a guest, and do nothing.
+        """Return what would be changed on a guest, without changing it.
 
-        :raises Refused: if it would be refused.
+        :raises Refused: if the request would be refused.
         :raises GuestAbsent: if there is no such guest now.
-        :raises HypervisorUnavailable: if libvirt does not answer.
+        :raises HypervisorUnavailable: if libvirt is unavailable.
         """
         with self._hypervisor.guest(instance_uuid) as guest:
-            return dry_run.look(self._placer, guest, instance_uuid, allocation)
+            return dry_run.run(self._placer, guest, instance_uuid, allocation)
 
-    def locate(self, instance_uuid: str, hint: Hint) -> None:
-        """Take what Nova says of where an instance is; what becomes of it libvirt decides.
+    def set_hint(self, instance_uuid: str, hint: Hint) -> None:
+        """Store where Nova reports an instance; the next pass decides by that and by libvirt.
 
-        :raises StoreUnavailable: if that can't be kept.
+        :raises StoreUnavailable: if it can't be stored.
         """
-        if self._store.holds(instance_uuid) and self._store.hints.keep(instance_uuid, hint):
+        if self._store.has_record(instance_uuid) and self._store.hints.save(instance_uuid, hint):
             self._queue.add(instance_uuid)
 
-    def forget_hints(self) -> None:
-        """Forget where Nova said that instances are: it is not asked here any more.
+    def clear_hints(self) -> None:
+        """Delete all of Nova's reports, because Nova is not used here any more.
 
-        :raises StoreUnavailable: if that can't be kept.
+        :raises StoreUnavailable: if that can't be stored.
         """
         self._store.hints.clear()
 
-    def let_go(self, instance_uuid: str) -> None:
+    def forget(self, instance_uuid: str) -> None:
         """Forget an instance that is no longer on this host.
 
-        :raises StoreUnavailable: if that can't be kept.
+        :raises StoreUnavailable: if that can't be stored.
         """
-        known = self._store.holds(instance_uuid)
-        if known and self._store.forget(instance_uuid, "has left this host"):
+        if not self._store.has_record(instance_uuid):
+            return
+        if self._store.forget(instance_uuid, "has left this host"):
             LOG.info("Instance %s: has left this host, forgotten", instance_uuid)
 
-    def holds(self, instance_uuid: str) -> bool:
-        """Tell whether anything is known of an instance; costs nothing."""
-        return self._store.holds(instance_uuid)
+    def has_record(self, instance_uuid: str) -> bool:
+        """Return whether an instance has a record; this reads no file."""
+        return self._store.has_record(instance_uuid)
 
     @property
-    def held(self) -> frozenset[str]:
-        """The instances that anything is known of."""
-        return self._store.held()
+    def instances(self) -> frozenset[str]:
+        """The instances that have a record."""
+        return self._store.instances()
 
     def check_all(self) -> None:
-        """Have all instances looked at, as after a change of the rules."""
-        self._wake(self._store.held())
+        """Check all instances, for example after a change of the rules."""
+        self._wake(self._store.instances())
 
     @property
     def connected(self) -> bool:
-        """Tell whether libvirt answers, as far as is known."""
+        """Whether libvirt is available."""
         return self._keeper.connected
 
     @property
-    def waiting(self) -> int:
-        """Count the instances that wait for a worker now."""
+    def queue_depth(self) -> int:
+        """How many instances wait for a worker now."""
         return len(self._queue)
 
     def records(self) -> list[Record]:
-        """Return all that is known of each instance.
+        """Return all records.
 
-        :raises StoreUnavailable: if that can't be read.
+        :raises StoreUnavailable: if they can't be read.
         """
         return self._store.records()
 
     @property
     def held_up(self) -> int:
-        """Count the workers that wait for a call to libvirt that takes long."""
+        """How many workers wait for a slow libvirt call."""
         return self._workers.held_up
 
     @contextmanager
-    def _lend(self) -> Iterator[Any]:
-        # To open a connection to a libvirt that hangs takes its time.
+    def _lend_connection(self) -> Iterator[Any]:
+        # Opening a connection to a hung libvirt would block.
         if not self._keeper.connected:
             raise exception.HypervisorUnavailable("there is no connection to libvirt")
         busy = None
@@ -337,23 +338,23 @@ class Executor:
             self._keeper.report_busy(busy)
             raise busy
 
-    def _connected(self) -> None:
-        held = self._store.held()
-        if held:
-            LOG.info("Checking all %d instances with a request", len(held))
-        self._unclaimed.happened()
-        self._wake([*held, UNCLAIMED])
+    def _on_connected(self) -> None:
+        instances = self._store.instances()
+        if instances:
+            LOG.info("Checking all %d instances with a request", len(instances))
+        self._unclaimed.note_event()
+        self._wake([*instances, UNCLAIMED])
         self._on_connect()
 
-    def _happened(self, instance_uuid: str) -> None:
-        self._unclaimed.happened(instance_uuid)
+    def _on_guest_event(self, instance_uuid: str) -> None:
+        self._unclaimed.note_event(instance_uuid)
         self._queue.add(instance_uuid)
-        if not self._store.holds(instance_uuid):
-            self._on_stranger(instance_uuid)
+        if not self._store.has_record(instance_uuid):
+            self._on_unknown_guest(instance_uuid)
 
-    def _changed(self, instance_uuid: str) -> None:
-        # Not urgent: who changes a guest all the time must not keep us busy.
-        if self._store.holds(instance_uuid):
+    def _on_guest_change(self, instance_uuid: str) -> None:
+        # Not urgent: a guest that is changed permanently must not occupy the workers.
+        if self._store.has_record(instance_uuid):
             self._queue.add(instance_uuid, urgent=False)
 
     def _wake(self, instance_uuids: Iterable[str], *, urgent: bool = True) -> None:

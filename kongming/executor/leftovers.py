@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What outlives a guest and would give it a placement that it is not to have any more."""
+"""Leftovers of a placement that outlive the guest: in saved images and persistent definitions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOG = logging.getLogger(__name__)
 
 
 def release_saved(instance_uuid: str, hypervisor: Hypervisor) -> None:
-    """Let a suspended guest resume wherever it can: it is placed again when it runs."""
+    """Remove the placement from a suspended guest's image; it is placed again once it runs."""
     if hypervisor.release_saved(instance_uuid):
         LOG.info(
             "Instance %s: suspended; its placement was removed from the saved image, so that it "
@@ -34,9 +34,9 @@ def release_saved(instance_uuid: str, hypervisor: Hypervisor) -> None:
 
 
 def clean_definition(instance_uuid: str, guest: Guest) -> None:
-    """See that the next start does not bring back a placement, whatever becomes of this one.
+    """Remove the placement from the persistent definition, so that the next start has none.
 
-    :raises GuestBusy: if a job of libvirt's keeps the guest now.
+    :raises GuestBusy: if a job of libvirt's occupies the guest now.
     """
     try:
         if guest.clean_definition():

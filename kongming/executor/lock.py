@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""One executor for each state path: the lock that it holds as long as it lives."""
+"""The lock by which a state path has one executor at most."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ NAME = "executor.lock"
 _LOCKS = Path("/proc/locks")
 
 
-def take(state_path: Path) -> IO[str]:
-    """Keep a second executor away from the same state, until the file is closed.
+def acquire(state_path: Path) -> IO[str]:
+    """Lock the state path against a second executor, until the file is closed.
 
     :raises StoreUnavailable: if there is one, or the directory is unusable.
     """
@@ -43,8 +43,8 @@ def take(state_path: Path) -> IO[str]:
             "state_path for this one"
         ) from error
     except OSError as error:
-        kept = sorted(state_path.glob("*.sqlite*"))
-        hint = ownership.explain([path, *kept, state_path]) or (
+        databases = sorted(state_path.glob("*.sqlite*"))
+        hint = ownership.explain([path, *databases, state_path]) or (
             "create the directory, owned by the user of this service, or change [DEFAULT] "
             "state_path"
         )
@@ -52,8 +52,8 @@ def take(state_path: Path) -> IO[str]:
     return lock
 
 
-def is_taken(state_path: Path) -> bool:
-    """Tell whether an executor runs, without getting into the way of one that starts."""
+def is_held(state_path: Path) -> bool:
+    """Return whether an executor runs, without delaying one that starts."""
     try:
         status = (state_path / NAME).stat()
     except OSError:
@@ -63,15 +63,15 @@ def is_taken(state_path: Path) -> bool:
     except OSError:
         return _is_locked(state_path)
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
-    held = f"{device}:{status.st_ino}"
-    if any(held in line.split() and "FLOCK" in line for line in locks):
+    instances = f"{device}:{status.st_ino}"
+    if any(instances in line.split() and "FLOCK" in line for line in locks):
         return True
-    # Those of processes in another PID namespace are left out.
+    # The list omits locks of processes in other PID namespaces.
     return has_own_pids() and _is_locked(state_path)
 
 
 def _is_locked(state_path: Path) -> bool:
-    """Try the lock: one that starts in this very moment would take this for an executor."""
+    """Try the lock; an executor that starts at this very moment would fail."""
     try:
         with (state_path / NAME).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The metrics of an executor: its guests, its work, its libvirt."""
+"""The metrics of an executor: guests, work and libvirt."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from kongming import exception
-from kongming.allocation.statuses import REPORTED, Status
+from kongming.allocation.statuses import Status
 from kongming.executor.executor import Executor
 from kongming.executor.statistics import BUCKETS_S, Statistics
 from kongming.executor.store.record import Record
 
 _OUTCOMES = ("applied", "failed")
-# That status is never a guest's own, only its history's.
-_STATUSES = [status for status in REPORTED if status != Status.RELEASED]
+# RELEASED is only found in the history.
+_STATUSES = [each.value for each in Status if each.is_reported and each.is_listed]
 
 
 class ExecutorCollector(Collector):
-    """Reads an executor. It asks libvirt nothing, and bears a store that is away."""
+    """Reads an executor's metrics, without any call to libvirt."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
 
     def collect(self) -> Iterator[Metric]:
-        """Give all families; that of the guests only if the store can be read."""
+        """Yield all families; those of the guests only if the store is available."""
         yield from _work(self._executor.statistics)
         records = self._records()
         if records is not None:
@@ -73,7 +73,7 @@ class ExecutorCollector(Collector):
         yield GaugeMetricFamily(
             "kongming_queue_depth",
             "Guests that wait for a worker.",
-            value=self._executor.waiting,
+            value=self._executor.queue_depth,
         )
         yield GaugeMetricFamily(
             "kongming_workers_held_up",
@@ -130,9 +130,9 @@ def _work(done: Statistics) -> Iterator[Metric]:
 
 
 def _counter(name: str, help_: str, label: str, values: Mapping[str, int]) -> Metric:
-    """Give a counter of which every value that may come is there from the start.
+    """Return a counter with a sample for every possible value from the start.
 
-    Prometheus can't see the first increase of one that appears with it.
+    Prometheus can't see the first increase of a sample that appears with it.
     """
     family = CounterMetricFamily(name, help_, labels=[label])
     for value, count in sorted(values.items()):

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How the outcomes of a pass are worded, and a refusal is told."""
+"""How outcomes of a pass are worded, and how refusals are logged."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from kongming.hypervisor.host import Host
 LOG = logging.getLogger(__name__)
 
 
-def not_understood(instance_uuid: str, kept: Unreadable) -> exception.StoredInvalid:
-    """Return the refusal of what is stored of an instance and can't be read."""
+def unreadable(instance_uuid: str, kept: Unreadable) -> exception.StoredInvalid:
+    """Return the refusal for a stored request that can't be read."""
     return exception.StoredInvalid(
         f"the stored request can't be read ({kept.why}): request it again, or delete it by "
         f"'kongming-manage allocation unset {instance_uuid}'"
@@ -34,7 +34,7 @@ def not_understood(instance_uuid: str, kept: Unreadable) -> exception.StoredInva
 
 
 def unusable(done: Placed, host: Host) -> exception.Drifted | None:
-    """Return what the guest can't have now: its CPUs are offline, or were taken from it."""
+    """Return the drift if CPUs went offline or were removed from the guest's control groups."""
     lacking = done.plan.unusable
     if not lacking:
         return None
@@ -45,16 +45,18 @@ def unusable(done: Placed, host: Host) -> exception.Drifted | None:
     return exception.SliceNarrowed(f"the control group {groups} lacks {waiting}")
 
 
-def partly(shortfalls: Sequence[exception.Refused]) -> exception.Refused:
-    """Return one refusal for all of what can't be had, with the reason of the first."""
+def combine(shortfalls: Sequence[exception.Refused]) -> exception.Refused:
+    """Return one refusal for several, with the reason code of the first."""
     return type(shortfalls[0])("; ".join(map(str, shortfalls)))
 
 
 def log_refusal(
-    instance_uuid: str, refusal: exception.Refused, left: str = "the guest stays as it is"
+    instance_uuid: str, refusal: exception.Refused, effect: str = "the guest stays as it is"
 ) -> None:
-    """Tell the operator of a refusal: said once, in one form, wherever it is found.
+    """Log a refusal, always in the same form.
 
-    :param left: what the guest has in spite of it.
+    :param effect: what the guest has nevertheless.
     """
-    LOG.warning("Instance %s: refused (%s): %s; %s", instance_uuid, refusal.reason, refusal, left)
+    LOG.warning(
+        "Instance %s: refused (%s): %s; %s", instance_uuid, refusal.reason, refusal, effect
+    )

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""One pass over one instance: from what is wanted and what is to an outcome.
+"""One pass over one instance: from its desired and observed state to an outcome.
 
-What is done depends only on these two, never on why the pass is made: any
-pass may be made twice, late, or for nothing.
+The outcome depends on these two only, never on the reason for the pass: any pass may be
+repeated, late or superfluous.
 """
 
 from __future__ import annotations
@@ -43,22 +43,21 @@ from kongming.hypervisor.hypervisor import Hypervisor
 
 LOG = logging.getLogger(__name__)
 
-# What fails because a guest is just being started or ended is no failure.
-# libvirt waits for QEMU's end, which where init is slow takes a second or two
-# to be seen.
+# A step that fails while a guest is starting or stopping is no failure. Where init is slow,
+# libvirt needs a second or two to notice that QEMU has ended.
 _ENDING_S = 3.0
 
 
 class Result(enum.Enum):
-    """What is to be done about an instance after a pass."""
+    """What to do with an instance after a pass."""
 
     DONE = "nothing until something changes"
-    AGAIN = "try again later"
-    CORRECTED = "nothing, unless that happens all the time"
+    RETRY = "retry later"
+    CORRECTED = "nothing, unless it is corrected repeatedly"
 
 
 class Reconciler:
-    """Brings guests to what is wanted for them."""
+    """Brings guests to their desired allocations."""
 
     def __init__(
         self,
@@ -72,7 +71,7 @@ class Reconciler:
         *,
         wake: Callable[[Iterable[str]], None],
     ) -> None:
-        """:param wake: called with instances that are to be looked at at once."""
+        """:param wake: called with instances that need a pass at once."""
         self._store = store
         self._windows = windows
         self._departures = departures
@@ -81,15 +80,15 @@ class Reconciler:
         self._threads = threads
         self._wake = wake
         self._statistics = statistics
-        # The incarnation (libvirt's id of the domain) that was last placed, and
-        # what it got: the store misses that if more was asked meanwhile.
+        # The incarnation (libvirt's id of the domain) that was last placed, and its allocation:
+        # the store does not have it if the request changed meanwhile.
         self._placed: dict[str, tuple[int, Allocation]] = {}
 
     def reconcile(self, instance_uuid: str) -> Result:
-        """Make one pass over an instance and keep its outcome.
+        """Make one pass over an instance and store its outcome.
 
-        :raises HypervisorUnavailable: if libvirt went away; all instances
-            are gone through when it is back.
+        :raises HypervisorUnavailable: if libvirt is unavailable; all instances get a pass once it
+            is available again.
         :raises StoreUnavailable: if the store can't be used.
         """
         record = self._read(instance_uuid)
@@ -98,38 +97,38 @@ class Reconciler:
             return Result.DONE
         begin = time.monotonic()
         try:
-            return self._bring_about(record)
+            return self._reconcile(record)
         except exception.Failed as error:
             self._statistics.applied("failed", time.monotonic() - begin)
-            return self._keep(record, error)
+            return self._report(record, error)
         except (
             exception.GuestAbsent,
             exception.GuestBusy,
             exception.Refused,
             exception.Drifted,
         ) as error:
-            return self._keep(record, error)
+            return self._report(record, error)
 
-    def _keep(self, record: Record, outcome: exception.KongmingError) -> Result:
-        """Keep what a pass ended with, and tell it if it is new."""
+    def _report(self, record: Record, outcome: exception.KongmingError) -> Result:
+        """Store the outcome of a pass, and log it if it is new."""
         about = (record.instance_uuid, outcome.reason, outcome)
         if isinstance(outcome, exception.GuestAbsent):
-            self._absent(record, outcome)
+            self._report_absent(record, outcome)
         elif isinstance(outcome, exception.GuestBusy):
             if self._store.report(record, Status.PENDING, outcome):
                 LOG.info("Instance %s: waiting (%s): %s", *about)
-            return Result.AGAIN
+            return Result.RETRY
         elif isinstance(outcome, exception.Refused):
-            self._refused(record, outcome)
+            self._report_refused(record, outcome)
         elif isinstance(outcome, exception.Drifted):
             if self._store.report(record, Status.DRIFTED, outcome):
-                self._tell_unusable(record, outcome)
+                self._log_unusable(record, outcome)
         elif self._store.report(record, Status.FAILED, outcome):
             LOG.error("Instance %s: failed (%s): %s; it will be retried", *about)
-        return Result.AGAIN if isinstance(outcome, exception.Failed) else Result.DONE
+        return Result.RETRY if isinstance(outcome, exception.Failed) else Result.DONE
 
     def report_hung(self, instance_uuid: str, hung: exception.GuestHung) -> None:
-        """Keep that a pass over an instance is held up; its own outcome comes later.
+        """Store that a pass is blocked; it stores its own outcome later.
 
         :raises StoreUnavailable: if the store can't be used.
         """
@@ -139,7 +138,7 @@ class Reconciler:
 
     def _read(self, instance_uuid: str) -> Record | None:
         record = self._store.get(instance_uuid)
-        bad = record.asked if record is not None else None
+        bad = record.requested if record is not None else None
         if not isinstance(bad, Unreadable) or not self._store.restore(instance_uuid):
             return record
         LOG.warning(
@@ -150,34 +149,34 @@ class Reconciler:
         )
         return self._store.get(instance_uuid)
 
-    def _bring_about(self, record: Record) -> Result:
-        wanted = [readable(record.asked), readable(record.accepted)]
-        moment = self._windows.note(record.instance_uuid, wanted)
+    def _reconcile(self, record: Record) -> Result:
+        desired = [readable(record.requested), readable(record.accepted)]
+        moment = self._windows.note(record.instance_uuid, desired)
         try:
             with self._hypervisor.guest(record.instance_uuid) as guest:
                 if not self._departures.may_place(record, guest.domain_id):
-                    return Result.AGAIN
-                return self._bring_guest(record, guest, moment)
+                    return Result.RETRY
+                return self._reconcile_guest(record, guest, moment)
         except exception.GuestAbsent:
             leftovers.release_saved(record.instance_uuid, self._hypervisor)
             raise
 
-    def _bring_guest(self, record: Record, guest: Guest, moment: datetime) -> Result:
-        asked = readable(record.asked)
+    def _reconcile_guest(self, record: Record, guest: Guest, moment: datetime) -> Result:
+        requested = readable(record.requested)
         placed = self._placed.get(record.instance_uuid)
-        if placed is None or placed[0] != guest.domain_id or not asked:
+        if placed is None or placed[0] != guest.domain_id or not requested:
             leftovers.clean_definition(record.instance_uuid, guest)
-        if asked is None:
+        if requested is None:
             self._fall_back(record, guest, moment)
-            if isinstance(record.asked, Unreadable):
-                raise outcomes.not_understood(record.instance_uuid, record.asked)
-            # It was refused for what it says, and that was told.
+            if isinstance(record.requested, Unreadable):
+                raise outcomes.unreadable(record.instance_uuid, record.requested)
+            # The request can't be read; that was reported when it was stored.
             return Result.DONE
-        if not asked:
+        if not requested:
             self._return_to_baseline(record, guest)
             return Result.DONE
         try:
-            return self._place(record, asked, guest, moment)
+            return self._place(record, requested, guest, moment)
         except exception.Refused:
             self._fall_back(record, guest, moment)
             raise
@@ -189,31 +188,31 @@ class Reconciler:
     def _place(
         self, record: Record, allocation: Allocation, guest: Guest, moment: datetime
     ) -> Result:
-        """Bring a guest to what an allocation says at a moment.
+        """Bring a guest to what an allocation contains at a moment.
 
-        :raises CpuWentOffline: if it can't have all of it for now.
+        :raises Drifted: if some of it is unavailable now.
         """
         accepted = allocation == record.accepted
         if not accepted:
             self._placer.check_windows(allocation, guest)
         current = allocation.at(moment)
-        prospect = self._placer.look(current, guest, accepted=accepted)
-        again = accepted and self._had_it(record, current, guest, prospect)
+        prospect = self._placer.plan(current, guest, accepted=accepted)
+        again = accepted and self._was_placed(record, current, guest, prospect)
         begin = time.monotonic()
         done = self._placer.place(record.instance_uuid, prospect, guest, new=not again)
         if done.plan:
             self._statistics.applied("applied", time.monotonic() - begin)
-        # They were judged by this guest's move, too: all go in one go.
+        # They were judged together with this guest's move: all move at once.
         self._wake(done.moving)
         self._placed[record.instance_uuid] = (guest.domain_id, current)
         self._threads.note(record.instance_uuid, guest.group_folder)
         corrected = bool(again and done.plan.changes())
-        drift = exception.Repinned(prospect.found()) if corrected else None
+        drift = exception.Repinned(prospect.describe_drift()) if corrected else None
         try:
-            if allocation == record.asked:
+            if allocation == record.requested:
                 self._report_placed(record, prospect, done, guest, drift)
         finally:
-            # Whoever waits for the outcome waits for the store, not for the log.
+            # The outcome is stored first: clients wait for the store, not for the log.
             self._log_placed(record, done, drift)
         return Result.CORRECTED if corrected else Result.DONE
 
@@ -225,22 +224,24 @@ class Reconciler:
         guest: Guest,
         drift: exception.Drifted | None,
     ) -> None:
-        asked = readable(record.asked)
+        requested = readable(record.requested)
         report = partial(
-            self._store.report, record, accepted=asked, drift=drift, unobserved=done.unobserved
+            self._store.report, record, accepted=requested, drift=drift, unobserved=done.unobserved
         )
         if prospect.shortfalls:
-            shortfall = outcomes.partly(prospect.shortfalls)
+            shortfall = outcomes.combine(prospect.shortfalls)
             if report(Status.REFUSED, shortfall):
                 self._statistics.refused(shortfall)
-                outcomes.log_refusal(record.instance_uuid, shortfall, left="the rest is in force")
+                outcomes.log_refusal(
+                    record.instance_uuid, shortfall, effect="the rest is in force"
+                )
             return
         unusable = outcomes.unusable(done, guest.host)
         claim = None if unusable else self._departures.claim(record.instance_uuid)
         status = Status.DRIFTED if unusable else Status.ELSEWHERE if claim else Status.APPLIED
         news = report(status, unusable or claim, note=done.note)
         if news and unusable is not None:
-            self._tell_unusable(record, unusable)
+            self._log_unusable(record, unusable)
 
     def _log_placed(self, record: Record, done: Placed, drift: exception.Drifted | None) -> None:
         if drift is not None:
@@ -257,30 +258,30 @@ class Reconciler:
                 f"; {done.note}" if done.note else "",
             )
 
-    def _had_it(
+    def _was_placed(
         self, record: Record, allocation: Allocation, guest: Guest, prospect: Prospect
     ) -> bool:
-        """Tell whether this is what the guest was given last, since it started."""
+        """Return whether the guest got this allocation last, since it started."""
         placed = self._placed.get(record.instance_uuid)
         if placed is None:
-            # Of before our own start only the note in the domain tells; if there are
-            # windows, it may be of another time.
-            asked = readable(record.asked)
-            return bool(prospect.state.baseline) and not (asked and asked.windows)
+            # Only the domain's baseline shows what happened before this service started. With
+            # windows, it may be of another one.
+            requested = readable(record.requested)
+            return bool(prospect.state.baseline) and not (requested and requested.windows)
         return placed == (guest.domain_id, allocation)
 
     def _fall_back(self, record: Record, guest: Guest, moment: datetime) -> None:
-        """Keep in force what was accepted last, as long as it can be.
+        """Keep the last accepted allocation in force, as long as possible.
 
-        If nothing was, a placement can only be of a request that was cut off before it was
-        known to be in force, or of another host.
+        Without one, a placement can only be of a request that was interrupted before it was
+        accepted, or of another host.
         """
         accepted = readable(record.accepted)
-        if accepted and accepted != record.asked:
+        if accepted and accepted != record.requested:
             with contextlib.suppress(exception.Refused):
                 self._place(record, accepted, guest, moment)
                 return
-        if isinstance(record.asked, Unreadable):
+        if isinstance(record.requested, Unreadable):
             return
         definition = guest.definition()
         if definition.has_foreign_baseline:
@@ -289,7 +290,7 @@ class Reconciler:
             self._release(record, guest, "no request was in force before")
 
     def _release(self, record: Record, guest: Guest, why: str) -> Placed:
-        prospect = self._placer.look(Allocation(), guest, accepted=True)
+        prospect = self._placer.plan(Allocation(), guest, accepted=True)
         done = self._placer.place(record.instance_uuid, prospect, guest, new=False)
         if done.plan.changes():
             LOG.info(
@@ -309,29 +310,30 @@ class Reconciler:
         )
 
     def _forget(self, instance_uuid: str) -> None:
-        """Forget what is remembered, beside the store, of an instance that has nothing here."""
+        """Forget an instance without a record, except in the store."""
         self._placed.pop(instance_uuid, None)
         self._threads.note(instance_uuid, None)
         self._windows.note(instance_uuid, [])
 
-    def _tell_unusable(self, record: Record, drift: exception.Drifted) -> None:
+    def _log_unusable(self, record: Record, drift: exception.Drifted) -> None:
         self._statistics.drifted(drift)
         LOG.warning("Instance %s: drift (%s): %s", record.instance_uuid, drift.reason, drift)
 
-    def _absent(self, record: Record, absent: exception.GuestAbsent) -> None:
+    def _report_absent(self, record: Record, absent: exception.GuestAbsent) -> None:
         LOG.debug("Instance %s: %s", record.instance_uuid, absent)
-        if self._departures.forgets(record, absent):
+        if self._departures.forget_departed(record, absent):
             self._hypervisor.forget_migrated(record.instance_uuid)
             self._forget(record.instance_uuid)
             return
-        # Also if nothing is asked any more: a domain that was saved comes
-        # back with its pins.
-        if isinstance(record.asked, Unreadable):
-            self._refused(record, outcomes.not_understood(record.instance_uuid, record.asked))
-        elif record.asked is not None:
+        # Also without a request: a saved domain is restored with its pins.
+        if isinstance(record.requested, Unreadable):
+            self._report_refused(
+                record, outcomes.unreadable(record.instance_uuid, record.requested)
+            )
+        elif record.requested is not None:
             self._store.report(record, Status.ABSENT, absent, unobserved="")
 
-    def _refused(self, record: Record, refusal: exception.Refused) -> None:
+    def _report_refused(self, record: Record, refusal: exception.Refused) -> None:
         if self._store.report(record, Status.REFUSED, refusal):
             self._statistics.refused(refusal)
             outcomes.log_refusal(record.instance_uuid, refusal)

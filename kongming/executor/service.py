@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the services of a compute host have in common: the executor, assembled."""
+"""The base of the services of a compute host: a service with an executor."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _CONNECTED = "libvirt is available"
 
 
 class HostService(Service):
-    """A service around an executor.
+    """A service with an executor.
 
-    :param parts: what has to be reached, besides libvirt, to be ready.
+    :param parts: what has to be available, besides libvirt, to be ready.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class HostService(Service):
         conf: Configuration,
         *parts: str,
         on_pass: Callable[[str], None] = lambda _instance_uuid: None,
-        on_stranger: Callable[[str], None] = lambda _instance_uuid: None,
-        on_doubt: Callable[[str], object] = lambda _instance_uuid: None,
+        on_unknown_guest: Callable[[str], None] = lambda _instance_uuid: None,
+        request_lookup: Callable[[str], object] = lambda _instance_uuid: None,
     ) -> None:
         """Build the executor.
 
@@ -62,12 +62,12 @@ class HostService(Service):
             heartbeats=self.heartbeats,
             on_connect=self.connected,
             on_pass=on_pass,
-            on_stranger=on_stranger,
-            on_doubt=on_doubt,
+            on_unknown_guest=on_unknown_guest,
+            request_lookup=request_lookup,
         )
 
     def connected(self) -> None:
-        """Note that libvirt has begun to answer; may not block."""
+        """Note that libvirt has become available; must not block."""
         self._readiness.reached(_CONNECTED)
 
     def read_options(self) -> None:
@@ -89,7 +89,7 @@ class HostService(Service):
         self._executor.check_all()
 
     def executor_collector(self) -> Collector:
-        """Give what tells the metrics of the executor."""
+        """Return the collector of the executor's metrics."""
         from kongming.executor.metrics import ExecutorCollector
 
         return ExecutorCollector(self._executor)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the executor has done, in numbers, for whoever wants to show them."""
+"""What the executor has done, in numbers."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ import threading
 
 from kongming import exception
 
-#: Upper bounds, in seconds, of the classes that durations are counted in.
+#: Upper bounds of the histogram's buckets, in seconds.
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Statistics:
-    """Counts from the start of the process on. Any thread may call any method.
+    """Counters since the start of the process. Any thread may call any method.
 
     :ivar refusals: number of refusals, by reason code.
-    :ivar drifts: how often a guest was found to have drifted, by reason code.
-    :ivar applies: how often a guest was changed, by outcome: ``applied`` or
-        ``failed``.
-    :ivar durations: number of changes of a guest by the index of the first
-        of :data:`BUCKETS_S` that they fit in; one more for those that took longer.
+    :ivar drifts: how often drift was found, by reason code.
+    :ivar applies: how often a guest was changed, by outcome: ``applied`` or ``failed``.
+    :ivar durations: number of changes of a guest, by the index of the first of
+        :data:`BUCKETS_S` that they fit in, and last of those that took longer.
     :ivar seconds: the sum of all durations.
     """
 
@@ -55,7 +54,7 @@ class Statistics:
             self.drifts[drift.reason] += 1
 
     def applied(self, outcome: str, seconds: float) -> None:
-        """Count a change of a guest and how long it took."""
+        """Count a change of a guest and its duration."""
         with self._lock:
             self.applies[outcome] += 1
             self.durations[bisect_left(BUCKETS_S, seconds)] += 1

@@ -9,9 +9,10 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Whether guests have got vCPUs or iothreads since they were placed, which nobody announces.
+"""Finds guests that have got vCPUs or iothreads since they were placed.
 
-libvirt makes a control group for each, so their number is that of a folder's links.
+libvirt sends no event for them, but makes a control group for each, so their number is that of
+a folder's links.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class ThreadWatch:
     def note(self, instance_uuid: str, folder: Path | None) -> None:
         """Note what a guest has now.
 
-        :param folder: its domain's control group; None forgets it.
+        :param folder: its domain's control group; None forgets the guest.
         """
         links = None if folder is None else _links(folder)
         with self._lock:
@@ -40,12 +41,12 @@ class ThreadWatch:
                 self._links[instance_uuid] = (folder, links)
 
     def changed(self) -> list[str]:
-        """Return the guests that have others now; each once."""
+        """Return the guests whose number has changed since they were noted; each once."""
         with self._lock:
-            known = dict(self._links)
+            noted = dict(self._links)
         found = [
             instance_uuid
-            for instance_uuid, (folder, links) in known.items()
+            for instance_uuid, (folder, links) in noted.items()
             if _links(folder) != links
         ]
         with self._lock:

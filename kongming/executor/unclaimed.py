@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Guests that nothing is kept of and that still have our note: an old definition brought it back.
+"""Guests without a record that have a baseline of Kongming: an old definition restored it.
 
-They go back to their baseline if this host's store wrote the note, if they came from another host
-and no event about them follows, or as soon as Nova says that nothing is requested for them. Notes
-of other stores of this host stay: the store was lost, and the next event brings back what it knew.
+They return to their baseline if this host's store wrote it, if they came from another host and no
+event about them follows, or as soon as Nova reports that nothing is requested for them. Baselines
+of other stores of this host stay: that store was lost, and the next event restores its request.
 """
 
 from __future__ import annotations
@@ -25,58 +25,58 @@ import logging
 import time
 
 from kongming import exception
-from kongming.executor.store.residence import Fate, Hint, Kept, Place, Presence, decide
+from kongming.executor.store.residence import Action, Hint, LocalState, Place, Presence, decide
 from kongming.executor.store.store import Store
 from kongming.hypervisor.guest import Guest
 from kongming.hypervisor.hypervisor import Hypervisor
 
 LOG = logging.getLogger(__name__)
 
-# An event about a guest that has just come may be behind libvirt's.
-_PATIENCE_S = 10.0
-_MOST = 4096
+# Nova's event about a guest that has just arrived may come after libvirt's.
+_GRACE_S = 10.0
+_MAX = 4096
 
 
 class Unclaimed:
-    """Looks at guests that nothing is kept of. Any thread may call any method.
+    """Checks guests without a record. Any thread may call any method.
 
-    :param on_doubt: called with an instance of which Nova is to be asked what it has.
-    :param clock: seconds that only grow.
+    :param request_lookup: called with an instance whose metadata Nova must be asked for.
+    :param clock: returns seconds, and is never set back.
     """
 
     def __init__(
         self,
         store: Store,
         hypervisor: Hypervisor,
-        on_doubt: Callable[[str], object],
+        request_lookup: Callable[[str], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._hypervisor = hypervisor
-        self._on_doubt = on_doubt
+        self._request_lookup = request_lookup
         self._clock = clock
-        # Those that Nova says nothing is requested for, and those without a note.
+        # Those for which Nova reports no request, and those without a baseline.
         self._unrequested: OrderedDict[str, None] = OrderedDict()
         self._plain: set[str] = set()
         self._found: dict[str, float] = {}
 
-    def unrequested(self, instance_uuid: str) -> bool:
-        """Note that Nova says that nothing is requested for an instance.
+    def note_unrequested(self, instance_uuid: str) -> bool:
+        """Note that nothing is requested for an instance, as Nova reports.
 
-        :returns: whether its guest is to be looked at.
+        :returns: whether its guest needs a check.
         """
         self._unrequested[instance_uuid] = None
         self._unrequested.move_to_end(instance_uuid)
-        if len(self._unrequested) > _MOST:
+        if len(self._unrequested) > _MAX:
             self._unrequested.popitem(last=False)
         return instance_uuid not in self._plain
 
-    def requested(self, instance_uuid: str) -> None:
+    def note_requested(self, instance_uuid: str) -> None:
         """Note that something is requested for an instance."""
         self._unrequested.pop(instance_uuid, None)
 
-    def happened(self, instance_uuid: str | None = None) -> None:
-        """Note that a guest may have started anew, or that any may."""
+    def note_event(self, instance_uuid: str | None = None) -> None:
+        """Note that a guest may have restarted, or that any guest may have."""
         if instance_uuid is None:
             self._plain.clear()
         else:
@@ -84,51 +84,50 @@ class Unclaimed:
             self._found.pop(instance_uuid, None)
 
     def find(self) -> list[str]:
-        """Return the guests that nothing is kept of and that have a note.
+        """Return the guests without a record that have a baseline.
 
-        :raises HypervisorUnavailable: if libvirt does not answer.
+        :raises HypervisorUnavailable: if libvirt is unavailable.
         """
-        held = self._store.held()
+        instances = self._store.instances()
         return [
             guest.instance_uuid
             for guest in self._hypervisor.occupants()
-            if guest.touched and guest.instance_uuid not in held
+            if guest.touched and guest.instance_uuid not in instances
         ]
 
-    def look(self, instance_uuid: str) -> bool:
-        """Look at a guest that nothing is kept of; it may be kept to be released then.
+    def check(self, instance_uuid: str) -> bool:
+        """Check a guest without a record; to be released, it gets one.
 
-        :returns: whether to look again soon.
-
-        :raises HypervisorUnavailable: if libvirt does not answer.
+        :returns: whether to check again soon.
+        :raises HypervisorUnavailable: if libvirt is unavailable.
         :raises StoreUnavailable: if the store can't be used.
         """
         try:
             with self._hypervisor.guest(instance_uuid) as guest:
-                kept = self._kept(guest)
-                arriving = kept is not Kept.NOTHING and _is_arriving(guest)
+                kept = self._state_of(guest)
+                arriving = kept is not LocalState.NOTHING and _is_arriving(guest)
         except (exception.GuestAbsent, exception.LibvirtForbids, exception.Failed) as error:
             LOG.debug("Instance %s: %s", instance_uuid, error)
             return isinstance(error, exception.Failed)
-        if kept is Kept.NOTHING:
+        if kept is LocalState.NOTHING:
             self._plain.add(instance_uuid)
             return False
         if arriving:
-            # What is requested for it comes along.
+            # Its request arrives with it.
             self._found.pop(instance_uuid, None)
             return True
         return self._decide(instance_uuid, kept)
 
-    def _decide(self, instance_uuid: str, kept: Kept) -> bool:
-        """Decide on a guest with a note; tell whether to look again soon."""
+    def _decide(self, instance_uuid: str, kept: LocalState) -> bool:
+        """Decide about a guest with a baseline; return whether to check again soon."""
         hint = Hint(Place.HERE) if instance_uuid in self._unrequested else None
         decision = decide(Presence.RUNS, hint, kept)
-        if decision.ask and instance_uuid not in self._found:
-            self._on_doubt(instance_uuid)
+        if decision.lookup and instance_uuid not in self._found:
+            self._request_lookup(instance_uuid)
         since = self._found.setdefault(instance_uuid, self._clock())
-        if decision.fate is not Fate.RELEASED:
+        if decision.action is not Action.RELEASE:
             return False
-        if hint is None and self._clock() - since < _PATIENCE_S:
+        if hint is None and self._clock() - since < _GRACE_S:
             return True
         self._found.pop(instance_uuid, None)
         LOG.info(
@@ -139,17 +138,17 @@ class Unclaimed:
         self._store.release(instance_uuid, "Kongming: an old definition had restored it")
         return False
 
-    def _kept(self, guest: Guest) -> Kept:
+    def _state_of(self, guest: Guest) -> LocalState:
         definition = guest.definition()
         if not definition.nova or not definition.baseline:
-            return Kept.NOTHING
-        # What the store of another host knew is of no use here.
+            return LocalState.NOTHING
+        # The store of another host can't help here.
         own = definition.is_placed_by(self._store.identity) or definition.has_foreign_baseline
-        return Kept.OWN_NOTE if own else Kept.FOREIGN_NOTE
+        return LocalState.OWN_BASELINE if own else LocalState.FOREIGN_BASELINE
 
 
 def _is_arriving(guest: Guest) -> bool:
-    """Tell whether a guest is on its way from or to another host."""
+    """Return whether a guest is migrating to or from this host."""
     try:
         guest.check_free()
     except exception.GuestBusy:

@@ -10,12 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What nobody announces is looked for: at a tick, and at an interval.
+"""Polls for changes that cause no event: at each tick, and at an interval.
 
-At each tick, which costs next to nothing: whether an operator's tool has
-asked for anything, whether CPUs went offline or came back, whether a guest
-has got vCPUs or iothreads, whether a time window has begun or ended, and whether
-the clock was set. At the interval: whether the guests still have what is wanted.
+At each tick, at almost no cost: requests of an operator's tool, CPUs that went offline or online,
+guests that got vCPUs or iothreads, time windows that began or ended, and a clock that was set. At
+the interval: whether all guests still have their desired allocation.
 """
 
 from __future__ import annotations
@@ -37,19 +36,19 @@ LOG = logging.getLogger(__name__)
 
 _TICK_S = 0.5
 _DAY_S = 86_400.0
-# A tick may wait for a store that is locked, and once a day forget many entries of it.
-_SILENT_S = 120.0
+# A tick may wait for a locked store, and deletes many entries once a day.
+_BEAT_WITHIN_S = 120.0
 
 
 class Watch:
-    """Wakes the executor for what nobody announces.
+    """Wakes the executor for changes that cause no event.
 
-    :param wake: called with the instances that are to be looked at now.
-    :param check: called with those that are to be looked at by and by.
-    :param online_cpus: gives the CPUs that are online; None if unknown.
+    :param wake: called with instances that need a pass now.
+    :param check: called with instances that need a pass when there is time.
+    :param online_cpus: returns the CPUs that are online; None if unknown.
     :param on_offline: called with CPUs that went offline.
-    :param windows: tells for which instances a time window has begun or ended.
-    :param threads: tells which guests have got vCPUs or iothreads, or lost some.
+    :param windows: returns the instances whose time window has begun or ended.
+    :param threads: returns the guests that have got or lost vCPUs or iothreads.
     :param settings: returns the settings in force.
     """
 
@@ -82,20 +81,20 @@ class Watch:
             "the watch",
             lambda: self._tick(time.monotonic()),
             interval_s=_TICK_S,
-            # Whoever needs a store that is unavailable reports it.
+            # Other users of the store report that it is unavailable.
             retry_max_s=_TICK_S,
             heartbeats=heartbeats,
-            overdue_s=_SILENT_S,
+            overdue_s=_BEAT_WITHIN_S,
         )
 
     def start(self) -> None:
-        """Begin; returns at once."""
-        # The first check is made when libvirt answers.
+        """Start polling; returns at once."""
+        # The first check is made when libvirt becomes available.
         self._checked = time.monotonic()
         self._loop.start()
 
     def stop(self) -> None:
-        """End."""
+        """Stop polling."""
         self._loop.stop()
 
     def _tick(self, now: float) -> None:
@@ -107,19 +106,19 @@ class Watch:
         interval = settings.check_interval_s
         if interval and now - self._checked >= interval:
             self._checked = now
-            self._check(self._store.held())
+            self._check(self._store.instances())
         if now - self._purged >= _DAY_S:
             self._store.purge(time.time() - settings.history_days * _DAY_S)
             self._purged = now
-        self._wake(self._store.pending_elsewhere())
+        self._wake(self._store.take_pending())
 
     def _compare_cpus(self) -> None:
         online, before = self._online_cpus(), self._online
         if online is None or online == before:
-            # What is not known now is compared when it is known again.
+            # If unknown, the next known value is compared.
             return
         self._online = online
         if before is not None:
             LOG.info("Online CPUs changed from %s to %s", before, online)
             self._on_offline(CpuSet(before - online))
-            self._wake(self._store.held())
+            self._wake(self._store.instances())

@@ -23,12 +23,12 @@ from kongming.allocation import timezones
 from kongming.allocation.allocation import Allocation
 from kongming.allocation.windows import Window
 
-# So long none is looked for again where there is none in sight.
+# How long an instance without a transition in sight is not searched again.
 _DAY = timedelta(days=1)
 
 
 def now() -> datetime:
-    """Return this moment, by the wall clock."""
+    """Return the current time, by the wall clock."""
     return datetime.now(UTC)
 
 
@@ -36,9 +36,9 @@ def now() -> datetime:
 class _Transition:
     """The next transition of an instance.
 
-    :ivar mark: tells of which windows it is, by which tz database; None if
-        the next pass has to look for it in any case.
-    :ivar since: when it was looked for.
+    :ivar mark: identifies the windows and the tz database; None if the next pass must search
+        in any case.
+    :ivar since: when it was searched for.
     :ivar at: None if there is none in sight.
     """
 
@@ -46,7 +46,7 @@ class _Transition:
     since: datetime
     at: datetime | None
 
-    def is_known(self, mark: int, moment: datetime) -> bool:
+    def is_valid(self, mark: int, moment: datetime) -> bool:
         return mark == self.mark and self.since <= moment < (self.at or self.since + _DAY)
 
 
@@ -65,21 +65,20 @@ class WindowTimer:
         self._updates = 0
 
     def note(self, instance_uuid: str, allocations: Iterable[Allocation | None]) -> datetime:
-        """Note when what is requested for an instance, or in force on it, changes next.
+        """Note when an instance's desired or accepted allocation changes next.
 
-        :return: the moment by which it was found; a pass that goes by it
-            misses no transition.
+        :return: the moment for which it was found; a pass that uses it misses no transition.
         """
         moment = now()
         windows = frozenset(
             each.window for allocation in allocations if allocation for each in allocation.windows
         )
-        mark, known = hash((windows, self._updates)), self._next.get(instance_uuid)
-        if known is not None and known.is_known(mark, moment):
+        mark, current = hash((windows, self._updates)), self._next.get(instance_uuid)
+        if current is not None and current.is_valid(mark, moment):
             return moment
         found = _find(windows, mark, moment)
         with self._lock:
-            # A clock that is set back is known by this moment.
+            # A clock that was set back is noticed by this moment.
             self._last = max(self._last, moment)
             if not windows:
                 self._next.pop(instance_uuid, None)
@@ -92,13 +91,12 @@ class WindowTimer:
     def due(self) -> list[str]:
         """Return the instances that need a pass now.
 
-        These are all that have windows if the clock was set back, or the tz
-        database was updated. As long as nothing is due, it costs the same for
-        any number of instances.
+        These are all with windows if the clock was set back, or the tz database was updated. As
+        long as nothing is due, the cost does not depend on the number of instances.
         """
         updated = timezones.refresh()
         with self._lock:
-            # Not before: others may note a later moment while this waits.
+            # Not earlier: other threads may note a later moment while this one waits.
             moment = now()
             self._updates += updated
             every = updated or moment < self._last
@@ -111,7 +109,7 @@ class WindowTimer:
                 if every or (each.at is not None and each.at <= moment)
             ]
             for instance_uuid in found:
-                # Its pass finds the next one.
+                # The pass finds the next one.
                 self._next[instance_uuid] = _Transition(None, moment, None)
             ahead = [each.at for each in self._next.values() if each.at is not None]
             self._first = min(ahead, default=None)
@@ -125,6 +123,6 @@ def _find(windows: Iterable[Window], mark: int, moment: datetime) -> _Transition
         try:
             changes.append(window.next_change(moment))
         except exception.RequestInvalid:
-            # The pass refuses what can't be read here; once it can be, it counts.
+            # The pass refuses a window that can't be read here; it may be readable later.
             known = None
     return _Transition(known, moment, min(filter(None, changes), default=None))

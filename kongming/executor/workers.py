@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The workers: as many as get on with their work as there are to be.
+"""The workers: a fixed number of threads that make progress.
 
-A worker that waits for libvirt can't be interrupted. So one that is held up is not waited
-for: another takes its place, and it ends when it comes back.
+A worker that waits for libvirt can't be interrupted. So another one replaces it, and it ends once
+its call returns.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from kongming.runtime.loop import Loop
 
 LOG = logging.getLogger(__name__)
 
-# A call that takes longer holds its worker up.
+# A call that takes longer blocks its worker.
 _HELD_UP_S = 1.0
-_LOOK_S = 0.25
-# To keep what came of a look may take the store's patience, several times.
-_SILENT_S = 60.0
-# Each has a connection to libvirt, which takes a limited number of them.
-_MOST = 64
+_CHECK_S = 0.25
+# Storing an outcome may take the store's time-out, several times.
+_BEAT_WITHIN_S = 60.0
+# Each has a connection to libvirt, which accepts a limited number.
+_MAX = 64
 
 
 class Workers:
-    """Threads that work on the queue's keys.
+    """Threads that process the keys of the queue.
 
-    :param count: how many are to get on with their work.
-    :param work: works on one key and gives it back to the queue.
-    :param on_hung: called once with each call that has taken longer than it may.
+    :param count: how many of them make progress.
+    :param work: processes one key, and marks it as done in the queue.
+    :param on_hung: called once with each call that has exceeded its time limit.
     """
 
     def __init__(
@@ -65,29 +65,29 @@ class Workers:
         self._lock = threading.Lock()
         self._threads: dict[int, threading.Thread] = {}
         self._held_up: frozenset[int] = frozenset()
-        self._told: set[Call] = set()
+        self._reported: set[Call] = set()
         self._number = 0
         self._supervisor = Loop(
             "worker-supervisor",
             "supervising the workers",
-            self._look,
-            interval_s=_LOOK_S,
-            retry_max_s=_LOOK_S,
+            self._check,
+            interval_s=_CHECK_S,
+            retry_max_s=_CHECK_S,
             heartbeats=heartbeats,
-            overdue_s=_SILENT_S,
+            overdue_s=_BEAT_WITHIN_S,
         )
 
     def start(self) -> None:
-        """Begin to work; returns at once."""
+        """Start to work; returns at once."""
         self._fill_up()
         self._supervisor.start()
 
     def stop(self) -> None:
-        """Start no more of them; those that there are end with the queue."""
+        """Start no more workers; those that run end with the queue."""
         self._supervisor.stop()
 
     def join(self, timeout: float) -> bool:
-        """Wait at most ``timeout`` seconds until all have ended; tell whether they have."""
+        """Wait at most ``timeout`` seconds for all workers; return whether they have ended."""
         deadline = time.monotonic() + timeout
         with self._lock:
             threads = list(self._threads.values())
@@ -97,10 +97,10 @@ class Workers:
 
     @property
     def held_up(self) -> int:
-        """How many wait for a call that takes long."""
+        """How many workers wait for a slow call."""
         return len(self._held_up)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         old = self._calls.older_than(_HELD_UP_S)
         with self._lock:
             self._held_up = frozenset(
@@ -108,9 +108,9 @@ class Workers:
             )
         self._fill_up()
         hung = {call for call in old if call.age() > call.patience_s}
-        for call in hung - self._told:
+        for call in hung - self._reported:
             self._on_hung(call)
-        self._told = hung
+        self._reported = hung
 
     def _fill_up(self) -> None:
         with self._lock:
@@ -118,7 +118,7 @@ class Workers:
                 ident: thread for ident, thread in self._threads.items() if thread.is_alive()
             }
             missing = self._count - (len(self._threads) - len(self._held_up))
-            for _ in range(min(missing, _MOST - len(self._threads))):
+            for _ in range(min(missing, _MAX - len(self._threads))):
                 self._number += 1
                 thread = threading.Thread(
                     target=self._run, name=f"worker-{self._number}", daemon=True
@@ -131,10 +131,10 @@ class Workers:
             self._work(key)
 
     def _is_superfluous(self) -> bool:
-        """Tell whether there are enough without this thread; then it is none of them any more."""
+        """Return whether there are enough workers without this thread; if so, remove it."""
         me = threading.get_ident()
         with self._lock:
-            # Called between two calls: this one is not held up, whatever was seen last.
+            # This thread is between two calls: it is not held up any more.
             self._held_up -= {me}
             enough = len(self._threads) - len(self._held_up) > self._count
             if enough:

@@ -10,11 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The work queue: which instances are to be looked at, each by one worker.
+"""The work queue: which instances need a pass; each is processed by one worker at a time.
 
-An instance that is added again while it waits is looked at once; added
-while it is worked on, once more afterwards. One that did not succeed, or is
-contested, rests for a while: only what is urgent is looked at before.
+An instance that is added again while it waits is processed once; if it is added while a worker has
+it, once more afterwards. A failed or contested instance pauses: only urgent work ends the pause.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from kongming.runtime.backoff import Backoff
 class WorkQueue:
     """Keys in the order of their arrival, never the same one twice at once.
 
-    :param retry_max: gives the longest delay between attempts, in seconds.
+    :param retry_max: returns the longest delay between retries, in seconds.
     """
 
     def __init__(self, retry_max: Callable[[], float]) -> None:
@@ -41,14 +40,14 @@ class WorkQueue:
         self._worked_on: set[str] = set()
         self._again: dict[str, bool] = {}
         self._later: list[tuple[float, str]] = []
-        self._resting: dict[str, float] = {}
+        self._paused: dict[str, float] = {}
         self._backoffs: dict[str, Backoff] = {}
         self._holders = 0
         self._closed = False
 
     @contextmanager
-    def holding(self) -> Iterator[None]:
-        """Hand out nothing in this context: what is added in it is added together."""
+    def batch(self) -> Iterator[None]:
+        """Hand out nothing in this context: its additions become available together."""
         with self._changed:
             self._holders += 1
         try:
@@ -59,15 +58,15 @@ class WorkQueue:
                 self._changed.notify_all()
 
     def add(self, key: str, *, urgent: bool = True) -> None:
-        """Have ``key`` looked at as soon as a worker is free.
+        """Add a key; a worker gets it as soon as one is free.
 
-        :param urgent: whether also a key that rests is.
+        :param urgent: whether a pause of the key ends.
         """
         with self._changed:
             self._add(key, urgent=urgent)
 
     def get(self) -> str | None:
-        """Wait for a key and take it; None once the queue is closed."""
+        """Wait for a key and take it; return None once the queue is closed."""
         with self._changed:
             while not self._closed:
                 delay = self._bring_forward()
@@ -79,41 +78,41 @@ class WorkQueue:
                 self._changed.wait(delay)
             return None
 
-    def done(self, key: str, *, succeeded: bool, rest: float = 0.0) -> None:
-        """Give a key back; one that did not succeed comes again later.
+    def done(self, key: str, *, succeeded: bool, pause: float = 0.0) -> None:
+        """Mark a key as processed; one that did not succeed is retried later.
 
-        :param rest: seconds in which the key is not to be looked at again;
-            what is added meanwhile waits for their end.
+        :param pause: for how many seconds the key is not processed again; additions meanwhile
+            wait for its end.
         """
         with self._changed:
             self._worked_on.discard(key)
             if succeeded:
                 self._backoffs.pop(key, None)
-                self._rest(key, rest)
+                self._pause(key, pause)
             else:
-                rest = self._backoffs.setdefault(key, Backoff(self._retry_max())).next()
-                self._rest(key, rest)
+                pause = self._backoffs.setdefault(key, Backoff(self._retry_max())).next()
+                self._pause(key, pause)
                 self._add(key, urgent=False)
             if key in self._again:
                 self._add(key, urgent=self._again.pop(key))
 
     def close(self) -> None:
-        """Let all workers go; what was not begun stays undone."""
+        """Release all workers; keys that still wait are not processed."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def __len__(self) -> int:
-        """Count the keys that wait for a worker now."""
+        """Return how many keys wait for a worker now."""
         with self._changed:
             return len(self._ready) + len(self._again)
 
-    def _rest(self, key: str, seconds: float) -> None:
+    def _pause(self, key: str, seconds: float) -> None:
         if seconds:
-            self._resting[key] = time.monotonic() + seconds
+            self._paused[key] = time.monotonic() + seconds
 
     def _add(self, key: str, *, urgent: bool) -> None:
-        until = self._resting.get(key, 0.0)
+        until = self._paused.get(key, 0.0)
         if key in self._worked_on:
             self._again[key] = urgent or self._again.get(key, False)
         elif not urgent and until > time.monotonic():
@@ -121,12 +120,12 @@ class WorkQueue:
                 heapq.heappush(self._later, (until, key))
                 self._changed.notify()
         else:
-            self._resting.pop(key, None)
+            self._paused.pop(key, None)
             self._ready[key] = None
             self._changed.notify()
 
     def _bring_forward(self) -> float | None:
-        """Add what is due; give the seconds until the next is, if any."""
+        """Add the keys that are due; return the seconds until the next one, if any."""
         now = time.monotonic()
         while self._later and self._later[0][0] <= now:
             self._add(heapq.heappop(self._later)[1], urgent=False)

@@ -12,10 +12,9 @@
 
 """The grant: what Nova gave a guest that has a NUMA topology.
 
-Nova chooses the host CPUs and the memory of such a guest itself, and counts on them: it
-writes them into the domain's persistent definition, and writes them anew when the guest
-moves. Kongming changes the running domain only, so the persistent definition always tells
-what Nova gave.
+Nova itself chooses the host CPUs and the memory of such a guest, and accounts for them. It writes
+them into the domain's persistent definition, again after each move. Kongming changes the running
+domain only, so the persistent definition always shows the grant.
 """
 
 from __future__ import annotations
@@ -36,8 +35,7 @@ _NONE = CpuSet()
 class Grant:
     """What Nova gave one guest.
 
-    :ivar cpus: the host CPUs of each vCPU, iothread and of the emulator, as far as Nova
-        chose them.
+    :ivar cpus: the host CPUs of each vCPU, iothread and of the emulator, if Nova chose them.
     :ivar cells: the guest's own NUMA cell of each vCPU, where it has any.
     :ivar realtime: the vCPUs with a real-time scheduler.
     :ivar nodes: the host's NUMA nodes that its memory is bound to; empty if to none.
@@ -50,7 +48,7 @@ class Grant:
 
     @property
     def everything(self) -> CpuSet:
-        """All host CPUs that any part of the guest was given."""
+        """All host CPUs that Nova gave any part of the guest."""
         return CpuSet.union(self.cpus.values())
 
     @property
@@ -73,14 +71,14 @@ class Grant:
         )
 
     def values(self) -> dict[Target, Value]:
-        """Return what each part of the guest was given, memory included."""
+        """Return what Nova gave each part of the guest, memory included."""
         nodes: dict[Target, Value] = {target.MEMORY: self.nodes} if self.nodes else {}
         return {**self.cpus, **nodes}
 
     def dedicated(self, pool: CpuSet) -> dict[int, int]:
         """Return the host CPU of each vCPU that has one to itself.
 
-        :param pool: the CPUs that Nova dedicates on this host; empty if that is not known.
+        :param pool: the CPUs that Nova dedicates on this host; empty if unknown.
         """
         vcpus = self.vcpus
         users = Counter(cpu for cpus in vcpus.values() for cpu in cpus)
@@ -92,7 +90,7 @@ class Grant:
         }
 
     def floats(self, number: int, cpus: CpuSet) -> bool:
-        """Tell whether a vCPU with these CPUs runs wherever Nova lets it, and not on one CPU."""
+        """Return whether a vCPU with these CPUs runs on all of several CPUs that Nova gave it."""
         return len(cpus) > 1 and self.cpus.get(vcpu(number)) == cpus
 
     def to_json(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@
 
 """Sets of isolated CPUs: the kernel does not spread a guest's threads over them.
 
-Functions without side effects; :mod:`kongming.hypervisor.isolation` says which CPUs these are.
+Functions without side effects; :mod:`kongming.hypervisor.isolation` reads which CPUs these are.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ from typing import cast
 from kongming.allocation.cpuset import CpuSet, listed
 from kongming.allocation.target import CPU_ASPECTS, Aspect, Target, Value
 
-# Pins are proposed for so many vCPUs at most: for more the beginning says how it is meant.
+# How many pins are proposed at most; of more the first ones show the form.
 _PROPOSED_MAX = 16
 
 
-def of_request(wanted: Mapping[Target, Value]) -> dict[Target, CpuSet]:
-    """Return the threads' CPUs, if a set of several is among them; one for each needs no look."""
+def of_request(desired: Mapping[Target, Value]) -> dict[Target, CpuSet]:
+    """Return the threads' CPUs if any set has several; single CPUs need no check."""
     pins = {
         what: cast(CpuSet, value)
-        for what, value in sorted(wanted.items())
+        for what, value in sorted(desired.items())
         if what.aspect in CPU_ASPECTS
     }
     return pins if any(len(cpus) > 1 for cpus in pins.values()) else {}
 
 
 def warnings(pins: Mapping[Target, CpuSet], isolated: CpuSet) -> list[str]:
-    """Return what is to be said of those sets that hold isolated CPUs."""
+    """Return a warning for each set that contains isolated CPUs."""
     vcpus = {what.number: cpus for what, cpus in pins.items() if what.aspect is Aspect.VCPU}
     others: dict[CpuSet, list[str]] = {}
     for what, cpus in pins.items():
         if what.aspect is not Aspect.VCPU and len(cpus) > 1 and isolated & cpus:
             others.setdefault(cpus, []).append(str(what))
     return [
-        *(told for _within, told in of_vcpus(vcpus, isolated)),
+        *(message for _within, message in of_vcpus(vcpus, isolated)),
         *(
-            f"{_told(' and '.join(names), cpus, isolated & cpus)}; request one CPU, or others"
+            f"{_describe(' and '.join(names), cpus, isolated & cpus)}; request one CPU, or others"
             for cpus, names in others.items()
         ),
     ]
 
 
 def of_vcpus(pins: Mapping[int, CpuSet], isolated: CpuSet) -> Iterator[tuple[CpuSet, str]]:
-    """Yield the isolated CPUs of each set that vCPUs are pinned to, and what to say of it."""
+    """Yield the isolated CPUs of each set that vCPUs are pinned to, with a warning."""
     sets: dict[CpuSet, list[int]] = {}
     # A CPU is proposed once, and none that another vCPU has already.
     taken = {next(iter(cpus)) for cpus in pins.values() if len(cpus) == 1}
@@ -66,12 +66,12 @@ def of_vcpus(pins: Mapping[int, CpuSet], isolated: CpuSet) -> Iterator[tuple[Cpu
         if within := isolated & cpus:
             left = list(islice((cpu for cpu in cpus if cpu not in taken), len(vcpus)))
             taken.update(left)
-            told = _told(f"vCPU {listed(CpuSet(vcpus))}", cpus, within)
-            yield within, f"{told}; {_advice(vcpus, left)}"
+            message = _describe(f"vCPU {listed(CpuSet(vcpus))}", cpus, within)
+            yield within, f"{message}; {_advice(vcpus, left)}"
 
 
 def _advice(vcpus: Sequence[int], left: Sequence[int]) -> str:
-    """:param left: CPUs for them, as many as there are."""
+    """:param left: CPUs to propose; perhaps fewer than vCPUs."""
     if len(left) < len(vcpus):
         return "request as many CPUs as vCPUs, or others"
     pins = [f"{vcpu}:{cpu}" for vcpu, cpu in zip(vcpus, left, strict=True)]
@@ -79,7 +79,7 @@ def _advice(vcpus: Sequence[int], left: Sequence[int]) -> str:
     return f"pin each to one CPU: {';'.join(proposed)}"
 
 
-def _told(who: str, cpus: CpuSet, within: CpuSet) -> str:
+def _describe(who: str, cpus: CpuSet, within: CpuSet) -> str:
     those = "isolated CPUs" if within == cpus else f"CPUs of which {listed(within)} are isolated"
     return (
         f"{who} on {those} ({listed(cpus)}): the kernel does not spread threads over isolated "

@@ -24,20 +24,19 @@ from kongming.host.grant import Grant
 
 @dataclass(frozen=True, slots=True)
 class Occupant:
-    """A running domain, as far as others are concerned.
+    """A running domain, as far as it concerns others.
 
     :ivar name: libvirt's name of the domain.
-    :ivar project_id: of its owner, if Nova made it.
-    :ivar pins: the host CPUs of each vCPU that is pinned; vCPUs that are not,
-        or that are pinned to all CPUs, are not in it.
+    :ivar project_id: of its owner, if Nova created it.
+    :ivar pins: the host CPUs of each pinned vCPU; it leaves out vCPUs that are not pinned, or
+        pinned to all CPUs.
     :ivar cpuset: where vCPUs that are not pinned may run; None means anywhere.
-    :ivar memory_nodes: the NUMA nodes that its memory is bound to; None if
-        it is not bound.
-    :ivar touched: whether Kongming has changed it: it holds a baseline.
-    :ivar touched_by: the store that knows why, as the baseline names it; empty if it
-        names none. Others have no use for it: it is not in the JSON form.
-    :ivar grant: what Nova gave it, if it has a NUMA topology. vCPUs that have all of several
-        CPUs that Nova gave them are not in ``pins``, either.
+    :ivar memory_nodes: the NUMA nodes that its memory is bound to; None if it is not bound.
+    :ivar touched: whether Kongming has changed it, so that it has a baseline.
+    :ivar touched_by: the store that wrote the baseline; empty if it names none. It has no
+        meaning elsewhere, and is not in the JSON form.
+    :ivar grant: what Nova gave it, if it has a NUMA topology. ``pins`` also leaves out vCPUs
+        that have all of several CPUs that Nova gave them.
     """
 
     instance_uuid: str
@@ -76,7 +75,7 @@ class Occupant:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Occupant:
-        """Read what :meth:`to_json` gives."""
+        """Read what :meth:`to_json` returns."""
         return cls(
             instance_uuid=value["instance_uuid"],
             name=value["name"],

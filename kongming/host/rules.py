@@ -12,7 +12,7 @@
 
 """The operator's rules: the ``[guard]`` options as a value.
 
-What is reserved for others in nova.conf is read from there, not copied out.
+CPUs that nova.conf reserves are read from there, not copied.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NONE = CpuSet()
 
 
 class Overlap(enum.Enum):
-    """What to do when another guest is pinned to the CPUs that are asked for, or their cores."""
+    """What to do if other guests are pinned to the requested CPUs or their cores."""
 
     ALLOW = "allow"
     WARN = "warn"
@@ -36,7 +36,7 @@ class Overlap(enum.Enum):
 
 
 class NumaGuests(enum.Enum):
-    """What becomes of requests for guests that have a NUMA topology."""
+    """What to do with requests for guests that have a NUMA topology."""
 
     WITHIN = "within"
     REFUSE = "refuse"
@@ -44,18 +44,17 @@ class NumaGuests(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What may be asked for on this host.
+    """What may be requested on this host.
 
     :ivar allowed_cpus: None means all.
     :ivar reserved_cpus: never, even if allowed.
-    :ivar dedicated_cpus: those that nova.conf dedicates to guests that Nova
-        pins itself.
+    :ivar dedicated_cpus: those that nova.conf dedicates to guests that Nova pins itself.
     :ivar shared_cpus: those that nova.conf has for all other guests, and for emulators.
     :ivar allowed_nodes: NUMA nodes for memory; None means all.
-    :ivar allowed_projects: ids of the projects that may ask; empty means all.
+    :ivar allowed_projects: ids of the projects that may make requests; empty means all.
     :ivar overlap: what to do about guests on the same CPUs.
     :ivar smt: what to do about guests on other CPUs of the same cores.
-    :ivar numa_guests: what becomes of requests for guests that have a NUMA topology.
+    :ivar numa_guests: what to do with requests for guests that have a NUMA topology.
     :ivar numa_across_cells: whether their dedicated CPUs may be permuted across their cells.
     """
 
@@ -71,7 +70,7 @@ class Rules:
     numa_across_cells: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as JSON: cpusets in their written form, null where all are allowed."""
+        """Return it as JSON: cpusets in their written form, null where all are allowed."""
         return {
             "allowed_cpus": None if self.allowed_cpus is None else str(self.allowed_cpus),
             "reserved_cpus": str(self.reserved_cpus),
@@ -87,7 +86,7 @@ class Rules:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Rules:
-        """Read what :meth:`to_json` gives."""
+        """Read what :meth:`to_json` returns."""
         return cls(
             allowed_cpus=_optional(value["allowed_cpus"]),
             reserved_cpus=parse_ids(value["reserved_cpus"]),
@@ -96,7 +95,7 @@ class Rules:
             allowed_nodes=_optional(value["allowed_nodes"]),
             allowed_projects=frozenset(value["allowed_projects"]),
             overlap=Overlap(value["overlap"]),
-            # Older hosts know nothing of it.
+            # Older hosts do not have it.
             smt=Overlap(value.get("smt", Overlap.ALLOW.value)),
             numa_guests=NumaGuests(value.get("numa_guests", NumaGuests.REFUSE.value)),
             numa_across_cells=value.get("numa_across_cells", False),

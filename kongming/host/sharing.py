@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Who shares what: the CPUs, and the cores, that several guests are pinned to.
+"""Which CPUs, and which cores, several guests are pinned to.
 
-Functions without side effects. Guests are bits of a number, as they come: what all of this
-costs grows with the guests, with the runs of ids in their pins and with the CPUs, and not
-with the product of any two of these.
+Functions without side effects. A set of guests is an integer with a bit for each guest. The cost
+grows with the guests, with the runs of ids in their pins and with the CPUs, not with the product
+of any two of them.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from itertools import pairwise
 
 from kongming.allocation.cpuset import CpuSet
 
-#: CPUs, and the guests there.
+#: CPUs, and the guests on them.
 Part = tuple[CpuSet, int]
 
-# There may be as many groups as CPUs, with all guests in each of them: if they are about more
-# guests than this, all is told as one.
-_TOLD_MAX = 10_000
+# There may be as many groups as CPUs, with all guests in each of them: if they have more
+# members than this, they are merged into one.
+_LISTED_MAX = 10_000
 
 
 def seats(pinned: Iterable[CpuSet]) -> dict[int, int]:
@@ -59,22 +59,22 @@ def numbers(guests: int) -> Iterator[int]:
 
 
 def shared_cpus(seats: Mapping[int, int]) -> list[Part]:
-    """Return the CPUs that several guests are pinned to, those together that the same share."""
+    """Return the CPUs with several guests, grouped by these guests."""
     groups: dict[int, list[int]] = {}
     for cpu, guests in seats.items():
         if guests.bit_count() > 1:
             groups.setdefault(guests, []).append(cpu)
     parts = [(CpuSet(cpus), guests) for guests, cpus in groups.items()]
-    return parts if _told(groups) <= _TOLD_MAX else [_one(parts)]
+    return parts if _size(groups) <= _LISTED_MAX else [_merged(parts)]
 
 
 def shared_cores(seats: Mapping[int, int], cores: Iterable[CpuSet]) -> list[tuple[Part, ...]]:
-    """Return the cores whose CPUs different guests are pinned to, alike ones together.
+    """Return the cores whose CPUs different guests are pinned to, grouped by these guests.
 
-    Guests that share all of these CPUs are not meant: they share CPUs, not only cores.
+    Guests that share all of these CPUs are left out: they share CPUs, not only cores.
 
-    :returns: for each group of cores its CPUs by the guests there; of more groups than can be
-        told, one part with all.
+    :returns: for each group of cores its CPUs by the guests on them; if there are too many
+        groups, one part with all.
     """
     groups: dict[tuple[int, ...], list[list[int]]] = {}
     for core in cores:
@@ -90,16 +90,16 @@ def shared_cores(seats: Mapping[int, int], cores: Iterable[CpuSet]) -> list[tupl
         tuple((CpuSet(each), guests) for each, guests in zip(cpus, key, strict=True))
         for key, cpus in groups.items()
     ]
-    if sum(map(_told, groups)) <= _TOLD_MAX:
+    if sum(map(_size, groups)) <= _LISTED_MAX:
         return found
-    return [(_one([part for parts in found for part in parts]),)]
+    return [(_merged([part for parts in found for part in parts]),)]
 
 
-def _told(groups: Iterable[int]) -> int:
+def _size(groups: Iterable[int]) -> int:
     return sum(guests.bit_count() for guests in groups)
 
 
-def _one(parts: Collection[Part]) -> Part:
+def _merged(parts: Collection[Part]) -> Part:
     all_guests = 0
     for _cpus, guests in parts:
         all_guests |= guests

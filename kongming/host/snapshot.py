@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""The view: what a host looks like, as JSON. It is what the API shows of the host."""
+"""The snapshot of a host as JSON, as the API returns it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from kongming.host.topology import Topology
 
 
 def to_json(topology: Topology, occupants: Iterable[Occupant], rules: Rules) -> dict[str, Any]:
-    """Return the view: ``cells``, ``unassigned_cpus``, ``guests``, ``rules``, ``violations``.
+    """Return the snapshot: ``cells``, ``unassigned_cpus``, ``guests``, ``rules``, ``violations``.
 
-    The guests come in an order that stays.
+    The guests have a stable order.
     """
     occupants = sorted(occupants, key=lambda guest: (guest.name, guest.instance_uuid))
     return {
@@ -40,10 +40,10 @@ def to_json(topology: Topology, occupants: Iterable[Occupant], rules: Rules) -> 
     }
 
 
-def digest(view: dict[str, Any]) -> str:
-    """Tell two views apart, but for what changes all the time: free memory."""
+def digest(snapshot: dict[str, Any]) -> str:
+    """Return a digest that differs between snapshots, except for free memory."""
     lasting = {
-        **view,
-        "cells": [{**cell, "free_kib": None} for cell in view["cells"]],
+        **snapshot,
+        "cells": [{**cell, "free_kib": None} for cell in snapshot["cells"]],
     }
     return hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()

@@ -12,8 +12,7 @@
 
 """The host's topology: NUMA cells, their memory and caches, sockets, cores, CPUs.
 
-Values of one moment; nothing here follows what changes later, and nothing asks
-anybody.
+Values of one moment, without any I/O.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from typing import Any
 
 from kongming.allocation.cpuset import CpuSet, parse_ids
 
-#: The types of cores, where a host has more than one.
+#: The types of cores, if a host has more than one.
 PERFORMANCE = "performance"
 EFFICIENCY = "efficiency"
 
@@ -34,14 +33,13 @@ EFFICIENCY = "efficiency"
 class Cpu:
     """One host CPU (a hardware thread).
 
-    :ivar socket: None, as ``die`` and ``core``, if it is not known: so it mostly is
-        with a CPU that is offline.
+    :ivar socket: None, as ``die`` and ``core``, if unknown, as mostly of an offline CPU.
     :ivar siblings: the CPUs of the same core that are online, and itself.
     :ivar isolated: whether the kernel leaves it out when it spreads threads over CPUs.
-    :ivar core_type: :data:`PERFORMANCE` or :data:`EFFICIENCY`; None if all cores are
-        alike, or if that is not known.
-    :ivar capacity: how much it computes in a given time, as the kernel rates it: 1024 is
-        the host's largest; None if the kernel does not rate it.
+    :ivar core_type: :data:`PERFORMANCE` or :data:`EFFICIENCY`; None if all cores are alike, or
+        if unknown.
+    :ivar capacity: its relative performance, as the kernel rates it: 1024 is the host's
+        largest; None if the kernel does not rate it.
     """
 
     id: int
@@ -123,9 +121,9 @@ class Cache:
 class Cell:
     """A NUMA cell. It may have no CPUs at all.
 
-    :ivar free_kib: None if libvirt's driver does not tell.
-    :ivar distances: to each cell, itself included, in the firmware's measure
-        (10 is the cell itself); empty if it is not known.
+    :ivar free_kib: None if libvirt's driver does not report it.
+    :ivar distances: to each cell, itself included, in the firmware's unit (10 is the cell
+        itself); empty if unknown.
     :ivar caches: those that at least one of its CPUs uses.
     """
 
@@ -161,11 +159,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The host. Its CPUs are those that are present; the ids of CPUs and cells may have holes.
+    """The host. Its CPUs are the present ones; the ids of CPUs and cells may have gaps.
 
     :ivar cells: at least one; a host without NUMA has one cell, 0.
-    :ivar unassigned: CPUs of which it is not known to which cell they belong: mostly
-        such as are offline.
+    :ivar unassigned: CPUs whose cell is unknown, as mostly of offline CPUs.
     """
 
     cells: tuple[Cell, ...]
@@ -183,24 +180,24 @@ class Topology:
 
     @property
     def shared_cores(self) -> list[CpuSet]:
-        """The cores of several CPUs."""
+        """The cores with several CPUs."""
         cores = self.cores.items()
         return [core for cpu, core in cores if len(core) > 1 and next(iter(core)) == cpu]
 
     @property
     def isolated(self) -> CpuSet:
-        """The CPUs that are isolated."""
+        """The isolated CPUs."""
         return ids(cpu for cpu in self._everywhere() if cpu.isolated)
 
     def _everywhere(self) -> Iterator[Cpu]:
         return chain(self.unassigned, *(cell.cpus for cell in self.cells))
 
     def near_memory(self) -> dict[int, CpuSet]:
-        """Return for each cell that has CPUs the cells whose memory is near to them.
+        """Return for each cell with CPUs the cells whose memory is near to them.
 
-        That is its own memory, or the nearest where it has none; and memory beside which
-        there are no CPUs (CXL, HBM) is near to those that are nearest to it. Where
-        distances are not known, whatever may be near is.
+        That is its own memory, or the nearest one if it has none. Memory without CPUs (CXL, HBM)
+        is near to the cells that are nearest to it. If distances are unknown, all that may be near
+        counts as near.
         """
         computing = [cell for cell in self.cells if cell.cpus]
         storing = [cell for cell in self.cells if cell.memory_kib] or computing
@@ -242,8 +239,8 @@ def assemble(
     """Put CPUs and caches into their cells.
 
     :param cells: without CPUs and caches.
-    :param homes: the cell of each CPU, as far as it is known.
-    :param caches: the same one may be told of more than once.
+    :param homes: the cell of each CPU, if known.
+    :param caches: may contain the same one more than once.
     """
     cells = sorted(cells, key=lambda cell: cell.id)
     cpus = sorted(cpus, key=lambda cpu: cpu.id)
@@ -267,7 +264,7 @@ def assemble(
 
 
 def among(listed: CpuSet, there: Set[int]) -> CpuSet:
-    """Return those ids of a list that are there, at the cost of the list."""
+    """Return the ids of a list that exist, at the cost of the list."""
     return CpuSet(each for each in listed if each in there)
 
 
@@ -277,7 +274,7 @@ def ids(cpus: Iterable[Cpu]) -> CpuSet:
 
 
 def _distance(computing: Cell, storing: Cell) -> int | None:
-    """Return how far a cell's CPUs are from another's memory; None if nobody says."""
+    """Return how far a cell's CPUs are from another's memory; None if unknown."""
     there = computing.distances.get(storing.id)
     return storing.distances.get(computing.id) if there is None else there
 

@@ -9,10 +9,10 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Violations: what of a host's placement is not as it should be.
+"""Violations: where the placement on a host breaks its rules.
 
-A function without side effects, from what is to what is wrong with it. What
-it finds is told, never corrected: whose mistake it is only the operator knows.
+A function without side effects. Violations are reported, never corrected: only the operator knows
+which guest is wrong.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from kongming.host.rules import Overlap, Rules
 from kongming.host.topology import Topology, ids
 
 _NONE = CpuSet()
-# The message names so many guests at most; all are in the violation.
+# How many guests the message names at most; the violation has all.
 _NAMED_MAX = 4
 
 
@@ -42,16 +42,16 @@ class Kind(enum.StrEnum):
     RESERVED = "reserved"
     OFFLINE = "offline"
     ISOLATED = "isolated"
-    MEMORY_AWAY = "memory_away"
+    REMOTE_MEMORY = "remote_memory"
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One thing that is wrong.
+    """One violation.
 
-    :ivar instance_uuids: the guests that it is about.
-    :ivar cpus: the host CPUs that it is about.
-    :ivar nodes: the NUMA nodes that it is about; empty if it is not.
+    :ivar instance_uuids: the guests concerned.
+    :ivar cpus: the host CPUs concerned.
+    :ivar nodes: the NUMA nodes concerned; empty if none are.
     :ivar message: for the operator.
     """
 
@@ -89,22 +89,22 @@ class _Guest:
 
 
 def find(topology: Topology, occupants: Iterable[Occupant], rules: Rules) -> tuple[Violation, ...]:
-    """Return what is wrong on a host.
+    """Return the violations on a host.
 
-    * ``overlap``: guests that share CPUs, unless the rules allow it. At least
-      one was placed by Kongming, or is Nova's.
-    * ``smt_sibling``: guests on different CPUs of the same cores, unless the
-      rules allow it. At least one was placed by Kongming: Nova packs its own.
-    * ``reserved``: a guest on CPUs that are kept for something else. What
-      Nova pins to CPUs of its own is right there.
-    * ``offline``: a guest that is pinned to CPUs that are offline or not there.
-    * ``isolated``: a guest with vCPUs on a set of CPUs that the kernel does not
-      spread threads over, pinned or not.
-    * ``memory_away``: a guest whose memory is bound to NUMA nodes none of which
-      is near to the CPUs that its vCPUs are pinned to.
+    * ``overlap``: guests that share CPUs, unless the rules allow it. At least one was placed
+      by Kongming, or is Nova's.
+    * ``smt_sibling``: guests on different CPUs of the same cores, unless the rules allow it. At
+      least one was placed by Kongming: Nova packs its own.
+    * ``reserved``: a guest on CPUs that are reserved for something else, except Nova's own pins
+      to its dedicated CPUs.
+    * ``offline``: a guest that is pinned to CPUs that are offline or do not exist.
+    * ``isolated``: a guest with vCPUs on a set of CPUs that the kernel does not spread threads
+      over, pinned or not.
+    * ``remote_memory``: a guest whose memory is bound to NUMA nodes none of which is near to the
+      CPUs that its vCPUs are pinned to.
     """
-    everybody = sorted(occupants, key=lambda each: each.instance_uuid)
-    guests = [_Guest(each, each.cpus) for each in everybody if not each.floating]
+    everyone = sorted(occupants, key=lambda each: each.instance_uuid)
+    guests = [_Guest(each, each.cpus) for each in everyone if not each.floating]
     seats = sharing.seats(guest.cpus for guest in guests)
     present = ids(topology.cpus)
     online = ids(cpu for cpu in topology.cpus if cpu.online)
@@ -113,8 +113,8 @@ def find(topology: Topology, occupants: Iterable[Occupant], rules: Rules) -> tup
         *_siblings(guests, seats, topology, rules),
         *(found for guest in guests for found in _reserved(guest, rules)),
         *(found for guest in guests for found in _offline(guest, present, online)),
-        *_isolated(everybody, topology.isolated),
-        *_memory_away(guests, topology),
+        *_isolated(everyone, topology.isolated),
+        *_remote_memory(guests, topology),
     )
 
 
@@ -123,9 +123,9 @@ def _overlaps(
 ) -> Iterator[Violation]:
     if rules.overlap is Overlap.ALLOW:
         return
-    of_ours = _bits(guests, lambda each: each.touched or each.nova)
+    relevant = _bits(guests, lambda each: each.touched or each.nova)
     for cpus, there in sharing.shared_cpus(seats):
-        if there & of_ours:
+        if there & relevant:
             sharers = _at(guests, there)
             yield Violation(
                 Kind.OVERLAP,
@@ -145,23 +145,25 @@ def _siblings(
         there = functools.reduce(int.__or__, (part for _cpus, part in parts))
         if there & placed:
             # A core has up to eight CPUs, with any number of guests on each.
-            told = [f"CPU {listed(cpus)} with {_some(_at(guests, who), 2)}" for cpus, who in parts]
+            described = [
+                f"CPU {listed(cpus)} with {_some(_at(guests, who), 2)}" for cpus, who in parts
+            ]
             yield Violation(
                 Kind.SMT_SIBLING,
                 tuple(guest.occupant.instance_uuid for guest in _at(guests, there)),
                 CpuSet.union(cpus for cpus, _part in parts),
-                f"guests share cores: {_some(told)}",
+                f"guests share cores: {_some(described)}",
             )
 
 
 def _reserved(guest: _Guest, rules: Rules) -> Iterator[Violation]:
     occupant, reserved, dedicated = guest.occupant, rules.reserved_cpus, rules.dedicated_cpus
     if occupant.nova and not occupant.touched:
-        # An operator may have reserved by hand what nova.conf dedicates.
+        # An operator may have reserved CPUs that nova.conf dedicates.
         reserved, dedicated = reserved - dedicated, _NONE
     elif occupant.grant is not None:
         dedicated = CpuSet(dedicated - occupant.grant.everything)
-    # This rule is about what Kongming chooses.
+    # This rule applies to Kongming's choices only.
     allowed = rules.allowed_cpus if occupant.touched and occupant.grant is None else None
     barred = (
         (guest.cpus & reserved, "reserved ([guard] reserved_cpus is {})", rules.reserved_cpus),
@@ -172,36 +174,36 @@ def _reserved(guest: _Guest, rules: Rules) -> Iterator[Violation]:
             allowed,
         ),
     )
-    told = [
+    parts = [
         f"CPU {listed(cpus)} is {why.format(listed(rule))}" for cpus, why, rule in barred if cpus
     ]
-    if told:
+    if parts:
         yield guest.violation(
             Kind.RESERVED,
             CpuSet.union(cpus for cpus, _why, _rule in barred),
-            f" is pinned where it should not be: {', '.join(told)}",
+            f" is pinned where it should not be: {', '.join(parts)}",
         )
 
 
 def _offline(guest: _Guest, present: CpuSet, online: CpuSet) -> Iterator[Violation]:
     if guest.cpus <= online:
         return
-    gone = guest.cpus - online
-    offline, absent = gone & present, gone - present
-    told = [
+    missing = guest.cpus - online
+    offline, absent = missing & present, missing - present
+    parts = [
         f"CPU {listed(cpus)} {what}"
         for cpus, what in ((offline, "is offline"), (absent, "does not exist"))
         if cpus
     ]
-    yield guest.violation(Kind.OFFLINE, gone, f" is pinned to missing CPUs: {', '.join(told)}")
+    yield guest.violation(Kind.OFFLINE, missing, f" is pinned to missing CPUs: {', '.join(parts)}")
 
 
-def _isolated(everybody: Iterable[Occupant], isolated: CpuSet) -> Iterator[Violation]:
-    for each in everybody if isolated else ():
+def _isolated(everyone: Iterable[Occupant], isolated: CpuSet) -> Iterator[Violation]:
+    for each in everyone if isolated else ():
         guest = _Guest(each, _NONE)
-        for within, told in isolated_sets.of_vcpus(each.pins, isolated):
-            yield guest.violation(Kind.ISOLATED, within, f": {told}")
-        # Who floats over more than isolated CPUs runs on the others.
+        for within, message in isolated_sets.of_vcpus(each.pins, isolated):
+            yield guest.violation(Kind.ISOLATED, within, f": {message}")
+        # A guest that floats over other CPUs, too, runs on those.
         floats_over = each.cpuset if each.floating else None
         if floats_over and len(floats_over) > 1 and floats_over <= isolated:
             yield guest.violation(
@@ -212,7 +214,7 @@ def _isolated(everybody: Iterable[Occupant], isolated: CpuSet) -> Iterator[Viola
             )
 
 
-def _memory_away(guests: Iterable[_Guest], topology: Topology) -> Iterator[Violation]:
+def _remote_memory(guests: Iterable[_Guest], topology: Topology) -> Iterator[Violation]:
     homes = {cpu.id: cell.id for cell in topology.cells for cpu in cell.cpus}
     members = {cell.id: ids(cell.cpus) for cell in topology.cells}
     assigned = CpuSet(homes)
@@ -230,11 +232,11 @@ def _memory_away(guests: Iterable[_Guest], topology: Topology) -> Iterator[Viola
             continue
         there = CpuSet({homes[cpu] for cpu in guest.cpus})
         better = CpuSet.union(near[cell] for cell in there)
-        told = f"NUMA node {listed(there)}, its memory is bound to node {listed(bound)}"
+        where = f"NUMA node {listed(there)}, its memory is bound to node {listed(bound)}"
         if better != there:
-            told += f"; the nearest memory is that of node {listed(better)}"
+            where += f"; the nearest memory is that of node {listed(better)}"
         yield guest.violation(
-            Kind.MEMORY_AWAY, guest.cpus, f": its vCPUs are pinned to {told}", bound
+            Kind.REMOTE_MEMORY, guest.cpus, f": its vCPUs are pinned to {where}", bound
         )
 
 

@@ -61,7 +61,7 @@ class AllocationList(Lister):
                 str(record.status),
                 record.reason,
                 str(record.source),
-                Requested(record.asked),
+                Requested(record.requested),
                 times.written(record.changed_at),
             )
             for record in records
@@ -153,11 +153,11 @@ class AllocationPlan(_OfInstance, Lister):
         with state.store_if_any(self) as others, state.hypervisor(self) as hypervisor:
             placer = state.placer(self, hypervisor, others)
             with hypervisor.guest(instance_uuid) as guest:
-                found = dry_run.look(placer, guest, instance_uuid, requested, accepted=accepted)
+                found = dry_run.run(placer, guest, instance_uuid, requested, accepted=accepted)
         for warning in found.warnings:
             self.app.LOG.warning("%s", warning)
         return ("step", "target", "from", "to", "grant"), [
-            (number, step.target, step.former, step.wanted, step.granted)
+            (number, step.target, step.former, step.desired, step.granted)
             for number, step in enumerate(found.steps, 1)
         ]
 
@@ -208,9 +208,9 @@ class AllocationSet(_Change):
         if not requested:
             raise exception.RequestInvalid("the allocation is empty: use at least one option")
         request = Request(Source.OPERATOR, requested, state.operator(), time.time())
-        if not store.ask(instance_uuid, request):
+        if not store.request(instance_uuid, request):
             # An unchanged request: check the guest again.
-            store.demand(instance_uuid)
+            store.request_pass(instance_uuid)
 
 
 class AllocationUnset(_Change):
@@ -227,7 +227,7 @@ class AllocationUnset(_Change):
             return
         if store.withdraw_unreadable(instance_uuid, state.operator()):
             return
-        if store.holds(instance_uuid):
+        if store.has_record(instance_uuid):
             raise exception.KongmingError(
                 f"instance {instance_uuid} has no operator's request: its allocation comes from "
                 "its metadata, remove the keys there"
@@ -265,9 +265,9 @@ class AllocationHistory(_OfInstance, Lister):
         return ("when", "requested_by", "source", "requested", "status", "reason", "message"), [
             (
                 times.written(change.changed_at),
-                change.asked_by,
+                change.requested_by,
                 str(change.source),
-                Requested(change.asked),
+                Requested(change.requested),
                 str(change.status),
                 change.reason,
                 change.message,
@@ -284,11 +284,11 @@ def _get(store: Store, instance_uuid: str) -> Record:
 
 
 def _requested(record: Record) -> Allocation:
-    if isinstance(record.asked, Unreadable):
-        raise exception.StoredInvalid(state.unreadable(record.instance_uuid, record.asked))
-    if record.asked is None:
+    if isinstance(record.requested, Unreadable):
+        raise exception.StoredInvalid(state.unreadable(record.instance_uuid, record.requested))
+    if record.requested is None:
         raise exception.RequestInvalid(record.message)
-    return record.asked
+    return record.requested
 
 
 def _fields(record: Record) -> dict[str, Any]:
@@ -299,7 +299,7 @@ def _fields(record: Record) -> dict[str, Any]:
         "message": record.message,
         "since": times.written(record.changed_at),
         "source": str(record.source),
-        "requested": Requested(record.asked),
+        "requested": Requested(record.requested),
         "in_force": Requested(record.accepted),
         **_window(record),
         "last_drift": record.drift,

@@ -62,9 +62,9 @@ class Reconcile(_OfInstances):
     def take_action(self, parsed_args: argparse.Namespace) -> _Table:
         one = parsed_args.instance_uuid
         with state.opened_store(self) as store:
-            instance_uuids = [one] if one else sorted(store.held())
+            instance_uuids = [one] if one else sorted(store.instances())
             for instance_uuid in instance_uuids:
-                if not store.demand(instance_uuid):
+                if not store.request_pass(instance_uuid):
                     raise state.unknown(instance_uuid)
             return self.outcomes(store, instance_uuids, parsed_args.wait)
 
@@ -88,5 +88,5 @@ class Resync(_OfInstances):
         ):
             lookups.add(about)
             state.wait_until(self, lambda: not lookups.is_stored(about), parsed_args.wait)
-            wanted = [about] if about != ALL else sorted(store.held())
+            wanted = [about] if about != ALL else sorted(store.instances())
             return self.outcomes(store, wanted, parsed_args.wait)

@@ -113,7 +113,7 @@ def wait_until(command: Command, condition: Callable[[], bool], timeout: float) 
     """
     deadline = time.monotonic() + timeout
     while not condition():
-        if not lock.is_taken(Path(conf_of(command).state_path)):
+        if not lock.is_held(Path(conf_of(command).state_path)):
             raise ServiceUnavailable(
                 "stored, but kongming-notification-handler does not run with this state_path: it "
                 "will be carried out when the service starts"
@@ -143,8 +143,8 @@ def unreadable(instance_uuid: str, kept: Unreadable) -> str:
 
 def warn_of_unreadable(command: Command, record: Record) -> None:
     """Log a warning if the record of an instance can't be read."""
-    if isinstance(record.asked, Unreadable):
-        command.app.LOG.warning("%s", unreadable(record.instance_uuid, record.asked))
+    if isinstance(record.requested, Unreadable):
+        command.app.LOG.warning("%s", unreadable(record.instance_uuid, record.requested))
     elif not is_instance(record.instance_uuid):
         command.app.LOG.warning(
             "%s is not an instance UUID: 'allocation unset' deletes its record",
@@ -160,8 +160,8 @@ class ServiceUnavailable(exception.KongmingError):
 
 def _is_settled(record: Record) -> bool:
     # An empty request ends when the record is deleted.
-    return record.status is not Status.PENDING and (
-        record.asked is None or bool(record.asked) or record.status is not Status.APPLIED
+    return record.status.is_settled and (
+        record.requested is None or bool(record.requested) or record.status is not Status.APPLIED
     )
 
 

@@ -10,8 +10,8 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the service has done and how it is, for Prometheus.
+"""The endpoint for Prometheus, and what several services' metrics share.
 
-The collectors read the parts when they are scraped: they cost nothing until
-then. Only :mod:`endpoint` serves; whoever does not want it need not import it.
+Collectors read a service when they are scraped, and cost nothing otherwise. Services import
+:mod:`endpoint` only if metrics are enabled.
 """

@@ -10,10 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Answers Prometheus over HTTP, from a registry of our own.
+"""Serves metrics to Prometheus over HTTP, from a registry of its own.
 
-Importing this imports prometheus_client and an HTTP server: only who serves
-metrics should.
+This imports prometheus_client and an HTTP server: import it only to serve metrics.
 """
 
 from __future__ import annotations
@@ -40,20 +39,20 @@ _CLIENT_TIMEOUT_S = 10.0
 
 
 class Endpoint:
-    """The port that Prometheus asks at.
+    """The port that Prometheus scrapes.
 
-    :param collectors: what it answers, besides the process and the version.
+    :param collectors: what it serves, besides the process and the version.
     """
 
     def __init__(self, address: str, port: int, collectors: Iterable[Collector]) -> None:
-        """Take the port; nothing is answered yet.
+        """Bind the port; nothing is served yet.
 
-        :raises ConfigInvalid: if it can't be had.
+        :raises ConfigInvalid: if the port is unavailable.
         """
         registry = CollectorRegistry()
         for collector in (_BuildCollector(), *collectors):
             registry.register(collector)
-        # It holds the time of the start, too.
+        # It includes the time of the start.
         ProcessCollector(registry=registry)
         try:
             self._server = _server(address, port, registry)
@@ -68,12 +67,12 @@ class Endpoint:
         )
 
     def start(self) -> None:
-        """Answer, in threads of their own; returns at once."""
+        """Serve, in threads of its own; returns at once."""
         self._thread.start()
         LOG.info("Serving metrics for Prometheus at %s port %d", *self._server.server_address[:2])
 
     def stop(self) -> None:
-        """Answer no more, and give the port free."""
+        """Stop serving and release the port."""
         if self._thread.is_alive():
             self._server.shutdown()
         self._server.server_close()
@@ -92,7 +91,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(where, handler)
 
     def server_bind(self) -> None:
-        # HTTPServer's own would ask a name server who we are, and wait for it.
+        # HTTPServer's own method would wait for a name server to resolve this host.
         socketserver.TCPServer.server_bind(self)
 
     def handle_error(self, request: Any, client_address: Any) -> None:

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Metrics that more than one service has."""
+"""Metrics that several services have."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 
 def broker_connected(connected: bool) -> GaugeMetricFamily:
-    """Whether the broker is there."""
+    """Return the gauge of the connection to the message broker."""
     return GaugeMetricFamily(
         "kongming_broker_connected",
         "Whether the service is subscribed at the message broker (1) or not (0).",
@@ -26,7 +26,7 @@ def broker_connected(connected: bool) -> GaugeMetricFamily:
 
 
 def nova_available(available: bool) -> GaugeMetricFamily:
-    """Return whether Nova's API could be used at the last request."""
+    """Return the gauge of Nova's availability."""
     return GaugeMetricFamily(
         "kongming_nova_answers",
         "Whether Nova's API was available at the last request (1) or not (0).",

@@ -61,7 +61,7 @@ class MetadataTrigger:
 
     def has_record(self, instance_uuid: str) -> bool:
         """Return whether the instance has a record here, or had events lately."""
-        return self._executor.holds(instance_uuid) or self._order.has_record(instance_uuid)
+        return self._executor.has_record(instance_uuid) or self._order.has_record(instance_uuid)
 
     def note_elsewhere(self, event: InstanceEvent, place: Place) -> None:
         """Note an event that shows an instance without a record elsewhere, or nowhere."""
@@ -126,12 +126,12 @@ class MetadataTrigger:
             if sent_at is not None and sent_at >= moment.wall:
                 return
             if place is Place.HERE:
-                had_record = self._executor.holds(instance_uuid)
+                had_record = self._executor.has_record(instance_uuid)
                 changed = self._request(instance_uuid, found, source, time.time())
                 if changed and had_record and not announced:
                     self._missed_events.note_edit(instance_uuid)
-            hint = Hint(place, _plain(host), source, time.time(), answered=True)
-            self._executor.locate(instance_uuid, hint)
+            hint = Hint(place, _plain(host), source, time.time(), from_api=True)
+            self._executor.set_hint(instance_uuid, hint)
             self._order.note_answer(instance_uuid, moment, place)
 
     def _catch_up(self, publisher: str, ignored: list[PlacedEvent] | None) -> bool:
@@ -163,14 +163,14 @@ class MetadataTrigger:
         host = _plain(named_host(event)) if place is Place.ELSEWHERE else ""
         source = f"{_plain(event.name)} of {_plain(event.publisher)}"
         hint = Hint(place, host, source, time.time(), verdict.doubtful)
-        self._executor.locate(instance_uuid, hint)
+        self._executor.set_hint(instance_uuid, hint)
         self._order.note(event, place)
 
     def _request(
         self, instance_uuid: str, found: Mapping[str, Any], source: str, at: float
     ) -> bool:
         request = Request(Source.METADATA, _parse(found), source, at)
-        return self._executor.ask(instance_uuid, request)
+        return self._executor.request(instance_uuid, request)
 
 
 def _plain(name: str) -> str:

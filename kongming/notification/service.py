@@ -58,7 +58,7 @@ class NotificationHandlerService(HostService):
         :raises StoreUnavailable: if the state path can't be used.
         :raises ConfigInvalid: if options of the guard, the metrics or Nova can't be used.
         """
-        super().__init__(conf, _LISTENING, on_doubt=self._look_up)
+        super().__init__(conf, _LISTENING, request_lookup=self._look_up)
         self._event_store = EventStore(Path(conf.state_path))
         self._trigger = MetadataTrigger(self._executor, Order(self._event_store), self._look_up)
         self._poller = self._open_poller() if conf_nova.is_configured(conf) else None
@@ -114,7 +114,7 @@ class NotificationHandlerService(HostService):
             Nova(self._conf),
             PendingLookups(Path(self._conf.state_path)),
             self._trigger,
-            held=lambda: self._executor.held,
+            held=lambda: self._executor.instances,
             intervals=self._intervals(),
             start_spread=float(self._conf.nova.start_spread),
         )

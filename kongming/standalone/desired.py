@@ -52,7 +52,7 @@ class DesiredAllocations:
 
         :raises StoreUnavailable: if one can't be stored; the others are not stored, either.
         """
-        with self._lock, self._executor.together():
+        with self._lock, self._executor.batch():
             for uuid, desired in newer(instances, self._generations()).items():
                 self._pushed[uuid] = time.monotonic()
                 self._store(uuid, desired)
@@ -63,7 +63,7 @@ class DesiredAllocations:
         :param began_at: when the exchange began, by the monotonic clock.
         :raises StoreUnavailable: as :meth:`accept_push`.
         """
-        with self._lock, self._executor.together():
+        with self._lock, self._executor.batch():
             self._pushed = {uuid: at for uuid, at in self._pushed.items() if at >= began_at}
             for uuid, desired in instances.items():
                 if uuid not in self._pushed:
@@ -83,7 +83,7 @@ class DesiredAllocations:
         :raises HypervisorUnavailable: if the running guests are unknown.
         """
         for instance_uuid in set(instance_uuids) - set(self._executor.guests()):
-            self._executor.let_go(instance_uuid)
+            self._executor.forget(instance_uuid)
             self._released.pop(instance_uuid, None)
 
     def generations(self) -> dict[str, int]:
@@ -100,7 +100,7 @@ class DesiredAllocations:
         :raises StoreUnavailable: if they can't be read.
         """
         with self._lock:
-            requested = self._executor.asked_by(Source.API)
+            requested = self._executor.requested_by(Source.API)
             found = {uuid: _report(*each) for uuid, each in requested.items()}
             pending = found.keys() | set(self._executor.returning())
             now = time.time()
@@ -119,7 +119,7 @@ class DesiredAllocations:
                     del self._released[report.instance_uuid]
 
     def _generations(self) -> dict[str, int]:
-        requested = self._executor.asked_by(Source.API)
+        requested = self._executor.requested_by(Source.API)
         return self._released | {uuid: generation for uuid, (generation, _) in requested.items()}
 
     def _store(self, instance_uuid: str, desired: Desired) -> None:
@@ -128,7 +128,7 @@ class DesiredAllocations:
             self._executor.withdraw(instance_uuid, Source.API, _REQUESTER)
         else:
             self._released.pop(instance_uuid, None)
-            self._executor.ask(instance_uuid, request_of(desired, time.time()))
+            self._executor.request(instance_uuid, request_of(desired, time.time()))
 
 
 def newer(instances: Mapping[str, Desired], known: Mapping[str, int]) -> dict[str, Desired]:

@@ -54,7 +54,9 @@ class ExecutorService(HostService):
         :raises StoreUnavailable: if the state path can't be used.
         :raises ConfigInvalid: if options can't be used.
         """
-        super().__init__(conf, _LISTENING, on_pass=self._report, on_stranger=self._request_for)
+        super().__init__(
+            conf, _LISTENING, on_pass=self._report, on_unknown_guest=self._request_for
+        )
         self._bus = open_bus(conf, conf.host)
         self._desired = DesiredAllocations(self._executor)
         self._conductor = ConductorClient(conf, self._bus)
@@ -84,7 +86,7 @@ class ExecutorService(HostService):
             self._conf.host,
         )
         # Nova's hints were for another trigger; with this one, conductors ask Nova.
-        self._executor.forget_hints()
+        self._executor.clear_hints()
         self._executor.start()
         self._calls.start()
         self._sync.start()
@@ -123,7 +125,7 @@ class ExecutorService(HostService):
 
     def _snapshot(self) -> tuple[dict[str, Any], str] | None:
         try:
-            found = self._executor.view()
+            found = self._executor.snapshot()
         except (
             exception.HypervisorUnavailable,
             exception.LibvirtForbids,

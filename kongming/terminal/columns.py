@@ -66,8 +66,8 @@ class Requests(FormattableColumn[list[Request]]):
 
     def human_readable(self) -> str:
         return "\n".join(
-            escape(f"{request.source}: {request.asked_by or 'unknown'}, ")
-            + times.written(request.asked_at)
+            escape(f"{request.source}: {request.requested_by or 'unknown'}, ")
+            + times.written(request.requested_at)
             for request in self._value
         )
 
@@ -75,10 +75,10 @@ class Requests(FormattableColumn[list[Request]]):
         return [
             {
                 "source": str(request.source),
-                "requested_by": request.asked_by,
-                "requested_at": times.written(request.asked_at),
-                "allocation": request.asked.to_json()
-                if isinstance(request.asked, Allocation)
+                "requested_by": request.requested_by,
+                "requested_at": times.written(request.requested_at),
+                "allocation": request.requested.to_json()
+                if isinstance(request.requested, Allocation)
                 else None,
             }
             for request in self._value

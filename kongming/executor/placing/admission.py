@@ -9,11 +9,11 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Whether a guest may have CPUs that others have now, because these are to move away.
+"""Whether a guest may have CPUs of other guests, because these are about to move away.
 
-What is asked together, by an allocation map or at the edge of time windows, is judged by
-what all will have: two guests that swap, or a whole chain, would refuse each other for
-ever otherwise.
+Requests that are made together, by an allocation map or at the edge of time windows, are judged
+by what all guests will have. Otherwise two guests that swap, or a whole chain, would refuse each
+other forever.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ import functools
 from kongming.allocation.cpuset import CpuSet
 from kongming.host.occupant import Occupant
 
-# One after another, as each waits for the next.
+# Guests of one chain.
 _CHAIN_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """What a guest is to have.
+    """What a guest will have.
 
-    :ivar cpus: all host CPUs that are asked for, for whichever threads.
-    :ivar pins: the host CPUs of each of its vCPUs that is pinned then.
+    :ivar cpus: all requested host CPUs, of any threads.
+    :ivar pins: the host CPUs of each vCPU that will be pinned.
     """
 
     instance_uuid: str
@@ -44,19 +44,19 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of it.
+    """Whether a move is possible.
 
-    :ivar in_the_way: the other guests that have, or will have, some of the CPUs, and these.
-    :ivar moving: the instances that have to move as well; empty if any is in the way.
+    :ivar in_the_way: the other guests that have, or will have, some of the CPUs, with these CPUs.
+    :ivar moving: the instances that have to move as well; empty if any guest is in the way.
     """
 
     in_the_way: tuple[tuple[Occupant, CpuSet], ...]
     moving: frozenset[str] = frozenset()
 
 
-#: Returns on which CPUs other guests are in the way of one that is to have some.
+#: Returns on which CPUs other guests are in the way of a guest that will have the given CPUs.
 Contested = Callable[[CpuSet], CpuSet]
-#: Judges a move that is known, by what is contested.
+#: Judges a given move by the contested CPUs.
 Judge = Callable[[Contested], Verdict]
 
 
@@ -66,11 +66,11 @@ def judge(
     moves: Callable[[str], Move | None],
     contested: Contested = lambda cpus: cpus,
 ) -> Verdict:
-    """Judge a move by what all others will have.
+    """Judge a move by what all other guests will have.
 
     :param occupants: the guests of the host as they are.
-    :param moves: returns what an instance is to have, if that is something else than it
-        has and nothing but other guests stands against it; None if it stays.
+    :param moves: returns what an instance will have if it is about to move, and only other
+        guests may prevent that; None if it stays.
     :param contested: by default the CPUs themselves.
     """
     judgement = _Judgement(occupants, moves, contested)
@@ -80,7 +80,7 @@ def judge(
 
 
 class _Judgement:
-    """:ivar moving: the moves that are known to be made, by instance."""
+    """:ivar moving: the moves that will be made, by instance."""
 
     def __init__(
         self,
@@ -89,13 +89,13 @@ class _Judgement:
         contested: Contested,
     ) -> None:
         self._occupants = list(occupants)
-        # To find out what one is to have takes time: each is asked for once.
+        # Planning a move is expensive: each is planned once.
         self._moves = functools.cache(moves)
         self._contested = contested
         self.moving: dict[str, Move] = {}
 
     def in_the_way(self, move: Move) -> list[tuple[Occupant, CpuSet]]:
-        """Return who keeps a move from being made; note it as being made."""
+        """Return the guests that prevent a move, and add it to the moves that will be made."""
         self.moving[move.instance_uuid] = move
         cpus = self._contested(move.cpus)
         found = []
@@ -106,41 +106,41 @@ class _Judgement:
             shared = _shared(cpus, other.pins if known is None else known.pins)
             if not shared:
                 continue
-            together = self._with(other.instance_uuid) if known is None else None
-            if together is None:
+            moving = self._with(other.instance_uuid) if known is None else None
+            if moving is None:
                 found.append((other, shared))
             else:
-                self.moving = together
+                self.moving = moving
         return found
 
     def _with(self, instance_uuid: str) -> dict[str, Move] | None:
-        """Return the moves with that of another guest, and of all that move for it.
+        """Return the moves including another guest's, and those of all guests that move for it.
 
-        Who has to move for whom leaves no choice, so one walk over them is enough: as soon as
-        one of them can't, none of them does.
+        Which guests have to move leaves no choice, so one walk over them is enough: if one of
+        them can't move, none does.
 
-        :returns: None if it does not give way.
+        :returns: None if the guest stays.
         """
-        together = dict(self.moving)
-        cpus = {each: self._contested(move.cpus) for each, move in together.items()}
+        moving = dict(self.moving)
+        cpus = {each: self._contested(move.cpus) for each, move in moving.items()}
         waiting = [instance_uuid]
         while waiting:
             current = waiting.pop()
-            if current in together:
+            if current in moving:
                 continue
-            away = self._moves(current) if len(together) < _CHAIN_MAX else None
-            if away is None or any(_shared(others, away.pins) for others in cpus.values()):
+            its_move = self._moves(current) if len(moving) < _CHAIN_MAX else None
+            if its_move is None or any(_shared(others, its_move.pins) for others in cpus.values()):
                 return None
-            together[current], cpus[current] = away, self._contested(away.cpus)
+            moving[current], cpus[current] = its_move, self._contested(its_move.cpus)
             for other in self._occupants:
-                known = together.get(other.instance_uuid)
+                known = moving.get(other.instance_uuid)
                 if not _shared(cpus[current], other.pins if known is None else known.pins):
                     continue
                 if known is None:
                     waiting.append(other.instance_uuid)
-                elif known is not away:
+                elif known is not its_move:
                     return None
-        return together
+        return moving
 
 
 def _shared(cpus: CpuSet, pins: Mapping[int, CpuSet]) -> CpuSet:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Carrying out a plan: all or nothing, and seen to have had its effect."""
+"""Carries out a plan: all or nothing, with verification."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from kongming.hypervisor.reading import Reading
 
 
 def carry_out(steps: plan.Plan, guest: Guest) -> Mapping[Target, Reading]:
-    """Apply the steps and see that they had their effect: all or nothing.
+    """Apply the steps and verify their effect: all or nothing.
 
-    :returns: what was observed then of the plan's goals.
-    :raises Refused: if a step can't be taken with such a guest.
+    :returns: what was observed of the plan's goals afterwards.
+    :raises Refused: if a step is impossible with such a guest.
     :raises StepFailed: if libvirt refuses a step.
     :raises NotVerified: if the guest has something else than was set.
     :raises GuestBusy: if libvirt does not let the guest be changed now, or if the domain was
-        started anew meanwhile.
+        restarted meanwhile.
     """
     begun: list[plan.Step] = []
     try:
@@ -53,7 +53,7 @@ def _all_or_nothing(
             step.apply(guest)
         return _verify(steps, guest)
     except (exception.GuestBusy, exception.LibvirtForbids) as error:
-        # libvirt did nothing; it was not asked twice.
+        # libvirt has not carried out the last step.
         raise type(error)(f"{error}; {_undo(begun[:-1], guest)}") from error
     except (exception.Failed, exception.Refused) as error:
         raise type(error)(f"{error}; {_undo(begun, guest)}") from error
@@ -63,7 +63,8 @@ def _verify(steps: plan.Plan, guest: Guest) -> Mapping[Target, Reading]:
     observed = guest.observe(steps.goals)
     if differences := plan.differences(steps.goals, observed, guest.host):
         found = target.describe(
-            (what, f"{part}, desired {steps.goals[what]}") for what, part in differences.items()
+            (what, f"{partition}, desired {steps.goals[what]}")
+            for what, partition in differences.items()
         )
         raise exception.NotVerified(
             f"libvirt reported success, but observed are {found}; check what else places the "
@@ -73,39 +74,38 @@ def _verify(steps: plan.Plan, guest: Guest) -> Mapping[Target, Reading]:
 
 
 def _note_for_next(begun: list[plan.Step], baseline: Mapping[Target, Value], guest: Guest) -> None:
-    """Note in a domain that was started meanwhile what it had before it was changed.
+    """Note the baseline in a domain that was restarted while it was placed.
 
-    Some of the steps were taken with it, and it is defined like the one that they were for.
+    Some steps were applied to it, and it was defined like the former one.
     """
     changed = {step.target for step in begun if isinstance(step, plan.Change)}
     guest.write_baseline({what: baseline[what] for what in changed})
 
 
 def _undo(begun: list[plan.Step], guest: Guest) -> str:
-    """Undo the steps, the last first, and say what came of it.
+    """Undo the steps, the last first; return the result for the error message.
 
-    What could not be undone still needs the note of what it had before, or
-    the next attempt would take what it has now for its baseline. So nothing is
-    undone without it, either. A guest that is busy is not asked again, which would take
-    half a minute for each step: the next attempt finds all of it.
+    If a step can't be undone, the baseline is needed: the next attempt would take the present
+    state for it. So nothing is undone without it, either. If the guest is busy, no further step
+    is tried, which would take half a minute each: the next attempt undoes the rest.
     """
     kept: list[str] = []
-    goes_on = True
+    continues = True
     for step in reversed(begun):
         if kept and isinstance(step, plan.KeepBaseline):
             continue
-        if not goes_on:
+        if not continues:
             kept.append(str(step))
             continue
         try:
             step.undo(guest)
         except exception.PinningUnsupported:
-            # What can't be pinned at all has not been pinned.
+            # A thread that can't be pinned has not been pinned.
             continue
         except (exception.Failed, exception.Refused, exception.GuestBusy) as error:
             kept.append(f"{step} ({error})")
             busy = isinstance(error, exception.GuestBusy)
-            goes_on = not (busy or isinstance(step, plan.KeepBaseline))
+            continues = not (busy or isinstance(step, plan.KeepBaseline))
     if kept:
         return f"undone, except {', '.join(kept)}"
     return "the guest is as it was before"

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Which CPUs are being given away just now, so that no two guests get the same.
+"""Which CPUs are being assigned now, so that no two guests get the same.
 
-Many instances are worked on at once: between the look at the other guests
-and the pin there is a moment in which another worker may do the same.
+Many instances are processed at once: between reading the other guests and pinning, another worker
+may do the same.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _Found = TypeVar("_Found")
 class Claims:
     """The guests that are being placed at this moment.
 
-    :param occupants: gives the running guests of the host.
-    :param moves: returns what a guest is to have, if it is to move; see
+    :param occupants: returns the running guests of the host.
+    :param moves: returns what a guest will have, if it is about to move; see
         :func:`kongming.executor.placing.admission.judge`.
     """
 
@@ -49,15 +49,15 @@ class Claims:
 
     @contextmanager
     def claim(self, move: Move, check: Callable[[Judge], _Found]) -> Iterator[_Found]:
-        """Claim what an instance is to have while it is being placed.
+        """Claim what an instance will have while it is being placed.
 
-        :param check: asks who is in the way, those that are being placed included, and
-            raises if the instance may not have its CPUs; what it returns is passed on.
+        :param check: finds the guests that are in the way, including those that are being placed,
+            and raises if the instance may not have its CPUs; its result is passed on.
         """
         mine = Occupant(move.instance_uuid, "being placed now", pins=move.pins)
         with self._lock:
             there = {each.instance_uuid: each for each in self._occupants()} | self._claimed
-            # Who is being placed does not move on meanwhile.
+            # A guest that is being placed does not move again meanwhile.
             found = check(
                 lambda contested: judge(
                     move,

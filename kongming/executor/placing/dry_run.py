@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The dry run: what would be done to a guest, without doing it."""
+"""The dry run: what would be changed on a guest, without changing it."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from kongming.hypervisor.guest import Guest
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that would be set; all are in the form in which they are shown.
+    """One change; all values are texts for display.
 
-    :ivar granted: what Nova gave there to a guest with a NUMA topology; empty if it has none.
+    :ivar granted: what Nova gave a guest with a NUMA topology there; empty if it has none.
     """
 
     target: str
     former: str
-    wanted: str
+    desired: str
     granted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What would be done now.
+    """What would be changed now.
 
-    :ivar warnings: what would be done all the same.
+    :ivar warnings: what would be changed nevertheless.
     """
 
     steps: tuple[Step, ...]
@@ -52,7 +52,7 @@ class DryRun:
                 {
                     "target": step.target,
                     "from": step.former,
-                    "to": step.wanted,
+                    "to": step.desired,
                     "grant": step.granted,
                 }
                 for step in self.steps
@@ -61,7 +61,7 @@ class DryRun:
         }
 
 
-def look(
+def run(
     placer: Placer,
     guest: Guest,
     instance_uuid: str,
@@ -69,14 +69,14 @@ def look(
     *,
     accepted: bool = False,
 ) -> DryRun:
-    """Say what would be done to a guest.
+    """Return what would be changed on a guest.
 
-    :param accepted: whether this was in force before.
+    :param accepted: whether this allocation was in force before.
     :raises Refused: if it would be refused, now or when a window begins.
     """
     if not accepted:
         placer.check_windows(allocation, guest)
-    prospect = placer.look(allocation.at(datetime.now(UTC)), guest, accepted=accepted)
+    prospect = placer.plan(allocation.at(datetime.now(UTC)), guest, accepted=accepted)
     warnings = placer.warnings(instance_uuid, prospect)
     if prospect.plan.unusable:
         warnings.append(f"not available now, set later: {prospect.plan.describe_unusable()}")
@@ -86,7 +86,7 @@ def look(
         Step(
             str(change.target),
             str(change.former),
-            str(change.wanted),
+            str(change.desired),
             "" if grant is None else str(grant.of(change.target)),
         )
         for change in prospect.plan.changes()

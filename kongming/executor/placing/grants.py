@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What may be asked of a guest that has a NUMA topology: only what Nova gave it.
+"""What may be requested for a guest with a NUMA topology: only what Nova gave it.
 
-Nova counts the guest's CPUs and memory by its own database. Within them a guest can be
-placed more exactly without Nova's being wrong about any host or guest; outside them never.
-Functions without side effects; each raises a refusal with its reason.
+Nova accounts for the guest's CPUs and memory in its own database. Within them, a guest can be
+placed more exactly without making Nova's accounts wrong; outside them it can't. Functions without
+side effects; each raises a refusal with its reason.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from kongming.host.grant import Grant
 from kongming.host.rules import Rules
 
 
-def check(asked: Mapping[Target, Value], grant: Grant, rules: Rules) -> None:
-    """Refuse what is not within the grant.
+def check(requested: Mapping[Target, Value], grant: Grant, rules: Rules) -> None:
+    """Refuse a request outside of the grant.
 
-    :raises NumaMemory: if memory is to move.
-    :raises OutsideGrant: if a thread is to run where Nova did not let it.
+    :raises NumaMemory: if memory would move.
+    :raises OutsideGrant: if a thread would run where Nova did not let it.
     :raises DedicatedCpus: if dedicated CPUs are not permuted as a whole.
-    :raises AcrossCells: if they are permuted across the guest's cells, and that is not allowed.
-    :raises RealtimeCpu: if other threads are to run on a CPU of a real-time vCPU.
+    :raises AcrossCells: if they are permuted across the guest's cells, and the rules forbid it.
+    :raises RealtimeCpu: if other threads would run on a CPU of a real-time vCPU.
     """
-    if target.MEMORY in asked:
+    if target.MEMORY in requested:
         raise exception.NumaMemory(
             "the memory of a guest with a NUMA topology stays where Nova bound it"
             + (f": node {grant.nodes}" if grant.nodes else "")
             + "; request CPUs only, or use a flavor without NUMA topology and page size"
         )
-    pins = {what: cast(CpuSet, asked[what]) for what in asked if grant.of(what)}
+    pins = {what: cast(CpuSet, requested[what]) for what in requested if grant.of(what)}
     dedicated = grant.dedicated(rules.dedicated_cpus)
     after = dict(dedicated)
     for what, cpus in pins.items():
@@ -72,7 +72,7 @@ def _within(what: Target, cpus: CpuSet, allowed: CpuSet, grant: Grant) -> None:
 
 
 def _own_cpu(what: Target, cpus: CpuSet, grant: Grant, dedicated: Mapping[int, int]) -> int:
-    """Return the one CPU that is asked for a vCPU with a dedicated CPU."""
+    """Return the one CPU that is requested for a vCPU with a dedicated CPU."""
     own = CpuSet(dedicated.values())
     if outside := CpuSet(cpus - own):
         raise exception.OutsideGrant(
@@ -111,7 +111,7 @@ def _check_permutation(
 
 
 def _check_realtime(pins: Mapping[Target, CpuSet], after: Mapping[int, int], grant: Grant) -> None:
-    """Refuse to run the emulator and iothreads, also those that stay, beside a real-time vCPU."""
+    """Refuse emulator and iothreads beside a real-time vCPU, also if they stay where they are."""
     moved = {vcpu: CpuSet([cpu]) for vcpu, cpu in after.items()}
     former, taken = (
         CpuSet.union(cpus for vcpu, cpus in vcpus.items() if vcpu in grant.realtime)

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""What other instances of this host are to have, for who wants their CPUs."""
+"""What other instances of this host will have, for a guest that requests their CPUs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BY_OTHERS = (exception.Overlap.reason, exception.SmtSibling.reason)
 
 
 class Moves:
-    """Looks at the requests of other instances. Any thread may call any method."""
+    """Reads the requests of other instances. Any thread may call any method."""
 
     def __init__(self, store: Store, hypervisor: Hypervisor, placer: Placer) -> None:
         self._store = store
@@ -39,12 +39,12 @@ class Moves:
         self._placer = placer
 
     def of(self, other: Occupant) -> Move | None:
-        """Return what an instance is to have; None if it stays as it is.
+        """Return what an instance will have; None if it stays as it is.
 
-        It stays if nothing else is requested for it, if that is refused for another
-        reason than other guests, or if it can't be carried out now.
+        It stays if nothing else is requested for it, if its request is refused for another reason
+        than other guests, or if it can't be carried out now.
 
-        :param other: its guest; libvirt is asked for more only if it may have to move.
+        :param other: its guest; libvirt is called only if it may have to move.
         """
         try:
             record = self._store.get(other.instance_uuid)
@@ -52,7 +52,7 @@ class Moves:
             if record is None or allocation is None or _is_in_force(record, other):
                 return None
             with self._hypervisor.guest(other.instance_uuid) as guest:
-                prospect = self._placer.look(
+                prospect = self._placer.plan(
                     allocation.at(window_timer.now()),
                     guest,
                     accepted=allocation == record.accepted,
@@ -64,17 +64,17 @@ class Moves:
 
 
 def _is_in_force(record: Record, other: Occupant) -> bool:
-    """Tell whether a guest was given what is requested at any time, and still is where it was."""
-    asked = readable(record.asked)
-    if asked is None or asked.windows or asked.vcpu_pinning is None:
+    """Return whether a guest has what is requested at all times, and has not been moved since."""
+    requested = readable(record.requested)
+    if requested is None or requested.windows or requested.vcpu_pinning is None:
         return False
-    pins = asked.vcpu_pinning.resolve(CpuSet(other.pins))
-    return record.status is Status.APPLIED and asked == record.accepted and pins == other.pins
+    pins = requested.vcpu_pinning.resolve(CpuSet(other.pins))
+    return record.status.is_in_force and requested == record.accepted and pins == other.pins
 
 
 def _requested(record: Record) -> Allocation | None:
     if record.status is Status.FAILED:
         return None
     refused = record.status is Status.REFUSED and record.reason not in _BY_OTHERS
-    asked = readable(record.asked)
-    return readable(record.accepted) if asked is None or refused else asked
+    requested = readable(record.requested)
+    return readable(record.accepted) if requested is None or refused else requested

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the rules say of guests that share CPUs, or cores, with a guest that is to be placed."""
+"""Other guests that share CPUs, or cores, with a guest: what the rules say about them."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from kongming.host.rules import Overlap, Rules
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """The other guests, as far as the rules let the guest be beside them.
+    """The other guests, as far as the rules allow them.
 
-    :ivar told: what there is to say of them.
+    :ivar warnings: for the operator.
     :ivar moving: the instances that have to move as well.
     """
 
-    told: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     moving: frozenset[str] = frozenset()
 
 
 def check(move: Move, rules: Rules, cores: Mapping[int, CpuSet], judge: Judge) -> Neighbours:
-    """Look who is on the CPUs of a move, and on the other CPUs of their cores.
+    """Find the guests on the CPUs of a move, and on the other CPUs of their cores.
 
     :param cores: the CPUs of each CPU's core.
-    :raises Overlap: if the rules refuse that guests share CPUs.
-    :raises SmtSibling: if they refuse that guests share cores.
+    :raises Overlap: if the rules forbid guests to share CPUs.
+    :raises SmtSibling: if they forbid guests to share cores.
     """
-    told: list[str] = []
+    warnings: list[str] = []
     moving: frozenset[str] = frozenset()
-    # Each by itself: of whom is only told must not count as in the way of whom is refused.
+    # One after the other: a guest that causes a warning only must not cause a refusal.
     for reaction in (Overlap.REFUSE, Overlap.WARN):
         contested = _Contested(cores, rules.overlap is reaction, rules.smt is reaction)
         if not (contested.same or contested.beside):
@@ -67,8 +67,8 @@ def check(move: Move, rules: Rules, cores: Mapping[int, CpuSet], judge: Judge) -
             if (shared := cpus - move.cpus)
         )
         if reaction is Overlap.WARN:
-            told += [f"other guests are pinned to the same CPUs: {on_cpus}"] * bool(on_cpus)
-            told += [f"other guests are pinned to the same cores: {on_cores}"] * bool(on_cores)
+            warnings += [f"other guests are pinned to the same CPUs: {on_cpus}"] * bool(on_cpus)
+            warnings += [f"other guests are pinned to the same cores: {on_cores}"] * bool(on_cores)
         elif on_cpus:
             raise exception.Overlap(
                 f"other guests are pinned to the same CPUs: {on_cpus}; request other CPUs, or set "
@@ -79,7 +79,7 @@ def check(move: Move, rules: Rules, cores: Mapping[int, CpuSet], judge: Judge) -
                 f"other guests are pinned to the same cores: {on_cores}; request CPUs of other "
                 "cores, or set [guard] smt to warn"
             )
-    return Neighbours(tuple(told), moving)
+    return Neighbours(tuple(warnings), moving)
 
 
 @dataclass(frozen=True, slots=True)

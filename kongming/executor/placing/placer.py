@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Placing one guest: observe ▸ plan ▸ guard ▸ apply ▸ verify.
+"""Places one guest: observe, plan, guard, apply, verify.
 
-The dry run takes the same way, as far as the plan.
+A dry run does the same, as far as the plan.
 """
 
 from __future__ import annotations
@@ -49,32 +49,32 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Prospect:
-    """A guest as it is, and the plan of what is to be done with it.
+    """A guest as it is, and the plan for it.
 
     :ivar host: the host as the guest has it.
-    :ivar wanted: what each target shall have.
-    :ivar state: what it has.
-    :ivar shortfalls: what was asked for and can't be had, each with its reason.
+    :ivar desired: the value that each target will have.
+    :ivar state: what the guest has.
+    :ivar shortfalls: which parts of the request are impossible, each with its reason.
     :ivar grant: what Nova gave the guest, if it has a NUMA topology.
     """
 
     host: Host
-    wanted: Mapping[Target, Value]
+    desired: Mapping[Target, Value]
     state: plans.GuestState
     plan: plans.Plan
     shortfalls: tuple[exception.Refused, ...] = ()
     grant: Grant | None = None
 
-    def found(self) -> str:
-        """Return what the guest has where it has something else than wanted."""
+    def describe_drift(self) -> str:
+        """Return where the guest has something else than desired."""
         return target.describe(
-            (step.target, f"found {self._has(step)}, desired {step.wanted}")
+            (step.target, f"found {self._has(step)}, desired {step.desired}")
             for step in self.plan.changes()
         )
 
     def move(self, instance_uuid: str) -> Move:
-        """Return what the guest is to have, as it concerns other guests."""
-        after = {**self.state.told, **self.plan.goals}
+        """Return what the guest will have, as far as it concerns other guests."""
+        after = {**self.state.configured, **self.plan.goals}
         pins = {
             what.number: cast(CpuSet, cpus)
             for what, cpus in after.items()
@@ -82,12 +82,12 @@ class Prospect:
             and not (self._floats(what, cpus) or self.host.online <= cast(CpuSet, cpus))
         }
         confined = {
-            what: each for what, each in self.wanted.items() if not self._floats(what, each)
+            what: each for what, each in self.desired.items() if not self._floats(what, each)
         }
-        return Move(instance_uuid, guard.asked_cpus(confined), pins)
+        return Move(instance_uuid, guard.requested_cpus(confined), pins)
 
     def _floats(self, what: Target, value: Value) -> bool:
-        """Tell whether a vCPU has all of several CPUs that Nova gave it."""
+        """Return whether a vCPU has all of several CPUs that Nova gave it."""
         return (
             self.grant is not None
             and what.aspect is Aspect.VCPU
@@ -95,23 +95,23 @@ class Prospect:
         )
 
     def _has(self, step: plans.Change) -> object:
-        told = self.state.told[step.target]
-        if told != step.wanted:
-            return told
+        configured = self.state.configured[step.target]
+        if configured != step.desired:
+            return configured
         reading = self.state.observed[step.target]
-        return reading.first_that(lambda value: value != step.wanted) or told
+        return reading.first_that(lambda value: value != step.desired) or configured
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """What came of placing a guest.
+    """The result of placing a guest.
 
-    :ivar plan: what was done.
-    :ivar note: what there is to say of it besides; may be empty.
-    :ivar moving: the instances that have to move away from where this guest is now.
-    :ivar unobserved: what of it libvirt only confirmed, and why it can't be observed; empty if
-        all was observed.
-    :ivar through_libvirt: whether it was libvirt that looked at the threads.
+    :ivar plan: the steps that were carried out.
+    :ivar note: further information for the operator; may be empty.
+    :ivar moving: the instances that have to leave this guest's CPUs.
+    :ivar unobserved: what libvirt only confirmed, and why it can't be observed; empty if
+        everything was observed.
+    :ivar through_libvirt: whether libvirt observed the threads.
     """
 
     plan: plans.Plan
@@ -122,7 +122,7 @@ class Placed:
 
     @property
     def confirmation(self) -> str:
-        """How it is known that what was done is so."""
+        """How the effect was verified."""
         if self.unobserved:
             return f"libvirt confirmed it, {self.unobserved}"
         return f"observed {'through libvirt' if self.through_libvirt else 'on the threads'}"
@@ -131,8 +131,8 @@ class Placed:
 class Placer:
     """Brings guests to allocations, within the operator's rules.
 
-    :param rules: returns the rules that are in force.
-    :param topology: returns what the host is made of.
+    :param rules: returns the rules in force.
+    :param topology: returns the host's topology.
     """
 
     def __init__(
@@ -142,34 +142,34 @@ class Placer:
         self._claims = claims
         self._topology = topology
 
-    def look(self, allocation: Allocation, guest: Guest, *, accepted: bool) -> Prospect:
-        """See what a guest has and plan how to bring it to an allocation.
+    def plan(self, allocation: Allocation, guest: Guest, *, accepted: bool) -> Prospect:
+        """Observe a guest and plan how to bring it to an allocation.
 
-        :param accepted: whether this was in force before: then CPUs that
-            went offline since are waited for, not refused, and what can't be kept
-            does not lift the rest.
-        :raises Refused: if the guest may not, or can't, have that.
+        :param accepted: whether the allocation was in force before. Then CPUs that went offline
+            since are waited for, not refused, and parts that became impossible do not lift the
+            others.
+        :raises Refused: if the guest may not, or can't, have the allocation.
         """
         definition, host, rules = guest.definition(), guest.host, self._rules()
-        asked: dict[Target, Value] = {}
-        permitted, refusals = asked, list[exception.Refused]()
+        requested: dict[Target, Value] = {}
+        permitted, refusals = requested, list[exception.Refused]()
         if allocation and accepted:
             guard.check_guest(definition, rules)
-            asked = allocation.resolve(definition.vcpus, definition.iothreads)
-            permitted, refusals = guard.part(asked, definition, host, rules)
+            requested = allocation.resolve(definition.vcpus, definition.iothreads)
+            permitted, refusals = guard.partition(requested, definition, host, rules)
             refusals += allocation.lacking(definition.vcpus, definition.iothreads)
         elif allocation:
-            asked = permitted = _whole(allocation, definition, host, rules)
-            guard.check_usable(guard.asked_cpus(asked), host)
-        state = _observe(guest, definition, asked)
+            requested = permitted = _resolve_whole(allocation, definition, host, rules)
+            guard.check_usable(guard.requested_cpus(requested), host)
+        state = _observe(guest, definition, requested)
         shortfalls = _shortfalls(guest, permitted, state)
-        wanted = {what: value for what, value in permitted.items() if what not in shortfalls}
-        left = _left(asked.keys() - permitted, definition, state)
+        desired = {what: value for what, value in permitted.items() if what not in shortfalls}
+        left = _unchanged(requested.keys() - permitted, definition, state)
         return Prospect(
             host,
-            wanted,
+            desired,
             state,
-            plans.make(wanted | left, state, host, _dedicated(definition, rules)),
+            plans.make(desired | left, state, host, _dedicated(definition, rules)),
             (*refusals, *shortfalls.values()),
             definition.grant,
         )
@@ -184,37 +184,37 @@ class Placer:
         definition, rules = guest.definition(), self._rules()
         for each in allocation.windows:
             try:
-                # CPUs that are offline now may be back then.
-                _whole(allocation.during(each), definition, guest.host, rules)
+                # CPUs that are offline now may be online then.
+                _resolve_whole(allocation.during(each), definition, guest.host, rules)
             except exception.Refused as refusal:
                 raise type(refusal)(f"in window {each.window.name}: {refusal}") from refusal
 
     def warnings(self, instance_uuid: str, prospect: Prospect) -> list[str]:
-        """Return what is to be said of a placement before it is carried out.
+        """Return the warnings about a placement before it is carried out.
 
-        :raises Overlap: if CPUs are shared with another guest, and that is not to be.
+        :raises Overlap: if CPUs are shared with another guest, and the rules forbid it.
         :raises SmtSibling: if cores are.
         """
         with self._claimed(instance_uuid, prospect) as found:
-            return [*found.told, *self._unbalanced(prospect)]
+            return [*found.warnings, *self._unbalanced(prospect)]
 
     def place(self, instance_uuid: str, prospect: Prospect, guest: Guest, *, new: bool) -> Placed:
-        """Carry out what was planned.
+        """Carry out a plan.
 
-        :param new: whether the guest gets this for the first time since it
-            started: only then it is held against the other guests.
-        :raises Refused: if the guest may not, or can't, have that.
-        :raises GuestBusy: if a job of libvirt's keeps the guest now.
-        :raises Failed: if it did not work; the guest is as it was.
+        :param new: whether the guest gets this for the first time since it started: only then the
+            other guests may prevent it.
+        :raises Refused: if the guest may not, or can't, have it.
+        :raises GuestBusy: if a job of libvirt's occupies the guest now.
+        :raises Failed: if it failed; the guest is as it was.
         """
         if not prospect.plan:
             return _placed(prospect.plan, prospect.state.observed, guest)
         guest.check_free()
         moving: frozenset[str] = frozenset()
         notes = []
-        if new and prospect.wanted:
+        if new and prospect.desired:
             with self._claimed(instance_uuid, prospect) as found:
-                notes += [*found.told, *self._unbalanced(prospect)]
+                notes += [*found.warnings, *self._unbalanced(prospect)]
                 observed = carry_out(prospect.plan, guest)
             moving = found.moving
         else:
@@ -235,38 +235,38 @@ class Placer:
             yield found
 
     def _unbalanced(self, prospect: Prospect) -> list[str]:
-        pins = isolated_sets.of_request(prospect.wanted)
+        pins = isolated_sets.of_request(prospect.desired)
         return isolated_sets.warnings(pins, self._topology().isolated) if pins else []
 
 
-def _whole(
+def _resolve_whole(
     allocation: Allocation, definition: Definition, host: Host, rules: Rules
 ) -> dict[Target, Value]:
-    """Return what each part of a guest gets.
+    """Return the value of each target of a guest.
 
     :raises Refused: if the guest may not, or can't, have all of it.
     """
     guard.check_guest(definition, rules)
     for refusal in allocation.lacking(definition.vcpus, definition.iothreads):
         raise refusal
-    asked = allocation.resolve(definition.vcpus, definition.iothreads)
-    guard.check_request(asked, definition, host, rules)
-    return asked
+    requested = allocation.resolve(definition.vcpus, definition.iothreads)
+    guard.check_request(requested, definition, host, rules)
+    return requested
 
 
-def _left(
+def _unchanged(
     barred: Set[Target], definition: Definition, state: plans.GuestState
 ) -> dict[Target, Value]:
-    """Return what is left as it is, because the rules no longer permit what is asked.
+    """Return what stays as it is, because the rules no longer permit what is requested.
 
-    A reload moves nobody. What came along from another host was never permitted here.
+    A reload moves no guest. A placement from another host was never permitted here.
     """
     if state.travelled:
         return {}
     if definition.grant is not None and any(what.aspect in CPU_ASPECTS for what in barred):
-        # Its CPUs are judged, and so left, as a whole.
+        # Its CPUs are judged as a whole, so they also stay as a whole.
         barred = barred | {what for what in state.baseline if what.aspect in CPU_ASPECTS}
-    return {what: state.told[what] for what in barred if what in state.told}
+    return {what: state.configured[what] for what in barred if what in state.configured}
 
 
 def _dedicated(definition: Definition, rules: Rules) -> Set[Target]:
@@ -276,26 +276,26 @@ def _dedicated(definition: Definition, rules: Rules) -> Set[Target]:
 
 
 def _observe(
-    guest: Guest, definition: Definition, wanted: Mapping[Target, Value]
+    guest: Guest, definition: Definition, desired: Mapping[Target, Value]
 ) -> plans.GuestState:
-    observed = guest.observe({*definition.baseline, *wanted}, definition)
-    # libvirt reads the CPU time from the kernel, it is not in the definition.
+    observed = guest.observe({*definition.baseline, *desired}, definition)
+    # The CPU time is not in the definition: libvirt reads it from the kernel.
     read = {what: each.parts[0].value for what, each in observed.items()}
-    told: dict[Target, Value] = read | dict(definition.configured)
-    had = dict(told)
+    configured: dict[Target, Value] = read | dict(definition.configured)
+    former = dict(configured)
     for what, reading in observed.items():
         narrower = _narrower(what, reading, definition, guest.host)
         if narrower is not None:
-            had[what] = narrower
+            former[what] = narrower
     return plans.GuestState(
-        had, told, observed, definition.baseline, definition.has_foreign_baseline
+        former, configured, observed, definition.baseline, definition.has_foreign_baseline
     )
 
 
 def _narrower(what: Target, reading: Reading, definition: Definition, host: Host) -> CpuSet | None:
-    """Return where threads run that libvirt was told nothing of, if not everywhere.
+    """Return where threads run that libvirt has not configured, if not everywhere.
 
-    Somebody else has confined them: by taskset, or with the kernel's isolcpus.
+    Something else has confined them: taskset, or the kernel's isolcpus.
     """
     if what.aspect not in CPU_ASPECTS or what in definition.explicit:
         return None
@@ -304,15 +304,15 @@ def _narrower(what: Target, reading: Reading, definition: Definition, host: Host
 
 
 def _shortfalls(
-    guest: Guest, wanted: Mapping[Target, Value], state: plans.GuestState
+    guest: Guest, desired: Mapping[Target, Value], state: plans.GuestState
 ) -> dict[Target, exception.Refused]:
     """Return what libvirt can't control on this host; the rest is judged by itself."""
     found: dict[Target, exception.Refused] = {}
-    if target.SHARES in wanted and target.SHARES not in state.told:
+    if target.SHARES in desired and target.SHARES not in state.configured:
         found[target.SHARES] = exception.SharesUnsupported(_uncontrolled("CPU shares", "cpu"))
-    if target.QUOTA in wanted and target.QUOTA not in state.told:
+    if target.QUOTA in desired and target.QUOTA not in state.configured:
         found[target.QUOTA] = exception.QuotaUnsupported(_uncontrolled("vCPU quota", "cpu"))
-    if target.MEMORY in wanted and not guest.has_cpuset_controller:
+    if target.MEMORY in desired and not guest.has_cpuset_controller:
         found[target.MEMORY] = exception.MemoryUnsupported(_uncontrolled("memory nodes", "cpuset"))
     return found
 
@@ -331,7 +331,7 @@ def _placed(done: plans.Plan, observed: Mapping[Target, Reading], guest: Guest) 
 
 
 def _memory_note(done: plans.Plan, guest: Guest) -> str:
-    """Say how much of the memory is where it shall be."""
+    """Return how much of the memory is on the desired nodes."""
     if not any(change.target == target.MEMORY for change in done.changes()):
         return ""
     nodes = cast(CpuSet, done.goals[target.MEMORY])

@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The plan: the ordered steps from what a guest has to what it shall have.
+"""The plan: the ordered steps from a guest's state to its desired allocation.
 
-Making one changes nothing: printed, it is the dry run.
+Making one changes nothing; a dry run shows it.
 """
 
 from __future__ import annotations
@@ -32,46 +32,46 @@ from kongming.hypervisor.reading import Part, Reading
 class GuestState:
     """What a guest has now.
 
-    :ivar had: for every target that the guest has, what undoing and releasing return to:
-        what libvirt was told, or what the kernel shows where libvirt was told nothing.
-    :ivar told: what libvirt was told.
-    :ivar observed: what the kernel shows, or what libvirt was told where it can't be observed;
-        targets that are not there are left out.
-    :ivar baseline: what the targets that Kongming touched had before.
-    :ivar travelled: whether that was noted on another host, which the guest came from.
+    :ivar former: for every target that the guest has, the value to which undoing and releasing
+        return: the configured one, or the kernel's where libvirt has configured none.
+    :ivar configured: what libvirt has as the configuration.
+    :ivar observed: what the kernel shows, or the configured value where it can't be observed;
+        targets that do not exist are left out.
+    :ivar baseline: what the targets that Kongming changed had before.
+    :ivar travelled: whether another host wrote the baseline, from which the guest came.
     """
 
-    had: Mapping[Target, Value]
-    told: Mapping[Target, Value]
+    former: Mapping[Target, Value]
+    configured: Mapping[Target, Value]
     observed: Mapping[Target, Reading]
     baseline: Mapping[Target, Value]
     travelled: bool = False
 
 
 class Step(Protocol):
-    """One change of a guest, which knows its own undoing."""
+    """One change of a guest, which can undo itself."""
 
     def apply(self, guest: Guest) -> None:
         """Carry the step out."""
 
     def undo(self, guest: Guest) -> None:
-        """Go back to what was before; also right if libvirt refused the step."""
+        """Restore the former value; also correct if libvirt refused the step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Give one target another value.
+    """Sets one target to another value.
 
-    libvirt leaves a refused set in the guest's cgroup, where it would confine
-    the thread later: undoing sets the former one in any case.
+    libvirt leaves a refused set in the guest's cgroup, where it would confine the thread later:
+    undoing sets the former one in any case.
     """
 
     target: Target
     former: Value
-    wanted: Value
+    desired: Value
 
     def apply(self, guest: Guest) -> None:
-        guest.set(self.target, self.wanted)
+        guest.set(self.target, self.desired)
 
     def undo(self, guest: Guest) -> None:
         guest.set(self.target, self.former)
@@ -82,7 +82,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class KeepBaseline:
-    """Note in the domain what it had before it was touched."""
+    """Notes the baseline in the domain."""
 
     former: Mapping[Target, Value]
     baseline: Mapping[Target, Value]
@@ -99,12 +99,12 @@ class KeepBaseline:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps, in order; none if the guest has all that it can have now.
+    """The steps, in order; none if the guest has all that is available now.
 
-    :ivar goals: what is to be observed afterwards.
-    :ivar unusable: what can't be had now: target → CPUs that are offline, or that a
-        control group above the guest's lacks.
-    :ivar baseline: what all that is touched, by these steps or before, had before that.
+    :ivar goals: what must be observed afterwards.
+    :ivar unusable: what is unavailable now: target → CPUs that are offline, or that a control
+        group above the guest's lacks.
+    :ivar baseline: what all targets that are changed, by these steps or before, had before.
     """
 
     goals: Mapping[Target, Value]
@@ -116,7 +116,7 @@ class Plan:
         return bool(self.steps)
 
     def changes(self) -> tuple[Change, ...]:
-        """Give those steps that change what the guest has."""
+        """Return the steps that set a target."""
         return tuple(step for step in self.steps if isinstance(step, Change))
 
     def describe_unusable(self) -> str:
@@ -125,49 +125,48 @@ class Plan:
 
     def __str__(self) -> str:
         return describe(
-            (change.target, f"{change.former} → {change.wanted}") for change in self.changes()
+            (change.target, f"{change.former} → {change.desired}") for change in self.changes()
         )
 
 
 def make(
-    wanted: Mapping[Target, Value],
+    desired: Mapping[Target, Value],
     state: GuestState,
     host: Host,
     whole: Set[Target] = frozenset(),
 ) -> Plan:
-    """Plan the steps from ``state`` to ``wanted``.
+    """Plan the steps from ``state`` to ``desired``.
 
-    What Kongming touched and is no longer wanted goes back to its baseline:
-    what a guest has must not depend on the requests that led to the last one.
+    A target that Kongming changed and that is no longer requested returns to its baseline: the
+    state of a guest must not depend on former requests.
 
-    :param wanted: the targets that anything is asked of; none of them
-        returns the guest to its baseline.
-    :param whole: the vCPUs with dedicated CPUs. While one of them can't be pinned as planned, no
-        pin is changed: two vCPUs would have one CPU.
+    :param desired: the targets with a request; none of them returns the guest to its baseline.
+    :param whole: the vCPUs with dedicated CPUs. While one of them can't be pinned as planned,
+        no pin is changed: two vCPUs would have one CPU.
     """
     touched = {
         what: _reachable(what, value, host)
         for what, value in state.baseline.items()
-        if what in state.told
+        if what in state.configured
     }
-    aims = touched | dict(wanted)
+    aims = touched | dict(desired)
     goals = {what: _settable(what, value, host) for what, value in sorted(aims.items())}
     goals = {what: value for what, value in goals.items() if value != CpuSet()}
     if whole & aims.keys() - goals.keys():
         goals = {what: value for what, value in goals.items() if what.aspect not in CPU_ASPECTS}
-    # A baseline counts as reached once libvirt takes it whole.
+    # A baseline is reached once libvirt accepts all of it.
     unusable = {
         what: cpus
         for what, aim in aims.items()
-        if (cpus := _unusable(what, aim, host)) and (what in wanted or goals.get(what) != aim)
+        if (cpus := _unusable(what, aim, host)) and (what in desired or goals.get(what) != aim)
     }
     changes = tuple(
-        Change(what, state.had[what], value)
+        Change(what, state.former[what], value)
         for what, value in goals.items()
-        if state.told[what] != value or _differs(state.observed, what, value, host)
+        if state.configured[what] != value or _differs(state.observed, what, value, host)
     )
     during = {change.target: change.former for change in changes} | dict(state.baseline)
-    pending = {*wanted, *unusable, *(aims.keys() - goals.keys())}
+    pending = {*desired, *unusable, *(aims.keys() - goals.keys())}
     after = {what: value for what, value in during.items() if what in pending}
     steps: list[Step] = [*changes]
     if during != state.baseline or state.travelled:
@@ -180,20 +179,20 @@ def make(
 def differences(
     goals: Mapping[Target, Value], observed: Mapping[Target, Reading], host: Host
 ) -> dict[Target, Part]:
-    """Return what is observed to be other than its goal: the first part that is."""
+    """Return the goals that are not observed, each with the first part that differs."""
     found = {what: _differs(observed, what, goal, host) for what, goal in goals.items()}
-    return {what: part for what, part in found.items() if part is not None}
+    return {what: partition for what, partition in found.items() if partition is not None}
 
 
 def unobserved(
     goals: Mapping[Target, Value], observed: Mapping[Target, Reading]
 ) -> tuple[Target, ...]:
-    """Return the goals of which it is only known what libvirt was told."""
+    """Return the goals of which only the configured value is known."""
     return tuple(what for what in goals if what in observed and not observed[what].by_kernel)
 
 
 def _reachable(what: Target, baseline: Value, host: Host) -> Value:
-    """Return what of a baseline this host has: the guest may come from a larger one."""
+    """Return what this host has of a baseline: the guest may come from a larger host."""
     if what.aspect in CPU_ASPECTS:
         return CpuSet(cast(CpuSet, baseline) & host.present) or host.present
     if what.aspect is Aspect.MEMORY:
@@ -214,7 +213,7 @@ def _unusable(what: Target, value: Value, host: Host) -> CpuSet:
 def _differs(
     observed: Mapping[Target, Reading], what: Target, goal: Value, host: Host
 ) -> Part | None:
-    """Return the first part that has something else; None also if nothing can be seen.
+    """Return the first part that differs; None also if nothing can be observed.
 
     A vCPU that is not plugged in has no thread.
     """
@@ -222,7 +221,7 @@ def _differs(
     if reading is None:
         return None
     if what.aspect in CPU_ASPECTS:
-        # The kernel leaves out what can't be used.
+        # The kernel leaves out unusable CPUs.
         usable = cast(CpuSet, goal) & host.usable
         return reading.first_that(lambda cpus: cast(CpuSet, cpus) & host.usable != usable)
     return reading.first_that(lambda value: value != goal)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Where Nova says that instances are, in the store: kept unless it is simply "here"."""
+"""Where Nova reports instances, in the store: kept unless it is simply "here"."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kongming.runtime.sqlite import Database
 
 
 class Hints:
-    """The last hint on each instance that anything is kept of. Any thread may call any method.
+    """The last hint about each instance with a record. Any thread may call any method.
 
     Every method raises ``StoreUnavailable`` if the database can't be used.
     """
@@ -32,63 +32,63 @@ class Hints:
         self._db = db
 
     def get(self, instance_uuid: str) -> Hint | None:
-        """Return what Nova last said; None if it said that the instance is here, or nothing."""
+        """Return Nova's last report; None without one, or if the instance is here."""
         rows = self._db.query(
-            "SELECT place, host, said_by, said_at, doubtful, answered FROM hint"
+            "SELECT place, host, reported_by, reported_at, uncertain, from_api FROM hint"
             " WHERE instance_uuid = ?",
             (instance_uuid,),
         )
         return _read(*rows[0]) if rows else None
 
-    def astray(self) -> set[str]:
-        """Return the instances of which Nova says that they are not here."""
+    def elsewhere(self) -> set[str]:
+        """Return the instances that Nova reports elsewhere or nowhere."""
         rows = self._db.query(
-            "SELECT instance_uuid FROM hint WHERE place != 'here' AND NOT doubtful"
+            "SELECT instance_uuid FROM hint WHERE place != 'here' AND NOT uncertain"
         )
         return {instance_uuid for (instance_uuid,) in rows}
 
-    def keep(self, instance_uuid: str, hint: Hint) -> bool:
-        """Keep a hint; it is on disk on return.
+    def save(self, instance_uuid: str, hint: Hint) -> bool:
+        """Save a hint; it is on disk on return.
 
-        :returns: whether it says anything new.
+        :returns: whether it differs from the former one.
         """
-        plain = hint.place is Place.HERE and not hint.doubtful
+        plain = hint.place is Place.HERE and not hint.uncertain
         with self._db.lock:
             before = self.get(instance_uuid)
-            again = hint.says_the_same(before)
+            again = hint.agrees_with(before)
             if before is None and plain:
                 return False
-            if before is not None and again and (before.answered or not hint.answered):
+            if before is not None and again and (before.from_api or not hint.from_api):
                 return False
-            said_at = before.said_at if before is not None and again else hint.said_at
+            reported_at = before.reported_at if before is not None and again else hint.reported_at
             with self._db.transaction(durable=True) as db:
                 drop(db, instance_uuid)
                 if not plain:
-                    row = (hint.place, hint.host, hint.said_by, said_at)
+                    row = (hint.place, hint.host, hint.reported_by, reported_at)
                     db.execute(
                         "INSERT INTO hint VALUES (?, ?, ?, ?, ?, ?, ?)",
-                        (instance_uuid, *row, hint.doubtful, hint.answered),
+                        (instance_uuid, *row, hint.uncertain, hint.from_api),
                     )
         return True
 
     def clear(self) -> None:
-        """Forget all hints: nobody asks Nova here any more."""
+        """Delete all hints, because Nova is not used here any more."""
         with self._db.transaction(durable=True) as db:
             db.execute("DELETE FROM hint")
 
 
 def drop(db: sqlite3.Connection, instance_uuid: str) -> None:
-    """Forget the hint on an instance, within a transaction."""
+    """Delete the hint about an instance, within a transaction."""
     db.execute("DELETE FROM hint WHERE instance_uuid = ?", (instance_uuid,))
 
 
 def _read(
-    place: Any, host: Any, said_by: Any, said_at: Any, doubtful: Any, answered: Any
+    place: Any, host: Any, reported_by: Any, reported_at: Any, uncertain: Any, from_api: Any
 ) -> Hint | None:
     try:
         known = Place(place)
     except ValueError:
-        # Edited by hand, or written by another version: as if nothing had been said.
+        # Edited by hand, or written by another version: as if there were no report.
         return None
-    said = (stored.text(host), stored.text(said_by), stored.moment(said_at))
-    return Hint(known, *said, bool(doubtful), bool(answered))
+    report = (stored.text(host), stored.text(reported_by), stored.moment(reported_at))
+    return Hint(known, *report, bool(uncertain), bool(from_api))

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The history of an instance in the store: what was asked, and what came of it."""
+"""The history of an instance in the store: requests and their outcomes."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from typing import Any
 
 from kongming.allocation import stored
 from kongming.allocation.statuses import Status
-from kongming.executor.store.record import Change, Record, written
+from kongming.executor.store.record import HistoryEntry, Record, dump_requested
 
-#: So many entries are kept of each instance, the latest ones.
+#: How many entries of each instance are kept, the latest ones.
 MAX_ENTRIES = 1_000
 
-COLUMNS = "asked_at, source, asked_by, asked, status, reason, message, changed_at"
+COLUMNS = "requested_at, source, requested_by, requested, status, reason, message, changed_at"
 
 
-def read(row: tuple[Any, ...]) -> Change:
-    """Read a row of :data:`COLUMNS`, whatever it holds."""
-    at, source, by, asked, status, reason, message, changed_at = row
-    return Change(
+def read(row: tuple[Any, ...]) -> HistoryEntry:
+    """Read a row of :data:`COLUMNS`, whatever it contains."""
+    at, source, by, requested, status, reason, message, changed_at = row
+    return HistoryEntry(
         stored.maybe_moment(at),
         stored.text(source),
         stored.text(by),
-        stored.load(asked),
+        stored.load(requested),
         stored.text(status),
         stored.text(reason),
         stored.text(message),
@@ -42,14 +42,14 @@ def read(row: tuple[Any, ...]) -> Change:
     )
 
 
-def remember(db: sqlite3.Connection, instance_uuid: str, *entry: object) -> None:
-    """Add an entry, and forget those that are too many.
+def add(db: sqlite3.Connection, instance_uuid: str, *entry: object) -> None:
+    """Add an entry, and delete the oldest ones beyond :data:`MAX_ENTRIES`.
 
     :param entry: all other columns.
     """
     db.execute(
-        "INSERT INTO history (instance_uuid, generation, asked_at, source, asked_by, asked,"
-        " status, reason, message, changed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO history (instance_uuid, generation, requested_at, source, requested_by,"
+        " requested, status, reason, message, changed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (instance_uuid, *entry),
     )
     db.execute(
@@ -62,7 +62,7 @@ def remember(db: sqlite3.Connection, instance_uuid: str, *entry: object) -> None
 def complete(
     db: sqlite3.Connection, record: Record, status: Status, reason: str, message: str, now: float
 ) -> None:
-    """Complete the entry of what was asked, or begin one for what came later."""
+    """Complete the entry of a request with its outcome, or add one for a later outcome."""
     of = (record.instance_uuid, record.generation)
     completed = db.execute(
         "UPDATE history SET status = ?, reason = ?, message = ?, changed_at = ?"
@@ -71,5 +71,5 @@ def complete(
         (status, reason, message, now, *of, Status.PENDING),
     ).rowcount
     if not completed:
-        asked = written(record.asked)
-        remember(db, *of, None, record.source, "", asked, status, reason, message, now)
+        requested = dump_requested(record.requested)
+        add(db, *of, None, record.source, "", requested, status, reason, message, now)

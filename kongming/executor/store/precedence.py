@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Which of an instance's requests counts: the one with the last word is what is wanted."""
+"""Which of an instance's requests takes precedence: it becomes the desired allocation."""
 
 from __future__ import annotations
 
@@ -23,94 +23,96 @@ from kongming.allocation.request import Request, Source
 from kongming.allocation.statuses import Status
 from kongming.allocation.stored import Unreadable
 from kongming.executor.store import history
-from kongming.executor.store.record import dump, kept, said_of
+from kongming.executor.store.record import dump, reason_and_message, storable
 
 _ORDER = [*Source]
-_NOTHING = "{}"
+_EMPTY = "{}"
 
 
 def rank(source: object) -> int:
-    """Return a source's place among those of which the last has the last word."""
-    # Another version may know more of them than this one.
+    """Return the precedence of a source: the highest one wins."""
+    # Another version may have other sources.
     return _ORDER.index(source) if source in _ORDER else -1
 
 
-def keep(db: sqlite3.Connection, instance_uuid: str, request: Request) -> bool:
-    """Keep a request in the place of its source's former one; tell whether it is another."""
-    refusal = request.asked if isinstance(request.asked, exception.Refused) else None
+def save(db: sqlite3.Connection, instance_uuid: str, request: Request) -> bool:
+    """Save a request in place of its source's former one; return whether it differs."""
+    refusal = request.requested if isinstance(request.requested, exception.Refused) else None
     return bool(
         db.execute(
             "INSERT INTO request VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET asked = excluded.asked, reason = excluded.reason,"
-            " message = excluded.message, asked_by = excluded.asked_by,"
-            " asked_at = excluded.asked_at, generation = excluded.generation"
-            " WHERE asked IS NOT excluded.asked OR message != excluded.message"
+            " ON CONFLICT DO UPDATE SET requested = excluded.requested, reason = excluded.reason,"
+            " message = excluded.message, requested_by = excluded.requested_by,"
+            " requested_at = excluded.requested_at, generation = excluded.generation"
+            " WHERE requested IS NOT excluded.requested OR message != excluded.message"
             " OR generation != excluded.generation",
             (
                 instance_uuid,
                 request.source,
-                None if isinstance(request.asked, exception.Refused) else dump(request.asked),
-                *said_of(refusal),
-                kept(request.asked_by),
-                request.asked_at,
+                None
+                if isinstance(request.requested, exception.Refused)
+                else dump(request.requested),
+                *reason_and_message(refusal),
+                storable(request.requested_by),
+                request.requested_at,
                 request.generation,
             ),
         ).rowcount
     )
 
 
-def decide(db: sqlite3.Connection, instance_uuid: str, by: str = "") -> bool:
-    """Make the request that has the last word what is wanted.
+def update_desired(db: sqlite3.Connection, instance_uuid: str, by: str = "") -> bool:
+    """Make the request that takes precedence the desired allocation; return whether it changes.
 
-    Where nothing is requested, nothing is in force any more: what is refused next must not
-    bring it back.
+    Without any request, nothing is accepted any more: the next refused request must not restore
+    it.
     """
     rows = db.execute(
-        "SELECT source, asked, reason, message, asked_by, asked_at FROM request"
+        "SELECT source, requested, reason, message, requested_by, requested_at FROM request"
         " WHERE instance_uuid = ?",
         (instance_uuid,),
     ).fetchall()
     now = time.time()
-    nobody = (Source.OPERATOR, _NOTHING, "", "", by, now)
-    source, asked, reason, message, asked_by, asked_at = max(
+    nobody = (Source.OPERATOR, _EMPTY, "", "", by, now)
+    source, requested, reason, message, requested_by, requested_at = max(
         rows, key=lambda row: rank(row[0]), default=nobody
     )
-    status = Status.REFUSED if asked is None else Status.PENDING
+    status = Status.REFUSED if requested is None else Status.PENDING
     generations = db.execute(
-        "INSERT INTO instance (instance_uuid, asked, generation, status, reason, message,"
+        "INSERT INTO instance (instance_uuid, requested, generation, status, reason, message,"
         " changed_at, source) VALUES (?, ?, 1, ?, ?, ?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET asked = excluded.asked, generation = generation + 1,"
+        " ON CONFLICT DO UPDATE SET requested = excluded.requested, generation = generation + 1,"
         " status = excluded.status, reason = excluded.reason, message = excluded.message,"
         " changed_at = excluded.changed_at, source = excluded.source,"
-        " accepted = CASE WHEN excluded.asked = '{}' THEN NULL ELSE accepted END"
-        " WHERE asked IS NOT excluded.asked OR source != excluded.source"
-        " OR asked IS NULL AND message != excluded.message RETURNING generation",
-        (instance_uuid, asked, status, reason, message, now, source),
+        " accepted = CASE WHEN excluded.requested = '{}' THEN NULL ELSE accepted END"
+        " WHERE requested IS NOT excluded.requested OR source != excluded.source"
+        " OR requested IS NULL AND message != excluded.message RETURNING generation",
+        (instance_uuid, requested, status, reason, message, now, source),
     ).fetchall()
     for (generation,) in generations:
-        asked_for = (asked_at, source, by or asked_by, asked)
-        said = (status, reason, message, now)
-        history.remember(db, instance_uuid, generation, *asked_for, *said)
+        origin = (requested_at, source, by or requested_by, requested)
+        outcome = (status, reason, message, now)
+        history.add(db, instance_uuid, generation, *origin, *outcome)
     return bool(generations)
 
 
 def restore(db: sqlite3.Connection, instance_uuid: str, by: str) -> bool:
-    """Decide anew if what is wanted can't be read; tell whether the requests say otherwise."""
-    found = db.execute("SELECT asked FROM instance WHERE instance_uuid = ?", (instance_uuid,))
-    bad = any(isinstance(stored.load(asked), Unreadable) for (asked,) in found.fetchall())
-    return bad and decide(db, instance_uuid, by)
+    """Update the desired allocation if it can't be read; return whether it changes."""
+    found = db.execute("SELECT requested FROM instance WHERE instance_uuid = ?", (instance_uuid,))
+    bad = any(isinstance(stored.load(requested), Unreadable) for (requested,) in found.fetchall())
+    return bad and update_desired(db, instance_uuid, by)
 
 
 def withdraw_unreadable(db: sqlite3.Connection, instance_uuid: str, by: str) -> bool:
-    """Delete the requests that can't be read; tell whether there were any, or that helps."""
+    """Delete the requests that can't be read; return whether anything changes."""
     found = db.execute(
-        "SELECT source, asked FROM request WHERE instance_uuid = ?", (instance_uuid,)
+        "SELECT source, requested FROM request WHERE instance_uuid = ?", (instance_uuid,)
     ).fetchall()
-    bad = [source for source, asked in found if isinstance(stored.load(asked), Unreadable)]
+    bad = [source for source, requested in found if isinstance(stored.load(requested), Unreadable)]
     db.executemany(
         "DELETE FROM request WHERE instance_uuid = ? AND source = ?",
         [(instance_uuid, source) for source in bad],
     )
-    return (decide if bad else restore)(
+    return (update_desired if bad else restore)(
         db, instance_uuid, f"deleted as unreadable by {by}"
     ) or bool(bad)

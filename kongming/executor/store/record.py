@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is known of an instance, and its history: values, and how they are kept."""
+"""Records of instances and entries of their history: values, and how rows hold them."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ _STATUSES, _SOURCES = frozenset(REPORTED), frozenset(Source)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """All that is known of one instance.
+    """What the store has of one instance.
 
-    :ivar asked: what is asked; None if the request was refused for what it says.
-    :ivar accepted: what last was in force on the guest; None if nothing was since nothing was
-        requested.
-    :ivar generation: grows with each change of ``asked``; as it is kept.
+    :ivar requested: the request that takes precedence; None if it was invalid and refused.
+    :ivar accepted: the allocation that last was in force on the guest; None if there was none
+        since the instance last had no request.
+    :ivar generation: grows with each change of ``requested``.
     :ivar reason: reason code of a refusal, failure or drift; empty otherwise.
     :ivar changed_at: when the status changed, in seconds since the epoch.
-    :ivar source: whose request this is; another version may know more of them than this one.
-    :ivar drift: what was last found to be other than wanted; empty if never.
+    :ivar source: the request's source; another version may have other sources.
+    :ivar drift: what was last found to differ from the desired allocation; empty if never.
     :ivar drift_at: when, in seconds since the epoch.
-    :ivar unobserved: what of the guest's placement can't be observed, and why: drift of it is not
-        known; empty if all can.
+    :ivar unobserved: what of the placement can't be observed, and why: its drift is not
+        detected; empty if everything is observed.
     """
 
     instance_uuid: str
-    asked: Allocation | Unreadable | None
+    requested: Allocation | Unreadable | None
     accepted: Allocation | Unreadable | None
     generation: int
     status: Status
@@ -61,16 +61,16 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """One entry of an instance's history: what was asked, and what came of it.
+class HistoryEntry:
+    """One entry of an instance's history: a request and its outcome.
 
     Times are in seconds since the epoch.
     """
 
-    asked_at: float | None
+    requested_at: float | None
     source: str
-    asked_by: str
-    asked: Allocation | Unreadable | None
+    requested_by: str
+    requested: Allocation | Unreadable | None
     status: str
     reason: str
     message: str
@@ -81,33 +81,33 @@ def dump(allocation: Allocation) -> str:
     return json.dumps(allocation.to_json(), sort_keys=True)
 
 
-def kept(text: str) -> str:
-    """Return a text as SQLite takes it: without lone surrogates."""
+def storable(text: str) -> str:
+    """Return a text as SQLite accepts it: without lone surrogates."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def said_of(error: exception.KongmingError | None) -> tuple[str, str]:
-    """Return an error's reason and message as they are kept; empty of none."""
-    return ("", "") if error is None else (error.reason, kept(str(error)))
+def reason_and_message(error: exception.KongmingError | None) -> tuple[str, str]:
+    """Return an error's reason code and message for the store; empty if there is no error."""
+    return ("", "") if error is None else (error.reason, storable(str(error)))
 
 
-def written(asked: Allocation | Unreadable | None) -> str | None:
-    """Return what is kept of what is asked; of what can't be read that is all that is known."""
-    if asked is None:
+def dump_requested(requested: Allocation | Unreadable | None) -> str | None:
+    """Return the column of a request; an unreadable one keeps its text."""
+    if requested is None:
         return None
-    return asked.text if isinstance(asked, Unreadable) else dump(asked)
+    return requested.text if isinstance(requested, Unreadable) else dump(requested)
 
 
 def read_record(row: tuple[Any, ...]) -> Record:
-    """Read what is kept of an instance, whatever it is.
+    """Read the row of an instance, whatever it contains.
 
-    A status that is unknown counts as pending: the next look finds it out again.
+    An unknown status is read as pending: the next pass determines it.
     """
-    instance_uuid, asked, accepted, generation, status, reason, message, *rest = row
+    instance_uuid, requested, accepted, generation, status, reason, message, *rest = row
     changed_at, source, drift, drift_at, unobserved = rest
     return Record(
         stored.text(instance_uuid),
-        stored.load(asked),
+        stored.load(requested),
         stored.load(accepted),
         generation,
         Status(status) if status in _STATUSES else Status.PENDING,
@@ -122,19 +122,19 @@ def read_record(row: tuple[Any, ...]) -> Record:
 
 
 def read_request(row: tuple[Any, ...]) -> Request:
-    """Read what is kept of a request, whatever it is."""
-    source, asked, message, asked_by, asked_at, generation = row
+    """Read the row of a request, whatever it contains."""
+    source, requested, message, requested_by, requested_at, generation = row
     return Request(
         _source(source),
-        _asked(asked, message),
-        stored.text(asked_by),
-        stored.moment(asked_at),
+        _asked(requested, message),
+        stored.text(requested_by),
+        stored.moment(requested_at),
         stored.whole(generation),
     )
 
 
-def _source(kept: object) -> str:
-    text = stored.text(kept)
+def _source(storable: object) -> str:
+    text = stored.text(storable)
     return Source(text) if text in _SOURCES else text
 
 

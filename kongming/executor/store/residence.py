@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whether an instance is on this host, and what becomes of what is kept of it.
+"""Whether an instance is on this host, and what to do with its record.
 
-libvirt says what runs here. What Nova says, by an event or by an answer of its API, is a
-hint: it counts only where libvirt does not contradict it.
+libvirt shows what runs here. What Nova reports, by an event or an answer of its API, is a hint:
+it counts only where libvirt does not contradict it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import enum
 
 
 class Place(enum.StrEnum):
-    """Where an instance is, by Nova."""
+    """Where Nova reports an instance."""
 
     HERE = "here"
     ELSEWHERE = "elsewhere"
@@ -33,58 +33,58 @@ class Place(enum.StrEnum):
 class Presence(enum.Enum):
     """What libvirt has of an instance.
 
-    That libvirt can't be asked is no presence: nothing is decided then.
+    There is none while libvirt is unavailable: then nothing is decided.
     """
 
     RUNS = "a running domain"
     OFF = "a domain that is defined, but does not run"
-    GONE = "no domain"
+    ABSENT = "no domain"
     MIGRATED = "no domain: libvirt has migrated it to another host"
 
 
-class Kept(enum.Enum):
-    """What is kept of an instance here."""
+class LocalState(enum.Enum):
+    """What this host has of an instance."""
 
-    REQUEST = "a request of any source, accepted or not"
-    RETURNING = "nothing is requested any more, and it is not yet at its baseline"
-    OWN_NOTE = "nothing, but the domain has a baseline that this host's store wrote"
-    FOREIGN_NOTE = "nothing, but the domain has a baseline that another store wrote"
+    REQUEST = "a record with a request of any source, accepted or not"
+    RETURNING = "a record without a request: it has not yet returned to its baseline"
+    OWN_BASELINE = "no record, but the domain has a baseline that this host's store wrote"
+    FOREIGN_BASELINE = "no record, but the domain has a baseline that another store wrote"
     NOTHING = "nothing"
 
 
-class Fate(enum.Enum):
-    """What becomes of an instance."""
+class Action(enum.Enum):
+    """What to do with an instance."""
 
-    KEPT = "the request is kept and carried out, now or when the guest runs"
-    CLAIMED = "the request is kept and carried out, though Nova reports that the guest is not here"
-    FORGOTTEN = "its record is forgotten"
-    RELEASED = "the guest goes back to its baseline"
-    LEFT = "nothing is done"
+    KEEP = "carry out the request, now or when the guest runs"
+    CLAIM = "carry out the request, though Nova reports that the guest is not here"
+    FORGET = "delete its record"
+    RELEASE = "return the guest to its baseline"
+    IGNORE = "do nothing"
 
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """What Nova last said of where an instance is.
+    """Nova's last report of where an instance is.
 
-    :ivar host: the host that it named; empty if none.
-    :ivar said_by: the event and its publisher, or Nova's API, for the operator to read.
-    :ivar said_at: when it was said first, in seconds since the epoch.
-    :ivar doubtful: whether another word on it contradicts this one, and it is not certain
-        which of them is the newer.
-    :ivar answered: whether Nova's API said so, rather than an event.
+    :ivar host: the host that it names; empty if none.
+    :ivar reported_by: the event and its publisher, or Nova's API, for the operator.
+    :ivar reported_at: when it was first reported, in seconds since the epoch.
+    :ivar uncertain: whether another report contradicts this one, and it is unknown which of
+        them is newer.
+    :ivar from_api: whether Nova's API reported it, rather than an event.
     """
 
     place: Place
     host: str = ""
-    said_by: str = ""
-    said_at: float = 0.0
-    doubtful: bool = False
-    answered: bool = False
+    reported_by: str = ""
+    reported_at: float = 0.0
+    uncertain: bool = False
+    from_api: bool = False
 
-    def says_the_same(self, other: Hint | None) -> bool:
-        """Tell whether another hint says nothing else, whenever and by whomever it was said."""
+    def agrees_with(self, other: Hint | None) -> bool:
+        """Return whether another hint has the same place, whatever its time and source."""
         return other is not None and (
-            (self.place, self.host, self.doubtful) == (other.place, other.host, other.doubtful)
+            (self.place, self.host, self.uncertain) == (other.place, other.host, other.uncertain)
         )
 
     def __str__(self) -> str:
@@ -93,51 +93,51 @@ class Hint:
             Place.ELSEWHERE: f"it is on {self.host}" if self.host else "it has left this host",
             Place.NOWHERE: "it is on no host",
         }[self.place]
-        return f"{where} ({self.said_by})" if self.said_by else where
+        return f"{where} ({self.reported_by})" if self.reported_by else where
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What becomes of an instance, and whether Nova is to be asked where it is."""
+    """What to do with an instance, and whether to look up its location in Nova."""
 
-    fate: Fate
-    ask: bool = False
+    action: Action
+    lookup: bool = False
 
 
-def decide(presence: Presence, hint: Hint | None, kept: Kept) -> Decision:
-    """Decide what becomes of an instance; doc/source/contributor/architecture.rst has the table.
+def decide(presence: Presence, hint: Hint | None, kept: LocalState) -> Decision:
+    """Decide about an instance; doc/source/contributor/architecture.rst has the table.
 
-    :param hint: None if Nova has said nothing of where it is. Of an instance that nothing is
-        kept of, that it is here means that Nova says so and that nothing is requested for it.
+    :param hint: None if Nova has not reported where it is. For an instance without a record,
+        *here* means that Nova reports no request for it.
     """
-    if kept in (Kept.NOTHING, Kept.OWN_NOTE, Kept.FOREIGN_NOTE):
+    if kept in (LocalState.NOTHING, LocalState.OWN_BASELINE, LocalState.FOREIGN_BASELINE):
         return _of_unknown(presence, hint, kept)
     if presence is Presence.MIGRATED:
-        return Decision(Fate.FORGOTTEN)
+        return Decision(Action.FORGET)
     if hint is None:
-        return Decision(Fate.KEPT)
-    if hint.doubtful:
-        # Which word is the newer one is not known: libvirt alone decides.
-        gone = presence is Presence.GONE
-        return Decision(Fate.FORGOTTEN if gone else Fate.KEPT, ask=True)
+        return Decision(Action.KEEP)
+    if hint.uncertain:
+        # It is unknown which report is newer: libvirt alone decides.
+        absent = presence is Presence.ABSENT
+        return Decision(Action.FORGET if absent else Action.KEEP, lookup=True)
     if hint.place is Place.HERE:
-        return Decision(Fate.KEPT)
+        return Decision(Action.KEEP)
     if presence is Presence.RUNS:
-        if kept is Kept.RETURNING:
-            return Decision(Fate.KEPT)
-        return Decision(Fate.CLAIMED, ask=not hint.answered)
+        if kept is LocalState.RETURNING:
+            return Decision(Action.KEEP)
+        return Decision(Action.CLAIM, lookup=not hint.from_api)
     if presence is Presence.OFF and hint.place is Place.ELSEWHERE:
-        # It may be a resize that is reverted, or a wrong name. Undefined, it is gone.
-        return Decision(Fate.KEPT)
-    return Decision(Fate.FORGOTTEN)
+        # It may be a resize that is reverted, or a wrong name. If it left, it is undefined.
+        return Decision(Action.KEEP)
+    return Decision(Action.FORGET)
 
 
-def _of_unknown(presence: Presence, hint: Hint | None, kept: Kept) -> Decision:
-    """Decide on an instance that nothing is kept of."""
-    if presence is not Presence.RUNS or kept is Kept.NOTHING:
-        return Decision(Fate.LEFT)
+def _of_unknown(presence: Presence, hint: Hint | None, kept: LocalState) -> Decision:
+    """Decide about an instance without a record."""
+    if presence is not Presence.RUNS or kept is LocalState.NOTHING:
+        return Decision(Action.IGNORE)
     if hint is not None and hint.place is Place.HERE:
-        return Decision(Fate.RELEASED)
-    # What this store wrote it has released since; what another one wrote, that one knows.
-    own = kept is Kept.OWN_NOTE
-    return Decision(Fate.RELEASED if own else Fate.LEFT, ask=True)
+        return Decision(Action.RELEASE)
+    # This store has released its own baselines; only another store knows why it wrote one.
+    own = kept is LocalState.OWN_BASELINE
+    return Decision(Action.RELEASE if own else Action.IGNORE, lookup=True)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The tables of the store, and how they came about."""
+"""The tables of the store."""
 
 #: The statements from one version of the schema to the next.
 MIGRATIONS = (
@@ -18,46 +18,42 @@ MIGRATIONS = (
         """
         CREATE TABLE instance (
             instance_uuid TEXT PRIMARY KEY,
-            asked TEXT,
+            requested TEXT,
             accepted TEXT,
             generation INTEGER NOT NULL,
             status TEXT NOT NULL,
             reason TEXT NOT NULL,
             message TEXT NOT NULL,
-            changed_at REAL NOT NULL
+            changed_at REAL NOT NULL,
+            source TEXT NOT NULL,
+            drift TEXT NOT NULL DEFAULT '',
+            drift_at REAL,
+            unobserved TEXT NOT NULL DEFAULT ''
         ) WITHOUT ROWID
         """,
-    ),
-    (
-        "ALTER TABLE instance ADD COLUMN source TEXT NOT NULL DEFAULT 'metadata'",
-        "ALTER TABLE instance ADD COLUMN drift TEXT NOT NULL DEFAULT ''",
-        "ALTER TABLE instance ADD COLUMN drift_at REAL",
         """
         CREATE TABLE request (
             instance_uuid TEXT NOT NULL,
             source TEXT NOT NULL,
-            asked TEXT,
+            requested TEXT,
             reason TEXT NOT NULL,
             message TEXT NOT NULL,
-            asked_by TEXT NOT NULL,
-            asked_at REAL NOT NULL,
+            requested_by TEXT NOT NULL,
+            requested_at REAL NOT NULL,
+            generation INTEGER NOT NULL,
             PRIMARY KEY (instance_uuid, source)
         ) WITHOUT ROWID
         """,
-        """
-        INSERT INTO request SELECT instance_uuid, 'metadata', asked,
-            iif(asked IS NULL, reason, ''), iif(asked IS NULL, message, ''), '', changed_at
-            FROM instance
-        """,
+        # No index by time: it would be read once a day, and written at each request.
         """
         CREATE TABLE history (
             id INTEGER PRIMARY KEY,
             instance_uuid TEXT NOT NULL,
             generation INTEGER NOT NULL,
-            asked_at REAL,
+            requested_at REAL,
             source TEXT NOT NULL,
-            asked_by TEXT NOT NULL,
-            asked TEXT,
+            requested_by TEXT NOT NULL,
+            requested TEXT,
             status TEXT NOT NULL,
             reason TEXT NOT NULL,
             message TEXT NOT NULL,
@@ -65,27 +61,20 @@ MIGRATIONS = (
         )
         """,
         "CREATE INDEX history_of_instance ON history (instance_uuid, id)",
-        "CREATE INDEX history_by_time ON history (changed_at)",
-    ),
-    # Read once a day, written at each request.
-    ("DROP INDEX history_by_time",),
-    ("ALTER TABLE request ADD COLUMN generation INTEGER NOT NULL DEFAULT 0",),
-    (
         """
         CREATE TABLE hint (
             instance_uuid TEXT PRIMARY KEY,
             place TEXT NOT NULL,
             host TEXT NOT NULL,
-            said_by TEXT NOT NULL,
-            said_at REAL NOT NULL,
-            doubtful INTEGER NOT NULL,
-            answered INTEGER NOT NULL
+            reported_by TEXT NOT NULL,
+            reported_at REAL NOT NULL,
+            uncertain INTEGER NOT NULL,
+            from_api INTEGER NOT NULL
         ) WITHOUT ROWID
         """,
-        # Which of the notes in domains are of this store, and not of one before it.
+        # Baselines in domains name the store that wrote them.
         "CREATE TABLE identity AS SELECT lower(hex(randomblob(8))) AS id",
     ),
-    ("ALTER TABLE instance ADD COLUMN unobserved TEXT NOT NULL DEFAULT ''",),
 )
 
 #: The version of the schema that this Kongming works with.

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is wanted for each instance, on disk: it outlives every crash.
+"""The store: requests, desired allocations and outcomes on disk, which survive every crash.
 
-One SQLite database under the state path, which the service and the
-operator's tools work on at the same time.
+One SQLite database under the state path, which the service and the operator's tools use at the
+same time.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from kongming.allocation.statuses import Status
 from kongming.allocation.stored import is_instance
 from kongming.executor.store import hints, history, precedence
 from kongming.executor.store.record import (
-    Change,
+    HistoryEntry,
     Record,
     dump,
-    kept,
     read_record,
     read_request,
-    said_of,
+    reason_and_message,
+    storable,
 )
 from kongming.executor.store.residence import Hint
 from kongming.executor.store.schema import MIGRATIONS
@@ -54,57 +54,56 @@ class Store:
 
     Every method raises ``StoreUnavailable`` if the database can't be used.
 
-    :ivar hints: where Nova says that the instances are.
-    :ivar identity: another one for each store: one that was made anew after a loss
-        does not know what the one before it did.
+    :ivar hints: where Nova reports the instances.
+    :ivar identity: identifies this store: one created after a loss has another identity.
     """
 
     def __init__(self, state_path: Path, *, create: bool = True) -> None:
         """Open the database in the directory ``state_path``.
 
-        :param create: whether to make it if there is none.
+        :param create: whether to create it if there is none.
         """
-        self._held: frozenset[str] = frozenset()
+        self._instances: frozenset[str] = frozenset()
         self.identity = ""
         path = state_path / FILE_NAME
-        self._db = Database(path, MIGRATIONS, create=create, on_open=self._read_held)
+        self._db = Database(path, MIGRATIONS, create=create, on_open=self._read_instances)
         self.hints = hints.Hints(self._db)
 
     def close(self) -> None:
         """Close the database."""
         self._db.close()
 
-    def held(self) -> frozenset[str]:
-        """Give the UUIDs of all instances that anything is known of."""
-        return self._held
+    def instances(self) -> frozenset[str]:
+        """Return the UUIDs of all instances with a record."""
+        return self._instances
 
-    def holds(self, instance_uuid: str) -> bool:
-        """Tell whether anything is known of an instance; costs nothing."""
-        return instance_uuid in self._held
+    def has_record(self, instance_uuid: str) -> bool:
+        """Return whether an instance has a record; this reads no file."""
+        return instance_uuid in self._instances
 
     def get(self, instance_uuid: str) -> Record | None:
-        """Read what is known of an instance."""
+        """Read the record of an instance."""
         rows = self._db.query(f"{_SELECT} WHERE instance_uuid = ?", (instance_uuid,))
         return read_record(rows[0]) if rows else None
 
     def records(self) -> list[Record]:
-        """Read what is known of all instances."""
+        """Read all records."""
         return [read_record(row) for row in self._db.query(f"{_SELECT} ORDER BY instance_uuid")]
 
     def requests(self, instance_uuid: str) -> list[Request]:
-        """Read what is asked for an instance, by whom; the last word last."""
+        """Read an instance's requests, the one that takes precedence last."""
         rows = self._db.query(
-            "SELECT source, asked, message, asked_by, asked_at, generation FROM request"
-            " WHERE instance_uuid = ?",
+            "SELECT source, requested, message, requested_by, requested_at, generation"
+            " FROM request WHERE instance_uuid = ?",
             (instance_uuid,),
         )
         return sorted(map(read_request, rows), key=lambda request: precedence.rank(request.source))
 
-    def asked_by(self, source: Source) -> dict[str, tuple[int, Record]]:
-        """Read what a source asks, and how far that has come.
+    def requested_by(self, source: Source) -> dict[str, tuple[int, Record]]:
+        """Read what a source requests.
 
-        :returns: for each instance the generation that the source gave its
-            request, and all that is known of the instance.
+        :returns: for each instance the generation that the source gave its request, and the
+            record.
         """
         with self._db.lock:
             records = self._db.query(
@@ -122,28 +121,25 @@ class Store:
         }
 
     def returning(self) -> set[str]:
-        """Give the instances that nobody asks anything for, still to be at their baseline."""
-        rows = self._db.query(f"{_NOBODY_ASKS} AND status != ?", (Status.ABSENT,))
+        """Return the instances without a request that have not yet returned to their baseline."""
+        rows = self._db.query(f"{_UNREQUESTED} AND status != ?", (Status.ABSENT,))
         return {instance_uuid for (instance_uuid,) in rows if is_instance(instance_uuid)}
 
-    def ask(self, instance_uuid: str, request: Request) -> bool:
-        """Keep what is asked for an instance; it is on disk on return.
+    def request(self, instance_uuid: str, request: Request) -> bool:
+        """Store a request; it is on disk on return.
 
-        :returns: whether it changes what is wanted.
+        :returns: whether it changes the desired allocation.
         """
         with self._db.lock:
             with self._db.transaction(durable=True) as db:
-                new = precedence.keep(db, instance_uuid, request)
-                changed = new and precedence.decide(db, instance_uuid)
+                new = precedence.save(db, instance_uuid, request)
+                changed = new and precedence.update_desired(db, instance_uuid)
             if changed:
-                self._held |= {instance_uuid}
+                self._instances |= {instance_uuid}
         return changed
 
-    def withdraw(self, instance_uuid: str, source: Source, asked_by: str) -> bool:
-        """Take back what a source asked; that of the others counts again.
-
-        :returns: whether it had asked anything.
-        """
+    def withdraw(self, instance_uuid: str, source: Source, requested_by: str) -> bool:
+        """Withdraw a source's request; return whether there was one."""
         with self._db.lock:
             with self._db.transaction(durable=True) as db:
                 known = db.execute(
@@ -151,32 +147,32 @@ class Store:
                     (instance_uuid, source),
                 ).rowcount
                 if known:
-                    precedence.decide(db, instance_uuid, f"withdrawn by {asked_by}")
+                    precedence.update_desired(db, instance_uuid, f"withdrawn by {requested_by}")
             if known:
-                self._held |= {instance_uuid}
+                self._instances |= {instance_uuid}
         return bool(known)
 
-    def withdraw_unreadable(self, instance_uuid: str, asked_by: str) -> bool:
-        """Delete what is kept of an instance and can't be read; tell whether there was any.
+    def withdraw_unreadable(self, instance_uuid: str, requested_by: str) -> bool:
+        """Delete what can't be read of an instance; return whether there was anything.
 
         :param instance_uuid: or the key of a row that no instance can have.
         """
         if not is_instance(instance_uuid):
-            return self.forget(instance_uuid, f"deleted as unreadable by {asked_by}")
+            return self.forget(instance_uuid, f"deleted as unreadable by {requested_by}")
         with self._db.lock, self._db.transaction(durable=True) as db:
-            return precedence.withdraw_unreadable(db, instance_uuid, asked_by)
+            return precedence.withdraw_unreadable(db, instance_uuid, requested_by)
 
     def restore(self, instance_uuid: str) -> bool:
-        """Take what is wanted from the requests if it can't be read; tell whether that helps."""
+        """Update an unreadable desired allocation from the requests; return whether that helps."""
         with self._db.lock, self._db.transaction(durable=True) as db:
             return precedence.restore(db, instance_uuid, "")
 
-    def release(self, instance_uuid: str, asked_by: str) -> None:
-        """Have a guest that nothing is known of go back to its baseline."""
+    def release(self, instance_uuid: str, requested_by: str) -> None:
+        """Have a guest without a record return to its baseline."""
         with self._db.lock:
             with self._db.transaction(durable=True) as db:
-                precedence.decide(db, instance_uuid, f"released by {asked_by}")
-            self._held |= {instance_uuid}
+                precedence.update_desired(db, instance_uuid, f"released by {requested_by}")
+            self._instances |= {instance_uuid}
 
     def report(
         self,
@@ -189,23 +185,22 @@ class Store:
         drift: exception.Drifted | None = None,
         unobserved: str | None = None,
     ) -> bool:
-        """Keep the outcome of working on ``record``.
+        """Store the outcome of a pass over ``record``.
 
-        It is dropped if something else was asked meanwhile, but for what is
-        in force.
+        It is dropped if the request has changed meanwhile, except for the accepted allocation.
 
-        :param accepted: what is in force now; None leaves it as it was.
-        :param note: what there is to say of a success.
-        :param drift: what was found to be other than wanted.
-        :param unobserved: what can't be observed, and why; None leaves it as it was.
-        :returns: whether the outcome is anything new.
+        :param accepted: the allocation in force now; None if unchanged.
+        :param note: the message of a success.
+        :param drift: what was found to differ from the desired allocation.
+        :param unobserved: what can't be observed, and why; None if unchanged.
+        :returns: whether the outcome is new.
         """
-        reason, message = said_of(error)
+        reason, message = reason_and_message(error)
         message = message or note
         if not note and error is None and status is record.status:
             message = record.message
         same = (record.status, record.reason, record.message) == (status, reason, message)
-        unobserved = record.unobserved if unobserved is None else kept(unobserved)
+        unobserved = record.unobserved if unobserved is None else storable(unobserved)
         in_force = accepted is None or accepted == record.accepted
         if same and drift is None and in_force and unobserved == record.unobserved:
             return False
@@ -222,7 +217,7 @@ class Store:
                     message,
                     now if not same else record.changed_at,
                     None if accepted is None else dump(accepted),
-                    None if drift is None else kept(str(drift)),
+                    None if drift is None else storable(str(drift)),
                     None if drift is None else now,
                     unobserved,
                     record.instance_uuid,
@@ -230,22 +225,19 @@ class Store:
                 ),
             ).rowcount
             if not changed and accepted is not None:
-                # It is in force all the same: a later refusal leaves it so.
+                # It is in force nevertheless, and remains so if a later request is refused.
                 db.execute(
                     "UPDATE instance SET accepted = ? WHERE instance_uuid = ?"
-                    " AND asked IS NOT '{}'",
+                    " AND requested IS NOT '{}'",
                     (dump(accepted), record.instance_uuid),
                 )
             if changed and not (same and drift is None and in_force):
-                said = (reason, message) if drift is None else said_of(drift)
-                history.complete(db, record, status, *said, now)
+                outcome = (reason, message) if drift is None else reason_and_message(drift)
+                history.complete(db, record, status, *outcome, now)
         return bool(changed) and not same
 
-    def demand(self, instance_uuid: str) -> bool:
-        """Have an instance looked at by the service, as if it were new.
-
-        :returns: whether anything is known of it.
-        """
+    def request_pass(self, instance_uuid: str) -> bool:
+        """Have the service make a pass over an instance; return whether it has a record."""
         with self._db.transaction(durable=True) as db:
             return bool(
                 db.execute(
@@ -255,41 +247,43 @@ class Store:
                 ).rowcount
             )
 
-    def pending_elsewhere(self) -> list[str]:
-        """Give what others left to be looked at since this was last asked."""
+    def take_pending(self) -> list[str]:
+        """Return the instances that other processes have set to pending since the last call."""
         if not self._db.changed_elsewhere():
             return []
         rows = self._db.query("SELECT instance_uuid, status FROM instance")
-        self._held = frozenset(uuid for uuid, _ in rows if is_instance(uuid))
-        return [uuid for uuid, status in rows if status == Status.PENDING and uuid in self._held]
+        self._instances = frozenset(uuid for uuid, _ in rows if is_instance(uuid))
+        return [
+            uuid for uuid, status in rows if status == Status.PENDING and uuid in self._instances
+        ]
 
     def forget(self, instance_uuid: str, why: str, *, generation: int | None = None) -> bool:
-        """Forget an instance, but for its history.
+        """Delete an instance's record and requests; its history remains.
 
-        :param generation: forget it only if nothing was asked since then.
-        :returns: whether it was there to be forgotten.
+        :param generation: delete only a record of this generation.
+        :returns: whether there was one.
         """
         with self._db.lock:
             with self._db.transaction(durable=True) as db:
-                gone = db.execute(
+                removed = db.execute(
                     "DELETE FROM instance WHERE instance_uuid = ?1"
                     " AND generation = coalesce(?2, generation)"
-                    " RETURNING generation, source, asked",
+                    " RETURNING generation, source, requested",
                     (instance_uuid, generation),
                 ).fetchall()
-                for of, source, asked in gone:
+                for of, source, requested in removed:
                     db.execute("DELETE FROM request WHERE instance_uuid = ?", (instance_uuid,))
                     hints.drop(db, instance_uuid)
-                    said = (Status.RELEASED, "", why, time.time())
-                    history.remember(db, instance_uuid, of, None, source, "", asked, *said)
-            if gone:
-                self._held -= {instance_uuid}
-        return bool(gone)
+                    outcome = (Status.RELEASED, "", why, time.time())
+                    history.add(db, instance_uuid, of, None, source, "", requested, *outcome)
+            if removed:
+                self._instances -= {instance_uuid}
+        return bool(removed)
 
-    def give_up(self, record: Record, hint: Hint | None, why: str) -> bool:
-        """Forget an instance, unless anything was requested or said since it was read.
+    def forget_if_unchanged(self, record: Record, hint: Hint | None, why: str) -> bool:
+        """Forget an instance unless its request or Nova's report has changed since it was read.
 
-        :param hint: what Nova had said of where it is.
+        :param hint: what Nova had reported.
         :returns: whether it was forgotten.
         """
         with self._db.lock:
@@ -297,7 +291,7 @@ class Store:
                 record.instance_uuid, why, generation=record.generation
             )
 
-    def history(self, instance_uuid: str) -> list[Change]:
+    def history(self, instance_uuid: str) -> list[HistoryEntry]:
         """Read an instance's history, the oldest entry first."""
         rows = self._db.query(
             f"SELECT {history.COLUMNS} FROM history WHERE instance_uuid = ? ORDER BY id",  # noqa: S608
@@ -306,10 +300,12 @@ class Store:
         return [history.read(row) for row in rows]
 
     def purge(self, before: float) -> int:
-        """Forget the history of before a time; give how many entries that were.
+        """Delete old history; return the number of entries.
 
-        With it goes what is kept of guests that have not run since, if they were to be
-        returned to their baseline, or if Nova says that they are elsewhere.
+        Also forgets instances that have not run since then, if they have no request, or if Nova
+        reports them elsewhere.
+
+        :param before: delete what is older, in seconds since the epoch.
         """
         left = [
             uuid for uuid in self._left_before(before) if self.forget(uuid, "did not run again")
@@ -323,25 +319,25 @@ class Store:
         absent = "AND status = ? AND changed_at < ?"
         return [
             instance_uuid
-            for left in (_NOBODY_ASKS, _ELSEWHERE)
+            for left in (_UNREQUESTED, _ELSEWHERE)
             for (instance_uuid,) in self._db.query(f"{left} {absent}", (Status.ABSENT, before))
         ]
 
-    def _read_held(self, db: sqlite3.Connection) -> None:
+    def _read_instances(self, db: sqlite3.Connection) -> None:
         found = db.execute("SELECT id FROM identity").fetchone()
         self.identity = str(found[0]) if found else ""
         keys = {key for (key,) in db.execute("SELECT instance_uuid FROM instance")}
-        self._held = frozenset(filter(is_instance, keys))
-        if strange := keys - self._held:
+        self._instances = frozenset(filter(is_instance, keys))
+        if invalid := keys - self._instances:
             LOG.warning(
                 "%s has rows whose keys are not UUIDs of instances, they are left out: %s; "
                 "'kongming-manage allocation unset' deletes them",
                 FILE_NAME,
-                ", ".join(sorted(map(shown, map(str, strange)))),
+                ", ".join(sorted(map(shown, map(str, invalid)))),
             )
 
 
-_NOBODY_ASKS = (
+_UNREQUESTED = (
     "SELECT instance_uuid FROM instance WHERE NOT EXISTS"
     " (SELECT 1 FROM request WHERE request.instance_uuid = instance.instance_uuid)"
 )
@@ -351,7 +347,7 @@ _ELSEWHERE = (
 )
 
 _SELECT = (
-    "SELECT instance.instance_uuid, instance.asked, instance.accepted, instance.generation,"
+    "SELECT instance.instance_uuid, instance.requested, instance.accepted, instance.generation,"
     " instance.status, instance.reason, instance.message, instance.changed_at, instance.source,"
     " instance.drift, instance.drift_at, instance.unobserved FROM instance"
 )

@@ -99,16 +99,16 @@ def test_a_value_of_the_metadata(cloud, tmp_path, text):
         assert len(record.message) < 400
         assert cost(lambda: cloud.service._handler.handle(message)).within(**handled)
         assert cost(executor.records).within(**handled)
-        if record.asked is not None:
-            assert cost(lambda: plan(record.asked)).within(
+        if record.requested is not None:
+            assert cost(lambda: plan(record.requested)).within(
                 lines=20_000 + 400 * len(text), peak=256_000
             )
         cloud.stop()
         store = Store(tmp_path / "state")
         assert cost(store.records).within(**handled)
         assert cost(lambda: store.history(guest.UUIDString())).within(**handled)
-        assert cost(lambda: Requested(record.asked).human_readable()).within(**handled)
-        assert len(Requested(record.asked).human_readable()) <= 4 * len(text) + 100
+        assert cost(lambda: Requested(record.requested).human_readable()).within(**handled)
+        assert len(Requested(record.requested).human_readable()) <= 4 * len(text) + 100
         store.close()
 
 
@@ -121,7 +121,7 @@ def test_a_restart_with_what_was_kept(cloud):
     cloud.stop()
     cloud.start()
     total = sum(map(len, WORST.values()))
-    assert len(cloud.service._executor.held) == len(WORST)
+    assert len(cloud.service._executor.instances) == len(WORST)
     assert cost(cloud.service._executor.records).within(8_000 + 300 * total, 128_000 + 600 * total)
 
 

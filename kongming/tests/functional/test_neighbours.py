@@ -57,7 +57,7 @@ def asked(pinning):
 def request(cloud, guest, pinning):
     # libvirt's test driver, unlike the others, reports no pins.
     cloud.service._executor._hypervisor._occupancy.forget()
-    cloud.service._executor.ask(
+    cloud.service._executor.request(
         guest.UUIDString(), Request(Source.OPERATOR, asked(pinning), "test", time.time())
     )
 
@@ -73,7 +73,7 @@ def wait_record(cloud, guest, status):
 
 def violations(cloud):
     cloud.service._executor._hypervisor._occupancy.forget()
-    found = cloud.service._executor.view()["violations"]
+    found = cloud.service._executor.snapshot()["violations"]
     return [(each["kind"], each["cpus"]) for each in found]
 
 

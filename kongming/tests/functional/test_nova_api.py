@@ -293,7 +293,7 @@ class Host:
             Nova(conf),
             PendingLookups(state_path),
             self.trigger,
-            held=lambda: self.executor.held,
+            held=lambda: self.executor.instances,
             intervals=PollIntervals(conf.nova.resync_interval, conf.nova.resync_full_interval),
             start_spread=0.0,
         )
@@ -313,7 +313,7 @@ class Host:
 
     def asked(self, instance_uuid):
         record = self.store.get(instance_uuid)
-        return record and record.asked and str(record.asked.vcpu_pinning.every)
+        return record and record.requested and str(record.requested.vcpu_pinning.every)
 
     def wait_asked(self, instance_uuid, cpus):
         wait_until(lambda: self.asked(instance_uuid) == cpus, 30, f"{cpus} is asked")
@@ -364,7 +364,7 @@ class TestNovaPoller:
             del api.servers[known].metadata[KEY]
             host.handler.handle(legacy_update(known))
             wait_until(lambda: host.asked(known) is not True and not host.poller.pending, 30, "")
-            assert not host.store.get(known).asked
+            assert not host.store.get(known).requested
             del api.servers[known]
             host.handler.handle(legacy_update(known, name="compute.instance.delete.end"))
             wait_until(lambda: host.store.get(known) is None, 30, "let go")
@@ -479,7 +479,7 @@ class TestResync:
             # As of Nova: the removal of a key is no change.
             api.servers[known].updated = "2000-01-01T00:00:00Z"
             del api.servers[known].metadata[KEY]
-            wait_until(lambda: not host.store.get(known).asked, 30, "nothing is asked any more")
+            wait_until(lambda: not host.store.get(known).requested, 30, "nothing is requested")
 
     @pytest.mark.parametrize("clock_s", [-7200, 7200])
     def test_changes_are_counted_by_novas_clock(self, api, run, clock_s):
@@ -630,9 +630,9 @@ def test_both_triggers_end_in_the_same_state(api, tmp_path, host_name, monkeypat
                 host.wait_settled()
             states = [
                 {
-                    record.instance_uuid: record.asked
+                    record.instance_uuid: record.requested
                     for record in host.store.records()
-                    if record.asked
+                    if record.requested
                 }
                 for host in hosts.values()
             ]

@@ -39,7 +39,7 @@ from kongming.executor import lock
 from kongming.executor.store.store import Store
 what, path = sys.argv[1], Path(sys.argv[2])
 try:
-    lock.take(path) if what == "lock" else Store(path, create=what == "service")
+    lock.acquire(path) if what == "lock" else Store(path, create=what == "service")
 except exception.StoreUnavailable as error:
     print(error)
 """
@@ -131,7 +131,7 @@ def test_a_service_that_root_started_first_leaves_files_that_are_named(tmp_path,
     state = tmp_path / "state"
     state.mkdir()
     os.chown(state, NOBODY.pw_uid, NOBODY.pw_gid)
-    lock.take(state).close()
+    lock.acquire(state).close()
     Store(state).close()
     PendingLookups(state).close()
     left = state / ("executor.lock" if opened == "lock" else FILE_NAME)
@@ -159,4 +159,4 @@ def test_a_service_that_root_started_first_leaves_files_that_are_named(tmp_path,
 def test_a_folder_that_can_not_be_made_is_still_told_of(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(exception.StoreUnavailable, match="create the directory"):
-        lock.take(tmp_path / "file" / "state")
+        lock.acquire(tmp_path / "file" / "state")

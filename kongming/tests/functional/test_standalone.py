@@ -233,7 +233,7 @@ def test_an_executor_asks_again_until_an_answer_can_be_read(site):
     counts = executor._bus.refusals.counts
     # Three that are no answers; two items of the fourth.
     assert counts["exchange", "message_invalid"] >= 4
-    record = executor._executor.asked_by(Source.API)[guest]
+    record = executor._executor.requested_by(Source.API)[guest]
     assert record[0] == 1
     site.stop()
     server.stop()
@@ -249,7 +249,7 @@ def test_what_the_metadata_asked_before_is_taken_back(site):
     with contextlib.closing(Store(state_path)) as store:
         asked = Allocation.from_json({"vcpu_pinning": "0"})
         for guest in (both, left):
-            store.ask(guest, Request(Source.METADATA, asked, "an event", 1.0))
+            store.request(guest, Request(Source.METADATA, asked, "an event", 1.0))
     site.put(both, "4")
     site.start(ExecutorService)
     site.wait(both, "applied")

@@ -57,7 +57,7 @@ def damage(state_path, instance_uuid, text, *tables):
     with closing(sqlite3.connect(state_path / FILE_NAME)) as db, db:
         for table in tables or ("instance", "request", "history"):
             db.execute(
-                f"UPDATE {table} SET asked = ? WHERE instance_uuid = ?", (text, instance_uuid)
+                f"UPDATE {table} SET requested = ? WHERE instance_uuid = ?", (text, instance_uuid)
             )
 
 
@@ -151,7 +151,7 @@ def test_a_guest_that_does_not_run_has_its_row_named_too(cloud, tmp_path, caplog
     cloud.start()
     gone = str(uuid.uuid4())
     store = cloud.service._executor._store
-    store.ask(gone, Request(Source.METADATA, metadata.parse({KEY: "2"}), "", 1.0))
+    store.request(gone, Request(Source.METADATA, metadata.parse({KEY: "2"}), "", 1.0))
     cloud.stop()
     damage(tmp_path / "state", gone, "[")
     cloud.start()
@@ -171,7 +171,8 @@ class Host:
         )
         with closing(Store(self.state)) as store:
             for each in (GOOD, BAD, THIRD):
-                store.ask(each, Request(Source.METADATA, metadata.parse({KEY: "2"}), "nova", 1.0))
+                two = metadata.parse({KEY: "2"})
+                store.request(each, Request(Source.METADATA, two, "nova", 1.0))
 
     def run(self, *arguments):
         ended = subprocess.run(

@@ -59,7 +59,7 @@ def running(tmp_path_factory):
 def host(running, caplog, monkeypatch):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(departures, "_GRACE_S", 0.0)
-    monkeypatch.setattr(unclaimed, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(unclaimed, "_GRACE_S", 0.0)
     yield running
     for domain in running.domains:
         with contextlib.suppress(libvirt.libvirtError):
@@ -202,7 +202,7 @@ def test_the_order_of_events_outlives_a_restart(host, guest):
     host.start()
     host.hear(guest, begin - 1, vcpu_pinning="2")
     host.settled()
-    assert host.record(guest).asked.vcpu_pinning.every == {4}
+    assert host.record(guest).requested.vcpu_pinning.every == {4}
 
 
 def test_that_all_are_elsewhere_blames_the_name_of_this_host(host, guest, caplog):

@@ -68,7 +68,7 @@ def ask(cloud, guest, base, *windows):
     windowed = tuple(Windowed(window, instead) for window, instead in windows)
     asked = Allocation(**base.parts(), windows=windowed)
     request = Request(Source.OPERATOR, asked, "test", time.time())
-    cloud.service._executor.ask(guest.UUIDString(), request)
+    cloud.service._executor.request(guest.UUIDString(), request)
     return asked
 
 
@@ -115,7 +115,7 @@ def test_where_nothing_is_asked_but_at_night(cloud, clock):
     wait_pins(guest, {4})
     clock.set(25, 7)
     wait_for(lambda: pins(guest) == before)
-    assert cloud.record(guest).asked.windows
+    assert cloud.record(guest).requested.windows
 
 
 def test_a_clock_that_is_set_back(cloud, clock):
@@ -221,7 +221,7 @@ def test_a_zone_that_the_host_lost_is_refused_and_the_guest_stays_as_it_is(
     cloud.start()
     wait_status(cloud, guest, "refused")
     record = cloud.record(guest)
-    assert (record.reason, record.asked) == ("request_invalid", asked)
+    assert (record.reason, record.requested) == ("request_invalid", asked)
     assert record.message.startswith("window night: 'Test' is not an IANA time zone")
     assert pins(guest) == [{2}]
     wait_pins(other, {4})

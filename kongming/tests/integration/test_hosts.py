@@ -166,7 +166,7 @@ class Story:
     def ask(self, **asked):
         keys = {f"{metadata.PREFIX}{name.replace('_', '-')}": asked[name] for name in asked}
         request = Request(Source.OPERATOR, metadata.parse(keys), "a test", time.time())
-        self.store.ask(self.guest.uuid, request)
+        self.store.request(self.guest.uuid, request)
 
     def withdraw(self):
         self.store.withdraw(self.guest.uuid, Source.OPERATOR, "a test")

@@ -275,7 +275,7 @@ def test_what_an_operator_asks_has_the_last_word(cloud, cpus):
         store = Store(daemon.state_path, create=False)
         by_hand = metadata.parse({metadata.VCPU_PINNING: str(cpus[-1])})
         request = Request(Source.OPERATOR, by_hand, getpass.getuser(), time.time())
-        store.ask(guest.uuid, request)
+        store.request(guest.uuid, request)
         guest.wait_on(cpus[-1])
         cloud.ask(guest, vcpu_pinning=f"{cpus[0]},{cpus[-1]}")
         cloud.settle(daemon)
@@ -283,7 +283,7 @@ def test_what_an_operator_asks_has_the_last_word(cloud, cpus):
         store.withdraw(guest.uuid, Source.OPERATOR, getpass.getuser())
         guest.wait_affinity(everywhere(guest))
         applied(daemon, guest)
-        assert [change.asked_by for change in store.history(guest.uuid) if change.asked_at]
+        assert [change.requested_by for change in store.history(guest.uuid) if change.requested_at]
 
 
 RULES = "[guard]\n"

@@ -35,7 +35,7 @@ def check_nothing_is_half_written(daemon):
     for record in store.records():
         assert store.requests(record.instance_uuid)
         assert store.history(record.instance_uuid)
-    assert store.held() == {record.instance_uuid for record in store.records()}
+    assert store.instances() == {record.instance_uuid for record in store.records()}
     store.close()
 
 

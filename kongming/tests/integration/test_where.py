@@ -241,7 +241,7 @@ def test_old_events_do_not_undo_what_nova_says(cloud, publish, api, cpus):
     guest.wait_on(last)
     cloud.settle(daemon)
     record = applied(daemon, guest)
-    assert record.asked.vcpu_pinning.every == {last}
+    assert record.requested.vcpu_pinning.every == {last}
 
 
 def test_an_event_that_nova_contradicts_is_healed_by_its_answer(cloud, publish, api, cpus):

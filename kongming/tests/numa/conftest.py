@@ -141,7 +141,7 @@ def ask(cloud, daemon):
             record = daemon.record(guest.uuid)
             if not asked:
                 return record is None
-            return record and record.asked == allocation and record.status == wanted and record
+            return record and record.requested == allocation and record.status == wanted and record
 
         try:
             return wait_until(done, TIMEOUT, f"{asked} is {wanted}")

@@ -45,13 +45,15 @@ def differences(kept: Mapping[str, Row], expected: Mapping[str, Instance]) -> di
 def _of_row(row: Row | None, ask: Ask, *, real: bool) -> Iterator[str]:
     if ask.kind == NOTHING:
         # Of a guest that is not there it is kept that it is to be released.
-        if row is not None and (real or row.asked != "{}"):
+        if row is not None and (real or row.requested != "{}"):
             yield "kept"
     elif row is None:
         yield "lost"
     elif (row.status, row.reason) not in _outcomes(ask, real=real):
         yield "another outcome"
-    elif ask.kind != INVALID and (row.asked is None or _read(row.asked) != _requested(ask)):
+    elif ask.kind != INVALID and (
+        row.requested is None or _read(row.requested) != _requested(ask)
+    ):
         yield "another request"
 
 

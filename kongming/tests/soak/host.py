@@ -58,7 +58,7 @@ DEAF = frozenset({KILLED, BROKER, DISK})
 _STEPS_S = (5, 60, 3600, 86_400)
 _HUNG_MAX = 6
 
-_KEPT = "SELECT instance_uuid, asked, accepted, status, reason FROM instance"
+_KEPT = "SELECT instance_uuid, requested, accepted, status, reason FROM instance"
 
 
 def _unit_environment() -> dict[str, str]:
@@ -70,7 +70,7 @@ def _unit_environment() -> dict[str, str]:
 class Row(NamedTuple):
     """What is kept of an instance; allocations are JSON."""
 
-    asked: str | None
+    requested: str | None
     accepted: str | None
     status: str
     reason: str

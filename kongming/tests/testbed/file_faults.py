@@ -171,7 +171,7 @@ def story(uri: str, guest: str, keys: dict[str, str]) -> dict[str, Any]:
     try:
         wait_until(lambda: executor.connected, _TIMEOUT_S, "libvirt answers")
         asked = metadata.parse({f"{metadata.PREFIX}{key}": text for key, text in keys.items()})
-        executor.ask(guest, Request(Source.OPERATOR, asked, "a test", time.time()))
+        executor.request(guest, Request(Source.OPERATOR, asked, "a test", time.time()))
         wait_until(lambda: _settled(executor), _TIMEOUT_S, "the guest is placed, or refused")
         (record,) = executor.records()
         found |= {
@@ -180,10 +180,10 @@ def story(uri: str, guest: str, keys: dict[str, str]) -> dict[str, Any]:
             "message": record.message,
             "unobserved": record.unobserved,
             "affinity": _affinity(uri, guest),
-            "cpus": len(executor.view()["cells"][0]["cpus"]),
+            "cpus": len(executor.snapshot()["cells"][0]["cpus"]),
         }
         executor.withdraw(guest, Source.OPERATOR, "a test")
-        wait_until(lambda: not executor.held, _TIMEOUT_S, "the guest is released")
+        wait_until(lambda: not executor.instances, _TIMEOUT_S, "the guest is released")
         found["released"] = True
     except Exception as error:  # noqa: BLE001
         found["error"] = repr(error)

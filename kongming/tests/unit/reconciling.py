@@ -79,12 +79,12 @@ class Host:
         self.guest.group_folder = self.tmp_path
         return self.guest
 
-    def ask(self, asked=ONE):
-        self.store.ask(UUID, Request(Source.METADATA, asked, "somebody", 1.5))
+    def request(self, asked=ONE):
+        self.store.request(UUID, Request(Source.METADATA, asked, "somebody", 1.5))
 
     def reconcile(self, asked=None):
         if asked is not None:
-            self.ask(asked)
+            self.request(asked)
         return self.reconciler.reconcile(UUID)
 
     @property

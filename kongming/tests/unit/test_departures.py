@@ -25,10 +25,10 @@ from kongming.executor.store.store import Store
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 OTHER = "5a6e9b1e-0000-4000-8000-000000000002"
 THERE = Hint(Place.ELSEWHERE, "compute-2", "instance.update of nova-compute:compute-2")
-NOWHERE = Hint(Place.NOWHERE, said_by="instance.delete.end of nova-api:a")
+NOWHERE = Hint(Place.NOWHERE, reported_by="instance.delete.end of nova-api:a")
 HERE = Hint(Place.HERE)
-ANSWER = Hint(Place.ELSEWHERE, "compute-2", "Nova's API", answered=True)
-DOUBTFUL = Hint(Place.ELSEWHERE, "compute-2", doubtful=True)
+ANSWER = Hint(Place.ELSEWHERE, "compute-2", "Nova's API", from_api=True)
+DOUBTFUL = Hint(Place.ELSEWHERE, "compute-2", uncertain=True)
 OFF = exception.DomainOff("off")
 GONE = exception.DomainGone("gone")
 MIGRATED = exception.DomainGone("gone", migrated=True)
@@ -40,20 +40,20 @@ class Host:
     def __init__(self, tmp_path):
         self.store = Store(tmp_path)
         self.now = 0.0
-        self.asked = []
+        self.looked_up = []
         self.departures = self.begin()
 
     def begin(self):
-        return Departures("compute-1", self.store, self.asked.append, lambda: self.now)
+        return Departures("compute-1", self.store, self.looked_up.append, lambda: self.now)
 
     def hold(self, uuid=UUID, hint=None, cpus="1"):
         asked = metadata.parse({metadata.VCPU_PINNING: cpus} if cpus else {})
-        self.store.ask(uuid, Request(Source.METADATA, asked, "somebody", 1.5))
+        self.store.request(uuid, Request(Source.METADATA, asked, "somebody", 1.5))
         self.hint(hint, uuid)
 
     def hint(self, hint, uuid=UUID):
         if hint is not None:
-            self.store.hints.keep(uuid, hint)
+            self.store.hints.save(uuid, hint)
 
     def runs(self, uuid=UUID, domain_id=7):
         return self.departures.may_place(self.store.get(uuid), domain_id)
@@ -65,7 +65,7 @@ class Host:
         return self.runs(uuid, domain_id)
 
     def is_absent(self, absent, uuid=UUID):
-        return self.departures.forgets(self.store.get(uuid), absent)
+        return self.departures.forget_departed(self.store.get(uuid), absent)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_guest_that_is_here_is_placed(host, hint, caplog):
     host.hold(hint=hint)
     assert host.runs()
     assert host.departures.claim(UUID) is None
-    assert not host.asked
+    assert not host.looked_up
     assert not caplog.records
 
 
@@ -110,7 +110,7 @@ def test_a_guest_that_runs_in_spite_of_nova_is_kept_and_told_once(host, hint, sa
     )
     assert says in line
     assert says in str(host.departures.claim(UUID))
-    assert host.store.holds(UUID)
+    assert host.store.has_record(UUID)
 
 
 def test_it_is_not_told_again_after_a_restart(host, caplog):
@@ -169,13 +169,13 @@ def test_nova_is_asked_once_whether_its_event_is_right(host):
     host.hold(hint=THERE)
     for _ in range(3):
         host.runs()
-    assert host.asked == [UUID]
+    assert host.looked_up == [UUID]
     host.hint(ANSWER)
     host.settle()
-    assert host.asked == [UUID]
+    assert host.looked_up == [UUID]
     host.hint(NOWHERE)
     host.runs()
-    assert host.asked == [UUID, UUID]
+    assert host.looked_up == [UUID, UUID]
 
 
 def test_a_question_that_could_not_be_kept_is_put_again(host):
@@ -184,9 +184,9 @@ def test_a_question_that_could_not_be_kept_is_put_again(host):
     host.departures = failing
     with pytest.raises(exception.StoreUnavailable):
         host.runs()
-    host.departures._on_doubt = host.asked.append
+    host.departures._request_lookup = host.looked_up.append
     host.runs()
-    assert host.asked == [UUID]
+    assert host.looked_up == [UUID]
 
 
 def _fail(_uuid):
@@ -199,7 +199,7 @@ def test_a_doubtful_hint_leaves_a_guest_as_it_is(host, caplog):
     host.now += 2 * _GRACE_S
     assert host.runs()
     assert host.departures.claim(UUID) is None
-    assert host.asked == [UUID]
+    assert host.looked_up == [UUID]
     assert not warnings(caplog)
 
 
@@ -212,7 +212,7 @@ def test_a_guest_on_its_way_to_its_baseline_goes_there(host):
 
 def test_a_request_that_can_not_be_read_is_kept_too(host):
     unreadable = Request(Source.METADATA, exception.RequestInvalid("bad"), "somebody", 1.5)
-    host.store.ask(UUID, unreadable)
+    host.store.request(UUID, unreadable)
     host.hint(THERE)
     assert host.settle()
     assert host.departures.claim(UUID) is not None
@@ -242,7 +242,7 @@ def test_an_instance_without_a_guest_is_forgotten_if_it_has_left(
     caplog.set_level("INFO")
     host.hold(hint=hint)
     assert host.is_absent(absent) is forgotten
-    assert host.store.holds(UUID) is not forgotten
+    assert host.store.has_record(UUID) is not forgotten
     assert caplog.text.count(f"Instance {UUID}: has left this host, forgotten: ") == int(forgotten)
     assert not warnings(caplog)
 
@@ -260,8 +260,8 @@ def test_what_was_requested_meanwhile_is_not_forgotten(host):
     host.hold(hint=THERE)
     record = host.store.get(UUID)
     host.hold(cpus="2")
-    assert not host.departures.forgets(record, GONE)
-    assert host.store.holds(UUID)
+    assert not host.departures.forget_departed(record, GONE)
+    assert host.store.has_record(UUID)
 
 
 def test_a_guest_that_stops_later_is_forgotten_then(host):
@@ -285,7 +285,7 @@ def test_a_guest_that_comes_back_is_claimed_anew(host, caplog):
 def test_nova_is_asked_of_what_was_forgotten_in_doubt(host):
     host.hold(hint=DOUBTFUL)
     assert host.is_absent(GONE)
-    assert host.asked == [UUID]
+    assert host.looked_up == [UUID]
 
 
 def everyone(caplog):

@@ -35,7 +35,7 @@ def look(guest, allocation, *, accepted=False, **rules):
     known = {"accepted": True} if accepted else {}
     claims = Claims(lambda: [occupant(OTHER, 3)])
     placer = Placer(lambda: Rules(**rules), claims, lambda: hosts.host(1, 4, 2))
-    found = dry_run.look(placer, guest, UUID, allocation, **known)
+    found = dry_run.run(placer, guest, UUID, allocation, **known)
     assert guest.done == []
     return found.to_json()
 

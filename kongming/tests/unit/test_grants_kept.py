@@ -218,9 +218,9 @@ def test_no_request_takes_a_guest_out_of_its_grant(host, instance, rules, data):
             host.guest.refuses = data.draw(st.integers(1, 4))
         before = host.check()
         if data.draw(st.integers(0, 3)):
-            host.ask(request(**data.draw(requests(instance))))
+            host.request(request(**data.draw(requests(instance))))
         elif data.draw(st.booleans()):
-            host.ask(request())
+            host.request(request())
         host.reconcile()
         host.guest.refuses = 0
         after = host.check()

@@ -79,7 +79,7 @@ def test_no_value_reaches_a_reserved_cpu(asked, reserved):
         guard.check_request(wanted, definition(), HOST, rules)
     except exception.Refused:
         return
-    assert not guard.asked_cpus(wanted) & reserved
+    assert not guard.requested_cpus(wanted) & reserved
 
 
 @given(st.sampled_from(["{}", "0:{}", "{},0", "^0,0-{},{}", " {} ", "0{}", "1-3:{}"]), some)
@@ -92,7 +92,7 @@ def test_no_way_of_writing_it_reaches_a_reserved_cpu(form, reserved):
             guard.check_request(wanted, definition(), HOST, Rules(reserved_cpus=reserved))
         except exception.Refused:
             continue
-        assert cpu not in guard.asked_cpus(wanted)
+        assert cpu not in guard.requested_cpus(wanted)
 
 
 def test_the_first_rule_that_is_broken_is_named_with_its_option():
@@ -209,7 +209,7 @@ def test_each_target_is_judged_by_itself_where_some_may_stay():
         target.QUOTA: NO_QUOTA,
     }
     rules = Rules(reserved_cpus=CpuSet([1, 3]), allowed_nodes=CpuSet([0]))
-    passing, refusals = guard.part(wanted, definition(), HOST, rules)
+    passing, refusals = guard.partition(wanted, definition(), HOST, rules)
     assert passing == {target.vcpu(0): CpuSet([2]), target.QUOTA: NO_QUOTA}
     assert [type(each) for each in refusals] == [
         exception.CpuReserved,
@@ -222,7 +222,7 @@ def test_each_target_is_judged_by_itself_where_some_may_stay():
 
 def test_what_breaks_no_rule_passes_whole():
     wanted = {target.vcpu(0): CpuSet([2]), target.SHARES: 100}
-    assert guard.part(wanted, definition(), HOST, NO_RULES) == (wanted, [])
+    assert guard.partition(wanted, definition(), HOST, NO_RULES) == (wanted, [])
 
 
 GRANT = Grant(
@@ -247,10 +247,10 @@ def test_a_guest_may_have_the_dedicated_cpus_that_nova_gave_it_and_no_others():
 def test_the_cpus_of_a_guest_with_a_numa_topology_stay_or_go_together():
     guest = definition(grant=GRANT)
     swapped = {target.vcpu(0): CpuSet([5]), target.vcpu(1): CpuSet([4]), target.SHARES: 10_001}
-    passing, refusals = guard.part(swapped, guest, HOST, OWN)
+    passing, refusals = guard.partition(swapped, guest, HOST, OWN)
     assert passing == {target.vcpu(0): CpuSet([5]), target.vcpu(1): CpuSet([4])}
     assert [type(each) for each in refusals] == [exception.SharesOutOfRange]
     outside = {target.vcpu(0): CpuSet([4]), target.EMULATOR: CpuSet([3]), target.SHARES: 200}
-    passing, refusals = guard.part(outside, guest, HOST, OWN)
+    passing, refusals = guard.partition(outside, guest, HOST, OWN)
     assert passing == {target.SHARES: 200}
     assert [type(each) for each in refusals] == [exception.OutsideGrant]

@@ -32,11 +32,11 @@ def locks(request, tmp_path, monkeypatch):
 @pytest.mark.usefixtures("locks")
 def test_a_state_path_is_taken_as_long_as_an_executor_runs(tmp_path):
     state = tmp_path / "state"
-    assert not lock.is_taken(state)
-    taken = lock.take(state)
-    assert lock.is_taken(state)
+    assert not lock.is_held(state)
+    taken = lock.acquire(state)
+    assert lock.is_held(state)
     with pytest.raises(exception.StoreUnavailable, match="another Kongming service uses"):
-        lock.take(state)
+        lock.acquire(state)
     taken.close()
-    assert not lock.is_taken(state)
-    lock.take(state).close()
+    assert not lock.is_held(state)
+    lock.acquire(state).close()

@@ -442,7 +442,7 @@ def test_other_keys_are_not_ours(key):
 
 def test_a_key_that_continues_another_can_be_almost_one_too():
     known = {KEY}
-    assert misspelt_keys.meant("kongming_vcpu_pinning_2", known) == f"{KEY}-2"
-    assert misspelt_keys.meant("kongming_vcpu_pinning_1000", known) is None
-    assert misspelt_keys.meant(f"{KEY}-2", known) is None
-    assert misspelt_keys.meant(KEY, known) is None
+    assert misspelt_keys.suggest("kongming_vcpu_pinning_2", known) == f"{KEY}-2"
+    assert misspelt_keys.suggest("kongming_vcpu_pinning_1000", known) is None
+    assert misspelt_keys.suggest(f"{KEY}-2", known) is None
+    assert misspelt_keys.suggest(KEY, known) is None

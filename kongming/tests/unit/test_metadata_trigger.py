@@ -43,14 +43,14 @@ class Host:
     """One host: the store and all that decides, with a libvirt that has what it is told.
 
     :ivar domains: what libvirt has: whether each of them runs.
-    :ivar asked: the instances that Nova was to be asked about.
+    :ivar looked_up: the instances that Nova was to be asked about.
     :ivar unrequested: those that an event said nothing is requested for.
     """
 
     def __init__(self, state_path, *, nova=True):
         self.store = Store(state_path)
         self.domains = {}
-        self.asked = []
+        self.looked_up = []
         self.unrequested = []
         self.now = 0.0
         self.nova = nova
@@ -59,22 +59,22 @@ class Host:
 
     def ask_nova(self, instance_uuid):
         if self.nova:
-            self.asked.append(instance_uuid)
+            self.looked_up.append(instance_uuid)
         return self.nova
 
-    def holds(self, instance_uuid):
-        return self.store.holds(instance_uuid)
+    def has_record(self, instance_uuid):
+        return self.store.has_record(instance_uuid)
 
-    def ask(self, instance_uuid, request):
-        refused = isinstance(request.asked, exception.Refused)
-        if refused or request.asked or self.holds(instance_uuid):
-            return self.store.ask(instance_uuid, request)
+    def request(self, instance_uuid, request):
+        refused = isinstance(request.requested, exception.Refused)
+        if refused or request.requested or self.has_record(instance_uuid):
+            return self.store.request(instance_uuid, request)
         self.unrequested.append(instance_uuid)
         return False
 
-    def locate(self, instance_uuid, hint):
-        if self.holds(instance_uuid):
-            self.store.hints.keep(instance_uuid, hint)
+    def set_hint(self, instance_uuid, hint):
+        if self.has_record(instance_uuid):
+            self.store.hints.save(instance_uuid, hint)
 
     def handle(self, made):
         """Handle a notification; tell whether it was the newest."""
@@ -90,7 +90,7 @@ class Host:
     def settle(self):
         """Look at all that is kept until nothing changes any more."""
         for _ in range(3):
-            for instance_uuid in self.store.held():
+            for instance_uuid in self.store.instances():
                 self.look(instance_uuid)
             self.now += 60.0
 
@@ -103,12 +103,12 @@ class Host:
         else:
             off = instance_uuid in self.domains
             absent = exception.DomainOff("off") if off else exception.DomainGone("gone")
-            if not self.departures.forgets(record, absent):
+            if not self.departures.forget_departed(record, absent):
                 self.store.report(record, Status.ABSENT, absent)
 
     def pins(self, instance_uuid=UUID):
         record = self.store.get(instance_uuid)
-        return record and record.asked and str(record.asked.vcpu_pinning.every)
+        return record and record.requested and str(record.requested.vcpu_pinning.every)
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ class TestEvents:
         assert host.handle(update(begin, name="instance.create.end"))
         assert host.handle(update(begin - 2, "0", API))
         assert host.pins() == "0"
-        assert host.asked == [UUID]
+        assert host.looked_up == [UUID]
         assert "'nova-api:controller' is behind that of" in caplog.text
 
     def test_an_older_event_of_the_same_publisher_is_left_out(self, host):
@@ -146,10 +146,10 @@ class TestEvents:
         host.handle(update(begin))
         assert not host.handle(update(begin - 0.5, "0"))
         assert host.pins() == "1"
-        assert not host.asked
+        assert not host.looked_up
         assert not host.handle(update(begin - 3, "0"))
         # It may be the clock: Nova knows.
-        assert host.asked == [UUID]
+        assert host.looked_up == [UUID]
 
     def test_an_edit_after_the_publishers_clock_was_set_back_is_done(self, host, monkeypatch):
         begin = now()
@@ -177,7 +177,7 @@ class TestEvents:
         begin = now() - 10
         host.handle(update(begin, host=OTHER))
         assert not host.handle(update(begin - 2))
-        assert not host.holds(UUID)
+        assert not host.has_record(UUID)
 
     def test_an_event_of_another_hosts_instance_tells_that_a_clock_was_set_back(
         self, host, monkeypatch
@@ -194,8 +194,8 @@ class TestEvents:
         host.handle(update(now()))
         host.handle(update(now(), host=OTHER, publisher="nova-compute:x\ny"))
         hint = host.store.hints.get(UUID)
-        assert (hint.place, hint.host, hint.answered) == (ELSEWHERE, OTHER, False)
-        assert hint.said_by == "instance.update of 'nova-compute:x\\ny'"
+        assert (hint.place, hint.host, hint.from_api) == (ELSEWHERE, OTHER, False)
+        assert hint.reported_by == "instance.update of 'nova-compute:x\\ny'"
 
     def test_an_evacuation_names_the_new_host(self, host):
         host.handle(update(now()))
@@ -211,13 +211,13 @@ class TestEvents:
         sent_at = now() - 5
         host.handle(update(sent_at))
         (request,) = host.store.requests(UUID)
-        assert "(instance.update)" in request.asked_by
-        assert request.asked_at == pytest.approx(sent_at, abs=1e-3)
+        assert "(instance.update)" in request.requested_by
+        assert request.requested_at == pytest.approx(sent_at, abs=1e-3)
         made = update(now(), "0")
         made["payload"]["nova_object.data"]["action_initiator_user"] = None
         host.handle(made)
         (request,) = host.store.requests(UUID)
-        assert request.asked_by == "instance.update"
+        assert request.requested_by == "instance.update"
 
     def test_what_can_not_be_read_is_a_refusal(self, host):
         host.handle(update(now(), "x"))
@@ -230,7 +230,7 @@ class TestAnswers:
         learn(host, HERE, "1")
         host.handle(update(now() - 3600, "0"))
         assert host.pins() == "1"
-        assert host.asked == [UUID]
+        assert host.looked_up == [UUID]
         assert (
             f"Instance {UUID}: instance.update is older than Nova's answer; asking Nova again"
             in caplog.messages
@@ -240,7 +240,7 @@ class TestAnswers:
         learn(host, HERE, "1", Moment(now() - 10, time.monotonic() - 10))
         host.handle(update(now() - 5, "0"))
         assert host.pins() == "0"
-        assert not host.asked
+        assert not host.looked_up
 
     def test_without_nova_to_ask_the_event_counts(self, host):
         learn(host, HERE, "1")
@@ -255,7 +255,7 @@ class TestAnswers:
         learn(host, HERE, "1", put)
         assert host.pins() == "1"
         # Whether Nova knew it is asked anew.
-        assert host.asked == [UUID]
+        assert host.looked_up == [UUID]
         assert (
             f"Instance {UUID}: an event came before Nova's answer; asking Nova again"
             in caplog.messages
@@ -266,25 +266,25 @@ class TestAnswers:
         host.handle(update(now() - 1, "0"))
         learn(host, HERE, "1", put)
         assert host.pins() == "0"
-        assert host.asked == [UUID]
+        assert host.looked_up == [UUID]
         learn(host, HERE, "1")
         assert host.pins() == "1"
-        assert host.asked == [UUID]
+        assert host.looked_up == [UUID]
 
     def test_an_event_from_a_clock_that_is_ahead_counts_and_is_asked_about(self, host):
         learn(host, HERE, "1", Moment(now() - 10, time.monotonic() - 10))
         host.handle(update(now() + 600, "0"))
         assert host.pins() == "0"
-        assert host.asked == [UUID]
+        assert host.looked_up == [UUID]
 
     @pytest.mark.parametrize(("place", "there"), [(ELSEWHERE, OTHER), (NOWHERE, "")])
     def test_an_answer_that_it_is_not_here_is_kept_as_such(self, host, place, there):
         host.handle(update(now() - 1))
-        host.asked.clear()
+        host.looked_up.clear()
         learn(host, place, "0")
         hint = host.store.hints.get(UUID)
-        assert (hint.place, hint.host, hint.answered) == (place, there, True)
-        assert hint.said_by == "Nova's API"
+        assert (hint.place, hint.host, hint.from_api) == (place, there, True)
+        assert hint.reported_by == "Nova's API"
         assert host.pins() == "1"
         learn(host, HERE, "0")
         assert host.store.hints.get(UUID) is None
@@ -334,7 +334,7 @@ def test_of_what_could_not_be_built_nothing_is_kept(host, nova, last):
     assert host.store.get(UUID).status == "absent"
     host.handle(update(begin + 1, host=None, name=last, publisher=API))
     host.settle()
-    assert not host.store.held()
+    assert not host.store.instances()
 
 
 def test_a_deletion_counts_whatever_its_host(host):
@@ -343,7 +343,7 @@ def test_a_deletion_counts_whatever_its_host(host):
         host.handle(message(uuid, now(), vcpu_pinning="1"))
         host.handle(message(uuid, now(), name="instance.delete.end", host=where, publisher=API))
     host.settle()
-    assert not host.store.held()
+    assert not host.store.instances()
 
 
 def test_after_its_deletion_an_instance_comes_back_only_if_libvirt_has_it(host):
@@ -351,7 +351,7 @@ def test_after_its_deletion_an_instance_comes_back_only_if_libvirt_has_it(host):
     host.handle(update(now(), name="instance.delete.end"))
     host.handle(update(now(), publisher=API))
     host.settle()
-    assert not host.store.held()
+    assert not host.store.instances()
     host.domains[UUID] = True
     host.handle(update(now(), publisher=API))
     host.settle()
@@ -441,7 +441,7 @@ def play(host, cloud, what, order):
         doubled.extend([made] * twice)
         before = running(host)
         host.handle(made)
-        assert before <= host.store.held(), "given up while it runs"
+        assert before <= host.store.instances(), "given up while it runs"
 
     for step, *rest in what:
         if step == "move":
@@ -456,7 +456,7 @@ def play(host, cloud, what, order):
         elif step == "settle":
             before = running(host)
             host.settle()
-            assert before <= host.store.held(), "given up while it runs"
+            assert before <= host.store.instances(), "given up while it runs"
     while cloud.pending:
         deliver(order.random.randrange(100))
     for made in doubled:
@@ -466,7 +466,7 @@ def play(host, cloud, what, order):
 
 def running(host):
     """Give what is kept of guests that run."""
-    return {uuid for uuid in host.store.held() if host.domains.get(uuid)}
+    return {uuid for uuid in host.store.instances() if host.domains.get(uuid)}
 
 
 class Shuffle:
@@ -490,7 +490,7 @@ def test_where_clocks_are_in_step_the_end_is_right_whatever_the_order(
         if host.domains.get(instance_uuid):
             assert host.store.get(instance_uuid).status in ("applied", "elsewhere")
         elif place is not HERE:
-            assert not host.holds(instance_uuid)
+            assert not host.has_record(instance_uuid)
     host.store.close()
 
 
@@ -503,16 +503,16 @@ def test_whatever_the_clocks_it_is_right_once_nova_was_asked(
     cloud = Cloud(now() - 7200, skews)
     play(host, cloud, what, Shuffle(chance))
     for instance_uuid in cloud.deleted:
-        assert not host.holds(instance_uuid)
+        assert not host.has_record(instance_uuid)
     for instance_uuid, place in cloud.where.items():
-        if place is HERE or host.holds(instance_uuid):
+        if place is HERE or host.has_record(instance_uuid):
             there = OTHER if place is ELSEWHERE else ""
             host.trigger.handle_answer(
                 instance_uuid, place, {KEY: "1"}, "API", Moment.now(), there
             )
     host.settle()
     for instance_uuid, place in cloud.where.items():
-        assert host.holds(instance_uuid) is (place is HERE)
+        assert host.has_record(instance_uuid) is (place is HERE)
         if host.domains.get(instance_uuid):
             assert host.store.get(instance_uuid).status == "applied"
     host.store.close()
@@ -523,11 +523,11 @@ def test_a_busy_cloud_makes_nobody_forget_ours(host):
     host.handle(update(begin + 2))
     host.handle(update(begin + 3, host=OTHER, publisher=f"nova-compute:{OTHER}"))
     host.settle()
-    assert not host.store.held()
+    assert not host.store.instances()
     read = events.read(message(UUID, begin, host=OTHER))
     for number in range(5000):
         uuid = f"5a6e9b1e-0000-4000-9000-{number:012}"
         foreign = events.InstanceEvent(uuid, uuid, OTHER, OTHER, {}, None, begin, read.publisher)
         host.trigger.note_elsewhere(foreign, ELSEWHERE)
     assert not host.handle(update(begin + 1))
-    assert not host.store.held()
+    assert not host.store.instances()

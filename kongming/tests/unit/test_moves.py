@@ -46,7 +46,7 @@ def is_asked_about(store, pins):
 
 
 def request(store, allocation, status, accepted=None):
-    store.ask(UUID, Request(Source.METADATA, allocation, "", 1.0))
+    store.request(UUID, Request(Source.METADATA, allocation, "", 1.0))
     store.report(store.get(UUID), status, accepted=accepted)
 
 
@@ -136,7 +136,7 @@ def test_a_guest_that_has_what_is_requested_for_it_stays(store):
 )
 def test_a_refusal_counts_unless_it_is_for_other_guests(store, refusal, goes):
     request(store, asking("0:2;1:3"), Status.PENDING, accepted=asking("0:2;1:3"))
-    store.ask(UUID, Request(Source.METADATA, asking("0:4;1:5"), "", 2.0))
+    store.request(UUID, Request(Source.METADATA, asking("0:4;1:5"), "", 2.0))
     store.report(store.get(UUID), Status.REFUSED, refusal("no"))
     assert Guests(store).move() == goes
 
@@ -144,7 +144,7 @@ def test_a_refusal_counts_unless_it_is_for_other_guests(store, refusal, goes):
 def test_a_guest_that_nothing_sensible_is_requested_for_goes_back_to_what_it_had(store):
     accepted = asking("0:2;1:3")
     request(store, accepted, Status.APPLIED, accepted=accepted)
-    store.ask(UUID, Request(Source.METADATA, exception.RequestInvalid("no"), "", 2.0))
+    store.request(UUID, Request(Source.METADATA, exception.RequestInvalid("no"), "", 2.0))
     assert Guests(store).move() == to(2, 3)
 
 

@@ -63,7 +63,7 @@ def test_a_guest_on_the_other_thread_of_a_core_is_told_with_both_cpus():
     other = Occupant(UUID, "router", pins={0: CpuSet([1]), 1: CpuSet([12])})
     found = check(move("a", 4, 5), [other])
     where = "CPU 12 beside CPU 4"
-    assert found.told == (
+    assert found.warnings == (
         f"other guests are pinned to the same cores: {where}: instance {UUID} (router)",
     )
 
@@ -80,7 +80,7 @@ def test_it_is_refused_with_both_cpus_and_the_way_out():
 
 def test_threads_of_a_core_that_are_asked_for_are_no_siblings():
     there = occupants(b=[0, 8])
-    assert check(move("a", 0, 8), there, smt=Overlap.REFUSE).told == (
+    assert check(move("a", 0, 8), there, smt=Overlap.REFUSE).warnings == (
         "other guests are pinned to the same CPUs: CPU 0,8: instance b (b)",
     )
     with pytest.raises(exception.SmtSibling, match="CPU 8 beside CPU 0: instance b"):
@@ -96,7 +96,7 @@ def test_the_same_cpu_comes_first():
 
 
 def test_cpus_of_which_no_siblings_are_known_have_none():
-    assert check(move("a", 0), occupants(b=[8]), smt=Overlap.REFUSE, cores={}).told == ()
+    assert check(move("a", 0), occupants(b=[8]), smt=Overlap.REFUSE, cores={}).warnings == ()
 
 
 def test_a_guest_that_moves_off_the_core_is_waited_for():
@@ -112,12 +112,12 @@ def test_what_is_only_told_of_keeps_nobody_from_moving():
     # They swap the threads of one core: if that were refused neither would give way.
     there, swap = occupants(a=[0], b=[8]), (move("a", 8), move("b", 0))
     found = check(swap[0], there, swap[1], overlap=Overlap.REFUSE)
-    assert (found.told, found.moving) == ((), {"b"})
+    assert (found.warnings, found.moving) == ((), {"b"})
     with pytest.raises(exception.Overlap):
         check(swap[0], there, swap[1], overlap=Overlap.REFUSE, smt=Overlap.REFUSE)
     # Who comes second meets the first one.
     found = check(swap[1], occupants(a=[8], b=[8]), overlap=Overlap.REFUSE)
-    assert found.told == (
+    assert found.warnings == (
         "other guests are pinned to the same cores: CPU 8 beside CPU 0: instance a (a)",
     )
 
@@ -142,5 +142,5 @@ def test_a_guest_is_told_of_exactly_if_the_rules_are_about_it(mine, others, over
     else:
         assert not any(refused)
         told = (same and overlap is Overlap.WARN, beside and smt is Overlap.WARN)
-        assert len(found.told) == sum(map(bool, told))
+        assert len(found.warnings) == sum(map(bool, told))
         assert found.moving == set()

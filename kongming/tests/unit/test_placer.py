@@ -58,7 +58,7 @@ class Executor:
         )
 
     def look(self, guest, accepted=False, **asked):
-        return self.placer.look(request(**asked), guest, accepted=accepted)
+        return self.placer.plan(request(**asked), guest, accepted=accepted)
 
     def place(self, guest, new=True, **asked):
         prospect = self.look(guest, accepted=not new, **asked)
@@ -181,7 +181,7 @@ class TestLook:
     def test_a_new_request_is_permitted_whole_or_refused(self):
         executor = Executor(reserved_cpus=CpuSet([1]))
         prospect = executor.look(Guest(), vcpu_pinning="0:2;1:3", cpu_shares="5")
-        assert prospect.wanted == {vcpu(0): CpuSet([2]), vcpu(1): CpuSet([3]), SHARES: 5}
+        assert prospect.desired == {vcpu(0): CpuSet([2]), vcpu(1): CpuSet([3]), SHARES: 5}
         assert [change.target for change in prospect.plan.changes()] == [vcpu(0), vcpu(1), SHARES]
         assert not prospect.shortfalls
         with pytest.raises(exception.CpuReserved):
@@ -197,7 +197,7 @@ class TestLook:
         prospect = executor.look(
             guest, accepted=True, vcpu_pinning="0:3-4;1:1;2:3", cpu_shares="5"
         )
-        assert prospect.wanted == {vcpu(0): CpuSet([3, 4]), SHARES: 5}
+        assert prospect.desired == {vcpu(0): CpuSet([3, 4]), SHARES: 5}
         assert reasons(prospect) == ["cpu_reserved", "vcpu_unknown"]
         assert prospect.plan.unusable == {vcpu(0): CpuSet([4])}
         assert [change.target for change in prospect.plan.changes()] == [vcpu(0), SHARES]
@@ -226,7 +226,7 @@ class TestLook:
         assert not Executor().look(guest, **asked).shortfalls
         guest.cpu_time, guest.has_cpuset_controller = {}, False
         prospect = Executor().look(guest, **asked)
-        assert prospect.wanted == {vcpu(0): CpuSet([2])}
+        assert prospect.desired == {vcpu(0): CpuSet([2])}
         told = ["shares_unsupported", "quota_unsupported", "memory_unsupported"]
         assert reasons(prospect) == told
         assert "CPU shares can't be set: libvirt has no control group with the" in str(
@@ -251,7 +251,7 @@ class TestLook:
     ):
         prospect = Executor().look(Guest(pins=pins, v0=shown), vcpu_pinning="0:1")
         assert [change.former for change in prospect.plan.changes()] == [former]
-        assert prospect.state.told[vcpu(0)] == (CpuSet(range(6)) if pins else ALL)
+        assert prospect.state.configured[vcpu(0)] == (CpuSet(range(6)) if pins else ALL)
 
     def test_a_guest_on_all_cpus_that_are_online_is_confined_by_nobody(self):
         for cpus in (range(4), range(6)):
@@ -267,7 +267,10 @@ class TestLook:
         parts = (Part(CpuSet([2]), "700"), Part(CpuSet([4]), "701"))
         guest = Guest(pins=pin(0, 2) + pin(1, 5), v0=Reading(parts))
         prospect = Executor().look(guest, vcpu_pinning="0:2;1:3")
-        assert prospect.found() == "vCPU pins 0: found 4 (701), desired 2, 1: found 5, desired 3"
+        assert (
+            prospect.describe_drift()
+            == "vCPU pins 0: found 4 (701), desired 2, 1: found 5, desired 3"
+        )
 
 
 class TestMove:
@@ -297,7 +300,7 @@ class TestWindows:
         with pytest.raises(exception.CpuReserved, match="in window night: CPU 1 is reserved"):
             executor.placer.check_windows(self.allocation("1"), Guest())
         noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
-        assert not executor.placer.look(
+        assert not executor.placer.plan(
             self.allocation("1").at(noon), Guest(), accepted=False
         ).plan
 

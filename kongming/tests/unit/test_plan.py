@@ -54,7 +54,7 @@ def test_carried_out_the_plan_brings_the_wanted_and_nothing_else(wanted, data):
     steps = plan.make(wanted, state(has, runs), HOST)
     for change in steps.changes():
         assert change.former == has[change.target]
-        after[change.target] = observed[change.target] = change.wanted
+        after[change.target] = observed[change.target] = change.desired
     assert after == has | wanted
     assert all(observed[what] == cpus for what, cpus in wanted.items())
     untouched = has.keys() - wanted.keys()
@@ -89,11 +89,11 @@ def test_with_cgroup_v1_what_is_online_is_set_and_the_whole_once_it_is_back():
     wanted, has = v_pins(v0="6-7"), v_pins(v0="6-7")
     without = Host(ALL, CpuSet(range(7)), cgroup=1)
     steps = plan.make(wanted, state(has, v_pins(v0="0-6")), without)
-    assert [change.wanted for change in steps.changes()] == [CpuSet([6])]
+    assert [change.desired for change in steps.changes()] == [CpuSet([6])]
     assert not plan.make(wanted, state(v_pins(v0="6"), v_pins(v0="6")), without)
     again = Host(ALL, ALL, cgroup=1)
     steps = plan.make(wanted, state(v_pins(v0="6"), v_pins(v0="6")), again)
-    assert [change.wanted for change in steps.changes()] == [CpuSet([6, 7])]
+    assert [change.desired for change in steps.changes()] == [CpuSet([6, 7])]
 
 
 def test_where_nothing_is_left_online_nothing_is_set():
@@ -217,7 +217,7 @@ def test_a_baseline_of_a_larger_host_is_cut_to_what_is_here_and_forgotten():
     for cgroup in (1, 2):
         host = Host(ALL, ALL, CpuSet([0, 1]), cgroup)
         steps = plan.make({}, state(has, baseline=baseline), host)
-        assert {change.target: change.wanted for change in steps.changes()} == {
+        assert {change.target: change.desired for change in steps.changes()} == {
             v(0): ALL,
             v(1): ALL,
             target.MEMORY: CpuSet([1]),
@@ -230,7 +230,7 @@ def test_memory_whose_baseline_has_no_node_here_may_be_anywhere():
     baseline = {target.MEMORY: CpuSet([3])}
     has = {target.MEMORY: CpuSet([0])}
     (change, _note) = plan.make({}, state(has, baseline=baseline), HOST).steps
-    assert change.wanted == CpuSet([0, 1])
+    assert change.desired == CpuSet([0, 1])
 
 
 def test_cpus_that_a_group_above_took_away_are_waited_for():
@@ -238,7 +238,7 @@ def test_cpus_that_a_group_above_took_away_are_waited_for():
     for version, set_now in ((1, v_pins(v0="2")), (2, {})):
         host = Host(ALL, ALL).of_groups(version, {Path("/m"): CpuSet([0, 1, 2])})
         steps = plan.make(wanted, state(has, v_pins(v0="2", v1="0-2")), host)
-        assert {each.target: each.wanted for each in steps.changes()} == set_now
+        assert {each.target: each.desired for each in steps.changes()} == set_now
         assert steps.unusable == v_pins(v0="3", v1="3")
         assert steps.describe_unusable() == "CPU 3 of vCPU 0, CPU 3 of vCPU 1"
 

@@ -35,7 +35,7 @@ from kongming.tests.guests import ALL, HALF, HOST, Guest, occupant, pin, request
 from kongming.tests.unit.reconciling import ONE, UUID, Host
 
 OTHER = "5a6e9b1e-0000-4000-8000-000000000002"
-THERE = Hint(Place.ELSEWHERE, "compute-2", answered=True)
+THERE = Hint(Place.ELSEWHERE, "compute-2", from_api=True)
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ class TestPlacing:
         host.hypervisor.others = [occupant(OTHER, 1)]
         assert host.reconcile(ONE) is Result.DONE
         assert (host.outcome, host.woken) == ((Status.REFUSED, "overlap"), [])
-        there = host.reconciler._placer.look(
+        there = host.reconciler._placer.plan(
             request(vcpu_pinning="6"), Guest(pins=pin(0, 1)), accepted=False
         )
         host.moves[OTHER] = there.move(OTHER)
@@ -287,7 +287,7 @@ class TestRefusal:
         host.reconcile(ONE)
         with host.store._db.transaction(durable=True) as db:
             for table in ("instance", "request"):
-                db.execute(f"UPDATE {table} SET asked = '[1'")
+                db.execute(f"UPDATE {table} SET requested = '[1'")
         host.guest.shown[vcpu(0)] = Reading.of(CpuSet([2]))
         assert host.reconcile() is Result.DONE
         assert host.outcome == (Status.REFUSED, "stored_invalid")
@@ -297,9 +297,9 @@ class TestRefusal:
         assert host.outcome == (Status.REFUSED, "stored_invalid")
 
     def test_what_can_not_be_read_is_decided_anew_by_the_requests(self, host, caplog):
-        host.ask()
+        host.request()
         with host.store._db.transaction(durable=True) as db:
-            db.execute("UPDATE instance SET asked = '[1'")
+            db.execute("UPDATE instance SET requested = '[1'")
         assert host.reconcile() is Result.DONE
         assert (host.outcome, host.pins()) == ((Status.APPLIED, ""), [CpuSet([1])] * 2)
         assert "is restored from the request" in lines(caplog, "WARNING")[0]
@@ -309,16 +309,16 @@ class TestFailure:
     def test_a_busy_guest_comes_again_and_is_told_once(self, host, caplog):
         caplog.set_level("INFO")
         host.guest.busy = True
-        host.ask()
-        assert [host.reconcile() for _ in range(2)] == [Result.AGAIN] * 2
+        host.request()
+        assert [host.reconcile() for _ in range(2)] == [Result.RETRY] * 2
         assert host.outcome == (Status.PENDING, "guest_busy")
         assert lines(caplog, "INFO") == [f"Instance {UUID}: waiting (guest_busy): a job"]
         assert not host.statistics.applies
 
     def test_a_failure_comes_again_and_is_told_once(self, host, caplog):
         host.guest.fails = exception.StepFailed("libvirt error 38")
-        host.ask()
-        assert [host.reconcile() for _ in range(2)] == [Result.AGAIN] * 2
+        host.request()
+        assert [host.reconcile() for _ in range(2)] == [Result.RETRY] * 2
         assert host.outcome == (Status.FAILED, "step_failed")
         (line,) = lines(caplog, "ERROR")
         assert f"Instance {UUID}: failed (step_failed): libvirt error 38" in line
@@ -336,7 +336,7 @@ class TestFailure:
         hung = exception.GuestHung("reading its job has not returned")
         host.reconciler.report_hung(UUID, hung)
         assert host.record is None
-        host.ask()
+        host.request()
         host.reconciler.report_hung(UUID, hung)
         assert host.outcome == (Status.FAILED, "guest_hung")
 
@@ -366,9 +366,9 @@ class TestAbsence:
         assert host.hypervisor.forgotten == [UUID]
 
     def test_a_guest_that_nova_has_elsewhere_is_placed_after_its_grace(self, host):
-        host.ask()
-        host.store.hints.keep(UUID, THERE)
-        assert host.reconcile() is Result.AGAIN
+        host.request()
+        host.store.hints.save(UUID, THERE)
+        assert host.reconcile() is Result.RETRY
         assert host.guest.done == []
         host.now = _GRACE_S
         assert host.reconcile() is Result.DONE
@@ -405,7 +405,7 @@ class TestRelease:
 
     def test_a_definition_that_can_not_be_cleaned_now_is_waited_for(self, host):
         host.guest.cleaning = exception.GuestBusy("a job")
-        assert host.reconcile(Allocation()) is Result.AGAIN
+        assert host.reconcile(Allocation()) is Result.RETRY
         assert host.outcome == (Status.PENDING, "guest_busy")
         host.guest.cleaning = True
         assert host.reconcile() is Result.DONE

@@ -19,37 +19,45 @@ import re
 import pytest
 
 import kongming
-from kongming.executor.store.residence import Decision, Fate, Hint, Kept, Place, Presence, decide
+from kongming.executor.store.residence import (
+    Action,
+    Decision,
+    Hint,
+    LocalState,
+    Place,
+    Presence,
+    decide,
+)
 
 ARCHITECTURE = Path(kongming.__file__).parents[1] / "doc/source/contributor/architecture.rst"
 HINTS = {
     "nothing": None,
     "here": Hint(Place.HERE),
-    "here?": Hint(Place.HERE, doubtful=True),
+    "here?": Hint(Place.HERE, uncertain=True),
     "elsewhere": Hint(Place.ELSEWHERE, "compute-2"),
-    "elsewhere!": Hint(Place.ELSEWHERE, "compute-2", answered=True),
-    "elsewhere?": Hint(Place.ELSEWHERE, "compute-2", doubtful=True),
+    "elsewhere!": Hint(Place.ELSEWHERE, "compute-2", from_api=True),
+    "elsewhere?": Hint(Place.ELSEWHERE, "compute-2", uncertain=True),
     "nowhere": Hint(Place.NOWHERE),
-    "nowhere!": Hint(Place.NOWHERE, answered=True),
-    "nowhere?": Hint(Place.NOWHERE, doubtful=True),
+    "nowhere!": Hint(Place.NOWHERE, from_api=True),
+    "nowhere?": Hint(Place.NOWHERE, uncertain=True),
 }
 PRESENCES = {
     "runs": Presence.RUNS,
     "off": Presence.OFF,
-    "gone": Presence.GONE,
+    "gone": Presence.ABSENT,
     "migrated": Presence.MIGRATED,
 }
-FATES = {
-    "kept": Decision(Fate.KEPT),
-    "kept, ask": Decision(Fate.KEPT, ask=True),
-    "claimed": Decision(Fate.CLAIMED),
-    "claimed, ask": Decision(Fate.CLAIMED, ask=True),
-    "forgotten": Decision(Fate.FORGOTTEN),
-    "forgotten, ask": Decision(Fate.FORGOTTEN, ask=True),
-    "released": Decision(Fate.RELEASED),
-    "released, ask": Decision(Fate.RELEASED, ask=True),
-    "left": Decision(Fate.LEFT),
-    "left, ask": Decision(Fate.LEFT, ask=True),
+DECISIONS = {
+    "kept": Decision(Action.KEEP),
+    "kept, ask": Decision(Action.KEEP, lookup=True),
+    "claimed": Decision(Action.CLAIM),
+    "claimed, ask": Decision(Action.CLAIM, lookup=True),
+    "forgotten": Decision(Action.FORGET),
+    "forgotten, ask": Decision(Action.FORGET, lookup=True),
+    "released": Decision(Action.RELEASE),
+    "released, ask": Decision(Action.RELEASE, lookup=True),
+    "left": Decision(Action.IGNORE),
+    "left, ask": Decision(Action.IGNORE, lookup=True),
 }
 
 
@@ -70,7 +78,7 @@ REQUEST = written()
 RETURNING = {
     which: "kept" if fate.startswith("claimed") else fate for which, fate in REQUEST.items()
 }
-OWN_NOTE = {
+OWN_BASELINE = {
     (presence, hint): "left"
     if presence != "runs"
     else "released"
@@ -78,36 +86,38 @@ OWN_NOTE = {
     else "released, ask"
     for presence, hint in REQUEST
 }
-FOREIGN_NOTE = {
-    which: "left, ask" if fate == "released, ask" else fate for which, fate in OWN_NOTE.items()
+FOREIGN_BASELINE = {
+    which: "left, ask" if fate == "released, ask" else fate for which, fate in OWN_BASELINE.items()
 }
 TABLES = {
-    Kept.REQUEST: REQUEST,
-    Kept.RETURNING: RETURNING,
-    Kept.OWN_NOTE: OWN_NOTE,
-    Kept.FOREIGN_NOTE: FOREIGN_NOTE,
-    Kept.NOTHING: dict.fromkeys(REQUEST, "left"),
+    LocalState.REQUEST: REQUEST,
+    LocalState.RETURNING: RETURNING,
+    LocalState.OWN_BASELINE: OWN_BASELINE,
+    LocalState.FOREIGN_BASELINE: FOREIGN_BASELINE,
+    LocalState.NOTHING: dict.fromkeys(REQUEST, "left"),
 }
 
 
 def test_the_tables_are_complete():
-    assert set(TABLES) == set(Kept)
+    assert set(TABLES) == set(LocalState)
     assert set(PRESENCES.values()) == set(Presence)
     for each in TABLES.values():
         assert set(each) == set(itertools.product(PRESENCES, HINTS))
 
 
-@pytest.mark.parametrize("kept", Kept)
+@pytest.mark.parametrize("kept", LocalState)
 @pytest.mark.parametrize("hint", HINTS)
 @pytest.mark.parametrize("presence", PRESENCES)
 def test_what_becomes_of_an_instance(presence, hint, kept):
-    wanted = FATES[TABLES[kept][presence, hint]]
+    wanted = DECISIONS[TABLES[kept][presence, hint]]
     assert decide(PRESENCES[presence], HINTS[hint], kept) == wanted
 
 
 def test_a_guest_that_runs_is_never_given_up():
-    for hint, kept in itertools.product(HINTS.values(), (Kept.REQUEST, Kept.RETURNING)):
-        assert decide(Presence.RUNS, hint, kept).fate in (Fate.KEPT, Fate.CLAIMED)
+    for hint, kept in itertools.product(
+        HINTS.values(), (LocalState.REQUEST, LocalState.RETURNING)
+    ):
+        assert decide(Presence.RUNS, hint, kept).action in (Action.KEEP, Action.CLAIM)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +127,7 @@ def test_a_guest_that_runs_is_never_given_up():
         (Hint(Place.ELSEWHERE, "compute-2"), "it is on compute-2"),
         (Hint(Place.ELSEWHERE), "it has left this host"),
         (Hint(Place.NOWHERE), "it is on no host"),
-        (Hint(Place.NOWHERE, said_by="Nova's API"), "it is on no host (Nova's API)"),
+        (Hint(Place.NOWHERE, reported_by="Nova's API"), "it is on no host (Nova's API)"),
     ],
 )
 def test_a_hint_can_be_read(hint, says):
@@ -126,9 +136,9 @@ def test_a_hint_can_be_read(hint, says):
 
 def test_hints_are_compared_by_what_they_say():
     hint = Hint(Place.ELSEWHERE, "compute-2", "an event", 1.0)
-    assert hint.says_the_same(Hint(Place.ELSEWHERE, "compute-2", "Nova's API", 2.0, answered=True))
-    assert not hint.says_the_same(None)
-    assert not hint.says_the_same(Hint(Place.ELSEWHERE, "compute-3", "an event", 1.0))
-    assert not hint.says_the_same(Hint(Place.NOWHERE, "compute-2", "an event", 1.0))
-    doubtful = Hint(Place.ELSEWHERE, "compute-2", "an event", 1.0, doubtful=True)
-    assert not hint.says_the_same(doubtful)
+    assert hint.agrees_with(Hint(Place.ELSEWHERE, "compute-2", "Nova's API", 2.0, from_api=True))
+    assert not hint.agrees_with(None)
+    assert not hint.agrees_with(Hint(Place.ELSEWHERE, "compute-3", "an event", 1.0))
+    assert not hint.agrees_with(Hint(Place.NOWHERE, "compute-2", "an event", 1.0))
+    uncertain = Hint(Place.ELSEWHERE, "compute-2", "an event", 1.0, uncertain=True)
+    assert not hint.agrees_with(uncertain)

@@ -88,15 +88,15 @@ def test_as_many_guests_as_can_be_told_are_told_apart(monkeypatch):
     seats = sharing.seats([CpuSet([0]), CpuSet([1, 2]), CpuSet([1, 2, 4]), CpuSet([2])])
     on_cpus = [(CpuSet([1]), 0b0110), (CpuSet([2]), 0b1110)]
     on_cores = [((CpuSet([0]), 0b0001), (CpuSet([4]), 0b0100))]
-    monkeypatch.setattr(sharing, "_TOLD_MAX", 5)
+    monkeypatch.setattr(sharing, "_LISTED_MAX", 5)
     assert sharing.shared_cpus(seats) == on_cpus
     assert sharing.shared_cores(seats, CORES) == on_cores
-    monkeypatch.setattr(sharing, "_TOLD_MAX", 4)
+    monkeypatch.setattr(sharing, "_LISTED_MAX", 4)
     assert sharing.shared_cpus(seats) == [(CpuSet([1, 2]), 0b1110)]
     assert sharing.shared_cores(seats, CORES) == on_cores
-    monkeypatch.setattr(sharing, "_TOLD_MAX", 2)
+    monkeypatch.setattr(sharing, "_LISTED_MAX", 2)
     assert sharing.shared_cores(seats, CORES) == on_cores
-    monkeypatch.setattr(sharing, "_TOLD_MAX", 1)
+    monkeypatch.setattr(sharing, "_LISTED_MAX", 1)
     assert sharing.shared_cores(seats, CORES) == [((CpuSet([0, 4]), 0b0101),)]
 
 

@@ -618,9 +618,9 @@ def test_without_nova_conf_what_was_heard_counts(configured, state_path):
     assert run(nova.check, configured())[0] is Code.WARNING
     store = Store(state_path)
     asked = metadata.parse({"kongming-vcpu-pinning": "1"})
-    store.ask(UUID, Request(Source.OPERATOR, asked, "somebody", 1.5))
+    store.request(UUID, Request(Source.OPERATOR, asked, "somebody", 1.5))
     assert run(nova.check, configured())[0] is Code.WARNING
-    store.ask(UUID, Request(Source.METADATA, asked, "somebody", 1.5))
+    store.request(UUID, Request(Source.METADATA, asked, "somebody", 1.5))
     assert run(nova.check, configured())[0] is Code.SUCCESS
     store.close()
 

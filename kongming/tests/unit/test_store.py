@@ -40,16 +40,16 @@ def asking(value):
     return metadata.parse({"kongming-vcpu-pinning": value})
 
 
-def request(asked, source=Source.METADATA, asked_by="somebody"):
-    return Request(source, asked, asked_by, 1.5)
+def request(asked, source=Source.METADATA, requested_by="somebody"):
+    return Request(source, asked, requested_by, 1.5)
 
 
 def test_what_is_asked_outlives_the_process(tmp_path):
     first = Store(tmp_path)
-    assert first.ask(UUID, request(asking("0:1;1:2-3")))
+    assert first.request(UUID, request(asking("0:1;1:2-3")))
     first.close()
     record = Store(tmp_path).get(UUID)
-    assert record.asked == asking("0:1;1:2-3")
+    assert record.requested == asking("0:1;1:2-3")
     assert record.status is Status.PENDING
 
 
@@ -58,7 +58,7 @@ def test_what_is_kept_costs_what_its_length_allows(tmp_path, text):
     asked = asking(text)
     first = Store(tmp_path)
     bound = {"lines": 3000 + 200 * len(text), "peak": 64_000 + 400 * len(text)}
-    assert cost(lambda: first.ask(UUID, request(asked))).within(**bound)
+    assert cost(lambda: first.request(UUID, request(asked))).within(**bound)
     first.report(first.get(UUID), Status.APPLIED, accepted=asked)
     first.close()
     again = Store(tmp_path)
@@ -71,7 +71,7 @@ def test_what_is_kept_costs_what_its_length_allows(tmp_path, text):
 
 
 def test_what_an_older_version_kept_is_read(tmp_path, store):
-    store.ask(UUID, request(asking("0:1")))
+    store.request(UUID, request(asking("0:1")))
     store.close()
     for kept, asked in (
         (dict.fromkeys(map(str, range(2000)), "0-8191"), {0: set(range(8192))}),
@@ -79,23 +79,23 @@ def test_what_an_older_version_kept_is_read(tmp_path, store):
         ({"0": "1", "0\n": "2"}, {0: {2}}),
     ):
         with sqlite3.connect(tmp_path / FILE_NAME) as db:
-            db.execute("UPDATE instance SET asked = ?", (json.dumps({"vcpu_pinning": kept}),))
+            db.execute("UPDATE instance SET requested = ?", (json.dumps({"vcpu_pinning": kept}),))
         again = Store(tmp_path)
         assert cost(again.records).within(
             lines=50 * len(str(kept)), peak=100 * len(str(kept)) + 64_000
         )
-        assert again.get(UUID).asked.vcpu_pinning.resolve(CpuSet([0])) == asked
+        assert again.get(UUID).requested.vcpu_pinning.resolve(CpuSet([0])) == asked
         again.close()
 
 
 def test_requests_and_hints_are_synced_to_disk_and_outcomes_need_not_be(store):
     hint = Hint(Place.ELSEWHERE, "compute-2")
     for change, synced in (
-        (lambda: store.ask(UUID, request(asking("1"))), True),
+        (lambda: store.request(UUID, request(asking("1"))), True),
         (lambda: store.report(store.get(UUID), Status.APPLIED), False),
-        (lambda: store.demand(UUID), True),
+        (lambda: store.request_pass(UUID), True),
         (lambda: store.purge(0.0), False),
-        (lambda: store.hints.keep(UUID, hint), True),
+        (lambda: store.hints.save(UUID, hint), True),
         (lambda: store.report(store.get(UUID), Status.FAILED), False),
         (lambda: store.hints.clear(), True),
         (lambda: store.purge(0.0), False),
@@ -114,85 +114,85 @@ def test_requests_and_hints_are_synced_to_disk_and_outcomes_need_not_be(store):
 
 
 def test_asking_the_same_again_changes_nothing(store):
-    assert store.ask(UUID, request(asking("1")))
+    assert store.request(UUID, request(asking("1")))
     store.report(store.get(UUID), Status.APPLIED, accepted=asking("1"))
     before = store.get(UUID)
-    assert not store.ask(UUID, request(asking(" 1 ")))
+    assert not store.request(UUID, request(asking(" 1 ")))
     assert store.get(UUID) == before
 
 
 def test_a_request_that_cannot_be_read_leaves_what_is_in_force(store):
-    store.ask(UUID, request(asking("1")))
+    store.request(UUID, request(asking("1")))
     store.report(store.get(UUID), Status.APPLIED, accepted=asking("1"))
-    assert store.ask(UUID, request(exception.RequestInvalid("bad")))
-    assert not store.ask(UUID, request(exception.RequestInvalid("bad")))
+    assert store.request(UUID, request(exception.RequestInvalid("bad")))
+    assert not store.request(UUID, request(exception.RequestInvalid("bad")))
     record = store.get(UUID)
-    assert record.asked is None
+    assert record.requested is None
     assert record.accepted == asking("1")
     assert (record.status, record.reason) == (Status.REFUSED, "request_invalid")
     (kept,) = store.requests(UUID)
-    assert (type(kept.asked), str(kept.asked)) == (exception.RequestInvalid, "bad")
-    assert store.ask(UUID, request(asking("1")))
+    assert (type(kept.requested), str(kept.requested)) == (exception.RequestInvalid, "bad")
+    assert store.request(UUID, request(asking("1")))
 
 
 def test_an_outcome_for_what_is_no_longer_asked_is_dropped(store):
-    store.ask(UUID, request(asking("1")))
+    store.request(UUID, request(asking("1")))
     working_on = store.get(UUID)
-    store.ask(UUID, request(asking("2")))
+    store.request(UUID, request(asking("2")))
     assert not store.report(working_on, Status.APPLIED, accepted=asking("1"))
     assert store.get(UUID).status is Status.PENDING
     assert [each.status for each in store.history(UUID)] == ["pending", "pending"]
 
 
 def test_what_came_into_force_is_known_even_if_something_else_was_asked_meanwhile(store):
-    store.ask(UUID, request(asking("1")))
+    store.request(UUID, request(asking("1")))
     working_on = store.get(UUID)
-    store.ask(UUID, request(exception.RequestInvalid("bad")))
+    store.request(UUID, request(exception.RequestInvalid("bad")))
     assert not store.report(working_on, Status.APPLIED, accepted=asking("1"))
     assert store.get(UUID).status is Status.REFUSED
     assert store.get(UUID).accepted == asking("1")
 
 
 def test_what_was_taken_back_is_not_in_force_when_the_next_one_is_refused(store):
-    store.ask(UUID, request(asking("1")))
+    store.request(UUID, request(asking("1")))
     working_on = store.get(UUID)
     store.report(working_on, Status.APPLIED, accepted=asking("1"))
-    store.ask(UUID, request(Allocation()))
+    store.request(UUID, request(Allocation()))
     assert store.get(UUID).accepted is None
     assert not store.report(working_on, Status.APPLIED, accepted=asking("1"))
-    store.ask(UUID, request(exception.RequestInvalid("bad")))
+    store.request(UUID, request(exception.RequestInvalid("bad")))
     assert store.get(UUID).accepted is None
 
 
 def test_an_outcome_is_new_once(store):
-    store.ask(UUID, request(asking("1")))
+    store.request(UUID, request(asking("1")))
     assert store.report(store.get(UUID), Status.REFUSED, exception.CpuOffline("CPU 1"))
     assert not store.report(store.get(UUID), Status.REFUSED, exception.CpuOffline("CPU 1"))
     assert store.report(store.get(UUID), Status.REFUSED, exception.CpuOffline("CPU 2"))
 
 
 def test_only_what_nobody_asked_for_since_is_forgotten(store):
-    store.ask(UUID, request(Allocation()))
+    store.request(UUID, request(Allocation()))
     working_on = store.get(UUID)
-    store.ask(UUID, request(asking("1")))
+    store.request(UUID, request(asking("1")))
     assert not store.forget(UUID, "gone", generation=working_on.generation)
-    assert store.holds(UUID)
+    assert store.has_record(UUID)
     assert store.forget(UUID, "gone")
-    assert not store.holds(UUID)
+    assert not store.has_record(UUID)
     assert store.get(UUID) is None
     assert not store.forget(UUID, "gone")
 
 
 def test_held_are_all_instances_that_anything_is_known_of(tmp_path, store):
-    store.ask(UUID, request(asking("1")))
-    store.ask(OTHER, request(exception.RequestInvalid("bad")))
-    assert store.held() == {UUID, OTHER} == Store(tmp_path).held()
+    store.request(UUID, request(asking("1")))
+    store.request(OTHER, request(exception.RequestInvalid("bad")))
+    assert store.instances() == {UUID, OTHER} == Store(tmp_path).instances()
 
 
 def test_any_thread_may_use_it(store):
     def work(number):
         for turn in range(20):
-            store.ask(f"{number}", request(asking(str(turn))))
+            store.request(f"{number}", request(asking(str(turn))))
             store.report(store.get(f"{number}"), Status.APPLIED)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
@@ -200,7 +200,7 @@ def test_any_thread_may_use_it(store):
         thread.start()
     for thread in threads:
         thread.join()
-    assert {store.get(f"{number}").asked for number in range(4)} == {asking("19")}
+    assert {store.get(f"{number}").requested for number in range(4)} == {asking("19")}
 
 
 def test_a_damaged_file_is_a_clear_error(tmp_path):
@@ -223,30 +223,34 @@ def test_a_newer_schema_is_left_alone(tmp_path):
 
 
 def test_the_operator_has_the_last_word(store):
-    store.ask(UUID, request(asking("1")))
-    assert store.ask(UUID, request(asking("2"), Source.OPERATOR))
-    assert not store.ask(UUID, request(asking("3")))
-    assert store.get(UUID).asked == asking("2")
+    store.request(UUID, request(asking("1")))
+    assert store.request(UUID, request(asking("2"), Source.OPERATOR))
+    assert not store.request(UUID, request(asking("3")))
+    assert store.get(UUID).requested == asking("2")
     assert store.get(UUID).source is Source.OPERATOR
     assert [r.source for r in store.requests(UUID)] == [Source.METADATA, Source.OPERATOR]
     assert store.withdraw(UUID, Source.OPERATOR, "me")
     assert not store.withdraw(UUID, Source.OPERATOR, "me")
-    assert store.get(UUID).asked == asking("3")
+    assert store.get(UUID).requested == asking("3")
     assert store.get(UUID).source is Source.METADATA
 
 
 def test_what_nobody_asks_any_more_is_nothing(store):
-    store.ask(UUID, request(asking("2"), Source.OPERATOR))
+    store.request(UUID, request(asking("2"), Source.OPERATOR))
     store.withdraw(UUID, Source.OPERATOR, "me")
-    assert store.get(UUID).asked == Allocation()
+    assert store.get(UUID).requested == Allocation()
 
 
 def test_the_history_of_an_instance_has_an_end(store, monkeypatch):
     monkeypatch.setattr(history, "MAX_ENTRIES", 3)
-    store.ask(OTHER, request(asking("7")))
+    store.request(OTHER, request(asking("7")))
     for number in range(5):
-        store.ask(UUID, request(asking(str(number))))
-    assert [str(each.asked.vcpu_pinning.every) for each in store.history(UUID)] == ["2", "3", "4"]
+        store.request(UUID, request(asking(str(number))))
+    assert [str(each.requested.vcpu_pinning.every) for each in store.history(UUID)] == [
+        "2",
+        "3",
+        "4",
+    ]
     # Neither is the last entry lost that is still to be completed, nor one of another instance.
     store.report(store.get(UUID), Status.APPLIED, accepted=asking("4"))
     assert [each.status for each in store.history(UUID)] == ["pending", "pending", "applied"]
@@ -254,14 +258,16 @@ def test_the_history_of_an_instance_has_an_end(store, monkeypatch):
 
 
 def test_the_history_tells_who_asked_what_and_what_came_of_it(store):
-    store.ask(UUID, request(asking("1"), asked_by="user u1"))
+    store.request(UUID, request(asking("1"), requested_by="user u1"))
     store.report(store.get(UUID), Status.APPLIED, accepted=asking("1"))
     store.report(store.get(UUID), Status.APPLIED, drift=exception.Repinned("vCPU 0 on 7"))
-    store.ask(UUID, request(asking("9")))
+    store.request(UUID, request(asking("9")))
     store.report(store.get(UUID), Status.REFUSED, exception.CpuUnknown("CPU 9"))
-    store.ask(UUID, request(exception.RequestInvalid("bad")))
+    store.request(UUID, request(exception.RequestInvalid("bad")))
     store.forget(UUID, "has left")
-    told = [(c.asked_by, c.asked, c.status, c.reason, c.message) for c in store.history(UUID)]
+    told = [
+        (c.requested_by, c.requested, c.status, c.reason, c.message) for c in store.history(UUID)
+    ]
     assert told == [
         ("user u1", asking("1"), "applied", "", ""),
         ("", asking("1"), "applied", "repinned", "vCPU 0 on 7"),
@@ -275,31 +281,31 @@ def test_the_history_tells_who_asked_what_and_what_came_of_it(store):
 
 def test_what_an_api_asks_is_told_with_its_generation(store):
     asked = Request(Source.API, asking("1"), "somebody", 1.0, 7)
-    assert store.ask(UUID, asked)
-    assert not store.ask(UUID, replace(asked, generation=8))
-    store.ask(OTHER, request(asking("1")))
-    assert store.asked_by(Source.API) == {UUID: (8, store.get(UUID))}
+    assert store.request(UUID, asked)
+    assert not store.request(UUID, replace(asked, generation=8))
+    store.request(OTHER, request(asking("1")))
+    assert store.requested_by(Source.API) == {UUID: (8, store.get(UUID))}
     assert store.requests(UUID)[0].generation == 8
 
 
 def test_what_nobody_asks_any_more_is_returning_until_it_is_absent(store, caplog):
     caplog.set_level("INFO")
-    store.ask(UUID, request(asking("1"), Source.API))
+    store.request(UUID, request(asking("1"), Source.API))
     assert store.returning() == set()
     store.withdraw(UUID, Source.API, "somebody")
     assert store.returning() == {UUID}
     store.report(store.get(UUID), Status.ABSENT, exception.GuestAbsent("gone"))
     assert store.returning() == set()
     store.purge(before=store.get(UUID).changed_at)
-    assert store.holds(UUID)
+    assert store.has_record(UUID)
     assert "did not run again" not in caplog.text
     store.purge(before=store.get(UUID).changed_at + 1)
-    assert not store.holds(UUID)
+    assert not store.has_record(UUID)
     assert f"Forgotten, because they did not run again: {UUID}" in caplog.text
 
 
 def test_the_last_drift_is_kept(store):
-    store.ask(UUID, request(asking("1")))
+    store.request(UUID, request(asking("1")))
     assert store.get(UUID).drift_at is None
     store.report(store.get(UUID), Status.APPLIED, drift=exception.Repinned("vCPU 0 on 7"))
     assert not store.report(store.get(UUID), Status.APPLIED)
@@ -310,31 +316,31 @@ def test_the_last_drift_is_kept(store):
 
 def test_what_another_process_asks_is_found(tmp_path, store):
     other = Store(tmp_path, create=False)
-    assert store.pending_elsewhere() == []
-    store.ask(UUID, request(asking("1")))
-    assert store.pending_elsewhere() == []
-    other.ask(OTHER, request(asking("1"), Source.OPERATOR))
-    assert set(store.pending_elsewhere()) == {UUID, OTHER}
-    assert store.pending_elsewhere() == []
-    assert store.holds(OTHER)
+    assert store.take_pending() == []
+    store.request(UUID, request(asking("1")))
+    assert store.take_pending() == []
+    other.request(OTHER, request(asking("1"), Source.OPERATOR))
+    assert set(store.take_pending()) == {UUID, OTHER}
+    assert store.take_pending() == []
+    assert store.has_record(OTHER)
     store.report(store.get(OTHER), Status.APPLIED)
-    assert other.demand(OTHER)
-    assert OTHER in store.pending_elsewhere()
+    assert other.request_pass(OTHER)
+    assert OTHER in store.take_pending()
 
 
 def test_what_a_restored_database_leaves_to_be_done_is_found(tmp_path, store):
-    store.ask(UUID, request(asking("1")))
+    store.request(UUID, request(asking("1")))
     backup = tmp_path / "backup"
     backup.mkdir()
     other = Store(backup)
-    other.ask(OTHER, request(asking("1")))
+    other.request(OTHER, request(asking("1")))
     other.close()
     for left in tmp_path.glob("allocations.sqlite-*"):
         left.unlink()
     (backup / "allocations.sqlite").replace(tmp_path / "allocations.sqlite")
-    assert store.pending_elsewhere() == [OTHER]
-    assert store.holds(OTHER)
-    assert not store.holds(UUID)
+    assert store.take_pending() == [OTHER]
+    assert store.has_record(OTHER)
+    assert not store.has_record(UUID)
 
 
 def test_a_tool_makes_no_database(tmp_path):
@@ -343,39 +349,33 @@ def test_a_tool_makes_no_database(tmp_path):
     assert not (tmp_path / FILE_NAME).exists()
 
 
-def test_a_database_of_the_first_release_is_taken_over(tmp_path):
-    with sqlite3.connect(tmp_path / FILE_NAME) as db:
-        db.execute(MIGRATIONS[0][0])
-        insert = "INSERT INTO instance VALUES (?, ?, ?, 3, ?, ?, ?, 2.0)"
-        db.execute(insert, (UUID, '{"vcpu_pinning": "1"}', None, "applied", "", ""))
-        db.execute(insert, (OTHER, None, None, "refused", "request_invalid", "bad"))
-        db.execute("PRAGMA user_version = 1")
-    store = Store(tmp_path)
-    assert store.get(UUID).asked == asking("1")
-    assert [r.asked for r in store.requests(UUID)] == [asking("1")]
-    assert not store.ask(UUID, request(asking("1")))
-    assert not store.ask(OTHER, request(exception.RequestInvalid("bad")))
-    assert store.ask(OTHER, request(asking("1")))
+def test_a_database_of_an_older_version_is_migrated(tmp_path, monkeypatch):
+    Store(tmp_path).request(UUID, request(asking("1")))
+    newer = (*MIGRATIONS, ("UPDATE instance SET message = 'migrated'",))
+    monkeypatch.setattr("kongming.executor.store.store.MIGRATIONS", newer)
+    for _each in range(2):
+        record = Store(tmp_path).get(UUID)
+        assert (record.requested, record.message) == (asking("1"), "migrated")
 
 
 def test_damage_while_it_is_open_is_told_and_a_new_file_made_once_it_is_moved(tmp_path, store):
-    store.ask(UUID, request(asking("1")))
+    store.request(UUID, request(asking("1")))
     for name in tmp_path.iterdir():
         name.write_bytes(b"garbage" * 1000)
     with pytest.raises(exception.StoreUnavailable, match="move it away"):
-        store.ask(OTHER, request(asking("1")))
+        store.request(OTHER, request(asking("1")))
     for name in tmp_path.iterdir():
         name.unlink()
-    assert store.ask(OTHER, request(asking("1")))
-    assert store.held() == {OTHER}
+    assert store.request(OTHER, request(asking("1")))
+    assert store.instances() == {OTHER}
 
 
 def test_a_file_that_was_moved_away_is_made_anew_at_once(tmp_path, store):
-    store.ask(UUID, request(asking("1")))
+    store.request(UUID, request(asking("1")))
     (tmp_path / FILE_NAME).rename(tmp_path / "damaged")
-    assert store.ask(OTHER, request(asking("1")))
-    assert store.held() == {OTHER}
-    assert Store(tmp_path).held() == {OTHER}
+    assert store.request(OTHER, request(asking("1")))
+    assert store.instances() == {OTHER}
+    assert Store(tmp_path).instances() == {OTHER}
 
 
 def test_what_could_not_be_kept_is_not_held(tmp_path, store):
@@ -384,15 +384,15 @@ def test_what_could_not_be_kept_is_not_held(tmp_path, store):
             "CREATE TRIGGER full BEFORE INSERT ON history BEGIN SELECT raise(ABORT, 'full'); END"
         )
     with pytest.raises(exception.StoreUnavailable):
-        store.ask(UUID, request(asking("1")))
-    assert not store.holds(UUID)
+        store.request(UUID, request(asking("1")))
+    assert not store.has_record(UUID)
     assert store.requests(UUID) == []
 
 
 def test_an_outage_is_news_once_until_it_is_over(tmp_path, store):
     def fail():
         with pytest.raises(exception.StoreUnavailable) as failure:
-            store.ask(UUID, request(asking("1")))
+            store.request(UUID, request(asking("1")))
         return failure.value.outage
 
     trigger = "CREATE TRIGGER full BEFORE INSERT ON request BEGIN SELECT raise(ABORT, 'full'); END"
@@ -403,7 +403,7 @@ def test_an_outage_is_news_once_until_it_is_over(tmp_path, store):
     assert not fail().should_log()
     with sqlite3.connect(tmp_path / FILE_NAME) as db:
         db.execute("DROP TRIGGER full")
-    assert store.ask(OTHER, request(asking("1")))
+    assert store.request(OTHER, request(asking("1")))
     with sqlite3.connect(tmp_path / FILE_NAME) as db:
         db.execute(trigger)
     assert fail().should_log()

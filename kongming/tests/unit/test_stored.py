@@ -111,7 +111,7 @@ def asking(value):
 def store(tmp_path):
     store = Store(tmp_path)
     for uuid in (GOOD, BAD, THIRD):
-        store.ask(uuid, Request(Source.METADATA, asking("1"), "somebody", 1.5))
+        store.request(uuid, Request(Source.METADATA, asking("1"), "somebody", 1.5))
         store.report(store.get(uuid), Status.APPLIED, accepted=asking("1"))
     yield store
     store.close()
@@ -126,30 +126,35 @@ def others_are_read(store):
     assert {record.instance_uuid for record in store.records()} >= {GOOD, THIRD}
     for uuid in (GOOD, THIRD):
         record = store.get(uuid)
-        assert (record.asked, record.accepted, record.status) == (
+        assert (record.requested, record.accepted, record.status) == (
             asking("1"),
             asking("1"),
             "applied",
         )
         assert store.requests(uuid)
         assert store.history(uuid)
-    assert {GOOD, THIRD} <= store.held()
+    assert {GOOD, THIRD} <= store.instances()
 
 
 class TestStore:
     def test_one_bad_text_leaves_the_others(self, tmp_path, store):
         for text, _ in TEXTS.values():
             for table in ("instance", "request", "history"):
-                edit(tmp_path, f"UPDATE {table} SET asked = ? WHERE instance_uuid = ?", text, BAD)
+                edit(
+                    tmp_path,
+                    f"UPDATE {table} SET requested = ? WHERE instance_uuid = ?",
+                    text,
+                    BAD,
+                )
             edit(tmp_path, "UPDATE instance SET accepted = ? WHERE instance_uuid = ?", text, BAD)
             for opened in (store, Store(tmp_path, create=False)):
                 others_are_read(opened)
                 record = opened.get(BAD)
-                assert isinstance(record.asked, Unreadable), text
+                assert isinstance(record.requested, Unreadable), text
                 assert isinstance(record.accepted, Unreadable), text
                 (request,) = opened.requests(BAD)
-                assert isinstance(request.asked, exception.StoredInvalid), text
-                assert all(isinstance(each.asked, Unreadable) for each in opened.history(BAD))
+                assert isinstance(request.requested, exception.StoredInvalid), text
+                assert all(isinstance(each.requested, Unreadable) for each in opened.history(BAD))
 
     @pytest.mark.parametrize(
         ("column", "value"),
@@ -168,7 +173,7 @@ class TestStore:
             ("drift_at", b"x"),
             ("drift", 5),
             ("generation", "x"),
-            ("asked", b"{}"),
+            ("requested", b"{}"),
             ("accepted", 7),
         ],
     )
@@ -179,18 +184,22 @@ class TestStore:
         assert record.status in (Status.APPLIED, Status.PENDING)
         assert isinstance(record.message, str)
         assert 0 <= record.changed_at < 1e11
-        assert set(store.asked_by(Source.METADATA)) == {GOOD, BAD, THIRD}
+        assert set(store.requested_by(Source.METADATA)) == {GOOD, BAD, THIRD}
         # It heals by being worked on.
-        assert store.ask(BAD, Request(Source.METADATA, asking("2"), "", 2.0))
+        assert store.request(BAD, Request(Source.METADATA, asking("2"), "", 2.0))
         assert store.report(store.get(BAD), Status.APPLIED, accepted=asking("2"))
         healed = store.get(BAD)
-        assert (healed.asked, healed.status, healed.source) == (asking("2"), "applied", "metadata")
+        assert (healed.requested, healed.status, healed.source) == (
+            asking("2"),
+            "applied",
+            "metadata",
+        )
 
     def test_a_text_that_is_not_utf_8_leaves_the_others(self, tmp_path, store):
         for table, column in (
             ("instance", "message"),
-            ("request", "asked_by"),
-            ("history", "asked"),
+            ("request", "requested_by"),
+            ("history", "requested"),
         ):
             edit(
                 tmp_path,
@@ -199,48 +208,53 @@ class TestStore:
             )
         others_are_read(store)
         assert store.get(BAD).message == '{"\\xff"'
-        assert store.requests(BAD)[0].asked_by == '{"\\xff"'
-        assert isinstance(store.history(BAD)[0].asked, Unreadable)
+        assert store.requests(BAD)[0].requested_by == '{"\\xff"'
+        assert isinstance(store.history(BAD)[0].requested, Unreadable)
 
     def test_history_keeps_what_is_not_understood_as_it_was(self, tmp_path, store):
         text = '{"vcpu_pinning": "0", "of a newer version": 1}'
-        edit(tmp_path, "UPDATE instance SET asked = ? WHERE instance_uuid = ?", text, BAD)
+        edit(tmp_path, "UPDATE instance SET requested = ? WHERE instance_uuid = ?", text, BAD)
         for words in ("once", "again"):
             store.report(store.get(BAD), Status.REFUSED, exception.StoredInvalid(words))
         with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
-            newest = "SELECT asked FROM history WHERE instance_uuid = ? ORDER BY id DESC"
+            newest = "SELECT requested FROM history WHERE instance_uuid = ? ORDER BY id DESC"
             assert db.execute(newest, (BAD,)).fetchone() == (text,)
 
     @pytest.mark.parametrize(
         ("column", "value"),
-        [("source", "flavor"), ("asked_at", "soon"), ("generation", "x"), ("asked_by", b"\xff")],
+        [
+            ("source", "flavor"),
+            ("requested_at", "soon"),
+            ("generation", "x"),
+            ("requested_by", b"\xff"),
+        ],
     )
     def test_one_bad_request_leaves_the_others(self, tmp_path, store, column, value):
         edit(tmp_path, f"UPDATE request SET {column} = ? WHERE instance_uuid = ?", value, BAD)
         others_are_read(store)
         assert len(store.requests(BAD)) == 1
-        assert store.ask(BAD, Request(Source.OPERATOR, asking("2"), "me", 2.0))
-        assert store.get(BAD).asked == asking("2")
+        assert store.request(BAD, Request(Source.OPERATOR, asking("2"), "me", 2.0))
+        assert store.get(BAD).requested == asking("2")
         assert store.withdraw(BAD, Source.OPERATOR, "me")
-        assert store.get(BAD).asked == asking("1")
+        assert store.get(BAD).requested == asking("1")
 
     def test_a_source_of_a_newer_version_has_the_first_word(self, tmp_path, store):
         edit(tmp_path, "UPDATE request SET source = 'flavor' WHERE instance_uuid = ?", BAD)
-        assert store.ask(BAD, Request(Source.METADATA, asking("2"), "", 2.0))
+        assert store.request(BAD, Request(Source.METADATA, asking("2"), "", 2.0))
         assert [each.source for each in store.requests(BAD)] == ["flavor", "metadata"]
-        assert store.get(BAD).asked == asking("2")
+        assert store.get(BAD).requested == asking("2")
         store.withdraw(BAD, Source.METADATA, "me")
-        assert (store.get(BAD).asked, store.get(BAD).source) == (asking("1"), "flavor")
+        assert (store.get(BAD).requested, store.get(BAD).source) == (asking("1"), "flavor")
 
     def test_a_row_that_no_instance_can_have_is_named_and_deleted_by_the_command(
         self, tmp_path, store, caplog
     ):
         edit(tmp_path, "UPDATE instance SET instance_uuid = ? WHERE instance_uuid = ?", "x\n", BAD)
-        assert store.pending_elsewhere() == []
-        assert store.held() == {GOOD, THIRD}
-        assert set(store.asked_by(Source.METADATA)) == {GOOD, THIRD}
+        assert store.take_pending() == []
+        assert store.instances() == {GOOD, THIRD}
+        assert set(store.requested_by(Source.METADATA)) == {GOOD, THIRD}
         with closing(Store(tmp_path)) as again:
-            assert again.held() == {GOOD, THIRD}
+            assert again.instances() == {GOOD, THIRD}
             assert r"'x\n'" in caplog.text
             assert again.returning() == set()
             assert again.withdraw_unreadable("x\n", "me")
@@ -248,41 +262,43 @@ class TestStore:
             others_are_read(again)
 
     def test_what_is_not_understood_is_overwritten_by_the_next_request(self, tmp_path, store):
-        edit(tmp_path, "UPDATE instance SET asked = ? WHERE instance_uuid = ?", DEEP, BAD)
-        edit(tmp_path, "UPDATE request SET asked = ? WHERE instance_uuid = ?", DEEP, BAD)
-        assert store.ask(BAD, Request(Source.METADATA, asking("1"), "", 2.0))
-        assert store.get(BAD).asked == asking("1")
+        edit(tmp_path, "UPDATE instance SET requested = ? WHERE instance_uuid = ?", DEEP, BAD)
+        edit(tmp_path, "UPDATE request SET requested = ? WHERE instance_uuid = ?", DEEP, BAD)
+        assert store.request(BAD, Request(Source.METADATA, asking("1"), "", 2.0))
+        assert store.get(BAD).requested == asking("1")
 
     def test_what_is_not_understood_is_kept_in_the_history(self, tmp_path, store):
-        edit(tmp_path, "UPDATE instance SET asked = '{\"llc\": 1}' WHERE instance_uuid = ?", BAD)
+        edit(
+            tmp_path, "UPDATE instance SET requested = '{\"llc\": 1}' WHERE instance_uuid = ?", BAD
+        )
         store.report(store.get(BAD), Status.REFUSED, exception.StoredInvalid("bad"))
         last = store.history(BAD)[-1]
-        assert (last.asked.text, last.reason) == ('{"llc": 1}', "stored_invalid")
+        assert (last.requested.text, last.reason) == ('{"llc": 1}', "stored_invalid")
 
     def test_a_row_is_restored_from_the_requests(self, tmp_path, store):
-        edit(tmp_path, "UPDATE instance SET asked = '[' WHERE instance_uuid = ?", BAD)
+        edit(tmp_path, "UPDATE instance SET requested = '[' WHERE instance_uuid = ?", BAD)
         assert store.restore(BAD)
-        assert store.get(BAD).asked == asking("1")
+        assert store.get(BAD).requested == asking("1")
         assert store.get(BAD).status is Status.PENDING
         assert not store.restore(BAD)
 
     def test_a_row_is_not_restored_from_what_is_as_bad(self, tmp_path, store):
-        edit(tmp_path, "UPDATE instance SET asked = '[' WHERE instance_uuid = ?", BAD)
-        edit(tmp_path, "UPDATE request SET asked = '[' WHERE instance_uuid = ?", BAD)
+        edit(tmp_path, "UPDATE instance SET requested = '[' WHERE instance_uuid = ?", BAD)
+        edit(tmp_path, "UPDATE request SET requested = '[' WHERE instance_uuid = ?", BAD)
         assert not store.restore(BAD)
 
     def test_a_row_that_is_understood_is_left_alone_by_restoring(self, tmp_path, store):
-        edit(tmp_path, "UPDATE instance SET asked = '{}' WHERE instance_uuid = ?", BAD)
+        edit(tmp_path, "UPDATE instance SET requested = '{}' WHERE instance_uuid = ?", BAD)
         assert not store.restore(BAD)
 
     @pytest.mark.parametrize("also", ["instance", "request"])
     def test_deleting_leaves_the_other_requests_in_force(self, tmp_path, store, also):
-        store.ask(BAD, Request(Source.OPERATOR, asking("2"), "me", 2.0))
-        edit(tmp_path, "UPDATE request SET asked = '[' WHERE source = 'operator'")
+        store.request(BAD, Request(Source.OPERATOR, asking("2"), "me", 2.0))
+        edit(tmp_path, "UPDATE request SET requested = '[' WHERE source = 'operator'")
         if also == "instance":
-            edit(tmp_path, "UPDATE instance SET asked = '[' WHERE instance_uuid = ?", BAD)
+            edit(tmp_path, "UPDATE instance SET requested = '[' WHERE instance_uuid = ?", BAD)
         assert store.withdraw_unreadable(BAD, "me")
-        assert store.get(BAD).asked == asking("1")
+        assert store.get(BAD).requested == asking("1")
         assert [each.source for each in store.requests(BAD)] == ["metadata"]
         assert not store.withdraw_unreadable(BAD, "me")
 
@@ -290,22 +306,23 @@ class TestStore:
     def test_deleting_tells_what_it_did_even_if_nothing_else_is_in_force(
         self, tmp_path, store, damaged
     ):
-        store.ask(BAD, Request(Source.OPERATOR, asking("2"), "me", 2.0))
+        store.request(BAD, Request(Source.OPERATOR, asking("2"), "me", 2.0))
         if damaged == "a request":
             edit(
                 tmp_path,
-                "UPDATE request SET asked = '[' WHERE source = 'metadata' AND instance_uuid = ?",
+                "UPDATE request SET requested = '['"
+                " WHERE source = 'metadata' AND instance_uuid = ?",
                 BAD,
             )
         else:
-            edit(tmp_path, "UPDATE instance SET asked = '[' WHERE instance_uuid = ?", BAD)
+            edit(tmp_path, "UPDATE instance SET requested = '[' WHERE instance_uuid = ?", BAD)
         assert store.withdraw_unreadable(BAD, "me") is True
-        assert store.get(BAD).asked == asking("2")
+        assert store.get(BAD).requested == asking("2")
 
     def test_deleting_leaves_alone_what_can_be_read(self, tmp_path, store):
-        edit(tmp_path, "UPDATE instance SET asked = '{}' WHERE instance_uuid = ?", BAD)
+        edit(tmp_path, "UPDATE instance SET requested = '{}' WHERE instance_uuid = ?", BAD)
         assert store.withdraw_unreadable(BAD, "me") is False
-        assert store.get(BAD).asked == Allocation()
+        assert store.get(BAD).requested == Allocation()
 
     def test_deleting_makes_no_row_of_an_instance_that_nothing_is_kept_of(self, store):
         assert store.withdraw_unreadable(UNKNOWN, "me") is False
@@ -313,14 +330,14 @@ class TestStore:
 
     def test_deleting_the_only_request_returns_the_guest(self, tmp_path, store):
         for table in ("instance", "request"):
-            edit(tmp_path, f"UPDATE {table} SET asked = '[' WHERE instance_uuid = ?", BAD)
+            edit(tmp_path, f"UPDATE {table} SET requested = '[' WHERE instance_uuid = ?", BAD)
         assert store.withdraw_unreadable(BAD, "me")
-        assert store.get(BAD).asked == Allocation()
-        assert store.history(BAD)[-1].asked_by == "deleted as unreadable by me"
+        assert store.get(BAD).requested == Allocation()
+        assert store.history(BAD)[-1].requested_by == "deleted as unreadable by me"
 
     def test_a_lone_surrogate_is_kept_as_its_escape(self, store):
-        store.ask(BAD, Request(Source.METADATA, asking("2"), "user \udc80", 2.0))
-        assert store.requests(BAD)[0].asked_by == r"user \udc80"
+        store.request(BAD, Request(Source.METADATA, asking("2"), "user \udc80", 2.0))
+        assert store.requests(BAD)[0].requested_by == r"user \udc80"
         store.report(
             store.get(BAD),
             Status.FAILED,

@@ -21,7 +21,7 @@ from kongming.allocation import metadata, target
 from kongming.allocation.cpuset import CpuSet
 from kongming.allocation.request import Request, Source
 from kongming.executor.store.store import Store
-from kongming.executor.unclaimed import _PATIENCE_S, Unclaimed
+from kongming.executor.unclaimed import _GRACE_S, Unclaimed
 from kongming.host.occupant import Occupant
 from kongming.tests import guests
 
@@ -51,25 +51,25 @@ class Host:
         self.store = Store(tmp_path)
         self.hypervisor = Hypervisor()
         self.now = 0.0
-        self.asked = []
+        self.looked_up = []
         self.unclaimed = Unclaimed(
-            self.store, self.hypervisor, self.asked.append, lambda: self.now
+            self.store, self.hypervisor, self.looked_up.append, lambda: self.now
         )
 
     def start(self, uuid=UUID, **options):
         self.hypervisor.guests[uuid] = guest = Guest(**options)
-        self.unclaimed.happened(uuid)
+        self.unclaimed.note_event(uuid)
         return guest
 
     def own(self, **options):
         return self.start(kept_by=self.store.identity, **options)
 
     def look(self, uuid=UUID):
-        return self.unclaimed.look(uuid)
+        return self.unclaimed.check(uuid)
 
     def released(self, uuid=UUID):
         record = self.store.get(uuid)
-        return record is not None and record.asked is not None and not record.asked
+        return record is not None and record.requested is not None and not record.requested
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def host(tmp_path):
 def test_a_guest_from_another_host_that_no_event_follows_goes_back_after_a_while(host):
     host.start(kept_by="the store of that host").arrive(*BASELINE)
     assert host.look()
-    host.now = _PATIENCE_S
+    host.now = _GRACE_S
     assert not host.look()
     assert host.released()
 
@@ -95,20 +95,20 @@ def test_a_guest_that_this_store_released_once_goes_back_after_a_while(host, own
     else:
         host.start()
     assert host.look()
-    host.now = _PATIENCE_S - 0.1
+    host.now = _GRACE_S - 0.1
     assert host.look()
     assert not host.released()
-    host.now = _PATIENCE_S
+    host.now = _GRACE_S
     assert not host.look()
     assert host.released()
     assert "an old definition has restored" in caplog.text
-    assert "Kongming" in host.store.history(UUID)[-1].asked_by
+    assert "Kongming" in host.store.history(UUID)[-1].requested_by
 
 
 def test_as_soon_as_nova_says_that_nothing_is_requested_it_goes_back(host):
     host.own()
     assert host.look()
-    assert host.unclaimed.unrequested(UUID)
+    assert host.unclaimed.note_unrequested(UUID)
     assert not host.look()
     assert host.released()
 
@@ -116,10 +116,10 @@ def test_as_soon_as_nova_says_that_nothing_is_requested_it_goes_back(host):
 def test_what_another_store_wrote_stays_until_nova_says_that_nothing_is_requested(host):
     host.start(kept_by="another")
     assert host.look() is False
-    host.now = 100 * _PATIENCE_S
+    host.now = 100 * _GRACE_S
     assert host.look() is False
     assert not host.released()
-    assert host.unclaimed.unrequested(UUID)
+    assert host.unclaimed.note_unrequested(UUID)
     assert not host.look()
     assert host.released()
 
@@ -128,40 +128,40 @@ def test_nova_is_asked_once_of_each_start(host):
     host.start(kept_by="another")
     for _ in range(3):
         host.look()
-    assert host.asked == [UUID]
+    assert host.looked_up == [UUID]
     host.start(kept_by="another")
     host.look()
-    assert host.asked == [UUID, UUID]
+    assert host.looked_up == [UUID, UUID]
 
 
 def test_what_is_requested_after_all_is_kept(host):
     host.own()
     host.look()
-    host.unclaimed.unrequested(UUID)
-    host.unclaimed.requested(UUID)
+    host.unclaimed.note_unrequested(UUID)
+    host.unclaimed.note_requested(UUID)
     assert host.look()
     asked = metadata.parse({metadata.VCPU_PINNING: "1"})
-    host.store.ask(UUID, Request(Source.METADATA, asked, "somebody", 1.5))
-    host.now = _PATIENCE_S
+    host.store.request(UUID, Request(Source.METADATA, asked, "somebody", 1.5))
+    host.now = _GRACE_S
     host.look()
-    assert host.store.get(UUID).asked == asked
+    assert host.store.get(UUID).requested == asked
 
 
 @pytest.mark.parametrize("options", [{"baseline": {}}, {"nova": False}])
 def test_a_guest_without_our_note_is_looked_at_once_for_each_start(host, options):
     guest = host.start(**options)
-    assert host.unclaimed.unrequested(UUID)
+    assert host.unclaimed.note_unrequested(UUID)
     assert not host.look()
-    assert not host.unclaimed.unrequested(UUID)
-    host.unclaimed.happened(OTHER)
-    assert not host.unclaimed.unrequested(UUID)
-    host.unclaimed.happened(UUID)
-    assert host.unclaimed.unrequested(UUID)
+    assert not host.unclaimed.note_unrequested(UUID)
+    host.unclaimed.note_event(OTHER)
+    assert not host.unclaimed.note_unrequested(UUID)
+    host.unclaimed.note_event(UUID)
+    assert host.unclaimed.note_unrequested(UUID)
     host.look()
-    host.unclaimed.happened()
-    assert host.unclaimed.unrequested(UUID)
+    host.unclaimed.note_event()
+    assert host.unclaimed.note_unrequested(UUID)
     assert not host.released()
-    assert not host.asked
+    assert not host.looked_up
     assert guest.looks == 2
 
 
@@ -169,12 +169,12 @@ def test_a_guest_that_arrives_by_live_migration_brings_its_request_along(host):
     guest = host.own()
     host.look()
     guest.busy = True
-    host.now = _PATIENCE_S
+    host.now = _GRACE_S
     assert host.look()
     assert not host.released()
     guest.busy = False
     assert host.look()
-    host.now = 2 * _PATIENCE_S
+    host.now = 2 * _GRACE_S
     assert not host.look()
     assert host.released()
 
@@ -183,7 +183,7 @@ def test_a_guest_that_has_ended_is_looked_at_no_more(host):
     assert not host.look()
     host.hypervisor.guests[UUID] = exception.DomainOff("off")
     assert not host.look()
-    assert not host.store.holds(UUID)
+    assert not host.store.has_record(UUID)
 
 
 def test_a_guest_that_could_not_be_looked_at_is_looked_at_again(host):
@@ -196,12 +196,12 @@ def test_guests_with_a_note_that_nothing_is_kept_of_are_found(host):
     host.start(OTHER)
     host.start("5a6e9b1e-0000-4000-8000-000000000003", baseline={})
     asked = metadata.parse({metadata.VCPU_PINNING: "1"})
-    host.store.ask(OTHER, Request(Source.METADATA, asked, "somebody", 1.5))
+    host.store.request(OTHER, Request(Source.METADATA, asked, "somebody", 1.5))
     assert host.unclaimed.find() == [UUID]
 
 
 def test_what_nova_says_of_guests_without_requests_does_not_pile_up(host, monkeypatch):
-    monkeypatch.setattr("kongming.executor.unclaimed._MOST", 2)
+    monkeypatch.setattr("kongming.executor.unclaimed._MAX", 2)
     for uuid in ("a", "b", "a", "c"):
-        host.unclaimed.unrequested(uuid)
+        host.unclaimed.note_unrequested(uuid)
     assert list(host.unclaimed._unrequested) == ["a", "c"]

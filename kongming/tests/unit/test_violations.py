@@ -114,7 +114,7 @@ def test_pinned_to_what_is_not_there():
 
 
 def test_its_memory_is_elsewhere():
-    assert found([guest(1, "0-1:0-1", nodes="1")]) == [("memory_away", "0-1", "1")]
+    assert found([guest(1, "0-1:0-1", nodes="1")]) == [("remote_memory", "0-1", "1")]
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ UNEVEN = Topology(
 )
 def test_memory_is_judged_by_what_is_near(pins, nodes, away):
     cpus = str(guest(1, pins).cpus)
-    expected = [("memory_away", cpus, nodes)] if away else []
+    expected = [("remote_memory", cpus, nodes)] if away else []
     assert found([guest(1, pins, nodes=nodes)], there=UNEVEN) == expected
 
 

@@ -60,13 +60,13 @@ class World:
         return list(self.woken)
 
     # The store.
-    def held(self):
+    def instances(self):
         return ["held"]
 
     def purge(self, before):
         self.purged.append(before)
 
-    def pending_elsewhere(self):
+    def take_pending(self):
         return self.by_tools
 
     # The windows, and the guests' threads.

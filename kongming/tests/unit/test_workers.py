@@ -71,7 +71,7 @@ class Site:
 
     def pass_seconds(self, seconds):
         self.clock.now += seconds
-        self.workers._look()
+        self.workers._check()
 
     def wait_done(self, *keys):
         wait_until(lambda: set(keys) <= set(self.done), 10, f"done: {keys}")
@@ -152,7 +152,7 @@ def test_one_that_comes_back_is_superfluous_and_ends(make):
     site.release("stuck")
     site.wait_done("stuck")
     wait_until(lambda: len(site.workers._threads) == 1, 10, "one worker is left")
-    site.workers._look()
+    site.workers._check()
     assert site.workers.held_up == 0
     site.add("another")
     site.wait_done("another")

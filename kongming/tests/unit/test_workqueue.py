@@ -50,10 +50,10 @@ def test_a_key_that_is_worked_on_waits_for_its_worker(queue):
 def test_what_is_added_together_is_handed_out_once_all_is_there(queue):
     taken = []
     worker = threading.Thread(target=lambda: taken.extend([queue.get(), queue.get()]))
-    with queue.holding():
+    with queue.batch():
         worker.start()
         queue.add("a")
-        with queue.holding():
+        with queue.batch():
             queue.add("b")
         # A worker that did not wait would have both long before.
         worker.join(0.05)
@@ -63,7 +63,7 @@ def test_what_is_added_together_is_handed_out_once_all_is_there(queue):
 
 
 def test_a_queue_that_is_held_lets_its_workers_go_when_it_is_closed(queue):
-    with queue.holding():
+    with queue.batch():
         queue.add("a")
         queue.close()
         assert queue.get() is None
@@ -71,7 +71,7 @@ def test_a_queue_that_is_held_lets_its_workers_go_when_it_is_closed(queue):
 
 def test_a_failure_that_ends_the_adding_holds_nothing_any_more(queue):
     queue.add("a")
-    with pytest.raises(OSError, match="full"), queue.holding():
+    with pytest.raises(OSError, match="full"), queue.batch():
         raise OSError("full")
     assert queue.get() == "a"
 
@@ -85,7 +85,7 @@ def test_a_failure_comes_again_by_itself(queue):
 def resting():
     queue = WorkQueue(retry_max=lambda: 3600)
     queue.add("a")
-    queue.done(queue.get(), succeeded=True, rest=3600)
+    queue.done(queue.get(), succeeded=True, pause=3600)
     return queue
 
 

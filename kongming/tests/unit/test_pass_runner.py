@@ -15,8 +15,8 @@
 import pytest
 
 from kongming import exception
+from kongming.executor.pass_runner import UNCLAIMED, PassRunner
 from kongming.executor.reconciler import Result
-from kongming.executor.turns import UNCLAIMED, Turns
 from kongming.hypervisor.calls import Call
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
@@ -32,28 +32,28 @@ class Executor:
     """
 
     def __init__(self):
-        self.held = {UUID}
+        self.instances = {UUID}
         self.result = Result.DONE
         self.unclaimed = []
         self.claims_it = self.again = False
         self.looks, self.given_back, self.added, self.passes = [], [], [], []
         self.hung = []
-        self.turns = Turns(self, self, self, self, self.passes.append)
+        self.runner = PassRunner(self, self, self, self, self.passes.append)
 
     def work(self, key=UUID):
-        self.turns.work(key)
+        self.runner.run(key)
         return self.given_back[-1]
 
     # The store.
-    def holds(self, key):
-        return key in self.held
+    def has_record(self, key):
+        return key in self.instances
 
     # The queue.
     def add(self, key):
         self.added.append(key)
 
-    def done(self, key, *, succeeded, rest):
-        self.given_back.append((key, succeeded, rest))
+    def done(self, key, *, succeeded, pause):
+        self.given_back.append((key, succeeded, pause))
 
     # The reconciler.
     def reconcile(self, key):
@@ -73,10 +73,10 @@ class Executor:
             raise self.unclaimed
         return self.unclaimed
 
-    def look(self, key):
+    def check(self, key):
         self.looks.append(("unclaimed", key))
         if self.claims_it:
-            self.held.add(key)
+            self.instances.add(key)
         return self.again
 
 
@@ -85,7 +85,7 @@ def executor():
     return Executor()
 
 
-@pytest.mark.parametrize(("result", "succeeded"), [(Result.DONE, True), (Result.AGAIN, False)])
+@pytest.mark.parametrize(("result", "succeeded"), [(Result.DONE, True), (Result.RETRY, False)])
 def test_an_instance_that_is_kept_is_reconciled_once(executor, result, succeeded):
     executor.result = result
     assert executor.work() == (UUID, succeeded, 0.0)
@@ -164,13 +164,13 @@ def test_a_fault_of_ours_is_told_with_its_place_and_ends_no_worker(executor, cap
 @pytest.mark.parametrize(("uuid", "about"), [(UUID, f"Instance {UUID}"), ("", "libvirt")])
 def test_a_call_that_hangs_is_told_and_kept(executor, caplog, uuid, about):
     call = Call(1, uuid, "reading its job", 0.0, 0.0, 1.0)
-    executor.turns.hung(call)
+    executor.runner.report_hung(call)
     assert executor.hung == [(uuid, "guest_hung")]
     assert executor.passes == [uuid]
     assert f"{about}: failed (guest_hung): reading its job has not returned" in caplog.text
     caplog.set_level("DEBUG")
     caplog.clear()
     executor.result = exception.StoreUnavailable("disk full")
-    executor.turns.hung(call)
+    executor.runner.report_hung(call)
     assert executor.passes == [uuid, uuid]
     assert ("DEBUG", "disk full") in [(each.levelname, each.message) for each in caplog.records]

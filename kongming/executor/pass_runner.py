@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A worker's turn: one look at one instance, whatever comes of it."""
+"""What a worker does with one key of the work queue: a pass, whatever its outcome."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from collections.abc import Callable
 import logging
 
 from kongming import exception
-from kongming.executor.contention import Contest
+from kongming.executor.contention import Contention
 from kongming.executor.reconciler import Reconciler, Result
 from kongming.executor.store.store import Store
 from kongming.executor.unclaimed import Unclaimed
@@ -28,14 +28,14 @@ from kongming.runtime.hourly import Hourly
 
 LOG = logging.getLogger(__name__)
 
-#: In the work queue instead of an instance: find out which guests are unclaimed.
+#: In the work queue instead of an instance: find the unclaimed guests.
 UNCLAIMED = ""
 
 
-class Turns:
-    """What workers do with what the queue gives them. Any thread may call any method.
+class PassRunner:
+    """Makes the passes of the workers. Any thread may call any method.
 
-    :param on_pass: called with an instance after each look at it.
+    :param on_pass: called with an instance after each pass.
     """
 
     def __init__(
@@ -51,20 +51,23 @@ class Turns:
         self._reconciler = reconciler
         self._unclaimed = unclaimed
         self._on_pass = on_pass
-        self._contest = Contest()
-        self._told = Hourly()
+        self._contention = Contention()
+        self._hourly = Hourly()
 
-    def work(self, key: str) -> None:
-        """Work on an instance, or find those that are :data:`UNCLAIMED`, and give it back."""
-        result = self._try_to_look(key)
+    def run(self, key: str) -> None:
+        """Make a pass over an instance, or find those that are :data:`UNCLAIMED`."""
+        result = self._try_pass(key)
         if key != UNCLAIMED:
             self._on_pass(key)
         corrected = result is Result.CORRECTED
-        rest = self._contest.corrected(key) if corrected else 0.0
-        self._queue.done(key, succeeded=result is not Result.AGAIN, rest=rest)
+        pause = self._contention.add_correction(key) if corrected else 0.0
+        self._queue.done(key, succeeded=result is not Result.RETRY, pause=pause)
 
-    def hung(self, call: Call) -> None:
-        """Tell of a call that does not return; what comes of it if it does is told then."""
+    def report_hung(self, call: Call) -> None:
+        """Report a call that does not return.
+
+        If it returns later, the outcome of its pass is reported then.
+        """
         hung = exception.GuestHung.since(f"{call.doing} has not returned", call.began_at)
         about = f"Instance {call.instance_uuid}" if call.instance_uuid else "libvirt"
         LOG.error("%s: failed (%s): %s", about, hung.reason, hung)
@@ -74,44 +77,44 @@ class Turns:
             LOG.debug("%s", error)
         self._on_pass(call.instance_uuid)
 
-    def _look(self, key: str) -> Result:
+    def _pass(self, key: str) -> Result:
         if key == UNCLAIMED:
             return self._find_unclaimed()
         result = self._reconciler.reconcile(key)
-        if self._store.holds(key):
+        if self._store.has_record(key):
             return result
-        again = self._unclaimed.look(key)
-        if self._store.holds(key):
+        retry = self._unclaimed.check(key)
+        if self._store.has_record(key):
             return self._reconciler.reconcile(key)
-        return Result.AGAIN if again else Result.DONE
+        return Result.RETRY if retry else Result.DONE
 
     def _find_unclaimed(self) -> Result:
         try:
             found = self._unclaimed.find()
         except (exception.Failed, exception.LibvirtForbids) as error:
-            if self._told.should_log(str(error)):
+            if self._hourly.should_log(str(error)):
                 LOG.warning(
                     "The guests of this host can't be listed (%s): %s; it will be retried",
                     error.reason,
                     error,
                 )
-            return Result.AGAIN
+            return Result.RETRY
         for instance_uuid in found:
             self._queue.add(instance_uuid)
         return Result.DONE
 
-    def _try_to_look(self, key: str) -> Result:
+    def _try_pass(self, key: str) -> Result:
         try:
-            return self._look(key)
+            return self._pass(key)
         except exception.HypervisorUnavailable as error:
-            # All instances are gone through when the connection is back, if it was lost.
+            # If the connection was lost, all instances get a pass when it is restored.
             LOG.debug("Instance %s: %s", key, error)
             busy = isinstance(error, exception.HypervisorBusy)
-            return Result.AGAIN if busy else Result.DONE
+            return Result.RETRY if busy else Result.DONE
         except exception.StoreUnavailable as error:
             if error.outage.should_log():
                 LOG.error("Instance %s: %s; it will be retried", key, error)
         except Exception as error:
-            # A fault of ours must not end the worker, which others wait for.
+            # A bug must not end the worker, which other instances need.
             LOG.exception("Instance %s: %s; it will be retried", key, error)  # noqa: TRY401
-        return Result.AGAIN
+        return Result.RETRY

@@ -28,10 +28,10 @@ def clock(monkeypatch):
 
 
 def corrections(clock, apart_s, times):
-    counted = contention.Contest()
+    counted = contention.Contention()
     rests = []
     for _ in range(times):
-        rests.append(counted.corrected("guest"))
+        rests.append(counted.add_correction("guest"))
         clock.now += apart_s
     return rests
 
@@ -54,16 +54,16 @@ def test_a_guest_that_is_corrected_now_and_then_is_not_left_alone(clock):
 
 
 def test_each_guest_is_counted_by_itself(clock):
-    counted = contention.Contest()
-    assert [counted.corrected(f"guest {number}") for number in range(20)] == [0] * 20
+    counted = contention.Contention()
+    assert [counted.add_correction(f"guest {number}") for number in range(20)] == [0] * 20
 
 
 def test_a_guest_that_was_not_corrected_for_a_minute_is_forgotten(clock):
-    counted = contention.Contest()
-    counted.corrected("one")
+    counted = contention.Contention()
+    counted.add_correction("one")
     clock.now += 59.9
-    counted.corrected("another")
+    counted.add_correction("another")
     assert set(counted._corrections) == {"one", "another"}
     clock.now += 0.1
-    counted.corrected("another")
+    counted.add_correction("another")
     assert set(counted._corrections) == {"another"}
