@@ -205,8 +205,8 @@ class CpuSet(Set[int]):
         mine, others = self._edges, CpuSet(other)._edges
         edges: list[int] = []
         for edge in sorted({*mine, *others}):
-            kept = keep(bisect_right(mine, edge) % 2, bisect_right(others, edge) % 2)
-            if kept != len(edges) % 2:
+            included = keep(bisect_right(mine, edge) % 2, bisect_right(others, edge) % 2)
+            if included != len(edges) % 2:
                 edges.append(edge)
         return CpuSet._of_edges(edges)
 

@@ -70,7 +70,9 @@ class Expression:
     weekdays: frozenset[tuple[int, int]]
     both: bool
     has_wildcard: bool
-    _kept: dict[tuple[int, int], int] = field(default_factory=dict, compare=False, repr=False)
+    _days_of_kinds: dict[tuple[int, int], int] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def first_from(self, wall: datetime) -> datetime | None:
         """Return the first minute named at or after a time; None if there is none."""
@@ -163,9 +165,9 @@ class Expression:
         if not self.months >> month.month & 1:
             return 0
         kind = calendar.monthrange(month.year, month.month)
-        days = self._kept.get(kind)
+        days = self._days_of_kinds.get(kind)
         if days is None:
-            days = self._kept[kind] = self._days_of_kind(*kind)
+            days = self._days_of_kinds[kind] = self._days_of_kind(*kind)
         return days
 
     def _days_of_kind(self, begins_with: int, length: int) -> int:

@@ -109,7 +109,7 @@ def maybe_moment(value: object) -> float | None:
     return None if math.isnan(found) else found
 
 
-def whole(value: object) -> int:
+def integer(value: object) -> int:
     """Read an integer; 0 for any other value."""
     return value if isinstance(value, int) else 0
 
@@ -120,7 +120,7 @@ def text(value: object) -> str:
 
 
 def _parse(written: str) -> Any:
-    return json.loads(written, parse_constant=_no_number, parse_float=_whole)
+    return json.loads(written, parse_constant=_no_number, parse_float=_parse_float)
 
 
 def _read(value: Any) -> Allocation:
@@ -150,7 +150,7 @@ def _no_number(written: str) -> Any:
     raise _Wrong(f"{written} is not a JSON number")
 
 
-def _whole(written: str) -> int:
+def _parse_float(written: str) -> int:
     value = float(written)
     if not value.is_integer():
         raise _Wrong(f"{shown(written)} is not a whole number")

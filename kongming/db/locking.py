@@ -154,6 +154,6 @@ def _lock_rows(session: Session, instance_uuids: set[str]) -> dict[str, Fields]:
         .with_for_update()
     )
     return {
-        row.instance_uuid: {**row._asdict(), "generation": stored.whole(row.generation)}
+        row.instance_uuid: {**row._asdict(), "generation": stored.integer(row.generation)}
         for row in found
     }

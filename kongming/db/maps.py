@@ -40,7 +40,7 @@ def read(row: AnyRow) -> Map:
     fields = row._asdict()
     return Map(
         name=fields["name"],
-        generation=stored.whole(fields["generation"]),
+        generation=stored.integer(fields["generation"]),
         deleting=bool(fields["deleting"]),
         created_at=stored.moment(fields["created_at"]),
         updated_at=stored.moment(fields["updated_at"]),

@@ -110,7 +110,7 @@ def entry_of(fields: Mapping[str, Any], outcome: Outcome | None) -> Entry:
     return Entry(
         instance_uuid=fields["instance_uuid"],
         allocation=stored.load(fields["requested"]),
-        generation=stored.whole(fields["generation"]),
+        generation=stored.integer(fields["generation"]),
         project_id=fields["project_id"],
         host=fields["host"],
         map_name=fields["map_name"],
@@ -126,7 +126,7 @@ def outcome_of(fields: Mapping[str, Any]) -> Outcome:
     return Outcome(
         instance_uuid=fields["instance_uuid"],
         host=stored.text(fields["host"]),
-        generation=stored.whole(fields["generation"]),
+        generation=stored.integer(fields["generation"]),
         status=Status.of(stored.text(fields["status"])),
         reason=stored.text(fields["reason"]),
         message=stored.text(fields["message"]),
@@ -144,7 +144,7 @@ def change(row: AnyRow) -> Change:
     return Change(
         id=row.id,
         instance_uuid=row.instance_uuid,
-        generation=stored.whole(row.generation),
+        generation=stored.integer(row.generation),
         allocation=stored.load(row.requested),
         map_name=row.map_name,
         requested_by=stored.text(row.requested_by),

@@ -17,8 +17,8 @@ A request is on disk before the trigger's call returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from functools import partial
 import logging
 from pathlib import Path
@@ -28,6 +28,7 @@ from kongming import exception
 from kongming.allocation.allocation import Allocation
 from kongming.allocation.request import Request, Source
 from kongming.executor import lock
+from kongming.executor.connections import Connections
 from kongming.executor.departures import Departures
 from kongming.executor.outcomes import log_refusal
 from kongming.executor.pass_runner import UNCLAIMED, PassRunner
@@ -48,16 +49,9 @@ from kongming.executor.window_timer import WindowTimer
 from kongming.executor.workers import Workers
 from kongming.executor.workqueue import WorkQueue
 from kongming.host import snapshot
-from kongming.hypervisor.connection import Keeper
-from kongming.hypervisor.hypervisor import Hypervisor
-from kongming.hypervisor.opener import Opener
-from kongming.hypervisor.pool import Pool
 from kongming.runtime.heartbeats import Heartbeats
 
 LOG = logging.getLogger(__name__)
-
-# Time for closing connections; an available libvirt takes milliseconds.
-_CLOSE_TIMEOUT_S = 2.0
 
 
 class Executor:
@@ -97,23 +91,16 @@ class Executor:
         self._store = Store(state_path)
         self.settings = settings
         self._queue = WorkQueue(lambda: self.settings.retry_max_s)
-        opener = Opener.of(connection_uri, keepalive)
-        self._pool = Pool(opener.open)
-        self._hypervisor = Hypervisor(
+        self._connections = Connections(
             connection_uri,
-            self._lend_connection,
+            keepalive,
             on_lifecycle=self._on_guest_event,
             on_change=self._on_guest_change,
-            store=lambda: self._store.identity,
-        )
-        self._keeper = Keeper(
-            connection_uri,
-            opener.open,
-            self._hypervisor.events,
-            on_subscribed=self._hypervisor.invalidate,
             on_connect=self._on_connected,
+            store=lambda: self._store.identity,
             heartbeats=heartbeats,
         )
+        self._hypervisor = self._connections.hypervisor
         self.visibility = self._hypervisor.visibility
         self._on_connect = on_connect
         self._on_unknown_guest = on_unknown_guest
@@ -160,7 +147,7 @@ class Executor:
         """Start all threads; return at once, whether libvirt is available or not."""
         self._workers.start()
         self._watch.start()
-        self._keeper.start()
+        self._connections.start()
 
     def stop(self, timeout: float) -> None:
         """Finish the passes that have begun, for at most ``timeout`` seconds.
@@ -171,8 +158,7 @@ class Executor:
         self._workers.stop()
         self._queue.close()
         ended = self._workers.join(timeout)
-        self._keeper.stop()
-        self._pool.close(_CLOSE_TIMEOUT_S)
+        self._connections.stop()
         if ended:
             self._store.close()
         self._lock.close()
@@ -302,7 +288,7 @@ class Executor:
     @property
     def connected(self) -> bool:
         """Whether libvirt is available."""
-        return self._keeper.connected
+        return self._connections.connected
 
     @property
     def queue_depth(self) -> int:
@@ -320,23 +306,6 @@ class Executor:
     def held_up(self) -> int:
         """How many workers wait for a slow libvirt call."""
         return self._workers.held_up
-
-    @contextmanager
-    def _lend_connection(self) -> Iterator[Any]:
-        # Opening a connection to a hung libvirt would block.
-        if not self._keeper.connected:
-            raise exception.HypervisorUnavailable("there is no connection to libvirt")
-        busy = None
-        with ExitStack() as stack:
-            try:
-                connection = stack.enter_context(self._pool.lend())
-            except exception.HypervisorUnavailable as error:
-                busy = exception.HypervisorBusy(str(error))
-            else:
-                yield connection
-        if busy is not None:
-            self._keeper.report_busy(busy)
-            raise busy
 
     def _on_connected(self) -> None:
         instances = self._store.instances()

@@ -25,10 +25,10 @@ from kongming.hypervisor.host import Host
 LOG = logging.getLogger(__name__)
 
 
-def unreadable(instance_uuid: str, kept: Unreadable) -> exception.StoredInvalid:
+def unreadable(instance_uuid: str, stored: Unreadable) -> exception.StoredInvalid:
     """Return the refusal for a stored request that can't be read."""
     return exception.StoredInvalid(
-        f"the stored request can't be read ({kept.why}): request it again, or delete it by "
+        f"the stored request can't be read ({stored.why}): request it again, or delete it by "
         f"'kongming-manage allocation unset {instance_uuid}'"
     )
 

@@ -239,8 +239,8 @@ class Reconciler:
         unusable = outcomes.unusable(done, guest.host)
         claim = None if unusable else self._departures.claim(record.instance_uuid)
         status = Status.DRIFTED if unusable else Status.ELSEWHERE if claim else Status.APPLIED
-        news = report(status, unusable or claim, note=done.note)
-        if news and unusable is not None:
+        is_new = report(status, unusable or claim, note=done.note)
+        if is_new and unusable is not None:
             self._log_unusable(record, unusable)
 
     def _log_placed(self, record: Record, done: Placed, drift: exception.Drifted | None) -> None:

@@ -104,24 +104,24 @@ class Unclaimed:
         """
         try:
             with self._hypervisor.guest(instance_uuid) as guest:
-                kept = self._state_of(guest)
-                arriving = kept is not LocalState.NOTHING and _is_arriving(guest)
+                state = self._state_of(guest)
+                arriving = state is not LocalState.NOTHING and _is_arriving(guest)
         except (exception.GuestAbsent, exception.LibvirtForbids, exception.Failed) as error:
             LOG.debug("Instance %s: %s", instance_uuid, error)
             return isinstance(error, exception.Failed)
-        if kept is LocalState.NOTHING:
+        if state is LocalState.NOTHING:
             self._plain.add(instance_uuid)
             return False
         if arriving:
             # Its request arrives with it.
             self._found.pop(instance_uuid, None)
             return True
-        return self._decide(instance_uuid, kept)
+        return self._decide(instance_uuid, state)
 
-    def _decide(self, instance_uuid: str, kept: LocalState) -> bool:
+    def _decide(self, instance_uuid: str, state: LocalState) -> bool:
         """Decide about a guest with a baseline; return whether to check again soon."""
         hint = Hint(Place.HERE) if instance_uuid in self._unrequested else None
-        decision = decide(Presence.RUNS, hint, kept)
+        decision = decide(Presence.RUNS, hint, state)
         if decision.lookup and instance_uuid not in self._found:
             self._request_lookup(instance_uuid)
         since = self._found.setdefault(instance_uuid, self._clock())

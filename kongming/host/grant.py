@@ -63,11 +63,9 @@ class Grant:
 
         An iothread without its own, as older Novas leave it, belongs where the emulator is.
         """
-        given = self.cpus.get(what, _NONE)
+        cpus = self.cpus.get(what, _NONE)
         return (
-            self.cpus.get(EMULATOR, _NONE)
-            if what.aspect is Aspect.IOTHREAD and not given
-            else given
+            self.cpus.get(EMULATOR, _NONE) if what.aspect is Aspect.IOTHREAD and not cpus else cpus
         )
 
     def values(self) -> dict[Target, Value]:

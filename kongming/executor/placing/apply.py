@@ -89,13 +89,13 @@ def _undo(begun: list[plan.Step], guest: Guest) -> str:
     state for it. So nothing is undone without it, either. If the guest is busy, no further step
     is tried, which would take half a minute each: the next attempt undoes the rest.
     """
-    kept: list[str] = []
+    remaining: list[str] = []
     continues = True
     for step in reversed(begun):
-        if kept and isinstance(step, plan.KeepBaseline):
+        if remaining and isinstance(step, plan.KeepBaseline):
             continue
         if not continues:
-            kept.append(str(step))
+            remaining.append(str(step))
             continue
         try:
             step.undo(guest)
@@ -103,9 +103,9 @@ def _undo(begun: list[plan.Step], guest: Guest) -> str:
             # A thread that can't be pinned has not been pinned.
             continue
         except (exception.Failed, exception.Refused, exception.GuestBusy) as error:
-            kept.append(f"{step} ({error})")
+            remaining.append(f"{step} ({error})")
             busy = isinstance(error, exception.GuestBusy)
             continues = not (busy or isinstance(step, plan.KeepBaseline))
-    if kept:
-        return f"undone, except {', '.join(kept)}"
+    if remaining:
+        return f"undone, except {', '.join(remaining)}"
     return "the guest is as it was before"

@@ -54,7 +54,7 @@ class Claims:
         :param check: finds the guests that are in the way, including those that are being placed,
             and raises if the instance may not have its CPUs; its result is passed on.
         """
-        mine = Occupant(move.instance_uuid, "being placed now", pins=move.pins)
+        claim = Occupant(move.instance_uuid, "being placed now", pins=move.pins)
         with self._lock:
             there = {each.instance_uuid: each for each in self._occupants()} | self._claimed
             # A guest that is being placed does not move again meanwhile.
@@ -66,7 +66,7 @@ class Claims:
                     contested,
                 )
             )
-            self._claimed[move.instance_uuid] = mine
+            self._claimed[move.instance_uuid] = claim
         try:
             yield found
         finally:

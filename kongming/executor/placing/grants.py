@@ -63,11 +63,11 @@ def check(requested: Mapping[Target, Value], grant: Grant, rules: Rules) -> None
 
 def _within(what: Target, cpus: CpuSet, allowed: CpuSet, grant: Grant) -> None:
     if outside := CpuSet(cpus - allowed):
-        given = grant.of(what)
-        more = f", and it may run on {allowed}" if allowed != given else ""
+        granted = grant.of(what)
+        more = f", and it may run on {allowed}" if allowed != granted else ""
         raise exception.OutsideGrant(
             f"CPU {outside} is not in the grant of {what}: Nova gave {what} the CPUs "
-            f"{given}{more}; request some of these"
+            f"{granted}{more}; request some of these"
         )
 
 

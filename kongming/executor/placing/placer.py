@@ -159,7 +159,7 @@ class Placer:
             permitted, refusals = guard.partition(requested, definition, host, rules)
             refusals += allocation.lacking(definition.vcpus, definition.iothreads)
         elif allocation:
-            requested = permitted = _resolve_whole(allocation, definition, host, rules)
+            requested = permitted = _resolve(allocation, definition, host, rules)
             guard.check_usable(guard.requested_cpus(requested), host)
         state = _observe(guest, definition, requested)
         shortfalls = _shortfalls(guest, permitted, state)
@@ -185,7 +185,7 @@ class Placer:
         for each in allocation.windows:
             try:
                 # CPUs that are offline now may be online then.
-                _resolve_whole(allocation.during(each), definition, guest.host, rules)
+                _resolve(allocation.during(each), definition, guest.host, rules)
             except exception.Refused as refusal:
                 raise type(refusal)(f"in window {each.window.name}: {refusal}") from refusal
 
@@ -239,7 +239,7 @@ class Placer:
         return isolated_sets.warnings(pins, self._topology().isolated) if pins else []
 
 
-def _resolve_whole(
+def _resolve(
     allocation: Allocation, definition: Definition, host: Host, rules: Rules
 ) -> dict[Target, Value]:
     """Return the value of each target of a guest.

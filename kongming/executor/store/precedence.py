@@ -73,9 +73,9 @@ def update_desired(db: sqlite3.Connection, instance_uuid: str, by: str = "") -> 
         (instance_uuid,),
     ).fetchall()
     now = time.time()
-    nobody = (Source.OPERATOR, _EMPTY, "", "", by, now)
+    none = (Source.OPERATOR, _EMPTY, "", "", by, now)
     source, requested, reason, message, requested_by, requested_at = max(
-        rows, key=lambda row: rank(row[0]), default=nobody
+        rows, key=lambda row: rank(row[0]), default=none
     )
     status = Status.REFUSED if requested is None else Status.PENDING
     generations = db.execute(

@@ -126,10 +126,10 @@ def read_request(row: tuple[Any, ...]) -> Request:
     source, requested, message, requested_by, requested_at, generation = row
     return Request(
         _source(source),
-        _asked(requested, message),
+        _read_requested(requested, message),
         stored.text(requested_by),
         stored.moment(requested_at),
-        stored.whole(generation),
+        stored.integer(generation),
     )
 
 
@@ -138,7 +138,7 @@ def _source(storable: object) -> str:
     return Source(text) if text in _SOURCES else text
 
 
-def _asked(text: object, message: object) -> Allocation | exception.Refused:
+def _read_requested(text: object, message: object) -> Allocation | exception.Refused:
     found = stored.load(text)
     if isinstance(found, Unreadable):
         return exception.StoredInvalid(found.why)

@@ -104,14 +104,14 @@ class Decision:
     lookup: bool = False
 
 
-def decide(presence: Presence, hint: Hint | None, kept: LocalState) -> Decision:
+def decide(presence: Presence, hint: Hint | None, state: LocalState) -> Decision:
     """Decide about an instance; doc/source/contributor/architecture.rst has the table.
 
     :param hint: None if Nova has not reported where it is. For an instance without a record,
         *here* means that Nova reports no request for it.
     """
-    if kept in (LocalState.NOTHING, LocalState.OWN_BASELINE, LocalState.FOREIGN_BASELINE):
-        return _of_unknown(presence, hint, kept)
+    if state in (LocalState.NOTHING, LocalState.OWN_BASELINE, LocalState.FOREIGN_BASELINE):
+        return _of_unknown(presence, hint, state)
     if presence is Presence.MIGRATED:
         return Decision(Action.FORGET)
     if hint is None:
@@ -123,7 +123,7 @@ def decide(presence: Presence, hint: Hint | None, kept: LocalState) -> Decision:
     if hint.place is Place.HERE:
         return Decision(Action.KEEP)
     if presence is Presence.RUNS:
-        if kept is LocalState.RETURNING:
+        if state is LocalState.RETURNING:
             return Decision(Action.KEEP)
         return Decision(Action.CLAIM, lookup=not hint.from_api)
     if presence is Presence.OFF and hint.place is Place.ELSEWHERE:
@@ -132,12 +132,12 @@ def decide(presence: Presence, hint: Hint | None, kept: LocalState) -> Decision:
     return Decision(Action.FORGET)
 
 
-def _of_unknown(presence: Presence, hint: Hint | None, kept: LocalState) -> Decision:
+def _of_unknown(presence: Presence, hint: Hint | None, state: LocalState) -> Decision:
     """Decide about an instance without a record."""
-    if presence is not Presence.RUNS or kept is LocalState.NOTHING:
+    if presence is not Presence.RUNS or state is LocalState.NOTHING:
         return Decision(Action.IGNORE)
     if hint is not None and hint.place is Place.HERE:
         return Decision(Action.RELEASE)
     # This store has released its own baselines; only another store knows why it wrote one.
-    own = kept is LocalState.OWN_BASELINE
+    own = state is LocalState.OWN_BASELINE
     return Decision(Action.RELEASE if own else Action.IGNORE, lookup=True)

@@ -31,15 +31,8 @@ from kongming.allocation.request import Request, Source
 from kongming.allocation.statuses import Status
 from kongming.allocation.stored import is_instance
 from kongming.executor.store import hints, history, precedence
-from kongming.executor.store.record import (
-    HistoryEntry,
-    Record,
-    dump,
-    read_record,
-    read_request,
-    reason_and_message,
-    storable,
-)
+from kongming.executor.store.outcome import Outcome
+from kongming.executor.store.record import HistoryEntry, Record, read_record, read_request
 from kongming.executor.store.residence import Hint
 from kongming.executor.store.schema import MIGRATIONS
 from kongming.runtime.sqlite import Database
@@ -115,7 +108,7 @@ class Store:
                 )
             )
         return {
-            row[0]: (stored.whole(generations[row[0]]), read_record(row))
+            row[0]: (stored.integer(generations[row[0]]), read_record(row))
             for row in records
             if is_instance(row[0])
         }
@@ -195,46 +188,19 @@ class Store:
         :param unobserved: what can't be observed, and why; None if unchanged.
         :returns: whether the outcome is new.
         """
-        reason, message = reason_and_message(error)
-        message = message or note
-        if not note and error is None and status is record.status:
-            message = record.message
-        same = (record.status, record.reason, record.message) == (status, reason, message)
-        unobserved = record.unobserved if unobserved is None else storable(unobserved)
-        in_force = accepted is None or accepted == record.accepted
-        if same and drift is None and in_force and unobserved == record.unobserved:
+        outcome = Outcome.of(
+            record,
+            status,
+            error,
+            accepted=accepted,
+            note=note,
+            drift=drift,
+            unobserved=unobserved,
+        )
+        if not outcome.must_be_stored:
             return False
-        now = time.time()
         with self._db.transaction(durable=False) as db:
-            changed = db.execute(
-                "UPDATE instance SET status = ?, reason = ?, message = ?, changed_at = ?,"
-                " accepted = coalesce(?, accepted), drift = coalesce(?, drift),"
-                " drift_at = coalesce(?, drift_at), unobserved = ?"
-                " WHERE instance_uuid = ? AND generation = ?",
-                (
-                    status,
-                    reason,
-                    message,
-                    now if not same else record.changed_at,
-                    None if accepted is None else dump(accepted),
-                    None if drift is None else storable(str(drift)),
-                    None if drift is None else now,
-                    unobserved,
-                    record.instance_uuid,
-                    record.generation,
-                ),
-            ).rowcount
-            if not changed and accepted is not None:
-                # It is in force nevertheless, and remains so if a later request is refused.
-                db.execute(
-                    "UPDATE instance SET accepted = ? WHERE instance_uuid = ?"
-                    " AND requested IS NOT '{}'",
-                    (dump(accepted), record.instance_uuid),
-                )
-            if changed and not (same and drift is None and in_force):
-                outcome = (reason, message) if drift is None else reason_and_message(drift)
-                history.complete(db, record, status, *outcome, now)
-        return bool(changed) and not same
+            return outcome.store(db) and outcome.is_new
 
     def request_pass(self, instance_uuid: str) -> bool:
         """Have the service make a pass over an instance; return whether it has a record."""

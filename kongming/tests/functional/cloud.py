@@ -63,7 +63,7 @@ class Cloud:
     def stop(self):
         if self.service is not None:
             self.service.stop()
-            self.service._executor._keeper._loop.stop(10 * patience())
+            self.service._executor._connections._keeper._loop.stop(10 * patience())
         self.service = None
 
     def guest(self, *, metadata=NOVA, vcpus=4, more="", instance_uuid=None):

@@ -126,7 +126,7 @@ def test_guests_that_swap_cores_do_not_refuse_each_other(cloud):
     assert wait_record(cloud, first, "refused").reason == "overlap"
     # A dry run says what would be done: they would swap.
     (step,) = plan(cloud, second, "0").steps
-    assert (step.target, step.wanted) == ("vCPU 0", "0")
+    assert (step.target, step.desired) == ("vCPU 0", "0")
     # CPU 2 is beside the first one's, which is to move away.
     request(cloud, second, "2")
     wait_for(lambda: pins(second) == [{2}])

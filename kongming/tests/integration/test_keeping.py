@@ -421,7 +421,7 @@ def test_a_guest_that_starts_anew_amid_its_placement_is_released_from_all_of_it(
         for n in (0, 1)
     )
     had = {target.vcpu(0): first.former, target.vcpu(1): last.former}
-    goals = {target.vcpu(0): first.wanted, target.vcpu(1): last.wanted}
+    goals = {target.vcpu(0): first.desired, target.vcpu(1): last.desired}
     steps = (plan.KeepBaseline({}, had), first, StartAnew(guest), last)
     with hypervisor.guest(guest.uuid) as found, pytest.raises(exception.GuestBusy):
         carry_out(plan.Plan(goals, {}, steps, had), found)

@@ -96,7 +96,7 @@ def test_other_values_are_what_they_should_be():
     assert stored.maybe_moment(0.0) == 0.0
     assert stored.moment(253_402_300_799) == 253_402_300_799.0
     assert stored.moment(253_402_300_800, 1.0) == 1.0
-    assert (stored.whole(3), stored.whole("x"), stored.whole(1.5)) == (3, 0, 0)
+    assert (stored.integer(3), stored.integer("x"), stored.integer(1.5)) == (3, 0, 0)
     assert (stored.text("a"), stored.text(None), stored.text(b"\xff")) == ("a", "", r"b'\xff'")
     assert stored.is_instance(GOOD)
     for other in (GOOD.upper(), GOOD + "\n", "x", None, 5, "1" * 36):
