@@ -69,6 +69,7 @@ class MariaDB(Service):
                 "--max-connections=500",
                 # It outlives its own crash, but need not outlive the machine's.
                 "--innodb-flush-log-at-trx-commit=2",
+                "--debug-no-sync",
                 f"--init-file={self._init}",
                 *options,
             ],
