@@ -103,7 +103,7 @@ def test_prefixes_and_all_that_is_not_ours_stay():
         "<devices/>",
         "<devices><disk type='file'/></devices>"
         "<q:commandline xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'><q:arg/>"
-        "</q:commandline>",
+        "</q:commandline><ns1:x xmlns:ns1='urn:x'/>",
     )
     answer = run(arriving).stdout.decode()
     assert "<nova:instance" in answer
