@@ -74,6 +74,9 @@ def test_a_guest_is_placed_again_within_its_grant_whatever_starts_it_anew(cloud,
 
 
 def test_its_memory_stays_where_nova_bound_it_until_it_is_a_plain_guest(cloud, guest):
+    resize(guest, PLAIN)
+    never_placed = accounts(cloud.openstack, guest.uuid)
+    resize(guest, guest.flavor)
     guest.ask(WITHIN)
     guest.wait_looks(WITHIN)
     guest.ask(FIRST)
@@ -84,5 +87,7 @@ def test_its_memory_stays_where_nova_bound_it_until_it_is_a_plain_guest(cloud, g
     assert "<memnode" not in guest.domain().XMLDesc()
     guest.wait_looks(FIRST)
     wait_until(lambda: cloud.daemon.record(guest.uuid).status == "applied", 30, "applied")
+    assert accounts(cloud.openstack, guest.uuid) == never_placed
     guest.ask(NOTHING)
     guest.wait_looks(NOTHING)
+    assert accounts(cloud.openstack, guest.uuid) == never_placed
