@@ -87,10 +87,10 @@ class ConductorCollector(Collector):
         for status in LISTED:
             allocations.add_metric([status], counts.get(status, 0))
         now = time.time()
-        silent = sum(host.unresponsive(now) for host in hosts)
+        unresponsive = sum(host.unresponsive(now) for host in hosts)
         states = GaugeMetricFamily(
             "kongming_hosts", "Known hosts, by the state of their executor.", labels=["state"]
         )
-        states.add_metric(["up"], len(hosts) - silent)
-        states.add_metric(["unresponsive"], silent)
+        states.add_metric(["up"], len(hosts) - unresponsive)
+        states.add_metric(["unresponsive"], unresponsive)
         return [allocations, states]

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import logging
+import threading
 import time
 
 from kongming import exception
@@ -55,6 +56,8 @@ class Departures:
         self._claims: dict[str, exception.ClaimedElsewhere] = {}
         self._looked_up: dict[str, Hint] = {}
         self._warned_of_all = False
+        # Workers of several instances may find at once that all are elsewhere.
+        self._warning = threading.Lock()
 
     def may_place(self, record: Record, domain_id: int) -> bool:
         """Return whether to place a running guest now; if not, retry soon.
@@ -128,17 +131,18 @@ class Departures:
 
     def _warn_if_all_elsewhere(self) -> None:
         """Warn once if Nova reports that none of the instances with a record is here."""
-        instances, elsewhere = self._store.instances(), self._store.hints.elsewhere()
-        all_elsewhere = len(instances) > 1 and instances <= elsewhere
-        if all_elsewhere and not self._warned_of_all:
-            LOG.warning(
-                "Nova reports that none of the %d instances kept here is on this host: check that "
-                "[DEFAULT] host, which is %s, is the name that nova-compute has here, and that "
-                "[nova] region_name is the region of this host",
-                len(instances),
-                self._host,
-            )
-        self._warned_of_all = all_elsewhere
+        with self._warning:
+            instances, elsewhere = self._store.instances(), self._store.hints.elsewhere()
+            all_elsewhere = len(instances) > 1 and instances <= elsewhere
+            if all_elsewhere and not self._warned_of_all:
+                LOG.warning(
+                    "Nova reports that none of the %d instances kept here is on this host: check "
+                    "that [DEFAULT] host, which is %s, is the name that nova-compute has here, "
+                    "and that [nova] region_name is the region of this host",
+                    len(instances),
+                    self._host,
+                )
+            self._warned_of_all = all_elsewhere
 
     def _look_up(self, instance_uuid: str, hint: Hint | None, decision: Decision) -> None:
         if hint is None or not decision.lookup:

@@ -48,7 +48,7 @@ _UNKNOWN = "the cause is unknown"
 _QUOTED_MOST = 300
 _SOCKET = re.compile(r"socket to '([^']+)'")
 _SOCKETS = ("/run/libvirt/virtqemud-sock", "/run/libvirt/libvirt-sock")
-_NOBODY = frozenset({errno.ENOENT, errno.ECONNREFUSED})
+_NO_SERVER = frozenset({errno.ENOENT, errno.ECONNREFUSED})
 _TRUST = (
     "check cacert.pem in /etc/pki/CA (or ?pkipath= of the URI), and that the server's certificate "
     "has the name in the URI"
@@ -160,7 +160,7 @@ def _unix(error: libvirt.libvirtError, message: str, parts: SplitResult) -> str:
     number = error.get_int1()
     if number == errno.EACCES:
         return _closed(path)
-    if number in _NOBODY:
+    if number in _NO_SERVER:
         return (
             f"no process listens at {path}: is libvirtd (or virtqemud) running, and is this the "
             "socket that nova-compute uses?"

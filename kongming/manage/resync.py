@@ -88,5 +88,5 @@ class Resync(_OfInstances):
         ):
             lookups.add(about)
             state.wait_until(self, lambda: not lookups.is_stored(about), parsed_args.wait)
-            wanted = [about] if about != ALL else sorted(store.instances())
-            return self.outcomes(store, wanted, parsed_args.wait)
+            instances = [about] if about != ALL else sorted(store.instances())
+            return self.outcomes(store, instances, parsed_args.wait)

@@ -90,7 +90,8 @@ class Cloud:
     def _set(self, instance_uuid: str, request: Request) -> None:
         options = {key.removeprefix(PREFIX): value for key, value in request.metadata.items()}
         conf = str(self.daemon.conf)
-        command = [str(MANAGE), "--config-file", conf, "allocation", "set", instance_uuid]
+        change = "set" if options else "unset"
+        command = [str(MANAGE), "--config-file", conf, "allocation", change, instance_uuid]
         # What comes of it is for the tests to look at.
         subprocess.run(
             [*command, "--wait=0", *(f"--{name}={value}" for name, value in options.items())],

@@ -21,7 +21,7 @@ import threading
 import pytest
 
 from kongming.conf.notification_handler import VERSIONED
-from kongming.tests.nova.aspects import SECOND
+from kongming.tests.nova.aspects import NOTHING, SECOND
 from kongming.tests.nova.conftest import STANDALONE, Cloud
 from kongming.tests.testbed.openstack import tempest
 from kongming.tests.testbed.process import wait_until
@@ -48,7 +48,7 @@ SHORT = (
     r"(reboot|rebuild|resize|shelve|pause|suspend|stop|lock))"
 )
 PLACED = re.compile(r"Instance ([0-9a-f-]{36}): .*\(applied, observed on the threads\)")
-ACTIVE = "instance.create.end"
+ACTIVE, DELETED = "instance.create.end", "instance.delete.end"
 
 
 @pytest.fixture(scope="session")
@@ -59,9 +59,18 @@ def bare():
 
 @contextmanager
 def every_guest_placed(cloud: Cloud) -> Iterator[None]:
-    """Ask for a placement of each server at Nova's first word about it."""
+    """Request a placement of each server at Nova's first event about it."""
     over = threading.Event()
     told = cloud.events.now()
+
+    def place(uuid: str) -> None:
+        cloud.ask_by_hand(uuid, SECOND)
+        # The request for a server that was deleted meanwhile would be kept until it is withdrawn.
+        if any(
+            event.instance_uuid == uuid and event.name == DELETED
+            for event in cloud.events.since(told)
+        ):
+            cloud.ask_by_hand(uuid, NOTHING)
 
     def request(pool: ThreadPoolExecutor) -> None:
         requests: dict[str, Future[None]] = {}
@@ -70,7 +79,7 @@ def every_guest_placed(cloud: Cloud) -> Iterator[None]:
             news = cloud.events.since(done)
             done += len(news)
             for uuid in {event.instance_uuid for event in news} - requests.keys():
-                requests[uuid] = pool.submit(cloud.ask_by_hand, uuid, SECOND)
+                requests[uuid] = pool.submit(place, uuid)
         for each in requests.values():
             each.result()
 

@@ -60,9 +60,13 @@ WRITTEN = {
 }
 
 
+def qualified(note):
+    """Return a baseline's XML in its namespace, as libvirt has it in a domain."""
+    return note.replace("<baseline", f"<baseline xmlns='{definition.BASELINE_URI}'")
+
+
 def noted(written_on, **parts):
-    note = definition.baseline_xml(WRITTEN, "store", written_on)
-    note = note.replace("<baseline", f"<baseline xmlns='{definition.BASELINE_URI}'")
+    note = qualified(definition.baseline_xml(WRITTEN, "store", written_on))
     return xml(metadata=NOVA_NOW + note, **parts)
 
 
@@ -100,8 +104,7 @@ def test_what_was_released_is_nothing_to_return_to_but_on_another_host():
 
 
 def test_of_what_was_placed_here_only_what_was_released_elsewhere_is_of_nova():
-    note = definition.baseline_xml({target.EMULATOR: CpuSet([3])}, "store", HERE)
-    note = note.replace("<baseline", f"<baseline xmlns='{definition.BASELINE_URI}'")
+    note = qualified(definition.baseline_xml({target.EMULATOR: CpuSet([3])}, "store", HERE))
     read = definition.parse(xml(metadata=left(THERE, note)), replace(HOST, uuid=HERE))
     assert read.baseline[target.EMULATOR] == {3}
     assert read.baseline[target.vcpu(2)] == ALL
@@ -133,8 +136,7 @@ GRANTED = {Target(Aspect.VCPU, 0): CpuSet([2, 3]), target.iothread(1): CpuSet([2
 def test_in_the_definition_of_a_numa_guest_only_what_was_narrowed_is_widened(
     written_on, pin, widened
 ):
-    note = definition.baseline_xml(GRANTED | {target.SHARES: 1024}, "store", written_on)
-    note = note.replace("<baseline", f"<baseline xmlns='{definition.BASELINE_URI}'")
+    note = qualified(definition.baseline_xml(GRANTED | {target.SHARES: 1024}, "store", written_on))
     persistent = xml(metadata=NOVA_NOW + note, more=NUMA.format(pin))
     found = definition.parse_baseline(persistent, replace(HOST, uuid=HERE))
     vcpu = {Target(Aspect.VCPU, 0): CpuSet([2, 3])} if widened else {}
@@ -191,6 +193,26 @@ def test_what_libvirt_was_told_is_read():
 def test_or_on_those_that_nova_named_for_all():
     read = parse(vcpu="<vcpu placement='static' cpuset='0-3,^2' current='1'>4</vcpu>")
     assert vcpus(read) == dict.fromkeys(range(4), CpuSet([0, 1, 3]))
+
+
+@pytest.mark.parametrize("vcpu", ["", "<vcpu placement='static'/>"])
+def test_a_domain_without_a_number_of_vcpus_is_none_of_libvirts(vcpu):
+    with pytest.raises(ValueError, match="no <vcpu> element"):
+        parse(vcpu=vcpu)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "store", "is_ours"),
+    [
+        ({target.SHARES: 100}, "a", True),
+        ({target.SHARES: 100}, "", True),
+        ({target.SHARES: 100}, "b", False),
+        ({}, "a", False),
+    ],
+)
+def test_a_guest_is_placed_by_the_store_that_its_baseline_names(baseline, store, is_ours):
+    note = definition.baseline_xml(baseline, store) if baseline else ""
+    assert parse(metadata=NOVA_NOW + qualified(note)).is_placed_by("a") is is_ours
 
 
 def test_pins_are_read_vcpu_by_vcpu():

@@ -12,6 +12,10 @@
 
 """Instances that have left by Nova's word: forgotten where libvirt agrees, else told."""
 
+from concurrent.futures import ThreadPoolExecutor
+import contextlib
+import threading
+
 import pytest
 
 from kongming import exception
@@ -301,6 +305,24 @@ def test_that_all_are_elsewhere_is_told_once_with_what_may_be_wrong(host, caplog
     assert "Nova reports that none of the 2 instances" in line
     assert "[DEFAULT] host, which is compute-1" in line
     assert "region_name" in line
+
+
+def test_two_workers_that_find_all_elsewhere_warn_once(host, caplog, monkeypatch):
+    for uuid in (UUID, OTHER):
+        host.hold(uuid, hint=THERE)
+        host.runs(uuid)
+    host.now += _GRACE_S
+    elsewhere, both = host.store.hints.elsewhere, threading.Barrier(2)
+
+    def find_together():
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.2)
+        return elsewhere()
+
+    monkeypatch.setattr(host.store.hints, "elsewhere", find_together)
+    with ThreadPoolExecutor(2) as workers:
+        assert list(workers.map(host.runs, (UUID, OTHER))) == [True, True]
+    assert len(everyone(caplog)) == 1
 
 
 def test_that_one_of_several_is_elsewhere_blames_nobody(host, caplog):

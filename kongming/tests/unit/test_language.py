@@ -10,12 +10,14 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What users and operators read is in the field's terms."""
+"""What users, operators and developers read is in the field's terms."""
 
 import ast
 from collections.abc import Iterator
+import io
 from pathlib import Path
 import re
+import tokenize
 
 import kongming
 
@@ -52,6 +54,16 @@ OUT = {
 _OUT = re.compile("|".join(rf"\b(?:{each})\b" for each in OUT), re.IGNORECASE)
 _SQL = re.compile(r"^\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|PRAGMA|BEGIN)\b")
 
+#: Parts of names that are out.
+NAMES = set(
+    re.findall(
+        r"\w+",
+        "ask asks asked asker asking want wants wanted tell tells told say says said hear hears "
+        "heard unheard silent silence stranger strangers homeless anew inquirer inquiry inquiries "
+        "lookalike lookalikes whereabouts hearsay nobody somebody came comes mind",
+    )
+)
+
 CODE = sorted(path for path in PRODUCT.rglob("*.py") if "tests" not in path.parts)
 TEXTS = sorted(
     [
@@ -65,25 +77,36 @@ TEXTS = sorted(
 )
 
 
-def messages(source: str) -> Iterator[tuple[int, str]]:
-    """Yield the texts of a module that are no documentation, with their lines."""
-    tree = ast.parse(source)
-    documentation = {
-        id(node.body[0].value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-        and node.body
-        and isinstance(node.body[0], ast.Expr)
-    }
-    for node in ast.walk(tree):
+def texts(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the messages, docstrings and comments of a module, with their lines."""
+    for node in ast.walk(ast.parse(source)):
         if (
             isinstance(node, ast.Constant)
             and isinstance(node.value, str)
-            and id(node) not in documentation
             and " " in node.value
             and not _SQL.match(node.value)
         ):
             yield node.lineno, node.value
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+
+
+def names(source: str) -> Iterator[str]:
+    """Yield the names that a module defines: of classes, functions, parameters, variables."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            yield node.name
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+
+
+def parts(name: str) -> set[str]:
+    return {part.lower() for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
 
 
 def found(place: Path, texts: Iterator[tuple[int, str]]) -> list[str]:
@@ -94,9 +117,19 @@ def found(place: Path, texts: Iterator[tuple[int, str]]) -> list[str]:
     ]
 
 
-def test_a_message_has_no_word_that_is_out():
+def test_a_module_has_no_word_that_is_out():
     wrong = [
-        each for path in CODE for each in found(path.relative_to(TOP), messages(path.read_text()))
+        each for path in CODE for each in found(path.relative_to(TOP), texts(path.read_text()))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_name_of_a_module_has_no_word_that_is_out():
+    wrong = [
+        f"{path.relative_to(TOP)}: {name}"
+        for path in CODE
+        for name in sorted(set(names(path.read_text())))
+        if parts(name) & NAMES
     ]
     assert not wrong, "\n".join(wrong)
 
@@ -111,5 +144,14 @@ def test_a_document_has_no_word_that_is_out():
 
 
 def test_a_word_that_is_out_is_found():
-    text = 'raise Problem(f"{a} tells of what is wanted")'
-    assert len(found(Path("x"), messages(text))) == 2
+    text = 'raise Problem(f"{a} tells of what is wanted")  # nobody asks'
+    assert len(found(Path("x"), texts(text))) == 3
+
+
+def test_a_name_that_is_out_is_found():
+    text = "class SilentHost:\n    def f(self, asked_by): self._told = x = 1"
+    assert [name for name in names(text) if parts(name) & NAMES] == [
+        "SilentHost",
+        "asked_by",
+        "_told",
+    ]
