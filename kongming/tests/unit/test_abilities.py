@@ -29,7 +29,7 @@ def emulators(folder, *names):
     return folder / "qemu-system-x86_64"
 
 
-def test_the_other_emulators_are_all_but_the_wanted(tmp_path):
+def test_all_emulators_except_the_selected_one_are_masked(tmp_path):
     wanted = emulators(tmp_path, "qemu-system-x86_64", "qemu-system-i386", "qemu-img")
     assert qemu.other_emulators(wanted) == [tmp_path / "qemu-system-i386"]
 
@@ -59,7 +59,7 @@ def test_an_emulator_is_not_masked_through_a_chain_of_links(tmp_path):
 
 
 @pytest.mark.parametrize("root", [True, False])
-def test_qemu_is_told_its_user_by_root_only(root):
+def test_qemus_user_is_configured_by_root_only(root):
     assert ('user = "root"' in qemu.qemu_conf(root=root, controllers=None)) == root
 
 
@@ -70,15 +70,15 @@ def test_qemu_is_told_its_user_by_root_only(root):
         (("cpuset", "cpu"), 'cgroup_controllers = ["cpuset", "cpu"]\n'),
     ],
 )
-def test_libvirt_is_told_which_controllers_guests_get(controllers, line):
+def test_the_controllers_of_guests_are_configured_in_libvirt(controllers, line):
     assert line in qemu.qemu_conf(root=True, controllers=controllers)
 
 
-def test_libvirt_is_not_told_of_controllers_where_guests_get_all():
+def test_no_controllers_are_configured_where_guests_get_every_controller():
     assert "cgroup_controllers" not in qemu.qemu_conf(root=True, controllers=None)
 
 
-def test_all_abilities_make_a_libvirtd_with_control_groups(tmp_path):
+def test_full_abilities_start_a_libvirtd_with_control_groups(tmp_path):
     libvirtd = private_libvirtd(tmp_path, Abilities())
     assert type(libvirtd) is Libvirtd
     assert libvirtd.has_control_groups
@@ -91,7 +91,7 @@ def test_no_control_groups_make_a_libvirtd_without(tmp_path):
     assert not libvirtd.has_control_groups
 
 
-def test_no_mounts_make_a_libvirtd_of_one_user(tmp_path):
+def test_without_mounts_libvirtd_runs_for_one_user(tmp_path):
     # Even where control groups could be made: it could not be given any.
     libvirtd = private_libvirtd(tmp_path, Abilities(no_mounts="Operation not permitted"))
     assert type(libvirtd) is SessionLibvirtd
@@ -109,7 +109,7 @@ def test_no_mounts_make_a_libvirtd_of_one_user(tmp_path):
         (Abilities(), False, 2, None),
     ],
 )
-def test_what_is_left_out_is_one_line_with_its_reason(abilities, embedded, nodes, said):
+def test_a_missing_ability_is_one_line_with_its_reason(abilities, embedded, nodes, said):
     line = left_out(abilities, embedded=embedded, nodes=nodes)
     assert (line is None) == (said is None)
     if said is not None:
@@ -117,7 +117,7 @@ def test_what_is_left_out_is_one_line_with_its_reason(abilities, embedded, nodes
         assert "\n" not in line
 
 
-def test_a_refused_namespace_is_told_by_the_last_line_of_the_refusal(monkeypatch, tmp_path):
+def test_a_refused_namespace_is_reported_with_the_last_line_of_the_refusal(monkeypatch, tmp_path):
     refusing = tmp_path / "unshare"
     refusing.write_text("#!/bin/sh\necho first >&2\necho unshare: not permitted >&2\nexit 1\n")
     refusing.chmod(0o755)
@@ -165,7 +165,7 @@ def test_a_machine_without_control_groups_has_no_controllers(mounts):
 @pytest.mark.parametrize(
     ("neighbour", "then"), [("kongming-other", "+cpuset"), ("system.slice", "-cpuset")]
 )
-def test_a_controller_is_taken_back_unless_another_testbed_has_a_group(
+def test_a_controller_is_disabled_again_unless_another_testbed_has_a_group(
     mounts, tmp_path, neighbour, then
 ):
     mounts(unified="cgroup2")

@@ -40,7 +40,7 @@ def verdict(of, there, *others):
     return {each.instance_uuid: set(cpus) for each, cpus in found.in_the_way}, found.moving
 
 
-def test_cpus_that_nobody_has_are_free():
+def test_unused_cpus_are_free():
     assert verdict(move("a", [1]), occupants(a=[0], b=[2])) == ({}, frozenset())
 
 
@@ -70,12 +70,12 @@ def test_a_chain_whose_end_stays_does_not_move():
     assert verdict(move("a", [1]), there, move("b", [2]), move("c", [3])) == ({}, {"b", "c"})
 
 
-def test_one_that_moves_to_a_place_that_is_still_in_the_way_does_not_give_way():
+def test_a_guest_that_moves_to_a_blocking_place_does_not_give_way():
     there = occupants(a=[0], b=[1, 2])
     assert verdict(move("a", [1]), there, move("b", [1, 3])) == ({"b": {1}}, frozenset())
 
 
-def test_two_that_want_the_same_place_do_not_both_get_it():
+def test_two_guests_that_request_the_same_place_do_not_both_get_it():
     there = occupants(a=[0], b=[1], c=[2])
     # b would have to go where c goes.
     planned = [move("b", [5]), move("c", [5])]
@@ -84,7 +84,7 @@ def test_two_that_want_the_same_place_do_not_both_get_it():
     assert moving == frozenset()
 
 
-def test_one_that_failed_to_give_way_is_not_counted_among_those_that_moved():
+def test_a_guest_that_failed_to_give_way_does_not_count_as_moved():
     # b gives way only if d does, which stays; c moves freely.
     there = occupants(a=[0], b=[1], c=[2], d=[3])
     found, moving = verdict(move("a", [1, 2]), there, move("b", [3]), move("c", [4]))
@@ -92,19 +92,19 @@ def test_one_that_failed_to_give_way_is_not_counted_among_those_that_moved():
     assert moving == frozenset()
 
 
-def test_the_threads_of_qemu_must_not_be_where_others_vcpus_are():
+def test_emulator_threads_must_not_overlap_the_vcpus_of_other_guests():
     there = occupants(a=[0], b=[1])
     assert verdict(move("a", [0], [1]), there) == ({"b": {1}}, frozenset())
 
 
-def test_one_whose_other_threads_would_come_where_another_moves_does_not_give_way():
+def test_a_guest_whose_other_threads_would_overlap_a_moving_guest_does_not_give_way():
     there = occupants(a=[0], b=[1])
     assert verdict(move("a", [1]), there, move("b", [2], [1])) == ({"b": {1}}, frozenset())
     # Beside its own vCPUs they may be.
     assert verdict(move("a", [1]), there, move("b", [2], [2, 3])) == ({}, {"b"})
 
 
-def test_all_that_are_in_the_way_are_named_with_the_cpus_that_they_have():
+def test_all_blocking_guests_are_named_with_their_cpus():
     there = [
         *occupants(a=[0], one=[1, 2], two=[5]),
         Occupant("floating", "floating"),
@@ -113,7 +113,7 @@ def test_all_that_are_in_the_way_are_named_with_the_cpus_that_they_have():
     assert verdict(move("a", [2, 3]), there)[0] == {"one": {2}, "three": {2, 3}}
 
 
-def test_a_guest_is_not_in_its_own_way():
+def test_a_guest_does_not_block_itself():
     assert verdict(move("a", [0, 1]), occupants(a=[0])) == ({}, frozenset())
 
 
@@ -131,7 +131,7 @@ places = st.lists(st.integers(0, 5), min_size=6, max_size=6)
 
 
 @given(places, places, st.integers(0, 5))
-def test_where_all_that_are_let_move_nobody_ends_on_anothers_cpu(now, then, first):
+def test_permitted_moves_never_leave_two_guests_on_the_same_cpu(now, then, first):
     there = [Occupant(str(i), str(i), pins={0: CpuSet([at])}) for i, at in enumerate(now)]
     planned = {str(i): move(str(i), [at]) for i, at in enumerate(then)}
     found = judge(planned[str(first)], there, planned.get)
@@ -169,7 +169,7 @@ def test_a_guest_moves_if_any_guests_can_move_with_it(now, then, first):
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 8, 40])
-def test_a_host_whose_guests_all_move_is_judged_by_one_look_at_each(cpus):
+def test_a_host_whose_guests_all_move_is_judged_by_observing_each_once(cpus):
     chance = random.Random(cpus)
     names = [f"g{number}" for number in range(50)]
     there = [Occupant(name, name, pins={0: CpuSet([chance.randrange(cpus)])}) for name in names]
@@ -187,7 +187,7 @@ def test_a_host_whose_guests_all_move_is_judged_by_one_look_at_each(cpus):
 
 
 @pytest.mark.parametrize("layers", [4, 40])
-def test_guests_of_which_each_waits_for_two_are_gone_through_once(layers):
+def test_guests_that_each_wait_for_two_others_are_visited_once(layers):
     # Both of a layer wait for both of the next, with QEMU's own threads; the last ones stay.
     at = {f"g{cpu}": cpu for cpu in range(2 * layers)}
     there = [Occupant(name, name, pins={0: CpuSet([cpu])}) for name, cpu in at.items()]

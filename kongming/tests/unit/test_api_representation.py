@@ -109,7 +109,7 @@ def test_an_allocation():
     }
 
 
-def test_what_was_said_of_another_generation_is_not_shown_but_the_drift_is():
+def test_the_outcome_of_another_generation_is_hidden_and_its_drift_is_shown():
     for generation in (1, 3):
         shown = show(generation=generation)
         assert (shown["status"], shown["reason"], shown["message"]) == ("pending", "", "")
@@ -118,7 +118,7 @@ def test_what_was_said_of_another_generation_is_not_shown_but_the_drift_is():
         assert shown["reported_by"] == "compute-1"
 
 
-def test_of_one_that_nobody_has_spoken_of():
+def test_an_allocation_without_a_report_is_pending():
     shown = show(outcome=None)
     assert (shown["status"], shown["last_drift"]) == ("pending", "")
     for name in ("source", "last_drift_at", "unobserved", "reported_by", "reported_at"):
@@ -127,14 +127,14 @@ def test_of_one_that_nobody_has_spoken_of():
     assert shown["host_state"] == "up"
 
 
-def test_one_that_is_released():
+def test_an_allocation_in_release_is_shown_as_releasing():
     shown = show(allocation=None)
     assert (shown["status"], shown["allocation"]) == ("releasing", None)
     entry = replace(ENTRY, allocation=None)
     assert representation.with_window({}, entry, NOW) == {"window": None, "next_change": None}
 
 
-def test_one_that_is_nowhere_by_a_conductors_word():
+def test_an_instance_without_a_host_is_shown_as_the_conductor_reported_it():
     outcome = replace(OUTCOME, host="", status="absent", source="")
     shown = show(host=None, outcome=outcome)
     assert (shown["status"], shown["host"], shown["host_state"]) == ("absent", None, "unknown")
@@ -142,13 +142,13 @@ def test_one_that_is_nowhere_by_a_conductors_word():
     assert shown["reported_at"] == "2026-11-24T13:59:51.000Z"
 
 
-def test_who_is_heard_of_confirms_what_it_said():
+def test_an_available_host_confirms_its_report():
     assert show(ENTRY, replace(HOST, heartbeat_at=NOW - 1))["report_age_s"] == 1.0
     # Not one that has been silent since.
     assert show(ENTRY, replace(HOST, heartbeat_at=NOW - 60))["report_age_s"] == 9.0
 
 
-def test_who_said_it_answers_for_it_wherever_it_is():
+def test_the_host_that_reported_is_named_wherever_the_instance_is():
     there = replace(HOST, name="compute-2", heartbeat_at=NOW - 600)
     shown = show(ENTRY, HOST, there, host="compute-2")
     assert (shown["reported_by"], shown["host"]) == ("compute-1", "compute-2")
@@ -160,7 +160,7 @@ def test_who_said_it_answers_for_it_wherever_it_is():
     ("ago", "state"),
     [(0, "up"), (30, "up"), (30.1, "unresponsive"), (9e6, "unresponsive"), (-5, "up")],
 )
-def test_a_host_is_silent_after_three_times_its_interval(ago, state):
+def test_a_host_is_unresponsive_after_three_times_its_interval(ago, state):
     host = replace(HOST, heartbeat_at=NOW - ago)
     assert representation.host(host, NOW)["state"] == state
     assert show(ENTRY, host)["host_state"] == state
@@ -189,7 +189,7 @@ def test_windows(hour, window, following):
     }
 
 
-def test_a_row_of_a_list_looks_at_no_window(monkeypatch):
+def test_a_row_of_a_list_evaluates_no_window(monkeypatch):
     for method in ("is_in_force", "next_change", "check"):
         monkeypatch.setattr(Window, method, None)
     when = {"start": "0 0 * * *", "duration_s": 86400, "timezone": "UTC"}
@@ -274,7 +274,7 @@ def test_counts():
     assert representation.counts([]) == {}
 
 
-def test_what_is_the_clouds_business_is_left_out_for_tenants():
+def test_details_of_the_cloud_are_left_out_for_tenants():
     shown = {"host": "compute-1", "reported_by": "compute-1", "message": "guest x", "status": "a"}
     assert representation.without_hosts(shown | {"unobserved": "hidepid"}) == {
         "host": None,

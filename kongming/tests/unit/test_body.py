@@ -50,7 +50,7 @@ def refused(data, kind=exception.RequestInvalid, **options):
         ('{"it": {"a": {"a": 1}, "b": [{"a": 1}]}}', ({"a": {"a": 1}, "b": [{"a": 1}]}, None)),
     ],
 )
-def test_a_body_is_its_field_and_the_generation_that_is_known(data, value):
+def test_a_body_is_its_field_and_the_expected_generation(data, value):
     found = read(data)
     assert found == value
     assert repr(found) == repr(value)
@@ -77,7 +77,7 @@ def test_a_body_is_its_field_and_the_generation_that_is_known(data, value):
         ('{"it":' * 20_000 + "1" + "}" * 20_000, "nested too deeply"),
     ],
 )
-def test_what_is_no_such_body_is_refused_with_its_fault(data, said):
+def test_an_invalid_body_is_refused_with_its_fault(data, said):
     assert said in refused(data, size=1_000_000)
 
 
@@ -125,7 +125,7 @@ def test_a_body_may_be_as_long_as_the_limit_and_no_longer():
 
 
 @pytest.mark.parametrize(("sent", "taken"), [(65, 65), (64 * 4, 64 * 4), (64 * 9, 64 * 4)])
-def test_what_is_too_long_is_taken_as_far_as_it_is_worth_it(sent, taken):
+def test_a_body_that_is_too_long_is_read_only_up_to_a_bound(sent, taken):
     stream = io.BytesIO(bytes(1000))
     environ = {"wsgi.input": stream, "CONTENT_LENGTH": str(sent)}
     refused(b"", errors.BodyTooLarge, size=64, **environ)

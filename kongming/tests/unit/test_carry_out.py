@@ -143,7 +143,7 @@ def test_a_refused_step_leaves_the_guest_as_it_was(before, wanted, data):
 
 
 @given(placements, st.lists(placements.map(dict), min_size=1, max_size=4), st.data())
-def test_whatever_was_asked_in_between_the_baseline_comes_back(before, asked, data):
+def test_the_baseline_comes_back_whatever_was_requested_in_between(before, asked, data):
     guest = FakeGuest(before)
     for wanted in asked:
         part = data.draw(st.sets(st.sampled_from(sorted(wanted))))
@@ -157,7 +157,7 @@ def test_whatever_was_asked_in_between_the_baseline_comes_back(before, asked, da
 
 @pytest.mark.parametrize("times", [1, 2, 20])
 @pytest.mark.parametrize("first", range(1, 10))
-def test_whatever_fails_what_the_guest_did_not_have_before_is_noted(first, times):
+def test_whatever_fails_a_value_that_the_guest_did_not_have_before_is_recorded(first, times):
     before = {target.vcpu(number): HOST.online for number in range(3)}
     once, then = ({what: CpuSet([cpu]) for what in before} for cpu in (1, 2))
     del then[target.vcpu(2)]
@@ -177,7 +177,7 @@ def test_whatever_fails_what_the_guest_did_not_have_before_is_noted(first, times
         assert (guest.told, guest.baseline) == (before, {})
 
 
-def test_threads_that_run_elsewhere_are_a_failure_and_undone():
+def test_threads_that_run_on_other_cpus_are_a_failure_and_undone():
     before = {target.vcpu(0): CpuSet([1]), target.vcpu(1): CpuSet([1])}
     wanted = {target.vcpu(0): CpuSet([2, 3]), target.vcpu(1): CpuSet([2])}
     guest = FakeGuest(before, confined_to=CpuSet([1, 2]))
@@ -187,7 +187,7 @@ def test_threads_that_run_elsewhere_are_a_failure_and_undone():
 
 
 @pytest.mark.parametrize("call", [1, 2, 3])
-def test_a_guest_that_becomes_busy_gets_back_all_that_was_changed_before(call):
+def test_a_guest_that_becomes_busy_gets_all_former_values_back(call):
     before = {target.vcpu(0): CpuSet([0]), target.vcpu(1): CpuSet([0])}
     guest = FakeGuest(before)
     guest.busy = {call}
@@ -198,7 +198,7 @@ def test_a_guest_that_becomes_busy_gets_back_all_that_was_changed_before(call):
 
 
 @pytest.mark.parametrize("call", [2, 3, 4])
-def test_a_guest_that_stays_busy_is_asked_once_more_and_keeps_its_note(call):
+def test_a_guest_that_stays_busy_is_retried_once_and_keeps_its_note(call):
     before = {target.vcpu(number): CpuSet([0]) for number in range(3)}
     guest = FakeGuest(before)
     guest.busy = range(call, call + 10)
@@ -213,7 +213,7 @@ def test_a_guest_that_stays_busy_is_asked_once_more_and_keeps_its_note(call):
 
 
 @pytest.mark.parametrize("call", [1, 2, 3])
-def test_a_step_that_libvirt_forbids_is_not_undone_as_it_was_not_taken(call):
+def test_a_step_that_libvirt_forbids_is_not_undone(call):
     before = {target.vcpu(0): CpuSet([0]), target.vcpu(1): CpuSet([0])}
     guest = FakeGuest(before)
     guest.forbidden = {call}
@@ -223,7 +223,7 @@ def test_a_step_that_libvirt_forbids_is_not_undone_as_it_was_not_taken(call):
     assert guest.baseline == {}
 
 
-def test_what_was_done_before_libvirt_forbade_is_named_if_it_stays():
+def test_steps_done_before_libvirt_forbade_one_are_named_if_they_stay():
     before = {target.vcpu(0): CpuSet([0]), target.vcpu(1): CpuSet([0])}
     guest = FakeGuest(before)
     guest.forbidden = {3, 4, 5}
@@ -232,7 +232,7 @@ def test_what_was_done_before_libvirt_forbade_is_named_if_it_stays():
     assert guest.baseline == before
 
 
-def test_a_guest_that_cannot_be_pinned_at_all_is_as_it_was():
+def test_a_guest_that_cannot_be_pinned_at_all_is_unchanged():
     guest = FakeGuest({target.vcpu(0): CpuSet([0])})
 
     def unsupported(what, value):
@@ -244,7 +244,7 @@ def test_a_guest_that_cannot_be_pinned_at_all_is_as_it_was():
     assert guest.baseline == {}
 
 
-def test_what_cannot_be_undone_is_named():
+def test_a_step_that_cannot_be_undone_is_named():
     before = {target.vcpu(0): CpuSet([0]), target.vcpu(1): CpuSet([0])}
     wanted = {target.vcpu(0): CpuSet([1]), target.vcpu(1): CpuSet([1])}
     guest = FakeGuest(before, refuses={3, 5})
@@ -253,7 +253,7 @@ def test_what_cannot_be_undone_is_named():
     assert guest.told == {target.vcpu(0): {1}, target.vcpu(1): {0}}
 
 
-def test_what_could_not_be_undone_keeps_its_baseline():
+def test_a_step_that_could_not_be_undone_keeps_its_baseline():
     before = {target.vcpu(0): CpuSet([0]), target.vcpu(1): CpuSet([0])}
     wanted = {target.vcpu(0): CpuSet([1]), target.vcpu(1): CpuSet([1])}
     # The note, both vCPUs, of which the second is refused; its undoing; then
@@ -266,7 +266,7 @@ def test_what_could_not_be_undone_keeps_its_baseline():
     assert guest.baseline == before
 
 
-def test_what_is_left_as_it_is_because_it_could_not_be_noted_is_named():
+def test_a_step_that_is_skipped_because_its_baseline_could_not_be_recorded_is_named():
     before = {target.vcpu(0): CpuSet([0]), target.vcpu(1): CpuSet([0])}
     guest = FakeGuest(before)
     carry_out(steps_for(guest, dict.fromkeys(before, CpuSet([1]))), guest)
@@ -279,7 +279,7 @@ def test_what_is_left_as_it_is_because_it_could_not_be_noted_is_named():
 
 
 @given(placements, placements, placements, st.integers(0, 20), st.booleans())
-def test_a_domain_that_starts_anew_meanwhile_gets_back_what_it_began_with(
+def test_a_domain_that_restarts_meanwhile_gets_its_initial_values_back(
     before, once, then, calls, refused
 ):
     """Whatever steps were for the one before, and were taken with the next one."""

@@ -41,7 +41,7 @@ def test_the_quota_of_every_vcpu_is_read(tmp_path, version):
 
 
 @both
-def test_the_cpus_of_all_groups_above_are_read_outermost_first(tmp_path, version):
+def test_the_cpus_of_all_parent_groups_are_read_outermost_first(tmp_path, version):
     kernel = Kernel(tmp_path, version)
     folder = kernel.cpus(-len(ABOVE[version]) + 1, "0-1")
     above = kernel.groups().cpus_above()
@@ -70,7 +70,7 @@ def test_a_guest_without_groups_of_its_own_has_none(tmp_path):
 
 
 @both
-def test_groups_that_are_not_mounted_here_are_told_from_none(tmp_path, version):
+def test_groups_that_are_not_mounted_differ_from_no_groups(tmp_path, version):
     kernel = Kernel(tmp_path, version)
     kernel.cgroup.rename(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="not mounted here") as raised:
@@ -78,7 +78,7 @@ def test_groups_that_are_not_mounted_here_are_told_from_none(tmp_path, version):
     assert raised.value.filename == str(kernel.cgroup)
 
 
-def test_groups_beside_those_that_a_namespace_shows_are_not_seen(tmp_path):
+def test_groups_outside_of_a_namespace_are_not_visible(tmp_path):
     kernel = Kernel(tmp_path, 2)
     path = kernel.proc / "700/cgroup"
     path.write_text(path.read_text().replace("0::/", "0::/../"))
@@ -99,7 +99,7 @@ def test_a_list_of_groups_that_is_odd_is_named(tmp_path, text):
     assert raised.value.filename == str(path)
 
 
-def test_a_main_thread_that_lost_its_group_is_found_by_the_one_above(tmp_path):
+def test_a_main_thread_that_lost_its_group_is_found_by_the_parent_group(tmp_path):
     kernel = Kernel(tmp_path, 1)
     path = kernel.proc / "700/cgroup"
     path.write_text(path.read_text().replace("/emulator", ""))
@@ -122,13 +122,15 @@ def test_an_empty_group_has_no_cpus(tmp_path):
     assert [*kernel.groups().cpus_above().values()] == [CpuSet(range(4)), CpuSet()]
 
 
-def test_what_was_lost_is_added_to_what_a_group_has(tmp_path):
+def test_lost_cpus_are_added_to_those_that_a_group_has(tmp_path):
     folder = Kernel(tmp_path, 1).cpus(0, "0-1")
     cgroup.restore(folder, CpuSet([3]))
     assert (folder / "cpuset.cpus").read_text() == "0-1,3"
 
 
-def test_what_may_not_be_written_is_told_with_what_to_write(tmp_path, monkeypatch):
+def test_a_group_that_can_not_be_written_is_reported_with_the_value_to_write(
+    tmp_path, monkeypatch
+):
     folder = Kernel(tmp_path, 1).cpus(0, "0-2")
 
     def refuse(self, text):

@@ -37,7 +37,7 @@ def names(verdict):
     return [other.instance_uuid for other, _cpus in verdict.in_the_way]
 
 
-def test_a_guest_that_is_being_placed_is_in_the_way_until_it_is_placed():
+def test_a_guest_blocks_others_while_it_is_being_placed():
     claims = Claims(lambda: [occupant("c", 2)])
     with claims.claim(move("a", 1), verdict) as first:
         assert not first.in_the_way
@@ -48,7 +48,7 @@ def test_a_guest_that_is_being_placed_is_in_the_way_until_it_is_placed():
         assert not third.in_the_way
 
 
-def test_a_guest_that_is_being_placed_is_where_it_will_be_and_no_more_where_it_is():
+def test_a_guest_that_is_being_placed_counts_at_its_new_place_only():
     claims = Claims(lambda: [occupant("a", 1)])
     with claims.claim(move("a", 3), verdict):
         with claims.claim(move("b", 1), verdict) as found:
@@ -66,7 +66,7 @@ def test_a_guest_that_is_to_move_gives_way_unless_it_is_being_placed():
         assert names(found) == ["a"]
 
 
-def test_a_claim_that_is_refused_or_fails_leaves_nothing():
+def test_a_claim_that_is_refused_or_fails_leaves_no_trace():
     def refuse(_judge):
         raise LookupError
 

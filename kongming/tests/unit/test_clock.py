@@ -37,7 +37,7 @@ def watch(clocks):
     return ClockWatch(Steps(lambda: clocks.wall, lambda: clocks.steady))
 
 
-def test_a_clock_that_goes_as_it_should_is_not_told(watch, clocks, caplog):
+def test_a_steady_clock_is_not_reported(watch, clocks, caplog):
     for seconds in (0.5, 3600, 86_400):
         clocks.pass_(seconds, set_by=1.9)
         watch.check()
@@ -48,7 +48,7 @@ def test_a_clock_that_goes_as_it_should_is_not_told(watch, clocks, caplog):
     ("set_by", "says"),
     [(-28_800, "set back by 28800 s"), (2.1, "set forward by 2 s"), (-2.1, "set back by 2 s")],
 )
-def test_a_clock_that_was_set_is_told_once(watch, clocks, caplog, set_by, says):
+def test_a_clock_that_was_set_is_reported_once(watch, clocks, caplog, set_by, says):
     clocks.pass_(0.5, set_by=set_by)
     for _ in range(3):
         watch.check()
@@ -58,7 +58,7 @@ def test_a_clock_that_was_set_is_told_once(watch, clocks, caplog, set_by, says):
     assert record.levelname == "WARNING"
 
 
-def test_each_time_is_told(watch, clocks, caplog):
+def test_each_clock_change_is_reported(watch, clocks, caplog):
     for set_by in (-100, 100):
         clocks.pass_(1, set_by=set_by)
         watch.check()

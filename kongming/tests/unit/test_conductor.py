@@ -113,14 +113,14 @@ class Conductor:
         (entry(None, "", project="p"), True, True),
     ],
 )
-def test_what_runs_where_it_should_not_is_contested_and_nova_is_asked(there, contested, asked):
+def test_a_guest_on_the_wrong_host_is_contested_and_looked_up_in_nova(there, contested, asked):
     conductor = Conductor(there)
     answer = conductor.exchange(guests=(UUID, OTHER))
     assert answer.contested == ((UUID,) if contested else ())
     assert conductor.asked == ([UUID] if asked else [])
 
 
-def test_a_complete_exchange_is_a_heartbeat_and_asks_for_a_snapshot_that_differs():
+def test_a_complete_exchange_is_a_heartbeat_and_requests_a_snapshot_that_differs():
     conductor = Conductor(entry(HERE, uuid=OTHER))
     conductor.digest = "a"
     assert conductor.exchange(digest="b").send_snapshot is True
@@ -131,7 +131,7 @@ def test_a_complete_exchange_is_a_heartbeat_and_asks_for_a_snapshot_that_differs
     assert (answer.send_snapshot, answer.desired, len(conductor.seen)) == (False, {}, 3)
 
 
-def test_what_was_not_taken_goes_back():
+def test_refused_items_are_returned_to_the_host():
     refusal = Refusal("reports", UUID, "x")
     conductor = Conductor()
     assert conductor.exchange(left_out=(refusal,)).refused == (refusal,)
@@ -143,7 +143,7 @@ def test_what_was_not_taken_goes_back():
     assert conductor.views == [(HERE, {"cells": []}, "d")]
 
 
-def test_the_methods_say_who_may_call_them():
+def test_the_methods_name_their_permitted_callers():
     methods = Conductor().endpoint.methods
     assert {name for name, method in methods.items() if method.by_host} == {
         "exchange",
@@ -153,7 +153,7 @@ def test_the_methods_say_who_may_call_them():
     assert set(methods) == {"exchange", "report", "snapshot", "changed", "plan"}
 
 
-def test_a_dry_run_is_the_hosts_answer_or_says_why_there_is_none():
+def test_a_dry_run_returns_the_hosts_answer_or_the_reason_for_its_absence():
     conductor = Conductor()
     said = [conductor.plan, exception.HostUnresponsive("no"), exception.MessageInvalid("odd")]
 
@@ -175,7 +175,7 @@ def test_a_dry_run_is_the_hosts_answer_or_says_why_there_is_none():
     assert conductor.changed == [UUID]
 
 
-def test_without_nova_what_no_host_has_is_won_and_told():
+def test_without_nova_an_unclaimed_instance_is_won_and_reported():
     conductor = Conductor(entry(), entry(THERE, uuid=OTHER), nova=False)
     conductor.hosts = [SimpleNamespace(name=THERE, heartbeat_at=time.time())]
     answer = conductor.exchange(guests=(UUID, OTHER, instance(3)))
@@ -190,7 +190,7 @@ def test_without_nova_what_no_host_has_is_won_and_told():
 @pytest.mark.parametrize(
     ("age", "lapsed"), [(LAPSE_S - 5, False), (LAPSE_S + 5, True), (None, True)]
 )
-def test_without_nova_a_host_that_is_not_heard_of_for_long_has_nothing(age, lapsed):
+def test_without_nova_a_host_that_is_unresponsive_for_long_holds_no_instance(age, lapsed):
     conductor = Conductor(entry(THERE), nova=False)
     if age is not None:
         conductor.hosts = [SimpleNamespace(name=THERE, heartbeat_at=time.time() - age)]
@@ -206,7 +206,7 @@ def clock(monkeypatch):
     return now
 
 
-def test_a_dispute_is_told_once_when_it_lasts_and_again_after_an_hour(clock):
+def test_a_dispute_is_logged_once_when_it_lasts_and_again_after_an_hour(clock):
     disputes, told = Disputes(), []
     for seconds in (1000.0, 1059.9, 1060.0, 1061.0, 4599.0, 4600.0, 4659.0, 4660.0):
         clock.seconds = seconds
@@ -216,7 +216,7 @@ def test_a_dispute_is_told_once_when_it_lasts_and_again_after_an_hour(clock):
 
 
 @pytest.mark.parametrize("nova", [True, False])
-def test_a_claim_that_is_contradicted_for_long_is_told_with_both_hosts(clock, caplog, nova):
+def test_a_claim_that_is_contradicted_for_long_is_logged_with_both_hosts(clock, caplog, nova):
     conductor = Conductor(entry(THERE), entry(HERE, uuid=OTHER), nova=nova)
     conductor.hosts = [SimpleNamespace(name=THERE, heartbeat_at=time.time())]
     for _ in range(3):
@@ -229,7 +229,7 @@ def test_a_claim_that_is_contradicted_for_long_is_told_with_both_hosts(clock, ca
     assert ("nova.conf" in said) is nova
 
 
-def test_disputes_of_different_hosts_and_instances_are_told_apart(clock):
+def test_disputes_of_different_hosts_and_instances_are_logged_separately(clock):
     disputes = Disputes()
     disputes.note(HERE, [UUID])
     clock.seconds += 60

@@ -163,7 +163,7 @@ def test_a_refused_report_is_sent_again_after_another_one(host):
     assert [each[0].status for each in host.conductor.reports] == ["failed", "applied"]
 
 
-def test_nothing_is_requested_for_an_unknown_guest_that_has_stopped(host):
+def test_no_request_is_made_for_an_unknown_guest_that_has_stopped(host):
     host.exchange()
     host.sync.request_for(OTHER)
     host.step()
@@ -355,7 +355,7 @@ def test_until_a_conductor_has_answered_a_push_only_leads_to_a_request(host):
     assert taken == {UUID: Desired(4, None)}
 
 
-def test_an_exchange_that_began_before_calls_were_received_settles_nothing(host):
+def test_an_exchange_that_began_before_calls_were_received_settles_no_request(host):
     def listening_meanwhile(told):
         host.sync.listening()
         return real(told)

@@ -73,7 +73,7 @@ def line_of(path, text):
     return path.read_text().splitlines().index(text) + 1
 
 
-def test_nothing_is_wrong_with_a_good_one(wrong, read):
+def test_a_correct_configuration_has_no_faults(wrong, read):
     assert wrong() is None
     assert list(read().unread()) == []
 
@@ -112,7 +112,7 @@ def test_nothing_is_wrong_with_a_good_one(wrong, read):
         ("database", "max_pool_size = many", "an integer"),
     ],
 )
-def test_a_value_that_is_none_is_named_with_its_place_and_its_rule(
+def test_an_invalid_value_is_named_with_its_place_and_its_rule(
     wrong, path, section, setting, says
 ):
     said = wrong(f"[{section}]\n{setting}")
@@ -141,23 +141,23 @@ def test_the_bounds_themselves_can_be_used(wrong, value):
         (b"# a remark\n  more", "line 9: an indented line must continue an option"),
     ],
 )
-def test_a_file_that_is_none_is_named_with_its_line(wrong, path, content, says):
+def test_an_invalid_file_is_named_with_its_line(wrong, path, content, says):
     assert wrong(content).startswith(f"{path}, {says}")
 
 
-def test_an_option_outside_of_a_section_is_told(wrong):
+def test_an_option_outside_of_a_section_is_reported(wrong):
     assert "line 1: an option must be in a section" in wrong(good="debug = true\n")
 
 
 @pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b"\xff\xfe"])
-def test_a_byte_order_mark_is_told(path, mark):
+def test_a_byte_order_mark_is_reported(path, mark):
     path.write_bytes(mark + b"[DEFAULT]\n")
     with pytest.raises(exception.ConfigInvalid, match="line 1: "):
         check.check([f"--config-file={path}"])
 
 
 @pytest.mark.parametrize("more", ["\n  more", "= x", "[", "x", "[]"])
-def test_what_oslo_config_can_not_read_is_told_before_it_tries(path, more):
+def test_a_file_that_oslo_config_can_not_read_is_reported_before_it_tries(path, more):
     """Both must be of one mind: oslo.config's own words may quote a password."""
     path.write_text(f"[DEFAULT]\na = b\n\n{more}\n")
     conf = cfg.ConfigOpts()
@@ -168,7 +168,7 @@ def test_what_oslo_config_can_not_read_is_told_before_it_tries(path, more):
 
 
 @pytest.mark.parametrize("more", ["a = b\n  more", "a: b = c", "x=", "\r\nq = 'w'\r\n", "a b = c"])
-def test_what_oslo_config_reads_is_read_alike(path, more):
+def test_a_file_that_oslo_config_reads_is_read_alike(path, more):
     path.write_text(f"[DEFAULT]\n{more}\n[Guard]\nd = e\n")
     sections = {}
     cfg.ConfigParser(str(path), sections).parse()
@@ -177,7 +177,7 @@ def test_what_oslo_config_reads_is_read_alike(path, more):
     assert ours == {(group if group == "DEFAULT" else group.lower(), n) for group, n in theirs}
 
 
-def test_files_that_are_not_there_are_named(tmp_path):
+def test_missing_files_are_named(tmp_path):
     for argument, says in (
         (f"--config-file={tmp_path}/absent", "absent can't be read by user "),
         (f"--config-file={tmp_path}", "Is a directory"),
@@ -187,7 +187,7 @@ def test_files_that_are_not_there_are_named(tmp_path):
             check.check([argument])
 
 
-def test_a_folder_is_read_in_the_order_of_its_files_and_the_last_one_is_named(tmp_path):
+def test_a_directory_is_read_in_the_order_of_its_files_and_the_last_file_is_named(tmp_path):
     for name, value in (("20.conf", "soon"), ("10.conf", "60"), (".30.conf", "x"), ("a.txt", "x")):
         (tmp_path / name).write_text(f"[executor]\ncheck_interval = {value}\n")
     with pytest.raises(exception.ConfigInvalid, match=r"'soon'.*20\.conf, line 2\)"):
@@ -293,7 +293,7 @@ def test_a_line_that_went_wrong_shows_no_password(read, line, name):
         ("nonsense", "foo", "which is not an option"),
     ],
 )
-def test_what_nobody_reads_is_told_with_what_is_meant(read, path, section, name, says):
+def test_an_unknown_option_is_reported_with_the_likely_spelling(read, path, section, name, says):
     (said,) = read(f"[{section}]\n{name} = 1").unread()
     assert said.startswith(f"[{section}] {name}, ")
     assert says in said
@@ -328,7 +328,7 @@ def test_the_api_and_status_know_the_options_of_the_api_one_by_one(read):
     assert said.startswith("[keystone_authtoken] auth_urll, ")
 
 
-def test_a_name_without_a_likeness_is_shown_only_if_it_may_be_one():
+def test_an_unknown_name_without_a_similar_option_is_shown_only_if_it_is_a_valid_name():
     settings = [files.Setting("f", 1, "guard", name, "") for name in ("zzz_qq", "Zzz9", "a b")]
     told = list(unread.unread(settings, {"guard": {"overlap"}}, (), {}))
     assert [each.partition(",")[0] for each in told] == [
@@ -368,7 +368,7 @@ log_rotate_interval = 7"""
         ),
     ],
 )
-def test_a_log_that_can_not_be_set_up_is_told_with_its_option(
+def test_a_log_that_can_not_be_set_up_is_reported_with_its_option(
     wrong, path, setting, option, tmp_path
 ):
     said = wrong(f"[DEFAULT]\n{setting}".replace("{folder}", str(tmp_path)))
@@ -426,7 +426,9 @@ format = %(message)s
         ("(sys.stdout,)", f"('{SECRET}', 1, 2, 3)", "rejected by Python's logging (TypeError)"),
     ],
 )
-def test_a_broken_logging_configuration_is_told_and_not_quoted(wrong, tmp_path, old, new, says):
+def test_a_broken_logging_configuration_is_reported_and_not_quoted(
+    wrong, tmp_path, old, new, says
+):
     (tmp_path / "log.ini").write_text(LOGGING.replace(old, new))
     said = wrong(f"[DEFAULT]\nlog_config_append = {tmp_path}/log.ini")
     assert said.startswith("[DEFAULT] log_config_append: ")
@@ -447,7 +449,7 @@ def certificate(tmp_path_factory):
     return folder
 
 
-def test_the_files_of_tls_are_looked_at_before_anything_connects(wrong, tmp_path, certificate):
+def test_the_files_of_tls_are_checked_before_connecting(wrong, tmp_path, certificate):
     (tmp_path / "text").write_text("no certificate")
     section, certificate_, key = (
         "[oslo_messaging_rabbit]",
@@ -474,7 +476,7 @@ def test_the_files_of_tls_are_looked_at_before_anything_connects(wrong, tmp_path
 
 
 @pytest.mark.parametrize("option", ["cafile", "certfile", "keyfile"])
-def test_the_files_of_tls_to_nova_are_looked_at_too(wrong, option):
+def test_the_files_of_tls_to_nova_are_checked_too(wrong, option):
     nova = "[nova]\nauth_type = password\nauth_url = https://k\n"
     said = wrong(f"{nova}{option} = /absent")
     assert said.startswith(f"[nova] {option}: /absent can't be read by user ")
@@ -495,7 +497,7 @@ def files_said(path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_a_file_that_this_user_may_not_read_is_told_with_the_user(path, tmp_path):
+def test_an_unreadable_file_is_reported_with_the_user(path, tmp_path):
     path.write_text(GOOD.format(folder=tmp_path))
     path.chmod(0o600)
     for folder in (tmp_path, *tmp_path.parents):
@@ -516,7 +518,7 @@ def test_a_file_that_this_user_may_not_read_is_told_with_the_user(path, tmp_path
         ("rabbit_transient_quorum_queue = true\nrabbit_qos_prefetch_count = 0", False),
     ],
 )
-def test_streams_need_what_the_driver_asks_for_when_it_connects(wrong, setting, fine):
+def test_streams_need_the_libraries_that_the_driver_requires_to_connect(wrong, setting, fine):
     said = wrong(f"[oslo_messaging_rabbit]\nrabbit_stream_fanout = true\n{setting}")
     assert (said is None) is fine
 
@@ -536,7 +538,7 @@ class TestGlobalConfiguration:
         self.configure(path, tmp_path)
         assert cfg.CONF.oslo_concurrency.lock_path == f"{tmp_path}/state/locks"
 
-    def test_libraries_find_there_what_the_file_says(self, path, tmp_path):
+    def test_libraries_read_the_same_values_as_the_file_has(self, path, tmp_path):
         more = (
             "[oslo_concurrency]\nlock_path = $state_path/other\ndisable_process_locking = true\n"
         )
@@ -584,7 +586,7 @@ def change(path, tmp_path, more):
 
 
 @pytest.mark.parametrize("problem", [exception.ConfigInvalid("[guard]: no"), ValueError(SECRET)])
-def test_nothing_is_in_force_if_the_service_can_not_use_what_was_checked(
+def test_no_option_is_in_force_if_the_service_can_not_use_the_checked_values(
     reader, path, tmp_path, caplog, problem
 ):
     """A file that an option names may change just after it was looked at."""
@@ -599,7 +601,7 @@ def test_nothing_is_in_force_if_the_service_can_not_use_what_was_checked(
     assert (reader._conf.executor.check_interval, reader._conf.executor.history_days) == (7, 3)
 
 
-def test_what_is_taken_is_what_was_checked_whatever_the_files_are_by_now(reader, path, tmp_path):
+def test_the_checked_values_are_used_whatever_the_files_contain_later(reader, path, tmp_path):
     change(path, tmp_path, "")
     checked = reader._conf.candidate()
     change(path, tmp_path, "workers = many\nhistory_days = soon")
@@ -607,7 +609,7 @@ def test_what_is_taken_is_what_was_checked_whatever_the_files_are_by_now(reader,
     assert (reader._conf.executor.check_interval, reader._conf.executor.history_days) == (7, 90)
 
 
-def test_a_value_that_a_thread_reads_meanwhile_does_not_stay(reader, path, tmp_path):
+def test_a_value_that_a_thread_reads_during_a_reload_does_not_stay(reader, path, tmp_path):
     change(path, tmp_path, "")
     parse = reader._conf._parse_config_files
 
@@ -620,7 +622,7 @@ def test_a_value_that_a_thread_reads_meanwhile_does_not_stay(reader, path, tmp_p
     assert reader._conf.executor.check_interval == 7
 
 
-def test_many_names_that_nobody_reads_are_one_line(reader, path, tmp_path, caplog):
+def test_many_unknown_names_are_one_line(reader, path, tmp_path, caplog):
     change(path, tmp_path, "\n".join(f"zz{number} = 1" for number in range(30)))
     reader.reload()
     (told,) = (each.getMessage() for each in caplog.records if each.levelname == "WARNING")

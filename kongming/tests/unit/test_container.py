@@ -43,7 +43,7 @@ def answer(number, *, architecture=X86_64, argument=0):
 
 
 @pytest.mark.parametrize("name", sorted(container.REFUSED))
-def test_what_a_container_may_not_call_is_refused(name):
+def test_forbidden_system_calls_of_a_container_are_refused(name):
     assert answer(container.REFUSED[name]) == REFUSED
 
 
@@ -59,7 +59,7 @@ def test_a_clone_into_a_new_namespace_is_refused(flag):
     assert answer(container.CLONE, argument=CLONE_VM) == ALLOWED
 
 
-def test_clone3_is_not_known_so_that_libc_falls_back():
+def test_clone3_is_reported_as_missing_so_that_libc_falls_back():
     assert answer(container.CLONE3) == UNKNOWN
 
 

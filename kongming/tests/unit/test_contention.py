@@ -45,11 +45,11 @@ def test_a_guest_that_is_corrected_five_times_within_a_minute_is_left_alone(cloc
     assert record.getMessage().startswith(said)
 
 
-def test_the_count_begins_anew_after_a_rest(clock):
+def test_the_count_starts_again_after_a_rest(clock):
     assert corrections(clock, 1, 10) == [0, 0, 0, 0, 60] * 2
 
 
-def test_a_guest_that_is_corrected_now_and_then_is_not_left_alone(clock):
+def test_a_guest_that_is_corrected_occasionally_is_not_left_alone(clock):
     assert corrections(clock, 15, 20) == [0] * 20
 
 

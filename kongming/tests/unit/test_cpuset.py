@@ -37,7 +37,7 @@ def items(draw, max_id=60):
 
 
 @given(st.lists(items(), min_size=1, max_size=12))
-def test_means_inclusions_less_exclusions_in_any_order(listed):
+def test_a_cpuset_means_inclusions_minus_exclusions_in_any_order(listed):
     included = set().union(*(ids for _, ids, excludes in listed if not excludes))
     excluded = set().union(*(ids for _, ids, excludes in listed if excludes))
     text = ",".join(text for text, _, _ in listed)
@@ -60,7 +60,7 @@ def test_written_form_is_the_shortest(cpus):
 
 
 @given(cpusets, st.integers(1, MAX_ID + 1))
-def test_cpumap_holds_what_the_host_has(cpus, size):
+def test_a_cpumap_has_the_length_of_the_host(cpus, size):
     assert CpuSet.from_cpumap(cpus.cpumap(size)) == {cpu for cpu in cpus if cpu < size}
 
 
@@ -160,7 +160,7 @@ def test_sets_combine_as_sets_do(one, other):
 
 
 @given(few)
-def test_a_set_has_what_it_was_made_of(ids):
+def test_a_cpuset_equals_its_cpus(ids):
     cpus = CpuSet(ids)
     assert list(cpus) == sorted(ids)
     assert len(cpus) == len(ids)
@@ -171,7 +171,7 @@ def test_a_set_has_what_it_was_made_of(ids):
     assert CpuSet(cpus) == CpuSet.of_runs(reversed(cpus.runs())) == cpus
 
 
-def test_ranges_and_what_is_no_id():
+def test_ranges_are_read_and_invalid_ids_refused():
     assert CpuSet(range(3, 6)) == {3, 4, 5}
     assert CpuSet(range(3, 9, 2)) == {3, 5, 7}
     assert CpuSet(range(5, 5)) == CpuSet(range(5, 2)) == CpuSet() == set()

@@ -121,7 +121,7 @@ def test_a_leap_day_counts_and_29_february_is_no_day_of_other_years():
         ("0 0 */31 * mon#2", "never occurs"),
     ],
 )
-def test_what_is_no_expression_is_refused_with_the_field(start, words):
+def test_an_invalid_expression_is_refused_with_the_field(start, words):
     with pytest.raises(exception.RequestInvalid, match=words) as refusal:
         cron.parse(start)
     assert len(str(refusal.value)) < 300
@@ -158,7 +158,7 @@ def test_the_first_minute_is_the_librarys_where_no_clock_is_changed(start, wall)
 
 
 @given(start=expressions, wall=walls)
-def test_the_last_minute_is_the_one_that_none_follows(start, wall):
+def test_the_last_minute_is_the_one_without_a_successor(start, wall):
     expression = cron.parse(start)
     last = expression.last_until(wall, wall - timedelta(days=400))
     if last is None:
@@ -211,7 +211,7 @@ def test_a_run_ends_with_the_first_minute_that_is_not_followed_soon(start, wall,
         ("0-30 6 * * *", 1409, iso("2027-03-01 06:30")),
     ],
 )
-def test_a_run_may_go_on_for_ever(start, reach, last):
+def test_a_run_may_be_endless(start, reach, last):
     expression = cron.parse(start)
     assert expression.last_of_run(expression.first_from(SOON), reach, FAR) == last
 
@@ -233,7 +233,7 @@ def test_the_last_days_of_the_calendar():
     assert expression.first_from(iso("9999-06-01")) is None
 
 
-def test_spellings_of_the_same_times_are_equal_whatever_was_asked_of_them():
+def test_spellings_of_the_same_times_stay_equal_after_any_query():
     one, other = cron.parse("0 0 * jan mon"), cron.parse("0 0 * 1 1")
     one.first_from(SOON)
     assert one == other

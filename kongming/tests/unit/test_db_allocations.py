@@ -77,7 +77,7 @@ def test_the_same_pins_in_another_form_keep_their_generation(allocations):
     assert put(allocations, UUID, "0-2=4,6,5").generation == 2
 
 
-def test_what_an_older_kongming_wrote_otherwise_is_the_same(allocations, db):
+def test_a_row_of_an_older_version_in_another_form_is_the_same_request(allocations, db):
     put(allocations, UUID, 1)
     with db.writer() as session:
         session.execute(
@@ -87,7 +87,7 @@ def test_what_an_older_kongming_wrote_otherwise_is_the_same(allocations, db):
 
 
 @pytest.mark.parametrize("generation", [1, 5])
-def test_what_is_not_there_has_no_generation(allocations, generation):
+def test_an_absent_allocation_has_no_generation(allocations, generation):
     with pytest.raises(exception.GenerationConflict, match="does not exist"):
         put(allocations, UUID, 1, generation)
 
@@ -103,12 +103,12 @@ def test_another_generation_is_a_conflict(allocations, generation):
     assert allocations.get(UUID).allocation == asking(2)
 
 
-def test_asking_for_nothing_is_not_a_release(allocations):
+def test_an_empty_request_is_not_a_release(allocations):
     entry, _ = allocations.put(UUID, Allocation(), generation=0, **BY)
     assert (entry.allocation, entry.status) == (Allocation(), Status.PENDING)
 
 
-def test_what_no_host_can_have_is_deleted_at_once(allocations):
+def test_an_allocation_that_no_host_can_have_is_deleted_at_once(allocations):
     put(allocations, UUID, 1)
     assert delete(allocations, UUID, 1) is None
     assert allocations.get(UUID) is None
@@ -125,7 +125,7 @@ def test_generations_go_on_where_they_ended(allocations):
 
 
 @pytest.mark.parametrize("generation", [None, 0, 2])
-def test_what_is_being_released_can_be_wanted_again(allocations, generation):
+def test_an_allocation_in_release_can_be_requested_again(allocations, generation):
     put(allocations, UUID, 1)
     place(allocations, UUID)
     assert delete(allocations, UUID).status == Status.RELEASING
@@ -136,7 +136,7 @@ def test_what_is_being_released_can_be_wanted_again(allocations, generation):
     assert allocations.get(UUID) == entry
 
 
-def test_deleting_twice_changes_nothing(allocations):
+def test_deleting_twice_has_no_effect(allocations):
     put(allocations, UUID, 1)
     place(allocations, UUID)
     assert delete(allocations, UUID) == delete(allocations, UUID)
@@ -144,7 +144,7 @@ def test_deleting_twice_changes_nothing(allocations):
         put(allocations, UUID, 1, 1)
 
 
-def test_an_outcome_of_another_generation_changes_nothing(allocations):
+def test_an_outcome_of_another_generation_has_no_effect(allocations):
     put(allocations, UUID, 1)
     put(allocations, UUID, 2)
     allocations.report("here", [report(UUID, 1), report(OTHER, 1)], 1.0)
@@ -153,14 +153,14 @@ def test_an_outcome_of_another_generation_changes_nothing(allocations):
     assert allocations.instance_uuids() == [UUID]
 
 
-def test_an_outcome_stays_known_when_something_else_is_wanted(allocations):
+def test_an_outcome_is_kept_when_the_request_changes(allocations):
     put(allocations, UUID, 1)
     allocations.report("here", [report(UUID, 1, "failed", "step_failed", "no")], 5.0)
     entry = put(allocations, UUID, 2)
     assert (entry.status, entry.reporter, entry.outcome.status) == ("pending", "here", "failed")
 
 
-def test_an_outcome_that_was_told_before_is_not_written_again(allocations, db):
+def test_an_outcome_that_was_reported_before_is_not_written_again(allocations, db):
     put(allocations, UUID, 1)
     allocations.report("here", [report(UUID, drift="vCPU 0 on 3")], 5.0)
     before = db.statements
@@ -199,7 +199,7 @@ def test_a_report_counts_only_from_the_host_that_has_the_instance(allocations, s
     assert (allocations.get(UUID).status, allocations.get(UUID).outcome.host) == (status, "there")
 
 
-def test_of_an_instance_that_is_nowhere_the_host_that_had_it_last_may_speak(allocations):
+def test_the_last_host_may_report_an_instance_that_has_no_host(allocations):
     put(allocations, UUID, 1)
     place(allocations, UUID, host="there")
     allocations.report("there", [report(UUID, 1)], 1.0)
@@ -210,7 +210,7 @@ def test_of_an_instance_that_is_nowhere_the_host_that_had_it_last_may_speak(allo
     assert allocations.get(UUID).status == "absent"
 
 
-def test_before_nova_has_said_where_it_is_no_host_may_speak_of_an_instance(allocations):
+def test_no_host_may_report_an_instance_before_nova_has_named_its_host(allocations):
     put(allocations, UUID, 1)
     allocations.report("here", [report(UUID, 1)], 1.0, nova=True)
     assert allocations.get(UUID).outcome is None
@@ -240,7 +240,7 @@ def test_a_release_is_confirmed_only_by_the_host_that_has_the_instance(allocatio
     assert allocations.get(UUID) is None
 
 
-def test_a_conductors_word_counts_only_where_no_host_has_the_instance(allocations):
+def test_a_report_of_a_conductor_counts_only_where_no_host_has_the_instance(allocations):
     put(allocations, UUID, 1)
     allocations.report("", [report(UUID, 1, "absent")], 1.0, nova=True)
     assert allocations.get(UUID).status == "absent"
@@ -280,14 +280,14 @@ def test_a_claim_passes_on_when_the_host_that_has_the_instance_is_given_up(alloc
     assert allocations.claim("there", [UUID], {"here"}) == [UUID]
 
 
-def test_that_something_is_being_done_is_no_entry_of_the_history(allocations):
+def test_an_allocation_in_progress_is_no_entry_of_the_history(allocations):
     put(allocations, UUID, 1)
     allocations.report("here", [report(UUID, 1, "pending")], 1.0)
     (asked,) = allocations.history(UUID)
     assert (asked.status, asked.host) == ("pending", None)
 
 
-def test_what_comes_after_the_history_was_forgotten_begins_it_anew(db, allocations):
+def test_the_history_starts_again_after_it_was_purged(db, allocations):
     put(allocations, UUID, 1)
     purge(db, 1e12)
     allocations.report("here", [report(UUID, 1)], 1.0)
@@ -295,7 +295,7 @@ def test_what_comes_after_the_history_was_forgotten_begins_it_anew(db, allocatio
     assert (later.status, later.host, later.requested_by) == ("applied", "here", "")
 
 
-def test_a_failed_release_is_told(allocations):
+def test_a_failed_release_is_reported(allocations):
     put(allocations, UUID, 1)
     place(allocations, UUID)
     delete(allocations, UUID)
@@ -308,7 +308,7 @@ def test_a_failed_release_is_told(allocations):
     assert allocations.get(UUID) is None
 
 
-def test_a_release_that_nobody_asked_for_changes_nothing(allocations):
+def test_an_unrequested_release_has_no_effect(allocations):
     put(allocations, UUID, 1)
     allocations.report("here", [report(UUID, 1, "released")], 1.0)
     assert allocations.get(UUID).status == Status.PENDING
@@ -346,7 +346,7 @@ def test_lists_are_filtered_and_paged(allocations):
     assert numbers(status="pending") == [3, 5, 6]
 
 
-def test_those_that_nobody_has_placed_are_known(allocations):
+def test_allocations_that_no_host_has_placed_are_counted(allocations):
     put(allocations, UUID, 1)
     put(allocations, OTHER, 1)
     assert allocations.without_project() == [UUID, OTHER]
@@ -392,7 +392,7 @@ def test_a_map_bumps_only_what_changes(allocations):
         put_map(allocations, "other", [THIRD], generation=1)
 
 
-def test_what_a_map_names_no_more_is_released(allocations):
+def test_an_allocation_that_a_map_no_longer_names_is_released(allocations):
     put_map(allocations, "map", [UUID, OTHER, THIRD])
     place(allocations, UUID)
     allocations.report("here", [report(OTHER)], 1.0)
@@ -426,7 +426,7 @@ def test_an_instance_belongs_to_one_map(allocations):
     assert allocations.get_map("two") is None
 
 
-def test_a_single_change_is_one_of_its_map(allocations):
+def test_a_single_change_belongs_to_its_map(allocations):
     put_map(allocations, "map", [UUID, OTHER])
     assert put(allocations, UUID, 2).map_name == "map"
     assert allocations.get_map("map").generation == 2
@@ -455,7 +455,7 @@ def test_a_map_goes_with_its_last_instance(allocations):
         allocations.delete_map("map", generation=None, **BY)
 
 
-def test_a_map_that_nobody_has_to_release_goes_at_once(allocations):
+def test_a_map_without_an_allocation_to_release_is_deleted_at_once(allocations):
     put_map(allocations, "map", [UUID])
     assert allocations.delete_map("map", generation=None, **BY) == [UUID]
     assert allocations.maps() == []
@@ -478,7 +478,7 @@ def test_a_map_that_is_to_go_loses_its_last_instance_otherwise(allocations, end)
 
 
 @pytest.mark.parametrize("generation", [None, 0, 2])
-def test_a_map_that_is_to_go_can_be_put_again(allocations, generation):
+def test_a_map_in_release_can_be_put_again(allocations, generation):
     put_map(allocations, "map", [UUID, OTHER])
     place(allocations, UUID, OTHER)
     allocations.delete_map("map", generation=None, **BY)
@@ -496,7 +496,7 @@ def test_maps_are_paged(allocations):
     assert [each.name for each in allocations.maps(marker="b")] == ["c"]
 
 
-def test_nothing_to_say_is_nothing_to_do(allocations, db):
+def test_an_empty_report_has_no_effect(allocations, db):
     before = db.statements
     allocations.report("here", [], 1.0)
     assert allocations.locate({}) == []

@@ -61,7 +61,7 @@ def test_the_version_is_that_of_the_last_migration():
     assert ScriptDirectory(str(migration.FOLDER)).get_heads() == [models.VERSION]
 
 
-def test_it_is_a_file_in_the_state_path_by_default(tmp_path):
+def test_the_database_is_a_file_in_the_state_path_by_default(tmp_path):
     conf = configuration("")
     conf.clear_override("connection", group="database")
     conf.set_override("state_path", str(tmp_path))
@@ -84,7 +84,7 @@ def test_a_url_that_cannot_be_used_is_refused_without_its_password(url, said):
     assert "p@ss" not in str(refusal.value)
 
 
-def test_a_server_that_is_away_is_told_of_at_once():
+def test_an_unavailable_server_is_reported_at_once():
     url = "mysql+pymysql://user:secret@127.0.0.1:1/kongming"
     with closing(Database(configuration(url))) as db:
         with pytest.raises(exception.DatabaseUnavailable) as told:
@@ -93,7 +93,7 @@ def test_a_server_that_is_away_is_told_of_at_once():
         assert "secret" not in str(told.value)
 
 
-def test_a_directory_that_is_missing_is_told(tmp_path):
+def test_a_missing_directory_is_reported(tmp_path):
     with (
         closing(Database(configuration(f"sqlite:///{tmp_path}/none/kongming.sqlite"))) as db,
         pytest.raises(exception.DatabaseUnavailable, match="none/kongming.sqlite can't be used"),
@@ -101,7 +101,7 @@ def test_a_directory_that_is_missing_is_told(tmp_path):
         db.check_schema()
 
 
-def test_a_file_that_is_no_database_is_told(path):
+def test_a_file_that_is_no_database_is_reported(path):
     path.write_text("no database at all" * 100)
     with (
         closing(Database(configuration(f"sqlite:///{path}"))) as db,
@@ -110,7 +110,7 @@ def test_a_file_that_is_no_database_is_told(path):
         db.check_schema()
 
 
-def test_an_error_of_ours_undoes_all_and_comes_through(db):
+def test_an_exception_of_a_caller_rolls_back_and_is_raised(db):
     allocations = Allocations(db)
 
     def work(session):
@@ -125,7 +125,7 @@ def test_an_error_of_ours_undoes_all_and_comes_through(db):
     assert allocations.instance_uuids() == []
 
 
-def test_readers_go_on_while_somebody_writes(db, path):
+def test_readers_continue_during_a_write(db, path):
     Allocations(db).put(instance(), asking(1), generation=0, **BY)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -134,13 +134,13 @@ def test_readers_go_on_while_somebody_writes(db, path):
         other.execute("ROLLBACK")
 
 
-def test_a_host_is_silent_after_three_intervals():
+def test_a_host_is_unresponsive_after_three_intervals():
     host = Host("here", 100.0, 1.0, "1", 20.0, None, "", None, 0, 0)
     assert not host.unresponsive(160.0)
     assert host.unresponsive(160.1)
 
 
-def test_a_view_is_kept_of_hosts_that_are_known(db):
+def test_a_snapshot_is_kept_of_known_hosts_only(db):
     hosts = Hosts(db)
     hosts.keep_snapshot("here", {"cells": []}, "1", 1.0)
     assert hosts.get("here") is None
@@ -154,14 +154,14 @@ def test_a_view_is_kept_of_hosts_that_are_known(db):
     assert [host.name for host in hosts.list()] == ["there"]
 
 
-def test_the_command_makes_the_tables_and_takes_them_back(manage):
+def test_the_command_creates_and_removes_the_tables(manage):
     assert manage("version", "-f", "json")[1] == {"version": "", "needed": models.VERSION}
     assert manage("sync", "-f", "json")[1] == {"before": "", "after": models.VERSION}
     assert manage("version", "-f", "json")[1]["version"] == models.VERSION
     assert manage("sync", "base", "-f", "json")[1]["after"] == ""
 
 
-def test_tables_of_the_version_before_are_brought_up_and_back(manage, path):
+def test_tables_of_the_previous_version_are_upgraded_and_downgraded(manage, path):
     assert manage("sync", "0001", "-f", "json")[1]["after"] == "0001"
     with closing(sqlite3.connect(path)) as db:
         db.execute(
@@ -175,7 +175,7 @@ def test_tables_of_the_version_before_are_brought_up_and_back(manage, path):
             assert (len(row), row[:4]) == (fields, ("u", "here", 1, "applied"))
 
 
-def test_the_command_waits_for_who_else_uses_the_file(manage, path):
+def test_the_command_waits_for_other_users_of_the_file(manage, path):
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
         other.execute("CREATE TABLE theirs (one INTEGER)")
         other.execute("BEGIN EXCLUSIVE")
@@ -185,7 +185,7 @@ def test_the_command_waits_for_who_else_uses_the_file(manage, path):
         ending.join()
 
 
-def test_the_command_says_that_somebody_else_keeps_the_file(manage, path, monkeypatch):
+def test_the_command_reports_that_the_file_stays_locked(manage, path, monkeypatch):
     monkeypatch.setattr(migration, "_FILE_ATTEMPTS", 1)
     monkeypatch.setattr(connecting, "_SQLITE_BUSY_MS", 10)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -196,7 +196,7 @@ def test_the_command_says_that_somebody_else_keeps_the_file(manage, path, monkey
     assert "stop other processes that use the file" in complaint
 
 
-def test_the_command_is_as_its_page_has_it(manage):
+def test_the_help_of_the_command_matches_its_page(manage):
     page = Path(__file__).parents[3] / "doc" / "source" / "cli" / "kongming-manage.rst"
     assert "``db sync [<version>]``" in page.read_text()
     assert manage("sync", models.VERSION, "-f", "json")[1]["after"] == models.VERSION
@@ -211,7 +211,7 @@ def test_the_version_of_the_tables_may_be_an_option(manage, words):
     assert (status, "9999" in errors) == (2, True)
 
 
-def test_a_version_that_is_left_out_or_named_twice_changes_nothing(manage):
+def test_a_version_that_is_missing_or_repeated_has_no_effect(manage):
     with pytest.raises(SystemExit) as ended:
         manage("sync", "--version")
     assert ended.value.code == 2
@@ -220,7 +220,7 @@ def test_a_version_that_is_left_out_or_named_twice_changes_nothing(manage):
     assert manage("version", "-f", "json")[1]["version"] == ""
 
 
-def test_the_version_of_the_program_is_shown_as_ever(capsys):
+def test_the_version_of_the_program_is_still_shown(capsys):
     with pytest.raises(SystemExit) as ended:
         Manage().run(["--version", "db", "sync"])
     assert ended.value.code == 0
@@ -233,7 +233,7 @@ def test_the_command_knows_its_versions(manage):
     assert f"unknown version 0815 of the tables: use 0001, {models.VERSION}" in complaint
 
 
-def test_the_command_forgets_what_is_old(manage, path):
+def test_the_command_purges_old_rows(manage, path):
     status, _, complaint = manage("purge", "--days", "1")
     assert status == 1
     assert "run 'kongming-manage db sync'" in complaint

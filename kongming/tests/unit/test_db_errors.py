@@ -46,7 +46,7 @@ def postgresql(state, words="something", kind=exc.OperationalError):
 
 
 @pytest.mark.parametrize("code", [1290, 1792, 1836])
-def test_a_server_that_takes_no_writes_is_unfit(code):
+def test_a_server_that_accepts_no_writes_is_unfit(code):
     meaning = errors.meaning(mysql(code))
     assert meaning.unfit
     assert "leads to the primary" in meaning.hint
@@ -65,17 +65,17 @@ def test_a_node_that_does_not_serve_is_unfit(code):
 
 
 @pytest.mark.parametrize("code", [1205, 1213, 1020, 1062, 3101])
-def test_who_lost_against_another_may_try_again(code):
+def test_a_lost_conflict_may_be_retried(code):
     meaning = errors.meaning(mysql(code))
     assert (meaning.again, meaning.unfit, meaning.own_fault) == (True, False, False)
 
 
 @pytest.mark.parametrize("state", ["40001", "40P01", "55P03", "23505"])
-def test_so_may_who_lost_on_postgresql(state):
+def test_a_lost_conflict_on_postgresql_may_be_retried(state):
     assert errors.meaning(postgresql(state, kind=exc.DBAPIError)).again
 
 
-def test_so_does_what_oslo_db_knows_as_such():
+def test_a_conflict_that_oslo_db_recognizes_may_be_retried():
     lost = mysql(9999)
     assert errors.meaning(db_exception.DBDeadlock(lost)).again
     assert errors.meaning(db_exception.DBDuplicateEntry([], lost)).again
@@ -139,12 +139,12 @@ def test_a_statement_that_is_wrong_is_our_fault(error):
     assert errors.meaning(error).own_fault
 
 
-def test_what_is_said_is_one_line_of_the_driver_without_the_statement():
+def test_a_message_is_one_line_of_the_driver_without_the_statement():
     error = db_exception.DBError(postgresql("22003", "too\n  large\n"))
     assert errors.text(error) == "too large"
 
 
-def test_what_is_said_names_no_credentials_of_a_url():
+def test_a_message_names_no_credentials_of_a_url():
     error = postgresql("08001", "no dsn: postgresql://kongming:s3:cr@t@host/kongming")
     assert errors.text(error) == "no dsn: postgresql://***@host/kongming"
     # What is replaced anywhere in a text would tell a password that is a word.
@@ -152,7 +152,7 @@ def test_what_is_said_names_no_credentials_of_a_url():
     assert "'kongming'@'host'" in errors.text(error)
 
 
-def test_what_is_said_is_printable_and_short():
+def test_a_message_is_printable_and_short():
     assert errors.text(postgresql("22003", "\x1b[31mred")) == "\N{REPLACEMENT CHARACTER}[31mred"
     assert len(errors.text(postgresql("22003", "x" * 10_000))) == 300
 
@@ -173,7 +173,7 @@ def test_every_wait_of_a_driver_has_a_limit():
     assert {"connect_timeout", "tcp_user_timeout", "keepalives_idle"} < given.keys()
 
 
-def test_what_the_operator_gives_wins_but_for_the_character_set():
+def test_options_of_the_operator_win_except_for_the_character_set():
     url = make_url("mysql+pymysql://u:p@host/db?charset=utf8&read_timeout=5")
     query = connecting.complete(url, "connect_timeout=2&charset=latin1", 30).query
     assert (query["read_timeout"], query["connect_timeout"]) == ("5", "2")
@@ -183,5 +183,5 @@ def test_what_the_operator_gives_wins_but_for_the_character_set():
     assert (query["client_encoding"], query["tcp_user_timeout"]) == ("utf8", "1")
 
 
-def test_a_file_is_given_nothing():
+def test_a_file_gets_no_connection_options():
     assert connecting.complete(make_url("sqlite:///x"), "", 30).query == {}

@@ -99,14 +99,14 @@ def is_silent(watch):
     return False
 
 
-def test_a_wait_for_a_database_that_is_silent_is_ended(watch, server, line):
+def test_a_wait_for_an_unresponsive_database_is_ended(watch, server, line):
     server.answers.clear()
     with watch.waiting(line, 3600):
         assert line.read() == b""
     assert is_silent(watch)
 
 
-def test_nobody_who_waits_for_one_that_answers_is_cut_off(watch, server, line):
+def test_a_request_that_waits_for_a_responsive_database_is_not_cut_off(watch, server, line):
     with watch.waiting(line, 3600):
         wait_until(lambda: server.asked >= 3, 30, "it was asked a few times")
         line.other.send(b"x")
@@ -122,7 +122,7 @@ def test_an_error_is_an_answer(watch, server, line, error):
     assert not is_silent(watch)
 
 
-def test_a_short_wait_has_nobody_asked(watch, server, line):
+def test_a_short_wait_needs_no_probe(watch, server, line):
     for _ in range(1000):
         with watch.waiting(line, 3600):
             pass
@@ -146,7 +146,7 @@ def hear(watch, condition):
         line.close()
 
 
-def test_what_others_hear_is_an_answer_too(watch, server, line):
+def test_an_answer_to_another_request_counts_as_responsive(watch, server, line):
     """Then the question is slow, not the database."""
     server.answers.clear()
     with watch.waiting(line, 3600):
@@ -154,13 +154,13 @@ def test_what_others_hear_is_an_answer_too(watch, server, line):
         assert not is_silent(watch)
 
 
-def test_a_wait_has_an_end_also_if_the_database_answers_others(watch, server, line):
+def test_a_wait_has_an_end_even_if_the_database_answers_others(watch, server, line):
     with watch.waiting(line, 0.0):
         assert line.read() == b""
     assert not is_silent(watch)
 
 
-def test_who_has_ended_waiting_meanwhile_is_not_cut_off(watch, server, line):
+def test_a_request_that_has_ended_waiting_is_not_cut_off(watch, server, line):
     """While the database is asked the connection may have gone to somebody else."""
     server.answers.clear()
     # It would be over before the question is.
@@ -177,7 +177,7 @@ def test_who_has_ended_waiting_meanwhile_is_not_cut_off(watch, server, line):
     other.close()
 
 
-def test_nobody_begins_to_wait_for_one_that_is_silent_until_it_answers(watch, server, line):
+def test_no_request_waits_for_an_unresponsive_database_until_it_answers(watch, server, line):
     server.answers.clear()
     with watch.waiting(line, 3600):
         line.read()
@@ -188,7 +188,9 @@ def test_nobody_begins_to_wait_for_one_that_is_silent_until_it_answers(watch, se
     assert watch.connect(lambda: "made", lambda _: None, 3600) == "made"
 
 
-def test_a_connection_that_is_not_made_is_not_waited_for_and_closed_if_it_comes(watch, server):
+def test_a_connection_that_is_not_established_is_not_waited_for_and_closed_if_it_comes(
+    watch, server
+):
     server.answers.clear()
     late, closed = threading.Event(), []
 
@@ -210,7 +212,7 @@ def test_a_connection_is_not_waited_for_longer_than_its_limit(watch, server):
     assert not is_silent(watch)
 
 
-def test_an_error_in_connecting_is_that_of_the_driver(watch):
+def test_a_connection_error_is_that_of_the_driver(watch):
     def make():
         raise ConnectionRefusedError("no")
 
@@ -235,7 +237,7 @@ def test_a_line_that_its_driver_has_closed_is_not_cut_for_another(watch, server)
     taking_its_number.close()
 
 
-def test_a_line_that_is_left_alone_is_closed_with_its_drivers(watch, line):
+def test_an_abandoned_connection_is_closed_with_its_driver(watch, line):
     watch.forget(line)
     line.mine.close()
     assert line.other.recv(1) == b""
@@ -244,7 +246,7 @@ def test_a_line_that_is_left_alone_is_closed_with_its_drivers(watch, line):
         pass
 
 
-def test_what_is_closed_leaves_no_thread(watch, line):
+def test_a_closed_probe_leaves_no_thread(watch, line):
     with watch.waiting(line, 3600):
         pass
     thread = watch._thread
@@ -255,7 +257,7 @@ def test_what_is_closed_leaves_no_thread(watch, line):
         assert watch._thread is not None
 
 
-def test_work_that_has_ended_is_not_given_up():
+def test_work_that_has_ended_is_not_abandoned():
     attempt = Attempt(lambda: 5, lambda _: pytest.fail("dropped"))
     assert attempt.result() == 5
     attempt.abandon(OSError("late"))
@@ -285,7 +287,9 @@ def crowded(server):
 
 
 @pytest.mark.parametrize("silent", [False, True])
-def test_who_waits_on_the_last_thread_of_a_server_gives_it_back(crowded, server, line, silent):
+def test_a_request_that_waits_on_the_last_thread_of_a_server_frees_it(
+    crowded, server, line, silent
+):
     if silent:
         server.answers.clear()
     crowded.watch(line)
@@ -298,14 +302,14 @@ def test_who_waits_on_the_last_thread_of_a_server_gives_it_back(crowded, server,
     crowded.forget(line)
 
 
-def test_who_connects_on_the_last_thread_gives_it_back_too(crowded):
+def test_a_request_that_connects_on_the_last_thread_frees_it_too(crowded):
     late = threading.Event()
     with pytest.raises(exception.ThreadsBusy):
         crowded.connect(late.wait, lambda _: None, 3600)
     late.set()
 
 
-def test_who_waits_on_another_thread_goes_on_waiting(crowded, server, line):
+def test_a_request_that_waits_on_another_thread_keeps_waiting(crowded, server, line):
     crowded.watch(line)
     crowded.threads.one_ends()
     with crowded.waiting(line, 3600):
@@ -316,7 +320,7 @@ def test_who_waits_on_another_thread_goes_on_waiting(crowded, server, line):
     crowded.forget(line)
 
 
-def test_an_error_that_was_got_over_is_not_told_later(crowded, line):
+def test_a_handled_error_is_not_reported_later(crowded, line):
     crowded.watch(line)
     with crowded.waiting(line, 3600):
         assert line.read() == b""
@@ -326,7 +330,7 @@ def test_an_error_that_was_got_over_is_not_told_later(crowded, line):
     crowded.forget(line)
 
 
-def test_lines_that_are_logged_meanwhile_are_of_the_same_request():
+def test_lines_that_are_logged_while_waiting_belong_to_the_same_request():
     mine = oslo_context.RequestContext(user_id="mine")
     assert Attempt(oslo_context.get_current, lambda _: None).result() is mine
 

@@ -35,7 +35,7 @@ install.trusted-host='pypi.example.org'
 """
 
 
-def test_apts_way_to_its_mirror_is_handed_over_and_nothing_else():
+def test_only_the_mirror_settings_of_apt_are_handed_over():
     apt = debian_root.handed_over({}, APT, "").apt
     assert [line.partition(" ")[0] for line in apt] == [
         "Acquire::http::Proxy",
@@ -44,7 +44,7 @@ def test_apts_way_to_its_mirror_is_handed_over_and_nothing_else():
     ]
 
 
-def test_pips_registries_are_handed_over_without_what_is_on_this_machine():
+def test_the_registries_of_pip_are_handed_over_without_local_paths():
     assert debian_root.handed_over({}, "", PIP).environment == {
         "PIP_CERT": "/missing/ca.pem",
         "PIP_INDEX_URL": "https://pypi.example.org/simple",
@@ -64,7 +64,7 @@ def test_a_setting_without_a_value_is_not_handed_over():
     assert debian_root.handed_over({}, "", local_only).environment == {}
 
 
-def test_a_file_that_a_setting_names_goes_where_no_package_renews_it(tmp_path):
+def test_a_file_that_a_setting_names_is_copied_where_no_package_replaces_it(tmp_path):
     bundle = tmp_path / "ca.pem"
     bundle.write_text("certificates")
     kept = debian_root.handed_over({"SSL_CERT_FILE": str(bundle)}, "", f"global.cert='{bundle}'\n")
@@ -84,13 +84,13 @@ def test_a_file_that_a_setting_names_goes_where_no_package_renews_it(tmp_path):
         ("Acme|Debian|http://a/\nDebian|Debian|http://b/|c\n", "http://b/|c"),
     ],
 )
-def test_the_mirror_is_that_of_the_machines_debian_archive(monkeypatch, targets, mirror):
+def test_the_mirror_is_the_debian_archive_of_the_machine(monkeypatch, targets, mirror):
     monkeypatch.setattr(debian_root, "output", lambda *_: targets)
     assert debian_root.machines_mirror() == mirror
 
 
 @pytest.mark.parametrize("targets", ["", "Ubuntu|Ubuntu|http://u/\n"])
-def test_a_machine_that_knows_no_debian_archive_is_told_what_to_do(monkeypatch, targets):
+def test_a_machine_without_a_debian_archive_is_refused_with_the_remedy(monkeypatch, targets):
     monkeypatch.setattr(debian_root, "output", lambda *_: targets)
     with pytest.raises(RuntimeError, match="--mirror"):
         debian_root.machines_mirror()

@@ -46,7 +46,7 @@ def parse(**parts):
     ("metadata", "nova"),
     [(NOVA.format("1.0"), True), (NOVA.format("1.1"), True), (OTHER, False), ("", False)],
 )
-def test_a_domain_of_nova_is_known_by_novas_element(metadata, nova):
+def test_a_domain_of_nova_is_recognized_by_novas_element(metadata, nova):
     assert parse(metadata=metadata).nova is nova
 
 
@@ -74,7 +74,7 @@ def noted(written_on, **parts):
     ("written_on", "here", "travelled"),
     [(THERE, HERE, True), (HERE, HERE, False), ("", HERE, False), (THERE, "", False)],
 )
-def test_what_another_host_noted_is_not_what_a_guest_returns_to(written_on, here, travelled):
+def test_a_baseline_that_another_host_recorded_is_not_restored(written_on, here, travelled):
     host = replace(HOST, uuid=here)
     read = definition.parse(noted(written_on), host)
     assert read.has_foreign_baseline is travelled
@@ -92,7 +92,7 @@ def left(written_on, note=""):
     return NOVA_NOW + note + named
 
 
-def test_what_was_released_is_nothing_to_return_to_but_on_another_host():
+def test_a_released_value_is_a_baseline_on_another_host_only():
     host = replace(HOST, uuid=HERE)
     here = definition.parse(xml(metadata=left(HERE)), host)
     assert (here.baseline, here.released, here.has_foreign_baseline) == ({}, LEFT, False)
@@ -103,14 +103,14 @@ def test_what_was_released_is_nothing_to_return_to_but_on_another_host():
     assert definition.parse_baseline(xml(metadata=left(THERE)), host) == there.baseline
 
 
-def test_of_what_was_placed_here_only_what_was_released_elsewhere_is_of_nova():
+def test_among_values_placed_here_only_those_released_on_another_host_are_novas():
     note = qualified(definition.baseline_xml({target.EMULATOR: CpuSet([3])}, "store", HERE))
     read = definition.parse(xml(metadata=left(THERE, note)), replace(HOST, uuid=HERE))
     assert read.baseline[target.EMULATOR] == {3}
     assert read.baseline[target.vcpu(2)] == ALL
 
 
-def test_a_guest_from_another_host_returns_to_where_nova_lets_it_run_here():
+def test_a_guest_from_another_host_returns_to_the_cpus_that_nova_permits_here():
     given = "<vcpu cpuset='2-3'>4</vcpu>"
     read = definition.parse(noted(THERE, vcpu=given), replace(HOST, uuid=HERE))
     assert read.baseline[target.EMULATOR] == {2, 3}
@@ -133,7 +133,7 @@ GRANTED = {Target(Aspect.VCPU, 0): CpuSet([2, 3]), target.iothread(1): CpuSet([2
         (THERE, "0-7", False),
     ],
 )
-def test_in_the_definition_of_a_numa_guest_only_what_was_narrowed_is_widened(
+def test_in_the_definition_of_a_numa_guest_only_narrowed_values_are_widened(
     written_on, pin, widened
 ):
     note = qualified(definition.baseline_xml(GRANTED | {target.SHARES: 1024}, "store", written_on))
@@ -158,7 +158,7 @@ def test_the_project_is_that_of_novas_element():
     )
 
 
-def test_what_libvirt_was_not_told_is_all_of_the_hosts():
+def test_a_value_that_libvirt_has_not_is_the_whole_host():
     more = "<iothreadids><iothread id='3'/></iothreadids>"
     assert parse(more=more).configured == {
         **{target.vcpu(number): ALL for number in range(4)},
@@ -175,7 +175,7 @@ def test_iothreads_that_libvirt_numbered_itself():
     assert parse().iothreads == set()
 
 
-def test_what_libvirt_was_told_is_read():
+def test_configured_values_are_read():
     more = (
         "<iothreadids><iothread id='1'/><iothread id='2'/></iothreadids>"
         "<cputune><emulatorpin cpuset='0-1'/><iothreadpin iothread='2' cpuset='3'/></cputune>"
@@ -190,13 +190,13 @@ def test_what_libvirt_was_told_is_read():
     assert parse().memory_mode is None
 
 
-def test_or_on_those_that_nova_named_for_all():
+def test_unconfigured_vcpus_get_the_cpus_that_nova_named_for_all():
     read = parse(vcpu="<vcpu placement='static' cpuset='0-3,^2' current='1'>4</vcpu>")
     assert vcpus(read) == dict.fromkeys(range(4), CpuSet([0, 1, 3]))
 
 
 @pytest.mark.parametrize("vcpu", ["", "<vcpu placement='static'/>"])
-def test_a_domain_without_a_number_of_vcpus_is_none_of_libvirts(vcpu):
+def test_a_domain_without_a_number_of_vcpus_is_invalid(vcpu):
     with pytest.raises(ValueError, match="no <vcpu> element"):
         parse(vcpu=vcpu)
 

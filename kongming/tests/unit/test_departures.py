@@ -84,7 +84,7 @@ def warnings(caplog):
 
 
 @pytest.mark.parametrize("hint", [None, HERE])
-def test_a_guest_that_is_here_is_placed(host, hint, caplog):
+def test_a_guest_of_this_host_is_placed(host, hint, caplog):
     host.hold(hint=hint)
     assert host.runs()
     assert host.departures.claim(UUID) is None
@@ -99,7 +99,7 @@ def test_a_guest_that_is_here_is_placed(host, hint, caplog):
         (NOWHERE, "it is on no host (instance.delete.end of nova-api:a)"),
     ],
 )
-def test_a_guest_that_runs_in_spite_of_nova_is_kept_and_told_once(host, hint, says, caplog):
+def test_a_guest_that_runs_in_spite_of_nova_is_kept_and_logged_once(host, hint, says, caplog):
     host.hold(hint=hint)
     assert host.runs() is False
     host.now += _GRACE_S - 0.1
@@ -117,7 +117,7 @@ def test_a_guest_that_runs_in_spite_of_nova_is_kept_and_told_once(host, hint, sa
     assert host.store.has_record(UUID)
 
 
-def test_it_is_not_told_again_after_a_restart(host, caplog):
+def test_a_logged_departure_is_not_logged_again_after_a_restart(host, caplog):
     host.hold(hint=THERE)
     host.settle()
     host.store.report(host.store.get(UUID), Status.ELSEWHERE, host.departures.claim(UUID))
@@ -127,7 +127,7 @@ def test_it_is_not_told_again_after_a_restart(host, caplog):
     assert host.departures.claim(UUID) is not None
 
 
-def test_another_host_is_told_anew(host, caplog):
+def test_a_departure_to_another_host_is_logged_again(host, caplog):
     host.hold(hint=THERE)
     host.settle()
     host.hint(Hint(Place.ELSEWHERE, "compute-3"))
@@ -137,14 +137,14 @@ def test_another_host_is_told_anew(host, caplog):
     assert "it is on compute-3" in warnings(caplog)[1]
 
 
-def test_a_guest_that_starts_anew_has_its_grace_anew(host):
+def test_a_guest_that_restarts_gets_its_grace_period_again(host):
     host.hold(hint=THERE)
     assert host.settle()
     assert not host.runs(domain_id=8)
     assert host.settle(domain_id=8)
 
 
-def test_nova_that_says_here_again_heals_it(host, caplog):
+def test_a_departure_is_settled_when_nova_names_this_host_again(host, caplog):
     caplog.set_level("INFO")
     host.hold(hint=THERE)
     host.settle()
@@ -161,7 +161,7 @@ def test_nova_that_says_here_again_heals_it(host, caplog):
     assert len(warnings(caplog)) == 2
 
 
-def test_that_it_was_healed_while_the_service_was_down_is_told(host, caplog):
+def test_a_departure_that_was_settled_while_the_service_was_down_is_logged(host, caplog):
     caplog.set_level("INFO")
     host.hold()
     host.store.report(host.store.get(UUID), Status.ELSEWHERE, exception.ClaimedElsewhere("x"))
@@ -169,7 +169,7 @@ def test_that_it_was_healed_while_the_service_was_down_is_told(host, caplog):
     assert "Nova reports again" in caplog.text
 
 
-def test_nova_is_asked_once_whether_its_event_is_right(host):
+def test_nova_is_queried_once_whether_its_event_is_right(host):
     host.hold(hint=THERE)
     for _ in range(3):
         host.runs()
@@ -182,7 +182,7 @@ def test_nova_is_asked_once_whether_its_event_is_right(host):
     assert host.looked_up == [UUID, UUID]
 
 
-def test_a_question_that_could_not_be_kept_is_put_again(host):
+def test_a_lookup_that_could_not_be_stored_is_repeated(host):
     host.hold(hint=THERE)
     failing = Departures("compute-1", host.store, _fail, lambda: host.now)
     host.departures = failing
@@ -197,7 +197,7 @@ def _fail(_uuid):
     raise exception.StoreUnavailable("no")
 
 
-def test_a_doubtful_hint_leaves_a_guest_as_it_is(host, caplog):
+def test_a_doubtful_hint_leaves_a_guest_unchanged(host, caplog):
     host.hold(hint=DOUBTFUL)
     assert host.runs()
     host.now += 2 * _GRACE_S
@@ -207,7 +207,7 @@ def test_a_doubtful_hint_leaves_a_guest_as_it_is(host, caplog):
     assert not warnings(caplog)
 
 
-def test_a_guest_on_its_way_to_its_baseline_goes_there(host):
+def test_a_guest_that_is_returning_to_its_baseline_reaches_it(host):
     host.hold()
     host.hold(cpus="", hint=THERE)
     assert host.runs()
@@ -251,7 +251,7 @@ def test_an_instance_without_a_guest_is_forgotten_if_it_has_left(
     assert not warnings(caplog)
 
 
-def test_why_it_was_forgotten_is_in_its_history(host):
+def test_the_reason_for_forgetting_an_instance_is_in_its_history(host):
     host.hold(hint=THERE)
     host.is_absent(GONE)
     assert host.store.history(UUID)[-1].message == f"has left this host: Nova reports that {THERE}"
@@ -260,7 +260,7 @@ def test_why_it_was_forgotten_is_in_its_history(host):
     assert host.store.history(UUID)[-1].message == "has left this host: libvirt has migrated it"
 
 
-def test_what_was_requested_meanwhile_is_not_forgotten(host):
+def test_an_instance_with_a_newer_request_is_not_forgotten(host):
     host.hold(hint=THERE)
     record = host.store.get(UUID)
     host.hold(cpus="2")
@@ -275,7 +275,7 @@ def test_a_guest_that_stops_later_is_forgotten_then(host):
     assert host.departures.claim(UUID) is None
 
 
-def test_a_guest_that_comes_back_is_claimed_anew(host, caplog):
+def test_a_guest_that_returns_is_claimed_again(host, caplog):
     host.hold(hint=THERE)
     host.settle()
     host.is_absent(GONE)
@@ -286,7 +286,7 @@ def test_a_guest_that_comes_back_is_claimed_anew(host, caplog):
     assert len(warnings(caplog)) == 2
 
 
-def test_nova_is_asked_of_what_was_forgotten_in_doubt(host):
+def test_nova_is_queried_about_an_instance_that_was_forgotten_in_doubt(host):
     host.hold(hint=DOUBTFUL)
     assert host.is_absent(GONE)
     assert host.looked_up == [UUID]
@@ -296,7 +296,7 @@ def everyone(caplog):
     return [line for line in warnings(caplog) if "Nova reports that none of" in line]
 
 
-def test_that_all_are_elsewhere_is_told_once_with_what_may_be_wrong(host, caplog):
+def test_departures_of_all_guests_are_logged_once_with_the_likely_cause(host, caplog):
     for uuid in (UUID, OTHER):
         host.hold(uuid, hint=THERE)
     for uuid in (UUID, OTHER, UUID):
@@ -307,7 +307,7 @@ def test_that_all_are_elsewhere_is_told_once_with_what_may_be_wrong(host, caplog
     assert "region_name" in line
 
 
-def test_two_workers_that_find_all_elsewhere_warn_once(host, caplog, monkeypatch):
+def test_two_workers_that_find_all_guests_departed_warn_once(host, caplog, monkeypatch):
     for uuid in (UUID, OTHER):
         host.hold(uuid, hint=THERE)
         host.runs(uuid)
@@ -325,7 +325,7 @@ def test_two_workers_that_find_all_elsewhere_warn_once(host, caplog, monkeypatch
     assert len(everyone(caplog)) == 1
 
 
-def test_that_one_of_several_is_elsewhere_blames_nobody(host, caplog):
+def test_the_departure_of_one_of_several_guests_is_no_warning(host, caplog):
     host.hold(UUID, hint=THERE)
     host.hold(OTHER)
     host.settle()
@@ -333,13 +333,13 @@ def test_that_one_of_several_is_elsewhere_blames_nobody(host, caplog):
     assert len(warnings(caplog)) == 1
 
 
-def test_that_the_only_one_is_elsewhere_blames_nobody(host, caplog):
+def test_the_departure_of_the_only_guest_is_no_warning(host, caplog):
     host.hold(hint=THERE)
     host.settle()
     assert not everyone(caplog)
 
 
-def test_that_all_are_elsewhere_again_is_told_again(host, caplog):
+def test_another_departure_of_all_guests_is_logged_again(host, caplog):
     for uuid in (UUID, OTHER):
         host.hold(uuid, hint=THERE)
         host.settle(uuid)

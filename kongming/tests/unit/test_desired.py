@@ -115,7 +115,7 @@ def test_an_answer_counts_even_with_a_lower_generation(desired):
     assert desired.generations() == {UUID: 2}
 
 
-def test_an_answer_is_ignored_for_an_instance_that_was_pushed_meanwhile(desired):
+def test_an_answer_is_ignored_for_an_instance_that_was_pushed_since(desired):
     desired.accept_push({UUID: Desired(3, PINS)})
     desired.accept_answer({UUID: Desired(2, PINS), OTHER: Desired(1, PINS)}, began_at=0.0)
     assert desired.generations() == {UUID: 3, OTHER: 1}

@@ -145,7 +145,7 @@ def _text(node, constants):
     return f"<{getattr(node, 'id', None) or ast.unparse(node.value)}>"
 
 
-def test_all_that_the_libraries_may_log_has_a_meaning():
+def test_every_message_that_the_libraries_may_log_has_a_meaning():
     texts = list(logged(SOURCES))
     assert len(texts) > 50
     unknown = [
@@ -158,7 +158,7 @@ def test_all_that_the_libraries_may_log_has_a_meaning():
     assert unknown == []
 
 
-def test_all_loggers_of_the_libraries_are_listened_to(taken):
+def test_all_loggers_of_the_libraries_are_handled(taken):
     assert impl_rabbit.LOG.logger.name == DRIVER.name
     for log in (impl_rabbit.LOG.logger, amqpdriver.LOG, server.LOG, logging.getLogger("amqp")):
         assert taken.log in log.filters
@@ -183,7 +183,7 @@ def test_an_undecodable_message_is_counted_and_leaves_no_traceback(taken, caplog
     assert not caplog.records
 
 
-def test_what_keeps_it_from_listening_is_handed_on_and_not_shown(taken):
+def test_the_reason_for_not_listening_is_passed_on_and_not_shown(taken):
     for error in (ConnectionRefusedError(111, "refused"), REFUSED):
         DRIVER.error(AWAY, {**INFO, "err_str": error})
         DRIVER.error(CONSUMING, error)
@@ -219,7 +219,7 @@ def test_a_fault_in_the_driver_s_thread_is_one_line(taken):
     assert not taken.troubles
 
 
-def test_what_rabbitmq_takes_back_is_one_line_and_no_outage(taken, caplog):
+def test_a_queue_that_rabbitmq_cancels_is_one_line_and_no_outage(taken, caplog):
     for error in (TIMED_OUT, raised(oslo.MessageDeliveryFailure("Unable to connect"))):
         error.__context__ = None if error is TIMED_OUT else TIMED_OUT
         DRIVER.error(CONSUMING, error)
@@ -233,7 +233,7 @@ def test_what_rabbitmq_takes_back_is_one_line_and_no_outage(taken, caplog):
     assert "Traceback" not in caplog.text
 
 
-def test_it_is_told_again_after_an_hour(taken, monkeypatch):
+def test_a_line_is_repeated_after_an_hour(taken, monkeypatch):
     DRIVER.error(CONSUMING, TIMED_OUT)
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 3599)
@@ -244,7 +244,7 @@ def test_it_is_told_again_after_an_hour(taken, monkeypatch):
     assert len(taken.lines) == 2
 
 
-def test_what_is_no_news_is_seen_at_debug_alone(taken, caplog):
+def test_a_repetition_is_logged_at_debug_only(taken, caplog):
     for template, what in MEANINGS.items():
         if what is Meaning.NO_NEWS:
             record = logging.LogRecord("x", logging.ERROR, "f", 1, template, (), None)
@@ -260,7 +260,7 @@ BLOCKED = "The broker has blocked the connection: %s"
 UNBLOCKED = "The broker has unblocked the connection"
 
 
-def test_an_alarm_of_the_broker_is_told_once_for_all_connections(taken):
+def test_an_alarm_of_the_broker_is_logged_once_for_all_connections(taken):
     for _ in range(3):
         DRIVER.error(BLOCKED, "connection blocked, see broker logs")
     for _ in range(2):
@@ -271,13 +271,13 @@ def test_an_alarm_of_the_broker_is_told_once_for_all_connections(taken):
     assert unblocked == ("INFO", "RabbitMQ accepts messages again")
 
 
-def test_the_next_alarm_is_told_anew(taken):
+def test_the_next_alarm_is_logged_again(taken):
     for message in (BLOCKED, UNBLOCKED, BLOCKED, UNBLOCKED):
         DRIVER.error(message, *["why"] * message.count("%s"))
     assert [level for level, _ in taken.lines] == ["WARNING", "INFO", "WARNING", "INFO"]
 
 
-def test_an_alarm_whose_end_a_lost_connection_did_not_hear_is_told_after_an_hour(
+def test_an_alarm_whose_end_was_missed_by_a_lost_connection_is_logged_after_an_hour(
     taken, monkeypatch
 ):
     DRIVER.error(BLOCKED, "why")
@@ -288,7 +288,7 @@ def test_an_alarm_whose_end_a_lost_connection_did_not_hear_is_told_after_an_hour
         assert len(taken.lines) == lines
 
 
-def test_what_is_declared_otherwise_and_what_is_stuck_are_told(taken):
+def test_a_conflicting_declaration_and_a_stuck_message_are_logged(taken):
     for _ in range(3):
         DRIVER.warning("Force creating a non durable exchange.")
     DRIVER.warning("Queue %s is stuck on unresponsive node. Error info: %s", "q", REFUSED)
@@ -297,7 +297,7 @@ def test_what_is_declared_otherwise_and_what_is_stuck_are_told(taken):
     assert stuck[1].startswith("The queue q is on an unavailable node of RabbitMQ")
 
 
-def test_an_error_in_handling_is_one_line_and_its_traceback_debug(taken, caplog):
+def test_an_error_in_handling_is_one_line_and_its_traceback_is_debug(taken, caplog):
     caplog.set_level(logging.DEBUG)
     log = logging.getLogger("oslo_messaging.rpc.server")
     for _ in range(2):
@@ -312,7 +312,7 @@ def test_an_error_in_handling_is_one_line_and_its_traceback_debug(taken, caplog)
     assert "Traceback" in caplog.text
 
 
-def test_what_nobody_knows_of_is_one_line_at_its_level(taken):
+def test_an_unknown_message_is_one_line_at_its_level(taken):
     logging.getLogger("amqp").error("Something %s", "else\nentirely")
     DRIVER.info("[%s] Something new", "x")
     assert taken.lines == [
@@ -321,7 +321,7 @@ def test_what_nobody_knows_of_is_one_line_at_its_level(taken):
     ]
 
 
-def test_who_asks_for_the_driver_s_debug_log_gets_it(taken, caplog):
+def test_the_debug_log_of_the_driver_is_written_on_request(taken, caplog):
     caplog.set_level(logging.DEBUG)
     DRIVER.setLevel(logging.DEBUG)
     try:
@@ -332,7 +332,7 @@ def test_who_asks_for_the_driver_s_debug_log_gets_it(taken, caplog):
     assert (record.name, record.levelname) == (DRIVER.name, "DEBUG")
 
 
-def test_what_is_not_listened_to_any_more_is_logged_as_before(caplog):
+def test_a_logger_that_is_no_longer_handled_logs_as_before(caplog):
     caplog.set_level(logging.INFO)
     first, second = DriverLog(), DriverLog()
     for log in (first, second):
@@ -409,7 +409,7 @@ def test_each_error_has_our_words(error, kind, of_connection, words):
         ("x-expires", "queue 'reply_h1'", "rabbit_transient_queues_ttl as they were"),
     ],
 )
-def test_what_is_declared_otherwise_is_told_by_what_it_depends_on(argument, what, hint):
+def test_a_conflicting_declaration_is_logged_with_the_option_that_decides_it(argument, what, hint):
     said = (
         f"inequivalent arg '{argument}' for {what} in vhost '/': received 'a' but current is 'b'"
     )
@@ -418,7 +418,7 @@ def test_what_is_declared_otherwise_is_told_by_what_it_depends_on(argument, what
     assert hint in words
 
 
-def test_the_most_telling_error_of_a_chain_counts():
+def test_the_most_specific_error_of_a_chain_counts():
     outer = oslo.MessageDeliveryFailure("Unable to connect after inf tries")
     outer.__context__ = amqp.RecoverableConnectionError("x")
     assert explain(outer).kind == UNREACHABLE
@@ -431,7 +431,7 @@ def test_the_most_telling_error_of_a_chain_counts():
     REFUSED.__cause__ = None
 
 
-def test_only_the_acknowledgement_timeout_is_one():
+def test_only_the_acknowledgement_timeout_is_recognized_as_such():
     assert not_acknowledged(TIMED_OUT) == 5.0
     assert not_acknowledged(REFUSED) is None
     other = amqp.PreconditionFailed("inequivalent arg", (0, 0), "", 406)

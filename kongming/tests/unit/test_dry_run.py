@@ -40,7 +40,7 @@ def look(guest, allocation, *, accepted=False, **rules):
     return found.to_json()
 
 
-def test_what_would_be_set_is_told_with_what_there_is_to_say():
+def test_the_values_that_would_be_set_are_reported_with_their_warnings():
     found = look(Guest(), request(vcpu_pinning="1:3", cpu_shares="5"))
     assert found["steps"] == [
         {"target": "vCPU 1", "from": "0-7", "to": "3", "grant": ""},
@@ -51,7 +51,7 @@ def test_what_would_be_set_is_told_with_what_there_is_to_say():
     ]
 
 
-def test_what_can_not_be_had_now_is_told_of_what_was_in_force_and_refused_else():
+def test_an_impossible_allocation_is_waiting_if_it_was_in_force_and_refused_otherwise():
     guest, asked = Guest(HALF, pins=pin(0, 3)), request(vcpu_pinning="0:1-2;1:2,5;2:2")
     found = look(guest, asked, accepted=True, reserved_cpus=CpuSet([1]))
     unusable, reserved, lacking = found["warnings"]
@@ -64,7 +64,7 @@ def test_what_can_not_be_had_now_is_told_of_what_was_in_force_and_refused_else()
 
 
 @pytest.mark.parametrize("begun", [True, False])
-def test_windows_are_judged_and_the_one_in_force_is_told(begun):
+def test_windows_are_judged_and_the_one_in_force_is_reported(begun):
     start = datetime.now(UTC) + timedelta(hours=-1 if begun else 1)
     window = Window("w", f"{start.minute} {start.hour} * * *", 2 * 3600)
 

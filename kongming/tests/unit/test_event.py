@@ -94,7 +94,7 @@ def test_a_missing_optional_field_is_of_no_consequence(field):
         (event.read_legacy, "instance.create.end"),
     ],
 )
-def test_what_is_not_about_an_instance_needs_no_other_field(read, name):
+def test_an_event_without_an_instance_needs_no_other_field(read, name):
     assert read({"event_type": name}) is None
 
 
@@ -113,7 +113,7 @@ def test_what_is_not_about_an_instance_needs_no_other_field(read, name):
         ("finish_resize", "resize_finish"),
     ],
 )
-def test_a_legacy_event_has_the_name_that_it_has_among_the_versioned(legacy, name):
+def test_a_legacy_event_has_the_name_of_its_versioned_event(legacy, name):
     uuid = CREATED["payload"]["nova_object.data"]["uuid"]
     read = event.read_legacy(
         {
@@ -146,7 +146,7 @@ def test_a_legacy_event_has_the_name_that_it_has_among_the_versioned(legacy, nam
         (None, 1_714_979_290.0, 0.0),
     ],
 )
-def test_what_is_dated_ahead_counts_as_sent_now(monkeypatch, timestamp, sent_at, ahead_s):
+def test_an_event_dated_in_the_future_counts_as_sent_now(monkeypatch, timestamp, sent_at, ahead_s):
     monkeypatch.setattr(time, "time", lambda: 1_714_979_290.0)
     read = event.read(changed("timestamp", to=timestamp))
     assert (read.sent_at, read.ahead_s) == (sent_at, ahead_s)
@@ -166,17 +166,17 @@ def test_what_is_dated_ahead_counts_as_sent_now(monkeypatch, timestamp, sent_at,
         (None, 5, ""),
     ],
 )
-def test_a_message_without_an_id_is_known_by_its_name_and_date(message_id, timestamp, known):
+def test_a_message_without_an_id_is_identified_by_its_name_and_date(message_id, timestamp, known):
     message = changed("timestamp", to=timestamp) | {"message_id": message_id}
     assert event.read(message).message_id == known
 
 
-def test_who_caused_it_may_be_unknown():
+def test_the_requester_may_be_unknown():
     for to in (None, ..., 5, ["x"]):
         assert event.read(changed(*DATA, "action_initiator_user", to=to)).user_id is None
 
 
-def test_a_time_that_is_missing_or_to_come_is_now():
+def test_a_time_that_is_missing_or_in_the_future_is_now():
     for to in (None, ..., 5, "yesterday", "9999-01-01 00:00:00", "2999-01-01T00:00:00Z"):
         before = time.time()
         assert before <= event.read(changed("timestamp", to=to)).sent_at <= time.time()
@@ -207,7 +207,7 @@ def test_host_may_be_null_or_missing():
         ((*DATA, "metadata"), [], "metadata is a list"),
     ],
 )
-def test_what_we_need_is_required(path, to, says):
+def test_required_fields_are_checked(path, to, says):
     with pytest.raises(exception.EventMalformed, match=says):
         event.read(changed(*path, to=to))
 
@@ -242,7 +242,7 @@ def test_any_message_is_an_event_or_malformed(message):
         *((odd, None) for odd in (None, 5, ["x"], {"id": "x"}, True)),
     ],
 )
-def test_who_caused_it_is_cleaned_and_cut(user, kept):
+def test_the_requester_is_cleaned_and_cut(user, kept):
     read = event.read(changed(*DATA, "action_initiator_user", to=user))
     assert (read.user_id, read.metadata) == (
         kept,

@@ -83,7 +83,7 @@ def test_only_the_holder_gets_the_desired_allocation(there, guests, known, gets_
         ([], (UUID,), False, True),
     ],
 )
-def test_a_host_forgets_instances_that_are_elsewhere(there, guests, elsewhere, unknown):
+def test_a_host_forgets_instances_that_are_on_another_host(there, guests, elsewhere, unknown):
     found = decide(there, guests, {UUID: 2})
     assert found.elsewhere == ((UUID,) if elsewhere else ())
     assert found.desired == ({UUID: Desired(0, None)} if unknown else {})
@@ -115,7 +115,7 @@ def test_a_snapshot_that_differs_is_to_be_sent(digest, send):
     assert decide([], digest=digest).send_snapshot is send
 
 
-def test_the_answer_names_what_is_contested_and_what_was_left_out():
+def test_the_answer_names_contested_and_skipped_instances():
     refusal = Refusal("reports", UUID, "x")
     found = answer(exchange(left_out=(refusal,)), {}, {OTHER, UUID}, "")
     assert (found.contested, found.refused) == ((UUID, OTHER), (refusal,))
@@ -143,7 +143,7 @@ generations = st.dictionaries(st.sampled_from(UUIDS), st.integers(0, 3))
 
 
 @given(entries, running, generations)
-def test_whatever_a_host_sends_it_gets_only_what_it_holds(found, guests, known):
+def test_a_host_gets_only_what_it_holds_whatever_it_sends(found, guests, known):
     decided = answer(exchange(guests, known), found, (), "")
     assert not decided.desired.keys() & set(decided.elsewhere)
     for uuid, desired in decided.desired.items():
@@ -159,7 +159,7 @@ def test_whatever_a_host_sends_it_gets_only_what_it_holds(found, guests, known):
 
 
 @given(entries, running, generations)
-def test_a_host_that_does_what_it_is_told_gets_nothing_more(found, guests, known):
+def test_a_host_that_is_up_to_date_gets_no_changes(found, guests, known):
     decided = answer(exchange(guests, known), found, (), "")
     after = {uuid: number for uuid, number in known.items() if uuid not in decided.elsewhere}
     for uuid, desired in decided.desired.items():

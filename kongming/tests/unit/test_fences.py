@@ -122,7 +122,7 @@ def test_a_library_stays_where_it_is_used():
     assert users == USERS
 
 
-def test_what_stands_alone_imports_nothing_else():
+def test_a_standalone_package_imports_no_other_package():
     found = {package: set() for package in ALONE}
     for name, imported in graph().items():
         if name and (package := package_of(name)) in ALONE:

@@ -66,7 +66,7 @@ def refused(read, *arguments):
         ("", None),
     ],
 )
-def test_both_forms_are_read(load, text, value):
+def test_yaml_and_json_are_read(load, text, value):
     assert load(text) == value
 
 
@@ -96,7 +96,7 @@ def test_both_forms_are_read(load, text, value):
         (b"\xff\xfe\xff", "can't be read: its byte 1 is not UTF-8"),
     ],
 )
-def test_what_can_not_be_meant_is_refused(written, text, says):
+def test_an_ambiguous_value_is_refused(written, text, says):
     path = written(text)
     assert refused(files.load, path).startswith(path)
     assert says in refused(files.load, path)
@@ -106,13 +106,13 @@ def nested(levels):
     return "[" * levels + "]" * levels
 
 
-def test_the_deepest_nesting_is_read_and_one_more_is_not(load):
+def test_the_deepest_nesting_is_read_and_one_more_level_is_refused(load):
     most = core_schema.MAX_DEPTH + 1
     assert load(nested(most))
     assert "deeper" in refused(load, f"# not JSON\n{nested(most + 1)}")
 
 
-def test_what_an_alias_repeats_counts_as_deep_as_it_comes_to_stand(load):
+def test_a_repeated_alias_counts_with_its_depth_at_its_place(load):
     half = core_schema.MAX_DEPTH // 2
     chain = f"a: &a {nested(half)}\nb: "
     assert load(f"{chain}{'[' * half}*a{']' * half}")
@@ -191,21 +191,19 @@ def as_typed(text, value):
 @given(_scalar)
 @example("010")
 @example("-0")
-def test_what_is_kept_of_a_scalar_is_what_was_typed(text):
+def test_a_scalar_is_kept_as_it_was_typed(text):
     for document in (f"- {text}", f"[{text}]", f"# \n- {text} # 5"):
         (value,) = core_schema.read(document).value
         assert as_typed(text, value) or (text, value) == ("-0", 0)
 
 
 @given(_scalar, st.sampled_from(["{{{}: 1}}", "{}: 1", "? {}\n: 1"]))
-def test_what_is_kept_of_a_name_is_what_was_typed(text, form):
+def test_a_name_is_kept_as_it_was_typed(text, form):
     assert core_schema.read(form.format(text)).value == {text: 1}
 
 
 @given(_scalar, st.sampled_from(["cpu_shares", "vcpu_pinning", "emulator_pinning", "vcpu_quota"]))
-def test_what_is_kept_of_an_allocation_is_what_was_typed_or_is_refused(
-    tmp_path_factory, text, key
-):
+def test_an_allocation_is_kept_as_it_was_typed_or_refused(tmp_path_factory, text, key):
     path = tmp_path_factory.getbasetemp() / "property.yaml"
     path.write_text(f"numa_nodes: '0'\n{key}: {text}\n")
     try:
@@ -233,7 +231,7 @@ _json = st.recursive(
 
 
 @given(_json)
-def test_json_means_the_same_read_as_yaml(value):
+def test_json_has_the_same_meaning_read_as_yaml(value):
     text = json.dumps(value)
     assert files._value(text) == core_schema.read(text).value == value
 
@@ -296,7 +294,7 @@ def test_a_value_that_an_alias_repeats_is_refused_with_the_line_of_the_alias(wri
     assert refused(map_file.read, path).startswith(f"{path}, line 3: {other}: cpu_shares")
 
 
-def test_what_stands_in_an_alias_is_told_with_the_line_of_the_alias(written):
+def test_a_fault_in_an_alias_is_reported_with_the_line_of_the_alias(written):
     document = files.load(written("a: &x {b: 1}\nc: *x"))
     for steps, line in ((("a", "b"), 1), (("c", "b"), 2), (("c",), 2)):
         assert str(document.refusal(steps, "why")) == f"{document.path}, line {line}: why"
@@ -308,12 +306,12 @@ def test_a_dash_is_the_standard_input_in_utf_8_whatever_the_locale(monkeypatch):
     assert files.load("-").value == {"a": "\u00fc"}
 
 
-def test_a_standard_input_that_is_closed_is_told(monkeypatch):
+def test_a_closed_standard_input_is_reported(monkeypatch):
     monkeypatch.setattr("sys.stdin", None)
     assert "the standard input is closed" in refused(files.load, "-")
 
 
-def test_a_file_that_is_not_there_is_told_in_the_systems_words():
+def test_a_missing_file_is_reported_with_the_message_of_the_system():
     assert refused(files.load, "/absent") == "/absent can't be read: No such file or directory"
 
 

@@ -52,7 +52,7 @@ def check(asked, xml, rules=NO_RULES):
     grants.check(pins, grant(xml), rules)
 
 
-def test_the_grant_is_what_the_persistent_definition_says():
+def test_the_grant_is_read_from_the_persistent_definition():
     narrowed = FLOATING.replace("vcpu='1' cpuset='4-7'", "vcpu='1' cpuset='5'")
     read = definition.parse(narrowed, HOST, lambda: FLOATING)
     assert read.grant == Grant(
@@ -70,7 +70,7 @@ def test_a_guest_without_a_numa_topology_has_no_grant_and_is_not_read_twice():
     assert definition.parse(plain, HOST, lambda: pytest.fail("asked")).grant is None
 
 
-def test_what_was_touched_returns_to_the_grant_and_not_to_what_was_noted():
+def test_a_changed_value_returns_to_the_grant_and_not_to_the_recorded_baseline():
     note = definition.baseline_xml({vcpu(0): CpuSet([4]), SHARES: 100})
     live = FLOATING.replace(
         "</metadata>", note.replace("<baseline", f"<baseline xmlns='{definition.BASELINE_URI}'")
@@ -107,7 +107,7 @@ def test_a_grant_is_the_same_after_its_json_form(xml):
         (domain(["4", "4-5"], "4-5", ["0-1"]), "", {}),
     ],
 )
-def test_a_dedicated_cpu_is_one_that_no_other_vcpu_has(xml, pool, dedicated):
+def test_a_dedicated_cpu_belongs_to_a_single_vcpu(xml, pool, dedicated):
     assert grant(xml).dedicated(CpuSet.parse(pool) if pool else CpuSet()) == dedicated
 
 
@@ -142,7 +142,7 @@ ACROSS = Rules(numa_across_cells=True)
         (REALTIME, {EMULATOR: "0"}, SHARED),
     ],
 )
-def test_what_is_within_the_grant_may_be_had(xml, asked, rules):
+def test_a_request_within_the_grant_is_accepted(xml, asked, rules):
     check(asked, xml, rules)
 
 
@@ -222,7 +222,9 @@ def test_what_is_within_the_grant_may_be_had(xml, asked, rules):
         ),
     ],
 )
-def test_what_is_not_is_refused_with_what_nova_gave(xml, asked, rules, refusal, says):
+def test_a_request_outside_of_the_grant_is_refused_with_the_cpus_that_nova_gave(
+    xml, asked, rules, refusal, says
+):
     with pytest.raises(refusal, match=says):
         check(asked, xml, rules)
 

@@ -48,7 +48,7 @@ def test_a_guest_has_a_grant_if_nova_gave_it_a_numa_topology(name):
 
 
 @pytest.mark.parametrize("name", sorted({*domains.NAMES} - PLAIN))
-def test_a_grant_says_of_every_part_and_of_the_memory_where_nova_put_it(name):
+def test_a_grant_covers_every_part_and_the_memory(name):
     root, grant = ET.fromstring(domains.xml(name)), domains.grant(name)
     numbers = range(int(root.findtext("vcpu")))
     assert grant.cpus.keys() == {*map(vcpu, numbers), EMULATOR, IOTHREAD}
@@ -116,7 +116,7 @@ def test_the_grant_of_each_kind(name, pins, emulator, dedicated, cells, nodes):
     assert str(grant.realtime) == realtime
 
 
-def test_what_a_guest_was_given_is_its_cpus_and_the_nodes_of_its_memory():
+def test_the_grant_of_a_guest_is_its_cpus_and_the_nodes_of_its_memory():
     grant = domains.grant("dedicated-two-cells")
     assert grant.values() == {**grant.cpus, MEMORY: CpuSet([0, 1])}
     assert replace(grant, nodes=CpuSet()).values() == grant.cpus
@@ -168,7 +168,7 @@ ACROSS = Rules(
         ("emulator-isolate", {vcpu(0): "5", vcpu(1): "6"}),
     ],
 )
-def test_a_guest_may_have_what_is_within_its_grant(name, asked):
+def test_a_guest_may_have_any_cpus_within_its_grant(name, asked):
     ask(name, asked)
 
 
@@ -211,7 +211,9 @@ def test_a_guest_may_have_what_is_within_its_grant(name, asked):
         ("plain", {vcpu(0): "4"}, "cpu_dedicated", "4-7,12-15"),
     ],
 )
-def test_what_is_outside_is_refused_with_what_nova_gave(name, asked, reason, given):
+def test_a_request_outside_of_the_grant_is_refused_with_the_cpus_that_nova_gave(
+    name, asked, reason, given
+):
     with pytest.raises(exception.Refused, match=given) as refused:
         ask(name, asked)
     assert refused.value.reason == reason
@@ -247,7 +249,7 @@ def test_the_emulator_of_a_real_time_guest_must_make_room_for_a_permutation():
 
 
 @pytest.mark.parametrize("name", domains.NAMES)
-def test_what_a_live_migration_hands_on_is_read_as_what_the_destination_gave(name):
+def test_the_definition_after_a_live_migration_is_read_as_the_grant_of_the_destination(name):
     """Nova writes the CPUs of ``<vcpu>``, too: they are not where the vCPUs are."""
     read = definition.parse(domains.xml(name), HOST)
     if read.grant is not None:

@@ -53,7 +53,7 @@ def definition(**values):
 
 
 @given(some, st.none() | sets, sets, sets)
-def test_exactly_those_cpus_get_through_that_are_ours_to_give(asked, allowed, reserved, dedicated):
+def test_exactly_the_permitted_cpus_pass(asked, allowed, reserved, dedicated):
     rules = Rules(allowed_cpus=allowed, reserved_cpus=reserved, dedicated_cpus=dedicated)
     ours = set(range(8)) - reserved - dedicated
     if allowed is not None:
@@ -83,7 +83,7 @@ def test_no_value_reaches_a_reserved_cpu(asked, reserved):
 
 
 @given(st.sampled_from(["{}", "0:{}", "{},0", "^0,0-{},{}", " {} ", "0{}", "1-3:{}"]), some)
-def test_no_way_of_writing_it_reaches_a_reserved_cpu(form, reserved):
+def test_no_spelling_reaches_a_reserved_cpu(form, reserved):
     for cpu in reserved:
         try:
             wanted = metadata.parse(
@@ -166,7 +166,7 @@ def test_memory_that_libvirt_does_not_let_move_is_refused(mode):
         (True, None, ["p2"], exception.ProjectNotAllowed),
     ],
 )
-def test_only_guests_that_are_ours_to_place_are_touched(nova, granted, projects, refusal):
+def test_only_guests_that_kongming_may_place_are_changed(nova, granted, projects, refusal):
     guest = definition(nova=nova, grant=granted)
     rules = Rules(allowed_projects=frozenset(projects), numa_guests=NumaGuests.REFUSE)
     if refusal is None:
@@ -191,7 +191,7 @@ def test_a_cpu_that_a_group_above_the_guest_lacks_is_refused_with_the_group():
         guard.check_usable(CpuSet([6, 7]), narrowed)
 
 
-def test_cpus_that_are_not_there_between_those_that_are():
+def test_cpus_in_gaps_between_existing_cpus_are_refused():
     host = Host(CpuSet.parse("0-3,8-11"), CpuSet.parse("0-3,8-11"))
     guard.check_cpus(CpuSet([3, 8]), host, NO_RULES)
     with pytest.raises(exception.CpuUnknown, match="CPU 5 does not exist.* are 0-3,8-11"):
@@ -220,7 +220,7 @@ def test_each_target_is_judged_by_itself_where_some_may_stay():
     assert "CPU 1,3 is reserved" in str(refusals[0])
 
 
-def test_what_breaks_no_rule_passes_whole():
+def test_a_request_that_breaks_no_rule_passes_whole():
     wanted = {target.vcpu(0): CpuSet([2]), target.SHARES: 100}
     assert guard.partition(wanted, definition(), HOST, NO_RULES) == (wanted, [])
 

@@ -53,7 +53,7 @@ from kongming.tests.unit.domains import ALL, XML, Domain, guest_of
         (error(libvirt.VIR_ERR_NO_SUPPORT), error(libvirt.VIR_ERR_NO_SUPPORT), None),
     ],
 )
-def test_a_guest_that_libvirt_would_not_let_be_changed_is_told_apart(control, job, raised):
+def test_a_guest_that_libvirt_does_not_permit_to_change_is_distinguished(control, job, raised):
     info = job if isinstance(job, Exception) else [job] * 12
     guest = guest_of(Domain(controlInfo=control, jobInfo=info))
     if raised is None:
@@ -91,7 +91,7 @@ class Writing(Domain):
         self.written.append((uri, xml))
 
 
-def test_what_leaves_the_baseline_is_named_as_long_as_the_guest_lives():
+def test_a_released_baseline_stays_named_until_the_guest_ends():
     domain = Writing()
     guest = guest_of(domain)
     guest.write_baseline({vcpu(0): ALL, EMULATOR: ALL, SHARES: 1024})
@@ -108,7 +108,7 @@ def test_what_leaves_the_baseline_is_named_as_long_as_the_guest_lives():
     assert domain.written[-2] == (RELEASED_URI, None)
 
 
-def test_what_was_released_before_is_named_on():
+def test_a_formerly_released_value_stays_named():
     released = baseline_xml({vcpu(1): ALL, MEMORY: CpuSet([1])}, name="released")
     released = released.replace("<released", f"<released xmlns='{RELEASED_URI}'")
     domain = Writing(XMLDesc=XML.replace("<memory", f"<metadata>{released}</metadata><memory"))
@@ -118,7 +118,7 @@ def test_what_was_released_before_is_named_on():
     assert domain.written[0] == (RELEASED_URI, '<released><memory nodeset="1" /></released>')
 
 
-def test_of_a_guest_with_a_numa_topology_nothing_is_named_as_nova_writes_it_anew():
+def test_no_released_value_is_named_for_a_numa_guest_as_nova_rewrites_it():
     numa = "<cpu><numa><cell id='0' cpus='0-1' memory='4'/></numa></cpu></domain>"
     domain = Writing(XMLDesc=XML.replace("</domain>", numa))
     for baseline in ({vcpu(0): ALL}, {}):
@@ -128,7 +128,7 @@ def test_of_a_guest_with_a_numa_topology_nothing_is_named_as_nova_writes_it_anew
     assert [uri for uri, _written in domain.written] == [BASELINE_URI] * 2
 
 
-def test_a_hung_guest_is_not_asked_what_would_hang_too():
+def test_a_hung_guest_is_not_queried_through_a_call_that_would_hang_too():
     domain = Domain(controlInfo=[libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, 0, 60_000])
     with pytest.raises(
         exception.GuestHung, match=r"QEMU's monitor has not responded since \d{4}-"
@@ -152,14 +152,14 @@ def test_a_hung_guest_is_not_asked_what_would_hang_too():
         (error(libvirt.VIR_ERR_SYSTEM_ERROR), exception.StepFailed),
     ],
 )
-def test_what_libvirts_errors_mean(raised, means):
+def test_each_libvirt_error_has_a_meaning(raised, means):
     guest = guest_of(Domain(pinVcpu=raised))
     with pytest.raises(exception.KongmingError) as told:
         guest.set(vcpu(0), ALL)
     assert type(told.value) is means
 
 
-def test_an_error_on_a_dead_connection_means_that_libvirt_went_away():
+def test_an_error_on_a_dead_connection_means_that_libvirt_became_unavailable():
     domain = Domain(pinVcpu=error(libvirt.VIR_ERR_RPC))
     guest = guest_of(domain)
     domain.alive = False
@@ -178,7 +178,7 @@ def test_a_domain_that_stopped_is_absent():
 EVERYTHING = (vcpu(0), vcpu(1), vcpu(2), EMULATOR, iothread(1), iothread(2), SHARES, QUOTA, MEMORY)
 
 
-def test_what_the_kernel_shows_is_not_asked_of_libvirt(tmp_path):
+def test_values_that_the_kernel_shows_are_not_requested_from_libvirt(tmp_path):
     kernel = Kernel(tmp_path, 2)
     kernel.quota(0, 20_000)
     kernel.quota(1, 20_000)
@@ -190,7 +190,7 @@ def test_what_the_kernel_shows_is_not_asked_of_libvirt(tmp_path):
     assert domain.calls == ["UUIDString", "ID", "XMLDesc"]
 
 
-def test_what_the_kernel_does_not_show_libvirt_tells():
+def test_values_that_the_kernel_does_not_show_are_read_from_libvirt():
     domain = Domain()
     guest = guest_of(domain)
     read = guest.observe(EVERYTHING, guest.definition())
@@ -207,7 +207,7 @@ def test_what_the_kernel_does_not_show_libvirt_tells():
     assert "ioThreadInfo" not in domain.calls
 
 
-def test_a_cpu_time_that_libvirt_does_not_control_is_not_asked_for(tmp_path):
+def test_a_cpu_time_that_libvirt_does_not_control_is_not_requested(tmp_path):
     domain = Domain()
     guest = guest_of(domain, Kernel(tmp_path, 2, controllers=("cpuset",)))
     assert guest.observe([SHARES, QUOTA]) == {}
@@ -216,7 +216,7 @@ def test_a_cpu_time_that_libvirt_does_not_control_is_not_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-def test_a_quota_that_one_vcpu_did_not_take_is_no_quota(tmp_path, lost):
+def test_a_quota_that_one_vcpu_did_not_accept_is_no_quota(tmp_path, lost):
     kernel = Kernel(tmp_path, 1)
     guest = guest_of(Domain(), kernel)
     for number in (0, 1):
@@ -227,7 +227,7 @@ def test_a_quota_that_one_vcpu_did_not_take_is_no_quota(tmp_path, lost):
         guest.set(QUOTA, Quota(20_000))
 
 
-def test_a_thread_that_the_emulators_pin_left_behind_is_moved(tmp_path, monkeypatch):
+def test_a_thread_that_the_emulator_pin_left_behind_is_moved(tmp_path, monkeypatch):
     kernel = Kernel(tmp_path, 2)
     kernel.thread(703, "IO mon_iothread", cpus="1")
     kernel.thread(701, "qemu-system-x86", cpus="2")
@@ -268,7 +268,7 @@ def test_a_move_of_much_memory_may_take_long(tmp_path):
     ("found", "anew"),
     [(4, True), (3, False), (-1, False), (error(libvirt.VIR_ERR_NO_DOMAIN), False)],
 )
-def test_a_guest_that_has_started_anew_has_another_id(found, anew):
+def test_a_restarted_guest_has_another_id(found, anew):
     now = found if isinstance(found, Exception) else Domain(ID=found)
     guest = guest_of(Domain(lookupByUUIDString=now))
     assert guest.has_restarted() is anew

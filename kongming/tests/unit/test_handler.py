@@ -86,7 +86,7 @@ def test_an_event_that_is_not_the_newest_counts_as_late(handled, trigger):
     assert handled.kinds == {("instance.update", "late"): 1}
 
 
-def test_an_event_of_another_host_is_only_noted(handled, trigger):
+def test_an_event_of_another_host_is_only_recorded(handled, trigger):
     handled.handle(update(OTHER))
     assert (trigger.handled, trigger.elsewhere) == ([], [(UUID, Place.ELSEWHERE)])
     assert handled.counts == {"foreign": 1}

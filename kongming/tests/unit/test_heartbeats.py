@@ -28,7 +28,7 @@ def clock(monkeypatch):
     return now
 
 
-def test_a_thread_is_overdue_once_it_has_not_beaten_for_so_long(clock):
+def test_a_thread_is_overdue_after_its_limit_without_a_beat(clock):
     beats = Heartbeats()
     first = beats.expect("first", 10.0)
     beats.expect("second", 20.0)
@@ -54,7 +54,9 @@ def test_a_thread_is_overdue_once_it_has_not_beaten_for_so_long(clock):
         ({"WATCHDOG_USEC": "soon"}, None),
     ],
 )
-def test_the_watchdog_is_for_whom_it_was_set(monkeypatch, environment, interval):
+def test_the_watchdog_serves_only_the_process_that_it_was_set_for(
+    monkeypatch, environment, interval
+):
     for name in ("WATCHDOG_USEC", "WATCHDOG_PID"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
@@ -93,7 +95,7 @@ class Idle(Service):
         pass
 
 
-def test_a_service_tells_that_all_is_well_unless_a_thread_does_not_get_on(manager, clock, caplog):
+def test_a_service_reports_health_unless_a_thread_makes_no_progress(manager, clock, caplog):
     service = Idle(None, "part")
     service.heartbeats.expect("watch", 10.0)
     service._notify_watchdog()

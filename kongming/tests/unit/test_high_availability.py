@@ -51,7 +51,7 @@ PROMISES = {
     ],
     "Numbers tell old from new.": [
         (STANDALONE, "test_an_older_push_that_comes_late_changes_nothing"),
-        ("unit/test_outbox.py", "test_of_two_pushes_the_later_generation_is_told"),
+        ("unit/test_outbox.py", "test_the_later_generation_of_two_pushes_is_sent"),
     ],
     "one conductor ends": [(WHOLE, "test_a_conductor_that_is_killed_loses_nothing")],
     "the conductor with the lease": [
@@ -85,7 +85,7 @@ PROMISES = {
     "memcached": [(TOKENS, "test_that_is_silent_is_left_alone_for_a_while_and_told_once")],
     "an executor": [
         (WHOLE, "test_hosts_tell_what_they_look_like_and_fall_silent"),
-        ("unit/test_db_database.py", "test_a_host_is_silent_after_three_intervals"),
+        ("unit/test_db_database.py", "test_a_host_is_unresponsive_after_three_intervals"),
     ],
     "libvirt of a host": [
         ("unit/test_conductor_sync.py", "test_a_snapshot_that_is_unavailable_is_not_sent")
@@ -97,7 +97,7 @@ PROMISES = {
         (SILENT, "test_a_statement_that_takes_its_time_is_waited_for"),
     ],
     "A database that is slow for a moment": [
-        ("unit/test_db_liveness.py", "test_who_waits_on_another_thread_goes_on_waiting"),
+        ("unit/test_db_liveness.py", "test_a_request_that_waits_on_another_thread_keeps_waiting"),
         ("unit/test_db_liveness.py", "test_a_moment_without_an_answer_is_waited_for"),
     ],
     "A switch-over": [
@@ -191,13 +191,13 @@ def test_each_part_of_the_page_is_held_by_tests():
 
 
 @pytest.mark.parametrize("part", PROMISES)
-def test_the_tests_of_a_part_are_there(part):
+def test_each_named_test_of_a_part_exists(part):
     for path, name in PROMISES[part]:
         assert re.search(rf"^ *def {name}\(", (TESTS / path).read_text(), re.MULTILINE), name
 
 
 @pytest.mark.parametrize(("words", "value"), NUMBERS, ids=lambda each: str(each).strip())
-def test_a_number_of_the_page_is_the_codes(words, value):
+def test_a_number_of_the_page_is_that_of_the_code(words, value):
     # Cells of tables have lines of their own.
     cells = re.sub(r"\s+", " ", PAGE)
     columns = " ".join(line[60:].strip() for line in PAGE.splitlines())
@@ -208,11 +208,11 @@ def test_a_number_of_the_page_is_the_codes(words, value):
     assert float(found[1]) == value
 
 
-def test_what_a_host_says_late_counts_after_five_minutes():
+def test_a_late_report_of_a_host_counts_after_five_minutes():
     assert "believed after five minutes" in PAGE
     assert reports.LATE_S == 300
 
 
-def test_without_nova_a_host_that_is_not_heard_of_keeps_an_instance_for_ten_minutes():
+def test_without_nova_an_unresponsive_host_keeps_an_instance_for_ten_minutes():
     assert "sent no heartbeat for ten minutes" in " ".join(PAGE.split())
     assert claims.LAPSE_S == 600

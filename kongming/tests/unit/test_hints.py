@@ -53,7 +53,7 @@ def test_a_hint_outlives_the_process(store, tmp_path):
     again.close()
 
 
-def test_that_an_instance_is_here_is_nothing_to_be_kept(store):
+def test_a_hint_that_names_this_host_is_not_stored(store):
     assert store.hints.save(UUID, HERE) is False
     assert store.hints.get(UUID) is None
     store.hints.save(UUID, THERE)
@@ -64,7 +64,7 @@ def test_that_an_instance_is_here_is_nothing_to_be_kept(store):
     assert store.hints.get(UUID) == uncertain
 
 
-def test_what_is_said_again_was_said_first_when_it_was_said_first(store):
+def test_a_repeated_hint_keeps_its_first_time(store):
     assert store.hints.save(UUID, THERE)
     assert not store.hints.save(UUID, replace(THERE, reported_by="another event", reported_at=9.0))
     assert store.hints.get(UUID) == THERE
@@ -78,7 +78,7 @@ def test_what_is_said_again_was_said_first_when_it_was_said_first(store):
     assert store.hints.get(UUID) == other
 
 
-def test_those_that_are_not_here_by_nova_are_told(store):
+def test_instances_that_nova_places_on_another_host_are_listed(store):
     store.request(THIRD, request("1"))
     store.hints.save(UUID, THERE)
     store.hints.save(OTHER, Hint(Place.NOWHERE))
@@ -100,7 +100,7 @@ def test_a_hint_goes_with_its_instance(store):
 
 
 @pytest.mark.parametrize("column", ["place = 'moon'", "place = x'00'", "place = ''"])
-def test_a_hint_that_can_not_be_read_is_none(store, tmp_path, column):
+def test_an_unreadable_hint_is_ignored(store, tmp_path, column):
     store.hints.save(UUID, THERE)
     with sqlite3.connect(tmp_path / FILE_NAME) as db:
         db.execute(f"UPDATE hint SET {column}")
@@ -108,7 +108,7 @@ def test_a_hint_that_can_not_be_read_is_none(store, tmp_path, column):
     assert store.hints.get(UUID) is None
 
 
-def test_what_else_is_damaged_of_a_hint_does_not_hide_where_nova_says_it_is(store, tmp_path):
+def test_a_damaged_field_of_a_hint_does_not_hide_the_host_that_nova_named(store, tmp_path):
     store.hints.save(UUID, THERE)
     with sqlite3.connect(tmp_path / FILE_NAME) as db:
         db.execute("UPDATE hint SET reported_at = 'noon'")
@@ -116,7 +116,7 @@ def test_what_else_is_damaged_of_a_hint_does_not_hide_where_nova_says_it_is(stor
     assert store.hints.get(UUID) == replace(THERE, reported_at=0.0)
 
 
-def test_an_instance_is_given_up_only_as_it_was_seen(store):
+def test_an_instance_is_given_up_only_in_the_observed_state(store):
     store.hints.save(UUID, THERE)
     record = store.get(UUID)
     assert not store.forget_if_unchanged(record, None, "gone")
@@ -130,7 +130,7 @@ def test_an_instance_is_given_up_only_as_it_was_seen(store):
     assert store.history(UUID)[-1].message == "has left"
 
 
-def test_what_has_not_run_since_and_is_elsewhere_is_purged(store):
+def test_an_instance_that_has_not_run_since_and_is_on_another_host_is_purged(store):
     for uuid, hint in ((UUID, THERE), (OTHER, HERE)):
         store.report(store.get(uuid), Status.ABSENT, exception.GuestAbsent("off"))
         store.hints.save(uuid, hint)

@@ -75,7 +75,7 @@ def lines(caplog):
         ("unified/cgroup.controllers", None),
     ],
 )
-def test_the_kernels_files_are_read_and_the_version_of_the_control_groups_is_seen(
+def test_the_files_of_the_kernel_are_read_and_the_cgroup_version_is_detected(
     files, group, version
 ):
     write(files.cgroup, **{group: ""})
@@ -86,7 +86,7 @@ def test_the_kernels_files_are_read_and_the_version_of_the_control_groups_is_see
     assert not files.visibility.gaps()
 
 
-def test_of_a_host_elsewhere_libvirt_tells():
+def test_a_remote_host_is_described_by_libvirt():
     assert host.read(Libvirt(), None) == host.Host(
         CpuSet(range(10)), CpuSet.parse("0,2-5,9"), CpuSet([1])
     )
@@ -106,9 +106,7 @@ ODD = {
 
 @pytest.mark.parametrize("content", ODD.values(), ids=ODD)
 @pytest.mark.parametrize("name", ["cpu/present", "cpu/online"])
-def test_where_a_file_of_cpus_cannot_be_used_libvirt_is_asked_and_that_is_told_once(
-    files, caplog, name, content
-):
+def test_an_unusable_cpu_file_is_replaced_by_libvirt_and_logged_once(files, caplog, name, content):
     caplog.set_level("INFO")
     path = files.system / name
     right = path.read_bytes()
@@ -130,7 +128,7 @@ def test_where_a_file_of_cpus_cannot_be_used_libvirt_is_asked_and_that_is_told_o
     assert host.watched_cpus(files) == CpuSet.parse("0,2-5,9")
 
 
-def test_a_file_that_may_not_be_read_is_told_with_the_reason(files, caplog, monkeypatch):
+def test_an_unreadable_file_is_logged_with_the_reason(files, caplog, monkeypatch):
     def refuse(path, *_arguments):
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -170,7 +168,7 @@ def test_where_libvirt_has_other_cpus_than_the_files_libvirt_counts(
     assert host.watched_cpus(files) == CpuSet.parse("0,2-5,9")
 
 
-def test_a_cpu_that_comes_between_the_two_answers_is_no_difference(files, caplog):
+def test_a_cpu_that_appears_between_the_two_answers_is_no_difference(files, caplog):
     class Later(Libvirt):
         def getCPUMap(self):  # noqa: N802
             (files.system / "cpu/online").write_text("0-5,9\n")
@@ -198,7 +196,7 @@ def test_offline_cpus_can_be_set_with_cgroup_v2_only(cgroup, asked, settable):
     assert there.settable(CpuSet(asked)) == settable
 
 
-def test_cpus_that_any_group_above_a_guest_lacks_are_no_use_to_it():
+def test_cpus_that_any_parent_group_of_a_guest_lacks_are_not_usable():
     there = host.Host(CpuSet(range(8)), CpuSet(range(6)), cgroup=1)
     groups = {Path("/a"): CpuSet(range(8)), Path("/a/b"): CpuSet(range(1, 5)), Path("/a/b/c"): {2}}
     below = there.of_groups(2, groups)
@@ -209,7 +207,7 @@ def test_cpus_that_any_group_above_a_guest_lacks_are_no_use_to_it():
     assert below.of_groups(1, {}).usable == there.online
 
 
-def test_libvirts_maps_reach_to_the_last_cpu_that_is_there():
+def test_cpumaps_for_libvirt_reach_to_the_last_present_cpu():
     there = host.Host(CpuSet([0, 9]), CpuSet([0]))
     assert there.map_length == 10
 
@@ -226,7 +224,7 @@ def test_libvirts_maps_reach_to_the_last_cpu_that_is_there():
         (None, None),
     ],
 )
-def test_memory_that_the_kernel_does_not_tell_of_is_none_or_unknown(tmp_path, text, found):
+def test_memory_that_the_kernel_does_not_report_is_zero_or_unknown(tmp_path, text, found):
     meminfo = tmp_path / "meminfo"
     if text is not None:
         meminfo.write_text(text)
@@ -244,7 +242,7 @@ def test_memory_that_the_kernel_does_not_tell_of_is_none_or_unknown(tmp_path, te
         ("3", "TiB", 3 << 30),
     ],
 )
-def test_sizes_of_libvirt_are_told_in_kib(size, unit, kib):
+def test_sizes_from_libvirt_are_in_kib(size, unit, kib):
     assert host.kib(size, unit) == kib
     cell = ET.fromstring(f"<cell><memory unit='{unit}'>{size}</memory></cell>")
     assert host.cell_memory_kib(cell) == kib
@@ -253,17 +251,17 @@ def test_sizes_of_libvirt_are_told_in_kib(size, unit, kib):
 @pytest.mark.parametrize(
     ("content", "kib"), [("", 0), ("<memory/>", 0), ("<memory>5</memory>", 5)]
 )
-def test_a_cell_of_libvirts_may_have_no_memory_and_no_unit(content, kib):
+def test_a_cell_from_libvirt_may_lack_memory_and_unit(content, kib):
     assert host.cell_memory_kib(ET.fromstring(f"<cell>{content}</cell>")) == kib
 
 
-def test_cpus_that_go_offline_are_seen(files):
+def test_cpus_that_go_offline_are_noticed(files):
     for cpus in ("0-3", "0,2-3", "0-3"):
         (files.system / "cpu/online").write_text(f"{cpus}\n")
         assert str(host.watched_cpus(files)) == cpus
 
 
-def test_nodes_are_told_in_order_and_those_without_memory_left_out(tmp_path):
+def test_nodes_are_listed_in_order_without_those_that_have_no_memory(tmp_path):
     files = KernelFiles(system=tmp_path)
     assert host.node_ids(files) == []
     # Without such a folder the kernel may be built without NUMA, or hide it.
@@ -284,7 +282,7 @@ def test_nodes_are_told_in_order_and_those_without_memory_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["has_memory", "node1/meminfo"])
-def test_nodes_of_which_a_file_is_odd_are_those_of_libvirt(tmp_path, caplog, name):
+def test_nodes_with_an_invalid_file_are_those_of_libvirt(tmp_path, caplog, name):
     files = KernelFiles(system=tmp_path)
     write(tmp_path, cpu__present="0-9", cpu__online="0,2-5,9")
     write(tmp_path, node__node0__meminfo="MemTotal: 8 kB", node__node1__meminfo="MemTotal: 8 kB")

@@ -66,14 +66,14 @@ def of_machine(monkeypatch):
     return of_machine
 
 
-def test_there_are_enough_names():
+def test_the_examples_cover_enough_names():
     assert len(set(TAKEN)) >= 20
     assert len(set(REFUSED)) >= 10
     assert len(LONGEST) == 253
 
 
 @pytest.mark.parametrize("name", TAKEN)
-def test_a_name_that_nova_takes_is_taken_everywhere(problems, tmp_path, name):
+def test_a_name_that_nova_accepts_is_accepted_everywhere(problems, tmp_path, name):
     found = problems(f"host = {name}")
     # The queue of notifications may need a name of its own.
     assert [each for each in found if "[notification_handler] pool" not in each] == []
@@ -89,7 +89,7 @@ def test_a_name_that_nova_takes_is_taken_everywhere(problems, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", TAKEN)
-def test_the_queues_of_a_host_are_its_own_whatever_its_name(name):
+def test_the_queues_of_a_host_are_unique_for_every_name(name):
     of_host = permissions.of_executor("user", name, "kongming")
     part = host_name.in_queues(name)
     queues = [f"{EXECUTOR.topic}.{part}", f"reply_{part}:{HEX}"]
@@ -112,7 +112,7 @@ def test_a_name_is_cut_only_where_it_is_too_long_for_a_queue(length, cut):
 
 
 @pytest.mark.parametrize("name", [name for name in REFUSED if name.strip() == name])
-def test_a_name_that_nobody_takes_is_refused_with_the_rule(problems, name):
+def test_an_unusable_name_is_refused_with_the_rule(problems, name):
     (problem,) = problems(f"host = {name}")
     assert problem.startswith("[DEFAULT] host: ")
     assert "it must be a name that Nova accepts" in problem
@@ -123,7 +123,7 @@ def test_a_name_that_nobody_takes_is_refused_with_the_rule(problems, name):
 @pytest.mark.parametrize(
     "name", ["", "-c", "two words", "a/b", "a@b", "b\u00fcro", "c\n", "c" * 256]
 )
-def test_what_can_be_no_name_is_refused_wherever_it_comes_from(name):
+def test_an_invalid_name_is_refused_from_every_source(name):
     with pytest.raises(exception.MessageInvalid, match="not the name of a host"):
         fields.host_name(name)
     with pytest.raises(exception.RequestInvalid, match="is not a host name"):
@@ -144,14 +144,14 @@ def test_ascii_names_are_judged_as_nova_judges_them(name):
 
 
 @pytest.mark.parametrize("name", ["compute_01", "c1.example.org", "localhost"])
-def test_the_machines_own_name_is_the_default(problems, of_machine, name):
+def test_the_host_name_of_the_machine_is_the_default(problems, of_machine, name):
     of_machine(name)
     assert host_name.of_machine() == name
     assert problems() == []
 
 
 @pytest.mark.parametrize("name", [*REFUSED, "\udcff\udcfe"])
-def test_a_machines_name_that_can_not_be_used_is_told_when_it_is_needed(
+def test_an_unusable_host_name_of_the_machine_is_reported_when_it_is_needed(
     problems, of_machine, name
 ):
     of_machine(name)
@@ -164,7 +164,7 @@ def test_a_machines_name_that_can_not_be_used_is_told_when_it_is_needed(
     assert problems("host = compute_01") == []
 
 
-def test_a_machine_that_does_not_tell_its_name_has_none(monkeypatch):
+def test_a_machine_that_does_not_report_its_name_has_none(monkeypatch):
     def refused():
         raise OSError("refused")
 
@@ -180,7 +180,7 @@ def test_the_name_of_a_host_is_that_of_its_configuration():
 
 
 @pytest.mark.parametrize(("length", "wrong"), [(246, False), (247, True)])
-def test_a_host_whose_queue_would_have_too_long_a_name_is_told_to_set_another(
+def test_a_host_whose_queue_name_would_be_too_long_is_refused_with_the_option_to_set(
     problems, length, wrong
 ):
     name = ("c" * (length - 192)) + f".{'c' * 63}" * 3

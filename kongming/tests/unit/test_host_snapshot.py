@@ -31,7 +31,7 @@ from kongming.tests.unit.strategies import json_values
 GOOD = json.loads(json.dumps(to_json(host(2, 2, 2), [guest(1, "0:1"), guest(2)], Rules())))
 
 
-def test_what_an_executor_shows_is_taken_as_it_is():
+def test_a_snapshot_of_an_executor_is_accepted_unchanged():
     assert host_snapshot.read(GOOD) == GOOD
     assert host_snapshot.fitted(GOOD) == GOOD
 
@@ -58,7 +58,7 @@ def older(value):
     return {key: older(each) for key, each in value.items() if key != "later"}
 
 
-def test_additional_fields_of_a_newer_executor_are_kept_and_harm_nothing():
+def test_additional_fields_of_a_newer_executor_are_kept_and_harmless():
     grant = {
         "vcpu_pinning": {"0": "1"},
         "emulator_pinning": "1",
@@ -78,7 +78,7 @@ def test_additional_fields_of_a_newer_executor_are_kept_and_harm_nothing():
     assert drawing.draw(read) == drawing.draw(good)
 
 
-def test_bad_parts_are_left_out_alone_and_named():
+def test_bad_parts_are_skipped_individually_and_named():
     bad = json.loads(json.dumps(GOOD))
     bad["guests"] += [
         {},
@@ -129,32 +129,32 @@ def test_bad_parts_are_left_out_alone_and_named():
         (None, False),
     ],
 )
-def test_a_set_of_ids_is_taken_or_not(cpus, fit):
+def test_a_set_of_ids_is_accepted_or_refused(cpus, fit):
     shown = {"guests": [{"instance_uuid": instance(), "pins": {"0": cpus}}]}
     assert host_snapshot.fitted(shown)["guests"][0]["pins"] == ({"0": cpus} if fit else {})
 
 
 @pytest.mark.parametrize("value", [None, 5, "snapshot", [], [GOOD]])
-def test_what_is_no_snapshot_is_refused(value):
+def test_an_invalid_snapshot_is_refused(value):
     with pytest.raises(exception.MessageInvalid):
         host_snapshot.read(value)
     assert host_snapshot.fitted(value)["guests"] == []
 
 
-def test_a_snapshot_longer_than_any_hosts_is_refused():
+def test_a_snapshot_longer_than_that_of_any_host_is_refused():
     with pytest.raises(exception.MessageInvalid, match="the limit of a host's snapshot"):
         host_snapshot.read({"later": "x" * (8 * 2**20)})
 
 
 @given(json_values)
-def test_any_value_has_something_to_draw(value):
+def test_any_value_can_be_drawn(value):
     for whole in (value, {"cells": [value]}, {"guests": [value]}, {"rules": value}):
         fitted = host_snapshot.fitted(whole)
         assert drawing.draw(fitted)
         assert all(each.human_readable() is not None for each in drawing.columns(fitted).values())
 
 
-def test_a_snapshot_of_which_sets_are_missing_is_drawn():
+def test_a_snapshot_without_some_sets_is_drawn():
     kept = {
         "cells": [{"id": 0, "cpus": [{"id": 1}], "caches": [{"level": 3}]}],
         "guests": [{"instance_uuid": instance(), "pins": {"0": ""}, "cpuset": ""}],
@@ -165,7 +165,7 @@ def test_a_snapshot_of_which_sets_are_missing_is_drawn():
 
 
 @given(st.dictionaries(st.sampled_from(sorted(GOOD)), json_values))
-def test_any_stored_snapshot_is_drawn_with_what_is_left_of_it(changed):
+def test_any_stored_snapshot_is_drawn_with_its_remaining_parts(changed):
     kept = host_snapshot.load(json.dumps(GOOD | changed))
     assert drawing.draw(kept)
 
@@ -184,7 +184,7 @@ def test_any_stored_snapshot_is_drawn_with_what_is_left_of_it(changed):
         ('{"guests": [{}]}', {"guests": [{}]}),
     ],
 )
-def test_a_snapshot_that_was_kept_is_loaded_or_there_is_none(text, value):
+def test_a_stored_snapshot_is_loaded_or_absent(text, value):
     assert host_snapshot.load(text) == value
 
 
@@ -200,11 +200,11 @@ def test_a_snapshot_that_was_kept_is_loaded_or_there_is_none(text, value):
         ("{", []),
     ],
 )
-def test_the_guests_of_a_snapshot_that_was_kept_are_those_that_are_named(text, found):
+def test_the_guests_of_a_stored_snapshot_are_the_named_ones(text, found):
     assert host_snapshot.guests(text) == found
 
 
-def test_what_is_missing_has_a_default():
+def test_a_missing_field_has_a_default():
     fitted = host_snapshot.fitted(
         {
             "cells": [{"id": 0, "cpus": [{"id": 1}], "caches": [{"level": 3}]}],
@@ -276,7 +276,7 @@ def test_what_is_missing_has_a_default():
         ("distances", {"": 1}, False),
     ],
 )
-def test_numbers_of_a_cell_are_taken_or_not(part, value, fit):
+def test_numbers_of_a_cell_are_accepted_or_refused(part, value, fit):
     (cell,) = host_snapshot.fitted({"cells": [{"id": 0, part: value}]})["cells"]
     assert (cell[part] == value) is fit
 

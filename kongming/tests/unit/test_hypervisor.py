@@ -51,7 +51,7 @@ def absent(found, uuid=UUID):
     return raised.value
 
 
-def test_a_domain_that_is_off_is_told_from_one_that_is_not_there():
+def test_a_domain_that_is_off_differs_from_a_missing_one():
     assert isinstance(absent(look(Domain(ID=-1))), exception.DomainOff)
     gone = absent(look())
     assert isinstance(gone, exception.DomainGone)
@@ -71,7 +71,7 @@ def test_a_domain_that_is_off_is_told_from_one_that_is_not_there():
         ([(STOPPED, MIGRATED), (RESUMED, 0)], False),
     ],
 )
-def test_that_a_guest_was_migrated_away_is_known_by_libvirts_events(happened, migrated):
+def test_a_guest_that_was_migrated_away_is_recognized_by_libvirts_events(happened, migrated):
     found = look()
     for event, detail in happened:
         happen(found, event, detail)
@@ -88,7 +88,7 @@ def test_that_a_guest_was_migrated_away_counts_once():
     assert not absent(found).migrated
 
 
-def test_those_that_were_migrated_away_do_not_pile_up(monkeypatch):
+def test_guests_that_were_migrated_away_do_not_accumulate(monkeypatch):
     monkeypatch.setattr(hypervisor, "_MIGRATED_MAX", 2)
     found = look()
     for number in range(3):
@@ -123,7 +123,7 @@ class Suspended(Domain):
     ],
     ids=["resumed", "its image discarded", "deleted", "deleted a moment later"],
 )
-def test_a_suspended_guest_that_is_no_more_meanwhile_has_nothing_to_release(then):
+def test_a_suspended_guest_that_has_ended_has_no_values_to_release(then):
     domain = Suspended(libvirt.VIR_ERR_NO_DOMAIN, then)
     assert look(domain).release_saved(UUID) is False
 
@@ -139,7 +139,7 @@ def lines(caplog):
     return [(level, line) for level, line in found if level != "DEBUG"]
 
 
-def test_a_libvirt_of_this_machine_is_known_by_its_answers_however_it_is_reached(tmp_path, caplog):
+def test_a_local_libvirt_is_recognized_by_its_answers_through_any_uri(tmp_path, caplog):
     caplog.set_level("INFO")
     machine = Machine(tmp_path)
     assert machine.hypervisor.online_cpus() is None
@@ -160,7 +160,7 @@ def test_a_libvirt_of_this_machine_is_known_by_its_answers_however_it_is_reached
     assert machine.hypervisor.online_cpus() is None
 
 
-def test_a_guest_that_is_found_says_more_than_what_libvirt_counts(tmp_path, caplog):
+def test_a_guest_that_is_found_has_more_details_than_libvirt_counts(tmp_path, caplog):
     caplog.set_level("INFO")
     machine = Machine(tmp_path)
     machine.connection.counted = 6
@@ -172,7 +172,9 @@ def test_a_guest_that_is_found_says_more_than_what_libvirt_counts(tmp_path, capl
     assert not caplog.records
 
 
-def test_guests_of_another_machine_are_not_observed_and_why_is_told_once(tmp_path, caplog):
+def test_guests_of_another_machine_are_not_observed_and_the_reason_is_logged_once(
+    tmp_path, caplog
+):
     machine = Machine(tmp_path)
     machine.vanish()
     machine.connection.counted = 6
@@ -186,7 +188,7 @@ def test_guests_of_another_machine_are_not_observed_and_why_is_told_once(tmp_pat
     ]
 
 
-def test_a_guest_that_is_hidden_is_told_once_and_once_when_it_is_seen(tmp_path, caplog):
+def test_a_hidden_guest_is_logged_once_and_once_when_it_is_visible_again(tmp_path, caplog):
     caplog.set_level("INFO")
     machine = Machine(tmp_path)
     (machine.proc / "self").rename(tmp_path / "self")
@@ -200,7 +202,7 @@ def test_a_guest_that_is_hidden_is_told_once_and_once_when_it_is_seen(tmp_path, 
     assert lines(caplog) == [("INFO", "The threads of guests can be observed again")]
 
 
-def test_a_guest_that_may_just_have_ended_is_told_of_only_if_it_runs_on(tmp_path, caplog):
+def test_a_guest_that_may_just_have_ended_is_logged_only_if_it_still_runs(tmp_path, caplog):
     caplog.set_level("WARNING")
     machine = Machine(tmp_path)
     machine.vanish()
@@ -214,7 +216,7 @@ def test_a_guest_that_may_just_have_ended_is_told_of_only_if_it_runs_on(tmp_path
     assert (level, NOT_FOUND in line) == ("WARNING", True)
 
 
-def test_a_guest_that_was_seen_and_ends_is_not_hidden_however_long_libvirt_takes(tmp_path, caplog):
+def test_a_visible_guest_that_ends_is_not_hidden_however_long_libvirt_takes(tmp_path, caplog):
     caplog.set_level("WARNING")
     machine = Machine(tmp_path)
     assert machine.observe() == (True, "")
@@ -225,7 +227,7 @@ def test_a_guest_that_was_seen_and_ends_is_not_hidden_however_long_libvirt_takes
     assert machine.hypervisor.visibility.gaps() == []
 
 
-def test_a_guest_that_ends_while_it_is_looked_at_again_and_again_is_not_hidden(tmp_path, caplog):
+def test_a_guest_that_ends_during_repeated_checks_is_not_hidden(tmp_path, caplog):
     caplog.set_level("WARNING")
     machine = Machine(tmp_path)
     machine.observe()
@@ -238,7 +240,7 @@ def test_a_guest_that_ends_while_it_is_looked_at_again_and_again_is_not_hidden(t
     assert not caplog.records
 
 
-def test_a_guest_that_was_seen_and_is_hidden_after_its_next_start_is_told(tmp_path, caplog):
+def test_a_visible_guest_that_is_hidden_after_its_next_start_is_logged(tmp_path, caplog):
     caplog.set_level("WARNING")
     machine = Machine(tmp_path)
     machine.observe()
@@ -252,7 +254,7 @@ def test_a_guest_that_was_seen_and_is_hidden_after_its_next_start_is_told(tmp_pa
     assert (level, NOT_FOUND in line) == ("WARNING", True)
 
 
-def test_a_guest_that_was_seen_and_is_hidden_since_for_a_known_reason_is_told(tmp_path, caplog):
+def test_a_visible_guest_that_becomes_hidden_for_a_known_reason_is_logged(tmp_path, caplog):
     caplog.set_level("WARNING")
     machine = Machine(tmp_path)
     machine.observe()

@@ -42,7 +42,7 @@ def delivered(body, **properties):
 
 
 @pytest.mark.parametrize("compressed", [None, "gzip", "bzip2"])
-def test_what_oslo_messaging_sends_is_read(compressed):
+def test_a_message_of_oslo_messaging_is_read(compressed):
     told = {"oslo.version": "2.0", "oslo.message": '{"a": "ä"}'}
     content_type, encoding, body = serialization.dumps(told, serializer="json")
     headers = {}
@@ -52,7 +52,7 @@ def test_what_oslo_messaging_sends_is_read(compressed):
 
 
 @pytest.mark.parametrize(("compress", "kind"), [(zlib.compress, GZIP), (bz2.compress, BZ2)])
-def test_what_becomes_much_is_not_unpacked(compress, kind):
+def test_a_body_that_expands_too_much_is_not_unpacked(compress, kind):
     packed = compress(b'"' + bytes(6 * LENGTH_MAX) + b'"')
     assert len(packed) < LENGTH_MAX
     tracemalloc.start()
@@ -88,7 +88,7 @@ def test_length_is_bounded(more, packed):
         (None, "utf-8"),
     ],
 )
-def test_what_is_not_json_is_not_decoded(content_type, encoding):
+def test_a_body_that_is_not_json_is_not_decoded(content_type, encoding):
     with pytest.raises(Unreadable, match="not JSON"):
         _ = message(b"{}", content_type, encoding).payload
 
@@ -99,12 +99,12 @@ def test_json_has_one_encoding_only(encoding):
 
 
 @pytest.mark.parametrize("kind", ["application/x-lzma", "application/zstd", "x", 1])
-def test_what_is_packed_otherwise_is_not_unpacked(kind):
+def test_a_body_of_another_compression_is_not_unpacked(kind):
     with pytest.raises(Unreadable, match="compression is unknown"):
         _ = message(lzma.compress(b"{}"), compression=kind).payload
 
 
-def test_all_messages_of_a_process_are_read_so(monkeypatch):
+def test_all_messages_of_a_process_are_read_with_these_checks(monkeypatch):
     monkeypatch.setattr(pyamqp.Channel, "Message", pyamqp.Message)
     incoming.read_bounded()
     channel = pyamqp.Channel.__new__(pyamqp.Channel)

@@ -127,11 +127,11 @@ def said(wanted):
         {target.vcpu(0): "0-3,8-9", target.EMULATOR: "0-1"},
     ],
 )
-def test_nothing_is_said_of_one_cpu_for_each_or_of_other_cpus(wanted):
+def test_pins_to_single_cpus_or_to_other_cpus_have_no_finding(wanted):
     assert said(wanted) == []
 
 
-def test_one_cpu_for_each_is_proposed():
+def test_one_cpu_for_each_vcpu_is_proposed():
     (told,) = said({target.vcpu(n): "4-7" for n in range(3)})
     assert told == (
         "vCPU 0-2 on isolated CPUs (4-7): the kernel does not spread threads over isolated CPUs, "
@@ -139,27 +139,27 @@ def test_one_cpu_for_each_is_proposed():
     )
 
 
-def test_a_set_that_is_isolated_in_part_is_said_to_be():
+def test_a_partly_isolated_set_is_described_as_such():
     (told,) = said({target.vcpu(0): "3-5"})
     assert told.startswith("vCPU 0 on CPUs of which 4-5 are isolated (3-5): ")
     assert told.endswith("pin each to one CPU: 0:3")
 
 
-def test_where_there_are_not_enough_cpus_no_pins_are_proposed():
+def test_too_few_cpus_lead_to_no_proposal():
     (told,) = said({target.vcpu(n): "4-5" for n in range(3)})
     assert told.endswith("; request as many CPUs as vCPUs, or others")
     (told,) = said({target.vcpu(n): "4-5" for n in range(2)})
     assert told.endswith(": 0:4;1:5")
 
 
-def test_for_many_vcpus_the_beginning_says_how_it_is_meant():
+def test_a_proposal_for_many_vcpus_shows_the_first_ones():
     many = {target.vcpu(n): "4-40" for n in range(16)}
     assert said(many)[0].endswith(";14:18;15:19")
     many[target.vcpu(16)] = "4-40"
     assert said(many)[0].endswith("one CPU: 0:4;1:5;...")
 
 
-def test_each_set_is_told_of_and_other_threads_by_their_names():
+def test_each_set_is_described_and_other_threads_are_named():
     told = said(
         {
             target.vcpu(0): "4-5",
@@ -199,14 +199,14 @@ def test_no_cpu_is_proposed_twice_or_that_another_vcpu_has():
     assert told[0].endswith("; request as many CPUs as vCPUs, or others")
 
 
-def test_threads_besides_vcpus_are_told_of_only_if_their_set_holds_isolated_cpus():
+def test_threads_besides_vcpus_are_described_only_if_their_set_holds_isolated_cpus():
     assert said({target.EMULATOR: "2-3", target.iothread(1): "4", target.vcpu(0): "0-1"}) == []
     (told,) = said({target.EMULATOR: "3-4"})
     assert told.startswith("emulator on CPUs of which 4 are isolated (3-4): ")
 
 
 @pytest.mark.parametrize(("wanted", "looked"), [({target.vcpu(0): "4"}, False), ({}, False)])
-def test_one_cpu_for_each_thread_needs_no_look_at_the_host(wanted, looked):
+def test_one_cpu_for_each_thread_needs_no_reading_of_the_host(wanted, looked):
     pins = {what: CpuSet.parse(text) for what, text in wanted.items()}
     assert bool(isolated_sets.of_request(pins)) is looked
     assert isolated_sets.of_request({**pins, target.EMULATOR: CpuSet([4, 5])})
@@ -250,11 +250,11 @@ def test_status_warns_of_isolated_cpus_that_guests_float_over():
 
 
 @pytest.mark.parametrize(("reserved", "shared"), [("0-3", "8"), ("4-7", "4"), ("0-3", "4")])
-def test_status_says_nothing_good_beside_a_warning(reserved, shared):
+def test_status_reports_no_success_beside_a_warning(reserved, shared):
     rules = Rules(reserved_cpus=CpuSet.parse(reserved))
     codes = {each.code for each in check_cpus.compare(ISOLATED, rules, CpuSet.parse(shared))}
     assert codes == {Code.WARNING}
 
 
-def test_status_has_nothing_to_say_where_no_cpu_is_isolated():
+def test_status_reports_no_finding_where_no_cpu_is_isolated():
     assert status(Rules(), CpuSet(), "0-3") == (Code.SUCCESS, "no CPU is isolated")

@@ -100,7 +100,7 @@ def declare(keeper, rabbit):
     return keeper.declare(Consumer(rabbit), rabbit.channel(), Consumer(rabbit).declare)
 
 
-def test_what_was_never_there_is_not_lost(keeper, rabbit):
+def test_a_queue_that_never_existed_is_not_lost(keeper, rabbit):
     rabbit.exchanges.clear()
     declare(keeper, rabbit)
     assert keeper.take_lost() == ()
@@ -116,7 +116,7 @@ def test_what_was_never_there_is_not_lost(keeper, rabbit):
         ("both", ("exchange nova", "queue q")),
     ],
 )
-def test_what_is_not_there_any_more_is_told_once_and_bound_again(keeper, rabbit, lost, told):
+def test_a_missing_queue_is_logged_once_and_bound_again(keeper, rabbit, lost, told):
     declare(keeper, rabbit)
     if lost in ("exchange", "both"):
         rabbit.exchanges.clear()
@@ -131,7 +131,7 @@ def test_what_is_not_there_any_more_is_told_once_and_bound_again(keeper, rabbit,
 
 
 @pytest.mark.parametrize("in_part", [False, True])
-def test_what_could_not_be_made_anew_is_not_told_as_made_anew(keeper, rabbit, in_part):
+def test_a_queue_that_could_not_be_restored_is_not_logged_as_restored(keeper, rabbit, in_part):
     declare(keeper, rabbit)
     rabbit.queues.clear()
     rabbit.refusal = REFUSED
@@ -146,14 +146,14 @@ def test_what_could_not_be_made_anew_is_not_told_as_made_anew(keeper, rabbit, in
     assert keeper.take_lost() == ("queue q",)
 
 
-def test_a_queue_that_has_a_consumer_is_told_from_one_that_has_none(keeper, rabbit):
+def test_a_queue_with_a_consumer_differs_from_one_without(keeper, rabbit):
     declare(keeper, rabbit)
     assert not declare(keeper, rabbit)
     rabbit.queues["q"] = 1
     assert declare(keeper, rabbit)
 
 
-def test_another_driver_loses_nothing(keeper, rabbit):
+def test_another_driver_loses_no_queue(keeper, rabbit):
     for _ in range(2):
         assert keeper.declare(Consumer(rabbit), object(), Consumer(rabbit).declare)
     assert keeper.take_lost() == ()
@@ -190,7 +190,7 @@ def made(keeper, rabbit, monkeypatch):
     return Driver(keeper, rabbit, monkeypatch)
 
 
-def test_all_is_declared_and_bound_again_on_a_channel_of_its_own_when_it_is_due(made, rabbit):
+def test_all_queues_are_declared_and_bound_again_on_a_separate_channel_when_due(made, rabbit):
     assert not made.consume()
     assert not made.consume()
     assert rabbit.bound == ["q"]
@@ -202,7 +202,7 @@ def test_all_is_declared_and_bound_again_on_a_channel_of_its_own_when_it_is_due(
 
 
 @pytest.mark.parametrize("busy", ["not connected", "new consumers", "only answers"])
-def test_who_has_other_things_to_do_is_left_alone(made, rabbit, busy):
+def test_a_busy_consumer_is_not_interrupted(made, rabbit, busy):
     if busy == "not connected":
         made.made.connection.connected = False
     elif busy == "new consumers":
@@ -213,7 +213,7 @@ def test_who_has_other_things_to_do_is_left_alone(made, rabbit, busy):
     assert rabbit.bound == []
 
 
-def test_what_is_refused_leaves_the_consumers_where_they_are(made, keeper, rabbit):
+def test_a_refused_declaration_leaves_the_consumers_unchanged(made, keeper, rabbit):
     rabbit.refusal = REFUSED
     assert not made.consume()
     assert keeper.refusal.kind == "permission"
@@ -225,18 +225,20 @@ def test_what_is_refused_leaves_the_consumers_where_they_are(made, keeper, rabbi
 
 
 @pytest.mark.parametrize("error", [TIMED_OUT, amqp.ConnectionForced("x"), OSError("x")])
-def test_a_connection_that_is_lost_meanwhile_is_made_anew(made, keeper, rabbit, error):
+def test_a_connection_that_is_lost_meanwhile_is_established_again(made, keeper, rabbit, error):
     rabbit.refusal = error
     assert made.consume()
     assert keeper.refusal is None
 
 
-def test_a_consumer_that_is_gone_without_a_word_has_the_connection_made_anew(made, rabbit):
+def test_a_consumer_that_disappears_without_notice_has_the_connection_established_again(
+    made, rabbit
+):
     rabbit.queues["q"] = 0
     assert made.consume()
 
 
-def test_the_driver_has_what_is_kept():
+def test_the_driver_has_the_attributes_that_the_keeper_uses():
     consumer = impl_rabbit.Consumer("nova", "key", "q", "topic", False, False, False, None)
     assert (consumer.exchange_name, consumer.type) == ("nova", "topic")
     assert hasattr(consumer, "queue_name")
@@ -245,7 +247,7 @@ def test_the_driver_has_what_is_kept():
     assert callable(queue.declare)
 
 
-def test_an_exchange_of_others_that_is_missing_and_not_ours_to_make_is_told_as_that():
+def test_a_missing_exchange_of_another_service_is_reported_as_that():
     made = host_connection._Existing("nova", "topic", channel=None)
     channel = Channel(Rabbit())
     channel.connection.exchanges.clear()
@@ -269,7 +271,7 @@ def test_an_exchange_of_others_that_is_missing_and_not_ours_to_make_is_told_as_t
         (Expiring(HINT_S), None, HINT_S),
     ],
 )
-def test_a_hint_expires_and_a_call_when_nobody_waits_for_it(
+def test_a_hint_expires_and_so_does_a_call_without_a_waiting_caller(
     monkeypatch, options, timeout, expires
 ):
     published = []

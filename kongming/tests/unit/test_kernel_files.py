@@ -25,7 +25,7 @@ def files(tmp_path):
     return KernelFiles(system=tmp_path)
 
 
-def test_what_is_not_there_on_every_kernel_may_be_missing(files, tmp_path):
+def test_a_file_that_not_every_kernel_has_may_be_missing(files, tmp_path):
     path = f"{tmp_path}/isolated"
     assert (files.ids(path), files.number(path), files.text(path)) == (None, None, None)
     assert files.names(path) is None
@@ -63,7 +63,7 @@ def test_a_number_is_read_or_odd(files, tmp_path, text, number):
     assert files.visibility.lacks(str(path)) == (number is None)
 
 
-def test_files_that_every_cpu_has_are_told_of_together(files, tmp_path, caplog):
+def test_files_that_every_cpu_has_are_reported_together(files, tmp_path, caplog):
     paths = [tmp_path / f"cpu/cpu{number}/topology/core_id" for number in range(3)]
     for path in paths:
         path.parent.mkdir(parents=True)
@@ -80,7 +80,7 @@ def test_files_that_every_cpu_has_are_told_of_together(files, tmp_path, caplog):
         assert len(files.visibility.gaps()) == left
 
 
-def test_what_was_made_of_files_is_kept_until_they_change_or_if_some_could_not_be_read(
+def test_a_value_derived_from_files_is_kept_until_they_change_or_if_some_could_not_be_read(
     files, tmp_path
 ):
     path = tmp_path / "number"
@@ -97,7 +97,7 @@ def test_what_was_made_of_files_is_kept_until_they_change_or_if_some_could_not_b
     assert made == [None, 5, 5]
 
 
-def test_why_a_file_could_not_be_read_is_said_with_its_name(tmp_path, monkeypatch):
+def test_the_reason_for_an_unreadable_file_is_reported_with_its_name(tmp_path, monkeypatch):
     path = tmp_path / "file"
     with pytest.raises(OSError, match="No such file") as raised:
         read_as(path, int)

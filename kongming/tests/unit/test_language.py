@@ -117,14 +117,14 @@ def found(place: Path, texts: Iterator[tuple[int, str]]) -> list[str]:
     ]
 
 
-def test_a_module_has_no_word_that_is_out():
+def test_a_module_has_no_forbidden_word():
     wrong = [
         each for path in CODE for each in found(path.relative_to(TOP), texts(path.read_text()))
     ]
     assert not wrong, "\n".join(wrong)
 
 
-def test_a_name_of_a_module_has_no_word_that_is_out():
+def test_a_name_in_a_module_has_no_forbidden_word():
     wrong = [
         f"{path.relative_to(TOP)}: {name}"
         for path in CODE
@@ -134,7 +134,7 @@ def test_a_name_of_a_module_has_no_word_that_is_out():
     assert not wrong, "\n".join(wrong)
 
 
-def test_a_document_has_no_word_that_is_out():
+def test_a_document_has_no_forbidden_word():
     wrong = [
         each
         for path in TEXTS
@@ -143,12 +143,12 @@ def test_a_document_has_no_word_that_is_out():
     assert not wrong, "\n".join(wrong)
 
 
-def test_a_word_that_is_out_is_found():
+def test_a_forbidden_word_is_found():
     text = 'raise Problem(f"{a} tells of what is wanted")  # nobody asks'
     assert len(found(Path("x"), texts(text))) == 3
 
 
-def test_a_name_that_is_out_is_found():
+def test_a_forbidden_name_is_found():
     text = "class SilentHost:\n    def f(self, asked_by): self._told = x = 1"
     assert [name for name in names(text) if parts(name) & NAMES] == [
         "SilentHost",

@@ -72,7 +72,7 @@ def test_an_event_of_this_host_leads_to_a_lookup(site):
     assert site.handler.counts == {"own": 1}
 
 
-def test_an_event_of_another_host_leads_to_none(site):
+def test_an_event_of_another_host_leads_to_no_lookup(site):
     assert site.handle(host=OTHER) == {}
     assert site.handler.counts == {"foreign": 1}
 

@@ -83,7 +83,7 @@ def unavailable(why):
     return exception.HypervisorUnavailable(f"libvirt at {URI} is unavailable: {why}")
 
 
-def test_each_reason_is_told_once_while_libvirt_is_unavailable(site, caplog):
+def test_each_reason_is_logged_once_while_libvirt_is_unavailable(site, caplog):
     site.keeper.start()
     site.give(*[unavailable("one")] * 3, *[unavailable("two")] * 3, Connection())
     assert site.connects.get(timeout=60)
@@ -94,7 +94,7 @@ def test_each_reason_is_told_once_while_libvirt_is_unavailable(site, caplog):
     ]
 
 
-def test_a_reason_is_told_again_after_an_hour(site, caplog, monkeypatch):
+def test_a_reason_is_logged_again_after_an_hour(site, caplog, monkeypatch):
     site.keeper.report_busy(unavailable("one"))
     site.keeper.report_busy(unavailable("one"))
     assert caplog.text.count("waiting for it") == 1
@@ -103,7 +103,7 @@ def test_a_reason_is_told_again_after_an_hour(site, caplog, monkeypatch):
     assert caplog.text.count("waiting for it") == 2
 
 
-def test_a_loss_is_told_and_its_reason_anew(site, caplog):
+def test_a_loss_is_logged_and_its_reason_again(site, caplog):
     site.keeper.start()
     connection = Connection()
     site.give(unavailable("one"), connection)
@@ -116,7 +116,7 @@ def test_a_loss_is_told_and_its_reason_anew(site, caplog):
     assert caplog.text.count("is unavailable: one") == 2
 
 
-def test_a_connection_on_which_nothing_can_be_heard_is_given_up(site, caplog):
+def test_a_connection_that_delivers_no_events_is_closed(site, caplog):
     site.keeper.start()
     deaf = Connection(error(libvirt.VIR_ERR_INTERNAL_ERROR, "gone"))
     site.give(deaf, Connection(error(libvirt.VIR_ERR_NO_SUPPORT)))

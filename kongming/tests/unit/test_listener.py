@@ -53,7 +53,7 @@ def host(monkeypatch):
 
 
 @pytest.mark.parametrize("failures", [0, 1, 2])
-def test_what_can_be_kept_after_a_moment_is_acknowledged(host, failures):
+def test_a_message_that_can_be_stored_after_a_retry_is_acknowledged(host, failures):
     host.failures = failures
     assert host.dispatcher.dispatch(ONE) == HANDLED
     assert host.tried == [1] * (failures + 1)
@@ -61,7 +61,9 @@ def test_what_can_be_kept_after_a_moment_is_acknowledged(host, failures):
     assert not host.dispatcher.held_up
 
 
-def test_what_can_not_be_kept_is_given_back_once_nobody_listens_and_so_is_what_follows(host):
+def test_a_message_that_can_not_be_stored_is_requeued_after_listening_ends_with_its_successors(
+    host,
+):
     host.failures = 4
     given_back = []
 
@@ -98,7 +100,7 @@ def test_a_service_that_ends_does_not_go_on_trying(host):
     assert host.tried == [1]
 
 
-def test_a_fault_of_ours_is_counted_and_acknowledged(host):
+def test_a_fault_in_handling_is_counted_and_acknowledged(host):
     host.dispatcher._handle = lambda _message: 1 / 0
     assert host.dispatcher.dispatch(ONE) == HANDLED
     assert host.malformed == ["it led to a fault of Kongming (ZeroDivisionError)"]

@@ -60,7 +60,7 @@ def locate(files, uri=LOCAL, **connection):
 @pytest.mark.parametrize(
     "uri", [LOCAL, REMOTE, "qemu+tcp://127.0.0.1/system", "qemu+ssh:///system"]
 )
-def test_a_libvirt_that_has_counted_the_same_cpu_time_is_here(files, uri):
+def test_a_libvirt_that_has_counted_the_same_cpu_time_is_local(files, uri):
     found = locate(files, uri)
     assert (found.here, found.certain, found.has_processes) == (True, True, True)
     assert str(found) == "on this machine (libvirt reports the same CPU time)"
@@ -77,13 +77,13 @@ def test_a_libvirt_that_has_counted_the_same_cpu_time_is_here(files, uri):
         {"user": 0, "kernel": 0},
     ],
 )
-def test_a_libvirt_that_has_counted_other_cpu_time_is_elsewhere(files, uri, other):
+def test_a_libvirt_that_has_counted_other_cpu_time_is_remote(files, uri, other):
     found = locate(files, uri, answer=SAME | other)
     assert (found.here, found.certain) == (False, True)
     assert str(found) == "on another machine (libvirt reports another CPU time)"
 
 
-def test_cpu_time_goes_on_while_libvirt_is_asked(files):
+def test_cpu_time_advances_during_the_query_of_libvirt(files):
     class Slow(Connection):
         def getCPUStats(self, cpu):  # noqa: N802
             (files.proc / "stat").write_text(STAT.replace("10 5", "12 5").replace("20", "21"))
@@ -97,7 +97,7 @@ def test_cpu_time_goes_on_while_libvirt_is_asked(files):
 
 @pytest.mark.parametrize(("uri", "here"), [(LOCAL, True), (REMOTE, False)])
 @pytest.mark.parametrize("text", [None, "", "cpu 1 2", "cpu a b c d e f g", "cpu0 1 2 3 4 5 6 7"])
-def test_where_the_cpu_time_is_not_to_be_read_nothing_is_certain(files, uri, here, text):
+def test_an_unreadable_cpu_time_proves_no_locality(files, uri, here, text):
     (files.proc / "stat").unlink()
     if text is not None:
         (files.proc / "stat").write_text(text)
@@ -107,7 +107,7 @@ def test_where_the_cpu_time_is_not_to_be_read_nothing_is_certain(files, uri, her
     assert "no guest has been found yet" in str(found)
 
 
-def test_what_stands_in_for_the_kernels_file_proves_nothing(files):
+def test_a_substitute_for_the_kernels_file_proves_no_locality(files):
     # It is of another device than the folder that it is in.
     (files.proc / "stat").unlink()
     (files.proc / "stat").symlink_to("/proc/stat")
@@ -116,7 +116,7 @@ def test_what_stands_in_for_the_kernels_file_proves_nothing(files):
     assert "as with lxcfs" in found.why
 
 
-def test_a_libvirt_that_does_not_tell_of_cpu_time_proves_nothing(files):
+def test_a_libvirt_that_does_not_report_cpu_time_proves_no_locality(files):
     for code in (libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_ACCESS_DENIED):
         found = locate(files, REMOTE, answer=error(code))
         assert (found.here, found.certain) == (False, False)
@@ -125,7 +125,7 @@ def test_a_libvirt_that_does_not_tell_of_cpu_time_proves_nothing(files):
         locate(files, answer=error(libvirt.VIR_ERR_RPC), alive=False)
 
 
-def test_a_driver_in_this_process_is_here_and_one_without_processes_nowhere(files):
+def test_a_driver_in_this_process_is_local_and_one_without_processes_remote(files):
     assert locate(files, "qemu:///embed?root=/x", answer={}).here
     found = locate(files, "test:///default", driver="TEST")
     assert (found.here, found.has_processes) == (False, False)

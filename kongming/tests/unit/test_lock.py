@@ -30,7 +30,7 @@ def locks(request, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("locks")
-def test_a_state_path_is_taken_as_long_as_an_executor_runs(tmp_path):
+def test_a_state_path_is_locked_as_long_as_an_executor_runs(tmp_path):
     state = tmp_path / "state"
     assert not lock.is_held(state)
     taken = lock.acquire(state)

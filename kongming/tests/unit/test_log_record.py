@@ -54,7 +54,7 @@ def logged(request):
 
 
 @pytest.mark.parametrize("evil", EVIL)
-def test_an_argument_of_a_message_can_forge_nothing(logged, evil):
+def test_an_argument_of_a_message_can_not_forge_a_line(logged, evil):
     logger, lines = logged
     logger.error("%s failed", f"a{evil}b")
     (line,) = lines()
@@ -77,7 +77,7 @@ def _raise(said):
 
 
 @pytest.mark.parametrize("evil", EVIL)
-def test_what_exceptions_say_in_a_traceback_is_escaped(logged, evil):
+def test_the_texts_of_exceptions_in_a_traceback_are_escaped(logged, evil):
     logger, lines = logged
     try:
         _raise(evil)
@@ -102,7 +102,7 @@ def test_the_lines_of_a_traceback_stay_lines(logged):
     assert any(line.endswith("in _raise") for line in written)
 
 
-def test_an_exception_that_can_not_be_printed_is_still_told(logged):
+def test_an_exception_that_can_not_be_printed_is_still_logged(logged):
     class Silent(Exception):
         def __str__(self):
             raise ValueError("no")
@@ -124,7 +124,7 @@ def test_exceptions_that_are_plain_are_handed_on_as_they_are():
     assert record.exc_info == (ValueError, error, None)
 
 
-def test_who_asks_is_escaped_where_a_format_shows_it():
+def test_the_requester_is_escaped_where_a_format_shows_it():
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(user_identity)s|%(color)s|%(message)s"))
@@ -135,20 +135,20 @@ def test_who_asks_is_escaped_where_a_format_shows_it():
     assert stream.getvalue() == f"a{escape(FORGED)}|{ESC}|m\n"
 
 
-def test_printable_text_of_any_language_is_left_alone():
+def test_printable_text_of_any_language_is_unchanged():
     assert escape("实例 5-7 → Zürich ¼ 🙂") == "实例 5-7 → Zürich ¼ 🙂"
 
 
-def test_what_is_to_be_kept_is_kept():
+def test_marked_text_is_kept():
     assert escape("a\nb\tc", keep="\n") == "a\nb\\tc"
 
 
-def test_all_texts_of_data_are_escaped_and_nothing_else_is_touched():
+def test_only_the_texts_of_data_are_escaped():
     data = {"a\n": ["b\x1b", 1, None, 2.5, True, {"c": "d"}]}
     assert escape_all(data) == {"a\\n": ["b\\x1b", 1, None, 2.5, True, {"c": "d"}]}
 
 
-def test_every_program_logs_so():
+def test_every_program_logs_escaped_text():
     programs = entry_points(group="console_scripts")
     modules = {each.module for each in programs if each.module.startswith("kongming.")}
     assert len(modules) == 5
@@ -157,7 +157,7 @@ def test_every_program_logs_so():
     assert logging.getLogRecordFactory() is log_record.EscapedRecord
 
 
-def test_an_error_that_is_being_handled_is_said_once(logged):
+def test_an_exception_that_is_being_handled_is_logged_once(logged):
     logger, lines = logged
     try:
         raise exception.StepFailed("libvirt error 38")
@@ -170,7 +170,7 @@ def test_an_error_that_is_being_handled_is_said_once(logged):
     assert again.endswith("Instance a: looked at again")
 
 
-def test_a_fault_is_told_with_its_traceback(logged):
+def test_a_fault_is_logged_with_its_traceback(logged):
     logger, lines = logged
     try:
         raise exception.StepFailed("libvirt error 38")

@@ -34,7 +34,7 @@ def lost(monkeypatch):
     return lost
 
 
-def test_what_went_offline_is_given_back_outermost_first(lost):
+def test_cpus_that_went_offline_are_restored_outermost_first(lost):
     lost.went_offline(CpuSet([2, 3]))
     now = {MACHINE: CpuSet([0, 1]), GUEST: CpuSet([0, 1, 2])}
     lost.note(now, ALL)
@@ -44,7 +44,7 @@ def test_what_went_offline_is_given_back_outermost_first(lost):
     assert not lost.restore({MACHINE: ALL, GUEST: ALL}, ALL)
 
 
-def test_what_an_operator_took_away_is_not_given_back(lost):
+def test_cpus_that_an_operator_removed_are_not_restored(lost):
     now = {MACHINE: CpuSet([0]), GUEST: CpuSet([0])}
     lost.note(now, ALL)
     # It went offline when the group did not have it any more.
@@ -54,7 +54,7 @@ def test_what_an_operator_took_away_is_not_given_back(lost):
     assert lost.written == []
 
 
-def test_a_group_that_was_narrow_before_keeps_the_others_out(lost):
+def test_a_group_that_was_narrow_before_keeps_other_cpus_out(lost):
     lost.note({MACHINE: CpuSet([0, 1])}, ALL)
     lost.went_offline(CpuSet([1, 2]))
     now = {MACHINE: CpuSet([0]), GUEST: CpuSet([0, 3])}
@@ -64,7 +64,7 @@ def test_a_group_that_was_narrow_before_keeps_the_others_out(lost):
     assert lost.written == [(MACHINE, {1}), (GUEST, {1, 2})]
 
 
-def test_what_somebody_else_gave_back_is_not_lost_any_more(lost):
+def test_cpus_that_another_program_restored_are_no_longer_lost(lost):
     lost.went_offline(CpuSet([3]))
     lost.note({MACHINE: CpuSet([0, 1, 2])}, ALL)
     lost.note({MACHINE: ALL}, ALL)
@@ -82,7 +82,7 @@ def test_groups_that_are_gone_are_forgotten_once_there_are_many(lost, tmp_path):
 
 
 @pytest.mark.parametrize("told_later", [False, True])
-def test_a_cpu_that_went_offline_right_before_the_groups_were_looked_at_is_lost(lost, told_later):
+def test_a_cpu_that_went_offline_right_before_the_groups_were_read_is_lost(lost, told_later):
     now = {MACHINE: CpuSet([0, 1, 2]), GUEST: CpuSet([0, 1])}
     lost.note(now, CpuSet([0, 1, 2]))
     if told_later:
@@ -93,7 +93,7 @@ def test_a_cpu_that_went_offline_right_before_the_groups_were_looked_at_is_lost(
     assert lost.restorable(now, ALL) == {0, 1, 3}
 
 
-def test_a_domain_that_starts_meanwhile_gets_what_the_group_above_it_has_lost(lost):
+def test_a_domain_that_starts_meanwhile_gets_the_lost_cpus_of_its_parent_group(lost):
     lost.went_offline(CpuSet([2, 3]))
     left, new = CpuSet([0, 1]), MACHINE / "new"
     now = {MACHINE: left, new: left}
@@ -103,7 +103,7 @@ def test_a_domain_that_starts_meanwhile_gets_what_the_group_above_it_has_lost(lo
     assert lost.written == [(MACHINE, {3}), (new, {3})]
 
 
-def test_a_domain_that_starts_after_the_group_above_it_got_all_back_has_lost_nothing(lost):
+def test_a_domain_that_starts_after_its_parent_group_was_restored_has_lost_no_cpus(lost):
     lost.went_offline(CpuSet([3]))
     lost.note({MACHINE: ALL, MACHINE / "new": CpuSet([0, 1, 2])}, ALL)
     assert lost.restorable({MACHINE / "new": CpuSet([0, 1, 2])}, ALL) == {0, 1, 2}
@@ -112,7 +112,7 @@ def test_a_domain_that_starts_after_the_group_above_it_got_all_back_has_lost_not
 @pytest.mark.parametrize(
     ("between", "has"), [([MACHINE / "tenant"], [0, 1]), ([], [0])], ids=["above", "narrower"]
 )
-def test_a_group_that_an_operator_makes_meanwhile_is_as_it_is_meant(lost, between, has):
+def test_a_group_that_an_operator_creates_meanwhile_stays_as_created(lost, between, has):
     lost.went_offline(CpuSet([2, 3]))
     left = CpuSet([0, 1])
     made = [*between, MACHINE / "tenant/new"][0]
@@ -121,7 +121,7 @@ def test_a_group_that_an_operator_makes_meanwhile_is_as_it_is_meant(lost, betwee
     assert 3 not in lost.restorable({made: CpuSet(has)}, ALL)
 
 
-def test_a_domain_that_was_known_before_has_lost_only_what_it_had(lost):
+def test_a_known_domain_has_lost_only_cpus_that_it_had(lost):
     lost.note({MACHINE: ALL, GUEST: CpuSet([0, 1])}, ALL)
     lost.went_offline(CpuSet([3]))
     now = {MACHINE: CpuSet([0, 1]), GUEST: CpuSet([0, 1])}
@@ -129,7 +129,7 @@ def test_a_domain_that_was_known_before_has_lost_only_what_it_had(lost):
     assert lost.restorable({GUEST: CpuSet([0, 1])}, ALL) == {0, 1}
 
 
-def test_what_was_given_back_can_be_lost_again_and_is_told(lost, caplog):
+def test_restored_cpus_can_be_lost_again_and_are_logged(lost, caplog):
     caplog.set_level("INFO")
     left = CpuSet([0, 1, 2])
     lost.went_offline(CpuSet([3]))

@@ -40,7 +40,7 @@ def of(name, *, host, publisher="here"):
         "operation_of_a_later_nova",
     ],
 )  # fmt: skip
-def test_the_end_of_an_operation_says_where_the_instance_is(operation):
+def test_the_end_of_an_operation_names_the_host_of_the_instance(operation):
     assert of(f"instance.{operation}.end", host="here") is HERE
     assert of(f"instance.{operation}.end", host="there", publisher="there") is ELSEWHERE
     assert of(f"instance.{operation}.end", host=None, publisher="there") is NOWHERE
@@ -65,7 +65,7 @@ def test_a_deletion_counts_whatever_its_host(operation, host, publisher):
     assert of(f"instance.{operation}.end", host=host, publisher=publisher) is NOWHERE
 
 
-def test_the_end_of_the_stay_by_live_migration():
+def test_the_end_event_of_a_live_migration_names_the_destination():
     assert of("instance.live_migration_post.end", host="here") is ELSEWHERE
     assert of("instance.live_migration_post.end", host="here", publisher="api") is ELSEWHERE
     # Who left another host by live migration may have come here.
@@ -87,7 +87,7 @@ def test_evacuation_names_the_old_host():
     assert of("instance.rebuild.end", host="there", publisher="there") is ELSEWHERE
 
 
-def test_the_host_that_is_named_is_that_of_the_payload_but_for_an_evacuation():
+def test_the_named_host_is_that_of_the_payload_except_for_an_evacuation():
     def named(name, host, publisher="controller"):
         return named_host(made(name, host=host, publisher=publisher))
 

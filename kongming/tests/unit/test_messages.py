@@ -117,7 +117,7 @@ def has_all(read, told):
     return read == told
 
 
-def test_what_older_versions_send_is_taken_whole():
+def test_a_message_of_an_older_version_is_accepted_whole():
     for kind, message in told():
         read = kind.from_json(message)
         assert read.left_out == ()
@@ -125,7 +125,7 @@ def test_what_older_versions_send_is_taken_whole():
         assert has_all(on_wire(read), message)
 
 
-def test_what_is_sent_has_all_that_older_versions_need():
+def test_a_sent_message_has_all_fields_that_older_versions_need():
     for kind, message in told():
         assert on_wire(kind.from_json(message)).keys() >= message.keys()
 
@@ -258,7 +258,7 @@ any_message = st.one_of(*MESSAGES.values())
 
 @settings(deadline=None)
 @given(any_message)
-def test_what_is_sent_is_read_back(message):
+def test_a_sent_message_is_read_back(message):
     read = type(message).from_json(on_wire(message))
     assert (read, read.left_out) == (message, ())
 
@@ -331,7 +331,7 @@ NOW = time.time()
         ("changed_at", 10**400),
     ],
 )
-def test_a_bad_report_is_left_out_alone(field, value):
+def test_a_bad_report_is_skipped_alone(field, value):
     batch = [report(), report(instance_uuid=instance(2)) | {field: value}, report()]
     read = Reports.from_json({"host": "compute-1", "reports": batch})
     assert read.reports == (Report.from_json(report()),) * 2
@@ -356,14 +356,14 @@ def test_a_bad_report_is_left_out_alone(field, value):
         *(("status", status) for status in REPORTED),
     ],
 )
-def test_what_a_host_may_report_is_taken(field, value):
+def test_a_report_within_the_rules_is_accepted(field, value):
     read = Reports.from_json({"host": "compute-1", "reports": [report(**{field: value})]})
     assert read.left_out == ()
     assert getattr(read.reports[0], field) == value
 
 
 @pytest.mark.parametrize("field", sorted(report().keys() - {"unobserved"}))
-def test_a_report_without_one_of_its_fields_is_left_out(field):
+def test_a_report_without_one_of_its_fields_is_skipped(field):
     partial = {name: value for name, value in report().items() if name != field}
     read = Reports.from_json({"host": "compute-1", "reports": [partial]})
     assert read.reports == ()
@@ -373,7 +373,7 @@ def test_a_report_without_one_of_its_fields_is_left_out(field):
 @pytest.mark.parametrize(
     ("told", "unobserved"), [({}, None), ({"unobserved": ""}, ""), ({"unobserved": "x"}, "x")]
 )
-def test_an_older_host_does_not_say_what_it_can_not_observe(told, unobserved):
+def test_an_older_host_does_not_name_unobservable_values(told, unobserved):
     older = {name: value for name, value in report().items() if name != "unobserved"}
     read = Reports.from_json({"host": "compute-1", "reports": [older | told]})
     assert read.left_out == ()
@@ -388,7 +388,7 @@ def test_text_for_people_is_cleaned_and_cut():
     assert len(message) == 4_000
 
 
-def test_bad_guests_and_bad_known_generations_are_left_out_alone():
+def test_bad_guests_and_bad_known_generations_are_skipped_individually():
     read = Exchange.from_json(
         exchange(guests=[instance(), 5, "x"], known={instance(): 3, instance(2): -1, "y": 1})
     )
@@ -435,7 +435,7 @@ def test_a_start_that_can_not_be_does_not_silence_a_host():
     assert [each.field for each in read.left_out] == ["started_at"]
 
 
-def test_what_a_conductor_wants_is_left_out_alone_if_it_can_not_be_read():
+def test_an_unreadable_desired_allocation_is_skipped_alone():
     good = {"generation": 2, "allocation": None}
     bad = {"generation": "2", "allocation": None}
     deep = {"generation": 2, "allocation": {"a": [[[[[[[[[[[[[1]]]]]]]]]]]]]}}
@@ -452,7 +452,7 @@ def nested(depth):
     return value
 
 
-def test_what_is_nested_without_end_is_refused():
+def test_endless_nesting_is_refused():
     depth = sys.getrecursionlimit() // 2
     for value in (nested(depth), {"a": nested(depth)}):
         with pytest.raises(exception.MessageInvalid):
@@ -469,17 +469,17 @@ def test_a_huge_allocation_is_refused():
     assert Plan.from_json({"instance_uuid": instance(), "allocation": {"a": [0] * 90_000}})
 
 
-def test_the_refusals_that_name_instances_are_told_apart():
+def test_refusals_that_name_instances_are_distinguished():
     named, other = Refusal("reports", instance(), "x"), Refusal("reports", "[3]", "x")
     assert messages.of_instances([named, other]) == {instance(): named}
 
 
-def test_of_many_bad_items_some_are_named_and_all_are_left_out():
+def test_of_many_bad_items_some_are_named_and_all_are_skipped():
     read = Reports.from_json({"host": "compute-1", "reports": [5] * 5_000})
     assert (read.reports, len(read.left_out)) == ((), 1_000)
 
 
-def test_a_report_that_something_was_released_says_nothing_else():
+def test_a_report_of_a_release_has_no_other_fields():
     released = Report.released(instance(), 7, 1e9)
     assert on_wire(released) == report(generation=7, status="released")
 
@@ -506,7 +506,7 @@ def test_an_error_quotes_a_value_in_short(value, shown):
     assert fields.shown(value) == shown
 
 
-def test_an_error_says_what_should_have_been_there():
+def test_an_error_names_the_expected_value():
     for kind, noun in ((list, "a list"), (dict, "an object")):
         with pytest.raises(exception.MessageInvalid, match=f"^5 is not {noun}$"):
             fields.sized(5, kind, 3)
@@ -535,7 +535,7 @@ def test_words_and_names_are_cut():
 @pytest.mark.parametrize(
     ("seconds", "fit"), [(0.1, True), (0.09, False), (86_400, True), (86_401, False)]
 )
-def test_how_often_a_host_tells_all_is_taken_or_not(seconds, fit):
+def test_the_interval_of_complete_exchanges_is_accepted_or_refused(seconds, fit):
     about = {"version": "1", "started_at": 1e9, "interval_s": seconds}
     if fit:
         assert ExecutorInfo.from_json(about).interval_s == seconds

@@ -118,7 +118,7 @@ def test_refusal_names_key_item_and_position(value, says):
     assert says in str(refusal.value)
 
 
-def test_what_is_not_ours_asks_for_nothing():
+def test_keys_of_other_services_make_no_request():
     assert not metadata.parse({})
     assert not metadata.parse({"other": "x", "kongming": "z"})
 
@@ -132,7 +132,7 @@ def lacking(asked, vcpus, iothreads):
     return [(type(each), str(each)) for each in asked.lacking(vcpus, CpuSet(iothreads))]
 
 
-def test_vcpus_that_the_guest_lacks_are_told_and_left_out():
+def test_vcpus_that_the_guest_lacks_are_reported_and_left_out():
     asked = metadata.parse({KEY: "0:1;4,7:2"})
     ((refusal, message),) = lacking(asked, 4, [])
     assert refusal is exception.VcpuUnknown
@@ -141,7 +141,7 @@ def test_vcpus_that_the_guest_lacks_are_told_and_left_out():
     assert lacking(asked, 8, []) == []
 
 
-def test_iothreads_that_the_guest_lacks_are_told_and_left_out():
+def test_iothreads_that_the_guest_lacks_are_reported_and_left_out():
     asked = metadata.parse({"kongming-iothread-pinning": "1:1;3:2"})
     assert set(asked.resolve(1, CpuSet([1, 2, 3]))) == {target.iothread(1), target.iothread(3)}
     assert lacking(asked, 1, [1, 2, 3]) == []
@@ -155,7 +155,7 @@ def test_iothreads_that_the_guest_lacks_are_told_and_left_out():
     assert (every.resolve(1, CpuSet()), lacking(every, 1, [])) == ({}, [])
 
 
-def test_what_a_guest_lacks_is_told_of_vcpus_and_of_iothreads():
+def test_vcpus_and_iothreads_that_a_guest_lacks_are_reported_together():
     asked = metadata.parse({KEY: "2:1", "kongming-iothread-pinning": "1:1"})
     assert [refusal for refusal, _ in lacking(asked, 2, [])] == [
         exception.VcpuUnknown,
@@ -211,13 +211,13 @@ def test_a_wrong_continuation_is_refused_with_its_key(more, says):
         "kongming-2",
     ],
 )
-def test_what_is_no_continuation_key_is_not_known(key):
+def test_an_invalid_continuation_key_is_unknown(key):
     with pytest.raises(exception.RequestKeyUnknown, match=r"can be continued by -2 to -16"):
         metadata.parse({KEY: "0:5", "kongming-numa-nodes": "0", key: "1:5"})
 
 
 @given(st.lists(mappings(), min_size=1, max_size=4))
-def test_what_several_keys_say_is_written_in_keys_that_nova_takes(found):
+def test_a_value_of_several_keys_is_written_in_keys_that_nova_accepts(found):
     texts, named = [], set()
     for text, pins in found:
         if len(text) <= metadata.MAX_LENGTH and named.isdisjoint(pins):
@@ -231,7 +231,7 @@ def test_what_several_keys_say_is_written_in_keys_that_nova_takes(found):
 
 
 @given(maps, cpusets, cpusets, st.none() | st.integers(1, 262_144))
-def test_what_is_written_is_read(pins, emulator, nodes, shares):
+def test_a_written_value_is_read_back(pins, emulator, nodes, shares):
     asked = Allocation(
         vcpu_pinning=Pinning.of_map(pins),
         emulator_pinning=emulator,
@@ -242,7 +242,7 @@ def test_what_is_written_is_read(pins, emulator, nodes, shares):
     assert metadata.parse(metadata.write(asked)) == asked
 
 
-def test_exclusions_are_written_only_where_there_is_no_room():
+def test_exclusions_are_written_only_where_space_is_short():
     def written(first, last):
         cpus = CpuSet(number for number in range(first, last + 1) if number % 10)
         asked = Allocation(emulator_pinning=cpus, vcpu_pinning=Pinning(every=cpus))
@@ -259,7 +259,7 @@ def test_exclusions_are_written_only_where_there_is_no_room():
     assert text.startswith("9-352,^10,^20,")
 
 
-def test_what_fills_all_keys_is_written_in_as_many():
+def test_a_value_that_fills_all_keys_is_written_in_the_same_number():
     values = [""]
     for number in range(0, 4096, 7):
         pin = f"{number}={4 * number % 8191}"
@@ -283,7 +283,7 @@ def test_what_fills_all_keys_is_written_in_as_many():
         ",".join(map(str, range(0, 130, 2))) + ":5",
     ],
 )
-def test_what_is_short_only_with_exclusions_is_written_with_them(value):
+def test_a_value_that_is_short_only_with_exclusions_is_written_with_them(value):
     asked = metadata.parse({KEY: value})
     written = metadata.write(asked)
     assert all(len(each) <= metadata.MAX_LENGTH for each in written.values())
@@ -291,7 +291,7 @@ def test_what_is_short_only_with_exclusions_is_written_with_them(value):
 
 
 @pytest.mark.parametrize("text", [*WORST.values(), "0" * 255, "0," * 127 + "0"], ids=repr)
-def test_a_value_costs_what_its_length_allows(text):
+def test_the_cost_of_reading_a_value_is_bounded_by_its_length(text):
     asked = metadata.parse({KEY: text})
 
     def everything():
@@ -306,7 +306,7 @@ def test_a_value_costs_what_its_length_allows(text):
 
 
 @pytest.mark.parametrize("text", WORST.values(), ids=WORST)
-def test_a_refusal_is_no_longer_than_a_line_or_two(text):
+def test_a_refusal_is_no_longer_than_two_lines(text):
     asked = metadata.parse({KEY: text})
     if asked.vcpu_pinning.every is None:
         (refusal,) = asked.lacking(4, CpuSet())
@@ -315,7 +315,7 @@ def test_a_refusal_is_no_longer_than_a_line_or_two(text):
 
 @pytest.mark.parametrize("key", [key for key in metadata.KEYS if key != KEY])
 @pytest.mark.parametrize("value", ["1{}x", "{}x", "1{}%x", "1{}/{}x", "1/1{}x"])
-def test_blanks_are_read_once_in_whichever_key(key, value):
+def test_blanks_are_normalized_in_every_key(key, value):
     value = value.format(*[" " * 500_000] * 2)
     with soon(), pytest.raises(exception.RequestInvalid):
         metadata.parse({key: value}, max_length=len(value))
@@ -387,13 +387,13 @@ def test_quotas(value, quota):
         ("1000/1000001", "from 1000 to 1000000"),
     ],
 )
-def test_quotas_that_limit_nothing_or_that_the_kernel_does_not_take(value, says):
+def test_unlimited_and_unsupported_quotas_are_handled(value, says):
     with pytest.raises(exception.RequestInvalid, match=re.escape(says)):
         metadata.parse({"kongming-vcpu-quota": value})
 
 
 @pytest.mark.parametrize("value", ["0", "262145", "1.5", "-5", "\u0665", "x", "1 2", "9" * 200])
-def test_shares_are_a_number_of_the_kernels_range(value):
+def test_shares_are_a_number_within_the_range_of_the_kernel(value):
     with pytest.raises(exception.RequestInvalid, match="whole number from 1 to 262144"):
         metadata.parse({"kongming-cpu-shares": value})
 
@@ -425,7 +425,7 @@ def test_an_allocation_is_a_value():
         "Kongming__vcpu:-pinning",
     ],
 )
-def test_a_key_that_is_almost_ours_is_refused_with_the_one_that_is_meant(key):
+def test_a_misspelt_kongming_key_is_refused_with_the_likely_one(key):
     with pytest.raises(exception.RequestKeyUnknown) as refusal:
         metadata.parse({key: "0", "role": "db"})
     assert f"{key!r} is not known; did you mean kongming-vcpu-pinning?" in str(refusal.value)
@@ -436,11 +436,11 @@ def test_a_key_that_is_almost_ours_is_refused_with_the_one_that_is_meant(key):
 @pytest.mark.parametrize(
     "key", ["vcpu-pinning", "kongming", "mykongming-vcpu-pinning", "kongming_vcpu", "-", ""]
 )
-def test_other_keys_are_not_ours(key):
+def test_keys_of_other_services_are_ignored(key):
     assert not metadata.parse({key: "0"})
 
 
-def test_a_key_that_continues_another_can_be_almost_one_too():
+def test_a_continuation_key_can_be_misspelt_too():
     known = {KEY}
     assert misspelt_keys.suggest("kongming_vcpu_pinning_2", known) == f"{KEY}-2"
     assert misspelt_keys.suggest("kongming_vcpu_pinning_1000", known) is None

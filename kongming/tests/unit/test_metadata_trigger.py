@@ -133,7 +133,7 @@ def learn(host, place, cpus=None, put=None):
 
 
 class TestEvents:
-    def test_an_edit_from_an_api_node_whose_clock_is_behind_is_done(self, host, caplog):
+    def test_an_edit_from_an_api_node_whose_clock_is_behind_is_carried_out(self, host, caplog):
         begin = now()
         assert host.handle(update(begin, name="instance.create.end"))
         assert host.handle(update(begin - 2, "0", API))
@@ -141,7 +141,7 @@ class TestEvents:
         assert host.looked_up == [UUID]
         assert "'nova-api:controller' is behind that of" in caplog.text
 
-    def test_an_older_event_of_the_same_publisher_is_left_out(self, host):
+    def test_an_older_event_of_the_same_publisher_is_skipped(self, host):
         begin = now()
         host.handle(update(begin))
         assert not host.handle(update(begin - 0.5, "0"))
@@ -163,7 +163,7 @@ class TestEvents:
         assert not host.handle(update(begin - 3601, "0"))
         assert host.handle(update(begin - 3599, "0"))
 
-    def test_the_event_that_tells_that_a_clock_was_set_back_is_done_itself(
+    def test_the_event_that_reveals_a_clock_set_back_is_carried_out_itself(
         self, host, monkeypatch
     ):
         begin = now()
@@ -173,13 +173,13 @@ class TestEvents:
         assert host.handle(update(begin - 3600, "0"))
         assert host.pins() == "0"
 
-    def test_an_older_event_behind_one_that_says_elsewhere_brings_nothing_back(self, host):
+    def test_an_older_event_after_one_from_another_host_restores_no_request(self, host):
         begin = now() - 10
         host.handle(update(begin, host=OTHER))
         assert not host.handle(update(begin - 2))
         assert not host.has_record(UUID)
 
-    def test_an_event_of_another_hosts_instance_tells_that_a_clock_was_set_back(
+    def test_an_event_of_an_instance_on_another_host_reveals_a_clock_set_back(
         self, host, monkeypatch
     ):
         begin = now()
@@ -190,7 +190,7 @@ class TestEvents:
         assert host.pins() == "2"
         assert not host.handle(update(begin - 3601, "0", API))
 
-    def test_an_event_that_says_elsewhere_names_who_said_so(self, host):
+    def test_an_event_from_another_host_names_its_publisher(self, host):
         host.handle(update(now()))
         host.handle(update(now(), host=OTHER, publisher="nova-compute:x\ny"))
         hint = host.store.hints.get(UUID)
@@ -202,12 +202,12 @@ class TestEvents:
         host.handle(update(now(), name="instance.rebuild.end", publisher=f"nova-compute:{OTHER}"))
         assert host.store.hints.get(UUID).host == OTHER
 
-    def test_metadata_of_an_event_that_says_elsewhere_is_not_taken(self, host):
+    def test_metadata_of_an_event_from_another_host_is_ignored(self, host):
         host.handle(update(now()))
         host.handle(update(now(), "0", host=OTHER))
         assert host.pins() == "1"
 
-    def test_who_asked_and_when_is_kept(self, host):
+    def test_the_requester_and_the_time_are_kept(self, host):
         sent_at = now() - 5
         host.handle(update(sent_at))
         (request,) = host.store.requests(UUID)
@@ -219,7 +219,7 @@ class TestEvents:
         (request,) = host.store.requests(UUID)
         assert request.requested_by == "instance.update"
 
-    def test_what_can_not_be_read_is_a_refusal(self, host):
+    def test_unreadable_metadata_is_a_refusal(self, host):
         host.handle(update(now(), "x"))
         assert host.store.get(UUID).reason == "request_invalid"
 
@@ -242,13 +242,15 @@ class TestAnswers:
         assert host.pins() == "0"
         assert not host.looked_up
 
-    def test_without_nova_to_ask_the_event_counts(self, host):
+    def test_without_a_connection_to_nova_the_event_counts(self, host):
         learn(host, HERE, "1")
         host.nova = False
         host.handle(update(now() - 3600, "0"))
         assert host.pins() == "0"
 
-    def test_an_answer_counts_over_an_older_event_that_was_heard_meanwhile(self, host, caplog):
+    def test_an_answer_of_nova_counts_over_an_older_event_that_was_received_since(
+        self, host, caplog
+    ):
         caplog.set_level("DEBUG")
         put = Moment.now()
         host.handle(update(put.wall - 3600, "0"))
@@ -261,7 +263,7 @@ class TestAnswers:
             in caplog.messages
         )
 
-    def test_an_answer_is_left_out_for_an_event_that_was_sent_since_and_put_again(self, host):
+    def test_an_answer_is_skipped_for_an_event_that_was_sent_since_and_requested_again(self, host):
         put = Moment(now() - 5, time.monotonic() - 5)
         host.handle(update(now() - 1, "0"))
         learn(host, HERE, "1", put)
@@ -271,14 +273,14 @@ class TestAnswers:
         assert host.pins() == "1"
         assert host.looked_up == [UUID]
 
-    def test_an_event_from_a_clock_that_is_ahead_counts_and_is_asked_about(self, host):
+    def test_an_event_from_a_clock_that_is_ahead_counts_and_is_looked_up(self, host):
         learn(host, HERE, "1", Moment(now() - 10, time.monotonic() - 10))
         host.handle(update(now() + 600, "0"))
         assert host.pins() == "0"
         assert host.looked_up == [UUID]
 
     @pytest.mark.parametrize(("place", "there"), [(ELSEWHERE, OTHER), (NOWHERE, "")])
-    def test_an_answer_that_it_is_not_here_is_kept_as_such(self, host, place, there):
+    def test_an_answer_that_names_another_host_is_kept_as_such(self, host, place, there):
         host.handle(update(now() - 1))
         host.looked_up.clear()
         learn(host, place, "0")
@@ -301,7 +303,7 @@ class TestAnswers:
             (True, "0", False, True, False),
         ],
     )
-    def test_an_edit_that_only_an_answer_told_of_is_told(
+    def test_an_edit_that_only_an_answer_revealed_is_logged(
         self, host, caplog, monkeypatch, known, cpus, announced, then_heard, told
     ):
         clock = [1000.0]
@@ -318,7 +320,7 @@ class TestAnswers:
         )
         assert ("no event reported it" in caplog.text) is told
 
-    def test_an_answer_without_requests_is_told_of_what_is_not_kept(self, host):
+    def test_an_answer_without_requests_is_ignored_for_an_unknown_instance(self, host):
         learn(host, HERE)
         assert host.unrequested == [UUID]
         assert host.trigger.has_record(UUID)
@@ -326,7 +328,7 @@ class TestAnswers:
 
 @pytest.mark.parametrize("nova", [True, False])
 @pytest.mark.parametrize("last", ["instance.update", "instance.delete.end"])
-def test_of_what_could_not_be_built_nothing_is_kept(host, nova, last):
+def test_an_instance_that_could_not_be_built_leaves_no_record(host, nova, last):
     host.nova = nova
     begin = now() - 10
     host.handle(update(begin))
@@ -346,7 +348,7 @@ def test_a_deletion_counts_whatever_its_host(host):
     assert not host.store.instances()
 
 
-def test_after_its_deletion_an_instance_comes_back_only_if_libvirt_has_it(host):
+def test_after_its_deletion_an_instance_returns_only_if_libvirt_has_it(host):
     host.handle(update(now()))
     host.handle(update(now(), name="instance.delete.end"))
     host.handle(update(now(), publisher=API))
@@ -480,7 +482,7 @@ def fresh(tmp_path_factory, *, nova):
 
 @thorough
 @given(what=steps, chance=st.randoms(use_true_random=False), nova=st.booleans())
-def test_where_clocks_are_in_step_the_end_is_right_whatever_the_order(
+def test_with_synchronous_clocks_the_final_state_is_right_in_any_order(
     tmp_path_factory, what, chance, nova
 ):
     host = fresh(tmp_path_factory, nova=nova)
@@ -496,7 +498,7 @@ def test_where_clocks_are_in_step_the_end_is_right_whatever_the_order(
 
 @thorough
 @given(what=steps, skews=skews, chance=st.randoms(use_true_random=False))
-def test_whatever_the_clocks_it_is_right_once_nova_was_asked(
+def test_with_any_clocks_the_final_state_is_right_after_a_lookup_in_nova(
     tmp_path_factory, what, skews, chance
 ):
     host = fresh(tmp_path_factory, nova=True)
@@ -518,7 +520,7 @@ def test_whatever_the_clocks_it_is_right_once_nova_was_asked(
     host.store.close()
 
 
-def test_a_busy_cloud_makes_nobody_forget_ours(host):
+def test_many_events_of_a_busy_cloud_evict_no_local_instance(host):
     begin = now() - 100
     host.handle(update(begin + 2))
     host.handle(update(begin + 3, host=OTHER, publisher=f"nova-compute:{OTHER}"))

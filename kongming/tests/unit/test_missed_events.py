@@ -39,7 +39,7 @@ def told(caplog):
     return Told(caplog)
 
 
-def test_an_edit_that_no_event_tells_of_in_time_is_told_once(told):
+def test_an_edit_without_a_timely_event_is_logged_once(told):
     told.missed.note_edit("one")
     told.now += PATIENCE_S - 0.1
     assert told.tell() == []
@@ -51,7 +51,7 @@ def test_an_edit_that_no_event_tells_of_in_time_is_told_once(told):
     assert told.tell() == []
 
 
-def test_an_event_that_comes_in_time_is_enough(told):
+def test_a_timely_event_is_enough(told):
     told.missed.note_edit("one")
     told.missed.note_edit("two")
     told.missed.note_event("one")
@@ -61,7 +61,7 @@ def test_an_event_that_comes_in_time_is_enough(told):
     assert "of 1 instances, among them two" in line
 
 
-def test_what_is_found_again_is_no_newer(told):
+def test_a_request_that_is_found_again_is_no_newer(told):
     told.missed.note_edit("one")
     told.now += PATIENCE_S / 2
     told.missed.note_edit("one")

@@ -60,20 +60,20 @@ def request(store, allocation, status, accepted=None):
         ({0: [1], 1: [2], 2: [3]}, True),
     ],
 )
-def test_a_guest_that_is_where_it_was_put_stays(store, pins, asked):
+def test_a_guest_at_its_desired_place_stays(store, pins, asked):
     allocation = asking("0:1;1:2")
     request(store, allocation, Status.APPLIED, accepted=allocation)
     assert is_asked_about(store, pins) is asked
 
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.DRIFTED, Status.ABSENT])
-def test_a_guest_that_has_not_got_what_is_requested_may_move(store, status):
+def test_a_guest_without_its_desired_cpus_may_move(store, status):
     allocation = asking("0:1")
     request(store, allocation, status, accepted=allocation)
     assert is_asked_about(store, {0: [1]})
 
 
-def test_a_guest_that_was_given_something_else_may_move(store):
+def test_a_guest_with_an_older_placement_may_move(store):
     request(store, asking("0:1"), Status.APPLIED, accepted=asking("0:2"))
     assert is_asked_about(store, {0: [1]})
 
@@ -84,13 +84,13 @@ def test_a_guest_with_windows_may_move(store):
     assert is_asked_about(store, {0: [1]})
 
 
-def test_a_guest_that_pins_are_not_requested_for_may_move(store):
+def test_a_guest_without_requested_pins_may_move(store):
     allocation = guests.request(cpu_shares="512")
     request(store, allocation, Status.APPLIED, accepted=allocation)
     assert is_asked_about(store, {0: [1]})
 
 
-def test_a_guest_that_nothing_is_known_of_stays(store):
+def test_an_unknown_guest_stays(store):
     assert not is_asked_about(store, {0: [1]})
 
 
@@ -113,7 +113,7 @@ def to(first, second):
     return Move(UUID, cpus[0] | cpus[1], dict(enumerate(cpus)))
 
 
-def test_a_guest_moves_to_what_is_requested_for_it(store):
+def test_a_guest_moves_to_its_requested_place(store):
     request(store, asking("0:2;1:3"), Status.PENDING)
     host = Guests(store)
     assert host.move() == to(2, 3)
@@ -121,7 +121,7 @@ def test_a_guest_moves_to_what_is_requested_for_it(store):
     assert host.move() is None
 
 
-def test_a_guest_that_has_what_is_requested_for_it_stays(store):
+def test_a_guest_at_its_requested_place_stays(store):
     request(store, asking("0:0;1:1"), Status.PENDING)
     assert Guests(store).move() is None
 
@@ -141,7 +141,7 @@ def test_a_refusal_counts_unless_it_is_for_other_guests(store, refusal, goes):
     assert Guests(store).move() == goes
 
 
-def test_a_guest_that_nothing_sensible_is_requested_for_goes_back_to_what_it_had(store):
+def test_a_guest_with_an_unreadable_request_returns_to_its_former_place(store):
     accepted = asking("0:2;1:3")
     request(store, accepted, Status.APPLIED, accepted=accepted)
     store.request(UUID, Request(Source.METADATA, exception.RequestInvalid("no"), "", 2.0))
@@ -162,7 +162,7 @@ def test_cpus_that_are_offline_are_waited_for_only_if_they_were_accepted(store, 
     assert (None if found is None else found.cpus) == (CpuSet([2, 3]) if accepted else None)
 
 
-def test_a_guest_moves_to_what_the_window_in_force_says(store):
+def test_a_guest_moves_to_the_place_of_the_window_in_force(store):
     always = Window("always", "* * * * *", 3600, "UTC")
     windows = (Windowed(always, asking("0:4;1:5")),)
     request(store, replace(asking("0:2;1:3"), windows=windows), Status.PENDING)

@@ -47,11 +47,11 @@ def check(mine, there, *others, overlap=Overlap.WARN, smt=Overlap.WARN, cores=CO
     return neighbours.check(mine, rules, cores, judge)
 
 
-def test_an_empty_host_is_nothing_to_tell_of():
+def test_an_empty_host_has_no_neighbours():
     assert check(move("a", 0), occupants(b=[1], c=[9])) == neighbours.Neighbours()
 
 
-def test_rules_that_allow_all_neighbours_have_nobody_looked_for():
+def test_rules_that_allow_all_neighbours_need_no_search():
     def judge(contested):
         raise AssertionError(contested)
 
@@ -59,7 +59,7 @@ def test_rules_that_allow_all_neighbours_have_nobody_looked_for():
     assert neighbours.check(move("a", 0), rules, CORES, judge) == neighbours.Neighbours()
 
 
-def test_a_guest_on_the_other_thread_of_a_core_is_told_with_both_cpus():
+def test_a_guest_on_the_other_thread_of_a_core_is_reported_with_both_cpus():
     other = Occupant(UUID, "router", pins={0: CpuSet([1]), 1: CpuSet([12])})
     found = check(move("a", 4, 5), [other])
     where = "CPU 12 beside CPU 4"
@@ -68,7 +68,7 @@ def test_a_guest_on_the_other_thread_of_a_core_is_told_with_both_cpus():
     )
 
 
-def test_it_is_refused_with_both_cpus_and_the_way_out():
+def test_a_guest_on_the_other_thread_of_a_core_is_refused_with_both_cpus_and_the_way_out():
     said = (
         "other guests are pinned to the same cores: CPU 9,12 beside CPU 1,4: instance b (b); "
         "request CPUs of other cores, or set [guard] smt to warn"
@@ -78,7 +78,7 @@ def test_it_is_refused_with_both_cpus_and_the_way_out():
     assert refused.value.reason == "smt_sibling"
 
 
-def test_threads_of_a_core_that_are_asked_for_are_no_siblings():
+def test_requested_threads_of_one_core_are_no_neighbours():
     there = occupants(b=[0, 8])
     assert check(move("a", 0, 8), there, smt=Overlap.REFUSE).warnings == (
         "other guests are pinned to the same CPUs: CPU 0,8: instance b (b)",
@@ -87,7 +87,7 @@ def test_threads_of_a_core_that_are_asked_for_are_no_siblings():
         check(move("a", 0), there, smt=Overlap.REFUSE)
 
 
-def test_the_same_cpu_comes_first():
+def test_an_overlap_of_cpus_is_reported_before_one_of_cores():
     there = occupants(b=[0], c=[9])
     with pytest.raises(exception.Overlap, match="CPU 0: instance b"):
         check(move("a", 0, 1), there, overlap=Overlap.REFUSE, smt=Overlap.REFUSE)
@@ -95,7 +95,7 @@ def test_the_same_cpu_comes_first():
         check(move("a", 1), there, overlap=Overlap.REFUSE, smt=Overlap.REFUSE)
 
 
-def test_cpus_of_which_no_siblings_are_known_have_none():
+def test_cpus_without_known_siblings_have_no_neighbours():
     assert check(move("a", 0), occupants(b=[8]), smt=Overlap.REFUSE, cores={}).warnings == ()
 
 
@@ -108,7 +108,7 @@ def test_a_guest_that_moves_off_the_core_is_waited_for():
         check(move("a", 0), there, move("b", 8, 9), smt=Overlap.REFUSE)
 
 
-def test_what_is_only_told_of_keeps_nobody_from_moving():
+def test_a_warning_prevents_no_move():
     # They swap the threads of one core: if that were refused neither would give way.
     there, swap = occupants(a=[0], b=[8]), (move("a", 8), move("b", 0))
     found = check(swap[0], there, swap[1], overlap=Overlap.REFUSE)
@@ -127,7 +127,7 @@ places = st.frozensets(st.integers(0, 15), min_size=1, max_size=4)
 
 
 @given(places, places, reactions, reactions)
-def test_a_guest_is_told_of_exactly_if_the_rules_are_about_it(mine, others, overlap, smt):
+def test_a_guest_is_reported_exactly_if_the_rules_concern_it(mine, others, overlap, smt):
     same = mine & others
     beside = {cpu for cpu in others - mine if (cpu + 8) % 16 in mine}
     there = occupants(b=others)

@@ -69,7 +69,7 @@ def changes(domain):
     return [each for each in domain.done if each[0] not in ("isPersistent", "XMLDesc")]
 
 
-def test_the_store_that_wrote_a_note_is_named_in_it():
+def test_the_store_that_wrote_a_note_is_named_in_the_note():
     domain = Noting()
     baseline_element.write(domain, {target.SHARES: 100}, "a-store", replace(HOST, uuid="a-host"))
     ((name, (kind, written, prefix, uri, flags)),) = domain.done
@@ -89,7 +89,7 @@ def test_the_store_that_wrote_a_note_is_named_in_it():
     assert not occupancy.parse(xml({})).touched
 
 
-def test_what_was_released_is_noted_beside_the_baseline():
+def test_a_released_value_is_recorded_beside_the_baseline():
     domain = Noting()
     released = {target.vcpu(1): CpuSet([0, 1]), target.MEMORY: CpuSet([1])}
     baseline_element.write_released(domain, released, replace(HOST, uuid="a-host"))
@@ -102,14 +102,14 @@ def test_what_was_released_is_noted_beside_the_baseline():
     assert removed is None
 
 
-def test_an_empty_note_takes_it_out():
+def test_an_empty_note_removes_the_note():
     domain = Noting()
     baseline_element.write(domain, {}, "a-store", HOST)
     ((_name, (_kind, written, *_rest)),) = domain.done
     assert written is None
 
 
-def test_a_definition_goes_back_to_the_baseline_that_it_names_and_the_note_goes_last():
+def test_a_definition_returns_to_its_noted_baseline_and_the_note_is_removed_last():
     domain = Noting(isPersistent=1, XMLDesc=xml(BASELINE))
     baseline_element.clean(domain, HOST, baseline_element.in_definition(domain, HOST))
     assert ("XMLDesc", (libvirt.VIR_DOMAIN_XML_INACTIVE,)) in domain.done
@@ -134,13 +134,13 @@ def test_a_definition_goes_back_to_the_baseline_that_it_names_and_the_note_goes_
     "answers",
     [{"isPersistent": 0, "XMLDesc": xml(BASELINE)}, {"isPersistent": 1, "XMLDesc": xml({})}],
 )
-def test_a_definition_without_anything_of_ours_is_not_touched(answers):
+def test_a_definition_without_a_note_is_not_changed(answers):
     domain = Noting(**answers)
     assert baseline_element.in_definition(domain, HOST) is None
     assert not changes(domain)
 
 
-def test_a_guest_hands_on_what_libvirt_says_of_it():
+def test_a_guest_passes_on_the_message_of_libvirt():
     answers = {"isPersistent": 1, "XMLDesc": xml(BASELINE)}
     assert guest_of(Domain(**answers)).clean_definition()
     assert not guest_of(Domain()).clean_definition()

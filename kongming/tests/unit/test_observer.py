@@ -28,7 +28,7 @@ every = pytest.mark.parametrize("version", [1, 2, None])
 
 
 @every
-def test_threads_that_are_all_the_same_give_one_value(tmp_path, version):
+def test_equal_threads_give_one_value(tmp_path, version):
     observer = Kernel(tmp_path, version).observer()
     wanted = [vcpu(0), vcpu(1), EMULATOR, iothread(1), MEMORY]
     assert observer.read(wanted, NODES) == {
@@ -48,14 +48,14 @@ def test_a_thread_of_the_emulator_that_was_left_behind_is_found(tmp_path, versio
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_the_kernels_own_threads_belong_to_the_emulator(tmp_path, version):
+def test_threads_of_the_kernel_belong_to_the_emulator(tmp_path, version):
     kernel = Kernel(tmp_path, version)
     kernel.thread(800, "vhost-700", cpus="2", group="emulator")
     assert [each.id for each in kernel.observer().threads_of(EMULATOR)] == [700, 701, 703, 800]
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_what_an_iothread_has_started_belongs_to_it(tmp_path, version):
+def test_a_thread_started_by_an_iothread_belongs_to_the_iothread(tmp_path, version):
     kernel = Kernel(tmp_path, version)
     kernel.thread(801, "worker", cpus="2", group="iothread1")
     read = kernel.observer().read([EMULATOR, iothread(1)], NODES)
@@ -64,7 +64,7 @@ def test_what_an_iothread_has_started_belongs_to_it(tmp_path, version):
 
 
 @every
-def test_a_thread_that_takes_memory_from_another_node_is_found(tmp_path, version):
+def test_a_thread_that_allocates_memory_from_another_node_is_found(tmp_path, version):
     kernel = Kernel(tmp_path, version)
     kernel.thread(705, "CPU 1/KVM", nodes="1")
     reading = kernel.observer().read([MEMORY], NODES)[MEMORY]
@@ -86,7 +86,7 @@ def test_a_quota_that_one_vcpu_has_lost_is_found(tmp_path, version, vcpu_number)
     assert reading.common is None
 
 
-def test_what_is_not_there_is_left_out(tmp_path):
+def test_a_missing_thread_is_left_out(tmp_path):
     observer = Kernel(tmp_path, None).observer()
     assert observer.read([vcpu(2), iothread(2), QUOTA, target.SHARES], NODES) == {}
 
@@ -105,7 +105,7 @@ def test_a_thread_that_ended_meanwhile_is_left_out(tmp_path):
     assert [each.id for each in kernel.observer().threads_of(EMULATOR)] == [700, 701]
 
 
-def test_a_process_that_ended_shows_nothing_and_hides_nothing(tmp_path):
+def test_a_process_that_ended_shows_no_values_and_hides_none(tmp_path):
     kernel = Kernel(tmp_path, None)
     observer = kernel.observer()
     for folder in kernel.proc.glob("700/task/*"):
@@ -116,7 +116,7 @@ def test_a_process_that_ended_shows_nothing_and_hides_nothing(tmp_path):
     assert not observer.hidden
 
 
-def test_a_guest_whose_process_is_not_found_shows_nothing():
+def test_a_guest_whose_process_is_not_found_shows_no_values():
     observer = Observer("a", None, None, Visibility(), hidden="hidepid")
     assert observer.read([vcpu(0), MEMORY], NODES) == {}
     assert observer.threads_of(EMULATOR) == []
@@ -127,7 +127,7 @@ def test_a_guest_whose_process_is_not_found_shows_nothing():
 
 @pytest.mark.parametrize("text", ["", "Name:\tx\nCpus_allowed_list:\t?\nMems_allowed_list:\t0\n"])
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_thread_that_is_odd_hides_the_guest_and_is_named_until_it_is_right(
+def test_an_invalid_thread_hides_the_guest_and_is_named_until_it_is_valid(
     tmp_path, caplog, version, text
 ):
     caplog.set_level("INFO")
@@ -178,7 +178,7 @@ def test_a_quota_that_is_odd_is_not_observed(tmp_path, version, text):
     assert name in observer.hidden
 
 
-def test_its_memory_is_counted_as_far_as_that_may_be_done(tmp_path):
+def test_the_memory_of_a_guest_is_counted_as_far_as_permitted(tmp_path):
     kernel = Kernel(tmp_path, 2)
     observer = kernel.observer()
     assert observer.memory_kib() is None
@@ -187,7 +187,7 @@ def test_its_memory_is_counted_as_far_as_that_may_be_done(tmp_path):
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_groups_that_have_just_gone_hide_nothing(tmp_path, caplog, version):
+def test_groups_that_have_just_disappeared_hide_no_values(tmp_path, caplog, version):
     kernel = Kernel(tmp_path, version)
     observer = kernel.observer()
     kernel.cgroup.rename(tmp_path / "gone")
@@ -198,7 +198,7 @@ def test_groups_that_have_just_gone_hide_nothing(tmp_path, caplog, version):
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_groups_above_that_are_odd_narrow_nothing(tmp_path, version):
+def test_invalid_parent_groups_narrow_no_values(tmp_path, version):
     kernel = Kernel(tmp_path, version)
     kernel.cpus(-1, "all")
     assert kernel.observer().cpus_above() == {}

@@ -48,13 +48,13 @@ def test_a_guest_of_nova():
 @pytest.mark.parametrize(
     "metadata", ["", '<metadata><x:y xmlns:x="http://example.org/nova/1.1"/></metadata>']
 )
-def test_a_guest_of_others(metadata):
+def test_a_guest_without_placement_occupies_the_cpus_that_libvirt_configured(metadata):
     read = parse(metadata=metadata)
     assert not read.nova
     assert read.project_id is None
 
 
-def test_an_older_nova_says_less():
+def test_an_instance_of_an_older_nova_has_fewer_details():
     element = '<nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/1.0"/>'
     read = parse(metadata=f"<metadata>{element}</metadata>")
     assert read.nova
@@ -70,7 +70,7 @@ def test_only_pinned_vcpus_are_pins():
     assert not read.floating
 
 
-def test_one_that_floats_may_be_kept_to_some_cpus():
+def test_a_floating_guest_may_be_confined_to_some_cpus():
     read = parse(vcpu="<vcpu placement='static' cpuset='0-3,^1'>4</vcpu>")
     assert read.floating
     assert read.cpuset == {0, 2, 3}
@@ -116,7 +116,7 @@ class Connection:
     [("4-7", {1: CpuSet([4])}), ("5", {0: CpuSet([5]), 1: CpuSet([4])})],
     ids=["floating", "narrowed"],
 )
-def test_a_vcpu_that_has_all_that_nova_gave_it_floats_unless_that_is_one_cpu(live, pins):
+def test_a_vcpu_that_has_all_of_its_grant_floats_unless_that_is_one_cpu(live, pins):
     everybody = occupancy.Occupancy().read(
         Connection(NUMA.format(live), NUMA.format("4-7")), CpuSet(range(16))
     )

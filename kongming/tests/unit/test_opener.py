@@ -88,13 +88,13 @@ def refused(made):
     return str(raised.value)
 
 
-def test_a_libvirt_that_answers_gives_a_connection_each_time(there):
+def test_a_responsive_libvirt_gives_a_connection_each_time(there):
     made = Opener(URI, there.open, 60)
     assert [made.open().number, made.open().number] == [1, 2]
     assert there.closed == []
 
 
-def test_an_error_of_the_attempt_is_the_callers(there):
+def test_the_caller_gets_the_error_of_the_attempt(there):
     there.error = exception.HypervisorUnavailable("why")
     assert refused(Opener(URI, there.open, 60)) == "why"
     there.error = ValueError("a fault")
@@ -102,7 +102,7 @@ def test_an_error_of_the_attempt_is_the_callers(there):
         Opener(URI, there.open, 60).open()
 
 
-def test_a_libvirt_that_does_not_greet_is_told_with_the_time_it_had(there):
+def test_an_unresponsive_libvirt_is_reported_with_the_time_limit(there):
     there.hangs = True
     told = refused(Opener("qemu+tcp://me:secret@host/system", there.open, 0.01))
     assert "qemu+tcp://***@host/system did not answer within 0.01 s" in told
@@ -126,7 +126,7 @@ def test_the_pauses_between_attempts_that_hang_double(there, clock):
         assert there.began == number + 2
 
 
-def test_an_attempt_that_comes_back_late_is_closed_and_the_next_begins_at_once(there):
+def test_an_attempt_that_returns_late_is_closed_and_the_next_begins_at_once(there):
     made = hung(there)
     there.hangs = False
     there.goes_on.set()
@@ -145,7 +145,7 @@ def test_an_attempt_that_fails_late_lets_the_next_begin_at_once(there):
     assert there.began == 2
 
 
-def test_who_waits_for_an_attempt_that_hangs_goes_on_when_it_comes_back(there):
+def test_a_caller_that_waits_for_a_hanging_attempt_continues_when_it_returns(there):
     made = hung(there)
     made._timeout = 60
     got = []
@@ -171,12 +171,12 @@ def test_who_waits_for_an_attempt_that_hangs_goes_on_when_it_comes_back(there):
         ("qemu+ssh://host/system?a=1&no_tty=", "qemu+ssh://host/system?a=1&no_tty="),
     ],
 )
-def test_ssh_is_to_ask_nobody(uri, opened):
+def test_ssh_must_not_prompt(uri, opened):
     assert unattended(uri) == opened
 
 
 @pytest.mark.parametrize("read_only", [False, True])
-def test_libvirt_is_asked_to_look_log_ins_up_also_for_reading(monkeypatch, read_only):
+def test_libvirt_must_resolve_log_ins_also_for_reading(monkeypatch, read_only):
     asked = []
     monkeypatch.setattr(libvirt, "openAuth", lambda *given: asked.append(given))
     connect(URI, read_only=read_only)
@@ -194,7 +194,7 @@ def test_a_driver_in_this_process_needs_no_keepalive():
     opener.close(connection)
 
 
-def test_an_error_of_libvirts_is_told_in_our_words():
+def test_an_error_of_libvirt_is_translated():
     with pytest.raises(
         exception.HypervisorUnavailable, match=r"no process listens at /none: is lib"
     ):

@@ -41,7 +41,7 @@ QUERY = (operation.LIMIT, operation.OF_HOST, operation.DRY_RUN)
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
-def test_a_text_is_taken_as_its_pattern_says(parameter, taken, refused):
+def test_a_text_is_accepted_as_its_pattern_requires(parameter, taken, refused):
     schema = jsonschema.Draft202012Validator(parameter.schema)
     for text in taken:
         assert parameter.value(text) == text
@@ -71,14 +71,14 @@ def test_a_number_is_whole_and_within_its_bounds(parameter, least, most):
     assert (parameter.schema["minimum"], parameter.schema["maximum"]) == (least, most)
 
 
-def test_a_truth_is_one_of_two_words():
+def test_a_boolean_is_one_of_two_words():
     assert [operation.DRY_RUN.value(text) for text in ("true", "false")] == [True, False]
     for text in ("True", "1", "", "yes"):
         with pytest.raises(exception.RequestInvalid, match="is not true or false"):
             operation.DRY_RUN.value(text)
 
 
-def test_a_query_has_the_parameters_that_are_known_each_once():
+def test_a_query_has_known_parameters_each_at_most_once():
     def read(query, known=QUERY):
         return Operation("", {}, known).read_query(testing.create_req(query_string=query))
 

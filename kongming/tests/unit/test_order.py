@@ -82,7 +82,7 @@ def test_an_older_event_of_the_same_publisher_is_late_and_one_of_the_same_time_i
     assert order.judge(event(-9, instance_uuid=OTHER), HERE) == Verdict()
 
 
-def test_how_late_an_event_is_tells_whether_nova_is_asked(order):
+def test_the_delay_of_an_event_decides_whether_nova_is_queried(order):
     order.note(event(-5), HERE)
     assert order.judge(event(-5.5), HERE) == Verdict(late=True, late_s=pytest.approx(0.5))
     much = order.judge(event(-9), HERE)
@@ -102,14 +102,14 @@ def test_an_event_of_another_publisher_counts_though_its_clock_is_behind(order):
     assert (conductor.behind, conductor.behind_s) == (COMPUTE, 1)
 
 
-def test_a_message_that_comes_again_is_late_whatever_came_between(order):
+def test_a_repeated_message_is_late_whatever_came_between(order):
     again = event(-5, message_id="m1")
     order.note(again, HERE)
     order.note(event(-7, API), HERE)
     assert order.judge(again, HERE) == Verdict(late=True)
 
 
-def test_a_message_without_an_id_is_known_by_its_name_and_time(order):
+def test_a_message_without_an_id_is_identified_by_its_name_and_time(order):
     again = event(-5, message_id="")
     order.note(again, HERE)
     order.note(event(-7, API, message_id=""), HERE)
@@ -117,7 +117,7 @@ def test_a_message_without_an_id_is_known_by_its_name_and_time(order):
     assert not order.judge(event(-5, name="instance.reboot.end", message_id=""), HERE).late
 
 
-def test_a_message_without_id_and_time_is_never_taken_for_another(order):
+def test_a_message_without_id_and_time_never_equals_another(order):
     made = message(UUID, NOW, message_id="")
     del made["timestamp"]
     first, second = events.read(made), events.read(made)
@@ -126,7 +126,7 @@ def test_a_message_without_id_and_time_is_never_taken_for_another(order):
     assert not order.judge(second, HERE).late
 
 
-def test_only_the_last_messages_are_known_again(order):
+def test_only_the_last_messages_are_recognized(order):
     for number in range(17):
         order.note(event(number - 20, message_id=f"m{number}"), HERE)
     # One of them is old enough to be late by its time alone.
@@ -135,7 +135,7 @@ def test_only_the_last_messages_are_known_again(order):
 
 
 @pytest.mark.parametrize("publisher", [COMPUTE, API])
-def test_a_clock_that_was_set_back_silences_nobody(order, clock, publisher):
+def test_a_clock_that_was_set_back_hides_no_events(order, clock, publisher):
     order.note(event(-1), HERE)
     order.note_answer(UUID, Moment(NOW - 1, 0.0), HERE)
     clock.now = NOW - 3600
@@ -172,12 +172,12 @@ def test_events_keep_their_order_when_our_clock_is_set(order, clock, set_by, ear
     assert order.judge(event(sent_at, ahead_s=dated_at - sent_at), HERE).late_s == late_s
 
 
-def test_what_a_clock_that_was_ahead_has_sent_long_ago_is_late(order, clock):
+def test_an_old_event_from_a_clock_that_was_ahead_is_late(order, clock):
     order.note(event(0, ahead_s=3600.0), HERE)
     assert order.judge(event(-2), HERE).late_s == 2
 
 
-def test_what_another_publisher_dates_after_now_is_no_reason_for_doubt(order, clock):
+def test_an_event_of_another_publisher_from_the_future_is_no_reason_for_doubt(order, clock):
     order.note(event(-1), HERE)
     clock.now = NOW - 3600
     assert order.judge(event(-3600, API), ELSEWHERE) == Verdict()
@@ -187,14 +187,14 @@ def test_what_another_publisher_dates_after_now_is_no_reason_for_doubt(order, cl
     ("before", "place", "doubtful"),
     [(HERE, ELSEWHERE, True), (ELSEWHERE, HERE, True), (HERE, HERE, False), (NOWHERE, HERE, True)],
 )
-def test_another_place_is_doubtful_if_the_times_say_otherwise(order, before, place, doubtful):
+def test_another_host_is_doubtful_if_the_times_contradict(order, before, place, doubtful):
     order.note(event(-5), before)
     assert order.judge(event(-5.5, API), place).doubtful is doubtful
     assert not order.judge(event(-4.5, API), place).doubtful
     assert not order.judge(event(-4.5), place).doubtful
 
 
-def test_a_doubtful_word_does_not_make_the_next_one_certain(order):
+def test_a_doubtful_event_does_not_make_the_next_one_certain(order):
     order.note(event(-5), ELSEWHERE)
     order.note(event(-7, API), HERE)
     assert order.judge(event(-6, "nova-conductor:controller"), HERE).doubtful
@@ -204,7 +204,7 @@ def test_a_doubtful_word_does_not_make_the_next_one_certain(order):
     assert not order.judge(event(-4, API), HERE).doubtful
 
 
-def test_an_instance_that_was_deleted_is_here_again_only_if_libvirt_says_so(order):
+def test_a_deleted_instance_is_local_again_only_if_libvirt_has_it(order):
     order.note(event(-5, name="instance.delete.end"), NOWHERE)
     assert order.judge(event(-4, API), HERE).doubtful
     assert order.judge(event(-4), HERE).doubtful
@@ -219,7 +219,7 @@ def test_an_instance_that_was_deleted_is_here_again_only_if_libvirt_says_so(orde
     assert not order.judge(event(-4, instance_uuid=OTHER), HERE).doubtful
 
 
-def test_a_deletion_of_what_nothing_was_known_of_is_remembered_too(order):
+def test_the_deletion_of_an_unknown_instance_is_remembered_too(order):
     order.note_elsewhere(event(-5, name="instance.delete.end"), NOWHERE)
     order.note_elsewhere(event(-4, API), NOWHERE)
     assert order.judge(event(-3), HERE).doubtful
@@ -236,7 +236,7 @@ def test_an_event_that_was_sent_before_an_answered_question_is_outdated(order):
     assert (new.outdated, new.needs_lookup) == (False, False)
 
 
-def test_of_a_clock_that_is_ahead_it_is_not_known_what_nova_knew(order):
+def test_the_view_of_nova_is_unknown_for_a_clock_that_is_ahead(order):
     order.note(event(-9), HERE)
     assert not order.judge(event(0, ahead_s=60.0), HERE).needs_lookup
     order.note_answer(UUID, Moment(NOW - 5, 0.0), HERE)
@@ -252,7 +252,7 @@ def test_an_event_that_arrived_after_a_request_is_found_with_its_time(order):
     assert order.last_sent_since(UUID, Moment.now()) is None
 
 
-def test_an_event_behind_one_that_says_elsewhere_is_late(order):
+def test_an_event_after_one_from_another_host_is_late(order):
     order.note_elsewhere(event(-5), ELSEWHERE)
     order.note_elsewhere(event(-7), ELSEWHERE)
     assert order.judge(event(-6), HERE).late
@@ -266,7 +266,7 @@ def test_an_event_behind_one_that_says_elsewhere_is_late(order):
     assert order.judge(event(-6), HERE).doubtful
 
 
-def test_the_newest_word_of_a_place_counts_whoever_else_says_the_same_later(order):
+def test_the_newest_host_counts_whoever_repeats_it_later(order):
     order.note(event(-9), HERE)
     order.note(event(-3, API), ELSEWHERE)
     order.note(event(-6), ELSEWHERE)
@@ -277,7 +277,7 @@ def test_the_newest_word_of_a_place_counts_whoever_else_says_the_same_later(orde
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_word_that_is_to_come_by_our_clock_gives_way_to_any(order, clock, known):
+def test_an_event_from_the_future_yields_to_any_other(order, clock, known):
     note = order.note if known else order.note_elsewhere
     note(event(0, API), ELSEWHERE)
     clock.now -= 3600
@@ -287,14 +287,14 @@ def test_a_word_that_is_to_come_by_our_clock_gives_way_to_any(order, clock, know
     assert order.judge(event(-3620, "nova-conductor:controller"), HERE).doubtful
 
 
-def test_what_was_elsewhere_is_remembered_when_it_comes(order):
+def test_an_instance_on_another_host_is_remembered_when_it_arrives(order):
     order.note_elsewhere(event(-5), ELSEWHERE)
     order.note(event(-4, API), HERE)
     assert order.has_record(UUID)
     assert order.judge(event(-6), HERE).late
 
 
-def test_many_that_are_elsewhere_leave_ours_alone(order):
+def test_many_remote_instances_evict_no_local_one(order):
     order.note(event(-5), HERE)
     uuids = [f"5a6e9b1e-0000-4000-8000-{number:012}" for number in range(10, _MOST + 11)]
     read = event(-5)
@@ -311,7 +311,7 @@ def _of(read, instance_uuid):
     )
 
 
-def test_of_our_own_only_so_many_are_remembered(order):
+def test_the_number_of_remembered_local_instances_is_bounded(order):
     read = event(-5)
     uuids = [f"5a6e9b1e-0000-4000-8000-{number:012}" for number in range(9, _MOST + 9)]
     for uuid in uuids:
@@ -323,7 +323,7 @@ def test_of_our_own_only_so_many_are_remembered(order):
     assert order.has_record(uuids[2])
 
 
-def test_what_a_publisher_dated_can_be_forgotten(order):
+def test_the_dates_of_a_publisher_can_be_forgotten(order):
     order.note(event(-5, API), HERE)
     order.note(event(-4), HERE)
     order.forget_times(COMPUTE)
@@ -371,7 +371,7 @@ class TestEventStore:
         clock.now = NOW - 1
         assert not Order(EventStore(tmp_path), clock).has_record(UUID)
 
-    def test_it_does_not_grow_without_end(self, store, clock, monkeypatch):
+    def test_the_memory_is_bounded(self, store, clock, monkeypatch):
         monkeypatch.setattr("time.time", clock)
         monkeypatch.setattr("kongming.notification.order._MOST", 3)
         order = Order(store, clock)
@@ -387,7 +387,7 @@ class TestEventStore:
         order.forget_times(COMPUTE)
         assert not Order(EventStore(tmp_path), clock).judge(event(-9), HERE).late
 
-    def test_without_its_file_it_does_without(self, tmp_path, caplog):
+    def test_without_a_file_the_order_is_kept_in_memory(self, tmp_path, caplog):
         (tmp_path / FILE_NAME).mkdir()
         store = EventStore(tmp_path)
         order = Order(store)
@@ -398,7 +398,7 @@ class TestEventStore:
         store.close()
         assert caplog.text.count("The order of events is not kept across a restart") == 1
 
-    def test_a_file_that_breaks_later_is_told_once(self, store, clock, caplog):
+    def test_a_file_that_breaks_later_is_logged_once(self, store, clock, caplog):
         order = Order(store, clock)
         store._db.path.unlink()
         store._db.path.mkdir()
@@ -407,9 +407,7 @@ class TestEventStore:
         assert order.judge(event(-6), HERE).late
         assert caplog.text.count("The order of events is not kept across a restart") == 1
 
-    def test_a_row_that_can_not_be_read_is_as_if_it_were_not_there(
-        self, store, clock, monkeypatch
-    ):
+    def test_an_unreadable_row_counts_as_missing(self, store, clock, monkeypatch):
         monkeypatch.setattr("time.time", clock)
         order = Order(store, clock)
         order.note(event(-5), HERE)
@@ -425,7 +423,7 @@ class TestEventStore:
      '[{"a": "x"}, [], {}, false]', '[{}, [], {"there": ["a", 1]}, false]',
      '[{}, [], {"here": "a"}, false]', '[{}, [], {"here": ["a", null]}, false]'],
 )  # fmt: skip
-def test_a_row_that_can_not_be_read_is_left_out(text):
+def test_an_unreadable_row_is_left_out(text):
     assert load(text) is None
 
 
@@ -440,7 +438,7 @@ def test_the_last_events_are_written_and_read_again():
     assert load(LastEvents().dump()) == LastEvents()
 
 
-def test_of_two_reports_of_the_same_time_the_last_counts():
+def test_the_last_of_two_reports_of_the_same_time_counts():
     last = LastEvents()
     for publisher, sent_at in ((COMPUTE, 5.0), (API, 5.0), (COMPUTE, 4.9)):
         last.note(publisher, sent_at, HERE)

@@ -99,7 +99,7 @@ WEST = [("admin", "west", "http://west")]
         ),
     ],
 )
-def test_an_endpoint_that_is_not_found_is_told_with_those_that_there_are(made, asked, says):
+def test_an_endpoint_that_is_not_found_is_reported_with_the_existing_ones(made, asked, says):
     with pytest.raises(Fault) as told:
         client(Auth(token(**made)), **asked).host("x")
     assert says in str(told.value)
@@ -127,7 +127,7 @@ def test_a_log_in_without_a_catalogue_needs_an_address():
         ({"kongming_endpoint_override": "", "kongming_interface": ""}, "http://east"),
     ],
 )
-def test_what_is_said_of_this_service_goes_before_what_is_said_of_all(options, url):
+def test_an_option_of_this_service_precedes_one_of_all_services(options, url):
     found = client(Auth(token(endpoints=EAST + WEST)), **options)
     assert found._adapter.get_endpoint() == url
 
@@ -135,6 +135,6 @@ def test_what_is_said_of_this_service_goes_before_what_is_said_of_all(options, u
 @pytest.mark.parametrize(
     ("version", "microversion"), [(None, "1.0"), ("1", "1.0"), ("1.3", "1.3"), (1.2, "1.2")]
 )
-def test_the_version_of_the_configuration_is_asked_for(version, microversion):
+def test_the_configured_version_is_requested(version, microversion):
     found = client(Auth(token(endpoints=EAST)), kongming_api_version=version)
     assert found._adapter.default_microversion == microversion

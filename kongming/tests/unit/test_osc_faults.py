@@ -54,7 +54,7 @@ from kongming.osc.responses import Fault
         (503, "identity_unavailable", True, False),
     ],
 )
-def test_what_an_answer_means(status, code, passing, unknown):
+def test_each_status_code_has_a_meaning(status, code, passing, unknown):
     fault = Fault("x", status=status, code=code)
     assert (fault.passing, fault.outcome_unknown) == (passing, unknown)
     assert not Fault("x", status=status, code=code, sent=False).outcome_unknown
@@ -83,7 +83,7 @@ def error(**fields):
         (503, error(), "busy: try again (HTTP 503)"),
     ],
 )
-def test_kongmings_error_is_told_with_its_code(status, body, says):
+def test_an_error_of_kongming_is_shown_with_its_code(status, body, says):
     fault = responses.of_answer(answer(status, body))
     assert (str(fault), fault.code, fault.status) == (says, "busy", status)
 
@@ -105,7 +105,7 @@ def test_kongmings_error_is_told_with_its_code(status, body, says):
     ],
     ids=str,
 )
-def test_another_ones_error_is_told_as_such(body):
+def test_an_error_of_another_service_is_shown_as_such(body):
     fault = responses.of_answer(answer(404, body))
     assert str(fault).startswith(
         "http://api/v1 responds with HTTP 404 Not Found, not in the form of Kong"
@@ -118,13 +118,13 @@ def test_another_ones_error_is_told_as_such(body):
     ("written", "seconds"),
     [("0", 0), ("7", 7), ("1.5", 1.5), ("-3", 0), ("soon", 0), ("nan", 0), ("inf", 0), ("", 0)],
 )
-def test_seconds_after_which_to_ask_again(written, seconds):
+def test_the_retry_delay_may_be_in_seconds(written, seconds):
     assert responses.of_answer(answer(429, error(), Retry_After=written)).retry_after == seconds
     assert responses.of_answer(answer(429, None, Retry_After=written)).retry_after == seconds
     assert responses.of_answer(answer(429)).retry_after == 0
 
 
-def test_a_date_after_which_to_ask_again():
+def test_the_retry_delay_may_be_a_date():
     moment = datetime.now(UTC) + timedelta(hours=1)
     for written in (format_datetime(moment), format_datetime(moment.replace(tzinfo=None))):
         found = responses.of_answer(answer(429, Retry_After=written)).retry_after
@@ -165,7 +165,7 @@ REFUSED.__cause__ = ConnectionRefusedError(errno.ECONNREFUSED, "x")
         (UNTRUSTED, "its certificate is not trusted (self-signed certificate)", False),
     ],
 )
-def test_why_no_answer_came_is_told_in_own_words(cause, says, sent):
+def test_the_reason_for_a_missing_answer_is_explained(cause, says, sent):
     fault = responses.of_exception(failed(keystone.ConnectFailure, cause), 1.5)
     assert str(fault).startswith("Kongming's API can't be reached: ")
     assert says in str(fault)
@@ -181,7 +181,7 @@ def test_why_no_answer_came_is_told_in_own_words(cause, says, sent):
         ("http://api/v1/allocation-maps/tokens-1", "Kongming's API can't be reached: ", True),
     ],
 )
-def test_it_is_told_who_can_not_be_reached(url, who, sent):
+def test_the_unreachable_service_is_named(url, who, sent):
     cause = requests.exceptions.ConnectionError(urllib3.IncompleteRead(3, 5))
     cause.request = SimpleNamespace(url=url)
     fault = responses.of_exception(failed(keystone.ConnectFailure, cause), 1)
@@ -192,7 +192,7 @@ def test_it_is_told_who_can_not_be_reached(url, who, sent):
 @pytest.mark.parametrize(
     "kind", [requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema]
 )
-def test_an_address_that_is_none_is_told_as_such(kind):
+def test_an_invalid_address_is_reported_as_such(kind):
     fault = responses.of_exception(keystone.UnknownConnectionError("x", kind("x")), 1)
     assert str(fault).endswith("is neither http nor https")
     assert not fault.outcome_unknown
@@ -206,19 +206,19 @@ def test_an_address_that_is_none_is_told_as_such(kind):
         (keystone.MissingAuthPlugin(), "Keystone provides no token or no endpoint", None),
     ],
 )
-def test_who_gets_no_token_has_sent_nothing(raised, says, status):
+def test_a_client_without_a_token_has_sent_no_request(raised, says, status):
     fault = responses.of_exception(raised, 1)
     assert str(fault).startswith(says)
     assert (fault.status, fault.outcome_unknown) == (status, False)
 
 
-def test_a_call_gives_what_it_gives_and_raises_what_it_raises():
+def test_a_call_returns_its_result_and_raises_its_error():
     assert responses.bounded(lambda: 5, 30) == 5
     with pytest.raises(KeyError):
         responses.bounded(lambda: {}["x"], 30)
 
 
-def test_a_call_for_which_no_time_is_left_is_not_made():
+def test_a_call_without_remaining_time_is_not_made():
     made = []
     with pytest.raises(Fault) as raised:
         responses.bounded(lambda: made.append(1), 0)

@@ -100,7 +100,7 @@ def told(wanted, *, status="applied", **more):
 
 @settings(max_examples=examples(50))
 @given(wanted=MAPS, form=st.sampled_from([map_file.YAML, map_file.JSON]))
-def test_what_is_exported_is_read_as_the_same(tmp_path_factory, wanted, form):
+def test_an_export_is_read_back_as_the_same_map(tmp_path_factory, wanted, form):
     path = Path(tmp_path_factory.getbasetemp(), "map")
     path.write_text(map_file.write(told(wanted), form))
     found = map_file.read(str(path))
@@ -111,7 +111,7 @@ def test_what_is_exported_is_read_as_the_same(tmp_path_factory, wanted, form):
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_a_name_that_looks_like_something_else_stays_itself(tmp_path, name):
+def test_an_ambiguous_name_stays_a_string(tmp_path, name):
     window = {"name": name, "start": "0 1 * * *", "duration_s": 60, "cpu_shares": 5}
     asked = json_schema.read({"windows": [window]}).to_json()
     (tmp_path / "map").write_text(map_file.write(told({instance(): asked}), map_file.YAML))
@@ -124,7 +124,7 @@ def test_an_export_names_the_generation():
     assert json.loads(map_file.write(told({}), map_file.JSON)) == {"allocations": {}}
 
 
-def test_what_is_being_released_is_not_exported_and_what_can_not_be_read_is_refused():
+def test_allocations_in_release_are_not_exported_and_unreadable_ones_are_refused():
     assert "5a6e" not in map_file.write(told({instance(): None}, status="releasing"), "yaml")
     with pytest.raises(exceptions.CommandError, match=f"instance {instance()} can't be read"):
         map_file.write(told({instance(): None, instance(2): {"cpu_shares": 5}}), "yaml")
@@ -133,14 +133,14 @@ def test_what_is_being_released_is_not_exported_and_what_can_not_be_read_is_refu
 @pytest.mark.parametrize(
     "text", ["", "null", "---", "- ", "# nothing\n", "[]", '""', "allocations:", "allocations: []"]
 )
-def test_what_is_empty_is_no_map(tmp_path, text):
+def test_an_empty_document_is_no_map(tmp_path, text):
     (tmp_path / "map").write_text(text)
     with pytest.raises(exception.RequestInvalid, match="is not an object"):
         map_file.read(str(tmp_path / "map"))
 
 
 @pytest.mark.parametrize("asked", ["{}", "{windows: []}", "{vcpu_pinning: {}}", "null"])
-def test_an_instance_for_which_nothing_is_asked_is_refused(tmp_path, asked):
+def test_an_instance_without_a_request_is_refused(tmp_path, asked):
     (tmp_path / "map").write_text(f"{instance()}: {asked}")
     with pytest.raises(exception.RequestInvalid, match=instance()):
         map_file.read(str(tmp_path / "map"))
@@ -150,7 +150,7 @@ def numbered(first, last, shares=5):
     return {instance(number): {"cpu_shares": shares} for number in range(first, last)}
 
 
-def test_changes_are_what_differs():
+def test_changes_are_the_differences():
     changes = map_changes.of(
         told(numbered(1, 4)), numbered(2, 3, 6) | numbered(3, 4) | numbered(7, 8)
     )
@@ -174,7 +174,7 @@ def test_the_same_in_another_form_is_no_change():
     assert map_changes.of(before, after).unchanged == [instance()]
 
 
-def test_what_can_not_be_read_is_changed_and_what_is_released_already_is_not_there():
+def test_an_unreadable_allocation_counts_as_changed_and_one_in_release_as_missing():
     changes = map_changes.of(told({instance(): None}), numbered(1, 2))
     assert changes.changed == [instance()]
     assert columns.of_changes("x", 1, changes)["changed"].human_readable() == (
@@ -198,7 +198,7 @@ def test_what_can_not_be_read_is_changed_and_what_is_released_already_is_not_the
         (21, 10, False, True),
     ],
 )
-def test_a_release_of_all_or_of_many_is_noticed(before, after, empties, most):
+def test_a_release_of_all_or_of_many_is_detected(before, after, empties, most):
     changes = map_changes.of(told(numbered(0, before)), numbered(0, after))
     assert (changes.empties, changes.releases_most) == (empties, most)
 
@@ -208,6 +208,6 @@ def test_a_map_that_is_replaced_as_a_whole_releases_all():
     assert (changes.empties, changes.releases_most) == (False, True)
 
 
-def test_of_a_map_that_is_not_there_all_is_added():
+def test_every_allocation_of_a_missing_map_is_added():
     changes = map_changes.of(None, numbered(1, 3))
     assert changes.added == [instance(1), instance(2)]

@@ -65,7 +65,7 @@ class Waited:
         self.lines, self.slept = stderr.getvalue().splitlines(), meanwhile.slept
 
 
-def test_waiting_tells_how_far_it_is():
+def test_waiting_shows_its_progress():
     waited = Waited(
         [told(0, "pending"), told(1, "pending", "unresponsive")],
         [told(0, "applied"), told(1, "pending", "unresponsive")],
@@ -79,7 +79,7 @@ def test_waiting_tells_how_far_it_is():
     ]
 
 
-def test_waiting_says_what_was_not_done_and_why():
+def test_waiting_reports_unfinished_allocations_with_their_reasons():
     refused = told(1, "refused", reason="cpu_unknown", message="CPU 9 does not exist")
     waited = Waited([told(0, "applied"), refused])
     assert (waited.end.done, waited.end.why, waited.slept) == (False, "", [])
@@ -91,7 +91,7 @@ def test_waiting_says_what_was_not_done_and_why():
     assert (short["instance_uuid"], short["reason"]) == (UUIDS[1], "cpu_unknown")
 
 
-def test_a_guest_that_is_absent_is_told_of_and_no_failure():
+def test_an_absent_guest_is_reported_and_no_failure():
     waited = Waited([told(0, "absent", host=None, host_state="unknown")])
     assert waited.end.done
     assert waited.lines[-1] == (
@@ -100,18 +100,18 @@ def test_a_guest_that_is_absent_is_told_of_and_no_failure():
     assert sum(waited.slept) >= 0.5
 
 
-def test_a_guest_that_is_absent_is_given_all_its_time_again_once_it_was_seen():
+def test_an_absent_guest_gets_its_full_time_again_after_it_was_seen():
     absent, pending = [told(0, "absent")], [told(0, "pending")]
     # It is seen after 0.2 and 0.5 s, and absent again after 0.95 s.
     assert sum(Waited(absent, pending, absent, patience=0.6).slept) >= 0.95 + 0.6
 
 
-def test_a_guest_that_is_absent_may_still_turn_up():
+def test_an_absent_guest_may_still_appear():
     waited = Waited([told(0, "absent")], [told(0, "pending")], [told(0, "applied")])
     assert (waited.end.done, waited.lines[-1]) == (True, "1 of 1 applied")
 
 
-def test_a_guest_that_is_absent_excuses_no_other_one():
+def test_an_absent_guest_excuses_no_other_guest():
     assert not Waited([told(0, "absent"), told(1, "failed")]).end.done
     assert not Waited([told(0, "absent"), told(1, "failed")], timeout=0.1).end.done
     assert Waited([told(0, "absent"), told(1, "applied")], timeout=0.1).end.done
@@ -120,7 +120,7 @@ def test_a_guest_that_is_absent_excuses_no_other_one():
 @pytest.mark.parametrize(
     ("source", "done"), [(None, True), ("", True), ("api", True), ("operator", False)]
 )
-def test_applied_counts_if_it_is_of_a_request_that_was_made_here(source, done):
+def test_an_applied_allocation_counts_if_it_is_of_this_request(source, done):
     assert Waited([told(0, "applied", source=source)]).end.done is done
 
 
@@ -148,26 +148,26 @@ def test_waiting_has_an_end():
     ],
     ids=str,
 )
-def test_an_answer_that_passes_is_waited_out(fault):
+def test_a_temporary_error_is_waited_out(fault):
     waited = Waited(fault, [told(0, "applied")])
     assert waited.end.done
     assert waited.lines == [str(fault), "1 of 1 applied"]
 
 
 @pytest.mark.parametrize(("asked", "pause"), [(2.5, 2.5), (0.1, 0.2), (7200, 5)])
-def test_the_api_is_not_asked_again_before_it_wants_to_be(asked, pause):
+def test_the_api_is_not_called_before_its_retry_delay(asked, pause):
     fault = Fault("slow down", status=429, code="x", retry_after=asked)
     assert Waited(fault, [told(0, "applied")]).slept == [pause]
 
 
 @pytest.mark.parametrize(("status", "code"), [(403, "forbidden"), (400, "request_invalid")])
-def test_what_will_not_pass_ends_waiting_at_once(status, code):
+def test_a_permanent_error_ends_waiting_at_once(status, code):
     waited = Waited([told(0, "pending")], Fault("no", status=status, code=code))
     assert (waited.end.done, waited.end.why, len(waited.slept)) == (False, "no", 1)
     assert waited.end.progress.allocations == [told(0, "pending")]
 
 
-def test_who_is_refused_twice_running_is_refused():
+def test_two_refusals_in_succession_end_waiting():
     denied = Fault("log in", status=401)
     assert Waited(denied, denied, [told(0, "applied")]).end.why == "log in"
     assert Waited(denied, Fault("cut"), denied, [told(0, "applied")]).end.done
@@ -179,7 +179,7 @@ def test_a_replacement_ends_waiting_whatever_else_is_open():
         assert (waited.end.done, waited.end.why, waited.slept) == (False, "", [])
 
 
-def test_releases_keep_it_open():
+def test_releases_keep_waiting_open():
     releasing = Progress([told(0, "applied")], "x", [told(1, "releasing", "unresponsive")])
     assert Waited(releasing, Progress([told(0, "applied")], "y")).end.done
     waited = Waited(releasing, timeout=1)
@@ -189,18 +189,18 @@ def test_releases_keep_it_open():
     )
 
 
-def test_nothing_is_done_at_once():
+def test_no_instances_end_waiting_at_once():
     assert Waited([]).end.done
 
 
-def test_of_many_only_some_are_told():
+def test_only_some_of_many_instances_are_listed():
     waited = Waited([told(0, "failed")] * 42)
     assert waited.lines[-1] == "and 2 more: see 'kongming allocation list'"
     assert len(waited.lines) == 42
     assert len(Waited([told(0, "failed")] * 40).lines) == 41
 
 
-def test_nobody_need_read_how_far_it_is():
+def test_the_progress_need_not_be_read():
     class Closed(io.StringIO):
         def write(self, _text):
             raise BrokenPipeError
@@ -232,13 +232,13 @@ def test_a_number_of_seconds(text, number):
         "9" * 10,
     ],
 )
-def test_what_is_no_number_of_seconds_is_refused_with_the_way_out(text):
+def test_an_invalid_number_of_seconds_is_refused_with_the_way_out(text):
     with pytest.raises(argparse.ArgumentTypeError, match=r"from 0 to 999999999, such as 60"):
         options.seconds(text)
 
 
 @pytest.mark.parametrize("add", [waiting.add_options, state.add_wait_option])
-def test_whatever_waits_takes_numbers_of_seconds_only(add, capsys):
+def test_every_waiting_command_accepts_numbers_of_seconds_only(add, capsys):
     parser = argparse.ArgumentParser()
     add(parser, 30.0)
     option = "--timeout" if add is waiting.add_options else "--wait"

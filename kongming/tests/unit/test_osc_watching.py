@@ -95,7 +95,7 @@ def entry(generation, asked=SHARES, by="mano", name=None, status="pending"):
     }
 
 
-def test_an_allocation_is_told_as_long_as_it_is_ones_own():
+def test_an_allocation_is_shown_while_it_is_of_this_request():
     mine = allocation()
     for seen in (mine, allocation(status="pending"), allocation(status="absent")):
         progress = watching.Placement(Api(seen), mine).poll()
@@ -103,7 +103,7 @@ def test_an_allocation_is_told_as_long_as_it_is_ones_own():
 
 
 @pytest.mark.parametrize("seen", [allocation(generation=2), releasing(), releasing(generation=1)])
-def test_an_allocation_that_is_another_ones_is_not_told(seen):
+def test_an_allocation_of_another_request_is_not_shown(seen):
     api = Api(seen, history=[entry(1, PIN), entry(2), entry(2, by="", status="applied")])
     progress = watching.Placement(api, allocation()).poll()
     assert progress.allocations == []
@@ -122,17 +122,17 @@ def test_an_allocation_that_is_another_ones_is_not_told(seen):
         ([entry(2, None), entry(2, None, "", status="released")], "mano requested generation"),
     ],
 )
-def test_the_history_tells_by_whom_it_was_replaced(history, says):
+def test_the_history_names_the_requester_of_a_replacement(history, says):
     progress = watching.Placement(Api(history=history), allocation()).poll()
     assert progress.replaced.startswith(says)
 
 
-def test_who_may_not_read_the_history_is_told_that_it_was_replaced():
+def test_a_reader_without_the_history_learns_of_the_replacement():
     progress = watching.Placement(Api(silent=["history"]), allocation()).poll()
     assert progress.replaced == "another request is in force"
 
 
-def test_a_404_that_is_not_kongmings_tells_nothing_of_what_there_is():
+def test_a_404_of_another_service_does_not_mean_a_missing_allocation():
     for look in (
         watching.Placement(Api(silent=["allocation"]), allocation()).poll,
         watching.Releases(Api(silent=["allocation"]), {instance()}).poll,
@@ -142,7 +142,7 @@ def test_a_404_that_is_not_kongmings_tells_nothing_of_what_there_is():
             look()
 
 
-def test_releases_are_over_when_nothing_is_wanted_any_more():
+def test_releases_are_complete_when_no_allocation_is_left():
     releases = watching.Releases(Api(releasing(1)), {instance(1), instance(2)}, generation=2)
     for _ in range(2):
         progress = releases.poll()
@@ -155,17 +155,17 @@ def test_releases_are_over_when_nothing_is_wanted_any_more():
     ("seen", "generation"),
     [(allocation(generation=3), 2), (releasing(generation=4), 2), (allocation(), None)],
 )
-def test_a_release_that_was_overtaken_is_not_ones_own(seen, generation):
+def test_a_release_that_was_replaced_is_not_this_request(seen, generation):
     api = Api(seen, history=[entry(seen["generation"])])
     progress = watching.Releases(api, {instance()}, generation=generation).poll()
     assert progress.replaced.startswith(f"instance {instance()}: mano requested generation")
 
 
-def test_any_generation_of_a_release_is_ones_own_if_none_is_known():
+def test_any_generation_of_a_release_counts_if_none_is_known():
     assert watching.Releases(Api(releasing(generation=9)), {instance()}).poll().releasing
 
 
-def test_those_that_are_listed_are_not_asked_for_one_by_one():
+def test_listed_instances_are_not_requested_one_by_one():
     api = Api(found=a_map(releasing(1), releasing(2), deleting=True))
     releases = watching.map_releases(api, "blue", [instance(n) for n in (1, 2, 3)])
     assert releases.poll().text == "1 of 3 released"
@@ -184,7 +184,7 @@ def placement(api, told, *dropped, asked=(1, 2)):
     return watching.MapPlacement(api, told, wanted, releases).poll()
 
 
-def test_a_map_is_told_as_long_as_it_is_ones_own():
+def test_a_map_is_shown_while_it_is_of_this_request():
     found = a_map(allocation(1), allocation(2, status="pending"))
     progress = placement(Api(found=found), found)
     assert progress.text == "1 of 2 applied (1 pending)"
@@ -194,7 +194,7 @@ def test_a_map_is_told_as_long_as_it_is_ones_own():
     assert progress.releasing == [releasing(3)]
 
 
-def test_an_instance_that_left_a_map_unasked_is_gone():
+def test_an_instance_that_left_a_map_by_itself_is_gone():
     progress = placement(Api(found=a_map(allocation(1))), a_map())
     assert progress.text == "1 of 2 applied (1 gone)"
     assert [each["status"] for each in progress.undone] == ["gone"]
@@ -220,7 +220,7 @@ def test_an_instance_that_left_a_map_unasked_is_gone():
         ),
     ],
 )
-def test_a_map_that_is_another_ones_is_not_told(seen, says):
+def test_a_map_of_another_request_is_not_shown(seen, says):
     progress = placement(Api(found=seen, history=[entry(5)]), a_map())
     assert progress.allocations == []
     assert progress.replaced.startswith(says)
@@ -255,7 +255,7 @@ REQUESTS = {
         ("delete", Api(found=a_map()), False),
     ],
 )
-def test_a_look_settles_whether_a_change_was_accepted(name, api, accepted):
+def test_a_get_settles_whether_a_change_was_accepted(name, api, accepted):
     if not accepted:
         with pytest.raises(Unsettled):
             REQUESTS[name].settle(api)
@@ -266,7 +266,7 @@ def test_a_look_settles_whether_a_change_was_accepted(name, api, accepted):
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_what_is_shown_of_a_request_that_was_replaced_is_ones_own(name):
+def test_a_replaced_request_is_shown_with_its_own_status(name):
     told = a_map() if name in ("apply", "delete") else allocation()
     fields = REQUESTS[name].fields(told, Progress([], "", [releasing()], "by mano"))
     assert (fields["status"], fields["message"]) == (requests.REPLACED, "by mano")
@@ -274,7 +274,7 @@ def test_what_is_shown_of_a_request_that_was_replaced_is_ones_own(name):
 
 
 @pytest.mark.parametrize("name", ["unset", "delete"])
-def test_what_is_released_is_shown_as_such(name):
+def test_an_allocation_in_release_is_shown_as_such(name):
     for told, progress in (
         (None, None),
         (a_map(), Progress([], "")),
@@ -288,7 +288,7 @@ def test_what_is_released_is_shown_as_such(name):
     assert shown["not_released"].machine_readable() == [releasing(2)]
 
 
-def test_what_a_map_has_come_to_is_shown():
+def test_the_status_of_a_map_is_shown():
     fields = REQUESTS["apply"].fields
     assert "not_applied" not in fields(a_map(), None)
     shown = fields(a_map(), Progress([allocation(), allocation(2, status="failed")], ""))
@@ -299,12 +299,12 @@ def test_what_a_map_has_come_to_is_shown():
     assert "not_released" in fields(a_map(), Progress([], "", [releasing()]))
 
 
-def test_what_was_last_seen_of_an_allocation_is_shown():
+def test_the_last_known_status_of_an_allocation_is_shown():
     fields = REQUESTS["set"].fields
     assert fields(allocation(), None)["status"] == "applied"
     assert fields(allocation(), Progress([allocation(status="failed")], ""))["status"] == "failed"
 
 
-def test_an_interruption_knows_its_signal():
+def test_an_interruption_names_its_signal():
     assert isinstance(change.Interrupted(15), KeyboardInterrupt)
     assert change.Interrupted(15).number == 15

@@ -83,7 +83,7 @@ def test_a_hint_is_sent(line):
     assert (line.outbox.waiting, line.outbox.dropped) == (0, 0)
 
 
-def test_who_has_a_hint_does_not_wait_for_the_one_before(line):
+def test_a_caller_with_a_hint_does_not_wait_for_the_previous_one(line):
     line.block()
     line.outbox.put(HERE, {"a": 1})
     line.outbox.put(THERE, {"b": 2})
@@ -93,7 +93,7 @@ def test_who_has_a_hint_does_not_wait_for_the_one_before(line):
 
 
 @pytest.mark.parametrize("order", [*itertools.permutations([1, 2, 3])])
-def test_of_the_hints_about_one_instance_that_wait_the_newest_is_sent(line, order):
+def test_only_the_newest_waiting_hint_of_an_instance_is_sent(line, order):
     line.block()
     for hint in order:
         line.outbox.put(HERE, {"a": hint, f"only-{hint}": hint})
@@ -108,7 +108,7 @@ def test_the_same_instance_counts_for_each_receiver(line):
     assert line.free() == [(HERE, {"a": 1}), (THERE, {"a": 2})]
 
 
-def test_no_more_wait_than_there_is_room_for(line, caplog):
+def test_the_number_of_waiting_hints_is_bounded(line, caplog):
     line.block()
     line.outbox.put(HERE, dict.fromkeys(map(str, range(WAITING_MAX - 1)), 0))
     line.outbox.put(THERE, {"last": 1})
@@ -123,7 +123,7 @@ def test_no_more_wait_than_there_is_room_for(line, caplog):
     assert (receiver, hints) == (THERE, {"last": 2})
 
 
-def test_what_can_not_be_sent_is_dropped_with_all_that_waits_and_told_once(line, caplog):
+def test_an_undeliverable_hint_is_dropped_with_all_waiting_ones_and_logged_once(line, caplog):
     caplog.set_level("INFO")
     line.block()
     line.error = exception.HostUnresponsive("RabbitMQ can't be used")
@@ -148,7 +148,7 @@ def test_what_can_not_be_sent_is_dropped_with_all_that_waits_and_told_once(line,
     assert len(told(caplog, "WARNING")) == 2
 
 
-def test_a_receiver_whose_queue_takes_no_more_costs_the_others_nothing(line, caplog):
+def test_a_receiver_with_a_full_queue_delays_no_other(line, caplog):
     caplog.set_level(logging.INFO)
     line.error = exception.HostUnresponsive("its queue takes no more")
     line.error.others_too = False
@@ -177,7 +177,7 @@ def test_a_receiver_whose_queue_takes_no_more_costs_the_others_nothing(line, cap
     assert told(caplog, "INFO") == []
 
 
-def test_a_fault_in_sending_ends_nothing(line, caplog):
+def test_a_fault_in_sending_does_not_end_the_thread(line, caplog):
     line.error = ZeroDivisionError("a fault of ours")
     line.outbox.put(HERE, {"a": 1})
     line.flush()
@@ -189,7 +189,7 @@ def test_a_fault_in_sending_ends_nothing(line, caplog):
     assert "A fault of Kongming in sending hints" in caplog.text
 
 
-def test_a_thread_that_a_fork_has_ended_is_made_anew(line, monkeypatch):
+def test_a_thread_that_a_fork_has_ended_is_started_again(line, monkeypatch):
     line.outbox.put(HERE, {"a": 1})
     line.flush()
     # In a child the threads of its parent are not alive.
@@ -199,7 +199,7 @@ def test_a_thread_that_a_fork_has_ended_is_made_anew(line, monkeypatch):
     assert [hints for _, hints in line.sent] == [{"a": 1}, {"a": 2}]
 
 
-def test_of_two_pushes_the_later_generation_is_told(monkeypatch):
+def test_the_later_generation_of_two_pushes_is_sent(monkeypatch):
     sent = []
     made = []
 

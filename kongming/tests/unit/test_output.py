@@ -76,7 +76,7 @@ def written(kind, *arguments):
         (Field, "shell"),
     ],
 )
-def test_nothing_of_others_is_obeyed_by_a_terminal(kind, form):
+def test_no_foreign_text_controls_a_terminal(kind, form):
     text = written(kind, "-f", form)
     lines = text.removesuffix("\n").split("\n")
     assert all(line.isprintable() for line in lines)
@@ -109,7 +109,7 @@ class Unclaimed(AllocationList):
 @pytest.mark.parametrize(
     ("form", "shown"), [("table", "(nothing)"), ("value", "{}"), ("json", '"requested": {}')]
 )
-def test_of_a_guest_that_nothing_is_known_of_nothing_is_asked(tmp_path, monkeypatch, form, shown):
+def test_an_unknown_guest_has_an_empty_request(tmp_path, monkeypatch, form, shown):
     with closing(Store(tmp_path)) as store:
         monkeypatch.setattr(state, "opened_store", lambda _command: nullcontext(store))
         listed = written(Unclaimed, "-f", form)
@@ -126,13 +126,13 @@ def test_of_a_guest_that_nothing_is_known_of_nothing_is_asked(tmp_path, monkeypa
         (Allocation.from_json({"cpu_shares": 5}), "cpu-shares=5", {"cpu_shares": 5}),
     ],
 )
-def test_what_is_asked_is_told_from_what_can_not_be_read(asked, shown, read):
+def test_a_request_is_distinguished_from_an_unreadable_one(asked, shown, read):
     column = columns.Requested(asked)
     assert column.human_readable() == shown
     assert column.machine_readable() == read
 
 
-def test_a_shell_that_reads_the_output_carries_nothing_out(monkeypatch):
+def test_a_shell_that_reads_the_output_executes_no_value(monkeypatch):
     monkeypatch.setattr(Field, "cell", COMMANDS)
     script = written(Field, "-f", "shell", "-c", "name") + 'printf %s "$name"'
     ended = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
@@ -165,7 +165,7 @@ class Mixed(Lister):
     ],
     ids=str,
 )
-def test_rows_are_sorted_whatever_their_cells_hold(arguments, places, caplog):
+def test_rows_are_sorted_whatever_their_cells_contain(arguments, places, caplog):
     unsorted = json.loads(written(Mixed, "-f", "json"))
     assert json.loads(written(Mixed, "-f", "json", *arguments)) == [unsorted[n] for n in places]
     lines = written(Mixed, "-f", "value").splitlines()
@@ -221,7 +221,7 @@ def test_a_field_keeps_its_name_in_a_table():
 
 
 @pytest.mark.parametrize("text", ["\u8bf8\u845b", EVIL.replace("\udc80", "")])
-def test_json_in_a_cell_is_read_as_it_was(text):
+def test_json_in_a_cell_is_read_back(text):
     class One(ShowOne):
         def take_action(self, parsed_args):
             return ("parts",), (osc_columns.Counts({text: 1}),)
@@ -231,7 +231,7 @@ def test_json_in_a_cell_is_read_as_it_was(text):
     assert json.loads(cell) == {text: 1}
 
 
-def test_every_command_shows_its_output_so():
+def test_every_command_uses_these_formatters():
     groups = ("kongming.manage", "openstack.kongming.v1")
     commands = [each.load() for group in groups for each in entry_points(group=group)]
     assert len(commands) > 25
@@ -239,7 +239,7 @@ def test_every_command_shows_its_output_so():
     assert all(issubclass(command, EscapedOutput) for command in shown)
 
 
-def test_who_asked_forges_no_line_among_the_requests():
+def test_a_requester_forges_no_line_among_the_requests():
     request = Request(Source.METADATA, None, f"user {EVIL}", 0.0)
     (line,) = columns.Requests([request]).human_readable().split("\n")
     assert line == f"metadata: user {SHOWN}, 1970-01-01T00:00:00Z"
@@ -309,7 +309,7 @@ class Answer:
 @pytest.mark.parametrize(
     "body", [None, {"errors": [{"code": "x", "detail": EVIL, "request_id": EVIL}]}]
 )
-def test_an_error_of_the_api_or_of_who_stands_in_for_it_is_escaped(body):
+def test_an_error_of_the_api_or_of_a_proxy_is_escaped(body):
     error = responses.of_answer(Answer(body))
     assert isinstance(error, exceptions.CommandError)
     assert str(error).isprintable()
@@ -318,5 +318,5 @@ def test_an_error_of_the_api_or_of_who_stands_in_for_it_is_escaped(body):
     assert str(responses.Fault(EVIL)) == SHOWN
 
 
-def test_what_is_escaped_once_stays_as_it_is():
+def test_escaped_text_is_not_escaped_twice():
     assert escape(SHOWN) == SHOWN

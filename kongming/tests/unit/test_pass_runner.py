@@ -94,7 +94,7 @@ def test_an_instance_that_is_kept_is_reconciled_once(executor, result, succeeded
 
 
 @pytest.mark.parametrize("again", [True, False])
-def test_a_guest_that_nothing_is_kept_of_is_looked_at_as_such(executor, again):
+def test_an_unknown_guest_is_checked_as_such(executor, again):
     executor.again = again
     assert executor.work(OTHER) == (OTHER, not again, 0.0)
     assert executor.looks == [("reconciler", OTHER), ("unclaimed", OTHER)]
@@ -106,7 +106,7 @@ def test_a_guest_that_is_found_to_be_released_is_released_in_the_same_turn(execu
     assert executor.looks[2:] == [("reconciler", OTHER)]
 
 
-def test_guests_that_nothing_is_kept_of_are_looked_for_and_are_no_pass(executor):
+def test_a_search_for_unknown_guests_is_no_pass(executor):
     executor.unclaimed = [OTHER, UUID]
     assert executor.work(UNCLAIMED) == (UNCLAIMED, True, 0.0)
     assert executor.added == [OTHER, UUID]
@@ -121,24 +121,24 @@ def test_a_guest_that_is_corrected_all_the_time_rests(executor):
     assert rests[4][1] > 0
 
 
-def test_what_is_not_corrected_does_not_rest(executor):
+def test_a_guest_without_corrections_does_not_rest(executor):
     assert {executor.work() for _ in range(10)} == {(UUID, True, 0.0)}
 
 
-def test_without_libvirt_nothing_comes_again_before_it_is_back(executor, caplog):
+def test_without_libvirt_no_pass_is_retried_before_it_is_back(executor, caplog):
     executor.result = exception.HypervisorUnavailable("no")
     assert executor.work() == (UUID, True, 0.0)
     assert executor.passes == [UUID]
     assert "ERROR" not in caplog.text
 
 
-def test_an_instance_for_which_no_further_connection_was_to_be_had_comes_again(executor):
+def test_an_instance_without_a_free_connection_is_retried(executor):
     executor.result = exception.HypervisorBusy("no")
     assert executor.work() == (UUID, False, 0.0)
 
 
 @pytest.mark.parametrize("error", [exception.LibvirtForbids("no"), exception.Failed("no")])
-def test_that_it_is_not_known_who_runs_here_is_told_once_and_tried_again(executor, caplog, error):
+def test_an_unknown_list_of_guests_is_logged_once_and_retried(executor, caplog, error):
     executor.unclaimed = error
     for _ in range(3):
         assert executor.work(UNCLAIMED) == (UNCLAIMED, False, 0.0)
@@ -146,7 +146,7 @@ def test_that_it_is_not_known_who_runs_here_is_told_once_and_tried_again(executo
     assert "Traceback" not in caplog.text
 
 
-def test_an_outage_of_the_store_is_told_once(executor, caplog):
+def test_an_outage_of_the_store_is_logged_once(executor, caplog):
     executor.result = exception.StoreUnavailable("disk full", exception.Outage())
     for _ in range(3):
         assert executor.work() == (UUID, False, 0.0)
@@ -154,7 +154,7 @@ def test_an_outage_of_the_store_is_told_once(executor, caplog):
     assert f"Instance {UUID}: disk full; it will be retried" in caplog.text
 
 
-def test_a_fault_of_ours_is_told_with_its_place_and_ends_no_worker(executor, caplog):
+def test_an_internal_fault_is_logged_with_its_place_and_ends_no_worker(executor, caplog):
     executor.result = ZeroDivisionError("of ours")
     assert executor.work() == (UUID, False, 0.0)
     assert f"Instance {UUID}: of ours; it will be retried" in caplog.text
@@ -162,7 +162,7 @@ def test_a_fault_of_ours_is_told_with_its_place_and_ends_no_worker(executor, cap
 
 
 @pytest.mark.parametrize(("uuid", "about"), [(UUID, f"Instance {UUID}"), ("", "libvirt")])
-def test_a_call_that_hangs_is_told_and_kept(executor, caplog, uuid, about):
+def test_a_call_that_hangs_is_logged_and_kept(executor, caplog, uuid, about):
     call = Call(1, uuid, "reading its job", 0.0, 0.0, 1.0)
     executor.runner.report_hung(call)
     assert executor.hung == [(uuid, "guest_hung")]

@@ -30,7 +30,7 @@ def lookups(tmp_path):
         yield lookups
 
 
-def test_a_question_is_open_until_it_is_answered(lookups):
+def test_a_lookup_is_pending_until_it_is_answered(lookups):
     lookups.add(UUID, here=True)
     asked = lookups.pending()[UUID]
     assert (asked.here, asked.attempts) == (True, 0)
@@ -44,7 +44,7 @@ def test_a_question_is_open_until_it_is_answered(lookups):
     assert not lookups.is_stored(UUID)
 
 
-def test_an_open_question_outlives_a_restart_and_an_answered_one_does_not(tmp_path, lookups):
+def test_a_pending_lookup_survives_a_restart_and_an_answered_one_does_not(tmp_path, lookups):
     lookups.add(UUID)
     lookups.add(ALL)
     lookups.finish(ALL, lookups.pending()[ALL])
@@ -52,7 +52,7 @@ def test_an_open_question_outlives_a_restart_and_an_answered_one_does_not(tmp_pa
         assert set(again.pending()) == {UUID}
 
 
-def test_a_question_that_is_asked_again_meanwhile_stays_open(lookups):
+def test_a_lookup_that_is_requested_again_meanwhile_stays_pending(lookups):
     lookups.add(UUID, here=True)
     asked = lookups.pending()[UUID]
     lookups.add(UUID, here=False)
@@ -78,7 +78,7 @@ def test_a_postponed_question_is_due_later_and_counts_its_attempts(lookups):
     assert not lookups.pending()
 
 
-def test_a_question_of_another_process_is_seen_and_an_open_one_left_alone(tmp_path, lookups):
+def test_a_lookup_of_another_process_is_found_and_a_pending_one_unchanged(tmp_path, lookups):
     lookups.add(UUID, here=True)
     asked = lookups.pending()[UUID]
     with PendingLookups(tmp_path) as other:

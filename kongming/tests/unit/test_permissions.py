@@ -65,7 +65,7 @@ def lets(pattern, name):
 
 
 @pytest.mark.parametrize("right", RIGHTS)
-def test_controllers_may_what_they_need(right):
+def test_controllers_have_the_permissions_that_they_need(right):
     pattern = getattr(CONTROLLERS, right)
     assert all(lets(pattern, name) for name in [*OF_CONTROLLERS, EXCHANGE])
     assert not any(lets(pattern, name) for name in [OF_HOST[0], *SHARED, *OF_OTHERS])
@@ -73,7 +73,7 @@ def test_controllers_may_what_they_need(right):
 
 
 @pytest.mark.parametrize("right", RIGHTS)
-def test_a_host_may_what_it_needs_and_nothing_of_others(right):
+def test_a_host_has_the_permissions_that_it_needs_and_none_for_other_hosts(right):
     pattern = getattr(HOST, right)
     assert all(lets(pattern, name) for name in OF_HOST)
     others = [*OF_CONTROLLERS, *OF_ANOTHER, *OF_OTHERS, *SHARED]
@@ -83,7 +83,7 @@ def test_a_host_may_what_it_needs_and_nothing_of_others(right):
     assert lets(pattern, EXCHANGE) is (right != "configure")
 
 
-def test_a_host_publishes_to_conductors_and_hears_what_is_for_it():
+def test_a_host_publishes_to_conductors_and_receives_its_own_messages():
     keys = [*OF_CONTROLLERS, *OF_HOST, *SHARED, *OF_ANOTHER, "#", "*", f"{EXECUTOR.topic}.#"]
     assert [key for key in keys if lets(HOST.topic_write, key)] == [CONDUCTOR.topic]
     assert [key for key in keys if lets(HOST.topic_read, key)] == OF_HOST[:1]

@@ -110,7 +110,7 @@ INTERLEAVED = host(2, 20, 2, memory_gib=96, interleaved=True), [guest(1, "0-3:2,
         ("two-types-of-cores", _hybrid()),
     ],
 )
-def test_hosts_look_like_this(name, drawn):
+def test_hosts_are_drawn_like_the_samples(name, drawn):
     seen = host_snapshot.draw(snapshot.to_json(*drawn))
     assert seen.partition("\n\nViolations")[0] + "\n" == (PICTURES / f"{name}.txt").read_text()
 
@@ -125,18 +125,18 @@ def test_cpus_of_an_unknown_cell_are_drawn_apart():
     assert "CPUs of an unknown NUMA cell:\n  ┌ core ? ┐\n  │ 9 X    │\n" in drawn
 
 
-def test_a_cell_may_have_nothing_but_memory():
+def test_a_cell_may_have_memory_only():
     cells = (*host(1, 2, 1).cells, Cell(1, 16 << 20))
     assert "NUMA cell 1: no CPUs, 16 GiB of memory" in picture.draw(Topology(cells), [], Rules())
 
 
-def test_a_cell_of_several_sockets_shows_them_apart():
+def test_a_cell_of_several_sockets_shows_them_separately():
     cpus = tuple(Cpu(n, n // 2, 0, n % 2, CpuSet([n]), True) for n in range(4))
     drawn = picture.draw(Topology((Cell(0, 1024, cpus=cpus),)), [], Rules())
     assert "  socket 1\n  ┌ core 0 ┬ 1 ──┐\n  │ 2 .    │ 3 . │\n" in drawn
 
 
-def test_a_cell_may_have_nothing_but_cpus():
+def test_a_cell_may_have_cpus_only():
     drawn = picture.draw(Topology((Cell(0, 0, cpus=(Cpu.bare(3),)),)), [], Rules())
     assert "NUMA cell 0: CPU 3, no memory\n" in drawn
 
@@ -174,14 +174,14 @@ def test_cores_that_differ_have_headings(kinds, headings):
     ] == headings
 
 
-def test_who_is_too_much_for_a_cpu_is_in_the_list_below():
+def test_guests_that_exceed_the_space_of_a_cpu_are_listed_below():
     drawn = picture.draw(host(1, 1, 1), [guest(n, "0:0") for n in range(28)], Rules())
     assert "│ 0 a+b+26 more │" in drawn
     listed = drawn.partition("CPUs that guests share\n")[2]
     assert re.sub(r"\s+", " ", listed).endswith("y, z, aa, ab")
 
 
-def test_what_a_terminal_might_obey_is_not_written():
+def test_control_sequences_of_a_terminal_are_not_written():
     drawn = picture.draw(host(1, 1, 1), [guest(1, name="a\x1b[2J\u202eb")], Rules())
     assert r"a\x1b[2J\u202eb" in drawn
 
@@ -193,7 +193,7 @@ def test_a_terminal_without_box_characters_gets_ascii():
     assert "?" not in drawn
 
 
-def test_what_is_wrong_is_told_below():
+def test_violations_are_listed_below():
     told = ["CPU 1 is offline", "instance x\x1b is pinned to " + ",".join(map(str, range(99)))]
     drawn = picture.draw(*LAPTOP, 80, violations=told)
     told = drawn.partition("\n\nViolations\n")[2]
@@ -223,7 +223,7 @@ def test_ids_are_written_in_short(ids, text):
 
 
 @given(st.sets(st.integers(0, 99)).map(sorted))
-def test_and_mean_the_same(ids):
+def test_ids_in_short_form_have_the_same_meaning(ids):
     assert _read(",".join(spans(ids))) == ids
 
 
@@ -296,7 +296,7 @@ widths = st.integers(picture.WIDTH_MIN, 200)
 
 @settings(max_examples=examples(60))
 @given(topologies(), st.lists(guests, max_size=40), rules, widths)
-def test_any_host_fits_and_nothing_is_left_out(topology, occupants, rules, width):
+def test_any_host_fits_and_is_drawn_completely(topology, occupants, rules, width):
     drawn = picture.draw(topology, occupants, rules, width)
     assert max(columns(line) for line in drawn.splitlines()) <= width
     assert sorted(_drawn_cpus(drawn)) == [cpu.id for cpu in topology.cpus]

@@ -33,13 +33,13 @@ def resolved(text, vcpus=4096):
 
 
 @given(runs())
-def test_a_run_is_what_it_says_one_by_one(run):
+def test_a_run_equals_its_entries_one_by_one(run):
     text, pins = run
     assert resolved(text) == {number: {cpu} for number, cpu in pins.items()}
 
 
 @given(mappings(), st.integers(0, 400))
-def test_a_mapping_is_what_its_entries_say(mapping, vcpus):
+def test_a_mapping_equals_its_entries(mapping, vcpus):
     text, pins = mapping
     there = {number: cpus for number, cpus in pins.items() if number < vcpus}
     assert resolved(text) == pins
@@ -62,7 +62,7 @@ def test_the_written_form_and_the_json_form_read_back(mapping):
 
 
 @given(runs(), st.data())
-def test_a_run_is_written_in_no_more_characters_than_it_was(run, data):
+def test_a_run_is_written_in_no_more_characters_than_before(run, data):
     text, _ = run
     spaced = "".join(
         data.draw(spaces) + character if character in ",=-/" else character for character in text
@@ -138,7 +138,7 @@ def test_numbers_end_where_those_of_a_guest_do():
             parse(text, of)
 
 
-def test_what_was_accepted_once_is_read_whatever_the_rules_are_now():
+def test_an_accepted_mapping_is_read_whatever_the_rules_are_later():
     kept = {"0": "1", "0\n": "2", "9000": "3", "999999": "0-8191"}
     assert Pinning.from_json(kept).resolve(CpuSet([0, 9000])) == {0: {2}, 9000: {3}}
     for name in ("9000", "0\n", " 0"):
@@ -158,7 +158,7 @@ def test_what_was_accepted_once_is_read_whatever_the_rules_are_now():
         ({"0": "=1"}, "item '=1' at position 1 is not one of"),
     ],
 )
-def test_names_in_json_are_sets_that_have_nothing_in_common(value, says):
+def test_names_in_json_are_disjoint_sets(value, says):
     with pytest.raises(exception.RequestInvalid) as refusal:
         Pinning.from_json(value, VCPU)
     assert says in str(refusal.value)
@@ -186,14 +186,14 @@ def test_json_keeps_sets_apart_and_runs_together():
         ("0-1:5-6;2=7", "2:7;0:6,5;1:5-6"),
     ],
 )
-def test_the_same_mapping_is_equal_in_whichever_form(forms):
+def test_the_same_mapping_is_equal_in_every_form(forms):
     pinnings = [parse(form) for form in forms]
     assert len({*pinnings}) == 1
     assert all(pinning == pinnings[0] for pinning in pinnings)
 
 
 @given(mappings())
-def test_what_names_each_vcpu_by_itself_is_equal_unless_runs_are_interleaved(mapping):
+def test_mappings_that_name_each_vcpu_are_equal_unless_runs_are_interleaved(mapping):
     text, pins = mapping
     singly = Pinning.of_map({number: CpuSet(cpus) for number, cpus in pins.items()})
     other = Pinning.of_map({number: CpuSet(cpus) ^ {8191} for number, cpus in pins.items()})
@@ -210,7 +210,7 @@ def test_other_mappings_are_not_equal(other):
     assert parse("0-3=4-7") != parse(other)
 
 
-def test_what_the_guest_lacks_is_named_in_short():
+def test_vcpus_that_the_guest_lacks_are_named_in_short():
     vcpus = CpuSet(range(4))
     assert parse("0-3=4-7").missing(vcpus) == ""
     assert parse("0-4=4-8").missing(vcpus) == "4"

@@ -80,7 +80,7 @@ DEDICATED = Grant({vcpu(0): CpuSet([4]), vcpu(1): CpuSet([5]), EMULATOR: CpuSet(
 
 
 class TestGrant:
-    def test_a_guest_is_placed_within_what_nova_gave_it_and_returns_to_that(self):
+    def test_a_guest_is_placed_within_its_grant_and_returns_to_it(self):
         executor, guest = Executor(), Guest(grant=GRANT)
         executor.place(guest, vcpu_pinning="0:4;1:5-6")
         assert guest.told[vcpu(0)] == {4}
@@ -89,7 +89,7 @@ class TestGrant:
         assert {what: guest.told[what] for what in GRANT.cpus} == GRANT.cpus
         assert guest.definition().baseline == {}
 
-    def test_a_request_outside_of_it_changes_nothing(self):
+    def test_a_request_outside_of_the_grant_has_no_effect(self):
         executor, guest = Executor(), Guest(grant=GRANT)
         with pytest.raises(exception.OutsideGrant, match="vCPU 1 the CPUs 4-7"):
             executor.look(guest, vcpu_pinning="0:4;1:3")
@@ -103,14 +103,14 @@ class TestGrant:
         assert reasons(prospect) == ["outside_grant"]
         assert [change.target for change in prospect.plan.changes()] == [SHARES]
 
-    def test_pins_that_go_back_to_a_newer_grant_go_to_that_one(self):
+    def test_pins_that_return_to_a_newer_grant_go_to_that_one(self):
         executor, guest = Executor(), Guest(grant=GRANT)
         executor.place(guest, vcpu_pinning="0:4")
         newer = Grant({**GRANT.cpus, vcpu(0): CpuSet([6, 7])}, GRANT.cells)
         guest.regrant(newer)
         assert executor.look(guest).plan.goals == {vcpu(0): {6, 7}}
 
-    def test_a_vcpu_that_has_all_of_its_grant_is_in_nobodys_way(self):
+    def test_a_vcpu_that_has_all_of_its_grant_blocks_no_guest(self):
         executor = Executor(overlap=Overlap.REFUSE)
         guest = Guest(grant=GRANT)
         assert executor.look(guest, emulator_pinning="4").move(UUID).pins == {}
@@ -118,7 +118,7 @@ class TestGrant:
         whole = executor.look(guest, vcpu_pinning="0:4-7").move(UUID)
         assert (whole.cpus, whole.pins) == (CpuSet(), {})
 
-    def test_such_guests_can_be_left_to_nova(self):
+    def test_numa_guests_can_be_left_to_nova(self):
         executor = Executor(numa_guests=NumaGuests.REFUSE)
         with pytest.raises(exception.NovaOwned, match="numa_guests"):
             executor.look(Guest(grant=GRANT), vcpu_pinning="0:4")
@@ -156,7 +156,7 @@ class TestGrant:
         executor.place(guest, new=False, vcpu_pinning="0:4;1:5")
         assert [guest.told[vcpu(number)] for number in (0, 1)] == [set(range(4, 8)), {5}]
 
-    def test_what_the_rules_no_longer_permit_is_left_as_a_whole(self):
+    def test_a_placement_that_the_rules_no_longer_permit_is_released_as_a_whole(self):
         """A window ended meanwhile: what it had beyond that would go back by itself."""
         executor, guest = Executor(), Guest(grant=DEDICATED)
         executor.place(guest, vcpu_pinning="0:5;1:4")
@@ -165,7 +165,7 @@ class TestGrant:
         assert reasons(prospect) == ["dedicated_cpus"]
         assert [change.target for change in prospect.plan.changes()] == [SHARES]
 
-    def test_what_the_rules_no_longer_permit_of_a_plain_guest_is_left_by_itself(self):
+    def test_a_target_of_a_plain_guest_that_the_rules_no_longer_permit_is_released_by_itself(self):
         executor, guest = Executor(), Guest()
         executor.place(guest, vcpu_pinning="0:5;1:4")
         executor.rules = Rules(reserved_cpus=CpuSet([5]))
@@ -191,7 +191,7 @@ class TestLook:
         with pytest.raises(exception.CpuOffline, match="CPU 4"):
             executor.look(Guest(HALF), vcpu_pinning="3-4")
 
-    def test_of_an_accepted_request_stays_what_can(self):
+    def test_the_permitted_part_of_an_accepted_request_stays(self):
         executor = Executor(reserved_cpus=CpuSet([1]))
         guest = Guest(HALF, pins=pin(1, 1))
         prospect = executor.look(
@@ -202,7 +202,7 @@ class TestLook:
         assert prospect.plan.unusable == {vcpu(0): CpuSet([4])}
         assert [change.target for change in prospect.plan.changes()] == [vcpu(0), SHARES]
 
-    def test_what_the_rules_no_longer_permit_is_left_as_it_is(self):
+    def test_a_placement_that_the_rules_no_longer_permit_stays_unchanged(self):
         executor, guest = Executor(), Guest()
         executor.place(guest, vcpu_pinning="0:1;1:2")
         executor.rules = Rules(reserved_cpus=CpuSet([1]))
@@ -211,7 +211,7 @@ class TestLook:
         assert not prospect.plan
         assert executor.look(guest).plan.goals == {vcpu(0): ALL, vcpu(1): ALL}
 
-    def test_a_guest_that_is_not_ours_may_have_nothing_but_its_baseline_back(self):
+    def test_an_unmanaged_guest_may_only_return_to_its_baseline(self):
         executor = Executor()
         executor.place(guest := Guest(), vcpu_pinning="1")
         executor.rules = Rules(allowed_projects=frozenset(["another"]))
@@ -220,7 +220,7 @@ class TestLook:
                 executor.look(guest, accepted, vcpu_pinning="1")
             assert executor.look(guest, accepted).plan.goals == {vcpu(0): ALL, vcpu(1): ALL}
 
-    def test_what_libvirt_has_no_control_group_for_is_named_and_the_rest_is_placed(self):
+    def test_a_target_without_a_control_group_is_named_and_the_rest_is_placed(self):
         guest = Guest()
         asked = {"vcpu_pinning": "0:2", "cpu_shares": "5", "vcpu_quota": "50%", "numa_nodes": "1"}
         assert not Executor().look(guest, **asked).shortfalls
@@ -246,24 +246,24 @@ class TestLook:
             (pin(0, "0-5"), Reading.of(CpuSet([2, 3])), CpuSet(range(6))),
         ],
     )
-    def test_a_guest_goes_back_to_where_it_ran_if_libvirt_was_told_nothing(
+    def test_a_guest_returns_to_where_it_ran_if_libvirt_has_no_configuration(
         self, pins, shown, former
     ):
         prospect = Executor().look(Guest(pins=pins, v0=shown), vcpu_pinning="0:1")
         assert [change.former for change in prospect.plan.changes()] == [former]
         assert prospect.state.configured[vcpu(0)] == (CpuSet(range(6)) if pins else ALL)
 
-    def test_a_guest_on_all_cpus_that_are_online_is_confined_by_nobody(self):
+    def test_a_guest_on_all_online_cpus_is_not_confined(self):
         for cpus in (range(4), range(6)):
             guest = Guest(HALF, v0=Reading.of(CpuSet(cpus)))
             (change,) = Executor().look(guest, vcpu_pinning="0:1").plan.changes()
             assert change.former == ALL
 
-    def test_a_weight_that_is_narrower_than_nothing_is_no_cpuset(self):
+    def test_a_weight_narrower_than_no_weight_is_no_cpuset(self):
         (change,) = Executor().look(Guest(), cpu_shares="5").plan.changes()
         assert (change.target, change.former) == (SHARES, 1024)
 
-    def test_what_differs_is_told_as_libvirt_was_told_or_else_as_the_kernel_shows(self):
+    def test_a_difference_is_reported_as_configured_or_else_as_observed(self):
         parts = (Part(CpuSet([2]), "700"), Part(CpuSet([4]), "701"))
         guest = Guest(pins=pin(0, 2) + pin(1, 5), v0=Reading(parts))
         prospect = Executor().look(guest, vcpu_pinning="0:2;1:3")
@@ -274,7 +274,7 @@ class TestLook:
 
 
 class TestMove:
-    def test_a_move_has_what_is_asked_for_and_all_pins_that_the_guest_has_then(self):
+    def test_a_move_has_the_request_and_all_resulting_pins_of_the_guest(self):
         move = (
             Executor()
             .look(Guest(pins=pin(0, 2)), vcpu_pinning="1:3", emulator_pinning="4")
@@ -284,7 +284,7 @@ class TestMove:
         assert move.cpus == {3, 4}
         assert move.pins == {0: {2}, 1: {3}}
 
-    def test_a_pin_to_all_cpus_that_are_online_is_none(self):
+    def test_a_pin_to_all_online_cpus_is_no_pin(self):
         move = Executor().look(Guest(HALF, pins=pin(0, "0-3")), vcpu_pinning="1:0-2").move(UUID)
         assert move.pins == {1: {0, 1, 2}}
 
@@ -294,7 +294,7 @@ class TestWindows:
         night = Window("night", "0 22 * * *", 3600)
         return Allocation(windows=(Windowed(night, request(vcpu_pinning=cpus)),))
 
-    def test_a_window_is_refused_now_for_what_would_be_refused_when_it_begins(self):
+    def test_a_window_is_refused_now_if_it_would_be_refused_when_it_begins(self):
         executor = Executor(reserved_cpus=CpuSet([1]))
         executor.placer.check_windows(self.allocation("2,7"), Guest(HALF))
         with pytest.raises(exception.CpuReserved, match="in window night: CPU 1 is reserved"):
@@ -304,14 +304,14 @@ class TestWindows:
             self.allocation("1").at(noon), Guest(), accepted=False
         ).plan
 
-    def test_a_request_without_windows_costs_no_look_at_the_guest(self):
+    def test_a_request_without_windows_costs_no_reading_of_the_guest(self):
         guest = Guest()
         Executor().placer.check_windows(request(vcpu_pinning="1"), guest)
         assert guest.looks == 0
 
 
 class TestPlace:
-    def test_a_guest_that_has_all_of_it_is_left_alone(self):
+    def test_a_guest_that_has_its_whole_request_is_left_alone(self):
         executor = Executor()
         guest = Guest(pins=pin(0, 2))
         guest.busy = True
@@ -326,7 +326,9 @@ class TestPlace:
             executor.place(guest, vcpu_pinning="0:2")
         assert not executor.looks
 
-    def test_who_gets_cpus_anew_is_held_against_the_others_and_who_had_them_is_not(self):
+    def test_additional_cpus_are_checked_against_other_guests_and_former_cpus_are_not(
+        self,
+    ):
         executor, guest = Executor(overlap=Overlap.REFUSE), Guest()
         executor.occupants = [occupant(OTHER, 2)]
         with pytest.raises(exception.Overlap):
@@ -336,7 +338,7 @@ class TestPlace:
         assert (guest.done, placed.note) == ([vcpu(0)], "")
         assert executor.looks == ["topology", "guests"]
 
-    def test_who_is_released_is_held_against_nobody(self):
+    def test_a_released_guest_is_checked_against_no_other(self):
         executor = Executor(overlap=Overlap.REFUSE)
         executor.place(guest := Guest(), vcpu_pinning="0:2")
         executor.looks.clear()
@@ -344,7 +346,7 @@ class TestPlace:
         assert guest.done == [vcpu(0), vcpu(0)]
         assert not executor.looks
 
-    def test_all_that_there_is_to_say_is_noted(self):
+    def test_all_warnings_are_recorded(self):
         executor, guest = Executor(), Guest()
         executor.occupants = [occupant(OTHER, 2)]
         executor.topology = isolated(2, 3)
@@ -354,7 +356,7 @@ class TestPlace:
         assert rest.startswith("vCPU 0-1 on isolated CPUs (2-3)")
         assert memory == "30 KiB of memory on node 0"
 
-    def test_who_has_to_move_away_is_told(self):
+    def test_guests_that_have_to_move_are_reported(self):
         executor = Executor(overlap=Overlap.REFUSE)
         executor.occupants = [occupant(OTHER, 2)]
         other = executor.look(Guest(pins=pin(0, 2)), vcpu_pinning="0:6").move(OTHER)
@@ -379,7 +381,7 @@ class TestPlace:
 
 
 class TestWarnings:
-    def test_a_placement_is_warned_of_before_it_is_carried_out(self):
+    def test_a_placement_is_warned_about_before_it_is_carried_out(self):
         executor, guest = Executor(), Guest()
         executor.occupants = [occupant(OTHER, 2)]
         executor.topology = isolated(2, 3)
@@ -399,7 +401,7 @@ class TestWarnings:
             (Overlap.WARN, Overlap.WARN, ["topology", "guests"]),
         ],
     )
-    def test_only_what_the_rules_ask_for_is_looked_at(self, overlap, smt, looks):
+    def test_only_values_that_the_rules_need_are_read(self, overlap, smt, looks):
         executor = Executor(overlap=overlap, smt=smt)
         executor.occupants = [occupant(OTHER, 6)]
         told = executor.warnings(Guest(), vcpu_pinning="2")

@@ -47,7 +47,7 @@ def v_pins(**pins):
 
 
 @given(vcpus, st.data())
-def test_carried_out_the_plan_brings_the_wanted_and_nothing_else(wanted, data):
+def test_a_plan_reaches_exactly_the_desired_values(wanted, data):
     has = {v(n): data.draw(sets) for n in range(6)}
     runs = {what: data.draw(st.just(has[what]) | sets) for what in has}
     after, observed = dict(has), dict(runs)
@@ -85,7 +85,7 @@ def test_the_kernel_leaves_offline_cpus_out():
     assert found == {v(0): Part(CpuSet([0]))}
 
 
-def test_with_cgroup_v1_what_is_online_is_set_and_the_whole_once_it_is_back():
+def test_with_cgroup_v1_the_online_part_is_set_and_the_whole_once_it_is_back():
     wanted, has = v_pins(v0="6-7"), v_pins(v0="6-7")
     without = Host(ALL, CpuSet(range(7)), cgroup=1)
     steps = plan.make(wanted, state(has, v_pins(v0="0-6")), without)
@@ -96,7 +96,7 @@ def test_with_cgroup_v1_what_is_online_is_set_and_the_whole_once_it_is_back():
     assert [change.desired for change in steps.changes()] == [CpuSet([6, 7])]
 
 
-def test_where_nothing_is_left_online_nothing_is_set():
+def test_a_target_without_online_cpus_is_not_set():
     wanted = v_pins(v0="7", v1="1")
     for cgroup in (1, 2, None):
         host = Host(ALL, CpuSet(range(7)), cgroup=cgroup)
@@ -105,7 +105,7 @@ def test_where_nothing_is_left_online_nothing_is_set():
         assert steps.unusable == v_pins(v0="7")
 
 
-def test_the_baseline_is_noted_once_and_before_anything_is_changed():
+def test_the_baseline_is_recorded_once_before_any_change():
     has, wanted = v_pins(v0="0-7", v1="0-7"), v_pins(v0="1")
     first = v_pins(v0="0-7")
     assert plan.make(wanted, state(has), HOST).steps[0] == plan.KeepBaseline({}, first)
@@ -113,7 +113,7 @@ def test_the_baseline_is_noted_once_and_before_anything_is_changed():
     assert not plan.make(has, state(has), HOST)
 
 
-def test_what_is_no_longer_wanted_goes_back_to_the_baseline():
+def test_a_target_that_is_no_longer_desired_returns_to_the_baseline():
     baseline = v_pins(v0="0-7", v1="3")
     has = v_pins(v0="1", v1="1", v2="5")
     steps = plan.make(v_pins(v1="1", v2="6"), state(has, baseline=baseline), HOST)
@@ -131,7 +131,7 @@ def test_what_is_no_longer_wanted_goes_back_to_the_baseline():
     )
 
 
-def test_a_baseline_with_cpus_that_are_offline_is_kept_until_it_can_be_given_back():
+def test_a_baseline_with_offline_cpus_is_kept_until_it_can_be_restored():
     baseline, has = v_pins(v0="0-7"), v_pins(v0="1")
     without = Host(ALL, CpuSet(range(7)), cgroup=1)
     steps = plan.make({}, state(has, baseline=baseline), without)
@@ -143,7 +143,7 @@ def test_a_baseline_with_cpus_that_are_offline_is_kept_until_it_can_be_given_bac
     assert not steps.unusable
 
 
-def test_a_vcpu_that_is_gone_is_not_given_anything_back():
+def test_an_unplugged_vcpu_is_not_restored():
     steps = plan.make({}, state(v_pins(v0="1"), baseline=v_pins(v0="0-7", v3="0-7")), HOST)
     assert [change.target for change in steps.changes()] == [v(0)]
     assert steps.steps[-1].baseline == {}
@@ -156,7 +156,7 @@ def test_a_plan_is_short_to_read():
     assert str(plan.make(has, state(has), HOST)) == "nothing to change"
 
 
-def test_a_plan_names_everything_that_it_changes():
+def test_a_plan_names_all_its_changes():
     has = {
         v(0): ALL,
         target.EMULATOR: ALL,
@@ -179,7 +179,7 @@ def test_a_plan_names_everything_that_it_changes():
     )
 
 
-def test_one_thread_that_differs_is_enough_for_a_step():
+def test_one_differing_thread_is_enough_for_a_step():
     wanted = {target.EMULATOR: CpuSet([1])}
     left = plan.GuestState(
         wanted,
@@ -202,7 +202,7 @@ def test_a_quota_that_one_vcpu_has_lost_is_set_again():
     assert [change.target for change in steps.changes()] == [target.QUOTA]
 
 
-def test_what_libvirt_was_told_nothing_of_goes_back_to_where_it_ran():
+def test_an_unconfigured_target_returns_to_where_it_ran():
     told, had = v_pins(v0="0-7"), v_pins(v0="2-3")
     steps = plan.make(v_pins(v0="1"), state(told, had, had=had), HOST)
     assert steps.steps == (
@@ -211,7 +211,7 @@ def test_what_libvirt_was_told_nothing_of_goes_back_to_where_it_ran():
     )
 
 
-def test_a_baseline_of_a_larger_host_is_cut_to_what_is_here_and_forgotten():
+def test_a_baseline_of_a_larger_host_is_cut_to_the_existing_cpus_and_forgotten():
     baseline = v_pins(v0="0-127", v1="64-127") | {target.MEMORY: CpuSet([1, 2])}
     has = v_pins(v0="1", v1="1") | {target.MEMORY: CpuSet([0])}
     for cgroup in (1, 2):
@@ -226,7 +226,7 @@ def test_a_baseline_of_a_larger_host_is_cut_to_what_is_here_and_forgotten():
         assert not steps.unusable
 
 
-def test_memory_whose_baseline_has_no_node_here_may_be_anywhere():
+def test_memory_whose_baseline_has_no_existing_node_may_be_on_any_node():
     baseline = {target.MEMORY: CpuSet([3])}
     has = {target.MEMORY: CpuSet([0])}
     (change, _note) = plan.make({}, state(has, baseline=baseline), HOST).steps
@@ -243,7 +243,7 @@ def test_cpus_that_a_group_above_took_away_are_waited_for():
         assert steps.describe_unusable() == "CPU 3 of vCPU 0, CPU 3 of vCPU 1"
 
 
-def test_unobserved_are_goals_of_which_only_libvirts_word_is_known():
+def test_goals_without_an_observed_value_are_unobserved():
     goals = v_pins(v0="1", v1="2") | {target.EMULATOR: CpuSet([1]), target.MEMORY: CpuSet([0])}
     observed = {
         v(0): Reading.of(CpuSet([1])),

@@ -59,20 +59,20 @@ def may(conf):
 @pytest.mark.parametrize("rule", OPERATIONS)
 @pytest.mark.parametrize("role", ["admin", "service"])
 @pytest.mark.parametrize("project_id", [MINE, OTHERS, UNKNOWN_PROJECT])
-def test_administrators_and_services_may_all(may, rule, role, project_id):
+def test_administrators_and_services_have_all_rights(may, rule, role, project_id):
     assert may(rule, project_id, role)
     assert may(rule, project_id, role.upper(), "reader")
 
 
 @pytest.mark.parametrize("rule", OPERATIONS)
-def test_readers_see_what_is_their_projects(may, rule):
+def test_readers_see_their_project(may, rule):
     assert may(rule, MINE, "reader") == (rule in FOR_READERS)
     assert not may(rule, OTHERS, "reader")
 
 
 @pytest.mark.parametrize("rule", OPERATIONS)
 @pytest.mark.parametrize("project_id", [MINE, OTHERS, UNKNOWN_PROJECT])
-def test_nobody_else_may_anything(may, rule, project_id):
+def test_other_roles_have_no_rights(may, rule, project_id):
     for role in ROLES[1:]:
         assert not may(rule, project_id, role)
     assert not may(rule, project_id, *ROLES[1:])
@@ -81,24 +81,24 @@ def test_nobody_else_may_anything(may, rule, project_id):
 
 @pytest.mark.parametrize("rule", OPERATIONS)
 @pytest.mark.parametrize("of", [None, "", MINE, OTHERS])
-def test_what_is_of_no_known_project_is_no_readers(may, rule, of):
+def test_an_instance_of_no_known_project_is_hidden_from_readers(may, rule, of):
     assert not may(rule, UNKNOWN_PROJECT, "reader", of=of)
 
 
 @pytest.mark.parametrize("rule", OPERATIONS)
 @pytest.mark.parametrize("project_id", [MINE, OTHERS, UNKNOWN_PROJECT, "*", "%(project_id)s"])
 @pytest.mark.parametrize("of", [None, ""])
-def test_a_token_without_a_project_sees_nothing(may, rule, project_id, of):
+def test_a_token_without_a_project_sees_no_instance(may, rule, project_id, of):
     assert not may(rule, project_id, "reader", "member", of=of)
 
 
 @pytest.mark.parametrize("rule", OPERATIONS)
 @pytest.mark.parametrize("scope", [{"system_scope": "all"}, {"domain_id": "default"}])
-def test_tokens_of_the_system_and_of_domains_are_not_for_this(may, rule, scope):
+def test_tokens_of_the_system_and_of_domains_have_no_rights(may, rule, scope):
     assert not may(rule, UNKNOWN_PROJECT, "admin", "reader", of=None, **scope)
 
 
-def test_a_rule_that_there_is_not(may):
+def test_an_unknown_rule_is_an_error(may):
     with pytest.raises(policy.PolicyNotRegistered):
         may("kongming:host:set", MINE, "admin")
 
@@ -174,7 +174,7 @@ def test_a_rule_that_would_be_another_than_was_typed_is_refused(conf, tmp_path, 
 
 
 @pytest.mark.parametrize("written", ['""', '"@"', "role:admin", "[]", "[[role:admin], rule:x]"])
-def test_a_rule_that_means_what_was_typed_is_taken(conf, tmp_path, written):
+def test_a_rule_with_the_intended_meaning_is_accepted(conf, tmp_path, written):
     path = tmp_path / "policy.yaml"
     path.write_text(f'"kongming:map:set": {written}\n"x": "@"\n')
     policies.make_enforcer(conf)
@@ -184,9 +184,7 @@ def test_a_rule_that_means_what_was_typed_is_taken(conf, tmp_path, written):
 
 
 @pytest.mark.parametrize("folder", [False, True])
-def test_the_former_rules_stay_where_a_file_becomes_one_that_is_refused(
-    conf, tmp_path, caplog, folder
-):
+def test_the_former_rules_stay_where_a_file_becomes_invalid(conf, tmp_path, caplog, folder):
     path = tmp_path / "policy.d" / "policy.yaml"
     path.parent.mkdir()
     path.write_text('"kongming:map:set": "role:mano"\n')

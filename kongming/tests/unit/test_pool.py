@@ -48,21 +48,21 @@ def pool(opened):
     return Pool(open_)
 
 
-def test_one_that_came_back_is_lent_again(pool, opened):
+def test_a_returned_connection_is_lent_again(pool, opened):
     for _ in range(3):
         with pool.lend() as connection:
             assert connection is opened[0]
     assert len(opened) == 1
 
 
-def test_two_at_once_get_one_each(pool, opened):
+def test_two_concurrent_borrowers_get_one_connection_each(pool, opened):
     with pool.lend() as first, pool.lend() as second:
         assert first is not second
     assert not any(connection.closed for connection in opened)
 
 
 @pytest.mark.parametrize("alive", [False, None])
-def test_one_that_died_while_it_was_lent_is_closed_by_who_had_it(pool, opened, alive):
+def test_a_connection_that_died_while_lent_is_closed_by_its_borrower(pool, opened, alive):
     with pool.lend() as connection:
         connection.alive = alive
         assert not connection.closed
@@ -71,7 +71,7 @@ def test_one_that_died_while_it_was_lent_is_closed_by_who_had_it(pool, opened, a
         assert another is not connection
 
 
-def test_one_that_died_while_nobody_had_it_is_not_lent(pool, opened):
+def test_a_connection_that_died_while_idle_is_not_lent(pool, opened):
     with pool.lend() as connection:
         pass
     connection.alive = False
@@ -80,7 +80,7 @@ def test_one_that_died_while_nobody_had_it_is_not_lent(pool, opened):
     assert connection.closed
 
 
-def test_an_error_gives_the_connection_back(pool, opened):
+def test_an_error_returns_the_connection(pool, opened):
     with pytest.raises(ValueError, match="oops"), pool.lend():
         raise ValueError("oops")
     with pool.lend():
@@ -99,7 +99,7 @@ def test_no_more_are_kept_than_are_of_use(pool, opened):
     assert all(connection.closed for connection in opened)
 
 
-def test_one_that_hangs_as_it_is_closed_holds_up_nobody(pool, opened):
+def test_a_connection_that_hangs_in_closing_delays_no_borrower(pool, opened):
     answered = threading.Event()
     with pool.lend() as connection:
         connection.close = answered.wait

@@ -54,12 +54,12 @@ def test_more_rows_than_anybody_reads_are_not_shown(caplog, monkeypatch):
     assert caplog.messages == ["only the first 7 rows are shown: use a smaller --days"]
 
 
-def test_what_has_no_windows_is_one_row():
+def test_an_allocation_without_windows_is_one_row():
     ((_, _, window, requested),) = preview.rows(1, Allocation(cpu_shares=5), shares, LOG)
     assert (window, requested) == ("", 5)
 
 
 @pytest.mark.parametrize("days", [0, 367, -1])
-def test_days_that_are_not_looked_ahead_are_refused(days):
+def test_an_invalid_number_of_days_is_refused(days):
     with pytest.raises(exception.RequestInvalid, match=f"--days {days} is not from 1 to 366"):
         preview.rows(days, asked(NIGHT), shares, LOG)

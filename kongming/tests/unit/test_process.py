@@ -74,7 +74,7 @@ def test_a_process_that_only_names_a_guest_is_not_its_qemu(proc, names):
     assert Processes(proc).find(UUID).pid == 7
 
 
-def test_a_qemu_that_has_no_vcpus_yet_is_found_when_it_has(proc):
+def test_a_qemu_without_vcpus_is_found_once_it_has_some(proc):
     folder = proc / "12"
     folder.mkdir()
     (folder / "cmdline").write_text("qemu\0-uuid\0new\0-smp\0001\0")
@@ -85,14 +85,14 @@ def test_a_qemu_that_has_no_vcpus_yet_is_found_when_it_has(proc):
     assert processes.find("new").pid == 12
 
 
-def test_what_the_kernel_tells(proc):
+def test_a_process_is_described_by_the_kernels_files(proc):
     process = QemuProcess(7, proc)
     assert process.memory_kib() == {0: 12, 1: 120 + 5 * 2048}
     (proc / "7/numa_maps").write_bytes(b"\xff\n" + MAPS.encode())
     assert process.memory_kib() == {0: 12, 1: 120 + 5 * 2048}
 
 
-def test_a_process_that_ended_tells_nothing(proc):
+def test_a_process_that_ended_shows_no_values(proc):
     with pytest.raises(OSError, match="4711"):
         QemuProcess(4711, proc).memory_kib()
 
@@ -114,7 +114,7 @@ def why(proc):
     return processes.why_hidden()
 
 
-def test_a_guest_that_nothing_is_known_to_hide_is_not_found(alone):
+def test_a_guest_without_a_known_reason_to_be_hidden_is_not_found(alone):
     assert why(alone) == NOT_FOUND
 
 
@@ -147,13 +147,13 @@ def test_a_proc_that_hides_processes_is_named_with_its_option(alone, hides):
     assert why(alone) == NOT_FOUND
 
 
-def test_a_proc_that_is_none_or_cannot_be_listed_hides_all(alone, tmp_path, monkeypatch):
+def test_an_unreadable_or_missing_proc_hides_all_guests(alone, tmp_path, monkeypatch):
     assert "/absent can't be listed: No such file" in why(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
     assert why(tmp_path / "empty") == f"there is no {tmp_path / 'empty'}: mount it"
 
 
-def test_a_guest_that_was_seen_and_is_gone_does_not_say_that_guests_are_seen(alone):
+def test_a_formerly_visible_guest_that_ended_does_not_prove_visibility(alone):
     (alone / "7/cmdline").write_text(f"qemu\0-uuid\0{UUID}\0")
     processes = Processes(alone)
     assert processes.find(UUID).pid == 7
@@ -165,7 +165,7 @@ def test_a_guest_that_was_seen_and_is_gone_does_not_say_that_guests_are_seen(alo
     assert "its own PID namespace" in processes.why_hidden()
 
 
-def test_where_other_guests_are_seen_nothing_hides_this_one(alone, proc):
+def test_visible_guests_prove_that_this_one_is_not_hidden(alone, proc):
     (alone / "self/ns/pid").unlink()
     (alone / "self/ns/pid").symlink_to("pid:[4026532000]")
     (proc / "9/cmdline").write_text(f"qemu\0-uuid\0{OTHER}\0")
@@ -204,7 +204,7 @@ def test_a_status_that_is_odd_is_named(proc, status):
         (None, "the memory can't be counted (that needs CAP_SYS_PTRACE)"),
     ],
 )
-def test_the_memory_that_stayed_behind_is_told(memory, note):
+def test_memory_that_stayed_behind_is_reported(memory, note):
     change = Change(target.MEMORY, CpuSet([0, 1]), CpuSet([1]))
     done = Plan({target.MEMORY: CpuSet([1])}, {}, (change,), {})
     guest = SimpleNamespace(memory_kib=lambda: memory, hidden="")

@@ -73,7 +73,7 @@ def told(caplog):
     return [record.getMessage() for record in caplog.records]
 
 
-def test_a_clock_that_is_behind_is_told_once_with_how_far(watch, caplog):
+def test_a_clock_that_is_behind_is_logged_once_with_its_offset(watch, caplog):
     for _ in range(3):
         assert watch(2.0, Verdict(behind="nova-compute:compute-1", behind_s=2.0)) is None
     (line,) = told(caplog)
@@ -83,7 +83,7 @@ def test_a_clock_that_is_behind_is_told_once_with_how_far(watch, caplog):
     assert len(told(caplog)) == 2
 
 
-def test_a_clock_that_is_ahead_is_told_once_with_how_far(watch, caplog):
+def test_a_clock_that_is_ahead_is_logged_once_with_its_offset(watch, caplog):
     for _ in range(3):
         assert watch(0.0, ahead_s=600.0) is None
     (line,) = told(caplog)
@@ -94,19 +94,19 @@ def test_a_clock_that_is_ahead_is_told_once_with_how_far(watch, caplog):
     "verdict",
     [Verdict(), Verdict(behind="x", behind_s=1.0), late(60.0)],
 )
-def test_what_may_be_as_it_should_is_not_told(watch, verdict, caplog):
+def test_a_plausible_delay_is_not_logged(watch, verdict, caplog):
     assert watch(5.0, verdict, ahead_s=1.0) is None
     assert not told(caplog)
 
 
-def test_what_is_left_out_as_much_too_late_is_told_once(watch, caplog):
+def test_an_event_that_is_skipped_as_much_too_late_is_logged_once(watch, caplog):
     for _ in range(3):
         assert watch(90.0, late(61.0)) is None
     (line,) = told(caplog)
     assert "may have been set back: it dates a message 61 s before" in line
 
 
-def test_a_clock_that_was_set_back_is_known_by_its_second_event(watch, time, caplog):
+def test_a_clock_that_was_set_back_is_recognized_by_its_second_event(watch, time, caplog):
     assert watch(0.1) is None
     time.passed = 10
     assert watch(HOUR, late(HOUR)) is None
@@ -128,7 +128,7 @@ def test_a_clock_that_was_set_back_is_known_by_its_second_event(watch, time, cap
         (-HOUR, "is ahead of this host's by"),
     ],
 )
-def test_a_clock_may_be_set_back_to_anything(watch, time, caplog, delay_s, told_last):
+def test_a_clock_may_be_set_back_by_any_amount(watch, time, caplog, delay_s, told_last):
     ahead_s = max(0.0, -delay_s)
     for _ in range(2):
         assert watch(max(0.0, delay_s), late(HOUR), ahead_s=ahead_s) is None
@@ -137,7 +137,7 @@ def test_a_clock_may_be_set_back_to_anything(watch, time, caplog, delay_s, told_
     assert f"was set back and now {told_last}" in told(caplog)[-1]
 
 
-def test_an_event_of_no_consequence_tells_only_whether_a_clock_was_set_back(
+def test_an_irrelevant_event_reveals_only_that_a_clock_was_set_back(
     watch, publishers, time, caplog
 ):
     def check_foreign(delay_s, ahead_s=0.0):
@@ -161,13 +161,13 @@ def test_the_second_event_may_be_one_that_is_not_late(watch, time):
     assert missed[0].instance_uuid == UUID
 
 
-def test_of_the_same_instance_the_newer_event_counts(watch, time):
+def test_the_newer_event_of_the_same_instance_counts(watch, time):
     watch(HOUR, late(HOUR))
     time.passed = 2
     assert watch(HOUR, late(HOUR)) == []
 
 
-def test_of_several_that_were_left_out_the_last_of_each_instance_counts(watch, time):
+def test_the_last_skipped_event_of_each_instance_counts(watch, time):
     watch(HOUR, late(HOUR))
     time.passed = 0.5
     watch(HOUR, late(HOUR - 0.5))
@@ -189,7 +189,7 @@ def test_messages_that_waited_are_no_sign_of_a_clock(watch, time, passed, delay)
     assert watch(delay, late(HOUR)) is None
 
 
-def test_of_two_delays_the_one_that_is_seen_again_is_the_clocks(watch, time):
+def test_the_repeated_one_of_two_delays_is_that_of_the_clock(watch, time):
     watch(HOUR, late(HOUR))
     time.passed = 2
     assert watch(2 * HOUR, late(2 * HOUR)) is None
@@ -197,7 +197,7 @@ def test_of_two_delays_the_one_that_is_seen_again_is_the_clocks(watch, time):
     assert watch(2 * HOUR, late(2 * HOUR)) == []
 
 
-def test_messages_that_come_in_time_prove_the_clock_right(watch, time):
+def test_timely_messages_prove_the_clock_right(watch, time):
     watch(HOUR, late(HOUR))
     time.passed = 2
     assert watch(HOUR / 2 - 1) is None
@@ -207,7 +207,7 @@ def test_messages_that_come_in_time_prove_the_clock_right(watch, time):
     assert watch(HOUR, late(HOUR)) == []
 
 
-def test_a_clock_that_is_wrong_all_the_time_was_not_set_back(watch, time):
+def test_a_constantly_wrong_clock_was_not_set_back(watch, time):
     watch(HOUR + 16, late(16.0))
     time.passed = 2
     assert watch(HOUR + 8) is None
@@ -221,7 +221,7 @@ def test_a_clock_that_is_wrong_all_the_time_was_not_set_back(watch, time):
     assert watch(HOUR + 16, late(16.0)) is None
 
 
-def test_what_is_hardly_late_is_no_sign_of_a_clock(watch, time):
+def test_a_small_delay_is_no_sign_of_a_wrong_clock(watch, time):
     watch(6.0, late(5.0))
     time.passed = 2
     assert watch(6.0, late(5.0)) is None
@@ -231,7 +231,7 @@ def test_what_is_hardly_late_is_no_sign_of_a_clock(watch, time):
     assert watch(6.1, late(5.1)) == []
 
 
-def test_each_publisher_has_a_clock_of_its_own(watch, time):
+def test_each_publisher_has_a_separate_clock(watch, time):
     watch(HOUR, late(HOUR))
     time.passed = 2
     assert watch(HOUR, late(HOUR), publisher="nova-compute:compute-1") is None
@@ -254,5 +254,5 @@ def test_a_name_can_not_forge_a_line(watch, caplog):
     ("seconds", "written"),
     [(2.4, "2 s"), (119.4, "119 s"), (120, "2 min"), (7199, "120 min"), (7200, "2.0 h")],
 )
-def test_times_are_written_as_people_say_them(seconds, written):
+def test_times_are_written_in_common_units(seconds, written):
     assert _duration(seconds) == written

@@ -54,7 +54,7 @@ def test_an_exchange_is_due_at_an_interval(schedule, clock):
     assert due_after(schedule, clock) == INTERVAL_S * 1.2 - 1.0
 
 
-def test_a_request_is_not_put_off_by_a_later_one(schedule, clock):
+def test_a_request_is_not_delayed_by_a_later_one(schedule, clock):
     schedule.request(5.0)
     schedule.request(30.0)
     assert due_after(schedule, clock) == 5.0
@@ -68,7 +68,7 @@ def test_an_exchange_without_an_answer_is_due_again(schedule):
     assert schedule.is_due(INTERVAL_S)
 
 
-def test_a_request_during_an_exchange_is_for_another_one(schedule):
+def test_a_request_during_an_exchange_leads_to_another_exchange(schedule):
     began_at = schedule.begin()
     schedule.request()
     schedule.answered(began_at)

@@ -52,7 +52,7 @@ def lines(caplog, level):
 
 
 class TestPlacing:
-    def test_a_request_is_brought_about_once_and_told(self, host, caplog):
+    def test_a_request_is_applied_once_and_logged(self, host, caplog):
         caplog.set_level("INFO")
         assert host.reconcile(ONE) is Result.DONE
         assert host.pins() == [CpuSet([1])] * 2
@@ -69,7 +69,7 @@ class TestPlacing:
         assert not caplog.records
         assert not host.statistics.drifts
 
-    def test_what_cannot_be_observed_is_told_and_kept_until_it_can_be(self, host, caplog):
+    def test_an_unobservable_value_is_logged_and_kept_until_it_is_observed(self, host, caplog):
         caplog.set_level("INFO")
         host.guest.is_found, host.guest.hidden = False, "hidepid"
         host.guest.unobserved = frozenset([EMULATOR])
@@ -90,14 +90,14 @@ class TestPlacing:
         assert len(host.store.history(UUID)) == 1
         assert not caplog.records
 
-    def test_what_libvirt_reads_from_the_kernel_is_observed(self, host, caplog):
+    def test_a_value_that_libvirt_reads_from_the_kernel_is_observed(self, host, caplog):
         caplog.set_level("INFO")
         host.guest.is_found, host.guest.hidden = False, "hidepid"
         host.reconcile(ONE)
         assert lines(caplog, "INFO")[0].endswith("(applied, observed through libvirt)")
         assert host.record.unobserved == ""
 
-    def test_of_a_guest_that_is_gone_nothing_is_unobserved(self, host):
+    def test_a_guest_that_ended_has_no_unobserved_values(self, host):
         host.guest.unobserved = frozenset([EMULATOR])
         host.reconcile(request(emulator_pinning="2"))
         assert host.record.unobserved
@@ -105,14 +105,14 @@ class TestPlacing:
         host.reconcile()
         assert (host.record.status, host.record.unobserved) == (Status.ABSENT, "")
 
-    def test_what_is_partly_refused_may_be_unobserved_too(self, host):
+    def test_a_partly_refused_request_may_be_unobserved_too(self, host):
         host.guest.unobserved = frozenset([EMULATOR])
         host.guest.has_cpuset_controller = False
         host.reconcile(request(emulator_pinning="2", numa_nodes="1"))
         assert host.outcome == (Status.REFUSED, "memory_unsupported")
         assert host.record.unobserved.startswith("emulator pin can't be observed")
 
-    def test_how_long_it_took_is_counted(self, host, monkeypatch):
+    def test_the_duration_of_a_pass_is_counted(self, host, monkeypatch):
         moments = itertools.count(1000.0, 0.25)
         monkeypatch.setattr(reconciler, "time", SimpleNamespace(monotonic=moments.__next__))
         host.reconcile(ONE)
@@ -122,7 +122,7 @@ class TestPlacing:
         # One more look at the clock lies in between.
         assert host.statistics.seconds == 0.25 + 0.5
 
-    def test_what_there_is_to_say_is_told_and_kept(self, host, caplog):
+    def test_warnings_are_logged_and_kept(self, host, caplog):
         caplog.set_level("INFO")
         host.reconcile(request(numa_nodes="0", vcpu_pinning="1"))
         host.reconcile(request(numa_nodes="1"))
@@ -131,7 +131,7 @@ class TestPlacing:
         assert line.endswith(f"(applied, observed on the threads); {note}")
         assert host.record.message == note
 
-    def test_who_has_to_move_as_well_is_looked_at_at_once(self, host):
+    def test_a_guest_that_has_to_move_as_well_is_reconciled_at_once(self, host):
         host.rules = Rules(overlap=Overlap.REFUSE, smt=Overlap.ALLOW)
         host.hypervisor.others = [occupant(OTHER, 1)]
         assert host.reconcile(ONE) is Result.DONE
@@ -155,7 +155,9 @@ class TestPlacing:
 
 
 class TestDrift:
-    def test_a_guest_that_somebody_moved_is_corrected_and_that_is_told(self, host, caplog):
+    def test_a_guest_that_another_program_moved_is_corrected_and_that_is_logged(
+        self, host, caplog
+    ):
         host.reconcile(ONE)
         host.guest.shown[vcpu(0)] = Reading.of(CpuSet([2]))
         assert host.reconcile() is Result.CORRECTED
@@ -168,7 +170,7 @@ class TestDrift:
         assert host.statistics.drifts == {"repinned": 1}
 
     @pytest.mark.parametrize("windows", [False, True])
-    def test_after_a_restart_of_the_service_the_note_in_the_domain_tells(self, host, windows):
+    def test_after_a_restart_of_the_service_the_note_in_the_domain_counts(self, host, windows):
         night = Windowed(Window("night", "0 22 * * *", 60), request(vcpu_pinning="1"))
         host.reconcile(Allocation(ONE.vcpu_pinning, windows=(night,) * windows))
         host.begin()
@@ -178,7 +180,7 @@ class TestDrift:
         assert host.guest.shown == {}
 
     @pytest.mark.parametrize("restart", ["of the guest", "of both"])
-    def test_a_guest_that_started_anew_gets_it_anew(self, host, restart):
+    def test_a_restarted_guest_is_placed_again(self, host, restart):
         host.reconcile(ONE)
         host.start().domain_id = 8
         if restart == "of both":
@@ -192,7 +194,7 @@ class TestDrift:
         assert (host.outcome, host.pins()) == ((Status.APPLIED, ""), [CpuSet([1])] * 2)
         assert not host.statistics.drifts
 
-    def test_cpus_that_went_offline_are_told_once_and_waited_for(self, host, caplog):
+    def test_cpus_that_went_offline_are_logged_once_and_waited_for(self, host, caplog):
         host.reconcile(request(vcpu_pinning="3-4"))
         host.guest.host = HALF
         for _ in range(2):
@@ -205,7 +207,7 @@ class TestDrift:
         host.reconcile()
         assert host.outcome == (Status.APPLIED, "")
 
-    def test_cpus_that_a_control_group_lost_are_told_with_it(self, host, caplog):
+    def test_cpus_that_a_control_group_lost_are_logged_with_the_group(self, host, caplog):
         host.reconcile(request(vcpu_pinning="3-4"))
         host.guest.host = replace(HOST, barred=(("/a", CpuSet([4])), ("/a/b", CpuSet([5]))))
         host.reconcile()
@@ -217,7 +219,7 @@ class TestDrift:
 
 
 class TestRefusal:
-    def test_a_refused_request_leaves_in_force_what_was_accepted(self, host, caplog):
+    def test_a_refused_request_leaves_the_accepted_one_in_force(self, host, caplog):
         host.reconcile(ONE)
         host.guest.shown[vcpu(0)] = Reading.of(CpuSet([2]))
         for _ in range(2):
@@ -229,14 +231,14 @@ class TestRefusal:
         assert len(refused) == 1
         assert refused[0].endswith("; the guest stays as it is")
 
-    def test_a_request_that_says_nothing_sensible_leaves_it_too(self, host):
+    def test_an_unreadable_request_leaves_the_accepted_one_in_force(self, host):
         host.reconcile(ONE)
         host.guest.shown[vcpu(0)] = Reading.of(CpuSet([2]))
         assert host.reconcile(exception.RequestInvalid("no cpuset")) is Result.DONE
         assert host.outcome == (Status.REFUSED, "request_invalid")
         assert host.guest.shown == {}
 
-    def test_what_was_accepted_and_is_not_permitted_any_more_is_told_in_part(self, host, caplog):
+    def test_an_accepted_request_that_is_no_longer_permitted_is_logged_in_part(self, host, caplog):
         host.reconcile(request(vcpu_pinning="0:1;1:2"))
         host.rules = Rules(reserved_cpus=CpuSet([1]))
         for _ in range(2):
@@ -247,9 +249,7 @@ class TestRefusal:
         assert host.statistics.refusals == {"cpu_reserved": 1}
         assert host.pins() == [CpuSet([1]), CpuSet([2])]
 
-    def test_a_guest_that_came_pinned_to_what_is_reserved_here_does_not_stay_there(
-        self, host, caplog
-    ):
+    def test_a_guest_that_arrived_pinned_to_reserved_cpus_does_not_stay_there(self, host, caplog):
         caplog.set_level("INFO")
         host.rules = Rules(reserved_cpus=CpuSet([1]))
         host.start(pins=pin(0, 1)).arrive(vcpu(0))
@@ -261,7 +261,9 @@ class TestRefusal:
         (line,) = [each for each in lines(caplog, "INFO") if "another host" in each]
         assert line.endswith("vCPU pins 0: 1 → 0-7")
 
-    def test_what_came_along_and_is_requested_here_is_kept_and_noted_as_of_here(self, host):
+    def test_a_placement_that_arrived_and_is_requested_here_is_kept_and_recorded_as_local(
+        self, host
+    ):
         host.start(pins=pin(0, 1)).arrive(vcpu(0))
         assert host.reconcile(request(vcpu_pinning="0:1")) is Result.DONE
         assert host.outcome == (Status.APPLIED, "")
@@ -269,12 +271,12 @@ class TestRefusal:
         found = host.guest.definition()
         assert (found.baseline, found.has_foreign_baseline) == ({vcpu(0): ALL}, False)
 
-    def test_what_came_along_and_is_not_requested_here_is_released(self, host):
+    def test_a_placement_that_arrived_and_is_not_requested_here_is_released(self, host):
         host.start(pins=pin(0, 1)).arrive(vcpu(0))
         assert host.reconcile(request(vcpu_pinning="1:2")) is Result.DONE
         assert host.pins() == [ALL, CpuSet([2])]
 
-    def test_of_an_accepted_request_what_came_along_against_the_rules_is_released(self, host):
+    def test_the_forbidden_part_of_a_placement_that_arrived_is_released(self, host):
         host.reconcile(request(vcpu_pinning="0:1;1:2"))
         host.rules = Rules(reserved_cpus=CpuSet([1]))
         host.start(pins=pin(0, 1) + pin(1, 2)).arrive(vcpu(0), vcpu(1))
@@ -283,7 +285,7 @@ class TestRefusal:
         assert host.outcome == (Status.REFUSED, "cpu_reserved")
         assert host.pins() == [ALL, CpuSet([2])]
 
-    def test_what_can_not_be_read_is_refused_and_leaves_what_is_in_force(self, host):
+    def test_an_unreadable_request_is_refused_and_changes_no_placement(self, host):
         host.reconcile(ONE)
         with host.store._db.transaction(durable=True) as db:
             for table in ("instance", "request"):
@@ -296,7 +298,7 @@ class TestRefusal:
         assert host.reconcile() is Result.DONE
         assert host.outcome == (Status.REFUSED, "stored_invalid")
 
-    def test_what_can_not_be_read_is_decided_anew_by_the_requests(self, host, caplog):
+    def test_an_unreadable_placement_is_decided_again_by_the_requests(self, host, caplog):
         host.request()
         with host.store._db.transaction(durable=True) as db:
             db.execute("UPDATE instance SET requested = '[1'")
@@ -306,7 +308,7 @@ class TestRefusal:
 
 
 class TestFailure:
-    def test_a_busy_guest_comes_again_and_is_told_once(self, host, caplog):
+    def test_a_busy_guest_is_retried_and_logged_once(self, host, caplog):
         caplog.set_level("INFO")
         host.guest.busy = True
         host.request()
@@ -315,7 +317,7 @@ class TestFailure:
         assert lines(caplog, "INFO") == [f"Instance {UUID}: waiting (guest_busy): a job"]
         assert not host.statistics.applies
 
-    def test_a_failure_comes_again_and_is_told_once(self, host, caplog):
+    def test_a_failure_is_retried_and_logged_once(self, host, caplog):
         host.guest.fails = exception.StepFailed("libvirt error 38")
         host.request()
         assert [host.reconcile() for _ in range(2)] == [Result.RETRY] * 2
@@ -325,14 +327,14 @@ class TestFailure:
         assert host.statistics.applies == {"failed": 2}
 
     @pytest.mark.parametrize("why", ["starting", "ending"])
-    def test_a_failure_of_a_guest_that_starts_or_ends_is_none(self, host, caplog, why):
+    def test_a_failure_of_a_guest_that_starts_or_ends_is_no_failure(self, host, caplog, why):
         host.guest.fails = exception.StepFailed("libvirt error 38")
         setattr(host.guest, why, True)
         assert host.reconcile(ONE) is Result.DONE
         assert host.outcome == (Status.ABSENT, "guest_absent")
         assert not lines(caplog, "ERROR")
 
-    def test_a_call_that_hangs_is_kept_if_anything_is_known_of_the_guest(self, host):
+    def test_a_hanging_call_is_kept_if_the_guest_is_known(self, host):
         hung = exception.GuestHung("reading its job has not returned")
         host.reconciler.report_hung(UUID, hung)
         assert host.record is None
@@ -365,7 +367,7 @@ class TestAbsence:
         assert (host.record, host.threads.watched) == (None, {})
         assert host.hypervisor.forgotten == [UUID]
 
-    def test_a_guest_that_nova_has_elsewhere_is_placed_after_its_grace(self, host):
+    def test_a_guest_that_nova_has_on_another_host_is_placed_after_its_grace_period(self, host):
         host.request()
         host.store.hints.save(UUID, THERE)
         assert host.reconcile() is Result.RETRY
@@ -377,7 +379,7 @@ class TestAbsence:
 
 
 class TestRelease:
-    def test_a_guest_of_which_nothing_is_requested_gets_its_baseline_back(self, host, caplog):
+    def test_a_guest_without_requests_gets_its_baseline_back(self, host, caplog):
         caplog.set_level("INFO")
         host.reconcile(ONE)
         caplog.clear()
@@ -388,7 +390,7 @@ class TestRelease:
         assert line.endswith("back to its baseline: vCPU pins 0-1: 1 → 0-7")
         assert host.reconcile() is Result.DONE
 
-    def test_a_guest_that_has_its_baseline_is_forgotten_without_a_word(self, host, caplog):
+    def test_a_guest_with_its_baseline_is_forgotten_without_a_log_line(self, host, caplog):
         caplog.set_level("INFO")
         host.reconcile(Allocation())
         assert host.record is None
@@ -397,7 +399,7 @@ class TestRelease:
         host.reconcile(Allocation())
         assert "its persistent definition was cleaned, too" in lines(caplog, "INFO")[0]
 
-    def test_a_definition_that_can_not_be_cleaned_is_told(self, host, caplog):
+    def test_a_definition_that_can_not_be_cleaned_is_logged(self, host, caplog):
         host.guest.cleaning = exception.StepFailed("no")
         host.reconcile(Allocation())
         assert host.record is None
@@ -416,13 +418,15 @@ class TestDefinition:
     """A guest's persistent definition may bring a placement of another host along."""
 
     @pytest.mark.parametrize("asked", [ONE, request(vcpu_pinning="64")], ids=["placed", "refused"])
-    def test_it_is_cleaned_whatever_becomes_of_the_request(self, host, caplog, asked):
+    def test_a_definition_is_cleaned_whatever_the_outcome_of_the_request(
+        self, host, caplog, asked
+    ):
         caplog.set_level("INFO")
         host.guest.cleaning = True
         host.reconcile(asked)
         assert "its persistent definition was cleaned, too" in caplog.text
 
-    def test_it_is_looked_at_once_in_each_life_of_a_guest(self, host, caplog):
+    def test_a_definition_is_checked_once_for_each_start_of_a_guest(self, host, caplog):
         host.reconcile(ONE)
         host.guest.cleaning = exception.StepFailed("no")
         host.reconcile()
@@ -443,7 +447,7 @@ class TestDefinition:
         assert host.reconcile() is Result.DONE
         assert (host.record, host.pins()[0]) == (None, CpuSet([4]))
 
-    def test_what_was_forgotten_is_placed_anew(self, host):
+    def test_a_forgotten_guest_is_placed_again(self, host):
         host.reconcile(ONE)
         host.store.forget(UUID, "by hand")
         host.reconcile()

@@ -33,7 +33,7 @@ def refusals(caplog):
     return Refusals()
 
 
-def test_each_sender_and_kind_is_told_once_and_all_are_counted(refusals, caplog):
+def test_each_sender_and_kind_is_logged_once_and_all_are_counted(refusals, caplog):
     for _ in range(3):
         for sender in ("compute-1", "compute-2"):
             refusals.note(sender, "report", INVALID)
@@ -49,7 +49,7 @@ def test_each_sender_and_kind_is_told_once_and_all_are_counted(refusals, caplog)
     assert told[0].startswith("report of compute-1 is rejected (message_invalid): it is odd")
 
 
-def test_what_is_left_out_of_a_message_counts_item_by_item(refusals, caplog):
+def test_skipped_items_of_a_message_are_counted_individually(refusals, caplog):
     left_out = tuple(Refusal("reports", f"[{number}]", "x") for number in range(3))
     refusals.note_left_out("compute-1", "report", Acknowledgement(left_out=left_out))
     refusals.note_left_out("compute-1", "report", Acknowledgement())
@@ -72,7 +72,7 @@ def test_made_up_senders_do_not_fill_the_log(refusals, caplog, monkeypatch):
 
 
 @pytest.mark.parametrize("sender", ["", "a\nb\x1b[2J", "\ud800", "x" * 1000])
-def test_a_line_holds_nothing_that_is_not_printable(refusals, caplog, sender):
+def test_a_line_contains_printable_characters_only(refusals, caplog, sender):
     refusals.note(sender, "report", INVALID)
     (record,) = caplog.records
     assert record.getMessage().isprintable()
@@ -92,5 +92,5 @@ def test_a_line_holds_nothing_that_is_not_printable(refusals, caplog, sender):
         ("ok\x00", 2, "ok"),
     ],
 )
-def test_text_of_others_is_made_printable(text, most, cleaned):
+def test_foreign_text_is_made_printable(text, most, cleaned):
     assert clean(text, most) == cleaned

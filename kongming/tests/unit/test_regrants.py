@@ -158,7 +158,7 @@ def test_a_resized_guest_is_placed_within_the_new_grant_or_left_to_it(
         ("realtime", {"vcpu_pinning": "1:4;2:5"}, None),
     ],
 )
-def test_a_guest_that_migrated_is_placed_within_what_the_destination_gave(host, name, asked, pins):
+def test_a_migrated_guest_is_placed_within_the_grant_of_the_destination(host, name, asked, pins):
     """Nova has written all pins of a guest with a NUMA topology anew."""
     host.run(name)
     note = definition.baseline_xml(host.told(), "", ELSEWHERE)

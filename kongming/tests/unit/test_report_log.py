@@ -43,7 +43,7 @@ def test_only_reports_that_differ_from_the_last_ones_are_sent():
     assert log.changed(second) == [second[UUID]]
 
 
-def test_an_acknowledgement_tells_stored_reports_from_refused_ones():
+def test_an_acknowledgement_distinguishes_stored_reports_from_refused_ones():
     log, sent = ReportLog(), [*reports(a="applied", b="failed").values()]
     unnamed = Refusal("reports", "[7]", "no object")
     stored, unstored = log.acknowledged(sent, [refused(), unnamed])
@@ -73,7 +73,7 @@ states = st.fixed_dictionaries({}, optional={"a": statuses, "b": statuses})
 
 
 @given(st.lists(st.tuples(states, st.sets(st.sampled_from([UUID, OTHER]))), max_size=8))
-def test_conductors_get_each_report_that_they_accept_whatever_was_refused_before(steps):
+def test_conductors_get_each_acceptable_report_whatever_was_refused_before(steps):
     log, stored = ReportLog(), {}
     for state, refuses in steps:
         present = reports(**state)

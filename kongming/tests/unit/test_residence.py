@@ -108,12 +108,12 @@ def test_the_tables_are_complete():
 @pytest.mark.parametrize("kept", LocalState)
 @pytest.mark.parametrize("hint", HINTS)
 @pytest.mark.parametrize("presence", PRESENCES)
-def test_what_becomes_of_an_instance(presence, hint, kept):
+def test_each_sequence_of_hints_leads_to_a_decision(presence, hint, kept):
     wanted = DECISIONS[TABLES[kept][presence, hint]]
     assert decide(PRESENCES[presence], HINTS[hint], kept) == wanted
 
 
-def test_a_guest_that_runs_is_never_given_up():
+def test_a_running_guest_is_never_given_up():
     for hint, kept in itertools.product(
         HINTS.values(), (LocalState.REQUEST, LocalState.RETURNING)
     ):
@@ -134,7 +134,7 @@ def test_a_hint_can_be_read(hint, says):
     assert str(hint) == says
 
 
-def test_hints_are_compared_by_what_they_say():
+def test_hints_are_compared_by_their_content():
     hint = Hint(Place.ELSEWHERE, "compute-2", "an event", 1.0)
     assert hint.agrees_with(Hint(Place.ELSEWHERE, "compute-2", "Nova's API", 2.0, from_api=True))
     assert not hint.agrees_with(None)

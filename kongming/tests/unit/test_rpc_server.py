@@ -67,7 +67,7 @@ class Service:
         return self.server.dispatch(incoming)
 
 
-def test_what_can_be_read_reaches_its_method_and_is_answered():
+def test_a_readable_message_reaches_its_method_and_is_answered():
     service = Service()
     assert service.call("changed", CHANGED) == {}
     assert service.call("report", REPORTS) == {"refused": []}
@@ -75,7 +75,7 @@ def test_what_can_be_read_reaches_its_method_and_is_answered():
     assert service.refusals.counts == {}
 
 
-def test_a_bad_item_is_counted_named_and_answered_and_the_rest_is_taken():
+def test_a_bad_item_is_counted_and_named_and_the_rest_is_accepted():
     service = Service()
     arguments = {"host": "compute-1", "reports": [5, *REPORTS["reports"]]}
     (refusal,) = service.call("report", arguments)["refused"]
@@ -99,7 +99,7 @@ def test_a_bad_item_is_counted_named_and_answered_and_the_rest_is_taken():
         ("report", REPORTS, {"version": None}, "report"),
     ],
 )
-def test_what_can_not_be_read_is_refused_and_reaches_nothing(
+def test_an_unreadable_message_is_refused_and_reaches_no_method(
     caplog, method, arguments, more, kind
 ):
     service = Service()
@@ -115,7 +115,7 @@ def test_later_minor_versions_are_understood(version):
     assert Service().call("report", REPORTS, version=version) == {"refused": []}
 
 
-def test_what_is_nested_too_deep_to_be_signed_is_refused(monkeypatch):
+def test_a_message_nested_too_deep_to_be_signed_is_refused(monkeypatch):
     service = Service(controller())
 
     def check(*_arguments):
@@ -141,14 +141,14 @@ def test_an_error_is_an_answer(caplog, error, reason, traceback):
     assert service.refusals.counts == {}
 
 
-def test_an_answer_does_not_pass_on_what_a_driver_says():
+def test_an_answer_does_not_pass_on_the_message_of_a_driver():
     error = exception.DatabaseUnavailable("it says 'x of y'; check it", "check it")
     assert str(error) == "it says 'x of y'; check it"
     answer = Service(error=error).call("report", REPORTS)
     assert answer["error"] == {"reason": "database_unavailable", "message": "check it"}
 
 
-def test_who_signed_must_be_who_may_say_it():
+def test_the_signer_must_be_a_permitted_caller():
     for signer, to_report, to_change in (
         (host(), True, False),
         (host("compute-2"), False, False),
@@ -175,12 +175,12 @@ def test_answers_are_signed_if_their_questions_were():
         assert SIGNATURE not in service.call("report", arguments)
 
 
-def test_nothing_is_signed_without_keys():
+def test_without_keys_no_answer_is_signed():
     question = host().sign(None, "report", REPORTS)
     assert Service().call("report", REPORTS, question) == {"refused": []}
 
 
-def test_what_is_not_signed_is_refused_unless_that_is_not_required():
+def test_an_unsigned_message_is_refused_unless_signatures_are_optional():
     service = Service(controller())
     assert service.call("report", REPORTS)["error"]["reason"] == "signature_invalid"
     assert service.taken == []

@@ -73,7 +73,7 @@ def test_the_rules_are_read(read):
 
 
 @pytest.mark.parametrize("option", ["allowed_cpus", "reserved_cpus", "allowed_nodes"])
-def test_what_is_no_cpuset_is_named(read, option):
+def test_an_invalid_cpuset_is_named(read, option):
     with pytest.raises(exception.ConfigInvalid) as error:
         read(f"{option} = 0,7-5")
     assert str(error.value).startswith(f"[guard] {option}: item '7-5' at position 3 runs backw")
@@ -81,7 +81,7 @@ def test_what_is_no_cpuset_is_named(read, option):
 
 
 @pytest.mark.parametrize("option", ["overlap", "smt"])
-def test_what_is_no_choice_is_named(read, option):
+def test_an_invalid_choice_is_named(read, option):
     with pytest.raises(exception.ConfigInvalid, match=rf"\[guard\]: .*option {option}.*maybe"):
         read(f"{option} = maybe")
 
@@ -89,17 +89,19 @@ def test_what_is_no_choice_is_named(read, option):
 @pytest.mark.parametrize(
     ("value", "cpus"), [("4-7,^6", {4, 5, 7}), (" 4 , ,5,", {4, 5}), ("", set())]
 )
-def test_novas_dedicated_cpus_are_read_from_its_own_file(read, nova_conf, value, cpus):
+def test_the_dedicated_cpus_of_nova_are_read_from_its_configuration_file(
+    read, nova_conf, value, cpus
+):
     rules = read(f"nova_config_file = {nova_conf(value)}")
     assert rules.dedicated_cpus == cpus
 
 
-def test_nova_need_not_dedicate_any(read, nova_conf):
+def test_nova_need_not_dedicate_any_cpus(read, nova_conf):
     rules = read(f"nova_config_file = {nova_conf('4', group='other')}")
     assert rules.dedicated_cpus == CpuSet()
 
 
-def test_the_last_of_several_wins_and_folders_count(read, nova_conf):
+def test_the_last_of_several_values_wins_and_directories_count(read, nova_conf):
     first = nova_conf("1")
     folder = nova_conf("2", "nova.conf.d/10-cpus.conf").parent
     nova_conf("3", "nova.conf.d/20-more.conf")
@@ -107,12 +109,12 @@ def test_the_last_of_several_wins_and_folders_count(read, nova_conf):
     assert read(f"nova_config_file = {folder},{first}").dedicated_cpus == {1}
 
 
-def test_our_own_environment_is_not_novas(read, nova_conf, monkeypatch):
+def test_the_environment_of_kongming_does_not_apply_to_nova(read, nova_conf, monkeypatch):
     monkeypatch.setenv("OS_COMPUTE__CPU_DEDICATED_SET", "7")
     assert read(f"nova_config_file = {nova_conf('1')}").dedicated_cpus == {1}
 
 
-def test_a_nova_conf_that_is_not_there_is_named(read, tmp_path):
+def test_a_missing_nova_conf_is_named(read, tmp_path):
     with pytest.raises(exception.ConfigInvalid) as error:
         read(f"nova_config_file = {tmp_path}/absent.conf")
     assert "[guard] nova_config_file" in str(error.value)
@@ -129,7 +131,7 @@ def test_a_broken_nova_conf_is_named_but_not_quoted(read, tmp_path):
     assert error.value.__cause__ is None
 
 
-def test_so_is_one_that_is_no_text(read, tmp_path):
+def test_a_nova_conf_that_is_no_text_is_named(read, tmp_path):
     path = tmp_path / "nova.conf"
     path.write_bytes(b"[compute]\ncpu_dedicated_set = \xff\n")
     with pytest.raises(exception.ConfigInvalid, match="nova.conf can't be read"):
@@ -159,7 +161,7 @@ def test_its_json():
     }
 
 
-def test_the_json_of_an_older_host_says_nothing_of_cores_and_numa_guests():
+def test_the_json_of_an_older_host_lacks_cores_and_numa_guests():
     told = Rules(numa_across_cells=True).to_json()
     for name in ("smt", "numa_guests", "numa_across_cells", "shared_cpus"):
         del told[name]

@@ -40,7 +40,7 @@ def test_an_image_that_kongming_has_no_part_in_stays(body):
     assert saved_image.released("<domain><vcpu>1</vcpu></domain>") is None
 
 
-def test_all_that_was_set_is_taken_out_and_the_note_with_it():
+def test_all_placed_values_and_the_note_are_removed():
     root = released(TOUCHED)
     assert root.find("metadata").find(BASELINE_TAG) is None
     assert len(root.find("metadata")) == 1
@@ -52,7 +52,7 @@ def test_all_that_was_set_is_taken_out_and_the_note_with_it():
 
 
 @pytest.mark.parametrize("baseline", [None, {vcpu(0): ALL, SHARES: 1024}])
-def test_what_was_released_before_is_taken_out_too(baseline):
+def test_formerly_released_values_are_removed_too(baseline):
     rest = {vcpu(1): ALL, EMULATOR: ALL, iothread(1): ALL, MEMORY: ALL}
     root = ET.fromstring(saved_image.released(image(baseline, released=rest)))
     assert len(root.find("metadata")) == 1
@@ -61,7 +61,7 @@ def test_what_was_released_before_is_taken_out_too(baseline):
     assert left == {"shares", "period", "quota"} | ({"vcpupin"} if baseline is None else set())
 
 
-def test_a_quota_that_the_guest_had_before_comes_back():
+def test_a_quota_that_the_guest_had_before_is_restored():
     root = released({QUOTA: Quota(20_000, 40_000)})
     assert root.findtext("cputune/quota") == "20000"
     assert root.findtext("cputune/period") == "40000"
@@ -77,7 +77,7 @@ def test_a_quota_that_the_guest_had_before_comes_back():
         (iothread(2), ["vcpupin 0", "vcpupin 1", "emulatorpin ", "iothreadpin "]),
     ],
 )
-def test_what_was_not_touched_is_left(touched, left):
+def test_unplaced_values_are_kept(touched, left):
     root = released({touched: ALL})
     pins = [each for each in root.find("cputune") if each.tag.endswith("pin")]
     assert [f"{each.tag} {each.get('vcpu', '')}" for each in pins] == left
@@ -95,7 +95,7 @@ def test_memory_that_is_bound_cell_by_cell_keeps_its_cells():
     assert [child.tag for child in root.find("numatune")] == ["memnode"]
 
 
-def test_an_image_without_what_the_note_names_is_fine():
+def test_an_image_without_the_values_of_its_note_is_accepted():
     root = released(TOUCHED, "")
     assert root.find("cputune") is None
     assert root.find("metadata").find(BASELINE_TAG) is None

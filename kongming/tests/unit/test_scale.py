@@ -133,7 +133,7 @@ def machine(cpus, threads=8):
     }
 
 
-def test_what_libvirt_tells_is_read_in_steps_for_each_cpu():
+def test_an_answer_of_libvirt_is_read_in_steps_for_each_cpu():
     def read(cpus, _guests):
         connection = machines.Libvirt(machine(cpus))
         told, cpumap = connection.getCapabilities(), connection.getCPUMap()
@@ -143,7 +143,7 @@ def test_what_libvirt_tells_is_read_in_steps_for_each_cpu():
     assert grows_with_its_size(read)
 
 
-def test_what_the_kernel_tells_is_read_in_steps_for_each_cpu(tmp_path_factory):
+def test_the_files_of_the_kernel_are_read_in_steps_for_each_cpu(tmp_path_factory):
     def read(cpus, _guests):
         folder = tmp_path_factory.mktemp("machine")
         files = KernelFiles(system=machines.write(machine(cpus), folder), cgroup=folder)
@@ -152,7 +152,7 @@ def test_what_the_kernel_tells_is_read_in_steps_for_each_cpu(tmp_path_factory):
     assert grows_with_its_size(read)
 
 
-def test_of_a_host_that_is_known_only_memory_is_read(tmp_path):
+def test_a_known_host_needs_only_its_memory_read(tmp_path):
     system = machines.write(machine(512), tmp_path)
     files = KernelFiles(system=system, cgroup=tmp_path)
     first = cost(lambda: machines.topology(files)).lines

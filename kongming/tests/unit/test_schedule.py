@@ -73,7 +73,7 @@ def nights():
 
 
 @pytest.mark.parametrize(("zone", "change", "rules"), nights())
-def test_each_minute_of_a_night_in_which_the_clocks_are_changed(zone, change, rules):
+def test_each_minute_of_a_night_with_a_clock_change_is_scheduled_correctly(zone, change, rules):
     night = (min(abs(change.shift), 180) + 75) * MINUTE
     minutes = [change.at + minute * MINUTE for minute in range(-night // MINUTE, night // MINUTE)]
     shown = debian_cron.clock(zone, minutes[0] - DAY / 2, minutes[-1] + DAY)
@@ -120,14 +120,14 @@ def test_each_minute_of_a_night_in_which_the_clocks_are_changed(zone, change, ru
         ("0 0 1 1 *", 366 * 86_400, "UTC", None),
     ],
 )
-def test_what_begins_again_before_it_ends(start, duration_s, zone, end):
+def test_a_window_that_begins_again_before_it_ends_continues(start, duration_s, zone, end):
     window = Window("w", start, duration_s, zone)
     moment = datetime(2026, 11, 24, 12, tzinfo=UTC)
     assert window.is_in_force(moment)
     assert window.next_change(moment) == (end and datetime.fromisoformat(end))
 
 
-def test_what_ends_where_the_clocks_are_put_forward_goes_on_with_what_they_leave_out():
+def test_a_window_that_ends_in_a_skipped_hour_lasts_until_the_end_of_the_gap():
     window = Window("w", "30 1,2 * * *", 1800, "Europe/Berlin")
     spring = datetime(2027, 3, 28, 1, tzinfo=UTC)
     assert window.next_change(spring - 15 * MINUTE) == spring + 30 * MINUTE
@@ -136,7 +136,7 @@ def test_what_ends_where_the_clocks_are_put_forward_goes_on_with_what_they_leave
     assert not window.is_in_force(spring - DAY)
 
 
-def test_an_end_that_is_far_away_is_found_as_it_comes_near():
+def test_a_distant_end_is_found_as_it_approaches():
     # 2100 is no leap year: from 2097 on no year is longer than the window before 2104.
     window = Window("w", "0 0 1 1 *", 365 * 86_400)
     end = datetime(2104, 12, 31, tzinfo=UTC)
@@ -145,7 +145,7 @@ def test_an_end_that_is_far_away_is_found_as_it_comes_near():
         assert window.next_change(end - before * DAY) == found
 
 
-def test_what_the_clocks_always_leave_out_never_comes():
+def test_a_time_that_every_clock_change_skips_never_occurs():
     fields = "w", "* 2 * 3 0L", 3600, "Europe/Berlin"
     with pytest.raises(exception.RequestInvalid, match="the clocks of Europe/Berlin skip it"):
         Window(*fields)

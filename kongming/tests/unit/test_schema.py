@@ -30,11 +30,11 @@ from kongming.tests.unit.strategies import WORST, mappings
 NIGHT = {"name": "night", "start": "0 22 * * *", "duration_s": 28800}
 
 
-def test_the_schema_is_one():
+def test_the_schema_is_valid():
     jsonschema.Draft202012Validator.check_schema(ALLOCATION)
 
 
-def test_all_that_can_be_asked():
+def test_all_possible_requests_are_accepted():
     asked = metadata.parse(
         {
             "kongming-vcpu-pinning": "0:1;1:2",
@@ -92,7 +92,7 @@ def test_all_that_can_be_asked():
         ({"windows": [NIGHT, NIGHT]}, "windows: two have the same name"),
     ],
 )
-def test_what_can_not_be_read_is_refused_with_its_place(value, words):
+def test_an_unreadable_value_is_refused_with_its_place(value, words):
     with pytest.raises(exception.RequestInvalid, match=f"^{words}"):
         read(value)
 
@@ -106,7 +106,7 @@ values = st.recursive(
 
 
 @given(values)
-def test_anything_is_read_or_refused(value):
+def test_any_value_is_read_or_refused(value):
     try:
         allocation = read(value)
     except exception.RequestInvalid as refusal:
@@ -115,7 +115,7 @@ def test_anything_is_read_or_refused(value):
     assert read(allocation.to_json()) == allocation
 
 
-def test_what_was_kept_is_read_whatever_the_rules_are_by_now():
+def test_a_stored_request_is_read_whatever_the_rules_are_later():
     kept = {
         "vcpu_pinning": "1",
         "windows": [
@@ -153,7 +153,7 @@ def test_whole_numbers_are_whole_however_they_are_written():
 
 
 @given(mappings())
-def test_a_string_says_what_the_metadata_says(mapping):
+def test_a_string_has_the_meaning_of_the_metadata(mapping):
     text, pins = mapping
     asked = read({"vcpu_pinning": text})
     assert asked == Allocation(vcpu_pinning=metadata.parse_vcpu_pinning(text))
@@ -187,7 +187,7 @@ def texts_of(part):
         yield from texts_of(inner)
 
 
-def test_everything_has_a_length_that_it_may_not_exceed():
+def test_every_value_has_a_maximum_length():
     found = [*texts_of(json_schema.ALLOCATION)]
     assert len(found) >= 20
     assert [part for part, limit in found if limit not in part] == []
@@ -208,7 +208,7 @@ def test_everything_has_a_length_that_it_may_not_exceed():
         ),
     ],
 )
-def test_what_is_too_long_is_refused_in_short(name, longest, too_long):
+def test_a_value_that_is_too_long_is_refused_in_short(name, longest, too_long):
     assert read({name: longest})
     with pytest.raises(exception.RequestInvalid, match="too (long|many properties)") as refusal:
         read({name: too_long})
@@ -243,7 +243,7 @@ def test_a_quota_may_be_the_whole_period():
         read({"vcpu_quota": {"quota_us": 1001, "period_us": 1000}})
 
 
-def test_a_refusal_quotes_the_beginning_and_the_end_and_shows_how_it_should_be():
+def test_a_refusal_quotes_the_beginning_and_the_end_and_shows_the_expected_form():
     with pytest.raises(exception.RequestInvalid) as refusal:
         read({"numa_nodes": "7" * (CPUSET_LENGTH + 1)})
     said = f"'{'7' * 99}...{'7' * 87}' is too long"
@@ -254,7 +254,7 @@ def test_a_refusal_quotes_the_beginning_and_the_end_and_shows_how_it_should_be()
 
 
 @pytest.mark.parametrize("text", WORST.values(), ids=WORST)
-def test_an_allocation_costs_what_its_length_allows(text):
+def test_the_cost_of_reading_an_allocation_is_bounded_by_its_length(text):
     written = {"vcpu_pinning": text}
     bound = {"lines": 4000 + 400 * len(text), "peak": 64_000 + 600 * len(text)}
     assert cost(lambda: read(read(written).to_json())).within(**bound)

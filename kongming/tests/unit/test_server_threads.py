@@ -28,7 +28,7 @@ def pass_time(clock, seconds):
     clock[0] += seconds
 
 
-def test_all_wait_long_once_all_but_one_do(clock):
+def test_all_requests_wait_long_when_only_one_thread_is_free(clock):
     threads = ServerThreads(3)
     with threads.wait():
         pass_time(clock, 1)
@@ -57,7 +57,7 @@ def test_the_latest_wait_must_end_if_it_has_the_last_thread(clock):
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_one_may_wait_however_few_threads_there_are(clock, number):
+def test_one_request_may_wait_for_any_number_of_threads(clock, number):
     threads = ServerThreads(number)
     with threads.wait() as first:
         pass_time(clock, 60)

@@ -60,12 +60,12 @@ def test_the_units_of_this_tree_are_read(tmp_path, put, service, groups, capabil
     assert installed(tmp_path) == wanted
 
 
-def test_there_may_be_no_unit(tmp_path, put):
+def test_the_unit_may_be_missing(tmp_path, put):
     put("etc/systemd/system/nova-compute.service", "[Service]\nUser=nova\n")
     assert installed(tmp_path) is None
 
 
-def test_a_drop_in_changes_what_the_unit_says(tmp_path, put):
+def test_a_drop_in_overrides_the_unit(tmp_path, put):
     put(
         f"usr/lib/systemd/system/{EXECUTOR}.service",
         "[Unit]\nUser=x\n[Service]\nUser=a\nSupplementaryGroups=b\nExecStart=/a --b\n"
@@ -88,7 +88,7 @@ def test_the_administrators_unit_counts_before_that_of_a_package(tmp_path, put):
     assert installed(tmp_path) == Unit(f"{EXECUTOR}.service", "root", (), (), "/b")
 
 
-def test_of_several_units_the_one_that_is_enabled_counts(tmp_path, put):
+def test_the_enabled_one_of_several_units_counts(tmp_path, put):
     for name in (HANDLER, EXECUTOR):
         put(f"etc/systemd/system/{name}.service", "[Service]\nUser=a\n")
     assert installed(tmp_path).name == f"{HANDLER}.service"
@@ -96,7 +96,7 @@ def test_of_several_units_the_one_that_is_enabled_counts(tmp_path, put):
     assert installed(tmp_path).name == f"{EXECUTOR}.service"
 
 
-def test_a_unit_that_can_not_be_read_says_nothing(tmp_path, put, monkeypatch):
+def test_an_unreadable_unit_names_no_user(tmp_path, put, monkeypatch):
     put(f"etc/systemd/system/{EXECUTOR}.service", "[Service]\nUser=a\n")
 
     def refused(*_arguments, **_options):
@@ -106,7 +106,7 @@ def test_a_unit_that_can_not_be_read_says_nothing(tmp_path, put, monkeypatch):
     assert installed(tmp_path).user == "root"
 
 
-def test_the_operator_has_the_last_word(tmp_path, put):
+def test_the_option_of_the_operator_wins(tmp_path, put):
     put(f"etc/systemd/system/{EXECUTOR}.service", "[Service]\nUser=root\n")
     found = service_user.find("nobody", tmp_path, tmp_path)
     assert (found.account.pw_name, found.named_by) == ("nobody", "--user")
@@ -118,19 +118,21 @@ def test_the_operator_has_the_last_word(tmp_path, put):
 @pytest.mark.parametrize(
     ("owner", "found"), [(0, None), (NOBODY.pw_uid, "nobody"), (4_000_000_001, None)]
 )
-def test_without_a_unit_it_is_the_owner_of_the_state_path(tmp_path, monkeypatch, owner, found):
+def test_without_a_unit_the_user_is_the_owner_of_the_state_path(
+    tmp_path, monkeypatch, owner, found
+):
     monkeypatch.setattr(Path, "stat", lambda _path, **_: SimpleNamespace(st_uid=owner, st_mode=0))
     who = service_user.find(None, Path("/state"), tmp_path)
     assert (who and who.account.pw_name) == found
     assert who is None or who.named_by == "the owner of /state"
 
 
-def test_without_a_unit_and_a_state_path_nobody_is_named(tmp_path):
+def test_without_a_unit_and_a_state_path_no_user_is_named(tmp_path):
     assert service_user.find(None, tmp_path / "absent", tmp_path) is None
 
 
 @pytest.mark.parametrize("name", ["absent", "4000000001", "9" * 30])
-def test_a_user_that_there_is_not_is_told(tmp_path, put, name):
+def test_an_unknown_user_is_reported(tmp_path, put, name):
     with pytest.raises(exception.ConfigInvalid, match="--user has user .*, who does not exist"):
         service_user.find(name, tmp_path, tmp_path)
     put(f"etc/systemd/system/{EXECUTOR}.service", f"[Service]\nUser={name}\n")
@@ -139,7 +141,7 @@ def test_a_user_that_there_is_not_is_told(tmp_path, put, name):
 
 
 @pytest.mark.parametrize(("name", "named_by"), [("nobody", "--user"), (None, "the owner of ")])
-def test_the_configuration_says_where_the_state_is(tmp_path, monkeypatch, name, named_by):
+def test_the_configuration_names_the_state_path(tmp_path, monkeypatch, name, named_by):
     monkeypatch.setattr(service_user, "ROOT", tmp_path)
     conf = tmp_path / "kongming.conf"
     conf.write_text(f"[DEFAULT]\nstate_path = /elsewhere\nstate_path = {tmp_path}\n")
@@ -170,7 +172,7 @@ def judged(tmp_path, monkeypatch, name):
     return result.code, result.details
 
 
-def test_the_status_says_as_whom_it_judges(tmp_path, monkeypatch):
+def test_the_status_names_the_user_that_it_checks_for(tmp_path, monkeypatch):
     code, said = judged(tmp_path, monkeypatch, None)
     assert (code, said.startswith(f"checked as user {ME.pw_name}: ")) == (Code.SUCCESS, True)
     code, said = judged(tmp_path, monkeypatch, ME.pw_name)
@@ -207,7 +209,7 @@ class Ran:
         ([0, subprocess.TimeoutExpired("x", 60)], "can't run /usr/bin/x: it does not exit within"),
     ],
 )
-def test_the_user_of_the_unit_must_be_able_to_run_what_it_starts(monkeypatch, outcomes, why):
+def test_the_user_of_the_unit_must_be_able_to_run_the_started_program(monkeypatch, outcomes, why):
     monkeypatch.setattr(subprocess, "run", ran := Ran(*outcomes))
     who = ServiceUser(NOBODY, "x.service", Unit("x.service", "nobody", (), (), "/usr/bin/x"))
     problem = who.problem()
@@ -218,13 +220,13 @@ def test_the_user_of_the_unit_must_be_able_to_run_what_it_starts(monkeypatch, ou
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL])
-def test_a_root_that_may_not_become_another_user_says_so(monkeypatch, number):
+def test_a_root_that_may_not_become_another_user_reports_it(monkeypatch, number):
     monkeypatch.setattr(subprocess, "run", Ran(OSError(number, os.strerror(number))))
     with pytest.raises(exception.ConfigInvalid, match="root may not become that user here"):
         ServiceUser(NOBODY, "--user").problem()
 
 
-def test_a_group_that_there_is_not_is_told():
+def test_an_unknown_group_is_reported():
     who = ServiceUser(NOBODY, "x.service", Unit("x.service", "nobody", ("absent",), (), "/x"))
     with pytest.raises(exception.ConfigInvalid, match="SupplementaryGroups=absent"):
         who.problem()

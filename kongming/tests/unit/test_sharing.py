@@ -69,14 +69,14 @@ def test_cores_are_shared_by_guests_on_different_cpus_of_them(sets):
             assert not taken & told
 
 
-def test_alike_cores_are_told_together():
+def test_equal_cores_are_reported_together():
     seats = sharing.seats([CpuSet([0, 1, 2]), CpuSet([4, 5, 10])])
     assert sharing.shared_cores(seats, CORES) == [
         ((CpuSet([0, 1, 2]), 0b01), (CpuSet([4, 5, 10]), 0b10))
     ]
 
 
-def test_more_than_can_be_told_is_told_as_one():
+def test_an_overlap_of_too_many_guests_is_reported_as_one():
     # Each CPU has one guest more than the one before it: 141 * 142 / 2 pairs are too many.
     sets = [CpuSet(range(first, 142)) for first in range(141)]
     ((cpus, guests),) = sharing.shared_cpus(sharing.seats(sets))
@@ -84,7 +84,7 @@ def test_more_than_can_be_told_is_told_as_one():
     assert len(sharing.shared_cpus(sharing.seats(sets[:140]))) == 139
 
 
-def test_as_many_guests_as_can_be_told_are_told_apart(monkeypatch):
+def test_guests_up_to_the_limit_are_reported_individually(monkeypatch):
     seats = sharing.seats([CpuSet([0]), CpuSet([1, 2]), CpuSet([1, 2, 4]), CpuSet([2])])
     on_cpus = [(CpuSet([1]), 0b0110), (CpuSet([2]), 0b1110)]
     on_cores = [((CpuSet([0]), 0b0001), (CpuSet([4]), 0b0100))]
@@ -100,7 +100,7 @@ def test_as_many_guests_as_can_be_told_are_told_apart(monkeypatch):
     assert sharing.shared_cores(seats, CORES) == [((CpuSet([0, 4]), 0b0101),)]
 
 
-def test_more_cores_than_can_be_told_are_told_as_one():
+def test_an_overlap_on_too_many_cores_is_reported_as_one():
     cores = [CpuSet([core, core + 500]) for core in range(500)]
     sets = [CpuSet(range(first, 141)) for first in range(140)]
     alone = CpuSet(range(500, 1000))

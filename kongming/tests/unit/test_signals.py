@@ -67,14 +67,14 @@ class Calls(Service):
         self.calls.append("reset")
 
 
-def test_signals_are_kept_in_their_order_until_somebody_asks(signals):
+def test_signals_are_kept_in_their_order_until_they_are_read(signals):
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
         os.kill(os.getpid(), number)
     assert [signals.wait(5) for _ in range(3)] == [signal.SIGHUP, signal.SIGTERM, signal.SIGHUP]
     assert signals.wait(0) is None
 
 
-def test_that_the_service_is_to_end_is_known_before_it_begins(signals):
+def test_a_stop_before_the_start_is_noticed(signals):
     assert not signals.end_requested()
     os.kill(os.getpid(), signal.SIGHUP)
     assert not signals.end_requested()
@@ -98,7 +98,7 @@ def test_a_service_reloads_on_each_sighup_and_ends_on_sigterm(signals):
 
 
 @pytest.mark.parametrize("error", [ValueError("soon"), RuntimeError("x"), KeyError("y")])
-def test_a_thread_that_ends_by_an_error_ends_the_service_and_is_told(signals, caplog, error):
+def test_a_thread_that_ends_with_an_error_ends_the_service_and_is_logged(signals, caplog, error):
     service = Calls(error)
     assert launch._serve(service, signals, 0) == 1
     assert service.calls == ["start", "stop"]
@@ -116,7 +116,7 @@ def test_a_thread_that_ends_itself_is_no_fault():
     assert faults.count == 0
 
 
-def test_a_thread_that_looks_at_a_removed_option_is_a_fault():
+def test_a_thread_that_reads_a_removed_option_is_a_fault():
     told = []
     faults = Faults(lambda: told.append(True))
     faults.install()
@@ -138,7 +138,7 @@ def fail(error):
         (ValueError("Tr0ub4dor"), 1, "Can't start: a fault of Kongming, please report this Va"),
     ],
 )
-def test_what_can_not_be_built_is_one_line_without_a_librarys_text(
+def test_a_service_that_can_not_be_built_logs_one_line_without_the_text_of_a_library(
     signals, monkeypatch, tmp_path, caplog, error, status, says
 ):
     path = tmp_path / "kongming.conf"
@@ -153,7 +153,7 @@ def test_what_can_not_be_built_is_one_line_without_a_librarys_text(
 
 
 @pytest.mark.parametrize("before", ["the configuration", "the parts"])
-def test_a_service_that_is_ended_before_it_has_begun_ends_well(
+def test_a_service_that_is_stopped_before_it_has_started_ends_successfully(
     signals, monkeypatch, tmp_path, before
 ):
     path = tmp_path / "kongming.conf"
@@ -173,9 +173,7 @@ def test_a_service_that_is_ended_before_it_has_begun_ends_well(
     assert [service.calls for service in built] == ([] if before == "the configuration" else [[]])
 
 
-def test_a_configuration_that_is_none_ends_with_2_and_one_line(
-    signals, monkeypatch, tmp_path, capsys
-):
+def test_an_invalid_configuration_ends_with_2_and_one_line(signals, monkeypatch, tmp_path, capsys):
     path = tmp_path / "kongming.conf"
     path.write_text("[executor]\ncheck_interval = soon\n")
     monkeypatch.setattr("sys.argv", ["kongming-executor", f"--config-file={path}"])

@@ -65,7 +65,7 @@ def test_a_host_proves_itself_to_a_controller_and_the_other_way_round():
 
 
 @pytest.mark.parametrize("field", ["by", "to", "at", "nonce", "mac"])
-def test_a_signature_covers_all_that_it_says(field):
+def test_a_signature_covers_all_its_fields(field):
     other = {
         "by": "compute-2",
         "to": None,
@@ -86,7 +86,7 @@ def test_a_signature_covers_the_call():
     assert "not that of compute-1" in refused(controller(), signed(), arguments=changed)
 
 
-def test_a_host_speaks_in_no_other_name_than_its_own():
+def test_a_host_signs_only_in_its_name():
     forged = signed(host("compute-2")) | {"by": "compute-1"}
     assert "not that of compute-1" in refused(controller(), forged)
     # It knows its own key, which controllers use to speak to it.
@@ -94,7 +94,7 @@ def test_a_host_speaks_in_no_other_name_than_its_own():
     assert refused(controller(), as_controller)
 
 
-def test_a_host_hears_no_other_host_and_nothing_that_was_for_another():
+def test_a_host_receives_no_messages_of_other_hosts_or_for_other_receivers():
     assert "not for this service" in refused(host(), signed(host("compute-2"), "compute-1"))
     assert "not for this service" in refused(host(), signed(controller(), "compute-2"))
     assert "not for this service" in refused(host(), signed(controller(), None))
@@ -103,7 +103,7 @@ def test_a_host_hears_no_other_host_and_nothing_that_was_for_another():
 
 
 @pytest.mark.parametrize("signature", [None, 5, "x", [], {}, {"by": None}, {"by": 5, "to": 5}])
-def test_what_is_no_signature_is_refused(signature):
+def test_an_invalid_signature_is_refused(signature):
     assert refused(controller(), signature)
 
 
@@ -116,7 +116,7 @@ def test_a_code_that_does_not_fit_is_refused(mac):
     ("seconds", "said"),
     [(299.0, None), (301.0, "s ago by the clock of compute-1"), (-299.0, None), (-301.0, "ahead")],
 )
-def test_a_call_is_taken_only_for_some_minutes(monkeypatch, seconds, said):
+def test_a_call_is_accepted_only_for_some_minutes(monkeypatch, seconds, said):
     now = time.time()
     signature = signed()
     monkeypatch.setattr(time, "time", lambda: now + seconds)
@@ -126,7 +126,7 @@ def test_a_call_is_taken_only_for_some_minutes(monkeypatch, seconds, said):
         assert said in refused(controller(), signature)
 
 
-def test_a_call_is_taken_once(monkeypatch):
+def test_a_call_is_accepted_once(monkeypatch):
     now, signature = time.monotonic(), signed()
     taking = controller()
     assert taking.check(signature, "report", over_the_bus(ARGUMENTS))
@@ -137,7 +137,7 @@ def test_a_call_is_taken_once(monkeypatch):
     assert "received before" in refused(taking, signature)
 
 
-def test_what_is_remembered_has_an_end(monkeypatch):
+def test_the_number_of_remembered_calls_is_bounded(monkeypatch):
     monkeypatch.setattr(signing, "_NONCES_MAX", 10)
     taking = controller()
     for _ in range(100):
@@ -146,7 +146,7 @@ def test_what_is_remembered_has_an_end(monkeypatch):
     assert len(remembered._new) + len(remembered._old) <= 24
 
 
-def test_nobody_has_forgotten_what_another_one_sent(monkeypatch):
+def test_a_call_that_another_sender_remembers_is_never_forgotten_early(monkeypatch):
     monkeypatch.setattr(signing, "_NONCES_MAX", 10)
     taking, once = controller(), signed()
     taking.check(once, "report", over_the_bus(ARGUMENTS))
@@ -198,7 +198,7 @@ def test_keys_are_changed_without_a_gap():
     assert refused(controller(NEXT), signed())
 
 
-def test_each_host_has_a_key_of_its_own_and_so_have_the_controllers():
+def test_each_host_has_a_separate_key_and_so_have_the_controllers():
     found = {keys.derive(MASTER, name) for name in ("a", "b", "None", None)}
     found |= {keys.derive(NEXT, "a"), MASTER}
     assert len(found) == 6
@@ -207,7 +207,7 @@ def test_each_host_has_a_key_of_its_own_and_so_have_the_controllers():
 
 
 @pytest.mark.parametrize("name", [None, "compute-1", "c_1.example.org"])
-def test_a_key_file_holds_what_was_written(tmp_path, name):
+def test_a_key_file_has_the_written_keys(tmp_path, name):
     path = tmp_path / "rpc.key"
     own = [MASTER if name is None else keys.derive(MASTER, name), NEXT]
     path.write_text("# first\n" + "".join(f"{keys.written(key, name)}\n" for key in own) + "\n")
@@ -235,7 +235,7 @@ def test_a_key_file_holds_what_was_written(tmp_path, name):
         (None, None, "No such file"),
     ],
 )
-def test_a_key_file_that_can_not_be_used_says_why_and_quotes_no_key(tmp_path, text, name, said):
+def test_an_unusable_key_file_is_reported_without_quoting_a_key(tmp_path, text, name, said):
     path = tmp_path / "rpc.key"
     if text is not None:
         path.write_text(text)

@@ -65,7 +65,7 @@ def kept(event_store):
     ("name", "host"),
     [(FULL, "compute-1"), ("compute-1", FULL), ("Compute-1", "compute-1"), ("COMPUTE-1.x", FULL)],
 )
-def test_a_host_that_looks_like_this_one_is_told_once(of, event_store, caplog, name, host):
+def test_a_host_with_a_similar_name_is_logged_once(of, event_store, caplog, name, host):
     told = of(host)
     told.hear(name, 19)
     assert not warnings(caplog)
@@ -82,7 +82,7 @@ def test_other_hosts_are_other_hosts(of, caplog, name):
 
 
 @pytest.mark.parametrize(("events", "found"), [(4, False), (5, True), (9, True)])
-def test_a_guest_of_theirs_that_runs_here_is_told_of_sooner(of, running, caplog, events, found):
+def test_a_local_guest_of_a_similar_host_is_logged_sooner(of, running, caplog, events, found):
     running.append(OTHER)
     told = of("compute-1")
     told.hear(FULL, 2)
@@ -90,7 +90,7 @@ def test_a_guest_of_theirs_that_runs_here_is_told_of_sooner(of, running, caplog,
     assert warnings(caplog) == ([describe(FULL, "compute-1", OTHER)] if found else [])
 
 
-def test_a_guest_that_runs_here_counts_whenever_it_is_heard_of(of, running, event_store, caplog):
+def test_a_local_guest_counts_whenever_its_event_arrives(of, running, event_store, caplog):
     running.append(OTHER)
     told = of("compute-1")
     told.hear(FULL, 19)
@@ -100,7 +100,7 @@ def test_a_guest_that_runs_here_counts_whenever_it_is_heard_of(of, running, even
     assert kept(event_store) == [(FULL, OTHER)]
 
 
-def test_where_our_own_name_is_heard_another_domain_is_another_host(of, running, caplog):
+def test_where_events_of_this_host_arrive_another_domain_is_another_host(of, running, caplog):
     ours, theirs = "compute-1.a.example.org", "compute-1.b.example.org"
     told = of(ours)
     told.hear(ours)
@@ -112,14 +112,16 @@ def test_where_our_own_name_is_heard_another_domain_is_another_host(of, running,
 
 
 @pytest.mark.parametrize("name", ["Compute-1.example.org", "compute-1"])
-def test_though_our_own_name_is_heard_no_other_spelling_is_another_host(of, caplog, name):
+def test_even_where_events_of_this_host_arrive_another_spelling_is_not_another_host(
+    of, caplog, name
+):
     told = of(FULL)
     told.hear(FULL)
     told.hear(name, 30)
     assert len(warnings(caplog)) == 1
 
 
-def test_a_guest_that_runs_here_tells_even_of_another_domain(of, running, caplog):
+def test_a_local_guest_identifies_even_a_name_of_another_domain(of, running, caplog):
     running.append(UUID)
     told = of("compute-1.a")
     told.hear("compute-1.a")
@@ -127,7 +129,7 @@ def test_a_guest_that_runs_here_tells_even_of_another_domain(of, running, caplog
     assert len(warnings(caplog)) == 1
 
 
-def test_our_own_name_heard_after_a_start_is_the_end_of_it(of, event_store):
+def test_an_event_of_this_host_after_a_start_ends_the_observation(of, event_store):
     told = of("compute-1")
     told.hear(FULL, 20)
     told.hear("compute-1")
@@ -154,7 +156,7 @@ def test_names_and_instances_do_not_pile_up(of, running, monkeypatch):
     assert len(told.looks._instances[FULL]) == 2
 
 
-def test_looks_that_end_together_tell_of_a_name_once(event_store, caplog):
+def test_observations_that_end_together_log_a_name_once(event_store, caplog):
     looks = []
     similar_hosts = SimilarHosts("compute-1", lambda: [UUID], event_store, start=looks.append)
     for _ in range(20):

@@ -43,7 +43,7 @@ def events(world, number):
 
 
 @pytest.mark.parametrize("in_order", [True, False])
-def test_the_newest_event_of_its_publisher_is_the_last_word_on_an_instance(in_order):
+def test_the_newest_event_of_its_publisher_decides_about_an_instance(in_order):
     world = World(random.Random(4), [0, 1], real=5, simulated=50)
     world.in_order = in_order
     newest, last, late = {}, {}, 0
@@ -62,7 +62,7 @@ def test_the_newest_event_of_its_publisher_is_the_last_word_on_an_instance(in_or
     assert bool(late) is not in_order
 
 
-def test_newcomers_leave_once_they_were_seen():
+def test_newcomers_leave_once_they_were_observed():
     world = World(random.Random(4), [0], real=1, simulated=10)
     list(events(world, 2000))
     there = set(world.expected())
@@ -100,11 +100,11 @@ def absent(asked):
         (Ask(NOTHING), absent(PINS), "kept"),
     ],
 )
-def test_what_is_kept_of_a_simulated_guest_is_compared(ask, row, problem):
+def test_the_record_of_a_simulated_guest_is_compared(ask, row, problem):
     kept = {} if row is None else {"one": row}
     found = differences(kept, {"one": Instance("one", asked=ask)})
     assert found.get("one", "").partition(":")[0] == problem
 
 
-def test_what_is_kept_of_a_guest_that_is_not_here_is_a_difference():
+def test_a_record_of_an_absent_guest_is_a_difference():
     assert differences({"one": absent(PINS)}, {})["one"].startswith("kept, and not here")

@@ -100,7 +100,7 @@ def test_the_worst_finding_counts_and_comes_first():
     assert run(lambda _conf: iter(found), None) == (Code.FAILURE, "b; c; a")
 
 
-def test_what_hangs_is_not_waited_for():
+def test_a_hanging_check_is_not_waited_for():
     never = threading.Event()
 
     def check(_conf):
@@ -172,7 +172,7 @@ def test_options_that_a_service_would_refuse_are_a_failure(configured, text, say
         ("[oslo_messaging_rabbit]\nrabbit_quorum_queues = 1", "rabbit_quorum_queue?"),
     ],
 )
-def test_what_nobody_reads_is_doubtful(configured, text, says):
+def test_an_unread_option_is_a_warning(configured, text, says):
     code, details = run(configuration.check, configured(text))
     assert code is Code.WARNING
     assert details.startswith("unknown option, ignored: ")
@@ -200,7 +200,7 @@ def test_a_state_path_that_is_yet_to_be_made_is_not_made(configured, tmp_path):
 
 
 @pytest.mark.parametrize("running", [True, False])
-def test_an_intact_database_is_left_as_it_is(configured, state_path, running):
+def test_an_intact_database_is_unchanged(configured, state_path, running):
     store = Store(state_path)
     if not running:
         store.close()
@@ -259,7 +259,7 @@ def test_a_state_path_that_is_a_file(configured, tmp_path):
         (0o700, "state", "Permission denied for user nobody"),
     ],
 )
-def test_a_state_path_of_somebody_else(configured, mode, state_path, says):
+def test_a_state_path_of_another_user_is_a_failure(configured, mode, state_path, says):
     conf = configured()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(mode)
@@ -305,7 +305,7 @@ def test_control_groups_of_version_2(tmp_path):
     assert look(tmp_path) == (Code.SUCCESS, "cpu and cpuset are available (cgroup v2)")
 
 
-def test_control_groups_without_controllers_are_told_from_none(tmp_path):
+def test_control_groups_without_controllers_differ_from_missing_ones(tmp_path):
     (tmp_path / "cgroup.controllers").write_text("")
     code, details = look(tmp_path)
     assert (code, "(v2) lack the controller cpu and cpuset" in details) == (Code.FAILURE, True)
@@ -342,7 +342,7 @@ def findings(look, machine):
         (None, (), Code.WARNING, "lacks the controller cpu and cpuset: check"),
     ],
 )
-def test_the_groups_of_guests_that_run_are_looked_at(tmp_path, version, controllers, code, says):
+def test_the_groups_of_running_guests_are_checked(tmp_path, version, controllers, code, says):
     machine = Machine(tmp_path, version=version, controllers=controllers)
     ((found, details),) = findings(cgroup.of_guests, machine)
     assert (found, says in details) == (code, True)
@@ -361,7 +361,7 @@ def test_a_guest_that_is_observed_is_good(tmp_path):
     assert (code, "no guest runs here" in details) == (Code.SUCCESS, True)
 
 
-def test_what_cannot_be_observed_or_read_is_doubtful(tmp_path):
+def test_an_unobservable_or_unreadable_value_is_a_warning(tmp_path):
     machine = Machine(tmp_path)
     (tmp_path / "system/cpu/online").write_text("0-1\n")
     (machine.proc / "self").rename(tmp_path / "self")
@@ -373,7 +373,7 @@ def test_what_cannot_be_observed_or_read_is_doubtful(tmp_path):
     assert told.count("there is no") == 1
 
 
-def test_a_guest_that_is_not_found_is_doubtful_and_so_is_another_machine(tmp_path):
+def test_a_guest_that_is_not_found_and_a_remote_guest_are_warnings(tmp_path):
     machine = Machine(tmp_path)
     machine.vanish()
     ((code, details),) = findings(observation.check_host, machine)
@@ -392,7 +392,7 @@ def test_where_libvirt_is_unavailable_its_host_is_not_checked(configured):
         assert (code, details) == (Code.SUCCESS, observation.NOT_CHECKED)
 
 
-def test_guests_elsewhere_have_control_groups_elsewhere(configured):
+def test_remote_guests_have_remote_control_groups(configured):
     conf = configured("[libvirt]\nconnection_uri = test:///default")
     for check in (observation.check, cgroup.check, cpus.check):
         assert run(check, conf)[1].startswith("not checked")
@@ -434,7 +434,7 @@ READ_ONLY = libvirt_error(libvirt.VIR_ERR_OPERATION_DENIED)
         (Connection(None, DENIED, domains=2), [Code.FAILURE], "access control"),
     ],
 )
-def test_whether_libvirt_lets_guests_be_changed_is_found_out(connection, codes, says):
+def test_the_permission_of_libvirt_to_change_guests_is_checked(connection, codes, says):
     found = list(hypervisor.may_write(connection))
     assert [each.code for each in found] == codes
     assert says in "".join(each.details for each in found)
@@ -452,7 +452,7 @@ def with_nova(configured, tmp_path):
     return with_nova
 
 
-def test_a_nova_conf_that_has_all(with_nova):
+def test_a_complete_nova_conf_is_a_success(with_nova):
     assert with_nova(NOVA)[0] is Code.SUCCESS
     assert with_nova(NOVA.replace("both", "versioned"))[0] is Code.SUCCESS
 
@@ -474,7 +474,7 @@ def test_a_nova_conf_that_has_all(with_nova):
         ),
     ],
 )
-def test_what_a_nova_conf_lacks(with_nova, here, there, code, says):
+def test_missing_options_of_a_nova_conf_are_named(with_nova, here, there, code, says):
     found, details = with_nova(NOVA.replace(here, there))
     assert found is code
     assert says in details
@@ -516,7 +516,7 @@ def test_the_topics_of_novas_old_notifications_have_had_other_names(with_nova, g
     assert "[oslo_messaging_notifications] topics is audit, kongming: " in details
 
 
-def test_a_host_that_is_named_by_nothing_is_told_by_its_option(with_nova):
+def test_an_unnamed_host_is_reported_with_its_option(with_nova):
     code, details = with_nova(NOVA.replace("host = compute-1", "host = $nobody"))
     assert code is Code.FAILURE
     assert "[DEFAULT] host refers to an option that is not set" in details
@@ -526,7 +526,7 @@ def test_a_host_that_is_named_by_nothing_is_told_by_its_option(with_nova):
     assert "$" not in details
 
 
-def test_a_driver_that_routes_is_not_said_to_be_missing(with_nova):
+def test_a_routing_driver_is_not_reported_as_missing(with_nova):
     code, details = with_nova(NOVA.replace("driver = messagingv2", "driver = routing"))
     assert code is Code.WARNING
     assert "driver is routing" in details
@@ -550,7 +550,7 @@ NEAR = "[DEFAULT]\ntransport_url = rabbit://me:topsecret@b1,me:topsecret@b2:5671
     ],
 )
 @pytest.mark.parametrize("group", ["DEFAULT", "oslo_messaging_notifications"])
-def test_a_broker_that_nova_does_not_send_to_is_told(with_nova, group, theirs, code, says):
+def test_a_broker_that_nova_does_not_send_to_is_reported(with_nova, group, theirs, code, says):
     nova_conf = f"{NOVA}\n[{group}]\ntransport_url = {theirs}\n"
     found, details = with_nova(nova_conf, NEAR)
     assert found is code
@@ -562,7 +562,7 @@ def test_a_broker_that_nova_does_not_send_to_is_told(with_nova, group, theirs, c
         assert with_nova(general, NEAR)[0] is code
 
 
-def test_a_nova_conf_that_is_none(with_nova):
+def test_an_invalid_nova_conf_is_a_failure(with_nova):
     code, details = with_nova("topsecret is here")
     assert code is Code.FAILURE
     assert "can't be read" in details
@@ -576,7 +576,7 @@ def event_store(state_path):
     event_store.close()
 
 
-def test_any_event_of_this_host_tells_that_nova_emits_them(configured, event_store):
+def test_any_event_of_this_host_proves_that_nova_emits_them(configured, event_store):
     assert run(nova.check, configured())[0] is Code.WARNING
     event_store.save(UUID, LastEvents())
     assert run(nova.check, configured())[0] is Code.SUCCESS
@@ -609,12 +609,12 @@ def test_a_similar_host_is_reported_beside_problems_of_nova_conf(with_nova, even
     assert "driver is not set" in details
 
 
-def test_a_memory_that_is_damaged_tells_nothing(configured, state_path):
+def test_a_damaged_memory_proves_no_events(configured, state_path):
     (state_path / MEMORY).write_bytes(b"x" * 5000)
     assert run(nova.check, configured())[0] is Code.WARNING
 
 
-def test_without_nova_conf_what_was_heard_counts(configured, state_path):
+def test_without_nova_conf_received_events_count(configured, state_path):
     assert run(nova.check, configured())[0] is Code.WARNING
     store = Store(state_path)
     asked = metadata.parse({"kongming-vcpu-pinning": "1"})
@@ -653,7 +653,7 @@ def test_a_management_url_that_can_not_be_used(configured, url):
     assert "topsecret" not in details
 
 
-def test_queues_are_looked_at_only_if_asked_for(configured):
+def test_queues_are_checked_on_request_only(configured):
     code, details = run(queues.check, configured())
     assert code is Code.SUCCESS
     assert details.startswith("not checked: set [status] management_url")
@@ -711,7 +711,7 @@ def test_a_queue_that_is_bound_is_good(managed):
         ("quorum", None, None, "by RabbitMQ's default limit"),
     ],
 )
-def test_a_quorum_queue_that_drops_what_was_delivered_a_few_times(
+def test_a_quorum_queue_with_a_low_delivery_limit_is_a_warning(
     managed, kind, policy, argument, doubt
 ):
     definition = dict(LIMITED["effective_policy_definition"])

@@ -81,14 +81,14 @@ def test_the_daemon_that_started_last_counts(host):
     assert found(host)[0] is Code.SUCCESS
 
 
-def test_a_hook_that_is_not_there_is_told_with_what_that_means(host):
+def test_a_missing_hook_is_reported_with_its_consequences(host):
     code, said = found(host)
     assert code is Code.WARNING
     assert "can't be migrated to this host" in said
     assert "0755" in said
 
 
-def test_a_hook_that_can_not_be_run_is_told(host):
+def test_a_hook_that_can_not_be_run_is_reported(host):
     host.process(12, "libvirtd", host.installed(0o644) + 5)
     code, said = found(host)
     assert code is Code.WARNING
@@ -96,7 +96,7 @@ def test_a_hook_that_can_not_be_run_is_told(host):
 
 
 @pytest.mark.parametrize("content", ["", "btime x\n", "cpu 1\n"])
-def test_where_libvirt_is_not_seen_it_is_enough_that_the_hook_is_there(host, content):
+def test_where_libvirt_is_not_visible_an_existing_hook_is_enough(host, content):
     host.installed()
     assert "is unknown here" in found(host)[1]
     host.process(12, "libvirtd", 5)

@@ -44,7 +44,7 @@ def request(asked, source=Source.METADATA, requested_by="somebody"):
     return Request(source, asked, requested_by, 1.5)
 
 
-def test_what_is_asked_outlives_the_process(tmp_path):
+def test_a_request_survives_the_process(tmp_path):
     first = Store(tmp_path)
     assert first.request(UUID, request(asking("0:1;1:2-3")))
     first.close()
@@ -54,7 +54,7 @@ def test_what_is_asked_outlives_the_process(tmp_path):
 
 
 @pytest.mark.parametrize("text", WORST.values(), ids=WORST)
-def test_what_is_kept_costs_what_its_length_allows(tmp_path, text):
+def test_the_cost_of_reading_a_record_is_bounded_by_its_length(tmp_path, text):
     asked = asking(text)
     first = Store(tmp_path)
     bound = {"lines": 3000 + 200 * len(text), "peak": 64_000 + 400 * len(text)}
@@ -70,7 +70,7 @@ def test_what_is_kept_costs_what_its_length_allows(tmp_path, text):
     assert kept < 120_000
 
 
-def test_what_an_older_version_kept_is_read(tmp_path, store):
+def test_a_record_of_an_older_version_is_read(tmp_path, store):
     store.request(UUID, request(asking("0:1")))
     store.close()
     for kept, asked in (
@@ -113,7 +113,7 @@ def test_requests_and_hints_are_synced_to_disk_and_outcomes_need_not_be(store):
         assert store._db.query("PRAGMA synchronous") == [(2 if synced else 1,)]
 
 
-def test_asking_the_same_again_changes_nothing(store):
+def test_a_repeated_request_has_no_effect(store):
     assert store.request(UUID, request(asking("1")))
     store.report(store.get(UUID), Status.APPLIED, accepted=asking("1"))
     before = store.get(UUID)
@@ -121,7 +121,7 @@ def test_asking_the_same_again_changes_nothing(store):
     assert store.get(UUID) == before
 
 
-def test_a_request_that_cannot_be_read_leaves_what_is_in_force(store):
+def test_an_unreadable_request_leaves_the_former_in_force(store):
     store.request(UUID, request(asking("1")))
     store.report(store.get(UUID), Status.APPLIED, accepted=asking("1"))
     assert store.request(UUID, request(exception.RequestInvalid("bad")))
@@ -135,7 +135,7 @@ def test_a_request_that_cannot_be_read_leaves_what_is_in_force(store):
     assert store.request(UUID, request(asking("1")))
 
 
-def test_an_outcome_for_what_is_no_longer_asked_is_dropped(store):
+def test_an_outcome_of_a_replaced_request_is_dropped(store):
     store.request(UUID, request(asking("1")))
     working_on = store.get(UUID)
     store.request(UUID, request(asking("2")))
@@ -144,7 +144,7 @@ def test_an_outcome_for_what_is_no_longer_asked_is_dropped(store):
     assert [each.status for each in store.history(UUID)] == ["pending", "pending"]
 
 
-def test_what_came_into_force_is_known_even_if_something_else_was_asked_meanwhile(store):
+def test_an_applied_request_is_known_even_if_it_was_replaced_meanwhile(store):
     store.request(UUID, request(asking("1")))
     working_on = store.get(UUID)
     store.request(UUID, request(exception.RequestInvalid("bad")))
@@ -153,7 +153,7 @@ def test_what_came_into_force_is_known_even_if_something_else_was_asked_meanwhil
     assert store.get(UUID).accepted == asking("1")
 
 
-def test_what_was_taken_back_is_not_in_force_when_the_next_one_is_refused(store):
+def test_a_withdrawn_request_is_not_in_force_when_the_next_one_is_refused(store):
     store.request(UUID, request(asking("1")))
     working_on = store.get(UUID)
     store.report(working_on, Status.APPLIED, accepted=asking("1"))
@@ -171,7 +171,7 @@ def test_an_outcome_is_new_once(store):
     assert store.report(store.get(UUID), Status.REFUSED, exception.CpuOffline("CPU 2"))
 
 
-def test_only_what_nobody_asked_for_since_is_forgotten(store):
+def test_only_an_instance_without_newer_requests_is_forgotten(store):
     store.request(UUID, request(Allocation()))
     working_on = store.get(UUID)
     store.request(UUID, request(asking("1")))
@@ -183,7 +183,7 @@ def test_only_what_nobody_asked_for_since_is_forgotten(store):
     assert not store.forget(UUID, "gone")
 
 
-def test_held_are_all_instances_that_anything_is_known_of(tmp_path, store):
+def test_held_instances_are_all_known_ones(tmp_path, store):
     store.request(UUID, request(asking("1")))
     store.request(OTHER, request(exception.RequestInvalid("bad")))
     assert store.instances() == {UUID, OTHER} == Store(tmp_path).instances()
@@ -214,7 +214,7 @@ def test_a_missing_directory_is_a_clear_error(tmp_path):
         Store(tmp_path / "missing")
 
 
-def test_a_newer_schema_is_left_alone(tmp_path):
+def test_a_newer_schema_is_not_changed(tmp_path):
     Store(tmp_path).close()
     with sqlite3.connect(tmp_path / FILE_NAME) as db:
         db.execute("PRAGMA user_version = 99")
@@ -222,7 +222,7 @@ def test_a_newer_schema_is_left_alone(tmp_path):
         Store(tmp_path)
 
 
-def test_the_operator_has_the_last_word(store):
+def test_a_request_of_the_operator_wins(store):
     store.request(UUID, request(asking("1")))
     assert store.request(UUID, request(asking("2"), Source.OPERATOR))
     assert not store.request(UUID, request(asking("3")))
@@ -235,7 +235,7 @@ def test_the_operator_has_the_last_word(store):
     assert store.get(UUID).source is Source.METADATA
 
 
-def test_what_nobody_asks_any_more_is_nothing(store):
+def test_an_instance_whose_requests_were_withdrawn_has_none(store):
     store.request(UUID, request(asking("2"), Source.OPERATOR))
     store.withdraw(UUID, Source.OPERATOR, "me")
     assert store.get(UUID).requested == Allocation()
@@ -257,7 +257,7 @@ def test_the_history_of_an_instance_has_an_end(store, monkeypatch):
     assert len(store.history(OTHER)) == 1
 
 
-def test_the_history_tells_who_asked_what_and_what_came_of_it(store):
+def test_the_history_has_the_source_the_request_and_the_outcome(store):
     store.request(UUID, request(asking("1"), requested_by="user u1"))
     store.report(store.get(UUID), Status.APPLIED, accepted=asking("1"))
     store.report(store.get(UUID), Status.APPLIED, drift=exception.Repinned("vCPU 0 on 7"))
@@ -279,7 +279,7 @@ def test_the_history_tells_who_asked_what_and_what_came_of_it(store):
     assert [c.status for c in store.history(UUID)] == ["released"]
 
 
-def test_what_an_api_asks_is_told_with_its_generation(store):
+def test_a_request_of_the_api_is_listed_with_its_generation(store):
     asked = Request(Source.API, asking("1"), "somebody", 1.0, 7)
     assert store.request(UUID, asked)
     assert not store.request(UUID, replace(asked, generation=8))
@@ -288,7 +288,7 @@ def test_what_an_api_asks_is_told_with_its_generation(store):
     assert store.requests(UUID)[0].generation == 8
 
 
-def test_what_nobody_asks_any_more_is_returning_until_it_is_absent(store, caplog):
+def test_an_instance_whose_requests_were_withdrawn_is_releasing_until_it_is_absent(store, caplog):
     caplog.set_level("INFO")
     store.request(UUID, request(asking("1"), Source.API))
     assert store.returning() == set()
@@ -314,7 +314,7 @@ def test_the_last_drift_is_kept(store):
     assert record.drift_at == record.changed_at
 
 
-def test_what_another_process_asks_is_found(tmp_path, store):
+def test_a_request_of_another_process_is_found(tmp_path, store):
     other = Store(tmp_path, create=False)
     assert store.take_pending() == []
     store.request(UUID, request(asking("1")))
@@ -328,7 +328,7 @@ def test_what_another_process_asks_is_found(tmp_path, store):
     assert OTHER in store.take_pending()
 
 
-def test_what_a_restored_database_leaves_to_be_done_is_found(tmp_path, store):
+def test_open_work_of_a_restored_database_is_found(tmp_path, store):
     store.request(UUID, request(asking("1")))
     backup = tmp_path / "backup"
     backup.mkdir()
@@ -358,7 +358,7 @@ def test_a_database_of_an_older_version_is_migrated(tmp_path, monkeypatch):
         assert (record.requested, record.message) == (asking("1"), "migrated")
 
 
-def test_damage_while_it_is_open_is_told_and_a_new_file_made_once_it_is_moved(tmp_path, store):
+def test_damage_to_an_open_file_is_logged_and_a_new_file_created_once_it_is_moved(tmp_path, store):
     store.request(UUID, request(asking("1")))
     for name in tmp_path.iterdir():
         name.write_bytes(b"garbage" * 1000)
@@ -370,7 +370,7 @@ def test_damage_while_it_is_open_is_told_and_a_new_file_made_once_it_is_moved(tm
     assert store.instances() == {OTHER}
 
 
-def test_a_file_that_was_moved_away_is_made_anew_at_once(tmp_path, store):
+def test_a_file_that_was_moved_is_created_again_at_once(tmp_path, store):
     store.request(UUID, request(asking("1")))
     (tmp_path / FILE_NAME).rename(tmp_path / "damaged")
     assert store.request(OTHER, request(asking("1")))
@@ -378,7 +378,7 @@ def test_a_file_that_was_moved_away_is_made_anew_at_once(tmp_path, store):
     assert Store(tmp_path).instances() == {OTHER}
 
 
-def test_what_could_not_be_kept_is_not_held(tmp_path, store):
+def test_a_request_that_could_not_be_stored_is_not_held(tmp_path, store):
     with sqlite3.connect(tmp_path / FILE_NAME) as db:
         db.execute(
             "CREATE TRIGGER full BEFORE INSERT ON history BEGIN SELECT raise(ABORT, 'full'); END"
@@ -389,7 +389,7 @@ def test_what_could_not_be_kept_is_not_held(tmp_path, store):
     assert store.requests(UUID) == []
 
 
-def test_an_outage_is_news_once_until_it_is_over(tmp_path, store):
+def test_an_outage_is_logged_once_until_it_is_over(tmp_path, store):
     def fail():
         with pytest.raises(exception.StoreUnavailable) as failure:
             store.request(UUID, request(asking("1")))

@@ -39,7 +39,7 @@ GOOD, BAD, THIRD, UNKNOWN = map(instance, range(1, 5))
 
 
 @pytest.mark.parametrize(("text", "why"), TEXTS.values(), ids=TEXTS)
-def test_what_is_not_understood_says_why(text, why):
+def test_an_unreadable_value_has_a_reason(text, why):
     found = stored.load(text)
     assert isinstance(found, Unreadable)
     assert found.text == text
@@ -48,13 +48,13 @@ def test_what_is_not_understood_says_why(text, why):
 
 
 @pytest.mark.parametrize("odd", [{"timezone": "America/Nowhere"}, {"timezone": "localtime"}])
-def test_rules_for_what_is_asked_are_none_for_what_is_kept(odd):
+def test_rules_for_requests_do_not_apply_to_records(odd):
     kept = {"windows": [{**NIGHT, **odd}]}
     assert stored.load(json.dumps(kept)).to_json() == kept
 
 
 @pytest.mark.parametrize(("text", "why"), TEXTS.values(), ids=TEXTS)
-def test_others_get_it_as_a_small_object_of_json(text, why):
+def test_an_unreadable_value_is_shown_as_a_small_json_object(text, why):
     given = stored.load(text).to_json()
     assert isinstance(given, dict)
     written = json.dumps(given, allow_nan=False)
@@ -70,11 +70,11 @@ def test_others_get_it_as_a_small_object_of_json(text, why):
 
 
 @pytest.mark.parametrize("kept", [b"{}", 5, 1.5])
-def test_what_is_no_text_is_not_understood(kept):
+def test_a_value_that_is_no_text_is_unreadable(kept):
     assert "not as text" in stored.load(kept).why
 
 
-def test_what_was_accepted_is_read_as_it_was():
+def test_an_accepted_value_is_read_unchanged():
     asked = {"vcpu_pinning": {"0": "1"}, "cpu_shares": 200, "windows": [NIGHT]}
     found = stored.load(json.dumps(asked))
     assert isinstance(found, Allocation)
@@ -86,12 +86,12 @@ def test_what_was_accepted_is_read_as_it_was():
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 1e300, -1.0, "soon", b"", None])
-def test_a_time_that_is_none_becomes_the_default(value):
+def test_an_invalid_time_becomes_the_default(value):
     assert stored.moment(value, 7.0) == 7.0
     assert stored.maybe_moment(value) is None
 
 
-def test_other_values_are_what_they_should_be():
+def test_other_values_must_be_of_their_type():
     assert stored.moment(5) == 5.0
     assert stored.maybe_moment(0.0) == 0.0
     assert stored.moment(253_402_300_799) == 253_402_300_799.0
@@ -211,7 +211,7 @@ class TestStore:
         assert store.requests(BAD)[0].requested_by == '{"\\xff"'
         assert isinstance(store.history(BAD)[0].requested, Unreadable)
 
-    def test_history_keeps_what_is_not_understood_as_it_was(self, tmp_path, store):
+    def test_history_keeps_an_unreadable_value_unchanged(self, tmp_path, store):
         text = '{"vcpu_pinning": "0", "of a newer version": 1}'
         edit(tmp_path, "UPDATE instance SET requested = ? WHERE instance_uuid = ?", text, BAD)
         for words in ("once", "again"):
@@ -238,7 +238,7 @@ class TestStore:
         assert store.withdraw(BAD, Source.OPERATOR, "me")
         assert store.get(BAD).requested == asking("1")
 
-    def test_a_source_of_a_newer_version_has_the_first_word(self, tmp_path, store):
+    def test_a_source_of_a_newer_version_has_precedence(self, tmp_path, store):
         edit(tmp_path, "UPDATE request SET source = 'flavor' WHERE instance_uuid = ?", BAD)
         assert store.request(BAD, Request(Source.METADATA, asking("2"), "", 2.0))
         assert [each.source for each in store.requests(BAD)] == ["flavor", "metadata"]
@@ -261,13 +261,13 @@ class TestStore:
             assert not again.withdraw_unreadable("x\n", "me")
             others_are_read(again)
 
-    def test_what_is_not_understood_is_overwritten_by_the_next_request(self, tmp_path, store):
+    def test_an_unreadable_value_is_overwritten_by_the_next_request(self, tmp_path, store):
         edit(tmp_path, "UPDATE instance SET requested = ? WHERE instance_uuid = ?", DEEP, BAD)
         edit(tmp_path, "UPDATE request SET requested = ? WHERE instance_uuid = ?", DEEP, BAD)
         assert store.request(BAD, Request(Source.METADATA, asking("1"), "", 2.0))
         assert store.get(BAD).requested == asking("1")
 
-    def test_what_is_not_understood_is_kept_in_the_history(self, tmp_path, store):
+    def test_an_unreadable_value_is_kept_in_the_history(self, tmp_path, store):
         edit(
             tmp_path, "UPDATE instance SET requested = '{\"llc\": 1}' WHERE instance_uuid = ?", BAD
         )
@@ -282,12 +282,12 @@ class TestStore:
         assert store.get(BAD).status is Status.PENDING
         assert not store.restore(BAD)
 
-    def test_a_row_is_not_restored_from_what_is_as_bad(self, tmp_path, store):
+    def test_a_row_is_not_restored_from_an_unreadable_one(self, tmp_path, store):
         edit(tmp_path, "UPDATE instance SET requested = '[' WHERE instance_uuid = ?", BAD)
         edit(tmp_path, "UPDATE request SET requested = '[' WHERE instance_uuid = ?", BAD)
         assert not store.restore(BAD)
 
-    def test_a_row_that_is_understood_is_left_alone_by_restoring(self, tmp_path, store):
+    def test_a_readable_row_is_not_restored(self, tmp_path, store):
         edit(tmp_path, "UPDATE instance SET requested = '{}' WHERE instance_uuid = ?", BAD)
         assert not store.restore(BAD)
 
@@ -303,7 +303,7 @@ class TestStore:
         assert not store.withdraw_unreadable(BAD, "me")
 
     @pytest.mark.parametrize("damaged", ["a request", "the instance"])
-    def test_deleting_tells_what_it_did_even_if_nothing_else_is_in_force(
+    def test_deleting_reports_its_result_even_if_no_other_request_is_in_force(
         self, tmp_path, store, damaged
     ):
         store.request(BAD, Request(Source.OPERATOR, asking("2"), "me", 2.0))
@@ -319,12 +319,12 @@ class TestStore:
         assert store.withdraw_unreadable(BAD, "me") is True
         assert store.get(BAD).requested == asking("2")
 
-    def test_deleting_leaves_alone_what_can_be_read(self, tmp_path, store):
+    def test_deleting_leaves_readable_values(self, tmp_path, store):
         edit(tmp_path, "UPDATE instance SET requested = '{}' WHERE instance_uuid = ?", BAD)
         assert store.withdraw_unreadable(BAD, "me") is False
         assert store.get(BAD).requested == Allocation()
 
-    def test_deleting_makes_no_row_of_an_instance_that_nothing_is_kept_of(self, store):
+    def test_deleting_creates_no_row_of_an_unknown_instance(self, store):
         assert store.withdraw_unreadable(UNKNOWN, "me") is False
         assert store.get(UNKNOWN) is None
 
@@ -349,7 +349,7 @@ class TestStore:
 
 class TestPendingLookups:
     @pytest.mark.parametrize("about", ["x", "../flavors", "", 5, b"\xff", GOOD.upper(), "All"])
-    def test_what_is_no_instance_is_named_and_forgotten(self, tmp_path, caplog, about):
+    def test_an_invalid_instance_id_is_named_and_forgotten(self, tmp_path, caplog, about):
         PendingLookups(tmp_path).close()
         for each in (about, GOOD, ALL):
             edit(tmp_path, "INSERT INTO lookup VALUES (?)", each, file=LOOKUPS)

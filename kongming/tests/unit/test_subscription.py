@@ -137,7 +137,7 @@ def lines(caplog):
     return lambda: [record.getMessage() for record in caplog.records]
 
 
-def test_it_is_there_once_the_consumers_are(broker, lines):
+def test_a_subscription_is_established_once_the_consumers_are(broker, lines):
     broker.subscription.start()
     assert not broker.subscription.connected
     wait_for(lambda: broker.looks > 2)
@@ -148,7 +148,9 @@ def test_it_is_there_once_the_consumers_are(broker, lines):
     assert lines() == []
 
 
-def test_what_the_driver_mends_within_the_patience_is_no_outage(broker, lines, monkeypatch):
+def test_a_loss_that_the_driver_recovers_within_the_patience_is_no_outage(
+    broker, lines, monkeypatch
+):
     monkeypatch.setattr(subscription, "_PATIENCE_S", 60.0)
     broker.subscription.start()
     broker.server.listening = True
@@ -164,7 +166,7 @@ def test_what_the_driver_mends_within_the_patience_is_no_outage(broker, lines, m
     assert broker.looks == 0
 
 
-def test_an_outage_is_told_with_its_reason_and_again_when_that_changes(broker, lines):
+def test_an_outage_is_logged_with_its_reason_and_again_when_that_changes(broker, lines):
     broker.subscription.start()
     broker.server.listening = True
     wait_for(lambda: broker.heard)
@@ -199,16 +201,14 @@ def test_a_file_of_tls_that_can_not_be_read_is_named(broker, lines):
     )
 
 
-def test_it_looks_less_and_less_often_why_not(broker):
+def test_the_reason_is_checked_with_growing_pauses(broker):
     broker.why_not = GONE
     broker.subscription.start()
     wait_for(lambda: broker.looks > 7)
     assert broker.pauses[:7] == [1, 2, 4, 8, 16, 30, 30]
 
 
-def test_what_is_refused_on_a_connection_is_given_up_and_made_anew_with_growing_pauses(
-    broker, lines
-):
+def test_a_connection_with_a_refused_declaration_is_replaced_with_growing_pauses(broker, lines):
     broker.subscription.start()
     first = broker.server
     first.listening = True
@@ -232,7 +232,7 @@ def test_what_is_refused_on_a_connection_is_given_up_and_made_anew_with_growing_
     assert lines()[1].startswith("RabbitMQ is available again")
 
 
-def test_a_server_that_is_let_in_and_never_listens_is_made_anew(broker, lines, monkeypatch):
+def test_a_subscription_that_connects_and_never_listens_is_replaced(broker, lines, monkeypatch):
     monkeypatch.setattr(subscription, "_NO_CONSUMERS_S", 0.01)
     broker.subscription.start()
     first = broker.server
@@ -242,7 +242,7 @@ def test_a_server_that_is_let_in_and_never_listens_is_made_anew(broker, lines, m
     broker.server.listening = True
 
 
-def test_before_the_first_connection_all_that_the_driver_meets_is_told_once(broker, lines):
+def test_before_the_first_connection_every_error_of_the_driver_is_logged_once(broker, lines):
     began, go_on = threading.Event(), threading.Event()
 
     def subscribe():
@@ -270,7 +270,7 @@ def test_before_the_first_connection_all_that_the_driver_meets_is_told_once(brok
     assert lines()[-1].startswith("RabbitMQ is available again")
 
 
-def test_what_was_lost_is_told_once_and_made_up_for(broker, lines):
+def test_lost_messages_are_logged_once_and_recovered(broker, lines):
     broker.subscription.start()
     broker.server.listening = True
     wait_for(lambda: broker.heard)
@@ -287,7 +287,7 @@ def test_what_was_lost_is_told_once_and_made_up_for(broker, lines):
     )
 
 
-def test_what_can_not_be_declared_again_is_an_outage_although_the_connection_stands(broker, lines):
+def test_a_refused_redeclaration_is_an_outage_although_the_connection_stands(broker, lines):
     broker.subscription.start()
     broker.server.listening = True
     wait_for(lambda: broker.heard)
@@ -303,7 +303,7 @@ def test_what_can_not_be_declared_again_is_an_outage_although_the_connection_sta
     assert lines()[1].startswith("RabbitMQ is available again")
 
 
-def test_a_subscription_that_is_held_up_is_let_go_until_the_work_succeeds(broker, lines):
+def test_a_blocked_subscription_is_closed_until_the_work_succeeds(broker, lines):
     broker.listens = True
     broker.subscription.start()
     wait_for(lambda: broker.heard)
@@ -326,7 +326,7 @@ def test_a_subscription_that_is_held_up_is_let_go_until_the_work_succeeds(broker
     assert lines() == ["Messages are accepted again, and all is asked for"]
 
 
-def test_what_is_held_up_when_the_service_ends_is_given_back_to_nobody(broker):
+def test_blocked_messages_are_not_requeued_when_the_service_stops(broker):
     broker.subscription.start()
     broker.server.listening = True
     wait_for(lambda: broker.heard)
@@ -338,7 +338,7 @@ def test_what_is_held_up_when_the_service_ends_is_given_back_to_nobody(broker):
     assert not broker.subscription.connected
 
 
-def test_stopping_does_not_wait_for_what_does_not_end(broker):
+def test_stopping_does_not_wait_for_a_hanging_driver(broker):
     broker.subscription.start()
     broker.server.listening = True
     wait_for(lambda: broker.heard)
@@ -390,7 +390,7 @@ def holding(connection):
 
 
 class TestDriver:
-    def test_why_it_can_not_connect_is_found_out_by_connecting(self):
+    def test_the_reason_for_a_failed_connection_is_found_by_connecting(self):
         assert driver.why_not(holding(Connection([REFUSED]))) == explain(REFUSED)
         lets_us_in = Connection([None])
         assert driver.why_not(holding(lets_us_in)) is None
@@ -404,7 +404,7 @@ class TestDriver:
         neither = Connection([error, REFUSED], ["a", "b"])
         assert driver.why_not(holding(neither)) == explain(REFUSED)
 
-    def test_it_listens_if_it_is_connected_and_its_consumers_are_known(self):
+    def test_a_subscription_listens_if_it_is_connected_and_its_consumers_are_known(self):
         server = holding(Holder(connected=True))
         assert driver.is_listening(server)
         rabbit = server.listener._poll_style_listener.conn.connection
@@ -418,7 +418,7 @@ class TestDriver:
         assert driver.is_listening(object())
         assert driver.why_not(object()) is None
 
-    def test_a_message_that_comes_again_is_handed_over(self):
+    def test_a_repeated_message_is_handed_over(self):
         cache = driver_amqp._MsgIdCache()
         cache.add("one")
         with pytest.raises(common.DuplicateMessageError):
@@ -429,10 +429,10 @@ class TestDriver:
         for name in ("one", "two"):
             assert cache.check_duplicate_message({driver_amqp.UNIQUE_ID: name}) == name
 
-    def test_a_driver_that_drops_nothing_is_left_as_it_is(self):
+    def test_a_driver_that_drops_no_messages_is_unchanged(self):
         driver.accept_redelivered(object())
 
-    def test_the_driver_has_what_is_looked_at(self):
+    def test_the_driver_has_the_attributes_that_are_read(self):
         source = Path(impl_rabbit.__file__).read_text()
         assert "self._new_tags = set(self._consumers.values())" in source
         assert "self._new_tags.remove(tag)" in source

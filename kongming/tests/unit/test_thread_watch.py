@@ -14,7 +14,7 @@
 from kongming.executor.thread_watch import ThreadWatch
 
 
-def test_a_guest_is_told_of_once_when_its_groups_change(tmp_path):
+def test_a_guest_is_reported_once_when_its_groups_change(tmp_path):
     folder = tmp_path / "vm"
     (folder / "vcpu0").mkdir(parents=True)
     watch = ThreadWatch()
@@ -31,7 +31,7 @@ def test_a_guest_is_told_of_once_when_its_groups_change(tmp_path):
     assert watch.changed() == ["a"]
 
 
-def test_a_guest_that_ended_is_told_of_and_forgotten(tmp_path):
+def test_a_guest_that_ended_is_reported_and_forgotten(tmp_path):
     watch = ThreadWatch()
     watch.note("a", tmp_path / "gone")
     assert watch.changed() == []

@@ -60,7 +60,7 @@ def hours(name):
     return timezones.zone(name).wall(datetime(2027, 1, 1, tzinfo=UTC)).hour
 
 
-def test_a_change_says_what_is_left_out_or_comes_twice():
+def test_a_clock_change_names_the_skipped_or_repeated_time():
     spring = BERLIN.next_change(datetime(2027, 1, 1, tzinfo=UTC), WINTER)
     autumn = BERLIN.next_change(SUMMER, datetime(2028, 1, 1, tzinfo=UTC))
     assert (spring.at, spring.before, spring.after) == (SUMMER, HOUR, 2 * HOUR)
@@ -92,7 +92,7 @@ def test_the_next_change_is_after_one_moment_and_before_the_other():
         (iso("2027-10-31 03:00"), None),
     ],
 )
-def test_a_wall_clock_time_is_that_of_a_change_or_comes_once(wall, at):
+def test_a_wall_clock_time_belongs_to_a_change_or_occurs_once(wall, at):
     change = BERLIN.change_at(wall)
     assert (change and change.at) == at
     if at is None:
@@ -141,7 +141,7 @@ def test_two_changes_within_days_are_both_found():
     assert zone.next_change(second.at, WINTER) is None
 
 
-def test_the_changes_of_a_year_are_looked_for_once():
+def test_the_changes_of_a_year_are_computed_once():
     zone = timezones.Zone(ZoneInfo("Europe/Berlin"))
 
     def look():
@@ -156,7 +156,7 @@ def test_the_changes_of_a_year_are_looked_for_once():
     ["", "Mars/Olympus", "Europe", "../UTC", "/etc/localtime", "Europe//Berlin", "Europe/Berlin/",
      "UTC\n", "a\0b", "\ud800", "Ümläut", "tzdata.zi", "zone.tab", "leapseconds", "x" * 5000],
 )  # fmt: skip
-def test_what_is_no_zone_is_refused(name):
+def test_an_invalid_zone_is_refused(name):
     with pytest.raises(
         exception.RequestInvalid, match="not an IANA time zone known to this machine"
     ):
@@ -174,7 +174,7 @@ def test_all_zones_of_the_database_are_known_and_portable():
 @pytest.mark.parametrize(
     "name", ["localtime", "posixrules", "posix/Europe/Berlin", "right/UTC", "A" * 65]
 )
-def test_what_differs_from_machine_to_machine_is_not_portable(name):
+def test_a_zone_that_differs_between_machines_is_not_portable(name):
     assert not timezones.is_portable(name)
     assert timezones.is_portable("A" * 64)
 
@@ -199,7 +199,7 @@ def test_a_zone_is_read_again_when_its_file_is_replaced(database):
     assert hours("Test/Zone") == 9
 
 
-def test_a_zone_that_comes_before_the_one_that_was_read_counts(database):
+def test_a_zone_file_that_precedes_the_read_one_counts(database):
     assert hours("Asia/Tokyo") == 9
     write(database, "Asia/Tokyo", "Asia/Kolkata")
     assert timezones.refresh()
@@ -210,7 +210,7 @@ def test_a_zone_that_comes_before_the_one_that_was_read_counts(database):
 
 
 @pytest.mark.parametrize("length", [0, 4, 60, 200, -30, -1])
-def test_a_zone_that_is_half_written_stays_as_it_was(database, length):
+def test_a_half_written_zone_file_keeps_the_former_zone(database, length):
     path = write(database, "Test/Zone", "Europe/Berlin")
     assert hours("Test/Zone") == 1
     whole = rules("Asia/Tokyo")
@@ -222,7 +222,7 @@ def test_a_zone_that_is_half_written_stays_as_it_was(database, length):
     assert hours("Test/Zone") == 9
 
 
-def test_a_zone_that_is_gone_stays_as_it_was(database):
+def test_a_missing_zone_file_keeps_the_former_zone(database):
     path = write(database, "Test/Gone", "Asia/Tokyo")
     assert hours("Test/Gone") == 9
     path.unlink()

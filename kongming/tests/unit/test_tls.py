@@ -36,13 +36,13 @@ def test_a_file_that_is_missing_is_named_with_its_option(tmp_path, option):
     assert unreadable(options(**{option: path})) == ""
 
 
-def test_all_that_are_wrong_are_named(tmp_path):
+def test_all_faulty_files_are_named(tmp_path):
     said = unreadable(options(ssl_ca_file=str(tmp_path), ssl_key_file="/nowhere/key"))
     assert said.startswith(f"[oslo_messaging_rabbit] ssl_ca_file {tmp_path}: ")
     assert said.endswith("; ssl_key_file /nowhere/key: No such file or directory")
 
 
-def test_who_may_not_read_it_is_named(monkeypatch):
+def test_the_user_without_read_permission_is_named(monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "denied")
 

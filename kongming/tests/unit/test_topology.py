@@ -102,7 +102,7 @@ def as_libvirt_knows_it(topology):
 
 
 @pytest.mark.parametrize("name", WALKED)
-def test_the_topology_of_a_machine_is_what_its_files_say(read, name):
+def test_the_topology_of_a_machine_matches_its_files(read, name):
     machine, found = MACHINES[name], read(name)
     present, online = listed(machine["present"]), listed(machine["online"])
     assert ids(found.cpus) == sorted(present)
@@ -137,7 +137,7 @@ def test_the_topology_of_a_machine_can_be_sent_and_drawn(read, name):
 
 
 @pytest.mark.parametrize("name", [name for name in WALKED if MACHINES[name]["nodes"]])
-def test_libvirt_and_the_kernel_tell_the_same_of_a_machine(read, tree, tmp_path, name):
+def test_libvirt_and_the_kernel_report_the_same_for_a_machine(read, tree, tmp_path, name):
     connection = machines.Libvirt(MACHINES[name])
     by_kernel, by_libvirt = as_libvirt_knows_it(read(name)), capabilities.read(connection)
     files = KernelFiles(system=tree(name), cgroup=tmp_path)
@@ -161,14 +161,14 @@ def test_libvirt_and_the_kernel_tell_the_same_of_a_machine(read, tree, tmp_path,
         ("linux/offline-cpu0-node0", "", "0,2,22"),
     ],
 )
-def test_what_libvirt_alone_cannot_know_of_cpus_that_are_not_online(read, name, phantoms, missing):
+def test_details_of_offline_cpus_are_unknown_to_libvirt_alone(read, name, phantoms, missing):
     by_libvirt = set(host.read_libvirt(machines.Libvirt(MACHINES[name])).present)
     by_kernel = set(ids(read(name).cpus))
     assert by_libvirt - by_kernel == listed(phantoms)
     assert by_kernel - by_libvirt == listed(missing)
 
 
-def test_cpus_that_are_only_possible_are_not_there(read, tree, tmp_path):
+def test_possible_cpus_that_are_not_present_are_left_out(read, tree, tmp_path):
     found = read("numbers with holes")
     assert [ids(cell.cpus) for cell in found.cells] == [[0, 1, 2, 3], [8, 9, 10, 11]]
     assert found.cells[0].cpus[3] == Cpu.bare(3)
@@ -177,7 +177,7 @@ def test_cpus_that_are_only_possible_are_not_there(read, tree, tmp_path):
     assert host.read(connection, files).present == listed("0-3,8-11")
 
 
-def test_offline_cpus_stay_at_home_where_the_kernel_tells(read):
+def test_offline_cpus_stay_in_their_node_where_the_kernel_reports_it(read):
     found = read("offline CPUs that only their own links tell of")
     assert [(cell.id, ids(cell.cpus)) for cell in found.cells] == [
         (0, [0, 1, 4]),
@@ -200,7 +200,7 @@ def test_a_cpu_of_no_node_has_a_core_and_may_be_isolated(read, monkeypatch):
     assert sorted(found.shared_cores, key=min) == [{0, 1}, {2, 3}]
 
 
-def test_an_offline_cpu_of_which_the_kernel_still_tells_keeps_its_core(tmp_path):
+def test_an_offline_cpu_that_the_kernel_still_reports_keeps_its_core(tmp_path):
     system = machines.write(MACHINES["threads switched off"], tmp_path)
     folder = system / "cpu/cpu5/topology"
     folder.mkdir(parents=True)
@@ -210,7 +210,7 @@ def test_an_offline_cpu_of_which_the_kernel_still_tells_keeps_its_core(tmp_path)
     assert cpu == Cpu(5, 1, 2, 3, CpuSet([5]), online=False)
 
 
-def test_shared_are_cores_of_several_cpus_only(read):
+def test_shared_cores_are_those_of_several_cpus_only(read):
     assert sorted(read("cores of two types").shared_cores, key=min) == [{0, 1}, {2, 3}]
     assert read("threads switched off").shared_cores == []
 
@@ -221,7 +221,7 @@ def test_types_of_cores_are_those_of_their_counters(read):
     assert [cpu.capacity for cpu in found.cpus] == [1024] * 4 + [610] * 4
 
 
-def test_isolated_are_cpus_with_either_option_of_the_kernel(read):
+def test_isolated_cpus_are_those_of_either_kernel_option(read):
     assert read("cores of two types").isolated == {2, 3, 4, 5}
 
 
@@ -276,7 +276,7 @@ def test_a_cache_that_cores_share_is_read_once(tmp_path, monkeypatch):
     assert len(cell.caches) == opened.count("shared_cpu_list") == 2
 
 
-def test_what_changes_is_read_anew(tmp_path):
+def test_changing_values_are_read_again(tmp_path):
     system = machines.write(MACHINES["a node without memory"], tmp_path)
     files = KernelFiles(system=system, cgroup=tmp_path)
     free = [cell.free_kib for cell in machines.topology(files).cells]
@@ -292,7 +292,7 @@ def test_what_changes_is_read_anew(tmp_path):
     assert [cpu.online for cpu in machines.topology(files).cpus] == [True] * 4 + [False] * 2
 
 
-def test_where_the_kernel_tells_nothing_libvirt_is_asked(tmp_path):
+def test_values_that_the_kernel_does_not_report_are_read_from_libvirt(tmp_path):
     machine = MACHINES["a node without memory"]
     libvirt = machines.Libvirt(machine)
     asked = capabilities.read(libvirt, KernelFiles(system=tmp_path / "absent"))
@@ -343,7 +343,7 @@ def unsupported(code=libvirt.VIR_ERR_NO_SUPPORT):
 
 
 @pytest.mark.parametrize(("answers", "free"), [({"free": 5 << 10}, 5), ({}, None)])
-def test_the_memory_of_a_host_without_cells_is_told_by_libvirt(answers, free):
+def test_the_memory_of_a_host_without_cells_is_reported_by_libvirt(answers, free):
     (cell,) = capabilities.read(Older(written(), **answers)).cells
     assert (cell.id, cell.memory_kib, cell.free_kib) == (0, 3 << 10, free)
     assert [(cpu.id, cpu.online) for cpu in cell.cpus] == [(0, True), (1, False)]
@@ -357,13 +357,13 @@ def test_the_memory_of_a_host_without_cells_is_told_by_libvirt(answers, free):
         ({}, [None, None]),
     ],
 )
-def test_free_memory_of_cells_is_asked_for_as_the_driver_can(answers, free):
+def test_free_memory_of_cells_is_requested_in_the_way_that_the_driver_supports(answers, free):
     told = written((0, cpus(0)), (1, cpus(1)))
     found = capabilities.read(Older(told, **answers))
     assert [cell.free_kib for cell in found.cells] == free
 
 
-def test_what_libvirt_refuses_for_another_reason_is_no_lack_of_a_function():
+def test_an_error_of_libvirt_for_another_reason_is_not_taken_as_unsupported():
     refused = unsupported(libvirt.VIR_ERR_ACCESS_DENIED)
     for told, name in ((written(), "free"), (written((0, cpus(0))), "stats")):
         with pytest.raises(libvirt.libvirtError):
@@ -380,12 +380,12 @@ def test_a_real_host():
     assert found.unassigned == ()
 
 
-def test_what_is_told_of_an_offline_cpu_is_not_believed():
+def test_details_of_an_offline_cpu_are_ignored():
     found = capabilities.parse(REAL, REAL_CPUS)
     assert found.cells[0].cpus[3] == Cpu.bare(3)
 
 
-def test_a_cache_is_one_however_often_it_is_told_of():
+def test_a_cache_counts_once_however_often_it_is_reported():
     found = capabilities.parse(REAL, REAL_CPUS)
     assert found.cells[0].caches == (Cache(3, "both", 16 << 10, CpuSet.parse("0-3")),)
     assert found.cells[1].caches == (Cache(3, "both", 16 << 10, CpuSet.parse("4-7")),)
@@ -406,7 +406,7 @@ def test_siblings_and_caches_are_read():
     assert [cache.size_kib for cache in read.caches] == [512, 256]
 
 
-def test_siblings_that_are_offline_or_elsewhere_are_none():
+def test_offline_and_foreign_siblings_are_left_out():
     cpu = "<cpus><cpu id='{}' socket_id='0' core_id='1' siblings='{}'/></cpus>"
     there = Host(CpuSet(range(4)), CpuSet([0, 2]))
     for number, siblings, seen in ((0, "0-1", {0}), (2, "0", {2}), (2, "", {2})):
@@ -414,20 +414,20 @@ def test_siblings_that_are_offline_or_elsewhere_are_none():
         assert found.cores[number] == seen
 
 
-def test_a_cpu_that_libvirt_lists_and_that_is_not_there_is_left_out():
+def test_a_cpu_that_libvirt_lists_and_that_is_not_present_is_left_out():
     told = written((0, cpus(0, 1)), (1, cpus(2, 3)))
     found = capabilities.parse(told, Host(CpuSet([0, 2, 3]), CpuSet([0, 2])))
     assert [ids(cell.cpus) for cell in found.cells] == [[0], [2, 3]]
 
 
-def test_a_cpu_of_which_libvirt_says_no_cell_is_of_no_cell():
+def test_a_cpu_without_a_cell_in_libvirt_belongs_to_no_cell():
     told = written((0, cpus(0)), (1, cpus(2)))
     found = capabilities.parse(told, Host(CpuSet(range(3)), CpuSet([0, 2])))
     assert found.unassigned == (Cpu.bare(1),)
     assert ids(found.cpus) == [0, 1, 2]
 
 
-def test_all_are_at_home_in_the_only_cell():
+def test_all_cpus_belong_to_the_only_cell():
     found = capabilities.parse(written((0, cpus(0))), Host(CpuSet(range(2)), CpuSet([0])))
     assert ids(found.cells[0].cpus) == [0, 1]
 
@@ -447,7 +447,7 @@ def test_cells_need_no_cpus_and_no_order():
     assert [(cell.id, ids(cell.cpus)) for cell in found.cells] == [(0, [0]), (3, [])]
 
 
-def test_of_a_host_without_cells_all_cpus_that_libvirt_counts_are_there():
+def test_a_host_without_cells_has_all_cpus_that_libvirt_counts():
     there = host.parse_libvirt(written(), (4, [True, False, True, False, False], 2))
     assert (there.present, there.online, there.nodes) == ({0, 1, 2, 3}, {0, 2}, {0})
 
@@ -471,7 +471,7 @@ def test_memory_is_near_to_cpus(read, name, near):
     assert {cell: str(nodes) for cell, nodes in read(name).near_memory().items()} == near
 
 
-def test_memory_is_near_by_the_other_ones_word_where_a_cell_has_none():
+def test_memory_is_near_by_the_distance_of_the_other_cell_where_one_is_missing():
     (cpu,) = (Cpu.bare(0),)
     cells = (
         Cell(0, 0, cpus=(cpu,)),
@@ -484,7 +484,7 @@ def test_memory_is_near_by_the_other_ones_word_where_a_cell_has_none():
     assert Topology(with_cpus).near_memory() == {0: {2}, 1: {1}, 2: {2}}
 
 
-def test_a_host_that_tells_of_no_memory_has_it_everywhere():
+def test_a_host_that_reports_no_memory_has_memory_everywhere():
     cells = tuple(Cell(n, 0, cpus=(Cpu.bare(n),)) for n in range(2))
     assert Topology(cells).near_memory() == {0: {0}, 1: {1}}
 

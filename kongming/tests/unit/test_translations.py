@@ -65,7 +65,7 @@ def test_a_message_that_the_document_no_longer_has_is_named():
         ("--wait ends **soon**", "--wait **很快**\\ 结束"),
     ],
 )
-def test_equal_markup_passes_wherever_it_stands(source, translation):
+def test_equal_markup_passes_in_any_position(source, translation):
     assert faults(catalog(**{source: ""}), catalog(**{source: translation})) == []
 
 
@@ -108,7 +108,7 @@ def test_a_message_is_one_line(tmp_path):
     assert f'msgid "{"a " * 99}b"\n' in file.read_text()
 
 
-def test_an_update_that_changes_nothing_writes_the_same_file(tmp_path):
+def test_an_update_without_changes_writes_the_same_file(tmp_path):
     file = tmp_path / "page.po"
     template = {"Half of it: 50% of a CPU": "", "Host": ""}
     translations.update(file, catalog(**template))

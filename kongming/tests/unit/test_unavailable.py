@@ -125,13 +125,13 @@ def files(tmp_path, monkeypatch):
         (TCP, error(libvirt.VIR_ERR_OPERATION_DENIED), "the connection is read-only"),
     ],
 )
-def test_each_error_is_told_with_what_to_do_about_it(files, uri, raised, says):
+def test_each_error_is_reported_with_its_remedy(files, uri, raised, says):
     told = explain(raised, uri)
     assert told.startswith(f"libvirt at {uri} is unavailable: ")
     assert says in told
 
 
-def test_what_a_program_has_written_is_quoted_in_part_and_made_harmless():
+def test_the_output_of_a_program_is_quoted_in_part_and_made_harmless():
     told = explain(error(1, "\x1b[31m at amqp://me:secret@host " + "x" * 1000), HERE)
     assert "\x1b" not in told
     assert "secret" not in told
@@ -157,23 +157,23 @@ def test_a_closed_socket_names_the_group_that_opens_it_and_the_command():
 
 
 @pytest.mark.parametrize(("mode", "gid"), [(0o700, 12345), (0o750, 12345), (0o770, 0)])
-def test_a_socket_that_no_group_opens_is_told_as_that(mode, gid):
+def test_a_socket_that_no_group_opens_is_reported_as_that(mode, gid):
     told = unavailable._closed_by(Path("/run/x"), mode, gid)
     assert 'unix_sock_group = "libvirt"' in told
     assert "usermod" not in told
 
 
-def test_a_group_without_a_name_is_told_by_its_number():
+def test_a_group_without_a_name_is_reported_by_its_number():
     assert "usermod -aG 4294901 " in unavailable._closed_by(Path("/run/x"), 0o770, 4294901)
 
 
-def test_a_socket_of_ones_own_group_is_closed_by_something_else(monkeypatch):
+def test_a_socket_of_the_users_group_is_closed_by_another_cause(monkeypatch):
     group = group_of_others()
     monkeypatch.setattr(os, "getgroups", lambda: [group.gr_gid])
     assert "SELinux or AppArmor" in unavailable._closed_by(Path("/run/x"), 0o770, group.gr_gid)
 
 
-def test_the_socket_of_the_error_is_the_one_that_is_looked_at(tmp_path):
+def test_the_socket_of_the_error_is_the_checked_one(tmp_path):
     (tmp_path / "socket").touch()
     (tmp_path / "socket").chmod(0o600)
     said = f"Failed to connect socket to '{tmp_path}/socket': Permission denied"
@@ -186,7 +186,7 @@ def login(said="authentication failed: authentication failed"):
     return error(libvirt.VIR_ERR_AUTH_FAILED, said)
 
 
-def test_without_an_auth_conf_both_places_are_named_and_what_to_write(files):
+def test_without_an_auth_conf_both_places_are_named_and_the_lines_to_write(files):
     told = explain(login(), TCP)
     own, system_wide = files
     assert f"there is no auth.conf for user {ME}: write {own} or {system_wide}" in told
@@ -201,7 +201,7 @@ def test_an_auth_conf_that_may_not_be_read_is_named(files, monkeypatch, which):
     assert f"may not read {files[which]}: chown" in told
 
 
-def test_an_auth_conf_of_another_host_is_told_as_that(files):
+def test_an_auth_conf_of_another_host_is_reported_as_that(files):
     files[1].write_text(AUTH)
     told = explain(login(), "qemu+tcp://elsewhere/system")
     assert f"{files[1]} has no section [auth-libvirt-elsewhere]" in told
@@ -215,7 +215,7 @@ def test_an_auth_conf_that_fits_has_a_wrong_name_or_password(files, section):
     assert "secret-word" not in told
 
 
-def test_an_auth_conf_without_name_or_password_is_told_as_that(files):
+def test_an_auth_conf_without_name_or_password_is_reported_as_that(files):
     files[0].write_text(AUTH.replace("password", "passwort"))
     told = explain(login("Failed to collect auth credentials"), TCP)
     assert f"{files[0]} can't be used for host compute-1" in told
@@ -229,14 +229,14 @@ def test_an_auth_conf_without_name_or_password_is_told_as_that(files):
         (libvirt.VIR_ERR_INTERNAL_ERROR, "An error occurred, but the cause is unknown"),
     ],
 )
-def test_what_libvirt_says_of_a_malformed_auth_conf_is_not_quoted(files, code, said):
+def test_the_message_of_libvirt_about_a_malformed_auth_conf_is_not_quoted(files, code, said):
     files[0].write_text(AUTH + "secret-word")
     told = explain(error(code, said), TCP)
     assert f"{files[0]} can't be used" in told
     assert "secret-word" not in told
 
 
-def test_the_users_auth_conf_comes_before_the_systems(files):
+def test_the_auth_conf_of_the_user_precedes_that_of_the_system(files):
     for path in files:
         path.write_text(AUTH)
     assert AuthFile.of(TCP).path == files[0]
@@ -244,7 +244,7 @@ def test_the_users_auth_conf_comes_before_the_systems(files):
     assert AuthFile.of(TCP).path == files[1]
 
 
-def test_a_named_auth_conf_is_the_only_one(files, monkeypatch):
+def test_an_explicit_auth_conf_is_the_only_one(files, monkeypatch):
     files[0].write_text(AUTH)
     named = AuthFile.of(f"{TCP}?authfile=/in/the/uri")
     assert named.path == Path("/in/the/uri")
@@ -253,11 +253,11 @@ def test_a_named_auth_conf_is_the_only_one(files, monkeypatch):
     assert AuthFile.of(f"{TCP}?authfile=/in/the/uri").path == Path("/in/the/environment")
 
 
-def test_a_socket_here_is_looked_up_as_localhost(files):
+def test_a_local_socket_is_looked_up_as_localhost(files):
     assert AuthFile.of(HERE).host == "localhost"
 
 
-def test_what_libvirt_forbids_is_told_by_what_forbids_it():
+def test_an_operation_that_libvirt_forbids_is_reported_with_the_forbidding_rule():
     assert "read-only socket" in forbidden(error(libvirt.VIR_ERR_OPERATION_DENIED))
     denied = forbidden(error(libvirt.VIR_ERR_ACCESS_DENIED))
     assert "access_drivers" in denied

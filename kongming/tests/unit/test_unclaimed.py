@@ -105,7 +105,7 @@ def test_a_guest_that_this_store_released_once_goes_back_after_a_while(host, own
     assert "Kongming" in host.store.history(UUID)[-1].requested_by
 
 
-def test_as_soon_as_nova_says_that_nothing_is_requested_it_goes_back(host):
+def test_a_guest_is_released_as_soon_as_nova_reports_no_request(host):
     host.own()
     assert host.look()
     assert host.unclaimed.note_unrequested(UUID)
@@ -113,7 +113,7 @@ def test_as_soon_as_nova_says_that_nothing_is_requested_it_goes_back(host):
     assert host.released()
 
 
-def test_what_another_store_wrote_stays_until_nova_says_that_nothing_is_requested(host):
+def test_a_placement_of_another_store_stays_until_nova_reports_no_request(host):
     host.start(kept_by="another")
     assert host.look() is False
     host.now = 100 * _GRACE_S
@@ -124,7 +124,7 @@ def test_what_another_store_wrote_stays_until_nova_says_that_nothing_is_requeste
     assert host.released()
 
 
-def test_nova_is_asked_once_of_each_start(host):
+def test_nova_is_queried_once_for_each_start(host):
     host.start(kept_by="another")
     for _ in range(3):
         host.look()
@@ -134,7 +134,7 @@ def test_nova_is_asked_once_of_each_start(host):
     assert host.looked_up == [UUID, UUID]
 
 
-def test_what_is_requested_after_all_is_kept(host):
+def test_a_guest_with_a_request_in_nova_is_kept(host):
     host.own()
     host.look()
     host.unclaimed.note_unrequested(UUID)
@@ -148,7 +148,7 @@ def test_what_is_requested_after_all_is_kept(host):
 
 
 @pytest.mark.parametrize("options", [{"baseline": {}}, {"nova": False}])
-def test_a_guest_without_our_note_is_looked_at_once_for_each_start(host, options):
+def test_a_guest_without_a_note_is_checked_once_for_each_start(host, options):
     guest = host.start(**options)
     assert host.unclaimed.note_unrequested(UUID)
     assert not host.look()
@@ -179,19 +179,19 @@ def test_a_guest_that_arrives_by_live_migration_brings_its_request_along(host):
     assert host.released()
 
 
-def test_a_guest_that_has_ended_is_looked_at_no_more(host):
+def test_a_guest_that_has_ended_is_no_longer_checked(host):
     assert not host.look()
     host.hypervisor.guests[UUID] = exception.DomainOff("off")
     assert not host.look()
     assert not host.store.has_record(UUID)
 
 
-def test_a_guest_that_could_not_be_looked_at_is_looked_at_again(host):
+def test_a_guest_that_could_not_be_checked_is_checked_again(host):
     host.hypervisor.guests[UUID] = exception.Failed("no")
     assert host.look()
 
 
-def test_guests_with_a_note_that_nothing_is_kept_of_are_found(host):
+def test_unknown_guests_with_a_note_are_found(host):
     host.start()
     host.start(OTHER)
     host.start("5a6e9b1e-0000-4000-8000-000000000003", baseline={})
@@ -200,7 +200,7 @@ def test_guests_with_a_note_that_nothing_is_kept_of_are_found(host):
     assert host.unclaimed.find() == [UUID]
 
 
-def test_what_nova_says_of_guests_without_requests_does_not_pile_up(host, monkeypatch):
+def test_answers_about_guests_without_requests_do_not_accumulate(host, monkeypatch):
     monkeypatch.setattr("kongming.executor.unclaimed._MAX", 2)
     for uuid in ("a", "b", "a", "c"):
         host.unclaimed.note_unrequested(uuid)

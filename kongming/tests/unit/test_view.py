@@ -106,7 +106,7 @@ def test_a_view_is_drawn_as_the_host_was():
     assert "\n\nViolations\n  instance " in host_snapshot.draw(wrong)
 
 
-def test_the_digest_is_of_what_lasts():
+def test_the_digest_covers_stable_fields_only():
     def digest(rules=Rules(), **more):  # noqa: B008
         return snapshot.digest(snapshot.to_json(host(2, 2, 1), [guest(1, "0:1", **more)], rules))
 
@@ -116,7 +116,7 @@ def test_the_digest_is_of_what_lasts():
     assert len({digest(), digest(nodes="0"), digest(Rules(reserved_cpus=CpuSet([0])))}) == 3
 
 
-def test_a_look_at_libvirts_default_host():
+def test_a_snapshot_of_libvirts_default_host_is_complete():
     connection = libvirt.openReadOnly("test:///default")
 
     def look():

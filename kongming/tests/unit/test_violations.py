@@ -40,7 +40,7 @@ def found(guests, rules=Rules(), there=HOST):  # noqa: B008
     ]
 
 
-def test_all_is_well():
+def test_a_host_in_order_has_no_violations():
     guests = [placed(1, "0:0;1:1", nodes="0"), guest(2, "0:2"), guest(3), guest(4, cpuset="0-1")]
     rules = Rules(reserved_cpus=CpuSet([4]), allowed_cpus=CpuSet.parse("0-3"))
     assert find(HOST, guests, rules) == ()
@@ -64,15 +64,15 @@ def test_two_share_a_cpu(other, who):
         assert f"instance {each.instance_uuid} ({each.name}, {placed_by})" in violation.message
 
 
-def test_others_may_share_what_they_like():
+def test_guests_that_the_rules_ignore_may_share_any_cpus():
     assert found([guest(n, "0:1", nova=False) for n in range(2)]) == []
 
 
-def test_so_may_all_where_the_rules_allow_it():
+def test_all_guests_may_share_cpus_where_the_rules_allow_it():
     assert found([placed(1, "0:1"), placed(2, "0:1")], Rules(overlap=Overlap.ALLOW)) == []
 
 
-def test_who_shares_the_same_cpus_is_told_of_once():
+def test_guests_that_share_the_same_cpus_are_reported_once():
     guests = [*(placed(n, "0-3:0-2") for n in range(9)), placed(9, "0:0")]
     whole, part = find(HOST, guests, Rules())
     assert {(str(each.cpus), len(each.instance_uuids)) for each in (whole, part)} == {
@@ -90,14 +90,14 @@ def test_who_shares_the_same_cpus_is_told_of_once():
         (guest(1, "0:0-2", nova=False), "0-1"),
     ],
 )
-def test_where_it_should_not_be(who, barred):
+def test_a_guest_on_forbidden_cpus_is_a_violation(who, barred):
     rules = Rules(
         reserved_cpus=CpuSet([0]), dedicated_cpus=CpuSet([1]), allowed_cpus=CpuSet([0, 1])
     )
     assert found([who], rules) == [("reserved", barred, "")]
 
 
-def test_what_is_reserved_by_hand_is_still_novas():
+def test_manually_reserved_cpus_still_belong_to_nova():
     rules = Rules(reserved_cpus=CpuSet([1]), dedicated_cpus=CpuSet([1]))
     assert found([guest(1, "0:1")], rules) == []
     (violation,) = find(HOST, [placed(1, "0:1")], rules)
@@ -105,7 +105,7 @@ def test_what_is_reserved_by_hand_is_still_novas():
     assert "CPU 1 is for guests with dedicated CPUs (1)" in violation.message
 
 
-def test_pinned_to_what_is_not_there():
+def test_a_pin_to_missing_cpus_is_a_violation():
     (violation,) = find(HOST, [guest(1, "0:2-3;1:8")], Rules())
     assert (violation.kind, violation.cpus) == ("offline", CpuSet([3, 8]))
     assert violation.message.endswith(": CPU 3 is offline, CPU 8 does not exist")
@@ -113,18 +113,18 @@ def test_pinned_to_what_is_not_there():
     assert found([guest(1, "0:0-2,4-7")]) == []
 
 
-def test_its_memory_is_elsewhere():
+def test_memory_on_another_node_is_a_violation():
     assert found([guest(1, "0-1:0-1", nodes="1")]) == [("remote_memory", "0-1", "1")]
 
 
 @pytest.mark.parametrize(
     ("pins", "nodes"), [("0:0;1:4", "1"), ("0:0", "0-1"), ("0:0", None), ("", "1")]
 )
-def test_some_of_its_memory_is_near(pins, nodes):
+def test_memory_that_is_partly_near_is_reported(pins, nodes):
     assert found([guest(1, pins, nodes=nodes)]) == []
 
 
-def test_where_a_cpu_of_no_cell_is_nobody_knows():
+def test_the_distance_of_a_cpu_of_no_cell_is_unknown():
     cells = (Cell(0, 1, cpus=host(1, 1, 1).cells[0].cpus), Cell(1, 1))
     topology = Topology(cells, (Cpu.bare(1),))
     kinds = [str(each.kind) for each in find(topology, [guest(1, "0:0-1", nodes="1")], Rules())]
@@ -170,7 +170,7 @@ def test_guests_that_share_cores_are_named_with_their_cpus():
     )
 
 
-def test_a_core_may_be_shared_besides_a_cpu():
+def test_a_core_may_be_shared_in_addition_to_a_cpu():
     guests = [placed(1, "0:0"), placed(2, "0:0;1:4")]
     assert found(guests, there=THREADS) == [("overlap", "0", ""), ("smt_sibling", "0,4", "")]
 
@@ -210,7 +210,7 @@ def test_pins_to_isolated_cpus_are_proposed():
     assert violation.message.endswith("; pin each to one CPU: 0:2;1:3")
 
 
-def test_cpus_in_a_hole_are_not_there():
+def test_cpus_in_a_gap_do_not_exist():
     there = Topology((Cell(0, 1, cpus=tuple(map(Cpu.bare, (0, 1, 8)))),))
     (violation,) = find(there, [guest(1, "0:1,5")], Rules())
     assert violation.message.endswith(": CPU 1 is offline, CPU 5 does not exist")
@@ -247,13 +247,13 @@ UNEVEN = Topology(
         ("0:0", "3", True),
     ],
 )
-def test_memory_is_judged_by_what_is_near(pins, nodes, away):
+def test_memory_is_judged_by_the_nearest_cells(pins, nodes, away):
     cpus = str(guest(1, pins).cpus)
     expected = [("remote_memory", cpus, nodes)] if away else []
     assert found([guest(1, pins, nodes=nodes)], there=UNEVEN) == expected
 
 
-def test_the_nearest_memory_is_named_if_it_is_not_the_nodes_own():
+def test_the_nearest_memory_is_named_if_it_is_not_on_the_same_node():
     (violation,) = find(UNEVEN, [guest(1, "0:2", nodes="0")], Rules())
     assert violation.message.endswith("node 0; the nearest memory is that of node 3")
     (violation,) = find(UNEVEN, [guest(1, "0:4", nodes="0")], Rules())

@@ -39,7 +39,7 @@ def told(caplog):
     return told
 
 
-def test_a_gap_is_told_once_and_its_end_once(told):
+def test_a_gap_is_logged_once_and_its_end_once(told):
     visibility = Visibility()
     for _ in range(2):
         visibility.lost(FILE)
@@ -55,7 +55,7 @@ def test_a_gap_is_told_once_and_its_end_once(told):
     assert len(told()) == 1
 
 
-def test_what_was_never_lost_is_not_regained(told):
+def test_a_value_that_was_never_lost_is_not_regained(told):
     visibility = Visibility()
     visibility.regained("/sys/x")
     visibility.lost(FILE)
@@ -77,7 +77,7 @@ def test_many_parts_are_one_gap_that_ends_with_the_last_of_them(told):
     assert told() == ["INFO The threads of guests can be observed again"]
 
 
-def test_another_reason_is_another_gap_until_nothing_is_hidden(told):
+def test_another_reason_is_another_gap_until_no_value_is_hidden(told):
     visibility = Visibility()
     visibility.lost(hidden_threads("hidepid"), "a")
     visibility.lost(hidden_threads("no /proc"), "a")
@@ -97,7 +97,7 @@ def test_one_guest_may_have_gaps_of_several_kinds(told):
     assert visibility.gaps() == []
 
 
-def test_what_is_no_more_leaves_its_gap_which_is_not_told_anew(told):
+def test_a_part_that_ended_leaves_its_gap_without_another_log_line(told):
     visibility = Visibility()
     visibility.lost(hidden_threads("hidepid"), "a")
     visibility.lost(hidden_threads("hidepid"), "a/vCPU 0")

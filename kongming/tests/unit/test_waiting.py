@@ -75,18 +75,18 @@ def patient(monkeypatch):
     server.end()
 
 
-def test_what_comes_of_it_is_returned_or_raised(server):
+def test_the_result_is_returned_or_its_error_raised(server):
     assert server.waiting.wait_for(lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
         server.waiting.wait_for(lambda: 1 // 0)
 
 
-def test_nobody_waits_longer_than_the_limit(server):
+def test_no_request_waits_longer_than_the_limit(server):
     with pytest.raises(TimeoutError):
         server.wait(limit_s=0.0)
 
 
-def test_all_threads_but_the_last_may_wait(server):
+def test_all_threads_except_the_last_may_wait(server):
     others = [server.begin() for _ in range(THREADS - 1)]
     with pytest.raises(ThreadsBusy):
         server.wait()
@@ -97,7 +97,7 @@ def test_all_threads_but_the_last_may_wait(server):
     assert [each.result(30) for each in others] == ["answer"] * (THREADS - 1)
 
 
-def test_one_after_the_other_is_refused_and_the_thread_stays_free(server):
+def test_further_requests_are_refused_and_the_last_thread_stays_free(server):
     for _ in range(THREADS - 1):
         server.begin()
     for _ in range(3):
@@ -105,20 +105,20 @@ def test_one_after_the_other_is_refused_and_the_thread_stays_free(server):
             server.wait()
 
 
-def test_one_less_than_that_and_another_may_wait(server):
+def test_a_request_may_wait_after_another_has_ended(server):
     for _ in range(THREADS - 2):
         server.begin()
     assert not server.begin().done()
 
 
-def test_while_the_others_are_quick_the_last_one_may_wait_for_a_moment(patient):
+def test_the_last_thread_may_wait_for_a_moment_while_the_others_are_quick(patient):
     others = [patient.begin() for _ in range(THREADS)]
     assert len(patient.begun) == THREADS
     patient.answer.set()
     assert [each.result(30) for each in others] == ["answer"] * THREADS
 
 
-def test_the_one_that_came_last_gives_back_its_thread_in_time(monkeypatch):
+def test_the_latest_request_frees_its_thread_in_time(monkeypatch):
     server = Server(monkeypatch, patience_s=LONG_S)
     others = [server.begin() for _ in range(THREADS)]
     monkeypatch.setattr(server_threads, "PATIENCE_S", 0.0)
@@ -130,7 +130,7 @@ def test_the_one_that_came_last_gives_back_its_thread_in_time(monkeypatch):
     server.end()
 
 
-def test_what_takes_no_longer_than_a_moment_is_not_refused(monkeypatch):
+def test_a_short_call_is_not_refused(monkeypatch):
     server = Server(monkeypatch, patience_s=0.01)
     for _ in range(THREADS - 1):
         server.begin()
@@ -150,7 +150,7 @@ def is_refused(server):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_one_may_wait_however_few_there_are(monkeypatch, threads):
+def test_one_request_may_wait_with_any_number_of_threads(monkeypatch, threads):
     server = Server(monkeypatch, threads)
     found = server.begin()
     with pytest.raises(ThreadsBusy):
@@ -159,7 +159,7 @@ def test_one_may_wait_however_few_there_are(monkeypatch, threads):
     assert found.result(30) == "answer"
 
 
-def test_a_wait_that_is_over_takes_no_place(server):
+def test_a_finished_wait_occupies_no_place(server):
     for _ in range(2 * THREADS):
         with pytest.raises(TimeoutError):
             server.wait(limit_s=0.0)
@@ -167,7 +167,7 @@ def test_a_wait_that_is_over_takes_no_place(server):
     assert not any(each.done() for each in others)
 
 
-def test_what_nobody_waits_for_any_more_is_bounded_too(server):
+def test_abandoned_calls_are_bounded_too(server):
     for _ in range(waiting._LEFT_MAX):
         with pytest.raises(TimeoutError):
             server.wait(limit_s=0.0)
@@ -181,6 +181,6 @@ def test_what_nobody_waits_for_any_more_is_bounded_too(server):
     assert server.wait() == "answer"
 
 
-def test_lines_that_are_logged_meanwhile_are_of_the_same_request(server):
+def test_lines_that_are_logged_while_waiting_belong_to_the_same_request(server):
     mine = oslo_context.RequestContext(user_id="mine")
     assert server.waiting.wait_for(oslo_context.get_current) is mine

@@ -60,7 +60,7 @@ def conf(tmp_path_factory):
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row[0])
-def test_each_limit_is_the_one_that_the_code_has(conf, row):
+def test_each_documented_limit_matches_the_code(conf, row):
     _, limit, set_by, told = row
     number, _ = LIMIT.fullmatch(limit).groups()
     if option := OPTION.fullmatch(set_by):
@@ -71,7 +71,7 @@ def test_each_limit_is_the_one_that_the_code_has(conf, row):
     assert told
 
 
-def test_all_that_leaves_the_process_is_there():
+def test_every_outgoing_call_is_documented():
     calls = [call for call, *_ in rows()]
     assert len(calls) > 15
     imported = set()

@@ -87,7 +87,7 @@ def world():
     return World()
 
 
-def test_whoever_needs_a_pass_is_woken(world):
+def test_each_instance_that_needs_a_pass_is_woken(world):
     assert world.tick() == []
     world.transitions, world.resized, world.by_tools = ["w"], ["r"], ["t"]
     assert world.tick() == ["w", "r", "t"]
@@ -100,7 +100,9 @@ def test_whoever_needs_a_pass_is_woken(world):
         (SOME, ALL, [CpuSet()]),
     ],
 )
-def test_all_are_woken_once_when_other_cpus_are_online(world, caplog, before, after, offline):
+def test_all_instances_are_woken_once_when_the_online_cpus_change(
+    world, caplog, before, after, offline
+):
     caplog.set_level("INFO")
     world.online = before
     world.tick()
@@ -115,7 +117,7 @@ def test_all_are_woken_once_when_other_cpus_are_online(world, caplog, before, af
     assert caplog.messages == [f"Online CPUs changed from {before} to {after}"]
 
 
-def test_what_was_missed_while_the_cpus_were_not_known_is_noticed_afterwards(world, caplog):
+def test_a_change_during_an_unknown_state_of_the_cpus_is_noticed_afterwards(world, caplog):
     caplog.set_level("INFO")
     for online, woken in ((None, []), (ALL, []), (None, []), (SOME, ["held"]), (SOME, [])):
         world.online = online
@@ -124,14 +126,14 @@ def test_what_was_missed_while_the_cpus_were_not_known_is_noticed_afterwards(wor
     assert world.offline == [CpuSet([2, 3])]
 
 
-def test_cpus_that_become_known_only_later_wake_nobody(world):
+def test_cpus_that_become_known_only_later_wake_no_instance(world):
     world.watch._online = None
     assert world.tick() == world.offline == []
     world.online = SOME
     assert world.tick() == ["held"]
 
 
-def test_a_clock_that_was_set_is_told_at_the_next_tick(monkeypatch, caplog):
+def test_a_clock_that_was_set_is_reported_at_the_next_tick(monkeypatch, caplog):
     wall = [1_800_000_000.0]
     steps = Steps(lambda: wall[-1], lambda: 50.0)
     monkeypatch.setattr(module, "ClockWatch", lambda: ClockWatch(steps))
@@ -143,7 +145,7 @@ def test_a_clock_that_was_set_is_told_at_the_next_tick(monkeypatch, caplog):
     assert "was set forward by 3600 s" in caplog.text
 
 
-def test_all_are_checked_at_the_interval_and_without_one_never(world):
+def test_all_instances_are_checked_at_the_interval_and_never_without_one(world):
     for after in (0, DAY_S):
         world.tick(after)
     assert world.checked == []

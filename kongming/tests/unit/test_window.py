@@ -70,7 +70,7 @@ def test_daylight_saving_changes(start, begin, end):
     assert window.next_change(end).astimezone(BERLIN).hour == 2
 
 
-def test_the_hours_of_a_window_are_those_that_pass():
+def test_the_hours_of_a_window_are_elapsed_hours():
     night = Window("w", "0 22 * * *", 8 * 3600, "Europe/Berlin")
     assert night.next_change(berlin(2026, 3, 28, 23)) == berlin(2026, 3, 29, 7).astimezone(UTC)
     assert night.next_change(berlin(2026, 10, 24, 23)) == berlin(2026, 10, 25, 5).astimezone(UTC)
@@ -84,7 +84,7 @@ def test_a_leap_day():
     assert window.is_in_force(datetime(2028, 2, 29, 23, 59, tzinfo=UTC))
 
 
-def test_the_last_of_those_that_overlap_wins():
+def test_the_last_of_overlapping_windows_wins():
     day = Window("day", "0 8 * * *", 10 * 3600)
     lunch = Window("lunch", "0 12 * * *", 3600)
 
@@ -102,7 +102,7 @@ def test_the_last_of_those_that_overlap_wins():
     assert name([lunch, day], 12) == "day"
 
 
-def test_one_that_begins_again_before_it_ends_does_not_end():
+def test_a_window_that_begins_again_before_it_ends_continues():
     window = Window("w", "0 * * * *", 3600)
     moment = datetime(2026, 11, 24, tzinfo=UTC)
     assert window.is_in_force(moment)
@@ -160,7 +160,7 @@ def test_a_preview_has_no_gaps():
         (("w", "0 0 * * *", 3600, "right/UTC"), "'right/UTC' is not the name"),
     ],
 )
-def test_what_can_not_be_is_refused(fields, words):
+def test_an_invalid_window_is_refused(fields, words):
     with pytest.raises(exception.RequestInvalid, match=words) as refusal:
         Window(*fields)
     assert len(str(refusal.value)) < 300
@@ -177,7 +177,7 @@ def test_what_can_not_be_is_refused(fields, words):
         ("0", "0\t0 * * *", 366 * 86_400, "Etc/GMT+5"),
     ],
 )
-def test_what_is_just_allowed_is_taken(fields):
+def test_a_value_at_the_limit_is_accepted(fields):
     assert asdict(Window(*fields)) == dict(
         zip(("name", "start", "duration_s", "timezone"), fields, strict=True)
     )
@@ -191,7 +191,7 @@ def test_what_is_just_allowed_is_taken(fields):
         ("w", "0 0 * * *", 10**400, "UTC"),
     ],
 )
-def test_what_was_kept_and_means_nothing_here_is_an_error_only_when_it_counts(fields):
+def test_a_stored_window_without_a_meaning_is_an_error_only_when_it_counts(fields):
     kept = Window(*fields, checked=False)
     assert kept == Window(*fields, checked=False)
     for ask in (kept.is_in_force, kept.next_change):
@@ -199,7 +199,7 @@ def test_what_was_kept_and_means_nothing_here_is_an_error_only_when_it_counts(fi
             ask(YEAR)
 
 
-def test_what_was_kept_before_a_rule_came_still_counts():
+def test_a_window_stored_before_a_rule_was_added_still_counts():
     kept = Window("w", "0 0 * * *".ljust(300), 3600, "UTC", checked=False)
     assert kept.is_in_force(YEAR)
     assert kept.next_change(YEAR) == YEAR + 60 * MINUTE
@@ -221,7 +221,7 @@ moments = st.integers(0, 365 * 24 * 60).map(lambda minutes: YEAR + minutes * MIN
 
 
 @given(windows=st.lists(windows, max_size=3), moment=moments)
-def test_between_two_changes_nothing_changes(windows, moment):
+def test_the_window_in_force_is_constant_between_two_transitions(windows, moment):
     change = next_change(windows, moment)
     here = in_force(windows, moment)
     if change is None:
@@ -260,7 +260,7 @@ def test_a_preview_of_a_year_with_an_hourly_window_ends():
     assert [span.window for span in spans].count("hourly") == 366 * 24
 
 
-def test_what_is_read_again_is_not_parsed_again():
+def test_a_known_zone_is_not_parsed_again():
     def read():
         Window("w", "17 3 * * 1-5", 4711, "Europe/Berlin")
 

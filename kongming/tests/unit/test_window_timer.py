@@ -110,7 +110,7 @@ def test_other_windows_are_judged_at_once(timer, clock):
     assert timer.due() == ["a"]
 
 
-def test_all_are_due_when_the_clock_was_set_back(timer, clock):
+def test_all_instances_are_due_when_the_clock_was_set_back(timer, clock):
     for name in ("a", "b"):
         timer.note(name, [asked(NIGHT)])
     timer.note("c", [None])
@@ -129,7 +129,9 @@ def test_all_are_due_when_the_clock_was_set_back(timer, clock):
     assert timer.due() == ["a"]
 
 
-def test_all_are_due_when_the_tz_database_was_updated(timer, clock, tmp_path, monkeypatch):
+def test_all_instances_are_due_when_the_tz_database_was_updated(
+    timer, clock, tmp_path, monkeypatch
+):
     monkeypatch.setattr(timezones, "_zones", {})
     monkeypatch.setattr(zoneinfo, "TZPATH", (str(tmp_path), *zoneinfo.TZPATH))
     (tmp_path / "Test").write_bytes(rules("UTC"))
@@ -146,14 +148,14 @@ def test_all_are_due_when_the_tz_database_was_updated(timer, clock, tmp_path, mo
     assert timer.due() == ["a"]
 
 
-def test_a_window_that_can_not_be_read_does_not_hide_the_others(timer, clock):
+def test_an_unreadable_window_does_not_hide_the_others(timer, clock):
     timer.note("a", [asked(NIGHT, UNKNOWN)])
     timer.note("b", [asked(UNKNOWN)])
     clock.moment = DUSK
     assert timer.due() == ["a"]
 
 
-def test_a_window_that_can_be_read_by_now_counts_from_the_next_pass(timer, clock, monkeypatch):
+def test_a_window_that_becomes_readable_counts_from_the_next_pass(timer, clock, monkeypatch):
     timer.note("a", [asked(UNKNOWN)])
     monkeypatch.setitem(
         timezones._zones, "Mars/Olympus", ((), timezones.Zone(ZoneInfo("Asia/Tokyo")))
@@ -191,7 +193,7 @@ def test_a_tick_costs_the_same_for_any_number_of_instances(timer, clock, monkeyp
     assert timer.due() == []
 
 
-def test_a_pass_does_not_look_again_for_a_transition_that_is_known(timer, clock):
+def test_a_pass_does_not_search_again_for_a_known_transition(timer, clock):
     allocation = many(1)
     timer.note("a", [allocation, allocation])
     for number in range(2, 200):

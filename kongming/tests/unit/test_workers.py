@@ -106,7 +106,7 @@ def make(monkeypatch):
 
 
 @pytest.mark.parametrize("count", [1, 4])
-def test_others_get_on_while_as_many_as_there_are_workers_are_held_up(make, count):
+def test_other_instances_proceed_while_every_original_worker_is_blocked(make, count):
     site = make(count)
     stuck = [f"stuck-{number}" for number in range(count)]
     for key in stuck:
@@ -120,7 +120,7 @@ def test_others_get_on_while_as_many_as_there_are_workers_are_held_up(make, coun
     assert not site.hung
 
 
-def test_a_call_that_is_only_slow_is_not_told_of(make):
+def test_a_slow_call_is_not_logged(make):
     site = make(1)
     site.hold("slow")
     site.add("slow")
@@ -131,7 +131,7 @@ def test_a_call_that_is_only_slow_is_not_told_of(make):
     assert [call.doing for call in site.hung] == ["pinning slow"]
 
 
-def test_a_call_that_does_not_return_is_told_of_once(make):
+def test_a_call_that_does_not_return_is_logged_once(make):
     site = make(1)
     site.hold("stuck")
     site.add("stuck")
@@ -142,7 +142,7 @@ def test_a_call_that_does_not_return_is_told_of_once(make):
     assert (call.instance_uuid, call.doing, call.began_at) == ("stuck", "pinning stuck", 1000.0)
 
 
-def test_one_that_comes_back_is_superfluous_and_ends(make):
+def test_a_worker_that_returns_is_superfluous_and_ends(make):
     site = make(1)
     site.hold("stuck")
     site.add("stuck")
@@ -158,7 +158,7 @@ def test_one_that_comes_back_is_superfluous_and_ends(make):
     site.wait_done("another")
 
 
-def test_an_instance_that_is_held_up_is_not_worked_on_a_second_time(make):
+def test_a_blocked_instance_is_not_processed_a_second_time(make):
     site = make(1)
     site.hold("stuck")
     site.add("stuck")
@@ -171,7 +171,7 @@ def test_an_instance_that_is_held_up_is_not_worked_on_a_second_time(make):
     wait_until(lambda: site.done == ["other", "stuck", "stuck"], 10, "looked at once more")
 
 
-def test_there_is_a_most_of_them(make):
+def test_the_number_of_workers_is_bounded(make):
     site = make(16)
     stuck = [f"stuck-{number}" for number in range(100)]
     for key in stuck:

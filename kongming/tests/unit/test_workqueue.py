@@ -26,7 +26,7 @@ def queue():
     return WorkQueue(retry_max=lambda: 0.01)
 
 
-def test_keys_come_in_their_order_and_once(queue):
+def test_keys_are_handed_out_in_their_order_and_once(queue):
     for key in ["a", "b", "a", "a"]:
         queue.add(key)
     assert len(queue) == 2
@@ -47,7 +47,7 @@ def test_a_key_that_is_worked_on_waits_for_its_worker(queue):
     assert len(queue) == 0
 
 
-def test_what_is_added_together_is_handed_out_once_all_is_there(queue):
+def test_keys_added_together_are_handed_out_once_all_are_added(queue):
     taken = []
     worker = threading.Thread(target=lambda: taken.extend([queue.get(), queue.get()]))
     with queue.batch():
@@ -62,21 +62,21 @@ def test_what_is_added_together_is_handed_out_once_all_is_there(queue):
     assert taken == ["a", "b"]
 
 
-def test_a_queue_that_is_held_lets_its_workers_go_when_it_is_closed(queue):
+def test_a_paused_queue_releases_its_workers_when_it_is_closed(queue):
     with queue.batch():
         queue.add("a")
         queue.close()
         assert queue.get() is None
 
 
-def test_a_failure_that_ends_the_adding_holds_nothing_any_more(queue):
+def test_a_failure_that_ends_the_adding_leaves_the_queue_open(queue):
     queue.add("a")
     with pytest.raises(OSError, match="full"), queue.batch():
         raise OSError("full")
     assert queue.get() == "a"
 
 
-def test_a_failure_comes_again_by_itself(queue):
+def test_a_failed_key_is_retried_by_itself(queue):
     queue.add("a")
     queue.done(queue.get(), succeeded=False)
     assert queue.get() == "a"
@@ -111,7 +111,7 @@ def test_a_key_that_failed_rests_until_its_next_attempt():
     assert len(queue._later) == 1
 
 
-def test_what_was_urgent_while_it_failed_does_not_wait():
+def test_a_key_that_became_urgent_while_it_failed_does_not_wait():
     queue = WorkQueue(retry_max=lambda: 3600)
     queue.add("a")
     assert queue.get() == "a"

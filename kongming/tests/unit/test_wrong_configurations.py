@@ -306,7 +306,7 @@ def cases():
     return list({case.content: case for family in families for case in family()}.values())
 
 
-def test_there_are_more_than_a_thousand_cases():
+def test_more_than_a_thousand_cases_are_covered():
     assert len(cases()) > 1000
 
 
@@ -341,7 +341,7 @@ class Host:
         } | {"debug": self.conf.debug}
 
 
-def test_a_reload_takes_all_of_a_file_or_nothing_and_says_so_in_one_line(tmp_path, caplog):
+def test_a_reload_accepts_a_file_whole_or_not_at_all_and_logs_one_line(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     path = tmp_path / "kongming.conf"
     host = Host(path, tmp_path)
@@ -372,7 +372,7 @@ def test_a_reload_takes_all_of_a_file_or_nothing_and_says_so_in_one_line(tmp_pat
             assert not any(part in record.getMessage() for part in PARTS), why
 
 
-def test_a_start_takes_the_same_files_and_no_others(tmp_path):
+def test_a_start_accepts_the_same_files_as_a_reload(tmp_path):
     path = tmp_path / "kongming.conf"
     host = Host(path, tmp_path)
     for case in cases()[::10]:
