@@ -109,14 +109,14 @@ class TestDocuments:
         assert list(api.get("/openapi.json")["paths"]) == PATHS
 
     @pytest.mark.parametrize("path", ["/", "/v1", "/openapi.json", "/v1/schemas/allocation"])
-    def test_they_are_for_everybody(self, api, path):
+    def test_the_versions_are_public(self, api, path):
         api.address = "192.0.2.1"
         api.get(path)
 
 
 class TestHeaders:
     @pytest.mark.parametrize("path", ["/", ALLOCATIONS, "/nowhere", HOSTS + "/unheard-of"])
-    def test_each_answer_says_its_version_and_its_request(self, api, path):
+    def test_each_answer_names_its_version_and_its_request(self, api, path):
         answer = api.request("GET", path)
         assert answer.headers["OpenStack-API-Version"] == "kongming 1.0"
         identified = path.startswith((ALLOCATIONS, HOSTS))
@@ -144,7 +144,7 @@ class TestHeaders:
             "what",
         ],
     )
-    def test_versions_that_there_are(self, api, version):
+    def test_supported_versions_are_accepted(self, api, version):
         answer = api.request("GET", ALLOCATIONS, headers={"OpenStack-API-Version": version})
         assert answer.status == 200
         assert answer.headers["OpenStack-API-Version"] == "kongming 1.0"
@@ -165,7 +165,7 @@ class TestHeaders:
             "9" * 5000,
         ],
     )
-    def test_versions_that_there_are_not(self, api, version):
+    def test_unsupported_versions_are_refused(self, api, version):
         written = f"kongming {version}".encode().decode("latin-1")
         answer = api.request("GET", ALLOCATIONS, environ={"HTTP_OPENSTACK_API_VERSION": written})
         assert "1.0 to 1.0, or latest" in refused(answer, 406, "version_unsupported")
@@ -200,19 +200,19 @@ class TestHeaders:
         options = api.request("OPTIONS", path)
         assert (options.status, options.data) == (200, b"")
 
-    def test_a_method_that_nobody_knows(self, api):
+    def test_an_unknown_method_is_refused(self, api):
         refused(api.request("FROB", ALLOCATIONS), 400, "request_invalid")
 
     @pytest.mark.parametrize(
         "path",
         ["/nowhere", "/v2", "/v1/allocation", f"{path_of()}/x", "/v1//hosts", "/healthchecks"],
     )
-    def test_paths_that_there_are_not(self, api, path):
+    def test_unknown_paths_are_refused(self, api, path):
         assert "/openapi.json" in refused(api.request("GET", path), 404, "path_unknown")
 
 
 class TestAllocation:
-    def test_it_is_made_shown_replaced_and_taken_back(self, api):
+    def test_an_allocation_is_created_shown_replaced_and_released(self, api):
         asked = {**PIN, "vcpu_quota": {"quota_us": 10000, "period_us": 100000}}
         made = api.put(path_of(), {"allocation": asked}, 201)
         assert MOMENT.fullmatch(made["created_at"])
@@ -246,7 +246,7 @@ class TestAllocation:
         assert api.request("DELETE", path_of()).status == 204
         refused(api.request("GET", path_of()), 404, "allocation_unknown")
 
-    def test_what_its_host_says_is_shown(self, api):
+    def test_the_report_of_the_host_is_shown(self, api):
         put(api)
         place(api, "compute-1", 1)
         see(api, "compute-1")
@@ -262,13 +262,13 @@ class TestAllocation:
         assert (shown["reported_by"], shown["host_state"]) == ("compute-1", "up")
         assert 0 <= shown["report_age_s"] < 60
 
-    def test_a_host_that_is_not_heard_of_is_silent(self, api):
+    def test_a_host_without_heartbeats_is_unresponsive(self, api):
         put(api)
         place(api, "compute-1", 1)
         see(api, "compute-1", ago=31, interval_s=10)
         assert api.get(path_of())["host_state"] == "unresponsive"
 
-    def test_what_was_said_of_an_older_generation_does_not_count(self, api):
+    def test_the_outcome_of_an_older_generation_does_not_count(self, api):
         put(api)
         told(
             api,
@@ -280,7 +280,7 @@ class TestAllocation:
         shown = api.get(path_of())
         assert [shown[name] for name in ("status", "reason", "message")] == ["pending", "", ""]
 
-    def test_a_window_says_what_is_in_force_and_when_it_changes(self, api):
+    def test_a_window_is_shown_with_the_one_in_force_and_its_next_transition(self, api):
         always = {**NIGHT, "name": "always", "start": "* * * * *"}
         shown = api.put(path_of(), {"allocation": {"windows": [always]}})
         assert (shown["window"], shown["next_change"]) == ("always", None)
@@ -288,7 +288,7 @@ class TestAllocation:
         assert re.fullmatch(r"\S+T2[23]:00:00\.000Z", shown["next_change"])
         assert shown["allocation"] == {"windows": [{**NIGHT, "timezone": "UTC"}]}
 
-    def test_a_list_does_not_say_which_window_is_in_force(self, api):
+    def test_a_list_does_not_name_the_window_in_force(self, api):
         api.put(path_of(), {"allocation": {"windows": [NIGHT]}}, 201)
         shown = api.get(path_of())
         (row,) = api.get("/v1/allocations")["allocations"]
@@ -307,7 +307,7 @@ class TestAllocation:
         # Half an hour is left of five and a half.
         assert (before[14:16], after[14:16]) == ("00", "30")
 
-    def test_the_same_again_changes_nothing_and_is_told_to_nobody(self, api):
+    def test_a_repeated_request_has_no_effect_and_sends_no_hint(self, api):
         made = put(api, cpus="1-3")
         again = put(api, cpus="3,1,2", generation=1)
         assert again == made
@@ -335,7 +335,7 @@ class TestAllocation:
         )
         assert len(api.conductor.told) == 3
 
-    def test_a_host_that_may_have_it_lets_go_of_it_first(self, api):
+    def test_an_allocation_on_a_host_is_released_by_that_host_first(self, api):
         put(api)
         place(api, "compute-1", 1)
         left = api.request("DELETE", path_of())
@@ -348,7 +348,7 @@ class TestAllocation:
         told(api, "compute-1", report(instance(), 2, "released"))
         refused(api.request("GET", path_of()), 404, "allocation_unknown")
 
-    def test_what_is_not_there(self, api):
+    def test_a_missing_allocation_is_not_found(self, api):
         for method, path in (
             ("GET", path_of()),
             ("DELETE", path_of()),
@@ -361,14 +361,14 @@ class TestAllocation:
         "wrong",
         ["1", instance().upper(), instance()[:-1], instance() + "0", "%00", "%ff", "%0a", "%20"],
     )
-    def test_ids_that_are_none(self, api, wrong):
+    def test_invalid_ids_are_refused(self, api, wrong):
         for method in ("GET", "PUT", "DELETE"):
             answer = api.request(method, f"{ALLOCATIONS}/{wrong}", {"allocation": PIN})
             assert "instance_uuid" in refused(answer, 400, "request_invalid")
         answer = api.request("GET", f"{ALLOCATIONS}/{wrong}/history")
         refused(answer, 400, "request_invalid")
 
-    def test_nobody_can_say_whose_it_is_or_where(self, api):
+    def test_a_client_can_not_set_project_or_host(self, api):
         for name in ("project_id", "host", "map"):
             answer = api.request("PUT", path_of(), {"allocation": PIN, name: "x"})
             assert name in refused(answer, 400, "request_invalid")
@@ -395,7 +395,7 @@ class TestDryRun:
         assert api.get(ALLOCATIONS)["allocations"] == []
 
     @pytest.mark.parametrize("outcome", ["refused", "failed", "absent"])
-    def test_that_it_would_not_work_is_an_answer(self, api, outcome):
+    def test_a_refusal_by_the_host_is_a_normal_answer(self, api, outcome):
         api.conductor.answer = {"outcome": outcome, "host": None}
         answer = api.request("PUT", f"{path_of()}?dry_run=true", self.BODY)
         assert (answer.status, answer.body["outcome"]) == (200, outcome)
@@ -403,12 +403,12 @@ class TestDryRun:
     @pytest.mark.parametrize(
         "silent", [exception.HostUnresponsive, exception.ConductorUnresponsive]
     )
-    def test_nobody_answers(self, api, silent):
+    def test_an_unavailable_host_is_an_error(self, api, silent):
         api.conductor.answer = silent("who was asked does not answer")
         answer = api.request("PUT", f"{path_of()}?dry_run=true", self.BODY)
         assert refused(answer, 503, silent.reason) == "who was asked does not answer"
 
-    def test_no_conductor_is_there_at_all(self, tmp_path, monkeypatch):
+    def test_a_missing_conductor_is_an_error(self, tmp_path, monkeypatch):
         monkeypatch.setattr("kongming.rpc.client._MARGIN_S", -0.9)
         options = "[conductor]\nhost_timeout = 1\n[DEFAULT]\ntransport_url = fake:///nobody\n"
         api = Api(tmp_path, options, real_conductor=True)
@@ -417,7 +417,7 @@ class TestDryRun:
         # What is asked is kept all the same.
         assert put(api)["status"] == "pending"
 
-    def test_as_many_as_there_are_threads_do_not_stop_the_others(self, api, monkeypatch):
+    def test_waiting_requests_on_almost_all_threads_do_not_block_others(self, api, monkeypatch):
         silent = Silent()
         monkeypatch.setattr(api.conductor, "plan", silent.plan)
 
@@ -438,13 +438,13 @@ class TestDryRun:
             assert {each.result(30).body["outcome"] for each in asked} == {"planned"}
         assert ask().status == 200
 
-    def test_it_is_asked_for_in_clear_words(self, api):
+    def test_a_dry_run_is_requested_with_a_valid_value_only(self, api):
         assert api.request("PUT", f"{path_of()}?dry_run=false", self.BODY).status == 201
         for wrong in ("", "1", "True", "yes"):
             answer = api.request("PUT", f"{path_of()}?dry_run={wrong}", self.BODY)
             assert "true or false" in refused(answer, 400, "request_invalid")
 
-    def test_what_is_no_allocation_is_refused_here(self, api):
+    def test_an_invalid_allocation_is_refused_without_the_host(self, api):
         for body in ({"allocation": {}}, {"allocation": {"vcpu_pinning": "x"}}):
             answer = api.request("PUT", f"{path_of()}?dry_run=true", body)
             refused(answer, 400, "request_invalid")
@@ -500,7 +500,7 @@ BODIES = {
 
 class TestBody:
     @pytest.mark.parametrize(("data", "said"), BODIES.values(), ids=BODIES)
-    def test_what_is_no_body(self, api, data, said):
+    def test_an_invalid_body_is_refused(self, api, data, said):
         assert said in refused(api.request("PUT", path_of(), data=data), 400, "request_invalid")
         assert api.get(ALLOCATIONS)["allocations"] == []
         assert api.conductor.told == []
@@ -518,16 +518,16 @@ class TestBody:
     @pytest.mark.parametrize(
         "kind", ["", "text/plain", "application/xml", "application/json-patch"]
     )
-    def test_what_does_not_say_that_it_is_json(self, api, kind):
+    def test_a_body_without_the_media_type_of_json_is_refused(self, api, kind):
         answer = api.request("PUT", path_of(), {"allocation": PIN}, headers={"Content-Type": kind})
         refused(answer, 415, "content_type_unsupported")
 
     @pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON"])
-    def test_ways_to_say_that_it_is(self, api, kind):
+    def test_spellings_of_the_media_type_are_accepted(self, api, kind):
         answer = api.request("PUT", path_of(), {"allocation": PIN}, headers={"Content-Type": kind})
         assert answer.status == 201
 
-    def test_what_is_too_long_is_not_read(self, tmp_path):
+    def test_a_body_that_is_too_long_is_not_read(self, tmp_path):
         api = Api(tmp_path, "max_body_size = 1024\n")
         data = json.dumps({"allocation": PIN}).encode()
         fitting, longer = data.ljust(1024), data.ljust(1025)
@@ -540,7 +540,7 @@ class TestBody:
         answer = api.request("PUT", path_of(), data=longer, environ=chunked)
         refused(answer, 413, "body_too_large")
 
-    def test_who_still_sends_hears_that_it_is_too_long(self, tmp_path):
+    def test_a_client_that_still_sends_learns_that_its_body_is_too_long(self, tmp_path):
         api = Api(tmp_path, "max_body_size = 1024\n")
         for length, read in ((3000, 3000), (10**9, 4096)):
             stream = io.BytesIO(bytes(5000))
@@ -555,7 +555,7 @@ class TestBody:
         assert "Content-Length" in refused(answer, 411, "length_required")
 
     @pytest.mark.parametrize("length", ["-1", "x", "1.5"])
-    def test_lengths_that_are_none(self, api, length):
+    def test_invalid_lengths_are_refused(self, api, length):
         answer = api.request("PUT", path_of(), data=b"{}", environ={"CONTENT_LENGTH": length})
         refused(answer, 400, "request_invalid")
 
@@ -653,7 +653,7 @@ class TestList:
             *("=1", "%ff=1", "Limit=1", "generation=1", "dry_run=true"),
         ],
     )
-    def test_what_can_not_be_asked_for(self, api, query):
+    def test_invalid_queries_are_refused(self, api, query):
         refused(api.request("GET", f"{ALLOCATIONS}?{query}"), 400, "request_invalid")
 
     @pytest.mark.parametrize("path", [path_of(), MAPS + "/blue", HOSTS + "/compute-1", HOSTS])
@@ -663,7 +663,7 @@ class TestList:
 
 
 class TestHistory:
-    def test_all_that_was_asked_page_by_page(self, api):
+    def test_all_requests_are_listed_page_by_page(self, api):
         for cpus in range(5):
             put(api, cpus=str(cpus))
         told(api, "compute-1", report(instance(), 5, message="shared", changed_at=20.5))
@@ -689,18 +689,18 @@ class TestHistory:
             "changed_at": "1970-01-01T00:00:20.500Z",
         }
 
-    def test_it_knows_which_request_it_was(self, api):
+    def test_the_history_names_the_request(self, api):
         answer = api.request("PUT", path_of(), {"allocation": PIN})
         (entry,) = api.get(f"{path_of()}/history")["history"]
         assert entry["request_id"] == answer.headers["x-openstack-request-id"]
 
-    def test_it_outlives_the_instance(self, api):
+    def test_the_history_survives_the_instance(self, api):
         put(api)
         api.allocations.forget([instance()], time.time())
         entries = api.get(f"{path_of()}/history")["history"]
         assert [(each["status"], each["allocation"]) for each in entries][1:] == [("gone", None)]
 
-    def test_after_the_last_page_there_is_nothing(self, api):
+    def test_the_page_after_the_last_is_empty(self, api):
         put(api)
         last = 2**63 - 1
         assert api.get(f"{path_of()}/history?marker={last}&limit={last}")["history"] == []
@@ -710,7 +710,7 @@ class TestHistory:
 
 
 class TestMap:
-    def test_it_is_made_replaced_and_shown(self, api):
+    def test_a_map_is_created_replaced_and_shown(self, api):
         blue = {instance(1): PIN, instance(2): {"cpu_shares": 7}}
         made = api.put(f"{MAPS}/blue", {"allocations": blue}, 201)
         assert MOMENT.fullmatch(made["created_at"])
@@ -741,7 +741,7 @@ class TestMap:
         assert api.get(path_of(1))["status"] == "releasing"
         assert [each["name"] for each in api.get(MAPS)["allocation_maps"]] == ["blue"]
 
-    def test_single_ones_are_adopted(self, api):
+    def test_single_allocations_are_adopted(self, api):
         put(api)
         api.put(f"{MAPS}/blue", {"allocations": {instance(): PIN}})
         shown = api.get(path_of())
@@ -771,7 +771,7 @@ class TestMap:
         refused(api.request("GET", path_of(2)), 404, "allocation_unknown")
         assert len(api.conductor.told) == 1
 
-    def test_it_stays_until_the_last_is_released(self, api):
+    def test_a_map_stays_until_its_last_allocation_is_released(self, api):
         api.put(f"{MAPS}/blue", {"allocations": {instance(1): PIN, instance(2): PIN}})
         place(api, "compute-1", 1)
         gone = api.request("DELETE", f"{MAPS}/blue")
@@ -792,7 +792,7 @@ class TestMap:
         found.popitem()
         api.put(f"{MAPS}/blue", {"allocations": found}, 201)
 
-    def test_an_empty_one(self, api):
+    def test_an_empty_map_is_accepted(self, api):
         assert api.put(f"{MAPS}/blue", {"allocations": {}}, 201)["instances"] == 0
         assert api.get(f"{MAPS}/blue")["counts"] == {}
         assert api.conductor.told == []
@@ -811,7 +811,7 @@ class TestMap:
     @pytest.mark.parametrize(
         "name", ["-", ".x", "a b", "a%00", "a%0a", "a%2fb", "%c3%a9", "%ff", "a" * 256]
     )
-    def test_names_that_are_none(self, api, name):
+    def test_invalid_names_of_maps_are_refused(self, api, name):
         for method in ("GET", "PUT", "DELETE"):
             answer = api.request(method, f"{MAPS}/{name}", {"allocations": {}})
             if "%2f" in name:
@@ -819,7 +819,7 @@ class TestMap:
             else:
                 assert "name" in refused(answer, 400, "request_invalid")
 
-    def test_names_that_are_some(self, api):
+    def test_valid_names_of_maps_are_accepted(self, api):
         for name in ("a", "a" * 255, "0", "vEPC_blue-1.2"):
             assert api.put(f"{MAPS}/{name}", {"allocations": {}}, 201)["name"] == name
 
@@ -836,7 +836,7 @@ class TestMap:
             ({instance(): {"cpu_shares": 0}}, f"allocations.{instance()}: cpu_shares"),
         ],
     )
-    def test_what_is_no_map(self, api, allocations, said):
+    def test_an_invalid_map_is_refused(self, api, allocations, said):
         answer = api.request("PUT", f"{MAPS}/blue", {"allocations": allocations})
         assert said in refused(answer, 400, "request_invalid")
         refused(api.request("GET", f"{MAPS}/blue"), 404, "map_unknown")
@@ -852,7 +852,7 @@ VIEW = {"cells": [], "unassigned_cpus": "", "guests": [{}, {}], "rules": {}, "vi
 
 
 class TestHosts:
-    def test_one(self, api):
+    def test_a_host_is_shown(self, api):
         see(api, "compute-1", ago=5, view=VIEW)
         shown = api.get(f"{HOSTS}/compute-1")
         assert 5 <= shown["heartbeat_age_s"] < 65
@@ -865,7 +865,7 @@ class TestHosts:
             name: value for name, value in shown.items() if name not in ("snapshot", "snapshot_at")
         } | {"heartbeat_age_s": listed["heartbeat_age_s"]}
 
-    def test_one_that_has_not_told_of_itself_and_is_silent(self, api):
+    def test_a_host_without_a_snapshot_that_is_unresponsive_is_shown(self, api):
         see(api, "compute-1", ago=3600)
         shown = api.get(f"{HOSTS}/compute-1")
         assert (shown["state"], shown["snapshot"], shown["snapshot_at"]) == (
@@ -885,7 +885,7 @@ class TestHosts:
             path = next((link["href"] for link in answer["links"]), None)
         assert found == names
 
-    def test_one_of_any_name_that_nova_takes_is_found_by_it(self, api):
+    def test_a_host_with_any_name_that_nova_accepts_is_found(self, api):
         for number, name in enumerate(TAKEN):
             see(api, name, view=VIEW)
             put(api, number)
@@ -896,12 +896,12 @@ class TestHosts:
             found = api.get(f"{ALLOCATIONS}?{urlencode({'host': name})}")["allocations"]
             assert [each["instance_uuid"] for each in found] == [instance(number)]
 
-    def test_one_that_nobody_heard_of(self, api):
+    def test_an_unknown_host_is_not_found(self, api):
         answer = api.request("GET", f"{HOSTS}/compute-9")
         assert "compute-9" in refused(answer, 404, "host_unknown")
 
     @pytest.mark.parametrize("name", ["a%00b", "%ff", "-", "a" * 256])
-    def test_names_that_are_none(self, api, name):
+    def test_invalid_names_of_hosts_are_refused(self, api, name):
         refused(api.request("GET", f"{HOSTS}/{name}"), 400, "request_invalid")
 
 
@@ -914,7 +914,7 @@ class TestNoAuth:
     @pytest.mark.parametrize(
         "address", ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1", "", "unix:", "0.0.0.0", "::"]
     )
-    def test_others_are_not(self, api, address):
+    def test_other_clients_are_refused(self, api, address):
         api.address = address
         for method, path in (
             ("GET", ALLOCATIONS),
@@ -943,7 +943,7 @@ class TestNoAuth:
             "Via",
         ],
     )
-    def test_nobody_comes_through_a_proxy(self, api, header):
+    def test_a_client_behind_a_proxy_is_refused(self, api, header):
         for value in ("127.0.0.1", "for=127.0.0.1", ""):
             answer = api.request("GET", ALLOCATIONS, headers={header: value})
             refused(answer, 403, "not_local")
@@ -954,7 +954,7 @@ class TestNoAuth:
         forwarded = {"X-Forwarded-For": "127.0.0.1", "Forwarded": "for=127.0.0.1"}
         refused(api.request("GET", ALLOCATIONS, headers=forwarded), 403, "not_local")
 
-    def test_who_says_who_he_is_is_not_believed(self, api):
+    def test_an_identity_claimed_in_headers_is_ignored(self, api):
         said = {"X-User-Id": "mano", "X-Roles": "admin", "X-Identity-Status": "Confirmed"}
         api.request("PUT", path_of(), {"allocation": PIN}, headers=said)
         (entry,) = api.get(f"{path_of()}/history")["history"]
@@ -1019,7 +1019,7 @@ class TestFaults:
         assert "check [database] connection" in detail
         assert away.conductor.told == []
 
-    def test_a_database_that_is_away_is_told_to_load_balancers(self, away):
+    def test_an_unavailable_database_is_reported_to_load_balancers(self, away):
         answer = away.request("GET", "/healthcheck")
         assert (answer.status, answer.data) == (503, b"database_unavailable")
 
@@ -1029,7 +1029,7 @@ class TestFaults:
         more = "[database]\nmax_retries = 0\n"
         return Api(tmp_path, more, tables=False, connection=url)
 
-    def test_what_should_not_happen(self, api, monkeypatch, caplog):
+    def test_an_unexpected_error_is_an_internal_server_error(self, api, monkeypatch, caplog):
         def fail(*_, **__):
             raise ZeroDivisionError("a secret")
 
@@ -1121,7 +1121,7 @@ def place_all(api, uuids):
     see(api, host)
 
 
-def test_asking_is_kept_before_anybody_is_told(api, monkeypatch):
+def test_a_request_is_stored_before_a_hint_is_sent(api, monkeypatch):
     seen = []
     monkeypatch.setattr(
         api.conductor, "changed", lambda uuids: seen.append(api.allocations.get(uuids[0]).status)

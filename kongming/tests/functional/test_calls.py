@@ -104,7 +104,7 @@ def host(name="compute-1", master=MASTER, **options):
     return Signer(derived, name, **options)
 
 
-def test_an_answer_is_given(serve, transport):
+def test_a_call_returns_its_answer(serve, transport):
     serve()
     caller = caller_of(transport)
     assert caller.call("good", CHANGED, PlanAnswer).message == "1 instances"
@@ -119,13 +119,13 @@ def test_an_answer_is_given(serve, transport):
         ("odd", "outcome is missing"),
     ],
 )
-def test_what_is_no_answer_is_told_as_silence_with_its_reason(serve, transport, method, said):
+def test_an_invalid_answer_counts_as_unavailable_with_its_reason(serve, transport, method, said):
     serve()
     with pytest.raises(exception.ConductorUnresponsive, match=said):
         caller_of(transport).call(method, CHANGED, PlanAnswer)
 
 
-def test_a_call_that_is_not_taken_is_told_from_silence(serve, transport):
+def test_a_rejected_call_differs_from_a_missing_answer(serve, transport):
     bus = serve()
     with pytest.raises(exception.MessageInvalid, match="there is no such method"):
         caller_of(transport).call("more", CHANGED, Acknowledgement)
@@ -194,7 +194,7 @@ def test_answers_that_are_not_signed_count_while_signatures_are_not_required(ser
     assert caller.call("report", REPORTS, Acknowledgement) == Acknowledgement()
 
 
-def test_nobody_there_is_told_after_the_timeout(transport):
+def test_an_absent_receiver_is_reported_after_the_timeout(transport):
     caller = Caller(Bus(transport), CONDUCTOR, exception.HostUnresponsive, 0.1)
     with pytest.raises(exception.HostUnresponsive, match="on host nowhere did not answer"):
         caller.call("good", CHANGED, Acknowledgement, "nowhere")
@@ -237,7 +237,7 @@ def stuck(transport, monkeypatch):
     client.free.set()
 
 
-def test_a_broker_that_takes_no_messages_is_not_waited_for(stuck):
+def test_a_broker_that_accepts_no_messages_is_not_waited_for(stuck):
     caller, client = stuck
     for _ in range(3):
         with pytest.raises(exception.ConductorUnresponsive, match="memory or disk alarm"):
@@ -246,7 +246,7 @@ def test_a_broker_that_takes_no_messages_is_not_waited_for(stuck):
     assert client.calls == ["good"]
 
 
-def test_once_it_takes_them_again_calls_are_made_again(stuck, monkeypatch):
+def test_calls_resume_once_the_broker_accepts_messages_again(stuck, monkeypatch):
     caller, client = stuck
     with pytest.raises(exception.ConductorUnresponsive):
         caller.call("good", CHANGED, Acknowledgement)
@@ -267,12 +267,12 @@ def test_calls_that_were_under_way_before_wait_for_themselves(stuck, monkeypatch
         assert [each.result(30) for each in under_way] == [Acknowledgement()] * 4
 
 
-def test_a_wrong_url_is_told(tmp_path):
+def test_a_wrong_url_is_reported(tmp_path):
     with pytest.raises(exception.ConfigInvalid, match="transport_url"):
         open_bus(configured(tmp_path, "carrier-pigeon://loft/"))
 
 
-def test_a_key_file_is_read_for_who_uses_it(tmp_path):
+def test_a_key_file_is_read_for_the_program_that_uses_it(tmp_path):
     key_file = tmp_path / "rpc.key"
     key_file.write_text(f"# of the cloud\n\n{keys.written(MASTER)}\n")
     options = f"[rpc]\nkey_file = {key_file}\n"

@@ -74,13 +74,13 @@ def test_a_change_to_another_generation_is_not(there, path, method):
 
 
 @EACH
-def test_without_a_header_it_is_a_conflict_as_before(there, path):
+def test_a_conflict_without_a_header_is_409_as_before(there, path):
     refused(change(there, path, {}, generation=1), 409, "generation_conflict")
     refused(there.request("DELETE", f"{path}?generation=1"), 409, "generation_conflict")
 
 
 @EACH
-def test_only_what_is_not_there_yet_is_made(api, path):
+def test_if_none_match_creates_missing_resources_only(api, path):
     headers = {"If-None-Match": "*"}
     assert change(api, path, headers).status == 201
     refused(change(api, path, headers), 412, "generation_conflict")
@@ -88,7 +88,7 @@ def test_only_what_is_not_there_yet_is_made(api, path):
 
 
 @EACH
-def test_nothing_is_there_that_could_have_a_generation(api, path):
+def test_if_match_on_a_missing_resource_fails(api, path):
     refused(change(api, path, {"If-Match": '"1"'}), 412, "generation_conflict")
     assert api.request("GET", path).status == 404
 
@@ -124,7 +124,7 @@ def test_a_condition_that_is_not_understood_is_refused(there, path, method):
 
 
 @EACH
-def test_header_and_body_may_say_the_same(there, path):
+def test_header_and_body_may_name_the_same_generation(there, path):
     assert change(there, path, {"If-Match": '"2"'}, generation=2).status == 200
     answer = change(there, path, {"If-Match": '"3"'}, generation=2)
     assert "3" in refused(answer, 400, "request_invalid")
@@ -133,7 +133,7 @@ def test_header_and_body_may_say_the_same(there, path):
 
 
 @pytest.mark.parametrize("header", ["If-Match", "If-None-Match", "If-Unmodified-Since"])
-def test_a_dry_run_depends_on_none(there, header):
+def test_a_dry_run_ignores_conditions(there, header):
     path = f"{ALLOCATION}?dry_run=true"
     answer = there.request("PUT", path, BODIES[ALLOCATION], headers={header: '"1"'})
     assert header in refused(answer, 400, "request_invalid")

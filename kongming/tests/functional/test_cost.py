@@ -79,7 +79,7 @@ def event(cloud, guest, keys):
 
 
 @pytest.mark.parametrize("text", LONGEST.values(), ids=LONGEST)
-def test_a_value_of_the_metadata(cloud, tmp_path, text):
+def test_the_cost_of_a_metadata_value_is_bounded(cloud, tmp_path, text):
     guest = cloud.guest(vcpus=VCPUS)
     keys = {metadata.VCPU_PINNING: text, "kongming-iothread-pinning": text}
     message = event(cloud, guest, keys)
@@ -112,7 +112,7 @@ def test_a_value_of_the_metadata(cloud, tmp_path, text):
         store.close()
 
 
-def test_a_restart_with_what_was_kept(cloud):
+def test_the_cost_of_a_restart_with_stored_requests_is_bounded(cloud):
     """All of it is read at once, by each look at all instances."""
     for text in WORST.values():
         guest = cloud.guest(vcpus=VCPUS)
@@ -156,7 +156,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("made", BODIES.values(), ids=BODIES)
-def test_a_body_of_the_api(tmp_path, made):
+def test_the_cost_of_an_api_body_is_bounded(tmp_path, made):
     api = Api(tmp_path, f"max_body_size = {BODY}\nmax_limit = 10\n")
     asked = {"vcpu_pinning": made(BODY - 500), "emulator_pinning": "0-8191"}
     small = {"vcpu_pinning": "1"}
@@ -223,7 +223,7 @@ def test_windows(tmp_path, start):
         "0=" * 20_000,
     ],
 )
-def test_a_body_that_is_refused_is_so_at_once(tmp_path, value):
+def test_an_invalid_body_is_refused_at_once(tmp_path, value):
     api = Api(tmp_path)
     for asked in (
         {"vcpu_pinning": value},

@@ -42,7 +42,7 @@ def output(program):
     ).stdout
 
 
-def test_a_command_is_found_where_there_is_no_database_library():
+def test_a_command_is_found_without_a_database_library():
     assert output(_ON_A_HOST).split() == ["allocation", "show", "db", "sync"]
 
 

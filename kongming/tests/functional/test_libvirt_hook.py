@@ -85,20 +85,20 @@ def test_a_guest_arrives_without_its_former_placement(operation):
         },
     ).filter(bool)
 )
-def test_it_releases_what_the_service_releases_in_a_saved_image(baseline):
+def test_the_hook_releases_the_same_values_in_a_saved_image_as_the_service(baseline):
     arriving = image(baseline)
     assert canonical(run(arriving).stdout) == canonical(saved_image.released(arriving))
 
 
 @pytest.mark.parametrize("baseline", [None, {vcpu(0): CpuSet([0]), SHARES: 1024}])
-def test_it_takes_out_what_was_released_before_as_the_service_does(baseline):
+def test_the_hook_removes_formerly_released_values_as_the_service_does(baseline):
     rest = {vcpu(1): CpuSet([0]), EMULATOR: CpuSet([0]), MEMORY: CpuSet([0])}
     arriving = image(baseline, released=rest)
     assert canonical(run(arriving).stdout) == canonical(saved_image.released(arriving))
     assert run(image(baseline, PLACED + NUMA, released=rest)).stdout == b""
 
 
-def test_prefixes_and_all_that_is_not_ours_stay():
+def test_prefixes_and_unrelated_elements_stay():
     arriving = image({vcpu(0): CpuSet([0])}).replace(
         "<devices/>",
         "<devices><disk type='file'/></devices>"
@@ -114,7 +114,7 @@ def test_prefixes_and_all_that_is_not_ours_stay():
 
 
 @pytest.mark.parametrize("name", [each for each in domains.NAMES if each.endswith("migrated")])
-def test_what_nova_hands_on_is_touched_only_if_the_guest_has_no_numa_topology(name):
+def test_a_definition_from_nova_is_changed_only_if_the_guest_has_no_numa_topology(name):
     arriving = domains.xml(name, definition.baseline_xml({vcpu(0): CpuSet([0])}, "", "another"))
     answer = run(arriving).stdout.decode()
     released = answer != "" and canonical(answer) == canonical(domains.xml(name))
@@ -136,7 +136,7 @@ MEMNODE = "<numatune><memnode cellid='0' mode='strict' nodeset='1'/></numatune>"
     ],
     ids=["no-element", "numa", "memnode", "only-the-words", "nothing-at-all"],
 )
-def test_what_is_not_placed_by_kongming_passes_untouched(arriving):
+def test_a_guest_without_a_placement_passes_unchanged(arriving):
     done = run(arriving)
     assert (done.stdout, done.stderr) == (b"", b"")
 
@@ -168,7 +168,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("arriving", BROKEN[:5])
-def test_what_can_not_be_understood_passes_untouched_and_is_told_in_a_line(arriving):
+def test_an_unreadable_definition_passes_unchanged_and_is_logged_in_one_line(arriving):
     done = run(arriving, "instance-0001", "migrate", "begin", "-")
     assert done.stdout == b""
     assert done.stderr.count(b"\n") == 1
@@ -198,7 +198,7 @@ def test_closed_streams_fail_no_migration(closed, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_it_needs_the_standard_library_only_and_no_new_python():
+def test_the_hook_needs_the_standard_library_and_an_old_python_only():
     tree = ast.parse(HOOK.read_text(), feature_version=(3, 9))
     imported = {
         name.split(".")[0]
@@ -213,6 +213,6 @@ def test_it_needs_the_standard_library_only_and_no_new_python():
     assert HOOK.read_text().startswith("#!/usr/bin/python3 -I\n")
 
 
-def test_a_domain_without_ours_costs_no_parsing():
+def test_a_domain_without_a_note_costs_no_parsing():
     done = run(f"<domain><metadata>{NOVA}</metadata><not xml".encode())
     assert (done.stdout, done.stderr) == (b"", b"")

@@ -91,7 +91,7 @@ def test_host_show_suits_a_plain_terminal(run):
     assert "| 2 a " in drawn
 
 
-def test_host_show_tells_programs(run):
+def test_host_show_has_output_for_programs(run):
     status, told, _ = run("host", "show", "-f", "json", guard="overlap = refuse")
     host = json.loads(told)
     assert status == 0
@@ -123,7 +123,7 @@ def test_host_show_is_a_table_too(run):
         ((), {}, 2, "no command given"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(run, arguments, options, status, says):
+def test_an_error_is_one_line(run, arguments, options, status, says):
     ended, output, errors = run(*arguments, **options)
     assert ended == status
     assert output == ""
@@ -137,7 +137,7 @@ def test_the_installed_command_knows_its_commands():
     assert "  host show " in shown.stdout
 
 
-def test_a_traceback_is_for_who_asks(run):
+def test_a_traceback_is_shown_on_request(run):
     status, _, errors = run("--debug", "host", "show", guard="reserved_cpus = x")
     assert status == 2
     assert "Traceback" in errors
@@ -155,7 +155,7 @@ def test_a_traceback_is_for_who_asks(run):
         ("[DEFAULT]\nstate_path = $Tr0ub4dor", "[DEFAULT] state_path: its value refers"),
     ],
 )
-def test_a_configuration_that_is_none_is_one_line_without_a_password(tmp_path, text, says):
+def test_an_invalid_configuration_is_one_line_without_a_password(tmp_path, text, says):
     path = tmp_path / "kongming.conf"
     path.write_text(f"{text}\n")
     told = subprocess.run(
@@ -169,7 +169,7 @@ def test_a_configuration_that_is_none_is_one_line_without_a_password(tmp_path, t
     assert "and3" not in told.stderr
 
 
-def test_no_configuration_is_needed_to_ask_for_help(tmp_path):
+def test_the_help_needs_no_configuration(tmp_path):
     asked = [COMMAND, "--config-file", tmp_path / "absent.conf", "host", "show", "--help"]
     shown = subprocess.run(asked, capture_output=True, text=True, check=True)
     assert "--width" in shown.stdout

@@ -33,7 +33,7 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_the_command_writes_what_rabbitmqctl_takes():
+def test_the_command_writes_arguments_that_rabbitmqctl_accepts():
     ended = run("permissions", "--vhost", "a b", "c1", "c2")
     lines = [shlex.split(line) for line in ended.stdout.splitlines()]
     assert {tuple(line[2:4]) for line in lines} == {("-p", "a b")}
@@ -55,7 +55,7 @@ def test_the_command_writes_what_rabbitmqctl_takes():
     assert lines[3][5] == EXCHANGE
 
 
-def test_the_command_tells_programs_in_json():
+def test_the_command_has_json_output_for_programs():
     ended = run("permissions", "--trigger", "notification", "-f", "json", "c1")
     (told,) = json.loads(ended.stdout)
     expected = permissions.of_notification_handler(
@@ -69,7 +69,7 @@ def test_the_command_tells_programs_in_json():
 
 
 @pytest.mark.parametrize("host", ["a b", "x;y"])
-def test_what_is_no_host_is_refused(host):
+def test_an_invalid_host_is_refused(host):
     ended = run("permissions", "--", host)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "is not a host name" in ended.stderr

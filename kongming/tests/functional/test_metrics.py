@@ -103,7 +103,7 @@ def cloud(running):
     running.settled()
 
 
-def test_everything_is_there_before_anything_has_happened(cloud):
+def test_all_metrics_exist_before_the_first_event(cloud):
     scraped = cloud.scrape()
     assert scraped.value("kongming_build_info", version=version.release()) == 1
     assert scraped.value("process_start_time_seconds") > 0
@@ -146,7 +146,7 @@ def test_a_guest_that_is_refused(cloud):
     assert cloud.scrape().value("kongming_guests", status="refused") == 2
 
 
-def test_a_guest_that_somebody_else_moves(cloud):
+def test_a_guest_that_another_program_moves_is_counted_as_drift(cloud):
     guest = cloud.guest()
     cloud.publish(guest, kongming_vcpu_pinning="2")
     cloud.settled()
@@ -157,7 +157,7 @@ def test_a_guest_that_somebody_else_moves(cloud):
     assert pins(guest) == [{2}] * 4
 
 
-def test_events_that_are_not_ours(cloud):
+def test_events_of_other_hosts_are_counted(cloud):
     guest = cloud.guest()
     malformed = cloud.grows("kongming_events_total", kind="", outcome="malformed")
     foreign = cloud.grows("kongming_events_total", by=2, kind="", outcome="foreign")
@@ -184,7 +184,7 @@ def test_the_number_of_kinds_is_bounded(cloud, monkeypatch):
     assert ("instance.b", "own") not in kinds
 
 
-def test_a_store_that_is_away_is_told_and_the_rest_too(cloud):
+def test_an_unavailable_store_is_reported_beside_the_other_metrics(cloud):
     store = cloud.service._executor._store._db
     moved = store.path.with_suffix(".away")
     store.close()
@@ -203,7 +203,7 @@ def test_a_store_that_is_away_is_told_and_the_rest_too(cloud):
     assert cloud.scrape().value("kongming_store_available") == 1
 
 
-def test_events_that_can_not_be_kept_are_told(cloud):
+def test_events_that_can_not_be_stored_are_counted(cloud):
     store = cloud.service._executor._store._db
     store._db.execute("PRAGMA busy_timeout = 20")
     guest = cloud.guest()
@@ -218,7 +218,7 @@ def test_events_that_can_not_be_kept_are_told(cloud):
     assert cloud.scrape().value("kongming_events_held_up") == 0
 
 
-def test_a_client_that_says_nothing_holds_up_nobody(cloud):
+def test_a_client_that_sends_no_request_delays_no_other(cloud):
     with socket.create_connection(("127.0.0.1", cloud.port)):
         assert cloud.scrape().value("kongming_store_available") == 1
 
@@ -232,7 +232,7 @@ def test_a_stopped_service_frees_the_port(running, tmp_path):
         listener.bind(("127.0.0.1", cloud.port))
 
 
-def test_a_port_that_is_taken_is_told_in_one_line(running, tmp_path):
+def test_an_occupied_port_is_reported_in_one_line(running, tmp_path):
     cloud = MeasuredCloud(tmp_path, running.connection)
     with (
         socket.create_server(("127.0.0.1", cloud.port)),
@@ -267,7 +267,7 @@ def expressions():
     yield from (target["expr"] for panel in panels() for target in panel["targets"])
 
 
-def test_rules_and_dashboard_name_only_what_there_is(cloud):
+def test_rules_and_dashboard_name_existing_metrics_only(cloud):
     cloud.publish(cloud.guest())
     cloud.heard_all()
     scraped = cloud.scrape()
@@ -280,7 +280,7 @@ def test_rules_and_dashboard_name_only_what_there_is(cloud):
             assert any(s.name == name and s.labels[label] == value for s in scraped.samples)
 
 
-def test_the_dashboard_shows_all_that_there_is(cloud):
+def test_the_dashboard_shows_all_metrics(cloud):
     shown = {
         re.sub("_(bucket|sum|count|created)$", "", name)
         for panel in panels()
@@ -295,7 +295,7 @@ def test_the_dashboard_shows_all_that_there_is(cloud):
     assert families == {name for name in shown if name.startswith("kongming_")}
 
 
-def test_each_alert_says_what_to_do():
+def test_each_alert_names_its_remedy():
     everything = rules() + rules(STANDALONE_RULES)
     assert len({rule["alert"] for rule in everything}) == len(everything)
     for rule in everything:
@@ -304,7 +304,7 @@ def test_each_alert_says_what_to_do():
         assert rule["labels"]["severity"] in {"warning", "critical"}
 
 
-def test_the_panels_have_places_of_their_own():
+def test_the_panels_do_not_overlap():
     taken = set()
     for panel in panels():
         place = panel["gridPos"]

@@ -77,7 +77,7 @@ def violations(cloud):
     return [(each["kind"], each["cpus"]) for each in found]
 
 
-def test_a_guest_is_told_of_the_one_that_it_shares_a_core_with(cloud):
+def test_a_guest_is_warned_about_a_neighbour_on_its_core(cloud):
     first, second = cloud.guest(vcpus=1), cloud.guest(vcpus=1)
     request(cloud, first, "0")
     wait_record(cloud, first, "applied")
@@ -90,7 +90,7 @@ def test_a_guest_is_told_of_the_one_that_it_shares_a_core_with(cloud):
     assert violations(cloud) == [("smt_sibling", "0,2")]
 
 
-def test_a_guest_is_refused_a_core_of_another_where_the_rules_say_so(cloud):
+def test_a_guest_is_refused_a_shared_core_where_the_rules_forbid_it(cloud):
     cloud.conf.set_override("smt", "refuse", "guard")
     cloud.service.reload()
     first, second = cloud.guest(vcpus=1), cloud.guest(vcpus=1)
@@ -135,7 +135,7 @@ def test_guests_that_swap_cores_do_not_refuse_each_other(cloud):
     wait_for(lambda: pins(first) == [{4}])
 
 
-def test_a_set_of_isolated_cpus_is_told_with_pins_that_are_better(cloud):
+def test_a_set_of_isolated_cpus_is_reported_with_better_pins(cloud):
     guest = cloud.guest(vcpus=2)
     proposed = "pin each to one CPU: 0:2;1:4"
     (warning,) = plan(cloud, guest, "2,4").warnings

@@ -92,7 +92,7 @@ class TestClient:
         assert names(nova.servers(host=HOST)) == here
         assert len(api.requests) == 4
 
-    def test_one_server(self, api, nova):
+    def test_one_server_is_read(self, api, nova):
         known = api.add(HOST, {"a": "b"})
         found = nova.server(known)
         assert (found.instance_uuid, found.host, found.metadata) == (known, HOST, {"a": "b"})
@@ -104,20 +104,20 @@ class TestClient:
         assert nova.server(known).host is None
 
     @pytest.mark.parametrize("status", ["DELETED", "SOFT_DELETED"])
-    def test_a_server_that_was_deleted_is_told_of_on_request_only(self, api, nova, status):
+    def test_a_deleted_server_is_returned_on_request_only(self, api, nova, status):
         known = api.add(HOST, {})
         api.servers[known].status = status
         assert nova.server(known) is None
         found = nova.server(known, deleted=True)
         assert (found.host, found.deleted) == (None, status == "DELETED")
 
-    def test_one_that_is_left_out_of_lists_is_asked_for(self, api, nova, monkeypatch):
+    def test_a_server_that_is_missing_in_a_list_is_requested_alone(self, api, nova, monkeypatch):
         known = api.add(HOST, {})
         monkeypatch.setattr(api, "list", lambda _query: (200, {"servers": []}, {}))
         assert nova.server(known).host == HOST
 
     @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-    def test_what_is_no_answer_is_told(self, api, nova, fault):
+    def test_an_invalid_answer_is_an_error(self, api, nova, fault):
         api.add(HOST, {})
         api.fault = fault
         fault.times = float("inf")
@@ -131,19 +131,19 @@ class TestClient:
     @pytest.mark.parametrize(
         ("value", "seconds"), [("7", 7), ("99999", 600), ("x", 0), ("-1", 0), ("", 0)]
     )
-    def test_how_long_to_wait_is_heard(self, api, nova, value, seconds):
+    def test_the_retry_delay_of_nova_is_respected(self, api, nova, value, seconds):
         api.fault = Fault(429, headers={"Retry-After": value})
         with pytest.raises(exception.NovaUnavailable) as raised:
             list(nova.servers(host=HOST))
         assert raised.value.retry_after == seconds
 
-    def test_a_date_may_say_how_long_to_wait(self, api, nova):
+    def test_the_retry_delay_may_be_a_date(self, api, nova):
         api.fault = Fault(503, headers={"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"})
         with pytest.raises(exception.NovaUnavailable) as raised:
             list(nova.servers(host=HOST))
         assert raised.value.retry_after == 600
 
-    def test_a_date_is_one_of_novas_clock(self, api, nova):
+    def test_a_retry_date_is_compared_with_the_clock_of_nova(self, api, nova):
         api.clock_s = 7200
         until = formatdate(time.time() + 7200 + 60, usegmt=True)
         api.fault = Fault(503, headers={"Retry-After": until})
@@ -152,7 +152,7 @@ class TestClient:
         assert 0 < raised.value.retry_after <= 61
 
     @pytest.mark.parametrize("clock_s", [-7200, 0, 7200])
-    def test_when_servers_were_listed_is_told_by_novas_clock(self, api, nova, clock_s):
+    def test_the_time_of_a_list_is_that_of_novas_clock(self, api, nova, clock_s):
         api.clock_s = clock_s
         api.add(HOST, {})
         list(nova.servers(host=HOST))
@@ -170,14 +170,16 @@ class TestClient:
             (400, {"x": {"message": "y" * 5000}}, "y" * 200),
         ],
     )
-    def test_novas_own_words_are_told(self, api, nova, status, body, says):
+    def test_the_message_of_nova_is_reported(self, api, nova, status, body, says):
         api.fault = Fault(status, json.dumps(body))
         with pytest.raises(exception.NovaUnavailable) as raised:
             list(nova.servers(host=HOST))
         assert f"HTTP {status}" in str(raised.value)
         assert str(raised.value).endswith(says)
 
-    def test_several_regions_and_none_named_are_refused_with_their_names(self, api, tmp_path):
+    def test_several_regions_without_a_configured_one_are_refused_with_their_names(
+        self, api, tmp_path
+    ):
         api.regions = {"RegionOne": "", "RegionTwo": "/two"}
         conf = configured(api, tmp_path, change=("region_name = RegionOne\n", ""))
         nova = Nova(conf)
@@ -198,20 +200,22 @@ class TestClient:
         ],
         ids=["one", "one of them is named", "two names of one"],
     )
-    def test_one_region_or_one_that_is_named_is_taken(self, api, tmp_path, regions, named):
+    def test_a_single_or_configured_region_is_used(self, api, tmp_path, regions, named):
         api.regions = regions
         known = api.add(HOST, {})
         conf = configured(api, tmp_path, change=("region_name = RegionOne\n", named))
         assert names(Nova(conf).servers(host=HOST)) == {known}
 
-    def test_an_endpoint_that_is_named_is_taken(self, api, tmp_path):
+    def test_a_configured_endpoint_is_used(self, api, tmp_path):
         api.regions = {"RegionOne": "", "RegionTwo": "/two"}
         known = api.add(HOST, {})
         override = f"endpoint_override = {api.url}/compute/v2.1\n"
         conf = configured(api, tmp_path, change=("region_name = RegionOne\n", override))
         assert names(Nova(conf).servers(host=HOST)) == {known}
 
-    def test_a_host_whose_name_differs_by_case_blames_the_name(self, api, nova, monkeypatch):
+    def test_a_host_name_that_differs_by_case_is_reported_as_the_cause(
+        self, api, nova, monkeypatch
+    ):
         # MySQL compares without case.
         known = api.add("Compute-1", {})
         row = api.show(known)[1]["server"]
@@ -245,7 +249,7 @@ class TestClient:
         with pytest.raises(exception.NovaDenied, match="username, password"):
             list(Nova(conf).servers(host=HOST))
 
-    def test_filters_that_nova_drops_without_a_word(self, api, nova):
+    def test_filters_that_nova_ignores_are_detected(self, api, nova):
         known = api.add(HOST, {})
         api.add(OTHER, {})
         api.privileged = False
@@ -253,7 +257,7 @@ class TestClient:
             with pytest.raises(exception.NovaDenied, match="allow_all_filters"):
                 ask()
 
-    def test_hosts_that_nova_does_not_tell(self, api, nova):
+    def test_hosts_that_nova_does_not_show_are_detected(self, api, nova):
         api.add(HOST, {})
         api.tells_hosts = False
         with pytest.raises(exception.NovaDenied, match="os-extended-server-attributes"):
@@ -355,7 +359,7 @@ def legacy_update(instance_uuid, host=HOST, name="compute.instance.update", publ
 
 
 class TestNovaPoller:
-    def test_an_event_has_nova_asked(self, api, run):
+    def test_an_event_leads_to_a_lookup(self, api, run):
         known = api.add(HOST, {})
         with run() as host:
             api.servers[known].metadata[KEY] = "1"
@@ -379,7 +383,7 @@ class TestNovaPoller:
             assert host.handler.counts["foreign"] == 100
 
     @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-    def test_no_answer_changes_nothing_and_is_waited_for(self, api, run, fault, caplog):
+    def test_a_missing_answer_has_no_effect_and_is_waited_for(self, api, run, fault, caplog):
         caplog.set_level(logging.INFO)
         known = api.add(HOST, {KEY: "1"})
         with run() as host:
@@ -396,7 +400,7 @@ class TestNovaPoller:
         assert caplog.text.count("Nova's API can't be used") == 1
         assert caplog.text.count("Nova is available again") == 1
 
-    def test_what_is_open_outlives_the_service(self, api, run):
+    def test_a_pending_lookup_survives_the_service(self, api, run):
         known = api.add(HOST, {KEY: "1"})
         with run() as host:
             host.wait_asked(known, "1")
@@ -435,7 +439,7 @@ class TestNovaPoller:
             host.wait_asked(known, "1")
             host.wait_answered()
 
-    def test_its_last_word_counts_all_the_same(self, api, run):
+    def test_the_final_answer_of_nova_counts_all_the_same(self, api, run):
         known = api.add(HOST, {KEY: "1"})
         with run() as host:
             host.wait_asked(known, "1")
@@ -452,7 +456,7 @@ class TestNovaPoller:
 
 
 class TestResync:
-    def test_what_was_missed_is_caught_at_the_start(self, api, run):
+    def test_missed_changes_are_found_at_the_start(self, api, run):
         edited, gone, moved, kept = (api.add(HOST, {KEY: "1"}) for _ in range(4))
         with run() as host:
             for known in (edited, gone, moved, kept):
@@ -468,7 +472,7 @@ class TestResync:
             wait_until(lambda: host.store.get(moved) is None, 30, "let go")
             assert host.asked(kept) == "1"
 
-    def test_changes_are_caught_at_the_interval_and_all_at_the_longer_one(self, api, run):
+    def test_changes_are_found_at_the_interval_and_all_servers_at_the_longer_one(self, api, run):
         known = api.add(HOST, {KEY: "1"})
         with run(legacy=False, more="resync_interval = 1\nresync_full_interval = 5\n") as host:
             host.wait_asked(known, "1")
@@ -504,7 +508,7 @@ class TestResync:
             host.wait_answered()
             assert host.asked(known) == "1"
 
-    def test_an_answer_is_not_left_out_for_an_older_event(self, api, run):
+    def test_an_answer_is_not_skipped_for_an_older_event(self, api, run):
         known = api.add(HOST, {})
         with run(legacy=False) as host:
             wait_until(lambda: host.poller.requests["answered"], 30, "the first is made")
@@ -519,7 +523,7 @@ class TestResync:
             host.wait_answered()
             assert host.asked(known) == "1"
 
-    def test_a_database_that_is_behind_makes_nobody_leave(self, api, run):
+    def test_a_lagging_database_makes_no_instance_depart(self, api, run):
         known = api.add(HOST, {KEY: "1"})
         with run(legacy=False) as host:
             host.wait_asked(known, "1")
@@ -531,7 +535,7 @@ class TestResync:
             assert host.asked(known) == "1"
             assert host.store.hints.get(known) is None
 
-    def test_an_event_that_contradicts_another_publishers_is_asked_about(self, api, run):
+    def test_an_event_that_contradicts_another_publisher_is_looked_up(self, api, run):
         known = api.add(HOST, {KEY: "1"})
         with run(legacy=False) as host:
             host.wait_asked(known, "1")
@@ -547,7 +551,7 @@ class TestResync:
             host.wait_settled()
             assert host.store.hints.get(known) is None
 
-    def test_a_newer_event_has_the_last_word(self, api, run):
+    def test_a_newer_event_overrides_an_answer(self, api, run):
         known = api.add(HOST, {KEY: "1"})
         with run(legacy=False) as host:
             host.wait_asked(known, "1")
@@ -654,7 +658,7 @@ def test_an_identity_of_another_group_is_used(api, tmp_path):
     assert [server.instance_uuid for server in Nova(conf).servers(host=HOST)] == [known]
 
 
-def test_without_an_identity_nova_is_not_asked(tmp_path):
+def test_without_an_identity_nova_is_not_queried(tmp_path):
     path = tmp_path / "kongming.conf"
     path.write_text("[nova]\nregion_name = RegionOne\n")
     assert not is_configured(launch.configure([f"--config-file={path}"]))

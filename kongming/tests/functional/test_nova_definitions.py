@@ -26,7 +26,7 @@ def connection():
 
 
 @pytest.mark.parametrize("name", domains.NAMES)
-def test_a_definition_says_the_same_in_libvirts_own_form(connection, name):
+def test_a_definition_is_read_alike_in_the_form_of_libvirt(connection, name):
     xml = domains.xml(name)
     domain = connection.defineXML(xml.replace('type="kvm"', 'type="test"'))
     try:

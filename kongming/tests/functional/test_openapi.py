@@ -90,11 +90,11 @@ def served(api):
 
 @SCHEMA.parametrize()
 @hypothesis.settings(max_examples=25, derandomize=True, database=None)
-def test_the_api_keeps_to_it(served, case):
+def test_the_api_conforms_to_the_document(served, case):
     case.call_and_validate()
 
 
-def test_it_is_valid():
+def test_the_document_is_valid():
     OpenAPIV31SpecValidator(openapi.build(RESOURCES)).validate()
 
 

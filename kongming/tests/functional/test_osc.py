@@ -141,7 +141,7 @@ def test_an_instances_allocation_from_set_to_unset(site, run, ask):
     assert said.startswith("allocation_unknown: ")
 
 
-def test_what_is_refused_is_said_and_shown(site, run):
+def test_a_refusal_is_reported_and_shown(site, run):
     guest = site.guest()
     status, output, said = run(
         "allocation set", guest, "--vcpu-pinning", "99", "--wait", "-f", "json"
@@ -168,7 +168,7 @@ def test_another_generation_is_a_conflict(site, run):
         (("--file", "/absent"), "/absent can't be read"),
     ],
 )
-def test_what_can_not_be_meant_is_not_sent(run, arguments, says):
+def test_an_ambiguous_value_is_not_sent(run, arguments, says):
     guest = str(uuid.uuid4())
     status, _, said = run("allocation set", guest, *arguments)
     assert status == 1
@@ -281,19 +281,19 @@ def test_lists_have_all_formats(site, run, form):
 
 
 @pytest.mark.parametrize("form", ["table", "json", "yaml", "value", "shell"])
-def test_all_that_is_shown_has_all_formats(run, form):
+def test_all_shown_resources_have_all_formats(run, form):
     instance = str(uuid.uuid4())
     status, output, said = run("allocation set", instance, "--cpu-shares", "5", "-f", form)
     assert status == 0, said
     assert instance in output
 
 
-def test_an_endpoint_may_hold_the_version(url, ask):
+def test_an_endpoint_may_contain_the_version(url, ask):
     there = client_at("http://127.0.0.1:9", kongming_endpoint_override=f"{url}/v1/")
     assert ask("host list", client=there)
 
 
-def test_a_version_that_is_not_there_is_refused(url, run):
+def test_an_unsupported_version_is_refused(url, run):
     status, _, said = run("host list", client=client_at(url, kongming_api_version="1.999"))
     assert status == 1
     assert said.startswith("version_unsupported: ")
@@ -306,7 +306,7 @@ def test_an_api_that_is_away(run):
 
 
 @pytest.mark.parametrize("name", ["", ".", ".."])
-def test_what_is_no_name_is_not_asked_for(run, name):
+def test_an_invalid_name_is_not_requested(run, name):
     assert run("host show", name)[0] == 1
 
 
@@ -381,7 +381,7 @@ def test_the_installed_command_draws_a_host(site, openstack):
     assert "NUMA cell 0: " in drawn
 
 
-def test_the_installed_command_says_what_is_wrong_in_one_line(openstack):
+def test_the_installed_command_reports_an_error_in_one_line(openstack):
     status, output, said = openstack("host", "show", "nobody")
     assert (status, output) == (1, "")
     assert said.startswith("host_unknown: ")

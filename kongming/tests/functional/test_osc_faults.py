@@ -134,7 +134,7 @@ def check(ended):
 
 
 @pytest.mark.parametrize("odd", [*PAGES, *LOST], ids=str)
-def test_a_reader_says_in_one_line_what_is_wrong(server, run, odd):
+def test_a_reading_command_reports_an_error_in_one_line(server, run, odd):
     for command in READS:
         name, *arguments = [command] if isinstance(command, str) else command
         number, last = 0, False
@@ -152,7 +152,7 @@ def test_a_reader_says_in_one_line_what_is_wrong(server, run, odd):
 
 
 @pytest.mark.parametrize(("name", "odd"), pairs(CHANGES, [*PAGES, *LOST, *UNHEARD]), ids=str)
-def test_a_change_is_told_as_what_came_of_it(server, run, name, odd):
+def test_the_result_of_a_change_is_reported(server, run, name, odd):
     method = "PUT" if name in ("set", "apply") else "DELETE"
     with server.scripted(lambda asked, *_: odd if asked == method else None):
         ended = run(*CHANGES[name], "-f", "json", odd=odd)
@@ -172,7 +172,7 @@ def test_a_change_is_told_as_what_came_of_it(server, run, name, odd):
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_change_that_nobody_can_settle_is_told_as_unknown(server, run, name):
+def test_a_change_with_an_unknown_result_is_reported_as_unknown(server, run, name):
     for odd in UNHEARD:
         first = [True]
 
@@ -191,7 +191,7 @@ def test_a_change_that_nobody_can_settle_is_told_as_unknown(server, run, name):
 
 
 @pytest.mark.parametrize(("name", "odd"), pairs(CHANGES, SOME), ids=str)
-def test_whatever_ends_waiting_what_was_accepted_is_told(server, run, meanwhile, name, odd):
+def test_an_accepted_change_is_reported_whatever_ends_waiting(server, run, meanwhile, name, odd):
     accepted = []
 
     def script(method, *_):
@@ -217,7 +217,7 @@ def test_whatever_ends_waiting_what_was_accepted_is_told(server, run, meanwhile,
 
 
 @pytest.mark.parametrize(("name", "odd"), pairs(CHANGES, SOME), ids=str)
-def test_one_odd_answer_while_waiting_is_waited_out(server, run, name, odd):
+def test_one_invalid_answer_while_waiting_is_waited_out(server, run, name, odd):
     looks = []
 
     def script(method, *_):
@@ -236,7 +236,7 @@ def test_one_odd_answer_while_waiting_is_waited_out(server, run, name, odd):
     assert ended.told
 
 
-def test_the_api_is_asked_again_when_it_wants_to_be(server, run, meanwhile):
+def test_the_api_is_called_again_after_its_retry_delay(server, run, meanwhile):
     later = Odd(429, headers={"Retry-After": "5"})
     with server.scripted(lambda _method, _path, number: later if number == 2 else None):
         ended = run(*SET, "--wait", "--timeout", "6", odd=later)
@@ -244,7 +244,7 @@ def test_the_api_is_asked_again_when_it_wants_to_be(server, run, meanwhile):
     assert meanwhile.slept[0] == 5
 
 
-def test_an_api_that_is_silent_outlasts_no_waiting(server, run):
+def test_waiting_ends_in_time_for_an_unresponsive_api(server, run):
     silent = Odd(how=How.SILENT)
     with server.scripted(lambda method, *_: silent if method == "GET" else None):
         ended = run(*SET, "--wait", "--timeout", "0", "-f", "json", odd=silent)
@@ -254,7 +254,7 @@ def test_an_api_that_is_silent_outlasts_no_waiting(server, run):
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-5", "soon"])
-def test_a_time_that_is_none_is_refused_before_anything_is_sent(server, run, capsys, text):
+def test_an_invalid_time_is_refused_before_a_request_is_sent(server, run, capsys, text):
     with server.scripted(lambda *_: None):
         ended = run(*SET, f"--timeout={text}", odd=Odd())
         assert (ended.status, server.requests) == (2, [])
@@ -276,7 +276,7 @@ class Auth(BaseIdentityPlugin):
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_a_token_that_has_ended_is_replaced_by_another_one(server, meanwhile, number):
+def test_an_expired_token_is_replaced(server, meanwhile, number):
     auth = Auth("http://keystone")
     client = plugin.make_client(
         SimpleNamespace(
@@ -298,14 +298,14 @@ def test_a_token_that_has_ended_is_replaced_by_another_one(server, meanwhile, nu
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "kongming:9630", "ftp://kongming", "http://"])
-def test_an_address_that_is_none_is_told_in_one_line(url):
+def test_an_invalid_address_is_reported_in_one_line(url):
     ended = commands.run(client_at(url), *SET)
     assert (ended.status, ended.output, ended.said.count("\n")) == (1, "", 1)
     assert "address" in ended.said
 
 
 @pytest.mark.parametrize("command", [APPLY, CHANGES["delete"]])
-def test_what_is_read_before_a_change_outlasts_no_waiting_either(server, run, command):
+def test_waiting_includes_the_reads_before_a_change(server, run, command):
     silent = Odd(how=How.SILENT)
     with server.scripted(lambda *_: silent):
         ended = run(*command, "--wait", "--timeout", "0", odd=silent)

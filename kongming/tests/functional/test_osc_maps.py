@@ -85,7 +85,7 @@ EMPTY = ["{}", "allocations: {}", '{"allocations": {}}']
 
 @pytest.mark.parametrize("text", EMPTY)
 @pytest.mark.parametrize("stdin", [None, io.StringIO("yes\n"), Terminal("no\n"), Terminal("")])
-def test_an_empty_map_releases_nothing_unless_somebody_means_it(
+def test_an_empty_map_releases_no_allocation_without_confirmation(
     server, run, write, monkeypatch, text, stdin
 ):
     monkeypatch.setattr(sys, "stdin", stdin)
@@ -99,7 +99,7 @@ def test_an_empty_map_releases_nothing_unless_somebody_means_it(
     assert len(of_map(server)) == 3
 
 
-def test_an_empty_map_that_somebody_agrees_to_is_applied(server, run, write, monkeypatch):
+def test_a_confirmed_empty_map_is_applied(server, run, write, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Terminal("yes\n"))
     ended = run("map apply", "blue", write("{}"))
     assert ended.status == 0
@@ -107,7 +107,7 @@ def test_an_empty_map_that_somebody_agrees_to_is_applied(server, run, write, mon
     assert of_map(server) == {}
 
 
-def test_what_somebody_agrees_to_is_what_was_asked_about(server, run, write, monkeypatch):
+def test_the_confirmed_generation_is_the_one_that_was_shown(server, run, write, monkeypatch):
     class Slow(Terminal):
         def readline(self):
             put(server, range(1, 6))
@@ -121,21 +121,21 @@ def test_what_somebody_agrees_to_is_what_was_asked_about(server, run, write, mon
 
 
 @pytest.mark.parametrize("name", ["blue", "absent", "empty"])
-def test_an_empty_map_that_harms_nobody_or_is_allowed_is_applied(server, run, write, name):
+def test_an_empty_map_without_releases_or_with_permission_is_applied(server, run, write, name):
     put(server, (), "empty")
     allowed = ["--allow-empty"] if name == "blue" else []
     assert run("map apply", name, write("{}"), *allowed).status == 0
     assert of_map(server, name) == {}
 
 
-def test_nothing_is_read_from_a_standard_input_that_is_the_file(run, monkeypatch):
+def test_no_confirmation_is_read_from_a_standard_input_that_is_the_file(run, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Terminal("{}"))
     ended = run("map apply", "blue", "-")
     assert ended.status == 1
     assert ended.said.startswith("- names no instance")
 
 
-def test_a_map_that_has_lost_most_of_its_instances_is_asked_about(server, run, write):
+def test_a_map_that_has_lost_most_of_its_instances_needs_confirmation(server, run, write):
     put(server, range(1, 31))
     some = {instance(number): {"cpu_shares": 7} for number in range(1, 4)}
     ended = run("map apply", "blue", write(some))
@@ -148,7 +148,7 @@ def test_a_map_that_has_lost_most_of_its_instances_is_asked_about(server, run, w
     assert of_map(server) == some
 
 
-def test_a_dry_run_of_a_map_shows_what_would_change_and_changes_nothing(server, run, write):
+def test_a_dry_run_of_a_map_shows_its_changes_and_applies_none(server, run, write):
     before = of_map(server)
     asked = {
         instance(1): {"vcpu_pinning": "1"},
@@ -195,7 +195,9 @@ def test_a_dry_run_refuses_the_generation_that_would_be_refused(
 
 
 @pytest.mark.parametrize("form", ["yaml", "json"])
-def test_what_is_exported_edited_and_applied_changes_what_was_edited(server, run, write, form):
+def test_an_exported_edited_and_applied_map_changes_the_edited_allocations(
+    server, run, write, form
+):
     wanted = {instance(1): NIGHT, instance(2): {"cpu_shares": 5}}
     assert run("map apply", "blue", write(wanted)).status == 0
     exported = run("map export", "blue", "-f", form)
@@ -224,7 +226,7 @@ def test_a_single_allocation_goes_from_one_instance_to_another(run, write, serve
     assert told[0]["allocation"] == told[1]["allocation"]
 
 
-def test_of_a_map_that_is_not_there_nothing_is_exported(run):
+def test_a_missing_map_is_not_exported(run):
     ended = run("map export", "absent")
     assert (ended.status, ended.output) == (1, "")
     assert ended.said.startswith("map_unknown: ")

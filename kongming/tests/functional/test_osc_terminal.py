@@ -90,7 +90,7 @@ def test_a_full_disk_is_one_line(run, command):
 
 
 @pytest.mark.parametrize("command", CHANGES, ids=lambda command: command[0])
-def test_what_was_accepted_is_told_where_it_can_not_be_shown(run, command):
+def test_an_accepted_change_is_reported_where_it_can_not_be_shown(run, command):
     status, said = shown(run, command, io.FileIO("/dev/full", "w"))
     assert status == 1
     (line,) = said.splitlines()
@@ -99,7 +99,7 @@ def test_what_was_accepted_is_told_where_it_can_not_be_shown(run, command):
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, *CHANGES], ids=lambda command: command[0])
-def test_who_has_read_enough_is_told_nothing(run, command):
+def test_a_reader_that_closes_the_pipe_gets_no_message(run, command):
     reader, writer = os.pipe()
     os.close(reader)
     name, *arguments = command
@@ -144,7 +144,9 @@ def openstack(server, run):
         ("allocation map list -f csv | true; exit ${PIPESTATUS[0]}", ""),
     ],
 )
-def test_the_installed_command_says_it_in_one_line_or_not_at_all(openstack, redirected, said):
+def test_the_installed_command_reports_a_failed_output_in_one_line_or_not_at_all(
+    openstack, redirected, said
+):
     status, output, error = openstack(redirected)
     assert (status, output) == (1 if said else 141, "")
     assert error.endswith(said)
@@ -162,7 +164,7 @@ def test_the_installed_command_needs_no_terminal(openstack):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_installed_command_tells_what_was_accepted_when_it_is_interrupted(server, number):
+def test_the_installed_command_reports_an_accepted_change_when_it_is_interrupted(server, number):
     uuid = instance(int(number))
     arguments = f"--os-auth-type=none --os-kongming-endpoint={server.url} kongming allocation set"
     wanted = ("--cpu-shares", "7", "--wait", "-f", "json")

@@ -106,7 +106,7 @@ def test_an_allocation_that_is_applied_ends_waiting_with_0(run, tell):
     assert ended.lines == ["0 of 1 applied (1 pending)", "1 of 1 applied"]
 
 
-def test_another_allocation_for_the_instance_ends_waiting_and_is_told(run, allocations, tell):
+def test_another_allocation_for_the_instance_ends_waiting_and_is_reported(run, allocations, tell):
     def other():
         put(allocations, 1, "2")()
         tell(1, 2)()
@@ -122,7 +122,7 @@ def test_another_allocation_for_the_instance_ends_waiting_and_is_told(run, alloc
     assert "1 of 1 applied" not in ended.said
 
 
-def test_the_same_allocation_by_somebody_else_is_still_ones_own(run, allocations, tell):
+def test_the_same_allocation_by_another_user_counts_as_this_request(run, allocations, tell):
     steps = [put(allocations, 1, "1"), tell(1)]
     assert run("allocation set", instance(1), *PIN, "--wait", steps=steps).status == 0
 
@@ -138,7 +138,7 @@ def test_an_allocation_that_was_changed_back_is_another_request(run, allocations
     assert "somebody else requested generation 3" in ended.lines[-1]
 
 
-def test_an_allocation_that_a_map_takes_over_tells_the_map(run, allocations):
+def test_an_allocation_that_a_map_adopts_is_reported_with_the_map(run, allocations):
     steps = [put_map(allocations, "green", n1="3")]
     ended = run("allocation set", instance(1), *PIN, "--wait", steps=steps)
     assert ended.status == 1
@@ -147,13 +147,13 @@ def test_an_allocation_that_a_map_takes_over_tells_the_map(run, allocations):
     )
 
 
-def test_an_allocation_that_somebody_unsets_is_not_applied(run, allocations):
+def test_an_allocation_that_another_user_unsets_is_not_applied(run, allocations):
     ended = run("allocation set", instance(1), *PIN, "--wait", steps=[unset(allocations, 1)])
     assert ended.status == 1
     assert ended.lines[-1].endswith("somebody else requested generation 2: its release")
 
 
-def test_an_instance_that_is_deleted_meanwhile_is_told_as_deleted(run, allocations):
+def test_an_instance_that_is_deleted_meanwhile_is_reported_as_deleted(run, allocations):
     steps = [lambda: allocations.forget([instance(1)], time.time())]
     ended = run("allocation set", instance(1), *PIN, "--wait", steps=steps)
     assert ended.status == 1
@@ -173,7 +173,7 @@ def test_an_instance_that_moves_is_waited_for_on_its_new_host(run, allocations, 
     assert (ended.status, ended.told["host"]) == (0, "compute2")
 
 
-def test_what_the_operator_has_set_on_the_host_is_not_what_was_asked_here(run, allocations):
+def test_a_request_of_the_operator_on_the_host_is_not_this_request(run, allocations):
     def override():
         each = replace(report(instance(1)), source="operator")
         allocations.report("compute1", [each], time.time())
@@ -184,7 +184,7 @@ def test_what_the_operator_has_set_on_the_host_is_not_what_was_asked_here(run, a
     assert "the request of the operator has priority" in ended.lines[-1]
 
 
-def test_a_release_is_waited_for_until_the_host_has_done_it(run, allocations, tell):
+def test_a_release_is_waited_for_until_the_host_has_carried_it_out(run, allocations, tell):
     put(allocations, 1, "1")()
     tell(1)()
     steps = [lambda: None, tell(1, 2, "released")]
@@ -204,7 +204,9 @@ def test_a_release_that_is_not_done_in_time_goes_on(run, allocations, tell):
     )
 
 
-def test_a_release_that_somebody_overtakes_is_not_told_as_done(run, allocations, tell):
+def test_a_release_that_another_request_replaces_is_not_reported_as_complete(
+    run, allocations, tell
+):
     put(allocations, 1, "1")()
     tell(1)()
     steps = [put(allocations, 1, "4")]
@@ -213,7 +215,7 @@ def test_a_release_that_somebody_overtakes_is_not_told_as_done(run, allocations,
     assert "somebody else requested generation 3: vcpu-pinning=4" in ended.lines[-1]
 
 
-def test_a_map_is_waited_for_with_those_that_it_releases(run, allocations, tell, map_file):
+def test_a_map_is_waited_for_with_its_released_instances(run, allocations, tell, map_file):
     put_map(allocations, n1="1", n2="2", n3="3")()
     for number in (1, 2, 3):
         tell(number)()
@@ -248,7 +250,7 @@ def test_an_instance_may_go_from_one_map_to_another(run, allocations, tell, map_
     ],
     ids=["changed", "smaller", "larger"],
 )
-def test_another_map_of_the_name_ends_waiting_and_is_told(
+def test_another_map_of_the_name_ends_waiting_and_is_reported(
     run, allocations, tell, map_file, other, says
 ):
     def apply():
@@ -286,7 +288,7 @@ def test_a_single_change_in_the_map_ends_waiting(run, allocations, map_file):
     assert f"1 changed; instance {instance(2)}: somebody else requested" in ended.lines[-1]
 
 
-def test_an_instance_of_a_map_that_is_deleted_in_nova_is_told_as_gone(
+def test_an_instance_of_a_map_that_is_deleted_in_nova_is_reported_as_gone(
     run, allocations, tell, map_file
 ):
     steps = [lambda: allocations.forget([instance(2)], time.time()), tell(1)]
@@ -306,7 +308,9 @@ def test_a_map_is_deleted_when_its_instances_are_back(run, allocations, tell):
     assert ended.lines == ["0 of 2 released", "1 of 2 released", "2 of 2 released"]
 
 
-def test_an_instance_that_is_taken_out_of_a_map_that_goes_was_not_released(run, allocations, tell):
+def test_an_instance_that_is_removed_from_a_map_in_release_was_not_released(
+    run, allocations, tell
+):
     put_map(allocations, n1="1")()
     tell(1)()
     # With its last instance the map is gone, too.
@@ -316,7 +320,7 @@ def test_an_instance_that_is_taken_out_of_a_map_that_goes_was_not_released(run, 
     assert "requested generation 3: vcpu-pinning=6" in ended.lines[-1]
 
 
-def test_a_map_that_is_applied_again_while_it_goes_was_not_deleted(run, allocations, tell):
+def test_a_map_that_is_applied_again_during_its_release_was_not_deleted(run, allocations, tell):
     put_map(allocations, n1="1")()
     tell(1)()
     steps = [put_map(allocations, n1="1")]
@@ -337,7 +341,7 @@ def interrupt(number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_whoever_interrupts_the_waiting_is_told_what_was_accepted(
+def test_an_interruption_of_waiting_reports_the_accepted_change(
     run, allocations, number, interruptible
 ):
     before = signal.getsignal(signal.SIGTERM)
@@ -351,7 +355,7 @@ def test_whoever_interrupts_the_waiting_is_told_what_was_accepted(
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_whoever_interrupts_the_request_is_told_that_nobody_knows(run, allocations, server):
+def test_an_interruption_of_the_request_reports_an_unknown_result(run, allocations, server):
     def script(method, _path, _number):
         if method == "PUT":
             os.kill(os.getpid(), signal.SIGTERM)

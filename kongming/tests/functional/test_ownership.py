@@ -58,11 +58,11 @@ def file(tmp_path):
     return path
 
 
-def test_what_may_be_used_needs_no_explanation(file):
+def test_a_usable_file_needs_no_explanation(file):
     assert ownership.explain([file.with_name("missing"), file, file.parent]) is None
 
 
-def test_somebody_elses_file_is_named_with_its_owner_and_the_command(
+def test_a_file_of_another_user_is_named_with_its_owner_and_the_command(
     file, locked_out, monkeypatch
 ):
     monkeypatch.setattr(os, "geteuid", lambda: NOBODY.pw_uid)
@@ -72,7 +72,7 @@ def test_somebody_elses_file_is_named_with_its_owner_and_the_command(
 
 
 @pytest.mark.parametrize(("owner", "asked"), [(0, True), (NOBODY.pw_uid, False)])
-def test_only_a_file_of_roots_may_come_from_a_start_as_root(
+def test_only_a_file_of_root_may_come_from_a_start_as_root(
     file, locked_out, monkeypatch, owner, asked
 ):
     status = os.stat_result((stat.S_IFREG | 0o600, 0, 0, 1, owner, 0, 0, 0, 0, 0))
@@ -81,7 +81,7 @@ def test_only_a_file_of_roots_may_come_from_a_start_as_root(
     assert ("(was the service started as root once?)" in ownership.explain([file])) is asked
 
 
-def test_a_folder_must_let_one_in(tmp_path, file, monkeypatch):
+def test_a_directory_must_be_searchable(tmp_path, file, monkeypatch):
     asked = {}
     monkeypatch.setattr(os, "access", lambda path, mode, **_more: asked.setdefault(path, mode))
     ownership.explain([tmp_path, file])
@@ -95,9 +95,7 @@ def test_a_command_is_to_be_run_by_another_user_instead(file, locked_out, monkey
     assert "chown" not in told
 
 
-def test_whoever_runs_a_service_or_a_command_of_another_user_is_told_which_one_to_be(
-    file, locked_out, monkeypatch
-):
+def test_a_wrong_user_of_a_service_or_command_learns_the_right_one(file, locked_out, monkeypatch):
     owner = pwd.getpwnam("daemon")
     status = os.stat_result((stat.S_IFREG | 0o600, 0, 0, 1, owner.pw_uid, 0, 0, 0, 0, 0))
     monkeypatch.setattr(Path, "stat", lambda _path: status)
@@ -109,12 +107,12 @@ def test_whoever_runs_a_service_or_a_command_of_another_user_is_told_which_one_t
     assert told.endswith(f"run 'chown nobody: {file}'")
 
 
-def test_ones_own_file_without_permission_is_another_matter(file, locked_out):
+def test_an_owned_file_without_permission_is_another_case(file, locked_out):
     file.chmod(0o400)
     assert ownership.explain([file]).endswith(f"owner {ME}: run 'chmod u+rw {file}'")
 
 
-def test_ones_own_file_with_permission_is_on_a_read_only_file_system(file, locked_out):
+def test_an_owned_file_with_permission_is_on_a_read_only_file_system(file, locked_out):
     file.chmod(0o600)
     assert ownership.explain([file]) == f"{file} is on a file system that is read-only"
 
@@ -156,7 +154,7 @@ def test_a_service_that_root_started_first_leaves_files_that_are_named(tmp_path,
         assert f" {state / 'lookups.sqlite'}" in told
 
 
-def test_a_folder_that_can_not_be_made_is_still_told_of(tmp_path):
+def test_a_directory_that_can_not_be_created_is_still_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(exception.StoreUnavailable, match="create the directory"):
         lock.acquire(tmp_path / "file" / "state")

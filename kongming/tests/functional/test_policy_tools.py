@@ -29,7 +29,7 @@ def tool(name, *arguments):
     return done.stdout
 
 
-def test_the_librarys_tools_know_the_rules(tmp_path):
+def test_the_tools_of_oslo_policy_know_the_rules(tmp_path):
     (rule,) = [each for each in list_rules() if each.name == "kongming:host:list"]
     (tmp_path / "policy.yaml").write_text(f'"{rule.name}": "{rule.check_str}"\n')
     config = tmp_path / "kongming.conf"

@@ -36,7 +36,7 @@ def is_over(process):
         (["sh", "-c", "kill -9 $$"], 137),
     ],
 )
-def test_a_commands_status_is_given_as_a_shell_does(command, status):
+def test_the_exit_status_of_a_command_is_that_of_a_shell(command, status):
     assert subprocess.run([*REAPER, *command], check=False).returncode == status
 
 

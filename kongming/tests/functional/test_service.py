@@ -75,7 +75,7 @@ def test_a_map_leaves_other_vcpus_as_they_are(cloud):
     wait_for(lambda: pins(guest) == [{2}, EVERYWHERE, {4}, {4}])
 
 
-def test_what_a_guest_has_does_not_depend_on_the_requests_before(cloud):
+def test_the_placement_of_a_guest_does_not_depend_on_former_requests(cloud):
     guest = cloud.guest()
     cloud.publish(guest, kongming_vcpu_pinning="0:2;1:4")
     wait_for(lambda: pins(guest) == [{2}, {4}, EVERYWHERE, EVERYWHERE])
@@ -125,7 +125,7 @@ def test_an_edit_moves_and_removal_returns_to_the_baseline(cloud, caplog):
         ("4:0", "vcpu_unknown"),
     ],
 )
-def test_a_refusal_is_told_once_and_changes_nothing(cloud, caplog, value, reason):
+def test_a_refusal_is_logged_once_and_has_no_effect(cloud, caplog, value, reason):
     guest = cloud.guest()
     for _ in range(3):
         cloud.publish(guest, kongming_vcpu_pinning=value)
@@ -154,7 +154,9 @@ def test_a_refused_edit_leaves_the_last_accepted_in_force(cloud, bad):
 
 
 @pytest.mark.parametrize("bad", ["0,x", "0,8"])
-def test_a_first_request_that_was_cut_off_leaves_nothing_behind_a_refusal(cloud, monkeypatch, bad):
+def test_an_interrupted_first_request_leaves_no_placement_behind_a_refusal(
+    cloud, monkeypatch, bad
+):
     def lose_the_connection(*_args):
         raise exception.HypervisorUnavailable("libvirt went away")
 
@@ -172,7 +174,7 @@ def test_a_first_request_that_was_cut_off_leaves_nothing_behind_a_refusal(cloud,
     assert pins(guest) == [EVERYWHERE] * 4
 
 
-def test_a_request_that_was_taken_back_does_not_come_back_with_a_refusal(cloud, monkeypatch):
+def test_a_withdrawn_request_does_not_return_with_a_refusal(cloud, monkeypatch):
     guest = cloud.guest()
     cloud.publish(guest, kongming_vcpu_pinning="0:2")
     wait_for(lambda: pins(guest)[0] == {2})
@@ -186,7 +188,7 @@ def test_a_request_that_was_taken_back_does_not_come_back_with_a_refusal(cloud, 
     wait_for(lambda: pins(guest) == [EVERYWHERE] * 4)
 
 
-def test_what_a_smaller_guest_still_has_of_an_accepted_request_stays_in_force(cloud, caplog):
+def test_the_part_of_an_accepted_request_that_a_smaller_guest_has_stays_in_force(cloud, caplog):
     guest = cloud.guest()
     instance_uuid = guest.UUIDString()
     cloud.publish(guest, kongming_vcpu_pinning="0:2;3:4")
@@ -213,7 +215,7 @@ def test_what_a_smaller_guest_still_has_of_an_accepted_request_stays_in_force(cl
 @pytest.mark.parametrize(
     ("parts", "reason"), [({"metadata": ""}, "not_nova"), ({"more": NUMA}, "outside_grant")]
 )
-def test_guests_that_are_not_ours_to_place_so_are_refused(cloud, parts, reason):
+def test_unmanaged_guests_are_refused(cloud, parts, reason):
     guest = cloud.guest(**parts)
     before = pins(guest)
     cloud.publish(guest, kongming_vcpu_pinning="2")
@@ -226,7 +228,7 @@ def test_guests_that_are_not_ours_to_place_so_are_refused(cloud, parts, reason):
     assert cloud.record(guest) is None
 
 
-def test_guests_that_nobody_asked_anything_for_leave_no_trace(cloud):
+def test_guests_without_requests_leave_no_trace(cloud):
     guest = cloud.guest()
     cloud.publish(guest, other="x")
     cloud.settled()
@@ -241,7 +243,7 @@ def test_guests_of_other_hosts_are_left_alone(cloud):
     assert pins(guest) == [EVERYWHERE] * 4
 
 
-def test_what_is_asked_before_the_guest_is_there_is_done_when_it_starts(cloud):
+def test_a_request_before_the_start_of_its_guest_is_applied_when_it_starts(cloud):
     guest = cloud.guest()
     xml = guest.XMLDesc()
     guest.destroy()
@@ -253,7 +255,7 @@ def test_what_is_asked_before_the_guest_is_there_is_done_when_it_starts(cloud):
     wait_for(lambda: pins(started) == [{2}] * 4)
 
 
-def test_an_instance_that_leaves_is_let_go(cloud):
+def test_an_instance_that_leaves_is_released(cloud):
     for event, host in [
         ("instance.delete.end", ...),
         ("instance.shelve_offload.end", None),
@@ -281,7 +283,7 @@ def test_a_malformed_event_is_one_warning_and_the_next_is_handled(cloud, caplog,
     assert "Unreadable notification" in told[0]
 
 
-def test_what_is_wanted_is_brought_about_after_a_restart(cloud):
+def test_desired_allocations_are_applied_after_a_restart(cloud):
     guest = cloud.guest()
     cloud.publish(guest, kongming_vcpu_pinning="2")
     wait_for(lambda: pins(guest) == [{2}] * 4)

@@ -98,7 +98,7 @@ def only_line(done):
     return line
 
 
-def test_a_machine_that_has_all_shows_the_demonstration_at_once(machine):
+def test_a_complete_machine_shows_the_demonstration_at_once(machine):
     machine.make_venv()
     first = machine.demo("--services")
     assert first.returncode == 0
@@ -110,7 +110,7 @@ def test_a_machine_that_has_all_shows_the_demonstration_at_once(machine):
     assert second.stdout == f"shown: {machine.tree}/tools/demo.py\n"
 
 
-def test_an_environment_that_is_active_does_not_make_itself_anew(machine):
+def test_an_active_environment_is_not_created_again(machine):
     # It says of itself what any Python says, and can't make an environment.
     said = f'case "$*" in *venv*/.venv) exit 1;; *executable*) echo "$0";; *) echo {RELEASE}; esac'
     base = machine.program("base", said)
@@ -119,7 +119,7 @@ def test_an_environment_that_is_active_does_not_make_itself_anew(machine):
     assert only_line(machine.demo(BASE=str(base))).startswith(f"ERROR: {base} -m venv failed")
 
 
-def test_a_user_without_root_or_sudo_is_told_in_one_line_what_to_run(machine):
+def test_a_user_without_root_or_sudo_gets_one_line_with_the_commands(machine):
     machine.make_venv(missing="gcc qemu-system-x86")
     machine.user(1000)
     assert "'apt-get install gcc qemu-system-x86' as root" in only_line(machine.demo())
@@ -133,20 +133,20 @@ def test_a_user_with_sudo_installs_by_it(machine):
     assert "apt-get" in (machine.tree / "sudo.log").read_text()
 
 
-def test_a_sudo_that_refuses_is_told_in_its_words(machine):
+def test_a_refusal_of_sudo_is_shown_unchanged(machine):
     machine.make_venv(missing="gcc")
     machine.user(1000)
     machine.program("sudo", "echo 'sudo: a password is required'; exit 1")
     assert "sudo: a password is required" in only_line(machine.demo())
 
 
-def test_a_machine_without_apt_is_told_in_one_line(machine):
+def test_a_machine_without_apt_gets_one_line(machine):
     machine.make_venv(missing="gcc")
     machine.program("apt-get", "").unlink()
     assert "not Debian" in only_line(machine.demo())
 
 
-def test_apt_without_a_network_is_told_in_one_line(machine):
+def test_apt_without_a_network_is_reported_in_one_line(machine):
     machine.make_venv(missing="gcc")
     machine.program("apt-get", OFFLINE_APT)
     line = only_line(machine.demo())
@@ -162,12 +162,12 @@ def test_apt_that_fails_for_another_reason_does_not_blame_the_network(machine):
     assert "network" not in line
 
 
-def test_pip_without_a_network_is_told_in_one_line(machine):
+def test_pip_without_a_network_is_reported_in_one_line(machine):
     machine.make_venv(pip=OFFLINE_PIP)
     assert "pip install failed: the network can't be reached" in only_line(machine.demo())
 
 
-def test_what_has_failed_once_is_done_by_the_next_run(machine):
+def test_a_step_that_failed_is_completed_by_the_next_run(machine):
     machine.make_venv(pip=OFFLINE_PIP)
     assert machine.demo().returncode == 1
     machine.program_of_venv("exit 0")
@@ -175,7 +175,7 @@ def test_what_has_failed_once_is_done_by_the_next_run(machine):
 
 
 @pytest.mark.parametrize("stamp", ["/elsewhere/.venv 3.13.5", "{venv} 3.11.2", None])
-def test_a_virtual_environment_of_another_place_or_python_is_made_anew(machine, stamp):
+def test_a_virtual_environment_of_another_place_or_python_is_created_again(machine, stamp):
     machine.make_venv()
     (machine.venv / "pyvenv.cfg").touch()
     (machine.venv / "old").touch()
@@ -189,7 +189,7 @@ def test_a_virtual_environment_of_another_place_or_python_is_made_anew(machine, 
     assert "pip install failed" in only_line(done)
 
 
-def test_a_virtual_environment_of_somebody_elses_is_never_removed(machine, tmp_path):
+def test_a_virtual_environment_of_another_user_is_never_removed(machine, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "precious").touch()
@@ -197,7 +197,7 @@ def test_a_virtual_environment_of_somebody_elses_is_never_removed(machine, tmp_p
     assert (other / "precious").exists()
 
 
-def test_what_the_tests_need_is_enough_for_the_demonstration(machine):
+def test_the_packages_of_the_tests_are_enough_for_the_demonstration(machine):
     machine.make_venv()
     machine.demo()
     (machine.venv / ".kongming-run").rename(machine.venv / ".kongming-test")
@@ -237,12 +237,12 @@ def test_a_tarball_unpacked_in_another_clone_does_not_take_its_version(machine):
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_a_closed_stream_changes_nothing(machine, closed):
+def test_a_closed_stream_has_no_effect(machine, closed):
     machine.make_venv()
     assert machine.demo(shell=f'exec "$@" {closed}').returncode == 0
 
 
-def test_nothing_but_text_goes_to_what_is_no_terminal(machine):
+def test_only_plain_text_is_written_to_a_pipe(machine):
     machine.make_venv()
     assert "\033" not in machine.demo().stdout
 

@@ -76,7 +76,7 @@ def clouded(tmp_path, connection, nova):
             domain.destroy()
 
 
-def test_what_is_wanted_is_pushed_reported_and_taken_back(site):
+def test_a_desired_allocation_is_pushed_reported_and_released(site):
     site.start()
     guest = site.guest()
     before = site.pins(guest)
@@ -94,7 +94,7 @@ def test_what_is_wanted_is_pushed_reported_and_taken_back(site):
     assert site.pins(guest) == before
 
 
-def test_what_was_asked_while_the_executor_was_away_is_pulled(site):
+def test_a_request_made_while_the_executor_was_down_is_pulled(site):
     site.start(ConductorService)
     guest = site.guest()
     site.put(guest, "2")
@@ -113,7 +113,7 @@ def test_a_push_that_got_lost_is_made_up_for_by_the_pull(site):
     assert site.pins(guest) == [{4}, {4}]
 
 
-def test_what_nobody_wants_any_more_is_let_go_even_if_the_database_forgot_it(site):
+def test_an_undesired_allocation_is_released_even_if_the_database_forgot_it(site):
     site.start()
     guest = site.guest()
     before = site.pins(guest)
@@ -132,7 +132,7 @@ def test_an_instance_that_is_nowhere_is_absent_and_goes_at_once(site):
     site.wait(nowhere, None)
 
 
-def test_an_older_push_that_comes_late_changes_nothing(site):
+def test_an_older_push_that_comes_late_has_no_effect(site):
     site.start()
     guest = site.guest()
     site.put(guest, "2")
@@ -145,7 +145,7 @@ def test_an_older_push_that_comes_late_changes_nothing(site):
     assert executor._desired.generations() == {guest: 2}
 
 
-def test_what_an_executor_does_not_understand_is_refused_not_dropped(site):
+def test_an_allocation_that_an_executor_does_not_understand_is_refused_and_kept(site):
     site.start()
     guest = site.guest()
     executor = site.services[-1]
@@ -162,7 +162,7 @@ def call(site, method, **arguments):
     return client.prepare(server=site.host, timeout=20 * patience()).call({}, method, **arguments)
 
 
-def test_what_a_conductor_says_amiss_stops_nothing_and_is_asked_for(site):
+def test_an_invalid_answer_of_a_conductor_stops_no_allocation_and_is_requested_again(site):
     site.conf.set_override("pull_interval", 1000, group="executor")
     site.start()
     executor, guest = site.services[-1], site.guest()
@@ -219,7 +219,7 @@ class OddConductor:
         return {"refused": [{"what": 5}]}
 
 
-def test_an_executor_asks_again_until_an_answer_can_be_read(site):
+def test_an_executor_requests_again_until_an_answer_can_be_read(site):
     guest = site.guest()
     odd = OddConductor(guest)
     target = oslo_messaging.Target(topic=CONDUCTOR.topic, server="odd")
@@ -240,7 +240,7 @@ def test_an_executor_asks_again_until_an_answer_can_be_read(site):
     server.wait()
 
 
-def test_what_the_metadata_asked_before_is_taken_back(site):
+def test_a_former_request_of_the_metadata_is_withdrawn(site):
     site.start(ConductorService)
     both, left = site.guest(), site.guest()
     before = site.pins(left)
@@ -285,7 +285,7 @@ def test_a_guest_that_starts_is_placed_before_the_next_pull(site):
     site.wait(instance_uuid, "applied")
 
 
-def test_what_a_host_looks_like_is_kept(site):
+def test_the_snapshot_of_a_host_is_stored(site):
     site.start()
     guest = site.guest()
     site.put(guest, "2")
@@ -304,7 +304,7 @@ def test_what_a_host_looks_like_is_kept(site):
     assert not host.unresponsive(time.time())
 
 
-def test_a_conductor_tells_prometheus_how_far_all_has_come(site):
+def test_a_conductor_exports_allocations_by_status_to_prometheus(site):
     port = free_port()
     for option, value in (("enabled", True), ("listen_port", port)):
         site.conf.set_override(option, value, group="metrics")
@@ -359,7 +359,7 @@ def test_each_service_puts_changed_options_in_force(site, tmp_path, caplog):
     assert executor._conductor._caller.timeout_s > 9
 
 
-def test_without_tables_a_conductor_says_what_to_do(tmp_path):
+def test_without_tables_a_conductor_names_the_remedy(tmp_path):
     config = tmp_path / "kongming.conf"
     config.write_text(f"[DEFAULT]\nstate_path = {tmp_path}\ntransport_url = fake://\n")
     conf = launch.configure(["--config-file", str(config)])
@@ -378,7 +378,7 @@ def test_project_and_host_come_from_nova(clouded, nova):
     assert (entry.project_id, entry.host) == (PROJECT, clouded.host)
 
 
-def test_what_nova_says_of_the_host_counts_and_not_what_an_executor_says(clouded, nova):
+def test_the_host_in_nova_counts_and_not_the_one_of_an_executor(clouded, nova):
     clouded.start()
     guest = clouded.guest()
     before = clouded.pins(guest)
@@ -396,7 +396,7 @@ def test_what_nova_says_of_the_host_counts_and_not_what_an_executor_says(clouded
     assert clouded.pins(guest) == [{2}, {2}]
 
 
-def test_a_server_that_is_deleted_in_nova_is_let_go_with_its_allocation(clouded, nova):
+def test_a_server_that_is_deleted_in_nova_is_released_with_its_allocation(clouded, nova):
     clouded.start()
     guest = clouded.guest()
     before = clouded.pins(guest)
@@ -410,7 +410,7 @@ def test_a_server_that_is_deleted_in_nova_is_let_go_with_its_allocation(clouded,
     assert clouded.allocations.history(guest)[-1].status == "gone"
 
 
-def test_a_server_that_nova_has_forgotten_is_let_go_by_the_full_look(clouded, nova):
+def test_a_server_that_nova_has_purged_is_released_by_the_full_resync(clouded, nova):
     clouded.start(ConductorService)
     known, to_come = nova.add("compute-1", {}), str(uuid.uuid4())
     for instance_uuid in (known, to_come):
@@ -427,7 +427,9 @@ def test_a_server_that_nova_has_forgotten_is_let_go_by_the_full_look(clouded, no
     assert clouded.status(to_come) == "absent"
 
 
-def test_when_the_conductor_that_asks_nova_ends_another_one_does(clouded, nova, monkeypatch):
+def test_another_conductor_takes_over_when_the_one_that_queries_nova_ends(
+    clouded, nova, monkeypatch
+):
     monkeypatch.setattr(delivery, "_LEASE_S", 2.0)
     monkeypatch.setattr(delivery, "_RENEW_S", 0.5)
     clouded.start(ConductorService, ConductorService)
@@ -446,7 +448,7 @@ def test_when_the_conductor_that_asks_nova_ends_another_one_does(clouded, nova, 
     assert other._delivery._has_lease
 
 
-def test_after_an_older_copy_of_the_database_was_restored_its_word_counts(site):
+def test_a_restored_older_database_counts(site):
     site.start()
     guest, forgotten = site.guest(), site.guest()
     before = site.pins(guest)
@@ -467,7 +469,7 @@ def test_after_an_older_copy_of_the_database_was_restored_its_word_counts(site):
     site.wait(guest, "applied")
 
 
-def test_a_server_that_moves_is_let_go_where_it_was(clouded, nova):
+def test_a_server_that_moves_is_released_on_its_former_host(clouded, nova):
     clouded.start()
     instance_uuid = nova.add(clouded.host, {})
     clouded.put(instance_uuid, "2")
@@ -481,7 +483,7 @@ def test_a_server_that_moves_is_let_go_where_it_was(clouded, nova):
 
 
 @pytest.mark.parametrize("status", [500, 401, 429, 0])
-def test_while_nova_does_not_answer_all_stays_as_it_is(clouded, nova, status):
+def test_without_nova_all_allocations_stay_unchanged(clouded, nova, status):
     clouded.start()
     guest = clouded.guest()
     nova.add(clouded.host, {}, instance_uuid=guest)

@@ -91,7 +91,7 @@ def placed(cloud, cpu):
 @pytest.mark.parametrize(
     "text", [DEEP, '{"cpu_shares": 1e400}', '{"vcpu_pinning": "2", "llc": 1}']
 )
-def test_a_service_starts_over_a_row_that_it_does_not_understand(cloud, tmp_path, caplog, text):
+def test_a_service_starts_over_an_unreadable_row(cloud, tmp_path, caplog, text):
     cloud.start()
     bad, good = placed(cloud, "2"), placed(cloud, "4")
     cloud.stop()
@@ -116,7 +116,7 @@ def test_a_service_starts_over_a_row_that_it_does_not_understand(cloud, tmp_path
     assert cloud.record(good).status == "applied"
 
 
-def test_what_was_accepted_may_be_as_bad(cloud, tmp_path, caplog):
+def test_an_accepted_request_may_be_unreadable_too(cloud, tmp_path, caplog):
     cloud.start()
     bad, good = placed(cloud, "2"), placed(cloud, "4")
     cloud.stop()
@@ -133,7 +133,7 @@ def test_what_was_accepted_may_be_as_bad(cloud, tmp_path, caplog):
     wait_for(lambda: pins(bad) == [EVERYWHERE] * 4)
 
 
-def test_what_the_requests_still_say_is_taken_from_them(cloud, tmp_path, caplog):
+def test_readable_requests_restore_an_unreadable_row(cloud, tmp_path, caplog):
     cloud.start()
     bad = placed(cloud, "2")
     cloud.stop()
@@ -191,7 +191,7 @@ def host(tmp_path):
 
 
 class TestManage:
-    def test_a_list_shows_all_and_names_the_bad_one(self, host):
+    def test_a_list_shows_all_rows_and_names_the_unreadable_one(self, host):
         damage(host.state, BAD, DEEP)
         status, listed, errors = host.run("allocation", "list", "-f", "json")
         assert status == 0
@@ -204,7 +204,7 @@ class TestManage:
         assert f"instance {BAD}: its stored request can't be read" in line
         assert "'allocation set' replaces it, 'allocation unset' deletes it" in line
 
-    def test_it_is_shown_as_far_as_it_is_known(self, host):
+    def test_an_unreadable_row_is_shown_as_far_as_it_is_known(self, host):
         damage(host.state, BAD, '{"llc": 1}')
         status, shown, errors = host.run("allocation", "show", BAD)
         assert status == 0
@@ -217,7 +217,7 @@ class TestManage:
             assert status == 1
             assert "this version does not know its field 'llc'" in errors
 
-    def test_it_is_overwritten_and_taken_back(self, host):
+    def test_an_unreadable_row_is_overwritten_and_released(self, host):
         damage(host.state, BAD, DEEP)
         change = ("--wait", "0", BAD)
         status, shown, _ = host.run(
@@ -264,7 +264,7 @@ def damage_database(api, **values):
 
 
 class TestApi:
-    def test_one_bad_row_is_named_and_the_others_are_listed(self, api):
+    def test_one_unreadable_row_is_named_and_the_others_are_listed(self, api):
         for text, why in TEXTS.values():
             damage_database(api, requested=text)
             listed = api.get("/v1/allocations")["allocations"]
@@ -279,7 +279,7 @@ class TestApi:
             told = columns.of_fields(shown)["allocation"]
             assert told.human_readable() == "(can't be read)"
 
-    def test_it_is_replaced_and_released(self, api):
+    def test_an_unreadable_allocation_is_replaced_and_released(self, api):
         damage_database(api, requested=DEEP)
         changed = api.put(PATHS[BAD], {"allocation": {"vcpu_pinning": "4"}, "generation": 1})
         assert (changed["generation"], changed["reason"]) == (2, "")
@@ -290,7 +290,7 @@ class TestApi:
         assert (answer.status, answer.body["status"]) == (202, "releasing")
         assert columns.of_fields(answer.body)["allocation"].human_readable() == "(its baseline)"
 
-    def test_what_the_host_says_of_it_is_told_too(self, api):
+    def test_the_report_of_the_host_about_an_unreadable_row_is_shown_too(self, api):
         damage_database(api, requested='{"llc": "0"}')
         told = report(BAD, 1, status="refused", reason="request_invalid", message="no llc here")
         api.allocations.report("compute-1", [told], 5.0)
@@ -305,7 +305,7 @@ class TestApi:
         shown = representation.without_hosts(api.get(PATHS[BAD]))
         assert (shown["reason"], shown["message"]) == ("stored_invalid", "")
 
-    def test_a_map_whose_times_are_none_is_listed(self, api):
+    def test_a_map_with_invalid_times_is_listed(self, api):
         api.put("/v1/allocation-maps/m", {"allocations": {BAD: {"vcpu_pinning": "2"}}})
         api.put("/v1/allocation-maps/n", {"allocations": {}})
         with api.database.writer() as session:
@@ -317,14 +317,14 @@ class TestApi:
         assert [each["name"] for each in listed] == ["m", "n"]
         assert api.get("/v1/allocation-maps/m")["counts"] == {"pending": 1}
 
-    def test_an_instance_of_a_map_that_is_not_there_is_replaced_and_released(self, api):
+    def test_an_instance_of_a_missing_map_is_replaced_and_released(self, api):
         for change in ("PUT", "DELETE"):
             damage_database(api, map_name="gone", requested='{"vcpu_pinning": "2"}')
             body = {"allocation": {"vcpu_pinning": "4"}} if change == "PUT" else None
             assert api.request(change, PATHS[BAD], body).status in (200, 204)
         api.put("/v1/allocation-maps/gone", {"allocations": {BAD: {"vcpu_pinning": "2"}}})
 
-    def test_a_window_in_a_zone_that_is_not_known_here_stops_nothing(self, api):
+    def test_a_window_in_an_unknown_zone_stops_no_request(self, api):
         window = {"name": "w", "start": "0 0 * * *", "duration_s": 60, "vcpu_pinning": "4"}
         text = json.dumps({"vcpu_pinning": "2", "windows": [{**window, "timezone": "A/B"}]})
         damage_database(api, requested=text)
@@ -336,7 +336,7 @@ class TestApi:
         assert api.get(f"{PATHS[BAD]}/history")["history"]
         assert api.put(PATHS[BAD], {"allocation": {"vcpu_pinning": "4"}})["generation"] == 2
 
-    def test_maps_and_histories_hold_it(self, api):
+    def test_maps_and_histories_contain_the_unknown_zone(self, api):
         wanted = {each: {"vcpu_pinning": "2"} for each in PATHS}
         api.put("/v1/allocation-maps/m", {"allocations": wanted})
         damage_database(api, requested=DEEP)
@@ -355,7 +355,7 @@ class TestApi:
 @pytest.mark.parametrize(
     "text", ['{"vcpu_pinning": "2", "llc": "0"}', DEEP, '{"cpu_shares": 1e400}']
 )
-def test_the_host_is_handed_it_and_judges(tmp_path, connection, text):
+def test_the_host_receives_the_unknown_zone_and_decides(tmp_path, connection, text):
     site = Site(tmp_path, connection)
     site.start(ConductorService, ExecutorService)
     try:
@@ -384,7 +384,7 @@ def test_the_host_is_handed_it_and_judges(tmp_path, connection, text):
             domain.destroy()
 
 
-def test_a_client_that_knows_less_than_the_api_shows_what_it_got():
+def test_an_older_client_shows_unknown_values_unchanged():
     told = {"allocation": {"vcpu_pinning": "2", "llc": "0\x1b"}, "created_at": "x"}
     shown = columns.of_fields(told)["allocation"].human_readable()
     assert json.loads(shown) == told["allocation"]

@@ -61,13 +61,13 @@ def run(body, redirected="", *, env=None):
         (">/dev/full 2>&-", 1, ""),
     ],
 )
-def test_output_that_can_not_be_written_is_one_line(body, redirected, status, said):
+def test_unwritable_output_is_one_line(body, redirected, status, said):
     done = run(body, redirected)
     assert (done[0], done[2]) == (status, said)
 
 
 @pytest.mark.parametrize("body", [SHORT, LONG])
-def test_nothing_is_said_if_nobody_reads_on(body):
+def test_a_closed_pipe_is_not_reported(body):
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
@@ -86,7 +86,7 @@ def test_no_file_takes_the_place_of_a_stream(closed):
     assert run(body, closed)[0] == 0
 
 
-def test_that_the_standard_input_is_closed_can_be_told():
+def test_a_closed_standard_input_is_recognized():
     assert run("return 5 if sys.stdin is None else 0", "<&-")[0] == 5
     assert run("return 5 if sys.stdin is None else 0", "</dev/null")[0] == 0
 
@@ -95,7 +95,7 @@ def test_that_the_standard_input_is_closed_can_be_told():
     ("body", "status"),
     [("return 3", 3), ("sys.exit(4)", 4), ("sys.exit()", 0), ("sys.exit('why')", 1)],
 )
-def test_the_status_is_that_of_the_program(body, status):
+def test_the_exit_status_is_that_of_the_program(body, status):
     assert run(body)[0] == status
 
 
@@ -107,12 +107,12 @@ def test_no_text_fails_for_its_characters():
     assert (status, output, said) == (0, b"\\xb5\n", "\\u2192\n")
 
 
-def test_a_library_does_not_take_it_for_an_error_of_its_own():
+def test_a_library_does_not_report_it_as_its_error():
     body = "\n    ".join(
         ("try:", "    print('x' * 100_000)", "except Exception:", "    return 7", "return 0")
     )
     assert run(body, ">/dev/full") == (1, b"", FULL)
 
 
-def test_the_width_of_a_terminal_is_found_out_as_ever():
+def test_the_width_of_a_terminal_is_detected_as_before():
     assert run("return sys.__stdout__.fileno()")[0] == 1

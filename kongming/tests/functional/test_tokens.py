@@ -81,8 +81,10 @@ def told(lines, level, words):
     assert words in line
 
 
-class TestASilentKeystone:
-    def test_is_not_waited_for_for_ever_and_told_once(self, api, identity, warnings, monkeypatch):
+class TestUnresponsiveKeystone:
+    def test_keystone_is_waited_for_within_a_limit_and_logged_once(
+        self, api, identity, warnings, monkeypatch
+    ):
         identity.go_silent()
         monkeypatch.setattr(tokens, "KEYSTONE_S", 0.1)
         for number in range(3):
@@ -93,7 +95,9 @@ class TestASilentKeystone:
         refused(get(api, "made-up"), 401, "unauthenticated")
         told(warnings(), "INFO", "Keystone is available again")
 
-    def test_does_not_stop_those_who_have_no_need_of_it(self, tmp_path, identity, monkeypatch):
+    def test_keystone_does_not_stop_requests_without_a_token(
+        self, tmp_path, identity, monkeypatch
+    ):
         # Those that wait do so for as long as this test lasts.
         monkeypatch.setattr(tokens, "KEYSTONE_S", 3600.0)
         api = with_keystone(tmp_path, f"{identity.options}http_connect_timeout = 3600\n")
@@ -120,7 +124,7 @@ class TestASilentKeystone:
             assert {each.result(60).status for each in stuck} == {401}
         assert get(api, "other").status == 200
 
-    def test_is_not_asked_for_what_everybody_may_read(self, tmp_path):
+    def test_keystone_is_not_queried_for_public_resources(self, tmp_path):
         with Silent() as silent:
             api = with_keystone(
                 tmp_path,
@@ -131,14 +135,14 @@ class TestASilentKeystone:
                 assert get(api, "made-up", path).status == status
             assert silent.connections == 0
 
-    def test_all_limits_are_set_and_an_operator_may_set_others(self, tmp_path, identity):
+    def test_all_limits_are_set_and_an_operator_may_override_them(self, tmp_path, identity):
         conf = with_keystone(tmp_path, identity.options).conf[keystone.GROUP]
         assert {name: conf[name] for name in keystone.LIMITS} == keystone.LIMITS
         more = f"{identity.options}http_connect_timeout = 33\n"
         assert with_keystone(tmp_path, more).conf[keystone.GROUP].http_connect_timeout == 33
 
 
-def test_a_token_that_one_thread_knows_all_know(api, identity):
+def test_a_token_that_one_thread_has_validated_is_known_to_all(api, identity):
     assert get(api, "boss").status == 200
     with ThreadPoolExecutor(8) as pool:
         asked = len(identity.questions)
@@ -150,14 +154,14 @@ def test_a_token_that_one_thread_knows_all_know(api, identity):
 
 
 @pytest.mark.parametrize("lifetime", [0.0, 3600.0])
-def test_a_token_is_known_for_as_long_as_it_may_be(lifetime):
+def test_a_token_is_cached_no_longer_than_permitted(lifetime):
     cache = tokens._Tokens()
     cache.set("key", b"value", time=lifetime)
     assert cache.get("key") == (b"value" if lifetime else None)
     assert cache.get("other") is None
 
 
-def test_no_more_tokens_are_kept_than_there_is_room_for(monkeypatch):
+def test_the_number_of_cached_tokens_is_bounded(monkeypatch):
     monkeypatch.setattr(tokens, "_TOKENS_MAX", 3)
     cache = tokens._Tokens()
     cache.set("over", b"-", time=0.0)
@@ -176,7 +180,7 @@ def test_no_more_tokens_are_kept_than_there_is_room_for(monkeypatch):
         ("memcache_security_strategy = MAC\n", "memcache_secret_key"),
     ],
 )
-def test_options_of_the_library_that_are_no_use_end_the_start(tmp_path, options, words):
+def test_options_of_the_library_without_effect_end_the_start(tmp_path, options, words):
     with pytest.raises(exception.ConfigInvalid) as told:
         with_keystone(tmp_path, f"[keystone_authtoken]\n{options}")
     assert str(told.value).startswith("[keystone_authtoken] can't be used: ")
@@ -191,7 +195,9 @@ def test_where_to_get_a_token_is_unknown_without_options(tmp_path, warnings):
     told(warnings(), "WARNING", "set [keystone_authtoken] www_authenticate_uri: auth_type is not")
 
 
-def test_where_to_get_a_token_is_where_we_get_ours_if_nothing_else_is_said(tmp_path, identity):
+def test_clients_learn_the_address_of_keystone_that_the_service_uses_by_default(
+    tmp_path, identity
+):
     options = identity.options.replace(f"www_authenticate_uri = {identity.url}\n", "")
     answer = get(with_keystone(tmp_path, options), "made-up")
     refused(answer, 401, "unauthenticated")
@@ -205,7 +211,7 @@ def test_where_to_get_a_token_is_where_we_get_ours_if_nothing_else_is_said(tmp_p
         ("auth_url = https://127.0.0.1:{identity}/v3\n", "the TLS handshake fails"),
     ],
 )
-def test_why_keystone_can_not_be_asked_is_told_in_our_words(
+def test_the_reason_for_an_unavailable_keystone_is_explained(
     tmp_path, identity, warnings, options, words
 ):
     written = options.format(port=free_port(), identity=identity.url.split(":")[2].split("/")[0])
@@ -284,7 +290,7 @@ class TestMemcached:
         assert identity.questions == ["boss"]
         assert len(memcached.kept) == 1
 
-    def test_that_is_silent_is_left_alone_for_a_while_and_told_once(
+    def test_an_unresponsive_server_is_left_alone_for_a_while_and_logged_once(
         self, api, identity, memcached, warnings, monkeypatch
     ):
         memcached.speaking.clear()
@@ -296,7 +302,7 @@ class TestMemcached:
         assert memcached.connections <= 1
         told(warnings(), "WARNING", "memcached can't be used (it does not respond)")
 
-    def test_that_speaks_again_is_used_again(
+    def test_a_server_that_answers_again_is_used_again(
         self, api, identity, memcached, warnings, monkeypatch
     ):
         memcached.speaking.clear()
@@ -324,7 +330,9 @@ class TestMemcached:
         assert get(api, "boss").status == 200
         told(warnings(), "WARNING", "memcached can't be used (RuntimeError)")
 
-    def test_without_its_module_nothing_starts(self, tmp_path, identity, memcached, monkeypatch):
+    def test_without_its_module_the_service_does_not_start(
+        self, tmp_path, identity, memcached, monkeypatch
+    ):
         monkeypatch.setitem(sys.modules, "memcache", None)
         monkeypatch.delitem(sys.modules, "oslo_cache._memcache_pool", raising=False)
         monkeypatch.delattr("oslo_cache._memcache_pool", raising=False)
@@ -342,7 +350,7 @@ class TestClocks:
             (timedelta(minutes=-61), "clock is ahead of Keystone's by "),
         ],
     )
-    def test_one_that_is_ahead_is_told_once_with_what_comes_of_it(
+    def test_a_clock_that_is_ahead_is_logged_once_with_its_consequence(
         self, api, identity, warnings, ahead, words
     ):
         identity.ahead = ahead
@@ -352,7 +360,7 @@ class TestClocks:
         told(lines, "WARNING", words)
         told(lines, "WARNING", "get 401: correct both (NTP)")
 
-    def test_one_that_is_behind_is_told_too(self, api, identity, warnings):
+    def test_a_clock_that_is_behind_is_logged_too(self, api, identity, warnings):
         identity.ahead = timedelta(minutes=5)
         for token in ("boss", "other"):
             assert get(api, token).status == 200
@@ -361,12 +369,12 @@ class TestClocks:
     @pytest.mark.parametrize(
         "ahead", [timedelta(minutes=-58), timedelta(0), timedelta(seconds=50)]
     )
-    def test_one_that_does_no_harm_is_not(self, api, identity, warnings, ahead):
+    def test_a_harmless_offset_is_not_logged(self, api, identity, warnings, ahead):
         identity.ahead = ahead
         assert get(api, "boss").status == 200
         assert warnings() == []
 
-    def test_a_token_that_ends_while_it_is_in_the_cache_says_nothing(
+    def test_a_token_that_expires_in_the_cache_is_no_sign_of_a_clock(
         self, api, identity, warnings
     ):
         identity.lifetime = timedelta(seconds=2)
@@ -382,7 +390,9 @@ def log(api):
 
 
 class TestLinesOfOneRequest:
-    def test_none_has_the_id_or_the_user_of_the_one_before(self, api, identity, log, monkeypatch):
+    def test_no_request_has_the_id_or_the_user_of_the_previous_one(
+        self, api, identity, log, monkeypatch
+    ):
         boss = get(api, "boss").headers["x-openstack-request-id"]
         monkeypatch.setattr(tokens, "KEYSTONE_S", 0.05)
         identity.go_silent()
@@ -397,7 +407,7 @@ class TestLinesOfOneRequest:
             assert "id-of-boss" not in line
 
     @pytest.mark.parametrize("path", ["/healthcheck", "/", "/nothing", HOSTS])
-    def test_nor_has_one_that_needs_no_user(self, api, log, monkeypatch, path):
+    def test_a_public_request_has_no_former_user_either(self, api, log, monkeypatch, path):
         assert get(api, "boss").status == 200
         logged_by_each = logging.getLogger("kongming.tests")
 
@@ -436,13 +446,13 @@ class TestLinesOfOneRequest:
         assert "noauth" in about
 
 
-def test_a_path_of_the_health_that_is_none_is_refused(tmp_path, identity):
+def test_an_invalid_path_of_the_health_check_is_refused(tmp_path, identity):
     for path in ("alive", "/", "/v1/hosts"):
         with pytest.raises(exception.ConfigInvalid, match=r"\[healthcheck\] path"):
             with_keystone(tmp_path, f"{identity.options}[healthcheck]\npath = {path}\n")
 
 
-def test_a_silent_keystone_stops_no_server(tmp_path):
+def test_an_unresponsive_keystone_stops_no_server(tmp_path):
     databases.database(f"sqlite:///{tmp_path}/kongming.sqlite").close()
     conf = tmp_path / "kongming.conf"
     with Silent() as silent:
@@ -470,7 +480,7 @@ def test_a_silent_keystone_stops_no_server(tmp_path):
     assert codes(answers) == {"busy": refused_at_once, "identity_unavailable": THREADS - 1}
 
 
-def test_what_can_not_be_used_ends_the_server_with_one_line(tmp_path, identity):
+def test_an_unusable_option_ends_the_server_with_one_line(tmp_path, identity):
     conf = tmp_path / "kongming.conf"
     missing = "memcached_servers = 127.0.0.1:1\n"
     conf.write_text(f"[DEFAULT]\nstate_path = {tmp_path}\n{identity.options}{missing}")

@@ -230,7 +230,7 @@ def lines(caplog):
     ],
 )
 @pytest.mark.parametrize("call", ["exchange", "report"])
-def test_a_bad_report_is_refused_alone_told_and_counted(conductor, caplog, call, field, value):
+def test_a_bad_report_is_refused_alone_logged_and_counted(conductor, caplog, call, field, value):
     conductor.put(1)
     conductor.put(2)
     for number in (1, 2):
@@ -266,7 +266,7 @@ def test_a_bad_report_is_refused_alone_told_and_counted(conductor, caplog, call,
         {"host": "compute-1\x1b[2J", "executor": {"version": "1"}},
     ],
 )
-def test_odd_calls_are_answered_with_an_error_and_one_line(conductor, caplog, arguments):
+def test_invalid_calls_are_answered_with_an_error_and_one_line(conductor, caplog, arguments):
     for method in ("exchange", "report", "snapshot", "changed", "plan", "nothing", "__init__"):
         answer = conductor.call(method, **arguments)
         assert answer["error"]["reason"] == "message_invalid"
@@ -291,7 +291,7 @@ def test_odd_calls_are_answered_with_an_error_and_one_line(conductor, caplog, ar
         {"method": "exchange", "args": {}, "namespace": "x"},
     ],
 )
-def test_what_is_no_call_is_answered_with_an_error(conductor, message):
+def test_an_unknown_call_is_answered_with_an_error(conductor, message):
     incoming = SimpleNamespace(message=message, ctxt=None)
     assert conductor._server.dispatch(incoming)["error"]["reason"] == "message_invalid"
 
@@ -345,7 +345,7 @@ def odd_rows(conductor):
     )
 
 
-def test_odd_rows_are_shown_with_what_can_be_shown_and_others_as_ever(conductor):
+def test_invalid_rows_are_shown_in_part_and_others_as_before(conductor):
     odd_rows(conductor)
     first, second = conductor.get("/v1/allocations")["allocations"]
     assert (first["status"], second["status"]) == ("applied", "applied")
@@ -366,7 +366,7 @@ def test_odd_rows_are_shown_with_what_can_be_shown_and_others_as_ever(conductor)
 @pytest.mark.parametrize(
     "view", ["{", "[]", "5", "null", '{"guests": 5}', '{"guests": {"a": 1}}', "[" * 5000]
 )
-def test_a_view_that_can_not_be_read_stops_nobody(conductor, view):
+def test_an_unreadable_snapshot_stops_no_request(conductor, view):
     odd_rows(conductor)
     conductor.sql("UPDATE host SET snapshot = :view WHERE name = 'compute-2'", view=view)
     conductor.get("/v1/hosts/compute-2")
@@ -415,7 +415,7 @@ def placed(conductor, nova, host="compute-1"):
     assert conductor.allocations.get(UUID).host == host
 
 
-def test_a_host_that_claims_what_nova_has_elsewhere_gets_nothing(asking_nova, nova):
+def test_a_host_that_claims_an_instance_of_another_host_gets_no_allocation(asking_nova, nova):
     placed(asking_nova, nova)
     answer = asking_nova.exchange("intruder", guests=[UUID], reports=[report(status="failed")])
     assert (answer["desired"], answer["contested"]) == ({}, [UUID])
@@ -436,9 +436,7 @@ def test_a_host_that_claims_what_nova_has_elsewhere_gets_nothing(asking_nova, no
     assert (shown["status"], shown["reported_by"]) == ("applied", "compute-1")
 
 
-def test_a_host_that_nova_has_an_instance_elsewhere_than_can_not_confirm_its_release(
-    asking_nova, nova
-):
+def test_a_host_without_the_instance_in_nova_can_not_confirm_its_release(asking_nova, nova):
     placed(asking_nova, nova)
     asking_nova.allocations.delete(UUID, generation=None, **BY)
     released = report(generation=2, status="released")
@@ -451,7 +449,7 @@ def test_a_host_that_nova_has_an_instance_elsewhere_than_can_not_confirm_its_rel
     assert asking_nova.allocations.get(UUID) is None
 
 
-def test_nova_is_asked_again_about_what_is_claimed(asking_nova, nova):
+def test_nova_is_queried_again_about_claimed_instances(asking_nova, nova):
     placed(asking_nova, nova)
     asked = len(nova.asked)
     asking_nova.exchange("compute-2", guests=[UUID])
@@ -464,9 +462,7 @@ def test_nova_is_asked_again_about_what_is_claimed(asking_nova, nova):
     assert asking_nova.exchange("compute-1", known={UUID: 1})["elsewhere"] == [UUID]
 
 
-def test_both_ends_of_a_live_migration_keep_what_they_have_until_nova_has_spoken(
-    asking_nova, nova
-):
+def test_both_hosts_of_a_live_migration_keep_their_placement_until_nova_decides(asking_nova, nova):
     placed(asking_nova, nova)
     asking_nova.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
     # It runs at both ends for a moment, and then at the second one only.
@@ -485,7 +481,7 @@ def test_both_ends_of_a_live_migration_keep_what_they_have_until_nova_has_spoken
     )
 
 
-def test_what_nova_has_nowhere_is_for_the_host_that_had_it_last(asking_nova, nova):
+def test_an_instance_without_a_host_in_nova_belongs_to_its_last_host(asking_nova, nova):
     placed(asking_nova, nova)
     asking_nova.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
     nova.hosts[UUID] = None
@@ -515,7 +511,9 @@ def test_a_push_and_a_dry_run_go_to_the_host_that_has_the_instance_only(asking_n
     assert plan["host"] == "compute-2"
 
 
-def test_while_nova_is_silent_no_host_gets_what_it_has_not_had(asking_nova, nova, monkeypatch):
+def test_without_nova_no_host_gets_an_instance_that_it_did_not_have(
+    asking_nova, nova, monkeypatch
+):
     conductor = asking_nova
     placed(conductor, nova)
 
@@ -533,7 +531,9 @@ def test_while_nova_is_silent_no_host_gets_what_it_has_not_had(asking_nova, nova
     assert conductor.status(2) == "pending"
 
 
-def test_what_nova_does_not_know_is_the_first_hosts_that_has_it_until_nova_does(asking_nova, nova):
+def test_an_instance_unknown_to_nova_belongs_to_the_first_host_until_nova_knows_it(
+    asking_nova, nova
+):
     asking_nova.put()
     # Before Nova was asked it is nobody's.
     assert asking_nova.exchange("compute-1", guests=[UUID])["contested"] == [UUID]
@@ -603,7 +603,7 @@ def test_without_nova_a_claim_of_a_host_that_was_forgotten_passes_on(conductor):
     assert UUID in conductor.exchange("compute-2", guests=[UUID])["desired"]
 
 
-def test_a_conflict_that_lasts_is_told_once_with_both_hosts_and_what_to_do(
+def test_a_lasting_conflict_is_logged_once_with_both_hosts_and_the_remedy(
     conductor, monkeypatch, caplog
 ):
     conductor.put()
@@ -625,7 +625,7 @@ def test_a_conflict_that_lasts_is_told_once_with_both_hosts_and_what_to_do(
     assert "find out on which host it runs" in told[0]
 
 
-def test_a_name_that_nova_does_not_have_is_told_once(asking_nova, nova, monkeypatch, caplog):
+def test_a_host_name_unknown_to_nova_is_logged_once(asking_nova, nova, monkeypatch, caplog):
     placed(asking_nova, nova)
     now = time.monotonic()
     for seconds in (0, 59, 61, 90):
@@ -650,7 +650,7 @@ def test_conflicts_that_are_remembered_have_an_end(conductor, monkeypatch):
     assert len(claims._disputes._claims) == 3
 
 
-def test_without_nova_guests_that_two_hosts_show_are_nobodys_until_one_claims_them(conductor):
+def test_without_nova_guests_that_two_hosts_show_have_no_host_until_one_claims_them(conductor):
     conductor.put()
     conductor.put(2)
     for host, shown in (("compute-1", (1, 2)), ("compute-2", (2,))):
@@ -663,7 +663,7 @@ def test_without_nova_guests_that_two_hosts_show_are_nobodys_until_one_claims_th
     assert conductor.status(2) == "absent"
 
 
-def test_nothing_is_told_of_instances_for_which_nothing_is_wanted(conductor):
+def test_instances_without_requests_are_not_logged(conductor):
     answer = conductor.exchange("intruder", guests=[instance(9)], known={instance(8): 3})
     assert (answer["desired"], answer["elsewhere"]) == ({}, [instance(8)])
     # The same is said of what is on another host.

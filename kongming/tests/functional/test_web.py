@@ -103,7 +103,7 @@ class TestOnlyThisMachine:
         assert api.request("GET", ALLOCATIONS, environ=origin).status == 200
 
     @pytest.mark.parametrize(("method", "path"), [("GET", HOSTS), ("DELETE", PATH)])
-    def test_a_name_that_a_page_pointed_here_is_not(self, api, method, path):
+    def test_a_name_that_a_page_pointed_here_is_refused(self, api, method, path):
         for host in ELSEWHERE:
             answer = api.request(method, path, environ=header("Host", host))
             detail = refused(answer, 403, "not_local")
@@ -115,7 +115,7 @@ class TestOnlyThisMachine:
         refused(request, 403, "not_local")
 
     @pytest.mark.parametrize("scheme", ["http://", "https://"])
-    def test_a_page_of_elsewhere_is_not(self, api, scheme):
+    def test_a_page_of_another_origin_is_refused(self, api, scheme):
         for host in ELSEWHERE:
             answer = api.request("PUT", PATH, data=BODY, environ=header("Origin", scheme + host))
             assert "the header Origin is" in refused(answer, 403, "not_local"), host
@@ -132,7 +132,7 @@ class TestOnlyThisMachine:
             "http://localhost http://x",
         ],
     )
-    def test_nor_is_what_has_no_page(self, api, origin):
+    def test_a_request_without_an_origin_is_not_refused(self, api, origin):
         refused(api.request("GET", PATH, environ=header("Origin", origin)), 403, "not_local")
 
     @pytest.mark.parametrize("variable", ["RAW_URI", "REQUEST_URI"])
@@ -173,14 +173,16 @@ class TestHeaders:
 
     @pytest.mark.parametrize("kind", ["api", "keystone"])
     @pytest.mark.parametrize(("method", "path"), [("GET", PATH), ("HEAD", HOSTS), ("PUT", PATH)])
-    def test_what_depends_on_who_asks_says_so(self, request, kind, method, path):
+    def test_answers_that_depend_on_the_client_have_a_vary_header(
+        self, request, kind, method, path
+    ):
         answer = request.getfixturevalue(kind).request(method, path, headers=TOKEN)
         assert answer.headers["Vary"] == "X-Auth-Token, OpenStack-API-Version"
 
     @pytest.mark.parametrize(
         "name", ["X-HTTP-Method-Override", "X-Method-Override", "X-HTTP-Method"]
     )
-    def test_no_header_makes_another_method_of_it(self, api, name):
+    def test_no_header_overrides_the_method(self, api, name):
         assert api.request("PUT", PATH, data=BODY).status == 201
         assert api.request("GET", PATH, headers={name: "DELETE"}).status == 200
         assert api.request("POST", PATH, headers={name: "DELETE"}).status == 405
@@ -205,7 +207,7 @@ class TestProxies:
 
         return link
 
-    def test_of_several_the_first_says_what_the_client_asked_for(self, link):
+    def test_the_first_of_several_values_is_that_of_the_client(self, link):
         assert link(X_Forwarded_Proto="https, http") == "https://api.internal:9630/v1"
         assert link(X_Forwarded_Proto="http,https,https") == "http://api.internal:9630/v1"
         both = {"X_Forwarded_Proto": " https , http", "X_Forwarded_Host": "cloud.example, inner"}
@@ -215,10 +217,10 @@ class TestProxies:
         )
 
     @pytest.mark.parametrize("proto", ["", " ,https", "javascript", "ftp, https", "https http"])
-    def test_what_is_no_scheme_of_the_web_is_left_out(self, link, proto):
+    def test_an_invalid_scheme_is_ignored(self, link, proto):
         assert link(X_Forwarded_Proto=proto) == "http://api.internal:9630/v1"
 
-    def test_one_alone_counts_as_before(self, link):
+    def test_a_single_value_counts_as_before(self, link):
         assert link(X_Forwarded_Proto="https") == "https://api.internal:9630/v1"
         assert link(Forwarded="proto=https;host=a.example, proto=http") == "https://a.example/v1"
 
@@ -262,7 +264,7 @@ class TestBodies:
         assert not caplog.records
 
     @pytest.mark.parametrize("written", ["null", '"x"', "[]", "1", '[["vcpu_pinning", "1"]]'])
-    def test_so_is_an_allocation_that_is_none(self, api, caplog, written):
+    def test_an_invalid_allocation_is_refused_too(self, api, caplog, written):
         sent = f'{{"allocation": {written}}}'.encode()
         refused(api.request("PUT", PATH, data=sent), 400, "request_invalid")
         sent = f'{{"allocations": {{"{instance(1)}": {written}}}}}'.encode()
@@ -275,7 +277,7 @@ class TestBodies:
         detail = refused(api.request("PUT", PATH, data=sent), 400, "request_invalid")
         assert "codec" not in detail
 
-    def test_the_mark_of_some_editors_is_harmless(self, api):
+    def test_a_byte_order_mark_is_accepted(self, api):
         assert api.request("PUT", PATH, data=b"\xef\xbb\xbf" + BODY).status == 201
 
     @pytest.mark.parametrize(
@@ -304,7 +306,7 @@ class TestBodies:
         assert "without the header Content-Encoding" in detail
 
     @pytest.mark.parametrize("encoding", ["identity", "", "Identity"])
-    def test_what_is_not_compressed_may_say_so(self, api, encoding):
+    def test_the_identity_encoding_is_accepted(self, api, encoding):
         sent = {"Content-Encoding": encoding}
         assert api.request("PUT", PATH, data=BODY, headers=sent).status == 201
 
@@ -331,7 +333,7 @@ class TestOddRequests:
             (ALLOCATIONS, {"QUERY_STRING": "\xff\xfe=\x00"}),
         ],
     )
-    def test_it_is_an_error_in_one_line_of_json(self, request, caplog, kind, path, environ):
+    def test_an_error_is_one_line_of_json(self, request, caplog, kind, path, environ):
         answer = request.getfixturevalue(kind).request("GET", path, environ=environ)
         assert answer.status in ((401, 404) if kind == "keystone" else (400, 404))
         assert json.loads(answer.data) == answer.body
@@ -340,7 +342,7 @@ class TestOddRequests:
         assert not [record for record in caplog.records if record.exc_info]
 
     @pytest.mark.parametrize("length", ["abc", "-5", "1_0", "\xb2"])
-    def test_a_length_that_is_none_is_refused(self, api, length):
+    def test_an_invalid_length_is_refused(self, api, length):
         answer = api.request("PUT", PATH, data=BODY, environ={"CONTENT_LENGTH": length})
         refused(answer, 400, "request_invalid")
 

@@ -48,7 +48,7 @@ def names(tmp_path_factory):
     return zipfile.ZipFile(wheel).namelist()
 
 
-def test_it_has_no_tests(names):
+def test_the_wheel_contains_no_tests(names):
     assert not [name for name in names if "tests" in name]
 
 
@@ -62,5 +62,5 @@ def test_it_has_no_tests(names):
         "etc/kongming/kongming.conf.sample",
     ],
 )
-def test_it_has_what_a_host_needs(names, end):
+def test_the_wheel_contains_the_files_that_a_host_needs(names, end):
     assert [name for name in names if name.endswith(end)]

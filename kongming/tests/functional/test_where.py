@@ -99,7 +99,7 @@ def warnings(caplog):
         ("instance.shelve_offload.end", None, "it is on no host"),
     ],
 )
-def test_a_guest_that_runs_here_is_not_given_up_on_one_word(
+def test_a_running_guest_is_not_given_up_for_a_single_event(
     host, guest, caplog, name, where, says
 ):
     host.hear(guest, name=name, host=where)
@@ -119,7 +119,7 @@ def test_a_guest_that_runs_here_is_not_given_up_on_one_word(
     assert ("elsewhere", "claimed_elsewhere") in outcomes
 
 
-def test_it_is_kept_across_a_restart_and_not_told_again(host, guest, caplog):
+def test_a_departure_is_kept_across_a_restart_and_not_logged_again(host, guest, caplog):
     host.hear(guest, host=OTHER)
     host.wait_status(guest, "elsewhere")
     host.stop()
@@ -131,7 +131,7 @@ def test_it_is_kept_across_a_restart_and_not_told_again(host, guest, caplog):
     assert len(lines(caplog, "claimed_elsewhere")) == 1
 
 
-def test_an_event_that_says_here_again_heals_it(host, guest, caplog):
+def test_a_departure_is_settled_by_an_event_of_this_host(host, guest, caplog):
     host.hear(guest, host=OTHER)
     host.wait_status(guest, "elsewhere")
     host.hear(guest, vcpu_pinning="4")
@@ -140,7 +140,7 @@ def test_an_event_that_says_here_again_heals_it(host, guest, caplog):
     assert lines(caplog, "Nova reports again that it is on this host")
 
 
-def test_when_it_stops_it_is_forgotten(host, guest, caplog):
+def test_a_departed_guest_is_forgotten_when_it_stops(host, guest, caplog):
     host.hear(guest, host=OTHER)
     host.wait_status(guest, "elsewhere")
     guest.destroy()
@@ -148,7 +148,7 @@ def test_when_it_stops_it_is_forgotten(host, guest, caplog):
     wait_for(lambda: lines(caplog, f"forgotten: Nova reports that it is on {OTHER}"))
 
 
-def test_what_is_off_is_kept_until_its_domain_is_undefined(host):
+def test_a_stopped_guest_is_kept_until_its_domain_is_undefined(host):
     xml = host.guest().XMLDesc()
     host.domains[-1].destroy()
     domain = host.connection.defineXML(xml)
@@ -172,7 +172,7 @@ def test_what_is_off_is_kept_until_its_domain_is_undefined(host):
 
 
 @pytest.mark.parametrize("last", ["instance.update", "instance.delete.end"])
-def test_of_what_could_not_be_built_nothing_is_kept(host, last):
+def test_an_instance_that_could_not_be_built_leaves_no_record(host, last):
     instance_uuid = "5a6e9b1e-0000-4000-8000-00000000000a"
     store = host.service._executor._store
     host.hear(instance_uuid, vcpu_pinning="2")
@@ -181,7 +181,7 @@ def test_of_what_could_not_be_built_nothing_is_kept(host, last):
     wait_for(lambda: store.get(instance_uuid) is None)
 
 
-def test_an_edit_from_an_api_node_whose_clock_is_behind_is_done(host, caplog):
+def test_an_edit_from_an_api_node_whose_clock_is_behind_is_carried_out(host, caplog):
     guest = host.guest()
     begin = time.time()
     host.hear(guest, begin, name="instance.create.end", vcpu_pinning="2")
@@ -205,7 +205,7 @@ def test_the_order_of_events_outlives_a_restart(host, guest):
     assert host.record(guest).requested.vcpu_pinning.every == {4}
 
 
-def test_that_all_are_elsewhere_blames_the_name_of_this_host(host, guest, caplog):
+def test_departures_of_all_guests_are_attributed_to_the_name_of_this_host(host, guest, caplog):
     other = host.guest()
     host.hear(other, vcpu_pinning="4")
     host.wait_status(other, "applied")
@@ -243,7 +243,7 @@ def test_an_old_definition_that_brings_a_pin_back_is_no_request(host, guest, cap
     assert lines(caplog, "an old definition has restored")
 
 
-def test_also_if_the_service_was_down_meanwhile(host, guest):
+def test_departures_while_the_service_was_down_are_attributed_too(host, guest):
     xml = guest.XMLDesc()
     guest.destroy()
     host.wait_status(guest, "absent")
@@ -255,7 +255,7 @@ def test_also_if_the_service_was_down_meanwhile(host, guest):
     wait_for(lambda: pins(started) == [EVERYWHERE] * 4)
 
 
-def test_what_another_store_wrote_waits_for_an_event(host, guest):
+def test_a_placement_of_another_store_waits_for_an_event(host, guest):
     started = stale(host, guest, store='store="of-another-host"')
     host.settled()
     assert pins(started) == [{2}] * 4
@@ -270,7 +270,7 @@ def test_a_guest_that_arrives_with_its_pins_and_its_request_keeps_them(host, gue
     assert pins(started) == [{2}] * 4
 
 
-def test_events_without_requests_cost_a_guest_without_our_note_no_look(host, monkeypatch):
+def test_events_without_requests_cost_a_guest_without_a_note_no_reading(host, monkeypatch):
     guest = host.guest()
     plain = host.service._executor._unclaimed._plain
     wait_for(lambda: guest.UUIDString() in plain)
@@ -286,7 +286,7 @@ def test_events_without_requests_cost_a_guest_without_our_note_no_look(host, mon
     assert host.record(guest) is None
 
 
-def test_events_of_another_spelling_of_this_host_are_told_once(host, guest, caplog):
+def test_events_of_another_spelling_of_this_host_are_logged_once(host, guest, caplog):
     name = f"{host.conf.host}.example.org"
     for number in range(30):
         host.hear(guest if number == 12 else host.guest(), host=name)

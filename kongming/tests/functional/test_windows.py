@@ -105,7 +105,7 @@ def test_guests_swap_their_cpus_when_a_window_begins_and_when_it_ends(cloud, clo
     assert "refused" not in caplog.text
 
 
-def test_where_nothing_is_asked_but_at_night(cloud, clock):
+def test_a_request_may_consist_of_a_night_window_only(cloud, clock):
     guest = cloud.guest(vcpus=1)
     before = pins(guest)
     ask(cloud, guest, Allocation(), (NIGHT, parts(vcpu_pinning="4")))
@@ -141,7 +141,7 @@ def test_a_boundary_while_the_service_is_down(cloud, clock):
     assert cloud.record(guest).drift == ""
 
 
-def test_what_would_be_refused_at_night_is_refused_now(cloud):
+def test_a_request_that_would_be_refused_at_night_is_refused_now(cloud):
     guest = cloud.guest(vcpus=1)
     first = ask(cloud, guest, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="4")))
     wait_pins(guest, {2})
@@ -202,7 +202,7 @@ def test_an_update_of_the_tz_database_is_noticed(cloud, clock, tmp_path, monkeyp
     wait_pins(guest, {2})
 
 
-def test_a_zone_that_the_host_lost_is_refused_and_the_guest_stays_as_it_is(
+def test_a_zone_that_the_host_lost_is_refused_and_the_guest_is_unchanged(
     cloud, clock, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(timezones, "_zones", {})

@@ -80,7 +80,7 @@ def shares(number):
     return {"cpu_shares": number + 2}
 
 
-def test_of_those_who_ask_at_once_one_is_first(api):
+def test_one_of_several_concurrent_requests_is_first(api):
     def ask(number):
         body = {"allocation": shares(number), "generation": 0}
         return api.request("PUT", path_of(1), body)
@@ -89,7 +89,7 @@ def test_of_those_who_ask_at_once_one_is_first(api):
     assert api.get(path_of(1))["generation"] == 1
 
 
-def test_nobody_who_asks_at_once_is_lost(api):
+def test_no_concurrent_request_is_lost(api):
     def ask(number):
         return api.request("PUT", path_of(2), {"allocation": shares(number)})
 
@@ -101,7 +101,7 @@ def test_nobody_who_asks_at_once_is_lost(api):
     assert asked == {shares(number)["cpu_shares"] for number in range(16)}
 
 
-def test_an_instance_goes_to_one_of_the_maps_that_want_it(api):
+def test_an_instance_goes_to_one_of_the_maps_that_request_it(api):
     uuids = [instance(number) for number in range(30, 36)]
 
     def ask(number):
@@ -144,7 +144,7 @@ def test_a_body_may_come_in_chunks(connection):
         ("/nothing", "application/json", 404),
     ],
 )
-def test_what_is_not_read_does_not_disturb_what_comes_after(connection, path, kind, status):
+def test_an_unread_body_does_not_disturb_the_next_request(connection, path, kind, status):
     connection.request("PUT", path, b"x" * 4096, {"Content-Type": kind})
     answer = connection.getresponse()
     assert (answer.status, json.load(answer)["errors"][0]["status"]) == (status, status)
@@ -184,7 +184,7 @@ def test_nonsense_is_refused(api, text):
     assert "Traceback" not in api.process.log.read_text()
 
 
-def test_a_new_configuration_is_taken_while_requests_are_answered(api):
+def test_a_new_configuration_is_loaded_while_requests_are_answered(api):
     for number in (5, 6):
         api.request("PUT", path_of(number), {"allocation": shares(1)})
     before = workers(api)
@@ -239,7 +239,7 @@ def raw(api, *lines):
         ("/v1/hosts/%ff%fe", "Host: localhost", 400),
     ],
 )
-def test_what_is_asked_for_counts_as_it_came_over_the_wire(api, target, host, status):
+def test_the_requested_path_counts_as_it_was_sent(api, target, host, status):
     told, head = raw(api, f"GET {target} HTTP/1.1", host)
     # A server may refuse by itself what names two hosts.
     assert told == status or (host.count("Host:") == 2 and told == 400)

@@ -130,7 +130,7 @@ def test_a_broker_that_is_full_stops_neither_api_nor_host(broker, plane, host, p
 
 
 @pytest.mark.slow
-def test_services_that_start_while_it_is_full_get_ready(broker, plane, host, ports):
+def test_services_that_start_during_an_alarm_become_ready(broker, plane, host, ports):
     host.stop()
     with alarm(broker, "memory"):
         host.start()

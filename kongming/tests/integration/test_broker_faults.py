@@ -121,7 +121,7 @@ def host(tmp_path, broker):
     host.end()
 
 
-def test_what_can_not_be_kept_waits_in_its_queue_and_is_given_back_once(host, broker):
+def test_an_event_that_can_not_be_stored_waits_in_its_queue_and_is_requeued_once(host, broker):
     path = host.process.state_path / FILE_NAME
     with closing(sqlite3.connect(path, isolation_level=None)) as locked:
         locked.execute("BEGIN EXCLUSIVE")
@@ -141,7 +141,7 @@ def test_what_can_not_be_kept_waits_in_its_queue_and_is_given_back_once(host, br
 
 
 @pytest.mark.slow
-def test_a_quorum_queue_loses_nothing_although_the_store_is_away_again_and_again(tmp_path, broker):
+def test_a_quorum_queue_loses_no_event_during_repeated_outages_of_the_store(tmp_path, broker):
     limit = 3
     broker.run(
         "rabbitmqctl set_policy --apply-to queues quorum '^kongming\\.' "
@@ -168,14 +168,14 @@ def test_a_quorum_queue_loses_nothing_although_the_store_is_away_again_and_again
     broker.run("rabbitmqctl clear_policy quorum")
 
 
-def test_a_connection_that_was_closed_and_comes_back_at_once_is_no_outage(host, broker):
+def test_a_connection_that_was_closed_and_returns_at_once_is_no_outage(host, broker):
     broker.close_connections("maintenance")
     host.check_hears()
     assert host.told("RabbitMQ") == []
 
 
 @stories("different", [1, 12])
-def test_events_that_come_again_do_not_make_a_host_deaf(host, broker, different):
+def test_repeated_events_do_not_stop_a_host_from_listening(host, broker, different):
     publisher = Publisher(broker.transport_url(), "nova")
     events = [
         Event("instance.update", "x", "x", str(uuid.uuid4()), {}, time.time(), token_hex())
@@ -191,7 +191,7 @@ def test_events_that_come_again_do_not_make_a_host_deaf(host, broker, different)
     wait_until(lambda: broker.queues()[host.queue][:2] == (0, 0), 60, "all is acknowledged")
 
 
-def test_a_queue_that_was_deleted_is_made_anew_and_told_of_once(host, broker):
+def test_a_queue_that_was_deleted_is_declared_again_and_logged_once(host, broker):
     broker.delete_queue(host.queue)
     host.wait_told("RabbitMQ has lost what this service subscribes to")
     host.check_hears()
@@ -200,7 +200,7 @@ def test_a_queue_that_was_deleted_is_made_anew_and_told_of_once(host, broker):
     assert f"(queue {host.queue})" in line
 
 
-def test_rights_that_are_taken_away_are_one_line_and_asked_for_again(host, broker):
+def test_revoked_permissions_are_one_line_and_retried(host, broker):
     broker.permit(USER, read="^$")
     broker.delete_queue(host.queue)
     host.wait_told("RabbitMQ rejects the subscription")
@@ -221,7 +221,7 @@ def test_rights_that_are_taken_away_are_one_line_and_asked_for_again(host, broke
     assert " INFO " in back
 
 
-def test_a_password_that_was_changed_in_an_outage_is_told_as_what_it_is(host, broker):
+def test_a_password_that_was_changed_in_an_outage_is_reported_as_the_cause(host, broker):
     broker.stop()
     host.wait_told("RabbitMQ is unavailable (nothing listens on its port: is RabbitMQ running?)")
     broker.start()
@@ -248,7 +248,7 @@ def test_a_user_that_was_deleted_while_connected(host, broker):
     assert len(host.told("RabbitMQ is available again")) == 1
 
 
-def test_a_certificate_that_is_not_trusted_any_more_and_a_file_that_is_gone(tmp_path, broker):
+def test_an_untrusted_certificate_and_a_missing_file_are_reported(tmp_path, broker):
     trusted = tmp_path / "ca.pem"
     trusted.write_bytes(broker.ca_file.read_bytes())
     more = f"[oslo_messaging_rabbit]\nssl = true\nssl_ca_file = {trusted}\n"
@@ -271,7 +271,7 @@ def test_a_certificate_that_is_not_trusted_any_more_and_a_file_that_is_gone(tmp_
 
 
 @pytest.mark.slow
-def test_no_service_passes_on_what_the_driver_prints(tmp_path, broker):
+def test_no_service_passes_on_the_output_of_the_driver(tmp_path, broker):
     url = f"rabbit://{USER}:{PASSWORD}@localhost:{broker.port}/"
     with ControlPlane(tmp_path / "control", transport_url=url, conductors=1) as control:
         host = Host(tmp_path, broker, EXECUTOR, more="[executor]\npull_interval = 1\n")

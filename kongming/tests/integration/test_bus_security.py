@@ -252,7 +252,7 @@ def refused(secured, attempt, host=INTRUDER):
 # All of it works with no more than these permissions.
 
 
-def test_all_works_with_the_permissions_that_the_tool_writes(secured, cpus):
+def test_all_services_work_with_the_permissions_that_the_tool_writes(secured, cpus):
     guest = secured.placed(cpus[1])
     site = secured.site
     plan = site.api.request(
@@ -287,7 +287,7 @@ def theirs(secured):
     return names
 
 
-def test_a_host_can_not_read_purge_delete_or_bind_what_is_others(secured, cpus):
+def test_a_host_can_not_read_purge_delete_or_bind_queues_of_others(secured, cpus):
     guest = secured.placed(cpus[1])
     # A dry run has the conductor tell the host where it waits for the answer.
     path = f"/v1/allocations/{guest.uuid}?dry_run=true"
@@ -319,7 +319,7 @@ def test_a_host_can_not_read_purge_delete_or_bind_what_is_others(secured, cpus):
     ],
     usual=3,
 )
-def test_a_host_can_not_have_copies_of_what_is_for_others(secured, key):
+def test_a_host_can_not_have_copies_of_messages_for_others(secured, key):
     own = f"kongming-executor.{INTRUDER}"
 
     def to_queue(channel):
@@ -336,7 +336,7 @@ def test_a_host_can_not_have_copies_of_what_is_for_others(secured, key):
     assert not refused(secured, lambda channel: channel.queue_bind(own, secured.exchange, own))
 
 
-def test_a_host_can_not_listen_to_the_brokers_own_exchanges(secured):
+def test_a_host_can_not_listen_to_the_exchanges_of_the_broker(secured):
     own = f"kongming-executor.{INTRUDER}"
     for exchange in ("amq.topic", "amq.fanout", "amq.rabbitmq.trace"):
         assert refused(secured, lambda channel, of=exchange: channel.queue_bind(own, of, "#"))
@@ -420,7 +420,7 @@ def test_without_signatures_a_host_can_have_guests_of_others_placed(permitted, c
 
 
 @pytest.mark.slow
-def test_what_the_guard_of_a_host_refuses_nobody_can_have_done(permitted, cpus):
+def test_no_sender_can_apply_a_request_that_the_guard_of_a_host_refuses(permitted, cpus):
     guest = permitted.placed(cpus[1])
     with permitted.channel() as channel:
         body = message("desired", **push(guest.uuid, cpus[0], numa_nodes="0"))
@@ -439,7 +439,7 @@ def test_without_signatures_a_host_can_speak_in_the_name_of_another(permitted, c
     assert (told["reason"], told["reported_by"]) == ("forged", HOST)
 
 
-def test_in_its_own_name_a_host_can_say_nothing_of_what_nova_has_elsewhere(secured, cpus):
+def test_a_host_can_not_report_instances_that_nova_has_on_another_host(secured, cpus):
     guest = secured.placed(cpus[1])
     mine = secured.intruders()
     reports = [report(guest.uuid), report(mine)]
@@ -452,7 +452,7 @@ def test_in_its_own_name_a_host_can_say_nothing_of_what_nova_has_elsewhere(secur
     assert secured.site.api.get(f"/v1/allocations/{guest.uuid}")["status"] == "applied"
 
 
-def test_in_its_own_name_a_host_is_told_nothing_of_what_nova_has_elsewhere(secured, cpus):
+def test_a_host_does_not_learn_of_instances_that_nova_has_on_another_host(secured, cpus):
     guest, mine = secured.placed(cpus[1]), secured.intruders()
     told = exchanged(secured, guest.uuid, mine)
     assert mine in told["desired"]
@@ -477,7 +477,7 @@ def exchanged(secured, *guests):
         return answer(channel, "exchange", context, **arguments)
 
 
-def test_a_host_can_claim_what_nova_does_not_know(secured):
+def test_a_host_can_claim_instances_that_nova_does_not_know(secured):
     unknown = str(uuid.uuid4())
     secured.site.put(unknown, vcpu_pinning="0")
     wait_until(
@@ -595,7 +595,7 @@ def test_with_signatures_a_host_can_not_speak_in_the_name_of_another(signed, cpu
     assert "(signature_invalid)" in logged
 
 
-def test_with_signatures_what_was_taken_once_is_not_taken_again(signed, cpus):
+def test_with_signatures_a_repeated_call_is_refused(signed, cpus):
     guest = signed.placed(cpus[1])
     mine = signed.intruders()
     arguments = {"host": INTRUDER, "reports": [report(mine)]}
@@ -660,7 +660,7 @@ def test_a_host_can_neither_delete_nor_replace_an_exchange(secured):
         assert refused(secured, attempt)
 
 
-def test_hosts_share_no_queue_that_one_could_keep_others_from(secured):
+def test_hosts_share_no_queue_that_one_could_block(secured):
     names = {name for name in secured.queues() if not name.startswith("reply_")}
     of_hosts = {name for name in names if name.startswith("kongming-executor")}
     assert of_hosts <= {f"kongming-executor.{HOST}", f"kongming-executor.{INTRUDER}"}
@@ -669,7 +669,7 @@ def test_hosts_share_no_queue_that_one_could_keep_others_from(secured):
         assert refused(secured, lambda channel, of=name: channel.exchange_declare(of, "fanout"))
 
 
-def test_a_host_waits_for_the_exchange_which_is_not_its_to_make(broker, libvirtd, tmp_path):
+def test_a_host_waits_for_an_exchange_that_it_may_not_declare(broker, libvirtd, tmp_path):
     secured = Secured(broker, tmp_path, signed=False)
     executor = ExecutorDaemon(
         tmp_path / HOST,
@@ -713,7 +713,7 @@ def node(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_is_documented_can_be_typed(node, tmp_path):
+def test_the_documented_commands_can_be_typed(node, tmp_path):
     # There is a queue to be deleted, and whoever follows one document has not followed another.
     with contextlib.closing(amqp.Connection(f"127.0.0.1:{node.port}")) as connection:
         connection.connect()
@@ -726,7 +726,7 @@ def test_what_is_documented_can_be_typed(node, tmp_path):
                 node.type(line, tmp_path, answer="secret\n")
 
 
-def test_what_is_documented_is_what_the_tool_writes():
+def test_the_documented_commands_are_those_of_the_tool():
     (documented,) = [
         each[1:] for each in blocks("admin/rabbitmq.rst") if "set_topic_permissions" in str(each)
     ]
@@ -734,7 +734,7 @@ def test_what_is_documented_is_what_the_tool_writes():
     assert [*map(shlex.split, documented)] == [*map(shlex.split, written.splitlines())]
 
 
-def test_a_host_can_fill_queues_of_others_and_limits_hold_it(broker, tmp_path):
+def test_a_host_can_fill_queues_of_others_and_limits_bound_it(broker, tmp_path):
     secured = Secured(broker, tmp_path, signed=False)
     queue = f"kongming-executor.{HOST}"
     with secured.channel(HOST) as channel:
@@ -763,7 +763,7 @@ def test_a_host_can_fill_queues_of_others_and_limits_hold_it(broker, tmp_path):
 # The notification handler's user.
 
 
-def test_a_notification_handlers_user_hears_nova_and_nothing_else_of_its(
+def test_the_user_of_a_notification_handler_receives_only_events_of_nova(
     broker, libvirtd, tmp_path, cloud, cpus
 ):
     vhost = f"nova-{next(_number)}"

@@ -119,7 +119,7 @@ class Handler(ServiceProcess):
         return bool(int(mask, 16) >> (signal.SIGTERM - 1) & 1)
 
 
-def test_a_reload_with_a_wrong_file_changes_nothing_and_ends_nothing(tmp_path):
+def test_a_reload_with_a_wrong_file_has_no_effect_and_stops_no_service(tmp_path):
     with Handler(tmp_path / "handler") as handler:
         handler.start_soon()
         handler.wait_ready()
@@ -140,7 +140,7 @@ def test_a_reload_with_a_wrong_file_changes_nothing_and_ends_nothing(tmp_path):
         assert handler.stop() == 0
 
 
-def test_a_signal_is_not_lost_however_early_it_comes(tmp_path):
+def test_a_signal_is_not_lost_however_early_it_arrives(tmp_path):
     with Handler(tmp_path / "handler") as handler:
         handler.start_soon()
         wait_until(handler.caught, 60, "there is a handler for SIGTERM")
@@ -162,7 +162,7 @@ def test_a_service_that_is_ended_early_ends_well(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes namespaces of processes")
-def test_process_1_of_a_container_hears_signals(tmp_path):
+def test_process_1_of_a_container_receives_signals(tmp_path):
     (tmp_path / "one").mkdir()
     path = written(tmp_path / "one")
     log = tmp_path / "log"

@@ -48,7 +48,7 @@ def host(broker, tmp_path):
         (("cpu",), {"numa_nodes": "0"}, "memory_unsupported"),
     ],
 )
-def test_what_the_host_cannot_do_is_refused_once_and_the_rest_is_done(
+def test_targets_that_the_host_does_not_support_are_refused_once_and_the_rest_is_placed(
     host, cpus, controllers, asked, reason
 ):
     cloud = host(*controllers)

@@ -100,7 +100,7 @@ def many(work, number=4):
 
 
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"], indirect=True)
-def test_nobody_waits_for_a_database_that_has_gone_silent(allocations, db, way):
+def test_no_request_waits_for_an_unresponsive_database(allocations, db, way):
     allocations.put(UUID, asking(1), generation=None, **BY)
     way.go_silent()
     assert many(lambda: allocations.get(UUID))
@@ -111,7 +111,7 @@ def test_nobody_waits_for_a_database_that_has_gone_silent(allocations, db, way):
     assert allocations.get(UUID).generation == 1
 
 
-def test_nobody_waits_for_the_greeting_of_a_server(allocations, db, way):
+def test_no_request_waits_for_the_greeting_of_a_server(allocations, db, way):
     way.go_silent()
     assert many(db.check_schema)
     way.resume()
@@ -130,7 +130,7 @@ def test_nobody_waits_for_the_greeting_of_a_server(allocations, db, way):
     ],
     usual=2,
 )
-def test_nobody_waits_for_an_answer_that_does_not_come(allocations, db, way, word):
+def test_no_request_waits_for_a_missing_answer(allocations, db, way, word):
     if word == b"session":
         # What each session is told.
         word = b"lock_wait_timeout" if "mysql" in db.place else b"lock_timeout"
@@ -146,9 +146,7 @@ def test_nobody_waits_for_an_answer_that_does_not_come(allocations, db, way, wor
     assert allocations.get(UUID).generation == 1
 
 
-def test_connections_of_a_host_that_is_lost_hold_up_nobody_whom_another_one_serves(
-    allocations, db, way
-):
+def test_connections_of_a_lost_host_do_not_delay_requests_on_another(allocations, db, way):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: allocations.get(UUID), range(8)))
     way.lose()
@@ -156,7 +154,7 @@ def test_connections_of_a_host_that_is_lost_hold_up_nobody_whom_another_one_serv
         assert list(pool.map(lambda _: allocations.get(UUID), range(8))) == [None] * 8
 
 
-def test_a_statement_that_takes_its_time_is_waited_for(db, kind):
+def test_a_slow_statement_is_waited_for(db, kind):
     sleep = "SELECT sleep(1)" if kind == "mariadb" else "SELECT 0 FROM pg_sleep(1)"
     with db.reader() as session:
         assert session.scalar(sqlalchemy.text(sleep)) == 0
@@ -171,7 +169,7 @@ def impatient(url, monkeypatch):
         yield Allocations(made)
 
 
-def test_who_waits_for_a_lock_is_told_that_others_hold_it(impatient, url):
+def test_a_request_that_waits_for_a_lock_reports_the_lock(impatient, url):
     impatient.put(UUID, asking(1), generation=None, **BY)
     with closing(Database(configuration(url))) as other, other.writer() as session:
         session.execute(sqlalchemy.text("UPDATE allocation SET generation = 7"))
@@ -180,7 +178,7 @@ def test_who_waits_for_a_lock_is_told_that_others_hold_it(impatient, url):
     impatient.put(UUID, asking(2), generation=7, **BY)
 
 
-def test_a_table_that_somebody_keeps_locked_is_not_waited_for_all_day(impatient, url, kind):
+def test_a_locked_table_is_waited_for_within_a_limit(impatient, url, kind):
     lock = "LOCK TABLES allocation WRITE" if kind == "mariadb" else "LOCK TABLE allocation"
     with closing(Database(configuration(url))) as other, other.engine().connect() as connection:
         connection.execute(sqlalchemy.text(lock))
@@ -192,7 +190,7 @@ def test_a_table_that_somebody_keeps_locked_is_not_waited_for_all_day(impatient,
     "statement",
     ["UPDATE allocation SET generation = 7", "SELECT generation FROM allocation FOR UPDATE"],
 )
-def test_locks_of_who_is_frozen_are_ended(url, monkeypatch, statement):
+def test_locks_of_a_frozen_client_are_ended(url, monkeypatch, statement):
     """Also of who has not written yet."""
     monkeypatch.setattr(connecting, "_IDLE_S", 1)
     with (
@@ -216,7 +214,7 @@ def test_locks_of_who_is_frozen_are_ended(url, monkeypatch, statement):
 
 @pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
 @stories("wait", [None, 1])
-def test_a_session_waits_for_other_nodes_if_it_is_told_so(url, wait):
+def test_a_session_waits_for_other_nodes_if_configured(url, wait):
     conf = configuration(url)
     conf.set_override("mysql_wsrep_sync_wait", wait, group="database")
     with closing(Database(conf)) as db, db.reader() as session:
@@ -224,7 +222,7 @@ def test_a_session_waits_for_other_nodes_if_it_is_told_so(url, wait):
 
 
 @pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
-def test_asking_again_and_again_leaves_no_thread_behind(db, way):
+def test_repeated_requests_leave_no_thread_behind(db, way):
     before = threading.active_count()
     way.go_silent()
     for _ in range(5):
@@ -245,7 +243,7 @@ def serving(root, url):
     return Api(root, conf, workers=1)
 
 
-def test_an_api_whose_database_is_silent_answers_everybody(url, way, tmp_path):
+def test_an_api_with_an_unresponsive_database_answers_every_request(url, way, tmp_path):
     with serving(tmp_path, way.through(url)) as api, ThreadPoolExecutor(16) as pool:
         assert api.request("GET", "/healthcheck").status == 200
         way.go_silent()
@@ -261,7 +259,7 @@ def test_an_api_whose_database_is_silent_answers_everybody(url, way, tmp_path):
         wait_until(lambda: api.request("GET", "/v1/allocations").status == 200, 30, "it serves")
 
 
-def test_who_waits_for_locked_rows_does_not_take_the_last_thread(url, tmp_path):
+def test_a_request_that_waits_for_locked_rows_does_not_take_the_last_thread(url, tmp_path):
     path = f"/v1/allocations/{UUID}"
     body = {"allocation": {"vcpu_pinning": "1"}}
     with serving(tmp_path, url) as api, ThreadPoolExecutor(16) as pool:
@@ -366,7 +364,7 @@ def is_refused(work):
     return "refuses writes" in str(told.value)
 
 
-def test_after_a_switch_over_the_old_primary_is_left_at_once(primaries, switched):
+def test_after_a_switchover_the_old_primary_is_left_at_once(primaries, switched):
     allocations = Allocations(switched)
     allocations.put(UUID, asking(1), generation=None, **BY)
     with ThreadPoolExecutor(4) as pool:
@@ -393,7 +391,7 @@ def test_after_a_switch_over_the_old_primary_is_left_at_once(primaries, switched
     allocations.put(UUID, asking(2), generation=None, **BY)
 
 
-def test_a_primary_that_is_fenced_in_a_transaction_is_left_and_the_work_done_elsewhere(
+def test_a_primary_that_is_fenced_in_a_transaction_is_left_and_the_work_repeated_on_the_other(
     primaries, switched
 ):
     row = {"name": "task", "holder": "me", "expires_at": 1.0}
@@ -448,7 +446,7 @@ def told(url, work=lambda allocations: allocations.put(UUID, asking(1), generati
         return str(error.value)
 
 
-def test_a_user_who_may_not_write_is_told_to_be_granted_it(kind, ordinary):
+def test_a_user_without_write_permission_is_reported_with_the_grant(kind, ordinary):
     owner, name, url = ordinary
     if kind == "mariadb":
         execute(
@@ -463,7 +461,7 @@ def test_a_user_who_may_not_write_is_told_to_be_granted_it(kind, ordinary):
     assert "ordinary" not in said
 
 
-def test_a_server_that_takes_no_more_connections_says_so(kind, ordinary):
+def test_a_server_that_accepts_no_more_connections_is_reported(kind, ordinary):
     owner, name, url = ordinary
     if kind == "mariadb":
         execute(owner, f"ALTER USER {name}@'127.0.0.1' WITH MAX_USER_CONNECTIONS 1")
@@ -474,7 +472,7 @@ def test_a_server_that_takes_no_more_connections_says_so(kind, ordinary):
         assert "accepts no more connections" in told(url)
 
 
-def test_a_pool_that_is_too_small_says_so(url):
+def test_a_pool_that_is_too_small_is_reported(url):
     conf = configuration(url)
     for option, value in (("max_pool_size", 1), ("max_overflow", 0), ("pool_timeout", 0)):
         conf.set_override(option, value, group="database")
@@ -485,7 +483,7 @@ def test_a_pool_that_is_too_small_says_so(url):
 
 
 @pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
-def test_a_packet_that_is_too_long_says_so(kind, ordinary):
+def test_a_packet_that_is_too_long_is_reported(kind, ordinary):
     owner, _, url = ordinary
     execute(owner, "SET GLOBAL max_allowed_packet = 16384")
 
@@ -501,7 +499,7 @@ def test_a_packet_that_is_too_long_says_so(kind, ordinary):
     "statement",
     ["SELEC 1", "INSERT INTO lease VALUES ('a', NULL, 1)", "UPDATE host SET version = {long}"],
 )
-def test_what_kongming_does_wrong_is_said_to_be_its_fault(url, statement):
+def test_a_wrong_statement_is_reported_as_a_fault_of_kongming(url, statement):
     with closing(Database(configuration(url))) as db:
         Hosts(db).heartbeat("here", started_at=1.0, version="1", interval_s=60.0, now=2.0)
         text = sqlalchemy.text(statement.format(long=f"'{'x' * 300}'"))

@@ -88,13 +88,13 @@ def statements(db, work):
     return db.statements - before
 
 
-def test_the_migrations_make_the_tables_of_the_models(db):
+def test_the_migrations_create_the_tables_of_the_models(db):
     with db.engine().connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, models.Base.metadata) == []
 
 
-def test_the_tables_come_and_go_and_come(url):
+def test_the_tables_can_be_created_dropped_and_created_again(url):
     with closing(Database(configuration(url))) as db:
         with pytest.raises(exception.DatabaseUnavailable, match="no tables.*db sync"):
             db.check_schema()
@@ -111,7 +111,7 @@ def test_the_tables_come_and_go_and_come(url):
         assert Allocations(db).get(UUID) is None
 
 
-def test_of_two_who_make_the_tables_the_second_waits(url):
+def test_the_second_of_two_migrations_waits(url):
     def sync():
         with closing(Database(configuration(url))) as db:
             return migration.sync(db)
@@ -125,7 +125,7 @@ def test_of_two_who_make_the_tables_the_second_waits(url):
             migration.sync(db, "base")
 
 
-def test_of_two_who_drop_and_make_the_tables_none_is_hindered(url):
+def test_concurrent_creation_and_removal_of_the_tables_do_not_fail(url):
     def sync(wanted):
         with closing(Database(configuration(url))) as db:
             return migration.sync(db, wanted)
@@ -169,7 +169,7 @@ def interrupted(monkeypatch, step, after):
     ],
     usual=2,
 )
-def test_what_was_killed_half_way_is_finished(url, monkeypatch, begun, step, after, wanted):
+def test_an_interrupted_migration_is_completed(url, monkeypatch, begun, step, after, wanted):
     with closing(Database(configuration(url))) as db:
         if begun != "head":
             migration.sync(db)
@@ -189,7 +189,7 @@ def test_what_was_killed_half_way_is_finished(url, monkeypatch, begun, step, aft
 
 
 @stories("wanted", ["head", "base"])
-def test_a_table_of_somebody_else_is_left_alone(url, wanted):
+def test_a_table_of_another_program_is_unchanged(url, wanted):
     with closing(Database(configuration(url))) as db:
         with db.writer() as session:
             session.execute(sqlalchemy.text("CREATE TABLE host (theirs INTEGER)"))
@@ -237,7 +237,7 @@ def test_the_life_of_an_allocation(allocations):
     ]
 
 
-def test_names_are_told_apart_byte_by_byte(allocations, db):
+def test_names_are_compared_byte_by_byte(allocations, db):
     for name in ("b", "A", "a", "B", "a-b", "ab"):
         allocations.put_map(name, {}, generation=0, **BY)
         Hosts(db).heartbeat(name, started_at=1.0, version="1", interval_s=60.0, now=2.0)
@@ -262,13 +262,13 @@ def test_large_texts_are_kept_whole(allocations, db):
     assert hosts.list(snapshots=False)[0].snapshot is None
 
 
-def test_what_no_database_takes_is_left_out(allocations):
+def test_characters_that_no_database_accepts_are_left_out(allocations):
     allocations.put(UUID, asking(1), generation=0, requested_by="a\0b" * 200, request_id="\udcff")
     allocations.report("here", [report(UUID, 1, "failed", "r" * 100, "\0 and \udcff")], 1.0)
     assert allocations.get(UUID).outcome.message == "\N{REPLACEMENT CHARACTER} and ?"
 
 
-def test_of_many_who_change_an_allocation_one_does(allocations):
+def test_one_of_many_concurrent_changes_of_an_allocation_succeeds(allocations):
     allocations.put(UUID, asking(0), generation=0, **BY)
     for generation in range(1, 11):
 
@@ -282,7 +282,7 @@ def test_of_many_who_change_an_allocation_one_does(allocations):
         assert allocations.get(UUID) == won
 
 
-def test_of_many_who_make_an_allocation_one_does(allocations):
+def test_one_of_many_concurrent_creations_of_an_allocation_succeeds(allocations):
     results = at_once(
         *(
             lambda value=value: allocations.put(UUID, asking(value), generation=0, **BY)
@@ -295,7 +295,7 @@ def test_of_many_who_make_an_allocation_one_does(allocations):
     assert len(allocations.history(UUID)) == 1
 
 
-def test_whoever_minds_no_generation_comes_after_the_other(allocations):
+def test_a_change_without_a_generation_follows_the_other(allocations):
     values = range(THREADS)
     at_once(
         *(
@@ -310,7 +310,7 @@ def test_whoever_minds_no_generation_comes_after_the_other(allocations):
     assert changes[-1].allocation == entry.allocation
 
 
-def test_of_many_who_put_a_map_one_does_and_all_of_it_is_its(allocations):
+def test_one_of_many_concurrent_puts_of_a_map_succeeds_whole(allocations):
     uuids = [instance(number) for number in range(50)]
     for generation in range(4):
 
@@ -330,7 +330,7 @@ def test_of_many_who_put_a_map_one_does_and_all_of_it_is_its(allocations):
         assert len({entry.allocation for entry in entries}) == 1
 
 
-def test_maps_single_changes_and_reports_at_once_end_in_one_of_the_orders(allocations):
+def test_concurrent_maps_single_changes_and_reports_end_in_one_of_the_orders(allocations):
     crowd = Crowd(allocations)
     results = at_once(
         lambda: crowd.map("left", crowd.uuids[:20]),
@@ -349,7 +349,7 @@ def test_maps_single_changes_and_reports_at_once_end_in_one_of_the_orders(alloca
     assert allocations.maps() == []
 
 
-def test_whoever_loses_against_another_tries_again(allocations, db, kind):
+def test_a_lost_conflict_is_retried(allocations, db, kind):
     """Two who lock the same two rows the other way round: one of them has to give way."""
     for each in (UUID, OTHER):
         allocations.put(each, asking(0), generation=0, **BY)
@@ -377,7 +377,9 @@ def test_whoever_loses_against_another_tries_again(allocations, db, kind):
 
 
 @stories("kind", KINDS, indirect=True)
-def test_a_call_is_so_many_statements_whatever_the_number_of_instances(allocations, db):
+def test_the_number_of_statements_of_a_call_is_independent_of_the_number_of_instances(
+    allocations, db
+):
     counted = {}
     for size in (1, 100, 1000):
         name = f"map-{size}"
@@ -439,7 +441,7 @@ def test_a_map_of_5000(allocations):
     assert len(allocations.list(map_name="map", limit=10, marker=others[-3])) == 2
 
 
-def test_a_lease_is_one_holders(db):
+def test_a_lease_has_one_holder(db):
     leases = Leases(db)
     results = at_once(
         *(
@@ -455,7 +457,7 @@ def test_a_lease_is_one_holders(db):
     assert not leases.acquire("task", holder, 10.0, 116.0)
 
 
-def test_a_lease_that_somebody_took_by_a_clock_that_is_ahead_is_over(db):
+def test_a_lease_from_a_clock_that_is_ahead_expires(db):
     leases = Leases(db)
     assert leases.acquire("task", "ahead", 30.0, time.time() + 8 * 3600)
     assert leases.acquire("task", "another", 30.0)
@@ -473,7 +475,7 @@ def test_a_lease_goes_by_the_databases_clock(db):
     assert abs(end - 30.0 - time.time()) < 600
 
 
-def test_what_a_host_says_late_covers_nothing_newer(allocations, db):
+def test_a_late_report_replaces_no_newer_one(allocations, db):
     allocations.put(UUID, asking(1), generation=0, **BY)
     told = [("pending", 1.0), ("applied", 10.0), ("failed", 20.0)]
     for status, at in told:
@@ -487,7 +489,7 @@ def test_what_a_host_says_late_covers_nothing_newer(allocations, db):
     assert allocations.get(UUID).status == "applied"
 
 
-def test_an_older_drift_covers_no_newer_one(allocations):
+def test_an_older_drift_replaces_no_newer_one(allocations):
     allocations.put(UUID, asking(1), generation=0, **BY)
     for drift, at in (("first", 5.0), ("second", 9.0), ("first", 5.0)):
         said = dataclasses.replace(report(UUID, drift=drift), drift_at=at)
@@ -504,7 +506,7 @@ def test_another_host_is_not_late(allocations):
     assert allocations.get(UUID).status == "failed"
 
 
-def test_a_host_that_is_seen_late_was_seen_later_already(db):
+def test_a_late_heartbeat_replaces_no_newer_one(db):
     hosts = Hosts(db)
     about = {"version": "1", "interval_s": 60.0}
     hosts.heartbeat("here", started_at=2.0, now=100.0, **about)
@@ -515,7 +517,7 @@ def test_a_host_that_is_seen_late_was_seen_later_already(db):
     assert hosts.get("here").started_at == 3.0
 
 
-def test_a_map_of_which_nothing_is_left_is_swept_away(allocations, db):
+def test_an_empty_map_in_release_is_deleted(allocations, db):
     for name in ("empty", "kept", "going"):
         allocations.put_map(name, {}, generation=0, **BY)
     allocations.put_map("going", {UUID: asking(1)}, generation=1, **BY)
@@ -532,7 +534,7 @@ def test_a_map_of_which_nothing_is_left_is_swept_away(allocations, db):
     assert [each.name for each in allocations.maps()] == ["going", "kept"]
 
 
-def test_whoever_leaves_a_map_that_is_to_go_writes_its_row(allocations):
+def test_an_instance_that_leaves_a_map_in_release_writes_the_row_of_the_map(allocations):
     """By that, nodes of a cluster that don't see each other's locks notice each other."""
     allocations.put_map("map", dict.fromkeys((UUID, OTHER), asking(1)), generation=0, **BY)
     allocations.report("here", [report(UUID), report(OTHER)], 1.0)
@@ -546,7 +548,7 @@ def test_whoever_leaves_a_map_that_is_to_go_writes_its_row(allocations):
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 @stories("level", ["REPEATABLE READ", "SERIALIZABLE"])
-def test_a_servers_own_isolation_has_nobody_refused(kind, url, level):
+def test_another_default_isolation_of_a_server_causes_no_refusal(kind, url, level):
     execute(url, f"ALTER DATABASE {{}} SET default_transaction_isolation = '{level}'")
     with closing(database(url)) as db:
         allocations = Allocations(db)
@@ -582,7 +584,7 @@ def test_a_transaction_that_cannot_be_serialized_is_done_again(kind, db):
 
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"], indirect=True)
 @stories("given", ["url", "parameters"])
-def test_all_signs_are_kept_whatever_character_set_is_given(kind, url, given):
+def test_all_characters_are_kept_with_every_character_set(kind, url, given):
     written = "charset=utf8" if kind == "mariadb" else "client_encoding=latin1"
     conf = configuration(f"{url}?{written}" if given == "url" else url)
     if given == "parameters":
@@ -597,7 +599,7 @@ def test_all_signs_are_kept_whatever_character_set_is_given(kind, url, given):
         assert allocations.get(UUID).outcome.message == "no \U0001f40b here"
 
 
-def test_what_is_old_is_forgotten(allocations, db):
+def test_old_rows_are_purged(allocations, db):
     for number in range(5):
         allocations.put(instance(number), asking(1), generation=0, **BY)
         allocations.report("here", [report(instance(number), changed_at=number)], 1.0)
@@ -609,7 +611,7 @@ def test_what_is_old_is_forgotten(allocations, db):
 
 
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"], indirect=True)
-def test_a_server_that_was_killed_is_used_again_when_it_is_back(kind, servers, allocations):
+def test_a_killed_server_is_used_again_when_it_is_back(kind, servers, allocations):
     entry, _ = allocations.put(UUID, asking(1), generation=0, **BY)
     stop = threading.Event()
     failures = []
@@ -639,7 +641,7 @@ def test_a_server_that_was_killed_is_used_again_when_it_is_back(kind, servers, a
 
 
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"], indirect=True)
-def test_what_is_wrong_is_said_without_the_password(kind, url):
+def test_an_error_is_reported_without_the_password(kind, url):
     wrong = url.replace("100%25", "wrong%2F100%25")
     nowhere = url.rpartition("/")[0] + "/nowhere"
     for each in (wrong, nowhere):

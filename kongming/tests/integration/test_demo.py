@@ -65,7 +65,7 @@ def nothing_is_left(folder):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_demonstration_shows_threads_where_they_were_asked_to_be(mode, folder):
+def test_a_demonstration_shows_threads_on_their_requested_cpus(mode, folder):
     done = run([sys.executable, DEMO, *mode], 300)
     assert (done.returncode, done.stderr) == (0, "")
     assert " right" in done.stdout
@@ -74,7 +74,7 @@ def test_a_demonstration_shows_threads_where_they_were_asked_to_be(mode, folder)
 
 
 @stories("mode", MODES)
-def test_a_plain_container_is_shown_the_same_but_for_one_line(mode, folder):
+def test_a_plain_container_is_shown_the_same_except_for_one_line(mode, folder):
     done = run([sys.executable, "-c", CONFINED, sys.executable, DEMO, *mode], 300)
     assert (done.returncode, done.stderr) == (0, "")
     (left_out,) = [line for line in done.stdout.splitlines() if line.startswith("Left out")]
@@ -94,7 +94,7 @@ def test_a_plain_container_is_shown_the_same_but_for_one_line(mode, folder):
     ],
     usual=3,
 )
-def test_an_interrupted_demonstration_leaves_nothing_behind(mode, moment, number, folder):
+def test_an_interrupted_demonstration_leaves_no_process_behind(mode, moment, number, folder):
     with subprocess.Popen(
         [sys.executable, DEMO, *mode],
         stdout=subprocess.PIPE,
@@ -111,7 +111,7 @@ def test_an_interrupted_demonstration_leaves_nothing_behind(mode, moment, number
     assert nothing_is_left(folder)
 
 
-def test_a_demonstration_whose_story_is_killed_leaves_nothing_behind(folder):
+def test_a_demonstration_whose_story_is_killed_leaves_no_process_behind(folder):
     with subprocess.Popen(
         [sys.executable, DEMO], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as demo:
@@ -134,7 +134,7 @@ def test_a_reader_that_goes_ends_the_demonstration_quietly(folder):
     assert nothing_is_left(folder)
 
 
-def test_a_full_disk_behind_stdout_is_told_in_one_line(folder):
+def test_a_full_disk_behind_stdout_is_reported_in_one_line(folder):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, DEMO], stdout=full, stderr=subprocess.PIPE, text=True, check=False

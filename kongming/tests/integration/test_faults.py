@@ -135,7 +135,7 @@ def wait_killed(daemon):
     usual=5,
     ids=lambda fault: str(fault),
 )
-def test_killed_on_the_way_there_and_on_the_way_back(shared, cpus, there, back):
+def test_a_service_killed_during_placement_and_release_completes_both(shared, cpus, there, back):
     with faulty(shared, there) as (guest, daemon):
         before = snapshot(guest)
         daemon.arm()
@@ -180,7 +180,7 @@ def back_to(shared, daemon, guest, before):
 
 
 @stories("step", STEPS, ids=lambda fault: str(fault), usual=3)
-def test_a_libvirt_error_at_a_step_is_undone_told_and_tried_again(shared, cpus, step):
+def test_a_libvirt_error_at_a_step_is_undone_logged_and_retried(shared, cpus, step):
     with faulty(shared, step, HOLD) as (guest, daemon):
         before = snapshot(guest)
         daemon.arm()
@@ -207,9 +207,7 @@ def test_a_libvirt_error_at_a_step_is_undone_told_and_tried_again(shared, cpus, 
     ],
     ids=lambda fault: str(fault),
 )
-def test_an_error_in_the_undoing_is_told_and_what_the_guest_had_is_not_forgotten(
-    shared, cpus, undo
-):
+def test_an_error_in_undoing_is_logged_and_the_baseline_is_kept(shared, cpus, undo):
     step = Fault(DOMAIN + "pinEmulator", 1, error=ERROR)
     with faulty(shared, step, undo, HOLD) as (guest, daemon):
         before = snapshot(guest)

@@ -118,7 +118,7 @@ def test_a_map_goes_with_its_last_two_instances_that_leave_at_the_same_moment(bo
         assert nodes[0].instance_uuids() == []
 
 
-def test_a_map_of_which_two_nodes_remove_instances_that_are_gone_goes(both):
+def test_a_map_whose_last_instances_two_nodes_remove_is_deleted(both):
     nodes = [Allocations(db) for db in both]
     for number in range(ROUNDS):
         uuids = [instance(2 * number), instance(2 * number + 1)]
@@ -135,7 +135,7 @@ def test_a_map_of_which_two_nodes_remove_instances_that_are_gone_goes(both):
         assert [node.maps() for node in nodes] == [[], []], f"in round {number}"
 
 
-def test_what_is_left_all_the_same_is_swept_away_once(both):
+def test_a_map_that_remains_empty_is_deleted_once(both):
     nodes = [Allocations(db) for db in both]
     nodes[0].put_map("map", {}, generation=0, **BY)
     with both[0].writer() as session:
@@ -146,7 +146,7 @@ def test_what_is_left_all_the_same_is_swept_away_once(both):
     assert [node.maps() for node in nodes] == [[], []]
 
 
-def test_of_many_who_change_an_allocation_at_both_nodes_one_does(both):
+def test_one_of_many_concurrent_changes_at_both_nodes_succeeds(both):
     nodes = [Allocations(db) for db in both]
     nodes[0].put(UUID, asking(0), generation=0, **BY)
     for generation in range(1, 11):
@@ -181,7 +181,7 @@ def test_maps_single_changes_and_reports_at_both_nodes_end_in_one_of_the_orders(
         assert crowd._allocations.maps() == []
 
 
-def test_a_lease_is_one_holders_at_all_nodes(both):
+def test_a_lease_has_one_holder_at_all_nodes(both):
     nodes = [Leases(db) for db in both]
     for number in range(20):
         name = f"task-{number}"
@@ -189,7 +189,7 @@ def test_a_lease_is_one_holders_at_all_nodes(both):
         assert sorted(results) == [False, True]
 
 
-def test_tables_that_are_made_at_both_nodes_are_made_once(urls, tmp_path):
+def test_tables_that_are_created_at_both_nodes_are_created_once(urls, tmp_path):
     files = []
     for place, url in enumerate(urls):
         files.append(tmp_path / f"{place}.conf")
@@ -208,9 +208,7 @@ def test_tables_that_are_made_at_both_nodes_are_made_once(urls, tmp_path):
         subprocess.run(manage("sync", "base")[1], check=True)
 
 
-def test_a_node_that_has_lost_the_others_says_so_and_serves_again_when_they_are_back(
-    both, cluster
-):
+def test_an_isolated_node_reports_it_and_serves_again_when_the_others_are_back(both, cluster):
     Allocations(both[0]).put(UUID, asking(1), generation=0, **BY)
     cluster.nodes[1].kill()
 

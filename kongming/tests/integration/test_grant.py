@@ -55,7 +55,7 @@ def test_a_guest_is_placed_within_its_grant_and_returns_to_it(cloud, daemon, flo
     assert threads.affinity(emulator) == {first, second}
 
 
-def test_a_hard_reboot_places_it_again_within_the_new_grant_or_refuses(
+def test_a_guest_is_placed_again_within_the_new_grant_after_a_hard_reboot_or_refused(
     cloud, daemon, floating, cpus
 ):
     first, second = cpus[:2]
@@ -107,7 +107,7 @@ def test_dedicated_cpus_are_permuted_as_a_whole(cloud, daemon, cpus, tmp_path):
     guest.wait_affinity({0: [first], 1: [second]})
 
 
-def test_memory_of_such_a_guest_is_refused_and_nothing_is_changed(cloud, daemon, floating):
+def test_memory_of_a_numa_guest_is_refused_and_has_no_effect(cloud, daemon, floating):
     before = floating.affinity()
     cloud.ask(floating, numa_nodes="0")
     assert status(daemon, floating, "refused").reason == "numa_memory"

@@ -157,7 +157,7 @@ def test_the_page_leads_to_a_placed_guest_where_a_group_opens_the_socket(guided,
 
 
 @pytest.mark.parametrize("page", ["index", "packages", "openstack-ansible", "kolla-ansible"])
-def test_a_page_of_hosts_has_the_hook_installed_where_libvirt_looks_for_it(page):
+def test_a_page_of_hosts_installs_the_hook_where_libvirt_searches_for_it(page):
     typed = [step.split() for step in steps(page, {}) if hook.NAME in step]
     assert ["install", "-D", "-m", "0755", f"etc/libvirt/{hook.NAME}", str(HOOK)] in typed
     assert "be migrated to" in " ".join((PAGES / f"{page}.rst").read_text().split())
@@ -166,7 +166,7 @@ def test_a_page_of_hosts_has_the_hook_installed_where_libvirt_looks_for_it(page)
 @pytest.mark.parametrize(
     "page", ["packages", pytest.param("openstack-ansible", marks=pytest.mark.slow)]
 )
-def test_a_user_that_was_not_put_into_the_group_is_found_by_the_check(guided, page):
+def test_a_user_that_was_not_added_to_the_group_is_found_by_the_check(guided, page):
     guide = guided(page, values=SOCKET, make=NOVA, settings=GROUP)
     guide.follow(without=["usermod", "systemctl"])
     assert "'usermod -aG libvirt kongming'" in guide.check()["libvirt"]
@@ -205,7 +205,7 @@ def test_the_page_of_kolla_ansible_leads_to_a_placed_guest(guided, cpus, values)
     ],
     ids=["auth.conf", "certificates"],
 )
-def test_what_of_kolla_ansibles_page_was_left_out_is_found_by_the_check(
+def test_an_omitted_step_of_the_kolla_ansible_page_is_found_by_the_check(
     guided, values, missing, says
 ):
     guide = guided("kolla-ansible", values=values, make=KOLLA, login=True)

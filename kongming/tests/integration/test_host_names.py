@@ -81,7 +81,7 @@ def on_machine(name, *command):
 
 @pytest.mark.parametrize("name", PER_NAME)
 @stories("program", PROGRAMS, ids=" ".join, usual=3)
-def test_a_program_that_needs_no_name_works_on_a_machine_of_any_name(name, program):
+def test_a_program_that_needs_no_name_works_on_a_machine_with_any_name(name, program):
     done = on_machine(name, str(BIN / program[0]), *program[1:])
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
@@ -89,7 +89,7 @@ def test_a_program_that_needs_no_name_works_on_a_machine_of_any_name(name, progr
 
 @pytest.mark.parametrize("name", PER_NAME)
 @stories("service", SERVICES)
-def test_a_service_says_in_one_line_that_it_needs_another_name(tmp_path, service, name):
+def test_a_service_reports_in_one_line_that_it_needs_another_name(tmp_path, service, name):
     conf = tmp_path / "kongming.conf"
     conf.write_text(CONF.format(folder=tmp_path, setting=""))
     done = on_machine(name, str(BIN / service), f"--config-file={conf}")
@@ -100,7 +100,7 @@ def test_a_service_says_in_one_line_that_it_needs_another_name(tmp_path, service
     assert done.stdout == ""
 
 
-def test_the_status_says_what_is_wrong_with_the_machines_name(tmp_path):
+def test_the_status_reports_an_unusable_name_of_the_machine(tmp_path):
     conf = tmp_path / "kongming.conf"
     conf.write_text(CONF.format(folder=tmp_path, setting=""))
     status = [str(BIN / "kongming-status"), f"--config-file={conf}", "upgrade", "check"]
@@ -120,7 +120,7 @@ def test_the_status_says_what_is_wrong_with_the_machines_name(tmp_path):
         *(pytest.param(name, marks=pytest.mark.slow) for name in TAKEN if name != LONGEST),
     ],
 )
-def test_a_guest_is_placed_on_a_host_of_a_name_that_nova_takes(site, cpus, name):
+def test_a_guest_is_placed_on_a_host_with_any_name_that_nova_accepts(site, cpus, name):
     # Else the name of the other service's queue would be too long.
     pool = "[notification_handler]\npool = p\n"
     site.executor(host=name, options=pool).start()

@@ -262,7 +262,7 @@ def test_a_guest_is_placed_and_released_on_a_host_with(libvirtd, cpus, name):
 
 
 @stories("name", ["as it is", "its own processes"])
-def test_the_tools_of_an_operator_say_what_is_not_observed(libvirtd, cpus, name):
+def test_the_tools_of_an_operator_name_unobserved_values(libvirtd, cpus, name):
     host, hidden = HOSTS[name]
     with Story(libvirtd, host) as story:
         story.ask(emulator_pinning=str(cpus[-1]))

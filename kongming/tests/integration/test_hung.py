@@ -65,7 +65,7 @@ def monitors_held(uri, *guests):
         pytest.param(LONG, 50, id="long-50", marks=pytest.mark.slow),
     ],
 )
-def test_a_libvirtd_that_hung_finds_the_service_as_it_was(cloud, cpus, hang, waiting):
+def test_a_libvirtd_that_hung_finds_the_service_unchanged(cloud, cpus, hang, waiting):
     guests = [cloud.guest(vcpus=1) for _ in range(waiting)]
     with cloud.daemon(options=hang.options) as daemon:
         for number in range(hang.rounds):
@@ -89,7 +89,7 @@ def test_a_libvirtd_that_hung_finds_the_service_as_it_was(cloud, cpus, hang, wai
 @pytest.mark.parametrize(
     "workers", [4, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 8, 16))]
 )
-def test_hung_guests_do_not_hold_up_the_others(cloud, cpus, workers):
+def test_hung_guests_do_not_delay_the_others(cloud, cpus, workers):
     stuck = [cloud.guest(vcpus=1, iothreads=1) for _ in range(workers)]
     healthy = cloud.guest(vcpus=1)
     options = f"[executor]\nworkers = {workers}\ncheck_interval = 1\n"

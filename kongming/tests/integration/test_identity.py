@@ -121,14 +121,14 @@ def of(uuid):
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/openapi.json", "/v1/schemas/allocation"])
-def test_everybody_may_read_what_the_api_is(ask, path):
+def test_the_versions_are_public(ask, path):
     assert ask("", "GET", path) == (200, "")
     assert ask("", "GET", path, token="garbage") == (200, "")
 
 
 @pytest.mark.parametrize("token", ["", "garbage", "gAAAAA" + 200 * "x", "\xe9"])
 @stories("method", ["GET", "PUT", "DELETE"])
-def test_without_a_token_nothing_is_told(api, keystone, token, method):
+def test_without_a_token_no_resource_is_shown(api, keystone, token, method):
     headers = {"X-Auth-Token": token} if token else {}
     answer = api.request(method, of(RED), ASKED, headers)
     assert answer.status == 401
@@ -178,7 +178,7 @@ def test_the_command_line_finds_the_api_in_the_catalogue(api, keystone, projects
         assert says in lost.stderr
 
 
-def test_a_service_token_that_is_none(ask, token_of):
+def test_an_invalid_service_token_is_refused(ask, token_of):
     for token in ("garbage", token_of("member@red")):
         assert ask("admin@blue", "GET", of(RED), service_token=token)[0] == 401
 
@@ -189,7 +189,7 @@ def test_a_token_that_was_revoked(ask, keystone, projects):
     assert ask("", "GET", of(RED), token=token) == (401, "unauthenticated")
 
 
-def test_a_token_for_no_project_may_nothing(ask, keystone):
+def test_a_token_without_a_project_has_no_rights(ask, keystone):
     token = keystone.token(ADMIN, None)
     assert ask("", "GET", of(RED), token=token) == (403, "forbidden")
     assert ask("", "GET", "/v1/allocations", token=token) == (403, "forbidden")
@@ -197,7 +197,7 @@ def test_a_token_for_no_project_may_nothing(ask, keystone):
 
 # member implies reader
 @stories("who", ["reader@red", "member@red"])
-def test_who_is_of_a_project_sees_what_is_its_own(api, ask, token_of, projects, who):
+def test_a_member_of_a_project_sees_its_instances(api, ask, token_of, projects, who):
     assert ask(who, "GET", of(RED)) == (200, "")
     assert ask(who, "GET", f"{of(RED)}/history") == (200, "")
     for uuid in (BLUE, UNLOCATED, ABSENT):
@@ -232,13 +232,13 @@ def test_who_is_of_a_project_sees_what_is_its_own(api, ask, token_of, projects, 
         ("GET", "/v1/hosts/compute-1"),
     ],
 )
-def test_who_only_sees_a_project_may_not_change_it_nor_see_the_cloud(ask, who, method, path):
+def test_a_reader_of_a_project_may_neither_change_it_nor_see_the_cloud(ask, who, method, path):
     assert ask(who, method, path, ASKED) == (403, "forbidden")
 
 
 # Administrators are so in each project.
 @pytest.mark.parametrize("who", ["admin@blue", "service@service"])
-def test_administrators_and_services_may_all(ask, who):
+def test_administrators_and_services_have_all_rights(ask, who):
     uuid = instance(len(who) * 100)
     assert ask(who, "PUT", of(uuid), ASKED) == (201, "")
     assert ask(who, "GET", f"{of(uuid)}/history") == (200, "")
@@ -253,7 +253,7 @@ def test_administrators_and_services_may_all(ask, who):
     assert ask(who, "GET", "/v1/hosts/compute-1") == (404, "host_unknown")
 
 
-def test_the_history_says_who(api, token_of):
+def test_the_history_names_the_requester(api, token_of):
     token = token_of("admin@blue")
     path = of(instance(77))
     put = api.request("PUT", path, ASKED, {"X-Auth-Token": token})
@@ -263,7 +263,7 @@ def test_the_history_says_who(api, token_of):
     assert change["requested_by"].startswith("user ")
 
 
-def test_who_asks_can_not_be_made_up(api, ask):
+def test_the_requester_can_not_be_forged(api, ask):
     headers = {
         "X-Roles": "admin",
         "X-User-Id": "me",

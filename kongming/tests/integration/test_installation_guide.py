@@ -57,7 +57,7 @@ def commands(page, until="5. Check the log"):
 
 
 @pytest.mark.parametrize("page", [*PAGES, *README], ids=lambda page: page.name)
-def test_a_page_sets_the_umask_before_it_installs_anything(page):
+def test_a_page_sets_the_umask_before_it_installs_files(page):
     typed = commands(page, until="\0")
     installs = [at for at, line in enumerate(typed) if re.search(r"pip install|-m venv", line)]
     if installs and "/opt/kongming" in "".join(typed):
@@ -127,7 +127,7 @@ def test_the_guide_leads_to_a_program_that_its_user_can_run(machine, umask):
 
 
 @pytest.mark.slow
-def test_the_status_finds_what_was_installed_without_that_line(machine):
+def test_the_status_finds_files_installed_without_that_line(machine):
     typed = [line for line in commands(GUIDE) if line != "umask 022"]
     done = machine("umask 077", *(f"{line} >&2" for line in typed), f"{JUDGE} || true")
     assert done.returncode == 0, done.stderr

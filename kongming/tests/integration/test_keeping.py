@@ -38,7 +38,7 @@ def told(guest, name):
     return guest.domain.schedulerParametersFlags(1)[name]
 
 
-def test_all_that_can_be_asked_is_applied_at_once_and_taken_back(cloud, cpus):
+def test_all_possible_values_are_applied_at_once_and_released(cloud, cpus):
     first, last = cpus[0], cpus[-1]
     guest = cloud.guest(vcpus=2, iothreads=1)
     shares = told(guest, "cpu_shares")
@@ -108,7 +108,7 @@ def test_a_suspended_guest_is_saved_without_its_placement(cloud, cpus, tmp_path,
     guest.domain.undefine()
 
 
-def test_no_limit_can_be_asked_for(cloud):
+def test_no_limit_can_be_requested(cloud):
     guest = cloud.guest(vcpus=1)
     guest.domain.setSchedulerParametersFlags({"vcpu_quota": 5_000, "vcpu_period": 10_000}, 1)
     with cloud.daemon() as daemon:
@@ -120,7 +120,7 @@ def test_no_limit_can_be_asked_for(cloud):
         assert threads.vcpu_quotas(guest.uuid) == {0: (5_000, 10_000)}
 
 
-def test_one_part_that_can_not_be_done_undoes_all(cloud, cpus):
+def test_one_part_that_fails_undoes_all_parts(cloud, cpus):
     guest = cloud.guest(single_threaded=True)
     shares = told(guest, "cpu_shares")
     emulator = threads.emulator_thread(guest.uuid)
@@ -146,7 +146,7 @@ def test_one_part_that_can_not_be_done_undoes_all(cloud, cpus):
     ],
     usual=2,
 )
-def test_what_the_host_or_the_guest_lacks_is_refused(cloud, asked, reason):
+def test_targets_that_the_host_or_the_guest_lacks_are_refused(cloud, asked, reason):
     guest = cloud.guest()
     with cloud.daemon() as daemon:
         cloud.ask(guest, vcpu_pinning="0", **asked)
@@ -163,7 +163,7 @@ def test_memory_that_was_bound_for_good_is_not_touched(cloud, mode):
         assert guest.affinity() == everywhere(guest)
 
 
-def test_a_foreign_pin_is_corrected_at_once_and_told(cloud, cpus):
+def test_a_foreign_pin_is_corrected_at_once_and_logged(cloud, cpus):
     guest = cloud.guest()
     # No periodic check: only libvirt's event can tell.
     with cloud.daemon(options="[executor]\ncheck_interval = 0\n") as daemon:
@@ -182,7 +182,7 @@ def test_a_foreign_pin_is_corrected_at_once_and_told(cloud, cpus):
         assert record.drift_at is not None
 
 
-def test_our_own_changes_are_not_taken_for_others(cloud, cpus):
+def test_changes_by_kongming_are_not_taken_for_drift(cloud, cpus):
     guest = cloud.guest(vcpus=4, iothreads=1)
     with cloud.daemon(options="[DEFAULT]\ndebug = true\n") as daemon:
         for cpu in (cpus[0], cpus[-1]):
@@ -217,7 +217,7 @@ def test_a_thread_that_was_moved_behind_libvirts_back_is_found_by_the_check(clou
         assert f"found {cpus[0]}, desired {cpus[0]}-{cpus[-1]}" in daemon.log()
 
 
-def test_it_does_not_fight_for_ever(cloud, cpus):
+def test_corrections_stop_after_repeated_drift(cloud, cpus):
     guest = cloud.guest(vcpus=1)
     with cloud.daemon() as daemon:
         cloud.ask(guest, vcpu_pinning=str(cpus[-1]))
@@ -249,7 +249,7 @@ def test_a_guest_that_stops_is_absent_and_placed_when_it_starts(cloud, cpus):
         assert "drift" not in daemon.log()
 
 
-def test_a_restart_of_the_service_is_no_drift_but_what_happened_meanwhile_is(cloud, cpus):
+def test_a_restart_of_the_service_is_no_drift_but_a_change_meanwhile_is(cloud, cpus):
     guest = cloud.guest()
     daemon = cloud.daemon()
     daemon.start()
@@ -266,7 +266,7 @@ def test_a_restart_of_the_service_is_no_drift_but_what_happened_meanwhile_is(clo
     guest.wait_on(cpus[-1])
 
 
-def test_what_an_operator_asks_has_the_last_word(cloud, cpus):
+def test_a_request_of_the_operator_wins(cloud, cpus):
     guest = cloud.guest()
     with cloud.daemon() as daemon:
         cloud.ask(guest, vcpu_pinning=str(cpus[0]))
@@ -299,7 +299,9 @@ RULES = "[guard]\n"
         ("overlap = refuse", "overlap", "CPU {last}: instance {other} ("),
     ],
 )
-def test_the_operators_rules_are_taken_anew_on_sighup(cloud, cpus, tmp_path, rules, reason, says):
+def test_the_rules_of_the_operator_are_reloaded_on_sighup(
+    cloud, cpus, tmp_path, rules, reason, says
+):
     nova = tmp_path / "nova.conf"
     nova.write_text(f"[compute]\ncpu_dedicated_set = {cpus[-1]}\n")
     guest, other = cloud.guest(), cloud.guest()
@@ -320,7 +322,7 @@ def test_the_operators_rules_are_taken_anew_on_sighup(cloud, cpus, tmp_path, rul
         applied(daemon, guest)
 
 
-def test_an_iothread_that_goes_away_lifts_nothing_else(cloud, cpus):
+def test_an_iothread_that_is_removed_lifts_no_other_placement(cloud, cpus):
     guest = cloud.guest(vcpus=1)
     guest.domain.addIOThread(7, 1)
     with cloud.daemon(options="[executor]\ncheck_interval = 1\n") as daemon:
@@ -345,7 +347,7 @@ def test_an_iothread_that_goes_away_lifts_nothing_else(cloud, cpus):
         applied(daemon, guest)
 
 
-def test_a_rule_that_forbids_one_part_leaves_it_as_it_is_and_keeps_the_others(cloud, cpus):
+def test_a_rule_that_forbids_one_part_leaves_it_unchanged_and_keeps_the_others(cloud, cpus):
     guest = cloud.guest(vcpus=2)
     with cloud.daemon(options="[executor]\ncheck_interval = 1\n") as daemon:
         cloud.ask(guest, vcpu_pinning=f"0:{cpus[0]};1:{cpus[-1]}", vcpu_quota="50%")
@@ -358,7 +360,7 @@ def test_a_rule_that_forbids_one_part_leaves_it_as_it_is_and_keeps_the_others(cl
         assert threads.vcpu_quotas(guest.uuid)[1] == (50_000, 100_000)
 
 
-def test_a_rule_that_comes_later_is_told_and_changes_no_guest(cloud, cpus):
+def test_a_rule_that_is_added_later_is_logged_and_changes_no_guest(cloud, cpus):
     guest = cloud.guest()
     with cloud.daemon() as daemon:
         cloud.ask(guest, vcpu_pinning=str(cpus[-1]))
@@ -383,7 +385,7 @@ def test_guests_on_the_same_cpu_are_named_in_a_warning(cloud, cpus):
         guest.wait_on(cpus[-1])
 
 
-def test_of_two_guests_that_want_the_same_cpu_at_once_one_gets_it(cloud, cpus):
+def test_one_of_two_guests_that_request_the_same_cpu_at_once_gets_it(cloud, cpus):
     guests = [cloud.guest(vcpus=1) for _ in range(4)]
     with cloud.daemon(options=f"{RULES}overlap = refuse\n[executor]\ncheck_interval = 1\n") as d:
         for guest in guests:
@@ -412,7 +414,7 @@ class StartAnew:
         self._guest.start()
 
 
-def test_a_guest_that_starts_anew_amid_its_placement_is_released_from_all_of_it(cloud, cpus):
+def test_a_guest_that_restarts_during_its_placement_is_released_from_all_of_it(cloud, cpus):
     guest = cloud.guest(vcpus=2)
     connection = libvirt.open(cloud.libvirtd.uri)
     hypervisor = Hypervisor(cloud.libvirtd.uri, lambda: nullcontext(connection))

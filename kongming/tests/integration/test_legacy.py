@@ -53,7 +53,7 @@ def run(daemon, *command):
     return process.run([sys.executable, "-m", *command, "--config-file", str(daemon.conf)])
 
 
-def test_an_event_has_the_guest_placed_as_nova_says(cloud, api, legacy, cpus):
+def test_an_event_places_the_guest_as_nova_requests(cloud, api, legacy, cpus):
     guest = cloud.guest()
     api.add(HOST, {}, instance_uuid=guest.uuid)
     with cloud.daemon(options=options(api)) as daemon:
@@ -108,7 +108,7 @@ def test_resync_by_hand(cloud, api, cpus):
     assert "does not run" in found.stderr
 
 
-def test_what_does_not_answer_is_told_before_a_user_finds_out(cloud, api):
+def test_an_unresponsive_nova_is_logged_before_a_user_notices(cloud, api):
     api.add(HOST, {})
     daemon = cloud.daemon(options=options(api))
 
@@ -132,7 +132,7 @@ def test_without_nova_there_is_no_legacy_trigger(cloud):
     daemon.wait_log("Can't start: [notification_handler] trigger is legacy")
 
 
-def test_a_foreign_event_costs_nova_nothing(cloud, api, legacy):
+def test_a_foreign_event_causes_no_call_to_nova(cloud, api, legacy):
     with cloud.daemon(options=options(api)) as daemon:
         wait_until(lambda: api.requests, 30, "the look after the start")
         known = api.add(HOST, {KEY: "0"})

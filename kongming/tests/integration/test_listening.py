@@ -156,7 +156,7 @@ class Handler:
 WHAT = ["exchange", "binding", "queue", "vhost", "user"]
 
 
-def test_a_handler_hears_again_whatever_was_deleted_and_made_anew(broker, tmp_path):
+def test_a_handler_receives_events_again_after_any_deletion(broker, tmp_path):
     with ExitStack() as stack:
         handlers = {what: Handler(broker, tmp_path) for what in WHAT}
         for each in handlers.values():
@@ -215,7 +215,7 @@ class Site:
             return None
 
 
-def test_conductor_and_executor_hear_each_other_again_whatever_was_deleted(broker, tmp_path):
+def test_conductor_and_executor_receive_messages_again_after_any_deletion(broker, tmp_path):
     with ExitStack() as stack:
         site = Site(broker, tmp_path, stack)
         (conductor,) = site.plane.conductors

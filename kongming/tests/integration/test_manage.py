@@ -54,7 +54,7 @@ def test_host_show_draws_this_machine_and_its_guests(cloud, cpus, tmp_path):
     assert f"  CPU {cpus[1]} is shared by instance " in drawn.partition("\n\nViolations\n")[2]
 
 
-def test_libvirt_says_of_this_machine_what_the_kernel_says(libvirtd):
+def test_libvirt_reports_the_same_of_this_machine_as_the_kernel(libvirtd):
     def known_to_libvirt(topology):
         return [
             (
@@ -76,7 +76,7 @@ def test_libvirt_says_of_this_machine_what_the_kernel_says(libvirtd):
     assert all(0 < cell.free_kib < cell.memory_kib for cell in by_kernel.cells if cell.memory_kib)
 
 
-def test_the_connection_can_change_nothing(cloud):
+def test_the_connection_is_read_only(cloud):
     guest = cloud.guest()
     with (
         pytest.raises(exception.LibvirtForbids, match="read-only"),

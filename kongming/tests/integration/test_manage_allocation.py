@@ -119,7 +119,7 @@ def test_time_windows_from_a_file(cloud, cpus, manage, tmp_path):
         guest.wait_on(last)
 
 
-def test_a_list_of_all_and_a_text_for_each_format(cloud, cpus, manage):
+def test_a_list_of_all_allocations_and_a_text_exist_for_each_format(cloud, cpus, manage):
     guests = [cloud.guest(vcpus=1) for _ in range(2)]
     with cloud.daemon() as daemon:
         cloud.ask(guests[0], vcpu_pinning=str(cpus[0]), cpu_shares="200")
@@ -137,7 +137,7 @@ def test_a_list_of_all_and_a_text_for_each_format(cloud, cpus, manage):
             assert guests[0].uuid in manage(daemon, "allocation", "list", "-f", form)
 
 
-def test_a_plan_shows_the_steps_or_the_refusal_and_changes_nothing(cloud, cpus, manage):
+def test_a_plan_shows_the_steps_or_the_refusal_and_has_no_effect(cloud, cpus, manage):
     guest, other = cloud.guest(), cloud.guest()
     other.pin(cpus[-1])
     with cloud.daemon(options=f"[guard]\nreserved_cpus = {cpus[0]}\n") as daemon:
@@ -159,7 +159,7 @@ def test_a_plan_shows_the_steps_or_the_refusal_and_changes_nothing(cloud, cpus, 
         assert daemon.record(guest.uuid) is None
 
 
-def test_a_refused_request_by_hand_says_why_and_the_former_stays(cloud, cpus, manage):
+def test_a_refused_manual_request_has_a_reason_and_the_former_stays(cloud, cpus, manage):
     guest = cloud.guest()
     with cloud.daemon() as daemon:
         words = ("allocation", "set", guest.uuid, "--vcpu-pinning")
@@ -173,7 +173,7 @@ def test_a_refused_request_by_hand_says_why_and_the_former_stays(cloud, cpus, ma
         assert "not an instance UUID" in manage(daemon, "allocation", "set", "vm1", fails=True)
 
 
-def test_reconcile_finds_what_nobody_announced(cloud, cpus, manage):
+def test_reconcile_finds_an_unannounced_guest(cloud, cpus, manage):
     guest = cloud.guest()
     with cloud.daemon(options="[executor]\ncheck_interval = 0\n") as daemon:
         cloud.ask(guest, vcpu_pinning=f"{cpus[0]},{cpus[-1]}")
@@ -186,7 +186,7 @@ def test_reconcile_finds_what_nobody_announced(cloud, cpus, manage):
         assert len(manage(daemon, "reconcile", "-f", "json")) == 1
 
 
-def test_without_the_service_it_is_kept_for_its_start(cloud, cpus, manage):
+def test_without_the_service_a_request_is_stored_for_its_start(cloud, cpus, manage):
     guest = cloud.guest()
     daemon = cloud.daemon()
     assert "has a service of Kongming run" in manage(daemon, "allocation", "list", fails=True)
@@ -202,7 +202,7 @@ def test_without_the_service_it_is_kept_for_its_start(cloud, cpus, manage):
     guest.wait_on(cpus[-1])
 
 
-def test_a_guest_that_nothing_is_known_of_can_be_given_its_baseline_back(cloud, cpus, manage):
+def test_an_unknown_guest_can_be_returned_to_its_baseline(cloud, cpus, manage):
     guest = cloud.guest()
     daemon = cloud.daemon()
     daemon.start()

@@ -41,7 +41,7 @@ def listeners(process):
     return ports
 
 
-def test_by_default_nothing_is_served(cloud):
+def test_no_metrics_are_served_by_default(cloud):
     with cloud.daemon() as daemon:
         assert listeners(daemon.process.pid) == set()
 
@@ -59,7 +59,7 @@ def test_a_guest_is_counted(cloud, cpus, port):
         scrape(port)
 
 
-def test_the_broker_goes_and_comes(cloud, port):
+def test_the_broker_becomes_unavailable_and_available_again(cloud, port):
     with cloud.daemon(options=enabled(port)):
         assert scrape(port)["kongming_broker_connected"] == 1
         cloud.broker.stop()
@@ -71,7 +71,7 @@ def test_the_broker_goes_and_comes(cloud, port):
         wait_value(port, "kongming_broker_connected", 1)
 
 
-def test_libvirtd_goes_and_comes(cloud, port):
+def test_libvirtd_becomes_unavailable_and_available_again(cloud, port):
     with cloud.daemon(options=enabled(port)):
         assert scrape(port)["kongming_libvirt_connected"] == 1
         cloud.libvirtd.stop()
@@ -95,7 +95,7 @@ def test_a_libvirtd_that_hangs_does_not_hold_up_a_scrape(cloud, cpus, port):
         wait_value(port, "applied", 1)
 
 
-def test_a_port_that_is_taken_keeps_it_from_starting(cloud, port):
+def test_an_occupied_port_prevents_the_start(cloud, port):
     daemon = cloud.daemon(options=enabled(port))
     with socket.create_server(("127.0.0.1", port)):
         daemon.start_soon()

@@ -91,7 +91,7 @@ def test_a_guest_arrives_where_its_cpus_and_nodes_are_missing(placed, hooked, cp
     assert "<shares>300</shares>" not in here
 
 
-def test_a_guest_that_was_released_before_arrives_there_too(cloud, guest, hooked, cpus):
+def test_a_released_guest_arrives_released(cloud, guest, hooked, cpus):
     with cloud.daemon() as daemon:
         cloud.ask(guest, **everything_on(cpus[-1]))
         status(daemon, guest, "applied")
@@ -108,7 +108,7 @@ def test_a_guest_that_was_released_before_arrives_there_too(cloud, guest, hooked
     assert "kongming" not in here.replace(guest.domain.name(), "")
 
 
-def test_a_guest_that_was_released_before_runs_where_nova_lets_it_there(
+def test_a_released_guest_runs_where_nova_permits_on_the_destination(
     broker, libvirtd, bare, cpus, tmp_path
 ):
     hosts = TwoHosts(broker, libvirtd, bare, tmp_path)
@@ -130,7 +130,7 @@ def test_a_guest_that_was_released_before_runs_where_nova_lets_it_there(
 
 
 @stories("number", range(4))
-def test_without_the_hook_it_stays_on_the_source_as_it_was(placed, bare, cpus, number):
+def test_without_the_hook_a_guest_stays_on_the_source_unchanged(placed, bare, cpus, number):
     xml = handed_on(placed, of_other_host(cpus)[number])
     with pytest.raises(libvirt.libvirtError):
         migrate(placed.domain, libvirt.open(bare.uri), xml)
@@ -138,7 +138,7 @@ def test_without_the_hook_it_stays_on_the_source_as_it_was(placed, bare, cpus, n
 
 
 @pytest.mark.parametrize("has_hook", [True, False], ids=["hook", "no-hook"])
-def test_it_does_not_stay_on_cpus_that_are_reserved_where_it_arrives(
+def test_a_guest_does_not_stay_on_reserved_cpus_of_the_destination(
     placed, broker, request, has_hook, cpus, tmp_path
 ):
     there = Cloud(
@@ -155,7 +155,7 @@ def test_it_does_not_stay_on_cpus_that_are_reserved_where_it_arrives(
 
 @stories("has_hook", [True, False], ids=["hook", "no-hook"])
 @pytest.mark.parametrize("runs", [True, False], ids=["running", "down-on-both-hosts"])
-def test_it_is_placed_as_requested_there_and_returns_to_what_nova_gives_there(
+def test_a_guest_is_placed_as_requested_on_the_destination_and_returns_to_its_cpus_there(
     broker, libvirtd, request, has_hook, runs, cpus, tmp_path
 ):
     other = request.getfixturevalue("hooked" if has_hook else "bare")
@@ -193,7 +193,7 @@ def test_it_is_placed_as_requested_there_and_returns_to_what_nova_gives_there(
 
 
 @stories("runs", [True, False], ids=["running", "down"])
-def test_a_soft_reboot_there_starts_it_where_its_definition_was_cleaned(
+def test_a_soft_reboot_on_the_destination_starts_the_guest_from_a_clean_definition(
     broker, libvirtd, hooked, runs, cpus, tmp_path
 ):
     hosts = TwoHosts(broker, libvirtd, hooked, tmp_path)
@@ -218,7 +218,7 @@ def test_a_soft_reboot_there_starts_it_where_its_definition_was_cleaned(
     hosts.close()
 
 
-def test_what_came_along_while_the_service_was_down_is_released_when_it_is_up(
+def test_a_placement_that_arrived_while_the_service_was_down_is_released_at_its_start(
     placed, bare, broker, tmp_path
 ):
     placed.domain = migrate(placed.domain, libvirt.open(bare.uri))

@@ -44,7 +44,7 @@ def all_affinities(guest):
 
 @stories("withdrawn", [False, True], ids=["requested", "withdrawn"])
 @pytest.mark.parametrize("narrow", [False, True], ids=["within", "outside"])
-def test_it_is_placed_again_within_its_new_grant_or_runs_on_all_of_it(
+def test_a_guest_is_placed_again_within_its_new_grant_or_runs_on_all_of_it(
     hosts, source, destination, cpus, tmp_path, narrow, withdrawn
 ):
     first, second = cpus[:2]
@@ -86,7 +86,7 @@ def test_it_is_placed_again_within_its_new_grant_or_runs_on_all_of_it(
     wait_until(lambda: source.record(guest.uuid) is None, 30, "the source has forgotten it")
 
 
-def test_its_dedicated_cpus_are_permuted_again_where_it_arrives(
+def test_dedicated_cpus_are_permuted_again_on_the_destination(
     hosts, source, destination, cpus, tmp_path
 ):
     first, second = cpus[:2]
@@ -101,7 +101,7 @@ def test_its_dedicated_cpus_are_permuted_again_where_it_arrives(
     status(destination, guest, "applied")
 
 
-def test_it_comes_back_from_a_host_without_kongming_to_another_grant(
+def test_a_guest_returns_from_a_host_without_kongming_to_another_grant(
     hosts, source, cpus, tmp_path
 ):
     first, second = cpus[:2]

@@ -66,7 +66,7 @@ def test_a_guest_whose_vcpus_share_a_thread_is_refused(cloud, cpus):
         assert "baseline" not in guest.domain.XMLDesc()
 
 
-def test_three_services_each_act_on_their_own_events_only(cloud, cpus):
+def test_three_services_each_process_their_events_only(cloud, cpus):
     hosts = ["compute-1", "compute-2", "compute-3"]
     guests = {host: cloud.guest() for host in hosts}
     daemons = {host: cloud.daemon(host) for host in hosts}
@@ -85,7 +85,7 @@ def test_three_services_each_act_on_their_own_events_only(cloud, cpus):
             assert (daemon.record(guest.uuid) is not None) == (host == other)
 
 
-def test_killed_between_storing_and_applying_nothing_is_lost(cloud, cpus):
+def test_an_event_of_a_service_killed_between_storing_and_applying_is_not_lost(cloud, cpus):
     guest = cloud.guest()
     daemon = cloud.daemon()
     daemon.start()
@@ -129,7 +129,7 @@ def consumers(cloud, daemon):
     return queue.consumers if queue else 0
 
 
-def test_libvirtd_restarted_all_that_is_wanted_is_checked(cloud, cpus):
+def test_after_a_restart_of_libvirtd_all_desired_allocations_are_checked(cloud, cpus):
     guest = cloud.guest()
     with cloud.daemon() as daemon:
         # Where a cgroup confines a thread to less, nobody else can move it.
@@ -149,7 +149,7 @@ def test_libvirtd_restarted_all_that_is_wanted_is_checked(cloud, cpus):
         assert daemon.log().count("is unavailable") == 1
 
 
-def test_a_libvirtd_that_comes_and_goes_leaves_nothing_open(cloud):
+def test_repeated_restarts_of_libvirtd_leave_no_file_open(cloud):
     def files():
         return len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir()))
 
@@ -182,7 +182,7 @@ def test_broker_and_libvirtd_away_at_the_start(cloud, cpus):
     guest.wait_on(cpus[-1])
 
 
-def test_sigterm_ends_it_and_loses_nothing(cloud, cpus):
+def test_sigterm_ends_the_service_and_loses_no_event(cloud, cpus):
     guests = [cloud.guest() for _ in range(6)]
     daemon = cloud.daemon()
     daemon.start()
@@ -195,7 +195,7 @@ def test_sigterm_ends_it_and_loses_nothing(cloud, cpus):
         guest.wait_on(cpus[-1])
 
 
-def test_sigterm_ends_it_even_if_nobody_answers(cloud, cpus):
+def test_sigterm_ends_the_service_even_if_all_peers_are_unavailable(cloud, cpus):
     guest = cloud.guest()
     daemon = cloud.daemon()
     daemon.start()
@@ -210,7 +210,7 @@ def test_sigterm_ends_it_even_if_nobody_answers(cloud, cpus):
     assert guest.affinity() == everywhere(guest)
 
 
-def test_sighup_takes_mutable_options_anew_and_loses_no_event(cloud, cpus):
+def test_sighup_reloads_mutable_options_and_loses_no_event(cloud, cpus):
     guests = [cloud.guest(vcpus=1) for _ in range(6)]
     with cloud.daemon() as daemon:
         pid = daemon.process.pid
@@ -239,7 +239,7 @@ def test_sighup_takes_mutable_options_anew_and_loses_no_event(cloud, cpus):
         assert consumers(cloud, daemon) == 1
 
 
-def test_messages_that_nobody_can_read(cloud, cpus):
+def test_unreadable_messages_are_skipped(cloud, cpus):
     guest = cloud.guest()
     good = next(iter(captures.bodies("01-create")))
     text = json.dumps(good)
@@ -317,7 +317,7 @@ def test_all_captured_notifications_are_handled(cloud):
         wait_until(lambda: left() == 2, 30, "two have left")
 
 
-def test_a_guest_that_starts_anew_without_any_event_is_placed_again(cloud, cpus):
+def test_a_guest_that_restarts_without_any_event_is_placed_again(cloud, cpus):
     guest = cloud.guest()
     with cloud.daemon():
         cloud.publish(guest, str(cpus[-1]))
@@ -327,7 +327,7 @@ def test_a_guest_that_starts_anew_without_any_event_is_placed_again(cloud, cpus)
         guest.wait_on(cpus[-1])
 
 
-def test_a_topic_of_its_own_needs_no_pool(cloud, cpus):
+def test_a_separate_topic_needs_no_pool(cloud, cpus):
     guest = cloud.guest()
     options = "topics = kongming.compute-1\n[DEFAULT]\n"
     daemon = cloud.daemon()
@@ -427,7 +427,7 @@ def test_a_wrong_configuration_is_one_clear_line(cloud, conf, says):
     assert "Traceback" not in daemon.log()
 
 
-def test_the_same_user_may_not_run_it_twice(cloud):
+def test_the_same_user_may_not_run_the_service_twice(cloud):
     with cloud.daemon() as daemon:
         second = cloud.daemon()
         second.process.log = second.process.log.with_name("second")
@@ -437,7 +437,7 @@ def test_the_same_user_may_not_run_it_twice(cloud):
         assert daemon.process.running
 
 
-def test_idle_it_has_one_process(cloud):
+def test_an_idle_service_has_one_process(cloud):
     with cloud.daemon() as daemon:
         pid = daemon.process.pid
         assert Path(f"/proc/{pid}/task/{pid}/children").read_text() == ""

@@ -111,7 +111,7 @@ def cloud(cluster, tmp_path_factory):
 
 
 @stories("handling", ["pause_minority", "autoheal", "ignore"])
-def test_after_a_partition_all_is_heard_again(cluster, cloud, handling):
+def test_after_a_partition_all_messages_are_received_again(cluster, cloud, handling):
     cluster.handle_partitions(handling)
     for handler in cloud.handlers:
         cloud.check_hears(handler)

@@ -105,7 +105,7 @@ def test_a_socket_of_a_group_names_it_and_the_command(libvirtd_of):
     assert as_user(there.over("unix"), "libvirt") == "connected\n"
 
 
-def test_a_socket_of_root_alone_names_what_to_set(libvirtd_of):
+def test_a_socket_of_root_alone_names_the_option_to_set(libvirtd_of):
     assert 'unix_sock_group = "libvirt"' in as_user(libvirtd_of().over("unix"))
 
 
@@ -119,7 +119,7 @@ def test_where_polkit_decides_the_group_in_etc_group_counts(polkit, libvirtd_of)
     assert as_user(there.over("unix")) == "connected\n"
 
 
-def test_what_access_control_denies_is_found_by_status_and_refused_once(
+def test_an_operation_that_access_control_denies_is_found_by_status_and_refused_once(
     broker, polkit, libvirtd_of, cpus
 ):
     polkit.rule(WRITE % "NO")

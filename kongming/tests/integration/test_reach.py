@@ -110,7 +110,7 @@ WAYS = (
 
 
 @pytest.mark.parametrize("way", WAYS, indirect=True)
-def test_a_guest_is_placed_whichever_way_leads_to_libvirt(broker, way, cpus, tmp_path):
+def test_a_guest_is_placed_through_every_transport_of_libvirt(broker, way, cpus, tmp_path):
     cloud = Cloud(broker, way, tmp_path)
     guest = cloud.guest(vcpus=2)
     with cloud.daemon() as daemon:
@@ -177,7 +177,7 @@ def refusal(uri, **options):
         (None, "can't read"),
     ],
 )
-def test_each_auth_conf_that_does_not_do_is_told_by_what_is_wrong(
+def test_each_unusable_auth_conf_is_reported_with_its_fault(
     guarded, tmp_path, transport, text, says
 ):
     path = tmp_path / "auth.conf"
@@ -188,14 +188,14 @@ def test_each_auth_conf_that_does_not_do_is_told_by_what_is_wrong(
     assert says in told
 
 
-def test_an_auth_conf_for_all_hosts_does_for_each(guarded, tmp_path):
+def test_an_auth_conf_for_all_hosts_serves_each(guarded, tmp_path):
     path = tmp_path / "auth.conf"
     path.write_text(auth_conf(host="default"))
     for transport in ("unix", "tcp", "tls"):
         assert connect(guarded.over(transport, authfile=path)).isAlive()
 
 
-def test_mechanisms_of_sasl_that_are_not_installed_are_told_with_their_package(guarded):
+def test_missing_sasl_mechanisms_are_reported_with_their_package(guarded):
     code = "import sys; from kongming.hypervisor.opener import connect; connect(sys.argv[1])"
     ended = subprocess.run(
         [sys.executable, "-c", code, guarded.uri],
@@ -212,7 +212,7 @@ def other_pki(tmp_path):
     return Certificates.make(tmp_path / "other").folder
 
 
-def test_certificates_that_do_not_do_are_told_by_what_is_wrong(plain, other_pki, tmp_path):
+def test_unusable_certificates_are_reported_with_their_fault(plain, other_pki, tmp_path):
     assert "can't read the certificates" in refusal(plain.over("tls", pkipath=tmp_path / "none"))
     assert "its certificate is not trusted" in refusal(plain.over("tls", pkipath=other_pki))
     shutil.copy(plain.certificates / "cacert.pem", other_pki)
@@ -221,19 +221,19 @@ def test_certificates_that_do_not_do_are_told_by_what_is_wrong(plain, other_pki,
     assert "has the name in the URI" in refusal(other_name)
 
 
-def test_a_client_without_a_certificate_is_told_so(plain, tmp_path):
+def test_a_client_without_a_certificate_is_reported(plain, tmp_path):
     shutil.copy(plain.certificates / "cacert.pem", tmp_path)
     assert "clientcert.pem" in refusal(plain.over("tls", pkipath=tmp_path))
 
 
-def test_a_port_of_another_kind_is_told_as_that(plain):
+def test_a_port_of_another_kind_is_reported_as_that(plain):
     tls, tcp = str(plain.tls_port), str(plain.tcp_port)
     assert "16514 for tls" in refusal(plain.over("tls").replace(tls, tcp))
     assert "16509 for tcp" in refusal(plain.over("tcp").replace(tcp, tls))
     assert "no process listens" in refusal(plain.over("tcp").replace(tcp, "1"))
 
 
-def test_ssh_that_would_ask_is_refused_and_says_what_to_do(sshd, tmp_path):
+def test_ssh_that_would_prompt_is_refused_with_the_remedy(sshd, tmp_path):
     stranger = sshd.client("stranger", knows=False)
     assert "ssh does not know the key" in refusal(by_ssh(sshd, command=stranger))
     key = tmp_path / "key"
@@ -246,9 +246,7 @@ def test_ssh_that_would_ask_is_refused_and_says_what_to_do(sshd, tmp_path):
     assert "ssh rejects user root" in refusal(by_ssh(sshd, keyfile=locked))
 
 
-def test_the_read_only_socket_is_refused_once_and_nothing_was_undone(
-    broker, plain, cpus, tmp_path
-):
+def test_the_read_only_socket_is_refused_once_without_any_undoing(broker, plain, cpus, tmp_path):
     socket_ro = plain.folder / "libvirt-sock-ro"
     cloud = Cloud(broker, Way(plain, plain.over("unix", socket=socket_ro)), tmp_path)
     guest = cloud.guest()
@@ -273,7 +271,7 @@ def test_the_read_only_socket_is_refused_once_and_nothing_was_undone(
     cloud.close()
 
 
-def test_a_libvirtd_that_does_not_greet_is_told_and_found_when_it_does(cloud, cpus):
+def test_an_unresponsive_libvirtd_is_reported_and_found_when_it_answers(cloud, cpus):
     guest = cloud.guest()
     daemon = cloud.daemon(options="[libvirt]\nkeepalive_interval = 1\nkeepalive_count = 1\n")
     cloud.libvirtd.pause()
@@ -307,7 +305,7 @@ def hanging(uri):
     return threading.active_count() - before
 
 
-def test_attempts_at_a_socket_that_nobody_accepts_on_do_not_pile_up(tmp_path):
+def test_attempts_at_a_socket_without_an_accepting_server_do_not_accumulate(tmp_path):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket"))
         listener.listen(1)
@@ -315,7 +313,7 @@ def test_attempts_at_a_socket_that_nobody_accepts_on_do_not_pile_up(tmp_path):
 
 
 @stories("transport", ["tcp", "tls"])
-def test_attempts_at_a_server_that_says_nothing_do_not_pile_up(plain, transport):
+def test_attempts_at_an_unresponsive_server_do_not_accumulate(plain, transport):
     with Silent() as silent:
         uri = plain.over(transport)
         for port in (plain.tcp_port, plain.tls_port):
@@ -323,7 +321,7 @@ def test_attempts_at_a_server_that_says_nothing_do_not_pile_up(plain, transport)
         assert hanging(uri) == 1
 
 
-def test_attempts_of_which_the_log_in_is_never_answered_do_not_pile_up(guarded):
+def test_attempts_with_an_unanswered_log_in_do_not_accumulate(guarded):
     with Forwarder(guarded.tcp_port) as between:
         between.go_silent_at(b"DIGEST-MD5")
         uri = guarded.uri.replace("qemu:///", f"qemu+tcp://localhost:{between.port}/")
@@ -339,7 +337,7 @@ def test_an_ssh_that_hangs_is_left_alone(plain, tmp_path):
     assert hanging(f"qemu+ssh://localhost/system?command={command}") == 1
 
 
-def test_a_libvirtd_that_takes_no_further_clients_is_told_and_waited_for(broker, cpus):
+def test_a_libvirtd_that_accepts_no_further_clients_is_reported_and_waited_for(broker, cpus):
     root = Path(tempfile.mkdtemp(prefix="kongming-few-"))
     settings = {"max_clients": 6, "max_anonymous_clients": 6}
     hold = (
@@ -364,7 +362,7 @@ def test_a_libvirtd_that_takes_no_further_clients_is_told_and_waited_for(broker,
     shutil.rmtree(root)
 
 
-def test_what_is_in_auth_conf_is_no_secret_of_the_log(broker, guarded, tmp_path):
+def test_the_credentials_of_auth_conf_are_not_logged(broker, guarded, tmp_path):
     path = tmp_path / "auth.conf"
     path.write_text(auth_conf(password=f"{PASSWORD}-wrong"))
     uri = guarded.over("tcp", authfile=path)

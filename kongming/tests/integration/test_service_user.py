@@ -86,7 +86,7 @@ def machine():
         yield Machine(Path(folder))
 
 
-def test_root_judges_as_the_user_of_the_unit(machine):
+def test_root_checks_as_the_user_of_the_unit(machine):
     _, checks = machine.status()
     assert checks["Service's user"] == {
         "check": "Service's user",
@@ -103,7 +103,7 @@ def test_the_state_path_is_judged_with_the_rights_of_that_user(machine):
     assert "is not writable by user nobody" in checks["State path"]["details"]
 
 
-def test_a_configuration_that_is_for_root_only_is_told(machine):
+def test_a_configuration_for_root_only_is_reported(machine):
     machine.conf.chmod(0o600)
     done = machine.run("kongming-status", "upgrade", "check")
     assert (done.returncode, done.stdout) == (255, "")
@@ -112,7 +112,7 @@ def test_a_configuration_that_is_for_root_only_is_told(machine):
     )
 
 
-def test_a_program_that_the_user_of_the_unit_can_not_run_is_told(machine):
+def test_a_program_that_the_user_of_the_unit_can_not_run_is_reported(machine):
     program = machine.folder / "program"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o700)
@@ -124,13 +124,13 @@ def test_a_program_that_the_user_of_the_unit_can_not_run_is_told(machine):
     assert "Permission denied; if it was installed with a umask" in said
 
 
-def test_a_user_that_there_is_not_is_told(machine):
+def test_an_unknown_user_is_reported(machine):
     status, checks = machine.status("--user", "absent")
     assert (status, [*checks]) == (2, ["Service's user"])
     assert "has user absent, who does not exist" in checks["Service's user"]["details"]
 
 
-def test_another_user_is_told_whose_rights_are_not_known(machine):
+def test_another_user_learns_whose_permissions_are_unknown(machine):
     machine.conf.chmod(0o644)
     status, checks = machine.status(user=OTHER)
     assert status >= 1
@@ -145,7 +145,7 @@ def test_the_user_itself_needs_no_root(machine):
     assert "checked as user nobody (kongming-ex" in checks["Service's user"]["details"]
 
 
-def test_root_may_judge_as_any_user(machine):
+def test_root_may_check_as_any_user(machine):
     machine.conf.chmod(0o644)
     _, checks = machine.status("--user", OTHER)
     assert checks["Service's user"]["details"] == "checked as user daemon (--user)"
@@ -177,7 +177,7 @@ COMMANDS = [
 
 
 @stories("command", COMMANDS, ids=" ".join)
-def test_another_user_is_told_in_one_line_which_user_to_be(machine, command):
+def test_another_user_learns_the_right_user_in_one_line(machine, command):
     with_state(machine)
     done = machine.run(*command, user=OTHER)
     (line,) = (done.stdout + done.stderr).splitlines()
@@ -187,7 +187,7 @@ def test_another_user_is_told_in_one_line_which_user_to_be(machine, command):
 
 
 @stories("command", COMMANDS, ids=" ".join)
-def test_another_user_who_can_read_the_configuration_is_told_too(machine, command):
+def test_another_user_who_can_read_the_configuration_is_warned_too(machine, command):
     with_state(machine)
     machine.conf.chmod(0o644)
     done = machine.run(*command, user=OTHER)

@@ -17,7 +17,7 @@ from kongming.tests.soak.host import AHEAD, BEHIND, BROKER, DISK, KILLED, LIBVIR
 from kongming.tests.soak.soak import Size, soak
 
 
-def test_all_is_as_the_last_words_say(broker, libvirtd, tmp_path):
+def test_the_final_state_matches_the_newest_events(broker, libvirtd, tmp_path):
     size = Size(events=1500, rounds=1, real=6, simulated=200)
     run = soak(broker, libvirtd, tmp_path, size, SEED)
     for what in (AHEAD, BEHIND, BROKER, DISK, KILLED, LIBVIRTD):

@@ -20,7 +20,7 @@ from kongming.tests.integration.site import HOST
 from kongming.tests.testbed.process import wait_until
 
 
-def test_what_is_put_is_seen_on_the_threads_and_taken_back(site, cpus):
+def test_an_allocation_is_observed_on_the_threads_and_released(site, cpus):
     site.executor().start()
     guest = site.guest()
     before = guest.affinity()
@@ -45,7 +45,7 @@ def test_what_is_put_is_seen_on_the_threads_and_taken_back(site, cpus):
     assert [entry["status"] for entry in history] == ["applied", "applied", "released"]
 
 
-def test_what_cannot_be_is_refused_by_the_host(site, cpus):
+def test_an_impossible_allocation_is_refused_by_the_host(site, cpus):
     site.executor().start()
     guest = site.guest()
     before = guest.affinity()
@@ -55,7 +55,7 @@ def test_what_cannot_be_is_refused_by_the_host(site, cpus):
     assert guest.affinity() == before
 
 
-def test_a_dry_run_is_made_by_the_host_and_changes_nothing(site, cpus):
+def test_a_dry_run_is_carried_out_by_the_host_and_has_no_effect(site, cpus):
     site.executor().start()
     guest = site.guest()
     before = guest.affinity()
@@ -127,7 +127,7 @@ def test_guests_swap_their_cpus_by_a_map_without_a_refusal(site, cpus):
     wait_until(lambda: site.api.request("GET", path).status == 404, 30, "the map is gone")
 
 
-def test_a_host_that_was_down_asks_for_what_it_missed(site, cpus):
+def test_a_host_that_was_down_requests_missed_changes(site, cpus):
     executor = site.executor()
     executor.start()
     guest, other = site.guest(), site.guest()
@@ -144,7 +144,7 @@ def test_a_host_that_was_down_asks_for_what_it_missed(site, cpus):
     assert guest.affinity() == before
 
 
-def test_a_conductor_that_is_killed_loses_nothing(site, cpus):
+def test_a_killed_conductor_loses_no_allocation(site, cpus):
     site.executor(options="[executor]\npull_interval = 1\n").start()
     guest = site.guest()
     first, second = site.plane.conductors
@@ -159,7 +159,7 @@ def test_a_conductor_that_is_killed_loses_nothing(site, cpus):
         guest.wait_on(cpu)
 
 
-def test_a_broker_that_restarts_loses_nothing(site, cpus):
+def test_a_restarted_broker_loses_no_allocation(site, cpus):
     site.executor(options="[executor]\npull_interval = 1\n").start()
     guest = site.guest()
     site.put(guest.uuid, vcpu_pinning=str(cpus[1]))
@@ -174,7 +174,7 @@ def test_a_broker_that_restarts_loses_nothing(site, cpus):
     guest.wait_on(cpus[0])
 
 
-def test_hosts_tell_what_they_look_like_and_fall_silent(site, cpus):
+def test_hosts_send_their_snapshot_and_become_unresponsive(site, cpus):
     executor = site.executor(options="[executor]\npull_interval = 1\n")
     executor.start()
     guest = site.guest()

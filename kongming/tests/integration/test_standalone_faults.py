@@ -32,7 +32,7 @@ def moves(executor):
     return sum(map(executor.log().count, ("observed on the threads", "back to its baseline")))
 
 
-def test_an_api_that_is_killed_right_after_it_took_something_loses_nothing(site, cpus):
+def test_an_api_that_is_killed_right_after_a_request_loses_no_request(site, cpus):
     site.executor(options=OFTEN).start()
     guest = site.guest()
     for number in range(4):
@@ -60,7 +60,7 @@ def test_an_api_that_is_killed_right_after_it_took_something_loses_nothing(site,
         guest.wait_on(cpu)
 
 
-def test_executor_and_conductor_are_killed_at_any_moment(site, cpus):
+def test_executor_and_conductor_may_be_killed_at_any_moment(site, cpus):
     chance = random.Random(20261124)
     executor = site.executor(options=OFTEN)
     executor.start()
@@ -94,7 +94,7 @@ def on_mariadb(broker, libvirtd, tmp_path, mariadb):
         site.close()
 
 
-def test_the_database_may_be_away_for_a_while(on_mariadb, mariadb, cpus):
+def test_the_database_may_be_unavailable_for_a_while(on_mariadb, mariadb, cpus):
     site = on_mariadb
     executor = site.executor(options=OFTEN)
     executor.start()
@@ -146,9 +146,7 @@ def second_libvirtd(tmp_path):
         yield libvirtd
 
 
-def test_an_instance_that_is_migrated_live_takes_its_allocation_along(
-    site, second_libvirtd, cpus, tmp_path
-):
+def test_a_live_migrated_instance_keeps_its_allocation(site, second_libvirtd, cpus, tmp_path):
     first = site.executor(options=OFTEN)
     first.start()
     second = site.executor("compute-2", options=OFTEN, libvirtd=second_libvirtd)
@@ -180,7 +178,7 @@ def test_an_instance_that_is_migrated_live_takes_its_allocation_along(
         destroy(guest.domain)
 
 
-def test_an_executor_that_comes_back_after_fifty_requests_moves_its_guest_once(site, cpus):
+def test_an_executor_that_returns_after_fifty_requests_moves_its_guest_once(site, cpus):
     guest = site.guest()
     executor = site.executor()
     executor.start()

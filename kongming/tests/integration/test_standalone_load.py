@@ -97,7 +97,7 @@ def counts(plane, path):
     return plane.api.get(path)["counts"]
 
 
-def test_a_map_of_all_hosts_is_applied_everywhere_and_taken_back(plane, cloud):
+def test_a_map_of_all_hosts_is_applied_everywhere_and_released(plane, cloud):
     path = "/v1/allocation-maps/everywhere"
     with cloud(HOSTS) as instances:
         for cpus in ("0", "1"):

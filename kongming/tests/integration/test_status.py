@@ -64,20 +64,20 @@ def replaced(daemon, *pairs):
     return path
 
 
-def test_all_is_well(heard):
+def test_a_host_in_order_has_no_findings(heard):
     status = Status(heard.conf)
     assert status.code == SUCCESS, status.details
     assert not status.errors
     assert len(status.results) == 14
 
 
-def test_a_table_is_what_people_get(heard):
+def test_the_output_for_people_is_a_table(heard):
     shown = run([*HOOKED, COMMAND, "--config-file", heard.conf, "upgrade", "check"])
     assert shown.returncode == SUCCESS
     assert "| Check: Message broker" in shown.stdout
 
 
-def test_nova_was_never_heard(broker, libvirtd, tmp_path):
+def test_missing_events_of_nova_are_reported(broker, libvirtd, tmp_path):
     daemon = Cloud(broker, libvirtd, tmp_path).daemon()
     status = Status(daemon.conf)
     assert status.code == WARNING
@@ -125,7 +125,7 @@ def test_the_broker_is_away(cloud, heard):
     assert "can't be reached (Connection refused)" in status.only("Message broker")
 
 
-def test_a_broker_that_says_nothing(heard, cloud):
+def test_an_unresponsive_broker_is_reported(heard, cloud):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         there = f":{silent.getsockname()[1]}/"
         status = Status(replaced(heard, (f":{cloud.broker.port}/", there)))
@@ -133,7 +133,7 @@ def test_a_broker_that_says_nothing(heard, cloud):
     assert "does not respond in time" in status.only("Message broker")
 
 
-def test_one_of_two_hosts_is_away(heard, cloud):
+def test_an_unavailable_host_of_two_is_reported(heard, cloud):
     there = f"127.0.0.1:{cloud.broker.port}"
     status = Status(replaced(heard, (f"@{there}", f"@{there},guest:guest@127.0.0.1:1")))
     assert status.code == WARNING
@@ -168,7 +168,7 @@ def test_another_driver_of_libvirt(heard, cloud):
     assert "leads to libvirt's driver TEST, not QEMU" in status.details["libvirt"]
 
 
-def test_a_configuration_that_is_none(tmp_path):
+def test_an_invalid_configuration_is_reported(tmp_path):
     conf = tmp_path / "kongming.conf"
     conf.write_text("password is topsecret")
     status = Status(conf)
@@ -218,7 +218,7 @@ def test_queues_that_grow_without_limit(managed, watched):
 
 
 @pytest.mark.slow
-def test_the_queue_that_nobody_reads(managed, watched):
+def test_a_queue_without_a_consumer_is_reported(managed, watched):
     plain = "versioned_notifications.info"
     assert f"the queue {plain} does not exist" in limits(Status(watched.conf))
     managed._control("eval", _declare(plain))
@@ -249,7 +249,7 @@ def test_a_management_api_that_does_not_let_us_in(watched):
     assert "refuses user or password" in limits(status)
 
 
-def test_a_management_api_that_is_not_there(managed, watched):
+def test_a_missing_management_api_is_reported(managed, watched):
     conf = replaced(watched, (f"127.0.0.1:{managed.management_port}", "127.0.0.1:1"))
     status = Status(conf)
     assert status.code == FAILURE

@@ -157,7 +157,7 @@ def test_novas_numa_guest_starts(libvirtd: Libvirtd) -> None:
     destroy(domain)
 
 
-def test_a_libvirtd_takes_itself_for_another_host_alone(tmp_path: Path) -> None:
+def test_a_libvirtd_treats_only_itself_as_the_same_host(tmp_path: Path) -> None:
     with Libvirtd(tmp_path, host_name="compute-2") as other:
         assert other.connect().getHostname() == "compute-2"
         other.restart()
@@ -215,7 +215,7 @@ def test_a_libvirtd_of_one_user_pins_and_leaves_no_guest(open_folder: Path) -> N
     lives_and_ends(SessionLibvirtd(open_folder))
 
 
-def test_a_libvirtd_that_cannot_start_is_told_with_its_log(
+def test_a_libvirtd_that_cannot_start_is_reported_with_its_log(
     open_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SessionLibvirtd, "settings", lambda _: {"listen_tcp": "x"})

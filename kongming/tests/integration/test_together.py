@@ -35,7 +35,7 @@ def test_two_guests_swap_their_cpus(cloud, cpus):
         applied(daemon, other)
 
 
-def test_one_that_does_not_give_way_still_refuses(cloud, cpus):
+def test_a_guest_that_does_not_give_way_still_refuses(cloud, cpus):
     first, last = cpus[0], cpus[-1]
     one, other = cloud.guest(vcpus=1), cloud.guest(vcpus=1)
     with cloud.daemon(options=REFUSE) as daemon:

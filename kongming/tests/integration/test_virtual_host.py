@@ -24,13 +24,13 @@ from kongming.tests.testbed.virtual_host import SERVER, Shape, VirtualHost
 
 TESTS = Path(__file__).parents[1] / "numa"
 TIMEOUT = 3600
-STORY = ("test_service.py::test_all_of_a_guest_moves_from_node_to_node_and_back",)
+STORY = ("test_service.py::test_all_parts_of_a_guest_move_from_node_to_node_and_back",)
 ALL = ("",)
 # Those to which it makes a difference that there are more than two nodes.
 MANY_NODES = (
     "test_topology.py",
     "test_memory.py",
-    "test_service.py::test_all_of_a_guest_moves_from_node_to_node_and_back",
+    "test_service.py::test_all_parts_of_a_guest_move_from_node_to_node_and_back",
     "test_service.py::test_host_show",
 )
 
@@ -69,7 +69,7 @@ def test_on_a_virtual_host(
     assert done.returncode == 0
 
 
-def test_the_machine_is_out_of_reach(tmp_path: Path) -> None:
+def test_the_machine_is_unreachable(tmp_path: Path) -> None:
     """What a host of its own changes stays with it, but for its share."""
     beside = tmp_path / "beside"
     beside.touch()

@@ -85,7 +85,7 @@ def forgotten(daemon, guest):
 
 
 @stories("host", [OTHER, None])
-def test_a_guest_that_runs_here_is_kept_on_whatever_word(cloud, publish, cpus, host):
+def test_a_running_guest_is_kept_whatever_event_arrives(cloud, publish, cpus, host):
     first, last = cpus[0], cpus[-1]
     guest = cloud.guest()
     with cloud.daemon(options=OFTEN) as daemon:
@@ -120,7 +120,7 @@ def test_a_guest_that_runs_here_is_kept_on_whatever_word(cloud, publish, cpus, h
         forgotten(daemon, guest)
 
 
-def test_what_is_said_while_libvirt_is_away_is_decided_when_it_is_back(cloud, publish, cpus):
+def test_events_during_an_outage_of_libvirt_are_decided_when_it_is_back(cloud, publish, cpus):
     guest, gone = cloud.guest(), cloud.guest()
     with cloud.daemon() as daemon:
         for each in (guest, gone):
@@ -144,9 +144,7 @@ def test_what_is_said_while_libvirt_is_away_is_decided_when_it_is_back(cloud, pu
         guest.wait_on(cpus[-1])
 
 
-def test_a_guest_that_is_migrated_live_is_let_go_and_no_word_is_needed(
-    cloud, publish, cpus, tmp_path
-):
+def test_a_live_migrated_guest_is_forgotten_without_an_event(cloud, publish, cpus, tmp_path):
     guest = cloud.guest(firmware=tmp_path / "firmware.rom")
     with Libvirtd(tmp_path / "libvirt-2") as second, cloud.daemon() as daemon:
         publish(guest, vcpu_pinning=str(cpus[-1]))
@@ -166,7 +164,7 @@ def test_a_guest_that_is_migrated_live_is_let_go_and_no_word_is_needed(
 
 
 @stories("last", ["instance.update", "instance.delete.end"])
-def test_of_what_could_not_be_built_nothing_is_kept(cloud, publish, last):
+def test_an_instance_that_could_not_be_built_leaves_no_record(cloud, publish, last):
     known = str(uuid.uuid4())
     with cloud.daemon() as daemon:
         publish(known, vcpu_pinning="0")
@@ -175,7 +173,7 @@ def test_of_what_could_not_be_built_nothing_is_kept(cloud, publish, last):
         forgotten(daemon, known)
 
 
-def test_an_edit_from_an_api_node_whose_clock_is_behind_is_done(cloud, publish, cpus):
+def test_an_edit_from_an_api_node_whose_clock_is_behind_is_carried_out(cloud, publish, cpus):
     guest = cloud.guest()
     with cloud.daemon() as daemon:
         begin = time.time()
@@ -196,7 +194,7 @@ def test_an_edit_from_an_api_node_whose_clock_is_behind_is_done(cloud, publish, 
         assert guest.affinity() == {vcpu: {cpus[-1]} for vcpu in guest.affinity()}
 
 
-def test_a_sender_whose_clock_was_set_back_is_heard(cloud, publish, cpus):
+def test_events_of_a_publisher_whose_clock_was_set_back_are_received(cloud, publish, cpus):
     first, last = cpus[0], cpus[-1]
     guest, other = cloud.guest(), cloud.guest()
     with cloud.daemon() as daemon:
@@ -215,7 +213,7 @@ def test_a_sender_whose_clock_was_set_back_is_heard(cloud, publish, cpus):
         daemon.wait_log("was set back and now is behind this host's by about 8.0 h")
 
 
-def test_old_events_do_not_undo_what_nova_says(cloud, publish, api, cpus):
+def test_old_events_do_not_override_nova(cloud, publish, api, cpus):
     first, last = cpus[0], cpus[-1]
     guest = cloud.guest()
     api.add(HOST, {KEY: str(first)}, instance_uuid=guest.uuid)
@@ -262,7 +260,7 @@ def test_an_event_that_nova_contradicts_is_healed_by_its_answer(cloud, publish, 
         assert "claimed_elsewhere" not in daemon.log()
 
 
-def test_a_region_that_is_not_named_is_no_reason_to_give_up_all_guests(cloud, api, cpus):
+def test_an_unnamed_region_is_no_reason_to_give_up_all_guests(cloud, api, cpus):
     guests = [cloud.guest(vcpus=1) for _ in range(2)]
     daemon = cloud.daemon(options=api.options().replace("region_name = RegionOne\n", ""))
     for guest in guests:
@@ -362,7 +360,7 @@ def test_a_definition_that_brings_an_old_pin_back_is_no_request(
             guest.domain.undefine()
 
 
-def test_a_host_that_is_named_otherwise_by_nova_is_told(cloud, publish, cpus):
+def test_a_host_with_another_name_in_nova_is_logged(cloud, publish, cpus):
     guest = cloud.guest()
     with cloud.daemon() as daemon:
         for number in range(20):

@@ -51,7 +51,7 @@ def emulator_threads(guest):
     return {int(task.name) for task in tasks} - {*vcpus, *others}
 
 
-def test_a_thread_of_the_emulators_that_runs_elsewhere_is_moved(cloud, cpus):
+def test_an_emulator_thread_on_other_cpus_is_moved(cloud, cpus):
     guest = cloud.guest(iothreads=1)
     with cloud.daemon(options=CHECKED) as daemon:
         cloud.ask(guest, emulator_pinning=",".join(map(str, cpus[:2])))
@@ -76,7 +76,7 @@ def test_going_back_leaves_no_thread_behind(cloud, cpus):
             assert threads.affinity(thread) == threads.online_cpus()
 
 
-def test_what_was_narrower_before_is_the_baseline(cloud, cpus):
+def test_a_narrower_former_set_is_the_baseline(cloud, cpus):
     guest = cloud.guest(vcpus=2)
     vcpu_threads = threads.vcpu_threads(guest.uuid)
     threads.set_affinity(vcpu_threads[0], [cpus[0]])

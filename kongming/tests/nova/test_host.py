@@ -17,7 +17,7 @@ import pytest
 from kongming.tests.nova.aspects import FIRST, NOTHING, SECOND
 
 
-def test_a_guest_that_was_started_anew_behind_novas_back(server):
+def test_a_guest_that_was_restarted_without_nova_is_placed_again(server):
     before = server.threads()
     domain = server.domain()
     domain.destroy()

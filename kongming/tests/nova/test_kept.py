@@ -47,7 +47,7 @@ def test_a_snapshot(kept):
     kept.act("createImage", {"name": "snapshot"}, ends="snapshot.end")
 
 
-def test_a_reset_inside_of_the_guest(kept):
+def test_a_reset_inside_of_the_guest_keeps_its_placement(kept):
     kept.domain().reset()
 
 

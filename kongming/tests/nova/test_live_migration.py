@@ -99,14 +99,14 @@ def wait_handed_over(server, source, destination):
     wait_until(handed_over, 60, what)
 
 
-def test_a_guest_is_placed_there_and_back_again(hosts, hooked, placed):
+def test_a_guest_is_placed_on_the_destination_and_back_again(hosts, hooked, placed):
     for source, destination in (hosts, reversed(hosts)):
         placed.migrate(destination.name)
         placed.wait_looks(FIRST)
         wait_handed_over(placed, source, destination)
 
 
-def test_with_the_hook_alone_it_arrives_as_nova_made_it(hosts, hooked, placed):
+def test_with_the_hook_alone_a_guest_arrives_as_nova_defined_it(hosts, hooked, placed):
     first, second = hosts
     second.daemon.stop()
     placed.migrate(second.name)
@@ -116,7 +116,9 @@ def test_with_the_hook_alone_it_arrives_as_nova_made_it(hosts, hooked, placed):
     wait_handed_over(placed, first, second)
 
 
-def test_a_request_that_is_withdrawn_there_stays_so_on_the_way_back(cloud, hosts, placed):
+def test_a_request_that_is_withdrawn_on_the_destination_stays_so_on_the_way_back(
+    cloud, hosts, placed
+):
     first, second = hosts
     placed.migrate(second.name)
     placed.wait_looks(FIRST)

@@ -19,7 +19,7 @@ from kongming.tests.testbed.process import wait_until
 TRIGGERS = (VERSIONED, LEGACY)
 
 
-def test_a_server_created_with_the_keys_gets_what_they_ask(cloud):
+def test_a_server_created_with_the_keys_is_placed_as_requested(cloud):
     server = cloud.server(FIRST)
     server.wait_looks(FIRST)
     wait_until(lambda: cloud.daemon.record(server.uuid).status == "applied", 30, "applied")
@@ -43,7 +43,7 @@ def test_edits_of_a_running_server(server):
         server.wait_looks(request)
 
 
-def test_edits_faster_than_they_can_be_carried_out(server):
+def test_edits_faster_than_their_passes_end_in_the_last_one(server):
     for request in (SECOND, FIRST, NOTHING, SECOND):
         server.ask(request)
     server.wait_looks(SECOND)
@@ -58,7 +58,7 @@ def test_the_keys_are_removed_one_by_one_and_set_again(cloud, server):
     server.wait_looks(FIRST)
 
 
-def test_an_edit_that_can_not_be_read_changes_nothing(cloud, server):
+def test_an_unreadable_edit_has_no_effect(cloud, server):
     key = ASPECTS[0].key
     for request in (FIRST, SECOND):
         server.ask(request)

@@ -41,7 +41,7 @@ def resize(server, name):
 
 
 @pytest.mark.parametrize("guest", [NUMA_FLAVOR, PAGES_FLAVOR, PLAIN], indirect=True)
-def test_nova_counts_what_it_counted_before_a_guest_was_placed(cloud, guest):
+def test_the_accounting_of_nova_is_unchanged_by_a_placement(cloud, guest):
     before = accounts(cloud.openstack, guest.uuid)
     assert bool(before["instance"]) is (guest.flavor != PLAIN)
     guest.ask(WITHIN)
@@ -54,7 +54,7 @@ def test_nova_counts_what_it_counted_before_a_guest_was_placed(cloud, guest):
     assert accounts(cloud.openstack, guest.uuid) == before
 
 
-def test_a_guest_is_placed_again_within_its_grant_whatever_starts_it_anew(cloud, guest):
+def test_a_guest_is_placed_again_within_its_grant_after_every_kind_of_restart(cloud, guest):
     guest.ask(WITHIN)
     guest.wait_looks(WITHIN)
     guest.act("reboot", {"type": "HARD"}, ends="reboot.end")
@@ -73,7 +73,7 @@ def test_a_guest_is_placed_again_within_its_grant_whatever_starts_it_anew(cloud,
     guest.wait_looks(WITHIN)
 
 
-def test_its_memory_stays_where_nova_bound_it_until_it_is_a_plain_guest(cloud, guest):
+def test_memory_stays_where_nova_bound_it_until_the_guest_is_a_plain_one(cloud, guest):
     resize(guest, PLAIN)
     never_placed = accounts(cloud.openstack, guest.uuid)
     resize(guest, guest.flavor)

@@ -25,7 +25,7 @@ def told(cloud, server):
     return cloud.plane.api.get(f"/v1/allocations/{server.uuid}")
 
 
-def test_host_and_project_are_novas_word(cloud, server):
+def test_host_and_project_are_those_of_nova(cloud, server):
     projects = cloud.openstack.rest.get("keystone", "/v3/projects?name=admin")["projects"]
     # Whose server it is Nova says at once, where it is once it is there.
     wait_until(lambda: told(cloud, server)["host"], 30, "where the server is")
@@ -40,7 +40,7 @@ def test_edits_of_a_running_server(server):
         server.wait_looks(request)
 
 
-def test_edits_faster_than_they_can_be_carried_out(server):
+def test_edits_faster_than_their_passes_end_in_the_last_one(server):
     for request in (SECOND, FIRST, NOTHING, SECOND):
         server.ask(request)
     server.wait_looks(SECOND)
@@ -54,7 +54,7 @@ def test_an_edit_of_a_stopped_server(cloud, server):
     server.wait_looks(SECOND)
 
 
-def test_an_allocation_is_taken_back_from_a_suspended_server(cloud, server):
+def test_an_allocation_is_released_from_a_suspended_server(cloud, server):
     server.act("suspend", ends="suspend.end", status="SUSPENDED")
     server.ask(NOTHING)
     cloud.plane.wait_gone(server.uuid)
@@ -63,7 +63,7 @@ def test_an_allocation_is_taken_back_from_a_suspended_server(cloud, server):
     server.wait_looks(NOTHING)
 
 
-def test_an_allocation_that_was_there_before_its_server(cloud):
+def test_an_allocation_may_exist_before_its_server(cloud):
     # Nova chooses the UUID: the allocation comes while the server is being built.
     server = cloud.server(FIRST)
     server.wait_looks(FIRST)
@@ -77,7 +77,7 @@ def test_an_allocation_that_was_there_before_its_server(cloud):
     assert history[-1]["status"] == "gone"
 
 
-def test_a_map_of_a_server_and_of_one_to_come(cloud, server):
+def test_a_map_may_name_a_server_that_does_not_exist_yet(cloud, server):
     to_come = str(uuid.uuid4())
     path = "/v1/allocation-maps/suite"
     wanted = {server.uuid: told(cloud, server)["allocation"], to_come: {"vcpu_pinning": "0"}}

@@ -95,12 +95,12 @@ def every_guest_placed(cloud: Cloud) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", WHOLE)
-def test_every_test_ends_alike_whether_all_guests_are_placed_or_none(cloud, bare, tmp_path, part):
+def test_every_test_has_the_same_result_with_and_without_placements(cloud, bare, tmp_path, part):
     compare(cloud, bare, WHOLE[part], tmp_path)
 
 
 @pytest.mark.parametrize("cloud", [STANDALONE], indirect=True, scope="session")
-def test_some_tests_end_alike_whether_all_guests_are_placed_or_none(cloud, bare, tmp_path):
+def test_some_tests_have_the_same_result_with_and_without_placements(cloud, bare, tmp_path):
     compare(cloud, bare, SHORT, tmp_path)
 
 

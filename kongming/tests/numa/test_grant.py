@@ -138,7 +138,7 @@ def cpus(**parts):
 
 
 @pytest.mark.parametrize("guest", KINDS, indirect=True)
-def test_the_guest_is_as_nova_made_it(guest):
+def test_the_guest_is_as_nova_defined_it(guest):
     granted = KINDS[guest.kind]["granted"]
     given = {f"vcpu {vcpu}": threads.cpu_list(each) for vcpu, each in enumerate(granted.vcpus)}
     assert given.items() <= guest.given.items()
@@ -191,7 +191,7 @@ ALLOWED = [
     ids=[f"{kind}-{asked}" for kind, asked, _ in ALLOWED],
     indirect=["guest"],
 )
-def test_what_the_grant_allows_is_done_and_given_back(guest, ask, asked, seen):
+def test_a_request_within_the_grant_is_applied_and_released(guest, ask, asked, seen):
     before = all_of(guest)
     assert before["threads"] == guest.given
     ask(guest, **asked)
@@ -254,7 +254,9 @@ REFUSED = [
     ids=[f"{kind}-{asked}" for kind, asked, _, _ in REFUSED],
     indirect=["guest"],
 )
-def test_what_leaves_the_grant_is_refused_and_changes_nothing(guest, ask, asked, reason, says):
+def test_a_request_outside_of_the_grant_is_refused_and_has_no_effect(
+    guest, ask, asked, reason, says
+):
     before = all_of(guest)
     record = ask(guest, "refused", **asked)
     assert record.reason == reason
@@ -348,7 +350,7 @@ def test_a_guest_with_other_dedicated_cpus_is_placed_again_or_refused(started, a
         assert guest.affinity() == {0: {6}, 1: {7}}
 
 
-def test_a_guest_that_becomes_a_plain_one_is_placed_by_the_rules_of_those(started, ask):
+def test_a_guest_that_becomes_a_plain_one_is_placed_by_the_rules_of_plain_guests(started, ask):
     with started(**granted("0-1 0-1")) as guest:
         ask(guest, vcpu_pinning="0:0;1:1")
         guest.hard_reboot(granted=None)

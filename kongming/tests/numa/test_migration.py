@@ -27,7 +27,7 @@ V2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
 
 @pytest.mark.parametrize("has_hook", [True, False], ids=["hook", "no-hook"])
-def test_a_guest_arrives_where_its_cpu_is_offline_if_the_hook_is_there(
+def test_a_guest_arrives_at_a_host_with_its_cpu_offline_if_the_hook_is_installed(
     libvirtd, request, has_hook, nodes, last, offline, tmp_path
 ):
     other = request.getfixturevalue("hooked" if has_hook else "bare")

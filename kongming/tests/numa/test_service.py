@@ -53,7 +53,7 @@ def allowed_nodes(guest):
     return CpuSet.parse(memory.allowed_nodes(threads.emulator_thread(guest.uuid)))
 
 
-def test_all_of_a_guest_moves_from_node_to_node_and_back(guest, ask, daemon, nodes):
+def test_all_parts_of_a_guest_move_from_node_to_node_and_back(guest, ask, daemon, nodes):
     emulator = threads.emulator_thread(guest.uuid)
     for node in (max(nodes), 0, max(nodes)):
         cpus = nodes[node]
@@ -82,7 +82,7 @@ def test_all_of_a_guest_moves_from_node_to_node_and_back(guest, ask, daemon, nod
     assert daemon.log().count(f"Instance {guest.uuid}: ") == moves + 1
 
 
-def test_a_refused_part_moves_nothing(guest, ask, nodes):
+def test_a_refused_part_moves_no_part(guest, ask, nodes):
     before = set(memory.memory_kib(guest.uuid))
     record = ask(guest, "refused", vcpu_pinning="0", numa_nodes=str(max(nodes) + 1))
     assert record.reason == "node_unknown"
@@ -92,7 +92,9 @@ def test_a_refused_part_moves_nothing(guest, ask, nodes):
 
 
 @pytest.mark.parametrize("besides", [[], [0]], ids=["only", "among-others"])
-def test_a_cpu_goes_and_comes_back(cloud, guest, ask, daemon, last, offline, besides):
+def test_a_cpu_that_goes_offline_and_comes_back_is_used_again(
+    cloud, guest, ask, daemon, last, offline, besides
+):
     wanted = {last, *besides}
     ask(guest, vcpu_pinning=str(CpuSet(wanted)), emulator_pinning=str(CpuSet(wanted)))
     assert guest.affinity() == {0: wanted, 1: wanted}
@@ -130,7 +132,7 @@ def test_a_suspended_guest_resumes_without_its_cpu_and_gets_it_back(
     guest.domain.undefine()
 
 
-def test_a_cpu_that_is_offline_is_refused_and_used_once_it_is_there(
+def test_a_cpu_that_is_offline_is_refused_and_used_once_it_is_online(
     guest, ask, daemon, last, offline
 ):
     with offline(last):
@@ -168,7 +170,7 @@ def test_a_slice_that_allows_less_is_named(guest, ask, daemon, last, shape):
     guest.wait_affinity({0: [last], 1: [last]})
 
 
-def test_the_baseline_is_given_back_whole(cloud, guest, ask, daemon, last, offline):
+def test_the_baseline_is_restored_completely(cloud, guest, ask, daemon, last, offline):
     ask(guest, vcpu_pinning="0")
     with offline(last):
         cloud.ask(guest)

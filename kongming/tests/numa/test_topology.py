@@ -20,26 +20,26 @@ MEMORY_LOST = 0.1
 """The part that a kernel keeps for itself, at most."""
 
 
-def test_cpus_are_shared_out(shape, nodes):
+def test_cpus_are_distributed_over_the_nodes(shape, nodes):
     each = shape.cpus // shape.nodes
     wanted = {node: set(range(node * each, (node + 1) * each)) for node in range(shape.nodes)}
     assert nodes == wanted
     assert threads.online_cpus() == set(range(shape.cpus))
 
 
-def test_memory_is_shared_out(shape, connection):
+def test_memory_is_distributed_over_the_nodes(shape, connection):
     each = shape.memory_mib / shape.nodes
     for node in range(shape.nodes):
         total_kib = connection.getMemoryStats(node)["total"]
         assert each * (1 - MEMORY_LOST) <= total_kib / 1024 <= each
 
 
-def test_control_groups_are_of_the_version(shape):
+def test_control_groups_are_of_the_expected_version(shape):
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
     kinds = {mount[2] for mount in mounts if mount[2].startswith("cgroup")}
     assert kinds == {"cgroup2" if shape.cgroup == "v2" else "cgroup"}
 
 
-def test_libvirt_sees_the_nodes(shape, connection):
+def test_libvirt_reports_the_nodes(shape, connection):
     assert connection.getInfo()[4] == shape.nodes
     assert len(connection.getCellsFreeMemory(0, shape.nodes)) == shape.nodes

@@ -25,7 +25,9 @@ GROWTH_MAX_MB = 3.0
 SEEN_FROM = 500_000
 
 
-def test_all_is_as_the_last_words_say_and_memory_is_flat(broker, libvirtd, tmp_path, capsys):
+def test_the_final_state_matches_the_newest_events_and_memory_is_flat(
+    broker, libvirtd, tmp_path, capsys
+):
     size = Size(EVENTS, rounds=min(20, max(2, EVENTS // 5000)), real=50, simulated=5000)
     run = soak(broker, libvirtd, tmp_path, size, SEED)
     with capsys.disabled():

@@ -43,104 +43,104 @@ PROMISES = {
     "Level, not edge.": [
         (STANDALONE, "test_a_push_that_got_lost_is_made_up_for_by_the_pull"),
         (STANDALONE, "test_a_guest_that_starts_is_placed_before_the_next_pull"),
-        (WHOLE, "test_a_host_that_was_down_asks_for_what_it_missed"),
+        (WHOLE, "test_a_host_that_was_down_requests_missed_changes"),
     ],
     "The host is independent.": [
         (FAULTS, "test_a_window_goes_on_without_the_control_plane"),
-        ("functional/test_service.py", "test_what_is_wanted_is_brought_about_after_a_restart"),
+        ("functional/test_service.py", "test_desired_allocations_are_applied_after_a_restart"),
     ],
     "Numbers tell old from new.": [
-        (STANDALONE, "test_an_older_push_that_comes_late_changes_nothing"),
+        (STANDALONE, "test_an_older_push_that_comes_late_has_no_effect"),
         ("unit/test_outbox.py", "test_the_later_generation_of_two_pushes_is_sent"),
     ],
-    "one conductor ends": [(WHOLE, "test_a_conductor_that_is_killed_loses_nothing")],
+    "one conductor ends": [(WHOLE, "test_a_killed_conductor_loses_no_allocation")],
     "the conductor with the lease": [
-        (STANDALONE, "test_when_the_conductor_that_asks_nova_ends_another_one_does"),
+        (STANDALONE, "test_another_conductor_takes_over_when_the_one_that_queries_nova_ends"),
         (DATABASES, "test_a_lease_goes_by_the_databases_clock"),
     ],
     "all conductors": [
-        (STANDALONE, "test_what_was_asked_while_the_executor_was_away_is_pulled"),
-        (STANDALONE, "test_an_executor_asks_again_until_an_answer_can_be_read"),
-        ("functional/test_api.py", "test_nobody_answers"),
+        (STANDALONE, "test_a_request_made_while_the_executor_was_down_is_pulled"),
+        (STANDALONE, "test_an_executor_requests_again_until_an_answer_can_be_read"),
+        ("functional/test_api.py", "test_an_unavailable_host_is_an_error"),
     ],
     "the database": [
         ("functional/test_api.py", "test_a_database_that_is_away"),
-        (DATABASES, "test_a_server_that_was_killed_is_used_again_when_it_is_back"),
-        (FAULTS, "test_the_database_may_be_away_for_a_while"),
+        (DATABASES, "test_a_killed_server_is_used_again_when_it_is_back"),
+        (FAULTS, "test_the_database_may_be_unavailable_for_a_while"),
     ],
     "RabbitMQ, or its alarm is on": [
-        ("functional/test_api.py", "test_no_conductor_is_there_at_all"),
+        ("functional/test_api.py", "test_a_missing_conductor_is_an_error"),
         ("integration/test_alarms.py", "test_a_broker_that_is_full_stops_neither_api_nor_host"),
-        (WHOLE, "test_a_broker_that_restarts_loses_nothing"),
+        (WHOLE, "test_a_restarted_broker_loses_no_allocation"),
     ],
     "Nova's API": [
-        (STANDALONE, "test_while_nova_does_not_answer_all_stays_as_it_is"),
-        (TRUST, "test_while_nova_is_silent_no_host_gets_what_it_has_not_had"),
+        (STANDALONE, "test_without_nova_all_allocations_stay_unchanged"),
+        (TRUST, "test_without_nova_no_host_gets_an_instance_that_it_did_not_have"),
     ],
     "Keystone": [
         ("integration/test_identity.py", "test_keystone_is_away"),
-        (TOKENS, "test_is_not_waited_for_for_ever_and_told_once"),
-        (TOKENS, "test_a_silent_keystone_stops_no_server"),
+        (TOKENS, "test_keystone_is_waited_for_within_a_limit_and_logged_once"),
+        (TOKENS, "test_an_unresponsive_keystone_stops_no_server"),
     ],
-    "memcached": [(TOKENS, "test_that_is_silent_is_left_alone_for_a_while_and_told_once")],
+    "memcached": [
+        (TOKENS, "test_an_unresponsive_server_is_left_alone_for_a_while_and_logged_once")
+    ],
     "an executor": [
-        (WHOLE, "test_hosts_tell_what_they_look_like_and_fall_silent"),
+        (WHOLE, "test_hosts_send_their_snapshot_and_become_unresponsive"),
         ("unit/test_db_database.py", "test_a_host_is_unresponsive_after_three_intervals"),
     ],
     "libvirt of a host": [
         ("unit/test_conductor_sync.py", "test_a_snapshot_that_is_unavailable_is_not_sent")
     ],
     "A database that is unresponsive": [
-        (SILENT, "test_an_api_whose_database_is_silent_answers_everybody"),
-        (SILENT, "test_nobody_waits_for_the_greeting_of_a_server"),
-        (SILENT, "test_nobody_waits_for_an_answer_that_does_not_come"),
-        (SILENT, "test_a_statement_that_takes_its_time_is_waited_for"),
+        (SILENT, "test_an_api_with_an_unresponsive_database_answers_every_request"),
+        (SILENT, "test_no_request_waits_for_the_greeting_of_a_server"),
+        (SILENT, "test_no_request_waits_for_a_missing_answer"),
+        (SILENT, "test_a_slow_statement_is_waited_for"),
     ],
     "A database that is slow for a moment": [
         ("unit/test_db_liveness.py", "test_a_request_that_waits_on_another_thread_keeps_waiting"),
         ("unit/test_db_liveness.py", "test_a_moment_without_an_answer_is_waited_for"),
     ],
     "A switch-over": [
-        (SILENT, "test_after_a_switch_over_the_old_primary_is_left_at_once"),
+        (SILENT, "test_after_a_switchover_the_old_primary_is_left_at_once"),
         (
             SILENT,
-            "test_a_primary_that_is_fenced_in_a_transaction_is_left_and_the_work_done_elsewhere",
+            "test_a_primary_that_is_fenced_in_a_transaction_is_left_and_the_work_repeated_on_the_other",
         ),
     ],
     "Locks": [
-        (SILENT, "test_who_waits_for_a_lock_is_told_that_others_hold_it"),
-        (SILENT, "test_who_waits_for_locked_rows_does_not_take_the_last_thread"),
-        (SILENT, "test_locks_of_who_is_frozen_are_ended"),
+        (SILENT, "test_a_request_that_waits_for_a_lock_reports_the_lock"),
+        (SILENT, "test_a_request_that_waits_for_locked_rows_does_not_take_the_last_thread"),
+        (SILENT, "test_locks_of_a_frozen_client_are_ended"),
     ],
     "Galera": [
-        (GALERA, "test_of_many_who_change_an_allocation_at_both_nodes_one_does"),
+        (GALERA, "test_one_of_many_concurrent_changes_at_both_nodes_succeeds"),
         (
             GALERA,
-            "test_a_node_that_has_lost_the_others_says_so_and_serves_again_when_they_are_back",
+            "test_an_isolated_node_reports_it_and_serves_again_when_the_others_are_back",
         ),
-        (SILENT, "test_a_session_waits_for_other_nodes_if_it_is_told_so"),
+        (SILENT, "test_a_session_waits_for_other_nodes_if_configured"),
     ],
     "Settings of the server": [
-        (DATABASES, "test_a_servers_own_isolation_has_nobody_refused"),
-        (DATABASES, "test_all_signs_are_kept_whatever_character_set_is_given"),
+        (DATABASES, "test_another_default_isolation_of_a_server_causes_no_refusal"),
+        (DATABASES, "test_all_characters_are_kept_with_every_character_set"),
         (SILENT, "test_a_database_that_lacks_signs_is_refused"),
     ],
-    "API": [(FAULTS, "test_an_api_that_is_killed_right_after_it_took_something_loses_nothing")],
-    "Conductor": [(FAULTS, "test_executor_and_conductor_are_killed_at_any_moment")],
-    "Executor": [(FAULTS, "test_executor_and_conductor_are_killed_at_any_moment")],
-    "Host": [(STANDALONE, "test_a_server_that_moves_is_let_go_where_it_was")],
+    "API": [(FAULTS, "test_an_api_that_is_killed_right_after_a_request_loses_no_request")],
+    "Conductor": [(FAULTS, "test_executor_and_conductor_may_be_killed_at_any_moment")],
+    "Executor": [(FAULTS, "test_executor_and_conductor_may_be_killed_at_any_moment")],
+    "Host": [(STANDALONE, "test_a_server_that_moves_is_released_on_its_former_host")],
     "Instances that move": [
-        (FAULTS, "test_an_instance_that_is_migrated_live_takes_its_allocation_along"),
+        (FAULTS, "test_a_live_migrated_instance_keeps_its_allocation"),
         (TRUST, "test_without_nova_a_claim_passes_on_when_the_instance_has_left"),
         (TRUST, "test_without_nova_a_claim_passes_on_when_its_host_is_unresponsive_for_long"),
     ],
     "The clocks": [
-        (DATABASES, "test_what_a_host_says_late_covers_nothing_newer"),
-        (DATABASES, "test_a_lease_that_somebody_took_by_a_clock_that_is_ahead_is_over"),
+        (DATABASES, "test_a_late_report_replaces_no_newer_one"),
+        (DATABASES, "test_a_lease_from_a_clock_that_is_ahead_expires"),
     ],
-    "Backup": [
-        (STANDALONE, "test_after_an_older_copy_of_the_database_was_restored_its_word_counts")
-    ],
+    "Backup": [(STANDALONE, "test_a_restored_older_database_counts")],
 }
 
 
