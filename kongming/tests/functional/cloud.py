@@ -88,14 +88,14 @@ class Cloud:
         self.sent += 1
         self._nova.send(event_type, payload, publisher_id)
 
-    def heard_all(self):
+    def received_all(self):
         """Wait until the listener has handled all that was published."""
         handled = self.service._handler.counts
         wait_for(lambda: sum(handled.values()) == self.sent)
 
     def settled(self):
         """Wait until all work that is known of is done."""
-        self.heard_all()
+        self.received_all()
         queue = self.service._executor._queue
         wait_for(lambda: not queue and not queue._worked_on)
 

@@ -1100,12 +1100,12 @@ class TestStatements:
     def test_of_hosts(self, api, count):
         counts = []
         for size in STEPS:
-            see_many(api, [f"compute-{size}-{number}" for number in range(size)])
+            record_many(api, [f"compute-{size}-{number}" for number in range(size)])
             counts.append((count("GET", HOSTS), count("GET", f"{HOSTS}/compute-{size}-0")))
         assert counts[1:] == counts[:1] * (len(STEPS) - 1)
 
 
-def see_many(api, hosts):
+def record_many(api, hosts):
     """Have many hosts be heard of, in one go."""
     see(api, "model", view=VIEW)
     with api.database.writer() as session:

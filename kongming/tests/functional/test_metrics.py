@@ -165,7 +165,7 @@ def test_events_of_other_hosts_are_counted(cloud):
     cloud.send("instance.create.end", {})
     cloud.publish(guest, "instance.foreign.end", host="elsewhere")
     cloud.send("compute.other", {})
-    cloud.heard_all()
+    cloud.received_all()
     assert malformed()
     assert foreign()
     assert set(cloud.service._handler.kinds) == kinds
@@ -178,7 +178,7 @@ def test_the_number_of_kinds_is_bounded(cloud, monkeypatch):
     guest = cloud.guest()
     for name in ("instance.a", 'instance.new"\n', "instance.b", "instance." + 200 * "x"):
         cloud.publish(guest, name)
-    cloud.heard_all()
+    cloud.received_all()
     assert strange()
     assert ("instance.a", "own") in kinds
     assert ("instance.b", "own") not in kinds
@@ -269,7 +269,7 @@ def expressions():
 
 def test_rules_and_dashboard_name_existing_metrics_only(cloud):
     cloud.publish(cloud.guest())
-    cloud.heard_all()
+    cloud.received_all()
     scraped = cloud.scrape()
     named = {name for expression in expressions() for name in NAME.findall(expression)}
     assert named - MADE_BY_PROMETHEUS <= scraped.names

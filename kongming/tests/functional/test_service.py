@@ -325,6 +325,6 @@ def test_all_captured_notifications_are_handled_without_a_warning(cloud, caplog,
     for step in captures.STEPS:
         for message in captures.messages(step):
             cloud.send(message["event_type"], message["payload"], message["publisher_id"])
-    cloud.heard_all()
+    cloud.received_all()
     assert cloud.service._handler.counts["own"] > 80
     assert not warnings(caplog)

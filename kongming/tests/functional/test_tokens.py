@@ -85,7 +85,7 @@ class TestUnresponsiveKeystone:
     def test_keystone_is_waited_for_within_a_limit_and_logged_once(
         self, api, identity, warnings, monkeypatch
     ):
-        identity.go_silent()
+        identity.stop_answering()
         monkeypatch.setattr(tokens, "KEYSTONE_S", 0.1)
         for number in range(3):
             refused(get(api, f"made-up-{number}"), 503, "identity_unavailable")
@@ -102,7 +102,7 @@ class TestUnresponsiveKeystone:
         monkeypatch.setattr(tokens, "KEYSTONE_S", 3600.0)
         api = with_keystone(tmp_path, f"{identity.options}http_connect_timeout = 3600\n")
         assert get(api, "boss").status == 200
-        identity.go_silent()
+        identity.stop_answering()
         with ThreadPoolExecutor(THREADS) as pool:
             stuck = [pool.submit(get, api, f"made-up-{n}") for n in range(THREADS - 1)]
             wait_until(
@@ -146,7 +146,7 @@ def test_a_token_that_one_thread_has_validated_is_known_to_all(api, identity):
     assert get(api, "boss").status == 200
     with ThreadPoolExecutor(8) as pool:
         asked = len(identity.questions)
-        identity.go_silent()
+        identity.stop_answering()
         for _ in range(3):
             found = pool.map(lambda _: get(api, "boss").status, range(8))
             assert list(found) == [200] * 8
@@ -395,7 +395,7 @@ class TestLinesOfOneRequest:
     ):
         boss = get(api, "boss").headers["x-openstack-request-id"]
         monkeypatch.setattr(tokens, "KEYSTONE_S", 0.05)
-        identity.go_silent()
+        identity.stop_answering()
         before = len(log())
         tenant = get(api, "made-up").headers["x-openstack-request-id"]
         lines = log()[before:]

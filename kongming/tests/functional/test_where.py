@@ -30,7 +30,7 @@ OTHER = "compute-2"
 class Host(Cloud):
     """A host that hears notifications of any moment, from any publisher."""
 
-    def hear(self, domain, sent_at=None, *, host=..., **more):
+    def receive(self, domain, sent_at=None, *, host=..., **more):
         """Handle a notification, as if it had come from the bus; by default it is sent now."""
         instance_uuid = domain if isinstance(domain, str) else domain.UUIDString()
         host = self.conf.host if host is ... else host
@@ -66,7 +66,7 @@ def host(running, caplog, monkeypatch):
             domain.destroy()
         with contextlib.suppress(libvirt.libvirtError):
             domain.undefine()
-        running.hear(domain, name="instance.delete.end")
+        running.receive(domain, name="instance.delete.end")
     running.domains.clear()
     running.settled()
 
@@ -75,7 +75,7 @@ def host(running, caplog, monkeypatch):
 def guest(host):
     """A guest that was pinned to CPU 2."""
     guest = host.guest()
-    host.hear(guest, name="instance.create.end", vcpu_pinning="2")
+    host.receive(guest, name="instance.create.end", vcpu_pinning="2")
     wait_for(lambda: pins(guest) == [{2}] * 4)
     host.wait_status(guest, "applied")
     return guest
@@ -102,7 +102,7 @@ def warnings(caplog):
 def test_a_running_guest_is_not_given_up_for_a_single_event(
     host, guest, caplog, name, where, says
 ):
-    host.hear(guest, name=name, host=where)
+    host.receive(guest, name=name, host=where)
     host.wait_status(guest, "elsewhere")
     record = host.record(guest)
     assert record.reason == "claimed_elsewhere"
@@ -112,7 +112,7 @@ def test_a_running_guest_is_not_given_up_for_a_single_event(
     assert record.message in line
     # It is kept placed as before.
     guest.pinVcpu(0, (True,) * 8)
-    host.hear(guest, name=name, host=where)
+    host.receive(guest, name=name, host=where)
     host.service._executor.check_all()
     wait_for(lambda: pins(guest) == [{2}] * 4)
     outcomes = [(each.status, each.reason) for each in host.service._executor.records()]
@@ -120,7 +120,7 @@ def test_a_running_guest_is_not_given_up_for_a_single_event(
 
 
 def test_a_departure_is_kept_across_a_restart_and_not_logged_again(host, guest, caplog):
-    host.hear(guest, host=OTHER)
+    host.receive(guest, host=OTHER)
     host.wait_status(guest, "elsewhere")
     host.stop()
     guest.pinVcpu(0, (True,) * 8)
@@ -132,16 +132,16 @@ def test_a_departure_is_kept_across_a_restart_and_not_logged_again(host, guest, 
 
 
 def test_a_departure_is_settled_by_an_event_of_this_host(host, guest, caplog):
-    host.hear(guest, host=OTHER)
+    host.receive(guest, host=OTHER)
     host.wait_status(guest, "elsewhere")
-    host.hear(guest, vcpu_pinning="4")
+    host.receive(guest, vcpu_pinning="4")
     wait_for(lambda: pins(guest) == [{4}] * 4)
     host.wait_status(guest, "applied")
     assert lines(caplog, "Nova reports again that it is on this host")
 
 
 def test_a_departed_guest_is_forgotten_when_it_stops(host, guest, caplog):
-    host.hear(guest, host=OTHER)
+    host.receive(guest, host=OTHER)
     host.wait_status(guest, "elsewhere")
     guest.destroy()
     wait_for(lambda: host.record(guest) is None)
@@ -154,12 +154,12 @@ def test_a_stopped_guest_is_kept_until_its_domain_is_undefined(host):
     domain = host.connection.defineXML(xml)
     domain.create()
     host.domains.append(domain)
-    host.hear(domain, vcpu_pinning="2")
+    host.receive(domain, vcpu_pinning="2")
     wait_for(lambda: pins(domain) == [{2}] * 4)
     domain.destroy()
     host.wait_status(domain, "absent")
     # The first half of a resize: it may still be reverted.
-    host.hear(domain, name="instance.resize_finish.end", host=OTHER)
+    host.receive(domain, name="instance.resize_finish.end", host=OTHER)
     host.settled()
     assert host.status(domain) == "absent"
     domain.create()
@@ -175,42 +175,42 @@ def test_a_stopped_guest_is_kept_until_its_domain_is_undefined(host):
 def test_an_instance_that_could_not_be_built_leaves_no_record(host, last):
     instance_uuid = "5a6e9b1e-0000-4000-8000-00000000000a"
     store = host.service._executor._store
-    host.hear(instance_uuid, vcpu_pinning="2")
+    host.receive(instance_uuid, vcpu_pinning="2")
     wait_for(lambda: store.get(instance_uuid).status == "absent")
-    host.hear(instance_uuid, name=last, host=None, publisher="nova-conductor:controller")
+    host.receive(instance_uuid, name=last, host=None, publisher="nova-conductor:controller")
     wait_for(lambda: store.get(instance_uuid) is None)
 
 
 def test_an_edit_from_an_api_node_whose_clock_is_behind_is_carried_out(host, caplog):
     guest = host.guest()
     begin = time.time()
-    host.hear(guest, begin, name="instance.create.end", vcpu_pinning="2")
-    host.hear(guest, begin - 2, publisher="nova-api:controller", vcpu_pinning="4")
+    host.receive(guest, begin, name="instance.create.end", vcpu_pinning="2")
+    host.receive(guest, begin - 2, publisher="nova-api:controller", vcpu_pinning="4")
     wait_for(lambda: pins(guest) == [{4}] * 4)
     (line,) = warnings(caplog)
     assert "The clock of 'nova-api:controller' is behind" in line
-    host.hear(guest, begin - 2, publisher="nova-api:controller", vcpu_pinning="2")
+    host.receive(guest, begin - 2, publisher="nova-api:controller", vcpu_pinning="2")
     host.settled()
     assert len(warnings(caplog)) == 1
 
 
 def test_the_order_of_events_outlives_a_restart(host, guest):
     begin = time.time()
-    host.hear(guest, begin, vcpu_pinning="4")
+    host.receive(guest, begin, vcpu_pinning="4")
     wait_for(lambda: pins(guest) == [{4}] * 4)
     host.stop()
     host.start()
-    host.hear(guest, begin - 1, vcpu_pinning="2")
+    host.receive(guest, begin - 1, vcpu_pinning="2")
     host.settled()
     assert host.record(guest).requested.vcpu_pinning.every == {4}
 
 
 def test_departures_of_all_guests_are_attributed_to_the_name_of_this_host(host, guest, caplog):
     other = host.guest()
-    host.hear(other, vcpu_pinning="4")
+    host.receive(other, vcpu_pinning="4")
     host.wait_status(other, "applied")
     for each in (guest, other):
-        host.hear(each, host=OTHER)
+        host.receive(each, host=OTHER)
     for each in (guest, other):
         host.wait_status(each, "elsewhere")
     host.settled()
@@ -223,7 +223,7 @@ def stale(host, guest, **attributes):
     xml = guest.XMLDesc()
     guest.destroy()
     wait_for(lambda: host.status(guest) == "absent")
-    host.hear(guest)
+    host.receive(guest)
     queue = host.service._executor._queue
     wait_for(lambda: not queue and not queue._worked_on)
     host.service._executor._store.forget(guest.UUIDString(), "released while it was off")
@@ -259,13 +259,13 @@ def test_a_placement_of_another_store_waits_for_an_event(host, guest):
     started = stale(host, guest, store='store="of-another-host"')
     host.settled()
     assert pins(started) == [{2}] * 4
-    host.hear(guest, name="instance.reboot.end")
+    host.receive(guest, name="instance.reboot.end")
     wait_for(lambda: pins(started) == [EVERYWHERE] * 4)
 
 
 def test_a_guest_that_arrives_with_its_pins_and_its_request_keeps_them(host, guest):
     started = stale(host, guest, store='store="of-another-host"')
-    host.hear(guest, name="instance.live_migration_post_dest.end", vcpu_pinning="2")
+    host.receive(guest, name="instance.live_migration_post_dest.end", vcpu_pinning="2")
     host.wait_status(guest, "applied")
     assert pins(started) == [{2}] * 4
 
@@ -279,7 +279,7 @@ def test_events_without_requests_cost_a_guest_without_a_note_no_reading(host, mo
     look = hypervisor.guest
     monkeypatch.setattr(hypervisor, "guest", lambda uuid: seen.append(uuid) or look(uuid))
     for _ in range(20):
-        host.hear(guest)
+        host.receive(guest)
         host.settled()
     # libvirt's events of its start may still be on their way.
     assert len(seen) <= 2
@@ -289,7 +289,7 @@ def test_events_without_requests_cost_a_guest_without_a_note_no_reading(host, mo
 def test_events_of_another_spelling_of_this_host_are_logged_once(host, guest, caplog):
     name = f"{host.conf.host}.example.org"
     for number in range(30):
-        host.hear(guest if number == 12 else host.guest(), host=name)
+        host.receive(guest if number == 12 else host.guest(), host=name)
     wait_for(lambda: warnings(caplog))
     host.settled()
     (line,) = lines(caplog, "Nova's events name host")

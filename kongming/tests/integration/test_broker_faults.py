@@ -93,7 +93,7 @@ class Host:
     def told(self, words):
         return [line for line in self.lines() if words in line]
 
-    def wait_told(self, words, times=1):
+    def wait_logged(self, words, times=1):
         wait_until(lambda: len(self.told(words)) >= times, 90, f"{words!r} in the log")
 
     def publish(self):
@@ -101,7 +101,7 @@ class Host:
         self._nova.publish(instance_uuid, self.name, {KEY: "0"})
         return instance_uuid
 
-    def check_hears(self):
+    def check_receives(self):
         instance_uuid = self.publish()
         wait_until(lambda: self.process.record(instance_uuid), 60, "an event was heard")
 
@@ -126,11 +126,11 @@ def test_an_event_that_can_not_be_stored_waits_in_its_queue_and_is_requeued_once
     with closing(sqlite3.connect(path, isolation_level=None)) as locked:
         locked.execute("BEGIN EXCLUSIVE")
         asked = [host.publish() for _ in range(3)]
-        host.wait_told("Events wait in their queue")
+        host.wait_logged("Events wait in their queue")
         # Nobody listens, so nothing is delivered again and again.
         wait_until(lambda: broker.queues()[host.queue] == (3, 0, 0), 120, "it is let go")
         locked.execute("ROLLBACK")
-    host.wait_told("Messages are accepted again")
+    host.wait_logged("Messages are accepted again")
     for instance_uuid in asked:
         wait_until(lambda one=instance_uuid: host.process.record(one), 60, "it was kept")
     wait_until(lambda: broker.queues()[host.queue][:2] == (0, 0), 60, "all is acknowledged")
@@ -154,7 +154,7 @@ def test_a_quorum_queue_loses_no_event_during_repeated_outages_of_the_store(tmp_
     with closing(sqlite3.connect(path, isolation_level=None)) as locked:
         locked.execute("BEGIN EXCLUSIVE")
         asked = [host.publish() for _ in range(5)]
-        host.wait_told("Events wait in their queue")
+        host.wait_logged("Events wait in their queue")
         # It is tried again and again, for longer than RabbitMQ would wait so many times.
         deadline = time.monotonic() + (limit + 2) * BUSY_S
         wait_until(lambda: time.monotonic() > deadline, 60, "all that time it was away")
@@ -170,7 +170,7 @@ def test_a_quorum_queue_loses_no_event_during_repeated_outages_of_the_store(tmp_
 
 def test_a_connection_that_was_closed_and_returns_at_once_is_no_outage(host, broker):
     broker.close_connections("maintenance")
-    host.check_hears()
+    host.check_receives()
     assert host.told("RabbitMQ") == []
 
 
@@ -187,14 +187,14 @@ def test_repeated_events_do_not_stop_a_host_from_listening(host, broker, differe
             publisher.publish(event)
     assert publisher.flush()
     publisher.close()
-    host.check_hears()
+    host.check_receives()
     wait_until(lambda: broker.queues()[host.queue][:2] == (0, 0), 60, "all is acknowledged")
 
 
 def test_a_queue_that_was_deleted_is_declared_again_and_logged_once(host, broker):
     broker.delete_queue(host.queue)
-    host.wait_told("RabbitMQ has lost what this service subscribes to")
-    host.check_hears()
+    host.wait_logged("RabbitMQ has lost what this service subscribes to")
+    host.check_receives()
     (line,) = host.told("RabbitMQ")
     assert " WARNING " in line
     assert f"(queue {host.queue})" in line
@@ -203,7 +203,7 @@ def test_a_queue_that_was_deleted_is_declared_again_and_logged_once(host, broker
 def test_revoked_permissions_are_one_line_and_retried(host, broker):
     broker.permit(USER, read="^$")
     broker.delete_queue(host.queue)
-    host.wait_told("RabbitMQ rejects the subscription")
+    host.wait_logged("RabbitMQ rejects the subscription")
 
     # The queue may be declared; to bind it the exchange must be read.
     def refused():
@@ -212,8 +212,8 @@ def test_revoked_permissions_are_one_line_and_retried(host, broker):
     began = refused()
     wait_until(lambda: refused() >= began + 2, 60, "it asks again and again")
     broker.permit(USER)
-    host.wait_told("RabbitMQ is available again")
-    host.check_hears()
+    host.wait_logged("RabbitMQ is available again")
+    host.check_receives()
     lacking, back, lost = host.told("RabbitMQ")
     assert " ERROR " in lacking
     assert "RabbitMQ has lost" in lost
@@ -223,14 +223,14 @@ def test_revoked_permissions_are_one_line_and_retried(host, broker):
 
 def test_a_password_that_was_changed_in_an_outage_is_reported_as_the_cause(host, broker):
     broker.stop()
-    host.wait_told("RabbitMQ is unavailable (nothing listens on its port: is RabbitMQ running?)")
+    host.wait_logged("RabbitMQ is unavailable (nothing listens on its port: is RabbitMQ running?)")
     broker.start()
     broker.change_password(USER, "another")
     broker.close_connections("it may have been quick")
-    host.wait_told("it rejects the user or the password")
+    host.wait_logged("it rejects the user or the password")
     broker.change_password(USER, PASSWORD)
-    host.wait_told("RabbitMQ is available again")
-    host.check_hears()
+    host.wait_logged("RabbitMQ is available again")
+    host.check_receives()
     assert len(host.told("RabbitMQ is unavailable")) == 1
     assert len(host.told("RabbitMQ rejects the subscription")) == 1
 
@@ -238,11 +238,11 @@ def test_a_password_that_was_changed_in_an_outage_is_reported_as_the_cause(host,
 def test_a_user_that_was_deleted_while_connected(host, broker):
     broker._control("delete_user", USER)
     try:
-        host.wait_told("it rejects the user or the password")
+        host.wait_logged("it rejects the user or the password")
     finally:
         broker.add_user(USER, PASSWORD)
-    host.wait_told("RabbitMQ is available again")
-    host.check_hears()
+    host.wait_logged("RabbitMQ is available again")
+    host.check_receives()
     # Added again, the user has no permissions for a moment, which may be told, too.
     assert len(host.told("it rejects the user or the password")) == 1
     assert len(host.told("RabbitMQ is available again")) == 1
@@ -260,12 +260,12 @@ def test_an_untrusted_certificate_and_a_missing_file_are_reported(tmp_path, brok
         capture_output=True,
     )
     broker.close_connections("another certificate")
-    host.wait_told("its certificate is not trusted (self-signed certificate)")
+    host.wait_logged("its certificate is not trusted (self-signed certificate)")
     trusted.unlink()
-    host.wait_told(f"[oslo_messaging_rabbit] ssl_ca_file {trusted}: No such file or directory")
+    host.wait_logged(f"[oslo_messaging_rabbit] ssl_ca_file {trusted}: No such file or directory")
     trusted.write_bytes(broker.ca_file.read_bytes())
-    host.wait_told("RabbitMQ is available again")
-    host.check_hears()
+    host.wait_logged("RabbitMQ is available again")
+    host.check_receives()
     host.check_lines()
     host.end()
 
@@ -286,15 +286,15 @@ def test_no_service_passes_on_the_output_of_the_driver(tmp_path, broker):
         put(0)
         broker.stop()
         put(1)
-        host.wait_told("RabbitMQ is unavailable")
-        host.wait_told("No conductor is responding")
+        host.wait_logged("RabbitMQ is unavailable")
+        host.wait_logged("No conductor is responding")
         broker.start()
         broker.change_password(USER, "another")
         broker.close_connections("another password")
-        host.wait_told("it rejects the user or the password")
+        host.wait_logged("it rejects the user or the password")
         put(2)
         broker.change_password(USER, PASSWORD)
-        host.wait_told("A conductor is available again")
+        host.wait_logged("A conductor is available again")
         conductor.wait_log("RabbitMQ is available again")
         put(3)
         host.check_lines()

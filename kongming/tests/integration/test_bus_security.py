@@ -66,7 +66,7 @@ class Secured:
         self._root = root
         broker.run(f"rabbitmqctl add_vhost {self.vhost}")
         for user in (self.user(None), self.user(HOST), self.user(INTRUDER)):
-            broker.add_stranger(user)
+            broker.add_foreign_user(user)
         said = manage(
             *("broker", "permissions", "--vhost", self.vhost, "--prefix", self.prefix),
             *("--exchange", exchange, HOST, INTRUDER),
@@ -769,7 +769,7 @@ def test_the_user_of_a_notification_handler_receives_only_events_of_nova(
     vhost = f"nova-{next(_number)}"
     broker.add_vhost(vhost)
     user = f"listener-{HOST}"
-    broker.add_stranger(user)
+    broker.add_foreign_user(user)
     said = manage(
         *("broker", "permissions", "--trigger", "notification", "--vhost", vhost),
         *("--exchange", cloud.exchange, "--prefix", "listener", HOST),

@@ -79,7 +79,7 @@ def allocations(db):
     return Allocations(db)
 
 
-def is_told(work):
+def is_reported(work):
     with pytest.raises(exception.DatabaseUnavailable) as told:
         work()
     return "is unavailable" in str(told.value)
@@ -96,23 +96,23 @@ def answers(db):
 def many(work, number=4):
     """Do it in several threads; tell whether all of them were told."""
     with ThreadPoolExecutor(number) as pool:
-        return all(pool.map(lambda _: is_told(work), range(number)))
+        return all(pool.map(lambda _: is_reported(work), range(number)))
 
 
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"], indirect=True)
 def test_no_request_waits_for_an_unresponsive_database(allocations, db, way):
     allocations.put(UUID, asking(1), generation=None, **BY)
-    way.go_silent()
+    way.stop_answering()
     assert many(lambda: allocations.get(UUID))
     # Nobody begins to wait any more.
-    assert is_told(lambda: allocations.put(UUID, asking(2), generation=None, **BY))
+    assert is_reported(lambda: allocations.put(UUID, asking(2), generation=None, **BY))
     way.resume()
     wait_until(lambda: answers(db), 30, "the database is used again")
     assert allocations.get(UUID).generation == 1
 
 
 def test_no_request_waits_for_the_greeting_of_a_server(allocations, db, way):
-    way.go_silent()
+    way.stop_answering()
     assert many(db.check_schema)
     way.resume()
     wait_until(lambda: answers(db), 30, "the database is used again")
@@ -136,8 +136,8 @@ def test_no_request_waits_for_a_missing_answer(allocations, db, way, word):
         word = b"lock_wait_timeout" if "mysql" in db.place else b"lock_timeout"
     else:
         db.check_schema()
-    way.go_silent_at(word)
-    assert is_told(lambda: allocations.put(UUID, asking(1), generation=None, **BY))
+    way.stop_answering_at(word)
+    assert is_reported(lambda: allocations.put(UUID, asking(1), generation=None, **BY))
     assert way.silent
     way.resume()
     wait_until(lambda: answers(db), 30, "the database is used again")
@@ -224,9 +224,9 @@ def test_a_session_waits_for_other_nodes_if_configured(url, wait):
 @pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
 def test_repeated_requests_leave_no_thread_behind(db, way):
     before = threading.active_count()
-    way.go_silent()
+    way.stop_answering()
     for _ in range(5):
-        assert is_told(db.check_schema)
+        assert is_reported(db.check_schema)
     way.resume()
     wait_until(lambda: answers(db), 30, "the database is used again")
     db.close()
@@ -246,7 +246,7 @@ def serving(root, url):
 def test_an_api_with_an_unresponsive_database_answers_every_request(url, way, tmp_path):
     with serving(tmp_path, way.through(url)) as api, ThreadPoolExecutor(16) as pool:
         assert api.request("GET", "/healthcheck").status == 200
-        way.go_silent()
+        way.stop_answering()
         # Three times as many as it has threads.
         asked = [pool.submit(api.request, "GET", "/v1/allocations") for _ in range(12)]
         assert api.request("GET", "/healthcheck").status == 503

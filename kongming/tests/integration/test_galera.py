@@ -212,14 +212,14 @@ def test_an_isolated_node_reports_it_and_serves_again_when_the_others_are_back(b
     Allocations(both[0]).put(UUID, asking(1), generation=0, **BY)
     cluster.nodes[1].kill()
 
-    def is_told():
+    def is_reported():
         try:
             both[0].check_writes()
         except exception.DatabaseUnavailable as error:
             return "check the state of the cluster" in str(error)
         return False
 
-    wait_until(is_told, 60, "the node has noticed that it is alone")
+    wait_until(is_reported, 60, "the node has noticed that it is alone")
     # As an operator does it.
     port = cluster.nodes[0].port
     with (
@@ -229,5 +229,5 @@ def test_an_isolated_node_reports_it_and_serves_again_when_the_others_are_back(b
         connection.cursor() as cursor,
     ):
         cursor.execute("SET GLOBAL wsrep_provider_options = 'pc.bootstrap=yes'")
-    wait_until(lambda: not is_told(), 30, "it serves")
+    wait_until(lambda: not is_reported(), 30, "it serves")
     Allocations(both[0]).put(UUID, asking(2), generation=1, **BY)

@@ -239,7 +239,7 @@ def placed_and_released(story, cpus, hidden):
     assert "Traceback" not in story.daemon.log()
 
 
-def told_once(story, text):
+def reported_once(story, text):
     (line,) = [line for line in story.lines("WARNING") if text in line]
     return line
 
@@ -253,7 +253,7 @@ def test_a_guest_is_placed_and_released_on_a_host_with(libvirtd, cpus, name):
     with Story(libvirtd, host) as story:
         placed_and_released(story, cpus, hidden)
         if hidden is not None:
-            assert hidden in told_once(story, "The threads of guests can't be observed")
+            assert hidden in reported_once(story, "The threads of guests can't be observed")
             line = next(each for each in story.lines("INFO") if "emulator pin" in each)
             assert "libvirt confirmed it" in line
             assert "observed on the threads" not in line

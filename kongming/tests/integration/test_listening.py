@@ -142,15 +142,15 @@ class Handler:
     def lose(self, what):
         self.place.lose(what, "nova", self.queue)
 
-    def hears(self):
+    def receives(self):
         instance_uuid = self.publish()
         try:
             return wait_until(lambda: self.process.record(instance_uuid), 2, "it was heard")
         except TimeoutError:
             return None
 
-    def check_hears(self):
-        wait_until(self.hears, 120, "an event was heard")
+    def check_receives(self):
+        wait_until(self.receives, 120, "an event was heard")
 
 
 WHAT = ["exchange", "binding", "queue", "vhost", "user"]
@@ -162,11 +162,11 @@ def test_a_handler_receives_events_again_after_any_deletion(broker, tmp_path):
         for each in handlers.values():
             stack.callback(each.process.stop)
             each.process.wait_ready()
-            each.check_hears()
+            each.check_receives()
         for what, each in handlers.items():
             each.lose(what)
         for each in handlers.values():
-            each.check_hears()
+            each.check_receives()
         told = {what: each.process.log().count(LOST) for what, each in handlers.items()}
         # Of a binding RabbitMQ tells nobody whether it was there.
         assert told["queue"] == told["vhost"] == 1

@@ -70,8 +70,8 @@ class Cloud:
         self._stack.callback(process.stop)
         return process
 
-    def check_hears(self, handler):
-        def hears():
+    def check_receives(self, handler):
+        def receives():
             instance_uuid = str(uuid.uuid4())
             self._nova.publish(instance_uuid, handler.host, {KEY: "0"})
             try:
@@ -79,7 +79,7 @@ class Cloud:
             except TimeoutError:
                 return None
 
-        wait_until(hears, TIMEOUT_S, f"{handler.host} hears events")
+        wait_until(receives, TIMEOUT_S, f"{handler.host} hears events")
 
     def check_pushes(self):
         path = f"/v1/allocations/{GUEST}"
@@ -114,16 +114,16 @@ def cloud(cluster, tmp_path_factory):
 def test_after_a_partition_all_messages_are_received_again(cluster, cloud, handling):
     cluster.handle_partitions(handling)
     for handler in cloud.handlers:
-        cloud.check_hears(handler)
+        cloud.check_receives(handler)
     cloud.check_pushes()
     island = cluster.nodes[0]
     cluster.cut_off(island)
-    cloud.check_hears(cloud.handlers[1])
+    cloud.check_receives(cloud.handlers[1])
     cluster.heal(island)
     if handling == "ignore":
         # Its nodes stay islands until that is done; RabbitMQ's documentation says so.
         cluster.restart_app(island)
     cluster.wait_whole()
     for handler in cloud.handlers:
-        cloud.check_hears(handler)
+        cloud.check_receives(handler)
     cloud.check_pushes()

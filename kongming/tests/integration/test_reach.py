@@ -323,7 +323,7 @@ def test_attempts_at_an_unresponsive_server_do_not_accumulate(plain, transport):
 
 def test_attempts_with_an_unanswered_log_in_do_not_accumulate(guarded):
     with Forwarder(guarded.tcp_port) as between:
-        between.go_silent_at(b"DIGEST-MD5")
+        between.stop_answering_at(b"DIGEST-MD5")
         uri = guarded.uri.replace("qemu:///", f"qemu+tcp://localhost:{between.port}/")
         assert hanging(uri) == 1
         between.resume()

@@ -42,10 +42,10 @@ def cloud(broker, libvirtd, tmp_path_factory):
 @pytest.fixture(scope="module")
 def heard(cloud):
     """A service that has heard an event, and has ended."""
-    return hear(cloud)
+    return receive(cloud)
 
 
-def hear(cloud):
+def receive(cloud):
     with cloud.daemon() as daemon:
         marker = str(uuid.uuid4())
         cloud.nova.publish(marker, daemon.host, {KEY: "0"})
@@ -120,7 +120,7 @@ def test_the_broker_is_away(cloud, heard):
     finally:
         cloud.broker.start()
         # The exchange went with the broker.
-        hear(cloud)
+        receive(cloud)
     assert status.code == FAILURE
     assert "can't be reached (Connection refused)" in status.only("Message broker")
 

@@ -24,7 +24,7 @@ from kongming.tests.testbed.process import find_program, wait_until
 GARBAGE = b"garbage " * 100_000
 
 
-def check_told_once(daemon):
+def check_logged_once(daemon):
     assert daemon.process.running
     assert daemon.log().count(" ERROR ") == 1
     assert "Traceback" not in daemon.log()
@@ -67,7 +67,7 @@ def test_the_disk_is_full(cloud, cpus):
         guest.pin(last)
         daemon.wait_log("drift (repinned)")
         guest.wait_on(first)
-        check_told_once(daemon)
+        check_logged_once(daemon)
         check_nothing_is_half_written(daemon)
         (daemon.state_path / "filler").unlink()
         guest.wait_on(last)
@@ -77,7 +77,7 @@ def test_the_disk_is_full(cloud, cpus):
         for instance in late:
             assert daemon.record(instance)
         daemon.wait_log("can be used again")
-        check_told_once(daemon)
+        check_logged_once(daemon)
         check_nothing_is_half_written(daemon)
         check_all_acknowledged(cloud, daemon)
         assert daemon.stop() == 0
@@ -109,12 +109,12 @@ def test_the_file_is_replaced_by_garbage_and_moved_away(cloud, cpus):
         daemon.wait_log("Events wait in their queue: ")
         assert "move it away" in daemon.log()
         assert guest.affinity() == {0: {first}}
-        check_told_once(daemon)
+        check_logged_once(daemon)
         file.rename(damaged)
         other.wait_on(last)
         applied(daemon, other)
         assert guest.affinity() == {0: {first}}
-        check_told_once(daemon)
+        check_logged_once(daemon)
         check_nothing_is_half_written(daemon)
         # Its next event brings back what is asked for it.
         cloud.publish(guest, str(last), event_type="instance.update")

@@ -70,10 +70,10 @@ class Cloud:
 
     def server(self, request: Request, flavor: str = TWO_VCPUS) -> Server:
         """Make a server; a guest of it runs on return."""
-        put = None if self.plane is None else self.ask_by_hand
+        put = None if self.plane is None else self.request_by_hand
         return Server(self.openstack, self.events, self.libvirtd.uri, request, flavor, put)
 
-    def ask_by_hand(self, instance_uuid: str, request: Request) -> None:
+    def request_by_hand(self, instance_uuid: str, request: Request) -> None:
         """Ask for this and nothing else: over Kongming's API, or on the host if there is none."""
         if self.plane is None:
             self._set(instance_uuid, request)
@@ -123,8 +123,8 @@ class Cloud:
             payload = {"instance_id": marker, "host": HOST, "metadata": {}}
             self.nova.send("compute.instance.update", payload, f"compute.{HOST}")
             self._markers.add(marker)
-            wait_until(lambda: marker in self._asked_about(), 30, "the marker's event was handled")
-            wait_until(lambda: self._asked_about() <= self._markers, 30, "Nova was asked all")
+            wait_until(lambda: marker in self._looked_up(), 30, "the marker's event was handled")
+            wait_until(lambda: self._looked_up() <= self._markers, 30, "Nova was asked all")
             return
         self.nova.publish(marker, HOST, {VCPU_PINNING.key: "0"})
         wait_until(lambda: self.daemon.record(marker), 30, "the marker's event was handled")
@@ -147,7 +147,7 @@ class Cloud:
 
         wait_until(lambda: seen() > now + 5 * LOOK, 60, "the host was heard of again and again")
 
-    def _asked_about(self):
+    def _looked_up(self):
         # Nova knows no marker: it is asked about one again and again for a while.
         with PendingLookups(self.daemon.state_path, create=False) as lookups:
             return set(lookups.pending())
@@ -301,7 +301,7 @@ def server(cloud, last):
         server = last.server = cloud.server(FIRST)
     else:
         server.ask(FIRST)
-    server.wait_looks(FIRST)
+    server.wait_placed(FIRST)
     return server
 
 

@@ -170,7 +170,7 @@ class Server:
         """The threads of its vCPUs: others once the guest was started anew."""
         return threads.vcpu_threads(self.uuid)
 
-    def wait_started_anew(self, before: dict[int, int]) -> None:
+    def wait_restarted(self, before: dict[int, int]) -> None:
         """Wait until it has other threads than it had before."""
 
         def anew() -> bool:
@@ -185,7 +185,7 @@ class Server:
         except (LookupError, OSError):
             return {}
 
-    def wait_looks(self, request: Request) -> None:
+    def wait_placed(self, request: Request) -> None:
         """Wait until the running guest looks as a request says."""
         wanted = request.looks(self.vcpus)
         try:

@@ -63,7 +63,7 @@ def written(cpus):
     return ",".join(map(str, sorted(cpus)))
 
 
-def ask_pins(server, vcpus, **more):
+def request_pins(server, vcpus, **more):
     pins = ";".join(f"{vcpu}:{written(cpus)}" for vcpu, cpus in vcpus.items())
     server.set_metadata({VCPU_PINNING.key: pins, **more})
 
@@ -80,14 +80,14 @@ def test_dedicated_cpus_are_permuted_and_stay_so(cloud, made):
     assert sorted(map(written, given.values())) == [str(LOW), str(HIGH)]
     before = accounts(cloud.openstack, server.uuid)
     crossed = {0: given[1], 1: given[0]}
-    ask_pins(server, crossed, **{EMULATOR_PINNING.key: written(given[0])})
+    request_pins(server, crossed, **{EMULATOR_PINNING.key: written(given[0])})
     wait_vcpus(server, crossed)
     emulator = threads.emulator_thread(server.uuid)
     wait_until(lambda: threads.affinity(emulator) == given[0], 30, "the emulator is placed")
     server.act("reboot", {"type": "HARD"}, ends="reboot.end")
     wait_vcpus(server, crossed)
     # Both vCPUs on one of them: no permutation.
-    ask_pins(server, {0: given[0], 1: given[0]})
+    request_pins(server, {0: given[0], 1: given[0]})
     wait_refused(cloud, server, "dedicated_cpus")
     wait_vcpus(server, crossed)
     server.set_metadata({})
@@ -102,7 +102,7 @@ def test_a_vcpu_that_floats_beside_a_dedicated_one_stays_off_its_cpu(cloud, made
     server.set_metadata({EMULATOR_PINNING.key: str(HIGH)})
     emulator = threads.emulator_thread(server.uuid)
     wait_until(lambda: threads.affinity(emulator) == {HIGH}, 30, "the emulator is placed")
-    ask_pins(server, {0: {HIGH}})
+    request_pins(server, {0: {HIGH}})
     wait_refused(cloud, server, "outside_grant")
     assert threads.vcpu_affinity(server.uuid) == given
     server.set_metadata({})

@@ -22,8 +22,8 @@ def test_a_guest_that_was_restarted_without_nova_is_placed_again(server):
     domain = server.domain()
     domain.destroy()
     domain.create()
-    server.wait_started_anew(before)
-    server.wait_looks(FIRST)
+    server.wait_restarted(before)
+    server.wait_placed(FIRST)
     assert server.status == "ACTIVE"
 
 
@@ -32,8 +32,8 @@ def test_a_guest_that_nova_starts_after_the_host_has_booted(cloud, server):
     cloud.openstack.compute.stop()
     server.domain().destroy()
     cloud.openstack.compute.start()
-    server.wait_started_anew(before)
-    server.wait_looks(FIRST)
+    server.wait_restarted(before)
+    server.wait_placed(FIRST)
     server.wait_status("ACTIVE")
 
 
@@ -43,7 +43,7 @@ def test_an_edit_while_the_service_is_down(cloud, server, request_):
     server.ask(request_)
     assert server.looks() == FIRST.looks(2)
     cloud.daemon.start()
-    server.wait_looks(request_)
+    server.wait_placed(request_)
 
 
 def test_edits_while_the_service_is_killed_again_and_again(cloud, server):
@@ -52,14 +52,14 @@ def test_edits_while_the_service_is_killed_again_and_again(cloud, server):
         cloud.daemon.start_soon()
         server.ask(request)
     cloud.daemon.wait_ready()
-    server.wait_looks(SECOND)
+    server.wait_placed(SECOND)
 
 
 def test_a_reboot_while_the_service_is_down(cloud, server):
     assert cloud.daemon.stop() == 0
     server.act("reboot", {"type": "HARD"}, ends="reboot.end")
     cloud.daemon.start()
-    server.wait_looks(FIRST)
+    server.wait_placed(FIRST)
 
 
 def test_a_delete_while_the_service_is_down(cloud, server):

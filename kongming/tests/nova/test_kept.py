@@ -24,13 +24,13 @@ def kept(cloud, server):
     before = server.threads()
     yield server
     cloud.settle()
-    server.wait_looks(FIRST)
+    server.wait_placed(FIRST)
     assert server.threads() == before
 
 
 def test_a_pause_and_an_unpause(kept):
     kept.act("pause", ends="pause.end", status="PAUSED")
-    kept.wait_looks(FIRST)
+    kept.wait_placed(FIRST)
     kept.act("unpause", ends="unpause.end")
 
 

@@ -86,7 +86,7 @@ def made(cloud, request, flavor) -> Iterator[Server]:
 def placed(cloud, hosts):
     """A running server that has got FIRST."""
     with made(cloud, FIRST, flavor(2)) as server:
-        server.wait_looks(FIRST)
+        server.wait_placed(FIRST)
         yield server
 
 
@@ -102,7 +102,7 @@ def wait_handed_over(server, source, destination):
 def test_a_guest_is_placed_on_the_destination_and_back_again(hosts, hooked, placed):
     for source, destination in (hosts, reversed(hosts)):
         placed.migrate(destination.name)
-        placed.wait_looks(FIRST)
+        placed.wait_placed(FIRST)
         wait_handed_over(placed, source, destination)
 
 
@@ -112,7 +112,7 @@ def test_with_the_hook_alone_a_guest_arrives_as_nova_defined_it(hosts, hooked, p
     placed.migrate(second.name)
     assert placed.looks() == (NOTHING if hooked else FIRST).looks(2)
     second.daemon.start()
-    placed.wait_looks(FIRST)
+    placed.wait_placed(FIRST)
     wait_handed_over(placed, first, second)
 
 
@@ -121,9 +121,9 @@ def test_a_request_that_is_withdrawn_on_the_destination_stays_so_on_the_way_back
 ):
     first, second = hosts
     placed.migrate(second.name)
-    placed.wait_looks(FIRST)
+    placed.wait_placed(FIRST)
     placed.ask(NOTHING)
-    placed.wait_looks(NOTHING)
+    placed.wait_placed(NOTHING)
     wait_until(lambda: second.daemon.record(placed.uuid) is None, 60, "nothing is kept of it")
     placed.migrate(first.name)
     cloud.settle()
@@ -132,8 +132,8 @@ def test_a_request_that_is_withdrawn_on_the_destination_stays_so_on_the_way_back
 
 def test_a_guest_with_a_numa_topology_is_placed_within_its_new_grant(cloud, hosts):
     with made(cloud, WITHIN, NUMA_FLAVOR) as server:
-        server.wait_looks(WITHIN)
+        server.wait_placed(WITHIN)
         for source, destination in (hosts, reversed(hosts)):
             server.migrate(destination.name)
-            server.wait_looks(WITHIN)
+            server.wait_placed(WITHIN)
             wait_handed_over(server, source, destination)

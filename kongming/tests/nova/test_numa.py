@@ -45,32 +45,32 @@ def test_the_accounting_of_nova_is_unchanged_by_a_placement(cloud, guest):
     before = accounts(cloud.openstack, guest.uuid)
     assert bool(before["instance"]) is (guest.flavor != PLAIN)
     guest.ask(WITHIN)
-    guest.wait_looks(WITHIN)
+    guest.wait_placed(WITHIN)
     assert accounts(cloud.openstack, guest.uuid) == before
     guest.act("reboot", {"type": "HARD"}, ends="reboot.end")
-    guest.wait_looks(WITHIN)
+    guest.wait_placed(WITHIN)
     guest.ask(NOTHING)
-    guest.wait_looks(NOTHING)
+    guest.wait_placed(NOTHING)
     assert accounts(cloud.openstack, guest.uuid) == before
 
 
 def test_a_guest_is_placed_again_within_its_grant_after_every_kind_of_restart(cloud, guest):
     guest.ask(WITHIN)
-    guest.wait_looks(WITHIN)
+    guest.wait_placed(WITHIN)
     guest.act("reboot", {"type": "HARD"}, ends="reboot.end")
-    guest.wait_looks(WITHIN)
+    guest.wait_placed(WITHIN)
     guest.act("os-stop", ends="power_off.end", status="SHUTOFF")
     guest.act("os-start", ends="power_on.end")
-    guest.wait_looks(WITHIN)
+    guest.wait_placed(WITHIN)
     guest.act("rebuild", {"imageRef": cloud.openstack.image_id}, ends="rebuild.end")
-    guest.wait_looks(WITHIN)
+    guest.wait_placed(WITHIN)
     guest.act("suspend", ends="suspend.end", status="SUSPENDED")
     guest.act("resume", ends="resume.end")
-    guest.wait_looks(WITHIN)
+    guest.wait_placed(WITHIN)
     # What another flavor of the other kind gives is as wide.
     other = PAGES_FLAVOR if guest.flavor == NUMA_FLAVOR else NUMA_FLAVOR
     resize(guest, other)
-    guest.wait_looks(WITHIN)
+    guest.wait_placed(WITHIN)
 
 
 def test_memory_stays_where_nova_bound_it_until_the_guest_is_a_plain_one(cloud, guest):
@@ -78,16 +78,16 @@ def test_memory_stays_where_nova_bound_it_until_the_guest_is_a_plain_one(cloud, 
     never_placed = accounts(cloud.openstack, guest.uuid)
     resize(guest, guest.flavor)
     guest.ask(WITHIN)
-    guest.wait_looks(WITHIN)
+    guest.wait_placed(WITHIN)
     guest.ask(FIRST)
     wait_refused(cloud, guest, "numa_memory")
-    guest.wait_looks(WITHIN)
+    guest.wait_placed(WITHIN)
     assert NUMA_NODES.key in FIRST.metadata
     resize(guest, PLAIN)
     assert "<memnode" not in guest.domain().XMLDesc()
-    guest.wait_looks(FIRST)
+    guest.wait_placed(FIRST)
     wait_until(lambda: cloud.daemon.record(guest.uuid).status == "applied", 30, "applied")
     assert accounts(cloud.openstack, guest.uuid) == never_placed
     guest.ask(NOTHING)
-    guest.wait_looks(NOTHING)
+    guest.wait_placed(NOTHING)
     assert accounts(cloud.openstack, guest.uuid) == never_placed

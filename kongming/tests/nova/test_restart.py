@@ -16,7 +16,7 @@ from kongming.tests.nova.aspects import FIRST
 from kongming.tests.testbed.openstack import content
 
 
-def nova_compute_said(cloud, server, text):
+def nova_compute_logged(cloud, server, text):
     log = cloud.openstack.compute.process.log.read_text()
     return any(server.uuid in line and text in line for line in log.splitlines())
 
@@ -25,16 +25,16 @@ def test_a_soft_reboot(cloud, server):
     before = server.threads()
     server.act("reboot", {"type": "SOFT"}, ends="reboot.end")
     # Had the guest not obeyed, it would have become a hard one.
-    assert nova_compute_said(cloud, server, "soft rebooted")
+    assert nova_compute_logged(cloud, server, "soft rebooted")
     assert server.threads() != before
-    server.wait_looks(FIRST)
+    server.wait_placed(FIRST)
 
 
 def test_a_hard_reboot(server):
     before = server.threads()
     server.act("reboot", {"type": "HARD"}, ends="reboot.end")
     assert server.threads() != before
-    server.wait_looks(FIRST)
+    server.wait_placed(FIRST)
 
 
 def test_a_stop_and_a_start(cloud, server):
@@ -42,13 +42,13 @@ def test_a_stop_and_a_start(cloud, server):
     cloud.settle()
     assert server.looks() == {}
     server.act("os-start", ends="power_on.end")
-    server.wait_looks(FIRST)
+    server.wait_placed(FIRST)
 
 
 def test_a_guest_that_powers_off_by_itself_and_is_started(server):
     server.press_power_button()
     server.act("os-start", ends="power_on.end")
-    server.wait_looks(FIRST)
+    server.wait_placed(FIRST)
 
 
 def test_a_suspend_and_a_resume(server):
@@ -56,37 +56,37 @@ def test_a_suspend_and_a_resume(server):
     server.act("suspend", ends="suspend.end", status="SUSPENDED")
     server.act("resume", ends="resume.end")
     assert server.threads() != before
-    server.wait_looks(FIRST)
+    server.wait_placed(FIRST)
 
 
 def test_a_rebuild(cloud, server):
     before = server.threads()
     server.act("rebuild", {"imageRef": cloud.openstack.image_id}, ends="rebuild.end")
     assert server.threads() != before
-    server.wait_looks(FIRST)
+    server.wait_placed(FIRST)
 
 
 def test_a_resize_that_is_confirmed(server):
     resize(server, 4)
-    server.wait_looks(FIRST)
+    server.wait_placed(FIRST)
     server.act("confirmResize", ends="resize_confirm.end")
-    server.wait_looks(FIRST)
+    server.wait_placed(FIRST)
 
 
 def test_a_resize_that_is_reverted(server):
     resize(server, 3)
-    server.wait_looks(FIRST)
+    server.wait_placed(FIRST)
     server.act("revertResize", ends="resize_revert.end")
-    server.wait_looks(FIRST)
+    server.wait_placed(FIRST)
 
 
 def test_a_resize_to_fewer_vcpus_than_are_named_leaves_the_others_in_force(cloud, server):
     resize(server, 1)
     cloud.daemon.wait_log(f"Instance {server.uuid}: refused (vcpu_unknown): ")
     cloud.settle()
-    server.wait_looks(FIRST)
+    server.wait_placed(FIRST)
     server.act("revertResize", ends="resize_revert.end")
-    server.wait_looks(FIRST)
+    server.wait_placed(FIRST)
 
 
 def resize(server, vcpus):
@@ -100,7 +100,7 @@ def test_a_shelved_server_is_unshelved(server):
     assert server.looks() == {}
     # It is still on its host: Nova just starts it.
     server.act("unshelve", ends="power_on.end")
-    server.wait_looks(FIRST)
+    server.wait_placed(FIRST)
 
 
 def test_a_shelved_server_leaves_the_host_and_comes_back(cloud, server):
@@ -108,7 +108,7 @@ def test_a_shelved_server_leaves_the_host_and_comes_back(cloud, server):
     server.act("shelveOffload", ends="shelve_offload.end", status="SHELVED_OFFLOADED")
     cloud.wait_forgotten(server)
     server.act("unshelve", ends="unshelve.end")
-    server.wait_looks(FIRST)
+    server.wait_placed(FIRST)
 
 
 def test_a_rescue_and_an_unrescue(server):
@@ -116,14 +116,14 @@ def test_a_rescue_and_an_unrescue(server):
     server.act("rescue", {}, ends="rescue.end", status="RESCUE")
     rescued = server.threads()
     assert rescued != before
-    server.wait_looks(FIRST)
+    server.wait_placed(FIRST)
     server.act("unrescue", ends="unrescue.end")
     assert server.threads() not in (before, rescued)
-    server.wait_looks(FIRST)
+    server.wait_placed(FIRST)
 
 
 def test_a_deleted_server_that_is_restored(cloud, server):
     server.soft_delete()
     cloud.wait_forgotten(server)
     server.act("restore", ends="restore.end")
-    server.wait_looks(FIRST)
+    server.wait_placed(FIRST)

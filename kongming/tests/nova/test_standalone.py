@@ -37,13 +37,13 @@ def test_host_and_project_are_those_of_nova(cloud, server):
 def test_edits_of_a_running_server(server):
     for request in (SECOND, FIRST, NOTHING, SECOND):
         server.ask(request)
-        server.wait_looks(request)
+        server.wait_placed(request)
 
 
 def test_edits_faster_than_their_passes_end_in_the_last_one(server):
     for request in (SECOND, FIRST, NOTHING, SECOND):
         server.ask(request)
-    server.wait_looks(SECOND)
+    server.wait_placed(SECOND)
 
 
 def test_an_edit_of_a_stopped_server(cloud, server):
@@ -51,7 +51,7 @@ def test_an_edit_of_a_stopped_server(cloud, server):
     server.ask(SECOND)
     cloud.plane.wait_status(server.uuid, "absent")
     server.act("os-start", ends="power_on.end")
-    server.wait_looks(SECOND)
+    server.wait_placed(SECOND)
 
 
 def test_an_allocation_is_released_from_a_suspended_server(cloud, server):
@@ -60,13 +60,13 @@ def test_an_allocation_is_released_from_a_suspended_server(cloud, server):
     cloud.plane.wait_gone(server.uuid)
     # It comes back with the pins that it was saved with.
     server.act("resume", ends="resume.end")
-    server.wait_looks(NOTHING)
+    server.wait_placed(NOTHING)
 
 
 def test_an_allocation_may_exist_before_its_server(cloud):
     # Nova chooses the UUID: the allocation comes while the server is being built.
     server = cloud.server(FIRST)
-    server.wait_looks(FIRST)
+    server.wait_placed(FIRST)
     server.delete()
     wait_until(
         lambda: cloud.plane.api.request("GET", f"/v1/allocations/{server.uuid}").status == 404,
@@ -85,5 +85,5 @@ def test_a_map_may_name_a_server_that_does_not_exist_yet(cloud, server):
     counts = {"applied": 1, "absent": 1}
     wait_until(lambda: cloud.plane.api.get(path)["counts"] == counts, 30, str(counts))
     assert cloud.plane.api.request("DELETE", path).status == 202
-    server.wait_looks(NOTHING)
+    server.wait_placed(NOTHING)
     wait_until(lambda: cloud.plane.api.request("GET", path).status == 404, 30, "the map is gone")

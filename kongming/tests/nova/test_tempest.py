@@ -64,13 +64,13 @@ def every_guest_placed(cloud: Cloud) -> Iterator[None]:
     told = cloud.events.now()
 
     def place(uuid: str) -> None:
-        cloud.ask_by_hand(uuid, SECOND)
+        cloud.request_by_hand(uuid, SECOND)
         # The request for a server that was deleted meanwhile would be kept until it is withdrawn.
         if any(
             event.instance_uuid == uuid and event.name == DELETED
             for event in cloud.events.since(told)
         ):
-            cloud.ask_by_hand(uuid, NOTHING)
+            cloud.request_by_hand(uuid, NOTHING)
 
     def request(pool: ThreadPoolExecutor) -> None:
         requests: dict[str, Future[None]] = {}

@@ -260,7 +260,7 @@ class Soak:
             self._explain(error)
             raise
         self._told.clear()
-        self._world.newcomers_were_seen()
+        self._world.newcomers_were_observed()
         self.happened["comparisons"] += 1
         self._settling_s += time.monotonic() - began
 

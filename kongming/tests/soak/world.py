@@ -205,7 +205,7 @@ class World:
         yield from list(self._held.values())
         self._held.clear()
 
-    def newcomers_were_seen(self) -> None:
+    def newcomers_were_observed(self) -> None:
         """Have those that came since the last time leave again, by and by."""
         self._leaving, self._newcomers = self._newcomers, []
 

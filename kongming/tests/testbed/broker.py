@@ -174,7 +174,7 @@ class Broker(Service):
         setting = f"application:set_env(rabbit, channel_tick_interval, {milliseconds})."
         self._control("eval", setting)
 
-    def add_stranger(self, name: str) -> None:
+    def add_foreign_user(self, name: str) -> None:
         """Add a user that may do nothing yet; its password is its name."""
         self._control("add_user", name, name)
 

@@ -53,11 +53,11 @@ class Forwarder(Service):
         parts = urlsplit(url)
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition(":")[0] + f":{self.port}"))
 
-    def go_silent(self) -> None:
+    def stop_answering(self) -> None:
         """Carry nothing more, and take connections all the same: as a host that hangs."""
         self._call(self._set(self._flowing.clear))
 
-    def go_silent_at(self, word: bytes) -> None:
+    def stop_answering_at(self, word: bytes) -> None:
         """Go silent when somebody sends a word: the word arrives, the answer does not."""
         self._word = word
 

@@ -67,7 +67,7 @@ class IdentityApi(Service):
         """Return when it takes requests."""
         self._thread.start()
 
-    def go_silent(self) -> None:
+    def stop_answering(self) -> None:
         """Take requests and answer none."""
         self._speaking.clear()
 

@@ -482,7 +482,7 @@ def test_the_files_of_tls_to_nova_are_checked_too(wrong, option):
     assert said.startswith(f"[nova] {option}: /absent can't be read by user ")
 
 
-def files_said(path):
+def files_reported(path):
     """What user nobody is told of a file."""
     code = (
         "import os, sys; os.setgroups([]); os.setuid(65534)\n"
@@ -503,11 +503,11 @@ def test_an_unreadable_file_is_reported_with_the_user(path, tmp_path):
     for folder in (tmp_path, *tmp_path.parents):
         if folder.stat().st_uid == os.geteuid() and folder != folder.parent:
             folder.chmod(folder.stat().st_mode | 0o011)
-    said = files_said(path)
+    said = files_reported(path)
     assert said.startswith(f"{path} can't be read by user nobody: Permission denied; run 'chgrp ")
     path.chmod(0o640)
     os.chown(path, 0, grp.getgrnam("daemon").gr_gid)
-    assert "Permission denied; it is for group daemon: run this command as" in files_said(path)
+    assert "Permission denied; it is for group daemon: run this command as" in files_reported(path)
 
 
 @pytest.mark.parametrize(

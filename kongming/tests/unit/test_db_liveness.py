@@ -129,7 +129,7 @@ def test_a_short_wait_needs_no_probe(watch, server, line):
     assert server.asked == 0
 
 
-def hear(watch, condition):
+def receive(watch, condition):
     """Be answered again and again until a condition is true."""
     line = Line()
     watch.watch(line)
@@ -150,7 +150,7 @@ def test_an_answer_to_another_request_counts_as_responsive(watch, server, line):
     """Then the question is slow, not the database."""
     server.answers.clear()
     with watch.waiting(line, 3600):
-        hear(watch, lambda: server.asked >= 3)
+        receive(watch, lambda: server.asked >= 3)
         assert not is_silent(watch)
 
 
@@ -170,7 +170,7 @@ def test_a_request_that_has_ended_waiting_is_not_cut_off(watch, server, line):
     watch.watch(other)
     with watch.waiting(other, 3600):
         # Others are heard meanwhile.
-        hear(watch, lambda: server.asked >= 2)
+        receive(watch, lambda: server.asked >= 2)
     line.other.send(b"x")
     assert line.read() == b"x"
     watch.forget(other)

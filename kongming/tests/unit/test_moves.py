@@ -38,7 +38,7 @@ def asking(pinning):
     return guests.request(vcpu_pinning=pinning)
 
 
-def is_asked_about(store, pins):
+def is_checked(store, pins):
     hypervisor = guests.Hypervisor()
     other = Occupant(UUID, "a guest", pins={vcpu: CpuSet(cpus) for vcpu, cpus in pins.items()})
     assert Moves(store, hypervisor, None).of(other) is None
@@ -63,35 +63,35 @@ def request(store, allocation, status, accepted=None):
 def test_a_guest_at_its_desired_place_stays(store, pins, asked):
     allocation = asking("0:1;1:2")
     request(store, allocation, Status.APPLIED, accepted=allocation)
-    assert is_asked_about(store, pins) is asked
+    assert is_checked(store, pins) is asked
 
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.DRIFTED, Status.ABSENT])
 def test_a_guest_without_its_desired_cpus_may_move(store, status):
     allocation = asking("0:1")
     request(store, allocation, status, accepted=allocation)
-    assert is_asked_about(store, {0: [1]})
+    assert is_checked(store, {0: [1]})
 
 
 def test_a_guest_with_an_older_placement_may_move(store):
     request(store, asking("0:1"), Status.APPLIED, accepted=asking("0:2"))
-    assert is_asked_about(store, {0: [1]})
+    assert is_checked(store, {0: [1]})
 
 
 def test_a_guest_with_windows_may_move(store):
     allocation = replace(asking("1"), windows=(Windowed(NIGHT, asking("2")),))
     request(store, allocation, Status.APPLIED, accepted=allocation)
-    assert is_asked_about(store, {0: [1]})
+    assert is_checked(store, {0: [1]})
 
 
 def test_a_guest_without_requested_pins_may_move(store):
     allocation = guests.request(cpu_shares="512")
     request(store, allocation, Status.APPLIED, accepted=allocation)
-    assert is_asked_about(store, {0: [1]})
+    assert is_checked(store, {0: [1]})
 
 
 def test_an_unknown_guest_stays(store):
-    assert not is_asked_about(store, {0: [1]})
+    assert not is_checked(store, {0: [1]})
 
 
 class Guests(guests.Hypervisor):

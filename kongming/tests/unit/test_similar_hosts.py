@@ -43,7 +43,7 @@ class Told:
     def __init__(self, host, running, event_store):
         self.looks = SimilarHosts(host, running, event_store, start=lambda work: work())
 
-    def hear(self, host, times=1, instance_uuid=UUID):
+    def receive(self, host, times=1, instance_uuid=UUID):
         for _ in range(times):
             self.looks.check(events.read(message(instance_uuid, 1.0, host=host)))
 
@@ -67,16 +67,16 @@ def kept(event_store):
 )
 def test_a_host_with_a_similar_name_is_logged_once(of, event_store, caplog, name, host):
     told = of(host)
-    told.hear(name, 19)
+    told.receive(name, 19)
     assert not warnings(caplog)
-    told.hear(name, 50)
+    told.receive(name, 50)
     assert warnings(caplog) == [describe(name, host, "")]
     assert kept(event_store) == [(name, "")]
 
 
 @pytest.mark.parametrize("name", ["compute-10", "compute-2", "compute-1b.example.org", "", None])
 def test_other_hosts_are_other_hosts(of, caplog, name):
-    of("compute-1").hear(name, 30)
+    of("compute-1").receive(name, 30)
     assert not warnings(caplog)
     assert name is None or not is_similar(name, "compute-1")
 
@@ -85,16 +85,16 @@ def test_other_hosts_are_other_hosts(of, caplog, name):
 def test_a_local_guest_of_a_similar_host_is_logged_sooner(of, running, caplog, events, found):
     running.append(OTHER)
     told = of("compute-1")
-    told.hear(FULL, 2)
-    told.hear(FULL, events - 2, instance_uuid=OTHER)
+    told.receive(FULL, 2)
+    told.receive(FULL, events - 2, instance_uuid=OTHER)
     assert warnings(caplog) == ([describe(FULL, "compute-1", OTHER)] if found else [])
 
 
 def test_a_local_guest_counts_whenever_its_event_arrives(of, running, event_store, caplog):
     running.append(OTHER)
     told = of("compute-1")
-    told.hear(FULL, 19)
-    told.hear(FULL, 1, instance_uuid=OTHER)
+    told.receive(FULL, 19)
+    told.receive(FULL, 1, instance_uuid=OTHER)
     (line,) = warnings(caplog)
     assert f"Instance {OTHER} of host '{FULL}' runs here: set [DEFAULT] host to '{FULL}'" in line
     assert kept(event_store) == [(FULL, OTHER)]
@@ -103,11 +103,11 @@ def test_a_local_guest_counts_whenever_its_event_arrives(of, running, event_stor
 def test_where_events_of_this_host_arrive_another_domain_is_another_host(of, running, caplog):
     ours, theirs = "compute-1.a.example.org", "compute-1.b.example.org"
     told = of(ours)
-    told.hear(ours)
-    told.hear(theirs, 30)
+    told.receive(ours)
+    told.receive(theirs, 30)
     assert not warnings(caplog)
     told = of(ours)
-    told.hear(theirs, 30)
+    told.receive(theirs, 30)
     assert len(warnings(caplog)) == 1
 
 
@@ -116,23 +116,23 @@ def test_even_where_events_of_this_host_arrive_another_spelling_is_not_another_h
     of, caplog, name
 ):
     told = of(FULL)
-    told.hear(FULL)
-    told.hear(name, 30)
+    told.receive(FULL)
+    told.receive(name, 30)
     assert len(warnings(caplog)) == 1
 
 
 def test_a_local_guest_identifies_even_a_name_of_another_domain(of, running, caplog):
     running.append(UUID)
     told = of("compute-1.a")
-    told.hear("compute-1.a")
-    told.hear("compute-1.b", 5)
+    told.receive("compute-1.a")
+    told.receive("compute-1.b", 5)
     assert len(warnings(caplog)) == 1
 
 
 def test_an_event_of_this_host_after_a_start_ends_the_observation(of, event_store):
     told = of("compute-1")
-    told.hear(FULL, 20)
-    told.hear("compute-1")
+    told.receive(FULL, 20)
+    told.receive("compute-1")
     assert kept(event_store) == []
 
 
@@ -140,7 +140,7 @@ def test_a_libvirt_that_is_away_is_no_obstacle(event_store, caplog):
     def away():
         raise exception.HypervisorUnavailable("no")
 
-    Told("compute-1", away, event_store).hear(FULL, 20)
+    Told("compute-1", away, event_store).receive(FULL, 20)
     assert warnings(caplog) == [describe(FULL, "compute-1", "")]
 
 
@@ -149,10 +149,10 @@ def test_names_and_instances_do_not_pile_up(of, running, monkeypatch):
     monkeypatch.setattr("kongming.notification.similar_hosts._INSTANCES_MAX", 2)
     told = of("compute-1")
     for number in range(9):
-        told.hear(f"host-{number}")
+        told.receive(f"host-{number}")
         assert len(told.looks._names) <= 3
     for number in range(9):
-        told.hear(FULL, instance_uuid=f"5a6e9b1e-0000-4000-8000-{number:012}")
+        told.receive(FULL, instance_uuid=f"5a6e9b1e-0000-4000-8000-{number:012}")
     assert len(told.looks._instances[FULL]) == 2
 
 

@@ -66,7 +66,7 @@ def test_newcomers_leave_once_they_were_observed():
     world = World(random.Random(4), [0], real=1, simulated=10)
     list(events(world, 2000))
     there = set(world.expected())
-    world.newcomers_were_seen()
+    world.newcomers_were_observed()
     assert len(there - set(world.expected())) > 10
     gone = {event.instance_uuid for event in world.finish() if event.name == "instance.delete.end"}
     assert there - set(world.expected()) <= gone
