@@ -422,7 +422,7 @@ def test_the_number_of_statements_of_a_call_is_independent_of_the_number_of_inst
     del counted[1]["adopt"], counted[100]["adopt"], counted[1000]["adopt"]
     assert counted[1] == counted[100] == counted[1000]
     assert counted[1]["report again"] <= 2
-    assert counted[1]["wanted_on"] <= 2
+    assert counted[1]["desired_on"] <= 2
 
 
 @pytest.mark.slow
