@@ -535,7 +535,7 @@ def forged(signed, to, method, arguments):
 
 def test_with_signatures_a_host_can_not_have_guests_of_others_placed(signed, cpus):
     guest = signed.placed(cpus[1])
-    before = signed.executor.log().count("wanted of")
+    before = signed.executor.log().count("desired of")
     queue = f"kongming-executor.{HOST}"
     with signed.channel() as channel:
         for way in WAYS:
@@ -548,7 +548,7 @@ def test_with_signatures_a_host_can_not_have_guests_of_others_placed(signed, cpu
     assert told["generation"] == 2
     guest.wait_affinity({vcpu: [cpus[0], cpus[1]] for vcpu in guest.affinity()})
     # One line for all of them.
-    assert before <= signed.executor.log().count("wanted of") <= 1
+    assert before <= signed.executor.log().count("desired of") <= 1
     assert "(signature_invalid)" in signed.executor.log()
 
 

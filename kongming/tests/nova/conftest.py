@@ -18,15 +18,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 import logging
 from pathlib import Path
-import subprocess
-import sys
 import time
 import uuid
 
 import pytest
 
 from kongming.allocation import metadata
+from kongming.allocation.request import Request as StoredRequest
+from kongming.allocation.request import Source
 from kongming.conf.notification_handler import LEGACY, TOPICS, VERSIONED
+from kongming.executor.store.store import Store
 from kongming.hypervisor.connection import run_event_loop
 from kongming.notification.pending_lookups import PendingLookups
 from kongming.tests.nova.aspects import FIRST, VCPU_PINNING, Request
@@ -44,7 +45,6 @@ from kongming.tests.testbed.process import wait_until
 from kongming.tests.testbed.threads import online_cpus
 
 VHOST = "openstack"
-MANAGE = Path(sys.executable).parent / "kongming-manage"
 PREFIX = "kongming-"
 HOOK = Path(__file__).parents[3] / "etc/libvirt/kongming-libvirt-hook"
 TWO_VCPUS = flavor(2)
@@ -76,7 +76,7 @@ class Cloud:
     def request_by_hand(self, instance_uuid: str, request: Request) -> None:
         """Ask for this and nothing else: over Kongming's API, or on the host if there is none."""
         if self.plane is None:
-            self._set(instance_uuid, request)
+            self._request_as_operator(instance_uuid, request)
             return
         path = f"/v1/allocations/{instance_uuid}"
         if request.metadata:
@@ -87,17 +87,18 @@ class Cloud:
             answer = self.plane.api.request("DELETE", path)
             assert answer.status in (202, 204, 404), answer
 
-    def _set(self, instance_uuid: str, request: Request) -> None:
-        options = {key.removeprefix(PREFIX): value for key, value in request.metadata.items()}
-        conf = str(self.daemon.conf)
-        change = "set" if options else "unset"
-        command = [str(MANAGE), "--config-file", conf, "allocation", change, instance_uuid]
-        # What comes of it is for the tests to look at.
-        subprocess.run(
-            [*command, "--wait=0", *(f"--{name}={value}" for name, value in options.items())],
-            capture_output=True,
-            check=False,
-        )
+    def _request_as_operator(self, instance_uuid: str, request: Request) -> None:
+        """Store what ``kongming-manage`` stores, without the second that the command takes."""
+        store = Store(self.daemon.state_path, create=False)
+        try:
+            if request.metadata:
+                requested = metadata.parse(request.metadata)
+                stored = StoredRequest(Source.OPERATOR, requested, "operator", time.time())
+                store.request(instance_uuid, stored)
+            else:
+                store.withdraw(instance_uuid, Source.OPERATOR, "operator")
+        finally:
+            store.close()
 
     @contextmanager
     def without_kongming(self) -> Iterator[None]:

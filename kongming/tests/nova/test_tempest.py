@@ -13,7 +13,7 @@
 """Nova's own acceptance tests (tempest) end alike, whether its guests are placed or not."""
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 import re
 import threading
@@ -72,25 +72,23 @@ def every_guest_placed(cloud: Cloud) -> Iterator[None]:
         ):
             cloud.request_by_hand(uuid, NOTHING)
 
-    def request(pool: ThreadPoolExecutor) -> None:
-        requests: dict[str, Future[None]] = {}
+    def place_all() -> None:
+        placed: set[str] = set()
         done = told
         while not over.wait(LOOK):
             news = cloud.events.since(done)
             done += len(news)
-            for uuid in {event.instance_uuid for event in news} - requests.keys():
-                requests[uuid] = pool.submit(place, uuid)
-        for each in requests.values():
-            each.result()
+            for uuid in {event.instance_uuid for event in news} - placed:
+                place(uuid)
+                placed.add(uuid)
 
-    # A server that is deleted soon is not to wait for the command that places another one.
-    with ThreadPoolExecutor(4) as pool, ThreadPoolExecutor(1) as watching:
-        requesting = watching.submit(request, pool)
+    with ThreadPoolExecutor(1) as pool:
+        placing = pool.submit(place_all)
         try:
             yield
         finally:
             over.set()
-        requesting.result()
+        placing.result()
 
 
 @pytest.mark.slow
