@@ -60,7 +60,7 @@ def requests(bed: Bed, _number: int) -> list[Row]:
     for hosts in HOSTS:
         counted[hosts] = _of_hosts(hosts)
         rows.append(
-            _row(f"a full look of {hosts} hosts with {GUESTS_A_HOST} guests each", counted[hosts])
+            _row(f"a resync of {hosts} hosts with {GUESTS_A_HOST} guests each", counted[hosts])
         )
     if any(count != hosts for hosts, count in counted.items()):
         raise AssertionError("not one request for each host: it can't be told for more of them")
@@ -71,16 +71,16 @@ def requests(bed: Bed, _number: int) -> list[Row]:
 def _memory(bed: Bed) -> Row:
     used = []
     with NovaApi() as api:
-        for name, options in (("asking", api.options()), ("silent", "")):
+        for name, options in (("polling", api.options()), ("not-polling", "")):
             with bed.daemon(name, name, options) as daemon:
-                wait_until(lambda: api.requests, 60, "the look after the start")
+                wait_until(lambda: api.requests, 60, "the resync after the start")
                 used.append(pss(daemon.process.pid))
-    asking, silent = used
+    polling, not_polling = used
     return Row(
-        "event_store (PSS) of a service that asks Nova; floor: of one that does not",
-        f"{asking:.1f} MB",
-        f"{silent:.1f} MB",
-        f"{asking / silent:.2f}",
+        "memory (PSS) of a service that polls Nova; floor: one that does not",
+        f"{polling:.1f} MB",
+        f"{not_polling:.1f} MB",
+        f"{polling / not_polling:.2f}",
         "",
     )
 
@@ -97,7 +97,7 @@ def _of_one_host(guests: int) -> list[Row]:
 
         burst = _counted(api, poller, events)
     return [
-        _row(f"a full look at {guests} guests", full),
+        _row(f"a resync of {guests} guests", full),
         _row(f"{EACH} events of each of {guests} guests at once", burst),
     ]
 
@@ -141,7 +141,7 @@ def _host(api: NovaApi, name: str) -> Iterator[tuple[NovaPoller, PendingLookups]
             start_spread=0.0,
         )
         poller.start()
-        wait_until(lambda: poller.requests["answered"], 60, "the look after the start")
+        wait_until(lambda: poller.requests["answered"], 60, "the resync after the start")
         try:
             yield poller, lookups
         finally:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+import functools
 from typing import Any
 
 from sqlalchemy import select
@@ -37,7 +38,7 @@ _OUTCOME = tuple(column.name for column in OUTCOME.c if not column.primary_key)
 _COMPLETED = ("status", "reason", "message", "host", "changed_at")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ReceivedReport:
     """A report of one instance, as received.
 
@@ -51,8 +52,8 @@ class ReceivedReport:
     now: float
     nova: bool
 
-    @property
-    def outcome(self) -> dict[str, Any]:
+    @functools.cached_property
+    def outcome(self) -> Fields:
         """The columns of the table outcome."""
         values = self.report.to_json() | {"host": self.host, "reported_at": self.now}
         return {
@@ -85,10 +86,9 @@ class ReceivedReport:
             return False
         if not self._is_from_holder(row, before):
             return False
-        received = self.outcome
         if before is None:
             return True
-        if any(received[name] != before[name] for name in _OUTCOME if name != "reported_at"):
+        if any(self.outcome[name] != before[name] for name in _OUTCOME if name != "reported_at"):
             return not self._is_late(before)
         return False
 

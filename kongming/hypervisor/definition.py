@@ -25,6 +25,7 @@ from kongming.allocation.target import CPU_ASPECTS, MEMORY, Target, Value
 from kongming.host.grant import Grant
 from kongming.hypervisor import domain_xml
 from kongming.hypervisor.aspects import table
+from kongming.hypervisor.aspects.row import HostBound
 from kongming.hypervisor.aspects.table import ROWS
 from kongming.hypervisor.host import Host
 
@@ -178,16 +179,19 @@ def baseline_here(root: ET.Element, host: Host) -> dict[Target, Value]:
     return to where Nova lets them be.
     """
     baseline = read_element(baseline_of(root))
+    anywhere = domain_xml.anywhere(root, host)
     for what in [what for note in _foreign_notes(root, host) for what in table.read(note)]:
         row = ROWS[what.aspect]
-        if row.is_host_bound:
-            baseline[what] = row.unrestricted(domain_xml.anywhere(root, host), host)
+        if isinstance(row, HostBound):
+            baseline[what] = row.unrestricted(anywhere, host)
     return baseline
 
 
 def outlasting(baseline: Mapping[Target, Value]) -> dict[Target, Value]:
     """Return the values of a baseline that libvirt keeps in the XML even after a release."""
-    return {what: value for what, value in baseline.items() if ROWS[what.aspect].is_host_bound}
+    return {
+        what: value for what, value in baseline.items() if isinstance(ROWS[what.aspect], HostBound)
+    }
 
 
 def baseline_xml(

@@ -50,7 +50,7 @@ class LibvirtReader:
         self._domain = domain
         self._nodes = nodes
         self._has_cpu = has_cpu
-        self.configured = configured
+        self._read_configured = configured
 
     def vcpus(self) -> dict[Target, Reading]:
         """Read the affinity of the vCPUs' threads, which libvirt gets from the kernel."""
@@ -67,6 +67,11 @@ class LibvirtReader:
         nodeset = self._domain.numaParameters(_LIVE)["numa_nodeset"]
         bound = CpuSet.parse(nodeset) if nodeset else self._nodes
         return {target.MEMORY: Reading.of(CpuSet(bound & self._nodes), by_kernel=False)}
+
+    @functools.cached_property
+    def configured(self) -> Mapping[Target, CpuSet]:
+        """The CPUs and nodes in the live definition."""
+        return self._read_configured()
 
     @functools.cached_property
     def scheduler(self) -> Mapping[str, int]:

@@ -105,5 +105,6 @@ def _scheduler_change(domain: Any, parameters: Mapping[str, int], flags: int) ->
 def _restore(parent: ET.Element, name: str, value: int | None) -> None:
     if value is None:
         remove(parent, name)
+        return
     for element in parent.findall(name):
         element.text = str(value)

@@ -22,18 +22,17 @@ import libvirt
 from kongming.allocation import target
 from kongming.allocation.cpuset import CpuSet
 from kongming.allocation.target import Target
-from kongming.hypervisor.aspects.row import Change, GuestState, Row, remove
+from kongming.hypervisor.aspects.row import Change, GuestState, HostBound, remove
 from kongming.hypervisor.host import Host
 from kongming.hypervisor.libvirt_reading import LibvirtReader
 from kongming.hypervisor.reading import Reading
 
 
-class MemoryNodes(Row[CpuSet]):
+class MemoryNodes(HostBound):
     """The NUMA nodes that the memory is bound to."""
 
     section = "numatune"
     reading = "the memory's nodes"
-    is_host_bound = True
 
     def change(self, domain: Any, host: Host, number: int, value: CpuSet, flags: int) -> Change:
         parameters: dict[str, Any] = {

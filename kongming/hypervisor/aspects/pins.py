@@ -20,13 +20,13 @@ from xml.etree import ElementTree as ET
 
 from kongming.allocation.cpuset import CpuSet
 from kongming.allocation.target import Aspect, Target
-from kongming.hypervisor.aspects.row import LIVE, Change, GuestState, Row, remove
+from kongming.hypervisor.aspects.row import LIVE, Change, GuestState, HostBound, remove
 from kongming.hypervisor.host import Host
 from kongming.hypervisor.libvirt_reading import LibvirtReader
 from kongming.hypervisor.reading import Reading
 
 
-class _Pins(Row[CpuSet]):
+class _Pins(HostBound):
     """CPU pins of a kind of threads.
 
     :param element: its element in the domain's XML.
@@ -35,7 +35,6 @@ class _Pins(Row[CpuSet]):
     """
 
     reading = "the definition"
-    is_host_bound = True
 
     def __init__(
         self,
@@ -80,7 +79,7 @@ class _Pins(Row[CpuSet]):
         # libvirt knows only the configured CPUs; for others it would enter QEMU's monitor.
         return {
             what: Reading.of(cpus, by_kernel=False)
-            for what, cpus in domain.configured().items()
+            for what, cpus in domain.configured.items()
             if what.aspect is self._aspect
         }
 

@@ -64,15 +64,12 @@ class Row(abc.ABC, Generic[V]):
 
     :ivar section: the child of the domain element that holds it: «cputune».
     :ivar reading: what is read from libvirt, for a sentence: «reading …».
-    :ivar is_host_bound: whether a value names CPUs or nodes of the host. libvirt keeps such a
-        value in the domain's XML after a release, and it means nothing on another host.
     :ivar is_complete: whether a target does not exist if the kernel shows others of the aspect,
         but not this one.
     """
 
     section = "cputune"
     reading: str
-    is_host_bound = False
     is_complete = False
 
     @abc.abstractmethod
@@ -94,7 +91,7 @@ class Row(abc.ABC, Generic[V]):
     def remove(self, section: ET.Element, number: int, before: V) -> None:
         """Remove a value from the section of a saved domain.
 
-        :param before: the value in the baseline; what is host-bound is removed instead.
+        :param before: the value in the baseline; what is bound to the host is removed instead.
         """
 
     @abc.abstractmethod
@@ -108,12 +105,20 @@ class Row(abc.ABC, Generic[V]):
     def read_libvirt(self, domain: LibvirtReader) -> dict[Target, Reading]:
         """Read all targets of the aspect from libvirt."""
 
-    def unrestricted(self, anywhere: CpuSet, host: Host) -> V:
-        """Return the value of a guest that is not placed, if the aspect is host-bound.
+
+class HostBound(Row[CpuSet]):
+    """An aspect whose values name CPUs or nodes of the host.
+
+    libvirt keeps such a value in the domain's XML after a release, and it means nothing on another
+    host.
+    """
+
+    @abc.abstractmethod
+    def unrestricted(self, anywhere: CpuSet, host: Host) -> CpuSet:
+        """Return the value of a guest that is not placed.
 
         :param anywhere: the CPUs that Nova lets the guest use.
         """
-        raise NotImplementedError
 
 
 def remove(parent: ET.Element, path: str) -> None:

@@ -20,6 +20,7 @@ from kongming.allocation import target
 from kongming.allocation.cpuset import CpuSet
 from kongming.allocation.target import NO_QUOTA, Aspect, Quota
 from kongming.hypervisor.aspects import table
+from kongming.hypervisor.aspects.row import HostBound
 
 VALUES = {
     target.vcpu(3): CpuSet([1]),
@@ -56,7 +57,7 @@ def test_a_target_is_removed_from_its_section(what):
     assert ET.tostring(domain) == before
     table.remove(domain, {what: VALUES[what]})
     texts = {each.tag: each.text for each in domain.find(row.section)}
-    if row.is_host_bound:
+    if isinstance(row, HostBound):
         assert row.read(domain.find(row.section)) == {}
     elif what == target.SHARES:
         assert texts["shares"] == "200"
