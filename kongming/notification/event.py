@@ -56,6 +56,7 @@ class InstanceEvent:
     :ivar publisher: the service that sent it, as Nova names it; it has one clock.
     :ivar message_id: identifies the message if it is delivered again; may be empty.
     :ivar ahead_s: the seconds by which the sender's clock is ahead of this host's, at least.
+    :ivar state: Nova's state of the instance, as ``building``; empty if it is not given.
     """
 
     name: str
@@ -68,6 +69,7 @@ class InstanceEvent:
     publisher: str = field(default="", compare=False)
     message_id: str = field(default="", compare=False)
     ahead_s: float = field(default=0.0, compare=False)
+    state: str = field(default="", compare=False)
 
     @property
     def dated_at(self) -> float:
@@ -100,6 +102,7 @@ def read(message: Mapping[str, Any]) -> InstanceEvent | None:
         publisher=publisher,
         message_id=_message_id(message),
         ahead_s=ahead_s,
+        state=_state(data),
     )
 
 
@@ -127,6 +130,7 @@ def read_legacy(message: Mapping[str, Any]) -> InstanceEvent | None:
         publisher=publisher,
         message_id=_message_id(message),
         ahead_s=ahead_s,
+        state=_state(payload),
     )
 
 
@@ -141,6 +145,11 @@ def _renamed(name: str) -> str:
 def _user(data: Mapping[str, Any]) -> str | None:
     user = data.get("action_initiator_user")
     return clean(user, _TEXT_MAX) if isinstance(user, str) else None
+
+
+def _state(data: Mapping[str, Any]) -> str:
+    state = data.get("state")
+    return state if isinstance(state, str) else ""
 
 
 def _sent_at(message: Mapping[str, Any]) -> tuple[float, float]:

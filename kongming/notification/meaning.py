@@ -32,6 +32,8 @@ _OFFLOADED = "instance.shelve_offload.end"
 _REBUILT = "instance.rebuild.end"
 # Names the destination before there is a domain; resize_finish.end follows.
 _TOO_EARLY = "instance.resize.end"
+# The state of an instance whose first host is not chosen yet, or is chosen again.
+_BUILDING = "building"
 
 
 def meaning(event: InstanceEvent, host: str) -> Place | None:
@@ -44,9 +46,11 @@ def meaning(event: InstanceEvent, host: str) -> Place | None:
         return Place.ELSEWHERE if event.host == host else None
     if event.name == _REBUILT and host in (event.host, event.publisher_host):
         return Place.HERE if event.publisher_host == host else Place.ELSEWHERE
-    if event.name == _OFFLOADED or event.host is None:
-        # A build or an unshelving that failed has no host, either.
+    if event.name == _OFFLOADED:
         return Place.NOWHERE
+    if event.host is None:
+        # A build that failed is in the state 'error'.
+        return None if event.state == _BUILDING else Place.NOWHERE
     return Place.HERE if event.host == host else Place.ELSEWHERE
 
 

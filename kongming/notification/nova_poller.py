@@ -230,6 +230,8 @@ class NovaPoller:
         self, instance_uuid: str, server: Server | None, cause: str, moment: Moment
     ) -> None:
         host = "" if server is None or server.host is None else server.host
+        if server is not None and server.building and not host:
+            return
         place = Place.ELSEWHERE if host else Place.NOWHERE
         if host == self._host:
             place = Place.HERE

@@ -25,6 +25,7 @@ _HOST = "OS-EXT-SRV-ATTR:host"
 # Servers without a domain, even if Nova shows a host.
 _DELETED = "DELETED"
 _NOWHERE = frozenset({_DELETED, "SOFT_DELETED", "SHELVED_OFFLOADED"})
+_BUILDING = "BUILD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Server:
     :ivar metadata: all its metadata, unchecked.
     :ivar project_id: its project; None if Nova does not show it.
     :ivar deleted: whether it is deleted, and can't be restored.
+    :ivar building: whether Nova builds it; it may get a host, or another one.
     """
 
     instance_uuid: str
@@ -42,6 +44,7 @@ class Server:
     metadata: Mapping[str, Any]
     project_id: str | None = None
     deleted: bool = False
+    building: bool = False
 
 
 def read(row: object) -> Server:
@@ -76,4 +79,5 @@ def read(row: object) -> Server:
         metadata,
         project if isinstance(project, str) else None,
         status == _DELETED,
+        status == _BUILDING,
     )

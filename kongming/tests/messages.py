@@ -33,6 +33,7 @@ def message(
     host: str | None = HOST,
     publisher: str | None = None,
     message_id: str | None = None,
+    state: str = "active",
     **metadata: str,
 ) -> dict[str, Any]:
     """Give a notification.
@@ -44,7 +45,8 @@ def message(
     """
     payload = copy.deepcopy(_CREATED["payload"])
     asked = {f"kongming-{key.replace('_', '-')}": value for key, value in metadata.items()}
-    payload["nova_object.data"] |= {"uuid": instance_uuid, "host": host, "metadata": asked}
+    data = {"uuid": instance_uuid, "host": host, "metadata": asked, "state": state}
+    payload["nova_object.data"] |= data
     made: dict[str, Any] = {
         "event_type": name,
         "publisher_id": publisher or f"nova-compute:{host}",

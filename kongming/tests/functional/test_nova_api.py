@@ -23,12 +23,14 @@ import uuid
 import pytest
 
 from kongming import exception
+from kongming.allocation import metadata
+from kongming.allocation.request import Request, Source
 from kongming.cmd import launch
 from kongming.conf.nova import is_configured
 from kongming.executor.executor import Executor
 from kongming.executor.settings import Settings
 from kongming.executor.store.store import Store
-from kongming.notification import event
+from kongming.notification import event, nova_poller
 from kongming.notification.handler import Handler
 from kongming.notification.legacy_trigger import LegacyTrigger
 from kongming.notification.metadata_trigger import MetadataTrigger
@@ -349,6 +351,12 @@ def run(api, tmp_path):
     return run
 
 
+@pytest.fixture
+def one_retry(monkeypatch):
+    """Have an unexpected answer of Nova count when it has come twice, after a second."""
+    monkeypatch.setattr(nova_poller, "_ATTEMPTS", 1)
+
+
 def legacy_update(instance_uuid, host=HOST, name="compute.instance.update", publisher=HOST):
     return {
         "event_type": name,
@@ -439,6 +447,7 @@ class TestNovaPoller:
             host.wait_asked(known, "1")
             host.wait_answered()
 
+    @pytest.mark.usefixtures("one_retry")
     def test_the_final_answer_of_nova_counts_all_the_same(self, api, run):
         known = api.add(HOST, {KEY: "1"})
         with run() as host:
@@ -448,6 +457,24 @@ class TestNovaPoller:
             host.wait_answered()
             assert host.asked(known) == "1"
 
+    @pytest.mark.usefixtures("one_retry")
+    def test_a_request_for_a_server_that_is_being_built_is_kept(self, api, run):
+        known = api.add(None, {})
+        api.servers[known].status = "BUILD"
+        with run(legacy=False) as host:
+            requested = Request(Source.OPERATOR, metadata.parse({KEY: "1"}), "operator", 1.0)
+            host.executor.request(known, requested)
+            host.handler.handle(messages.message(known, time.time(), host=None, state="building"))
+            host.poller.request(known)
+            host.wait_answered()
+            host.wait_settled()
+            assert host.asked(known) == "1"
+            assert host.store.hints.get(known) is None
+            # The build fails.
+            api.servers[known].status = "ERROR"
+            host.poller.request(known)
+            wait_until(lambda: host.store.get(known) is None, 30, "let go")
+
     def test_a_request_that_can_not_be_read_is_refused(self, api, run):
         known = api.add(HOST, {KEY: "1-"})
         with run() as host:
@@ -456,6 +483,7 @@ class TestNovaPoller:
 
 
 class TestResync:
+    @pytest.mark.usefixtures("one_retry")
     def test_missed_changes_are_found_at_the_start(self, api, run):
         edited, gone, moved, kept = (api.add(HOST, {KEY: "1"}) for _ in range(4))
         with run() as host:
@@ -607,6 +635,7 @@ def wishes(step):
 
 
 @pytest.mark.parametrize("host_name", [HOST, "fake1", "fake2"])
+@pytest.mark.usefixtures("one_retry")
 def test_both_triggers_end_in_the_same_state(api, tmp_path, host_name, monkeypatch):
     """The same story, step by step: what is kept after each, for one host."""
     monkeypatch.setattr("kongming.tests.functional.test_nova_api.HOST", host_name)

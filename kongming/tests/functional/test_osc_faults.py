@@ -13,12 +13,14 @@
 
 import functools
 import json
+import select
 from types import SimpleNamespace
 
 from keystoneauth1 import access
 from keystoneauth1.identity.base import BaseIdentityPlugin
 from keystoneauth1.session import Session
 import pytest
+from urllib3.connection import HTTPConnection
 
 from kongming.osc import change, plugin, waiting
 from kongming.osc.client import Client
@@ -26,6 +28,7 @@ from kongming.tests import commands
 from kongming.tests.api import Api
 from kongming.tests.commands import Meanwhile, client_at
 from kongming.tests.databases import asking, instance
+from kongming.tests.testbed.process import wait_until
 from kongming.tests.testbed.scripted_api import How, Odd, ScriptedApi
 from kongming.tests.thorough import pairs
 
@@ -51,7 +54,9 @@ READS = [
     ("host list",),
     ("host show", "compute1"),
 ]
-SILENCE_S = 0.5
+LIMIT_S = 30
+#: The time limit once the server is known to leave a request without an answer.
+SILENCE_S = 0.05
 STATUSES = (401, 403, 404, 408, 429, 500, 503)
 PAGES = [Odd(status) for status in STATUSES]
 WRONG = [
@@ -94,17 +99,34 @@ def meanwhile(monkeypatch):
 
 
 @pytest.fixture
-def run(server, tmp_path, monkeypatch, meanwhile):
-    """Run a command; silence is waited for no longer than is needed if there is any."""
+def silences(server, monkeypatch):
+    """Have a silence end soon, without a time limit that a busy server would exceed."""
+    receive = HTTPConnection.getresponse
+
+    def received_or_silent(connection):
+        return select.select([connection.sock], [], [], 0)[0] or server.silent.is_set()
+
+    def getresponse(connection):
+        wait_until(lambda: received_or_silent(connection), LIMIT_S, "an answer, or its absence")
+        if server.silent.is_set():
+            server.silent.clear()
+            connection.timeout = SILENCE_S
+        return receive(connection)
+
+    monkeypatch.setattr(HTTPConnection, "getresponse", getresponse)
+
+
+@pytest.fixture
+def run(server, tmp_path, monkeypatch, meanwhile, silences):
+    """Run a command."""
     path = tmp_path / "map.json"
     path.write_text(json.dumps({instance(1): {"cpu_shares": 7}}))
     for name in ("_SEND_MIN_S", "_SETTLE_MIN_S", "_SETTLE_MAX_S"):
-        monkeypatch.setattr(change, name, 30)
-    monkeypatch.setattr(waiting, "_FIRST_POLL_S", 30)
+        monkeypatch.setattr(change, name, LIMIT_S)
+    monkeypatch.setattr(waiting, "_FIRST_POLL_S", LIMIT_S)
 
-    def run(name, *arguments, odd):
-        silence_s = SILENCE_S if odd.how is How.SILENT else 30
-        client = Client(client_at(server.url)._adapter, silence_s)
+    def run(name, *arguments):
+        client = Client(client_at(server.url)._adapter, LIMIT_S)
         arguments = [str(path) if each == "MAP" else each for each in arguments]
         return commands.run(client, name, *arguments)
 
@@ -141,7 +163,7 @@ def test_a_reading_command_reports_an_error_in_one_line(server, run, odd):
         while not last:
             number += 1
             with server.scripted(lambda *_, number=number: odd if _[2] == number else None):
-                ended = run(name, *arguments, odd=odd)
+                ended = run(name, *arguments)
             check(ended)
             last = len(server.requests) < number
             if last:
@@ -155,7 +177,7 @@ def test_a_reading_command_reports_an_error_in_one_line(server, run, odd):
 def test_the_result_of_a_change_is_reported(server, run, name, odd):
     method = "PUT" if name in ("set", "apply") else "DELETE"
     with server.scripted(lambda asked, *_: odd if asked == method else None):
-        ended = run(*CHANGES[name], "-f", "json", odd=odd)
+        ended = run(*CHANGES[name], "-f", "json")
     check(ended)
     accepted = in_force(server, name)
     assert accepted is odd.after
@@ -183,7 +205,7 @@ def test_a_change_with_an_unknown_result_is_reported_as_unknown(server, run, nam
             return odd if carries_out else Odd(502)
 
         with server.scripted(script):
-            ended = run(*CHANGES[name], "-f", "json", odd=odd)
+            ended = run(*CHANGES[name], "-f", "json")
         check(ended)
         assert (ended.status, ended.output) == (1, "")
         assert "it is not known whether" in ended.said
@@ -201,7 +223,7 @@ def test_an_accepted_change_is_reported_whatever_ends_waiting(server, run, meanw
         return None
 
     with server.scripted(script):
-        ended = run(*CHANGES[name], "-f", "json", "--wait", "--timeout", "4", odd=odd)
+        ended = run(*CHANGES[name], "-f", "json", "--wait", "--timeout", "4")
     check(ended)
     assert in_force(server, name)
     assert ended.status == 1
@@ -228,7 +250,7 @@ def test_one_invalid_answer_while_waiting_is_waited_out(server, run, name, odd):
         return odd if len(looks) == 2 else None
 
     with server.scripted(script):
-        ended = run(*CHANGES[name], "-f", "json", "--wait", "--timeout", "9", odd=odd)
+        ended = run(*CHANGES[name], "-f", "json", "--wait", "--timeout", "9")
     check(ended)
     assert ended.status == (1 if name in ("set", "apply") else 0)
     assert len(looks) >= 3
@@ -239,7 +261,7 @@ def test_one_invalid_answer_while_waiting_is_waited_out(server, run, name, odd):
 def test_the_api_is_called_again_after_its_retry_delay(server, run, meanwhile):
     later = Odd(429, headers={"Retry-After": "5"})
     with server.scripted(lambda _method, _path, number: later if number == 2 else None):
-        ended = run(*SET, "--wait", "--timeout", "6", odd=later)
+        ended = run(*SET, "--wait", "--timeout", "6")
     check(ended)
     assert meanwhile.slept[0] == 5
 
@@ -247,7 +269,7 @@ def test_the_api_is_called_again_after_its_retry_delay(server, run, meanwhile):
 def test_waiting_ends_in_time_for_an_unresponsive_api(server, run):
     silent = Odd(how=How.SILENT)
     with server.scripted(lambda method, *_: silent if method == "GET" else None):
-        ended = run(*SET, "--wait", "--timeout", "0", "-f", "json", odd=silent)
+        ended = run(*SET, "--wait", "--timeout", "0", "-f", "json")
     check(ended)
     assert (ended.status, ended.told["status"]) == (1, "pending")
     assert "no response within" in ended.lines[0]
@@ -256,7 +278,7 @@ def test_waiting_ends_in_time_for_an_unresponsive_api(server, run):
 @pytest.mark.parametrize("text", ["nan", "inf", "-5", "soon"])
 def test_an_invalid_time_is_refused_before_a_request_is_sent(server, run, capsys, text):
     with server.scripted(lambda *_: None):
-        ended = run(*SET, f"--timeout={text}", odd=Odd())
+        ended = run(*SET, f"--timeout={text}")
         assert (ended.status, server.requests) == (2, [])
     assert f"'{text}' is not a number of seconds" in capsys.readouterr().err
 
@@ -308,7 +330,7 @@ def test_an_invalid_address_is_reported_in_one_line(url):
 def test_waiting_includes_the_reads_before_a_change(server, run, command):
     silent = Odd(how=How.SILENT)
     with server.scripted(lambda *_: silent):
-        ended = run(*command, "--wait", "--timeout", "0", odd=silent)
+        ended = run(*command, "--wait", "--timeout", "0")
     assert ended.status == 1
     assert [method for method, _ in server.requests] == ["GET"]
-    assert ended.said.endswith("no response within 0.5 s\n")
+    assert ended.said.endswith(f"no response within {LIMIT_S} s\n")

@@ -83,12 +83,14 @@ class ScriptedApi(Service):
 
     :ivar script: None to have all requests answered by the API.
     :ivar requests: those that came since the script began, method and path.
+    :ivar silent: set when a request is left without an answer.
     """
 
     def __init__(self, api: Api) -> None:
         self.api = api
         self.script: Script | None = None
         self.requests: list[tuple[str, str]] = []
+        self.silent = threading.Event()
         self._over = threading.Event()
         self._lock = threading.Lock()
         scripted = self
@@ -114,6 +116,7 @@ class ScriptedApi(Service):
     def scripted(self, script: Script) -> Iterator[None]:
         """Answer by a script as long as the block lasts; the requests are numbered anew."""
         self._over.clear()
+        self.silent.clear()
         self.requests = []
         self.script = script
         try:
@@ -155,6 +158,7 @@ class ScriptedApi(Service):
     def _fail(self, handler: BaseHTTPRequestHandler, how: How) -> None:
         handler.close_connection = True
         if how is How.SILENT:
+            self.silent.set()
             self._over.wait(60)
         elif how is How.NOISE:
             handler.wfile.write(b"\x15\x03\x01\x00\x02\x02\x50 is TLS\r\n")

@@ -24,6 +24,7 @@ from kongming import exception
 from kongming.notification import event
 from kongming.tests import captures
 
+UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 CREATED = captures.message("01-create", "instance.create.end")
 
 json_values = st.recursive(
@@ -67,6 +68,16 @@ def test_every_captured_notification_is_read(step):
             user_id=data["action_initiator_user"],
             sent_at=datetime.fromisoformat(message["timestamp"] + "+00:00").timestamp(),
         )
+
+
+@pytest.mark.parametrize(
+    ("state", "read"), [("building", "building"), (None, ""), (5, ""), (..., "")]
+)
+def test_the_state_of_an_instance_is_read_if_it_is_given(state, read):
+    assert event.read(changed(*DATA, "state", to=state)).state == read
+    payload = {"instance_id": UUID, "host": None} | ({} if state is ... else {"state": state})
+    legacy = {"event_type": "compute.instance.update", "publisher_id": "api.a", "payload": payload}
+    assert event.read_legacy(legacy).state == read
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.99", "9.9", "garbage", None, 7])

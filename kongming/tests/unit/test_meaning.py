@@ -23,12 +23,12 @@ UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 HERE, ELSEWHERE, NOWHERE = Place.HERE, Place.ELSEWHERE, Place.NOWHERE
 
 
-def made(name, *, host, publisher="here"):
-    return event.InstanceEvent(name, UUID, host, publisher, {}, None, 0.0)
+def made(name, *, host, publisher="here", state="active"):
+    return event.InstanceEvent(name, UUID, host, publisher, {}, None, 0.0, state=state)
 
 
-def of(name, *, host, publisher="here"):
-    return meaning(made(name, host=host, publisher=publisher), "here")
+def of(name, *, host, publisher="here", state="active"):
+    return meaning(made(name, host=host, publisher=publisher, state=state), "here")
 
 
 @pytest.mark.parametrize(
@@ -54,8 +54,17 @@ def test_a_metadata_edit_names_the_api_host_as_publisher():
 
 
 def test_an_instance_that_could_not_be_built_is_on_no_host():
-    assert of("instance.update", host=None) is NOWHERE
-    assert of("instance.update", host=None, publisher="conductor") is NOWHERE
+    assert of("instance.update", host=None, state="error") is NOWHERE
+    assert of("instance.update", host=None, publisher="conductor", state="error") is NOWHERE
+
+
+def test_an_instance_that_is_being_built_may_come_to_any_host():
+    assert of("instance.update", host=None, state="building") is None
+    assert of("instance.create.end", host=None, state="building") is None
+    assert of("instance.update", host="here", state="building") is HERE
+    assert of("instance.update", host="there", state="building") is ELSEWHERE
+    assert of("instance.shelve_offload.end", host=None, state="building") is NOWHERE
+    assert of("instance.delete.end", host=None, state="building") is NOWHERE
 
 
 @pytest.mark.parametrize("operation", ["delete", "soft_delete"])
@@ -124,6 +133,17 @@ def test_the_captured_life_on_one_host():
     kept = story("compute-1", *(s for s in captures.STEPS if s[0] not in "F2"))
     assert set(kept) == {HERE}
     assert story("compute-1", "20-shelve-offload", "28-delete") == [NOWHERE] * 2
+
+
+@pytest.mark.parametrize(
+    ("read", "topic"),
+    [(event.read, "versioned_notifications"), (event.read_legacy, "notifications")],
+)
+def test_a_captured_build_is_on_no_host_at_no_time(read, topic):
+    events = [read(message) for message in captures.messages("01-create", topic)]
+    events = [each for each in events if each is not None]
+    assert [each for each in events if each.host is None]
+    assert NOWHERE not in {meaning(each, "compute-1") for each in events}
 
 
 def test_the_captured_migrations_between_two_hosts():
