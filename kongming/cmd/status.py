@@ -14,7 +14,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
 import logging
 import os
 import sys
@@ -27,6 +29,7 @@ from kongming import conf as kongming_conf
 from kongming import exception, version
 from kongming.cmd import backend  # noqa: F401
 from kongming.configuration import files
+from kongming.configuration.files import Setting
 from kongming.runtime import streams
 from kongming.runtime.escaping import escape
 from kongming.status import (
@@ -41,40 +44,50 @@ from kongming.status import (
     nova_api,
     observation,
     queues,
+    role,
     service_user,
     state,
     timezones,
 )
-from kongming.status.finding import Check, bad, run
+from kongming.status.finding import Check, bad, good, run
+from kongming.status.role import COMPUTE, Role, Roles
 
 NAME = "kongming-status"
 
 _UNEXPECTED = 255
+_USER = "Service's user"
 
 _OTHERS = frozenset({"-h", "--help", "--version"})
 
 Checks = tuple[tuple[str, Check], ...]
 
-_CHECKS: Checks = (
-    ("Service's user", service_user.check),
-    ("Configuration", configuration.check),
-    ("State path", state.check),
-    ("Time zones", timezones.check),
-    ("Database", database.check),
-    ("libvirt", hypervisor.check),
-    ("Observation", observation.check),
-    ("Control groups", cgroup.check),
-    ("CPUs", cpus.check),
-    ("libvirt hook", hook.check),
-    ("Message broker", broker.check),
-    ("Nova's notifications", nova.check),
-    ("Nova's API", nova_api.check),
-    ("Queue limits", queues.check),
+_ALL = frozenset(Role)
+_HANDLER = frozenset({Role.HANDLER})
+_CONTROLLER = frozenset({Role.CONTROLLER})
+_CALLS = frozenset({Role.EXECUTOR, Role.CONTROLLER})
+
+#: The checks, in the order of their dependencies, with the roles that need them.
+_CHECKS: tuple[tuple[str, Check, frozenset[Role]], ...] = (
+    ("Configuration", configuration.check, _ALL),
+    ("State path", state.check, COMPUTE),
+    ("Time zones", timezones.check, _ALL),
+    ("Database", database.check, _CONTROLLER),
+    ("libvirt", hypervisor.check, COMPUTE),
+    ("Observation", observation.check, COMPUTE),
+    ("Control groups", cgroup.check, COMPUTE),
+    ("CPUs", cpus.check, COMPUTE),
+    ("libvirt hook", hook.check, COMPUTE),
+    ("Message broker", broker.check_notifications, _HANDLER),
+    ("Message broker (calls)", broker.check_calls, _CALLS),
+    ("Nova's notifications", nova.check, _HANDLER),
+    ("Nova's API", nova_api.check_host, _HANDLER),
+    ("Nova's API (all hosts)", nova_api.check_all, _CONTROLLER),
+    ("Queue limits", queues.check, _HANDLER),
 )
 
 
 class UpgradeCommands(upgradecheck.UpgradeCommands):
-    """The checks, in the order of their dependencies."""
+    """The checks of this machine."""
 
     def __init__(self, conf: cfg.ConfigOpts, checks: Checks) -> None:
         def runner(check: Check) -> Callable[[Any], upgradecheck.Result]:
@@ -98,15 +111,18 @@ def main() -> int:
 def _main() -> int:
     # Log lines of libraries are not part of the output, and may contain credentials.
     logging.getLogger().addHandler(logging.NullHandler())
-    name, argv = service_user.user_option(sys.argv[1:])
+    user, named, argv = leading(sys.argv[1:])
     conf = _Configuration()
     kongming_conf.set_library_defaults()
     kongming_conf.register_opts(conf)
-    conf.register_cli_opt(service_user.OPTION)
+    conf.register_cli_opts([service_user.OPTION, role.OPTION])
     try:
         # Errors of oslo.config quote lines, which may contain a password.
-        files.read(files.find(argv, "kongming"))
-        checks = _as_the_service(name, argv)
+        settings = files.read(files.find(argv, "kongming"))
+        roles = role.of(named, settings, service_user.ROOT)
+        checks = _checks(roles)
+        if os.geteuid() == 0 and "check" in argv and not _OTHERS & set(argv):
+            checks = _as_the_service(user, settings, roles) or checks
         return int(upgradecheck.main(conf, "kongming", UpgradeCommands(conf, checks), argv))
     except exception.ConfigInvalid as error:
         problem = str(error)
@@ -116,20 +132,43 @@ def _main() -> int:
     return _UNEXPECTED
 
 
-def _as_the_service(name: str | None, argv: list[str]) -> Checks:
-    """Return the checks that this user can run; root switches to the service's user."""
-    if os.geteuid() != 0 or "check" not in argv or _OTHERS & set(argv):
-        return _CHECKS
+def leading(argv: Sequence[str]) -> tuple[str | None, list[str], list[str]]:
+    """Return the user and the roles that a command line names, and the line with these in front.
+
+    oslo.config accepts options only before the command.
+    """
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--user")
+    parser.add_argument("--role", action="append", default=[])
     try:
-        found = service_user.of(name, argv)
+        parsed, others = parser.parse_known_args([*argv])
+    except argparse.ArgumentError:
+        return None, [], [*argv]
+    user = [] if parsed.user is None else [f"--user={parsed.user}"]
+    return parsed.user, parsed.role, [*user, *(f"--role={name}" for name in parsed.role), *others]
+
+
+def _checks(roles: Roles) -> Checks:
+    """Return the checks of a machine with these roles."""
+    return (
+        (_USER, partial(service_user.check, services=roles.services)),
+        ("Role", lambda _conf: iter([good(f"checked as {roles}")])),
+        *((name, check) for name, check, of_roles in _CHECKS if of_roles & roles.roles),
+    )
+
+
+def _as_the_service(name: str | None, settings: list[Setting], roles: Roles) -> Checks | None:
+    """Switch from root to the service's user; return the only check if that is impossible."""
+    try:
+        found = service_user.of(name, settings, roles.services)
         if found is None or found.account.pw_uid == 0:
-            return _CHECKS
+            return None
         if not (problem := found.problem()):
             found.become()
     except exception.ConfigInvalid as error:
         problem = str(error)
     # Other checks would give wrong results then.
-    return ((_CHECKS[0][0], lambda _conf: iter([bad(problem)])),)
+    return ((_USER, lambda _conf: iter([bad(problem)])),)
 
 
 if __name__ == "__main__":

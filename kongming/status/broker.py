@@ -10,12 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Check whether RabbitMQ is available to this service, and whether Nova publishes there."""
+"""Check whether RabbitMQ is available to this service, and whether its peers use it there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
+from functools import partial
 import ssl
 from typing import Any
 
@@ -28,41 +29,73 @@ from oslo_utils import netutils
 from kongming import exception
 from kongming.bus.tls import unreadable
 from kongming.bus.url import RABBIT, open_transport, parse
+from kongming.rpc.bus import EXCHANGE
 from kongming.status.finding import bad, doubtful, good
 
 _TIMEOUT_S = 8.0
 #: The option for Nova's notifications; without it [DEFAULT] transport_url is used.
 OPTION = "[oslo_messaging_notifications] transport_url"
+_CALLS_OPTION = "[DEFAULT] transport_url"
 
 
-def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
-    """Try each host of the transport URL, and check Nova's exchange."""
-    url = parse_url(conf)
-    if url is None:
-        yield bad(
-            f"{OPTION} can't be used: write it as rabbit://user:password@host:5672/, with "
-            "%-escapes in the password"
-        )
-    elif url.transport not in RABBIT:
-        yield doubtful(f"not checked: {OPTION} leads to {url.transport}, not to RabbitMQ")
-    elif not url.hosts:
-        yield bad(f"{OPTION} names no host: set it to that of nova.conf")
-    else:
-        yield from _try_all(conf, url)
+def check_notifications(conf: cfg.ConfigOpts) -> Iterator[Result]:
+    """Try each host of the transport URL for notifications, and check Nova's exchange."""
+    missing = (
+        "Nova has never published to this virtual host; check that it is that of nova.conf's "
+        "transport_url, and that [notification_handler] exchange is Nova's control_exchange"
+    )
+    yield from _check(conf, OPTION, conf.notification_handler.exchange, missing)
 
 
-def parse_url(conf: cfg.ConfigOpts) -> oslo_messaging.TransportURL | None:
+def check_calls(conf: cfg.ConfigOpts) -> Iterator[Result]:
+    """Try each host of the transport URL for calls, and check Kongming's exchange."""
+    missing = (
+        "no conductor and no executor has ever connected to this virtual host; start "
+        "kongming-conductor, and check that controllers and compute hosts have the same one"
+    )
+    yield from _check(conf, _CALLS_OPTION, EXCHANGE, missing)
+
+
+def parse_url(conf: cfg.ConfigOpts, option: str = OPTION) -> oslo_messaging.TransportURL | None:
     """Return the transport URL as the service would use it; None if it can't be used."""
+    calls = option == _CALLS_OPTION
+    opener = (
+        oslo_messaging.get_rpc_transport if calls else oslo_messaging.get_notification_transport
+    )
     try:
         # Registers the driver's options, too.
-        open_transport(oslo_messaging.get_notification_transport, conf, OPTION)
-        named = conf.oslo_messaging_notifications.transport_url or conf.transport_url
-        return parse(OPTION, named)
+        open_transport(opener, conf, option)
+        own = None if calls else conf.oslo_messaging_notifications.transport_url
+        return parse(option, own or conf.transport_url)
     except exception.ConfigInvalid:
         return None
 
 
-def _try_all(conf: cfg.ConfigOpts, url: oslo_messaging.TransportURL) -> Iterator[Result]:
+def _check(conf: cfg.ConfigOpts, option: str, exchange: str, missing: str) -> Iterator[Result]:
+    """Check the hosts of a transport URL.
+
+    :param missing: why the exchange may be missing, and what to do.
+    """
+    url = parse_url(conf, option)
+    if url is None:
+        yield bad(
+            f"{option} can't be used: write it as rabbit://user:password@host:5672/, with "
+            "%-escapes in the password"
+        )
+    elif url.transport not in RABBIT:
+        yield doubtful(f"not checked: {option} leads to {url.transport}, not to RabbitMQ")
+    elif not url.hosts:
+        yield bad(f"{option} names no host: set it to the same as on the other machines")
+    else:
+        yield from _try_all(conf, url, partial(_exchange, exchange, missing), option)
+
+
+def _try_all(
+    conf: cfg.ConfigOpts,
+    url: oslo_messaging.TransportURL,
+    check_exchange: Callable[[Any], Result],
+    option: str,
+) -> Iterator[Result]:
     timeout = _TIMEOUT_S / len(url.hosts)
     refused = []
     is_available = False
@@ -73,13 +106,13 @@ def _try_all(conf: cfg.ConfigOpts, url: oslo_messaging.TransportURL) -> Iterator
             except Exception as error:  # noqa: BLE001
                 # The AMQP library passes on all errors of the network.
                 files = unreadable(conf.oslo_messaging_rabbit)
-                why = f"is not tried: {files}" if files else _why(error)
+                why = f"is not tried: {files}" if files else _why(error, option)
                 refused.append(f"{host.hostname}:{host.port} {why}")
                 continue
             if not is_available:
                 is_available = True
                 yield good(f"{host.hostname}:{host.port} accepts the connection")
-                yield _exchange(conf, connection)
+                yield check_exchange(connection)
     for why in refused:
         yield doubtful(why) if is_available else bad(why)
 
@@ -118,20 +151,15 @@ def _tls(options: Any, hostname: str) -> dict[str, Any] | bool:
     return tls or True
 
 
-def _exchange(conf: cfg.ConfigOpts, connection: Any) -> Result:
-    name = conf.notification_handler.exchange
+def _exchange(name: str, missing: str, connection: Any) -> Result:
     try:
         connection.channel().exchange_declare(name, "topic", passive=True)
     except amqp.NotFound:
-        return doubtful(
-            f"the exchange {name} does not exist: Nova has never published to this virtual host; "
-            "check that it is that of nova.conf's transport_url, and that [notification_handler] "
-            "exchange is Nova's control_exchange"
-        )
-    return good(f"the exchange {name} exists (see the check Queue limits for its queues)")
+        return doubtful(f"the exchange {name} does not exist: {missing}")
+    return good(f"the exchange {name} exists")
 
 
-def _why(error: Exception) -> str:
+def _why(error: Exception, option: str) -> str:
     """Return what to do about a connection that failed."""
     if isinstance(error, ssl.SSLError):
         return (
@@ -141,9 +169,9 @@ def _why(error: Exception) -> str:
     if isinstance(error, FileNotFoundError | PermissionError):
         return "is not tried: a TLS file of [oslo_messaging_rabbit] can't be read"
     if isinstance(error, amqp.AccessRefused):
-        return f"refuses user or password: check both in {OPTION}"
+        return f"refuses user or password: check both in {option}"
     if isinstance(error, amqp.NotAllowed):
-        return f"refuses the virtual host: check it in {OPTION}, and the user's permissions"
+        return f"refuses the virtual host: check it in {option}, and the user's permissions"
     if isinstance(error, TimeoutError):
         return "does not respond in time: check host and port, firewalls, and TLS on both sides"
     reason = getattr(error, "strerror", None) or type(error).__name__

@@ -21,7 +21,7 @@ from oslo_upgradecheck.upgradecheck import Result
 from sqlalchemy import make_url
 
 from kongming.db.database import Database
-from kongming.status.finding import good
+from kongming.status.finding import bad, good
 
 
 def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
@@ -29,7 +29,10 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
     # Connecting would create the file.
     url = make_url(conf.database.connection)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
-        yield good("not used here: [database] is not configured for an API or a conductor")
+        yield bad(
+            f"{url.database} does not exist: run 'kongming-manage db sync', or set [database] "
+            "connection"
+        )
         return
     database = Database(conf)
     database.check_schema()

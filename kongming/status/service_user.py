@@ -14,8 +14,7 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 import errno
 import grp
@@ -31,9 +30,10 @@ from oslo_upgradecheck.upgradecheck import Result
 
 from kongming import exception
 from kongming.configuration import files
+from kongming.configuration.files import Setting
 from kongming.runtime.users import user
 from kongming.status.finding import doubtful, good
-from kongming.status.unit import Unit, installed
+from kongming.status.unit import SERVICES, Unit, installed
 
 OPTION = cfg.StrOpt(
     "user",
@@ -154,13 +154,19 @@ class ServiceUser:
         ]
 
 
-def find(name: str | None, state_path: Path, root: Path | None = None) -> ServiceUser | None:
+def find(
+    name: str | None,
+    state_path: Path,
+    root: Path | None = None,
+    services: Collection[str] = SERVICES,
+) -> ServiceUser | None:
     """Return the user that the service runs as; None if it is unknown.
 
     :param name: the operator's choice.
+    :param services: those of this machine.
     :raises ConfigInvalid: if there is no such user.
     """
-    unit = installed(root or ROOT)
+    unit = installed(root or ROOT, services)
     if name:
         return ServiceUser(_account(name, "--user"), "--user")
     if unit is not None:
@@ -172,36 +178,24 @@ def find(name: str | None, state_path: Path, root: Path | None = None) -> Servic
         return None
 
 
-def user_option(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Return the user that a command line names, and the line with that option in front.
-
-    oslo.config accepts the option only before the command.
-    """
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--user")
-    try:
-        parsed, others = parser.parse_known_args([*argv])
-    except argparse.ArgumentError:
-        return None, [*argv]
-    return parsed.user, others if parsed.user is None else [f"--user={parsed.user}", *others]
-
-
-def of(name: str | None, argv: Sequence[str]) -> ServiceUser | None:
+def of(
+    name: str | None, settings: Iterable[Setting], services: Collection[str] = SERVICES
+) -> ServiceUser | None:
     """Return the user to check as; as the last resort, by the configuration's state path.
 
     :param name: the operator's choice.
-    :raises ConfigInvalid: if there is no such user, or the configuration can't be read.
+    :param services: those of this machine.
+    :raises ConfigInvalid: if there is no such user.
     """
-    if found := find(name, ROOT / "absent"):
+    if found := find(name, ROOT / "absent", services=services):
         return found
-    settings = files.read(files.find(argv, "kongming"))
     paths = [each.value for each in settings if (each.section, each.name) == _STATE_PATH]
-    return find(None, Path(paths[-1] if paths else _DEFAULT_PATH))
+    return find(None, Path(paths[-1] if paths else _DEFAULT_PATH), services=services)
 
 
-def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
+def check(conf: cfg.ConfigOpts, services: Collection[str] = SERVICES) -> Iterator[Result]:
     """Report the user of the other checks, and whether it is the service's."""
-    me, found = user(), find(conf.user, Path(conf.state_path))
+    me, found = user(), find(conf.user, Path(conf.state_path), services=services)
     if found is None:
         yield good(f"checked as user {me}: no unit of Kongming names another user")
     elif found.account.pw_uid == os.geteuid():

@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,16 +52,26 @@ class Unit:
     program: str
 
 
-def installed(root: Path) -> Unit | None:
-    """Return the unit of this machine's service; None if there is none.
-
-    If there are several, it is the first one that is enabled, in the order of :data:`SERVICES`.
-    """
+def services(root: Path) -> list[str]:
+    """Return the services that have an enabled unit here, or else those that have a unit."""
     there = [name for name in SERVICES if _unit_files(root, f"{name}.service")]
     enabled = [
         name for name in there if any(root.glob(f"etc/systemd/system/*.wants/{name}.service"))
     ]
-    return _read(root, (enabled or there)[0]) if there else None
+    return enabled or there
+
+
+def installed(root: Path, among: Collection[str] = SERVICES) -> Unit | None:
+    """Return the unit of this machine's service; None if there is none.
+
+    If there are several, it is the first one that is enabled, in the order of :data:`SERVICES`.
+
+    :param among: the services in question.
+    """
+    for name in services(root):
+        if name in among:
+            return _read(root, name)
+    return None
 
 
 def _read(root: Path, name: str) -> Unit:

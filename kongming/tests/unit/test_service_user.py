@@ -24,6 +24,7 @@ from oslo_upgradecheck.upgradecheck import Code
 import pytest
 
 from kongming import exception
+from kongming.configuration import files
 from kongming.status import service_user, unit
 from kongming.status.service_user import ServiceUser
 from kongming.status.unit import Unit, installed
@@ -147,22 +148,9 @@ def test_the_configuration_names_the_state_path(tmp_path, monkeypatch, name, nam
     conf.write_text(f"[DEFAULT]\nstate_path = /elsewhere\nstate_path = {tmp_path}\n")
     stat, theirs = Path.stat, SimpleNamespace(st_uid=NOBODY.pw_uid, st_mode=0)
     monkeypatch.setattr(Path, "stat", lambda path, **_: theirs if path == tmp_path else stat(path))
-    found = service_user.of(name, [f"--config-file={conf}", "upgrade", "check"])
+    found = service_user.of(name, files.read([str(conf)]))
     assert found.named_by.startswith(named_by)
     assert found.account == NOBODY
-
-
-@pytest.mark.parametrize(
-    ("line", "name", "rest"),
-    [
-        (["upgrade", "check"], None, ["upgrade", "check"]),
-        (["upgrade", "check", "--user", "a", "-v"], "a", ["--user=a", "upgrade", "check", "-v"]),
-        (["--user=a", "upgrade"], "a", ["--user=a", "upgrade"]),
-        (["upgrade", "--user"], None, ["upgrade", "--user"]),
-    ],
-)
-def test_the_user_may_be_named_before_and_after_the_command(line, name, rest):
-    assert service_user.user_option(line) == (name, rest)
 
 
 def judged(tmp_path, monkeypatch, name):

@@ -635,11 +635,27 @@ def test_without_nova_conf_received_events_count(configured, state_path):
     ],
 )
 def test_a_transport_url_that_leads_nowhere(configured, url, code, says):
-    conf = configured(f"[oslo_messaging_notifications]\ntransport_url = {url}")
-    found, details = run(broker.check, conf)
-    assert found is code
-    assert says in details
-    assert "topsecret" not in details
+    conf = configured(
+        f"[DEFAULT]\ntransport_url = {url}\n[oslo_messaging_notifications]\ntransport_url = {url}"
+    )
+    for check, option in (
+        (broker.check_notifications, "[oslo_messaging_notifications] transport_url"),
+        (broker.check_calls, "[DEFAULT] transport_url"),
+    ):
+        found, details = run(check, conf)
+        assert found is code
+        assert f"{option} {says}" in details
+        assert "topsecret" not in details
+
+
+@pytest.mark.parametrize("invalid", ["DEFAULT", "oslo_messaging_notifications"])
+def test_each_use_of_the_broker_reads_its_own_url(configured, invalid):
+    urls = {"DEFAULT": "fake://", "oslo_messaging_notifications": "fake://"} | {invalid: "hare://"}
+    text = "".join(f"[{name}]\ntransport_url = {url}\n" for name, url in urls.items())
+    notifications, _ = run(broker.check_notifications, configured(text))
+    calls, _ = run(broker.check_calls, configured(text))
+    failed = (Code.FAILURE, Code.WARNING)
+    assert (calls, notifications) == (failed if invalid == "DEFAULT" else failed[::-1])
 
 
 @pytest.mark.parametrize(
