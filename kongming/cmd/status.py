@@ -32,23 +32,7 @@ from kongming.configuration import files
 from kongming.configuration.files import Setting
 from kongming.runtime import streams
 from kongming.runtime.escaping import escape
-from kongming.status import (
-    broker,
-    cgroup,
-    configuration,
-    cpus,
-    database,
-    hook,
-    hypervisor,
-    nova,
-    nova_api,
-    observation,
-    queues,
-    role,
-    service_user,
-    state,
-    timezones,
-)
+from kongming.status import configuration, role, service_user, timezones
 from kongming.status.finding import Check, bad, good, run
 from kongming.status.role import COMPUTE, Role, Roles
 
@@ -60,30 +44,6 @@ _USER = "Service's user"
 _OTHERS = frozenset({"-h", "--help", "--version"})
 
 Checks = tuple[tuple[str, Check], ...]
-
-_ALL = frozenset(Role)
-_HANDLER = frozenset({Role.HANDLER})
-_CONTROLLER = frozenset({Role.CONTROLLER})
-_CALLS = frozenset({Role.EXECUTOR, Role.CONTROLLER})
-
-#: The checks, in the order of their dependencies, with the roles that need them.
-_CHECKS: tuple[tuple[str, Check, frozenset[Role]], ...] = (
-    ("Configuration", configuration.check, _ALL),
-    ("State path", state.check, COMPUTE),
-    ("Time zones", timezones.check, _ALL),
-    ("Database", database.check, _CONTROLLER),
-    ("libvirt", hypervisor.check, COMPUTE),
-    ("Observation", observation.check, COMPUTE),
-    ("Control groups", cgroup.check, COMPUTE),
-    ("CPUs", cpus.check, COMPUTE),
-    ("libvirt hook", hook.check, COMPUTE),
-    ("Message broker", broker.check_notifications, _HANDLER),
-    ("Message broker (calls)", broker.check_calls, _CALLS),
-    ("Nova's notifications", nova.check, _HANDLER),
-    ("Nova's API", nova_api.check_host, _HANDLER),
-    ("Nova's API (all hosts)", nova_api.check_all, _CONTROLLER),
-    ("Queue limits", queues.check, _HANDLER),
-)
 
 
 class UpgradeCommands(upgradecheck.UpgradeCommands):
@@ -149,11 +109,56 @@ def leading(argv: Sequence[str]) -> tuple[str | None, list[str], list[str]]:
 
 
 def _checks(roles: Roles) -> Checks:
-    """Return the checks of a machine with these roles."""
+    """Return the checks of a machine with these roles, in the order of their dependencies."""
+    parts = roles.roles
     return (
         (_USER, partial(service_user.check, services=roles.services)),
         ("Role", lambda _conf: iter([good(f"checked as {roles}")])),
-        *((name, check) for name, check, of_roles in _CHECKS if of_roles & roles.roles),
+        ("Configuration", configuration.check),
+        ("Time zones", timezones.check),
+        *(_of_controller() if Role.CONTROLLER in parts else ()),
+        *(_of_compute_host() if COMPUTE & parts else ()),
+        *(_of_calls() if parts - {Role.HANDLER} else ()),
+        *(_of_handler() if Role.HANDLER in parts else ()),
+    )
+
+
+# Each imports what other machines need not have installed.
+
+
+def _of_controller() -> Checks:
+    from kongming.status import database, nova_api
+
+    return (("Database", database.check), ("Nova's API (all hosts)", nova_api.check_all))
+
+
+def _of_compute_host() -> Checks:
+    from kongming.status import cgroup, cpus, hook, hypervisor, observation, state
+
+    return (
+        ("State path", state.check),
+        ("libvirt", hypervisor.check),
+        ("Observation", observation.check),
+        ("Control groups", cgroup.check),
+        ("CPUs", cpus.check),
+        ("libvirt hook", hook.check),
+    )
+
+
+def _of_calls() -> Checks:
+    from kongming.status import broker
+
+    return (("Message broker (calls)", broker.check_calls),)
+
+
+def _of_handler() -> Checks:
+    from kongming.status import broker, nova, nova_api, queues
+
+    return (
+        ("Message broker", broker.check_notifications),
+        ("Nova's notifications", nova.check),
+        ("Nova's API", nova_api.check_host),
+        ("Queue limits", queues.check),
     )
 
 
