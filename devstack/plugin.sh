@@ -44,7 +44,7 @@ function check_kongming {
 
 # install_kongming() - The program, and the command line of openstackclient.
 function install_kongming {
-    setup_develop "$KONGMING_DIR" mysql,postgresql
+    setup_develop "$KONGMING_DIR" compute,controller,mysql,postgresql
     if is_service_enabled kongming-api; then
         pip_install uwsgi
     fi

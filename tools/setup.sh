@@ -115,24 +115,26 @@ set_up() {
     if [ -n "$want" ]; then
         open_log
         say "Python packages, as pinned in constraints.txt (half a minute to two)"
-        local files=(-r "$TOP/requirements.txt")
+        local files=()
         [ "$what" = run ] ||
             files+=(-r "$TOP/test-requirements.txt" -r "$TOP/doc/requirements.txt")
-        pip_install setuptools "${files[@]}"
-        install_tree
+        pip_install setuptools pbr
+        install_tree "${files[@]}"
         echo "$want" >"$VENV/.kongming-$what"
     fi
     exec 9<&-
     PATH=$VENV/bin:$PATH
 }
 
+# install_tree ARGUMENTS: the tree with what all of its services need, and these besides.
 # The tree's version comes from git, also in a clone of another user's; a tarball has none.
 install_tree() {
     (
         export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=$TOP
         [ "$(git -C "$TOP" rev-parse --show-toplevel 2>/dev/null)" = "$TOP" ] ||
             export PBR_VERSION=${PBR_VERSION:-0.0.1}
-        pip_install --no-build-isolation --no-deps -e "$TOP"
+        # Else libvirt-python would be built with the newest setuptools, not the pinned one.
+        pip_install --no-build-isolation "$@" -e "$TOP[compute,controller]"
     ) || exit 1
 }
 

@@ -26,6 +26,7 @@ from oslo_log import log as logging
 from kongming import exception
 from kongming.cmd import backend  # noqa: F401
 from kongming.configuration.configuration import Configuration
+from kongming.runtime import extras
 from kongming.runtime.escaping import escape
 from kongming.runtime.service import Service
 from kongming.runtime.signals import Signals
@@ -81,6 +82,9 @@ def run(name: str, build: Callable[[Configuration], Service], signals: Signals) 
         return _CONFIGURATION
     except exception.KongmingError as error:
         LOG.critical("Can't start: %s", error)
+        return _FAILED
+    except ModuleNotFoundError as error:
+        LOG.critical("Can't start: %s", extras.missing(error))
         return _FAILED
     except Exception as error:  # noqa: BLE001
         LOG.critical("Can't start: %s", _fault(error))

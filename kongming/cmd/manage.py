@@ -24,7 +24,6 @@ from typing import Any
 
 from cliff.app import App
 from cliff.command import Command
-from cliff.commandmanager import CommandManager
 from oslo_config import cfg
 
 from kongming import conf as kongming_conf
@@ -32,6 +31,7 @@ from kongming import exception, version
 from kongming.conf import database, opts
 from kongming.configuration import files, values
 from kongming.manage.command import VERSION_OF_TABLES
+from kongming.manage.commands import Commands
 from kongming.runtime import streams
 
 NAME = "kongming-manage"
@@ -53,7 +53,7 @@ class Manage(App):
         super().__init__(
             description="Inspect this host and its guests as Kongming sees them.",
             version=version.release(),
-            command_manager=CommandManager("kongming.manage"),
+            command_manager=Commands("kongming.manage"),
             deferred_help=True,
         )
         self._error: BaseException | None = None

@@ -10,165 +10,28 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""kongming-status: checks this host for problems before users notice them."""
+"""kongming-status: checks this machine for problems before users notice them."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Sequence
-from functools import partial
-import logging
-import os
 import sys
-from typing import Any
 
-from oslo_config import cfg
-from oslo_upgradecheck import upgradecheck
-
-from kongming import conf as kongming_conf
-from kongming import exception, version
-from kongming.cmd import backend  # noqa: F401
-from kongming.configuration import files
-from kongming.configuration.files import Setting
 from kongming.runtime import streams
-from kongming.runtime.escaping import escape
-from kongming.status import (
-    broker,
-    cgroup,
-    configuration,
-    cpus,
-    database,
-    hook,
-    hypervisor,
-    nova,
-    nova_api,
-    observation,
-    queues,
-    role,
-    service_user,
-    state,
-    timezones,
-)
-from kongming.status.finding import Check, bad, good, run
-from kongming.status.role import COMPUTE, Role, Roles
 
 NAME = "kongming-status"
-
 _UNEXPECTED = 255
-_USER = "Service's user"
-
-_OTHERS = frozenset({"-h", "--help", "--version"})
-
-Checks = tuple[tuple[str, Check], ...]
-
-_ALL = frozenset(Role)
-_HANDLER = frozenset({Role.HANDLER})
-_CONTROLLER = frozenset({Role.CONTROLLER})
-_CALLS = frozenset({Role.EXECUTOR, Role.CONTROLLER})
-
-#: The checks, in the order of their dependencies, with the roles that need them.
-_CHECKS: tuple[tuple[str, Check, frozenset[Role]], ...] = (
-    ("Configuration", configuration.check, _ALL),
-    ("State path", state.check, COMPUTE),
-    ("Time zones", timezones.check, _ALL),
-    ("Database", database.check, _CONTROLLER),
-    ("libvirt", hypervisor.check, COMPUTE),
-    ("Observation", observation.check, COMPUTE),
-    ("Control groups", cgroup.check, COMPUTE),
-    ("CPUs", cpus.check, COMPUTE),
-    ("libvirt hook", hook.check, COMPUTE),
-    ("Message broker", broker.check_notifications, _HANDLER),
-    ("Message broker (calls)", broker.check_calls, _CALLS),
-    ("Nova's notifications", nova.check, _HANDLER),
-    ("Nova's API", nova_api.check_host, _HANDLER),
-    ("Nova's API (all hosts)", nova_api.check_all, _CONTROLLER),
-    ("Queue limits", queues.check, _HANDLER),
-)
-
-
-class UpgradeCommands(upgradecheck.UpgradeCommands):
-    """The checks of this machine."""
-
-    def __init__(self, conf: cfg.ConfigOpts, checks: Checks) -> None:
-        def runner(check: Check) -> Callable[[Any], upgradecheck.Result]:
-            return lambda _self: run(check, conf)
-
-        self._upgrade_checks = tuple((name, runner(check)) for name, check in checks)
-
-
-class _Configuration(cfg.ConfigOpts):
-    """Options with ``--version``."""
-
-    def __call__(self, *arguments: Any, **options: Any) -> None:
-        super().__call__(*arguments, **{"version": version.release(), **options})
 
 
 def main() -> int:
-    """Check this host; return 0, 1 after a warning, 2 after a failure, 255 on other errors."""
+    """Check this machine; return 0, 1 after a warning, 2 after a failure, 255 on other errors."""
     return streams.run(NAME, _main, unwritten=_UNEXPECTED)
 
 
 def _main() -> int:
-    # Log lines of libraries are not part of the output, and may contain credentials.
-    logging.getLogger().addHandler(logging.NullHandler())
-    user, named, argv = leading(sys.argv[1:])
-    conf = _Configuration()
-    kongming_conf.set_library_defaults()
-    kongming_conf.register_opts(conf)
-    conf.register_cli_opts([service_user.OPTION, role.OPTION])
-    try:
-        # Errors of oslo.config quote lines, which may contain a password.
-        settings = files.read(files.find(argv, "kongming"))
-        roles = role.of(named, settings, service_user.ROOT)
-        checks = _checks(roles)
-        if os.geteuid() == 0 and "check" in argv and not _OTHERS & set(argv):
-            checks = _as_the_service(user, settings, roles) or checks
-        return int(upgradecheck.main(conf, "kongming", UpgradeCommands(conf, checks), argv))
-    except exception.ConfigInvalid as error:
-        problem = str(error)
-    except (cfg.Error, ValueError) as error:
-        problem = f"the configuration can't be read ({type(error).__name__})"
-    print(f"{NAME}: {escape(problem)}", file=sys.stderr)  # noqa: T201
-    return _UNEXPECTED
+    # Imported here: the packages of services may be missing.
+    from kongming.cmd import checks
 
-
-def leading(argv: Sequence[str]) -> tuple[str | None, list[str], list[str]]:
-    """Return the user and the roles that a command line names, and the line with these in front.
-
-    oslo.config accepts options only before the command.
-    """
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--user")
-    parser.add_argument("--role", action="append", default=[])
-    try:
-        parsed, others = parser.parse_known_args([*argv])
-    except argparse.ArgumentError:
-        return None, [], [*argv]
-    user = [] if parsed.user is None else [f"--user={parsed.user}"]
-    return parsed.user, parsed.role, [*user, *(f"--role={name}" for name in parsed.role), *others]
-
-
-def _checks(roles: Roles) -> Checks:
-    """Return the checks of a machine with these roles."""
-    return (
-        (_USER, partial(service_user.check, services=roles.services)),
-        ("Role", lambda _conf: iter([good(f"checked as {roles}")])),
-        *((name, check) for name, check, of_roles in _CHECKS if of_roles & roles.roles),
-    )
-
-
-def _as_the_service(name: str | None, settings: list[Setting], roles: Roles) -> Checks | None:
-    """Switch from root to the service's user; return the only check if that is impossible."""
-    try:
-        found = service_user.of(name, settings, roles.services)
-        if found is None or found.account.pw_uid == 0:
-            return None
-        if not (problem := found.problem()):
-            found.become()
-    except exception.ConfigInvalid as error:
-        problem = str(error)
-    # Other checks would give wrong results then.
-    return ((_USER, lambda _conf: iter([bad(problem)])),)
+    return checks.check()
 
 
 if __name__ == "__main__":

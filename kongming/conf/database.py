@@ -14,12 +14,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from oslo_config import cfg
-from oslo_db import options
+
+try:
+    from oslo_db.options import database_opts
+except ModuleNotFoundError:
+    # Compute hosts have no database, and need not have oslo.db.
+    database_opts = []
 
 GROUP = "database"
 
-OPTS = options.database_opts
+OPTS: list[Any] = database_opts
 
 _DEFAULTS = {
     "connection": "sqlite:///$state_path/kongming.sqlite",
@@ -30,7 +37,8 @@ _DEFAULTS = {
 
 def set_defaults() -> None:
     """Replace those defaults of oslo.db that do not suit Kongming."""
-    cfg.set_defaults(OPTS, **_DEFAULTS)
+    if OPTS:
+        cfg.set_defaults(OPTS, **_DEFAULTS)
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:

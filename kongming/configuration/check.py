@@ -83,12 +83,14 @@ class Candidate:
 def read(argv: Sequence[str], *, of_the_api: bool | None = None) -> Candidate:
     """Read a command line and the files that it names.
 
-    :param of_the_api: whether to read sections of the REST API; None: if the files have any.
+    :param of_the_api: whether to read sections of the REST API; None: if the files have any, and
+        its libraries are installed.
     :raises ConfigInvalid: if they can't be read, naming the file and the line.
     """
     settings = files.read(files.find(argv, PROJECT))
     if of_the_api is None:
-        of_the_api = any(each.section in options.OF_THE_API for each in settings)
+        has_any = any(each.section in options.OF_THE_API for each in settings)
+        of_the_api = has_any and options.knows_the_api()
     known = Known.of(settings, of_the_api=of_the_api)
     conf = Reading()
     options.register_log_options(conf)

@@ -35,7 +35,8 @@ class Known:
     """The options that some files may have.
 
     :ivar options: by section.
-    :ivar elsewhere: sections that only another service reads.
+    :ivar elsewhere: sections that only another service reads, or one whose libraries are not
+        installed here.
     :ivar idle: sections that are not read because of another option, with the explanation.
     :ivar problems: problems of the options that select others.
     """
@@ -52,7 +53,7 @@ class Known:
         :param of_the_api: whether to include those that only the REST API reads.
         """
         found = {section: [*each] for section, each in options.everywhere().items()}
-        elsewhere: set[str] = set()
+        elsewhere = {section for section, each in found.items() if not each}
         idle = {}
         problems = []
         if of_the_api:
@@ -80,7 +81,12 @@ class Known:
             for each in {section, home}:
                 found.setdefault(each, []).extend(of_plugin)
         unique = {section: _unique(each) for section, each in found.items()}
-        return cls(unique, frozenset(elsewhere - unique.keys()), idle, tuple(problems))
+        return cls(
+            unique,
+            frozenset(elsewhere - {name for name, each in unique.items() if each}),
+            idle,
+            tuple(problems),
+        )
 
     def names(self) -> dict[str, set[str]]:
         """Return all names that a file may have, by section."""

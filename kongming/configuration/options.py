@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 import functools
+import importlib.util
 from typing import Any
 
 from oslo_concurrency import opts as concurrency
@@ -32,6 +33,8 @@ from kongming.configuration.files import DEFAULT
 OF_THE_API = ("keystone_authtoken", "healthcheck", "oslo_middleware", "oslo_policy")
 #: Sections that configure the authentication at Keystone, or name another section.
 AUTHENTICATE = ("nova", "keystone_authtoken")
+
+_PACKAGE_OF_THE_API = "keystonemiddleware"
 
 Options = dict[str, list[Any]]
 
@@ -52,6 +55,11 @@ def everywhere() -> Options:
         (database.GROUP, database.OPTS),
         (None, service.service_opts),
     )
+
+
+def knows_the_api() -> bool:
+    """Return whether the libraries of the REST API are installed."""
+    return importlib.util.find_spec(_PACKAGE_OF_THE_API) is not None
 
 
 @functools.cache

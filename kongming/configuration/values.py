@@ -40,8 +40,8 @@ _NUMBERS_OF = "oslo_messaging_rabbit"
 
 def problems(conf: cfg.ConfigOpts, section: str, options: Iterable[Any]) -> Iterator[str]:
     """Yield the problems of option values, without showing secrets."""
-    values = conf if section == DEFAULT else conf[section]
     for option in options:
+        values = conf if section == DEFAULT else conf[section]
         try:
             value = values[option.dest]
         except (cfg.Error, ValueError, TypeError, RecursionError) as error:

@@ -10,10 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""``kongming-manage db ...``: the tables of the API and the conductors.
-
-All commands are loaded before one runs, so each command imports the modules of the database.
-"""
+"""``kongming-manage db ...``: the tables of the API and the conductors."""
 
 from __future__ import annotations
 
@@ -21,16 +18,16 @@ import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cliff.command import Command
 
 from kongming import exception
+from kongming.db import connecting, migration
+from kongming.db.database import Database
+from kongming.db.purge import purge
 from kongming.manage.command import VERSION_OF_TABLES, conf_of
 from kongming.terminal.output import ShowOne
-
-if TYPE_CHECKING:
-    from kongming.db.database import Database
 
 _Columns = tuple[Sequence[str], Iterable[Any]]
 
@@ -62,8 +59,6 @@ class DbSync(ShowOne):
         named = [each for each in (parsed_args.target, parsed_args.version_of_tables) if each]
         if len(set(named)) > 1:
             raise exception.ConfigInvalid(f"db sync: {' and '.join(named)}: name one version")
-        from kongming.db import migration
-
         with _database(self, patient=True) as database:
             before, after = migration.sync(database, *named[:1])
         return ("before", "after"), (before or "", after or "")
@@ -73,8 +68,6 @@ class DbVersion(ShowOne):
     """Show the version of the tables, and the version that this Kongming requires."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> _Columns:
-        from kongming.db import migration
-
         with _database(self) as database:
             there = migration.version(database)
         return ("version", "needed"), (there or "", migration.versions()[-1])
@@ -91,8 +84,6 @@ class DbPurge(ShowOne):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> _Columns:
-        from kongming.db.purge import purge
-
         with _database(self) as database:
             database.check_schema()
             return self.dict2columns(purge(database, time.time() - parsed_args.days * _DAY_S))
@@ -100,9 +91,6 @@ class DbPurge(ShowOne):
 
 @contextmanager
 def _database(command: Command, *, patient: bool = False) -> Iterator[Database]:
-    from kongming.db import connecting
-    from kongming.db.database import Database
-
     limits = connecting.MAINTENANCE if patient else connecting.SERVICE
     database = Database(conf_of(command), limits)
     try:

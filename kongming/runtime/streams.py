@@ -21,6 +21,8 @@ import os
 import sys
 from typing import Any
 
+from kongming.runtime import extras
+
 #: The exit status of a program that SIGPIPE ends, in a shell.
 BROKEN_PIPE = 141
 
@@ -79,6 +81,9 @@ def run(name: str, main: Callable[[], int], unwritten: int = 1) -> int:
         _discard()
         print(f"{name}: the output can't be written: {error}", file=sys.stderr)  # noqa: T201
         return unwritten
+    except ModuleNotFoundError as error:
+        print(f"{name}: {extras.missing(error)}", file=sys.stderr)  # noqa: T201
+        return 1
     return status if isinstance(status, int) else int(status is not None)
 
 

@@ -65,7 +65,7 @@ class ServiceUser:
         :raises ConfigInvalid: if the unit names an unknown group, or root may not become this
             user.
         """
-        itself = [sys.executable, "-c", "import kongming.cmd.status"]
+        itself = [sys.executable, "-c", "import kongming.cmd.checks"]
         programs = [itself]
         if self.unit is not None and self.unit.program:
             programs.append([self.unit.program, "--version"])

@@ -24,9 +24,7 @@ from typing import Any
 from oslo_config import cfg
 
 from kongming import exception
-from kongming.api.application import make_application
-from kongming.bus.driver_log import DriverLog
-from kongming.cmd import launch
+from kongming.runtime import extras
 from kongming.runtime.escaping import escape
 
 # With this exit status gunicorn ends instead of restarting the worker; uWSGI has need-app.
@@ -40,6 +38,11 @@ def make() -> Any:
 
     :raises ConfigInvalid: naming the first option that can't be used, and its file.
     """
+    # Imported here: the packages of controllers may be missing.
+    from kongming.api.application import make_application
+    from kongming.bus.driver_log import DriverLog
+    from kongming.cmd import launch
+
     named = [path for path in os.environ.get(FILES, "").split(";") if path]
     # oslo.config would use the name of the WSGI server.
     named = named or cfg.find_config_files(project="kongming", prog="kongming-api")
@@ -55,8 +58,11 @@ def _make_or_end() -> Any:
     try:
         return make()
     except (exception.ConfigInvalid, cfg.Error) as error:
-        print(f"kongming-api: {escape(str(error))}", file=sys.stderr)  # noqa: T201
-        sys.exit(_NO_START)
+        problem = str(error)
+    except ModuleNotFoundError as error:
+        problem = extras.missing(error)
+    print(f"kongming-api: {escape(problem)}", file=sys.stderr)  # noqa: T201
+    sys.exit(_NO_START)
 
 
 application = _make_or_end()

@@ -13,10 +13,15 @@
 """The fences of the house: which package may import which, and who may use a library."""
 
 import ast
+import configparser
 import functools
 from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import packages_distributions
 from pathlib import Path
+import re
+import sys
 
+from packaging.utils import canonicalize_name
 import pytest
 
 import kongming
@@ -49,6 +54,16 @@ USERS = {
     "osc_lib": {"osc"},
     "sqlalchemy": {"db", "status"},
 }
+
+#: Who runs with the packages of an extra; the empty one is that of users.
+EXTRAS = {
+    "": ["osc."],
+    "compute": ["cmd.launch", "notification.service", "standalone.service", "manage.allocation",
+                "manage.host", "manage.resync", "status.hypervisor", "status.nova"],
+    "controller": ["cmd.launch", "conductor.service", "api.application", "manage.db"],
+}  # fmt: skip
+#: Modules that import packages which need not be there.
+GUARDED = {"conf.database", "configuration.options"}
 
 #: Who works where neither a host nor a controller is installed, or has nobody to ask.
 ALONE = {
@@ -134,3 +149,34 @@ def test_a_test_module_imports_nothing_from_another():
     for path in (TOP / "tests").rglob("*.py"):
         shared = {each for each in imports(path) if ".test_" in each}
         assert not shared, f"{path} imports {shared}: move it to a module of its own"
+
+
+def packages_of(extra: str) -> set[str]:
+    """Give the modules that pip installs with an extra, but for what these need in turn."""
+    setup = configparser.ConfigParser()
+    setup.read(TOP.parent / "setup.cfg")
+    named = (TOP.parent / "requirements.txt").read_text() + setup["extras"].get(extra, "")
+    wanted = {canonicalize_name(each) for each in re.findall(r"^([\w.-]+)", named, re.MULTILINE)}
+    return {
+        module
+        for module, distributions in packages_distributions().items()
+        if wanted & {canonicalize_name(each) for each in distributions}
+    }
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_a_service_imports_only_the_packages_of_its_extra(extra):
+    todo = [name for name in MODULES if name and name.startswith(tuple(EXTRAS[extra]))]
+    assert len(todo) >= len(EXTRAS[extra])
+    installed, seen = packages_of(extra), set()
+    while todo:
+        if (name := todo.pop()) in seen:
+            continue
+        seen.add(name)
+        todo += [each for each in graph()[name] if each in MODULES]
+        # A package is imported with each of its modules.
+        todo += [package_of(name)] if package_of(name) in MODULES else []
+        foreign = {package_of(each) for each in imports(MODULES[name])}
+        foreign -= sys.stdlib_module_names | {"kongming", "_typeshed"}
+        missing = foreign - installed
+        assert not missing or name in GUARDED, f"{name} imports {missing}, not in [{extra}]"
