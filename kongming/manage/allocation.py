@@ -50,6 +50,8 @@ class AllocationList(Lister):
     keeps its placement until the instance's next event or 'allocation unset'.
     """
 
+    empty = "no instance of this host has a request"
+
     def take_action(self, parsed_args: argparse.Namespace) -> _Table:
         with state.opened_store(self) as store:
             records = store.records()
@@ -135,6 +137,8 @@ class AllocationPlan(_OfInstance, Lister):
     Without options: the allocation that is requested now. Exits with 1 and the
     reason if the allocation would be refused.
     """
+
+    empty = "nothing would be changed"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -256,6 +260,8 @@ class AllocationPreview(_OfInstance, Lister):
 
 class AllocationHistory(_OfInstance, Lister):
     """Show the requests for an instance: when, by whom, and their outcomes."""
+
+    empty = "the instance has no history"
 
     def take_action(self, parsed_args: argparse.Namespace) -> _Table:
         with state.opened_store(self) as store:

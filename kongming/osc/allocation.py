@@ -68,6 +68,8 @@ _CHANGE = (
 class AllocationList(Lister):
     """List the instances that have an allocation."""
 
+    empty = "no allocation is found"
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         parser.add_argument("--host", metavar="<host>", help="Only instances on this host.")
@@ -142,6 +144,8 @@ class AllocationPlan(OfInstance, Lister):
     allocation would be refused.
     """
 
+    empty = "nothing would be changed"
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         options.add_allocation_options(parser)
@@ -180,6 +184,8 @@ class AllocationPreview(OfInstance, Lister):
 
 class AllocationHistory(OfInstance, Lister):
     """Show the requests for an instance: when, by whom, and their outcomes."""
+
+    empty = "the instance has no history"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)

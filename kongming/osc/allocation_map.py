@@ -60,6 +60,8 @@ class _OfMap(command.Command):
 class MapList(Lister):
     """List the allocation maps."""
 
+    empty = "no allocation map exists"
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         add_limit(parser)

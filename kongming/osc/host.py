@@ -30,6 +30,8 @@ _UNITS = (("d", 86_400), ("h", 3600), ("min", 60))
 class HostList(Lister):
     """List the hosts, with the numbers of their guests and violations."""
 
+    empty = "no host is known: no kongming-executor has reached a conductor yet"
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         add_limit(parser)

@@ -38,7 +38,12 @@ _INTERPRETED = re.compile(r"[\\$`]")
 
 
 class EscapedOutput(DisplayCommandBase[Any]):
-    """A command whose cells are escaped in all formats."""
+    """A command whose cells are escaped in all formats.
+
+    :cvar empty: the message of a list without rows, for people.
+    """
+
+    empty = "nothing to show"
 
     def produce_output(
         self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Any]
@@ -46,6 +51,13 @@ class EscapedOutput(DisplayCommandBase[Any]):
         """Write the cells with the formatter."""
         form = parsed_args.formatter
         is_list = isinstance(self, lister.Lister)
+        if is_list:
+            data = list(data)
+            if not data and form == _TABLE:
+                # Standard output stays empty, as for programs.
+                if self.app.stderr is not None:
+                    print(self.empty, file=self.app.stderr)
+                return 0
         if is_list and parsed_args.sort_columns:
             data = _sorted(data, column_names, parsed_args)
             # cliff would compare cells of different types.

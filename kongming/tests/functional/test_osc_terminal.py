@@ -140,7 +140,7 @@ def openstack(server, run):
     ("redirected", "said"),
     [
         ("allocation list >&-", "the standard output is closed\n"),
-        ("host list > /dev/full", "can't be written (no space left on device)\n"),
+        ("host list -f json > /dev/full", "can't be written (no space left on device)\n"),
         ("allocation map list -f csv | true; exit ${PIPESTATUS[0]}", ""),
     ],
 )

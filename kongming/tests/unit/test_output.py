@@ -68,6 +68,32 @@ def written(kind, *arguments):
     return app.stdout.getvalue()
 
 
+class Nothing(Lister):
+    """A command that has found no rows."""
+
+    empty = "no host is known"
+
+    def take_action(self, parsed_args):
+        return ("name",), iter(())
+
+
+@pytest.mark.parametrize("stderr", [io.StringIO, lambda: None])
+def test_an_empty_table_says_so_on_the_standard_error(stderr):
+    app = SimpleNamespace(stdout=io.StringIO(), stderr=stderr())
+    command = Nothing(app, None)
+    assert command.run(command.get_parser("x").parse_args([])) == 0
+    assert app.stdout.getvalue() == ""
+    assert app.stderr is None or app.stderr.getvalue() == "no host is known\n"
+
+
+@pytest.mark.parametrize(("form", "text"), [("json", "[]\n"), ("yaml", "[]\n"), ("value", "")])
+def test_an_empty_list_for_programs_has_no_message(form, text):
+    app = SimpleNamespace(stdout=io.StringIO(), stderr=io.StringIO())
+    command = Nothing(app, None)
+    assert command.run(command.get_parser("x").parse_args(["-f", form])) == 0
+    assert (app.stdout.getvalue(), app.stderr.getvalue()) == (text, "")
+
+
 @pytest.mark.parametrize(
     ("kind", "form"),
     [
