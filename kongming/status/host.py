@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from oslo_config import cfg
 
@@ -28,13 +29,37 @@ _TIMEOUT_S = 8.0
 _GUESTS_MAX = 20
 
 
+# The URIs that did not answer: one check has waited for each, the others need not.
+_unavailable: set[str] = set()
+
+
+@contextmanager
+def connected(conf: cfg.ConfigOpts) -> Iterator[Any]:
+    """Yield libvirt's connection, with which guests may be changed.
+
+    :raises HypervisorUnavailable: if there is none; the other checks know it then.
+    """
+    uri = conf.libvirt.connection_uri
+    try:
+        with session.read_write(uri, _TIMEOUT_S) as connection:
+            yield connection
+    except exception.HypervisorUnavailable:
+        _unavailable.add(uri)
+        raise
+
+
 @contextmanager
 def opened(conf: cfg.ConfigOpts) -> Iterator[Hypervisor | None]:
     """Open a :class:`Hypervisor`; None if libvirt is unavailable, which another check reports."""
+    uri = conf.libvirt.connection_uri
+    if uri in _unavailable:
+        yield None
+        return
     try:
-        with session.inspect(conf.libvirt.connection_uri, _TIMEOUT_S) as hypervisor:
+        with session.inspect(uri, _TIMEOUT_S) as hypervisor:
             yield hypervisor
     except exception.HypervisorUnavailable:
+        _unavailable.add(uri)
         yield None
 
 

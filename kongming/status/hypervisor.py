@@ -21,11 +21,10 @@ import libvirt
 from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Result
 
-from kongming.hypervisor import session
 from kongming.hypervisor.unavailable import FORBIDS, forbidden, without_password
+from kongming.status import host
 from kongming.status.finding import bad, doubtful, good
 
-_TIMEOUT_S = 8.0
 _DRIVER = "QEMU"
 _NO_FORMAT = "kongming-status"
 _NO_DOMAIN = "<kongming-status/>"
@@ -35,7 +34,7 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
     """Open a connection that may change guests, and check its driver."""
     uri = conf.libvirt.connection_uri
     shown = without_password(uri)
-    with session.read_write(uri, _TIMEOUT_S) as connection:
+    with host.connected(conf) as connection:
         driver = connection.getType()
         if driver != _DRIVER:
             yield bad(

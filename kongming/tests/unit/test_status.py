@@ -12,6 +12,7 @@
 
 """The checks of kongming-status, each on files of the test's own."""
 
+from contextlib import contextmanager
 import os
 from pathlib import Path
 import sqlite3
@@ -39,6 +40,7 @@ from kongming.status import (
     configuration,
     cpus,
     finding,
+    host,
     hypervisor,
     nova,
     observation,
@@ -383,6 +385,25 @@ def test_a_guest_that_is_not_found_and_a_remote_guest_are_warnings(tmp_path):
     found = findings(observation.check_host, machine)
     assert "on another machine (" in found[0][1]
     assert len(found) == 2
+
+
+def test_an_unresponsive_libvirt_is_waited_for_once(configured, monkeypatch):
+    asked = []
+
+    @contextmanager
+    def unresponsive(uri, _timeout):
+        asked.append(uri)
+        raise exception.HypervisorUnavailable("it did not answer")
+        yield
+
+    monkeypatch.setattr(host, "_unavailable", set())
+    monkeypatch.setattr(host.session, "read_write", unresponsive)
+    monkeypatch.setattr(host.session, "inspect", unresponsive)
+    conf = configured("[libvirt]\nconnection_uri = test:///hangs")
+    assert run(hypervisor.check, conf) == (Code.FAILURE, "it did not answer")
+    for check in (observation.check, cgroup.check, cpus.check):
+        assert run(check, conf) == (Code.SUCCESS, observation.NOT_CHECKED)
+    assert asked == ["test:///hangs"]
 
 
 def test_where_libvirt_is_unavailable_its_host_is_not_checked(configured):
