@@ -29,6 +29,7 @@ from kongming.tests.testbed.control_plane import ControlPlane
 from kongming.tests.testbed.daemon import EXECUTOR, HANDLER, HostProcess
 from kongming.tests.testbed.nova import Nova
 from kongming.tests.testbed.process import wait_until
+from kongming.tests.thorough import stories
 
 KEY = "kongming-vcpu-pinning"
 LOST = "RabbitMQ has lost what this service subscribes to"
@@ -215,12 +216,15 @@ class Site:
             return None
 
 
-def test_conductor_and_executor_receive_messages_again_after_any_deletion(broker, tmp_path):
+@stories("deletions", [("queue", "vhost"), WHAT], ids=["some", "all"])
+def test_conductor_and_executor_receive_messages_again_after_any_deletion(
+    broker, tmp_path, deletions
+):
     with ExitStack() as stack:
         site = Site(broker, tmp_path, stack)
         (conductor,) = site.plane.conductors
         wait_until(site.gets_pushes, 60, "a push has arrived")
-        for what in WHAT:
+        for what in deletions:
             site.lose(what)
             wait_until(site.gets_pushes, 120, f"pushes arrive again: {what}")
         logs = conductor.log() + site.process.log()
