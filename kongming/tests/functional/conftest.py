@@ -17,6 +17,22 @@ import pytest
 
 from kongming.hypervisor.connection import run_event_loop
 from kongming.tests.functional.cloud import URI
+from kongming.tests.testbed.preloaded import Preloaded
+
+
+@pytest.fixture(scope="session")
+def kongming_manage():
+    """Give the command that runs kongming-manage, whose modules are loaded."""
+    groups, modules = ("kongming.manage", "kongming.terminal"), ("kongming.db.migration",)
+    with Preloaded("kongming-manage", groups=groups, modules=modules) as program:
+        yield program.command
+
+
+@pytest.fixture(scope="session")
+def openstack_command():
+    """Give the command that runs openstack, whose modules are loaded."""
+    with Preloaded("openstack", groups=["openstack."]) as program:
+        yield program.command
 
 
 @pytest.fixture(scope="module")
