@@ -17,6 +17,7 @@ import libvirt
 import pytest
 
 from kongming.conductor import delivery
+from kongming.executor import watch
 from kongming.hypervisor.connection import run_event_loop
 from kongming.standalone import conductor_sync
 from kongming.tests.functional.cloud import URI
@@ -45,6 +46,7 @@ def short_intervals():
         # The idle threads of a server of oslo.messaging notice that it stops.
         patch.setattr(_thread.ThreadWorker, "MAX_IDLE_FOR", 0.05)
         patch.setattr(delivery, "_TICK_S", 0.1)
+        patch.setattr(watch, "_TICK_S", 0.1)
         patch.setattr(conductor_sync, "_TICK_S", 0.1)
         patch.setattr(conductor_sync, "_SNAPSHOT_S", 0.2)
         yield

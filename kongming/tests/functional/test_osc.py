@@ -12,7 +12,7 @@
 """``openstack kongming``: its commands, with the real API, a conductor and an executor.
 
 Most run in this process, where API, conductor and executor share a bus; some
-are the installed command with the API under a WSGI server of its own.
+are the installed command.
 
 The test driver has 8 CPUs, of which 0, 2 and 4 are online.
 """
@@ -27,7 +27,6 @@ import threading
 import uuid
 from wsgiref import simple_server
 
-from osc_lib import exceptions
 import pytest
 import yaml
 
@@ -39,7 +38,6 @@ from kongming.tests import commands
 from kongming.tests.commands import client_at
 from kongming.tests.functional.cloud import wait_for
 from kongming.tests.functional.site import Site
-from kongming.tests.testbed.process import Process, free_port
 
 NIGHT = {
     "vcpu_pinning": "0",
@@ -310,37 +308,8 @@ def test_an_invalid_name_is_not_requested(run, name):
     assert run("host show", name)[0] == 1
 
 
-@pytest.fixture(scope="module")
-def gunicorn(config):
-    """The API under a WSGI server of its own."""
-    port = free_port()
-    server = Process(
-        [
-            str(Path(sys.executable).with_name("gunicorn")),
-            f"--bind=127.0.0.1:{port}",
-            "kongming.wsgi.api:application",
-        ],
-        config.with_name("gunicorn.log"),
-        os.environ | {"OS_KONGMING_CONFIG_FILES": str(config)},
-    )
-    url = f"http://127.0.0.1:{port}"
-    server.start()
-    try:
-        server.wait_ready(lambda: _answers(url), 30, "it answers")
-        yield url
-    finally:
-        server.terminate()
-
-
-def _answers(url):
-    try:
-        return list(client_at(url).hosts())
-    except (exceptions.CommandError, exceptions.ClientException):
-        return False
-
-
 @pytest.fixture
-def openstack(gunicorn, openstack_command):
+def openstack(url, openstack_command):
     """Run the installed command."""
 
     def openstack(*arguments, stdin="", command=openstack_command):
@@ -348,7 +317,7 @@ def openstack(gunicorn, openstack_command):
             [
                 *command,
                 "--os-auth-type=none",
-                f"--os-kongming-endpoint={gunicorn}",
+                f"--os-kongming-endpoint={url}",
                 "kongming",
                 *arguments,
             ],

@@ -74,7 +74,7 @@ class Preloaded(Service):
             number = listener.fileno()
             # It ends with the other end of its standard input.
             self._server = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(number), self._program, *self._loaded],
+                [sys.executable, "-P", "-m", __name__, str(number), self._program, *self._loaded],
                 stdin=subprocess.PIPE,
                 pass_fds=[number],
             )
