@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import contextlib
+import gc
 import importlib
 from importlib.metadata import entry_points
 import json
@@ -163,6 +164,8 @@ def _load(groups: Sequence[str], modules: Sequence[str]) -> None:
                     point.load()
     stevedore.ExtensionManager("none")
     command._get_distributions_by_modules()
+    # Else each child, when it ends, looks at all that is loaded, and so copies its memory.
+    gc.freeze()
 
 
 def main() -> None:
