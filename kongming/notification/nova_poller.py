@@ -44,8 +44,10 @@ _FEW = 8
 _ROUND_S = 0.5
 _INTERVAL_S = 1.0
 _RETRY_MAX_S = 60.0
-# An event may be a moment ahead of Nova's database: the answers that may contradict it.
+# An event may be a moment ahead of Nova's database: the answers that may contradict it, and the
+# delay before the second one, which doubles with each.
 _ATTEMPTS = 4
+_POSTPONE_S = 1.0
 # For changes that Nova had not committed at the last poll, and for differing clocks of Nova.
 _OVERLAP_S = 300.0
 # The source of an answer to which no event led.
@@ -224,7 +226,8 @@ class NovaPoller:
                 self._apply(instance_uuid, server, cause, requested)
                 self._lookups.finish(instance_uuid, lookup)
             else:
-                self._lookups.postpone(instance_uuid, lookup, 2.0**lookup.attempts)
+                delay_s = _POSTPONE_S * 2.0**lookup.attempts
+                self._lookups.postpone(instance_uuid, lookup, delay_s)
 
     def _apply(
         self, instance_uuid: str, server: Server | None, cause: str, moment: Moment

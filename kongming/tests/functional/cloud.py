@@ -31,7 +31,7 @@ def wait_for(condition):
     deadline = time.monotonic() + 20 * patience()
     while not condition():
         assert time.monotonic() < deadline, "this never came about"
-        time.sleep(0.005)
+        time.sleep(0.02)
 
 
 class Cloud:

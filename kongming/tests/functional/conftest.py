@@ -12,11 +12,44 @@
 
 """What several modules of functional tests use."""
 
+from futurist import _thread
 import libvirt
 import pytest
 
+from kongming.conductor import delivery
+from kongming.executor import watch
 from kongming.hypervisor.connection import run_event_loop
+from kongming.standalone import conductor_sync
 from kongming.tests.functional.cloud import URI
+from kongming.tests.testbed.preloaded import Preloaded
+
+
+@pytest.fixture(scope="session")
+def kongming_manage():
+    """Give the command that runs kongming-manage, whose modules are loaded."""
+    groups, modules = ("kongming.manage", "kongming.terminal"), ("kongming.db.migration",)
+    with Preloaded("kongming-manage", groups=groups, modules=modules) as program:
+        yield program.command
+
+
+@pytest.fixture(scope="session")
+def openstack_command():
+    """Give the command that runs openstack, whose modules are loaded."""
+    with Preloaded("openstack", groups=["openstack."]) as program:
+        yield program.command
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_intervals():
+    """Have the services look more often at what is due, so that tests wait less for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        # The idle threads of a server of oslo.messaging notice that it stops.
+        patch.setattr(_thread.ThreadWorker, "MAX_IDLE_FOR", 0.05)
+        patch.setattr(delivery, "_TICK_S", 0.1)
+        patch.setattr(watch, "_TICK_S", 0.1)
+        patch.setattr(conductor_sync, "_TICK_S", 0.1)
+        patch.setattr(conductor_sync, "_SNAPSHOT_S", 0.2)
+        yield
 
 
 @pytest.fixture(scope="module")

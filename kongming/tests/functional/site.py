@@ -31,9 +31,14 @@ _number = itertools.count()
 
 
 class Site:
-    """A database, a conductor, and the executor of one host."""
+    """A database, a conductor, and the executor of one host.
 
-    def __init__(self, tmp_path, connection, options=""):
+    :param options: more of kongming.conf.
+    :param intervals: at which the conductor asks Nova, if not the configured ones.
+    """
+
+    def __init__(self, tmp_path, connection, options="", intervals=None):
+        self._intervals = intervals
         self.host = f"site{next(_number)}"
         config = tmp_path / "kongming.conf"
         config.write_text(
@@ -54,6 +59,8 @@ class Site:
     def start(self, *kinds):
         for kind in kinds or (ConductorService, ExecutorService):
             service = kind(self.conf)
+            if kind is ConductorService and self._intervals is not None:
+                service._delivery.intervals = self._intervals
             service.start()
             self.services.append(service)
             assert service.ready.wait(20 * patience())

@@ -200,7 +200,8 @@ def test_an_absent_receiver_is_reported_after_the_timeout(transport):
         caller.call("good", CHANGED, Acknowledgement, "nowhere")
 
 
-def test_a_broker_that_is_away_is_not_waited_for(tmp_path):
+def test_a_broker_that_is_away_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(calls, "OPEN_S", 0.1)
     conf = configured(tmp_path, f"rabbit://guest:sesame@127.0.0.1:{free_port()}/")
     caller = Caller(open_bus(conf), CONDUCTOR, exception.ConductorUnresponsive, 0.1)
     for _ in range(2):

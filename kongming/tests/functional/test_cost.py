@@ -32,6 +32,7 @@ from kongming.tests.api import Api
 from kongming.tests.cost import cost, soon
 from kongming.tests.databases import instance
 from kongming.tests.functional.cloud import URI, Cloud
+from kongming.tests.thorough import THOROUGH
 from kongming.tests.unit.strategies import WORST
 
 VCPUS = 4
@@ -199,7 +200,7 @@ def test_windows(tmp_path, start):
         | {"timezone": "Europe/Berlin", "vcpu_pinning": "0"}
         for number in range(32)
     ]
-    asked = {instance(number): {"windows": windows} for number in range(20)}
+    asked = {instance(number): {"windows": windows} for number in range(20 if THOROUGH else 5)}
     length = len(json.dumps(asked))
     path = "/v1/allocation-maps/worst"
     api.put("/v1/allocation-maps/first", {"allocations": {instance(98): {"cpu_shares": 9}}})

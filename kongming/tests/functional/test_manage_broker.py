@@ -14,11 +14,9 @@
 
 import itertools
 import json
-from pathlib import Path
 import re
 import shlex
 import subprocess
-import sys
 
 import pytest
 
@@ -28,12 +26,18 @@ from kongming.rpc.bus import EXCHANGE
 RIGHTS = ("configure", "write", "read")
 
 
-def run(*arguments):
-    command = [Path(sys.executable).with_name("kongming-manage"), "broker", *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+@pytest.fixture
+def run(kongming_manage):
+    """Run a command of kongming-manage broker."""
+
+    def run(*arguments, options=()):
+        command = [*kongming_manage, *options, "broker", *arguments]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    return run
 
 
-def test_the_command_writes_arguments_that_rabbitmqctl_accepts():
+def test_the_command_writes_arguments_that_rabbitmqctl_accepts(run):
     ended = run("permissions", "--vhost", "a b", "c1", "c2")
     lines = [shlex.split(line) for line in ended.stdout.splitlines()]
     assert {tuple(line[2:4]) for line in lines} == {("-p", "a b")}
@@ -55,7 +59,7 @@ def test_the_command_writes_arguments_that_rabbitmqctl_accepts():
     assert lines[3][5] == EXCHANGE
 
 
-def test_the_command_has_json_output_for_programs():
+def test_the_command_has_json_output_for_programs(run):
     ended = run("permissions", "--trigger", "notification", "-f", "json", "c1")
     (told,) = json.loads(ended.stdout)
     expected = permissions.of_notification_handler(
@@ -69,22 +73,20 @@ def test_the_command_has_json_output_for_programs():
 
 
 @pytest.mark.parametrize("host", ["a b", "x;y"])
-def test_an_invalid_host_is_refused(host):
+def test_an_invalid_host_is_refused(run, host):
     ended = run("permissions", "--", host)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "is not a host name" in ended.stderr
 
 
-def test_a_key_is_derived_from_the_master_key_only(tmp_path):
+def test_a_key_is_derived_from_the_master_key_only(run, tmp_path):
     master = tmp_path / "rpc.key"
     master.write_text(run("key", "create").stdout)
     conf = tmp_path / "kongming.conf"
     conf.write_text(f"[rpc]\nkey_file = {master}\n")
-    command = [Path(sys.executable).with_name("kongming-manage"), "--config-file", conf]
 
     def derive():
-        arguments = ["broker", "key", "derive", "c1"]
-        return subprocess.run([*command, *arguments], capture_output=True, text=True)
+        return run("key", "derive", "c1", options=["--config-file", conf])
 
     derived = derive()
     assert re.fullmatch(r"host c1 [0-9a-f]{64}\n", derived.stdout)

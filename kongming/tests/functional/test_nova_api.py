@@ -17,6 +17,7 @@ from email.utils import formatdate
 import json
 import logging
 import random
+import threading
 import time
 import uuid
 
@@ -47,6 +48,9 @@ from kongming.tests.testbed.process import wait_until
 HOST = "compute-1"
 OTHER = "compute-2"
 KEY = "kongming-vcpu-pinning"
+SHORT_S = 0.05
+#: As it is without the fixture short_rounds.
+ROUND_S = nova_poller._ROUND_S
 FAULTS = {
     "rate limited": Fault(429, headers={"Retry-After": "0"}),
     "overloaded": Fault(503),
@@ -234,7 +238,8 @@ class TestClient:
         api.tokens.clear()
         assert nova.server(known)
 
-    def test_a_nova_that_hangs_is_not_waited_for(self, api, nova):
+    def test_a_nova_that_hangs_is_not_waited_for(self, api, tmp_path):
+        nova = Nova(configured(api, tmp_path, "timeout = 1\n"))
         api.fault = Fault(0, delay=60)
         with pytest.raises(exception.NovaUnavailable, match=r"(?i)time"):
             list(nova.servers(host=HOST))
@@ -281,7 +286,7 @@ class TestClient:
 class Host:
     """All of the service but its listener and libvirt."""
 
-    def __init__(self, conf, state_path, legacy=True):
+    def __init__(self, conf, state_path, legacy=True, intervals=None):
         self.executor = Executor(
             host=HOST,
             state_path=state_path,
@@ -300,7 +305,8 @@ class Host:
             PendingLookups(state_path),
             self.trigger,
             held=lambda: self.executor.instances,
-            intervals=PollIntervals(conf.nova.resync_interval, conf.nova.resync_full_interval),
+            intervals=intervals
+            or PollIntervals(conf.nova.resync_interval, conf.nova.resync_full_interval),
             start_spread=0.0,
         )
         trigger = LegacyTrigger(self.trigger, self.poller) if legacy else self.trigger
@@ -335,12 +341,19 @@ class Host:
 
 
 @pytest.fixture
-def run(api, tmp_path):
+def short_rounds(monkeypatch):
+    """Have the poller's rounds, and its retries after an error, follow each other at once."""
+    for name in ("_ROUND_S", "_INTERVAL_S", "_RETRY_MAX_S"):
+        monkeypatch.setattr(nova_poller, name, SHORT_S)
+
+
+@pytest.fixture
+def run(api, tmp_path, short_rounds):
     """Give what runs a host; it keeps its state from one run to the next."""
 
     @contextmanager
-    def run(legacy=True, more="timeout = 2\n"):
-        host = Host(configured(api, tmp_path, more), tmp_path / "state", legacy)
+    def run(legacy=True, intervals=None):
+        host = Host(configured(api, tmp_path), tmp_path / "state", legacy, intervals)
         try:
             # The look after the start.
             wait_until(lambda: api.requests or not api.serves, 30, "Nova was asked")
@@ -353,8 +366,9 @@ def run(api, tmp_path):
 
 @pytest.fixture
 def one_retry(monkeypatch):
-    """Have an unexpected answer of Nova count when it has come twice, after a second."""
+    """Have an unexpected answer of Nova count when it has come twice, which it does at once."""
     monkeypatch.setattr(nova_poller, "_ATTEMPTS", 1)
+    monkeypatch.setattr(nova_poller, "_POSTPONE_S", SHORT_S)
 
 
 def legacy_update(instance_uuid, host=HOST, name="compute.instance.update", publisher=HOST):
@@ -396,13 +410,14 @@ class TestNovaPoller:
         known = api.add(HOST, {KEY: "1"})
         with run() as host:
             host.wait_asked(known, "1")
-            fault.times = 2
+            fault.times = float("inf")
             api.fault = fault
             api.servers[known].metadata[KEY] = "2"
             host.handler.handle(legacy_update(known))
             wait_until(lambda: not host.poller.is_available, 30, "the outage was noticed")
             assert host.asked(known) == "1"
             assert host.poller.pending == 1
+            api.fault = None
             host.wait_asked(known, "2")
             wait_until(lambda: host.poller.is_available, 30, "the recovery was noticed")
         assert caplog.text.count("Nova's API can't be used") == 1
@@ -423,7 +438,8 @@ class TestNovaPoller:
             host.wait_asked(known, "2")
             host.wait_answered()
 
-    def test_a_thousand_events_make_few_requests(self, api, run):
+    def test_a_thousand_events_make_few_requests(self, api, run, monkeypatch):
+        monkeypatch.setattr(nova_poller, "_ROUND_S", ROUND_S)
         servers = [api.add(HOST, {}) for _ in range(100)]
         with run() as host:
             wait_until(lambda: host.poller.requests["answered"], 30, "resynced")
@@ -502,7 +518,7 @@ class TestResync:
 
     def test_changes_are_found_at_the_interval_and_all_servers_at_the_longer_one(self, api, run):
         known = api.add(HOST, {KEY: "1"})
-        with run(legacy=False, more="resync_interval = 1\nresync_full_interval = 5\n") as host:
+        with run(legacy=False, intervals=PollIntervals(0.1, 2.0)) as host:
             host.wait_asked(known, "1")
             api.servers[known].metadata[KEY] = "2"
             api.servers[known].touch()
@@ -517,7 +533,7 @@ class TestResync:
     def test_changes_are_counted_by_novas_clock(self, api, run, clock_s):
         api.clock_s = clock_s
         known = api.add(HOST, {KEY: "1"})
-        with run(legacy=False, more="resync_interval = 1\nresync_full_interval = 0\n") as host:
+        with run(legacy=False, intervals=PollIntervals(0.1, 0.0)) as host:
             host.wait_asked(known, "1")
             wait_until(lambda: "changes-since" in api.requests[-1], 30, "changes are looked at")
             api.servers[known].metadata[KEY] = "2"
@@ -541,12 +557,13 @@ class TestResync:
         with run(legacy=False) as host:
             wait_until(lambda: host.poller.requests["answered"], 30, "the first is made")
             host.wait_answered()
-            api.fault = Fault(0, delay=1.0, times=1)
+            api.fault = Fault(0, released=threading.Event(), times=1)
             before = len(api.requests)
             api.servers[known].metadata[KEY] = "1"
             host.poller.request(known)
             wait_until(lambda: len(api.requests) > before, 30, "Nova is being asked")
             host.handler.handle(messages.message(known, time.time() - 3600, vcpu_pinning="0"))
+            api.fault.released.set()
             host.wait_asked(known, "1")
             host.wait_answered()
             assert host.asked(known) == "1"
@@ -583,13 +600,14 @@ class TestResync:
         known = api.add(HOST, {KEY: "1"})
         with run(legacy=False) as host:
             host.wait_asked(known, "1")
-            api.fault = Fault(0, delay=1.0, times=1)
+            api.fault = Fault(0, released=threading.Event(), times=1)
             before = len(api.requests)
             host.poller.request(known, here=True)
             wait_until(lambda: len(api.requests) > before, 30, "Nova is being asked")
             api.servers[known].metadata[KEY] = "2"
             host.handler.handle(messages.message(known, time.time(), vcpu_pinning="2"))
             assert host.asked(known) == "2"
+            api.fault.released.set()
             host.wait_answered()
             assert host.asked(known) == "2"
             # The answer was older; it was asked for again.
@@ -635,7 +653,7 @@ def wishes(step):
 
 
 @pytest.mark.parametrize("host_name", [HOST, "fake1", "fake2"])
-@pytest.mark.usefixtures("one_retry")
+@pytest.mark.usefixtures("one_retry", "short_rounds")
 def test_both_triggers_end_in_the_same_state(api, tmp_path, host_name, monkeypatch):
     """The same story, step by step: what is kept after each, for one host."""
     monkeypatch.setattr("kongming.tests.functional.test_nova_api.HOST", host_name)

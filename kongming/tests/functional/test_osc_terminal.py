@@ -14,10 +14,9 @@
 import io
 import json
 import os
-from pathlib import Path
+import shlex
 import signal
 import subprocess
-import sys
 
 import pytest
 
@@ -28,7 +27,6 @@ from kongming.tests.databases import asking, instance
 from kongming.tests.testbed.scripted_api import ScriptedApi
 
 NAME = "诸葛"
-OPENSTACK = Path(sys.executable).with_name("openstack")
 COMMANDS = [
     ("allocation show", instance(1)),
     ("allocation list",),
@@ -118,13 +116,13 @@ def test_a_name_that_the_encoding_lacks_is_shown_escaped(run, form):
 
 
 @pytest.fixture
-def openstack(server, run):
+def openstack(server, openstack_command, run):
     """Run the installed command by a shell; its exit status, its output, what it says."""
 
     def openstack(redirected, **environment):
         arguments = f"--os-auth-type=none --os-kongming-endpoint={server.url} kongming"
         ended = subprocess.run(
-            ["bash", "-c", f"{OPENSTACK} {arguments} {redirected}"],
+            ["bash", "-c", f"{shlex.join(openstack_command)} {arguments} {redirected}"],
             input="",
             capture_output=True,
             text=True,
@@ -164,13 +162,15 @@ def test_the_installed_command_needs_no_terminal(openstack):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_installed_command_reports_an_accepted_change_when_it_is_interrupted(server, number):
+def test_the_installed_command_reports_an_accepted_change_when_it_is_interrupted(
+    server, openstack_command, number
+):
     uuid = instance(int(number))
     arguments = f"--os-auth-type=none --os-kongming-endpoint={server.url} kongming allocation set"
     wanted = ("--cpu-shares", "7", "--wait", "-f", "json")
     with subprocess.Popen(
         # What was started in the background ignores SIGINT.
-        ["env", "--default-signal=INT", OPENSTACK, *arguments.split(), uuid, *wanted],
+        ["env", "--default-signal=INT", *openstack_command, *arguments.split(), uuid, *wanted],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -35,8 +35,10 @@ from kongming.conductor import delivery
 from kongming.conductor.service import ConductorService
 from kongming.db.models import ALLOCATION, HISTORY, OUTCOME
 from kongming.executor.store.store import Store
+from kongming.nova.polling import PollIntervals
 from kongming.rpc.bus import CONDUCTOR, EXECUTOR, open_bus
 from kongming.rpc.messages import Desired
+from kongming.standalone import conductor_sync
 from kongming.standalone.metrics import StandaloneCollector
 from kongming.standalone.service import ExecutorService
 from kongming.tests.functional.alert_rules import STANDALONE_RULES
@@ -67,8 +69,7 @@ def nova():
 @pytest.fixture
 def clouded(tmp_path, connection, nova):
     """A site whose conductor asks Nova."""
-    options = "[conductor]\npoll_interval = 1\npoll_full_interval = 2\n"
-    site = Site(tmp_path, connection, nova.options() + options)
+    site = Site(tmp_path, connection, nova.options(), intervals=PollIntervals(0.2, 0.5))
     yield site
     site.stop()
     for domain in site.domains:
@@ -219,7 +220,8 @@ class OddConductor:
         return {"refused": [{"what": 5}]}
 
 
-def test_an_executor_requests_again_until_an_answer_can_be_read(site):
+def test_an_executor_requests_again_until_an_answer_can_be_read(site, monkeypatch):
+    monkeypatch.setattr(conductor_sync, "_RETRY_MAX_S", 0.1)
     guest = site.guest()
     odd = OddConductor(guest)
     target = oslo_messaging.Target(topic=CONDUCTOR.topic, server="odd")

@@ -19,11 +19,9 @@ from contextlib import closing
 import json
 import logging
 import os
-from pathlib import Path
 import re
 import sqlite3
 import subprocess
-import sys
 import uuid
 
 import libvirt
@@ -46,7 +44,6 @@ from kongming.tests.functional.site import Site
 from kongming.tests.unit.stored_texts import TEXTS
 
 KEY = "kongming-vcpu-pinning"
-COMMAND = Path(sys.executable).with_name("kongming-manage")
 PATHS = {uuid: f"/v1/allocations/{uuid}" for uuid in map(instance, range(1, 4))}
 GOOD, BAD, THIRD = PATHS
 NEWER = '{"vcpu_pinning": "2", "llc": "0"}'
@@ -162,7 +159,8 @@ def test_a_guest_that_does_not_run_has_its_row_named_too(cloud, tmp_path, caplog
 class Host:
     """A host whose service does not run, and kongming-manage there."""
 
-    def __init__(self, root):
+    def __init__(self, root, command):
+        self._command = command
         self.state = root / "state"
         self.state.mkdir()
         self._conf = root / "kongming.conf"
@@ -176,7 +174,7 @@ class Host:
 
     def run(self, *arguments):
         ended = subprocess.run(
-            [COMMAND, "--config-file", self._conf, *arguments],
+            [*self._command, "--config-file", self._conf, *arguments],
             capture_output=True,
             text=True,
             env=os.environ | {"PYTHONIOENCODING": "utf-8"},
@@ -186,8 +184,8 @@ class Host:
 
 
 @pytest.fixture
-def host(tmp_path):
-    return Host(tmp_path)
+def host(tmp_path, kongming_manage):
+    return Host(tmp_path, kongming_manage)
 
 
 class TestManage:

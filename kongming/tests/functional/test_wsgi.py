@@ -48,7 +48,7 @@ def write(root, options=""):
 def api(tmp_path_factory):
     root = tmp_path_factory.mktemp("api")
     databases.database(f"sqlite:///{root}/kongming.sqlite").close()
-    with Api(root, write(root, OPTIONS), workers=WORKERS) as api:
+    with Api(root, write(root, OPTIONS), workers=WORKERS, preloaded=True) as api:
         wait_until(lambda: len(workers(api)) == WORKERS, TIMEOUT, "all workers")
         yield api
 

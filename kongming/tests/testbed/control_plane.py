@@ -30,6 +30,7 @@ from kongming.tests.testbed.process import Process, Service, free_port, patience
 
 BIN = Path(sys.executable).parent
 TIMEOUT = 60
+_PRELOADED = "kongming.tests.testbed.preloaded_api"
 
 # Whatever proxy the machine uses, these services are on this very machine.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -47,15 +48,19 @@ class Api(Service):
     """The REST API under gunicorn, several workers of it.
 
     :param conf: the file kongming.conf.
+    :param preloaded: whether the modules are loaded once, and not by each worker.
     """
 
-    def __init__(self, root: Path, conf: Path, *, workers: int = 2) -> None:
+    def __init__(
+        self, root: Path, conf: Path, *, workers: int = 2, preloaded: bool = False
+    ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process = Process(
             [
                 str(BIN / "gunicorn"),
                 *("--bind", f"127.0.0.1:{self.port}", "--workers", str(workers)),
+                *(("--config", f"python:{_PRELOADED}") if preloaded else ()),
                 # Its control socket would be the user's.
                 *("--threads", "4", "--no-control-socket", "kongming.wsgi.api:application"),
             ],

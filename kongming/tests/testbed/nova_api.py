@@ -36,6 +36,8 @@ PROJECT = "0f2b9b9e3d1c4c4e8f3a7d5b6c1e2f30"
 class Fault:
     """What comes instead of an answer.
 
+    :ivar delay: the seconds before it comes.
+    :ivar released: what it waits for instead.
     :ivar times: how often; then all is well again.
     """
 
@@ -43,6 +45,7 @@ class Fault:
     body: str = "{}"
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
+    released: threading.Event | None = None
     times: float = float("inf")
 
 
@@ -256,6 +259,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault is not None and fault.times > 0:
             fault.times -= 1
+            if fault.released is not None:
+                fault.released.wait()
             time.sleep(fault.delay)
             if fault.status:
                 self._send(fault.status, fault.body.encode(), fault.headers)
