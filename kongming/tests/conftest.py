@@ -36,4 +36,5 @@ def pytest_collection_finish() -> None:
     """Let garbage collections during the tests skip what was imported and collected before."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000)
     gc.enable()

@@ -28,7 +28,8 @@ def walk(tree: ast.AST) -> Iterator[ast.AST]:
     found = [tree]
     for node in found:
         yield node
-        for value in vars(node).values():
+        for field in node._fields:
+            value = getattr(node, field, None)
             if isinstance(value, list):
                 found.extend(each for each in value if isinstance(each, ast.AST))
             elif isinstance(value, ast.AST) and value._fields:

@@ -29,7 +29,6 @@ from kongming.tests.testbed.process import wait_until
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
     monkeypatch.setattr(liveness, "PROBE_AFTER_S", 0.1)
-    monkeypatch.setattr(liveness, "_STEP_S", 0.01)
     monkeypatch.setattr(liveness, "_RETRY_S", 0.05)
 
 

@@ -12,6 +12,7 @@
 
 """The fences of the house: which package may import which, and who may use a library."""
 
+from collections.abc import Mapping
 import configparser
 import functools
 from graphlib import CycleError, TopologicalSorter
@@ -144,6 +145,11 @@ def test_a_test_module_imports_nothing_from_another():
         assert not shared, f"{path} imports {shared}: move it to a module of its own"
 
 
+@functools.cache
+def distributions_of_modules() -> Mapping[str, list[str]]:
+    return packages_distributions()
+
+
 def packages_of(extra: str) -> set[str]:
     """Give the modules that pip installs with an extra, but for what these need in turn."""
     setup = configparser.ConfigParser()
@@ -152,7 +158,7 @@ def packages_of(extra: str) -> set[str]:
     wanted = {canonicalize_name(each) for each in re.findall(r"^([\w.-]+)", named, re.MULTILINE)}
     return {
         module
-        for module, distributions in packages_distributions().items()
+        for module, distributions in distributions_of_modules().items()
         if wanted & {canonicalize_name(each) for each in distributions}
     }
 

@@ -198,7 +198,7 @@ def host(tmp_path_factory):
     host.store.close()
 
 
-@settings(max_examples=examples(60))
+@settings(max_examples=examples(80))
 @given(instances(), RULES, st.data())
 def test_no_request_takes_a_guest_out_of_its_grant(host, instance, rules, data):
     """vCPUs stay within, dedicated CPUs a permutation, and nobody else's is ever named."""

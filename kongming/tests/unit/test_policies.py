@@ -52,6 +52,8 @@ def conf(tmp_path):
 @pytest.fixture(scope="module")
 def may(tmp_path_factory):
     enforcer = policies.make_enforcer(options(tmp_path_factory.mktemp("without-policy")))
+    # No file is looked for again.
+    enforcer.use_conf = False
 
     def may(rule, project_id, *roles, of=MINE, **who):
         user = RequestContext(user_id="somebody", roles=list(roles), project_id=of, **who)
