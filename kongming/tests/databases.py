@@ -25,6 +25,7 @@ from kongming import conf as kongming_conf
 from kongming.allocation import metadata
 from kongming.allocation.allocation import Allocation
 from kongming.allocation.statuses import Status
+from kongming.db import migration
 from kongming.db.database import Database
 from kongming.rpc.messages import Report
 
@@ -46,9 +47,6 @@ def database(url: str) -> Database:
     if url.startswith("sqlite:///"):
         empty(Path(url.removeprefix("sqlite:///")))
     else:
-        # It takes long to import, and few need it.
-        from kongming.db import migration
-
         migration.sync(made)
     return made
 
@@ -62,8 +60,6 @@ def empty(path: Path) -> None:
 
 @functools.cache
 def _tables() -> bytes:
-    from kongming.db import migration
-
     with TemporaryDirectory() as folder:
         path = Path(folder) / "tables"
         with closing(Database(configuration(f"sqlite:///{path}"))) as made:
