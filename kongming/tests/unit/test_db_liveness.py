@@ -29,6 +29,7 @@ from kongming.tests.testbed.process import wait_until
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
     monkeypatch.setattr(liveness, "PROBE_AFTER_S", 0.1)
+    monkeypatch.setattr(liveness, "_STEP_S", 0.02)
     monkeypatch.setattr(liveness, "_RETRY_S", 0.05)
 
 
@@ -167,7 +168,7 @@ def test_a_request_that_has_ended_waiting_is_not_cut_off(watch, server, line):
     """While the database is asked the connection may have gone to somebody else."""
     server.answers.clear()
     # It would be over before the question is.
-    with watch.waiting(line, liveness.PROBE_AFTER_S):
+    with watch.waiting(line, 2 * liveness.PROBE_AFTER_S):
         wait_until(lambda: server.asked == 1, 30, "it is asked")
     other = Line()
     watch.watch(other)
