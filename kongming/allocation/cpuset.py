@@ -94,6 +94,10 @@ class CpuSet(Set[int]):
     @classmethod
     def union(cls, sets: Iterable[CpuSet]) -> CpuSet:
         """Return the set of all ids of several sets."""
+        sets = list(sets)
+        if len(sets) == 1:
+            # As most guests have one set of CPUs, which takes a fraction of the time.
+            return cls(sets[0])
         return cls.of_runs(chain.from_iterable(each.runs() for each in sets))
 
     @classmethod

@@ -22,11 +22,14 @@ from datetime import UTC, datetime
 import logging
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from kongming.db.allocations import Allocations
 from kongming.db.values import Location
-from kongming.nova.client import Nova
 from kongming.nova.server import Server
+
+if TYPE_CHECKING:
+    from kongming.nova.client import Nova
 
 LOG = logging.getLogger(__name__)
 

@@ -41,6 +41,9 @@ _NUMBERS_OF = "oslo_messaging_rabbit"
 def problems(conf: cfg.ConfigOpts, section: str, options: Iterable[Any]) -> Iterator[str]:
     """Yield the problems of option values, without showing secrets."""
     for option in options:
+        if _written(conf, section, option) is None and "$" not in str(option.default):
+            # A default is right unless it refers to another option.
+            continue
         values = conf if section == DEFAULT else conf[section]
         try:
             value = values[option.dest]

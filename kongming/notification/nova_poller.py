@@ -23,18 +23,21 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 import logging
 import time
+from typing import TYPE_CHECKING
 
 from kongming import exception
 from kongming.executor.store.residence import Place
 from kongming.notification.metadata_trigger import MetadataTrigger
 from kongming.notification.order import Moment
 from kongming.notification.pending_lookups import ALL, Lookup, PendingLookups
-from kongming.nova.client import Nova
 from kongming.nova.polling import PollIntervals
 from kongming.nova.server import Server
 from kongming.runtime.availability import Availability
 from kongming.runtime.loop import Loop
 from kongming.runtime.timer import Timer
+
+if TYPE_CHECKING:
+    from kongming.nova.client import Nova
 
 LOG = logging.getLogger(__name__)
 

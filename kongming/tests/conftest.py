@@ -12,6 +12,8 @@
 
 """What all tests have in common."""
 
+import gc
+
 # Chooses oslo.service's backend before a test imports oslo.messaging.
 import hypothesis
 
@@ -19,9 +21,20 @@ import kongming.cmd.backend  # noqa: F401
 from kongming.tests.testbed.virtual_host import Shape
 from kongming.tests.thorough import examples
 
+# Nearly all that a collection of tests makes stays until the end: there is no garbage to look for.
+gc.disable()
+
 # On a machine that is busy an example may take any time.
 hypothesis.settings.register_profile("kongming", deadline=None, max_examples=examples(100))
 hypothesis.settings.load_profile("kongming")
 
 # Named on the command line it says itself why it refuses.
 collect_ignore = [] if Shape.of_this_host() else ["numa"]
+
+
+def pytest_collection_finish() -> None:
+    """Let garbage collections during the tests skip what was imported and collected before."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000)
+    gc.enable()

@@ -51,11 +51,23 @@ class Cost:
 
 def cost(call: Callable[[], object]) -> Cost:
     """Count what a call costs. It is counted in this thread only."""
-    lines = 0
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    try:
+        executed = lines(call)
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    return Cost(executed, peak - before)
+
+
+def lines(call: Callable[[], object]) -> int:
+    """Count the lines of Kongming's own code that a call executes in this thread."""
+    executed = 0
 
     def count(_frame: FrameType, event: str, _argument: Any) -> Any:
-        nonlocal lines
-        lines += event == "line"
+        nonlocal executed
+        executed += event == "line"
         return count
 
     def trace(frame: FrameType, _event: str, _argument: Any) -> Any:
@@ -64,17 +76,13 @@ def cost(call: Callable[[], object]) -> Cost:
     former = sys.gettrace()
     # What was garbage before is not to be freed meanwhile.
     gc.disable()
-    tracemalloc.start()
-    before, _ = tracemalloc.get_traced_memory()
     sys.settrace(trace)
     try:
         call()
     finally:
         sys.settrace(former)
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
         gc.enable()
-    return Cost(lines, peak - before)
+    return executed
 
 
 @contextmanager

@@ -45,10 +45,17 @@ def database(url: str) -> Database:
     """The database at `url`, with its tables; in SQLite's case they are made once."""
     made = Database(configuration(url))
     if url.startswith("sqlite:///"):
-        Path(url.removeprefix("sqlite:///")).write_bytes(_tables())
+        empty(Path(url.removeprefix("sqlite:///")))
     else:
         migration.sync(made)
     return made
+
+
+def empty(path: Path) -> None:
+    """Make the SQLite database at `path`, which nobody uses, or make it anew: its empty tables."""
+    for former in path.parent.glob(f"{path.name}*"):
+        former.unlink()
+    path.write_bytes(_tables())
 
 
 @functools.cache

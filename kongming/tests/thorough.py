@@ -29,7 +29,7 @@ THOROUGH = "KONGMING_THOROUGH" in os.environ
 
 def examples(thorough: int) -> int:
     """Return how many examples a property is tried with, of those of a thorough run."""
-    return thorough if THOROUGH else max(thorough // 5, 5)
+    return thorough if THOROUGH else max(thorough // 8, 5)
 
 
 def pairs(ones: Iterable[T], others: Iterable[U]) -> list[tuple[T, U]]:

@@ -22,6 +22,7 @@ import pytest
 from kongming.allocation.cpuset import CpuSet
 from kongming.executor.placing.admission import Move, judge
 from kongming.host.occupant import Occupant
+from kongming.tests.thorough import THOROUGH
 
 
 def move(name, cpus, *more):
@@ -181,7 +182,7 @@ def test_a_host_whose_guests_all_move_is_judged_by_observing_each_once(cpus):
         assert looked[name] == 1, f"{name} was looked at before"
         return planned[name]
 
-    for name in names:
+    for name in names if THOROUGH else names[::5]:
         looked.clear()
         judge(planned[name], there, moves)
 

@@ -24,17 +24,29 @@ from kongming.db import models
 from kongming.db.allocations import Allocations
 from kongming.db.purge import purge
 from kongming.db.values import Location
-from kongming.tests.databases import BY, asking, database, instance, report
+from kongming.tests.databases import BY, asking, database, empty, instance, report
 
 UUID = instance()
 OTHER = instance(2)
 THIRD = instance(3)
 
 
-@pytest.fixture
-def db(tmp_path):
-    with closing(database(f"sqlite:///{tmp_path}/kongming.sqlite")) as made:
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return tmp_path_factory.mktemp("db") / "kongming.sqlite"
+
+
+@pytest.fixture(scope="module")
+def opened(path):
+    """What compiles each statement once for all tests."""
+    with closing(database(f"sqlite:///{path}")) as made:
         yield made
+
+
+@pytest.fixture
+def db(opened, path):
+    empty(path)
+    return opened
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@
 
 from contextlib import closing
 import json
+import logging
 from pathlib import Path
 import sqlite3
 import threading
@@ -29,6 +30,17 @@ from kongming.db.database import Database
 from kongming.db.hosts import Hosts
 from kongming.db.values import Host
 from kongming.tests.databases import BY, asking, configuration, database, instance, report
+
+
+@pytest.fixture(autouse=True)
+def log_as_before():
+    """Undo what a command sets up for its process: each further line would be written by all."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.setLevel(level)
+    for handler in set(root.handlers).difference(handlers):
+        root.removeHandler(handler)
 
 
 @pytest.fixture

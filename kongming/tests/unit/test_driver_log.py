@@ -30,6 +30,7 @@ from kongming.bus import reasons
 from kongming.bus.driver_log import DriverLog
 from kongming.bus.driver_messages import MEANINGS, Meaning, meaning
 from kongming.bus.reasons import UNKNOWN, UNREACHABLE, explain, not_acknowledged
+from kongming.tests import sources
 
 DRIVER = logging.getLogger("oslo.messaging._drivers.impl_rabbit")
 AWAY = (
@@ -125,7 +126,7 @@ def logged(modules):
             for each in tree.body
             if isinstance(each, ast.Assign) and isinstance(each.targets[0], ast.Name)
         }
-        for node in ast.walk(tree):
+        for node in sources.walk(tree):
             function = getattr(node, "func", None)
             if not (isinstance(function, ast.Attribute) and function.attr in levels):
                 continue

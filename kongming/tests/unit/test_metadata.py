@@ -15,7 +15,7 @@
 import json
 import re
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
 
@@ -26,6 +26,7 @@ from kongming.allocation.cpuset import CpuSet
 from kongming.allocation.pinning import Pinning
 from kongming.allocation.target import NO_QUOTA, Quota
 from kongming.tests.cost import cost, soon
+from kongming.tests.thorough import examples
 from kongming.tests.unit.strategies import WORST, cpusets, mappings
 
 KEY = "kongming-vcpu-pinning"
@@ -216,6 +217,7 @@ def test_an_invalid_continuation_key_is_unknown(key):
         metadata.parse({KEY: "0:5", "kongming-numa-nodes": "0", key: "1:5"})
 
 
+@settings(max_examples=examples(50))
 @given(st.lists(mappings(), min_size=1, max_size=4))
 def test_a_value_of_several_keys_is_written_in_keys_that_nova_accepts(found):
     texts, named = [], set()

@@ -38,16 +38,22 @@ FOR_READERS = [
 ROLES = ("reader", "member", "manager", "Admins", "administrator", "services", "operator", "")
 
 
-@pytest.fixture
-def conf(tmp_path):
+def options(folder):
     conf = cfg.ConfigOpts()
-    conf([], default_config_files=[], default_config_dirs=[str(tmp_path)], project="kongming")
+    conf([], default_config_files=[], default_config_dirs=[str(folder)], project="kongming")
     return conf
 
 
 @pytest.fixture
-def may(conf):
-    enforcer = policies.make_enforcer(conf)
+def conf(tmp_path):
+    return options(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def may(tmp_path_factory):
+    enforcer = policies.make_enforcer(options(tmp_path_factory.mktemp("without-policy")))
+    # No file is looked for again.
+    enforcer.use_conf = False
 
     def may(rule, project_id, *roles, of=MINE, **who):
         user = RequestContext(user_id="somebody", roles=list(roles), project_id=of, **who)
@@ -127,7 +133,7 @@ def test_each_operation_has_its_rule():
     assert ruled == there
 
 
-def test_an_operator_changes_a_rule(conf, may, tmp_path):
+def test_an_operator_changes_a_rule(conf, tmp_path):
     path = tmp_path / "policy.yaml"
     path.write_text('"kongming:admin_or_service": "role:mano"\n')
     policies.make_enforcer(conf)

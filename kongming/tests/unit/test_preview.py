@@ -21,10 +21,12 @@ from kongming import exception
 from kongming.allocation.allocation import Allocation, Windowed
 from kongming.allocation.windows import Window
 from kongming.terminal import preview
+from kongming.tests.thorough import THOROUGH
 
 LOG = logging.getLogger("preview")
 NIGHT = Window("night", "0 22 * * *", 8 * 3600, "Europe/Berlin")
 HOURLY = Window("hourly", "30 * * * *", 600, "Europe/Berlin")
+OFTEN = Window("often", "30 */6 * * *", 600, "UTC")
 
 
 def asked(*windows):
@@ -36,14 +38,15 @@ def shares(allocation):
     return allocation.cpu_shares
 
 
-def test_a_year_with_an_hourly_window_ends_and_has_no_gaps(caplog):
-    rows = preview.rows(366, asked(NIGHT, HOURLY), shares, LOG)
+@pytest.mark.parametrize(("window", "times"), [(HOURLY, 24)] if THOROUGH else [(OFTEN, 4)])
+def test_a_year_with_many_windows_ends_and_has_no_gaps(caplog, window, times):
+    rows = preview.rows(366, asked(NIGHT, window), shares, LOG)
     assert all(one[1] == two[0] for one, two in pairwise(rows))
     begin, end = (datetime.fromisoformat(moment) for moment in (rows[0][0], rows[-1][1]))
     assert (end - begin).days == 366
     assert abs((begin - datetime.now(UTC)).total_seconds()) < 60
-    assert {row[2:] for row in rows} == {("", 9), ("night", 10), ("hourly", 11)}
-    assert sum(row[2] == "hourly" for row in rows) in (366 * 24, 366 * 24 + 1)
+    assert {row[2:] for row in rows} == {("", 9), ("night", 10), (window.name, 11)}
+    assert sum(row[2] == window.name for row in rows) in (366 * times, 366 * times + 1)
     assert caplog.records == []
 
 

@@ -25,9 +25,9 @@ from kongming.hypervisor import capabilities
 from kongming.hypervisor.kernel_files import KernelFiles
 from kongming.terminal import host_snapshot, picture
 from kongming.tests import machines
-from kongming.tests.cost import cost
+from kongming.tests.cost import lines
 from kongming.tests.hosts import guest, host
-from kongming.tests.thorough import THOROUGH
+from kongming.tests.thorough import THOROUGH, pairs
 
 #: CPUs and guests; 8192 CPUs are the most that Linux has.
 SIZES = ((2048, 250), (8192, 1000)) if THOROUGH else ((256, 32), (1024, 128))
@@ -36,7 +36,7 @@ RULES = Rules(reserved_cpus=CpuSet(range(4)))
 
 def grows_with_its_size(call):
     """Tell whether a call costs as much for each CPU and guest on both hosts."""
-    small, large = (cost(call(*size)).lines for size in SIZES)
+    small, large = (lines(call(*size)) for size in SIZES)
     # Quadratic would be sixteen times as much.
     return small > 0 and large < 5 * small
 
@@ -82,8 +82,9 @@ def isolated(cpus, guests):
     return Topology((replace(cell, cpus=flagged),))
 
 
-@pytest.mark.parametrize("placing", [alone, pooled, nested])
-@pytest.mark.parametrize("shape", [nodes_of, one_node, isolated])
+@pytest.mark.parametrize(
+    ("shape", "placing"), pairs([nodes_of, one_node, isolated], [alone, pooled, nested])
+)
 def test_violations_are_found_in_steps_for_each_cpu_and_guest(shape, placing):
     def find(*size):
         return functools.partial(violations.find, shape(*size), placing(*size), RULES)
@@ -155,5 +156,5 @@ def test_the_files_of_the_kernel_are_read_in_steps_for_each_cpu(tmp_path_factory
 def test_a_known_host_needs_only_its_memory_read(tmp_path):
     system = machines.write(machine(512), tmp_path)
     files = KernelFiles(system=system, cgroup=tmp_path)
-    first = cost(lambda: machines.topology(files)).lines
-    assert cost(lambda: machines.topology(files)).lines * 50 < first
+    first = lines(lambda: machines.topology(files))
+    assert lines(lambda: machines.topology(files)) * 50 < first

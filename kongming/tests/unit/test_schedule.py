@@ -82,8 +82,10 @@ def test_each_minute_of_a_night_with_a_clock_change_is_scheduled_correctly(zone,
         edges = debian_cron.edges(starts, timedelta(seconds=rule.duration_s))
         window = Window("w", rule.start, rule.duration_s, zone)
         # Backwards each answer is found anew; forwards the last one is used.
-        always = len(edges) == 2
-        for moment in (*reversed(minutes[:: 30 if always else 1]), *minutes):
+        near = {each + side * MINUTE for each in (*edges, change.at) for side in (-1, 0, 1)}
+        step = 30 if len(edges) == 2 else 1 if THOROUGH else 5
+        backwards = sorted({*minutes[::step], *near.intersection(minutes)}, reverse=True)
+        for moment in (*backwards, *minutes):
             place = bisect_right(edges, moment)
             assert window.is_in_force(moment) == place % 2, (rule.start, moment)
             found = window.next_change(moment)

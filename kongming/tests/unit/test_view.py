@@ -81,7 +81,7 @@ def sent(value):
     return json.loads(json.dumps(value.to_json())) | {"later": 1}
 
 
-@settings(max_examples=examples(40))
+@settings(max_examples=examples(25))
 @given(topologies)
 def test_a_topology_is_read_back(topology):
     assert Topology.from_json(sent(topology)) == topology

@@ -11,7 +11,6 @@
 # under the License.
 """The table of all waits in architecture.rst: each limit is the one that the code has."""
 
-import ast
 from pathlib import Path
 import pkgutil
 import re
@@ -21,6 +20,7 @@ import pytest
 import kongming
 from kongming.cmd import launch
 from kongming.conf import keystone, nova
+from kongming.tests.sources import imports
 
 PRODUCT = Path(kongming.__file__).parent
 ARCHITECTURE = PRODUCT.parent / "doc/source/contributor/architecture.rst"
@@ -78,11 +78,7 @@ def test_every_outgoing_call_is_documented():
     for path in PRODUCT.rglob("*.py"):
         if "tests" in path.relative_to(PRODUCT).parts:
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                names = [node.module]
-            imported |= {name.partition(".")[0] for name in names}
+        imported |= {name.partition(".")[0] for name in imports(path)}
     for library, who in LIBRARIES.items():
         assert library in imported
         assert any(call.startswith(who) for call in calls), who
