@@ -201,11 +201,12 @@ def _opener(conf: cfg.ConfigOpts, base: str) -> OpenerDirector:
         unquote(parts.password or ""),
         is_authenticated=True,
     )
-    context = ssl.create_default_context(cafile=conf.oslo_messaging_rabbit.ssl_ca_file or None)
     # A proxy for the outside can't reach the broker.
-    return build_opener(
-        ProxyHandler({}), HTTPSHandler(context=context), HTTPBasicAuthHandler(passwords)
-    )
+    handlers = [ProxyHandler({}), HTTPBasicAuthHandler(passwords)]
+    if parts.scheme == "https":
+        ca_file = conf.oslo_messaging_rabbit.ssl_ca_file or None
+        handlers.append(HTTPSHandler(context=ssl.create_default_context(cafile=ca_file)))
+    return build_opener(*handlers)
 
 
 def _why(error: Exception) -> str:
