@@ -12,6 +12,7 @@
 
 """Real parts: a RabbitMQ, a libvirtd with QEMU guests, and the installed service."""
 
+from collections import Counter
 import itertools
 import logging
 from pathlib import Path
@@ -40,6 +41,15 @@ HOOK = Path(__file__).parents[3] / "etc/libvirt/kongming-libvirt-hook"
 logging.getLogger("oslo.messaging._drivers.impl_rabbit").setLevel(logging.CRITICAL)
 
 _number = itertools.count()
+
+#: Modules with few tests that take long. The last ones run while other processes have no more work.
+LONG = ("test_virtual_host", "test_listening", "test_soak", "test_standalone_faults", "test_hung")
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the modules that take longest."""
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path.stem not in LONG, -tests[item.path]))
 
 
 @pytest.fixture(scope="session")
