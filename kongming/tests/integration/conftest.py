@@ -42,7 +42,7 @@ logging.getLogger("oslo.messaging._drivers.impl_rabbit").setLevel(logging.CRITIC
 
 _number = itertools.count()
 
-#: Modules with few tests that take long. The last ones run while other processes have no more work.
+#: Modules that take long with few tests: at the end, other processes would wait for them.
 LONG = ("test_virtual_host", "test_listening", "test_soak", "test_standalone_faults", "test_hung")
 
 
