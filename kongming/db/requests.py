@@ -26,6 +26,7 @@ from kongming.allocation import stored
 from kongming.allocation.allocation import Allocation
 from kongming.allocation.statuses import Status
 from kongming.db import locking, rows
+from kongming.db.database import StaleRead
 from kongming.db.locking import Fields
 from kongming.db.models import ALLOCATION, HISTORY, NAME_LENGTH, OUTCOME
 from kongming.db.upsert import add, upsert
@@ -110,8 +111,17 @@ class Changes:
         self._add_history(changed, row["map_name"], Status.RELEASED)
 
     def write(self, session: Session) -> None:
-        """Write all changes in a fixed number of statements."""
+        """Write all changes in a fixed number of statements.
+
+        :raises StaleRead: if an instance had another allocation since its last generation was
+            read, which was released meanwhile.
+        """
         add(session, ALLOCATION, self._added)
+        # From here on no other transaction can add these instances.
+        generations = {row["instance_uuid"]: row["generation"] for row in self._added}
+        last = locking.last_generations(session, list(generations))
+        if any(generation >= generations[uuid] for uuid, generation in last.items()):
+            raise StaleRead
         upsert(session, ALLOCATION, list(self.written.values()), _CHANGING)
         locking.remove(session, self.removed)
         add(session, HISTORY, self._history)

@@ -20,7 +20,7 @@ import sqlalchemy
 from kongming import exception
 from kongming.allocation.allocation import Allocation
 from kongming.allocation.statuses import Status
-from kongming.db import models
+from kongming.db import locking, models
 from kongming.db.allocations import Allocations
 from kongming.db.purge import purge
 from kongming.db.values import Location
@@ -134,6 +134,28 @@ def test_generations_go_on_where_they_ended(allocations):
     delete(allocations, UUID)
     entry, created = allocations.put(UUID, asking(1), generation=0, **BY)
     assert (entry.generation, created) == (3, True)
+
+
+@pytest.mark.parametrize("of_a_map", [False, True])
+def test_a_generation_that_was_read_before_others_had_theirs_is_read_again(
+    allocations, monkeypatch, of_a_map
+):
+    read = locking.last_generations
+    answers = [lambda *_: {}]
+
+    def meanwhile(*arguments):
+        return (answers.pop() if answers else read)(*arguments)
+
+    put(allocations, UUID, 1)
+    delete(allocations, UUID)
+    # What another transaction has added and removed since, this one did not see.
+    monkeypatch.setattr(locking, "last_generations", meanwhile)
+    if of_a_map:
+        put_map(allocations, "blue", [UUID])
+    else:
+        put(allocations, UUID, 1)
+    assert not answers
+    assert allocations.get(UUID).generation == 3
 
 
 @pytest.mark.parametrize("generation", [None, 0, 2])
