@@ -59,9 +59,9 @@ def _unavailable(problem: str) -> type[Command]:
         """Not available on this machine."""
 
         def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-            parser: argparse.ArgumentParser = super().get_parser(prog_name)
-            # Whatever its arguments are, the problem is reported.
-            parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+            # Options are arguments, too: whatever they are, the problem is reported.
+            parser = argparse.ArgumentParser(prog_name, prefix_chars="\0", add_help=False)
+            parser.add_argument("arguments", nargs="*", help=argparse.SUPPRESS)
             return parser
 
         def take_action(self, _parsed_args: argparse.Namespace) -> None:
