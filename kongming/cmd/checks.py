@@ -35,9 +35,6 @@ from kongming.status import configuration, role, service_user, timezones
 from kongming.status.finding import Check, bad, good, run
 from kongming.status.role import COMPUTE, Role, Roles
 
-_NAME = "kongming-status"
-_UNEXPECTED = 255
-
 _USER = "Service's user"
 
 _OTHERS = frozenset({"-h", "--help", "--version"})
@@ -62,8 +59,12 @@ class _Configuration(cfg.ConfigOpts):
         super().__call__(*arguments, **{"version": version.release(), **options})
 
 
-def check() -> int:
-    """Check this machine; return 0, 1 after a warning, 2 after a failure, 255 on other errors."""
+def check(name: str, unexpected: int) -> int:
+    """Check this machine; return 0, 1 after a warning, 2 after a failure.
+
+    :param name: the program's name, for the message of another error.
+    :param unexpected: the exit status of such an error.
+    """
     # Log lines of libraries are not part of the output, and may contain credentials.
     logging.getLogger().addHandler(logging.NullHandler())
     user, named, argv = leading(sys.argv[1:])
@@ -83,8 +84,8 @@ def check() -> int:
         problem = str(error)
     except (cfg.Error, ValueError) as error:
         problem = f"the configuration can't be read ({type(error).__name__})"
-    print(f"{_NAME}: {escape(problem)}", file=sys.stderr)  # noqa: T201
-    return _UNEXPECTED
+    print(f"{name}: {escape(problem)}", file=sys.stderr)  # noqa: T201
+    return unexpected
 
 
 def leading(argv: Sequence[str]) -> tuple[str | None, list[str], list[str]]:

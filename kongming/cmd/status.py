@@ -31,7 +31,7 @@ def _main() -> int:
     # Imported here: the packages of services may be missing.
     from kongming.cmd import checks
 
-    return checks.check()
+    return checks.check(NAME, _UNEXPECTED)
 
 
 if __name__ == "__main__":

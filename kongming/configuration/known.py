@@ -52,8 +52,9 @@ class Known:
 
         :param of_the_api: whether to include those that only the REST API reads.
         """
-        found = {section: [*each] for section, each in options.everywhere().items()}
-        elsewhere = {section for section, each in found.items() if not each}
+        everywhere = options.everywhere()
+        found = {section: [*each] for section, each in everywhere.items() if each}
+        elsewhere = everywhere.keys() - found.keys()
         idle = {}
         problems = []
         if of_the_api:
@@ -81,12 +82,7 @@ class Known:
             for each in {section, home}:
                 found.setdefault(each, []).extend(of_plugin)
         unique = {section: _unique(each) for section, each in found.items()}
-        return cls(
-            unique,
-            frozenset(elsewhere - {name for name, each in unique.items() if each}),
-            idle,
-            tuple(problems),
-        )
+        return cls(unique, frozenset(elsewhere - unique.keys()), idle, tuple(problems))
 
     def names(self) -> dict[str, set[str]]:
         """Return all names that a file may have, by section."""

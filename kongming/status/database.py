@@ -18,17 +18,14 @@ from pathlib import Path
 
 from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Result
+from sqlalchemy import make_url
 
+from kongming.db.database import Database
 from kongming.status.finding import bad, good
 
 
 def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
     """Check the database's version, without creating or migrating it."""
-    # Imported here: it costs time and memory, and compute hosts need none of it.
-    from sqlalchemy import make_url
-
-    from kongming.db.database import Database
-
     # Connecting would create the file.
     url = make_url(conf.database.connection)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():

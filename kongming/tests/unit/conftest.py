@@ -12,9 +12,12 @@
 
 """What several modules of unit tests use."""
 
+from contextlib import closing
+
 import pytest
 
 from kongming.executor.store.store import Store
+from kongming.tests.databases import database, empty
 
 
 @pytest.fixture
@@ -22,3 +25,21 @@ def store(tmp_path):
     store = Store(tmp_path)
     yield store
     store.close()
+
+
+@pytest.fixture(scope="module")
+def database_path(tmp_path_factory):
+    return tmp_path_factory.mktemp("db") / "kongming.sqlite"
+
+
+@pytest.fixture(scope="module")
+def opened_database(database_path):
+    """What compiles each statement once for all tests."""
+    with closing(database(f"sqlite:///{database_path}")) as made:
+        yield made
+
+
+@pytest.fixture
+def db(opened_database, database_path):
+    empty(database_path)
+    return opened_database

@@ -12,8 +12,6 @@
 
 """What is wanted: generations, maps, and what counts of what hosts say."""
 
-from contextlib import closing
-
 import pytest
 import sqlalchemy
 
@@ -24,29 +22,11 @@ from kongming.db import locking, models
 from kongming.db.allocations import Allocations
 from kongming.db.purge import purge
 from kongming.db.values import Location
-from kongming.tests.databases import BY, asking, database, empty, instance, report
+from kongming.tests.databases import BY, asking, instance, report
 
 UUID = instance()
 OTHER = instance(2)
 THIRD = instance(3)
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    return tmp_path_factory.mktemp("db") / "kongming.sqlite"
-
-
-@pytest.fixture(scope="module")
-def opened(path):
-    """What compiles each statement once for all tests."""
-    with closing(database(f"sqlite:///{path}")) as made:
-        yield made
-
-
-@pytest.fixture
-def db(opened, path):
-    empty(path)
-    return opened
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from kongming.db.allocations import Allocations
 from kongming.executor.store.store import FILE_NAME, Store
 from kongming.notification.pending_lookups import ALL, PendingLookups
 from kongming.notification.pending_lookups import FILE_NAME as LOOKUPS
-from kongming.tests.databases import BY, database, empty, instance, report
+from kongming.tests.databases import BY, instance, report
 from kongming.tests.unit.stored_texts import DEEP, NIGHT, TEXTS
 
 GOOD, BAD, THIRD, UNKNOWN = map(instance, range(1, 5))
@@ -367,24 +367,6 @@ class TestPendingLookups:
         edit(tmp_path, "INSERT INTO lookup VALUES (?)", GOOD, file=LOOKUPS)
         with PendingLookups(tmp_path) as lookups:
             assert set(lookups.pending()) == {GOOD}
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    return tmp_path_factory.mktemp("db") / "kongming.sqlite"
-
-
-@pytest.fixture(scope="module")
-def opened(path):
-    """What compiles each statement once for all tests."""
-    with closing(database(f"sqlite:///{path}")) as made:
-        yield made
-
-
-@pytest.fixture
-def db(opened, path):
-    empty(path)
-    return opened
 
 
 @pytest.fixture
