@@ -47,8 +47,10 @@ _DECLARED_BY = {
     "x-": "rabbit_quorum_queue, rabbit_transient_quorum_queue and rabbit_transient_queues_ttl",
 }
 _TRANSIENT = (
-    "does RabbitMQ still accept queues that are not durable? Set [oslo_messaging_rabbit] "
-    "rabbit_quorum_queue and rabbit_transient_quorum_queue"
+    "if this persists it refuses queues that are not durable, as RabbitMQ 4.3 does by default: "
+    "set [oslo_messaging_rabbit] rabbit_quorum_queue = true or, for notifications of a Nova that "
+    "has no quorum queues, amqp_durable_queues = true; and do not set "
+    "rabbit_transient_quorum_queue = false"
 )
 _USER = "check user, password and vhost in transport_url"
 # By the reply code of AMQP: kind, words, and whether the connection fails.
@@ -60,7 +62,7 @@ _BY_CODE = {
     405: ("locked", "another connection uses the queue exclusively", False),
     406: ("precondition", "the exchange or queue exists with other properties", False),
     530: ("access", "it rejects connections of this user", True),
-    541: ("internal", "it reports an internal error", True),
+    541: ("internal", "it reports an internal error", False),
 }
 
 

@@ -18,7 +18,7 @@ with, are refused as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import functools
 from importlib.metadata import entry_points
 import re
@@ -28,6 +28,7 @@ from oslo_config import cfg
 import oslo_messaging
 
 from kongming import exception
+from kongming.bus import queue_kind
 
 RABBIT = ("rabbit", "kombu+rabbit", "amqp", "kombu+amqp")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?|[0-9A-Fa-f:.]+(%[\w.]+)?")
@@ -67,13 +68,18 @@ def parse(option: str, text: str) -> oslo_messaging.TransportURL:
 
 
 def open_transport(
-    opener: Callable[[cfg.ConfigOpts], Any], conf: cfg.ConfigOpts, option: str
+    opener: Callable[[cfg.ConfigOpts], Any],
+    conf: cfg.ConfigOpts,
+    option: str,
+    queues: Mapping[str, bool],
 ) -> Any:
     """Return a transport of oslo.messaging; it is not connected yet.
 
     :param opener: the function of oslo.messaging that creates it.
+    :param queues: the defaults of the options that decide the kind of its queues.
     :raises ConfigInvalid: if its driver can't be used.
     """
+    queue_kind.set_defaults(conf, queues)
     try:
         return opener(conf)
     except (oslo_messaging.MessagingException, ValueError, ImportError) as error:
@@ -97,6 +103,11 @@ def check_rabbit(conf: cfg.ConfigOpts) -> None:
         raise exception.ConfigInvalid(
             f"[oslo_messaging_rabbit] ssl_version: the driver supports only {', '.join(known)}; "
             "unset it to use the newest version that both sides support"
+        )
+    if options.rabbit_quorum_queue and options.rabbit_ha_queues:
+        raise exception.ConfigInvalid(
+            "[oslo_messaging_rabbit] rabbit_ha_queues: a quorum queue can't be mirrored, too; "
+            "unset it, or rabbit_quorum_queue"
         )
     if options.rabbit_stream_fanout and not (
         options.rabbit_transient_quorum_queue and options.rabbit_qos_prefetch_count

@@ -114,7 +114,7 @@ def _checks(roles: Roles) -> Checks:
         ("Time zones", timezones.check),
         *(_of_controller() if Role.CONTROLLER in parts else ()),
         *(_of_compute_host() if COMPUTE & parts else ()),
-        *(_of_calls() if parts - {Role.HANDLER} else ()),
+        *(_of_calls(parts) if parts - {Role.HANDLER} else ()),
         *(_of_handler() if Role.HANDLER in parts else ()),
     )
 
@@ -141,10 +141,11 @@ def _of_compute_host() -> Checks:
     )
 
 
-def _of_calls() -> Checks:
+def _of_calls(roles: frozenset[Role]) -> Checks:
     from kongming.status import broker
 
-    return (("Message broker (calls)", broker.check_calls),)
+    of_host = Role.CONTROLLER not in roles
+    return (("Message broker (calls)", partial(broker.check_calls, of_host=of_host)),)
 
 
 def _of_handler() -> Checks:

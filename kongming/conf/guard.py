@@ -101,11 +101,12 @@ OPTS = [
         default=[],
         mutable=True,
         help="Comma-separated paths of Nova's configuration on this host: files such as "
-        "/etc/nova/nova.conf, or directories of such files; later ones take precedence. CPUs in "
-        "[compute] cpu_dedicated_set are then reserved for the guests that Nova gave them to, "
-        "and emulator and iothreads of guests with a NUMA topology may also run on "
-        "cpu_shared_set. Empty (the default) means that nova.conf is not read. Set it if Nova "
-        "pins guests with a dedicated CPU policy; the user that runs Kongming must be able to "
-        "read these files.",
+        "/etc/nova/nova.conf, or directories of such files; later ones take precedence. CPUs "
+        "in [compute] cpu_dedicated_set are then reserved for the guests that Nova gave them "
+        "to, emulator and iothreads of guests with a NUMA topology may also run on "
+        "cpu_shared_set, and kongming-notification-handler declares queues of Nova's kind "
+        "(durable, quorum). Empty (the default) means that nova.conf is not read. Set it if "
+        "Nova pins guests with a dedicated CPU policy, or has durable queues; the user that "
+        "runs Kongming must be able to read these files.",
     ),
 ]

@@ -20,6 +20,7 @@ from oslo_config import cfg
 
 from kongming import exception
 from kongming.allocation.cpuset import CpuSet
+from kongming.configuration import of_nova
 from kongming.host.rules import NumaGuests, Overlap, Rules
 from kongming.nova import config as nova_config
 
@@ -41,8 +42,8 @@ def _rules(guard: Any) -> Rules:
     return Rules(
         allowed_cpus=_cpuset("allowed_cpus", guard.allowed_cpus),
         reserved_cpus=_cpuset("reserved_cpus", guard.reserved_cpus) or _NONE,
-        dedicated_cpus=nova_cpus(guard.nova_config_file, "cpu_dedicated_set"),
-        shared_cpus=nova_cpus(guard.nova_config_file, "cpu_shared_set"),
+        dedicated_cpus=of_nova.cpus(guard.nova_config_file, "cpu_dedicated_set"),
+        shared_cpus=of_nova.cpus(guard.nova_config_file, "cpu_shared_set"),
         allowed_nodes=_cpuset("allowed_nodes", guard.allowed_nodes),
         allowed_projects=frozenset(guard.allowed_projects),
         overlap=Overlap(guard.overlap),
@@ -59,26 +60,3 @@ def _cpuset(option: str, text: str) -> CpuSet | None:
         return CpuSet.parse(text)
     except exception.RequestInvalid as error:
         raise exception.ConfigInvalid(f"[guard] {option}: {error}") from error
-
-
-def nova_cpus(paths: list[str], name: str) -> CpuSet:
-    """Return the CPUs of a ``[compute]`` option of nova.conf; none if it is not set.
-
-    :raises ConfigInvalid: naming the option and the problem.
-    """
-    if not paths:
-        return _NONE
-    named = "[guard] nova_config_file"
-    try:
-        nova = nova_config.read(paths, {"compute": [cfg.StrOpt(name, default="")]})
-    except exception.ConfigInvalid as error:
-        raise exception.ConfigInvalid(f"{named}: {error}") from None
-    # Nova ignores empty items; the rest of the grammar is the same.
-    text = nova.compute[name] or ""
-    items = ",".join(item for item in text.split(",") if item.strip())
-    try:
-        return CpuSet.parse(items) if items else _NONE
-    except exception.RequestInvalid as error:
-        raise exception.ConfigInvalid(
-            f"{named}: [compute] {name} in {', '.join(paths)}: {error}"
-        ) from error

@@ -35,6 +35,7 @@ from kongming.bus.keeper import Keeper
 from kongming.bus.subscription import Subscription
 from kongming.bus.url import open_transport
 from kongming.conf.notification_handler import topics
+from kongming.configuration import of_nova
 
 LOG = logging.getLogger(__name__)
 
@@ -62,12 +63,14 @@ class Listener:
     ) -> None:
         """Read the options.
 
-        :raises ConfigInvalid: if the driver of the transport URL can't be used.
+        :raises ConfigInvalid: if the driver of the transport URL can't be used, or nova.conf can't
+            be read.
         """
         self._transport = open_transport(
             oslo_messaging.get_notification_transport,
             conf,
             "[oslo_messaging_notifications] transport_url",
+            of_nova.queues(conf.guard.nova_config_file),
         )
         keeper, hold = Keeper(), Hold()
         host_connection.restrict(self._transport, keeper)

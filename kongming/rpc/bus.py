@@ -28,6 +28,7 @@ from kongming.allocation.host_name import in_queues
 from kongming.bus import host_connection
 from kongming.bus.client_options import client_options
 from kongming.bus.keeper import Keeper, keep
+from kongming.bus.queue_kind import QUORUM
 from kongming.bus.subscription import Subscription
 from kongming.bus.url import open_transport
 from kongming.rpc import keys
@@ -65,7 +66,9 @@ def open_bus(conf: cfg.ConfigOpts, host: str | None = None) -> Bus:
     oslo_messaging.set_transport_defaults(EXCHANGE)
     for group, registered in client_options():
         conf.register_opts(registered, group=group)
-    transport = open_transport(oslo_messaging.get_rpc_transport, conf, "[DEFAULT] transport_url")
+    transport = open_transport(
+        oslo_messaging.get_rpc_transport, conf, "[DEFAULT] transport_url", QUORUM
+    )
     bus = Bus(transport, _signer(conf, host))
     if host is None:
         keep(transport, bus.keeper)

@@ -14,11 +14,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 from functools import partial
 import ssl
 from typing import Any
+import uuid
 
 import amqp
 from oslo_config import cfg
@@ -27,10 +28,17 @@ from oslo_upgradecheck.upgradecheck import Result
 from oslo_utils import netutils
 
 from kongming import exception
+from kongming.allocation import host_name
+from kongming.bus.queue_kind import QUORUM, QueueKind
+from kongming.bus.reasons import explain
 from kongming.bus.tls import unreadable
 from kongming.bus.url import RABBIT, open_transport, parse
-from kongming.rpc.bus import EXCHANGE
+from kongming.conf.notification_handler import topics
+from kongming.configuration import of_nova
+from kongming.rpc.bus import CONDUCTOR, EXCHANGE, EXECUTOR
 from kongming.status.finding import bad, doubtful, good
+
+Check = Callable[[Any, Any], Result]
 
 _TIMEOUT_S = 8.0
 #: The option for Nova's notifications; without it [DEFAULT] transport_url is used.
@@ -44,37 +52,69 @@ def check_notifications(conf: cfg.ConfigOpts) -> Iterator[Result]:
         "Nova has never published to this virtual host; check that it is that of nova.conf's "
         "transport_url, and that [notification_handler] exchange is Nova's control_exchange"
     )
-    yield from _check(conf, OPTION, conf.notification_handler.exchange, missing)
+    own = conf.notification_handler
+    names = [own.pool] if own.pool else [f"{topic}.info" for topic in topics(conf)]
+    checks = [partial(_exchange, own.exchange, missing)]
+    checks += [partial(_queue, name, QueueKind.of_messages) for name in names]
+    yield from _check(conf, OPTION, checks)
 
 
-def check_calls(conf: cfg.ConfigOpts) -> Iterator[Result]:
-    """Try each host of the transport URL for calls, and check Kongming's exchange."""
+def check_calls(conf: cfg.ConfigOpts, *, of_host: bool) -> Iterator[Result]:
+    """Try each host of the transport URL for calls, and check Kongming's exchange and queues.
+
+    :param of_host: whether to check those of this compute host, instead of a controller's.
+    """
     missing = (
         "no conductor and no executor has ever connected to this virtual host; start "
         "kongming-conductor, and check that controllers and compute hosts have the same one"
     )
-    yield from _check(conf, _CALLS_OPTION, EXCHANGE, missing)
+    queue, reply = str(CONDUCTOR.topic), f"reply_{uuid.uuid4().hex}"
+    if of_host:
+        name = host_name.in_queues(host_name.of(conf))
+        queue, reply = f"{EXECUTOR.topic}.{name}", f"reply_{name}:{uuid.uuid4().hex}"
+    checks = [
+        partial(_exchange, EXCHANGE, missing),
+        partial(_queue, queue, QueueKind.of_messages),
+        partial(_queue, reply, QueueKind.of_replies),
+    ]
+    yield from _check(conf, _CALLS_OPTION, checks)
 
 
 def parse_url(conf: cfg.ConfigOpts, option: str = OPTION) -> oslo_messaging.TransportURL | None:
     """Return the transport URL as the service would use it; None if it can't be used."""
-    calls = option == _CALLS_OPTION
-    opener = (
-        oslo_messaging.get_rpc_transport if calls else oslo_messaging.get_notification_transport
-    )
     try:
         # Registers the driver's options, too.
-        open_transport(opener, conf, option)
+        _transport(conf, option)
+        calls = option == _CALLS_OPTION
         own = None if calls else conf.oslo_messaging_notifications.transport_url
         return parse(option, own or conf.transport_url)
     except exception.ConfigInvalid:
         return None
 
 
-def _check(conf: cfg.ConfigOpts, option: str, exchange: str, missing: str) -> Iterator[Result]:
+def _transport(conf: cfg.ConfigOpts, option: str) -> Any:
+    """Return the transport as the service opens it.
+
+    :raises ConfigInvalid: if its driver can't be used.
+    """
+    if option == _CALLS_OPTION:
+        return open_transport(oslo_messaging.get_rpc_transport, conf, option, QUORUM)
+    kinds = _queues_of_nova(conf)
+    return open_transport(oslo_messaging.get_notification_transport, conf, option, kinds)
+
+
+def _queues_of_nova(conf: cfg.ConfigOpts) -> dict[str, bool]:
+    try:
+        return of_nova.queues(conf.guard.nova_config_file)
+    except exception.ConfigInvalid:
+        # The check of Nova's notifications reports it.
+        return {}
+
+
+def _check(conf: cfg.ConfigOpts, option: str, checks: Sequence[Check]) -> Iterator[Result]:
     """Check the hosts of a transport URL.
 
-    :param missing: why the exchange may be missing, and what to do.
+    :param checks: called with an open connection, which each may close, and the driver's options.
     """
     url = parse_url(conf, option)
     if url is None:
@@ -87,40 +127,49 @@ def _check(conf: cfg.ConfigOpts, option: str, exchange: str, missing: str) -> It
     elif not url.hosts:
         yield bad(f"{option} names no host: set it to the same as on the other machines")
     else:
-        yield from _try_all(conf, url, partial(_exchange, exchange, missing), option)
+        # As the driver has them: the URL may have options, too.
+        options = _transport(conf, option).conf.oslo_messaging_rabbit
+        yield from _try_all(url, options, checks, option)
 
 
 def _try_all(
-    conf: cfg.ConfigOpts,
     url: oslo_messaging.TransportURL,
-    check_exchange: Callable[[Any], Result],
+    options: Any,
+    checks: Sequence[Check],
     option: str,
 ) -> Iterator[Result]:
     timeout = _TIMEOUT_S / len(url.hosts)
     refused = []
     is_available = False
     for host in url.hosts:
-        with contextlib.closing(_connection(conf, url, host, timeout)) as connection:
+        with contextlib.closing(_connection(options, url, host, timeout)) as connection:
             try:
                 connection.connect()
             except Exception as error:  # noqa: BLE001
                 # The AMQP library passes on all errors of the network.
-                files = unreadable(conf.oslo_messaging_rabbit)
+                files = unreadable(options)
                 why = f"is not tried: {files}" if files else _why(error, option)
                 refused.append(f"{host.hostname}:{host.port} {why}")
                 continue
             if not is_available:
                 is_available = True
                 yield good(f"{host.hostname}:{host.port} accepts the connection")
-                yield check_exchange(connection)
+                yield from _open(connection, options, checks)
     for why in refused:
         yield doubtful(why) if is_available else bad(why)
 
 
-def _connection(
-    conf: cfg.ConfigOpts, url: oslo_messaging.TransportURL, host: Any, timeout: float
-) -> Any:
-    options = conf.oslo_messaging_rabbit
+def _open(connection: Any, options: Any, checks: Sequence[Check]) -> Iterator[Result]:
+    """Make the checks of an open connection, until one fails."""
+    for check in checks:
+        try:
+            yield check(connection, options)
+        except (amqp.AMQPError, OSError) as error:
+            yield bad(explain(error).words)
+            return
+
+
+def _connection(options: Any, url: oslo_messaging.TransportURL, host: Any, timeout: float) -> Any:
     # oslo.messaging and kombu would try more than once.
     return amqp.Connection(
         host=f"{netutils.escape_ipv6(host.hostname)}:{host.port or 5672}",
@@ -151,12 +200,50 @@ def _tls(options: Any, hostname: str) -> dict[str, Any] | bool:
     return tls or True
 
 
-def _exchange(name: str, missing: str, connection: Any) -> Result:
+def _exchange(name: str, missing: str, connection: Any, _options: Any) -> Result:
     try:
         connection.channel().exchange_declare(name, "topic", passive=True)
     except amqp.NotFound:
         return doubtful(f"the exchange {name} does not exist: {missing}")
     return good(f"the exchange {name} exists")
+
+
+def _queue(
+    name: str, kind_of: Callable[[Any], QueueKind], connection: Any, options: Any
+) -> Result:
+    """Declare a queue as the service does, and delete it again if it is new.
+
+    :raises AMQPError: if RabbitMQ refuses it.
+    """
+    kind = kind_of(options)
+    is_new = not _exists(connection, name)
+    channel = connection.channel()
+    try:
+        channel.queue_declare(
+            name, durable=kind.durable, auto_delete=kind.auto_delete, arguments=kind.arguments
+        )
+    except amqp.PreconditionFailed as error:
+        # An existing queue that is not durable is used in place of a durable one.
+        found = doubtful if _is_used(kind, str(error)) else bad
+        return found(explain(error).words)
+    if is_new:
+        # Meanwhile the service may have started.
+        found = channel.queue_declare(name, passive=True)
+        if not found.consumer_count and not found.message_count:
+            channel.queue_delete(name)
+    return good(f"it accepts a queue of the configured kind ({kind})")
+
+
+def _is_used(kind: QueueKind, problem: str) -> bool:
+    return str(kind) == "durable" and "inequivalent arg 'durable'" in problem
+
+
+def _exists(connection: Any, queue: str) -> bool:
+    try:
+        connection.channel().queue_declare(queue, passive=True)
+    except amqp.NotFound:
+        return False
+    return True
 
 
 def _why(error: Exception, option: str) -> str:

@@ -21,7 +21,8 @@ from oslo_upgradecheck.upgradecheck import Result
 
 from kongming import exception
 from kongming.allocation.cpuset import CpuSet, listed
-from kongming.configuration.rules import nova_cpus, read_rules
+from kongming.configuration import of_nova
+from kongming.configuration.rules import read_rules
 from kongming.host.rules import Rules
 from kongming.status import host
 from kongming.status.finding import doubtful, good
@@ -41,7 +42,7 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
         return
     try:
         rules = read_rules(conf)
-        shared = nova_cpus(conf.guard.nova_config_file, "cpu_shared_set")
+        shared = of_nova.cpus(conf.guard.nova_config_file, "cpu_shared_set")
     except exception.ConfigInvalid:
         yield good("not checked: [guard] is not valid; see the check Configuration")
         return

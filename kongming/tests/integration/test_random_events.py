@@ -24,6 +24,7 @@ import pytest
 from kongming.tests.integration.conftest import KEY, everywhere
 from kongming.tests.integration.seed import SEED
 from kongming.tests.testbed import threads
+from kongming.tests.testbed.broker import kombu_url
 from kongming.tests.testbed.guest import destroy
 from kongming.tests.testbed.process import wait_until
 
@@ -67,8 +68,7 @@ class Publisher:
 
     def __init__(self, cloud):
         self._cloud = cloud
-        host, port = cloud.broker.transport_url().split("@")[1].rstrip("/").split(":")
-        self._connection = kombu.Connection(f"amqp://guest:guest@{host}:{port}//")
+        self._connection = kombu.Connection(kombu_url(cloud.broker.transport_url()))
         self._producer = self._connection.Producer()
 
     def publish(self, event, instance_uuid, metadata, sent_at):

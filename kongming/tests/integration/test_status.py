@@ -21,7 +21,7 @@ import pytest
 from kongming.tests.integration.conftest import KEY, Cloud
 from kongming.tests.integration.site import Installation, Site
 from kongming.tests.integration.status import COMMAND, HOOKED, Status
-from kongming.tests.testbed.broker import Broker
+from kongming.tests.testbed.broker import Broker, is_strict
 from kongming.tests.testbed.control_plane import ControlPlane
 from kongming.tests.testbed.process import run, wait_until
 from kongming.tests.thorough import stories
@@ -128,11 +128,29 @@ def test_another_exchange(cloud, heard):
     assert "the exchange nowhere does not exist" in status.only("Message broker")
 
 
-def test_nova_decides_whether_its_exchange_is_durable(heard):
-    conf = replaced(
-        heard, ("[libvirt]", "[oslo_messaging_rabbit]\namqp_durable_queues = true\n[libvirt]")
-    )
-    assert "exists" in Status(conf).details["Message broker"]
+def test_a_queue_of_another_kind_is_reported(heard):
+    """A durable queue that exists otherwise is used unchanged; a quorum queue can't be."""
+    quorum = "[oslo_messaging_rabbit]\nrabbit_quorum_queue = true\n[libvirt]"
+    status = Status(replaced(heard, ("[libvirt]", quorum)))
+    assert status.code == FAILURE
+    assert "rabbit_quorum_queue as they were" in status.only("Message broker")
+    if not is_strict():
+        durable = quorum.replace("rabbit_quorum_queue", "amqp_durable_queues")
+        status = Status(replaced(heard, ("[libvirt]", durable)))
+        assert status.code == WARNING
+        assert "inequivalent arg 'durable'" in status.only("Message broker")
+
+
+def test_the_kind_of_novas_queues_is_read_from_nova_conf(cloud, heard, tmp_path):
+    nova = tmp_path / "nova.conf"
+    nova.write_text("[oslo_messaging_rabbit]\nrabbit_quorum_queue = true\n")
+    named = f"[guard]\nnova_config_file = {nova}\n[libvirt]"
+    own = ("compute-1", "compute-9")
+    before = cloud.broker.queues()
+    status = Status(replaced(heard, ("[libvirt]", named), own))
+    assert "it accepts a queue of the configured kind (quorum)" in status.details["Message broker"]
+    # What was declared to try it is deleted again.
+    assert cloud.broker.queues() == before
 
 
 @stories(

@@ -28,7 +28,7 @@ import libvirt
 import pytest
 
 from kongming.tests.testbed import threads
-from kongming.tests.testbed.broker import Broker, Queue
+from kongming.tests.testbed.broker import Broker, Queue, kombu_url
 from kongming.tests.testbed.guest import destroy, start_guest
 from kongming.tests.testbed.libvirtd import Libvirtd
 from kongming.tests.testbed.process import patience, wait_until
@@ -76,7 +76,7 @@ def pin_first_vcpu(domain: Any, cpu: int) -> None:
 def test_broker_keeps_a_durable_queue_over_a_restart(tmp_path: Path) -> None:
     with Broker(tmp_path) as broker:
         broker.add_vhost("nova")
-        with Connection(broker.transport_url("nova").replace("rabbit", "amqp")) as client:
+        with Connection(kombu_url(broker.transport_url("nova"))) as client:
             queue = client.SimpleQueue("events")
             queue.put("kept", delivery_mode="persistent")
             queue.close()

@@ -24,6 +24,7 @@ import pytest
 from kongming.tests.integration.conftest import KEY, applied, everywhere, status
 from kongming.tests.integration.status import Status
 from kongming.tests.messages import message
+from kongming.tests.testbed.broker import kombu_url
 from kongming.tests.testbed.guest import destroy
 from kongming.tests.testbed.libvirtd import Libvirtd
 from kongming.tests.testbed.migration import migrate
@@ -40,8 +41,7 @@ class Publisher:
 
     def __init__(self, cloud):
         self._exchange = cloud.exchange
-        host, port = cloud.broker.transport_url().split("@")[1].rstrip("/").split(":")
-        self._connection = kombu.Connection(f"amqp://guest:guest@{host}:{port}//")
+        self._connection = kombu.Connection(kombu_url(cloud.broker.transport_url()))
         self._producer = self._connection.Producer()
 
     def __call__(self, guest, sent_at=None, **more):

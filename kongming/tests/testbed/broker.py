@@ -18,6 +18,7 @@ It neither knows nor disturbs a RabbitMQ that the machine runs already.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+import functools
 import json
 import os
 from pathlib import Path
@@ -132,9 +133,13 @@ class Broker(Service):
             return False
 
     def transport_url(self, vhost: str = "/", user: str = "guest") -> str:
-        """The address in oslo.messaging's form; a user's password is its name."""
+        """The address in oslo.messaging's form; a user's password is its name.
+
+        Where queues that are not durable are refused, Nova's are durable.
+        """
+        kind = "?amqp_durable_queues=true" if is_strict() else ""
         path = "" if vhost == "/" else quote(vhost, safe="")
-        return f"rabbit://{user}:{user}@127.0.0.1:{self.port}/{path}"
+        return f"rabbit://{user}:{user}@127.0.0.1:{self.port}/{path}{kind}"
 
     def add_vhost(self, name: str) -> None:
         self._control("add_vhost", name)
@@ -204,6 +209,9 @@ class Broker(Service):
 
     def _options(self) -> dict[str, object]:
         options: dict[str, object] = {**self._settings}
+        if is_strict():
+            # As RabbitMQ 4.3 has it by default.
+            options["deprecated_features.permit.transient_nonexcl_queues"] = "false"
         if self.tls_port is not None:
             options |= self._offer_tls(self.tls_port)
         if self.management_port is not None:
@@ -239,6 +247,23 @@ class Broker(Service):
         # What the node holds is of no use to anybody once the testbed ends.
         self._node.kill()
         self._epmd.terminate()
+
+
+def kombu_url(transport_url: str) -> str:
+    """An address in kombu's form, of one in oslo.messaging's."""
+    return transport_url.partition("?")[0].replace("rabbit://", "amqp://")
+
+
+@functools.cache
+def is_strict() -> bool:
+    """Whether the node refuses queues that are neither durable nor exclusive."""
+    return _version() >= (4,)
+
+
+def _version() -> tuple[int, ...]:
+    """The installed RabbitMQ's version."""
+    folder = Path(_program("rabbitmq-server")).resolve().parents[1].name
+    return tuple(int(part) for part in folder.rpartition("-")[2].split("."))
 
 
 def _run(

@@ -42,6 +42,7 @@ import kongming.cmd.backend  # noqa: F401  (chooses oslo.service's backend)
 from kongming.rpc.bus import EXCHANGE, EXECUTOR
 from kongming.rpc.client import ConductorClient
 from kongming.rpc.messages import Desired, Exchange, ExecutorInfo, Push, Report
+from kongming.tests.testbed.broker import kombu_url
 from kongming.tests.testbed.process import Process, Service, wait_until
 
 DIGEST = "0" * 64
@@ -75,7 +76,7 @@ class SimulatedExecutors(Service):
         conf.write_text(f"[DEFAULT]\ntransport_url = {transport_url}\nstate_path = {root}\n")
         job = {
             "conf": str(conf),
-            "amqp": transport_url.replace("rabbit://", "amqp://"),
+            "amqp": kombu_url(transport_url),
             "guests": guests,
             "interval": interval,
             "threads": threads,
@@ -171,11 +172,11 @@ class _Executors:
             time.sleep(0.02)
 
     def _listen(self, listening: threading.Event) -> None:
-        topic = kombu.Exchange(EXCHANGE, type="topic", durable=False)
+        topic = kombu.Exchange(EXCHANGE, type="topic")
         with kombu.Connection(self._amqp) as connection:
             channel = connection.channel()
             names = {f"{EXECUTOR.topic}.{host}": host for host in self._hosts}
-            queues = [kombu.Queue(name, topic, name, durable=False) for name in names]
+            queues = [kombu.Queue(name, topic, name, exclusive=True) for name in names]
             for each in queues:
                 consumer = kombu.Consumer(channel, [each], no_ack=True, accept=["json"])
                 consumer.register_callback(self._callback(self._hosts[names[each.name]]))

@@ -21,6 +21,7 @@ from typing import Any
 import kombu
 
 from kongming.rpc.bus import EXCHANGE
+from kongming.tests.testbed.broker import kombu_url
 from kongming.tests.testbed.process import Service, wait_until
 
 REPLY = "reply"
@@ -34,12 +35,12 @@ class Tap(Service):
     """
 
     def __init__(self, transport_url: str) -> None:
-        self._connection = kombu.Connection(transport_url.replace("rabbit://", "amqp://"))
+        self._connection = kombu.Connection(kombu_url(transport_url))
         self._counts: Counter[str] = Counter()
 
     def start(self) -> None:
         """Count from now on."""
-        topic = kombu.Exchange(EXCHANGE, type="topic", durable=False)
+        topic = kombu.Exchange(EXCHANGE, type="topic")
         name = f"tap-{id(self)}"
         tapped = kombu.Queue(name, topic, "#", durable=False, exclusive=True)
         consumer = self._connection.Consumer(

@@ -376,8 +376,8 @@ def verification(message):
         (
             amqp.InternalError("x", (50, 10), "", 541),
             "internal",
-            True,
-            "does RabbitMQ still accept queues that",
+            False,
+            "refuses queues that are not durable.*rabbit_quorum_queue = true",
         ),
         (verification("self-signed certificate"), "certificate", True, "self-signed.*ssl_ca_file"),
         (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] x"), "tls", True, "the TLS handshake fails"),

@@ -13,6 +13,7 @@
 """The checks of kongming-status, each on files of the test's own."""
 
 from contextlib import contextmanager
+from functools import partial
 import os
 from pathlib import Path
 import sqlite3
@@ -661,7 +662,7 @@ def test_a_transport_url_that_leads_nowhere(configured, url, code, says):
     )
     for check, option in (
         (broker.check_notifications, "[oslo_messaging_notifications] transport_url"),
-        (broker.check_calls, "[DEFAULT] transport_url"),
+        (partial(broker.check_calls, of_host=True), "[DEFAULT] transport_url"),
     ):
         found, details = run(check, conf)
         assert found is code
@@ -674,7 +675,7 @@ def test_each_use_of_the_broker_reads_its_own_url(configured, invalid):
     urls = {"DEFAULT": "fake://", "oslo_messaging_notifications": "fake://"} | {invalid: "hare://"}
     text = "".join(f"[{name}]\ntransport_url = {url}\n" for name, url in urls.items())
     notifications, _ = run(broker.check_notifications, configured(text))
-    calls, _ = run(broker.check_calls, configured(text))
+    calls, _ = run(partial(broker.check_calls, of_host=False), configured(text))
     failed = (Code.FAILURE, Code.WARNING)
     assert (calls, notifications) == (failed if invalid == "DEFAULT" else failed[::-1])
 
