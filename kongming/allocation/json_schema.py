@@ -14,7 +14,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 import json
 from typing import Any, cast
 
@@ -34,6 +35,9 @@ CPUSET_LENGTH = 32_768
 
 #: The longest allocation, in characters, in the shortest of its JSON forms.
 MAX_LENGTH = 131_072
+
+#: The most problems that are named of one request.
+PROBLEMS_MAX = 20
 
 _MESSAGE = 200
 
@@ -159,11 +163,13 @@ class AllocationInvalid(exception.RequestInvalid):
     """An allocation does not match its schema.
 
     :ivar steps: the names and positions that lead to the invalid value.
+    :ivar others: the other problems of the same allocation.
     """
 
     def __init__(self, message: str, steps: Iterable[str | int] = ()) -> None:
         super().__init__(message)
         self.steps = tuple(steps)
+        self.others: tuple[AllocationInvalid, ...] = ()
 
 
 _VALIDATOR = jsonschema.Draft202012Validator(ALLOCATION)
@@ -173,37 +179,73 @@ def read(value: object) -> Allocation:
     """Read an allocation from a request or file.
 
     :param value: as the JSON or YAML was loaded.
-    :raises AllocationInvalid: naming the place, and what is wrong with it.
+    :raises AllocationInvalid: naming the place, and what is wrong with it; with the other
+        problems, :data:`PROBLEMS_MAX` in all.
     """
-    try:
-        return _read(value)
-    except AllocationInvalid:
-        raise
-    except exception.RequestInvalid as error:
-        raise AllocationInvalid(str(error)) from error
-
-
-def _read(value: object) -> Allocation:
-    error = jsonschema.exceptions.best_match(_VALIDATOR.iter_errors(value))
-    if error is not None:
-        steps = error.absolute_path
-        raise AllocationInvalid(f"{_place(steps)}: {_describe(error)}", steps)
+    wrong = list(_of_form(value))
+    _raise_first([*wrong, *_of_values(value, {each.steps for each in wrong})])
     written = cast(dict[str, Any], value)
-    windows = written.get("windows", [])
-    _check_values((), written)
-    for number, window in enumerate(windows):
-        _check_values(("windows", number), window)
-    names = [window["name"] for window in windows]
-    if len(set(names)) < len(names):
-        raise AllocationInvalid("windows: two have the same name", ["windows"])
     allocation = Allocation.from_json(written)
-    for windowed in allocation.windows:
-        windowed.window.check()
+    _raise_first([*_of_windows(allocation)])
     if (length := len(json.dumps(allocation.to_json()))) > MAX_LENGTH:
-        raise exception.RequestInvalid(
+        raise AllocationInvalid(
             f"the allocation has {length} characters in its shortest form, more than {MAX_LENGTH}"
         )
     return allocation
+
+
+def _raise_first(problems: list[AllocationInvalid]) -> None:
+    if problems:
+        first, *others = problems[:PROBLEMS_MAX]
+        first.others = tuple(others)
+        raise first
+
+
+def _of_form(value: object) -> Iterator[AllocationInvalid]:
+    found = islice(_VALIDATOR.iter_errors(value), PROBLEMS_MAX)
+    plain: set[tuple[str | int, ...]] = set()
+    for error in sorted(found, key=jsonschema.exceptions.relevance, reverse=True):
+        # Of alternatives, the problem of the one that is meant.
+        cause = jsonschema.exceptions.best_match([error])
+        steps = tuple(cause.absolute_path)
+        # A number that is none is not within its limits either.
+        if steps not in plain:
+            yield AllocationInvalid(f"{_place(steps)}: {_describe(cause)}", steps)
+        if not isinstance(cause.instance, dict | list):
+            plain.add(steps)
+
+
+def _of_values(value: object, wrong: set[tuple[str | int, ...]]) -> Iterator[AllocationInvalid]:
+    """Yield the problems of the parts whose form is right.
+
+    :param wrong: the places of the problems of their form.
+    """
+    if not isinstance(value, dict):
+        return
+    windows = value.get("windows")
+    for where, each in [
+        ((), value),
+        *((("windows", number), window) for number, window in enumerate(_list(windows))),
+    ]:
+        for name in each if isinstance(each, dict) else ():
+            steps = (*where, name)
+            if not any(place[: len(steps)] == steps for place in wrong):
+                yield from _of_part(steps, name, each[name])
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _of_windows(allocation: Allocation) -> Iterator[AllocationInvalid]:
+    names = [each.window.name for each in allocation.windows]
+    if len(set(names)) < len(names):
+        yield AllocationInvalid("windows: two have the same name", ["windows"])
+    for windowed in allocation.windows:
+        try:
+            windowed.window.check()
+        except exception.RequestInvalid as error:
+            yield AllocationInvalid(str(error))
 
 
 # Stricter than reading stored allocations.
@@ -215,23 +257,16 @@ _READERS: dict[str, Callable[[Any], object]] = {
 }
 
 
-def _check_values(where: tuple[str | int, ...], value: Mapping[str, Any]) -> None:
-    """Read each part by itself, so that the error names it."""
-    for name, read_part in _READERS.items():
-        if name not in value:
-            continue
-        try:
-            read_part(value[name])
-        except exception.RequestInvalid as error:
-            raise AllocationInvalid(
-                f"{_place((*where, name))}: {error}", (*where, name)
-            ) from error
-    quota = value.get("vcpu_quota")
-    if isinstance(quota, dict) and quota["quota_us"] > quota["period_us"]:
-        steps = (*where, "vcpu_quota")
-        raise AllocationInvalid(
+def _of_part(steps: tuple[str | int, ...], name: str, value: Any) -> Iterator[AllocationInvalid]:
+    """Read a part by itself, so that the error names it."""
+    if name == "vcpu_quota" and isinstance(value, dict) and value["quota_us"] > value["period_us"]:
+        yield AllocationInvalid(
             f"{_place(steps)}: more than one whole CPU, which a vCPU can't use", steps
         )
+    try:
+        _READERS.get(name, lambda _value: None)(value)
+    except exception.RequestInvalid as error:
+        yield AllocationInvalid(f"{_place(steps)}: {error}", steps)
 
 
 def _place(path: Iterable[str | int]) -> str:

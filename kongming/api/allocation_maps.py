@@ -19,8 +19,9 @@ from typing import ClassVar
 import falcon
 
 from kongming import exception
+from kongming.allocation import json_schema
 from kongming.allocation.allocation import Allocation
-from kongming.api import identity, operation, paging, preconditions, representation
+from kongming.api import errors, identity, operation, paging, preconditions, representation
 from kongming.api.allocations import Parts, read
 from kongming.api.operation import Operation, Resource
 
@@ -105,8 +106,7 @@ class MapItem(Resource):
         parts.rights.require(req, "kongming:map:set")
         name = operation.NAME.value(name)
         self.operations["PUT"].read_query(req)
-        written, generation = parts.bodies.read(req, "allocations")
-        requested = self._read(written)
+        requested, generation = parts.bodies.read(req, "allocations", self._read)
         with preconditions.holds(req, generation) as known:
             found, created, changed = parts.allocations.put_map(
                 name,
@@ -144,19 +144,26 @@ class MapItem(Resource):
 
     def _read(self, written: object) -> dict[str, Allocation]:
         if not isinstance(written, dict):
-            raise exception.RequestInvalid(
+            raise errors.BodyInvalid(
                 "allocations is not an object of instance UUIDs and their allocations"
             )
         if len(written) > self._parts.max_instances:
-            raise exception.RequestInvalid(
+            raise errors.BodyInvalid(
                 f"allocations: {len(written)} instances exceed [api] max_map_instances, "
                 f"{self._parts.max_instances}: use several maps"
             )
-        found = {}
+        found: dict[str, Allocation] = {}
+        problems: list[str] = []
         for key, value in written.items():
+            if len(problems) >= json_schema.PROBLEMS_MAX:
+                break
             try:
                 uuid = operation.INSTANCE_UUID.value(key)
+                found[uuid] = read(f"allocations.{uuid}", value)
+            except errors.BodyInvalid as error:
+                problems += error.details
             except exception.RequestInvalid as error:
-                raise exception.RequestInvalid(f"allocations: {error}") from error
-            found[uuid] = read(f"allocations.{uuid}", value)
+                problems.append(f"allocations: {error}")
+        if problems:
+            raise errors.BodyInvalid(*problems)
         return found

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 import time
 from typing import Any, ClassVar
 
@@ -66,14 +67,15 @@ class Parts:
 def read(where: str, written: object) -> Allocation:
     """Read an allocation from the body of a request.
 
-    :raises RequestInvalid: naming the place; also if the allocation is empty.
+    :raises BodyInvalid: naming the place of each problem; also if the allocation is empty.
     """
     try:
         found = json_schema.read(written)
-    except exception.RequestInvalid as error:
-        raise exception.RequestInvalid(f"{where}: {error}") from error
+    except json_schema.AllocationInvalid as error:
+        problems = [f"{where}: {each}" for each in (error, *error.others)]
+        raise errors.BodyInvalid(*problems) from error
     if not found:
-        raise exception.RequestInvalid(
+        raise errors.BodyInvalid(
             f"{where}: the allocation is empty; use DELETE to release the instance"
         )
     return found
@@ -172,8 +174,9 @@ class AllocationItem(Resource):
         uuid = operation.INSTANCE_UUID.value(instance_uuid)
         dry_run = self.operations["PUT"].read_query(req).get("dry_run", False)
         self._parts.rights.require(req, f"kongming:allocation:{'plan' if dry_run else 'set'}")
-        written, generation = self._parts.bodies.read(req, "allocation")
-        requested = read("allocation", written)
+        requested, generation = self._parts.bodies.read(
+            req, "allocation", partial(read, "allocation")
+        )
         if dry_run:
             preconditions.check_none(req)
             resp.media = {"instance_uuid": uuid, **self._plan(uuid, requested)}

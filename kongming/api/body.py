@@ -14,17 +14,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 import json
 import re
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import falcon
 
 from kongming import exception
 from kongming.allocation.cpuset import shown
+from kongming.allocation.json_schema import PROBLEMS_MAX
 from kongming.api import errors
 from kongming.api.operation import GENERATION_MAX
+
+T = TypeVar("T")
 
 # An allocation map's body needs seven.
 MAX_DEPTH = 16
@@ -43,11 +47,14 @@ class BodyReader:
 
     max_size: int
 
-    def read(self, req: falcon.Request, field: str) -> tuple[Any, int | None]:
+    def read(
+        self, req: falcon.Request, field: str, parse: Callable[[Any], T]
+    ) -> tuple[T, int | None]:
         """Read a body with a field, and perhaps the generation that the client knows.
 
-        :returns: the value of the field, and the generation or None.
-        :raises RequestInvalid: for any other body.
+        :param parse: reads the value of the field; raises BodyInvalid.
+        :returns: what it returns, and the generation or None.
+        :raises RequestInvalid: for any other body; BodyInvalid has all problems.
         :raises LengthRequired: if it is chunked and the server does not support that.
         :raises BodyTooLarge: if it is too long.
         :raises ContentTypeUnsupported: if its type is not JSON, or its encoding not UTF-8.
@@ -56,14 +63,25 @@ class BodyReader:
         body = self._load(req)
         if not isinstance(body, dict):
             raise exception.RequestInvalid(f"the body is not a JSON object with the field {field}")
-        if unknown := sorted(body.keys() - {field, "generation"}):
-            raise exception.RequestInvalid(
-                f"the body has the unknown field {shown(unknown[0])}; "
-                f"known fields: {field}, generation"
-            )
-        if field not in body:
-            raise exception.RequestInvalid(f"the body lacks the field {field}")
-        return body[field], _generation(body.get("generation"))
+        problems = [
+            f"the body has the unknown field {shown(name)}; known fields: {field}, generation"
+            for name in sorted(body.keys() - {field, "generation"})
+        ]
+        generation = value = None
+        try:
+            generation = _generation(body.get("generation"))
+        except exception.RequestInvalid as error:
+            problems.append(str(error))
+        if field in body:
+            try:
+                value = parse(body[field])
+            except errors.BodyInvalid as error:
+                problems += error.details
+        else:
+            problems.append(f"the body lacks the field {field}")
+        if problems:
+            raise errors.BodyInvalid(*problems[:PROBLEMS_MAX])
+        return cast(T, value), generation
 
     def _load(self, req: falcon.Request) -> Any:
         _check_form(req)

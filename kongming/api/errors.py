@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from http import HTTPStatus
 import json
 import logging
@@ -102,6 +103,17 @@ class BodyEncoded(ApiError):
     status = 415
 
 
+class BodyInvalid(exception.RequestInvalid):
+    """The body has one problem or several.
+
+    :ivar details: the problems, each in words.
+    """
+
+    def __init__(self, *details: str) -> None:
+        super().__init__("; ".join(details))
+        self.details = details
+
+
 class ContentTypeUnsupported(ApiError):
     """The content type of the body is not JSON."""
 
@@ -128,17 +140,23 @@ def status_of(error: exception.KongmingError) -> int:
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
 
-def document(status: int, code: str, detail: str, request_id: str) -> dict[str, Any]:
-    """Return the body of an error response."""
+def document(
+    status: int, code: str, details: Iterable[str], request_id: str
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the body of an error response, with an error for each detail."""
     title = HTTPStatus(status).phrase
-    error = {
-        "status": status,
-        "code": code,
-        "title": title,
-        "detail": detail,
-        "request_id": request_id,
+    return {
+        "errors": [
+            {
+                "status": status,
+                "code": code,
+                "title": title,
+                "detail": escape(detail),
+                "request_id": request_id,
+            }
+            for detail in details
+        ]
     }
-    return {"errors": [error]}
 
 
 def write(value: object) -> bytes:
@@ -155,11 +173,11 @@ def install(app: falcon.App[Any, Any]) -> None:
 
 
 def _respond(
-    req: falcon.Request, resp: falcon.Response, status: int, code: str, detail: str
+    req: falcon.Request, resp: falcon.Response, status: int, code: str, *details: str
 ) -> None:
     resp.status = status
     resp.content_type = CONTENT_TYPE
-    resp.data = write(document(status, code, escape(detail), req.env.get(REQUEST_ID, "")))
+    resp.data = write(document(status, code, details, req.env.get(REQUEST_ID, "")))
 
 
 def _on_kongming_error(
@@ -170,7 +188,8 @@ def _on_kongming_error(
         LOG.error("%s %s: %s", req.method, req.path, error)
     if isinstance(error, exception.ThreadsBusy):
         resp.set_header("Retry-After", "1")
-    _respond(req, resp, status, error.reason, error.for_clients)
+    details = error.details if isinstance(error, BodyInvalid) else [error.for_clients]
+    _respond(req, resp, status, error.reason, *details)
 
 
 def _on_http_error(

@@ -29,6 +29,7 @@ from sqlalchemy import insert, select
 
 from kongming import exception
 from kongming.allocation import timezones
+from kongming.allocation.json_schema import PROBLEMS_MAX
 from kongming.api.resources import RESOURCES
 from kongming.db.models import HOST
 from kongming.db.values import Location
@@ -840,6 +841,30 @@ class TestMap:
         answer = api.request("PUT", f"{MAPS}/blue", {"allocations": allocations})
         assert said in refused(answer, 400, "request_invalid")
         refused(api.request("GET", f"{MAPS}/blue"), 404, "map_unknown")
+
+    def test_all_problems_of_a_map_are_named(self, api):
+        requested = {"x": PIN, instance(1): {}, instance(2): {"cpu_shares": 0, "numa_nodes": "y"}}
+        body = {"allocations": requested, "generation": -1}
+        answer = api.request("PUT", f"{MAPS}/blue", body)
+        assert answer.status == 400
+        assert {each["code"] for each in answer.body["errors"]} == {"request_invalid"}
+        details = [each["detail"] for each in answer.body["errors"]]
+        assert len(details) == 5
+        for detail, said in zip(
+            details,
+            (
+                "generation is not",
+                "instance_uuid 'x'",
+                f"allocations.{instance(1)}: the allocation is empty",
+                f"allocations.{instance(2)}: cpu_shares",
+                f"allocations.{instance(2)}: numa_nodes",
+            ),
+            strict=True,
+        ):
+            assert said in detail
+        requested = {instance(number): {} for number in range(100)}
+        answer = api.request("PUT", f"{MAPS}/blue", {"allocations": requested})
+        assert len(answer.body["errors"]) == PROBLEMS_MAX
 
     def test_an_instance_that_is_named_twice(self, api):
         entry = f'"{instance()}": {{"cpu_shares": 3}}'

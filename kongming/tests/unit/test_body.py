@@ -31,7 +31,7 @@ def read(data, content_type=JSON, size=SIZE, **environ):
     """Read a request with a body; headers are given as WSGI has them."""
     request = testing.create_req(method="PUT", body=data, headers={"Content-Type": content_type})
     request.env.update(environ)
-    return BodyReader(size).read(request, "it")
+    return BodyReader(size).read(request, "it", lambda value: value)
 
 
 def refused(data, kind=exception.RequestInvalid, **options):
@@ -79,6 +79,14 @@ def test_a_body_is_its_field_and_the_expected_generation(data, value):
 )
 def test_an_invalid_body_is_refused_with_its_fault(data, said):
     assert said in refused(data, size=1_000_000)
+
+
+def test_all_problems_of_a_body_are_named():
+    with pytest.raises(errors.BodyInvalid) as refusal:
+        read('{"b": 1, "a": 1, "generation": -1}')
+    words = ("field 'a'", "field 'b'", "generation is not", "lacks the field it")
+    for detail, said in zip(refusal.value.details, words, strict=True):
+        assert said in detail
 
 
 @pytest.mark.parametrize(("open_", "close"), [("[", "]"), ('{"a":', "}")])

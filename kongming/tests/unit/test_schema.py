@@ -23,7 +23,14 @@ from kongming import exception
 from kongming.allocation import json_schema, metadata
 from kongming.allocation.allocation import Allocation
 from kongming.allocation.cpuset import CpuSet
-from kongming.allocation.json_schema import ALLOCATION, CPUSET_LENGTH, MAX_LENGTH, read
+from kongming.allocation.json_schema import (
+    ALLOCATION,
+    CPUSET_LENGTH,
+    MAX_LENGTH,
+    PROBLEMS_MAX,
+    AllocationInvalid,
+    read,
+)
 from kongming.tests.cost import cost
 from kongming.tests.unit.strategies import WORST, mappings
 
@@ -95,6 +102,26 @@ def test_all_possible_requests_are_accepted():
 def test_an_unreadable_value_is_refused_with_its_place(value, words):
     with pytest.raises(exception.RequestInvalid, match=f"^{words}"):
         read(value)
+
+
+def test_all_problems_of_an_allocation_are_named():
+    window = {**NIGHT, "name": "a b", "numa_nodes": "x", "cpu_shares": 0}
+    with pytest.raises(AllocationInvalid) as refusal:
+        read({"x": 1, "vcpu_pinning": "1-", "cpu_shares": "a", "windows": [window]})
+    problems = (refusal.value, *refusal.value.others)
+    assert sorted(str(each).partition(": ")[0] for each in problems) == [
+        "cpu_shares", "the allocation", "vcpu_pinning", "windows[0].cpu_shares",
+        "windows[0].numa_nodes",
+    ]  # fmt: skip
+    with pytest.raises(AllocationInvalid) as refusal:
+        read({"windows": [{**NIGHT, "start": "x"}, {**NIGHT, "timezone": "Nowhere"}]})
+    assert len(refusal.value.others) == 2
+
+
+def test_only_the_first_problems_are_named():
+    with pytest.raises(AllocationInvalid) as refusal:
+        read({"vcpu_pinning": {str(number): 1 for number in range(PROBLEMS_MAX + 1)}})
+    assert len(refusal.value.others) == PROBLEMS_MAX - 1
 
 
 keys = st.sampled_from([*ALLOCATION["properties"], "name", "start", "duration_s", "x", "0"])
