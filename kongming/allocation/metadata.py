@@ -66,11 +66,17 @@ class _Key:
     continued: Ids | None = None
 
 
-def parse(metadata: Mapping[str, Any], *, max_length: int = MAX_LENGTH) -> Allocation:
+def parse(
+    metadata: Mapping[str, Any],
+    *,
+    max_length: int = MAX_LENGTH,
+    place: Callable[[str], str] = "metadata {}".format,
+) -> Allocation:
     """Read the allocation that an instance's metadata requests.
 
     :param metadata: all of the instance's metadata.
     :param max_length: of a value, in characters.
+    :param place: returns how an error names the place of a key.
     :returns: the allocation; it is false if the metadata requests nothing.
     :raises Refused: naming the key, the item and its position. One invalid key refuses all of
         them: half of a placement is not what was requested.
@@ -80,7 +86,9 @@ def parse(metadata: Mapping[str, Any], *, max_length: int = MAX_LENGTH) -> Alloc
     for key in sorted(key for key in metadata if key.startswith(PREFIX)):
         base, number = _split(key)
         found.setdefault(base, {})[number] = metadata[key]
-    requested = {_KEYS[base].field: _read(base, found[base], max_length) for base in sorted(found)}
+    requested = {
+        _KEYS[base].field: _read(base, found[base], max_length, place) for base in sorted(found)
+    }
     return Allocation(**requested)
 
 
@@ -100,14 +108,16 @@ def _split(key: str) -> tuple[str, int]:
     )
 
 
-def _read(base: str, values: Mapping[int, Any], max_length: int) -> Any:
+def _read(
+    base: str, values: Mapping[int, Any], max_length: int, place: Callable[[str], str]
+) -> Any:
     """Read the request of a key and of those that continue it."""
     this, whole = _KEYS[base], None
     for number in sorted(values):
         key = _numbered(base, number)
         if number > 1 and number - 1 not in values:
             raise exception.RequestInvalid(
-                f"metadata {key}: it continues {_numbered(base, number - 1)}, which is missing; "
+                f"{place(key)}: it continues {_numbered(base, number - 1)}, which is missing; "
                 "number the keys without a gap"
             )
         try:
@@ -115,7 +125,7 @@ def _read(base: str, values: Mapping[int, Any], max_length: int) -> Any:
             if whole is not None and this.continued is not None:
                 value = whole.joined(value, this.continued)
         except exception.RequestInvalid as error:
-            raise exception.RequestInvalid(f"metadata {key}: {error}") from error
+            raise exception.RequestInvalid(f"{place(key)}: {error}") from error
         whole = value
     return whole
 

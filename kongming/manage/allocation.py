@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import abc
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 import time
 from typing import Any
@@ -30,7 +31,6 @@ from kongming.allocation.windows import in_force, next_change
 from kongming.executor.placing import dry_run
 from kongming.executor.store.record import Record
 from kongming.executor.store.store import Store
-from kongming.hypervisor.guest import Guest
 from kongming.manage import state
 from kongming.terminal import options, preview, times
 from kongming.terminal.columns import Memory, Requested, Requests, Values
@@ -110,25 +110,39 @@ class AllocationShow(_OfInstance, ShowOne):
         )
 
     def _placement(self, record: Record) -> dict[str, Any]:
+        """Return what can be read of the guest; for the rest, warn."""
         observed: dict[Target, Value] | None = None
         baseline: dict[Target, Value] | None = None
         grant: dict[Target, Value] | None = None
         memory: dict[int, int] | None = None
-        try:
-            with (
-                state.hypervisor(self) as hypervisor,
-                hypervisor.guest(record.instance_uuid) as guest,
-            ):
-                observed, baseline, grant = _placement_of(guest)
+        with (
+            self._warning("the current placement of the guest is unknown"),
+            state.hypervisor(self) as hypervisor,
+            hypervisor.guest(record.instance_uuid) as guest,
+        ):
+            with self._warning("the guest's memory on each node is unknown"):
                 memory = guest.memory_kib()
-        except exception.KongmingError as error:
-            self.app.LOG.warning("the current placement of the guest is unknown: %s", error)
+            definition = guest.definition()
+            baseline = dict(definition.baseline)
+            grant = dict(definition.grant.values()) if definition.grant else {}
+            observed = {}
+            for targets in (definition.configured, [SHARES], [QUOTA]):
+                with self._warning(f"not observed: {', '.join(map(str, targets))}"):
+                    found = guest.observe(targets, definition)
+                    observed |= {what: each.parts[0].value for what, each in found.items()}
         return {
             "grant": Values(grant),
             "baseline": Values(baseline),
             "observed": Values(observed),
             "memory_kib": Memory(memory),
         }
+
+    @contextmanager
+    def _warning(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except exception.KongmingError as error:
+            self.app.LOG.warning("%s: %s", what, error)
 
 
 class AllocationPlan(_OfInstance, Lister):
@@ -327,14 +341,3 @@ def _window(record: Record) -> dict[str, str]:
         "window": current.name if current else "",
         "next_change": times.written(change.timestamp() if change else None),
     }
-
-
-def _placement_of(
-    guest: Guest,
-) -> tuple[dict[Target, Value], dict[Target, Value], dict[Target, Value]]:
-    """Return the observed placement of a guest, its baseline, and Nova's grant if it has one."""
-    definition = guest.definition()
-    found = guest.observe([*definition.configured, SHARES, QUOTA], definition)
-    grant = {} if definition.grant is None else definition.grant.values()
-    has = {what: each.parts[0].value for what, each in found.items()}
-    return has, dict(definition.baseline), dict(grant)

@@ -69,7 +69,7 @@ def add_allocation_options(parser: argparse.ArgumentParser) -> None:
 def read_allocation(parsed: argparse.Namespace) -> Allocation:
     """Return the allocation of the options of :func:`add_allocation_options`.
 
-    :raises Refused: naming the key, the item and its position.
+    :raises Refused: naming the option, the item and its position.
     """
     options = {key: getattr(parsed, key.replace("-", "_")) for key in _OPTIONS}
     keys = {
@@ -77,7 +77,7 @@ def read_allocation(parsed: argparse.Namespace) -> Allocation:
     }
     if parsed.file is None:
         # Only Nova has a limit of 255 characters.
-        return metadata.parse(keys, max_length=json_schema.MAX_LENGTH)
+        return metadata.parse(keys, max_length=json_schema.MAX_LENGTH, place=_option)
     if keys:
         raise exception.RequestInvalid("--file has the whole request: leave out the other options")
     document = files.load(parsed.file)
@@ -85,6 +85,10 @@ def read_allocation(parsed: argparse.Namespace) -> Allocation:
         return json_schema.read(document.value)
     except json_schema.AllocationInvalid as error:
         raise document.refusal(error.steps, str(error)) from error
+
+
+def _option(key: str) -> str:
+    return f"--{key.removeprefix(metadata.PREFIX)}"
 
 
 _OPTIONS = {
