@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import falcon
 from oslo_config import cfg
 from oslo_context.context import RequestContext
-from oslo_middleware import healthcheck, http_proxy_to_wsgi
+from oslo_middleware import cors, healthcheck, http_proxy_to_wsgi
 from oslo_middleware import request_id as request_ids
 from oslo_middleware.healthcheck import opts
 
@@ -34,7 +34,7 @@ from kongming.api.microversion import Microversion
 from kongming.api.resources import OF_PARTS, PUBLIC, RESOURCES
 from kongming.api.tokens import TokenCheck
 from kongming.api.waiting import Waiting
-from kongming.conf.api import HEALTHCHECK, HEALTHCHECK_OPTS, NOAUTH
+from kongming.conf.api import CORS, CORS_DEFAULTS, HEALTHCHECK, HEALTHCHECK_OPTS, NOAUTH
 from kongming.db.allocations import Allocations
 from kongming.db.database import Database
 from kongming.db.hosts import Hosts
@@ -97,6 +97,7 @@ def _wrapped(app: Any, conf: cfg.ConfigOpts) -> WSGIApplication:
     if conf.api.auth_strategy != NOAUTH:
         # Otherwise a client could forge its address.
         wrapped = headers.first_of_forwarded(http_proxy_to_wsgi.HTTPProxyToWSGI(wrapped, conf))
+    wrapped = _for_browsers(wrapped, conf)
     health, health_path = _health(conf)
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -107,6 +108,14 @@ def _wrapped(app: Any, conf: cfg.ConfigOpts) -> WSGIApplication:
         return answer
 
     return headers.on_all_answers(request_ids.RequestId(application, conf))
+
+
+def _for_browsers(app: WSGIApplication, conf: cfg.ConfigOpts) -> WSGIApplication:
+    """Return the application for pages of the origins in ``[cors] allowed_origin``, too."""
+    conf.register_opts(cors.OPTS, group=CORS)
+    for name, value in CORS_DEFAULTS.items():
+        conf.set_default(name, value, group=CORS)
+    return cors.CORS(app, conf) if conf[CORS].allowed_origin else app
 
 
 def _only_ids(environ: WSGIEnvironment) -> dict[str, Any]:

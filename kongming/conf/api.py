@@ -70,6 +70,14 @@ OPTS = [
     ),
 ]
 
+CORS = "cors"
+#: What browsers may send, and read of the responses, for the origins of [cors] allowed_origin.
+CORS_DEFAULTS = {
+    "allow_methods": ["GET", "PUT", "DELETE", "HEAD"],
+    "allow_headers": ["X-Auth-Token", "OpenStack-API-Version", "If-Match", "If-None-Match"],
+    "expose_headers": ["X-OpenStack-Request-Id", "OpenStack-API-Version", "Retry-After"],
+}
+
 HEALTHCHECK = "healthcheck"
 HEALTHCHECK_OPTS = [
     cfg.StrOpt(

@@ -30,7 +30,7 @@ from kongming.conf import database, nova, opts
 from kongming.configuration.files import DEFAULT
 
 #: Sections that only the REST API reads.
-OF_THE_API = ("keystone_authtoken", "healthcheck", "oslo_middleware", "oslo_policy")
+OF_THE_API = ("keystone_authtoken", "cors", "healthcheck", "oslo_middleware", "oslo_policy")
 #: Sections that configure the authentication at Keystone, or name another section.
 AUTHENTICATE = ("nova", "keystone_authtoken")
 
@@ -71,6 +71,7 @@ def of_the_api() -> Options:
 
     return _by_section(
         *auth_token.list_opts(),
+        *middleware.list_opts_cors(),
         *middleware.list_opts_healthcheck(),
         *middleware.list_opts_http_proxy_to_wsgi(),
         *policy.list_opts(),

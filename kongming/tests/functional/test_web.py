@@ -28,6 +28,8 @@ from kongming.tests.testbed.process import free_port
 PATH = f"{ALLOCATIONS}/{instance(1)}"
 BODY = b'{"allocation": {"vcpu_pinning": "1"}}'
 TOKEN = {"X-Auth-Token": "gAAAA"}
+PAGE = "https://dashboard.example.com"
+ASKED = {"Access-Control-Request-Method": "PUT"}
 LOOPBACK = (
     "localhost",
     "LocalHost:9630",
@@ -74,12 +76,16 @@ def api(tmp_path):
 @pytest.fixture
 def keystone(tmp_path):
     """The API with a Keystone that is away."""
+    return keystone_at(tmp_path)
+
+
+def keystone_at(tmp_path, more=""):
     nobody = f"http://127.0.0.1:{free_port()}"
     return Api(
         tmp_path,
         f"[keystone_authtoken]\nwww_authenticate_uri = {nobody}\nauth_type = password\n"
         f"auth_url = {nobody}\nusername = a\npassword = b\nuser_domain_id = default\n"
-        "project_id = x\nhttp_request_max_retries = 0\n",
+        f"project_id = x\nhttp_request_max_retries = 0\n{more}",
         auth_strategy="keystone",
     )
 
@@ -93,6 +99,33 @@ def log(keystone):
 
 def header(name, value):
     return {f"HTTP_{name.upper().replace('-', '_')}": value}
+
+
+def granted(api, origin, method="OPTIONS", **headers):
+    answer = api.request(method, PATH, headers={"Origin": origin, **headers})
+    return {
+        name.lower(): value
+        for name, value in answer.headers.items()
+        if name.lower().startswith("access-control")
+    }
+
+
+class TestOrigins:
+    """Pages of other origins, in a browser."""
+
+    def test_no_origin_is_permitted_by_default(self, keystone):
+        assert granted(keystone, PAGE, **ASKED) == {}
+
+    def test_a_named_origin_may_send_what_a_client_sends(self, tmp_path):
+        api = keystone_at(tmp_path, f"[cors]\nallowed_origin = {PAGE}\n")
+        sent = {"Access-Control-Request-Headers": "x-auth-token,content-type,if-match"}
+        found = granted(api, PAGE, **{**ASKED, **sent})
+        assert found["access-control-allow-origin"] == PAGE
+        assert found["access-control-allow-methods"] == "PUT"
+        assert "x-auth-token" in found["access-control-allow-headers"]
+        assert granted(api, "https://other.example.com", **ASKED) == {}
+        read = granted(api, PAGE, "GET")
+        assert "X-OpenStack-Request-Id" in read["access-control-expose-headers"]
 
 
 class TestOnlyThisMachine:
