@@ -45,10 +45,12 @@ def everywhere() -> Options:
     kongming_conf.set_library_defaults()
     # Imported here: the choice of oslo.service's backend must come first.
     from oslo_messaging import opts as messaging
+    from oslo_reports import opts as reports
 
     return _by_section(
         *opts.own_opts(),
         *log.list_opts(),
+        *reports.list_opts(),
         *messaging.list_opts(),
         *client_options(),
         *concurrency.list_opts(),

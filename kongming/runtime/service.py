@@ -17,15 +17,17 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 import logging
+from pathlib import Path
+import sys
 from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
 
 from kongming import exception
-from kongming.runtime import systemd
+from kongming.runtime import report, systemd
 from kongming.runtime.heartbeats import Heartbeats
 from kongming.runtime.readiness import Readiness
-from kongming.runtime.signals import END, RELOAD, Signals
+from kongming.runtime.signals import END, RELOAD, REPORT, Signals
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
@@ -81,7 +83,7 @@ class Service(abc.ABC):
         """Stop all threads."""
 
     def wait(self, signals: Signals) -> None:
-        """Wait for SIGTERM, reloading the configuration on each SIGHUP."""
+        """Wait for SIGTERM; reload the configuration on SIGHUP, write a report on SIGUSR2."""
         interval = systemd.watchdog_interval()
         # Twice as often as the watchdog requires.
         timeout = interval and interval / 2
@@ -90,6 +92,8 @@ class Service(abc.ABC):
                 self._notify_watchdog()
             elif number == RELOAD:
                 self.reload()
+            elif number == REPORT:
+                report.write(self._conf, Path(sys.argv[0]).name)
 
     def _notify_watchdog(self) -> None:
         """Notify the service manager that the service is alive, unless a heartbeat is overdue."""

@@ -27,6 +27,8 @@ import socket
 END = signal.SIGTERM
 #: Reloads its configuration.
 RELOAD = signal.SIGHUP
+#: Has it write a report.
+REPORT = signal.SIGUSR2
 
 
 class Signals:
@@ -41,7 +43,7 @@ class Signals:
         self._writer.setblocking(False)
         self._received: list[int] = []
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        for number in (END, RELOAD):
+        for number in (END, RELOAD, REPORT):
             signal.signal(number, lambda _number, _frame: None)
         # At a terminal, Ctrl-C ends the process at once.
         signal.signal(signal.SIGINT, lambda _number, _frame: os._exit(1))

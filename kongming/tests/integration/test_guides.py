@@ -24,8 +24,9 @@ import pytest
 from kongming.hypervisor.connection import run_event_loop
 from kongming.status import hook
 from kongming.tests.integration.conftest import Cloud
-from kongming.tests.testbed.guided_host import PAGES, GuidedHost, steps
+from kongming.tests.testbed.guided_host import GuidedHost, steps
 from kongming.tests.testbed.nova import Nova
+from kongming.tests.testbed.pages import INSTALL
 from kongming.tests.testbed.process import wait_until
 from kongming.tests.testbed.reachable import PASSWORD, USER, ReachableLibvirtd, auth_conf
 from kongming.tests.thorough import stories
@@ -160,7 +161,7 @@ def test_the_page_leads_to_a_placed_guest_where_a_group_opens_the_socket(guided,
 def test_a_page_of_hosts_installs_the_hook_where_libvirt_searches_for_it(page):
     typed = [step.split() for step in steps(page, {}) if hook.NAME in step]
     assert ["install", "-D", "-m", "0755", f"etc/libvirt/{hook.NAME}", str(HOOK)] in typed
-    assert "be migrated to" in " ".join((PAGES / f"{page}.rst").read_text().split())
+    assert "be migrated to" in " ".join((INSTALL / f"{page}.rst").read_text().split())
 
 
 @pytest.mark.parametrize(
@@ -258,7 +259,9 @@ DEVSTACK_HANDLER = "devstack@kongming-handler"
 def test_the_page_of_devstack_leads_to_a_placed_guest(guided, broker, cpus):
     guide = guided("devstack", make=NOVA, settings=GROUP)
     host, libvirtd, cloud = guide._host, guide._libvirtd, guide._cloud
-    (local_conf,) = re.findall(r"localrc\]\]\n((?: .*\n)+)", (PAGES / "devstack.rst").read_text())
+    (local_conf,) = re.findall(
+        r"localrc\]\]\n((?: .*\n)+)", (INSTALL / "devstack.rst").read_text()
+    )
     host.run("useradd --create-home --home-dir /opt/stack stack", "usermod -aG libvirt stack")
     libvirtd.meet(*(host.run(f"getent {each} stack") for each in ("passwd", "group")))
     typed = textwrap.dedent(local_conf)

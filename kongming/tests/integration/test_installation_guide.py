@@ -15,8 +15,8 @@
 What it writes goes to a layer above this machine's folders, and away with the test.
 """
 
+from itertools import takewhile
 import json
-from pathlib import Path
 import re
 import shlex
 import shutil
@@ -24,12 +24,12 @@ import subprocess
 
 import pytest
 
+from kongming.tests.testbed.pages import INSTALL, TOP, blocks, typed
 from kongming.tests.testbed.process import find_program
 
-TREE = Path(__file__).parents[3]
-PAGES = sorted((TREE / "doc/source/install").glob("*.rst"))
-README = [TREE / "README.rst", TREE / "README.zh_CN.rst"]
-GUIDE = TREE / "doc/source/install/index.rst"
+PAGES = sorted(INSTALL.glob("*.rst"))
+README = [TOP / "README.rst", TOP / "README.zh_CN.rst"]
+GUIDE = INSTALL / "index.rst"
 LAYERED = ("/etc", "/opt", "/usr", "/var")
 CONF = """[DEFAULT]
 transport_url = rabbit://u:p@127.0.0.1:1/
@@ -49,30 +49,27 @@ runuser() { case "$*" in *virsh*) ;; *) command runuser "$@" ;; esac; }
 
 
 def commands(page, until="5. Check the log"):
-    """Give the commands that root types, up to a heading."""
-    text = page.read_text().partition(until)[0].replace("\\\n", " ")
-    blocks = re.findall(r"\.\. code-block:: console\n\n((?: +.*\n|\n)+)", text)
-    lines = [line.strip() for block in blocks for line in block.splitlines()]
-    return [line.removeprefix("# ") for line in lines if line.startswith("# ")]
+    """Give the commands that root types, up to a section."""
+    return typed(takewhile(lambda block: block.section != until, blocks(page)))
 
 
 @pytest.mark.parametrize("page", [*PAGES, *README], ids=lambda page: page.name)
 def test_a_page_sets_the_umask_before_it_installs_files(page):
-    typed = commands(page, until="\0")
-    installs = [at for at, line in enumerate(typed) if re.search(r"pip install|-m venv", line)]
-    if installs and "/opt/kongming" in "".join(typed):
-        assert "umask 022" in typed[: installs[0]]
-    assert not [line for line in typed if line.startswith("cp ")], "its modes go by the umask"
+    lines = commands(page, until=None)
+    installs = [at for at, line in enumerate(lines) if re.search(r"pip install|-m venv", line)]
+    if installs and "/opt/kongming" in "".join(lines):
+        assert "umask 022" in lines[: installs[0]]
+    assert not [line for line in lines if line.startswith("cp ")], "its modes go by the umask"
 
 
 @pytest.fixture
 def machine(tmp_path):
     """Run lines of a shell above the folders of this machine, one after another."""
     source, conf = tmp_path / "source", tmp_path / "conf"
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=TREE, check=True, capture_output=True)
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=TOP, check=True, capture_output=True)
     for name in filter(None, listed.stdout.decode().split("\0")):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(TREE / name, source / name)
+        shutil.copy2(TOP / name, source / name)
     conf.write_text(CONF)
     layers = ["mount -t tmpfs none /mnt"]
     for folder in LAYERED:
@@ -128,8 +125,8 @@ def test_the_guide_leads_to_a_program_that_its_user_can_run(machine, umask):
 
 @pytest.mark.slow
 def test_the_status_finds_files_installed_without_that_line(machine):
-    typed = [line for line in commands(GUIDE) if line != "umask 022"]
-    done = machine("umask 077", *(f"{line} >&2" for line in typed), f"{JUDGE} || true")
+    lines = [line for line in commands(GUIDE) if line != "umask 022"]
+    done = machine("umask 077", *(f"{line} >&2" for line in lines), f"{JUDGE} || true")
     assert done.returncode == 0, done.stderr
     (only,) = json.loads(done.stdout.splitlines()[-1])["checks"]
     assert only["result"] == 2
@@ -138,7 +135,7 @@ def test_the_status_finds_files_installed_without_that_line(machine):
 
 
 def test_the_commands_of_the_guide_are_found():
-    typed = commands(GUIDE)
+    lines = commands(GUIDE)
     for expected in ("umask 022", "python3 -m venv /opt/kongming", "systemctl daemon-reload"):
-        assert expected in typed
-    assert all(shlex.split(line) for line in typed)
+        assert expected in lines
+    assert all(shlex.split(line) for line in lines)

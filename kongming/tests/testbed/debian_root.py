@@ -18,10 +18,11 @@ A root is made by debootstrap once and kept. Each command runs on a layer above 
 namespaces of its own, and the layer goes away with the command, unless it has a name.
 
 A *machine* has all rights of the caller's root, /sys with the control groups, and an init that
-reaps. A *container* (--container) is what `docker run` makes of the same image by default:
-fourteen capabilities, a seccomp filter that refuses mount, unshare, setns, keyctl and their
-like, /sys and /proc/sys read-only, the command as the first process. Both have a minimal /dev
-without /dev/kvm. Both share the machine's kernel and network; a container's AppArmor profile,
+reaps; with --systemd that is Debian's own systemd, which starts the services of packages that are
+installed in it. A *container* (--container) is what `docker run` makes of the same image by
+default: fourteen capabilities, a seccomp filter that refuses mount, unshare, setns, keyctl and
+their like, /sys and /proc/sys read-only, the command as the first process. All have a minimal
+/dev without /dev/kvm, and share the machine's kernel and network; a container's AppArmor profile,
 its limits and its own network are not emulated.
 """
 
@@ -44,6 +45,7 @@ import sys
 import tempfile
 import time
 
+from kongming.tests.testbed import booted_root
 from kongming.tests.testbed.debian_package import cache_folder, output
 from kongming.tests.testbed.process import find_program
 from kongming.tests.testbed.root_init import Place
@@ -52,6 +54,7 @@ TOP = Path(__file__).resolve().parents[3]
 TREE = "root/kongming"
 SUITES = ("bookworm", "trixie")
 INTERRUPTED = 128 + signal.SIGINT
+SYSTEMD_PACKAGES = ("systemd", "systemd-sysv", "dbus", "procps", "iproute2")
 DEMOS = ((), ("--services",), ("--standalone",))
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What apt and pip need to know of the way to their registries, and nothing else.
@@ -72,14 +75,18 @@ class Roots:
         self._folder = folder
         self._mirror = mirror
 
-    def base(self, suite: str) -> Path:
-        """Return the root of a suite; made by debootstrap if it isn't there yet."""
-        base = self._folder / suite
+    def base(self, suite: str, *, systemd: bool = False) -> Path:
+        """Return the root of a suite; made by debootstrap if it isn't there yet.
+
+        :param systemd: whether systemd is in it
+        """
+        name = f"{suite}-systemd" if systemd else suite
+        base = self._folder / name
         self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / f"{suite}.lock").open("w") as lock:
+        with (self._folder / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not base.exists():
-                self._make(suite, base)
+                self._make(suite, base, SYSTEMD_PACKAGES if systemd else ())
         return base
 
     @contextlib.contextmanager
@@ -101,7 +108,7 @@ class Roots:
         """Remove all roots and layers."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _make(self, suite: str, base: Path) -> None:
+    def _make(self, suite: str, base: Path, packages: Sequence[str]) -> None:
         mirror = self._mirror or machines_mirror()
         print(f"== Debian {suite} from {mirror}: about half a minute", flush=True)
         making = base.with_suffix(".making")
@@ -110,7 +117,11 @@ class Roots:
         log = base.with_suffix(".log")
         with log.open("wb") as written:
             done = subprocess.run(
-                [debootstrap, "--variant=minbase", suite, str(making), mirror],
+                [
+                    *(debootstrap, "--variant=minbase"),
+                    *([f"--include={','.join(packages)}"] if packages else []),
+                    *(suite, str(making), mirror),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=written,
                 stderr=subprocess.STDOUT,
@@ -185,8 +196,11 @@ def machines_settings() -> HandedOver:
     return handed_over(os.environ, output("apt-config", "dump"), pip.stdout)
 
 
-def lay_settings(root: Path, settings: HandedOver) -> None:
-    """Write what a root gets of the machine: settings, names of hosts, no services started."""
+def lay_settings(root: Path, settings: HandedOver, *, systemd: bool = False) -> None:
+    """Write what a root gets of the machine: settings, names of hosts.
+
+    :param systemd: whether packages start their services
+    """
     for path, source in settings.files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, root / path)
@@ -198,10 +212,11 @@ def lay_settings(root: Path, settings: HandedOver) -> None:
     with (root / "etc/hosts").open("a") as hosts:
         hosts.write("127.0.0.1 debian\n")
     # As Debian's images for containers have it: no service is started, and dpkg doesn't sync.
-    policy = root / "usr/sbin/policy-rc.d"
-    policy.parent.mkdir(parents=True, exist_ok=True)
-    policy.write_text("#!/bin/sh\nexit 101\n")
-    policy.chmod(0o755)
+    if not systemd:
+        policy = root / "usr/sbin/policy-rc.d"
+        policy.parent.mkdir(parents=True, exist_ok=True)
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
     dpkg = root / "etc/dpkg/dpkg.cfg.d"
     dpkg.mkdir(parents=True, exist_ok=True)
     (dpkg / "unsafe-io").write_text("force-unsafe-io\n")
@@ -225,32 +240,42 @@ def lay_tree(tree: Path) -> None:
             (tree / name).unlink(missing_ok=True)
 
 
-def run(roots: Roots, suite: str, layer: Path, command: Sequence[str], *, confined: bool) -> int:
+def run(
+    roots: Roots,
+    suite: str,
+    layer: Path,
+    command: Sequence[str],
+    *,
+    confined: bool = False,
+    systemd: bool = False,
+) -> int:
     """Run a command on a layer above a suite's root, in this source tree; give its status."""
-    base = roots.base(suite)
+    base = roots.base(suite, systemd=systemd)
     root, layers = _laid_over(base, layer)
     changes = layer / "changes" if layers else root
     settings = machines_settings()
-    lay_settings(changes, settings)
+    lay_settings(changes, settings, systemd=systemd)
     lay_tree(changes / TREE)
     environment = {"PATH": PATH, "HOME": "/root", **settings.environment}
     if "TERM" in os.environ:
         environment["TERM"] = os.environ["TERM"]
-    place = Place(str(root), layers, confined, f"/{TREE}", environment, tuple(command))
+    group = f"kongming-{layer.name}" if systemd else None
+    place = Place(str(root), layers, confined, f"/{TREE}", environment, tuple(command), group)
     namespaces = ["--mount", "--pid", "--ipc", "--uts", *(["--cgroup"] if confined else [])]
+    inside = [
+        find_program("unshare", "util-linux"),
+        *(*namespaces, "--propagation", "private", "--fork", "--kill-child=KILL"),
+        *(sys.executable, "-m", "kongming.tests.testbed.root_init", json.dumps(asdict(place))),
+    ]
+    surroundings = {**os.environ, "PYTHONPATH": str(TOP)}
     # The command has the same terminal, and ends in its own way.
     former = signal.signal(signal.SIGINT, lambda *_: None)
-    done = subprocess.run(
-        [
-            find_program("unshare", "util-linux"),
-            *(*namespaces, "--propagation", "private", "--fork", "--kill-child=KILL"),
-            *(sys.executable, "-m", "kongming.tests.testbed.root_init", json.dumps(asdict(place))),
-        ],
-        env={**os.environ, "PYTHONPATH": str(TOP)},
-        check=False,
-    )
-    signal.signal(signal.SIGINT, former)
-    return done.returncode
+    try:
+        if group is not None:
+            return booted_root.run(inside, surroundings, place, layer / "boot.log")
+        return subprocess.run(inside, env=surroundings, check=False).returncode
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def _laid_over(base: Path, layer: Path) -> tuple[Path, str | None]:
@@ -307,6 +332,7 @@ def main(arguments: Sequence[str]) -> int:
     actions = parser.add_subparsers(dest="action", required=True)
     one = actions.add_parser("run", help="run a command, or a shell, in this tree in a root")
     one.add_argument("--container", action="store_true", help="as in a plain container")
+    one.add_argument("--systemd", action="store_true", help="systemd is its init")
     one.add_argument("--layer", help="the name of a layer, which is kept")
     one.add_argument("suite", help="bookworm, trixie, ...")
     one.add_argument("command", nargs=argparse.REMAINDER, help="bash if there is none")
@@ -322,13 +348,20 @@ def main(arguments: Sequence[str]) -> int:
         if chosen.action == "run":
             with roots.layer(chosen.layer) as layer:
                 command = chosen.command or ["bash"]
-                return run(roots, chosen.suite, layer, command, confined=chosen.container)
+                return run(
+                    roots,
+                    chosen.suite,
+                    layer,
+                    command,
+                    confined=chosen.container,
+                    systemd=chosen.systemd,
+                )
         if chosen.action == "demo":
             return demos(roots, chosen.suites)
         roots.clean()
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (RuntimeError, FileNotFoundError, subprocess.CalledProcessError) as error:
+    except (RuntimeError, FileNotFoundError, TimeoutError, subprocess.CalledProcessError) as error:
         print(f"tools/debian-root: {error}", file=sys.stderr)
         return 1
     return 0

@@ -19,26 +19,21 @@ The commands run on this machine, and change nothing of it: /etc, /usr/bin, /var
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 import os
 from pathlib import Path
-import re
 import shlex
 import subprocess
 import sys
-import textwrap
 
 from kongming.tests.testbed.libvirtd import HOLDER
 from kongming.tests.testbed.namespace import in_namespace_of
+from kongming.tests.testbed.pages import INSTALL, TOP, blocks, typed
 from kongming.tests.testbed.process import Process, Service, find_program, patience, wait_until
 
-TOP = Path(__file__).resolve().parents[3]
-PAGES = TOP / "doc/source/install"
 LAYERED = ("/etc", "/usr/bin", "/var/lib", "/opt", "/root")
 # Of no use here, or in need of a network: what these would bring is there.
 LEFT_OUT = ("apt-get", "editor", "journalctl", "virsh")
-_BLOCK = re.compile(
-    r"\.\. code-block:: (console|ini)\n(?: +:caption: (/\S+)\n)?\n((?:[ ]+.*\n|\n)+)", re.MULTILINE
-)
 
 
 def steps(page: str, values: Mapping[str, str]) -> list[str]:
@@ -47,15 +42,14 @@ def steps(page: str, values: Mapping[str, str]) -> list[str]:
     :param values: what stands in the page → what stands there on this host
     """
     found = []
-    for kind, path, block in _BLOCK.findall((PAGES / f"{page}.rst").read_text()):
-        text = textwrap.dedent(block).strip("\n")
+    for block in blocks(INSTALL / f"{page}.rst"):
+        text = block.text
         for old, new in values.items():
             text = text.replace(old, new)
-        if kind == "ini" and path:
-            found.append(f"cat > {path} << 'END'\n{text}\nEND")
-        elif kind == "console":
-            typed = re.sub(r"\\\n *", "", text).splitlines()
-            found += [line[2:] for line in typed if line.startswith("# ")]
+        if block.kind == "ini" and block.path.startswith("/"):
+            found.append(f"cat > {block.path} << 'END'\n{text}\nEND")
+        else:
+            found += typed([replace(block, text=text)])
     return [step for step in found if not step.startswith(LEFT_OUT)]
 
 

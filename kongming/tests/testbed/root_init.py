@@ -18,6 +18,7 @@ Called by `debian_root` in namespaces of its own, with the description of the pl
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+import ctypes
 from dataclasses import dataclass
 import json
 import os
@@ -40,6 +41,12 @@ LINKS = {
 }
 
 
+SYSTEMD = "/lib/systemd/systemd"
+# What systemd knows a container by.
+BOOT_ENVIRONMENT = {"container": "kongming", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+_CLONE_NEWCGROUP = 0x02000000
+
+
 @dataclass(frozen=True)
 class Place:
     """Where and how a command runs.
@@ -48,6 +55,8 @@ class Place:
     :param layers: overlayfs's options; None: the root directory is all there already
     :param confined: as a plain container; else with all rights of a machine
     :param folder: the working directory, in the root
+    :param init: systemd is its first process, below the control group of this name; others run
+        the command; None: the command is all that runs
     """
 
     root: str
@@ -56,6 +65,7 @@ class Place:
     folder: str
     environment: Mapping[str, str]
     command: tuple[str, ...]
+    init: str | None = None
 
 
 def mount_options(place: Place) -> Iterator[tuple[str, ...]]:
@@ -112,6 +122,37 @@ def _lay_devices(root: str) -> None:
         (dev / folder).mkdir()
 
 
+def _lay_systemd(root: str, group: str) -> None:
+    """Give systemd what it expects of a container's manager: /run, a console, its own cgroups."""
+    Path(root, "dev/console").touch()
+    for folder in ("run", "tmp"):
+        _mount(
+            iter(
+                [
+                    (
+                        "-t",
+                        "tmpfs",
+                        "-o",
+                        "mode=1777" if folder == "tmp" else "mode=755",
+                        folder,
+                        f"{root}/{folder}",
+                    )
+                ]
+            )
+        )
+    tree = Path(root, "sys/fs/cgroup")
+    subprocess.run(["umount", "--lazy", tree], check=False, capture_output=True)
+    cgroups = ("-t", "cgroup2", "cgroup2", str(tree))
+    _mount(iter([cgroups]))
+    own = tree / group
+    own.mkdir()
+    (own / "cgroup.procs").write_text("0")
+    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWCGROUP):
+        raise OSError(ctypes.get_errno(), "unshare")
+    subprocess.run(["umount", tree], check=True)
+    _mount(iter([cgroups]))
+
+
 def main(written: str) -> int:
     """Make the place, go there, run its command; give its exit status."""
     fields = json.loads(written)
@@ -121,10 +162,14 @@ def main(written: str) -> int:
     _mount(device_mount_options(place.root))
     if place.confined:
         _mount(confining_mount_options(place.root))
+    if place.init is not None:
+        _lay_systemd(place.root, place.init)
     socket.sethostname("debian")
     os.chroot(place.root)
     os.chdir(place.folder)
     try:
+        if place.init is not None:
+            os.execve(SYSTEMD, [SYSTEMD, "systemd.unit=multi-user.target"], BOOT_ENVIRONMENT)
         if not place.confined:
             return reaper.run(place.command, place.environment)
         container.refuse_system_calls()
