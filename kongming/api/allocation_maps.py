@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
 
 import falcon
@@ -21,6 +22,7 @@ import falcon
 from kongming import exception
 from kongming.allocation import json_schema
 from kongming.allocation.allocation import Allocation
+from kongming.allocation.statuses import Status
 from kongming.api import errors, identity, operation, paging, preconditions, representation
 from kongming.api.allocations import Parts, read
 from kongming.api.operation import Operation, Resource
@@ -63,6 +65,7 @@ class MapItem(Resource):
         "GET": Operation(
             "Show an allocation map with the status of each instance.",
             {200: "MapWithAllocations"},
+            query=(operation.WAIT,),
             errors=(404,),
         ),
         "PUT": Operation(
@@ -89,7 +92,8 @@ class MapItem(Resource):
         parts = self._parts
         parts.rights.require(req, "kongming:map:get")
         name = operation.NAME.value(name)
-        self.operations["GET"].read_query(req)
+        query = self.operations["GET"].read_query(req)
+        parts.wait_settled(query, partial(self._is_settled, name))
         found = parts.allocations.get_map(name)
         if found is None:
             raise exception.MapUnknown(f"no allocation map {name} exists: check its name")
@@ -137,6 +141,11 @@ class MapItem(Resource):
         resp.status = 204 if remaining is None else 202
         if remaining is not None:
             resp.media = representation.allocation_map(remaining)
+
+    def _is_settled(self, name: str) -> bool:
+        unsettled = (status for status in Status if status.is_listed and not status.is_settled)
+        found = self._parts.allocations
+        return not any(found.list(map_name=name, status=each, limit=1) for each in unsettled)
 
     def _notify(self, changed: list[str]) -> None:
         if changed:

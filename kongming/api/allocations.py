@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 import time
@@ -56,6 +56,11 @@ class Parts:
         """Read the hosts that report the instances, by name."""
         names = {entry.reporter for entry in entries if entry.reporter}
         return {host.name: host for host in self.hosts.named(names)} if names else {}
+
+    def wait_settled(self, query: Mapping[str, Any], is_settled: Callable[[], bool]) -> None:
+        """Wait for the outcome of a request, at most as long as the query says."""
+        if seconds := query.get("wait_s", 0):
+            self.waiting.wait_until(is_settled, seconds)
 
     def show(self, entries: Iterable[Entry]) -> list[dict[str, Any]]:
         """Return the desired allocations of instances as rows of a list."""
@@ -138,6 +143,7 @@ class AllocationItem(Resource):
         "GET": Operation(
             "Show the allocation of an instance and its status.",
             {200: "Allocation"},
+            query=(operation.WAIT,),
             errors=(404,),
         ),
         "PUT": Operation(
@@ -163,8 +169,10 @@ class AllocationItem(Resource):
     def on_get(self, req: falcon.Request, resp: falcon.Response, instance_uuid: str) -> None:
         """Show it."""
         uuid = operation.INSTANCE_UUID.value(instance_uuid)
-        self.operations["GET"].read_query(req)
+        query = self.operations["GET"].read_query(req)
         rule = "kongming:allocation:get"
+        visible(self._parts, req, uuid, rule)
+        self._parts.wait_settled(query, partial(self._is_settled, uuid))
         shown = self._shown(visible(self._parts, req, uuid, rule))
         confined = self._parts.rights.own_project(req, rule) is not None
         resp.media = representation.without_hosts(shown) if confined else shown
@@ -218,6 +226,10 @@ class AllocationItem(Resource):
         conductor = self._parts.conductor
         # The call has a time limit of its own.
         return self._parts.waiting.wait_for(lambda: conductor.plan(instance_uuid, requested))
+
+    def _is_settled(self, instance_uuid: str) -> bool:
+        entry = self._parts.allocations.get(instance_uuid)
+        return entry is None or entry.status.is_settled
 
     def _shown(self, entry: Entry) -> dict[str, Any]:
         timezones.refresh()

@@ -23,6 +23,7 @@ from kongming import exception
 from kongming.api import operation, paging, representation
 from kongming.api.allocations import Parts
 from kongming.api.operation import Operation, Resource
+from kongming.runtime.times import written
 
 
 class HostList(Resource):
@@ -83,5 +84,5 @@ class HostItem(Resource):
         resp.media = {
             **representation.host(found, time.time()),
             "snapshot": found.snapshot,
-            "snapshot_at": representation.written(found.snapshot_at),
+            "snapshot_at": written(found.snapshot_at),
         }

@@ -37,6 +37,9 @@ PROJECT_ID = rf"^[A-Za-z0-9_-]{{1,64}}{END}"
 GENERATION_MAX = 2**31 - 1
 ID_MAX = 2**63 - 1
 
+#: The longest wait of one request, in seconds: proxies end those that last a minute.
+WAIT_MAX_S = 30
+
 Schema = Mapping[str, Any]
 
 
@@ -199,6 +202,13 @@ AFTER_INSTANCE = _text("marker", "The last instance of the previous page.", UUID
 AFTER_NAME = _text("marker", "The last name of the previous page.", MAP_NAME, _A_MAP)
 AFTER_HOST = _text("marker", "The last host of the previous page.", HOST_NAME, _A_HOST)
 AFTER_CHANGE = _number("marker", "The last change of the previous page.", 0, ID_MAX)
+WAIT = _number(
+    "wait_s",
+    "Respond as soon as no instance is pending or releasing, at the latest after this number of "
+    "seconds.",
+    0,
+    WAIT_MAX_S,
+)
 DRY_RUN = Parameter(
     "dry_run",
     "Whether to return only the plan and change nothing.",

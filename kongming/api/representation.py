@@ -22,6 +22,7 @@ from kongming.allocation.allocation import Allocation
 from kongming.allocation.stored import Unreadable, readable
 from kongming.allocation.windows import in_force, next_change
 from kongming.db.values import Change, Entry, Host, Map, Outcome
+from kongming.runtime.times import written
 
 # Tenants get the reason code only, because messages name CPUs of hosts and other guests.
 _HIDDEN: Mapping[str, Any] = {
@@ -34,13 +35,6 @@ _HIDDEN: Mapping[str, Any] = {
 }
 
 UP, UNRESPONSIVE, UNKNOWN = "up", "unresponsive", "unknown"
-
-
-def written(moment: float | None) -> str | None:
-    """Return the text of a time in seconds since the epoch."""
-    if moment is None:
-        return None
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def allocation(entry: Entry, hosts: Mapping[str, Host], now: float) -> dict[str, Any]:

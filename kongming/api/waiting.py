@@ -29,6 +29,7 @@ T = TypeVar("T")
 _LIMIT_MAX_S = 24 * 3600.0
 # The most threads that may still run after their request has ended.
 _LEFT_MAX = 32
+_STEP_S = 0.5
 
 
 class Waiting:
@@ -50,6 +51,24 @@ class Waiting:
                 raise _busy()
         with self._threads.wait() as began:
             return self._wait(self._begin(work), began, limit_s)
+
+    def wait_until(self, is_met: Callable[[], bool], seconds: float) -> None:
+        """Wait until a condition is met; at most so long, and only while threads are free."""
+        ended = threading.Event()
+        until = time.monotonic() + seconds
+
+        def work() -> None:
+            while not is_met() and (left := until - time.monotonic()) > 0:
+                if ended.wait(min(_STEP_S, left)):
+                    return
+
+        try:
+            self.wait_for(work, seconds + _STEP_S)
+        except (TimeoutError, exception.ThreadsBusy):
+            # The client gets the present state, and may wait again.
+            pass
+        finally:
+            ended.set()
 
     def _wait(self, done: Future[T], began: float, limit_s: float) -> T:
         patience_s = server_threads.PATIENCE_S

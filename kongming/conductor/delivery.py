@@ -24,9 +24,11 @@ import time
 
 from kongming import exception
 from kongming.allocation.statuses import Status
+from kongming.conductor.notifications import Notifications
 from kongming.conductor.nova_sync import NovaSync
 from kongming.conductor.pusher import Pusher
 from kongming.db.allocations import Allocations
+from kongming.db.hosts import Hosts
 from kongming.db.leases import Leases
 from kongming.db.values import Entry, Location
 from kongming.nova.polling import PollIntervals
@@ -63,6 +65,8 @@ class Delivery:
         pusher: Pusher,
         nova_sync: NovaSync | None,
         intervals: PollIntervals,
+        notifications: Notifications,
+        hosts: Hosts,
     ) -> None:
         self._holder = holder
         self._allocations = allocations
@@ -70,6 +74,8 @@ class Delivery:
         self._pusher = pusher
         self._nova_sync = nova_sync
         self.intervals = intervals
+        self._notifications = notifications
+        self._hosts = hosts
         self._changes, self._resync, self._search, self._renewal = (Timer() for _ in range(4))
         self._has_lease = False
         self._lock = threading.Lock()
@@ -150,7 +156,7 @@ class Delivery:
         now = time.time()
         reports = [report_without_host(entry, now) for entry in entries.values()]
         if pending := [each for each in reports if each is not None]:
-            self._allocations.report("", pending, now)
+            self._notifications.of_allocations(self._allocations.report("", pending, now))
 
     def _log_error(self, error: exception.KongmingError) -> None:
         if isinstance(error, exception.NovaUnavailable):
@@ -182,6 +188,7 @@ class Delivery:
         if self._search.is_due(_SEARCH_S):
             self._search.restart()
             self._allocations.sweep()
+            self._notifications.of_hosts(self._hosts.list(snapshots=False), time.time())
             found = self._allocations.without_host(_SEARCH_MAX)
             if found:
                 self._deliver(found)

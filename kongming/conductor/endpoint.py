@@ -25,6 +25,7 @@ from kongming import exception
 from kongming.conductor import exchange as decisions
 from kongming.conductor.claims import Claims
 from kongming.conductor.delivery import Delivery
+from kongming.conductor.notifications import Notifications
 from kongming.db.allocations import Allocations
 from kongming.db.hosts import Hosts
 from kongming.rpc.client import ExecutorClient
@@ -52,12 +53,14 @@ class Endpoint:
         executors: ExecutorClient,
         delivery: Delivery,
         claims: Claims,
+        notifications: Notifications,
     ) -> None:
         self._allocations = allocations
         self._hosts = hosts
         self._executors = executors
         self._delivery = delivery
         self._claims = claims
+        self._notifications = notifications
 
     @property
     def methods(self) -> Mapping[str, Method]:
@@ -122,4 +125,5 @@ class Endpoint:
         return Acknowledgement(found.left_out)
 
     def _store(self, host: str, reports: Sequence[Report], now: float) -> None:
-        self._allocations.report(host, reports, now, nova=self._claims.by_nova)
+        changed = self._allocations.report(host, reports, now, nova=self._claims.by_nova)
+        self._notifications.of_allocations(changed)

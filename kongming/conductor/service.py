@@ -22,6 +22,7 @@ import uuid
 from kongming.conductor.claims import Claims, HostClaims, NovaClaims
 from kongming.conductor.delivery import Delivery
 from kongming.conductor.endpoint import Endpoint
+from kongming.conductor.notifications import Notifications
 from kongming.conductor.nova_sync import NovaSync
 from kongming.conductor.pusher import Pusher
 from kongming.conf import database as conf_database
@@ -72,6 +73,7 @@ class ConductorService(Service):
         allocations, hosts = Allocations(database), Hosts(database)
         executors = self._executors = ExecutorClient(self._bus, conf.conductor.host_timeout)
         self._nova_sync = self._open_nova_sync(allocations)
+        self._notifications = Notifications.of(conf)
         self._delivery = Delivery(
             # Two conductors may run on one controller.
             f"{conf.host}/{uuid.uuid4()}",
@@ -80,13 +82,17 @@ class ConductorService(Service):
             Pusher(allocations, hosts, executors),
             self._nova_sync,
             self._intervals(),
+            self._notifications,
+            hosts,
         )
         claims: Claims = (
             HostClaims(allocations, hosts)
             if self._nova_sync is None
             else NovaClaims(self._delivery.locate_soon)
         )
-        endpoint = Endpoint(allocations, hosts, executors, self._delivery, claims)
+        endpoint = Endpoint(
+            allocations, hosts, executors, self._delivery, claims, self._notifications
+        )
         self._calls = subscription(
             self._bus,
             CONDUCTOR,
@@ -118,6 +124,7 @@ class ConductorService(Service):
         self._calls.stop(_STOP_CALLS_S)
         self._delivery.stop(_STOP_DELIVERY_S)
         self._executors.outbox.flush(_STOP_PUSHES_S)
+        self._notifications.flush(_STOP_PUSHES_S)
         LOG.info("Stopped")
 
     def options_changed(self) -> None:

@@ -36,6 +36,14 @@ OPTS = [
         help="Seconds between two polls of Nova for all servers: one request for each thousand "
         "servers.",
     ),
+    cfg.BoolOpt(
+        "emit_notifications",
+        default=False,
+        help="Whether to emit versioned notifications of applied, refused, failed, drifted and "
+        "released allocations, and of hosts that become unresponsive, to [DEFAULT] transport_url "
+        "(or that of [oslo_messaging_notifications]), with its topics. Set it if an orchestrator "
+        "listens to them: without a consumer their queue grows.",
+    ),
     cfg.IntOpt(
         "host_timeout",
         default=10,

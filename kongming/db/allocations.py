@@ -30,7 +30,7 @@ from kongming.db import locking, maps, reports, requests, rows
 from kongming.db.database import Database
 from kongming.db.models import ALLOCATION, ALLOCATION_MAP, HISTORY
 from kongming.db.requests import Changes, Requester
-from kongming.db.values import Change, Entry, Location, Map
+from kongming.db.values import Change, Entry, Location, Map, Transition
 from kongming.rpc.messages import Report
 
 LOG = logging.getLogger(__name__)
@@ -226,8 +226,8 @@ class Allocations:
 
     def report(
         self, host: str, reports_: Sequence[Report], now: float, *, nova: bool = False
-    ) -> None:
-        """Store the outcomes that a host reports.
+    ) -> builtins.list[Transition]:
+        """Store the outcomes that a host reports; return the changes of statuses.
 
         A report changes nothing if its generation is not the current one, or if the instance has
         no entry or is on another host.
@@ -240,24 +240,27 @@ class Allocations:
             each.instance_uuid: reports.ReceivedReport(host, each, now, nova) for each in reports_
         }
         if not received:
-            return
+            return []
         with self._database.reader() as session:
             changed = reports.has_changes(session, received)
-        if changed:
-            self._store(received)
+        return self._store(received) if changed else []
 
-    def _store(self, received: Mapping[str, reports.ReceivedReport]) -> None:
+    def _store(self, received: Mapping[str, reports.ReceivedReport]) -> builtins.list[Transition]:
         """Store reports; a report that the database refuses does not affect the others."""
         try:
-            self._database.write(lambda session: reports.store(session, received))
+            return self._database.write(lambda session: reports.store(session, received))
         except exception.DatabaseFault as fault:
             uuids = sorted(received)
             if len(uuids) == 1:
                 LOG.error("The report of instance %s can't be stored: %s", uuids[0], fault)
-                return
+                return []
             middle = len(uuids) // 2
-            for part in (uuids[:middle], uuids[middle:]):
-                self._store({uuid: received[uuid] for uuid in part})
+            parts = (uuids[:middle], uuids[middle:])
+            return [
+                transition
+                for part in parts
+                for transition in self._store({uuid: received[uuid] for uuid in part})
+            ]
 
     def locate(self, found: Mapping[str, Location]) -> builtins.list[str]:
         """Store the project and host of instances; return those whose host changed."""

@@ -28,7 +28,7 @@ from kongming.db import locking, rows
 from kongming.db.locking import Fields
 from kongming.db.models import ALLOCATION, HISTORY, OUTCOME
 from kongming.db.upsert import add, upsert
-from kongming.db.values import Location, holder
+from kongming.db.values import Location, Transition, holder
 from kongming.rpc.messages import Report
 
 #: How late a message may arrive out of order, in seconds.
@@ -155,8 +155,11 @@ def has_changes(session: Session, received: Mapping[str, ReceivedReport]) -> boo
     return False
 
 
-def store(session: Session, received: Mapping[str, ReceivedReport]) -> None:
-    """Store the reports that change anything, in a fixed number of statements."""
+def store(session: Session, received: Mapping[str, ReceivedReport]) -> list[Transition]:
+    """Store the reports that change anything, in a fixed number of statements.
+
+    :returns: the changes of statuses.
+    """
     # Only a release may change a map: other reports need not lock maps.
     leaving = any(each.report.status == Status.RELEASED for each in received.values())
     locked = (locking.lock if leaving else locking.lock_instances)(session, received)
@@ -173,6 +176,33 @@ def store(session: Session, received: Mapping[str, ReceivedReport]) -> None:
     history.write(session)
     if released:
         locking.leave(session, locked, released, received[released[0]].now)
+    return [
+        _transition(there[uuid], received[uuid].outcome)
+        for uuid in (*released, *accepted)
+        if _is_transition(received[uuid].outcome, before.get(uuid))
+    ]
+
+
+def _is_transition(received: Fields, before: Fields | None) -> bool:
+    if received["status"] == Status.PENDING:
+        return False
+    return before is None or any(
+        received[name] != before[name] for name in ("generation", "status")
+    )
+
+
+def _transition(row: Fields, received: Fields) -> Transition:
+    return Transition(
+        instance_uuid=row["instance_uuid"],
+        project_id=row["project_id"],
+        host=received["host"],
+        map_name=row["map_name"],
+        generation=received["generation"],
+        status=Status.of(received["status"]),
+        reason=received["reason"],
+        message=received["message"],
+        changed_at=received["changed_at"],
+    )
 
 
 def locate(session: Session, found: Mapping[str, Location]) -> list[str]:

@@ -92,6 +92,26 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Transition:
+    """A change of the status of one instance's allocation.
+
+    :ivar host: the host that reported it; empty if a conductor did.
+    :ivar map_name: the allocation map that the instance belongs to.
+    :ivar changed_at: when the status changed, as a Unix timestamp.
+    """
+
+    instance_uuid: str
+    project_id: str | None
+    host: str
+    map_name: str | None
+    generation: int
+    status: Status
+    reason: str
+    message: str
+    changed_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Map:
     """An allocation map, without its allocations.
 

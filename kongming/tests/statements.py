@@ -28,6 +28,7 @@ from kongming.api.application import make_application
 from kongming.conductor.claims import HostClaims
 from kongming.conductor.delivery import Delivery
 from kongming.conductor.endpoint import Endpoint
+from kongming.conductor.notifications import Notifications
 from kongming.conductor.pusher import Pusher
 from kongming.conf.api import NOAUTH
 from kongming.db.allocations import Allocations
@@ -74,9 +75,13 @@ class Statements:
             pusher,
             None,
             PollIntervals(60.0, 60.0),
+            Notifications(None),
+            self._hosts,
         )
         claims = HostClaims(self._allocations, self._hosts)
-        self._conductor = Endpoint(self._allocations, self._hosts, silence, delivery, claims)
+        self._conductor = Endpoint(
+            self._allocations, self._hosts, silence, delivery, claims, Notifications(None)
+        )
         self._number = itertools.count(1)
 
     def close(self) -> None:

@@ -842,6 +842,25 @@ class TestMap:
         assert said in refused(answer, 400, "request_invalid")
         refused(api.request("GET", f"{MAPS}/blue"), 404, "map_unknown")
 
+    def test_a_reader_may_wait_for_the_outcome(self, api):
+        api.put(f"{MAPS}/blue", {"allocations": {instance(1): PIN}})
+        place(api, "compute-1", 1)
+        with ThreadPoolExecutor() as readers:
+            waiting = [
+                readers.submit(api.get, f"{path}?wait_s=30")
+                for path in (f"{MAPS}/blue", path_of(1))
+            ]
+            told(api, "compute-1", report(instance(1), 1, "applied"))
+            of_map, of_instance = (each.result() for each in waiting)
+        assert of_map["counts"] == {"applied": 1}
+        assert of_instance["status"] == "applied"
+        # What is settled, or is not there, is answered at once; a short wait ends.
+        assert api.get(f"{MAPS}/blue?wait_s=30")["counts"] == {"applied": 1}
+        refused(api.request("GET", f"{MAPS}/green?wait_s=30"), 404, "map_unknown")
+        api.put(f"{MAPS}/blue", {"allocations": {instance(1): {"vcpu_pinning": "7"}}})
+        assert api.get(f"{MAPS}/blue?wait_s=1")["counts"] == {"pending": 1}
+        refused(api.request("GET", f"{MAPS}/blue?wait_s=31"), 400, "request_invalid")
+
     def test_all_problems_of_a_map_are_named(self, api):
         requested = {"x": PIN, instance(1): {}, instance(2): {"cpu_shares": 0, "numa_nodes": "y"}}
         body = {"allocations": requested, "generation": -1}

@@ -34,6 +34,7 @@ from kongming.conductor.claims import HostClaims, NovaClaims
 from kongming.conductor.delivery import Delivery
 from kongming.conductor.endpoint import Endpoint
 from kongming.conductor.metrics import ConductorCollector
+from kongming.conductor.notifications import Notifications
 from kongming.conductor.nova_sync import NovaSync
 from kongming.conductor.pusher import Pusher
 from kongming.conf.api import NOAUTH
@@ -100,6 +101,9 @@ class Nova:
         return [self.server(instance_uuid) for instance_uuid in self.hosts]
 
 
+SILENT = Notifications(None)
+
+
 class Conductor:
     """A conductor that is called as the bus would call it."""
 
@@ -116,13 +120,15 @@ class Conductor:
             self.pusher,
             None if nova is None else NovaSync(nova, self.allocations),
             PollIntervals(3600.0, 3600.0),
+            SILENT,
+            self.hosts,
         )
         claims = (
             HostClaims(self.allocations, self.hosts)
             if nova is None
             else NovaClaims(self.delivery.locate_soon)
         )
-        endpoint = Endpoint(self.allocations, self.hosts, self.bus, self.delivery, claims)
+        endpoint = Endpoint(self.allocations, self.hosts, self.bus, self.delivery, claims, SILENT)
         self._server = Server(endpoint.methods, None, self.refusals)
         self._url = url
 

@@ -21,6 +21,7 @@ from kongming import exception
 from kongming.conductor import claims as conductor_claims
 from kongming.conductor.claims import LAPSE_S, Disputes, HostClaims, NovaClaims
 from kongming.conductor.endpoint import Endpoint
+from kongming.conductor.notifications import Notifications
 from kongming.rpc.messages import (
     Changed,
     Exchange,
@@ -43,7 +44,7 @@ class Conductor:
         self.reported, self.seen, self.views, self.asked, self.changed = [], [], [], [], []
         self.digest, self.host, self.plan = "", HERE, PlanAnswer("planned", HERE)
         claims = NovaClaims(self.locate_soon) if nova else HostClaims(self, self)
-        self.endpoint = Endpoint(self, self, self, self, claims)
+        self.endpoint = Endpoint(self, self, self, self, claims, Notifications(None))
         self.claimed, self.hosts = [], []
 
     # Allocations.
@@ -60,6 +61,7 @@ class Conductor:
 
     def report(self, host, reports, _now, *, nova):
         self.reported.append((host, [(each.instance_uuid, each.status) for each in reports], nova))
+        return []
 
     def claim(self, host, uuids, lapsed):
         self.claimed.append((host, sorted(uuids), lapsed))
