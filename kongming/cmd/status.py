@@ -24,7 +24,7 @@ _UNEXPECTED = 255
 
 def main() -> int:
     """Check this machine; return 0, 1 after a warning, 2 after a failure, 255 on other errors."""
-    return streams.run(NAME, _main, unwritten=_UNEXPECTED)
+    return streams.run(NAME, _main, unexpected=_UNEXPECTED)
 
 
 def _main() -> int:

@@ -60,11 +60,12 @@ class Messages(io.TextIOWrapper):
             super().flush()
 
 
-def run(name: str, main: Callable[[], int], unwritten: int = 1) -> int:
+def run(name: str, main: Callable[[], int], unexpected: int = 1) -> int:
     """Run the main function of a program, and return the exit status.
 
-    :param name: the program's name, for the message that its output can't be written.
-    :param unwritten: the exit status in that case. A broken pipe is no error.
+    :param name: the program's name, for messages.
+    :param unexpected: the exit status if its output can't be written, or a package is missing. A
+        broken pipe is no error.
     """
     complete()
     status: int | str | None
@@ -80,10 +81,10 @@ def run(name: str, main: Callable[[], int], unwritten: int = 1) -> int:
     except Unwritten as error:
         _discard()
         print(f"{name}: the output can't be written: {error}", file=sys.stderr)  # noqa: T201
-        return unwritten
+        return unexpected
     except ModuleNotFoundError as error:
         print(f"{name}: {extras.missing(error)}", file=sys.stderr)  # noqa: T201
-        return 1
+        return unexpected
     return status if isinstance(status, int) else int(status is not None)
 
 

@@ -71,9 +71,10 @@ def test_without_an_extra_the_client_is_installed_and_no_service_runs(wheel, tmp
     assert not alone.installed() & {*ONLY_CONTROLLERS, *ONLY_COMPUTE, "oslo.messaging"}
     shown = alone.run("openstack", "help", "kongming", "allocation", "set")
     assert (shown.returncode, "--vcpu-pinning" in shown.stdout) == (0, True), shown.stderr
-    for program in ("kongming-conductor", "kongming-executor", "kongming-status"):
+    statuses = {"kongming-conductor": 1, "kongming-executor": 1, "kongming-status": 255}
+    for program, status in statuses.items():
         ended = alone.run(program, "--config-file", alone.conf)
-        assert ended.returncode == 1
+        assert ended.returncode == status
         assert "Traceback" not in ended.stderr
         assert INSTALL.format("compute") in ended.stderr
 
