@@ -19,7 +19,15 @@ author = "The Kongming developers"
 project_copyright = "The Kongming developers"
 version = release = kongming_version.release()
 
-extensions = ["openstackdocstheme", "oslo_config.sphinxext", "oslo_policy.sphinxext"]
+extensions = [
+    "openstackdocstheme",
+    "oslo_config.sphinxext",
+    "oslo_policy.sphinxext",
+    "sphinx.ext.autodoc",
+]
+# The fields of resources have no readable value.
+autodoc_default_options = {"members": True, "member-order": "bysource", "no-value": True}
+autodoc_typehints = "none"
 exclude_patterns = ["**/*.inc"]
 pygments_style = "native"
 

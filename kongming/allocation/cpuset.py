@@ -306,6 +306,9 @@ def listed(ids: object) -> str:
 
 
 def parse_ids(text: str) -> CpuSet:
-    """Read the kernel's lists of ids; some kernels write ``(null)`` for an empty one."""
+    """Read a list of ids such as ``0-3,8``, as snapshots and the kernel have it.
+
+    It may be empty; some kernels write ``(null)`` then.
+    """
     text = text.strip()
     return CpuSet() if text in ("", "(null)") else CpuSet.parse(text)

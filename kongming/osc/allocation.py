@@ -23,9 +23,9 @@ from kongming.allocation import stored
 from kongming.allocation.allocation import Allocation
 from kongming.allocation.statuses import LISTED, Status
 from kongming.allocation.stored import Unreadable
+from kongming.client.rest import Client
 from kongming.osc import columns
 from kongming.osc.change import Change
-from kongming.osc.client import Client
 from kongming.osc.command import (
     Fields,
     Lister,

@@ -22,6 +22,7 @@ from osc_lib import exceptions
 from osc_lib.command import command
 
 from kongming import exception
+from kongming.client.watching import find_map
 from kongming.osc import columns, map_changes, map_file
 from kongming.osc.change import Change
 from kongming.osc.command import (
@@ -37,7 +38,6 @@ from kongming.osc.command import (
 from kongming.osc.map_changes import MapChanges
 from kongming.osc.requests import ApplyMap, DeleteMap
 from kongming.osc.waiting import Messages
-from kongming.osc.watching import find_map
 from kongming.terminal import files
 
 _COLUMNS = ("name", "generation", "deleting", "instances", "created_at", "updated_at")

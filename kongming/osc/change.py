@@ -22,13 +22,15 @@ from typing import Any
 
 from osc_lib import exceptions
 
+from kongming.client import requests
+from kongming.client.progress import Json
+from kongming.client.responses import OutcomeUnknown
+from kongming.client.rest import Client
+from kongming.client.waiting import End, Waiter
 from kongming.osc import waiting
-from kongming.osc.client import Client
 from kongming.osc.command import Fields, ShowOne, client_of
-from kongming.osc.progress import Json
-from kongming.osc.requests import Request, Unsettled
-from kongming.osc.responses import Fault
-from kongming.osc.waiting import End, Messages, Waiter
+from kongming.osc.requests import Request
+from kongming.osc.waiting import Messages
 
 # The shortest time limit of a change: if it were cut off, its outcome would be unknown.
 _SEND_MIN_S = 3.0
@@ -66,7 +68,7 @@ class Change(ShowOne):
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Run it, and return the exit status."""
         if parsed_args.wait:
-            self._waiter = Waiter(Messages(self.app.stderr), parsed_args.timeout)
+            self._waiter = Waiter(Messages(self.app.stderr).print, parsed_args.timeout)
         with _signals():
             try:
                 return super().run(parsed_args) or self._status
@@ -84,7 +86,8 @@ class Change(ShowOne):
     def carry_out(self, request: Request) -> Fields:
         """Send a request, wait if ``--wait`` was given, and return the columns to show.
 
-        :raises CommandError: if it was not accepted, or if that is unknown.
+        :raises Fault: if it was not accepted.
+        :raises CommandError: if that is unknown.
         """
         client, messages, waiter = client_of(self), Messages(self.app.stderr), self._waiter
         answer = self._accepted(request, messages)
@@ -108,35 +111,14 @@ class Change(ShowOne):
     def _accepted(self, request: Request, messages: Messages) -> Json | None:
         """Send a request, and return the answer that accepts it."""
         try:
-            try:
-                return request.send(self.client)
-            except Fault as fault:
-                if not fault.outcome_unknown:
-                    raise
-                settling = client_of(self).within(self._left_to_settle)
-                answer = _settled(request, settling, fault)
-                messages.print(f"{fault}; {request.what} was accepted nevertheless")
-                return answer
+            settling = client_of(self).within(self._left_to_settle)
+            return requests.send(request, self.client, settling, messages.print)
+        except OutcomeUnknown as fault:
+            raise exceptions.CommandError(f"{fault}: see '{request.shown_by}'") from fault
         except KeyboardInterrupt:
-            messages.print(f"interrupted; {_unknown(request)}")
+            unknown = requests.unknown(request)
+            messages.print(f"interrupted; {unknown}: see '{request.shown_by}'")
             raise
-
-
-def _settled(request: Request, client: Client, fault: Fault) -> Json | None:
-    """Return the lost answer, if the request is in force.
-
-    :raises CommandError: if that is unknown.
-    """
-    try:
-        return request.settle(client)
-    except (Fault, Unsettled):
-        raise exceptions.CommandError(f"{fault}; {_unknown(request)}") from fault
-
-
-def _unknown(request: Request) -> str:
-    return (
-        f"it is not known whether {request.what} was or will be accepted: see '{request.shown_by}'"
-    )
 
 
 def _as_accepted(request: Request, answer: Json | None) -> str:

@@ -21,7 +21,8 @@ from cliff.columns import FormattableColumn
 from kongming.allocation import stored
 from kongming.allocation.statuses import Status
 from kongming.allocation.stored import Unreadable
-from kongming.osc import progress
+from kongming.client import progress
+from kongming.client.progress import in_one_line
 from kongming.osc.map_changes import MapChanges
 from kongming.runtime.escaping import escape
 from kongming.terminal.columns import Requested
@@ -141,12 +142,6 @@ def of_changes(name: str, generation: int | None, changes: MapChanges) -> dict[s
         "released": ByInstance({uuid: before[uuid] for uuid in changes.released}),
         "unchanged": Instances(changes.unchanged),
     }
-
-
-def in_one_line(allocation: Any) -> str:
-    """Return an allocation as one line of text."""
-    column = NotReadable(None) if allocation is None else Desired(allocation)
-    return escape(column.human_readable().replace("\n", "; "))
 
 
 def row(names: Sequence[str], found: Mapping[str, Any]) -> tuple[Any, ...]:

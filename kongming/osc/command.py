@@ -25,7 +25,7 @@ from typing import Any, TextIO, cast
 from osc_lib import exceptions
 from osc_lib.command import command
 
-from kongming.osc.client import Client
+from kongming.client.rest import Client
 from kongming.terminal import options
 from kongming.terminal.output import EscapedOutput
 

@@ -17,8 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kongming.allocation.statuses import Status
-from kongming.osc.progress import Json, is_same
+from kongming.client.progress import Json, allocations_of, is_same
 
 # The number of releases that needs a confirmation, unless more instances stay: a filter that
 # found too little looks like that.
@@ -80,12 +79,3 @@ def of(current: Json | None, requested: Mapping[str, Any]) -> MapChanges:
     :param current: None if the map does not exist.
     """
     return MapChanges({} if current is None else allocations_of(current), requested)
-
-
-def allocations_of(found: Json) -> dict[str, Any]:
-    """Return the allocations of a map by UUID, without the instances that are being released."""
-    return {
-        each["instance_uuid"]: each.get("allocation")
-        for each in found["allocations"]
-        if each["status"] != Status.RELEASING
-    }

@@ -23,8 +23,7 @@ import yaml
 
 from kongming.allocation import json_schema
 from kongming.allocation.cpuset import shown
-from kongming.osc.map_changes import allocations_of
-from kongming.osc.progress import Json
+from kongming.client.progress import Json, allocations_of
 from kongming.runtime.core_schema import Steps
 from kongming.terminal import files
 from kongming.terminal.files import Document

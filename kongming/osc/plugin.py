@@ -14,20 +14,26 @@
 from __future__ import annotations
 
 import argparse
-import re
 from typing import Any
 
 from keystoneauth1.adapter import Adapter
 from osc_lib import exceptions, utils
 
 from kongming import version
-from kongming.osc.client import Client
+from kongming.client import versions
+from kongming.client.endpoints import Settings
+from kongming.client.rest import Client
 
 API_NAME = "kongming"
 API_VERSION_OPTION = "os_kongming_api_version"
-DEFAULT_API_VERSION = "1.0"
+DEFAULT_API_VERSION = versions.DEFAULT
 
-_VERSION = re.compile(r"1(\.[0-9]{1,4})?", re.ASCII)
+_SETTINGS = Settings(
+    address="--os-kongming-endpoint",
+    project="--os-project-name",
+    region="--os-region-name",
+    interface="--os-interface or kongming_interface of clouds.yaml",
+)
 
 
 def make_client(instance: Any) -> Client:
@@ -42,7 +48,6 @@ def make_client(instance: Any) -> Client:
         found = (configuration.get(f"{API_NAME}_{name}") for name in names)
         return next((str(each) for each in found if each), None)
 
-    requested = own("api_version", "default_microversion") or DEFAULT_API_VERSION
     return Client(
         Adapter(
             instance.session,
@@ -50,10 +55,11 @@ def make_client(instance: Any) -> Client:
             interface=configuration.get(f"{API_NAME}_interface") or instance.interface,
             region_name=own("region_name") or instance.region_name,
             endpoint_override=own("endpoint_override", "endpoint"),
-            default_microversion=requested if "." in requested else f"{requested}.0",
+            default_microversion=versions.microversion(own("api_version", "default_microversion")),
             client_name="python-kongming",
             client_version=version.release(),
-        )
+        ),
+        settings=_SETTINGS,
     )
 
 
@@ -81,7 +87,7 @@ def check_api_version(requested: str) -> bool:
 
     :raises CommandError: if it is no version.
     """
-    if not _VERSION.fullmatch(requested):
+    if not versions.is_known(requested):
         raise exceptions.CommandError(
             f"--os-kongming-api-version, or kongming_api_version of clouds.yaml, {requested!r}: "
             f"name 1 or a version like {DEFAULT_API_VERSION}"

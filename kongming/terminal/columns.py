@@ -19,11 +19,11 @@ from typing import Any
 
 from cliff.columns import FormattableColumn
 
-from kongming.allocation import metadata
 from kongming.allocation.allocation import Allocation
 from kongming.allocation.request import Request
 from kongming.allocation.stored import Unreadable, readable
 from kongming.allocation.target import Target, Value, describe, to_json
+from kongming.allocation.text import lines
 from kongming.runtime.escaping import escape
 from kongming.terminal import times
 
@@ -34,14 +34,7 @@ class Requested(FormattableColumn[Allocation | Unreadable | None]):
     def human_readable(self) -> str:
         if self._value is None or isinstance(self._value, Unreadable):
             return "(can't be read)"
-        lines = _parts(self._value)
-        for each in self._value.windows:
-            when = each.window
-            lines.append(
-                f"{when.name}: {when.start} ({when.timezone}), {when.duration_s} s"
-                + "".join(f", {part}" for part in _parts(each.instead))
-            )
-        return "\n".join(lines) or "(nothing)"
+        return "\n".join(lines(self._value)) or "(nothing)"
 
     def machine_readable(self) -> Any:
         found = readable(self._value)
@@ -97,8 +90,3 @@ class Memory(FormattableColumn[dict[int, int] | None]):
         if self._value is None:
             return None
         return {str(node): kib for node, kib in self._value.items()}
-
-
-def _parts(allocation: Allocation) -> list[str]:
-    written = metadata.write(allocation)
-    return [f"{key.removeprefix(metadata.PREFIX)}={value}" for key, value in written.items()]

@@ -21,11 +21,12 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from keystoneauth1 import noauth, session
+from openstack.exceptions import SDKException
 from osc_lib import exceptions
 
 from kongming import exception
+from kongming.client.rest import Client
 from kongming.osc import plugin
-from kongming.osc.client import Client
 
 COMMANDS = entry_points(group="openstack.kongming.v1")
 
@@ -74,6 +75,7 @@ def run(client: Client, name: str, *arguments: str, stdout: Any = None) -> Ended
     except (
         exceptions.CommandError,
         exceptions.ClientException,
+        SDKException,
         exception.KongmingError,
     ) as raised:
         error = f"{raised}\n"

@@ -12,10 +12,15 @@
 
 """A control plane and a host in one process."""
 
+from contextlib import contextmanager
 import itertools
+from pathlib import Path
+import threading
 import uuid
+from wsgiref import simple_server
 
 from kongming.allocation.allocation import Allocation
+from kongming.api.application import make_application
 from kongming.cmd import launch
 from kongming.conductor.service import ConductorService
 from kongming.db import migration
@@ -104,3 +109,26 @@ class Site:
     def pins(self, instance_uuid):
         maps = self.connection.lookupByUUIDString(instance_uuid).vcpus()[1]
         return [{cpu for cpu, there in enumerate(cpus) if there} for cpus in maps]
+
+
+@contextmanager
+def serving(site, options=""):
+    """Serve a site's API in this process, without Keystone, and yield its URL.
+
+    :param options: more of the section [api] of kongming.conf.
+    """
+
+    class Quiet(simple_server.WSGIRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    former = Path(site.conf.config_file[0])
+    config = former.with_name("api.conf")
+    config.write_text(f"{former.read_text()}[api]\nauth_strategy = noauth\n{options}")
+    application = make_application(launch.configure(["--config-file", str(config)]))
+    with simple_server.make_server("127.0.0.1", 0, application, handler_class=Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever, args=[0.05])
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()

@@ -23,21 +23,17 @@ from pathlib import Path
 import re
 import subprocess
 import sys
-import threading
 import uuid
-from wsgiref import simple_server
 
 import pytest
 import yaml
 
-from kongming.api.application import make_application
-from kongming.cmd import launch
 from kongming.conductor.service import ConductorService
 from kongming.standalone.service import ExecutorService
 from kongming.tests import commands
 from kongming.tests.commands import client_at
 from kongming.tests.functional.cloud import wait_for
-from kongming.tests.functional.site import Site
+from kongming.tests.functional.site import Site, serving
 
 NIGHT = {
     "vcpu_pinning": "0",
@@ -58,29 +54,10 @@ def site(tmp_path_factory, connection):
 
 
 @pytest.fixture(scope="module")
-def config(site):
-    """The API's configuration; pages are short."""
-    path = Path(site.conf.config_file[0])
-    more = path.with_name("api.conf")
-    more.write_text(path.read_text() + "[api]\nauth_strategy = noauth\nmax_limit = 2\n")
-    return more
-
-
-@pytest.fixture(scope="module")
-def url(config):
-    """The API, in this process."""
-
-    class Quiet(simple_server.WSGIRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    application = make_application(launch.configure(["--config-file", str(config)]))
-    with simple_server.make_server("127.0.0.1", 0, application, handler_class=Quiet) as server:
-        thread = threading.Thread(target=server.serve_forever, args=[0.05])
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+def url(site):
+    """The API, in this process; pages are short."""
+    with serving(site, "max_limit = 2\n") as url:
+        yield url
 
 
 @pytest.fixture

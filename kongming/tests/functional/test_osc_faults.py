@@ -23,8 +23,9 @@ from keystoneauth1.session import Session
 import pytest
 from urllib3.connection import HTTPConnection
 
-from kongming.osc import change, plugin, waiting
-from kongming.osc.client import Client
+from kongming.client import waiting
+from kongming.client.rest import Client
+from kongming.osc import change, plugin
 from kongming.tests import commands
 from kongming.tests.api import Api
 from kongming.tests.commands import Meanwhile, client_at

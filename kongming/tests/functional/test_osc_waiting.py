@@ -20,7 +20,8 @@ import time
 
 import pytest
 
-from kongming.osc import change, waiting
+from kongming.client import waiting
+from kongming.osc import change
 from kongming.tests import commands
 from kongming.tests.api import Api
 from kongming.tests.commands import Meanwhile, client_at

@@ -71,6 +71,8 @@ def test_without_an_extra_the_client_is_installed_and_no_service_runs(wheel, tmp
     assert not alone.installed() & {*ONLY_CONTROLLERS, *ONLY_COMPUTE, "oslo.messaging"}
     shown = alone.run("openstack", "help", "kongming", "allocation", "set")
     assert (shown.returncode, "--vcpu-pinning" in shown.stdout) == (0, True), shown.stderr
+    client = alone.run("python", "-c", "import kongming.client as c; print(c.SERVICE.all_types)")
+    assert client.stdout == "['kongming']\n", client.stderr
     statuses = {"kongming-conductor": 1, "kongming-executor": 1, "kongming-status": 255}
     for program, status in statuses.items():
         ended = alone.run(program, "--config-file", alone.conf)

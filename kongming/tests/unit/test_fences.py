@@ -36,7 +36,7 @@ FLOORS = (
     {"host", "runtime"},
     {"bus", "hypervisor", "policies"},
     {"conf", "rpc"},
-    {"db", "nova", "terminal"},
+    {"client", "db", "nova", "terminal"},
     {"configuration", "osc"},
     {"api", "conductor", "executor"},
     {"notification", "standalone"},
@@ -51,14 +51,14 @@ USERS = {
     "cliff": {"cmd", "manage", "osc", "terminal"},
     "falcon": {"api"},
     "libvirt": {"hypervisor", "status"},
-    "openstack": {"nova"},
+    "openstack": {"client", "nova"},
     "osc_lib": {"osc"},
     "sqlalchemy": {"db", "status"},
 }
 
 #: Who runs with the packages of an extra; the empty one is that of users.
 EXTRAS = {
-    "": ["osc."],
+    "": ["client", "osc."],
     "compute": ["cmd.launch", "notification.service", "standalone.service", "manage.allocation",
                 "manage.host", "manage.resync", "status.hypervisor", "status.nova"],
     "controller": ["cmd.launch", "conductor.service", "api.application", "manage.db"],
@@ -69,8 +69,9 @@ GUARDED = {"conf.database", "configuration.options"}
 #: Who works where neither a host nor a controller is installed, or has nobody to ask.
 ALONE = {
     "allocation": {"exception"},
+    "client": {"allocation", "exception", "runtime", "version"},
     "host": {"allocation"},
-    "osc": {"allocation", "exception", "runtime", "terminal", "version"},
+    "osc": {"allocation", "client", "exception", "runtime", "terminal", "version"},
 }
 
 

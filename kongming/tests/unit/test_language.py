@@ -67,6 +67,7 @@ NAMES = set(
 )
 
 CODE = sorted(path for path in PRODUCT.rglob("*.py") if "tests" not in path.parts)
+CODE += sorted((TOP / "doc/examples").glob("*.py"))
 TEXTS = sorted(
     [
         *TOP.glob("README*.rst"),

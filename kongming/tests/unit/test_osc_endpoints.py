@@ -13,41 +13,13 @@
 
 from types import SimpleNamespace
 
-from keystoneauth1 import access, noauth
-from keystoneauth1.identity.base import BaseIdentityPlugin
+from keystoneauth1 import noauth
 from keystoneauth1.session import Session
 import pytest
 
+from kongming.client.responses import Fault
 from kongming.osc import plugin
-from kongming.osc.responses import Fault
-
-
-class Auth(BaseIdentityPlugin):
-    """A log-in whose token is there already."""
-
-    def __init__(self, token):
-        super().__init__("http://keystone")
-        self._token = token
-
-    def get_auth_ref(self, session):
-        return access.create(body=self._token, auth_token="x")
-
-
-def token(*, scope="project", endpoints=(), kind="kongming"):
-    """A token whose catalogue has endpoints of one service, as interface, region and URL."""
-    body = {"user": {}, "methods": [], "expires_at": "2999-01-01T00:00:00.000000Z"}
-    listed = [
-        {"id": url, "interface": interface, "region": region, "region_id": region, "url": url}
-        for interface, region, url in endpoints
-    ]
-    if scope:
-        body |= {"system": {"all": True}} if scope == "system" else {"project": {"id": "p"}}
-        compute = {"id": "c", "interface": "public", "region_id": "up", "url": "http://nova"}
-        body["catalog"] = [
-            {"type": "compute", "name": "nova", "endpoints": [{**compute, "region": "up"}]},
-            {"type": kind, "name": kind, "endpoints": listed},
-        ]
-    return {"token": body}
+from kongming.tests.catalogues import EAST, WEST, Auth, token
 
 
 def client(auth, *, interface="public", region_name=None, **options):
@@ -59,10 +31,6 @@ def client(auth, *, interface="public", region_name=None, **options):
             get_configuration=lambda: options,
         )
     )
-
-
-EAST = [("public", "east", "http://east"), ("internal", "east", "http://in-east")]
-WEST = [("admin", "west", "http://west")]
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,11 @@ import io
 
 import pytest
 
+from kongming.client.progress import Progress, placed
+from kongming.client.responses import Fault
+from kongming.client.waiting import Waiter
 from kongming.manage import state
 from kongming.osc import columns, waiting
-from kongming.osc.progress import Progress, placed
-from kongming.osc.responses import Fault
 from kongming.terminal import options
 from kongming.tests.commands import Meanwhile
 
@@ -56,8 +57,12 @@ class Waited:
             return seen if isinstance(seen, Progress) else Progress(seen, placed(seen))
 
         messages = waiting.Messages(stderr)
-        waiter = waiting.Waiter(
-            messages, timeout, patience=patience, clock=meanwhile.clock, sleep=meanwhile.sleep
+        waiter = Waiter(
+            messages.print,
+            timeout,
+            patience=patience,
+            clock=meanwhile.clock,
+            sleep=meanwhile.sleep,
         )
         self.end = waiter.wait(look)
         if self.end.progress:

@@ -13,10 +13,12 @@
 
 import pytest
 
-from kongming.osc import change, requests, watching
-from kongming.osc.progress import Progress
-from kongming.osc.requests import ApplyMap, DeleteMap, SetAllocation, UnsetAllocation, Unsettled
-from kongming.osc.responses import Fault
+from kongming.client import watching
+from kongming.client.progress import Progress
+from kongming.client.requests import Unsettled
+from kongming.client.responses import Fault
+from kongming.osc import change, requests
+from kongming.osc.requests import ApplyMap, DeleteMap, SetAllocation, UnsetAllocation
 from kongming.tests.databases import instance
 
 PIN, SHARES = {"vcpu_pinning": {"0": "1"}}, {"cpu_shares": 7}

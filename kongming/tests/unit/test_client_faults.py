@@ -24,8 +24,8 @@ import pytest
 import requests
 from urllib3 import exceptions as urllib3
 
-from kongming.osc import responses
-from kongming.osc.responses import Fault
+from kongming.client import responses
+from kongming.client.responses import Fault
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def error(**fields):
 )
 def test_an_error_of_kongming_is_shown_with_its_code(status, body, says):
     fault = responses.of_answer(answer(status, body))
-    assert (str(fault), fault.code, fault.status) == (says, "busy", status)
+    assert (str(fault), fault.code, fault.status_code) == (says, "busy", status)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_an_error_of_another_service_is_shown_as_such(body):
     assert str(fault).startswith(
         "http://api/v1 responds with HTTP 404 Not Found, not in the form of Kong"
     )
-    assert (fault.code, fault.status) == ("", 404)
+    assert (fault.code, fault.status_code) == ("", 404)
     assert "HTTP 799," in str(responses.of_answer(answer(799, body)))
 
 
@@ -209,7 +209,7 @@ def test_an_invalid_address_is_reported_as_such(kind):
 def test_a_client_without_a_token_has_sent_no_request(raised, says, status):
     fault = responses.of_exception(raised, 1)
     assert str(fault).startswith(says)
-    assert (fault.status, fault.outcome_unknown) == (status, False)
+    assert (fault.status_code, fault.outcome_unknown) == (status, False)
 
 
 def test_a_call_returns_its_result_and_raises_its_error():

@@ -24,10 +24,11 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 from keystoneauth1 import exceptions as keystone
 from keystoneauth1.adapter import Adapter
-from osc_lib import exceptions
+from openstack import exceptions
 
-from kongming.osc import endpoints, responses
-from kongming.osc.responses import Fault
+from kongming.client import endpoints, responses
+from kongming.client.endpoints import Settings
+from kongming.client.responses import Fault
 
 _PREFIX = "/v1"
 # The required fields of an answer: their types, or their text.
@@ -35,6 +36,8 @@ _Shape = Mapping[str, type | str]
 
 #: The time limit of a response; a map of thousands of instances takes some seconds.
 RESPONSE_S = 60.0
+
+_SETTINGS = Settings()
 
 # Libraries refuse 0.
 _TIMEOUT_MIN_S = 0.001
@@ -47,15 +50,21 @@ _HOST: _Shape = {"name": str, "state": str}
 class Client:
     """A client of Kongming's API.
 
-    Every method raises :class:`Fault` if the API gives no valid answer, and ``CommandError`` if
-    it has no address.
+    Every method raises :class:`Fault` if the API gives no valid answer.
 
     :param adapter: of the service type ``kongming``, with the requested microversion.
     :param response_s: the time limit of a response.
+    :param settings: how the user sets the API's address.
     """
 
-    def __init__(self, adapter: Adapter, response_s: float = RESPONSE_S) -> None:
+    def __init__(
+        self,
+        adapter: Adapter,
+        response_s: float = RESPONSE_S,
+        settings: Settings = _SETTINGS,
+    ) -> None:
         self._adapter = adapter
+        self._settings = settings
         self._response_s = response_s
         self._left: Callable[[], float] | None = None
 
@@ -138,6 +147,10 @@ class Client:
         """Return a host with its snapshot."""
         return self._dict("GET", f"/hosts/{_segment(name)}", {**_HOST, "name": name})
 
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON Schema of an allocation."""
+        return self._dict("GET", "/schemas/allocation", {"$schema": str})
+
     def _pages(
         self,
         path: str,
@@ -213,7 +226,7 @@ class Client:
         try:
             return send() if self._left is None else responses.bounded(send, seconds)
         except keystone.EndpointNotFound as error:
-            raise Fault(endpoints.explain(self._adapter), sent=False) from error
+            raise Fault(endpoints.explain(self._adapter, self._settings), sent=False) from error
         except keystone.ClientException as error:
             raise responses.of_exception(error, seconds) from error
 
@@ -254,7 +267,7 @@ def _allocation(instance_uuid: str) -> _Shape:
 
 
 def _of_instance(instance_uuid: str) -> str:
-    return f"/allocations/{instance_uuid}"
+    return f"/allocations/{_segment(instance_uuid)}"
 
 
 def _of_map(name: str) -> str:
@@ -265,7 +278,7 @@ def _segment(name: str) -> str:
     """Return a name as a segment of a path."""
     if name in ("", ".", ".."):
         # HTTP libraries resolve these as steps in the path.
-        raise exceptions.CommandError(f"{name!r} is not a name")
+        raise exceptions.InvalidRequest(f"{name!r} is not a name")
     return quote(name, safe="")
 
 

@@ -14,29 +14,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from keystoneauth1 import exceptions as keystone
 from keystoneauth1.adapter import Adapter
-from osc_lib import exceptions
 
 NO_REGION = "(no region)"
-_WAY_OUT = "or name the API's address with --os-kongming-endpoint"
 
 
-def explain(adapter: Adapter) -> str:
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The names of the settings with which a user chooses an endpoint, for messages.
+
+    :ivar address: that of the API's URL.
+    """
+
+    address: str = "kongming_endpoint_override of clouds.yaml"
+    project: str = "project_name"
+    region: str = "region_name"
+    interface: str = "interface"
+
+    @property
+    def name_it(self) -> str:
+        """The way out that does not need the service catalogue."""
+        return f"name the API's address with {self.address}"
+
+
+def explain(adapter: Adapter, settings: Settings) -> str:
     """Return why an adapter finds no endpoint, and how it would find one."""
     auth: Any = adapter.auth or adapter.session.auth
     try:
         access = auth.get_access(adapter.session)
     except AttributeError:
         # Such as "none", which has no catalogue.
-        return (
-            "this authentication type has no service catalogue: name the API's address with "
-            "--os-kongming-endpoint"
-        )
-    except (keystone.ClientException, exceptions.CommandError):
-        return f"the service catalogue can't be read: authenticate again, {_WAY_OUT}"
+        return f"this authentication type has no service catalogue: {settings.name_it}"
+    except Exception:  # noqa: BLE001, authentication plug-ins have errors of their own
+        return f"the service catalogue can't be read: authenticate again, or {settings.name_it}"
     catalog = access.service_catalog.catalog if access.has_service_catalog() else []
     scopes = (access.project_scoped, access.domain_scoped, getattr(access, "system_scoped", False))
     return missing(
@@ -45,6 +58,7 @@ def explain(adapter: Adapter) -> str:
         scoped=any(scopes),
         interface=adapter.interface,
         region_name=adapter.region_name,
+        settings=settings,
     )
 
 
@@ -55,6 +69,7 @@ def missing(
     scoped: bool,
     interface: Any,
     region_name: str | None,
+    settings: Settings,
 ) -> str:
     """Return why none of a service's endpoints matches.
 
@@ -70,19 +85,19 @@ def missing(
     if not found and not scoped:
         return (
             "the token is not scoped and has no service catalogue: name a project "
-            f"(--os-project-name), {_WAY_OUT}"
+            f"({settings.project}), or {settings.name_it}"
         )
     if not found:
         return (
             f"the service catalogue has no endpoint of the type {service_type}: create one "
-            f"(openstack endpoint create), {_WAY_OUT}"
+            f"(openstack endpoint create), or {settings.name_it}"
         )
     regions = sorted({region for _, region in found})
     if region_name and region_name not in regions:
         return (
             f"the service catalogue has no endpoint of the type {service_type} in the region "
-            f"{region_name}, only in {_listed(regions)}: choose one with --os-region-name, "
-            f"{_WAY_OUT}"
+            f"{region_name}, only in {_listed(regions)}: choose one with {settings.region}, "
+            f"or {settings.name_it}"
         )
     requested = [interface] if isinstance(interface, str) else list(interface or ())
     names = [str(each).removesuffix("URL") for each in requested]
@@ -91,7 +106,7 @@ def missing(
     return (
         f"the service catalogue has no endpoint of the type {service_type} with the interface "
         f"{_listed(names) or 'public'}{where}, only {_listed(of_region)}: choose one with "
-        f"--os-interface or kongming_interface of clouds.yaml, {_WAY_OUT}"
+        f"{settings.interface}, or {settings.name_it}"
     )
 
 

@@ -21,11 +21,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from kongming.allocation.statuses import Status
+from kongming.client.progress import GONE, Json, Progress, in_one_line, is_same, placed
+from kongming.client.responses import Fault
+from kongming.client.rest import Client
 from kongming.exception import AllocationUnknown, MapUnknown
-from kongming.osc.client import Client
-from kongming.osc.columns import in_one_line
-from kongming.osc.progress import GONE, Json, Progress, is_same, placed
-from kongming.osc.responses import Fault
 
 
 def find_allocation(client: Client, instance_uuid: str) -> dict[str, Any] | None:
@@ -201,6 +200,35 @@ def map_releases(client: Client, name: str, members: Iterable[str]) -> Releases:
         return {each["instance_uuid"]: each for each in found["allocations"]} if found else {}
 
     return Releases(client, set(members), listed)
+
+
+@dataclass(slots=True)
+class MapDeletion:
+    """The accepted deletion of a map.
+
+    :ivar answer: the answer that accepted it.
+    """
+
+    client: Client
+    answer: Json
+    _releases: Releases | None = None
+
+    def poll(self) -> Progress:
+        """Return the progress of the releases of its members.
+
+        :raises Fault: if the API gives no answer.
+        """
+        if self._releases is None:
+            name = self.answer["name"]
+            current = find_map(self.client, name)
+            if current is None:
+                return Progress([], "the map is deleted")
+            if not is_same_map(current, self.answer):
+                replaced = f"the map has generation {current['generation']}"
+                return Progress([], f"map {name}", replaced=replaced)
+            members = (each["instance_uuid"] for each in current["allocations"])
+            self._releases = map_releases(self.client, name, members)
+        return self._releases.poll()
 
 
 def dropped_releases(client: Client, members: Iterable[str]) -> Releases:

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from keystoneauth1 import exceptions as keystone
-from osc_lib import exceptions
+from openstack import exceptions
 from requests import exceptions as requests
 from urllib3 import exceptions as urllib3
 
@@ -54,11 +54,14 @@ _TIMEOUTS = (TimeoutError, urllib3.TimeoutError, keystone.ConnectTimeout)
 _T = TypeVar("_T")
 
 
-class Fault(exceptions.CommandError):
+class Fault(exceptions.HttpException):
     """A request failed, or its outcome is unknown.
 
-    :ivar status: the HTTP status; None if no response could be read.
+    Its text is one line for people.
+
+    :ivar status_code: the HTTP status; None if no response could be read.
     :ivar code: Kongming's reason code; empty if the response is not Kongming's.
+    :ivar request_id: that of the API's log; None if unknown.
     :ivar sent: whether the API may have received the request.
     :ivar retry_after: the seconds after which the API expects a retry.
     """
@@ -69,30 +72,64 @@ class Fault(exceptions.CommandError):
         *,
         status: int | None = None,
         code: str = "",
+        request_id: str | None = None,
         sent: bool = True,
         retry_after: float = 0.0,
     ) -> None:
         super().__init__(escape(message))
-        self.status = status
+        self.status_code = status
         self.code = code
+        self.request_id = request_id
         self.sent = sent
         self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return str(self.message)
 
     @property
     def passing(self) -> bool:
         """Whether a retry may succeed."""
-        if self.status is None or not self.code:
+        if self.status_code is None or not self.code:
             return True
-        return self.status in _PASSING or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        is_server_error = self.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+        return self.status_code in _PASSING or is_server_error
 
     @property
     def outcome_unknown(self) -> bool:
         """Whether the API may have accepted the change nevertheless."""
         if not self.sent or self.code in _NEVER_CARRIED_OUT:
             return False
-        status = self.status
+        status = self.status_code
         refused = HTTPStatus.BAD_REQUEST, HTTPStatus.INTERNAL_SERVER_ERROR
         return status is None or not refused[0] <= status < refused[1]
+
+
+class BadRequest(Fault, exceptions.BadRequestException):
+    """The request is malformed, or what it requests is impossible."""
+
+
+class Forbidden(Fault, exceptions.ForbiddenException):
+    """The policy does not allow it to this user."""
+
+
+class NotFound(Fault, exceptions.NotFoundException):
+    """The allocation, map or host does not exist, or belongs to another project."""
+
+
+class Conflict(Fault, exceptions.ConflictException):
+    """The resource was changed meanwhile, or an instance belongs to another map."""
+
+
+class OutcomeUnknown(Fault):
+    """The answer to a change got lost, and whether it was accepted can't be found out."""
+
+
+_KINDS: Mapping[int, type[Fault]] = {
+    HTTPStatus.BAD_REQUEST: BadRequest,
+    HTTPStatus.FORBIDDEN: Forbidden,
+    HTTPStatus.NOT_FOUND: NotFound,
+    HTTPStatus.CONFLICT: Conflict,
+}
 
 
 def of_answer(response: Any) -> Fault:
@@ -100,9 +137,10 @@ def of_answer(response: Any) -> Fault:
     status = int(response.status_code)
     retry_after = _retry_after(response.headers.get("Retry-After"))
     try:
-        error = response.json()["errors"][0]
-        code, detail = str(error["code"]), str(error["detail"])
-        request_id = error.get("request_id")
+        errors = response.json()["errors"]
+        # Further errors are further problems of the same body.
+        detail = "; ".join(str(each["detail"]) for each in errors)
+        code, request_id = str(errors[0]["code"]), errors[0].get("request_id")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return Fault(
             f"{response.url} responds with HTTP {status}{_phrase(status)}, not in the form of "
@@ -114,7 +152,8 @@ def of_answer(response: Any) -> Fault:
     if request_id and status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         message += f" ({request_id})"
     message += f" (HTTP {status})"
-    return Fault(message, status=status, code=code, retry_after=retry_after)
+    kind = _KINDS.get(status, Fault)
+    return kind(message, status=status, code=code, request_id=request_id, retry_after=retry_after)
 
 
 def of_exception(error: keystone.ClientException, seconds: float) -> Fault:

@@ -20,6 +20,9 @@ from typing import Any
 
 from kongming.allocation import stored
 from kongming.allocation.statuses import Status
+from kongming.allocation.stored import Unreadable
+from kongming.allocation.text import lines
+from kongming.runtime.escaping import escape
 
 Json = Mapping[str, Any]
 Allocations = Sequence[Json]
@@ -63,7 +66,7 @@ class Progress:
         undone = [
             each
             for each in self.allocations
-            if not _is_in_force(each) and status_of(each) != Status.ABSENT
+            if not is_in_force(each) and status_of(each) != Status.ABSENT
         ]
         return [*undone, *self.releasing]
 
@@ -86,7 +89,7 @@ def status_of(found: Json) -> str:
 
 def not_in_force(allocations: Allocations) -> Allocations:
     """Return the allocations that are not in force."""
-    return [each for each in allocations if not _is_in_force(each)]
+    return [each for each in allocations if not is_in_force(each)]
 
 
 def is_same(found: object, requested: object) -> bool:
@@ -94,6 +97,32 @@ def is_same(found: object, requested: object) -> bool:
     return found == requested or (
         found is not None and stored.understand(found) == stored.understand(requested)
     )
+
+
+def is_in_force(found: Json) -> bool:
+    """Return whether the whole request is in force, and not overridden."""
+    status = _parse(status_of(found))
+    return status is not None and status.is_in_force
+
+
+def in_one_line(allocation: Any) -> str:
+    """Return an allocation in JSON as one line of text; None is one that can't be read."""
+    if allocation is None:
+        return "(can't be read)"
+    found = stored.understand(allocation)
+    if isinstance(found, Unreadable):
+        # A newer API may know more than this client.
+        return escape(found.text)
+    return escape("; ".join(lines(found)) or "(nothing)")
+
+
+def allocations_of(found: Json) -> dict[str, Any]:
+    """Return the allocations of a map by UUID, without the instances that are being released."""
+    return {
+        each["instance_uuid"]: each.get("allocation")
+        for each in found["allocations"]
+        if each["status"] != Status.RELEASING
+    }
 
 
 def counts(allocations: Allocations) -> dict[str, int]:
@@ -138,11 +167,6 @@ def describe(found: Json) -> str:
 def _is_settled(found: Json) -> bool:
     status = _parse(found["status"])
     return status is None or status.is_settled
-
-
-def _is_in_force(found: Json) -> bool:
-    status = _parse(status_of(found))
-    return status is not None and status.is_in_force
 
 
 def _parse(status: str) -> Status | None:
