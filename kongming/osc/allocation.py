@@ -23,8 +23,9 @@ from kongming.allocation import stored
 from kongming.allocation.allocation import Allocation
 from kongming.allocation.statuses import LISTED, Status
 from kongming.allocation.stored import Unreadable
+from kongming.client.responses import Fault
 from kongming.client.rest import Client
-from kongming.osc import columns
+from kongming.osc import columns, instances
 from kongming.osc.change import Change
 from kongming.osc.command import (
     Fields,
@@ -80,17 +81,28 @@ class AllocationList(Lister):
         parser.add_argument("--map", metavar="<map>", help="Only instances of this map.")
         add_limit(parser)
         parser.add_argument("--long", action="store_true", help="Show more fields.")
+        parser.add_argument(
+            "--names", action="store_true", help="Show the servers' names, which Nova has."
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Table:
-        names = _LONG if parsed_args.long else _SHORT
-        found = client_of(self).allocations(
-            parsed_args.limit,
-            host=parsed_args.host,
-            project_id=parsed_args.project,
-            status=parsed_args.status,
-            map=parsed_args.map,
+        client, names = client_of(self), _LONG if parsed_args.long else _SHORT
+        found: list[Any] = list(
+            client.allocations(
+                parsed_args.limit,
+                host=parsed_args.host,
+                project_id=parsed_args.project,
+                status=parsed_args.status,
+                map=parsed_args.map,
+            )
         )
+        if not found and parsed_args.host is not None:
+            _check_host(client, parsed_args.host)
+        if parsed_args.names:
+            servers = instances.names(self.app.client_manager)
+            found = [{**each, "name": servers.get(each["instance_uuid"])} for each in found]
+            names = (names[0], "name", *names[1:])
         return names, [columns.row(names, each) for each in found]
 
 
@@ -123,8 +135,13 @@ class AllocationSet(OfInstance, Change):
 
 
 class AllocationUnset(OfInstance, Change):
-    """Delete the allocation of an instance: return the instance to its baseline."""
+    """Delete the allocations of instances: return the instances to their baseline.
 
+    After an instance without allocation, the others are released nevertheless; the exit status
+    is 1 then.
+    """
+
+    several = True
     timeout = 60.0
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -133,8 +150,12 @@ class AllocationUnset(OfInstance, Change):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Fields:
-        request = UnsetAllocation(parsed_args.instance_uuid, parsed_args.generation)
-        return self.carry_out(request)
+        uuids, generation = parsed_args.instances, parsed_args.generation
+        if len(uuids) == 1:
+            return self.carry_out(UnsetAllocation(uuids[0], generation))
+        if generation is not None:
+            raise exception.RequestInvalid("--generation is that of one instance: name only one")
+        return self.release(uuids)
 
 
 class AllocationPlan(OfInstance, Lister):
@@ -195,6 +216,19 @@ class AllocationHistory(OfInstance, Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> Table:
         found = client_of(self).history(parsed_args.instance_uuid, parsed_args.limit)
         return _CHANGE, [columns.row(_CHANGE, each) for each in found]
+
+
+def _check_host(client: Client, name: str) -> None:
+    """Refuse a host that is not known.
+
+    :raises Fault: if it is not.
+    """
+    try:
+        client.host(name)
+    except Fault as fault:
+        # The policy may allow this user to list allocations, but not to read hosts.
+        if fault.code == exception.HostUnknown.reason:
+            raise
 
 
 def _desired(client: Client, instance_uuid: str) -> Allocation:

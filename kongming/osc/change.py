@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 import signal
 import threading
@@ -23,13 +23,13 @@ from typing import Any
 from osc_lib import exceptions
 
 from kongming.client import requests
-from kongming.client.progress import Json
-from kongming.client.responses import OutcomeUnknown
+from kongming.client.progress import Json, Progress
+from kongming.client.responses import Fault, OutcomeUnknown
 from kongming.client.rest import Client
 from kongming.client.waiting import End, Waiter
 from kongming.osc import waiting
 from kongming.osc.command import Fields, ShowOne, client_of
-from kongming.osc.requests import Request
+from kongming.osc.requests import Request, UnsetAllocation, UnsetAllocations
 from kongming.osc.waiting import Messages
 
 # The shortest time limit of a change: if it were cut off, its outcome would be unknown.
@@ -89,20 +89,52 @@ class Change(ShowOne):
         :raises Fault: if it was not accepted.
         :raises CommandError: if that is unknown.
         """
-        client, messages, waiter = client_of(self), Messages(self.app.stderr), self._waiter
-        answer = self._accepted(request, messages)
-        self.accepted = _as_accepted(request, answer)
-        if answer is None or waiter is None:
-            return self.dict2columns(request.fields(answer, None))
+        answer = self._accepted(request, Messages(self.app.stderr))
+        if answer is None:
+            self.accepted = f"{request.what} was accepted"
+            return self.dict2columns(request.fields(None, None))
+        self.accepted = f"{request.what} was accepted (generation {answer['generation']})"
+        progress = self._follow(lambda client: request.poller(client, answer))
+        return self.dict2columns(request.fields(answer, progress))
+
+    def release(self, instance_uuids: Sequence[str]) -> Fields:
+        """Release several instances, also after a refusal, as :meth:`carry_out` does one.
+
+        :raises CommandError: if no release was accepted.
+        """
+        messages, done, pending = Messages(self.app.stderr), [], []
+        for instance_uuid in instance_uuids:
+            try:
+                answer = self._accepted(UnsetAllocation(instance_uuid, None), messages)
+            except (Fault, exceptions.CommandError) as error:
+                messages.print(f"instance {instance_uuid}: {error}")
+                self._status = 1
+                if not isinstance(error, Fault) or not error.code:
+                    # The API is unavailable for the others, too.
+                    break
+            else:
+                done.append(instance_uuid)
+                pending += [instance_uuid] if answer else []
+        if not done:
+            raise exceptions.CommandError("no release was accepted")
+        request = UnsetAllocations(done, pending)
+        self.accepted = f"the release of {len(done)} instances was accepted"
+        progress = self._follow(request.poller) if pending else None
+        return self.dict2columns(request.fields(progress))
+
+    def _follow(self, poller: Callable[[Client], Callable[[], Progress]]) -> Progress | None:
+        """Wait if ``--wait`` was given, and return the last progress; None if none was read."""
+        messages, waiter = Messages(self.app.stderr), self._waiter
+        if waiter is None:
+            return None
         try:
-            poll = request.poller(client.within(waiter.left_for_poll), answer)
-            end = waiter.wait(poll)
-            self._status = 0 if end.done else 1
+            end = waiter.wait(poller(client_of(self).within(waiter.left_for_poll)))
+            self._status = self._status if end.done else 1
         except KeyboardInterrupt as interrupt:
             end = End(waiter.last, done=False, why="interrupted")
             self._status = _INTERRUPTED + getattr(interrupt, "number", signal.SIGINT)
-        _print_end(messages, request, answer, end)
-        return self.dict2columns(request.fields(answer, end.progress))
+        _print_end(messages, self.accepted, end)
+        return end.progress
 
     def _left_to_settle(self) -> float:
         left = self._waiter.left() if self._waiter else _SETTLE_MAX_S
@@ -121,14 +153,8 @@ class Change(ShowOne):
             raise
 
 
-def _as_accepted(request: Request, answer: Json | None) -> str:
-    generation = "" if answer is None else f" (generation {answer['generation']})"
-    return f"{request.what} was accepted{generation}"
-
-
-def _print_end(messages: Messages, request: Request, answer: Json, end: End) -> None:
+def _print_end(messages: Messages, accepted: str, end: End) -> None:
     """Print why the wait ended, and which request was accepted if it is not carried out."""
-    accepted = _as_accepted(request, answer)
     if end.progress is not None and end.progress.replaced:
         messages.print(f"{accepted}, and then replaced: {end.progress.replaced}")
         return

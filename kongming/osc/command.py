@@ -26,7 +26,7 @@ from osc_lib import exceptions
 from osc_lib.command import command
 
 from kongming.client.rest import Client
-from kongming.terminal import options
+from kongming.osc import instances
 from kongming.terminal.output import EscapedOutput
 
 Fields = tuple[Sequence[str], Iterable[Any]]
@@ -78,17 +78,30 @@ def add_limit(parser: argparse.ArgumentParser) -> None:
 
 
 class OfInstance(command.Command):
-    """A command about one instance."""
+    """A command about one instance.
+
+    :cvar several: whether it may be about several of them.
+    """
+
+    several = False
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         parser.add_argument(
-            "instance_uuid",
+            "instances",
             metavar="<instance>",
-            type=options.instance_uuid,
-            help="The instance's UUID.",
+            nargs="+" if self.several else 1,
+            help="The instance's name or UUID.",
         )
         return parser
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Find the instances, and run the command."""
+        manager = self.app.client_manager
+        found = (instances.find(manager, each) for each in parsed_args.instances)
+        parsed_args.instances = list(dict.fromkeys(found))
+        parsed_args.instance_uuid = parsed_args.instances[0]
+        return int(super().run(parsed_args) or 0)
 
 
 class _Output(EscapedOutput):

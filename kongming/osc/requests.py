@@ -76,6 +76,33 @@ class UnsetAllocation(requests.UnsetAllocation):
         return columns.of_fields(_latest(answer, progress))
 
 
+@dataclass(frozen=True, slots=True)
+class UnsetAllocations:
+    """Several instances whose release was accepted.
+
+    :ivar pending: the UUIDs of those that hosts have to release.
+    """
+
+    instance_uuids: Collection[str]
+    pending: Collection[str]
+
+    def poller(self, client: Client) -> Callable[[], Progress]:
+        """Return a function that reads the progress of the releases."""
+        return Releases(client, set(self.pending)).poll
+
+    def fields(self, progress: Progress | None) -> dict[str, Any]:
+        """Return the releases as columns."""
+        shown: dict[str, Any] = {"instances": columns.Instances([*self.instance_uuids])}
+        if not self.pending or _is_released(progress):
+            return shown | {"status": RELEASED}
+        if progress is None:
+            return shown | {"status": Status.RELEASING.value}
+        if progress.replaced:
+            return shown | {"status": REPLACED, "message": progress.replaced}
+        left = columns.Outcomes([*progress.releasing])
+        return shown | {"status": Status.RELEASING.value, "not_released": left}
+
+
 class ApplyMap(requests.ApplyMap):
     """Request the allocations of a map."""
 

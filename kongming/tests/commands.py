@@ -61,12 +61,16 @@ def client_at(url: str, **options: Any) -> Client:
     )
 
 
-def run(client: Client, name: str, *arguments: str, stdout: Any = None) -> Ended:
-    """Run a command as cliff does: what it raises is one line, and status 1."""
+def run(
+    client: Client, name: str, *arguments: str, stdout: Any = None, connection: Any = None
+) -> Ended:
+    """Run a command as cliff does: what it raises is one line, and status 1.
+
+    :param connection: that of openstacksdk.
+    """
     stdout = stdout or io.StringIO()
-    app = SimpleNamespace(
-        stdout=stdout, stderr=io.StringIO(), client_manager=SimpleNamespace(kongming=client)
-    )
+    manager = SimpleNamespace(kongming=client, sdk_connection=connection)
+    app = SimpleNamespace(stdout=stdout, stderr=io.StringIO(), client_manager=manager)
     command = COMMANDS[f"kongming_{name.replace(' ', '_')}"].load()(app, None)
     status, error = 1, ""
     try:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import json
+import re
 import threading
 import time
 from typing import Any
@@ -55,6 +56,7 @@ class FakeServer:
 
     host: str | None
     metadata: dict[str, str]
+    name: str = ""
     status: str = "ACTIVE"
     updated: str = ""
 
@@ -127,11 +129,16 @@ class NovaApi:
         )
 
     def add(
-        self, host: str | None, metadata: dict[str, str], *, instance_uuid: str | None = None
+        self,
+        host: str | None,
+        metadata: dict[str, str],
+        *,
+        instance_uuid: str | None = None,
+        name: str = "",
     ) -> str:
         """Make a server; its UUID."""
         known = instance_uuid or str(uuid.uuid4())
-        self.servers[known] = FakeServer(host, dict(metadata))
+        self.servers[known] = FakeServer(host, dict(metadata), name)
         self.touch(known)
         return known
 
@@ -176,8 +183,11 @@ class NovaApi:
         return 201, {"token": body}, {"X-Subject-Token": token}
 
     def list(self, query: dict[str, str]) -> tuple[int, Any, dict[str, str]]:
-        """Answer ``GET /servers/detail``."""
+        """Answer ``GET /servers/detail``, and ``GET /servers`` with more than Nova does."""
+        if "all_tenants" in query and not self.privileged:
+            return 403, {"forbidden": {"code": 403, "message": "Policy does not allow it."}}, {}
         rows = sorted(self.servers.items())
+        rows = [each for each in rows if re.search(query.get("name", ""), each[1].name)]
         since = query.get("changes-since")
         if since:
             rows = [(known, one) for known, one in rows if one.updated >= since]
@@ -207,6 +217,7 @@ class NovaApi:
     def _row(self, instance_uuid: str, server: FakeServer) -> dict[str, Any]:
         row: dict[str, Any] = {
             "id": instance_uuid,
+            "name": server.name,
             "status": server.status,
             "tenant_id": PROJECT,
             "metadata": server.metadata,
@@ -265,7 +276,7 @@ class _Handler(BaseHTTPRequestHandler):
             if fault.status:
                 self._send(fault.status, fault.body.encode(), fault.headers)
                 return
-        if path == "/servers/detail":
+        if path in ("/servers", "/servers/detail"):
             self._answer(*api.list(query))
         else:
             self._answer(*api.show(path.rpartition("/")[2]))

@@ -51,7 +51,7 @@ USERS = {
     "cliff": {"cmd", "manage", "osc", "terminal"},
     "falcon": {"api"},
     "libvirt": {"hypervisor", "status"},
-    "openstack": {"client", "nova"},
+    "openstack": {"client", "nova", "osc"},
     "osc_lib": {"osc"},
     "sqlalchemy": {"db", "status"},
 }
