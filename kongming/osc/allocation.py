@@ -101,6 +101,9 @@ class AllocationList(Lister):
             _check_host(client, parsed_args.host)
         if parsed_args.names:
             servers = instances.names(self.app.client_manager)
+            if servers is None:
+                self.log.warning("the names of the servers can't be read from Nova")
+                servers = {}
             found = [{**each, "name": servers.get(each["instance_uuid"])} for each in found]
             names = (names[0], "name", *names[1:])
         return names, [columns.row(names, each) for each in found]

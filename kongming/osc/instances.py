@@ -55,31 +55,29 @@ def find(manager: Any, named: str) -> str:
     )
 
 
-def names(manager: Any) -> dict[str, str]:
-    """Return the names of all servers in Nova by UUID; empty without Nova."""
-    return {str(each.id): str(each.name) for each in _servers(manager)}
+def names(manager: Any) -> dict[str, str] | None:
+    """Return the names of all servers in Nova by UUID; None if Nova can't be read."""
+    found = _servers(manager)
+    return None if found is None else {str(each.id): str(each.name) for each in found}
 
 
 def _in_nova(manager: Any, named: str) -> list[str]:
     # Nova reads the name as a regular expression, and some databases ignore case.
-    found = _servers(manager, name=f"^{re.escape(named)}$")
+    found = _servers(manager, name=f"^{re.escape(named)}$") or ()
     return sorted(str(each.id) for each in found if each.name == named)
 
 
-def _servers(manager: Any, **query: str) -> list[Any]:
-    """Return Nova's servers, of all projects if the user may read them; none without Nova."""
-    connection = getattr(manager, "sdk_connection", None)
-    if connection is None:
-        return []
+def _servers(manager: Any, **query: str) -> list[Any] | None:
+    """Return Nova's servers, of all projects if the user may read them; None without Nova."""
     try:
-        compute = connection.compute
+        compute = manager.sdk_connection.compute
         try:
             return list(compute.servers(details=False, all_projects=True, **query))
         except openstack.ForbiddenException:
             return list(compute.servers(details=False, **query))
     except (keystone.ClientException, openstack.SDKException):
         # Such as without Keystone, or without an endpoint of Nova.
-        return []
+        return None
 
 
 def _on_hosts(client: Client, named: str) -> Iterable[str]:

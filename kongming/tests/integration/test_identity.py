@@ -18,6 +18,7 @@ import json
 import os
 import subprocess
 
+from openstack import exceptions
 import pytest
 
 from kongming.allocation.allocation import Allocation
@@ -26,6 +27,7 @@ from kongming.db.allocations import Allocations
 from kongming.db.database import Database
 from kongming.db.values import Location
 from kongming.tests.api import Api as EmbeddedApi
+from kongming.tests.connections import api_at
 from kongming.tests.databases import BY, configuration, instance
 from kongming.tests.testbed.control_plane import Api
 from kongming.tests.testbed.keystone import ADMIN, BIN, DOMAIN, PASSWORD, Keystone
@@ -148,9 +150,34 @@ def test_a_token_that_has_ended(ask, keystone, token_of, projects):
     assert ask("", "PUT", of(RED), ASKED, token=token, service_token=service)[0] == 403
 
 
-def test_the_command_line_finds_the_api_in_the_catalogue(api, keystone, projects):
+@pytest.fixture(scope="module")
+def catalogued(api, keystone):
+    """Have the API in the catalogue."""
     keystone.endpoint("kongming", api.url)
 
+
+@pytest.mark.usefixtures("catalogued")
+def test_the_python_client_finds_the_api_in_the_catalogue(keystone, projects):
+    def client(who, **options):
+        auth = {"auth_url": keystone.url, "username": who, "password": PASSWORD}
+        auth |= {"user_domain_id": DOMAIN, "project_id": projects[who.partition("@")[2]]}
+        return api_at(auth_type="password", auth=auth, **options)
+
+    for who, seen in (("admin@blue", {RED, BLUE, UNLOCATED}), ("reader@red", {RED})):
+        assert {each.id for each in client(who).allocations()} == seen
+    with pytest.raises(exceptions.ForbiddenException) as refused:
+        client("reader@red").unset_allocation(RED)
+    assert refused.value.code == "forbidden"
+    with pytest.raises(exceptions.NotFoundException) as unknown:
+        client("reader@red").get_allocation(BLUE)
+    assert unknown.value.code == "allocation_unknown"
+    with pytest.raises(exceptions.HttpException, match="in the region x, only in") as lost:
+        list(client("admin@blue", region_name="x").hosts())
+    assert not lost.value.outcome_unknown
+
+
+@pytest.mark.usefixtures("catalogued")
+def test_the_command_line_finds_the_api_in_the_catalogue(keystone, projects):
     def openstack(who, *arguments, **more):
         environment = keystone.environment(who, projects[who.partition("@")[2]]) | more
         return subprocess.run(
