@@ -46,12 +46,6 @@ _DECLARED_BY = {
     "auto_delete": "amqp_auto_delete",
     "x-": "rabbit_quorum_queue, rabbit_transient_quorum_queue and rabbit_transient_queues_ttl",
 }
-_TRANSIENT = (
-    "if this persists it refuses queues that are not durable, as RabbitMQ 4.3 does by default: "
-    "set [oslo_messaging_rabbit] rabbit_quorum_queue = true or, for notifications of a Nova that "
-    "has no quorum queues, amqp_durable_queues = true; and do not set "
-    "rabbit_transient_quorum_queue = false"
-)
 _USER = "check user, password and vhost in transport_url"
 # By the reply code of AMQP: kind, words, and whether the connection fails.
 _BY_CODE = {
@@ -62,7 +56,7 @@ _BY_CODE = {
     405: ("locked", "another connection uses the queue exclusively", False),
     406: ("precondition", "the exchange or queue exists with other properties", False),
     530: ("access", "it rejects connections of this user", True),
-    541: ("internal", "it reports an internal error", False),
+    541: ("internal", "it reports an internal error; see its log", False),
 }
 
 
@@ -78,6 +72,17 @@ class Reason:
     kind: str
     words: str
     of_connection: bool = True
+
+
+# The name of RabbitMQ's feature, which its refusal quotes.
+_TRANSIENT = "transient_nonexcl_queues"
+_NOT_DURABLE = Reason(
+    "not_durable",
+    "it accepts only durable queues: set [oslo_messaging_rabbit] rabbit_quorum_queue = true or, "
+    "for notifications of a Nova without quorum queues, amqp_durable_queues = true; and do not "
+    "set rabbit_transient_quorum_queue = false",
+    of_connection=False,
+)
 
 
 def explain(error: BaseException) -> Reason:
@@ -124,6 +129,8 @@ def _known(error: BaseException) -> Reason | None:
             f"the TLS handshake fails ({_short(str(error))}): check the port in transport_url, "
             "and the ssl options of [oslo_messaging_rabbit]",
         )
+    if isinstance(error, amqp.AMQPError) and _TRANSIENT in str(error):
+        return _NOT_DURABLE
     if isinstance(error, amqp.AMQPError) and error.code in _BY_CODE:
         return _of_code(error)
     if isinstance(error, MessageNacked):
@@ -153,7 +160,6 @@ def _of_code(error: amqp.AMQPError) -> Reason:
         404: "; do Nova and the conductor use this exchange and vhost?",
         406: f"; {_redeclare_hint(str(error))}",
         530: f"; {_USER}, and that the vhost exists",
-        541: f"; {_TRANSIENT}",
     }.get(error.code, "")
     return Reason(kind, problem + hint, of_connection)
 

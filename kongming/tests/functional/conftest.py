@@ -29,14 +29,14 @@ def kongming_manage():
     """Give the command that runs kongming-manage, whose modules are loaded."""
     groups, modules = ("kongming.manage", "kongming.terminal"), ("kongming.db.migration",)
     with Preloaded("kongming-manage", groups=groups, modules=modules) as program:
-        yield program.command
+        yield program.command("kongming-manage")
 
 
 @pytest.fixture(scope="session")
 def openstack_command():
     """Give the command that runs openstack, whose modules are loaded."""
     with Preloaded("openstack", groups=["openstack."]) as program:
-        yield program.command
+        yield program.command("openstack")
 
 
 @pytest.fixture(scope="session", autouse=True)

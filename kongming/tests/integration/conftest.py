@@ -26,12 +26,13 @@ from kongming import exception
 from kongming.hypervisor.connection import run_event_loop
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.broker import Broker
-from kongming.tests.testbed.daemon import Daemon
+from kongming.tests.testbed.daemon import CONDUCTOR, EXECUTOR, HANDLER, Daemon
 from kongming.tests.testbed.guest import destroy, start_guest
 from kongming.tests.testbed.libvirtd import Libvirtd
 from kongming.tests.testbed.mariadb import PASSWORD, USER, MariaDB, grant
 from kongming.tests.testbed.nova import Nova
 from kongming.tests.testbed.postgresql import PostgreSQL
+from kongming.tests.testbed.preloaded import Preloaded, sharing
 from kongming.tests.testbed.process import wait_until
 
 KEY = "kongming-vcpu-pinning"
@@ -50,6 +51,30 @@ def pytest_collection_modifyitems(items):
     """Begin with the modules that take longest."""
     tests = Counter(item.path for item in items)
     items.sort(key=lambda item: (item.path.stem not in LONG, -tests[item.path]))
+
+
+#: What services and commands import only when they run; the choice of a backend comes first.
+MODULES = (
+    "kongming.cmd.backend",
+    "gunicorn.workers.gthread",
+    "kombu.transport.pyamqp",
+    "kongming.api.application",
+    "kongming.conductor.service",
+    "kongming.db.migration",
+    "kongming.metrics.endpoint",
+    "kongming.notification.service",
+    "kongming.standalone.service",
+    "oslo_messaging._drivers.impl_rabbit",
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loaded_once():
+    """The services, the API's server and kongming-manage, whose modules are loaded once."""
+    programs = (HANDLER, EXECUTOR, CONDUCTOR, "gunicorn", "kongming-manage")
+    groups = ("kongming.manage", "kongming.terminal")
+    with sharing(Preloaded(*programs, groups=groups, modules=MODULES)):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,14 @@
 
 """kongming-status, run as a program."""
 
+import atexit
+import functools
 import json
 from pathlib import Path
 import sys
 
 import kongming
+from kongming.tests.testbed.preloaded import Preloaded
 from kongming.tests.testbed.process import run
 
 COMMAND = Path(sys.executable).with_name("kongming-status")
@@ -33,13 +36,26 @@ HOOKED = (
 )
 
 
+@functools.cache
+def _loaded():
+    """The command where the hook is, loaded once."""
+    modules = ("kongming.cmd.checks", "kongming.status.broker", "kongming.status.nova")
+    server = Preloaded("kongming-status", modules=modules, inside=HOOKED)
+    server.start()
+    atexit.register(server._end)
+    return server
+
+
+def command():
+    """Give the command line of kongming-status where the hook is installed."""
+    return _loaded().command("kongming-status")
+
+
 class Status:
     """One run of the command: its exit status, and each check's result and details."""
 
     def __init__(self, conf, *arguments):
-        ended = run(
-            [*HOOKED, COMMAND, "--config-file", conf, "upgrade", "check", *arguments, "--json"]
-        )
+        ended = run([*command(), "--config-file", conf, "upgrade", "check", *arguments, "--json"])
         self.code = ended.returncode
         self.errors = ended.stderr
         said = json.loads(ended.stdout) if ended.stdout else {"checks": []}

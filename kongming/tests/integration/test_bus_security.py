@@ -34,9 +34,9 @@ from kongming.rpc import keys
 from kongming.rpc.signing import SIGNATURE, Signer
 from kongming.tests.integration.site import HOST, Installation, Site
 from kongming.tests.testbed.broker import Broker
-from kongming.tests.testbed.control_plane import BIN
 from kongming.tests.testbed.daemon import ExecutorDaemon
 from kongming.tests.testbed.process import wait_until
+from kongming.tests.testbed.program import BIN
 from kongming.tests.thorough import stories
 
 DOCUMENTS = Path(__file__).parents[3] / "doc/source"

@@ -18,8 +18,8 @@ import sys
 import pytest
 
 from kongming.tests.host_names import LONGEST, TAKEN
-from kongming.tests.testbed.control_plane import BIN
 from kongming.tests.testbed.process import find_program, run
+from kongming.tests.testbed.program import BIN
 from kongming.tests.thorough import stories
 
 PROGRAMS = [

@@ -13,16 +13,13 @@
 """kongming-manage beside the running service, on a real guest."""
 
 import json
-from pathlib import Path
 import subprocess
-import sys
 
 import pytest
 
 from kongming.tests.integration.conftest import applied, everywhere, status
 from kongming.tests.testbed.process import wait_until
-
-COMMAND = Path(sys.executable).parent / "kongming-manage"
+from kongming.tests.testbed.program import installed
 
 
 @pytest.fixture
@@ -30,7 +27,7 @@ def manage(cloud):
     """Run a command with the configuration of a daemon; JSON comes back as what it says."""
 
     def run(daemon, *words, fails=False):
-        command = [COMMAND, "--config-file", daemon.conf, *words]
+        command = [*installed("kongming-manage"), "--config-file", daemon.conf, *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert "Traceback" not in done.stderr, done.stderr
         assert (done.returncode != 0) == fails, done.stderr

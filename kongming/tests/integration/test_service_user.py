@@ -22,7 +22,7 @@ import tempfile
 
 import pytest
 
-from kongming.tests.testbed.control_plane import BIN
+from kongming.tests.testbed.program import BIN
 from kongming.tests.testbed.unprivileged import on_machine
 from kongming.tests.thorough import stories
 

@@ -21,14 +21,13 @@ import json
 import os
 from pathlib import Path
 import subprocess
-import sys
 from typing import Any, NamedTuple
 import urllib.request
 
 from kongming.tests.testbed.daemon import CONDUCTOR, ServiceProcess
-from kongming.tests.testbed.process import Process, Service, free_port, patience, wait_until
+from kongming.tests.testbed.process import Service, free_port, patience, wait_until
+from kongming.tests.testbed.program import BIN, Program, installed
 
-BIN = Path(sys.executable).parent
 TIMEOUT = 60
 _PRELOADED = "kongming.tests.testbed.preloaded_api"
 
@@ -56,7 +55,7 @@ class Api(Service):
     ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.process = Process(
+        self.process = Program(
             [
                 str(BIN / "gunicorn"),
                 *("--bind", f"127.0.0.1:{self.port}", "--workers", str(workers)),
@@ -167,7 +166,7 @@ class ControlPlane(Service):
 
     def manage(self, *arguments: str) -> str:
         """Run kongming-manage; give what it says."""
-        command = [str(BIN / "kongming-manage"), "--config-file", str(self.conf), *arguments]
+        command = [*installed("kongming-manage"), "--config-file", str(self.conf), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout

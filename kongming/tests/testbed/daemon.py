@@ -22,11 +22,11 @@ import os
 from pathlib import Path
 import signal
 import socket
-import sys
 
 from kongming.executor.store.record import Record
 from kongming.executor.store.store import FILE_NAME, Store
-from kongming.tests.testbed.process import Process, Service, wait_until
+from kongming.tests.testbed.process import Service, wait_until
+from kongming.tests.testbed.program import BIN, Program
 
 HANDLER = "kongming-notification-handler"
 EXECUTOR = "kongming-executor"
@@ -55,8 +55,8 @@ class ServiceProcess(Service):
         self._notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notified.bind(f"\0{self._address}")
         self._notified.setblocking(False)
-        self.process = Process(
-            [str(Path(sys.executable).parent / program), "--config-file", str(self.conf)],
+        self.process = Program(
+            [str(BIN / program), "--config-file", str(self.conf)],
             root / "log",
             {**os.environ, "NOTIFY_SOCKET": f"@{self._address}", **(env or {})},
         )

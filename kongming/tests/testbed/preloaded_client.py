@@ -12,14 +12,51 @@
 
 """Calls a command of a process that has loaded it: see ``preloaded``. It imports nothing of ours.
 
-The first argument is the socket of that process, the others are those of the command.
+The first argument is the socket of that process, the second the program, the others are its own.
 """
+
+from __future__ import annotations
 
 import json
 import os
 import signal
 import socket
 import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
+
+
+def called(
+    program: str,
+    arguments: Iterable[object],
+    environment: Mapping[str, str],
+    descriptors: Sequence[int | None],
+) -> dict[str, Any]:
+    """Describe a call.
+
+    :param descriptors: of the standard streams; None for a closed one.
+    """
+    umask = os.umask(0)
+    os.umask(umask)
+    return {
+        "program": program,
+        "arguments": [*map(str, arguments)],
+        "environment": dict(environment),
+        "folder": os.getcwd(),  # noqa: PTH109
+        "umask": umask,
+        "streams": [number for number, each in enumerate(descriptors) if each is not None],
+        "descriptors": [each for each in descriptors if each is not None],
+    }
+
+
+def send(server: socket.socket, call: dict[str, Any]) -> None:
+    """Send a call to the process that has loaded the program."""
+    data = json.dumps(call).encode() + b"\n"
+    sent = socket.send_fds(server, [data], call["descriptors"])
+    server.sendall(data[sent:])
 
 
 def _is_open(descriptor: int) -> bool:
@@ -32,21 +69,13 @@ def _is_open(descriptor: int) -> bool:
 
 def main() -> int:
     """Return the exit status of the command, or end by the signal that ended it."""
-    streams = [descriptor for descriptor in range(3) if _is_open(descriptor)]
+    streams = [descriptor if _is_open(descriptor) else None for descriptor in range(3)]
     # No socket may take the place of a closed stream.
     while os.open(os.devnull, os.O_RDWR) < 3:
         pass
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(sys.argv[1])
-        call = {
-            "arguments": sys.argv[2:],
-            "environment": dict(os.environ),
-            "folder": os.getcwd(),  # noqa: PTH109
-            "streams": streams,
-        }
-        data = json.dumps(call).encode() + b"\n"
-        sent = socket.send_fds(server, [data], streams)
-        server.sendall(data[sent:])
+        send(server, called(sys.argv[2], sys.argv[3:], os.environ, streams))
         with server.makefile() as answers:
             pid = int(answers.readline())
             for number in (signal.SIGINT, signal.SIGTERM):

@@ -28,7 +28,7 @@ import socket
 import subprocess
 import time
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -115,6 +115,19 @@ def find_program(name: str, package: str) -> str:
     return found
 
 
+class Child(Protocol):
+    """What :class:`Process` needs of a running program; :class:`subprocess.Popen` has it."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | None: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, number: int, /) -> None: ...
+    def terminate(self) -> None: ...
+
+
 class Process:
     """A program that runs in a session of its own and logs to a file."""
 
@@ -125,7 +138,7 @@ class Process:
         self.log = log
         self.name = log.stem
         self.env = env
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
 
     def start(self) -> None:
         if self.running:

@@ -98,6 +98,12 @@ class Taken:
         return [(each.levelname, each.getMessage()) for each in self._caplog.records]
 
 
+# RabbitMQ 4.0 says this.
+TRANSIENT = """Feature `transient_nonexcl_queues` is deprecated.
+Its use is not permitted per the configuration (overriding the default, which is permitted):
+    "deprecated_features.permit.transient_nonexcl_queues = false\""""
+
+
 @pytest.fixture
 def taken(caplog):
     caplog.set_level(logging.INFO)
@@ -377,7 +383,13 @@ def verification(message):
             amqp.InternalError("x", (50, 10), "", 541),
             "internal",
             False,
-            "refuses queues that are not durable.*rabbit_quorum_queue = true",
+            "internal error; see its log",
+        ),
+        (
+            amqp.InternalError(TRANSIENT, (50, 10), "", 541),
+            "not_durable",
+            False,
+            "accepts only durable queues: .* rabbit_quorum_queue = true",
         ),
         (verification("self-signed certificate"), "certificate", True, "self-signed.*ssl_ca_file"),
         (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] x"), "tls", True, "the TLS handshake fails"),
