@@ -48,8 +48,10 @@ def _run_beside(booted: subprocess.Popen[bytes], place: Place, log: Path) -> int
     first = wait_until(lambda: children.read_text().split(), BOOT_S, "the first process").pop()
     enter = [
         *(find_program("nsenter", "util-linux"), "--target", first),
-        *("--mount", "--pid", "--ipc", "--uts", "--cgroup", "--root", f"--wd={place.folder}"),
-        *("env", "-i", *(f"{name}={value}" for name, value in place.environment.items())),
+        *("--mount", "--pid", "--ipc", "--uts", "--cgroup", "--root"),
+        # nsenter's --wd is a folder of this machine, not of the place.
+        *("env", "-i", f"--chdir={place.folder}"),
+        *(f"{name}={value}" for name, value in place.environment.items()),
     ]
 
     def is_up() -> bool:
