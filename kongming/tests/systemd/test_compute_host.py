@@ -15,6 +15,7 @@
 from itertools import takewhile
 import os
 import signal
+import socket
 import uuid
 
 import pytest
@@ -27,7 +28,7 @@ from kongming.tests.testbed.process import wait_until
 
 GUIDE = blocks(INSTALL / "index.rst")
 URL = "rabbit://guest:guest@127.0.0.1:5672/"
-HOST = "debian"
+HOST = socket.gethostname()
 KEY = "kongming-vcpu-pinning"
 NAME = "kongming-notification-handler"
 CAPABILITIES = ("CAP_SYS_NICE", "CAP_SYS_PTRACE")

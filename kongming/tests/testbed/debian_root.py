@@ -212,7 +212,9 @@ def lay_settings(root: Path, settings: HandedOver, *, systemd: bool = False) -> 
     with (root / "etc/hosts").open("a") as hosts:
         hosts.write("127.0.0.1 debian\n")
     # As Debian's images for containers have it: no service is started, and dpkg doesn't sync.
-    if not systemd:
+    if systemd:
+        (root / "etc/hostname").write_text("debian\n")
+    else:
         policy = root / "usr/sbin/policy-rc.d"
         policy.parent.mkdir(parents=True, exist_ok=True)
         policy.write_text("#!/bin/sh\nexit 101\n")
