@@ -71,7 +71,10 @@ def make_application(
         conf.api.max_map_instances,
     )
     tokens = None if conf.api.auth_strategy == NOAUTH else TokenCheck(conf, waiting)
-    app: falcon.App[Any, Any] = falcon.App(middleware=[Microversion(), identity.Identity(tokens)])
+    middleware: list[Any] = [Microversion(), identity.Identity(tokens)]
+    if conf.api.audit_map_file:
+        middleware.append(_audit(conf))
+    app: falcon.App[Any, Any] = falcon.App(middleware=middleware)
     app.req_options.strip_url_path_trailing_slash = True
     handler = falcon.media.JSONHandler(dumps=json.dumps)
     app.resp_options.media_handlers["application/json"] = handler
@@ -83,6 +86,13 @@ def make_application(
     for resource in OF_PARTS:
         app.add_route(resource.path, resource(parts))
     return _wrapped(app, conf)
+
+
+def _audit(conf: cfg.ConfigOpts) -> Any:
+    # Imported here, as its import takes long.
+    from kongming.api.audit import Audit
+
+    return Audit(conf)
 
 
 def _conductor(conf: cfg.ConfigOpts) -> ConductorClient:

@@ -34,6 +34,13 @@ OPTS = [
         "machine: with noauth, every local user may do everything, and requests from other "
         "machines or through a proxy are refused.",
     ),
+    cfg.StrOpt(
+        "audit_map_file",
+        default="",
+        help="Path of the audit map of keystonemiddleware, such as "
+        "/etc/kongming/api_audit_map.conf: each authenticated request then emits CADF events as "
+        "[audit_middleware_notifications] configures. Empty (the default): no events.",
+    ),
     cfg.IntOpt(
         "max_limit",
         default=1000,

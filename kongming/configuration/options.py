@@ -30,7 +30,14 @@ from kongming.conf import database, nova, opts
 from kongming.configuration.files import DEFAULT
 
 #: Sections that only the REST API reads.
-OF_THE_API = ("keystone_authtoken", "cors", "healthcheck", "oslo_middleware", "oslo_policy")
+OF_THE_API = (
+    "audit_middleware_notifications",
+    "cors",
+    "healthcheck",
+    "keystone_authtoken",
+    "oslo_middleware",
+    "oslo_policy",
+)
 #: Sections that configure the authentication at Keystone, or name another section.
 AUTHENTICATE = ("nova", "keystone_authtoken")
 
@@ -67,11 +74,13 @@ def knows_the_api() -> bool:
 @functools.cache
 def of_the_api() -> Options:
     """Return the options of the REST API, by section; their import takes long."""
+    from keystonemiddleware import audit
     from keystonemiddleware.auth_token import _opts as auth_token
     from oslo_middleware import opts as middleware
     from oslo_policy import opts as policy
 
     return _by_section(
+        *audit.list_opts(),
         *auth_token.list_opts(),
         *middleware.list_opts_cors(),
         *middleware.list_opts_healthcheck(),

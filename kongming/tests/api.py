@@ -22,7 +22,7 @@ from pathlib import Path
 import tempfile
 from typing import Any, NamedTuple
 
-import webob  # type: ignore[import-untyped]
+import webob
 
 from kongming.allocation.allocation import Allocation
 from kongming.api.application import make_application

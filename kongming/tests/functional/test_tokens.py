@@ -13,7 +13,9 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+import json
 import logging
+from pathlib import Path
 import socketserver
 import sys
 import threading
@@ -495,3 +497,38 @@ def test_an_unusable_option_ends_the_server_with_one_line(tmp_path, identity):
     assert "pip install python-memcached" in line
     # gunicorn may show where it halts itself.
     assert "kongming/wsgi" not in log
+
+
+class TestAudit:
+    MAP = Path(__file__).parents[3] / "etc/kongming/api_audit_map.conf"
+
+    def audited(self, tmp_path, identity, driver="log"):
+        section = f"[audit_middleware_notifications]\ndriver = {driver}\n"
+        options = f"audit_map_file = {self.MAP}\n{identity.options}{section}"
+        return with_keystone(tmp_path, options)
+
+    def test_each_authenticated_request_is_an_event_with_its_outcome(
+        self, tmp_path, identity, caplog
+    ):
+        caplog.set_level(logging.INFO)
+        api = self.audited(tmp_path, identity)
+        body = {"allocation": {"vcpu_pinning": "1"}}
+        api.request("PUT", PATH, body, headers={"X-Auth-Token": "boss"})
+        get(api, "made-up")
+        events = [
+            json.loads(each.getMessage())
+            for each in caplog.records
+            if each.name.startswith("oslo.messaging.notification.audit")
+        ]
+        assert [each["event_type"] for each in events] == [
+            "audit.http.request", "audit.http.response",
+        ]  # fmt: skip
+        asked, answered = (each["payload"] for each in events)
+        assert (asked["action"], asked["requestPath"]) == ("update", PATH)
+        assert asked["initiator"]["id"] == "id-of-boss"
+        assert (answered["outcome"], answered["reason"]["reasonCode"]) == ("success", "201")
+        assert "gAAAA" not in caplog.text
+
+    def test_a_map_that_can_not_be_read_is_named(self, tmp_path, identity):
+        with pytest.raises(exception.ConfigInvalid, match="audit_map_file: /absent can't be read"):
+            with_keystone(tmp_path, f"audit_map_file = /absent\n{identity.options}")
