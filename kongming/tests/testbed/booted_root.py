@@ -69,7 +69,7 @@ def _run_beside(booted: subprocess.Popen[bytes], place: Place, log: Path) -> int
 def _remove_control_groups(name: str) -> None:
     """Remove the control groups of a systemd that has ended."""
     script = (
-        "mount -t cgroup2 cgroup2 /mnt && cd /mnt && for _ in 1 2 3 4 5; do "
+        "mount -t cgroup2 cgroup2 /mnt && cd /mnt && for _ in $(seq 50); do "
         f'find "{name}" -depth -type d -exec rmdir {{}} + && exit 0; sleep 0.2; done'
     )
     unshare = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]

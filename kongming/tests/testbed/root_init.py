@@ -145,7 +145,8 @@ def _lay_systemd(root: str, group: str) -> None:
     cgroups = ("-t", "cgroup2", "cgroup2", str(tree))
     _mount(iter([cgroups]))
     own = tree / group
-    own.mkdir()
+    # One that a former systemd has left is empty.
+    own.mkdir(exist_ok=True)
     (own / "cgroup.procs").write_text("0")
     if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWCGROUP):
         raise OSError(ctypes.get_errno(), "unshare")
