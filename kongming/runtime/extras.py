@@ -22,5 +22,6 @@ def missing(error: ModuleNotFoundError) -> str:
         return f"the installation is incomplete, {error.name} is missing: install Kongming again"
     return (
         f"the Python module {name} is not installed: compute hosts need "
-        "\"pip install 'kongming[compute]'\", controllers \"pip install 'kongming[controller]'\""
+        "\"pip install 'kongming[compute]'\" or the Debian package kongming-compute, controllers "
+        "\"pip install 'kongming[controller]'\" or kongming-controller"
     )
