@@ -13,9 +13,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import falcon
 
@@ -69,8 +70,10 @@ class MapItem(Resource):
             errors=(404,),
         ),
         "PUT": Operation(
-            "Set a whole map; release the instances that are no longer in it.",
-            {200: "Map", 201: "Map"},
+            "Set a whole map, or plan it (dry run); the instances that are no longer in it are "
+            "released.",
+            {200: "MapOrPlan", 201: "Map"},
+            query=(operation.DRY_RUN,),
             body="MapBody",
             errors=(409, 411, 412, 413, 415),
             conditional=True,
@@ -105,12 +108,17 @@ class MapItem(Resource):
         }
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
-        """Replace the whole map."""
+        """Replace the whole map, or plan it."""
         parts = self._parts
-        parts.rights.require(req, "kongming:map:set")
         name = operation.NAME.value(name)
-        self.operations["PUT"].read_query(req)
+        dry_run = self.operations["PUT"].read_query(req).get("dry_run", False)
+        parts.rights.require(req, f"kongming:map:{'plan' if dry_run else 'set'}")
         requested, generation = parts.bodies.read(req, "allocations", self._read)
+        if dry_run:
+            with preconditions.holds(req, generation) as known:
+                dropped = parts.allocations.check_map(name, requested, generation=known)
+            resp.media = {"name": name, **self._plan(requested, dropped)}
+            return
         with preconditions.holds(req, generation) as known:
             found, created, changed = parts.allocations.put_map(
                 name,
@@ -141,6 +149,16 @@ class MapItem(Resource):
         resp.status = 204 if remaining is None else 202
         if remaining is not None:
             resp.media = representation.allocation_map(remaining)
+
+    def _plan(self, requested: Mapping[str, Allocation], dropped: list[str]) -> dict[str, Any]:
+        conductor = self._parts.conductor
+        together = {**requested, **dict.fromkeys(dropped)}
+        # The call has a time limit of its own.
+        plans = self._parts.waiting.wait_for(lambda: conductor.plan_all(together))
+        return {
+            "counts": dict(Counter(plan["outcome"] for plan in plans.values())),
+            "plans": [{"instance_uuid": uuid, **plan} for uuid, plan in plans.items()],
+        }
 
     def _is_settled(self, name: str) -> bool:
         unsettled = (status for status in Status if status.is_listed and not status.is_settled)

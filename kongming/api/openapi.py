@@ -113,6 +113,10 @@ _PLAN = _object(
     warnings=_list(_TEXT),
     steps=_list(_PLAN_STEP),
 )
+_OUTCOME_OF_MAP = {
+    "type": "string",
+    "enum": ["planned", "refused", "failed", "absent", "unresponsive"],
+}
 _CHANGE = _object(
     id=_COUNT,
     generation=_COUNT,
@@ -174,6 +178,12 @@ SCHEMAS: dict[str, Any] = {
         counts={"type": "object", "additionalProperties": _COUNT},
         allocations=_list(_ref("AllocationRow")),
     ),
+    "MapPlan": _object(
+        name={"type": "string", "pattern": operation.MAP_NAME},
+        counts={"type": "object", "additionalProperties": _COUNT},
+        plans=_list({**_PLAN, "properties": {**_PLAN["properties"], "outcome": _OUTCOME_OF_MAP}}),
+    ),
+    "MapOrPlan": {"oneOf": [_ref("Map"), _ref("MapPlan")]},
     "MapBody": _object(
         ["generation"],
         allocations={

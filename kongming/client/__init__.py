@@ -21,7 +21,14 @@
 
 from kongming.allocation.cpuset import parse_ids
 from kongming.client.proxy import Proxy, Replaced
-from kongming.client.resources import Allocation, AllocationMap, HistoryEntry, Host, Plan
+from kongming.client.resources import (
+    Allocation,
+    AllocationMap,
+    AllocationMapPlan,
+    HistoryEntry,
+    Host,
+    Plan,
+)
 from kongming.client.responses import (
     BadRequest,
     Conflict,
@@ -36,6 +43,7 @@ __all__ = [
     "SERVICE",
     "Allocation",
     "AllocationMap",
+    "AllocationMapPlan",
     "BadRequest",
     "Conflict",
     "Fault",

@@ -27,7 +27,14 @@ from openstack import exceptions, proxy
 from kongming.client import requests, watching
 from kongming.client.progress import Progress, allocations_of, counts
 from kongming.client.requests import ApplyMap, DeleteMap, SetAllocation, UnsetAllocation
-from kongming.client.resources import Allocation, AllocationMap, HistoryEntry, Host, Plan
+from kongming.client.resources import (
+    Allocation,
+    AllocationMap,
+    AllocationMapPlan,
+    HistoryEntry,
+    Host,
+    Plan,
+)
 from kongming.client.rest import Client
 from kongming.client.waiting import PATIENCE_S, Waiter
 from kongming.client.watching import MapDeletion, MapPlacement, Placement, Releases
@@ -175,6 +182,24 @@ class Proxy(proxy.Proxy):
         answer = self._send(ApplyMap(name, allocations, generation, dropped))
         more: dict[str, Any] = {"requested": dict(allocations), "dropped": dropped}
         return AllocationMap.existing(**(answer or {}), **more)
+
+    def plan_allocation_map(
+        self,
+        name: str | AllocationMap,
+        allocations: Mapping[str, Mapping[str, Any]],
+        *,
+        generation: int | None = None,
+    ) -> AllocationMapPlan:
+        """Return what a map would change on its running guests; nothing is changed (dry run).
+
+        The instances that would leave the map have plans, too: their releases. A refusal, and a
+        host that does not respond, are results of an instance, not errors.
+
+        :param allocations: as of :meth:`apply_allocation_map`, whose errors it raises.
+        """
+        found = self._rest.plan_map(_id(name), allocations, generation)
+        plans = [Plan.existing(**each) for each in found["plans"]]
+        return AllocationMapPlan.existing(**{**found, "plans": plans})
 
     def delete_allocation_map(
         self, name: str | AllocationMap, *, generation: int | None = None

@@ -145,7 +145,7 @@ class Plan(_Resource):
 
     instance_uuid = resource.Body("instance_uuid", alternate_id=True)
     host = resource.Body("host")
-    #: ``planned``, ``refused``, ``failed`` or ``absent``.
+    #: ``planned``, ``refused``, ``failed`` or ``absent``; of a map also ``unresponsive``.
     outcome = resource.Body("outcome")
     reason = resource.Body("reason")
     message = resource.Body("message")
@@ -153,3 +153,13 @@ class Plan(_Resource):
     warnings = resource.Body("warnings")
     #: Dicts with ``target``, ``from`` and ``to``; empty if the guest already has it.
     steps = resource.Body("steps")
+
+
+class AllocationMapPlan(_Resource):
+    """The result of a dry run of an allocation map."""
+
+    name = resource.Body("name", alternate_id=True)
+    #: The number of instances of each outcome.
+    counts = resource.Body("counts")
+    #: A :class:`Plan` of each instance, also of those that would leave the map.
+    plans = resource.Body("plans", type=list)

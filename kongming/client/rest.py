@@ -44,6 +44,7 @@ _TIMEOUT_MIN_S = 0.001
 
 _ALLOCATION: _Shape = {"instance_uuid": str, "generation": int, "status": str}
 _MAP: _Shape = {"name": str, "generation": int, "instances": int}
+_PLAN: _Shape = {"outcome": str, "warnings": list, "steps": list}
 _HOST: _Shape = {"name": str, "state": str}
 
 
@@ -100,8 +101,7 @@ class Client:
     def plan(self, instance_uuid: str, allocation: Mapping[str, Any]) -> dict[str, Any]:
         """Return the plan of an allocation (dry run)."""
         path, body = _of_instance(instance_uuid), {"allocation": allocation}
-        shape = {"outcome": str, "warnings": list, "steps": list}
-        return self._dict("PUT", path, shape, {"dry_run": "true"}, body)
+        return self._dict("PUT", path, _PLAN, {"dry_run": "true"}, body)
 
     def unset_allocation(
         self, instance_uuid: str, generation: int | None = None
@@ -133,6 +133,17 @@ class Client:
         """Set an allocation map; instances that are no longer in it are released."""
         body = {"allocations": allocations, **_without_none(generation=generation)}
         return self._dict("PUT", _of_map(name), {**_MAP, "name": name}, body=body)
+
+    def plan_map(
+        self, name: str, allocations: Mapping[str, Any], generation: int | None = None
+    ) -> dict[str, Any]:
+        """Return the plans of a map's instances (dry run)."""
+        body = {"allocations": allocations, **_without_none(generation=generation)}
+        shape: _Shape = {"name": name, "counts": dict, "plans": list}
+        found = self._dict("PUT", _of_map(name), shape, {"dry_run": "true"}, body)
+        for each in found["plans"]:
+            _check(each, {"instance_uuid": str, **_PLAN})
+        return found
 
     def delete_map(self, name: str, generation: int | None = None) -> dict[str, Any] | None:
         """Release all instances of a map; return None if that is complete."""

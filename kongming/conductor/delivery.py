@@ -17,7 +17,7 @@ Changes are pushed at once. For the rest, the conductor with the lease polls Nov
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 import logging
 import threading
 import time
@@ -125,6 +125,21 @@ class Delivery:
         if entry is not None and entry.holder:
             return entry.holder
         return self._pusher.hosts_of_guests().get(instance_uuid)
+
+    def hosts_of(self, instance_uuids: Collection[str]) -> Mapping[str, str | None]:
+        """Return the hosts of instances, of those that are on a known host.
+
+        The database is read first: Nova may take long for many instances.
+
+        :raises NovaUnavailable: if Nova is needed.
+        :raises DatabaseUnavailable: if it can't be read.
+        """
+        entries = self._allocations.desired(instance_uuids)
+        hosts = {uuid: entry.holder for uuid, entry in entries.items() if entry.holder}
+        others = [uuid for uuid in instance_uuids if uuid not in hosts]
+        if others and self._nova_sync is not None:
+            return hosts | self._nova_sync.hosts_of(others)
+        return (self._pusher.hosts_of_guests() if others else {}) | hosts
 
     def locate_soon(self, instance_uuids: Collection[str]) -> None:
         """Locate some instances in the background, and push their desired allocations."""

@@ -21,10 +21,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import time
 
-from kongming import exception
 from kongming.conductor import exchange as decisions
 from kongming.conductor.claims import Claims
 from kongming.conductor.delivery import Delivery
+from kongming.conductor.dry_runs import DryRuns
 from kongming.conductor.notifications import Notifications
 from kongming.db.allocations import Allocations
 from kongming.db.hosts import Hosts
@@ -36,7 +36,7 @@ from kongming.rpc.messages import (
     ExchangeAnswer,
     HostSnapshot,
     Plan,
-    PlanAnswer,
+    Plans,
     Report,
     Reports,
 )
@@ -57,7 +57,7 @@ class Endpoint:
     ) -> None:
         self._allocations = allocations
         self._hosts = hosts
-        self._executors = executors
+        self._dry_runs = DryRuns(executors, delivery)
         self._delivery = delivery
         self._claims = claims
         self._notifications = notifications
@@ -67,7 +67,8 @@ class Endpoint:
         """The methods that can be called, by name."""
         return {
             "changed": Method(Changed, self.changed),
-            "plan": Method(Plan, self.plan),
+            "plan": Method(Plan, self._dry_runs.plan),
+            "plan_all": Method(Plans, self._dry_runs.plan_all),
             "exchange": Method(Exchange, self.exchange, by_host=True),
             "report": Method(Reports, self.report, by_host=True),
             "snapshot": Method(HostSnapshot, self.snapshot, by_host=True),
@@ -76,24 +77,6 @@ class Endpoint:
     def changed(self, changed: Changed) -> None:
         """Deliver changed allocations to their hosts."""
         self._delivery.deliver(changed.instance_uuids)
-
-    def plan(self, plan: Plan) -> PlanAnswer:
-        """Return the plan of the instance's host (dry run)."""
-        host = self._delivery.host_of(plan.instance_uuid)
-        if host is None:
-            return PlanAnswer(
-                "absent",
-                reason=exception.GuestAbsent.reason,
-                message="the instance is on no known host",
-            )
-        try:
-            return self._executors.plan(host, plan)
-        except exception.HostUnresponsive as error:
-            return PlanAnswer(PlanAnswer.UNRESPONSIVE, message=str(error))
-        except exception.MessageRefused as error:
-            return PlanAnswer(
-                PlanAnswer.UNRESPONSIVE, message=f"host {host} rejects the request: {error}"
-            )
 
     def exchange(self, exchange: Exchange) -> ExchangeAnswer:
         """Store the state of a host, and return the differences to its desired allocations."""

@@ -55,17 +55,20 @@ class NovaSync:
     def locate(self, instance_uuids: Collection[str]) -> list[str]:
         """Locate some instances."""
         with self._lock:
-            if len(instance_uuids) > _FEW:
-                found: Iterable[Server | None] = self._nova.servers()
-            else:
-                found = [self._nova.server(uuid) for uuid in instance_uuids]
-            return self._store(found, set(instance_uuids))
+            return self._store(self._servers(instance_uuids), set(instance_uuids))
 
     def host_of(self, instance_uuid: str) -> str | None:
         """Return the host of an instance; None if it is on none."""
         with self._lock:
             server = self._nova.server(instance_uuid)
         return None if server is None else server.host
+
+    def hosts_of(self, instance_uuids: Collection[str]) -> dict[str, str | None]:
+        """Return the hosts of instances, of those that Nova has."""
+        wanted = set(instance_uuids)
+        with self._lock:
+            found = [each for each in self._servers(instance_uuids) if each is not None]
+        return {each.instance_uuid: each.host for each in found if each.instance_uuid in wanted}
 
     def poll_changes(self) -> list[str]:
         """Read the servers that have changed since the last call."""
@@ -92,6 +95,12 @@ class NovaSync:
             moved += self._store(deleted.values(), missing)
             self._listed_at = listed_at
             return moved
+
+    def _servers(self, instance_uuids: Collection[str]) -> Iterable[Server | None]:
+        """Return the servers of some instances, perhaps among others."""
+        if len(instance_uuids) > _FEW:
+            return self._nova.servers()
+        return [self._nova.server(uuid) for uuid in instance_uuids]
 
     def _store(self, servers: Iterable[Server | None], instance_uuids: set[str]) -> list[str]:
         found = [

@@ -162,6 +162,31 @@ class Allocations:
 
         return self._database.write(work)
 
+    def check_map(
+        self, name: str, instance_uuids: Iterable[str], *, generation: int | None
+    ) -> builtins.list[str]:
+        """Check whether :meth:`put_map` would set a map now, without setting it.
+
+        It raises the errors of :meth:`put_map`.
+
+        :returns: the UUIDs of the instances that it would release.
+        """
+        with self._database.reader() as session:
+            query = select(ALLOCATION_MAP).where(ALLOCATION_MAP.c.name == name)
+            row = session.execute(query).one_or_none()
+        there = None if row is None else row._asdict()
+        ending = there is None or bool(there["deleting"])
+        requests.check(generation, there, ending=ending, what=f"the allocation map {name}")
+        kept = set(instance_uuids)
+        for entry in self.desired(kept).values():
+            if entry.allocation is not None:
+                requests.check_map(entry.instance_uuid, entry.map_name, name)
+        return [
+            entry.instance_uuid
+            for entry in self.list(map_name=name)
+            if entry.allocation is not None and entry.instance_uuid not in kept
+        ]
+
     def get_map(self, name: str) -> Map | None:
         """Return a map; None if it does not exist."""
         with self._database.reader() as session:

@@ -181,6 +181,19 @@ def check(expected: int | None, current: Fields | None, *, ending: bool, what: s
         )
 
 
+def check_map(instance_uuid: str, current: str | None, name: str) -> None:
+    """Reject an instance of another map.
+
+    :param current: the map that it belongs to.
+    :raises MapConflict: if it is another one.
+    """
+    if current not in (None, name):
+        raise exception.MapConflict(
+            f"instance {instance_uuid} belongs to the allocation map {current} and can't also "
+            f"belong to {name}: remove it from one of them"
+        )
+
+
 def put(
     session: Session,
     instance_uuid: str,
@@ -258,7 +271,9 @@ def request_all(
             changes.add(instance_uuid, requested, name, last.get(instance_uuid, 0))
             changed.append(instance_uuid)
             continue
-        _check_map(row, name)
+        # An instance that its map is releasing may join another map.
+        if row["requested"] is not None:
+            check_map(instance_uuid, row["map_name"], name)
         if not _is_same(row, requested):
             changes.request(row, requested, name)
             changed.append(instance_uuid)
@@ -301,12 +316,3 @@ def _is_same(row: Fields, requested: str) -> bool:
     if row["requested"] is None:
         return False
     return stored.load(row["requested"]) == stored.load(requested)
-
-
-def _check_map(row: Fields, name: str) -> None:
-    # An instance that its map is releasing may join another map.
-    if row["map_name"] not in (None, name) and row["requested"] is not None:
-        raise exception.MapConflict(
-            f"instance {row['instance_uuid']} belongs to the allocation map {row['map_name']} and "
-            f"can't also belong to {name}: remove it from one of them"
-        )

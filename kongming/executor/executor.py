@@ -17,7 +17,7 @@ A request is on disk before the trigger's call returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 import logging
@@ -246,6 +246,15 @@ class Executor:
         """
         with self._hypervisor.guest(instance_uuid) as guest:
             return dry_run.run(self._placer, guest, instance_uuid, allocation)
+
+    def plan_all(
+        self, requested: Mapping[str, Allocation]
+    ) -> dict[str, dry_run.DryRun | exception.KongmingError]:
+        """Return what a request for several instances would change; see :func:`dry_run.run_all`.
+
+        :raises HypervisorUnavailable: if libvirt is unavailable.
+        """
+        return dry_run.run_all(self._placer, self._hypervisor.guest, requested)
 
     def set_hint(self, instance_uuid: str, hint: Hint) -> None:
         """Store where Nova reports an instance; the next pass decides by that and by libvirt.

@@ -18,10 +18,10 @@ from collections.abc import Mapping
 import sys
 from typing import Any
 
-from osc_lib import exceptions
 from osc_lib.command import command
 
 from kongming import exception
+from kongming.client.responses import Fault
 from kongming.client.watching import find_map
 from kongming.osc import columns, map_changes, map_file
 from kongming.osc.change import Change
@@ -41,11 +41,7 @@ from kongming.osc.waiting import Messages
 from kongming.terminal import files
 
 _COLUMNS = ("name", "generation", "deleting", "instances", "created_at", "updated_at")
-_UNCHECKED = (
-    "not checked: whether the hosts would accept it (see 'allocation plan'), whether an added "
-    "instance belongs to another map, the API's limit of instances, and later changes of other "
-    "users"
-)
+_PLANNED = ("planned", "absent")
 
 
 class _OfMap(command.Command):
@@ -124,7 +120,8 @@ class MapApply(_OfMap, Change):
         parser.add_argument(
             "--dry-run",
             action="store_true",
-            help="Show the instances that would be added, changed and released; change nothing.",
+            help="Show the instances that would be added, changed and released, and the plan of "
+            "each instance's host; change nothing. Exits with 1 unless all would be accepted.",
         )
         parser.add_argument(
             "--allow-empty",
@@ -146,15 +143,29 @@ class MapApply(_OfMap, Change):
         current = find_map(self.client, name)
         changes = map_changes.of(current, requested)
         if parsed_args.dry_run:
-            _check_generation(name, current, generation)
-            Messages(self.app.stderr).print(_UNCHECKED)
             number = None if current is None else current["generation"]
-            return self.dict2columns(columns.of_changes(name, number, changes))
+            shown = columns.of_changes(name, number, changes)
+            plans = self._plan(name, requested, generation)
+            return self.dict2columns(shown | columns.of_plans(plans))
         confirmed = self._confirm(parsed_args, changes)
         if confirmed and generation is None and current is not None:
             # The confirmation is about this generation.
             generation = current["generation"]
         return self.carry_out(ApplyMap(name, requested, generation, changes.released))
+
+    def _plan(
+        self, name: str, requested: Mapping[str, Any], generation: int | None
+    ) -> Mapping[str, Any] | None:
+        """Return the hosts' plans; None if they can't be had: the changes are shown then."""
+        try:
+            found = self.client.plan_map(name, requested, generation)
+        except Fault as fault:
+            Messages(self.app.stderr).print(f"the map can't be planned: {fault}")
+            self._status = 1
+            return None
+        if any(each["outcome"] not in _PLANNED for each in found["plans"]):
+            self._status = 1
+        return found
 
     def _confirm(self, parsed: argparse.Namespace, changes: MapChanges) -> bool:
         """Ask the user to confirm a release that may be a mistake; return False if it is none.
@@ -196,15 +207,3 @@ class MapDelete(_OfMap, Change):
             found = self.client.map(name)["allocations"]
             members = [each["instance_uuid"] for each in found]
         return self.carry_out(DeleteMap(name, parsed_args.generation, members))
-
-
-def _check_generation(name: str, current: Mapping[str, Any] | None, expected: int | None) -> None:
-    """Refuse a generation that the API would refuse."""
-    absent = current is None or current.get("deleting")
-    number = None if current is None else current["generation"]
-    if expected is None or expected == number or (expected == 0 and absent):
-        return
-    has = "does not exist" if number is None else f"has generation {number}, not {expected}"
-    raise exceptions.CommandError(
-        f"the map {name} {has}: the API would refuse it (generation_conflict); read it again"
-    )

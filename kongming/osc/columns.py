@@ -130,6 +130,32 @@ class Instances(FormattableColumn[list[str]]):
         return f"{len(self._value)} instances"
 
 
+class Plans(FormattableColumn[list[Mapping[str, Any]]]):
+    """The outcomes of a dry run, with the steps of each instance."""
+
+    def human_readable(self) -> str:
+        return "\n".join(line for each in self._value for line in _of_plan(each))
+
+
+def _of_plan(plan: Mapping[str, Any]) -> list[str]:
+    where = f" on {plan['host']}" if plan.get("host") else ""
+    said = f" ({plan['reason']}): {plan.get('message')}" if plan.get("reason") else ""
+    steps = [f"{step['target']} {step['from']} -> {step['to']}" for step in plan["steps"]]
+    if plan["outcome"] == "planned":
+        said = f": {'; '.join(steps) or 'nothing would be changed'}"
+    return [
+        escape(f"{plan['instance_uuid']}{where}: {plan['outcome']}{said}"),
+        *(escape(f"  warning: {each}") for each in plan["warnings"]),
+    ]
+
+
+def of_plans(found: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return as columns the plans of a map; None if they can't be had."""
+    if found is None:
+        return {"outcomes": Unknown(None), "plans": Unknown(None)}
+    return {"outcomes": Counts(found["counts"]), "plans": Plans(found["plans"])}
+
+
 def of_changes(name: str, generation: int | None, changes: MapChanges) -> dict[str, Any]:
     """Return as columns the changes that applying a map would make."""
     before, after = changes.before, changes.after

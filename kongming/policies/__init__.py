@@ -95,6 +95,14 @@ _RULES = (
     _rule("map", "set", _ADMIN_OR_SERVICE, "Set an allocation map.", "PUT", _MAP),
     _rule(
         "map",
+        "plan",
+        _ADMIN_OR_SERVICE,
+        "Plan an allocation map on its hosts (dry run).",
+        "PUT",
+        f"{_MAP}?dry_run=true",
+    ),
+    _rule(
+        "map",
         "delete",
         _ADMIN_OR_SERVICE,
         "Delete an allocation map: return its instances to their baseline.",

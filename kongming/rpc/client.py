@@ -32,6 +32,8 @@ from kongming.rpc.messages import (
     HostSnapshot,
     Plan,
     PlanAnswer,
+    Plans,
+    PlansAnswer,
     Push,
     Report,
     Reports,
@@ -40,6 +42,8 @@ from kongming.rpc.outbox import Outbox
 
 # A conductor may take this much longer than the host that it calls.
 _MARGIN_S = 10.0
+# For a whole map, whose instances Nova may have to be asked for.
+_MAP_MARGIN_S = 30.0
 
 
 class ConductorClient:
@@ -51,17 +55,16 @@ class ConductorClient:
         :param bus: an open bus to use instead.
         :raises ConfigInvalid: if the options can't be used.
         """
-        self._caller = Caller(
-            open_bus(conf) if bus is None else bus,
-            CONDUCTOR,
-            exception.ConductorUnresponsive,
-            conf.conductor.host_timeout + _MARGIN_S,
-        )
+        opened = open_bus(conf) if bus is None else bus
+        unresponsive, seconds = exception.ConductorUnresponsive, conf.conductor.host_timeout
+        self._caller = Caller(opened, CONDUCTOR, unresponsive, seconds + _MARGIN_S)
+        self._map_caller = Caller(opened, CONDUCTOR, unresponsive, seconds + _MAP_MARGIN_S)
         self.outbox: Outbox[None] = Outbox("Hints to the conductors", self._send, lambda *_: None)
 
     def set_host_timeout(self, seconds: float) -> None:
         """Wait for an answer as long as a host may take, and a little longer."""
         self._caller.timeout_s = seconds + _MARGIN_S
+        self._map_caller.timeout_s = seconds + _MAP_MARGIN_S
 
     def changed(self, instance_uuids: Sequence[str]) -> None:
         """Send a hint, which may get lost, that desired allocations have changed."""
@@ -82,12 +85,27 @@ class ConductorClient:
         try:
             answer = self._caller.call("plan", plan, PlanAnswer)
         except exception.MessageRefused as error:
-            raise exception.ConductorUnresponsive(
-                f"a conductor rejects the request: {error}"
-            ) from error
+            raise _rejected(error) from error
         if answer.outcome == PlanAnswer.UNRESPONSIVE:
             raise exception.HostUnresponsive(answer.message)
         return answer.to_json()
+
+    def plan_all(self, requested: Mapping[str, Allocation | None]) -> dict[str, dict[str, Any]]:
+        """Return the plans of the hosts for instances that are requested together (dry run).
+
+        :param requested: by instance; None is its release.
+        :returns: by instance, as :meth:`plan`; ``outcome`` is also ``unresponsive``.
+        :raises ConductorUnresponsive: if no conductor accepts the call.
+        """
+        plans = Plans(
+            {uuid: None if each is None else each.to_json() for uuid, each in requested.items()}
+        )
+        try:
+            answer = self._map_caller.call("plan_all", plans, PlansAnswer)
+        except exception.MessageRefused as error:
+            raise _rejected(error) from error
+        none = PlanAnswer("failed", message="there is no valid plan for it")
+        return {uuid: answer.plans.get(uuid, none).to_json() for uuid in requested}
 
     def exchange(self, exchange: Exchange) -> ExchangeAnswer:
         """Send the state of a host, and return the allocations that are desired there.
@@ -130,6 +148,11 @@ class ExecutorClient:
         """Wait so long for an answer."""
         self._caller.timeout_s = seconds
 
+    @property
+    def host_timeout(self) -> float:
+        """How long it waits for an answer, in seconds."""
+        return self._caller.timeout_s
+
     def push(self, host: str, instances: Mapping[str, Desired]) -> None:
         """Send desired allocations to a host as a hint, which may get lost."""
         self.outbox.put(host, instances)
@@ -142,8 +165,19 @@ class ExecutorClient:
         """
         return self._caller.call("plan", plan, PlanAnswer, host)
 
+    def plan_all(self, host: str, plans: Plans) -> PlansAnswer:
+        """Return a host's plans for guests that are requested together (dry run).
+
+        It raises the errors of :meth:`plan`.
+        """
+        return self._caller.call("plan_all", plans, PlansAnswer, host)
+
     def _send(self, host: str, instances: Mapping[str, Desired]) -> None:
         self._caller.cast("desired", Push(instances), host)
+
+
+def _rejected(error: exception.MessageRefused) -> exception.ConductorUnresponsive:
+    return exception.ConductorUnresponsive(f"a conductor rejects the request: {error}")
 
 
 def _newer(one: Desired, other: Desired) -> Desired:

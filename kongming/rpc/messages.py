@@ -20,7 +20,7 @@ items are left out; ``left_out`` names them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 import time
 from typing import Any, ClassVar, Self
 
@@ -286,6 +286,52 @@ class PlanAnswer(Message):
     message: str = wire(_message, "")
     steps: tuple[Mapping[str, str], ...] = wire(form.list_of(_step, _LINES_MAX), ())
     warnings: tuple[str, ...] = wire(form.list_of(_message, _LINES_MAX), ())
+
+
+@dataclass(frozen=True, slots=True)
+class Plans(Message):
+    """A dry run: allocations for guests that are requested together.
+
+    :ivar instances: by instance, the JSON form of its allocation, unchecked; None: its release.
+    """
+
+    instances: Mapping[str, Mapping[str, Any] | None] = wire(
+        form.by_instance(form.nullable(form.json_object), _OF_MAP_MAX)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PlansAnswer(Message):
+    """The outcomes of a dry run, by instance."""
+
+    # RabbitMQ accepts 16 MiB in one message, and the text is quoted in it.
+    CHARACTERS_MAX: ClassVar = 4 * 1024 * 1024
+    # The names of the fields of a step, and of a plan.
+    _NAMES: ClassVar = 100
+    _MESSAGE_MAX: ClassVar = 100
+
+    plans: Mapping[str, PlanAnswer] = wire(form.by_instance(PlanAnswer.from_json, _OF_MAP_MAX))
+
+    @classmethod
+    def limited(cls, plans: Mapping[str, PlanAnswer]) -> Self:
+        """Return plans that fit into one message: those that do not have no steps."""
+        left, kept = cls.CHARACTERS_MAX, {}
+        for uuid, plan in plans.items():
+            left -= cls._NAMES + len(plan.message) + sum(map(len, plan.warnings))
+            left -= sum(cls._NAMES + sum(map(len, step.values())) for step in plan.steps)
+            kept[uuid] = plan if left >= 0 else cls._shortened(plan)
+        return cls(kept)
+
+    @classmethod
+    def _shortened(cls, plan: PlanAnswer) -> PlanAnswer:
+        omitted = len(plan.steps) + len(plan.warnings)
+        note = f"{omitted} steps and warnings are omitted: plan fewer instances at once"
+        return replace(
+            plan,
+            message=plan.message[: cls._MESSAGE_MAX],
+            steps=(),
+            warnings=(note,) if omitted else (),
+        )
 
 
 def of_instances(refused: Iterable[Refusal]) -> dict[str, Refusal]:

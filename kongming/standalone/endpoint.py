@@ -19,8 +19,10 @@ import logging
 
 from kongming import exception
 from kongming.allocation import json_schema
+from kongming.allocation.allocation import Allocation
 from kongming.executor.executor import Executor
-from kongming.rpc.messages import Plan, PlanAnswer, Push
+from kongming.executor.placing.dry_run import DryRun
+from kongming.rpc.messages import Plan, PlanAnswer, Plans, PlansAnswer, Push
 from kongming.rpc.server import Method
 from kongming.standalone.conductor_sync import ConductorSync
 from kongming.standalone.desired import DesiredAllocations
@@ -48,7 +50,11 @@ class Endpoint:
     @property
     def methods(self) -> Mapping[str, Method]:
         """The methods that can be called, by name."""
-        return {"desired": Method(Push, self.push), "plan": Method(Plan, self.plan)}
+        return {
+            "desired": Method(Push, self.push),
+            "plan": Method(Plan, self.plan),
+            "plan_all": Method(Plans, self.plan_all),
+        }
 
     def push(self, push: Push) -> None:
         """Store pushed allocations, and request all if some can't be stored.
@@ -78,7 +84,24 @@ class Endpoint:
         except exception.HypervisorUnavailable:
             raise
         except exception.KongmingError as error:
-            return PlanAnswer(_outcome(error), self._host, error.reason, str(error))
+            return self._answer(error)
+        return self._answer(found)
+
+    def plan_all(self, plans: Plans) -> PlansAnswer:
+        """Return the plans for guests that are requested together (dry run)."""
+        requested: dict[str, Allocation] = {}
+        invalid: dict[str, exception.KongmingError] = {}
+        for uuid, written in plans.instances.items():
+            try:
+                requested[uuid] = Allocation() if written is None else json_schema.read(written)
+            except exception.KongmingError as error:
+                invalid[uuid] = error
+        found = self._executor.plan_all(requested) | invalid
+        return PlansAnswer.limited({uuid: self._answer(found[uuid]) for uuid in plans.instances})
+
+    def _answer(self, found: DryRun | exception.KongmingError) -> PlanAnswer:
+        if isinstance(found, exception.KongmingError):
+            return PlanAnswer(_outcome(found), self._host, found.reason, str(found))
         return PlanAnswer("planned", self._host, **found.to_json())
 
 

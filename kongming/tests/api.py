@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 import functools
 import json
@@ -59,17 +59,22 @@ class Conductor:
     """
 
     told: list[list[str]] = field(default_factory=list)
-    planned: list[tuple[str, Allocation]] = field(default_factory=list)
+    planned: list[tuple[str, Allocation | None]] = field(default_factory=list)
     answer: dict[str, Any] | Exception = field(default_factory=dict)
 
     def changed(self, instance_uuids: Sequence[str]) -> None:
         self.told.append(list(instance_uuids))
 
-    def plan(self, instance_uuid: str, allocation: Allocation) -> dict[str, Any]:
+    def plan(self, instance_uuid: str, allocation: Allocation | None) -> dict[str, Any]:
         self.planned.append((instance_uuid, allocation))
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
+
+    def plan_all(self, requested: Mapping[str, Allocation | None]) -> dict[str, dict[str, Any]]:
+        """Answer for each instance, with its own answer if there is one."""
+        answers = {uuid: self.plan(uuid, each) for uuid, each in requested.items()}
+        return {uuid: answer.get(uuid, answer) for uuid, answer in answers.items()}
 
 
 class Api:

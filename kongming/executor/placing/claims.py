@@ -18,7 +18,7 @@ may do the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 import threading
 from typing import TypeVar
@@ -35,15 +35,18 @@ class Claims:
     :param occupants: returns the running guests of the host.
     :param moves: returns what a guest will have, if it is about to move; see
         :func:`kongming.executor.placing.admission.judge`.
+    :param label: the name of a guest that has claimed its CPUs, for messages.
     """
 
     def __init__(
         self,
         occupants: Callable[[], Iterable[Occupant]],
         moves: Callable[[Occupant], Move | None] = lambda _other: None,
+        label: str = "being placed now",
     ) -> None:
         self._occupants = occupants
         self._moves = moves
+        self._label = label
         self._lock = threading.Lock()
         self._claimed: dict[str, Occupant] = {}
 
@@ -54,9 +57,9 @@ class Claims:
         :param check: finds the guests that are in the way, including those that are being placed,
             and raises if the instance may not have its CPUs; its result is passed on.
         """
-        claim = Occupant(move.instance_uuid, "being placed now", pins=move.pins)
+        claim = Occupant(move.instance_uuid, self._label, pins=move.pins)
         with self._lock:
-            there = {each.instance_uuid: each for each in self._occupants()} | self._claimed
+            there = self._there()
             # A guest that is being placed does not move again meanwhile.
             found = check(
                 lambda contested: judge(
@@ -72,3 +75,22 @@ class Claims:
         finally:
             with self._lock:
                 self._claimed.pop(move.instance_uuid, None)
+
+    def foresee(self, moves: Mapping[str, Move | None]) -> Claims:
+        """Return claims for the dry run of a request for several instances, separate from these.
+
+        :param moves: by instance, what it will have; None if it stays as it is.
+        """
+        with self._lock:
+            there = list(self._there().values())
+            known: dict[str, Move | None] = dict.fromkeys(self._claimed) | dict(moves)
+
+        def move_of(other: Occupant) -> Move | None:
+            if other.instance_uuid not in known:
+                known[other.instance_uuid] = self._moves(other)
+            return known[other.instance_uuid]
+
+        return Claims(lambda: there, move_of, "in the same request")
+
+    def _there(self) -> dict[str, Occupant]:
+        return {each.instance_uuid: each for each in self._occupants()} | self._claimed

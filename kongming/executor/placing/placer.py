@@ -195,8 +195,31 @@ class Placer:
         :raises Overlap: if CPUs are shared with another guest, and the rules forbid it.
         :raises SmtSibling: if cores are.
         """
+        with self.claimed(instance_uuid, prospect) as found:
+            return found
+
+    @contextmanager
+    def claimed(self, instance_uuid: str, prospect: Prospect) -> Iterator[list[str]]:
+        """Yield the warnings about a placement; the guest claims its CPUs in this context.
+
+        It raises the errors of :meth:`warnings`.
+        """
         with self._claimed(instance_uuid, prospect) as found:
-            return [*found.warnings, *self._unbalanced(prospect)]
+            yield [*found.warnings, *self._unbalanced(prospect)]
+
+    def foresee(self, prospects: Mapping[str, Prospect], refused: Set[str]) -> Placer:
+        """Return a placer for the dry run of a request for several instances.
+
+        It judges a guest by what the others of the request will have.
+
+        :param prospects: by instance, what it will have if no other guest prevents it.
+        :param refused: the instances that stay as they are.
+        """
+        moves = {
+            uuid: found.move(uuid) for uuid, found in prospects.items() if found.plan.changes()
+        }
+        stay = dict.fromkeys((*prospects.keys() - moves, *refused))
+        return Placer(self._rules, self._claims.foresee(stay | moves), self._topology)
 
     def place(self, instance_uuid: str, prospect: Prospect, guest: Guest, *, new: bool) -> Placed:
         """Carry out a plan.

@@ -18,6 +18,7 @@ import io
 import itertools
 import json
 import logging
+from operator import itemgetter
 import re
 import threading
 import time
@@ -450,6 +451,63 @@ class TestDryRun:
             answer = api.request("PUT", f"{path_of()}?dry_run=true", body)
             refused(answer, 400, "request_invalid")
         assert api.conductor.planned == []
+
+
+class TestDryRunOfAMap:
+    PATH = f"{MAPS}/blue?dry_run=true"
+
+    def plan(self, api, numbers, headers=None, **more):
+        asked = {instance(number): PIN for number in numbers}
+        return api.request("PUT", self.PATH, {"allocations": asked, **more}, headers=headers)
+
+    def put_map(self, api, name, *numbers):
+        asked = {instance(number): PIN for number in numbers}
+        api.put(f"{MAPS}/{name}", {"allocations": asked})
+
+    def test_each_instance_has_an_outcome_and_nothing_is_stored(self, api):
+        self.put_map(api, "blue", 1, 2)
+        before = api.get(f"{MAPS}/blue")
+        api.conductor.told.clear()
+        planned = {
+            "host": "compute-1",
+            "outcome": "planned",
+            "reason": "",
+            "message": "",
+            "warnings": [],
+            "steps": [{"target": "vCPU 0", "from": "0-7", "to": "1", "grant": ""}],
+        }
+        silent = {"outcome": "unresponsive", "reason": "host_unresponsive", "steps": []}
+        silent = planned | silent
+        api.conductor.answer = planned | {instance(3): silent}
+        answer = self.plan(api, [3, 1])
+        assert answer.status == 200
+        assert [*map(itemgetter(0), api.conductor.planned)] == [*map(instance, (3, 1, 2))]
+        # Two is not in it any more.
+        assert api.conductor.planned[2][1] is None
+        assert (answer.body["name"], list(answer.body)) == ("blue", ["name", "counts", "plans"])
+        assert answer.body["counts"] == {"unresponsive": 1, "planned": 2}
+        assert answer.body["plans"][0] == {"instance_uuid": instance(3), **silent}
+        assert api.get(f"{MAPS}/blue") == before
+        assert api.conductor.told == []
+
+    def test_a_map_that_would_be_refused_is_not_planned(self, api):
+        self.put_map(api, "red", 5)
+        refused(self.plan(api, [5]), 409, "map_conflict")
+        refused(self.plan(api, [1], generation=1), 409, "generation_conflict")
+        self.put_map(api, "blue", 1)
+        refused(self.plan(api, [1], {"If-None-Match": "*"}), 412, "generation_conflict")
+        refused(self.plan(api, [1], generation=7), 409, "generation_conflict")
+        refused(self.plan(api, [1], later=7), 400, "request_invalid")
+        assert api.conductor.planned == []
+        api.conductor.answer = {"outcome": "planned"}
+        assert self.plan(api, [1], generation=1).status == 200
+        # An instance that its map is releasing may join another map.
+        api.request("DELETE", f"{MAPS}/red")
+        assert self.plan(api, [1, 5]).status == 200
+
+    def test_an_unavailable_conductor_is_an_error(self, api):
+        api.conductor.answer = exception.ConductorUnresponsive("none answers")
+        assert refused(self.plan(api, [1]), 503, "conductor_unresponsive") == "none answers"
 
 
 BODIES = {

@@ -207,6 +207,24 @@ def test_a_dry_run(server, api):
     assert (raised.value.code, raised.value.passing) == ("host_unresponsive", True)
 
 
+def test_a_dry_run_of_a_map(server, api):
+    api.apply_allocation_map("blue", {instance(3): PIN})
+    planned = {"host": "compute1", "outcome": "planned", "reason": "", "message": ""}
+    planned |= {"warnings": [], "steps": []}
+    refused = {**planned, "outcome": "refused", "reason": "cpu_unknown", "message": "CPU 99"}
+    server.api.conductor.answer = planned | {instance(2): refused}
+    found = api.plan_allocation_map("blue", {instance(1): PIN, instance(2): OTHER}, generation=1)
+    assert (found.name, found.counts) == ("blue", {"planned": 2, "refused": 1})
+    assert [(plan.instance_uuid, plan.outcome, plan.reason) for plan in found.plans] == [
+        (instance(1), "planned", ""),
+        (instance(2), "refused", "cpu_unknown"),
+        (instance(3), "planned", ""),
+    ]
+    assert api.get_allocation_map("blue").generation == 1
+    with pytest.raises(Conflict):
+        api.plan_allocation_map("blue", {instance(1): PIN}, generation=5)
+
+
 def test_the_schema_is_that_of_allocations(api):
     assert "vcpu_pinning" in api.schema()["properties"]
 

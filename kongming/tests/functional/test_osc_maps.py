@@ -18,6 +18,7 @@ import sys
 import pytest
 import yaml
 
+from kongming import exception
 from kongming.tests import commands
 from kongming.tests.api import Api
 from kongming.tests.commands import client_at
@@ -28,6 +29,14 @@ BY = {"requested_by": "somebody else", "request_id": "req-2"}
 NIGHT = {
     "vcpu_pinning": "0",
     "windows": [{"name": "010", "start": "0 22 * * *", "duration_s": 3600, "vcpu_quota": "none"}],
+}
+PLANNED = {
+    "host": "compute-1",
+    "outcome": "planned",
+    "reason": "",
+    "message": "",
+    "warnings": ["shared"],
+    "steps": [{"target": "vCPU 0", "from": "0-7", "to": "1", "grant": ""}],
 }
 
 
@@ -150,6 +159,7 @@ def test_a_map_that_has_lost_most_of_its_instances_needs_confirmation(server, ru
 
 def test_a_dry_run_of_a_map_shows_its_changes_and_applies_none(server, run, write):
     before = of_map(server)
+    server.api.conductor.answer = PLANNED
     asked = {
         instance(1): {"vcpu_pinning": "1"},
         instance(2): {"cpu_shares": 7},
@@ -164,13 +174,45 @@ def test_a_dry_run_of_a_map_shows_its_changes_and_applies_none(server, run, writ
         "changed": {instance(2): {"from": {"vcpu_pinning": "1"}, "to": {"cpu_shares": 7}}},
         "released": {instance(3): {"vcpu_pinning": "1"}},
         "unchanged": [instance(1)],
+        "outcomes": {"planned": 4},
+        "plans": [{"instance_uuid": instance(number), **PLANNED} for number in (1, 2, 9, 3)],
     }
-    assert ended.said.startswith("not checked: whether the hosts would accept it")
+    assert ended.said == ""
     assert of_map(server) == before
-    assert {method for method, _ in server.requests} == {"GET"}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "status"),
+    [
+        ("refused", "overlap", 1),
+        ("failed", "step_failed", 1),
+        ("unresponsive", "host_unresponsive", 1),
+        ("absent", "guest_absent", 0),
+    ],
+)
+def test_a_dry_run_of_a_map_fails_unless_all_would_be_accepted(
+    server, run, write, outcome, reason, status
+):
+    odd = {**PLANNED, "outcome": outcome, "reason": reason, "message": "why", "warnings": []}
+    server.api.conductor.answer = PLANNED | {instance(2): {**odd, "steps": []}}
+    asked = write({instance(number): {"cpu_shares": 5} for number in (1, 2, 3)})
+    ended = run("map apply", "blue", asked, "--dry-run", "-f", "json")
+    assert ended.status == status
+    assert ended.told["outcomes"] == {"planned": 2, outcome: 1}
+    shown = run("map apply", "blue", asked, "--dry-run")
+    assert f"{outcome} ({reason}): why" in " ".join(shown.output.split())
+
+
+def test_a_dry_run_shows_the_changes_also_without_plans(server, run, write):
+    server.api.conductor.answer = exception.ConductorUnresponsive("none answers")
+    ended = run("map apply", "blue", write("{}"), "--dry-run", "-f", "json", "--allow-empty")
+    assert ended.status == 1
+    assert "the map can't be planned: conductor_unresponsive: none answers" in ended.said
+    assert (len(ended.told["released"]), ended.told["plans"]) == (3, None)
 
 
 def test_a_dry_run_needs_no_leave_to_empty_a_map(server, run, write):
+    server.api.conductor.answer = PLANNED
     ended = run("map apply", "blue", write("{}"), "--dry-run", "-f", "json", "--wait")
     assert len(ended.told["released"]) == 3
     assert (
@@ -186,6 +228,7 @@ def test_a_dry_run_needs_no_leave_to_empty_a_map(server, run, write):
 def test_a_dry_run_refuses_the_generation_that_would_be_refused(
     server, run, write, name, generation, status
 ):
+    server.api.conductor.answer = PLANNED
     asked = write({instance(9): {"cpu_shares": 5}})
     arguments = ("map apply", name, asked, "--generation", generation)
     ended = run(*arguments, "--dry-run")
@@ -203,6 +246,7 @@ def test_an_exported_edited_and_applied_map_changes_the_edited_allocations(
     exported = run("map export", "blue", "-f", form)
     assert exported.status == 0
     assert "exported with generation 2: apply it with --generation 2" in exported.said
+    server.api.conductor.answer = PLANNED
     ended = run("map apply", "blue", write(exported.output), "--dry-run", "-f", "json")
     assert ended.told["unchanged"] == [instance(1), instance(2)]
     assert not ended.told["added"] | ended.told["changed"] | ended.told["released"]

@@ -276,6 +276,34 @@ def test_a_dry_run_goes_to_the_host_and_back(site):
     assert nowhere["outcome"] == "absent"
 
 
+def test_a_dry_run_of_a_map_goes_to_the_host_once_and_back(site):
+    site.start()
+    one, other, left = (site.guest() for _ in range(3))
+    for guest, cpu in ((one, "2"), (other, "4"), (left, "0")):
+        site.put(guest, cpu)
+        site.wait(guest, "applied")
+    nowhere = str(uuid.uuid4())
+    pins = {one: "4", other: "2", nowhere: "2"}
+    asked = {guest: Allocation.from_json({"vcpu_pinning": cpu}) for guest, cpu in pins.items()}
+    before = [site.pins(guest) for guest in (one, other, left)]
+    found = site.client.plan_all({**asked, left: None})
+    assert [(plan["outcome"], plan["host"]) for plan in found.values()] == [
+        ("planned", site.host),
+        ("planned", site.host),
+        ("absent", None),
+        ("planned", site.host),
+    ]
+    assert [step["to"] for step in found[one]["steps"]] == ["4", "4"]
+    assert found[one]["warnings"] == []
+    # Its release: back to what it had.
+    assert [step["from"] for step in found[left]["steps"]] == ["0", "0"]
+    assert [site.pins(guest) for guest in (one, other, left)] == before
+    wrong = {one: Allocation.from_json({"vcpu_pinning": "1"}), other: asked[one]}
+    found = site.client.plan_all(wrong)
+    assert (found[one]["outcome"], found[one]["reason"]) == ("refused", "cpu_offline")
+    assert found[other]["outcome"] == "planned"
+
+
 def test_a_guest_that_starts_is_placed_before_the_next_pull(site):
     site.conf.set_override("pull_interval", 1000, group="executor")
     site.start()

@@ -127,6 +127,51 @@ def test_guests_swap_their_cpus_by_a_map_without_a_refusal(site, cpus):
     wait_until(lambda: site.api.request("GET", path).status == 404, 30, "the map is gone")
 
 
+def test_a_dry_run_of_a_map_shows_what_the_host_would_do_with_all_of_it(site, cpus):
+    site.executor(options="[guard]\noverlap = refuse\n").start()
+    first, last = cpus[0], cpus[-1]
+    one, other = site.guest(vcpus=1), site.guest(vcpus=1)
+    absent = str(uuid.uuid4())
+    path = "/v1/allocation-maps/swap"
+
+    def body(**pins):
+        guests = {"one": one.uuid, "other": other.uuid, "absent": absent}
+        wanted = {guests[name]: {"vcpu_pinning": str(cpu)} for name, cpu in pins.items()}
+        return {"allocations": wanted}
+
+    def plan(**pins):
+        answer = site.api.request("PUT", f"{path}?dry_run=true", body(**pins))
+        assert answer.status == 200, answer
+        return [
+            (each["outcome"], each["reason"], [step["to"] for step in each["steps"]])
+            for each in answer.body["plans"]
+        ]
+
+    assert plan(one=first, other=last, absent=first) == [
+        ("planned", "", [str(first)]),
+        ("planned", "", [str(last)]),
+        ("absent", "guest_absent", []),
+    ]
+    assert site.api.request("GET", path).status == 404
+    assert site.api.request("PUT", path, body(one=first, other=last)).status == 201
+    one.wait_on(first)
+    other.wait_on(last)
+    wait_until(lambda: site.api.get(path)["counts"] == {"applied": 2}, 30, "all applied")
+    # Both swap; both on the same CPU; and one goes where the other leaves the map.
+    assert plan(one=last, other=first) == [
+        ("planned", "", [str(last)]),
+        ("planned", "", [str(first)]),
+    ]
+    assert plan(one=last, other=last) == [("refused", "overlap", []), ("planned", "", [])]
+    (moved, released) = plan(one=last)
+    assert moved == ("planned", "", [str(last)])
+    assert released[0] == "planned"
+    assert released[2] != []
+    one.wait_on(first)
+    other.wait_on(last)
+    assert site.api.get(path)["generation"] == 1
+
+
 def test_a_host_that_was_down_requests_missed_changes(site, cpus):
     executor = site.executor()
     executor.start()

@@ -12,6 +12,7 @@
 
 """What a conductor makes of a host's word: who holds an instance, and who is told what."""
 
+import threading
 import time
 from types import SimpleNamespace
 
@@ -19,7 +20,9 @@ import pytest
 
 from kongming import exception
 from kongming.conductor import claims as conductor_claims
+from kongming.conductor import dry_runs
 from kongming.conductor.claims import LAPSE_S, Disputes, HostClaims, NovaClaims
+from kongming.conductor.dry_runs import DryRuns
 from kongming.conductor.endpoint import Endpoint
 from kongming.conductor.notifications import Notifications
 from kongming.rpc.messages import (
@@ -29,6 +32,8 @@ from kongming.rpc.messages import (
     HostSnapshot,
     Plan,
     PlanAnswer,
+    Plans,
+    PlansAnswer,
     Refusal,
     Reports,
 )
@@ -152,7 +157,97 @@ def test_the_methods_name_their_permitted_callers():
         "report",
         "snapshot",
     }
-    assert set(methods) == {"exchange", "report", "snapshot", "changed", "plan"}
+    assert set(methods) == {"exchange", "report", "snapshot", "changed", "plan", "plan_all"}
+
+
+def unresponsive(host, message):
+    return PlanAnswer("unresponsive", host, "host_unresponsive", message)
+
+
+class Executors:
+    """Executors of hosts, of which some are of an older version, and some do not respond."""
+
+    def __init__(self, host_timeout=10.0):
+        self.host_timeout = host_timeout
+        self.calls, self.answers = [], {}
+        self._lock = threading.Lock()
+
+    def plan(self, host, plan):
+        return self._call("plan", host, PlanAnswer("planned", host, steps=()))
+
+    def plan_all(self, host, plans):
+        answer = PlansAnswer({uuid: PlanAnswer("planned", host) for uuid in plans.instances})
+        return self._call("plan_all", host, answer)
+
+    def _call(self, method, host, answer):
+        with self._lock:
+            self.calls.append((method, host))
+        special = self.answers.get((method, host), answer)
+        if callable(special):
+            return special()
+        if isinstance(special, Exception):
+            raise special
+        return special
+
+
+def located(number, hosts):
+    """Return a delivery for instances that are on some hosts in turn."""
+    found = {instance(each): f"compute-{each % hosts}" for each in range(1, number + 1)}
+    return found, SimpleNamespace(hosts_of=lambda _uuids: found)
+
+
+def test_a_map_of_1000_instances_is_planned_with_one_call_to_each_host():
+    hosts, delivery = located(1000, 10)
+    executors = Executors()
+    asked = Plans({uuid: {"vcpu_pinning": "1"} for uuid in hosts})
+    plans = DryRuns(executors, delivery).plan_all(asked).plans
+    assert {uuid: plan.host for uuid, plan in plans.items()} == hosts
+    assert list(plans) == list(hosts)
+    assert sorted(executors.calls) == [("plan_all", f"compute-{each}") for each in range(10)]
+
+
+def test_a_host_without_an_answer_does_not_affect_the_plans_of_others(monkeypatch):
+    hosts, delivery = located(4, 4)
+    monkeypatch.setattr(dry_runs, "_READ_S", 0.1)
+    executors, never = Executors(0.1), threading.Event()
+    executors.answers = {
+        ("plan_all", "compute-1"): exception.HostUnresponsive("it is down"),
+        ("plan_all", "compute-2"): never.wait,
+        ("plan_all", "compute-3"): exception.SignatureInvalid("another key"),
+    }
+    asked = Plans({uuid: {} for uuid in [*hosts, instance(9)]})
+    plans = DryRuns(executors, delivery).plan_all(asked).plans
+    never.set()
+    assert [plans[instance(each)] for each in range(1, 5)] == [
+        unresponsive("compute-1", "it is down"),
+        unresponsive("compute-2", "host compute-2 gave no plans within 0.2 s"),
+        unresponsive("compute-3", "host compute-3 rejects the request: another key"),
+        PlanAnswer("planned", "compute-0"),
+    ]
+    assert (plans[instance(9)].outcome, plans[instance(9)].reason) == ("absent", "guest_absent")
+
+
+def test_an_executor_of_an_older_version_plans_one_instance_at_a_time():
+    hosts, delivery = located(3, 1)
+    executors = Executors()
+    executors.answers["plan_all", "compute-0"] = exception.MessageInvalid("no such method")
+    first, second, third = hosts
+    asked = Plans({first: {}, second: None, third: {}})
+    plans = DryRuns(executors, delivery).plan_all(asked).plans
+    assert [plan.outcome for plan in plans.values()] == ["planned", "failed", "planned"]
+    assert "does not consider the other instances" in plans[first].warnings[0]
+    assert "does not plan releases" in plans[second].message
+    assert executors.calls == [("plan_all", "compute-0"), *[("plan", "compute-0")] * 2]
+    late = DryRuns(executors, delivery)._one_by_one("compute-0", Plans({first: {}}), 0.0)
+    assert late[first].outcome == "unresponsive"
+
+
+def test_a_plan_that_the_answer_lacks_has_failed():
+    _, delivery = located(1, 1)
+    executors = Executors()
+    executors.answers["plan_all", "compute-0"] = PlansAnswer({})
+    plans = DryRuns(executors, delivery).plan_all(Plans({instance(1): {}})).plans
+    assert plans[instance(1)].outcome == "failed"
 
 
 def test_a_dry_run_returns_the_hosts_answer_or_the_reason_for_its_absence():
@@ -165,13 +260,13 @@ def test_a_dry_run_returns_the_hosts_answer_or_the_reason_for_its_absence():
             raise answer
         return answer
 
-    conductor.endpoint._executors = SimpleNamespace(plan=plan)
+    planning = DryRuns(SimpleNamespace(plan=plan), conductor)
     question = Plan(UUID, {})
-    assert conductor.endpoint.plan(question) == PlanAnswer("planned", HERE)
-    assert conductor.endpoint.plan(question) == PlanAnswer("unresponsive", message="no")
-    assert "rejects the request: odd" in conductor.endpoint.plan(question).message
+    assert planning.plan(question) == PlanAnswer("planned", HERE)
+    assert planning.plan(question) == unresponsive(HERE, "no")
+    assert "rejects the request: odd" in planning.plan(question).message
     conductor.host = None
-    nowhere = conductor.endpoint.plan(question)
+    nowhere = planning.plan(question)
     assert (nowhere.outcome, nowhere.reason) == ("absent", "guest_absent")
     conductor.endpoint.changed(Changed((UUID,)))
     assert conductor.changed == [UUID]

@@ -12,6 +12,7 @@
 
 """The dry run: what would be done is told, and nothing is done."""
 
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -23,7 +24,7 @@ from kongming.allocation.windows import Window
 from kongming.executor.placing import dry_run
 from kongming.executor.placing.claims import Claims
 from kongming.executor.placing.placer import Placer
-from kongming.host.rules import Rules
+from kongming.host.rules import Overlap, Rules
 from kongming.tests import hosts
 from kongming.tests.guests import HALF, Guest, occupant, pin, request
 
@@ -77,3 +78,66 @@ def test_windows_are_judged_and_the_one_in_force_is_reported(begun):
         look(Guest(), during("9"))
     if not begun:
         assert look(Guest(), during("9"), accepted=True)["steps"]
+
+
+THIRD = "5a6e9b1e-0000-4000-8000-000000000003"
+ABSENT = "5a6e9b1e-0000-4000-8000-000000000004"
+
+
+def look_at_all(requested, there, **rules):
+    """Return the outcome of each instance, of guests that have all vCPUs on one CPU each."""
+    guests = {
+        uuid: Guest(pins="".join(pin(vcpu, cpu) for vcpu in (0, 1))) for uuid, cpu in there.items()
+    }
+    occupants = [occupant(uuid, cpu) for uuid, cpu in there.items()]
+    claims = Claims(lambda: occupants)
+    rules = {"overlap": Overlap.REFUSE} | rules
+    placer = Placer(lambda: Rules(**rules), claims, lambda: hosts.host(1, 4, 2))
+
+    def guest_of(uuid):
+        if uuid not in guests:
+            raise exception.GuestAbsent("no such guest")
+        return nullcontext(guests[uuid])
+
+    found = dry_run.run_all(placer, guest_of, requested)
+    assert list(found) == list(requested)
+    assert not any(guest.done for guest in guests.values())
+    return {
+        uuid: [step.desired for step in each.steps]
+        if isinstance(each, dry_run.DryRun)
+        else each.reason
+        for uuid, each in found.items()
+    }
+
+
+def on(cpu):
+    return request(vcpu_pinning=str(cpu))
+
+
+def test_guests_of_one_request_may_swap_their_cpus():
+    there = {UUID: 1, OTHER: 2}
+    assert look_at_all({UUID: on(2), OTHER: on(1)}, there) == {UUID: ["2"] * 2, OTHER: ["1"] * 2}
+    # Alone, each is in the way of the other.
+    assert look_at_all({UUID: on(2)}, there) == {UUID: "overlap"}
+    # If one of them can't move, the other can't either.
+    refused = look_at_all({UUID: on(2), OTHER: on(9)}, there)
+    assert refused == {UUID: "overlap", OTHER: "cpu_unknown"}
+    chained = look_at_all({UUID: on(2), OTHER: on(3)}, there | {THIRD: 3})
+    assert chained == {UUID: "overlap", OTHER: "overlap"}
+
+
+def test_of_guests_of_one_request_the_first_one_gets_a_cpu():
+    there = {UUID: 1, OTHER: 2}
+    assert look_at_all({UUID: on(4), OTHER: on(4)}, there) == {
+        UUID: ["4"] * 2,
+        OTHER: "overlap",
+    }
+    warned = look_at_all({UUID: on(4), OTHER: on(4)}, there, overlap=Overlap.WARN)
+    assert warned == {UUID: ["4"] * 2, OTHER: ["4"] * 2}
+
+
+def test_a_released_guest_keeps_what_it_had_before_and_an_absent_one_has_nothing():
+    # What it has without a baseline of Kongming's is its own.
+    there = {UUID: 1, OTHER: 2}
+    found = look_at_all({UUID: on(2), OTHER: Allocation(), ABSENT: on(2)}, there)
+    assert found == {UUID: "overlap", OTHER: [], ABSENT: "guest_absent"}

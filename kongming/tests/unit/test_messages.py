@@ -40,6 +40,8 @@ from kongming.rpc.messages import (
     Message,
     Plan,
     PlanAnswer,
+    Plans,
+    PlansAnswer,
     Push,
     Refusal,
     Report,
@@ -183,6 +185,16 @@ SNAPSHOT = json.loads(
     json.dumps(to_json(host(2, 2, 2), [guest(1, "0:1"), guest(2)], Rules(shared_cpus=CpuSet([1]))))
 )
 
+plans = st.builds(
+    PlanAnswer,
+    st.sampled_from(PlanAnswer.OUTCOMES),
+    st.none() | texts,
+    codes,
+    texts,
+    st.lists(steps, max_size=2).map(tuple),
+    st.lists(texts, max_size=2).map(tuple),
+)
+
 # How a message of each class is made.
 MESSAGES = {
     Refusal: refusals,
@@ -213,15 +225,9 @@ MESSAGES = {
     Changed: st.builds(Changed, lists[uuids]),
     Push: st.builds(Push, st.dictionaries(uuids, desired, max_size=3)),
     Plan: st.builds(Plan, uuids, allocations),
-    PlanAnswer: st.builds(
-        PlanAnswer,
-        st.sampled_from(PlanAnswer.OUTCOMES),
-        st.none() | texts,
-        codes,
-        texts,
-        st.lists(steps, max_size=2).map(tuple),
-        st.lists(texts, max_size=2).map(tuple),
-    ),
+    PlanAnswer: plans,
+    Plans: st.builds(Plans, st.dictionaries(uuids, st.none() | allocations, max_size=3)),
+    PlansAnswer: st.builds(PlansAnswer, st.dictionaries(uuids, plans, max_size=3)),
     Signature: st.builds(
         Signature,
         st.none() | host_names,
@@ -231,6 +237,27 @@ MESSAGES = {
         st.just("b" * 64),
     ),
 }
+
+
+def plan_of(length, steps=1):
+    step = {"target": "vCPU 0", "from": "x" * length, "to": "1", "grant": ""}
+    return PlanAnswer("planned", "here", steps=(step,) * steps, warnings=("shared",))
+
+
+def test_plans_that_do_not_fit_into_one_message_have_no_steps():
+    most = PlansAnswer.CHARACTERS_MAX
+    fitting = {instance(number): plan_of(60, 8) for number in range(1000)}
+    assert PlansAnswer.limited(fitting).plans == fitting
+    large = {instance(number): plan_of(most // 4) for number in range(6)}
+    kept = PlansAnswer.limited(large).plans
+    assert [len(plan.steps) for plan in kept.values()] == [1] * 3 + [0] * 3
+    assert kept[instance(5)].outcome == "planned"
+    assert kept[instance(5)].warnings == (
+        "2 steps and warnings are omitted: plan fewer instances at once",
+    )
+    # The text is quoted in the message of oslo.messaging.
+    full = PlansAnswer.limited({instance(number): plan_of(20, 100) for number in range(1000)})
+    assert len(json.dumps(json.dumps(full.to_json()))) < 16 * 2**20
 
 
 def newer(value):

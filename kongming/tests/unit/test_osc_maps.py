@@ -168,6 +168,29 @@ def test_changes_are_the_differences():
     assert shown["unchanged"].human_readable() == "1 instances"
 
 
+def test_plans_are_shown_by_instance():
+    step = {"target": "vCPU 0", "from": "0-7", "to": "1"}
+    planned = {"instance_uuid": instance(1), "host": "compute-1", "outcome": "planned"}
+    planned |= {"reason": "", "message": "", "warnings": ["shared"], "steps": [step, step]}
+    refused = {
+        **planned,
+        "outcome": "refused",
+        "reason": "overlap",
+        "message": "CPU 1",
+        "steps": [],
+    }
+    found = [planned, {**planned, "steps": [], "warnings": []}, {**refused, "host": None}]
+    shown = columns.of_plans({"counts": {"planned": 2, "refused": 1}, "plans": found})
+    assert shown["outcomes"].human_readable() == "2 planned, 1 refused"
+    assert shown["plans"].human_readable().splitlines() == [
+        f"{instance(1)} on compute-1: planned: vCPU 0 0-7 -> 1; vCPU 0 0-7 -> 1",
+        "  warning: shared",
+        f"{instance(1)} on compute-1: planned: nothing would be changed",
+        f"{instance(1)}: refused (overlap): CPU 1",
+        "  warning: shared",
+    ]
+
+
 def test_the_same_in_another_form_is_no_change():
     before = told({instance(): {"vcpu_pinning": "0-1,3"}})
     after = {instance(): json_schema.read({"vcpu_pinning": "3,1,0"}).to_json()}
