@@ -65,10 +65,10 @@ class NovaSync:
 
     def hosts_of(self, instance_uuids: Collection[str]) -> dict[str, str | None]:
         """Return the hosts of instances, of those that Nova has."""
-        wanted = set(instance_uuids)
+        uuids = set(instance_uuids)
         with self._lock:
-            found = [each for each in self._servers(instance_uuids) if each is not None]
-        return {each.instance_uuid: each.host for each in found if each.instance_uuid in wanted}
+            found = [each for each in self._servers(uuids) if each is not None]
+        return {each.instance_uuid: each.host for each in found if each.instance_uuid in uuids}
 
     def poll_changes(self) -> list[str]:
         """Read the servers that have changed since the last call."""

@@ -50,6 +50,7 @@ OPTS = [
         min=1,
         max=600,
         mutable=True,
-        help="Seconds to wait for a host's response to a dry run (plan).",
+        help="Seconds to wait for a host's response to a dry run (plan), also of all its "
+        "instances of an allocation map.",
     ),
 ]

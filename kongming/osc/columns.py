@@ -139,12 +139,12 @@ class Plans(FormattableColumn[list[Mapping[str, Any]]]):
 
 def _of_plan(plan: Mapping[str, Any]) -> list[str]:
     where = f" on {plan['host']}" if plan.get("host") else ""
-    said = f" ({plan['reason']}): {plan.get('message')}" if plan.get("reason") else ""
+    result = f" ({plan['reason']}): {plan.get('message')}" if plan.get("reason") else ""
     steps = [f"{step['target']} {step['from']} -> {step['to']}" for step in plan["steps"]]
     if plan["outcome"] == "planned":
-        said = f": {'; '.join(steps) or 'nothing would be changed'}"
+        result = f": {'; '.join(steps) or 'nothing would be changed'}"
     return [
-        escape(f"{plan['instance_uuid']}{where}: {plan['outcome']}{said}"),
+        escape(f"{plan['instance_uuid']}{where}: {plan['outcome']}{result}"),
         *(escape(f"  warning: {each}") for each in plan["warnings"]),
     ]
 

@@ -44,7 +44,7 @@ from kongming.db.hosts import Hosts
 from kongming.db.leases import Leases
 from kongming.db.values import Location
 from kongming.nova.polling import PollIntervals
-from kongming.rpc.messages import PlanAnswer
+from kongming.rpc.messages import PlanAnswer, PlansAnswer
 from kongming.rpc.refusals import Refusals
 from kongming.rpc.server import Server
 from kongming.tests.databases import BY, asking, configuration, database, instance
@@ -72,8 +72,13 @@ class Bus:
         self.pushed.append((host, {uuid: each.generation for uuid, each in instances.items()}))
         return True
 
+    host_timeout = 10.0
+
     def plan(self, host, _question):
         return PlanAnswer("planned", host)
+
+    def plan_all(self, host, plans):
+        return PlansAnswer(dict.fromkeys(plans.instances, PlanAnswer("planned", host)))
 
     def changed(self, _instance_uuids):
         """Take what the API tells conductors."""
@@ -515,6 +520,15 @@ def test_a_push_and_a_dry_run_go_to_the_host_that_has_the_instance_only(asking_n
     assert asking_nova.bus.pushed == [("compute-2", {UUID: 2})]
     plan = asking_nova.call("plan", instance_uuid=UUID, allocation={"vcpu_pinning": "0"})
     assert plan["host"] == "compute-2"
+    # Nova is asked for the others, for many of them at once.
+    for many in (3, 30):
+        numbers = range(2, many)
+        nova.hosts |= {instance(number): "compute-3" for number in numbers}
+        asked = dict.fromkeys(map(instance, (1, *numbers, 99)))
+        plans = asking_nova.call("plan_all", instances=asked)["plans"]
+        hosts = [plans[uuid]["host"] for uuid in asked]
+        assert hosts == ["compute-2", *["compute-3"] * len(numbers), None]
+        assert plans[instance(99)]["outcome"] == "absent"
 
 
 def test_without_nova_no_host_gets_an_instance_that_it_did_not_have(
