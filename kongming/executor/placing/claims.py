@@ -49,6 +49,7 @@ class Claims:
         self._label = label
         self._lock = threading.Lock()
         self._claimed: dict[str, Occupant] = {}
+        self._foreseen: dict[str, Move | None] = {}
 
     @contextmanager
     def claim(self, move: Move, check: Callable[[Judge], _Found]) -> Iterator[_Found]:
@@ -90,7 +91,19 @@ class Claims:
                 known[other.instance_uuid] = self._moves(other)
             return known[other.instance_uuid]
 
-        return Claims(lambda: there, move_of, "in the same request")
+        foreseeing = Claims(lambda: there, move_of, "in the same request")
+        foreseeing._foreseen = known
+        return foreseeing
+
+    def expect(self, instance_uuids: Iterable[str]) -> None:
+        """Claim for foreseen instances what they will have: they were judged with another one.
+
+        Judging a chain of guests again for each of them would take long.
+        """
+        with self._lock:
+            for each in instance_uuids:
+                if (move := self._foreseen.get(each)) is not None:
+                    self._claimed[each] = Occupant(each, self._label, pins=move.pins)
 
     def _there(self) -> dict[str, Occupant]:
         return {each.instance_uuid: each for each in self._occupants()} | self._claimed

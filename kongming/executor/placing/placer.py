@@ -205,6 +205,7 @@ class Placer:
         It raises the errors of :meth:`warnings`.
         """
         with self._claimed(instance_uuid, prospect) as found:
+            self._claims.expect(found.moving)
             yield [*found.warnings, *self._unbalanced(prospect)]
 
     def foresee(self, prospects: Mapping[str, Prospect], refused: Set[str]) -> Placer:

@@ -66,6 +66,24 @@ def test_a_guest_that_is_to_move_gives_way_unless_it_is_being_placed():
         assert names(found) == ["a"]
 
 
+def test_foreseen_moves_count_for_a_dry_run_only_and_are_judged_together():
+    claims = Claims(lambda: [occupant("a", 1), occupant("b", 2), occupant("c", 3)])
+    foreseeing = claims.foresee({"a": move("a", 2), "b": move("b", 5), "c": None})
+    with foreseeing.claim(move("a", 2), verdict) as found:
+        assert (names(found), found.moving) == ([], {"b"})
+        foreseeing.expect(found.moving)
+        with foreseeing.claim(move("d", 5, 3, 1), verdict) as other:
+            assert {each.instance_uuid: each.name for each, _ in other.in_the_way} == {
+                "b": "in the same request",
+                "c": "c",
+            }
+    with claims.claim(move("d", 5, 2), verdict) as found:
+        assert names(found) == ["b"]
+    claims.expect(["a"])
+    with claims.claim(move("d", 1), verdict) as found:
+        assert names(found) == ["a"]
+
+
 def test_a_claim_that_is_refused_or_fails_leaves_no_trace():
     def refuse(_judge):
         raise LookupError

@@ -25,8 +25,11 @@ from kongming.executor.placing import dry_run
 from kongming.executor.placing.claims import Claims
 from kongming.executor.placing.placer import Placer
 from kongming.host.rules import Overlap, Rules
+from kongming.hypervisor.host import Host
 from kongming.tests import hosts
-from kongming.tests.guests import HALF, Guest, occupant, pin, request
+from kongming.tests.cost import lines
+from kongming.tests.databases import instance
+from kongming.tests.guests import HALF, HOST, Guest, occupant, pin, request
 
 UUID = "5a6e9b1e-0000-4000-8000-000000000001"
 OTHER = "5a6e9b1e-0000-4000-8000-000000000002"
@@ -82,12 +85,15 @@ def test_windows_are_judged_and_the_one_in_force_is_reported(begun):
 
 THIRD = "5a6e9b1e-0000-4000-8000-000000000003"
 ABSENT = "5a6e9b1e-0000-4000-8000-000000000004"
+_CPUS = CpuSet(range(32))
+WIDE = Host(_CPUS, _CPUS, CpuSet([0]), cgroup=2)
 
 
-def look_at_all(requested, there, **rules):
+def look_at_all(requested, there, host=HOST, **rules):
     """Return the outcome of each instance, of guests that have all vCPUs on one CPU each."""
     guests = {
-        uuid: Guest(pins="".join(pin(vcpu, cpu) for vcpu in (0, 1))) for uuid, cpu in there.items()
+        uuid: Guest(host, pins="".join(pin(vcpu, cpu) for vcpu in (0, 1)))
+        for uuid, cpu in there.items()
     }
     occupants = [occupant(uuid, cpu) for uuid, cpu in there.items()]
     claims = Claims(lambda: occupants)
@@ -141,3 +147,15 @@ def test_a_released_guest_keeps_what_it_had_before_and_an_absent_one_has_nothing
     there = {UUID: 1, OTHER: 2}
     found = look_at_all({UUID: on(2), OTHER: Allocation(), ABSENT: on(2)}, there)
     assert found == {UUID: "overlap", OTHER: [], ABSENT: "guest_absent"}
+
+
+def test_a_chain_of_guests_is_judged_once():
+    def rotate(number):
+        uuids = [instance(each) for each in range(1, number + 1)]
+        requested = {uuid: on((cpu + 1) % number) for cpu, uuid in enumerate(uuids)}
+        there = {uuid: cpu for cpu, uuid in enumerate(uuids)}
+        return lambda: look_at_all(requested, there, host=WIDE)
+
+    assert rotate(32)()[instance(32)] == ["0", "0"]
+    # Twice as many guests have four times as many pairs.
+    assert lines(rotate(32)) < 5 * lines(rotate(16))
