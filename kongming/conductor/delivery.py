@@ -192,8 +192,9 @@ class Delivery:
             has_lease = self._leases.acquire(_LEASE, self._holder, _LEASE_S)
             self._database.restored()
             if has_lease and not self._has_lease:
-                # Only the former holder knows when it polled.
+                # Only the former holder knows when it polled, and which hosts responded.
                 self._resync.expire_within(0.0)
+                self._search.expire_within(0.0)
             self._has_lease = has_lease
             self._renewal.restart()
         if not self._has_lease:

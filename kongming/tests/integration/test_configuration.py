@@ -142,6 +142,8 @@ def test_a_reload_with_a_wrong_file_has_no_effect_and_stops_no_service(tmp_path)
 
 def test_a_signal_is_not_lost_however_early_it_arrives(tmp_path):
     with Handler(tmp_path / "handler") as handler:
+        # The installed program, whose modules are not loaded yet.
+        handler.process.command = ["env", *handler.process.command]
         handler.start_soon()
         wait_until(handler.caught, 60, "there is a handler for SIGTERM")
         # It is there before the libraries are.
@@ -154,6 +156,8 @@ def test_a_signal_is_not_lost_however_early_it_arrives(tmp_path):
 
 def test_a_service_that_is_ended_early_ends_well(tmp_path):
     with Handler(tmp_path / "handler") as handler:
+        # The installed program, whose modules are not loaded yet.
+        handler.process.command = ["env", *handler.process.command]
         handler.start_soon()
         wait_until(handler.caught, 60, "there is a handler for SIGTERM")
         os.kill(handler.process.pid, signal.SIGTERM)

@@ -24,7 +24,7 @@ import amqp
 import pytest
 
 from kongming.bus.permissions import of_executor, of_notification_handler
-from kongming.tests.testbed.broker import Broker
+from kongming.tests.testbed.broker import Broker, is_strict
 from kongming.tests.testbed.control_plane import ControlPlane
 from kongming.tests.testbed.daemon import EXECUTOR, HANDLER, HostProcess
 from kongming.tests.testbed.nova import Nova
@@ -83,9 +83,7 @@ class Place:
         """Lose something as by mistake, and make anew what others make."""
         if what == "exchange":
             self._do(lambda channel: channel.exchange_delete(exchange))
-            self._do(
-                lambda channel: channel.exchange_declare(exchange, "topic", auto_delete=False)
-            )
+            self._declare(exchange)
         elif what == "binding":
             key = queue if exchange == "kongming" else "versioned_notifications.info"
             self._do(lambda channel: channel.queue_unbind(queue, exchange, key))
@@ -94,12 +92,19 @@ class Place:
         elif what == "vhost":
             gone = f'rabbit_vhost:delete(<<"{self.vhost}">>, <<"test">>)'
             self.broker.evaluate(gone, *self._vhost(), *self._permissions())
-            self._do(
-                lambda channel: channel.exchange_declare(exchange, "topic", auto_delete=False)
-            )
+            self._declare(exchange)
         elif what == "user":
             gone = f'rabbit_auth_backend_internal:delete_user(<<"{self._its.user}">>, <<"test">>)'
             self.broker.evaluate(gone, *self._user(), *self._permissions())
+
+    def _declare(self, exchange):
+        # As its owner declares it.
+        durable = exchange == "kongming" or is_strict()
+        self._do(
+            lambda channel: channel.exchange_declare(
+                exchange, "topic", durable=durable, auto_delete=False
+            )
+        )
 
     def _do(self, work):
         with amqp.Connection(f"127.0.0.1:{self.broker.port}", virtual_host=self.vhost) as made:
