@@ -91,9 +91,8 @@ def executor(host, *, old=False):
 @pytest.fixture
 def bus(tmp_path):
     served = Bus(tmp_path)
-    planning = DryRuns(
-        ExecutorClient(open_bus(served.conf), 10.0), SimpleNamespace(hosts_of=lambda _uuids: WHERE)
-    )
+    served.executors = ExecutorClient(open_bus(served.conf), 10.0)
+    planning = DryRuns(served.executors, SimpleNamespace(hosts_of=lambda _uuids: WHERE))
     served.serve(CONDUCTOR, "controller", [("plan_all", (Plans, planning.plan_all))])
     yield served
     served.stop()
@@ -119,7 +118,7 @@ def test_1000_instances_on_10_hosts_take_11_calls_of_bounded_size(bus):
 def test_a_host_of_an_older_version_and_one_that_is_down_do_not_affect_the_others(bus):
     for host in HOSTS[1:]:
         bus.serve(EXECUTOR, host, executor(host, old=host == HOSTS[1]))
-    bus.conf.set_override("host_timeout", 1, group="conductor")
+    bus.executors.set_host_timeout(2.0)
     plans = ask(bus, 20)
     outcomes = Counter((plan["host"], plan["outcome"], plan["reason"]) for plan in plans.values())
     down = (HOSTS[0], "unresponsive", "host_unresponsive")
