@@ -63,7 +63,8 @@ def check_folder(folder: Path, proc: Path) -> Result:
     started = _libvirt_started(proc)
     if started is None:
         return good(f"{hook} exists; when libvirtd started is unknown here")
-    if found.st_ctime > started:
+    # The boot is known in whole seconds: the start may have been up to one later.
+    if found.st_ctime > started + 1:
         return doubtful(
             f"{hook} was installed after libvirtd started, and libvirtd reads hooks only when it "
             "starts: restart libvirtd; guests keep running"

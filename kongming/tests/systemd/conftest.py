@@ -21,7 +21,9 @@ from kongming.hypervisor.connection import run_event_loop
 from kongming.tests.systemd.machine import sh
 from kongming.tests.testbed.guest import destroy, start_guest
 
-PACKAGES = "rabbitmq-server libvirt-daemon-system libvirt-clients qemu-system-x86 mariadb-server"
+PACKAGES = (
+    "rabbitmq-server libvirt-daemon-system libvirt-clients qemu-system-x86 mariadb-server curl"
+)
 
 
 @pytest.fixture(scope="session", autouse=True)

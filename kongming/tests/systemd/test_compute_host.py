@@ -23,7 +23,7 @@ import pytest
 from kongming.tests.systemd.machine import Unit, capabilities, sh
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.nova import Nova
-from kongming.tests.testbed.pages import INSTALL, OPTIONAL, blocks, typed
+from kongming.tests.testbed.pages import INSTALL, blocks, typed
 from kongming.tests.testbed.process import wait_until
 
 GUIDE = blocks(INSTALL / "index.rst")
@@ -95,11 +95,6 @@ def test_the_hook_is_installed_as_the_guide_says(handler):
     assert '"check": "libvirt hook", "result": 0' in said, said
 
 
-def test_the_manual_pages_that_the_unit_names_can_be_installed(handler):
-    sh(*(line for block in GUIDE if block.path == OPTIONAL for line in block.typed()))
-    sh(f"test -s /usr/local/share/man/man1/{NAME}.1")
-
-
 def test_a_tree_of_another_user_or_without_git_is_installed_as_the_guide_says(handler):
     said = "\n".join((INSTALL / "index.rst").read_text().splitlines())
     install = "/opt/kongming/bin/pip install --no-deps --no-build-isolation --force-reinstall"
@@ -109,7 +104,7 @@ def test_a_tree_of_another_user_or_without_git_is_installed_as_the_guide_says(ha
     sh("cd /tmp/plain", "export PBR_VERSION=0.1.0", f"{install} .")
     assert "0.1.0" in sh(f"{NAME} --version")
     sh("chown -R kongming: /tmp/tree")
-    assert "dubious ownership" in sh("cd /tmp/tree", f"{install} .", fails=True)
+    assert "Versioning for this project requires" in sh("cd /tmp/tree", f"{install} .", fails=True)
     added = 'git config --global --add safe.directory "$PWD"'
     assert added in " ".join(said.replace("--global\n--add", "--global --add").split())
     sh("cd /tmp/tree", added, f"{install} .", "git config --global --unset-all safe.directory")
@@ -143,10 +138,10 @@ def test_a_reload_puts_options_in_force_in_the_same_process(handler, nova, guest
     before = handler.pid
     sh("printf '[guard]\\nreserved_cpus = 0\\n' >> /etc/kongming/kongming.conf")
     sh(f"systemctl reload {NAME}")
-    handler.wait_log("reserved_cpus")
+    handler.wait_log("Configuration reloaded")
     assert handler.pid == before
     nova.publish(guest.UUIDString(), HOST, {KEY: "0"}, "instance.update")
-    handler.wait_log("cpu_not_allowed")
+    handler.wait_log("cpu_reserved")
     place.wait(1)
     sh("sed -i '/^.guard/,$d' /etc/kongming/kongming.conf", f"systemctl reload {NAME}")
     place(0)
@@ -178,7 +173,7 @@ def test_the_restrictions_of_the_unit_are_in_force(handler):
         assert int(status[kind], 16) == capabilities(CAPABILITIES), kind
     owner = sh("id -u kongming").strip()
     assert status["Uid"].split() == [owner] * 4
-    into = f"nsenter --target {handler.pid} --mount"
+    into = f"nsenter --target {handler.pid} --mount --root"
     for path in ("/usr/x", "/etc/x", "/var/x"):
         assert "Read-only" in sh(f"{into} touch {path}", fails=True)
     sh(f"{into} touch /var/lib/kongming/x", "rm /var/lib/kongming/x")

@@ -65,6 +65,8 @@ def executor(controller):
         "/opt/kongming/bin/pip install -c constraints.txt '.[compute]'",
         "usermod -aG libvirt kongming",
     )
+    # One user for all, as the page has it for a trial: this machine has one kongming.conf.
+    sh("rabbitmqctl set_permissions -p kongming kongming '.*' '.*' '.*'")
     found = [block for block in GUIDE if block.section == "On each compute host"]
     sh(*typed(found))
     return Unit("kongming-executor")

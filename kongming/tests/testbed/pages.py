@@ -22,8 +22,6 @@ import textwrap
 
 TOP = Path(__file__).resolve().parents[3]
 INSTALL = TOP / "doc/source/install"
-#: The caption of a block that not everyone types.
-OPTIONAL = "optional"
 
 _BLOCK = re.compile(
     r"\.\. code-block:: (\w+)\n(?: +:caption: (\S+)\n)?\n((?:[ ]+.*\n|\n)+)|"
@@ -65,5 +63,5 @@ def blocks(page: Path) -> list[Block]:
 
 
 def typed(found: Iterable[Block], prompt: str = "# ") -> list[str]:
-    """Return all that people type at a prompt, without what is optional."""
-    return [line for block in found if block.path != OPTIONAL for line in block.typed(prompt)]
+    """Return all that people type at a prompt."""
+    return [line for block in found for line in block.typed(prompt)]
