@@ -26,6 +26,7 @@ from kongming.tests.testbed.debian_machine import DebianMachine
 
 __all__ = ["broker"]
 AT = "/srv/packages"
+DROP_IN = "/etc/systemd/system/kongming-api.service.d"
 APT = "DEBIAN_FRONTEND=noninteractive apt-get -y -q --no-install-recommends"
 
 
@@ -51,6 +52,17 @@ def machine(suite, built):
         machine.put(built.glob("*.deb"), AT)
         machine.run(f"{APT} update")
         yield machine
+
+
+def api_at(port):
+    """Have the API listen at another port: all these machines share one network."""
+    start = f"gunicorn --bind 127.0.0.1:{port} --threads 4 kongming.wsgi.api:application"
+    written = f"[Service]\nExecStart=\nExecStart=/usr/lib/kongming/bin/{start}"
+    return (
+        f"mkdir -p {DROP_IN}",
+        f"echo '{written}' > {DROP_IN}/port.conf",
+        "systemctl daemon-reload",
+    )
 
 
 def fields(deb):

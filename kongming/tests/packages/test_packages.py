@@ -14,7 +14,8 @@
 
 import subprocess
 
-from kongming.tests.packages.conftest import APT, AT, fields, newer
+from kongming.tests.packages.conftest import APT, AT, DROP_IN, api_at, fields, newer
+from kongming.tests.testbed.process import free_port
 
 PACKAGES = {
     "kongming-api",
@@ -143,20 +144,23 @@ def test_a_controller_serves_the_api_and_all_is_upgraded_and_purged(machine, bui
         said = machine.run(f"systemd-analyze verify --man=no {unit}.service 2>&1", page)
         assert "kongming" not in said
     machine.put(newer(built, tmp_path), "/srv/newer")
+    port = free_port()
     conf = CONF.replace("\n", "\\n")
     said = machine.run(
         f"printf '{conf}' > /etc/kongming/kongming.conf",
         "install -d -o kongming -g kongming /var/lib/kongming",
         "runuser -u kongming -- kongming-manage db sync",
+        *api_at(port),
         "systemctl enable --now kongming-api",
         "process=$(systemctl show -P MainPID kongming-api)",
-        "client='openstack --os-auth-type none --os-endpoint http://127.0.0.1:9630'",
+        f"client='openstack --os-auth-type none --os-endpoint http://127.0.0.1:{port}'",
         "$client kongming allocation list -f json",
         f"{APT} install /srv/newer/*.deb",
         f"printf '{conf}' | diff - /etc/kongming/kongming.conf",
         "timeout 60 bash -c 'until systemctl is-active kongming-api; do sleep 0.1; done'",
         "fails test $process = $(systemctl show -P MainPID kongming-api)",
         "$client kongming allocation list -f json",
+        f"rm -r {DROP_IN}",
         f"{APT} purge --autoremove {' '.join(PACKAGES)}",
         *NOTHING_LEFT,
         "getent passwd kongming",
