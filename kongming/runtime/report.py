@@ -15,7 +15,9 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 import sys
+import time
 
 from oslo_config import cfg
 
@@ -46,16 +48,30 @@ def write(conf: cfg.ConfigOpts, name: str) -> None:
     """
     try:
         # Imported here, as it costs memory that services without reports do not need.
-        from oslo_reports import guru_meditation_report as reports
-        from oslo_reports import opts
-        from oslo_reports.generators.conf import ConfigReportGenerator
+        from oslo_reports import opts, report
+        from oslo_reports.generators import conf as options
+        from oslo_reports.generators import process, threading
+        from oslo_reports.generators import version as package
     except ModuleNotFoundError as error:
         LOG.error("No report: the Python module %s is not installed", error.name)
         return
     opts.set_defaults(conf)
-    log_dir = conf.oslo_reports.log_dir
-    kind = reports.TextGuruMeditation
-    kind.persistent_sections = [("Options", ConfigReportGenerator(conf))]
-    kind.handle_signal(_Version(), name, log_dir, None)
-    sys.stderr.flush()
-    LOG.info("A report was written to %s", log_dir or "the standard error")
+    # Not its TextGuruMeditation, which includes the global configuration of the libraries.
+    made = report.TextReport("Guru Meditation")
+    made.add_section("Package", package.PackageReportGenerator(_Version()))
+    made.add_section("Threads", threading.ThreadReportGenerator())
+    made.add_section("Processes", process.ProcessReportGenerator())
+    made.add_section("Options", options.ConfigReportGenerator(conf))
+    try:
+        text = made.run()
+        if conf.oslo_reports.log_dir:
+            moment = time.strftime("%Y%m%d%H%M%S", time.gmtime())
+            path = Path(conf.oslo_reports.log_dir, f"{name}_gurumeditation_{moment}")
+            path.write_text(text)
+        else:
+            print(text, file=sys.stderr, flush=True)  # noqa: T201
+    except Exception as error:  # noqa: BLE001
+        # The text of some errors quotes a value.
+        LOG.error("The report can't be written (%s)", type(error).__name__)
+        return
+    LOG.info("A report was written to %s", conf.oslo_reports.log_dir or "the standard error")

@@ -26,6 +26,8 @@ def conf():
     conf = cfg.ConfigOpts()
     conf.register_opts([cfg.StrOpt("password", default="topsecret", secret=True)])
     kongming_conf.register_opts(conf)
+    # Those of the libraries may refer to options that the global configuration lacks.
+    kongming_conf.set_library_defaults()
     conf([], default_config_files=[], default_config_dirs=[])
     return conf
 
@@ -54,3 +56,11 @@ def test_a_missing_package_is_told_and_the_service_goes_on(conf, monkeypatch, ca
     monkeypatch.setitem(sys.modules, "oslo_reports", None)
     report.write(conf, "kongming-executor")
     assert "No report" in caplog.text
+
+
+def test_a_report_that_can_not_be_written_is_told_and_the_service_goes_on(conf, caplog, capsys):
+    report.write(conf, "kongming-executor")
+    capsys.readouterr()
+    conf.set_override("log_dir", "/absent", group="oslo_reports")
+    report.write(conf, "kongming-executor")
+    assert "can't be written (FileNotFoundError)" in caplog.text
