@@ -37,8 +37,8 @@ def machine():
 @pytest.fixture(scope="session")
 def guest():
     """A running guest of the machine's libvirt."""
-    connection = libvirt.open("qemu:///system")
-    domain = start_guest(connection, "instance-00000001", vcpus=2)
+    uri = "qemu:///system"
+    domain = start_guest(libvirt.open(uri), "instance-00000001", vcpus=2)
     yield domain
-    destroy(domain)
-    connection.close()
+    # libvirtd was restarted meanwhile.
+    destroy(libvirt.open(uri).lookupByUUIDString(domain.UUIDString()))
