@@ -83,7 +83,7 @@ class Unit:
 
     def log(self) -> str:
         """Give what it has written into the journal."""
-        return sh(f"journalctl -u {self.name} -o cat")
+        return sh(f"journalctl -b -u {self.name} -o cat")
 
     def wait_log(self, text: str, times: int = 1, timeout: float = 60) -> None:
         """Wait until the journal has a text so many times."""
