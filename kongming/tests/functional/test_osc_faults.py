@@ -165,7 +165,9 @@ def test_a_reading_command_reports_an_error_in_one_line(server, run, command, od
         check(ended)
         if len(server.requests) < number:
             break
-        assert (ended.status, ended.output) == (1, ""), number
+        # Without plans, the dry run of a map has its changes.
+        has_changes = "--dry-run" in command and number == 2
+        assert (ended.status, bool(ended.output)) == (1, has_changes), number
         assert ended.said.count("\n") == 1
         assert "Kongming's API" in ended.said
 
