@@ -116,6 +116,11 @@ def in_one_line(allocation: Any) -> str:
     return escape("; ".join(lines(found)) or "(nothing)")
 
 
+def by_instance(found: Json | None) -> dict[str, Json]:
+    """Return the entries of a map by UUID; none if there is no map."""
+    return {each["instance_uuid"]: each for each in found["allocations"]} if found else {}
+
+
 def allocations_of(found: Json) -> dict[str, Any]:
     """Return the allocations of a map by UUID, without the instances that are being released."""
     return {

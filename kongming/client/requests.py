@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from kongming.allocation.statuses import Status
 from kongming.client import watching
-from kongming.client.progress import Json, is_same
+from kongming.client.progress import Json, by_instance, is_same
 from kongming.client.responses import Fault, OutcomeUnknown
 from kongming.client.rest import Client
 
@@ -145,7 +145,7 @@ class ApplyMap:
 
     def settle(self, client: Client) -> Json | None:
         found = watching.find_map(client, self.name)
-        there = {each["instance_uuid"]: each for each in found["allocations"]} if found else {}
+        there = by_instance(found)
         same = there.keys() == self.requested.keys() and all(
             is_same(there[uuid].get("allocation"), requested)
             for uuid, requested in self.requested.items()

@@ -21,7 +21,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from kongming.allocation.statuses import Status
-from kongming.client.progress import GONE, Json, Progress, in_one_line, is_same, placed
+from kongming.client.progress import (
+    GONE,
+    Json,
+    Progress,
+    by_instance,
+    in_one_line,
+    is_same,
+    placed,
+)
 from kongming.client.responses import Fault
 from kongming.client.rest import Client
 from kongming.exception import AllocationUnknown, MapUnknown
@@ -148,7 +156,7 @@ class MapPlacement:
         current = find_map(self.client, name)
         if current is None or not is_same_map(current, self.answer):
             return Progress([], f"map {name}", replaced=self._replacement(current))
-        found = {each["instance_uuid"]: each for each in current["allocations"]}
+        found = by_instance(current)
         # An instance that left the map without a request was deleted in Nova.
         gone = {"status": GONE, "host_state": "", "generation": generation}
         mapped = [
@@ -161,7 +169,7 @@ class MapPlacement:
 
     def _replacement(self, current: Json | None) -> str:
         """Describe how another request has changed the map."""
-        found = {each["instance_uuid"]: each for each in current["allocations"]} if current else {}
+        found = by_instance(current)
         requested = self.requested
         dropped = [
             uuid for uuid in requested if uuid not in found or found[uuid]["allocation"] is None
@@ -196,8 +204,7 @@ def map_releases(client: Client, name: str, members: Iterable[str]) -> Releases:
     """Return the releases of all members of a map."""
 
     def listed() -> Mapping[str, Json]:
-        found = find_map(client, name)
-        return {each["instance_uuid"]: each for each in found["allocations"]} if found else {}
+        return by_instance(find_map(client, name))
 
     return Releases(client, set(members), listed)
 

@@ -18,6 +18,7 @@ Changes are pushed at once. For the rest, the conductor with the lease polls Nov
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 import logging
 import threading
 import time
@@ -204,7 +205,7 @@ class Delivery:
         if self._search.is_due(_SEARCH_S):
             self._search.restart()
             self._allocations.sweep()
-            self._notifications.of_hosts(self._hosts.list(snapshots=False), time.time())
+            self._notifications.of_hosts(partial(self._hosts.list, snapshots=False), time.time())
             found = self._allocations.without_host(_SEARCH_MAX)
             if found:
                 self._deliver(found)

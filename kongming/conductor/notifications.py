@@ -17,7 +17,7 @@ They are sent in the background and may get lost: the API has the truth.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 import logging
 import queue
@@ -85,6 +85,8 @@ class Notifications:
 
     def of_allocations(self, transitions: Iterable[Transition]) -> None:
         """Notify of changed statuses."""
+        if self._notifier is None:
+            return
         for transition in transitions:
             if event := EVENTS.get(transition.status):
                 data = asdict(transition)
@@ -92,9 +94,14 @@ class Notifications:
                 data["changed_at"] = written(transition.changed_at)
                 self._put(event, "AllocationPayload", data)
 
-    def of_hosts(self, hosts: Iterable[Host], now: float) -> None:
-        """Notify of the hosts that have become unresponsive, or responsive again, since."""
-        found = {host.name: host for host in hosts}
+    def of_hosts(self, read: Callable[[], Iterable[Host]], now: float) -> None:
+        """Notify of the hosts that have become unresponsive, or responsive again, since.
+
+        :param read: reads all hosts; it is not called if nothing is sent.
+        """
+        if self._notifier is None:
+            return
+        found = {host.name: host for host in read()}
         unresponsive = {name for name, host in found.items() if host.unresponsive(now)}
         former, self._unresponsive = self._unresponsive, unresponsive
         if former is None:
@@ -108,8 +115,6 @@ class Notifications:
                 self._put(event, "HostPayload", {"name": name, "heartbeat_at": last})
 
     def _put(self, event: str, kind: str, data: dict[str, Any]) -> None:
-        if self._notifier is None:
-            return
         payload = {
             "kongming_object.name": kind,
             "kongming_object.namespace": "kongming",

@@ -14,14 +14,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from oslo_config import cfg
 
 from kongming import exception
 from kongming.allocation.cpuset import CpuSet
+from kongming.bus.queue_kind import SECTION as RABBIT
 from kongming.nova import config
 
 OPTION = "[guard] nova_config_file"
-_RABBIT = "oslo_messaging_rabbit"
 _DURABLE = ("amqp_durable_queues", "rabbit_quorum_queue")
 
 
@@ -33,7 +36,7 @@ def cpus(paths: list[str], name: str) -> CpuSet:
     """
     if not paths:
         return CpuSet()
-    text = _read(paths, "compute", [cfg.StrOpt(name, default="")])["compute"][name] or ""
+    text = read(paths, {"compute": [cfg.StrOpt(name, default="")]})["compute"][name] or ""
     # Nova ignores empty items; the rest of the grammar is the same.
     items = ",".join(item for item in text.split(",") if item.strip())
     try:
@@ -52,12 +55,17 @@ def queues(paths: list[str]) -> dict[str, bool]:
     """
     if not paths:
         return {}
-    nova = _read(paths, _RABBIT, [cfg.BoolOpt(name, default=False) for name in _DURABLE])
-    return {name: nova[_RABBIT][name] for name in _DURABLE}
+    nova = read(paths, {RABBIT: [cfg.BoolOpt(name, default=False) for name in _DURABLE]})
+    return {name: nova[RABBIT][name] for name in _DURABLE}
 
 
-def _read(paths: list[str], section: str, options: list[cfg.Opt]) -> cfg.ConfigOpts:
+def read(paths: list[str], options: Mapping[Any, Iterable[Any]]) -> cfg.ConfigOpts:
+    """Read options, by group.
+
+    :param paths: the value of ``[guard] nova_config_file``.
+    :raises ConfigInvalid: if they can't be read.
+    """
     try:
-        return config.read(paths, {section: options})
+        return config.read(paths, options)
     except exception.ConfigInvalid as error:
         raise exception.ConfigInvalid(f"{OPTION}: {error}") from None

@@ -33,10 +33,10 @@ from kongming.allocation import host_name
 from kongming.allocation.request import Source
 from kongming.bus.url import parse
 from kongming.conf.notification_handler import LEGACY, VERSIONED, topics
+from kongming.configuration import of_nova
 from kongming.executor.store.store import FILE_NAME
 from kongming.notification.event_store import FILE_NAME as EVENT_STORE
 from kongming.notification.similar_hosts import describe
-from kongming.nova import config
 from kongming.status import broker
 from kongming.status.finding import bad, doubtful, good
 from kongming.status.state import open_read_only
@@ -86,9 +86,9 @@ def check(conf: cfg.ConfigOpts) -> Iterator[Result]:
             yield _received(folder)
         return
     try:
-        nova = config.read(paths, _OPTIONS)
+        nova = of_nova.read(paths, _OPTIONS)
     except exception.ConfigInvalid as error:
-        yield bad(f"[guard] nova_config_file: {error}")
+        yield bad(str(error))
         return
     findings = [
         *_check_emission(nova, conf.notification_handler.trigger),

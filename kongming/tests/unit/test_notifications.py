@@ -66,7 +66,7 @@ def sent(notifier):
         notifier.sent.clear()
         emitted.of_allocations(transitions)
         if hosts is not None:
-            emitted.of_hosts(hosts, 0.0)
+            emitted.of_hosts(lambda: hosts, 0.0)
         emitted.flush(10)
         return notifier.sent
 
@@ -115,5 +115,6 @@ def test_what_can_not_be_sent_is_dropped_and_reported_once(caplog):
 def test_without_a_notifier_nothing_is_kept(caplog):
     emitted = Notifications(None)
     emitted.of_allocations([transition(Status.APPLIED)])
+    emitted.of_hosts(lambda: pytest.fail("the hosts were read"), 0.0)
     emitted.flush(10)
     assert not caplog.messages
