@@ -21,10 +21,10 @@ from oslo_config import cfg
 
 from kongming import exception
 from kongming.allocation.cpuset import CpuSet
-from kongming.bus.queue_kind import SECTION as RABBIT
 from kongming.nova import config
 
 OPTION = "[guard] nova_config_file"
+_RABBIT = "oslo_messaging_rabbit"
 _DURABLE = ("amqp_durable_queues", "rabbit_quorum_queue")
 
 
@@ -55,8 +55,8 @@ def queues(paths: list[str]) -> dict[str, bool]:
     """
     if not paths:
         return {}
-    nova = read(paths, {RABBIT: [cfg.BoolOpt(name, default=False) for name in _DURABLE]})
-    return {name: nova[RABBIT][name] for name in _DURABLE}
+    nova = read(paths, {_RABBIT: [cfg.BoolOpt(name, default=False) for name in _DURABLE]})
+    return {name: nova[_RABBIT][name] for name in _DURABLE}
 
 
 def read(paths: list[str], options: Mapping[Any, Iterable[Any]]) -> cfg.ConfigOpts:

@@ -19,6 +19,7 @@ from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 import re
+import subprocess
 import sys
 
 from packaging.utils import canonicalize_name
@@ -180,3 +181,13 @@ def test_a_service_imports_only_the_packages_of_its_extra(extra):
         foreign -= sys.stdlib_module_names | {"kongming", "_typeshed"}
         missing = foreign - installed
         assert not missing or name in GUARDED, f"{name} imports {missing}, not in [{extra}]"
+
+
+def test_a_command_without_the_bus_loads_no_oslo_messaging():
+    # That loads oslo.service which, where nobody chose threads, takes eventlet and warns of it.
+    starts = ("client", "osc", "cmd.manage", "manage")
+    names = [name for name in MODULES if name.startswith(starts)]
+    load = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
+    check = "print(*sys.modules.keys() & {'oslo_messaging', 'oslo_service', 'eventlet'})"
+    command = [sys.executable, "-c", f"{load}; {check}", *(f"kongming.{name}" for name in names)]
+    assert subprocess.check_output(command, text=True) == "\n"
