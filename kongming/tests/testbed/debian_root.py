@@ -226,20 +226,29 @@ def lay_settings(root: Path, settings: HandedOver, *, systemd: bool = False) -> 
 
 def lay_tree(tree: Path) -> None:
     """Clone this source tree, with what is changed in it and not committed yet."""
-    # The clone may belong to another user than root.
-    trusting = [find_program("git", "git"), "-c", f"safe.directory={TOP}", "-C", str(TOP)]
     if not tree.exists():
         tree.parent.mkdir(parents=True, exist_ok=True)
         tree.parent.chmod(0o700)
-        subprocess.run([*trusting, "clone", "--quiet", ".", str(tree)], check=True)
-    listing = [*trusting, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        subprocess.run([*_git(TOP), "clone", "--quiet", ".", str(tree)], check=True)
+    here = {name for name in _files(TOP) if (TOP / name).exists()}
+    for name in here:
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(TOP / name, tree / name)
+    # A layer that is kept may have the tree of another day.
+    for name in _files(tree) - here:
+        (tree / name).unlink(missing_ok=True)
+
+
+def _git(tree: Path) -> list[str]:
+    # The clone may belong to another user than root.
+    return [find_program("git", "git"), "-c", f"safe.directory={tree}", "-C", str(tree)]
+
+
+def _files(tree: Path) -> set[str]:
+    """Return the files of a clone, but for those that git ignores."""
+    listing = [*_git(tree), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(listing, check=True, capture_output=True, text=True).stdout
-    for name in filter(None, listed.split("\0")):
-        if (TOP / name).exists():
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(TOP / name, tree / name)
-        else:
-            (tree / name).unlink(missing_ok=True)
+    return set(filter(None, listed.split("\0")))
 
 
 def run(

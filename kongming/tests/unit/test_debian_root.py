@@ -12,6 +12,8 @@
 
 """What a Debian root gets of the machine's settings, and where its packages come from."""
 
+import subprocess
+
 import pytest
 
 from kongming.tests.testbed import debian_root
@@ -102,3 +104,16 @@ def test_only_a_container_has_sys_and_its_control_groups_read_only(confined):
     on_sys = [options for options in mount_options(place) if "/sys" in options[-1]]
     assert all(("ro" in options) == confined for options in on_sys)
     assert len(on_sys) == (2 if confined else 1)
+
+
+def test_a_layer_that_is_kept_gets_the_tree_as_it_is_now(tmp_path, monkeypatch):
+    here, there = tmp_path / "here", tmp_path / "root/there"
+    subprocess.run(["git", "init", "--quiet", here], check=True)
+    monkeypatch.setattr(debian_root, "TOP", here)
+    (here / ".gitignore").write_text("build\n")
+    (here / "old").touch()
+    debian_root.lay_tree(there)
+    (there / "build").touch()
+    (here / "old").rename(here / "new")
+    debian_root.lay_tree(there)
+    assert {path.name for path in there.iterdir()} == {".git", ".gitignore", "build", "new"}
