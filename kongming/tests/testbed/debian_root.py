@@ -226,29 +226,25 @@ def lay_settings(root: Path, settings: HandedOver, *, systemd: bool = False) -> 
 
 def lay_tree(tree: Path) -> None:
     """Clone this source tree, with what is changed in it and not committed yet."""
-    if not tree.exists():
+    # The clone may belong to another user than root.
+    git = [find_program("git", "git"), "-c", "safe.directory=*", "-C"]
+    if tree.exists():
+        # That of a kept layer, of another day.
+        subprocess.run([*git, str(tree), "fetch", "--quiet", str(TOP), "HEAD"], check=True)
+        subprocess.run([*git, str(tree), "reset", "--quiet", "--hard", "FETCH_HEAD"], check=True)
+        subprocess.run([*git, str(tree), "clean", "--quiet", "-d", "--force"], check=True)
+    else:
         tree.parent.mkdir(parents=True, exist_ok=True)
         tree.parent.chmod(0o700)
-        subprocess.run([*_git(TOP), "clone", "--quiet", ".", str(tree)], check=True)
-    here = {name for name in _files(TOP) if (TOP / name).exists()}
-    for name in here:
-        (tree / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(TOP / name, tree / name)
-    # A layer that is kept may have the tree of another day.
-    for name in _files(tree) - here:
-        (tree / name).unlink(missing_ok=True)
-
-
-def _git(tree: Path) -> list[str]:
-    # The clone may belong to another user than root.
-    return [find_program("git", "git"), "-c", f"safe.directory={tree}", "-C", str(tree)]
-
-
-def _files(tree: Path) -> set[str]:
-    """Return the files of a clone, but for those that git ignores."""
-    listing = [*_git(tree), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        subprocess.run([*git, str(TOP), "clone", "--quiet", ".", str(tree)], check=True)
+    listing = [*git, str(TOP), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(listing, check=True, capture_output=True, text=True).stdout
-    return set(filter(None, listed.split("\0")))
+    for name in filter(None, listed.split("\0")):
+        if (TOP / name).exists():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(TOP / name, tree / name)
+        else:
+            (tree / name).unlink(missing_ok=True)
 
 
 def run(

@@ -108,12 +108,27 @@ def test_only_a_container_has_sys_and_its_control_groups_read_only(confined):
 
 def test_a_layer_that_is_kept_gets_the_tree_as_it_is_now(tmp_path, monkeypatch):
     here, there = tmp_path / "here", tmp_path / "root/there"
-    subprocess.run(["git", "init", "--quiet", here], check=True)
     monkeypatch.setattr(debian_root, "TOP", here)
+
+    def commit(name):
+        (here / name).touch()
+        subprocess.run([*git, "add", name], check=True)
+        subprocess.run([*git, "commit", "--quiet", "-m", name], check=True)
+
+    git = ["git", "-c", "user.name=me", "-c", "user.email=me@example.org", "-C", here]
+    subprocess.run(["git", "init", "--quiet", here], check=True)
     (here / ".gitignore").write_text("build\n")
-    (here / "old").touch()
+    commit("old")
+    (here / "new").touch()
     debian_root.lay_tree(there)
     (there / "build").touch()
-    (here / "old").rename(here / "new")
+    (there / "from-there").touch()
+    (here / "old").unlink()
+    (here / "new").rename(here / "renamed")
+    commit("committed")
     debian_root.lay_tree(there)
-    assert {path.name for path in there.iterdir()} == {".git", ".gitignore", "build", "new"}
+    names = {path.name for path in there.iterdir()}
+    assert names == {".git", ".gitignore", "build", "committed", "renamed"}
+    assert (
+        subprocess.check_output(["git", "-C", there, "ls-files"], text=True) == "committed\nold\n"
+    )
