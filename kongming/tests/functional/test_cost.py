@@ -91,9 +91,12 @@ def test_the_cost_of_a_metadata_value_is_bounded(cloud, tmp_path, text):
             cloud.service._executor.plan(guest.UUIDString(), asked)
 
     executor = cloud.service._executor
+    # What the first of all events loads is no part of the cost of this one.
+    cloud.publish(cloud.guest(), "instance.update", kongming_vcpu_pinning="0")
+    cloud.settled()
     with soon():
         assert cost(lambda: cloud.service._handler.handle(message)).within(**handled)
-        cloud.sent = 1
+        cloud.sent += 1
         cloud.settled()
         record = cloud.record(guest)
         assert record.status in ("refused", "applied")
