@@ -15,8 +15,6 @@
 import gc
 
 # Chooses oslo.service's backend before a test imports oslo.messaging.
-import hypothesis
-
 import kongming.cmd.backend  # noqa: F401
 from kongming.tests.testbed.virtual_host import Shape
 from kongming.tests.thorough import examples
@@ -24,9 +22,13 @@ from kongming.tests.thorough import examples
 # Nearly all that a collection of tests makes stays until the end: there is no garbage to look for.
 gc.disable()
 
-# On a machine that is busy an example may take any time.
-hypothesis.settings.register_profile("kongming", deadline=None, max_examples=examples(100))
-hypothesis.settings.load_profile("kongming")
+if Shape.of_this_host() is None:
+    # There it is not used, and takes ten seconds to load.
+    import hypothesis
+
+    # On a machine that is busy an example may take any time.
+    hypothesis.settings.register_profile("kongming", deadline=None, max_examples=examples(100))
+    hypothesis.settings.load_profile("kongming")
 
 # Named on the command line it says itself why it refuses.
 collect_ignore = [] if Shape.of_this_host() else ["numa"]
