@@ -95,7 +95,9 @@ def tell(mode: str, root: Path) -> int:
             return 128 + _received[0]
         if _has_no_reader():
             return NO_READER
-        (root / "traceback").write_text(traceback.format_exc())
+        # The folder may be what went wrong.
+        with contextlib.suppress(OSError):
+            (root / "traceback").write_text(traceback.format_exc())
         return _failed(f"{error}")
 
 

@@ -13,10 +13,12 @@
 """Real parts: a RabbitMQ, a libvirtd with QEMU guests, and the installed service."""
 
 from collections import Counter
+import contextlib
 import itertools
 import logging
 from pathlib import Path
 import shutil
+import tempfile
 import uuid
 
 import libvirt
@@ -25,6 +27,7 @@ import pytest
 from kongming import exception
 from kongming.hypervisor.connection import run_event_loop
 from kongming.tests.testbed import threads
+from kongming.tests.testbed.abilities import abilities
 from kongming.tests.testbed.broker import Broker
 from kongming.tests.testbed.daemon import CONDUCTOR, EXECUTOR, HANDLER, Daemon
 from kongming.tests.testbed.guest import destroy, start_guest
@@ -34,6 +37,7 @@ from kongming.tests.testbed.nova import Nova
 from kongming.tests.testbed.postgresql import PostgreSQL
 from kongming.tests.testbed.preloaded import Preloaded, sharing
 from kongming.tests.testbed.process import wait_until
+from kongming.tests.testbed.session_libvirtd import private_libvirtd
 
 KEY = "kongming-vcpu-pinning"
 HOOK = Path(__file__).parents[3] / "etc/libvirt/kongming-libvirt-hook"
@@ -85,9 +89,16 @@ def broker(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def libvirtd(tmp_path_factory):
+    """The first host's libvirtd: the one that can do the most on this machine."""
     run_event_loop()
-    with Libvirtd(tmp_path_factory.mktemp("libvirt")) as libvirtd:
-        yield libvirtd
+    with contextlib.ExitStack() as ends:
+        root = tmp_path_factory.mktemp("libvirt")
+        if abilities().no_mounts is not None:
+            # It runs as another user, who can't get at pytest's folders.
+            folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="kongming-")))
+            folder.chmod(0o711)
+            root = folder / "libvirt"
+        yield ends.enter_context(private_libvirtd(root, abilities()))
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from pathlib import Path
 import sys
 
 import kongming
+from kongming.tests.testbed.abilities import abilities
 from kongming.tests.testbed.preloaded import Preloaded
 from kongming.tests.testbed.process import run
 
@@ -40,7 +41,8 @@ HOOKED = (
 def _loaded():
     """The command where the hook is, loaded once."""
     modules = ("kongming.cmd.checks", "kongming.status.broker", "kongming.status.nova")
-    server = Preloaded("kongming-status", modules=modules, inside=HOOKED)
+    inside = HOOKED if abilities().no_mounts is None else ()
+    server = Preloaded("kongming-status", modules=modules, inside=inside)
     server.start()
     atexit.register(server._end)
     return server

@@ -13,6 +13,7 @@
 """The demonstrations, as `tools/demo` runs them once all is set up."""
 
 from pathlib import Path
+import re
 import shutil
 import signal
 import subprocess
@@ -78,9 +79,23 @@ def test_a_plain_container_is_shown_the_same_except_for_one_line(mode, folder):
     done = run([sys.executable, "-c", CONFINED, sys.executable, DEMO, *mode], 300)
     assert (done.returncode, done.stderr) == (0, "")
     (left_out,) = [line for line in done.stdout.splitlines() if line.startswith("Left out")]
-    assert "Operation not permitted" in left_out
+    assert "CAP_SYS_ADMIN is missing" in left_out
     assert "WRONG" not in done.stdout
     assert nothing_is_left(folder)
+
+
+def test_tests_that_need_mounts_are_left_out_in_a_plain_container():
+    selected = ["-m", "pytest", "-q", Path(__file__).with_name("test_controllers.py")]
+    done = run([sys.executable, "-c", CONFINED, sys.executable, *selected])
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^\d+ deselected in ", done.stdout, re.MULTILINE)
+
+
+def test_a_plain_container_can_not_make_a_debian_root_and_says_why_in_one_line():
+    command = ["-m", "kongming.tests.testbed.debian_root", "run", "bookworm", "true"]
+    done = run([sys.executable, "-c", CONFINED, sys.executable, *command])
+    why = "this machine can't mount file systems: the capability CAP_SYS_ADMIN is missing"
+    assert (done.returncode, done.stderr) == (1, f"tools/debian-root: {why}\n")
 
 
 @stories("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

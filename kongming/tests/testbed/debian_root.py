@@ -45,7 +45,7 @@ import sys
 import tempfile
 import time
 
-from kongming.tests.testbed import booted_root
+from kongming.tests.testbed import booted_root, namespace
 from kongming.tests.testbed.debian_package import cache_folder, output
 from kongming.tests.testbed.process import find_program
 from kongming.tests.testbed.root_init import Place
@@ -256,7 +256,12 @@ def run(
     confined: bool = False,
     systemd: bool = False,
 ) -> int:
-    """Run a command on a layer above a suite's root, in this source tree; give its status."""
+    """Run a command on a layer above a suite's root, in this source tree; give its status.
+
+    :raises RuntimeError: this machine allows no mounts
+    """
+    if refusal := namespace.refusal():
+        raise RuntimeError(f"this machine can't mount file systems: {refusal}")
     base = roots.base(suite, systemd=systemd)
     root, layers = _laid_over(base, layer)
     changes = layer / "changes" if layers else root

@@ -26,6 +26,8 @@ from kongming.tests.testbed.cgroup import Cgroup
 from kongming.tests.testbed.process import find_program
 
 HOST_NAME = Path("/proc/sys/kernel/hostname")
+PROC = Path("/proc/self")
+_CAP_SYS_ADMIN = 1 << 21
 
 
 def in_namespace(
@@ -87,7 +89,15 @@ def refusal() -> str | None:
     """Return why `in_namespace` can't be done on this machine; None if it can."""
     trial = in_namespace(["true"], binds={Path("/dev/null"): Path("/dev/null")})
     done = subprocess.run(trial, capture_output=True, text=True, check=False)
-    return None if done.returncode == 0 else done.stderr.strip().rpartition("\n")[2]
+    if done.returncode == 0:
+        return None
+    status = dict(line.split(":\t", 1) for line in (PROC / "status").read_text().splitlines())
+    if not int(status["CapEff"], 16) & _CAP_SYS_ADMIN:
+        return "the capability CAP_SYS_ADMIN is missing"
+    mounts = (PROC / "mountinfo").read_text().splitlines()
+    if not any(line.split()[4] == "/" for line in mounts):
+        return "the root directory is not a mount point: mount --bind it on itself before chroot"
+    return done.stderr.strip().rpartition("\n")[2]
 
 
 def _shell(steps: list[str]) -> list[str]:

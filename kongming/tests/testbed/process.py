@@ -172,11 +172,17 @@ class Process:
 
         def ready_or_over() -> bool:
             if not self.running:
-                tail = self.log.read_text(errors="replace")[-LOG_TAIL:]
-                raise RuntimeError(f"{self.name} ended before {what}: {self.log}:\n{tail}")
+                raise RuntimeError(f"{self.name} ended before {what}: {self.log}:\n{self._tail()}")
             return condition()
 
         wait_until(ready_or_over, timeout, f"{what} (its log is {self.log})")
+
+    def _tail(self) -> str:
+        try:
+            return self.log.read_text(errors="replace")[-LOG_TAIL:]
+        except OSError as error:
+            # Its folder may be gone, which is no reason to hide what has ended.
+            return f"({error.strerror})"
 
     def terminate(self, timeout: float = 10) -> int | None:
         """End it with SIGTERM, and with SIGKILL after `timeout` seconds.

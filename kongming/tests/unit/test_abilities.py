@@ -12,12 +12,15 @@
 
 """What the demonstrations and the testbed choose by what the machine is and allows."""
 
+from pathlib import Path
+
 import pytest
 
-from kongming.tests.testbed import folder, namespace, qemu
-from kongming.tests.testbed.abilities import Abilities, left_out
+from kongming.tests.testbed import abilities, folder, namespace, qemu
+from kongming.tests.testbed.abilities import Abilities, left_out, limits, needs_mounts
 from kongming.tests.testbed.cgroup import Cgroup
 from kongming.tests.testbed.libvirtd import Libvirtd
+from kongming.tests.testbed.process import Process
 from kongming.tests.testbed.session_libvirtd import SessionLibvirtd, private_libvirtd
 
 READ_ONLY = Abilities(no_control_groups="/sys/fs/cgroup: Read-only file system")
@@ -117,12 +120,30 @@ def test_a_missing_ability_is_one_line_with_its_reason(abilities, embedded, node
         assert "\n" not in line
 
 
-def test_a_refused_namespace_is_reported_with_the_last_line_of_the_refusal(monkeypatch, tmp_path):
+ADMIN, OTHERS = f"{1 << 21:016x}", f"{(1 << 21) - 1:016x}"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "root", "reason"),
+    [
+        (OTHERS, "/", "the capability CAP_SYS_ADMIN is missing"),
+        (ADMIN, "/proc", "the root directory is not a mount point: mount --bind it on itself"),
+        (ADMIN, "/", "unshare: not permitted"),
+    ],
+)
+def test_a_refused_namespace_is_reported_with_its_reason_in_one_line(
+    monkeypatch, tmp_path, capabilities, root, reason
+):
     refusing = tmp_path / "unshare"
     refusing.write_text("#!/bin/sh\necho first >&2\necho unshare: not permitted >&2\nexit 1\n")
     refusing.chmod(0o755)
+    (tmp_path / "status").write_text(f"Name:\tpython\nCapEff:\t{capabilities}\n")
+    (tmp_path / "mountinfo").write_text(f"21 1 0:20 / {root} rw - proc proc rw\n")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert namespace.refusal() == "unshare: not permitted"
+    monkeypatch.setattr(namespace, "PROC", tmp_path)
+    said = namespace.refusal()
+    assert said.startswith(reason)
+    assert "\n" not in said
 
 
 def test_a_granted_namespace_is_no_refusal(monkeypatch, tmp_path):
@@ -131,6 +152,49 @@ def test_a_granted_namespace_is_no_refusal(monkeypatch, tmp_path):
     granting.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert namespace.refusal() is None
+
+
+INTEGRATION = Path(__file__).parents[1] / "integration"
+
+
+def test_all_that_needs_mounts_exists():
+    sources = {file.stem: file.read_text() for file in INTEGRATION.glob("*.py")}
+    for module, tests in abilities.MODULES.items():
+        found = sources[f"test_{module}"]
+        assert [name for name in tests if f"def test_{name}(" not in found] == [], module
+    everything = "".join(sources.values())
+    assert [name for name in abilities.FIXTURES if f"def {name}(" not in everything] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "test", "fixtures", "needed"),
+    [
+        ("test_controllers", "test_any", ["broker"], True),
+        ("test_store_faults", "test_the_disk_is_full", ["cloud"], True),
+        ("test_store_faults", "test_another", ["cloud"], False),
+        ("test_databases", "test_any", ["servers"], False),
+        ("test_migration", "test_any", ["cloud", "hooked"], True),
+    ],
+)
+def test_a_test_that_needs_mounts_is_known_by_its_name_or_fixtures(module, test, fixtures, needed):
+    assert needs_mounts(module, test, fixtures) == needed
+
+
+def test_only_refused_mounts_limit_what_is_tested():
+    assert limits(Abilities()) is limits(READ_ONLY) is None
+    line = limits(Abilities(no_mounts="the capability CAP_SYS_ADMIN is missing"))
+    assert "(the capability CAP_SYS_ADMIN is missing): nova, tempest" in line
+    assert "controllers, faults" in line
+    assert "\n" not in line
+
+
+def test_a_process_whose_log_has_gone_is_reported_as_ended(tmp_path):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    process = Process(["rm", "-r", str(folder)], folder / "ended.log")
+    process.start()
+    with pytest.raises(RuntimeError, match=r"(?s)ended before it serves: .*\(No such file"):
+        process.wait_ready(lambda: False, 60, "it serves")
 
 
 @pytest.fixture
