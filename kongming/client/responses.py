@@ -173,11 +173,12 @@ def of_exception(error: keystone.ClientException, seconds: float) -> Fault:
             status=status,
             sent=False,
         )
-    if not isinstance(error, keystone.ConnectionError):
+    if not any(isinstance(each, keystone.ConnectionError) for each in causes):
         return Fault(f"Keystone provides no token or no endpoint: {error}", sent=False)
     url = next((found for cause in causes if (found := _url(cause))), "")
     why = _why(causes, seconds)
-    if urlsplit(url).path.endswith(_OF_KEYSTONE):
+    discovering = isinstance(error, keystone.DiscoveryFailure)
+    if discovering or urlsplit(url).path.endswith(_OF_KEYSTONE):
         return Fault(f"Keystone can't be reached: {why}", sent=False)
     return Fault(f"Kongming's API can't be reached: {why}", sent=sent)
 

@@ -36,6 +36,7 @@ from kongming.osc.command import (
     add_generation,
     add_limit,
     client_of,
+    manager_of,
 )
 from kongming.osc.requests import SetAllocation, UnsetAllocation
 from kongming.runtime.escaping import escape
@@ -100,7 +101,7 @@ class AllocationList(Lister):
         if not found and parsed_args.host is not None:
             _check_host(client, parsed_args.host)
         if parsed_args.names:
-            servers = instances.names(self.app.client_manager)
+            servers = instances.names(manager_of(self))
             if servers is None:
                 self.log.warning("the names of the servers can't be read from Nova")
                 servers = {}

@@ -47,6 +47,8 @@ _PLANNED = ("planned", "absent")
 class _OfMap(command.Command):
     """A command about one allocation map."""
 
+    auth_required = False
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         parser.add_argument("name", metavar="<name>", help="The name of the allocation map.")

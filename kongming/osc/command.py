@@ -19,13 +19,16 @@ import contextlib
 from contextlib import contextmanager
 import errno
 import io
+import logging
 import os
 from typing import Any, TextIO, cast
 
+from keystoneauth1 import exceptions as keystone
 from osc_lib import exceptions
 from osc_lib.command import command
 
-from kongming.client.rest import Client
+from kongming.client import responses
+from kongming.client.rest import RESPONSE_S, Client
 from kongming.osc import instances
 from kongming.terminal.output import EscapedOutput
 
@@ -33,10 +36,49 @@ Fields = tuple[Sequence[str], Iterable[Any]]
 Table = tuple[Sequence[str], Iterable[Sequence[Any]]]
 
 
+#: It logs each failure that it also raises.
+_DISCOVERY = logging.getLogger("keystoneauth.identity.generic.base")
+
+
 def client_of(caller: command.Command) -> Client:
     """Return the client for a command."""
-    manager: Any = caller.app.client_manager
-    return cast(Client, manager.kongming)
+    return cast(Client, manager_of(caller).kongming)
+
+
+def manager_of(caller: Any) -> Any:
+    """Return the client manager of osc_lib, authenticated.
+
+    The commands authenticate by themselves, not before they run, so that a Keystone that can't
+    be reached is one line.
+
+    :raises Fault: if it can't be reached.
+    """
+    if not caller.auth_required:
+        caller.auth_required = True
+        try:
+            with _without_warnings_before_an_error(_DISCOVERY):
+                caller.app.prepare_to_run_command(caller)
+        except (keystone.ConnectionError, keystone.DiscoveryFailure) as error:
+            raise responses.of_exception(error, RESPONSE_S) from error
+    return caller.app.client_manager
+
+
+@contextmanager
+def _without_warnings_before_an_error(logger: logging.Logger) -> Iterator[None]:
+    held: list[logging.LogRecord] = []
+
+    def hold(record: logging.LogRecord) -> bool:
+        if record.levelno == logging.WARNING:
+            held.append(record)
+        return record.levelno != logging.WARNING
+
+    logger.addFilter(hold)
+    try:
+        yield
+    finally:
+        logger.removeFilter(hold)
+    for record in held:
+        logger.handle(record)
 
 
 def limit(text: str) -> int:
@@ -84,6 +126,7 @@ class OfInstance(command.Command):
     """
 
     several = False
+    auth_required = False
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -97,7 +140,7 @@ class OfInstance(command.Command):
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Find the instances, and run the command."""
-        manager = self.app.client_manager
+        manager = manager_of(self)
         found = (instances.find(manager, each) for each in parsed_args.instances)
         parsed_args.instances = list(dict.fromkeys(found))
         parsed_args.instance_uuid = parsed_args.instances[0]
@@ -111,6 +154,7 @@ class _Output(EscapedOutput):
     """
 
     accepted = ""
+    auth_required = False
 
     def produce_output(
         self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Any]

@@ -70,7 +70,12 @@ def run(
     """
     stdout = stdout or io.StringIO()
     manager = SimpleNamespace(kongming=client, sdk_connection=connection)
-    app = SimpleNamespace(stdout=stdout, stderr=io.StringIO(), client_manager=manager)
+    app = SimpleNamespace(
+        stdout=stdout,
+        stderr=io.StringIO(),
+        client_manager=manager,
+        prepare_to_run_command=lambda _: None,
+    )
     command = COMMANDS[f"kongming_{name.replace(' ', '_')}"].load()(app, None)
     status, error = 1, ""
     try:

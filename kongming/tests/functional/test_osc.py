@@ -334,3 +334,12 @@ def test_the_installed_command_reports_an_error_in_one_line(openstack):
     assert (status, output) == (1, "")
     assert said.startswith("host_unknown: ")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("path", ["", "/v3"])
+def test_a_keystone_that_is_unreachable_is_one_line(openstack_command, path):
+    options = {"auth-url": f"http://127.0.0.1:1{path}", "username": "u", "password": "p"}
+    command = [*openstack_command, *(f"--os-{name}={value}" for name, value in options.items())]
+    ended = subprocess.run([*command, "kongming", "host", "list"], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == "Keystone can't be reached: connection refused\n"

@@ -43,6 +43,7 @@ MODULES: Mapping[str, frozenset[str]] = {
         }
     ),
     "faults": frozenset(),
+    "grant": frozenset(),
     "guides": frozenset(),
     "host_names": frozenset(),
     "hosts": frozenset(),
@@ -59,6 +60,14 @@ MODULES: Mapping[str, frozenset[str]] = {
             "memory_that_was_bound_for_good_is_not_touched",
             "no_limit_can_be_requested",
             "one_part_that_fails_undoes_all_parts",
+        }
+    ),
+    "manage_allocation": frozenset(
+        {
+            "a_list_of_all_allocations_and_a_text_exist_for_each_format",
+            "a_plan_shows_the_steps_or_the_refusal_and_has_no_effect",
+            "an_operator_sets_shows_and_unsets_beside_the_service",
+            "reconcile_finds_an_unannounced_guest",
         }
     ),
     "migration": frozenset(
@@ -89,6 +98,7 @@ MODULES: Mapping[str, frozenset[str]] = {
         {
             "a_narrower_former_set_is_the_baseline",
             "a_quota_that_any_vcpu_has_lost_is_set_again",
+            "a_shield_above_the_guests_is_not_widened",
             "an_emulator_thread_on_other_cpus_is_moved",
             "going_back_leaves_no_thread_behind",
         }

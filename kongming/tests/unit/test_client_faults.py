@@ -189,6 +189,17 @@ def test_the_unreachable_service_is_named(url, who, sent):
     assert fault.outcome_unknown is sent
 
 
+def test_a_keystone_whose_versions_can_not_be_read_is_unreachable():
+    try:
+        raise failed(keystone.ConnectFailure, urllib3.NewConnectionError(POOL, "x"))
+    except keystone.ConnectFailure as failure:
+        error = keystone.DiscoveryFailure(f"could not find versions: {failure}")
+        error.__context__ = failure
+    fault = responses.of_exception(error, 1)
+    assert str(fault).startswith("Keystone can't be reached: ")
+    assert not fault.outcome_unknown
+
+
 @pytest.mark.parametrize(
     "kind", [requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema]
 )
