@@ -327,7 +327,7 @@ class Proxy(proxy.Proxy):
     def _wait(
         self, what: str, poller: Callable[[Client], Callable[[], Progress]], waiter: Waiter
     ) -> Progress:
-        end = waiter.wait(poller(self._rest.within(waiter.left_for_poll)))
+        end = waiter.wait(poller(self._rest.within(waiter.left_for_poll, waiter.to_wait)))
         if end.progress is not None and end.progress.replaced:
             raise Replaced(f"{what} was replaced: {end.progress.replaced}")
         if end.fault is not None:

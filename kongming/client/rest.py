@@ -68,14 +68,19 @@ class Client:
         self._settings = settings
         self._response_s = response_s
         self._left: Callable[[], float] | None = None
+        self._to_wait: Callable[[], int] | None = None
 
-    def within(self, left: Callable[[], float]) -> Client:
+    def within(
+        self, left: Callable[[], float], to_wait: Callable[[], int] | None = None
+    ) -> Client:
         """Return a client whose requests have a further time limit.
 
         :param left: returns the remaining seconds.
+        :param to_wait: returns the seconds that the API may wait for the outcome of an
+            allocation or a map before it responds.
         """
         bounded = copy.copy(self)
-        bounded._left = left
+        bounded._left, bounded._to_wait = left, to_wait
         return bounded
 
     def allocations(self, limit: int | None = None, **filters: str | None) -> Iterator[Any]:
@@ -88,7 +93,8 @@ class Client:
 
     def allocation(self, instance_uuid: str) -> dict[str, Any]:
         """Return the desired allocation of an instance, and its outcome."""
-        return self._dict("GET", _of_instance(instance_uuid), _allocation(instance_uuid))
+        shape = _allocation(instance_uuid)
+        return self._dict("GET", _of_instance(instance_uuid), shape, self._wait())
 
     def set_allocation(
         self, instance_uuid: str, allocation: Mapping[str, Any], generation: int | None = None
@@ -122,7 +128,8 @@ class Client:
 
     def map(self, name: str) -> dict[str, Any]:
         """Return an allocation map with its allocations."""
-        found = self._dict("GET", _of_map(name), {**_MAP, "name": name, "allocations": list})
+        shape: _Shape = {**_MAP, "name": name, "allocations": list}
+        found = self._dict("GET", _of_map(name), shape, self._wait())
         for each in found["allocations"]:
             _check(each, _ALLOCATION)
         return found
@@ -161,6 +168,10 @@ class Client:
     def schema(self) -> dict[str, Any]:
         """Return the JSON Schema of an allocation."""
         return self._dict("GET", "/schemas/allocation", {"$schema": str})
+
+    def _wait(self) -> dict[str, Any]:
+        seconds = self._to_wait() if self._to_wait else 0
+        return {"wait_s": seconds} if seconds > 0 else {}
 
     def _pages(
         self,

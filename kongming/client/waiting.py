@@ -26,6 +26,11 @@ from kongming.client.responses import Fault
 PATIENCE_S = 3.0
 _POLL_MIN_S = 0.2
 _POLL_MAX_S = 3.0
+#: The seconds that the API waits for an outcome before it responds to a poll: less than the time
+#: limits of proxies, and there is progress to report meanwhile.
+LONG_POLL_S = 10.0
+# What a response takes that was waited for.
+_RESPONSE_S = 1.0
 # The time limit of the first poll, however little time is left.
 _FIRST_POLL_S = 1.0
 
@@ -52,6 +57,7 @@ class Waiter:
     :param report: is called with the progress, one line for people, when it has changed.
     :param timeout: in seconds, from now on.
     :param patience: seconds to keep waiting for a guest that has only just started.
+    :param long_poll_s: see :data:`LONG_POLL_S`; 0: it responds at once.
     """
 
     def __init__(
@@ -60,16 +66,19 @@ class Waiter:
         timeout: float,
         *,
         patience: float = PATIENCE_S,
+        long_poll_s: float = LONG_POLL_S,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._report = report
         self._timeout = timeout
         self._patience = patience
+        self._long_poll_s = long_poll_s
         self._clock = clock
         self._sleep = sleep
         self._deadline = clock() + timeout
         self._polls_until = self._deadline
+        self._waits_until = self._deadline - timeout
         self._absent_since: float | None = None
         self._reported = ""
         self.last: Progress | None = None
@@ -82,15 +91,24 @@ class Waiter:
         """Return the remaining seconds for a poll."""
         return self._polls_until - self._clock()
 
+    def to_wait(self) -> int:
+        """Return the seconds that the API may wait before it responds in this poll."""
+        until = min(self._waits_until, self._deadline - _RESPONSE_S)
+        return max(0, int(until - self._clock()))
+
     def wait(self, poll: Callable[[], Progress]) -> End:
         """Poll until the outcome is known, or can't be found out."""
         self._polls_until = max(self._deadline, self._clock() + _FIRST_POLL_S)
         pause, denied = _POLL_MIN_S, 0
         while True:
-            again_in = pause
+            again_in, began = pause, self._clock()
             try:
                 progress = poll()
             except Fault as fault:
+                if fault.status_code == HTTPStatus.BAD_REQUEST and self._waits_until > began:
+                    # An API that does not know how to wait.
+                    self._long_poll_s, self._waits_until = 0, began
+                    continue
                 # keystoneauth gets a new token once, if it can.
                 denied = denied + 1 if fault.status_code == HTTPStatus.UNAUTHORIZED else 0
                 if not fault.passing or denied > 1:
@@ -102,11 +120,13 @@ class Waiter:
                 self._report_change(progress.text)
                 if self._is_over(progress):
                     return End(progress, done=not progress.replaced and not progress.undone)
+                again_in = max(0, pause - (self._clock() - began))
             left = self.left()
             if left <= 0:
                 return self._timed_out()
             self._sleep(min(again_in, left))
             pause = min(pause * 1.5, _POLL_MAX_S)
+            self._waits_until = self._clock() + self._long_poll_s
 
     def _is_over(self, progress: Progress) -> bool:
         """Return whether the outcome is known; absent guests get some time."""

@@ -128,7 +128,7 @@ class Change(ShowOne):
         if waiter is None:
             return None
         try:
-            end = waiter.wait(poller(client_of(self).within(waiter.left_for_poll)))
+            end = waiter.wait(poller(client_of(self).within(waiter.left_for_poll, waiter.to_wait)))
             self._status = self._status if end.done else 1
         except KeyboardInterrupt as interrupt:
             end = End(waiter.last, done=False, why="interrupted")

@@ -13,6 +13,7 @@
 """The Python client, against the real API; the test reports what hosts would."""
 
 from dataclasses import replace
+import functools
 import json
 import time
 
@@ -33,6 +34,7 @@ from kongming.client import (
     proxy,
     waiting,
 )
+from kongming.client.waiting import Waiter
 from kongming.tests.api import Api
 from kongming.tests.connections import api_at
 from kongming.tests.databases import asking, instance, report
@@ -309,7 +311,9 @@ def test_an_api_that_is_away_is_reported_in_one_line():
     assert not told.value.outcome_unknown
 
 
-def test_waiting_ends_with_another_request(api, allocations):
+def test_waiting_ends_with_another_request(api, allocations, monkeypatch):
+    # The API waits for an outcome, not for another request.
+    monkeypatch.setattr(proxy, "Waiter", functools.partial(Waiter, long_poll_s=0))
     accepted = api.set_allocation(instance(1), PIN)
     other = Steps(lambda: allocations.put(instance(1), asking("3"), **ELSE))
     with pytest.raises(Replaced, match="replaced: somebody else requested generation 2: vcpu-"):
@@ -325,6 +329,34 @@ def test_waiting_ends_with_another_request(api, allocations):
     allocations.put_map("blue", {instance(2): asking("3")}, **ELSE)
     with pytest.raises(Replaced, match="the deletion of the map blue was replaced"):
         api.wait_for_release(deleted)
+
+
+def test_the_api_is_asked_to_wait_after_the_first_poll(server, api, tell):
+    accepted = api.set_allocation(instance(1), PIN)
+
+    def script(_method, path, _number):
+        if "wait_s" in path:
+            tell(1)
+
+    with server.scripted(script):
+        assert api.wait_for_allocation(accepted, timeout=60).status == "applied"
+    path = f"/v1/allocations/{instance(1)}"
+    (_, first), (_, second) = server.requests
+    assert first == path
+    assert second.startswith(f"{path}?wait_s=")
+
+
+def test_an_api_that_can_not_wait_is_polled(server, api, tell):
+    accepted = api.set_allocation(instance(1), PIN)
+
+    def script(_method, path, number):
+        if number == 3:
+            tell(1)
+        return Odd(400) if "wait_s" in path else None
+
+    with server.scripted(script):
+        assert api.wait_for_allocation(accepted).status == "applied"
+    assert ["wait_s" in path for _, path in server.requests] == [False, True, False]
 
 
 def test_waiting_ends_in_time(api):

@@ -54,7 +54,12 @@ def run(server, monkeypatch):
     def run(name, *arguments, steps=()):
         meanwhile = Meanwhile(*steps)
         waiter = functools.partial(
-            waiting.Waiter, clock=meanwhile.clock, sleep=meanwhile.sleep, patience=0.5
+            waiting.Waiter,
+            clock=meanwhile.clock,
+            sleep=meanwhile.sleep,
+            patience=0.5,
+            # Its clock is not that of the API.
+            long_poll_s=0,
         )
         monkeypatch.setattr(change, "Waiter", waiter)
         return commands.run(client_at(server.url), name, *arguments, "-f", "json")
