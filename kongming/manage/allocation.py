@@ -22,6 +22,8 @@ from datetime import UTC, datetime
 import time
 from typing import Any
 
+from cliff.columns import FormattableColumn
+
 from kongming import exception
 from kongming.allocation.allocation import Allocation
 from kongming.allocation.request import Request, Source
@@ -30,6 +32,7 @@ from kongming.allocation.target import QUOTA, SHARES, Target, Value
 from kongming.allocation.windows import in_force, next_change
 from kongming.executor.placing import dry_run
 from kongming.executor.store.record import Record
+from kongming.executor.store.residence import Hint
 from kongming.executor.store.store import Store
 from kongming.manage import state
 from kongming.terminal import options, preview, times
@@ -41,6 +44,25 @@ UNCLAIMED = "unclaimed"
 
 _Table = tuple[Sequence[str], Iterable[Sequence[Any]]]
 _Fields = tuple[Sequence[str], Iterable[Any]]
+
+
+class NovaReports(FormattableColumn[Hint | None]):
+    """Nova's last report of where an instance is; None if there is none."""
+
+    def human_readable(self) -> str:
+        return str(self._value or "")
+
+    def machine_readable(self) -> Any:
+        hint = self._value
+        if hint is None:
+            return None
+        return {
+            "place": hint.place.value,
+            "host": hint.host,
+            "reported_by": hint.reported_by,
+            "reported_at": times.written(hint.reported_at),
+            "uncertain": hint.uncertain,
+        }
 
 
 class AllocationList(Lister):
@@ -105,7 +127,7 @@ class AllocationShow(_OfInstance, ShowOne):
         state.warn_of_unreadable(self, record)
         return self.dict2columns(
             _fields(record)
-            | {"nova_reports": str(hint or ""), "requests": Requests(requests)}
+            | {"nova_reports": NovaReports(hint), "requests": Requests(requests)}
             | self._placement(record)
         )
 

@@ -17,6 +17,8 @@ are the installed command.
 The test driver has 8 CPUs, of which 0, 2 and 4 are online.
 """
 
+import csv
+import io
 import json
 import os
 from pathlib import Path
@@ -253,6 +255,46 @@ def test_lists_have_all_formats(site, run, form):
         status, output, said = run(name, "-f", form)
         assert status == 0, said
     assert site.host in output
+
+
+def test_the_cells_of_lists_are_text_numbers_or_json(site, run, ask):
+    guest = site.guest()
+    for cpus in ("2", "4"):
+        assert run("allocation set", guest, "--vcpu-pinning", cpus, "--wait")[0] == 0
+    for command in (
+        ("allocation list", "--long", "--map", "none"),
+        ("allocation list", "--long"),
+        ("allocation history", guest),
+        ("allocation plan", guest, "--vcpu-pinning", "2"),
+        ("allocation preview", guest),
+        ("allocation map list",),
+        ("host list",),
+    ):
+        status, output, said = run(*command, "-f", "csv")
+        assert status == 0, said
+        names, *rows = csv.reader(io.StringIO(output), escapechar="\\")
+        expected = [
+            [value if isinstance(value, str) else json.dumps(value) for value in row.values()]
+            for row in ask(*command)
+        ]
+        assert all(name == name.lower() for name in names)
+        # A heartbeat may come between the two.
+        ages = {names.index(name) for name in names if name.startswith("heartbeat")}
+        for row, cells in zip(rows, expected, strict=True):
+            assert [cell for place, cell in enumerate(row) if place not in ages] == [
+                cell for place, cell in enumerate(cells) if place not in ages
+            ]
+            assert "\n" not in "".join(row)
+
+
+def test_the_fields_of_resources_are_a_line_each_of_text_or_json(site, run, ask):
+    guest = site.guest()
+    assert run("allocation set", guest, "--vcpu-pinning", "2", "--wait")[0] == 0
+    for command in (("allocation show", guest), ("host show", site.host)):
+        lines = run(*command, "-f", "value").output.splitlines()
+        for line, value in zip(lines, ask(*command).values(), strict=True):
+            text = isinstance(value, str)
+            assert (line if text else type(json.loads(line))) == (value if text else type(value))
 
 
 @pytest.mark.parametrize("form", ["table", "json", "yaml", "value", "shell"])

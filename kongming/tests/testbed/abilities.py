@@ -84,7 +84,7 @@ MODULES: Mapping[str, frozenset[str]] = {
     "resume": frozenset(),
     "service_user": frozenset(),
     "status": frozenset(),
-    "store_faults": frozenset({"the_disk_is_full"}),
+    "store_faults": frozenset({"a_file_that_was_made_read_only", "the_disk_is_full"}),
     "testbed": frozenset(),
     "where": frozenset(
         {

@@ -20,8 +20,9 @@ import libvirt
 import pytest
 
 from kongming import exception
+from kongming.executor.store.residence import Hint, Place
 from kongming.manage import state
-from kongming.manage.allocation import AllocationShow
+from kongming.manage.allocation import AllocationShow, NovaReports
 from kongming.tests.libvirt_errors import error
 from kongming.tests.unit.domains import Domain, guest_of
 
@@ -59,3 +60,16 @@ def test_a_guest_that_does_not_run_has_no_placement(placement_of):
     shown, warnings = placement_of(absent())
     assert not any(shown.values())
     assert warnings == ["the current placement of the guest is unknown: it does not run"]
+
+
+def test_novas_report_is_text_for_people_and_fields_for_programs():
+    cell = NovaReports(Hint(Place.ELSEWHERE, "c2", "instance.update of nova-api", 0.0))
+    assert cell.human_readable() == "it is on c2 (instance.update of nova-api)"
+    assert cell.machine_readable() == {
+        "place": "elsewhere",
+        "host": "c2",
+        "reported_by": "instance.update of nova-api",
+        "reported_at": "1970-01-01T00:00:00Z",
+        "uncertain": False,
+    }
+    assert (NovaReports(None).human_readable(), NovaReports(None).machine_readable()) == ("", None)
