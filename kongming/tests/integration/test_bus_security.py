@@ -230,7 +230,7 @@ def report(instance_uuid, generation=1, status="failed"):
 def answer(channel, method, context=None, **arguments):
     """Call a conductor as the intruder; give the answer."""
     own = own_name()
-    channel.queue_declare(own, auto_delete=False)
+    channel.queue_declare(own, durable=True, auto_delete=False)
     body = message(method, context, reply_to=own, **arguments)
     channel.basic_publish(body, "", "kongming-conductor")
     came = wait_until(lambda: channel.basic_get(own, no_ack=True), 30, f"an answer to {method}")
@@ -323,7 +323,7 @@ def test_a_host_can_not_have_copies_of_messages_for_others(secured, key):
     own = f"kongming-executor.{INTRUDER}"
 
     def to_queue(channel):
-        channel.queue_declare(own, auto_delete=False)
+        channel.queue_declare(own, durable=True, auto_delete=False)
         channel.queue_bind(own, secured.exchange, key)
 
     def to_exchange(channel):
@@ -391,7 +391,7 @@ def by_dead_letters(channel, _secured, body, queue):
         "x-dead-letter-routing-key": queue,
         "x-message-ttl": 0,
     }
-    channel.queue_declare(own, auto_delete=False, arguments=arguments)
+    channel.queue_declare(own, durable=True, auto_delete=False, arguments=arguments)
     channel.basic_publish(body, "", own)
 
 
@@ -738,7 +738,7 @@ def test_a_host_can_fill_queues_of_others_and_limits_bound_it(broker, tmp_path):
     secured = Secured(broker, tmp_path, signed=False)
     queue = f"kongming-executor.{HOST}"
     with secured.channel(HOST) as channel:
-        channel.queue_declare(queue, auto_delete=False)
+        channel.queue_declare(queue, durable=True, auto_delete=False)
     limit(broker, secured)
     most = 10_000
     with secured.channel() as channel:

@@ -49,14 +49,15 @@ def small(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     assert not process.exists()
 
 
-def run_inside(host: VirtualHost, *tests: str) -> int:
+def run_inside(host: VirtualHost, broker: Broker, *tests: str) -> int:
+    here, there = f"127.0.0.1:{broker.port}", "{}:{}".format(*SERVER)
     pytest_inside = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = host.run(
         [*pytest_inside, "--durations=5", *(str(TESTS / test) for test in tests)],
         TIMEOUT,
         cwd=TESTS.parents[2],
         env={
-            "KONGMING_TEST_TRANSPORT_URL": "rabbit://guest:guest@{}:{}/{}".format(*SERVER, VHOST),
+            "KONGMING_TEST_TRANSPORT_URL": broker.transport_url(VHOST).replace(here, there),
             # Plugins that are not needed there take half a minute.
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         },
@@ -66,8 +67,8 @@ def run_inside(host: VirtualHost, *tests: str) -> int:
     return done.returncode
 
 
-def test_a_guest_moves_from_node_to_node(small: VirtualHost) -> None:
-    assert run_inside(small, STORY) == 0
+def test_a_guest_moves_from_node_to_node(broker: Broker, small: VirtualHost) -> None:
+    assert run_inside(small, broker, STORY) == 0
 
 
 @pytest.mark.slow
@@ -83,7 +84,7 @@ def test_on_a_virtual_host(
     broker: Broker, tmp_path: Path, shape: Shape, tests: tuple[str, ...]
 ) -> None:
     with VirtualHost(tmp_path, shape, reaches=broker.port) as host:
-        assert run_inside(host, *tests) == 0
+        assert run_inside(host, broker, *tests) == 0
 
 
 def test_the_machine_is_unreachable(small: VirtualHost, tmp_path: Path) -> None:

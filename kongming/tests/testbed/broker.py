@@ -104,6 +104,16 @@ class Broker(Service):
         _link_applications(self.root / "plugins", plugins)
         if self._beside is None and not self._epmd.running:
             self._epmd.start()
+        try:
+            self._boot()
+        except RuntimeError as error:
+            # On a busy machine RabbitMQ 4 may look for the queues that it is to refuse before its
+            # tables are loaded, and gives up: systemd would start it again, too.
+            if "failed_to_deny_deprecated_features" not in str(error):
+                raise
+            self._boot()
+
+    def _boot(self) -> None:
         self._node.start()
         # RabbitMQ opens its listeners as the last step of its boot.
         self._node.wait_ready(self.answers, START_TIMEOUT, "RabbitMQ takes connections")

@@ -24,6 +24,7 @@ from pathlib import Path
 import shlex
 
 from kongming.tests.testbed.process import find_program
+from kongming.tests.testbed.unprivileged import passable
 
 #: Whom a service runs as that is not root.
 NOBODY = 65534
@@ -57,7 +58,8 @@ class OddHost:
         if self.own_pids:
             options += ["--pid", "--fork", "--kill-child"]
             options += ["--mount-proc"] if self.own_proc else []
-        steps = [f"D={shlex.quote(str(folder))}", *self.steps, 'exec "$@"']
+        reaches = [] if self.capabilities is None else passable("$D/python")
+        steps = [f"D={shlex.quote(str(folder))}", *reaches, *self.steps, 'exec "$@"']
         return [
             find_program("unshare", "util-linux"),
             *options,

@@ -60,13 +60,16 @@ class Sshd(Service):
             keygen = find_program("ssh-keygen", "openssh-client")
             subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
         shutil.copy(self._root / "key.pub", self._root / "authorized_keys")
+        program = _fetch()
         configuration = self._root / "sshd_config"
-        configuration.write_text(CONFIGURATION.format(port=self.port, root=self._root))
+        text = CONFIGURATION.format(port=self.port, root=self._root)
+        for part in program.glob("sshd-*"):
+            text += f"{part.name.title().replace('-', '')}Path {part}\n"
+        configuration.write_text(text)
         # Where and as whom it locks itself in before a client is known.
         (self._root / "run/sshd").mkdir(parents=True)
         (self._root / "run/libvirt").symlink_to(self._sockets)
         (self._root / "passwd").write_text(Path("/etc/passwd").read_text() + SSHD_USER)
-        program = _fetch()
         self._process.command = in_namespace(
             [str(program / "sshd"), "-D", "-e", "-f", str(configuration)],
             binds={Path("/run"): self._root / "run", Path("/etc/passwd"): self._root / "passwd"},
@@ -104,6 +107,6 @@ def _fill(kept: Path, scratch: Path) -> None:
         package = unpack(name, scratch / name)
         for found in (*package.glob("usr/sbin/sshd"), *package.rglob("libwrap.so.0")):
             shutil.copy(found, kept / found.name)
-        # From Debian 13 on the server proper is a program of its own, found by its path.
+        # From Debian 13 on the server has parts, which the configuration names.
         for found in package.glob("usr/lib/openssh/sshd-*"):
             shutil.copy(found, kept / found.name)

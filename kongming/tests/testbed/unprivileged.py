@@ -12,8 +12,8 @@
 
 """A machine on which an unprivileged user can run this Python, with units of its own.
 
-A mount namespace: what keeps other users from the interpreter's home is made passable there, and
-folders such as /etc/systemd/system are replaced.
+A mount namespace: what keeps other users from the interpreter and from this source tree, as
+root's home does, is made passable there, and folders such as /etc/systemd/system are replaced.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ import subprocess
 import sys
 
 from kongming.tests.testbed.process import find_program, run
+
+TOP = Path(__file__).resolve().parents[3]
 
 
 def on_machine(
@@ -47,25 +49,36 @@ def on_machine(
         group = pwd.getpwnam(user).pw_gid
         setpriv = [find_program("setpriv", "util-linux"), f"--reuid={user}", f"--regid={group}"]
         command = [*setpriv, "--init-groups", "--", *command]
-    script = "\n".join(["set -e", *_passable(root), *steps, f"exec {shlex.join(command)}"])
+    steps = [*passable(_quoted(root / "python")), *steps]
+    script = "\n".join(["set -e", *steps, f"exec {shlex.join(command)}"])
     unshare = [find_program("unshare", "util-linux"), "--mount", "--propagation", "private"]
     return run([*unshare, "bash", "-c", script], 180)
 
 
-def _passable(root: Path) -> list[str]:
-    """Return the steps that let all users to the interpreter."""
-    home = Path(sys.base_prefix)
-    closed = [each for each in home.parents if not each.stat().st_mode & stat.S_IXOTH]
-    if not closed:
-        return []
-    kept, outermost = root / "python", closed[-1]
-    return [
-        f"mkdir -p {_quoted(kept)}",
-        f"mount --bind {_quoted(home)} {_quoted(kept)}",
-        f"mount -t tmpfs -o mode=0755 none {_quoted(outermost)}",
-        f"mkdir -p {_quoted(home)}",
-        f"mount --move {_quoted(kept)} {_quoted(home)}",
+def passable(kept: str) -> list[str]:
+    """Return the steps that let all users to Python and to this source tree.
+
+    :param kept: a folder that is made for it, as the shell reads it.
+    """
+    places = [place for place in (Path(sys.base_prefix), Path(sys.prefix), TOP) if _closed(place)]
+    outer = [place for place in places if not any(each in place.parents for each in places)]
+    steps = [
+        f"mkdir -p {kept}/{number}; mount --bind {_quoted(place)} {kept}/{number}"
+        for number, place in enumerate(outer)
     ]
+    steps += [
+        f"mount -t tmpfs -o mode=0755 none {_quoted(folder)}"
+        for folder in {_closed(place)[-1]: None for place in outer}
+    ]
+    return steps + [
+        f"mkdir -p {_quoted(place)}; mount --move {kept}/{number} {_quoted(place)}"
+        for number, place in enumerate(outer)
+    ]
+
+
+def _closed(place: Path) -> list[Path]:
+    """Return the folders on the way to a place that others can't pass, the innermost first."""
+    return [each for each in place.parents if not each.stat().st_mode & stat.S_IXOTH]
 
 
 def _quoted(path: Path) -> str:
