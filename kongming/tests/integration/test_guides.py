@@ -157,7 +157,9 @@ def test_the_page_leads_to_a_placed_guest_where_a_group_opens_the_socket(guided,
     guide._host.run(f"test -x {HOOK}")
 
 
-@pytest.mark.parametrize("page", ["index", "packages", "openstack-ansible", "kolla-ansible"])
+@pytest.mark.parametrize(
+    "page", ["index", "packages", "openstack-ansible", "kolla-ansible", "containers"]
+)
 def test_a_page_of_hosts_installs_the_hook_where_libvirt_searches_for_it(page):
     typed = [step.split() for step in steps(page, {}) if hook.NAME in step]
     assert ["install", "-D", "-m", "0755", f"etc/libvirt/{hook.NAME}", str(HOOK)] in typed
