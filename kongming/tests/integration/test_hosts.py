@@ -40,7 +40,15 @@ from kongming.tests.integration.conftest import Guest
 from kongming.tests.testbed import file_faults, threads
 from kongming.tests.testbed.daemon import Daemon
 from kongming.tests.testbed.guest import destroy
-from kongming.tests.testbed.odd_host import NOBODY, SYSTEM, UNIT, OddHost, denied, empty, over
+from kongming.tests.testbed.odd_host import (
+    SERVICE_USER,
+    SYSTEM,
+    UNIT,
+    OddHost,
+    denied,
+    empty,
+    over,
+)
 from kongming.tests.testbed.process import run, wait_until
 from kongming.tests.testbed.tcp_libvirtd import TcpLibvirtd
 from kongming.tests.thorough import stories
@@ -135,7 +143,7 @@ class Story:
 
     def __init__(self, libvirtd, host, uri=None):
         self.root = Path(tempfile.mkdtemp(prefix="kongming-"))
-        os.chown(self.root, NOBODY, NOBODY)
+        os.chown(self.root, SERVICE_USER, SERVICE_USER)
         self.root.chmod(0o755)
         self._connection = libvirt.open(libvirtd.uri)
         self.guest = Guest(self._connection, iothreads=1)
@@ -146,7 +154,7 @@ class Story:
             host="compute-1",
             options=OPTIONS,
         )
-        os.chown(self.root / "service", NOBODY, NOBODY)
+        os.chown(self.root / "service", SERVICE_USER, SERVICE_USER)
         command = host.command(self.daemon.process.command, self.root / "mounts")
         self.daemon.process.command = command
 

@@ -21,13 +21,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+import pwd
 import shlex
 
 from kongming.tests.testbed.process import find_program
 from kongming.tests.testbed.unprivileged import passable
 
-#: Whom a service runs as that is not root.
-NOBODY = 65534
+#: Whom a service runs as that is not root: libvirtd must know it. It has no other process, unlike
+#: nobody, whose guests of other tests it could see where processes are hidden.
+SERVICE_USER = pwd.getpwnam("backup").pw_uid
 SYSTEM = Path("/sys/devices/system")
 #: What the units give a service, and what an unprivileged one has of itself.
 UNIT = ("sys_nice", "sys_ptrace")
@@ -74,7 +76,7 @@ class OddHost:
         kept = ",".join(["-all", *(f"+{name}" for name in self.capabilities)])
         return [
             find_program("setpriv", "util-linux"),
-            *(f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"),
+            *(f"--reuid={SERVICE_USER}", f"--regid={SERVICE_USER}", "--clear-groups"),
             *(f"--bounding-set={kept}", f"--inh-caps={kept}", f"--ambient-caps={kept}", "--"),
         ]
 
