@@ -47,6 +47,7 @@ MODULES: Mapping[str, frozenset[str]] = {
     "guides": frozenset(),
     "host_names": frozenset(),
     "hosts": frozenset(),
+    "hung": frozenset({"a_guest_that_a_job_keeps_is_placed_when_the_job_has_ended"}),
     "installation_guide": frozenset(),
     "keeping": frozenset(
         {
@@ -83,6 +84,7 @@ MODULES: Mapping[str, frozenset[str]] = {
     "reach": frozenset(),
     "resume": frozenset(),
     "service_user": frozenset(),
+    "soak": frozenset(),
     "status": frozenset(),
     "store_faults": frozenset({"a_file_that_was_made_read_only", "the_disk_is_full"}),
     "testbed": frozenset(),
