@@ -64,9 +64,12 @@ class QueueKind:
 def set_defaults(conf: cfg.ConfigOpts, defaults: Mapping[str, bool]) -> None:
     """Set defaults of ``[oslo_messaging_rabbit]``; values that the configuration sets count.
 
-    Quorum queues go neither with ``rabbit_ha_queues`` nor with ``amqp_auto_delete``.
+    Those that were set for another transport do not remain. Quorum queues go neither with
+    ``rabbit_ha_queues`` nor with ``amqp_auto_delete``.
     """
     conf.register_opts([*impl_rabbit.rabbit_opts, *amqp.amqp_opts], group=SECTION)
+    for name in QUORUM:
+        conf.clear_default(name, group=SECTION)
     options = conf[SECTION]
     if not (options.rabbit_ha_queues or options.amqp_auto_delete):
         for name, value in defaults.items():
