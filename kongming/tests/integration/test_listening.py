@@ -44,7 +44,7 @@ def broker(tmp_path_factory):
 class Place:
     """A virtual host of RabbitMQ, and one user of it with the permissions of a host.
 
-    What is done there is done at once: each command of rabbitmqctl takes seconds.
+    What is done there is done at once, without rabbitmqctl, which takes seconds.
     """
 
     def __init__(self, broker, permissions):

@@ -275,7 +275,7 @@ def test_queues_that_grow_without_limit(managed, watched):
 def test_a_queue_without_a_consumer_is_reported(managed, watched):
     plain = "versioned_notifications.info"
     assert f"the queue {plain} does not exist" in limits(Status(watched.conf))
-    managed._control("eval", _declare(plain))
+    managed.evaluate(_declare(plain))
     wait_until(
         lambda: f"the queue {plain} has no consumer" in limits(Status(watched.conf)),
         60,
@@ -292,7 +292,7 @@ def test_a_queue_without_a_consumer_is_reported(managed, watched):
 def _declare(name):
     return (
         f'{{new, _}} = rabbit_amqqueue:declare({{resource, <<"/">>, queue, <<"{name}">>}}, '
-        "false, false, [], none, <<>>), ok."
+        "false, false, [], none, <<>>), ok"
     )
 
 

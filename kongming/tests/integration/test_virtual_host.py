@@ -35,7 +35,6 @@ MANY_NODES = ("test_topology.py", "test_memory.py", STORY, "test_service.py::tes
 def vhost(broker: Broker) -> None:
     # Of the machine's broker: in the virtual host one would take minutes to start.
     broker.add_vhost(VHOST)
-    broker.permit("guest", vhost=VHOST)
 
 
 @pytest.fixture(scope="module")

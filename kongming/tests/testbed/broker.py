@@ -17,11 +17,13 @@ It neither knows nor disturbs a RabbitMQ that the machine runs already.
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Iterable, Mapping
 import functools
 import json
 import os
 from pathlib import Path
+import re
 import shlex
 import socket
 import subprocess
@@ -38,6 +40,9 @@ START_TIMEOUT = 60
 # The management API, and what it needs of what is itself a plugin.
 MANAGEMENT = ("rabbitmq_management", "rabbitmq_management_agent", "rabbitmq_web_dispatch")
 STOP_TIMEOUT = 30
+
+
+_LISTED = re.compile(r'\[<<"(.*?)"(?:/utf8)?>>,\s*(\d+),\s*(\d+),\s*(\d+)\]')
 
 
 class Queue(NamedTuple):
@@ -153,16 +158,16 @@ class Broker(Service):
 
     def add_vhost(self, name: str) -> None:
         self._control("add_vhost", name)
-        self._control("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+        self.permit("guest", vhost=name)
 
     def queues(self, vhost: str = "/") -> dict[str, Queue]:
         """The queues of a vhost by name."""
-        columns = ("name", "messages_ready", "messages_unacknowledged", "consumers")
-        listed = self._control("list_queues", "-p", vhost, "--formatter", "json", *columns)
-        return {
-            row["name"]: Queue(*(row[column] for column in columns[1:]))
-            for row in json.loads(listed)
-        }
+        columns = "[name, messages_ready, messages_unacknowledged, consumers]"
+        listed = self.evaluate(
+            f"[[element(4, Name) | [Value || {{_, Value}} <- More]] || [{{name, Name}} | More] "
+            f'<- rabbit_amqqueue:info_all(<<"{vhost}">>, {columns})]'
+        )
+        return {name: Queue(*map(int, numbers)) for name, *numbers in _LISTED.findall(listed)}
 
     def add_user(self, name: str, password: str) -> None:
         """Add a user that may do everything and look at everything."""
@@ -186,8 +191,7 @@ class Broker(Service):
 
     def tick_each(self, milliseconds: int) -> None:
         """How often channels that are opened from now on look for what is not acknowledged."""
-        setting = f"application:set_env(rabbit, channel_tick_interval, {milliseconds})."
-        self._control("eval", setting)
+        self.evaluate(f"application:set_env(rabbit, channel_tick_interval, {milliseconds})")
 
     def add_foreign_user(self, name: str) -> None:
         """Add a user that may do nothing yet; its password is its name."""
@@ -200,8 +204,20 @@ class Broker(Service):
         return self._control(*arguments)
 
     def evaluate(self, *expressions: str) -> str:
-        """Have the node evaluate expressions of Erlang, one after another, at the cost of one."""
-        return self._control("eval", f"{', '.join(expressions)}.")
+        """Have the node evaluate expressions of Erlang, one after another.
+
+        A hundred times as fast as ``rabbitmqctl eval``.
+
+        :returns: the last one's value, as Erlang writes it.
+        """
+        value = f'io_lib:format("~tp", [begin {", ".join(expressions)} end])'
+        code = f"base64:encode_to_string(unicode:characters_to_binary({value})).\n"
+        cookie = Path(self._environment["HOME"], ".erlang.cookie").read_text()
+        command = [str(_erl_call()), "-sname", self.name, "-c", cookie, "-e"]
+        answer = _run(command, self._environment, code)
+        if not (encoded := re.fullmatch(r'\{ok, "(.*)"\}\s*', answer)):
+            raise RuntimeError(f"{code} failed:\n{answer}")
+        return b64decode(encoded[1]).decode()
 
     def type(self, line: str, folder: Path, answer: str = "") -> str:
         """Run a line of a shell, as an operator types it on the node.
@@ -274,6 +290,12 @@ def _version() -> tuple[int, ...]:
     """The installed RabbitMQ's version."""
     folder = Path(_program("rabbitmq-server")).resolve().parents[1].name
     return tuple(int(part) for part in folder.rpartition("-")[2].split("."))
+
+
+@functools.cache
+def _erl_call() -> Path:
+    erlang = Path(find_program("erl", "erlang-base")).resolve().parents[1]
+    return next(erlang.glob("erts-*/bin/erl_call"))
 
 
 def _run(
