@@ -13,6 +13,7 @@
 
 """The packages of each release of Debian, built once, and machines to install them on."""
 
+import functools
 import os
 from pathlib import Path
 import re
@@ -36,14 +37,25 @@ def suite(request):
 
 
 @pytest.fixture(scope="session")
-def built(suite, tmp_path_factory):
-    if kept := os.environ.get("KONGMING_PACKAGES"):
-        return Path(kept) / suite
-    folder = tmp_path_factory.mktemp("packages") / suite
-    with DebianMachine(suite, "build") as machine:
-        machine.run(f"tools/debian-packages {AT}")
-        machine.get(AT, folder)
-    return folder
+def build(tmp_path_factory):
+    """Give a function that builds the packages of a release, once."""
+
+    @functools.cache
+    def build(suite):
+        if kept := os.environ.get("KONGMING_PACKAGES"):
+            return Path(kept) / suite
+        folder = tmp_path_factory.mktemp("packages") / suite
+        with DebianMachine(suite, "build") as machine:
+            machine.run(f"tools/debian-packages {AT}")
+            machine.get(AT, folder)
+        return folder
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def built(build, suite):
+    return build(suite)
 
 
 @pytest.fixture
