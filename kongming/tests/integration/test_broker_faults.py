@@ -28,7 +28,7 @@ import pytest
 from kongming.executor.store.store import FILE_NAME, Store
 from kongming.tests.soak.publisher import Publisher
 from kongming.tests.soak.world import Event
-from kongming.tests.testbed.broker import Broker
+from kongming.tests.testbed.broker import Broker, nova_queues
 from kongming.tests.testbed.control_plane import ControlPlane
 from kongming.tests.testbed.daemon import EXECUTOR, HANDLER, HostProcess
 from kongming.tests.testbed.nova import Nova
@@ -79,7 +79,7 @@ class Host:
             program,
             connection_uri="test:///default",
             host=self.name,
-            options=f"[DEFAULT]\ntransport_url = rabbit://{USER}:{PASSWORD}@localhost:{port}/\n"
+            options=f"[DEFAULT]\ntransport_url = rabbit://{USER}:{PASSWORD}@localhost:{port}/{nova_queues()}\n"
             f"[notification_handler]\npool = kongming.$host\n"
             f"exchange = {nova.get('exchange', 'nova')}\n{more}",
         )
@@ -272,7 +272,7 @@ def test_an_untrusted_certificate_and_a_missing_file_are_reported(tmp_path, brok
 
 @pytest.mark.slow
 def test_no_service_passes_on_the_output_of_the_driver(tmp_path, broker):
-    url = f"rabbit://{USER}:{PASSWORD}@localhost:{broker.port}/"
+    url = f"rabbit://{USER}:{PASSWORD}@localhost:{broker.port}/{nova_queues()}"
     with ControlPlane(tmp_path / "control", transport_url=url, conductors=1) as control:
         host = Host(tmp_path, broker, EXECUTOR, more="[executor]\npull_interval = 1\n")
         (conductor,) = control.conductors

@@ -20,6 +20,7 @@ import uuid
 
 import pytest
 
+from kongming.tests.testbed.broker import nova_queues
 from kongming.tests.testbed.broker_cluster import BrokerCluster
 from kongming.tests.testbed.control_plane import ControlPlane
 from kongming.tests.testbed.daemon import EXECUTOR, HANDLER, HostProcess
@@ -36,7 +37,8 @@ TIMEOUT_S = 240
 
 
 def url(*nodes):
-    return f"rabbit://{','.join(f'guest:guest@127.0.0.1:{node.port}' for node in nodes)}/"
+    hosts = ",".join(f"guest:guest@127.0.0.1:{node.port}" for node in nodes)
+    return f"rabbit://{hosts}/{nova_queues()}"
 
 
 class Cloud:

@@ -22,7 +22,7 @@ import pytest
 from kongming.tests.integration.conftest import KEY, Cloud
 from kongming.tests.integration.site import Installation, Site
 from kongming.tests.integration.status import COMMAND, HOOKED, Status
-from kongming.tests.testbed.broker import Broker, is_strict
+from kongming.tests.testbed.broker import Broker, is_strict, nova_queues
 from kongming.tests.testbed.control_plane import ControlPlane
 from kongming.tests.testbed.process import run, wait_until
 from kongming.tests.thorough import stories
@@ -241,7 +241,7 @@ def managed(tmp_path_factory):
 @pytest.fixture
 def watched(cloud, managed):
     """A kongming.conf for the broker with the management API, with TLS."""
-    url = f"rabbit://{USER}:{QUOTED}@localhost:{managed.tls_port}/"
+    url = f"rabbit://{USER}:{QUOTED}@localhost:{managed.tls_port}/{nova_queues()}"
     daemon = cloud.daemon(
         "watched",
         transport_url=url,

@@ -148,13 +148,9 @@ class Broker(Service):
             return False
 
     def transport_url(self, vhost: str = "/", user: str = "guest") -> str:
-        """The address in oslo.messaging's form; a user's password is its name.
-
-        Where queues that are not durable are refused, Nova's are durable.
-        """
-        kind = "?amqp_durable_queues=true" if is_strict() else ""
+        """The address in oslo.messaging's form; a user's password is its name."""
         path = "" if vhost == "/" else quote(vhost, safe="")
-        return f"rabbit://{user}:{user}@127.0.0.1:{self.port}/{path}{kind}"
+        return f"rabbit://{user}:{user}@127.0.0.1:{self.port}/{path}{nova_queues()}"
 
     def add_vhost(self, name: str) -> None:
         self._control("add_vhost", name)
@@ -278,6 +274,11 @@ class Broker(Service):
 def kombu_url(transport_url: str) -> str:
     """An address in kombu's form, of one in oslo.messaging's."""
     return transport_url.partition("?")[0].replace("rabbit://", "amqp://")
+
+
+def nova_queues() -> str:
+    """What an address says of Nova's queues: durable, where others are refused."""
+    return "?amqp_durable_queues=true" if is_strict() else ""
 
 
 @functools.cache
