@@ -86,6 +86,10 @@ class Cpu:
         )
 
 
+#: Caches of lower levels belong to one core or a few.
+LEAST_CACHE_LEVEL = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Cache:
     """A cache, and the CPUs that share it.

@@ -22,7 +22,7 @@ from xml.etree import ElementTree as ET
 import libvirt
 
 from kongming.allocation.cpuset import CpuSet, parse_ids
-from kongming.host.topology import Cache, Cell, Cpu, Topology, among, assemble
+from kongming.host.topology import LEAST_CACHE_LEVEL, Cache, Cell, Cpu, Topology, among, assemble
 from kongming.hypervisor import sysfs
 from kongming.hypervisor.host import (
     Host,
@@ -97,7 +97,12 @@ def parse(
         cells or [Cell(0, memory_kib, free_kib.get(0))],
         (listed.get(cpu) or Cpu.bare(cpu, online=cpu in online) for cpu in present),
         homes,
-        (_cache(bank, present) for bank in root.iterfind("host/cache/bank")),
+        (
+            cache
+            for bank in root.iterfind("host/cache/bank")
+            # libvirt 11 has those of level 2, too.
+            if (cache := _cache(bank, present)).level >= LEAST_CACHE_LEVEL
+        ),
     )
 
 

@@ -21,6 +21,7 @@ import re
 from kongming.allocation.cpuset import CpuSet
 from kongming.host.topology import (
     EFFICIENCY,
+    LEAST_CACHE_LEVEL,
     PERFORMANCE,
     Cache,
     Cell,
@@ -35,8 +36,6 @@ from kongming.hypervisor.kernel_files import KernelFiles
 
 _LINK = re.compile(r"node([0-9]+)")
 _INDEX = re.compile(r"index[0-9]+")
-# Lower caches belong to one core or a few; libvirt omits them, too.
-_LEAST_LEVEL = 3
 _KINDS = {"Unified": "both", "Data": "data", "Instruction": "code"}
 _KIB = {"K": 1, "M": 1 << 10, "G": 1 << 20}
 # A kernel with CPUs of several types has a folder for each type's counters.
@@ -202,7 +201,7 @@ def _caches_of(files: KernelFiles, folder: str, present: Set[int]) -> Iterator[C
     for name in sorted(files.names(f"{files.system}/{folder}") or ()):
         path = f"{files.system}/{folder}/{name}"
         level = files.number(f"{path}/level") if _INDEX.fullmatch(name) else None
-        if level is None or level < _LEAST_LEVEL:
+        if level is None or level < LEAST_CACHE_LEVEL:
             continue
         yield Cache(
             level,

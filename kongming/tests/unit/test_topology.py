@@ -397,8 +397,9 @@ def test_siblings_and_caches_are_read():
         "<cpu id='0' socket_id='1' core_id='4' siblings='0,2'/>"
         "<cpu id='2' socket_id='1' core_id='4' siblings='0,2'/></cpus>"
     )
-    bank = "<bank id='0' level='2' type='data' size='{}' unit='KiB' cpus='{}'/>"
-    told = written((0, cell), cache=bank.format(512, "0,2") + bank.format(256, "1"))
+    bank = "<bank id='0' level='{}' type='data' size='{}' unit='KiB' cpus='{}'/>"
+    banks = ((3, 512, "0,2"), (3, 256, "1"), (2, 128, "0"))
+    told = written((0, cell), cache="".join(bank.format(*each) for each in banks))
     found = capabilities.parse(told, Host(CpuSet(range(3)), CpuSet([0, 2])))
     (read,) = found.cells
     assert read.memory_kib == 2 << 20
