@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+import re
 import shutil
 import socket
 import subprocess
 
-from kongming.tests.testbed.debian_package import cache_folder, keep, unpack
+from kongming.tests.testbed.debian_package import cache_folder, keep, output, unpack
 from kongming.tests.testbed.namespace import in_namespace
 from kongming.tests.testbed.process import Process, Service, find_program, free_port
 
@@ -103,10 +104,10 @@ def _fetch() -> Path:
 
 
 def _fill(kept: Path, scratch: Path) -> None:
-    for name in ("openssh-server", "libwrap0"):
+    listed = output("apt-cache", "depends", "openssh-server")
+    # Those of its libraries that other packages do not need.
+    for name in ("openssh-server", *re.findall(r"Depends: (lib(?:wrap|wtmpdb)\S+)", listed)):
         package = unpack(name, scratch / name)
-        for found in (*package.glob("usr/sbin/sshd"), *package.rglob("libwrap.so.0")):
-            shutil.copy(found, kept / found.name)
-        # From Debian 13 on the server has parts, which the configuration names.
-        for found in package.glob("usr/lib/openssh/sshd-*"):
+        programs = (*package.glob("usr/sbin/sshd"), *package.glob("usr/lib/openssh/sshd-*"))
+        for found in (*programs, *package.rglob("lib*.so.0")):
             shutil.copy(found, kept / found.name)
