@@ -123,6 +123,8 @@ def test_a_reload_with_a_wrong_file_has_no_effect_and_stops_no_service(tmp_path)
     with Handler(tmp_path / "handler") as handler:
         handler.start_soon()
         handler.wait_ready()
+        # The last line of its start.
+        handler.wait_log("is on no machine")
         for number, (key, more) in enumerate(WRONG.items(), 1):
             before = len(handler.log())
             path = written(tmp_path / "handler", more)

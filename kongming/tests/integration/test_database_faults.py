@@ -36,7 +36,7 @@ from kongming.tests.databases import BY, asking, configuration, database, instan
 from kongming.tests.testbed.control_plane import Api
 from kongming.tests.testbed.forwarder import Forwarder
 from kongming.tests.testbed.mariadb import PASSWORD, USER, MariaDB, grant
-from kongming.tests.testbed.process import wait_until
+from kongming.tests.testbed.process import patience, wait_until
 from kongming.tests.thorough import stories
 
 UUID = instance()
@@ -69,7 +69,7 @@ def way(kind, servers):
 @pytest.fixture
 def db(url, way):
     # What ends a wait here is not that it lasted too long.
-    limits = dataclasses.replace(connecting.SERVICE, answer_s=0.4, statement_s=3600)
+    limits = dataclasses.replace(connecting.SERVICE, answer_s=0.4 * patience(), statement_s=3600)
     with closing(Database(configuration(way.through(url)), limits)) as made:
         yield made
 
@@ -245,7 +245,7 @@ def serving(root, url):
 
 def test_an_api_with_an_unresponsive_database_answers_every_request(url, way, tmp_path):
     with serving(tmp_path, way.through(url)) as api, ThreadPoolExecutor(16) as pool:
-        assert api.request("GET", "/healthcheck").status == 200
+        wait_until(lambda: api.request("GET", "/healthcheck").status == 200, 30, "it is healthy")
         way.stop_answering()
         # Three times as many as it has threads.
         asked = [pool.submit(api.request, "GET", "/v1/allocations") for _ in range(12)]

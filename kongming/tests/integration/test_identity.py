@@ -31,7 +31,7 @@ from kongming.tests.connections import api_at
 from kongming.tests.databases import BY, configuration, instance
 from kongming.tests.testbed.control_plane import Api
 from kongming.tests.testbed.keystone import ADMIN, BIN, DOMAIN, PASSWORD, Keystone
-from kongming.tests.testbed.process import free_port
+from kongming.tests.testbed.process import free_port, patience
 from kongming.tests.thorough import stories
 
 RED, BLUE, UNLOCATED, ABSENT = (instance(number) for number in (1, 2, 3, 4))
@@ -79,7 +79,7 @@ def options(projects):
             f"www_authenticate_uri = {identity_url}\nauth_type = password\n"
             f"auth_url = {identity_url}\nusername = service@service\npassword = {PASSWORD}\n"
             f"user_domain_id = {DOMAIN}\nproject_id = {projects['service']}\n"
-            "http_request_max_retries = 0\n"
+            f"http_request_max_retries = 0\nhttp_connect_timeout = {5 * patience():.0f}\n"
         )
 
     return options
