@@ -114,7 +114,7 @@ class Broker(Service):
         except RuntimeError as error:
             # On a busy machine RabbitMQ 4 may look for the queues that it is to refuse before its
             # tables are loaded, and gives up: systemd would start it again, too.
-            if "failed_to_deny_deprecated_features" not in str(error):
+            if "deny_deprecated_features" not in str(error):
                 raise
             self._boot()
 
