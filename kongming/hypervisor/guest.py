@@ -51,6 +51,8 @@ _POLL_S = 0.02
 _MOVED_KIB_S = 16 * 1024
 # Other clients may use QEMU's monitor for this time without anything being wrong.
 _MONITOR_S = 5.0
+_MONITOR_PAUSE_S = 0.05
+_IN_USE = (libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, libvirt.VIR_DOMAIN_CONTROL_JOB)
 
 
 class Guest:
@@ -100,7 +102,11 @@ class Guest:
             raise exception.DomainOff("the domain is not running")
 
     def definition(self) -> Definition:
-        """Read the live definition."""
+        """Read the live definition.
+
+        :raises GuestHung: if QEMU has not responded to another client.
+        """
+        self._wait_for_monitor()
         with self._calling("reading the definition"):
             xml = self._domain.XMLDesc(0)
             found = definition.parse(
@@ -170,15 +176,11 @@ class Guest:
         :raises GuestBusy: if a job uses it.
         :raises GuestHung: if QEMU has not responded to another client.
         """
-        control = self._if_supported("its control interface", lambda: self._domain.controlInfo())
-        if control is not None:
-            state, _details, milliseconds = control
-            if state == libvirt.VIR_DOMAIN_CONTROL_OCCUPIED and milliseconds > 1000 * _MONITOR_S:
-                raise exception.GuestHung.since(
-                    "QEMU's monitor has not responded", time.time() - milliseconds / 1000
-                )
-            if state in (libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, libvirt.VIR_DOMAIN_CONTROL_JOB):
-                raise exception.GuestBusy("libvirt is busy with the guest")
+        if self._control() in (
+            libvirt.VIR_DOMAIN_CONTROL_OCCUPIED,
+            libvirt.VIR_DOMAIN_CONTROL_JOB,
+        ):
+            raise exception.GuestBusy("libvirt is busy with the guest")
         try:
             job = self._if_supported("its job", lambda: self._domain.jobInfo())
         except exception.Unsupported:
@@ -190,6 +192,30 @@ class Guest:
             )
         if self._is_paused(libvirt.VIR_DOMAIN_PAUSED_MIGRATION):
             raise exception.GuestBusy("the guest waits for the end of its live migration")
+
+    def _wait_for_monitor(self) -> None:
+        """Wait while another client uses QEMU's monitor, which is usually over at once.
+
+        libvirt 11 would wait with the definition for half a minute.
+        """
+        while self._control() == libvirt.VIR_DOMAIN_CONTROL_OCCUPIED:
+            time.sleep(_MONITOR_PAUSE_S)
+
+    def _control(self) -> int | None:
+        """Return the state of libvirt's control interface to QEMU; None if it has none.
+
+        :raises GuestHung: if QEMU has not responded to another client.
+        """
+        control = self._if_supported("its control interface", lambda: self._domain.controlInfo())
+        if control is None:
+            return None
+        state: int = control[0]
+        milliseconds: int = control[2]
+        if state == libvirt.VIR_DOMAIN_CONTROL_OCCUPIED and milliseconds > 1000 * _MONITOR_S:
+            raise exception.GuestHung.since(
+                "QEMU's monitor has not responded", time.time() - milliseconds / 1000
+            )
+        return state
 
     def memory_kib(self) -> dict[int, int] | None:
         """Return the guest's memory on each NUMA node, in KiB; see QemuProcess.

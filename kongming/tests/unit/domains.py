@@ -70,6 +70,9 @@ class Domain:
 
         return call
 
+    def become(self, **answers):
+        self._answers |= answers
+
     def connect(self):
         return self
 

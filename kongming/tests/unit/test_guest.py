@@ -13,6 +13,7 @@
 
 from contextlib import nullcontext
 import os
+import time
 
 import libvirt
 import pytest
@@ -31,6 +32,7 @@ from kongming.allocation.target import (
 )
 from kongming.hypervisor.definition import BASELINE_URI, RELEASED_URI, baseline_xml
 from kongming.hypervisor.errors import translated
+from kongming.hypervisor.guest import Guest
 from kongming.hypervisor.reading import Reading
 from kongming.tests.kernel import Kernel
 from kongming.tests.libvirt_errors import error
@@ -128,13 +130,21 @@ def test_no_released_value_is_named_for_a_numa_guest_as_nova_rewrites_it():
     assert [uri for uri, _written in domain.written] == [BASELINE_URI] * 2
 
 
-def test_a_hung_guest_is_not_queried_through_a_call_that_would_hang_too():
+@pytest.mark.parametrize("query", [Guest.check_free, Guest.definition])
+def test_a_hung_guest_is_not_queried_through_a_call_that_would_hang_too(query):
     domain = Domain(controlInfo=[libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, 0, 60_000])
     with pytest.raises(
         exception.GuestHung, match=r"QEMU's monitor has not responded since \d{4}-"
     ):
-        guest_of(domain).check_free()
-    assert "jobInfo" not in domain.calls
+        query(guest_of(domain))
+    assert domain.calls[-1] == "controlInfo"
+
+
+def test_a_definition_is_read_when_no_other_client_uses_the_monitor_any_more(monkeypatch):
+    domain = Domain(controlInfo=[libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, 0, 20])
+    monkeypatch.setattr(time, "sleep", lambda _: domain.become(controlInfo=[0, 0, 0]))
+    assert guest_of(domain).definition().memory_kib
+    assert domain.calls[-3:] == ["controlInfo", "controlInfo", "XMLDesc"]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +197,7 @@ def test_values_that_the_kernel_shows_are_not_requested_from_libvirt(tmp_path):
     read = guest.observe([each for each in EVERYTHING if each != SHARES])
     assert read.keys() == {vcpu(0), vcpu(1), EMULATOR, iothread(1), QUOTA, MEMORY}
     assert read[QUOTA] == Reading.of(Quota(20_000))
-    assert domain.calls == ["UUIDString", "ID", "XMLDesc"]
+    assert domain.calls == ["UUIDString", "ID", "controlInfo", "XMLDesc"]
 
 
 def test_values_that_the_kernel_does_not_show_are_read_from_libvirt():
