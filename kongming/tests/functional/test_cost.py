@@ -84,8 +84,7 @@ def test_the_cost_of_a_metadata_value_is_bounded(cloud, tmp_path, text):
     guest = cloud.guest(vcpus=VCPUS)
     keys = {metadata.VCPU_PINNING: text, "kongming-iothread-pinning": text}
     message = event(cloud, guest, keys)
-    # The memory is that of all threads.
-    handled = {"lines": 8_000 + 400 * len(text), "peak": 256_000 + 600 * len(text)}
+    handled = {"lines": 8_000 + 400 * len(text), "peak": 128_000 + 600 * len(text)}
 
     def plan(asked):
         with contextlib.suppress(exception.Refused):
