@@ -34,7 +34,7 @@ class Cost:
     """What a call cost.
 
     :ivar lines: of Kongming's own code that this thread executed.
-    :ivar peak: the most bytes that were held at once, beyond those held before.
+    :ivar peak: the most bytes that all threads held at once, beyond those held before.
     """
 
     lines: int
@@ -50,7 +50,7 @@ class Cost:
 
 
 def cost(call: Callable[[], object]) -> Cost:
-    """Count what a call costs. It is counted in this thread only."""
+    """Count what a call costs."""
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
     try:
