@@ -18,7 +18,7 @@ import pytest
 
 # Chooses oslo.service's backend before a test imports oslo.messaging.
 import kongming.cmd.backend  # noqa: F401
-from kongming.tests.testbed.abilities import abilities, needs_mounts
+from kongming.tests.testbed.abilities import FIXTURES, abilities
 from kongming.tests.testbed.virtual_host import Shape
 from kongming.tests.thorough import examples
 
@@ -49,11 +49,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _needs_mounts(item: pytest.Item) -> bool:
-    return (
-        isinstance(item, pytest.Function)
-        and item.path.parent.name == "integration"
-        and needs_mounts(item.path.stem, item.originalname, item.fixturenames)
-    )
+    fixtures = item.fixturenames if isinstance(item, pytest.Function) else ()
+    return item.get_closest_marker("needs_mounts") is not None or not FIXTURES.isdisjoint(fixtures)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -167,6 +167,7 @@ def test_a_service_that_is_ended_early_ends_well(tmp_path):
         assert "Traceback" not in handler.log()
 
 
+@pytest.mark.needs_mounts
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes namespaces of processes")
 def test_process_1_of_a_container_receives_signals(tmp_path):
     (tmp_path / "one").mkdir()

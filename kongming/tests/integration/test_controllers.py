@@ -21,6 +21,8 @@ from kongming.hypervisor.connection import run_event_loop
 from kongming.tests.integration.conftest import Cloud, status
 from kongming.tests.testbed.libvirtd import Libvirtd
 
+pytestmark = pytest.mark.needs_mounts
+
 
 @pytest.fixture
 def host(broker, tmp_path):

@@ -74,6 +74,7 @@ def test_a_demonstration_shows_threads_on_their_requested_cpus(mode, folder):
     assert nothing_is_left(folder)
 
 
+@pytest.mark.needs_mounts
 @stories("mode", MODES)
 def test_a_plain_container_is_shown_the_same_except_for_one_line(mode, folder):
     done = run([sys.executable, "-c", CONFINED, sys.executable, DEMO, *mode], 300)
@@ -84,6 +85,7 @@ def test_a_plain_container_is_shown_the_same_except_for_one_line(mode, folder):
     assert nothing_is_left(folder)
 
 
+@pytest.mark.needs_mounts
 def test_tests_that_need_mounts_are_left_out_in_a_plain_container():
     selected = ["-m", "pytest", "-q", Path(__file__).with_name("test_controllers.py")]
     done = run([sys.executable, "-c", CONFINED, sys.executable, *selected])
@@ -91,6 +93,7 @@ def test_tests_that_need_mounts_are_left_out_in_a_plain_container():
     assert re.search(r"^\d+ deselected in ", done.stdout, re.MULTILINE)
 
 
+@pytest.mark.needs_mounts
 def test_a_plain_container_can_not_make_a_debian_root_and_says_why_in_one_line():
     command = ["-m", "kongming.tests.testbed.debian_root", "run", "bookworm", "true"]
     done = run([sys.executable, "-c", CONFINED, sys.executable, *command])

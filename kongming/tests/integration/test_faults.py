@@ -27,6 +27,8 @@ from kongming.tests.testbed.faulty import Fault, FaultyDaemon
 from kongming.tests.testbed.process import wait_until
 from kongming.tests.thorough import stories
 
+pytestmark = pytest.mark.needs_mounts
+
 STORE = "kongming.executor.store.store:"
 GUEST = "kongming.hypervisor.guest:Guest."
 ACKNOWLEDGE = "oslo_messaging._drivers.amqpdriver:NotificationAMQPIncomingMessage.acknowledge"

@@ -19,6 +19,8 @@ from kongming.tests.integration.conftest import status
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.process import wait_until
 
+pytestmark = pytest.mark.needs_mounts
+
 PERSISTENT = libvirt.VIR_DOMAIN_XML_INACTIVE
 
 

@@ -31,6 +31,8 @@ from kongming.tests.testbed.process import wait_until
 from kongming.tests.testbed.reachable import PASSWORD, USER, ReachableLibvirtd, auth_conf
 from kongming.tests.thorough import stories
 
+pytestmark = pytest.mark.needs_mounts
+
 HANDLER = "kongming-notification-handler"
 HOOK = hook.FOLDER / hook.NAME
 STATUS = "runuser -u kongming -- /opt/kongming/bin/kongming-status upgrade check"

@@ -22,6 +22,8 @@ from kongming.tests.testbed.process import find_program, run
 from kongming.tests.testbed.program import BIN
 from kongming.tests.thorough import stories
 
+pytestmark = pytest.mark.needs_mounts
+
 PROGRAMS = [
     *itertools.product(
         (

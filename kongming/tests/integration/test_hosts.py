@@ -53,6 +53,8 @@ from kongming.tests.testbed.process import run, wait_until
 from kongming.tests.testbed.tcp_libvirtd import TcpLibvirtd
 from kongming.tests.thorough import stories
 
+pytestmark = pytest.mark.needs_mounts
+
 OPTIONS = "[executor]\ncheck_interval = 1\n"
 PROC = Path("/proc")
 HIDEPID = "mount -t proc -o hidepid={} proc /proc"

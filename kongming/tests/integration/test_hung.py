@@ -136,6 +136,7 @@ def test_a_service_with_hung_guests_ends_at_once(cloud, cpus):
         os.kill(threads.emulator_thread(guest.uuid), signal.SIGCONT)
 
 
+@pytest.mark.needs_mounts
 def test_a_guest_that_a_job_keeps_is_placed_when_the_job_has_ended(cloud, cpus, tmp_path):
     guest, other = cloud.guest(vcpus=1), cloud.guest(vcpus=1)
     image = tmp_path / "image"

@@ -27,6 +27,8 @@ import pytest
 from kongming.tests.testbed.pages import INSTALL, TOP, blocks, typed
 from kongming.tests.testbed.process import find_program
 
+pytestmark = pytest.mark.needs_mounts
+
 PAGES = sorted(INSTALL.glob("*.rst"))
 README = [TOP / "README.rst", TOP / "README.zh_CN.rst"]
 GUIDE = INSTALL / "index.rst"

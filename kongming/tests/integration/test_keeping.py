@@ -38,6 +38,7 @@ def told(guest, name):
     return guest.domain.schedulerParametersFlags(1)[name]
 
 
+@pytest.mark.needs_mounts
 def test_all_possible_values_are_applied_at_once_and_released(cloud, cpus):
     first, last = cpus[0], cpus[-1]
     guest = cloud.guest(vcpus=2, iothreads=1)
@@ -77,6 +78,7 @@ def test_all_possible_values_are_applied_at_once_and_released(cloud, cpus):
         assert "baseline" not in guest.domain.XMLDesc()
 
 
+@pytest.mark.needs_mounts
 @pytest.mark.parametrize("asked_meanwhile", [True, False])
 def test_a_suspended_guest_is_saved_without_its_placement(cloud, cpus, tmp_path, asked_meanwhile):
     guest = cloud.guest(vcpus=2, firmware=tmp_path / "firmware")
@@ -108,6 +110,7 @@ def test_a_suspended_guest_is_saved_without_its_placement(cloud, cpus, tmp_path,
     guest.domain.undefine()
 
 
+@pytest.mark.needs_mounts
 def test_no_limit_can_be_requested(cloud):
     guest = cloud.guest(vcpus=1)
     guest.domain.setSchedulerParametersFlags({"vcpu_quota": 5_000, "vcpu_period": 10_000}, 1)
@@ -120,6 +123,7 @@ def test_no_limit_can_be_requested(cloud):
         assert threads.vcpu_quotas(guest.uuid) == {0: (5_000, 10_000)}
 
 
+@pytest.mark.needs_mounts
 def test_one_part_that_fails_undoes_all_parts(cloud, cpus):
     guest = cloud.guest(single_threaded=True)
     shares = told(guest, "cpu_shares")
@@ -154,6 +158,7 @@ def test_targets_that_the_host_or_the_guest_lacks_are_refused(cloud, asked, reas
         assert guest.affinity() == everywhere(guest)
 
 
+@pytest.mark.needs_mounts
 @stories("mode", ["strict", "preferred", "interleave"])
 def test_memory_that_was_bound_for_good_is_not_touched(cloud, mode):
     guest = cloud.guest(numatune=mode)
@@ -163,6 +168,7 @@ def test_memory_that_was_bound_for_good_is_not_touched(cloud, mode):
         assert guest.affinity() == everywhere(guest)
 
 
+@pytest.mark.needs_mounts
 def test_a_foreign_pin_is_corrected_at_once_and_logged(cloud, cpus):
     guest = cloud.guest()
     # No periodic check: only libvirt's event can tell.
@@ -182,6 +188,7 @@ def test_a_foreign_pin_is_corrected_at_once_and_logged(cloud, cpus):
         assert record.drift_at is not None
 
 
+@pytest.mark.needs_mounts
 def test_changes_by_kongming_are_not_taken_for_drift(cloud, cpus):
     guest = cloud.guest(vcpus=4, iothreads=1)
     with cloud.daemon(options="[DEFAULT]\ndebug = true\n") as daemon:
@@ -202,6 +209,7 @@ def test_changes_by_kongming_are_not_taken_for_drift(cloud, cpus):
         assert "changed by others" not in daemon.log()
 
 
+@pytest.mark.needs_mounts
 def test_a_thread_that_was_moved_behind_libvirts_back_is_found_by_the_check(cloud, cpus):
     guest = cloud.guest()
     with cloud.daemon(options="[executor]\ncheck_interval = 1\n") as daemon:
@@ -322,6 +330,7 @@ def test_the_rules_of_the_operator_are_reloaded_on_sighup(
         applied(daemon, guest)
 
 
+@pytest.mark.needs_mounts
 def test_an_iothread_that_is_removed_lifts_no_other_placement(cloud, cpus):
     guest = cloud.guest(vcpus=1)
     guest.domain.addIOThread(7, 1)
@@ -347,6 +356,7 @@ def test_an_iothread_that_is_removed_lifts_no_other_placement(cloud, cpus):
         applied(daemon, guest)
 
 
+@pytest.mark.needs_mounts
 def test_a_rule_that_forbids_one_part_leaves_it_unchanged_and_keeps_the_others(cloud, cpus):
     guest = cloud.guest(vcpus=2)
     with cloud.daemon(options="[executor]\ncheck_interval = 1\n") as daemon:

@@ -40,6 +40,7 @@ def manage(cloud):
     return run
 
 
+@pytest.mark.needs_mounts
 def test_an_operator_sets_shows_and_unsets_beside_the_service(cloud, cpus, manage):
     first, last = cpus[0], cpus[-1]
     guest = cloud.guest(iothreads=1)
@@ -116,6 +117,7 @@ def test_time_windows_from_a_file(cloud, cpus, manage, tmp_path):
         guest.wait_on(last)
 
 
+@pytest.mark.needs_mounts
 def test_a_list_of_all_allocations_and_a_text_exist_for_each_format(cloud, cpus, manage):
     guests = [cloud.guest(vcpus=1) for _ in range(2)]
     with cloud.daemon() as daemon:
@@ -134,6 +136,7 @@ def test_a_list_of_all_allocations_and_a_text_exist_for_each_format(cloud, cpus,
             assert guests[0].uuid in manage(daemon, "allocation", "list", "-f", form)
 
 
+@pytest.mark.needs_mounts
 def test_a_plan_shows_the_steps_or_the_refusal_and_has_no_effect(cloud, cpus, manage):
     guest, other = cloud.guest(), cloud.guest()
     other.pin(cpus[-1])
@@ -170,6 +173,7 @@ def test_a_refused_manual_request_has_a_reason_and_the_former_stays(cloud, cpus,
         assert "not an instance UUID" in manage(daemon, "allocation", "set", "vm1", fails=True)
 
 
+@pytest.mark.needs_mounts
 def test_reconcile_finds_an_unannounced_guest(cloud, cpus, manage):
     guest = cloud.guest()
     with cloud.daemon(options="[executor]\ncheck_interval = 0\n") as daemon:

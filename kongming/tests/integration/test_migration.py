@@ -137,6 +137,7 @@ def test_without_the_hook_a_guest_stays_on_the_source_unchanged(placed, bare, cp
     placed.wait_on(cpus[-1])
 
 
+@pytest.mark.needs_mounts
 @pytest.mark.parametrize("has_hook", [True, False], ids=["hook", "no-hook"])
 def test_a_guest_does_not_stay_on_reserved_cpus_of_the_destination(
     placed, broker, request, has_hook, cpus, tmp_path
@@ -153,6 +154,7 @@ def test_a_guest_does_not_stay_on_reserved_cpus_of_the_destination(
         assert "baseline" not in placed.domain.XMLDesc()
 
 
+@pytest.mark.needs_mounts
 @stories("has_hook", [True, False], ids=["hook", "no-hook"])
 @pytest.mark.parametrize("runs", [True, False], ids=["running", "down-on-both-hosts"])
 def test_a_guest_is_placed_as_requested_on_the_destination_and_returns_to_its_cpus_there(

@@ -129,6 +129,7 @@ def consumers(cloud, daemon):
     return queue.consumers if queue else 0
 
 
+@pytest.mark.needs_mounts
 def test_after_a_restart_of_libvirtd_all_desired_allocations_are_checked(cloud, cpus):
     guest = cloud.guest()
     with cloud.daemon() as daemon:

@@ -27,6 +27,8 @@ from kongming.tests.testbed.polkit import Polkit
 from kongming.tests.testbed.process import patience, run
 from kongming.tests.testbed.reachable import ReachableLibvirtd, auth_conf
 
+pytestmark = pytest.mark.needs_mounts
+
 USER = "nobody"
 # It can read and enter all, so that Python and its packages may be anywhere; write nothing.
 AS_USER = (

@@ -43,6 +43,8 @@ from kongming.tests.testbed.silent import Silent
 from kongming.tests.testbed.sshd import Sshd
 from kongming.tests.thorough import stories
 
+pytestmark = pytest.mark.needs_mounts
+
 MANAGE = Path(sys.executable).with_name("kongming-manage")
 
 

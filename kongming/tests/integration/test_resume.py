@@ -18,6 +18,8 @@ from kongming.tests.integration.conftest import Cloud, everywhere, status
 from kongming.tests.integration.two_hosts import everything_on
 from kongming.tests.testbed import threads
 
+pytestmark = pytest.mark.needs_mounts
+
 #: More than any host has.
 MISSING = "1000"
 

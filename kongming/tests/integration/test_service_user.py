@@ -26,6 +26,8 @@ from kongming.tests.testbed.program import BIN
 from kongming.tests.testbed.unprivileged import on_machine
 from kongming.tests.thorough import stories
 
+pytestmark = pytest.mark.needs_mounts
+
 USER, OTHER = "nobody", "daemon"
 SYSTEMD = Path("/etc/systemd/system")
 UNIT = """[Service]

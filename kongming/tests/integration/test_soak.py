@@ -12,9 +12,13 @@
 
 """A short soak; kongming/tests/soak has the one in full."""
 
+import pytest
+
 from kongming.tests.integration.seed import SEED
 from kongming.tests.soak.host import AHEAD, BEHIND, BROKER, DISK, KILLED, LIBVIRTD
 from kongming.tests.soak.soak import Size, soak
+
+pytestmark = pytest.mark.needs_mounts
 
 
 def test_the_final_state_matches_the_newest_events(broker, libvirtd, tmp_path):

@@ -26,6 +26,8 @@ from kongming.tests.testbed.control_plane import ControlPlane
 from kongming.tests.testbed.process import run, wait_until
 from kongming.tests.thorough import stories
 
+pytestmark = pytest.mark.needs_mounts
+
 USER, PASSWORD = "watcher", "top%secret@x"
 QUOTED = "top%25secret%40x"
 

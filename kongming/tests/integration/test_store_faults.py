@@ -16,6 +16,8 @@ from contextlib import contextmanager
 import sqlite3
 import uuid
 
+import pytest
+
 from kongming.executor.store.store import FILE_NAME, Store
 from kongming.tests.integration.conftest import KEY, applied, status
 from kongming.tests.testbed.disk import fill, small_disk
@@ -48,6 +50,7 @@ def check_all_acknowledged(cloud, daemon):
     wait_until(lambda: is_all_acknowledged(cloud, daemon), 30, "all events were acknowledged")
 
 
+@pytest.mark.needs_mounts
 def test_the_disk_is_full(cloud, cpus):
     first, last = cpus[0], cpus[-1]
     guest, other = cloud.guest(vcpus=1), cloud.guest(vcpus=1)
@@ -181,6 +184,7 @@ def test_a_file_that_is_damaged_at_the_start_is_one_clear_line(cloud, cpus):
     assert guest.affinity() == {0: {cpus[-1]}}
 
 
+@pytest.mark.needs_mounts
 def test_a_file_that_was_made_read_only(cloud, cpus):
     first, last = cpus[0], cpus[-1]
     guest = cloud.guest(vcpus=1)

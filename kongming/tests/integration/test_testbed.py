@@ -36,7 +36,7 @@ from kongming.tests.testbed.qemu import without_kvm
 from kongming.tests.testbed.session_libvirtd import SessionLibvirtd
 
 # The other modules would not work without.
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs_mounts]
 
 EMBEDDED = """
 import pathlib, sys, threading

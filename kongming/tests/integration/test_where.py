@@ -145,6 +145,7 @@ def test_events_during_an_outage_of_libvirt_are_decided_when_it_is_back(cloud, p
         guest.wait_on(cpus[-1])
 
 
+@pytest.mark.needs_mounts
 def test_a_live_migrated_guest_is_forgotten_without_an_event(cloud, publish, cpus, tmp_path):
     guest = cloud.guest(firmware=tmp_path / "firmware.rom")
     with Libvirtd(tmp_path / "libvirt-2") as second, cloud.daemon() as daemon:
@@ -174,6 +175,7 @@ def test_an_instance_that_could_not_be_built_leaves_no_record(cloud, publish, la
         forgotten(daemon, known)
 
 
+@pytest.mark.needs_mounts
 def test_an_edit_from_an_api_node_whose_clock_is_behind_is_carried_out(cloud, publish, cpus):
     guest = cloud.guest()
     with cloud.daemon() as daemon:
@@ -297,6 +299,7 @@ def persistent(cloud, guest):
     assert "baseline" in guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
 
 
+@pytest.mark.needs_mounts
 def test_a_release_cleans_the_definition_too(cloud, publish, cpus, tmp_path):
     guest = cloud.guest(iothreads=1, firmware=tmp_path / "firmware.rom")
     last = str(cpus[-1])
@@ -328,6 +331,7 @@ def test_a_release_cleans_the_definition_too(cloud, publish, cpus, tmp_path):
             guest.domain.undefine()
 
 
+@pytest.mark.needs_mounts
 @stories("how", ["an event", "no event", "a restart of the service"])
 def test_a_definition_that_brings_an_old_pin_back_is_no_request(
     cloud, publish, cpus, tmp_path, how

@@ -11,6 +11,8 @@
 # under the License.
 """Applied means every thread and every group; going back leaves none of them behind."""
 
+import pytest
+
 from kongming.tests.integration.conftest import applied, everywhere, status
 from kongming.tests.integration.groups import group_of
 from kongming.tests.testbed import threads
@@ -27,6 +29,7 @@ def lose_quota(guest, vcpu):
             (folder / name).write_text(none)
 
 
+@pytest.mark.needs_mounts
 def test_a_quota_that_any_vcpu_has_lost_is_set_again(cloud):
     guest = cloud.guest(vcpus=3)
     with cloud.daemon(options=CHECKED) as daemon:
@@ -51,6 +54,7 @@ def emulator_threads(guest):
     return {int(task.name) for task in tasks} - {*vcpus, *others}
 
 
+@pytest.mark.needs_mounts
 def test_an_emulator_thread_on_other_cpus_is_moved(cloud, cpus):
     guest = cloud.guest(iothreads=1)
     with cloud.daemon(options=CHECKED) as daemon:
@@ -62,6 +66,7 @@ def test_an_emulator_thread_on_other_cpus_is_moved(cloud, cpus):
         wait_until(lambda: threads.affinity(moved) == set(cpus[:2]), 30, "it is back")
 
 
+@pytest.mark.needs_mounts
 def test_going_back_leaves_no_thread_behind(cloud, cpus):
     guest = cloud.guest(iothreads=1)
     with cloud.daemon() as daemon:
@@ -76,6 +81,7 @@ def test_going_back_leaves_no_thread_behind(cloud, cpus):
             assert threads.affinity(thread) == threads.online_cpus()
 
 
+@pytest.mark.needs_mounts
 def test_a_narrower_former_set_is_the_baseline(cloud, cpus):
     guest = cloud.guest(vcpus=2)
     vcpu_threads = threads.vcpu_threads(guest.uuid)
@@ -94,6 +100,7 @@ def test_a_narrower_former_set_is_the_baseline(cloud, cpus):
         }
 
 
+@pytest.mark.needs_mounts
 def test_a_shield_above_the_guests_is_not_widened(cloud, cpus):
     # The first guest has libvirt make the group that they all are in.
     machine = group_of(guest := cloud.guest(), threads.emulator_thread(guest.uuid)).parents[1]

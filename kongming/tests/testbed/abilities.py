@@ -19,7 +19,6 @@ prints in one line which tests a plain container leaves out, and nothing on a ma
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 import functools
 
@@ -29,83 +28,6 @@ from kongming.tests.testbed import cgroup, namespace
 PARTS = ("nova", "tempest", "soak", "demos", "systemd", "packages", "--on")
 #: Fixtures of the integration tests that do: each is a libvirtd beside the first one.
 FIXTURES = frozenset({"bare", "hooked", "second_libvirtd"})
-#: Modules of the integration tests that do, or need what is refused together with mounts: other
-#: namespaces, control groups, the threads of guests of another user. Those of their tests that
-#: do; none: all of them.
-MODULES: Mapping[str, frozenset[str]] = {
-    "configuration": frozenset({"process_1_of_a_container_receives_signals"}),
-    "controllers": frozenset(),
-    "demo": frozenset(
-        {
-            "a_plain_container_can_not_make_a_debian_root_and_says_why_in_one_line",
-            "a_plain_container_is_shown_the_same_except_for_one_line",
-            "tests_that_need_mounts_are_left_out_in_a_plain_container",
-        }
-    ),
-    "faults": frozenset(),
-    "grant": frozenset(),
-    "guides": frozenset(),
-    "host_names": frozenset(),
-    "hosts": frozenset(),
-    "hung": frozenset({"a_guest_that_a_job_keeps_is_placed_when_the_job_has_ended"}),
-    "installation_guide": frozenset(),
-    "keeping": frozenset(
-        {
-            "a_foreign_pin_is_corrected_at_once_and_logged",
-            "a_rule_that_forbids_one_part_leaves_it_unchanged_and_keeps_the_others",
-            "a_suspended_guest_is_saved_without_its_placement",
-            "a_thread_that_was_moved_behind_libvirts_back_is_found_by_the_check",
-            "all_possible_values_are_applied_at_once_and_released",
-            "an_iothread_that_is_removed_lifts_no_other_placement",
-            "changes_by_kongming_are_not_taken_for_drift",
-            "memory_that_was_bound_for_good_is_not_touched",
-            "no_limit_can_be_requested",
-            "one_part_that_fails_undoes_all_parts",
-        }
-    ),
-    "manage_allocation": frozenset(
-        {
-            "a_list_of_all_allocations_and_a_text_exist_for_each_format",
-            "a_plan_shows_the_steps_or_the_refusal_and_has_no_effect",
-            "an_operator_sets_shows_and_unsets_beside_the_service",
-            "reconcile_finds_an_unannounced_guest",
-        }
-    ),
-    "migration": frozenset(
-        {
-            "a_guest_does_not_stay_on_reserved_cpus_of_the_destination",
-            "a_guest_is_placed_as_requested_on_the_destination_and_returns_to_its_cpus_there",
-        }
-    ),
-    "notification_handler": frozenset(
-        {"after_a_restart_of_libvirtd_all_desired_allocations_are_checked"}
-    ),
-    "polkit": frozenset(),
-    "reach": frozenset(),
-    "resume": frozenset(),
-    "service_user": frozenset(),
-    "soak": frozenset(),
-    "status": frozenset(),
-    "store_faults": frozenset({"a_file_that_was_made_read_only", "the_disk_is_full"}),
-    "testbed": frozenset(),
-    "where": frozenset(
-        {
-            "a_definition_that_brings_an_old_pin_back_is_no_request",
-            "a_live_migrated_guest_is_forgotten_without_an_event",
-            "a_release_cleans_the_definition_too",
-            "an_edit_from_an_api_node_whose_clock_is_behind_is_carried_out",
-        }
-    ),
-    "whole": frozenset(
-        {
-            "a_narrower_former_set_is_the_baseline",
-            "a_quota_that_any_vcpu_has_lost_is_set_again",
-            "a_shield_above_the_guests_is_not_widened",
-            "an_emulator_thread_on_other_cpus_is_moved",
-            "going_back_leaves_no_thread_behind",
-        }
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -143,22 +65,13 @@ def left_out(found: Abilities, *, embedded: bool, nodes: int = 1) -> str | None:
     return None
 
 
-def needs_mounts(module: str, test: str, fixtures: Iterable[str]) -> bool:
-    """Return whether a test of the integration tests can't be run where mounts are refused."""
-    if not FIXTURES.isdisjoint(fixtures):
-        return True
-    tests = MODULES.get(module.removeprefix("test_"))
-    return tests is not None and (not tests or test.removeprefix("test_") in tests)
-
-
 def limits(found: Abilities) -> str | None:
     """Return, in one line, which tests this machine does not run and why; None: it runs all."""
     if found.no_mounts is None:
         return None
-    modules = [name for name, tests in MODULES.items() if not tests]
     return (
-        f"no mounts are allowed here ({found.no_mounts}): {', '.join(PARTS)} can't be run; of "
-        f"integration and slow, {', '.join(modules)} and single tests of others are left out"
+        f"no mounts are allowed here ({found.no_mounts}): {', '.join(PARTS)} can't be run, and "
+        "tests that are marked needs_mounts are left out"
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from kongming.tests.testbed import abilities, folder, namespace, qemu
-from kongming.tests.testbed.abilities import Abilities, left_out, limits, needs_mounts
+from kongming.tests.testbed.abilities import Abilities, left_out, limits
 from kongming.tests.testbed.cgroup import Cgroup
 from kongming.tests.testbed.libvirtd import Libvirtd
 from kongming.tests.testbed.process import Process
@@ -157,34 +157,15 @@ def test_a_granted_namespace_is_no_refusal(monkeypatch, tmp_path):
 INTEGRATION = Path(__file__).parents[1] / "integration"
 
 
-def test_all_that_needs_mounts_exists():
-    sources = {file.stem: file.read_text() for file in INTEGRATION.glob("*.py")}
-    for module, tests in abilities.MODULES.items():
-        found = sources[f"test_{module}"]
-        assert [name for name in tests if f"def test_{name}(" not in found] == [], module
-    everything = "".join(sources.values())
+def test_the_fixtures_that_need_mounts_exist():
+    everything = "".join(file.read_text() for file in INTEGRATION.glob("*.py"))
     assert [name for name in abilities.FIXTURES if f"def {name}(" not in everything] == []
-
-
-@pytest.mark.parametrize(
-    ("module", "test", "fixtures", "needed"),
-    [
-        ("test_controllers", "test_any", ["broker"], True),
-        ("test_store_faults", "test_the_disk_is_full", ["cloud"], True),
-        ("test_store_faults", "test_another", ["cloud"], False),
-        ("test_databases", "test_any", ["servers"], False),
-        ("test_migration", "test_any", ["cloud", "hooked"], True),
-    ],
-)
-def test_a_test_that_needs_mounts_is_known_by_its_name_or_fixtures(module, test, fixtures, needed):
-    assert needs_mounts(module, test, fixtures) == needed
 
 
 def test_only_refused_mounts_limit_what_is_tested():
     assert limits(Abilities()) is limits(READ_ONLY) is None
     line = limits(Abilities(no_mounts="the capability CAP_SYS_ADMIN is missing"))
     assert "(the capability CAP_SYS_ADMIN is missing): nova, tempest" in line
-    assert "controllers, faults" in line
     assert "\n" not in line
 
 
