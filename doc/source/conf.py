@@ -39,6 +39,8 @@ gettext_uuid = False
 gettext_location = False
 
 html_theme = "openstackdocs"
+# The theme's default tells a server of each page that is read.
+html_theme_options = {"analytics_tracking_code": ""}
 # Nothing is to be taken from a git repository: releases are built without one.
 openstackdocs_auto_name = False
 openstackdocs_auto_version = False
