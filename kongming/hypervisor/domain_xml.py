@@ -10,18 +10,17 @@ from kongming.host.grant import Grant
 from kongming.hypervisor.aspects.table import ROWS
 from kongming.hypervisor.host import Host
 
-_NOVA = "{http://openstack.org/xmlns/libvirt/nova/"
+_NOVA = "http://openstack.org/xmlns/libvirt/nova/"
+#: The namespaces of Nova's element; both are in use.
+NOVA_URIS = (f"{_NOVA}1.1", f"{_NOVA}1.0")
 # Ordinary threads never preempt a thread with one of these schedulers.
 _REALTIME = frozenset({"fifo", "rr"})
 
 
 def nova_instance(root: ET.Element) -> ET.Element | None:
-    """Return the element that marks Nova's domains; None if the domain has none.
-
-    Versions 1.0 and 1.1 of its namespace are in use.
-    """
+    """Return the element that marks Nova's domains; None if the domain has none."""
     for child in root.iterfind("metadata/*"):
-        if child.tag.startswith(_NOVA) and child.tag.endswith("}instance"):
+        if child.tag.startswith(f"{{{_NOVA}") and child.tag.endswith("}instance"):
             return child
     return None
 

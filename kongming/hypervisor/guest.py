@@ -30,7 +30,7 @@ from kongming import exception
 from kongming.allocation import target
 from kongming.allocation.cpuset import CpuSet
 from kongming.allocation.target import CPU_ASPECTS, Aspect, Quota, Target, Value
-from kongming.hypervisor import baseline_element, definition
+from kongming.hypervisor import baseline_element, definition, monitor
 from kongming.hypervisor.aspects import table
 from kongming.hypervisor.aspects.table import ROWS
 from kongming.hypervisor.calls import PATIENCE_S, Calls
@@ -49,9 +49,6 @@ _NOT_RUNNING = -1
 _POLL_S = 0.02
 # The least speed at which the kernel moves a guest's memory, in KiB a second.
 _MOVED_KIB_S = 16 * 1024
-# Other clients may use QEMU's monitor for this time without anything being wrong.
-_MONITOR_S = 5.0
-_MONITOR_PAUSE_S = 0.05
 _IN_USE = (libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, libvirt.VIR_DOMAIN_CONTROL_JOB)
 
 
@@ -106,7 +103,7 @@ class Guest:
 
         :raises GuestHung: if QEMU has not responded to another client.
         """
-        self._wait_for_monitor()
+        monitor.wait(self._control)
         with self._calling("reading the definition"):
             xml = self._domain.XMLDesc(0)
             found = definition.parse(
@@ -193,29 +190,9 @@ class Guest:
         if self._is_paused(libvirt.VIR_DOMAIN_PAUSED_MIGRATION):
             raise exception.GuestBusy("the guest waits for the end of its live migration")
 
-    def _wait_for_monitor(self) -> None:
-        """Wait while another client uses QEMU's monitor, which is usually over at once.
-
-        libvirt 11 would wait with the definition for half a minute.
-        """
-        while self._control() == libvirt.VIR_DOMAIN_CONTROL_OCCUPIED:
-            time.sleep(_MONITOR_PAUSE_S)
-
     def _control(self) -> int | None:
-        """Return the state of libvirt's control interface to QEMU; None if it has none.
-
-        :raises GuestHung: if QEMU has not responded to another client.
-        """
-        control = self._if_supported("its control interface", lambda: self._domain.controlInfo())
-        if control is None:
-            return None
-        state: int = control[0]
-        milliseconds: int = control[2]
-        if state == libvirt.VIR_DOMAIN_CONTROL_OCCUPIED and milliseconds > 1000 * _MONITOR_S:
-            raise exception.GuestHung.since(
-                "QEMU's monitor has not responded", time.time() - milliseconds / 1000
-            )
-        return state
+        with self._calling("reading its control interface"):
+            return monitor.state(self._domain)
 
     def memory_kib(self) -> dict[int, int] | None:
         """Return the guest's memory on each NUMA node, in KiB; see QemuProcess.

@@ -17,17 +17,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 import functools
+import itertools
 import threading
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import libvirt
 
+from kongming import exception
 from kongming.allocation.cpuset import CpuSet
 from kongming.allocation.target import Aspect
 from kongming.host.occupant import Occupant
-from kongming.hypervisor import domain_xml
-from kongming.hypervisor.definition import baseline_of, store_of
+from kongming.hypervisor import domain_xml, monitor
+from kongming.hypervisor.definition import BASELINE_URI, baseline_of, store_of
+from kongming.hypervisor.errors import has_stopped
 
 
 class Occupancy:
@@ -76,27 +79,42 @@ class Occupancy:
             known, complete, changes = self._known, self._complete, self._changes
             if complete and self._result_for == (changes, online):
                 return list(self._result)
+        hung: list[Occupant] = []
         if not complete:
-            known = _list(connection, known)
-        result = _confined((occupant for _number, occupant in known.values()), online)
+            known, hung = _list(connection, known)
+        found = itertools.chain((occupant for _number, occupant in known.values()), hung)
+        result = _confined(found, online)
         with self._lock:
             if self._changes == changes:
-                self._known, self._complete = known, True
+                self._known, self._complete = known, not hung
                 self._result, self._result_for = result, (changes, online)
         return list(result)
 
 
 def _list(
     connection: Any, known: Mapping[str, tuple[int, Occupant]]
-) -> dict[str, tuple[int, Occupant]]:
-    found = {}
+) -> tuple[dict[str, tuple[int, Occupant]], list[Occupant]]:
+    """Read the occupants that are not known.
+
+    :returns: those that can be kept, and those that hang, of which more will be known.
+    """
+    found, hung = {}, []
     for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
         instance_uuid, number = domain.UUIDString(), domain.ID()
         before = known.get(instance_uuid)
-        occupant = before[1] if before and before[0] == number else _read(domain)
-        if occupant is not None:
-            found[instance_uuid] = (number, occupant)
-    return found
+        if before and before[0] == number:
+            found[instance_uuid] = before
+            continue
+        try:
+            monitor.wait(functools.partial(monitor.state, domain))
+            if occupant := _read(domain):
+                found[instance_uuid] = (number, occupant)
+        except exception.GuestHung:
+            hung.append(_occupant(_abridged(domain), None))
+        except libvirt.libvirtError:
+            if not has_stopped(domain):
+                raise
+    return found, hung
 
 
 def parse(xml: str, persistent: Callable[[], str] | None = None) -> Occupant:
@@ -133,16 +151,38 @@ def _confined(occupants: Iterable[Occupant], online: CpuSet) -> list[Occupant]:
 
 
 def _read(domain: Any) -> Occupant | None:
-    try:
-        root = ET.fromstring(domain.XMLDesc())
-        # A domain that has stopped has no id.
-        if root.get("id") is None:
-            return None
-        return _occupant(root, lambda: domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
-    except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-            return None
-        raise
+    root = ET.fromstring(domain.XMLDesc())
+    # A domain that has stopped has no id.
+    if root.get("id") is None:
+        return None
+    return _occupant(root, lambda: domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+
+
+def _abridged(domain: Any) -> ET.Element:
+    """Return of a domain's XML what libvirt 11 tells while QEMU hangs.
+
+    What it lacks lets the guest seem to have no more than what its vCPUs are pinned to.
+    """
+    root = ET.Element("domain")
+    ET.SubElement(root, "uuid").text = domain.UUIDString()
+    ET.SubElement(root, "name").text = domain.name()
+    metadata = ET.SubElement(root, "metadata")
+    for uri in (*domain_xml.NOVA_URIS, BASELINE_URI):
+        try:
+            xml = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, uri)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN_METADATA:
+                raise
+            continue
+        element = ET.fromstring(xml)
+        # libvirt leaves its namespace out.
+        element.tag = f"{{{uri}}}{element.tag.rpartition('}')[2]}"
+        metadata.append(element)
+    cputune = ET.SubElement(root, "cputune")
+    for vcpu, cpumap in enumerate(domain.vcpuPinInfo()):
+        cpus = CpuSet.from_cpumap(cpumap)
+        ET.SubElement(cputune, "vcpupin", vcpu=str(vcpu), cpuset=str(cpus))
+    return root
 
 
 def _occupant(root: ET.Element, persistent: Callable[[], str] | None) -> Occupant:

@@ -25,6 +25,8 @@ import threading
 import libvirt
 import pytest
 
+from kongming import exception
+from kongming.hypervisor import monitor, occupancy
 from kongming.tests.integration.conftest import applied, status
 from kongming.tests.testbed import threads
 from kongming.tests.testbed.hang import hold_monitor, hung
@@ -121,6 +123,39 @@ def test_hung_guests_do_not_delay_the_others(cloud, cpus, workers):
         for guest in stuck:
             assert daemon.log().count(f"Instance {guest.uuid}: failed (guest_hung)") == 1
         assert "Traceback" not in daemon.log()
+
+
+def test_hung_guests_do_not_delay_a_service_that_starts(cloud, cpus):
+    stuck = [cloud.guest(vcpus=2) for _ in range(4)]
+    healthy = cloud.guest(vcpus=1)
+    with cloud.daemon() as daemon:
+        cloud.ask(stuck[0], vcpu_pinning=f"0:{cpus[0]}")
+        applied(daemon, stuck[0])
+    uri = cloud.libvirtd.uri
+    before = _occupants(uri)
+    with hung(*(guest.uuid for guest in stuck)), monitors_held(uri, *stuck):
+        # Longer than other clients may take.
+        wait_until(lambda: _are_hung(stuck), 30, "the guests count as hung")
+        assert _occupants(uri) == before
+        with cloud.daemon(options="[executor]\nworkers = 1\n"):
+            cloud.ask(healthy, vcpu_pinning=str(cpus[-1]))
+            healthy.wait_on(cpus[-1])
+        for guest in stuck:
+            os.kill(threads.emulator_thread(guest.uuid), signal.SIGCONT)
+
+
+def _occupants(uri):
+    return {each.instance_uuid: each for each in occupancy.read(libvirt.open(uri))}
+
+
+def _are_hung(guests):
+    for guest in guests:
+        try:
+            monitor.state(guest.domain)
+        except exception.GuestHung:
+            continue
+        return False
+    return True
 
 
 def test_a_service_with_hung_guests_ends_at_once(cloud, cpus):

@@ -18,6 +18,7 @@ import pytest
 from kongming.allocation.cpuset import CpuSet
 from kongming.host.occupant import Occupant
 from kongming.hypervisor import occupancy
+from kongming.tests import libvirt_errors
 
 UUID = "5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c11"
 PROJECT = "0f2b9b9e3d1c4c4e8f3a7d5b6c1e2f30"
@@ -93,9 +94,13 @@ NUMA = """<cputune><vcpupin vcpu='0' cpuset='{}'/><vcpupin vcpu='1' cpuset='4'/>
 
 
 class Connection:
-    """libvirt with one running domain, by its two definitions."""
+    """libvirt with one running domain, by its two definitions.
+
+    :ivar control: the state of the control interface to QEMU
+    """
 
     def __init__(self, live, persistent):
+        self.control = [0, 0, 0]
         self.definitions = {0: live, libvirt.VIR_DOMAIN_XML_INACTIVE: persistent}
 
     def listAllDomains(self, _flags):  # noqa: N802
@@ -106,6 +111,9 @@ class Connection:
 
     def ID(self):  # noqa: N802
         return 1
+
+    def controlInfo(self):  # noqa: N802
+        return self.control
 
     def XMLDesc(self, flags=0):  # noqa: N802
         return f"<domain id='1'>{NOVA}<vcpu>2</vcpu>{self.definitions[flags]}</domain>"
@@ -123,6 +131,39 @@ def test_a_vcpu_that_has_all_of_its_grant_floats_unless_that_is_one_cpu(live, pi
     assert [each.pins for each in everybody] == [pins]
     assert everybody[0].grant.vcpus == {0: CpuSet.parse("4-7"), 1: CpuSet([4])}
     assert Occupant.from_json(everybody[0].to_json()) == everybody[0]
+
+
+class Hung(Connection):
+    """One whose QEMU has not responded for a while."""
+
+    def __init__(self):
+        super().__init__("<cputune><vcpupin vcpu='1' cpuset='4'/></cputune>", "")
+        self.control = [libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, 0, 6_000]
+
+    def name(self):
+        return "instance-00000001"
+
+    def metadata(self, _kind, uri):
+        if not uri.endswith("/nova/1.1"):
+            raise libvirt_errors.error(libvirt.VIR_ERR_NO_DOMAIN_METADATA)
+        return f"<instance><owner><project uuid='{PROJECT}'>p</project></owner></instance>"
+
+    def vcpuPinInfo(self):  # noqa: N802
+        return [tuple(cpu in cpus for cpu in range(16)) for cpus in (range(16), {4})]
+
+
+def test_a_guest_that_hangs_is_known_by_what_needs_no_qemu_until_it_responds():
+    cache, connection = occupancy.Occupancy(), Hung()
+    online = CpuSet(range(16))
+    (abridged,) = cache.read(connection, online)
+    assert (abridged.instance_uuid, abridged.name) == (UUID, "instance-00000001")
+    assert abridged.project_id == PROJECT
+    assert abridged.pins == {1: CpuSet([4])}
+    connection.control = [0, 0, 0]
+    connection.definitions[0] = "<cputune><vcpupin vcpu='1' cpuset='5'/></cputune>"
+    assert [each.pins for each in cache.read(connection, online)] == [{1: CpuSet([5])}]
+    connection.control = Hung().control
+    assert [each.pins for each in cache.read(connection, online)] == [{1: CpuSet([5])}]
 
 
 def test_its_json():
