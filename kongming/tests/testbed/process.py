@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 import functools
 import os
 from pathlib import Path
+import random
 import shutil
 import signal
 import socket
@@ -39,6 +41,8 @@ _STEPS = 2_000_000
 #: Seconds that these steps take on a machine for which the time limits were written.
 _STEPS_S = 0.1
 LOG_TAIL = 2000
+# Below those that Linux gives to connections.
+_PORTS = range(10_000, 32_768)
 
 
 @functools.cache
@@ -94,11 +98,16 @@ def run(
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A TCP port of the loopback interface that nobody listens on now.
+
+    It is none that the kernel gives to connections before its server listens, and by chance none
+    that other tests choose meanwhile.
+    """
+    while True:
+        port = random.SystemRandom().choice(_PORTS)
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def find_program(name: str, package: str) -> str:
