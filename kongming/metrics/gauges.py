@@ -28,7 +28,7 @@ def broker_connected(connected: bool) -> GaugeMetricFamily:
 def nova_available(available: bool) -> GaugeMetricFamily:
     """Return the gauge of Nova's availability."""
     return GaugeMetricFamily(
-        "kongming_nova_answers",
+        "kongming_nova_available",
         "Whether Nova's API was available at the last request (1) or not (0).",
         value=available,
     )

@@ -632,7 +632,7 @@ class TestResync:
                 for sample in family.samples
             }
             assert found[("kongming_nova_requests_total", "answered")] >= 1
-            assert found[("kongming_nova_answers",)] == 1
+            assert found[("kongming_nova_available",)] == 1
             assert found[("kongming_nova_lookups",)] == 0
 
 

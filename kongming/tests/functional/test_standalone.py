@@ -352,7 +352,7 @@ def test_a_conductor_exports_allocations_by_status_to_prometheus(site):
 
     wanted = {
         "kongming_broker_connected 1.0",
-        "kongming_nova_answers 1.0",
+        "kongming_nova_available 1.0",
         "kongming_database_available 1.0",
         'kongming_allocations{status="applied"} 1.0',
         'kongming_allocations{status="absent"} 1.0',
