@@ -142,6 +142,19 @@ def test_a_reload_with_a_wrong_file_has_no_effect_and_stops_no_service(tmp_path)
         assert handler.stop() == 0
 
 
+def test_a_running_service_writes_a_report_on_request_and_goes_on(tmp_path):
+    with Handler(tmp_path / "handler") as handler:
+        handler.start_soon()
+        handler.wait_ready()
+        os.kill(handler.process.pid, signal.SIGUSR2)
+        handler.wait_log("A report was written to the standard error")
+        assert "Guru Meditation" in handler.log()
+        assert "check_interval = " in handler.log()
+        handler.reload()
+        handler.wait_log("Configuration reloaded")
+        assert handler.stop() == 0
+
+
 def test_a_signal_is_not_lost_however_early_it_arrives(tmp_path):
     with Handler(tmp_path / "handler") as handler:
         # The installed program, whose modules are not loaded yet.
