@@ -125,11 +125,6 @@ def parse(xml: str, persistent: Callable[[], str] | None = None) -> Occupant:
     return _occupant(ET.fromstring(xml), persistent)
 
 
-def read(connection: Any) -> tuple[Occupant, ...]:
-    """Read all running domains from libvirt once; raise its errors."""
-    return tuple(Occupancy().read(connection))
-
-
 def _confined(occupants: Iterable[Occupant], online: CpuSet) -> list[Occupant]:
     """Omit pins that confine to nothing, or to no less than Nova does.
 

@@ -46,11 +46,6 @@ class Keys:
         self._masters = tuple(masters)
         self._hosts = dict(hosts or {})
 
-    @property
-    def of_controller(self) -> bool:
-        """Whether these are the keys of a controller."""
-        return bool(self._masters)
-
     def of(self, host: str | None) -> tuple[bytes, ...]:
         """Return the keys that a host shares with the controllers, the signing key first.
 

@@ -213,11 +213,14 @@ def test_a_domain_that_ends_meanwhile_is_left_out(persistent):
             connection.createXML(xml)
         else:
             domain.create()
-        assert {guest.name for guest in occupancy.read(connection)} == {"test", "short"}
+        assert {guest.name for guest in occupancy.Occupancy().read(connection)} == {
+            "test",
+            "short",
+        }
         domain_list = Vanishing(connection)
         if domain is None:
             libvirt.registerErrorHandler(lambda _context, _error: None, None)
-        assert {guest.name for guest in occupancy.read(domain_list)} == {"test"}
+        assert {guest.name for guest in occupancy.Occupancy().read(domain_list)} == {"test"}
     finally:
         if domain is not None:
             domain.undefine()

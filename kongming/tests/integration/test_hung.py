@@ -145,7 +145,7 @@ def test_hung_guests_do_not_delay_a_service_that_starts(cloud, cpus):
 
 
 def _occupants(uri):
-    return {each.instance_uuid: each for each in occupancy.read(libvirt.open(uri))}
+    return {each.instance_uuid: each for each in occupancy.Occupancy().read(libvirt.open(uri))}
 
 
 def _are_hung(guests):

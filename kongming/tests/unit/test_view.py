@@ -120,7 +120,9 @@ def test_a_snapshot_of_libvirts_default_host_is_complete():
     connection = libvirt.openReadOnly("test:///default")
 
     def look():
-        return snapshot.to_json(capabilities.read(connection), occupancy.read(connection), Rules())
+        return snapshot.to_json(
+            capabilities.read(connection), occupancy.Occupancy().read(connection), Rules()
+        )
 
     seen = look()
     assert set(seen) == {"cells", "unassigned_cpus", "guests", "rules", "violations"}
