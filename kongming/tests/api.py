@@ -43,7 +43,7 @@ class Answer(NamedTuple):
 
     @property
     def error(self) -> dict[str, Any]:
-        """The one error that it tells."""
+        """The only error that it reports."""
         (error,) = self.body["errors"]
         found: dict[str, Any] = error
         return found
@@ -51,10 +51,10 @@ class Answer(NamedTuple):
 
 @dataclass
 class Conductor:
-    """Keeps what the API says to conductors, and answers as it is told to.
+    """Keeps what the API sends to conductors, with prepared responses.
 
-    :ivar told: the instances of each hint that something else is wanted.
-    :ivar planned: what dry runs were asked for.
+    :ivar told: the instances of each hint that another allocation is desired.
+    :ivar planned: the requested dry runs.
     :ivar answer: of a dry run; an error is raised.
     """
 
@@ -83,7 +83,7 @@ class Api:
     :param options: more of kongming.conf.
     :param tables: whether the database has them.
     :param real_conductor: whether it speaks over the bus of ``transport_url``.
-    :ivar conductor: what it was told.
+    :ivar conductor: what it received.
     :ivar address: from where requests come.
     """
 

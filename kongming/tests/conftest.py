@@ -33,7 +33,7 @@ if Shape.of_this_host() is None:
     hypothesis.settings.register_profile("kongming", deadline=None, max_examples=examples(100))
     hypothesis.settings.load_profile("kongming")
 
-# Named on the command line it says itself why it refuses.
+# Named on the command line it reports itself why it refuses.
 collect_ignore = [] if Shape.of_this_host() else ["numa"]
 
 _LEFT_OUT = pytest.StashKey[bool]()

@@ -22,7 +22,7 @@ import kongming.client
 
 
 def connect(url: str = "", **options: Any) -> Any:
-    """Connect without files and environment; without Keystone, unless told otherwise."""
+    """Connect without files and environment; without Keystone, unless requested otherwise."""
     address = {"kongming_endpoint_override": url} if url else {}
     return openstack.connect(
         load_yaml_config=False,

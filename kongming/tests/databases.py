@@ -52,7 +52,7 @@ def database(url: str) -> Database:
 
 
 def empty(path: Path) -> None:
-    """Make the SQLite database at `path`, which nobody uses, or make it anew: its empty tables."""
+    """Make the SQLite database at `path`, which nobody uses, with empty tables."""
     for former in path.parent.glob(f"{path.name}*"):
         former.unlink()
     path.write_bytes(_tables())
@@ -86,7 +86,7 @@ def report(
     drift: str = "",
     changed_at: float = 10.0,
 ) -> Report:
-    """What a host says of an instance."""
+    """What a host reports of an instance."""
     return Report(
         uuid,
         generation,

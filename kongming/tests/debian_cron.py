@@ -33,7 +33,7 @@ Clock = list[tuple[datetime, int]]
 class Rule:
     """An expression, and what it means.
 
-    :ivar names: tells whether it names what the clock on the wall shows.
+    :ivar names: returns whether it names what the clock on the wall shows.
     :ivar duration_s: how long that lasts which begins so.
     :ivar has_wildcard: whether minute or hour begins with ``*``.
     """

@@ -25,7 +25,7 @@ _FOLDER = Path(__file__).parent / "data/nova-34.0.0/domains"
 NAMES = sorted(path.stem for path in _FOLDER.glob("*.xml"))
 SHARED, DEDICATED = CpuSet.parse("0-3,8-11"), CpuSet.parse("4-7,12-15")
 HOST = Host(CpuSet(range(16)), CpuSet(range(16)), CpuSet([0, 1]), uuid="h1")
-#: What nova.conf says of the host's CPUs.
+#: What nova.conf has of the host's CPUs.
 RULES = Rules(shared_cpus=SHARED, dedicated_cpus=DEDICATED)
 
 

@@ -41,7 +41,7 @@ _XML = """<domain><metadata><n:instance xmlns:n='http://openstack.org/xmlns/libv
 class Guest:
     """A running guest of two vCPUs and an iothread, without threads.
 
-    :ivar shown: what the kernel shows of targets, where that is not what libvirt was told.
+    :ivar shown: what the kernel shows of targets, where that is not what is configured.
     :ivar unobserved: the targets of which only libvirt's word is known.
     :ivar done: the targets that were set.
     :ivar looks: how often its definition was read.
@@ -146,9 +146,9 @@ class Hypervisor:
     """A libvirt with guests.
 
     :ivar guests: by instance; or why there is none.
-    :ivar looked_at: the instances whose guests were asked for.
+    :ivar looked_at: the instances whose guests were requested.
     :ivar saved: the instances that have a saved image with a placement in it.
-    :ivar released, forgotten: the instances of which it was told that.
+    :ivar released, forgotten: the instances that were reported to it as such.
     """
 
     def __init__(self) -> None:
@@ -178,14 +178,14 @@ class Hypervisor:
         self.forgotten.append(instance_uuid)
 
 
-def request(**asked: str) -> Allocation:
+def request(**values: str) -> Allocation:
     """Return a request, by the fields of an allocation."""
-    keys = {name.replace("_", "-"): value for name, value in asked.items()}
+    keys = {name.replace("_", "-"): value for name, value in values.items()}
     return metadata.parse({metadata.PREFIX + name: value for name, value in keys.items()})
 
 
 def pin(number: int, cpus: object) -> str:
-    """Return how libvirt's definition says that a vCPU is pinned."""
+    """Return how libvirt's definition pins a vCPU."""
     return f"<vcpupin vcpu='{number}' cpuset='{cpus}'/>"
 
 

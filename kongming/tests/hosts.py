@@ -89,7 +89,7 @@ def guest(
     cpuset: str | None = None,
     nodes: str | None = None,
 ) -> Occupant:
-    """A guest; its pins are written as its metadata would ask for them."""
+    """A guest; its pins are written as its metadata would request them."""
     pinned: dict[int, CpuSet] = {}
     for entry in filter(None, pins.split(";")):
         vcpus, cpus = entry.split(":")

@@ -10,14 +10,14 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Machines as their kernels tell of them, and as libvirt does.
+"""Machines as their kernels report them, and as libvirt does.
 
-A machine is a dict of what its kernel says, in the kernel's words: ``possible``,
+A machine is a dict of what its kernel reports, in the kernel's words: ``possible``,
 ``present``, ``online``, ``isolated``, ``nohz_full``, ``has_memory`` are lists of ids;
 ``cores`` has for each core socket, die, core id, capacity and CPUs that are online;
 ``caches`` has level, kind, KiB and CPUs; ``nodes`` has for each id the CPUs, the memory in
 KiB and the distances; ``types`` has the CPUs of each folder of counters, as ``cpu_atom``;
-``homes`` has the node of CPUs that no node lists. What is left out is not told.
+``homes`` has the node of CPUs that no node lists. What is left out is not reported.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def _files(machine: Machine) -> Iterable[tuple[str, object]]:
 
 
 def _files_of_cpus(machine: Machine) -> Iterable[tuple[str, object]]:
-    # Of the CPUs that share a core or a cache the first tells; nobody needs to ask the others.
+    # Of the CPUs that share a core or a cache the first one has the information of all.
     online = parse_ids(machine["online"])
     for *ids, capacity, cpus in machine["cores"]:
         folder = f"cpu/cpu{min(parse_ids(cpus))}"
@@ -189,7 +189,7 @@ def _files_of_cpus(machine: Machine) -> Iterable[tuple[str, object]]:
 
 
 def topology(files: KernelFiles) -> Topology:
-    """Return what the kernel tells of a machine."""
+    """Return what the kernel reports of a machine."""
     system = files.system
     present = files.ids(f"{system}/cpu/present") or CpuSet()
     online = files.ids(f"{system}/cpu/online") or CpuSet()
@@ -228,10 +228,10 @@ class Libvirt:
             cell = ET.SubElement(cells, "cell", id=str(number))
             if memory:
                 ET.SubElement(cell, "memory", unit="KiB").text = str(memory)
-            told = ET.SubElement(cell, "distances") if distances else cell
+            distances_of = ET.SubElement(cell, "distances") if distances else cell
             for other, distance in zip(ids, distances, strict=False):
                 if distance:
-                    ET.SubElement(told, "sibling", id=str(other), value=str(distance))
+                    ET.SubElement(distances_of, "sibling", id=str(other), value=str(distance))
             listed = ET.SubElement(cell, "cpus")
             for cpu in parse_ids(cpus):
                 socket, die, core, _capacity, siblings = cores.get(cpu, (0, 0, 0, None, cpu))

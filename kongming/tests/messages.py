@@ -44,8 +44,8 @@ def message(
     :param metadata: ``vcpu_pinning="1"`` and the like.
     """
     payload = copy.deepcopy(_CREATED["payload"])
-    asked = {f"kongming-{key.replace('_', '-')}": value for key, value in metadata.items()}
-    data = {"uuid": instance_uuid, "host": host, "metadata": asked, "state": state}
+    values = {f"kongming-{key.replace('_', '-')}": value for key, value in metadata.items()}
+    data = {"uuid": instance_uuid, "host": host, "metadata": values, "state": state}
     payload["nova_object.data"] |= data
     made: dict[str, Any] = {
         "event_type": name,

@@ -46,10 +46,10 @@ class Silence:
     """The side of the bus on which nobody is."""
 
     def changed(self, instance_uuids: object) -> None:
-        """Take what the API tells conductors."""
+        """Accept what the API sends to conductors."""
 
     def push(self, host: str, instances: object) -> None:
-        """Take what conductors tell executors."""
+        """Accept what conductors send to executors."""
 
 
 class Statements:
@@ -65,7 +65,7 @@ class Statements:
         self._hosts = Hosts(self._database)
         self._allocations = Allocations(self._database)
         app: Any = make_application(conf, self._database, silence)
-        # Falcon's client wants a function.
+        # Falcon's client needs a function.
         self._http = falcon.testing.TestClient(lambda environ, answer: app(environ, answer))
         pusher = Pusher(self._allocations, self._hosts, silence)
         delivery = Delivery(
@@ -91,7 +91,7 @@ class Statements:
     def of_map(self, instances: int) -> dict[str, int]:
         """Count what a map takes in its life, by what is done to it.
 
-        Its instances are on one host, and nothing was asked for them before.
+        Its instances are on one host, and nothing was requested for them before.
         """
         number = next(self._number)
         path, host = f"/v1/allocation-maps/map-{number}", f"host-of-{number}"
@@ -100,7 +100,7 @@ class Statements:
             "PUT of a new map": self._request("PUT", path, _map(uuids, "0")),
             "PUT of the same map": self._request("PUT", path, _map(uuids, "0")),
         }
-        # As Nova would tell it.
+        # As Nova would report it.
         self._allocations.locate({known: Location("p", host) for known in uuids})
         self._exchange(host, [], {})
         changed = Changed(tuple(uuids))
@@ -162,10 +162,10 @@ class Statements:
 
     def _exchange(self, host: str, guests: list[str], known: dict[str, int]) -> int:
         reports = tuple(_report(one, number, "applied") for one, number in known.items())
-        told = Exchange(
+        exchange = Exchange(
             host, ABOUT, complete=True, guests=tuple(guests), known=known, reports=reports
         )
-        return self._count(lambda: self._conductor.exchange(told))
+        return self._count(lambda: self._conductor.exchange(exchange))
 
     def _count(self, what: Callable[[], object]) -> int:
         before = self._database.statements

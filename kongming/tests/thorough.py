@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How much is tried: all that there is, which takes long, or what says the most."""
+"""How much is tried: all that there is, which takes long, or what shows the most."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def stories(
     usual: int = 1,
     **options: Any,
 ) -> pytest.MarkDecorator:
-    """Parametrize a test that tells the same story with each value.
+    """Parametrize a test that has the same story with each value.
 
     :param usual: how many of the values are not left to ``tools/test slow``.
     """

@@ -79,7 +79,7 @@ class BootFiles:
     def fetch(self) -> None:
         """Download what is not in the cache yet.
 
-        :raises RuntimeError: the packages can't be had; says why
+        :raises RuntimeError: the packages can't be had, with the reason
         """
         keep(self.folder, _fill)
 
@@ -95,7 +95,7 @@ def _fill(kept: Path, scratch: Path) -> None:
 
 
 def _modules(kernel: Path) -> Iterator[bytes]:
-    """The wanted modules and all that they depend on, each after what it needs."""
+    """The required modules and all that they depend on, each after what it needs."""
     files = {_module_name(path): path for path in kernel.rglob("*.ko*")}
     given: set[str] = set()
 

@@ -57,10 +57,10 @@ def _run_beside(booted: subprocess.Popen[bytes], place: Place, log: Path) -> int
     def is_up() -> bool:
         if booted.poll() is not None:
             raise RuntimeError(f"systemd has ended, see {log}: {log.read_text()[-500:]}")
-        asked = [*enter, "systemctl", "is-system-running"]
-        said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+        command = [*enter, "systemctl", "is-system-running"]
+        state = subprocess.run(command, capture_output=True, text=True, check=False).stdout
         # Degraded: a unit that a container can't have has failed.
-        return said.strip() in ("running", "degraded")
+        return state.strip() in ("running", "degraded")
 
     wait_until(is_up, BOOT_S, f"systemd is up; {log} has what it waits for")
     return subprocess.run([*enter, *place.command], check=False).returncode

@@ -218,7 +218,7 @@ class Broker(Service):
     def type(self, line: str, folder: Path, answer: str = "") -> str:
         """Run a line of a shell, as an operator types it on the node.
 
-        :param answer: to what it asks.
+        :param answer: to its requests.
         """
         path = f"{Path(sys.executable).parent}:{PROGRAMS}:{self._environment['PATH']}"
         environment = {**self._environment, "PATH": path}
@@ -277,7 +277,7 @@ def kombu_url(transport_url: str) -> str:
 
 
 def nova_queues() -> str:
-    """What an address says of Nova's queues: durable, where others are refused."""
+    """What an address requires of Nova's queues: durable, where others are refused."""
     return "?amqp_durable_queues=true" if is_strict() else ""
 
 
@@ -360,6 +360,6 @@ def _link_applications(folder: Path, plugins: Iterable[str]) -> None:
         name = application.name
         link = folder / name
         is_plugin = name.startswith("rabbitmq_") and not name.startswith("rabbitmq_prelaunch")
-        wanted = not is_plugin or name.rpartition("-")[0] in plugins
-        if wanted and not link.exists():
+        enabled = not is_plugin or name.rpartition("-")[0] in plugins
+        if enabled and not link.exists():
             link.symlink_to(application)

@@ -90,11 +90,11 @@ class BrokerCluster(Service):
 
     def _running(self, nodes: Sequence[Broker]) -> set[int]:
         """Return how many nodes run, as some of them see it; at the cost of one command."""
-        said = nodes[-1].evaluate(
+        output = nodes[-1].evaluate(
             f"[catch length(rpc:call(N, rabbit_mnesia, cluster_nodes, [running])) "
             f"|| N <- {_names(nodes)}]"
         )
-        counted = said.strip().strip("[]").split(",")
+        counted = output.strip().strip("[]").split(",")
         return {int(each) if each.strip().isdigit() else 0 for each in counted}
 
     def _end(self) -> None:

@@ -34,7 +34,7 @@ END_TIMEOUT = 10
 
 
 class Cgroup:
-    """Works with cgroup v1, v2 and both at once; a name of its own tells it from others."""
+    """Works with cgroup v1, v2 and both at once; its name differs from others."""
 
     def __init__(self) -> None:
         name = f"{PREFIX}{uuid.uuid4()}"
@@ -127,5 +127,5 @@ def _processes(group: Path) -> list[int]:
     try:
         return [int(line) for line in (group / "cgroup.procs").read_text().split()]
     except OSError:
-        # A threaded v2 group doesn't tell; the group above it does.
+        # A threaded v2 group has none; the group above it has.
         return []

@@ -73,7 +73,7 @@ class Api(Service):
         self.process.wait_ready(self.answers, TIMEOUT, "the API answers")
 
     def answers(self) -> bool:
-        """Tell whether it answers, whatever it says."""
+        """Return whether it responds, whatever the response."""
         try:
             return bool(self.request("GET", "/").status)
         except OSError:
@@ -165,25 +165,26 @@ class ControlPlane(Service):
             conductor.stop()
 
     def manage(self, *arguments: str) -> str:
-        """Run kongming-manage; give what it says."""
+        """Run kongming-manage; return its output."""
         command = [*installed("kongming-manage"), "--config-file", str(self.conf), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def wait_status(self, instance_uuid: str, status: str, timeout: float = 30) -> Any:
-        """Wait until the API tells a status of an allocation; give what it tells."""
+        """Wait until an allocation has a status; return it as the API shows it."""
         path = f"/v1/allocations/{instance_uuid}"
 
         def reached() -> Any:
-            told = self.api.request("GET", path)
-            return told.body if told.status == 200 and told.body["status"] == status else None
+            response = self.api.request("GET", path)
+            is_reached = response.status == 200 and response.body["status"] == status
+            return response.body if is_reached else None
 
         with self._explained(lambda: self.api.request("GET", path).body):
             return wait_until(reached, timeout, f"status {status} of {instance_uuid}")
 
     def wait_gone(self, instance_uuid: str, timeout: float = 30) -> None:
-        """Wait until nothing is asked any more, and the host has said so."""
+        """Wait until nothing is requested any more, and the host has reported it."""
         path = f"/v1/allocations/{instance_uuid}"
         with self._explained(lambda: self.api.request("GET", path).body):
             wait_until(
@@ -191,11 +192,11 @@ class ControlPlane(Service):
             )
 
     @contextlib.contextmanager
-    def _explained(self, tell: Any) -> Iterator[None]:
+    def _explained(self, describe: Any) -> Iterator[None]:
         try:
             yield
         except TimeoutError as error:
-            error.add_note(json.dumps(tell(), indent=1))
+            error.add_note(json.dumps(describe(), indent=1))
             for conductor in self.conductors:
                 error.add_note(conductor.log()[-3000:])
             raise

@@ -12,7 +12,7 @@
 
 """The installed services, each as a process of its own.
 
-They are started as a service manager would: they are told where to say READY.
+They are started as a service manager would: they get the socket on which to report READY.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class ServiceProcess(Service):
         )
 
     def start(self) -> None:
-        """Start it and return when it has said READY."""
+        """Start it and return when it has reported READY."""
         self.start_soon()
         self.wait_ready()
 
@@ -72,11 +72,11 @@ class ServiceProcess(Service):
         self.process.start()
 
     def wait_ready(self, timeout: float = 180) -> None:
-        """Wait until it has said READY."""
-        self.process.wait_ready(self.is_ready, timeout, "the service said READY")
+        """Wait until it has reported READY."""
+        self.process.wait_ready(self.is_ready, timeout, "the service has reported READY")
 
     def is_ready(self) -> bool:
-        """Tell whether it has said READY since this was last asked."""
+        """Return whether it has reported READY since the last call."""
         try:
             return b"READY=1" in self._notified.recv(4096)
         except BlockingIOError:
@@ -91,7 +91,7 @@ class ServiceProcess(Service):
         self.process.kill()
 
     def reload(self) -> None:
-        """Have it take its configuration anew."""
+        """Have it reload its configuration."""
         os.kill(self.process.pid, signal.SIGHUP)
 
     def log(self) -> str:
@@ -132,7 +132,7 @@ class HostProcess(ServiceProcess):
         )
 
     def forget_store(self) -> None:
-        """Open the store anew at the next look: it was moved away."""
+        """Open the store again at the next read: it was moved away."""
         if self._store is not None:
             self._store.close()
             self._store = None

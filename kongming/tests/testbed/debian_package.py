@@ -34,7 +34,7 @@ def keep(folder: Path, fill: Callable[[Path, Path], None]) -> None:
 
     :param fill: gets an empty folder for what is to be kept, and one for what is not;
         called again, with new ones, after an update of apt's lists if it fails
-    :raises RuntimeError: the packages can't be had; says why
+    :raises RuntimeError: the packages can't be had, with the reason
     """
     if folder.exists():
         return

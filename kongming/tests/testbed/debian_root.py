@@ -328,7 +328,7 @@ def demos(roots: Roots, suites: Iterable[str]) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run what the command line says; give the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(
         "tools/debian-root",
         description=(__doc__ or "").replace("``", ""),

@@ -170,8 +170,8 @@ def story(uri: str, guest: str, keys: dict[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {"log": lines.kept}
     try:
         wait_until(lambda: executor.connected, _TIMEOUT_S, "libvirt answers")
-        asked = metadata.parse({f"{metadata.PREFIX}{key}": text for key, text in keys.items()})
-        executor.request(guest, Request(Source.OPERATOR, asked, "a test", time.time()))
+        requested = metadata.parse({f"{metadata.PREFIX}{key}": text for key, text in keys.items()})
+        executor.request(guest, Request(Source.OPERATOR, requested, "a test", time.time()))
         wait_until(lambda: _settled(executor), _TIMEOUT_S, "the guest is placed, or refused")
         (record,) = executor.records()
         found |= {

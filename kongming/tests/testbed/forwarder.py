@@ -58,7 +58,7 @@ class Forwarder(Service):
         self._call(self._set(self._flowing.clear))
 
     def stop_answering_at(self, word: bytes) -> None:
-        """Go silent when somebody sends a word: the word arrives, the answer does not."""
+        """Forward nothing more once a word was sent: the word arrives, its response does not."""
         self._word = word
 
     def lose(self) -> None:
@@ -96,8 +96,8 @@ class Forwarder(Service):
             await flowing.wait()
             to, other = await asyncio.open_connection("127.0.0.1", self.target)
             await asyncio.gather(
-                self._carry(reader, other, flowing, asks=True),
-                self._carry(to, writer, flowing, asks=False),
+                self._carry(reader, other, flowing, is_client=True),
+                self._carry(to, writer, flowing, is_client=False),
             )
         except (OSError, asyncio.CancelledError):
             pass
@@ -112,11 +112,11 @@ class Forwarder(Service):
         writer: asyncio.StreamWriter,
         flowing: asyncio.Event,
         *,
-        asks: bool,
+        is_client: bool,
     ) -> None:
         while data := await reader.read(CHUNK):
             await flowing.wait()
-            if asks and self._word is not None and self._word in data:
+            if is_client and self._word is not None and self._word in data:
                 flowing.clear()
             writer.write(data)
             await writer.drain()

@@ -112,7 +112,7 @@ class GuidedHost(Service):
             check=False,
         )
         if ended.returncode:
-            raise RuntimeError(f"{ended.stdout}{ended.stderr}\nwas said of:\n{script}")
+            raise RuntimeError(f"{ended.stdout}{ended.stderr}\nwas the output of:\n{script}")
         return ended.stdout
 
     def log(self, unit: str) -> str:

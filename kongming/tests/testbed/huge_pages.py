@@ -32,13 +32,13 @@ def reserve(pages: int) -> None:
     for node in NODES.glob("node[0-9]*"):
         number = node / POOL / "nr_hugepages"
         number.write_text(str(pages))
-        # The kernel takes what there is and says nothing.
+        # The kernel takes what there is without an error.
         if int(number.read_text()) != pages:
             raise RuntimeError(f"{number}: {pages} huge pages can't be had")
 
 
 def pools() -> dict[int, dict[str, int]]:
-    """Each node's pool as the kernel tells it: ``nr_hugepages``, ``free_hugepages``, …"""
+    """Each node's pool as the kernel reports it: ``nr_hugepages``, ``free_hugepages``, …"""
     return {
         int(node.name.removeprefix("node")): {
             setting.name: int(setting.read_text()) for setting in (node / POOL).iterdir()

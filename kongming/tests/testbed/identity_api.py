@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Keystone's API, as far as the check of tokens asks it, over real HTTP.
+"""Keystone's API, as far as the check of tokens uses it, over real HTTP.
 
-What a real Keystone rarely does on request, this one does: it is silent, slow to come, or its
-clock is another.
+What a real Keystone rarely does on request, this one does: it is unresponsive, slow to come, or
+its clock is another.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class IdentityApi(Service):
     :ivar tokens: what each token is: the name of its user.
     :ivar ahead: how far its clock is ahead of ours.
     :ivar lifetime: how long its tokens last.
-    :ivar questions: the tokens that it was asked about.
+    :ivar questions: the tokens that were to be validated.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class IdentityApi(Service):
         self._speaking.clear()
 
     def speak(self) -> None:
-        """Answer again, also what was asked meanwhile."""
+        """Answer again, also the requests that came meanwhile."""
         self._speaking.set()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
@@ -109,7 +109,7 @@ class IdentityApi(Service):
                     self.end_headers()
                     self.wfile.write(data)
                 except OSError:
-                    # Who asked has given up.
+                    # The client has given up.
                     self.close_connection = True
 
             def log_message(self, *_: object) -> None:

@@ -41,7 +41,7 @@ HOLDER = ("sleep", "infinity")
 # sockaddr_un's limit, less the longest name that libvirtd puts into the folder.
 LONGEST_SOCKET_FOLDER = 107 - len("/libvirt-admin-sock")
 
-# What libvirtd.conf holds, unless a kind of libvirtd says otherwise.
+# What libvirtd.conf holds, unless a kind of libvirtd differs.
 SETTINGS: Mapping[str, str | int] = {
     "listen_tls": 0,
     "listen_tcp": 0,
@@ -80,7 +80,7 @@ class Libvirtd(Service):
         self._sockets = root / "sock"
         if len(str(self._sockets)) > LONGEST_SOCKET_FOLDER:
             self._sockets = Path(tempfile.gettempdir(), f"kongming-{uuid.uuid4()}")
-        # The machine's /run also has D-Bus, through which systemd would be told.
+        # The machine's /run also has D-Bus, through which systemd would be notified.
         self._binds = {
             Path("/etc/libvirt"): root / "etc",
             Path("/var/lib/libvirt"): root / "lib",

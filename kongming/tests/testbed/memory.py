@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""On which NUMA nodes a guest's memory is, as the kernel tells it.
+"""On which NUMA nodes a guest's memory is, as the kernel reports it.
 
-It asks nobody but /proc, on purpose: libvirt's word is checked against it.
+It reads only /proc, on purpose: what libvirt reports is checked against it.
 """
 
 from __future__ import annotations
@@ -52,4 +52,4 @@ def allowed_nodes(thread: int) -> str:
         name, _, value = line.partition(":")
         if name == "Mems_allowed_list":
             return value.strip()
-    raise LookupError(f"the kernel does not tell the nodes of thread {thread}")
+    raise LookupError(f"the kernel does not report the nodes of thread {thread}")

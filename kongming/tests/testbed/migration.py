@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Live migrations between two libvirts on this machine, with what Nova tells libvirt."""
+"""Live migrations between two libvirts on this machine, with what Nova passes to libvirt."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def migrate(domain: Any, connection: Any, xml: str | None = None) -> Any:
 
     :param xml: what the source hands on as its definition, if that is to be another
     """
-    flags, parameters = _told(domain, xml)
+    flags, parameters = _options(domain, xml)
     return domain.migrate3(connection, parameters, flags)
 
 
@@ -108,7 +108,7 @@ class Migration:
         self.join()
 
     def abort(self) -> None:
-        """Abort it, as Nova does when somebody asks it to."""
+        """Abort it, as Nova does on request."""
         self._source().abortJob()
         self.join()
 
@@ -139,7 +139,7 @@ class Migration:
 
     def _run(self) -> None:
         domain = self._waiting.lookupByUUIDString(self._uuid)
-        flags, parameters = _told(domain, self._xml)
+        flags, parameters = _options(domain, self._xml)
         parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = SLOW_MIB_S
         parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY] = SLOW_MIB_S
         try:
@@ -154,7 +154,7 @@ def _set(root: ET.Element, path: str, **attributes: str) -> None:
     found.attrib.update(attributes)
 
 
-def _told(domain: Any, xml: str | None) -> tuple[int, dict[str, Any]]:
+def _options(domain: Any, xml: str | None) -> tuple[int, dict[str, Any]]:
     parameters: dict[str, Any] = {libvirt.VIR_MIGRATE_PARAM_URI: f"tcp://127.0.0.1:{free_port()}"}
     flags = libvirt.VIR_MIGRATE_LIVE
     if xml is not None:

@@ -12,7 +12,7 @@
 
 """Commands that see other files in some places than the machine does.
 
-They run in a mount namespace (and, if asked, a cgroup namespace) of their own.
+They run in a mount namespace (and, on request, a cgroup namespace) of their own.
 """
 
 from __future__ import annotations

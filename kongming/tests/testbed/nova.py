@@ -31,7 +31,7 @@ class Nova:
 
     :param transport_url: oslo.messaging's URL of the broker.
     :param exchange: Nova's control exchange.
-    :param durable: whether nova.conf says ``amqp_durable_queues``.
+    :param durable: whether nova.conf sets ``amqp_durable_queues``.
     """
 
     def __init__(

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Nova's API and Keystone's, as far as Kongming asks them, over real HTTP.
+"""Nova's API and Keystone's, as far as Kongming uses them, over real HTTP.
 
 What a real Nova rarely does on request, this one does: it is slow, down, overloaded,
 forgetful of tokens, less obliging to the unprivileged, or answers garbage.
@@ -192,7 +192,7 @@ class NovaApi:
         if since:
             rows = [(known, one) for known, one in rows if one.updated >= since]
         else:
-            # Of one that can be restored nothing is said but to who looks for what has changed.
+            # Of one that can be restored only requests for changes are answered.
             rows = [(known, one) for known, one in rows if not one.status.endswith("DELETED")]
         if self.privileged:
             host, only = query.get("host"), query.get("uuid")

@@ -96,9 +96,9 @@ class Polkit(Service):
         self._polkitd.wait_ready(self._answers, START_TIMEOUT, "polkitd answers")
 
     def _answers(self) -> bool:
-        asked = [find_program("pkaction", "polkitd"), "--action-id", "org.libvirt.unix.manage"]
+        command = [find_program("pkaction", "polkitd"), "--action-id", "org.libvirt.unix.manage"]
         env = {**os.environ, **self.env}
-        return subprocess.run(asked, env=env, capture_output=True, check=False).returncode == 0
+        return subprocess.run(command, env=env, capture_output=True, check=False).returncode == 0
 
     def _end(self) -> None:
         self._polkitd.terminate()

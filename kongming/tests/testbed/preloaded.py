@@ -186,10 +186,10 @@ class _Call(NamedTuple):
 def _received(connection: socket.socket) -> _Call:
     data, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 3)
     with connection.makefile("rb") as rest:
-        told = json.loads(data + (b"" if data.endswith(b"\n") else rest.readline()))
-    streams = dict(zip(told.pop("streams"), descriptors, strict=True))
-    told.pop("descriptors", None)
-    return _Call(**{"session": False, **told}, streams=streams)
+        call = json.loads(data + (b"" if data.endswith(b"\n") else rest.readline()))
+    streams = dict(zip(call.pop("streams"), descriptors, strict=True))
+    call.pop("descriptors", None)
+    return _Call(**{"session": False, **call}, streams=streams)
 
 
 def _next_call(listener: socket.socket) -> _Call | None:

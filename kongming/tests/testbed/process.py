@@ -65,7 +65,7 @@ def _slowness() -> float:
 
 
 def wait_until(condition: Callable[[], T], timeout: float, what: str) -> T:
-    """The first true value of a condition that is asked again and again.
+    """Return the first true value of a condition that is checked again and again.
 
     :param timeout: seconds on a usual machine that does nothing else; see :func:`patience`
     :param what: what is waited for, as the error will name it

@@ -69,20 +69,20 @@ def masked_from_qemu() -> list[Path]:
     """Return what only costs time if libvirt sees it.
 
     Each emulator is probed once, for a second or two. A /dev/kvm that opens but
-    doesn't work makes libvirt throw the result away and probe at each domain
-    start anew, for 18 s or more.
+    doesn't work makes libvirt drop the result and probe at each domain
+    start again, for 18 s or more.
     """
     return [KVM, *other_emulators(Path(find_emulator()))]
 
 
-def other_emulators(wanted: Path) -> list[Path]:
+def other_emulators(selected: Path) -> list[Path]:
     """Return the emulators beside one, by their own names.
 
     A mask over a link is a mask over the file that it leads to: links that lead to the
-    wanted one, or are it, are left out.
+    selected one, or are it, are left out.
     """
-    found = {path.resolve() for path in wanted.parent.glob("qemu-system-*") if path.exists()}
-    return sorted(found - {wanted.resolve()})
+    found = {path.resolve() for path in selected.parent.glob("qemu-system-*") if path.exists()}
+    return sorted(found - {selected.resolve()})
 
 
 def without_kvm(command: list[str], root: Path) -> list[str]:

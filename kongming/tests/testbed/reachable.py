@@ -42,7 +42,7 @@ class Certificates:
 
     @classmethod
     def make(cls, folder: Path, name: str = HOST) -> Certificates:
-        """Make them anew; the server's is for a name."""
+        """Make them again; the server's is for a name."""
         folder.mkdir(parents=True)
         made = cls(folder)
         _openssl(
@@ -70,7 +70,7 @@ class Certificates:
 class ReachableLibvirtd(Libvirtd):
     """A libvirtd that listens by socket, TCP and TLS.
 
-    :param login: whether each of these asks for a user name and a password (SASL).
+    :param login: whether each of these requires a user name and a password (SASL).
     :param settings: what its libvirtd.conf has besides, or otherwise.
     :param env: variables of its own.
     """
@@ -91,7 +91,7 @@ class ReachableLibvirtd(Libvirtd):
         self.certificates = root / "pki"
         self.auth_file = root / "auth.conf"
         self._binds[Path("/etc/sasl2")] = root / "sasl2"
-        # Whom it knows: it asks who has opened its socket.
+        # Whom it knows: it checks who has opened its socket.
         self._known = [root / "known" / name for name in ("passwd", "group")]
         self._binds |= {Path("/etc", known.name): known for known in self._known}
 

@@ -29,7 +29,7 @@ import sys
 
 from kongming.tests.testbed import container, reaper
 
-# What a shell says of a command that it can't start.
+# The exit status of a shell for a command that it can't start.
 NOT_FOUND = 127
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 LINKS = {

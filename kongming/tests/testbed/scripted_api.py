@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Kongming's API over real HTTP, which answers some requests as a script says.
+"""Kongming's API over real HTTP, which answers some requests by a script.
 
 What stands between a client and the API does so: proxies, load balancers, networks.
 """
@@ -46,7 +46,7 @@ class How(enum.Enum):
 
 
 class _Server(ThreadingHTTPServer):
-    """A server whose clients may go away."""
+    """A server whose clients may disconnect."""
 
     daemon_threads = True
 
@@ -74,7 +74,7 @@ class Odd:
         return f"{name}-carried-out" if self.after else name
 
 
-#: What is to be answered to a request, by method, path and number from 1; None: what the API says.
+#: What is to be answered to a request, by method, path and number from 1; None: the API's.
 Script = Callable[[str, str, int], Odd | None]
 
 

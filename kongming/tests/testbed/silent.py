@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A server that is silent: it takes connections, and says nothing on them."""
+"""A server that does not respond: it takes connections, and sends nothing on them."""
 
 from __future__ import annotations
 

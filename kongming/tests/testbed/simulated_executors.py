@@ -12,7 +12,7 @@
 
 """Executors of many hosts in one process: all of their side of the bus, nothing of libvirt.
 
-Each has a queue of its own and says the same as a real one does, in the same
+Each has a queue of its own and sends the same as a real one does, in the same
 order, and all goes well that it is asked. They share a few threads and the
 connections of these, and keep what they know in memory.
 """
@@ -70,8 +70,8 @@ class SimulatedExecutors(Service):
     ) -> None:
         root.mkdir(parents=True, exist_ok=True)
         self.hosts = len(guests)
-        self._told = root / "told.json"
-        self._told.unlink(missing_ok=True)
+        self._counted = root / "counted.json"
+        self._counted.unlink(missing_ok=True)
         conf = root / "kongming.conf"
         conf.write_text(f"[DEFAULT]\ntransport_url = {transport_url}\nstate_path = {root}\n")
         job = {
@@ -80,7 +80,7 @@ class SimulatedExecutors(Service):
             "guests": guests,
             "interval": interval,
             "threads": threads,
-            "told": str(self._told),
+            "counted": str(self._counted),
         }
         (root / "job.json").write_text(json.dumps(job))
         command = [sys.executable, "-m", __name__, str(root / "job.json")]
@@ -89,11 +89,11 @@ class SimulatedExecutors(Service):
     def start(self) -> None:
         """Return when all hosts are listening; then they begin to ask."""
         self.process.start()
-        self.process.wait_ready(self._told.exists, START_TIMEOUT, "the executors listen")
+        self.process.wait_ready(self._counted.exists, START_TIMEOUT, "the executors listen")
 
     def counts(self) -> Counter[str]:
         """Count pushes taken, calls answered by name, calls that failed, and hosts that asked."""
-        return Counter(json.loads(self._told.read_text()))
+        return Counter(json.loads(self._counted.read_text()))
 
     def wait_asked(self, timeout: float = 60) -> None:
         """Wait until each host has asked once, and was answered."""
@@ -121,10 +121,10 @@ class _Host:
         return [_report(uuid, *known) for uuid, known in self._known.items()]
 
     def take(self, instances: Mapping[str, Desired]) -> list[Report]:
-        """Do what is wanted, and give the reports of it."""
+        """Carry out requests, and return their reports."""
         news = []
-        for instance_uuid, said in instances.items():
-            known = said.generation, said.allocation is None
+        for instance_uuid, desired in instances.items():
+            known = desired.generation, desired.allocation is None
             if known[0] > self._known.get(instance_uuid, (0, False))[0]:
                 self._known[instance_uuid] = known
                 news.append(_report(instance_uuid, *known))
@@ -145,7 +145,7 @@ class _Executors:
         self._conductor = ConductorClient(conf)
         self._hosts = {name: _Host(name, guests) for name, guests in job["guests"].items()}
         self._interval = job["interval"]
-        self._told = Path(job["told"])
+        self._counted = Path(job["counted"])
         self._started_at = time.time()
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -187,9 +187,9 @@ class _Executors:
 
     def _callback(self, host: _Host) -> Any:
         def take(body: Any, _message: Any) -> None:
-            said = json.loads(body["oslo.message"])
+            push = json.loads(body["oslo.message"])
             self._count("pushes")
-            self._work.put((host, Push.from_json(said["args"]).instances))
+            self._work.put((host, Push.from_json(push["args"]).instances))
 
         return take
 
@@ -260,9 +260,9 @@ class _Executors:
     def _tell(self) -> None:
         with self._lock:
             text = json.dumps(self._counts)
-        new = self._told.with_suffix(".new")
+        new = self._counted.with_suffix(".new")
         new.write_text(text)
-        new.rename(self._told)
+        new.rename(self._counted)
 
 
 def _report(instance_uuid: str, generation: int, released: bool) -> Report:

@@ -30,7 +30,7 @@ REPLY = "reply"
 class Tap(Service):
     """A queue that gets a copy of all that is sent to conductors and executors.
 
-    An answer goes straight to who has asked: each call has exactly one, so
+    A response goes straight to its caller: each call has exactly one, so
     a call counts for two messages.
     """
 
@@ -62,9 +62,9 @@ class Tap(Service):
         return self.counts()
 
     def _take(self, body: Any, _message: Any) -> None:
-        said = json.loads(body["oslo.message"])
-        self._counts[said["method"]] += 1
-        if said.get("_reply_q"):
+        call = json.loads(body["oslo.message"])
+        self._counts[call["method"]] += 1
+        if call.get("_reply_q"):
             self._counts[REPLY] += 1
 
     def _end(self) -> None:

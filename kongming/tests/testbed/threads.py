@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The vCPU threads of a guest and their affinity, as the kernel tells it.
+"""The vCPU threads of a guest and their affinity, as the kernel reports it.
 
-It asks nobody but /proc, on purpose: libvirt's word is checked against it.
+It reads only /proc, on purpose: what libvirt reports is checked against it.
 """
 
 from __future__ import annotations
@@ -95,11 +95,11 @@ def affinity(thread: int) -> frozenset[int]:
         name, _, value = line.partition(":")
         if name == "Cpus_allowed_list":
             return cpu_list(value)
-    raise LookupError(f"the kernel does not tell the affinity of thread {thread}")
+    raise LookupError(f"the kernel does not report the affinity of thread {thread}")
 
 
 def is_realtime(thread: int) -> bool:
-    """Whether the kernel lets no ordinary thread run in place of a thread that wants to."""
+    """Whether the kernel lets no ordinary thread run in place of a thread that could."""
     return os.sched_getscheduler(thread) in (os.SCHED_FIFO, os.SCHED_RR)
 
 
@@ -140,11 +140,11 @@ def _quota(thread: int) -> tuple[int, int]:
         if not controllers and (maximum := CGROUP / group.lstrip("/") / "cpu.max").exists():
             limit, length = maximum.read_text().split()
             return -1 if limit == "max" else int(limit), int(length)
-    raise LookupError(f"the kernel does not tell the CPU time of thread {thread}")
+    raise LookupError(f"the kernel does not report the CPU time of thread {thread}")
 
 
 def process_folder(instance_uuid: str) -> Path:
-    """Where /proc tells of a guest's QEMU process.
+    """Where /proc describes a guest's QEMU process.
 
     :raises LookupError: no QEMU process runs this guest
     """

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Takes systemctl's place where no systemd runs: it starts a unit as whom the unit says.
+"""Takes systemctl's place where no systemd runs: it starts a unit as the unit's user.
 
     python -m kongming.tests.testbed.unit_runner enable --now kongming-executor
 

@@ -60,7 +60,7 @@ SHAPE_OPTION = "kongming.shape="
 
 @dataclass(frozen=True)
 class Shape:
-    """What a virtual host is asked to be like.
+    """The shape of a virtual host.
 
     :param cgroup: which version of the control groups it has, "v2" or "v1"
     :param memory_mib: of all nodes together; CPUs and memory are shared out evenly
@@ -87,7 +87,7 @@ class Shape:
 
     @property
     def kernel_option(self) -> str:
-        """How the host is told: the kernel keeps what it doesn't know."""
+        """The kernel's arguments: it keeps those that it doesn't know."""
         written = json.dumps(asdict(self), separators=(",", ":"))
         # The kernel takes a double quote for itself.
         return SHAPE_OPTION + written.replace('"', "'")
@@ -172,7 +172,7 @@ class VirtualHost(Service):
         deadline = time.monotonic() + timeout
         output = ""
         while True:
-            answer = self._answer(deadline, f"{command[0]} has ended; it said:\n{output}")
+            answer = self._answer(deadline, f"{command[0]} has ended; its output:\n{output}")
             if "status" in answer:
                 return subprocess.CompletedProcess(command, answer["status"], output)
             output += answer["output"]
@@ -277,13 +277,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--cgroup", choices=CGROUPS, default="v2")
     parser.add_argument("--timeout", type=float, default=3600, help="seconds (an hour)")
     parser.add_argument("command", nargs="+", metavar="COMMAND")
-    asked = parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="kongming-") as root:
-        host = VirtualHost(Path(root), Shape(asked.nodes, asked.cgroup))
+        host = VirtualHost(Path(root), Shape(parsed.nodes, parsed.cgroup))
         begin = time.monotonic()
         with host:
             print(f"booted in {time.monotonic() - begin:.1f} s", file=sys.stderr)
-            done = host.run(asked.command, asked.timeout, echo=_print)
+            done = host.run(parsed.command, parsed.timeout, echo=_print)
             return done.returncode
 
 

@@ -43,7 +43,7 @@ def main(port: Path) -> Never:
 
 def serve(stream: BinaryIO) -> None:
     """Answer each request, a line of JSON, with lines of JSON."""
-    tell(stream, ready=Path("/proc/uptime").read_text().split()[0])
+    send(stream, ready=Path("/proc/uptime").read_text().split()[0])
     # Not in the stream's own way, which reads ahead.
     for line in iter(stream.readline, b""):
         run(stream, **json.loads(line))
@@ -62,16 +62,16 @@ def run(stream: BinaryIO, command: list[str], cwd: str, env: dict[str, str]) -> 
             start_new_session=True,
         )
     except OSError as error:
-        tell(stream, output=f"{error}\n")
-        tell(stream, status=127)
+        send(stream, output=f"{error}\n")
+        send(stream, status=127)
         return
     assert child.stdout is not None
     while chunk := os.read(child.stdout.fileno(), CHUNK):
-        tell(stream, output=chunk.decode(errors="replace"))
-    tell(stream, status=child.wait())
+        send(stream, output=chunk.decode(errors="replace"))
+    send(stream, status=child.wait())
 
 
-def tell(stream: BinaryIO, **answer: object) -> None:
+def send(stream: BinaryIO, **answer: object) -> None:
     waiting = memoryview(json.dumps(answer).encode() + b"\n")
     while waiting:
         waiting = waiting[stream.write(waiting) :]

@@ -102,7 +102,7 @@ class OpenStack(Service):
                 *("--buffer-size", "65535"),
                 # Nova uploads a snapshot in chunks of any size.
                 *("--chunked-input-limit", str(LARGEST_CHUNK)),
-                # uWSGI closes a connection without having said so, which its clients
+                # uWSGI closes a connection without notice, which its clients
                 # would take for a failure.
                 *("--add-header", "Connection: close"),
                 "--need-app",
@@ -117,7 +117,7 @@ class OpenStack(Service):
         self._apis[name].wait_ready(lambda: answers(url), START_TIMEOUT, f"{name} answers")
 
     def _warm_up_neutron(self) -> None:
-        # To list ports is an error until some other list was asked for.
+        # To list ports is an error until some other list was requested.
         self.rest.get("neutron", "/v2.0/networks")
 
     def _end(self) -> None:

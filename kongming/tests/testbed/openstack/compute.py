@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""One compute host of the cloud: its nova-compute, and what is told to that alone."""
+"""One compute host of the cloud: its nova-compute, and the options of that alone."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Compute(Service):
         shutil.rmtree(configuration.state_path(self._site, self.host))
 
     def _has_inventory(self) -> bool:
-        """Return whether Placement was told what the host has."""
+        """Return whether Placement knows what the host has."""
         node = self._libvirtd.connect().getHostname()
         found = self._rest.get("placement", f"/resource_providers?name={node}")
         inventories = (

@@ -155,7 +155,7 @@ def _nova(site: Site) -> Sections:
             "compute_driver": "libvirt.LibvirtDriver",
             "allow_resize_to_same_host": "true",
             "resume_guests_state_on_host_boot": "true",
-            # Shelved instances stay until they are told to go.
+            # Shelved instances stay until they are offloaded on request.
             "shelved_offload_time": -1,
             # Seconds until what was deleted is gone for good: longer than any run.
             "reclaim_instance_interval": 86400,
@@ -168,7 +168,7 @@ def _nova(site: Site) -> Sections:
             "reserved_host_disk_mb": 0,
             "reserved_host_memory_mb": 0,
         },
-        # As Kongming's README tells to.
+        # As Kongming's README describes.
         "notifications": {
             "notification_format": "both",
             "notify_on_state_change": "vm_state",
@@ -204,7 +204,7 @@ def _nova(site: Site) -> Sections:
 
 
 def compute(site: Site, connection_uri: str, host: str, address: str) -> dict[str, Options]:
-    """What nova-compute of one host is told besides."""
+    """Return the further options of one host's nova-compute."""
     state = state_path(site, host)
     state.mkdir(exist_ok=True)
     return {
@@ -246,7 +246,7 @@ def _policy_file(site: Site) -> Path:
 def _policy() -> str:
     """What others than the administrator may do besides.
 
-    The service user what the documentation tells to; and who shelves a server may have it
+    The service user what the documentation requires; and who shelves a server may have it
     leave the host, since here it does not do so by itself: the acceptance tests expect that.
     """
     rules = (
@@ -270,7 +270,7 @@ def _token_check(site: Site) -> Sections:
 
 
 def _credentials(site: Site) -> Options:
-    """By which a service asks another."""
+    """Return the options for requests to another service."""
     return {
         "auth_type": "password",
         "auth_url": site.identity_url,

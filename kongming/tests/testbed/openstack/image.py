@@ -12,7 +12,7 @@
 
 """A disk image whose whole guest is a boot sector that obeys the power button.
 
-With it a guest shuts down cleanly and at once, as Nova's soft reboot and stop ask for.
+With it a guest shuts down cleanly and at once, as Nova's soft reboot and stop request it.
 """
 
 SIZE = 1024 * 1024

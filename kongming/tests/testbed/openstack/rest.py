@@ -23,7 +23,7 @@ import urllib.request
 from kongming.tests.testbed.openstack.site import PASSWORD, Site
 
 TIMEOUT = 120
-# Where each service says which version of its API is meant.
+# How each service names the version of its API.
 VERSIONS = {"nova": "compute 2.76", "placement": "placement 1.4"}
 
 # Whatever proxy the machine uses, these services are on this very machine.
@@ -78,7 +78,7 @@ class Rest:
 
 
 def answers(url: str) -> bool:
-    """Whether a service answers there, be it that it must be asked otherwise."""
+    """Whether a service answers there, even if it refuses this request."""
     try:
         _opener.open(url, timeout=5).close()
     except urllib.error.HTTPError as error:
@@ -101,6 +101,6 @@ def _send(method: str, url: str, body: Any, headers: dict[str, str]) -> tuple[An
             answer = response.read()
     except urllib.error.HTTPError as error:
         with error:
-            said = error.read().decode(errors="replace")
-        raise ApiError(f"{method} {url}", error.code, said) from None
+            text = error.read().decode(errors="replace")
+        raise ApiError(f"{method} {url}", error.code, text) from None
     return response.headers, json.loads(answer) if answer else None

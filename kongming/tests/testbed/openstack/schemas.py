@@ -29,7 +29,7 @@ Command = Sequence[str]
 def create(site: Site) -> None:
     """Make all of them, at once: each takes its time.
 
-    :raises RuntimeError: a command failed; the message has the end of what it said
+    :raises RuntimeError: a command failed; the message has the end of its output
     """
     chains = (_keystone(site), _placement(), _glance(), _neutron(), _nova(site))
     with ThreadPoolExecutor(len(chains)) as pool:
@@ -58,8 +58,8 @@ def run(site: Site, service: str, program: str, *arguments: str) -> None:
         check=False,
     )
     if done.returncode:
-        said = done.stdout[-2000:]
-        raise RuntimeError(f"{program} {' '.join(arguments[:2])} failed:\n{said}")
+        output = done.stdout[-2000:]
+        raise RuntimeError(f"{program} {' '.join(arguments[:2])} failed:\n{output}")
 
 
 def _run_all(site: Site, chain: Sequence[Command]) -> None:

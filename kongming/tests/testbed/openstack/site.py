@@ -63,7 +63,7 @@ class Site:
         return f"{self.url('keystone')}/v3"
 
     def nova_options(self) -> str:
-        """The group of kongming.conf by which Nova is asked."""
+        """The group of kongming.conf for requests to Nova."""
         return (
             f"[nova]\nauth_type = password\nauth_url = {self.identity_url}\n"
             f"username = {USER}\npassword = {PASSWORD}\nproject_name = {USER}\n"

@@ -37,7 +37,7 @@ def run(openstack: OpenStack, root: Path, selection: str) -> Results:
 
     :param root: a folder of this run, which keeps tempest's log and the results
     :param selection: a regular expression of the names of tests
-    :raises RuntimeError: no test was run; the message has the end of what tempest said
+    :raises RuntimeError: no test was run; the message has the end of its log
     """
     root.mkdir(parents=True)
     path = root / "tempest.conf"
@@ -45,15 +45,15 @@ def run(openstack: OpenStack, root: Path, selection: str) -> Results:
     site = openstack.site
     # Two tests at once would take the host's time from each other.
     command = ["tempest", "run", "--config-file", str(path), "--serial", "--subunit"]
-    stream, said, table = root / "results.subunit", root / "run.log", root / "results.csv"
-    with stream.open("wb") as results, said.open("wb") as errors:
+    stream, log, table = root / "results.subunit", root / "run.log", root / "results.csv"
+    with stream.open("wb") as results, log.open("wb") as errors:
         _run(site, [*command, "--regex", selection], root, stdout=results, stderr=errors)
     with stream.open("rb") as results, table.open("wb") as rows:
         _run(site, ["subunit2csv", "--no-passthrough"], root, stdin=results, stdout=rows)
     with table.open(newline="") as rows:
         statuses = {row["test"]: row["status"] for row in csv.DictReader(rows)}
     if not statuses:
-        raise RuntimeError(f"tempest ran no test: {said}:\n{said.read_text()[-2000:]}")
+        raise RuntimeError(f"tempest ran no test: {log}:\n{log.read_text()[-2000:]}")
     return statuses
 
 
@@ -67,7 +67,7 @@ def _run(
     stderr: IO[bytes] | None = None,
 ) -> None:
     program, *arguments = command
-    # Their exit status says no more than that a test has failed.
+    # Their exit status shows no more than that a test has failed.
     subprocess.run(
         [site.program(program), *arguments],
         cwd=root,

@@ -38,13 +38,13 @@ def location() -> Path:
 def is_installed() -> bool:
     """Whether it has just what is pinned."""
     stamp = _stamp()
-    return stamp.exists() and stamp.read_text() == _wanted() and _runs()
+    return stamp.exists() and stamp.read_text() == _required() and _runs()
 
 
 def install() -> None:
     """Make it, or bring it up to date.
 
-    :raises RuntimeError: pip failed; the message has the end of what it said
+    :raises RuntimeError: pip failed; the message has the end of its output
     """
     if is_installed():
         return
@@ -60,7 +60,7 @@ def install() -> None:
     done = subprocess.run(pip, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"pip install failed:\n{done.stderr[-LOG_TAIL:]}")
-    _stamp().write_text(_wanted())
+    _stamp().write_text(_required())
 
 
 def installed() -> Path:
@@ -78,7 +78,7 @@ def _stamp() -> Path:
     return location() / ".kongming-setup"
 
 
-def _wanted() -> str:
+def _required() -> str:
     return hashlib.sha256(REQUIREMENTS.read_bytes() + CONSTRAINTS.read_bytes()).hexdigest()
 
 
