@@ -37,6 +37,7 @@ class Occupant:
         meaning elsewhere, and is not in the JSON form.
     :ivar grant: what Nova gave it, if it has a NUMA topology. ``pins`` also leaves out vCPUs
         that have all of several CPUs that Nova gave them.
+    :ivar cpus: all host CPUs that a vCPU is pinned to.
     """
 
     instance_uuid: str
@@ -49,16 +50,16 @@ class Occupant:
     touched: bool = False
     touched_by: str = ""
     grant: Grant | None = None
+    # Each guest that is placed is compared with all others.
+    cpus: CpuSet = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cpus", CpuSet.union(self.pins.values()))
 
     @property
     def floating(self) -> bool:
         """Whether no vCPU is pinned."""
         return not self.pins
-
-    @property
-    def cpus(self) -> CpuSet:
-        """All host CPUs that a vCPU is pinned to."""
-        return CpuSet.union(self.pins.values())
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -41,6 +41,11 @@ class Move:
     cpus: CpuSet
     pins: Mapping[int, CpuSet]
 
+    @property
+    def pinned(self) -> CpuSet:
+        """All host CPUs that a vCPU will be pinned to."""
+        return CpuSet.union(self.pins.values())
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -103,7 +108,7 @@ class _Judgement:
             if other.instance_uuid == move.instance_uuid:
                 continue
             known = self.moving.get(other.instance_uuid)
-            shared = _shared(cpus, other.pins if known is None else known.pins)
+            shared = cpus & (other.cpus if known is None else known.pinned)
             if not shared:
                 continue
             moving = self._with(other.instance_uuid) if known is None else None
@@ -129,19 +134,15 @@ class _Judgement:
             if current in moving:
                 continue
             its_move = self._moves(current) if len(moving) < _CHAIN_MAX else None
-            if its_move is None or any(_shared(others, its_move.pins) for others in cpus.values()):
+            if its_move is None or any(map(its_move.pinned.__and__, cpus.values())):
                 return None
             moving[current], cpus[current] = its_move, self._contested(its_move.cpus)
             for other in self._occupants:
                 known = moving.get(other.instance_uuid)
-                if not _shared(cpus[current], other.pins if known is None else known.pins):
+                if not cpus[current] & (other.cpus if known is None else known.pinned):
                     continue
                 if known is None:
                     waiting.append(other.instance_uuid)
                 elif known is not its_move:
                     return None
         return moving
-
-
-def _shared(cpus: CpuSet, pins: Mapping[int, CpuSet]) -> CpuSet:
-    return CpuSet.union(pins.values()) & cpus
