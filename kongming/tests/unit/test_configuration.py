@@ -56,7 +56,7 @@ def read(path, tmp_path):
 
 @pytest.fixture
 def wrong(read):
-    """Give what is wrong with such a configuration: one text, or none."""
+    """Return the error of such a configuration, or None."""
 
     def wrong(more="", **named):
         try:
@@ -79,7 +79,7 @@ def test_a_correct_configuration_has_no_faults(wrong, read):
 
 
 @pytest.mark.parametrize(
-    ("section", "setting", "says"),
+    ("section", "setting", "expected"),
     [
         ("executor", "check_interval = soon", "'soon' can't be used; it must be an integer"),
         ("executor", "check_interval = -5", "'-5' can't be used; it must be an integer"),
@@ -113,13 +113,13 @@ def test_a_correct_configuration_has_no_faults(wrong, read):
     ],
 )
 def test_an_invalid_value_is_named_with_its_place_and_its_rule(
-    wrong, path, section, setting, says
+    wrong, path, section, setting, expected
 ):
-    said = wrong(f"[{section}]\n{setting}")
+    message = wrong(f"[{section}]\n{setting}")
     name = setting.partition("=")[0].strip()
-    assert said.startswith(f"[{section}] {name}: ")
-    assert says in said
-    assert said.endswith(f"({path}, line {line_of(path, setting)})")
+    assert message.startswith(f"[{section}] {name}: ")
+    assert expected in message
+    assert message.endswith(f"({path}, line {line_of(path, setting)})")
 
 
 @pytest.mark.parametrize("value", [0, 60, 86400])
@@ -128,7 +128,7 @@ def test_the_bounds_themselves_can_be_used(wrong, value):
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "expected"),
     [
         (b"# gr\xfc\xdfe", "line 8: the byte 0xfc is not UTF-8"),
         (b"a = \0", "line 8: there is a NUL byte"),
@@ -141,8 +141,8 @@ def test_the_bounds_themselves_can_be_used(wrong, value):
         (b"# a remark\n  more", "line 9: an indented line must continue an option"),
     ],
 )
-def test_an_invalid_file_is_named_with_its_line(wrong, path, content, says):
-    assert wrong(content).startswith(f"{path}, {says}")
+def test_an_invalid_file_is_named_with_its_line(wrong, path, content, expected):
+    assert wrong(content).startswith(f"{path}, {expected}")
 
 
 def test_an_option_outside_of_a_section_is_reported(wrong):
@@ -178,12 +178,12 @@ def test_a_file_that_oslo_config_reads_is_read_alike(path, more):
 
 
 def test_missing_files_are_named(tmp_path):
-    for argument, says in (
+    for argument, expected in (
         (f"--config-file={tmp_path}/absent", "absent can't be read by user "),
         (f"--config-file={tmp_path}", "Is a directory"),
         (f"--config-dir={tmp_path}/absent.d", "absent.d can't be read by user "),
     ):
-        with pytest.raises(exception.ConfigInvalid, match=says):
+        with pytest.raises(exception.ConfigInvalid, match=expected):
             check.check([argument])
 
 
@@ -202,7 +202,7 @@ def test_a_value_of_the_environment_is_checked_too(wrong, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("sign", "says"),
+    ("sign", "expected"),
     [
         ("#", "%23"),
         ("?", "%3F"),
@@ -215,12 +215,12 @@ def test_a_value_of_the_environment_is_checked_too(wrong, monkeypatch):
     ],
 )
 @pytest.mark.parametrize("section", ["DEFAULT", "oslo_messaging_notifications"])
-def test_no_part_of_a_password_is_shown(wrong, section, sign, says):
-    said = wrong(f"[{section}]\ntransport_url = rabbit://user:{SECRET}{sign}and3@h:5672/")
-    assert says in said
-    assert f"[{section}] transport_url" in said
-    assert SECRET not in said
-    assert "and3" not in said
+def test_no_part_of_a_password_is_shown(wrong, section, sign, expected):
+    message = wrong(f"[{section}]\ntransport_url = rabbit://user:{SECRET}{sign}and3@h:5672/")
+    assert expected in message
+    assert f"[{section}] transport_url" in message
+    assert SECRET not in message
+    assert "and3" not in message
 
 
 @pytest.mark.parametrize(
@@ -241,9 +241,9 @@ def test_no_part_of_a_password_is_shown(wrong, section, sign, says):
     ],
 )
 def test_urls_that_can_not_be_used_are_refused_without_their_password(wrong, url):
-    said = wrong(f"[DEFAULT]\ntransport_url = {url.format(SECRET)}")
-    assert said.startswith("[DEFAULT] transport_url")
-    assert SECRET not in said
+    message = wrong(f"[DEFAULT]\ntransport_url = {url.format(SECRET)}")
+    assert message.startswith("[DEFAULT] transport_url")
+    assert SECRET not in message
 
 
 @pytest.mark.parametrize(
@@ -271,13 +271,13 @@ def test_urls_that_can_be_used_are(wrong, url):
     ],
 )
 def test_a_line_that_went_wrong_shows_no_password(read, line, name):
-    (said,) = read(line).unread()
-    assert said.startswith(f"[oslo_messaging_notifications] {name}, ")
-    assert SECRET not in said
+    (message,) = read(line).unread()
+    assert message.startswith(f"[oslo_messaging_notifications] {name}, ")
+    assert SECRET not in message
 
 
 @pytest.mark.parametrize(
-    ("section", "name", "says"),
+    ("section", "name", "expected"),
     [
         ("gaurd", "reserved_cpus", "[guard] reserved_cpus?"),
         ("guard", "resevred_cpus", "[guard] reserved_cpus?"),
@@ -293,11 +293,13 @@ def test_a_line_that_went_wrong_shows_no_password(read, line, name):
         ("nonsense", "foo", "which is not an option"),
     ],
 )
-def test_an_unknown_option_is_reported_with_the_likely_spelling(read, path, section, name, says):
-    (said,) = read(f"[{section}]\n{name} = 1").unread()
-    assert said.startswith(f"[{section}] {name}, ")
-    assert says in said
-    assert said.endswith(f"({path}, line {line_of(path, f'{name} = 1')})")
+def test_an_unknown_option_is_reported_with_the_likely_spelling(
+    read, path, section, name, expected
+):
+    (message,) = read(f"[{section}]\n{name} = 1").unread()
+    assert message.startswith(f"[{section}] {name}, ")
+    assert expected in message
+    assert message.endswith(f"({path}, line {line_of(path, f'{name} = 1')})")
 
 
 @pytest.mark.parametrize(
@@ -324,14 +326,14 @@ def test_options_of_libraries_and_of_other_services_are_known(read, tmp_path, mo
 def test_the_api_and_status_know_the_options_of_the_api_one_by_one(read):
     more = "[keystone_authtoken]\nwww_authenticate_uri = http://k\nauth_urll = x"
     more += "\n[oslo_policy]\npolicy_file = p\n[oslo_middleware]\nenable_proxy_headers_parsing = 1"
-    (said,) = read(more).unread()
-    assert said.startswith("[keystone_authtoken] auth_urll, ")
+    (message,) = read(more).unread()
+    assert message.startswith("[keystone_authtoken] auth_urll, ")
 
 
 def test_an_unknown_name_without_a_similar_option_is_shown_only_if_it_is_a_valid_name():
     settings = [files.Setting("f", 1, "guard", name, "") for name in ("zzz_qq", "Zzz9", "a b")]
-    told = list(unread.unread(settings, {"guard": {"overlap"}}, (), {}))
-    assert [each.partition(",")[0] for each in told] == [
+    found = list(unread.unread(settings, {"guard": {"overlap"}}, (), {}))
+    assert [each.partition(",")[0] for each in found] == [
         "[guard] zzz_qq",
         "[guard] …",
         "[guard] …",
@@ -371,18 +373,18 @@ log_rotate_interval = 7"""
 def test_a_log_that_can_not_be_set_up_is_reported_with_its_option(
     wrong, path, setting, option, tmp_path
 ):
-    said = wrong(f"[DEFAULT]\n{setting}".replace("{folder}", str(tmp_path)))
-    assert said.startswith(f"[DEFAULT] {option}: ")
-    assert f"({path}, line " in said
+    message = wrong(f"[DEFAULT]\n{setting}".replace("{folder}", str(tmp_path)))
+    assert message.startswith(f"[DEFAULT] {option}: ")
+    assert f"({path}, line " in message
 
 
 def test_a_request_that_this_thread_is_about_does_not_matter(wrong):
     RequestContext()
     try:
-        said = wrong("[DEFAULT]\nlogging_default_format_string = %(absent)s")
+        message = wrong("[DEFAULT]\nlogging_default_format_string = %(absent)s")
     finally:
         del _request_store.context
-    assert said.startswith("[DEFAULT] logging_default_format_string: ")
+    assert message.startswith("[DEFAULT] logging_default_format_string: ")
 
 
 def test_the_journal_needs_its_binding(wrong, monkeypatch):
@@ -416,7 +418,7 @@ format = %(message)s
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "says"),
+    ("old", "new", "expected"),
     [
         ("[handlers]\n", "[handles]\n", "it has no section [handlers]"),
         ("keys = root", "kys = root", "it has no section [loggers]"),
@@ -427,18 +429,18 @@ format = %(message)s
     ],
 )
 def test_a_broken_logging_configuration_is_reported_and_not_quoted(
-    wrong, tmp_path, old, new, says
+    wrong, tmp_path, old, new, expected
 ):
     (tmp_path / "log.ini").write_text(LOGGING.replace(old, new))
-    said = wrong(f"[DEFAULT]\nlog_config_append = {tmp_path}/log.ini")
-    assert said.startswith("[DEFAULT] log_config_append: ")
-    assert says in said
-    assert SECRET not in said
+    message = wrong(f"[DEFAULT]\nlog_config_append = {tmp_path}/log.ini")
+    assert message.startswith("[DEFAULT] log_config_append: ")
+    assert expected in message
+    assert SECRET not in message
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """Give the path of a certificate with its key, in one file each."""
+    """Return the path of a certificate with its key, in one file each."""
     folder = tmp_path_factory.mktemp("tls")
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
@@ -456,7 +458,7 @@ def test_the_files_of_tls_are_checked_before_connecting(wrong, tmp_path, certifi
         certificate / "certificate",
         certificate / "key",
     )
-    for setting, option, says in (
+    for setting, option, expected in (
         ("ssl_ca_file = /absent", "ssl_ca_file", "/absent can't be read by user "),
         (f"ssl_ca_file = {tmp_path}/text", "ssl_ca_file", "no certificates"),
         ("ssl_cert_file = /absent\nssl_key_file = /absent2", "ssl_cert_file", "No such file"),
@@ -468,9 +470,11 @@ def test_the_files_of_tls_are_checked_before_connecting(wrong, tmp_path, certifi
         ("ssl_version = TLSv1_3", "ssl_version", "tlsv1_2"),
     ):
         assert wrong(f"{section}\n{setting}") is None or "absent2" in setting
-        said = wrong(f"{section}\nssl = true\n{setting}".replace("\nssl_key_file = /absent2", ""))
-        assert said.startswith(f"{section} {option}: ")
-        assert says in said
+        message = wrong(
+            f"{section}\nssl = true\n{setting}".replace("\nssl_key_file = /absent2", "")
+        )
+        assert message.startswith(f"{section} {option}: ")
+        assert expected in message
     good = f"ssl_ca_file = {certificate_}\nssl_cert_file = {certificate_}\nssl_key_file = {key}"
     assert wrong(f"{section}\nssl = true\nssl_version = TLSv1_2\n{good}") is None
 
@@ -478,12 +482,12 @@ def test_the_files_of_tls_are_checked_before_connecting(wrong, tmp_path, certifi
 @pytest.mark.parametrize("option", ["cafile", "certfile", "keyfile"])
 def test_the_files_of_tls_to_nova_are_checked_too(wrong, option):
     nova = "[nova]\nauth_type = password\nauth_url = https://k\n"
-    said = wrong(f"{nova}{option} = /absent")
-    assert said.startswith(f"[nova] {option}: /absent can't be read by user ")
+    message = wrong(f"{nova}{option} = /absent")
+    assert message.startswith(f"[nova] {option}: /absent can't be read by user ")
 
 
 def files_reported(path):
-    """What user nobody is told of a file."""
+    """Return the error that user nobody gets for a file."""
     code = (
         "import os, sys; os.setgroups([]); os.setuid(65534)\n"
         "try: files.read([sys.argv[1]])\nexcept Exception as error: print(error)"
@@ -503,8 +507,10 @@ def test_an_unreadable_file_is_reported_with_the_user(path, tmp_path):
     for folder in (tmp_path, *tmp_path.parents):
         if folder.stat().st_uid == os.geteuid() and folder != folder.parent:
             folder.chmod(folder.stat().st_mode | 0o011)
-    said = files_reported(path)
-    assert said.startswith(f"{path} can't be read by user nobody: Permission denied; run 'chgrp ")
+    message = files_reported(path)
+    assert message.startswith(
+        f"{path} can't be read by user nobody: Permission denied; run 'chgrp "
+    )
     path.chmod(0o640)
     os.chown(path, 0, grp.getgrnam("daemon").gr_gid)
     assert "Permission denied; it is for group daemon: run this command as" in files_reported(path)
@@ -519,8 +525,8 @@ def test_an_unreadable_file_is_reported_with_the_user(path, tmp_path):
     ],
 )
 def test_streams_need_the_libraries_that_the_driver_requires_to_connect(wrong, setting, fine):
-    said = wrong(f"[oslo_messaging_rabbit]\nrabbit_stream_fanout = true\n{setting}")
-    assert (said is None) is fine
+    message = wrong(f"[oslo_messaging_rabbit]\nrabbit_stream_fanout = true\n{setting}")
+    assert (message is None) is fine
 
 
 class TestGlobalConfiguration:
@@ -625,6 +631,6 @@ def test_a_value_that_a_thread_reads_during_a_reload_does_not_stay(reader, path,
 def test_many_unknown_names_are_one_line(reader, path, tmp_path, caplog):
     change(path, tmp_path, "\n".join(f"zz{number} = 1" for number in range(30)))
     reader.reload()
-    (told,) = (each.getMessage() for each in caplog.records if each.levelname == "WARNING")
-    assert told.count("which is not an option") == 20
-    assert told.endswith("; and 10 more")
+    (message,) = (each.getMessage() for each in caplog.records if each.levelname == "WARNING")
+    assert message.count("which is not an option") == 20
+    assert message.endswith("; and 10 more")

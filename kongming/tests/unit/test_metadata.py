@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What instance metadata asks for."""
+"""What instance metadata requests."""
 
 import json
 import re
@@ -60,8 +60,8 @@ def test_a_written_map_reads_back(pins):
 
 
 @given(maps.map(Pinning.of_map) | cpusets.map(lambda cpus: Pinning(every=cpus)))
-def test_the_json_form_reads_back(wanted):
-    allocation = Allocation(vcpu_pinning=wanted)
+def test_the_json_form_reads_back(value):
+    allocation = Allocation(vcpu_pinning=value)
     assert Allocation.from_json(allocation.to_json()) == allocation
 
 
@@ -90,7 +90,7 @@ def test_any_metadata_is_an_allocation_or_refused(whatever):
 
 
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "expected"),
     [
         ("", "the value is empty"),
         (" \t", "the value is empty"),
@@ -112,11 +112,11 @@ def test_any_metadata_is_an_allocation_or_refused(whatever):
         ("^1:5", "only excludes"),
     ],
 )
-def test_refusal_names_key_item_and_position(value, says):
+def test_refusal_names_key_item_and_position(value, expected):
     with pytest.raises(exception.RequestInvalid) as refusal:
         metadata.parse({KEY: value})
     assert str(refusal.value).startswith(f"metadata {KEY}: ")
-    assert says in str(refusal.value)
+    assert expected in str(refusal.value)
 
 
 def test_keys_of_other_services_make_no_request():
@@ -129,36 +129,36 @@ def test_a_misspelt_key_is_refused_with_the_known_ones():
         metadata.parse({"kongming-vcpu-pining": "1", KEY: "1"})
 
 
-def lacking(asked, vcpus, iothreads):
-    return [(type(each), str(each)) for each in asked.lacking(vcpus, CpuSet(iothreads))]
+def lacking(requested, vcpus, iothreads):
+    return [(type(each), str(each)) for each in requested.lacking(vcpus, CpuSet(iothreads))]
 
 
 def test_vcpus_that_the_guest_lacks_are_reported_and_left_out():
-    asked = metadata.parse({KEY: "0:1;4,7:2"})
-    ((refusal, message),) = lacking(asked, 4, [])
+    requested = metadata.parse({KEY: "0:1;4,7:2"})
+    ((refusal, message),) = lacking(requested, 4, [])
     assert refusal is exception.VcpuUnknown
     assert re.match("vCPU 4,7 does not exist.*0 to 3", message)
-    assert asked.resolve(4, CpuSet()) == {target.vcpu(0): {1}}
-    assert lacking(asked, 8, []) == []
+    assert requested.resolve(4, CpuSet()) == {target.vcpu(0): {1}}
+    assert lacking(requested, 8, []) == []
 
 
 def test_iothreads_that_the_guest_lacks_are_reported_and_left_out():
-    asked = metadata.parse({"kongming-iothread-pinning": "1:1;3:2"})
-    assert set(asked.resolve(1, CpuSet([1, 2, 3]))) == {target.iothread(1), target.iothread(3)}
-    assert lacking(asked, 1, [1, 2, 3]) == []
-    ((refusal, message),) = lacking(asked, 1, [1])
+    requested = metadata.parse({"kongming-iothread-pinning": "1:1;3:2"})
+    assert set(requested.resolve(1, CpuSet([1, 2, 3]))) == {target.iothread(1), target.iothread(3)}
+    assert lacking(requested, 1, [1, 2, 3]) == []
+    ((refusal, message),) = lacking(requested, 1, [1])
     assert refusal is exception.IothreadUnknown
     assert re.match("iothread 3 does not.*the iothreads 1;", message)
-    assert set(asked.resolve(1, CpuSet([1]))) == {target.iothread(1)}
-    ((_, message),) = lacking(asked, 1, [])
+    assert set(requested.resolve(1, CpuSet([1]))) == {target.iothread(1)}
+    ((_, message),) = lacking(requested, 1, [])
     assert "iothread 1,3 does not exist: the guest has no iothreads" in message
     every = metadata.parse({"kongming-iothread-pinning": "1"})
     assert (every.resolve(1, CpuSet()), lacking(every, 1, [])) == ({}, [])
 
 
 def test_vcpus_and_iothreads_that_a_guest_lacks_are_reported_together():
-    asked = metadata.parse({KEY: "2:1", "kongming-iothread-pinning": "1:1"})
-    assert [refusal for refusal, _ in lacking(asked, 2, [])] == [
+    requested = metadata.parse({KEY: "2:1", "kongming-iothread-pinning": "1:1"})
+    assert [refusal for refusal, _ in lacking(requested, 2, [])] == [
         exception.VcpuUnknown,
         exception.IothreadUnknown,
     ]
@@ -171,12 +171,12 @@ def test_a_map_may_take_several_keys():
     values = {KEY: "0:5;1-3=6-8", f"{KEY}-2": "4-5:5", f"{KEY}-3": "6=9"}
     assert metadata.parse(values) == metadata.parse({KEY: "0,4-5:5;1-3=6-8;6=9"})
     more = {f"{IOTHREADS}-{number}": f"{number}:5" for number in range(2, 17)}
-    asked = metadata.parse({IOTHREADS: "1:5", **more})
-    assert asked == metadata.parse({IOTHREADS: "1-16:5"})
+    requested = metadata.parse({IOTHREADS: "1:5", **more})
+    assert requested == metadata.parse({IOTHREADS: "1-16:5"})
 
 
 @pytest.mark.parametrize(
-    ("more", "says"),
+    ("more", "expected"),
     [
         ({f"{KEY}-3": "4:5"}, f"{KEY}-3: it continues {KEY}-2, which is missing"),
         ({f"{KEY}-2": "4:5", f"{KEY}-4": "x"}, f"{KEY}-4: it continues {KEY}-3, which is"),
@@ -191,10 +191,10 @@ def test_a_map_may_take_several_keys():
         ({f"{KEY}-2": "4:5" + " " * 253}, f"{KEY}-2: the value has 256 characters"),
     ],
 )
-def test_a_wrong_continuation_is_refused_with_its_key(more, says):
+def test_a_wrong_continuation_is_refused_with_its_key(more, expected):
     with pytest.raises(exception.RequestInvalid) as refusal:
         metadata.parse({KEY: "0:5", **more})
-    assert says in str(refusal.value)
+    assert expected in str(refusal.value)
     assert str(refusal.value).startswith("metadata kongming-")
 
 
@@ -226,30 +226,30 @@ def test_a_value_of_several_keys_is_written_in_keys_that_nova_accepts(found):
             named |= set(pins)
             texts.append(text)
     keys = [KEY, *(f"{KEY}-{number}" for number in range(2, 17))]
-    asked = metadata.parse(dict(zip(keys, texts, strict=False)))
-    written = metadata.write(asked)
+    requested = metadata.parse(dict(zip(keys, texts, strict=False)))
+    written = metadata.write(requested)
     assert all(len(value) <= metadata.MAX_LENGTH for value in written.values())
-    assert metadata.parse(written) == asked
+    assert metadata.parse(written) == requested
 
 
 @given(maps, cpusets, cpusets, st.none() | st.integers(1, 262_144))
 def test_a_written_value_is_read_back(pins, emulator, nodes, shares):
-    asked = Allocation(
+    requested = Allocation(
         vcpu_pinning=Pinning.of_map(pins),
         emulator_pinning=emulator,
         iothread_pinning=Pinning(every=emulator),
         numa_nodes=CpuSet(number % 1024 for number in nodes),
         cpu_shares=shares,
     )
-    assert metadata.parse(metadata.write(asked)) == asked
+    assert metadata.parse(metadata.write(requested)) == requested
 
 
 def test_exclusions_are_written_only_where_space_is_short():
     def written(first, last):
         cpus = CpuSet(number for number in range(first, last + 1) if number % 10)
-        asked = Allocation(emulator_pinning=cpus, vcpu_pinning=Pinning(every=cpus))
-        found = metadata.write(asked)
-        assert metadata.parse(found) == asked
+        requested = Allocation(emulator_pinning=cpus, vcpu_pinning=Pinning(every=cpus))
+        found = metadata.write(requested)
+        assert metadata.parse(found) == requested
         (text,) = {*found.values()}
         return text, str(cpus)
 
@@ -272,8 +272,8 @@ def test_a_value_that_fills_all_keys_is_written_in_the_same_number():
     assert len(values) == 16
     assert len(values[-1]) > 245
     keys = [KEY, *(f"{KEY}-{number}" for number in range(2, 17))]
-    asked = metadata.parse(dict(zip(keys, values, strict=True)))
-    assert metadata.write(asked) == dict(zip(keys, values, strict=True))
+    requested = metadata.parse(dict(zip(keys, values, strict=True)))
+    assert metadata.write(requested) == dict(zip(keys, values, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -286,21 +286,21 @@ def test_a_value_that_fills_all_keys_is_written_in_the_same_number():
     ],
 )
 def test_a_value_that_is_short_only_with_exclusions_is_written_with_them(value):
-    asked = metadata.parse({KEY: value})
-    written = metadata.write(asked)
+    requested = metadata.parse({KEY: value})
+    written = metadata.write(requested)
     assert all(len(each) <= metadata.MAX_LENGTH for each in written.values())
-    assert metadata.parse(written) == asked
+    assert metadata.parse(written) == requested
 
 
 @pytest.mark.parametrize("text", [*WORST.values(), "0" * 255, "0," * 127 + "0"], ids=repr)
 def test_the_cost_of_reading_a_value_is_bounded_by_its_length(text):
-    asked = metadata.parse({KEY: text})
+    requested = metadata.parse({KEY: text})
 
     def everything():
-        assert metadata.parse({KEY: text}) == asked
-        assert metadata.parse(metadata.write(asked)) == asked
-        asked.resolve(4, CpuSet())
-        asked.lacking(4, CpuSet())
+        assert metadata.parse({KEY: text}) == requested
+        assert metadata.parse(metadata.write(requested)) == requested
+        requested.resolve(4, CpuSet())
+        requested.lacking(4, CpuSet())
 
     # Python keeps something of each function that is traced for the first time.
     cost(everything)
@@ -309,9 +309,9 @@ def test_the_cost_of_reading_a_value_is_bounded_by_its_length(text):
 
 @pytest.mark.parametrize("text", WORST.values(), ids=WORST)
 def test_a_refusal_is_no_longer_than_two_lines(text):
-    asked = metadata.parse({KEY: text})
-    if asked.vcpu_pinning.every is None:
-        (refusal,) = asked.lacking(4, CpuSet())
+    requested = metadata.parse({KEY: text})
+    if requested.vcpu_pinning.every is None:
+        (refusal,) = requested.lacking(4, CpuSet())
         assert len(str(refusal)) < 250
 
 
@@ -374,7 +374,7 @@ def test_quotas(value, quota):
 
 
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "expected"),
     [
         ("50", "is not a percentage like 50%"),
         ("-1", "is not a percentage"),
@@ -389,8 +389,8 @@ def test_quotas(value, quota):
         ("1000/1000001", "from 1000 to 1000000"),
     ],
 )
-def test_unlimited_and_unsupported_quotas_are_handled(value, says):
-    with pytest.raises(exception.RequestInvalid, match=re.escape(says)):
+def test_unlimited_and_unsupported_quotas_are_handled(value, expected):
+    with pytest.raises(exception.RequestInvalid, match=re.escape(expected)):
         metadata.parse({"kongming-vcpu-quota": value})
 
 

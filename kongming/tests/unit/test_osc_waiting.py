@@ -27,8 +27,8 @@ from kongming.tests.commands import Meanwhile
 UUIDS = [f"5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c1{n}" for n in range(3)]
 
 
-def told(number, status, host_state="up", **more):
-    """An allocation, as the API tells of it."""
+def allocation(number, status, host_state="up", **more):
+    """An allocation, as the API shows it."""
     return {
         "instance_uuid": UUIDS[number],
         "host": "compute1",
@@ -41,9 +41,9 @@ def told(number, status, host_state="up", **more):
 
 
 class Waited:
-    """What came of waiting; the last look stays.
+    """The outcome of waiting; the last poll stays.
 
-    :ivar lines: what was said.
+    :ivar lines: the lines on stderr.
     :ivar slept: the pauses.
     """
 
@@ -51,10 +51,10 @@ class Waited:
         stderr, meanwhile, left = io.StringIO(), Meanwhile(), list(looks)
 
         def look():
-            seen = left.pop(0) if len(left) > 1 else left[0]
-            if isinstance(seen, Exception):
-                raise seen
-            return seen if isinstance(seen, Progress) else Progress(seen, placed(seen))
+            found = left.pop(0) if len(left) > 1 else left[0]
+            if isinstance(found, Exception):
+                raise found
+            return found if isinstance(found, Progress) else Progress(found, placed(found))
 
         messages = waiting.Messages(stderr)
         waiter = Waiter(
@@ -72,9 +72,9 @@ class Waited:
 
 def test_waiting_shows_its_progress():
     waited = Waited(
-        [told(0, "pending"), told(1, "pending", "unresponsive")],
-        [told(0, "applied"), told(1, "pending", "unresponsive")],
-        [told(0, "applied"), told(1, "applied")],
+        [allocation(0, "pending"), allocation(1, "pending", "unresponsive")],
+        [allocation(0, "applied"), allocation(1, "pending", "unresponsive")],
+        [allocation(0, "applied"), allocation(1, "applied")],
     )
     assert waited.end.done
     assert waited.lines == [
@@ -85,8 +85,8 @@ def test_waiting_shows_its_progress():
 
 
 def test_waiting_reports_unfinished_allocations_with_their_reasons():
-    refused = told(1, "refused", reason="cpu_unknown", message="CPU 9 does not exist")
-    waited = Waited([told(0, "applied"), refused])
+    refused = allocation(1, "refused", reason="cpu_unknown", message="CPU 9 does not exist")
+    waited = Waited([allocation(0, "applied"), refused])
     assert (waited.end.done, waited.end.why, waited.slept) == (False, "", [])
     assert waited.lines == [
         "1 of 2 applied (1 refused)",
@@ -97,7 +97,7 @@ def test_waiting_reports_unfinished_allocations_with_their_reasons():
 
 
 def test_an_absent_guest_is_reported_and_no_failure():
-    waited = Waited([told(0, "absent", host=None, host_state="unknown")])
+    waited = Waited([allocation(0, "absent", host=None, host_state="unknown")])
     assert waited.end.done
     assert waited.lines[-1] == (
         f"{UUIDS[0]}: absent: the guest does not run; it is placed when it starts"
@@ -105,37 +105,39 @@ def test_an_absent_guest_is_reported_and_no_failure():
     assert sum(waited.slept) >= 0.5
 
 
-def test_an_absent_guest_gets_its_full_time_again_after_it_was_seen():
-    absent, pending = [told(0, "absent")], [told(0, "pending")]
-    # It is seen after 0.2 and 0.5 s, and absent again after 0.95 s.
+def test_an_absent_guest_gets_its_full_time_again_after_it_was_observed():
+    absent, pending = [allocation(0, "absent")], [allocation(0, "pending")]
+    # It is observed after 0.2 and 0.5 s, and absent again after 0.95 s.
     assert sum(Waited(absent, pending, absent, patience=0.6).slept) >= 0.95 + 0.6
 
 
 def test_an_absent_guest_may_still_appear():
-    waited = Waited([told(0, "absent")], [told(0, "pending")], [told(0, "applied")])
+    waited = Waited(
+        [allocation(0, "absent")], [allocation(0, "pending")], [allocation(0, "applied")]
+    )
     assert (waited.end.done, waited.lines[-1]) == (True, "1 of 1 applied")
 
 
 def test_an_absent_guest_excuses_no_other_guest():
-    assert not Waited([told(0, "absent"), told(1, "failed")]).end.done
-    assert not Waited([told(0, "absent"), told(1, "failed")], timeout=0.1).end.done
-    assert Waited([told(0, "absent"), told(1, "applied")], timeout=0.1).end.done
+    assert not Waited([allocation(0, "absent"), allocation(1, "failed")]).end.done
+    assert not Waited([allocation(0, "absent"), allocation(1, "failed")], timeout=0.1).end.done
+    assert Waited([allocation(0, "absent"), allocation(1, "applied")], timeout=0.1).end.done
 
 
 @pytest.mark.parametrize(
     ("source", "done"), [(None, True), ("", True), ("api", True), ("operator", False)]
 )
 def test_an_applied_allocation_counts_if_it_is_of_this_request(source, done):
-    assert Waited([told(0, "applied", source=source)]).end.done is done
+    assert Waited([allocation(0, "applied", source=source)]).end.done is done
 
 
 def test_waiting_has_an_end():
-    waited = Waited([told(0, "pending", "unresponsive")], timeout=0.0)
+    waited = Waited([allocation(0, "pending", "unresponsive")], timeout=0.0)
     assert (waited.end.done, waited.end.why) == (False, "not carried out within 0 s")
     assert waited.lines[1:] == [
         f"{UUIDS[0]} on compute1: pending; the executor of compute1 is unresponsive"
     ]
-    waited = Waited([told(0, "pending")], timeout=10)
+    waited = Waited([allocation(0, "pending")], timeout=10)
     assert sum(waited.slept) == pytest.approx(10)
     assert waited.slept[:2] == [0.2, pytest.approx(0.3)]
     assert max(waited.slept) == 3
@@ -154,39 +156,41 @@ def test_waiting_has_an_end():
     ids=str,
 )
 def test_a_temporary_error_is_waited_out(fault):
-    waited = Waited(fault, [told(0, "applied")])
+    waited = Waited(fault, [allocation(0, "applied")])
     assert waited.end.done
     assert waited.lines == [str(fault), "1 of 1 applied"]
 
 
-@pytest.mark.parametrize(("asked", "pause"), [(2.5, 2.5), (0.1, 0.2), (7200, 5)])
-def test_the_api_is_not_called_before_its_retry_delay(asked, pause):
-    fault = Fault("slow down", status=429, code="x", retry_after=asked)
-    assert Waited(fault, [told(0, "applied")]).slept == [pause]
+@pytest.mark.parametrize(("requested", "pause"), [(2.5, 2.5), (0.1, 0.2), (7200, 5)])
+def test_the_api_is_not_called_before_its_retry_delay(requested, pause):
+    fault = Fault("slow down", status=429, code="x", retry_after=requested)
+    assert Waited(fault, [allocation(0, "applied")]).slept == [pause]
 
 
 @pytest.mark.parametrize(("status", "code"), [(403, "forbidden"), (400, "request_invalid")])
 def test_a_permanent_error_ends_waiting_at_once(status, code):
-    waited = Waited([told(0, "pending")], Fault("no", status=status, code=code))
+    waited = Waited([allocation(0, "pending")], Fault("no", status=status, code=code))
     assert (waited.end.done, waited.end.why, len(waited.slept)) == (False, "no", 1)
-    assert waited.end.progress.allocations == [told(0, "pending")]
+    assert waited.end.progress.allocations == [allocation(0, "pending")]
 
 
 def test_two_refusals_in_succession_end_waiting():
     denied = Fault("log in", status=401)
-    assert Waited(denied, denied, [told(0, "applied")]).end.why == "log in"
-    assert Waited(denied, Fault("cut"), denied, [told(0, "applied")]).end.done
+    assert Waited(denied, denied, [allocation(0, "applied")]).end.why == "log in"
+    assert Waited(denied, Fault("cut"), denied, [allocation(0, "applied")]).end.done
 
 
 def test_a_replacement_ends_waiting_whatever_else_is_open():
-    for more in ([], [told(0, "pending")], [told(0, "absent")]):
-        waited = Waited(Progress(more, "x", [told(1, "releasing")], replaced="by another"))
+    for more in ([], [allocation(0, "pending")], [allocation(0, "absent")]):
+        waited = Waited(Progress(more, "x", [allocation(1, "releasing")], replaced="by another"))
         assert (waited.end.done, waited.end.why, waited.slept) == (False, "", [])
 
 
 def test_releases_keep_waiting_open():
-    releasing = Progress([told(0, "applied")], "x", [told(1, "releasing", "unresponsive")])
-    assert Waited(releasing, Progress([told(0, "applied")], "y")).end.done
+    releasing = Progress(
+        [allocation(0, "applied")], "x", [allocation(1, "releasing", "unresponsive")]
+    )
+    assert Waited(releasing, Progress([allocation(0, "applied")], "y")).end.done
     waited = Waited(releasing, timeout=1)
     assert not waited.end.done
     assert waited.lines[-1] == (
@@ -199,10 +203,10 @@ def test_no_instances_end_waiting_at_once():
 
 
 def test_only_some_of_many_instances_are_listed():
-    waited = Waited([told(0, "failed")] * 42)
+    waited = Waited([allocation(0, "failed")] * 42)
     assert waited.lines[-1] == "and 2 more: see 'kongming allocation list'"
     assert len(waited.lines) == 42
-    assert len(Waited([told(0, "failed")] * 40).lines) == 41
+    assert len(Waited([allocation(0, "failed")] * 40).lines) == 41
 
 
 def test_the_progress_need_not_be_read():

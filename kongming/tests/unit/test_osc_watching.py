@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Following one's own request: what is told of it, and what is told of others' instead."""
+"""Following one's own request: what is reported of it, and what of other requests instead."""
 
 import pytest
 
@@ -24,12 +24,12 @@ from kongming.tests.databases import instance
 PIN, SHARES = {"vcpu_pinning": {"0": "1"}}, {"cpu_shares": 7}
 
 
-def allocation(number=1, generation=1, asked=PIN, status="applied", **more):
-    """An allocation, as the API tells of it."""
+def allocation(number=1, generation=1, requested=PIN, status="applied", **more):
+    """An allocation, as the API shows it."""
     return {
         "instance_uuid": instance(number),
         "generation": generation,
-        "allocation": asked,
+        "allocation": requested,
         "status": status,
         "source": "api",
         **more,
@@ -55,25 +55,25 @@ def a_map(*allocations, generation=1, deleting=False, created_at="today"):
 class Api:
     """What the API has; what it does not have is answered as it answers that.
 
-    :ivar asked: the instances that were asked for one by one.
+    :ivar requests: the instances that were requested one by one.
     """
 
-    def __init__(self, *allocations, found=None, history=(), silent=()):
+    def __init__(self, *allocations, found=None, history=(), unavailable=()):
         self._allocations = {each["instance_uuid"]: each for each in allocations}
         self._map = found
         self._history = history
-        self._silent = silent
-        self.asked = []
+        self._unavailable = unavailable
+        self.requests = []
 
     def _unless(self, name, found):
-        if name in self._silent:
-            raise Fault("silent")
+        if name in self._unavailable:
+            raise Fault("unavailable")
         if found is None:
             raise Fault("none", status=404, code=f"{name}_unknown")
         return found
 
     def allocation(self, instance_uuid):
-        self.asked.append(instance_uuid)
+        self.requests.append(instance_uuid)
         return self._unless("allocation", self._allocations.get(instance_uuid))
 
     def allocations(self, **filters):
@@ -87,10 +87,10 @@ class Api:
         return self._unless("history", self._history)
 
 
-def entry(generation, asked=SHARES, by="mano", name=None, status="pending"):
+def entry(generation, requested=SHARES, by="mano", name=None, status="pending"):
     return {
         "generation": generation,
-        "allocation": asked,
+        "allocation": requested,
         "requested_by": by,
         "map": name,
         "status": status,
@@ -99,21 +99,21 @@ def entry(generation, asked=SHARES, by="mano", name=None, status="pending"):
 
 def test_an_allocation_is_shown_while_it_is_of_this_request():
     mine = allocation()
-    for seen in (mine, allocation(status="pending"), allocation(status="absent")):
-        progress = watching.Placement(Api(seen), mine).poll()
-        assert (progress.allocations, progress.replaced) == ([seen], "")
+    for found in (mine, allocation(status="pending"), allocation(status="absent")):
+        progress = watching.Placement(Api(found), mine).poll()
+        assert (progress.allocations, progress.replaced) == ([found], "")
 
 
-@pytest.mark.parametrize("seen", [allocation(generation=2), releasing(), releasing(generation=1)])
-def test_an_allocation_of_another_request_is_not_shown(seen):
-    api = Api(seen, history=[entry(1, PIN), entry(2), entry(2, by="", status="applied")])
+@pytest.mark.parametrize("found", [allocation(generation=2), releasing(), releasing(generation=1)])
+def test_an_allocation_of_another_request_is_not_shown(found):
+    api = Api(found, history=[entry(1, PIN), entry(2), entry(2, by="", status="applied")])
     progress = watching.Placement(api, allocation()).poll()
     assert progress.allocations == []
     assert progress.replaced == "mano requested generation 2: cpu-shares=7"
 
 
 @pytest.mark.parametrize(
-    ("history", "says"),
+    ("history", "expected"),
     [
         ([], "another request is in force"),
         ([entry(1)], "another request is in force"),
@@ -124,23 +124,23 @@ def test_an_allocation_of_another_request_is_not_shown(seen):
         ([entry(2, None), entry(2, None, "", status="released")], "mano requested generation"),
     ],
 )
-def test_the_history_names_the_requester_of_a_replacement(history, says):
+def test_the_history_names_the_requester_of_a_replacement(history, expected):
     progress = watching.Placement(Api(history=history), allocation()).poll()
-    assert progress.replaced.startswith(says)
+    assert progress.replaced.startswith(expected)
 
 
 def test_a_reader_without_the_history_learns_of_the_replacement():
-    progress = watching.Placement(Api(silent=["history"]), allocation()).poll()
+    progress = watching.Placement(Api(unavailable=["history"]), allocation()).poll()
     assert progress.replaced == "another request is in force"
 
 
 def test_a_404_of_another_service_does_not_mean_a_missing_allocation():
     for look in (
-        watching.Placement(Api(silent=["allocation"]), allocation()).poll,
-        watching.Releases(Api(silent=["allocation"]), {instance()}).poll,
-        watching.map_releases(Api(silent=["map"]), "blue", [instance()]).poll,
+        watching.Placement(Api(unavailable=["allocation"]), allocation()).poll,
+        watching.Releases(Api(unavailable=["allocation"]), {instance()}).poll,
+        watching.map_releases(Api(unavailable=["map"]), "blue", [instance()]).poll,
     ):
-        with pytest.raises(Fault, match="silent"):
+        with pytest.raises(Fault, match="unavailable"):
             look()
 
 
@@ -154,11 +154,11 @@ def test_releases_are_complete_when_no_allocation_is_left():
 
 
 @pytest.mark.parametrize(
-    ("seen", "generation"),
+    ("found", "generation"),
     [(allocation(generation=3), 2), (releasing(generation=4), 2), (allocation(), None)],
 )
-def test_a_release_that_was_replaced_is_not_this_request(seen, generation):
-    api = Api(seen, history=[entry(seen["generation"])])
+def test_a_release_that_was_replaced_is_not_this_request(found, generation):
+    api = Api(found, history=[entry(found["generation"])])
     progress = watching.Releases(api, {instance()}, generation=generation).poll()
     assert progress.replaced.startswith(f"instance {instance()}: mano requested generation")
 
@@ -171,19 +171,19 @@ def test_listed_instances_are_not_requested_one_by_one():
     api = Api(found=a_map(releasing(1), releasing(2), deleting=True))
     releases = watching.map_releases(api, "blue", [instance(n) for n in (1, 2, 3)])
     assert releases.poll().text == "1 of 3 released"
-    assert api.asked == [instance(3)]
+    assert api.requests == [instance(3)]
     api = Api(releasing(1), allocation(2))
     dropped = watching.dropped_releases(api, [instance(n) for n in (1, 2, 3)])
     assert dropped.poll().text == "1 of 3 released (1 taken over)"
-    assert api.asked == [instance(2), instance(3)]
+    assert api.requests == [instance(2), instance(3)]
     assert dropped.poll().text == "1 of 3 released (1 taken over)"
-    assert len(api.asked) == 2
+    assert len(api.requests) == 2
 
 
-def placement(api, told, *dropped, asked=(1, 2)):
+def placement(api, response, *dropped, numbers=(1, 2)):
     releases = watching.dropped_releases(api, [instance(number) for number in dropped])
-    wanted = {instance(number): PIN for number in asked}
-    return watching.MapPlacement(api, told, wanted, releases).poll()
+    requested = {instance(number): PIN for number in numbers}
+    return watching.MapPlacement(api, response, requested, releases).poll()
 
 
 def test_a_map_is_shown_while_it_is_of_this_request():
@@ -203,7 +203,7 @@ def test_an_instance_that_left_a_map_by_itself_is_gone():
 
 
 @pytest.mark.parametrize(
-    ("seen", "says"),
+    ("found", "expected"),
     [
         (None, "the map was deleted; 2 released; instance"),
         (a_map(releasing(1), generation=2, deleting=True), "generation 2 deletes the map; 2 rele"),
@@ -217,15 +217,15 @@ def test_an_instance_that_left_a_map_by_itself_is_gone():
             f"by generation 2; 1 released; instance {instance(2)}",
         ),
         (
-            a_map(allocation(1), allocation(2, asked=SHARES), allocation(3), generation=3),
+            a_map(allocation(1), allocation(2, requested=SHARES), allocation(3), generation=3),
             f"by generation 3; 1 changed, 1 added; instance {instance(2)}: mano requested",
         ),
     ],
 )
-def test_a_map_of_another_request_is_not_shown(seen, says):
-    progress = placement(Api(found=seen, history=[entry(5)]), a_map())
+def test_a_map_of_another_request_is_not_shown(found, expected):
+    progress = placement(Api(found=found, history=[entry(5)]), a_map())
     assert progress.allocations == []
-    assert progress.replaced.startswith(says)
+    assert progress.replaced.startswith(expected)
 
 
 REQUESTS = {
@@ -241,7 +241,7 @@ REQUESTS = {
     [
         ("set", Api(), False),
         ("set", Api(allocation()), True),
-        ("set", Api(allocation(asked=SHARES)), False),
+        ("set", Api(allocation(requested=SHARES)), False),
         ("set", Api(releasing()), False),
         ("unset", Api(), True),
         ("unset", Api(releasing()), True),
@@ -249,7 +249,7 @@ REQUESTS = {
         ("apply", Api(), False),
         ("apply", Api(found=a_map(allocation())), True),
         ("apply", Api(found=a_map(allocation(), deleting=True)), False),
-        ("apply", Api(found=a_map(allocation(asked=SHARES))), False),
+        ("apply", Api(found=a_map(allocation(requested=SHARES))), False),
         ("apply", Api(found=a_map(allocation(), allocation(2))), False),
         ("apply", Api(found=a_map()), False),
         ("delete", Api(), True),
@@ -262,27 +262,27 @@ def test_a_get_settles_whether_a_change_was_accepted(name, api, accepted):
         with pytest.raises(Unsettled):
             REQUESTS[name].settle(api)
         return
-    told = REQUESTS[name].settle(api)
-    assert told is None or told["generation"]
-    assert "allocations" not in (told or {})
+    response = REQUESTS[name].settle(api)
+    assert response is None or response["generation"]
+    assert "allocations" not in (response or {})
 
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_a_replaced_request_is_shown_with_its_own_status(name):
-    told = a_map() if name in ("apply", "delete") else allocation()
-    fields = REQUESTS[name].fields(told, Progress([], "", [releasing()], "by mano"))
+    response = a_map() if name in ("apply", "delete") else allocation()
+    fields = REQUESTS[name].fields(response, Progress([], "", [releasing()], "by mano"))
     assert (fields["status"], fields["message"]) == (requests.REPLACED, "by mano")
-    assert fields["generation"] == told["generation"]
+    assert fields["generation"] == response["generation"]
 
 
 @pytest.mark.parametrize("name", ["unset", "delete"])
 def test_an_allocation_in_release_is_shown_as_such(name):
-    for told, progress in (
+    for response, progress in (
         (None, None),
         (a_map(), Progress([], "")),
         (allocation(), Progress([], "")),
     ):
-        assert REQUESTS[name].fields(told, progress)["status"] == requests.RELEASED
+        assert REQUESTS[name].fields(response, progress)["status"] == requests.RELEASED
     assert REQUESTS["unset"].fields(releasing(), None)["status"] == "releasing"
     left = Progress([], "", [releasing(2)])
     assert REQUESTS["unset"].fields(releasing(), left)["instance_uuid"] == instance(2)

@@ -68,7 +68,7 @@ driver = messagingv2
 
 @pytest.fixture
 def configured(tmp_path):
-    """Give a function that reads a kongming.conf."""
+    """Return a function that reads a kongming.conf."""
 
     def configured(text=""):
         path = tmp_path / "kongming.conf"
@@ -117,7 +117,7 @@ def test_a_hanging_check_is_not_waited_for():
 
 
 @pytest.mark.parametrize(
-    ("error", "says"),
+    ("error", "expected"),
     [
         (exception.Failed("rabbit://u:topsecret@host: no"), "rabbit://***@host: no"),
         (RuntimeError("topsecret"), "a fault of Kongming: please report this RuntimeError"),
@@ -127,12 +127,12 @@ def test_a_hanging_check_is_not_waited_for():
         ),
     ],
 )
-def test_an_error_is_a_finding_without_credentials(error, says):
+def test_an_error_is_a_finding_without_credentials(error, expected):
     def check(_conf):
         yield from ()
         raise error
 
-    assert run(check, None) == (Code.FAILURE, says)
+    assert run(check, None) == (Code.FAILURE, expected)
 
 
 def test_a_valid_configuration(configured):
@@ -140,7 +140,7 @@ def test_a_valid_configuration(configured):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         ("[guard]\nreserved_cpus = 0-x", "[guard] reserved_cpus: item '0-x'"),
         ("[executor]\nworkers = many", "[executor] workers: "),
@@ -157,16 +157,16 @@ def test_a_valid_configuration(configured):
         ),
     ],
 )
-def test_options_that_a_service_would_refuse_are_a_failure(configured, text, says):
+def test_options_that_a_service_would_refuse_are_a_failure(configured, text, expected):
     code, details = run(configuration.check, configured(text))
     assert code is Code.FAILURE
-    assert says in details
+    assert expected in details
     assert "the service does not start with it" in details
     assert "topsecret" not in details
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         (
             "[gaurd]\nreserved_cpus = 0",
@@ -175,11 +175,11 @@ def test_options_that_a_service_would_refuse_are_a_failure(configured, text, say
         ("[oslo_messaging_rabbit]\nrabbit_quorum_queues = 1", "rabbit_quorum_queue?"),
     ],
 )
-def test_an_unread_option_is_a_warning(configured, text, says):
+def test_an_unread_option_is_a_warning(configured, text, expected):
     code, details = run(configuration.check, configured(text))
     assert code is Code.WARNING
     assert details.startswith("unknown option, ignored: ")
-    assert says in details
+    assert expected in details
 
 
 def test_no_configuration_file_is_doubtful():
@@ -219,7 +219,7 @@ def test_an_intact_database_is_unchanged(configured, state_path, running):
 def test_a_database_of_another_version(configured, state_path):
     path = state_path / FILE_NAME
     Store(state_path).close()
-    for version, code, says in (
+    for version, code, expected in (
         (SCHEMA_VERSION + 1, Code.FAILURE, "newer Kongming"),
         (SCHEMA_VERSION - 1, Code.SUCCESS, f"to {SCHEMA_VERSION} when it starts"),
     ):
@@ -228,7 +228,7 @@ def test_a_database_of_another_version(configured, state_path):
         db.close()
         found, details = run(state.check, configured())
         assert found is code
-        assert says in details
+        assert expected in details
         db = sqlite3.connect(path)
         assert db.execute("PRAGMA user_version").fetchone() == (version,)
         db.close()
@@ -255,14 +255,14 @@ def test_a_state_path_that_is_a_file(configured, tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.parametrize(
-    ("mode", "state_path", "says"),
+    ("mode", "state_path", "expected"),
     [
         (0o755, "", "is not writable by user nobody"),
         (0o755, "state", "can't be created: "),
         (0o700, "state", "Permission denied for user nobody"),
     ],
 )
-def test_a_state_path_of_another_user_is_a_failure(configured, mode, state_path, says):
+def test_a_state_path_of_another_user_is_a_failure(configured, mode, state_path, expected):
     conf = configured()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(mode)
@@ -273,7 +273,7 @@ def test_a_state_path_of_another_user_is_a_failure(configured, mode, state_path,
         finally:
             os.seteuid(0)
     assert code is Code.FAILURE
-    assert says in details
+    assert expected in details
 
 
 def tree(base, **files):
@@ -336,7 +336,7 @@ def findings(look, machine):
 
 
 @pytest.mark.parametrize(
-    ("version", "controllers", "code", "says"),
+    ("version", "controllers", "code", "expected"),
     [
         (1, ("cpu", "cpuset"), Code.SUCCESS, "have cpu and cpuset"),
         (2, ("cpu", "cpuset"), Code.SUCCESS, "have cpu and cpuset"),
@@ -345,10 +345,10 @@ def findings(look, machine):
         (None, (), Code.WARNING, "lacks the controller cpu and cpuset: check"),
     ],
 )
-def test_the_groups_of_running_guests_are_checked(tmp_path, version, controllers, code, says):
+def test_the_groups_of_running_guests_are_checked(tmp_path, version, controllers, code, expected):
     machine = Machine(tmp_path, version=version, controllers=controllers)
     ((found, details),) = findings(cgroup.of_guests, machine)
-    assert (found, says in details) == (code, True)
+    assert (found, expected in details) == (code, True)
     machine.vanish()
     assert findings(cgroup.of_guests, machine) == []
 
@@ -371,9 +371,9 @@ def test_an_unobservable_or_unreadable_value_is_a_warning(tmp_path):
     machine.vanish()
     found = findings(observation.check_host, machine)
     assert {code for code, _details in found} == {Code.WARNING}
-    told = " ".join(details for _code, details in found)
-    assert "CPU 0-1 of 4 online, libvirt shows CPU 0-3 of 4" in told
-    assert told.count("there is no") == 1
+    report = " ".join(details for _code, details in found)
+    assert "CPU 0-1 of 4 online, libvirt shows CPU 0-3 of 4" in report
+    assert report.count("there is no") == 1
 
 
 def test_a_guest_that_is_not_found_and_a_remote_guest_are_warnings(tmp_path):
@@ -389,11 +389,11 @@ def test_a_guest_that_is_not_found_and_a_remote_guest_are_warnings(tmp_path):
 
 
 def test_an_unresponsive_libvirt_is_waited_for_once(configured, monkeypatch):
-    asked = []
+    calls = []
 
     @contextmanager
     def unresponsive(uri, _timeout):
-        asked.append(uri)
+        calls.append(uri)
         raise exception.HypervisorUnavailable("it did not answer")
         yield
 
@@ -404,7 +404,7 @@ def test_an_unresponsive_libvirt_is_waited_for_once(configured, monkeypatch):
     assert run(hypervisor.check, conf) == (Code.FAILURE, "it did not answer")
     for check in (observation.check, cgroup.check, cpus.check):
         assert run(check, conf) == (Code.SUCCESS, observation.NOT_CHECKED)
-    assert asked == ["test:///hangs"]
+    assert calls == ["test:///hangs"]
 
 
 def test_where_libvirt_is_unavailable_its_host_is_not_checked(configured):
@@ -443,7 +443,7 @@ READ_ONLY = libvirt_error(libvirt.VIR_ERR_OPERATION_DENIED)
 
 
 @pytest.mark.parametrize(
-    ("connection", "codes", "says"),
+    ("connection", "codes", "expected"),
     [
         (Connection(), [], ""),
         (Connection(domains=0), [], ""),
@@ -456,15 +456,15 @@ READ_ONLY = libvirt_error(libvirt.VIR_ERR_OPERATION_DENIED)
         (Connection(None, DENIED, domains=2), [Code.FAILURE], "access control"),
     ],
 )
-def test_the_permission_of_libvirt_to_change_guests_is_checked(connection, codes, says):
+def test_the_permission_of_libvirt_to_change_guests_is_checked(connection, codes, expected):
     found = list(hypervisor.may_write(connection))
     assert [each.code for each in found] == codes
-    assert says in "".join(each.details for each in found)
+    assert expected in "".join(each.details for each in found)
 
 
 @pytest.fixture
 def with_nova(configured, tmp_path):
-    """Give a function that checks with a nova.conf."""
+    """Return a function that checks with a nova.conf."""
 
     def with_nova(text, more=""):
         path = tmp_path / "nova.conf"
@@ -480,7 +480,7 @@ def test_a_complete_nova_conf_is_a_success(with_nova):
 
 
 @pytest.mark.parametrize(
-    ("here", "there", "code", "says"),
+    ("here", "there", "code", "expected"),
     [
         ("notification_format = both", "", Code.FAILURE, "notification_format is unversioned"),
         ("driver = messagingv2", "", Code.FAILURE, "driver is not set"),
@@ -496,10 +496,10 @@ def test_a_complete_nova_conf_is_a_success(with_nova):
         ),
     ],
 )
-def test_missing_options_of_a_nova_conf_are_named(with_nova, here, there, code, says):
+def test_missing_options_of_a_nova_conf_are_named(with_nova, here, there, code, expected):
     found, details = with_nova(NOVA.replace(here, there))
     assert found is code
-    assert says in details
+    assert expected in details
     assert "topsecret" not in details
 
 
@@ -558,7 +558,7 @@ NEAR = "[DEFAULT]\ntransport_url = rabbit://me:topsecret@b1,me:topsecret@b2:5671
 
 
 @pytest.mark.parametrize(
-    ("theirs", "code", "says"),
+    ("theirs", "code", "expected"),
     [
         ("rabbit://u:topsecret@b2:5671/nova", Code.SUCCESS, ""),
         ("rabbit://u:topsecret@b1:5672/nova", Code.SUCCESS, ""),
@@ -572,11 +572,11 @@ NEAR = "[DEFAULT]\ntransport_url = rabbit://me:topsecret@b1,me:topsecret@b2:5671
     ],
 )
 @pytest.mark.parametrize("group", ["DEFAULT", "oslo_messaging_notifications"])
-def test_a_broker_that_nova_does_not_send_to_is_reported(with_nova, group, theirs, code, says):
+def test_a_broker_that_nova_does_not_send_to_is_reported(with_nova, group, theirs, code, expected):
     nova_conf = f"{NOVA}\n[{group}]\ntransport_url = {theirs}\n"
     found, details = with_nova(nova_conf, NEAR)
     assert found is code
-    assert says in details
+    assert expected in details
     assert "topsecret" not in details
     if group != "DEFAULT":
         # It has the last word over the general one.
@@ -605,17 +605,17 @@ def test_any_event_of_this_host_proves_that_nova_emits_them(configured, event_st
 
 
 @pytest.mark.parametrize(
-    ("instance", "code", "says"),
+    ("instance", "code", "expected"),
     [
         (UUID, Code.FAILURE, f"Instance {UUID} of host "),
         ("", Code.WARNING, "If both names mean this host"),
     ],
 )
-def test_a_similar_host_is_reported(configured, event_store, instance, code, says):
+def test_a_similar_host_is_reported(configured, event_store, instance, code, expected):
     event_store.add_similar_host("compute-1.example.org", instance)
     found, details = run(nova.check, configured())
     assert found is code
-    assert says in details
+    assert expected in details
     assert "'compute-1.example.org'" in details
     assert "[DEFAULT] host is 'compute-1'" in details
     assert "not known whether" not in details
@@ -639,16 +639,16 @@ def test_a_damaged_memory_proves_no_events(configured, state_path):
 def test_without_nova_conf_received_events_count(configured, state_path):
     assert run(nova.check, configured())[0] is Code.WARNING
     store = Store(state_path)
-    asked = metadata.parse({"kongming-vcpu-pinning": "1"})
-    store.request(UUID, Request(Source.OPERATOR, asked, "somebody", 1.5))
+    requested = metadata.parse({"kongming-vcpu-pinning": "1"})
+    store.request(UUID, Request(Source.OPERATOR, requested, "somebody", 1.5))
     assert run(nova.check, configured())[0] is Code.WARNING
-    store.request(UUID, Request(Source.METADATA, asked, "somebody", 1.5))
+    store.request(UUID, Request(Source.METADATA, requested, "somebody", 1.5))
     assert run(nova.check, configured())[0] is Code.SUCCESS
     store.close()
 
 
 @pytest.mark.parametrize(
-    ("url", "code", "says"),
+    ("url", "code", "expected"),
     [
         ("rabbit://u:topsecret@h:port/", Code.FAILURE, "can't be used"),
         ("hare://u:topsecret@h/", Code.FAILURE, "can't be used"),
@@ -656,7 +656,7 @@ def test_without_nova_conf_received_events_count(configured, state_path):
         ("rabbit://", Code.FAILURE, "names no host"),
     ],
 )
-def test_a_transport_url_that_leads_nowhere(configured, url, code, says):
+def test_a_transport_url_that_leads_nowhere(configured, url, code, expected):
     conf = configured(
         f"[DEFAULT]\ntransport_url = {url}\n[oslo_messaging_notifications]\ntransport_url = {url}"
     )
@@ -666,7 +666,7 @@ def test_a_transport_url_that_leads_nowhere(configured, url, code, says):
     ):
         found, details = run(check, conf)
         assert found is code
-        assert f"{option} {says}" in details
+        assert f"{option} {expected}" in details
         assert "topsecret" not in details
 
 
@@ -708,14 +708,14 @@ LIMITED = {"effective_policy_definition": {"max-length": 100}}
 
 @pytest.fixture
 def managed(configured, monkeypatch):
-    """Run the check on what the management API tells of our queue, and its bindings."""
+    """Run the check on what the management API shows of the queue, and its bindings."""
 
     def look(queue, keys=("versioned_notifications.info",)):
-        told = {
+        responses = {
             ("queues", "/", POOL): queue,
             ("bindings", "/", "e", "nova", "q", POOL): [{"routing_key": key} for key in keys],
         }
-        monkeypatch.setattr(queues, "_get", lambda _opener, _base, *path: told.get(path))
+        monkeypatch.setattr(queues, "_get", lambda _opener, _base, *path: responses.get(path))
         return run(queues.check, configured(MANAGED))
 
     return look

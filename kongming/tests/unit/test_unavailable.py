@@ -42,8 +42,8 @@ credentials=nova
 """
 
 
-def system(said, number):
-    return error(libvirt.VIR_ERR_SYSTEM_ERROR, said, number)
+def system(text, number):
+    return error(libvirt.VIR_ERR_SYSTEM_ERROR, text, number)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def files(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("uri", "raised", "says"),
+    ("uri", "raised", "expected"),
     [
         (
             HERE,
@@ -125,23 +125,23 @@ def files(tmp_path, monkeypatch):
         (TCP, error(libvirt.VIR_ERR_OPERATION_DENIED), "the connection is read-only"),
     ],
 )
-def test_each_error_is_reported_with_its_remedy(files, uri, raised, says):
-    told = explain(raised, uri)
-    assert told.startswith(f"libvirt at {uri} is unavailable: ")
-    assert says in told
+def test_each_error_is_reported_with_its_remedy(files, uri, raised, expected):
+    message = explain(raised, uri)
+    assert message.startswith(f"libvirt at {uri} is unavailable: ")
+    assert expected in message
 
 
 def test_the_output_of_a_program_is_quoted_in_part_and_made_harmless():
-    told = explain(error(1, "\x1b[31m at amqp://me:secret@host " + "x" * 1000), HERE)
-    assert "\x1b" not in told
-    assert "secret" not in told
-    assert len(told) < 400
+    message = explain(error(1, "\x1b[31m at amqp://me:secret@host " + "x" * 1000), HERE)
+    assert "\x1b" not in message
+    assert "secret" not in message
+    assert len(message) < 400
 
 
 def test_a_password_in_the_uri_is_not_shown():
-    told = explain(error(1, "x"), "qemu+tcp://me:secret-word@host/system")
-    assert "secret-word" not in told
-    assert "host/system" in told
+    message = explain(error(1, "x"), "qemu+tcp://me:secret-word@host/system")
+    assert "secret-word" not in message
+    assert "host/system" in message
 
 
 def group_of_others():
@@ -151,16 +151,16 @@ def group_of_others():
 
 def test_a_closed_socket_names_the_group_that_opens_it_and_the_command():
     group = group_of_others()
-    told = unavailable._closed_by(Path("/run/x"), 0o770, group.gr_gid)
-    assert f"'usermod -aG {group.gr_name} {ME}'" in told
-    assert "restart the service" in told
+    message = unavailable._closed_by(Path("/run/x"), 0o770, group.gr_gid)
+    assert f"'usermod -aG {group.gr_name} {ME}'" in message
+    assert "restart the service" in message
 
 
 @pytest.mark.parametrize(("mode", "gid"), [(0o700, 12345), (0o750, 12345), (0o770, 0)])
 def test_a_socket_that_no_group_opens_is_reported_as_that(mode, gid):
-    told = unavailable._closed_by(Path("/run/x"), mode, gid)
-    assert 'unix_sock_group = "libvirt"' in told
-    assert "usermod" not in told
+    message = unavailable._closed_by(Path("/run/x"), mode, gid)
+    assert 'unix_sock_group = "libvirt"' in message
+    assert "usermod" not in message
 
 
 def test_a_group_without_a_name_is_reported_by_its_number():
@@ -176,64 +176,64 @@ def test_a_socket_of_the_users_group_is_closed_by_another_cause(monkeypatch):
 def test_the_socket_of_the_error_is_the_checked_one(tmp_path):
     (tmp_path / "socket").touch()
     (tmp_path / "socket").chmod(0o600)
-    said = f"Failed to connect socket to '{tmp_path}/socket': Permission denied"
-    assert f"may open {tmp_path}/socket" in explain(system(said, errno.EACCES), HERE)
-    gone = said.replace("/socket", "/none/socket")
+    text = f"Failed to connect socket to '{tmp_path}/socket': Permission denied"
+    assert f"may open {tmp_path}/socket" in explain(system(text, errno.EACCES), HERE)
+    gone = text.replace("/socket", "/none/socket")
     assert "may not enter the directory" in explain(system(gone, errno.EACCES), HERE)
 
 
-def login(said="authentication failed: authentication failed"):
-    return error(libvirt.VIR_ERR_AUTH_FAILED, said)
+def login(text="authentication failed: authentication failed"):
+    return error(libvirt.VIR_ERR_AUTH_FAILED, text)
 
 
 def test_without_an_auth_conf_both_places_are_named_and_the_lines_to_write(files):
-    told = explain(login(), TCP)
+    message = explain(login(), TCP)
     own, system_wide = files
-    assert f"there is no auth.conf for user {ME}: write {own} or {system_wide}" in told
-    assert "[auth-libvirt-compute-1] with credentials=NAME" in told
+    assert f"there is no auth.conf for user {ME}: write {own} or {system_wide}" in message
+    assert "[auth-libvirt-compute-1] with credentials=NAME" in message
 
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_an_auth_conf_that_may_not_be_read_is_named(files, monkeypatch, which):
     files[which].write_text(AUTH)
     monkeypatch.setattr(os, "access", lambda *_: False)
-    told = explain(login(), TCP)
-    assert f"may not read {files[which]}: chown" in told
+    message = explain(login(), TCP)
+    assert f"may not read {files[which]}: chown" in message
 
 
 def test_an_auth_conf_of_another_host_is_reported_as_that(files):
     files[1].write_text(AUTH)
-    told = explain(login(), "qemu+tcp://elsewhere/system")
-    assert f"{files[1]} has no section [auth-libvirt-elsewhere]" in told
+    message = explain(login(), "qemu+tcp://elsewhere/system")
+    assert f"{files[1]} has no section [auth-libvirt-elsewhere]" in message
 
 
 @pytest.mark.parametrize("section", ["auth-libvirt-compute-1", "auth-libvirt-default"])
 def test_an_auth_conf_that_fits_has_a_wrong_name_or_password(files, section):
     files[0].write_text(AUTH.replace("auth-libvirt-compute-1", section))
-    told = explain(login(), TCP)
-    assert f"refuses the user name or the password that {files[0]} has" in told
-    assert "secret-word" not in told
+    message = explain(login(), TCP)
+    assert f"refuses the user name or the password that {files[0]} has" in message
+    assert "secret-word" not in message
 
 
 def test_an_auth_conf_without_name_or_password_is_reported_as_that(files):
     files[0].write_text(AUTH.replace("password", "passwort"))
-    told = explain(login("Failed to collect auth credentials"), TCP)
-    assert f"{files[0]} can't be used for host compute-1" in told
-    assert "secret-word" not in told
+    message = explain(login("Failed to collect auth credentials"), TCP)
+    assert f"{files[0]} can't be used for host compute-1" in message
+    assert "secret-word" not in message
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "text"),
     [
         (libvirt.VIR_ERR_CONF_SYNTAX, "bad line secret-word"),
         (libvirt.VIR_ERR_INTERNAL_ERROR, "An error occurred, but the cause is unknown"),
     ],
 )
-def test_the_message_of_libvirt_about_a_malformed_auth_conf_is_not_quoted(files, code, said):
+def test_the_message_of_libvirt_about_a_malformed_auth_conf_is_not_quoted(files, code, text):
     files[0].write_text(AUTH + "secret-word")
-    told = explain(error(code, said), TCP)
-    assert f"{files[0]} can't be used" in told
-    assert "secret-word" not in told
+    message = explain(error(code, text), TCP)
+    assert f"{files[0]} can't be used" in message
+    assert "secret-word" not in message
 
 
 def test_the_auth_conf_of_the_user_precedes_that_of_the_system(files):
