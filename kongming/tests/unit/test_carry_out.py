@@ -48,10 +48,10 @@ class FakeGuest:
     :param confined_to: CPUs that a cgroup above the guest's leaves it.
     :ivar busy: numbers of the calls at which a job keeps libvirt from doing anything.
     :ivar forbidden: numbers of the calls that libvirt does not let us make.
-    :ivar starts_anew: before so many calls more the domain ends and starts as it first did.
+    :ivar restarts_after: the number of calls after which the domain restarts as it first was.
     """
 
-    starts_anew = -1
+    restarts_after = -1
     busy = ()
     forbidden = ()
 
@@ -63,7 +63,7 @@ class FakeGuest:
         self.refuse(refuses, confined_to)
 
     def _start(self):
-        self.told = dict(self._has)
+        self.configured = dict(self._has)
         self.cgroups = dict(self._has)
         self.baseline = {}
 
@@ -76,7 +76,7 @@ class FakeGuest:
         self._begin()
         self.cgroups[what] = value
         self._answer()
-        self.told[what] = value
+        self.configured[what] = value
 
     def write_baseline(self, baseline):
         self._begin()
@@ -87,15 +87,15 @@ class FakeGuest:
         return self._started
 
     @property
-    def asked(self):
+    def calls(self):
         """How many calls were made."""
         return self._calls
 
     def _begin(self):
-        if self.starts_anew == 0:
+        if self.restarts_after == 0:
             self._start()
             self._started = True
-        self.starts_anew -= 1
+        self.restarts_after -= 1
         if self._calls + 1 in self.busy:
             self._calls += 1
             raise exception.GuestBusy("a job")
@@ -109,7 +109,7 @@ class FakeGuest:
             raise exception.StepFailed("libvirt error 38: no")
 
     def observe(self, targets, now=None):
-        found = {what: self._observed(what) for what in targets if what in self.told}
+        found = {what: self._observed(what) for what in targets if what in self.configured}
         return {what: Reading.of(value) for what, value in found.items()}
 
     def _observed(self, what):
@@ -117,41 +117,41 @@ class FakeGuest:
         return CpuSet(value & self._confined_to) if what.aspect is Aspect.VCPU else value
 
 
-def steps_for(guest, wanted):
-    told = dict(guest.told)
-    state = plan.GuestState(told, told, guest.observe(told), guest.baseline)
-    return plan.make(wanted, state, HOST)
+def steps_for(guest, desired):
+    configured = dict(guest.configured)
+    state = plan.GuestState(configured, configured, guest.observe(configured), guest.baseline)
+    return plan.make(desired, state, HOST)
 
 
 @given(placements, placements, st.data())
-def test_a_refused_step_leaves_the_guest_as_it_was(before, wanted, data):
+def test_a_refused_step_leaves_the_guest_as_it_was(before, desired, data):
     refused = data.draw(st.integers(1, len(before) + 1))
     guest = FakeGuest(before, refuses={refused})
-    steps = steps_for(guest, wanted)
+    steps = steps_for(guest, desired)
     if len(steps.steps) < refused:
         carry_out(steps, guest)
-        assert guest.told == wanted == guest.cgroups
-        changed = {what: before[what] for what in before if before[what] != wanted[what]}
+        assert guest.configured == desired == guest.cgroups
+        changed = {what: before[what] for what in before if before[what] != desired[what]}
         assert guest.baseline == changed
         return
     with pytest.raises(exception.StepFailed) as failure:
         carry_out(steps, guest)
-    assert guest.told == before == guest.cgroups
+    assert guest.configured == before == guest.cgroups
     assert guest.baseline == {}
     assert "libvirt error 38" in str(failure.value)
     assert str(failure.value).endswith("the guest is as it was before")
 
 
 @given(placements, st.lists(placements.map(dict), min_size=1, max_size=4), st.data())
-def test_the_baseline_comes_back_whatever_was_requested_in_between(before, asked, data):
+def test_the_baseline_comes_back_whatever_was_requested_in_between(before, requests, data):
     guest = FakeGuest(before)
-    for wanted in asked:
-        part = data.draw(st.sets(st.sampled_from(sorted(wanted))))
-        wanted = {what: wanted[what] for what in part}
-        carry_out(steps_for(guest, wanted), guest)
-        assert guest.told == before | wanted
+    for desired in requests:
+        part = data.draw(st.sets(st.sampled_from(sorted(desired))))
+        desired = {what: desired[what] for what in part}
+        carry_out(steps_for(guest, desired), guest)
+        assert guest.configured == before | desired
     carry_out(steps_for(guest, {}), guest)
-    assert guest.told == before
+    assert guest.configured == before
     assert guest.baseline == {}
 
 
@@ -161,29 +161,29 @@ def test_whatever_fails_a_value_that_the_guest_did_not_have_before_is_recorded(f
     before = {target.vcpu(number): HOST.online for number in range(3)}
     once, then = ({what: CpuSet([cpu]) for what in before} for cpu in (1, 2))
     del then[target.vcpu(2)]
-    for wanted in (then, {}):
+    for desired in (then, {}):
         guest = FakeGuest(before)
         carry_out(steps_for(guest, once), guest)
-        steps = steps_for(guest, wanted)
-        # It is carried out, and seen to be elsewhere; going back fails, too.
+        steps = steps_for(guest, desired)
+        # It is carried out, and observed elsewhere; going back fails, too.
         guest.refuse(range(first, first + times), confined_to=CpuSet([3]))
         with pytest.raises(exception.Failed):
             carry_out(steps, guest)
-        changed = {what for what in before if guest.told[what] != before[what]}
+        changed = {what for what in before if guest.configured[what] != before[what]}
         assert changed <= guest.baseline.keys()
         assert guest.baseline.items() <= before.items()
         guest.refuse(())
         carry_out(steps_for(guest, {}), guest)
-        assert (guest.told, guest.baseline) == (before, {})
+        assert (guest.configured, guest.baseline) == (before, {})
 
 
 def test_threads_that_run_on_other_cpus_are_a_failure_and_undone():
     before = {target.vcpu(0): CpuSet([1]), target.vcpu(1): CpuSet([1])}
-    wanted = {target.vcpu(0): CpuSet([2, 3]), target.vcpu(1): CpuSet([2])}
+    desired = {target.vcpu(0): CpuSet([2, 3]), target.vcpu(1): CpuSet([2])}
     guest = FakeGuest(before, confined_to=CpuSet([1, 2]))
     with pytest.raises(exception.NotVerified, match="vCPU pins 0: 2, desired 2-3"):
-        carry_out(steps_for(guest, wanted), guest)
-    assert guest.told == before
+        carry_out(steps_for(guest, desired), guest)
+    assert guest.configured == before
 
 
 @pytest.mark.parametrize("call", [1, 2, 3])
@@ -193,7 +193,7 @@ def test_a_guest_that_becomes_busy_gets_all_former_values_back(call):
     guest.busy = {call}
     with pytest.raises(exception.GuestBusy, match="^a job; the guest is as it was before$"):
         carry_out(steps_for(guest, dict.fromkeys(before, CpuSet([1]))), guest)
-    assert guest.told == before == guest.cgroups
+    assert guest.configured == before == guest.cgroups
     assert guest.baseline == {}
 
 
@@ -205,11 +205,11 @@ def test_a_guest_that_stays_busy_is_retried_once_and_keeps_its_note(call):
     with pytest.raises(exception.GuestBusy, match="^a job; undone, except "):
         carry_out(steps_for(guest, dict.fromkeys(before, CpuSet([1]))), guest)
     # The note was the first call; the undoing is tried if there was anything to undo but it.
-    assert guest.asked == call + 1
+    assert guest.calls == call + 1
     assert guest.baseline == before
     guest.busy = ()
     carry_out(steps_for(guest, {}), guest)
-    assert (guest.told, guest.baseline) == (before, {})
+    assert (guest.configured, guest.baseline) == (before, {})
 
 
 @pytest.mark.parametrize("call", [1, 2, 3])
@@ -219,7 +219,7 @@ def test_a_step_that_libvirt_forbids_is_not_undone(call):
     guest.forbidden = {call}
     with pytest.raises(exception.LibvirtForbids, match="^read-only; the guest is as it was befo"):
         carry_out(steps_for(guest, dict.fromkeys(before, CpuSet([1]))), guest)
-    assert guest.told == before == guest.cgroups
+    assert guest.configured == before == guest.cgroups
     assert guest.baseline == {}
 
 
@@ -246,23 +246,23 @@ def test_a_guest_that_cannot_be_pinned_at_all_is_unchanged():
 
 def test_a_step_that_cannot_be_undone_is_named():
     before = {target.vcpu(0): CpuSet([0]), target.vcpu(1): CpuSet([0])}
-    wanted = {target.vcpu(0): CpuSet([1]), target.vcpu(1): CpuSet([1])}
+    desired = {target.vcpu(0): CpuSet([1]), target.vcpu(1): CpuSet([1])}
     guest = FakeGuest(before, refuses={3, 5})
     with pytest.raises(exception.StepFailed, match=r"undone, except vCPU 0 \(libvirt error 38"):
-        carry_out(steps_for(guest, wanted), guest)
-    assert guest.told == {target.vcpu(0): {1}, target.vcpu(1): {0}}
+        carry_out(steps_for(guest, desired), guest)
+    assert guest.configured == {target.vcpu(0): {1}, target.vcpu(1): {0}}
 
 
 def test_a_step_that_could_not_be_undone_keeps_its_baseline():
     before = {target.vcpu(0): CpuSet([0]), target.vcpu(1): CpuSet([0])}
-    wanted = {target.vcpu(0): CpuSet([1]), target.vcpu(1): CpuSet([1])}
+    desired = {target.vcpu(0): CpuSet([1]), target.vcpu(1): CpuSet([1])}
     # The note, both vCPUs, of which the second is refused; its undoing; then
     # the undoing of the first is refused, too.
     guest = FakeGuest(before, refuses={3, 5})
     with pytest.raises(exception.StepFailed, match="undone, except vCPU 0"):
-        carry_out(steps_for(guest, wanted), guest)
+        carry_out(steps_for(guest, desired), guest)
     assert guest.baseline == before
-    carry_out(steps_for(guest, wanted), guest)
+    carry_out(steps_for(guest, desired), guest)
     assert guest.baseline == before
 
 
@@ -275,7 +275,7 @@ def test_a_step_that_is_skipped_because_its_baseline_could_not_be_recorded_is_na
     note = r"the baseline note \(libvirt error 38: no\)"
     with pytest.raises(exception.StepFailed, match=f"undone, except {note}, vCPU 1, vCPU 0$"):
         carry_out(steps_for(guest, {}), guest)
-    assert guest.told == before
+    assert guest.configured == before
 
 
 @given(placements, placements, placements, st.integers(0, 20), st.booleans())
@@ -286,7 +286,7 @@ def test_a_domain_that_restarts_meanwhile_gets_its_initial_values_back(
     guest = FakeGuest(before)
     carry_out(steps_for(guest, once), guest)
     steps = steps_for(guest, then)
-    guest.starts_anew = calls
+    guest.restarts_after = calls
     if refused:
         guest.refuse({len(steps.steps)})
     try:
@@ -296,7 +296,7 @@ def test_a_domain_that_restarts_meanwhile_gets_its_initial_values_back(
     except exception.StepFailed:
         assert calls > len(steps.steps)
     guest.refuse(())
-    guest.starts_anew, guest._started = -1, False
+    guest.restarts_after, guest._started = -1, False
     carry_out(steps_for(guest, {}), guest)
-    assert guest.told == before == guest.cgroups
+    assert guest.configured == before == guest.cgroups
     assert guest.baseline == {}

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What a conductor makes of a host's word: who holds an instance, and who is told what."""
+"""How a conductor uses a host's reports: which host holds an instance, and who is notified."""
 
 import threading
 import time
@@ -46,7 +46,13 @@ class Conductor:
 
     def __init__(self, *entries, nova=True):
         self.entries = {each.instance_uuid: each for each in entries}
-        self.reported, self.seen, self.views, self.asked, self.changed = [], [], [], [], []
+        self.reported, self.heartbeats, self.views, self.looked_up, self.changed = (
+            [],
+            [],
+            [],
+            [],
+            [],
+        )
         self.digest, self.host, self.plan = "", HERE, PlanAnswer("planned", HERE)
         claims = NovaClaims(self.locate_soon) if nova else HostClaims(self, self)
         self.endpoint = Endpoint(self, self, self, self, claims, Notifications(None))
@@ -74,7 +80,7 @@ class Conductor:
 
     # Hosts.
     def heartbeat(self, name, **about):
-        self.seen.append((name, about["version"], about["started_at"], about["interval_s"]))
+        self.heartbeats.append((name, about["version"], about["started_at"], about["interval_s"]))
         return self.digest
 
     def keep_snapshot(self, name, view, digest, _now):
@@ -85,7 +91,7 @@ class Conductor:
 
     # Delivery, and the executors.
     def locate_soon(self, uuids):
-        self.asked += uuids
+        self.looked_up += uuids
 
     def deliver(self, uuids):
         self.changed += uuids
@@ -94,7 +100,7 @@ class Conductor:
         return self.host
 
     def exchange(self, *, host=HERE, guests=(), known=None, complete=True, digest="", left_out=()):
-        told = Exchange(
+        sent = Exchange(
             host,
             ExecutorInfo("1", 5.0, 60.0),
             complete,
@@ -104,11 +110,11 @@ class Conductor:
             digest,
             left_out=left_out,
         )
-        return self.endpoint.exchange(told)
+        return self.endpoint.exchange(sent)
 
 
 @pytest.mark.parametrize(
-    ("there", "contested", "asked"),
+    ("there", "contested", "looked_up"),
     [
         (entry(HERE), False, False),
         (entry(THERE), True, True),
@@ -120,11 +126,11 @@ class Conductor:
         (entry(None, "", project="p"), True, True),
     ],
 )
-def test_a_guest_on_the_wrong_host_is_contested_and_looked_up_in_nova(there, contested, asked):
+def test_a_guest_on_the_wrong_host_is_contested_and_looked_up_in_nova(there, contested, looked_up):
     conductor = Conductor(there)
     answer = conductor.exchange(guests=(UUID, OTHER))
     assert answer.contested == ((UUID,) if contested else ())
-    assert conductor.asked == ([UUID] if asked else [])
+    assert conductor.looked_up == ([UUID] if looked_up else [])
 
 
 def test_a_complete_exchange_is_a_heartbeat_and_requests_a_snapshot_that_differs():
@@ -133,17 +139,17 @@ def test_a_complete_exchange_is_a_heartbeat_and_requests_a_snapshot_that_differs
     assert conductor.exchange(digest="b").send_snapshot is True
     assert conductor.exchange(digest="a").send_snapshot is False
     assert conductor.exchange(digest="").send_snapshot is False
-    assert conductor.seen == [(HERE, "1", 5.0, 60.0)] * 3
+    assert conductor.heartbeats == [(HERE, "1", 5.0, 60.0)] * 3
     answer = conductor.exchange(guests=(UUID,), complete=False, digest="b")
-    assert (answer.send_snapshot, answer.desired, len(conductor.seen)) == (False, {}, 3)
+    assert (answer.send_snapshot, answer.desired, len(conductor.heartbeats)) == (False, {}, 3)
 
 
 def test_refused_items_are_returned_to_the_host():
     refusal = Refusal("reports", UUID, "x")
     conductor = Conductor()
     assert conductor.exchange(left_out=(refusal,)).refused == (refusal,)
-    told = Reports(HERE, (report(UUID, changed_at=1e9),), left_out=(refusal,))
-    assert conductor.endpoint.report(told).refused == (refusal,)
+    reports = Reports(HERE, (report(UUID, changed_at=1e9),), left_out=(refusal,))
+    assert conductor.endpoint.report(reports).refused == (refusal,)
     assert conductor.reported[-1] == (HERE, [(UUID, "applied")], True)
     shown = HostSnapshot(HERE, {"cells": []}, "d", left_out=(refusal,))
     assert conductor.endpoint.snapshot(shown).refused == (refusal,)
@@ -199,8 +205,8 @@ def located(number, hosts):
 def test_a_map_of_1000_instances_is_planned_with_one_call_to_each_host():
     hosts, delivery = located(1000, 10)
     executors = Executors()
-    asked = Plans({uuid: {"vcpu_pinning": "1"} for uuid in hosts})
-    plans = DryRuns(executors, delivery).plan_all(asked).plans
+    requested = Plans({uuid: {"vcpu_pinning": "1"} for uuid in hosts})
+    plans = DryRuns(executors, delivery).plan_all(requested).plans
     assert {uuid: plan.host for uuid, plan in plans.items()} == hosts
     assert list(plans) == list(hosts)
     assert sorted(executors.calls) == [("plan_all", f"compute-{each}") for each in range(10)]
@@ -215,8 +221,8 @@ def test_a_host_without_an_answer_does_not_affect_the_plans_of_others(monkeypatc
         ("plan_all", "compute-2"): never.wait,
         ("plan_all", "compute-3"): exception.SignatureInvalid("another key"),
     }
-    asked = Plans({uuid: {} for uuid in [*hosts, instance(9)]})
-    plans = DryRuns(executors, delivery).plan_all(asked).plans
+    requested = Plans({uuid: {} for uuid in [*hosts, instance(9)]})
+    plans = DryRuns(executors, delivery).plan_all(requested).plans
     never.set()
     assert [plans[instance(each)] for each in range(1, 5)] == [
         unresponsive("compute-1", "it is down"),
@@ -232,8 +238,8 @@ def test_an_executor_of_an_older_version_plans_one_instance_at_a_time():
     executors = Executors()
     executors.answers["plan_all", "compute-0"] = exception.MessageInvalid("no such method")
     first, second, third = hosts
-    asked = Plans({first: {}, second: None, third: {}})
-    plans = DryRuns(executors, delivery).plan_all(asked).plans
+    requested = Plans({first: {}, second: None, third: {}})
+    plans = DryRuns(executors, delivery).plan_all(requested).plans
     assert [plan.outcome for plan in plans.values()] == ["planned", "failed", "planned"]
     assert "does not consider the other instances" in plans[first].warnings[0]
     assert "does not plan releases" in plans[second].message
@@ -252,10 +258,10 @@ def test_a_plan_that_the_answer_lacks_has_failed():
 
 def test_a_dry_run_returns_the_hosts_answer_or_the_reason_for_its_absence():
     conductor = Conductor()
-    said = [conductor.plan, exception.HostUnresponsive("no"), exception.MessageInvalid("odd")]
+    answers = [conductor.plan, exception.HostUnresponsive("no"), exception.MessageInvalid("odd")]
 
     def plan(_host, _question):
-        answer = said.pop(0)
+        answer = answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -278,7 +284,7 @@ def test_without_nova_an_unclaimed_instance_is_won_and_reported():
     answer = conductor.exchange(guests=(UUID, OTHER, instance(3)))
     assert (list(answer.desired), answer.contested) == ([UUID], (OTHER,))
     assert conductor.claimed == [(HERE, [UUID, OTHER], set())]
-    assert (conductor.asked, conductor.reported[0][2]) == ([], False)
+    assert (conductor.looked_up, conductor.reported[0][2]) == ([], False)
     conductor = Conductor(entry(HERE), nova=False)
     conductor.exchange(guests=(UUID,))
     assert conductor.claimed == []
@@ -304,12 +310,12 @@ def clock(monkeypatch):
 
 
 def test_a_dispute_is_logged_once_when_it_lasts_and_again_after_an_hour(clock):
-    disputes, told = Disputes(), []
+    disputes, logged = Disputes(), []
     for seconds in (1000.0, 1059.9, 1060.0, 1061.0, 4599.0, 4600.0, 4659.0, 4660.0):
         clock.seconds = seconds
         if disputes.note(HERE, [UUID]):
-            told.append(seconds)
-    assert told == [1060.0, 4660.0]
+            logged.append(seconds)
+    assert logged == [1060.0, 4660.0]
 
 
 @pytest.mark.parametrize("nova", [True, False])
@@ -320,10 +326,10 @@ def test_a_claim_that_is_contradicted_for_long_is_logged_with_both_hosts(clock, 
         conductor.exchange(guests=(UUID, OTHER))
         clock.seconds += 40
     (record,) = caplog.records
-    said = record.getMessage()
-    assert said.startswith(f"Instance {UUID}: host {HERE} reports it as running")
-    assert f" host {THERE}, which" in said or f"on {THERE}:" in said
-    assert ("nova.conf" in said) is nova
+    message = record.getMessage()
+    assert message.startswith(f"Instance {UUID}: host {HERE} reports it as running")
+    assert f" host {THERE}, which" in message or f"on {THERE}:" in message
+    assert ("nova.conf" in message) is nova
 
 
 def test_disputes_of_different_hosts_and_instances_are_logged_separately(clock):

@@ -53,17 +53,17 @@ def definition(**values):
 
 
 @given(some, st.none() | sets, sets, sets)
-def test_exactly_the_permitted_cpus_pass(asked, allowed, reserved, dedicated):
+def test_exactly_the_permitted_cpus_pass(requested, allowed, reserved, dedicated):
     rules = Rules(allowed_cpus=allowed, reserved_cpus=reserved, dedicated_cpus=dedicated)
     ours = set(range(8)) - reserved - dedicated
     if allowed is not None:
         ours &= allowed
     try:
-        guard.check_cpus(asked, HOST, rules)
+        guard.check_cpus(requested, HOST, rules)
     except exception.Refused:
-        assert asked - ours
+        assert requested - ours
     else:
-        assert asked <= ours
+        assert requested <= ours
 
 
 #: What a tenant may write: anything, but more often something like a request.
@@ -72,41 +72,41 @@ keys = st.sampled_from([*metadata.KEYS, "kongming-vcpu-pinning "])
 
 
 @given(st.dictionaries(keys, values, max_size=4), sets)
-def test_no_value_reaches_a_reserved_cpu(asked, reserved):
+def test_no_value_reaches_a_reserved_cpu(written, reserved):
     rules = Rules(reserved_cpus=reserved)
     try:
-        wanted = metadata.parse(asked).resolve(4, CpuSet([1]))
-        guard.check_request(wanted, definition(), HOST, rules)
+        requested = metadata.parse(written).resolve(4, CpuSet([1]))
+        guard.check_request(requested, definition(), HOST, rules)
     except exception.Refused:
         return
-    assert not guard.requested_cpus(wanted) & reserved
+    assert not guard.requested_cpus(requested) & reserved
 
 
 @given(st.sampled_from(["{}", "0:{}", "{},0", "^0,0-{},{}", " {} ", "0{}", "1-3:{}"]), some)
 def test_no_spelling_reaches_a_reserved_cpu(form, reserved):
     for cpu in reserved:
         try:
-            wanted = metadata.parse(
+            requested = metadata.parse(
                 {"kongming-vcpu-pinning": form.format(*[cpu] * form.count("{}"))}
             ).resolve(4, CpuSet())
-            guard.check_request(wanted, definition(), HOST, Rules(reserved_cpus=reserved))
+            guard.check_request(requested, definition(), HOST, Rules(reserved_cpus=reserved))
         except exception.Refused:
             continue
-        assert cpu not in guard.requested_cpus(wanted)
+        assert cpu not in guard.requested_cpus(requested)
 
 
 def test_the_first_rule_that_is_broken_is_named_with_its_option():
     rules = Rules(
         allowed_cpus=CpuSet(range(6)), reserved_cpus=CpuSet([0]), dedicated_cpus=CpuSet([1, 2])
     )
-    for asked, error, says in [
+    for requested, error, expected in [
         ({8, 9, 1}, exception.CpuUnknown, "CPU 8-9 does not exist.* 0-7"),
         ({0, 1}, exception.CpuReserved, r"CPU 0 is reserved \(\[guard\] reserved_cpus is 0"),
         ({1, 3}, exception.CpuDedicated, r"CPU 1 is for guests.*cpu_dedicated_set is 1-2"),
         ({3, 6}, exception.CpuNotAllowed, r"CPU 6 is not allowed.*allowed_cpus is 0-5"),
     ]:
-        with pytest.raises(error, match=says):
-            guard.check_cpus(CpuSet(asked), HOST, rules)
+        with pytest.raises(error, match=expected):
+            guard.check_cpus(CpuSet(requested), HOST, rules)
     with pytest.raises(exception.CpuOffline, match="CPU 7 is offline: online are 0-6"):
         guard.check_usable(CpuSet([6, 7]), HOST)
 
@@ -135,24 +135,24 @@ def test_nodes():
 )
 def test_shares_are_held_against_the_hosts_cgroup_version(cgroup, shares, fits):
     host = Host(CpuSet(range(8)), CpuSet(range(8)), cgroup=cgroup)
-    wanted = {target.SHARES: shares}
+    requested = {target.SHARES: shares}
     if fits:
-        guard.check_request(wanted, definition(), host, NO_RULES)
+        guard.check_request(requested, definition(), host, NO_RULES)
     else:
         most = {1: 262_144, 2: 10_000}[cgroup]
-        said = f"cgroup v{cgroup}, which accepts 2 to {most}$"
-        with pytest.raises(exception.SharesOutOfRange, match=said):
-            guard.check_request(wanted, definition(), host, NO_RULES)
+        expected = f"cgroup v{cgroup}, which accepts 2 to {most}$"
+        with pytest.raises(exception.SharesOutOfRange, match=expected):
+            guard.check_request(requested, definition(), host, NO_RULES)
 
 
 @pytest.mark.parametrize("mode", [None, "restrictive", "strict", "preferred", "interleave"])
 def test_memory_that_libvirt_does_not_let_move_is_refused(mode):
-    wanted = {target.MEMORY: CpuSet([1])}
+    requested = {target.MEMORY: CpuSet([1])}
     if mode in (None, "restrictive"):
-        guard.check_request(wanted, definition(memory_mode=mode), HOST, NO_RULES)
+        guard.check_request(requested, definition(memory_mode=mode), HOST, NO_RULES)
     else:
         with pytest.raises(exception.MemoryFixed, match=mode):
-            guard.check_request(wanted, definition(memory_mode=mode), HOST, NO_RULES)
+            guard.check_request(requested, definition(memory_mode=mode), HOST, NO_RULES)
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,8 @@ def test_a_cpu_that_a_group_above_the_guest_lacks_is_refused_with_the_group():
     }
     narrowed = HOST.of_groups(2, groups)
     guard.check_usable(CpuSet([4, 5]), narrowed)
-    said = r"CPU 6 is not in the control group /cgroup/machine.slice, which"
-    with pytest.raises(exception.CpuNotInSlice, match=said):
+    expected = r"CPU 6 is not in the control group /cgroup/machine.slice, which"
+    with pytest.raises(exception.CpuNotInSlice, match=expected):
         guard.check_usable(CpuSet([5, 6]), narrowed)
     # Offline comes first: no group could give it.
     with pytest.raises(exception.CpuOffline, match="CPU 7"):
@@ -199,7 +199,7 @@ def test_cpus_in_gaps_between_existing_cpus_are_refused():
 
 
 def test_each_target_is_judged_by_itself_where_some_may_stay():
-    wanted = {
+    requested = {
         target.vcpu(0): CpuSet([2]),
         target.vcpu(1): CpuSet([1, 2]),
         target.vcpu(2): CpuSet([1, 3]),
@@ -209,7 +209,7 @@ def test_each_target_is_judged_by_itself_where_some_may_stay():
         target.QUOTA: NO_QUOTA,
     }
     rules = Rules(reserved_cpus=CpuSet([1, 3]), allowed_nodes=CpuSet([0]))
-    passing, refusals = guard.partition(wanted, definition(), HOST, rules)
+    passing, refusals = guard.partition(requested, definition(), HOST, rules)
     assert passing == {target.vcpu(0): CpuSet([2]), target.QUOTA: NO_QUOTA}
     assert [type(each) for each in refusals] == [
         exception.CpuReserved,
@@ -221,8 +221,8 @@ def test_each_target_is_judged_by_itself_where_some_may_stay():
 
 
 def test_a_request_that_breaks_no_rule_passes_whole():
-    wanted = {target.vcpu(0): CpuSet([2]), target.SHARES: 100}
-    assert guard.partition(wanted, definition(), HOST, NO_RULES) == (wanted, [])
+    requested = {target.vcpu(0): CpuSet([2]), target.SHARES: 100}
+    assert guard.partition(requested, definition(), HOST, NO_RULES) == (requested, [])
 
 
 GRANT = Grant(

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Which CPUs are isolated, and what is said of sets of them."""
+"""Which CPUs are isolated, and the findings about sets of them."""
 
 from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Code
@@ -51,7 +51,7 @@ def isolated(tmp_path):
         ({f"{SYSTEM}/isolated": "", f"{SYSTEM}/nohz_full": "  (null)"}, ""),
         ({f"{SYSTEM}/isolated": "2-3"}, "2-3"),
         ({f"{SYSTEM}/isolated": "2-3", f"{SYSTEM}/nohz_full": "3-5"}, "2-5"),
-        # Since Linux 6.8 one file tells of all partitions.
+        # Since Linux 6.8 one file lists all partitions.
         (
             {
                 f"{SYSTEM}/isolated": "1",
@@ -113,13 +113,13 @@ def test_cpus_are_isolated_by_the_boot_or_by_cpusets(isolated, files, cpus):
     assert isolated(**files) == cpus
 
 
-def said(wanted):
-    pins = isolated_sets.of_request({what: CpuSet.parse(text) for what, text in wanted.items()})
+def findings(requested):
+    pins = isolated_sets.of_request({what: CpuSet.parse(text) for what, text in requested.items()})
     return isolated_sets.warnings(pins, ISOLATED)
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "requested",
     [
         {target.vcpu(0): "4", target.vcpu(1): "5"},
         # Two on one CPU are meant so.
@@ -127,40 +127,40 @@ def said(wanted):
         {target.vcpu(0): "0-3,8-9", target.EMULATOR: "0-1"},
     ],
 )
-def test_pins_to_single_cpus_or_to_other_cpus_have_no_finding(wanted):
-    assert said(wanted) == []
+def test_pins_to_single_cpus_or_to_other_cpus_have_no_finding(requested):
+    assert findings(requested) == []
 
 
 def test_one_cpu_for_each_vcpu_is_proposed():
-    (told,) = said({target.vcpu(n): "4-7" for n in range(3)})
-    assert told == (
+    (found,) = findings({target.vcpu(n): "4-7" for n in range(3)})
+    assert found == (
         "vCPU 0-2 on isolated CPUs (4-7): the kernel does not spread threads over isolated CPUs, "
         "several may share one; pin each to one CPU: 0:4;1:5;2:6"
     )
 
 
 def test_a_partly_isolated_set_is_described_as_such():
-    (told,) = said({target.vcpu(0): "3-5"})
-    assert told.startswith("vCPU 0 on CPUs of which 4-5 are isolated (3-5): ")
-    assert told.endswith("pin each to one CPU: 0:3")
+    (found,) = findings({target.vcpu(0): "3-5"})
+    assert found.startswith("vCPU 0 on CPUs of which 4-5 are isolated (3-5): ")
+    assert found.endswith("pin each to one CPU: 0:3")
 
 
 def test_too_few_cpus_lead_to_no_proposal():
-    (told,) = said({target.vcpu(n): "4-5" for n in range(3)})
-    assert told.endswith("; request as many CPUs as vCPUs, or others")
-    (told,) = said({target.vcpu(n): "4-5" for n in range(2)})
-    assert told.endswith(": 0:4;1:5")
+    (found,) = findings({target.vcpu(n): "4-5" for n in range(3)})
+    assert found.endswith("; request as many CPUs as vCPUs, or others")
+    (found,) = findings({target.vcpu(n): "4-5" for n in range(2)})
+    assert found.endswith(": 0:4;1:5")
 
 
 def test_a_proposal_for_many_vcpus_shows_the_first_ones():
     many = {target.vcpu(n): "4-40" for n in range(16)}
-    assert said(many)[0].endswith(";14:18;15:19")
+    assert findings(many)[0].endswith(";14:18;15:19")
     many[target.vcpu(16)] = "4-40"
-    assert said(many)[0].endswith("one CPU: 0:4;1:5;...")
+    assert findings(many)[0].endswith("one CPU: 0:4;1:5;...")
 
 
 def test_each_set_is_described_and_other_threads_are_named():
-    told = said(
+    found = findings(
         {
             target.vcpu(0): "4-5",
             target.vcpu(1): "6-7",
@@ -169,16 +169,16 @@ def test_each_set_is_described_and_other_threads_are_named():
             target.iothread(1): "4-5",
         }
     )
-    assert [each.partition(" on isolated")[0] for each in told] == [
+    assert [each.partition(" on isolated")[0] for each in found] == [
         "vCPU 0,2",
         "vCPU 1",
         "emulator and iothread 1",
     ]
-    assert told[2].endswith("; request one CPU, or others")
+    assert found[2].endswith("; request one CPU, or others")
 
 
 def test_no_cpu_is_proposed_twice_or_that_another_vcpu_has():
-    told = said(
+    found = findings(
         {
             target.vcpu(0): "4",
             target.vcpu(1): "4-6",
@@ -187,27 +187,27 @@ def test_no_cpu_is_proposed_twice_or_that_another_vcpu_has():
             target.EMULATOR: "5",
         }
     )
-    assert told[0].endswith("; pin each to one CPU: 1:5")
-    assert told[1].endswith("; pin each to one CPU: 2:6;3:7")
-    told = said({target.vcpu(0): "4-5", target.vcpu(1): "4-6", target.vcpu(2): "5-6"})
-    assert [each.rpartition("; ")[2] for each in told] == [
+    assert found[0].endswith("; pin each to one CPU: 1:5")
+    assert found[1].endswith("; pin each to one CPU: 2:6;3:7")
+    found = findings({target.vcpu(0): "4-5", target.vcpu(1): "4-6", target.vcpu(2): "5-6"})
+    assert [each.rpartition("; ")[2] for each in found] == [
         "pin each to one CPU: 0:4",
         "pin each to one CPU: 1:5",
         "pin each to one CPU: 2:6",
     ]
-    told = said({target.vcpu(0): "4", target.vcpu(1): "4-5", target.vcpu(2): "4-5"})
-    assert told[0].endswith("; request as many CPUs as vCPUs, or others")
+    found = findings({target.vcpu(0): "4", target.vcpu(1): "4-5", target.vcpu(2): "4-5"})
+    assert found[0].endswith("; request as many CPUs as vCPUs, or others")
 
 
 def test_threads_besides_vcpus_are_described_only_if_their_set_holds_isolated_cpus():
-    assert said({target.EMULATOR: "2-3", target.iothread(1): "4", target.vcpu(0): "0-1"}) == []
-    (told,) = said({target.EMULATOR: "3-4"})
-    assert told.startswith("emulator on CPUs of which 4 are isolated (3-4): ")
+    assert findings({target.EMULATOR: "2-3", target.iothread(1): "4", target.vcpu(0): "0-1"}) == []
+    (found,) = findings({target.EMULATOR: "3-4"})
+    assert found.startswith("emulator on CPUs of which 4 are isolated (3-4): ")
 
 
-@pytest.mark.parametrize(("wanted", "looked"), [({target.vcpu(0): "4"}, False), ({}, False)])
-def test_one_cpu_for_each_thread_needs_no_reading_of_the_host(wanted, looked):
-    pins = {what: CpuSet.parse(text) for what, text in wanted.items()}
+@pytest.mark.parametrize(("requested", "looked"), [({target.vcpu(0): "4"}, False), ({}, False)])
+def test_one_cpu_for_each_thread_needs_no_reading_of_the_host(requested, looked):
+    pins = {what: CpuSet.parse(text) for what, text in requested.items()}
     assert bool(isolated_sets.of_request(pins)) is looked
     assert isolated_sets.of_request({**pins, target.EMULATOR: CpuSet([4, 5])})
 
@@ -234,8 +234,10 @@ def status(rules, isolated=ISOLATED, shared=""):
 def test_status_warns_of_isolated_cpus_that_may_be_requested(rules, requestable):
     code, details = status(Rules(**{name: CpuSet.parse(text) for name, text in rules.items()}))
     assert code is (Code.WARNING if requestable else Code.SUCCESS)
-    told = f"CPU {requestable} may be" if requestable else "CPU 4-7 is isolated, and excluded from"
-    assert details.startswith(told)
+    expected = (
+        f"CPU {requestable} may be" if requestable else "CPU 4-7 is isolated, and excluded from"
+    )
+    assert details.startswith(expected)
 
 
 def test_status_warns_of_isolated_cpus_that_guests_float_over():

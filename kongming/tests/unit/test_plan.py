@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Planning: from what a guest has to what is wanted, and no step more."""
+"""Planning: from what a guest has to the desired allocation, without a step too many."""
 
 from pathlib import Path
 
@@ -32,9 +32,12 @@ sets = st.frozensets(st.integers(0, 7), min_size=1).map(CpuSet)
 vcpus = st.dictionaries(st.integers(0, 5).map(v), sets)
 
 
-def state(told, observed=None, baseline=None, had=None):
+def state(configured, observed=None, baseline=None, had=None):
     return plan.GuestState(
-        told if had is None else had, told, readings(observed or told), baseline or {}
+        configured if had is None else had,
+        configured,
+        readings(observed or configured),
+        baseline or {},
     )
 
 
@@ -47,19 +50,19 @@ def v_pins(**pins):
 
 
 @given(vcpus, st.data())
-def test_a_plan_reaches_exactly_the_desired_values(wanted, data):
+def test_a_plan_reaches_exactly_the_desired_values(desired, data):
     has = {v(n): data.draw(sets) for n in range(6)}
     runs = {what: data.draw(st.just(has[what]) | sets) for what in has}
     after, observed = dict(has), dict(runs)
-    steps = plan.make(wanted, state(has, runs), HOST)
+    steps = plan.make(desired, state(has, runs), HOST)
     for change in steps.changes():
         assert change.former == has[change.target]
         after[change.target] = observed[change.target] = change.desired
-    assert after == has | wanted
-    assert all(observed[what] == cpus for what, cpus in wanted.items())
-    untouched = has.keys() - wanted.keys()
+    assert after == has | desired
+    assert all(observed[what] == cpus for what, cpus in desired.items())
+    untouched = has.keys() - desired.keys()
     assert {what: observed[what] for what in untouched} == {what: runs[what] for what in untouched}
-    assert not plan.make(wanted, state(after, observed), HOST)
+    assert not plan.make(desired, state(after, observed), HOST)
 
 
 def test_a_thread_that_was_moved_behind_libvirts_back_is_pinned_again():
@@ -75,41 +78,41 @@ def test_a_vcpu_that_is_not_plugged_in_has_no_thread_to_compare():
 
 
 def test_the_kernel_leaves_offline_cpus_out():
-    wanted = v_pins(v0="0-7")
+    desired = v_pins(v0="0-7")
     host = Host(ALL, CpuSet([0, 1, 2]), cgroup=2)
-    steps = plan.make(wanted, state(wanted, v_pins(v0="0-2")), host)
+    steps = plan.make(desired, state(desired, v_pins(v0="0-2")), host)
     assert not steps
     assert steps.unusable == v_pins(v0="3-7")
-    assert not plan.differences(wanted, readings(v_pins(v0="0-2")), host)
-    found = plan.differences(wanted, readings(v_pins(v0="0")), host)
+    assert not plan.differences(desired, readings(v_pins(v0="0-2")), host)
+    found = plan.differences(desired, readings(v_pins(v0="0")), host)
     assert found == {v(0): Part(CpuSet([0]))}
 
 
 def test_with_cgroup_v1_the_online_part_is_set_and_the_whole_once_it_is_back():
-    wanted, has = v_pins(v0="6-7"), v_pins(v0="6-7")
+    desired, has = v_pins(v0="6-7"), v_pins(v0="6-7")
     without = Host(ALL, CpuSet(range(7)), cgroup=1)
-    steps = plan.make(wanted, state(has, v_pins(v0="0-6")), without)
+    steps = plan.make(desired, state(has, v_pins(v0="0-6")), without)
     assert [change.desired for change in steps.changes()] == [CpuSet([6])]
-    assert not plan.make(wanted, state(v_pins(v0="6"), v_pins(v0="6")), without)
+    assert not plan.make(desired, state(v_pins(v0="6"), v_pins(v0="6")), without)
     again = Host(ALL, ALL, cgroup=1)
-    steps = plan.make(wanted, state(v_pins(v0="6"), v_pins(v0="6")), again)
+    steps = plan.make(desired, state(v_pins(v0="6"), v_pins(v0="6")), again)
     assert [change.desired for change in steps.changes()] == [CpuSet([6, 7])]
 
 
 def test_a_target_without_online_cpus_is_not_set():
-    wanted = v_pins(v0="7", v1="1")
+    desired = v_pins(v0="7", v1="1")
     for cgroup in (1, 2, None):
         host = Host(ALL, CpuSet(range(7)), cgroup=cgroup)
-        steps = plan.make(wanted, state(v_pins(v0="7", v1="0"), v_pins(v0="0-6", v1="0")), host)
+        steps = plan.make(desired, state(v_pins(v0="7", v1="0"), v_pins(v0="0-6", v1="0")), host)
         assert [change.target for change in steps.changes()] == [v(1)]
         assert steps.unusable == v_pins(v0="7")
 
 
 def test_the_baseline_is_recorded_once_before_any_change():
-    has, wanted = v_pins(v0="0-7", v1="0-7"), v_pins(v0="1")
+    has, desired = v_pins(v0="0-7", v1="0-7"), v_pins(v0="1")
     first = v_pins(v0="0-7")
-    assert plan.make(wanted, state(has), HOST).steps[0] == plan.KeepBaseline({}, first)
-    assert len(plan.make(wanted, state(has, baseline=first), HOST).steps) == 1
+    assert plan.make(desired, state(has), HOST).steps[0] == plan.KeepBaseline({}, first)
+    assert len(plan.make(desired, state(has, baseline=first), HOST).steps) == 1
     assert not plan.make(has, state(has), HOST)
 
 
@@ -151,8 +154,8 @@ def test_an_unplugged_vcpu_is_not_restored():
 
 def test_a_plan_is_short_to_read():
     has = v_pins(v0="0-7", v1="0-7", v2="5")
-    wanted = v_pins(v0="1", v1="1", v2="6")
-    assert str(plan.make(wanted, state(has), HOST)) == "vCPU pins 0-1: 0-7 → 1, 2: 5 → 6"
+    desired = v_pins(v0="1", v1="1", v2="6")
+    assert str(plan.make(desired, state(has), HOST)) == "vCPU pins 0-1: 0-7 → 1, 2: 5 → 6"
     assert str(plan.make(has, state(has), HOST)) == "nothing to change"
 
 
@@ -165,7 +168,7 @@ def test_a_plan_names_all_its_changes():
         target.QUOTA: NO_QUOTA,
         target.MEMORY: CpuSet([0, 1]),
     }
-    wanted = {
+    desired = {
         v(0): CpuSet([1]),
         target.EMULATOR: CpuSet([2]),
         target.iothread(1): CpuSet([3]),
@@ -173,38 +176,38 @@ def test_a_plan_names_all_its_changes():
         target.QUOTA: Quota(50_000),
         target.MEMORY: CpuSet([1]),
     }
-    assert str(plan.make(wanted, state(has), HOST)) == (
+    assert str(plan.make(desired, state(has), HOST)) == (
         "vCPU pins 0: 0-7 → 1; emulator pin 0-7 → 2; iothread pins 1: 0-7 → 3; "
         "CPU shares 1024 → 200; vCPU quota none → 50000/100000 µs; memory nodes 0-1 → 1"
     )
 
 
 def test_one_differing_thread_is_enough_for_a_step():
-    wanted = {target.EMULATOR: CpuSet([1])}
+    desired = {target.EMULATOR: CpuSet([1])}
     left = plan.GuestState(
-        wanted,
-        wanted,
+        desired,
+        desired,
         {target.EMULATOR: Reading((Part(CpuSet([1])), Part(CpuSet([2]), "IO")))},
         {},
     )
-    assert [change.target for change in plan.make(wanted, left, HOST).changes()] == [
+    assert [change.target for change in plan.make(desired, left, HOST).changes()] == [
         target.EMULATOR
     ]
-    assert plan.differences(wanted, left.observed, HOST) == {
+    assert plan.differences(desired, left.observed, HOST) == {
         target.EMULATOR: Part(CpuSet([2]), "IO")
     }
 
 
 def test_a_quota_that_one_vcpu_has_lost_is_set_again():
-    wanted = {target.QUOTA: Quota(50_000)}
+    desired = {target.QUOTA: Quota(50_000)}
     lost = Reading((Part(Quota(50_000), "vCPU 0"), Part(NO_QUOTA, "vCPU 2")))
-    steps = plan.make(wanted, plan.GuestState(wanted, wanted, {target.QUOTA: lost}, {}), HOST)
+    steps = plan.make(desired, plan.GuestState(desired, desired, {target.QUOTA: lost}, {}), HOST)
     assert [change.target for change in steps.changes()] == [target.QUOTA]
 
 
 def test_an_unconfigured_target_returns_to_where_it_ran():
-    told, had = v_pins(v0="0-7"), v_pins(v0="2-3")
-    steps = plan.make(v_pins(v0="1"), state(told, had, had=had), HOST)
+    configured, had = v_pins(v0="0-7"), v_pins(v0="2-3")
+    steps = plan.make(v_pins(v0="1"), state(configured, had, had=had), HOST)
     assert steps.steps == (
         plan.KeepBaseline({}, had),
         plan.Change(v(0), CpuSet([2, 3]), CpuSet([1])),
@@ -234,10 +237,10 @@ def test_memory_whose_baseline_has_no_existing_node_may_be_on_any_node():
 
 
 def test_cpus_that_a_group_above_took_away_are_waited_for():
-    wanted, has = v_pins(v0="2-3", v1="3"), v_pins(v0="2-3", v1="3")
+    desired, has = v_pins(v0="2-3", v1="3"), v_pins(v0="2-3", v1="3")
     for version, set_now in ((1, v_pins(v0="2")), (2, {})):
         host = Host(ALL, ALL).of_groups(version, {Path("/m"): CpuSet([0, 1, 2])})
-        steps = plan.make(wanted, state(has, v_pins(v0="2", v1="0-2")), host)
+        steps = plan.make(desired, state(has, v_pins(v0="2", v1="0-2")), host)
         assert {each.target: each.desired for each in steps.changes()} == set_now
         assert steps.unusable == v_pins(v0="3", v1="3")
         assert steps.describe_unusable() == "CPU 3 of vCPU 0, CPU 3 of vCPU 1"

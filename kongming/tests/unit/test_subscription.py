@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A subscription: made anew where RabbitMQ refuses it, told of once, back when it listens."""
+"""A subscription: replaced where RabbitMQ refuses it, logged once, back when it listens."""
 
 import logging
 from pathlib import Path
@@ -37,7 +37,7 @@ GONE = Reason(UNREACHABLE, "nobody listens")
 
 
 class Server:
-    """What the driver would give."""
+    """A server as the driver returns it."""
 
     def __init__(self):
         self.listening = False
@@ -60,8 +60,8 @@ class Broker:
         self.refusal = None
         self.why_not = None
         self.looks = 0
-        self.heard = []
-        self.asked = 0
+        self.received = []
+        self.checks = 0
         self.missed = 0
         self.cut = []
         self.keeper, self.hold = Keeper(), Hold()
@@ -83,8 +83,8 @@ class Broker:
         self.subscription = Subscription(
             "test",
             self._subscribe,
-            on_undecodable=self.heard.append,
-            on_listening=lambda: self.heard.append("listening"),
+            on_undecodable=self.received.append,
+            on_listening=lambda: self.received.append("listening"),
             on_missed=self._missed,
             keeper=self.keeper,
             hold=self.hold,
@@ -102,7 +102,7 @@ class Broker:
         return self.servers[-1]
 
     def _is_listening(self, server):
-        self.asked += 1
+        self.checks += 1
         return server.listening
 
     def _look(self, _server):
@@ -141,9 +141,9 @@ def test_a_subscription_is_established_once_the_consumers_are(broker, lines):
     broker.subscription.start()
     assert not broker.subscription.connected
     wait_for(lambda: broker.looks > 2)
-    assert broker.heard == []
+    assert broker.received == []
     broker.server.listening = True
-    wait_for(lambda: broker.heard == ["listening"])
+    wait_for(lambda: broker.received == ["listening"])
     assert broker.subscription.connected
     assert lines() == []
 
@@ -154,14 +154,14 @@ def test_a_loss_that_the_driver_recovers_within_the_patience_is_no_outage(
     monkeypatch.setattr(subscription, "_PATIENCE_S", 60.0)
     broker.subscription.start()
     broker.server.listening = True
-    wait_for(lambda: broker.heard == ["listening"])
+    wait_for(lambda: broker.received == ["listening"])
     broker.why_not = GONE
     broker.server.listening = False
-    asked = broker.asked
-    wait_for(lambda: broker.asked > asked + 3)
+    checks = broker.checks
+    wait_for(lambda: broker.checks > checks + 3)
     assert not broker.subscription.connected
     broker.server.listening = True
-    wait_for(lambda: len(broker.heard) == 2)
+    wait_for(lambda: len(broker.received) == 2)
     assert lines() == []
     assert broker.looks == 0
 
@@ -169,7 +169,7 @@ def test_a_loss_that_the_driver_recovers_within_the_patience_is_no_outage(
 def test_an_outage_is_logged_with_its_reason_and_again_when_that_changes(broker, lines):
     broker.subscription.start()
     broker.server.listening = True
-    wait_for(lambda: broker.heard)
+    wait_for(lambda: broker.received)
     broker.why_not = GONE
     broker.server.listening = False
     wait_for(lambda: len(lines()) == 1)
@@ -212,7 +212,7 @@ def test_a_connection_with_a_refused_declaration_is_replaced_with_growing_pauses
     broker.subscription.start()
     first = broker.server
     first.listening = True
-    wait_for(lambda: broker.heard)
+    wait_for(lambda: broker.received)
     broker.refusal = oslo.MessageDeliveryFailure("Unable to connect")
     broker.refusal.__context__ = REFUSED
     first.listening = False
@@ -228,7 +228,7 @@ def test_a_connection_with_a_refused_declaration_is_replaced_with_growing_pauses
     wait_for(lambda: len(broker.servers) == 2)
     assert not broker.subscription.connected
     broker.server.listening = True
-    wait_for(lambda: broker.heard == ["listening", "listening"])
+    wait_for(lambda: broker.received == ["listening", "listening"])
     assert lines()[1].startswith("RabbitMQ is available again")
 
 
@@ -265,18 +265,18 @@ def test_before_the_first_connection_every_error_of_the_driver_is_logged_once(br
         "RabbitMQ rejects the subscription: a permission is missing",
     ]
     broker.server.listening = True
-    wait_for(lambda: broker.heard)
+    wait_for(lambda: broker.received)
     assert lines()[-1].startswith("RabbitMQ is available again")
 
 
 def test_lost_messages_are_logged_once_and_recovered(broker, lines):
     broker.subscription.start()
     broker.server.listening = True
-    wait_for(lambda: broker.heard)
+    wait_for(lambda: broker.received)
     broker.keeper._lost = dict.fromkeys(["exchange nova", "queue kongming.compute-1"])
     wait_for(lambda: broker.missed)
-    asked = broker.asked
-    wait_for(lambda: broker.asked > asked + 3)
+    checks = broker.checks
+    wait_for(lambda: broker.checks > checks + 3)
     assert broker.missed == 1
     (line,) = lines()
     assert line == (
@@ -289,7 +289,7 @@ def test_lost_messages_are_logged_once_and_recovered(broker, lines):
 def test_a_refused_redeclaration_is_an_outage_although_the_connection_stands(broker, lines):
     broker.subscription.start()
     broker.server.listening = True
-    wait_for(lambda: broker.heard)
+    wait_for(lambda: broker.received)
     broker.keeper.set_refusal(explain(REFUSED))
     wait_for(lines)
     assert not broker.subscription.connected
@@ -305,7 +305,7 @@ def test_a_refused_redeclaration_is_an_outage_although_the_connection_stands(bro
 def test_a_blocked_subscription_is_closed_until_the_work_succeeds(broker, lines):
     broker.listens = True
     broker.subscription.start()
-    wait_for(lambda: broker.heard)
+    wait_for(lambda: broker.received)
     tries, first = [], broker.server
 
     def work():
@@ -328,7 +328,7 @@ def test_a_blocked_subscription_is_closed_until_the_work_succeeds(broker, lines)
 def test_blocked_messages_are_not_requeued_when_the_service_stops(broker):
     broker.subscription.start()
     broker.server.listening = True
-    wait_for(lambda: broker.heard)
+    wait_for(lambda: broker.received)
     broker.hold.begin(lambda: False)
     assert broker.subscription.connected
     broker.subscription.stop(20)
@@ -340,7 +340,7 @@ def test_blocked_messages_are_not_requeued_when_the_service_stops(broker):
 def test_stopping_does_not_wait_for_a_hanging_driver(broker):
     broker.subscription.start()
     broker.server.listening = True
-    wait_for(lambda: broker.heard)
+    wait_for(lambda: broker.received)
     forever = threading.Event()
     broker.server.wait = lambda: forever.wait(20 * patience())
     broker.subscription.stop(0.01)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The host's topology, read from what the kernel tells, or libvirt."""
+"""The host's topology, read from what the kernel reports, or libvirt."""
 
 from dataclasses import replace
 import functools
@@ -90,7 +90,7 @@ def listed(text):
 
 
 def as_libvirt_knows_it(topology):
-    """The topology without what libvirt does not tell."""
+    """Return the topology without what libvirt does not report."""
 
     def known(cpu):
         return replace(
@@ -156,7 +156,7 @@ def test_libvirt_and_the_kernel_report_the_same_for_a_machine(read, tree, tmp_pa
         # This libvirt lists CPUs of a node that only could be there, up to the last that is.
         ("linux/nvidiagpunumanodes", "16-87", ""),
         ("numbers with holes", "4-7", ""),
-        # And this one tells nothing of CPUs that are offline.
+        # And this one does not list CPUs that are offline.
         ("threads switched off", "", "4-7"),
         ("linux/offline-cpu0-node0", "", "0,2,22"),
     ],
@@ -295,10 +295,10 @@ def test_changing_values_are_read_again(tmp_path):
 def test_values_that_the_kernel_does_not_report_are_read_from_libvirt(tmp_path):
     machine = MACHINES["a node without memory"]
     libvirt = machines.Libvirt(machine)
-    asked = capabilities.read(libvirt, KernelFiles(system=tmp_path / "absent"))
-    assert asked == capabilities.read(libvirt)
-    told = capabilities.read(libvirt, KernelFiles(system=machines.write(machine, tmp_path)))
-    assert ids(told.cpus) == ids(asked.cpus)
+    libvirt_only = capabilities.read(libvirt, KernelFiles(system=tmp_path / "absent"))
+    assert libvirt_only == capabilities.read(libvirt)
+    both = capabilities.read(libvirt, KernelFiles(system=machines.write(machine, tmp_path)))
+    assert ids(both.cpus) == ids(libvirt_only.cpus)
 
 
 class Older:
@@ -358,16 +358,16 @@ def test_the_memory_of_a_host_without_cells_is_reported_by_libvirt(answers, free
     ],
 )
 def test_free_memory_of_cells_is_requested_in_the_way_that_the_driver_supports(answers, free):
-    told = written((0, cpus(0)), (1, cpus(1)))
-    found = capabilities.read(Older(told, **answers))
+    xml = written((0, cpus(0)), (1, cpus(1)))
+    found = capabilities.read(Older(xml, **answers))
     assert [cell.free_kib for cell in found.cells] == free
 
 
 def test_an_error_of_libvirt_for_another_reason_is_not_taken_as_unsupported():
     refused = unsupported(libvirt.VIR_ERR_ACCESS_DENIED)
-    for told, name in ((written(), "free"), (written((0, cpus(0))), "stats")):
+    for xml, name in ((written(), "free"), (written((0, cpus(0))), "stats")):
         with pytest.raises(libvirt.libvirtError):
-            capabilities.read(Older(told, **{name: refused}))
+            capabilities.read(Older(xml, **{name: refused}))
 
 
 def test_a_real_host():
@@ -399,8 +399,8 @@ def test_siblings_and_caches_are_read():
     )
     bank = "<bank id='0' level='{}' type='data' size='{}' unit='KiB' cpus='{}'/>"
     banks = ((3, 512, "0,2"), (3, 256, "1"), (2, 128, "0"))
-    told = written((0, cell), cache="".join(bank.format(*each) for each in banks))
-    found = capabilities.parse(told, Host(CpuSet(range(3)), CpuSet([0, 2])))
+    xml = written((0, cell), cache="".join(bank.format(*each) for each in banks))
+    found = capabilities.parse(xml, Host(CpuSet(range(3)), CpuSet([0, 2])))
     (read,) = found.cells
     assert read.memory_kib == 2 << 20
     assert read.cpus[2] == Cpu(2, 1, 0, 4, CpuSet([0, 2]), True)
@@ -410,20 +410,20 @@ def test_siblings_and_caches_are_read():
 def test_offline_and_foreign_siblings_are_left_out():
     cpu = "<cpus><cpu id='{}' socket_id='0' core_id='1' siblings='{}'/></cpus>"
     there = Host(CpuSet(range(4)), CpuSet([0, 2]))
-    for number, siblings, seen in ((0, "0-1", {0}), (2, "0", {2}), (2, "", {2})):
+    for number, siblings, expected in ((0, "0-1", {0}), (2, "0", {2}), (2, "", {2})):
         found = capabilities.parse(written((0, cpu.format(number, siblings))), there)
-        assert found.cores[number] == seen
+        assert found.cores[number] == expected
 
 
 def test_a_cpu_that_libvirt_lists_and_that_is_not_present_is_left_out():
-    told = written((0, cpus(0, 1)), (1, cpus(2, 3)))
-    found = capabilities.parse(told, Host(CpuSet([0, 2, 3]), CpuSet([0, 2])))
+    xml = written((0, cpus(0, 1)), (1, cpus(2, 3)))
+    found = capabilities.parse(xml, Host(CpuSet([0, 2, 3]), CpuSet([0, 2])))
     assert [ids(cell.cpus) for cell in found.cells] == [[0], [2, 3]]
 
 
 def test_a_cpu_without_a_cell_in_libvirt_belongs_to_no_cell():
-    told = written((0, cpus(0)), (1, cpus(2)))
-    found = capabilities.parse(told, Host(CpuSet(range(3)), CpuSet([0, 2])))
+    xml = written((0, cpus(0)), (1, cpus(2)))
+    found = capabilities.parse(xml, Host(CpuSet(range(3)), CpuSet([0, 2])))
     assert found.unassigned == (Cpu.bare(1),)
     assert ids(found.cpus) == [0, 1, 2]
 
@@ -443,8 +443,8 @@ def test_a_host_without_numa_is_one_cell():
 
 
 def test_cells_need_no_cpus_and_no_order():
-    told = written((3, "<memory unit='KiB'>7</memory>"), (0, cpus(0)))
-    found = capabilities.parse(told, Host(CpuSet(range(1)), CpuSet([0])))
+    xml = written((3, "<memory unit='KiB'>7</memory>"), (0, cpus(0)))
+    found = capabilities.parse(xml, Host(CpuSet(range(1)), CpuSet([0])))
     assert [(cell.id, ids(cell.cpus)) for cell in found.cells] == [(0, [0]), (3, [])]
 
 
@@ -460,7 +460,7 @@ def test_a_host_without_cells_has_all_cpus_that_libvirt_counts():
         # By what its CPUs measure, not by what the others do.
         ("a node without memory", {0: "0", 1: "2", 2: "2"}),
         ("memory without CPUs", {0: "0,2", 1: "1,3"}),
-        # Nobody says how far it is.
+        # No distance is reported.
         ("memory that the firmware keeps", {0: "0", 1: "0"}),
         ("linux/fakememinitiators-1np2c+1npp+gi", {0: "5,7", 1: "8,10", 2: "6-7", 3: "9-10"}),
         # Equally far from all, so near to all.
@@ -491,9 +491,9 @@ def test_a_host_that_reports_no_memory_has_memory_everywhere():
 
 
 def test_its_json_names_the_units():
-    told = capabilities.parse(REAL, REAL_CPUS, free_kib={0: 1, 1: 2}).to_json()
-    assert json.loads(json.dumps(told)) == told
-    cell = told["cells"][0]
+    shown = capabilities.parse(REAL, REAL_CPUS, free_kib={0: 1, 1: 2}).to_json()
+    assert json.loads(json.dumps(shown)) == shown
+    cell = shown["cells"][0]
     assert (cell["memory_kib"], cell["free_kib"]) == (984716, 1)
     assert cell["distances"] == {"0": 10, "1": 20}
     assert cell["caches"] == [{"level": 3, "kind": "both", "size_kib": 16384, "cpus": "0-3"}]
@@ -508,12 +508,12 @@ def test_its_json_names_the_units():
         "core_type": None,
         "capacity": None,
     }
-    assert told["unassigned_cpus"] == []
+    assert shown["unassigned_cpus"] == []
 
 
 def test_the_json_of_an_older_host_is_read():
     (cpu,) = (Cpu(1, 0, 0, 0, CpuSet([1]), online=True),)
-    told = cpu.to_json()
+    shown = cpu.to_json()
     for name in ("isolated", "core_type", "capacity"):
-        del told[name]
-    assert Cpu.from_json(told) == cpu
+        del shown[name]
+    assert Cpu.from_json(shown) == cpu
