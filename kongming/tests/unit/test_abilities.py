@@ -33,32 +33,32 @@ def emulators(folder, *names):
 
 
 def test_all_emulators_except_the_selected_one_are_masked(tmp_path):
-    wanted = emulators(tmp_path, "qemu-system-x86_64", "qemu-system-i386", "qemu-img")
-    assert qemu.other_emulators(wanted) == [tmp_path / "qemu-system-i386"]
+    selected = emulators(tmp_path, "qemu-system-x86_64", "qemu-system-i386", "qemu-img")
+    assert qemu.other_emulators(selected) == [tmp_path / "qemu-system-i386"]
 
 
 def test_an_emulator_that_is_a_link_is_not_masked_by_the_name_of_its_target(tmp_path):
-    wanted = emulators(tmp_path, "qemu-system-amd64", "qemu-system-i386")
-    wanted.symlink_to("qemu-system-amd64")
-    assert qemu.other_emulators(wanted) == [tmp_path / "qemu-system-i386"]
+    selected = emulators(tmp_path, "qemu-system-amd64", "qemu-system-i386")
+    selected.symlink_to("qemu-system-amd64")
+    assert qemu.other_emulators(selected) == [tmp_path / "qemu-system-i386"]
 
 
 def test_an_emulator_is_not_masked_by_a_link_that_leads_to_it(tmp_path):
-    wanted = emulators(tmp_path, "qemu-system-x86_64")
-    (tmp_path / "qemu-system-amd64").symlink_to(wanted.name)
+    selected = emulators(tmp_path, "qemu-system-x86_64")
+    (tmp_path / "qemu-system-amd64").symlink_to(selected.name)
     (tmp_path / "qemu-system-gone").symlink_to("nowhere")
-    assert qemu.other_emulators(wanted) == []
+    assert qemu.other_emulators(selected) == []
 
 
 def test_an_emulator_is_not_masked_through_a_chain_of_links(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/qemu-real").touch()
     (tmp_path / "qemu-system-amd64").symlink_to("elsewhere/qemu-real")
-    wanted = tmp_path / "qemu-system-x86_64"
-    wanted.symlink_to("qemu-system-amd64")
+    selected = tmp_path / "qemu-system-x86_64"
+    selected.symlink_to("qemu-system-amd64")
     (tmp_path / "qemu-system-arm").symlink_to("qemu-system-aarch64")
     (tmp_path / "qemu-system-aarch64").touch()
-    assert qemu.other_emulators(wanted) == [tmp_path / "qemu-system-aarch64"]
+    assert qemu.other_emulators(selected) == [tmp_path / "qemu-system-aarch64"]
 
 
 @pytest.mark.parametrize("root", [True, False])
@@ -103,7 +103,7 @@ def test_without_mounts_libvirtd_runs_for_one_user(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("abilities", "embedded", "nodes", "said"),
+    ("abilities", "embedded", "nodes", "expected"),
     [
         (READ_ONLY, False, 2, "Read-only file system"),
         (READ_ONLY, True, 1, "Read-only file system"),
@@ -112,11 +112,11 @@ def test_without_mounts_libvirtd_runs_for_one_user(tmp_path):
         (Abilities(), False, 2, None),
     ],
 )
-def test_a_missing_ability_is_one_line_with_its_reason(abilities, embedded, nodes, said):
+def test_a_missing_ability_is_one_line_with_its_reason(abilities, embedded, nodes, expected):
     line = left_out(abilities, embedded=embedded, nodes=nodes)
-    assert (line is None) == (said is None)
-    if said is not None:
-        assert said in line
+    assert (line is None) == (expected is None)
+    if expected is not None:
+        assert expected in line
         assert "\n" not in line
 
 
@@ -141,9 +141,9 @@ def test_a_refused_namespace_is_reported_with_its_reason_in_one_line(
     (tmp_path / "mountinfo").write_text(f"21 1 0:20 / {root} rw - proc proc rw\n")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(namespace, "PROC", tmp_path)
-    said = namespace.refusal()
-    assert said.startswith(reason)
-    assert "\n" not in said
+    message = namespace.refusal()
+    assert message.startswith(reason)
+    assert "\n" not in message
 
 
 def test_a_granted_namespace_is_no_refusal(monkeypatch, tmp_path):

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whether a database answers: who waits for it, who is told, and when it is asked again."""
+"""Whether a database answers: who waits for it, who is notified, and when it is probed again."""
 
 from contextlib import ExitStack
 import socket
@@ -36,17 +36,17 @@ def soon(monkeypatch):
 class Server:
     """A server that answers questions, or does not.
 
-    :ivar asked: how often it was asked.
+    :ivar pings: the number of pings.
     """
 
     def __init__(self):
         self.answers = threading.Event()
         self.answers.set()
-        self.asked = 0
+        self.pings = 0
         self.error = None
 
-    def ask(self):
-        self.asked += 1
+    def ping(self):
+        self.pings += 1
         self.answers.wait()
         if self.error is not None:
             raise self.error
@@ -61,7 +61,7 @@ def server():
 
 @pytest.fixture
 def watch(server):
-    made = Liveness("the database d", server.ask, 0.2)
+    made = Liveness("the database d", server.ping, 0.2)
     yield made
     made.close()
 
@@ -93,7 +93,7 @@ def line(watch):
     line.close()
 
 
-def is_silent(watch):
+def is_unresponsive(watch):
     try:
         watch.check()
     except exception.DatabaseUnavailable as error:
@@ -105,23 +105,23 @@ def test_a_wait_for_an_unresponsive_database_is_ended(watch, server, line):
     server.answers.clear()
     with watch.waiting(line, 3600):
         assert line.read() == b""
-    assert is_silent(watch)
+    assert is_unresponsive(watch)
 
 
 def test_a_request_that_waits_for_a_responsive_database_is_not_cut_off(watch, server, line):
     with watch.waiting(line, 3600):
-        wait_until(lambda: server.asked >= 3, 30, "it was asked a few times")
+        wait_until(lambda: server.pings >= 3, 30, "it was pinged a few times")
         line.other.send(b"x")
         assert line.read() == b"x"
-    assert not is_silent(watch)
+    assert not is_unresponsive(watch)
 
 
 @pytest.mark.parametrize("error", [OSError("refused"), exception.KongmingError("no")])
 def test_an_error_is_an_answer(watch, server, line, error):
     server.error = error
     with watch.waiting(line, 3600):
-        wait_until(lambda: server.asked >= 2, 30, "it was asked")
-    assert not is_silent(watch)
+        wait_until(lambda: server.pings >= 2, 30, "it was pinged")
+    assert not is_unresponsive(watch)
 
 
 def test_a_short_wait_needs_no_probe(watch, server, line, monkeypatch):
@@ -130,7 +130,7 @@ def test_a_short_wait_needs_no_probe(watch, server, line, monkeypatch):
     for _ in range(1000):
         with watch.waiting(line, 3600):
             pass
-    assert server.asked == 0
+    assert server.pings == 0
 
 
 def receive(watch, condition):
@@ -154,27 +154,27 @@ def test_an_answer_to_another_request_counts_as_responsive(watch, server, line):
     """Then the question is slow, not the database."""
     server.answers.clear()
     with watch.waiting(line, 3600):
-        receive(watch, lambda: server.asked >= 3)
-        assert not is_silent(watch)
+        receive(watch, lambda: server.pings >= 3)
+        assert not is_unresponsive(watch)
 
 
 def test_a_wait_has_an_end_even_if_the_database_answers_others(watch, server, line):
     with watch.waiting(line, 0.0):
         assert line.read() == b""
-    assert not is_silent(watch)
+    assert not is_unresponsive(watch)
 
 
 def test_a_request_that_has_ended_waiting_is_not_cut_off(watch, server, line):
-    """While the database is asked the connection may have gone to somebody else."""
+    """During the probe the connection may have been given to another thread."""
     server.answers.clear()
     # It would be over before the question is.
     with watch.waiting(line, 2 * liveness.PROBE_AFTER_S):
-        wait_until(lambda: server.asked == 1, 30, "it is asked")
+        wait_until(lambda: server.pings == 1, 30, "it is pinged")
     other = Line()
     watch.watch(other)
     with watch.waiting(other, 3600):
-        # Others are heard meanwhile.
-        receive(watch, lambda: server.asked >= 2)
+        # Other requests get answers meanwhile.
+        receive(watch, lambda: server.pings >= 2)
     line.other.send(b"x")
     assert line.read() == b"x"
     watch.forget(other)
@@ -188,7 +188,7 @@ def test_no_request_waits_for_an_unresponsive_database_until_it_answers(watch, s
     with pytest.raises(exception.DatabaseUnavailable, match="is unavailable"):
         watch.connect(lambda: pytest.fail("connected"), lambda _: None, 3600)
     server.answers.set()
-    wait_until(lambda: not is_silent(watch), 30, "it answers again")
+    wait_until(lambda: not is_unresponsive(watch), 30, "it answers again")
     assert watch.connect(lambda: "made", lambda _: None, 3600) == "made"
 
 
@@ -213,7 +213,7 @@ def test_a_connection_is_not_waited_for_longer_than_its_limit(watch, server):
     with pytest.raises(exception.DatabaseUnavailable, match="is unavailable"):
         watch.connect(late.wait, lambda _: None, 0.0)
     late.set()
-    assert not is_silent(watch)
+    assert not is_unresponsive(watch)
 
 
 def test_a_connection_error_is_that_of_the_driver(watch):
@@ -232,7 +232,7 @@ def test_a_line_that_its_driver_has_closed_is_not_cut_for_another(watch, server)
     with watch.waiting(closed, 3600):
         closed.mine.close()
         taking_its_number = Line()
-        wait_until(lambda: is_silent(watch), 30, "it is silent")
+        wait_until(lambda: is_unresponsive(watch), 30, "it is unresponsive")
         wait_until(lambda: closed.other.recv(1) == b"", 30, "the line is cut")
     taking_its_number.other.send(b"x")
     assert taking_its_number.read() == b"x"
@@ -256,7 +256,7 @@ def test_a_closed_probe_leaves_no_thread(watch, line):
     thread = watch._thread
     watch.close()
     wait_until(lambda: not thread.is_alive(), 30, "its thread has ended")
-    # The next wait begins it anew.
+    # The next wait starts it again.
     with watch.waiting(line, 3600):
         assert watch._thread is not None
 
@@ -284,24 +284,24 @@ class Threads:
 @pytest.fixture
 def crowded(server):
     threads = Threads()
-    made = Liveness("the database d", server.ask, 3600, threads.made)
+    made = Liveness("the database d", server.ping, 3600, threads.made)
     made.threads = threads
     yield made
     made.close()
 
 
-@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize("unresponsive", [False, True])
 def test_a_request_that_waits_on_the_last_thread_of_a_server_frees_it(
-    crowded, server, line, silent
+    crowded, server, line, unresponsive
 ):
-    if silent:
+    if unresponsive:
         server.answers.clear()
     crowded.watch(line)
     with crowded.waiting(line, 3600):
         assert line.read() == b""
     with pytest.raises(exception.ThreadsBusy, match="wait for the database"):
         crowded.explain()
-    # It is told once.
+    # It is logged once.
     crowded.explain()
     crowded.forget(line)
 
@@ -317,7 +317,7 @@ def test_a_request_that_waits_on_another_thread_keeps_waiting(crowded, server, l
     crowded.watch(line)
     crowded.threads.one_ends()
     with crowded.waiting(line, 3600):
-        wait_until(lambda: server.asked >= 3, 30, "it has waited for longer than that")
+        wait_until(lambda: server.pings >= 3, 30, "it has waited for longer than that")
         line.other.send(b"x")
         assert line.read() == b"x"
     crowded.explain()
@@ -340,14 +340,14 @@ def test_lines_that_are_logged_while_waiting_belong_to_the_same_request():
 
 
 def test_a_moment_without_an_answer_is_waited_for(server, line):
-    """It is no reason to take a database for silent."""
-    made = Liveness("the database d", server.ask, 3600)
+    """It does not make a database unresponsive."""
+    made = Liveness("the database d", server.ping, 3600)
     made.watch(line)
     server.answers.clear()
     with made.waiting(line, 3600):
-        wait_until(lambda: server.asked, 30, "it is asked")
+        wait_until(lambda: server.pings, 30, "it is pinged")
         line.other.send(b"x")
         assert line.read() == b"x"
-    assert not is_silent(made)
+    assert not is_unresponsive(made)
     made.forget(line)
     made.close()

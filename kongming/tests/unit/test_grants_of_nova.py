@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What each kind of guest is given by Nova, and what may be asked within that."""
+"""What Nova grants each kind of guest, and which requests are within that grant."""
 
 from dataclasses import replace
 from xml.etree import ElementTree as ET
@@ -128,15 +128,15 @@ def test_without_novas_configuration_the_same_cpus_are_known_as_dedicated(name):
     assert grant.dedicated(CpuSet()) == grant.dedicated(RULES.dedicated_cpus)
 
 
-def ask(name, asked, rules=RULES):
+def check(name, requested, rules=RULES):
     """Have the guard judge a request for a guest that runs as Nova started it."""
     read = definition.parse(domains.xml(name), HOST)
-    wanted = {
+    values = {
         what: CpuSet.parse(value) if isinstance(value, str) else value
-        for what, value in asked.items()
+        for what, value in requested.items()
     }
     guard.check_guest(read, rules)
-    guard.check_request(wanted, read, HOST, rules)
+    guard.check_request(values, read, HOST, rules)
 
 
 ACROSS = Rules(
@@ -145,7 +145,7 @@ ACROSS = Rules(
 
 
 @pytest.mark.parametrize(
-    ("name", "asked"),
+    ("name", "requested"),
     [
         ("plain", {vcpu(0): "9", EMULATOR: "2", MEMORY: "1"}),
         ("plain-anywhere", {vcpu(0): "9", EMULATOR: "2", MEMORY: "1"}),
@@ -168,12 +168,12 @@ ACROSS = Rules(
         ("emulator-isolate", {vcpu(0): "5", vcpu(1): "6"}),
     ],
 )
-def test_a_guest_may_have_any_cpus_within_its_grant(name, asked):
-    ask(name, asked)
+def test_a_guest_may_have_any_cpus_within_its_grant(name, requested):
+    check(name, requested)
 
 
 @pytest.mark.parametrize(
-    ("name", "asked", "reason", "given"),
+    ("name", "requested", "reason", "given"),
     [
         ("large-pages", {vcpu(0): "8"}, "outside_grant", "vCPU 0 the CPUs 0-3"),
         ("large-pages", {vcpu(0): "4"}, "outside_grant", "vCPU 0 the CPUs 0-3"),
@@ -212,10 +212,10 @@ def test_a_guest_may_have_any_cpus_within_its_grant(name, asked):
     ],
 )
 def test_a_request_outside_of_the_grant_is_refused_with_the_cpus_that_nova_gave(
-    name, asked, reason, given
+    name, requested, reason, given
 ):
     with pytest.raises(exception.Refused, match=given) as refused:
-        ask(name, asked)
+        check(name, requested)
     assert refused.value.reason == reason
 
 
@@ -225,27 +225,27 @@ def test_a_request_outside_of_the_grant_is_refused_with_the_cpus_that_nova_gave(
     ids=["nothing", "across", "dedicated"],
 )
 def test_without_cpu_shared_set_the_emulator_stays_within_the_grant(rules):
-    ask("dedicated", {EMULATOR: "5"}, rules)
+    check("dedicated", {EMULATOR: "5"}, rules)
     with pytest.raises(exception.OutsideGrant, match="emulator the CPUs 4-6; request"):
-        ask("dedicated", {EMULATOR: "0"}, rules)
+        check("dedicated", {EMULATOR: "0"}, rules)
 
 
 def test_dedicated_cpus_cross_the_cells_only_where_that_is_allowed():
     swapped = {vcpu(0): "12", vcpu(2): "6"}
     for name in ("dedicated-two-cells", "mixed-two-cells"):
-        ask(name, swapped, ACROSS)
+        check(name, swapped, ACROSS)
         with pytest.raises(exception.AcrossCells, match="its cell 0"):
-            ask(name, swapped)
+            check(name, swapped)
 
 
 def test_the_emulator_of_a_real_time_guest_must_make_room_for_a_permutation():
-    ask("realtime", {vcpu(0): "5", vcpu(1): "6", EMULATOR: "0-3", IOTHREAD: "5"})
+    check("realtime", {vcpu(0): "5", vcpu(1): "6", EMULATOR: "0-3", IOTHREAD: "5"})
     with pytest.raises(
         exception.RealtimeCpu, match=r"emulator can't stay on CPU 6.* in the same request"
     ):
-        ask("realtime", {vcpu(0): "5", vcpu(1): "6", IOTHREAD: "5"})
+        check("realtime", {vcpu(0): "5", vcpu(1): "6", IOTHREAD: "5"})
     # It has nothing to do with where the emulator may be.
-    ask("dedicated", {vcpu(0): "5", vcpu(1): "6"})
+    check("dedicated", {vcpu(0): "5", vcpu(1): "6"})
 
 
 @pytest.mark.parametrize("name", domains.NAMES)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The host's CPUs and its memory, as the kernel tells of them, or libvirt."""
+"""The host's CPUs and its memory, as the kernel reports them, or libvirt."""
 
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -23,20 +23,20 @@ from kongming.hypervisor.kernel_files import KernelFiles
 
 
 class Libvirt:
-    """What libvirt says of the host's CPUs, and of two nodes, of which one has memory."""
+    """A libvirt with the CPUs of the host, and two nodes, of which one has memory."""
 
     def __init__(self, count=10, online="0,2-5,9"):
         self.count = count
         self.online = online
-        self.asked = []
+        self.calls = []
 
     def getCPUMap(self):  # noqa: N802
-        self.asked.append("map")
+        self.calls.append("map")
         online = CpuSet.parse(self.online)
         return self.count, [cpu in online for cpu in range(16)], len(online)
 
     def getCapabilities(self):  # noqa: N802
-        self.asked.append("capabilities")
+        self.calls.append("capabilities")
         cpus = "".join(f"<cpu id='{number}'/>" for number in range(self.count))
         return (
             "<capabilities><host><topology><cells><cell id='0'/><cell id='1'><memory>5</memory>"
@@ -135,13 +135,13 @@ def test_an_unreadable_file_is_logged_with_the_reason(files, caplog, monkeypatch
     monkeypatch.setattr("kongming.hypervisor.files.os.open", refuse)
     read = host.read(Libvirt(), files)
     assert (read.online, read.nodes) == (CpuSet.parse("0,2-5,9"), {1})
-    told = [line for _level, line in lines(caplog)]
-    assert f"{files.system}/cpu/present can't be read (Permission denied): " in told[0]
-    assert len(told) == len(set(told)) == 3
+    logged = [line for _level, line in lines(caplog)]
+    assert f"{files.system}/cpu/present can't be read (Permission denied): " in logged[0]
+    assert len(logged) == len(set(logged)) == 3
 
 
 @pytest.mark.parametrize(
-    ("count", "online", "told"),
+    ("count", "online", "expected"),
     [
         # lxcfs shows the CPUs of the container; libvirt has those of the host.
         (10, "0-9", "CPU 0,2-5,9 of 10 online, libvirt shows CPU 0-9 of 10"),
@@ -151,17 +151,17 @@ def test_an_unreadable_file_is_logged_with_the_reason(files, caplog, monkeypatch
     ],
 )
 def test_where_libvirt_has_other_cpus_than_the_files_libvirt_counts(
-    files, caplog, count, online, told
+    files, caplog, count, online, expected
 ):
     caplog.set_level("INFO")
     for _ in range(2):
         connection = Libvirt(count, online)
         read = host.read(connection, files)
         assert (read.present, read.online) == (CpuSet(range(count)), CpuSet.parse(online))
-        # Both are asked once more before they count as different.
-        assert connection.asked == ["map", "map", "capabilities", "map"]
+        # Both are read once more before they count as different.
+        assert connection.calls == ["map", "map", "capabilities", "map"]
     ((level, line),) = lines(caplog)
-    assert (level, told in line) == ("WARNING", True)
+    assert (level, expected in line) == ("WARNING", True)
     assert host.watched_cpus(files) is None
     assert host.agreed_cpus(Libvirt(), files)
     assert lines(caplog) == [("INFO", f"The CPUs of {files.system} can be trusted again")]
@@ -176,12 +176,12 @@ def test_a_cpu_that_appears_between_the_two_answers_is_no_difference(files, capl
 
     connection = Later(online="0-5,9")
     assert host.read(connection, files).online == CpuSet.parse("0-5,9")
-    assert connection.asked == ["map", "map"]
+    assert connection.calls == ["map", "map"]
     assert not caplog.records
 
 
 @pytest.mark.parametrize(
-    ("cgroup", "asked", "settable"),
+    ("cgroup", "requested", "settable"),
     [
         (1, {0, 7}, {0}),
         (2, {0, 7}, {0, 7}),
@@ -191,9 +191,9 @@ def test_a_cpu_that_appears_between_the_two_answers_is_no_difference(files, capl
         (1, {0, 1}, {0, 1}),
     ],
 )
-def test_offline_cpus_can_be_set_with_cgroup_v2_only(cgroup, asked, settable):
+def test_offline_cpus_can_be_set_with_cgroup_v2_only(cgroup, requested, settable):
     there = host.Host(CpuSet(range(8)), CpuSet(range(7)), cgroup=cgroup)
-    assert there.settable(CpuSet(asked)) == settable
+    assert there.settable(CpuSet(requested)) == settable
 
 
 def test_cpus_that_any_parent_group_of_a_guest_lacks_are_not_usable():

@@ -71,8 +71,8 @@ def recorded(name):
     return json.loads((RECORDED / f"{name}.json").read_text())
 
 
-def told():
-    """Give each recorded message with its kind."""
+def recorded_messages():
+    """Yield each recorded message with its kind."""
     for name, (question, answer) in CALLS.items():
         for pair in recorded(name):
             yield question, pair["arguments"]
@@ -110,17 +110,17 @@ def exchange(**changed):
     return fit | changed
 
 
-def has_all(read, told):
-    """Tell whether what was read has all that was told, however deep."""
-    if isinstance(told, dict):
-        return all(name in read and has_all(read[name], told[name]) for name in told)
-    if isinstance(told, list):
-        return len(read) == len(told) and all(map(has_all, read, told))
-    return read == told
+def has_all(read, sent):
+    """Return whether what was read has all that was sent, at any depth."""
+    if isinstance(sent, dict):
+        return all(name in read and has_all(read[name], sent[name]) for name in sent)
+    if isinstance(sent, list):
+        return len(read) == len(sent) and all(map(has_all, read, sent))
+    return read == sent
 
 
 def test_a_message_of_an_older_version_is_accepted_whole():
-    for kind, message in told():
+    for kind, message in recorded_messages():
         read = kind.from_json(message)
         assert read.left_out == ()
         # What it has besides are defaults, which an older version leaves alone.
@@ -128,12 +128,12 @@ def test_a_message_of_an_older_version_is_accepted_whole():
 
 
 def test_a_sent_message_has_all_fields_that_older_versions_need():
-    for kind, message in told():
+    for kind, message in recorded_messages():
         assert on_wire(kind.from_json(message)).keys() >= message.keys()
 
 
 @settings(max_examples=examples(300), deadline=None)
-@given(st.sampled_from(list(told())), st.data())
+@given(st.sampled_from(list(recorded_messages())), st.data())
 def test_a_message_with_any_part_replaced_is_read_or_refused(pair, data):
     kind, message = pair
     message = copy.deepcopy(message)
@@ -398,18 +398,18 @@ def test_a_report_without_one_of_its_fields_is_skipped(field):
 
 
 @pytest.mark.parametrize(
-    ("told", "unobserved"), [({}, None), ({"unobserved": ""}, ""), ({"unobserved": "x"}, "x")]
+    ("fields", "unobserved"), [({}, None), ({"unobserved": ""}, ""), ({"unobserved": "x"}, "x")]
 )
-def test_an_older_host_does_not_name_unobservable_values(told, unobserved):
+def test_an_older_host_does_not_name_unobservable_values(fields, unobserved):
     older = {name: value for name, value in report().items() if name != "unobserved"}
-    read = Reports.from_json({"host": "compute-1", "reports": [older | told]})
+    read = Reports.from_json({"host": "compute-1", "reports": [older | fields]})
     assert read.left_out == ()
     assert read.reports[0].unobserved == unobserved
 
 
 def test_text_for_people_is_cleaned_and_cut():
-    said = "line\nline\x00\x1b[31m\ud800\u202e" + "x" * 10_000
-    message = Report.from_json(report(message=said)).message
+    text = "line\nline\x00\x1b[31m\ud800\u202e" + "x" * 10_000
+    message = Report.from_json(report(message=text)).message
     assert message.startswith("line line�" + "�[31m��x")
     assert message.isprintable()
     assert len(message) == 4_000
@@ -552,8 +552,8 @@ def test_names_and_nesting_of_unknown_fields_have_an_end():
 def test_words_and_names_are_cut():
     about = ExecutorInfo.from_json({"version": "1" * 65, "started_at": 1e9, "interval_s": 1})
     assert about.version == "1" * 64
-    asked = Desired.from_json({"generation": 1, "allocation": None, "requested_by": "x" * 256})
-    assert asked.requested_by == "x" * 255
+    desired = Desired.from_json({"generation": 1, "allocation": None, "requested_by": "x" * 256})
+    assert desired.requested_by == "x" * 255
     step = {"target": "t", "from": "0" * 70_000, "to": "1"}
     answer = PlanAnswer.from_json({"outcome": "planned", "steps": [step]})
     assert answer.steps == ({"target": "t", "from": "0" * 65_536, "to": "1", "grant": ""},)

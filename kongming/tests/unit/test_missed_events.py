@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Edits that no event told of: told once, and only when it is certain that none comes."""
+"""Edits that no event reported: logged once, and only when it is certain that none comes."""
 
 import logging
 
@@ -19,51 +19,51 @@ import pytest
 from kongming.notification.missed_events import PATIENCE_S, MissedEvents
 
 
-class Told:
-    """An instance of it with a clock of its own, and its lines."""
+class Harness:
+    """An instance of MissedEvents with a clock of its own, and its lines."""
 
     def __init__(self, caplog):
         self.now = 1000.0
         self._caplog = caplog
         self.missed = MissedEvents(lambda: self.now)
 
-    def tell(self):
+    def warn(self):
         self._caplog.clear()
         self.missed.warn()
         return [record.getMessage() for record in self._caplog.records]
 
 
 @pytest.fixture
-def told(caplog):
+def harness(caplog):
     caplog.set_level(logging.INFO)
-    return Told(caplog)
+    return Harness(caplog)
 
 
-def test_an_edit_without_a_timely_event_is_logged_once(told):
-    told.missed.note_edit("one")
-    told.now += PATIENCE_S - 0.1
-    assert told.tell() == []
-    told.now += 0.1
-    (line,) = told.tell()
+def test_an_edit_without_a_timely_event_is_logged_once(harness):
+    harness.missed.note_edit("one")
+    harness.now += PATIENCE_S - 0.1
+    assert harness.warn() == []
+    harness.now += 0.1
+    (line,) = harness.warn()
     assert (
         "The metadata of 1 instances, among them one, was edited and no event reported it" in line
     )
-    assert told.tell() == []
+    assert harness.warn() == []
 
 
-def test_a_timely_event_is_enough(told):
-    told.missed.note_edit("one")
-    told.missed.note_edit("two")
-    told.missed.note_event("one")
-    told.missed.note_event("another")
-    told.now += PATIENCE_S
-    (line,) = told.tell()
+def test_a_timely_event_is_enough(harness):
+    harness.missed.note_edit("one")
+    harness.missed.note_edit("two")
+    harness.missed.note_event("one")
+    harness.missed.note_event("another")
+    harness.now += PATIENCE_S
+    (line,) = harness.warn()
     assert "of 1 instances, among them two" in line
 
 
-def test_a_request_that_is_found_again_is_no_newer(told):
-    told.missed.note_edit("one")
-    told.now += PATIENCE_S / 2
-    told.missed.note_edit("one")
-    told.now += PATIENCE_S / 2
-    assert len(told.tell()) == 1
+def test_a_request_that_is_found_again_is_no_newer(harness):
+    harness.missed.note_edit("one")
+    harness.now += PATIENCE_S / 2
+    harness.missed.note_edit("one")
+    harness.now += PATIENCE_S / 2
+    assert len(harness.warn()) == 1

@@ -74,7 +74,7 @@ WINDOWS = st.builds(
 
 @st.composite
 def allocations(draw):
-    """An allocation as the API tells it."""
+    """Return an allocation as the API shows it."""
     written = draw(PARTS)
     windows = draw(st.lists(WINDOWS, max_size=2, unique_by=lambda window: window["name"]))
     if windows:
@@ -85,49 +85,49 @@ def allocations(draw):
 MAPS = st.dictionaries(st.integers(1, 999).map(instance), allocations().filter(bool), max_size=4)
 
 
-def told(wanted, *, status="applied", **more):
-    """A map as the API tells it."""
+def a_map(requested, *, status="applied", **more):
+    """Return a map as the API shows it."""
     return {
         "name": "blue",
         "generation": 3,
         "allocations": [
-            {"instance_uuid": uuid, "status": status, "allocation": asked}
-            for uuid, asked in wanted.items()
+            {"instance_uuid": uuid, "status": status, "allocation": allocation}
+            for uuid, allocation in requested.items()
         ],
         **more,
     }
 
 
 @settings(max_examples=examples(50))
-@given(wanted=MAPS, form=st.sampled_from([map_file.YAML, map_file.JSON]))
-def test_an_export_is_read_back_as_the_same_map(tmp_path_factory, wanted, form):
+@given(requested=MAPS, form=st.sampled_from([map_file.YAML, map_file.JSON]))
+def test_an_export_is_read_back_as_the_same_map(tmp_path_factory, requested, form):
     path = Path(tmp_path_factory.getbasetemp(), "map")
-    path.write_text(map_file.write(told(wanted), form))
+    path.write_text(map_file.write(a_map(requested), form))
     found = map_file.read(str(path))
-    assert found == wanted
-    changes = map_changes.of(told(wanted), found)
-    assert changes.unchanged == sorted(wanted)
+    assert found == requested
+    changes = map_changes.of(a_map(requested), found)
+    assert changes.unchanged == sorted(requested)
     assert not changes.added + changes.changed + changes.released
 
 
 @pytest.mark.parametrize("name", ODD)
 def test_an_ambiguous_name_stays_a_string(tmp_path, name):
     window = {"name": name, "start": "0 1 * * *", "duration_s": 60, "cpu_shares": 5}
-    asked = json_schema.read({"windows": [window]}).to_json()
-    (tmp_path / "map").write_text(map_file.write(told({instance(): asked}), map_file.YAML))
-    assert map_file.read(str(tmp_path / "map")) == {instance(): asked}
+    requested = json_schema.read({"windows": [window]}).to_json()
+    (tmp_path / "map").write_text(map_file.write(a_map({instance(): requested}), map_file.YAML))
+    assert map_file.read(str(tmp_path / "map")) == {instance(): requested}
 
 
 def test_an_export_names_the_generation():
-    text = map_file.write(told({}), map_file.YAML)
+    text = map_file.write(a_map({}), map_file.YAML)
     assert text.startswith("# The allocation map blue, generation 3.\n")
-    assert json.loads(map_file.write(told({}), map_file.JSON)) == {"allocations": {}}
+    assert json.loads(map_file.write(a_map({}), map_file.JSON)) == {"allocations": {}}
 
 
 def test_allocations_in_release_are_not_exported_and_unreadable_ones_are_refused():
-    assert "5a6e" not in map_file.write(told({instance(): None}, status="releasing"), "yaml")
+    assert "5a6e" not in map_file.write(a_map({instance(): None}, status="releasing"), "yaml")
     with pytest.raises(exceptions.CommandError, match=f"instance {instance()} can't be read"):
-        map_file.write(told({instance(): None, instance(2): {"cpu_shares": 5}}), "yaml")
+        map_file.write(a_map({instance(): None, instance(2): {"cpu_shares": 5}}), "yaml")
 
 
 @pytest.mark.parametrize(
@@ -139,9 +139,9 @@ def test_an_empty_document_is_no_map(tmp_path, text):
         map_file.read(str(tmp_path / "map"))
 
 
-@pytest.mark.parametrize("asked", ["{}", "{windows: []}", "{vcpu_pinning: {}}", "null"])
-def test_an_instance_without_a_request_is_refused(tmp_path, asked):
-    (tmp_path / "map").write_text(f"{instance()}: {asked}")
+@pytest.mark.parametrize("requested", ["{}", "{windows: []}", "{vcpu_pinning: {}}", "null"])
+def test_an_instance_without_a_request_is_refused(tmp_path, requested):
+    (tmp_path / "map").write_text(f"{instance()}: {requested}")
     with pytest.raises(exception.RequestInvalid, match=instance()):
         map_file.read(str(tmp_path / "map"))
 
@@ -152,7 +152,7 @@ def numbered(first, last, shares=5):
 
 def test_changes_are_the_differences():
     changes = map_changes.of(
-        told(numbered(1, 4)), numbered(2, 3, 6) | numbered(3, 4) | numbered(7, 8)
+        a_map(numbered(1, 4)), numbered(2, 3, 6) | numbered(3, 4) | numbered(7, 8)
     )
     assert changes.added == [instance(7)]
     assert changes.changed == [instance(2)]
@@ -192,18 +192,18 @@ def test_plans_are_shown_by_instance():
 
 
 def test_the_same_in_another_form_is_no_change():
-    before = told({instance(): {"vcpu_pinning": "0-1,3"}})
+    before = a_map({instance(): {"vcpu_pinning": "0-1,3"}})
     after = {instance(): json_schema.read({"vcpu_pinning": "3,1,0"}).to_json()}
     assert map_changes.of(before, after).unchanged == [instance()]
 
 
 def test_an_unreadable_allocation_counts_as_changed_and_one_in_release_as_missing():
-    changes = map_changes.of(told({instance(): None}), numbered(1, 2))
+    changes = map_changes.of(a_map({instance(): None}), numbered(1, 2))
     assert changes.changed == [instance()]
     assert columns.of_changes("x", 1, changes)["changed"].human_readable() == (
         f"{instance()}: (can't be read) -> cpu-shares=5"
     )
-    changes = map_changes.of(told({instance(): None}, status="releasing"), numbered(1, 2))
+    changes = map_changes.of(a_map({instance(): None}, status="releasing"), numbered(1, 2))
     assert changes.added == [instance()]
 
 
@@ -222,12 +222,12 @@ def test_an_unreadable_allocation_counts_as_changed_and_one_in_release_as_missin
     ],
 )
 def test_a_release_of_all_or_of_many_is_detected(before, after, empties, most):
-    changes = map_changes.of(told(numbered(0, before)), numbered(0, after))
+    changes = map_changes.of(a_map(numbered(0, before)), numbered(0, after))
     assert (changes.empties, changes.releases_most) == (empties, most)
 
 
 def test_a_map_that_is_replaced_as_a_whole_releases_all():
-    changes = map_changes.of(told(numbered(0, 10)), numbered(50, 90))
+    changes = map_changes.of(a_map(numbered(0, 10)), numbered(50, 90))
     assert (changes.empties, changes.releases_most) == (False, True)
 
 

@@ -57,15 +57,15 @@ class Executor:
             lambda: self.rules, claims, lambda: self._looked("topology", self.topology)
         )
 
-    def look(self, guest, accepted=False, **asked):
-        return self.placer.plan(request(**asked), guest, accepted=accepted)
+    def look(self, guest, accepted=False, **requested):
+        return self.placer.plan(request(**requested), guest, accepted=accepted)
 
-    def place(self, guest, new=True, **asked):
-        prospect = self.look(guest, accepted=not new, **asked)
+    def place(self, guest, new=True, **requested):
+        prospect = self.look(guest, accepted=not new, **requested)
         return self.placer.place(UUID, prospect, guest, new=new)
 
-    def warnings(self, guest, **asked):
-        return self.placer.warnings(UUID, self.look(guest, **asked))
+    def warnings(self, guest, **requested):
+        return self.placer.warnings(UUID, self.look(guest, **requested))
 
     def _looked(self, at, found):
         self.looks.append(at)
@@ -222,13 +222,18 @@ class TestLook:
 
     def test_a_target_without_a_control_group_is_named_and_the_rest_is_placed(self):
         guest = Guest()
-        asked = {"vcpu_pinning": "0:2", "cpu_shares": "5", "vcpu_quota": "50%", "numa_nodes": "1"}
-        assert not Executor().look(guest, **asked).shortfalls
+        requested = {
+            "vcpu_pinning": "0:2",
+            "cpu_shares": "5",
+            "vcpu_quota": "50%",
+            "numa_nodes": "1",
+        }
+        assert not Executor().look(guest, **requested).shortfalls
         guest.cpu_time, guest.has_cpuset_controller = {}, False
-        prospect = Executor().look(guest, **asked)
+        prospect = Executor().look(guest, **requested)
         assert prospect.desired == {vcpu(0): CpuSet([2])}
-        told = ["shares_unsupported", "quota_unsupported", "memory_unsupported"]
-        assert reasons(prospect) == told
+        expected = ["shares_unsupported", "quota_unsupported", "memory_unsupported"]
+        assert reasons(prospect) == expected
         assert "CPU shares can't be set: libvirt has no control group with the" in str(
             prospect.shortfalls[0]
         )
@@ -404,9 +409,9 @@ class TestWarnings:
     def test_only_values_that_the_rules_need_are_read(self, overlap, smt, looks):
         executor = Executor(overlap=overlap, smt=smt)
         executor.occupants = [occupant(OTHER, 6)]
-        told = executor.warnings(Guest(), vcpu_pinning="2")
+        warnings = executor.warnings(Guest(), vcpu_pinning="2")
         assert executor.looks == looks
-        assert ["same cores" in each for each in told] == [True] * (smt is Overlap.WARN)
+        assert ["same cores" in each for each in warnings] == [True] * (smt is Overlap.WARN)
         executor.looks.clear()
         assert executor.warnings(Guest(), cpu_shares="5") == []
         assert not executor.looks

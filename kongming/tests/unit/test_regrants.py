@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Guests that Nova defines anew: placed within the new grant, or refused as Nova left them."""
+"""Guests that Nova defines again: placed within the new grant, or refused as Nova left them."""
 
 import pytest
 
@@ -56,20 +56,20 @@ class Compute(Host):
         former = self.guest.domain_id
         self.start(domains.HOST, xml=domains.xml(name, note))
         self.guest.domain_id = former + 1
-        self.given = self.told()
+        self.granted = self.configured()
 
-    def told(self):
-        told = self.guest.definition().configured
-        return {what: cpus for what, cpus in told.items() if what != MEMORY}
+    def configured(self):
+        configured = self.guest.definition().configured
+        return {what: cpus for what, cpus in configured.items() if what != MEMORY}
 
     def assert_placed(self, pins, emulator):
         assert self.record.status == Status.APPLIED
-        told = self.told()
-        assert [str(told[vcpu(number)]) for number in range(len(pins))] == pins
-        assert str(told[EMULATOR]) == emulator
+        configured = self.configured()
+        assert [str(configured[vcpu(number)]) for number in range(len(pins))] == pins
+        assert str(configured[EMULATOR]) == emulator
 
     def assert_as_nova_left_it(self):
-        assert self.told() == self.given
+        assert self.configured() == self.granted
         assert not self.guest.definition().baseline
         assert not self.guest.definition().has_foreign_baseline
 
@@ -83,9 +83,9 @@ def host(tmp_path):
 
 @pytest.mark.parametrize("name", PLACED)
 def test_a_guest_is_placed_again_after_a_hard_reboot_or_a_rebuild(host, name):
-    asked, *placed = PLACED[name]
+    requested, *placed = PLACED[name]
     host.run(name)
-    host.reconcile(asked)
+    host.reconcile(requested)
     host.assert_placed(*placed)
     host.run(name)
     host.reconcile()
@@ -122,9 +122,9 @@ def test_a_guest_is_placed_again_after_a_hard_reboot_or_a_rebuild(host, name):
 def test_a_resized_guest_is_placed_within_the_new_grant_or_left_to_it(
     host, name, other, reason, placed, restarted
 ):
-    asked, *former = PLACED[name]
+    requested, *former = PLACED[name]
     host.run(name)
-    host.reconcile(asked)
+    host.reconcile(requested)
     host.run(other)
     if restarted:
         host.begin()
@@ -142,7 +142,7 @@ def test_a_resized_guest_is_placed_within_the_new_grant_or_left_to_it(
 
 
 @pytest.mark.parametrize(
-    ("name", "asked", "pins"),
+    ("name", "requested", "pins"),
     [
         ("plain", {"vcpu_pinning": "0:3;1:2"}, ["3", "2"]),
         ("plain", {"vcpu_pinning": "0:4"}, None),
@@ -158,18 +158,20 @@ def test_a_resized_guest_is_placed_within_the_new_grant_or_left_to_it(
         ("realtime", {"vcpu_pinning": "1:4;2:5"}, None),
     ],
 )
-def test_a_migrated_guest_is_placed_within_the_grant_of_the_destination(host, name, asked, pins):
-    """Nova has written all pins of a guest with a NUMA topology anew."""
+def test_a_migrated_guest_is_placed_within_the_grant_of_the_destination(
+    host, name, requested, pins
+):
+    """Nova has rewritten all pins of a guest with a NUMA topology."""
     host.run(name)
-    note = definition.baseline_xml(host.told(), "", ELSEWHERE)
+    note = definition.baseline_xml(host.configured(), "", ELSEWHERE)
     host.run(f"{name}-migrated", note)
     assert host.guest.definition().has_foreign_baseline
-    host.reconcile(request(**asked))
+    host.reconcile(request(**requested))
     if pins is None:
         assert host.record.status == Status.REFUSED
         host.assert_as_nova_left_it()
         return
     assert host.record.status == Status.APPLIED
-    assert [str(host.told()[vcpu(number)]) for number in range(len(pins))] == pins
+    assert [str(host.configured()[vcpu(number)]) for number in range(len(pins))] == pins
     host.reconcile(request())
     host.assert_as_nova_left_it()

@@ -102,9 +102,9 @@ def test_a_thread_that_ends_with_an_error_ends_the_service_and_is_logged(signals
     service = Calls(error)
     assert launch._serve(service, signals, 0) == 1
     assert service.calls == ["start", "stop"]
-    (told,) = (each for each in caplog.records if each.levelname == "CRITICAL")
-    assert "ended the thread the-thread" in told.getMessage()
-    assert told.exc_info[1] is error
+    (record,) = (each for each in caplog.records if each.levelname == "CRITICAL")
+    assert "ended the thread the-thread" in record.getMessage()
+    assert record.exc_info[1] is error
 
 
 def test_a_thread_that_ends_itself_is_no_fault():
@@ -117,13 +117,13 @@ def test_a_thread_that_ends_itself_is_no_fault():
 
 
 def test_a_thread_that_reads_a_removed_option_is_a_fault():
-    told = []
-    faults = Faults(lambda: told.append(True))
+    calls = []
+    faults = Faults(lambda: calls.append(True))
     faults.install()
     thread = threading.Thread(target=lambda: {}["check_interval"])
     thread.start()
     thread.join(5 * patience())
-    assert (faults.count, told) == (1, [True])
+    assert (faults.count, calls) == (1, [True])
 
 
 def fail(error):
@@ -131,7 +131,7 @@ def fail(error):
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "says"),
+    ("error", "status", "expected"),
     [
         (exception.ConfigInvalid("[x] y: no"), 2, "Can't start: [x] y: no"),
         (exception.StoreUnavailable("the store: no"), 1, "Can't start: the store: no"),
@@ -139,16 +139,16 @@ def fail(error):
     ],
 )
 def test_a_service_that_can_not_be_built_logs_one_line_without_the_text_of_a_library(
-    signals, monkeypatch, tmp_path, caplog, error, status, says
+    signals, monkeypatch, tmp_path, caplog, error, status, expected
 ):
     path = tmp_path / "kongming.conf"
     path.write_text("[DEFAULT]\nhost = compute-1\n")
     monkeypatch.setattr("sys.argv", ["kongming-executor", f"--config-file={path}"])
     monkeypatch.setattr(launch, "set_up_log", lambda _conf: None)
     assert launch.run("kongming-executor", lambda _conf: fail(error), signals) == status
-    (told,) = (each for each in caplog.records if each.levelname == "CRITICAL")
-    assert told.getMessage().startswith(says)
-    assert told.exc_info is None
+    (record,) = (each for each in caplog.records if each.levelname == "CRITICAL")
+    assert record.getMessage().startswith(expected)
+    assert record.exc_info is None
     assert "Tr0ub4dor" not in caplog.text
 
 
@@ -178,8 +178,8 @@ def test_an_invalid_configuration_ends_with_2_and_one_line(signals, monkeypatch,
     path.write_text("[executor]\ncheck_interval = soon\n")
     monkeypatch.setattr("sys.argv", ["kongming-executor", f"--config-file={path}"])
     assert launch.run("kongming-executor", lambda _conf: fail(ValueError), signals) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.count("\n") == 1
-    assert said.err.startswith("kongming-executor: [executor] check_interval: 'soon' ")
-    assert f"({path}, line 2)" in said.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.count("\n") == 1
+    assert output.err.startswith("kongming-executor: [executor] check_interval: 'soon' ")
+    assert f"({path}, line 2)" in output.err

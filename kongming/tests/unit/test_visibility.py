@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What can't be read or observed is told once, and so is its return."""
+"""What can't be read or observed is logged once, and so is its return."""
 
 import pytest
 
@@ -27,66 +27,66 @@ FILE = Gap("/sys/x", "read", "Permission denied", "what libvirt reports is used 
 
 
 @pytest.fixture
-def told(caplog):
-    """Return a function that gives the lines since it was last called."""
+def logged(caplog):
+    """Return a function that returns the lines since it was last called."""
     caplog.set_level("INFO")
 
-    def told():
+    def logged():
         found = [f"{each.levelname} {each.getMessage()}" for each in caplog.records]
         caplog.clear()
         return found
 
-    return told
+    return logged
 
 
-def test_a_gap_is_logged_once_and_its_end_once(told):
+def test_a_gap_is_logged_once_and_its_end_once(logged):
     visibility = Visibility()
     for _ in range(2):
         visibility.lost(FILE)
     assert visibility.gaps() == [FILE]
-    assert told() == [
+    assert logged() == [
         "WARNING /sys/x can't be read (Permission denied): what libvirt reports is used instead"
     ]
     for _ in range(2):
         visibility.regained("/sys/x")
-    assert told() == ["INFO /sys/x can be read again"]
+    assert logged() == ["INFO /sys/x can be read again"]
     assert visibility.gaps() == []
     visibility.lost(FILE)
-    assert len(told()) == 1
+    assert len(logged()) == 1
 
 
-def test_a_value_that_was_never_lost_is_not_regained(told):
+def test_a_value_that_was_never_lost_is_not_regained(logged):
     visibility = Visibility()
     visibility.regained("/sys/x")
     visibility.lost(FILE)
-    told()
+    logged()
     visibility.regained("/sys/y")
-    assert told() == []
+    assert logged() == []
     assert visibility.lacks("/sys/x")
     assert not visibility.lacks("/sys/y")
 
 
-def test_many_parts_are_one_gap_that_ends_with_the_last_of_them(told):
+def test_many_parts_are_one_gap_that_ends_with_the_last_of_them(logged):
     visibility = Visibility()
     for guest in ("a", "b"):
         visibility.lost(hidden_threads("hidepid"), guest)
-    assert len(told()) == 1
+    assert len(logged()) == 1
     visibility.regained(THREADS, "a")
-    assert told() == []
+    assert logged() == []
     visibility.regained(THREADS, "b")
-    assert told() == ["INFO The threads of guests can be observed again"]
+    assert logged() == ["INFO The threads of guests can be observed again"]
 
 
-def test_another_reason_is_another_gap_until_no_value_is_hidden(told):
+def test_another_reason_is_another_gap_until_no_value_is_hidden(logged):
     visibility = Visibility()
     visibility.lost(hidden_threads("hidepid"), "a")
     visibility.lost(hidden_threads("no /proc"), "a")
-    assert ["(hidepid)" in line for line in told()] == [True, False]
+    assert ["(hidepid)" in line for line in logged()] == [True, False]
     visibility.regained(THREADS, "a")
     assert visibility.gaps() == []
 
 
-def test_one_guest_may_have_gaps_of_several_kinds(told):
+def test_one_guest_may_have_gaps_of_several_kinds(logged):
     visibility = Visibility()
     visibility.lost(hidden_threads("hidepid"), "a")
     visibility.lost(hidden_groups("not mounted"), "a")
@@ -97,17 +97,17 @@ def test_one_guest_may_have_gaps_of_several_kinds(told):
     assert visibility.gaps() == []
 
 
-def test_a_part_that_ended_leaves_its_gap_without_another_log_line(told):
+def test_a_part_that_ended_leaves_its_gap_without_another_log_line(logged):
     visibility = Visibility()
     visibility.lost(hidden_threads("hidepid"), "a")
     visibility.lost(hidden_threads("hidepid"), "a/vCPU 0")
     visibility.forget("a")
-    told()
+    logged()
     visibility.lost(hidden_threads("hidepid"), "b")
-    assert told() == []
+    assert logged() == []
     visibility.forget("b")
     visibility.regained(THREADS, "c")
-    assert len(told()) == 1
+    assert len(logged()) == 1
 
 
 def test_the_first_of_many_files_is_named():

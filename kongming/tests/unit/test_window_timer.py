@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""When the window timer asks for passes, and what that costs."""
+"""When the window timer requests passes, and what that costs."""
 
 from datetime import UTC, datetime, timedelta
 from importlib import resources
@@ -53,11 +53,11 @@ def timer(clock):
 
 
 def rules(name):
-    """Give the file of a zone, from Python's package."""
+    """Return the file of a zone, from Python's package."""
     return resources.files("tzdata").joinpath("zoneinfo", name).read_bytes()
 
 
-def asked(*windows):
+def requested(*windows):
     return Allocation(windows=tuple(Windowed(window, Allocation()) for window in windows))
 
 
@@ -67,7 +67,7 @@ def test_now_is_this_moment():
 
 
 def test_an_instance_is_due_when_its_window_begins_and_only_then(timer, clock):
-    assert timer.note("a", [asked(NIGHT), None]) == NOON
+    assert timer.note("a", [requested(NIGHT), None]) == NOON
     for moment in (NOON, DUSK - HOUR, DUSK - HOUR / 3600):
         clock.moment = moment
         assert timer.due() == []
@@ -77,15 +77,15 @@ def test_an_instance_is_due_when_its_window_begins_and_only_then(timer, clock):
     assert timer.due() == []
     clock.moment += HOUR
     assert timer.due() == []
-    assert timer.note("a", [asked(NIGHT), asked(NIGHT)]) == clock.moment
+    assert timer.note("a", [requested(NIGHT), requested(NIGHT)]) == clock.moment
     clock.moment = DUSK + 8 * HOUR
     assert timer.due() == ["a"]
 
 
 def test_the_earliest_transition_of_all_windows_counts(timer, clock):
-    timer.note("a", [asked(NIGHT, ALWAYS), asked(EVENING)])
-    timer.note("b", [asked(NIGHT)])
-    timer.note("c", [asked(ALWAYS)])
+    timer.note("a", [requested(NIGHT, ALWAYS), requested(EVENING)])
+    timer.note("b", [requested(NIGHT)])
+    timer.note("c", [requested(ALWAYS)])
     clock.moment = DUSK - 2 * HOUR
     assert timer.due() == ["a"]
     clock.moment = DUSK + HOUR
@@ -93,7 +93,7 @@ def test_the_earliest_transition_of_all_windows_counts(timer, clock):
 
 
 def test_an_instance_without_windows_is_never_due(timer, clock):
-    timer.note("a", [asked(NIGHT)])
+    timer.note("a", [requested(NIGHT)])
     assert timer.note("a", [None, Allocation(cpu_shares=5)]) == NOON
     assert timer.note("b", []) == NOON
     clock.moment = DUSK
@@ -103,16 +103,16 @@ def test_an_instance_without_windows_is_never_due(timer, clock):
 
 
 def test_other_windows_are_judged_at_once(timer, clock):
-    timer.note("a", [asked(NIGHT)])
+    timer.note("a", [requested(NIGHT)])
     clock.moment += HOUR
-    timer.note("a", [asked(EVENING)])
+    timer.note("a", [requested(EVENING)])
     clock.moment = DUSK - 2 * HOUR
     assert timer.due() == ["a"]
 
 
 def test_all_instances_are_due_when_the_clock_was_set_back(timer, clock):
     for name in ("a", "b"):
-        timer.note(name, [asked(NIGHT)])
+        timer.note(name, [requested(NIGHT)])
     timer.note("c", [None])
     clock.moment = NOON + HOUR / 3600
     assert timer.due() == []
@@ -121,10 +121,10 @@ def test_all_instances_are_due_when_the_clock_was_set_back(timer, clock):
     assert timer.due() == []
     # What was noted meanwhile is a moment, too.
     clock.moment = DUSK
-    timer.note("a", [asked(NIGHT)])
+    timer.note("a", [requested(NIGHT)])
     clock.moment = DUSK - HOUR
     assert timer.due() == ["a", "b"]
-    timer.note("a", [asked(NIGHT)])
+    timer.note("a", [requested(NIGHT)])
     clock.moment = DUSK
     assert timer.due() == ["a"]
 
@@ -135,39 +135,39 @@ def test_all_instances_are_due_when_the_tz_database_was_updated(
     monkeypatch.setattr(timezones, "_zones", {})
     monkeypatch.setattr(zoneinfo, "TZPATH", (str(tmp_path), *zoneinfo.TZPATH))
     (tmp_path / "Test").write_bytes(rules("UTC"))
-    timer.note("a", [asked(Window("night", "0 22 * * *", 3600, "Test"))])
-    timer.note("b", [asked(NIGHT)])
+    timer.note("a", [requested(Window("night", "0 22 * * *", 3600, "Test"))])
+    timer.note("b", [requested(NIGHT)])
     assert timer.due() == []
     # Now it is nine hours ahead.
     (tmp_path / "Test").write_bytes(rules("Asia/Tokyo"))
     assert timer.due() == ["a", "b"]
     for name, window in (("a", Window("night", "0 22 * * *", 3600, "Test")), ("b", NIGHT)):
-        timer.note(name, [asked(window)])
+        timer.note(name, [requested(window)])
     assert timer.due() == []
     clock.moment = NOON + HOUR
     assert timer.due() == ["a"]
 
 
 def test_an_unreadable_window_does_not_hide_the_others(timer, clock):
-    timer.note("a", [asked(NIGHT, UNKNOWN)])
-    timer.note("b", [asked(UNKNOWN)])
+    timer.note("a", [requested(NIGHT, UNKNOWN)])
+    timer.note("b", [requested(UNKNOWN)])
     clock.moment = DUSK
     assert timer.due() == ["a"]
 
 
 def test_a_window_that_becomes_readable_counts_from_the_next_pass(timer, clock, monkeypatch):
-    timer.note("a", [asked(UNKNOWN)])
+    timer.note("a", [requested(UNKNOWN)])
     monkeypatch.setitem(
         timezones._zones, "Mars/Olympus", ((), timezones.Zone(ZoneInfo("Asia/Tokyo")))
     )
-    timer.note("a", [asked(UNKNOWN)])
+    timer.note("a", [requested(UNKNOWN)])
     clock.moment = datetime(2026, 11, 24, 15, tzinfo=UTC)
     assert timer.due() == ["a"]
 
 
 def many(number):
-    """Give 32 windows that no other instance has."""
-    return asked(
+    """Return an allocation with 32 windows that no other instance has."""
+    return requested(
         *(
             Window(f"w{each}", f"{each} {number % 24} * * *", 60 + number, "Europe/Berlin")
             for each in range(32)
@@ -177,7 +177,7 @@ def many(number):
 
 def test_a_tick_costs_the_same_for_any_number_of_instances(timer, clock, monkeypatch):
     monkeypatch.setattr(timezones, "_zones", {})
-    timer.note("first", [asked(Window("w", "0 0 * * *", 60, "Europe/Berlin"))])
+    timer.note("first", [requested(Window("w", "0 0 * * *", 60, "Europe/Berlin"))])
     timer.due()
     alone = steps.count(timer.due)
     for number in range(60):
@@ -205,7 +205,7 @@ def test_a_pass_does_not_search_again_for_a_known_transition(timer, clock):
     assert timer.note("a", [allocation, allocation]) == clock.moment
     # Mostly what it takes to compare 32 windows.
     assert steps.count(lambda: timer.note("a", [allocation, allocation])) < 300
-    always = asked(*(Window(f"w{each}", "* * * * *", 60 + each) for each in range(32)))
+    always = requested(*(Window(f"w{each}", "* * * * *", 60 + each) for each in range(32)))
     timer.note("always", [always])
     assert steps.count(lambda: timer.note("always", [always])) < 300
     clock.moment += timedelta(days=1)
