@@ -19,10 +19,10 @@ UUID, OTHER = instance(), instance(2)
 HERE, THERE = "here", "there"
 
 
-def entry(host=None, reporter=None, *, project=None, wanted=True, generation=2, uuid=UUID):
+def entry(host=None, reporter=None, *, project=None, requested=True, generation=2, uuid=UUID):
     outcome = None
     if reporter is not None:
         absent = report(uuid, generation, "absent", changed_at=1.0).to_json()
         outcome = Outcome(**absent, host=reporter, reported_at=1.0)
-    allocation = asking(1) if wanted else None
+    allocation = asking(1) if requested else None
     return Entry(uuid, allocation, generation, project, host, None, "mano", 1.0, 1.0, outcome)

@@ -47,12 +47,12 @@ class Conductor:
         self.acknowledgement = Acknowledgement()
         self.exchanges, self.reports, self.snapshots = [], [], []
 
-    def exchange(self, told):
-        self.exchanges.append(told)
+    def exchange(self, message):
+        self.exchanges.append(message)
         return self._answer(self.answer)
 
-    def report(self, _host, told):
-        self.reports.append(list(told))
+    def report(self, _host, message):
+        self.reports.append(list(message))
         return self._answer(self.acknowledgement)
 
     def send_snapshot(self, _host, _snapshot, digest):
@@ -131,7 +131,9 @@ def test_a_refused_report_is_sent_again_only_when_it_changes(host, caplog):
     host.conductor.answer = ExchangeAnswer({}, (), refused=(refusal(),))
     for _ in range(3):
         assert host.exchange() is None
-    sent = [[each.instance_uuid for each in told.reports] for told in host.conductor.exchanges]
+    sent = [
+        [each.instance_uuid for each in exchange.reports] for exchange in host.conductor.exchanges
+    ]
     assert sent == [[UUID, OTHER], [OTHER], [OTHER]]
     assert host.acknowledged == [OTHER] * 3
     (line,) = lines(caplog)
@@ -191,7 +193,7 @@ def test_a_refused_report_is_forgotten_with_its_instance(host):
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "expected"),
     [
         (
             exception.ConductorUnresponsive("nobody"),
@@ -207,12 +209,12 @@ def test_a_refused_report_is_forgotten_with_its_instance(host):
         ),
     ],
 )
-def test_a_conductor_that_fails_or_refuses_is_logged_once(host, caplog, error, said):
+def test_a_conductor_that_fails_or_refuses_is_logged_once(host, caplog, error, expected):
     host.conductor.answer = error
     for _ in range(5):
         assert host.exchange() > 0
     (line,) = lines(caplog)
-    assert said in line
+    assert expected in line
     assert not host.sync.is_available
     host.conductor.answer = ExchangeAnswer({UUID: Desired(2, None)}, (OTHER,))
     assert host.exchange() is None
@@ -307,14 +309,14 @@ class Settled:
 
 
 @pytest.mark.parametrize(
-    ("error", "left_out", "asked"),
+    ("error", "left_out", "requests"),
     [
         (None, (), []),
         (None, (refusal("instances"),), [5.0]),
         (exception.StoreUnavailable("full"), (), [0.0]),
     ],
 )
-def test_a_push_that_can_not_be_stored_leads_to_a_request(error, left_out, asked):
+def test_a_push_that_can_not_be_stored_leads_to_a_request(error, left_out, requests):
     def push(instances):
         if error:
             raise error
@@ -322,9 +324,9 @@ def test_a_push_that_can_not_be_stored_leads_to_a_request(error, left_out, asked
 
     taken, sync = {}, Settled()
     endpoint = Endpoint("compute-1", None, SimpleNamespace(accept_push=push), sync)
-    told = endpoint.methods["desired"].message({UUID: Desired(2, None)}, left_out=left_out)
-    endpoint.push(told)
-    assert sync.seconds == asked
+    message = endpoint.methods["desired"].message({UUID: Desired(2, None)}, left_out=left_out)
+    endpoint.push(message)
+    assert sync.seconds == requests
     assert (UUID in taken) is (error is None)
 
 
@@ -356,9 +358,9 @@ def test_until_a_conductor_has_answered_a_push_only_leads_to_a_request(host):
 
 
 def test_an_exchange_that_began_before_calls_were_received_settles_no_request(host):
-    def listening_meanwhile(told):
+    def listening_meanwhile(message):
         host.sync.listening()
-        return real(told)
+        return real(message)
 
     real = host.conductor.exchange
     host.conductor.exchange = listening_meanwhile

@@ -45,8 +45,8 @@ def decide(entries, guests=(), known=None, *, digest=""):
         (entry(HERE), (), {}, True),
         (entry(HERE), (UUID,), {UUID: 1}, True),
         (entry(HERE), (UUID,), {UUID: 2}, False),
-        (entry(HERE, wanted=False), (UUID,), {UUID: 1}, True),
-        (entry(HERE, wanted=False), (UUID,), {}, False),
+        (entry(HERE, requested=False), (UUID,), {UUID: 1}, True),
+        (entry(HERE, requested=False), (UUID,), {}, False),
         # So does the last holder of an instance on no host, unless it has nothing of it.
         (entry(None, HERE), (), {}, True),
         (entry(None, HERE, project="p"), (UUID,), {}, True),
@@ -67,8 +67,8 @@ def test_only_the_holder_gets_the_desired_allocation(there, guests, known, gets_
     desired = decide([there], guests, known).desired
     assert (UUID in desired) is gets_it
     if gets_it:
-        asked = there.allocation.to_json() if there.allocation else None
-        assert desired[UUID] == Desired(2, asked, "mano")
+        allocation = there.allocation.to_json() if there.allocation else None
+        assert desired[UUID] == Desired(2, allocation, "mano")
 
 
 @pytest.mark.parametrize(
@@ -92,13 +92,13 @@ def test_a_host_forgets_instances_that_are_on_another_host(there, guests, elsewh
 @pytest.mark.parametrize(
     ("there", "known", "is_complete"),
     [
-        (entry(HERE, wanted=False), {}, True),
-        (entry(HERE, wanted=False), {UUID: 1}, False),
+        (entry(HERE, requested=False), {}, True),
+        (entry(HERE, requested=False), {UUID: 1}, False),
         (entry(HERE), {}, False),
-        (entry(None, HERE, wanted=False), {}, True),
-        (entry(THERE, wanted=False), {}, False),
-        (entry(THERE, HERE, wanted=False), {}, False),
-        (entry(wanted=False), {}, False),
+        (entry(None, HERE, requested=False), {}, True),
+        (entry(THERE, requested=False), {}, False),
+        (entry(THERE, HERE, requested=False), {}, False),
+        (entry(requested=False), {}, False),
     ],
 )
 def test_a_release_is_complete_when_the_holder_does_not_know_the_instance(
@@ -131,7 +131,7 @@ entries = st.fixed_dictionaries(
             hosts,
             st.sampled_from([None, "", HERE, THERE]),
             project=st.sampled_from([None, "p"]),
-            wanted=st.booleans(),
+            requested=st.booleans(),
             generation=st.integers(1, 3),
             uuid=st.just(uuid),
         )
@@ -198,10 +198,10 @@ class TestClaims:
         assert bool(of_other_holders(HERE, {UUID: claimed})) is is_contested
 
     @pytest.mark.parametrize(
-        ("seen_at", "has_lapsed"), [(1000.0 - LAPSE_S, True), (1001.0 - LAPSE_S, False)]
+        ("heartbeat_at", "has_lapsed"), [(1000.0 - LAPSE_S, True), (1001.0 - LAPSE_S, False)]
     )
-    def test_a_host_without_a_heartbeat_for_long_loses_its_claims(self, seen_at, has_lapsed):
-        host = Host(THERE, seen_at, 0.0, "1", 60.0, None, "", None, 0, 0)
+    def test_a_host_without_a_heartbeat_for_long_loses_its_claims(self, heartbeat_at, has_lapsed):
+        host = Host(THERE, heartbeat_at, 0.0, "1", 60.0, None, "", None, 0, 0)
         assert lapsed_hosts({THERE}, [host], 1000.0) == ({THERE} if has_lapsed else set())
 
     def test_an_unknown_host_has_no_claims(self):
@@ -212,8 +212,8 @@ class TestClaims:
     ("there", "status"),
     [
         (entry(), "absent"),
-        (entry(wanted=False), "released"),
-        (entry(None, "", wanted=False), "released"),
+        (entry(requested=False), "released"),
+        (entry(None, "", requested=False), "released"),
         # Its status is known.
         (entry(None, ""), None),
     ],

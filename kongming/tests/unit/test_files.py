@@ -71,7 +71,7 @@ def test_yaml_and_json_are_read(load, text, value):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         ("a: 1\nb: {c: 1,\n c: 2}", ", line 3: 'c' is repeated"),
         ('{"a": 1,\n\t"a": 2}', ", line 2: 'a' is repeated"),
@@ -96,10 +96,10 @@ def test_yaml_and_json_are_read(load, text, value):
         (b"\xff\xfe\xff", "can't be read: its byte 1 is not UTF-8"),
     ],
 )
-def test_an_ambiguous_value_is_refused(written, text, says):
+def test_an_ambiguous_value_is_refused(written, text, expected):
     path = written(text)
     assert refused(files.load, path).startswith(path)
-    assert says in refused(files.load, path)
+    assert expected in refused(files.load, path)
 
 
 def nested(levels):
@@ -182,7 +182,7 @@ _scalar = st.one_of(_number, _word)
 
 
 def as_typed(text, value):
-    """Whether a value is what a text without quotes says by YAML 1.2 and by YAML 1.1 alike."""
+    """Return whether a text without quotes means this value in both YAML 1.2 and YAML 1.1."""
     if isinstance(value, bool | None):
         return text.lower() == json.dumps(value)
     return value == text if isinstance(value, str) else str(value) == text
@@ -242,7 +242,7 @@ def of_file(path):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         ("cpu_shares: 0100", "line 1: cpu_shares: '0100'"),
         ("numa_nodes: '0'\nvcpu_pinning:\n  0: 17:04", "line 3: vcpu_pinning"),
@@ -255,15 +255,15 @@ def of_file(path):
         ("5", "the allocation: 5"),
     ],
 )
-def test_a_value_that_is_refused_is_named_with_its_line(written, text, says):
+def test_a_value_that_is_refused_is_named_with_its_line(written, text, expected):
     path = written(text)
     assert refused(options.read_allocation, of_file(path)).startswith(
-        f"{path}{', ' if 'line' in says else ': '}{says}"
+        f"{path}{', ' if 'line' in expected else ': '}{expected}"
     )
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         (
             f"allocations:\n  {UUID}:\n    cpu_shares: 010",
@@ -281,9 +281,9 @@ def test_a_value_that_is_refused_is_named_with_its_line(written, text, says):
         (f"{UUID}: &a\n  cpu_shares: 5\n  windows: [{{name: 1}}]", ", line 3: "),
     ],
 )
-def test_an_entry_of_a_map_that_is_refused_is_named_with_its_line(written, text, says):
+def test_an_entry_of_a_map_that_is_refused_is_named_with_its_line(written, text, expected):
     path = written(text)
-    assert refused(map_file.read, path).startswith(f"{path}{says}")
+    assert refused(map_file.read, path).startswith(f"{path}{expected}")
 
 
 def test_a_value_that_an_alias_repeats_is_refused_with_the_line_of_the_alias(written):

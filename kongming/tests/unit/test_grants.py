@@ -47,8 +47,8 @@ def grant(xml):
     return definition.parse(xml, HOST).grant
 
 
-def check(asked, xml, rules=NO_RULES):
-    pins = {what: CpuSet.parse(cpus) for what, cpus in asked.items()}
+def check(requested, xml, rules=NO_RULES):
+    pins = {what: CpuSet.parse(cpus) for what, cpus in requested.items()}
     grants.check(pins, grant(xml), rules)
 
 
@@ -124,7 +124,7 @@ ACROSS = Rules(numa_across_cells=True)
 
 
 @pytest.mark.parametrize(
-    ("xml", "asked", "rules"),
+    ("xml", "requested", "rules"),
     [
         (FLOATING, {vcpu(0): "4"}, NO_RULES),
         (FLOATING, {vcpu(0): "4-7", vcpu(1): "5,7"}, NO_RULES),
@@ -142,12 +142,12 @@ ACROSS = Rules(numa_across_cells=True)
         (REALTIME, {EMULATOR: "0"}, SHARED),
     ],
 )
-def test_a_request_within_the_grant_is_accepted(xml, asked, rules):
-    check(asked, xml, rules)
+def test_a_request_within_the_grant_is_accepted(xml, requested, rules):
+    check(requested, xml, rules)
 
 
 @pytest.mark.parametrize(
-    ("xml", "asked", "rules", "refusal", "says"),
+    ("xml", "requested", "rules", "refusal", "expected"),
     [
         (
             FLOATING,
@@ -223,10 +223,10 @@ def test_a_request_within_the_grant_is_accepted(xml, asked, rules):
     ],
 )
 def test_a_request_outside_of_the_grant_is_refused_with_the_cpus_that_nova_gave(
-    xml, asked, rules, refusal, says
+    xml, requested, rules, refusal, expected
 ):
-    with pytest.raises(refusal, match=says):
-        check(asked, xml, rules)
+    with pytest.raises(refusal, match=expected):
+        check(requested, xml, rules)
 
 
 def test_memory_stays_where_nova_bound_it():

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whatever is asked of a guest with a NUMA topology: it stays within what Nova gave it."""
+"""Whatever is requested for a guest with a NUMA topology: it stays within what Nova gave it."""
 
 from dataclasses import dataclass, replace
 
@@ -91,8 +91,8 @@ def requests(draw, instance):
     """Draw a request: permutations, parts of the grant, and now and then anything at all."""
     bold = draw(st.integers(0, 3)) == 0
 
-    def among(*given_cpus):
-        usual = st.one_of(*(cpusets(each) for each in given_cpus if each))
+    def among(*granted):
+        usual = st.one_of(*(cpusets(each) for each in granted if each))
         return draw(usual | cpusets(HOST.present) if bold else usual)
 
     dedicated = [number for number, cpus in enumerate(instance.pins) if cpus <= POOL]
@@ -105,17 +105,17 @@ def requests(draw, instance):
     for number, cpus in enumerate(instance.pins):
         if number not in dedicated or (bold and number not in permuted):
             pins[number] = among(cpus)
-    asked = {
+    requested = {
         "vcpu_pinning": ";".join(f"{number}:{cpus}" for number, cpus in pins.items()),
         "emulator_pinning": str(among(instance.emulator, own, SHARED)),
         "iothread_pinning": str(among(instance.emulator, own, SHARED)),
         "cpu_shares": "200",
         "numa_nodes": "0-1",
     }
-    left_out = draw(st.frozensets(st.sampled_from(sorted(asked))))
+    left_out = draw(st.frozensets(st.sampled_from(sorted(requested))))
     return {
         name: value
-        for name, value in asked.items()
+        for name, value in requested.items()
         if value and name not in left_out and (bold or name != "numa_nodes")
     }
 
@@ -174,21 +174,21 @@ class Compute(reconciling.Host):
         self.guest.domain_id = self.domain_id = getattr(self, "domain_id", 0) + 1
 
     def check(self):
-        """Judge what libvirt was told of each part of the guest."""
-        told, grant = self.guest.told, self.guest.definition().grant
-        assert told[MEMORY] == grant.nodes
+        """Check and return what is configured for each part of the guest."""
+        configured, grant = self.guest.told, self.guest.definition().grant
+        assert configured[MEMORY] == grant.nodes
         dedicated = grant.dedicated(self.rules.dedicated_cpus)
         for number, cpus in grant.vcpus.items():
             if number not in dedicated:
-                assert told[vcpu(number)] <= cpus
-        now = {number: told[vcpu(number)] for number in dedicated}
+                assert configured[vcpu(number)] <= cpus
+        now = {number: configured[vcpu(number)] for number in dedicated}
         assert all(len(each) == 1 for each in now.values())
         assert sorted(CpuSet.union(now.values())) == sorted(dedicated.values())
-        realtime = CpuSet.union(told[vcpu(number)] for number in grant.realtime)
+        realtime = CpuSet.union(configured[vcpu(number)] for number in grant.realtime)
         for what in (EMULATOR, IOTHREAD):
-            assert told[what] <= grant.of(what) | CpuSet(dedicated.values()) | SHARED
-            assert not told[what] & realtime
-        return {what: told[what] for what in told if what.aspect is not Aspect.MEMORY}
+            assert configured[what] <= grant.of(what) | CpuSet(dedicated.values()) | SHARED
+            assert not configured[what] & realtime
+        return {what: configured[what] for what in configured if what.aspect is not Aspect.MEMORY}
 
 
 @pytest.fixture(scope="module")
@@ -206,8 +206,8 @@ def test_no_request_takes_a_guest_out_of_its_grant(host, instance, rules, data):
     for _ in range(data.draw(st.integers(1, 4))):
         happening = data.draw(st.sampled_from(["", "", "fail", "offline", "rules", "restart"]))
         if happening == "offline":
-            given_cpus = CpuSet.union([*instance.pins, instance.emulator])
-            offline = data.draw(st.frozensets(st.sampled_from(sorted(given_cpus)), max_size=3))
+            granted = CpuSet.union([*instance.pins, instance.emulator])
+            offline = data.draw(st.frozensets(st.sampled_from(sorted(granted)), max_size=3))
             host.guest.host = replace(HOST, online=CpuSet(HOST.present - offline))
         elif happening == "rules":
             host.rules = replace(rules, numa_across_cells=data.draw(st.booleans()))

@@ -93,8 +93,8 @@ def test_guests_that_were_migrated_away_do_not_accumulate(monkeypatch):
     found = look()
     for number in range(3):
         happen(found, STOPPED, MIGRATED, uuid=f"{UUID[:-1]}{number}")
-    told = [absent(found, f"{UUID[:-1]}{number}").migrated for number in range(3)]
-    assert told == [False, True, True]
+    recognized = [absent(found, f"{UUID[:-1]}{number}").migrated for number in range(3)]
+    assert recognized == [False, True, True]
 
 
 class Suspended(Domain):
@@ -145,10 +145,10 @@ def test_a_local_libvirt_is_recognized_by_its_answers_through_any_uri(tmp_path, 
     assert machine.hypervisor.online_cpus() is None
     for _ in range(2):
         assert machine.observe() == (True, "")
-    told = "is on this machine (libvirt reports the same CPU time)"
-    assert lines(caplog) == [("INFO", f"libvirt at qemu+tcp://127.0.0.1/system {told}")]
+    expected = "is on this machine (libvirt reports the same CPU time)"
+    assert lines(caplog) == [("INFO", f"libvirt at qemu+tcp://127.0.0.1/system {expected}")]
     assert machine.hypervisor.online_cpus() == CpuSet(range(4))
-    # It is asked again when libvirt is another one, and told if it has another answer.
+    # It is checked again when libvirt is another one, and logged if the result differs.
     machine.hypervisor.invalidate()
     assert machine.hypervisor.locality().here
     assert not caplog.records
@@ -179,10 +179,10 @@ def test_guests_of_another_machine_are_not_observed_and_the_reason_is_logged_onc
     machine.vanish()
     machine.connection.counted = 6
     for _ in range(3):
-        seen, why = machine.observe()
-        assert (seen, why.startswith("libvirt is on another machine (")) == (False, True)
-    told = [line for _level, line in lines(caplog)]
-    assert [line.partition("(")[0] for line in told] == [
+        observable, why = machine.observe()
+        assert (observable, why.startswith("libvirt is on another machine (")) == (False, True)
+    logged = [line for _level, line in lines(caplog)]
+    assert [line.partition("(")[0] for line in logged] == [
         "libvirt at qemu+tcp://127.0.0.1/system is on another machine ",
         "The threads of guests can't be observed ",
     ]
@@ -232,7 +232,7 @@ def test_a_guest_that_ends_during_repeated_checks_is_not_hidden(tmp_path, caplog
     machine = Machine(tmp_path)
     machine.observe()
     machine.vanish()
-    # Its end was heard of after it was looked up.
+    # The event of its end arrived after it was looked up.
     happen(machine.hypervisor, STOPPED, DESTROYED)
     machine.connection.domain.isActive = lambda: False
     for _ in range(2):
@@ -245,7 +245,7 @@ def test_a_visible_guest_that_is_hidden_after_its_next_start_is_logged(tmp_path,
     machine = Machine(tmp_path)
     machine.observe()
     machine.vanish()
-    # Its end was not heard of.
+    # No event of its end arrived.
     machine.connection.domain.ID = lambda: 7
     machine.observe()
     assert not caplog.records

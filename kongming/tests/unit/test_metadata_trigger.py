@@ -40,11 +40,11 @@ HERE, ELSEWHERE, NOWHERE = Place.HERE, Place.ELSEWHERE, Place.NOWHERE
 
 
 class Host:
-    """One host: the store and all that decides, with a libvirt that has what it is told.
+    """One host: the store and all that decides, with a libvirt whose domains the test sets.
 
     :ivar domains: what libvirt has: whether each of them runs.
-    :ivar looked_up: the instances that Nova was to be asked about.
-    :ivar unrequested: those that an event said nothing is requested for.
+    :ivar looked_up: the instances that were to be looked up in Nova.
+    :ivar unrequested: those whose events requested nothing.
     """
 
     def __init__(self, state_path, *, nova=True):
@@ -54,10 +54,10 @@ class Host:
         self.unrequested = []
         self.now = 0.0
         self.nova = nova
-        self.departures = Departures(HOST, self.store, self.ask_nova, lambda: self.now)
-        self.trigger = MetadataTrigger(self, look_up=self.ask_nova)
+        self.departures = Departures(HOST, self.store, self.look_up, lambda: self.now)
+        self.trigger = MetadataTrigger(self, look_up=self.look_up)
 
-    def ask_nova(self, instance_uuid):
+    def look_up(self, instance_uuid):
         if self.nova:
             self.looked_up.append(instance_uuid)
         return self.nova
@@ -77,7 +77,7 @@ class Host:
             self.store.hints.save(instance_uuid, hint)
 
     def handle(self, made):
-        """Handle a notification; tell whether it was the newest."""
+        """Handle a notification; return whether it was the newest."""
         read = events.read(made)
         place = meaning(read, HOST)
         if place is None:
@@ -88,7 +88,7 @@ class Host:
         return self.trigger.handle(read, place)
 
     def settle(self):
-        """Look at all that is kept until nothing changes any more."""
+        """Check all stored instances until nothing changes any more."""
         for _ in range(3):
             for instance_uuid in self.store.instances():
                 self.look(instance_uuid)
@@ -127,9 +127,9 @@ def update(sent_at, cpus="1", publisher=COMPUTE, host=HOST, **more):
 
 
 def learn(host, place, cpus=None, put=None):
-    asked = {} if cpus is None else {KEY: cpus}
+    requested = {} if cpus is None else {KEY: cpus}
     there = OTHER if place is ELSEWHERE else ""
-    host.trigger.handle_answer(UUID, place, asked, "Nova's API", put or Moment.now(), there)
+    host.trigger.handle_answer(UUID, place, requested, "Nova's API", put or Moment.now(), there)
 
 
 class TestEvents:
@@ -155,7 +155,7 @@ class TestEvents:
         begin = now()
         host.handle(update(begin))
         assert not host.handle(update(begin - 3600, "2"))
-        # The next event of any instance tells.
+        # The next event of any instance shows it.
         monkeypatch.setattr(host.trigger._clocks, "_monotonic", lambda: time.monotonic() + 2)
         other = message(UUID[:-1] + "2", begin - 3600, publisher=COMPUTE, vcpu_pinning="0")
         assert host.handle(other)
@@ -256,7 +256,7 @@ class TestAnswers:
         host.handle(update(put.wall - 3600, "0"))
         learn(host, HERE, "1", put)
         assert host.pins() == "1"
-        # Whether Nova knew it is asked anew.
+        # Nova is asked again whether it knew that.
         assert host.looked_up == [UUID]
         assert (
             f"Instance {UUID}: an event came before Nova's answer; asking Nova again"
@@ -293,7 +293,7 @@ class TestAnswers:
         assert host.pins() == "0"
 
     @pytest.mark.parametrize(
-        ("known", "cpus", "announced", "then_heard", "told"),
+        ("known", "cpus", "announced", "then_received", "logged"),
         [
             (True, "0", False, False, True),
             # A new instance, nothing new, an event before it or after it.
@@ -304,7 +304,7 @@ class TestAnswers:
         ],
     )
     def test_an_edit_that_only_an_answer_revealed_is_logged(
-        self, host, caplog, monkeypatch, known, cpus, announced, then_heard, told
+        self, host, caplog, monkeypatch, known, cpus, announced, then_received, logged
     ):
         clock = [1000.0]
         monkeypatch.setattr(host.trigger, "_missed_events", MissedEvents(lambda: clock[0]))
@@ -312,13 +312,13 @@ class TestAnswers:
             host.handle(update(now() - 1, "1"))
         put = Moment.now()
         host.trigger.handle_answer(UUID, HERE, {KEY: cpus}, "Nova's API", put, announced=announced)
-        if then_heard:
+        if then_received:
             host.handle(update(now(), cpus))
         clock[0] += PATIENCE_S
         host.trigger.handle_answer(
             UUID, HERE, {KEY: cpus}, "Nova's API", Moment.now(), announced=False
         )
-        assert ("no event reported it" in caplog.text) is told
+        assert ("no event reported it" in caplog.text) is logged
 
     def test_an_answer_without_requests_is_ignored_for_an_unknown_instance(self, host):
         learn(host, HERE)
@@ -377,12 +377,12 @@ class Cloud:
     skews: dict[str, float]
     where: dict[str, Place] = field(default_factory=dict)
     deleted: set[str] = field(default_factory=set)
-    told: set[str] = field(default_factory=set)
+    published: set[str] = field(default_factory=set)
     pending: list[dict[str, Any]] = field(default_factory=list)
     passed: float = 0.0
 
-    def tell(self, instance_uuid, publisher, name="instance.update"):
-        """Have a publisher say where an instance is now."""
+    def publish(self, instance_uuid, publisher, name="instance.update"):
+        """Have a publisher report where an instance is now."""
         self.passed += 1.0
         place = self.where[instance_uuid]
         host = {HERE: HOST, ELSEWHERE: OTHER, NOWHERE: None}[place]
@@ -393,7 +393,7 @@ class Cloud:
             )
         )
         if place is HERE:
-            self.told.add(instance_uuid)
+            self.published.add(instance_uuid)
 
     def move(self, instance_uuid, place, publisher, domains, *, runs):
         if instance_uuid in self.deleted:
@@ -402,14 +402,14 @@ class Cloud:
         domains.pop(instance_uuid, None)
         if place is HERE:
             domains[instance_uuid] = runs
-        self.tell(instance_uuid, publisher)
+        self.publish(instance_uuid, publisher)
 
     def delete(self, instance_uuid, publisher, domains):
         if instance_uuid in self.where and instance_uuid not in self.deleted:
             self.where[instance_uuid] = NOWHERE
             self.deleted.add(instance_uuid)
             domains.pop(instance_uuid, None)
-            self.tell(instance_uuid, publisher, "instance.delete.end")
+            self.publish(instance_uuid, publisher, "instance.delete.end")
 
 
 instances = st.sampled_from(INSTANCES)
@@ -417,7 +417,7 @@ publishers = st.sampled_from(PUBLISHERS)
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("move"), instances, st.sampled_from(Place), publishers, st.booleans()),
-        st.tuples(st.just("tell"), instances, publishers),
+        st.tuples(st.just("publish"), instances, publishers),
         st.tuples(st.just("delete"), instances, publishers),
         st.tuples(st.just("deliver"), st.integers(0, 50), st.booleans()),
         st.tuples(st.just("settle")),
@@ -449,8 +449,8 @@ def play(host, cloud, what, order):
         if step == "move":
             instance_uuid, place, publisher, runs = rest
             cloud.move(instance_uuid, place, publisher, host.domains, runs=runs)
-        elif step == "tell" and rest[0] in cloud.where and rest[0] not in cloud.deleted:
-            cloud.tell(*rest)
+        elif step == "publish" and rest[0] in cloud.where and rest[0] not in cloud.deleted:
+            cloud.publish(*rest)
         elif step == "delete":
             cloud.delete(*rest, host.domains)
         elif step == "deliver" and cloud.pending:
@@ -467,7 +467,7 @@ def play(host, cloud, what, order):
 
 
 def running(host):
-    """Give what is kept of guests that run."""
+    """Return the instances in the store whose guests run."""
     return {uuid for uuid in host.store.instances() if host.domains.get(uuid)}
 
 

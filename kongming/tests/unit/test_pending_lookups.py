@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""Questions to Nova: open until they are answered, whoever asks them, and again meanwhile."""
+"""Lookups in Nova: pending until they are answered, and retried meanwhile."""
 
 import time
 
@@ -32,13 +32,13 @@ def lookups(tmp_path):
 
 def test_a_lookup_is_pending_until_it_is_answered(lookups):
     lookups.add(UUID, here=True)
-    asked = lookups.pending()[UUID]
-    assert (asked.here, asked.attempts) == (True, 0)
+    lookup = lookups.pending()[UUID]
+    assert (lookup.here, lookup.attempts) == (True, 0)
     assert UUID in lookups
     assert OTHER not in lookups
     assert lookups.is_stored(UUID)
     assert not lookups.is_stored(OTHER)
-    lookups.finish(UUID, asked)
+    lookups.finish(UUID, lookup)
     assert not lookups.pending()
     assert UUID not in lookups
     assert not lookups.is_stored(UUID)
@@ -54,14 +54,14 @@ def test_a_pending_lookup_survives_a_restart_and_an_answered_one_does_not(tmp_pa
 
 def test_a_lookup_that_is_requested_again_meanwhile_stays_pending(lookups):
     lookups.add(UUID, here=True)
-    asked = lookups.pending()[UUID]
+    lookup = lookups.pending()[UUID]
     lookups.add(UUID, here=False)
-    lookups.postpone(UUID, asked, 60)
-    lookups.finish(UUID, asked)
+    lookups.postpone(UUID, lookup, 60)
+    lookups.finish(UUID, lookup)
     again = lookups.pending()[UUID]
     assert (again.here, again.attempts) == (False, 0)
     assert again.due <= time.monotonic()
-    assert again is not asked
+    assert again is not lookup
     assert lookups.is_stored(UUID)
 
 
@@ -80,13 +80,13 @@ def test_a_postponed_question_is_due_later_and_counts_its_attempts(lookups):
 
 def test_a_lookup_of_another_process_is_found_and_a_pending_one_unchanged(tmp_path, lookups):
     lookups.add(UUID, here=True)
-    asked = lookups.pending()[UUID]
+    lookup = lookups.pending()[UUID]
     with PendingLookups(tmp_path) as other:
         other.add(OTHER)
         other.add(UUID)
     found = lookups.pending()
     assert set(found) == {UUID, OTHER}
-    assert found[UUID] == asked
+    assert found[UUID] == lookup
     assert found[OTHER].here is None
 
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The clocks of publishers: what is wrong with one is told once, and silences nobody."""
+"""The clocks of publishers: what is wrong with one is logged once, and suppresses no event."""
 
 import dataclasses
 
@@ -69,24 +69,24 @@ def late(seconds):
     return Verdict(late=True, late_s=seconds)
 
 
-def told(caplog):
+def logged(caplog):
     return [record.getMessage() for record in caplog.records]
 
 
 def test_a_clock_that_is_behind_is_logged_once_with_its_offset(watch, caplog):
     for _ in range(3):
         assert watch(2.0, Verdict(behind="nova-compute:compute-1", behind_s=2.0)) is None
-    (line,) = told(caplog)
+    (line,) = logged(caplog)
     assert "The clock of 'nova-api:controller' is behind" in line
     assert "'nova-compute:compute-1' by about 2 s" in line
     watch(2.0, Verdict(behind="x", behind_s=2.0), publisher="nova-api:other")
-    assert len(told(caplog)) == 2
+    assert len(logged(caplog)) == 2
 
 
 def test_a_clock_that_is_ahead_is_logged_once_with_its_offset(watch, caplog):
     for _ in range(3):
         assert watch(0.0, ahead_s=600.0) is None
-    (line,) = told(caplog)
+    (line,) = logged(caplog)
     assert "'nova-api:controller' is ahead of this host's by about 10 min" in line
 
 
@@ -96,13 +96,13 @@ def test_a_clock_that_is_ahead_is_logged_once_with_its_offset(watch, caplog):
 )
 def test_a_plausible_delay_is_not_logged(watch, verdict, caplog):
     assert watch(5.0, verdict, ahead_s=1.0) is None
-    assert not told(caplog)
+    assert not logged(caplog)
 
 
 def test_an_event_that_is_skipped_as_much_too_late_is_logged_once(watch, caplog):
     for _ in range(3):
         assert watch(90.0, late(61.0)) is None
-    (line,) = told(caplog)
+    (line,) = logged(caplog)
     assert "may have been set back: it dates a message 61 s before" in line
 
 
@@ -113,7 +113,7 @@ def test_a_clock_that_was_set_back_is_recognized_by_its_second_event(watch, time
     time.passed = 12
     (missed,) = watch(HOUR + 0.9, late(HOUR), instance_uuid=OTHER)
     assert (missed[0].instance_uuid, missed[1]) == (UUID, HERE)
-    assert "was set back and now is behind this host's by about 60 min" in told(caplog)[-1]
+    assert "was set back and now is behind this host's by about 60 min" in logged(caplog)[-1]
     # What is dated so from now on is as it should be.
     assert watch(HOUR) is None
     time.passed = 20
@@ -121,20 +121,20 @@ def test_a_clock_that_was_set_back_is_recognized_by_its_second_event(watch, time
 
 
 @pytest.mark.parametrize(
-    ("delay_s", "told_last"),
+    ("delay_s", "last_offset"),
     [
         (HOUR, "is behind this host's by about 60 min"),
         (0.0, "is behind this host's by about 0 s"),
         (-HOUR, "is ahead of this host's by"),
     ],
 )
-def test_a_clock_may_be_set_back_by_any_amount(watch, time, caplog, delay_s, told_last):
+def test_a_clock_may_be_set_back_by_any_amount(watch, time, caplog, delay_s, last_offset):
     ahead_s = max(0.0, -delay_s)
     for _ in range(2):
         assert watch(max(0.0, delay_s), late(HOUR), ahead_s=ahead_s) is None
         time.passed += 0.9
     assert watch(max(0.0, delay_s), late(HOUR), ahead_s=ahead_s) == []
-    assert f"was set back and now {told_last}" in told(caplog)[-1]
+    assert f"was set back and now {last_offset}" in logged(caplog)[-1]
 
 
 def test_an_irrelevant_event_reveals_only_that_a_clock_was_set_back(
@@ -147,7 +147,7 @@ def test_an_irrelevant_event_reveals_only_that_a_clock_was_set_back(
 
     assert check_foreign(0, HOUR) is None
     assert check_foreign(HOUR) is None
-    assert not told(caplog)
+    assert not logged(caplog)
     assert watch(HOUR, late(HOUR)) is None
     time.passed = 1
     (missed,) = check_foreign(HOUR)
@@ -242,12 +242,12 @@ def test_names_of_publishers_do_not_pile_up(watch, publishers, monkeypatch, capl
     for number in range(5):
         watch(HOUR, late(HOUR), publisher=f"p{number}")
     assert list(publishers._suspects) == ["p3", "p4"]
-    assert len(told(caplog)) == 2
+    assert len(logged(caplog)) == 2
 
 
 def test_a_name_can_not_forge_a_line(watch, caplog):
     watch(0.0, publisher="x\n2026 CRITICAL", ahead_s=60.0)
-    assert "\n" not in told(caplog)[0]
+    assert "\n" not in logged(caplog)[0]
 
 
 @pytest.mark.parametrize(

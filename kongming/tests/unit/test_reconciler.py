@@ -73,8 +73,8 @@ class TestPlacing:
         caplog.set_level("INFO")
         host.guest.is_found, host.guest.hidden = False, "hidepid"
         host.guest.unobserved = frozenset([EMULATOR])
-        asked = request(vcpu_pinning="1", emulator_pinning="2")
-        host.reconcile(asked)
+        requested = request(vcpu_pinning="1", emulator_pinning="2")
+        host.reconcile(requested)
         (line,) = lines(caplog, "INFO")
         why = "emulator pin can't be observed: hidepid"
         assert line.endswith(f"emulator pin 0-7 → 2 (applied, libvirt confirmed it, {why})")
@@ -84,8 +84,8 @@ class TestPlacing:
             host.guest.hidden = hidden
             host.guest.unobserved = frozenset([EMULATOR] if hidden else [])
             host.reconcile()
-            told = f"emulator pin can't be observed: {hidden}" if hidden else ""
-            assert host.record.unobserved == told
+            expected = f"emulator pin can't be observed: {hidden}" if hidden else ""
+            assert host.record.unobserved == expected
             assert (*host.outcome, host.record.changed_at) == (Status.APPLIED, "", since)
         assert len(host.store.history(UUID)) == 1
         assert not caplog.records
@@ -417,13 +417,15 @@ class TestRelease:
 class TestDefinition:
     """A guest's persistent definition may bring a placement of another host along."""
 
-    @pytest.mark.parametrize("asked", [ONE, request(vcpu_pinning="64")], ids=["placed", "refused"])
+    @pytest.mark.parametrize(
+        "requested", [ONE, request(vcpu_pinning="64")], ids=["placed", "refused"]
+    )
     def test_a_definition_is_cleaned_whatever_the_outcome_of_the_request(
-        self, host, caplog, asked
+        self, host, caplog, requested
     ):
         caplog.set_level("INFO")
         host.guest.cleaning = True
-        host.reconcile(asked)
+        host.reconcile(requested)
         assert "its persistent definition was cleaned, too" in caplog.text
 
     def test_a_definition_is_checked_once_for_each_start_of_a_guest(self, host, caplog):

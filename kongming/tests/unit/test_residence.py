@@ -62,7 +62,7 @@ DECISIONS = {
 
 
 def written():
-    """Read the table of the documentation: what becomes of it, by presence and hint."""
+    """Read the table of the documentation: the decision by presence and hint."""
     lines = ARCHITECTURE.read_text().partition("\nNova says ")[2].splitlines()
     heads = lines[0].split()
     rows = [re.split(r"\s{2,}", line.strip()) for line in lines[2 : lines.index(lines[1], 2)]]
@@ -74,7 +74,7 @@ def written():
 
 
 REQUEST = written()
-# Whoever is on the way back to the baseline goes there, whatever Nova says.
+# A guest that is being released returns to its baseline, whatever Nova reports.
 RETURNING = {
     which: "kept" if fate.startswith("claimed") else fate for which, fate in REQUEST.items()
 }
@@ -109,8 +109,8 @@ def test_the_tables_are_complete():
 @pytest.mark.parametrize("hint", HINTS)
 @pytest.mark.parametrize("presence", PRESENCES)
 def test_each_sequence_of_hints_leads_to_a_decision(presence, hint, kept):
-    wanted = DECISIONS[TABLES[kept][presence, hint]]
-    assert decide(PRESENCES[presence], HINTS[hint], kept) == wanted
+    expected = DECISIONS[TABLES[kept][presence, hint]]
+    assert decide(PRESENCES[presence], HINTS[hint], kept) == expected
 
 
 def test_a_running_guest_is_never_given_up():
@@ -121,7 +121,7 @@ def test_a_running_guest_is_never_given_up():
 
 
 @pytest.mark.parametrize(
-    ("hint", "says"),
+    ("hint", "expected"),
     [
         (Hint(Place.HERE), "it is here"),
         (Hint(Place.ELSEWHERE, "compute-2"), "it is on compute-2"),
@@ -130,8 +130,8 @@ def test_a_running_guest_is_never_given_up():
         (Hint(Place.NOWHERE, reported_by="Nova's API"), "it is on no host (Nova's API)"),
     ],
 )
-def test_a_hint_can_be_read(hint, says):
-    assert str(hint) == says
+def test_a_hint_can_be_read(hint, expected):
+    assert str(hint) == expected
 
 
 def test_hints_are_compared_by_their_content():

@@ -42,7 +42,7 @@ def test_the_schema_is_valid():
 
 
 def test_all_possible_requests_are_accepted():
-    asked = metadata.parse(
+    requested = metadata.parse(
         {
             "kongming-vcpu-pinning": "0:1;1:2",
             "kongming-emulator-pinning": "0",
@@ -52,8 +52,8 @@ def test_all_possible_requests_are_accepted():
             "kongming-vcpu-quota": "50%",
         }
     )
-    assert read(asked.to_json()) == asked
-    written = {**asked.to_json(), "windows": [{**NIGHT, "vcpu_quota": "none"}]}
+    assert read(requested.to_json()) == requested
+    written = {**requested.to_json(), "windows": [{**NIGHT, "vcpu_quota": "none"}]}
     assert read(written).to_json()["windows"] == [
         {**NIGHT, "timezone": "UTC", "vcpu_quota": "none"}
     ]
@@ -182,10 +182,12 @@ def test_whole_numbers_are_whole_however_they_are_written():
 @given(mappings())
 def test_a_string_has_the_meaning_of_the_metadata(mapping):
     text, pins = mapping
-    asked = read({"vcpu_pinning": text})
-    assert asked == Allocation(vcpu_pinning=metadata.parse_vcpu_pinning(text))
-    assert asked.vcpu_pinning.resolve(CpuSet(pins)) == pins
-    assert read(asked.to_json()) == read(json.loads(json.dumps(asked.to_json()))) == asked
+    requested = read({"vcpu_pinning": text})
+    assert requested == Allocation(vcpu_pinning=metadata.parse_vcpu_pinning(text))
+    assert requested.vcpu_pinning.resolve(CpuSet(pins)) == pins
+    assert (
+        read(requested.to_json()) == read(json.loads(json.dumps(requested.to_json()))) == requested
+    )
 
 
 def test_two_names_of_the_same_vcpu_are_refused_however_they_are_written():
@@ -257,11 +259,11 @@ def test_an_allocation_is_no_longer_than_its_limit():
 
 
 def test_an_allocation_may_be_as_long_as_its_limit(monkeypatch):
-    asked = {"emulator_pinning": "0-8191", "cpu_shares": 200}
-    monkeypatch.setattr(json_schema, "MAX_LENGTH", len(json.dumps(asked)))
-    assert read(asked).to_json() == asked
+    requested = {"emulator_pinning": "0-8191", "cpu_shares": 200}
+    monkeypatch.setattr(json_schema, "MAX_LENGTH", len(json.dumps(requested)))
+    assert read(requested).to_json() == requested
     with pytest.raises(exception.RequestInvalid, match="has 50 characters .* more than 49"):
-        read({**asked, "cpu_shares": 2000})
+        read({**requested, "cpu_shares": 2000})
 
 
 def test_a_quota_may_be_the_whole_period():
@@ -273,8 +275,8 @@ def test_a_quota_may_be_the_whole_period():
 def test_a_refusal_quotes_the_beginning_and_the_end_and_shows_the_expected_form():
     with pytest.raises(exception.RequestInvalid) as refusal:
         read({"numa_nodes": "7" * (CPUSET_LENGTH + 1)})
-    said = f"'{'7' * 99}...{'7' * 87}' is too long"
-    assert str(refusal.value) == f'numa_nodes: {said}; examples: "5-6,9-11,^10"'
+    quoted = f"'{'7' * 99}...{'7' * 87}' is too long"
+    assert str(refusal.value) == f'numa_nodes: {quoted}; examples: "5-6,9-11,^10"'
     with pytest.raises(exception.RequestInvalid) as refusal:
         read({"cpu_shares": "1" * 170})
     assert str(refusal.value) == f"cpu_shares: '{'1' * 170}' is not of type 'integer'"

@@ -57,8 +57,8 @@ def put(tmp_path):
 def test_the_units_of_this_tree_are_read(tmp_path, put, service, groups, capabilities, program):
     written = (TREE / f"etc/systemd/{service}.service").read_text()
     put(f"etc/systemd/system/{service}.service", written)
-    wanted = Unit(f"{service}.service", "kongming", groups, capabilities, program)
-    assert installed(tmp_path) == wanted
+    expected = Unit(f"{service}.service", "kongming", groups, capabilities, program)
+    assert installed(tmp_path) == expected
 
 
 def test_the_unit_may_be_missing(tmp_path, put):
@@ -161,15 +161,15 @@ def judged(tmp_path, monkeypatch, name):
 
 
 def test_the_status_names_the_user_that_it_checks_for(tmp_path, monkeypatch):
-    code, said = judged(tmp_path, monkeypatch, None)
-    assert (code, said.startswith(f"checked as user {ME.pw_name}: ")) == (Code.SUCCESS, True)
-    code, said = judged(tmp_path, monkeypatch, ME.pw_name)
-    assert (code, said) == (Code.SUCCESS, f"checked as user {ME.pw_name} (--user)")
+    code, details = judged(tmp_path, monkeypatch, None)
+    assert (code, details.startswith(f"checked as user {ME.pw_name}: ")) == (Code.SUCCESS, True)
+    code, details = judged(tmp_path, monkeypatch, ME.pw_name)
+    assert (code, details) == (Code.SUCCESS, f"checked as user {ME.pw_name} (--user)")
     other = "nobody" if ME.pw_uid == 0 else "root"
-    code, said = judged(tmp_path, monkeypatch, other)
+    code, details = judged(tmp_path, monkeypatch, other)
     assert code == Code.WARNING
-    assert said.startswith(f"checked as user {ME.pw_name}, but --user has user {other}, ")
-    assert f"'sudo -u {other} kongming-status upgrade check'" in said
+    assert details.startswith(f"checked as user {ME.pw_name}, but --user has user {other}, ")
+    assert f"'sudo -u {other} kongming-status upgrade check'" in details
 
 
 class Ran:

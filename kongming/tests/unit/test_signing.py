@@ -60,8 +60,8 @@ def test_a_host_proves_itself_to_a_controller_and_the_other_way_round():
     assert controller().check(signed(), "report", over_the_bus(ARGUMENTS)).by == "compute-1"
     pushed = signed(controller(), "compute-1", "desired")
     assert host().check(pushed, "desired", over_the_bus(ARGUMENTS)).by is None
-    asked = signed(controller(), None, "plan")
-    assert controller().check(asked, "plan", over_the_bus(ARGUMENTS)).by is None
+    question = signed(controller(), None, "plan")
+    assert controller().check(question, "plan", over_the_bus(ARGUMENTS)).by is None
 
 
 @pytest.mark.parametrize("field", ["by", "to", "at", "nonce", "mac"])
@@ -113,17 +113,17 @@ def test_a_code_that_does_not_fit_is_refused(mac):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "expected"),
     [(299.0, None), (301.0, "s ago by the clock of compute-1"), (-299.0, None), (-301.0, "ahead")],
 )
-def test_a_call_is_accepted_only_for_some_minutes(monkeypatch, seconds, said):
+def test_a_call_is_accepted_only_for_some_minutes(monkeypatch, seconds, expected):
     now = time.time()
     signature = signed()
     monkeypatch.setattr(time, "time", lambda: now + seconds)
-    if said is None:
+    if expected is None:
         assert controller().check(signature, "report", over_the_bus(ARGUMENTS))
     else:
-        assert said in refused(controller(), signature)
+        assert expected in refused(controller(), signature)
 
 
 def test_a_call_is_accepted_once(monkeypatch):
@@ -172,13 +172,13 @@ def test_an_answer_fits_its_question_only():
     answer = {"desired": {"x": 1.5}}
     answer |= {SIGNATURE: answering.sign_answer(question, answer)}
     asking.check_answer(question, over_the_bus(answer))
-    for forged, said in (
+    for forged, expected in (
         ({**answer, "desired": {}}, "signature of the answer is wrong"),
         ({**answer, "more": 1}, "signature of the answer is wrong"),
         ({**answer, SIGNATURE: 5}, "signature of the answer is wrong"),
         ({"desired": {"x": 1.5}}, "answer is not signed"),
     ):
-        with pytest.raises(exception.SignatureInvalid, match=said):
+        with pytest.raises(exception.SignatureInvalid, match=expected):
             asking.check_answer(question, over_the_bus(forged))
     with pytest.raises(exception.SignatureInvalid, match="wrong"):
         asking.check_answer(other, over_the_bus(answer))
@@ -221,7 +221,7 @@ def test_a_key_file_has_the_written_keys(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("text", "name", "said"),
+    ("text", "name", "expected"),
     [
         ("", None, "it has no key"),
         ("# none\n", "compute-1", "it has no key"),
@@ -235,11 +235,11 @@ def test_a_key_file_has_the_written_keys(tmp_path, name):
         (None, None, "No such file"),
     ],
 )
-def test_an_unusable_key_file_is_reported_without_quoting_a_key(tmp_path, text, name, said):
+def test_an_unusable_key_file_is_reported_without_quoting_a_key(tmp_path, text, name, expected):
     path = tmp_path / "rpc.key"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(exception.ConfigInvalid, match=said) as raised:
+    with pytest.raises(exception.ConfigInvalid, match=expected) as raised:
         keys.read(str(path), name)
     assert str(path) in str(raised.value)
     assert "0" * 64 not in str(raised.value)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What a soak compares with: the last word on each instance, and what is not as it says."""
+"""What a soak compares with: the newest event of each instance, and the differences from it."""
 
 import random
 
@@ -48,17 +48,19 @@ def test_the_newest_event_of_its_publisher_decides_about_an_instance(in_order):
     world.in_order = in_order
     newest, last, late = {}, {}, 0
     for event in events(world, 4000):
-        said = (event.name, event.host, event.publisher)
-        if said in MEANINGLESS:
+        source = (event.name, event.host, event.publisher)
+        if source in MEANINGLESS:
             continue
         of = (event.instance_uuid, event.publisher)
         if event.sent_at < newest.get(of, 0):
             late += 1
             continue
         newest[of] = event.sent_at
-        last[event.instance_uuid] = event.metadata if said in HERE else None
+        last[event.instance_uuid] = event.metadata if source in HERE else None
     expected = {uuid: each.asked.metadata() for uuid, each in world.expected().items()}
-    assert expected == {uuid: asked for uuid, asked in last.items() if asked is not None}
+    assert expected == {
+        uuid: requested for uuid, requested in last.items() if requested is not None
+    }
     assert bool(late) is not in_order
 
 
@@ -77,12 +79,12 @@ QUOTA = '{"vcpu_pinning": {"0-1": "1"}, "vcpu_quota": {"period_us": 100000, "quo
 PINNED, LIMITED = Ask(PLACED, (1, 0)), Ask(PLACED, (1, 1), 30_000)
 
 
-def absent(asked):
-    return Row(asked, None, "absent", "guest_absent")
+def absent(requested):
+    return Row(requested, None, "absent", "guest_absent")
 
 
 @pytest.mark.parametrize(
-    ("ask", "row", "problem"),
+    ("requested", "row", "problem"),
     [
         (PINNED, absent(PINS), ""),
         (LIMITED, absent(QUOTA), ""),
@@ -100,9 +102,9 @@ def absent(asked):
         (Ask(NOTHING), absent(PINS), "kept"),
     ],
 )
-def test_the_record_of_a_simulated_guest_is_compared(ask, row, problem):
+def test_the_record_of_a_simulated_guest_is_compared(requested, row, problem):
     kept = {} if row is None else {"one": row}
-    found = differences(kept, {"one": Instance("one", asked=ask)})
+    found = differences(kept, {"one": Instance("one", asked=requested)})
     assert found.get("one", "").partition(":")[0] == problem
 
 

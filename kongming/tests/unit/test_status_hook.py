@@ -61,17 +61,17 @@ def test_a_hook_that_libvirt_has_found_at_its_start_is_well(host):
     since = host.installed()
     host.process(12, "libvirtd", since + 5)
     host.process(13, "a) (virtqemud", since - 50)
-    code, said = found(host)
-    assert (code, said.endswith(" exists")) == (Code.SUCCESS, True)
+    code, details = found(host)
+    assert (code, details.endswith(" exists")) == (Code.SUCCESS, True)
 
 
 @pytest.mark.parametrize("name", ["libvirtd", "virtqemud"])
 def test_a_libvirt_that_started_before_is_to_be_restarted(host, name):
     since = host.installed()
     host.process(12, name, since - 5)
-    code, said = found(host)
+    code, details = found(host)
     assert code is Code.WARNING
-    assert "restart libvirtd" in said
+    assert "restart libvirtd" in details
 
 
 def test_the_daemon_that_started_last_counts(host):
@@ -82,17 +82,17 @@ def test_the_daemon_that_started_last_counts(host):
 
 
 def test_a_missing_hook_is_reported_with_its_consequences(host):
-    code, said = found(host)
+    code, details = found(host)
     assert code is Code.WARNING
-    assert "can't be migrated to this host" in said
-    assert "0755" in said
+    assert "can't be migrated to this host" in details
+    assert "0755" in details
 
 
 def test_a_hook_that_can_not_be_run_is_reported(host):
     host.process(12, "libvirtd", host.installed(0o644) + 5)
-    code, said = found(host)
+    code, details = found(host)
     assert code is Code.WARNING
-    assert "chmod 0755" in said
+    assert "chmod 0755" in details
 
 
 @pytest.mark.parametrize("content", ["", "btime x\n", "cpu 1\n"])
@@ -101,5 +101,5 @@ def test_where_libvirt_is_not_visible_an_existing_hook_is_enough(host, content):
     assert "is unknown here" in found(host)[1]
     host.process(12, "libvirtd", 5)
     (host.proc / "stat").write_text(content)
-    code, said = found(host)
-    assert (code, "is unknown here" in said) == (Code.SUCCESS, True)
+    code, details = found(host)
+    assert (code, "is unknown here" in details) == (Code.SUCCESS, True)

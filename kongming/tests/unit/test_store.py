@@ -40,8 +40,8 @@ def asking(value):
     return metadata.parse({"kongming-vcpu-pinning": value})
 
 
-def request(asked, source=Source.METADATA, requested_by="somebody"):
-    return Request(source, asked, requested_by, 1.5)
+def request(requested, source=Source.METADATA, requested_by="somebody"):
+    return Request(source, requested, requested_by, 1.5)
 
 
 def test_a_request_survives_the_process(tmp_path):
@@ -55,16 +55,16 @@ def test_a_request_survives_the_process(tmp_path):
 
 @pytest.mark.parametrize("text", WORST.values(), ids=WORST)
 def test_the_cost_of_reading_a_record_is_bounded_by_its_length(tmp_path, text):
-    asked = asking(text)
+    requested = asking(text)
     first = Store(tmp_path)
     bound = {"lines": 3000 + 200 * len(text), "peak": 64_000 + 400 * len(text)}
-    assert cost(lambda: first.request(UUID, request(asked))).within(**bound)
-    first.report(first.get(UUID), Status.APPLIED, accepted=asked)
+    assert cost(lambda: first.request(UUID, request(requested))).within(**bound)
+    first.report(first.get(UUID), Status.APPLIED, accepted=requested)
     first.close()
     again = Store(tmp_path)
     assert cost(again.records).within(**bound)
     assert cost(lambda: again.history(UUID)).within(**bound)
-    assert again.get(UUID).accepted == asked
+    assert again.get(UUID).accepted == requested
     again.close()
     kept = sum(file.stat().st_size for file in tmp_path.iterdir())
     assert kept < 120_000
@@ -73,7 +73,7 @@ def test_the_cost_of_reading_a_record_is_bounded_by_its_length(tmp_path, text):
 def test_a_record_of_an_older_version_is_read(tmp_path, store):
     store.request(UUID, request(asking("0:1")))
     store.close()
-    for kept, asked in (
+    for kept, expected in (
         (dict.fromkeys(map(str, range(500)), "0-8191"), {0: set(range(8192))}),
         ({"0": "1", "999999": "2"}, {0: {1}}),
         ({"0": "1", "0\n": "2"}, {0: {2}}),
@@ -84,7 +84,7 @@ def test_a_record_of_an_older_version_is_read(tmp_path, store):
         assert cost(again.records).within(
             lines=50 * len(str(kept)), peak=100 * len(str(kept)) + 64_000
         )
-        assert again.get(UUID).requested.vcpu_pinning.resolve(CpuSet([0])) == asked
+        assert again.get(UUID).requested.vcpu_pinning.resolve(CpuSet([0])) == expected
         again.close()
 
 
@@ -265,10 +265,10 @@ def test_the_history_has_the_source_the_request_and_the_outcome(store):
     store.report(store.get(UUID), Status.REFUSED, exception.CpuUnknown("CPU 9"))
     store.request(UUID, request(exception.RequestInvalid("bad")))
     store.forget(UUID, "has left")
-    told = [
+    history = [
         (c.requested_by, c.requested, c.status, c.reason, c.message) for c in store.history(UUID)
     ]
-    assert told == [
+    assert history == [
         ("user u1", asking("1"), "applied", "", ""),
         ("", asking("1"), "applied", "repinned", "vCPU 0 on 7"),
         ("somebody", asking("9"), "refused", "cpu_unknown", "CPU 9"),
@@ -280,9 +280,9 @@ def test_the_history_has_the_source_the_request_and_the_outcome(store):
 
 
 def test_a_request_of_the_api_is_listed_with_its_generation(store):
-    asked = Request(Source.API, asking("1"), "somebody", 1.0, 7)
-    assert store.request(UUID, asked)
-    assert not store.request(UUID, replace(asked, generation=8))
+    requested = Request(Source.API, asking("1"), "somebody", 1.0, 7)
+    assert store.request(UUID, requested)
+    assert not store.request(UUID, replace(requested, generation=8))
     store.request(OTHER, request(asking("1")))
     assert store.requested_by(Source.API) == {UUID: (8, store.get(UUID))}
     assert store.requests(UUID)[0].generation == 8

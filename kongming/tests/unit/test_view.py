@@ -100,8 +100,8 @@ def test_the_rules_are_read_back(rules):
 def test_a_view_is_drawn_as_the_host_was():
     there = host(2, 2, 2, offline=[7]), [guest(1, "0:1", nodes="0"), guest(2)]
     rules = Rules(reserved_cpus=CpuSet([0]))
-    seen = json.loads(json.dumps(snapshot.to_json(*there, rules)))
-    assert host_snapshot.draw(seen, 90) == picture.draw(*there, rules, 90)
+    shown = json.loads(json.dumps(snapshot.to_json(*there, rules)))
+    assert host_snapshot.draw(shown, 90) == picture.draw(*there, rules, 90)
     wrong = json.loads(json.dumps(snapshot.to_json(*there, Rules(reserved_cpus=CpuSet([1])))))
     assert "\n\nViolations\n  instance " in host_snapshot.draw(wrong)
 
@@ -110,9 +110,9 @@ def test_the_digest_covers_stable_fields_only():
     def digest(rules=Rules(), **more):  # noqa: B008
         return snapshot.digest(snapshot.to_json(host(2, 2, 1), [guest(1, "0:1", **more)], rules))
 
-    seen = snapshot.to_json(host(2, 2, 1), [guest(1, "0:1")], Rules())
-    seen["cells"][1]["free_kib"] += 4
-    assert snapshot.digest(seen) == digest()
+    shown = snapshot.to_json(host(2, 2, 1), [guest(1, "0:1")], Rules())
+    shown["cells"][1]["free_kib"] += 4
+    assert snapshot.digest(shown) == digest()
     assert len({digest(), digest(nodes="0"), digest(Rules(reserved_cpus=CpuSet([0])))}) == 3
 
 
@@ -124,8 +124,8 @@ def test_a_snapshot_of_libvirts_default_host_is_complete():
             capabilities.read(connection), occupancy.Occupancy().read(connection), Rules()
         )
 
-    seen = look()
-    assert set(seen) == {"cells", "unassigned_cpus", "guests", "rules", "violations"}
-    assert [each["name"] for each in seen["guests"]] == ["test"]
-    assert snapshot.digest(seen) == snapshot.digest(look())
-    assert host_snapshot.columns(seen)["guests"].human_readable().endswith(" test: floating")
+    shown = look()
+    assert set(shown) == {"cells", "unassigned_cpus", "guests", "rules", "violations"}
+    assert [each["name"] for each in shown["guests"]] == ["test"]
+    assert snapshot.digest(shown) == snapshot.digest(look())
+    assert host_snapshot.columns(shown)["guests"].human_readable().endswith(" test: floating")
