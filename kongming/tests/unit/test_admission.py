@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Judging together what is asked together: who has to move for whom."""
+"""Requests of several guests, judged together: which guests have to move for which."""
 
 from collections import Counter
 import itertools
@@ -197,11 +197,11 @@ def test_guests_that_each_wait_for_two_others_are_visited_once(layers):
         for name, cpu in at.items()
         if cpu < 2 * layers - 2
     }
-    asked = Counter()
+    calls = Counter()
 
     def contested(cpus):
-        asked["times"] += 1
-        assert asked["times"] <= 4 * len(there)
+        calls["times"] += 1
+        assert calls["times"] <= 4 * len(there)
         return cpus
 
     found = judge(planned["g0"], there, planned.get, contested)

@@ -57,7 +57,7 @@ def test_a_body_is_its_field_and_the_expected_generation(data, value):
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "expected"),
     [
         ("", "the body is not JSON: "),
         ("{} {}", "the body is not JSON: Extra data"),
@@ -77,16 +77,16 @@ def test_a_body_is_its_field_and_the_expected_generation(data, value):
         ('{"it":' * 20_000 + "1" + "}" * 20_000, "nested too deeply"),
     ],
 )
-def test_an_invalid_body_is_refused_with_its_fault(data, said):
-    assert said in refused(data, size=1_000_000)
+def test_an_invalid_body_is_refused_with_its_fault(data, expected):
+    assert expected in refused(data, size=1_000_000)
 
 
 def test_all_problems_of_a_body_are_named():
     with pytest.raises(errors.BodyInvalid) as refusal:
         read('{"b": 1, "a": 1, "generation": -1}')
     words = ("field 'a'", "field 'b'", "generation is not", "lacks the field it")
-    for detail, said in zip(refusal.value.details, words, strict=True):
-        assert said in detail
+    for detail, expected in zip(refusal.value.details, words, strict=True):
+        assert expected in detail
 
 
 @pytest.mark.parametrize(("open_", "close"), [("[", "]"), ('{"a":', "}")])

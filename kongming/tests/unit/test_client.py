@@ -102,12 +102,12 @@ def test_the_address_is_in_the_catalogue(options, url):
 
 
 def test_a_missing_endpoint_is_reported_with_the_keys_of_clouds_yaml():
-    with pytest.raises(Fault) as told:
+    with pytest.raises(Fault) as fault:
         of_catalogue(WEST).get_host("x")
     assert "with the interface public, only admin: choose one with interface, or" in str(
-        told.value
+        fault.value
     )
-    assert str(told.value).endswith("with kongming_endpoint_override of clouds.yaml")
+    assert str(fault.value).endswith("with kongming_endpoint_override of clouds.yaml")
     with pytest.raises(Fault, match="no service catalogue: name the API's address with kongming_"):
         api_at().get_host("x")
 

@@ -75,7 +75,7 @@ def error(**fields):
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "says"),
+    ("status", "body", "expected"),
     [
         (409, error(), "busy: try again (HTTP 409)"),
         (499, error(request_id="req-1"), "busy: try again (HTTP 499)"),
@@ -83,9 +83,9 @@ def error(**fields):
         (503, error(), "busy: try again (HTTP 503)"),
     ],
 )
-def test_an_error_of_kongming_is_shown_with_its_code(status, body, says):
+def test_an_error_of_kongming_is_shown_with_its_code(status, body, expected):
     fault = responses.of_answer(answer(status, body))
-    assert (str(fault), fault.code, fault.status_code) == (says, "busy", status)
+    assert (str(fault), fault.code, fault.status_code) == (expected, "busy", status)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ REFUSED.__cause__ = ConnectionRefusedError(errno.ECONNREFUSED, "x")
 
 
 @pytest.mark.parametrize(
-    ("cause", "says", "sent"),
+    ("cause", "expected", "sent"),
     [
         (urllib3.MaxRetryError(POOL, "/", REFUSED), "connection refused", False),
         (urllib3.ProtocolError("x", ConnectionResetError(errno.ECONNRESET, "x")), "reset", True),
@@ -165,10 +165,10 @@ REFUSED.__cause__ = ConnectionRefusedError(errno.ECONNREFUSED, "x")
         (UNTRUSTED, "its certificate is not trusted (self-signed certificate)", False),
     ],
 )
-def test_the_reason_for_a_missing_answer_is_explained(cause, says, sent):
+def test_the_reason_for_a_missing_answer_is_explained(cause, expected, sent):
     fault = responses.of_exception(failed(keystone.ConnectFailure, cause), 1.5)
     assert str(fault).startswith("Kongming's API can't be reached: ")
-    assert says in str(fault)
+    assert expected in str(fault)
     assert "library" not in str(fault)
     assert (fault.sent, fault.passing, fault.outcome_unknown) == (sent, True, sent)
 
@@ -210,16 +210,16 @@ def test_an_invalid_address_is_reported_as_such(kind):
 
 
 @pytest.mark.parametrize(
-    ("raised", "says", "status"),
+    ("raised", "expected", "status"),
     [
         (keystone.Unauthorized(), "Keystone refuses to issue a token (HTTP 401", 401),
         (keystone.ServiceUnavailable(), "Keystone is unavailable (HTTP 503", 503),
         (keystone.MissingAuthPlugin(), "Keystone provides no token or no endpoint", None),
     ],
 )
-def test_a_client_without_a_token_has_sent_no_request(raised, says, status):
+def test_a_client_without_a_token_has_sent_no_request(raised, expected, status):
     fault = responses.of_exception(raised, 1)
-    assert str(fault).startswith(says)
+    assert str(fault).startswith(expected)
     assert (fault.status_code, fault.outcome_unknown) == (status, False)
 
 

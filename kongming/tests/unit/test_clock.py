@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A clock that was set is told once, with how far and which way."""
+"""A clock that was set is logged once, with the amount and the direction."""
 
 import pytest
 
@@ -45,16 +45,16 @@ def test_a_steady_clock_is_not_reported(watch, clocks, caplog):
 
 
 @pytest.mark.parametrize(
-    ("set_by", "says"),
+    ("set_by", "expected"),
     [(-28_800, "set back by 28800 s"), (2.1, "set forward by 2 s"), (-2.1, "set back by 2 s")],
 )
-def test_a_clock_that_was_set_is_reported_once(watch, clocks, caplog, set_by, says):
+def test_a_clock_that_was_set_is_reported_once(watch, clocks, caplog, set_by, expected):
     clocks.pass_(0.5, set_by=set_by)
     for _ in range(3):
         watch.check()
         clocks.pass_(0.5)
     (record,) = caplog.records
-    assert says in record.getMessage()
+    assert expected in record.getMessage()
     assert record.levelname == "WARNING"
 
 

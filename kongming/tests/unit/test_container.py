@@ -26,8 +26,8 @@ CLONE_VM, CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x100, 0x20000, 0x10000000,
 
 
 def answer(number, *, architecture=X86_64, argument=0):
-    """What the kernel makes of the filter for one system call."""
-    seen = {0: number, 4: architecture, 16: argument}
+    """Return the result of the filter for one system call, as the kernel computes it."""
+    fields = {0: number, 4: architecture, 16: argument}
     instructions = container.seccomp_filter()
     at, value = 0, None
     while True:
@@ -35,7 +35,7 @@ def answer(number, *, architecture=X86_64, argument=0):
         if code == 0x06:
             return operand
         if code == 0x20:
-            value = seen[operand]
+            value = fields[operand]
             at += 1
         else:
             holds = value == operand if code == 0x15 else bool(value & operand)

@@ -41,8 +41,8 @@ def test_a_guest_that_is_corrected_five_times_within_a_minute_is_left_alone(cloc
     assert not caplog.records
     assert corrections(clock, 14.9, 5) == [0, 0, 0, 0, 60]
     (record,) = caplog.records
-    said = "Instance guest: corrected 5 times within 60 s, not corrected for the next 60 s"
-    assert record.getMessage().startswith(said)
+    expected = "Instance guest: corrected 5 times within 60 s, not corrected for the next 60 s"
+    assert record.getMessage().startswith(expected)
 
 
 def test_the_count_starts_again_after_a_rest(clock):

@@ -79,7 +79,7 @@ def test_any_text_is_a_cpuset_or_refused(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         ("", "empty item at position 1"),
         ("  ", "empty item at position 1"),
@@ -110,10 +110,10 @@ def test_any_text_is_a_cpuset_or_refused(text):
         ("5,9000-x", "item '9000-x' at position 3"),
     ],
 )
-def test_refusal_names_item_and_position(text, says):
+def test_refusal_names_item_and_position(text, expected):
     with pytest.raises(exception.RequestInvalid) as refusal:
         CpuSet.parse(text)
-    assert says in str(refusal.value)
+    assert expected in str(refusal.value)
     assert refusal.value.reason == "request_invalid"
 
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is wanted: generations, maps, and what counts of what hosts say."""
+"""Desired allocations: generations, maps, and which reports of hosts count."""
 
 import pytest
 import sqlalchemy
@@ -269,7 +269,7 @@ def test_the_first_host_that_claims_an_instance_has_it(allocations):
     assert allocations.claim("here", [UUID], ()) == [UUID]
     assert allocations.claim("there", [UUID], ()) == []
     assert allocations.get(UUID).host == "here"
-    # Claimed once more by itself, and never asked for at all.
+    # Claimed once more by itself, and one that was never requested.
     assert allocations.claim("here", [UUID, instance(9)], ()) == [UUID]
 
 
@@ -282,7 +282,7 @@ def test_a_claim_passes_on_when_the_host_that_has_the_instance_reports_it_as_abs
     put(allocations, UUID, 2)
     assert allocations.claim("there", [UUID], ()) == [UUID]
     assert allocations.get(UUID).host == "there"
-    # What the former one said of it is not the new one's word.
+    # The report of the former host is not one of the new host.
     assert allocations.claim("here", [UUID], ()) == []
 
 
@@ -297,8 +297,8 @@ def test_a_claim_passes_on_when_the_host_that_has_the_instance_is_given_up(alloc
 def test_an_allocation_in_progress_is_no_entry_of_the_history(allocations):
     put(allocations, UUID, 1)
     allocations.report("here", [report(UUID, 1, "pending")], 1.0)
-    (asked,) = allocations.history(UUID)
-    assert (asked.status, asked.host) == ("pending", None)
+    (entry,) = allocations.history(UUID)
+    assert (entry.status, entry.host) == ("pending", None)
 
 
 def test_the_history_starts_again_after_it_was_purged(db, allocations):
@@ -345,7 +345,7 @@ def test_lists_are_filtered_and_paged(allocations):
     assert numbers() == [1, 2, 3, 4, 5, 6]
     assert numbers(limit=2, marker=instance(2)) == [3, 4]
     assert numbers(host="here") == [1, 2]
-    # Nobody but the host has said where 4 is.
+    # Only the host has reported where 4 is.
     assert numbers(host="there") == [3, 4]
     assert sorted(allocations.desired_on("there")) == [instance(1), instance(3), instance(4)]
     assert numbers(project_id="another") == [3]

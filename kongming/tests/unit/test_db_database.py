@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The way to the database: what is said if it can't be used; and kongming-manage db."""
+"""The way to the database: the errors if it can't be used; and kongming-manage db."""
 
 from contextlib import closing
 import json
@@ -81,7 +81,7 @@ def test_the_database_is_a_file_in_the_state_path_by_default(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "expected"),
     [
         ("", "is not a URL"),
         ("mysql+pymysql://user:p@ss:word/with@host:x/db", "is not a URL"),
@@ -89,8 +89,8 @@ def test_the_database_is_a_file_in_the_state_path_by_default(tmp_path):
         ("mysql+mysqldb://user:secret@host/db", "not installed.*kongming.mysql"),
     ],
 )
-def test_a_url_that_cannot_be_used_is_refused_without_its_password(url, said):
-    with pytest.raises(exception.ConfigInvalid, match=said) as refusal:
+def test_a_url_that_cannot_be_used_is_refused_without_its_password(url, expected):
+    with pytest.raises(exception.ConfigInvalid, match=expected) as refusal:
         Database(configuration(url))
     assert "secret" not in str(refusal.value)
     assert "p@ss" not in str(refusal.value)
@@ -99,10 +99,10 @@ def test_a_url_that_cannot_be_used_is_refused_without_its_password(url, said):
 def test_an_unavailable_server_is_reported_at_once():
     url = "mysql+pymysql://user:secret@127.0.0.1:1/kongming"
     with closing(Database(configuration(url))) as db:
-        with pytest.raises(exception.DatabaseUnavailable) as told:
+        with pytest.raises(exception.DatabaseUnavailable) as refusal:
             db.check_schema()
-        assert "kongming (mysql at 127.0.0.1:1) can't be used" in str(told.value)
-        assert "secret" not in str(told.value)
+        assert "kongming (mysql at 127.0.0.1:1) can't be used" in str(refusal.value)
+        assert "secret" not in str(refusal.value)
 
 
 def test_a_missing_directory_is_reported(tmp_path):
@@ -180,8 +180,8 @@ def test_tables_of_the_previous_version_are_upgraded_and_downgraded(manage, path
             "INSERT INTO outcome VALUES ('u', 'here', 1, 'applied', '', '', 'api', '', NULL, 1, 1)"
         )
         db.commit()
-    for wanted, fields in ((models.VERSION, 12), ("0001", 11), (models.VERSION, 12)):
-        assert manage("sync", wanted, "-f", "json")[1]["after"] == wanted
+    for target, fields in ((models.VERSION, 12), ("0001", 11), (models.VERSION, 12)):
+        assert manage("sync", target, "-f", "json")[1]["after"] == target
         with closing(sqlite3.connect(path)) as db:
             (row,) = db.execute("SELECT * FROM outcome")
             assert (len(row), row[:4]) == (fields, ("u", "here", 1, "applied"))

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Instances that have left by Nova's word: forgotten where libvirt agrees, else told."""
+"""Instances that have left according to Nova: forgotten where libvirt agrees, else logged."""
 
 from concurrent.futures import ThreadPoolExecutor
 import contextlib
@@ -51,8 +51,8 @@ class Host:
         return Departures("compute-1", self.store, self.looked_up.append, lambda: self.now)
 
     def hold(self, uuid=UUID, hint=None, cpus="1"):
-        asked = metadata.parse({metadata.VCPU_PINNING: cpus} if cpus else {})
-        self.store.request(uuid, Request(Source.METADATA, asked, "somebody", 1.5))
+        requested = metadata.parse({metadata.VCPU_PINNING: cpus} if cpus else {})
+        self.store.request(uuid, Request(Source.METADATA, requested, "somebody", 1.5))
         self.hint(hint, uuid)
 
     def hint(self, hint, uuid=UUID):
@@ -93,13 +93,13 @@ def test_a_guest_of_this_host_is_placed(host, hint, caplog):
 
 
 @pytest.mark.parametrize(
-    ("hint", "says"),
+    ("hint", "expected"),
     [
         (THERE, "it is on compute-2 (instance.update of nova-compute:compute-2)"),
         (NOWHERE, "it is on no host (instance.delete.end of nova-api:a)"),
     ],
 )
-def test_a_guest_that_runs_in_spite_of_nova_is_kept_and_logged_once(host, hint, says, caplog):
+def test_a_guest_that_runs_in_spite_of_nova_is_kept_and_logged_once(host, hint, expected, caplog):
     host.hold(hint=hint)
     assert host.runs() is False
     host.now += _GRACE_S - 0.1
@@ -112,8 +112,8 @@ def test_a_guest_that_runs_in_spite_of_nova_is_kept_and_logged_once(host, hint, 
     assert (
         f"Instance {UUID}: elsewhere (claimed_elsewhere): it runs on this host, compute-1" in line
     )
-    assert says in line
-    assert says in str(host.departures.claim(UUID))
+    assert expected in line
+    assert expected in str(host.departures.claim(UUID))
     assert host.store.has_record(UUID)
 
 

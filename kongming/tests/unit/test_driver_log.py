@@ -33,7 +33,7 @@ from kongming.bus.reasons import UNKNOWN, UNREACHABLE, explain, not_acknowledged
 from kongming.tests import sources
 
 DRIVER = logging.getLogger("oslo.messaging._drivers.impl_rabbit")
-AWAY = (
+BROKER_UNREACHABLE = (
     "[%(connection_id)s] AMQP server on %(hostname)s:%(port)s is unreachable: %(err_str)s. "
     "Trying again in %(sleep_time)d seconds."
 )
@@ -192,7 +192,7 @@ def test_an_undecodable_message_is_counted_and_leaves_no_traceback(taken, caplog
 
 def test_the_reason_for_not_listening_is_passed_on_and_not_shown(taken):
     for error in (ConnectionRefusedError(111, "refused"), REFUSED):
-        DRIVER.error(AWAY, {**INFO, "err_str": error})
+        DRIVER.error(BROKER_UNREACHABLE, {**INFO, "err_str": error})
         DRIVER.error(CONSUMING, error)
         try:
             raise oslo.MessageDeliveryFailure("Unable to connect") from error
@@ -230,7 +230,7 @@ def test_a_queue_that_rabbitmq_cancels_is_one_line_and_no_outage(taken, caplog):
     for error in (TIMED_OUT, raised(oslo.MessageDeliveryFailure("Unable to connect"))):
         error.__context__ = None if error is TIMED_OUT else TIMED_OUT
         DRIVER.error(CONSUMING, error)
-        DRIVER.error(AWAY, {**INFO, "err_str": error})
+        DRIVER.error(BROKER_UNREACHABLE, {**INFO, "err_str": error})
     amqpdriver.LOG.warning("Failed to acknowledge received message: %s", TIMED_OUT)
     ((level, line),) = taken.lines
     assert level == "WARNING"
@@ -312,8 +312,8 @@ def test_an_error_in_handling_is_one_line_and_its_traceback_is_debug(taken, capl
             raise KeyError("x")
         except KeyError:
             log.exception("Exception during message handling")
-    told = [each for each in caplog.records if each.levelno > logging.DEBUG]
-    (line,) = told
+    logged = [each for each in caplog.records if each.levelno > logging.DEBUG]
+    (line,) = logged
     assert line.getMessage().endswith("Exception during message handling: KeyError: 'x'")
     assert line.exc_info is None
     assert "Traceback" in caplog.text
@@ -346,10 +346,10 @@ def test_a_logger_that_is_no_longer_handled_logs_as_before(caplog):
         log.install()
     first.remove()
     DRIVER.error("Failed to publish message to topic '%s'", "x")
-    told = len(caplog.records)
+    logged = len(caplog.records)
     second.remove()
     DRIVER.error("Failed to publish message to topic '%s'", "x")
-    assert (told, len(caplog.records)) == (0, 1)
+    assert (logged, len(caplog.records)) == (0, 1)
 
 
 def verification(message):
@@ -423,11 +423,11 @@ def test_each_error_has_our_words(error, kind, of_connection, words):
     ],
 )
 def test_a_conflicting_declaration_is_logged_with_the_option_that_decides_it(argument, what, hint):
-    said = (
+    text = (
         f"inequivalent arg '{argument}' for {what} in vhost '/': received 'a' but current is 'b'"
     )
-    words = explain(amqp.PreconditionFailed(said, (40, 10), "", 406)).words
-    assert said[:60] in words
+    words = explain(amqp.PreconditionFailed(text, (40, 10), "", 406)).words
+    assert text[:60] in words
     assert hint in words
 
 

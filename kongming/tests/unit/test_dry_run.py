@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The dry run: what would be done is told, and nothing is done."""
+"""The dry run: what would be done is reported, and nothing is done."""
 
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
@@ -56,15 +56,15 @@ def test_the_values_that_would_be_set_are_reported_with_their_warnings():
 
 
 def test_an_impossible_allocation_is_waiting_if_it_was_in_force_and_refused_otherwise():
-    guest, asked = Guest(HALF, pins=pin(0, 3)), request(vcpu_pinning="0:1-2;1:2,5;2:2")
-    found = look(guest, asked, accepted=True, reserved_cpus=CpuSet([1]))
+    guest, requested = Guest(HALF, pins=pin(0, 3)), request(vcpu_pinning="0:1-2;1:2,5;2:2")
+    found = look(guest, requested, accepted=True, reserved_cpus=CpuSet([1]))
     unusable, reserved, lacking = found["warnings"]
     assert unusable == "not available now, set later: CPU 5 of vCPU 1"
     assert "CPU 1 is reserved" in reserved
     assert "vCPU 2 does not exist" in lacking
     assert [step["target"] for step in found["steps"]] == ["vCPU 1"]
     with pytest.raises(exception.Refused):
-        look(guest, asked)
+        look(guest, requested)
 
 
 @pytest.mark.parametrize("begun", [True, False])

@@ -35,7 +35,7 @@ json_values = st.recursive(
 
 
 def changed(*path, to):
-    """Give the captured creation with one field changed, or left out."""
+    """Return the captured creation with one field changed, or left out."""
     message = copy.deepcopy(CREATED)
     place = message
     for name in path[:-1]:
@@ -199,7 +199,7 @@ def test_host_may_be_null_or_missing():
 
 
 @pytest.mark.parametrize(
-    ("path", "to", "says"),
+    ("path", "to", "expected"),
     [
         (("event_type",), ..., "event_type is missing or null"),
         (("event_type",), 5, "event_type is a int"),
@@ -218,8 +218,8 @@ def test_host_may_be_null_or_missing():
         ((*DATA, "metadata"), [], "metadata is a list"),
     ],
 )
-def test_required_fields_are_checked(path, to, says):
-    with pytest.raises(exception.EventMalformed, match=says):
+def test_required_fields_are_checked(path, to, expected):
+    with pytest.raises(exception.EventMalformed, match=expected):
         event.read(changed(*path, to=to))
 
 

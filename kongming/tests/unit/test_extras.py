@@ -45,10 +45,10 @@ def raising(error):
 
 
 def test_a_missing_package_is_named_with_the_extras():
-    told = extras.missing(LIBVIRT)
-    assert told.startswith("the Python module libvirt is not installed")
-    assert "kongming[compute]" in told
-    assert "kongming[controller]" in told
+    message = extras.missing(LIBVIRT)
+    assert message.startswith("the Python module libvirt is not installed")
+    assert "kongming[compute]" in message
+    assert "kongming[controller]" in message
 
 
 def test_a_missing_module_of_kongming_is_an_incomplete_installation():
@@ -59,9 +59,9 @@ def test_a_missing_module_of_kongming_is_an_incomplete_installation():
 
 def test_a_program_without_its_packages_ends_with_one_line(capsys):
     assert streams.run("kongming-x", lambda: raising(LIBVIRT), unexpected=255) == 255
-    told = capsys.readouterr().err
-    assert told.startswith("kongming-x: the Python module libvirt is not installed")
-    assert told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("kongming-x: the Python module libvirt is not installed")
+    assert message.count("\n") == 1
 
 
 def test_a_service_without_its_packages_does_not_start(monkeypatch, tmp_path, caplog):

@@ -67,7 +67,7 @@ EXTRAS = {
 #: Modules that import packages which need not be there.
 GUARDED = {"conf.database", "configuration.options"}
 
-#: Who works where neither a host nor a controller is installed, or has nobody to ask.
+#: Packages that work where neither a host nor a controller is installed.
 ALONE = {
     "allocation": {"exception"},
     "client": {"allocation", "exception", "runtime", "version"},
@@ -153,15 +153,15 @@ def distributions_of_modules() -> Mapping[str, list[str]]:
 
 
 def packages_of(extra: str) -> set[str]:
-    """Give the modules that pip installs with an extra, but for what these need in turn."""
+    """Return the modules that pip installs with an extra, without their own requirements."""
     setup = configparser.ConfigParser()
     setup.read(TOP.parent / "setup.cfg")
     named = (TOP.parent / "requirements.txt").read_text() + setup["extras"].get(extra, "")
-    wanted = {canonicalize_name(each) for each in re.findall(r"^([\w.-]+)", named, re.MULTILINE)}
+    required = {canonicalize_name(each) for each in re.findall(r"^([\w.-]+)", named, re.MULTILINE)}
     return {
         module
         for module, distributions in distributions_of_modules().items()
-        if wanted & {canonicalize_name(each) for each in distributions}
+        if required & {canonicalize_name(each) for each in distributions}
     }
 
 
@@ -169,11 +169,11 @@ def packages_of(extra: str) -> set[str]:
 def test_a_service_imports_only_the_packages_of_its_extra(extra):
     todo = [name for name in MODULES if name and name.startswith(tuple(EXTRAS[extra]))]
     assert len(todo) >= len(EXTRAS[extra])
-    installed, seen = packages_of(extra), set()
+    installed, visited = packages_of(extra), set()
     while todo:
-        if (name := todo.pop()) in seen:
+        if (name := todo.pop()) in visited:
             continue
-        seen.add(name)
+        visited.add(name)
         todo += [each for each in graph()[name] if each in MODULES]
         # A package is imported with each of its modules.
         todo += [package_of(name)] if package_of(name) in MODULES else []

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""A guest as libvirt presents it: what is asked of it when, and what its errors mean."""
+"""A guest as libvirt presents it: which calls are made when, and what its errors mean."""
 
 from contextlib import nullcontext
 import os
@@ -61,9 +61,9 @@ def test_a_guest_that_libvirt_does_not_permit_to_change_is_distinguished(control
     if raised is None:
         guest.check_free()
         return
-    with pytest.raises(raised) as told:
+    with pytest.raises(raised) as failure:
         guest.check_free()
-    assert type(told.value) is raised
+    assert type(failure.value) is raised
 
 
 @pytest.mark.parametrize(
@@ -164,9 +164,9 @@ def test_a_definition_is_read_when_no_other_client_uses_the_monitor_any_more(mon
 )
 def test_each_libvirt_error_has_a_meaning(raised, means):
     guest = guest_of(Domain(pinVcpu=raised))
-    with pytest.raises(exception.KongmingError) as told:
+    with pytest.raises(exception.KongmingError) as failure:
         guest.set(vcpu(0), ALL)
-    assert type(told.value) is means
+    assert type(failure.value) is means
 
 
 def test_an_error_on_a_dead_connection_means_that_libvirt_became_unavailable():
@@ -275,13 +275,13 @@ def test_a_move_of_much_memory_may_take_long(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("found", "anew"),
+    ("found", "restarted"),
     [(4, True), (3, False), (-1, False), (error(libvirt.VIR_ERR_NO_DOMAIN), False)],
 )
-def test_a_restarted_guest_has_another_id(found, anew):
+def test_a_restarted_guest_has_another_id(found, restarted):
     now = found if isinstance(found, Exception) else Domain(ID=found)
     guest = guest_of(Domain(lookupByUUIDString=now))
-    assert guest.has_restarted() is anew
+    assert guest.has_restarted() is restarted
     assert guest.ends_within(0) is (found != 3)
 
 

@@ -32,13 +32,13 @@ PAGE = (TESTS.parents[1] / "doc/source/admin/high-availability.rst").read_text()
 STANDALONE = "functional/test_standalone.py"
 FAULTS = "integration/test_standalone_faults.py"
 WHOLE = "integration/test_standalone.py"
-SILENT = "integration/test_database_faults.py"
+DATABASE_FAULTS = "integration/test_database_faults.py"
 DATABASES = "integration/test_databases.py"
 GALERA = "integration/test_galera.py"
 TOKENS = "functional/test_tokens.py"
 TRUST = "functional/test_trust.py"
 
-#: What the page has a part on, and the tests of what it says there.
+#: The topics of the page, and the tests of its statements.
 PROMISES = {
     "Level, not edge.": [
         (STANDALONE, "test_a_push_that_got_lost_is_made_up_for_by_the_pull"),
@@ -93,26 +93,29 @@ PROMISES = {
         ("unit/test_conductor_sync.py", "test_a_snapshot_that_is_unavailable_is_not_sent")
     ],
     "A database that is unresponsive": [
-        (SILENT, "test_an_api_with_an_unresponsive_database_answers_every_request"),
-        (SILENT, "test_no_request_waits_for_the_greeting_of_a_server"),
-        (SILENT, "test_no_request_waits_for_a_missing_answer"),
-        (SILENT, "test_a_slow_statement_is_waited_for"),
+        (DATABASE_FAULTS, "test_an_api_with_an_unresponsive_database_answers_every_request"),
+        (DATABASE_FAULTS, "test_no_request_waits_for_the_greeting_of_a_server"),
+        (DATABASE_FAULTS, "test_no_request_waits_for_a_missing_answer"),
+        (DATABASE_FAULTS, "test_a_slow_statement_is_waited_for"),
     ],
     "A database that is slow for a moment": [
         ("unit/test_db_liveness.py", "test_a_request_that_waits_on_another_thread_keeps_waiting"),
         ("unit/test_db_liveness.py", "test_a_moment_without_an_answer_is_waited_for"),
     ],
     "A switch-over": [
-        (SILENT, "test_after_a_switchover_the_old_primary_is_left_at_once"),
+        (DATABASE_FAULTS, "test_after_a_switchover_the_old_primary_is_left_at_once"),
         (
-            SILENT,
+            DATABASE_FAULTS,
             "test_a_primary_that_is_fenced_in_a_transaction_is_left_and_the_work_repeated_on_the_other",
         ),
     ],
     "Locks": [
-        (SILENT, "test_a_request_that_waits_for_a_lock_reports_the_lock"),
-        (SILENT, "test_a_request_that_waits_for_locked_rows_does_not_take_the_last_thread"),
-        (SILENT, "test_locks_of_a_frozen_client_are_ended"),
+        (DATABASE_FAULTS, "test_a_request_that_waits_for_a_lock_reports_the_lock"),
+        (
+            DATABASE_FAULTS,
+            "test_a_request_that_waits_for_locked_rows_does_not_take_the_last_thread",
+        ),
+        (DATABASE_FAULTS, "test_locks_of_a_frozen_client_are_ended"),
     ],
     "Galera": [
         (GALERA, "test_one_of_many_concurrent_changes_at_both_nodes_succeeds"),
@@ -120,12 +123,12 @@ PROMISES = {
             GALERA,
             "test_an_isolated_node_reports_it_and_serves_again_when_the_others_are_back",
         ),
-        (SILENT, "test_a_session_waits_for_other_nodes_if_configured"),
+        (DATABASE_FAULTS, "test_a_session_waits_for_other_nodes_if_configured"),
     ],
     "Settings of the server": [
         (DATABASES, "test_another_default_isolation_of_a_server_causes_no_refusal"),
         (DATABASES, "test_all_characters_are_kept_with_every_character_set"),
-        (SILENT, "test_a_database_that_lacks_signs_is_refused"),
+        (DATABASE_FAULTS, "test_a_database_that_lacks_signs_is_refused"),
     ],
     "API": [(FAULTS, "test_an_api_that_is_killed_right_after_a_request_loses_no_request")],
     "Conductor": [(FAULTS, "test_executor_and_conductor_may_be_killed_at_any_moment")],
@@ -172,7 +175,7 @@ NUMBERS = [
 
 
 def rows():
-    """The first cells of the table of what may be away."""
+    """Return the first cells of the table of what may be unavailable."""
     table = PAGE.partition("When something is unavailable\n")[2].partition(".. _databases:")[0]
     lines = [line for line in table.splitlines() if line and not line.startswith(("=", " "))]
     return [line[:29].strip() for line in lines[1:]]

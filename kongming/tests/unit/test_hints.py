@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Where Nova says that instances are, on disk; and forgetting an instance by it."""
+"""Where instances are according to Nova, on disk; and forgetting an instance by it."""
 
 from dataclasses import replace
 import sqlite3
@@ -39,8 +39,8 @@ def store(store):
 
 
 def request(cpus):
-    asked = metadata.parse({metadata.VCPU_PINNING: cpus}) if cpus else metadata.parse({})
-    return Request(Source.METADATA, asked, "somebody", 1.5)
+    requested = metadata.parse({metadata.VCPU_PINNING: cpus}) if cpus else metadata.parse({})
+    return Request(Source.METADATA, requested, "somebody", 1.5)
 
 
 def test_a_hint_outlives_the_process(store, tmp_path):

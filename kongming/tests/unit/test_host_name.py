@@ -56,7 +56,7 @@ def problems(tmp_path):
 
 @pytest.fixture
 def of_machine(monkeypatch):
-    """Give the machine another name."""
+    """Return a function that gives the machine another name."""
     monkeypatch.setattr(default.OPTS[0], "default", None)
 
     def of_machine(name):
@@ -134,13 +134,13 @@ def test_an_invalid_name_is_refused_from_every_source(name):
 @example("c1.example.org.")
 def test_ascii_names_are_judged_as_nova_judges_them(name):
     try:
-        wanted = types.HostDomain()(name)
+        expected = types.HostDomain()(name)
     except ValueError:
         with pytest.raises(ValueError, match="a name that Nova accepts"):
             HostName()(name)
     else:
-        assert HostName()(name) == wanted
-        assert fields.host_name(wanted) == wanted
+        assert HostName()(name) == expected
+        assert fields.host_name(expected) == expected
 
 
 @pytest.mark.parametrize("name", ["compute_01", "c1.example.org", "localhost"])

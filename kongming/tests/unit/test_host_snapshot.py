@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Views of hosts as others tell them, or as they were kept: what can be used of them is."""
+"""Snapshots of hosts as received or stored: the usable parts of them are used."""
 
 import json
 
@@ -288,8 +288,8 @@ def test_ids_of_cells_are_those_that_linux_has(number, fit):
 
 def test_names_and_messages_of_a_snapshot_are_cleaned_and_cut():
     violation = {"kind": "x" * 300, "message": "a\x1b" + "y" * 5_000}
-    (told,) = host_snapshot.fitted({"violations": [violation]})["violations"]
-    assert (told["kind"], told["message"]) == (
+    (shown,) = host_snapshot.fitted({"violations": [violation]})["violations"]
+    assert (shown["kind"], shown["message"]) == (
         "x" * 255,
         "a\N{REPLACEMENT CHARACTER}" + "y" * 3_998,
     )

@@ -43,12 +43,12 @@ def delivered(body, **properties):
 
 @pytest.mark.parametrize("compressed", [None, "gzip", "bzip2"])
 def test_a_message_of_oslo_messaging_is_read(compressed):
-    told = {"oslo.version": "2.0", "oslo.message": '{"a": "ä"}'}
-    content_type, encoding, body = serialization.dumps(told, serializer="json")
+    payload = {"oslo.version": "2.0", "oslo.message": '{"a": "ä"}'}
+    content_type, encoding, body = serialization.dumps(payload, serializer="json")
     headers = {}
     if compressed:
         body, headers["compression"] = compression.compress(body, compressed)
-    assert message(body, content_type, encoding, **headers).payload == told
+    assert message(body, content_type, encoding, **headers).payload == payload
 
 
 @pytest.mark.parametrize(("compress", "kind"), [(zlib.compress, GZIP), (bz2.compress, BZ2)])

@@ -33,7 +33,7 @@ TIMED_OUT = amqp.PreconditionFailed(
 
 
 class Rabbit:
-    """RabbitMQ: what it has, and what it is asked for."""
+    """RabbitMQ: what it has, and how often it is called."""
 
     def __init__(self):
         self.exchanges, self.queues = {"nova"}, {}
@@ -108,7 +108,7 @@ def test_a_queue_that_never_existed_is_not_lost(keeper, rabbit):
 
 
 @pytest.mark.parametrize(
-    ("lost", "told"),
+    ("lost", "expected"),
     [
         ("", ()),
         ("exchange", ("exchange nova",)),
@@ -116,7 +116,7 @@ def test_a_queue_that_never_existed_is_not_lost(keeper, rabbit):
         ("both", ("exchange nova", "queue q")),
     ],
 )
-def test_a_missing_queue_is_logged_once_and_bound_again(keeper, rabbit, lost, told):
+def test_a_missing_queue_is_logged_once_and_bound_again(keeper, rabbit, lost, expected):
     declare(keeper, rabbit)
     if lost in ("exchange", "both"):
         rabbit.exchanges.clear()
@@ -124,9 +124,9 @@ def test_a_missing_queue_is_logged_once_and_bound_again(keeper, rabbit, lost, to
         rabbit.queues.clear()
     declare(keeper, rabbit)
     declare(keeper, rabbit)
-    assert keeper.take_lost() == told
+    assert keeper.take_lost() == expected
     assert keeper.take_lost() == ()
-    # Whether the binding was there nobody tells: it is made each time.
+    # There is no way to find out about the binding, so it is made each time.
     assert rabbit.bound == ["q"] * 3
 
 

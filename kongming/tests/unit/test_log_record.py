@@ -69,11 +69,11 @@ def test_a_message_without_arguments_is_escaped_too(logged):
     assert "100 %\\n2026" in line
 
 
-def _raise(said):
+def _raise(text):
     try:
-        raise LookupError("the first" + said)
+        raise LookupError("the first" + text)
     except LookupError as error:
-        raise RuntimeError(f"a{said}b") from error
+        raise RuntimeError(f"a{text}b") from error
 
 
 @pytest.mark.parametrize("evil", EVIL)
@@ -103,14 +103,14 @@ def test_the_lines_of_a_traceback_stay_lines(logged):
 
 
 def test_an_exception_that_can_not_be_printed_is_still_logged(logged):
-    class Silent(Exception):
+    class Unprintable(Exception):
         def __str__(self):
             raise ValueError("no")
 
     logger, lines = logged
     try:
-        raise Silent from KeyError("x\n")
-    except Silent:
+        raise Unprintable from KeyError("x\n")
+    except Unprintable:
         logger.exception("A fault")
     assert any("KeyError: 'x\\n'" in line for line in lines())
 

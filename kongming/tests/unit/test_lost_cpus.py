@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Which CPUs may be given back to a control group: only those that were seen to be lost."""
+"""Which CPUs may be restored to a control group: only those whose loss was observed."""
 
 from pathlib import Path
 
@@ -81,13 +81,13 @@ def test_groups_that_are_gone_are_forgotten_once_there_are_many(lost, tmp_path):
     assert lost.restorable({tmp_path / "1": CpuSet([0])}, ALL) == {0}
 
 
-@pytest.mark.parametrize("told_later", [False, True])
-def test_a_cpu_that_went_offline_right_before_the_groups_were_read_is_lost(lost, told_later):
+@pytest.mark.parametrize("late_event", [False, True])
+def test_a_cpu_that_went_offline_right_before_the_groups_were_read_is_lost(lost, late_event):
     now = {MACHINE: CpuSet([0, 1, 2]), GUEST: CpuSet([0, 1])}
     lost.note(now, CpuSet([0, 1, 2]))
-    if told_later:
+    if late_event:
         lost.went_offline(CpuSet([3]))
-    # What is online an operator has taken away.
+    # CPUs that are online were removed by an operator.
     assert lost.restorable(now, ALL) == {0, 1, 3}
     lost.note(now, ALL)
     assert lost.restorable(now, ALL) == {0, 1, 3}

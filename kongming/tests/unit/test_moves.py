@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Where other guests are to move, for somebody who wants their CPUs."""
+"""Where other guests are to move, for a request that needs their CPUs."""
 
 from dataclasses import replace
 
@@ -51,7 +51,7 @@ def request(store, allocation, status, accepted=None):
 
 
 @pytest.mark.parametrize(
-    ("pins", "asked"),
+    ("pins", "checked"),
     [
         ({0: [1], 1: [2]}, False),
         ({0: [1]}, False),
@@ -60,10 +60,10 @@ def request(store, allocation, status, accepted=None):
         ({0: [1], 1: [2], 2: [3]}, True),
     ],
 )
-def test_a_guest_at_its_desired_place_stays(store, pins, asked):
+def test_a_guest_at_its_desired_place_stays(store, pins, checked):
     allocation = asking("0:1;1:2")
     request(store, allocation, Status.APPLIED, accepted=allocation)
-    assert is_checked(store, pins) is asked
+    assert is_checked(store, pins) is checked
 
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.DRIFTED, Status.ABSENT])

@@ -48,8 +48,8 @@ def transition(status, **fields):
     return Transition(**given | fields, status=status)
 
 
-def host(name, *, silent):
-    return SimpleNamespace(name=name, heartbeat_at=0.0, unresponsive=lambda _now: silent)
+def host(name, *, unresponsive):
+    return SimpleNamespace(name=name, heartbeat_at=0.0, unresponsive=lambda _now: unresponsive)
 
 
 @pytest.fixture
@@ -97,11 +97,13 @@ def test_a_host_is_an_event_when_it_stops_or_begins_to_respond(sent):
         return [(event, data["name"]) for event, data in sent(hosts=hosts)]
 
     # Those of before the start are no news.
-    assert names(host("a", silent=True), host("b", silent=False)) == []
-    assert names(host("a", silent=True), host("b", silent=True)) == [("host.unresponsive", "b")]
-    assert names(host("a", silent=False), host("b", silent=True)) == [("host.up", "a")]
+    assert names(host("a", unresponsive=True), host("b", unresponsive=False)) == []
+    assert names(host("a", unresponsive=True), host("b", unresponsive=True)) == [
+        ("host.unresponsive", "b")
+    ]
+    assert names(host("a", unresponsive=False), host("b", unresponsive=True)) == [("host.up", "a")]
     # A host that was forgotten has not returned.
-    assert names(host("a", silent=False)) == []
+    assert names(host("a", unresponsive=False)) == []
 
 
 def test_what_can_not_be_sent_is_dropped_and_reported_once(caplog):

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Where the plug-in of openstackclient finds the API, and what it says if it does not."""
+"""Where the plug-in of openstackclient finds the API, and its error if it does not."""
 
 from types import SimpleNamespace
 
@@ -34,7 +34,7 @@ def client(auth, *, interface="public", region_name=None, **options):
 
 
 @pytest.mark.parametrize(
-    ("made", "asked", "says"),
+    ("made", "options", "expected"),
     [
         ({"scope": ""}, {}, "the token is not scoped and has no service catalogue"),
         ({}, {}, "has no endpoint of the type kongming: create one"),
@@ -67,12 +67,12 @@ def client(auth, *, interface="public", region_name=None, **options):
         ),
     ],
 )
-def test_an_endpoint_that_is_not_found_is_reported_with_the_existing_ones(made, asked, says):
-    with pytest.raises(Fault) as told:
-        client(Auth(token(**made)), **asked).host("x")
-    assert says in str(told.value)
-    assert str(told.value).endswith("or name the API's address with --os-kongming-endpoint")
-    assert not told.value.outcome_unknown
+def test_an_endpoint_that_is_not_found_is_reported_with_the_existing_ones(made, options, expected):
+    with pytest.raises(Fault) as fault:
+        client(Auth(token(**made)), **options).host("x")
+    assert expected in str(fault.value)
+    assert str(fault.value).endswith("or name the API's address with --os-kongming-endpoint")
+    assert not fault.value.outcome_unknown
 
 
 def test_a_log_in_without_a_catalogue_needs_an_address():

@@ -72,7 +72,7 @@ def line():
     line.free()
 
 
-def told(caplog, level):
+def logged(caplog, level):
     return [each.getMessage() for each in caplog.records if each.levelname == level]
 
 
@@ -117,7 +117,7 @@ def test_the_number_of_waiting_hints_is_bounded(line, caplog):
         line.outbox.put(THERE, {"last": hint, "more": hint, "0": hint})
         line.outbox.put("elsewhere", {"other": hint})
     assert (line.outbox.waiting, line.outbox.dropped) == (WAITING_MAX, 6)
-    (warning,) = told(caplog, "WARNING")
+    (warning,) = logged(caplog, "WARNING")
     assert f"{WAITING_MAX} are waiting already" in warning
     *_, (receiver, hints) = line.free()
     assert (receiver, hints) == (THERE, {"last": 2})
@@ -134,18 +134,18 @@ def test_an_undeliverable_hint_is_dropped_with_all_waiting_ones_and_logged_once(
     line.outbox.put(HERE, {"a": 2})
     line.flush()
     assert (line.outbox.waiting, line.outbox.dropped) == (0, 5)
-    (warning,) = told(caplog, "WARNING")
+    (warning,) = logged(caplog, "WARNING")
     assert "Hints are dropped: RabbitMQ can't be used" in warning
     line.error = None
     line.outbox.put(HERE, {"a": 3})
     line.outbox.put(HERE, {"a": 4})
     line.flush()
-    (back,) = told(caplog, "INFO")
+    (back,) = logged(caplog, "INFO")
     assert "those about 5 instances were dropped" in back
     line.error = exception.HostUnresponsive("again")
     line.outbox.put(HERE, {"a": 5})
     line.flush()
-    assert len(told(caplog, "WARNING")) == 2
+    assert len(logged(caplog, "WARNING")) == 2
 
 
 def test_a_receiver_with_a_full_queue_delays_no_other(line, caplog):
@@ -164,7 +164,7 @@ def test_a_receiver_with_a_full_queue_delays_no_other(line, caplog):
 
     line.outbox._send = send
     line.free()
-    # Only what it did not take itself is dropped, and that is told once.
+    # Only what it did not take itself is dropped, and that is logged once.
     assert line.sent == [(HERE, {"a": 1}), (THERE, {"a": 1})]
     line.error = exception.HostUnresponsive("its queue takes no more")
     line.error.others_too = False
@@ -172,9 +172,9 @@ def test_a_receiver_with_a_full_queue_delays_no_other(line, caplog):
     line.outbox.put("blocked", {"y": 0})
     line.flush()
     assert line.outbox.dropped == 2
-    (line,) = told(caplog, "WARNING")
+    (line,) = logged(caplog, "WARNING")
     assert line.startswith("Hints are dropped: its queue takes no more; the receiver gets all")
-    assert told(caplog, "INFO") == []
+    assert logged(caplog, "INFO") == []
 
 
 def test_a_fault_in_sending_does_not_end_the_thread(line, caplog):
@@ -223,7 +223,7 @@ def test_the_later_generation_of_two_pushes_is_sent(monkeypatch):
 
 
 def test_a_conductor_does_not_wait_for_its_hosts(monkeypatch):
-    """While RabbitMQ takes no messages, who tells a conductor of a change is done at once."""
+    """While RabbitMQ takes no messages, a change is reported to a conductor at once."""
     blocked, busy = threading.Event(), threading.Event()
 
     class Blocked:

@@ -145,15 +145,15 @@ def test_an_unknown_guest_has_an_empty_request(tmp_path, monkeypatch, form, show
 
 
 @pytest.mark.parametrize(
-    ("asked", "shown", "read"),
+    ("requested", "shown", "read"),
     [
         (None, "(can't be read)", None),
         (Allocation(), "(nothing)", {}),
         (Allocation.from_json({"cpu_shares": 5}), "cpu-shares=5", {"cpu_shares": 5}),
     ],
 )
-def test_a_request_is_distinguished_from_an_unreadable_one(asked, shown, read):
-    column = columns.Requested(asked)
+def test_a_request_is_distinguished_from_an_unreadable_one(requested, shown, read):
+    column = columns.Requested(requested)
     assert column.human_readable() == shown
     assert column.machine_readable() == read
 
@@ -304,17 +304,23 @@ def test_no_name_of_a_domain_forges_a_line_of_a_host(column):
 
 
 def test_no_message_of_a_host_forges_a_line_among_outcomes():
-    told = {"instance_uuid": "x", "status": "failed", "reason": "r", "message": EVIL, "host": EVIL}
-    (line,) = osc_columns.Outcomes([told]).human_readable().split("\n")
+    outcome = {
+        "instance_uuid": "x",
+        "status": "failed",
+        "reason": "r",
+        "message": EVIL,
+        "host": EVIL,
+    }
+    (line,) = osc_columns.Outcomes([outcome]).human_readable().split("\n")
     assert line == f"x on {SHOWN}: failed (r): {SHOWN}"
-    (line,) = osc_columns.Missing([{**told, "reason": EVIL}]).human_readable().split("\n")
+    (line,) = osc_columns.Missing([{**outcome, "reason": EVIL}]).human_readable().split("\n")
     assert line == f"x: failed ({SHOWN})"
 
 
 def test_no_message_of_a_host_forges_a_line_while_waiting():
     stderr = io.StringIO()
-    told = {"instance_uuid": "x", "status": "failed", "reason": "r", "message": EVIL}
-    waiting.print_undone(waiting.Messages(stderr), progress.Progress([told], ""))
+    outcome = {"instance_uuid": "x", "status": "failed", "reason": "r", "message": EVIL}
+    waiting.print_undone(waiting.Messages(stderr), progress.Progress([outcome], ""))
     assert stderr.getvalue() == f"x: failed (r): {SHOWN}\n"
 
 

@@ -111,8 +111,8 @@ INTERLEAVED = host(2, 20, 2, memory_gib=96, interleaved=True), [guest(1, "0-3:2,
     ],
 )
 def test_hosts_are_drawn_like_the_samples(name, drawn):
-    seen = host_snapshot.draw(snapshot.to_json(*drawn))
-    assert seen.partition("\n\nViolations")[0] + "\n" == (PICTURES / f"{name}.txt").read_text()
+    shown = host_snapshot.draw(snapshot.to_json(*drawn))
+    assert shown.partition("\n\nViolations")[0] + "\n" == (PICTURES / f"{name}.txt").read_text()
 
 
 def test_the_largest_hosts_fit_on_a_few_screens():
@@ -194,11 +194,14 @@ def test_a_terminal_without_box_characters_gets_ascii():
 
 
 def test_violations_are_listed_below():
-    told = ["CPU 1 is offline", "instance x\x1b is pinned to " + ",".join(map(str, range(99)))]
-    drawn = picture.draw(*LAPTOP, 80, violations=told)
-    told = drawn.partition("\n\nViolations\n")[2]
-    assert told.startswith("  CPU 1 is offline\n  instance x\\x1b is pinned to 0,1,2,")
-    assert max(len(line) for line in told.splitlines()) <= 80
+    violations = [
+        "CPU 1 is offline",
+        "instance x\x1b is pinned to " + ",".join(map(str, range(99))),
+    ]
+    drawn = picture.draw(*LAPTOP, 80, violations=violations)
+    listed = drawn.partition("\n\nViolations\n")[2]
+    assert listed.startswith("  CPU 1 is offline\n  instance x\\x1b is pinned to 0,1,2,")
+    assert max(len(line) for line in listed.splitlines()) <= 80
 
 
 def test_a_width_without_room_is_an_error():

@@ -93,7 +93,7 @@ def test_runs(text, pins):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         ("0-3=4-6", "item '0-3=4-6' at position 1 names 4 vCPUs and 3 CPUs"),
         ("0:5;1-2=4-6", "item '1-2=4-6' at position 5 names 2 vCPUs and 3 CPUs"),
@@ -125,10 +125,10 @@ def test_runs(text, pins):
         ("0=1;", "item '' at position 5 is not of the form"),
     ],
 )
-def test_refusals_name_item_and_position(text, says):
+def test_refusals_name_item_and_position(text, expected):
     with pytest.raises(exception.RequestInvalid) as refusal:
         parse(text)
-    assert says in str(refusal.value)
+    assert expected in str(refusal.value)
 
 
 def test_numbers_end_where_those_of_a_guest_do():
@@ -147,7 +147,7 @@ def test_an_accepted_mapping_is_read_whatever_the_rules_are_later():
 
 
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "expected"),
     [
         ({"0": "1", "0\n": "2"}, r"item '0\n' has white space in it"),
         ({"0": "1", "00": "2"}, "item '00' names vCPU 0 again"),
@@ -158,10 +158,10 @@ def test_an_accepted_mapping_is_read_whatever_the_rules_are_later():
         ({"0": "=1"}, "item '=1' at position 1 is not one of"),
     ],
 )
-def test_names_in_json_are_disjoint_sets(value, says):
+def test_names_in_json_are_disjoint_sets(value, expected):
     with pytest.raises(exception.RequestInvalid) as refusal:
         Pinning.from_json(value, VCPU)
-    assert says in str(refusal.value)
+    assert expected in str(refusal.value)
 
 
 def test_json_keeps_sets_apart_and_runs_together():

@@ -35,7 +35,7 @@ RULES = Rules(reserved_cpus=CpuSet(range(4)))
 
 
 def grows_with_its_size(call):
-    """Tell whether a call costs as much for each CPU and guest on both hosts."""
+    """Return whether a call costs as much for each CPU and guest on both hosts."""
     small, large = (lines(call(*size)) for size in SIZES)
     # Quadratic would be sixteen times as much.
     return small > 0 and large < 5 * small
@@ -46,7 +46,7 @@ def placed(number, pins, **more):
 
 
 def alone(cpus, guests):
-    """Each vCPU has a CPU of its own; the siblings are another guest's, and memory is away."""
+    """Each vCPU has a CPU of its own; the siblings are another guest's, and memory is remote."""
     return [
         placed(n, ";".join(f"{vcpu}:{(n * 8 + vcpu) % cpus}" for vcpu in range(8)), nodes="0")
         for n in range(guests)
@@ -109,10 +109,10 @@ def test_a_host_is_drawn_in_steps_for_each_cpu_and_guest(shape, placing):
 
 def test_a_view_is_shown_in_steps_for_each_cpu_and_guest():
     def show(*size):
-        seen = snapshot.to_json(nodes_of(*size), alone(*size), RULES)
+        shown = snapshot.to_json(nodes_of(*size), alone(*size), RULES)
         return lambda: [
-            Topology.from_json(seen),
-            *(column.human_readable() for column in host_snapshot.columns(seen).values()),
+            Topology.from_json(shown),
+            *(column.human_readable() for column in host_snapshot.columns(shown).values()),
         ]
 
     assert grows_with_its_size(show)
@@ -137,9 +137,9 @@ def machine(cpus, threads=8):
 def test_an_answer_of_libvirt_is_read_in_steps_for_each_cpu():
     def read(cpus, _guests):
         connection = machines.Libvirt(machine(cpus))
-        told, cpumap = connection.getCapabilities(), connection.getCPUMap()
-        there = capabilities.parse_libvirt(told, cpumap)
-        return functools.partial(capabilities.parse, told, there)
+        xml, cpumap = connection.getCapabilities(), connection.getCPUMap()
+        there = capabilities.parse_libvirt(xml, cpumap)
+        return functools.partial(capabilities.parse, xml, there)
 
     assert grows_with_its_size(read)
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What a database holds is read whatever it is: one bad row says so, the others are there."""
+"""Any content of a database is read: a bad row is reported as such, the others are there."""
 
 from contextlib import closing
 import json
@@ -75,10 +75,10 @@ def test_a_value_that_is_no_text_is_unreadable(kept):
 
 
 def test_an_accepted_value_is_read_unchanged():
-    asked = {"vcpu_pinning": {"0": "1"}, "cpu_shares": 200, "windows": [NIGHT]}
-    found = stored.load(json.dumps(asked))
+    document = {"vcpu_pinning": {"0": "1"}, "cpu_shares": 200, "windows": [NIGHT]}
+    found = stored.load(json.dumps(document))
     assert isinstance(found, Allocation)
-    assert stored.understand(asked) == stored.readable(found) == found
+    assert stored.understand(document) == stored.readable(found) == found
     assert stored.load('{"cpu_shares": 2e2}') == Allocation(cpu_shares=200)
     assert stored.load("{}") == Allocation()
     assert stored.load(None) is None
@@ -403,8 +403,8 @@ class TestDatabase:
         entry, created = allocations.put(BAD, Allocation(cpu_shares=6), generation=1, **BY)
         assert (entry.generation, created) == (2, False)
         set_row(db, models.ALLOCATION, requested=text)
-        wanted = {BAD: Allocation(cpu_shares=7)}
-        assert allocations.put_map("m", wanted, generation=None, **BY)[2] == [BAD]
+        requested = {BAD: Allocation(cpu_shares=7)}
+        assert allocations.put_map("m", requested, generation=None, **BY)[2] == [BAD]
         set_row(db, models.ALLOCATION, requested=text)
         assert allocations.delete(BAD, generation=None, **BY).status == "releasing"
 

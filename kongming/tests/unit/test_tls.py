@@ -30,16 +30,16 @@ def options(**given):
 @pytest.mark.parametrize("option", ["ssl_ca_file", "ssl_cert_file", "ssl_key_file"])
 def test_a_file_that_is_missing_is_named_with_its_option(tmp_path, option):
     path = str(tmp_path / "x.pem")
-    said = f"[oslo_messaging_rabbit] {option} {path}: No such file or directory"
-    assert unreadable(options(**{option: path})) == said
+    message = f"[oslo_messaging_rabbit] {option} {path}: No such file or directory"
+    assert unreadable(options(**{option: path})) == message
     Path(path).touch()
     assert unreadable(options(**{option: path})) == ""
 
 
 def test_all_faulty_files_are_named(tmp_path):
-    said = unreadable(options(ssl_ca_file=str(tmp_path), ssl_key_file="/nowhere/key"))
-    assert said.startswith(f"[oslo_messaging_rabbit] ssl_ca_file {tmp_path}: ")
-    assert said.endswith("; ssl_key_file /nowhere/key: No such file or directory")
+    message = unreadable(options(ssl_ca_file=str(tmp_path), ssl_key_file="/nowhere/key"))
+    assert message.startswith(f"[oslo_messaging_rabbit] ssl_ca_file {tmp_path}: ")
+    assert message.endswith("; ssl_key_file /nowhere/key: No such file or directory")
 
 
 def test_the_user_without_read_permission_is_named(monkeypatch):
@@ -47,8 +47,8 @@ def test_the_user_without_read_permission_is_named(monkeypatch):
         raise PermissionError(13, "denied")
 
     monkeypatch.setattr(tls.Path, "open", refuse)
-    said = unreadable(options(ssl_key_file="/etc/key"))
-    assert said.endswith(f"ssl_key_file /etc/key: user {tls.user()} may not read it")
+    message = unreadable(options(ssl_key_file="/etc/key"))
+    assert message.endswith(f"ssl_key_file /etc/key: user {tls.user()} may not read it")
     monkeypatch.setattr(os, "geteuid", lambda: 4_000_000_000)
     assert "user 4000000000 may not" in unreadable(options(ssl_key_file="/etc/key"))
 

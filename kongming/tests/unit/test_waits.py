@@ -40,7 +40,7 @@ LIBRARIES = {
 
 
 def rows():
-    """The rows of the table: call, limit, what sets it, what is told."""
+    """Return the rows of the table: call, limit, what sets it, outcome."""
     text = ARCHITECTURE.read_text().partition("Every wait has a limit\n")[2]
     table = text.partition(".. list-table::")[2].partition("\n\nThe driver of")[0]
     found = []
@@ -61,14 +61,14 @@ def conf(tmp_path_factory):
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row[0])
 def test_each_documented_limit_matches_the_code(conf, row):
-    _, limit, set_by, told = row
+    _, limit, set_by, outcome = row
     number, _ = LIMIT.fullmatch(limit).groups()
     if option := OPTION.fullmatch(set_by):
         value = conf[option[1]][option[2]]
     else:
         value = pkgutil.resolve_name(f"kongming.{CONSTANT.fullmatch(set_by)[1]}")
     assert value == float(number.replace(",", ""))
-    assert told
+    assert outcome
 
 
 def test_every_outgoing_call_is_documented():
@@ -85,8 +85,8 @@ def test_every_outgoing_call_is_documented():
 
 
 def test_each_kind_of_wait_for_the_bus_and_keystone_has_its_row():
-    said = " ".join(cell for row in rows() for cell in row)
+    text = " ".join(cell for row in rows() for cell in row)
     for option in keystone.LIMITS:
-        assert option in said or option == "memcache_pool_dead_retry"
+        assert option in text or option == "memcache_pool_dead_retry"
     for words in ("confirm", "hint", "monitor", "memcached", "file system"):
-        assert words in said
+        assert words in text
