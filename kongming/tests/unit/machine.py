@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A libvirt that is asked for its domains."""
+"""A libvirt that lists its domains."""
 
 from contextlib import nullcontext
 
@@ -105,7 +105,7 @@ class Machine:
         (self.proc / f"{PID}/cmdline").unlink()
 
     def observe(self):
-        """Look at the guest; return whose words count."""
+        """Observe the guest; return whether the kernel's values count, and what hides others."""
         with self.hypervisor.guest(UUID) as guest:
             found = guest.observe([EMULATOR])[EMULATOR].by_kernel
             assert found is guest.is_found

@@ -79,12 +79,12 @@ class Host:
         self.guest.group_folder = self.tmp_path
         return self.guest
 
-    def request(self, asked=ONE):
-        self.store.request(UUID, Request(Source.METADATA, asked, "somebody", 1.5))
+    def request(self, requested=ONE):
+        self.store.request(UUID, Request(Source.METADATA, requested, "somebody", 1.5))
 
-    def reconcile(self, asked=None):
-        if asked is not None:
-            self.request(asked)
+    def reconcile(self, requested=None):
+        if requested is not None:
+            self.request(requested)
         return self.reconciler.reconcile(UUID)
 
     @property

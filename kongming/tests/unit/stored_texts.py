@@ -10,13 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Texts in a database that can not be read, and what is said of each."""
+"""Texts in a database that can not be read, and the error of each."""
 
 import json
 
 NIGHT = {"name": "night", "start": "0 22 * * *", "duration_s": 3600, "vcpu_pinning": "2"}
 DEEP = '{"vcpu_pinning":' * 3000 + '"1"' + "}" * 3000
-#: What nobody asked for, and some words of why.
+#: Texts that are no request, and the reason as a pattern.
 TEXTS = {
     # From Python 3.12 on more levels can be read.
     "nested 3000 deep": (DEEP, "nested too deeply|not the JSON|is not one of"),

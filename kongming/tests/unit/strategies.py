@@ -41,18 +41,18 @@ segments = st.builds(
 
 
 def distinct(listed):
-    """Those of the items that name no number again."""
-    seen, kept = set(), []
+    """Return the items whose numbers no earlier item names."""
+    taken, kept = set(), []
     for text, numbers in listed:
-        if seen.isdisjoint(numbers):
-            seen.update(numbers)
+        if taken.isdisjoint(numbers):
+            taken.update(numbers)
             kept.append((text, numbers))
     return kept
 
 
 @st.composite
 def lists_of(draw, size):
-    """A list of so many CPUs, and its text."""
+    """Draw a list of ``size`` CPUs, and its text."""
     cpus, texts = [], []
     while len(cpus) < size:
         first = draw(st.integers(len(cpus) * 3, len(cpus) * 3 + 60))

@@ -144,7 +144,7 @@ def test_an_instance_without_a_host_is_shown_as_the_conductor_reported_it():
 
 def test_an_available_host_confirms_its_report():
     assert show(ENTRY, replace(HOST, heartbeat_at=NOW - 1))["report_age_s"] == 1.0
-    # Not one that has been silent since.
+    # Not one that has been unresponsive since.
     assert show(ENTRY, replace(HOST, heartbeat_at=NOW - 60))["report_age_s"] == 9.0
 
 

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Faults of requests: which ones pass, which ones leave it open what came of a change."""
+"""Faults of requests: which ones pass, which ones leave the outcome of a change unknown."""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime

@@ -158,7 +158,7 @@ def test_a_byte_order_mark_is_reported(path, mark):
 
 @pytest.mark.parametrize("more", ["\n  more", "= x", "[", "x", "[]"])
 def test_a_file_that_oslo_config_can_not_read_is_reported_before_it_tries(path, more):
-    """Both must be of one mind: oslo.config's own words may quote a password."""
+    """Both must refuse the same: a message of oslo.config may quote a password."""
     path.write_text(f"[DEFAULT]\na = b\n\n{more}\n")
     conf = cfg.ConfigOpts()
     with pytest.raises(cfg.ConfigFileParseError):
@@ -557,7 +557,7 @@ class TestGlobalConfiguration:
     def test_the_queue_manager_can_take_its_lock(self, path, tmp_path, monkeypatch):
         from oslo_messaging._drivers import amqpdriver
 
-        # It looks at who leads the group of processes, who may have ended before the tests.
+        # It reads the leader of the process group, which may have ended before the tests.
         monkeypatch.setattr(os, "getpgrp", os.getpid)
         self.configure(path, tmp_path)
         manager = amqpdriver.QManager("compute-1", "kongming-test")

@@ -29,7 +29,7 @@ FAR = iso("2040-01-01")
 
 
 def days(start, year=2027):
-    """Give all days of a year that an expression names at midnight, as month and day."""
+    """Return all days of a year that an expression names at midnight, as month and day."""
     expression, found = cron.parse(f"0 0 {start}"), []
     moment = iso(f"{year}-01-01")
     while (moment := expression.first_from(moment)) and moment.year == year:

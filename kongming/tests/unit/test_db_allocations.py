@@ -145,7 +145,7 @@ def test_an_allocation_in_release_can_be_requested_again(allocations, generation
     assert delete(allocations, UUID).status == Status.RELEASING
     entry, created = allocations.put(UUID, asking(1), generation=generation, **BY)
     assert (created, entry.generation, entry.status) == (True, 3, Status.PENDING)
-    # The host has let go of it too late.
+    # The host has released it too late.
     allocations.report("here", [report(UUID, 2, "released")], 1.0)
     assert allocations.get(UUID) == entry
 

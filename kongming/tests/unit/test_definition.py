@@ -126,7 +126,7 @@ GRANTED = {Target(Aspect.VCPU, 0): CpuSet([2, 3]), target.iothread(1): CpuSet([2
     [
         (HERE, "2", True),
         (HERE, "2-3", True),
-        # It was away in between, and Nova gave it other CPUs when it came back.
+        # It was on another host in between, and Nova gave it other CPUs when it came back.
         (HERE, "4-5", False),
         (HERE, "3-4", False),
         (THERE, "2", False),

@@ -184,7 +184,7 @@ def test_a_service_imports_only_the_packages_of_its_extra(extra):
 
 
 def test_a_command_without_the_bus_loads_no_oslo_messaging():
-    # That loads oslo.service which, where nobody chose threads, takes eventlet and warns of it.
+    # That loads oslo.service which, unless threads are chosen, takes eventlet and warns of it.
     starts = ("client", "osc", "cmd.manage", "manage")
     names = [name for name in MODULES if name.startswith(starts)]
     load = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"

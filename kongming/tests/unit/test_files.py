@@ -32,7 +32,7 @@ UUID = "5f0c3b52-6a0e-4c6e-9a5f-0d6a4f0b8c11"
 @pytest.fixture
 def written(tmp_path):
     def written(text):
-        path = tmp_path / "asked"
+        path = tmp_path / "request"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return str(path)
 

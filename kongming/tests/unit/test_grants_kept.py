@@ -201,7 +201,7 @@ def host(tmp_path_factory):
 @settings(max_examples=examples(80))
 @given(instances(), RULES, st.data())
 def test_no_request_takes_a_guest_out_of_its_grant(host, instance, rules, data):
-    """vCPUs stay within, dedicated CPUs a permutation, and nobody else's is ever named."""
+    """vCPUs stay within, dedicated CPUs a permutation, and no CPUs of others are ever named."""
     host.run(instance, rules)
     for _ in range(data.draw(st.integers(1, 4))):
         happening = data.draw(st.sampled_from(["", "", "fail", "offline", "rules", "restart"]))

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""The watchdog: a service manager is told that all is well only if all threads get on."""
+"""The watchdog: a service manager is notified only if all threads make progress."""
 
 import os
 import socket

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What libvirt has of an instance, and what its events say of that."""
+"""What libvirt has of an instance, and what its events report about it."""
 
 from contextlib import nullcontext
 

@@ -194,7 +194,7 @@ def test_all_queues_are_declared_and_bound_again_on_a_separate_channel_when_due(
     assert not made.consume()
     assert not made.consume()
     assert rabbit.bound == ["q"]
-    # The consumers' own, one to declare on, and two to look: all but the first are closed.
+    # The consumers' own, one to declare on, and two to check: all except the first are closed.
     assert (rabbit.opened, rabbit.closed) == (4, 3)
     made.made._check_at -= CHECK_S
     made.consume()

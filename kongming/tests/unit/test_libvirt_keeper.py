@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The lasting connection: lost, opened anew, and its lack told once an hour."""
+"""The lasting connection: lost, opened again, and its lack logged once an hour."""
 
 import queue
 

@@ -65,26 +65,26 @@ def test_a_message_that_can_not_be_stored_is_requeued_after_listening_ends_with_
     host,
 ):
     host.failures = 4
-    given_back = []
+    requeued = []
 
-    def give_back(incoming):
-        given_back.append((host.dispatcher.dispatch(incoming), incoming.message["n"]))
+    def dispatch(incoming):
+        requeued.append((host.dispatcher.dispatch(incoming), incoming.message["n"]))
 
-    first = threading.Thread(target=give_back, args=[ONE])
+    first = threading.Thread(target=dispatch, args=[ONE])
     first.start()
     while not host.hold.is_on:
         assert first.is_alive()
-    second = threading.Thread(target=give_back, args=[TWO])
+    second = threading.Thread(target=dispatch, args=[TWO])
     second.start()
-    # As long as somebody listens it would come again at once.
-    assert not given_back
+    # While a consumer listens, it would be delivered again at once.
+    assert not requeued
     host.hold.unsubscribed()
     first.join(20 * patience())
     second.join(20 * patience())
-    assert sorted(given_back) == [(REQUEUE, 1), (REQUEUE, 2)]
+    assert sorted(requeued) == [(REQUEUE, 1), (REQUEUE, 2)]
     assert host.tried == [1] * 3
     assert host.dispatcher.held_up
-    # The first one is what it is found out by that all can be kept again.
+    # The first one is stored to find out whether messages can be stored again.
     assert not host.hold.end()
     assert host.hold.end()
     assert host.kept == [1]

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whether libvirt's host is this machine is asked, whatever the URI says."""
+"""Whether libvirt's host is this machine is checked, whatever the URI is."""
 
 import libvirt
 import pytest

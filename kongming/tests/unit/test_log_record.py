@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is logged: text of others is escaped, whoever logs it and whatever formats it."""
+"""What is logged: text of others is escaped, for each logger and each formatter."""
 
 import importlib
 from importlib.metadata import entry_points

@@ -26,7 +26,7 @@ NEVER_S = 3600.0
 
 
 class Site:
-    """A loop whose steps return or raise what a test says."""
+    """A loop whose steps return or raise what a test sets."""
 
     def __init__(self, **options):
         self.results = []

@@ -136,7 +136,7 @@ def test_restored_cpus_can_be_lost_again_and_are_logged(lost, caplog):
     lost.note({MACHINE: left}, left)
     lost.restore({MACHINE: left}, CpuSet([3]))
     assert caplog.messages == ["CPU 3 was restored in /machine: it had been offline"]
-    # Nobody has looked at the group since.
+    # The group was not read since.
     lost.went_offline(ALL)
     assert lost.restorable({MACHINE: CpuSet()}, ALL) == ALL
 

@@ -455,7 +455,7 @@ def test_an_exchange_that_can_not_be_read_is_refused_with_the_field(field, value
         Exchange.from_json(exchange(**{field: value}))
 
 
-def test_a_start_that_can_not_be_does_not_silence_a_host():
+def test_an_impossible_start_time_does_not_make_a_host_unresponsive():
     about = {"version": "1", "started_at": 12.0, "interval_s": 60.0}
     read = Exchange.from_json(exchange(executor=about))
     assert abs(read.executor.started_at - time.time()) < DAY

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the rules say of guests that share CPUs, or cores."""
+"""The rules for guests that share CPUs, or cores."""
 
 from functools import partial
 import re
@@ -69,11 +69,11 @@ def test_a_guest_on_the_other_thread_of_a_core_is_reported_with_both_cpus():
 
 
 def test_a_guest_on_the_other_thread_of_a_core_is_refused_with_both_cpus_and_the_way_out():
-    said = (
+    expected = (
         "other guests are pinned to the same cores: CPU 9,12 beside CPU 1,4: instance b (b); "
         "request CPUs of other cores, or set [guard] smt to warn"
     )
-    with pytest.raises(exception.SmtSibling, match=re.escape(said)) as refused:
+    with pytest.raises(exception.SmtSibling, match=re.escape(expected)) as refused:
         check(move("a", 0, 1, 4), occupants(b=[9, 12, 13]), smt=Overlap.REFUSE)
     assert refused.value.reason == "smt_sibling"
 
@@ -141,6 +141,6 @@ def test_a_guest_is_reported_exactly_if_the_rules_concern_it(mine, others, overl
         assert not refused[0]
     else:
         assert not any(refused)
-        told = (same and overlap is Overlap.WARN, beside and smt is Overlap.WARN)
-        assert len(found.warnings) == sum(map(bool, told))
+        expected = (same and overlap is Overlap.WARN, beside and smt is Overlap.WARN)
+        assert len(found.warnings) == sum(map(bool, expected))
         assert found.moving == set()

@@ -30,9 +30,9 @@ every = pytest.mark.parametrize("version", [1, 2, None])
 @every
 def test_equal_threads_give_one_value(tmp_path, version):
     observer = Kernel(tmp_path, version).observer()
-    wanted = [vcpu(0), vcpu(1), EMULATOR, iothread(1), MEMORY]
-    assert observer.read(wanted, NODES) == {
-        **dict.fromkeys(wanted[:4], Reading.of(ALL)),
+    targets = [vcpu(0), vcpu(1), EMULATOR, iothread(1), MEMORY]
+    assert observer.read(targets, NODES) == {
+        **dict.fromkeys(targets[:4], Reading.of(ALL)),
         MEMORY: Reading.of(NODES),
     }
 
@@ -138,7 +138,7 @@ def test_an_invalid_thread_hides_the_guest_and_is_named_until_it_is_valid(
     for written, found in ((odd, set()), (odd, set()), (right, {vcpu(0)})):
         status.write_text(written)
         assert observer.read([vcpu(0)], NODES).keys() == found
-        # That needs no thread, and says nothing of them.
+        # That needs no thread, and does not concern them.
         observer.read([QUOTA], NODES)
         assert observer.is_found is bool(found)
         assert (str(status) in observer.hidden) is not bool(found)

@@ -167,8 +167,8 @@ def test_a_guest_that_hangs_is_known_by_what_needs_no_qemu_until_it_responds():
 
 
 def test_its_json():
-    told = parse("<cputune><vcpupin vcpu='0' cpuset='3'/></cputune>").to_json()
-    assert told == {
+    shown = parse("<cputune><vcpupin vcpu='0' cpuset='3'/></cputune>").to_json()
+    assert shown == {
         "instance_uuid": UUID,
         "name": "instance-00000001",
         "project_id": PROJECT,

@@ -26,7 +26,7 @@ URI = "qemu:///system"
 
 
 class Libvirt:
-    """Opens connections, at once or when it is let go on."""
+    """Opens connections, at once or when a test lets it continue."""
 
     def __init__(self):
         self.hangs = False
@@ -104,8 +104,8 @@ def test_the_caller_gets_the_error_of_the_attempt(there):
 
 def test_an_unresponsive_libvirt_is_reported_with_the_time_limit(there):
     there.hangs = True
-    told = refused(Opener("qemu+tcp://me:secret@host/system", there.open, 0.01))
-    assert "qemu+tcp://***@host/system did not answer within 0.01 s" in told
+    message = refused(Opener("qemu+tcp://me:secret@host/system", there.open, 0.01))
+    assert "qemu+tcp://***@host/system did not answer within 0.01 s" in message
 
 
 def test_while_an_attempt_hangs_no_other_begins(there):
@@ -177,10 +177,10 @@ def test_ssh_must_not_prompt(uri, opened):
 
 @pytest.mark.parametrize("read_only", [False, True])
 def test_libvirt_must_resolve_log_ins_also_for_reading(monkeypatch, read_only):
-    asked = []
-    monkeypatch.setattr(libvirt, "openAuth", lambda *given: asked.append(given))
+    calls = []
+    monkeypatch.setattr(libvirt, "openAuth", lambda *given: calls.append(given))
     connect(URI, read_only=read_only)
-    ((uri, (kinds, callback, _), flags),) = asked
+    ((uri, (kinds, callback, _), flags),) = calls
     assert uri == URI
     assert {libvirt.VIR_CRED_AUTHNAME, libvirt.VIR_CRED_PASSPHRASE} <= set(kinds)
     assert callback([], None) == -1

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What can be asked of a path: each parameter takes what it says, and nothing beside it."""
+"""The parameters of a path: each accepts the values that it documents, and no others."""
 
 from falcon import testing
 import jsonschema
@@ -64,9 +64,9 @@ def test_a_text_is_accepted_as_its_pattern_requires(parameter, taken, refused):
 def test_a_number_is_whole_and_within_its_bounds(parameter, least, most):
     for number in (least, most):
         assert parameter.value(str(number)) == number
-    said = f"^{parameter.name} .* is not a whole number from {least} to {most}"
+    expected = f"^{parameter.name} .* is not a whole number from {least} to {most}"
     for text in (str(least - 1), str(most + 1), "", "1.0", "+1", " 1", "1\n", "٣", "1" * 20):
-        with pytest.raises(exception.RequestInvalid, match=said):
+        with pytest.raises(exception.RequestInvalid, match=expected):
             parameter.value(text)
     assert (parameter.schema["minimum"], parameter.schema["maximum"]) == (least, most)
 
@@ -84,7 +84,7 @@ def test_a_query_has_known_parameters_each_at_most_once():
 
     assert read("") == {}
     assert read("limit=5&dry_run=false") == {"limit": 5, "dry_run": False}
-    for query, known, said in (
+    for query, known, expected in (
         ("x=1", QUERY, "unknown parameter 'x'; known: dry_run, host, limit"),
         ("x=1", (), "known: none"),
         ("limit=1&limit=1", QUERY, "limit is given more than once"),
@@ -92,7 +92,7 @@ def test_a_query_has_known_parameters_each_at_most_once():
     ):
         with pytest.raises(exception.RequestInvalid) as refusal:
             read(query, known)
-        assert said in str(refusal.value)
+        assert expected in str(refusal.value)
 
 
 def test_head_is_answered_where_get_is():

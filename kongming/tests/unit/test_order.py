@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The order of events: what is late, what is doubtful, and what Nova is asked about."""
+"""The order of events: what is late, what is doubtful, and what is looked up in Nova."""
 
 import pytest
 
@@ -56,7 +56,7 @@ def order(clock):
 
 
 def event(sent_at, publisher=COMPUTE, instance_uuid=UUID, **more):
-    """An event that was sent so many seconds after NOW, by its publisher's clock."""
+    """Return an event that was sent ``sent_at`` seconds after NOW, by its publisher's clock."""
     ahead_s = more.pop("ahead_s", 0.0)
     made = message(instance_uuid, NOW + sent_at, publisher=publisher, **more)
     read = events.read(made)
@@ -259,7 +259,7 @@ def test_an_event_after_one_from_another_host_is_late(order):
     assert not order.judge(event(-4), HERE).late
     assert order.judge(event(-6, API), HERE).doubtful
     assert not order.has_record(UUID)
-    # Others that say so later, but said so before, take nothing back.
+    # An event of another publisher that arrives later, but is older, changes nothing.
     order.note_elsewhere(event(-8, API), ELSEWHERE)
     assert order.judge(event(-6), HERE).late
     order.note_elsewhere(event(-5, API), ELSEWHERE)
@@ -347,13 +347,13 @@ class TestEventStore:
         again = event(-5, message_id="m1")
         order.note(again, ELSEWHERE)
         order.note(event(-4, API, name="instance.delete.end"), NOWHERE)
-        anew = Order(EventStore(tmp_path), clock)
-        assert anew.has_record(UUID)
-        assert anew.judge(again, HERE) == Verdict(late=True)
-        assert anew.judge(event(-6), HERE).late
-        assert anew.judge(event(-3), HERE).doubtful
-        # Nova is asked anew after a start.
-        assert not anew.judge(event(-3), HERE).outdated
+        restarted = Order(EventStore(tmp_path), clock)
+        assert restarted.has_record(UUID)
+        assert restarted.judge(again, HERE) == Verdict(late=True)
+        assert restarted.judge(event(-6), HERE).late
+        assert restarted.judge(event(-3), HERE).doubtful
+        # Nova is asked again after a start.
+        assert not restarted.judge(event(-3), HERE).outdated
 
     def test_events_of_long_ago_are_forgotten(self, store, clock, tmp_path, monkeypatch):
         monkeypatch.setattr("time.time", clock)

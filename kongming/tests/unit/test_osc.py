@@ -35,8 +35,8 @@ def read(tmp_path):
 
 @pytest.mark.parametrize("form", ['{{"allocations": {}}}', "{}"])
 def test_a_map_has_two_forms(read, form):
-    wanted = {uuid: {"vcpu_pinning": {"0": "5-6"}} for uuid in UUIDS}
-    assert read(form.format(json.dumps(wanted))) == wanted
+    requested = {uuid: {"vcpu_pinning": {"0": "5-6"}} for uuid in UUIDS}
+    assert read(form.format(json.dumps(requested))) == requested
 
 
 def test_a_map_may_be_yaml(read):
@@ -46,7 +46,7 @@ def test_a_map_may_be_yaml(read):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         ("", "the map is not an object"),
         ("allocations: 5", "allocations is not an object"),
@@ -61,10 +61,10 @@ def test_a_map_may_be_yaml(read):
         (f"{UUIDS[0]}: {{}}\n{UUIDS[0]}: {{}}", f"'{UUIDS[0]}' is repeated"),
     ],
 )
-def test_a_wrong_map_is_refused_with_the_place(read, text, says):
+def test_a_wrong_map_is_refused_with_the_place(read, text, expected):
     with pytest.raises(exception.RequestInvalid) as refused:
         read(text)
-    assert says in str(refused.value)
+    assert expected in str(refused.value)
 
 
 @pytest.mark.parametrize(

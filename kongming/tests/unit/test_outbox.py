@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Hints: whoever has one waits for nobody, and those that can't be sent are counted."""
+"""Hints: sending one blocks no caller, and those that can't be sent are counted."""
 
 import itertools
 import logging
@@ -50,7 +50,7 @@ class Line:
         self.sent.append((receiver, dict(hints)))
 
     def block(self):
-        """Have a message under way that nobody takes."""
+        """Have a message under way that RabbitMQ does not take."""
         self._free.clear()
         self._busy.clear()
         self.outbox.put("blocked", {"x": 0})
@@ -228,7 +228,7 @@ def test_a_conductor_does_not_wait_for_its_hosts(monkeypatch):
 
     class Blocked:
         def __init__(self, *_):
-            """Know nobody."""
+            """Accept any arguments."""
 
         def cast(self, *_):
             busy.set()

@@ -44,7 +44,7 @@ COMMANDS = 'x$(echo run)`echo run`"; echo run; "\\'
 
 
 class Row(Lister):
-    """A command whose row holds the text of somebody else."""
+    """A command whose row holds the text of others."""
 
     cell = EVIL
 

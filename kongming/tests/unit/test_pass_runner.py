@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A worker's turn: what is looked at, what comes again, and what is told."""
+"""A worker's turn: what is checked, what is retried, and what is reported."""
 
 import pytest
 
@@ -24,11 +24,11 @@ OTHER = "5a6e9b1e-0000-4000-8000-000000000002"
 
 
 class Executor:
-    """All that a turn works with; each look answers what it is told to, or raises it.
+    """All that a turn works with; each check returns the result that a test sets, or raises it.
 
     :ivar held: the instances that the store holds.
     :ivar looks: what was looked at, by whom.
-    :ivar given_back: what the queue was told at the end of each turn.
+    :ivar finished: the key that each turn returned to the queue, with its outcome.
     """
 
     def __init__(self):
@@ -36,13 +36,13 @@ class Executor:
         self.result = Result.DONE
         self.unclaimed = []
         self.claims_it = self.again = False
-        self.looks, self.given_back, self.added, self.passes = [], [], [], []
+        self.looks, self.finished, self.added, self.passes = [], [], [], []
         self.hung = []
         self.runner = PassRunner(self, self, self, self, self.passes.append)
 
     def work(self, key=UUID):
         self.runner.run(key)
-        return self.given_back[-1]
+        return self.finished[-1]
 
     # The store.
     def has_record(self, key):
@@ -53,7 +53,7 @@ class Executor:
         self.added.append(key)
 
     def done(self, key, *, succeeded, pause):
-        self.given_back.append((key, succeeded, pause))
+        self.finished.append((key, succeeded, pause))
 
     # The reconciler.
     def reconcile(self, key):
@@ -67,7 +67,7 @@ class Executor:
             raise self.result
         self.hung.append((instance_uuid, hung.reason))
 
-    # Who looks at guests that nothing is kept of.
+    # The check of unclaimed guests.
     def find(self):
         if isinstance(self.unclaimed, Exception):
             raise self.unclaimed

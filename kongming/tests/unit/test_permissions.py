@@ -60,7 +60,7 @@ OF_OTHERS = ["nova", "conductor", "compute.c1", "kongming.c1", "", "amq.topic", 
 
 
 def lets(pattern, name):
-    """Tell what RabbitMQ would."""
+    """Return whether RabbitMQ permits it."""
     return re.search(pattern, name) is not None
 
 

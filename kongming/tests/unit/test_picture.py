@@ -12,7 +12,7 @@
 
 """The picture of a host: what an operator sees.
 
-The pictures of whole hosts are in ``kongming/tests/data/pictures``: look at
+The pictures of whole hosts are in ``kongming/tests/data/pictures``: check
 them as an operator would before you change one.
 """
 
@@ -235,7 +235,7 @@ cpusets = st.frozensets(st.integers(0, 40), min_size=1).map(CpuSet)
 
 @st.composite
 def topologies(draw):
-    """Any hosts, also such as nobody builds."""
+    """Draw any hosts, also such as do not exist."""
     sockets = st.integers(0, 1)
     numbers = draw(st.lists(st.integers(0, 40), unique=True, max_size=40))
     cpus = [

@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""Placing one guest: what it may have, what it has instead, and what there is to say of it."""
+"""Placing one guest: what it may have, what it has instead, and what is reported about it."""
 
 from dataclasses import replace
 from datetime import UTC, datetime

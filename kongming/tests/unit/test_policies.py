@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Who may do what: three roles, and nobody else."""
+"""The permissions of the three roles; no other role has any."""
 
 import os
 from pathlib import Path

@@ -29,7 +29,7 @@ HOURLY = Window("hourly", "30 * * * *", 600, "Europe/Berlin")
 OFTEN = Window("often", "30 */6 * * *", 600, "UTC")
 
 
-def asked(*windows):
+def with_windows(*windows):
     parts = (Allocation(cpu_shares=10 + number) for number in range(len(windows)))
     return Allocation(cpu_shares=9, windows=tuple(map(Windowed, windows, parts)))
 
@@ -40,7 +40,7 @@ def shares(allocation):
 
 @pytest.mark.parametrize(("window", "times"), [(HOURLY, 24)] if THOROUGH else [(OFTEN, 4)])
 def test_a_year_with_many_windows_ends_and_has_no_gaps(caplog, window, times):
-    rows = preview.rows(366, asked(NIGHT, window), shares, LOG)
+    rows = preview.rows(366, with_windows(NIGHT, window), shares, LOG)
     assert all(one[1] == two[0] for one, two in pairwise(rows))
     begin, end = (datetime.fromisoformat(moment) for moment in (rows[0][0], rows[-1][1]))
     assert (end - begin).days == 366
@@ -52,7 +52,7 @@ def test_a_year_with_many_windows_ends_and_has_no_gaps(caplog, window, times):
 
 def test_more_rows_than_anybody_reads_are_not_shown(caplog, monkeypatch):
     monkeypatch.setattr(preview, "_ROWS_MAX", 7)
-    rows = preview.rows(366, asked(HOURLY), shares, LOG)
+    rows = preview.rows(366, with_windows(HOURLY), shares, LOG)
     assert len(rows) == 7
     assert caplog.messages == ["only the first 7 rows are shown: use a smaller --days"]
 
@@ -65,4 +65,4 @@ def test_an_allocation_without_windows_is_one_row():
 @pytest.mark.parametrize("days", [0, 367, -1])
 def test_an_invalid_number_of_days_is_refused(days):
     with pytest.raises(exception.RequestInvalid, match=f"--days {days} is not from 1 to 366"):
-        preview.rows(days, asked(NIGHT), shares, LOG)
+        preview.rows(days, with_windows(NIGHT), shares, LOG)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the kernel tells of QEMU's process."""
+"""What the kernel shows of QEMU's process."""
 
 from types import SimpleNamespace
 
@@ -132,7 +132,7 @@ def test_a_proc_that_hides_processes_is_named_with_its_option(alone, hides):
         f"proc /proc proc rw,relatime 0 0\nproc /proc proc rw,hidepid={hides},gid=5 0 0\n"
         "tmpfs /tmp tmpfs rw,hidepid=0 0 0\n"
     )
-    # The first process can be seen: the capability is there.
+    # The first process is visible: the capability is there.
     assert why(alone) == NOT_FOUND
     (alone / "1/cmdline").unlink()
     assert f"hidepid={hides}: mount it with gid= of" in why(alone)

@@ -119,7 +119,7 @@ class TestPlacing:
         assert host.statistics.seconds == 0.25
         host.guest.fails = exception.StepFailed("libvirt error 38")
         host.reconcile(request(vcpu_pinning="2"))
-        # One more look at the clock lies in between.
+        # The clock is read once more in between.
         assert host.statistics.seconds == 0.25 + 0.5
 
     def test_warnings_are_logged_and_kept(self, host, caplog):

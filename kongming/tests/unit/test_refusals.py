@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is refused of what comes over the bus is counted, and told once for each sender."""
+"""What is refused of what comes over the bus is counted, and logged once for each sender."""
 
 import logging
 import time
@@ -44,9 +44,9 @@ def test_each_sender_and_kind_is_logged_once_and_all_are_counted(refusals, caplo
         ("exchange", "message_invalid"): 3,
         ("report", "signature_invalid"): 3,
     }
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 4
-    assert told[0].startswith("report of compute-1 is rejected (message_invalid): it is odd")
+    logged = [record.getMessage() for record in caplog.records]
+    assert len(logged) == 4
+    assert logged[0].startswith("report of compute-1 is rejected (message_invalid): it is odd")
 
 
 def test_skipped_items_of_a_message_are_counted_individually(refusals, caplog):

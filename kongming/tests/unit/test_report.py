@@ -52,13 +52,13 @@ def test_a_report_goes_to_the_configured_directory(conf, tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_missing_package_is_told_and_the_service_goes_on(conf, monkeypatch, caplog):
+def test_a_missing_package_is_logged_and_the_service_goes_on(conf, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "oslo_reports", None)
     report.write(conf, "kongming-executor")
     assert "No report" in caplog.text
 
 
-def test_a_report_that_can_not_be_written_is_told_and_the_service_goes_on(conf, caplog, capsys):
+def test_a_report_that_can_not_be_written_is_logged_and_the_service_goes_on(conf, caplog, capsys):
     report.write(conf, "kongming-executor")
     capsys.readouterr()
     conf.set_override("log_dir", "/absent", group="oslo_reports")

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What becomes of an instance: the table of architecture.rst, over all that can be."""
+"""The decision about an instance: the table of architecture.rst, over all that can be."""
 
 import itertools
 from pathlib import Path

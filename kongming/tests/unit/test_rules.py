@@ -146,8 +146,8 @@ def test_a_set_that_nova_would_refuse_is_refused(read, nova_conf, value):
 
 
 def test_its_json():
-    told = Rules(allowed_cpus=CpuSet([1]), allowed_projects=frozenset("ba")).to_json()
-    assert told == {
+    shown = Rules(allowed_cpus=CpuSet([1]), allowed_projects=frozenset("ba")).to_json()
+    assert shown == {
         "allowed_cpus": "1",
         "reserved_cpus": "",
         "dedicated_cpus": "",
@@ -162,10 +162,10 @@ def test_its_json():
 
 
 def test_the_json_of_an_older_host_lacks_cores_and_numa_guests():
-    told = Rules(numa_across_cells=True).to_json()
+    shown = Rules(numa_across_cells=True).to_json()
     for name in ("smt", "numa_guests", "numa_across_cells", "shared_cpus"):
-        del told[name]
-    older = Rules.from_json(told)
+        del shown[name]
+    older = Rules.from_json(shown)
     assert older.smt is Overlap.ALLOW
     assert older.numa_guests is NumaGuests.REFUSE
     assert older.numa_across_cells is False

@@ -55,7 +55,7 @@ YEARS = (1993, 2011, 2018, 2027, 2028)
 
 
 def nights():
-    """Give changes of clocks, each with its zone: some of each kind, or all; and rules to try."""
+    """Return changes of clocks with their zones, some of each kind or all, and rules to try."""
     found = [(zone, each) for zone, year in HISTORY for each in debian_cron.changes(zone, year)]
     for year in YEARS if THOROUGH else ():
         for zone, changes in debian_cron.zones_that_change(year):
@@ -81,7 +81,7 @@ def test_each_minute_of_a_night_with_a_clock_change_is_scheduled_correctly(zone,
         starts = debian_cron.starts(rule, shown)
         edges = debian_cron.edges(starts, timedelta(seconds=rule.duration_s))
         window = Window("w", rule.start, rule.duration_s, zone)
-        # Backwards each answer is found anew; forwards the last one is used.
+        # Backwards each answer is computed again; forwards the last one is used.
         near = {each + side * MINUTE for each in (*edges, change.at) for side in (-1, 0, 1)}
         step = 30 if len(edges) == 2 else 1 if THOROUGH else 5
         backwards = sorted({*minutes[::step], *near.intersection(minutes)}, reverse=True)
@@ -179,15 +179,15 @@ def test_a_time_that_every_clock_change_skips_never_occurs():
 def test_no_window_takes_more_than_a_bounded_number_of_steps(start, duration_s, zone):
     moment = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
-    def ask(seconds=0):
+    def check(seconds=0):
         window = Window("w", start, duration_s, zone, checked=False)
         window.is_in_force(moment + seconds * MINUTE / 60)
         window.next_change(moment + seconds * MINUTE / 60)
 
     # The changes of the zone's clocks are found first.
-    ask()
+    check()
     _schedule_of.cache_clear()
     cron.parse.cache_clear()
-    assert steps.count(ask) < 15_000
+    assert steps.count(check) < 15_000
     # Then it is known, also to another window of the same kind.
-    assert steps.count(partial(ask, 30)) < 50
+    assert steps.count(partial(check, 30)) < 50

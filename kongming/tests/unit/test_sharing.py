@@ -58,15 +58,15 @@ def test_cores_are_shared_by_guests_on_different_cpus_of_them(sets):
     for parts in sharing.shared_cores(sharing.seats(sets), CORES):
         of_cores = [dict.fromkeys(cpus, numbers(guests)) for cpus, guests in parts]
         found.add(frozenset(itertools.chain(*(each.items() for each in of_cores))))
-    told = set().union(*found) if found else set()
-    assert sum(map(len, found)) == len(told)
+    reported = set().union(*found) if found else set()
+    assert sum(map(len, found)) == len(reported)
     for core in CORES:
         there = {cpu: tuple(n for n, cpus in enumerate(sets) if cpu in cpus) for cpu in core}
         taken = {(cpu, guests) for cpu, guests in there.items() if guests}
         if len({guests for _cpu, guests in taken}) > 1:
-            assert taken <= told
+            assert taken <= reported
         else:
-            assert not taken & told
+            assert not taken & reported
 
 
 def test_equal_cores_are_reported_together():

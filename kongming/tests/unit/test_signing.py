@@ -132,7 +132,7 @@ def test_a_call_is_accepted_once(monkeypatch):
     assert taking.check(signature, "report", over_the_bus(ARGUMENTS))
     assert "received before" in refused(taking, signature)
     assert taking.check(signed(), "report", over_the_bus(ARGUMENTS))
-    # Remembered for longer than its time may differ from ours.
+    # Remembered for longer than its time may differ from the receiver's.
     monkeypatch.setattr(time, "monotonic", lambda: now + 2 * signing.WINDOW_S + 10)
     assert "received before" in refused(taking, signature)
 

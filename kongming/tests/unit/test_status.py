@@ -579,7 +579,7 @@ def test_a_broker_that_nova_does_not_send_to_is_reported(with_nova, group, their
     assert expected in details
     assert "topsecret" not in details
     if group != "DEFAULT":
-        # It has the last word over the general one.
+        # It overrides the general one.
         general = nova_conf + "[DEFAULT]\ntransport_url = rabbit://x@elsewhere/other\n"
         assert with_nova(general, NEAR)[0] is code
 

@@ -26,7 +26,7 @@ OF_HANDLER, OF_EXECUTOR = "kongming-notification-handler", "kongming-executor"
 
 @pytest.fixture
 def machine(tmp_path):
-    """Give a function that returns the roles of a machine with these units and sections."""
+    """Return a function that returns the roles of a machine with these units and sections."""
 
     def machine(*units, enabled=(), sections=(), named=()):
         folder = tmp_path / "etc/systemd/system"

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The store: what is on disk, and what comes of damage."""
+"""The store: what is on disk, and how damage is handled."""
 
 from dataclasses import replace
 import json

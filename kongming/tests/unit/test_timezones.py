@@ -52,7 +52,7 @@ def write(folder, name, other):
 
 
 def rules(name):
-    """Give the file of a zone, from Python's package."""
+    """Return the file of a zone, from Python's package."""
     return resources.files("tzdata").joinpath("zoneinfo", name).read_bytes()
 
 

@@ -140,11 +140,11 @@ def test_a_guest_with_a_request_in_nova_is_kept(host):
     host.unclaimed.note_unrequested(UUID)
     host.unclaimed.note_requested(UUID)
     assert host.look()
-    asked = metadata.parse({metadata.VCPU_PINNING: "1"})
-    host.store.request(UUID, Request(Source.METADATA, asked, "somebody", 1.5))
+    requested = metadata.parse({metadata.VCPU_PINNING: "1"})
+    host.store.request(UUID, Request(Source.METADATA, requested, "somebody", 1.5))
     host.now = _GRACE_S
     host.look()
-    assert host.store.get(UUID).requested == asked
+    assert host.store.get(UUID).requested == requested
 
 
 @pytest.mark.parametrize("options", [{"baseline": {}}, {"nova": False}])
@@ -195,8 +195,8 @@ def test_unknown_guests_with_a_note_are_found(host):
     host.start()
     host.start(OTHER)
     host.start("5a6e9b1e-0000-4000-8000-000000000003", baseline={})
-    asked = metadata.parse({metadata.VCPU_PINNING: "1"})
-    host.store.request(OTHER, Request(Source.METADATA, asked, "somebody", 1.5))
+    requested = metadata.parse({metadata.VCPU_PINNING: "1"})
+    host.store.request(OTHER, Request(Source.METADATA, requested, "somebody", 1.5))
     assert host.unclaimed.find() == [UUID]
 
 

@@ -34,7 +34,7 @@ def placed(number, pins, **more):
 
 
 def found(guests, rules=Rules(), there=HOST):  # noqa: B008
-    """Give kind, CPUs and nodes of what is found."""
+    """Return kind, CPUs and nodes of each violation."""
     return [
         (str(each.kind), str(each.cpus), str(each.nodes)) for each in find(there, guests, rules)
     ]
@@ -234,7 +234,7 @@ UNEVEN = Topology(
 
 
 @pytest.mark.parametrize(
-    ("pins", "nodes", "away"),
+    ("pins", "nodes", "remote"),
     [
         ("0:2", "3", False),
         ("0:2", "0", True),
@@ -247,9 +247,9 @@ UNEVEN = Topology(
         ("0:0", "3", True),
     ],
 )
-def test_memory_is_judged_by_the_nearest_cells(pins, nodes, away):
+def test_memory_is_judged_by_the_nearest_cells(pins, nodes, remote):
     cpus = str(guest(1, pins).cpus)
-    expected = [("remote_memory", cpus, nodes)] if away else []
+    expected = [("remote_memory", cpus, nodes)] if remote else []
     assert found([guest(1, pins, nodes=nodes)], there=UNEVEN) == expected
 
 
@@ -277,8 +277,8 @@ def test_the_order_of_the_guests_does_not_matter(guests, order):
     shuffled += guests[10:]
     assert find(HOST, shuffled, Rules()) == there
     for violation in there:
-        told = violation.to_json()
-        assert json.loads(json.dumps(told)) == told
+        shown = violation.to_json()
+        assert json.loads(json.dumps(shown)) == shown
         for instance_uuid in violation.instance_uuids:
             (named,) = (each for each in guests if each.instance_uuid == instance_uuid)
             assert violation.cpus & named.cpus

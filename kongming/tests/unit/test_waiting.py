@@ -29,7 +29,7 @@ LONG_S = 60.0
 
 
 class Server:
-    """A WSGI server with so many threads, whose requests wait for one and the same."""
+    """A WSGI server with some threads, whose requests all wait for the same answer."""
 
     def __init__(self, monkeypatch, threads=THREADS, patience_s=0.0):
         monkeypatch.setattr(server_threads, "PATIENCE_S", patience_s)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The watch: what nobody announces is noticed at a tick, and all is checked at an interval."""
+"""The watch: what is not announced is noticed at a tick, and all is checked at an interval."""
 
 import threading
 import time
@@ -31,7 +31,7 @@ SOME, ALL = CpuSet([0, 1]), CpuSet(range(4))
 
 
 class World:
-    """All that a watch looks at, and whom it wakes."""
+    """All that a watch checks, and the instances that it wakes."""
 
     def __init__(self):
         self.online = ALL
@@ -54,7 +54,7 @@ class World:
         self.begin = time.monotonic()
 
     def tick(self, after=0.0):
-        """Tick so many seconds after the beginning; return who was woken."""
+        """Tick ``after`` seconds after the beginning; return the instances that were woken."""
         self.woken.clear()
         self.watch._tick(self.begin + after)
         return list(self.woken)
@@ -172,7 +172,7 @@ def test_a_store_that_can_not_be_used_ends_no_watch(monkeypatch, caplog):
     assert world.ticked.wait(30 * patience())
     assert world.watch._loop.stop(30 * patience())
     assert {(each.levelname, each.message) for each in caplog.records} == {("DEBUG", "disk full")}
-    # The first check is made by whoever knows that libvirt is there.
+    # The first check is made elsewhere, once libvirt is available.
     world.transitions = []
     world.tick()
     assert world.checked == []

@@ -195,9 +195,9 @@ def test_a_value_at_the_limit_is_accepted(fields):
 def test_a_stored_window_without_a_meaning_is_an_error_only_when_it_counts(fields):
     kept = Window(*fields, checked=False)
     assert kept == Window(*fields, checked=False)
-    for ask in (kept.is_in_force, kept.next_change):
+    for check in (kept.is_in_force, kept.next_change):
         with pytest.raises(exception.RequestInvalid, match="^window w: "):
-            ask(YEAR)
+            check(YEAR)
 
 
 def test_a_window_stored_before_a_rule_was_added_still_counts():

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Workers: one that is held up by a call is replaced, and told of once."""
+"""Workers: one that is held up by a call is replaced, and logged once."""
 
 import threading
 
@@ -37,7 +37,7 @@ class Clock:
 
 
 class Site:
-    """Workers whose calls return when the test says so."""
+    """Workers whose calls return when the test lets them."""
 
     def __init__(self, count, clock):
         self.clock = clock

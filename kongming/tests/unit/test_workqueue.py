@@ -133,7 +133,7 @@ def test_closing_lets_waiting_workers_go(queue):
 
 
 def test_no_key_is_ever_worked_on_twice_at_once(queue):
-    busy, clashes, seen = set(), [], []
+    busy, clashes, keys = set(), [], []
     lock = threading.Lock()
 
     def work():
@@ -143,9 +143,9 @@ def test_no_key_is_ever_worked_on_twice_at_once(queue):
                 busy.add(key)
             with lock:
                 busy.discard(key)
-                seen.append(key)
-                last = len(seen) > 300
-            queue.done(key, succeeded=len(seen) % 7 != 0)
+                keys.append(key)
+                last = len(keys) > 300
+            queue.done(key, succeeded=len(keys) % 7 != 0)
             queue.add(key)
             if last:
                 queue.close()
@@ -158,7 +158,7 @@ def test_no_key_is_ever_worked_on_twice_at_once(queue):
     for worker in workers:
         worker.join(30 * patience())
     assert not clashes
-    assert set(seen) == set("abc")
+    assert set(keys) == set("abc")
 
 
 def test_delays_grow_to_the_maximum_and_start_again():

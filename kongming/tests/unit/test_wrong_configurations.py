@@ -110,7 +110,7 @@ SIGNS = {"#": "#", "/": "/", "?": "?", "$": "$", "[": "[", "]": "]", "%2F": "%2F
 
 @dataclass(frozen=True)
 class Case:
-    """A file, and what is to become of it.
+    """A file, and the expected outcome.
 
     :ivar named: what the one line must name besides the file.
     """
@@ -347,7 +347,7 @@ class Host:
         self._path.write_bytes(text.replace(b"{unique}", str(unique).encode()))
 
     def in_force(self):
-        """Give what is in force of all options that a reload can change."""
+        """Return the values in force of all options that a reload can change."""
         return {
             (group, option.dest): (self.conf if group is None else self.conf[group])[option.dest]
             for group, options in opts.own_opts()
@@ -365,12 +365,12 @@ def test_a_reload_accepts_a_file_whole_or_not_at_all_and_logs_one_line(tmp_path,
         caplog.clear()
         host.write(case.content, number)
         host.service.reload()
-        told = [each for each in caplog.records if each.name == "kongming.runtime.service"]
+        records = [each for each in caplog.records if each.name == "kongming.runtime.service"]
         warnings = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
         warnings = [each for each in warnings if each.startswith("Settings without effect: ")]
-        message = told[0].getMessage()
+        message = records[0].getMessage()
         why = (case, message, warnings)
-        assert len(told) == 1, why
+        assert len(records) == 1, why
         if case.outcome == REFUSED:
             assert message.startswith("Configuration reload failed: "), why
             assert host.in_force() == before, why
