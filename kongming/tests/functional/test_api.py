@@ -81,7 +81,7 @@ def see(api, host, *, ago=0.0, interval_s=10.0, view=None):
         api.hosts.keep_snapshot(host, view, "digest", now)
 
 
-def told(api, host, *reports):
+def report_all(api, host, *reports):
     api.allocations.report(host, reports, time.time())
 
 
@@ -215,8 +215,8 @@ class TestHeaders:
 
 class TestAllocation:
     def test_an_allocation_is_created_shown_replaced_and_released(self, api):
-        asked = {**PIN, "vcpu_quota": {"quota_us": 10000, "period_us": 100000}}
-        made = api.put(path_of(), {"allocation": asked}, 201)
+        requested = {**PIN, "vcpu_quota": {"quota_us": 10000, "period_us": 100000}}
+        made = api.put(path_of(), {"allocation": requested}, 201)
         assert MOMENT.fullmatch(made["created_at"])
         assert made == {
             "instance_uuid": instance(),
@@ -224,7 +224,7 @@ class TestAllocation:
             "project_id": None,
             "host": None,
             "map": None,
-            "allocation": asked,
+            "allocation": requested,
             "status": "pending",
             "reason": "",
             "message": "",
@@ -252,7 +252,9 @@ class TestAllocation:
         put(api)
         place(api, "compute-1", 1)
         see(api, "compute-1")
-        told(api, "compute-1", report(instance(), status="drifted", reason="repinned", drift="2"))
+        report_all(
+            api, "compute-1", report(instance(), status="drifted", reason="repinned", drift="2")
+        )
         shown = api.get(path_of())
         assert (shown["project_id"], shown["host"]) == (PROJECT, "compute-1")
         assert (shown["status"], shown["reason"], shown["source"]) == (
@@ -272,7 +274,7 @@ class TestAllocation:
 
     def test_the_outcome_of_an_older_generation_does_not_count(self, api):
         put(api)
-        told(
+        report_all(
             api,
             "compute-1",
             report(instance(), status="failed", reason="step_failed", message="x"),
@@ -347,7 +349,7 @@ class TestAllocation:
         assert api.conductor.told[1:] == [[instance()]]
         assert api.get(path_of())["status"] == "releasing"
         assert api.request("DELETE", path_of()).body["generation"] == 2
-        told(api, "compute-1", report(instance(), 2, "released"))
+        report_all(api, "compute-1", report(instance(), 2, "released"))
         refused(api.request("GET", path_of()), 404, "allocation_unknown")
 
     def test_a_missing_allocation_is_not_found(self, api):
@@ -391,8 +393,8 @@ class TestDryRun:
         answer = api.request("PUT", f"{path_of()}?dry_run=true", self.BODY)
         assert answer.status == 200
         assert answer.body == {"instance_uuid": instance(), **api.conductor.answer}
-        ((asked, allocation),) = api.conductor.planned
-        assert (asked, allocation.to_json()) == (instance(), PIN)
+        ((instance_uuid, allocation),) = api.conductor.planned
+        assert (instance_uuid, allocation.to_json()) == (instance(), PIN)
         assert api.conductor.told == []
         assert api.get(ALLOCATIONS)["allocations"] == []
 
@@ -403,12 +405,12 @@ class TestDryRun:
         assert (answer.status, answer.body["outcome"]) == (200, outcome)
 
     @pytest.mark.parametrize(
-        "silent", [exception.HostUnresponsive, exception.ConductorUnresponsive]
+        "unavailable", [exception.HostUnresponsive, exception.ConductorUnresponsive]
     )
-    def test_an_unavailable_host_is_an_error(self, api, silent):
-        api.conductor.answer = silent("who was asked does not answer")
+    def test_an_unavailable_host_is_an_error(self, api, unavailable):
+        api.conductor.answer = unavailable("no response")
         answer = api.request("PUT", f"{path_of()}?dry_run=true", self.BODY)
-        assert refused(answer, 503, silent.reason) == "who was asked does not answer"
+        assert refused(answer, 503, unavailable.reason) == "no response"
 
     def test_a_missing_conductor_is_an_error(self, tmp_path, monkeypatch):
         monkeypatch.setattr("kongming.rpc.client._MARGIN_S", -0.9)
@@ -416,29 +418,29 @@ class TestDryRun:
         api = Api(tmp_path, options, real_conductor=True)
         answer = api.request("PUT", f"{path_of()}?dry_run=true", self.BODY)
         assert "transport_url" in refused(answer, 503, "conductor_unresponsive")
-        # What is asked is kept all the same.
+        # The request is kept all the same.
         assert put(api)["status"] == "pending"
 
     def test_waiting_requests_on_almost_all_threads_do_not_block_others(self, api, monkeypatch):
-        silent = Silent()
-        monkeypatch.setattr(api.conductor, "plan", silent.plan)
+        conductor = SlowConductor()
+        monkeypatch.setattr(api.conductor, "plan", conductor.plan)
 
-        def ask():
+        def plan():
             return api.request("PUT", f"{path_of()}?dry_run=true", {"allocation": PIN})
 
         with ThreadPoolExecutor(4) as pool:
-            asked = [pool.submit(ask) for _ in range(api.conf.api.server_threads - 1)]
-            wait_until(lambda: silent.asked == len(asked), 30, "they wait")
-            wait_until(lambda: ask().status == 503, 30, "one more is refused")
-            busy = ask()
+            plans = [pool.submit(plan) for _ in range(api.conf.api.server_threads - 1)]
+            wait_until(lambda: conductor.plans == len(plans), 30, "they wait")
+            wait_until(lambda: plan().status == 503, 30, "one more is refused")
+            busy = plan()
             assert "retry" in refused(busy, 503, "busy")
             assert busy.headers["Retry-After"] == "1"
             assert api.request("GET", ALLOCATIONS).status == 200
             assert api.request("GET", "/healthcheck").status == 200
-            assert not any(each.done() for each in asked)
-            silent.answer.set()
-            assert {each.result(30).body["outcome"] for each in asked} == {"planned"}
-        assert ask().status == 200
+            assert not any(each.done() for each in plans)
+            conductor.answer.set()
+            assert {each.result(30).body["outcome"] for each in plans} == {"planned"}
+        assert plan().status == 200
 
     def test_a_dry_run_is_requested_with_a_valid_value_only(self, api):
         assert api.request("PUT", f"{path_of()}?dry_run=false", self.BODY).status == 201
@@ -457,12 +459,12 @@ class TestDryRunOfAMap:
     PATH = f"{MAPS}/blue?dry_run=true"
 
     def plan(self, api, numbers, headers=None, **more):
-        asked = {instance(number): PIN for number in numbers}
-        return api.request("PUT", self.PATH, {"allocations": asked, **more}, headers=headers)
+        allocations = {instance(number): PIN for number in numbers}
+        return api.request("PUT", self.PATH, {"allocations": allocations, **more}, headers=headers)
 
     def put_map(self, api, name, *numbers):
-        asked = {instance(number): PIN for number in numbers}
-        api.put(f"{MAPS}/{name}", {"allocations": asked})
+        allocations = {instance(number): PIN for number in numbers}
+        api.put(f"{MAPS}/{name}", {"allocations": allocations})
 
     def test_each_instance_has_an_outcome_and_nothing_is_stored(self, api):
         self.put_map(api, "blue", 1, 2)
@@ -476,9 +478,9 @@ class TestDryRunOfAMap:
             "warnings": [],
             "steps": [{"target": "vCPU 0", "from": "0-7", "to": "1", "grant": ""}],
         }
-        silent = {"outcome": "unresponsive", "reason": "host_unresponsive", "steps": []}
-        silent = planned | silent
-        api.conductor.answer = planned | {instance(3): silent}
+        unresponsive = {"outcome": "unresponsive", "reason": "host_unresponsive", "steps": []}
+        unresponsive = planned | unresponsive
+        api.conductor.answer = planned | {instance(3): unresponsive}
         answer = self.plan(api, [3, 1])
         assert answer.status == 200
         assert [*map(itemgetter(0), api.conductor.planned)] == [*map(instance, (3, 1, 2))]
@@ -486,7 +488,7 @@ class TestDryRunOfAMap:
         assert api.conductor.planned[2][1] is None
         assert (answer.body["name"], list(answer.body)) == ("blue", ["name", "counts", "plans"])
         assert answer.body["counts"] == {"unresponsive": 1, "planned": 2}
-        assert answer.body["plans"][0] == {"instance_uuid": instance(3), **silent}
+        assert answer.body["plans"][0] == {"instance_uuid": instance(3), **unresponsive}
         assert api.get(f"{MAPS}/blue") == before
         assert api.conductor.told == []
 
@@ -558,9 +560,9 @@ BODIES = {
 
 
 class TestBody:
-    @pytest.mark.parametrize(("data", "said"), BODIES.values(), ids=BODIES)
-    def test_an_invalid_body_is_refused(self, api, data, said):
-        assert said in refused(api.request("PUT", path_of(), data=data), 400, "request_invalid")
+    @pytest.mark.parametrize(("data", "message"), BODIES.values(), ids=BODIES)
+    def test_an_invalid_body_is_refused(self, api, data, message):
+        assert message in refused(api.request("PUT", path_of(), data=data), 400, "request_invalid")
         assert api.get(ALLOCATIONS)["allocations"] == []
         assert api.conductor.told == []
 
@@ -591,9 +593,9 @@ class TestBody:
         data = json.dumps({"allocation": PIN}).encode()
         fitting, longer = data.ljust(1024), data.ljust(1025)
         assert api.request("PUT", path_of(), data=fitting).status == 201
-        told = refused(api.request("PUT", path_of(), data=longer), 413, "body_too_large")
-        assert "1024 bytes" in told
-        # It does not say how long it is.
+        detail = refused(api.request("PUT", path_of(), data=longer), 413, "body_too_large")
+        assert "1024 bytes" in detail
+        # It does not declare its length.
         chunked = {**CHUNKED, "wsgi.input_terminated": True}
         assert api.request("PUT", path_of(), data=fitting, environ=chunked).status == 200
         answer = api.request("PUT", path_of(), data=longer, environ=chunked)
@@ -672,7 +674,7 @@ class TestList:
         api.put(f"{MAPS}/blue", {"allocations": {instance(5): PIN}})
         place(api, "compute-1", 1, 2)
         place(api, "compute-2", 3, project_id="other")
-        told(api, "compute-1", report(instance(1)))
+        report_all(api, "compute-1", report(instance(1)))
 
         def found(query):
             listed = api.get(f"{ALLOCATIONS}?{query}")["allocations"]
@@ -725,7 +727,7 @@ class TestHistory:
     def test_all_requests_are_listed_page_by_page(self, api):
         for cpus in range(5):
             put(api, cpus=str(cpus))
-        told(api, "compute-1", report(instance(), 5, message="shared", changed_at=20.5))
+        report_all(api, "compute-1", report(instance(), 5, message="shared", changed_at=20.5))
         path, found = f"{path_of()}/history?limit=2", []
         while path:
             answer = api.get(path)
@@ -785,7 +787,7 @@ class TestMap:
         assert api.put(f"{MAPS}/blue", {"allocations": blue}, 200) == made
         assert len(api.conductor.told) == 1
         place(api, "compute-1", 1, 2)
-        told(api, "compute-1", report(instance(2)))
+        report_all(api, "compute-1", report(instance(2)))
         dropped = api.put(
             f"{MAPS}/blue", {"allocations": {instance(2): blue[instance(2)]}, "generation": 1}, 200
         )
@@ -839,7 +841,7 @@ class TestMap:
         assert api.get(f"{MAPS}/blue")["counts"] == {"releasing": 1}
         assert api.request("DELETE", f"{MAPS}/blue").status == 202
         assert len(api.conductor.told) == 2
-        told(api, "compute-1", report(instance(1), 2, "released"))
+        report_all(api, "compute-1", report(instance(1), 2, "released"))
         refused(api.request("GET", f"{MAPS}/blue"), 404, "map_unknown")
         refused(api.request("DELETE", f"{MAPS}/blue"), 404, "map_unknown")
 
@@ -883,7 +885,7 @@ class TestMap:
             assert api.put(f"{MAPS}/{name}", {"allocations": {}}, 201)["name"] == name
 
     @pytest.mark.parametrize(
-        ("allocations", "said"),
+        ("allocations", "message"),
         [
             ([], "not an object"),
             (None, "not an object"),
@@ -895,9 +897,9 @@ class TestMap:
             ({instance(): {"cpu_shares": 0}}, f"allocations.{instance()}: cpu_shares"),
         ],
     )
-    def test_an_invalid_map_is_refused(self, api, allocations, said):
+    def test_an_invalid_map_is_refused(self, api, allocations, message):
         answer = api.request("PUT", f"{MAPS}/blue", {"allocations": allocations})
-        assert said in refused(answer, 400, "request_invalid")
+        assert message in refused(answer, 400, "request_invalid")
         refused(api.request("GET", f"{MAPS}/blue"), 404, "map_unknown")
 
     def test_a_reader_may_wait_for_the_outcome(self, api):
@@ -908,7 +910,7 @@ class TestMap:
                 readers.submit(api.get, f"{path}?wait_s=30")
                 for path in (f"{MAPS}/blue", path_of(1))
             ]
-            told(api, "compute-1", report(instance(1), 1, "applied"))
+            report_all(api, "compute-1", report(instance(1), 1, "applied"))
             of_map, of_instance = (each.result() for each in waiting)
         assert of_map["counts"] == {"applied": 1}
         assert of_instance["status"] == "applied"
@@ -927,7 +929,7 @@ class TestMap:
         assert {each["code"] for each in answer.body["errors"]} == {"request_invalid"}
         details = [each["detail"] for each in answer.body["errors"]]
         assert len(details) == 5
-        for detail, said in zip(
+        for detail, expected in zip(
             details,
             (
                 "generation is not",
@@ -938,7 +940,7 @@ class TestMap:
             ),
             strict=True,
         ):
-            assert said in detail
+            assert expected in detail
         requested = {instance(number): {} for number in range(100)}
         answer = api.request("PUT", f"{MAPS}/blue", {"allocations": requested})
         assert len(answer.body["errors"]) == PROBLEMS_MAX
@@ -1057,20 +1059,20 @@ class TestNoAuth:
         refused(api.request("GET", ALLOCATIONS, headers=forwarded), 403, "not_local")
 
     def test_an_identity_claimed_in_headers_is_ignored(self, api):
-        said = {"X-User-Id": "mano", "X-Roles": "admin", "X-Identity-Status": "Confirmed"}
-        api.request("PUT", path_of(), {"allocation": PIN}, headers=said)
+        claimed = {"X-User-Id": "mano", "X-Roles": "admin", "X-Identity-Status": "Confirmed"}
+        api.request("PUT", path_of(), {"allocation": PIN}, headers=claimed)
         (entry,) = api.get(f"{path_of()}/history")["history"]
         assert entry["requested_by"] == "noauth"
 
 
-class Silent:
+class SlowConductor:
     """A conductor that takes its time."""
 
     def __init__(self):
-        self.asked, self.answer = 0, threading.Event()
+        self.plans, self.answer = 0, threading.Event()
 
     def plan(self, _instance_uuid, _allocation):
-        self.asked += 1
+        self.plans += 1
         assert self.answer.wait(60 * patience())
         return {"outcome": "planned"}
 
@@ -1112,21 +1114,21 @@ class TestFaults:
             ("GET", f"{HOSTS}/compute-1", None),
         ],
     )
-    def test_a_database_that_is_away(self, away, caplog, method, path, body):
-        detail = refused(away.request(method, path, body), 503, "database_unavailable")
+    def test_a_database_that_is_away(self, unavailable, caplog, method, path, body):
+        detail = refused(unavailable.request(method, path, body), 503, "database_unavailable")
         assert "s3cret" not in detail + caplog.text
         # The driver's words are for the operator.
         assert "refused" not in detail
         assert "Connection refused" in caplog.text
         assert "check [database] connection" in detail
-        assert away.conductor.told == []
+        assert unavailable.conductor.told == []
 
-    def test_an_unavailable_database_is_reported_to_load_balancers(self, away):
-        answer = away.request("GET", "/healthcheck")
+    def test_an_unavailable_database_is_reported_to_load_balancers(self, unavailable):
+        answer = unavailable.request("GET", "/healthcheck")
         assert (answer.status, answer.data) == (503, b"database_unavailable")
 
     @pytest.fixture
-    def away(self, tmp_path):
+    def unavailable(self, tmp_path):
         url = "postgresql+psycopg2://kongming:s3cret@127.0.0.1:1/kongming"
         more = "[database]\nmax_retries = 0\n"
         return Api(tmp_path, more, tables=False, connection=url)
@@ -1171,17 +1173,17 @@ class TestStatements:
         numbers = itertools.count(1)
         for step, size in enumerate(STEPS):
             uuids = [instance(next(numbers)) for _ in range(size)]
-            asked = dict.fromkeys(uuids, PIN)
+            requested = dict.fromkeys(uuids, PIN)
             more = {uuid: {"vcpu_pinning": "2"} for uuid in uuids}
             fewer = {uuid: more[uuid] for uuid in uuids[: size // 2]}
             path = f"{MAPS}/map{step}"
-            made = count("PUT", path, {"allocations": asked})
+            made = count("PUT", path, {"allocations": requested})
             place_all(api, uuids)
             alone = f"{ALLOCATIONS}/{uuids[-1]}"
             counts.append(
                 {
                     "map made": made,
-                    "map again": count("PUT", path, {"allocations": asked}),
+                    "map again": count("PUT", path, {"allocations": requested}),
                     "map changed": count("PUT", path, {"allocations": more}),
                     "map shown": count("GET", path),
                     "maps": count("GET", MAPS),
@@ -1208,7 +1210,7 @@ class TestStatements:
 
 
 def record_many(api, hosts):
-    """Have many hosts be heard of, in one go."""
+    """Record heartbeats of many hosts at once."""
     see(api, "model", view=VIEW)
     with api.database.writer() as session:
         row = session.execute(select(HOST).where(HOST.c.name == "model")).one()._asdict()
@@ -1217,16 +1219,18 @@ def record_many(api, hosts):
 
 
 def place_all(api, uuids):
-    """Place each on a host of its own, which was heard of."""
+    """Place each on a host of its own, which has reported."""
     host = f"compute-{len(uuids)}"
     api.allocations.locate({uuid: Location(PROJECT, f"{host}") for uuid in uuids})
     see(api, host)
 
 
 def test_a_request_is_stored_before_a_hint_is_sent(api, monkeypatch):
-    seen = []
+    statuses = []
     monkeypatch.setattr(
-        api.conductor, "changed", lambda uuids: seen.append(api.allocations.get(uuids[0]).status)
+        api.conductor,
+        "changed",
+        lambda uuids: statuses.append(api.allocations.get(uuids[0]).status),
     )
     put(api)
-    assert seen == ["pending"]
+    assert statuses == ["pending"]
