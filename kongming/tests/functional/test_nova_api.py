@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Asking Nova, over real HTTP, whatever it answers; no guest runs here."""
+"""Queries of Nova over real HTTP, whatever it answers; no guest runs here."""
 
 from contextlib import ExitStack, contextmanager
 from email.utils import formatdate
@@ -165,7 +165,7 @@ class TestClient:
         assert nova.listed_at == pytest.approx(time.time() + clock_s, abs=30)
 
     @pytest.mark.parametrize(
-        ("status", "body", "says"),
+        ("status", "body", "message"),
         [
             (400, {"badRequest": {"code": 400, "message": "Bad\nmarker"}}, "Bad marker"),
             (300, {"choices": [{"id": "v2.0"}, {"id": "v2.1"}]}, "the versions v2.0, v2.1"),
@@ -176,12 +176,12 @@ class TestClient:
             (400, {"x": {"message": "y" * 5000}}, "y" * 200),
         ],
     )
-    def test_the_message_of_nova_is_reported(self, api, nova, status, body, says):
+    def test_the_message_of_nova_is_reported(self, api, nova, status, body, message):
         api.fault = Fault(status, json.dumps(body))
         with pytest.raises(exception.NovaUnavailable) as raised:
             list(nova.servers(host=HOST))
         assert f"HTTP {status}" in str(raised.value)
-        assert str(raised.value).endswith(says)
+        assert str(raised.value).endswith(message)
 
     def test_several_regions_without_a_configured_one_are_refused_with_their_names(
         self, api, tmp_path
@@ -260,9 +260,9 @@ class TestClient:
         known = api.add(HOST, {})
         api.add(OTHER, {})
         api.privileged = False
-        for ask in (lambda: list(nova.servers(host=HOST)), lambda: nova.server(known)):
+        for query in (lambda: list(nova.servers(host=HOST)), lambda: nova.server(known)):
             with pytest.raises(exception.NovaDenied, match="allow_all_filters"):
-                ask()
+                query()
 
     def test_hosts_that_nova_does_not_show_are_detected(self, api, nova):
         api.add(HOST, {})
@@ -298,7 +298,7 @@ class Host:
             on_connect=lambda: None,
         )
         self.store = Store(state_path)
-        self.trigger = MetadataTrigger(self.executor, look_up=self.ask)
+        self.trigger = MetadataTrigger(self.executor, look_up=self.look_up)
         self.poller = NovaPoller(
             HOST,
             Nova(conf),
@@ -314,7 +314,7 @@ class Host:
         self.executor.start()
         self.poller.start()
 
-    def ask(self, instance_uuid):
+    def look_up(self, instance_uuid):
         self.poller.request(instance_uuid)
         return True
 
@@ -323,18 +323,18 @@ class Host:
         self.executor.stop(1)
         self.store.close()
 
-    def asked(self, instance_uuid):
+    def requested(self, instance_uuid):
         record = self.store.get(instance_uuid)
         return record and record.requested and str(record.requested.vcpu_pinning.every)
 
-    def wait_asked(self, instance_uuid, cpus):
-        wait_until(lambda: self.asked(instance_uuid) == cpus, 30, f"{cpus} is asked")
+    def wait_requested(self, instance_uuid, cpus):
+        wait_until(lambda: self.requested(instance_uuid) == cpus, 30, f"{cpus} is requested")
 
     def wait_answered(self):
-        wait_until(lambda: not self.poller.pending, 60, "Nova was asked all there was to ask")
+        wait_until(lambda: not self.poller.pending, 60, "all lookups in Nova are done")
 
     def wait_settled(self):
-        """Wait until libvirt was asked about all that anything was said of."""
+        """Wait until libvirt was queried about all instances that an event or Nova named."""
         wait_until(lambda: self.executor.connected, 30, "libvirt answers")
         queue = self.executor._queue
         wait_until(lambda: not queue and not queue._worked_on, 30, "all was looked at")
@@ -349,14 +349,14 @@ def short_rounds(monkeypatch):
 
 @pytest.fixture
 def run(api, tmp_path, short_rounds):
-    """Give what runs a host; it keeps its state from one run to the next."""
+    """Return what runs a host; it keeps its state from one run to the next."""
 
     @contextmanager
     def run(legacy=True, intervals=None):
         host = Host(configured(api, tmp_path), tmp_path / "state", legacy, intervals)
         try:
             # The look after the start.
-            wait_until(lambda: api.requests or not api.serves, 30, "Nova was asked")
+            wait_until(lambda: api.requests or not api.serves, 30, "Nova was queried")
             yield host
         finally:
             host.stop()
@@ -386,10 +386,12 @@ class TestNovaPoller:
         with run() as host:
             api.servers[known].metadata[KEY] = "1"
             host.handler.handle(legacy_update(known))
-            host.wait_asked(known, "1")
+            host.wait_requested(known, "1")
             del api.servers[known].metadata[KEY]
             host.handler.handle(legacy_update(known))
-            wait_until(lambda: host.asked(known) is not True and not host.poller.pending, 30, "")
+            wait_until(
+                lambda: host.requested(known) is not True and not host.poller.pending, 30, ""
+            )
             assert not host.store.get(known).requested
             del api.servers[known]
             host.handler.handle(legacy_update(known, name="compute.instance.delete.end"))
@@ -409,16 +411,16 @@ class TestNovaPoller:
         caplog.set_level(logging.INFO)
         known = api.add(HOST, {KEY: "1"})
         with run() as host:
-            host.wait_asked(known, "1")
+            host.wait_requested(known, "1")
             fault.times = float("inf")
             api.fault = fault
             api.servers[known].metadata[KEY] = "2"
             host.handler.handle(legacy_update(known))
             wait_until(lambda: not host.poller.is_available, 30, "the outage was noticed")
-            assert host.asked(known) == "1"
+            assert host.requested(known) == "1"
             assert host.poller.pending == 1
             api.fault = None
-            host.wait_asked(known, "2")
+            host.wait_requested(known, "2")
             wait_until(lambda: host.poller.is_available, 30, "the recovery was noticed")
         assert caplog.text.count("Nova's API can't be used") == 1
         assert caplog.text.count("Nova is available again") == 1
@@ -426,16 +428,16 @@ class TestNovaPoller:
     def test_a_pending_lookup_survives_the_service(self, api, run):
         known = api.add(HOST, {KEY: "1"})
         with run() as host:
-            host.wait_asked(known, "1")
+            host.wait_requested(known, "1")
             api.down()
             api.servers[known].metadata[KEY] = "2"
             host.handler.handle(legacy_update(known))
         with run() as host:
             assert host.poller.is_pending(known)
             wait_until(lambda: not host.poller.is_available, 30, "the outage was noticed")
-            assert host.asked(known) == "1"
+            assert host.requested(known) == "1"
             api.up()
-            host.wait_asked(known, "2")
+            host.wait_requested(known, "2")
             host.wait_answered()
 
     def test_a_thousand_events_make_few_requests(self, api, run, monkeypatch):
@@ -449,7 +451,7 @@ class TestNovaPoller:
                 api.servers[known].metadata[KEY] = str(number // 100)
                 host.handler.handle(legacy_update(known))
             host.wait_answered()
-            assert {host.asked(known) for known in servers} == {"9"}
+            assert {host.requested(known) for known in servers} == {"9"}
             # How many depends on how long the events take: there is a round each half a second.
             assert len(api.requests) - before < 100
 
@@ -458,20 +460,20 @@ class TestNovaPoller:
         with run() as host:
             name = "compute.instance.rebuild.end"
             host.handler.handle(legacy_update(known, OTHER, name, publisher=HOST))
-            wait_until(lambda: any(known in path for path in api.requests), 30, "asked once")
+            wait_until(lambda: any(known in path for path in api.requests), 30, "queried once")
             api.servers[known].host = HOST
-            host.wait_asked(known, "1")
+            host.wait_requested(known, "1")
             host.wait_answered()
 
     @pytest.mark.usefixtures("one_retry")
     def test_the_final_answer_of_nova_counts_all_the_same(self, api, run):
         known = api.add(HOST, {KEY: "1"})
         with run() as host:
-            host.wait_asked(known, "1")
-            # Nova's database says that it is still here.
+            host.wait_requested(known, "1")
+            # In Nova's database it is still here.
             host.handler.handle(legacy_update(known, OTHER, publisher=OTHER))
             host.wait_answered()
-            assert host.asked(known) == "1"
+            assert host.requested(known) == "1"
 
     @pytest.mark.usefixtures("one_retry")
     def test_a_request_for_a_server_that_is_being_built_is_kept(self, api, run):
@@ -484,7 +486,7 @@ class TestNovaPoller:
             host.poller.request(known)
             host.wait_answered()
             host.wait_settled()
-            assert host.asked(known) == "1"
+            assert host.requested(known) == "1"
             assert host.store.hints.get(known) is None
             # The build fails.
             api.servers[known].status = "ERROR"
@@ -504,25 +506,25 @@ class TestResync:
         edited, gone, moved, kept = (api.add(HOST, {KEY: "1"}) for _ in range(4))
         with run() as host:
             for known in (edited, gone, moved, kept):
-                host.wait_asked(known, "1")
+                host.wait_requested(known, "1")
         api.servers[edited].metadata[KEY] = "2"
         del api.servers[gone]
         api.servers[moved].host = OTHER
         new = api.add(HOST, {KEY: "3"})
         with run(legacy=False) as host:
-            host.wait_asked(edited, "2")
-            host.wait_asked(new, "3")
+            host.wait_requested(edited, "2")
+            host.wait_requested(new, "3")
             wait_until(lambda: host.store.get(gone) is None, 30, "let go")
             wait_until(lambda: host.store.get(moved) is None, 30, "let go")
-            assert host.asked(kept) == "1"
+            assert host.requested(kept) == "1"
 
     def test_changes_are_found_at_the_interval_and_all_servers_at_the_longer_one(self, api, run):
         known = api.add(HOST, {KEY: "1"})
         with run(legacy=False, intervals=PollIntervals(0.1, 2.0)) as host:
-            host.wait_asked(known, "1")
+            host.wait_requested(known, "1")
             api.servers[known].metadata[KEY] = "2"
             api.servers[known].touch()
-            host.wait_asked(known, "2")
+            host.wait_requested(known, "2")
             assert any("changes-since" in path for path in api.requests)
             # As of Nova: the removal of a key is no change.
             api.servers[known].updated = "2000-01-01T00:00:00Z"
@@ -534,23 +536,23 @@ class TestResync:
         api.clock_s = clock_s
         known = api.add(HOST, {KEY: "1"})
         with run(legacy=False, intervals=PollIntervals(0.1, 0.0)) as host:
-            host.wait_asked(known, "1")
+            host.wait_requested(known, "1")
             wait_until(lambda: "changes-since" in api.requests[-1], 30, "changes are looked at")
             api.servers[known].metadata[KEY] = "2"
             api.touch(known)
-            host.wait_asked(known, "2")
+            host.wait_requested(known, "2")
 
     def test_an_old_event_does_not_undo_novas_newer_answer(self, api, run):
         known = api.add(HOST, {KEY: "1"})
         with run(legacy=False) as host:
-            host.wait_asked(known, "1")
+            host.wait_requested(known, "1")
             before = len(api.requests)
             host.handler.handle(messages.message(known, time.time() - 3600, vcpu_pinning="0"))
-            assert host.asked(known) == "1"
-            # It may be that its sender's clock is behind: Nova is asked.
-            wait_until(lambda: len(api.requests) > before, 30, "Nova is asked")
+            assert host.requested(known) == "1"
+            # It may be that its sender's clock is behind: Nova is queried.
+            wait_until(lambda: len(api.requests) > before, 30, "Nova is queried")
             host.wait_answered()
-            assert host.asked(known) == "1"
+            assert host.requested(known) == "1"
 
     def test_an_answer_is_not_skipped_for_an_older_event(self, api, run):
         known = api.add(HOST, {})
@@ -561,29 +563,29 @@ class TestResync:
             before = len(api.requests)
             api.servers[known].metadata[KEY] = "1"
             host.poller.request(known)
-            wait_until(lambda: len(api.requests) > before, 30, "Nova is being asked")
+            wait_until(lambda: len(api.requests) > before, 30, "Nova is being queried")
             host.handler.handle(messages.message(known, time.time() - 3600, vcpu_pinning="0"))
             api.fault.released.set()
-            host.wait_asked(known, "1")
+            host.wait_requested(known, "1")
             host.wait_answered()
-            assert host.asked(known) == "1"
+            assert host.requested(known) == "1"
 
     def test_a_lagging_database_makes_no_instance_depart(self, api, run):
         known = api.add(HOST, {KEY: "1"})
         with run(legacy=False) as host:
-            host.wait_asked(known, "1")
+            host.wait_requested(known, "1")
             server = api.servers.pop(known)
             host.poller.request(known)
-            wait_until(lambda: known in api.requests[-1], 30, "it was asked about")
+            wait_until(lambda: known in api.requests[-1], 30, "it was looked up")
             api.servers[known] = server
             host.wait_answered()
-            assert host.asked(known) == "1"
+            assert host.requested(known) == "1"
             assert host.store.hints.get(known) is None
 
     def test_an_event_that_contradicts_another_publisher_is_looked_up(self, api, run):
         known = api.add(HOST, {KEY: "1"})
         with run(legacy=False) as host:
-            host.wait_asked(known, "1")
+            host.wait_requested(known, "1")
             host.wait_answered()
             begin = time.time()
             host.handler.handle(messages.message(known, begin, host=OTHER))
@@ -591,7 +593,7 @@ class TestResync:
                 messages.message(known, begin - 2, publisher="nova-api:a", vcpu_pinning="0")
             )
             # Whichever of them is right, Nova knows.
-            host.wait_asked(known, "1")
+            host.wait_requested(known, "1")
             host.wait_answered()
             host.wait_settled()
             assert host.store.hints.get(known) is None
@@ -599,18 +601,18 @@ class TestResync:
     def test_a_newer_event_overrides_an_answer(self, api, run):
         known = api.add(HOST, {KEY: "1"})
         with run(legacy=False) as host:
-            host.wait_asked(known, "1")
+            host.wait_requested(known, "1")
             api.fault = Fault(0, released=threading.Event(), times=1)
             before = len(api.requests)
             host.poller.request(known, here=True)
-            wait_until(lambda: len(api.requests) > before, 30, "Nova is being asked")
+            wait_until(lambda: len(api.requests) > before, 30, "Nova is being queried")
             api.servers[known].metadata[KEY] = "2"
             host.handler.handle(messages.message(known, time.time(), vcpu_pinning="2"))
-            assert host.asked(known) == "2"
+            assert host.requested(known) == "2"
             api.fault.released.set()
             host.wait_answered()
-            assert host.asked(known) == "2"
-            # The answer was older; it was asked for again.
+            assert host.requested(known) == "2"
+            # The answer was older; Nova was queried again.
             assert len(api.requests) > before + 1
 
     def test_by_hand(self, api, run):
@@ -619,7 +621,7 @@ class TestResync:
             wait_until(lambda: api.requests, 30, "the first is made")
             api.servers[known].metadata[KEY] = "1"
             by_hand.add(ALL)
-            host.wait_asked(known, "1")
+            host.wait_requested(known, "1")
             wait_until(lambda: not by_hand.is_stored(ALL), 30, "it is done")
 
     def test_metrics(self, api, run):
@@ -637,7 +639,7 @@ class TestResync:
 
 
 def wishes(step):
-    """The instances of a step, as Nova's API tells of them afterwards."""
+    """The instances of a step, as Nova's API shows them afterwards."""
     servers = {}
     for message in captures.messages(step):
         if not message["event_type"].startswith("instance."):
@@ -666,7 +668,7 @@ def test_both_triggers_end_in_the_same_state(api, tmp_path, host_name, monkeypat
             host = Host(configured(api, folder), folder / "state", legacy)
             stack.callback(host.stop)
             hosts[legacy] = host
-        seen = set()
+        observed = set()
         for step in captures.STEPS:
             for known, server in wishes(step).items():
                 api.servers.pop(known, None)
@@ -688,8 +690,8 @@ def test_both_triggers_end_in_the_same_state(api, tmp_path, host_name, monkeypat
                 for host in hosts.values()
             ]
             assert states[0] == states[1], step
-            seen |= set(states[0])
-        assert seen
+            observed |= set(states[0])
+        assert observed
 
 
 def test_an_identity_of_another_group_is_used(api, tmp_path):

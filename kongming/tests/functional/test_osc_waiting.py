@@ -43,7 +43,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def allocations(server):
-    """What is wanted, in the database."""
+    """The allocations in the database."""
     return server.api.allocations
 
 
@@ -68,22 +68,24 @@ def run(server, monkeypatch):
 
 
 @pytest.fixture
-def tell(allocations):
-    """Have a host tell what came of instances."""
+def report_status(allocations):
+    """Return what reports the status of an instance as its host does."""
 
-    def tell(number, generation=1, status="applied", **more):
+    def report_status(number, generation=1, status="applied", **more):
         each = report(instance(number), generation, status, **more)
         return lambda: allocations.report("compute1", [each], time.time())
 
-    return tell
+    return report_status
 
 
 @pytest.fixture
 def map_file(tmp_path):
     def write(**cpus):
         path = tmp_path / "map.json"
-        wanted = {instance(int(number[1:])): {"vcpu_pinning": cpu} for number, cpu in cpus.items()}
-        path.write_text(json.dumps(wanted))
+        desired = {
+            instance(int(number[1:])): {"vcpu_pinning": cpu} for number, cpu in cpus.items()
+        }
+        path.write_text(json.dumps(desired))
         return str(path)
 
     return write
@@ -94,8 +96,8 @@ def put(allocations, number, cpus):
 
 
 def put_map(allocations, name="blue", **cpus):
-    wanted = {instance(int(number[1:])): asking(cpu) for number, cpu in cpus.items()}
-    return lambda: allocations.put_map(name, wanted, generation=None, **OTHER)
+    desired = {instance(int(number[1:])): asking(cpu) for number, cpu in cpus.items()}
+    return lambda: allocations.put_map(name, desired, generation=None, **OTHER)
 
 
 def unset(allocations, number):
@@ -106,16 +108,18 @@ def delete_map(allocations, name="blue"):
     return lambda: allocations.delete_map(name, generation=None, **OTHER)
 
 
-def test_an_allocation_that_is_applied_ends_waiting_with_0(run, tell):
-    ended = run("allocation set", instance(1), *PIN, "--wait", steps=[tell(1)])
+def test_an_allocation_that_is_applied_ends_waiting_with_0(run, report_status):
+    ended = run("allocation set", instance(1), *PIN, "--wait", steps=[report_status(1)])
     assert (ended.status, ended.told["status"]) == (0, "applied")
     assert ended.lines == ["0 of 1 applied (1 pending)", "1 of 1 applied"]
 
 
-def test_another_allocation_for_the_instance_ends_waiting_and_is_reported(run, allocations, tell):
+def test_another_allocation_for_the_instance_ends_waiting_and_is_reported(
+    run, allocations, report_status
+):
     def other():
         put(allocations, 1, "2")()
-        tell(1, 2)()
+        report_status(1, 2)()
 
     ended = run("allocation set", instance(1), *PIN, "--wait", steps=[other])
     assert ended.status == 1
@@ -128,16 +132,18 @@ def test_another_allocation_for_the_instance_ends_waiting_and_is_reported(run, a
     assert "1 of 1 applied" not in ended.said
 
 
-def test_the_same_allocation_by_another_user_counts_as_this_request(run, allocations, tell):
-    steps = [put(allocations, 1, "1"), tell(1)]
+def test_the_same_allocation_by_another_user_counts_as_this_request(
+    run, allocations, report_status
+):
+    steps = [put(allocations, 1, "1"), report_status(1)]
     assert run("allocation set", instance(1), *PIN, "--wait", steps=steps).status == 0
 
 
-def test_an_allocation_that_was_changed_back_is_another_request(run, allocations, tell):
+def test_an_allocation_that_was_changed_back_is_another_request(run, allocations, report_status):
     def back():
         put(allocations, 1, "2")()
         put(allocations, 1, "1")()
-        tell(1, 3)()
+        report_status(1, 3)()
 
     ended = run("allocation set", instance(1), *PIN, "--wait", steps=[back])
     assert ended.status == 1
@@ -166,9 +172,9 @@ def test_an_instance_that_is_deleted_meanwhile_is_reported_as_deleted(run, alloc
     assert ended.lines[-1].endswith("replaced: the server was deleted in Nova")
 
 
-def test_an_instance_that_moves_is_waited_for_on_its_new_host(run, allocations, tell):
+def test_an_instance_that_moves_is_waited_for_on_its_new_host(run, allocations, report_status):
     def move():
-        tell(1, status="absent")()
+        report_status(1, status="absent")()
         allocations.claim("compute2", [instance(1)], ())
 
     def arrive():
@@ -190,18 +196,20 @@ def test_a_request_of_the_operator_on_the_host_is_not_this_request(run, allocati
     assert "the request of the operator has priority" in ended.lines[-1]
 
 
-def test_a_release_is_waited_for_until_the_host_has_carried_it_out(run, allocations, tell):
+def test_a_release_is_waited_for_until_the_host_has_carried_it_out(
+    run, allocations, report_status
+):
     put(allocations, 1, "1")()
-    tell(1)()
-    steps = [lambda: None, tell(1, 2, "released")]
+    report_status(1)()
+    steps = [lambda: None, report_status(1, 2, "released")]
     ended = run("allocation unset", instance(1), "--wait", steps=steps)
     assert (ended.status, ended.told["status"]) == (0, "released")
     assert ended.lines == ["0 of 1 released", "1 of 1 released"]
 
 
-def test_a_release_that_is_not_done_in_time_goes_on(run, allocations, tell):
+def test_a_release_that_is_not_done_in_time_goes_on(run, allocations, report_status):
     put(allocations, 1, "1")()
-    tell(1)()
+    report_status(1)()
     ended = run("allocation unset", instance(1), "--wait", "--timeout", "7")
     assert (ended.status, ended.told["status"], ended.told["generation"]) == (1, "releasing", 2)
     assert ended.lines[-1] == (
@@ -211,21 +219,23 @@ def test_a_release_that_is_not_done_in_time_goes_on(run, allocations, tell):
 
 
 def test_a_release_that_another_request_replaces_is_not_reported_as_complete(
-    run, allocations, tell
+    run, allocations, report_status
 ):
     put(allocations, 1, "1")()
-    tell(1)()
+    report_status(1)()
     steps = [put(allocations, 1, "4")]
     ended = run("allocation unset", instance(1), "--wait", steps=steps)
     assert (ended.status, ended.told["status"]) == (1, "replaced")
     assert "somebody else requested generation 3: vcpu-pinning=4" in ended.lines[-1]
 
 
-def test_a_map_is_waited_for_with_its_released_instances(run, allocations, tell, map_file):
+def test_a_map_is_waited_for_with_its_released_instances(
+    run, allocations, report_status, map_file
+):
     put_map(allocations, n1="1", n2="2", n3="3")()
     for number in (1, 2, 3):
-        tell(number)()
-    steps = [tell(1, 2), tell(2, 2, "released"), tell(3, 2, "released")]
+        report_status(number)()
+    steps = [report_status(1, 2), report_status(2, 2, "released"), report_status(3, 2, "released")]
     ended = run("allocation map apply", "blue", map_file(n1="5"), "--wait", steps=steps)
     assert ended.status == 0
     assert ended.lines == [
@@ -237,10 +247,10 @@ def test_a_map_is_waited_for_with_its_released_instances(run, allocations, tell,
     assert ended.told["counts"] == {"applied": 1}
 
 
-def test_an_instance_may_go_from_one_map_to_another(run, allocations, tell, map_file):
+def test_an_instance_may_go_from_one_map_to_another(run, allocations, report_status, map_file):
     put_map(allocations, n1="1", n2="2")()
-    tell(1)()
-    tell(2)()
+    report_status(1)()
+    report_status(2)()
     steps = [put_map(allocations, "green", n2="3")]
     ended = run("allocation map apply", "blue", map_file(n1="1"), "--wait", steps=steps)
     assert ended.status == 0
@@ -248,7 +258,7 @@ def test_an_instance_may_go_from_one_map_to_another(run, allocations, tell, map_
 
 
 @pytest.mark.parametrize(
-    ("other", "says"),
+    ("other", "message"),
     [
         ({"n1": "7", "n2": "2"}, "by generation 2; 1 changed; instance {1}: somebody else "),
         ({"n1": "1"}, "by generation 2; 1 released; instance {2}: somebody else "),
@@ -257,21 +267,21 @@ def test_an_instance_may_go_from_one_map_to_another(run, allocations, tell, map_
     ids=["changed", "smaller", "larger"],
 )
 def test_another_map_of_the_name_ends_waiting_and_is_reported(
-    run, allocations, tell, map_file, other, says
+    run, allocations, report_status, map_file, other, message
 ):
     def apply():
         put_map(allocations, **other)()
         for number in (1, 2, 3):
-            tell(number, 1)()
-            tell(number, 2)()
+            report_status(number, 1)()
+            report_status(number, 2)()
 
-    wanted = map_file(n1="1", n2="2")
-    ended = run("allocation map apply", "blue", wanted, "--wait", steps=[apply])
+    path = map_file(n1="1", n2="2")
+    ended = run("allocation map apply", "blue", path, "--wait", steps=[apply])
     assert ended.status == 1
     uuids = {str(number): instance(number) for number in (1, 2, 3)}
     for number, uuid in uuids.items():
-        says = says.replace(f"{{{number}}}", uuid)
-    assert f"the map blue was accepted (generation 1), and then replaced: {says}" in ended.said
+        message = message.replace(f"{{{number}}}", uuid)
+    assert f"the map blue was accepted (generation 1), and then replaced: {message}" in ended.said
     assert (ended.told["generation"], ended.told["status"]) == (1, "replaced")
 
 
@@ -295,30 +305,30 @@ def test_a_single_change_in_the_map_ends_waiting(run, allocations, map_file):
 
 
 def test_an_instance_of_a_map_that_is_deleted_in_nova_is_reported_as_gone(
-    run, allocations, tell, map_file
+    run, allocations, report_status, map_file
 ):
-    steps = [lambda: allocations.forget([instance(2)], time.time()), tell(1)]
+    steps = [lambda: allocations.forget([instance(2)], time.time()), report_status(1)]
     ended = run("allocation map apply", "blue", map_file(n1="1", n2="2"), "--wait", steps=steps)
     assert ended.status == 1
     assert ended.lines[-1] == f"{instance(2)}: gone: the server was deleted in Nova"
     assert ended.told["counts"] == {"applied": 1, "gone": 1}
 
 
-def test_a_map_is_deleted_when_its_instances_are_back(run, allocations, tell):
+def test_a_map_is_deleted_when_its_instances_are_back(run, allocations, report_status):
     put_map(allocations, n1="1", n2="2")()
-    tell(1)()
-    tell(2)()
-    steps = [tell(1, 2, "released"), tell(2, 2, "released")]
+    report_status(1)()
+    report_status(2)()
+    steps = [report_status(1, 2, "released"), report_status(2, 2, "released")]
     ended = run("allocation map delete", "blue", "--wait", steps=steps)
     assert (ended.status, ended.told) == (0, {"name": "blue", "status": "released"})
     assert ended.lines == ["0 of 2 released", "1 of 2 released", "2 of 2 released"]
 
 
 def test_an_instance_that_is_removed_from_a_map_in_release_was_not_released(
-    run, allocations, tell
+    run, allocations, report_status
 ):
     put_map(allocations, n1="1")()
-    tell(1)()
+    report_status(1)()
     # With its last instance the map is gone, too.
     steps = [put(allocations, 1, "6")]
     ended = run("allocation map delete", "blue", "--wait", steps=steps)
@@ -326,9 +336,11 @@ def test_an_instance_that_is_removed_from_a_map_in_release_was_not_released(
     assert "requested generation 3: vcpu-pinning=6" in ended.lines[-1]
 
 
-def test_a_map_that_is_applied_again_during_its_release_was_not_deleted(run, allocations, tell):
+def test_a_map_that_is_applied_again_during_its_release_was_not_deleted(
+    run, allocations, report_status
+):
     put_map(allocations, n1="1")()
-    tell(1)()
+    report_status(1)()
     steps = [put_map(allocations, n1="1")]
     ended = run("allocation map delete", "blue", "--wait", steps=steps)
     assert (ended.status, ended.told["status"]) == (1, "replaced")

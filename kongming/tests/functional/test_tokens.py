@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Tokens: Keystone or memcached may be silent, or of another time, and the API goes on."""
+"""Tokens: Keystone or memcached may be unresponsive, or of another time; the API goes on."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -76,7 +76,7 @@ def get(api, token, path=ALLOCATIONS):
     return api.request("GET", path, headers={"X-Auth-Token": token})
 
 
-def told(lines, level, words):
+def check_line(lines, level, words):
     """Check that there is one line, with these words."""
     ((found, line),) = lines
     assert found == level
@@ -91,11 +91,11 @@ class TestUnresponsiveKeystone:
         monkeypatch.setattr(tokens, "KEYSTONE_S", 0.1)
         for number in range(3):
             refused(get(api, f"made-up-{number}"), 503, "identity_unavailable")
-        told(warnings(), "WARNING", "Keystone can't validate tokens (it does not respond)")
+        check_line(warnings(), "WARNING", "Keystone can't validate tokens (it does not respond)")
         monkeypatch.undo()
         identity.speak()
         refused(get(api, "made-up"), 401, "unauthenticated")
-        told(warnings(), "INFO", "Keystone is available again")
+        check_line(warnings(), "INFO", "Keystone is available again")
 
     def test_keystone_does_not_stop_requests_without_a_token(
         self, tmp_path, identity, monkeypatch
@@ -127,15 +127,15 @@ class TestUnresponsiveKeystone:
         assert get(api, "other").status == 200
 
     def test_keystone_is_not_queried_for_public_resources(self, tmp_path):
-        with Silent() as silent:
+        with Silent() as unresponsive:
             api = with_keystone(
                 tmp_path,
-                f"[keystone_authtoken]\nauth_type = password\nauth_url = {silent.url}\n"
+                f"[keystone_authtoken]\nauth_type = password\nauth_url = {unresponsive.url}\n"
                 "username = a\npassword = b\nuser_domain_id = default\nproject_id = x\n",
             )
             for path, status in (("/", 200), ("/openapi.json", 200), ("/nothing", 404)):
                 assert get(api, "made-up", path).status == status
-            assert silent.connections == 0
+            assert unresponsive.connections == 0
 
     def test_all_limits_are_set_and_an_operator_may_override_them(self, tmp_path, identity):
         conf = with_keystone(tmp_path, identity.options).conf[keystone.GROUP]
@@ -147,12 +147,12 @@ class TestUnresponsiveKeystone:
 def test_a_token_that_one_thread_has_validated_is_known_to_all(api, identity):
     assert get(api, "boss").status == 200
     with ThreadPoolExecutor(8) as pool:
-        asked = len(identity.questions)
+        queries = len(identity.questions)
         identity.stop_answering()
         for _ in range(3):
             found = pool.map(lambda _: get(api, "boss").status, range(8))
             assert list(found) == [200] * 8
-    assert len(identity.questions) == asked
+    assert len(identity.questions) == queries
 
 
 @pytest.mark.parametrize("lifetime", [0.0, 3600.0])
@@ -183,18 +183,20 @@ def test_the_number_of_cached_tokens_is_bounded(monkeypatch):
     ],
 )
 def test_options_of_the_library_without_effect_end_the_start(tmp_path, options, words):
-    with pytest.raises(exception.ConfigInvalid) as told:
+    with pytest.raises(exception.ConfigInvalid) as raised:
         with_keystone(tmp_path, f"[keystone_authtoken]\n{options}")
-    assert str(told.value).startswith("[keystone_authtoken] can't be used: ")
-    assert words in str(told.value)
-    assert "\n" not in str(told.value)
+    assert str(raised.value).startswith("[keystone_authtoken] can't be used: ")
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_where_to_get_a_token_is_unknown_without_options(tmp_path, warnings):
     answer = with_keystone(tmp_path, "").request("GET", ALLOCATIONS)
     refused(answer, 401, "unauthenticated")
     assert "WWW-Authenticate" not in answer.headers
-    told(warnings(), "WARNING", "set [keystone_authtoken] www_authenticate_uri: auth_type is not")
+    check_line(
+        warnings(), "WARNING", "set [keystone_authtoken] www_authenticate_uri: auth_type is not"
+    )
 
 
 def test_clients_learn_the_address_of_keystone_that_the_service_uses_by_default(
@@ -220,11 +222,11 @@ def test_the_reason_for_an_unavailable_keystone_is_explained(
     kept = identity.options.replace(f"auth_url = {identity.url}\n", written)
     api = with_keystone(tmp_path, f"{kept}http_request_max_retries = 0\n")
     refused(get(api, "boss"), 503, "identity_unavailable")
-    told(warnings(), "WARNING", words)
+    check_line(warnings(), "WARNING", words)
 
 
 class Memcached(socketserver.ThreadingTCPServer):
-    """What memcached is to a client: ``get`` and ``set``; it may be silent."""
+    """What memcached is to a client: ``get`` and ``set``; it may be unresponsive."""
 
     daemon_threads = True
 
@@ -265,7 +267,7 @@ class MemcachedHandler(socketserver.StreamRequestHandler):
             try:
                 self.wfile.write(answer + b"\r\n")
             except OSError:
-                # Who asked has given up.
+                # The client has given up.
                 return
 
 
@@ -302,7 +304,7 @@ class TestMemcached:
             assert get(api, "boss").status == 200
         assert identity.questions == ["boss"] * 3
         assert memcached.connections <= 1
-        told(warnings(), "WARNING", "memcached can't be used (it does not respond)")
+        check_line(warnings(), "WARNING", "memcached can't be used (it does not respond)")
 
     def test_a_server_that_answers_again_is_used_again(
         self, api, identity, memcached, warnings, monkeypatch
@@ -317,10 +319,10 @@ class TestMemcached:
         wait_until(
             lambda: get(api, "boss").status == 200 and memcached.kept, 30, "the token is kept"
         )
-        told(warnings(), "INFO", "memcached is available again")
-        asked = len(identity.questions)
+        check_line(warnings(), "INFO", "memcached is available again")
+        queries = len(identity.questions)
         assert get(api, "boss").status == 200
-        assert len(identity.questions) == asked
+        assert len(identity.questions) == queries
 
     def test_a_client_that_fails_is_no_reason_to_refuse(
         self, api, identity, warnings, monkeypatch
@@ -330,7 +332,7 @@ class TestMemcached:
 
         monkeypatch.setattr("memcache.Client.get", fail)
         assert get(api, "boss").status == 200
-        told(warnings(), "WARNING", "memcached can't be used (RuntimeError)")
+        check_line(warnings(), "WARNING", "memcached can't be used (RuntimeError)")
 
     def test_without_its_module_the_service_does_not_start(
         self, tmp_path, identity, memcached, monkeypatch
@@ -338,10 +340,10 @@ class TestMemcached:
         monkeypatch.setitem(sys.modules, "memcache", None)
         monkeypatch.delitem(sys.modules, "oslo_cache._memcache_pool", raising=False)
         monkeypatch.delattr("oslo_cache._memcache_pool", raising=False)
-        with pytest.raises(exception.ConfigInvalid) as told:
+        with pytest.raises(exception.ConfigInvalid) as raised:
             with_keystone(tmp_path, identity.options + memcached.options)
-        assert "[keystone_authtoken] memcached_servers" in str(told.value)
-        assert "pip install python-memcached" in str(told.value)
+        assert "[keystone_authtoken] memcached_servers" in str(raised.value)
+        assert "pip install python-memcached" in str(raised.value)
 
 
 class TestClocks:
@@ -359,14 +361,14 @@ class TestClocks:
         for token in ("boss", "other"):
             refused(get(api, token), 401, "unauthenticated")
         lines = warnings()
-        told(lines, "WARNING", words)
-        told(lines, "WARNING", "get 401: correct both (NTP)")
+        check_line(lines, "WARNING", words)
+        check_line(lines, "WARNING", "get 401: correct both (NTP)")
 
     def test_a_clock_that_is_behind_is_logged_too(self, api, identity, warnings):
         identity.ahead = timedelta(minutes=5)
         for token in ("boss", "other"):
             assert get(api, token).status == 200
-        told(warnings(), "WARNING", "clock is behind of Keystone's by 2")
+        check_line(warnings(), "WARNING", "clock is behind of Keystone's by 2")
 
     @pytest.mark.parametrize(
         "ahead", [timedelta(minutes=-58), timedelta(0), timedelta(seconds=50)]
@@ -457,28 +459,28 @@ def test_an_invalid_path_of_the_health_check_is_refused(tmp_path, identity):
 def test_an_unresponsive_keystone_stops_no_server(tmp_path):
     databases.database(f"sqlite:///{tmp_path}/kongming.sqlite").close()
     conf = tmp_path / "kongming.conf"
-    with Silent() as silent:
+    with Silent() as unresponsive:
         conf.write_text(
             f"[DEFAULT]\nstate_path = {tmp_path}\ntransport_url = fake://\n"
-            f"[keystone_authtoken]\nauth_type = password\nauth_url = {silent.url}\n"
+            f"[keystone_authtoken]\nauth_type = password\nauth_url = {unresponsive.url}\n"
             "username = a\npassword = b\nuser_domain_id = default\nproject_id = x\n"
             "http_connect_timeout = 20\n"
         )
         with control_plane.Api(tmp_path, conf, workers=1) as api, ThreadPoolExecutor(12) as pool:
 
-            def ask(number):
+            def request(number):
                 return api.request("GET", ALLOCATIONS, headers={"X-Auth-Token": f"{number}"})
 
-            asked = [pool.submit(ask, number) for number in range(12)]
-            refused_at_once = len(asked) - (THREADS - 1)
+            requests = [pool.submit(request, number) for number in range(12)]
+            refused_at_once = len(requests) - (THREADS - 1)
             wait_until(
-                lambda: sum(each.done() for each in asked) >= refused_at_once, 60, "three wait"
+                lambda: sum(each.done() for each in requests) >= refused_at_once, 60, "three wait"
             )
             assert api.request("GET", "/healthcheck").status == 200
             assert api.request("GET", "/").status == 200
-            assert sum(not each.done() for each in asked) == THREADS - 1
-            silent.hang_up()
-            answers = [each.result(60) for each in asked]
+            assert sum(not each.done() for each in requests) == THREADS - 1
+            unresponsive.hang_up()
+            answers = [each.result(60) for each in requests]
     assert codes(answers) == {"busy": refused_at_once, "identity_unavailable": THREADS - 1}
 
 
@@ -523,9 +525,9 @@ class TestAudit:
         assert [each["event_type"] for each in events] == [
             "audit.http.request", "audit.http.response",
         ]  # fmt: skip
-        asked, answered = (each["payload"] for each in events)
-        assert (asked["action"], asked["requestPath"]) == ("update", PATH)
-        assert asked["initiator"]["id"] == "id-of-boss"
+        requested, answered = (each["payload"] for each in events)
+        assert (requested["action"], requested["requestPath"]) == ("update", PATH)
+        assert requested["initiator"]["id"] == "id-of-boss"
         assert (answered["outcome"], answered["reason"]["reasonCode"]) == ("success", "201")
         assert "gAAAA" not in caplog.text
 

@@ -63,7 +63,7 @@ VIEW: dict[str, object] = {
 
 
 class Bus:
-    """The side of the bus on which the hosts are: keeps what they are told."""
+    """The side of the bus on which the hosts are: keeps what is pushed to them."""
 
     def __init__(self):
         self.pushed = []
@@ -81,18 +81,18 @@ class Bus:
         return PlansAnswer(dict.fromkeys(plans.instances, PlanAnswer("planned", host)))
 
     def changed(self, _instance_uuids):
-        """Take what the API tells conductors."""
+        """Take the hints of the API to conductors."""
 
 
 class Nova:
-    """Nova's word on where servers are."""
+    """What Nova's API shows of servers: their hosts."""
 
     def __init__(self):
         self.hosts = {}
-        self.asked = []
+        self.queries = []
 
     def server(self, instance_uuid, deleted=False):
-        self.asked.append(instance_uuid)
+        self.queries.append(instance_uuid)
         if instance_uuid not in self.hosts:
             return None
         return SimpleNamespace(
@@ -106,7 +106,7 @@ class Nova:
         return [self.server(instance_uuid) for instance_uuid in self.hosts]
 
 
-SILENT = Notifications(None)
+NO_NOTIFICATIONS = Notifications(None)
 
 
 class Conductor:
@@ -125,7 +125,7 @@ class Conductor:
             self.pusher,
             None if nova is None else NovaSync(nova, self.allocations),
             PollIntervals(3600.0, 3600.0),
-            SILENT,
+            NO_NOTIFICATIONS,
             self.hosts,
         )
         claims = (
@@ -133,7 +133,9 @@ class Conductor:
             if nova is None
             else NovaClaims(self.delivery.locate_soon)
         )
-        endpoint = Endpoint(self.allocations, self.hosts, self.bus, self.delivery, claims, SILENT)
+        endpoint = Endpoint(
+            self.allocations, self.hosts, self.bus, self.delivery, claims, NO_NOTIFICATIONS
+        )
         self._server = Server(endpoint.methods, None, self.refusals)
         self._url = url
 
@@ -202,12 +204,12 @@ def nova():
 
 
 @pytest.fixture
-def asking_nova(path, nova):
+def nova_conductor(path, nova):
     return Conductor(path, nova)
 
 
 def report(number=1, generation=1, status="applied", **more):
-    said = {
+    defaults = {
         "instance_uuid": instance(number),
         "generation": generation,
         "status": status,
@@ -215,7 +217,7 @@ def report(number=1, generation=1, status="applied", **more):
         "drift_at": None,
         "changed_at": time.time(),
     }
-    return said | more
+    return defaults | more
 
 
 def lines(caplog):
@@ -223,7 +225,7 @@ def lines(caplog):
     return [each for each in ours if each.levelno >= logging.WARNING]
 
 
-# One host's word does not harm what is shown of others.
+# A bad report of one host does not harm what is shown of others.
 
 
 @pytest.mark.parametrize(
@@ -246,11 +248,11 @@ def test_a_bad_report_is_refused_alone_logged_and_counted(conductor, caplog, cal
     conductor.put(2)
     for number in (1, 2):
         conductor.exchange("compute-1", guests=[instance(number)], complete=False)
-    told = [report(1, **{field: value}), report(2)]
+    reports = [report(1, **{field: value}), report(2)]
     answer = (
-        conductor.exchange("compute-1", guests=[instance(1), instance(2)], reports=told)
+        conductor.exchange("compute-1", guests=[instance(1), instance(2)], reports=reports)
         if call == "exchange"
-        else conductor.call("report", host="compute-1", reports=told)
+        else conductor.call("report", host="compute-1", reports=reports)
     )
     (refusal,) = answer["refused"]
     assert (refusal["field"], refusal["key"]) == ("reports", instance(1))
@@ -327,7 +329,7 @@ def test_a_view_with_bad_parts_is_kept_without_them(conductor):
         [],
         [1],
     )
-    # It is not asked for again.
+    # It is not requested again.
     assert conductor.exchange("compute-1", digest="a" * 64)["send_snapshot"] is False
 
 
@@ -386,7 +388,7 @@ def test_an_unreadable_snapshot_stops_no_request(conductor, view):
     shown = VIEW | {"guests": [{**occupant(1).to_json(), "instance_uuid": instance(3)}]}
     conductor.call("snapshot", host="compute-1", snapshot=shown, digest="a" * 64)
     conductor.call("changed", instance_uuids=[instance(2), instance(3)])
-    # One is known to be there, the other is seen there.
+    # One is known to be there, the other is in the snapshot.
     assert conductor.bus.pushed == [
         ("compute-1", {instance(2): 1}),
         ("compute-1", {instance(3): 1}),
@@ -396,7 +398,7 @@ def test_an_unreadable_snapshot_stops_no_request(conductor, view):
 def test_odd_rows_do_not_stop_the_metrics(conductor):
     odd_rows(conductor)
     calls = SimpleNamespace(connected=True)
-    told = ConductorCollector(
+    families = ConductorCollector(
         calls,
         SimpleNamespace(dropped=7),
         conductor.refusals,
@@ -406,7 +408,7 @@ def test_odd_rows_do_not_stop_the_metrics(conductor):
     ).collect()
     samples = {
         (sample.name, *sample.labels.values()): sample.value
-        for family in told
+        for family in families
         for sample in family.samples
     }
     assert samples["kongming_database_available",] == 1
@@ -426,122 +428,124 @@ def placed(conductor, nova, host="compute-1"):
     assert conductor.allocations.get(UUID).host == host
 
 
-def test_a_host_that_claims_an_instance_of_another_host_gets_no_allocation(asking_nova, nova):
-    placed(asking_nova, nova)
-    answer = asking_nova.exchange("intruder", guests=[UUID], reports=[report(status="failed")])
+def test_a_host_that_claims_an_instance_of_another_host_gets_no_allocation(nova_conductor, nova):
+    placed(nova_conductor, nova)
+    answer = nova_conductor.exchange("intruder", guests=[UUID], reports=[report(status="failed")])
     assert (answer["desired"], answer["contested"]) == ({}, [UUID])
     # Neither by knowing it, nor by speaking of it first.
     for known in (0, 1, 7):
-        answer = asking_nova.exchange("intruder", guests=[UUID], known={UUID: known})
+        answer = nova_conductor.exchange("intruder", guests=[UUID], known={UUID: known})
         assert answer["desired"] == {}
-    asking_nova.call("report", host="intruder", reports=[report(status="failed")])
-    shown = asking_nova.get(f"/v1/allocations/{UUID}")
+    nova_conductor.call("report", host="intruder", reports=[report(status="failed")])
+    shown = nova_conductor.get(f"/v1/allocations/{UUID}")
     assert (shown["status"], shown["reported_by"]) == ("pending", None)
-    answer = asking_nova.exchange("compute-1", guests=[UUID])
+    answer = nova_conductor.exchange("compute-1", guests=[UUID])
     assert answer["desired"][UUID]["allocation"] == {"vcpu_pinning": "0"}
-    asking_nova.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
-    asking_nova.exchange(
+    nova_conductor.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
+    nova_conductor.exchange(
         "intruder", guests=[UUID], known={UUID: 1}, reports=[report(status="failed")]
     )
-    shown = asking_nova.get(f"/v1/allocations/{UUID}")
+    shown = nova_conductor.get(f"/v1/allocations/{UUID}")
     assert (shown["status"], shown["reported_by"]) == ("applied", "compute-1")
 
 
-def test_a_host_without_the_instance_in_nova_can_not_confirm_its_release(asking_nova, nova):
-    placed(asking_nova, nova)
-    asking_nova.allocations.delete(UUID, generation=None, **BY)
+def test_a_host_without_the_instance_in_nova_can_not_confirm_its_release(nova_conductor, nova):
+    placed(nova_conductor, nova)
+    nova_conductor.allocations.delete(UUID, generation=None, **BY)
     released = report(generation=2, status="released")
-    asking_nova.exchange("intruder", guests=[UUID], reports=[released])
+    nova_conductor.exchange("intruder", guests=[UUID], reports=[released])
     # Nor by knowing nothing of it.
-    asking_nova.exchange("intruder", guests=[UUID])
-    asking_nova.call("report", host="intruder", reports=[released])
-    assert asking_nova.status() == "releasing"
-    asking_nova.exchange("compute-1", guests=[UUID], known={UUID: 2}, reports=[released])
-    assert asking_nova.allocations.get(UUID) is None
+    nova_conductor.exchange("intruder", guests=[UUID])
+    nova_conductor.call("report", host="intruder", reports=[released])
+    assert nova_conductor.status() == "releasing"
+    nova_conductor.exchange("compute-1", guests=[UUID], known={UUID: 2}, reports=[released])
+    assert nova_conductor.allocations.get(UUID) is None
 
 
-def test_nova_is_queried_again_about_claimed_instances(asking_nova, nova):
-    placed(asking_nova, nova)
-    asked = len(nova.asked)
-    asking_nova.exchange("compute-2", guests=[UUID])
+def test_nova_is_queried_again_about_claimed_instances(nova_conductor, nova):
+    placed(nova_conductor, nova)
+    queries = len(nova.queries)
+    nova_conductor.exchange("compute-2", guests=[UUID])
     nova.hosts[UUID] = "compute-2"
-    asking_nova.delivery._loop.run_step()
-    assert len(nova.asked) > asked
-    assert asking_nova.allocations.get(UUID).host == "compute-2"
-    assert UUID in asking_nova.exchange("compute-2", guests=[UUID])["desired"]
-    # The one that it has left has nothing to say any more, and nothing to keep.
-    assert asking_nova.exchange("compute-1", known={UUID: 1})["elsewhere"] == [UUID]
+    nova_conductor.delivery._loop.run_step()
+    assert len(nova.queries) > queries
+    assert nova_conductor.allocations.get(UUID).host == "compute-2"
+    assert UUID in nova_conductor.exchange("compute-2", guests=[UUID])["desired"]
+    # The host that it has left reports nothing of it any more, and keeps nothing.
+    assert nova_conductor.exchange("compute-1", known={UUID: 1})["elsewhere"] == [UUID]
 
 
-def test_both_hosts_of_a_live_migration_keep_their_placement_until_nova_decides(asking_nova, nova):
-    placed(asking_nova, nova)
-    asking_nova.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
+def test_both_hosts_of_a_live_migration_keep_their_placement_until_nova_decides(
+    nova_conductor, nova
+):
+    placed(nova_conductor, nova)
+    nova_conductor.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
     # It runs at both ends for a moment, and then at the second one only.
-    assert asking_nova.exchange("compute-2", guests=[UUID])["contested"] == [UUID]
-    source = asking_nova.exchange("compute-1", guests=[UUID], known={UUID: 1})
+    assert nova_conductor.exchange("compute-2", guests=[UUID])["contested"] == [UUID]
+    source = nova_conductor.exchange("compute-1", guests=[UUID], known={UUID: 1})
     assert (source["desired"], source["elsewhere"]) == ({}, [])
-    asking_nova.exchange("compute-1", known={UUID: 1}, reports=[report(status="absent")])
+    nova_conductor.exchange("compute-1", known={UUID: 1}, reports=[report(status="absent")])
     nova.hosts[UUID] = "compute-2"
-    asking_nova.exchange("compute-2", guests=[UUID])
-    asking_nova.delivery._loop.run_step()
-    asking_nova.exchange("compute-2", guests=[UUID], known={UUID: 1}, reports=[report()])
-    shown = asking_nova.get(f"/v1/allocations/{UUID}")
+    nova_conductor.exchange("compute-2", guests=[UUID])
+    nova_conductor.delivery._loop.run_step()
+    nova_conductor.exchange("compute-2", guests=[UUID], known={UUID: 1}, reports=[report()])
+    shown = nova_conductor.get(f"/v1/allocations/{UUID}")
     assert (shown["status"], shown["host"], shown["reported_by"]) == (
         "applied",
         *["compute-2"] * 2,
     )
 
 
-def test_an_instance_without_a_host_in_nova_belongs_to_its_last_host(asking_nova, nova):
-    placed(asking_nova, nova)
-    asking_nova.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
+def test_an_instance_without_a_host_in_nova_belongs_to_its_last_host(nova_conductor, nova):
+    placed(nova_conductor, nova)
+    nova_conductor.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
     nova.hosts[UUID] = None
-    asking_nova.delivery.locate_soon([UUID])
-    asking_nova.delivery._loop.run_step()
-    asking_nova.allocations.delete(UUID, generation=None, **BY)
-    asking_nova.exchange("intruder")
-    asking_nova.exchange("intruder", guests=[UUID])
-    assert asking_nova.status() == "releasing"
-    asking_nova.exchange("compute-1")
-    assert asking_nova.allocations.get(UUID) is None
+    nova_conductor.delivery.locate_soon([UUID])
+    nova_conductor.delivery._loop.run_step()
+    nova_conductor.allocations.delete(UUID, generation=None, **BY)
+    nova_conductor.exchange("intruder")
+    nova_conductor.exchange("intruder", guests=[UUID])
+    assert nova_conductor.status() == "releasing"
+    nova_conductor.exchange("compute-1")
+    assert nova_conductor.allocations.get(UUID) is None
 
 
-def test_a_push_and_a_dry_run_go_to_the_host_that_has_the_instance_only(asking_nova, nova):
-    placed(asking_nova, nova)
+def test_a_push_and_a_dry_run_go_to_the_host_that_has_the_instance_only(nova_conductor, nova):
+    placed(nova_conductor, nova)
     for host in ("compute-1", "compute-2", "intruder"):
-        asking_nova.exchange(host)
-    asking_nova.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
+        nova_conductor.exchange(host)
+    nova_conductor.exchange("compute-1", guests=[UUID], known={UUID: 1}, reports=[report()])
     nova.hosts[UUID] = "compute-2"
-    asking_nova.delivery.locate_soon([UUID])
-    asking_nova.delivery._loop.run_step()
-    asking_nova.bus.pushed.clear()
-    asking_nova.put(cpus="1")
-    asking_nova.call("changed", instance_uuids=[UUID])
-    assert asking_nova.bus.pushed == [("compute-2", {UUID: 2})]
-    plan = asking_nova.call("plan", instance_uuid=UUID, allocation={"vcpu_pinning": "0"})
+    nova_conductor.delivery.locate_soon([UUID])
+    nova_conductor.delivery._loop.run_step()
+    nova_conductor.bus.pushed.clear()
+    nova_conductor.put(cpus="1")
+    nova_conductor.call("changed", instance_uuids=[UUID])
+    assert nova_conductor.bus.pushed == [("compute-2", {UUID: 2})]
+    plan = nova_conductor.call("plan", instance_uuid=UUID, allocation={"vcpu_pinning": "0"})
     assert plan["host"] == "compute-2"
-    # Nova is asked for the others, for many of them at once.
+    # Nova is queried for the others, for many of them at once.
     for many in (3, 30):
         numbers = range(2, many)
         nova.hosts |= {instance(number): "compute-3" for number in numbers}
-        asked = dict.fromkeys(map(instance, (1, *numbers, 99)))
-        plans = asking_nova.call("plan_all", instances=asked)["plans"]
-        hosts = [plans[uuid]["host"] for uuid in asked]
+        instances = dict.fromkeys(map(instance, (1, *numbers, 99)))
+        plans = nova_conductor.call("plan_all", instances=instances)["plans"]
+        hosts = [plans[uuid]["host"] for uuid in instances]
         assert hosts == ["compute-2", *["compute-3"] * len(numbers), None]
         assert plans[instance(99)]["outcome"] == "absent"
 
 
 def test_without_nova_no_host_gets_an_instance_that_it_did_not_have(
-    asking_nova, nova, monkeypatch
+    nova_conductor, nova, monkeypatch
 ):
-    conductor = asking_nova
+    conductor = nova_conductor
     placed(conductor, nova)
 
-    def silent(*_arguments, **_named):
+    def unavailable(*_arguments, **_named):
         raise exception.NovaUnavailable("no answer")
 
-    monkeypatch.setattr(nova, "server", silent)
-    monkeypatch.setattr(nova, "servers", silent)
+    monkeypatch.setattr(nova, "server", unavailable)
+    monkeypatch.setattr(nova, "servers", unavailable)
     conductor.put(2)
     for host in ("compute-1", "intruder"):
         answer = conductor.exchange(host, guests=[UUID, instance(2)], reports=[report(2)])
@@ -552,26 +556,26 @@ def test_without_nova_no_host_gets_an_instance_that_it_did_not_have(
 
 
 def test_an_instance_unknown_to_nova_belongs_to_the_first_host_until_nova_knows_it(
-    asking_nova, nova
+    nova_conductor, nova
 ):
-    asking_nova.put()
-    # Before Nova was asked it is nobody's.
-    assert asking_nova.exchange("compute-1", guests=[UUID])["contested"] == [UUID]
-    asking_nova.call("changed", instance_uuids=[UUID])
-    assert asking_nova.status() == "absent"
+    nova_conductor.put()
+    # Before Nova was queried it is nobody's.
+    assert nova_conductor.exchange("compute-1", guests=[UUID])["contested"] == [UUID]
+    nova_conductor.call("changed", instance_uuids=[UUID])
+    assert nova_conductor.status() == "absent"
     # Who does not run it has nothing to read.
-    assert asking_nova.exchange("compute-2", known={UUID: 0})["desired"] == {}
-    answer = asking_nova.exchange("compute-1", guests=[UUID], complete=False)
+    assert nova_conductor.exchange("compute-2", known={UUID: 0})["desired"] == {}
+    answer = nova_conductor.exchange("compute-1", guests=[UUID], complete=False)
     assert (list(answer["desired"]), answer["contested"]) == ([UUID], [])
-    asking_nova.call("report", host="compute-1", reports=[report()])
-    assert asking_nova.status() == "applied"
-    answer = asking_nova.exchange("compute-2", guests=[UUID], reports=[report(status="failed")])
+    nova_conductor.call("report", host="compute-1", reports=[report()])
+    assert nova_conductor.status() == "applied"
+    answer = nova_conductor.exchange("compute-2", guests=[UUID], reports=[report(status="failed")])
     assert (answer["desired"], answer["contested"]) == ({}, [UUID])
-    assert asking_nova.status() == "applied"
+    assert nova_conductor.status() == "applied"
     nova.hosts[UUID] = "compute-2"
-    asking_nova.exchange("compute-2", guests=[UUID])
-    asking_nova.delivery._loop.run_step()
-    assert UUID in asking_nova.exchange("compute-2", guests=[UUID])["desired"]
+    nova_conductor.exchange("compute-2", guests=[UUID])
+    nova_conductor.delivery._loop.run_step()
+    assert UUID in nova_conductor.exchange("compute-2", guests=[UUID])["desired"]
 
 
 # Whose word counts without Nova: the first one's.
@@ -638,24 +642,24 @@ def test_a_lasting_conflict_is_logged_once_with_both_hosts_and_the_remedy(
     for seconds in (61, 90, 3000):
         monkeypatch.setattr(time, "monotonic", lambda seconds=seconds: now + seconds)
         conductor.exchange("compute-2", guests=both)
-    told = [line.getMessage() for line in lines(caplog)]
-    assert [uuid in line for uuid, line in zip(both, told, strict=True)] == [True, True]
-    assert "compute-1" in told[0]
-    assert "compute-2" in told[0]
-    assert "find out on which host it runs" in told[0]
+    logged = [line.getMessage() for line in lines(caplog)]
+    assert [uuid in line for uuid, line in zip(both, logged, strict=True)] == [True, True]
+    assert "compute-1" in logged[0]
+    assert "compute-2" in logged[0]
+    assert "find out on which host it runs" in logged[0]
 
 
-def test_a_host_name_unknown_to_nova_is_logged_once(asking_nova, nova, monkeypatch, caplog):
-    placed(asking_nova, nova)
+def test_a_host_name_unknown_to_nova_is_logged_once(nova_conductor, nova, monkeypatch, caplog):
+    placed(nova_conductor, nova)
     now = time.monotonic()
     for seconds in (0, 59, 61, 90):
         monkeypatch.setattr(time, "monotonic", lambda seconds=seconds: now + seconds)
-        asking_nova.exchange("compute-1.example.org", guests=[UUID])
+        nova_conductor.exchange("compute-1.example.org", guests=[UUID])
         assert len(lines(caplog)) == (seconds > 60)
-    said = lines(caplog)[0].getMessage()
-    assert f"Instance {UUID}: host compute-1.example.org reports it" in said
-    assert "Nova has it on compute-1:" in said
-    assert "compare [DEFAULT] host in kongming.conf" in said
+    logged = lines(caplog)[0].getMessage()
+    assert f"Instance {UUID}: host compute-1.example.org reports it" in logged
+    assert "Nova has it on compute-1:" in logged
+    assert "compare [DEFAULT] host in kongming.conf" in logged
 
 
 def test_conflicts_that_are_remembered_have_an_end(conductor, monkeypatch):
@@ -686,7 +690,7 @@ def test_without_nova_guests_that_two_hosts_show_have_no_host_until_one_claims_t
 def test_instances_without_requests_are_not_logged(conductor):
     answer = conductor.exchange("intruder", guests=[instance(9)], known={instance(8): 3})
     assert (answer["desired"], answer["elsewhere"]) == ({}, [instance(8)])
-    # The same is said of what is on another host.
+    # So is an instance of another host.
     conductor.put(8)
     conductor.allocations.locate({instance(8): Location(None, "compute-1")})
     assert conductor.exchange("intruder", known={instance(8): 3})["elsewhere"] == [instance(8)]

@@ -60,20 +60,20 @@ def cloud(clock, tmp_path, request):
         domain.destroy()
 
 
-def parts(**asked):
-    return metadata.parse({f"kongming-{key.replace('_', '-')}": asked[key] for key in asked})
+def parts(**values):
+    return metadata.parse({f"kongming-{key.replace('_', '-')}": values[key] for key in values})
 
 
-def ask(cloud, guest, base, *windows):
+def request_windows(cloud, guest, base, *windows):
     windowed = tuple(Windowed(window, instead) for window, instead in windows)
-    asked = Allocation(**base.parts(), windows=windowed)
-    request = Request(Source.OPERATOR, asked, "test", time.time())
+    requested = Allocation(**base.parts(), windows=windowed)
+    request = Request(Source.OPERATOR, requested, "test", time.time())
     cloud.service._executor.request(guest.UUIDString(), request)
-    return asked
+    return requested
 
 
-def wait_pins(guest, *wanted):
-    wait_for(lambda: pins(guest) == [set(cpus) for cpus in wanted])
+def wait_pins(guest, *expected):
+    wait_for(lambda: pins(guest) == [set(cpus) for cpus in expected])
 
 
 def wait_status(cloud, guest, status):
@@ -82,7 +82,7 @@ def wait_status(cloud, guest, status):
 
 def test_the_night_begins_and_ends(cloud, clock):
     guest = cloud.guest(vcpus=1)
-    ask(cloud, guest, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="0,4")))
+    request_windows(cloud, guest, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="0,4")))
     wait_pins(guest, {2})
     for day in (24, 25):
         clock.set(day, 22)
@@ -95,8 +95,8 @@ def test_the_night_begins_and_ends(cloud, clock):
 @pytest.mark.parametrize("cloud", ["[guard]\noverlap = refuse\n"], indirect=True)
 def test_guests_swap_their_cpus_when_a_window_begins_and_when_it_ends(cloud, clock, caplog):
     one, other = cloud.guest(vcpus=1), cloud.guest(vcpus=1)
-    ask(cloud, one, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="4")))
-    ask(cloud, other, parts(vcpu_pinning="4"), (NIGHT, parts(vcpu_pinning="2")))
+    request_windows(cloud, one, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="4")))
+    request_windows(cloud, other, parts(vcpu_pinning="4"), (NIGHT, parts(vcpu_pinning="2")))
     for moment, first, second in (((24, 21), 2, 4), ((24, 22), 4, 2), ((25, 6), 2, 4)):
         clock.set(*moment)
         wait_pins(one, {first})
@@ -108,7 +108,7 @@ def test_guests_swap_their_cpus_when_a_window_begins_and_when_it_ends(cloud, clo
 def test_a_request_may_consist_of_a_night_window_only(cloud, clock):
     guest = cloud.guest(vcpus=1)
     before = pins(guest)
-    ask(cloud, guest, Allocation(), (NIGHT, parts(vcpu_pinning="4")))
+    request_windows(cloud, guest, Allocation(), (NIGHT, parts(vcpu_pinning="4")))
     wait_status(cloud, guest, "applied")
     assert pins(guest) == before
     clock.set(24, 23)
@@ -120,7 +120,7 @@ def test_a_request_may_consist_of_a_night_window_only(cloud, clock):
 
 def test_a_clock_that_is_set_back(cloud, clock):
     guest = cloud.guest(vcpus=1)
-    ask(cloud, guest, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="4")))
+    request_windows(cloud, guest, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="4")))
     clock.set(24, 22)
     wait_pins(guest, {4})
     clock.set(24, 21)
@@ -131,7 +131,7 @@ def test_a_clock_that_is_set_back(cloud, clock):
 
 def test_a_boundary_while_the_service_is_down(cloud, clock):
     guest = cloud.guest(vcpus=1)
-    ask(cloud, guest, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="4")))
+    request_windows(cloud, guest, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="4")))
     wait_pins(guest, {2})
     cloud.stop()
     clock.set(25, 3)
@@ -143,9 +143,11 @@ def test_a_boundary_while_the_service_is_down(cloud, clock):
 
 def test_a_request_that_would_be_refused_at_night_is_refused_now(cloud):
     guest = cloud.guest(vcpus=1)
-    first = ask(cloud, guest, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="4")))
+    first = request_windows(
+        cloud, guest, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="4"))
+    )
     wait_pins(guest, {2})
-    ask(cloud, guest, parts(vcpu_pinning="0"), (NIGHT, parts(vcpu_pinning="99")))
+    request_windows(cloud, guest, parts(vcpu_pinning="0"), (NIGHT, parts(vcpu_pinning="99")))
     wait_status(cloud, guest, "refused")
     record = cloud.record(guest)
     assert record.reason == "cpu_unknown"
@@ -158,9 +160,9 @@ def test_another_guest_has_the_cpus_when_the_night_begins(cloud, clock):
     cloud.conf.set_override("overlap", "refuse", "guard")
     cloud.service.reload()
     guest, other = cloud.guest(vcpus=1), cloud.guest(vcpus=1)
-    ask(cloud, other, parts(vcpu_pinning="4"))
+    request_windows(cloud, other, parts(vcpu_pinning="4"))
     wait_pins(other, {4})
-    ask(cloud, guest, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="4")))
+    request_windows(cloud, guest, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="4")))
     wait_pins(guest, {2})
     # libvirt's test driver, unlike the others, reports no pins.
     cloud.service._executor._hypervisor._occupancy.forget()
@@ -175,9 +177,9 @@ def test_another_guest_has_the_cpus_when_the_night_begins(cloud, clock):
 
 def test_the_last_accepted_keeps_its_windows(cloud, clock):
     guest = cloud.guest(vcpus=1)
-    ask(cloud, guest, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="4")))
+    request_windows(cloud, guest, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="4")))
     wait_pins(guest, {2})
-    ask(cloud, guest, parts(vcpu_pinning="99"))
+    request_windows(cloud, guest, parts(vcpu_pinning="99"))
     wait_status(cloud, guest, "refused")
     clock.set(24, 22)
     wait_pins(guest, {4})
@@ -191,7 +193,7 @@ def test_an_update_of_the_tz_database_is_noticed(cloud, clock, tmp_path, monkeyp
     zone.write_bytes(rules.joinpath("Europe/Berlin").read_bytes())
     guest = cloud.guest(vcpus=1)
     night = replace(NIGHT, timezone="Test")
-    ask(cloud, guest, parts(vcpu_pinning="2"), (night, parts(vcpu_pinning="4")))
+    request_windows(cloud, guest, parts(vcpu_pinning="2"), (night, parts(vcpu_pinning="4")))
     wait_pins(guest, {2})
     clock.set(24, 21)
     # As a package manager does it. There it is an hour later.
@@ -211,8 +213,10 @@ def test_a_zone_that_the_host_lost_is_refused_and_the_guest_is_unchanged(
     (tmp_path / "Test").write_bytes(rules.joinpath("Europe/Berlin").read_bytes())
     guest, other = cloud.guest(vcpus=1), cloud.guest(vcpus=1)
     night = replace(NIGHT, timezone="Test")
-    asked = ask(cloud, guest, parts(vcpu_pinning="2"), (night, parts(vcpu_pinning="4")))
-    ask(cloud, other, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="4")))
+    requested = request_windows(
+        cloud, guest, parts(vcpu_pinning="2"), (night, parts(vcpu_pinning="4"))
+    )
+    request_windows(cloud, other, parts(vcpu_pinning="2"), (NIGHT, parts(vcpu_pinning="4")))
     wait_pins(guest, {2})
     cloud.stop()
     (tmp_path / "Test").unlink()
@@ -221,11 +225,11 @@ def test_a_zone_that_the_host_lost_is_refused_and_the_guest_is_unchanged(
     cloud.start()
     wait_status(cloud, guest, "refused")
     record = cloud.record(guest)
-    assert (record.reason, record.requested) == ("request_invalid", asked)
+    assert (record.reason, record.requested) == ("request_invalid", requested)
     assert record.message.startswith("window night: 'Test' is not an IANA time zone")
     assert pins(guest) == [{2}]
     wait_pins(other, {4})
-    # It is looked at again at each check, and whenever somebody asks.
+    # It is looked at again at each check, and at each request of anybody.
     (tmp_path / "Test").write_bytes(rules.joinpath("Europe/Berlin").read_bytes())
     cloud.service.reload()
     wait_pins(guest, {4})
@@ -235,12 +239,12 @@ def test_a_zone_that_the_host_lost_is_refused_and_the_guest_is_unchanged(
 
 
 def test_the_way_to_disk_and_back(cloud):
-    asked = Allocation(
+    requested = Allocation(
         **parts(vcpu_pinning="0:1;1:2", vcpu_quota="50%").parts(),
         windows=(Windowed(NIGHT, parts(cpu_shares="200")),),
     )
-    assert Allocation.from_json(asked.to_json()) == asked
-    assert asked.to_json()["windows"] == [
+    assert Allocation.from_json(requested.to_json()) == requested
+    assert requested.to_json()["windows"] == [
         {
             "name": "night",
             "start": "0 22 * * *",
@@ -249,5 +253,5 @@ def test_the_way_to_disk_and_back(cloud):
             "cpu_shares": 200,
         }
     ]
-    night = asked.at(datetime(2026, 11, 24, 23, tzinfo=BERLIN) + timedelta(hours=1))
-    assert (night.cpu_shares, night.vcpu_quota) == (200, asked.vcpu_quota)
+    night = requested.at(datetime(2026, 11, 24, 23, tzinfo=BERLIN) + timedelta(hours=1))
+    assert (night.cpu_shares, night.vcpu_quota) == (200, requested.vcpu_quota)
