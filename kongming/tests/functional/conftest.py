@@ -26,7 +26,7 @@ from kongming.tests.testbed.preloaded import Preloaded
 
 @pytest.fixture(scope="session")
 def kongming_manage():
-    """Give the command that runs kongming-manage, whose modules are loaded."""
+    """Return the command that runs kongming-manage, whose modules are loaded."""
     groups, modules = ("kongming.manage", "kongming.terminal"), ("kongming.db.migration",)
     with Preloaded("kongming-manage", groups=groups, modules=modules) as program:
         yield program.command("kongming-manage")
@@ -34,7 +34,7 @@ def kongming_manage():
 
 @pytest.fixture(scope="session")
 def openstack_command():
-    """Give the command that runs openstack, whose modules are loaded."""
+    """Return the command that runs openstack, whose modules are loaded."""
     with Preloaded("openstack", groups=["openstack."]) as program:
         yield program.command("openstack")
 

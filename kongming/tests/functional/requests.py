@@ -29,7 +29,7 @@ def place(api, host, *numbers, project_id=PROJECT):
 
 
 def refused(answer, status, code):
-    """Check that an answer is the one error, told as all are; give its detail."""
+    """Check that an answer is this error, in the common form; return its detail."""
     assert answer.status == status, answer
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.data.isascii()

@@ -39,7 +39,7 @@ class Site:
     """A database, a conductor, and the executor of one host.
 
     :param options: more of kongming.conf.
-    :param intervals: at which the conductor asks Nova, if not the configured ones.
+    :param intervals: at which the conductor queries Nova, if not the configured ones.
     """
 
     def __init__(self, tmp_path, connection, options="", intervals=None):

@@ -37,15 +37,15 @@ REPORTS = Reports("compute-1", (report(instance(), changed_at=1e9),))
 CHANGED = Changed((instance(),))
 
 
-def good(told):
-    return PlanAnswer("planned", message=f"{len(told.instance_uuids)} instances")
+def good(message):
+    return PlanAnswer("planned", message=f"{len(message.instance_uuids)} instances")
 
 
-def unable(_told):
+def unable(_message):
     raise exception.DatabaseUnavailable("the database is away")
 
 
-def faulty(_told):
+def faulty(_message):
     raise ZeroDivisionError("a fault of ours")
 
 
@@ -53,8 +53,8 @@ METHODS = {
     "good": Method(Changed, good),
     "unable": Method(Changed, unable),
     "faulty": Method(Changed, faulty),
-    "odd": Method(Changed, lambda _told: Acknowledgement()),
-    "report": Method(Reports, lambda _told: Acknowledgement(), by_host=True),
+    "odd": Method(Changed, lambda _message: Acknowledgement()),
+    "report": Method(Reports, lambda _message: Acknowledgement(), by_host=True),
 }
 
 
@@ -112,16 +112,16 @@ def test_a_call_returns_its_answer(serve, transport):
 
 
 @pytest.mark.parametrize(
-    ("method", "said"),
+    ("method", "reason"),
     [
         ("unable", "the database is away"),
         ("faulty", "a fault of Kongming .ZeroDivisionError"),
         ("odd", "outcome is missing"),
     ],
 )
-def test_an_invalid_answer_counts_as_unavailable_with_its_reason(serve, transport, method, said):
+def test_an_invalid_answer_counts_as_unavailable_with_its_reason(serve, transport, method, reason):
     serve()
-    with pytest.raises(exception.ConductorUnresponsive, match=said):
+    with pytest.raises(exception.ConductorUnresponsive, match=reason):
         caller_of(transport).call(method, CHANGED, PlanAnswer)
 
 
@@ -142,7 +142,7 @@ def test_calls_and_answers_that_are_signed_are_believed(serve, transport):
 
 
 @pytest.mark.parametrize(
-    ("signer", "method", "message", "said"),
+    ("signer", "method", "message", "reason"),
     [
         (None, "report", REPORTS, "not signed"),
         (host(master=OTHER), "report", REPORTS, "is not that of compute-1"),
@@ -163,10 +163,12 @@ def test_calls_and_answers_that_are_signed_are_believed(serve, transport):
     ],
 )
 def test_a_call_that_does_not_prove_its_sender_is_refused(
-    serve, transport, signer, method, message, said
+    serve, transport, signer, method, message, reason
 ):
     bus = serve(controller())
-    with pytest.raises((exception.ConductorUnresponsive, exception.SignatureInvalid), match=said):
+    with pytest.raises(
+        (exception.ConductorUnresponsive, exception.SignatureInvalid), match=reason
+    ):
         caller_of(transport, signer).call(method, message, Acknowledgement)
     assert bus.refusals.counts == {(method, "signature_invalid"): 1}
 

@@ -62,14 +62,14 @@ def api(server):
 
 
 @pytest.fixture
-def tell(allocations):
+def report_status(allocations):
     """Have a host report the outcome of an instance."""
 
-    def tell(number, generation=1, status="applied", **more):
+    def report_status(number, generation=1, status="applied", **more):
         each = replace(report(instance(number), generation, status), **more)
         allocations.report("compute1", [each], time.time())
 
-    return tell
+    return report_status
 
 
 class Steps:
@@ -87,17 +87,17 @@ class Steps:
             self._steps.pop(0)()
 
 
-def test_an_allocation_from_set_to_unset(api, tell):
+def test_an_allocation_from_set_to_unset(api, report_status):
     accepted = api.set_allocation(instance(1), PIN, generation=0)
     assert (accepted.generation, accepted.status, accepted.allocation) == (1, "pending", PIN)
-    steps = Steps(lambda: tell(1))
+    steps = Steps(lambda: report_status(1))
     found = api.wait_for_allocation(accepted, report=steps)
     assert (found.status, found.reported_by, found.is_in_force) == ("applied", "compute1", True)
     assert steps.lines == ["0 of 1 applied (1 pending)", "1 of 1 applied"]
     assert api.get_allocation(found).status == "applied"
     released = api.unset_allocation(found, generation=1)
     assert (released.status, released.generation) == ("releasing", 2)
-    steps = Steps(lambda: tell(1, 2, "released"))
+    steps = Steps(lambda: report_status(1, 2, "released"))
     api.wait_for_release(released, report=steps)
     assert steps.lines == ["0 of 1 released", "1 of 1 released"]
     with pytest.raises(NotFound) as raised:
@@ -115,13 +115,13 @@ def test_a_release_without_a_host_is_complete_at_once(api):
     api.wait_for_release(None)
 
 
-def test_a_map_from_apply_to_delete(api, tell):
+def test_a_map_from_apply_to_delete(api, report_status):
     accepted = api.apply_allocation_map("blue", {instance(1): PIN, instance(2): PIN}, generation=0)
     assert (accepted.generation, accepted.instances) == (1, 2)
 
     def carry_out():
-        tell(1)
-        tell(2, status="refused", reason="cpu_offline", message="CPU 1 is offline")
+        report_status(1)
+        report_status(2, status="refused", reason="cpu_offline", message="CPU 1 is offline")
 
     found = api.wait_for_map(accepted, report=Steps(carry_out))
     assert found.counts == {"applied": 1, "refused": 1}
@@ -134,7 +134,7 @@ def test_a_map_from_apply_to_delete(api, tell):
 
     accepted = api.apply_allocation_map(found, {instance(1): OTHER}, generation=found.generation)
     assert (accepted.generation, list(accepted.dropped)) == (2, [instance(2)])
-    steps = Steps(lambda: tell(1, 2), lambda: tell(2, 2, "released"))
+    steps = Steps(lambda: report_status(1, 2), lambda: report_status(2, 2, "released"))
     found = api.wait_for_map(accepted, report=steps)
     assert steps.lines[1:] == [
         "1 of 1 applied, 0 of 1 released", "1 of 1 applied, 1 of 1 released"
@@ -149,28 +149,28 @@ def test_a_map_from_apply_to_delete(api, tell):
 
     deleted = api.delete_allocation_map(again, generation=2)
     assert (deleted.deleting, deleted.generation) == (True, 3)
-    api.wait_for_release(deleted, report=Steps(lambda: tell(1, 3, "released")))
+    api.wait_for_release(deleted, report=Steps(lambda: report_status(1, 3, "released")))
     api.wait_for_release(deleted)
     with pytest.raises(NotFound) as raised:
         api.get_allocation_map("blue")
     assert raised.value.code == "map_unknown"
 
 
-def test_an_instance_whose_server_is_deleted_has_left_its_map(api, allocations, tell):
+def test_an_instance_whose_server_is_deleted_has_left_its_map(api, allocations, report_status):
     accepted = api.apply_allocation_map("blue", {instance(1): PIN, instance(2): PIN})
 
     def end():
-        tell(1)
+        report_status(1)
         allocations.forget([instance(2)], time.time())
 
     found = api.wait_for_map(accepted, report=Steps(end))
     assert found.counts == {"applied": 1, "gone": 1}
 
 
-def test_pages_are_followed_and_filters_apply(api, tell):
+def test_pages_are_followed_and_filters_apply(api, report_status):
     api.apply_allocation_map("blue", {instance(number): PIN for number in (1, 2, 3)})
     api.set_allocation(instance(4), PIN)
-    tell(1)
+    report_status(1)
     everything = [instance(number) for number in (1, 2, 3, 4)]
     assert [each.id for each in api.allocations()] == sorted(everything)
     assert [each.id for each in api.allocations(limit=3)] == sorted(everything)[:3]
@@ -286,7 +286,7 @@ def test_a_lost_answer_is_found_out(server, api, odd):
         "DELETE": lambda: api.delete_allocation_map("blue"),
     }
     for method, change in changes.items():
-        with server.scripted(lambda asked, *_, method=method: odd if asked == method else None):
+        with server.scripted(lambda sent, *_, method=method: odd if sent == method else None):
             answer = change()
         assert answer is None or answer.generation == 1
 
@@ -294,10 +294,12 @@ def test_a_lost_answer_is_found_out(server, api, odd):
 def test_an_unknown_outcome_is_reported(server, api):
     with (
         server.scripted(lambda method, *_: Odd(504) if method == "PUT" else None),
-        pytest.raises(OutcomeUnknown, match="it is not known whether the map blue was or") as told,
+        pytest.raises(
+            OutcomeUnknown, match="it is not known whether the map blue was or"
+        ) as raised,
     ):
         api.apply_allocation_map("blue", {instance(1): PIN})
-    assert told.value.outcome_unknown
+    assert raised.value.outcome_unknown
     with server.scripted(lambda *_: Odd(404)), pytest.raises(Fault) as page:
         api.get_allocation(instance(1))
     assert not isinstance(page.value, exceptions.NotFoundException)
@@ -306,9 +308,9 @@ def test_an_unknown_outcome_is_reported(server, api):
 def test_an_api_that_is_away_is_reported_in_one_line():
     with pytest.raises(
         Fault, match="^Kongming's API can't be reached: connection refused$"
-    ) as told:
+    ) as raised:
         api_at("http://127.0.0.1:9").get_host("x")
-    assert not told.value.outcome_unknown
+    assert not raised.value.outcome_unknown
 
 
 def test_waiting_ends_with_another_request(api, allocations, monkeypatch):
@@ -331,12 +333,12 @@ def test_waiting_ends_with_another_request(api, allocations, monkeypatch):
         api.wait_for_release(deleted)
 
 
-def test_the_api_is_asked_to_wait_after_the_first_poll(server, api, tell):
+def test_the_api_is_asked_to_wait_after_the_first_poll(server, api, report_status):
     accepted = api.set_allocation(instance(1), PIN)
 
     def script(_method, path, _number):
         if "wait_s" in path:
-            tell(1)
+            report_status(1)
 
     with server.scripted(script):
         assert api.wait_for_allocation(accepted, timeout=60).status == "applied"
@@ -346,12 +348,12 @@ def test_the_api_is_asked_to_wait_after_the_first_poll(server, api, tell):
     assert second.startswith(f"{path}?wait_s=")
 
 
-def test_an_api_that_can_not_wait_is_polled(server, api, tell):
+def test_an_api_that_can_not_wait_is_polled(server, api, report_status):
     accepted = api.set_allocation(instance(1), PIN)
 
     def script(_method, path, number):
         if number == 3:
-            tell(1)
+            report_status(1)
         return Odd(400) if "wait_s" in path else None
 
     with server.scripted(script):
@@ -367,17 +369,17 @@ def test_waiting_ends_in_time(api):
         api.wait_for_allocation(accepted, timeout=0)
 
 
-def test_waiting_survives_odd_answers_and_ends_with_a_lasting_error(server, api, tell):
+def test_waiting_survives_odd_answers_and_ends_with_a_lasting_error(server, api, report_status):
     accepted = api.set_allocation(instance(1), PIN)
 
     def script(_method, _path, number):
         if number == 3:
-            tell(1)
+            report_status(1)
         return (Odd(502), Odd(how=How.CUT), None)[min(number, 3) - 1]
 
     with server.scripted(script):
         assert api.wait_for_allocation(accepted).status == "applied"
-    tell(1, status="pending")
+    report_status(1, status="pending")
     denied = Odd(
         403,
         body=b'{"errors": [{"code": "forbidden", "detail": "no"}]}',
@@ -387,23 +389,23 @@ def test_waiting_survives_odd_answers_and_ends_with_a_lasting_error(server, api,
         api.wait_for_allocation(accepted)
 
 
-def test_an_absent_guest_gets_the_time_that_the_caller_gives(api, tell):
+def test_an_absent_guest_gets_the_time_that_the_caller_gives(api, report_status):
     accepted = api.set_allocation(instance(1), PIN)
-    tell(1, status="absent")
+    report_status(1, status="absent")
     assert api.wait_for_allocation(accepted, patience=0).status == "absent"
-    steps = Steps(lambda: tell(1))
+    steps = Steps(lambda: report_status(1))
     assert api.wait_for_allocation(accepted, patience=60, report=steps).status == "applied"
 
 
 def test_a_response_that_comes_too_slowly_is_cut_off(server, api, monkeypatch):
     monkeypatch.setattr(waiting, "_FIRST_POLL_S", 0.1)
     accepted = api.set_allocation(instance(1), PIN)
-    silent = Odd(how=How.SILENT)
-    with server.scripted(lambda *_: silent), pytest.raises(exceptions.ResourceTimeout):
+    unresponsive = Odd(how=How.SILENT)
+    with server.scripted(lambda *_: unresponsive), pytest.raises(exceptions.ResourceTimeout):
         api.wait_for_allocation(accepted, timeout=0)
     monkeypatch.setattr(proxy, "_SETTLE_S", 0.1)
     with (
-        server.scripted(lambda method, *_: Odd(504) if method == "PUT" else silent),
+        server.scripted(lambda method, *_: Odd(504) if method == "PUT" else unresponsive),
         pytest.raises(OutcomeUnknown),
     ):
         api.set_allocation(instance(1), OTHER)

@@ -86,9 +86,9 @@ def test_the_cost_of_a_metadata_value_is_bounded(cloud, tmp_path, text):
     message = event(cloud, guest, keys)
     handled = {"lines": 8_000 + 400 * len(text), "peak": 128_000 + 600 * len(text)}
 
-    def plan(asked):
+    def plan(allocation):
         with contextlib.suppress(exception.Refused):
-            cloud.service._executor.plan(guest.UUIDString(), asked)
+            cloud.service._executor.plan(guest.UUIDString(), allocation)
 
     executor = cloud.service._executor
     # What the first of all events loads is no part of the cost of this one.
@@ -162,25 +162,25 @@ BODIES = {
 @pytest.mark.parametrize("made", BODIES.values(), ids=BODIES)
 def test_the_cost_of_an_api_body_is_bounded(tmp_path, made):
     api = Api(tmp_path, f"max_body_size = {BODY}\nmax_limit = 10\n")
-    asked = {"vcpu_pinning": made(BODY - 500), "emulator_pinning": "0-8191"}
+    allocation = {"vcpu_pinning": made(BODY - 500), "emulator_pinning": "0-8191"}
     small = {"vcpu_pinning": "1"}
-    length = len(json.dumps(asked))
+    length = len(json.dumps(allocation))
     assert length < BODY
     one, path = f"/v1/allocations/{instance(1)}", "/v1/allocation-maps/worst"
     # What is made at the first request, whatever it is.
     api.put(f"/v1/allocations/{instance(99)}", {"allocation": small})
     api.put("/v1/allocation-maps/first", {"allocations": {instance(98): small}})
     calls = {
-        "put": lambda: api.put(one, {"allocation": asked}),
-        "put again": lambda: api.put(one, {"allocation": asked}),
+        "put": lambda: api.put(one, {"allocation": allocation}),
+        "put again": lambda: api.put(one, {"allocation": allocation}),
         "put as a map": lambda: api.put(
-            path, {"allocations": {instance(2): asked, instance(3): small}}
+            path, {"allocations": {instance(2): allocation, instance(3): small}}
         ),
         "get": lambda: api.get(one),
         "get the map": lambda: api.get(path),
         "list": lambda: api.get("/v1/allocations"),
         "history": lambda: api.get(f"{one}/history"),
-        "dry run": lambda: api.put(f"{one}?dry_run=true", {"allocation": asked}),
+        "dry run": lambda: api.put(f"{one}?dry_run=true", {"allocation": allocation}),
     }
     with soon(60):
         for name, call in calls.items():
@@ -203,12 +203,14 @@ def test_windows(tmp_path, start):
         | {"timezone": "Europe/Berlin", "vcpu_pinning": "0"}
         for number in range(32)
     ]
-    asked = {instance(number): {"windows": windows} for number in range(20 if THOROUGH else 5)}
-    length = len(json.dumps(asked))
+    allocations = {
+        instance(number): {"windows": windows} for number in range(20 if THOROUGH else 5)
+    }
+    length = len(json.dumps(allocations))
     path = "/v1/allocation-maps/worst"
     api.put("/v1/allocation-maps/first", {"allocations": {instance(98): {"cpu_shares": 9}}})
     for call in (
-        lambda: api.put(path, {"allocations": asked}),
+        lambda: api.put(path, {"allocations": allocations}),
         lambda: api.get(path),
         lambda: api.get("/v1/allocations"),
         lambda: api.get(f"/v1/allocations/{instance(1)}"),
@@ -229,12 +231,14 @@ def test_windows(tmp_path, start):
 )
 def test_an_invalid_body_is_refused_at_once(tmp_path, value):
     api = Api(tmp_path)
-    for asked in (
+    for allocation in (
         {"vcpu_pinning": value},
         {"vcpu_pinning": {"0": value}},
         {"numa_nodes": value},
     ):
         with soon():
-            answer = api.request("PUT", f"/v1/allocations/{instance(1)}", {"allocation": asked})
+            answer = api.request(
+                "PUT", f"/v1/allocations/{instance(1)}", {"allocation": allocation}
+            )
         assert answer.status == 400
         assert len(answer.error["detail"]) < 400

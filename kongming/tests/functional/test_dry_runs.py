@@ -31,7 +31,7 @@ from kongming.tests.functional.cloud import wait_for
 
 HOSTS = [f"compute-{number}" for number in range(10)]
 WHERE = {instance(number): HOSTS[number % 10] for number in range(1, 1001)}
-ASKED = {"vcpu_pinning": {str(vcpu): str(vcpu + 8) for vcpu in range(16)}}
+REQUESTED = {"vcpu_pinning": {str(vcpu): str(vcpu + 8) for vcpu in range(16)}}
 #: What RabbitMQ accepts as one message.
 MESSAGE_MAX = 16 * 2**20
 
@@ -98,8 +98,8 @@ def bus(tmp_path):
     served.stop()
 
 
-def ask(bus, number):
-    allocation = Allocation.from_json(ASKED)
+def dry_run(bus, number):
+    allocation = Allocation.from_json(REQUESTED)
     uuids = [instance(each) for each in range(1, number + 1)]
     return ConductorClient(bus.conf).plan_all(dict.fromkeys(uuids, allocation))
 
@@ -107,7 +107,7 @@ def ask(bus, number):
 def test_1000_instances_on_10_hosts_take_11_calls_of_bounded_size(bus):
     for host in HOSTS:
         bus.serve(EXECUTOR, host, executor(host))
-    plans = ask(bus, 1000)
+    plans = dry_run(bus, 1000)
     assert {uuid: plan["host"] for uuid, plan in plans.items()} == WHERE
     assert {plan["outcome"] for plan in plans.values()} == {"planned"}
     assert sum(len(plan["steps"]) for plan in plans.values()) == 16_000
@@ -119,7 +119,7 @@ def test_a_host_of_an_older_version_and_one_that_is_down_do_not_affect_the_other
     for host in HOSTS[1:]:
         bus.serve(EXECUTOR, host, executor(host, old=host == HOSTS[1]))
     bus.executors.set_host_timeout(2.0)
-    plans = ask(bus, 20)
+    plans = dry_run(bus, 20)
     outcomes = Counter((plan["host"], plan["outcome"], plan["reason"]) for plan in plans.values())
     down = (HOSTS[0], "unresponsive", "host_unresponsive")
     assert outcomes == dict.fromkeys([(host, "planned", "") for host in HOSTS[1:]], 2) | {down: 2}

@@ -51,7 +51,7 @@ HOST = f"""
 
 @pytest.fixture
 def run(tmp_path, kongming_manage):
-    """Run the command on that host, and give its status, output and errors."""
+    """Run the command on that host, and return its status, output and errors."""
     host = tmp_path / "host.xml"
     host.write_text(HOST)
 
@@ -93,8 +93,8 @@ def test_host_show_suits_a_plain_terminal(run):
 
 
 def test_host_show_has_output_for_programs(run):
-    status, told, _ = run("host", "show", "-f", "json", guard="overlap = refuse")
-    host = json.loads(told)
+    status, output, _ = run("host", "show", "-f", "json", guard="overlap = refuse")
+    host = json.loads(output)
     assert status == 0
     assert sum(len(cell["cpus"]) for cell in host["cells"]) == 8
     assert host["guests"][0]["pins"] == {"0": "2", "1": "4"}
@@ -103,13 +103,13 @@ def test_host_show_has_output_for_programs(run):
 
 
 def test_host_show_is_a_table_too(run):
-    status, told, _ = run("host", "show", "-f", "table")
+    status, output, _ = run("host", "show", "-f", "table")
     assert status == 0
-    assert f"| guests          | {GUEST} instance-00000001: 0:2; 1:4" in told
+    assert f"| guests          | {GUEST} instance-00000001: 0:2; 1:4" in output
 
 
 @pytest.mark.parametrize(
-    ("arguments", "options", "status", "says"),
+    ("arguments", "options", "status", "message"),
     [
         (
             ("host", "show"),
@@ -124,12 +124,12 @@ def test_host_show_is_a_table_too(run):
         ((), {}, 2, "no command given"),
     ],
 )
-def test_an_error_is_one_line(run, arguments, options, status, says):
+def test_an_error_is_one_line(run, arguments, options, status, message):
     ended, output, errors = run(*arguments, **options)
     assert ended == status
     assert output == ""
     assert errors.startswith("kongming-manage: ")
-    assert says in errors
+    assert message in errors
     assert errors.count("\n") == 1
 
 
@@ -145,7 +145,7 @@ def test_a_traceback_is_shown_on_request(run):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         (
             "[DEFAULT]\npassword is Tr0ub4dor",
@@ -157,24 +157,31 @@ def test_a_traceback_is_shown_on_request(run):
     ],
 )
 def test_an_invalid_configuration_is_one_line_without_a_password(
-    kongming_manage, tmp_path, text, says
+    kongming_manage, tmp_path, text, message
 ):
     path = tmp_path / "kongming.conf"
     path.write_text(f"{text}\n")
-    told = subprocess.run(
+    ended = subprocess.run(
         [*kongming_manage, "--config-file", path, "db", "version"], capture_output=True, text=True
     )
-    assert told.returncode == 2
-    assert told.stderr.count("\n") == 1
-    assert says in told.stderr
-    assert str(path) in told.stderr
-    assert "Tr0ub4dor" not in told.stderr
-    assert "and3" not in told.stderr
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert message in ended.stderr
+    assert str(path) in ended.stderr
+    assert "Tr0ub4dor" not in ended.stderr
+    assert "and3" not in ended.stderr
 
 
 def test_the_help_needs_no_configuration(kongming_manage, tmp_path):
-    asked = [*kongming_manage, "--config-file", tmp_path / "absent.conf", "host", "show", "--help"]
-    shown = subprocess.run(asked, capture_output=True, text=True, check=True)
+    command = [
+        *kongming_manage,
+        "--config-file",
+        tmp_path / "absent.conf",
+        "host",
+        "show",
+        "--help",
+    ]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "--width" in shown.stdout
 
 

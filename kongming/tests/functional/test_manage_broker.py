@@ -61,12 +61,12 @@ def test_the_command_writes_arguments_that_rabbitmqctl_accepts(run):
 
 def test_the_command_has_json_output_for_programs(run):
     ended = run("permissions", "--trigger", "notification", "-f", "json", "c1")
-    (told,) = json.loads(ended.stdout)
+    (shown,) = json.loads(ended.stdout)
     expected = permissions.of_notification_handler(
         "kongming-c1", "c1", "nova", ("versioned_notifications",)
     )
-    assert (told["vhost"], told["exchange"]) == ("/", "nova")
-    assert [told[right] for right in RIGHTS] == [getattr(expected, right) for right in RIGHTS]
+    assert (shown["vhost"], shown["exchange"]) == ("/", "nova")
+    assert [shown[right] for right in RIGHTS] == [getattr(expected, right) for right in RIGHTS]
     ended = run("permissions", "-c", "user", "c1")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "the shell commands need all columns" in ended.stderr

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What Prometheus is told, over HTTP, by a service that works."""
+"""The metrics of a working service, scraped over HTTP."""
 
 import contextlib
 import json
@@ -58,7 +58,7 @@ class Scraped:
         self.names = {sample.name for sample in self.samples}
 
     def value(self, name, **labels):
-        """Give the value of the one sample with these labels; None if there is none."""
+        """Return the value of the one sample with these labels; None if there is none."""
         values = [s.value for s in self.samples if s.name == name and s.labels == labels]
         assert len(values) <= 1
         return values[0] if values else None
@@ -77,7 +77,7 @@ class MeasuredCloud(Cloud):
         return Scraped(self.port)
 
     def grows(self, name, by=1, **labels):
-        """Give a function that tells whether a counter has grown since now."""
+        """Return a check of whether a counter has grown since now."""
         before = self.scrape().value(name, **labels) or 0
         return lambda: (self.scrape().value(name, **labels) or 0) == before + by
 
@@ -122,14 +122,14 @@ def test_all_metrics_exist_before_the_first_event(cloud):
 def test_a_guest_that_is_placed(cloud):
     applied = cloud.grows("kongming_applies_total", outcome="applied")
     timed = cloud.grows("kongming_apply_duration_seconds_count")
-    heard = cloud.grows("kongming_events_total", kind="instance.create.end", outcome="own")
+    received = cloud.grows("kongming_events_total", kind="instance.create.end", outcome="own")
     guest = cloud.guest()
     cloud.publish(guest, kongming_vcpu_pinning="2")
     cloud.settled()
     assert pins(guest) == [{2}] * 4
     assert applied()
     assert timed()
-    assert heard()
+    assert received()
     scraped = cloud.scrape()
     assert scraped.value("kongming_guests", status="applied") == 1
     assert scraped.value("kongming_apply_duration_seconds_sum") > 0
@@ -248,8 +248,8 @@ def test_a_service_without_metrics_does_not_load_them():
         "import kongming.cmd.notification_handler, oslo_messaging, sys;"
         "print({'prometheus_client', 'http.server'} & set(sys.modules))"
     )
-    said = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True)
-    assert (said.stdout, said.returncode) == ("set()\n", 0), said.stderr
+    ended = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True)
+    assert (ended.stdout, ended.returncode) == ("set()\n", 0), ended.stderr
 
 
 def rules(path=RULES):

@@ -12,7 +12,7 @@
 
 """Cores that guests share, and CPUs that are isolated, on libvirt's test driver.
 
-CPUs 0, 2 and 4 are online. What they are like the tests say: 0 and 2 are the threads of
+CPUs 0, 2 and 4 are online. The tests decide what they are like: 0 and 2 are the threads of
 one core, 2 and 4 are isolated.
 """
 
@@ -50,7 +50,7 @@ def cloud(monkeypatch, tmp_path):
         domain.destroy()
 
 
-def asked(pinning):
+def parsed(pinning):
     return metadata.parse({"kongming-vcpu-pinning": pinning})
 
 
@@ -58,12 +58,12 @@ def request(cloud, guest, pinning):
     # libvirt's test driver, unlike the others, reports no pins.
     cloud.service._executor._hypervisor._occupancy.forget()
     cloud.service._executor.request(
-        guest.UUIDString(), Request(Source.OPERATOR, asked(pinning), "test", time.time())
+        guest.UUIDString(), Request(Source.OPERATOR, parsed(pinning), "test", time.time())
     )
 
 
 def plan(cloud, guest, pinning):
-    return cloud.service._executor.plan(guest.UUIDString(), asked(pinning))
+    return cloud.service._executor.plan(guest.UUIDString(), parsed(pinning))
 
 
 def wait_record(cloud, guest, status):
@@ -81,12 +81,12 @@ def test_a_guest_is_warned_about_a_neighbour_on_its_core(cloud):
     first, second = cloud.guest(vcpus=1), cloud.guest(vcpus=1)
     request(cloud, first, "0")
     wait_record(cloud, first, "applied")
-    told = f"same cores: CPU 0 beside CPU 2: instance {first.UUIDString()} ({first.name()})"
+    message = f"same cores: CPU 0 beside CPU 2: instance {first.UUIDString()} ({first.name()})"
     cloud.service._executor._hypervisor._occupancy.forget()
     (warning,) = plan(cloud, second, "2").warnings
-    assert warning.endswith(told)
+    assert warning.endswith(message)
     request(cloud, second, "2")
-    assert told in wait_record(cloud, second, "applied").message
+    assert message in wait_record(cloud, second, "applied").message
     assert violations(cloud) == [("smt_sibling", "0,2")]
 
 
@@ -124,10 +124,10 @@ def test_guests_that_swap_cores_do_not_refuse_each_other(cloud):
         wait_record(cloud, guest, "applied")
     request(cloud, first, "4")
     assert wait_record(cloud, first, "refused").reason == "overlap"
-    # A dry run says what would be done: they would swap.
+    # A dry run shows what would be done: they would swap.
     (step,) = plan(cloud, second, "0").steps
     assert (step.target, step.desired) == ("vCPU 0", "0")
-    # CPU 2 is beside the first one's, which is to move away.
+    # CPU 2 is beside the first one's, which is to move elsewhere.
     request(cloud, second, "2")
     wait_for(lambda: pins(second) == [{2}])
     request(cloud, first, "4")
@@ -143,7 +143,7 @@ def test_a_set_of_isolated_cpus_is_reported_with_better_pins(cloud):
     request(cloud, guest, "2,4")
     assert proposed in wait_record(cloud, guest, "applied").message
     assert violations(cloud) == [("isolated", "2,4")]
-    # Nothing is said of what was proposed.
+    # There is no warning about proposed pins.
     assert plan(cloud, guest, "0:2;1:4").warnings == ()
     request(cloud, guest, "0:2;1:4")
     wait_for(lambda: pins(guest) == [{2}, {4}])

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The OpenAPI document, and whether the API keeps to it: schemathesis asks whatever it allows."""
+"""The OpenAPI document, and whether the API keeps to it: schemathesis sends whatever it allows."""
 
 import time
 
@@ -38,7 +38,7 @@ CONFIG = {
     "generation": {
         "deterministic": True,
         "database": "none",
-        # Nobody is asked who they are here.
+        # There is no authentication here.
         "with-security-parameters": False,
     },
     "phases": {"stateful": {"enabled": False}},
@@ -78,8 +78,8 @@ def api(tmp_path_factory):
     api.hosts.heartbeat("compute-1", started_at=now, version="1", interval_s=10, now=now)
     api.hosts.keep_snapshot("compute-1", {"guests": [], "violations": []}, "digest", now)
     api.allocations.report("compute-1", [report(uuids[0], status="drifted", drift="x")], now)
-    asked = {instance(number): asking(2) for number in range(10, 14)}
-    api.allocations.put_map("blue", asked, generation=None, **BY)
+    requested = {instance(number): asking(2) for number in range(10, 14)}
+    api.allocations.put_map("blue", requested, generation=None, **BY)
     return api
 
 

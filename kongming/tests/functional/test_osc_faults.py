@@ -36,7 +36,7 @@ from kongming.tests.thorough import pairs
 
 SET = ("allocation set", instance(1), "--cpu-shares", "7")
 APPLY = ("allocation map apply", "blue", "MAP")
-#: Those that change something: what they ask for, and what is there before.
+#: Those that change something, with their arguments.
 CHANGES = {
     "set": SET,
     "unset": ("allocation unset", instance(2)),
@@ -73,9 +73,9 @@ WRONG = [
     Odd(headers={"Location": "/login"}, status=302),
 ]
 LOST = [*(Odd(how=how) for how in How), *WRONG]
-#: The API has carried it out, but who asked does not hear so.
-UNHEARD = [Odd(how=how, after=True) for how in (How.CUT, How.CLOSED, How.SILENT)]
-UNHEARD += [Odd(status, after=True) for status in (200, 504)]
+#: The API has carried it out, but the client gets no answer that shows it.
+UNANSWERED = [Odd(how=how, after=True) for how in (How.CUT, How.CLOSED, How.SILENT)]
+UNANSWERED += [Odd(status, after=True) for status in (200, 504)]
 #: Of all kinds one.
 SOME = [Odd(), *(Odd(status) for status in (401, 404, 429, 502)), Odd(how=How.CUT)]
 SOME += [Odd(how=How.SILENT)]
@@ -105,11 +105,11 @@ def silences(server, monkeypatch):
     """Have a silence end soon, without a time limit that a busy server would exceed."""
     receive = HTTPConnection.getresponse
 
-    def received_or_silent(connection):
+    def received_or_silenced(connection):
         return select.select([connection.sock], [], [], 0)[0] or server.silent.is_set()
 
     def getresponse(connection):
-        wait_until(lambda: received_or_silent(connection), LIMIT_S, "an answer, or its absence")
+        wait_until(lambda: received_or_silenced(connection), LIMIT_S, "an answer, or its absence")
         if server.silent.is_set():
             server.silent.clear()
             connection.timeout = SILENCE_S
@@ -136,7 +136,7 @@ def run(server, tmp_path, monkeypatch, meanwhile, silences):
 
 
 def in_force(server, name):
-    """Tell whether a change is."""
+    """Return whether a change is in force."""
     allocations = server.api.allocations
     found, other = allocations.get(instance(1)), allocations.get(instance(2))
     of_map = allocations.get_map("green")
@@ -172,16 +172,16 @@ def test_a_reading_command_reports_an_error_in_one_line(server, run, command, od
         assert "Kongming's API" in ended.said
 
 
-@pytest.mark.parametrize(("name", "odd"), pairs(CHANGES, [*PAGES, *LOST, *UNHEARD]), ids=str)
+@pytest.mark.parametrize(("name", "odd"), pairs(CHANGES, [*PAGES, *LOST, *UNANSWERED]), ids=str)
 def test_the_result_of_a_change_is_reported(server, run, name, odd):
     method = "PUT" if name in ("set", "apply") else "DELETE"
-    with server.scripted(lambda asked, *_: odd if asked == method else None):
+    with server.scripted(lambda sent, *_: odd if sent == method else None):
         ended = run(*CHANGES[name], "-f", "json")
     check(ended)
     accepted = in_force(server, name)
     assert accepted is odd.after
     if accepted:
-        # Looking at it has settled what the answer did not tell.
+        # Looking at it has settled what the answer did not show.
         assert ended.status == 0
         assert ended.told
         assert "was accepted nevertheless" in ended.said
@@ -194,7 +194,7 @@ def test_the_result_of_a_change_is_reported(server, run, name, odd):
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_with_an_unknown_result_is_reported_as_unknown(server, run, name):
-    for odd in UNHEARD:
+    for odd in UNANSWERED:
         first = [True]
 
         def script(method, *_, odd=odd, first=first):
@@ -266,8 +266,8 @@ def test_the_api_is_called_again_after_its_retry_delay(server, run, meanwhile):
 
 
 def test_waiting_ends_in_time_for_an_unresponsive_api(server, run):
-    silent = Odd(how=How.SILENT)
-    with server.scripted(lambda method, *_: silent if method == "GET" else None):
+    unresponsive = Odd(how=How.SILENT)
+    with server.scripted(lambda method, *_: unresponsive if method == "GET" else None):
         ended = run(*SET, "--wait", "--timeout", "0", "-f", "json")
     check(ended)
     assert (ended.status, ended.told["status"]) == (1, "pending")
@@ -308,8 +308,8 @@ def test_an_expired_token_is_replaced(server, meanwhile, number):
         )
     )
 
-    def script(_method, _path, asked):
-        return Odd(401) if asked == number else None
+    def script(_method, _path, request):
+        return Odd(401) if request == number else None
 
     with server.scripted(script):
         ended = commands.run(client, *SET, "--wait", "--timeout", "1", "-f", "json")
@@ -327,8 +327,8 @@ def test_an_invalid_address_is_reported_in_one_line(url):
 
 @pytest.mark.parametrize("command", [APPLY, CHANGES["delete"]])
 def test_waiting_includes_the_reads_before_a_change(server, run, command):
-    silent = Odd(how=How.SILENT)
-    with server.scripted(lambda *_: silent):
+    unresponsive = Odd(how=How.SILENT)
+    with server.scripted(lambda *_: unresponsive):
         ended = run(*command, "--wait", "--timeout", "0")
     assert ended.status == 1
     assert [method for method, _ in server.requests] == ["GET"]

@@ -48,8 +48,8 @@ def server(tmp_path):
 
 
 def put(server, numbers, name="blue"):
-    wanted = {instance(number): asking("1") for number in numbers}
-    server.api.allocations.put_map(name, wanted, generation=None, **BY)
+    desired = {instance(number): asking("1") for number in numbers}
+    server.api.allocations.put_map(name, desired, generation=None, **BY)
 
 
 def of_map(server, name="blue"):
@@ -160,12 +160,12 @@ def test_a_map_that_has_lost_most_of_its_instances_needs_confirmation(server, ru
 def test_a_dry_run_of_a_map_shows_its_changes_and_applies_none(server, run, write):
     before = of_map(server)
     server.api.conductor.answer = PLANNED
-    asked = {
+    allocations = {
         instance(1): {"vcpu_pinning": "1"},
         instance(2): {"cpu_shares": 7},
         instance(9): {"numa_nodes": "0"},
     }
-    ended = run("map apply", "blue", write(asked), "--dry-run", "-f", "json")
+    ended = run("map apply", "blue", write(allocations), "--dry-run", "-f", "json")
     assert ended.status == 0
     assert ended.told == {
         "name": "blue",
@@ -195,11 +195,11 @@ def test_a_dry_run_of_a_map_fails_unless_all_would_be_accepted(
 ):
     odd = {**PLANNED, "outcome": outcome, "reason": reason, "message": "why", "warnings": []}
     server.api.conductor.answer = PLANNED | {instance(2): {**odd, "steps": []}}
-    asked = write({instance(number): {"cpu_shares": 5} for number in (1, 2, 3)})
-    ended = run("map apply", "blue", asked, "--dry-run", "-f", "json")
+    path = write({instance(number): {"cpu_shares": 5} for number in (1, 2, 3)})
+    ended = run("map apply", "blue", path, "--dry-run", "-f", "json")
     assert ended.status == status
     assert ended.told["outcomes"] == {"planned": 2, outcome: 1}
-    shown = run("map apply", "blue", asked, "--dry-run")
+    shown = run("map apply", "blue", path, "--dry-run")
     assert f"{outcome} ({reason}): why" in " ".join(shown.output.split())
 
 
@@ -229,8 +229,8 @@ def test_a_dry_run_refuses_the_generation_that_would_be_refused(
     server, run, write, name, generation, status
 ):
     server.api.conductor.answer = PLANNED
-    asked = write({instance(9): {"cpu_shares": 5}})
-    arguments = ("map apply", name, asked, "--generation", generation)
+    path = write({instance(9): {"cpu_shares": 5}})
+    arguments = ("map apply", name, path, "--generation", generation)
     ended = run(*arguments, "--dry-run")
     assert ended.status == status
     assert ("generation_conflict" in ended.said) is bool(status)
@@ -241,8 +241,8 @@ def test_a_dry_run_refuses_the_generation_that_would_be_refused(
 def test_an_exported_edited_and_applied_map_changes_the_edited_allocations(
     server, run, write, form
 ):
-    wanted = {instance(1): NIGHT, instance(2): {"cpu_shares": 5}}
-    assert run("map apply", "blue", write(wanted)).status == 0
+    allocations = {instance(1): NIGHT, instance(2): {"cpu_shares": 5}}
+    assert run("map apply", "blue", write(allocations)).status == 0
     exported = run("map export", "blue", "-f", form)
     assert exported.status == 0
     assert "exported with generation 2: apply it with --generation 2" in exported.said
@@ -266,8 +266,8 @@ def test_a_single_allocation_goes_from_one_instance_to_another(run, write, serve
     assert run("set", instance(7), "--file", write(NIGHT)).status == 0
     shown = run("show", instance(7), "-f", "value", "-c", "allocation")
     assert run("set", instance(8), "--file", write(shown.output)).status == 0
-    told = [run("show", instance(number), "-f", "json").told for number in (7, 8)]
-    assert told[0]["allocation"] == told[1]["allocation"]
+    entries = [run("show", instance(number), "-f", "json").told for number in (7, 8)]
+    assert entries[0]["allocation"] == entries[1]["allocation"]
 
 
 def test_a_missing_map_is_not_exported(run):

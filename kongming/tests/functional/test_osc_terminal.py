@@ -62,7 +62,7 @@ def run(server):
 
 
 def shown(run, command, stdout):
-    """Run a command that writes to a file; the status and what it says."""
+    """Run a command that writes to a file; return the status and the messages."""
     name, *arguments = command
     ended = run(name, *arguments, stdout=Output(stdout))
     return ended.status, ended.said
@@ -80,18 +80,18 @@ class Output(io.TextIOWrapper):
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 def test_a_full_disk_is_one_line(run, command):
-    status, said = shown(run, command, io.FileIO("/dev/full", "w"))
+    status, stderr = shown(run, command, io.FileIO("/dev/full", "w"))
     assert status == 1
-    assert said.splitlines()[-1] == (
+    assert stderr.splitlines()[-1] == (
         "the standard output can't be written (no space left on device)"
     )
 
 
 @pytest.mark.parametrize("command", CHANGES, ids=lambda command: command[0])
 def test_an_accepted_change_is_reported_where_it_can_not_be_shown(run, command):
-    status, said = shown(run, command, io.FileIO("/dev/full", "w"))
+    status, stderr = shown(run, command, io.FileIO("/dev/full", "w"))
     assert status == 1
-    (line,) = said.splitlines()
+    (line,) = stderr.splitlines()
     assert line.startswith("the standard output can't be written (no space left on device); the ")
     assert " was accepted" in line
 
@@ -117,7 +117,7 @@ def test_a_name_that_the_encoding_lacks_is_shown_escaped(run, form):
 
 @pytest.fixture
 def openstack(server, openstack_command, run):
-    """Run the installed command by a shell; its exit status, its output, what it says."""
+    """Run the installed command by a shell; return its exit status, output and errors."""
 
     def openstack(redirected, **environment):
         arguments = f"--os-auth-type=none --os-kongming-endpoint={server.url} kongming"
@@ -135,7 +135,7 @@ def openstack(server, openstack_command, run):
 
 
 @pytest.mark.parametrize(
-    ("redirected", "said"),
+    ("redirected", "message"),
     [
         ("allocation list >&-", "the standard output is closed\n"),
         ("host list -f json > /dev/full", "can't be written (no space left on device)\n"),
@@ -143,12 +143,12 @@ def openstack(server, openstack_command, run):
     ],
 )
 def test_the_installed_command_reports_a_failed_output_in_one_line_or_not_at_all(
-    openstack, redirected, said
+    openstack, redirected, message
 ):
     status, output, error = openstack(redirected)
-    assert (status, output) == (1 if said else 141, "")
-    assert error.endswith(said)
-    assert error.count("\n") == len(said.splitlines())
+    assert (status, output) == (1 if message else 141, "")
+    assert error.endswith(message)
+    assert error.count("\n") == len(message.splitlines())
 
 
 def test_the_installed_command_needs_no_terminal(openstack):
@@ -167,10 +167,10 @@ def test_the_installed_command_reports_an_accepted_change_when_it_is_interrupted
 ):
     uuid = instance(int(number))
     arguments = f"--os-auth-type=none --os-kongming-endpoint={server.url} kongming allocation set"
-    wanted = ("--cpu-shares", "7", "--wait", "-f", "json")
+    options = ("--cpu-shares", "7", "--wait", "-f", "json")
     with subprocess.Popen(
         # What was started in the background ignores SIGINT.
-        ["env", "--default-signal=INT", *openstack_command, *arguments.split(), uuid, *wanted],
+        ["env", "--default-signal=INT", *openstack_command, *arguments.split(), uuid, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -178,9 +178,9 @@ def test_the_installed_command_reports_an_accepted_change_when_it_is_interrupted
     ) as process:
         assert process.stderr.readline() == "0 of 1 applied (1 pending)\n"
         process.send_signal(number)
-        output, said = process.communicate()
+        output, stderr = process.communicate()
     assert process.returncode == 128 + number
-    assert said == (
+    assert stderr == (
         f"interrupted; the allocation of instance {uuid} was accepted (generation 1) and stays "
         "in force\n"
     )

@@ -66,33 +66,33 @@ def test_a_file_of_another_user_is_named_with_its_owner_and_the_command(
     file, locked_out, monkeypatch
 ):
     monkeypatch.setattr(os, "geteuid", lambda: NOBODY.pw_uid)
-    told = ownership.explain([file.with_name("missing"), file])
-    assert told.startswith(f"{file} belongs to user {ME}, but this process runs as user nobody")
-    assert told.endswith(f": run 'chown nobody: {file}'")
+    message = ownership.explain([file.with_name("missing"), file])
+    assert message.startswith(f"{file} belongs to user {ME}, but this process runs as user nobody")
+    assert message.endswith(f": run 'chown nobody: {file}'")
 
 
-@pytest.mark.parametrize(("owner", "asked"), [(0, True), (NOBODY.pw_uid, False)])
+@pytest.mark.parametrize(("owner", "hinted"), [(0, True), (NOBODY.pw_uid, False)])
 def test_only_a_file_of_root_may_come_from_a_start_as_root(
-    file, locked_out, monkeypatch, owner, asked
+    file, locked_out, monkeypatch, owner, hinted
 ):
     status = os.stat_result((stat.S_IFREG | 0o600, 0, 0, 1, owner, 0, 0, 0, 0, 0))
     monkeypatch.setattr(Path, "stat", lambda _path: status)
     monkeypatch.setattr(os, "geteuid", lambda: 4_000_000_001)
-    assert ("(was the service started as root once?)" in ownership.explain([file])) is asked
+    assert ("(was the service started as root once?)" in ownership.explain([file])) is hinted
 
 
 def test_a_directory_must_be_searchable(tmp_path, file, monkeypatch):
-    asked = {}
-    monkeypatch.setattr(os, "access", lambda path, mode, **_more: asked.setdefault(path, mode))
+    checked = {}
+    monkeypatch.setattr(os, "access", lambda path, mode, **_more: checked.setdefault(path, mode))
     ownership.explain([tmp_path, file])
-    assert asked == {tmp_path: os.R_OK | os.W_OK | os.X_OK, file: os.R_OK | os.W_OK}
+    assert checked == {tmp_path: os.R_OK | os.W_OK | os.X_OK, file: os.R_OK | os.W_OK}
 
 
 def test_a_command_is_to_be_run_by_another_user_instead(file, locked_out, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: NOBODY.pw_uid)
-    told = ownership.explain([file], tool=True)
-    assert told.endswith(": run it as root" if ME == "root" else f"'sudo -u {ME} ...'")
-    assert "chown" not in told
+    message = ownership.explain([file], tool=True)
+    assert message.endswith(": run it as root" if ME == "root" else f"'sudo -u {ME} ...'")
+    assert "chown" not in message
 
 
 def test_a_wrong_user_of_a_service_or_command_learns_the_right_one(file, locked_out, monkeypatch):
@@ -100,11 +100,13 @@ def test_a_wrong_user_of_a_service_or_command_learns_the_right_one(file, locked_
     status = os.stat_result((stat.S_IFREG | 0o600, 0, 0, 1, owner.pw_uid, 0, 0, 0, 0, 0))
     monkeypatch.setattr(Path, "stat", lambda _path: status)
     monkeypatch.setattr(os, "geteuid", lambda: NOBODY.pw_uid)
-    told = ownership.explain([file], tool=True)
-    assert told.endswith(": run it as daemon or root, as in 'sudo -u daemon ...'")
-    told = ownership.explain([file])
-    assert ": run it as daemon, as in 'sudo -u daemon ...', or, if nobody is the service's" in told
-    assert told.endswith(f"run 'chown nobody: {file}'")
+    message = ownership.explain([file], tool=True)
+    assert message.endswith(": run it as daemon or root, as in 'sudo -u daemon ...'")
+    message = ownership.explain([file])
+    assert (
+        ": run it as daemon, as in 'sudo -u daemon ...', or, if nobody is the service's" in message
+    )
+    assert message.endswith(f"run 'chown nobody: {file}'")
 
 
 def test_an_owned_file_without_permission_is_another_case(file, locked_out):
@@ -138,20 +140,20 @@ def test_a_service_that_root_started_first_leaves_files_that_are_named(tmp_path,
     # A checkout of root's may not be read by others: what is imported is brought along.
     code = f"import os; os.setgid({NOBODY.pw_gid}); os.setuid({NOBODY.pw_uid})\n"
     script = "import kongming.executor.store.store, kongming.executor.lock\n" + code + _OPEN
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", script, opened, str(state)],
         capture_output=True,
         text=True,
         check=True,
         cwd=Path(__file__).parents[3],
     ).stdout
-    assert f"{left} belongs to user root, but this process runs as user nobody" in told
+    assert f"{left} belongs to user root, but this process runs as user nobody" in output
     mended = ": run it as root\n" if opened == "command" else f": run 'chown nobody: {left}"
-    assert mended in told
+    assert mended in output
     if opened == "lock":
         # All at once: the next start would meet the next one.
-        assert f" {state / FILE_NAME}" in told
-        assert f" {state / 'lookups.sqlite'}" in told
+        assert f" {state / FILE_NAME}" in output
+        assert f" {state / 'lookups.sqlite'}" in output
 
 
 def test_a_directory_that_can_not_be_created_is_still_reported(tmp_path):

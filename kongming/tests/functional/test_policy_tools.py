@@ -21,7 +21,7 @@ BIN = Path(sys.executable).parent
 
 
 def tool(name, *arguments):
-    """Run one of oslo.policy's own tools; give what it says."""
+    """Run one of oslo.policy's own tools; return what it writes."""
     done = subprocess.run(
         [str(BIN / name), *arguments], capture_output=True, text=True, check=False
     )

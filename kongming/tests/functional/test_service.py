@@ -132,9 +132,9 @@ def test_a_refusal_is_logged_once_and_has_no_effect(cloud, caplog, value, reason
         cloud.settled()
     assert pins(guest) == [EVERYWHERE] * 4
     assert cloud.record(guest).reason == reason
-    told = warnings(caplog)
-    assert len(told) == 1
-    assert f"refused ({reason})" in told[0]
+    logged = warnings(caplog)
+    assert len(logged) == 1
+    assert f"refused ({reason})" in logged[0]
 
 
 @pytest.mark.parametrize("bad", ["0,x", "0,8", "0-2"])
@@ -203,9 +203,9 @@ def test_the_part_of_an_accepted_request_that_a_smaller_guest_has_stays_in_force
     wait_for(lambda: pins(smaller) == [{2}, EVERYWHERE])
     cloud.settled()
     assert cloud.record(smaller).status == "refused"
-    (told,) = (each for each in warnings(caplog) if "vcpu_unknown" in each)
-    assert "vCPU 3 does not exist: the guest has 2 vCPUs" in told
-    assert told.endswith("; the rest is in force")
+    (warning,) = (each for each in warnings(caplog) if "vcpu_unknown" in each)
+    assert "vCPU 3 does not exist: the guest has 2 vCPUs" in warning
+    assert warning.endswith("; the rest is in force")
     smaller.destroy()
     again = cloud.guest(instance_uuid=instance_uuid)
     wait_for(lambda: pins(again) == [{2}, EVERYWHERE, EVERYWHERE, {4}])
@@ -278,9 +278,9 @@ def test_a_malformed_event_is_one_warning_and_the_next_is_handled(cloud, caplog,
     cloud.send("instance.create.end", payload)
     cloud.publish(guest, kongming_vcpu_pinning="2")
     wait_for(lambda: pins(guest) == [{2}] * 4)
-    told = warnings(caplog)
-    assert len(told) == 1
-    assert "Unreadable notification" in told[0]
+    logged = warnings(caplog)
+    assert len(logged) == 1
+    assert "Unreadable notification" in logged[0]
 
 
 def test_desired_allocations_are_applied_after_a_restart(cloud):
@@ -311,7 +311,7 @@ def test_events_wait_while_the_store_is_unusable(cloud, unlock, caplog):
     assert pins(guest) == [EVERYWHERE] * 4
     unlock()
     wait_for(lambda: pins(guest) == [{2}] * 4)
-    # Whoever notices first tells: the listener, or a worker that is about another guest.
+    # Whoever notices first reports: the listener, or a worker that is about another guest.
     assert len([r for r in caplog.records if r.levelno >= logging.ERROR]) == 1
 
 

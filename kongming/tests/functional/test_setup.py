@@ -103,7 +103,7 @@ def test_a_complete_machine_shows_the_demonstration_at_once(machine):
     first = machine.demo("--services")
     assert first.returncode == 0
     assert first.stdout.splitlines()[-1] == f"shown: {machine.tree}/tools/demo.py --services"
-    # Not even asked.
+    # There is no question.
     machine.program_of_venv("exit 1")
     second = machine.demo()
     assert (second.returncode, second.stderr) == (0, "")
@@ -111,9 +111,11 @@ def test_a_complete_machine_shows_the_demonstration_at_once(machine):
 
 
 def test_an_active_environment_is_not_created_again(machine):
-    # It says of itself what any Python says, and can't make an environment.
-    said = f'case "$*" in *venv*/.venv) exit 1;; *executable*) echo "$0";; *) echo {RELEASE}; esac'
-    base = machine.program("base", said)
+    # It reports of itself what any Python does, and can't make an environment.
+    script = (
+        f'case "$*" in *venv*/.venv) exit 1;; *executable*) echo "$0";; *) echo {RELEASE}; esac'
+    )
+    base = machine.program("base", script)
     machine.make_venv()
     (machine.venv / ".kongming-python").write_text("another place\n")
     assert only_line(machine.demo(BASE=str(base))).startswith(f"ERROR: {base} -m venv failed")
@@ -214,7 +216,7 @@ def test_changed_requirements_are_installed(machine):
 
 
 def version_for(machine):
-    """What the installation of the tree is told of its version."""
+    """The version that the installation of the tree gets."""
     log = machine.tree / "version"
     machine.make_venv(pip=f'case "$*" in *" -e "*) echo "${{PBR_VERSION-git}}" >"{log}";; esac')
     assert machine.demo().returncode == 0

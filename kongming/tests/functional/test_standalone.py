@@ -68,7 +68,7 @@ def nova():
 
 @pytest.fixture
 def clouded(tmp_path, connection, nova):
-    """A site whose conductor asks Nova."""
+    """A site whose conductor queries Nova."""
     site = Site(tmp_path, connection, nova.options(), intervals=PollIntervals(0.2, 0.5))
     yield site
     site.stop()
@@ -168,7 +168,7 @@ def test_an_invalid_answer_of_a_conductor_stops_no_allocation_and_is_requested_a
     site.start()
     executor, guest = site.services[-1], site.guest()
     wait_for(lambda: site.hosts.get(site.host))
-    asked_at = site.hosts.get(site.host).heartbeat_at
+    former = site.hosts.get(site.host).heartbeat_at
     for odd in (
         {},
         {"instances": None},
@@ -187,7 +187,7 @@ def test_an_invalid_answer_of_a_conductor_stops_no_allocation_and_is_requested_a
         ("other", "message_invalid"): 1,
     }
     # Long before the interval is over.
-    wait_for(lambda: site.hosts.get(site.host).heartbeat_at > asked_at)
+    wait_for(lambda: site.hosts.get(site.host).heartbeat_at > former)
     site.put(guest, "2")
     site.wait(guest, "applied")
 
@@ -198,7 +198,7 @@ class OddConductor:
     target = oslo_messaging.Target(version=CONDUCTOR.version)
 
     def __init__(self, guest):
-        self.asked = 0
+        self.exchanges = 0
         item = {"generation": 1, "allocation": {"vcpu_pinning": "2"}, "requested_by": "\x1b[2J"}
         self._answers = [
             None,
@@ -212,11 +212,11 @@ class OddConductor:
             },
         ]
 
-    def exchange(self, _context, **_told):
-        self.asked += 1
-        return self._answers[min(self.asked, len(self._answers)) - 1]
+    def exchange(self, _context, **_named):
+        self.exchanges += 1
+        return self._answers[min(self.exchanges, len(self._answers)) - 1]
 
-    def report(self, _context, **_told):
+    def report(self, _context, **_named):
         return {"refused": [{"what": 5}]}
 
 
@@ -230,7 +230,7 @@ def test_an_executor_requests_again_until_an_answer_can_be_read(site, monkeypatc
     site.start(ExecutorService)
     wait_for(lambda: site.pins(guest) == [{2}, {2}])
     executor = site.services[-1]
-    assert odd.asked >= 4
+    assert odd.exchanges >= 4
     assert executor._sync.is_available
     counts = executor._bus.refusals.counts
     # Three that are no answers; two items of the fourth.
@@ -249,9 +249,9 @@ def test_a_former_request_of_the_metadata_is_withdrawn(site):
     state_path = Path(site.conf.state_path)
     state_path.mkdir()
     with contextlib.closing(Store(state_path)) as store:
-        asked = Allocation.from_json({"vcpu_pinning": "0"})
+        requested = Allocation.from_json({"vcpu_pinning": "0"})
         for guest in (both, left):
-            store.request(guest, Request(Source.METADATA, asked, "an event", 1.0))
+            store.request(guest, Request(Source.METADATA, requested, "an event", 1.0))
     site.put(both, "4")
     site.start(ExecutorService)
     site.wait(both, "applied")
@@ -264,9 +264,9 @@ def test_a_dry_run_goes_to_the_host_and_back(site):
     guest = site.guest()
     site.put(guest, "2")
     site.wait(guest, "applied")
-    said = site.client.plan(guest, Allocation.from_json({"vcpu_pinning": "4"}))
-    assert (said["outcome"], said["host"]) == ("planned", site.host)
-    assert [(step["target"], step["from"], step["to"]) for step in said["steps"]] == [
+    plan = site.client.plan(guest, Allocation.from_json({"vcpu_pinning": "4"}))
+    assert (plan["outcome"], plan["host"]) == ("planned", site.host)
+    assert [(step["target"], step["from"], step["to"]) for step in plan["steps"]] == [
         ("vCPU 0", "2", "4"),
         ("vCPU 1", "2", "4"),
     ]
@@ -284,9 +284,9 @@ def test_a_dry_run_of_a_map_goes_to_the_host_once_and_back(site):
         site.wait(guest, "applied")
     nowhere = str(uuid.uuid4())
     pins = {one: "4", other: "2", nowhere: "2"}
-    asked = {guest: Allocation.from_json({"vcpu_pinning": cpu}) for guest, cpu in pins.items()}
+    requested = {guest: Allocation.from_json({"vcpu_pinning": cpu}) for guest, cpu in pins.items()}
     before = [site.pins(guest) for guest in (one, other, left)]
-    found = site.client.plan_all({**asked, left: None})
+    found = site.client.plan_all({**requested, left: None})
     assert [(plan["outcome"], plan["host"]) for plan in found.values()] == [
         ("planned", site.host),
         ("planned", site.host),
@@ -298,7 +298,7 @@ def test_a_dry_run_of_a_map_goes_to_the_host_once_and_back(site):
     # Its release: back to what it had.
     assert [step["from"] for step in found[left]["steps"]] == ["0", "0"]
     assert [site.pins(guest) for guest in (one, other, left)] == before
-    wrong = {one: Allocation.from_json({"vcpu_pinning": "1"}), other: asked[one]}
+    wrong = {one: Allocation.from_json({"vcpu_pinning": "1"}), other: requested[one]}
     found = site.client.plan_all(wrong)
     assert (found[one]["outcome"], found[one]["reason"]) == ("refused", "cpu_offline")
     assert found[other]["outcome"] == "planned"
@@ -320,7 +320,7 @@ def test_the_snapshot_of_a_host_is_stored(site):
     guest = site.guest()
     site.put(guest, "2")
 
-    def seen():
+    def stored():
         host = site.hosts.get(site.host)
         return (
             [each["instance_uuid"] for each in host.snapshot["guests"]]
@@ -328,7 +328,7 @@ def test_the_snapshot_of_a_host_is_stored(site):
             else []
         )
 
-    wait_for(lambda: guest in seen())
+    wait_for(lambda: guest in stored())
     host = site.hosts.get(site.host)
     assert {"cells", "rules", "violations"} < set(host.snapshot)
     assert not host.unresponsive(time.time())
@@ -346,11 +346,11 @@ def test_a_conductor_exports_allocations_by_status_to_prometheus(site):
     site.put(str(uuid.uuid4()), "2")
     site.wait(guest, "applied")
 
-    def told():
+    def scraped():
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             return set(answer.read().decode().splitlines())
 
-    wanted = {
+    expected = {
         "kongming_broker_connected 1.0",
         "kongming_nova_available 1.0",
         "kongming_database_available 1.0",
@@ -362,11 +362,11 @@ def test_a_conductor_exports_allocations_by_status_to_prometheus(site):
         'kongming_messages_refused_total{kind="exchange",reason="message_invalid"} 0.0',
         'kongming_messages_refused_total{kind="other",reason="signature_invalid"} 0.0',
     }
-    wait_for(lambda: wanted <= told())
+    wait_for(lambda: expected <= scraped())
     executor = site.services[-1]
     link = StandaloneCollector(executor._sync, executor._calls, executor._bus.refusals)
     names = {sample.name for family in link.collect() for sample in family.samples}
-    names |= {NAME.search(line)[0] for line in wanted}
+    names |= {NAME.search(line)[0] for line in expected}
     alerts = yaml.safe_load(STANDALONE_RULES.read_text())["groups"][0]["rules"]
     assert {NAME.search(alert["expr"])[0] for alert in alerts} <= names
 
@@ -415,12 +415,12 @@ def test_the_host_in_nova_counts_and_not_the_one_of_an_executor(clouded, nova):
     nova.add("elsewhere", {}, instance_uuid=guest)
     clouded.put(guest, "2")
     wait_for(lambda: clouded.allocations.get(guest).host == "elsewhere")
-    # It runs here, as on the target of a live migration; it has been asked about since then.
-    asked = len(nova.requests)
-    wait_for(lambda: len(nova.requests) >= asked + 3)
+    # It runs here, as on the target of a live migration; Nova has been queried since then.
+    requests = len(nova.requests)
+    wait_for(lambda: len(nova.requests) >= requests + 3)
     assert (clouded.status(guest), clouded.pins(guest)) == ("pending", before)
     assert clouded.services[-1]._desired.generations() == {}
-    # Nova has the word; as soon as it says so, and sooner than it would be looked at.
+    # Nova decides; at its notification, and sooner than at the next resync.
     nova.servers[guest].host = clouded.host
     clouded.wait(guest, "applied")
     assert clouded.pins(guest) == [{2}, {2}]
@@ -453,7 +453,7 @@ def test_a_server_that_nova_has_purged_is_released_by_the_full_resync(clouded, n
     del nova.servers[known]
     clouded.wait(known, None)
     wait_for(lambda: clouded.allocations.get(restorable).host is None)
-    # Of one that was never there nobody can say that it is gone.
+    # An instance that was never there can't be known to be gone.
     assert clouded.status(to_come) == "absent"
 
 
@@ -520,8 +520,8 @@ def test_without_nova_all_allocations_stay_unchanged(clouded, nova, status):
     clouded.put(guest, "2")
     clouded.wait(guest, "applied")
     nova.fault = Fault(status=status, delay=0.2 if status == 0 else 0.0)
-    asked = len(nova.requests)
-    wait_for(lambda: len(nova.requests) > asked)
+    requests = len(nova.requests)
+    wait_for(lambda: len(nova.requests) > requests)
     clouded.put(guest, "4")
     clouded.wait(guest, "applied")
     wait_for(lambda: clouded.pins(guest) == [{4}, {4}])

@@ -69,7 +69,7 @@ def cloud(tmp_path, caplog):
         domain.destroy()
 
 
-def told(caplog, instance_uuid):
+def warnings(caplog, instance_uuid):
     return [
         record.getMessage()
         for record in caplog.records
@@ -101,15 +101,15 @@ def test_a_service_starts_over_an_unreadable_row(cloud, tmp_path, caplog, text):
     assert pins(bad) == [{2}] * 4
     cloud.publish(good, "instance.update", **{KEY: "0"})
     wait_for(lambda: pins(good) == [{0}] * 4)
-    (line,) = told(caplog, bad.UUIDString())
+    (line,) = warnings(caplog, bad.UUIDString())
     assert "refused (stored_invalid): the stored request can't be read" in line
     assert f"delete it by 'kongming-manage allocation unset {bad.UUIDString()}'" in line
-    # What is asked next is done.
+    # The next request is carried out.
     cloud.publish(bad, "instance.update", **{KEY: "0"})
     wait_for(lambda: pins(bad) == [{0}] * 4)
     cloud.settled()
     assert cloud.record(bad).status == "applied"
-    assert len(told(caplog, bad.UUIDString())) == 1
+    assert len(warnings(caplog, bad.UUIDString())) == 1
     assert cloud.record(good).status == "applied"
 
 
@@ -137,8 +137,8 @@ def test_readable_requests_restore_an_unreadable_row(cloud, tmp_path, caplog):
     damage(tmp_path / "state", bad.UUIDString(), DEEP, "instance")
     caplog.clear()
     cloud.start()
-    wait_for(lambda: told(caplog, bad.UUIDString()))
-    (line,) = told(caplog, bad.UUIDString())
+    wait_for(lambda: warnings(caplog, bad.UUIDString()))
+    (line,) = warnings(caplog, bad.UUIDString())
     wait_for(lambda: cloud.record(bad).status == "applied")
     assert "can't be read (" in line
     assert line.endswith("is restored from the request")
@@ -152,8 +152,8 @@ def test_a_guest_that_does_not_run_has_its_row_named_too(cloud, tmp_path, caplog
     cloud.stop()
     damage(tmp_path / "state", gone, "[")
     cloud.start()
-    wait_for(lambda: told(caplog, gone))
-    assert "stored_invalid" in told(caplog, gone)[0]
+    wait_for(lambda: warnings(caplog, gone))
+    assert "stored_invalid" in warnings(caplog, gone)[0]
 
 
 class Host:
@@ -222,7 +222,7 @@ class TestManage:
             "allocation", "set", "--vcpu-pinning", "4", *change, "-f", "json"
         )
         assert (status, json.loads(shown)["requested"]) == (0, {"vcpu_pinning": "4"})
-        # First what was asked by hand, then what can't be read.
+        # First the operator's request, then the one that can't be read.
         assert host.run("allocation", "unset", *change)[0] == 0
         with closing(Store(host.state)) as store:
             assert [each.source for each in store.requests(BAD)] == ["metadata"]
@@ -274,15 +274,15 @@ class TestApi:
             assert re.search(why, shown["message"])
             assert "PUT replaces it, DELETE releases the instance" in shown["message"]
             assert shown["window"] is None
-            told = columns.of_fields(shown)["allocation"]
-            assert told.human_readable() == "(can't be read)"
+            allocation = columns.of_fields(shown)["allocation"]
+            assert allocation.human_readable() == "(can't be read)"
 
     def test_an_unreadable_allocation_is_replaced_and_released(self, api):
         damage_database(api, requested=DEEP)
         changed = api.put(PATHS[BAD], {"allocation": {"vcpu_pinning": "4"}, "generation": 1})
         assert (changed["generation"], changed["reason"]) == (2, "")
         damage_database(api, requested=DEEP)
-        # Some host has it: the row stays until that has let go of it.
+        # Some host has it: the row stays until that has released it.
         api.allocations.report("compute-1", [report(BAD, 2, status="failed")], 5.0)
         answer = api.request("DELETE", PATHS[BAD])
         assert (answer.status, answer.body["status"]) == (202, "releasing")
@@ -290,8 +290,8 @@ class TestApi:
 
     def test_the_report_of_the_host_about_an_unreadable_row_is_shown_too(self, api):
         damage_database(api, requested='{"llc": "0"}')
-        told = report(BAD, 1, status="refused", reason="request_invalid", message="no llc here")
-        api.allocations.report("compute-1", [told], 5.0)
+        refusal = report(BAD, 1, status="refused", reason="request_invalid", message="no llc here")
+        api.allocations.report("compute-1", [refusal], 5.0)
         shown = api.get(PATHS[BAD])
         assert (shown["status"], shown["reason"]) == ("refused", "request_invalid")
         assert shown["message"].startswith("no llc here; the stored allocation can't be read (")
@@ -335,8 +335,8 @@ class TestApi:
         assert api.put(PATHS[BAD], {"allocation": {"vcpu_pinning": "4"}})["generation"] == 2
 
     def test_maps_and_histories_contain_the_unknown_zone(self, api):
-        wanted = {each: {"vcpu_pinning": "2"} for each in PATHS}
-        api.put("/v1/allocation-maps/m", {"allocations": wanted})
+        allocations = {each: {"vcpu_pinning": "2"} for each in PATHS}
+        api.put("/v1/allocation-maps/m", {"allocations": allocations})
         damage_database(api, requested=DEEP)
         with api.database.writer() as session:
             session.execute(update(models.HISTORY).values(requested=DEEP, changed_at=1e300))
@@ -345,7 +345,7 @@ class TestApi:
         assert [each["reason"] for each in shown["allocations"]] == ["", "stored_invalid", ""]
         (entry,) = api.get(f"{PATHS[BAD]}/history")["history"]
         assert entry["allocation"] is None
-        api.put("/v1/allocation-maps/m", {"allocations": wanted})
+        api.put("/v1/allocation-maps/m", {"allocations": allocations})
         assert api.get(PATHS[BAD])["allocation"] == {"vcpu_pinning": "2"}
         assert api.request("DELETE", "/v1/allocation-maps/m").status == 204
 
@@ -383,6 +383,6 @@ def test_the_host_receives_the_unknown_zone_and_decides(tmp_path, connection, te
 
 
 def test_an_older_client_shows_unknown_values_unchanged():
-    told = {"allocation": {"vcpu_pinning": "2", "llc": "0\x1b"}, "created_at": "x"}
-    shown = columns.of_fields(told)["allocation"].human_readable()
-    assert json.loads(shown) == told["allocation"]
+    answer = {"allocation": {"vcpu_pinning": "2", "llc": "0\x1b"}, "created_at": "x"}
+    shown = columns.of_fields(answer)["allocation"].human_readable()
+    assert json.loads(shown) == answer["allocation"]

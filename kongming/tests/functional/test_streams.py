@@ -49,7 +49,7 @@ def run(body, redirected="", *, env=None):
 
 @pytest.mark.parametrize("body", [SHORT, LONG])
 @pytest.mark.parametrize(
-    ("redirected", "status", "said"),
+    ("redirected", "status", "stderr"),
     [
         (">/dev/null", 0, ""),
         (">&-", 0, ""),
@@ -61,9 +61,9 @@ def run(body, redirected="", *, env=None):
         (">/dev/full 2>&-", 1, ""),
     ],
 )
-def test_unwritable_output_is_one_line(body, redirected, status, said):
+def test_unwritable_output_is_one_line(body, redirected, status, stderr):
     done = run(body, redirected)
-    assert (done[0], done[2]) == (status, said)
+    assert (done[0], done[2]) == (status, stderr)
 
 
 @pytest.mark.parametrize("body", [SHORT, LONG])
@@ -101,10 +101,10 @@ def test_the_exit_status_is_that_of_the_program(body, status):
 
 def test_no_text_fails_for_its_characters():
     env = {"PYTHONIOENCODING": "ascii"}
-    status, output, said = run(
+    status, output, stderr = run(
         "print('\u00b5'); print('\u2192', file=sys.stderr); return 0", env=env
     )
-    assert (status, output, said) == (0, b"\\xb5\n", "\\u2192\n")
+    assert (status, output, stderr) == (0, b"\\xb5\n", "\\u2192\n")
 
 
 def test_a_library_does_not_report_it_as_its_error():

@@ -29,7 +29,7 @@ PATH = f"{ALLOCATIONS}/{instance(1)}"
 BODY = b'{"allocation": {"vcpu_pinning": "1"}}'
 TOKEN = {"X-Auth-Token": "gAAAA"}
 PAGE = "https://dashboard.example.com"
-ASKED = {"Access-Control-Request-Method": "PUT"}
+PREFLIGHT = {"Access-Control-Request-Method": "PUT"}
 LOOPBACK = (
     "localhost",
     "LocalHost:9630",
@@ -75,7 +75,7 @@ def api(tmp_path):
 
 @pytest.fixture
 def keystone(tmp_path):
-    """The API with a Keystone that is away."""
+    """The API with an unavailable Keystone."""
     return keystone_at(tmp_path)
 
 
@@ -114,16 +114,16 @@ class TestOrigins:
     """Pages of other origins, in a browser."""
 
     def test_no_origin_is_permitted_by_default(self, keystone):
-        assert granted(keystone, PAGE, **ASKED) == {}
+        assert granted(keystone, PAGE, **PREFLIGHT) == {}
 
     def test_a_named_origin_may_send_what_a_client_sends(self, tmp_path):
         api = keystone_at(tmp_path, f"[cors]\nallowed_origin = {PAGE}\n")
         sent = {"Access-Control-Request-Headers": "x-auth-token,content-type,if-match"}
-        found = granted(api, PAGE, **{**ASKED, **sent})
+        found = granted(api, PAGE, **{**PREFLIGHT, **sent})
         assert found["access-control-allow-origin"] == PAGE
         assert found["access-control-allow-methods"] == "PUT"
         assert "x-auth-token" in found["access-control-allow-headers"]
-        assert granted(api, "https://other.example.com", **ASKED) == {}
+        assert granted(api, "https://other.example.com", **PREFLIGHT) == {}
         read = granted(api, PAGE, "GET")
         assert "X-OpenStack-Request-Id" in read["access-control-expose-headers"]
 

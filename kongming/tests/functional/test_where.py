@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Where a guest is: what Nova says of it, held against libvirt's test driver, by the service."""
+"""Where a guest is: what Nova shows, compared with libvirt's test driver, by the service."""
 
 import contextlib
 import logging
@@ -90,7 +90,7 @@ def warnings(caplog):
 
 
 @pytest.mark.parametrize(
-    ("name", "where", "says"),
+    ("name", "where", "text"),
     [
         ("instance.update", OTHER, f"it is on {OTHER}"),
         ("instance.update", None, "it is on no host"),
@@ -100,14 +100,14 @@ def warnings(caplog):
     ],
 )
 def test_a_running_guest_is_not_given_up_for_a_single_event(
-    host, guest, caplog, name, where, says
+    host, guest, caplog, name, where, text
 ):
     host.receive(guest, name=name, host=where)
     host.wait_status(guest, "elsewhere")
     record = host.record(guest)
     assert record.reason == "claimed_elsewhere"
     assert f"it runs on this host, {host.conf.host}, but Nova reports" in record.message
-    assert says in record.message
+    assert text in record.message
     (line,) = warnings(caplog)
     assert record.message in line
     # It is kept placed as before.
@@ -274,15 +274,15 @@ def test_events_without_requests_cost_a_guest_without_a_note_no_reading(host, mo
     guest = host.guest()
     plain = host.service._executor._unclaimed._plain
     wait_for(lambda: guest.UUIDString() in plain)
-    seen = []
+    looked_up = []
     hypervisor = host.service._executor._hypervisor
     look = hypervisor.guest
-    monkeypatch.setattr(hypervisor, "guest", lambda uuid: seen.append(uuid) or look(uuid))
+    monkeypatch.setattr(hypervisor, "guest", lambda uuid: looked_up.append(uuid) or look(uuid))
     for _ in range(20):
         host.receive(guest)
         host.settled()
     # libvirt's events of its start may still be on their way.
-    assert len(seen) <= 2
+    assert len(looked_up) <= 2
     assert host.record(guest) is None
 
 

@@ -34,7 +34,7 @@ OPTIONS = "max_body_size = 2048\n"
 
 
 def write(root, options=""):
-    """Write kongming.conf, with an API that asks nobody who they are."""
+    """Write kongming.conf, with an API without authentication."""
     conf = root / "kongming.conf"
     conf.write_text(
         f"[DEFAULT]\nstate_path = {root}\ntransport_url = fake://\n"
@@ -66,10 +66,10 @@ def workers(api):
     return {int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
-def at_once(number, ask):
-    """Ask so often at the same time; the answers."""
+def at_once(number, send):
+    """Send so many requests at the same time; return the answers."""
     with ThreadPoolExecutor(number) as pool:
-        return list(pool.map(ask, range(number)))
+        return list(pool.map(send, range(number)))
 
 
 def path_of(number):
@@ -81,35 +81,35 @@ def shares(number):
 
 
 def test_one_of_several_concurrent_requests_is_first(api):
-    def ask(number):
+    def send(number):
         body = {"allocation": shares(number), "generation": 0}
         return api.request("PUT", path_of(1), body)
 
-    assert codes(at_once(16, ask)) == {201: 1, "generation_conflict": 15}
+    assert codes(at_once(16, send)) == {201: 1, "generation_conflict": 15}
     assert api.get(path_of(1))["generation"] == 1
 
 
 def test_no_concurrent_request_is_lost(api):
-    def ask(number):
+    def send(number):
         return api.request("PUT", path_of(2), {"allocation": shares(number)})
 
-    assert codes(at_once(16, ask)) == {201: 1, 200: 15}
+    assert codes(at_once(16, send)) == {201: 1, 200: 15}
     assert api.get(path_of(2))["generation"] == 16
     history = api.get(f"{path_of(2)}/history")["history"]
     assert [change["generation"] for change in history] == list(range(1, 17))
-    asked = {change["allocation"]["cpu_shares"] for change in history}
-    assert asked == {shares(number)["cpu_shares"] for number in range(16)}
+    requested = {change["allocation"]["cpu_shares"] for change in history}
+    assert requested == {shares(number)["cpu_shares"] for number in range(16)}
 
 
 def test_an_instance_goes_to_one_of_the_maps_that_request_it(api):
     uuids = [instance(number) for number in range(30, 36)]
 
-    def ask(number):
-        wanted = uuids if number % 2 else reversed(uuids)
-        body = {"allocations": dict.fromkeys(wanted, shares(number))}
+    def send(number):
+        ordered = uuids if number % 2 else reversed(uuids)
+        body = {"allocations": dict.fromkeys(ordered, shares(number))}
         return api.request("PUT", f"/v1/allocation-maps/map-{number}", body)
 
-    assert codes(at_once(8, ask)) == {201: 1, "map_conflict": 7}
+    assert codes(at_once(8, send)) == {201: 1, "map_conflict": 7}
     (one,) = api.get("/v1/allocation-maps")["allocation_maps"]
     assert one["instances"] == len(uuids)
 
@@ -199,20 +199,20 @@ def test_a_new_configuration_is_loaded_while_requests_are_answered(api):
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "says"),
+    ("file", "text", "message"),
     [
         ("api.conf", "[api]\nmax_limit = 0\n", "max_limit"),
         ("policy.yaml", "a: [", "[oslo_policy] policy_file, "),
     ],
 )
-def test_a_configuration_that_can_not_be_used_ends_the_start(tmp_path, file, text, says):
+def test_a_configuration_that_can_not_be_used_ends_the_start(tmp_path, file, text, message):
     (tmp_path / "api.conf").touch()
     (tmp_path / file).write_text(text)
     # Two files: the later one wins.
     api = Api(tmp_path, f"{write(tmp_path)};{tmp_path / 'api.conf'}", workers=1)
     with pytest.raises(RuntimeError, match="ended before the API answers"), api:
         pass
-    assert says in api.process.log.read_text()
+    assert message in api.process.log.read_text()
 
 
 def raw(api, *lines):
@@ -240,9 +240,9 @@ def raw(api, *lines):
     ],
 )
 def test_the_requested_path_counts_as_it_was_sent(api, target, host, status):
-    told, head = raw(api, f"GET {target} HTTP/1.1", host)
+    answered, head = raw(api, f"GET {target} HTTP/1.1", host)
     # A server may refuse by itself what names two hosts.
-    assert told == status or (host.count("Host:") == 2 and told == 400)
+    assert answered == status or (host.count("Host:") == 2 and answered == 400)
     if "application/json" in head:
         assert "Cache-Control: no-store" in head
         assert "X-Content-Type-Options: nosniff" in head
