@@ -133,7 +133,7 @@ def servers(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def cpus():
-    """The host's online CPUs: to see a pin there must be two of them."""
+    """The host's online CPUs: a pin takes effect only where there are two of them."""
     online = sorted(threads.online_cpus())
     assert len(online) >= 2, "on a single CPU no pin can be told from no pin"
     return online
@@ -161,10 +161,10 @@ class Guest:
     def affinity(self):
         return threads.vcpu_affinity(self.uuid)
 
-    def wait_affinity(self, wanted):
+    def wait_affinity(self, expected):
         """Wait until the threads of the vCPUs may run exactly there."""
-        wanted = {vcpu: frozenset(cpus) for vcpu, cpus in wanted.items()}
-        wait_until(lambda: self.affinity() == wanted, 30, f"affinity {wanted}")
+        expected = {vcpu: frozenset(cpus) for vcpu, cpus in expected.items()}
+        wait_until(lambda: self.affinity() == expected, 30, f"affinity {expected}")
 
     def pin(self, cpu, vcpu=0):
         """Pin a vCPU as another user of libvirt would."""
@@ -212,12 +212,12 @@ class Cloud:
         return self._guests[-1]
 
     def publish(self, guest, value, host="compute-1", event_type="instance.create.end"):
-        asked = {} if value is None else {KEY: value}
-        self.nova.publish(guest.uuid, host, asked, event_type)
+        metadata = {} if value is None else {KEY: value}
+        self.nova.publish(guest.uuid, host, metadata, event_type)
 
-    def ask(self, guest, host="compute-1", **asked):
+    def update(self, guest, host="compute-1", **values):
         """Publish an event with metadata: ``vcpu_pinning="1"`` and the like."""
-        metadata = {f"kongming-{key.replace('_', '-')}": value for key, value in asked.items()}
+        metadata = {f"kongming-{key.replace('_', '-')}": value for key, value in values.items()}
         self.nova.publish(guest.uuid, host, metadata, "instance.update")
 
     def settle(self, daemon):
@@ -225,7 +225,7 @@ class Cloud:
 
         Events are handled in their order: all before it have been, too.
 
-        :returns: the guest's UUID; that it is let go may still be told of.
+        :returns: the guest's UUID; its release may still be logged.
         """
         marker = str(uuid.uuid4())
         self.nova.publish(marker, daemon.host, {KEY: "0"})
@@ -278,19 +278,19 @@ def site(installation, broker, libvirtd, tmp_path):
 
 
 def applied(daemon, guest):
-    """Wait until the service says that it has applied what is asked, and give its record."""
+    """Wait until the service has applied the request, and return its record."""
     return status(daemon, guest, "applied")
 
 
-def status(daemon, guest, wanted):
-    """Wait until what is asked for a guest has come so far, and give the record."""
+def status(daemon, guest, expected):
+    """Wait until the request for a guest has this status, and return the record."""
 
     def reached():
         record = daemon.record(guest.uuid)
-        return record if record and record.status == wanted else None
+        return record if record and record.status == expected else None
 
     try:
-        return wait_until(reached, 30, f"status {wanted}")
+        return wait_until(reached, 30, f"status {expected}")
     except TimeoutError as error:
         error.add_note(f"{daemon.record(guest.uuid)}\n{daemon.log()[-4000:]}")
         raise

@@ -24,7 +24,7 @@ THREADS = 8
 
 
 def at_once(*works):
-    """Do all of it at the same moment; what each gives, or raises."""
+    """Do all of it at the same moment; return what each returns, or raises."""
     barrier = threading.Barrier(len(works))
 
     def run(work):
@@ -58,13 +58,13 @@ class Crowd:
 
     def hosts(self):
         for _ in range(10):
-            wanted = self._allocations.desired(self.uuids)
-            self._allocations.locate(dict.fromkeys(wanted, Location("project", "here")))
-            said = [
+            desired = self._allocations.desired(self.uuids)
+            self._allocations.locate(dict.fromkeys(desired, Location("project", "here")))
+            reports = [
                 report(uuid, entry.generation, "applied" if entry.allocation else "released")
-                for uuid, entry in wanted.items()
+                for uuid, entry in desired.items()
             ]
-            self._allocations.report("here", said, 1.0)
+            self._allocations.report("here", reports, 1.0)
 
     def leave(self):
         for each in self._allocations.maps():

@@ -20,7 +20,7 @@ from kongming.tests.testbed.process import patience, wait_until
 
 
 def scrape(port):
-    """Give the values of all samples without labels, and those of the guests by status."""
+    """Return the values of all samples without labels, and those of the guests by status."""
     with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30 * patience()) as answer:
         families = list(text_string_to_metric_families(answer.read().decode()))
     return {

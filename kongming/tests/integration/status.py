@@ -49,7 +49,7 @@ def _loaded():
 
 
 def command():
-    """Give the command line of kongming-status where the hook is installed."""
+    """Return the command line of kongming-status where the hook is installed."""
     return _loaded().command("kongming-status")
 
 
@@ -60,13 +60,13 @@ class Status:
         ended = run([*command(), "--config-file", conf, "upgrade", "check", *arguments, "--json"])
         self.code = ended.returncode
         self.errors = ended.stderr
-        said = json.loads(ended.stdout) if ended.stdout else {"checks": []}
-        self.results = {check["check"]: check["result"] for check in said["checks"]}
-        self.details = {check["check"]: check["details"] for check in said["checks"]}
+        shown = json.loads(ended.stdout) if ended.stdout else {"checks": []}
+        self.results = {check["check"]: check["result"] for check in shown["checks"]}
+        self.details = {check["check"]: check["details"] for check in shown["checks"]}
         for secret in ("secret", "guest:guest"):
             assert secret not in ended.stdout + ended.stderr
 
     def only(self, name):
-        """Give the details of the one check that is not a success."""
+        """Return the details of the one check that is not a success."""
         assert [check for check, result in self.results.items() if result] == [name], self.details
         return self.details[name]

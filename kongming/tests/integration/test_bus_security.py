@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the documentation says of the bus, tried on a real RabbitMQ, sentence by sentence.
+"""What the documentation states of the bus, tried on a real RabbitMQ, sentence by sentence.
 
 The intruder is a compute host that was broken into: it has its own RabbitMQ user and its own key.
 """
@@ -41,13 +41,13 @@ from kongming.tests.thorough import stories
 
 DOCUMENTS = Path(__file__).parents[3] / "doc/source"
 INTRUDER = "compute-2"
-# And a rule that nothing here asks to break.
+# And a rule that no request here breaks.
 OFTEN = "[executor]\npull_interval = 1\n[guard]\nallowed_nodes = 1\n"
 _number = itertools.count(1)
 
 
 def manage(*arguments):
-    """Run kongming-manage; give what it says."""
+    """Run kongming-manage; return its output."""
     command = [str(BIN / "kongming-manage"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
@@ -67,11 +67,11 @@ class Secured:
         broker.run(f"rabbitmqctl add_vhost {self.vhost}")
         for user in (self.user(None), self.user(HOST), self.user(INTRUDER)):
             broker.add_foreign_user(user)
-        said = manage(
+        commands = manage(
             *("broker", "permissions", "--vhost", self.vhost, "--prefix", self.prefix),
             *("--exchange", exchange, HOST, INTRUDER),
         )
-        for line in said.splitlines():
+        for line in commands.splitlines():
             broker.run(line)
         self.signed = signed
         if signed:
@@ -150,11 +150,11 @@ class Occupied(Secured):
         return guest
 
     def intruders(self):
-        """The UUID of an instance of the intruder's own, that something is wanted for."""
+        """The UUID of an instance of the intruder's own, with a desired allocation."""
         mine = self.site.nova.add(INTRUDER, {})
         self.site.put(mine, vcpu_pinning="0")
         path = f"/v1/allocations/{mine}"
-        wait_until(lambda: self.site.api.get(path)["host"] == INTRUDER, 30, "Nova's word")
+        wait_until(lambda: self.site.api.get(path)["host"] == INTRUDER, 30, "its host in Nova")
         return mine
 
     def logs(self):
@@ -195,7 +195,7 @@ def secured(request):
 def message(method, context=None, reply_to=None, **arguments):
     """A call as oslo.messaging sends it."""
     waiting = {} if reply_to is None else {"_msg_id": uuid.uuid4().hex, "_reply_q": reply_to}
-    said = {
+    body = {
         "method": method,
         "args": arguments,
         "version": "1.0",
@@ -203,7 +203,7 @@ def message(method, context=None, reply_to=None, **arguments):
         **{f"_context_{name}": value for name, value in (context or {}).items()},
         **waiting,
     }
-    envelope = {"oslo.version": "2.0", "oslo.message": json.dumps(said)}
+    envelope = {"oslo.version": "2.0", "oslo.message": json.dumps(body)}
     return amqp.Message(
         json.dumps(envelope), content_type="application/json", content_encoding="utf-8"
     )
@@ -211,8 +211,8 @@ def message(method, context=None, reply_to=None, **arguments):
 
 def push(instance_uuid, cpu=None, **allocation):
     pins = {} if cpu is None else {"vcpu_pinning": str(cpu)}
-    wanted = {"generation": 9, "allocation": pins | allocation, "requested_by": "intruder"}
-    return {"instances": {instance_uuid: wanted}}
+    desired = {"generation": 9, "allocation": pins | allocation, "requested_by": "intruder"}
+    return {"instances": {instance_uuid: desired}}
 
 
 def own_name():
@@ -223,12 +223,12 @@ def own_name():
 def report(instance_uuid, generation=1, status="failed"):
     words = dict.fromkeys(("message", "source", "drift"), "")
     times = {"drift_at": None, "changed_at": time.time()}
-    said = {"instance_uuid": instance_uuid, "generation": generation, "status": status}
-    return {**said, "reason": "forged", **words, **times}
+    parts = {"instance_uuid": instance_uuid, "generation": generation, "status": status}
+    return {**parts, "reason": "forged", **words, **times}
 
 
 def answer(channel, method, context=None, **arguments):
-    """Call a conductor as the intruder; give the answer."""
+    """Call a conductor as the intruder; return the answer."""
     own = own_name()
     channel.queue_declare(own, durable=True, auto_delete=False)
     body = message(method, context, reply_to=own, **arguments)
@@ -238,7 +238,7 @@ def answer(channel, method, context=None, **arguments):
 
 
 def refused(secured, attempt, host=INTRUDER):
-    """Tell whether RabbitMQ refuses what a host's user attempts."""
+    """Return whether RabbitMQ refuses what a host's user attempts."""
     try:
         with secured.channel(host) as channel:
             attempt(channel)
@@ -289,7 +289,7 @@ def theirs(secured):
 
 def test_a_host_can_not_read_purge_delete_or_bind_queues_of_others(secured, cpus):
     guest = secured.placed(cpus[1])
-    # A dry run has the conductor tell the host where it waits for the answer.
+    # A dry run shows the host where the conductor waits for the answer.
     path = f"/v1/allocations/{guest.uuid}?dry_run=true"
     secured.site.api.request("PUT", path, {"allocation": {"vcpu_pinning": "0"}})
     for name in [*theirs(secured), *secured.reply_queues(None)]:
@@ -435,8 +435,8 @@ def test_without_signatures_a_host_can_speak_in_the_name_of_another(permitted, c
     with permitted.channel() as channel:
         body = message("report", host=HOST, reports=[report(guest.uuid)])
         by_queue_name(channel, permitted, body, "kongming-conductor")
-        told = permitted.site.plane.wait_status(guest.uuid, "failed")
-    assert (told["reason"], told["reported_by"]) == ("forged", HOST)
+        shown = permitted.site.plane.wait_status(guest.uuid, "failed")
+    assert (shown["reason"], shown["reported_by"]) == ("forged", HOST)
 
 
 def test_a_host_can_not_report_instances_that_nova_has_on_another_host(secured, cpus):
@@ -447,21 +447,21 @@ def test_a_host_can_not_report_instances_that_nova_has_on_another_host(secured, 
         call = own_call(secured, "report", host=INTRUDER, reports=reports)
         channel.basic_publish(call, secured.exchange, "kongming-conductor")
         # It may of its own, and both came in one message.
-        told = secured.site.plane.wait_status(mine, "failed")
-    assert told["reported_by"] == INTRUDER
+        shown = secured.site.plane.wait_status(mine, "failed")
+    assert shown["reported_by"] == INTRUDER
     assert secured.site.api.get(f"/v1/allocations/{guest.uuid}")["status"] == "applied"
 
 
 def test_a_host_does_not_learn_of_instances_that_nova_has_on_another_host(secured, cpus):
     guest, mine = secured.placed(cpus[1]), secured.intruders()
-    told = exchanged(secured, guest.uuid, mine)
-    assert mine in told["desired"]
-    assert guest.uuid not in told["desired"]
-    assert told["contested"] == [guest.uuid]
+    answered = exchanged(secured, guest.uuid, mine)
+    assert mine in answered["desired"]
+    assert guest.uuid not in answered["desired"]
+    assert answered["contested"] == [guest.uuid]
 
 
 def exchanged(secured, *guests):
-    """Give what the intruder is told if it says that it has some guests."""
+    """Return the answer to the intruder if it reports to have some guests."""
     arguments = {
         "host": INTRUDER,
         "executor": {"version": "1", "started_at": time.time(), "interval_s": 60.0},
@@ -483,7 +483,7 @@ def test_a_host_can_claim_instances_that_nova_does_not_know(secured):
     wait_until(
         lambda: unknown in exchanged(secured, str(uuid.uuid4()), unknown)["desired"],
         60,
-        "the intruder is told what is wanted",
+        "the intruder gets the desired allocation",
     )
     secured.site.nova.add(HOST, {}, instance_uuid=unknown)
     wait_until(
@@ -495,14 +495,14 @@ def test_only_without_signatures_a_host_can_call_conductors_as_the_api_does(secu
     guest = secured.placed(cpus[1])
     arguments = {"instance_uuid": guest.uuid, "allocation": {"vcpu_pinning": str(cpus[0])}}
     with secured.channel() as channel:
-        told = answer(channel, "plan", **arguments)
+        answered = answer(channel, "plan", **arguments)
         if not secured.signed:
-            assert (told["outcome"], told["host"]) == ("planned", HOST)
+            assert (answered["outcome"], answered["host"]) == ("planned", HOST)
             return
-        assert told["error"]["reason"] == "signature_invalid"
+        assert answered["error"]["reason"] == "signature_invalid"
         context = {SIGNATURE: own_signature(secured, "plan", arguments)}
-        told = answer(channel, "plan", context, **arguments)
-        assert told["error"]["reason"] == "signature_invalid"
+        answered = answer(channel, "plan", context, **arguments)
+        assert answered["error"]["reason"] == "signature_invalid"
 
 
 def own_call(secured, method, **arguments):
@@ -543,10 +543,10 @@ def test_with_signatures_a_host_can_not_have_guests_of_others_placed(signed, cpu
             # RabbitMQ 4 refuses the carbon copy.
             assert attempt == (way is by_carbon_copy and is_strict())
     wait_until(lambda: signed.queues()[queue].ready == 0, 30, "all were taken")
-    # What is rightly asked afterwards is done, with the next generation but one.
+    # A legitimate request afterwards is carried out, with the next generation but one.
     signed.site.put(guest.uuid, vcpu_pinning=f"{cpus[0]}-{cpus[1]}")
-    told = signed.site.plane.wait_status(guest.uuid, "applied")
-    assert told["generation"] == 2
+    applied = signed.site.plane.wait_status(guest.uuid, "applied")
+    assert applied["generation"] == 2
     guest.wait_affinity({vcpu: [cpus[0], cpus[1]] for vcpu in guest.affinity()})
     # One line for all of them.
     assert before <= signed.executor.log().count("desired of") <= 1
@@ -580,17 +580,17 @@ def test_with_signatures_a_host_can_not_speak_in_the_name_of_another(signed, cpu
             ("snapshot", view),
             ("changed", None),
         ):
-            said = (
+            named = (
                 {"instance_uuids": [guest.uuid]}
                 if arguments is None
                 else {"host": HOST, **arguments}
             )
-            for body in forged(signed, None, method, said):
+            for body in forged(signed, None, method, named):
                 by_queue_name(channel, signed, body, "kongming-conductor")
         wait_until(lambda: signed.queues()["kongming-conductor"].ready == 0, 30, "all were taken")
     assert guest.uuid in shown()
-    told = signed.site.api.get(f"/v1/allocations/{guest.uuid}")
-    assert (told["status"], told["reported_by"]) == ("applied", HOST)
+    allocation = signed.site.api.get(f"/v1/allocations/{guest.uuid}")
+    assert (allocation["status"], allocation["reported_by"]) == ("applied", HOST)
     logged = "".join(each.log() for each in signed.site.plane.conductors)
     assert "Traceback" not in logged
     assert "(signature_invalid)" in logged
@@ -602,7 +602,7 @@ def test_with_signatures_a_repeated_call_is_refused(signed, cpus):
     arguments = {"host": INTRUDER, "reports": [report(mine)]}
     signature = own_signature(signed, "report", arguments)
     with signed.channel() as channel:
-        # To each conductor twice; what oslo.messaging tells copies by is not signed.
+        # To each conductor twice; what oslo.messaging knows copies by is not signed.
         for queue in ("kongming-conductor.controller-1", "kongming-conductor.controller-2") * 2:
             body = message("report", {SIGNATURE: signature}, **arguments)
             by_queue_name(channel, signed, body, queue)
@@ -773,11 +773,11 @@ def test_the_user_of_a_notification_handler_receives_only_events_of_nova(
     broker.add_vhost(vhost)
     user = f"listener-{HOST}"
     broker.add_foreign_user(user)
-    said = manage(
+    commands = manage(
         *("broker", "permissions", "--trigger", "notification", "--vhost", vhost),
         *("--exchange", cloud.exchange, "--prefix", "listener", HOST),
     )
-    for line in said.splitlines():
+    for line in commands.splitlines():
         broker.run(line)
     daemon = cloud.daemon(
         transport_url=broker.transport_url(vhost, user),
@@ -814,7 +814,7 @@ def test_the_user_of_a_notification_handler_receives_only_events_of_nova(
         channel.basic_publish(amqp.Message("x"), exchange, "conductor")
         with pytest.raises(amqp.AccessRefused):
             channel.basic_qos(0, 1, False)
-    # It may make its own queue anew, but none whose dead letters go elsewhere.
+    # It may make its own queue again, but none whose dead letters go elsewhere.
     assert daemon.stop() == 0
     connection.channel().queue_delete(own)
     for elsewhere in ("", cloud.exchange):

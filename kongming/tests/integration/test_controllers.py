@@ -56,7 +56,7 @@ def test_targets_that_the_host_does_not_support_are_refused_once_and_the_rest_is
     cloud = host(*controllers)
     guest = cloud.guest(vcpus=1)
     with cloud.daemon(options="[executor]\ncheck_interval = 1\n") as daemon:
-        cloud.ask(guest, vcpu_pinning=str(cpus[-1]), **asked)
+        cloud.update(guest, vcpu_pinning=str(cpus[-1]), **asked)
         guest.wait_on(cpus[-1])
         record = status(daemon, guest, "refused")
         assert record.reason == reason
@@ -66,6 +66,6 @@ def test_targets_that_the_host_does_not_support_are_refused_once_and_the_rest_is
         assert status(daemon, guest, "refused").generation == record.generation
         assert daemon.log().count(f"({reason})") == 1
         assert "failed" not in daemon.log()
-        cloud.ask(guest, vcpu_pinning=str(cpus[0]))
+        cloud.update(guest, vcpu_pinning=str(cpus[0]))
         guest.wait_on(cpus[0])
         status(daemon, guest, "applied")

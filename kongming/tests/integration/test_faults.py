@@ -107,7 +107,7 @@ def faulty(cloud, *faults):
 
 
 def ask(cloud, daemon, guest, cpus):
-    cloud.ask(
+    cloud.update(
         guest,
         host=daemon.host,
         vcpu_pinning=f"0:{cpus[0]};1:{cpus[-1]}",
@@ -147,7 +147,7 @@ def test_a_service_killed_during_placement_and_release_completes_both(shared, cp
         applied(daemon, guest)
         check_has_all(guest, cpus)
         daemon.arm()
-        shared.ask(guest, host=daemon.host)
+        shared.update(guest, host=daemon.host)
         wait_killed(daemon)
         daemon.start_with()
         wait_until(lambda: daemon.record(guest.uuid) is None, 30, "nothing is kept")
@@ -176,7 +176,7 @@ HOLD = Fault(RECONCILE, 2, wait=True)
 
 
 def back_to(shared, daemon, guest, before):
-    shared.ask(guest, host=daemon.host)
+    shared.update(guest, host=daemon.host)
     wait_until(lambda: daemon.record(guest.uuid) is None, 30, "nothing is kept")
     assert snapshot(guest) == before
 

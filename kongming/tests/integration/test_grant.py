@@ -42,7 +42,7 @@ def floating(cloud, cpus, tmp_path):
 def test_a_guest_is_placed_within_its_grant_and_returns_to_it(cloud, daemon, floating, cpus):
     first, second = cpus[:2]
     given = floating.domain.XMLDesc(PERSISTENT)
-    cloud.ask(floating, vcpu_pinning=f"0:{first};1:{second}", emulator_pinning=str(second))
+    cloud.update(floating, vcpu_pinning=f"0:{first};1:{second}", emulator_pinning=str(second))
     floating.wait_affinity({0: [first], 1: [second]})
     assert status(daemon, floating, "applied")
     emulator = threads.emulator_thread(floating.uuid)
@@ -50,7 +50,7 @@ def test_a_guest_is_placed_within_its_grant_and_returns_to_it(cloud, daemon, flo
     floating.pin(second, vcpu=0)
     floating.wait_affinity({0: [first], 1: [second]})
     assert floating.domain.XMLDesc(PERSISTENT) == given
-    cloud.ask(floating)
+    cloud.update(floating)
     floating.wait_affinity({0: [first, second], 1: [first, second]})
     wait_until(lambda: daemon.record(floating.uuid) is None, 30, "nothing is kept of it")
     assert "baseline" not in floating.domain.XMLDesc()
@@ -61,7 +61,7 @@ def test_a_guest_is_placed_again_within_the_new_grant_after_a_hard_reboot_or_ref
     cloud, daemon, floating, cpus
 ):
     first, second = cpus[:2]
-    cloud.ask(floating, vcpu_pinning=f"0:{first};1:{second}")
+    cloud.update(floating, vcpu_pinning=f"0:{first};1:{second}")
     floating.wait_affinity({0: [first], 1: [second]})
     floating.domain.destroy()
     floating.domain.create()
@@ -82,12 +82,12 @@ def test_a_guest_is_placed_again_within_the_new_grant_after_a_hard_reboot_or_ref
 def test_a_guest_returns_to_its_grant_also_after_a_volume_was_moved(cloud, daemon, floating, cpus):
     first, second = cpus[:2]
     given = {pin: f"{pin} cpuset='{first}-{second}'" for pin in ("vcpu='0'", "emulatorpin")}
-    cloud.ask(floating, vcpu_pinning=str(first), emulator_pinning=str(second))
+    cloud.update(floating, vcpu_pinning=str(first), emulator_pinning=str(second))
     assert status(daemon, floating, "applied")
     # As Nova does it: the domain is defined from its live definition.
     floating.domain.connect().defineXML(floating.domain.XMLDesc())
     assert not any(pin in floating.domain.XMLDesc(PERSISTENT) for pin in given.values())
-    cloud.ask(floating)
+    cloud.update(floating)
     floating.wait_affinity({0: [first, second], 1: [first, second]})
     assert all(pin in floating.domain.XMLDesc(PERSISTENT) for pin in given.values())
     assert "baseline" not in floating.domain.XMLDesc(PERSISTENT)
@@ -98,20 +98,20 @@ def test_dedicated_cpus_are_permuted_as_a_whole(cloud, daemon, cpus, tmp_path):
     guest = cloud.guest(
         granted=[str(first), str(second)], persistent=True, firmware=tmp_path / "firmware"
     )
-    cloud.ask(guest, vcpu_pinning=f"0:{second}")
+    cloud.update(guest, vcpu_pinning=f"0:{second}")
     assert status(daemon, guest, "refused").reason == "dedicated_cpus"
     assert guest.affinity() == {0: {first}, 1: {second}}
-    cloud.ask(guest, vcpu_pinning=f"0:{second};1:{first}")
+    cloud.update(guest, vcpu_pinning=f"0:{second};1:{first}")
     guest.wait_affinity({0: [second], 1: [first]})
-    cloud.ask(guest, numa_nodes="0")
+    cloud.update(guest, numa_nodes="0")
     assert status(daemon, guest, "refused").reason == "numa_memory"
-    cloud.ask(guest)
+    cloud.update(guest)
     guest.wait_affinity({0: [first], 1: [second]})
 
 
 def test_memory_of_a_numa_guest_is_refused_and_has_no_effect(cloud, daemon, floating):
     before = floating.affinity()
-    cloud.ask(floating, numa_nodes="0")
+    cloud.update(floating, numa_nodes="0")
     assert status(daemon, floating, "refused").reason == "numa_memory"
     assert floating.affinity() == before
     assert "baseline" not in floating.domain.XMLDesc()

@@ -97,7 +97,7 @@ def test_hung_guests_do_not_delay_the_others(cloud, cpus, workers):
     options = f"[executor]\nworkers = {workers}\ncheck_interval = 1\n"
     with cloud.daemon(options=options) as daemon:
         for guest in stuck:
-            cloud.ask(guest, vcpu_pinning=str(cpus[0]), iothread_pinning=str(cpus[0]))
+            cloud.update(guest, vcpu_pinning=str(cpus[0]), iothread_pinning=str(cpus[0]))
             applied(daemon, guest)
         with hung(*(guest.uuid for guest in stuck)):
             # What they are is read from the kernel: nothing is wrong with their placement.
@@ -105,15 +105,15 @@ def test_hung_guests_do_not_delay_the_others(cloud, cpus, workers):
             assert "failed" not in daemon.log()
             with monitors_held(cloud.libvirtd.uri, *stuck):
                 for guest in stuck:
-                    cloud.ask(guest, vcpu_pinning=str(cpus[-1]), iothread_pinning=str(cpus[0]))
+                    cloud.update(guest, vcpu_pinning=str(cpus[-1]), iothread_pinning=str(cpus[0]))
                 for cpu in (cpus[0], cpus[-1]):
-                    cloud.ask(healthy, vcpu_pinning=str(cpu))
+                    cloud.update(healthy, vcpu_pinning=str(cpu))
                     healthy.wait_on(cpu)
                 for guest in stuck:
                     assert status(daemon, guest, "failed").reason == "guest_hung"
                 daemon.reload()
                 daemon.wait_log("Configuration reloaded")
-                cloud.ask(healthy, vcpu_pinning=str(cpus[0]))
+                cloud.update(healthy, vcpu_pinning=str(cpus[0]))
                 healthy.wait_on(cpus[0])
                 for guest in stuck:
                     os.kill(threads.emulator_thread(guest.uuid), signal.SIGCONT)
@@ -129,7 +129,7 @@ def test_hung_guests_do_not_delay_a_service_that_starts(cloud, cpus):
     stuck = [cloud.guest(vcpus=2) for _ in range(4)]
     healthy = cloud.guest(vcpus=1)
     with cloud.daemon() as daemon:
-        cloud.ask(stuck[0], vcpu_pinning=f"0:{cpus[0]}")
+        cloud.update(stuck[0], vcpu_pinning=f"0:{cpus[0]}")
         applied(daemon, stuck[0])
     uri = cloud.libvirtd.uri
     before = _occupants(uri)
@@ -138,7 +138,7 @@ def test_hung_guests_do_not_delay_a_service_that_starts(cloud, cpus):
         wait_until(lambda: _are_hung(stuck), 30, "the guests count as hung")
         assert _occupants(uri) == before
         with cloud.daemon(options="[executor]\nworkers = 1\n"):
-            cloud.ask(healthy, vcpu_pinning=str(cpus[-1]))
+            cloud.update(healthy, vcpu_pinning=str(cpus[-1]))
             healthy.wait_on(cpus[-1])
         for guest in stuck:
             os.kill(threads.emulator_thread(guest.uuid), signal.SIGCONT)

@@ -35,7 +35,7 @@ from kongming.tests.testbed.process import free_port, patience
 from kongming.tests.thorough import stories
 
 RED, BLUE, UNLOCATED, ABSENT = (instance(number) for number in (1, 2, 3, 4))
-ASKED = {"allocation": {"vcpu_pinning": "1"}}
+BODY = {"allocation": {"vcpu_pinning": "1"}}
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +61,9 @@ def connection(tmp_path_factory, projects):
     with closing(Database(configuration(url))) as database:
         migration.sync(database)
         allocations = Allocations(database)
-        asked = Allocation(cpu_shares=5)
+        requested = Allocation(cpu_shares=5)
         for uuid in (RED, BLUE, UNLOCATED):
-            allocations.put(uuid, asked, generation=None, **BY)
+            allocations.put(uuid, requested, generation=None, **BY)
         found = {RED: projects["red"], BLUE: projects["blue"]}
         allocations.locate({uuid: Location(found[uuid], "compute-1") for uuid in found})
     return url
@@ -71,7 +71,7 @@ def connection(tmp_path_factory, projects):
 
 @pytest.fixture(scope="module")
 def options(projects):
-    """Give the part of kongming.conf that names a Keystone."""
+    """Return the part of kongming.conf that names a Keystone."""
 
     def options(identity_url):
         return (
@@ -99,15 +99,15 @@ def api(tmp_path_factory, keystone, connection, options):
 
 @pytest.fixture(scope="module")
 def token_of(keystone, projects):
-    """Give a token of somebody's, the same one again and again."""
+    """Return a token of somebody's, the same one again and again."""
     return functools.cache(lambda who: keystone.token(who, projects[who.partition("@")[2]]))
 
 
 @pytest.fixture
-def ask(api, token_of):
-    """Send a request as somebody; give its status, and the code of an error."""
+def send(api, token_of):
+    """Send a request as somebody; return its status, and the code of an error."""
 
-    def ask(who, method, path, body=None, *, token="", service_token=""):
+    def send(who, method, path, body=None, *, token="", service_token=""):
         if who:
             token = token_of(who)
         headers = {"X-Auth-Token": token, "X-Service-Token": service_token}
@@ -115,7 +115,7 @@ def ask(api, token_of):
         code = answer.body["errors"][0]["code"] if answer.status >= 400 else ""
         return answer.status, code
 
-    return ask
+    return send
 
 
 def of(uuid):
@@ -123,16 +123,16 @@ def of(uuid):
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/openapi.json", "/v1/schemas/allocation"])
-def test_the_versions_are_public(ask, path):
-    assert ask("", "GET", path) == (200, "")
-    assert ask("", "GET", path, token="garbage") == (200, "")
+def test_the_versions_are_public(send, path):
+    assert send("", "GET", path) == (200, "")
+    assert send("", "GET", path, token="garbage") == (200, "")
 
 
 @pytest.mark.parametrize("token", ["", "garbage", "gAAAAA" + 200 * "x", "\xe9"])
 @stories("method", ["GET", "PUT", "DELETE"])
 def test_without_a_token_no_resource_is_shown(api, keystone, token, method):
     headers = {"X-Auth-Token": token} if token else {}
-    answer = api.request(method, of(RED), ASKED, headers)
+    answer = api.request(method, of(RED), BODY, headers)
     assert answer.status == 401
     assert answer.headers["WWW-Authenticate"] == f'Keystone uri="{keystone.url}"'
     (error,) = answer.body["errors"]
@@ -140,14 +140,14 @@ def test_without_a_token_no_resource_is_shown(api, keystone, token, method):
     assert error["request_id"] == answer.headers["x-openstack-request-id"]
 
 
-def test_a_token_that_has_ended(ask, keystone, token_of, projects):
+def test_a_token_that_has_ended(send, keystone, token_of, projects):
     token = keystone.ended_token("member@red", projects["red"])
-    assert ask("", "GET", of(RED), token=token) == (401, "unauthenticated")
+    assert send("", "GET", of(RED), token=token) == (401, "unauthenticated")
     # A service that works for somebody may still finish what it began.
     service = token_of("service@service")
-    assert ask("", "GET", of(RED), token=token, service_token=service) == (200, "")
+    assert send("", "GET", of(RED), token=token, service_token=service) == (200, "")
     # It speaks for somebody, it does not lend its rights.
-    assert ask("", "PUT", of(RED), ASKED, token=token, service_token=service)[0] == 403
+    assert send("", "PUT", of(RED), BODY, token=token, service_token=service)[0] == 403
 
 
 @pytest.fixture(scope="module")
@@ -163,8 +163,8 @@ def test_the_python_client_finds_the_api_in_the_catalogue(keystone, projects):
         auth |= {"user_domain_id": DOMAIN, "project_id": projects[who.partition("@")[2]]}
         return api_at(auth_type="password", auth=auth, **options)
 
-    for who, seen in (("admin@blue", {RED, BLUE, UNLOCATED}), ("reader@red", {RED})):
-        assert {each.id for each in client(who).allocations()} == seen
+    for who, visible in (("admin@blue", {RED, BLUE, UNLOCATED}), ("reader@red", {RED})):
+        assert {each.id for each in client(who).allocations()} == visible
     with pytest.raises(exceptions.ForbiddenException) as refused:
         client("reader@red").unset_allocation(RED)
     assert refused.value.code == "forbidden"
@@ -188,56 +188,56 @@ def test_the_command_line_finds_the_api_in_the_catalogue(keystone, projects):
             check=False,
         )
 
-    for who, seen in (("admin@blue", {RED, BLUE, UNLOCATED}), ("reader@red", {RED})):
+    for who, visible in (("admin@blue", {RED, BLUE, UNLOCATED}), ("reader@red", {RED})):
         listed = openstack(who, "list")
         assert listed.returncode == 0, listed.stderr
-        assert {row["instance_uuid"] for row in json.loads(listed.stdout)} == seen
+        assert {row["instance_uuid"] for row in json.loads(listed.stdout)} == visible
     refused = openstack("reader@red", "unset", RED)
     assert refused.returncode == 1
     assert "forbidden" in refused.stderr
-    for name, value, says in (
+    for name, value, message in (
         ("OS_REGION_NAME", "elsewhere", "in the region elsewhere, only in (no region)"),
         ("OS_INTERFACE", "admin", "with the interface admin, only internal, public: choose"),
         ("OS_PROJECT_ID", "", "the token is not scoped"),
     ):
         lost = openstack("admin@blue", "list", **{name: value})
         assert lost.returncode == 1
-        assert says in lost.stderr
+        assert message in lost.stderr
 
 
-def test_an_invalid_service_token_is_refused(ask, token_of):
+def test_an_invalid_service_token_is_refused(send, token_of):
     for token in ("garbage", token_of("member@red")):
-        assert ask("admin@blue", "GET", of(RED), service_token=token)[0] == 401
+        assert send("admin@blue", "GET", of(RED), service_token=token)[0] == 401
 
 
-def test_a_token_that_was_revoked(ask, keystone, projects):
+def test_a_token_that_was_revoked(send, keystone, projects):
     token = keystone.token("admin@blue", projects["blue"])
     keystone.revoke(token)
-    assert ask("", "GET", of(RED), token=token) == (401, "unauthenticated")
+    assert send("", "GET", of(RED), token=token) == (401, "unauthenticated")
 
 
-def test_a_token_without_a_project_has_no_rights(ask, keystone):
+def test_a_token_without_a_project_has_no_rights(send, keystone):
     token = keystone.token(ADMIN, None)
-    assert ask("", "GET", of(RED), token=token) == (403, "forbidden")
-    assert ask("", "GET", "/v1/allocations", token=token) == (403, "forbidden")
+    assert send("", "GET", of(RED), token=token) == (403, "forbidden")
+    assert send("", "GET", "/v1/allocations", token=token) == (403, "forbidden")
 
 
 # member implies reader
 @stories("who", ["reader@red", "member@red"])
-def test_a_member_of_a_project_sees_its_instances(api, ask, token_of, projects, who):
-    assert ask(who, "GET", of(RED)) == (200, "")
-    assert ask(who, "GET", f"{of(RED)}/history") == (200, "")
+def test_a_member_of_a_project_sees_its_instances(api, send, token_of, projects, who):
+    assert send(who, "GET", of(RED)) == (200, "")
+    assert send(who, "GET", f"{of(RED)}/history") == (200, "")
     for uuid in (BLUE, UNLOCATED, ABSENT):
-        assert ask(who, "GET", of(uuid)) == (404, "allocation_unknown")
-        assert ask(who, "GET", f"{of(uuid)}/history") == (404, "allocation_unknown")
+        assert send(who, "GET", of(uuid)) == (404, "allocation_unknown")
+        assert send(who, "GET", f"{of(uuid)}/history") == (404, "allocation_unknown")
     token = token_of(who)
     for query in ("", f"?project_id={projects['red']}", "?limit=1"):
         listed = api.request("GET", f"/v1/allocations{query}", None, {"X-Auth-Token": token})
         (mine,) = listed.body["allocations"]
-        # Where it is, Nova does not tell them, either.
+        # Its host is hidden from them by Nova, too.
         assert (mine["instance_uuid"], mine["host"], mine["reported_by"]) == (RED, None, None)
         assert listed.body["links"] == []
-    assert ask(who, "GET", "/v1/allocations?host=compute-1") == (403, "forbidden")
+    assert send(who, "GET", "/v1/allocations?host=compute-1") == (403, "forbidden")
     query = f"?project_id={projects['blue']}"
     listed = api.request("GET", f"/v1/allocations{query}", None, {"X-Auth-Token": token})
     assert listed.body["allocations"] == []
@@ -260,38 +260,38 @@ def test_a_member_of_a_project_sees_its_instances(api, ask, token_of, projects, 
         ("GET", "/v1/hosts/compute-1"),
     ],
 )
-def test_a_reader_of_a_project_may_neither_change_it_nor_see_the_cloud(ask, who, method, path):
-    assert ask(who, method, path, ASKED) == (403, "forbidden")
+def test_a_reader_of_a_project_may_neither_change_it_nor_see_the_cloud(send, who, method, path):
+    assert send(who, method, path, BODY) == (403, "forbidden")
 
 
 # Administrators are so in each project.
 @pytest.mark.parametrize("who", ["admin@blue", "service@service"])
-def test_administrators_and_services_have_all_rights(ask, who):
+def test_administrators_and_services_have_all_rights(send, who):
     uuid = instance(len(who) * 100)
-    assert ask(who, "PUT", of(uuid), ASKED) == (201, "")
-    assert ask(who, "GET", f"{of(uuid)}/history") == (200, "")
-    assert ask(who, "DELETE", of(uuid)) == (204, "")
-    assert ask(who, "GET", of(uuid)) == (404, "allocation_unknown")
+    assert send(who, "PUT", of(uuid), BODY) == (201, "")
+    assert send(who, "GET", f"{of(uuid)}/history") == (200, "")
+    assert send(who, "DELETE", of(uuid)) == (204, "")
+    assert send(who, "GET", of(uuid)) == (404, "allocation_unknown")
     for other in (RED, BLUE, UNLOCATED):
-        assert ask(who, "GET", of(other)) == (200, "")
-    body = {"allocations": {uuid: ASKED["allocation"]}}
-    assert ask(who, "PUT", "/v1/allocation-maps/all", body) == (201, "")
-    assert ask(who, "DELETE", "/v1/allocation-maps/all") == (204, "")
-    assert ask(who, "GET", "/v1/hosts") == (200, "")
-    assert ask(who, "GET", "/v1/hosts/compute-1") == (404, "host_unknown")
+        assert send(who, "GET", of(other)) == (200, "")
+    body = {"allocations": {uuid: BODY["allocation"]}}
+    assert send(who, "PUT", "/v1/allocation-maps/all", body) == (201, "")
+    assert send(who, "DELETE", "/v1/allocation-maps/all") == (204, "")
+    assert send(who, "GET", "/v1/hosts") == (200, "")
+    assert send(who, "GET", "/v1/hosts/compute-1") == (404, "host_unknown")
 
 
 def test_the_history_names_the_requester(api, token_of):
     token = token_of("admin@blue")
     path = of(instance(77))
-    put = api.request("PUT", path, ASKED, {"X-Auth-Token": token})
-    told = api.request("GET", f"{path}/history", None, {"X-Auth-Token": token}).body
-    (change,) = told["history"]
+    put = api.request("PUT", path, BODY, {"X-Auth-Token": token})
+    shown = api.request("GET", f"{path}/history", None, {"X-Auth-Token": token}).body
+    (change,) = shown["history"]
     assert change["request_id"] == put.headers["x-openstack-request-id"]
     assert change["requested_by"].startswith("user ")
 
 
-def test_the_requester_can_not_be_forged(api, ask):
+def test_the_requester_can_not_be_forged(api, send):
     headers = {
         "X-Roles": "admin",
         "X-User-Id": "me",
@@ -308,17 +308,17 @@ def test_keystone_is_away(tmp_path, connection, options, token_of, path):
     nobody = options(f"http://127.0.0.1:{free_port()}{path}")
     api = EmbeddedApi(tmp_path, nobody, connection=connection, auth_strategy="keystone")
     token = {"X-Auth-Token": token_of("reader@red")}
-    told = api.request("GET", of(RED), headers=token)
+    answer = api.request("GET", of(RED), headers=token)
     # The client is not to blame: another token would be of no help.
-    assert (told.status, told.error["code"]) == (503, "identity_unavailable")
-    told = api.request("GET", of(RED))
-    assert (told.status, told.error["code"]) == (401, "unauthenticated")
+    assert (answer.status, answer.error["code"]) == (503, "identity_unavailable")
+    answer = api.request("GET", of(RED))
+    assert (answer.status, answer.error["code"]) == (401, "unauthenticated")
     assert api.request("GET", "/v1", headers=token).status == 200
 
 
-def test_no_token_is_in_the_log(api, token_of, ask):
+def test_no_token_is_in_the_log(api, token_of, send):
     token = token_of("admin@blue")
-    assert ask("", "GET", of(RED), token=token) == (200, "")
-    said = api.process.log.read_text()
-    assert token not in said
-    assert PASSWORD not in said
+    assert send("", "GET", of(RED), token=token) == (200, "")
+    logged = api.process.log.read_text()
+    assert token not in logged
+    assert PASSWORD not in logged

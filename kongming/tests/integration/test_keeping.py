@@ -34,7 +34,7 @@ from kongming.tests.testbed.process import wait_until
 from kongming.tests.thorough import stories
 
 
-def told(guest, name):
+def parameter(guest, name):
     return guest.domain.schedulerParametersFlags(1)[name]
 
 
@@ -42,11 +42,11 @@ def told(guest, name):
 def test_all_possible_values_are_applied_at_once_and_released(cloud, cpus):
     first, last = cpus[0], cpus[-1]
     guest = cloud.guest(vcpus=2, iothreads=1)
-    shares = told(guest, "cpu_shares")
+    shares = parameter(guest, "cpu_shares")
     emulator = threads.emulator_thread(guest.uuid)
     (iothread,) = threads.iothreads(guest.uuid).values()
     with cloud.daemon() as daemon:
-        cloud.ask(
+        cloud.update(
             guest,
             vcpu_pinning=f"0:{first};1:{last}",
             emulator_pinning=str(last),
@@ -59,34 +59,36 @@ def test_all_possible_values_are_applied_at_once_and_released(cloud, cpus):
         assert guest.affinity() == {0: {first}, 1: {last}}
         assert threads.affinity(emulator) == {last}
         assert threads.affinity(iothread) == {first}
-        assert told(guest, "cpu_shares") == 200
+        assert parameter(guest, "cpu_shares") == 200
         assert threads.vcpu_quotas(guest.uuid) == dict.fromkeys((0, 1), (50_000, 100_000))
         line = next(line for line in daemon.log().splitlines() if "(applied, observed" in line)
         assert "emulator pin" in line
         assert "vCPU quota none → 50000/100000 µs" in line
 
-        cloud.ask(guest, vcpu_quota="20000/40000")
+        cloud.update(guest, vcpu_quota="20000/40000")
         wait_until(lambda: guest.affinity() == everywhere(guest), 30, "unpinned again")
         applied(daemon, guest)
         assert threads.vcpu_quotas(guest.uuid) == dict.fromkeys((0, 1), (20_000, 40_000))
         assert threads.affinity(emulator) == threads.online_cpus()
-        assert told(guest, "cpu_shares") == shares
+        assert parameter(guest, "cpu_shares") == shares
 
-        cloud.ask(guest)
+        cloud.update(guest)
         wait_until(lambda: daemon.record(guest.uuid) is None, 30, "nothing is kept")
         assert threads.vcpu_quotas(guest.uuid) == dict.fromkeys((0, 1), (-1, 100_000))
         assert "baseline" not in guest.domain.XMLDesc()
 
 
 @pytest.mark.needs_mounts
-@pytest.mark.parametrize("asked_meanwhile", [True, False])
-def test_a_suspended_guest_is_saved_without_its_placement(cloud, cpus, tmp_path, asked_meanwhile):
+@pytest.mark.parametrize("requested_meanwhile", [True, False])
+def test_a_suspended_guest_is_saved_without_its_placement(
+    cloud, cpus, tmp_path, requested_meanwhile
+):
     guest = cloud.guest(vcpus=2, firmware=tmp_path / "firmware")
     guest.domain.connect().defineXML(guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
-    shares = told(guest, "cpu_shares")
-    asked = {"vcpu_pinning": str(cpus[-1]), "emulator_pinning": str(cpus[-1])}
+    shares = parameter(guest, "cpu_shares")
+    pins = {"vcpu_pinning": str(cpus[-1]), "emulator_pinning": str(cpus[-1])}
     with cloud.daemon() as daemon:
-        cloud.ask(guest, **asked, cpu_shares="200", vcpu_quota="50%", numa_nodes="0")
+        cloud.update(guest, **pins, cpu_shares="200", vcpu_quota="50%", numa_nodes="0")
         applied(daemon, guest)
         guest.domain.managedSave()
         daemon.wait_log(f"Instance {guest.uuid}: suspended; its placement was removed")
@@ -94,18 +96,18 @@ def test_a_suspended_guest_is_saved_without_its_placement(cloud, cpus, tmp_path,
         for element in ("pin", "numatune", "quota", "baseline"):
             assert element not in saved
         assert f"<shares>{shares}</shares>" in saved
-        if not asked_meanwhile:
-            cloud.ask(guest)
+        if not requested_meanwhile:
+            cloud.update(guest)
             cloud.settle(daemon)
         guest.domain.create()
-        if asked_meanwhile:
+        if requested_meanwhile:
             guest.wait_on(cpus[-1])
             applied(daemon, guest)
-            assert told(guest, "cpu_shares") == 200
+            assert parameter(guest, "cpu_shares") == 200
         else:
             wait_until(lambda: daemon.record(guest.uuid) is None, 30, "nothing is kept")
             assert guest.affinity() == everywhere(guest)
-            assert told(guest, "cpu_shares") == shares
+            assert parameter(guest, "cpu_shares") == shares
         assert "Traceback" not in daemon.log()
     guest.domain.undefine()
 
@@ -115,10 +117,10 @@ def test_no_limit_can_be_requested(cloud):
     guest = cloud.guest(vcpus=1)
     guest.domain.setSchedulerParametersFlags({"vcpu_quota": 5_000, "vcpu_period": 10_000}, 1)
     with cloud.daemon() as daemon:
-        cloud.ask(guest, vcpu_quota="none")
+        cloud.update(guest, vcpu_quota="none")
         applied(daemon, guest)
         assert threads.vcpu_quotas(guest.uuid) == {0: (-1, 100_000)}
-        cloud.ask(guest)
+        cloud.update(guest)
         wait_until(lambda: daemon.record(guest.uuid) is None, 30, "nothing is kept")
         assert threads.vcpu_quotas(guest.uuid) == {0: (5_000, 10_000)}
 
@@ -126,20 +128,20 @@ def test_no_limit_can_be_requested(cloud):
 @pytest.mark.needs_mounts
 def test_one_part_that_fails_undoes_all_parts(cloud, cpus):
     guest = cloud.guest(single_threaded=True)
-    shares = told(guest, "cpu_shares")
+    shares = parameter(guest, "cpu_shares")
     emulator = threads.emulator_thread(guest.uuid)
     with cloud.daemon() as daemon:
-        cloud.ask(guest, emulator_pinning=str(cpus[-1]), cpu_shares="200", vcpu_quota="50%")
+        cloud.update(guest, emulator_pinning=str(cpus[-1]), cpu_shares="200", vcpu_quota="50%")
         record = status(daemon, guest, "refused")
         assert record.reason == "quota_unsupported"
         assert record.message.endswith("the guest is as it was before")
         assert threads.affinity(emulator) == threads.online_cpus()
-        assert told(guest, "cpu_shares") == shares
+        assert parameter(guest, "cpu_shares") == shares
         assert "baseline" not in guest.domain.XMLDesc()
 
 
 @stories(
-    ("asked", "reason"),
+    ("values", "reason"),
     [
         ({"cpu_shares": "1"}, "shares_out_of_range"),
         ({"cpu_shares": "0"}, "request_invalid"),
@@ -150,10 +152,10 @@ def test_one_part_that_fails_undoes_all_parts(cloud, cpus):
     ],
     usual=2,
 )
-def test_targets_that_the_host_or_the_guest_lacks_are_refused(cloud, asked, reason):
+def test_targets_that_the_host_or_the_guest_lacks_are_refused(cloud, values, reason):
     guest = cloud.guest()
     with cloud.daemon() as daemon:
-        cloud.ask(guest, vcpu_pinning="0", **asked)
+        cloud.update(guest, vcpu_pinning="0", **values)
         assert status(daemon, guest, "refused").reason == reason
         assert guest.affinity() == everywhere(guest)
 
@@ -163,7 +165,7 @@ def test_targets_that_the_host_or_the_guest_lacks_are_refused(cloud, asked, reas
 def test_memory_that_was_bound_for_good_is_not_touched(cloud, mode):
     guest = cloud.guest(numatune=mode)
     with cloud.daemon() as daemon:
-        cloud.ask(guest, vcpu_pinning="0", numa_nodes="0")
+        cloud.update(guest, vcpu_pinning="0", numa_nodes="0")
         assert status(daemon, guest, "refused").reason == "memory_fixed"
         assert guest.affinity() == everywhere(guest)
 
@@ -171,18 +173,18 @@ def test_memory_that_was_bound_for_good_is_not_touched(cloud, mode):
 @pytest.mark.needs_mounts
 def test_a_foreign_pin_is_corrected_at_once_and_logged(cloud, cpus):
     guest = cloud.guest()
-    # No periodic check: only libvirt's event can tell.
+    # No periodic check: only libvirt's event shows it.
     with cloud.daemon(options="[executor]\ncheck_interval = 0\n") as daemon:
-        cloud.ask(guest, vcpu_pinning=str(cpus[-1]), cpu_shares="200")
+        cloud.update(guest, vcpu_pinning=str(cpus[-1]), cpu_shares="200")
         applied(daemon, guest)
         guest.pin(cpus[0], vcpu=1)
         daemon.wait_log("drift (repinned)")
         guest.wait_on(cpus[-1])
         guest.domain.setSchedulerParametersFlags({"cpu_shares": 300}, 1)
         daemon.wait_log("drift (repinned)", times=2)
-        wait_until(lambda: told(guest, "cpu_shares") == 200, 30, "the shares are corrected")
-        said = f"vCPU pins 1: found {cpus[0]}, desired {cpus[-1]}"
-        assert f"Instance {guest.uuid}: drift (repinned): {said}; corrected" in daemon.log()
+        wait_until(lambda: parameter(guest, "cpu_shares") == 200, 30, "the shares are corrected")
+        pins = f"vCPU pins 1: found {cpus[0]}, desired {cpus[-1]}"
+        assert f"Instance {guest.uuid}: drift (repinned): {pins}; corrected" in daemon.log()
         record = applied(daemon, guest)
         assert record.drift == "CPU shares found 300, desired 200"
         assert record.drift_at is not None
@@ -193,7 +195,7 @@ def test_changes_by_kongming_are_not_taken_for_drift(cloud, cpus):
     guest = cloud.guest(vcpus=4, iothreads=1)
     with cloud.daemon(options="[DEFAULT]\ndebug = true\n") as daemon:
         for cpu in (cpus[0], cpus[-1]):
-            cloud.ask(
+            cloud.update(
                 guest,
                 vcpu_pinning=str(cpu),
                 iothread_pinning=str(cpu),
@@ -203,7 +205,7 @@ def test_changes_by_kongming_are_not_taken_for_drift(cloud, cpus):
             )
             guest.wait_on(cpu)
             applied(daemon, guest)
-        cloud.ask(guest)
+        cloud.update(guest)
         wait_until(lambda: daemon.record(guest.uuid) is None, 30, "nothing is kept")
         cloud.settle(daemon)
         assert "changed by others" not in daemon.log()
@@ -214,7 +216,7 @@ def test_a_thread_that_was_moved_behind_libvirts_back_is_found_by_the_check(clou
     guest = cloud.guest()
     with cloud.daemon(options="[executor]\ncheck_interval = 1\n") as daemon:
         # Where a cgroup confines a thread to less, nobody else can move it.
-        cloud.ask(guest, vcpu_pinning=",".join(map(str, cpus)), emulator_pinning="0-1")
+        cloud.update(guest, vcpu_pinning=",".join(map(str, cpus)), emulator_pinning="0-1")
         applied(daemon, guest)
         threads.set_affinity(threads.vcpu_threads(guest.uuid)[1], [cpus[0]])
         threads.set_affinity(threads.emulator_thread(guest.uuid), [cpus[0]])
@@ -228,7 +230,7 @@ def test_a_thread_that_was_moved_behind_libvirts_back_is_found_by_the_check(clou
 def test_corrections_stop_after_repeated_drift(cloud, cpus):
     guest = cloud.guest(vcpus=1)
     with cloud.daemon() as daemon:
-        cloud.ask(guest, vcpu_pinning=str(cpus[-1]))
+        cloud.update(guest, vcpu_pinning=str(cpus[-1]))
         applied(daemon, guest)
         for number in range(1, 6):
             guest.pin(cpus[0])
@@ -247,7 +249,7 @@ def test_corrections_stop_after_repeated_drift(cloud, cpus):
 def test_a_guest_that_stops_is_absent_and_placed_when_it_starts(cloud, cpus):
     guest = cloud.guest()
     with cloud.daemon(options="[executor]\ncheck_interval = 0\n") as daemon:
-        cloud.ask(guest, vcpu_pinning=str(cpus[-1]))
+        cloud.update(guest, vcpu_pinning=str(cpus[-1]))
         applied(daemon, guest)
         guest.domain.destroy()
         status(daemon, guest, "absent")
@@ -261,7 +263,7 @@ def test_a_restart_of_the_service_is_no_drift_but_a_change_meanwhile_is(cloud, c
     guest = cloud.guest()
     daemon = cloud.daemon()
     daemon.start()
-    cloud.ask(guest, vcpu_pinning=str(cpus[-1]))
+    cloud.update(guest, vcpu_pinning=str(cpus[-1]))
     applied(daemon, guest)
     daemon.stop()
     daemon.start()
@@ -277,7 +279,7 @@ def test_a_restart_of_the_service_is_no_drift_but_a_change_meanwhile_is(cloud, c
 def test_a_request_of_the_operator_wins(cloud, cpus):
     guest = cloud.guest()
     with cloud.daemon() as daemon:
-        cloud.ask(guest, vcpu_pinning=str(cpus[0]))
+        cloud.update(guest, vcpu_pinning=str(cpus[0]))
         guest.wait_on(cpus[0])
         applied(daemon, guest)
         store = Store(daemon.state_path, create=False)
@@ -285,7 +287,7 @@ def test_a_request_of_the_operator_wins(cloud, cpus):
         request = Request(Source.OPERATOR, by_hand, getpass.getuser(), time.time())
         store.request(guest.uuid, request)
         guest.wait_on(cpus[-1])
-        cloud.ask(guest, vcpu_pinning=f"{cpus[0]},{cpus[-1]}")
+        cloud.update(guest, vcpu_pinning=f"{cpus[0]},{cpus[-1]}")
         cloud.settle(daemon)
         guest.wait_on(cpus[-1])
         store.withdraw(guest.uuid, Source.OPERATOR, getpass.getuser())
@@ -298,7 +300,7 @@ RULES = "[guard]\n"
 
 
 @stories(
-    ("rules", "reason", "says"),
+    ("rules", "reason", "message"),
     [
         ("reserved_cpus = {last}", "cpu_reserved", "[guard] reserved_cpus is {last}"),
         ("allowed_cpus = {first}", "cpu_not_allowed", "[guard] allowed_cpus is {first}"),
@@ -308,7 +310,7 @@ RULES = "[guard]\n"
     ],
 )
 def test_the_rules_of_the_operator_are_reloaded_on_sighup(
-    cloud, cpus, tmp_path, rules, reason, says
+    cloud, cpus, tmp_path, rules, reason, message
 ):
     nova = tmp_path / "nova.conf"
     nova.write_text(f"[compute]\ncpu_dedicated_set = {cpus[-1]}\n")
@@ -319,10 +321,10 @@ def test_the_rules_of_the_operator_are_reloaded_on_sighup(
     free = daemon.conf.read_text()
     free = free.replace(RULES + rules.format(**names), RULES)
     with daemon:
-        cloud.ask(guest, vcpu_pinning=str(cpus[-1]))
+        cloud.update(guest, vcpu_pinning=str(cpus[-1]))
         record = status(daemon, guest, "refused")
         assert record.reason == reason
-        assert says.format(**names) in record.message
+        assert message.format(**names) in record.message
         assert guest.affinity() == everywhere(guest)
         daemon.conf.write_text(free)
         daemon.reload()
@@ -335,7 +337,7 @@ def test_an_iothread_that_is_removed_lifts_no_other_placement(cloud, cpus):
     guest = cloud.guest(vcpus=1)
     guest.domain.addIOThread(7, 1)
     with cloud.daemon(options="[executor]\ncheck_interval = 1\n") as daemon:
-        cloud.ask(
+        cloud.update(
             guest,
             vcpu_pinning=str(cpus[-1]),
             iothread_pinning=f"7:{cpus[-1]}",
@@ -360,7 +362,7 @@ def test_an_iothread_that_is_removed_lifts_no_other_placement(cloud, cpus):
 def test_a_rule_that_forbids_one_part_leaves_it_unchanged_and_keeps_the_others(cloud, cpus):
     guest = cloud.guest(vcpus=2)
     with cloud.daemon(options="[executor]\ncheck_interval = 1\n") as daemon:
-        cloud.ask(guest, vcpu_pinning=f"0:{cpus[0]};1:{cpus[-1]}", vcpu_quota="50%")
+        cloud.update(guest, vcpu_pinning=f"0:{cpus[0]};1:{cpus[-1]}", vcpu_quota="50%")
         applied(daemon, guest)
         daemon.conf.write_text(daemon.conf.read_text() + f"{RULES}reserved_cpus = {cpus[-1]}\n")
         daemon.reload()
@@ -373,7 +375,7 @@ def test_a_rule_that_forbids_one_part_leaves_it_unchanged_and_keeps_the_others(c
 def test_a_rule_that_is_added_later_is_logged_and_changes_no_guest(cloud, cpus):
     guest = cloud.guest()
     with cloud.daemon() as daemon:
-        cloud.ask(guest, vcpu_pinning=str(cpus[-1]))
+        cloud.update(guest, vcpu_pinning=str(cpus[-1]))
         applied(daemon, guest)
         daemon.conf.write_text(daemon.conf.read_text() + f"{RULES}reserved_cpus = {cpus[-1]}\n")
         daemon.reload()
@@ -389,7 +391,7 @@ def test_guests_on_the_same_cpu_are_named_in_a_warning(cloud, cpus):
     guest, other = cloud.guest(), cloud.guest(nova=False)
     other.pin(cpus[-1])
     with cloud.daemon() as daemon:
-        cloud.ask(guest, vcpu_pinning=str(cpus[-1]))
+        cloud.update(guest, vcpu_pinning=str(cpus[-1]))
         record = applied(daemon, guest)
         assert f"instance {other.uuid} ({other.domain.name()})" in record.message
         guest.wait_on(cpus[-1])
@@ -399,7 +401,7 @@ def test_one_of_two_guests_that_request_the_same_cpu_at_once_gets_it(cloud, cpus
     guests = [cloud.guest(vcpus=1) for _ in range(4)]
     with cloud.daemon(options=f"{RULES}overlap = refuse\n[executor]\ncheck_interval = 1\n") as d:
         for guest in guests:
-            cloud.ask(guest, vcpu_pinning=str(cpus[-1]))
+            cloud.update(guest, vcpu_pinning=str(cpus[-1]))
         cloud.settle(d)
 
         def statuses():
@@ -408,7 +410,7 @@ def test_one_of_two_guests_that_request_the_same_cpu_at_once_gets_it(cloud, cpus
 
         wait_until(lambda: statuses() == ["applied"] + ["refused"] * 3, 30, "one is applied")
         (winner,) = [guest for guest in guests if d.record(guest.uuid).status == "applied"]
-        cloud.ask(winner)
+        cloud.update(winner)
         wait_until(lambda: d.record(winner.uuid) is None, 30, "the CPU is free again")
         wait_until(lambda: statuses() == ["applied"] + ["refused"] * 2, 30, "the next one has it")
 

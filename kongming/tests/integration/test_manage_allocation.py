@@ -45,7 +45,7 @@ def test_an_operator_sets_shows_and_unsets_beside_the_service(cloud, cpus, manag
     first, last = cpus[0], cpus[-1]
     guest = cloud.guest(iothreads=1)
     with cloud.daemon() as daemon:
-        cloud.ask(guest, vcpu_pinning=str(first))
+        cloud.update(guest, vcpu_pinning=str(first))
         applied(daemon, guest)
         told = manage(
             daemon,
@@ -121,8 +121,8 @@ def test_time_windows_from_a_file(cloud, cpus, manage, tmp_path):
 def test_a_list_of_all_allocations_and_a_text_exist_for_each_format(cloud, cpus, manage):
     guests = [cloud.guest(vcpus=1) for _ in range(2)]
     with cloud.daemon() as daemon:
-        cloud.ask(guests[0], vcpu_pinning=str(cpus[0]), cpu_shares="200")
-        cloud.ask(guests[1], vcpu_pinning="x")
+        cloud.update(guests[0], vcpu_pinning=str(cpus[0]), cpu_shares="200")
+        cloud.update(guests[1], vcpu_pinning="x")
         applied(daemon, guests[0])
         status(daemon, guests[1], "refused")
         rows = {
@@ -177,7 +177,7 @@ def test_a_refused_manual_request_has_a_reason_and_the_former_stays(cloud, cpus,
 def test_reconcile_finds_an_unannounced_guest(cloud, cpus, manage):
     guest = cloud.guest()
     with cloud.daemon(options="[executor]\ncheck_interval = 0\n") as daemon:
-        cloud.ask(guest, vcpu_pinning=f"{cpus[0]},{cpus[-1]}")
+        cloud.update(guest, vcpu_pinning=f"{cpus[0]},{cpus[-1]}")
         applied(daemon, guest)
         guest.move_thread(0, cpus[0])
         (row,) = manage(daemon, "reconcile", guest.uuid, "-f", "json")
@@ -207,7 +207,7 @@ def test_an_unknown_guest_can_be_returned_to_its_baseline(cloud, cpus, manage):
     guest = cloud.guest()
     daemon = cloud.daemon()
     daemon.start()
-    cloud.ask(guest, vcpu_pinning=str(cpus[-1]))
+    cloud.update(guest, vcpu_pinning=str(cpus[-1]))
     applied(daemon, guest)
     daemon.stop()
     for path in daemon.state_path.glob("allocations*"):

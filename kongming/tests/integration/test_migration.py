@@ -41,7 +41,7 @@ def guest(cloud, tmp_path):
 def placed(cloud, guest, cpus):
     """A guest whose threads are all pinned to the last CPU."""
     with cloud.daemon() as daemon:
-        cloud.ask(guest, **everything_on(cpus[-1]))
+        cloud.update(guest, **everything_on(cpus[-1]))
         status(daemon, guest, "applied")
     return guest
 
@@ -93,11 +93,11 @@ def test_a_guest_arrives_where_its_cpus_and_nodes_are_missing(placed, hooked, cp
 
 def test_a_released_guest_arrives_released(cloud, guest, hooked, cpus):
     with cloud.daemon() as daemon:
-        cloud.ask(guest, **everything_on(cpus[-1]))
+        cloud.update(guest, **everything_on(cpus[-1]))
         status(daemon, guest, "applied")
-        cloud.ask(guest, vcpu_pinning=str(cpus[-1]))
+        cloud.update(guest, vcpu_pinning=str(cpus[-1]))
         wait_until(lambda: others(guest) == [set(cpus)] * 2, 30, "a part of it is released")
-        cloud.ask(guest)
+        cloud.update(guest)
         wait_until(lambda: daemon.record(guest.uuid) is None, 30, "nothing is kept of it")
     xml = handed_on(guest, (f"cpuset='{CpuSet(cpus)}'", f"cpuset='0-{MISSING}'"))
     assert xml.count(MISSING) == len(("vCPU 0", "vCPU 1", "emulator", "iothread"))
@@ -114,9 +114,9 @@ def test_a_released_guest_runs_where_nova_permits_on_the_destination(
     hosts = TwoHosts(broker, libvirtd, bare, tmp_path)
     with hosts.source() as source, hosts.destination():
         guest = hosts.guest(tmp_path / "guest", filled=False)
-        hosts.ask(guest, **everything_on(cpus[-1]))
+        hosts.update(guest, **everything_on(cpus[-1]))
         status(source, guest, "applied")
-        hosts.ask(guest)
+        hosts.update(guest)
         wait_until(lambda: source.record(guest.uuid) is None, 30, "nothing is kept of it")
         first = cpus[0]
         xml = handed_on(
@@ -148,7 +148,7 @@ def test_a_guest_does_not_stay_on_reserved_cpus_of_the_destination(
     last = cpus[-1]
     with there.daemon("compute-2", options=f"[guard]\nreserved_cpus = {last}\n") as daemon:
         placed.domain = migrate(placed.domain, libvirt.open(there.libvirtd.uri))
-        there.ask(placed, host="compute-2", vcpu_pinning=str(last), emulator_pinning=str(last))
+        there.update(placed, host="compute-2", vcpu_pinning=str(last), emulator_pinning=str(last))
         assert status(daemon, placed, "refused").reason == "cpu_reserved"
         placed.wait_affinity(everywhere(placed))
         assert "baseline" not in placed.domain.XMLDesc()
@@ -165,7 +165,7 @@ def test_a_guest_is_placed_as_requested_on_the_destination_and_returns_to_its_cp
     first, last = cpus[0], cpus[-1]
     with hosts.source() as source, hosts.destination() as destination:
         guest = hosts.guest(tmp_path / "guest", filled=False)
-        hosts.ask(guest, **everything_on(last))
+        hosts.update(guest, **everything_on(last))
         status(source, guest, "applied")
         if not runs:
             source.stop()
@@ -187,7 +187,7 @@ def test_a_guest_is_placed_as_requested_on_the_destination_and_returns_to_its_cp
         wait_until(lambda: "baseline" not in persistent(guest), 30, "its definition is cleaned")
         assert f"cpuset='{last}'" not in persistent(guest)
         wait_until(lambda: source.record(guest.uuid) is None, 30, "the source has forgotten it")
-        hosts.ask(guest, THERE)
+        hosts.update(guest, THERE)
         guest.wait_on(first)
         wait_until(lambda: destination.record(guest.uuid) is None, 30, "nothing is kept")
         assert "baseline" not in guest.domain.XMLDesc()
@@ -201,7 +201,7 @@ def test_a_soft_reboot_on_the_destination_starts_the_guest_from_a_clean_definiti
     hosts = TwoHosts(broker, libvirtd, hooked, tmp_path)
     with hosts.source() as source:
         guest = hosts.guest(tmp_path / "guest", filled=False)
-        hosts.ask(guest, **everything_on(cpus[-1]))
+        hosts.update(guest, **everything_on(cpus[-1]))
         status(source, guest, "applied")
         xml = handed_on(guest, *of_other_host(cpus))
         guest.domain = migrate(guest.domain, hooked.connect(), xml)

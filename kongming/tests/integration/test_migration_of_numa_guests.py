@@ -57,7 +57,7 @@ def test_a_guest_is_placed_again_within_its_new_grant_or_runs_on_all_of_it(
         "cpu_shares": "300",
     }
     guest = hosts.guest(tmp_path / "guest", granted=[both] * 2)
-    hosts.ask(guest, **asked)
+    hosts.update(guest, **asked)
     status(source, guest, "applied")
     domain = go(hosts, guest, given)
     asked = {} if withdrawn else asked
@@ -92,7 +92,7 @@ def test_dedicated_cpus_are_permuted_again_on_the_destination(
     first, second = cpus[:2]
     guest = hosts.guest(tmp_path / "guest", granted=[str(first), str(second)])
     asked = {"vcpu_pinning": f"0:{second};1:{first}"}
-    hosts.ask(guest, **asked)
+    hosts.update(guest, **asked)
     guest.wait_affinity({0: [second], 1: [first]})
     go(hosts, guest, [str(first), str(second)])
     assert guest.affinity() == {0: {first}, 1: {second}}
@@ -106,14 +106,14 @@ def test_a_guest_returns_from_a_host_without_kongming_to_another_grant(
 ):
     first, second = cpus[:2]
     guest = hosts.guest(tmp_path / "guest", granted=[str(first)] * 2)
-    hosts.ask(guest, vcpu_pinning=str(first), cpu_shares="300")
+    hosts.update(guest, vcpu_pinning=str(first), cpu_shares="300")
     status(source, guest, "applied")
     go(hosts, guest, [str(first)] * 2)
     hosts.arrived(guest, vcpu_pinning=str(first), cpu_shares="300")
     wait_until(lambda: source.record(guest.uuid) is None, 30, "the source has forgotten it")
     xml = regranted(guest.domain, [str(second)] * 2)
     guest.domain = migrate(guest.domain, hosts.here.libvirtd.connect(), xml)
-    hosts.ask(guest, HERE, "instance.live_migration_post_dest.end", vcpu_pinning=str(first))
+    hosts.update(guest, HERE, "instance.live_migration_post_dest.end", vcpu_pinning=str(first))
     assert status(source, guest, "refused").reason == "outside_grant"
     assert all_affinities(guest) == ({second},) * 4
     assert f"vcpupin vcpu='0' cpuset='{second}'" in persistent(guest.domain)

@@ -31,7 +31,7 @@ def start(hosts, source, cpus, tmp_path):
     def start_some(count, **options):
         guests = [hosts.guest(tmp_path / str(number), **options) for number in range(count)]
         for guest in guests:
-            hosts.ask(guest, **everything_on(cpus[-1]))
+            hosts.update(guest, **everything_on(cpus[-1]))
         for guest in guests:
             status(source, guest, "applied")
         return guests
@@ -66,11 +66,11 @@ def test_a_guest_is_placed_while_others_leave_the_host(hosts, source, start, cou
     with ExitStack() as stack:
         migrations = [stack.enter_context(hosts.migrating(guest)) for guest in leaving]
         for guest in leaving:
-            hosts.ask(guest, **everything_on(first))
+            hosts.update(guest, **everything_on(first))
         for guest in leaving:
             waits(source, guest)
         other = hosts.here.guest()
-        hosts.ask(other, vcpu_pinning=str(first))
+        hosts.update(other, vcpu_pinning=str(first))
         status(source, other, "applied")
         assert all(migration.goes_on for migration in migrations)
         for guest in leaving:
@@ -87,8 +87,8 @@ def leaving(hosts, source, start, cpu):
     """Two guests that leave, with their migrations; meanwhile their requests change or end."""
     changed, withdrawn = start(2)
     with hosts.migrating(changed) as one, hosts.migrating(withdrawn) as two:
-        hosts.ask(changed, vcpu_pinning=str(cpu))
-        hosts.ask(withdrawn)
+        hosts.update(changed, vcpu_pinning=str(cpu))
+        hosts.update(withdrawn)
         waits(source, changed)
         yield changed, withdrawn, one, two
 
@@ -121,7 +121,7 @@ def test_where_a_guest_arrives_the_newest_request_counts(
     first = cpus[0]
     with leaving(hosts, source, start, first) as (changed, withdrawn, one, two):
         # Nova may tell of its arrival while libvirt has not finished.
-        hosts.ask(changed, THERE, vcpu_pinning=str(first))
+        hosts.update(changed, THERE, vcpu_pinning=str(first))
         if post_copy:
             for migration in (one, two):
                 migration.start_post_copy()

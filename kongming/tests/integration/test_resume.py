@@ -33,7 +33,7 @@ def test_a_guest_that_was_suspended_while_the_service_was_down_resumes(
     last = cpus[-1]
     with cloud.daemon() as daemon:
         guest = cloud.guest(firmware=tmp_path / "firmware", persistent=True, iothreads=1)
-        cloud.ask(guest, **everything_on(last))
+        cloud.update(guest, **everything_on(last))
         status(daemon, guest, "applied")
         daemon.stop()
         guest.domain.managedSave()

@@ -21,14 +21,14 @@ def test_two_guests_swap_their_cpus(cloud, cpus):
     first, last = cpus[0], cpus[-1]
     one, other = cloud.guest(vcpus=1), cloud.guest(vcpus=1)
     with cloud.daemon(options=REFUSE) as daemon:
-        cloud.ask(one, vcpu_pinning=str(first))
-        cloud.ask(other, vcpu_pinning=str(last))
+        cloud.update(one, vcpu_pinning=str(first))
+        cloud.update(other, vcpu_pinning=str(last))
         applied(daemon, one)
         applied(daemon, other)
         # The first is refused as long as the other stays where it is.
-        cloud.ask(one, vcpu_pinning=str(last))
+        cloud.update(one, vcpu_pinning=str(last))
         assert status(daemon, one, "refused").reason == "overlap"
-        cloud.ask(other, vcpu_pinning=str(first))
+        cloud.update(other, vcpu_pinning=str(first))
         one.wait_on(last)
         other.wait_on(first)
         applied(daemon, one)
@@ -39,20 +39,20 @@ def test_a_guest_that_does_not_give_way_still_refuses(cloud, cpus):
     first, last = cpus[0], cpus[-1]
     one, other = cloud.guest(vcpus=1), cloud.guest(vcpus=1)
     with cloud.daemon(options=REFUSE) as daemon:
-        cloud.ask(one, vcpu_pinning=str(first))
-        cloud.ask(other, vcpu_pinning=str(last))
+        cloud.update(one, vcpu_pinning=str(first))
+        cloud.update(other, vcpu_pinning=str(last))
         applied(daemon, one)
         applied(daemon, other)
         # It wants to leave, but may not: it asks for a CPU that there is not.
-        cloud.ask(other, vcpu_pinning="4000")
+        cloud.update(other, vcpu_pinning="4000")
         assert status(daemon, other, "refused").reason == "cpu_unknown"
-        cloud.ask(one, vcpu_pinning=str(last))
+        cloud.update(one, vcpu_pinning=str(last))
         record = status(daemon, one, "refused")
         assert record.reason == "overlap"
         assert other.uuid in record.message
         one.wait_on(first)
         other.wait_on(last)
-        cloud.ask(other)
+        cloud.update(other)
         wait_until(lambda: daemon.record(other.uuid) is None, 30, "it is pinned no more")
         daemon.reload()
         one.wait_on(last)

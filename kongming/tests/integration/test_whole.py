@@ -33,7 +33,7 @@ def lose_quota(guest, vcpu):
 def test_a_quota_that_any_vcpu_has_lost_is_set_again(cloud):
     guest = cloud.guest(vcpus=3)
     with cloud.daemon(options=CHECKED) as daemon:
-        cloud.ask(guest, vcpu_quota="50%")
+        cloud.update(guest, vcpu_quota="50%")
         applied(daemon, guest)
         for number, vcpu in enumerate((2, 0, 1)):
             lose_quota(guest, vcpu)
@@ -58,7 +58,7 @@ def emulator_threads(guest):
 def test_an_emulator_thread_on_other_cpus_is_moved(cloud, cpus):
     guest = cloud.guest(iothreads=1)
     with cloud.daemon(options=CHECKED) as daemon:
-        cloud.ask(guest, emulator_pinning=",".join(map(str, cpus[:2])))
+        cloud.update(guest, emulator_pinning=",".join(map(str, cpus[:2])))
         applied(daemon, guest)
         moved = max(emulator_threads(guest))
         threads.set_affinity(moved, [cpus[0]])
@@ -70,12 +70,12 @@ def test_an_emulator_thread_on_other_cpus_is_moved(cloud, cpus):
 def test_going_back_leaves_no_thread_behind(cloud, cpus):
     guest = cloud.guest(iothreads=1)
     with cloud.daemon() as daemon:
-        cloud.ask(guest, emulator_pinning=str(cpus[-1]))
+        cloud.update(guest, emulator_pinning=str(cpus[-1]))
         applied(daemon, guest)
         # As one that was born while the emulator was pinned: that is its own affinity.
         born = max(emulator_threads(guest))
         threads.set_affinity(born, [cpus[-1]])
-        cloud.ask(guest)
+        cloud.update(guest)
         wait_until(lambda: daemon.record(guest.uuid) is None, 30, "nothing is kept")
         for thread in emulator_threads(guest):
             assert threads.affinity(thread) == threads.online_cpus()
@@ -89,10 +89,10 @@ def test_a_narrower_former_set_is_the_baseline(cloud, cpus):
     for thread in emulator_threads(guest):
         threads.set_affinity(thread, [cpus[0]])
     with cloud.daemon() as daemon:
-        cloud.ask(guest, vcpu_pinning=str(cpus[-1]), emulator_pinning=str(cpus[-1]))
+        cloud.update(guest, vcpu_pinning=str(cpus[-1]), emulator_pinning=str(cpus[-1]))
         applied(daemon, guest)
         guest.wait_on(cpus[-1])
-        cloud.ask(guest)
+        cloud.update(guest)
         wait_until(lambda: daemon.record(guest.uuid) is None, 30, "nothing is kept")
         assert guest.affinity() == {0: {cpus[0]}, 1: threads.online_cpus()}
         assert {threads.affinity(each) for each in emulator_threads(guest)} == {
@@ -113,14 +113,14 @@ def test_a_shield_above_the_guests_is_not_widened(cloud, cpus):
         guest = cloud.guest()
         assert guest.affinity()[0] == {cpus[0]}
         with cloud.daemon() as daemon:
-            cloud.ask(guest, vcpu_pinning=str(cpus[-1]))
+            cloud.update(guest, vcpu_pinning=str(cpus[-1]))
             record = status(daemon, guest, "refused")
             assert record.reason == "cpu_not_in_slice"
             assert str(machine) in record.message
-            cloud.ask(guest, vcpu_pinning=f"{cpus[0]},{cpus[-1]}")
+            cloud.update(guest, vcpu_pinning=f"{cpus[0]},{cpus[-1]}")
             wait_until(lambda: daemon.record(guest.uuid).generation == 2, 30, "the next is judged")
             assert status(daemon, guest, "refused").reason == "cpu_not_in_slice"
-            cloud.ask(guest, vcpu_pinning=str(cpus[0]))
+            cloud.update(guest, vcpu_pinning=str(cpus[0]))
             applied(daemon, guest)
             assert shield.read_text() == f"{cpus[0]}\n"
         guest.domain.destroy()
@@ -132,7 +132,7 @@ def test_a_shield_above_the_guests_is_not_widened(cloud, cpus):
 def test_a_new_iothread_is_placed_without_waiting_for_the_check(cloud, cpus):
     guest = cloud.guest(iothreads=1)
     with cloud.daemon() as daemon:
-        cloud.ask(guest, iothread_pinning=str(cpus[-1]))
+        cloud.update(guest, iothread_pinning=str(cpus[-1]))
         applied(daemon, guest)
         guest.domain.addIOThread(2, 1)
         wait_until(

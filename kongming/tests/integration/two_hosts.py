@@ -25,7 +25,7 @@ def everything_on(cpu):
 
 
 class TwoHosts:
-    """The hosts ``HERE`` and ``THERE``, each with a libvirtd; they hear the same Nova."""
+    """The hosts ``HERE`` and ``THERE``, each with a libvirtd; they get events of the same Nova."""
 
     def __init__(self, broker, here, there, root):
         self.here = Cloud(broker, here, root / "here")
@@ -46,18 +46,18 @@ class TwoHosts:
         guest.firmware = folder / "firmware"
         return guest
 
-    def ask(self, guest, host=HERE, event_type="instance.update", **asked):
+    def update(self, guest, host=HERE, event_type="instance.update", **values):
         """Publish an event of a guest on a host, with all of its metadata."""
-        metadata = {f"kongming-{key.replace('_', '-')}": value for key, value in asked.items()}
+        metadata = {f"kongming-{key.replace('_', '-')}": value for key, value in values.items()}
         self.here.nova.publish(guest.uuid, host, metadata, event_type)
 
     def migrating(self, guest, xml=None):
         return Migration(guest.uuid, self.here.libvirtd, self.there.libvirtd, xml)
 
-    def arrived(self, guest, **asked):
+    def arrived(self, guest, **values):
         """Publish what Nova does at the end of a migration."""
-        self.ask(guest, THERE, ARRIVED, **asked)
-        self.ask(guest, HERE, LEFT, **asked)
+        self.update(guest, THERE, ARRIVED, **values)
+        self.update(guest, HERE, LEFT, **values)
 
     def domain(self, guest, host=THERE):
         cloud = self.there if host == THERE else self.here

@@ -135,7 +135,7 @@ def ask(cloud, daemon):
         allocation = metadata.parse(
             {f"kongming-{key.replace('_', '-')}": value for key, value in asked.items()}
         )
-        cloud.ask(guest, **asked)
+        cloud.update(guest, **asked)
 
         def done():
             record = daemon.record(guest.uuid)

@@ -34,7 +34,7 @@ def test_a_guest_arrives_at_a_host_with_its_cpu_offline_if_the_hook_is_installed
     hosts = TwoHosts(Machine(), libvirtd, other, tmp_path)
     with hosts.source() as source, hosts.destination() as destination:
         guest = hosts.guest(tmp_path / "guest", filled=False)
-        hosts.ask(guest, **everything_on(0), numa_nodes=str(max(nodes)))
+        hosts.update(guest, **everything_on(0), numa_nodes=str(max(nodes)))
         status(source, guest, "applied")
         # Both hosts are this machine, where that CPU is there or not for both.
         xml = guest.domain.XMLDesc(MIGRATABLE).replace("cpuset='0'", f"cpuset='{last}'")

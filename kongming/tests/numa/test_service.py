@@ -173,7 +173,7 @@ def test_a_slice_that_allows_less_is_named(guest, ask, daemon, last, shape):
 def test_the_baseline_is_restored_completely(cloud, guest, ask, daemon, last, offline):
     ask(guest, vcpu_pinning="0")
     with offline(last):
-        cloud.ask(guest)
+        cloud.update(guest)
         guest.wait_affinity(everywhere(guest))
     guest.wait_affinity(everywhere(guest))
     assert last in guest.affinity()[0]
