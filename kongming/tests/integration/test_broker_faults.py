@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""RabbitMQ refuses, closes, takes back: what the services make of it, and what they say.
+"""RabbitMQ refuses, closes, withdraws: how the services react, and what they log.
 
 libvirt is its test driver: no guest is needed here.
 """
@@ -90,11 +90,11 @@ class Host:
     def lines(self):
         return self.process.log()[self._from :].splitlines()
 
-    def told(self, words):
+    def logged(self, words):
         return [line for line in self.lines() if words in line]
 
     def wait_logged(self, words, times=1):
-        wait_until(lambda: len(self.told(words)) >= times, 90, f"{words!r} in the log")
+        wait_until(lambda: len(self.logged(words)) >= times, 90, f"{words!r} in the log")
 
     def publish(self):
         instance_uuid = str(uuid.uuid4())
@@ -103,7 +103,7 @@ class Host:
 
     def check_receives(self):
         instance_uuid = self.publish()
-        wait_until(lambda: self.process.record(instance_uuid), 60, "an event was heard")
+        wait_until(lambda: self.process.record(instance_uuid), 60, "an event was received")
 
     def check_lines(self):
         assert [line for line in self.lines() if not LINE.match(line)] == []
@@ -125,19 +125,19 @@ def test_an_event_that_can_not_be_stored_waits_in_its_queue_and_is_requeued_once
     path = host.process.state_path / FILE_NAME
     with closing(sqlite3.connect(path, isolation_level=None)) as locked:
         locked.execute("BEGIN EXCLUSIVE")
-        asked = [host.publish() for _ in range(3)]
+        published = [host.publish() for _ in range(3)]
         host.wait_logged("Events wait in their queue")
         # Nobody listens, so nothing is delivered again and again.
-        wait_until(lambda: broker.queues()[host.queue] == (3, 0, 0), 120, "it is let go")
+        wait_until(lambda: broker.queues()[host.queue] == (3, 0, 0), 120, "they are requeued")
         locked.execute("ROLLBACK")
     host.wait_logged("Messages are accepted again")
-    for instance_uuid in asked:
+    for instance_uuid in published:
         wait_until(lambda one=instance_uuid: host.process.record(one), 60, "it was kept")
     wait_until(lambda: broker.queues()[host.queue][:2] == (0, 0), 60, "all is acknowledged")
-    assert len(host.told(" ERROR ")) == 1
+    assert len(host.logged(" ERROR ")) == 1
     with closing(Store(host.process.state_path, create=False)) as store:
         # Once each, however often it came.
-        assert [len(store.history(each)) for each in asked] == [1, 1, 1]
+        assert [len(store.history(each)) for each in published] == [1, 1, 1]
 
 
 @pytest.mark.slow
@@ -153,15 +153,15 @@ def test_a_quorum_queue_loses_no_event_during_repeated_outages_of_the_store(tmp_
     path = host.process.state_path / FILE_NAME
     with closing(sqlite3.connect(path, isolation_level=None)) as locked:
         locked.execute("BEGIN EXCLUSIVE")
-        asked = [host.publish() for _ in range(5)]
+        published = [host.publish() for _ in range(5)]
         host.wait_logged("Events wait in their queue")
         # It is tried again and again, for longer than RabbitMQ would wait so many times.
         deadline = time.monotonic() + (limit + 2) * BUSY_S
-        wait_until(lambda: time.monotonic() > deadline, 60, "all that time it was away")
+        wait_until(lambda: time.monotonic() > deadline, 60, "all that time it was unavailable")
         assert host.process.stop() == 0
         locked.execute("ROLLBACK")
     host.process.start()
-    for instance_uuid in asked:
+    for instance_uuid in published:
         wait_until(lambda one=instance_uuid: host.process.record(one), 60, "it was kept")
     host.check_lines()
     host.end()
@@ -171,7 +171,7 @@ def test_a_quorum_queue_loses_no_event_during_repeated_outages_of_the_store(tmp_
 def test_a_connection_that_was_closed_and_returns_at_once_is_no_outage(host, broker):
     broker.close_connections("maintenance")
     host.check_receives()
-    assert host.told("RabbitMQ") == []
+    assert host.logged("RabbitMQ") == []
 
 
 @stories("different", [1, 12])
@@ -195,7 +195,7 @@ def test_a_queue_that_was_deleted_is_declared_again_and_logged_once(host, broker
     broker.delete_queue(host.queue)
     host.wait_logged("RabbitMQ has lost what this service subscribes to")
     host.check_receives()
-    (line,) = host.told("RabbitMQ")
+    (line,) = host.logged("RabbitMQ")
     assert " WARNING " in line
     assert f"(queue {host.queue})" in line
 
@@ -210,14 +210,14 @@ def test_revoked_permissions_are_one_line_and_retried(host, broker):
         return (broker.root / "rabbitmq.log").read_text().count("access_refused")
 
     began = refused()
-    wait_until(lambda: refused() >= began + 2, 60, "it asks again and again")
+    wait_until(lambda: refused() >= began + 2, 60, "it retries again and again")
     broker.permit(USER)
     host.wait_logged("RabbitMQ is available again")
     host.check_receives()
-    lacking, back, lost = host.told("RabbitMQ")
+    lacking, back, lost = host.logged("RabbitMQ")
     assert " ERROR " in lacking
     assert "RabbitMQ has lost" in lost
-    # RabbitMQ 4 says which access.
+    # RabbitMQ 4 names the access.
     access = "read access" if is_strict() else "access"
     assert f"a permission is missing (ACCESS_REFUSED - {access} to exchange 'nova'" in lacking
     assert " INFO " in back
@@ -233,8 +233,8 @@ def test_a_password_that_was_changed_in_an_outage_is_reported_as_the_cause(host,
     broker.change_password(USER, PASSWORD)
     host.wait_logged("RabbitMQ is available again")
     host.check_receives()
-    assert len(host.told("RabbitMQ is unavailable")) == 1
-    assert len(host.told("RabbitMQ rejects the subscription")) == 1
+    assert len(host.logged("RabbitMQ is unavailable")) == 1
+    assert len(host.logged("RabbitMQ rejects the subscription")) == 1
 
 
 def test_a_user_that_was_deleted_while_connected(host, broker):
@@ -245,9 +245,9 @@ def test_a_user_that_was_deleted_while_connected(host, broker):
         broker.add_user(USER, PASSWORD)
     host.wait_logged("RabbitMQ is available again")
     host.check_receives()
-    # Added again, the user has no permissions for a moment, which may be told, too.
-    assert len(host.told("it rejects the user or the password")) == 1
-    assert len(host.told("RabbitMQ is available again")) == 1
+    # Added again, the user has no permissions for a moment, which may be logged, too.
+    assert len(host.logged("it rejects the user or the password")) == 1
+    assert len(host.logged("RabbitMQ is available again")) == 1
 
 
 def test_an_untrusted_certificate_and_a_missing_file_are_reported(tmp_path, broker):

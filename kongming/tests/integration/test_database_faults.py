@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A database that answers no more, or that can't do its work: everybody is told, and goes on.
+"""A database that answers no more, or can't do its work: all report it, and go on.
 
-What is silent is a way to a real server; that a wait ends is what the tests wait for.
+What does not respond is a proxy before a real server; the tests wait for the end of a wait.
 """
 
 from collections.abc import Callable
@@ -80,9 +80,9 @@ def allocations(db):
 
 
 def is_reported(work):
-    with pytest.raises(exception.DatabaseUnavailable) as told:
+    with pytest.raises(exception.DatabaseUnavailable) as raised:
         work()
-    return "is unavailable" in str(told.value)
+    return "is unavailable" in str(raised.value)
 
 
 def answers(db):
@@ -94,7 +94,7 @@ def answers(db):
 
 
 def many(work, number=4):
-    """Do it in several threads; tell whether all of them were told."""
+    """Do it in several threads; return whether all of them got the error."""
     with ThreadPoolExecutor(number) as pool:
         return all(pool.map(lambda _: is_reported(work), range(number)))
 
@@ -132,7 +132,7 @@ def test_no_request_waits_for_the_greeting_of_a_server(allocations, db, way):
 )
 def test_no_request_waits_for_a_missing_answer(allocations, db, way, word):
     if word == b"session":
-        # What each session is told.
+        # What each session sets first.
         word = b"lock_wait_timeout" if "mysql" in db.place else b"lock_timeout"
     else:
         db.check_schema()
@@ -141,7 +141,7 @@ def test_no_request_waits_for_a_missing_answer(allocations, db, way, word):
     assert way.silent
     way.resume()
     wait_until(lambda: answers(db), 30, "the database is used again")
-    # What was sent before arrived, or none of it did: it may be asked again.
+    # What was sent before arrived, or none of it did: it may be repeated.
     allocations.put(UUID, asking(1), generation=None, **BY)
     assert allocations.get(UUID).generation == 1
 
@@ -248,9 +248,9 @@ def test_an_api_with_an_unresponsive_database_answers_every_request(url, way, tm
         wait_until(lambda: api.request("GET", "/healthcheck").status == 200, 30, "it is healthy")
         way.stop_answering()
         # Three times as many as it has threads.
-        asked = [pool.submit(api.request, "GET", "/v1/allocations") for _ in range(12)]
+        requests = [pool.submit(api.request, "GET", "/v1/allocations") for _ in range(12)]
         assert api.request("GET", "/healthcheck").status == 503
-        for answer in [each.result() for each in asked]:
+        for answer in [each.result() for each in requests]:
             (error,) = answer.body["errors"]
             assert (answer.status, error["code"]) in ((503, "database_unavailable"), (503, "busy"))
         assert api.request("GET", "/").status in (200, 300)
@@ -266,13 +266,13 @@ def test_a_request_that_waits_for_locked_rows_does_not_take_the_last_thread(url,
         assert api.request("PUT", path, body).status == 201
         with closing(Database(configuration(url))) as other, other.writer() as session:
             session.execute(sqlalchemy.text("UPDATE allocation SET generation = 7"))
-            asked = [pool.submit(api.request, "PUT", path, body) for _ in range(THREADS)]
-            wait_until(lambda: any(each.done() for each in asked), 30, "one is sent away")
+            requests = [pool.submit(api.request, "PUT", path, body) for _ in range(THREADS)]
+            wait_until(lambda: any(each.done() for each in requests), 30, "one is sent away")
             # Who only reads, and load balancers, are served while the others still wait.
             assert api.request("GET", "/healthcheck").status == 200
             assert api.request("GET", path).body["generation"] == 1
-            assert sum(each.done() for each in asked) == 1
-        answers = [each.result() for each in asked]
+            assert sum(each.done() for each in requests) == 1
+        answers = [each.result() for each in requests]
         codes = [each.body["errors"][0]["code"] for each in answers if each.status == 503]
         assert codes == ["busy"]
         # The others had their turn once the rows were free.
@@ -359,9 +359,9 @@ def switched(primaries):
 
 
 def is_refused(work):
-    with pytest.raises(exception.DatabaseUnavailable) as told:
+    with pytest.raises(exception.DatabaseUnavailable) as raised:
         work()
-    return "refuses writes" in str(told.value)
+    return "refuses writes" in str(raised.value)
 
 
 def test_after_a_switchover_the_old_primary_is_left_at_once(primaries, switched):
@@ -420,7 +420,7 @@ def test_a_primary_that_is_fenced_in_a_transaction_is_left_and_the_work_repeated
 
 @pytest.fixture
 def ordinary(kind, servers):
-    """Who may not do everything: gives the way to execute as the owner, and an URL."""
+    """A user with few rights: yield the owner's URL, the user's name and URL."""
     name = next(_names)
     owner = servers[kind].create(name)
     database(owner).close()
@@ -439,7 +439,7 @@ def ordinary(kind, servers):
         execute(owner, f"DROP USER {name}@'127.0.0.1'", "SET GLOBAL max_allowed_packet = 16777216")
 
 
-def told(url, work=lambda allocations: allocations.put(UUID, asking(1), generation=None, **BY)):
+def refusal(url, work=lambda allocations: allocations.put(UUID, asking(1), generation=None, **BY)):
     with closing(Database(configuration(url))) as db:
         with pytest.raises(exception.DatabaseUnavailable) as error:
             work(Allocations(db))
@@ -456,9 +456,9 @@ def test_a_user_without_write_permission_is_reported_with_the_grant(kind, ordina
         )
     else:
         execute(owner, f"REVOKE INSERT, UPDATE ON allocation FROM {name}")
-    said = told(url)
-    assert "grant all privileges on this database" in said
-    assert "ordinary" not in said
+    message = refusal(url)
+    assert "grant all privileges on this database" in message
+    assert "ordinary" not in message
 
 
 def test_a_server_that_accepts_no_more_connections_is_reported(kind, ordinary):
@@ -469,7 +469,7 @@ def test_a_server_that_accepts_no_more_connections_is_reported(kind, ordinary):
         execute(owner, f"ALTER ROLE {name} CONNECTION LIMIT 1")
     with closing(Database(configuration(url))) as db, db.reader() as session:
         session.connection()
-        assert "accepts no more connections" in told(url)
+        assert "accepts no more connections" in refusal(url)
 
 
 def test_a_pool_that_is_too_small_is_reported(url):
@@ -489,10 +489,10 @@ def test_a_packet_that_is_too_long_is_reported(kind, ordinary):
 
     def long(allocations):
         allocations.put(UUID, asking(1), generation=None, **BY)
-        said = [report(UUID, 1, "failed", "failed", "x" * 100_000)]
-        allocations.report("here", said, 1.0)
+        reports = [report(UUID, 1, "failed", "failed", "x" * 100_000)]
+        allocations.report("here", reports, 1.0)
 
-    assert "raise max_allowed_packet" in told(url, long)
+    assert "raise max_allowed_packet" in refusal(url, long)
 
 
 @pytest.mark.parametrize(
@@ -513,10 +513,10 @@ def test_a_report_that_cannot_be_kept_fails_alone(url, caplog):
         uuids = [instance(number) for number in range(7)]
         for each in uuids:
             allocations.put(each, asking(1), generation=None, **BY)
-        said = [report(each) for each in uuids]
+        reports = [report(each) for each in uuids]
         # What a message is checked for, and what the database takes, is not always the same.
-        said[4] = dataclasses.replace(said[4], reason="r", generation=1, drift_at="never")
-        allocations.report("here", said, 1.0)
+        reports[4] = dataclasses.replace(reports[4], reason="r", generation=1, drift_at="never")
+        allocations.report("here", reports, 1.0)
         pending = [each for each in uuids if allocations.get(each).status == "pending"]
         assert pending == [uuids[4]]
     (line,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
@@ -534,4 +534,4 @@ def test_a_database_that_lacks_signs_is_refused(kind, servers):
         f"CREATE DATABASE {name} ENCODING 'LATIN1' TEMPLATE template0 LOCALE_PROVIDER libc "
         "LOCALE 'C'",
     )
-    assert "has the encoding LATIN1" in told(url, lambda allocations: allocations.get(UUID))
+    assert "has the encoding LATIN1" in refusal(url, lambda allocations: allocations.get(UUID))

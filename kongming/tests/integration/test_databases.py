@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is wanted, kept in each of the databases: a file, and real servers."""
+"""The allocations, kept in each of the databases: a file, and real servers."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -126,11 +126,11 @@ def test_the_second_of_two_migrations_waits(url):
 
 
 def test_concurrent_creation_and_removal_of_the_tables_do_not_fail(url):
-    def sync(wanted):
+    def sync(revision):
         with closing(Database(configuration(url))) as db:
-            return migration.sync(db, wanted)
+            return migration.sync(db, revision)
 
-    results = at_once(*[functools.partial(sync, wanted) for wanted in ("head", "base") * 3])
+    results = at_once(*[functools.partial(sync, revision) for revision in ("head", "base") * 3])
     assert not [each for each in results if isinstance(each, exception.KongmingError)]
     sync("head")
     with closing(Database(configuration(url))) as db:
@@ -156,7 +156,7 @@ def interrupted(monkeypatch, step, after):
 
 # The others keep all of it or nothing.
 @pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
-@pytest.mark.parametrize("wanted", ["head", "base"])
+@pytest.mark.parametrize("revision", ["head", "base"])
 @stories(
     ("begun", "step", "after"),
     [
@@ -169,7 +169,7 @@ def interrupted(monkeypatch, step, after):
     ],
     usual=2,
 )
-def test_an_interrupted_migration_is_completed(url, monkeypatch, begun, step, after, wanted):
+def test_an_interrupted_migration_is_completed(url, monkeypatch, begun, step, after, revision):
     with closing(Database(configuration(url))) as db:
         if begun != "head":
             migration.sync(db)
@@ -177,10 +177,10 @@ def test_an_interrupted_migration_is_completed(url, monkeypatch, begun, step, af
             interrupted(patch, step, after)
             with pytest.raises(Killed):
                 migration.sync(db, begun)
-        migration.sync(db, wanted)
+        migration.sync(db, revision)
         with db.engine().connect() as connection:
             names = sqlalchemy.inspect(connection).get_table_names()
-            if wanted == "base":
+            if revision == "base":
                 assert [name for name in names if name != "alembic_version"] == []
                 return
             context = MigrationContext.configure(connection, opts={"compare_type": True})
@@ -188,13 +188,13 @@ def test_an_interrupted_migration_is_completed(url, monkeypatch, begun, step, af
         Allocations(db).put(UUID, asking(1), generation=0, **BY)
 
 
-@stories("wanted", ["head", "base"])
-def test_a_table_of_another_program_is_unchanged(url, wanted):
+@stories("revision", ["head", "base"])
+def test_a_table_of_another_program_is_unchanged(url, revision):
     with closing(Database(configuration(url))) as db:
         with db.writer() as session:
             session.execute(sqlalchemy.text("CREATE TABLE host (theirs INTEGER)"))
         with pytest.raises(exception.DatabaseUnavailable, match="table host.*not Kongming's"):
-            migration.sync(db, wanted)
+            migration.sync(db, revision)
         with db.reader() as session:
             assert session.execute(sqlalchemy.text("SELECT theirs FROM host")).all() == []
 
@@ -391,9 +391,9 @@ def test_the_number_of_statements_of_a_call_is_independent_of_the_number_of_inst
                 name, dict.fromkeys(those, asking(value)), generation=None, **BY
             )
 
-        def tell(generation, status, uuids=uuids):
-            said = [report(each, generation, status) for each in uuids]
-            return lambda: allocations.report("here", said, 1.0)
+        def report_all(generation, status, uuids=uuids):
+            reports = [report(each, generation, status) for each in uuids]
+            return lambda: allocations.report("here", reports, 1.0)
 
         def place(host, uuids=uuids):
             there = Location("project", host)
@@ -402,17 +402,17 @@ def test_the_number_of_statements_of_a_call_is_independent_of_the_number_of_inst
         works = {
             "put": put(uuids, 1),
             "locate": place("here"),
-            "report": tell(1, "applied"),
-            "report again": tell(1, "applied"),
-            "report another": tell(1, "failed"),
+            "report": report_all(1, "applied"),
+            "report again": report_all(1, "applied"),
+            "report another": report_all(1, "failed"),
             "change": put(uuids, 2),
             "list": lambda name=name: allocations.list(map_name=name),
             "desired": lambda uuids=uuids: allocations.desired(uuids),
             "desired_on": lambda: allocations.desired_on("here"),
             "move": place("there"),
             "delete": lambda name=name: allocations.delete_map(name, generation=None, **BY),
-            "released": tell(3, "released"),
-            "put anew": put(uuids, 1),
+            "released": report_all(3, "released"),
+            "put again": put(uuids, 1),
             "adopt": put(half, 1),
             "forget": lambda uuids=uuids: allocations.forget(uuids, 2.0),
         }
@@ -477,13 +477,13 @@ def test_a_lease_goes_by_the_databases_clock(db):
 
 def test_a_late_report_replaces_no_newer_one(allocations, db):
     allocations.put(UUID, asking(1), generation=0, **BY)
-    told = [("pending", 1.0), ("applied", 10.0), ("failed", 20.0)]
-    for status, at in told:
+    statuses = [("pending", 1.0), ("applied", 10.0), ("failed", 20.0)]
+    for status, at in statuses:
         allocations.report("here", [report(UUID, 1, status, changed_at=at)], 25.0)
-    for status, at in told:
+    for status, at in statuses:
         allocations.report("here", [report(UUID, 1, status, changed_at=at)], 30.0)
         assert allocations.get(UUID).status == "failed"
-    # So does a drift that was found earlier, and what a host's clock says that was set back
+    # So does a drift that was found earlier, and a time of a host's clock that was set back
     # counts after a while.
     allocations.report("here", [report(UUID, 1, "applied", changed_at=5.0)], 25.0 + LATE_S + 1)
     assert allocations.get(UUID).status == "applied"
@@ -492,8 +492,8 @@ def test_a_late_report_replaces_no_newer_one(allocations, db):
 def test_an_older_drift_replaces_no_newer_one(allocations):
     allocations.put(UUID, asking(1), generation=0, **BY)
     for drift, at in (("first", 5.0), ("second", 9.0), ("first", 5.0)):
-        said = dataclasses.replace(report(UUID, drift=drift), drift_at=at)
-        allocations.report("here", [said], 10.0)
+        sent = dataclasses.replace(report(UUID, drift=drift), drift_at=at)
+        allocations.report("here", [sent], 10.0)
     assert allocations.get(UUID).outcome.drift == "second"
 
 
@@ -553,11 +553,11 @@ def test_another_default_isolation_of_a_server_causes_no_refusal(kind, url, leve
     with closing(database(url)) as db:
         allocations = Allocations(db)
 
-        def ask(value):
+        def put(value):
             return allocations.put(UUID, asking(value), generation=None, **BY)
 
         values = range(4 * THREADS)
-        results = at_once(*(functools.partial(ask, value) for value in values))
+        results = at_once(*(functools.partial(put, value) for value in values))
         assert not [each for each in results if isinstance(each, exception.KongmingError)]
 
 
@@ -647,10 +647,10 @@ def test_an_error_is_reported_without_the_password(kind, url):
     for each in (wrong, nowhere):
         with (
             closing(Database(configuration(each))) as db,
-            pytest.raises(exception.DatabaseUnavailable) as told,
+            pytest.raises(exception.DatabaseUnavailable) as raised,
         ):
             db.check_schema()
-        message = str(told.value)
+        message = str(raised.value)
         assert "check [database] connection" in message
         assert "se:cr@t" not in message
         assert "100%" not in message

@@ -24,7 +24,7 @@ from kongming.tests.testbed.program import installed
 
 @pytest.fixture
 def manage(cloud):
-    """Run a command with the configuration of a daemon; JSON comes back as what it says."""
+    """Run a command with the configuration of a daemon; return its output, JSON parsed."""
 
     def run(daemon, *words, fails=False):
         command = [*installed("kongming-manage"), "--config-file", daemon.conf, *words]
@@ -47,13 +47,13 @@ def test_an_operator_sets_shows_and_unsets_beside_the_service(cloud, cpus, manag
     with cloud.daemon() as daemon:
         cloud.update(guest, vcpu_pinning=str(first))
         applied(daemon, guest)
-        told = manage(
+        changed = manage(
             daemon,
             *("allocation", "set", guest.uuid, "-f", "json"),
             *("--vcpu-pinning", f"0:{last}", "--cpu-shares", "200", "--vcpu-quota", "50%"),
         )
-        assert told["status"] == "applied"
-        assert told["source"] == "operator"
+        assert changed["status"] == "applied"
+        assert changed["source"] == "operator"
         assert guest.affinity() == {0: {last}, 1: set(cpus)}
         shown = manage(daemon, "allocation", "show", guest.uuid, "-f", "json")
         assert (
@@ -82,8 +82,8 @@ def test_an_operator_sets_shows_and_unsets_beside_the_service(cloud, cpus, manag
         assert [entry["source"] for entry in history] == ["metadata", "operator", "metadata"]
         assert history[1]["requested_by"].startswith("operator ")
         assert "withdrawn by operator " in history[2]["requested_by"]
-        said = manage(daemon, "allocation", "unset", guest.uuid, fails=True)
-        assert "has no operator's request" in said
+        stderr = manage(daemon, "allocation", "unset", guest.uuid, fails=True)
+        assert "has no operator's request" in stderr
 
 
 def test_time_windows_from_a_file(cloud, cpus, manage, tmp_path):
@@ -98,8 +98,8 @@ def test_time_windows_from_a_file(cloud, cpus, manage, tmp_path):
     )
     with cloud.daemon() as daemon:
         words = ("allocation", "set", guest.uuid, "--file", written, "-f", "json")
-        told = manage(daemon, *words)
-        assert (told["status"], told["window"]) == ("applied", "always")
+        entry = manage(daemon, *words)
+        assert (entry["status"], entry["window"]) == ("applied", "always")
         guest.wait_on(last)
         shown = manage(daemon, "allocation", "show", guest.uuid)
         assert f"always: * * * * * (UTC), 3600 s, vcpu-pinning={last}" in shown
@@ -108,12 +108,12 @@ def test_time_windows_from_a_file(cloud, cpus, manage, tmp_path):
         assert spans[-1]["requested"] == {"vcpu_pinning": str(last)}
         text = written.read_text()
         written.write_text(text.replace("duration_s: 3600", "duration_s: 1"))
-        said = manage(daemon, *words[:5], fails=True)
-        assert "windows[1].duration_s: 1 is less than the minimum" in said
+        stderr = manage(daemon, *words[:5], fails=True)
+        assert "windows[1].duration_s: 1 is less than the minimum" in stderr
         written.write_text("{")
         assert "neither JSON nor YAML" in manage(daemon, *words[:5], fails=True)
-        said = manage(daemon, *words[:5], "--cpu-shares", "200", fails=True)
-        assert "leave out the other options" in said
+        stderr = manage(daemon, *words[:5], "--cpu-shares", "200", fails=True)
+        assert "leave out the other options" in stderr
         guest.wait_on(last)
 
 
@@ -149,12 +149,12 @@ def test_a_plan_shows_the_steps_or_the_refusal_and_has_no_effect(cloud, cpus, ma
             ("CPU shares", "300"),
         ]
         assert f"CPU {cpus[-1]}: instance {other.uuid}" in manage.stderr
-        said = manage(daemon, *words, "--vcpu-pinning", str(cpus[0]), fails=True)
-        assert "reserved" in said
-        said = manage(daemon, *words, "--vcpu-pinning", "0;1", fails=True)
-        assert "item '0' at position 1" in said
-        said = manage(daemon, *words, fails=True)
-        assert "is unknown on this host" in said
+        stderr = manage(daemon, *words, "--vcpu-pinning", str(cpus[0]), fails=True)
+        assert "reserved" in stderr
+        stderr = manage(daemon, *words, "--vcpu-pinning", "0;1", fails=True)
+        assert "item '0' at position 1" in stderr
+        stderr = manage(daemon, *words, fails=True)
+        assert "is unknown on this host" in stderr
         assert guest.affinity() == everywhere(guest)
         assert daemon.record(guest.uuid) is None
 
@@ -164,8 +164,8 @@ def test_a_refused_manual_request_has_a_reason_and_the_former_stays(cloud, cpus,
     with cloud.daemon() as daemon:
         words = ("allocation", "set", guest.uuid, "--vcpu-pinning")
         manage(daemon, *words, str(cpus[-1]))
-        said = manage(daemon, *words, "8191", fails=True)
-        assert "refused (cpu_unknown): CPU 8191 does not exist" in said
+        stderr = manage(daemon, *words, "8191", fails=True)
+        assert "refused (cpu_unknown): CPU 8191 does not exist" in stderr
         guest.wait_on(cpus[-1])
         assert "the allocation is empty" in manage(
             daemon, "allocation", "set", guest.uuid, fails=True
@@ -193,10 +193,10 @@ def test_without_the_service_a_request_is_stored_for_its_start(cloud, cpus, mana
     assert "has a service of Kongming run" in manage(daemon, "allocation", "list", fails=True)
     daemon.start()
     daemon.stop()
-    told = manage(
+    entry = manage(
         daemon, "allocation", "set", guest.uuid, "--vcpu-pinning", str(cpus[-1]), "-f", "json"
     )
-    assert told["status"] == "pending"
+    assert entry["status"] == "pending"
     assert "does not run with this state_path" in manage.stderr
     assert "does not run" in manage(daemon, "reconcile", guest.uuid, fails=True)
     daemon.start()
@@ -219,7 +219,7 @@ def test_an_unknown_guest_can_be_returned_to_its_baseline(cloud, cpus, manage):
         assert row["requested"] == {}
         assert "(nothing)" in manage(daemon, "allocation", "list", "-f", "table")
         guest.wait_on(cpus[-1])
-        told = manage(daemon, "allocation", "unset", guest.uuid, "-f", "json")
-        assert told["status"] == "released"
+        entry = manage(daemon, "allocation", "unset", guest.uuid, "-f", "json")
+        assert entry["status"] == "released"
         wait_until(lambda: guest.affinity() == everywhere(guest), 30, "the baseline")
         assert manage(daemon, "allocation", "list", "-f", "json") == []

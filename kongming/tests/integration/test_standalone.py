@@ -11,7 +11,7 @@
 # under the License.
 """Trigger 3 with real parts: a RabbitMQ, conductors, the API, executors, QEMU guests.
 
-What is asked over HTTP is judged by the threads' affinity in /proc.
+A request over HTTP is judged by the threads' affinity in /proc.
 """
 
 import uuid
@@ -30,11 +30,11 @@ def test_an_allocation_is_observed_on_the_threads_and_released(site, cpus):
     guest.wait_on(cpus[1])
 
     def where():
-        told = site.api.get(f"/v1/allocations/{guest.uuid}")
-        return told["host"], told["reported_by"], told["host_state"]
+        shown = site.api.get(f"/v1/allocations/{guest.uuid}")
+        return shown["host"], shown["reported_by"], shown["host_state"]
 
-    # The host may have been faster than Nova, which has the word on where it is.
-    wait_until(lambda: where() == (HOST, HOST, "up"), 30, "the host, by Nova's word")
+    # The host may have been faster than Nova, which decides where it is.
+    wait_until(lambda: where() == (HOST, HOST, "up"), 30, "the host, as in Nova")
     site.put(guest.uuid, vcpu_pinning=str(cpus[0]))
     assert site.plane.wait_status(guest.uuid, "applied")["generation"] == 2
     guest.wait_on(cpus[0])
@@ -50,8 +50,8 @@ def test_an_impossible_allocation_is_refused_by_the_host(site, cpus):
     guest = site.guest()
     before = guest.affinity()
     site.put(guest.uuid, vcpu_pinning="8000")
-    told = site.plane.wait_status(guest.uuid, "refused")
-    assert told["reason"] == "cpu_unknown"
+    shown = site.plane.wait_status(guest.uuid, "refused")
+    assert shown["reason"] == "cpu_unknown"
     assert guest.affinity() == before
 
 
@@ -60,8 +60,8 @@ def test_a_dry_run_is_carried_out_by_the_host_and_has_no_effect(site, cpus):
     guest = site.guest()
     before = guest.affinity()
     path = f"/v1/allocations/{guest.uuid}?dry_run=true"
-    asked = {"allocation": {"vcpu_pinning": str(cpus[1])}}
-    body = site.api.request("PUT", path, asked).body
+    requested = {"allocation": {"vcpu_pinning": str(cpus[1])}}
+    body = site.api.request("PUT", path, requested).body
     assert (body["outcome"], body["host"]) == ("planned", HOST)
     assert body["steps"][0]["target"] == "vCPU 0"
     assert body["steps"][0]["to"] == str(cpus[1])
@@ -77,8 +77,8 @@ def test_an_instance_that_does_not_exist_yet_is_placed_as_it_starts(site, cpus):
     guest.domain.destroy()
     del site.nova.servers[guest.uuid]
     site.put(guest.uuid, vcpu_pinning=str(cpus[1]))
-    told = site.plane.wait_status(guest.uuid, "absent")
-    assert (told["host"], told["reported_by"]) == (None, None)
+    shown = site.plane.wait_status(guest.uuid, "absent")
+    assert (shown["host"], shown["reported_by"]) == (None, None)
     guest.start()
     site.plane.wait_status(guest.uuid, "applied")
     guest.wait_on(cpus[1])
@@ -89,10 +89,10 @@ def test_a_map_places_many_and_returns_them(site, cpus):
     guests = [site.guest() for _ in range(3)]
     absent = str(uuid.uuid4())
     before = {guest.uuid: guest.affinity() for guest in guests}
-    wanted = {guest.uuid: {"vcpu_pinning": str(cpus[1])} for guest in guests}
-    wanted[absent] = {"vcpu_pinning": str(cpus[0])}
+    allocations = {guest.uuid: {"vcpu_pinning": str(cpus[1])} for guest in guests}
+    allocations[absent] = {"vcpu_pinning": str(cpus[0])}
     path = "/v1/allocation-maps/night"
-    answer = site.api.request("PUT", path, {"allocations": wanted})
+    answer = site.api.request("PUT", path, {"allocations": allocations})
     assert answer.status == 201, answer
     wait_until(
         lambda: site.api.get(path)["counts"] == {"applied": 3, "absent": 1}, 30, "all applied"
@@ -112,8 +112,8 @@ def test_guests_swap_their_cpus_by_a_map_without_a_refusal(site, cpus):
 
     def put(*pins):
         guests = zip((one, other), pins, strict=True)
-        wanted = {guest.uuid: {"vcpu_pinning": str(cpu)} for guest, cpu in guests}
-        assert site.api.request("PUT", path, {"allocations": wanted}).status in (200, 201)
+        allocations = {guest.uuid: {"vcpu_pinning": str(cpu)} for guest, cpu in guests}
+        assert site.api.request("PUT", path, {"allocations": allocations}).status in (200, 201)
         for guest, cpu in zip((one, other), pins, strict=True):
             guest.wait_on(cpu)
 
@@ -136,8 +136,8 @@ def test_a_dry_run_of_a_map_shows_what_the_host_would_do_with_all_of_it(site, cp
 
     def body(**pins):
         guests = {"one": one.uuid, "other": other.uuid, "absent": absent}
-        wanted = {guests[name]: {"vcpu_pinning": str(cpu)} for name, cpu in pins.items()}
-        return {"allocations": wanted}
+        allocations = {guests[name]: {"vcpu_pinning": str(cpu)} for name, cpu in pins.items()}
+        return {"allocations": allocations}
 
     def plan(**pins):
         answer = site.api.request("PUT", f"{path}?dry_run=true", body(**pins))
@@ -211,7 +211,7 @@ def test_a_restarted_broker_loses_no_allocation(site, cpus):
     site.plane.wait_status(guest.uuid, "applied")
     site.broker.stop()
     try:
-        # The API's database takes it; nobody can be told.
+        # The API's database takes it; no hint can be sent.
         site.put(guest.uuid, vcpu_pinning=str(cpus[0]))
     finally:
         site.broker.start()
@@ -240,5 +240,5 @@ def test_hosts_send_their_snapshot_and_become_unresponsive(site, cpus):
         return {host["name"]: host["state"] for host in site.api.get("/v1/hosts")["hosts"]}
 
     wait_until(lambda: state() == {HOST: "unresponsive"}, 30, "the host is unresponsive")
-    told = site.api.get(f"/v1/allocations/{guest.uuid}")
-    assert (told["status"], told["host_state"]) == ("applied", "unresponsive")
+    allocation = site.api.get(f"/v1/allocations/{guest.uuid}")
+    assert (allocation["status"], allocation["host_state"]) == ("applied", "unresponsive")

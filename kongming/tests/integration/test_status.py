@@ -44,8 +44,8 @@ def cloud(broker, libvirtd, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def heard(cloud):
-    """A service that has heard an event, and has ended."""
+def stopped(cloud):
+    """A service that has handled an event, and has stopped."""
     return receive(cloud)
 
 
@@ -58,7 +58,7 @@ def receive(cloud):
 
 
 def replaced(daemon, *pairs):
-    """Write another kongming.conf beside the service's, and give its path."""
+    """Write another kongming.conf beside the service's, and return its path."""
     text = daemon.conf.read_text()
     for old, new in pairs:
         assert old in text
@@ -68,8 +68,8 @@ def replaced(daemon, *pairs):
     return path
 
 
-def test_a_host_in_order_has_no_findings(heard):
-    status = Status(heard.conf)
+def test_a_host_in_order_has_no_findings(stopped):
+    status = Status(stopped.conf)
     assert status.code == SUCCESS, status.details
     assert not status.errors
     assert status.details["Role"].startswith("checked as handler (configured: ")
@@ -108,8 +108,8 @@ def test_an_exchange_that_no_service_has_made_is_reported(cloud, tmp_path):
     assert "start kongming-conductor" in status.only("Message broker (calls)")
 
 
-def test_the_output_for_people_is_a_table(heard):
-    shown = run([*HOOKED, COMMAND, "--config-file", heard.conf, "upgrade", "check"])
+def test_the_output_for_people_is_a_table(stopped):
+    shown = run([*HOOKED, COMMAND, "--config-file", stopped.conf, "upgrade", "check"])
     assert shown.returncode == SUCCESS
     assert "| Check: Message broker" in shown.stdout
 
@@ -123,57 +123,57 @@ def test_missing_events_of_nova_are_reported(broker, libvirtd, tmp_path):
     assert not daemon.state_path.exists()
 
 
-def test_another_exchange(cloud, heard):
-    conf = replaced(heard, (f"exchange = {cloud.exchange}\n", "exchange = nowhere\n"))
+def test_another_exchange(cloud, stopped):
+    conf = replaced(stopped, (f"exchange = {cloud.exchange}\n", "exchange = nowhere\n"))
     status = Status(conf)
     assert status.code == WARNING
     assert "the exchange nowhere does not exist" in status.only("Message broker")
 
 
-def test_a_queue_of_another_kind_is_reported(heard):
+def test_a_queue_of_another_kind_is_reported(stopped):
     """A durable queue that exists otherwise is used unchanged; a quorum queue can't be."""
     quorum = "[oslo_messaging_rabbit]\nrabbit_quorum_queue = true\n[libvirt]"
-    status = Status(replaced(heard, ("[libvirt]", quorum)))
+    status = Status(replaced(stopped, ("[libvirt]", quorum)))
     assert status.code == FAILURE
     # Where others are refused, the queue is durable, as a quorum queue is.
     others = ", rabbit_transient_quorum_queue and rabbit_transient_queues_ttl" * is_strict()
     assert f"rabbit_quorum_queue{others} as they were" in status.only("Message broker")
     if not is_strict():
         durable = quorum.replace("rabbit_quorum_queue", "amqp_durable_queues")
-        status = Status(replaced(heard, ("[libvirt]", durable)))
+        status = Status(replaced(stopped, ("[libvirt]", durable)))
         assert status.code == WARNING
         assert "inequivalent arg 'durable'" in status.only("Message broker")
 
 
-def test_the_kind_of_novas_queues_is_read_from_nova_conf(cloud, heard, tmp_path):
+def test_the_kind_of_novas_queues_is_read_from_nova_conf(cloud, stopped, tmp_path):
     nova = tmp_path / "nova.conf"
     nova.write_text("[oslo_messaging_rabbit]\nrabbit_quorum_queue = true\n")
     named = f"[guard]\nnova_config_file = {nova}\n[libvirt]"
     own = ("compute-1", "compute-9")
     before = cloud.broker.queues()
-    status = Status(replaced(heard, ("[libvirt]", named), own))
+    status = Status(replaced(stopped, ("[libvirt]", named), own))
     assert "it accepts a queue of the configured kind (quorum)" in status.details["Message broker"]
     # What was declared to try it is deleted again.
     assert cloud.broker.queues() == before
 
 
 @stories(
-    ("old", "new", "says"),
+    ("old", "new", "message"),
     [
         ("guest:guest", "guest:topsecret", "refuses user or password"),
         ("/\n[notification_handler]", "/absent\n[notification_handler]", "virtual host"),
     ],
 )
-def test_a_broker_that_does_not_let_us_in(heard, old, new, says):
-    status = Status(replaced(heard, (old, new)))
+def test_a_broker_that_does_not_let_us_in(stopped, old, new, message):
+    status = Status(replaced(stopped, (old, new)))
     assert status.code == FAILURE
-    assert says in status.only("Message broker")
+    assert message in status.only("Message broker")
 
 
-def test_the_broker_is_away(cloud, heard):
+def test_the_broker_is_away(cloud, stopped):
     cloud.broker.stop()
     try:
-        status = Status(heard.conf)
+        status = Status(stopped.conf)
     finally:
         cloud.broker.start()
         # The exchange went with the broker.
@@ -182,45 +182,45 @@ def test_the_broker_is_away(cloud, heard):
     assert "can't be reached (Connection refused)" in status.only("Message broker")
 
 
-def test_an_unresponsive_broker_is_reported(heard, cloud):
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        there = f":{silent.getsockname()[1]}/"
-        status = Status(replaced(heard, (f":{cloud.broker.port}/", there)))
+def test_an_unresponsive_broker_is_reported(stopped, cloud):
+    with socket.create_server(("127.0.0.1", 0)) as unresponsive:
+        there = f":{unresponsive.getsockname()[1]}/"
+        status = Status(replaced(stopped, (f":{cloud.broker.port}/", there)))
     assert status.code == FAILURE
     assert "does not respond in time" in status.only("Message broker")
 
 
-def test_an_unavailable_host_of_two_is_reported(heard, cloud):
+def test_an_unavailable_host_of_two_is_reported(stopped, cloud):
     there = f"127.0.0.1:{cloud.broker.port}"
-    status = Status(replaced(heard, (f"@{there}", f"@{there},guest:guest@127.0.0.1:1")))
+    status = Status(replaced(stopped, (f"@{there}", f"@{there},guest:guest@127.0.0.1:1")))
     assert status.code == WARNING
     details = status.only("Message broker")
     assert "127.0.0.1:1 can't be reached" in details
     assert f"{there} accepts the connection" in details
 
 
-def test_libvirtd_is_away(cloud, heard):
+def test_libvirtd_is_away(cloud, stopped):
     cloud.libvirtd.stop()
     try:
-        status = Status(heard.conf)
+        status = Status(stopped.conf)
     finally:
         cloud.libvirtd.start()
     assert status.code == FAILURE
     assert "no process listens at" in status.only("libvirt")
 
 
-def test_libvirtd_hangs(cloud, heard):
+def test_libvirtd_hangs(cloud, stopped):
     cloud.libvirtd.pause()
     try:
-        status = Status(heard.conf)
+        status = Status(stopped.conf)
     finally:
         cloud.libvirtd.resume()
     assert status.code == FAILURE
     assert "did not answer within 8 s" in status.only("libvirt")
 
 
-def test_another_driver_of_libvirt(heard, cloud):
-    status = Status(replaced(heard, (cloud.libvirtd.uri, "test:///default")))
+def test_another_driver_of_libvirt(stopped, cloud):
+    status = Status(replaced(stopped, (cloud.libvirtd.uri, "test:///default")))
     assert status.code == FAILURE
     assert "leads to libvirt's driver TEST, not QEMU" in status.details["libvirt"]
 
@@ -270,7 +270,7 @@ def test_queues_that_grow_without_limit(managed, watched):
         wait_until(
             lambda: f"the queue {watched.name} has a limit" in limits(Status(watched.conf)),
             60,
-            "the policy is seen",
+            "the policy is found",
         )
 
 
@@ -282,13 +282,13 @@ def test_a_queue_without_a_consumer_is_reported(managed, watched):
     wait_until(
         lambda: f"the queue {plain} has no consumer" in limits(Status(watched.conf)),
         60,
-        "it is seen",
+        "it is found",
     )
     managed.set_policy("undrained", r"\.info$", max_length=100)
     wait_until(
         lambda: f"the queue {plain} has a consumer or a limit" in limits(Status(watched.conf)),
         60,
-        "the policy is seen",
+        "the policy is found",
     )
 
 
