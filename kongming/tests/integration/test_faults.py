@@ -45,7 +45,7 @@ COMMON = [
     Fault("kongming.notification.handler:Handler.handle"),
     *around("kongming.executor.store.precedence:decide"),
     *around("kongming.executor.store.history:remember"),
-    Fault(STORE + "Store.ask", after=True),
+    Fault(STORE + "Store.request", after=True),
     *around(ACKNOWLEDGE),
     *around(RECONCILE),
     *around(GUEST + "write_baseline"),
