@@ -99,7 +99,7 @@ def test_a_broker_that_is_full_stops_neither_api_nor_host(broker, plane, host, p
     wait_value(ports["executor"], "kongming_conductor_available", 1)
     with alarm(broker, kind):
         assert at_once(lambda number: put(plane, number)) == [201] * REQUESTS
-        # Nobody has told a conductor, but what the API itself knows it does.
+        # No conductor got a hint, but the API does what it knows itself.
         removed = at_once(lambda number: plane.api.request("DELETE", path_of(number)))
         assert removed == [204] * REQUESTS
         assert at_once(lambda number: put(plane, number)) == [201] * REQUESTS
@@ -113,7 +113,7 @@ def test_a_broker_that_is_full_stops_neither_api_nor_host(broker, plane, host, p
         for port in ports.values():
             assert scrape(port)["kongming_broker_connected"] == 1
         assert plane.api.request("GET", "/healthcheck").status == 200
-    # Everything goes on by itself: the hints are told, hosts ask again, dry runs are answered.
+    # Everything goes on by itself: the hints are sent, hosts request again, dry runs are answered.
     for number in range(1, REQUESTS + 1):
         plane.wait_status(instance(number), "absent", timeout=60)
     wait_value(ports["executor"], "kongming_conductor_available", 1)

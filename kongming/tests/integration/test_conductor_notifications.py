@@ -58,7 +58,7 @@ class Orchestrator:
             self.received.append((event, payload["kongming_object.data"]))
 
     def wait(self, event, **fields):
-        """Wait for an event, and give its data."""
+        """Wait for an event, and return its data."""
 
         def found():
             with self._lock:

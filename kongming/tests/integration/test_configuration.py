@@ -101,7 +101,7 @@ def test_each_service_ends_with_2_and_one_line(tmp_path):
 
 
 class Handler(ServiceProcess):
-    """A handler, which is started by whoever wants that."""
+    """A handler, which the test starts itself."""
 
     def __init__(self, folder, more=""):
         super().__init__(folder, HANDLER, GOOD.format(folder=folder) + more)
@@ -110,7 +110,7 @@ class Handler(ServiceProcess):
         pass
 
     def caught(self):
-        """Whether the process has a handler for SIGTERM, by what the kernel says."""
+        """Whether the process has a handler for SIGTERM, as the kernel shows."""
         try:
             status = Path(f"/proc/{self.process.pid}/status").read_text()
         except FileNotFoundError:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A host whose libvirt was not given all controllers of the control groups.
+"""A host whose libvirt has not all controllers of the control groups.
 
 What it can't do is refused once, each part with its reason; the rest is in force.
 """
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.needs_mounts
 
 @pytest.fixture
 def host(broker, tmp_path):
-    """Give a cloud of one host whose libvirt has the controllers that a test names."""
+    """Return a cloud of one host whose libvirt has the controllers that a test names."""
     clouds = []
 
     def with_controllers(*controllers):
@@ -43,7 +43,7 @@ def host(broker, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("controllers", "asked", "reason"),
+    ("controllers", "values", "reason"),
     [
         (("cpuset",), {"cpu_shares": "512"}, "shares_unsupported"),
         (("cpuset",), {"vcpu_quota": "50%"}, "quota_unsupported"),
@@ -51,12 +51,12 @@ def host(broker, tmp_path):
     ],
 )
 def test_targets_that_the_host_does_not_support_are_refused_once_and_the_rest_is_placed(
-    host, cpus, controllers, asked, reason
+    host, cpus, controllers, values, reason
 ):
     cloud = host(*controllers)
     guest = cloud.guest(vcpus=1)
     with cloud.daemon(options="[executor]\ncheck_interval = 1\n") as daemon:
-        cloud.update(guest, vcpu_pinning=str(cpus[-1]), **asked)
+        cloud.update(guest, vcpu_pinning=str(cpus[-1]), **values)
         guest.wait_on(cpus[-1])
         record = status(daemon, guest, "refused")
         assert record.reason == reason

@@ -122,10 +122,10 @@ def test_an_interrupted_demonstration_leaves_no_process_behind(mode, moment, num
         while not demo.stdout.readline().startswith(moment):
             pass
         demo.send_signal(number)
-        told = demo.stdout.read()
+        output = demo.stdout.read()
         assert demo.wait(60 * patience()) == 128 + number
-    assert "Interrupted" in told
-    assert "Traceback" not in told
+    assert "Interrupted" in output
+    assert "Traceback" not in output
     assert nothing_is_left(folder)
 
 

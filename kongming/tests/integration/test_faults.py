@@ -12,7 +12,7 @@
 
 """Killed, or refused by libvirt, at every point that could leave something half done.
 
-After each the guest and the store agree, and removal gives back exactly what
+After each the guest and the store agree, and removal restores exactly what
 the guest had before it was first touched.
 """
 
@@ -52,9 +52,9 @@ COMMON = [
     # Between two of them there is nothing: after one is before the next.
     *(Fault(GUEST + "set", number + 1, after=True) for number in range(CHANGES)),
 ]
-#: Where it is killed while it brings a guest to what is asked.
+#: Where it is killed while it applies a request.
 THERE = [*COMMON, *around(GUEST + "observe", 2), *around(STORE + "Store.report")]
-#: And while it brings it back.
+#: And while it releases it.
 BACK = [*COMMON, *around(GUEST + "observe", 2), *around(STORE + "Store.forget")]
 
 
@@ -106,7 +106,7 @@ def faulty(cloud, *faults):
         daemon.kill()
 
 
-def ask(cloud, daemon, guest, cpus):
+def request_all(cloud, daemon, guest, cpus):
     cloud.update(
         guest,
         host=daemon.host,
@@ -141,7 +141,7 @@ def test_a_service_killed_during_placement_and_release_completes_both(shared, cp
     with faulty(shared, there) as (guest, daemon):
         before = snapshot(guest)
         daemon.arm()
-        ask(shared, daemon, guest, cpus)
+        request_all(shared, daemon, guest, cpus)
         wait_killed(daemon)
         daemon.start_with(back)
         applied(daemon, guest)
@@ -165,7 +165,7 @@ STEPS = [
     Fault(DOMAIN + "pinEmulator", 1, error=ERROR),
     Fault(DOMAIN + "setSchedulerParametersFlags", 1, error=ERROR),
     Fault(DOMAIN + "setSchedulerParametersFlags", 2, error=ERROR),
-    # Done, and then told to have failed.
+    # Done, and then reported as failed.
     Fault(DOMAIN + "pinVcpu", 2, after=True, error=ERROR),
     Fault(DOMAIN + "setSchedulerParametersFlags", 2, after=True, error=ERROR),
     # Seeing that it had its effect.
@@ -186,7 +186,7 @@ def test_a_libvirt_error_at_a_step_is_undone_logged_and_retried(shared, cpus, st
     with faulty(shared, step, HOLD) as (guest, daemon):
         before = snapshot(guest)
         daemon.arm()
-        ask(shared, daemon, guest, cpus)
+        request_all(shared, daemon, guest, cpus)
         record = status(daemon, guest, "failed")
         assert "libvirt error 38: injected; the guest is as it was before" in record.message
         assert snapshot(guest) == before
@@ -214,7 +214,7 @@ def test_an_error_in_undoing_is_logged_and_the_baseline_is_kept(shared, cpus, un
     with faulty(shared, step, undo, HOLD) as (guest, daemon):
         before = snapshot(guest)
         daemon.arm()
-        ask(shared, daemon, guest, cpus)
+        request_all(shared, daemon, guest, cpus)
         assert "undone, except" in status(daemon, guest, "failed").message
         daemon.disarm()
         applied(daemon, guest)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The pages of the installation guide, each followed on a host made to look as it says."""
+"""The pages of the installation guide, each followed on a host made to look as it describes."""
 
 import json
 from pathlib import Path
@@ -58,24 +58,24 @@ class Guide:
         self._steps = [*linked, *steps(page, values)]
 
     def follow(self, *, without=(), instead=()):
-        """Type all that the page says, but the steps with one of these texts in them."""
+        """Type all steps of the page but those with one of these texts in them."""
         for old, new in instead:
             self._steps = [step.replace(old, new) for step in self._steps]
         for text in without:
             assert any(text in step for step in self._steps), f"no step has {text}"
         done = [step for step in self._steps if not any(text in step for text in without)]
         self.check_is_last = done[-1] == STATUS
-        # What its status is now nothing has been said to yet; that is looked at later.
+        # The command of the status comes last; it is run later.
         self._host.run(*(step for step in done if step != STATUS))
         known = ("passwd", "group")
         self._libvirtd.meet(*(self._host.run(f"getent {each} kongming") for each in known))
 
     def check(self):
-        """Give what kongming-status finds, as the unit's user: details of what is no success."""
-        said = self._host.run(f"{STATUS} --json || [ $? -lt 255 ]")
+        """Return what kongming-status finds, as the unit's user: details of what is no success."""
+        output = self._host.run(f"{STATUS} --json || [ $? -lt 255 ]")
         return {
             check["check"]: check["details"]
-            for check in json.loads(said)["checks"]
+            for check in json.loads(output)["checks"]
             if check["result"]
         }
 
@@ -95,7 +95,7 @@ class Guide:
 
 @pytest.fixture
 def guided(root, broker, tmp_path):
-    """Give a function that makes a host and a libvirtd for a page, and follows it."""
+    """Return a function that makes a host and a libvirtd for a page, and follows it."""
     ended = []
 
     def guided(page, *, values=None, make=(), **options):
@@ -186,7 +186,7 @@ KOLLA = (
     "echo 'connection_uri = qemu+tcp://192.0.2.11/system' > /etc/kolla/nova-compute/nova.conf",
 )
 TCP = {"192.0.2.11/": "localhost:{libvirtd.tcp_port}/"}
-# As the page says it for libvirt_tls.
+# As the page has it for libvirt_tls.
 TLS = {
     "qemu+tcp://192.0.2.11/system?": "qemu+tls://localhost:{libvirtd.tls_port}/system?"
     "pkipath=/etc/kongming/pki&"
@@ -203,7 +203,7 @@ def test_the_page_of_kolla_ansible_leads_to_a_placed_guest(guided, cpus, values)
 
 
 @pytest.mark.parametrize(
-    ("values", "missing", "says"),
+    ("values", "missing", "message"),
     [
         (TCP, "/etc/kolla/nova-compute/auth.conf", "can't read /etc/kongming/auth.conf (No such"),
         (TLS, "*.pem", "can't read the certificates (/etc/kongming/pki/"),
@@ -211,11 +211,11 @@ def test_the_page_of_kolla_ansible_leads_to_a_placed_guest(guided, cpus, values)
     ids=["auth.conf", "certificates"],
 )
 def test_an_omitted_step_of_the_kolla_ansible_page_is_found_by_the_check(
-    guided, values, missing, says
+    guided, values, missing, message
 ):
     guide = guided("kolla-ansible", values=values, make=KOLLA, login=True)
     guide.follow(without=[missing, "systemctl"])
-    assert says in guide.check()["libvirt"]
+    assert message in guide.check()["libvirt"]
 
 
 def test_an_auth_conf_that_the_service_may_not_read_is_found_by_the_check(guided):
@@ -290,9 +290,11 @@ def test_the_page_of_devstack_leads_to_a_placed_guest(guided, broker, cpus):
     host.run(f"test -x {HOOK}")
     host.wait_log(DEVSTACK_HANDLER, "Ready: listening")
     check = "runuser -u stack -- /opt/kongming/bin/kongming-status --config-file "
-    said = host.run(f"{check} /etc/kongming/kongming.conf upgrade check --json || [ $? -lt 255 ]")
-    found = {each["check"]: each["result"] for each in json.loads(said)["checks"]}
-    assert found["libvirt"] == found["State path"] == 0, said
+    output = host.run(
+        f"{check} /etc/kongming/kongming.conf upgrade check --json || [ $? -lt 255 ]"
+    )
+    found = {each["check"]: each["result"] for each in json.loads(output)["checks"]}
+    assert found["libvirt"] == found["State path"] == 0, output
     host.run(*(step for step in guide._steps if not step.startswith("ln -s")))
     wait_until(
         lambda: host.log(DEVSTACK_HANDLER).count("Ready: listening") == 2, 60, "it runs again"

@@ -106,9 +106,9 @@ def test_the_status_reports_an_unusable_name_of_the_machine(tmp_path):
     conf = tmp_path / "kongming.conf"
     conf.write_text(CONF.format(folder=tmp_path, setting=""))
     status = [str(BIN / "kongming-status"), f"--config-file={conf}", "upgrade", "check"]
-    said = " ".join(on_machine("12345", *status).stdout.replace("|", " ").split())
+    shown = " ".join(on_machine("12345", *status).stdout.replace("|", " ").split())
     assert (
-        "[DEFAULT] host is not set, and '12345', the name of this machine, can't be used" in said
+        "[DEFAULT] host is not set, and '12345', the name of this machine, can't be used" in shown
     )
     conf.write_text(CONF.format(folder=tmp_path, setting="host = compute_01"))
     assert "host is not set" not in on_machine("12345", *status).stdout
@@ -131,6 +131,6 @@ def test_a_guest_is_placed_on_a_host_with_any_name_that_nova_accepts(site, cpus,
     site.plane.wait_status(guest.uuid, "applied")
     guest.wait_on(cpus[0])
     # That is a call to the host, and its answer.
-    asked = {"allocation": {"vcpu_pinning": str(cpus[1])}}
-    answer = site.api.request("PUT", f"/v1/allocations/{guest.uuid}?dry_run=true", asked)
+    requested = {"allocation": {"vcpu_pinning": str(cpus[1])}}
+    answer = site.api.request("PUT", f"/v1/allocations/{guest.uuid}?dry_run=true", requested)
     assert (answer.status, answer.body["host"]) == (200, name)

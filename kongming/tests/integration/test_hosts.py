@@ -13,7 +13,7 @@
 
 """The main story on hosts of which a service sees less than there is.
 
-A guest is placed, what others move behind libvirt's back is found or told to be unknown, and the
+A guest is placed, what others move behind libvirt's back is found or reported as unknown, and the
 guest is released. The service is real, and so are libvirtd and QEMU.
 """
 
@@ -173,8 +173,8 @@ class Story:
         self._connection.close()
         shutil.rmtree(self.root, ignore_errors=True)
 
-    def ask(self, **asked):
-        keys = {f"{metadata.PREFIX}{name.replace('_', '-')}": asked[name] for name in asked}
+    def set_request(self, **values):
+        keys = {f"{metadata.PREFIX}{name.replace('_', '-')}": values[name] for name in values}
         request = Request(Source.OPERATOR, metadata.parse(keys), "a test", time.time())
         self.store.request(self.guest.uuid, request)
 
@@ -220,7 +220,7 @@ def placed_and_released(story, cpus, hidden):
     :param hidden: a part of why the emulator's threads can't be observed; None if they can.
     """
     guest, one, both = story.guest, frozenset(cpus[-1:]), frozenset(cpus)
-    story.ask(vcpu_pinning=str(cpus[-1]), emulator_pinning=str(cpus[-1]))
+    story.set_request(vcpu_pinning=str(cpus[-1]), emulator_pinning=str(cpus[-1]))
     story.applied()
     assert set(guest.affinity().values()) == emulator(guest) == {one}
     assert (hidden or "") in story.record.unobserved
@@ -228,19 +228,19 @@ def placed_and_released(story, cpus, hidden):
 
     # A group confines threads more than others can: only in a wider one can they be moved.
     listed = ",".join(map(str, cpus))
-    story.ask(vcpu_pinning=listed, emulator_pinning=listed)
+    story.set_request(vcpu_pinning=listed, emulator_pinning=listed)
     guest.wait_affinity(dict.fromkeys((0, 1), both))
     story.applied()
     guest.move_thread(0, cpus[0])
     threads.set_affinity(threads.emulator_thread(guest.uuid), cpus[:1])
-    # libvirt asks the kernel for these itself.
+    # libvirt reads these from the kernel itself.
     guest.wait_affinity(dict.fromkeys((0, 1), both))
     if hidden is None:
         wait_until(lambda: emulator(guest) == {both}, 30, "the emulator is moved back")
     else:
         assert frozenset(cpus[:1]) in emulator(guest)
 
-    story.ask(vcpu_pinning=str(cpus[-1]))
+    story.set_request(vcpu_pinning=str(cpus[-1]))
     guest.wait_on(cpus[-1])
     story.applied()
     story.withdraw()
@@ -275,20 +275,20 @@ def test_a_guest_is_placed_and_released_on_a_host_with(libvirtd, cpus, name):
 def test_the_tools_of_an_operator_name_unobserved_values(libvirtd, cpus, name):
     host, hidden = HOSTS[name]
     with Story(libvirtd, host) as story:
-        story.ask(emulator_pinning=str(cpus[-1]))
+        story.set_request(emulator_pinning=str(cpus[-1]))
         story.applied()
         config = ("--config-file", str(story.daemon.conf))
 
-        def told(program, *arguments):
+        def run_json(program, *arguments):
             tool = str(Path(sys.executable).parent / program)
             command = host.command([tool, *config, *arguments], story.root / "mounts")
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             return json.loads(done.stdout)
 
-        shown = told("kongming-manage", "allocation", "show", story.guest.uuid, "-f", "json")
+        shown = run_json("kongming-manage", "allocation", "show", story.guest.uuid, "-f", "json")
         assert (hidden or "") in shown["unobserved"]
         assert bool(shown["unobserved"]) is bool(hidden)
-        checks = told("kongming-status", "upgrade", "check", "--json")["checks"]
+        checks = run_json("kongming-status", "upgrade", "check", "--json")["checks"]
         (found,) = [each for each in checks if each["check"] == "Observation"]
         assert (found["result"], (hidden or "are observed") in found["details"]) == (
             1 if hidden else 0,
@@ -355,8 +355,8 @@ def test_no_file_of_the_kernel_is_needed(libvirtd, cpus, tmp_path):
     assert wrong == []
     # Whatever is denied is named, once.
     for each in done:
-        told = [line for line in each["log"] if line.startswith("WARNING")]
-        assert len(told) == len(set(told)), each
+        warnings = [line for line in each["log"] if line.startswith("WARNING")]
+        assert len(warnings) == len(set(warnings)), each
 
 
 def results(command):

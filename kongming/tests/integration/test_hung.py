@@ -11,7 +11,7 @@
 # under the License.
 """What does not answer: a libvirtd that hangs, QEMUs that hang, a job that keeps a guest.
 
-Others are placed as usual meanwhile, each of these is told of once, and all comes right
+Others are placed as usual meanwhile, each of these is logged once, and all comes right
 by itself.
 """
 
@@ -50,7 +50,7 @@ LONG = Hang(60, 10, "")
 
 @contextmanager
 def monitors_held(uri, *guests):
-    """Somebody who has asked each guest's QEMU something, and waits for the answer."""
+    """Somebody who has sent each guest's QEMU a command, and waits for the answer."""
     callers = [hold_monitor(uri, guest.uuid) for guest in guests]
     yield
     for caller in callers:
@@ -191,8 +191,8 @@ def test_a_guest_that_a_job_keeps_is_placed_when_the_job_has_ended(cloud, cpus, 
         wait_until(lambda: not _drained(reader) and not job.is_alive(), 30, "the job has ended")
         guest.wait_on(cpus[0])
         assert applied(daemon, guest).generation == record.generation
-        told = re.findall(r"waiting \(guest_busy\).*", daemon.log())
-        assert len(told) == len({*told})
+        logged = re.findall(r"waiting \(guest_busy\).*", daemon.log())
+        assert len(logged) == len({*logged})
         assert " ERROR " not in daemon.log()
     os.close(reader)
 

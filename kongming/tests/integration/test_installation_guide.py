@@ -51,7 +51,7 @@ runuser() { case "$*" in *virsh*) ;; *) command runuser "$@" ;; esac; }
 
 
 def commands(page, until="5. Check the log"):
-    """Give the commands that root types, up to a section."""
+    """Return the commands that root types, up to a section."""
     return typed(takewhile(lambda block: block.section != until, blocks(page)))
 
 
@@ -113,9 +113,9 @@ def test_the_guide_leads_to_a_program_that_its_user_can_run(machine, umask):
         f"{JUDGE} || true",
     )
     assert done.returncode == 0, done.stderr
-    unit, conf, said = done.stdout.splitlines()[-3:]
+    unit, conf, report = done.stdout.splitlines()[-3:]
     assert (unit, conf) == ("644", "640 root kongming")
-    checks = {each["check"]: each for each in json.loads(said)["checks"]}
+    checks = {each["check"]: each for each in json.loads(report)["checks"]}
     assert checks["Service's user"]["details"] == (
         "checked as user kongming (kongming-notification-handler.service)"
     )

@@ -112,18 +112,18 @@ def test_an_unresponsive_nova_is_logged_before_a_user_notices(cloud, api):
     api.add(HOST, {})
     daemon = cloud.daemon(options=options(api))
 
-    def told():
+    def details():
         return Status(daemon.conf).details["Nova's API"]
 
-    assert told() == f"Nova reports 1 servers on {HOST}"
+    assert details() == f"Nova reports 1 servers on {HOST}"
     api.privileged = False
     api.add("compute-2", {})
-    assert "allow_all_filters" in told()
+    assert "allow_all_filters" in details()
     api.servers.clear()
     api.privileged = True
-    assert "no server on" in told()
+    assert "no server on" in details()
     api.down()
-    assert "Unable to establish connection" in told()
+    assert "Unable to establish connection" in details()
 
 
 def test_without_nova_there_is_no_legacy_trigger(cloud):
@@ -140,5 +140,5 @@ def test_a_foreign_event_causes_no_call_to_nova(cloud, api, legacy):
         for _ in range(50):
             legacy(str(uuid.uuid4()), host="compute-2")
         legacy(known)
-        wait_until(lambda: daemon.record(known), 30, "it was asked about")
+        wait_until(lambda: daemon.record(known), 30, "it was looked up")
         assert len(api.requests) == before + 1

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What services listen to is deleted at RabbitMQ, and made anew: they hear again by themselves.
+"""What services listen to is deleted at RabbitMQ, and made again: they receive again.
 
 libvirt is its test driver: no guest is needed here. Each host's user has the permissions that the
 documentation gives it: it uses exchanges, and does not make them.
@@ -80,7 +80,7 @@ class Place:
         return self.broker.transport_url(self.vhost, user)
 
     def lose(self, what, exchange, queue):
-        """Lose something as by mistake, and make anew what others make."""
+        """Lose something as by mistake, and make again what others make."""
         if what == "exchange":
             self._do(lambda channel: channel.exchange_delete(exchange))
             self._declare(exchange)
@@ -151,12 +151,12 @@ class Handler:
     def receives(self):
         instance_uuid = self.publish()
         try:
-            return wait_until(lambda: self.process.record(instance_uuid), 2, "it was heard")
+            return wait_until(lambda: self.process.record(instance_uuid), 2, "it was received")
         except TimeoutError:
             return None
 
     def check_receives(self):
-        wait_until(self.receives, 120, "an event was heard")
+        wait_until(self.receives, 120, "an event was received")
 
 
 WHAT = ["exchange", "binding", "queue", "vhost", "user"]
@@ -173,10 +173,10 @@ def test_a_handler_receives_events_again_after_any_deletion(broker, tmp_path):
             each.lose(what)
         for each in handlers.values():
             each.check_receives()
-        told = {what: each.process.log().count(LOST) for what, each in handlers.items()}
-        # Of a binding RabbitMQ tells nobody whether it was there.
-        assert told["queue"] == told["vhost"] == 1
-        assert told["user"] == 0
+        logged = {what: each.process.log().count(LOST) for what, each in handlers.items()}
+        # RabbitMQ shows nobody whether a binding was there.
+        assert logged["queue"] == logged["vhost"] == 1
+        assert logged["user"] == 0
         assert all("Traceback" not in each.process.log() for each in handlers.values())
 
 
@@ -205,11 +205,11 @@ class Site:
             self.place.lose(what, "kongming", "kongming-conductor")
 
     def gets_pushes(self):
-        """Tell whether what is requested now is answered by the host."""
+        """Return whether what is requested now is answered by the host."""
         path = f"/v1/allocations/{self.GUEST}"
         # The same again would be answered already.
-        asked = {"vcpu_pinning": str(next(self._cpus))}
-        put = self.plane.api.request("PUT", path, {"allocation": asked})
+        requested = {"vcpu_pinning": str(next(self._cpus))}
+        put = self.plane.api.request("PUT", path, {"allocation": requested})
         assert put.status in (200, 201)
 
         def answered():

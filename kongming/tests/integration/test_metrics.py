@@ -101,7 +101,7 @@ def test_an_occupied_port_prevents_the_start(cloud, port):
         daemon.start_soon()
         wait_until(lambda: not daemon.process.running, 60, "the service has ended")
     assert daemon.stop() == 2
-    told = [line for line in daemon.log().splitlines() if "CRITICAL" in line]
-    assert len(told) == 1
-    assert f"Can't start: [metrics] listen_address 127.0.0.1, listen_port {port}: " in told[0]
+    logged = [line for line in daemon.log().splitlines() if "CRITICAL" in line]
+    assert len(logged) == 1
+    assert f"Can't start: [metrics] listen_address 127.0.0.1, listen_port {port}: " in logged[0]
     assert "Traceback" not in daemon.log()

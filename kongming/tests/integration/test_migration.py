@@ -213,7 +213,7 @@ def test_a_soft_reboot_on_the_destination_starts_the_guest_from_a_clean_definiti
             assert status(destination, guest, "refused").reason == "cpu_unknown"
             wait_until(lambda: MISSING not in persistent(guest), 30, "its definition is cleaned")
         guest.domain.destroy()
-        # Nova goes on with a hard reboot, which writes the definition anew.
+        # Nova goes on with a hard reboot, which writes the definition again.
         with nullcontext() if runs else pytest.raises(libvirt.libvirtError):
             guest.domain.create()
             assert guest.affinity() == everywhere(guest)

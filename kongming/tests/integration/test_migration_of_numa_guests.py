@@ -50,28 +50,28 @@ def test_a_guest_is_placed_again_within_its_new_grant_or_runs_on_all_of_it(
     first, second = cpus[:2]
     both = f"{first},{second}"
     given = [str(second)] * 2 if narrow else [both] * 2
-    asked = {
+    requested = {
         "vcpu_pinning": f"0:{first};1:{second}",
         "emulator_pinning": str(second),
         "iothread_pinning": str(first),
         "cpu_shares": "300",
     }
     guest = hosts.guest(tmp_path / "guest", granted=[both] * 2)
-    hosts.update(guest, **asked)
+    hosts.update(guest, **requested)
     status(source, guest, "applied")
     domain = go(hosts, guest, given)
-    asked = {} if withdrawn else asked
-    hosts.arrived(guest, **asked)
+    requested = {} if withdrawn else requested
+    hosts.arrived(guest, **requested)
     whole = {second} if narrow else {first, second}
-    wanted = (whole,) * 4
+    expected = (whole,) * 4
     if not (withdrawn or narrow):
         status(destination, guest, "applied")
-        wanted = ({first}, {second}, {second}, {first})
+        expected = ({first}, {second}, {second}, {first})
     elif narrow and not withdrawn:
         refused = status(destination, guest, "refused")
         assert refused.reason == "outside_grant"
         assert f"Nova gave vCPU 0 the CPUs {second}" in refused.message
-    wait_until(lambda: all_affinities(guest) == wanted, 30, f"its threads are on {wanted}")
+    wait_until(lambda: all_affinities(guest) == expected, 30, f"its threads are on {expected}")
     in_force = not (withdrawn or narrow)
     wait_until(lambda: ("baseline" in domain.XMLDesc()) is in_force, 30, "the note is of here")
     assert ("<shares>300</shares>" in domain.XMLDesc()) is in_force
@@ -91,12 +91,12 @@ def test_dedicated_cpus_are_permuted_again_on_the_destination(
 ):
     first, second = cpus[:2]
     guest = hosts.guest(tmp_path / "guest", granted=[str(first), str(second)])
-    asked = {"vcpu_pinning": f"0:{second};1:{first}"}
-    hosts.update(guest, **asked)
+    requested = {"vcpu_pinning": f"0:{second};1:{first}"}
+    hosts.update(guest, **requested)
     guest.wait_affinity({0: [second], 1: [first]})
     go(hosts, guest, [str(first), str(second)])
     assert guest.affinity() == {0: {first}, 1: {second}}
-    hosts.arrived(guest, **asked)
+    hosts.arrived(guest, **requested)
     guest.wait_affinity({0: [second], 1: [first]})
     status(destination, guest, "applied")
 

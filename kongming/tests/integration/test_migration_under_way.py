@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""While guests migrate nothing is written to them; afterwards they have what was asked last."""
+"""While guests migrate nothing is written to them; afterwards the last request is in force."""
 
 from contextlib import ExitStack, contextmanager
 
@@ -48,7 +48,7 @@ def waits(daemon, guest):
 
 
 def runs_on(domain, cpu):
-    """Tell whether all vCPUs run on one CPU, by the domain: its UUID has two processes."""
+    """Return whether all vCPUs run on one CPU, by the domain: its UUID has two processes."""
     return all(
         {number for number, may in enumerate(cpumap) if may} == {cpu}
         for cpumap in domain.vcpus()[1]
@@ -120,7 +120,7 @@ def test_where_a_guest_arrives_the_newest_request_counts(
 ):
     first = cpus[0]
     with leaving(hosts, source, start, first) as (changed, withdrawn, one, two):
-        # Nova may tell of its arrival while libvirt has not finished.
+        # Nova may report its arrival while libvirt has not finished.
         hosts.update(changed, THERE, vcpu_pinning=str(first))
         if post_copy:
             for migration in (one, two):

@@ -278,10 +278,12 @@ def test_unreadable_messages_are_skipped(cloud, cpus):
         cloud.publish(guest, str(cpus[-1]))
         guest.wait_on(cpus[-1])
         log = daemon.log()
-        told = [line for line in log.splitlines() if " WARNING " in line]
-        assert all("Unreadable notification" in line for line in told)
+        warnings = [line for line in log.splitlines() if " WARNING " in line]
+        assert all("Unreadable notification" in line for line in warnings)
         # One of each kind.
-        reasons = [line.partition("notification: ")[2].partition("; ignored")[0] for line in told]
+        reasons = [
+            line.partition("notification: ")[2].partition("; ignored")[0] for line in warnings
+        ]
         assert 5 <= len(reasons) == len(set(reasons))
         assert "Traceback" not in log
         assert " ERROR " not in log
@@ -312,8 +314,8 @@ def test_all_captured_notifications_are_handled(cloud):
         assert " ERROR " not in daemon.log()
 
         def left():
-            told = [line for line in daemon.log().splitlines() if marker not in line]
-            return sum("has left this host, forgotten" in line for line in told)
+            lines = [line for line in daemon.log().splitlines() if marker not in line]
+            return sum("has left this host, forgotten" in line for line in lines)
 
         wait_until(lambda: left() == 2, 30, "two have left")
 
@@ -407,7 +409,7 @@ def test_nova_decides_whether_its_exchange_is_durable(cloud):
 
 
 @stories(
-    ("conf", "says"),
+    ("conf", "message"),
     [
         ("[DEFAULT]\nstate_path = /proc/nowhere\n", "create the directory"),
         (
@@ -419,14 +421,14 @@ def test_nova_decides_whether_its_exchange_is_durable(cloud):
         ("no section\n", "line 3: an option must be written"),
     ],
 )
-def test_a_wrong_configuration_is_one_clear_line(cloud, conf, says):
+def test_a_wrong_configuration_is_one_clear_line(cloud, conf, message):
     daemon = cloud.daemon()
     state = "" if "state_path" in conf else f"[DEFAULT]\nstate_path = {daemon.state_path}\n"
     daemon.conf.write_text(state + conf)
     daemon.process.start()
     wait_until(lambda: not daemon.process.running, 30, "it ended")
     assert daemon.process.terminate() in (1, 2)
-    assert says in daemon.log()
+    assert message in daemon.log()
     assert "Traceback" not in daemon.log()
 
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Partitions of a RabbitMQ cluster: once they have healed all is heard again, without a restart.
+"""Partitions of a RabbitMQ cluster: once they have healed all is received again.
 
 libvirt is its test driver: no guest is needed here.
 """
@@ -77,7 +77,7 @@ class Cloud:
             instance_uuid = str(uuid.uuid4())
             self._nova.publish(instance_uuid, handler.host, {KEY: "0"})
             try:
-                return wait_until(lambda: handler.record(instance_uuid), 3, "it was heard")
+                return wait_until(lambda: handler.record(instance_uuid), 3, "it was received")
             except TimeoutError:
                 return None
 
@@ -123,7 +123,7 @@ def test_after_a_partition_all_messages_are_received_again(cluster, cloud, handl
     cloud.check_receives(cloud.handlers[1])
     cluster.heal(island)
     if handling == "ignore":
-        # Its nodes stay islands until that is done; RabbitMQ's documentation says so.
+        # Its nodes stay islands until that is done; see RabbitMQ's documentation.
         cluster.restart_app(island)
     cluster.wait_whole()
     for handler in cloud.handlers:

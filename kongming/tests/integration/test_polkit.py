@@ -76,7 +76,7 @@ def polkit(root):
 
 @pytest.fixture
 def libvirtd_of(root):
-    """Give a function that starts a libvirtd with settings."""
+    """Return a function that starts a libvirtd with settings."""
     started = []
 
     def start(polkit=None, **settings):
@@ -92,7 +92,7 @@ def libvirtd_of(root):
 
 
 def as_user(uri, *groups):
-    """Open a connection as the user; give what came of it, without what libvirt writes itself."""
+    """Open a connection as the user; return the outcome, without what libvirt writes itself."""
     chosen = ["--groups", ",".join(groups)] if groups else ["--clear-groups"]
     command = [*AS_USER, *chosen, "--", sys.executable, "-c", CONNECT, uri]
     ended = run(command)
@@ -101,9 +101,9 @@ def as_user(uri, *groups):
 
 def test_a_socket_of_a_group_names_it_and_the_command(libvirtd_of):
     there = libvirtd_of(unix_sock_group="libvirt", unix_sock_rw_perms="0770")
-    told = as_user(there.over("unix"))
-    assert f"user {USER} is not in the group libvirt, which may open {there.folder}" in told
-    assert f"'usermod -aG libvirt {USER}'" in told
+    output = as_user(there.over("unix"))
+    assert f"user {USER} is not in the group libvirt, which may open {there.folder}" in output
+    assert f"'usermod -aG libvirt {USER}'" in output
     assert as_user(there.over("unix"), "libvirt") == "connected\n"
 
 
@@ -114,9 +114,9 @@ def test_a_socket_of_root_alone_names_the_option_to_set(libvirtd_of):
 def test_where_polkit_decides_the_group_in_etc_group_counts(polkit, libvirtd_of):
     there = libvirtd_of(polkit, auth_unix_rw="polkit", unix_sock_rw_perms="0777")
     for groups in ((), ("libvirt",)):
-        told = as_user(there.over("unix"), *groups)
-        assert f"polkit does not let user {USER} manage libvirt" in told
-        assert f"'usermod -aG libvirt {USER}'" in told
+        output = as_user(there.over("unix"), *groups)
+        assert f"polkit does not let user {USER} manage libvirt" in output
+        assert f"'usermod -aG libvirt {USER}'" in output
     polkit.add_to_group(USER)
     assert as_user(there.over("unix")) == "connected\n"
 
@@ -126,9 +126,9 @@ def test_an_operation_that_access_control_denies_is_found_by_status_and_refused_
 ):
     polkit.rule(WRITE % "NO")
     there = libvirtd_of(polkit, access_drivers=["polkit"], unix_sock_rw_perms="0777")
-    told = as_user(there.over("unix"))
-    assert "connected" in told
-    assert "access control" in told
+    output = as_user(there.over("unix"))
+    assert "connected" in output
+    assert "access control" in output
     polkit.rule("")
     cloud = Cloud(broker, there, Path(tempfile.mkdtemp(dir=there.root)))
     guest = cloud.guest()

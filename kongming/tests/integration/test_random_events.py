@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Many events in any order: what counts is what the newest says, of each guest."""
+"""Many events in any order: what counts is the newest one of each guest."""
 
 from concurrent.futures import ThreadPoolExecutor
 import json
@@ -31,14 +31,14 @@ from kongming.tests.testbed.process import wait_until
 HOST, OTHER = "compute-1", "compute-2"
 GUESTS, EVENTS = 20, 1000
 
-# What may be asked, by what comes of it.
+# Possible requests, by their outcome.
 APPLIED, INVALID, UNKNOWN_CPU, NOTHING = "applied", "request_invalid", "cpu_unknown", "nothing"
-#: Of an event that says that the guest is no longer here.
+#: Of an event by which the guest is no longer here.
 GONE = "gone"
 
 #: Event and its payload's host, where the metadata counts. The publisher is the same for
-#: all: times of different ones say nothing of their order.
-WANTED = [
+#: all: times of different ones do not show their order.
+COUNTING = [
     ("instance.create.end", HOST),
     ("instance.update", HOST),
     ("instance.power_on.end", HOST),
@@ -117,20 +117,20 @@ def metadata_of(kind, cpu):
 def test_the_newest_event_of_each_guest_counts(cloud, publisher, cpus):
     chance = random.Random(SEED)
     guests = [cloud.guest(vcpus=1) for _ in range(GUESTS)]
-    # These never leave, so that all that is on them can be told.
+    # These never leave, so that all that is on them is known.
     staying = guests[: GUESTS // 2]
     expected = {}
     events = []
     begin = time.time() - 3600
     for number in range(EVENTS):
         guest = chance.choice(guests)
-        what = chance.choices(["wanted", "leaving", "meaningless"], [6, 2, 2])[0]
+        what = chance.choices(["counting", "leaving", "meaningless"], [6, 2, 2])[0]
         if what == "leaving" and guest in staying:
-            what = "wanted"
+            what = "counting"
         cpu = chance.choice(cpus)
         kind = chance.choice([APPLIED, APPLIED, INVALID, UNKNOWN_CPU, NOTHING])
         event = chance.choice(
-            {"wanted": WANTED, "leaving": LEAVING, "meaningless": MEANINGLESS}[what]
+            {"counting": COUNTING, "leaving": LEAVING, "meaningless": MEANINGLESS}[what]
         )
         events.append((event, guest.uuid, metadata_of(kind, cpu), begin + number))
         if what != "meaningless":
@@ -141,7 +141,7 @@ def test_the_newest_event_of_each_guest_counts(cloud, publisher, cpus):
             publisher.publish(*event)
         cloud.settle(daemon)
         leaving = [guest for guest in guests if expected[guest.uuid][0] == GONE]
-        # As long as they run they are kept, whatever Nova says.
+        # As long as they run they are kept, whatever Nova reports.
         with ThreadPoolExecutor(GUESTS) as pool:
             list(pool.map(destroy, [guest.domain for guest in leaving]))
         for guest in guests:
@@ -171,5 +171,5 @@ def check_threads(record, guest, kind, cpu, stayed):
     elif stayed:
         # A refusal leaves in force what was accepted before.
         pins = record and record.accepted and record.accepted.to_json()["vcpu_pinning"]
-        wanted = {0: threads.cpu_list(str(pins))} if pins else everywhere(guest)
-        assert guest.affinity() == wanted
+        expected = {0: threads.cpu_list(str(pins))} if pins else everywhere(guest)
+        assert guest.affinity() == expected

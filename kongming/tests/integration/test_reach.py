@@ -64,7 +64,7 @@ class Way:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    """A libvirtd that asks nobody for a log-in."""
+    """A libvirtd without a log-in."""
     run_event_loop()
     with ReachableLibvirtd(tmp_path_factory.mktemp("plain")) as libvirtd:
         yield libvirtd
@@ -72,7 +72,7 @@ def plain(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
-    """A libvirtd that asks everybody for a log-in."""
+    """A libvirtd that requires a log-in."""
     run_event_loop()
     with ReachableLibvirtd(tmp_path_factory.mktemp("guarded"), login=True) as libvirtd:
         yield libvirtd
@@ -92,7 +92,7 @@ def by_ssh(sshd, **parameters):
 
 @pytest.fixture
 def way(request, plain, guarded, sshd):
-    """The way of a name: transport, and whether a log-in is asked for."""
+    """The way of a name: transport, and whether a log-in is required."""
     transport, _, login = request.param.partition(" with ")
     libvirtd = guarded if login else plain
     if transport == "ssh":
@@ -157,7 +157,7 @@ def test_auth_conf_is_found_where_virsh_finds_it(guarded, tmp_path, place):
 
 
 def refusal(uri, **options):
-    """Give why there is no connection; it never holds the password."""
+    """Return why there is no connection; it never holds the password."""
     with pytest.raises(exception.HypervisorUnavailable) as raised:
         connect(uri, **options)
     assert PASSWORD not in str(raised.value)
@@ -166,7 +166,7 @@ def refusal(uri, **options):
 
 @stories("transport", ["unix", "tcp", "tls"])
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "fault"),
     [
         (auth_conf(password="another"), "refuses the user name or the password that"),
         (auth_conf(user="nobody-knows"), "refuses the user name or the password that"),
@@ -180,14 +180,14 @@ def refusal(uri, **options):
     ],
 )
 def test_each_unusable_auth_conf_is_reported_with_its_fault(
-    guarded, tmp_path, transport, text, says
+    guarded, tmp_path, transport, text, fault
 ):
     path = tmp_path / "auth.conf"
     if text is not None:
         path.write_text(text)
-    told = refusal(guarded.over(transport, authfile=path))
-    assert str(path) in told
-    assert says in told
+    message = refusal(guarded.over(transport, authfile=path))
+    assert str(path) in message
+    assert fault in message
 
 
 def test_an_auth_conf_for_all_hosts_serves_each(guarded, tmp_path):
@@ -297,7 +297,7 @@ def threads_of(daemon):
 
 
 def hanging(uri):
-    """Try again and again where an attempt hangs; give how many threads that leaves."""
+    """Try again and again where an attempt hangs; return how many threads that leaves."""
     opener = Opener.of(uri)
     opener._timeout = 0.2
     before = set(threading.enumerate())
@@ -316,10 +316,10 @@ def test_attempts_at_a_socket_without_an_accepting_server_do_not_accumulate(tmp_
 
 @stories("transport", ["tcp", "tls"])
 def test_attempts_at_an_unresponsive_server_do_not_accumulate(plain, transport):
-    with Silent() as silent:
+    with Silent() as unresponsive:
         uri = plain.over(transport)
         for port in (plain.tcp_port, plain.tls_port):
-            uri = uri.replace(str(port), str(silent.port))
+            uri = uri.replace(str(port), str(unresponsive.port))
         assert hanging(uri) == 1
 
 

@@ -59,7 +59,7 @@ def test_a_guest_that_was_suspended_while_the_service_was_down_resumes(
 
 
 def lose_cpus(domain, cpu):
-    """Have a saved image say that its guest was placed where this host has nothing now."""
+    """Have a saved image record that its guest was placed where this host has nothing now."""
     saved = domain.managedSaveGetXMLDesc(libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE)
     placed = f"cpuset='{cpu}'"
     assert placed in saved

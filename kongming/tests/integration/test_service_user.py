@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Programs run by real users: who kongming-status judges as, and who is told to be another."""
+"""Programs run by real users: who kongming-status judges as, and who must be another one."""
 
 import grp
 import json
@@ -121,9 +121,11 @@ def test_a_program_that_the_user_of_the_unit_can_not_run_is_reported(machine):
     machine.write_unit(program)
     status, checks = machine.status()
     assert (status, [*checks]) == (2, ["Service's user"])
-    said = checks["Service's user"]["details"]
-    assert said.startswith(f"kongming-executor.service has user nobody, who can't run {program}: ")
-    assert "Permission denied; if it was installed with a umask" in said
+    details = checks["Service's user"]["details"]
+    assert details.startswith(
+        f"kongming-executor.service has user nobody, who can't run {program}: "
+    )
+    assert "Permission denied; if it was installed with a umask" in details
 
 
 def test_an_unknown_user_is_reported(machine):
@@ -194,10 +196,10 @@ def test_another_user_who_can_read_the_configuration_is_warned_too(machine, comm
     machine.conf.chmod(0o644)
     done = machine.run(*command, user=OTHER)
     lines = (done.stdout + done.stderr).splitlines()
-    told = [line for line in lines if "sudo -u nobody" in line]
+    warnings = [line for line in lines if "sudo -u nobody" in line]
     assert done.returncode == 1, lines
-    assert len(told) == 1, lines
-    assert "belongs to user nobody" in told[0]
+    assert len(warnings) == 1, lines
+    assert "belongs to user nobody" in warnings[0]
     assert "Traceback" not in done.stderr
     assert "Errno" not in done.stderr
 

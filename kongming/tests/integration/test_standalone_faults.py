@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Trigger 3 while its parts are killed, away, or left behind: all ends in the right state."""
+"""Trigger 3 while its parts are killed, unavailable, or left behind: all ends up right."""
 
 import itertools
 import random
@@ -39,22 +39,22 @@ def test_an_api_that_is_killed_right_after_a_request_loses_no_request(site, cpus
         cpu = cpus[number % 2]
         answered = []
 
-        def ask(cpu=cpu, answered=answered):
+        def send(cpu=cpu, answered=answered):
             try:
                 site.put(guest.uuid, vcpu_pinning=str(cpu))
             except OSError:
                 return
             answered.append(cpu)
 
-        asker = threading.Thread(target=ask)
-        asker.start()
+        sender = threading.Thread(target=send)
+        sender.start()
         if number % 2:
-            asker.join()
+            sender.join()
         site.api.process.kill()
-        asker.join()
+        sender.join()
         site.api.start()
         if not answered:
-            # It was not taken, or nobody was told: asking again does no harm.
+            # It was not taken, or no answer came: repeating it does no harm.
             site.put(guest.uuid, vcpu_pinning=str(cpu))
         site.plane.wait_status(guest.uuid, "applied")
         guest.wait_on(cpu)
@@ -65,18 +65,18 @@ def test_executor_and_conductor_may_be_killed_at_any_moment(site, cpus):
     executor = site.executor(options=OFTEN)
     executor.start()
     guests = [site.guest() for _ in range(3)]
-    wanted = {}
+    requested = {}
     victims = itertools.cycle([executor, site.plane.conductors[0]])
     for _ in range(8):
         for guest in guests:
-            wanted[guest.uuid] = chance.choice(cpus)
-            site.put(guest.uuid, vcpu_pinning=str(wanted[guest.uuid]))
+            requested[guest.uuid] = chance.choice(cpus)
+            site.put(guest.uuid, vcpu_pinning=str(requested[guest.uuid]))
         victim = next(victims)
         victim.kill()
         victim.start_soon()
     for guest in guests:
         site.plane.wait_status(guest.uuid, "applied", timeout=60)
-        guest.wait_on(wanted[guest.uuid])
+        guest.wait_on(requested[guest.uuid])
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_the_database_may_be_unavailable_for_a_while(on_mariadb, mariadb, cpus):
     assert (answer.status, error["code"]) == (503, "database_unavailable")
     assert site.api.request("GET", "/healthcheck").status == 503
     executor.wait_log("No conductor is responding")
-    # What was wanted goes on being kept without it.
+    # The desired allocation goes on being kept without it.
     guest.pin(cpus[0])
     guest.wait_on(cpus[1])
     guest.domain.destroy()
@@ -129,8 +129,8 @@ def test_a_window_goes_on_without_the_control_plane(site, cpus):
     # As long as it may last: it is in force now, and until long after the test.
     always = {"name": "always", "start": "* * * * *", "duration_s": 3600, "vcpu_pinning": night}
     site.put(guest.uuid, vcpu_pinning=day, windows=[always])
-    told = site.plane.wait_status(guest.uuid, "applied")
-    assert told["window"] == "always"
+    shown = site.plane.wait_status(guest.uuid, "applied")
+    assert shown["window"] == "always"
     guest.wait_on(cpus[1])
     for conductor in site.plane.conductors:
         conductor.kill()
@@ -157,18 +157,18 @@ def test_a_live_migrated_instance_keeps_its_allocation(site, second_libvirtd, cp
     assert site.plane.wait_status(guest.uuid, "applied")["reported_by"] == HOST
     guest.domain = migrate(guest.domain, libvirt.open(second_libvirtd.uri))
     try:
-        # As soon as it runs there, whether Nova has said so or not.
+        # As soon as it runs there, whether Nova has reported it or not.
         guest.wait_on(cpus[1])
         site.nova.servers[guest.uuid].host = "compute-2"
         site.nova.servers[guest.uuid].touch()
 
         def followed():
-            told = site.api.get(f"/v1/allocations/{guest.uuid}")
-            where = (told["host"], told["reported_by"], told["status"])
+            shown = site.api.get(f"/v1/allocations/{guest.uuid}")
+            where = (shown["host"], shown["reported_by"], shown["status"])
             return where == ("compute-2", "compute-2", "applied")
 
         wait_until(followed, 60, "the allocation has followed")
-        wait_until(lambda: first.record(guest.uuid) is None, 30, "the first host has let it go")
+        wait_until(lambda: first.record(guest.uuid) is None, 30, "the first host has released it")
         site.put(guest.uuid, vcpu_pinning=str(cpus[0]))
         guest.wait_on(cpus[0])
         site.delete(guest.uuid)
@@ -191,7 +191,7 @@ def test_an_executor_that_returns_after_fifty_requests_moves_its_guest_once(site
         site.put(guest.uuid, vcpu_pinning=str(cpus[number % 2]))
     site.delete(guest.uuid)
     site.put(guest.uuid, vcpu_pinning=str(cpus[-1]))
-    # Nobody says what is true by now: only what waited in the queue could be taken.
+    # Nobody sends the current state: only what waited in the queue could be taken.
     for conductor in site.plane.conductors:
         conductor.stop()
     executor.start()

@@ -68,7 +68,7 @@ def plane(mariadb, nova, url, tmp_path_factory):
 
 @pytest.fixture
 def cloud(nova, url, tmp_path):
-    """Gives a cloud of so many hosts, as a context: the instances, one on each of them."""
+    """Return a cloud of so many hosts, as a context: the instances, one on each of them."""
 
     @contextmanager
     def make(hosts):
@@ -89,7 +89,7 @@ def put(plane, path, body):
     return answer.body
 
 
-def asked(instances, cpus):
+def body_of(instances, cpus):
     return {"allocations": {instance: {"vcpu_pinning": cpus} for instance in instances}}
 
 
@@ -101,8 +101,8 @@ def test_a_map_of_all_hosts_is_applied_everywhere_and_released(plane, cloud):
     path = "/v1/allocation-maps/everywhere"
     with cloud(HOSTS) as instances:
         for cpus in ("0", "1"):
-            told = put(plane, path, asked(instances, cpus))
-            assert told["instances"] == HOSTS
+            created = put(plane, path, body_of(instances, cpus))
+            assert created["instances"] == HOSTS
             wait_until(lambda: counts(plane, path) == {"applied": HOSTS}, 60, "all are applied")
         assert plane.api.request("DELETE", path).status == 202
         wait_until(lambda: plane.api.request("GET", path).status == 404, 60, "all are released")
@@ -117,7 +117,7 @@ def test_messages_do_not_grow_with_the_cloud(plane, cloud, url, hosts):
             sent = tap.wait_counts("report", 1)
         assert sent == {"changed": 1, "desired": 1, "report": 1, REPLY: 1}
         with Tap(url) as tap:
-            put(plane, path, asked(instances[1:FEW], "0"))
+            put(plane, path, body_of(instances[1:FEW], "0"))
             sent = tap.wait_counts("report", FEW - 1)
         each = dict.fromkeys(("desired", "report", REPLY), FEW - 1)
         assert sent == {"changed": 1, **each}
@@ -128,7 +128,7 @@ def test_statements_grow_with_neither_instances_nor_hosts(mariadb):
     database(url).close()
     counted = Statements(configuration(url))
     try:
-        # The first connection asks the server who it is.
+        # The first connection queries the server's version.
         counted.of_one()
         assert counted.of_map(1) == counted.of_map(10) == counted.of_map(HOSTS)
         with_few = counted.of_one()

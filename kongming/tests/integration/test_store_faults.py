@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The store's disk is full, its file damaged: told once, and nothing is lost or half written."""
+"""The store's disk is full, its file damaged: logged once, and nothing is lost or half written."""
 
 from contextlib import contextmanager
 import sqlite3
@@ -66,7 +66,7 @@ def test_the_disk_is_full(cloud, cpus):
         cloud.publish(guest, str(last), event_type="instance.update")
         cloud.publish(other, str(last))
         daemon.wait_log("Events wait in their queue: ")
-        # What was asked before stays in force, also against others.
+        # The former request stays in force, also against others.
         guest.pin(last)
         daemon.wait_log("drift (repinned)")
         guest.wait_on(first)
@@ -119,7 +119,7 @@ def test_the_file_is_replaced_by_garbage_and_moved_away(cloud, cpus):
         assert guest.affinity() == {0: {first}}
         check_logged_once(daemon)
         check_nothing_is_half_written(daemon)
-        # Its next event brings back what is asked for it.
+        # Its next event brings its request back.
         cloud.publish(guest, str(last), event_type="instance.update")
         applied(daemon, guest)
         guest.wait_on(last)
@@ -154,14 +154,14 @@ def test_the_file_is_overwritten_in_place_and_moved_away(cloud, cpus):
         check_all_acknowledged(cloud, daemon)
 
 
-def check_refuses_to_start(daemon, says):
+def check_refuses_to_start(daemon, message):
     before = len(daemon.log())
     daemon.process.start()
     wait_until(lambda: not daemon.process.running, 30, "it ended")
     assert daemon.process.terminate() == 1
     (line,) = daemon.log()[before:].splitlines()
     assert " CRITICAL " in line
-    assert says in line
+    assert message in line
 
 
 def test_a_file_that_is_damaged_at_the_start_is_one_clear_line(cloud, cpus):

@@ -106,7 +106,7 @@ def test_a_running_guest_is_kept_whatever_event_arrives(cloud, publish, cpus, ho
         assert row["status"] == "elsewhere"
         reported = manage(daemon, "allocation", "show", guest.uuid)["nova_reports"]
         assert (reported["place"] == "nowhere", reported["host"]) == (host is None, host or "")
-        # Also after a restart, which is told no second time.
+        # Also after a restart, after which no event repeats it.
         daemon.stop()
         guest.pin(first)
         daemon.start()
@@ -230,7 +230,7 @@ def test_old_events_do_not_override_nova(cloud, publish, api, cpus):
     guest.wait_on(last)
     before = len(api.requests)
     publish(guest, time.time() - 3600, vcpu_pinning=str(first))
-    wait_until(lambda: len(api.requests) > before, 30, "Nova is asked anew")
+    wait_until(lambda: len(api.requests) > before, 30, "Nova is queried again")
     cloud.settle(daemon)
     assert guest.affinity() == {vcpu: {last} for vcpu in guest.affinity()}
     daemon.stop()
@@ -238,7 +238,7 @@ def test_old_events_do_not_override_nova(cloud, publish, api, cpus):
     api.fault = Fault(0, delay=1.0, times=2)
     daemon.start()
     cloud.settle(daemon)
-    wait_until(lambda: api.fault.times == 0, 30, "Nova was asked")
+    wait_until(lambda: api.fault.times == 0, 30, "Nova was queried")
     guest.wait_on(last)
     cloud.settle(daemon)
     record = applied(daemon, guest)
@@ -378,8 +378,8 @@ def test_a_host_with_another_name_in_nova_is_logged(cloud, publish, cpus):
         assert f"'{HOST}.example.org'" in line
         assert f"[DEFAULT] host is '{HOST}'" in line
         assert " WARNING " in line
-        said = Status(daemon.conf).details["Nova's notifications"]
-        assert f"Instance {guest.uuid} of host '{HOST}.example.org' runs here" in said
+        details = Status(daemon.conf).details["Nova's notifications"]
+        assert f"Instance {guest.uuid} of host '{HOST}.example.org' runs here" in details
         assert daemon.record(guest.uuid) is None
         assert guest.affinity() == everywhere(guest)
 

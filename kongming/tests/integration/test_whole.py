@@ -22,7 +22,7 @@ CHECKED = "[executor]\ncheck_interval = 1\n"
 
 
 def lose_quota(guest, vcpu):
-    """Take a vCPU's quota away behind libvirt's back."""
+    """Remove a vCPU's quota behind libvirt's back."""
     folder = group_of(guest, threads.vcpu_threads(guest.uuid)[vcpu], "cpu")
     for name, none in (("cpu.cfs_quota_us", "-1"), ("cpu.max", "max 100000")):
         if (folder / name).exists():
