@@ -55,7 +55,7 @@ def _shared_guest(item):
 
 @pytest.fixture(scope="session")
 def shape():
-    """What this host was asked to be like."""
+    """The configured shape of this host."""
     return Shape.of_this_host()
 
 
@@ -73,7 +73,7 @@ def nodes():
 
 @pytest.fixture(scope="session")
 def last(nodes):
-    """The CPU that is taken away, the last one: it is on the last node."""
+    """The CPU that goes offline, the last one: it is on the last node."""
     return max(nodes[max(nodes)])
 
 
@@ -107,14 +107,14 @@ def single_threaded(connection):
 
 @pytest.fixture
 def offline(shape):
-    """Take a CPU away as long as a context lasts; all is well again after the test."""
+    """Have a CPU offline as long as a context lasts; all is well again after the test."""
     yield host_cpus.offline
     if shape.cgroup == "v1":
         host_cpus.repair_v1_cpusets()
 
 
 class Machine:
-    """The machine's broker, as it is seen from in here."""
+    """The machine's broker, as it is reached from in here."""
 
     def transport_url(self):
         return os.environ["KONGMING_TEST_TRANSPORT_URL"]
@@ -128,32 +128,34 @@ def cloud(libvirtd, tmp_path):  # noqa: F811
 
 
 @pytest.fixture
-def ask(cloud, daemon):
-    """Ask for a guest and wait until just that has come to an outcome."""
+def update(cloud, daemon):
+    """Update a guest's metadata and wait for the outcome of just that request."""
 
-    def ask(guest, wanted="applied", **asked):
+    def update(guest, expected="applied", **values):
         allocation = metadata.parse(
-            {f"kongming-{key.replace('_', '-')}": value for key, value in asked.items()}
+            {f"kongming-{key.replace('_', '-')}": value for key, value in values.items()}
         )
-        cloud.update(guest, **asked)
+        cloud.update(guest, **values)
 
         def done():
             record = daemon.record(guest.uuid)
-            if not asked:
+            if not values:
                 return record is None
-            return record and record.requested == allocation and record.status == wanted and record
+            return (
+                record and record.requested == allocation and record.status == expected and record
+            )
 
         try:
-            return wait_until(done, TIMEOUT, f"{asked} is {wanted}")
+            return wait_until(done, TIMEOUT, f"{values} is {expected}")
         except TimeoutError as error:
             error.add_note(f"{daemon.record(guest.uuid)}\n{daemon.log()[-4000:]}")
             raise
 
-    return ask
+    return update
 
 
 def threads_of(guest):
-    """The CPUs of each part of a guest, by the kernel's word."""
+    """The CPUs of each part of a guest, as the kernel shows them."""
     found = _threads(guest.uuid, guest.domain.ID())
     return {part: threads.affinity(thread) for part, thread in found.items()}
 
@@ -172,16 +174,16 @@ def _threads(instance_uuid, _domain_id):
 
 
 class NumaGuest(Guest):
-    """A guest whose memory can be asked for and changed by libvirt's means."""
+    """A guest whose memory can be read and changed by libvirt's means."""
 
     def set_memory(self, **parameters):
         self.domain.setNumaParameters(parameters, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
     def memory(self):
         """libvirt's word on it: the mode and the nodes."""
-        told = self.domain.numaParameters(libvirt.VIR_DOMAIN_AFFECT_LIVE)
-        return told["numa_mode"], told["numa_nodeset"]
+        parameters = self.domain.numaParameters(libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        return parameters["numa_mode"], parameters["numa_nodeset"]
 
     def nodes(self):
-        """The nodes that hold its memory, by the kernel's word."""
+        """The nodes that hold its memory, as the kernel shows them."""
         return set(memory.memory_kib(self.uuid))

@@ -122,18 +122,18 @@ def all_of(guest):
 
 
 def tuning(xml):
-    """What a domain's definition says of its CPUs and memory."""
+    """The parts of a domain's definition about its CPUs and memory."""
     domain = ElementTree.fromstring(xml)
     parts = (domain.find(part) for part in ("vcpu", "cputune", "numatune", "memoryBacking"))
     return [ElementTree.tostring(part) for part in parts if part is not None]
 
 
-def without(seen, *parts):
-    return {part: each for part, each in seen.items() if part not in parts}
+def without(observed, *parts):
+    return {part: each for part, each in observed.items() if part not in parts}
 
 
 def cpus(**parts):
-    """The CPUs of some parts, as `threads_of` tells them: ``vcpu_0="1", emulator="2-3"``."""
+    """The CPUs of some parts, as `threads_of` returns them: ``vcpu_0="1", emulator="2-3"``."""
     return {part.replace("_", " "): threads.cpu_list(each) for part, each in parts.items()}
 
 
@@ -186,19 +186,19 @@ ALLOWED = [
 
 
 @pytest.mark.parametrize(
-    ("guest", "asked", "seen"),
+    ("guest", "values", "expected"),
     ALLOWED,
-    ids=[f"{kind}-{asked}" for kind, asked, _ in ALLOWED],
+    ids=[f"{kind}-{values}" for kind, values, _ in ALLOWED],
     indirect=["guest"],
 )
-def test_a_request_within_the_grant_is_applied_and_released(guest, ask, asked, seen):
+def test_a_request_within_the_grant_is_applied_and_released(guest, update, values, expected):
     before = all_of(guest)
     assert before["threads"] == guest.given
-    ask(guest, **asked)
-    assert seen.items() <= threads_of(guest).items()
+    update(guest, **values)
+    assert expected.items() <= threads_of(guest).items()
     changed = ("threads", "tuning", "live")
     assert without(all_of(guest), *changed) == without(before, *changed)
-    ask(guest)
+    update(guest)
     after = all_of(guest)
     # libvirt lists iothreads by their numbers once one was pinned.
     assert without(after, "live") == without(before, "live")
@@ -238,7 +238,7 @@ REFUSED = [
         "realtime_cpu",
         "request other CPUs for it in the same request",
     ),
-    # Memory stays, and what is asked together with it is refused, too.
+    # Memory stays, and what is requested together with it is refused, too.
     ("large-pages", {"numa_nodes": "1"}, "numa_memory", "node 0"),
     ("large-pages", {"numa_nodes": "0"}, "numa_memory", "node 0"),
     ("two-cells", {"numa_nodes": "0"}, "numa_memory", "node 0-1"),
@@ -249,29 +249,29 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(
-    ("guest", "asked", "reason", "says"),
+    ("guest", "values", "reason", "message"),
     REFUSED,
-    ids=[f"{kind}-{asked}" for kind, asked, _, _ in REFUSED],
+    ids=[f"{kind}-{values}" for kind, values, _, _ in REFUSED],
     indirect=["guest"],
 )
 def test_a_request_outside_of_the_grant_is_refused_and_has_no_effect(
-    guest, ask, asked, reason, says
+    guest, update, values, reason, message
 ):
     before = all_of(guest)
-    record = ask(guest, "refused", **asked)
+    record = update(guest, "refused", **values)
     assert record.reason == reason
-    assert says in record.message
+    assert message in record.message
     assert all_of(guest) == before
 
 
 @pytest.mark.parametrize("guest", ["large-pages", "realtime"], indirect=True)
-def test_shares_and_quota_are_as_for_every_guest(guest, ask):
+def test_shares_and_quota_are_as_for_every_guest(guest, update):
     before = all_of(guest)
-    ask(guest, cpu_shares="1000", vcpu_quota="50%")
+    update(guest, cpu_shares="1000", vcpu_quota="50%")
     assert guest.domain.schedulerParametersFlags(1)["cpu_shares"] == 1000
     assert set(threads.vcpu_quotas(guest.uuid).values()) == {HALF}
     assert threads_of(guest) == guest.given
-    ask(guest)
+    update(guest)
     assert set(threads.vcpu_quotas(guest.uuid).values()) == {NO_LIMIT}
     # libvirt goes on naming them, at their defaults.
     changed = ("tuning", "live")
@@ -279,20 +279,20 @@ def test_shares_and_quota_are_as_for_every_guest(guest, ask):
 
 
 @pytest.mark.parametrize("guest", ["realtime"], indirect=True)
-def test_a_real_time_vcpu_keeps_its_scheduler(guest, ask):
+def test_a_real_time_vcpu_keeps_its_scheduler(guest, update):
     thread = threads.vcpu_threads(guest.uuid)[1]
     assert threads.is_realtime(thread)
-    ask(guest, vcpu_pinning="0:3;1:2", emulator_pinning="3", iothread_pinning="3")
+    update(guest, vcpu_pinning="0:3;1:2", emulator_pinning="3", iothread_pinning="3")
     assert threads.is_realtime(thread)
     assert threads_of(guest).items() >= cpus(vcpu_0="3", vcpu_1="2", emulator="3").items()
-    ask(guest)
+    update(guest)
     assert threads_of(guest) == guest.given
 
 
 @pytest.mark.parametrize("guest", ["dedicated"], indirect=True)
-def test_dedicated_cpus_change_cells_only_with_the_option(guest, ask, daemon, across_cells):
+def test_dedicated_cpus_change_cells_only_with_the_option(guest, update, daemon, across_cells):
     before = all_of(guest)
-    ask(guest, "refused", vcpu_pinning="0:6;2:2")
+    update(guest, "refused", vcpu_pinning="0:6;2:2")
     assert all_of(guest) == before
     across_cells()
     # A refusal that has lost its reason is carried out.
@@ -300,15 +300,15 @@ def test_dedicated_cpus_change_cells_only_with_the_option(guest, ask, daemon, ac
     # The memory is where it was, remote now.
     changed = ("threads", "tuning", "live")
     assert without(all_of(guest), *changed) == without(before, *changed)
-    ask(guest)
+    update(guest)
     assert threads_of(guest) == guest.given
 
 
-def test_two_guests_never_swap_their_dedicated_cpus(started, ask):
+def test_two_guests_never_swap_their_dedicated_cpus(started, update):
     with started(**granted("2")) as one, started(**granted("3")) as other:
         before = all_of(one), all_of(other)
         for guest, cpu in ((one, 3), (other, 2)):
-            record = ask(guest, "refused", vcpu_pinning=f"0:{cpu}")
+            record = update(guest, "refused", vcpu_pinning=f"0:{cpu}")
             assert record.reason == "outside_grant"
         assert (all_of(one), all_of(other)) == before
 
@@ -323,10 +323,12 @@ def refusal(daemon, guest, reason):
     return wait_until(refused, TIMEOUT, f"refused with {reason}")
 
 
-def test_a_guest_that_nova_moves_to_another_cell_runs_there_and_is_refused(started, ask, daemon):
+def test_a_guest_that_nova_moves_to_another_cell_runs_there_and_is_refused(
+    started, update, daemon
+):
     there = cpus(vcpu_0="4-5", vcpu_1="4-5", emulator="4-5", iothread_1="4-5")
     with started(**granted("0-1 0-1")) as guest:
-        ask(guest, vcpu_pinning="0:0;1:1", emulator_pinning="1")
+        update(guest, vcpu_pinning="0:0;1:1", emulator_pinning="1")
         guest.hard_reboot()
         guest.wait_affinity({0: [0], 1: [1]})
         wait_until(lambda: threads_of(guest)["emulator"] == {1}, TIMEOUT, "QEMU is placed, too")
@@ -334,15 +336,15 @@ def test_a_guest_that_nova_moves_to_another_cell_runs_there_and_is_refused(start
         assert "gave vCPU 0 the CPUs 4-5" in refusal(daemon, guest, "outside_grant").message
         assert threads_of(guest) == there
         assert set(memory.memory_kib(guest.uuid, memory.FILE)) == {1}
-        ask(guest, vcpu_pinning="0:4;1:5", emulator_pinning="5")
+        update(guest, vcpu_pinning="0:4;1:5", emulator_pinning="5")
         assert guest.affinity() == {0: {4}, 1: {5}}
-        ask(guest)
+        update(guest)
         assert threads_of(guest) == there
 
 
-def test_a_guest_with_other_dedicated_cpus_is_placed_again_or_refused(started, ask, daemon):
+def test_a_guest_with_other_dedicated_cpus_is_placed_again_or_refused(started, update, daemon):
     with started(**granted("2 3")) as guest:
-        ask(guest, vcpu_pinning="0:3;1:2")
+        update(guest, vcpu_pinning="0:3;1:2")
         guest.hard_reboot(**granted("2 3"))
         guest.wait_affinity({0: [3], 1: [2]})
         guest.hard_reboot(**granted("6 7", nodes=[1]))
@@ -350,30 +352,30 @@ def test_a_guest_with_other_dedicated_cpus_is_placed_again_or_refused(started, a
         assert guest.affinity() == {0: {6}, 1: {7}}
 
 
-def test_a_guest_that_becomes_a_plain_one_is_placed_by_the_rules_of_plain_guests(started, ask):
+def test_a_guest_that_becomes_a_plain_one_is_placed_by_the_rules_of_plain_guests(started, update):
     with started(**granted("0-1 0-1")) as guest:
-        ask(guest, vcpu_pinning="0:0;1:1")
+        update(guest, vcpu_pinning="0:0;1:1")
         guest.hard_reboot(granted=None)
         guest.wait_affinity({0: [0], 1: [1]})
-        ask(guest, vcpu_pinning="0:4;1:5", numa_nodes="1")
+        update(guest, vcpu_pinning="0:4;1:5", numa_nodes="1")
         assert guest.affinity() == {0: {4}, 1: {5}}
-        ask(guest)
+        update(guest)
         assert guest.affinity() == everywhere(guest)
 
 
-def test_a_plain_guest_with_shared_memory_moves_with_it(started, ask):
+def test_a_plain_guest_with_shared_memory_moves_with_it(started, update):
     with started(file_backed=True) as guest:
         for node, pinning in ((1, "0:4;1:5"), (0, "0:0;1:1"), (1, "0:5;1:4")):
-            ask(guest, vcpu_pinning=pinning, numa_nodes=str(node))
+            update(guest, vcpu_pinning=pinning, numa_nodes=str(node))
             assert set(memory.memory_kib(guest.uuid, memory.FILE)) == {node}
         assert guest.affinity() == {0: {5}, 1: {4}}
-        ask(guest)
+        update(guest)
         assert guest.affinity() == everywhere(guest)
 
 
-def test_a_plain_guest_of_the_shared_set_returns_to_it(started, ask):
+def test_a_plain_guest_of_the_shared_set_returns_to_it(started, update):
     with started(cpuset="0-1,4-5") as guest:
-        ask(guest, vcpu_pinning="0:4;1:1")
+        update(guest, vcpu_pinning="0:4;1:1")
         assert guest.affinity() == {0: {4}, 1: {1}}
-        ask(guest)
+        update(guest)
         assert guest.affinity() == dict.fromkeys((0, 1), threads.cpu_list("0-1,4-5"))

@@ -56,7 +56,7 @@ def test_a_first_change_to_restrictive_lets_memory_follow_for_good(guest, nodes,
         assert guest.memory() == (RESTRICTIVE, str(node))
         for thread in threads.vcpu_threads(guest.uuid).values():
             assert memory.allowed_nodes(thread) == str(node)
-    # The mode need not be told again.
+    # The mode need not be set again.
     guest.set_memory(numa_nodeset="0")
     assert guest.nodes() == {0}
     # To allow more moves nothing.

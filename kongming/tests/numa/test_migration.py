@@ -52,8 +52,8 @@ def test_a_guest_arrives_at_a_host_with_its_cpu_offline_if_the_hook_is_installed
             guest.wait_on(last)
             status(destination, guest, "applied")
         elif has_hook:
-            # The groups above the guest have lost the CPU, and this service has never seen them
-            # with it: it can't tell that from a CPU that an operator left out.
+            # The groups above the guest have lost the CPU, and this service has never found them
+            # with it: it can't distinguish that from a CPU that an operator left out.
             wait_until(
                 lambda: destination.record(guest.uuid).reason == "cpu_not_in_slice",
                 30,

@@ -32,7 +32,7 @@ from kongming.tests.testbed.process import wait_until
 
 PAGE = Path(__file__).parents[3] / "doc/source/user/nfv.rst"
 BLOCK = re.compile(r"\.\. code-block:: console\n\n((?: +.*\n|\n)+)")
-# What the page has in places that are others here, and Nova's client: it says what it was told.
+# What the page has in places that are others here, and Nova's client: it shows what it is given.
 STANDS_IN = """
 kongming-manage() { command kongming-manage --config-file "$KONGMING_CONF" "$@"; }
 openstack() { printf '%s\\n' "$@"; }
@@ -92,7 +92,7 @@ class Page:
         }
 
     def shows(self):
-        """Type the next command; give what it shows and what the page says that it shows."""
+        """Type the next command; return what it shows and what the page shows for it."""
         command, shown = next(self._steps)
         return json.loads(self._type(command)), json.loads(shown)
 
@@ -106,7 +106,7 @@ class Page:
         self._cloud.nova.publish(self._guest.uuid, HOST, self._properties, "instance.update")
 
     def ends(self):
-        """Tell whether all of the page has been typed."""
+        """Return whether all of the page has been typed."""
         return next(self._steps, None) is None
 
     def _type(self, command):
@@ -132,9 +132,9 @@ def granted_by_nova(node, cpus):
 
 def wait_placed(guest, vcpus, others):
     """Wait until the vCPUs have these CPUs, in their order, and all other threads those."""
-    wanted = {f"vcpu {vcpu}": threads.cpu_list(each) for vcpu, each in enumerate(vcpus.split())}
-    wanted |= dict.fromkeys(("iothread 1", "emulator", "vhost 0"), threads.cpu_list(others))
-    wait_until(lambda: threads_of(guest) == wanted, TIMEOUT, f"the guest runs on {wanted}")
+    expected = {f"vcpu {vcpu}": threads.cpu_list(each) for vcpu, each in enumerate(vcpus.split())}
+    expected |= dict.fromkeys(("iothread 1", "emulator", "vhost 0"), threads.cpu_list(others))
+    wait_until(lambda: threads_of(guest) == expected, TIMEOUT, f"the guest runs on {expected}")
 
 
 def test_the_example_is_followed(cloud, daemon, guest):

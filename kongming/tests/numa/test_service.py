@@ -53,11 +53,11 @@ def allowed_nodes(guest):
     return CpuSet.parse(memory.allowed_nodes(threads.emulator_thread(guest.uuid)))
 
 
-def test_all_parts_of_a_guest_move_from_node_to_node_and_back(guest, ask, daemon, nodes):
+def test_all_parts_of_a_guest_move_from_node_to_node_and_back(guest, update, daemon, nodes):
     emulator = threads.emulator_thread(guest.uuid)
     for node in (max(nodes), 0, max(nodes)):
         cpus = nodes[node]
-        record = ask(
+        record = update(
             guest,
             vcpu_pinning=f"0:{min(cpus)};1:{max(cpus)}",
             emulator_pinning=str(CpuSet(cpus)),
@@ -74,7 +74,7 @@ def test_all_parts_of_a_guest_move_from_node_to_node_and_back(guest, ask, daemon
         assert threads.vcpu_quotas(guest.uuid) == dict.fromkeys((0, 1), (50_000, 100_000))
     moves = daemon.log().count(f"Instance {guest.uuid}: ")
     daemon.reload()
-    ask(guest)
+    update(guest)
     assert guest.affinity() == everywhere(guest)
     assert allowed_nodes(guest) == set(nodes)
     assert "baseline" not in guest.domain.XMLDesc()
@@ -82,9 +82,9 @@ def test_all_parts_of_a_guest_move_from_node_to_node_and_back(guest, ask, daemon
     assert daemon.log().count(f"Instance {guest.uuid}: ") == moves + 1
 
 
-def test_a_refused_part_moves_no_part(guest, ask, nodes):
+def test_a_refused_part_moves_no_part(guest, update, nodes):
     before = set(memory.memory_kib(guest.uuid))
-    record = ask(guest, "refused", vcpu_pinning="0", numa_nodes=str(max(nodes) + 1))
+    record = update(guest, "refused", vcpu_pinning="0", numa_nodes=str(max(nodes) + 1))
     assert record.reason == "node_unknown"
     assert guest.affinity() == everywhere(guest)
     assert set(memory.memory_kib(guest.uuid)) == before
@@ -93,34 +93,34 @@ def test_a_refused_part_moves_no_part(guest, ask, nodes):
 
 @pytest.mark.parametrize("besides", [[], [0]], ids=["only", "among-others"])
 def test_a_cpu_that_goes_offline_and_comes_back_is_used_again(
-    cloud, guest, ask, daemon, last, offline, besides
+    cloud, guest, update, daemon, last, offline, besides
 ):
-    wanted = {last, *besides}
-    ask(guest, vcpu_pinning=str(CpuSet(wanted)), emulator_pinning=str(CpuSet(wanted)))
-    assert guest.affinity() == {0: wanted, 1: wanted}
+    expected = {last, *besides}
+    update(guest, vcpu_pinning=str(CpuSet(expected)), emulator_pinning=str(CpuSet(expected)))
+    assert guest.affinity() == {0: expected, 1: expected}
     with offline(last):
         assert status(daemon, guest, "drifted").reason == "cpu_went_offline"
         if besides:
             guest.wait_affinity({0: besides, 1: besides})
         checks = daemon.log().count("\n")
         cloud.settle(daemon)
-        told = f"Instance {guest.uuid}: drift (cpu_went_offline)"
-        assert daemon.log().count(told) == 1
+        message = f"Instance {guest.uuid}: drift (cpu_went_offline)"
+        assert daemon.log().count(message) == 1
         # Nothing is tried again and again meanwhile.
         assert daemon.log().count("\n") - checks < 5
-    guest.wait_affinity({0: wanted, 1: wanted})
+    guest.wait_affinity({0: expected, 1: expected})
     emulator = threads.emulator_thread(guest.uuid)
-    wait_until(lambda: threads.affinity(emulator) == wanted, TIMEOUT, "QEMU is back, too")
+    wait_until(lambda: threads.affinity(emulator) == expected, TIMEOUT, "QEMU is back, too")
     status(daemon, guest, "applied")
 
 
 def test_a_suspended_guest_resumes_without_its_cpu_and_gets_it_back(
-    cloud, ask, daemon, last, offline, tmp_path
+    cloud, update, daemon, last, offline, tmp_path
 ):
     guest = cloud.guest(vcpus=2, firmware=tmp_path / "firmware")
     # As Nova does it: the domain is kept while its guest is saved.
     guest.domain.connect().defineXML(guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
-    ask(guest, vcpu_pinning=str(last))
+    update(guest, vcpu_pinning=str(last))
     guest.domain.managedSave()
     daemon.wait_log(f"Instance {guest.uuid}: suspended; its placement was removed")
     with offline(last):
@@ -133,21 +133,21 @@ def test_a_suspended_guest_resumes_without_its_cpu_and_gets_it_back(
 
 
 def test_a_cpu_that_is_offline_is_refused_and_used_once_it_is_online(
-    guest, ask, daemon, last, offline
+    guest, update, daemon, last, offline
 ):
     with offline(last):
-        assert ask(guest, "refused", vcpu_pinning=str(last)).reason == "cpu_offline"
+        assert update(guest, "refused", vcpu_pinning=str(last)).reason == "cpu_offline"
     guest.wait_affinity({0: [last], 1: [last]})
     status(daemon, guest, "applied")
 
 
-def test_a_slice_that_allows_less_is_named(guest, ask, daemon, last, shape):
+def test_a_slice_that_allows_less_is_named(guest, update, daemon, last, shape):
     group = next(
         parent
         for parent in group_of(guest, threads.emulator_thread(guest.uuid)).parents
         if "qemu" not in str(parent)
     )
-    ask(guest, vcpu_pinning=str(last))
+    update(guest, vcpu_pinning=str(last))
     allowed = group / "cpuset.cpus"
     if shape.cgroup == "v1":
         # There a group can't have less than those below it.
@@ -159,7 +159,7 @@ def test_a_slice_that_allows_less_is_named(guest, ask, daemon, last, shape):
         record = status(daemon, guest, "drifted")
         assert record.reason == "cpu_not_in_slice"
         assert str(group) in record.message
-        record = ask(guest, "refused", vcpu_pinning=f"0:{last}")
+        record = update(guest, "refused", vcpu_pinning=f"0:{last}")
         assert record.reason == "cpu_not_in_slice"
         assert f"CPU {last}" in record.message
         assert str(group) in record.message
@@ -170,8 +170,8 @@ def test_a_slice_that_allows_less_is_named(guest, ask, daemon, last, shape):
     guest.wait_affinity({0: [last], 1: [last]})
 
 
-def test_the_baseline_is_restored_completely(cloud, guest, ask, daemon, last, offline):
-    ask(guest, vcpu_pinning="0")
+def test_the_baseline_is_restored_completely(cloud, guest, update, daemon, last, offline):
+    update(guest, vcpu_pinning="0")
     with offline(last):
         cloud.update(guest)
         guest.wait_affinity(everywhere(guest))
@@ -180,20 +180,20 @@ def test_the_baseline_is_restored_completely(cloud, guest, ask, daemon, last, of
     wait_until(lambda: daemon.record(guest.uuid) is None, TIMEOUT, "nothing is kept")
 
 
-def test_shares_within_the_kernels_limits(guest, ask, shape):
+def test_shares_within_the_kernels_limits(guest, update, shape):
     most, too_many = (10_000, 10_001) if shape.cgroup == "v2" else (262_144, 262_145)
-    ask(guest, cpu_shares=str(most))
+    update(guest, cpu_shares=str(most))
     assert guest.domain.schedulerParametersFlags(1)["cpu_shares"] == most
     out_of_range = [1, too_many] if shape.cgroup == "v2" else [1]
     for shares in out_of_range:
-        assert ask(guest, "refused", cpu_shares=str(shares)).reason == "shares_out_of_range"
+        assert update(guest, "refused", cpu_shares=str(shares)).reason == "shares_out_of_range"
         assert guest.domain.schedulerParametersFlags(1)["cpu_shares"] == most
-    ask(guest, cpu_shares="2")
+    update(guest, cpu_shares="2")
     assert guest.domain.schedulerParametersFlags(1)["cpu_shares"] == 2
 
 
-def test_host_show(guest, ask, daemon, nodes, last, offline):
-    ask(guest, vcpu_pinning=f"0:{min(nodes[max(nodes)])}")
+def test_host_show(guest, update, daemon, nodes, last, offline):
+    update(guest, vcpu_pinning=f"0:{min(nodes[max(nodes)])}")
     command = [Path(sys.executable).parent / "kongming-manage", "--config-file", daemon.conf]
 
     def show(*words):
@@ -201,9 +201,9 @@ def test_host_show(guest, ask, daemon, nodes, last, offline):
             [*command, "host", "show", *words], capture_output=True, text=True, check=True
         ).stdout
 
-    told = json.loads(show("-f", "json"))
-    assert {cell["id"]: {cpu["id"] for cpu in cell["cpus"]} for cell in told["cells"]} == nodes
-    (occupant,) = [one for one in told["guests"] if one["instance_uuid"] == guest.uuid]
+    shown = json.loads(show("-f", "json"))
+    assert {cell["id"]: {cpu["id"] for cpu in cell["cpus"]} for cell in shown["cells"]} == nodes
+    (occupant,) = [one for one in shown["guests"] if one["instance_uuid"] == guest.uuid]
     assert occupant["pins"] == {"0": str(min(nodes[max(nodes)]))}
     with offline(last):
         picture = show()

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The host itself: it is as it was asked to be."""
+"""The host itself: it has the configured shape."""
 
 from pathlib import Path
 
@@ -22,8 +22,8 @@ MEMORY_LOST = 0.1
 
 def test_cpus_are_distributed_over_the_nodes(shape, nodes):
     each = shape.cpus // shape.nodes
-    wanted = {node: set(range(node * each, (node + 1) * each)) for node in range(shape.nodes)}
-    assert nodes == wanted
+    expected = {node: set(range(node * each, (node + 1) * each)) for node in range(shape.nodes)}
+    assert nodes == expected
     assert threads.online_cpus() == set(range(shape.cpus))
 
 
