@@ -32,7 +32,7 @@ _HOST = (
 def accounts(openstack: OpenStack, instance_uuid: str) -> dict[str, Any]:
     """Return what Nova and Placement have written down of an instance and its host.
 
-    nova-compute is restarted first: it counts anew then what its host has and gives.
+    nova-compute is restarted first: it counts again then what its host has and gives.
     """
     openstack.compute.restart()
     allocations = openstack.rest.get("placement", f"/allocations/{instance_uuid}")["allocations"]
@@ -51,7 +51,7 @@ def accounts(openstack: OpenStack, instance_uuid: str) -> dict[str, Any]:
 
 
 def _data(written: Any) -> Any:
-    """Return the data of Nova's versioned objects without what is told about the objects."""
+    """Return the data of Nova's versioned objects without the description of the objects."""
     if isinstance(written, list):
         return [_data(each) for each in written]
     if isinstance(written, dict):

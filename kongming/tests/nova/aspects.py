@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the suite asks for its guests, and how a guest looks that has got it.
+"""What the suite requests for its guests, and how a guest looks that has got it.
 
 This is the place for more keys: describe one as an Aspect and add it to ASPECTS. Then
-each step of a guest's life asks for it and checks it, too.
+each step of a guest's life requests it and checks it, too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LOW, HIGH = min(CPUS), max(CPUS)
 class Wish:
     """A value of one key.
 
-    :ivar looks: what is seen of a guest with so many vCPUs that has got it
+    :ivar looks: what is observed of a guest with so many vCPUs that has got it
     """
 
     value: str
@@ -46,20 +46,20 @@ class Wish:
 class Aspect:
     """One key: two values that look different, and where to look.
 
-    :ivar untouched: what is seen of a guest with so many vCPUs that nothing was asked for
-    :ivar seen: what is seen of a guest that runs; the kernel's word rather than libvirt's
+    :ivar untouched: what is observed of a guest with so many vCPUs and without a request
+    :ivar observe: reads it of a guest that runs, from the kernel rather than from libvirt
     """
 
     key: str
     first: Wish
     second: Wish
     untouched: Callable[[int], Any]
-    seen: Callable[[Server], Any]
+    observe: Callable[[Server], Any]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for all keys together, and how a guest with so many vCPUs looks then."""
+    """The values of all keys together, and how a guest with so many vCPUs looks then."""
 
     metadata: dict[str, str]
     looks: Callable[[int], dict[str, Any]]
@@ -84,7 +84,7 @@ VCPU_PINNING = Aspect(
     first=Wish(f"0:{HIGH};1:{LOW}", _crossed),
     second=Wish(str(HIGH), _together),
     untouched=_everywhere,
-    seen=lambda server: threads.vcpu_affinity(server.uuid),
+    observe=lambda server: threads.vcpu_affinity(server.uuid),
 )
 
 EMULATOR_PINNING = Aspect(
@@ -92,7 +92,7 @@ EMULATOR_PINNING = Aspect(
     first=Wish(str(HIGH), lambda _vcpus: {HIGH}),
     second=Wish(str(LOW), lambda _vcpus: {LOW}),
     untouched=lambda _vcpus: CPUS,
-    seen=lambda server: threads.affinity(threads.emulator_thread(server.uuid)),
+    observe=lambda server: threads.affinity(threads.emulator_thread(server.uuid)),
 )
 
 IOTHREAD_PINNING = Aspect(
@@ -101,7 +101,7 @@ IOTHREAD_PINNING = Aspect(
     first=Wish(f"1:{LOW}", lambda _vcpus: {1: {LOW}}),
     second=Wish(str(HIGH), lambda _vcpus: {1: {HIGH}}),
     untouched=lambda _vcpus: {1: CPUS},
-    seen=lambda server: {
+    observe=lambda server: {
         number: threads.affinity(thread)
         for number, thread in threads.iothreads(server.uuid).items()
     },
@@ -112,16 +112,16 @@ VCPU_QUOTA = Aspect(
     first=Wish("50%", lambda vcpus: dict.fromkeys(range(vcpus), (50_000, 100_000))),
     second=Wish("20000/40000", lambda vcpus: dict.fromkeys(range(vcpus), (20_000, 40_000))),
     untouched=lambda vcpus: dict.fromkeys(range(vcpus), (-1, 100_000)),
-    seen=lambda server: threads.vcpu_quotas(server.uuid),
+    observe=lambda server: threads.vcpu_quotas(server.uuid),
 )
 
-# With one node nothing is to be seen of it, but that the guest lives through it all.
+# With one node nothing of it can be observed, but that the guest lives through it all.
 NUMA_NODES = Aspect(
     key="kongming-numa-nodes",
     first=Wish("0", lambda _vcpus: "0"),
     second=Wish("0", lambda _vcpus: "0"),
     untouched=lambda _vcpus: "0",
-    seen=lambda server: memory.allowed_nodes(threads.emulator_thread(server.uuid)),
+    observe=lambda server: memory.allowed_nodes(threads.emulator_thread(server.uuid)),
 )
 
 ASPECTS = (VCPU_PINNING, EMULATOR_PINNING, IOTHREAD_PINNING, VCPU_QUOTA, NUMA_NODES)

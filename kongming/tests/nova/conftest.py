@@ -74,7 +74,7 @@ class Cloud:
         return Server(self.openstack, self.events, self.libvirtd.uri, request, flavor, put)
 
     def request_by_hand(self, instance_uuid: str, request: Request) -> None:
-        """Ask for this and nothing else: over Kongming's API, or on the host if there is none."""
+        """Request this and nothing else: over Kongming's API, or on the host if there is none."""
         if self.plane is None:
             self._request_as_operator(instance_uuid, request)
             return
@@ -112,7 +112,7 @@ class Cloud:
         self.daemon.start()
 
     def settle(self):
-        """Wait until Kongming has heard, and looked into, all that Nova had said at the call.
+        """Wait until Kongming has received, and handled, all that Nova had sent at the call.
 
         Events are handled in their order: after that of a marker, all before it have been.
         """
@@ -125,12 +125,14 @@ class Cloud:
             self.nova.send("compute.instance.update", payload, f"compute.{HOST}")
             self._markers.add(marker)
             wait_until(lambda: marker in self._looked_up(), 30, "the marker's event was handled")
-            wait_until(lambda: self._looked_up() <= self._markers, 30, "Nova was asked all")
+            wait_until(
+                lambda: self._looked_up() <= self._markers, 30, "all lookups in Nova are done"
+            )
             return
         self.nova.publish(marker, HOST, {VCPU_PINNING.key: "0"})
         wait_until(lambda: self.daemon.record(marker), 30, "the marker's event was handled")
         self.nova.publish(marker, HOST, {}, "instance.delete.end")
-        wait_until(lambda: not self.daemon.record(marker), 30, "the marker was let go of")
+        wait_until(lambda: not self.daemon.record(marker), 30, "the marker was released")
 
     def wait_forgotten(self, server):
         """Wait until nothing is kept of a server."""
@@ -138,18 +140,22 @@ class Cloud:
         wait_until(lambda: self.daemon.record(server.uuid) is None, 30, "nothing is kept of it")
 
     def _settle_api(self):
-        """Wait until the conductor has looked into Nova, and the executor has asked it then."""
+        """Wait until the conductor has queried Nova, and the executor has called it since then."""
         assert self.plane is not None
         plane, now = self.plane, time.time()
 
-        def seen() -> float:
+        def heartbeat() -> float:
             host = plane.api.get(f"/v1/hosts/{HOST}")
             return datetime.fromisoformat(host["heartbeat_at"]).timestamp()
 
-        wait_until(lambda: seen() > now + 5 * LOOK, 60, "the host was heard of again and again")
+        wait_until(
+            lambda: heartbeat() > now + 5 * LOOK,
+            60,
+            "there were heartbeats of the host again and again",
+        )
 
     def _looked_up(self):
-        # Nova knows no marker: it is asked about one again and again for a while.
+        # Nova knows no marker: it is queried for one again and again for a while.
         with PendingLookups(self.daemon.state_path, create=False) as lookups:
             return set(lookups.pending())
 
@@ -176,7 +182,7 @@ class Bed:
         """
         compute = compute or self.openstack.compute
         files = ",".join(map(str, compute.files))
-        # As the documentation tells to where Nova gives guests CPUs of their own.
+        # As the documentation requires where Nova gives guests CPUs of their own.
         options = f"[guard]\nnova_config_file = {files}\n"
         if trigger == LEGACY:
             nova = self.openstack.site.nova_options()
@@ -273,9 +279,9 @@ def _no_errors(cloud):
     """Nothing in a guest's ordinary life is an error to Kongming."""
     before = len(cloud.daemon.log())
     yield
-    said = cloud.daemon.log()[before:]
-    assert " ERROR " not in said
-    assert "Traceback" not in said
+    logged = cloud.daemon.log()[before:]
+    assert " ERROR " not in logged
+    assert "Traceback" not in logged
 
 
 class Last:
@@ -301,7 +307,7 @@ def server(cloud, last):
         last.server = None
         server = last.server = cloud.server(FIRST)
     else:
-        server.ask(FIRST)
+        server.request(FIRST)
     server.wait_placed(FIRST)
     return server
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Nova's notifications, heard beside Kongming: by them a test knows how far Nova is."""
+"""Nova's notifications, received beside Kongming: by them a test knows how far Nova is."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Event:
 
 
 class Failed(Exception):
-    """Nova said that it could not do what it was asked for."""
+    """Nova reported that it could not carry out a request."""
 
 
 class Events:
@@ -50,11 +50,11 @@ class Events:
     def __init__(self, transport_url: str) -> None:
         conf = cfg.ConfigOpts()
         conf([], default_config_files=[], default_config_dirs=[])
-        self._heard: list[Event] = []
+        self._received: list[Event] = []
         self._listener = oslo_messaging.get_notification_listener(
             oslo_messaging.get_notification_transport(conf, transport_url),
             [oslo_messaging.Target(exchange=EXCHANGE, topic=TOPIC)],
-            [_Endpoint(self._heard)],
+            [_Endpoint(self._received)],
             executor="threading",
             pool=POOL,
         )
@@ -74,11 +74,11 @@ class Events:
 
     def now(self) -> int:
         """The moment after which an event is to come, for `wait` and `since`."""
-        return len(self._heard)
+        return len(self._received)
 
     def since(self, moment: int) -> list[Event]:
-        """Return what was heard after a moment."""
-        return self._heard[moment:]
+        """Return what was received after a moment."""
+        return self._received[moment:]
 
     def wait(
         self,
@@ -94,8 +94,8 @@ class Events:
         :raises Failed: an error of the instance came instead
         """
 
-        def heard() -> bool:
-            for event in self._heard[after:]:
+        def arrived() -> bool:
+            for event in self._received[after:]:
                 if event.instance_uuid != instance_uuid:
                     continue
                 if event.name.endswith(".error"):
@@ -104,14 +104,14 @@ class Events:
                     return True
             return False
 
-        wait_until(heard, timeout, f"{name} of instance {instance_uuid}")
+        wait_until(arrived, timeout, f"{name} of instance {instance_uuid}")
 
 
 class _Endpoint:
     """Takes the notifications of every priority that Nova uses."""
 
-    def __init__(self, heard: list[Event]) -> None:
-        self._heard = heard
+    def __init__(self, received: list[Event]) -> None:
+        self._received = received
 
     def info(
         self, context: Any, publisher_id: str, event_type: str, payload: Any, metadata: Any
@@ -123,6 +123,6 @@ class _Endpoint:
         message = fault.get("nova_object.data", {}).get("exception_message", "")
         if instance_uuid:
             instance_metadata = data.get("metadata", {})
-            self._heard.append(Event(event_type, instance_uuid, instance_metadata, message))
+            self._received.append(Event(event_type, instance_uuid, instance_metadata, message))
 
     error = info

@@ -34,7 +34,7 @@ NOT_FOUND = 404
 class Server:
     """A server; whatever is done to it is finished on return, as far as Nova is concerned.
 
-    :param put: asks for a placement otherwise than by the metadata
+    :param put: requests a placement otherwise than by the metadata
     :ivar flavor: the flavor that it was made with
     """
 
@@ -53,7 +53,7 @@ class Server:
         self._connection_uri = connection_uri
         self.flavor = flavor
         after = events.now()
-        wanted = {
+        body = {
             "name": "kongming-nova-suite",
             "imageRef": openstack.image_id,
             "flavorRef": flavor,
@@ -61,7 +61,7 @@ class Server:
             "host": HOST,
             "metadata": {} if put else request.metadata,
         }
-        created = openstack.rest.post("nova", "/v2.1/servers", {"server": wanted})
+        created = openstack.rest.post("nova", "/v2.1/servers", {"server": body})
         self.uuid: str = created["server"]["id"]
         if put:
             put(self.uuid, request)
@@ -85,8 +85,8 @@ class Server:
         self.act("os-migrateLive", where, ends="live_migration_post_dest.end")
         assert self._get()["OS-EXT-SRV-ATTR:host"] == host
 
-    def ask(self, request: Request) -> None:
-        """Ask for this and nothing else."""
+    def request(self, request: Request) -> None:
+        """Request this and nothing else."""
         if self._put:
             self._put(self.uuid, request)
         else:
@@ -167,32 +167,32 @@ class Server:
         return libvirt.open(self._connection_uri).lookupByUUIDString(self.uuid)
 
     def threads(self) -> dict[int, int]:
-        """The threads of its vCPUs: others once the guest was started anew."""
+        """The threads of its vCPUs: others once the guest was started again."""
         return threads.vcpu_threads(self.uuid)
 
     def wait_restarted(self, before: dict[int, int]) -> None:
         """Wait until it has other threads than it had before."""
 
-        def anew() -> bool:
+        def restarted() -> bool:
             return threads.is_running(self.uuid) and self.threads() not in ({}, before)
 
-        wait_until(anew, NOVA_TIMEOUT, f"the guest of server {self.uuid} is started anew")
+        wait_until(restarted, NOVA_TIMEOUT, f"the guest of server {self.uuid} is started again")
 
     def looks(self) -> dict[str, Any]:
-        """What is seen of the guest: nothing if it does not run."""
+        """What is observed of the guest: nothing if it does not run."""
         try:
-            return {aspect.key: aspect.seen(self) for aspect in ASPECTS}
+            return {aspect.key: aspect.observe(self) for aspect in ASPECTS}
         except (LookupError, OSError):
             return {}
 
     def wait_placed(self, request: Request) -> None:
-        """Wait until the running guest looks as a request says."""
-        wanted = request.looks(self.vcpus)
+        """Wait until the running guest looks as a request defines."""
+        expected = request.looks(self.vcpus)
         try:
-            wait_until(lambda: self.looks() == wanted, KONGMING_TIMEOUT, f"{wanted}")
+            wait_until(lambda: self.looks() == expected, KONGMING_TIMEOUT, f"{expected}")
         except TimeoutError:
             looks = self.looks()
-            assert looks == wanted, f"{looks} instead of {wanted}"
+            assert looks == expected, f"{looks} instead of {expected}"
 
     def _get(self) -> Any:
         return self._openstack.rest.get("nova", self._path)["server"]

@@ -40,7 +40,7 @@ def test_a_guest_that_nova_starts_after_the_host_has_booted(cloud, server):
 @pytest.mark.parametrize("request_", [SECOND, NOTHING], ids=["edited", "removed"])
 def test_an_edit_while_the_service_is_down(cloud, server, request_):
     assert cloud.daemon.stop() == 0
-    server.ask(request_)
+    server.request(request_)
     assert server.looks() == FIRST.looks(2)
     cloud.daemon.start()
     server.wait_placed(request_)
@@ -50,7 +50,7 @@ def test_edits_while_the_service_is_killed_again_and_again(cloud, server):
     for request in (SECOND, FIRST, NOTHING, SECOND):
         cloud.daemon.kill()
         cloud.daemon.start_soon()
-        server.ask(request)
+        server.request(request)
     cloud.daemon.wait_ready()
     server.wait_placed(SECOND)
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What does not start a guest anew: it keeps what it has got."""
+"""What does not start a guest again: it keeps what it has got."""
 
 import pytest
 

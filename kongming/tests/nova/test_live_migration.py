@@ -122,7 +122,7 @@ def test_a_request_that_is_withdrawn_on_the_destination_stays_so_on_the_way_back
     first, second = hosts
     placed.migrate(second.name)
     placed.wait_placed(FIRST)
-    placed.ask(NOTHING)
+    placed.request(NOTHING)
     placed.wait_placed(NOTHING)
     wait_until(lambda: second.daemon.record(placed.uuid) is None, 60, "nothing is kept of it")
     placed.migrate(first.name)

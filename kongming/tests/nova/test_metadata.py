@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is asked through an instance's metadata, whatever state the instance is in."""
+"""Requests through an instance's metadata, whatever state the instance is in."""
 
 from kongming.conf.notification_handler import LEGACY, VERSIONED
 from kongming.tests.nova.aspects import ASPECTS, FIRST, NOTHING, SECOND
@@ -32,20 +32,20 @@ def test_a_server_without_the_keys_is_left_alone_until_they_are_set(cloud):
     assert server.looks() == NOTHING.looks(2)
     assert cloud.daemon.record(server.uuid) is None
     assert server.uuid not in cloud.daemon.log()
-    server.ask(FIRST)
+    server.request(FIRST)
     server.wait_placed(FIRST)
     server.delete()
 
 
 def test_edits_of_a_running_server(server):
     for request in (SECOND, FIRST, SECOND):
-        server.ask(request)
+        server.request(request)
         server.wait_placed(request)
 
 
 def test_edits_faster_than_their_passes_end_in_the_last_one(server):
     for request in (SECOND, FIRST, NOTHING, SECOND):
-        server.ask(request)
+        server.request(request)
     server.wait_placed(SECOND)
 
 
@@ -54,14 +54,14 @@ def test_the_keys_are_removed_one_by_one_and_set_again(cloud, server):
         server.remove_key(aspect.key)
     server.wait_placed(NOTHING)
     cloud.wait_forgotten(server)
-    server.ask(FIRST)
+    server.request(FIRST)
     server.wait_placed(FIRST)
 
 
 def test_an_unreadable_edit_has_no_effect(cloud, server):
     key = ASPECTS[0].key
     for request in (FIRST, SECOND):
-        server.ask(request)
+        server.request(request)
         server.wait_placed(request)
         server.set_metadata(request.metadata | {key: "unreadable"})
         cloud.settle()
@@ -71,14 +71,14 @@ def test_an_unreadable_edit_has_no_effect(cloud, server):
 
 def test_an_edit_of_a_stopped_server(server):
     server.act("os-stop", ends="power_off.end", status="SHUTOFF")
-    server.ask(SECOND)
+    server.request(SECOND)
     server.act("os-start", ends="power_on.end")
     server.wait_placed(SECOND)
 
 
 def test_an_edit_of_a_paused_server_does_not_wait_for_its_end(server):
     server.act("pause", ends="pause.end", status="PAUSED")
-    server.ask(SECOND)
+    server.request(SECOND)
     server.wait_placed(SECOND)
     server.act("unpause", ends="unpause.end")
     server.wait_placed(SECOND)
@@ -86,7 +86,7 @@ def test_an_edit_of_a_paused_server_does_not_wait_for_its_end(server):
 
 def test_an_edit_of_a_suspended_server(server):
     server.act("suspend", ends="suspend.end", status="SUSPENDED")
-    server.ask(SECOND)
+    server.request(SECOND)
     # It comes back with the pins that it was saved with.
     server.act("resume", ends="resume.end")
     server.wait_placed(SECOND)
@@ -94,7 +94,7 @@ def test_an_edit_of_a_suspended_server(server):
 
 def test_the_keys_are_removed_from_a_suspended_server(server):
     server.act("suspend", ends="suspend.end", status="SUSPENDED")
-    server.ask(NOTHING)
+    server.request(NOTHING)
     server.act("resume", ends="resume.end")
     server.wait_placed(NOTHING)
 

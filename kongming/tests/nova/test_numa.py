@@ -27,7 +27,7 @@ PLAIN = flavor(2)
 
 @pytest.fixture(params=[NUMA_FLAVOR, PAGES_FLAVOR])
 def guest(cloud, request):
-    """A server with a NUMA topology, unless asked otherwise, that nothing is asked for."""
+    """A server with a NUMA topology, unless it has another flavor, and without a request."""
     server = cloud.server(NOTHING, request.param)
     assert ("<memnode" in server.domain().XMLDesc()) is (request.param != PLAIN)
     yield server
@@ -44,18 +44,18 @@ def resize(server, name):
 def test_the_accounting_of_nova_is_unchanged_by_a_placement(cloud, guest):
     before = accounts(cloud.openstack, guest.uuid)
     assert bool(before["instance"]) is (guest.flavor != PLAIN)
-    guest.ask(WITHIN)
+    guest.request(WITHIN)
     guest.wait_placed(WITHIN)
     assert accounts(cloud.openstack, guest.uuid) == before
     guest.act("reboot", {"type": "HARD"}, ends="reboot.end")
     guest.wait_placed(WITHIN)
-    guest.ask(NOTHING)
+    guest.request(NOTHING)
     guest.wait_placed(NOTHING)
     assert accounts(cloud.openstack, guest.uuid) == before
 
 
 def test_a_guest_is_placed_again_within_its_grant_after_every_kind_of_restart(cloud, guest):
-    guest.ask(WITHIN)
+    guest.request(WITHIN)
     guest.wait_placed(WITHIN)
     guest.act("reboot", {"type": "HARD"}, ends="reboot.end")
     guest.wait_placed(WITHIN)
@@ -77,9 +77,9 @@ def test_memory_stays_where_nova_bound_it_until_the_guest_is_a_plain_one(cloud, 
     resize(guest, PLAIN)
     never_placed = accounts(cloud.openstack, guest.uuid)
     resize(guest, guest.flavor)
-    guest.ask(WITHIN)
+    guest.request(WITHIN)
     guest.wait_placed(WITHIN)
-    guest.ask(FIRST)
+    guest.request(FIRST)
     wait_refused(cloud, guest, "numa_memory")
     guest.wait_placed(WITHIN)
     assert NUMA_NODES.key in FIRST.metadata
@@ -88,6 +88,6 @@ def test_memory_stays_where_nova_bound_it_until_the_guest_is_a_plain_one(cloud, 
     guest.wait_placed(FIRST)
     wait_until(lambda: cloud.daemon.record(guest.uuid).status == "applied", 30, "applied")
     assert accounts(cloud.openstack, guest.uuid) == never_placed
-    guest.ask(NOTHING)
+    guest.request(NOTHING)
     guest.wait_placed(NOTHING)
     assert accounts(cloud.openstack, guest.uuid) == never_placed

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What makes Nova start a guest anew: it gets what is asked, each time."""
+"""What makes Nova start a guest again: the request is applied, each time."""
 
 from kongming.tests.nova.aspects import FIRST
 from kongming.tests.testbed.openstack import content

@@ -26,9 +26,9 @@ from kongming.tests.nova.conftest import STANDALONE, Cloud
 from kongming.tests.testbed.openstack import tempest
 from kongming.tests.testbed.process import wait_until
 
-# Asked by hand with the first of them, by a PUT with the other.
+# Requested by hand with the first of them, by a PUT with the other.
 TRIGGERS = (VERSIONED, STANDALONE)
-# Seconds between two looks at what Nova has told.
+# Seconds between two looks at Nova's events.
 LOOK = 0.05
 COMPUTE = r"^tempest\.api\.compute\."
 # All of them, in parts that can be run again alone.
@@ -61,20 +61,20 @@ def bare():
 def every_guest_placed(cloud: Cloud) -> Iterator[None]:
     """Request a placement of each server at Nova's first event about it."""
     over = threading.Event()
-    told = cloud.events.now()
+    moment = cloud.events.now()
 
     def place(uuid: str) -> None:
         cloud.request_by_hand(uuid, SECOND)
         # The request for a server that was deleted meanwhile would be kept until it is withdrawn.
         if any(
             event.instance_uuid == uuid and event.name == DELETED
-            for event in cloud.events.since(told)
+            for event in cloud.events.since(moment)
         ):
             cloud.request_by_hand(uuid, NOTHING)
 
     def place_all() -> None:
         placed: set[str] = set()
-        done = told
+        done = moment
         while not over.wait(LOOK):
             news = cloud.events.since(done)
             done += len(news)
@@ -109,18 +109,18 @@ def compare(cloud, bare, selection, folder):
             bare[selection] = tempest.run(cloud.openstack, folder / "bare", COMPUTE + selection)
     without = bare[selection]
     assert list(without.values()).count(tempest.PASSED) > len(without) / 2
-    logged, told = len(cloud.daemon.log()), cloud.events.now()
+    logged, moment = len(cloud.daemon.log()), cloud.events.now()
     with every_guest_placed(cloud):
         placed = tempest.run(cloud.openstack, folder / "placed", COMPUTE + selection)
     assert different(without, placed) == {}
-    active = {event.instance_uuid for event in cloud.events.since(told) if event.name == ACTIVE}
+    active = {event.instance_uuid for event in cloud.events.since(moment) if event.name == ACTIVE}
     wait_until(
         lambda: not any(cloud.daemon.record(uuid) for uuid in active), 60, "nothing is kept"
     )
-    said = cloud.daemon.log()[logged:]
-    assert len(set(PLACED.findall(said)) & active) > 0.9 * len(active) > 0
+    log = cloud.daemon.log()[logged:]
+    assert len(set(PLACED.findall(log)) & active) > 0.9 * len(active) > 0
     # Nothing that becomes of Nova's guests is anything to warn of.
-    assert [line for line in said.splitlines() if " WARNING " in line or " ERROR " in line] == []
+    assert [line for line in log.splitlines() if " WARNING " in line or " ERROR " in line] == []
 
 
 def different(first: tempest.Results, second: tempest.Results) -> dict[str, tuple[str, str]]:

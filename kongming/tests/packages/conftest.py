@@ -38,7 +38,7 @@ def suite(request):
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory):
-    """Give a function that builds the packages of a release, once."""
+    """Return a function that builds the packages of a release, once."""
 
     @functools.cache
     def build(suite):
@@ -84,7 +84,7 @@ def fields(deb):
 
 
 def newer(built, folder):
-    """Give the packages with a higher version; all else is the same."""
+    """Return the packages with a higher version; all else is the same."""
     for deb in built.glob("*.deb"):
         name, version = fields(deb)
         content = folder / name

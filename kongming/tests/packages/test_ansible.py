@@ -112,10 +112,10 @@ class Inventory:
         return f"echo '{json.dumps(inventory)}' > /srv/{name}.json"
 
 
-def runs(said):
+def runs(output):
     """Return what each run has changed, by host; none for a host where it has failed."""
     found = []
-    for recap in said.split("PLAY RECAP")[1:]:
+    for recap in output.split("PLAY RECAP")[1:]:
         found.append(
             {
                 host: None if int(failed) else int(changed)
@@ -146,7 +146,7 @@ def test_the_role_on_two_hosts(here, there, broker):
             f"while (: < /dev/tcp/127.0.0.1/{alive_port}) 2> /dev/null; do sleep 1; done",
             VERSION,
         )
-        said = here.run(
+        output = here.run(
             f"{APT} update",
             f"{APT} install python3-venv openssh-client {LIBVIRT}",
             CONTROL_GROUPS,
@@ -185,15 +185,15 @@ def test_the_role_on_two_hosts(here, there, broker):
             f"fails play silent 'kongming_packages={NEWER}'",
         )
         upgraded_there = running.result()
-    installed, again, upgraded, versioned, same, legacy, as_legacy, stopped = runs(said)
+    installed, again, upgraded, versioned, same, legacy, as_legacy, stopped = runs(output)
     assert min(installed.values()) > 5
     assert min(upgraded.values()) > 0
     assert min(versioned.values()) > 0
     assert min(legacy.values()) > 0
     assert again == same == as_legacy == NOTHING
-    assert "\n2\n" in said
-    assert re.search(r"debian13\.1\n", said)
+    assert "\n2\n" in output
+    assert re.search(r"debian13\.1\n", output)
     assert upgraded_there.endswith("debian12.1\n")
-    assert "trigger = legacy" in said
+    assert "trigger = legacy" in output
     # One host after the other: the first stops all.
     assert stopped == {"here": None}

@@ -124,7 +124,7 @@ def test_the_page_leads_to_a_guest_that_containers_place(machine, suite, broker)
         "podman run --rm kongming-api openstack --os-auth-type none --os-endpoint"
         f" http://{address} kongming"
     )
-    said = machine.run(
+    output = machine.run(
         *podman(suite),
         *page(1),
         *(f"podman run --rm {image} {name} --version" for image, name in IMAGES.items()),
@@ -144,10 +144,10 @@ def test_the_page_leads_to_a_guest_that_containers_place(machine, suite, broker)
         "podman stop kongming-api kongming-conductor kongming-executor",
         "podman logs kongming-executor",
     )
-    assert "\n9630\n" in said
-    assert "the threads of its guests are observed" in said
+    assert "\n9630\n" in output
+    assert "the threads of its guests are observed" in output
     for kind in ("Bnd", "Eff"):
         # SYS_NICE and SYS_PTRACE.
-        assert f"Cap{kind}:\t{1 << 23 | 1 << 19:016x}\n" in said
-    assert re.findall(r"^CPU \d/TCG: .* list: (.*)", said, re.M) == ["1", "1"]
-    assert said.endswith("Stopped\n")
+        assert f"Cap{kind}:\t{1 << 23 | 1 << 19:016x}\n" in output
+    assert re.findall(r"^CPU \d/TCG: .* list: (.*)", output, re.M) == ["1", "1"]
+    assert output.endswith("Stopped\n")

@@ -141,12 +141,12 @@ def test_a_controller_serves_the_api_and_all_is_upgraded_and_purged(machine, bui
     assert shown.splitlines() == ["750 root kongming", "640 root kongming"]
     for unit in UNITS:
         page = "" if unit == "kongming-api" else f"test -e /usr/share/man/man1/{unit}.1.gz"
-        said = machine.run(f"systemd-analyze verify --man=no {unit}.service 2>&1", page)
-        assert "kongming" not in said
+        output = machine.run(f"systemd-analyze verify --man=no {unit}.service 2>&1", page)
+        assert "kongming" not in output
     machine.put(newer(built, tmp_path), "/srv/newer")
     port = free_port()
     conf = CONF.replace("\n", "\\n")
-    said = machine.run(
+    output = machine.run(
         f"printf '{conf}' > /etc/kongming/kongming.conf",
         "install -d -o kongming -g kongming /var/lib/kongming",
         "runuser -u kongming -- kongming-manage db sync",
@@ -165,4 +165,4 @@ def test_a_controller_serves_the_api_and_all_is_upgraded_and_purged(machine, bui
         *NOTHING_LEFT,
         "getent passwd kongming",
     )
-    assert said.count("[]") == 2
+    assert output.count("[]") == 2

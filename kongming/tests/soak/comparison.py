@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whether a host is as the last words say: what is kept, and what its threads may do."""
+"""Whether a host is as the last events request: what is kept, and what its threads may do."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Allocation = tuple[dict[int, frozenset[int]], int]
 
 
 def differences(kept: Mapping[str, Row], expected: Mapping[str, Instance]) -> dict[str, str]:
-    """Return, by UUID, where a host is not as the last words say.
+    """Return, by UUID, where a host is not as the last events request.
 
     :param expected: all instances that are here.
     """

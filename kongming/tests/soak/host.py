@@ -201,7 +201,7 @@ class Host:
         self.hung = frozenset(instance_uuids)
         try:
             with hung(*instance_uuids):
-                # Somebody asks one in two of them something, and so keeps others from it.
+                # Somebody sends one in two of them a command, and so keeps others from it.
                 callers = [hold_monitor(self._libvirtd.uri, each) for each in instance_uuids[::2]]
                 yield
             for caller in callers:

@@ -57,7 +57,7 @@ class Publisher:
             self.flush()
 
     def flush(self) -> bool:
-        """Send what was not sent yet; tell whether the broker has all of it."""
+        """Send what was not sent yet; return whether the broker has all of it."""
         if not self._batch:
             return True
         try:
@@ -71,7 +71,7 @@ class Publisher:
         return True
 
     def is_taken(self, queue: str, but: int = 0) -> bool:
-        """Tell whether the broker has sent all to the service, but so many."""
+        """Return whether the broker has sent all to the service, but so many."""
         try:
             channel = self._open().channel(1)
             waiting = channel.queue_declare(queue, passive=True).message_count
@@ -123,7 +123,7 @@ class Publisher:
     def _body(self, event: Event) -> str:
         payload = self._template["payload"]
         data = payload["nova_object.data"]
-        said = {"uuid": event.instance_uuid, "host": event.host, "metadata": event.metadata}
+        values = {"uuid": event.instance_uuid, "host": event.host, "metadata": event.metadata}
         message = {
             **self._template,
             "_unique_id": event.message_id.replace("-", ""),
@@ -131,6 +131,6 @@ class Publisher:
             "event_type": event.name,
             "publisher_id": f"nova-compute:{event.publisher}",
             "timestamp": datetime.fromtimestamp(event.sent_at, UTC).strftime("%F %T.%f"),
-            "payload": {**payload, "nova_object.data": {**data, **said}},
+            "payload": {**payload, "nova_object.data": {**data, **values}},
         }
         return json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(message)})

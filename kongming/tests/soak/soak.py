@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A soak: very many events on a host that much happens to, compared with the last words.
+"""A soak: very many events on a host that much happens to, compared with the last events.
 
 It goes by rounds. In each of them events come while everything happens to the host that can;
-at the end all is as it should be, so the host must soon be what the last words say.
+at the end all is as it should be, so the host must soon be as the last events request.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Size:
 def soak(broker: Broker, libvirtd: Libvirtd, root: Path, size: Size, seed: int) -> Soak:
     """Run a soak and return its figures.
 
-    :raises AssertionError: something is not as the last words say.
+    :raises AssertionError: something is not as the last events request.
     """
     chance = random.Random(seed)
     host = Host(broker, libvirtd, root, chance, Clock(root))
@@ -125,7 +125,7 @@ class Soak:
         self._active: dict[str, AbstractContextManager[None]] = {}
         self._events = 0
         # The last events of each instance, in the order in which they were published.
-        self._told: dict[str, deque[str]] = {}
+        self._published: dict[str, deque[str]] = {}
         self._began = self._settling_s = 0.0
         self.happened: Counter[str] = Counter()
         self.pss_mb: list[float] = []
@@ -133,7 +133,7 @@ class Soak:
     def run(self) -> None:
         """Go through all rounds, and end the service.
 
-        It is killed in the first rounds only, so that later its memory can be seen.
+        It is killed in the first rounds only, so that later its memory can be measured.
         """
         for instance in self._world.real:
             self._host.start_guest(instance)
@@ -204,8 +204,8 @@ class Soak:
         for event in events:
             self._publisher.publish(event)
             self._events += 1
-            told = self._told.setdefault(event.instance_uuid, deque(maxlen=30))
-            told.append(f"    {self._events}: {event}; {', '.join(self._active)}")
+            published = self._published.setdefault(event.instance_uuid, deque(maxlen=30))
+            published.append(f"    {self._events}: {event}; {', '.join(self._active)}")
             if self._events % BATCH == 0 and not DEAF & self._active.keys():
                 wait_until(self._keeps_up, TIMEOUT_S, "the service takes its events")
             if self._events % (self._size.events // SAMPLES) == 0 and KILLED not in self._active:
@@ -228,7 +228,7 @@ class Soak:
             context.__exit__(None, None, None)
 
     def _move(self) -> None:
-        """Have a guest leave, come back, start anew, or another one take its place."""
+        """Have a guest leave, come back, start again, or another one take its place."""
         instance = self._chance.choice(self._world.real)
         if LIBVIRTD in self._active or instance.uuid in self._host.hung:
             return
@@ -248,18 +248,20 @@ class Soak:
             self._publish(self._world.come(instance, CREATED if what == DELETED else POWERED_ON))
 
     def _settle(self) -> None:
-        """Wait until all was heard, and is as the last words say."""
+        """Wait until all was received, and is as the last events request."""
         began = time.monotonic()
         self._publish(self._world.finish())
         wait_until(self._publisher.flush, TIMEOUT_S, "the broker has all events")
         wait_until(lambda: self._publisher.is_taken(QUEUE), TIMEOUT_S, "all events are taken")
         wait_until(lambda: self._host.unacknowledged() == 0, TIMEOUT_S, "all are acknowledged")
         try:
-            wait_until(lambda: not self._differences(), TIMEOUT_S, "all is as the last words say")
+            wait_until(
+                lambda: not self._differences(), TIMEOUT_S, "all is as the last events request"
+            )
         except TimeoutError as error:
             self._explain(error)
             raise
-        self._told.clear()
+        self._published.clear()
         self._world.newcomers_were_observed()
         self.happened["comparisons"] += 1
         self._settling_s += time.monotonic() - began
@@ -268,13 +270,13 @@ class Soak:
         return differences(self._host.kept(), self._world.expected())
 
     def _explain(self, error: TimeoutError) -> None:
-        """Add what is different, and what was told of it last."""
+        """Add what is different, and its last events."""
         different = self._differences()
         error.add_note(
             f"event {self._events}: {len(different)} instances are not as they should be"
         )
         for uuid, problem in [*different.items()][:10]:
-            error.add_note("\n".join([f"{uuid}: {problem}", *self._told.get(uuid, [])]))
+            error.add_note("\n".join([f"{uuid}: {problem}", *self._published.get(uuid, [])]))
 
     def _check_the_end(self) -> None:
         assert self._host.daemon.stop() == 0
@@ -289,4 +291,4 @@ def _pss_mb(pid: int) -> float:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024
-    raise LookupError(f"the kernel does not tell the memory of process {pid}")
+    raise LookupError(f"the kernel does not show the memory of process {pid}")

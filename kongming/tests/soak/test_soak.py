@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The soak in full: a million events unless KONGMING_SOAK_EVENTS says otherwise."""
+"""The soak in full: a million events unless KONGMING_SOAK_EVENTS changes that."""
 
 import os
 

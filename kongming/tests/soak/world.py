@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A cloud that exists in its notifications only, and what the last word on each instance is.
+"""A cloud that exists in its notifications only, and the last event that counts of each instance.
 
-It knows nothing of Kongming: what an event says is written beside it.
+It knows nothing of Kongming: what an event requests is written beside it.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ import uuid
 
 HOST, OTHER, API = "compute-1", "compute-2", "controller"
 
-#: What may be requested, by what becomes of it.
+#: Possible requests, by their outcome.
 PLACED, INVALID, UNKNOWN_CPU, NOTHING = "placed", "request_invalid", "cpu_unknown", "nothing"
 _KINDS = [PLACED, INVALID, UNKNOWN_CPU, NOTHING]
 _OF_TEN = [7, 1, 1, 1]
 
 #: Events, each with the payload's host and the host of its publisher.
-Said = tuple[str, str | None, str]
-CREATED: Said = ("instance.create.end", HOST, HOST)
-POWERED_ON: Said = ("instance.power_on.end", HOST, HOST)
-REBOOTED: Said = ("instance.reboot.end", HOST, HOST)
-MIGRATED_AWAY: Said = ("instance.live_migration_post.end", HOST, HOST)
-MIGRATED_HERE: Said = ("instance.live_migration_post_dest.end", HOST, HOST)
-DELETED: Said = ("instance.delete.end", HOST, HOST)
-STAYS: list[Said] = [
+EventKind = tuple[str, str | None, str]
+CREATED: EventKind = ("instance.create.end", HOST, HOST)
+POWERED_ON: EventKind = ("instance.power_on.end", HOST, HOST)
+REBOOTED: EventKind = ("instance.reboot.end", HOST, HOST)
+MIGRATED_AWAY: EventKind = ("instance.live_migration_post.end", HOST, HOST)
+MIGRATED_HERE: EventKind = ("instance.live_migration_post_dest.end", HOST, HOST)
+DELETED: EventKind = ("instance.delete.end", HOST, HOST)
+STAYS: list[EventKind] = [
     ("instance.update", HOST, API),
     ("instance.update", HOST, HOST),
     ("instance.rebuild.end", HOST, HOST),
@@ -47,7 +47,7 @@ STAYS: list[Said] = [
     POWERED_ON,
     REBOOTED,
 ]
-LEAVES: list[Said] = [
+LEAVES: list[EventKind] = [
     ("instance.update", OTHER, API),
     ("instance.resize_finish.end", OTHER, OTHER),
     ("instance.rebuild.end", HOST, OTHER),
@@ -55,21 +55,21 @@ LEAVES: list[Said] = [
     ("instance.soft_delete.end", HOST, HOST),
     MIGRATED_AWAY,
 ]
-COMES: list[Said] = [
+COMES: list[EventKind] = [
     ("instance.unshelve.end", HOST, HOST),
     ("instance.restore.end", HOST, HOST),
     ("instance.rebuild.end", OTHER, HOST),
     ("instance.resize_finish.end", HOST, HOST),
     MIGRATED_HERE,
 ]
-STAYS_ELSEWHERE: list[Said] = [
+STAYS_ELSEWHERE: list[EventKind] = [
     ("instance.create.end", OTHER, OTHER),
     ("instance.update", OTHER, API),
     ("instance.reboot.end", OTHER, OTHER),
     ("instance.live_migration_post.end", OTHER, OTHER),
     ("instance.delete.end", OTHER, OTHER),
 ]
-MEANINGLESS: list[Said] = [
+MEANINGLESS: list[EventKind] = [
     ("instance.reboot.start", HOST, HOST),
     ("instance.power_off.start", HOST, HOST),
     ("instance.resize.end", HOST, HOST),
@@ -80,7 +80,7 @@ MEANINGLESS: list[Said] = [
 class Ask:
     """What an instance's metadata requests.
 
-    :ivar kind: what becomes of it.
+    :ivar kind: its outcome.
     :ivar pins: the CPU of each vCPU.
     :ivar quota_us: how much of 100 ms each vCPU may use; 0 for no limit.
     """
@@ -102,11 +102,11 @@ class Ask:
 
 @dataclass
 class Instance:
-    """An instance, and the last word on it.
+    """An instance, and the last event that counts of it.
 
     :ivar real: whether a QEMU runs it while it is here; of others there are only events.
     :ivar asked: what is requested for it here; None while it is elsewhere.
-    :ivar publisher: whose word the last one was.
+    :ivar publisher: that of the last event.
     """
 
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -133,7 +133,7 @@ class World:
 
     :param cpus: those that may be requested.
     :param real: how many instances are run by a QEMU; these stay here unless
-        :meth:`leave` says otherwise.
+        :meth:`leave` is called.
     :param simulated: of how many there are only events; one in five is here.
     :ivar in_order: whether all comes in the order in which it was sent, and once.
     """
@@ -147,7 +147,7 @@ class World:
         self.real = [Instance(real=True) for _ in range(real)]
         self._here = [Instance() for _ in range(simulated // 5)]
         self._elsewhere = [Instance() for _ in range(simulated - len(self._here))]
-        # Of each there is one event only, until it was seen that this one came.
+        # Of each there is one event only, until it was observed that this one came.
         self._newcomers: list[Instance] = []
         self._leaving: list[Instance] = []
         # Events that the next one of the same instance overtakes.
@@ -160,12 +160,12 @@ class World:
         return {each.uuid: each for group in everywhere for each in group if each.asked}
 
     def begin(self) -> Iterator[Event]:
-        """Give the first event of each instance that is here."""
+        """Yield the first event of each instance that is here."""
         for instance in (*self.real, *self._here):
-            yield from self._say(instance, CREATED, self._ask())
+            yield from self._emit(instance, CREATED, self._ask())
 
     def happen(self) -> Iterator[Event]:
-        """Give the events of what happens next, anywhere."""
+        """Yield the events of what happens next, anywhere."""
         number = self._chance.randrange(1000)
         if number < 40:
             yield from self._of_real(self._chance.choice(self.real))
@@ -176,32 +176,32 @@ class World:
             # Overtaken or overtaking it would not be the only one.
             yield self._event(self._newcomers[-1], CREATED, self._ask(PLACED))
         elif number < 280 and self._leaving:
-            yield from self._say(self._leaving.pop(), DELETED, None)
+            yield from self._emit(self._leaving.pop(), DELETED, None)
         else:
             yield from self._of_other(self._chance.randrange(len(self._elsewhere)))
         if self._lately and not self.in_order and self._chance.randrange(100) == 0:
             instance, event = self._chance.choice(self._lately)
-            # Only what one publisher says can be put in order.
+            # Only the events of one publisher can be put in order.
             if event.publisher == instance.publisher:
                 yield event
 
-    def leave(self, instance: Instance, said: Said) -> Iterator[Event]:
-        """Give the events of a real instance that has left; its guest is gone already."""
-        yield from self._say(instance, said, None)
+    def leave(self, instance: Instance, kind: EventKind) -> Iterator[Event]:
+        """Yield the events of a real instance that has left; its guest is gone already."""
+        yield from self._emit(instance, kind, None)
 
-    def come(self, instance: Instance, said: Said) -> Iterator[Event]:
-        """Give the events of a real instance that is here again; its guest runs already."""
-        yield from self._say(instance, said, self._ask())
+    def come(self, instance: Instance, kind: EventKind) -> Iterator[Event]:
+        """Yield the events of a real instance that is here again; its guest runs already."""
+        yield from self._emit(instance, kind, self._ask())
 
     def replace(self, instance: Instance) -> Instance:
-        """Give another real instance in place of one that was deleted."""
+        """Return another real instance in place of one that was deleted."""
         self.real[self.real.index(instance)] = new = Instance(real=True)
         return new
 
     def finish(self) -> Iterator[Event]:
-        """Give the events that were held back, and let all newcomers of before leave."""
+        """Yield the events that were held back, and let all newcomers of before leave."""
         while self._leaving:
-            yield from self._say(self._leaving.pop(), DELETED, None)
+            yield from self._emit(self._leaving.pop(), DELETED, None)
         yield from list(self._held.values())
         self._held.clear()
 
@@ -210,7 +210,7 @@ class World:
         self._leaving, self._newcomers = self._newcomers, []
 
     def _of_real(self, instance: Instance) -> Iterator[Event]:
-        # One that is elsewhere now is heard of when it comes back.
+        # One that is elsewhere now has events when it comes back.
         if instance.asked is not None:
             yield from self._stay(instance)
 
@@ -218,22 +218,22 @@ class World:
         instance = self._here[place]
         number = self._chance.randrange(100)
         if number < 2:
-            yield from self._say(instance, DELETED, None)
+            yield from self._emit(instance, DELETED, None)
             self._here[place] = new = Instance()
-            yield from self._say(new, CREATED, self._ask())
+            yield from self._emit(new, CREATED, self._ask())
         elif number < 6:
-            yield from self._say(instance, self._chance.choice(LEAVES), None)
+            yield from self._emit(instance, self._chance.choice(LEAVES), None)
             # As many come as leave.
             other = self._chance.randrange(len(self._elsewhere))
             self._here[place], self._elsewhere[other] = self._elsewhere[other], instance
-            yield from self._say(self._here[place], self._chance.choice(COMES), self._ask())
+            yield from self._emit(self._here[place], self._chance.choice(COMES), self._ask())
         else:
             yield from self._stay(instance)
 
     def _of_other(self, place: int) -> Iterator[Event]:
-        said = self._chance.choice(STAYS_ELSEWHERE)
-        yield from self._say(self._elsewhere[place], said, None)
-        if said[0] == DELETED[0]:
+        kind = self._chance.choice(STAYS_ELSEWHERE)
+        yield from self._emit(self._elsewhere[place], kind, None)
+        if kind[0] == DELETED[0]:
             self._elsewhere[place] = Instance()
 
     def _stay(self, instance: Instance) -> Iterator[Event]:
@@ -242,11 +242,11 @@ class World:
                 instance, self._chance.choice(MEANINGLESS), self._ask(), counts=False
             )
         else:
-            yield from self._say(instance, self._chance.choice(STAYS), self._ask())
+            yield from self._emit(instance, self._chance.choice(STAYS), self._ask())
 
-    def _say(self, instance: Instance, said: Said, asked: Ask | None) -> Iterator[Event]:
-        """Give an event that counts, and the one before it that it overtakes, or hold it back."""
-        event = self._event(instance, said, asked)
+    def _emit(self, instance: Instance, kind: EventKind, ask: Ask | None) -> Iterator[Event]:
+        """Yield an event that counts, and the one before it that it overtakes, or hold it back."""
+        event = self._event(instance, kind, ask)
         held = self._held.pop(instance.uuid, None)
         if held is not None and (self.in_order or held.publisher != event.publisher):
             yield held
@@ -259,12 +259,12 @@ class World:
             yield held
 
     def _event(
-        self, instance: Instance, said: Said, asked: Ask | None, *, counts: bool = True
+        self, instance: Instance, kind: EventKind, ask: Ask | None, *, counts: bool = True
     ) -> Event:
         if counts:
-            instance.asked, instance.publisher = asked, said[2]
-        name, host, publisher = said
-        metadata = (asked or self._ask()).metadata()
+            instance.asked, instance.publisher = ask, kind[2]
+        name, host, publisher = kind
+        metadata = (ask or self._ask()).metadata()
         sent_at = time.time()
         message_id = str(uuid.uuid4())
         event = Event(name, host, publisher, instance.uuid, metadata, sent_at, message_id)

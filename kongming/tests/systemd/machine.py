@@ -41,7 +41,7 @@ journalctl() { command journalctl --no-pager "$@"; }
 
 
 def sh(*lines: str, written: str = "", fails: bool = False) -> str:
-    """Run lines of a shell as root, in the source tree; give what they print.
+    """Run lines of a shell as root, in the source tree; return what they print.
 
     :param written: what the person writes into a file that is edited
     """
@@ -61,9 +61,9 @@ def sh(*lines: str, written: str = "", fails: bool = False) -> str:
         timeout=900 * patience(),
         check=False,
     )
-    said = f"{done.stdout}{done.stderr}"
-    assert (done.returncode != 0) == fails, f"{script}\n{said}"
-    return said
+    output = f"{done.stdout}{done.stderr}"
+    assert (done.returncode != 0) == fails, f"{script}\n{output}"
+    return output
 
 
 class Unit:
@@ -73,7 +73,7 @@ class Unit:
         self.name = name
 
     def show(self, name: str) -> str:
-        """Give a property."""
+        """Return a property."""
         return sh(f"systemctl show --value -p {name} {self.name}").strip()
 
     @property
@@ -82,7 +82,7 @@ class Unit:
         return int(self.show("MainPID"))
 
     def log(self) -> str:
-        """Give what it has written into the journal."""
+        """Return what it has written into the journal."""
         return sh(f"journalctl -b -u {self.name} -o cat")
 
     def wait_log(self, text: str, times: int = 1, timeout: float = 60) -> None:
@@ -95,15 +95,15 @@ class Unit:
         wait_until(lambda: self.show("ActiveState") == state, timeout, f"{self.name} is {state}")
 
     def process_status(self) -> dict[str, str]:
-        """Give the kernel's view of the main process."""
+        """Return the kernel's view of the main process."""
         lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
     def exposure(self) -> float:
-        """Give systemd's figure of how exposed it is; 10 is worst."""
-        said = sh(f"systemd-analyze --no-pager security {self.name}.service | tail -n 1")
-        found = re.search(r": ([0-9.]+) ", said)
-        assert found, said
+        """Return systemd's figure of how exposed it is; 10 is worst."""
+        output = sh(f"systemd-analyze --no-pager security {self.name}.service | tail -n 1")
+        found = re.search(r": ([0-9.]+) ", output)
+        assert found, output
         return float(found[1])
 
     def drop_in(self, text: str) -> None:
@@ -115,6 +115,6 @@ class Unit:
 
 
 def capabilities(names: Iterable[str]) -> int:
-    """Give a set of capabilities as the kernel shows it."""
+    """Return a set of capabilities as the kernel shows it."""
     numbers = {"CAP_SYS_PTRACE": 19, "CAP_SYS_NICE": 23}
     return sum(1 << numbers[name] for name in names)

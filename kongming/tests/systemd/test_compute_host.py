@@ -32,7 +32,7 @@ HOST = socket.gethostname()
 KEY = "kongming-vcpu-pinning"
 NAME = "kongming-notification-handler"
 CAPABILITIES = ("CAP_SYS_NICE", "CAP_SYS_PTRACE")
-#: What systemd may say of the unit at most: a service with the least of rights has about 1.
+#: systemd's figure for the unit at most: a service with the least of rights has about 1.
 EXPOSURE_MAX = 2.0
 
 
@@ -78,35 +78,35 @@ def place(handler, nova, guest):
 
 
 def test_the_guide_leads_to_a_service_that_places_guests(handler, place):
-    # The page says that start returns when it is ready.
+    # On the page start returns when it is ready.
     assert "Ready: listening to Nova's notifications, libvirt is available" in handler.log()
     assert handler.show("ActiveState") == "active"
     place(0)
     place(1)
-    said = sh("kongming-status upgrade check || [ $? = 1 ]")
-    assert "checked as user kongming" in said
-    assert "Failure" not in said
+    output = sh("kongming-status upgrade check || [ $? = 1 ]")
+    assert "checked as user kongming" in output
+    assert "Failure" not in output
 
 
 def test_the_hook_is_installed_as_the_guide_says(handler):
     steps = [block for block in GUIDE if block.section.startswith("6. Install the libvirt hook")]
     sh(*typed(steps), "systemctl restart libvirtd")
-    said = sh("kongming-status upgrade check --json || [ $? = 1 ]")
-    assert '"check": "libvirt hook", "result": 0' in said, said
+    output = sh("kongming-status upgrade check --json || [ $? = 1 ]")
+    assert '"check": "libvirt hook", "result": 0' in output, output
 
 
 def test_a_tree_of_another_user_or_without_git_is_installed_as_the_guide_says(handler):
-    said = "\n".join((INSTALL / "index.rst").read_text().splitlines())
+    page = "\n".join((INSTALL / "index.rst").read_text().splitlines())
     install = "/opt/kongming/bin/pip install --no-deps --no-build-isolation --force-reinstall"
     sh("cp -a . /tmp/tree", "/opt/kongming/bin/pip install -c constraints.txt pbr setuptools")
     sh("rm -rf /tmp/plain", "cp -a /tmp/tree /tmp/plain", "rm -rf /tmp/plain/.git")
-    assert "export PBR_VERSION=0.1.0" in said
+    assert "export PBR_VERSION=0.1.0" in page
     sh("cd /tmp/plain", "export PBR_VERSION=0.1.0", f"{install} .")
     assert "0.1.0" in sh(f"{NAME} --version")
     sh("chown -R kongming: /tmp/tree")
     assert "Versioning for this project requires" in sh("cd /tmp/tree", f"{install} .", fails=True)
     added = 'git config --global --add safe.directory "$PWD"'
-    assert added in " ".join(said.replace("--global\n--add", "--global --add").split())
+    assert added in " ".join(page.replace("--global\n--add", "--global --add").split())
     sh("cd /tmp/tree", added, f"{install} .", "git config --global --unset-all safe.directory")
 
 

@@ -74,7 +74,7 @@ def executor(controller):
     return Unit("kongming-executor")
 
 
-def ask(path, *options):
+def get(path, *options):
     return json.loads(sh(f"curl -sf {' '.join(options)} {API}{path}"))
 
 
@@ -83,11 +83,11 @@ def test_the_units_of_the_guide_are_ready(controller):
         assert Unit(name).show("ActiveState") == "active"
     assert "Ready: listening to API and executors" in Unit("kongming-conductor").log()
     sh(f"curl -sf {API}/healthcheck")
-    assert ask("/v1/hosts")["hosts"] == []
+    assert get("/v1/hosts")["hosts"] == []
 
 
 def test_a_guest_is_placed_over_the_api(executor, guest):
-    wait_until(lambda: [host["state"] for host in ask("/v1/hosts")["hosts"]] == ["up"], 60, "up")
+    wait_until(lambda: [host["state"] for host in get("/v1/hosts")["hosts"]] == ["up"], 60, "up")
     openstack = f"/opt/kongming/bin/openstack --os-auth-type none --os-endpoint {API}"
     uuid = guest.UUIDString()
     sh(f"{openstack} kongming allocation set {uuid} --vcpu-pinning 1 --wait")
@@ -135,19 +135,19 @@ def test_the_restrictions_of_the_units_are_in_force(executor, name):
 def test_the_trial_on_one_machine(executor, guest):
     sh(f"systemctl stop {' '.join(UNITS)}", "rm -rf /opt/kongming /var/lib/kongming")
     lines = typed(block for block in GUIDE if block.section == "A trial on one machine")
-    # Without the folder, the error says what is missing.
+    # Without the folder, the error names what is missing.
     at = next(number for number, line in enumerate(lines) if "db sync" in line)
     sh(*lines[:at], written=FIRST_LOOK)
-    said = sh(*lines[at - 2 : at], "rmdir /var/lib/kongming", lines[at], fails=True)
-    assert "/var/lib/kongming" in said
-    assert "Traceback" not in said
+    output = sh(*lines[at - 2 : at], "rmdir /var/lib/kongming", lines[at], fails=True)
+    assert "/var/lib/kongming" in output
+    assert "Traceback" not in output
     sh("install -d -m 0750 /var/lib/kongming")
     ended = "sleep 2; kill $(jobs -p); wait || true"
-    said = sh(
+    output = sh(
         *(
             f"{line[:-1]} >/dev/null 2>&1 &" if line.endswith("&") else line
             for line in lines[at - 2 :]
         ),
         ended,
     )
-    assert '"hosts"' in said
+    assert '"hosts"' in output
