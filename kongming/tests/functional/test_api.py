@@ -532,7 +532,7 @@ BODIES = {
     "without": (b"{}", "lacks the field allocation"),
     "unknown": (b'{"allocation": {"cpu_shares": 3}, "x\\u0000\\ud800": 1}', "unknown field"),
     "unknown inside": (b'{"allocation": {"x": 3}}', "'x'"),
-    "nothing asked": (b'{"allocation": {}}', "DELETE"),
+    "nothing requested": (b'{"allocation": {}}', "DELETE"),
     "no allocation": (b'{"allocation": null}', "allocation"),
     "no cpuset": (b'{"allocation": {"vcpu_pinning": "1-"}}', "vcpu_pinning"),
     "NUL": (b'{"allocation": {"vcpu_pinning": "\\u0000"}}', "vcpu_pinning"),

@@ -42,7 +42,7 @@ def good(message):
 
 
 def unable(_message):
-    raise exception.DatabaseUnavailable("the database is away")
+    raise exception.DatabaseUnavailable("the database is unavailable")
 
 
 def faulty(_message):
@@ -114,7 +114,7 @@ def test_a_call_returns_its_answer(serve, transport):
 @pytest.mark.parametrize(
     ("method", "reason"),
     [
-        ("unable", "the database is away"),
+        ("unable", "the database is unavailable"),
         ("faulty", "a fault of Kongming .ZeroDivisionError"),
         ("odd", "outcome is missing"),
     ],

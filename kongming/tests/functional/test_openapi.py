@@ -44,7 +44,7 @@ CONFIG = {
     "phases": {"stateful": {"enabled": False}},
     "checks": {
         "ignored_auth": {"enabled": False},
-        # A schema can't tell CPU sets, cron expressions and time zones from other text.
+        # A schema can't distinguish CPU sets, cron expressions and time zones from other text.
         "positive_data_acceptance": {"enabled": False},
     },
 }

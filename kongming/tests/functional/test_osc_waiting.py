@@ -285,7 +285,7 @@ def test_another_map_of_the_name_ends_waiting_and_is_reported(
     assert (ended.told["generation"], ended.told["status"]) == (1, "replaced")
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["gone", "made-anew"])
+@pytest.mark.parametrize("again", [False, True], ids=["gone", "made-again"])
 def test_a_map_that_is_deleted_meanwhile_was_not_applied(run, allocations, map_file, again):
     def delete():
         delete_map(allocations)()

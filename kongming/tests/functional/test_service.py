@@ -158,7 +158,7 @@ def test_an_interrupted_first_request_leaves_no_placement_behind_a_refusal(
     cloud, monkeypatch, bad
 ):
     def lose_the_connection(*_args):
-        raise exception.HypervisorUnavailable("libvirt went away")
+        raise exception.HypervisorUnavailable("libvirt is unavailable")
 
     guest = cloud.guest()
     with monkeypatch.context() as patched:

@@ -28,7 +28,7 @@ OTHER = "compute-2"
 
 
 class Host(Cloud):
-    """A host that hears notifications of any moment, from any publisher."""
+    """A host that receives notifications of any moment, from any publisher."""
 
     def receive(self, domain, sent_at=None, *, host=..., **more):
         """Handle a notification, as if it had come from the bus; by default it is sent now."""

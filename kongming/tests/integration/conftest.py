@@ -135,7 +135,7 @@ def servers(tmp_path_factory):
 def cpus():
     """The host's online CPUs: a pin takes effect only where there are two of them."""
     online = sorted(threads.online_cpus())
-    assert len(online) >= 2, "on a single CPU no pin can be told from no pin"
+    assert len(online) >= 2, "on a single CPU a pin can't be distinguished from none"
     return online
 
 

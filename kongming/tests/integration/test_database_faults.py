@@ -267,7 +267,7 @@ def test_a_request_that_waits_for_locked_rows_does_not_take_the_last_thread(url,
         with closing(Database(configuration(url))) as other, other.writer() as session:
             session.execute(sqlalchemy.text("UPDATE allocation SET generation = 7"))
             requests = [pool.submit(api.request, "PUT", path, body) for _ in range(THREADS)]
-            wait_until(lambda: any(each.done() for each in requests), 30, "one is sent away")
+            wait_until(lambda: any(each.done() for each in requests), 30, "one is refused")
             # Who only reads, and load balancers, are served while the others still wait.
             assert api.request("GET", "/healthcheck").status == 200
             assert api.request("GET", path).body["generation"] == 1

@@ -112,7 +112,7 @@ HOSTS = {
         OddHost((denied(f"{SYSTEM}/node"), denied(CPU)), capabilities=UNIT),
         None,
     ),
-    "no control groups to be seen": (
+    "no visible control groups": (
         OddHost(("umount -R /sys/fs/cgroup; mount -t tmpfs none /sys/fs/cgroup",)),
         None,
     ),
@@ -342,7 +342,7 @@ def test_no_file_of_the_kernel_is_needed(libvirtd, cpus, tmp_path):
     (whole,) = results(file_faults.command(job, trace))
     assert (whole["status"], whole["unobserved"], whole.get("error")) == ("applied", "", None)
     opened = kernel_files(trace.read_text(), guest)
-    # If it is less, it was not seen what the executor opens.
+    # If it is less, what the executor opens was not observed.
     assert {f"{SYSTEM}/cpu/online", f"{SYSTEM}/node/has_memory", "/proc/stat"} <= opened
     assert len(opened) > 30
 

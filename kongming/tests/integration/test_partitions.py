@@ -81,7 +81,7 @@ class Cloud:
             except TimeoutError:
                 return None
 
-        wait_until(receives, TIMEOUT_S, f"{handler.host} hears events")
+        wait_until(receives, TIMEOUT_S, f"{handler.host} receives events")
 
     def check_pushes(self):
         path = f"/v1/allocations/{GUEST}"

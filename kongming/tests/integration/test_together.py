@@ -43,7 +43,7 @@ def test_a_guest_that_does_not_give_way_still_refuses(cloud, cpus):
         cloud.update(other, vcpu_pinning=str(last))
         applied(daemon, one)
         applied(daemon, other)
-        # It wants to leave, but may not: it requests a CPU that does not exist.
+        # It can't leave: it requests a CPU that does not exist.
         cloud.update(other, vcpu_pinning="4000")
         assert status(daemon, other, "refused").reason == "cpu_unknown"
         cloud.update(one, vcpu_pinning=str(last))

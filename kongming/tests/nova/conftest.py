@@ -218,7 +218,7 @@ def hook(root: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def bed(tmp_path_factory):
-    assert len(online_cpus()) >= 2, "on a single CPU no pin can be told from no pin"
+    assert len(online_cpus()) >= 2, "on a single CPU a pin can't be distinguished from none"
     run_event_loop()
     with (
         Broker(tmp_path_factory.mktemp("rabbitmq")) as broker,

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What Nova does not announce, or Kongming could not hear: nothing of it is missed."""
+"""What Nova does not announce, or Kongming could not receive: nothing of it is missed."""
 
 import pytest
 

@@ -13,7 +13,7 @@
 """How the memory of a running guest is moved to other nodes, by libvirt's own means.
 
 A guest as Nova makes it has no <numatune>. Then the first change decides: only if it
-asks for the mode "restrictive" are later ones accepted.
+requests the mode "restrictive" are later ones accepted.
 """
 
 import libvirt
