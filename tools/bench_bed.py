@@ -84,4 +84,4 @@ def pss(pid: int) -> float:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024
-    raise LookupError(f"the kernel does not tell the memory of process {pid}")
+    raise LookupError(f"the kernel does not report the memory of process {pid}")

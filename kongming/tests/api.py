@@ -53,17 +53,17 @@ class Answer(NamedTuple):
 class Conductor:
     """Keeps what the API sends to conductors, with prepared responses.
 
-    :ivar told: the instances of each hint that another allocation is desired.
+    :ivar hints: the instances of each hint that another allocation is desired.
     :ivar planned: the requested dry runs.
     :ivar answer: of a dry run; an error is raised.
     """
 
-    told: list[list[str]] = field(default_factory=list)
+    hints: list[list[str]] = field(default_factory=list)
     planned: list[tuple[str, Allocation | None]] = field(default_factory=list)
     answer: dict[str, Any] | Exception = field(default_factory=dict)
 
     def changed(self, instance_uuids: Sequence[str]) -> None:
-        self.told.append(list(instance_uuids))
+        self.hints.append(list(instance_uuids))
 
     def plan(self, instance_uuid: str, allocation: Allocation | None) -> dict[str, Any]:
         self.planned.append((instance_uuid, allocation))

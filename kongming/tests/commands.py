@@ -32,21 +32,21 @@ COMMANDS = entry_points(group="openstack.kongming.v1")
 
 
 class Ended(NamedTuple):
-    """How a command ended: its exit status, what it wrote, what it said besides."""
+    """How a command ended: its exit status, standard output and standard error."""
 
     status: int
     output: str
-    said: str
+    stderr: str
 
     @property
-    def told(self) -> Any:
-        """What it wrote with ``-f json``."""
+    def parsed(self) -> Any:
+        """Its output with ``-f json``."""
         return json.loads(self.output)
 
     @property
     def lines(self) -> list[str]:
-        """What it said besides, line by line."""
-        return self.said.splitlines()
+        """The lines of its standard error."""
+        return self.stderr.splitlines()
 
 
 def client_at(url: str, **options: Any) -> Client:

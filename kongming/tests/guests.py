@@ -73,12 +73,12 @@ class Guest:
         self.looks = 0
         self._now = parse(xml.format(pins), host)
         if grant is not None:
-            told = {**self._now.configured, **grant.cpus}
-            self._now = replace(self._now, grant=grant, configured=told)
+            configured = {**self._now.configured, **grant.cpus}
+            self._now = replace(self._now, grant=grant, configured=configured)
 
     @property
-    def told(self) -> dict[Target, Value]:
-        """What libvirt was told."""
+    def configured(self) -> dict[Target, Value]:
+        """The values in libvirt's definition, and the CPU time."""
         return {**self._now.configured, **self.cpu_time}
 
     def definition(self) -> Definition:
@@ -86,12 +86,12 @@ class Guest:
         return self._now
 
     def observe(self, targets: Any, now: Any = None) -> dict[Target, Reading]:
-        told = self.told
+        configured = self.configured
         found = {
             what: Reading.of(value, by_kernel=what not in self.unobserved)
-            for what, value in told.items()
+            for what, value in configured.items()
         } | self.shown
-        return {what: found[what] for what in targets if what in told}
+        return {what: found[what] for what in targets if what in configured}
 
     def set(self, what: Target, value: Any) -> None:
         if self.fails is not None:

@@ -54,7 +54,7 @@ ODD: dict[str, Machine] = {
         "nodes": {0: ["0-7", 4 << 20, [10, 21]], 1: ["8-15", 4 << 20, [21, 10]]},
         "has_memory": "0-1",
     },
-    "offline CPUs that only their own links tell of": {
+    "offline CPUs that only their own links name": {
         "present": "0-7",
         "online": "0,2,4-5",
         "cores": _cores("0,4", "2", "5"),

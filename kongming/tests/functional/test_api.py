@@ -244,7 +244,7 @@ class TestAllocation:
         assert api.get(path_of()) == made
         replaced = api.put(path_of(), {"allocation": PIN}, 200)
         assert (replaced["generation"], replaced["allocation"]) == (2, PIN)
-        assert api.conductor.told == [[instance()]] * 2
+        assert api.conductor.hints == [[instance()]] * 2
         assert api.request("DELETE", path_of()).status == 204
         refused(api.request("GET", path_of()), 404, "allocation_unknown")
 
@@ -315,7 +315,7 @@ class TestAllocation:
         made = put(api, cpus="1-3")
         again = put(api, cpus="3,1,2", generation=1)
         assert again == made
-        assert api.conductor.told == [[instance()]]
+        assert api.conductor.hints == [[instance()]]
         assert len(api.get(f"{path_of()}/history")["history"]) == 1
 
     def test_generations(self, api):
@@ -337,7 +337,7 @@ class TestAllocation:
             409,
             "generation_conflict",
         )
-        assert len(api.conductor.told) == 3
+        assert len(api.conductor.hints) == 3
 
     def test_an_allocation_on_a_host_is_released_by_that_host_first(self, api):
         put(api)
@@ -346,7 +346,7 @@ class TestAllocation:
         assert left.status == 202
         assert (left.body["status"], left.body["allocation"]) == ("releasing", None)
         assert left.body["generation"] == 2
-        assert api.conductor.told[1:] == [[instance()]]
+        assert api.conductor.hints[1:] == [[instance()]]
         assert api.get(path_of())["status"] == "releasing"
         assert api.request("DELETE", path_of()).body["generation"] == 2
         report_all(api, "compute-1", report(instance(), 2, "released"))
@@ -359,7 +359,7 @@ class TestAllocation:
             ("GET", f"{path_of()}/history"),
         ):
             refused(api.request(method, path), 404, "allocation_unknown")
-        assert api.conductor.told == []
+        assert api.conductor.hints == []
 
     @pytest.mark.parametrize(
         "wrong",
@@ -395,7 +395,7 @@ class TestDryRun:
         assert answer.body == {"instance_uuid": instance(), **api.conductor.answer}
         ((instance_uuid, allocation),) = api.conductor.planned
         assert (instance_uuid, allocation.to_json()) == (instance(), PIN)
-        assert api.conductor.told == []
+        assert api.conductor.hints == []
         assert api.get(ALLOCATIONS)["allocations"] == []
 
     @pytest.mark.parametrize("outcome", ["refused", "failed", "absent"])
@@ -469,7 +469,7 @@ class TestDryRunOfAMap:
     def test_each_instance_has_an_outcome_and_nothing_is_stored(self, api):
         self.put_map(api, "blue", 1, 2)
         before = api.get(f"{MAPS}/blue")
-        api.conductor.told.clear()
+        api.conductor.hints.clear()
         planned = {
             "host": "compute-1",
             "outcome": "planned",
@@ -490,7 +490,7 @@ class TestDryRunOfAMap:
         assert answer.body["counts"] == {"unresponsive": 1, "planned": 2}
         assert answer.body["plans"][0] == {"instance_uuid": instance(3), **unresponsive}
         assert api.get(f"{MAPS}/blue") == before
-        assert api.conductor.told == []
+        assert api.conductor.hints == []
 
     def test_a_map_that_would_be_refused_is_not_planned(self, api):
         self.put_map(api, "red", 5)
@@ -564,7 +564,7 @@ class TestBody:
     def test_an_invalid_body_is_refused(self, api, data, message):
         assert message in refused(api.request("PUT", path_of(), data=data), 400, "request_invalid")
         assert api.get(ALLOCATIONS)["allocations"] == []
-        assert api.conductor.told == []
+        assert api.conductor.hints == []
 
     def test_whole_numbers_may_be_written_as_fractions(self, api):
         data = (
@@ -783,16 +783,16 @@ class TestMap:
             "created_at": made["created_at"],
             "updated_at": made["created_at"],
         }
-        assert [sorted(each) for each in api.conductor.told] == [[instance(1), instance(2)]]
+        assert [sorted(each) for each in api.conductor.hints] == [[instance(1), instance(2)]]
         assert api.put(f"{MAPS}/blue", {"allocations": blue}, 200) == made
-        assert len(api.conductor.told) == 1
+        assert len(api.conductor.hints) == 1
         place(api, "compute-1", 1, 2)
         report_all(api, "compute-1", report(instance(2)))
         dropped = api.put(
             f"{MAPS}/blue", {"allocations": {instance(2): blue[instance(2)]}, "generation": 1}, 200
         )
         assert dropped["generation"] == 2
-        assert api.conductor.told[1:] == [[instance(1)]]
+        assert api.conductor.hints[1:] == [[instance(1)]]
         shown = api.get(f"{MAPS}/blue")
         assert shown["counts"] == {"applied": 1}
         (left,) = shown["allocations"]
@@ -830,17 +830,17 @@ class TestMap:
         assert all(word in detail for word in ("blue", "green", instance(1)))
         refused(api.request("GET", f"{MAPS}/green"), 404, "map_unknown")
         refused(api.request("GET", path_of(2)), 404, "allocation_unknown")
-        assert len(api.conductor.told) == 1
+        assert len(api.conductor.hints) == 1
 
     def test_a_map_stays_until_its_last_allocation_is_released(self, api):
         api.put(f"{MAPS}/blue", {"allocations": {instance(1): PIN, instance(2): PIN}})
         place(api, "compute-1", 1)
         gone = api.request("DELETE", f"{MAPS}/blue")
         assert (gone.status, gone.body["deleting"], gone.body["instances"]) == (202, True, 1)
-        assert sorted(api.conductor.told[-1]) == [instance(1), instance(2)]
+        assert sorted(api.conductor.hints[-1]) == [instance(1), instance(2)]
         assert api.get(f"{MAPS}/blue")["counts"] == {"releasing": 1}
         assert api.request("DELETE", f"{MAPS}/blue").status == 202
-        assert len(api.conductor.told) == 2
+        assert len(api.conductor.hints) == 2
         report_all(api, "compute-1", report(instance(1), 2, "released"))
         refused(api.request("GET", f"{MAPS}/blue"), 404, "map_unknown")
         refused(api.request("DELETE", f"{MAPS}/blue"), 404, "map_unknown")
@@ -856,7 +856,7 @@ class TestMap:
     def test_an_empty_map_is_accepted(self, api):
         assert api.put(f"{MAPS}/blue", {"allocations": {}}, 201)["instances"] == 0
         assert api.get(f"{MAPS}/blue")["counts"] == {}
-        assert api.conductor.told == []
+        assert api.conductor.hints == []
         assert api.request("DELETE", f"{MAPS}/blue").status == 204
 
     def test_pages(self, api):
@@ -1121,7 +1121,7 @@ class TestFaults:
         assert "refused" not in detail
         assert "Connection refused" in caplog.text
         assert "check [database] connection" in detail
-        assert unavailable.conductor.told == []
+        assert unavailable.conductor.hints == []
 
     def test_an_unavailable_database_is_reported_to_load_balancers(self, unavailable):
         answer = unavailable.request("GET", "/healthcheck")

@@ -65,12 +65,12 @@ def test_a_change_to_the_generation_that_is_named_is_made(there, path, method, w
 @EACH
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
 def test_a_change_to_another_generation_is_not(there, path, method):
-    hints = len(there.conductor.told)
+    hints = len(there.conductor.hints)
     for written in ('"1"', '"3"', '"0"', '"2147483647"', "1"):
         answer = change(there, path, {"If-Match": written}, method)
         assert "2" in refused(answer, 412, "generation_conflict"), written
     assert generation(there, path) == 2
-    assert len(there.conductor.told) == hints
+    assert len(there.conductor.hints) == hints
 
 
 @EACH

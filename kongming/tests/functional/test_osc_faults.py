@@ -150,11 +150,11 @@ def in_force(server, name):
 
 def check(ended):
     """What holds of every command, however it is answered."""
-    assert "nexpected" not in ended.said
-    assert "Traceback" not in ended.said
-    assert "'NoneType'" not in ended.said
+    assert "nexpected" not in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "'NoneType'" not in ended.stderr
     assert ended.status in (0, 1)
-    assert ended.status == 0 or ended.said.endswith("\n")
+    assert ended.status == 0 or ended.stderr.endswith("\n")
 
 
 @pytest.mark.parametrize(("command", "odd"), pairs(READS, [*PAGES, *LOST]), ids=str)
@@ -168,8 +168,8 @@ def test_a_reading_command_reports_an_error_in_one_line(server, run, command, od
         # Without plans, the dry run of a map has its changes.
         has_changes = "--dry-run" in command and number == 2
         assert (ended.status, bool(ended.output)) == (1, has_changes), number
-        assert ended.said.count("\n") == 1
-        assert "Kongming's API" in ended.said
+        assert ended.stderr.count("\n") == 1
+        assert "Kongming's API" in ended.stderr
 
 
 @pytest.mark.parametrize(("name", "odd"), pairs(CHANGES, [*PAGES, *LOST, *UNANSWERED]), ids=str)
@@ -183,11 +183,11 @@ def test_the_result_of_a_change_is_reported(server, run, name, odd):
     if accepted:
         # Looking at it has settled what the answer did not show.
         assert ended.status == 0
-        assert ended.told
-        assert "was accepted nevertheless" in ended.said
+        assert ended.parsed
+        assert "was accepted nevertheless" in ended.stderr
     else:
         assert (ended.status, ended.output) == (1, "")
-        unknown = "it is not known whether" in ended.said
+        unknown = "it is not known whether" in ended.stderr
         refused = odd.how is None and 300 <= odd.status < 500
         assert unknown is not refused
 
@@ -207,8 +207,8 @@ def test_a_change_with_an_unknown_result_is_reported_as_unknown(server, run, nam
             ended = run(*CHANGES[name], "-f", "json")
         check(ended)
         assert (ended.status, ended.output) == (1, "")
-        assert "it is not known whether" in ended.said
-        assert "see 'openstack kongming" in ended.said
+        assert "it is not known whether" in ended.stderr
+        assert "see 'openstack kongming" in ended.stderr
 
 
 @pytest.mark.parametrize(("name", "odd"), pairs(CHANGES, SOME), ids=str)
@@ -226,7 +226,7 @@ def test_an_accepted_change_is_reported_whatever_ends_waiting(server, run, meanw
     check(ended)
     assert in_force(server, name)
     assert ended.status == 1
-    assert ended.told["generation"]
+    assert ended.parsed["generation"]
     (line,) = [line for line in ended.lines if "was accepted" in line]
     assert line == ended.lines[-1]
     assert line.endswith("and stays in force")
@@ -253,8 +253,8 @@ def test_one_invalid_answer_while_waiting_is_waited_out(server, run, name, odd):
     check(ended)
     assert ended.status == (1 if name in ("set", "apply") else 0)
     assert len(looks) >= 3
-    assert "not carried out within" not in ended.said
-    assert ended.told
+    assert "not carried out within" not in ended.stderr
+    assert ended.parsed
 
 
 def test_the_api_is_called_again_after_its_retry_delay(server, run, meanwhile):
@@ -270,7 +270,7 @@ def test_waiting_ends_in_time_for_an_unresponsive_api(server, run):
     with server.scripted(lambda method, *_: unresponsive if method == "GET" else None):
         ended = run(*SET, "--wait", "--timeout", "0", "-f", "json")
     check(ended)
-    assert (ended.status, ended.told["status"]) == (1, "pending")
+    assert (ended.status, ended.parsed["status"]) == (1, "pending")
     assert "no response within" in ended.lines[0]
 
 
@@ -313,16 +313,16 @@ def test_an_expired_token_is_replaced(server, meanwhile, number):
 
     with server.scripted(script):
         ended = commands.run(client, *SET, "--wait", "--timeout", "1", "-f", "json")
-    assert (ended.status, ended.told["generation"], auth.tokens) == (1, 1, 2)
-    assert "401" not in ended.said
+    assert (ended.status, ended.parsed["generation"], auth.tokens) == (1, 1, 2)
+    assert "401" not in ended.stderr
     assert "not carried out within 1 s; " in ended.lines[-1]
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "kongming:9630", "ftp://kongming", "http://"])
 def test_an_invalid_address_is_reported_in_one_line(url):
     ended = commands.run(client_at(url), *SET)
-    assert (ended.status, ended.output, ended.said.count("\n")) == (1, "", 1)
-    assert "address" in ended.said
+    assert (ended.status, ended.output, ended.stderr.count("\n")) == (1, "", 1)
+    assert "address" in ended.stderr
 
 
 @pytest.mark.parametrize("command", [APPLY, CHANGES["delete"]])
@@ -332,4 +332,4 @@ def test_waiting_includes_the_reads_before_a_change(server, run, command):
         ended = run(*command, "--wait", "--timeout", "0")
     assert ended.status == 1
     assert [method for method, _ in server.requests] == ["GET"]
-    assert ended.said.endswith(f"no response within {LIMIT_S} s\n")
+    assert ended.stderr.endswith(f"no response within {LIMIT_S} s\n")

@@ -82,9 +82,9 @@ def test_an_instance_is_found_by_the_name_of_its_server(nova, connection, run, p
     nova.add("compute1", {}, instance_uuid=instance(1), name="vnf.1")
     nova.add("compute1", {}, instance_uuid=instance(2), name="vnf-1")
     ended = run("allocation set", "vnf.1", *SHARES, connection=connection)
-    assert (ended.status, ended.told["instance_uuid"]) == (0, instance(1)), ended.said
-    assert run("allocation show", "vnf.1", connection=connection).told["generation"] == 1
-    (listed,) = run("allocation list", "--names", connection=connection).told
+    assert (ended.status, ended.parsed["instance_uuid"]) == (0, instance(1)), ended.stderr
+    assert run("allocation show", "vnf.1", connection=connection).parsed["generation"] == 1
+    (listed,) = run("allocation list", "--names", connection=connection).parsed
     assert (listed["instance_uuid"], listed["name"]) == (instance(1), "vnf.1")
 
 
@@ -98,15 +98,15 @@ def test_a_name_that_is_unknown_or_not_unique_is_refused(nova, connection, run):
     )
     ended = run("allocation show", "nothing", connection=connection)
     assert (ended.status, len(ended.lines)) == (1, 1)
-    assert ended.said.startswith("no instance is named 'nothing'")
+    assert ended.stderr.startswith("no instance is named 'nothing'")
 
 
 def test_without_nova_an_instance_is_found_by_the_name_of_its_guest(run, on_host, caplog):
     on_host("compute1", n1="instance-00000001")
     on_host("compute2", n2="instance-00000002")
     ended = run("allocation set", "instance-00000002", *SHARES, connection=connect())
-    assert (ended.status, ended.told["instance_uuid"]) == (0, instance(2)), ended.said
-    (listed,) = run("allocation list", "--names", connection=connect()).told
+    assert (ended.status, ended.parsed["instance_uuid"]) == (0, instance(2)), ended.stderr
+    (listed,) = run("allocation list", "--names", connection=connect()).parsed
     assert listed["name"] is None
     assert "the names of the servers can't be read from Nova" in caplog.messages
 
@@ -116,11 +116,11 @@ def test_several_instances_are_released_at_once(server, run):
         run("allocation set", instance(number), *SHARES)
     server.api.allocations.claim("compute1", [instance(1)], ())
     ended = run("allocation unset", *(instance(number) for number in (1, 2, 1)))
-    assert (ended.status, ended.said) == (0, "")
-    assert ended.told == {"instances": [instance(1), instance(2)], "status": "releasing"}
+    assert (ended.status, ended.stderr) == (0, "")
+    assert ended.parsed == {"instances": [instance(1), instance(2)], "status": "releasing"}
     ended = run("allocation unset", instance(1), instance(3), "--wait", "--timeout", "0")
     assert ended.status == 1
-    assert [each["instance_uuid"] for each in ended.told["not_released"]] == [instance(1)]
+    assert [each["instance_uuid"] for each in ended.parsed["not_released"]] == [instance(1)]
     assert ended.lines[-1] == (
         "not carried out within 0 s; the release of 2 instances was accepted and stays in force"
     )
@@ -129,9 +129,9 @@ def test_several_instances_are_released_at_once(server, run):
 def test_others_are_released_although_one_has_no_allocation(run):
     run("allocation set", instance(2), *SHARES)
     ended = run("allocation unset", instance(1), instance(2), "--wait")
-    assert (ended.status, ended.told["instances"]) == (1, [instance(2)])
-    assert ended.told["status"] == "released"
-    assert ended.said.startswith(f"instance {instance(1)}: allocation_unknown: ")
+    assert (ended.status, ended.parsed["instances"]) == (1, [instance(2)])
+    assert ended.parsed["status"] == "released"
+    assert ended.stderr.startswith(f"instance {instance(1)}: allocation_unknown: ")
     ended = run("allocation unset", instance(1), instance(2))
     assert (ended.status, ended.output) == (1, "")
     assert ended.lines[-1] == "no release was accepted"
@@ -148,12 +148,12 @@ def test_an_unavailable_api_ends_several_releases_at_the_first(server, run):
 def test_a_generation_is_that_of_one_instance(run):
     ended = run("allocation unset", instance(1), instance(2), "--generation", "1")
     assert ended.status == 1
-    assert "--generation is that of one instance" in ended.said
+    assert "--generation is that of one instance" in ended.stderr
 
 
 def test_a_host_that_is_not_known_is_an_error(run, on_host):
     ended = run("allocation list", "--host", "compute9")
     assert (ended.status, ended.output) == (1, "")
-    assert ended.said.startswith("host_unknown: ")
+    assert ended.stderr.startswith("host_unknown: ")
     on_host("compute1")
-    assert run("allocation list", "--host", "compute1").told == []
+    assert run("allocation list", "--host", "compute1").parsed == []

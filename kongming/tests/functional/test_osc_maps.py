@@ -112,7 +112,7 @@ def test_a_confirmed_empty_map_is_applied(server, run, write, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Terminal("yes\n"))
     ended = run("map apply", "blue", write("{}"))
     assert ended.status == 0
-    assert "Type yes to continue:" in ended.said
+    assert "Type yes to continue:" in ended.stderr
     assert of_map(server) == {}
 
 
@@ -125,7 +125,7 @@ def test_the_confirmed_generation_is_the_one_that_was_shown(server, run, write, 
     monkeypatch.setattr(sys, "stdin", Slow("yes\n"))
     ended = run("map apply", "blue", write("{}"))
     assert ended.status == 1
-    assert "generation_conflict" in ended.said
+    assert "generation_conflict" in ended.stderr
     assert len(of_map(server)) == 5
 
 
@@ -141,7 +141,7 @@ def test_no_confirmation_is_read_from_a_standard_input_that_is_the_file(run, mon
     monkeypatch.setattr(sys, "stdin", Terminal("{}"))
     ended = run("map apply", "blue", "-")
     assert ended.status == 1
-    assert ended.said.startswith("- names no instance")
+    assert ended.stderr.startswith("- names no instance")
 
 
 def test_a_map_that_has_lost_most_of_its_instances_needs_confirmation(server, run, write):
@@ -149,8 +149,8 @@ def test_a_map_that_has_lost_most_of_its_instances_needs_confirmation(server, ru
     some = {instance(number): {"cpu_shares": 7} for number in range(1, 4)}
     ended = run("map apply", "blue", write(some))
     assert ended.status == 1
-    assert "leaves out 27 instances: 27 of the 30 instances of the map blue would" in ended.said
-    assert "--allow-large-release" in ended.said
+    assert "leaves out 27 instances: 27 of the 30 instances of the map blue would" in ended.stderr
+    assert "--allow-large-release" in ended.stderr
     assert run("map apply", "blue", write(some), "--allow-empty").status == 1
     assert len(of_map(server)) == 30
     assert run("map apply", "blue", write(some), "--allow-large-release").status == 0
@@ -167,7 +167,7 @@ def test_a_dry_run_of_a_map_shows_its_changes_and_applies_none(server, run, writ
     }
     ended = run("map apply", "blue", write(allocations), "--dry-run", "-f", "json")
     assert ended.status == 0
-    assert ended.told == {
+    assert ended.parsed == {
         "name": "blue",
         "generation": 1,
         "added": {instance(9): {"numa_nodes": "0"}},
@@ -177,7 +177,7 @@ def test_a_dry_run_of_a_map_shows_its_changes_and_applies_none(server, run, writ
         "outcomes": {"planned": 4},
         "plans": [{"instance_uuid": instance(number), **PLANNED} for number in (1, 2, 9, 3)],
     }
-    assert ended.said == ""
+    assert ended.stderr == ""
     assert of_map(server) == before
 
 
@@ -198,7 +198,7 @@ def test_a_dry_run_of_a_map_fails_unless_all_would_be_accepted(
     path = write({instance(number): {"cpu_shares": 5} for number in (1, 2, 3)})
     ended = run("map apply", "blue", path, "--dry-run", "-f", "json")
     assert ended.status == status
-    assert ended.told["outcomes"] == {"planned": 2, outcome: 1}
+    assert ended.parsed["outcomes"] == {"planned": 2, outcome: 1}
     shown = run("map apply", "blue", path, "--dry-run")
     assert f"{outcome} ({reason}): why" in " ".join(shown.output.split())
 
@@ -207,16 +207,17 @@ def test_a_dry_run_shows_the_changes_also_without_plans(server, run, write):
     server.api.conductor.answer = exception.ConductorUnresponsive("none answers")
     ended = run("map apply", "blue", write("{}"), "--dry-run", "-f", "json", "--allow-empty")
     assert ended.status == 1
-    assert "the map can't be planned: conductor_unresponsive: none answers" in ended.said
-    assert (len(ended.told["released"]), ended.told["plans"]) == (3, None)
+    assert "the map can't be planned: conductor_unresponsive: none answers" in ended.stderr
+    assert (len(ended.parsed["released"]), ended.parsed["plans"]) == (3, None)
 
 
 def test_a_dry_run_needs_no_leave_to_empty_a_map(server, run, write):
     server.api.conductor.answer = PLANNED
     ended = run("map apply", "blue", write("{}"), "--dry-run", "-f", "json", "--wait")
-    assert len(ended.told["released"]) == 3
+    assert len(ended.parsed["released"]) == 3
     assert (
-        run("map apply", "new", write("{}"), "--dry-run", "-f", "json").told["generation"] is None
+        run("map apply", "new", write("{}"), "--dry-run", "-f", "json").parsed["generation"]
+        is None
     )
     assert len(of_map(server)) == 3
 
@@ -233,7 +234,7 @@ def test_a_dry_run_refuses_the_generation_that_would_be_refused(
     arguments = ("map apply", name, path, "--generation", generation)
     ended = run(*arguments, "--dry-run")
     assert ended.status == status
-    assert ("generation_conflict" in ended.said) is bool(status)
+    assert ("generation_conflict" in ended.stderr) is bool(status)
     assert run(*arguments).status == status
 
 
@@ -245,12 +246,12 @@ def test_an_exported_edited_and_applied_map_changes_the_edited_allocations(
     assert run("map apply", "blue", write(allocations)).status == 0
     exported = run("map export", "blue", "-f", form)
     assert exported.status == 0
-    assert "exported with generation 2: apply it with --generation 2" in exported.said
+    assert "exported with generation 2: apply it with --generation 2" in exported.stderr
     server.api.conductor.answer = PLANNED
     ended = run("map apply", "blue", write(exported.output), "--dry-run", "-f", "json")
-    assert ended.told["unchanged"] == [instance(1), instance(2)]
-    assert not ended.told["added"] | ended.told["changed"] | ended.told["released"]
-    assert run("map apply", "blue", write(exported.output), "-f", "json").told["generation"] == 2
+    assert ended.parsed["unchanged"] == [instance(1), instance(2)]
+    assert not ended.parsed["added"] | ended.parsed["changed"] | ended.parsed["released"]
+    assert run("map apply", "blue", write(exported.output), "-f", "json").parsed["generation"] == 2
     edited = yaml.safe_load(exported.output)
     edited["allocations"][instance(2)]["cpu_shares"] = 6
     again = ("map apply", "blue", write(yaml.safe_dump(edited)), "--generation", "2")
@@ -259,18 +260,18 @@ def test_an_exported_edited_and_applied_map_changes_the_edited_allocations(
     # Somebody else's change is not lost.
     refused = run(*again)
     assert refused.status == 1
-    assert "generation_conflict" in refused.said
+    assert "generation_conflict" in refused.stderr
 
 
 def test_a_single_allocation_goes_from_one_instance_to_another(run, write, server):
     assert run("set", instance(7), "--file", write(NIGHT)).status == 0
     shown = run("show", instance(7), "-f", "value", "-c", "allocation")
     assert run("set", instance(8), "--file", write(shown.output)).status == 0
-    entries = [run("show", instance(number), "-f", "json").told for number in (7, 8)]
+    entries = [run("show", instance(number), "-f", "json").parsed for number in (7, 8)]
     assert entries[0]["allocation"] == entries[1]["allocation"]
 
 
 def test_a_missing_map_is_not_exported(run):
     ended = run("map export", "absent")
     assert (ended.status, ended.output) == (1, "")
-    assert ended.said.startswith("map_unknown: ")
+    assert ended.stderr.startswith("map_unknown: ")

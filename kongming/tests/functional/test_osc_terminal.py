@@ -65,7 +65,7 @@ def shown(run, command, stdout):
     """Run a command that writes to a file; return the status and the messages."""
     name, *arguments = command
     ended = run(name, *arguments, stdout=Output(stdout))
-    return ended.status, ended.said
+    return ended.status, ended.stderr
 
 
 class Output(io.TextIOWrapper):
@@ -111,7 +111,7 @@ def test_a_name_that_the_encoding_lacks_is_shown_escaped(run, form):
     stdout = io.TextIOWrapper(raw, encoding="ascii")
     stdout.getvalue = raw.getvalue
     ended = run("allocation history", instance(1), "-c", "requested_by", "-f", form, stdout=stdout)
-    assert (ended.status, ended.said) == (0, "")
+    assert (ended.status, ended.stderr) == (0, "")
     assert b"\\u8bf8\\u845b" in ended.output
 
 

@@ -110,7 +110,7 @@ def delete_map(allocations, name="blue"):
 
 def test_an_allocation_that_is_applied_ends_waiting_with_0(run, report_status):
     ended = run("allocation set", instance(1), *PIN, "--wait", steps=[report_status(1)])
-    assert (ended.status, ended.told["status"]) == (0, "applied")
+    assert (ended.status, ended.parsed["status"]) == (0, "applied")
     assert ended.lines == ["0 of 1 applied (1 pending)", "1 of 1 applied"]
 
 
@@ -127,9 +127,9 @@ def test_another_allocation_for_the_instance_ends_waiting_and_is_reported(
         f"the allocation of instance {instance(1)} was accepted (generation 1), and then "
         "replaced: somebody else requested generation 2: vcpu-pinning=2"
     )
-    assert (ended.told["generation"], ended.told["status"]) == (1, "replaced")
-    assert ended.told["allocation"] == {"vcpu_pinning": "1"}
-    assert "1 of 1 applied" not in ended.said
+    assert (ended.parsed["generation"], ended.parsed["status"]) == (1, "replaced")
+    assert ended.parsed["allocation"] == {"vcpu_pinning": "1"}
+    assert "1 of 1 applied" not in ended.stderr
 
 
 def test_the_same_allocation_by_another_user_counts_as_this_request(
@@ -182,7 +182,7 @@ def test_an_instance_that_moves_is_waited_for_on_its_new_host(run, allocations, 
 
     # Of the host that it left nobody waits for a word.
     ended = run("allocation set", instance(1), *PIN, "--wait", steps=[move, arrive])
-    assert (ended.status, ended.told["host"]) == (0, "compute2")
+    assert (ended.status, ended.parsed["host"]) == (0, "compute2")
 
 
 def test_a_request_of_the_operator_on_the_host_is_not_this_request(run, allocations):
@@ -203,7 +203,7 @@ def test_a_release_is_waited_for_until_the_host_has_carried_it_out(
     report_status(1)()
     steps = [lambda: None, report_status(1, 2, "released")]
     ended = run("allocation unset", instance(1), "--wait", steps=steps)
-    assert (ended.status, ended.told["status"]) == (0, "released")
+    assert (ended.status, ended.parsed["status"]) == (0, "released")
     assert ended.lines == ["0 of 1 released", "1 of 1 released"]
 
 
@@ -211,7 +211,11 @@ def test_a_release_that_is_not_done_in_time_goes_on(run, allocations, report_sta
     put(allocations, 1, "1")()
     report_status(1)()
     ended = run("allocation unset", instance(1), "--wait", "--timeout", "7")
-    assert (ended.status, ended.told["status"], ended.told["generation"]) == (1, "releasing", 2)
+    assert (ended.status, ended.parsed["status"], ended.parsed["generation"]) == (
+        1,
+        "releasing",
+        2,
+    )
     assert ended.lines[-1] == (
         f"not carried out within 7 s; the release of instance {instance(1)} was accepted "
         "(generation 2) and stays in force"
@@ -225,7 +229,7 @@ def test_a_release_that_another_request_replaces_is_not_reported_as_complete(
     report_status(1)()
     steps = [put(allocations, 1, "4")]
     ended = run("allocation unset", instance(1), "--wait", steps=steps)
-    assert (ended.status, ended.told["status"]) == (1, "replaced")
+    assert (ended.status, ended.parsed["status"]) == (1, "replaced")
     assert "somebody else requested generation 3: vcpu-pinning=4" in ended.lines[-1]
 
 
@@ -244,7 +248,7 @@ def test_a_map_is_waited_for_with_its_released_instances(
         "1 of 1 applied, 1 of 2 released",
         "1 of 1 applied, 2 of 2 released",
     ]
-    assert ended.told["counts"] == {"applied": 1}
+    assert ended.parsed["counts"] == {"applied": 1}
 
 
 def test_an_instance_may_go_from_one_map_to_another(run, allocations, report_status, map_file):
@@ -281,8 +285,10 @@ def test_another_map_of_the_name_ends_waiting_and_is_reported(
     uuids = {str(number): instance(number) for number in (1, 2, 3)}
     for number, uuid in uuids.items():
         message = message.replace(f"{{{number}}}", uuid)
-    assert f"the map blue was accepted (generation 1), and then replaced: {message}" in ended.said
-    assert (ended.told["generation"], ended.told["status"]) == (1, "replaced")
+    assert (
+        f"the map blue was accepted (generation 1), and then replaced: {message}" in ended.stderr
+    )
+    assert (ended.parsed["generation"], ended.parsed["status"]) == (1, "replaced")
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["gone", "made-again"])
@@ -311,7 +317,7 @@ def test_an_instance_of_a_map_that_is_deleted_in_nova_is_reported_as_gone(
     ended = run("allocation map apply", "blue", map_file(n1="1", n2="2"), "--wait", steps=steps)
     assert ended.status == 1
     assert ended.lines[-1] == f"{instance(2)}: gone: the server was deleted in Nova"
-    assert ended.told["counts"] == {"applied": 1, "gone": 1}
+    assert ended.parsed["counts"] == {"applied": 1, "gone": 1}
 
 
 def test_a_map_is_deleted_when_its_instances_are_back(run, allocations, report_status):
@@ -320,7 +326,7 @@ def test_a_map_is_deleted_when_its_instances_are_back(run, allocations, report_s
     report_status(2)()
     steps = [report_status(1, 2, "released"), report_status(2, 2, "released")]
     ended = run("allocation map delete", "blue", "--wait", steps=steps)
-    assert (ended.status, ended.told) == (0, {"name": "blue", "status": "released"})
+    assert (ended.status, ended.parsed) == (0, {"name": "blue", "status": "released"})
     assert ended.lines == ["0 of 2 released", "1 of 2 released", "2 of 2 released"]
 
 
@@ -332,7 +338,7 @@ def test_an_instance_that_is_removed_from_a_map_in_release_was_not_released(
     # With its last instance the map is gone, too.
     steps = [put(allocations, 1, "6")]
     ended = run("allocation map delete", "blue", "--wait", steps=steps)
-    assert (ended.status, ended.told["status"]) == (1, "replaced")
+    assert (ended.status, ended.parsed["status"]) == (1, "replaced")
     assert "requested generation 3: vcpu-pinning=6" in ended.lines[-1]
 
 
@@ -343,7 +349,7 @@ def test_a_map_that_is_applied_again_during_its_release_was_not_deleted(
     report_status(1)()
     steps = [put_map(allocations, n1="1")]
     ended = run("allocation map delete", "blue", "--wait", steps=steps)
-    assert (ended.status, ended.told["status"]) == (1, "replaced")
+    assert (ended.status, ended.parsed["status"]) == (1, "replaced")
 
 
 @pytest.fixture
@@ -369,7 +375,7 @@ def test_an_interruption_of_waiting_reports_the_accepted_change(
         "0 of 1 applied (1 pending)",
         f"interrupted; {ACCEPTED}",
     ]
-    assert (ended.told["generation"], ended.told["status"]) == (1, "pending")
+    assert (ended.parsed["generation"], ended.parsed["status"]) == (1, "pending")
     assert signal.getsignal(signal.SIGTERM) == before
 
 

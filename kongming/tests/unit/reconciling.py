@@ -96,4 +96,4 @@ class Host:
         return self.record.status, self.record.reason
 
     def pins(self):
-        return [self.guest.told[vcpu(number)] for number in (0, 1)]
+        return [self.guest.configured[vcpu(number)] for number in (0, 1)]

@@ -175,7 +175,7 @@ class Compute(reconciling.Host):
 
     def check(self):
         """Check and return what is configured for each part of the guest."""
-        configured, grant = self.guest.told, self.guest.definition().grant
+        configured, grant = self.guest.configured, self.guest.definition().grant
         assert configured[MEMORY] == grant.nodes
         dedicated = grant.dedicated(self.rules.dedicated_cpus)
         for number, cpus in grant.vcpus.items():

@@ -83,10 +83,10 @@ class TestGrant:
     def test_a_guest_is_placed_within_its_grant_and_returns_to_it(self):
         executor, guest = Executor(), Guest(grant=GRANT)
         executor.place(guest, vcpu_pinning="0:4;1:5-6")
-        assert guest.told[vcpu(0)] == {4}
-        assert guest.told[vcpu(1)] == {5, 6}
+        assert guest.configured[vcpu(0)] == {4}
+        assert guest.configured[vcpu(1)] == {5, 6}
         executor.place(guest, new=False)
-        assert {what: guest.told[what] for what in GRANT.cpus} == GRANT.cpus
+        assert {what: guest.configured[what] for what in GRANT.cpus} == GRANT.cpus
         assert guest.definition().baseline == {}
 
     def test_a_request_outside_of_the_grant_has_no_effect(self):
@@ -127,17 +127,17 @@ class TestGrant:
         """While a CPU is offline: two vCPUs would share the other one."""
         executor, guest = Executor(), Guest(grant=DEDICATED)
         executor.place(guest, vcpu_pinning="0:5;1:4", emulator_pinning="4")
-        swapped = {what: guest.told[what] for what in DEDICATED.cpus}
+        swapped = {what: guest.configured[what] for what in DEDICATED.cpus}
         guest.host = replace(guest.host, online=CpuSet(ALL - {5}))
         done = executor.place(guest, new=False, cpu_shares="5")
         assert done.plan.unusable == {vcpu(1): {5}, EMULATOR: {5}}
-        assert {what: guest.told[what] for what in swapped} == swapped
-        assert guest.told[SHARES] == 5
+        assert {what: guest.configured[what] for what in swapped} == swapped
+        assert guest.configured[SHARES] == 5
         # What was not returned is remembered until it can be.
         assert guest.definition().baseline.keys() == {*swapped, SHARES}
         guest.host = replace(guest.host, online=ALL)
         executor.place(guest, new=False)
-        assert {what: guest.told[what] for what in DEDICATED.cpus} == DEDICATED.cpus
+        assert {what: guest.configured[what] for what in DEDICATED.cpus} == DEDICATED.cpus
         assert guest.definition().baseline == {}
 
     def test_an_accepted_permutation_waits_for_all_of_its_cpus(self):
@@ -148,13 +148,13 @@ class TestGrant:
         assert guest.done == []
         guest.host = replace(guest.host, online=ALL)
         executor.place(guest, new=False, vcpu_pinning="0:5;1:4")
-        assert [guest.told[vcpu(number)] for number in (0, 1)] == [{5}, {4}]
+        assert [guest.configured[vcpu(number)] for number in (0, 1)] == [{5}, {4}]
 
     def test_a_floating_vcpu_waits_for_its_cpus_alone(self):
         executor, guest = Executor(), Guest(grant=GRANT)
         guest.host = replace(guest.host, online=CpuSet(ALL - {4}))
         executor.place(guest, new=False, vcpu_pinning="0:4;1:5")
-        assert [guest.told[vcpu(number)] for number in (0, 1)] == [set(range(4, 8)), {5}]
+        assert [guest.configured[vcpu(number)] for number in (0, 1)] == [set(range(4, 8)), {5}]
 
     def test_a_placement_that_the_rules_no_longer_permit_is_released_as_a_whole(self):
         """A window ended meanwhile: what it had beyond that would go back by itself."""

@@ -148,10 +148,13 @@ class TestPlacing:
         for start, shares in (("0 12 * * *", 7), ("1 12 * * *", 5), ("59 11 * * *", 5)):
             window = Windowed(Window("w", start, 60), request(cpu_shares="7"))
             host.reconcile(Allocation(cpu_shares=5, windows=(window,)))
-            assert host.guest.told[SHARES] == shares
+            assert host.guest.configured[SHARES] == shares
         bad = Windowed(Window("w", "0 0 * * *", 60), request(vcpu_pinning="9"))
         host.reconcile(Allocation(cpu_shares=6, windows=(bad,)))
-        assert (host.outcome, host.guest.told[SHARES]) == ((Status.REFUSED, "cpu_unknown"), 5)
+        assert (host.outcome, host.guest.configured[SHARES]) == (
+            (Status.REFUSED, "cpu_unknown"),
+            5,
+        )
 
 
 class TestDrift:

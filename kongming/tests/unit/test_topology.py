@@ -178,7 +178,7 @@ def test_possible_cpus_that_are_not_present_are_left_out(read, tree, tmp_path):
 
 
 def test_offline_cpus_stay_in_their_node_where_the_kernel_reports_it(read):
-    found = read("offline CPUs that only their own links tell of")
+    found = read("offline CPUs that only their own links name")
     assert [(cell.id, ids(cell.cpus)) for cell in found.cells] == [
         (0, [0, 1, 4]),
         (8, [2, 3, 5, 6]),
