@@ -17,6 +17,7 @@ the guest had before it was first touched.
 """
 
 from contextlib import contextmanager
+import pkgutil
 import uuid
 
 import pytest
@@ -43,8 +44,8 @@ def around(name, call=1):
 
 COMMON = [
     Fault("kongming.notification.handler:Handler.handle"),
-    *around("kongming.executor.store.precedence:decide"),
-    *around("kongming.executor.store.history:remember"),
+    *around("kongming.executor.store.precedence:update_desired"),
+    *around("kongming.executor.store.history:add"),
     Fault(STORE + "Store.request", after=True),
     *around(ACKNOWLEDGE),
     *around(RECONCILE),
@@ -56,6 +57,11 @@ COMMON = [
 THERE = [*COMMON, *around(GUEST + "observe", 2), *around(STORE + "Store.report")]
 #: And while it releases it.
 BACK = [*COMMON, *around(GUEST + "observe", 2), *around(STORE + "Store.forget")]
+
+
+def test_all_faults_are_at_functions_that_exist():
+    for fault in {*THERE, *BACK}:
+        assert callable(pkgutil.resolve_name(fault.name))
 
 
 def snapshot(guest):
