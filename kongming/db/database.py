@@ -279,15 +279,25 @@ class Database:
             return connecting.accepts_writes(connection, self._backend)
 
     def _probe(self) -> None:
-        """Query the database over a connection of its own."""
+        """Query the database over a connection of its own.
+
+        :raises TimeoutError: if it has not responded within the time limits of the driver.
+        """
         dialect = self.engine().dialect
         arguments, named = dialect.create_connect_args(self._url)
         shorter = {name: _PROBE_S for name in ("connect_timeout", "read_timeout") if name in named}
-        connection = dialect.connect(*arguments, **{**named, **shorter})
+        began = time.monotonic()
         try:
-            connecting.accepts_writes(connection, self._backend)
-        finally:
-            connection.close()
+            connection = dialect.connect(*arguments, **{**named, **shorter})
+            try:
+                connecting.accepts_writes(connection, self._backend)
+            finally:
+                connection.close()
+        except Exception as error:
+            # Drivers have no error of their own for it; libpq counts in whole seconds.
+            if time.monotonic() - began > _PROBE_S - 1:
+                raise TimeoutError from error
+            raise
 
     def _count(
         self,

@@ -82,6 +82,11 @@ class Attempt(Generic[T]):
         self._error: BaseException | None = None
         threading.Thread(target=self._run, name="database attempt", daemon=True).start()
 
+    @property
+    def timed_out(self) -> bool:
+        """Whether the work has raised a TimeoutError."""
+        return isinstance(self._error, TimeoutError)
+
     def abandon(self, error: BaseException) -> None:
         """Have :meth:`result` raise an error, unless the work has ended."""
         with self._lock:
@@ -112,7 +117,8 @@ class Liveness:
     """The waits for one database. Any thread may call any method.
 
     :param place: the name of the database, for the operator.
-    :param probe: connects and sends a query; the database is responsive if it returns or raises.
+    :param probe: connects and sends a query; the database is responsive if it returns, or raises
+        anything but a TimeoutError.
     :param answer_s: seconds without a response until the database counts as unresponsive.
     :param threads: those of the WSGI server; its last free thread must not wait.
     """
@@ -275,7 +281,9 @@ class Liveness:
         probe = Attempt(self._probe, lambda _: None)
         for _ in range(self._steps):
             if probe.done.wait(_STEP_S):
-                return True
+                if not probe.timed_out:
+                    return True
+                break
             self._end_waits()
         return not self._unresponsive and self._answers != before
 

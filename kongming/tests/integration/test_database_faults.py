@@ -146,6 +146,15 @@ def test_no_request_waits_for_a_missing_answer(allocations, db, way, word):
     assert allocations.get(UUID).generation == 1
 
 
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"], indirect=True)
+def test_a_probe_that_is_ended_by_its_driver_is_no_answer(url, way):
+    limits = dataclasses.replace(connecting.SERVICE, answer_s=3600, statement_s=3600)
+    with closing(Database(configuration(way.through(url)), limits)) as db:
+        db.check_schema()
+        way.stop_answering()
+        assert is_reported(lambda: Allocations(db).get(UUID))
+
+
 def test_connections_of_a_lost_host_do_not_delay_requests_on_another(allocations, db, way):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: allocations.get(UUID), range(8)))

@@ -124,6 +124,13 @@ def test_an_error_is_an_answer(watch, server, line, error):
     assert not is_unresponsive(watch)
 
 
+def test_a_probe_that_has_timed_out_is_no_answer(watch, server, line):
+    server.error = TimeoutError()
+    with watch.waiting(line, 3600):
+        assert line.read() == b""
+    assert is_unresponsive(watch)
+
+
 def test_a_short_wait_needs_no_probe(watch, server, line, monkeypatch):
     # A busy machine may take a moment for one.
     monkeypatch.setattr(liveness, "PROBE_AFTER_S", 5.0)
