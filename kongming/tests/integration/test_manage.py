@@ -54,6 +54,8 @@ def test_host_show_draws_this_machine_and_its_guests(cloud, cpus, tmp_path):
     assert f"  CPU {cpus[1]} is shared by instance " in drawn.partition("\n\nViolations\n")[2]
 
 
+# Without the system call get_mempolicy libvirt has a single cell of its own making.
+@pytest.mark.needs_mounts
 def test_libvirt_reports_the_same_of_this_machine_as_the_kernel(libvirtd):
     def known_to_libvirt(topology):
         return [
