@@ -50,6 +50,7 @@ class _Wait:
 
     :ivar on_server: its beginning, as registered by the WSGI server's threads.
     :ivar end: ends it.
+    :ivar ended: whether it was ended.
     :ivar error: the error to raise for it, if it was ended.
     """
 
@@ -57,6 +58,7 @@ class _Wait:
     limit_s: float
     on_server: float
     end: Callable[[exception.KongmingError], object]
+    ended: bool = False
     error: exception.KongmingError | None = None
 
     def lasts(self, seconds: float) -> bool:
@@ -240,7 +242,7 @@ class Liveness:
         finally:
             with self._changed:
                 self._waits.discard(wait)
-                self._answers += 1
+                self._answers += not wait.ended
 
     def _run(self) -> None:
         while True:
@@ -266,9 +268,10 @@ class Liveness:
         with self._changed:
             for wait in self._waits:
                 if wait.lasts(PROBE_AFTER_S if self._unresponsive else wait.limit_s):
+                    wait.ended = True
                     wait.end(self._error())
                 elif self._has_last_thread(wait):
-                    wait.error = _busy()
+                    wait.ended, wait.error = True, _busy()
                     wait.end(wait.error)
 
     def _has_last_thread(self, wait: _Wait) -> bool:

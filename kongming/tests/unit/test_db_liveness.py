@@ -131,6 +131,13 @@ def test_a_probe_that_has_timed_out_is_no_answer(watch, server, line):
     assert is_unresponsive(watch)
 
 
+def test_a_wait_that_was_ended_during_a_probe_is_no_answer(watch, server, line):
+    server.answers.clear()
+    with watch.waiting(line, 0.15):
+        assert line.read() == b""
+    wait_until(lambda: is_unresponsive(watch), 30, "the database counts as unresponsive")
+
+
 def test_a_short_wait_needs_no_probe(watch, server, line, monkeypatch):
     # A busy machine may take a moment for one.
     monkeypatch.setattr(liveness, "PROBE_AFTER_S", 5.0)
