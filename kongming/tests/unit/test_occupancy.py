@@ -133,6 +133,23 @@ def test_a_vcpu_that_has_all_of_its_grant_floats_unless_that_is_one_cpu(live, pi
     assert Occupant.from_json(everybody[0].to_json()) == everybody[0]
 
 
+def test_a_domain_is_read_again_when_it_was_started_again_and_only_then():
+    pinned = "<cputune><vcpupin vcpu='0' cpuset='{}'/></cputune>"
+    cache, connection = occupancy.Occupancy(), Connection(pinned.format(4), "")
+
+    def pins():
+        return [each.pins for each in cache.read(connection, CpuSet(range(16)))]
+
+    assert pins() == [{0: CpuSet([4])}]
+    connection.definitions[0] = pinned.format(5)
+    cache.forget("another")
+    assert pins() == [{0: CpuSet([4])}]
+    connection.ID = lambda: 2
+    assert pins() == [{0: CpuSet([4])}]
+    cache.forget("another")
+    assert pins() == [{0: CpuSet([5])}]
+
+
 class Hung(Connection):
     """One whose QEMU has not responded for a while."""
 
