@@ -19,11 +19,10 @@ import functools
 from typing import Any
 from xml.etree import ElementTree as ET
 
-import libvirt
-
 from kongming.allocation.cpuset import CpuSet, parse_ids
 from kongming.host.topology import LEAST_CACHE_LEVEL, Cache, Cell, Cpu, Topology, among, assemble
 from kongming.hypervisor import sysfs
+from kongming.hypervisor.errors import if_supported
 from kongming.hypervisor.host import (
     Host,
     agreed_cpus,
@@ -108,25 +107,15 @@ def parse(
 
 def _free_kib(connection: Any, cells: Sequence[int]) -> dict[int, int]:
     if not cells:
-        free = _supported(connection.getFreeMemory)
+        free = if_supported(connection.getFreeMemory)
         return {} if free is None else {0: free >> 10}
     free_kib = {}
     for cell in cells:
-        if (stats := _supported(connection.getMemoryStats, cell)) is not None:
+        if (stats := if_supported(connection.getMemoryStats, cell)) is not None:
             free_kib[cell] = stats["free"]
-        elif (free := _supported(connection.getCellsFreeMemory, cell, 1)) is not None:
+        elif (free := if_supported(connection.getCellsFreeMemory, cell, 1)) is not None:
             free_kib[cell] = free[0] >> 10
     return free_kib
-
-
-def _supported(function: Callable[..., Any], *arguments: int) -> Any:
-    """Call a function of libvirt; return None if its driver does not support it."""
-    try:
-        return function(*arguments)
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
-            raise
-        return None
 
 
 def _distances(cell: ET.Element) -> dict[int, int]:

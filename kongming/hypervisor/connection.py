@@ -27,6 +27,7 @@ from typing import Any
 import libvirt
 
 from kongming import exception
+from kongming.hypervisor.errors import if_supported
 from kongming.hypervisor.opener import close
 from kongming.hypervisor.unavailable import explain
 from kongming.runtime.availability import Availability
@@ -138,12 +139,8 @@ class Keeper:
         return connection
 
     def _register(self, connection: Any) -> None:
-        try:
-            connection.registerCloseCallback(self._closed, None)
-        except libvirt.libvirtError as error:
-            # Drivers that run in this process can't be lost.
-            if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
-                raise
+        # Drivers that run in this process can't be lost.
+        if_supported(connection.registerCloseCallback, self._closed, None)
         for event, callback in self._events.items():
             self._registered.append(connection.domainEventRegisterAny(None, event, callback, None))
 

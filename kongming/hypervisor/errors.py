@@ -10,10 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Translation of libvirt's errors on a guest to Kongming's."""
+"""The meaning of libvirt's errors, and their translation to Kongming's."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import libvirt
@@ -68,6 +69,16 @@ def has_stopped(domain: Any) -> bool:
         return not domain.isActive()
     except libvirt.libvirtError as error:
         return bool(error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN)
+
+
+def if_supported(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of libvirt; return None if its driver does not support it."""
+    try:
+        return function(*arguments)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
+            return None
+        raise
 
 
 def is_paused(domain: Any, reason: int) -> bool:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 import time
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import libvirt
 
@@ -35,15 +35,13 @@ from kongming.hypervisor.aspects import table
 from kongming.hypervisor.aspects.table import ROWS
 from kongming.hypervisor.calls import PATIENCE_S, Calls
 from kongming.hypervisor.definition import Definition
-from kongming.hypervisor.errors import is_paused, translated
+from kongming.hypervisor.errors import if_supported, is_paused, translated
 from kongming.hypervisor.host import Host
 from kongming.hypervisor.libvirt_reading import LibvirtReader
 from kongming.hypervisor.lost_cpus import LostCpus
 from kongming.hypervisor.observer import Observer
 from kongming.hypervisor.own_changes import OwnChanges
 from kongming.hypervisor.reading import Reading
-
-T = TypeVar("T")
 
 _NOT_RUNNING = -1
 _POLL_S = 0.02
@@ -173,13 +171,11 @@ class Guest:
         :raises GuestBusy: if a job uses it.
         :raises GuestHung: if QEMU has not responded to another client.
         """
-        if self._control() in (
-            libvirt.VIR_DOMAIN_CONTROL_OCCUPIED,
-            libvirt.VIR_DOMAIN_CONTROL_JOB,
-        ):
+        if self._control() in _IN_USE:
             raise exception.GuestBusy("libvirt is busy with the guest")
         try:
-            job = self._if_supported("its job", lambda: self._domain.jobInfo())
+            with self._calling("reading its job"):
+                job = if_supported(self._domain.jobInfo)
         except exception.Unsupported:
             # libvirt has the job of an incoming migration on the source host only.
             raise exception.GuestBusy("the guest's live migration to this host goes on") from None
@@ -329,16 +325,6 @@ class Guest:
         row = ROWS[aspect]
         with self._calling(f"reading {row.reading}"):
             return row.read_libvirt(reader)
-
-    def _if_supported(self, what: str, read: Callable[[], T]) -> T | None:
-        """Read something that not every driver of libvirt supports."""
-        try:
-            with self._calls.make(f"reading {what}", self._uuid):
-                return read()
-        except libvirt.libvirtError as error:
-            if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
-                return None
-            raise translated(error, f"reading {what}", self._domain) from error
 
     @contextmanager
     def _calling(self, doing: str, patience_s: float = PATIENCE_S) -> Iterator[None]:

@@ -21,6 +21,7 @@ from typing import Any
 import libvirt
 
 from kongming import exception
+from kongming.hypervisor.errors import if_supported
 
 # Other clients may use it for this time without anything being wrong.
 _PATIENCE_S = 5.0
@@ -32,12 +33,10 @@ def state(domain: Any) -> int | None:
 
     :raises GuestHung: if QEMU has not responded to another client.
     """
-    try:
-        found, _details, milliseconds = domain.controlInfo()
-    except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
-            return None
-        raise
+    control = if_supported(domain.controlInfo)
+    if control is None:
+        return None
+    found, _details, milliseconds = control
     if found == libvirt.VIR_DOMAIN_CONTROL_OCCUPIED and milliseconds > 1000 * _PATIENCE_S:
         raise exception.GuestHung.since(
             "QEMU's monitor has not responded", time.time() - milliseconds / 1000

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 import functools
-import itertools
 import threading
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -31,6 +30,9 @@ from kongming.host.occupant import Occupant
 from kongming.hypervisor import domain_xml, monitor
 from kongming.hypervisor.definition import BASELINE_URI, baseline_of, store_of
 from kongming.hypervisor.errors import has_stopped
+
+# In place of libvirt's id of an incarnation, of which the first is 1: not all could be read.
+_HANGS = 0
 
 
 class Occupancy:
@@ -79,42 +81,33 @@ class Occupancy:
             known, complete, changes = self._known, self._complete, self._changes
             if complete and self._result_for == (changes, online):
                 return list(self._result)
-        hung: list[Occupant] = []
         if not complete:
-            known, hung = _list(connection, known)
-        found = itertools.chain((occupant for _number, occupant in known.values()), hung)
-        result = _confined(found, online)
+            known = _list(connection, known)
+        result = _confined((occupant for _number, occupant in known.values()), online)
         with self._lock:
             if self._changes == changes:
-                self._known, self._complete = known, not hung
+                self._known = known
+                self._complete = all(number != _HANGS for number, _ in known.values())
                 self._result, self._result_for = result, (changes, online)
         return list(result)
 
 
 def _list(
     connection: Any, known: Mapping[str, tuple[int, Occupant]]
-) -> tuple[dict[str, tuple[int, Occupant]], list[Occupant]]:
-    """Read the occupants that are not known.
-
-    :returns: those that can be kept, and those that hang, of which more will be known.
-    """
-    found, hung = {}, []
+) -> dict[str, tuple[int, Occupant]]:
+    found = {}
     for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
         instance_uuid, number = domain.UUIDString(), domain.ID()
         before = known.get(instance_uuid)
-        if before and before[0] == number:
-            found[instance_uuid] = before
-            continue
         try:
-            monitor.wait(functools.partial(monitor.state, domain))
-            if occupant := _read(domain):
-                found[instance_uuid] = (number, occupant)
-        except exception.GuestHung:
-            hung.append(_occupant(_abridged(domain), None))
+            read = before if before and before[0] == number else _read(domain, number)
         except libvirt.libvirtError:
             if not has_stopped(domain):
                 raise
-    return found, hung
+            continue
+        if read is not None:
+            found[instance_uuid] = read
+    return found
 
 
 def parse(xml: str, persistent: Callable[[], str] | None = None) -> Occupant:
@@ -145,12 +138,16 @@ def _confined(occupants: Iterable[Occupant], online: CpuSet) -> list[Occupant]:
     ]
 
 
-def _read(domain: Any) -> Occupant | None:
+def _read(domain: Any, number: int) -> tuple[int, Occupant] | None:
+    try:
+        monitor.wait(functools.partial(monitor.state, domain))
+    except exception.GuestHung:
+        return _HANGS, _occupant(_abridged(domain), None)
     root = ET.fromstring(domain.XMLDesc())
     # A domain that has stopped has no id.
     if root.get("id") is None:
         return None
-    return _occupant(root, lambda: domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+    return number, _occupant(root, lambda: domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
 
 
 def _abridged(domain: Any) -> ET.Element:

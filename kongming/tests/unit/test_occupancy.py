@@ -183,6 +183,15 @@ def test_a_guest_that_hangs_is_known_by_what_needs_no_qemu_until_it_responds():
     assert [each.pins for each in cache.read(connection, online)] == [{1: CpuSet([5])}]
 
 
+def test_a_guest_that_hung_and_has_ended_meanwhile_is_no_occupant():
+    def ended():
+        raise libvirt_errors.error(libvirt.VIR_ERR_NO_DOMAIN)
+
+    connection = Hung()
+    connection.vcpuPinInfo = connection.isActive = ended
+    assert occupancy.Occupancy().read(connection, CpuSet(range(16))) == []
+
+
 def test_its_json():
     shown = parse("<cputune><vcpupin vcpu='0' cpuset='3'/></cputune>").to_json()
     assert shown == {
