@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 import functools
 import itertools
 from pathlib import Path
@@ -288,11 +288,8 @@ class Database:
         shorter = {name: _PROBE_S for name in ("connect_timeout", "read_timeout") if name in named}
         began = time.monotonic()
         try:
-            connection = dialect.connect(*arguments, **{**named, **shorter})
-            try:
+            with closing(dialect.connect(*arguments, **{**named, **shorter})) as connection:
                 connecting.accepts_writes(connection, self._backend)
-            finally:
-                connection.close()
         except Exception as error:
             # Drivers have no error of their own for it; libpq counts in whole seconds.
             if time.monotonic() - began > _PROBE_S - 1:
